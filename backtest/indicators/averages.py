@@ -44,6 +44,7 @@ def weighted_root(
     decay = np.array(np.broadcast_to(lanes.find_decay(half_life), k))
     needed = np.array(np.broadcast_to(lanes.count_needed(half_life), k))
     scratch = np.zeros((2, k))
+
     if out is None:
         out = np.empty((len(columns), k))
     _compile.compile_module(kernels).ewma_lanes(columns, decay, needed, scale, scratch, out)
@@ -57,6 +58,7 @@ def roll_moments(
     series = pd.Series(values)
     means = np.empty((len(values), len(windows)))
     deviations = np.empty((len(values), len(windows)))
+
     for j, window in enumerate(windows.tolist()):
         rolling = series.rolling(window)
         means[:, j] = rolling.mean()

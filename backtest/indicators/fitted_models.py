@@ -94,10 +94,13 @@ def fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | No
         digest.update(returns[stop : bar + 1].tobytes())
         stop = bar + 1
         key = digest.copy().digest()
+
         if key not in _fits:
             if len(_fits) >= MAX_KEPT:
                 _fits.clear()
             _fits[key] = fit_garch(returns[1:stop])
+
+        # Where a fit fails, the one before stays.
         last = _fits.get(key) or last
         yield last
 
@@ -207,6 +210,7 @@ def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int)
     scaled = inputs / scale
     squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)
     products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)
+
     with one_thread():
         inverses = np.linalg.pinv(squares[first - 1 :], rcond=1e-12, hermitian=True)
     fits = np.sum(inverses * products[first - 1 :, np.newaxis, :], axis=2)

@@ -86,6 +86,7 @@ def feedback_lanes(
         weighted = 0.0
         weight = 0.0
         known = 0
+
         for t in range(n):
             held_return = leverage * (returns[t, j] if has_own else returns[t, 0])
             if math.isfinite(held_return):
@@ -117,6 +118,7 @@ def filter_variance(
     omega = parameters[0]
     alpha = parameters[1]
     beta = parameters[2]
+
     variance = omega + alpha * backcast + beta * backcast
     for t in range(1, len(out)):
         variance = omega + alpha * squares[t] + beta * variance
@@ -165,6 +167,8 @@ def read_tail(largest: FloatArray, top: float, size: float, t: int, tail: FloatA
     total = 0.0
     for i in range(m):
         total += largest[i]
+
+    # A fraction of a rank counts the loss after it, or the last one, by that fraction.
     last = largest[m - 1]
     following = largest[m]
     more = (size - m) * (following if size > m else last)
@@ -272,12 +276,15 @@ def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) ->
     for t in range(1, START + 1):
         total += squares[t]
     low, high = split_variances(0.25 * total / START, 2.0 * total / START, 0.5)
+
     for j in range(state.shape[1]):
         share = leave[0, j] / (leave[0, j] + leave[1, j])
         state[NOW, j] = share
         state[AHEAD, j] = share
         state[CALM_VARIANCE, j] = low
         state[STRESS_VARIANCE, j] = high
+
+        # As if all bars before had been in the state that is now.
         state[TIME_IF_CALM, j] = 0.0
         state[TIME_IF_STRESS, j] = 1.0
         state[CALM_IF_CALM, j] = low

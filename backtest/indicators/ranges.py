@@ -32,6 +32,7 @@ def measure_range_ratio(market: Market, name: str, half_lives: core.FloatArray) 
             f"calibrate is of ranges, {', '.join(RANGE_ESTIMATORS)}, and must be left out for "
             f"{name!r}"
         )
+
     returns = r.log_returns(market)
     squares = np.atleast_2d(returns.T).T ** 2
     columns = []
@@ -39,8 +40,11 @@ def measure_range_ratio(market: Market, name: str, half_lives: core.FloatArray) 
         variance = np.atleast_2d(find_range_variance(market, name, half_life).T).T
         needed = int(lanes.count_needed(half_life)[0])
         realized = average_year(market, squares, needed)
+
         # Both means are of the bars that have a return.
         ranged = average_year(market, np.where(np.isnan(squares), np.nan, variance), needed)
+
+        # Where no range moved, there is nothing to scale.
         ratio = np.where(np.isnan(ranged), np.nan, 1.0)
         np.divide(realized, ranged, out=ratio, where=ranged > 0.0)
         columns.append(np.sqrt(ratio))
@@ -106,6 +110,7 @@ def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.F
     parts = find_yang_zhang_parts(market)
     scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
     half_lives = np.atleast_1d(half_lives)
+
     columns = np.empty((market.n_bars, len(half_lives)))
     for j, decay in enumerate(lanes.find_decay(half_lives).tolist()):
         variance = mix_yang_zhang(parts, decay)

@@ -187,8 +187,10 @@ def write_sources(table: pd.DataFrame) -> None:
     has_forward = table["forward"].notna()
     if (source == "").all():
         table["forward_source"] = np.where(has_forward, "given", "none")
-    elif not source.isin(SOURCES).all():
-        # Names of futures; those that the venue computes itself are synthetic.
+        return
+
+    # Names of futures; those that the venue computes itself are synthetic.
+    if not source.isin(SOURCES).all():
         is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
         known = np.where(is_synthetic, "synthetic", "future")
         table["forward_source"] = np.where(source.notna() & has_forward, known, "none")
@@ -199,6 +201,7 @@ def write_names(table: pd.DataFrame) -> None:
     unnamed = table[table["name"] == ""]
     if not len(unnamed):
         return
+
     head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
     day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
     strike = unnamed["strike"].map("{:g}".format)
@@ -407,6 +410,7 @@ class Chain:
         names = ", ".join(map(name_underlying, self.underlyings))
         quotes = count_nouns(len(self.table), "quote")
         expiries = count_nouns(self.table["expiry"].nunique(), "expiry", "expiries")
+
         times = self.times
         span = f"{times[0]:%Y-%m-%d %H:%M}"
         if len(times) > 1:
@@ -441,6 +445,8 @@ class Chain:
         if underlying is not None:
             self._check_underlying(underlying)
             table = table[table["underlying"] == underlying]
+
+        # The last snapshot at or before the time.
         if time is not None:
             stamp = core.to_nanoseconds(time, "time")
             is_known = table["time"] <= core.utc_index(np.array([stamp]))[0]

@@ -125,6 +125,7 @@ def find_step(
     q = x / s
     bend = q * q / s - 0.25 * s  # b'' / b'
     twist = bend * bend - 3.0 * q * q / (s * s) - 0.25  # b""" / b'
+
     if is_low:  # f = ln b - ln price
         g = slope / b
         newton = math.log(price / b) / g

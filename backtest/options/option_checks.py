@@ -105,6 +105,7 @@ def warn_of_late_quantities(markets: Markets, feed: OptionFeed) -> None:
     schedule = markets.listing.quantities
     if schedule is None:
         return
+
     names = [*markets.options]
     for name in schedule.columns:
         ordered = schedule.index[schedule[name].fillna(0.0) != 0.0]
@@ -158,6 +159,8 @@ def check_rule(account: Account, markets: Markets) -> None:
             "requirement must be a margin rule that supports options, 'deribit-standard', "
             f"'deribit-portfolio' or 'reg-t' for example, got {kind}"
         )
+
+    # What each of them cannot hold.
     if isinstance(rule, m.ScenarioMargin):
         m.check_moves(rule)
     if isinstance(rule, m.Brackets):

@@ -159,12 +159,14 @@ def read_option_feed(
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
 
+    # A quote that is stamped at an open is known there; one at a close is not.
     feed = make_option_feed(len(listing.options), markets.n_bars)
     closes = markets.time + markets.interval
     instants = (
         Instant("open", markets.time, known=markets.time, marks=panel.mark_open),
         Instant("close", closes, known=closes - 1, marks=panel.mark_close),
     )
+
     for k, (name, option) in enumerate(listing.options.items()):
         owner = listing.underlyings[name]
         write_terms(feed, k, markets, venues[owner], option, owner)
@@ -266,9 +268,13 @@ def write_rows(
         here = np.flatnonzero(np.isfinite(pick(feed, "years", instant)[:, k]))
         quotes = own_rows.reindex(instant.known[here], method="ffill", tolerance=age)
         pick(feed, "marks", instant)[here, k] = quotes["mark"]
+
+        # A quote without a volatility leaves that of the surface.
         is_known = quotes["volatility"].notna().to_numpy()
         volatilities = pick(feed, "volatilities", instant)
         volatilities[here[is_known], k] = quotes["volatility"][is_known]
+
+        # Orders fill at opens, so bids and asks are needed there alone.
         if instant.name == "open":
             feed.has_quotes[here, k] = quotes["strike"].notna()
             feed.bids[here, k] = quotes["bid"]

@@ -123,6 +123,8 @@ def check_contracts(options: Mapping[str, Option], start: int) -> None:
             option.settlement,
             option.size,
         )
+
+        # The first name of the same terms.
         first = names.setdefault(terms, name)
         if first != name:
             raise ParameterError(

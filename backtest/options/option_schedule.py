@@ -121,6 +121,7 @@ def check_times(stamps: core.IntArray, markets: Markets) -> None:
             f"must have rows inside the markets, got none from {core.format_time(markets.start)} "
             f"to {core.format_time(markets.end)} UTC"
         )
+
     odd = inside[~np.isin(inside, opens)]
     if len(odd):
         opened = int(opens[np.searchsorted(opens, odd[0]) - 1])

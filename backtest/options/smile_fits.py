@@ -144,11 +144,15 @@ class SviMisfits:
 
     def __init__(self, quotes: Quotes) -> None:
         deviation = quotes.deviation
+        self.quotes = quotes
+        self.scale = 1.0 / quotes.tolerance
+
+        # Log-moneyness at which the density is examined, dense near the forward.
         wings = np.linspace(-1.5, 1.5, 121)
         center = deviation * np.linspace(-6.0, 6.0, 121)
-        self.quotes = quotes
         self.grid = np.concatenate([wings, center])
-        self.scale = 1.0 / quotes.tolerance
+
+        # Bounds of a point.
         self.low = np.array([0.0, 0.0, -0.999, -2.0 * deviation, 0.01 * deviation])
         self.high = np.array([20.0, 2.0, 0.999, 2.0 * deviation, 8.0 * deviation])
 
@@ -226,6 +230,8 @@ def minimize(
     for _ in range(STEPS):
         new = np.clip(x + find_damped_step(best, damping, x, low, high), low, high)
         trial = try_point(compute, new)
+
+        # A better point is taken, and the next step is bolder; a worse one makes it shorter.
         if trial.cost < best.cost:
             is_last = best.cost - trial.cost <= MIN_GAIN * trial.cost
             x = new
@@ -256,6 +262,7 @@ def find_damped_step(
     leaves_low = (x <= low) & (trial.pull > 0.0)
     leaves_high = (x >= high) & (trial.pull < 0.0)
     is_free = ~(leaves_low | leaves_high)
+
     curve = trial.curve[np.ix_(is_free, is_free)]
     size = np.diag(curve) + 1e-12 * np.trace(curve) + 1e-300  # positive, also where curve is 0
     step = np.zeros_like(x)

@@ -96,6 +96,8 @@ class SVI:
         check_range("b", self.b, low=0.0)
         check_range("rho", self.rho, low=-1.0, high=1.0, open_low=True, open_high=True)
         check_range("sigma", self.sigma, low=0.0, open_low=True)
+
+        # Total variance at its minimum, 0 but for rounding.
         least = self.a + self.b * self.sigma * math.sqrt(1.0 - self.rho**2)
         if least < -1e-12:
             raise ParameterError(
@@ -145,6 +147,7 @@ def build_ssvi(x: FloatArray) -> list[SVI]:
     rho, share, gamma = x[:3].tolist()
     eta = 2.0 * share / (1.0 + abs(rho))
     root = math.sqrt(1.0 - rho**2)
+
     smiles = []
     for theta in np.cumsum(np.exp(x[3:])).tolist():
         phi = eta / (theta**gamma * (1.0 + theta) ** (1.0 - gamma))

@@ -200,6 +200,7 @@ class Surfaces:
             surface = self.surfaces[row]
             tenor = (expiry - int(self._stamps[row])) / YEAR
             here = np.flatnonzero(rows == row)
+
             carry = float(surface._find_carry(np.float64(tenor)))
             bases[here] = np.exp(carry * years_left[here] / tenor)
             k = np.log(strike / (spots[here] * bases[here]))

@@ -190,6 +190,8 @@ class Combinator(Policy, metaclass=CombinatorClass):
             if memory is None:
                 lines.append(f"asked_{k} = 1.0 * rule_{k}({arguments})")
                 continue
+
+            # With memory, it answers its leverage and what it remembers.
             scope[f"Memory_{k}"] = type(memory)
             before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
             lines.append(f"answer_{k}, after_{k} = rule_{k}({arguments}, Memory_{k}({before}))")
@@ -223,6 +225,7 @@ class Combinator(Policy, metaclass=CombinatorClass):
             rule = p.margin_formula_for(policy, part.find_own(columns))
             if rule is None:
                 continue
+
             scope[f"rule_{k}"] = rule
             answer = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
             if lines:
@@ -230,6 +233,7 @@ class Combinator(Policy, metaclass=CombinatorClass):
             lines.append(f"asked = {answer}")
         if not lines:
             return None
+
         lines.append("return asked")
         formula: Callable[..., Any] = build(self, "venue_leverage", "", lines, scope)
         return formula
@@ -400,8 +404,10 @@ class OptionRule(Combinator):
         for k, part in enumerate(self.parts):
             if not p.trades_options(part.policy):
                 continue
+
             inner: Any = self.policies[k]
             inner_orders = inner.option_orders(name_own_columns(bar, part), account, chain)
+
             twice = sorted(inner_orders.keys() & orders.keys())
             if twice:
                 raise PolicyError(

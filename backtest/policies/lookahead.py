@@ -124,14 +124,20 @@ class LookAheadCheck:
         self.market = market
         self.tolerance = tolerance
         self.effort = effort
+
         self.cuts: dict[str, set[int]] = {}
         self.causality = Causality(0, has_columns=False)
+
         self._observe_part = observe_part
         self._observe_whole: Callable[[], Columns] = dict
         self._room = max(WORK * market.n_bars, MIN_WORK) * effort  # bars left to observe
+
+        # Where later bars matter most.
         self._close = follow_largest_moves(market)
         if isinstance(market, Market):
             self._funding_changes = find_funding_changes(market)
+
+        # Equal markets are cut at equal places.
         self._rng = np.random.default_rng(np.frombuffer(self._close[:256].tobytes(), np.uint32))
 
     def run(self, observe_whole: Callable[[], Columns]) -> Columns:
@@ -162,6 +168,7 @@ class LookAheadCheck:
         unseen: tuple[str, ...] = ()
         if known:
             unseen = tuple(name for name, count in counts.items() if count == 0)
+
         market_columns: tuple[str, ...] = ()
         if isinstance(self.market, Market):
             market_columns = tuple(self.market.columns)
@@ -222,6 +229,7 @@ class LookAheadCheck:
         n = self.market.n_bars
         parts: list[Part] = []
         length = min(SHORTEST, max(2, n // 4))
+
         while length < n and length <= self._room:
             part = self._observe(0, length)
             if part is not None:
@@ -231,6 +239,7 @@ class LookAheadCheck:
                 parts.append(part)
                 if all(is_any_known(column) for column in part.columns.values()):
                     break
+
             # Twice as long, or half of what is left.
             length = max(length + 1, min(2 * length, (length + n) // 2))
         return parts
@@ -279,6 +288,7 @@ class LookAheadCheck:
         last_parts: dict[int, Part] = {}
         for stop, chain in self._plan(beginnings[-1].stop, length):
             before = beginnings[-1] if chain < 0 else last_parts.get(chain)
+
             part: Part | None
             if before is not None:
                 part = self._observe(before.first, stop)
@@ -322,14 +332,17 @@ class LookAheadCheck:
         most = room // (LINKS * (length + NEAR // 2))
         n_chains = max(1, min(CHAINS * self.effort, most))
         edges = np.linspace(low, max(low, n - 2), n_chains + 1).astype(int)
+
         for chain in range(n_chains):
             if low + 1 >= n:
                 break
             begin = int(self._rng.integers(edges[chain], edges[chain + 1] + 1)) + 1
+
             # The first two end before the largest move up, and down.
             if chain < 2:
                 moves = (-1) ** chain * self._close[low + 1 :] / self._close[low:-1]
                 begin = max(low + 1, low + 1 + int(moves.argmax()) - int(self._rng.integers(24)))
+
             for stop in self._choose_ends(begin):
                 n_observed = length + stop - begin
                 if room >= n_observed:
@@ -380,8 +393,10 @@ class LookAheadCheck:
         for name, column in part.columns.items():
             if name not in longer.columns:
                 continue
+
             rows = find_differences(column, longer.columns[name], self.tolerance)
             if len(rows):
+                # Random numbers differ too, which is another error.
                 self._check_steady(part)
                 row = int(rows[0])
                 text = (
@@ -390,6 +405,8 @@ class LookAheadCheck:
                     f"{self._name_bars(part)} are"
                 )
                 raise self._refuse(part, row, text, CURE)
+
+            # A column that is not known at the end says nothing about it.
             if is_any_known(column[-KNOWN:]):
                 self.cuts.setdefault(name, set()).add(part.stop)
 
@@ -404,6 +421,7 @@ class LookAheadCheck:
                 if len(rows) == 0:
                     continue
                 row = int(rows[0])
+
             text = (
                 f"is not repeatable: {name_column(name)} differs between two calls on the same "
                 f"{part.stop - part.first} bars"
@@ -479,9 +497,12 @@ def find_funding_changes(market: Market) -> FloatArray:
     """Return how much the next funding rate differs at each bar; a change of sign counts most."""
     last = market.funding_rate[-1] if len(market.funding_rate) else 0.0
     rates = np.append(market.funding_rate, last)
+
     signs = np.sign(rates)
     turns = np.abs(np.diff(signs, prepend=signs[0]))
     moves = np.abs(np.diff(rates, prepend=rates[0]))
+
+    # The next rate of a bar settles at its open, or after.
     places = np.searchsorted(market.funding_time, market.time)
     changes: FloatArray = (turns + moves)[places]
     return changes

@@ -37,6 +37,8 @@ def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
             f"{type(policy).__name__}.observe raised {type(error).__name__}: {error}, in "
             f"{format_location(error, *formulas)}"
         )
+
+        # A name that is missing may be that of a column which the market lacks.
         if isinstance(error, KeyError):
             names = ", ".join(market.columns) or "none"
             message = f"{message}; the further columns of this market are {names}"
@@ -88,6 +90,7 @@ def is_same_at(together: Columns, place: int, columns: Mapping[str, FloatArray],
     for name, column in columns.items():
         if np.shape(together[name]) != (len(column), n):
             return False
+
     for name, column in columns.items():
         if not np.array_equal(together[name][:, place], column, equal_nan=True):
             return False
@@ -235,12 +238,14 @@ def read_column(name: object, values: object, method: str, n_bars: int) -> Float
                 f"column {name!r} of {method} must be an array, or a Series by market.times, was "
                 f"by {type(index).__name__}; pd.Series(values, index=market.times)"
             )
+
     try:
         array = np.ascontiguousarray(core.to_real(column))
         kind = f"an array of shape {array.shape}"
     except (TypeError, ValueError):
         array = np.empty(0)
         kind = str(getattr(column, "dtype", type(column).__name__))
+
     if array.shape != (n_bars,):
         raise PolicyError(
             f"column {name!r} of {method} must be {n_bars} numbers, one per bar, got {kind}"

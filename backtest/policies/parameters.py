@@ -213,6 +213,7 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
     """Return the declared parameters of a class; raise ParameterError for a bad declaration."""
     fields = list_fields(cls)
     hints = typing.get_type_hints(cls, include_extras=True)
+
     parameters: dict[str, Parameter] = {}
     for field in fields:
         if field.name in RESERVED or field.name.startswith("_"):
@@ -221,6 +222,8 @@ def find_parameters(cls: type[Parameterized]) -> Mapping[str, Parameter]:
                 f"{cls.__name__}.{field.name}"
             )
         parameters[field.name] = read_parameter(cls, field, hints[field.name])
+
+    # Conditions may name parameters that are declared later.
     for parameter in parameters.values():
         check_conditions(cls, parameter, parameters)
     return MappingProxyType(parameters)
@@ -273,6 +276,7 @@ def check_conditions(
                 f"when must name another parameter, and not in a circle, "
                 f"{cls.__name__}.{last.name} has {name!r}{core.did_you_mean(name, others)}"
             )
+
         for value in values if isinstance(values, tuple) else (values,):
             check_value(cls, parameters[name], value)
         last = parameters[name]
@@ -288,6 +292,7 @@ def check_settings(
     """
     fields = list_fields(cls)
     names = [field.name for field in fields]
+
     required: list[str] = []
     if n_positional is not None:
         if n_positional > len(fields):

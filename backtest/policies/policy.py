@@ -154,6 +154,8 @@ def check_method(cls: type[Policy], name: str, arguments: str) -> None:
     rule = vars(cls).get(name)
     if rule is None:
         return
+
+    # Names are free, their number is not.
     taken = repr(rule)
     if callable(rule):
         taken = ", ".join(inspect.signature(rule).parameters)
@@ -242,6 +244,7 @@ def defines(policies: object, method: str) -> bool:
     cls = policies if isinstance(policies, type) else type(policies)
     if not issubclass(cls, Policy):
         return False
+
     if hasattr(cls, method):
         return True
     return any(defines(part.policy, method) for part in getattr(cls, "parts", ()))

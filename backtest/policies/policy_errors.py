@@ -69,6 +69,8 @@ def find_cure(policy: Policy, error: BaseException) -> str:
         return "; a policy is frozen: keep state in its memory, which start returns"
     if not isinstance(error, AttributeError):
         return ""
+
+    # The bar, the account and a memory have fields, the policy its settings.
     names = getattr(error.obj, "_fields", ())
     if isinstance(error.obj, Policy):
         names = policy.settings()

@@ -157,6 +157,7 @@ class SignalQuestion(NamedTuple):
         place = core.repr_plain(self.function)
         if hasattr(code, "__code__"):
             place = format_location(error, code)
+
         parts = "it also receives other parts of the market"
         if isinstance(self.market, Markets):
             parts = f"{parts}; instruments that are not listed yet are missing in them"

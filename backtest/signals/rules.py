@@ -247,6 +247,8 @@ def read_named(signal: Any, market: Market | Markets) -> Any:
     """Return the column or the rule that a text names; any other signal as it is."""
     if not isinstance(signal, str):
         return signal
+
+    # Several markets have no columns of their own.
     seen = m.find_clock(market).seen
     columns = {} if isinstance(seen, Markets) else seen.columns
     if signal in columns:

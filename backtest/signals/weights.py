@@ -370,6 +370,7 @@ def fit_segments(
         for t in segment.bars:
             last_returns = returns.iloc[t + 1 - window : t + 1, segment.members]
             rows.append(fit_weights(estimator, last_returns))
+
             done += 1
             core.report_progress(report, done, total)
         return np.stack(rows)
@@ -388,6 +389,7 @@ def fit_weights(estimator: Any, returns: pd.DataFrame) -> core.FloatArray:
         raise core.PolicyError(
             f"{name}.fit raised {type(error).__name__}: {error}, on returns {until}"
         ) from error
+
     if weights.shape != (returns.shape[1],) or not np.isfinite(weights).all():
         raise core.PolicyError(
             f"{name} must give a finite weight for each of {returns.shape[1]} columns, "
