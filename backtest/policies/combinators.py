@@ -270,8 +270,7 @@ def list_written(cls: type[Policy]) -> list[type[Policy]]:
 def written_formulas(cls: type[Policy]) -> Iterator[FunctionType]:
     """Yield the formulas that a user wrote: of a combinator, and of the policies inside."""
     for written in list_written(cls):
-        is_combinator = issubclass(written, Combinator)
-        rule: Any = written.combine if is_combinator else p.formula_of(written)
+        rule: Any = written.combine if issubclass(written, Combinator) else p.formula_of(written)
         if rule is not p.return_parameter:
             yield rule
 
