@@ -162,10 +162,7 @@ def volatility_feedback(
     _compile.compile_module(kernels).feedback_lanes(
         np.ascontiguousarray(returns),
         np.ascontiguousarray(np.broadcast_to(forecasts, shape)),
-        targets,
-        powers,
-        gains,
-        lanes.find_decay(half_lives),
+        np.stack([targets, powers, gains, lanes.find_decay(half_lives)]),
         lanes.count_needed(half_lives),
         np.array(np.broadcast_to(bars_per_year(market), n_bars)),
         factor,

@@ -64,10 +64,7 @@ def ewma_lanes(
 def feedback_lanes(
     returns: FloatArray,
     sigma: FloatArray,
-    target: FloatArray,
-    power: FloatArray,
-    gain: FloatArray,
-    decay: FloatArray,
+    parameters: FloatArray,
     needed: IntArray,
     scale: FloatArray,
     out: FloatArray,
@@ -75,12 +72,17 @@ def feedback_lanes(
     """Write the factor that corrects a volatility target by its own error to ``out`` (n_bars, k).
 
     ``returns`` (n_bars, k), or (n_bars, 1) of all, are those of the market, ``sigma`` (n_bars, k)
-    the volatility that is forecast, ``scale`` (n_bars,) the bars per year; the others are by lane.
+    the volatility that is forecast, ``scale`` (n_bars,) the bars per year. ``parameters`` (4, k)
+    are target, power, gain and decay; ``needed`` (k,) bars count before the factor moves.
     A bar counts if a leverage was decided at the close before: where sigma was known and not 0.
     """
     n, k = out.shape
     has_own = returns.shape[1] > 1
     for j in range(k):
+        target = parameters[0, j]
+        power = parameters[1, j]
+        gain = parameters[2, j]
+        decay = parameters[3, j]
         factor = 1.0
         leverage = math.nan
         weighted = 0.0
@@ -90,19 +92,19 @@ def feedback_lanes(
         for t in range(n):
             held_return = leverage * (returns[t, j] if has_own else returns[t, 0])
             if math.isfinite(held_return):
-                weighted = decay[j] * weighted + held_return * held_return
-                weight = decay[j] * weight + 1.0
+                weighted = decay * weighted + held_return * held_return
+                weight = decay * weight + 1.0
                 known += 1
 
                 # Before a half-life of bars the volatility that came is too uncertain to learn of.
-                if known >= needed[j] and gain[j] > 0.0:
+                if known >= needed[j] and gain > 0.0:
                     realized = math.sqrt(weighted * (1.0 / weight) * scale[t])
-                    factor *= 1.0 + gain[j] * (1.0 - realized / target[j])
+                    factor *= 1.0 + gain * (1.0 - realized / target)
                     factor = min(max(factor, LEAST_FACTOR), MOST_FACTOR)
 
             leverage = math.nan
             if sigma[t, j] > 0.0:
-                leverage = raise_to_power(target[j] / (sigma[t, j] / factor), power[j])
+                leverage = raise_to_power(target / (sigma[t, j] / factor), power)
             out[t, j] = factor
 
 

@@ -59,7 +59,7 @@ Observe = Callable[[Any], Columns | None]
 class Causality(NamedTuple):
     """At how many cuts columns were checked.
 
-    ``unseen`` are columns known in too few bars, ``given`` those of the market, which are data.
+    ``unseen`` are columns known in too few bars, ``market_columns`` are data.
     ``is_of_kind`` says that these were the cuts of a policy of the same code with other numbers,
     and that this one was checked at the largest moves.
     """
@@ -67,7 +67,7 @@ class Causality(NamedTuple):
     cuts: int
     has_columns: bool
     unseen: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()
+    market_columns: tuple[str, ...] = ()
     is_of_kind: bool = False
 
     @property
@@ -77,8 +77,9 @@ class Causality(NamedTuple):
 
     def __str__(self) -> str:
         text = self._describe_columns()
-        if self.given:
-            return f"{text}; not checked, as data of the market: {', '.join(self.given)}"
+        if self.market_columns:
+            names = ", ".join(self.market_columns)
+            return f"{text}; not checked, as data of the market: {names}"
         return text
 
     def _describe_columns(self) -> str:
@@ -176,7 +177,7 @@ class LookAheadCheck:
             cuts=min(counts.values(), default=0),
             has_columns=bool(columns),
             unseen=unseen,
-            given=market_columns,
+            market_columns=market_columns,
         )
 
     def run_briefly(

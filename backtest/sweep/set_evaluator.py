@@ -299,7 +299,7 @@ class Evaluator(core.Carried):
     def doubts(self) -> list[str]:
         found = self.checked if self._is_swept() else None
         said = "few bars for the look-ahead check: " if found is not None and found.is_weak else ""
-        few = [f"{said}{found}"] if said or (found is not None and found.given) else []
+        few = [f"{said}{found}"] if said or (found is not None and found.market_columns) else []
         signal = signals.describe_signal_check(self.varied.test.signal)
         return few + ([signal] if signal == NOT_CHECKED else [])
 
