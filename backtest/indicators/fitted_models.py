@@ -208,10 +208,12 @@ def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int)
     # Scaled by the first variance, so that the constant and the others are of one size.
     scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
     scaled = inputs / scale
-    squares = np.cumsum(scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :], axis=0)
-    products = np.cumsum(scaled * outputs[:, np.newaxis], axis=0)
+    row_squares = scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :]
+    row_products = scaled * outputs[:, np.newaxis]
+    squares = np.cumsum(row_squares, axis=0)[first - 1 :]
+    products = np.cumsum(row_products, axis=0)[first - 1 :]
 
     with one_thread():
-        inverses = np.linalg.pinv(squares[first - 1 :], rcond=1e-12, hermitian=True)
-    fits = np.sum(inverses * products[first - 1 :, np.newaxis, :], axis=2)
+        inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
+    fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)
     return np.asarray(fits / scale)

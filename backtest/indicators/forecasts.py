@@ -43,8 +43,10 @@ def forecast_reach(
     chances, bars, degrees = lanes.broadcast(probability, horizon, degrees_of_freedom)
     factor = find_touch_factor(chances, degrees) * np.sqrt(bars)
 
+    # From per year to per bar, whose number a year may differ by bar.
     sigma = volatility(market, estimator, half_life).reshape(market.n_bars, -1)
-    per_bar = sigma / np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
+    per_year = np.reshape(bars_per_year(market), (-1, 1))
+    per_bar = sigma / np.sqrt(per_year)
     with np.errstate(invalid="ignore"):
         columns = np.ascontiguousarray(per_bar * factor)
     return lanes.shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
@@ -97,6 +99,8 @@ def forecast_volatility(
     # The sums go on from those of the trail, which stand before the first bar.
     weighted = averages.sum_weighted(np.append(trail[WEIGHTED], squares), decay)[1:]
     weight = averages.sum_weighted(np.append(trail[WEIGHT], is_known), decay)[1:]
+
+    # Before the first session is over, the bars per year are those of the trail.
     counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))
     per_year = np.where(np.isnan(counted), trail[BARS_PER_YEAR], counted)
 
@@ -154,8 +158,8 @@ def average_year(
         mean[bars] = total / np.maximum(count, 1.0)
 
     is_year = (time + interval) / DAY - first >= YEAR_WINDOW - MINUTE / DAY
-    begin_and_last_day = np.array([first, float(days[-1])])
-    year_trail = (begin_and_last_day, sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:])
+    ends = np.array([first, float(days[-1])])
+    year_trail = (ends, sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:])
     return np.where(is_year, mean, np.nan), np.concatenate(year_trail)
 
 

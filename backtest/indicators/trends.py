@@ -113,7 +113,8 @@ def trend_strength(
 
     # The move at which the strength is 1; a price that stands still has none.
     root = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
-    full_move = ewma_volatility(market, half_lives) * root * (np.sqrt(bars) * fulls)
+    sigma = ewma_volatility(market, half_lives)
+    full_move = sigma * root * (np.sqrt(bars) * fulls)
     with np.errstate(divide="ignore", invalid="ignore"):
         strength = np.where(moves != 0.0, moves / full_move, 0.0 * full_move)
     return lanes.shape_as(np.clip(strength, -1.0, 1.0), lookback, half_life, full)

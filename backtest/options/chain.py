@@ -493,6 +493,7 @@ class Chain:
         is_two_sided = rows["bid"].notna() & rows["ask"].notna()
         counts = rows[KEYS].assign(quotes=1, two_sided=is_two_sided.astype(int))
 
+        # Each check counts in a column of its own.
         shown = self._add_bounds(rows)
         defects = []
         for name, (_, find) in CHECKS.items():
@@ -513,9 +514,11 @@ class Chain:
         unit = forward if is_coin else 1.0
         sign = np.where(rows["kind"] == "call", 1.0, -1.0)
 
-        known = rows[["mark", "iv", "forward"]].notna().all(axis=1) & (rows["years"] > 0.0)
-        numbers = rows[["forward", "strike", "years", "iv"]].where(known).to_numpy().T
-        forwards, strikes, years, volatilities = numbers
+        # The model has a price where mark, volatility and forward are known before expiry.
+        has_numbers = rows[["mark", "iv", "forward"]].notna().all(axis=1)
+        has_model = has_numbers & (rows["years"] > 0.0)
+        numbers = rows[["forward", "strike", "years", "iv"]].where(has_model)
+        forwards, strikes, years, volatilities = numbers.to_numpy().T
         kinds = rows["kind"].to_numpy(dtype=str)
         return rows.assign(
             least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,

@@ -318,11 +318,15 @@ class Surface(core.Reportable):
         """Return total variance at one time to expiry, from the two expiries around it."""
         times = self.years
         if years < times[0] or len(times) == 1:
-            return np.asarray(self.smiles[0].total_variance(k) * years / times[0])
+            total = self.smiles[0].total_variance(k)
+            return np.asarray(total * years / times[0])
         if years > times[-1]:
-            return np.asarray(self.smiles[-1].total_variance(k) * years / times[-1])
+            total = self.smiles[-1].total_variance(k)
+            return np.asarray(total * years / times[-1])
 
-        after = min(max(int(np.searchsorted(times, years)), 1), len(times) - 1)
+        # At an expiry itself it is the first of the two, or the last of the surface.
+        after = int(np.searchsorted(times, years))
+        after = min(max(after, 1), len(times) - 1)
         low = self.smiles[after - 1].total_variance(k)
         high = self.smiles[after].total_variance(k)
         share = (years - times[after - 1]) / (times[after] - times[after - 1])

@@ -329,8 +329,10 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
             last = read_own_rows(chain, option).reindex(known, method="ffill", tolerance=age)
+
+            # Where the chain has no mark, that of the model stays.
             marks = feed.marks_close[:, k]
-            quotes.marks[:, k] = np.where(np.isfinite(marks), marks, quotes.marks[:, k])
+            np.copyto(quotes.marks[:, k], marks, where=np.isfinite(marks))
             quotes.bids[:, k] = last["bid"]
             quotes.asks[:, k] = last["ask"]
     return quotes

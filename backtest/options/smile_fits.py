@@ -160,13 +160,17 @@ class SviMisfits:
         """Return the misfits to quotes, to the steepest wing and to a density over 0, by point."""
         least, b, rho, m, sigma = points.T[:, :, None]
         a = least - b * sigma * np.sqrt(1.0 - rho * rho)
-        total = np.maximum(shape_smile(a, b, rho, m, sigma, self.quotes.k).total, 1e-12)
-        to_quotes = (np.sqrt(total / self.quotes.years) - self.quotes.mid) * self.scale
-        too_steep = np.maximum(0.0, b * (1.0 + np.abs(rho)) - STEEPEST) * 1e3
+        at_quotes = shape_smile(a, b, rho, m, sigma, self.quotes.k)
+        volatility = np.sqrt(np.maximum(at_quotes.total, 1e-12) / self.quotes.years)
+        to_quotes = (volatility - self.quotes.mid) * self.scale
+
+        steepness = b * (1.0 + np.abs(rho))
+        too_steep = np.maximum(0.0, steepness - STEEPEST) * 1e3
         if not density_weight:
             return np.concatenate([to_quotes, too_steep], axis=1)
 
-        density = measure_density(self.grid, shape_smile(a, b, rho, m, sigma, self.grid))
+        on_grid = shape_smile(a, b, rho, m, sigma, self.grid)
+        density = measure_density(self.grid, on_grid)
         below_0 = density_weight * np.minimum(density - 1e-6, 0.0)
         return np.concatenate([to_quotes, too_steep, below_0], axis=1)
 
@@ -286,7 +290,8 @@ def find_start(quotes: Quotes) -> FloatArray:
     # At fixed m and sigma, total variance is linear in a, in b rho and in b.
     y = quotes.k - m[:, None]
     root = np.sqrt(y * y + sigma[:, None] ** 2)
-    terms = np.stack([np.ones_like(y), y, root], axis=2) * weights[:, None]
+    terms = np.stack([np.ones_like(y), y, root], axis=2)
+    terms = terms * weights[:, None]
     a, skew, b = (np.linalg.pinv(terms) @ (total * weights)).T
     b = np.clip(b, 1e-6, 1.9)
     rho = np.clip(skew / b, -0.95, 0.95)
@@ -295,7 +300,8 @@ def find_start(quotes: Quotes) -> FloatArray:
     least_less_a = b * sigma * np.sqrt(1.0 - rho * rho)
     least = np.maximum(a + least_less_a, 1e-9)
     fitted = (least - least_less_a)[:, None] + b[:, None] * (rho[:, None] * y + root)
-    best = np.argmin(np.sum(((fitted - total) * weights) ** 2, axis=1))
+    misfits = (fitted - total) * weights
+    best = np.argmin(np.sum(misfits**2, axis=1))
     return np.array([axis[best] for axis in (least, b, rho, m, sigma)])
 
 
@@ -307,11 +313,15 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
     ``eta (1 + |rho|) <= 2``, ``gamma <= 1/2`` and theta that rises with the time to expiry
     (Gatheral and Jacquier 2014, section 4).
     """
+    # theta, total variance at the money, by its rises: each is positive, and so theta rises.
     at_money = [quotes.at_money**2 * quotes.years for quotes in expiries]
     rises = np.maximum(np.diff([0.0, *at_money]), 1e-8)
+    n_expiries = len(expiries)
+
+    # A point is rho, eta as a share of its largest, gamma, and the logs of the rises.
     start = np.array([-0.1, 0.5, 0.4, *np.log(rises)])
-    low = np.array([-0.99, 1e-3, 1e-3, *[-25.0] * len(rises)])
-    high = np.array([0.99, 1.0, 0.5, *[3.0] * len(rises)])
+    low = np.array([-0.99, 1e-3, 1e-3, *[-25.0] * n_expiries])
+    high = np.array([0.99, 1.0, 0.5, *[3.0] * n_expiries])
 
     def measure_misfits(points: FloatArray) -> FloatArray:
         """Return the misfits of all expiries, a row a point."""

@@ -487,7 +487,8 @@ def follow_largest_moves(market: Market | Markets) -> FloatArray:
     moves = np.zeros(market.n_bars)
     for instrument, (first, stop) in zip(market.values(), market.spans, strict=True):
         changes = np.abs(np.diff(np.log(instrument.close)))
-        moves[first + 1 : stop] = np.maximum(moves[first + 1 : stop], changes)
+        listed = moves[first + 1 : stop]  # a view, so that moves change with it
+        np.maximum(listed, changes, out=listed)
 
     # Down and up in turn, so that the price stays a price.
     signs = np.where(np.arange(market.n_bars) % 2 == 0, -1.0, 1.0)
@@ -540,7 +541,8 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
     rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
     columns = {}
     for name, column in market.columns.items():
-        columns[name] = np.concatenate([column[: t + 1], rng.permutation(column[t + 1 :]) + 1.0])
+        others = rng.permutation(column[t + 1 :]) + 1.0
+        columns[name] = np.concatenate([column[: t + 1], others])
     return dataclasses.replace(
         market,
         funding_rate=rates,
