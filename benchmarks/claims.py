@@ -48,7 +48,7 @@ from timing import count_share, print_json, read_flags
 import backtest as bt
 from backtest.core import FloatArray
 from backtest.indicators import ewma_volatility, log_returns, volatility
-from backtest.indicators.tails import NOTHING_SEEN, forecast_liquidation, forecast_volatility
+from backtest.indicators.forecasts import NOTHING_SEEN, forecast_liquidation, forecast_volatility
 from backtest.risk.liquidations import CALM, measure_calm
 
 PARTS = ("paths", "column", "ranges", "margin", "split")

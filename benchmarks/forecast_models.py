@@ -46,7 +46,7 @@ from timing import read_flags
 import backtest as bt
 from backtest.core import BoolArray, FloatArray
 from backtest.indicators import ewma_volatility, log_returns
-from backtest.indicators.tails import DEGREES
+from backtest.indicators.forecasts import DEGREES
 from backtest.margin import touch_probability
 from backtest.risk.path_models import REVERSION, STATE
 
