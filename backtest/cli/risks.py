@@ -339,9 +339,8 @@ def cascade(draft: Draft, *, output: Output) -> None:
     backtest cascade --shock 0.1 --open-interest 3e9 --impact linear:0.2 --recovery 2h --json
     """
     table = {"impact": "sqrt:1", **draft.table("cascade")}
-    for name in ("shock", "open_interest"):
-        if name not in table:
-            raise ParameterError(f"cascade.{name} is needed, got none")
+    if "shock" not in table:
+        raise ParameterError("cascade.shock is needed, got none")
     crowd = {name: table.pop(name) for name in CROWD if name in table}
     law, *parts = table["impact"].split(":")
     laws: Any = {"sqrt": (SquareRoot, 2), "linear": (Linear, 1)}  # with their most coefficients

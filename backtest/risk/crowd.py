@@ -145,7 +145,7 @@ class Crowd:
     def from_leverage(
         cls,
         *,
-        open_interest: float,
+        open_interest: float | None = None,
         leverage: float | str = "loguniform:1:50",
         entries: Any = None,
         long_share: float = 0.5,
@@ -159,9 +159,11 @@ class Crowd:
 
         Parameters
         ----------
-        open_interest : float
+        open_interest : float, optional
             The notional of all accounts at the price now, longs and shorts together, in the
-            settlement currency. Every account has the same notional.
+            settlement currency. Every account has the same notional. By default twice the last
+            known ``open_interest_value`` of the market in ``entries``, a column of ``backtest data
+            fetch --with metrics``: a venue counts a contract once, and it has a long and a short.
         leverage : str or float
             Notional over collateral at the entry: ``"loguniform:LOW:HIGH"``,
             ``"uniform:LOW:HIGH"``, ``"constant:X"``, or a number.
@@ -181,6 +183,9 @@ class Crowd:
         lookback : str
             How far back entries go, such as ``"30d"``.
         """
+        market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
+        if open_interest is None:
+            open_interest = find_open_interest(market)
         core.check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
         core.check_range("long_share", long_share, low=0.0, high=1.0)
         n = int(core.Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
@@ -189,7 +194,6 @@ class Crowd:
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
-        market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
         now = find_price(price, entries if market is None else float(market.close[-1]))
         venue = None if venue is None else read_venue(venue)
         contract = Contract() if venue is None else venue.contract
@@ -357,6 +361,21 @@ def find_price(*given: float | None) -> float:
             "price must be given, got None; price=, or entries=market to use its last close"
         )
     return core.check_range("price", known, low=0.0, high=1e300, open_low=True)
+
+
+VALUE_COLUMN = "open_interest_value"
+
+
+def find_open_interest(market: Market | None) -> float:
+    """Return the notional of all longs and shorts at the end of a market, from its column."""
+    values = None if market is None else market.columns.get(VALUE_COLUMN)
+    known = np.empty(0) if values is None else values[np.isfinite(values)]
+    if not len(known):
+        raise core.ParameterError(
+            f"open_interest must be given where entries are no market with the column "
+            f"{VALUE_COLUMN}, which backtest data fetch --with metrics has"
+        )
+    return 2.0 * float(known[-1])
 
 
 def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> core.FloatArray:

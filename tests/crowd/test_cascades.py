@@ -90,6 +90,25 @@ def fall(reproduction: float, crowd: bt.Crowd | None = None, shock: float = -SHO
     return bt.cascade(crowd, plain_venue(), shock=shock, impact=impact, volume=1.0)
 
 
+def test_a_crowd_takes_the_open_interest_of_its_market():
+    """A venue counts a contract once: 3,000,000 have a long and a short each."""
+    market = bt.Market.sample(bars=60)
+    value = np.full(60, 2e6)
+    value[57] = 3e6
+    value[58:] = np.nan
+    crowd = bt.Crowd.from_leverage(
+        entries=market.with_columns(open_interest_value=value), leverage=3.0, accounts=100
+    )
+    assert np.abs(crowd.notional()).sum() == pytest.approx(6e6)
+    assert crowd.notional().sum() == pytest.approx(0.0, abs=1.0)
+    for entries in (market, 100.0, market.with_columns(open_interest_value=np.full(60, np.nan))):
+        check_refused(
+            lambda entries=entries: bt.Crowd.from_leverage(entries=entries, leverage=3.0),
+            "open_interest must be given where entries are no market with the column",
+            bt.ParameterError,
+        )
+
+
 @pytest.mark.parametrize("reproduction", [0.0, 0.3, 0.7, 0.9])
 def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(reproduction):
     # x + R fall = fall, so fall = x / (1 - R): 0.01 / 0.1 = 0.1 with R = 0.9

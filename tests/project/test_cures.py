@@ -223,6 +223,7 @@ SEEN_BY = {
     "must be a subclass of": "engine/test_contract.py",
     "surfaces must include": "options/test_options_in_runs.py",
     "trade options, got": "risk/test_liquidation_risk.py",
+    "open_interest must be given where": "crowd/test_cascades.py",
     "no prices of options, got": "risk/test_liquidation_risk.py",
     "an account with limit orders: pass detail=": "risk/test_variations.py",
     "options need portfolio": "venue/test_margin_rules.py",
