@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.signal import lfilter
 
 import backtest as bt
 from tests.kit import check_refused
@@ -78,6 +79,23 @@ def test_the_mean_of_a_month_of_minutes_is_that_of_exact_sums():
         assert found[k] == pytest.approx(np.sum(weights * own) / weights.sum(), abs=1e-12)
     part = bt.indicators.predicted_funding(market.prefix(1000), terms(clamp=0.0, interest=0.0))
     np.testing.assert_array_equal(part, found[:1000])
+
+
+def test_minutes_of_a_generated_month_miss_the_mean_of_five_seconds_by_little():
+    """A generated month, not a recorded one: p = 1e-4 + x, x' = .5^(1/360) x + shock, a point
+    each 5 seconds, of which minutes have the last of twelve. Settlements are each 5,760 points."""
+    rng = np.random.default_rng(5)
+    n, decay, deviation = 31 * 17_280, 0.5 ** (1 / 360), 3e-4
+    shocks = rng.normal(0.0, deviation * np.sqrt(1.0 - decay**2), n)
+    points = 1e-4 + lfilter([1.0], [1.0, -decay], shocks)
+    weights = np.arange(1, 5_761)
+    venue = (points.reshape(-1, 5_760) * weights).sum(axis=1) / weights.sum()
+
+    market = make_market(n // 12, "1min", premium=points[11::12])
+    ours = bt.indicators.predicted_funding(market, terms(clamp=0.0, interest=0.0))
+    missed = np.abs(ours[479::480] - venue)
+    assert np.median(missed) == pytest.approx(6.84e-7, rel=0.01)
+    assert missed.max() == pytest.approx(2.52e-6, rel=0.01)
 
 
 def test_taker_imbalance_is_the_weighted_excess_of_what_takers_bought():
