@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,13 +16,20 @@ class Limit:
         self.lock = threading.Lock()
         self.inside = 0
         self.limits: Any = None
+        self.controller: Any = None
+        self.n_modules = 0
 
     def enter(self) -> None:
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - fits alone need it
+        from threadpoolctl import ThreadpoolController  # noqa: PLC0415 - fits alone need it
 
         with self.lock:
             if self.inside == 0:
-                self.limits = threadpool_limits(1)
+                # To look for libraries takes longer than a fit; modules bring them.
+                n_modules = len(sys.modules)
+                if n_modules != self.n_modules:
+                    self.controller = ThreadpoolController()
+                    self.n_modules = n_modules
+                self.limits = self.controller.limit(limits=1)
             self.inside += 1
 
     def leave(self) -> None:

@@ -125,6 +125,8 @@ def fit_garch(returns: core.FloatArray) -> GarchFit | None:
 
 FIRST_DAYS = 100
 """Days of the first fit of a heterogeneous autoregression."""
+MOST_FORECASTS = 64
+"""Histories whose forecasts are kept: 8 bytes a day of each."""
 WITHOUT_PAUSE = (1, 7, 30)
 WITH_SESSIONS = (1, 5, 22)
 """Days in a day, a week, and a month of a market that never closes, and of one with sessions."""
@@ -167,10 +169,29 @@ def har_volatility(market: Market, *, first: int = FIRST_DAYS) -> core.FloatArra
     lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
 
     # The forecast in force at a bar is that of the last day that is over.
-    forecasts = np.append(np.nan, forecast_har(whole_days, lengths, first))
+    forecasts = np.append(np.nan, forecast_har_once(whole_days, lengths, first))
     daily: core.FloatArray = forecasts[np.maximum(day_number - 1 + is_over, 0)]
     days_per_year = SESSIONS if market.sessions else YEAR_DAYS
     return np.sqrt(daily * days_per_year)
+
+
+_forecasts: dict[tuple[bytes, tuple[int, ...], int], core.FloatArray] = {}
+"""Forecasts of histories, which sets of a search ask for again and again."""
+
+
+def forecast_har_once(
+    variance: core.FloatArray, lengths: tuple[int, ...], first: int
+) -> core.FloatArray:
+    """Return :func:`forecast_har`, which depends on nothing but these arguments, once."""
+    key = hashlib.blake2b(variance.tobytes()).digest(), lengths, first
+    known = _forecasts.get(key)
+    if known is not None:
+        return known
+    if len(_forecasts) >= MOST_FORECASTS:
+        _forecasts.clear()
+    forecasts = forecast_har(variance, lengths, first)
+    _forecasts[key] = forecasts
+    return forecasts
 
 
 def forecast_har(
