@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,8 @@ WAIT = 15.0
 """Seconds to wait for a scheduler, and for its first worker."""
 SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
+MOST_SENT = 5
+"""How often what is left is sent, as workers take the market with them when they die."""
 LOCAL, ADDRESS = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"\w+://[^/\s]+:\d+")
 
 
@@ -82,37 +84,76 @@ class ClusterEvaluator(e.Evaluator):
     def __init__(self, local: e.Evaluator, client: Any) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.client = client
-        self.sent = client.scatter([describe_job(local), local.market], broadcast=True, hash=False)
+        self.job = describe_job(local)
+        self.sent = self._send_market()
+
+    def _send_market(self) -> Any:
+        """Send job and market to all workers, which keep them for all blocks."""
+        given = [self.job, self.market]
+        return self.client.scatter(given, broadcast=True, hash=False, timeout=WAIT)
 
     def _evaluate(
         self, sets: Sets, wanted: e.EvaluatedBars, progress: core.Progress | None
     ) -> e.Rows:
         distributed: Any = importlib.import_module("distributed")
-        rows, unit = e.start_rows(sets, self.measured), LANES if self.compile else 1
-        n, n_workers = count_sets(sets), max(len(self.client.nthreads()), 1)
+        n, unit = count_sets(sets), LANES if self.compile else 1
+        work = ClusterWork(sets, wanted, e.start_rows(sets, self.measured), {}, progress)
+        n_workers = max(len(self.client.nthreads()), 1)
         size = unit * -(-n // (SHARE * n_workers * unit))
-        futures = {}
-        for part in (np.arange(k, min(k + size, n)) for k in range(0, n, size)):
-            given = (*self.sent, take_sets(sets, part), wanted._asdict())
-            futures[self.client.submit(compute_block, *given, pure=False, retries=3)] = part
-        told: dict[tuple[str, type[Warning]], None] = {}
+        parts = [np.arange(k, min(k + size, n)) for k in range(0, n, size)]
         try:
-            for future in distributed.as_completed(list(futures), loop=self.client.loop):
-                found, warned = future.result()
-                e.put_rows(rows, futures[future], found)
-                told.update(dict.fromkeys(warned))
-                core.report_progress(progress, int(rows.done.sum()), n)
-        except KeyboardInterrupt:
-            self.client.cancel(list(futures), force=True)
-        except (distributed.client.FutureCancelledError, OSError) as error:
-            told[f"the cluster is gone: {error}", UserWarning] = None
+            for attempt in range(MOST_SENT):
+                if attempt > 0:  # the market was lost with a worker: the others take its place
+                    self.sent = self._send_market()
+                lost = self._evaluate_parts(work, parts)
+                parts = [part for part in parts if not work.rows.done[part].all()]
+                if lost is None:
+                    break
+            else:
+                work.told[f"the cluster lost what was sent {MOST_SENT} times: {lost}"] = UserWarning
+        except (OSError, TimeoutError, distributed.client.FutureCancelledError) as error:
+            work.told[f"the cluster is gone: {error}"] = UserWarning
         except distributed.scheduler.KilledWorker as error:
             raise core.BacktestError(
                 f"workers of the cluster died at the same sets: {error}"
             ) from error
-        for text, kind in told:
+        for text, kind in work.told.items():
             core.warn_caller(text, kind)
-        return rows
+        return work.rows
+
+    def _evaluate_parts(self, work: ClusterWork, parts: list[Any]) -> Exception | None:
+        """Put the rows of parts of the sets; return why the cluster lost some, None if it did not.
+
+        After Ctrl-C the parts that are not done are dropped.
+        """
+        distributed: Any = importlib.import_module("distributed")
+        futures: dict[Any, Any] = {}
+        for part in parts:
+            given = (*self.sent, take_sets(work.sets, part), work.wanted._asdict())
+            futures[self.client.submit(compute_block, *given, pure=False, retries=3)] = part
+        try:
+            for future in distributed.as_completed(list(futures), loop=self.client.loop):
+                found, warned = future.result()
+                e.put_rows(work.rows, futures[future], found)
+                work.told.update(warned)
+                core.report_progress(work.progress, int(work.rows.done.sum()), len(work.rows.done))
+        except KeyboardInterrupt:
+            self.client.cancel(list(futures), force=True)
+        except distributed.client.FutureCancelledError as error:
+            self.client.cancel(list(futures), force=True)
+            lost: Exception = error
+            return lost
+        return None
+
+
+class ClusterWork(NamedTuple):
+    """Sets on their way through a cluster: their rows so far, and the warnings of workers."""
+
+    sets: Sets
+    wanted: e.EvaluatedBars
+    rows: e.Rows
+    told: dict[str, type[Warning]]
+    progress: core.Progress | None
 
 
 EVALUATORS: dict[str, e.Evaluator] = {}

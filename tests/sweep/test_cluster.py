@@ -113,29 +113,66 @@ def brake(most, drawdown, limit):
 def test_a_worker_killed_in_the_middle_loses_nothing(cluster):
     own = prepare(Slow, market=bt.Market.sample(bars=60))
     sets = {"size": np.linspace(-1.0, 3.0, 24), "pause": np.full(24, 0.1)}
-    pid = cluster.workers[0].pid
+    alive = [cluster.workers[0].pid]
 
     def kill_one(done: int, total: int) -> None:
-        if cluster.workers[0].pid == pid:
-            os.kill(pid, signal.SIGKILL)
+        if alive:
+            os.kill(alive.pop(), signal.SIGKILL)
 
     with on_cluster(own, cluster.scheduler_address) as working:
         found = working.evaluate(sets, progress=kill_one)
-    assert cluster.workers[0].pid != pid
+    assert not alive
     check_same(found, own.evaluate({**sets, "pause": np.zeros(24)}))
+
+
+@pytest.mark.slow
+def test_a_market_that_is_lost_is_sent_again(cluster):
+    """A worker that dies without another copy takes the market with it: the rest is sent anew."""
+    own = prepare(Slow, market=bt.Market.sample(bars=60))
+    sets = {"size": np.linspace(-1.0, 3.0, 24), "pause": np.full(24, 0.05)}
+    sent = []
+    with on_cluster(own, cluster.scheduler_address) as working:
+
+        def lose(done: int, total: int) -> None:
+            if len(sent) < 2 and working.sent not in sent:
+                sent.append(working.sent)
+                working.client.cancel(working.sent, force=True)
+
+        found = working.evaluate(sets, progress=lose)
+    assert len(sent) == 2
+    check_same(found, own.evaluate({**sets, "pause": np.zeros(24)}))
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_all_that_is_sent_answers_what_is_done(cluster, monkeypatch):
+    monkeypatch.setattr(clustering, "MOST_SENT", 2)
+    own = prepare(Slow, market=bt.Market.sample(bars=60))
+    sets = {"size": np.linspace(-1.0, 3.0, 24), "pause": np.full(24, 0.05)}
+    with on_cluster(own, cluster.scheduler_address) as working:
+
+        def lose(done: int, total: int) -> None:
+            working.client.cancel(working.sent, force=True)
+
+        with pytest.warns(UserWarning, match="the cluster lost what was sent 2 times"):
+            found = working.evaluate(sets, progress=lose)
+    assert 0 < found.done.sum() < 24
 
 
 def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
     own = prepare(Slow, market=bt.Market.sample(bars=60))
     sets = {"size": np.linspace(0.0, 3.0, 40), "pause": np.full(40, 0.05)}
 
+    interrupted: list[int] = []  # blocks are larger while a worker starts
+
     def stop(done: int, total: int) -> None:
-        if done == 5:
+        if done >= 5:
+            interrupted.append(done)
             raise KeyboardInterrupt
 
     with on_cluster(own, cluster.scheduler_address) as working:
         found = working.evaluate(sets, progress=stop)
-        assert found.done.sum() == 5
+        assert [found.done.sum()] == interrupted
+        assert interrupted[0] < 40
         assert np.isnan(found.metrics["sharpe"][~found.done]).all()
         assert working.evaluate({"size": np.array([1.0])}).done.all()
 
