@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
     from backtest.account.balance import compute_needed, compute_pool, count_cross, is_under_limit
     from backtest.account.balance import mark_to_ledger, pick_balances, put_balances, value_at
-    from backtest.account.bar import count_quiet_decisions, plan_quietly
-    from backtest.account.bar import may_use_fast_path, open_bar, process_bar, set_quotes
-    from backtest.account.bar import take_fast_path
+    from backtest.account.bar import open_bar, process_bar, set_quotes
     from backtest.account.money import clear_ledger
     from backtest.account.options import close_options, is_walking, price_options
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
@@ -32,12 +30,13 @@ if TYPE_CHECKING:
     from backtest.account.causes import measure_shares, write_parts
     from backtest.account.option_pool import find_segment, find_value_with_options
     from backtest.account.option_pool import is_far_with_options, is_moved_by
-    from backtest.account.quiet import InitialBracket, One, Prices, close_quietly
-    from backtest.account.quiet import compute_equity_of_one, compute_in_bracket, fill_at_open
-    from backtest.account.quiet import finish_at_close, find_initial_bracket
-    from backtest.account.quiet import find_quiet_end, follow_bracket, follow_initial_bracket
-    from backtest.account.quiet import is_quiet_alone, is_sound_alone, may_be_quiet, open_quietly
-    from backtest.account.quiet import pick_prices, value_one
+    from backtest.account.quiet import FILLED, LEFT, QUIET, WHOLE, InitialBracket, One, Prices
+    from backtest.account.quiet import close_quietly, compute_equity_of_one, compute_in_bracket
+    from backtest.account.quiet import count_quiet_decisions, fill_at_open, find_initial_bracket
+    from backtest.account.quiet import find_quiet_end, finish_at_close, follow_bracket
+    from backtest.account.quiet import follow_initial_bracket, is_one_plain, is_quiet_alone
+    from backtest.account.quiet import is_sound_with, may_be_quiet, open_quietly, pick_prices
+    from backtest.account.quiet import plan_quietly, take_together, value_one
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices
     from backtest.account.exits import find_stop, stop_position
@@ -53,10 +52,7 @@ else:
             "compute_account_equity compute_balance compute_excess compute_needed compute_pool "
             "count_cross is_under_limit mark_to_ledger pick_balances put_balances value_at"
         ),
-        "account.bar": (
-            "count_quiet_decisions may_use_fast_path open_bar plan_quietly process_bar "
-            "set_quotes take_fast_path"
-        ),
+        "account.bar": "open_bar process_bar set_quotes",
         "account.causes": "measure_shares write_parts",
         "account.money": "clear_ledger",
         "account.options": "close_options is_walking price_options",
@@ -71,10 +67,11 @@ else:
         "account.exits": "find_stop stop_position",
         "account.price_walk": "aim_at_leg choose_turns note_extremes",
         "account.quiet": (
-            "InitialBracket One Prices close_quietly compute_equity_of_one "
-            "compute_in_bracket fill_at_open finish_at_close "
-            "find_initial_bracket find_quiet_end follow_bracket follow_initial_bracket "
-            "is_quiet_alone is_sound_alone may_be_quiet open_quietly pick_prices value_one"
+            "FILLED LEFT QUIET WHOLE InitialBracket One Prices close_quietly "
+            "compute_equity_of_one compute_in_bracket count_quiet_decisions fill_at_open "
+            "find_initial_bracket find_quiet_end finish_at_close follow_bracket "
+            "follow_initial_bracket is_one_plain is_quiet_alone is_sound_with may_be_quiet "
+            "open_quietly pick_prices plan_quietly take_together value_one"
         ),
         "account.records": (
             "AccountBar AccountState Balances EventLog InstrumentRules MarketBar MarketFeed "

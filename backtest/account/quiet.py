@@ -1,9 +1,11 @@
-"""A bar of one position in which prices move and its own order fills: nothing else acts.
+"""A bar in which prices move and the orders of an account fill: nothing else acts.
 
 Such a bar is *quiet*. Its other steps, those of :mod:`.bar`, have nothing to do, so a few tests and
 one valuation take their place; a bar that may not be quiet is left to :func:`.bar.process_bar`,
-which gives a quiet bar the same numbers. The notional of a position lies in a bracket of the
-margin table, which is kept from bar to bar, since it rarely changes.
+which gives a quiet bar the same numbers. An account of any positions asks
+:func:`take_together`. That of one position has functions of its own, on values that stay in
+registers: its notional lies in a bracket of the margin table, which is kept from bar to bar, since
+it rarely changes.
 """
 
 from __future__ import annotations
@@ -12,15 +14,21 @@ import math
 from typing import NamedTuple
 
 from backtest import margin
+from backtest.account import balance, fills, money, price_walk
 from backtest.account import bar as bars
-from backtest.account import fills, money
 from backtest.account import position as p
 from backtest.account import records as r
+from backtest.account.cut_counts import count_decisions
 from backtest.account.equity_floors import CAUTION
 from backtest.account.money import Wallet
+from backtest.account.orders import is_outside, is_too_small
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
+
+HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")
+LEFT, QUIET, FILLED, WHOLE = range(4)
+"""How a bar was taken: not at all, without a fill, with fills, or with fills and general steps."""
 
 
 class One(NamedTuple):
@@ -63,13 +71,229 @@ class InitialBracket(NamedTuple):
 
 
 def may_be_quiet(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> bool:
-    """Return whether the account has one position whose bars may be quiet."""
-    if len(state.positions) != 1 or not bars.may_use_fast_path(terms, feed, state):
+    """Return whether the rules of the account allow quiet bars."""
+    # Interest, margin calls and time stops act in bars without a fill. Limit orders and fills at a
+    # close need other prices than the open.
+    if terms.has_interest or terms.margin_call != 0.0 or terms.has_time_stop:
+        return False
+    if terms.fill != r.AT_OPEN:
+        return False
+
+    # Collateral and options have prices of their own.
+    if len(state.held.amounts) > 0 or len(state.options.targets) > 0:
+        return False
+
+    # What changes by date must be written into the rules, bar by bar.
+    if len(feed.multiplier) != 1 or len(feed.initial) != 1 or len(feed.costs) != 1:
+        return False
+    for i in range(len(state.positions)):
+        if terms.flags[i, HAS_ORDER_FEE] != 0 or terms.flags[i, HAS_EXITS] != 0:
+            return False
+    return True
+
+
+def is_one_plain(terms: r.Terms, state: r.AccountState) -> bool:
+    """Return whether the account has one position, under the plain rules of margin."""
+    if len(state.positions) != 1:
         return False
     rules = terms.rules
     is_plain = rules.own == 0 and not rules.has_scenarios and not rules.spot.has_any
     is_plain = is_plain and not rules.brackets.are_valued_at_entry[0]
     return bool(is_plain and terms.max_gross_leverage == math.inf and not terms.has_floor)
+
+
+def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
+    """Take all positions through bar t if it may be quiet; return how, LEFT with nothing changed.
+
+    ``is_clear`` says that the ledger has no money but profits: the last bar was quiet, too.
+    """
+    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    if is_event_due(bar.feed, state, t):
+        return LEFT
+
+    # Steps 1 to 4 have nothing to do, if no price of the bar makes what is held fail or stop.
+    set_opens(bar, t)
+    balance.value_at(state, quotes.open, quotes.asset_open)
+    opened = balance.compute_account_equity(terms, state)
+    is_filling = is_any_trading(bar, opened)
+    has_reductions = terms.grace >= 0.0  # which come before fills
+    if is_filling and has_reductions:
+        return LEFT
+    if not set_rest(bar, t, is_filling) or not price_walk.is_quiet(bar):
+        return LEFT
+
+    # 5. and 7. Orders fill. What is held then must be quiet again.
+    before: float = state.wallet.equity
+    is_calm = True
+    if is_filling:
+        fill_at_open(bar, t, opened)
+        is_calm = balance.count_open(state) > 0 and price_walk.is_quiet(bar)
+
+    # 8. The account is marked at the close.
+    balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
+    equity = balance.compute_account_equity(terms, state)
+    if is_calm and is_sound(terms, state, equity):
+        if not is_filling and not is_clear:
+            money.clear_ledger(bar.ledger)
+        close_together(bar, equity, is_filling)
+        if len(bar.scratch.cuts) > 0 and not is_filling:
+            count_quiet_decisions(bar, t, opened)
+        return FILLED if is_filling else QUIET
+    if not is_filling:
+        return LEFT
+    finish_at_close(bar, t, before)
+    return WHOLE
+
+
+def close_together(bar: r.AccountBar, equity: float, has_filled: bool) -> None:
+    """Mark all positions at the close of a quiet bar, and enter their profits into the ledger."""
+    state = bar.state
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        profit = 0.0
+        if position.quantity != 0.0:
+            close = bar.quotes.instruments[i].mark_close
+            profit += position.quantity * (close - position.marked)
+            position.marked = close
+        elif has_filled:
+            position.best = 0.0
+        if has_filled:
+            profit += bar.ledger[i].price_pnl
+        bar.ledger[i].price_pnl = profit
+        position.since += 1.0
+        position.since_stop += 1.0
+    close_wallet(state.wallet, equity)
+
+
+@inlined
+def close_wallet(wallet: Wallet, equity: float) -> None:
+    """Write the equity at the close of a quiet bar, and the unit value."""
+    wealth = wallet.equity + wallet.reserve
+    wallet.pool_failed = 0.0
+    wallet.since_pool += 1.0
+    wallet.equity = equity
+    if p.has_wealth(wealth, 0.0) and wallet.is_ruined == 0.0:
+        wallet.unit = wallet.scale * (equity + wallet.reserve)
+    wallet.peak = max(wallet.unit, wallet.peak)
+
+
+def count_quiet_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
+    """Count the decisions of a bar that fills none; orders too small to fill are planned."""
+    if not fills.has_order(bar.scratch, r.SMALL):
+        count_decisions(bar, t, equity)
+        return
+    fills.fill_decisions(bar, t, equity)
+    balance.value_at(bar.state, bar.quotes.mark_close, bar.quotes.asset_mark_close)
+
+
+def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
+    for i in range(len(state.positions)):
+        if feed.span[i, 0] == t:
+            return True
+    flow, event = state.cursor[r.FLOW_NEXT], state.cursor[r.FUNDING_NEXT]
+    is_flow = flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
+    return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
+
+
+def set_opens(bar: r.AccountBar, t: int) -> None:
+    """Write what decides whether an order fills: listing, opens and limits."""
+    for i in range(len(bar.state.positions)):
+        quote = bar.quotes.instruments[i]
+        if r.read_open(bar.terms, bar.feed, quote, t, i):
+            quote.fill = quote.open
+
+
+def set_rest(bar: r.AccountBar, t: int, is_filling: bool) -> bool:
+    """Write the other prices of what is or may be held; False if they need the general bar."""
+    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
+    for i in range(len(state.positions)):
+        quote = quotes.instruments[i]
+        if quote.is_listed == 0:
+            continue
+        r.read_mark_close(terms, feed, quote, t, i)
+        if state.positions[i].quantity == 0.0 and not is_filling:
+            continue
+        if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
+            return False
+        r.read_extremes(terms, feed, quote, t, i)
+        is_inside = quote.low <= quote.open <= quote.high
+        if not (is_inside and quote.mark_low <= quote.mark_open <= quote.mark_high):
+            return False
+    return True
+
+
+def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
+    """Return whether an order would fill at the open; writes kinds and targets into scratch."""
+    terms, state = bar.terms, bar.state
+    if terms.max_gross_leverage < math.inf:
+        fills.choose_orders(bar, equity)
+        return fills.has_order(bar.scratch, r.REDUCE) or fills.has_order(bar.scratch, r.INCREASE)
+    is_any = False
+    for i in range(len(state.positions)):
+        is_any = is_trading(bar, equity, i) or is_any
+    return bool(is_any)
+
+
+@inlined
+def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
+    """Return whether instrument i would fill an order; writes its kind, before and reach."""
+    state, quote = bar.state, bar.quotes.instruments[i]
+    bar.scratch.plans[i].kind = r.NO_TARGET
+    if quote.is_listed == 0:
+        return False
+    rules = r.pick_instrument(bar.terms, i)
+    return plan_quietly(
+        rules, state.wallet, state.positions[i], quote, bar.scratch.plans[i], equity
+    )
+
+
+@inlined
+def plan_quietly(
+    rules: r.InstrumentRules,
+    wallet: Wallet,
+    position: r.PositionState,
+    quote: r.Quote,
+    plan: r.OrderPlan,
+    equity: float,
+) -> bool:
+    """Return whether what was decided of a position would fill; writes kind, before and reach."""
+    plan.kind = r.NO_TARGET
+    if position.is_pending == 0.0 or wallet.is_ruined != 0.0:
+        return False
+    if position.is_halted == 1.0 or wallet.is_over != 0.0:
+        return bool(position.quantity != 0.0)
+    is_asking, _, held, reach = fills.measure_order(rules, wallet, position, quote, equity)
+    if not is_asking:
+        return False
+    plan.kind, plan.notional_held, plan.target = r.IN_BAND, held, reach
+    if reach == math.inf or not is_outside(rules, equity, reach, held):
+        return reach == math.inf
+    plan.kind = r.SMALL
+    return not is_too_small(rules, abs(quote.fill), reach, held)
+
+
+def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
+    """Return whether equity, wallet and the test of ruin at the close need nothing done."""
+    count, crossed = 0, 0
+    for i in range(len(state.positions)):
+        if state.positions[i].quantity != 0.0:
+            count += 1
+            crossed += 0 if r.is_isolated(terms, i) else 1
+    return is_sound_with(terms, state.wallet, equity, count > 0, crossed > 0)
+
+
+@inlined
+def is_sound_with(
+    terms: r.Terms, wallet: Wallet, equity: float, is_held: bool, is_crossed: bool
+) -> bool:
+    """Return the same of a wallet; ``is_crossed``: a cross position stands behind its cash."""
+    if equity < 0.0 or (not is_crossed and wallet.cash < 0.0):
+        return False
+    if not is_held or wallet.is_ruined != 0.0:
+        return True
+    wealth, paid_in = equity + wallet.reserve, wallet.paid_in
+    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
+    return not (is_under or equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
 
 
 @inlined
@@ -216,28 +440,16 @@ def is_quiet_alone(
     return not p.is_stopped(rules, held, p.find_adverse(held, low, high))
 
 
-@inlined
-def is_sound_alone(terms: r.Terms, one: One, equity: float) -> bool:
-    """Return whether equity, wallet and the test of ruin at the close need nothing done."""
-    wallet = one.wallet
-    is_held = one.position.quantity != 0.0
-    is_backed_by_cash = one.is_isolated or not is_held
-    if equity < 0.0 or (is_backed_by_cash and wallet.cash < 0.0):
-        return False
-    if not is_held or wallet.is_ruined != 0.0:
-        return True
-    wealth, paid_in = equity + wallet.reserve, wallet.paid_in
-    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
-    return not (is_under or equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
-
-
 def fill_at_open(bar: r.AccountBar, t: int, equity: float) -> None:
     """Fill what the last close decided, in a bar whose steps before the fills do nothing.
 
-    Of its quote :func:`open_quietly` has written the open; the rest that fills read is that of
-    the last close, and margins that stay the same.
+    Its quotes have the opens; the rest that fills read is that of the last close, and margins
+    that stay the same.
     """
-    r.read_known(bar.feed, bar.quotes.instruments[0], t, 0)
+    for i in range(len(bar.state.positions)):
+        quote = bar.quotes.instruments[i]
+        if quote.is_listed == 1.0:
+            r.read_known(bar.feed, quote, t, i)
     money.clear_ledger(bar.ledger)
     bar.state.wallet.pool_failed = 0.0
     bar.log.step[0] = 5
@@ -264,11 +476,5 @@ def close_quietly(one: One, close: float, equity: float) -> float:
     position.since += 1.0
     position.since_stop += 1.0
 
-    wealth = wallet.equity + wallet.reserve
-    wallet.pool_failed = 0.0
-    wallet.since_pool += 1.0
-    wallet.equity = equity
-    if p.has_wealth(wealth, 0.0) and wallet.is_ruined == 0.0:
-        wallet.unit = wallet.scale * (equity + wallet.reserve)
-    wallet.peak = max(wallet.unit, wallet.peak)
+    close_wallet(wallet, equity)
     return profit

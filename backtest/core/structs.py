@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import functools
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_type_hints
 
 import numpy as np
@@ -42,10 +43,7 @@ class Struct(Memory):
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return the names of the numbers; a struct inside has its own."""
-        found: list[str] = []
-        for name, kind in cls.fields():
-            found += kind.names() if issubclass(kind, Struct) else [name]
-        return tuple(found)
+        return list_names(cls)  # type: ignore[arg-type] # the class has a hash, its numbers none
 
     @classmethod
     def read(cls, numbers: Any) -> Self:
@@ -82,6 +80,14 @@ class Struct(Memory):
     def __repr__(self) -> str:
         pairs = ", ".join(f"{name}={number!r}" for name, number in self.to_dict().items())
         return f"{type(self).__name__}({pairs})"
+
+
+@functools.cache
+def list_names(kind: type[Struct]) -> tuple[str, ...]:
+    names: list[str] = []
+    for name, inner in kind.fields():
+        names += list_names(inner) if issubclass(inner, Struct) else [name]
+    return tuple(names)
 
 
 def lay_out(kind: Any) -> Any:

@@ -141,8 +141,8 @@ class RunTape(NamedTuple):
     lanes: Lanes
 
 
-def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> None:
-    """Write one bar; in one that ``is_fast`` prices moved, and nothing else happened."""
+def record_account(bar: a.AccountBar, tape: RunTape, is_quiet: bool, t: int) -> None:
+    """Write one bar; in one that ``is_quiet`` prices moved, and nothing filled."""
     state, ledger = bar.state, bar.ledger
     account, wallet = tape.record.account, state.wallet
     account.equity[t] = wallet.equity
@@ -151,14 +151,14 @@ def record_account(bar: a.AccountBar, tape: RunTape, is_fast: bool, t: int) -> N
     account.unit[t] = wallet.unit
     account.overlay[t] = wallet.overlay
     write(account.price_pnl, total(ledger, MONEY.price_pnl), t)
-    if not is_fast:
+    if not is_quiet:
         money = bar.scratch.money
         for row in range(len(TERM_ROWS)):
             write_of(tape.terms.account, total(ledger, TERM_ROWS[row]), row, t)
         write(account.top_up, money.top_up, t)
         write(account.flows, money.flows + money.top_up, t)  # with those from the reserve
     for i in range(len(state.positions)):
-        record_position(bar, tape, is_fast, i, t)
+        record_position(bar, tape, is_quiet, i, t)
     for k in range(len(state.options.targets)):
         record_option(tape, state, k, t)
 
@@ -175,7 +175,7 @@ def write_of(column: FloatArray, value: float, t: int, i: int) -> None:
         column[t, i] = value
 
 
-def record_position(bar: a.AccountBar, tape: RunTape, is_fast: bool, i: int, t: int) -> None:
+def record_position(bar: a.AccountBar, tape: RunTape, is_quiet: bool, i: int, t: int) -> None:
     """Write what is held of instrument i, its target, and its terms of money."""
     state, ledger, held = bar.state, bar.ledger, tape.record.positions
     rows, position = view_numbers(ledger), state.positions[i]
@@ -186,7 +186,7 @@ def record_position(bar: a.AccountBar, tape: RunTape, is_fast: bool, i: int, t: 
     is_alone = len(state.positions) == 1 and len(state.options.targets) == 0
     if not is_alone:  # whose money is the account's, but bad debt: see new_record
         write_of(held.price_pnl, ledger[i].price_pnl, t, i)
-    if is_fast:
+    if is_quiet:
         return
     write_of(held.bad_debt, ledger[i].bad_debt, t, i)
     if is_alone:
@@ -360,16 +360,16 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         log=tape.log,
     )  # fmt: skip
     bar = a.share(bar)
-    has_fast_path = begin_bars(terms, feed, deciders, state)
-    is_quiet = has_fast_path and may_pass_quietly(bar, deciders)
-    is_recorded, was_fast = tape.is_on[0] == 1, False
+    may_be_quiet = begin_bars(terms, feed, deciders, state)
+    is_alone = may_be_quiet and may_pass_alone(bar, deciders)
+    is_recorded, was_quiet = tape.is_on[0] == 1, False
     has_prices = is_any_set(deciders.wants_price)
     lives, is_counted = tape.lanes.lives, len(tape.lanes.places) == 0
     money = scratch.money
     has_close = is_counted or wants_close(deciders)
     t = start
     while t < stop:
-        if is_quiet and t > start:
+        if is_alone and t > start:
             t, why = pass_quiet(bar, clock, log_returns, deciders, tally, tape, t, stop)
             if why != DONE or t == stop:
                 return t, why
@@ -378,38 +378,35 @@ def simulate_account(  # noqa: PLR0913, PLR0917 - the arguments and the steps of
         if is_counted:
             remember_marks(bar, tape, t, t == start)
         # The first bar writes the whole quotes.
-        may_be = has_fast_path and not is_quiet and t > start
-        is_fast = may_be and a.take_fast_path(bar, t, was_fast)
-        was_fast = is_fast
-        if not is_fast:
+        how = a.LEFT
+        if may_be_quiet and not is_alone and t > start:
+            how = a.take_together(bar, t, was_quiet)
+        is_quiet = was_quiet = how == a.QUIET
+        if how == a.LEFT:
             a.process_bar(bar, t)
         if is_recorded and tape.log.written[0] > len(tape.log.entries):
             return t, FULL
         close = look_at_close(bar, has_prices) if has_close else measure_gross(bar)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
-        change = sum_bar(ledger, money, state.wallet, is_fast)
+        change = sum_bar(ledger, money, state.wallet, is_quiet)
         if not is_balanced(equity, state, change, close.gross):
             return t, BROKEN
         if is_counted:
-            count_bar(bar, clock, tally, tape.before, equity, is_fast, close, log_returns, t)
+            count_bar(bar, clock, tally, tape.before, equity, is_quiet, close, log_returns, t)
             count_over_cap(bar, close.gross)
         if lives.shape[1] > 0:
-            write_life(bar, lives, is_fast, is_fast, t)
+            write_life(bar, lives, is_quiet, is_quiet or how == a.FILLED, t)
         if not decide_all(bar, deciders, close, t):
             return t, NEGATIVE
-        write_row(bar, tape, is_recorded, is_fast, t)
+        write_row(bar, tape, is_recorded, is_quiet, t)
         t += 1
     return stop, DONE
 
 
-def may_pass_quietly(bar: a.AccountBar, deciders: Deciders) -> bool:
+def may_pass_alone(bar: a.AccountBar, deciders: Deciders) -> bool:
     """Return whether :func:`pass_quiet` knows the account, and each close asks its policy alone."""
     is_each_close = len(deciders.rows) <= 1 and deciders.asks[1] == 0
-    return bool(is_each_close and a.may_be_quiet(bar.terms, bar.feed, bar.state))
-
-
-LEFT, QUIET, FILLED, WHOLE = range(4)
-"""How a bar was taken: not at all, without a fill, with one, or with one and the general steps."""
+    return bool(is_each_close and a.is_one_plain(bar.terms, bar.state))
 
 
 class Wants(NamedTuple):
@@ -471,22 +468,22 @@ def pass_quiet(
         before: float = one.wallet.equity
         mark_before: float = one.quote.mark_close
         how, mark, profit = take_quietly(bar, rules, one, prices, bracket, t)
-        if how == LEFT:
+        if how == a.LEFT:
             break
         tape.cursor[0] = t
-        if how != QUIET and wants.is_recorded and tape.log.written[0] > len(tape.log.entries):
+        if how != a.QUIET and wants.is_recorded and tape.log.written[0] > len(tape.log.entries):
             return t, FULL
         notional = abs(one.position.quantity) * abs(mark)
         bracket = a.follow_bracket(terms, bracket, notional)
         initial = a.follow_initial_bracket(terms, initial, notional)
         if not balance_quietly(bar, one, before, profit, how, notional):
             return t, BROKEN
-        if wants.has_cuts and how == QUIET:
+        if wants.has_cuts and how == a.QUIET:
             a.count_quiet_decisions(bar, t, a.compute_equity_of_one(one, one.quote.open))
 
         close = look_quietly(bar, one, wants, bracket, initial, how, notional)
         tape.pool[0], tape.pool[1] = close.needed, close.backing
-        if wants.is_counted and how == QUIET:
+        if wants.is_counted and how == a.QUIET:
             quiet = QuietBar(
                 quantity=one.position.quantity, mark_before=mark_before, mark=mark, profit=profit,
                 equity=one.wallet.equity, unit=one.wallet.unit,
@@ -496,12 +493,12 @@ def pass_quiet(
             tape.before[0] = mark_before
             count_bar(bar, clock, tally, tape.before, before, False, close, log_returns, t)
         if tape.lanes.lives.shape[1] > 0:
-            write_life(bar, tape.lanes.lives, how == QUIET, how != WHOLE, t)
+            write_life(bar, tape.lanes.lives, how == a.QUIET, how != a.WHOLE, t)
 
         if not decide_quietly(bar, deciders, asking, one, close, t):
             return t, NEGATIVE
-        write_row(bar, tape, wants.is_recorded and how != QUIET, False, t)
-        if wants.is_recorded and how == QUIET:
+        write_row(bar, tape, wants.is_recorded and how != a.QUIET, False, t)
+        if wants.is_recorded and how == a.QUIET:
             record_quietly(columns, one, profit, t - tape.cursor[1])
         t += 1
     return t, DONE
@@ -528,9 +525,9 @@ def take_quietly(
     is_filling = a.plan_quietly(rules, one.wallet, position, one.quote, one.plan, opened)
     has_reductions = terms.grace >= 0.0  # which come before fills
     if is_filling and has_reductions:
-        return LEFT, mark, 0.0
+        return a.LEFT, mark, 0.0
     if not a.is_quiet_alone(terms, rules, one, prices, bracket, t):
-        return LEFT, mark, 0.0
+        return a.LEFT, mark, 0.0
 
     # 5. and 7. The order fills. What is held then is another position, and must be quiet again.
     before: float = one.wallet.equity
@@ -542,12 +539,14 @@ def take_quietly(
 
     # 8. The account is marked at the close.
     equity = a.compute_equity_of_one(one, mark)
-    if is_calm and a.is_sound_alone(terms, one, equity):
-        return FILLED if is_filling else QUIET, mark, a.close_quietly(one, mark, equity)
+    is_held = position.quantity != 0.0
+    is_crossed = is_held and not one.is_isolated
+    if is_calm and a.is_sound_with(terms, one.wallet, equity, is_held, is_crossed):
+        return a.FILLED if is_filling else a.QUIET, mark, a.close_quietly(one, mark, equity)
     if not is_filling:
-        return LEFT, mark, 0.0
+        return a.LEFT, mark, 0.0
     a.finish_at_close(bar, t, before)
-    return WHOLE, mark, 0.0
+    return a.WHOLE, mark, 0.0
 
 
 @inlined
@@ -556,13 +555,13 @@ def balance_quietly(
 ) -> bool:
     """Write the sums of a bar that was taken; return whether its books balance."""
     change = profit
-    if how != QUIET:
+    if how != a.QUIET:
         bar.ledger[0].price_pnl += profit
         change = sum_bar(bar.ledger, bar.scratch.money, one.wallet, False)
     wallet, after = one.wallet, one.wallet.equity
     scale = max(before, after, gross, abs(wallet.cash), wallet.paid_in, wallet.turnover)
     is_right = abs(after - before - change) <= IDENTITY_TOLERANCE * scale
-    if how == QUIET and not is_right:  # for what is said of it
+    if how == a.QUIET and not is_right:  # for what is said of it
         a.clear_ledger(bar.ledger)
         bar.ledger[0].price_pnl = profit
     return is_right
@@ -581,7 +580,7 @@ def look_quietly(
     """Return what is at the close of a bar that was taken, as far as it is asked for."""
     if not wants.has_close:
         return measure_gross(bar)
-    if how == WHOLE or wants.has_prices:
+    if how == a.WHOLE or wants.has_prices:
         return look_at_close(bar, wants.has_prices)
     return look_at_one_close(bar, one, bracket, initial, notional)
 
@@ -600,12 +599,12 @@ def decide_quietly(
 
 
 @inlined
-def write_row(bar: a.AccountBar, tape: RunTape, is_recorded: bool, is_fast: bool, t: int) -> None:
+def write_row(bar: a.AccountBar, tape: RunTape, is_recorded: bool, is_quiet: bool, t: int) -> None:
     """Write the unit value and the record of bar t, where they are asked for."""
     if len(tape.units) > 0:
         tape.units[t - tape.cursor[1]] = bar.state.wallet.unit
     if is_recorded:
-        record_account(bar, tape, is_fast, t - tape.cursor[1])
+        record_account(bar, tape, is_quiet, t - tape.cursor[1])
 
 
 @inlined
@@ -665,7 +664,7 @@ def record_quietly(columns: Columns, one: a.One, profit: float, row: int) -> Non
 
 
 def write_life(
-    bar: a.AccountBar, lives: FloatArray, is_fast: bool, has_no_walk: bool, t: int
+    bar: a.AccountBar, lives: FloatArray, is_quiet: bool, has_no_walk: bool, t: int
 ) -> None:
     """Write wealth, ruin, liquidations, calls and the day's base into the outcomes of paths.
 
@@ -680,7 +679,7 @@ def write_life(
     lives[MOST_WEALTH, t] = max(extremes[1], wallet.equity) + wallet.reserve
     lives[DAY_OPEN, t] = wallet.day_open
     lives[RUINED, t] = wallet.is_ruined
-    if not is_fast:
+    if not is_quiet:
         lives[LIQUIDATED, t], lives[LOST, t] = money.liquidations, money.bad_debt
         lives[CALLED, t] = money.calls
 
@@ -692,7 +691,7 @@ def begin_bars(
     if is_any_set(deciders.sets_margin):
         a.write_settings(terms, state)
         return False
-    return a.may_use_fast_path(terms, feed, state)
+    return a.may_be_quiet(terms, feed, state)
 
 
 def wants_close(deciders: Deciders) -> bool:

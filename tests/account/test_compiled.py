@@ -262,14 +262,18 @@ def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
 @pytest.fixture
 def give(monkeypatch):
     """Let an amount appear from nowhere in a bar."""
-    live = accounts.process_bar
 
     def give(at: int, amount: float) -> None:
-        def live_with_gift(bar, t):
-            live(bar, t)
-            bar.state.wallet.equity += amount * (t == at)
+        for name in ("process_bar", "take_together"):
+            live = getattr(accounts, name)
 
-        monkeypatch.setattr(accounts, "process_bar", live_with_gift)
+            def live_with_gift(bar, t, *rest, live=live):
+                how = live(bar, t, *rest)
+                if how != accounts.LEFT:
+                    bar.state.wallet.equity += amount * (t == at)
+                return how
+
+            monkeypatch.setattr(accounts, name, live_with_gift)
 
     return give
 

@@ -68,9 +68,13 @@ ACCOUNTS: dict[str, tuple[bt.Policy, bt.Venue, bt.Account]] = {
 }  # fmt: skip
 
 
-def list_bytes(account: tuple[bt.Policy, bt.Venue, bt.Account], signal: float) -> dict[str, Any]:
+def list_bytes(
+    account: tuple[bt.Policy, bt.Venue, bt.Account],
+    signal: float | dict[str, float],
+    market: bt.Market | bt.Markets | None = None,
+) -> dict[str, Any]:
     policy, venue, own = account
-    market = bt.Market.sample(bars=500, interval="15m")
+    market = market or bt.Market.sample(bars=500, interval="15m")
     result = bt.run(market, policy, venue=venue, account=own, signal=signal, compile=False)
     record = result.record
     columns = {**record.account._asdict(), **record.positions._asdict()}
@@ -99,12 +103,60 @@ def test_quiet_bars_have_the_bits_of_the_general_steps(
 def test_accounts_of_one_position_pass_quietly(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above compares two ways only where the first one is taken."""
     answers: list[bool] = []
-    may_pass = loop.may_pass_quietly
+    may_pass = loop.may_pass_alone
 
     def note(*given: Any) -> bool:
         answers.append(may_pass(*given))
         return answers[-1]
 
-    monkeypatch.setattr(loop, "may_pass_quietly", note)
+    monkeypatch.setattr(loop, "may_pass_alone", note)
     list_bytes(ACCOUNTS[name], 1.0)
     assert answers == [True]
+
+
+def make_three(bars: int) -> bt.Markets:
+    """Return three markets: one is listed later, one is not to the end."""
+    whole = [bt.Market.sample(bars=bars, interval="15m", seed=k) for k in range(3)]
+    return bt.Markets(
+        {"ONE": whole[0], "LATE": whole[1].slice(40, bars), "ENDS": whole[2].slice(0, bars - 60)}
+    )
+
+
+SEVERAL: dict[str, tuple[bt.Policy, bt.Venue, bt.Account]] = {
+    "a band": (VolTarget(target=0.3), SIMPLE, bt.Account(band=0.02)),
+    "a fill at every bar": (VolTarget(), SIMPLE, bt.Account(band=0.0)),
+    "a cap of gross leverage": (
+        VolTarget(), SIMPLE, bt.Account(band=0.05, max_gross_leverage=1.2),
+    ),
+    "brackets and liquidations": (Constant(12.0), BRACKETS, bt.Account(band=0.2)),
+    "stops": (VolTarget(), SIMPLE, bt.Account(band=0.0, stop_loss=0.004)),
+    "isolated": (
+        Constant(6.0), BRACKETS, bt.Account(band=0.05, margin="isolated", venue_leverage=20.0),
+    ),
+    "a policy that reads its margin": (Careful(), BRACKETS, bt.Account(band=0.02)),
+    "orders too small": (VolTarget(target=0.8), BRACKETS, bt.Account(band=0.0, capital=300.0)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the history of ENDS ends before")
+@pytest.mark.parametrize("name", SEVERAL)
+def test_quiet_bars_of_several_positions_have_the_bits_of_the_general_steps(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    markets = make_three(240)
+    signal = {"ONE": 1.0, "LATE": -1.0, "ENDS": 0.5}
+    ways: set[int] = set()
+    take_together = loop.a.take_together
+
+    def note(*given: Any) -> int:
+        how = take_together(*given)
+        ways.add(how)
+        return how
+
+    monkeypatch.setattr(loop.a, "take_together", note)
+    quiet = list_bytes(SEVERAL[name], signal, markets)
+    assert {loop.a.QUIET, loop.a.FILLED} & ways  # some bars were taken so
+
+    monkeypatch.setattr(loop, "begin_bars", take_general_steps)
+    general = list_bytes(SEVERAL[name], signal, markets)
+    assert quiet == general
