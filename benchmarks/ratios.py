@@ -1,13 +1,14 @@
 """Ratios of times that hold on any machine, with their limits. Prints JSON; exit 1 beyond a limit.
 
-    python benchmarks/ratios.py [--repeat 5] [--bars 525600] [--no-limits]
+    python benchmarks/ratios.py [--repeat 5] [--bars 525600] [--no-limits] [--only PART ...]
 
 Both sides of a ratio take turns in one run, and the best CPU time of each counts. ``aim`` is where
 a ratio should be, ``limit`` what it must not pass, ``reason`` the figure reached and what stands in
 the way of the aim: the nightly workflow runs this, so that nothing grows unnoticed. A limit is only
 lowered, but for a change of the engine that gives speed up on purpose. With ``--no-limits`` it
-never fails. Ratios to the C program ``limit.c`` need a compiler, those to vectorbt the package; a
-row that cannot be run says why.
+never fails. Ratios to the C programs ``limit.c`` and ``one_account.c`` need a compiler, those to
+vectorbt and raptorbt the packages; a row that cannot be run says why. ``--only`` names parts:
+processes, runs, loops, sweeps, short, accounts, memory, plain and once, whose works take minutes.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from run import ACCOUNT, POLICY, VENUE, measure_recorded, prepare_loop
 from sweep import Case, make_cases, time_case, time_limit
-from timing import best_of, print_json, read_flags, timed, timed_process
+from timing import best_of, print_json, read_flags, time_process, timed, timed_process
 
 import backtest as bt
 from backtest.risk import PathsRunner
@@ -57,6 +59,31 @@ RATIOS = {
     "run_vectorbt": Ratio(
         0.75, 1.2, "the same run / vectorbt's from_orders, its faster engine",
         "0.73 and 0.77 on a loaded machine: quiet bars and fills take one pass",
+    ),
+    "run_raptorbt": Ratio(
+        4.0, 12.0, "the same run / raptorbt's simulate_rebalance_policy",
+        "it has no margin, funding, liquidation or record, and trades at closes",
+    ),
+    "loop_c": Ratio(
+        2.2, 6.0, "loop of one account, band .02 / the same by hand in C (one_account.c)",
+        "each bar asks for more than C has: stops, brackets, ruin, policies by address",
+    ),
+    "loop_c_every": Ratio(2.2, 8.0, "loop of one account, band 0 / the same by hand in C"),
+    "loop_stop": Ratio(2.2, 6.5, "loop of one account with a stop / the same C without one"),
+    "loop_isolated": Ratio(3.0, 8.0, "loop of an isolated account / the same C, which is cross"),
+    "loop_two": Ratio(
+        1.0, 1.6, "loop of two positions, band 0 / two loops of one position",
+        "their quiet bars go through memory, those of one position through registers",
+    ),
+    "plain_quiet": Ratio(1.0, 5.0, "CPU of a quiet bar in plain Python / 25 us"),
+    "plain_fill": Ratio(1.0, 4.0, "CPU of a bar with a fill in plain Python / 125 us"),
+    "walk": Ratio(
+        1.0, 6.0, "CPU of a walk of 13 folds of 100 trials on 35,000 hours / 15 s",
+        "look-ahead checks, fits of volatility, benchmarks and luck of each fold",
+    ),
+    "compile": Ratio(
+        1.0, 2.0, "CPU of `backtest compile` / 75 s",
+        "800 functions at 0.1 s each in numba, and 30 s in LLVM",
     ),
     "run_new": Ratio(
         1.7, 3.0, "a run of 8,760 hours with new numbers / with the same numbers again",
@@ -116,6 +143,95 @@ def measure_runs(market: bt.Market, repeat: int) -> Iterator[tuple[str, float]]:
     yield "run", recorded / bare
     if find_spec("vectorbt") is not None:
         yield "run_vectorbt", 1.0 / measure_recorded(market, repeat)["times_faster"]
+
+
+def time_raptorbt(market: bt.Market) -> Callable[[], float]:
+    """Return a function that says the seconds of raptorbt's fastest engine on the same targets."""
+    import raptorbt  # noqa: PLC0415 - only where compared
+
+    result = bt.run(market, POLICY, venue=VENUE, account=ACCOUNT)
+    weights = np.clip(result.bars["target"].fillna(0.0).to_numpy(), 0.0, 1.0)[:, None]
+    prices = np.ascontiguousarray(market.close)[:, None]
+    bars_a_year = 525_600.0
+
+    def work() -> None:
+        raptorbt.simulate_rebalance_policy(
+            prices, weights, 10_000.0, "band", 0.02, periods_per_year=bars_a_year
+        )
+
+    return timed(work)
+
+
+def measure_peers(market: bt.Market, repeat: int) -> Iterator[tuple[str, float]]:
+    """Yield the ratio of a recorded run to raptorbt."""
+    if find_spec("raptorbt") is None:
+        return
+
+    def run() -> None:
+        dict(bt.run(market, POLICY, venue=VENUE, account=ACCOUNT).metrics)
+
+    ours, theirs = best_of(repeat, timed(run), time_raptorbt(market))
+    yield "run_raptorbt", ours / theirs
+
+
+def measure_loops(market: bt.Market, repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield the ratios of the bare loop, to C and of two positions to one."""
+    accounts = {
+        "loop_c": ACCOUNT,
+        "loop_c_every": bt.Account(band=0.0),
+        "loop_stop": bt.Account(band=0.02, stop_loss=0.05),
+        "loop_isolated": bt.Account(band=0.02, margin="isolated", venue_leverage=10.0),
+    }
+    n = market.n_bars
+    loops = [timed(prepare_loop(market, POLICY, each), n / 1e9) for each in accounts.values()]
+    two = bt.Markets({"ONE": market, "TWO": market})
+    pair = timed(prepare_loop(two, POLICY, accounts["loop_c_every"]), n / 1e9)
+
+    program = build_program("one_account", folder)
+    in_c = [] if program is None else [run_program(program, n, band) for band in (0.02, 0.0)]
+    times = best_of(repeat, *loops, pair, *in_c)
+    yield "loop_two", times[len(loops)] / (2.0 * times[1])
+    if program is not None:
+        plain, every = times[-2:]
+        for name, ns in zip(accounts, times, strict=False):
+            yield name, ns / (every if name == "loop_c_every" else plain)
+
+
+def run_program(program: str, n_bars: int, band: float) -> Callable[[], float]:
+    """Return a function that runs the account in C and says its ns a bar."""
+
+    def work() -> float:
+        command = [program, str(n_bars), str(band)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return float(done.stdout.split()[0])
+
+    return work
+
+
+def measure_plain(repeat: int) -> Iterator[tuple[str, float]]:
+    """Yield what a bar costs in plain Python, by the difference of a long and a short run."""
+    cases = {
+        "plain_quiet": (Constant(1.0), bt.Account(band=5.0), 25e-6),
+        "plain_fill": (VolTarget(), bt.Account(band=0.0), 125e-6),
+    }
+    for name, (policy, account, seconds) in cases.items():
+
+        def run(n_bars: int, policy: bt.Policy = policy, account: bt.Account = account) -> object:
+            market = bt.Market.sample(bars=n_bars)
+            return bt.run(market, policy, venue=VENUE, account=account, compile=False)
+
+        long, short = best_of(repeat, timed(lambda: run(4_000)), timed(lambda: run(1_000)))
+        yield name, (long - short) / 3_000 / seconds
+
+
+def measure_once(folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield the ratios of works of minutes, each done once."""
+    test = bt.Backtest(bt.Market.sample(bars=35_000), venue=VENUE, account=ACCOUNT)
+    began = time.process_time()
+    test.walk_forward(VolTarget, trials=100, train="1070d", test="30d", seed=1)
+    yield "walk", (time.process_time() - began) / 15.0
+    command = ("-m", "backtest", "compile", "--into", str(folder / "core"))
+    yield "compile", time_process(*command) / 75.0
 
 
 def measure_short(repeat: int) -> Iterator[tuple[str, float]]:
@@ -194,8 +310,11 @@ def explain_missing() -> Iterator[tuple[str, str]]:
     """Yield the rows that cannot be run here, and why."""
     if find_spec("vectorbt") is None:
         yield "run_vectorbt", "vectorbt is not installed"
+    if find_spec("raptorbt") is None:
+        yield "run_raptorbt", "raptorbt is not installed"
     if shutil.which("cc") is None:
-        yield "sweep_c", "there is no C compiler"
+        for name in ("sweep_c", "loop_c", "loop_c_every", "loop_stop", "loop_isolated"):
+            yield name, "there is no C compiler"
     if not STATUS.exists():
         yield "load_memory", f"there is no {STATUS}"
 
@@ -212,7 +331,7 @@ def measure_sweeps(market: bt.Market, repeat: int, folder: Path) -> Iterator[tup
     sample = bt.Market.sample()
     risks = (time_risk(sample, Constant()), time_risk(sample, VolTarget()))
     works = [sweep(cases["core"]), *(sweep(cases[name]) for name in names.values()), *risks]
-    program = build_program(folder)
+    program = build_program("limit", folder)
     if program is not None:
         works.append(time_limit(program, market.n_bars, SETS, 1))
     plain, *others = best_of(repeat, *works)
@@ -224,13 +343,14 @@ def measure_sweeps(market: bt.Market, repeat: int, folder: Path) -> Iterator[tup
         yield "sweep_c", plain / others[-1]
 
 
-def build_program(folder: Path) -> str | None:
-    """Return the binary of the sweep in C; None without a compiler."""
+def build_program(name: str, folder: Path) -> str | None:
+    """Return the binary of a program in C; None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
-    source, program = Path(__file__).with_name("limit.c"), str(folder / "limit")
-    subprocess.run([compiler, *NATIVE, str(source), "-lm", "-o", program], check=True)
+    source, program = Path(__file__).with_name(f"{name}.c"), str(folder / name)
+    flags = NATIVE if name == "limit" else NATIVE[:2]  # the account checks for NaN
+    subprocess.run([compiler, *flags, str(source), "-lm", "-o", program], check=True)
     return program
 
 
@@ -243,19 +363,32 @@ def measure_processes(repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
     yield "process", run / libraries
 
 
+PARTS = (
+    "processes", "runs", "loops", "sweeps", "short", "accounts", "memory", "plain", "once",
+)  # fmt: skip
+
+
 def main() -> int:
     """Measure and print; return 1 if a ratio is beyond its limit."""
-    wanted = read_flags(__doc__, repeat=5, bars=525_600, **{"no-limits": False})
-    market = bt.Market.sample(bars=wanted.bars, interval="1m")
+    flags: dict[str, Any] = {"no-limits": False}
+    wanted = read_flags(__doc__, repeat=5, bars=525_600, only=PARTS, **flags)
+    market, repeat = bt.Market.sample(bars=wanted.bars, interval="1m"), wanted.repeat
     with tempfile.TemporaryDirectory() as name:
-        found = {
-            **dict(measure_processes(wanted.repeat, Path(name))),
-            **dict(measure_runs(market, wanted.repeat)),
-            **dict(measure_sweeps(market, wanted.repeat, Path(name))),
-            **dict(measure_short(wanted.repeat)),
-            **dict(measure_accounts(wanted.repeat)),
-            **dict(measure_memory(wanted.repeat, Path(name))),
+        folder = Path(name)
+        parts: dict[str, Callable[[], Iterator[tuple[str, float]]]] = {
+            "processes": lambda: measure_processes(repeat, folder),
+            "runs": lambda: itertools.chain(
+                measure_runs(market, repeat), measure_peers(market, repeat)
+            ),
+            "loops": lambda: measure_loops(market, repeat, folder),
+            "sweeps": lambda: measure_sweeps(market, repeat, folder),
+            "short": lambda: measure_short(repeat),
+            "accounts": lambda: measure_accounts(repeat),
+            "memory": lambda: measure_memory(repeat, folder),
+            "plain": lambda: measure_plain(repeat),
+            "once": lambda: measure_once(folder),
         }
+        found = dict(itertools.chain(*(parts[part]() for part in wanted.only)))
     report = {
         name: {
             "ratio": round(ratio, 3),

@@ -82,9 +82,13 @@ def measure_loop(market: bt.Market, repeat: int) -> dict[str, float]:
     return {n: each / market.n_bars * 1e9 for n, each in zip(names, seconds, strict=True)}
 
 
-def prepare_loop(market: bt.Market, policy: bt.Policy) -> Callable[[], Any]:
+def prepare_loop(
+    market: bt.Market | bt.Markets,
+    policy: bt.Policy,
+    account: bt.Account = ACCOUNT,
+) -> Callable[[], Any]:
     """Return the loop around a policy, with its measures and without a record, to be timed."""
-    setup = set_up_run(bt.Backtest(market, venue=VENUE, account=ACCOUNT), policy)
+    setup = set_up_run(bt.Backtest(market, venue=VENUE, account=account), policy)
     policies = list_policies(setup.observed)
 
     def work() -> None:

@@ -75,15 +75,16 @@ def timed(work: Callable[[], Any], unit: float = 1.0) -> Callable[[], float]:
 
 def timed_process(*words: str) -> Callable[[], float]:
     """Return a function that runs Python with some words and says its CPU seconds."""
+    time_process(*words)
+    return lambda: time_process(*words)
 
-    def take() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, *words], check=True, capture_output=True, env=INSTALLED)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    take()
-    return take
+def time_process(*words: str) -> float:
+    """Return the CPU seconds of Python with some words."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True, env=INSTALLED)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def best_of(repeat: int, *works: Callable[[], float]) -> list[float]:
