@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import zoneinfo
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from backtest.venue import Venue
 
 @dataclass(frozen=True)
 class ByInstrument(core.Declaration):
+    """A value for all instruments, or a table of values by instrument."""
+
     each: core.Declaration
 
     @property
@@ -30,18 +33,21 @@ class ByInstrument(core.Declaration):
         return self.each.kind
 
     def read(self, value: Any) -> object:
-        own: frozenset[str] = getattr(self.each, "names", frozenset())
-        if not isinstance(value, Mapping) or (value and own.issuperset(value)):
+        """Return the value, or a frozen table of values; a fault names its instrument."""
+        # A mapping of the names of the value's own fields is one value, written as a table.
+        fields: frozenset[str] = getattr(self.each, "names", frozenset())
+        if not isinstance(value, Mapping) or (value and fields.issuperset(value)):
             return self.each.read(value)
         if not value:
             raise core.Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
+
         entries: dict[str, object] = {}
-        for key, entry in value.items():
+        for instrument, entry in value.items():
             try:
-                entries[str(key)] = None if entry is None else self.each.read(entry)
+                entries[str(instrument)] = None if entry is None else self.each.read(entry)
             except core.Fault as fault:
-                found = f"{fault.found or core.repr_given(entry)} for {key}"
-                raise core.Fault(str(fault), found) from None
+                shown = f"{fault.found or core.repr_given(entry)} for {instrument}"
+                raise core.Fault(str(fault), shown) from None
         return core.FrozenTable(entries)
 
 
@@ -75,7 +81,10 @@ class Multiple(core.Value):
     fixed: Annotated[bool, core.Flag()] = False
 
     def __str__(self) -> str:
-        return f"{self.multiple:g} x {self.column}" + " at entry" * self.fixed
+        distance = f"{self.multiple:g} x {self.column}"
+        if self.fixed:
+            return f"{distance} at entry"
+        return distance
 
 
 Distance: TypeAlias = Multiple | float | None
@@ -95,28 +104,34 @@ class StopDistance(core.Declaration):
             return value
         if isinstance(value, Mapping):
             return Multiple.from_dict(value)
-        if not isinstance(value, str):
-            return self.number.read(value)
-        factor, star, column = value.partition("*")
-        try:
+        if isinstance(value, str):
+            return self._read_text(value)
+        return self.number.read(value)
+
+    def _read_text(self, text: str) -> Multiple:
+        factor, _, column = text.partition("*")
+        multiple = None
+        with contextlib.suppress(ValueError):
             multiple = float(factor)
-        except ValueError:
-            star, multiple = "", 0.0
-        if not star or not column.strip():
+        if multiple is None or not column.strip():
             raise core.Fault("must be a fraction, or a multiple of a column such as '2*atr'")
         return Multiple(multiple, column.strip())
 
 
 def find_factor(stop: Distance) -> float:
     """Return the fraction or the factor of a stop; 0 if there is none."""
-    return stop.multiple if isinstance(stop, Multiple) else stop or 0.0
+    if isinstance(stop, Multiple):
+        return stop.multiple
+    return stop or 0.0
 
 
 def is_fixed_distance(stop: Distance) -> bool:
+    """Return whether a position keeps the distance of the bar in which it was opened."""
     return isinstance(stop, Multiple) and stop.fixed
 
 
 def is_price_distance(stop: Distance) -> bool:
+    """Return whether a distance is in units of the price, not a fraction of it."""
     return isinstance(stop, Multiple) and stop.unit == "price"
 
 
@@ -139,16 +154,21 @@ def read_scale(stop: Distance, market: Market, key: str) -> core.FloatArray:
     if not isinstance(stop, Multiple):
         return np.ones(1)
     values = find_column(market, stop.column, key)
-    below = np.flatnonzero(values < 0.0)
-    if len(below):
+
+    negative = np.flatnonzero(values < 0.0)
+    if len(negative):
+        first = negative[0]
+        time = core.format_time(int(market.time[first]))
         raise core.DataError(
-            f"{key} must be a distance of at least 0, got {stop.column} {values[below[0]]:g} "
-            f"in {len(below):,} bars, first at {core.format_time(int(market.time[below[0]]))} UTC"
+            f"{key} must be a distance of at least 0, got {stop.column} {values[first]:g} "
+            f"in {len(negative):,} bars, first at {time} UTC"
         )
+    # Before the first bar no close is known.
     return np.concatenate([[np.nan], values[:-1]])
 
 
 NEXT_MONTH = "next month"
+"""The pause that ends with its month."""
 
 
 class AfterStop(core.Declaration):
@@ -162,9 +182,9 @@ class AfterStop(core.Declaration):
         try:
             return core.Duration().read(value)
         except core.Fault:
-            given = core.repr_given(value) + core.did_you_mean(value, self.words)
+            shown = f"{core.repr_given(value)}{core.did_you_mean(value, self.words)}"
             rule = f"must be {', '.join(self.words)}, or a duration such as '7d'"
-            raise core.Fault(rule, given) from None
+            raise core.Fault(rule, shown) from None
 
 
 LIMIT = core.Timed(core.Real(0, may_be_infinite=True))
@@ -176,19 +196,42 @@ HEDGED = (
 )
 
 BY_INSTRUMENT = (
-    "margin", "venue_leverage", "min_leverage", "max_leverage", "band", "stop_loss", "max_holding",
-    "offset", "margin_share",
-)  # fmt: skip
+    "margin",
+    "venue_leverage",
+    "min_leverage",
+    "max_leverage",
+    "band",
+    "stop_loss",
+    "max_holding",
+    "offset",
+    "margin_share",
+)
+"""Fields that may be tables by instrument."""
 
 STOPS = (
-    "stop_loss", "take_profit", "trailing_stop", "equity_stop", "max_holding", "daily_loss",
+    "stop_loss",
+    "take_profit",
+    "trailing_stop",
+    "equity_stop",
+    "max_holding",
+    "daily_loss",
     "weekly_loss",
-)  # fmt: skip
+)
+"""Fields that close positions without the policy."""
 
 WHOLE = (
-    "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay", "negative_limit",
+    "collateral",
+    "requirement",
+    "intrabar",
+    "max_gross_leverage",
+    "max_overlay",
+    "negative_limit",
     "conversion",
-)  # fmt: skip
+)
+"""Fields of the account as a whole, which no single position has."""
+
+OTHER_EXITS = ("take_profit", "trailing_stop", "equity_stop", "daily_loss", "weekly_loss")
+"""Stops besides a stop-loss that is a fraction of the entry price."""
 
 find_zones = functools.cache(zoneinfo.available_timezones)
 """The names of all time zones, read once: from files, 7 ms for each account of a sweep."""
@@ -295,11 +338,24 @@ class Account(core.Value, kw_only=True):
     _refused = MappingProxyType({"hedge_mode": HEDGED, "position_mode": HEDGED})
     _omitted = frozenset(
         {
-            "collateral", "requirement", "intrabar", "max_gross_leverage", "max_overlay",
-            "negative_limit", "conversion", "max_holding", "offset", "closing",
-            "daily_loss", "weekly_loss", "daily_basis", "day", "margin_share", "after_stop",
+            "collateral",
+            "requirement",
+            "intrabar",
+            "max_gross_leverage",
+            "max_overlay",
+            "negative_limit",
+            "conversion",
+            "max_holding",
+            "offset",
+            "closing",
+            "daily_loss",
+            "weekly_loss",
+            "daily_basis",
+            "day",
+            "margin_share",
+            "after_stop",
         }
-    )  # fmt: skip
+    )
 
     capital: Annotated[float, POSITIVE] = 10_000.0
     margin: Annotated[Any, ByInstrument(core.Choice("cross", "isolated"))] = "cross"
@@ -347,37 +403,50 @@ class Account(core.Value, kw_only=True):
         ParameterError
             If its settings contradict each other.
         """
-        given = {each: core.pick_value(getattr(self, each), name) for each in BY_INSTRUMENT}
-        given |= {each: getattr(Account, each) for each in WHOLE}
-        return replace(self, **given)
+        settings = {field: core.pick_value(getattr(self, field), name) for field in BY_INSTRUMENT}
+        settings |= {field: getattr(Account, field) for field in WHOLE}
+        return replace(self, **settings)
 
     @property
     def has_exits(self) -> bool:
         """Whether there is a stop besides a stop-loss that is a fraction of the entry price."""
-        others = ("take_profit", "trailing_stop", "equity_stop", "daily_loss", "weekly_loss")
-        is_any = any(getattr(self, name) is not None for name in others)
-        return isinstance(self.stop_loss, Multiple) or is_any
+        if isinstance(self.stop_loss, Multiple):
+            return True
+        return any(getattr(self, name) is not None for name in OTHER_EXITS)
 
     def faults(self) -> core.Faults:
         """Yield what contradicts itself."""
         yield from self._find_faults_of_equity_limits()
         if self.day != "UTC" and self.day not in find_zones():
             yield "day", f"must be a time zone, 'Europe/Prague' for example, got {self.day!r}"
-        yield from self._find_faults_of_fills_and_collateral()
-        if not any(isinstance(getattr(self, name), core.FrozenTable) for name in BY_INSTRUMENT):
-            yield from self._find_margin_faults()  # else of each instrument: for_instrument
-        called_at, goal = self.margin_call, self.top_up_to
+
+        yield from self._find_faults_of_fills()
+        yield from self._find_faults_of_collateral()
+        # Tables by instrument are checked by for_instrument, each instrument alone.
+        if not list_tables(self):
+            yield from self._find_margin_faults()
+        yield from self._find_faults_of_top_ups()
+
+    def _find_faults_of_top_ups(self) -> core.Faults:
+        called_at = self.margin_call
+        goal = self.top_up_to
         if self.reserve > 0 and (called_at is None or goal is None):
             yield "reserve", "is used only with margin_call and top_up_to, 0.8 and 0.5 for example"
-        if goal is not None and (called_at is None or not self.reserve > 0):
+
+        # A top-up that does not bring the ratio under the call would not end it.
+        if goal is None:
+            return
+        if called_at is None or not self.reserve > 0:
             yield "top_up_to", "is used only with a margin_call, 0.8 for example, and a reserve"
-        elif goal is not None and called_at is not None and not goal < called_at:
+        elif not goal < called_at:
             rule = f"must be below margin_call {called_at:g}, or it does not end the call"
             yield "top_up_to", rule
 
     def _find_faults_of_equity_limits(self) -> core.Faults:
         if self.after_stop != "continue" and self.equity_stop is None:
             yield "after_stop", "is used only with equity_stop, 0.1 for example"
+
+        # The base and the time zone of limits of loss; a pause by month has a time zone too.
         if self.daily_loss is not None or self.weekly_loss is not None:
             return
         rule = "is used only with daily_loss or weekly_loss, 0.05 for example"
@@ -387,32 +456,45 @@ class Account(core.Value, kw_only=True):
             yield "day", f"{rule}, or with after_stop='next month'"
 
     def _find_margin_faults(self) -> core.Faults:
-        most = float(np.min(self.max_leverage))
-        if not self.min_leverage <= most:
-            by_date = " at its lowest" * is_series(self.max_leverage)
-            yield "min_leverage", f"must be at most max_leverage {most:g}{by_date}"
+        largest = float(np.min(self.max_leverage))
+        if not self.min_leverage <= largest:
+            rule = f"must be at most max_leverage {largest:g}"
+            if is_series(self.max_leverage):
+                rule = f"{rule} at its lowest"
+            yield "min_leverage", rule
+
         if self.margin == "isolated" and self.venue_leverage is None:
             rule = "is needed with isolated margin, 5 for example: it sets how much is posted"
             yield "venue_leverage", rule
         if self.auto_margin and self.margin != "isolated":
             yield "auto_margin", "must be False in cross margin, where all money backs the position"
 
-    def _find_faults_of_fills_and_collateral(self) -> core.Faults:
-        is_limit, names = self.fill == "limit", [each.name for each in self.collateral]
-        if is_limit and self.offset is None:
+    def _find_faults_of_fills(self) -> core.Faults:
+        if self.fill != "limit":
+            rule = f"is used only with fill='limit', the fill is {self.fill!r}"
+            if self.offset is not None:
+                yield "offset", rule
+            if self.closing != "market":
+                yield "closing", rule
+            return
+
+        if self.offset is None:
             yield "offset", "is needed with fill='limit', 0.001 of the close for example"
-        for name, default in (("offset", None), ("closing", "market")):
-            if not is_limit and getattr(self, name) != default:
-                yield name, f"is used only with fill='limit', the fill is {self.fill!r}"
-        if is_limit and self.intrabar == "worst":
+        if self.intrabar == "worst":
             rule = "must be 'path' with fill='limit': worst extremes have no path of prices"
             yield "intrabar", rule
+
+    def _find_faults_of_collateral(self) -> core.Faults:
+        names = [asset.name for asset in self.collateral]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             yield "collateral", f"must have different names, {', '.join(twice)} occurs twice"
+
+        # A share of the margin of one position needs a margin of one position.
         if self.margin_share is not None and not isinstance(self.requirement, Brackets):
             rule = "needs bt.Brackets(): under another rule no position has its own initial margin"
             yield "margin_share", rule
+
         if names and self.negative_limit is None:
             rule = "is needed with collateral, which is sold where the balance falls below it"
             yield "negative_limit", rule
@@ -421,8 +503,15 @@ class Account(core.Value, kw_only=True):
 
 
 def list_shared_settings(account: Account) -> list[str]:
-    given = [name for name in BY_INSTRUMENT if isinstance(getattr(account, name), core.FrozenTable)]
-    return given + [name for name in WHOLE if getattr(account, name) != getattr(Account, name)]
+    """Return the fields that only an account of several positions has, of those that are set."""
+    changed = [name for name in WHOLE if getattr(account, name) != getattr(Account, name)]
+    return [*list_tables(account), *changed]
+
+
+def list_tables(account: Account) -> list[str]:
+    """Return the fields that are tables by instrument."""
+    values = {name: getattr(account, name) for name in BY_INSTRUMENT}
+    return [name for name, value in values.items() if isinstance(value, core.FrozenTable)]
 
 
 def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
@@ -436,6 +525,7 @@ def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
         return np.full(len(opens), inf)
     if account.after_stop != NEXT_MONTH:
         return np.asarray(opens + core.parse_duration(account.after_stop), dtype=np.float64)
+
     local = core.utc_index(opens).tz_convert(account.day).tz_localize(None)
     begins = (local.to_period("M") + 1).to_timestamp()
     # A midnight that clocks skip is the time that they show next, one that they repeat the first.
@@ -445,6 +535,7 @@ def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
 
 
 def without_flows_before(account: Account, start: int) -> Account:
+    """Return an account without the flows before a time, UTC ns."""
     if account.flows is None:
         return account
     stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
@@ -453,21 +544,31 @@ def without_flows_before(account: Account, start: int) -> Account:
 
 
 def check_setting(account: Account, venue: Venue, name: str = "") -> None:
-    of = f" for {name}" if name else ""
-    most = min(table[0].max_leverage for table in venue.tables())
-    setting = most if account.venue_leverage is None else account.venue_leverage
-    if setting > most * (1 + TOLERANCE):
-        raise core.ParameterError(
-            f"venue_leverage must be at most {most:g}{of}, the limit of the first bracket, "
+    """Raise ParameterError if the venue allows no such leverage, or needs a margin call.
+
+    ``name`` is that of the instrument, for the message.
+    """
+    of_name = f" for {name}" if name else ""
+    largest = min(table[0].max_leverage for table in venue.tables())
+    setting = largest
+    if account.venue_leverage is not None:
+        setting = account.venue_leverage
+
+    if setting > largest * (1 + TOLERANCE):
+        clauses = [
+            f"venue_leverage must be at most {largest:g}{of_name}, the limit of the first bracket, "
             f"got {setting:g}"
-            + "; the margin tables of all dates count, of a preset with @DATE one"
-            * bool(venue.earlier)
-        )
+        ]
+        if venue.earlier:
+            clauses.append("the margin tables of all dates count, of a preset with @DATE one")
+        raise core.ParameterError("; ".join(clauses))
+
     if account.min_leverage > setting * (1 + TOLERANCE):
         raise core.ParameterError(
-            f"min_leverage must be at most {setting:g}{of}, the limit set by initial margin, "
+            f"min_leverage must be at most {setting:g}{of_name}, the limit set by initial margin, "
             f"got {account.min_leverage:g}"
         )
+
     if venue.call_grace is not None and account.margin_call is None:
         raise core.ParameterError(
             f"a venue with call_grace {venue.call_grace} needs a margin_call, 0.8 for example, "

@@ -72,6 +72,7 @@ def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
         if r.is_spot(terms, i):
             return False
         n_held += 1
+
     return n_held == 1 and not has_collateral(state) and not is_walking(terms, state)
 
 
@@ -177,6 +178,7 @@ def compute_equity_at(
                 isolated += position.quantity * (values[i] - position.entry)
         elif position.quantity != 0.0:
             equity += position.quantity * values[i]
+
     for c in range(len(prices)):
         equity += state.held.amounts[c] * prices[c]
     if holds_options(state):

@@ -208,6 +208,8 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
         r.read_mark_close(terms, feed, quote, t, i)
         r.read_multipliers(terms, feed, quote, t, i)
         r.read_scales(feed, quote, t, i)
+
+        # What the bar trades and knows, and what orders cost in it.
         quote.close = r.read_value(terms, feed.close, t, i)
         r.read_known(feed, quote, t, i)
         quote.order_fee = r.at_column(feed.order_fee, t, i)
@@ -215,6 +217,7 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
             r.write_costs(terms, feed.costs[t], i)
 
         set_fill(terms, feed, quote, t, i)
+
     for c in range(len(quotes.assets)):
         set_asset(terms, feed, quotes.assets[c], t, c)
 
@@ -343,6 +346,7 @@ def mark_account(bar: r.AccountBar, t: int) -> None:
         balance.mark_to_ledger(state, i, quote.mark_close, bar.ledger)
         if quote.is_last == 1:
             delist(bar, t, i)
+
     options.book_profits(state, bar.ledger)
     balance.mark_collateral(state, quotes.asset_mark_close, bar.ledger)
     balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)

@@ -67,10 +67,13 @@ def log_cause(bar: r.AccountBar, t: int, i: int) -> None:
         if r.is_held(bar.state, i):
             gain += quantity * (position.value - position.marked)
             profit = quantity * (position.value - position.entry)
+
+        # Options count with their underlying.
         for k in range(len(bar.state.options.targets)):
             if terms.options.instruments[k] == i:
                 gain = add_option_gain(bar.state, k, gain)
         stand = terms.rules.level * bar.scratch.shares[i] - gain
+
     r.log_event(bar.log, t, i, Event.CAUSED, stand, quantity, profit)
 
 

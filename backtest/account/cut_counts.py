@@ -322,6 +322,7 @@ def add_to_row(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: 
     cuts[row, cause, HELD] += filled
     cuts[row, cause, CUT] += cut * decision.inverse_equity
     cuts[row, cause, DISTANCE] += abs(cut) * decision.inverse_equity
+
     if decision.time >= cuts[row, cause, NEXT_DAY]:
         cuts[row, cause, DAYS] += 1.0
         cuts[row, cause, NEXT_DAY] = (math.floor(decision.time / DAY) + 1.0) * DAY

@@ -148,6 +148,7 @@ def keep_pause(bar: r.AccountBar, t: int) -> None:
     if bar.feed.time[t] < wallet.paused_until:
         drop_orders(bar.state)
         return
+
     wallet.paused_until = 0.0
     wallet.highest = wallet.equity
 
@@ -160,6 +161,7 @@ def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
     state = bar.state
     if bar.terms.equity_stop == 0.0:
         return
+
     is_under = equity <= compute_floor(bar.terms, state, OF_EQUITY) * (1.0 + p.USED_UP)
     if is_under and balance.count_open(state) == 0:
         state.wallet.highest = equity
@@ -234,6 +236,7 @@ def find_stop_with_options(bar: r.AccountBar) -> float:
                 return place
             return bisect_drawn(bar, sound, place)
         sound = place
+
     return UNREACHED
 
 
@@ -264,6 +267,7 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
         at_high = position.quantity * quote.high
         # Open and close may lie outside of low and high.
         at_ends = min(position.quantity * quote.open, position.quantity * quote.close)
+
         least += min(at_low, at_high, at_ends) + position.margin
         gross += max(abs(at_low), abs(at_high))
         if r.is_isolated(terms, i):
@@ -274,4 +278,5 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
         amount = state.held.amounts[c]
         ends = min(asset.mark_open, asset.mark_close)
         least += min(amount * min(asset.mark_low, ends), amount * asset.mark_high)
+
     return not least > compute_stop_level(terms, state) + CAUTION * gross

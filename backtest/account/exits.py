@@ -73,6 +73,7 @@ def liquidate_in_gap(bar: r.AccountBar, t: int) -> None:
     is_pool_hit = balance.is_pool_short(terms, state)
     if is_pool_hit:
         pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(terms, state))
+
     for i in range(len(state.positions)):
         is_hit = is_pool_hit
         if r.is_isolated(terms, i):
@@ -210,6 +211,7 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
     for i in range(len(state.positions)):
         if r.is_held(state, i):
             stop_position(bar, t, i, p.DRAW, values[i])
+
     options.stop_options(bar, t, p.DRAW + floor)
     equity_floors.drop_after_equity_stop(bar, t, floor)
     # The stop is used up: the highest equity starts anew.
@@ -226,6 +228,7 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
     state = bar.state
     if not terms.has_time_stop:
         return
+
     for i in range(len(state.positions)):
         time_held = time - state.positions[i].opened
         is_due = terms.max_holding[i] > 0.0 and time_held >= terms.max_holding[i]
@@ -238,6 +241,7 @@ def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
     """Write the time, ns, at which each position was opened; NaN where nothing is held."""
     if not terms.has_time_stop:
         return
+
     for i in range(len(state.positions)):
         position = state.positions[i]
         if not r.is_held(state, i):

@@ -37,6 +37,7 @@ def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> 
     elif own.has_quotes[k] == 1 and math.isnan(own.bids[k]):
         # The chain is quoted, but nobody bids for this contract.
         return 0.0
+
     if not math.isnan(own.half_spreads[k]):
         worsening += own.half_spreads[k]
     return options.price_by_volatility(terms, state, k, side, worsening)
@@ -50,6 +51,7 @@ def force_option(bar: r.AccountBar, k: int, traded: float) -> tuple[float, float
     price = price_forced(terms, state, k, side)
     quantity = state.options.positions.quantities[k]
     mark = state.options.positions.marks[k]
+
     options.trade_option(state, bar.ledger, k, quantity + traded, price)
     fee = abs(traded) * options.compute_option_fee(terms, state, k, price)
     return traded * (price - mark), fee
@@ -100,8 +102,10 @@ def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
             own.added[k] = traded
             own.prices[k] = loss
             own.kept[k] = fee
+
             asked += fee
             premiums += own.traded[k] - traded_before if fee > 0.0 else 0.0
+
     return asked, premiums
 
 
@@ -113,6 +117,8 @@ def size_close(terms: r.Terms, state: r.AccountState, k: int, side: float) -> fl
     quantity = state.options.positions.quantities[k]
     if side > 0.0:
         return -quantity if quantity < 0.0 else 0.0
+
+    # A long one brings its price.
     missing = -balance.compute_balance(terms, state)
     if not (quantity > 0.0 and missing > 0.0):
         return 0.0
@@ -127,6 +133,7 @@ def end_close(bar: r.AccountBar, t: int, asked: float, paid: float) -> None:
     """Charge closed options the fees that the account can pay, and book their losses."""
     own = bar.state.options
     share = 1.0 if asked == paid else paid / asked
+
     for k in range(len(own.targets)):
         if own.added[k] == 0.0:
             continue
@@ -216,12 +223,14 @@ def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
     for k in range(len(state.options.targets)):
         if not may_step(terms, state, k):
             continue
+
         gain, part = try_option_step(bar, k)
         if gain > least:
             score = score_option_step(bar, k, gain, part)
             if score > best:
                 chosen = k
                 best = score
+
     return chosen
 
 

@@ -216,6 +216,7 @@ def write_limit_costs(bar: r.AccountBar, i: int) -> None:
     plan = bar.scratch.plans[i]
     quote = bar.quotes.instruments[i]
     beyond = max(plan.side * (quote.fill - quote.open), 0.0)
+
     plan.fee_rate = max(terms.makers[i], 0.0)
     plan.cost = plan.fee_rate + beyond / abs(quote.fill)
     plan.worsening = 0.0

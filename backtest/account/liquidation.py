@@ -158,6 +158,7 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, init
     notional = abs(held) * abs(value)
     if rules.liquidation_mode != r.PARTIAL:
         return True
+
     if notional <= rules.full_below * (1.0 + TOLERANCE):
         return True
     if abs(held) <= LEAST_PART * initial:
@@ -244,12 +245,14 @@ def sum_loan(bar: r.AccountBar, backing: float) -> tuple[float, float, float]:
         position = bar.state.positions[j]
         notional = abs(position.quantity * position.value)
         needed = terms.rules.level * margin.find_own_maintenance(terms.rules, held, j)
+
         if position.quantity > 0.0:
             cash -= notional
             assets += notional - needed
         else:
             cash += notional
             debts += notional + needed
+
     return assets, debts, cash
 
 
@@ -304,12 +307,14 @@ def add_from_wallet(
     rules = r.share(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     position = balances.position
-    needed = p.compute_requirement(rules, position, value, quote.multiplier) * (1.0 + TOLERANCE)
+    requirement = p.compute_requirement(rules, position, value, quote.multiplier)
+    needed = requirement * (1.0 + TOLERANCE)
     missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
 
     setting = compute_setting(rules.margin, quote.initial)
     portion = abs(position.quantity * position.entry) / setting
     # One more than the whole ones that are missing: at equality the requirement still fails.
-    amount = min((floor(missing / portion) + 1.0) * portion, balances.cash)
+    n_portions = floor(missing / portion) + 1.0
+    amount = min(n_portions * portion, balances.cash)
     r.log_event(bar.log, t, i, Event.MARGIN_ADDED, value, quantity=0.0, amount=amount)
     return Balances(balances.cash - amount, p.add_margin(position, amount))

@@ -69,6 +69,7 @@ def compute_pool_needed(bar: r.AccountBar, pool: int) -> float:
     state = bar.state
     if pool == len(state.positions):
         return terms.rules.level * balance.compute_needed(terms, state, is_initial=False)
+
     rules = r.share(r.pick_instrument(terms, pool))
     position = r.pick_position(state, pool)
     multiplier = bar.quotes.instruments[pool].multiplier
@@ -158,6 +159,7 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
     move_reserve(bar, pool, moved)
     ratio = compute_pool_ratio(bar, pool)
     is_met = is_pool_under(terms, ratio)
+
     if moved != 0.0:
         log_call(bar, t, pool, Event.TOPPED_UP, moved)
         call.ratio = ratio
@@ -221,6 +223,7 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
         freed = done.balances.cash - before.cash if r.is_held(state, i) else 0.0
         state.wallet.cash -= freed
         state.positions[i].margin += freed
+
     end_pool_grace(bar, t, i, is_reduced=done.quantity != 0.0)
 
 
@@ -268,6 +271,7 @@ def find_reduction(bar: r.AccountBar) -> float:
 
     if compute_spare(terms, state, scratch, factor=1.0) >= 0.0:
         return 1.0
+
     passing = 0.0
     failing = 1.0
     for _ in range(TRIALS):

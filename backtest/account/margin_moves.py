@@ -92,6 +92,8 @@ def find_largest_setting(bar: r.AccountBar, i: int) -> float:
     rules = r.pick_margin(bar.terms, i)
     quote = bar.quotes.instruments[i]
     notional = abs(bar.state.positions[i].quantity) * abs(quote.fill)
+
+    # That of the last bracket, where the notional is over all caps.
     largest: float = rules.leverages[len(rules.caps) - 1] / quote.initial
     for k in range(len(rules.caps)):
         if notional <= rules.caps[k]:

@@ -130,12 +130,14 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
         way = bar.scratch.walk[i].mark_end - start
         if positions.quantities[k] == 0.0 or way == 0.0:
             continue
+
         value = brackets.sizes[i] * positions.strikes[k]
         if brackets.are_inverse[i]:
             value = -brackets.sizes[i] / positions.strikes[k]
         place = (value - start) / way
         if after * (1.0 + TOLERANCE) < place < first:
             first = place
+
     return first
 
 
@@ -151,6 +153,7 @@ def bound_fall(bar: r.AccountBar) -> float:
     state = bar.state
     positions = state.options.positions
     pool = margin.OptionPool(bar.terms.rules, state.held, positions, bar.terms.options.rules)
+
     fall = 0.0
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(bar.terms, i):
@@ -162,6 +165,7 @@ def bound_fall(bar: r.AccountBar) -> float:
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
             fall += bound_option_fall(bar, pool, k)
+
     return fall + TOLERANCE * abs(fall)
 
 
@@ -190,6 +194,7 @@ def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> flo
     # A straight way in the value of an inverse contract: prices move fastest at the higher end.
     if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
         way *= max(start, end) / low
+
     gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
     slope = margin.bound_option_slope(pool, k, low, gains)
     return way * slope if way > 0.0 else 0.0
@@ -213,11 +218,13 @@ def sum_options_on(
     for k in range(len(state.options.targets)):
         if positions.quantities[k] == 0.0 or terms.options.instruments[k] != i:
             continue
+
         if not is_priced:
             options.price_options(terms, state, values)
             is_priced = True
         worth += positions.quantities[k] * positions.marks[k]
         notional += compute_option_notional(state, k)
+
     return worth, notional
 
 
@@ -247,6 +254,7 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
     else:
         first = DOWN[step]
         second = DOWN[step + 1]
+
     now = margin.Waypoint(scratch.value_aside, scratch.price_aside)
     start = margin.Waypoint(scratch.mark, scratch.price)
     end = margin.Waypoint(scratch.mark_end, scratch.price_end)
@@ -287,9 +295,11 @@ def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float)
         # A bound of the last segment may be under 0 where the excess is not.
         if not left > 0.0:
             left = compute_left(bar, 0.0)
+
         place = 0.0
         if left > 0.0:
             place, left = follow_segment(bar, left)
+
         if place <= 1.0:
             start = scratch.walk[i].mark
             value = start + place * (scratch.walk[i].mark_end - start)

@@ -98,6 +98,7 @@ def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None
         if index == own.positions.indices[k]:
             continue
         own.positions.indices[k] = index
+
         if own.positions.quantities[k] != 0.0 or not math.isnan(own.targets[k]):
             fill_option(own.positions, terms.options.rules, k)
             own.positions.marks[k] = max(0.0, own.positions.values[k] + own.offsets[k])
@@ -196,17 +197,21 @@ def close_options(bar: AccountBar, t: int) -> None:
     data = bar.feed.options
     for k in range(len(own.targets)):
         own.targets[k] = math.nan
-        own.positions.years[k] = data.years_close[t, k]
-        own.positions.bases[k] = data.bases_close[t, k]
-        own.positions.volatilities[k] = data.volatilities_close[t, k]
+        positions = own.positions
+        positions.years[k] = data.years_close[t, k]
+        positions.bases[k] = data.bases_close[t, k]
+        positions.volatilities[k] = data.volatilities_close[t, k]
+
         index = find_index(bar.terms, k, bar.quotes.mark_close)
-        restart(bar.terms, bar.state, k, index, data.sizes[k] * data.marks_close[t, k])
+        quoted = data.sizes[k] * data.marks_close[t, k]
+        restart(bar.terms, bar.state, k, index, quoted)
 
 
 @of_options(returns=None)
 def book_profits(state: AccountState, ledger: Structs[Money]) -> None:
     """Enter the profit of options since they were last booked into the ledger."""
     own = state.options
+
     for k in range(len(own.targets)):
         held = own.positions.quantities[k]
         if held != 0.0:
@@ -346,6 +351,7 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
         # An account that has ended closes what it holds.
         wanted = 0.0 if state.wallet.is_over != 0.0 else own.targets[k]
         own.targets[k] = math.nan
+
         is_unchanged = math.isnan(wanted) or wanted == own.positions.quantities[k]
         if not is_unchanged and equity > 0.0:
             begin_option(bar, t, k, wanted)
@@ -413,6 +419,7 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
     for k in range(len(own.targets)):
         if own.added[k] == 0.0:
             continue
+
         price = own.prices[k]
         fee = compute_option_fee(terms, state, k, price)
         closed = abs(own.kept[k] - own.positions.quantities[k])
@@ -421,6 +428,7 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
             premiums += own.added[k] * (price + fee)
         else:
             fixed += (closed - own.added[k]) * fee
+
     return fixed, premiums
 
 
@@ -440,6 +448,7 @@ def try_options(terms: Terms, state: AccountState, factor: float) -> float:
             fee = compute_option_fee(terms, state, k, own.prices[k])
             outlay += traded * own.prices[k] + abs(traded) * fee
             own.positions.quantities[k] = wanted
+
     return outlay
 
 
@@ -472,6 +481,7 @@ def stop_options(bar: AccountBar, t: int, event: int) -> None:
         worsening = own.half_spreads[k]
         if math.isnan(worsening):
             worsening = 0.0
+
         side = -1.0 if quantity > 0.0 else 1.0
         own.prices[k] = price_by_volatility(bar.terms, bar.state, k, side, worsening)
         enter_option_trade(bar, t, k, 0.0, event)

@@ -266,6 +266,7 @@ def sum_initial_of_others(bar: r.AccountBar) -> float:
     for i in range(len(bar.state.positions)):
         if bar.scratch.plans[i].kind == r.INCREASE or not r.is_held(bar.state, i):
             continue
+
         if not r.is_isolated(bar.terms, i):
             notional = compute_notional(bar.state, bar.quotes, i)
             initial = bar.quotes.instruments[i].initial
@@ -330,6 +331,7 @@ def compute_room(
         plan = bar.scratch.plans[i]
         if plan.kind != r.INCREASE:
             continue
+
         notional_added = factor * plan.notional_added
         if r.is_isolated(terms, i):
             paid_to_isolated += notional_added * plan.cost_of_balance - plan.returned_by_flip
@@ -374,6 +376,7 @@ def write_increases(bar: r.AccountBar, factor: float) -> None:
     for i in range(len(bar.state.positions)):
         position = bar.state.positions[i]
         bar.scratch.walk[i].quantity_aside = position.quantity
+
         plan = bar.scratch.plans[i]
         if plan.kind == r.INCREASE:
             notional = plan.notional_kept + factor * plan.notional_added
@@ -466,6 +469,7 @@ def compute_rate_alone(bar: r.AccountBar, i: int) -> float:
     rules = bar.terms.rules
     held = bar.state.held
     quantity = bar.scratch.plans[i].side / abs(bar.state.positions[i].value)
+
     hide_others(bar.state, bar.scratch, i, quantity)
     margin_rate = margin.compute_portfolio_requirement(rules, held, is_initial=True)
     margin_rate += margin.compute_haircuts(rules, held)

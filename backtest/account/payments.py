@@ -96,14 +96,20 @@ def compute_free(terms: r.Terms, state: r.AccountState) -> float:
     """
     free = balance.compute_pool(terms, state)
     for i in range(len(state.positions)):
-        if r.is_held(state, i) and not r.is_isolated(terms, i):
-            rules = r.share(r.pick_instrument(terms, i))
-            position = r.pick_position(state, i)
-            free -= p.compute_uncounted(rules, position, state.positions[i].value)
+        if not r.is_held(state, i) or r.is_isolated(terms, i):
+            continue
+        # Profits that do not count back nothing (`profit_counts`, 4.3).
+        rules = r.share(r.pick_instrument(terms, i))
+        position = r.pick_position(state, i)
+        value = state.positions[i].value
+        free -= p.compute_uncounted(rules, position, value)
     free -= balance.compute_needed(terms, state, is_initial=True)
 
-    limit = terms.negative_limit if balance.has_collateral(state) else 0.0
-    return max(min(free, balance.compute_balance(terms, state) + limit), 0.0)
+    lowest = 0.0
+    if balance.has_collateral(state):
+        lowest = terms.negative_limit
+    in_balance = balance.compute_balance(terms, state) + lowest
+    return max(min(free, in_balance), 0.0)
 
 
 # Steps 2 and 6: funding.

@@ -79,9 +79,11 @@ def start_liquidation(bar: r.AccountBar) -> None:
             position = state.positions[i]
             bar.scratch.walk[i].quantity_at_start = position.quantity
             balance.mark_to_ledger(state, i, position.value, bar.ledger)
+
     for k in range(len(state.options.targets)):
         state.options.started[k] = state.options.positions.quantities[k]
     options.book_profits(state, bar.ledger)
+
     bar.ledger[len(bar.ledger) - 1].liquidations += 1.0
     balance.mark_collateral(state, state.held.prices, bar.ledger)
 
@@ -110,6 +112,7 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
     state.wallet.since_pool = -1.0
     if terms.is_halting:
         state.wallet.is_over = 1.0
+
     for i in range(len(state.positions)):
         if not r.is_isolated(terms, i):
             position = state.positions[i]
@@ -138,10 +141,12 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     for i in range(len(state.positions)):
         if not r.is_held(state, i) or r.is_isolated(bar.terms, i):
             continue
+
         position = state.positions[i]
         value = position.value
         notional = abs(position.quantity * value)
         share = loss * (notional / gross) if gross > 0.0 else 0.0
+
         bar.ledger[i].liquidation_loss += share
         bar.ledger[i].traded += notional
         r.log_liquidation(bar.log, t, i, value, -position.quantity, share)
@@ -158,9 +163,11 @@ def sum_forfeit(bar: r.AccountBar) -> tuple[float, float]:
         if value != 0.0:
             lost += value
             gross += abs(value)
+
     lost += state.wallet.cash
     for c in range(len(state.held.amounts)):
         lost += state.held.amounts[c] * state.held.prices[c]
+
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(bar.terms, i):
             position = state.positions[i]
@@ -179,6 +186,7 @@ def forfeit_collateral(bar: r.AccountBar, t: int) -> None:
             owner = len(state.positions) + c
             worth = abs(amount) * price
             r.log_event(bar.log, t, owner, Event.LIQUIDATED, price, -amount, worth)
+
         state.held.amounts[c] = 0.0
 
 
@@ -237,9 +245,11 @@ def close_positions(bar: r.AccountBar) -> tuple[float, float]:
             walk.cost_closed = closed.loss
             walk.notional_closed = closed.notional
             walk.fee_closed = closed.asked
+
             asked += closed.asked
             gross += closed.notional
             bar.ledger[i].traded += closed.notional
+
     return asked, gross
 
 
@@ -291,10 +301,12 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
         chosen = choose_step(bar)
         if chosen < 0:
             break
+
         if chosen < n_instruments:
             take_step(bar, t, chosen)
         else:
             forced_options.take_option_step(bar, t, chosen - n_instruments)
+
         if not balance.is_pool_short(terms, state):
             return
     close_pool(bar, t)
@@ -307,6 +319,7 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
     closed = close_part(bar, i, quantity)
     fee = liquidation.cap_fee(closed.asked, balance.compute_pool(bar.terms, state))
     state.wallet.cash -= fee
+
     loss = closed.loss + fee
     bar.ledger[i].liquidation_loss += loss
     bar.ledger[i].traded += closed.notional
@@ -327,6 +340,7 @@ def choose_step(bar: r.AccountBar) -> int:
     for i in range(len(state.positions)):
         if not r.is_held(state, i) or r.is_isolated(terms, i):
             continue
+
         gain, notional = try_step(bar, i)
         if gain > least:
             score = score_step(bar, i, relief=gain / notional)

@@ -108,6 +108,7 @@ def follow_opened(bar: r.AccountBar) -> None:
     for i in range(len(bar.state.positions)):
         if bar.scratch.plans[i].opened_now != OPENED or not r.is_held(bar.state, i):
             continue
+
         position = bar.state.positions[i]
         close = bar.scratch.walk[i].last
         if position.quantity > 0.0:
@@ -125,6 +126,7 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
             continue
         if not rules.has_exits:
             continue
+
         quote = bar.quotes.instruments[i]
         position = r.pick_position(state, i)
         goal = p.compute_target_price(rules, position, quote)
@@ -160,6 +162,7 @@ def is_quiet(bar: r.AccountBar) -> bool:
             has_pool = True
             least += find_least(terms, state, quotes, i, terms.rules.level)
             gross += abs(state.positions[i].quantity * quotes.instruments[i].mark_open)
+
         if r.has_stops(terms, i) and is_stop_near(bar, i):
             return False
 
@@ -168,6 +171,7 @@ def is_quiet(bar: r.AccountBar) -> bool:
     # Scenarios are no sum of functions of one price.
     if terms.rules.has_scenarios:
         return False
+
     for c in range(len(state.held.amounts)):
         least += find_least_of_asset(bar, c)
     return bool(least > CAUTION * gross)
@@ -240,6 +244,7 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
     scratch = bar.scratch
     if terms.has_floor:
         return False
+
     for i in range(len(scratch.walk)):
         if r.is_held(state, i):
             if r.is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
@@ -255,6 +260,7 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
         aim_at_leg(quotes, scratch, leg)
         left -= option_pool.bound_fall(bar) if left > 0.0 else 0.0
         advance(scratch, 1.0)
+
     start_walk(quotes, scratch)
     return left > 0.0
 
@@ -287,6 +293,7 @@ def note_extremes(bar: r.AccountBar, t: int) -> None:
             fixed -= position.quantity * position.entry if r.is_isolated(terms, i) else 0.0
             low = fixed + position.quantity * r.read_value(terms, feed.mark_low, t, i)
             high = fixed + position.quantity * r.read_value(terms, feed.mark_high, t, i)
+
         at_low += low
         at_high += high
         worst += min(low, high)
@@ -371,12 +378,14 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
     for i in range(n_instruments):
         if market not in (EVERY, terms.markets[i]):
             continue
+
         quote = quotes.instruments[i]
         if r.is_held(state, i) and (market == EVERY or not r.is_isolated(terms, i)):
             quantity = state.positions[i].quantity
             at_low += quantity * (quote.mark_low - quote.mark_open)
             at_high += quantity * (quote.mark_high - quote.mark_open)
             gross += abs(quantity * quote.mark_open)
+
         if has_options:
             at_low += option_pool.sum_options_on(terms, state, i, quotes.mark_low)[0]
             at_high += option_pool.sum_options_on(terms, state, i, quotes.mark_high)[0]
@@ -385,6 +394,7 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
     for c in range(len(state.held.amounts)):
         if market not in (EVERY, terms.markets[n_instruments + c]):
             continue
+
         amount = state.held.amounts[c]
         asset = quotes.assets[c]
         at_low += amount * (asset.mark_low - asset.mark_open)
@@ -452,6 +462,7 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
             at_low = option_pool.sum_options_on(terms, state, i, bar.quotes.mark_low)[0]
             at_high = option_pool.sum_options_on(terms, state, i, bar.quotes.mark_high)[0]
             scratch.walk[i].mark_end = quote.mark_low if at_low <= at_high else quote.mark_high
+
     for c in range(len(scratch.assets)):
         asset = bar.quotes.assets[c]
         is_long = state.held.amounts[c] > 0.0
@@ -469,6 +480,8 @@ def aim_at_adverse(bar: r.AccountBar, i: int) -> None:
     quote = bar.quotes.instruments[i]
     position = r.pick_position(bar.state, i)
     walk_of.last_end = p.find_adverse(position, quote.low, quote.high)
+
+    # The mark stops where the last price does.
     adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
     kind, place, _ = find_stop_place(bar, i)
     place = 1.0 if kind == p.NOTHING else min(place, 1.0)
@@ -522,6 +535,7 @@ def walk_segment(bar: r.AccountBar, t: int) -> None:
         follow_extremes(bar)
         act(bar, t, event)
         follow_extremes(bar)
+
     advance(bar.scratch, 1.0)
     follow_extremes(bar)
 
@@ -533,6 +547,7 @@ def act(bar: r.AccountBar, t: int, event: NextEvent) -> None:
     if event.what == POOL:
         balance.value_at(state, scratch.mark, scratch.price)
         pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(bar.terms, state))
+
     elif event.what == DRAWN:
         options.price_options(bar.terms, state, scratch.mark)
         options.book_profits(state, bar.ledger)

@@ -187,6 +187,11 @@ class Quote(Struct):
 
 
 class Trade(NamedTuple):
+    """What a trade did: balances after it, profit to the mark, costs, and contracts at a value u.
+
+    ``price_pnl`` is the profit of what was held, up to the value that it traded from.
+    """
+
     balances: Balances
     price_pnl: float
     fee: float
@@ -263,19 +268,28 @@ class OptionFeed(NamedTuple):
 
 FEED_KINDS = get_type_hints(OptionFeed)
 BY_BAR = OptionFeed._fields[OptionFeed._fields.index("years_open") :]
+"""Fields of shape (n_bars, K); those before are of shape (K,)."""
 
 
 def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
-    found: dict[str, Any] = {}
+    """Return a feed of contracts of which nothing is known: NaN, and 0 for flags and numbers."""
+    arrays: dict[str, Any] = {}
     for name, kind in FEED_KINDS.items():
         shape = (n_bars, n_options) if name in BY_BAR else (n_options,)
-        dtype = {BoolArray: np.bool_, IntArray: np.int64}.get(kind, np.float64)
-        found[name] = np.full(shape, np.nan if kind == FloatArray else 0, dtype=dtype)
-    found["expiry_bars"][:] = -1
-    return OptionFeed(**found)
+        if kind == FloatArray:
+            arrays[name] = np.full(shape, np.nan)
+        else:
+            arrays[name] = np.zeros(shape, np.bool_ if kind == BoolArray else np.int64)
+    arrays["expiry_bars"][:] = -1
+    return OptionFeed(**arrays)
 
 
 class OptionTerms(NamedTuple):
+    """The rules of options, of shape (K,), as in :class:`OptionFeed`.
+
+    ``groups`` number the contracts that margin counts together.
+    """
+
     rules: margin.OptionRules
     instruments: IntArray
     groups: IntArray
@@ -287,6 +301,17 @@ class OptionTerms(NamedTuple):
 
 
 class OptionState(NamedTuple):
+    """What is held of K options, their quotes of the bar, and their orders, of shape (K,).
+
+    ``positions`` are what margin is computed from. ``offsets`` are mark less model value,
+    ``priced`` the marks up to which profit is booked, ``paid`` the average price of what is held.
+    Quotes are those of :class:`OptionFeed`, per contract. ``targets`` are signed contracts to hold,
+    NaN for none. Sums of the bar are ``profits``, ``fees``, ``slippage``, ``losses`` (of
+    liquidations) and the notional ``traded``. An order has a ``prices`` per contract, contracts
+    that are ``kept`` and ``added``; ``before`` are those of the account while a trial has others,
+    ``started`` those at the start of a liquidation.
+    """
+
     positions: margin.OptionPositions
     offsets: FloatArray
     priced: FloatArray
@@ -310,26 +335,33 @@ class OptionState(NamedTuple):
 
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
+"""Entries of ``AccountState.cursor``: the next settlement of funding, and the next flow."""
 
 NO_TARGET, REDUCE, INCREASE, IN_BAND, UNPLACED, SMALL = range(6)
+"""Kinds of orders, see :mod:`.fills`."""
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)
+"""When decisions fill: ``next_open``, ``next_close``, ``same_close``, ``limit``."""
 
 PATH, WORST = range(2)
+"""How prices move inside a bar: ``Account.intrabar``."""
 
 MOST_RELIEF, LARGEST_LOSS, LARGEST_REQUIREMENT, LARGEST_NOTIONAL, BY_NAME, OPTIONS_LAST = range(6)
+"""Orders of the steps of a partial liquidation of the pool."""
 
 KINDS = get_type_hints(InstrumentRules)
 NUMBERS = tuple(name for name, kind in KINDS.items() if kind is float)
+"""Fields of rules that are numbers: columns of ``Terms.numbers``."""
 FLAGS = tuple(name for name, kind in KINDS.items() if kind is bool)
-DATED_ROWS = tuple(
-    NUMBERS.index(name)
-    for name in ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
-)
+"""Fields of rules that are flags: columns of ``Terms.flags``."""
+DATED = ("fee", "taker", "slippage", "liquidation_fee", "liquidation_slippage")
+DATED_ROWS = tuple(NUMBERS.index(name) for name in DATED)
+"""Costs that change by date: the first rows of ``MarketFeed.costs``."""
 TAKER_ROW, MAKER_ROW = 1, 5
 """The row of the taker fee among them, and that of the maker fee after them."""
 
-HAS_STOP, HAS_EXITS = FLAGS.index("has_stop"), FLAGS.index("has_exits")
+HAS_STOP = FLAGS.index("has_stop")
+HAS_EXITS = FLAGS.index("has_exits")
 
 
 class Terms(NamedTuple):
@@ -560,16 +592,21 @@ def read_known(feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
 
 def new_quotes(n: int, assets: int) -> MarketBar:
     """Return quotes of n instruments and of some collateral, NaN until a bar is written."""
-    instruments, others = Structs(Quote, n), Structs(Quote, assets)
+    instruments = Structs(Quote, n)
+    of_assets = Structs(Quote, assets)
     instruments.numbers[:] = np.nan
     for quote in instruments:
-        quote.is_listed = quote.is_last = 0.0
-    own = {name: instruments.column(name) for name in MarketBar._fields[2:8]}
-    columns = {f"asset_{name}": others.column(name) for name in COLUMNS}
-    return MarketBar(instruments=instruments, assets=others, **own, **columns)
+        quote.is_listed = 0.0
+        quote.is_last = 0.0
+
+    # Columns share the memory of the quotes.
+    columns = {name: instruments.column(name) for name in MarketBar._fields[2:8]}
+    columns |= {f"asset_{name}": of_assets.column(name) for name in COLUMNS}
+    return MarketBar(instruments=instruments, assets=of_assets, **columns)
 
 
 COLUMNS = ("open", "fill", "mark_open", "mark_close")
+"""Columns of the quotes of collateral."""
 
 
 @lay_out
@@ -699,25 +736,40 @@ class Scratch(NamedTuple):
 
 
 STAGES = OrderPlan.names()[OrderPlan.names().index("allowed_by_margin") :]
+"""Fields of a plan that are written once an order is on its way; NaN before."""
 OF_WALK = ("last", "last_end", "between", "mark", "mark_end", "value_aside", "carried")
 OF_ASSETS = ("price", "price_end", "price_aside")
+"""Fields of walks that are columns of :class:`Scratch`."""
 
 
 def new_scratch(n: int, assets: int, cuts: FloatArray, *, has_extremes: bool = False) -> Scratch:
     """Return room for n instruments and some collateral; no contracts are asked for."""
-    plans, walk, prices = Structs(OrderPlan, n), Structs(Walk, n), Structs(AssetWalk, assets)
+    plans = Structs(OrderPlan, n)
+    walk = Structs(Walk, n)
+    prices = Structs(AssetWalk, assets)
     for name in ("target_contracts", *STAGES):
         plans.column(name)[:] = math.nan
+
     columns = {name: walk.column(name) for name in OF_WALK}
     columns |= {name: prices.column(name) for name in OF_ASSETS}
-    shares = np.zeros(n + assets)
     return Scratch(
-        plans=plans, walk=walk, assets=prices, shares=shares, cuts=cuts, money=Money(),
-        extremes=np.zeros(2 if has_extremes else 0), **columns,
-    )  # fmt: skip
+        plans=plans,
+        walk=walk,
+        assets=prices,
+        shares=np.zeros(n + assets),
+        cuts=cuts,
+        money=Money(),
+        extremes=np.zeros(2 if has_extremes else 0),
+        **columns,
+    )
 
 
 def share(record: Any) -> Any:
+    """Return a record; compiled code hands one that is shared on by its address.
+
+    Otherwise each call of a rule that is not inlined carries all fields of the record. Share one
+    that goes through several calls.
+    """
     return record
 
 
@@ -739,44 +791,51 @@ def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
         terms.rules.brackets.takers[i] = costs[TAKER_ROW, i]
     if not math.isnan(costs[MAKER_ROW, i]):
         terms.makers[i] = costs[MAKER_ROW, i]
+
     write_tuple(terms, i)
 
 
 def write_tuple(terms: Terms, i: int) -> None:
     """Write dated costs into the rules that plain Python reads; compiled code needs none."""
-    own = terms.instruments[i]
+    rules = terms.instruments[i]
     taker = float(terms.rules.brackets.takers[i])
     changed = {NUMBERS[row]: float(terms.numbers[i, row]) for row in DATED_ROWS}
-    terms.instruments[i] = own._replace(**changed, margin=own.margin._replace(taker=taker))
+    terms.instruments[i] = rules._replace(**changed, margin=rules.margin._replace(taker=taker))
 
 
 @inlined
 def pick_margin(terms: Terms, i: int) -> Any:
+    """Return the margin table of instrument i, with its venue leverage."""
     return margin.pick_rules(terms.rules.brackets, i)
 
 
 @inlined
 def is_isolated(terms: Terms, i: int) -> bool:
+    """Return whether the margin of instrument i is isolated."""
     return bool(terms.rules.brackets.are_isolated[i])
 
 
 @inlined
 def is_spot(terms: Terms, i: int) -> bool:
+    """Return whether instrument i is a spot leg, which is paid for."""
     return margin.is_spot_leg(terms.rules, i)
 
 
 @inlined
 def has_exits(terms: Terms, i: int) -> bool:
+    """Return whether instrument i has a stop besides a plain stop-loss."""
     return bool(terms.flags[i, HAS_EXITS] == 1)
 
 
 @inlined
 def has_stops(terms: Terms, i: int) -> bool:
+    """Return whether instrument i has any stop."""
     return bool(terms.flags[i, HAS_STOP] == 1 or terms.flags[i, HAS_EXITS] == 1)
 
 
 @inlined
 def is_held(state: AccountState, i: int) -> bool:
+    """Return whether a position in instrument i is held."""
     return bool(state.positions[i].quantity != 0.0)
 
 
@@ -811,6 +870,8 @@ def put_position(state: AccountState, i: int, after: Position) -> None:
 
 
 class AccountBar(NamedTuple):
+    """All that the rules of a bar work on; they write into all but ``feed``."""
+
     terms: Terms
     feed: MarketFeed
     state: AccountState
@@ -848,6 +909,7 @@ def log_event(
     log.written[0] = row + 1
     if row < len(log.entries):
         entry = log.entries[row]
+
         entry["bar"] = t
         entry["kind"] = kind
         entry["value"] = value
@@ -870,28 +932,40 @@ def log_liquidation(
 def pack_positions(feed: OptionFeed, groups: Any) -> margin.OptionPositions:
     """Return positions of 0 contracts in the options of a feed, of margin groups ``groups``."""
     n = len(feed.signs)
-    found: dict[str, Any] = {name: np.full(n, np.nan) for name in margin.OptionPositions._fields}
-    found |= {name: getattr(feed, name) for name in found if name in OptionFeed._fields}
-    return margin.OptionPositions(**{**found, "groups": groups, "quantities": np.zeros(n)})
+    arrays: dict[str, Any] = {name: np.full(n, np.nan) for name in margin.OptionPositions._fields}
+    arrays |= {name: getattr(feed, name) for name in arrays if name in OptionFeed._fields}
+    arrays["groups"] = groups
+    arrays["quantities"] = np.zeros(n)
+    return margin.OptionPositions(**arrays)
 
 
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
-    groups, numbers = margin.number_groups(rule, [names[i] for i in feed.instruments], names)
-    used = rule if len(feed.signs) else MarginRule()
+    """Return the rules of the options of a feed under a margin rule, of instruments by name."""
+    underlyings = [names[i] for i in feed.instruments]
+    groups, numbers = margin.number_groups(rule, underlyings, names)
     positions = pack_positions(feed, numbers)
-    rules = margin.pack_option_rules(used, positions, groups if len(feed.signs) else (), names)
+    # Without options the rule says nothing of them.
+    if not len(feed.signs):
+        rule = MarginRule()
+        groups = ()
+    rules = margin.pack_option_rules(rule, positions, groups, names)
+
     shared = {x: getattr(feed, x) for x in OptionTerms._fields if x in OptionFeed._fields}
     return OptionTerms(rules=rules, groups=positions.groups, **shared)
 
 
 def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
+    """Return the options of a feed before the first bar: none is held, and none is asked for."""
     n = len(feed.signs)
-    state: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
-    state |= {"targets": np.full(n, np.nan), "has_quotes": np.zeros(n, np.int64)}
-    return OptionState(**{**state, "positions": pack_positions(feed, terms.groups)})
+    arrays: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
+    arrays["targets"] = np.full(n, np.nan)
+    arrays["has_quotes"] = np.zeros(n, np.int64)
+    arrays["positions"] = pack_positions(feed, terms.groups)
+    return OptionState(**arrays)
 
 
 def no_options() -> OptionState:
+    """Return the options of an account that has none."""
     feed = make_option_feed(0, 1)
     return start_options(pack_option_terms(MarginRule(), feed, ()), feed)
 
@@ -911,21 +985,26 @@ class TradedDays(NamedTuple):
     past: FloatArray
 
     def at(self, day: int) -> TradedDays:
+        """Return the same at a later day: the days between had no trades."""
         passed = min(day - self.day, WINDOW + 1)
         if passed <= 0:
             return self
-        none = np.zeros((passed - 1, *np.shape(self.today)))
-        rows = np.concatenate([self.past, [self.today], none])
+        without_trades = np.zeros((passed - 1, *np.shape(self.today)))
+        rows = np.concatenate([self.past, [self.today], without_trades])
         return TradedDays(day, 0.0, rows[-WINDOW:])
 
     def add(self, amount: FloatArray | float) -> TradedDays:
+        """Return the same with more notional traded today."""
         return self._replace(today=self.today + amount)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain data, for :func:`read_traded`."""
         return {"day": self.day, "today": self.today, "past": self.past.tolist()}
 
 
 def read_traded(data: Mapping[str, Any] | None) -> TradedDays | None:
+    """Return what :meth:`TradedDays.to_dict` wrote; None if nothing was."""
     if data is None:
         return None
-    return TradedDays(data["day"], data["today"], np.array(data["past"], dtype=np.float64))
+    past = np.array(data["past"], dtype=np.float64)
+    return TradedDays(data["day"], data["today"], past)

@@ -27,6 +27,7 @@ def is_account_ruined(bar: r.AccountBar, equity: float) -> bool:
     state = bar.state
     wealth = equity + state.wallet.reserve
     paid_in = state.wallet.paid_in
+
     if wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE):
         return True
     if equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE):
@@ -64,12 +65,14 @@ def end_account(bar: r.AccountBar, t: int) -> None:
     state = bar.state
     if balance.count_open(state) == 0:
         r.log_event(bar.log, t, -1, Event.RUINED, value=1.0, quantity=0.0, amount=0.0)
+
     for i in range(len(state.positions)):
         if r.is_held(state, i):
             end_position(bar, t, i)
     for k in range(len(state.options.targets)):
         if state.options.positions.quantities[k] != 0.0:
             end_option(bar, t, k)
+
     if balance.is_unbacked(bar.terms, state):
         balance.write_off(bar, t, -state.wallet.cash)
 
