@@ -41,31 +41,67 @@ MORE = 1.0 + 1e-6
 """Factor on the equity that the smallest position needs."""
 HAS_ROUNDING = records.FLAGS.index("has_rounding")
 GAINS = ("flows", "top_up", "bad_debt")
-KIND, TABLE = r.FillKind(*[True] * len(r.FillKind._fields)), r.Table(1.0, 1.0, 1.0)
+KIND = r.FillKind(*[True] * len(r.FillKind._fields))
+TABLE = r.Table(size=1.0, setting=1.0, first_leverage=1.0)
 OWN_RULES = r.read_rules(np.ones(r.N_NUMBERS * LANES), KIND, TABLE, 0, 0)
+"""The rules of a lane of a kind that has all it may have."""
 FOLLOWED = ("has_stop", "has_exits", "is_funded_by_wallet")
 """Flags that lanes follow, though the rules that they trade by never have them."""
 REFUSED = [k for k, x in enumerate(records.FLAGS) if not (getattr(OWN_RULES, x) or x in FOLLOWED)]
+"""Columns of ``Terms.flags`` that lanes have no rules for."""
 
 
 def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
-    inputs, terms = setup.inputs, setup.inputs.terms
-    brackets, feed = terms.rules.brackets, inputs.feed
-    is_plain = not (terms.rules.has_scenarios or terms.has_floor or np.any(terms.flags[:, REFUSED]))
-    is_plain &= terms.margin_call == 0.0 and terms.grace < 0.0
-    is_plain &= terms.fill == records.AT_OPEN and not terms.rules.spot.has_any
-    is_plain &= not terms.has_time_stop and len(deciders.rows) == 1
-    is_plain &= not (terms.is_loan and terms.has_interest) and not np.any(terms.expenses)
-    is_plain &= not np.any(brackets.are_valued_at_entry)
-    is_plain &= len(set(brackets.are_isolated.tolist())) == 1  # all are isolated, or none
-    is_plain &= not np.any(
-        terms.flags[:, records.FLAGS.index("is_funded_by_wallet")] & brackets.are_isolated
+    """Return whether the rules, the market and the policies of a set are among those of lanes."""
+    return (
+        has_lane_rules(setup.inputs.terms)
+        and has_lane_positions(setup.inputs.terms)
+        and has_lane_market(setup)
+        and has_lane_policies(setup, deciders)
     )
-    is_plain &= len(feed.multiplier) == 1 and len(feed.initial) == 1 and len(feed.costs) == 1
-    is_plain &= terms.rules.level == 1.0 and len(setup.account.collateral) == 0
-    read = [find_read(each.policy, tuple(each.columns)) for each in setup.observed]
-    is_plain &= frozenset().union(*read) <= {*NAMES}
-    return bool(is_plain and not np.any(deciders.asks[-1:]) and not np.any(deciders.sets_margin))
+
+
+def has_lane_rules(terms: Terms) -> bool:
+    """Return whether lanes have the rules of the account."""
+    if terms.rules.has_scenarios or terms.rules.level != 1.0:
+        return False
+    if terms.has_floor or terms.has_time_stop or terms.margin_call != 0.0 or terms.grace >= 0.0:
+        return False
+    if terms.is_loan and terms.has_interest:
+        return False
+    return bool(terms.fill == records.AT_OPEN)
+
+
+def has_lane_positions(terms: Terms) -> bool:
+    """Return whether lanes have the rules of all instruments."""
+    brackets = terms.rules.brackets
+    if np.any(terms.flags[:, REFUSED]) or np.any(terms.expenses) or terms.rules.spot.has_any:
+        return False
+    if np.any(brackets.are_valued_at_entry):
+        return False
+    # All are isolated, or none.
+    if len(set(brackets.are_isolated.tolist())) != 1:
+        return False
+    are_funded_by_wallet = terms.flags[:, records.FLAGS.index("is_funded_by_wallet")]
+    return not np.any(are_funded_by_wallet & brackets.are_isolated)
+
+
+def has_lane_market(setup: engine.Setup) -> bool:
+    """Return whether margins and costs stay the same at all times, and nothing else is held."""
+    feed = setup.inputs.feed
+    if len(feed.multiplier) != 1 or len(feed.initial) != 1 or len(feed.costs) != 1:
+        return False
+    return len(setup.account.collateral) == 0
+
+
+def has_lane_policies(setup: engine.Setup, deciders: engine.Deciders) -> bool:
+    """Return whether lanes can ask all policies: at the same bars, of what lanes have to show."""
+    if len(deciders.rows) != 1 or np.any(deciders.asks[-1:]) or np.any(deciders.sets_margin):
+        return False
+    read: set[str] = set()
+    for observed in setup.observed:
+        read |= find_read(observed.policy, tuple(observed.columns))
+    return read <= {*NAMES}
 
 
 def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
@@ -82,6 +118,7 @@ def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
 
 
 def is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal, arrays by their bytes and tuples by their items."""
     if one is other:
         return True
     if isinstance(one, tuple):
@@ -93,9 +130,11 @@ def is_same(one: Any, other: Any) -> bool:
 
 def find_kinds(terms: Terms) -> IntArray:
     """Return how lanes fill the orders of each instrument, of shape (n,)."""
-    brackets = terms.rules.brackets
-    are_inverse, are_isolated = brackets.are_inverse != 0, brackets.are_isolated != 0
+    are_inverse = terms.rules.brackets.are_inverse != 0
+    are_isolated = terms.rules.brackets.are_isolated != 0
     has_impact = terms.flags[:, records.FLAGS.index("has_impact")] != 0
+
+    # The last that holds: each kind can do what those before it can.
     kinds = np.where(terms.flags[:, HAS_ROUNDING] != 0, r.LOTS, r.PLAIN)
     kinds = np.where(has_impact, r.LINEAR, kinds)
     kinds = np.where(are_inverse, r.INVERTED, kinds)
@@ -104,12 +143,13 @@ def find_kinds(terms: Terms) -> IntArray:
 
 
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
+    """Return the fields of the account that a policy reads, and those that it combines."""
     if not isinstance(policy, Combinator):
         return find_fields(formula_for(policy, columns), 2)
-    found = find_fields(policy.written.combine, 2)
-    for part, asked in zip(policy.parts, policy.policies, strict=True):
-        found |= find_read(asked, part.find_own(columns))
-    return found
+    fields = find_fields(policy.written.combine, 2)
+    for part, combined in zip(policy.parts, policy.policies, strict=True):
+        fields |= find_read(combined, part.find_own(columns))
+    return fields
 
 
 class Block(NamedTuple):
@@ -132,40 +172,49 @@ class Block(NamedTuple):
 
 
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
+    """Return the columns of each policy of each set as one array; equal ones are the same array."""
     joined: dict[int, FloatArray] = {}
     for setup in setups:
-        for each in setup.observed:
-            if id(each.columns) not in joined:
-                own = list(each.columns.values()) or [np.zeros(1)]
-                one = own[0] if len(own) == 1 else np.concatenate(own)
-                joined[id(each.columns)] = np.asarray(one, dtype=np.float64)
-    if len({each.strides for each in joined.values()}) > 1:  # lanes take steps of one length
-        joined = {key: np.ascontiguousarray(each) for key, each in joined.items()}
-    return [[joined[id(each.columns)] for each in setup.observed] for setup in setups]
+        for observed in setup.observed:
+            if id(observed.columns) not in joined:
+                columns = list(observed.columns.values()) or [np.zeros(1)]
+                values = columns[0] if len(columns) == 1 else np.concatenate(columns)
+                joined[id(observed.columns)] = np.asarray(values, dtype=np.float64)
+
+    # Lanes take steps of one length from bar to bar.
+    if len({values.strides for values in joined.values()}) > 1:
+        joined = {key: np.ascontiguousarray(values) for key, values in joined.items()}
+    return [[joined[id(observed.columns)] for observed in setup.observed] for setup in setups]
 
 
 def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
-    return len({tuple(map(id, each)) for each in columns}) > 1
+    """Return whether the sets of a block observe different columns."""
+    return len({tuple(map(id, of_set)) for of_set in columns}) > 1
 
 
 def score_block(
     names: tuple[str, ...], block: Block, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    setup, count = block.setups[0], len(block.setups)
+    """Pass a block through the market, and measure it; None if it was stopped."""
+    setup = block.setups[0]
+    n_sets = len(block.setups)
     ends = setup.inputs.clock.ends_sample[setup.first :]
     lanes = start_lanes(block, int(ends.sum()))
-    account = lanes.account.reshape(-1, LANES)[:, :count]
-    began = account[WALLET.equity].copy()
+    account = lanes.account.reshape(-1, LANES)[:, :n_sets]
+    equity_at_start = account[WALLET.equity].copy()
     if not run_block(block, lanes, is_stopped):
         return None
-    flat = {name: account[row].copy() for name, row in r.TALLY._asdict().items()}
-    flat["bars"] = np.full(count, float(len(ends)))
-    wallets, units = account[: r.WALLET_ROWS].T.copy(), lanes.units[:, :count].copy()
-    metrics = measure_wallets(names, block.span, flat, wallets, began)
-    returns = np.zeros((0, count))
+
+    tally = {name: account[row].copy() for name, row in r.TALLY._asdict().items()}
+    tally["bars"] = np.full(n_sets, float(len(ends)))
+    wallets = account[: r.WALLET_ROWS].T.copy()
+    metrics = measure_wallets(names, block.span, tally, wallets, equity_at_start)
+
+    returns = np.zeros((0, n_sets))
     if block.has_returns:
-        returns = sampled_returns(units, np.ones(len(units)), flat["first_unit"])
-    return Scored(metrics, returns, measure_decided(block, flat["traded"]), lanes.counts)
+        units = lanes.units[:, :n_sets].copy()
+        returns = sampled_returns(units, np.ones(len(units)), tally["first_unit"])
+    return Scored(metrics, returns, measure_decided(block, tally["traded"]), lanes.counts)
 
 
 def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
@@ -180,14 +229,72 @@ def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
 
 
 def start_lanes(block: Block, n_samples: int) -> Lanes:
-    inputs = block.setups[0].inputs
-    n, terms, kinds = inputs.feed.open.shape[1], inputs.terms, find_kinds(inputs.terms)
-    feed, due = inputs.feed, np.zeros(len(inputs.feed.time), np.int64)
-    for bars in (feed.flow_bar, feed.funding_bar, feed.span[feed.ends == 1, 1] - 1):
+    """Return the arrays of a block, with each lane at the start of its set."""
+    lanes = make_lanes(block, n_samples)
+    position = lanes.position.reshape(len(lanes.signal), -1, LANES)
+    position[:, r.HELD.target] = math.nan
+    position[:, [r.HELD.last_stop, r.HELD.last_hit]] = -math.inf
+
+    # Sets of the same inputs start alike. Lanes without a set, which never trade, copy the first.
+    n_sets = len(block.setups)
+    groups: dict[int, list[int]] = {}
+    for lane, setup in enumerate(block.setups):
+        groups.setdefault(id(setup.inputs), []).append(lane)
+    groups[id(block.setups[0].inputs)] += range(n_sets, LANES)
+
+    account = lanes.account.reshape(-1, LANES)
+    numbers = lanes.numbers.reshape(len(lanes.signal), -1, LANES)
+    widest = find_widest(block.setups[0].inputs)
+    for places in groups.values():
+        setup = block.setups[places[0]]
+        account[:, places] = start_lane(setup, widest)[:, None]
+        numbers[:, :, places] = setup.inputs.terms.numbers[:, :, None]
+    account[r.OWN.is_live, n_sets:] = 0.0
+    position[:, r.HELD.rest, n_sets:] = math.nan
+    return lanes
+
+
+def start_lane(setup: engine.Setup, widest: Sequence[float]) -> FloatArray:
+    """Return the rows of an account of one lane before its first bar."""
+    terms = setup.inputs.terms
+    wallet = engine.start_account_state(setup).wallet
+    tally = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
+    rows = np.zeros(r.N_ACCOUNT)
+    rows[: r.WALLET_ROWS] = wallet.numbers
+    rows[r.FIRST_OF_TALLY : r.STATE_ROWS] = tally.numbers
+    rows[WALLET.since_pool] = setup.first - 1.0 - wallet.since_pool
+
+    # An account whose equity is under either is for a run: ruined, or too poor to order.
+    line = find_line(terms.ruin_at, wallet.reserve, wallet.paid_in)
+    least = find_least(setup.inputs, widest)
+    rows[r.OWN.least] = least
+    rows[r.OWN.line] = max(line, least - wallet.reserve, 0.0)
+    rows[r.OWN.keep] = 1.0
+    rows[r.OWN.is_live] = 1.0
+    return rows
+
+
+def find_due(inputs: Any) -> IntArray:
+    """Return 1 for bars in which money flows, funding is paid or an instrument ends, else 0."""
+    feed = inputs.feed
+    due = np.zeros(len(feed.time), np.int64)
+    last_bars = feed.span[feed.ends == 1, 1] - 1
+    for bars in (feed.flow_bar, feed.funding_bar, last_bars):
         due[bars[(bars >= 0) & (bars < len(due))]] = 1
+    return due
+
+
+def make_lanes(block: Block, n_samples: int) -> Lanes:
+    """Return the arrays of a block, empty, with what all its sets share."""
+    inputs = block.setups[0].inputs
+    feed = inputs.feed
+    terms = inputs.terms
+    n = feed.open.shape[1]
+    kinds = find_kinds(terms)
     trails = terms.numbers[:, records.NUMBERS.index("trailing_stop")]
     scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
-    lanes = Lanes(
+    has_scales = any(len(scale) > 1 for scale in scales)
+    return Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
         position=make_aligned(n * r.N_POSITION * LANES),
         numbers=make_aligned(n * r.N_NUMBERS * LANES),
@@ -203,7 +310,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         is_full=block.is_full,
         has_isolated=bool(np.any(terms.rules.brackets.are_isolated)),
         has_exits=bool(np.any(terms.flags[:, [records.HAS_STOP, records.HAS_EXITS]])),
-        moves_stops=bool(np.any(trails > 0.0)) or any(len(each) > 1 for each in scales),
+        moves_stops=bool(np.any(trails > 0.0)) or has_scales,
         has_rest=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(r.N_CURSOR, np.int64),
@@ -213,76 +320,75 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         free=np.zeros(1),
         tally=Tally(),
         table=block.table.values,
-        is_due=due,
+        is_due=find_due(inputs),
     )
-    account, position = lanes.account.reshape(-1, LANES), lanes.position.reshape(n, -1, LANES)
-    numbers, widest = lanes.numbers.reshape(n, -1, LANES), find_widest(inputs)
-    position[:, r.HELD.target] = math.nan
-    position[:, [r.HELD.last_stop, r.HELD.last_hit]] = -math.inf
-    groups: dict[int, list[int]] = {}
-    for lane, setup in enumerate(block.setups):
-        groups.setdefault(id(setup.inputs), []).append(lane)
-    groups[id(inputs)] += range(len(block.setups), LANES)  # lanes without a set, which never trade
-    for places in groups.values():
-        setup, one = block.setups[places[0]], np.zeros(r.N_ACCOUNT)
-        wallet = engine.start_account_state(setup).wallet
-        tally = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
-        one[: r.WALLET_ROWS] = wallet.numbers
-        one[r.FIRST_OF_TALLY : r.STATE_ROWS] = tally.numbers
-        one[WALLET.since_pool] = setup.first - 1.0 - wallet.since_pool
-        line = find_line(setup.inputs.terms.ruin_at, wallet.reserve, wallet.paid_in)
-        one[r.OWN.least] = find_least(setup.inputs, widest)
-        one[r.OWN.line] = max(line, one[r.OWN.least] - wallet.reserve, 0.0)
-        one[r.OWN.keep], one[r.OWN.is_live] = 1.0, 1.0
-        account[:, places] = one[:, None]
-        numbers[:, :, places] = setup.inputs.terms.numbers[:, :, None]
-    account[r.OWN.is_live, len(block.setups) :] = 0.0
-    position[:, r.HELD.rest, len(block.setups) :] = math.nan
-    return lanes
 
 
 def find_widest(inputs: Any) -> list[float]:
     """Return the largest u of each instrument with lots, 0 for others."""
-    feed, brackets, found = inputs.feed, inputs.terms.rules.brackets, []
+    widest = []
     for i, has_rounding in enumerate(inputs.terms.flags[:, HAS_ROUNDING]):
-        columns = (feed.open, feed.mark_open, feed.mark_low, feed.mark_high) if has_rounding else ()
-        ends = [end(each[:, i]) for each in columns for end in (np.nanmin, np.nanmax)]
-        size, is_inverse = brackets.sizes[i], brackets.are_inverse[i]
-        values = [abs(compute_value(size, is_inverse, float(price))) for price in ends]
-        found.append(max(values, default=0.0))
-    return found
+        widest.append(find_widest_value(inputs, i) if has_rounding else 0.0)
+    return widest
+
+
+def find_widest_value(inputs: Any, i: int) -> float:
+    """Return the largest value u of an instrument, without sign, at any price of the market.
+
+    It is at an extreme of the prices: the value rises with them.
+    """
+    feed = inputs.feed
+    brackets = inputs.terms.rules.brackets
+    widest = 0.0
+    for prices in (feed.open, feed.mark_open, feed.mark_low, feed.mark_high):
+        for price in (np.nanmin(prices[:, i]), np.nanmax(prices[:, i])):
+            value = compute_value(brackets.sizes[i], brackets.are_inverse[i], float(price))
+            widest = max(widest, abs(value))
+    return widest
 
 
 def find_least(inputs: Any, widest: Sequence[float]) -> float:
     """Bound the equity that the smallest position of any instrument needs, at any bar."""
-    terms, least = inputs.terms, 0.0
+    terms = inputs.terms
+    least = 0.0
     for i in np.flatnonzero(terms.flags[:, HAS_ROUNDING]).tolist():
+        # The best leverage of any date.
         tables = [pick_margin(terms, i), *(margin for _, k, margin in inputs.changes if k == i)]
-        best = min(compute_best_leverage(each, inputs.feed.initial[0, i]) for each in tables)
+        best = min(compute_best_leverage(table, inputs.feed.initial[0, i]) for table in tables)
         most = min(best, terms.numbers[i, r.NUMBER.max_leverage])
-        need = max(
-            terms.numbers[i, r.NUMBER.min_notional], terms.numbers[i, r.NUMBER.lot] * widest[i]
-        )
-        least = max(least, need / most * MORE if most > 0.0 else 0.0)
+        lot_notional = terms.numbers[i, r.NUMBER.lot] * widest[i]
+        smallest_order = max(terms.numbers[i, r.NUMBER.min_notional], lot_notional)
+        if most > 0.0:
+            least = max(least, smallest_order / most * MORE)
     return least
 
 
+def fill_up(of_sets: Sequence[Any]) -> list[Any]:
+    """Return something for each lane: lanes without a set have that of the last one."""
+    return [*of_sets, *[of_sets[-1]] * (LANES - len(of_sets))]
+
+
+def start_memories(panel: Sequence[Any]) -> FloatArray:
+    """Return the numbers of the memories of all policies of a set, one after another."""
+    numbers: list[float] = []
+    for observed in panel:
+        numbers.extend(start_memory(observed.policy) or ())
+    return np.array(numbers, np.float64)
+
+
 def gather_policies(block: Block, n: int) -> LanePolicies:
-    panels = [each.observed for each in block.setups]
-    panels += [panels[-1]] * (LANES - len(panels))
-    warm_ups = [*block.warm_ups, *[block.warm_ups[-1]] * (LANES - len(block.warm_ups))]
-    own = [*block.columns, *[block.columns[-1]] * (LANES - len(block.columns))]
+    """Return the policies of a block, with what they see and remember by lane."""
+    deciders = block.deciders
+    panel = block.setups[0].observed
     columns = np.zeros((n, LANES), np.int64)
+    known = np.zeros((n, LANES), np.int64)
     for i in range(n):
-        columns[i] = [each[i].ctypes.data for each in own]
-    deciders, policies = block.deciders, panels[0][:n]
-    memories = [
-        np.array([x for each in panel for x in start_memory(each.policy) or ()], np.float64)
-        for panel in panels
-    ]
-    known = np.array([[each[i].bar for each in warm_ups] for i in range(n)], np.int64)
-    widths = [len(start_memory(each.policy) or ()) for each in panels[0]]
-    n_columns = np.array([len(each.columns) for each in policies], np.int64)
+        columns[i] = [of_set[i].ctypes.data for of_set in fill_up(block.columns)]
+        known[i] = [warm_ups[i].bar for warm_ups in fill_up(block.warm_ups)]
+
+    memories = [start_memories(setup.observed) for setup in fill_up(block.setups)]
+    widths = [len(start_memory(observed.policy) or ()) for observed in panel]
+    n_columns = np.array([len(observed.columns) for observed in panel[:n]], np.int64)
     return LanePolicies(
         addresses=np.array(block.addresses, np.int64),
         params=lay_params(block),
@@ -328,15 +434,21 @@ def lay_params(block: Block) -> FloatArray:
 
 def find_warm_ups(setups: Sequence[engine.Setup], n: int) -> list[list[engine.WarmUp]]:
     """Return the warm-up of the n policies of each set."""
-    found: dict[int, engine.WarmUp] = {}  # sets share columns
+    # Sets share columns, so each is looked at once.
+    warm_ups: dict[int, engine.WarmUp] = {}
     for setup in setups:
-        for each in setup.observed[:n]:
-            if id(each.columns) not in found:
-                found[id(each.columns)] = engine.find_warm_up(each.columns)
-    return [[found[id(each.columns)] for each in setup.observed[:n]] for setup in setups]
+        for observed in setup.observed[:n]:
+            if id(observed.columns) not in warm_ups:
+                warm_ups[id(observed.columns)] = engine.find_warm_up(observed.columns)
+
+    def pick(setup: engine.Setup) -> list[engine.WarmUp]:
+        return [warm_ups[id(observed.columns)] for observed in setup.observed[:n]]
+
+    return [pick(setup) for setup in setups]
 
 
 def stack_lanes(columns: Sequence[FloatArray]) -> FloatArray:
+    """Return columns of lanes as rows of LANES numbers, with a row of room after them."""
     rows = make_aligned((len(columns[0]) + 1) * LANES)
     rows.reshape(-1, LANES)[:-1, : len(columns)] = np.stack(columns, axis=1)
     return rows
@@ -348,25 +460,31 @@ class LaneFees:
     def __init__(self, block: Block, lanes: Lanes) -> None:
         self.account = lanes.account.reshape(-1, LANES)
         self.numbers = lanes.numbers.reshape(-1, r.N_NUMBERS, LANES)
-        inputs: list[Any] = [each.inputs for each in block.setups]
-        self.before, self.day = np.zeros(LANES), inputs[0].fees.day
+        inputs: list[Any] = [setup.inputs for setup in block.setups]
+        self.day = inputs[0].fees.day
+        self.traded_before = np.zeros(LANES)
         first = int(self.day[block.setups[0].first])
         self.traded = TradedDays(first, np.zeros(LANES), np.zeros((WINDOW, LANES)))
-        groups: dict[Any, list[int]] = {}
-        for lane, each in enumerate(inputs):
-            groups.setdefault(each.fees.fees, []).append(lane)
-        self.groups = [(inputs[each[0]].fees, each) for each in groups.values()]
+
+        # Lanes of equal tiers are charged together.
+        places_of: dict[Any, list[int]] = {}
+        for lane, of_set in enumerate(inputs):
+            places_of.setdefault(of_set.fees.fees, []).append(lane)
+        self.groups = [(inputs[places[0]].fees, places) for places in places_of.values()]
 
     def charge(self, t: int) -> int:
         """Write the fees of bar t; return the end of its day."""
         so_far = self.account[r.TALLY.traded].copy()
-        days, self.before = self.traded.add(so_far - self.before), so_far
+        days = self.traded.add(so_far - self.traded_before)
+        self.traded_before = so_far
         self.traded, end = engine.start_day(self.day, days, t)
+
         for fees, places in self.groups:
-            found = fees.find(self.traded.past[:, places])
-            for own, (taker, _, fee) in zip(self.numbers, found, strict=True):
+            rates = fees.find(self.traded.past[:, places])
+            for numbers, (taker, _, fee) in zip(self.numbers, rates, strict=True):
                 if not np.isnan(fee[0]):
-                    own[r.NUMBER.fee, places], own[r.NUMBER.taker, places] = fee, taker
+                    numbers[r.NUMBER.fee, places] = fee
+                    numbers[r.NUMBER.taker, places] = taker
         return end
 
 
@@ -445,24 +563,35 @@ def silence(deciders: engine.Deciders, n: int) -> engine.Deciders:
 
 
 def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> bool:
+    """Take the lanes through the market, chunk by chunk; return whether they reached its end.
+
+    Raises BlockFault if a lane has a fault: its set is then run alone, which says it.
+    """
     setup = block.setups[0]
-    inputs, total = setup.inputs, len(setup.inputs.feed.time)
+    inputs = setup.inputs
+    n_bars = len(inputs.feed.time)
     room = find_room(block)
     room.begin()
     fees = LaneFees(block, lanes) if inputs.fees is not None else None
     policies = gather_policies(block, inputs.feed.open.shape[1])
     shared = (inputs.feed, inputs.clock, inputs.log_returns)
     address = room.find_address(shared, lanes.tally)
+
     t = setup.first
-    while t < total:
+    while t < n_bars:
         if is_stopped():
             return False
-        stop, _ = room.in_time.at(t, min(t + CHUNK, total), None)
-        stop = stop if fees is None else min(stop, fees.charge(t))
+        # A chunk ends where tables or fees change by date.
+        stop, _ = room.in_time.at(t, min(t + CHUNK, n_bars), None)
+        if fees is not None:
+            stop = min(stop, fees.charge(t))
         span = (t, stop)
         lanes.cursor[r.CURSOR.is_written] = span in block.table.written
-        given = (room.in_time.packed, *shared, policies, lanes, *room.of_account)
-        t, why = room.take(*given, address, setup.first, *span)
+
+        of_block = (*shared, policies, lanes)
+        t, why = room.take(
+            room.in_time.packed, *of_block, *room.of_account, address, setup.first, *span
+        )
         if why != DONE:
             raise BlockFault
         block.table.written.add(span)
@@ -482,11 +611,14 @@ def measure_wallets(
     """
     earned = wallets[:, WALLET.equity] - began - sum(numbers[name] for name in GAINS)
     numbers["price_pnl"] = earned + sum(numbers[name] for name in m.GROWTH_TERMS)
-    found = measure_accounts(numbers, span, wallets[:, WALLET.unit], wallets[:, WALLET.equity])
-    measured = {name: np.asarray(found[name], dtype=np.float64) for name in names}
-    for name, row in (("price_pnl", WALLET.assets_so_far), ("slippage", WALLET.converted_so_far)):
-        if name in measured:
-            measured[name] = measured[name] - wallets[:, row]
-    if "price_pnl" in measured:  # nothing was ever held, and what is left is rounding
-        measured["price_pnl"] = np.where(numbers["traded"] == 0.0, 0.0, measured["price_pnl"])
+    measures = measure_accounts(numbers, span, wallets[:, WALLET.unit], wallets[:, WALLET.equity])
+    measured = {name: np.asarray(measures[name], dtype=np.float64) for name in names}
+
+    # Collateral has a profit and costs of its own.
+    if "slippage" in measured:
+        measured["slippage"] = measured["slippage"] - wallets[:, WALLET.converted_so_far]
+    if "price_pnl" in measured:
+        of_prices = measured["price_pnl"] - wallets[:, WALLET.assets_so_far]
+        # Where nothing was ever held, what is left is rounding.
+        measured["price_pnl"] = np.where(numbers["traded"] == 0.0, 0.0, of_prices)
     return measured

@@ -1,4 +1,25 @@
-"""Bars in which lanes trade: first what each would hold and need, then the fills."""
+"""Bars in which lanes trade: first what each would hold and need, then the fills.
+
+A lane is one account of a sweep. The bars that a few tests show to be harmless pass for all lanes
+at once; a lane that may fail passes its bar alone, as a run does. So a test here may send a lane
+alone without need, but never let one pass that fails.
+
+Code over the lanes of a group has no branch on what differs between lanes: the compiler computes
+them side by side. It computes both cases and chooses by a conditional expression, and joins
+conditions by ``&`` and ``|``. Flags of a :class:`.FillKind` are constants of each kind, and free.
+
+====================  ============================================================================
+word                  what it is, and its unit
+====================  ============================================================================
+target                what the limits of leverage leave of a decision: notional by side
+worth                 money of a lane that losses may use up: equity, or cash and position
+lost                  bound of what the rest of the bar may cost what is held: money
+cost                  bound of what the order costs: money
+spare                 what is left of the worth; a lane that has none passes the bar alone
+want                  signed contracts after the fill
+initial               initial margin that positions need; of isolated ones, cash that they take
+====================  ============================================================================
+"""
 
 from __future__ import annotations
 
@@ -25,25 +46,49 @@ ALL, SHRINKING, GROWING = range(3)
 GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""
 
-STOP_DISTANCE, PROFIT_DISTANCE, TRAIL_DISTANCE = (
-    FLAGS.index(name) for name in ("is_stop_distance", "is_profit_distance", "is_trail_distance")
-)
+STOP_DISTANCE = FLAGS.index("is_stop_distance")
+PROFIT_DISTANCE = FLAGS.index("is_profit_distance")
+TRAIL_DISTANCE = FLAGS.index("is_trail_distance")
+"""Columns of ``Terms.flags``."""
 
 
 class LaneOrder(NamedTuple):
+    """The order of a lane: its worth, wanted contracts, notional by side, whether it asks and adds.
+
+    ``size`` is the notional after it, ``added`` what it adds to what is held.
+    """
+
+    worth: float
     wanted: float
-    reach: float
-    held: float
+    target: float
+    notional_held: float
     size: float
     added: float
     is_asking: bool
     is_adding: bool
 
 
+class Stake(NamedTuple):
+    """What a lane puts at stake by a position and its order: money, as in the table of words.
+
+    ``reached`` is the largest notional of the position. Of an isolated one, ``backing`` is that
+    before it grows by the notional ``grown``. ``is_cut``: margin or wallet may cut the order.
+    """
+
+    lost: float
+    cost: float
+    reached: float
+    initial: float
+    backing: float
+    grown: float
+    is_cut: bool
+
+
 def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what lanes want to hold; return whether any trades, and as bits who may fail."""
     rare = find_capped(terms, lanes, n)
     lanes.found[r.REASON.capped] = rare
+
     while True:
         is_trading, is_over, is_any = plan_once(terms, lanes, n)
         if not is_over:
@@ -59,199 +104,329 @@ def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
     Return whether any lane trades, whether one passes the bound of quantities, and whether one may
     fail.
     """
-    is_trading, is_over, is_any, is_first = False, False, False, True
+    is_trading = False
+    is_over = False
+    is_any = False
+    is_first = True
     for i in range(n):
         if lanes.prices[r.PRICE.is_listed, i] != 0.0 and lanes.is_asking[i] == 0:
             add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, is_first, i)
             is_first = False
+
     for i in range(n):
         if lanes.prices[r.PRICE.is_listed, i] != 0.0 and lanes.is_asking[i] != 0:
-            some, more, found = plan_by_kind(terms, lanes, is_first, i)
-            is_trading, is_over, is_any = is_trading or some, is_over or more, is_any or found
+            trades, exceeds, may_fail = plan_by_kind(terms, lanes, is_first, i)
+            is_trading = is_trading or trades
+            is_over = is_over or exceeds
+            is_any = is_any or may_fail
             is_first = False
     return is_trading, is_over, is_any
 
 
 def make_table(terms: a.Terms, i: int) -> Table:
+    """Return the venue leverage of an instrument, and that of its first bracket."""
     tables = terms.rules.brackets
-    return Table(1.0, tables.settings[i], tables.leverages[i, 0])
+    return Table(size=1.0, setting=tables.settings[i], first_leverage=tables.leverages[i, 0])
 
 
 def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[bool, bool, bool]:
     """Return the answers of :func:`plan` of code for the kind of fills of an instrument."""
-    kind, table = lanes.kinds[i], make_table(terms, i)
+    kind = lanes.kinds[i]
+    table = make_table(terms, i)
     if len(lanes.signal) == 1 and kind < r.LINEAR:
         return plan_alone(lanes, kind, table)
     if kind == r.PLAIN:
-        return plan(lanes, make_kind(False, False, False, False, False), table, is_first, i)
+        return plan(lanes, make_cross(has_rounding=False, is_alone=False), table, is_first, i)
     if kind == r.LOTS:
-        return plan(lanes, make_kind(True, False, False, False, False), table, is_first, i)
+        return plan(lanes, make_cross(has_rounding=True, is_alone=False), table, is_first, i)
     if kind == r.LINEAR:
-        return plan(lanes, make_kind(True, True, False, False, False), table, is_first, i)
+        return plan(lanes, make_full(is_inverse=False), table, is_first, i)
     if kind == r.INVERTED:
-        return plan(lanes, make_kind(True, True, True, False, False), table, is_first, i)
+        return plan(lanes, make_full(is_inverse=True), table, is_first, i)
     if kind == r.ISOLATED:
-        return plan(lanes, make_kind(True, True, False, True, False), table, is_first, i)
-    return plan(lanes, make_kind(True, True, True, True, False), table, is_first, i)
+        return plan(lanes, make_isolated(is_inverse=False, is_alone=False), table, is_first, i)
+    return plan(lanes, make_isolated(is_inverse=True, is_alone=False), table, is_first, i)
 
 
 def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
     """Return the answers of :func:`plan` of code for the kind of fills of a single position."""
     if kind == r.PLAIN:
-        return plan(lanes, make_kind(False, False, False, False, True), table, True, 0)
+        return plan(lanes, make_cross(has_rounding=False, is_alone=True), table, True, 0)
     if kind == r.LOTS:
-        return plan(lanes, make_kind(True, False, False, False, True), table, True, 0)
+        return plan(lanes, make_cross(has_rounding=True, is_alone=True), table, True, 0)
     if kind == r.ISOLATED:
-        return plan(lanes, make_kind(True, True, False, True, True), table, True, 0)
-    return plan(lanes, make_kind(True, True, True, True, True), table, True, 0)
+        return plan(lanes, make_isolated(is_inverse=False, is_alone=True), table, True, 0)
+    return plan(lanes, make_isolated(is_inverse=True, is_alone=True), table, True, 0)
+
+
+@inlined
+def make_cross(has_rounding: bool, is_alone: bool) -> FillKind:
+    """Return the kind of fills of linear cross positions without impact."""
+    return make_kind(
+        has_rounding=has_rounding,
+        has_impact=False,
+        is_inverse=False,
+        is_isolated=False,
+        is_alone=is_alone,
+    )
+
+
+@inlined
+def make_full(is_inverse: bool) -> FillKind:
+    """Return the kind of fills of cross positions with rounding and impact."""
+    return make_kind(
+        has_rounding=True,
+        has_impact=True,
+        is_inverse=is_inverse,
+        is_isolated=False,
+        is_alone=False,
+    )
+
+
+@inlined
+def make_isolated(is_inverse: bool, is_alone: bool) -> FillKind:
+    """Return the kind of fills of isolated positions, with rounding and impact."""
+    return make_kind(
+        has_rounding=True,
+        has_impact=True,
+        is_inverse=is_inverse,
+        is_isolated=True,
+        is_alone=is_alone,
+    )
 
 
 @inlined
 def plan(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int
 ) -> tuple[bool, bool, bool]:
-    found, asking = 0, lanes.cursor[r.CURSOR.asking]
+    """Plan the trades of the groups that ask; return the answers of :func:`plan_once`."""
+    answers = 0
+    asking = lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
-        found |= plan_group(lanes, kind, table, is_first, group, i)
-    is_over = r.has_bit(found, 1) and raise_most(lanes, i)
-    return r.has_bit(found, 0), is_over, r.has_bit(found, 2)
+        answers |= plan_group(lanes, kind, table, is_first, group, i)
+
+    is_over = r.has_bit(answers, 1) and raise_most(lanes, i)
+    return r.has_bit(answers, 0), is_over, r.has_bit(answers, 2)
 
 
 @inlined
 def plan_group(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, group: int, i: int
 ) -> int:
-    """Plan the trades of a group; return three answers of :func:`plan_once` as bits."""
-    account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, limit = (
-        r.quote_open(lanes.prices, i),
-        lanes.signal[i],
-        lanes.prices[r.PRICE.limit, i],
-    )
-    unit, reach_of_one = abs(quote.fill), lanes.prices[r.PRICE.reach, i]
-    rate, most = lanes.prices[r.PRICE.initial_rate, i], lanes.most[i] * unit
-    is_trading, is_over, is_any = False, False, False
+    """Plan the trades of a group; return three answers of :func:`plan_once` as bits.
+
+    Writes of each lane what it wants to hold, and what is spare after all positions so far.
+    """
+    account = lanes.account
+    position = lanes.position
+    quote = r.quote_open(lanes.prices, i)
+    most = lanes.most[i] * abs(quote.fill)
+    is_trading = False
+    is_over = False
+    is_any = False
     for k in range(r.GROUP):
         lane = group * r.GROUP + k
-        rules = r.read_rules(numbers, kind, table, i, lane)
-        quantity, worth = (
-            position[spot(i, r.HELD.quantity, lane)],
-            account[cell(r.WORK.worth, lane)],
-        )
-        if kind.is_alone and not kind.is_isolated:  # who trades at every bar was not looked at
-            worth = account[cell(WALLET.cash, lane)] + quantity * quote.fill
-        target = position[spot(i, r.HELD.target, lane)]
-        order = size_lane(rules, quote, worth, quantity, target, signal, limit)
-        after = round_quantity(rules, quantity, quote, order.wanted)
-        reached, moved = abs(after) * unit, abs(after - quantity) * unit
-        if kind.has_rounding:
-            reached = max(order.size if order.is_adding else 0.0, reached)
-            moved = max(abs(order.size - order.held) if order.is_adding else 0.0, moved)
-        cost = position[spot(i, r.HELD.cost, lane)]
-        if kind.has_impact:
-            cost = bound_cost(rules, quote, order)
-        cost *= moved
-        lost = abs(after) * reach_of_one
+        rules = r.read_rules(lanes.numbers, kind, table, i, lane)
+        quantity = position[spot(i, r.HELD.quantity, lane)]
+        worth = account[cell(r.WORK.worth, lane)]
+        # Who trades at every bar was not looked at before.
         if kind.is_alone and not kind.is_isolated:
-            lost = max(lost, abs(quantity) * reach_of_one)
-        is_cut = order.is_adding & (rules.margin_share < math.inf)
-        is_cut &= reached * rate > rules.margin_share * (worth - cost)
-        is_cut |= order.is_asking & (order.reach == math.inf)
-        lost = math.inf if is_cut else lost
+            worth = account[cell(WALLET.cash, lane)] + quantity * quote.fill
+        order = size_order(lanes, rules, quote, worth, i, lane)
+        after = round_quantity(rules, quantity, quote, order.wanted)
+
+        stake = measure_stake(lanes, kind, rules, quote, order, after, i, lane)
         if kind.is_isolated:
-            profit = quantity * (quote.fill - position[spot(i, r.HELD.entry, lane)])
-            backing, grown = (
-                position[spot(i, r.HELD.margin, lane)] + profit,
-                abs(after) - abs(quantity),
-            )
-            is_cut = order.reach * r.SLACK > limit
-            is_cut |= order.size * rate + cost > worth
-            spare = spare_isolated(
-                account, kind, rules, quote, order, backing, grown * unit, lost, cost, is_cut,
-                is_first, lane,
-            )  # fmt: skip
+            spare = spare_isolated(account, kind, rules, quote, order, stake, is_first, lane)
         else:
-            initial = reached * rate
-            spare = spare_pool(account, kind, order, worth, lost, cost, initial, is_first, lane)
+            spare = spare_pool(account, kind, order, stake, is_first, lane)
         is_any |= not spare > 0.0
-        account[cell(r.WORK.spare, lane)], account[cell(r.WORK.wanted, lane)] = spare, reached
+
+        account[cell(r.WORK.spare, lane)] = spare
+        account[cell(r.WORK.wanted, lane)] = stake.reached
         position[spot(i, r.HELD.want, lane)] = after
         is_trading |= after != quantity
-        is_over |= reached > most
+        is_over |= stake.reached > most
     return is_trading | (is_over << 1) | (is_any << 2)
 
 
 @inlined
+def size_order(
+    lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, worth: float, i: int, lane: int
+) -> LaneOrder:
+    """Return the order of a lane, of what it holds and what it decided."""
+    quantity = lanes.position[spot(i, r.HELD.quantity, lane)]
+    target = lanes.position[spot(i, r.HELD.target, lane)]
+    limit = lanes.prices[r.PRICE.limit, i]
+    return size_lane(rules, quote, worth, quantity, target, lanes.signal[i], limit)
+
+
+@inlined
+def measure_stake(
+    lanes: Lanes,
+    kind: FillKind,
+    rules: a.InstrumentRules,
+    quote: a.Quote,
+    order: LaneOrder,
+    after: float,
+    i: int,
+    lane: int,
+) -> Stake:
+    """Return what a lane puts at stake by its position, held or after its order."""
+    position = lanes.position
+    quantity = position[spot(i, r.HELD.quantity, lane)]
+    contract_notional = abs(quote.fill)
+    reached = abs(after) * contract_notional
+    moved = abs(after - quantity) * contract_notional
+    # Lots and volume leave less of an order, but its limits are tested before them.
+    if kind.has_rounding:
+        reached = max(order.size if order.is_adding else 0.0, reached)
+        size_moved = abs(order.size - order.notional_held)
+        moved = max(size_moved if order.is_adding else 0.0, moved)
+
+    cost_rate = position[spot(i, r.HELD.cost, lane)]
+    if kind.has_impact:
+        cost_rate = bound_cost(rules, quote, order)
+    cost = cost_rate * moved
+    loss_of_one = lanes.prices[r.PRICE.reach, i]
+    lost = abs(after) * loss_of_one
+    if kind.is_alone and not kind.is_isolated:
+        lost = max(lost, abs(quantity) * loss_of_one)
+
+    # A share of the equity may cut the order, and an infinite target is for a run to size.
+    rate = lanes.prices[r.PRICE.initial_rate, i]
+    is_rare = order.is_adding & (rules.margin_share < math.inf)
+    is_rare &= reached * rate > rules.margin_share * (order.worth - cost)
+    is_rare |= order.is_asking & (order.target == math.inf)
+    lost = math.inf if is_rare else lost
+    if not kind.is_isolated:
+        return Stake(
+            lost=lost,
+            cost=cost,
+            reached=reached,
+            initial=reached * rate,
+            backing=0.0,
+            grown=0.0,
+            is_cut=False,
+        )
+
+    profit = quantity * (quote.fill - position[spot(i, r.HELD.entry, lane)])
+    is_cut = order.target * r.SLACK > lanes.prices[r.PRICE.limit, i]
+    is_cut |= order.size * rate + cost > order.worth
+    return Stake(
+        lost=lost,
+        cost=cost,
+        reached=reached,
+        initial=0.0,
+        backing=position[spot(i, r.HELD.margin, lane)] + profit,
+        grown=(abs(after) - abs(quantity)) * contract_notional,
+        is_cut=is_cut,
+    )
+
+
+@inlined
 def spare_pool(
-    account: FloatArray, kind: FillKind, order: LaneOrder, worth: float, lost: float, costs: float,
-    initial: float, is_first: bool, lane: int,
-) -> float:  # fmt: skip
+    account: FloatArray, kind: FillKind, order: LaneOrder, stake: Stake, is_first: bool, lane: int
+) -> float:
     """Return a number over 0 if the lane can bear what all its positions so far may lose and cost.
 
     If one of them grows, their initial margin must be there. The sums so far are kept.
     """
+    lost = stake.lost
+    costs = stake.cost
+    initial = stake.initial
     adding = 1.0 if order.is_adding else 0.0
     if not kind.is_alone:
         lost += 0.0 if is_first else account[cell(r.WORK.lost, lane)]
         costs += 0.0 if is_first else account[cell(r.WORK.costs, lane)]
         initial += 0.0 if is_first else account[cell(r.WORK.initial, lane)]
         adding += 0.0 if is_first else account[cell(r.WORK.adding, lane)]
-        account[cell(r.WORK.lost, lane)], account[cell(r.WORK.costs, lane)] = lost, costs
-        account[cell(r.WORK.initial, lane)], account[cell(r.WORK.adding, lane)] = initial, adding
-    spare = worth - account[cell(r.OWN.line, lane)] - (lost + costs)
-    free = worth - costs - initial
+        account[cell(r.WORK.lost, lane)] = lost
+        account[cell(r.WORK.costs, lane)] = costs
+        account[cell(r.WORK.initial, lane)] = initial
+        account[cell(r.WORK.adding, lane)] = adding
+
+    spare = order.worth - account[cell(r.OWN.line, lane)] - (lost + costs)
+    free = order.worth - costs - initial
     return free if (adding > 0.0) & (not free >= spare) else spare
 
 
 @inlined
 def spare_isolated(
-    account: FloatArray, kind: FillKind, rules: a.InstrumentRules, quote: a.Quote,
-    order: LaneOrder, backing: float, grown: float, lost: float, cost: float, is_cut: bool,
-    is_first: bool, lane: int,
-) -> float:  # fmt: skip
+    account: FloatArray,
+    kind: FillKind,
+    rules: a.InstrumentRules,
+    quote: a.Quote,
+    order: LaneOrder,
+    stake: Stake,
+    is_first: bool,
+    lane: int,
+) -> float:
     """Return a number over 0 if all positions so far bear what they may lose, and cash the costs.
 
-    ``backing`` is that of the position before it grows by the notional ``grown``: one that shrinks
-    keeps its ratio. The sums so far are kept.
+    A position that shrinks keeps its ratio, so only one that grows is tested. The sums so far are
+    kept.
     """
-    worth, cash = account[cell(r.WORK.worth, lane)], account[cell(WALLET.cash, lane)]
+    worth = account[cell(r.WORK.worth, lane)]
+    cash = account[cell(WALLET.cash, lane)]
+    lost = stake.lost
+    cost = stake.cost
+
+    # What grows must bear the loss by its backing, and a flip or what is cut is for a run.
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    least = backing + grown * posted - (1.0 + posted) * cost
-    is_rare = (not lost < least) & (grown > 0.0)
-    taken = r.SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
-    taken = (taken if order.is_adding else 0.0) + cost
-    is_rare |= order.is_adding & (is_cut | (order.held < 0.0))
+    backing = stake.backing + stake.grown * posted - (1.0 + posted) * cost
+    is_rare = (not lost < backing) & (stake.grown > 0.0)
+    paid = r.SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
+    paid = (paid if order.is_adding else 0.0) + cost
+    is_rare |= order.is_adding & (stake.is_cut | (order.notional_held < 0.0))
+
     least = math.inf
     if not kind.is_alone:
         least = least if is_first else account[cell(r.WORK.spare, lane)]
         lost += 0.0 if is_first else account[cell(r.WORK.lost, lane)]
         cost += 0.0 if is_first else account[cell(r.WORK.costs, lane)]
-        taken += 0.0 if is_first else account[cell(r.WORK.initial, lane)]
-        account[cell(r.WORK.lost, lane)], account[cell(r.WORK.costs, lane)] = lost, cost
-        account[cell(r.WORK.initial, lane)] = taken
-    is_rare |= not taken <= cash
+        paid += 0.0 if is_first else account[cell(r.WORK.initial, lane)]
+        account[cell(r.WORK.lost, lane)] = lost
+        account[cell(r.WORK.costs, lane)] = cost
+        account[cell(r.WORK.initial, lane)] = paid
+    is_rare |= not paid <= cash
     spare = -1.0 if is_rare else worth - account[cell(r.OWN.line, lane)] - (lost + cost)
     return least if least < spare else spare
 
 
 def raise_most(lanes: Lanes, i: int) -> bool:
-    account, largest, asking = lanes.account, 0.0, lanes.cursor[r.CURSOR.asking]
+    """Raise the bound of quantities of all lanes to what they reach; return whether any does."""
+    largest = 0.0
+    asking = lanes.cursor[r.CURSOR.asking]
     for lane in range(LANES):
-        reached = account[cell(r.WORK.wanted, lane)] if r.has_bit(asking, lane // r.GROUP) else 0.0
+        wanted = lanes.account[cell(r.WORK.wanted, lane)]
+        reached = wanted if r.has_bit(asking, lane // r.GROUP) else 0.0
         largest = max(largest, reached) if reached < math.inf else largest
+
     lanes.most[i] = max(lanes.most[i], GROWTH * largest / lanes.prices[r.PRICE.at_open, i])
     return largest > 0.0
 
 
 @inlined
 def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, after: float) -> Trade:
+    """Return the trade of a lane to some contracts at the open, as :func:`.orders.fill` does."""
     impact = 0.0
     if rules.has_impact:
-        change = abs(after - balances.position.quantity)
-        impact = a.compute_square_root_impact(rules.impact, quote, change * abs(quote.fill))
-    return trade(rules, balances, quote.fill, after, rules.slippage, impact, rules.fee, quote, True)
+        notional = abs(after - balances.position.quantity) * abs(quote.fill)
+        impact = a.compute_square_root_impact(rules.impact, quote, notional)
+    return trade(
+        rules,
+        balances,
+        quote.fill,
+        after,
+        slippage=rules.slippage,
+        impact=impact,
+        fee_rate=rules.fee,
+        quote=quote,
+        is_order=True,
+    )
 
 
 @inlined
@@ -264,31 +439,54 @@ def size_lane(
     signal: float,
     limit: float,
 ) -> LaneOrder:
-    unit, side = abs(quote.fill), 1.0 if signal > 0.0 else -1.0
-    held = quantity * (side * unit)
-    reach = a.compute_target(rules, quote, equity, target, signal)
-    is_asking = a.is_outside(rules, equity, reach, held) & (equity > 0.0)
+    """Return the order of a lane of a target leverage and a signal; ``equity`` is its worth.
+
+    ``limit`` is the notional that its margin table allows.
+    """
+    contract_notional = abs(quote.fill)
+    side = 1.0 if signal > 0.0 else -1.0
+    held = quantity * (side * contract_notional)
+    notional = a.compute_target(rules, quote, equity, target, signal)
+    is_asking = a.is_outside(rules, equity, notional, held) & (equity > 0.0)
     kept = max(held, 0.0)
-    is_adding = is_asking & (reach > kept)
+    is_adding = is_asking & (notional > kept)
+
+    # Isolated, the notional as the limits of its order leave it: to contracts and back, so that the
+    # last bit is that of a run.
     allowed = limit
-    if rules.margin.is_isolated:  # the notional as the limits of its order leave it, to the bit
+    if rules.margin.is_isolated:
         open_now = max(side * quantity, 0.0)
-        allowed = side * (side * (open_now + (reach * (1.0 / unit) - open_now))) * unit
-    added = max(min(reach, allowed) - kept, 0.0)
-    size = kept + added if is_adding else reach
+        of_target = notional * (1.0 / contract_notional)
+        allowed = side * (side * (open_now + (of_target - open_now))) * contract_notional
+
+    added = max(min(notional, allowed) - kept, 0.0)
+    size = kept + added if is_adding else notional
+    # An increase of which nothing is left never reduces.
     is_kept = is_adding & (size <= held) & (held > 0.0)
-    wanted = side * size * (1.0 / unit) + 0.0
+    wanted = side * size * (1.0 / contract_notional) + 0.0
     wanted = wanted if is_asking & (not is_kept) else quantity
-    return LaneOrder(wanted, reach, held, size, added, is_asking, is_adding)
+    return LaneOrder(
+        worth=equity,
+        wanted=wanted,
+        target=notional,
+        notional_held=held,
+        size=size,
+        added=added,
+        is_asking=is_asking,
+        is_adding=is_adding,
+    )
 
 
 @inlined
 def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> float:
+    """Return a bound of what an order costs per unit of notional: worsening and fee."""
     worsening = rules.slippage
     if rules.has_impact:
-        notional = abs(order.reach - order.held) if order.reach < math.inf else 0.0
+        change = abs(order.target - order.notional_held)
+        notional = change if order.target < math.inf else 0.0
         worsening += a.compute_square_root_impact(rules.impact, quote, notional)
         worsening = min(worsening, LARGEST_WORSENING)
+
     ratio = 1.0 + worsening
     if rules.margin.is_inverse:
         ratio = 1.0 / (1.0 - worsening)
@@ -296,40 +494,50 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
 
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
-    account, position, prices = lanes.account, lanes.position, lanes.prices
-    reach, rate = (
-        prices[r.PRICE.reach, i],
-        prices[r.PRICE.initial_rate, i] * prices[r.PRICE.at_open, i],
-    )
-    rate = 0.0 if is_isolated else rate  # what cash must pay for, which is nothing here
+    """Add what a position that stays may lose and needs to the sums so far, or begin them."""
+    account = lanes.account
+    loss_of_one = lanes.prices[r.PRICE.reach, i]
+    initial_of_one = lanes.prices[r.PRICE.initial_rate, i] * lanes.prices[r.PRICE.at_open, i]
+    # Of isolated positions the sum is what cash must pay for, which is nothing here.
+    if is_isolated:
+        initial_of_one = 0.0
+
     asking = lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
-            size = abs(position[spot(i, r.HELD.quantity, lane)])
-            lost, initial = account[cell(r.WORK.lost, lane)], account[cell(r.WORK.initial, lane)]
+            size = abs(lanes.position[spot(i, r.HELD.quantity, lane)])
+            lost = 0.0 if is_first else account[cell(r.WORK.lost, lane)]
+            initial = 0.0 if is_first else account[cell(r.WORK.initial, lane)]
+
             account[cell(r.WORK.costs, lane)] = 0.0
             account[cell(r.WORK.adding, lane)] = 0.0
             account[cell(r.WORK.spare, lane)] = math.inf
-            account[cell(r.WORK.lost, lane)] = size * reach + (0.0 if is_first else lost)
-            account[cell(r.WORK.initial, lane)] = size * rate + (0.0 if is_first else initial)
+            account[cell(r.WORK.lost, lane)] = size * loss_of_one + lost
+            account[cell(r.WORK.initial, lane)] = size * initial_of_one + initial
+
+
+# The cap of gross leverage.
 
 
 def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     """Return as bits the lanes that want to hold more than the cap of gross leverage."""
-    account, rare = lanes.account, 0
-    most = terms.max_gross_leverage / r.SLACK
-    if most == math.inf:
+    account = lanes.account
+    cap = terms.max_gross_leverage / r.SLACK
+    if cap == math.inf:
         return 0
+
     for lane in range(LANES):
         account[cell(r.WORK.wanted, lane)] = 0.0
     for i in range(n):
         if lanes.prices[r.PRICE.is_listed, i] != 0.0:
             add_wanted(lanes, i)
+
+    rare = 0
     for lane in range(LANES):
-        is_rare = account[cell(r.WORK.wanted, lane)] > most * account[cell(r.WORK.worth, lane)]
+        is_rare = account[cell(r.WORK.wanted, lane)] > cap * account[cell(r.WORK.worth, lane)]
         rare |= is_rare << lane
     return rare
 
@@ -343,19 +551,24 @@ def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
 
 
 def add_wanted(lanes: Lanes, i: int) -> None:
-    account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, signal, is_open = (
-        r.quote_open(lanes.prices, i),
-        lanes.signal[i],
-        lanes.is_pending[i] == 1,
-    )
-    kind, table = make_kind(False, False, False, False, False), Table(1.0, 1.0, 1.0)
+    """Add to each lane the notional that a position may have: the larger of held and target."""
+    account = lanes.account
+    position = lanes.position
+    quote = r.quote_open(lanes.prices, i)
+    is_open = lanes.is_pending[i] == 1
+    kind = make_cross(has_rounding=False, is_alone=False)
+    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     for lane in range(LANES):
-        rules = r.read_rules(numbers, kind, table, i, lane)
+        rules = r.read_rules(lanes.numbers, kind, table, i, lane)
         held = abs(position[spot(i, r.HELD.quantity, lane)]) * abs(quote.fill)
-        equity, target = account[cell(r.WORK.worth, lane)], position[spot(i, r.HELD.target, lane)]
-        reach = a.compute_target(rules, quote, equity, target, signal)
-        account[cell(r.WORK.wanted, lane)] += reach if is_open & (reach > held) else held
+
+        equity = account[cell(r.WORK.worth, lane)]
+        leverage = position[spot(i, r.HELD.target, lane)]
+        target = a.compute_target(rules, quote, equity, leverage, lanes.signal[i])
+        account[cell(r.WORK.wanted, lane)] += target if is_open & (target > held) else held
+
+
+# Fills.
 
 
 def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
@@ -363,77 +576,121 @@ def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
 
     So wallets add up in the order of a run, and have its bits.
     """
-    is_split = n > 1 and lanes.has_isolated
-    for turn in range(2 if is_split else 1):
-        for i in range(n):
-            if lanes.is_asking[i] != 0:
-                fill_by_kind(lanes, make_table(terms, i), SHRINKING + turn if is_split else ALL, i)
+    if not (n > 1 and lanes.has_isolated):
+        fill_turn(terms, lanes, n, ALL)
+        return
+    fill_turn(terms, lanes, n, SHRINKING)
+    fill_turn(terms, lanes, n, GROWING)
+
+
+def fill_turn(terms: a.Terms, lanes: Lanes, n: int, turn: int) -> None:
+    """Fill what is planned and belongs to a turn, instrument by instrument."""
+    for i in range(n):
+        if lanes.is_asking[i] != 0:
+            fill_by_kind(lanes, make_table(terms, i), turn, i)
 
 
 def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
+    """Fill by code for the kind of fills of an instrument; what is planned is rounded already."""
     kind = lanes.kinds[i]
     if kind <= r.LOTS:
-        fill_lanes(lanes, make_kind(False, False, False, False, False), table, turn, i)
+        fill_lanes(lanes, make_cross(has_rounding=False, is_alone=False), table, turn, i)
     elif kind == r.LINEAR:
-        fill_lanes(lanes, make_kind(False, True, False, False, False), table, turn, i)
+        fill_lanes(lanes, make_rounded(is_inverse=False, is_isolated=False), table, turn, i)
     elif kind == r.INVERTED:
-        fill_lanes(lanes, make_kind(False, True, True, False, False), table, turn, i)
+        fill_lanes(lanes, make_rounded(is_inverse=True, is_isolated=False), table, turn, i)
     elif kind == r.ISOLATED:
-        fill_lanes(lanes, make_kind(False, True, False, True, False), table, turn, i)
+        fill_lanes(lanes, make_rounded(is_inverse=False, is_isolated=True), table, turn, i)
     else:
-        fill_lanes(lanes, make_kind(False, True, True, True, False), table, turn, i)
+        fill_lanes(lanes, make_rounded(is_inverse=True, is_isolated=True), table, turn, i)
+
+
+@inlined
+def make_rounded(is_inverse: bool, is_isolated: bool) -> FillKind:
+    """Return the kind of fills with impact, of quantities that are rounded already."""
+    return make_kind(
+        has_rounding=False,
+        has_impact=True,
+        is_inverse=is_inverse,
+        is_isolated=is_isolated,
+        is_alone=False,
+    )
 
 
 @inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
-    account, position, numbers = lanes.account, lanes.position, lanes.numbers
-    quote, asking = r.quote_open(lanes.prices, i), lanes.cursor[r.CURSOR.asking]
+    """Fill an instrument in the groups of lanes that ask."""
+    quote = r.quote_open(lanes.prices, i)
+    asking = lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
         for k in range(r.GROUP):
-            lane = group * r.GROUP + k
-            rules = r.read_rules(numbers, kind, table, i, lane)
-            quantity, entry = (
-                position[spot(i, r.HELD.quantity, lane)],
-                position[spot(i, r.HELD.entry, lane)],
-            )
-            margin, cash = 0.0, account[cell(WALLET.cash, lane)]
-            want, room = position[spot(i, r.HELD.want, lane)], cash
-            if kind.is_isolated:
-                margin, room = position[spot(i, r.HELD.margin, lane)], max(cash, 0.0)
-                is_growing = (want * quantity <= 0.0) | (abs(want) > abs(quantity))
-                is_growing &= want != 0.0
-                want = want if (turn == ALL) | (is_growing == (turn == GROWING)) else quantity
-            own = a.Position(quantity, entry, margin, 0.0)
-            done = trade_lane(rules, a.Balances(room, own), quote, want)
-            after = done.balances.position
-            if kind.is_isolated:
-                account[cell(WALLET.cash, lane)] = cash + (done.balances.cash - room)
-                position[spot(i, r.HELD.margin, lane)] = after.margin
-            else:
-                account[cell(WALLET.cash, lane)] = done.balances.cash
-            account[cell(r.TALLY.fees, lane)] += done.fee
-            account[cell(r.TALLY.slippage, lane)] += done.slippage
-            if kind.has_impact:
-                account[cell(r.TALLY.impact, lane)] += done.impact
-            account[cell(r.TALLY.traded, lane)] += abs(done.quantity) * abs(done.value)
-            account[cell(r.TALLY.fills, lane)] += 1.0 if done.quantity != 0.0 else 0.0
-            is_new = quantity * after.quantity <= 0.0
-            best = position[spot(i, r.HELD.best, lane)]
-            position[spot(i, r.HELD.best, lane)] = after.entry if is_new else best
-            position[spot(i, r.HELD.quantity, lane)] = after.quantity
-            position[spot(i, r.HELD.entry, lane)] = after.entry
+            fill_lane(lanes, kind, table, quote, turn, i, group * r.GROUP + k)
+
+
+@inlined
+def fill_lane(
+    lanes: Lanes, kind: FillKind, table: Table, quote: a.Quote, turn: int, i: int, lane: int
+) -> None:
+    """Trade a lane to what it wants; writes cash, position and tally.
+
+    The wallet of an isolated position that owes money posts nothing, and keeps its debt.
+    """
+    account = lanes.account
+    position = lanes.position
+    rules = r.read_rules(lanes.numbers, kind, table, i, lane)
+    quantity = position[spot(i, r.HELD.quantity, lane)]
+    cash = account[cell(WALLET.cash, lane)]
+    want = position[spot(i, r.HELD.want, lane)]
+    margin = 0.0
+    available = cash
+    if kind.is_isolated:
+        margin = position[spot(i, r.HELD.margin, lane)]
+        available = max(cash, 0.0)
+        is_growing = (want * quantity <= 0.0) | (abs(want) > abs(quantity))
+        is_growing &= want != 0.0
+        want = want if (turn == ALL) | (is_growing == (turn == GROWING)) else quantity
+
+    entry = position[spot(i, r.HELD.entry, lane)]
+    held = a.Position(quantity, entry, margin, 0.0)
+    done = trade_lane(rules, a.Balances(available, held), quote, want)
+    after = done.balances.position
+    if kind.is_isolated:
+        account[cell(WALLET.cash, lane)] = cash + (done.balances.cash - available)
+        position[spot(i, r.HELD.margin, lane)] = after.margin
+    else:
+        account[cell(WALLET.cash, lane)] = done.balances.cash
+
+    account[cell(r.TALLY.fees, lane)] += done.fee
+    account[cell(r.TALLY.slippage, lane)] += done.slippage
+    if kind.has_impact:
+        account[cell(r.TALLY.impact, lane)] += done.impact
+    account[cell(r.TALLY.traded, lane)] += abs(done.quantity) * abs(done.value)
+    account[cell(r.TALLY.fills, lane)] += 1.0 if done.quantity != 0.0 else 0.0
+
+    # What opens or flips starts its best price at the entry.
+    is_new = quantity * after.quantity <= 0.0
+    best = position[spot(i, r.HELD.best, lane)]
+    position[spot(i, r.HELD.best, lane)] = after.entry if is_new else best
+    position[spot(i, r.HELD.quantity, lane)] = after.quantity
+    position[spot(i, r.HELD.entry, lane)] = after.entry
+
+
+# Stops.
 
 
 def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
     """Return lanes whose stops this bar may reach with what they hold, or with what they want."""
-    position, prices, rare = lanes.position, lanes.prices, 0
+    position = lanes.position
+    prices = lanes.prices
+    rare = 0
     for i in range(n):
         if prices[r.PRICE.is_listed, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
             continue
         if is_planned or lanes.moves_stops or lanes.is_known[i] == 0:
             write_stops(terms, lanes, is_planned, i)
+
         low = min(prices[r.PRICE.open, i], prices[r.PRICE.last_low, i])
         high = max(prices[r.PRICE.open, i], prices[r.PRICE.last_high, i])
         for lane in range(LANES):
@@ -445,8 +702,7 @@ def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
 
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     """Write the u between which no stop of each lane acts, with what it holds or what it wants."""
-    position, numbers, prices = lanes.position, lanes.numbers, lanes.prices
-    quote, flags = r.quote_open(prices, i), terms.flags
+    flags = terms.flags
     kind = FillKind(
         has_rounding=True,
         has_impact=True,
@@ -457,57 +713,73 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
         is_profit_distance=flags[i, PROFIT_DISTANCE] != 0,
         is_trail_distance=flags[i, TRAIL_DISTANCE] != 0,
     )
-    table = Table(terms.rules.brackets.sizes[i], 1.0, 1.0)
+
+    table = Table(size=terms.rules.brackets.sizes[i], setting=1.0, first_leverage=1.0)
+    quote = r.quote_open(lanes.prices, i)
     asking = lanes.cursor[r.CURSOR.asking] if is_planned else r.ALL_GROUPS
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
-            rules = r.read_rules(numbers, kind, table, i, lane)
-            own = a.Position(
-                position[spot(i, r.HELD.quantity, lane)],
-                position[spot(i, r.HELD.entry, lane)],
-                0.0,
-                0.0,
-            )
-            best, want = position[spot(i, r.HELD.best, lane)], position[spot(i, r.HELD.want, lane)]
-            after = trade_lane(rules, a.Balances(0.0, own), quote, want).balances.position
-            best = after.entry if is_planned & (own.quantity * after.quantity <= 0.0) else best
-            own = after if is_planned else own
-            side, is_long, is_short = p.find_side(own), own.quantity > 0.0, own.quantity < 0.0
-            held = a.Balances(0.0, own)
-            stop = widen(p.find_nearest_stop(rules, held, quote, best, math.nan)[1], side)
-            aim = widen(p.compute_target_price(rules, own, quote), -side)
-            low, high = pick(is_long, stop, -math.inf), pick(is_short, stop, math.inf)
-            low, high = max(low, pick(is_short, aim, low)), min(high, pick(is_long, aim, high))
-            position[spot(i, r.HELD.stop_low, lane)] = low
-            position[spot(i, r.HELD.stop_high, lane)] = high
+            rules = r.read_rules(lanes.numbers, kind, table, i, lane)
+            write_stops_of_lane(lanes, rules, quote, is_planned, i, lane)
     lanes.is_known[i] = 1
 
 
 @inlined
+def write_stops_of_lane(
+    lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, is_planned: bool, i: int, lane: int
+) -> None:
+    """Write the u between which no stop of a lane acts: a stop and a goal are on either side."""
+    position = lanes.position
+    held = pick_held(position, i, lane)
+    want = position[spot(i, r.HELD.want, lane)]
+    after = trade_lane(rules, a.Balances(0.0, held), quote, want).balances.position
+    best = position[spot(i, r.HELD.best, lane)]
+    best = after.entry if is_planned & (held.quantity * after.quantity <= 0.0) else best
+    tested = after if is_planned else held
+
+    side = p.find_side(tested)
+    is_long = tested.quantity > 0.0
+    is_short = tested.quantity < 0.0
+    balances = a.Balances(0.0, tested)
+    stop = widen(p.find_nearest_stop(rules, balances, quote, best, math.nan)[1], side)
+    goal = widen(p.compute_target_price(rules, tested, quote), -side)
+    low = pick(is_long, stop, -math.inf)
+    high = pick(is_short, stop, math.inf)
+    position[spot(i, r.HELD.stop_low, lane)] = max(low, pick(is_short, goal, low))
+    position[spot(i, r.HELD.stop_high, lane)] = min(high, pick(is_long, goal, high))
+
+
+@inlined
+def pick_held(position: FloatArray, i: int, lane: int) -> a.Position:
+    """Return what a lane holds of an instrument; prices need no margin of it."""
+    quantity = position[spot(i, r.HELD.quantity, lane)]
+    entry = position[spot(i, r.HELD.entry, lane)]
+    return a.Position(quantity, entry, 0.0, 0.0)
+
+
+@inlined
 def widen(stop: float, side: float) -> float:
+    """Return the u of a stop moved towards prices by rounding, which counts against the trader."""
     return stop + side * (2.0 * TOLERANCE) * abs(stop)
 
 
 @inlined
 def pick(is_there: bool, stop: float, other: float) -> float:
+    """Return a stop that is there, else another number."""
     return stop if is_there & (not math.isnan(stop)) else other
 
 
 def follow_bests(lanes: Lanes, n: int) -> None:
+    """Advance the best value u of trailing stops in all lanes."""
     position = lanes.position
     for i in range(n):
         if lanes.prices[r.PRICE.is_listed, i] == 0.0:
             continue
         quote = r.quote_open(lanes.prices, i)
         for lane in range(LANES):
-            own = a.Position(
-                position[spot(i, r.HELD.quantity, lane)],
-                position[spot(i, r.HELD.entry, lane)],
-                0.0,
-                0.0,
-            )
+            held = pick_held(position, i, lane)
             best = position[spot(i, r.HELD.best, lane)]
-            position[spot(i, r.HELD.best, lane)] = a.follow_prices(best, own, quote)
+            position[spot(i, r.HELD.best, lane)] = a.follow_prices(best, held, quote)
