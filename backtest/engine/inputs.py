@@ -1,4 +1,17 @@
-"""Markets, venues and an account as the terms and the feed of the loop."""
+"""Markets, venues and an account as the terms and the feed of the loop.
+
+====================  ==============================================================================
+word                  what it is
+====================  ==============================================================================
+setup                 the test of a run with its policies: what everything here is read from
+terms                 numbers and flags of venue and account, which hold at each bar
+feed                  arrays of the market, of venue and account by bar
+rules                 the terms of one instrument, ``InstrumentRules``; its margin table apart
+accounts              the settings of the account for each instrument, by name
+by bar                an array of shape (n_bars,), or (1,) for what never changes
+change                a margin table that replaces another at a bar: (bar, instrument, table)
+====================  ==============================================================================
+"""
 
 from __future__ import annotations
 
@@ -26,14 +39,19 @@ from backtest.venue import Fees, Venue
 from backtest.venue.trade_costs import DATED, MAKER
 from backtest.venue.venue import RATES
 
+# Fees by what was traded.
+
 ROUNDING = 1e-9
 """Relative rounding of a volume that reaches a tier."""
 
 
 def start_day(day: IntArray, traded: r.TradedDays | None, t: int) -> tuple[r.TradedDays, int]:
     """Return the traded volume known on the day of bar t, and the first bar of the next day."""
-    now, end = int(day[t]), int(np.searchsorted(day, day[t], side="right"))
-    return (r.TradedDays(now, 0.0, np.zeros(r.WINDOW)) if traded is None else traded.at(now)), end
+    today = int(day[t])
+    next_day = int(np.searchsorted(day, day[t], side="right"))
+    if traded is None:
+        return r.TradedDays(today, 0.0, np.zeros(r.WINDOW)), next_day
+    return traded.at(today), next_day
 
 
 class DailyFees(NamedTuple):
@@ -47,33 +65,44 @@ class DailyFees(NamedTuple):
 
         Of shape (n, 3, ...) for ``past`` of shape (30, ...); NaN for fees without tiers.
         """
-        volume: Any = np.cumsum(past, axis=0)[-1] * (1.0 + ROUNDING)  # in one order on every Python
-        found = np.full((len(self.fees), 3, *np.shape(volume)), np.nan)
+        # A running sum adds in one order on every Python; a sum does not.
+        volume: Any = np.cumsum(past, axis=0)[-1] * (1.0 + ROUNDING)
+        rates = np.full((len(self.fees), 3, *np.shape(volume)), np.nan)
         for i, fees in enumerate(self.fees):
-            if fees is not None:
-                k = np.searchsorted([each.volume for each in fees.tiers], volume, side="right")
-                tables: list[Any] = [fees, *fees.tiers]
-                rates = np.array([(each.taker, each.maker) for each in tables])
-                taker, maker = rates[k].T
-                found[i] = taker, maker, blend(taker, maker, fees.maker_share)
-        return found
+            if fees is None:
+                continue
+            reached = np.searchsorted([tier.volume for tier in fees.tiers], volume, side="right")
+            tables: list[Any] = [fees, *fees.tiers]
+            rates_by_tier = np.array([(table.taker, table.maker) for table in tables])
+            taker, maker = rates_by_tier[reached].T
+            rates[i, 0] = taker
+            rates[i, 1] = maker
+            rates[i, 2] = blend(taker, maker, fees.maker_share)
+        return rates
 
-    def write(self, terms: a.Terms, found: FloatArray) -> a.Terms:
+    def write(self, terms: a.Terms, rates: FloatArray) -> a.Terms:
         """Return terms with the fees that :meth:`find` returned, of shape (n, 3)."""
-        for i, (taker, maker, fee) in enumerate(found.tolist()):
-            if self.fees[i] is not None:
-                numbers, makers = terms.numbers.copy(), terms.makers.copy()
-                numbers[i, r.NUMBERS.index("fee")] = fee
-                numbers[i, r.NUMBERS.index("taker")], makers[i] = taker, maker
-                margin = terms.instruments[i].margin._replace(taker=taker)
-                terms = terms._replace(numbers=numbers, makers=makers)
-                terms = write_table(terms, i, margin, fee=fee, taker=taker)
+        for i, (taker, maker, fee) in enumerate(rates.tolist()):
+            if self.fees[i] is None:
+                continue
+            numbers = terms.numbers.copy()
+            numbers[i, r.NUMBERS.index("fee")] = fee
+            numbers[i, r.NUMBERS.index("taker")] = taker
+            makers = terms.makers.copy()
+            makers[i] = maker
+
+            table = terms.instruments[i].margin._replace(taker=taker)
+            terms = terms._replace(numbers=numbers, makers=makers)
+            terms = write_table(terms, i, table, fee=fee, taker=taker)
         return terms
 
 
 def blend(taker: Any, maker: Any, maker_share: float) -> Any:
+    """Return the fee of a fill of which a share is maker's."""
     return taker * (1.0 - maker_share) + maker * maker_share
 
+
+# One instrument: what never changes, and what does by bar.
 
 UNKNOWN_TICK = 1e-6
 """How far beyond a limit the price must trade where no tick is known: a touch fills nothing."""
@@ -83,34 +112,41 @@ MODES = {"close": r.CLOSE, "takeover": r.TAKEOVER, "partial": r.PARTIAL}
 def read_instrument_rules(
     venue: Venue, account: a.Account, margin: MarginRules
 ) -> a.InstrumentRules:
-    taker, maker, slippage, spread, liquidation_fee, worsening = (
+    taker, maker, slippage, spread, liquidation_fee, liquidation_slippage = (
         v.find_newest(v.pick_cost(venue, name)) for name in DATED
     )
-    contract, share = venue.contract, venue.profit_share()
-    most, limit = venue.slippage.max_participation, account.max_leverage
-    lot = contract.order_step
-    least = contract.min_notional or 0.0
-    step, per_order = venue.liquidation.step, venue.fees.per_order
+    if v.has_spread(venue):
+        slippage += 0.5 * spread
+
+    contract = venue.contract
+    liquidation = venue.liquidation
+    min_notional = contract.min_notional or 0.0
+    max_participation = venue.slippage.max_participation
+    max_leverage = account.max_leverage
+    per_order = venue.fees.per_order
+    profit_share = venue.profit_share()
     return a.InstrumentRules(
         has_stop=account.stop_loss is not None,
         has_impact=venue.slippage.impact > 0.0,
-        has_rounding=lot > 0.0 or least > 0.0 or most is not None,
+        has_rounding=contract.order_step > 0.0
+        or min_notional > 0.0
+        or max_participation is not None,
         margin=margin,
-        lot=lot,
-        min_notional=least,
+        lot=contract.order_step,
+        min_notional=min_notional,
         fee=blend(taker, maker, venue.fees.maker_share),
         taker=taker,
-        slippage=slippage + 0.5 * spread if v.has_spread(venue) else slippage,
+        slippage=slippage,
         impact=venue.slippage.impact,
-        participation=float(most or math.inf),
-        liquidation_mode=MODES[venue.liquidation.mode],
+        participation=float(max_participation or math.inf),
+        liquidation_mode=MODES[liquidation.mode],
         liquidation_fee=liquidation_fee,
-        liquidation_slippage=worsening,
-        step=0.0 if isinstance(step, str) else step,
-        full_below=venue.liquidation.full_below,
+        liquidation_slippage=liquidation_slippage,
+        step=0.0 if isinstance(liquidation.step, str) else liquidation.step,
+        full_below=liquidation.full_below,
         is_funded_by_wallet=venue.isolated_funding == "wallet",
         min_leverage=account.min_leverage,
-        max_leverage=math.inf if is_series(limit) else limit,
+        max_leverage=math.inf if is_series(max_leverage) else max_leverage,
         band=account.band,
         stop_loss=a.find_factor(account.stop_loss),
         has_exits=account.has_exits,
@@ -119,39 +155,43 @@ def read_instrument_rules(
         is_stop_distance=a.is_price_distance(account.stop_loss),
         is_profit_distance=a.is_price_distance(account.take_profit),
         is_trail_distance=a.is_price_distance(account.trailing_stop),
-        has_limits=is_series(limit),
+        has_limits=is_series(max_leverage),
         rounds_price=contract.round_to_tick,
         tick=contract.tick or UNKNOWN_TICK,
         has_auto_margin=account.auto_margin,
-        has_profit_share=share < 1.0,
+        has_profit_share=profit_share < 1.0,
         has_order_fee=bool(np.any(np.asarray(per_order) > 0.0)),
-        profit_share=share,
+        profit_share=profit_share,
         order_fee=0.0 if is_series(per_order) else per_order,
-        liquidation_impact=venue.liquidation.impact,
-        full_below_health=venue.liquidation.full_below_health,
+        liquidation_impact=liquidation.impact,
+        full_below_health=liquidation.full_below_health,
         margin_share=account.margin_share or math.inf,
     )
 
 
 def read_instrument(market: Market, venue: Venue, account: a.Account) -> dict[str, Any]:
     """Return what venue and settings give an instrument by bar, each (n_bars,) or (1,)."""
-    lowest, tick = float(market.low.min()), venue.contract.tick or UNKNOWN_TICK
+    lowest = float(market.low.min())
+    tick = venue.contract.tick or UNKNOWN_TICK
     if venue.contract.round_to_tick and not tick <= lowest:
         raise ParameterError(
             f"tick must be at most the lowest price, {lowest:g}, with round_to_tick, got {tick:g}"
         )
     sigma, adv = measure_impact(market, venue)
+
+    # Multipliers of margin: dated ones of both margins or of one, times that of a rule.
     multipliers = {
         name: as_of(rate, market.time, f"venue.{name}")
         for name, rate in v.choose_multipliers(venue).items()
     }
     by_rule, _ = venue.multiply_margin(market)
-    both = multipliers.get("margin_multiplier", np.ones(1))
+    of_both = multipliers.get("margin_multiplier", np.ones(1))
+
     per_order = venue.fees.per_order
     order_fee = per_order if is_series(per_order) else 0.0
     return {
-        "multiplier": multipliers.get("maintenance_multiplier", both) * by_rule,
-        "initial": multipliers.get("initial_multiplier", both) * by_rule,
+        "multiplier": multipliers.get("maintenance_multiplier", of_both) * by_rule,
+        "initial": multipliers.get("initial_multiplier", of_both) * by_rule,
         "sigma": sigma,
         "adv": adv,
         "limit": as_of(account.max_leverage, market.time, "account.max_leverage"),
@@ -166,14 +206,17 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     """Return volatility and traded volume per day by bar, each (1,) of zeros without impact."""
     if venue.slippage.impact == 0.0 and venue.liquidation.impact == 0.0:
         return np.zeros(1), np.zeros(1)
-    if not market.sessions and has_gaps(market):  # bars of two lengths
+
+    # Bars of two lengths: the longer ones are measured, and hold for the shorter ones in them.
+    if not market.sessions and has_gaps(market):
         clock = find_clock(market)
-        longer = measure_impact(clock.seen, venue)
+        sigma_of_longer, adv_of_longer = measure_impact(clock.seen, venue)
         rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
         rows = np.minimum(rows, clock.seen.n_bars - 1)
-        return longer[0][rows], longer[1][rows]
-    n = core.parse_duration(venue.slippage.impact_window) // market.interval
-    if n < 2:
+        return sigma_of_longer[rows], adv_of_longer[rows]
+
+    n_window = core.parse_duration(venue.slippage.impact_window) // market.interval
+    if n_window < 2:
         raise ParameterError(
             f"impact_window must hold two bars of {core.format_duration(market.interval)} or more, "
             f"got {venue.slippage.impact_window}"
@@ -182,13 +225,16 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
         raise DataError(
             f"impact needs volumes, {market!r} has none; load bars with a volume column"
         )
+
+    # A bar knows the bars before it, so both are those of one bar earlier.
     per_day = DAY / market.interval
     size = venue.contract.size
     unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
     returns = pd.Series(np.log(market.close)).diff()
-    sigma = returns.rolling(n).std().shift(1) * math.sqrt(per_day)
-    adv = pd.Series(market.volume * unit).rolling(n).mean().shift(1) * per_day
-    # copies, because pandas gives read-only arrays, for which numba would compile another loop
+    sigma = returns.rolling(n_window).std().shift(1) * math.sqrt(per_day)
+    adv = pd.Series(market.volume * unit).rolling(n_window).mean().shift(1) * per_day
+
+    # Copies: pandas gives read-only arrays, for which numba would compile another loop.
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
 
 
@@ -196,20 +242,29 @@ def read_cost(cost: core.Cost, market: Market, key: str) -> FloatArray:
     """Return a cost by bar, of shape (n_bars,), or (1,) for a constant."""
     if not isinstance(cost, str):
         return as_of(cost, market.time, key)
+
     values = pd.Series(find_column(market, cost, key)).ffill().to_numpy()
-    low = MAKER.low if key.endswith("maker") else 0.0
-    wrong = np.flatnonzero(~((values >= low) & (values < 1.0)))
+    lowest = MAKER.low if key.endswith("maker") else 0.0
+    wrong = np.flatnonzero(~((values >= lowest) & (values < 1.0)))
     if len(wrong):
-        at = core.format_time(int(market.time[wrong[0]]))
+        first_time = core.format_time(int(market.time[wrong[0]]))
         raise DataError(
-            f"{key} must be a fraction of the price from {low:g} up to 1 (1 bp is 0.0001), known "
-            f"from the first bar on, got {cost} {values[wrong[0]]:g} in {len(wrong):,} of "
-            f"{market.n_bars:,} bars, first at {at} UTC"
+            f"{key} must be a fraction of the price from {lowest:g} up to 1 (1 bp is 0.0001), "
+            f"known from the first bar on, got {cost} {values[wrong[0]]:g} in {len(wrong):,} of "
+            f"{market.n_bars:,} bars, first at {first_time} UTC"
         )
+    # The column of a bar is known at its close, and charged from the next bar on.
     return np.concatenate([values[:1], values[:-1]])
 
 
+# The clock, cash and collateral of the account.
+
+
 def measure_years(market: Market | Markets, venue: Venue, first: int, started: int) -> FloatArray:
+    """Return the years from the open before to each open, (n_bars,) or (1,) of equal bars.
+
+    0 at the first bar of a run: no interest is due for the time before it.
+    """
     year = venue.day_count * DAY
     if has_gaps(market):
         years = np.diff(market.time, prepend=market.time[0]) / year
@@ -217,16 +272,18 @@ def measure_years(market: Market | Markets, venue: Venue, first: int, started: i
         years = np.array([market.interval / year])
     if first == 0 or started != market.time[first]:
         return years
-    own = np.broadcast_to(years, (market.n_bars,)).copy()
-    own[first] = 0.0
-    return own
+    by_bar = np.broadcast_to(years, (market.n_bars,)).copy()
+    by_bar[first] = 0.0
+    return by_bar
 
 
 def earn_cash(cash_rate: FloatArray, years: FloatArray, n_bars: int) -> FloatArray:
-    free = np.zeros(n_bars)
-    rates, spans = (np.broadcast_to(each, free.shape) for each in (cash_rate, years))
-    free[1:] = rates[:-1] * spans[1:]
-    return free
+    """Return what cash earns in each bar as a fraction, by the rate of the bar before it."""
+    earned = np.zeros(n_bars)
+    rates = np.broadcast_to(cash_rate, earned.shape)
+    spans = np.broadcast_to(years, earned.shape)
+    earned[1:] = rates[:-1] * spans[1:]
+    return earned
 
 
 ASSET = (*PRICES, *MARK_PRICES)
@@ -234,23 +291,18 @@ ASSET = (*PRICES, *MARK_PRICES)
 
 def read_assets(markets: Markets, account: a.Account) -> dict[str, Any]:
     """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
-    found = {f"asset_{name}": np.empty((len(account.collateral), markets.n_bars)) for name in ASSET}
+    shape = (len(account.collateral), markets.n_bars)
+    fields = {f"asset_{name}": np.empty(shape) for name in ASSET}
     for c, asset in enumerate(account.collateral):
         prices: Any = find_prices(asset, markets)
-        rows = None
         if isinstance(prices, Market):
-            rows = np.searchsorted(prices.time, markets.time)
-            inside = np.minimum(rows, prices.n_bars - 1)
-            missing = np.flatnonzero(prices.time[inside] != markets.time)
-            if len(missing):
-                at = core.format_time(int(markets.time[missing[0]]))
-                raise DataError(
-                    f"collateral {asset.name!r} must have a price in every bar of the markets, got "
-                    f"none in {len(missing):,} of {markets.n_bars:,}, first at {at} UTC"
-                )
-        for name in ASSET:
-            found[f"asset_{name}"][c] = prices if rows is None else getattr(prices, name)[rows]
-    return found
+            rows = find_rows(asset, prices, markets)
+            for name in ASSET:
+                fields[f"asset_{name}"][c] = getattr(prices, name)[rows]
+        else:
+            for name in ASSET:
+                fields[f"asset_{name}"][c] = prices
+    return fields
 
 
 def find_prices(asset: Collateral, markets: Markets) -> Market | float:
@@ -265,11 +317,29 @@ def find_prices(asset: Collateral, markets: Markets) -> Market | float:
     )
 
 
+def find_rows(asset: Collateral, prices: Market, markets: Markets) -> IntArray:
+    """Return the bar of the collateral's prices at each bar of the clock."""
+    rows = np.searchsorted(prices.time, markets.time)
+    inside = np.minimum(rows, prices.n_bars - 1)
+    missing = np.flatnonzero(prices.time[inside] != markets.time)
+    if len(missing):
+        first_time = core.format_time(int(markets.time[missing[0]]))
+        raise DataError(
+            f"collateral {asset.name!r} must have a price in every bar of the markets, got "
+            f"none in {len(missing):,} of {markets.n_bars:,}, first at {first_time} UTC"
+        )
+    return rows
+
+
 def mark_samples(market: Market | Markets, sampling: str) -> FloatArray:
-    ends, bucket = np.ones(market.n_bars), market.time // core.parse_duration(sampling, "sampling")
-    ends[:-1] = bucket[1:] != bucket[:-1]
+    """Return 1 at each bar that ends a sampling period, the last one too, else 0."""
+    ends = np.ones(market.n_bars)
+    period = market.time // core.parse_duration(sampling, "sampling")
+    ends[:-1] = period[1:] != period[:-1]
     return ends
 
+
+# All inputs of a run.
 
 ORDERS = {
     "most_relief": r.MOST_RELIEF,
@@ -295,105 +365,134 @@ class AccountInputs(NamedTuple):
 
 def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
     """Return the records and arrays of a setup; it shares signal and clock of the one ``like``."""
-    markets, venues, first = setup.markets, setup.venues, setup.first
-    own = {name: setup.account.for_instrument(name) for name in markets.names}
-    tables: list[list[tuple[int, MarginRules]]] = []
-    for name, each in own.items():
-        venue, setting = venues[name], (each.venue_leverage or 0.0, each.margin == "isolated")
-        used = venue.in_use(markets.time[first:])
-        read = [(first + x.first, margin.read_rules(venue.with_table(x), *setting)) for x in used]
-        tables.append(read)
-    rules = [
-        read_instrument_rules(venues[name], own[name], table[0][1])
-        for name, table in zip(markets.names, tables, strict=True)
-    ]
-    width = max(len(each.floors) for table in tables for _, each in table)
-    if like is not None:
-        weights = like.feed.signal
-    else:
-        weights, seen = np.nan_to_num(setup.signal.T, nan=0.0), find_clock(markets)
-        if not seen.is_every:  # between its decisions the account ignores it
-            weights = np.where(seen.rows >= 0, weights.T, 1.0).T
-        weights = np.ascontiguousarray(weights)
-    feed = read_feed(setup, own, weights)
-    terms = read_terms(setup, rules, width, feed.options)
-    changes = sorted((bar, i, own) for i, table in enumerate(tables) for bar, own in table[1:])
-    inverse = terms.rules.brackets.are_inverse
-    free = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
-    if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, inverse):
+    markets = setup.markets
+    venues = setup.venues
+    accounts = {name: setup.account.for_instrument(name) for name in markets.names}
+    tables = read_margin_tables(setup, accounts)
+    rules = []
+    for name, dated in zip(markets.names, tables, strict=True):
+        _, first_table = dated[0]
+        rules.append(read_instrument_rules(venues[name], accounts[name], first_table))
+
+    signal = read_signal(setup) if like is None else like.feed.signal
+    feed = read_feed(setup, accounts, signal)
+    width = max(len(table.floors) for dated in tables for _, table in dated)
+    terms = read_terms(setup, rules, width=width, options=feed.options)
+
+    # The first table of an instrument is in its terms; each later one is a change.
+    changes = []
+    for i, dated in enumerate(tables):
+        changes += [(bar, i, table) for bar, table in dated[1:]]
+
+    are_inverse = terms.rules.brackets.are_inverse
+    if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, are_inverse):
         log_returns = like.log_returns
     else:
-        log_returns = np.full(feed.mark_close.shape, np.nan)
-        before, after = feed.mark_close[:-1], feed.mark_close[1:]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            growth = after / before
-            growth[:, inverse] = 2.0 - before[:, inverse] / after[:, inverse]
-            log_returns[1:] = np.log(growth)
-        log_returns[~np.isfinite(log_returns)] = np.nan
-    if like is not None:
-        clock = Clock(like.clock.ends_sample, like.clock.log_return, free)
-    else:
+        log_returns = measure_log_returns(feed.mark_close, are_inverse)
+
+    earned = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
+    if like is None:
         ends = mark_samples(markets, setup.test.sampling)
-        clock = Clock(ends, np.ascontiguousarray(log_returns[:, 0]), free)
+        clock = Clock(ends, np.ascontiguousarray(log_returns[:, 0]), earned)
+    else:
+        clock = Clock(like.clock.ends_sample, like.clock.log_return, earned)
+
     tiered = [venues[name].fees if venues[name].fees.tiers else None for name in markets.names]
-    fees = DailyFees(tuple(tiered), markets.time // DAY) if any(tiered) else None
-    return AccountInputs(terms, feed, clock, log_returns, tuple(changes), setup.started, fees)
+    daily_fees = DailyFees(tuple(tiered), markets.time // DAY) if any(tiered) else None
+    return AccountInputs(
+        terms=terms,
+        feed=feed,
+        clock=clock,
+        log_returns=log_returns,
+        changes=tuple(sorted(changes)),
+        started=setup.started,
+        fees=daily_fees,
+    )
+
+
+def read_margin_tables(
+    setup: Any, accounts: Mapping[str, a.Account]
+) -> list[list[tuple[int, MarginRules]]]:
+    """Return the margin tables of each instrument in a run, with the bar from which each holds."""
+    first = setup.first
+    times = setup.markets.time[first:]
+    tables = []
+    for name, account in accounts.items():
+        venue = setup.venues[name]
+        venue_leverage = account.venue_leverage or 0.0
+        is_isolated = account.margin == "isolated"
+        dated = []
+        for table in venue.in_use(times):
+            rules = margin.read_rules(venue.with_table(table), venue_leverage, is_isolated)
+            dated.append((first + table.first, rules))
+        tables.append(dated)
+    return tables
+
+
+def read_signal(setup: Any) -> FloatArray:
+    """Return the signal by bar, (n_bars, n); between decisions it is 1, as nothing reads it."""
+    signal = np.nan_to_num(setup.signal.T, nan=0.0)
+    clock = find_clock(setup.markets)
+    if not clock.is_every:
+        signal = np.where(clock.rows >= 0, signal.T, 1.0).T
+    return np.ascontiguousarray(signal)
+
+
+def measure_log_returns(marks: FloatArray, are_inverse: Any) -> FloatArray:
+    """Return the log returns of 1x held in each instrument, (n_bars, n); NaN where not finite."""
+    log_returns = np.full(marks.shape, np.nan)
+    before = marks[:-1]
+    after = marks[1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        growth = after / before
+        growth[:, are_inverse] = 2.0 - before[:, are_inverse] / after[:, are_inverse]
+        log_returns[1:] = np.log(growth)
+    log_returns[~np.isfinite(log_returns)] = np.nan
+    return log_returns
+
+
+# The terms.
 
 
 def read_terms(
-    setup: Any, rules: Sequence[a.InstrumentRules], width: int, options: a.OptionFeed
+    setup: Any, rules: Sequence[a.InstrumentRules], *, width: int, options: a.OptionFeed
 ) -> a.Terms:
-    markets, venues, account = setup.markets, setup.venues, setup.account
-    names, venue = markets.names, venues[markets.names[0]]
-    margins = {name: own.margin for name, own in zip(names, rules, strict=True)}
-    packed = account.requirement.pack(margins, account.collateral, width)
-    has_scenarios = isinstance(account.requirement, margin.ScenarioMargin)
-    wanted, ranks = venue.liquidation.order, np.arange(len(names), dtype=np.int64)
-    if wanted is None:
-        order = r.MOST_RELIEF if has_scenarios else r.LARGEST_LOSS
-    elif isinstance(wanted, str):
-        order = ORDERS[wanted]
-    else:
-        order = r.BY_NAME
-        listed = [x for x in wanted if x in names] + [x for x in names if x not in wanted]
-        ranks = np.array([listed.index(name) for name in names], dtype=np.int64)
-    call = account.margin_call or 0.0
-    packed = packed._replace(spot=margin.pack_spot([venues[x].contract.haircut for x in names]))
-    given = [core.pick_value(account.max_holding, name) for name in names]
-    held = np.array([0 if x is None else core.parse_duration(x) for x in given], dtype=np.float64)
+    """Return the terms of a run; ``width`` is the number of brackets of its longest table."""
+    account = setup.account
+    venues = setup.venues
+    names = setup.markets.names
+    venue = venues[names[0]]
+    packed = pack_requirement(setup, rules, width)
+    order, ranks = order_liquidations(setup)
+
+    max_holding = read_holding_times(account, names)
     stops = (account.stop_loss, account.take_profit, account.trailing_stop)
-    fixed = [[a.is_fixed_distance(core.pick_value(x, name)) for name in names] for x in stops]
-    paths: list[object] = [id(markets[name]) for name in names]  # prices that move together
-    assets: list[object] = [id(find_prices(each, markets)) for each in account.collateral]
-    if has_scenarios:
-        groups = account.requirement.list_groups(list(names)).items()
-        group_of = {name: group for group, members in groups for name in members}
-        paths = [group_of[name] for name in names]
-        assets = [each.cancels_risk or id(each) for each in account.collateral]
-    keys = [*paths, *assets]
-    flags = [[getattr(own, name) for name in r.FLAGS] for own in rules]
-    modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
+    fixed = [[a.is_fixed_distance(core.pick_value(stop, name)) for name in names] for stop in stops]
+
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
-    borrowed = [venues[name].contract.borrow_rate for name in names]
-    pays_for_coins = any(np.any(np.asarray(x) > 0.0) for x in borrowed if x is not None)
+    has_interest = v.find_charged(venue) or np.any(expenses) or pays_for_coins(setup)
+    cross_modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
+    margin_call = account.margin_call or 0.0
     return a.Terms(
         instruments=list(rules),
         numbers=np.array([[getattr(own, name) for name in r.NUMBERS] for own in rules], np.float64),
-        flags=np.array(flags, np.bool_).astype(np.int64),
+        flags=np.array(
+            [[getattr(own, name) for name in r.FLAGS] for own in rules], np.bool_
+        ).astype(np.int64),
         rules=packed,
-        markets=np.array([keys.index(key) for key in keys], dtype=np.int64),
+        markets=number_prices(setup),
         ranks=ranks,
         modes=np.array([own.liquidation_mode for own in rules], dtype=np.int64),
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
-        liquidation_mode=modes.pop() if modes else r.CLOSE,
+        liquidation_mode=cross_modes.pop() if cross_modes else r.CLOSE,
         order=order,
-        has_interest=bool(v.find_charged(venue) or np.any(expenses) or pays_for_coins),
+        has_interest=bool(has_interest),
         is_loan=venue.interest_on == "loan",
         top_up_to=account.top_up_to or 1.0,
         ruin_at=account.ruin_at or 0.0,
-        margin_call=call,
+        margin_call=margin_call,
         grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
-        grace_ratio=account.top_up_to or call * (1.0 - 1e-11),
+        grace_ratio=account.top_up_to or margin_call * (1.0 - 1e-11),
         is_halting=account.after_liquidation == "halt",
         negative_limit=account.negative_limit or 0.0,
         conversion_is_pro_rata=account.conversion == "pro_rata",
@@ -405,8 +504,8 @@ def read_terms(
         weekly_loss=account.weekly_loss or 0.0,
         is_of_paid_in=account.daily_basis == "initial",
         has_floor=any((account.equity_stop, account.daily_loss, account.weekly_loss)),
-        max_holding=held,
-        has_time_stop=bool(np.any(held) or np.any(fixed)),
+        max_holding=max_holding,
+        has_time_stop=bool(np.any(max_holding) or np.any(fixed)),
         fixed=np.array(fixed, np.int64),
         offsets=np.array([core.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
@@ -414,6 +513,81 @@ def read_terms(
         rests_closing=account.closing == "limit",
         options=r.pack_option_terms(account.requirement, options, names),
     )
+
+
+def pack_requirement(setup: Any, rules: Sequence[a.InstrumentRules], width: int) -> Any:
+    """Return the account's requirement and the haircuts of spot legs as the kernels read them."""
+    account = setup.account
+    names = setup.markets.names
+    tables = {name: own.margin for name, own in zip(names, rules, strict=True)}
+    packed = account.requirement.pack(tables, account.collateral, width)
+    haircuts = [setup.venues[name].contract.haircut for name in names]
+    return packed._replace(spot=margin.pack_spot(haircuts))
+
+
+def order_liquidations(setup: Any) -> tuple[int, IntArray]:
+    """Return by what a pool chooses what it liquidates first, and each instrument's rank by name.
+
+    The ranks matter where the order is a list of names; those that it leaves out come last.
+    """
+    names = setup.markets.names
+    order = setup.venues[names[0]].liquidation.order
+    by_place = np.arange(len(names), dtype=np.int64)
+    if order is None and has_scenarios(setup.account):
+        return r.MOST_RELIEF, by_place
+    if order is None:
+        return r.LARGEST_LOSS, by_place
+    if isinstance(order, str):
+        return ORDERS[order], by_place
+
+    listed = [name for name in order if name in names]
+    listed += [name for name in names if name not in order]
+    return r.BY_NAME, np.array([listed.index(name) for name in names], dtype=np.int64)
+
+
+def has_scenarios(account: a.Account) -> bool:
+    return isinstance(account.requirement, margin.ScenarioMargin)
+
+
+def number_prices(setup: Any) -> IntArray:
+    """Return a number for each instrument and asset, (n + C,): equal where prices move together.
+
+    Under scenarios these are the members of a group; else those with the same prices.
+    """
+    account = setup.account
+    markets = setup.markets
+    keys: list[object] = []
+    if has_scenarios(account):
+        group_of = {}
+        for group, members in account.requirement.list_groups(list(markets.names)).items():
+            group_of.update(dict.fromkeys(members, group))
+        keys += [group_of[name] for name in markets.names]
+        keys += [asset.cancels_risk or id(asset) for asset in account.collateral]
+    else:
+        keys += [id(markets[name]) for name in markets.names]
+        keys += [id(find_prices(asset, markets)) for asset in account.collateral]
+    return np.array([keys.index(key) for key in keys], dtype=np.int64)
+
+
+def read_holding_times(account: a.Account, names: Sequence[str]) -> FloatArray:
+    """Return the longest time that each position may be held, in ns; 0 for any."""
+    times = []
+    for name in names:
+        longest = core.pick_value(account.max_holding, name)
+        times.append(0 if longest is None else core.parse_duration(longest))
+    return np.array(times, dtype=np.float64)
+
+
+def pays_for_coins(setup: Any) -> bool:
+    """Return whether a short spot leg pays for the coins that it borrows."""
+    for name in setup.markets.names:
+        rate = setup.venues[name].contract.borrow_rate
+        if rate is not None and np.any(np.asarray(rate) > 0.0):
+            return True
+    return False
+
+
+# The feed.
 
 
 def number_days(markets: Markets, account: a.Account) -> IntArray:
@@ -432,40 +606,31 @@ def find_pause_ends(markets: Markets, account: a.Account) -> FloatArray:
     return a.find_pause_ends(account, markets.time)
 
 
-def read_feed(setup: Any, own: Mapping[str, a.Account], signal: FloatArray) -> a.MarketFeed:
-    """Return the markets as the loop takes them; ``signal`` is (n_bars, n)."""
-    markets, venues, account, first = setup.markets, setup.venues, setup.account, setup.first
+def read_feed(setup: Any, accounts: Mapping[str, a.Account], signal: FloatArray) -> a.MarketFeed:
+    """Return the markets as the loop reads them; ``signal`` is (n_bars, n)."""
+    markets = setup.markets
+    venues = setup.venues
+    account = setup.account
     venue = venues[markets.names[0]]
     panel = markets.panel(core.parse_duration(venue.funding_jitter))
-    is_paid = np.array([venues[name].contract.is_spot for name in markets.names])
-    kept = (panel.funding_bar >= first) & ~is_paid[panel.funding_instrument]  # coins pay no funding
-    ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
+
     bars = {name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK}
-    clock = find_clock(markets)
     by_bar: dict[str, list[FloatArray]] = {}
     for name in markets.names:
-        for field, values in read_instrument(markets[name], venues[name], own[name]).items():
+        for field, values in read_instrument(markets[name], venues[name], accounts[name]).items():
             by_bar.setdefault(field, []).append(values)
-    flow_bar, flow_amount = np.empty(0, np.int64), np.empty(0)
-    if account.flows is not None:
-        stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
-        if stamps[0] < setup.started:
-            raise ParameterError(
-                f"flows must not lie before the first bar, {core.format_time(setup.started)} UTC, "
-                f"got {core.format_time(int(stamps[0]))} UTC; add it to capital"
-            )
-        bar = np.searchsorted(markets.time, stamps, side="left")
-        is_in = (bar < markets.n_bars) & (bar >= first)
-        flow_bar = bar[is_in].astype(np.int64)
-        flow_amount = np.asarray(account.flows, dtype=np.float64)[is_in]
-    borrowed = [venues[name].contract.borrow_rate for name in markets.names]
-    coin_rate = np.zeros((1, 1))
-    if any(each is not None for each in borrowed):  # what short spot legs pay per year
-        known = (0.0 if each is None else each for each in borrowed)
-        rates = [as_of(each, markets.time, "Contract.borrow_rate") for each in known]
-        coin_rate = np.ascontiguousarray(np.stack(np.broadcast_arrays(*rates), axis=1))
+    flow_bar, flow_amount = read_flows(setup)
+    coin_rate = read_coin_rates(markets, venues)
+
+    # Where policies decide on longer bars, their volume bounds the order of a decision.
+    clock = find_clock(markets)
     if not clock.is_every:
         bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
+
+    # Coins pay no funding.
+    is_spot = np.array([venues[name].contract.is_spot for name in markets.names])
+    is_due = (panel.funding_bar >= setup.first) & ~is_spot[panel.funding_instrument]
+    ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
     return a.MarketFeed(
         **bars,
         **{field: stack(values, markets) for field, values in by_bar.items()},
@@ -474,57 +639,99 @@ def read_feed(setup: Any, own: Mapping[str, a.Account], signal: FloatArray) -> a
         span=markets.spans.astype(np.int64),
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
-        years=measure_years(markets, venue, first, setup.started),
-        **{x: as_of(getattr(venue, x), markets.time, f"venue.{x}") for x in RATES},
+        years=measure_years(markets, venue, setup.first, setup.started),
+        **{name: as_of(getattr(venue, name), markets.time, f"venue.{name}") for name in RATES},
         flow_bar=flow_bar,
         flow_amount=flow_amount,
         days=number_days(markets, account),
         pause_ends=find_pause_ends(markets, account),
         coin_rate=coin_rate,
-        funding_time=panel.funding_time[kept].astype(np.int64),
-        funding_bar=panel.funding_bar[kept].astype(np.int64),
-        funding_is_open=panel.funding_is_open[kept].astype(np.int64),
-        funding_instrument=panel.funding_instrument[kept].astype(np.int64),
-        funding_price=panel.funding_price[kept],
-        funding_rate=panel.funding_rate[kept],
+        funding_time=panel.funding_time[is_due].astype(np.int64),
+        funding_bar=panel.funding_bar[is_due].astype(np.int64),
+        funding_is_open=panel.funding_is_open[is_due].astype(np.int64),
+        funding_instrument=panel.funding_instrument[is_due].astype(np.int64),
+        funding_price=panel.funding_price[is_due],
+        funding_rate=panel.funding_rate[is_due],
         time=markets.time,
-        options=read_option_feed(markets, venues, panel, first),
+        options=read_option_feed(markets, venues, panel, setup.first),
     )
+
+
+def read_flows(setup: Any) -> tuple[IntArray, FloatArray]:
+    """Return the bar and the amount of each deposit or withdrawal inside the run."""
+    account = setup.account
+    markets = setup.markets
+    if account.flows is None:
+        return np.empty(0, np.int64), np.empty(0)
+
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8
+    if stamps[0] < setup.started:
+        raise ParameterError(
+            f"flows must not lie before the first bar, {core.format_time(setup.started)} UTC, "
+            f"got {core.format_time(int(stamps[0]))} UTC; add it to capital"
+        )
+    bar = np.searchsorted(markets.time, stamps, side="left")
+    is_inside = (bar < markets.n_bars) & (bar >= setup.first)
+    amounts = np.asarray(account.flows, dtype=np.float64)
+    return bar[is_inside].astype(np.int64), amounts[is_inside]
+
+
+def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
+    """Return what short spot legs pay a year by bar, (n_bars or 1, n); (1, 1) if none pays."""
+    declared = [venues[name].contract.borrow_rate for name in markets.names]
+    if all(rate is None for rate in declared):
+        return np.zeros((1, 1))
+    by_bar = []
+    for rate in declared:
+        known = 0.0 if rate is None else rate
+        by_bar.append(as_of(known, markets.time, "Contract.borrow_rate"))
+    return np.ascontiguousarray(np.stack(np.broadcast_arrays(*by_bar), axis=1))
 
 
 def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
     """Return the costs that change over time by bar, of shape (n_bars or 1, 6, n)."""
-    placed: list[dict[int, FloatArray]] = [{} for _ in markets]
-    for (name, market), rows in zip(markets.items(), placed, strict=True):
-        if v.list_dated(venues[name]):
-            taker, maker, rate, spread, fee, worse = (
-                read_cost(v.pick_cost(venues[name], each), market, f"venue.{each}")
-                for each in DATED
-            )
-            blended = blend(taker, maker, venues[name].fees.maker_share)
-            costs = (blended, taker, rate + 0.5 * spread, fee, worse, maker)
-            rows.update({row: values for row, values in enumerate(costs) if len(values) > 1})
-    n_bars = markets.n_bars if any(placed) else 1
-    found = np.full((n_bars, r.MAKER_ROW + 1, len(placed)), np.nan)
-    for i, (rows, (first, stop)) in enumerate(zip(placed, markets.spans, strict=True)):
+    changing = [read_changing(market, venues[name]) for name, market in markets.items()]
+    n_bars = markets.n_bars if any(changing) else 1
+    costs = np.full((n_bars, r.MAKER_ROW + 1, len(changing)), np.nan)
+    for i, (rows, (first, stop)) in enumerate(zip(changing, markets.spans, strict=True)):
         for row, values in rows.items():
-            found[first:stop, row, i] = values
-    return found
+            costs[first:stop, row, i] = values
+    return costs
+
+
+def read_changing(market: Market, venue: Venue) -> dict[int, FloatArray]:
+    """Return the costs of an instrument that change over time, by their row of the feed's costs."""
+    if not v.list_dated(venue):
+        return {}
+    taker, maker, rate, spread, liquidation_fee, liquidation_slippage = (
+        read_cost(v.pick_cost(venue, name), market, f"venue.{name}") for name in DATED
+    )
+    blended = blend(taker, maker, venue.fees.maker_share)
+    slippage = rate + 0.5 * spread
+    costs = (blended, taker, slippage, liquidation_fee, liquidation_slippage, maker)
+    return {row: values for row, values in enumerate(costs) if len(values) > 1}
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:
-    if all(len(each) == 1 for each in values):
+    """Return a field of all instruments, (n_bars, n), NaN outside their spans; or (1, n)."""
+    if all(len(by_bar) == 1 for by_bar in values):
         return np.array(values, dtype=np.float64).reshape(1, len(values))
-    found = np.full((markets.n_bars, len(values)), np.nan)
-    for row, each, (first, stop) in zip(found.T, values, markets.spans, strict=True):
-        row[first:stop] = each
-    return found
+    stacked = np.full((markets.n_bars, len(values)), np.nan)
+    for i, (first, stop) in enumerate(markets.spans):
+        stacked[first:stop, i] = values[i]
+    return stacked
+
+
+# The account at its start.
 
 
 def start_account_state(setup: Any) -> a.AccountState:
-    inputs, account, feed = setup.inputs, setup.account, setup.inputs.feed
+    """Return the state of an account before its first bar: its capital, and nothing held."""
+    inputs = setup.inputs
+    account = setup.account
+    feed = inputs.feed
     n = feed.open.shape[1]
-    amounts = np.array([each.amount for each in account.collateral], dtype=np.float64)
+    amounts = np.array([asset.amount for asset in account.collateral], dtype=np.float64)
     prices = feed.asset_open[:, setup.first].copy() if len(amounts) else np.zeros(0)
     equity = account.capital + float(np.sum(amounts * prices))
     wealth = equity + account.reserve
@@ -540,15 +747,14 @@ def start_account_state(setup: Any) -> a.AccountState:
         overlay=1.0 if setup.overlay is None else np.nan,
         since_pool=np.inf,
     )
-    positions, calls = Structs(r.PositionState, n), Structs(r.MarginCall, n + 1)
+
+    positions = Structs(r.PositionState, n)
     for position, rules in zip(positions, inputs.terms.instruments, strict=True):
-        position.signal = position.factor = 1.0
-        position.value = position.leverage = position.asked = math.nan
-        position.opened = position.last_funding = math.nan
-        position.since = position.since_stop = math.inf
-        position.setting = rules.margin.setting
+        begin_position(position, rules)
+    calls = Structs(r.MarginCall, n + 1)
     for call in calls:
-        call.unmet, call.called_at = -1.0, math.nan
+        call.unmet = -1.0
+        call.called_at = math.nan
     return a.AccountState(
         held=r.view_holdings(positions, amounts, prices.copy()),
         positions=positions,
@@ -559,6 +765,22 @@ def start_account_state(setup: Any) -> a.AccountState:
         options=r.start_options(inputs.terms.options, feed.options),
     )
 
+
+def begin_position(position: r.PositionState, rules: a.InstrumentRules) -> None:
+    """Write a position that holds nothing and for which nothing was decided."""
+    position.signal = 1.0
+    position.factor = 1.0
+    position.value = math.nan
+    position.leverage = math.nan
+    position.asked = math.nan
+    position.opened = math.nan
+    position.last_funding = math.nan
+    position.since = math.inf
+    position.since_stop = math.inf
+    position.setting = rules.margin.setting
+
+
+# Terms for compiled code, and terms that change.
 
 WITH_OPTIONS, WITHOUT_OPTIONS = 0, None
 """Stand for the list of rules in terms for compiled code, which knows by the type of the two."""
@@ -571,8 +793,9 @@ def pack_terms(terms: a.Terms) -> a.Terms:
 
 
 def write_table(terms: a.Terms, i: int, margin: MarginRules, **changes: Any) -> a.Terms:
-    own = list(terms.instruments)
-    own[i] = own[i]._replace(margin=margin, **changes)
+    """Return terms in which instrument i has another margin table, and other rules of its own."""
+    instruments = list(terms.instruments)
+    instruments[i] = instruments[i]._replace(margin=margin, **changes)
     width = terms.rules.brackets.floors.shape[1]
-    brackets = pack_brackets([each.margin for each in own], width)
-    return terms._replace(instruments=own, rules=terms.rules._replace(brackets=brackets))
+    brackets = pack_brackets([rules.margin for rules in instruments], width)
+    return terms._replace(instruments=instruments, rules=terms.rules._replace(brackets=brackets))
