@@ -6,9 +6,8 @@ from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.account.records import new_quotes
-    from backtest.engine.batch import BatchLoop, Compile, LaneFault, LaterBars, begin, copy_state
-    from backtest.engine.batch import is_loop_compiled, is_plain_sooner, lay, list_policies
-    from backtest.engine.batch import run_account
+    from backtest.engine.batch import Compile, LaterBars, begin, copy_state, is_loop_compiled
+    from backtest.engine.batch import is_plain_sooner, list_policies, run_account
     from backtest.engine.checks import check_run, check_settlement, count_periods, give_each
     from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market, warn_once
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from backtest.engine.loop import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, RUINED
     from backtest.engine.loop import WEALTH, Deciders, RunTape
     from backtest.engine.closes import find_failure_value, is_over_cap, look_at_close
+    from backtest.engine.path_lanes import BatchLoop, LaneFault, lay
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import WarmUp, find_known_bars, find_warm_up, measure_decided
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
@@ -41,8 +41,8 @@ else:
     __getattr__ = find_lazily(__name__, {
         "account.records": "new_quotes",
         "engine.batch": (
-            "BatchLoop Compile LaneFault LaterBars begin copy_state is_loop_compiled "
-            "is_plain_sooner lay list_policies run_account"
+            "Compile LaterBars begin copy_state is_loop_compiled is_plain_sooner list_policies "
+            "run_account"
         ),
         "engine.checks": (
             "check_run check_settlement count_periods give_each read_venues warn_of_flows "
@@ -67,6 +67,7 @@ else:
         "engine.loop": (
             "DAY_OPEN Deciders LEAST_WEALTH LIQUIDATED MOST_WEALTH RUINED RunTape WEALTH"
         ),
+        "engine.path_lanes": "BatchLoop LaneFault lay",
         "engine.policies": (
             "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "
             "flatten_columns flatten_memory flatten_settings gather_deciders measure_decided "
