@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
     from backtest.engine.conditions import AnyPolicy, Conditions, end_expired, fields, plain
     from backtest.engine.conditions import recall, restore, setting
-    from backtest.engine.driver import Counts, Drive, OverflowedFormula, TermsInTime, bind_loop
-    from backtest.engine.driver import explain_refusal
+    from backtest.engine.driver import Counts, Drive, LoopPart, OverflowedFormula, TermsInTime
+    from backtest.engine.driver import bind_loop, explain_refusal
     from backtest.engine.driver import find_entry, find_terms, measure_account, new_bar, new_cuts
     from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision
     from backtest.engine.formulas import MARGIN_NUMBERS, Place, Recipe, bind_compiled, find_address
@@ -52,9 +52,9 @@ else:
         "engine.compiler": "compile_core compile_general_rules hash_rules",
         "engine.conditions": "AnyPolicy Conditions end_expired fields plain recall restore setting",
         "engine.driver": (
-            "Counts Drive OverflowedFormula TermsInTime bind_loop explain_refusal find_entry "
-            "find_terms measure_account new_bar new_cuts new_ledger new_scratch new_tape "
-            "report_bad_decision"
+            "Counts Drive LoopPart OverflowedFormula TermsInTime bind_loop explain_refusal "
+            "find_entry find_terms measure_account new_bar new_cuts new_ledger new_scratch "
+            "new_tape report_bad_decision"
         ),
         "engine.formulas": (
             "MARGIN_NUMBERS Place Recipe bind_compiled find_address make_recipe read_parameter "

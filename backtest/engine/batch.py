@@ -1,4 +1,4 @@
-"""One account, or many alike, through the loop."""
+"""One account through the loop, in plain Python or compiled."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ Compile: TypeAlias = bool | Literal["now"]
 
 
 class Switch(NamedTuple):
+    """The policies that decide from a bar on."""
+
     bar: int
     observed: list[ObservedPolicy]
 
@@ -45,11 +47,13 @@ def run_account(
     progress: core.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    run = partial(take, setup, progress=progress, switches=switches)
+    """Simulate an account; from the bar of each switch on, its policies decide."""
+    run = partial(simulate, setup, progress=progress, switches=switches)
     choice = choose_loop(setup, is_compiled=is_compiled)
-    if choice != "compiled":
-        outcome = run(is_compiled=False)
-        return outcome._replace(plain_because="") if choice == "sooner" else outcome
+    if choice == "plain":
+        return run(is_compiled=False)
+    if choice == "sooner":
+        return run(is_compiled=False)._replace(plain_because="")
     try:
         return run(is_compiled=True)
     except driver.OverflowedFormula:
@@ -57,7 +61,7 @@ def run_account(
 
 
 def choose_loop(setup: Setup, *, is_compiled: Compile) -> Literal["compiled", "plain", "sooner"]:
-    """Return which loop an account takes; ``"sooner"`` is plain Python where nothing is compiled.
+    """Return which loop an account runs through; ``"sooner"`` is plain where nothing is compiled.
 
     Says on stderr that the engine is compiled first, where it is.
     """
@@ -66,8 +70,9 @@ def choose_loop(setup: Setup, *, is_compiled: Compile) -> Literal["compiled", "p
         return "plain"
     if is_loop_compiled(has_options=bool(setup.markets.options)):
         return "compiled"
-    n = (len(setup.inputs.feed.time) - setup.first) * len(setup.markets)
-    if is_compiled != "now" and is_plain_sooner(n):
+
+    n_bars = len(setup.inputs.feed.time) - setup.first
+    if is_compiled != "now" and is_plain_sooner(n_bars * len(setup.markets)):
         return "sooner"
     if BUILD.folder is None:  # `backtest compile` says what it does
         text = (
@@ -83,39 +88,66 @@ def is_loop_compiled(*, has_options: bool) -> bool:
     return driver.find_entry("simulate_batch", has_parts=has_options).is_compiled()
 
 
+MOST_PLAIN = 50_000
+"""Bars times parameter sets times instruments that plain Python takes where nothing is compiled.
+
+A bar takes plain Python about 200 us, so this many take 10 s; the compiler takes 60 s once.
+"""
+
+
+def is_plain_sooner(n: int) -> bool:
+    """Return whether ``n`` bars times sets times instruments do not wait for the compiler."""
+    return read_mode() != "now" and n <= MOST_PLAIN
+
+
+# Where a run begins.
+
+
 def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, Tally]:
     """Return the inputs, state, policy table and tally with which a run starts or resumes."""
-    inputs, resume = setup.inputs, setup.resume
     deciders = gather_deciders(setup, setup.observed)
-    if resume is None:
+    if setup.resume is None:
         state = start_account_state(setup)
     else:
-        options = start_options(inputs.terms.options, inputs.feed.options)
-        names: list[str] = [*setup.markets.options]
-        held: Any = resume.options
-        for j, name in enumerate(() if held is None else held.terms.names):
-            quantity = float(held.record.quantity[-1, j])
-            if quantity != 0.0:
-                if name not in names:
-                    raise core.ParameterError(
-                        "the markets of a resumed run must list the options that are held, got "
-                        f"none named {name!r}"
-                    )
-                k = names.index(name)
-                options.positions.quantities[k] = quantity
-                options.priced[k] = held.record.value[-1, j]
-                options.paid[k] = held.entries[-1, j]
-        state = copy_state(resume.state)._replace(options=options)
-        deciders.memory[:] = resume.memory
+        options = resume_options(setup)
+        state = copy_state(setup.resume.state)._replace(options=options)
+        deciders.memory[:] = setup.resume.memory
     tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), setup.first)
-    return inputs, state, deciders, tally
+    return setup.inputs, state, deciders, tally
+
+
+def resume_options(setup: Setup) -> Any:
+    """Return the options that the resumed run held, by the numbers that contracts have now."""
+    inputs = setup.inputs
+    resume: Any = setup.resume
+    options = start_options(inputs.terms.options, inputs.feed.options)
+    before: Any = resume.options
+    if before is None:
+        return options
+
+    listed: list[str] = [*setup.markets.options]
+    for j, name in enumerate(before.terms.names):
+        quantity = float(before.record.quantity[-1, j])
+        if quantity == 0.0:
+            continue
+        if name not in listed:
+            raise core.ParameterError(
+                "the markets of a resumed run must list the options that are held, got "
+                f"none named {name!r}"
+            )
+        k = listed.index(name)
+        options.positions.quantities[k] = quantity
+        options.priced[k] = before.record.value[-1, j]
+        options.paid[k] = before.entries[-1, j]
+    return options
 
 
 def list_policies(observed: Sequence[ObservedPolicy]) -> list[tuple[Policy, tuple[str, ...]]]:
-    return [(each.policy, tuple(each.columns)) for each in observed]
+    return [(own.policy, tuple(own.columns)) for own in observed]
 
 
 def copy_state(state: AccountState) -> AccountState:
+    """Return a copy that shares no memory; its cursor begins again."""
     copied: AccountState = copy_arrays(state)
     copied.cursor[:] = 0
     held = view_holdings(copied.positions, copied.held.amounts, copied.held.prices)
@@ -123,12 +155,14 @@ def copy_state(state: AccountState) -> AccountState:
 
 
 def copy_arrays(record: Any) -> Any:
-    return type(record)._make(
-        copy_arrays(each) if isinstance(each, tuple) else each.copy() for each in record
-    )
+    copies = [copy_arrays(field) if isinstance(field, tuple) else field.copy() for field in record]
+    return type(record)._make(copies)
 
 
-def take(
+# One account, through all of its bars.
+
+
+def simulate(
     setup: Setup,
     *,
     is_compiled: bool,
@@ -136,11 +170,11 @@ def take(
     switches: Sequence[Switch] = (),
     has_overflowed: bool = False,
 ) -> Outcome:
-    whole = AccountRun(
+    run = AccountRun(
         setup, is_compiled=is_compiled, switches=switches, has_overflowed=has_overflowed
     )
-    whole.advance(len(setup.inputs.feed.time), progress)
-    return whole.find_outcome()
+    run.advance(len(setup.inputs.feed.time), progress)
+    return run.find_outcome()
 
 
 class AccountRun:
@@ -160,60 +194,70 @@ class AccountRun:
         self.setup = setup
         inputs, self.state, deciders, tally = begin(setup)
         self.parts = [Switch(setup.first, setup.observed), *switches]
-        self.legs = Legs({}, {}, set())
-        self.traders = [make_trader(setup, each.observed, self.legs) for each in self.parts]
-        asked = []
-        for k, (part, trader) in enumerate(zip(self.parts, self.traders, strict=True)):
-            own = gather_deciders(setup, part.observed) if k else deciders
-            own = own if trader is None else trader.bind(own)
-            asked.append((own, list_policies(part.observed)))
-        self.deciders = [own for own, _ in asked]
         self.memory = deciders
+
+        # Policies that trade options write their orders into a feed of their own.
+        self.legs = Legs({}, {}, set())
+        self.traders = [make_trader(setup, part.observed, self.legs) for part in self.parts]
         has_orders = any(self.traders)
-        if has_orders:  # which policies write
+        if has_orders:
             options = inputs.feed.options
             options = options._replace(targets=options.targets.copy())
             inputs = inputs._replace(feed=inputs.feed._replace(options=options))
         self.inputs = inputs
+
+        self.deciders = self.gather_parts(deciders)
+        formulas = [list_policies(part.observed) for part in self.parts]
         self.loop = driver.bind_loop(
-            asked,
+            [*zip(self.deciders, formulas, strict=True)],
             is_compiled=is_compiled,
             has_own=isinstance(setup.account.requirement, OwnMargin),
             has_orders=has_orders,
             has_overflowed=has_overflowed,
         )
-        n, total, first = len(self.state.positions), len(inputs.feed.time), setup.first
+
+        n = len(self.state.positions)
+        n_bars = len(inputs.feed.time)
+        n_options = len(self.state.options.targets)
         self.chunk = driver.PLAIN_CHUNK if self.loop.plain_because else driver.CHUNK
-        k = len(self.state.options.targets)
-        room = 4 * n * min(self.chunk, total) + driver.LOGGED + 4 * k
-        self.tape = driver.new_tape(n, total - first, first, room, k)
+        capacity = 4 * n * min(self.chunk, n_bars) + driver.LOGGED + 4 * n_options
+        self.tape = driver.new_tape(n, n_bars - setup.first, setup.first, capacity, n_options)
         traded = None if setup.resume is None else setup.resume.traded
         self.counts = driver.Counts(tally, traded, driver.new_cuts(n))
-        self.stops = [*(each.bar for each in switches), total]
+
+        self.stops = [*(switch.bar for switch in switches), n_bars]
         self.entries: list[Entries] = []
         self.part = 0
         self.drive = self.begin_part()
 
+    def gather_parts(self, deciders: Deciders) -> list[Deciders]:
+        """Return the policies of each part; ``deciders`` are those of the first."""
+        gathered = []
+        for k, (part, trader) in enumerate(zip(self.parts, self.traders, strict=True)):
+            of_part = deciders if k == 0 else gather_deciders(self.setup, part.observed)
+            if trader is not None:
+                of_part = trader.bind(of_part)
+            gathered.append(of_part)
+        return gathered
+
     def begin_part(self) -> driver.Drive:
         """Return what drives the account through the bars of its part, with what it remembers."""
-        own, before = self.deciders[self.part], self.memory
+        deciders = self.deciders[self.part]
+        before = self.memory
         n = len(self.state.positions)
-        if len(own.rows) > 1:
-            own.memory[-1] = before.memory[-1]
-        if own.asks[n]:  # the overlay goes on
-            own.memory[own.memory_at[n] :] = before.memory[before.memory_at[n] :]
-        self.memory = own
+        if len(deciders.rows) > 1:
+            deciders.memory[-1] = before.memory[-1]
+        if deciders.asks[n]:  # the overlay goes on
+            deciders.memory[deciders.memory_at[n] :] = before.memory[before.memory_at[n] :]
+        self.memory = deciders
         return driver.Drive(
-            self.loop.simulate,
-            self.loop.pack,
             self.inputs._replace(trader=self.traders[self.part]),
             self.state,
-            own,
-            self.loop.deciders[self.part],
-            self.counts,
-            self.parts[self.part].bar,
-            self.tape,
-            self.chunk,
+            self.loop.find_part(deciders, self.part),
+            counts=self.counts,
+            tape=self.tape,
+            first=self.parts[self.part].bar,
+            chunk=self.chunk,
         )
 
     def advance(self, stop: int, progress: core.Progress | None = None) -> None:
@@ -245,25 +289,14 @@ class AccountRun:
         )
 
 
-MOST_PLAIN = 50_000
-"""Bars times parameter sets times instruments that plain Python takes where nothing is compiled.
-
-A bar takes plain Python about 200 us, so this many take 10 s; the compiler takes 60 s once.
-"""
-
-
-def is_plain_sooner(n: int) -> bool:
-    """Return whether ``n`` bars times sets times instruments do not wait for the compiler."""
-    return read_mode() != "now" and n <= MOST_PLAIN
-
-
 def bind_policies(
     setup: Setup, deciders: Deciders, *, is_compiled: bool, has_overflowed: bool = False
 ) -> driver.BoundLoop:
-    has_own = isinstance(setup.account.requirement, OwnMargin)
-    asked = [(deciders, list_policies(setup.observed))]
     return driver.bind_loop(
-        asked, is_compiled=is_compiled, has_own=has_own, has_overflowed=has_overflowed
+        [(deciders, list_policies(setup.observed))],
+        is_compiled=is_compiled,
+        has_own=isinstance(setup.account.requirement, OwnMargin),
+        has_overflowed=has_overflowed,
     )
 
 
@@ -279,7 +312,8 @@ class LaterBars:
         *,
         is_compiled: bool,
     ) -> None:
-        self.setup, self.state = setup, state
+        self.setup = setup
+        self.state = state
         _, _, self.deciders, tally = begin(setup)
         self.deciders.memory[:] = memory
         self.counts = driver.Counts(tally, traded)
@@ -292,14 +326,21 @@ class LaterBars:
         return self.counts.tally.copy()
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
-        loop, (bound,) = self.loop, self.loop.deciders
-        given = (inputs, self.state, self.deciders, bound, self.counts, first, self.tape)
-        drive = driver.Drive(loop.simulate, loop.pack, *given)
+        """Take the account through bars ``first`` to ``stop`` of some inputs."""
+        drive = driver.Drive(
+            inputs,
+            self.state,
+            self.loop.find_part(self.deciders),
+            counts=self.counts,
+            tape=self.tape,
+            first=first,
+        )
         drive.advance(stop)
         self.counts = drive.counts
 
     def measure(self, find: Callable[..., float], inputs: AccountInputs, t: int) -> float:
         """Return what a function finds in bar t from a copy of the state before it."""
         terms = driver.find_terms(inputs, t, self.counts.traded)
+        bar = driver.new_bar(terms, inputs.feed, copy_state(self.state))
         with np.errstate(all="ignore"):
-            return float(find(driver.new_bar(terms, inputs.feed, copy_state(self.state)), t))
+            return float(find(bar, t))

@@ -38,7 +38,16 @@ if TYPE_CHECKING:
 
 
 NO_CUTS = np.zeros((0, len(CAUSES), N_SUMS))
-"""In a loop that does not count what limits take."""
+"""In a loop that does not count what limits cut."""
+CHUNK = 65_536
+PLAIN_CHUNK = 4_096
+"""Bars between two reports of progress, compiled and in plain Python."""
+LOGGED = 1024
+"""Rows of the log beyond four a bar and instrument."""
+Formulas = list[tuple[Policy, tuple[str, ...]]]
+Pack = Callable[[a.Terms], a.Terms]
+
+# Records of an account that is new.
 
 
 def new_scratch(
@@ -63,300 +72,21 @@ def new_event_log(capacity: int) -> a.EventLog:
 def new_bar(
     terms: a.Terms, feed: a.MarketFeed, state: a.AccountState, cuts: core.FloatArray = NO_CUTS
 ) -> a.AccountBar:
-    n, assets = len(state.positions), len(state.priced)
+    n = len(state.positions)
+    assets = len(state.priced)
     return a.AccountBar(
-        terms=terms, feed=feed, state=state, quotes=new_quotes(n, assets),
-        scratch=new_scratch(n, assets, cuts), ledger=new_ledger(n), log=new_event_log(4 * LOGGED),
-    )  # fmt: skip
-
-
-CHUNK, PLAIN_CHUNK = 65_536, 4_096
-"""Bars between two reports of progress, compiled and in plain Python."""
-LOGGED = 1024
-"""Rows of the log beyond four a bar and instrument."""
-Formulas = list[tuple[Policy, tuple[str, ...]]]
-
-
-@functools.cache
-def find_entry(name: str, *, has_parts: bool) -> _compile.Entry:
-    compile_for = partial(compile_loop, name, has_parts=has_parts)
-    return _compile.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)
-
-
-class CompiledCalls:
-    """Calls of a function of the loop whose first argument holds the terms of the account."""
-
-    def __init__(self, name: str) -> None:
-        self.callers = [Caller(find_entry(name, has_parts=each)) for each in (False, True)]
-
-    def bind(self, terms: a.Terms, *given: Any) -> Callable[[], Any]:
-        """Return the call; what must be compiled for it is compiled before."""
-        return self.callers[terms.instruments is not feeds.WITHOUT_OPTIONS].bind(terms, *given)
-
-    def __call__(self, terms: a.Terms, *given: Any) -> Any:
-        return self.bind(terms, *given)()
-
-
-def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
-    if is_compiled:
-        return CompiledCalls("simulate_batch")
-    found: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
-    return found
-
-
-Pack = Callable[[a.Terms], a.Terms]
-
-
-class Counts(NamedTuple):
-    tally: Tally
-    traded: a.TradedDays | None
-    cuts: core.FloatArray = NO_CUTS
-
-
-class Drive:
-    """An account on its way through the bars, which stops at a bar and goes on from there.
-
-    ``state`` and ``tape`` are written, ``counts`` are those so far. ``t`` is the next bar. The bars
-    at which it stops change no number.
-    """
-
-    def __init__(
-        self,
-        simulate: Callable[..., Any],
-        pack: Pack | None,
-        inputs: AccountInputs,
-        state: a.AccountState,
-        deciders: Deciders,
-        bound: Deciders,
-        counts: Counts,
-        first: int,
-        tape: RunTape,
-        chunk: int = CHUNK,
-    ) -> None:
-        n = len(state.positions)
-        assets = len(state.priced)
-        self.simulate = simulate
-        self.is_compiled = pack is not None
-        self.inputs = inputs
-        self.state = state
-        self.deciders = deciders
-        self.bound = bound
-        self.counts = counts
-        self.first = first
-        self.t = first
-        self.tape = tape
-        self.chunk = chunk
-        has_extremes = tape.lanes.lives.shape[1] > 0  # which the loop writes down
-        self.scratch = new_scratch(n, assets, counts.cuts, has_extremes=has_extremes)
-        self.ledger = new_ledger(n)
-        self.quotes = new_quotes(n, assets)
-        self.terms = TermsInTime(inputs, first, pack)
-        self.entries: list[Entries] = []
-
-        # What is put back before bars are taken once more.
-        arrays = [*list_arrays(state), deciders.memory, counts.tally.numbers]
-        arrays += [self.scratch.plans.column("target_contracts"), self.scratch.cuts]
-        self.arrays = [array for array in arrays if array.size > 0]
-        if inputs.trader is not None:
-            inputs.trader.begin(inputs.feed.options, state, self.scratch, tape)
-
-    def advance(self, stop: int, progress: Progress | None = None) -> None:
-        """Take the account through its bars up to bar ``stop``."""
-        while self.t < stop:
-            self.advance_chunk(min(stop, self.t + self.chunk))
-            core.report_progress(progress, self.t - self.first, stop - self.first)
-
-    def advance_chunk(self, stop: int) -> None:
-        """Take the account through bars up to ``stop``, or to where its terms change."""
-        t = self.t
-        inputs = self.inputs
-        trader = inputs.trader
-        tally = self.counts.tally
-        stop, traded = self.terms.at(t, stop, self.counts.traded)
-        saved = [array.copy() for array in self.arrays]
-        traded_before = tally.money.traded
-        legs = [] if trader is None else [leg.copy() for leg in trader.listed.legs]
-
-        reached, why = self.call(self.bound, t, stop)
-        if why != DONE:
-            equity, ledger = self.state.wallet.equity, self.ledger.copy()
-            for array, copy in zip(self.arrays, saved, strict=True):
-                array[...] = copy
-            self.tape.log.written[0] = 0
-            if trader is not None:
-                trader.put_back(legs)
-        if why == FULL:  # again, with room
-            self.tape = self.tape._replace(log=new_event_log(2 * len(self.tape.log.entries)))
-            return
-        if why in (BROKEN, NEGATIVE):
-            self.call(self.bound, t, reached)  # once more, to the bar before
-            if why == BROKEN:
-                change = float(equity - self.state.wallet.equity)
-                raise report_imbalance(change, ledger, inputs, reached)
-            raise self.find_decision_error(reached)
-
-        if traded is not None:
-            traded = traded.add(tally.money.traded - traded_before)
-        self.counts = self.counts._replace(traded=traded)
-        self.t = reached
-        written = self.tape.log.written[0]
-        if written > 0:
-            self.entries.append(self.tape.log.entries[:written].copy())
-            self.tape.log.written[0] = 0
-
-    def call(self, bound: Deciders, t: int, stop: int) -> tuple[int, int]:
-        """Call the loop from bar t to ``stop``; return the bar that it reached, and why."""
-        inputs = self.inputs
-        with np.errstate(all="ignore"):
-            reached, why = self.simulate(
-                self.terms.packed, inputs.feed, inputs.clock, inputs.log_returns, bound,
-                self.state, self.quotes, self.scratch, self.ledger, self.counts.tally, self.tape,
-                t, stop,
-            )  # fmt: skip
-        return reached, why
-
-    def find_decision_error(self, t: int) -> core.PolicyError:
-        """Return the error of a decision that is not allowed at close t, from the bar before it."""
-        error = report_bad_decision(self.inputs, t)
-        if self.deciders.methods == 0 or not self.is_compiled:
-            return error
-
-        # In plain Python the policy itself may raise, or whole numbers may be larger.
-        inputs = self.inputs
-        with np.errstate(all="ignore"):
-            _, why = find_simulate(is_compiled=False)(
-                self.terms.terms, inputs.feed, inputs.clock, inputs.log_returns, self.deciders,
-                self.state, self.quotes, self.scratch, self.ledger, self.counts.tally, self.tape,
-                t, t + 1,
-            )  # fmt: skip
-        return OverflowedFormula(str(error)) if why == DONE else error
-
-    def take_entries(self) -> Entries:
-        """Return the log of all bars so far."""
-        return np.concatenate([self.tape.log.entries[:0], *self.entries])
-
-
-def list_arrays(state: a.AccountState) -> list[Any]:
-    """Return the arrays of a state that hold something, each once: what is held are views."""
-    leaves = [leaf for name, field in state._asdict().items() if name != "held"
-              for leaf in flatten(field)]  # fmt: skip
-    leaves += [state.held.amounts, state.held.prices]
-    return [array for array in map(view_leaf, leaves) if array.size > 0]
-
-
-class OverflowedFormula(core.PolicyError):
-    """A compiled formula gave no number where plain Python does: its whole numbers are larger."""
-
-
-def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
-    terms = inputs.terms
-    for bar, i, margin in inputs.changes:
-        terms = feeds.write_table(terms, i, margin) if bar < first else terms
-    return terms
-
-
-class TermsInTime:
-    """The terms of an account bar by bar: margin tables by date, fees by what it traded."""
-
-    def __init__(self, inputs: AccountInputs, first: int, pack: Pack | None) -> None:
-        self.inputs, self.pack = inputs, pack
-        self.terms = read_tables(inputs, first)
-        self.packed: a.Terms | None = None
-        self.charged = b""
-
-    def at(self, t: int, stop: int, traded: a.TradedDays | None) -> tuple[int, Any]:
-        """Write the terms of bar t; return the bar at which they may change, and what was traded.
-
-        That is at most ``stop``; what was traded is by day up to that of bar t.
-        """
-        for bar, i, margin in self.inputs.changes:
-            stop = min(stop, bar) if bar > t else stop
-            if bar == t:
-                self.terms = feeds.write_table(self.terms, i, margin)
-                self.packed, self.charged = None, b""
-        fees = self.inputs.fees
-        if fees is not None:
-            traded, end = feeds.start_day(fees.day, traded, t)
-            found, stop = fees.find(traded.past), min(stop, end)
-            if found.tobytes() != self.charged:
-                self.terms, self.packed = fees.write(self.terms, found), None
-                self.charged = found.tobytes()
-        if self.packed is None:
-            self.packed = self.terms if self.pack is None else self.pack(self.terms)
-        return stop, traded
-
-
-def find_terms(inputs: AccountInputs, t: int, traded: a.TradedDays | None) -> a.Terms:
-    own = TermsInTime(inputs, t, None)
-    own.at(t, t + 1, traded)
-    return own.terms
-
-
-def measure_account(
-    inputs: AccountInputs,
-    state: a.AccountState,
-    deciders: Deciders,
-    tally: Tally,
-    first: int,
-    *,
-    has_units: bool,
-    progress: Progress | None,
-) -> core.FloatArray:
-    """Run the compiled loop without a record; writes ``state`` and ``tally``, returns units."""
-    units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
-    tape = new_tape(len(state.positions), 0, first, 0)._replace(units=units)
-    tape.is_on[0] = 0
-    drive = Drive(
-        find_simulate(is_compiled=True), pack_terms, inputs, state, deciders, deciders,
-        Counts(tally, None), first, tape,
-    )  # fmt: skip
-    drive.advance(len(inputs.feed.time), progress)
-    return units
-
-
-class BoundLoop(NamedTuple):
-    simulate: Callable[..., Any]
-    pack: Pack | None
-    deciders: list[Deciders]
-    plain_because: str
-
-
-def bind_loop(
-    asked: Sequence[tuple[Deciders, Formulas]],
-    *,
-    is_compiled: bool,
-    has_own: bool = False,
-    has_orders: bool = False,
-    has_overflowed: bool = False,
-) -> BoundLoop:
-    bound = [deciders for deciders, _ in asked]
-    because = "the requirement is a Python object" if has_own else ""
-    because = because or ("" if is_compiled else "compile=False")
-    if because:
-        return BoundLoop(find_simulate(is_compiled=False), None, bound, because)
-    callbacks, reasons = Callbacks(), dict[str, str]()
-
-    def call_back(
-        refusal: Exception | None, deciders: Deciders, policy: Policy, *given: Any
-    ) -> int:
-        if refusal is not None:
-            reasons[type(policy).__name__] = explain_refusal(refusal, policy)
-        return callbacks.add(deciders, policy, *given)
-
-    given: dict[str, Any] = {
-        "call_back": call_back, "has_orders": has_orders, "has_overflowed": has_overflowed,
-    }  # fmt: skip
-    bound, pack = [bind_compiled(*each, **given) for each in asked], pack_terms
-    simulate = find_simulate(is_compiled=True)
-    if callbacks.kept:
-        simulate = partial(callbacks.simulate, CompiledCalls("simulate_batch").bind)
-    if reasons:
-        told = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
-        core.warn_caller("; ".join(told))
-    return BoundLoop(simulate, pack, bound, "; ".join(reasons.values()))
+        terms=terms,
+        feed=feed,
+        state=state,
+        quotes=new_quotes(n, assets),
+        scratch=new_scratch(n, assets, cuts),
+        ledger=new_ledger(n),
+        log=new_event_log(4 * LOGGED),
+    )
 
 
 def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0) -> RunTape:
+    """Return a tape for ``n_bars`` from bar ``first`` on, and ``capacity`` events at first."""
     record, terms = new_record(n_bars, n, n_options)
     return RunTape(
         log=new_event_log(capacity),
@@ -377,8 +107,369 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
     )
 
 
+def list_arrays(state: a.AccountState) -> list[Any]:
+    """Return the arrays of a state that hold something, each once: what is held are views."""
+    leaves = []
+    for name, field in state._asdict().items():
+        if name != "held":
+            leaves += flatten(field)
+    leaves += [state.held.amounts, state.held.prices]
+    return [array for array in map(view_leaf, leaves) if array.size > 0]
+
+
 def view_leaf(leaf: Any) -> Any:
     return leaf.numbers.ravel() if isinstance(leaf, Struct | Structs) else leaf
+
+
+# The loop, compiled or in plain Python, and the policies that it asks.
+
+
+@functools.cache
+def find_entry(name: str, *, has_parts: bool) -> _compile.Entry:
+    compile_for = partial(compile_loop, name, has_parts=has_parts)
+    return _compile.Entry(f"{name}_with_options" if has_parts else name, hash_rules(), compile_for)
+
+
+class CompiledCalls:
+    """Calls of a function of the loop whose first argument holds the terms of the account."""
+
+    def __init__(self, name: str) -> None:
+        self.without_options = Caller(find_entry(name, has_parts=False))
+        self.with_options = Caller(find_entry(name, has_parts=True))
+
+    def bind(self, terms: a.Terms, *arguments: Any) -> Callable[[], Any]:
+        """Return the call; what must be compiled for it is compiled before."""
+        caller = self.with_options
+        if terms.instruments is feeds.WITHOUT_OPTIONS:
+            caller = self.without_options
+        return caller.bind(terms, *arguments)
+
+    def __call__(self, terms: a.Terms, *arguments: Any) -> Any:
+        return self.bind(terms, *arguments)()
+
+
+def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
+    if is_compiled:
+        return CompiledCalls("simulate_batch")
+    plain: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
+    return plain
+
+
+class LoopPart(NamedTuple):
+    """The loop, and the policies that it asks in one part of a run.
+
+    ``pack`` makes terms for compiled code of terms, and is None in plain Python. ``bound`` are the
+    policies as the loop asks them, ``deciders`` the same in plain Python.
+    """
+
+    simulate: Callable[..., Any]
+    pack: Pack | None
+    deciders: Deciders
+    bound: Deciders
+
+
+class BoundLoop(NamedTuple):
+    """The loop, with the policies of each part of a run; why it is plain, if it is."""
+
+    simulate: Callable[..., Any]
+    pack: Pack | None
+    deciders: list[Deciders]
+    plain_because: str
+
+    def find_part(self, deciders: Deciders, k: int = 0) -> LoopPart:
+        """Return the loop with the policies of part k, which are ``deciders`` in plain Python."""
+        return LoopPart(self.simulate, self.pack, deciders, self.deciders[k])
+
+
+def bind_loop(
+    asked: Sequence[tuple[Deciders, Formulas]],
+    *,
+    is_compiled: bool,
+    has_own: bool = False,
+    has_orders: bool = False,
+    has_overflowed: bool = False,
+) -> BoundLoop:
+    """Return the loop for the policies of each part of a run; warns of those not compiled."""
+    plain_because = ""
+    if has_own:
+        plain_because = "the requirement is a Python object"
+    elif not is_compiled:
+        plain_because = "compile=False"
+    if plain_because:
+        deciders = [of_part for of_part, _ in asked]
+        return BoundLoop(find_simulate(is_compiled=False), None, deciders, plain_because)
+
+    callbacks = Callbacks()
+    reasons: dict[str, str] = {}
+
+    def call_back(
+        refusal: Exception | None,
+        deciders: Deciders,
+        policy: Policy,
+        columns: tuple[str, ...],
+        i: int,
+    ) -> int:
+        if refusal is not None:
+            reasons[type(policy).__name__] = explain_refusal(refusal, policy)
+        return callbacks.add(deciders, policy, columns, i)
+
+    bound = []
+    for deciders_of_part, formulas in asked:
+        bound_part = bind_compiled(
+            deciders_of_part,
+            formulas,
+            call_back=call_back,
+            has_orders=has_orders,
+            has_overflowed=has_overflowed,
+        )
+        bound.append(bound_part)
+
+    simulate = find_simulate(is_compiled=True)
+    if callbacks.kept:
+        simulate = partial(callbacks.simulate, CompiledCalls("simulate_batch").bind)
+    if reasons:
+        sentences = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]
+        core.warn_caller("; ".join(sentences))
+    return BoundLoop(simulate, pack_terms, bound, "; ".join(reasons.values()))
+
+
+# The terms bar by bar.
+
+
+def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
+    """Return the terms with the margin tables that hold before bar ``first``."""
+    terms = inputs.terms
+    for bar, i, table in inputs.changes:
+        if bar < first:
+            terms = feeds.write_table(terms, i, table)
+    return terms
+
+
+class TermsInTime:
+    """The terms of an account bar by bar: margin tables by date, fees by what it traded."""
+
+    def __init__(self, inputs: AccountInputs, first: int, pack: Pack | None) -> None:
+        self.inputs = inputs
+        self.pack = pack
+        self.terms = read_tables(inputs, first)
+        self.packed: a.Terms | None = None
+        self.charged = b""
+
+    def at(self, t: int, stop: int, traded: a.TradedDays | None) -> tuple[int, Any]:
+        """Write the terms of bar t; return the bar at which they may change, and what was traded.
+
+        That is at most ``stop``; what was traded is by day up to that of bar t.
+        """
+        for bar, i, table in self.inputs.changes:
+            if bar > t:
+                stop = min(stop, bar)
+            elif bar == t:
+                self.terms = feeds.write_table(self.terms, i, table)
+                self.packed = None
+                self.charged = b""
+
+        fees = self.inputs.fees
+        if fees is not None:
+            traded, next_day = feeds.start_day(fees.day, traded, t)
+            stop = min(stop, next_day)
+            rates = fees.find(traded.past)
+            if rates.tobytes() != self.charged:
+                self.terms = fees.write(self.terms, rates)
+                self.packed = None
+                self.charged = rates.tobytes()
+
+        if self.packed is None:
+            self.packed = self.terms if self.pack is None else self.pack(self.terms)
+        return stop, traded
+
+
+def find_terms(inputs: AccountInputs, t: int, traded: a.TradedDays | None) -> a.Terms:
+    terms_in_time = TermsInTime(inputs, t, None)
+    terms_in_time.at(t, t + 1, traded)
+    return terms_in_time.terms
+
+
+# The way of an account through its bars.
+
+
+class Counts(NamedTuple):
+    """What a run adds up: its tally, what it traded by day, and what limits cut."""
+
+    tally: Tally
+    traded: a.TradedDays | None
+    cuts: core.FloatArray = NO_CUTS
+
+
+class Drive:
+    """An account on its way through the bars, which stops at a bar and goes on from there.
+
+    ``state`` and ``tape`` are written, ``counts`` are those so far. ``t`` is the next bar. The bars
+    at which it stops change no number.
+    """
+
+    def __init__(
+        self,
+        inputs: AccountInputs,
+        state: a.AccountState,
+        part: LoopPart,
+        *,
+        counts: Counts,
+        tape: RunTape,
+        first: int,
+        chunk: int = CHUNK,
+    ) -> None:
+        self.inputs = inputs
+        self.state = state
+        self.part = part
+        self.counts = counts
+        self.tape = tape
+        self.first = first
+        self.t = first
+        self.chunk = chunk
+
+        n = len(state.positions)
+        assets = len(state.priced)
+        has_extremes = tape.lanes.lives.shape[1] > 0  # which the loop writes down
+        self.scratch = new_scratch(n, assets, counts.cuts, has_extremes=has_extremes)
+        self.ledger = new_ledger(n)
+        self.quotes = new_quotes(n, assets)
+        self.terms = TermsInTime(inputs, first, part.pack)
+        self.entries: list[Entries] = []
+
+        # What is put back before bars are taken once more.
+        arrays = [*list_arrays(state), part.deciders.memory, counts.tally.numbers]
+        arrays += [self.scratch.plans.column("target_contracts"), self.scratch.cuts]
+        self.arrays = [array for array in arrays if array.size > 0]
+        if inputs.trader is not None:
+            inputs.trader.begin(inputs.feed.options, state, self.scratch, tape)
+
+    def advance(self, stop: int, progress: Progress | None = None) -> None:
+        """Take the account through its bars up to bar ``stop``."""
+        while self.t < stop:
+            self.advance_chunk(min(stop, self.t + self.chunk))
+            core.report_progress(progress, self.t - self.first, stop - self.first)
+
+    def advance_chunk(self, stop: int) -> None:
+        """Take the account through bars up to ``stop``, or to where its terms change.
+
+        If the log is full, it stays at its bar, and has a larger log.
+        """
+        t = self.t
+        inputs = self.inputs
+        trader = inputs.trader
+        tally = self.counts.tally
+        stop, traded = self.terms.at(t, stop, self.counts.traded)
+        saved = [array.copy() for array in self.arrays]
+        traded_before = tally.money.traded
+        legs = [] if trader is None else [leg.copy() for leg in trader.listed.legs]
+
+        reached, why = self.call(self.part.bound, t, stop)
+        if why != DONE:
+            equity = self.state.wallet.equity
+            ledger = self.ledger.copy()
+            for array, before in zip(self.arrays, saved, strict=True):
+                array[...] = before
+            self.tape.log.written[0] = 0
+            if trader is not None:
+                trader.put_back(legs)
+        if why == FULL:
+            self.tape = self.tape._replace(log=new_event_log(2 * len(self.tape.log.entries)))
+            return
+        if why in (BROKEN, NEGATIVE):
+            # Once more, to the bar before: the error tells of the bar at fault.
+            self.call(self.part.bound, t, reached)
+            if why == BROKEN:
+                change = float(equity - self.state.wallet.equity)
+                raise report_imbalance(change, ledger, inputs, reached)
+            raise self.find_decision_error(reached)
+
+        if traded is not None:
+            traded = traded.add(tally.money.traded - traded_before)
+        self.counts = self.counts._replace(traded=traded)
+        self.t = reached
+        written = self.tape.log.written[0]
+        if written > 0:
+            self.entries.append(self.tape.log.entries[:written].copy())
+            self.tape.log.written[0] = 0
+
+    def call(self, bound: Deciders, t: int, stop: int) -> tuple[int, int]:
+        """Call the loop from bar t to ``stop``; return the bar that it reached, and why."""
+        inputs = self.inputs
+        with np.errstate(all="ignore"):
+            reached, why = self.part.simulate(
+                self.terms.packed,
+                inputs.feed,
+                inputs.clock,
+                inputs.log_returns,
+                bound,
+                self.state,
+                self.quotes,
+                self.scratch,
+                self.ledger,
+                self.counts.tally,
+                self.tape,
+                t,
+                stop,
+            )
+        return reached, why
+
+    def find_decision_error(self, t: int) -> core.PolicyError:
+        """Return the error of a decision that is not allowed at close t, from the bar before it."""
+        error = report_bad_decision(self.inputs, t)
+        is_compiled = self.part.pack is not None
+        if self.part.deciders.methods == 0 or not is_compiled:
+            return error
+
+        # In plain Python the policy itself may raise, or whole numbers may be larger.
+        inputs = self.inputs
+        with np.errstate(all="ignore"):
+            _, why = find_simulate(is_compiled=False)(
+                self.terms.terms,
+                inputs.feed,
+                inputs.clock,
+                inputs.log_returns,
+                self.part.deciders,
+                self.state,
+                self.quotes,
+                self.scratch,
+                self.ledger,
+                self.counts.tally,
+                self.tape,
+                t,
+                t + 1,
+            )
+        return OverflowedFormula(str(error)) if why == DONE else error
+
+    def take_entries(self) -> Entries:
+        """Return the log of all bars so far."""
+        return np.concatenate([self.tape.log.entries[:0], *self.entries])
+
+
+def measure_account(
+    inputs: AccountInputs,
+    state: a.AccountState,
+    deciders: Deciders,
+    tally: Tally,
+    first: int,
+    *,
+    has_units: bool,
+    progress: Progress | None,
+) -> core.FloatArray:
+    """Run the compiled loop without a record; writes ``state`` and ``tally``, returns units."""
+    units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
+    tape = new_tape(len(state.positions), 0, first, 0)._replace(units=units)
+    tape.is_on[0] = 0
+    part = LoopPart(find_simulate(is_compiled=True), pack_terms, deciders, bound=deciders)
+    drive = Drive(inputs, state, part, counts=Counts(tally, None), tape=tape, first=first)
+    drive.advance(len(inputs.feed.time), progress)
+    return units
+
+
+# What went wrong.
+
+
+class OverflowedFormula(core.PolicyError):
+    """A compiled formula gave no number where plain Python does: its whole numbers are larger."""
 
 
 def report_imbalance(
@@ -408,33 +499,49 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
     return bytecode.explain_refusal(refusal, formula_for(policy, ()), rules)
 
 
+# What follows at each close, after a run.
+
+
 def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
     """Return what is at the closes of the rows of a run, from its record and its inputs."""
-    record, names, inputs = run.record, setup.markets.names, setup.inputs
-    n, first, (begin, stop, _) = len(names), setup.first, rows.indices(record.n_bars)
-    has_parts = len(inputs.terms.options.instruments) > 0
-    caller = Caller(find_entry("fill_closes", has_parts=has_parts)) if setup.is_compiled else None
+    inputs = setup.inputs
+    first = setup.first
+    n = len(setup.markets.names)
+    begin, stop, _ = rows.indices(run.record.n_bars)
+    caller = None
+    if setup.is_compiled:
+        has_parts = len(inputs.terms.options.instruments) > 0
+        caller = Caller(find_entry("fill_closes", has_parts=has_parts))
+
     state = feeds.start_account_state(setup)
-    held = HeldAtCloses(
+    held = read_held(run, n, first)
+    closes = new_closes(stop - begin, n)
+
+    # The margin tables change at some rows: a call for the rows of each.
+    changed = [bar - first for bar, _, _ in inputs.changes]
+    edges = {begin, stop, *(row for row in changed if begin < row < stop)}
+    for row, end in pairwise(sorted(edges)):
+        terms = read_tables(inputs, first + row + 1)
+        if caller is not None:
+            terms = pack_terms(terms)
+        bar = new_bar(terms, inputs.feed, state)
+        held_of_rows = HeldAtCloses(*(field[row:end] for field in held))
+        closes_of_rows = Closes(*(field[row - begin : end - begin] for field in closes))
+        fill = loop_steps.fill_closes if caller is None else caller
+        with np.errstate(all="ignore"):
+            fill(bar, held_of_rows, closes_of_rows, first + row)
+    return closes
+
+
+def read_held(run: RunData, n: int, first: int) -> HeldAtCloses:
+    """Return what the account of a run held at its closes."""
+    record = run.record
+    amounts = tables.count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars)
+    return HeldAtCloses(
         cash=record.account.cash,
         quantity=record.positions.quantity,
         entry=record.positions.entry,
         margin=record.positions.margin,
-        amounts=tables.count_assets(run.state.held.amounts, run.entries, n, first, record.n_bars),
+        amounts=amounts,
         options=record.options.quantity,  # type: ignore[union-attr] # a loaded record has closes
     )
-    closes = new_closes(stop - begin, n)
-    changed = (bar - first for bar, *_ in inputs.changes)
-    edges = sorted({begin, stop, *(row for row in changed if begin < row < stop)})
-    for row, end in pairwise(edges):
-        terms = read_tables(inputs, first + row + 1)
-        terms = terms if caller is None else pack_terms(terms)
-        given = (
-            new_bar(terms, inputs.feed, state),
-            HeldAtCloses(*(each[row:end] for each in held)),
-            Closes(*(each[row - begin : end - begin] for each in closes)),
-            first + row,
-        )
-        with np.errstate(all="ignore"):
-            (loop_steps.fill_closes if caller is None else caller)(*given)
-    return closes

@@ -33,6 +33,9 @@ class LaneFault(Exception):  # noqa: N818 - no error of the user's: a run of the
         self.lane = lane
 
 
+# Markets and policies, laid end to end.
+
+
 class Laid(NamedTuple):
     """The markets and the policies of some lanes, end to end.
 
@@ -60,48 +63,85 @@ def lay(
     Both are given of shape (lanes * width, ...). ``known`` of shape (lanes, n) has the bar of its
     lane from which on each policy is asked, by default that of the columns of the setup.
     """
-    given = [own.columns for own in setup.observed] if columns is None else columns
-    pairs = zip(setup.observed, given, strict=True)
-    observed = [policy._replace(columns={**own}, first=0) for policy, own in pairs]
-    inputs, width = setup.inputs, len(setup.inputs.feed.time)
-    fields = dict(drawn)
-    for name in {*inputs.feed._fields} - {*drawn, "options"}:
-        each = getattr(inputs.feed, name)
-        if name.startswith("asset_"):
-            fields[name] = np.tile(each, (1, lanes))
-        elif name in {"funding_bar", "flow_bar"}:
-            fields[name] = (each + np.arange(lanes)[:, None] * width).ravel()
-        elif name.startswith(("funding_", "flow_")) or len(each) == width > 1:
-            fields[name] = np.concatenate([each] * lanes)
-        else:
-            fields[name] = each.copy()  # the loop changes the span of the feed
-    feed: Any = inputs.feed._replace(**fields)
-    if setup.first == 0:  # at which no interest is due, also of lanes that begin later
-        years = np.broadcast_to(inputs.feed.years, (width,)).copy()
-        years[0] = 0.0
-        feed = feed._replace(years=np.tile(years, lanes))
-    laid = inputs._replace(feed=feed)
-    if inputs.fees is not None:  # which count what is traded, and so every bar
-        tally = [np.tile(each, lanes) for each in inputs.clock]
-        laid = laid._replace(
-            clock=type(inputs.clock)(*tally),
-            log_returns=np.tile(inputs.log_returns, (lanes, 1)),
-        )
-    one = gather_deciders(setup, setup.observed)
-    joined, at = p.flatten_columns(observed)
-    deciders = one._replace(
-        columns=joined,
-        columns_at=at,
-        lengths=one.lengths * lanes,
-        firsts=np.zeros_like(one.firsts),
-        tradable=np.concatenate([one.tradable] * lanes),
-        index_bars=np.tile(one.index_bars, (1, lanes)),
-    )
-    asked_from = np.repeat(one.known[None], lanes, axis=0)
+    observed = [own._replace(first=0) for own in setup.observed]
+    if columns is not None:
+        pairs = zip(observed, columns, strict=True)
+        observed = [own._replace(columns={**of_lanes}) for own, of_lanes in pairs]
+
+    width = len(setup.inputs.feed.time)
+    before_lay = gather_deciders(setup, setup.observed)
+    asked_from = np.repeat(before_lay.known[None], lanes, axis=0)
     if known is not None:
         begins = width * np.arange(lanes)
         asked_from[:, : known.shape[1]] = known + begins[:, None]
-    return Laid(laid, deciders, observed, asked_from, width, lanes)
+    return Laid(
+        inputs=lay_inputs(setup, lanes, drawn),
+        deciders=lay_deciders(before_lay, observed, lanes),
+        observed=observed,
+        known=asked_from,
+        width=width,
+        lanes=lanes,
+    )
+
+
+def lay_inputs(setup: Setup, lanes: int, drawn: Mapping[str, FloatArray]) -> AccountInputs:
+    """Return the inputs of lanes; fields of the feed that are not drawn are those of the setup."""
+    inputs = setup.inputs
+    width = len(inputs.feed.time)
+    fields = dict(drawn)
+    for name in {*inputs.feed._fields} - {*drawn, "options"}:
+        fields[name] = lay_field(name, getattr(inputs.feed, name), lanes, width)
+    feed: Any = inputs.feed._replace(**fields)
+
+    # At the first bar of a market no interest is due, also of lanes that begin later.
+    if setup.first == 0:
+        years = np.broadcast_to(inputs.feed.years, (width,)).copy()
+        years[0] = 0.0
+        feed = feed._replace(years=np.tile(years, lanes))
+    if inputs.fees is None:
+        return inputs._replace(feed=feed)
+
+    # Fees by what was traded count every bar, so the clock goes on through all lanes.
+    clock = type(inputs.clock)(*(np.tile(field, lanes) for field in inputs.clock))
+    log_returns = np.tile(inputs.log_returns, (lanes, 1))
+    return inputs._replace(feed=feed, clock=clock, log_returns=log_returns)
+
+
+def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArray:
+    """Return a field of the feed for lanes that all have it as it is."""
+    if name.startswith("asset_"):
+        return np.tile(values, (1, lanes))
+    if name in {"funding_bar", "flow_bar"}:
+        return (values + np.arange(lanes)[:, None] * width).ravel()
+    if name.startswith(("funding_", "flow_")) or len(values) == width > 1:
+        return np.concatenate([values] * lanes)
+    return values.copy()  # the loop changes the span of the feed
+
+
+def lay_deciders(deciders: Deciders, observed: Sequence[ObservedPolicy], lanes: int) -> Deciders:
+    """Return policies for lanes, whose columns are those of ``observed``."""
+    columns, columns_at = p.flatten_columns([*observed])
+    return deciders._replace(
+        columns=columns,
+        columns_at=columns_at,
+        lengths=deciders.lengths * lanes,
+        firsts=np.zeros_like(deciders.firsts),
+        tradable=np.concatenate([deciders.tradable] * lanes),
+        index_bars=np.tile(deciders.index_bars, (1, lanes)),
+    )
+
+
+def place_lanes(
+    feed: Any, begins: IntArray, firsts: IntArray, stops: IntArray, started: Any
+) -> IntArray:
+    """Return the rows of ``Lanes.places``, of lanes whose settlements and flows are from begins."""
+    funding = np.searchsorted(feed.funding_bar, begins)
+    flows = np.searchsorted(feed.flow_bar, begins)
+    times = np.broadcast_to(started, begins.shape)
+    return np.stack([begins, firsts, stops, funding, flows, times], axis=1)
+
+
+# The numbers of an account, which begin each lane again.
 
 
 def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, AccountState, Deciders]:
@@ -110,31 +150,53 @@ def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, Accou
     The arrays of the state and the memory that are returned are views of it.
     """
     names = [name for name in state._fields if name not in ("held", "options")]
-    leaves = [state.held.amounts, state.held.prices, *(getattr(state, name) for name in names)]
+    leaves = [state.held.amounts, state.held.prices]
+    leaves += [getattr(state, name) for name in names]
     leaves.append(deciders.memory)
-    arrays = [driver.view_leaf(each).view(np.float64) for each in leaves]
+
+    arrays = [driver.view_leaf(leaf).view(np.float64) for leaf in leaves]
     numbers = np.concatenate(arrays)
-    parts = np.split(numbers, np.cumsum([len(each) for each in arrays])[:-1])
-    views = (view_as(each, part) for each, part in zip(leaves, parts, strict=True))
-    amounts, prices = next(views), next(views)
-    own: dict[str, Any] = {name: next(views) for name in names}
-    held = view_holdings(own["positions"], amounts, prices)
-    return numbers, state._replace(held=held, **own), deciders._replace(memory=next(views))
+    edges = np.cumsum([len(array) for array in arrays])[:-1]
+    parts = np.split(numbers, edges)
+
+    views = [view_as(leaf, part) for leaf, part in zip(leaves, parts, strict=True)]
+    amounts, prices, *of_names, memory = views
+    fields: dict[str, Any] = dict(zip(names, of_names, strict=True))
+    held = view_holdings(fields["positions"], amounts, prices)
+    return numbers, state._replace(held=held, **fields), deciders._replace(memory=memory)
 
 
 def view_as(like: Any, part: Any) -> Any:
+    """Return a part of the numbers as what it was before: structs, a struct or an array."""
     if isinstance(like, Structs):
         return Structs(like.kind, len(like), part)
-    return type(like).from_buffer(part) if isinstance(like, Struct) else part.view(like.dtype)
+    if isinstance(like, Struct):
+        return type(like).from_buffer(part)
+    return part.view(like.dtype)
 
 
-def place_lanes(
-    feed: Any, begins: IntArray, firsts: IntArray, stops: IntArray, started: Any
-) -> IntArray:
-    """Return the rows of ``Lanes.places``, of lanes whose settlements and flows are from begins."""
-    events = [np.searchsorted(x, begins) for x in (feed.funding_bar, feed.flow_bar)]
-    times = np.broadcast_to(started, begins.shape)
-    return np.stack([begins, firsts, stops, *events, times], axis=1)
+# The lives of an account.
+
+
+class PreparedLanes(NamedTuple):
+    """What one call of the loop needs for lanes, beside their places.
+
+    ``records`` are quotes, scratch and ledger; ``numbers`` are those of the account and its
+    memory, which begin each lane as in ``begun``. ``is_same`` says that no terms change on the way.
+    """
+
+    loop: driver.BoundLoop
+    inputs: AccountInputs
+    terms: Any
+    state: AccountState
+    bound: Deciders
+    known: IntArray
+    records: tuple[Any, ...]
+    tape: RunTape
+    numbers: FloatArray
+    begun: FloatArray
+    lives: FloatArray
+    is_same: bool
 
 
 class BatchLoop:
@@ -151,8 +213,14 @@ class BatchLoop:
 
         Raises LaneFault if a policy returned a negative leverage, or the books did not balance.
         """
-        begins, started = np.arange(laid.lanes) * laid.width, laid.deciders.start[0]
-        places = place_lanes(laid.inputs.feed, begins, begins + first, begins + laid.width, started)
+        begins = np.arange(laid.lanes) * laid.width
+        places = place_lanes(
+            laid.inputs.feed,
+            begins,
+            firsts=begins + first,
+            stops=begins + laid.width,
+            started=laid.deciders.start[0],
+        )
         lives = np.zeros((N_LIVES, laid.lanes * laid.width))
         self.prepare(laid, lives)(places)
         return lives.reshape(N_LIVES, laid.lanes, laid.width)
@@ -164,85 +232,48 @@ class BatchLoop:
         data. With the rows comes the place of the bar in ``firsts``, which rise. Rows that are
         yielded are written again later. Raises LaneFault as :meth:`live` does.
         """
-        setup, feed = self.setup, self.setup.inputs.feed
+        setup = self.setup
+        feed = setup.inputs.feed
         years = np.broadcast_to(feed.years, feed.time.shape).copy()
         inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
         deciders = gather_deciders(setup, setup.observed)
         lives = np.zeros((N_LIVES, len(years)))
-        laid = Laid(inputs, deciders, setup.observed, deciders.known[None], width, 1)
+        laid = Laid(
+            inputs=inputs,
+            deciders=deciders,
+            observed=setup.observed,
+            known=deciders.known[None],
+            width=width,
+            lanes=1,
+        )
         go = self.prepare(laid, lives)
+
         left = np.arange(len(firsts))
-        while len(left):  # those that do not overlap go together
-            chosen, stop = [], 0
-            for k in left.tolist():
-                if firsts[k] >= stop:
-                    chosen.append(k)
-                    stop = int(firsts[k]) + width
-            begins, left = firsts[chosen], np.setdiff1d(left, chosen)
+        while len(left):
+            chosen = choose_apart(firsts, left, width)
+            left = np.setdiff1d(left, chosen)
+            begins = firsts[chosen]
             stops = np.minimum(begins + width, len(years))
             places = place_lanes(feed, begins, begins, stops, feed.time[begins])
-            places[:, BEGIN], lives[:] = 0, 0.0
-            own, years[begins] = years[begins], 0.0  # no interest is due for the bar before
+            places[:, BEGIN] = 0
+            lives[:] = 0.0
+
+            # An account that is new owes no interest for the bar before.
+            years_before = years[begins]
+            years[begins] = 0.0
             try:
                 go(places)
             except LaneFault as fault:
                 raise LaneFault(chosen[fault.lane]) from fault
-            years[begins] = own
-            for k, first, end in zip(chosen, begins.tolist(), stops.tolist(), strict=True):
-                yield k, lives[:, first:end]
+            years[begins] = years_before
+            for k, first, stop in zip(chosen, begins.tolist(), stops.tolist(), strict=True):
+                yield k, lives[:, first:stop]
 
     def prepare(self, laid: Laid, lives: FloatArray) -> Callable[[IntArray], None]:
         """Return what takes the account through some places of lanes, and writes ``lives``."""
-        deciders = laid.deciders._replace(
-            memory=self.deciders.memory,
-            start=laid.deciders.start.copy(),
-            known=laid.deciders.known.copy(),
-        )
-        numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
         has_overflowed = self.has_overflowed  # read before the loop, which is written before it
         loop = self.loop
-        if loop.pack is not None and not loop.plain_because:
-            names = ("addresses", "wants_table", "wants_account", "wants_bar")
-            addresses = {name: getattr(loop.deciders[0], name) for name in names}
-            bound = deciders._replace(methods=0, **addresses)
-        else:
-            bound = deciders._replace(methods=tuple(map(p.bind, laid.observed)))
-            if loop.pack is not None:  # policies in plain Python are called back with their own
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    loop = bind_policies(
-                        self.setup, bound, is_compiled=True, has_overflowed=has_overflowed
-                    )
-                (bound,) = loop.deciders
-        inputs, n, assets = laid.inputs, len(self.setup.markets), len(state.priced)
-        tape, begun = driver.new_tape(n, 0, 0, 0), numbers.copy()
-        tape.is_on[0] = 0
-        scratch = driver.new_scratch(n, assets, has_extremes=True)
-        records = new_quotes(n, assets), scratch, driver.new_ledger(n)
-        market = (inputs.feed, inputs.clock, inputs.log_returns)
-        is_same = inputs.fees is None and not inputs.changes
-        terms = inputs.terms if loop.pack is None or not is_same else loop.pack(inputs.terms)
-
-        def pass_through(places: IntArray) -> None:
-            lanes = Lanes(
-                places=places if is_same else places[:0],
-                known=np.repeat(laid.known, len(places) // len(laid.known), axis=0),
-                lives=lives,
-                begun=begun,
-                numbers=numbers,
-            )
-            on = tape._replace(lanes=lanes)
-            if not is_same:
-                for k, place in enumerate(places):
-                    self.live_one(loop, (inputs, state, bound), on, place, k)
-                return
-            with np.errstate(all="ignore"):
-                reached, why = loop.simulate(
-                    terms, *market, bound, state, *records, self.tally, on, 0, 0
-                )
-            if why != DONE:
-                raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
-
+        prepared = self.prepare_lanes(laid, lives, loop, has_overflowed=has_overflowed)
         is_called_back = has_overflowed or loop.pack is None
 
         def go(places: IntArray) -> None:
@@ -250,7 +281,7 @@ class BatchLoop:
                 self.prepare(laid, lives)(places)
                 return
             try:
-                pass_through(places)
+                self.pass_through(prepared, places)
             except LaneFault:  # a whole number may be beyond 64 bits
                 if is_called_back:
                     raise
@@ -258,6 +289,133 @@ class BatchLoop:
                 self.prepare(laid, lives)(places)
 
         return go
+
+    def prepare_lanes(
+        self, laid: Laid, lives: FloatArray, loop: driver.BoundLoop, *, has_overflowed: bool
+    ) -> PreparedLanes:
+        """Return what a call of the loop needs: an account and its records in memory of its own."""
+        deciders = laid.deciders._replace(
+            memory=self.deciders.memory,
+            start=laid.deciders.start.copy(),
+            known=laid.deciders.known.copy(),
+        )
+        numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
+        loop, bound = self.bind_lanes(laid, deciders, loop, has_overflowed=has_overflowed)
+
+        inputs = laid.inputs
+        n = len(self.setup.markets)
+        assets = len(state.priced)
+        tape = driver.new_tape(n, 0, 0, 0)
+        tape.is_on[0] = 0
+        scratch = driver.new_scratch(n, assets, has_extremes=True)
+
+        # Terms that change on the way are packed on the way.
+        is_same = inputs.fees is None and not inputs.changes
+        terms = inputs.terms
+        if is_same and loop.pack is not None:
+            terms = loop.pack(inputs.terms)
+        return PreparedLanes(
+            loop=loop,
+            inputs=inputs,
+            terms=terms,
+            state=state,
+            bound=bound,
+            known=laid.known,
+            records=(new_quotes(n, assets), scratch, driver.new_ledger(n)),
+            tape=tape,
+            numbers=numbers,
+            begun=numbers.copy(),
+            lives=lives,
+            is_same=is_same,
+        )
+
+    def bind_lanes(
+        self, laid: Laid, deciders: Deciders, loop: driver.BoundLoop, *, has_overflowed: bool
+    ) -> tuple[driver.BoundLoop, Deciders]:
+        """Return the loop for lanes, and their policies as it asks them."""
+        if loop.pack is not None and not loop.plain_because:
+            compiled = loop.deciders[0]
+            bound = deciders._replace(
+                methods=0,
+                addresses=compiled.addresses,
+                wants_table=compiled.wants_table,
+                wants_account=compiled.wants_account,
+                wants_bar=compiled.wants_bar,
+            )
+            return loop, bound
+
+        bound = deciders._replace(methods=tuple(map(p.bind, laid.observed)))
+        if loop.pack is None:
+            return loop, bound
+
+        # Policies in plain Python are called back with the columns of these lanes.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop = bind_policies(self.setup, bound, is_compiled=True, has_overflowed=has_overflowed)
+        return loop, loop.deciders[0]
+
+    def pass_through(self, prepared: PreparedLanes, places: IntArray) -> None:
+        """Take the account through some places of lanes; raises LaneFault."""
+        is_same = prepared.is_same
+        lanes = Lanes(
+            places=places if is_same else places[:0],
+            known=np.repeat(prepared.known, len(places) // len(prepared.known), axis=0),
+            lives=prepared.lives,
+            begun=prepared.begun,
+            numbers=prepared.numbers,
+        )
+        tape = prepared.tape._replace(lanes=lanes)
+        if not is_same:
+            for k, place in enumerate(places):
+                self.live_one(prepared, tape, place, k)
+            return
+
+        inputs = prepared.inputs
+        with np.errstate(all="ignore"):
+            reached, why = prepared.loop.simulate(
+                prepared.terms,
+                inputs.feed,
+                inputs.clock,
+                inputs.log_returns,
+                prepared.bound,
+                prepared.state,
+                *prepared.records,
+                self.tally,
+                tape,
+                0,
+                0,
+            )
+        if why != DONE:
+            raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
+
+    def live_one(self, prepared: PreparedLanes, tape: RunTape, place: IntArray, k: int) -> None:
+        """Live lane k, whose terms change on the way: fees by what was traded, margin tables."""
+        inputs = prepared.inputs
+        bound = prepared.bound
+        first = int(place[FIRST])
+        stop = int(place[STOP])
+        if inputs.fees is not None:
+            n_before = int(place[BEGIN])
+            n_after = len(inputs.feed.time) - stop
+            day = np.pad(inputs.fees.day, (n_before, n_after), constant_values=(0, FOREVER))
+            inputs = inputs._replace(fees=inputs.fees._replace(day=day))
+
+        lanes = tape.lanes._replace(places=place[None], known=tape.lanes.known[k : k + 1])
+        steps.begin_lane(lanes, inputs.feed, bound, prepared.state, 0)
+        traded = None if self.setup.resume is None else self.setup.resume.traded
+        part = driver.LoopPart(prepared.loop.simulate, prepared.loop.pack, bound, bound=bound)
+        try:
+            drive = driver.Drive(
+                inputs,
+                prepared.state,
+                part,
+                counts=driver.Counts(self.tally.copy(), traded),
+                tape=tape,
+                first=first,
+            )
+            drive.advance(stop)
+        except BacktestError as error:
+            raise LaneFault(k) from error
 
     def call_back(self) -> None:
         """Let policies of users decide in plain Python from now on, in any thread."""
@@ -276,22 +434,13 @@ class BatchLoop:
         if self.has_overflowed and self.loop.plain_because:
             core.warn_caller(f"the lanes ran in plain Python: {self.loop.plain_because}")
 
-    def live_one(
-        self, loop: driver.BoundLoop, given: tuple[Any, ...], tape: RunTape, place: IntArray, k: int
-    ) -> None:
-        """Live a lane whose terms change on the way: fees by what was traded."""
-        inputs, state, bound = given
-        if inputs.fees is not None:
-            begin, rest = int(place[BEGIN]), len(inputs.feed.time) - int(place[STOP])
-            day = np.pad(inputs.fees.day, (begin, rest), constant_values=(0, FOREVER))
-            inputs = inputs._replace(fees=inputs.fees._replace(day=day))
-        lanes = tape.lanes._replace(places=place[None], known=tape.lanes.known[k : k + 1])
-        steps.begin_lane(lanes, inputs.feed, bound, state, 0)
-        traded = None if self.setup.resume is None else self.setup.resume.traded
-        first, stop = int(place[FIRST]), int(place[STOP])
-        counts = driver.Counts(self.tally.copy(), traded)
-        try:
-            given = (inputs, state, bound, bound, counts, first, tape)
-            driver.Drive(loop.simulate, loop.pack, *given).advance(stop)
-        except BacktestError as error:
-            raise LaneFault(k) from error
+
+def choose_apart(firsts: IntArray, left: IntArray, width: int) -> list[int]:
+    """Return places in ``firsts`` of histories that do not overlap, and so can go together."""
+    chosen = []
+    stop = 0
+    for k in left.tolist():
+        if firsts[k] >= stop:
+            chosen.append(k)
+            stop = int(firsts[k]) + width
+    return chosen

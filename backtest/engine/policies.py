@@ -29,11 +29,14 @@ from backtest.venue import Venue
 from backtest.venue.trade_costs import pick_cost
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
-CALLED = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_int64] * 11)  # as a compiled formula
+CALLED = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_int64] * 11)
+"""The type of a compiled formula."""
 N_BAR = len(p.BAR_FIELDS)
 
 
 class ObservedPolicy(NamedTuple):
+    """A policy with its columns, from bar ``first`` of the clock on, and how they were checked."""
+
     policy: Policy
     market: Market
     columns: dict[str, FloatArray]
@@ -41,43 +44,56 @@ class ObservedPolicy(NamedTuple):
     causality: str
 
 
+# Which policy decides for what.
+
+
 def assign_policies(
     policy: object, markets: Markets, overlay: object
 ) -> tuple[dict[str, Policy], Policy | None]:
     """Return the policy of each instrument by name, checked, and the overlay or None."""
     policies = give_each(policy, markets, one="policy")
-    for name, each in policies.items():
-        check_policy(each, f"policy of {name}" if len(policies) > 1 else "policy")
+    for name, of_instrument in policies.items():
+        check_policy(of_instrument, f"policy of {name}" if len(policies) > 1 else "policy")
     return policies, check_overlay(overlay)
 
 
 def check_policy(policy: object, name: str) -> Policy:
     if isinstance(policy, Policy):
         return policy
-    add = "; add () to make one of the class" * isinstance(policy, type)
-    raise ParameterError(f"{name} must be a Policy, got {repr_plain(policy)}{add}")
+    text = f"{name} must be a Policy, got {repr_plain(policy)}"
+    if isinstance(policy, type):
+        text = f"{text}; add () to make one of the class"
+    raise ParameterError(text)
 
 
-def check_overlay(given: object) -> Policy | None:
-    if given is None:
+def check_overlay(overlay: object) -> Policy | None:
+    """Return the overlay, if it reads and decides nothing that belongs to one position."""
+    if overlay is None:
         return None
-    overlay = check_policy(given, "overlay")
-    if p.sets_margin(overlay):
+    policy = check_policy(overlay, "overlay")
+    if p.sets_margin(policy):
         raise ParameterError(
             "overlay must not define venue_leverage, for it has no position whose margin it could "
-            f"move, got {type(overlay).__name__}"
+            f"move, got {type(policy).__name__}"
         )
-    orders = getattr(type(overlay), "option_orders", None)
-    rules = [*list_rules(overlay, ()), *([] if orders is None else [orders])]
-    names = {name for each in rules for name in describe_function(each, {}).names}
-    read = [name for name in ("venue", "liquidation_price") if name in names]
-    if read:
+
+    rules = list_rules(policy, ())
+    orders = getattr(type(policy), "option_orders", None)
+    if orders is not None:
+        rules.append(orders)
+    names: set[str] = set()
+    for rule in rules:
+        names.update(describe_function(rule, {}).names)
+    of_position = [f"account.{name}" for name in ("venue", "liquidation_price") if name in names]
+    if of_position:
         raise ParameterError(
             "overlay must not read a venue or a liquidation price, for it scales the portfolio, "
-            f"got {type(overlay).__name__}, which reads "
-            f"{' and '.join(f'account.{name}' for name in read)}"
+            f"got {type(policy).__name__}, which reads {' and '.join(of_position)}"
         )
-    return overlay
+    return policy
+
+
+# What policies observe.
 
 
 def observe_policies(
@@ -89,28 +105,38 @@ def observe_policies(
     *,
     is_checked: bool = True,
 ) -> list[ObservedPolicy]:
+    """Return each policy with its columns, that of the overlay last; ``signal`` is (n, n_bars)."""
     look = observe_checked if is_checked else observe_again
-    found = []
-    for row, name, (first, stop) in zip(signal, markets.names, markets.spans.tolist(), strict=True):
+    observed = []
+    spans = markets.spans.tolist()
+    for weights, name, (first, stop) in zip(signal, markets.names, spans, strict=True):
         shown = venues[name].show_margin(markets[name])
-        market = shown.with_signal(np.clip(row[first:stop], -1.0, 1.0))
+        market = shown.with_signal(np.clip(weights[first:stop], -1.0, 1.0))
         columns, causality = look(policies[name], market)
-        found.append(ObservedPolicy(policies[name], market, columns, first, str(causality)))
-    return [*found, *observe_overlay(overlay, markets, signal, is_checked=is_checked)]
+        observed.append(ObservedPolicy(policies[name], market, columns, first, str(causality)))
+    return [*observed, *observe_overlay(overlay, markets, signal, is_checked=is_checked)]
 
 
 def observe_overlay(
     overlay: Policy | None, markets: Markets, signal: FloatArray, *, is_checked: bool = True
 ) -> list[ObservedPolicy]:
+    """Return the overlay with its columns of the index, in a list; NaN before the first signal."""
     if overlay is None:
         return []
     index = markets.index(signal.T)
-    look = observe_checked if is_checked else observe_again
     begin = int(np.argmax(np.any(signal != 0.0, axis=0)))
-    columns, causality = look(overlay, index.slice(begin, index.n_bars) if begin else index)
+    seen = index.slice(begin, index.n_bars) if begin else index
+
+    look = observe_checked if is_checked else observe_again
+    columns, causality = look(overlay, seen)
     unknown = np.full(begin, np.nan)
     columns = {name: np.concatenate([unknown, values]) for name, values in columns.items()}
     return [ObservedPolicy(overlay, index, columns, 0, str(causality))]
+
+
+def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
+    """Return the columns of a policy that was checked before, and how they were checked."""
+    return observe(policy, market), "checked before"
 
 
 TERMS = ("stop_distance", "slippage", "taker")
@@ -122,8 +148,12 @@ def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]
     parts = getattr(cls, "parts", ())
     for part in parts:
         yield from list_terms(part.policy, f"{prefix}{part.prefix}")
-    names = [] if parts else find_code_names(p.formula_of(cls))
-    yield from ((f"{prefix}{name}", name) for name in TERMS if name in names)
+    if parts:
+        return
+    names = find_code_names(p.formula_of(cls))
+    for term in TERMS:
+        if term in names:
+            yield f"{prefix}{term}", term
 
 
 def show_terms(
@@ -133,35 +163,42 @@ def show_terms(
 
     Raises ParameterError if one reads the distance of a stop, and the account has none.
     """
-    found = list(observed)
+    shown = list(observed)
     for k, (name, own) in enumerate(zip(venues, observed, strict=False)):
-        read = [each for each in list_terms(type(own.policy)) if each[0] not in own.columns]
-        if read:
-            setting = own, account.for_instrument(name), venues[name]
-            more = {column: measure_term(term, *setting) for column, term in read}
-            found[k] = own._replace(columns={**own.columns, **more})
-    return found
+        columns = dict(own.columns)
+        for column, term in list_terms(type(own.policy)):
+            if column not in own.columns:
+                settings = account.for_instrument(name)
+                columns[column] = measure_term(term, own, settings, venues[name])
+        if len(columns) > len(own.columns):
+            shown[k] = own._replace(columns=columns)
+    return shown
 
 
 def measure_term(term: str, own: ObservedPolicy, account: Account, venue: Venue) -> FloatArray:
-    market, cost = own.market, "fees.taker" if term == "taker" else "slippage.rate"
+    """Return a cost, or the distance of the nearest stop to an entry at each close."""
+    market = own.market
+    cost = "fees.taker" if term == "taker" else "slippage.rate"
     rate = read_cost(pick_cost(venue, cost), market, f"venue.{cost}")
     if term != "stop_distance":
         return np.array(np.broadcast_to(rate, (market.n_bars,)))
-    stops = [each for each in (account.stop_loss, account.trailing_stop) if each is not None]
+
+    stops = [stop for stop in (account.stop_loss, account.trailing_stop) if stop is not None]
     if not stops:
         raise ParameterError(
             f"{type(own.policy).__name__} sizes a position by its stop; give one, "
             "Account(stop_loss=0.05) or Account(stop_loss='2*atr') for example, got none"
         )
-    entry = market.close * (1.0 + np.where(market.signal < 0.0, -1.0, 1.0) * rate)
-    found = [measure_stop(each, market, entry) for each in stops]
-    return np.asarray(np.fmin.reduce([np.where(each > 0.0, each, np.nan) for each in found]))
+    side = np.where(market.signal < 0.0, -1.0, 1.0)
+    entry = market.close * (1.0 + side * rate)
+    distances = []
+    for stop in stops:
+        distance = measure_stop(stop, market, entry)
+        distances.append(np.where(distance > 0.0, distance, np.nan))
+    return np.asarray(np.fmin.reduce(distances))
 
 
-def observe_again(policy: Policy, market: Market) -> tuple[dict[str, FloatArray], str]:
-    """Return the columns of a policy that was checked before, and how they were checked."""
-    return observe(policy, market), "checked before"
+# From which bar on a policy is asked.
 
 
 class WarmUp(NamedTuple):
@@ -176,9 +213,15 @@ def find_warm_up(columns: Mapping[str, FloatArray]) -> WarmUp:
 
     Columns that never have one do not count, so that a policy may do without them.
     """
-    firsts = {name: find_first_value(column) for name, column in columns.items()}
-    never = tuple(name for name, first in firsts.items() if first is None)
-    return WarmUp(max((first for first in firsts.values() if first is not None), default=0), never)
+    bar = 0
+    never = []
+    for name, column in columns.items():
+        first = find_first_value(column)
+        if first is None:
+            never.append(name)
+        else:
+            bar = max(bar, first)
+    return WarmUp(bar, tuple(never))
 
 
 def find_first_value(column: FloatArray) -> int | None:
@@ -201,47 +244,52 @@ def measure_decided(
     ``begins`` are the bars at which their markets begin. 0 if each has a column without any value
     and nothing was traded: then none was warm at any bar.
     """
-    if not has_traded and all(each.never for each in warm_ups):
+    if not has_traded and all(warm_up.never for warm_up in warm_ups):
         return 0.0
-    asked = [begin + each.bar for begin, each in zip(begins, warm_ups, strict=False)]
-    return max(n_bars - max(min(asked), first), 0) / (n_bars - first)
+    asked_from = [begin + warm_up.bar for begin, warm_up in zip(begins, warm_ups, strict=False)]
+    n_asked = n_bars - max(min(asked_from), first)
+    return max(n_asked, 0) / (n_bars - first)
 
 
 def measure_observed(
     observed: Sequence[ObservedPolicy], markets: Markets, first: int, *, has_traded: bool
 ) -> float:
     """Return the same of observed policies, those of instruments, in the bars that they see."""
-    clock, own = find_clock(markets), observed[: len(markets)]
+    clock = find_clock(markets)
+    of_instruments = observed[: len(markets)]
     return measure_decided(
-        [find_warm_up(each.columns) for each in own],
-        [each.first for each in own],
+        [find_warm_up(own.columns) for own in of_instruments],
+        [own.first for own in of_instruments],
         clock.at(first),
         clock.seen.n_bars,
         has_traded=has_traded,
     )
 
 
+# The policies as arrays of the loop.
+
+
 def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
     """Return arrays joined into one, and the place at which each begins."""
-    at = np.cumsum([0, *map(len, parts)]).astype(np.int64)
-    return (np.concatenate(parts) if parts else np.zeros(0)), at[:-1].copy()
+    edges = np.cumsum([0, *map(len, parts)]).astype(np.int64)
+    joined = np.concatenate(parts) if parts else np.zeros(0)
+    return joined, edges[:-1].copy()
 
 
 def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
-    markets, n = setup.markets, len(setup.markets)
+    """Return the observed policies of a setup as the loop reads them, in plain Python."""
+    markets = setup.markets
+    n = len(markets)
+    n_policies = len(observed)
     width = setup.inputs.terms.rules.brackets.floors.shape[1]
     params, params_at = flatten_settings(observed)
     columns, columns_at = flatten_columns(observed)
     memory, memory_at = flatten_memory(observed)
-    clock, price = find_clock(markets), frozenset({"liquidation_price"})
-    numbers = np.zeros(N_BAR + SETTING + 1)  # of bar and account, which `bind` reads at once
-    seen_time, seen_bars = np.zeros(1, np.int64), np.zeros((6, 1, 1))
-    if not clock.is_every:  # the longer bars that policies see
-        panel, seen_time = clock.seen.panel(), np.asarray(clock.seen.time)
-        rows = [getattr(panel, name).T for name in SEEN_PRICES]
-        seen_bars = np.ascontiguousarray(np.stack(rows))
-    rules = [list_rules(each.policy, ()) for each in observed]
-    wants_price = [any(may_read_of_account(rule, price) for rule in own) for own in rules]
+    clock = find_clock(markets)
+    seen_time, seen_bars = read_seen_bars(clock)
+
+    # The numbers of bar and account lie side by side, so that `bind` reads them at once.
+    numbers = np.zeros(N_BAR + SETTING + 1)
     return Deciders(
         methods=tuple(map(bind, observed)),
         addresses=np.zeros(n + 1, np.int64),
@@ -249,13 +297,13 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         params_at=params_at,
         columns=columns,
         columns_at=columns_at,
-        lengths=np.array([each.market.n_bars for each in observed], np.int64),
-        firsts=np.array([each.first for each in observed] + [0], np.int64),
+        lengths=np.array([own.market.n_bars for own in observed], np.int64),
+        firsts=np.array([*(own.first for own in observed), 0], np.int64),
         known=find_known_bars(observed, n),
         memory=memory,
         memory_at=memory_at,
-        asks=np.array([1] * len(observed) + [0] * (n + 1 - len(observed)), np.int64),
-        wants_price=np.array(wants_price, np.int64),
+        asks=np.array([1] * n_policies + [0] * (n + 1 - n_policies), np.int64),
+        wants_price=np.array([reads_liquidation_price(own.policy) for own in observed], np.int64),
         wants_table=np.ones(n + 1, np.int64),
         wants_account=np.full(n + 1, WHOLE),
         wants_bar=np.ones(n + 1, np.int64),
@@ -264,7 +312,7 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         seen_time=seen_time,
         seen_bars=seen_bars,
         tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
-        sets_margin=np.array([p.sets_margin(each.policy) for each in observed], np.int64),
+        sets_margin=np.array([p.sets_margin(own.policy) for own in observed], np.int64),
         shown=numbers[N_BAR:],
         bar=numbers[1:N_BAR],
         margin=np.zeros(9),
@@ -273,6 +321,20 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         interval=clock.seen.interval,
         start=np.array([setup.inputs.started], np.int64),
     )
+
+
+def read_seen_bars(clock: Any) -> tuple[IntArray, FloatArray]:
+    """Return time and prices of the longer bars that policies see, (6, n_seen, n); or no bars."""
+    if clock.is_every:
+        return np.zeros(1, np.int64), np.zeros((6, 1, 1))
+    panel = clock.seen.panel()
+    rows = [getattr(panel, name).T for name in SEEN_PRICES]
+    return np.asarray(clock.seen.time), np.ascontiguousarray(np.stack(rows))
+
+
+def reads_liquidation_price(policy: Policy) -> bool:
+    price = frozenset({"liquidation_price"})
+    return any(may_read_of_account(rule, price) for rule in list_rules(policy, ()))
 
 
 def find_known_bars(observed: Sequence[ObservedPolicy], n: int) -> IntArray:
@@ -284,12 +346,12 @@ def find_known_bars(observed: Sequence[ObservedPolicy], n: int) -> IntArray:
 
 def flatten_settings(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the parameters of all policies in one array, and the place of each policy."""
-    numbers = []
-    for each in observed:
-        own = number_elements(each.policy.settings()).values()
-        plain = [float(x) if isinstance(x, int | float) else np.nan for x in own]
-        numbers.append(np.array(plain or [0.0], dtype=np.float64))
-    return flatten(numbers)
+    parts = []
+    for own in observed:
+        settings = number_elements(own.policy.settings()).values()
+        numbers = [float(x) if isinstance(x, int | float) else np.nan for x in settings]
+        parts.append(np.array(numbers or [0.0], dtype=np.float64))
+    return flatten(parts)
 
 
 def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
@@ -299,8 +361,11 @@ def flatten_columns(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArra
 
 def flatten_memory(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray]:
     """Return the first memory of all policies in one array, and the place of each policy."""
-    begun = [p.start_memory(each.policy) or () for each in observed]
-    return flatten([np.array([*each, 0.0], dtype=np.float64) for each in begun])
+    parts = []
+    for own in observed:
+        memory = p.start_memory(own.policy) or ()
+        parts.append(np.array([*memory, 0.0], dtype=np.float64))
+    return flatten(parts)
 
 
 def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArray:
@@ -308,88 +373,141 @@ def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArra
     if len(observed) == n:
         return np.zeros((7, 1))
     index = observed[-1].market
+
+    # The funding of a bar is that of its last settlement, and then the last one known.
     funding = np.full(n_bars, np.nan)
     rows = np.searchsorted(index.time + index.interval, index.funding_time, side="right")
-    inside = rows < n_bars
-    funding[rows[inside]] = index.funding_rate[inside]
-    prices = [getattr(index, name) for name in SEEN_PRICES]
+    is_inside = rows < n_bars
+    funding[rows[is_inside]] = index.funding_rate[is_inside]
     known = np.maximum.accumulate(np.where(np.isnan(funding), -1, np.arange(n_bars)))
-    last = np.where(known >= 0, funding[np.maximum(known, 0)], np.nan)
-    return np.ascontiguousarray(np.stack([*prices, last]))
+    last_funding = np.where(known >= 0, funding[np.maximum(known, 0)], np.nan)
+
+    prices = [getattr(index, name) for name in SEEN_PRICES]
+    return np.ascontiguousarray(np.stack([*prices, last_funding]))
+
+
+# The policies in plain Python.
 
 
 def bind(observed: ObservedPolicy) -> Callable[..., float]:
-    policy, names = observed.policy, tuple(observed.columns)
-    own, columns = change_settings(policy, {}), tuple(observed.columns.values())
-    for name, value in policy.settings().items():
-        object.__setattr__(own, name, as_float64(value))
+    """Return what the loop asks in plain Python: a function of Deciders, venue, i, time and row.
+
+    It writes the memory of the policy, and the venue leverage into the last of the numbers.
+    """
+    policy = observed.policy
+    names = tuple(observed.columns)
+    columns = tuple(observed.columns.values())
+    own = make_plain_settings(policy)
     rules = list_rules(policy, names)
-    read = find_read(rules)
-    few, has_venue = [k for k in read if k < N_BAR + N_SHOWN], N_BAR + N_SHOWN in read
-    formula, *others = map(make_plain, rules)
-    margin_formula = others[0] if others else None
-    start, make = p.start_memory(policy), tuple.__new__
-    memory_type, n_memory = type(start), len(start or ())
+    decide = bind_formula(policy, own, make_plain(rules[0]))
+    margin_formula = make_plain(rules[1]) if len(rules) > 1 else None
+
+    # Only what the rules read becomes a Number, which costs time.
+    places = find_read(rules)
+    places_of_numbers = [k for k in places if k < N_BAR + N_SHOWN]
+    reads_venue = N_BAR + N_SHOWN in places
     bar_type: Any = name_tuple("Bar", (*p.BAR_FIELDS, *names))
+    make = tuple.__new__
 
     def answer(deciders: Any, venue: Any, i: int, time: int, local: int) -> float:
         numbers = deciders.shown.base
         numbers[0] = time / 1e9
-        told = numbers.tolist()
-        for k in few:  # what the rules read of them
-            told[k] = Number(told[k])
-        if has_venue:
+        values = numbers.tolist()
+        for k in places_of_numbers:
+            values[k] = Number(values[k])
+        if reads_venue:
             venue = MarginRules._make(map(as_float64, venue))
-        account: Any = make(AccountView, (*told[N_BAR : N_BAR + N_SHOWN], venue))
-        own_bar = told[:N_BAR]
-        for each in columns:
-            own_bar.append(Number(each[local]))
-        bar, rule, setting = make(bar_type, own_bar), "leverage", math.nan
+        account: Any = make(AccountView, (*values[N_BAR : N_BAR + N_SHOWN], venue))
+        fields = values[:N_BAR]
+        for column in columns:
+            fields.append(Number(column[local]))
+        bar = make(bar_type, fields)
+
+        rule = "leverage"
+        setting = math.nan
         try:
-            if start is None:
-                value = as_number(formula(own, bar, account))
-            else:
-                at = deciders.memory_at[i]
-                memory = deciders.memory[at : at + n_memory]
-                decided, kept = formula(own, bar, account, memory_type(*map(Number, memory.flat)))
-                value, after = as_number(decided), [*map(as_number, kept)]
-                if len(after) != n_memory:
-                    text = f"a memory must keep its length {n_memory}, got {repr_plain(kept)}"
-                    raise TypeError(text)
-                memory[:] = after
+            leverage = decide(deciders, i, bar, account)
             if margin_formula is not None:
                 rule = "venue_leverage"
-                numbers[-1] = setting = as_number(margin_formula(own, bar, account))
+                setting = as_number(margin_formula(own, bar, account))
+                numbers[-1] = setting
         except RAISED as error:
             raise make_policy_error(policy, bar, account, local, error, rule) from error
-        if value < 0.0 or setting <= 0.0:
-            wrong = (value, "leverage") if value < 0.0 else (setting, rule)
-            raise make_policy_error(policy, bar, account, local, *wrong)
-        return value
+        if leverage < 0.0:
+            raise make_policy_error(policy, bar, account, local, leverage, "leverage")
+        if setting <= 0.0:
+            raise make_policy_error(policy, bar, account, local, setting, rule)
+        return leverage
 
     return answer
 
 
+def make_plain_settings(policy: Policy) -> Policy:
+    """Return a copy of a policy whose numbers divide and overflow as compiled ones do."""
+    own = change_settings(policy, {})
+    for name, value in policy.settings().items():
+        object.__setattr__(own, name, as_float64(value))
+    return own
+
+
+def bind_formula(policy: Policy, own: Policy, formula: Any) -> Callable[..., float]:
+    """Return what decides a leverage, a function of Deciders, i, bar and account.
+
+    It reads and writes the memory of the policy, if that has one.
+    """
+    start = p.start_memory(policy)
+    if start is None:
+        return lambda _deciders, _i, bar, account: as_number(formula(own, bar, account))
+
+    memory_type = type(start)
+    n_memory = len(start)
+
+    def decide(deciders: Any, i: int, bar: Any, account: Any) -> float:
+        first = deciders.memory_at[i]
+        memory = deciders.memory[first : first + n_memory]
+        before = memory_type(*map(Number, memory.flat))
+        decided, after = formula(own, bar, account, before)
+        leverage = as_number(decided)
+        numbers_after = [*map(as_number, after)]
+        if len(numbers_after) != n_memory:
+            text = f"a memory must keep its length {n_memory}, got {repr_plain(after)}"
+            raise TypeError(text)
+        memory[:] = numbers_after
+        return leverage
+
+    return decide
+
+
 def list_rules(policy: Policy, columns: tuple[str, ...]) -> list[Callable[..., Any]]:
-    found = (p.formula_for(policy, columns), p.margin_formula_for(policy, columns))
-    return [each for each in found if each is not None]
+    """Return the formula of a policy, and that of its venue leverage if it has one."""
+    rules = (p.formula_for(policy, columns), p.margin_formula_for(policy, columns))
+    return [rule for rule in rules if rule is not None]
 
 
 def ask_plain(deciders: Deciders, terms: Any, quotes: Any, i: int, time: int, local: int) -> float:
-    rules = pick_instrument(terms, min(i, len(terms.instruments) - 1)).margin
-    if i < len(terms.instruments):
-        rules = rules._replace(
-            multiplier=quotes.instruments[i].multiplier,
-            initial_multiplier=quotes.instruments[i].initial,
-        )
+    """Return the answer of policy i; an overlay, which comes last, is shown the last rules."""
+    n = len(terms.instruments)
+    rules = pick_instrument(terms, min(i, n - 1)).margin
+    if i < n:
+        quote = quotes.instruments[i]
+        rules = rules._replace(multiplier=quote.multiplier, initial_multiplier=quote.initial)
     return float(deciders.methods[i](deciders, rules, i, time, local))
 
 
 def find_read(rules: Sequence[Any]) -> list[int]:
     """Return the places of what rules may read of the bar and the account, with its venue."""
-    fields = [*((1, name) for name in p.BAR_FIELDS), *((2, name) for name in AccountView._fields)]
-    read = {at: frozenset().union(*(find_fields(rule, at) for rule in rules)) for at in (1, 2)}
-    return [k for k, (at, name) in enumerate(fields) if read[at] & {"*", name}]
+    read_of_bar: set[str] = set()
+    read_of_account: set[str] = set()
+    for rule in rules:
+        read_of_bar |= find_fields(rule, 1)
+        read_of_account |= find_fields(rule, 2)
+
+    # A star stands for all fields.
+    places = [k for k, name in enumerate(p.BAR_FIELDS) if read_of_bar & {"*", name}]
+    for k, name in enumerate(AccountView._fields):
+        if read_of_account & {"*", name}:
+            places.append(N_BAR + k)
+    return places
 
 
 class Callbacks:
@@ -403,23 +521,25 @@ class Callbacks:
         self.error: BaseException | None = None
 
     def add(self, deciders: Deciders, policy: Policy, columns: tuple[str, ...], i: int) -> int:
-        has_venue = N_BAR + N_SHOWN in find_read(list_rules(policy, columns))
+        """Return the address at which the loop calls policy i."""
+        reads_venue = N_BAR + N_SHOWN in find_read(list_rules(policy, columns))
         method = deciders.methods[i]
-        own = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own
+        instrument = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own
 
-        def call(*given: int) -> float:
+        def call(*arguments: int) -> float:
             gate = self.gate
             try:
                 gate.is_closed = False
                 if gate.kept:
                     gate.open()
-                venue: Any = self.read_venue(own) if has_venue else self.read_venue
-                found: float = method(deciders, venue, i, given[8], given[9])
+                time, local = arguments[8:10]
+                venue: Any = self.read_venue(instrument) if reads_venue else self.read_venue
+                leverage: float = method(deciders, venue, i, time, local)
             except BaseException as error:
                 self.error = error
                 return -1.0  # which stops the loop
             else:
-                return found
+                return leverage
             finally:
                 gate.is_closed = True  # ctypes drops what is raised outside of the try
 
@@ -427,20 +547,27 @@ class Callbacks:
         return int(ctypes.cast(self.kept[-1], ctypes.c_void_p).value or 0)
 
     def read_venue(self, i: int) -> MarginRules:
-        rates = b"".join(self.brackets[1 + len(LEVELS) :])  # which the loop may change
-        if self.venues.get(i, (b"", None))[0] != rates:
-            found = [np.asarray(each).tolist() for each in pick_rules(self.brackets, i)]
-            rules = MarginRules._make(tuple(x) if isinstance(x, list) else x for x in found)
-            self.venues[i] = rates, rules
-        return self.venues[i][1]
+        """Return the margin rules of instrument i, read again where the loop changed its rates."""
+        rates = b"".join(self.brackets[1 + len(LEVELS) :])
+        rates_before, rules = self.venues.get(i, (b"", None))
+        if rules is None or rates_before != rates:
+            fields = []
+            for field in pick_rules(self.brackets, i):
+                value = np.asarray(field).tolist()
+                fields.append(tuple(value) if isinstance(value, list) else value)
+            rules = MarginRules._make(fields)
+            self.venues[i] = (rates, rules)
+        return rules
 
-    def simulate(self, bind: Callable[..., Callable[[], Any]], terms: Any, *given: Any) -> Any:
+    def simulate(self, bind: Callable[..., Callable[[], Any]], terms: Any, *arguments: Any) -> Any:
         """Run the loop that ``bind`` prepares for its arguments; signals come in bar by bar."""
-        self.brackets, self.venues = terms.rules.brackets, {}
-        run = bind(terms, *given)
+        self.brackets = terms.rules.brackets
+        self.venues = {}
+        run = bind(terms, *arguments)
         with hold_signals() as self.gate:
-            found = run()
-        error, self.error = self.error, None
+            returned = run()
+        error = self.error
+        self.error = None
         if error is not None:
             raise error
-        return found
+        return returned

@@ -21,7 +21,7 @@ from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_time, repr_plain
 from backtest.core.code_names import is_frame, is_series, pd
-from backtest.engine import Conditions, Counts, Drive, Setup, finish, new_cuts
+from backtest.engine import Conditions, Counts, Drive, LoopPart, Setup, finish, new_cuts
 from backtest.live.contracts import count_as_venue, count_fills
 from backtest.live.state import AccountSnapshot, name_symbols, start_account
 from backtest.market import as_markets, read_file, rename_known
@@ -485,9 +485,8 @@ def pass_bars(
     tape = engine.new_tape(n, total - first, first, room)
     tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), first)
     counts = Counts(tally, None, new_cuts(n))
-    drive = Drive(
-        simulate, None, setup.inputs, state, deciders, deciders, counts, first, tape, CHUNK
-    )
+    part = LoopPart(simulate, None, deciders, bound=deciders)
+    drive = Drive(setup.inputs, state, part, counts=counts, tape=tape, first=first, chunk=CHUNK)
     drive.advance(total)
 
     outcome = Outcome(
