@@ -17,7 +17,7 @@ from backtest.core.code_names import pd
 from backtest.core.number_text import STYLES, Head, Measured, strip_marks
 from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.engine.run import WORDS
+from backtest.engine.target_cuts import WORDS
 from backtest.market import split_notes
 from backtest.policies import sets_margin
 from backtest.policies.combinators import SCHEDULED
