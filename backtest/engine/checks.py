@@ -25,141 +25,190 @@ from backtest.venue.venue import ACCOUNT_FIELDS
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
-    given = [*table]
-    unknown = [
-        f"{each!r}{core.did_you_mean(str(each), known)}" for each in given if each not in known
-    ]
+    """Return what is wrong with the names of a table: those not known, or those it lacks."""
+    listed = [*table]
+    unknown = [name for name in listed if name not in known]
     if unknown:
-        return f"an unknown {', '.join(unknown)}"
-    missing = [each for each in names if each not in given]
-    return f"none for {', '.join(missing)}" if missing else ""
+        texts = [f"{name!r}{core.did_you_mean(str(name), known)}" for name in unknown]
+        return f"an unknown {', '.join(texts)}"
+    missing = [name for name in names if name not in listed]
+    if missing:
+        return f"none for {', '.join(missing)}"
+    return ""
 
 
 def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
-    given = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
-    found = find_misfit(given, markets.names, [*markets.last_opens])
-    if found:
+    """Return a value by instrument, of one for all or of a table of all."""
+    table = value if isinstance(value, Mapping) else dict.fromkeys(markets.names, value)
+    misfit = find_misfit(table, markets.names, [*markets.last_opens])
+    if misfit:
         raise core.ParameterError(
-            f"{one} must be one for all, or one for each of {', '.join(markets.names)}, got {found}"
+            f"{one} must be one for all, or one for each of {', '.join(markets.names)}, got "
+            f"{misfit}"
         )
-    return {name: given[name] for name in markets.names}
+    return {name: table[name] for name in markets.names}
 
 
 def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
     venues = give_each(venue, markets, one="venue")
-    for name, each in venues.items():
-        if not isinstance(each, Venue):
-            whose = f" of {name}" * (len(venues) > 1)
-            raise core.ParameterError(f"venue{whose} must be a Venue, got {core.repr_plain(each)}")
+    for name, of_instrument in venues.items():
+        if isinstance(of_instrument, Venue):
+            continue
+        which = f"venue of {name}" if len(venues) > 1 else "venue"
+        raise core.ParameterError(f"{which} must be a Venue, got {core.repr_plain(of_instrument)}")
     return venues
 
 
+# Whether markets, venues and account fit each other.
+
+
 def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
-    settled, names = check_settlement(markets, venues), [*markets.names]
+    names = [*markets.names]
+    settled = check_settlement(markets, venues)
     check_collateral(account.collateral, markets.names, settled)
     for fault in find_faults_of_venues(markets, venues, account):
         raise core.ParameterError(fault)
-    own = {name: account.for_instrument(name) for name in names}
+
+    accounts = {name: account.for_instrument(name) for name in names}
     for name in names:
-        check_setting(own[name], venues[name], name)
-    for fault in find_faults_of_margin(markets, venues, own, account):
+        check_setting(accounts[name], venues[name], name)
+    for fault in find_faults_of_margin(markets, venues, accounts, account):
         raise core.ParameterError(fault)
-    check_options(markets, venues, own, account)
+    check_options(markets, venues, accounts, account)
     account.requirement.resolve(names).check_names(names, account.collateral)
 
 
 def find_faults_of_venues(
     markets: Markets, venues: Mapping[str, Venue], account: Account
 ) -> Iterator[str]:
-    names, first, known = markets.names, markets.names[0], [*markets.last_opens]
-    for name in names[1:]:
-        for field in (*ACCOUNT_FIELDS, "liquidation.order"):
-            mine, theirs = (attrgetter(field)(venues[each]) for each in (first, name))
-            if not is_equal(mine, theirs):
-                yield (
-                    f"{field} must be the same for all venues of an account, got "
-                    f"{core.repr_given(mine)} for {first} and {core.repr_given(theirs)} for "
-                    f"{name}; give both the same: venue.override({{{field!r}: ...}})"
-                )
-    order = venues[first].liquidation.order
-    ordered = () if order is None or isinstance(order, str) else order
-    if found := find_misfit(ordered, (), known):
-        yield f"order must name instruments of the markets, {', '.join(known)}, got {found}"
-    for field in BY_INSTRUMENT:
-        value = getattr(account, field)
-        found = find_misfit(value, names, names) if isinstance(value, core.FrozenTable) else ""
-        if found:
-            listed = ", ".join(names)
-            yield f"{field} must be one value for all, or one for each of {listed}, got {found}"
+    yield from find_different_fields(markets.names, venues)
+    yield from find_misnamed(markets, venues, account)
     for name, venue in venues.items():
         if account.fill == "limit" and venue.fees.maker_share > 0.0:
             yield (
                 f"maker_share of {name} must be 0 with fill='limit', where each order is all maker "
                 f"or all taker, got {venue.fees.maker_share:g}"
             )
-        text, last = venue.contract.expires, int(markets[name].time[-1])
-        if text is not None and last >= core.to_nanoseconds(text):
+        expires = venue.contract.expires
+        last_open = int(markets[name].time[-1])
+        if expires is not None and last_open >= core.to_nanoseconds(expires):
             yield (
                 f"the last bar of {markets[name].instrument or 'the market'} must open before its "
-                f"contract expires at {text} UTC, got {core.format_time(last)}; cut it: "
-                f"market.between(end={text!r})"
+                f"contract expires at {expires} UTC, got {core.format_time(last_open)}; cut it: "
+                f"market.between(end={expires!r})"
             )
+
+
+def find_different_fields(names: Sequence[str], venues: Mapping[str, Venue]) -> Iterator[str]:
+    """Yield the fields of the account that the venues do not share."""
+    first = names[0]
+    for name in names[1:]:
+        for field in (*ACCOUNT_FIELDS, "liquidation.order"):
+            of_first = attrgetter(field)(venues[first])
+            of_other = attrgetter(field)(venues[name])
+            if not is_equal(of_first, of_other):
+                yield (
+                    f"{field} must be the same for all venues of an account, got "
+                    f"{core.repr_given(of_first)} for {first} and {core.repr_given(of_other)} for "
+                    f"{name}; give both the same: venue.override({{{field!r}: ...}})"
+                )
+
+
+def find_misnamed(markets: Markets, venues: Mapping[str, Venue], account: Account) -> Iterator[str]:
+    """Yield the tables by instrument that name others, or not all."""
+    names = markets.names
+    known = [*markets.last_opens]
+    order = venues[names[0]].liquidation.order
+    if order is not None and not isinstance(order, str):
+        misfit = find_misfit(order, (), known)
+        if misfit:
+            yield f"order must name instruments of the markets, {', '.join(known)}, got {misfit}"
+
+    for field in BY_INSTRUMENT:
+        value = getattr(account, field)
+        if not isinstance(value, core.FrozenTable):
+            continue
+        misfit = find_misfit(value, names, names)
+        if misfit:
+            listed = ", ".join(names)
+            yield f"{field} must be one value for all, or one for each of {listed}, got {misfit}"
 
 
 def find_faults_of_margin(
-    markets: Markets, venues: Mapping[str, Venue], own: Mapping[str, Account], account: Account
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    accounts: Mapping[str, Account],
+    account: Account,
 ) -> Iterator[str]:
-    cross = [name for name, each in own.items() if each.margin == "cross"]
+    cross = [name for name, own in accounts.items() if own.margin == "cross"]
     for name in cross[1:]:
-        mine, theirs = (venues[each].liquidation.mode for each in (cross[0], name))
-        if mine != theirs:
+        mode_of_first = venues[cross[0]].liquidation.mode
+        mode = venues[name].liquidation.mode
+        if mode != mode_of_first:
             yield (
-                f"liquidation.mode of cross positions must be the same, got {mine!r} for "
-                f"{cross[0]} and {theirs!r} for {name}"
+                f"liquidation.mode of cross positions must be the same, got {mode_of_first!r} for "
+                f"{cross[0]} and {mode!r} for {name}"
             )
-    legs = [name for name in markets.names if venues[name].contract.is_spot]
+
+    spot_legs = [name for name in markets.names if venues[name].contract.is_spot]
     for name, venue in venues.items():
         health = venue.liquidation.full_below_health
-        if health > 0.0 and not isinstance(account.requirement, Brackets):
+        if not health > 0.0:
+            continue
+        if not isinstance(account.requirement, Brackets):
             yield (
                 f"full_below_health of {name} must be 0 with {type(account.requirement).__name__}, "
                 f"which requires no margin per position, unlike bt.Brackets(), got {health:g}"
             )
-        if health > 0.0 and legs:
+        if spot_legs:
             yield (
-                f"full_below_health of {name} must be 0 beside the spot leg {legs[0]}, got "
+                f"full_below_health of {name} must be 0 beside the spot leg {spot_legs[0]}, got "
                 f"{health:g}"
             )
-    for name in legs:
-        if own[name].margin == "isolated":
+    for name in spot_legs:
+        yield from find_faults_of_spot(name, markets[name], accounts[name], account)
+
+
+def find_faults_of_spot(name: str, market: Market, own: Account, account: Account) -> Iterator[str]:
+    """Yield what forbids a spot leg: isolated margin, or its coin as collateral too."""
+    if own.margin == "isolated":
+        yield (
+            f"margin of the spot leg {name} must be 'cross': a coin that is paid has no "
+            "margin, got 'isolated'"
+        )
+    coins = {find_coin(name), find_coin(market.instrument)} - {""}
+    for asset in account.collateral:
+        prices = asset.prices
+        is_its_market = prices is market or (isinstance(prices, str) and prices == name)
+        if is_its_market or asset.name in coins:
             yield (
-                f"margin of the spot leg {name} must be 'cross': a coin that is paid has no "
-                "margin, got 'isolated'"
+                f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
+                f"the coins only as {name}, or give {name} a margined contract"
             )
-        for asset in account.collateral:
-            market, prices = markets[name], asset.prices
-            is_its_market = prices is market or (isinstance(prices, str) and prices == name)
-            coins = {find_coin(name), find_coin(market.instrument)} - {""}
-            if is_its_market or asset.name in coins:
-                yield (
-                    f"a coin must be a spot leg or collateral, got {asset.name!r} as both; hold "
-                    f"the coins only as {name}, or give {name} a margined contract"
-                )
 
 
-def is_equal(mine: object, theirs: object) -> bool:
-    if is_series(mine) and is_series(theirs):
-        return mine.equals(theirs)
-    return not (is_series(mine) or is_series(theirs)) and mine == theirs
+def is_equal(first: object, second: object) -> bool:
+    if is_series(first) and is_series(second):
+        return first.equals(second)
+    if is_series(first) or is_series(second):
+        return False
+    return first == second
 
 
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
+    """Return the currency in which all contracts settle."""
     contracts = {name: venues[name].contract for name in markets.names}
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
-    is_given = markets.currency and by_name - {""} != {markets.currency}
-    given = markets.currency if is_given else ""  # or given as the names say it
-    return agree_settlement(contracts, said=said, given=given)
+
+    # A currency that the names say is not said twice.
+    currency = ""
+    if markets.currency and by_name - {""} != {markets.currency}:
+        currency = markets.currency
+    return agree_settlement(contracts, said=said, given=currency)
+
+
+# What a run warns of.
 
 
 def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> None:
@@ -168,10 +217,10 @@ def warn_of_band(account: Account, markets: Markets, targets: np.ndarray) -> Non
     ``targets`` are signed leverages of the account's equity, of shape (n_bars, n).
     """
     for i, name in enumerate(markets.names):
-        asked = np.abs(targets[:, i])
-        asked = asked[np.isfinite(asked) & (asked > 0.0)]
+        sizes = np.abs(targets[:, i])
+        sizes = sizes[np.isfinite(sizes) & (sizes > 0.0)]
+        median = float(np.median(sizes)) if len(sizes) else np.inf
         band = account.for_instrument(name).band
-        median = float(np.median(asked)) if len(asked) else np.inf
         if band > 0.5 * median:
             core.warn_caller(
                 f"the band of {name} is {band:.3g} times the account's equity, more than half "
@@ -207,8 +256,10 @@ OF_EACH_RUN = (
 
 @contextlib.contextmanager
 def warn_once(*, is_first: bool) -> Iterator[None]:
+    """Silence what each run of a policy warns of, unless this is the first."""
+    silenced = () if is_first else (*OF_EACH_RUN, core.VenueDateWarning)
     with warnings.catch_warnings():
-        for category in () if is_first else (*OF_EACH_RUN, core.VenueDateWarning):
+        for category in silenced:
             warnings.simplefilter("ignore", category)
         yield
 
@@ -252,44 +303,69 @@ def find_highest(rate: Any, market: Market) -> float:
 
 
 def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None:
+    """Warn of rates, dates of presets, thin bars and lacking marks; ``venue`` may be by name."""
     markets = as_markets(market)
     warn_of_rates(markets, venue)
-    labels, start = label_names(markets), int(markets.time[first])
-    misfits: dict[str, list[str]] = {}
-    for name, each in markets.items():
-        days = max(start, int(each.time[0])), int(each.time[-1]) + each.interval
-        misfit = "" if each.synthetic else core.pick_value(venue, name).describe_misfit(*days)
-        misfits.setdefault(misfit, []).append(labels[name])
-    misfits.pop("", None)
-    for misfit, names in misfits.items():
-        named = f"{', '.join(names)}: " if names != [""] else ""
+    labels = label_names(markets)
+    warn_of_dates(markets, venue, labels, start=int(markets.time[first]))
+    for name, label in labels.items():
+        warn_of_thin_bars(markets[name], label)
+    warn_of_last_prices(markets, venue, labels)
+
+
+def warn_of_dates(markets: Markets, venue: Any, labels: Mapping[str, str], start: int) -> None:
+    """Warn where a preset is not of the dates of a run, once for instruments alike."""
+    names_by_misfit: dict[str, list[str]] = {}
+    for name, market in markets.items():
+        if market.synthetic:
+            continue
+        begin = max(start, int(market.time[0]))
+        end = int(market.time[-1]) + market.interval
+        misfit = core.pick_value(venue, name).describe_misfit(begin, end)
+        if misfit:
+            names_by_misfit.setdefault(misfit, []).append(labels[name])
+
+    for misfit, names in names_by_misfit.items():
+        text = misfit if names == [""] else f"{', '.join(names)}: {misfit}"
         core.warn_caller(
-            f"{named}{misfit}; a preset without @DATE uses at each bar the table in force, where "
+            f"{text}; a preset without @DATE uses at each bar the table in force, where "
             "there is one; venue.override(brackets=...) uses your own",
             core.VenueDateWarning,
         )
-    for name, label in labels.items():
-        found = m.describe_clock(markets[name])
-        if "thin_bars" in found:
-            whose = f" of {label}" if label else ""
-            core.warn_caller(
-                f"{found['thin_bars']:,} bars of {found['decision_interval']}{whose} at whose "
-                "closes policies decide have under 90 % of their shorter bars, the first at "
-                f"{found['first_thin']} UTC"
-            )
-    lacking = [
-        labels[name] or "the market"
-        for name, each in markets.items()
-        if not (each.has_mark or each.sessions or core.pick_value(venue, name).contract.is_spot)
-    ]
-    if lacking:
-        core.warn_caller(
-            f"{', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} no mark prices: "
-            "liquidations are tested on last prices, which swing "
-            "wider than marks; give mark prices: a mark file "
-            "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
-            core.LastPriceWarning,
-        )
+
+
+def warn_of_thin_bars(market: Market, label: str) -> None:
+    """Warn of longer bars, at whose closes policies decide, that lack shorter ones."""
+    clock = m.describe_clock(market)
+    if "thin_bars" not in clock:
+        return
+    bars = f"{clock['thin_bars']:,} bars of {clock['decision_interval']}"
+    if label:
+        bars = f"{bars} of {label}"
+    core.warn_caller(
+        f"{bars} at whose "
+        "closes policies decide have under 90 % of their shorter bars, the first at "
+        f"{clock['first_thin']} UTC"
+    )
+
+
+def warn_of_last_prices(markets: Markets, venue: Any, labels: Mapping[str, str]) -> None:
+    """Warn of perpetuals without mark prices."""
+    lacking = []
+    for name, market in markets.items():
+        is_spot = core.pick_value(venue, name).contract.is_spot
+        if not (market.has_mark or market.sessions or is_spot):
+            lacking.append(labels[name] or "the market")
+    if not lacking:
+        return
+    verb = "has" if len(lacking) == 1 else "have"
+    core.warn_caller(
+        f"{', '.join(lacking)} {verb} no mark prices: "
+        "liquidations are tested on last prices, which swing "
+        "wider than marks; give mark prices: a mark file "
+        "in the folder of the data, or bt.Market.from_frames(bars, mark=...)",
+        core.LastPriceWarning,
+    )
 
 
 def warn_of_flows(account: Account, markets: Markets, started: int) -> None:

@@ -109,7 +109,7 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
 
 def list_arrays(state: a.AccountState) -> list[Any]:
     """Return the arrays of a state that hold something, each once: what is held are views."""
-    leaves = []
+    leaves: list[Any] = []
     for name, field in state._asdict().items():
         if name != "held":
             leaves += flatten(field)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,75 +15,122 @@ from backtest.results.run_data import RunOptions
 
 
 def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
+    """Return the options that a run held or traded; None without any."""
     record: Any = outcome.record.options
     listed = setup.markets.options
     if not listed or record is None:
         return None
-    after = len(setup.markets.names) + len(setup.account.collateral)
-    entries, first = outcome.entries, setup.first
-    events = entries[entries["kind"] != Event.CAUSED]  # causes have numbers too
-    kept = np.unique(events["owner"][events["owner"] >= after]) - after
-    kept = np.union1d(kept, np.flatnonzero(record.quantity.any(axis=0)))
-    if not len(kept):
+    chosen = choose_options(setup, outcome)
+    if not len(chosen):
         return None
-    market, names = setup.inputs.feed, tuple(listed)
-    feed = market.options
-    terms = results.OptionTerms(
-        names=tuple(names[k] for k in kept),
-        signs=feed.signs[kept],
-        strikes=feed.strikes[kept],
-        sizes=feed.sizes[kept],
-        are_coin=feed.are_coin[kept],
-        instruments=feed.instruments[kept],
-        expiries=feed.expiry_times[kept],
-        rates=feed.rates[kept],
-    )
-    held = OptionFields(*(each[:, kept] for each in record))
-    opens, closes = market.mark_open[first:], market.mark_close[first:]
-    expired = np.zeros((2, *held.quantity.shape), dtype=bool)  # at the open, or inside the bar
-    bars = feed.expiry_bars[kept] - first
-    ended = np.flatnonzero((bars >= 0) & (bars < len(held.quantity)))
-    expired[feed.are_inside[kept[ended]].astype(np.int64), bars[ended], ended] = True
-    at, legs = (slice(first, None), kept), outcome.legs
-    gone, spots = expired[0], feed.expiry_spots[kept]
-    index = np.where(gone, spots, opens[:, terms.instruments])
-    bases = np.where(gone, 1.0, feed.bases_open[at])
-    years = np.where(gone, 0.0, feed.years_open[at])
-    marks = np.where(gone, np.nan, feed.marks_open[at])
-    volatilities = np.where(gone, 0.0, feed.volatilities_open[at])
-    index_close = closes[:, terms.instruments]
-    forward = index_close * feed.bases_close[at]
-    at_close = (feed.volatilities_close[at], feed.years_close[at], feed.marks_close[at])
-    quotes = results.OptionQuotes(
-        index,
-        index * bases,
-        *value_state(terms, index * bases, volatilities, years, marks),
-        index_close,
-        forward,
-        *value_state(terms, forward, *at_close),
-    )
-    opened = np.where(gone, 0.0, np.pad(held.quantity, ((1, 0), (0, 0)))[:-1])  # after the fills
-    fills = entries[(entries["kind"] == Event.FILL) & np.isin(entries["owner"], kept + after)]
-    places = np.searchsorted(kept + after, fills["owner"])
-    np.add.at(opened, (fills["bar"] - first, places), fills["quantity"])
+
+    feed = setup.inputs.feed.options
+    contracts = tuple(listed.values())
+    terms = read_option_terms(tuple(listed), feed, chosen)
+    held = OptionFields(*(field[:, chosen] for field in record))
+    owners = chosen + count_owners(setup)
+    expiries = find_expiries(feed, chosen, setup.first, len(held.quantity))
+    spots = feed.expiry_spots[chosen]
     return RunOptions(
-        contracts=tuple(listed[name] for name in terms.names),
-        legs=tuple(legs.get(k, "") for k in kept.tolist()),
-        owners=kept + after,
+        contracts=tuple(contracts[k] for k in chosen),
+        legs=tuple(outcome.legs.get(k, "") for k in chosen.tolist()),
+        owners=owners,
         terms=terms,
-        quotes=quotes,
+        quotes=quote_options(setup, terms, chosen, expiries.at_open),
         record=held,
-        opened=opened,
-        entries=find_entries(entries, held.quantity, kept + after, first),
-        settled=np.where(expired[1], spots, np.nan),
-        ages=feed.ages[at],
+        opened=find_opened(setup, outcome, held.quantity, owners, expiries.at_open),
+        entries=find_entries(outcome.entries, held.quantity, owners, setup.first),
+        settled=np.where(expiries.inside, spots, np.nan),
+        ages=feed.ages[setup.first :, chosen],
         hedged=tuple(sorted(outcome.hedged)),
     )
+
+
+def count_owners(setup: Setup) -> int:
+    """Return the number in the log of the first option: instruments and collateral come before."""
+    return len(setup.markets.names) + len(setup.account.collateral)
+
+
+def choose_options(setup: Setup, outcome: Outcome) -> core.IntArray:
+    """Return the numbers of the contracts that the log names, or that were held at a close."""
+    record: Any = outcome.record.options
+    first_owner = count_owners(setup)
+    entries = outcome.entries
+    owners = entries["owner"][entries["kind"] != Event.CAUSED]  # causes have numbers too
+    traded = np.unique(owners[owners >= first_owner]) - first_owner
+    return np.union1d(traded, np.flatnonzero(record.quantity.any(axis=0)))
+
+
+def read_option_terms(
+    names: Sequence[str], feed: Any, chosen: core.IntArray
+) -> results.OptionTerms:
+    return results.OptionTerms(
+        names=tuple(names[k] for k in chosen),
+        signs=feed.signs[chosen],
+        strikes=feed.strikes[chosen],
+        sizes=feed.sizes[chosen],
+        are_coin=feed.are_coin[chosen],
+        instruments=feed.instruments[chosen],
+        expiries=feed.expiry_times[chosen],
+        rates=feed.rates[chosen],
+    )
+
+
+class Expiries(NamedTuple):
+    """Where contracts expire, of shape (n_bars, K): at the open of a bar, or inside it."""
+
+    at_open: core.BoolArray
+    inside: core.BoolArray
+
+
+def find_expiries(feed: Any, chosen: core.IntArray, first: int, n_bars: int) -> Expiries:
+    expired = np.zeros((2, n_bars, len(chosen)), dtype=bool)
+    bars = feed.expiry_bars[chosen] - first
+    ended = np.flatnonzero((bars >= 0) & (bars < n_bars))
+    are_inside = feed.are_inside[chosen[ended]].astype(np.int64)
+    expired[are_inside, bars[ended], ended] = True
+    return Expiries(at_open=expired[0], inside=expired[1])
+
+
+def quote_options(
+    setup: Setup, terms: results.OptionTerms, chosen: core.IntArray, expires: core.BoolArray
+) -> results.OptionQuotes:
+    """Return what options are worth at each open and close.
+
+    At the open at which one ``expires``, it is its intrinsic value at its settlement price.
+    """
+    market = setup.inputs.feed
+    feed = market.options
+    first = setup.first
+    rows = (slice(first, None), chosen)
+
+    index = market.mark_open[first:][:, terms.instruments]
+    index = np.where(expires, feed.expiry_spots[chosen], index)
+    forward = index * np.where(expires, 1.0, feed.bases_open[rows])
+    at_open = value_state(
+        terms,
+        forward,
+        volatility=np.where(expires, 0.0, feed.volatilities_open[rows]),
+        years=np.where(expires, 0.0, feed.years_open[rows]),
+        marks=np.where(expires, np.nan, feed.marks_open[rows]),
+    )
+
+    index_close = market.mark_close[first:][:, terms.instruments]
+    forward_close = index_close * feed.bases_close[rows]
+    at_close = value_state(
+        terms,
+        forward_close,
+        volatility=feed.volatilities_close[rows],
+        years=feed.years_close[rows],
+        marks=feed.marks_close[rows],
+    )
+    return results.OptionQuotes(index, forward, *at_open, index_close, forward_close, *at_close)
 
 
 def value_state(
     terms: results.OptionTerms,
     forward: core.FloatArray,
+    *,
     volatility: core.FloatArray,
     years: core.FloatArray,
     marks: core.FloatArray,
@@ -90,30 +138,55 @@ def value_state(
     """Return volatilities, years and money values of options by bar; quoted marks come first."""
     bars, options = np.nonzero(years >= 0.0)
     state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
-    value, found = np.full(forward.shape, np.nan), volatility.copy()
+    value = np.full(forward.shape, np.nan)
     value[bars, options] = results.compute_prices(terms, options, state)
-    rows = np.flatnonzero(~np.isnan(marks[bars, options]))
-    if len(rows):
-        own, at = (bars[rows], options[rows]), state[:, rows]
-        value[own] = marks[own]
-        found[own] = results.compute_volatilities(terms, options[rows], at[0], marks[own], at[2])
-    return found, years, value * terms.sizes
+
+    # Where a mark is quoted it is the value, and the volatility is the one that it implies.
+    implied = volatility.copy()
+    quoted = np.flatnonzero(~np.isnan(marks[bars, options]))
+    if len(quoted):
+        places = (bars[quoted], options[quoted])
+        forwards, _, times = state[:, quoted]
+        value[places] = marks[places]
+        implied[places] = results.compute_volatilities(
+            terms, options[quoted], forwards, marks[places], times
+        )
+    return implied, years, value * terms.sizes
+
+
+def find_opened(
+    setup: Setup,
+    outcome: Outcome,
+    quantity: core.FloatArray,
+    owners: core.IntArray,
+    expires: core.BoolArray,
+) -> core.FloatArray:
+    """Return the contracts held after the fills at each open, (n_bars, K)."""
+    held_before = np.pad(quantity, ((1, 0), (0, 0)))[:-1]
+    opened = np.where(expires, 0.0, held_before)
+    entries = outcome.entries
+    is_fill = (entries["kind"] == Event.FILL) & np.isin(entries["owner"], owners)
+    fills = entries[is_fill]
+    places = np.searchsorted(owners, fills["owner"])
+    np.add.at(opened, (fills["bar"] - setup.first, places), fills["quantity"])
+    return opened
 
 
 def find_entries(
     entries: Entries, held: core.FloatArray, owners: core.IntArray, first: int
 ) -> core.FloatArray:
     """Return the average prices of what is held at each close, of shape (n_bars, K)."""
-    found = np.full(held.shape, np.nan)
+    averages = np.full(held.shape, np.nan)
     for place, owner in enumerate(owners.tolist()):
-        quantity, average = 0.0, np.nan
-        own = entries[(entries["owner"] == owner) & (entries["quantity"] != 0.0)]
-        for bar, change, value in own[["bar", "quantity", "value"]].tolist():
+        quantity = 0.0
+        average = np.nan
+        of_owner = entries[(entries["owner"] == owner) & (entries["quantity"] != 0.0)]
+        for bar, change, value in of_owner[["bar", "quantity", "value"]].tolist():
             after = quantity + change
             if quantity * change > 0.0:
                 average = (quantity * average + change * value) / after
             elif quantity * after <= 0.0:
                 average = value
             quantity = after
-            found[bar - first :, place] = average
-    return np.where(held != 0.0, found, np.nan)
+            averages[bar - first :, place] = average
+    return np.where(held != 0.0, averages, np.nan)

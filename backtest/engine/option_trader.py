@@ -100,6 +100,8 @@ class Legs(NamedTuple):
 
 
 class ListedContracts(NamedTuple):
+    """All contracts of the markets, in their order, and the legs that ordered them."""
+
     names: Sequence[str]
     options: Sequence[Option]
     expiries: Sequence[pd.Timestamp]
@@ -126,19 +128,29 @@ class OptionChain(Mapping[str, ListedOption]):
         coins: float,
         t: int,
     ) -> None:
+        self._listed = listed
+        self._quantities = quantities
+        self._policy = policy
+        self._t = t
+        self.instrument = instrument
+        self.coins = coins
+
         feed = listed.feed
-        alive = ((feed.years_close[t] > 0.0) & np.isfinite(feed.volatilities_close[t])).tolist()
-        self._listed, self._quantities, self._policy, self._t = listed, quantities, policy, t
+        is_alive = (feed.years_close[t] > 0.0) & np.isfinite(feed.volatilities_close[t])
+        alive = is_alive.tolist()
         self._contracts = {name: k for name, k in contracts.items() if alive[k]}
-        self.instrument, self.coins = instrument, coins
 
     def cover(self, account: AccountView) -> float:
         """Return the signed notional of the position and of the coins held beside it."""
         return account.leverage * account.equity + self.coins
 
     def __getitem__(self, name: str) -> ListedOption:
-        k, t, feed, seen = self._contracts[name], self._t, self._listed.feed, self._listed.seen
+        k = self._contracts[name]
+        t = self._t
+        feed = self._listed.feed
+        seen = self._listed.seen
         option = self._listed.options[k]
+        _, leg = self._listed.legs.owners.get(k, (0, ""))
         return ListedOption(
             name=name,
             underlying=str(option.underlying),
@@ -156,7 +168,7 @@ class OptionChain(Mapping[str, ListedOption]):
             volatility=float(feed.volatilities_close[t, k]),
             delta=float(seen.deltas[t, k]),
             quantity=float(self._quantities[k]),
-            leg=self._listed.legs.owners.get(k, (0, ""))[1],
+            leg=leg,
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -167,28 +179,39 @@ class OptionChain(Mapping[str, ListedOption]):
 
     @property
     def is_quoted(self) -> bool:
-        return any(each.is_quoted for each in self.values())
+        return any(option.is_quoted for option in self.values())
 
     def held(self, leg: str) -> ListedOption | None:
+        """Return the contract that a leg holds, None without one."""
         k = self._listed.legs.held.get((self._policy, leg), -1)
-        name = self._listed.names[k] if k >= 0 else ""
-        is_held = name in self._contracts and self._quantities[k] != 0.0
-        return self[name] if is_held else None
+        if k < 0 or self._quantities[k] == 0.0:
+            return None
+        name = self._listed.names[k]
+        return self[name] if name in self._contracts else None
 
     def positions(self) -> list[ListedOption]:
-        held = self._quantities.tolist()
-        return [self[name] for name, k in self._contracts.items() if held[k] != 0.0]
+        quantities = self._quantities.tolist()
+        return [self[name] for name, k in self._contracts.items() if quantities[k] != 0.0]
 
     def choose(
         self, kind: str, delta: float, side: float, tenor: float, roll: float
     ) -> ListedOption | None:
-        numbers, t = np.array([*self._contracts.values()], np.int64), self._t
-        feed, seen = self._listed.feed, self._listed.seen
+        """Return the quoted contract nearest in tenor, then in delta; None without one.
+
+        More than ``roll`` days must be left. What is sold needs a bid.
+        """
+        t = self._t
+        feed = self._listed.feed
+        seen = self._listed.seen
+        numbers = np.array([*self._contracts.values()], np.int64)
         days = np.round(YEAR_DAYS * feed.years_close[t, numbers], 9)  # ties, in spite of rounding
-        fits = (feed.signs[numbers] == (1.0 if kind == "call" else -1.0)) & (days > roll)
+
+        sign = 1.0 if kind == "call" else -1.0
+        fits = (feed.signs[numbers] == sign) & (days > roll)
         fits &= np.isfinite(seen.asks[t, numbers])
         fits &= np.isfinite(seen.bids[t, numbers]) | (side > 0.0)
-        numbers, days = numbers[fits], days[fits]
+        numbers = numbers[fits]
+        days = days[fits]
         if len(np.unique(feed.instruments[numbers])) > 1:
             raise core.PolicyError(
                 "a leg chooses among the contracts on one instrument, got those on several; give "
@@ -196,23 +219,33 @@ class OptionChain(Mapping[str, ListedOption]):
             )
         if not len(numbers):
             return None
-        away = np.round(np.abs(np.abs(seen.deltas[t, numbers]) - abs(delta)), 9)
-        order = np.lexsort((feed.strikes[numbers], away, days, np.round(np.abs(days - tenor), 9)))
+
+        off_tenor = np.round(np.abs(days - tenor), 9)
+        off_delta = np.round(np.abs(np.abs(seen.deltas[t, numbers]) - abs(delta)), 9)
+        order = np.lexsort((feed.strikes[numbers], off_delta, days, off_tenor))
         return self[self._listed.names[int(numbers[order[0]])]]
 
     def roll(
         self, legs: Mapping[str, tuple[str, float, float]], tenor: float, roll: float
     ) -> dict[str, ListedOption]:
+        """Return the contracts to hold from now on; none if all legs may stay, or one has none."""
         if not self.is_quoted:
             return {}
         held = [self.held(leg) for leg in legs]
-        if all(each is not None and each.days > roll and each.is_quoted for each in held):
+        if all(option is not None and option.days > roll and option.is_quoted for option in held):
             return {}
-        found = {leg: self.choose(*spec, tenor, roll) for leg, spec in legs.items()}
-        return {leg: each for leg, each in found.items() if each} if all(found.values()) else {}
+
+        chosen = {}
+        for leg, spec in legs.items():
+            option = self.choose(*spec, tenor, roll)
+            if option is not None:
+                chosen[leg] = option
+        return chosen if len(chosen) == len(legs) else {}
 
 
 class Trade(NamedTuple):
+    """Policy i, which orders options, and the numbers of the contracts that it may order."""
+
     i: int
     policy: Policy
     columns: tuple[str, ...]
@@ -223,25 +256,34 @@ class OptionTrader:
     """Asks the policies that trade options: each when it has answered its leverage."""
 
     def __init__(self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade]) -> None:
-        self.markets, assets = setup.markets, setup.account.collateral
+        self.markets = setup.markets
+        self.listed = listed
+        self.trades = trades
+        self.are_inverse = setup.inputs.terms.rules.brackets.are_inverse
+        self.may_sell = not isinstance(setup.account.requirement, Brackets)
+
+        # Which collateral is the coin of which instrument.
+        assets = setup.account.collateral
         self.are_assets = np.zeros((len(assets), len(self.markets)), dtype=np.bool_)
-        for c, asset in enumerate(assets):  # whether it is the coin of each instrument
+        for c, asset in enumerate(assets):
             prices = find_prices(asset, self.markets)
             for i, name in enumerate(self.markets.names):
                 is_its_market = prices is self.markets[name]
                 self.are_assets[c, i] = is_its_market or asset.name == find_coin(name)
-        self.are_inverse = setup.inputs.terms.rules.brackets.are_inverse
-        self.listed, self.trades = listed, trades
-        self.may_sell = not isinstance(setup.account.requirement, Brackets)
 
     def begin(self, feed: OptionFeed, state: AccountState, scratch: Scratch, tape: RunTape) -> None:
-        self.feed, self.state, self.scratch, self.cursor = feed, state, scratch, tape.cursor
+        """Take what a drive reads and writes; orders go into the targets of ``feed``."""
+        self.feed = feed
+        self.state = state
+        self.scratch = scratch
+        self.cursor = tape.cursor
 
-    def put_back(self, kept: Sequence[Any]) -> None:
-        mine: tuple[Any, ...] = self.listed.legs
-        for each, before in zip(mine, kept, strict=True):
-            each.clear()
-            each.update(before)
+    def put_back(self, saved: Sequence[Any]) -> None:
+        """Write the legs back as they were before bars that are taken once more."""
+        legs: tuple[Any, ...] = self.listed.legs
+        for now, before in zip(legs, saved, strict=True):
+            now.clear()
+            now.update(before)
 
     def bind(self, deciders: Deciders) -> Deciders:
         methods = list(deciders.methods)
@@ -250,34 +292,71 @@ class OptionTrader:
         return deciders._replace(methods=tuple(methods))
 
     def answer(
-        self, trade: Trade, decide: Any, deciders: Deciders, venue: Any, i: int, time: int,
-        local: int, *few: Any,
-    ) -> float:  # fmt: skip
-        leverage: float = decide(deciders, venue, i, time, local, *few)
+        self,
+        trade: Trade,
+        decide: Any,
+        deciders: Deciders,
+        venue: Any,
+        i: int,
+        time: int,
+        local: int,
+    ) -> float:
+        """Return the leverage of a policy, and ask it for orders unless no bar can fill them."""
+        leverage: float = decide(deciders, venue, i, time, local)
         t = int(self.cursor[0])
         if i < len(self.scratch.plans):
             self.scratch.plans[i].target_contracts = np.nan
-        if t + 1 < len(self.markets.time):
-            rules = venue(min(i, len(self.state.positions) - 1)) if callable(venue) else venue
-            account = AccountView._make((*deciders.shown[:N_SHOWN].flat, rules))
-            columns = deciders.columns[deciders.columns_at[i] + local :: deciders.lengths[i]]
-            seen = dict(zip(BAR_FIELDS[1:], deciders.bar, strict=True))
-            seen |= dict(zip(trade.columns, columns, strict=False))
-            self.order(trade, SimpleNamespace(time=time / 1e9, **seen), account, t)
+        if t + 1 >= len(self.markets.time):
+            return leverage
+
+        rules = venue
+        if callable(venue):
+            rules = venue(min(i, len(self.state.positions) - 1))
+        account = AccountView._make((*deciders.shown[:N_SHOWN].flat, rules))
+        columns = deciders.columns[deciders.columns_at[i] + local :: deciders.lengths[i]]
+        fields = dict(zip(BAR_FIELDS[1:], deciders.bar, strict=True))
+        fields |= dict(zip(trade.columns, columns, strict=False))
+        self.order(trade, SimpleNamespace(time=time / 1e9, **fields), account, t)
         return leverage
 
     def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:
-        state, listed, held = self.state, self.listed, self.state.held
-        is_own, quantities = trade.i < len(state.positions), state.options.positions.quantities
-        name = self.markets.names[trade.i] if is_own else ""
+        """Ask a policy for its orders at close t, and write them into the targets of bar t + 1."""
+        is_of_instrument = trade.i < len(self.state.positions)
+        chain = self.show_chain(trade, account, t)
+        orders = self.ask_orders(trade, bar, account, chain)
+        try:
+            for leg, contract, quantity in read_orders(orders):
+                if is_of_instrument and contract == chain.instrument:
+                    self.order_hedge(trade, quantity)
+                else:
+                    self.write(trade, leg, contract, quantity, chain, t)
+        except core.Fault as wrong:
+            raise core.PolicyError(
+                f"{type(trade.policy).__name__}.option_orders at the close of bar {t}, "
+                f"{core.format_time(int(self.markets.time[t]))} UTC: {wrong}"
+            ) from None
+        self.close_left(trade, chain, t)
+
+    def show_chain(self, trade: Trade, account: AccountView, t: int) -> OptionChain:
+        """Return the contracts that a policy may order at close t."""
+        is_of_instrument = trade.i < len(self.state.positions)
+        name = self.markets.names[trade.i] if is_of_instrument else ""
+
+        held = self.state.held
         instruments = self.feed.instruments[[*trade.contracts.values()]]
-        are_own = self.are_assets[:, instruments].any(axis=1)
-        coins = float((held.amounts * held.prices)[are_own].sum())
-        coins += account.wallet if self.are_inverse[instruments].any() else 0.0
-        chain = OptionChain(listed, trade.contracts, quantities, trade.i, name, coins, t)
+        are_coins = self.are_assets[:, instruments].any(axis=1)
+        coins = float((held.amounts * held.prices)[are_coins].sum())
+        if self.are_inverse[instruments].any():
+            coins += account.wallet
+        quantities = self.state.options.positions.quantities
+        return OptionChain(self.listed, trade.contracts, quantities, trade.i, name, coins, t)
+
+    def ask_orders(
+        self, trade: Trade, bar: SimpleNamespace, account: AccountView, chain: OptionChain
+    ) -> Any:
         policy: Any = trade.policy
         try:
-            orders = policy.option_orders(bar, account, chain)
+            return policy.option_orders(bar, account, chain)
         except core.BacktestError:
             raise
         except core.RAISED as error:
@@ -285,51 +364,33 @@ class OptionTrader:
                 f"{type(policy).__name__}.option_orders raised {type(error).__name__}: {error}, "
                 f"at the close of the bar of {core.format_time(round(bar.time * 1e9))} UTC"
             ) from error
-        try:
-            for leg, contract, quantity in read_orders(orders):
-                if not is_own or contract != name:
-                    self.write(trade, leg, contract, quantity, chain, t)
-                elif not math.isnan(quantity):
-                    self.scratch.plans[trade.i].target_contracts = quantity
-                    state.positions[trade.i].is_pending = 1
-                    listed.legs.hedged.add(trade.i)
-        except core.Fault as wrong:
-            raise core.PolicyError(
-                f"{type(policy).__name__}.option_orders at the close of bar {t}, "
-                f"{core.format_time(int(self.markets.time[t]))} UTC: {wrong}"
-            ) from None
-        for each in chain.positions():  # what no leg holds any more
-            k, owners = trade.contracts[each.name], listed.legs.owners
-            quote = each.bid if each.quantity > 0.0 else each.ask
-            is_left = k in owners and listed.legs.held[owners[k]] != k
-            if is_left and math.isfinite(quote) and owners[k][0] == trade.i:
-                option_schedule.check_order(self.feed, self.markets, k, t + 1)
-                self.feed.targets[t + 1, k] = 0.0
+
+    def order_hedge(self, trade: Trade, quantity: float) -> None:
+        """Write the contracts of the instrument itself to hold, instead of a leverage."""
+        if math.isnan(quantity):
+            return
+        self.scratch.plans[trade.i].target_contracts = quantity
+        self.state.positions[trade.i].is_pending = 1
+        self.listed.legs.hedged.add(trade.i)
 
     def write(
         self, trade: Trade, leg: str, contract: Any, quantity: float, chain: OptionChain, t: int
     ) -> None:
-        feed, listed = self.feed, self.listed
-        name = getattr(contract, "name", contract)
-        if isinstance(contract, Option):
-            pairs = zip(listed.names, listed.options, strict=True)
-            name = next((own for own, each in pairs if each == contract), None)
-        if not isinstance(name, str) or name not in trade.contracts:
-            names = ", ".join([*trade.contracts][:5])
-            raise core.Fault(
-                f"a contract must be one of those listed on the instrument, {names}, got "
-                f"{core.repr_plain(contract)}"
-            )
+        """Write the target of a contract in bar t + 1, and the leg that ordered it."""
+        feed = self.feed
+        legs = self.listed.legs
+        name = self.find_name(trade, contract)
         if math.isnan(quantity):
             return
+
         k = trade.contracts[name]
-        owner = listed.legs.owners.setdefault(k, (trade.i, leg))
+        owner = legs.owners.setdefault(k, (trade.i, leg))
         if owner != (trade.i, leg):
             raise core.Fault(
                 f"a contract is ordered by one leg, got {name!r} from {owner[1]!r} and {leg!r}; "
                 "order the sum in one of them"
             )
-        listed.legs.held[owner] = k
+        legs.held[owner] = k
         if quantity < 0.0 and not self.may_sell:
             raise core.Fault(
                 f"a quantity must be at least 0 with brackets, got {quantity:g} of {name!r}; "
@@ -338,56 +399,105 @@ class OptionTrader:
         if name in chain:
             option_schedule.check_order(feed, self.markets, k, t + 1)
         if self.markets.time[t + 1] < feed.expiry_times[k]:
-            lot = listed.lots[k]
-            if lot > 0.0:
-                lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
-                quantity = math.copysign(lots * lot, quantity)
-            feed.targets[t + 1, k] = quantity
+            feed.targets[t + 1, k] = round_to_lots(quantity, self.listed.lots[k])
+
+    def find_name(self, trade: Trade, contract: Any) -> str:
+        """Return the name of a contract given by name, as ``Option`` or from the chain."""
+        name = getattr(contract, "name", contract)
+        if isinstance(contract, Option):
+            name = None
+            for known, option in zip(self.listed.names, self.listed.options, strict=True):
+                if option == contract:
+                    name = known
+                    break
+        if not isinstance(name, str) or name not in trade.contracts:
+            names = ", ".join([*trade.contracts][:5])
+            raise core.Fault(
+                f"a contract must be one of those listed on the instrument, {names}, got "
+                f"{core.repr_plain(contract)}"
+            )
+        return name
+
+    def close_left(self, trade: Trade, chain: OptionChain, t: int) -> None:
+        """Close the contracts that no leg of the policy holds any more, where they have a quote."""
+        legs = self.listed.legs
+        for option in chain.positions():
+            k = trade.contracts[option.name]
+            if k not in legs.owners:
+                continue
+            owner = legs.owners[k]
+            is_left = legs.held[owner] != k and owner[0] == trade.i
+            quote = option.bid if option.quantity > 0.0 else option.ask
+            if is_left and math.isfinite(quote):
+                option_schedule.check_order(self.feed, self.markets, k, t + 1)
+                self.feed.targets[t + 1, k] = 0.0
+
+
+def round_to_lots(quantity: float, lot: float) -> float:
+    """Return whole lots of signed contracts, towards 0; any quantity without a lot."""
+    if not lot > 0.0:
+        return quantity
+    lots = math.floor(abs(quantity) / lot * (1.0 + TOLERANCE))
+    return math.copysign(lots * lot, quantity)
 
 
 def make_trader(
     setup: Setup, observed: Sequence[ObservedPolicy], legs: Legs
 ) -> OptionTrader | None:
     """Return the trader of option orders with its legs in ``legs``, None without such policies."""
-    markets, feed, resume = setup.markets, setup.inputs.feed.options, setup.resume
-    trades = [
-        Trade(i, each.policy, tuple(each.columns), list_contracts(markets, i))
-        for i, each in enumerate(observed)
-        if hasattr(type(each.policy), "option_orders")
-    ]
+    markets = setup.markets
+    feed = setup.inputs.feed.options
+    trades = []
+    for i, own in enumerate(observed):
+        if hasattr(type(own.policy), "option_orders"):
+            trades.append(Trade(i, own.policy, tuple(own.columns), list_contracts(markets, i)))
     if not trades:
         return None
+
     options = markets.options
     listed = ListedContracts(
         names=tuple(options),
         options=tuple(options.values()),
-        expiries=tuple(pd.Timestamp(str(each.expiry), tz="UTC") for each in options.values()),
+        expiries=tuple(pd.Timestamp(str(option.expiry), tz="UTC") for option in options.values()),
         lots=option_checks.find_lots(markets, setup.venues),
         feed=feed,
         seen=option_inputs.read_close_quotes(markets, feed),
         legs=legs,
     )
-    before: RunOptions | None = None if resume is None else resume.options
+    before: RunOptions | None = None if setup.resume is None else setup.resume.options
     if before is not None and not legs.owners:
-        held = before.record.quantity
-        changed = np.diff(held != 0.0, axis=0, prepend=False)
-        opened = [np.flatnonzero(each)[-1] if each.any() else -1 for each in changed.T]
-        for j in np.argsort(opened, kind="stable"):
-            name, leg = before.terms.names[j], before.legs[j]
-            owner = next((each for each in trades if name in each.contracts), None)
-            if leg and owner is not None:
-                k = owner.contracts[name]
-                legs.owners[k] = (owner.i, leg)
-                if held[-1, j] != 0.0:
-                    legs.held[owner.i, leg] = k
-        legs.hedged.update(before.hedged)
+        resume_legs(legs, before, trades)
     return OptionTrader(setup, listed, trades)
 
 
+def resume_legs(legs: Legs, before: RunOptions, trades: Sequence[Trade]) -> None:
+    """Write the legs of the resumed run, in the order in which they opened their contracts."""
+    quantity = before.record.quantity
+    changed = np.diff(quantity != 0.0, axis=0, prepend=False)
+    last_opened = []
+    for of_contract in changed.T:
+        rows = np.flatnonzero(of_contract)
+        last_opened.append(rows[-1] if len(rows) else -1)
+
+    for j in np.argsort(last_opened, kind="stable"):
+        name = before.terms.names[j]
+        leg = before.legs[j]
+        owner = next((trade for trade in trades if name in trade.contracts), None)
+        if not leg or owner is None:
+            continue
+        k = owner.contracts[name]
+        legs.owners[k] = (owner.i, leg)
+        if quantity[-1, j] != 0.0:
+            legs.held[owner.i, leg] = k
+    legs.hedged.update(before.hedged)
+
+
 def list_contracts(markets: Markets, i: int) -> dict[str, int]:
-    owners = markets.listing.underlyings
-    wanted = markets.names[i : i + 1] or markets.names
-    return {name: k for k, name in enumerate(markets.options) if owners[name] in wanted}
+    """Return the numbers of the contracts on instrument i; on all for an overlay."""
+    underlyings = markets.listing.underlyings
+    instruments = markets.names[i : i + 1] or markets.names
+    numbered = enumerate(markets.options)
+    return {name: k for k, name in numbered if underlyings[name] in instruments}
 
 
 def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
@@ -397,23 +507,25 @@ def read_orders(orders: Any) -> list[tuple[str, Any, float]]:
             'it must return a dict of legs, {"put": ("BTC-26JUN26-60000-P", 1.0)} for example, got '
             f"{core.repr_plain(orders)}"
         )
-    found = []
-    for leg, order in orders.items():
-        if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
-            raise core.Fault(
-                f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}"
-            )
-        if not isinstance(order, tuple | list) or len(order) != 2:
-            raise core.Fault(
-                "the order of a leg must be (contract, quantity), got "
-                f"{core.repr_plain(order)} for {leg!r}"
-            )
-        quantity = order[1]
-        is_number = isinstance(quantity, int | float | np.number)
-        if not is_number or isinstance(quantity, bool) or math.isinf(quantity):
-            raise core.Fault(
-                "a quantity must be a finite number of contracts, NaN to keep the leg, got "
-                f"{core.repr_plain(quantity)} for {leg!r}"
-            )
-        found.append((leg, order[0], float(quantity)))
-    return found
+    return [read_order(leg, order) for leg, order in orders.items()]
+
+
+def read_order(leg: Any, order: Any) -> tuple[str, Any, float]:
+    """Return the leg, the contract and the quantity of one order, checked."""
+    if not isinstance(leg, str) or leg in ("", SCHEDULED, TOTAL):
+        raise core.Fault(
+            f"a leg must be a text other than {SCHEDULED!r} and {TOTAL!r}, got {leg!r}"
+        )
+    if not isinstance(order, tuple | list) or len(order) != 2:
+        raise core.Fault(
+            "the order of a leg must be (contract, quantity), got "
+            f"{core.repr_plain(order)} for {leg!r}"
+        )
+    contract, quantity = order
+    is_number = isinstance(quantity, int | float | np.number)
+    if not is_number or isinstance(quantity, bool) or math.isinf(quantity):
+        raise core.Fault(
+            "a quantity must be a finite number of contracts, NaN to keep the leg, got "
+            f"{core.repr_plain(quantity)} for {leg!r}"
+        )
+    return leg, contract, float(quantity)

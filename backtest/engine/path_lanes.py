@@ -86,7 +86,7 @@ def lay(
 
 def lay_inputs(setup: Setup, lanes: int, drawn: Mapping[str, FloatArray]) -> AccountInputs:
     """Return the inputs of lanes; fields of the feed that are not drawn are those of the setup."""
-    inputs = setup.inputs
+    inputs: AccountInputs = setup.inputs
     width = len(inputs.feed.time)
     fields = dict(drawn)
     for name in {*inputs.feed._fields} - {*drawn, "options"}:

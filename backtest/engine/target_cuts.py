@@ -46,72 +46,112 @@ def list_cut_rows(names: Sequence[str], cuts: core.FloatArray) -> list[dict[str,
 
     ``cuts`` of shape (n + 1, causes, sums) have an instrument a row, and all of them in the last.
     """
-    heads: list[dict[str, Any]] = [{"instrument": name} for name in ("all", *names)]
     if len(names) == 1:
-        heads, cuts = [{}], cuts[:1]
-    found = []
-    for head, sums in zip(heads, (cuts[-1], *cuts[:-1]), strict=True):
-        for cause, own in zip(CAUSES, sums, strict=True):
-            n = int(own[COUNT])
-            if not n and cause != "all":
-                continue
-            means = own[[ASKED, HELD, CUT, DISTANCE]] / n if n else np.full(4, math.nan)
-            fields = ("mean_asked", "mean_held", "mean_shortfall", "mean_distance")
-            found.append(
-                {
-                    **head,
-                    "cause": cause,
-                    "decisions": n,
-                    "share": n / sums[ALL, COUNT] if n else math.nan,
-                    **dict(zip(fields, means.tolist(), strict=True)),
-                    "days": int(own[DAYS]),
-                }
-            )
-    return found
+        return list_cuts_of({}, cuts[0])
+    rows = list_cuts_of({"instrument": "all"}, cuts[-1])
+    for name, sums in zip(names, cuts[:-1], strict=True):
+        rows += list_cuts_of({"instrument": name}, sums)
+    return rows
+
+
+def list_cuts_of(head: Mapping[str, Any], sums: core.FloatArray) -> list[dict[str, Any]]:
+    """Return a row for each cause that cut, and for all together; ``sums`` is (causes, sums)."""
+    rows = []
+    for cause, of_cause in zip(CAUSES, sums, strict=True):
+        n = int(of_cause[COUNT])
+        if n == 0 and cause != "all":
+            continue
+        share = math.nan
+        means = np.full(4, math.nan)
+        if n > 0:
+            share = n / sums[ALL, COUNT]
+            means = of_cause[[ASKED, HELD, CUT, DISTANCE]] / n
+        asked, held, shortfall, distance = means.tolist()
+        rows.append(
+            {
+                **head,
+                "cause": cause,
+                "decisions": n,
+                "share": share,
+                "mean_asked": asked,
+                "mean_held": held,
+                "mean_shortfall": shortfall,
+                "mean_distance": distance,
+                "days": int(of_cause[DAYS]),
+            }
+        )
+    return rows
 
 
 def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
+    """Return the columns of all policies, with the instrument of each if there are several."""
     labels = label_names(setup.markets).values()
-    return {
-        f"{column} of {label}" if label else column: values
-        for label, each in zip(labels, setup.observed, strict=False)
-        for column, values in each.columns.items()
-    }
+    columns = {}
+    for label, own in zip(labels, setup.observed, strict=False):
+        for column, values in own.columns.items():
+            columns[f"{column} of {label}" if label else column] = values
+    return columns
+
+
+# Why a run filled nothing.
 
 
 def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, Any]]) -> str:
-    level, total = outcome.record.positions.target, rows[0]
-    asked, n = level[:-1], int(total["decisions"])
+    """Return why nothing filled: what comes first on the way from a column to a fill."""
+    targets = outcome.record.positions.target
+    asked = targets[:-1]
+    n_closes = f"{len(targets):,}"
     if np.isnan(asked).all():
-        columns = find_columns(setup).items()
-        unknown = [name for name, column in columns if not np.isfinite(column[:-1]).any()]
-        if unknown:
-            return (
-                f"not known at any of {len(level):,} closes: {', '.join(unknown)}; the policy "
-                "needs more bars to warm up, or shorter windows"
-            )
-        return (
-            f"the policy returned NaN, which leaves the position as it is, at all {len(level):,} "
-            "closes: look for NaN in its formula"
-        )
+        return explain_unknown(setup, n_closes)
+
     signal = setup.inputs.feed.signal
     if not signal[min(setup.first, len(signal) - 1) :].any():
-        return f"the signal was 0 or NaN at all {len(level):,} closes, which means no position"
+        return f"the signal was 0 or NaN at all {n_closes} closes, which means no position"
     if np.isinf(asked[~np.isnan(asked)]).all():
         return "the limits on its infinite leverage left no room for an order"
-    if n == 0:
+
+    total = rows[0]
+    n_decisions = int(total["decisions"])
+    if n_decisions == 0:
         return "no decision met an open at which the equity could pay for an order"
     if total["mean_asked"] == 0.0:
         who = "policy or the overlay" if setup.overlay else "policy"
-        return f"the {who} returned a leverage of 0, or the signal was 0, at all {n:,} decisions"
-    limits = [row for row in rows if row.get("instrument", "all") == "all" and row is not total]
+        return (
+            f"the {who} returned a leverage of 0, or the signal was 0, at all {n_decisions:,} "
+            "decisions"
+        )
+    return explain_limit(setup, rows)
+
+
+def explain_unknown(setup: Setup, n_closes: str) -> str:
+    """Return why the leverage was NaN at all closes: a column never known, or the formula."""
+    columns = find_columns(setup).items()
+    unknown = [name for name, values in columns if not np.isfinite(values[:-1]).any()]
+    if unknown:
+        return (
+            f"not known at any of {n_closes} closes: {', '.join(unknown)}; the policy "
+            "needs more bars to warm up, or shorter windows"
+        )
+    return (
+        f"the policy returned NaN, which leaves the position as it is, at all {n_closes} "
+        "closes: look for NaN in its formula"
+    )
+
+
+def explain_limit(setup: Setup, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return which limit left no room: the one that cut most, over all decisions."""
+    total = rows[0]
+    limits = [row for row in rows[1:] if row.get("instrument", "all") == "all"]
     if not limits:
         return "no limit explains it: look at result.positions"
+
     worst = max(limits, key=lambda row: float(row["decisions"] * row["mean_distance"]))
-    each = " per instrument" * any(label_names(setup.markets).values())
+    asked = f"{total['mean_asked']:.3g}x"
+    if any(label_names(setup.markets).values()):
+        asked = f"{asked} per instrument"
     return (
-        f"{WORDS[worst['cause']]} left no room for {worst['decisions']:,} of {n:,} decisions, "
-        f"{total['mean_asked']:.3g}x{each} on average"
+        f"{WORDS[worst['cause']]} left no room for {worst['decisions']:,} of "
+        f"{int(total['decisions']):,} decisions, {asked} on average"
         f"{CURES.get(worst['cause'], '')}"
     )
 
@@ -119,34 +159,65 @@ def explain_no_fill(setup: Setup, outcome: Outcome, rows: Sequence[Mapping[str, 
 def explain(
     setup: Setup, outcome: Outcome, closes: core.IntArray, rows: Sequence[Mapping[str, Any]]
 ) -> str:
-    level, names = outcome.record.positions.target, setup.markets.names
-    weights = setup.signal.T[setup.first :]
-    if len(names) > 1:
-        targets = np.multiply(level, weights, out=np.zeros_like(level), where=weights != 0.0)
-        warn_of_band(setup.account, setup.markets, targets)
-    delisted = np.unique(outcome.entries["owner"][outcome.entries["kind"] == Event.DELISTED])
-    if len(delisted):
+    """Return why a run filled nothing, or ""; warns of what was decided and did not fill."""
+    targets = outcome.record.positions.target
+    warn_of_bands(setup, targets)
+    warn_of_delisted(setup, outcome)
+
+    has_traded = outcome.tally.money.traded > 0.0
+    has_fill = has_traded or (outcome.entries["kind"] == Event.FILL).any()
+    has_held = outcome.record.positions.quantity.any()
+    no_fill = ""
+    if not has_fill and not has_held:
+        no_fill = explain_no_fill(setup, outcome, rows)
+
+    # A run without columns that asks for 0 is meant to hold cash.
+    is_infinite = np.isinf(targets)
+    who = name_infinite(setup, is_infinite)
+    if no_fill and (find_columns(setup) or targets.any()):
+        core.warn_caller(f"{who} filled no order: {no_fill}", core.NoFillWarning)
+
+    infinite_rows = np.flatnonzero(is_infinite.any(axis=1))
+    if len(infinite_rows):
+        first_time = core.format_time(int(closes[infinite_rows[0]]))
         core.warn_caller(
-            f"the history of {', '.join(names[i] for i in delisted)} ends before the other "
-            "histories: the position was closed in its last bar at the mark close (event "
-            "'delisted')"
-        )
-    has_fill = outcome.tally.money.traded > 0.0 or (outcome.entries["kind"] == Event.FILL).any()
-    is_idle = not (has_fill or outcome.record.positions.quantity.any())
-    no_fill = explain_no_fill(setup, outcome, rows) if is_idle else ""
-    infinite = np.isinf(level)
-    at = np.flatnonzero(infinite.any(axis=1))
-    chosen = [names[i] for i in np.flatnonzero(infinite.any(axis=0))]
-    kinds = dict.fromkeys(type(setup.policies[name]).__name__ for name in chosen or names)
-    whose = ", ".join(kinds) + (f" of {', '.join(chosen)}" if chosen else "")
-    if no_fill and (find_columns(setup) or level.any()):  # else it is meant to hold cash
-        core.warn_caller(f"{whose} filled no order: {no_fill}", core.NoFillWarning)
-    if len(at):
-        core.warn_caller(
-            f"{whose} returned an infinite leverage at {len(at):,} of {len(level):,} closes, "
-            f"first at {core.format_time(int(closes[at[0]]))} UTC (a division by zero?): the "
+            f"{who} returned an infinite leverage at {len(infinite_rows):,} of {len(targets):,} "
+            f"closes, first at {first_time} UTC (a division by zero?): the "
             "order was as large as its limits allow; return float('nan') there to leave the "
             "position, or set max_leverage",
             core.InfiniteLeverageWarning,
         )
     return no_fill
+
+
+def warn_of_bands(setup: Setup, targets: core.FloatArray) -> None:
+    """Warn of bands wider than most targets of a book; ``targets`` are before their weights."""
+    if len(setup.markets.names) == 1:
+        return
+    weights = setup.signal.T[setup.first :]
+    weighted = np.multiply(targets, weights, out=np.zeros_like(targets), where=weights != 0.0)
+    warn_of_band(setup.account, setup.markets, weighted)
+
+
+def warn_of_delisted(setup: Setup, outcome: Outcome) -> None:
+    is_delisting = outcome.entries["kind"] == Event.DELISTED
+    delisted = np.unique(outcome.entries["owner"][is_delisting])
+    if not len(delisted):
+        return
+    names = ", ".join(setup.markets.names[i] for i in delisted)
+    core.warn_caller(
+        f"the history of {names} ends before the other "
+        "histories: the position was closed in its last bar at the mark close (event "
+        "'delisted')"
+    )
+
+
+def name_infinite(setup: Setup, is_infinite: core.BoolArray) -> str:
+    """Return the policies that returned an infinite leverage, and of which instruments; or all."""
+    names = setup.markets.names
+    chosen = [names[i] for i in np.flatnonzero(is_infinite.any(axis=0))]
+    kinds = dict.fromkeys(type(setup.policies[name]).__name__ for name in chosen or names)
+    text = ", ".join(kinds)
+    if chosen:
+        text = f"{text} of {', '.join(chosen)}"
+    return text
