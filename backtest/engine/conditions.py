@@ -66,34 +66,18 @@ class Conditions:
                 f"venue must be of each instrument, got {self.venue!r}; "
                 f"bt.Venue.preset({self.venue!r}, {[*markets.names]})"
             )
-        held = {"market": as_given(markets, self.market), "venue": read_venue(self.venue)}
-        held["overlay"] = check_overlay(self.overlay)
+        read: dict[str, Any] = {
+            "market": as_given(markets, self.market),
+            "venue": read_venue(self.venue),
+            "overlay": check_overlay(self.overlay),
+        }
         if self.calendar == "auto":
-            held["calendar"] = "252" if markets.sessions else "365"
-        vars(self).update(held)
+            read["calendar"] = "252" if markets.sessions else "365"
+        vars(self).update(read)
+
+        # Conditions with longer bars or an end are checked as the plain ones made of them.
         if plain(self) is self:
-            core.Choice("365", "252", "auto").check("calendar", self.calendar)
-            if markets.sessions and self.calendar != "252":
-                raise core.ParameterError(
-                    "calendar must be '252' for a market with sessions, got '365'"
-                )
-            period = core.parse_duration(self.sampling, "sampling")
-            if self.calendar == "252" and period != DAY:
-                raise core.ParameterError(
-                    "sampling must be '1d' with calendar='252', which counts sessions, got "
-                    f"{self.sampling!r}"
-                )
-            last, start = int(markets.time[-1]), self.start
-            if start is not None and core.to_nanoseconds(start, "start") > last:
-                raise core.ParameterError(
-                    f"start must lie before the last bar, {core.format_time(last)} UTC, got {start}"
-                )
-            read_named(self.signal, self.market)
-            try:
-                setting(self)
-            except core.ParameterError:
-                if not fits_apart(self):
-                    raise
+            check_conditions(self, markets)
 
     def __repr__(self) -> str:
         venue = ", ".join(dict.fromkeys(map(repr, core.list_values(self.venue))))
@@ -115,17 +99,44 @@ class Conditions:
         return replace(self, **changes)
 
 
+def check_conditions(conditions: Conditions, markets: Markets) -> None:
+    """Raise ParameterError where the fields of plain conditions do not fit each other."""
+    calendar = conditions.calendar
+    core.Choice("365", "252", "auto").check("calendar", calendar)
+    if markets.sessions and calendar != "252":
+        raise core.ParameterError("calendar must be '252' for a market with sessions, got '365'")
+    period = core.parse_duration(conditions.sampling, "sampling")
+    if calendar == "252" and period != DAY:
+        raise core.ParameterError(
+            "sampling must be '1d' with calendar='252', which counts sessions, got "
+            f"{conditions.sampling!r}"
+        )
+
+    last_open = int(markets.time[-1])
+    start = conditions.start
+    if start is not None and core.to_nanoseconds(start, "start") > last_open:
+        raise core.ParameterError(
+            f"start must lie before the last bar, {core.format_time(last_open)} UTC, got {start}"
+        )
+    read_named(conditions.signal, conditions.market)
+    try:
+        setting(conditions)
+    except core.ParameterError:
+        if not fits_apart(conditions):
+            raise
+
+
 def keep(name: str) -> Callable[[Callable[[_C], _T]], Callable[[_C], _T]]:
     """Compute what follows from conditions once, and keep it with them under a private name."""
 
     def wrap(find: Callable[[_C], _T]) -> Callable[[_C], _T]:
         @functools.wraps(find)
         def call(conditions: _C) -> _T:
-            kept: dict[str, Any] = vars(conditions).setdefault("_kept", {})
-            if name not in kept:
-                kept[name] = find(conditions)
-            found: _T = kept[name]
-            return found
+            memory: dict[str, Any] = vars(conditions).setdefault("_kept", {})
+            if name not in memory:
+                memory[name] = find(conditions)
+            value: _T = memory[name]
+            return value
 
         return call
 
@@ -157,13 +168,15 @@ def plain(conditions: _C) -> _C:
 
 @keep("plain")
 def make_plain(conditions: _C) -> _C:
-    clock = conditions.decision_interval, conditions.detail
-    whole = with_clock(conditions.market, *clock)
+    decision_interval = conditions.decision_interval
+    detail = conditions.detail
+    whole = with_clock(conditions.market, decision_interval, detail)
     changes = {"market": whole, "decision_interval": None, "detail": None, "end": None}
     if conditions.end is not None:
         before_end = as_markets(conditions.market).slice(None, conditions.end)
-        changes["market"] = with_clock(as_given(before_end, conditions.market), *clock)
-        changes["signal"] = cut_rows(conditions.signal, whole, changes["market"])
+        ended = with_clock(as_given(before_end, conditions.market), decision_interval, detail)
+        changes["market"] = ended
+        changes["signal"] = cut_rows(conditions.signal, whole, ended)
     return replace(conditions, **changes)
 
 
@@ -207,17 +220,17 @@ class Unread:
         return "a market that was not read"
 
 
-FIELDS = tuple(each.name for each in dataclasses.fields(Conditions))
+FIELDS = tuple(field.name for field in dataclasses.fields(Conditions))
 
 
 _make: Any = core.checked_only("calendar")(Conditions.__init__)
 
 
 @functools.wraps(_make)
-def make_conditions(self: object, *given: Any, **named: Any) -> None:
-    needed = ("market", "venue", "account")[len(given[:1]) :]
+def make_conditions(self: object, *positional: Any, **named: Any) -> None:
+    needed = ("market", "venue", "account")[len(positional[:1]) :]
     core.check_names("bt.Backtest", named, FIELDS, needed)
-    _make(self, *given, **named)
+    _make(self, *positional, **named)
 
 
 Conditions.__init__ = make_conditions  # type: ignore[method-assign] # as it was, with other errors
@@ -233,37 +246,48 @@ def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[st
 
 
 def drop_other_instruments(account: Account, markets: Markets) -> Account:
+    """Return an account without what it says of instruments that were cut from the markets."""
     gone = {name for name in markets.last_opens if name not in markets}
     if not gone:
         return account
     changes: dict[str, Any] = {}
     for field in BY_INSTRUMENT:
-        value = getattr(account, field)
-        if isinstance(value, core.FrozenTable):
-            changes[field] = {name: each for name, each in value.items() if name not in gone}
-    rule = account.requirement
-    if isinstance(rule, ScenarioMargin):
-        groups = {*rule.list_groups([*markets.last_opens])}
-        rule = rule.without(gone)
-        lost = groups - {*rule.list_groups([n for n in markets.last_opens if n not in gone])}
-        changes["requirement"] = rule
-        changes["collateral"] = [
-            replace(each, cancels_risk=None) if each.cancels_risk in lost else each
-            for each in account.collateral
-        ]
+        table = getattr(account, field)
+        if isinstance(table, core.FrozenTable):
+            changes[field] = {name: value for name, value in table.items() if name not in gone}
+    if isinstance(account.requirement, ScenarioMargin):
+        changes |= drop_groups(account, account.requirement, [*markets.last_opens], gone)
     return replace(account, **changes)
 
 
+def drop_groups(
+    account: Account, rule: ScenarioMargin, names: list[str], gone: set[str]
+) -> dict[str, Any]:
+    """Return the requirement without instruments, and collateral that cancels no lost group."""
+    smaller = rule.without(gone)
+    groups_before = {*rule.list_groups(names)}
+    groups_left = {*smaller.list_groups([name for name in names if name not in gone])}
+    lost = groups_before - groups_left
+    collateral = []
+    for asset in account.collateral:
+        is_lost = asset.cancels_risk in lost
+        collateral.append(replace(asset, cancels_risk=None) if is_lost else asset)
+    return {"requirement": smaller, "collateral": collateral}
+
+
 def end_expired(market: Any, venue: Any) -> Any:
+    """Return markets in which each contract ends when it expires."""
     if not isinstance(market, Markets):
         return market
-    found = {}
+    ends = {}
     for name in market:
-        given = venue.get(name) if isinstance(venue, Mapping) else venue
-        expires = given.contract.expires if isinstance(given, Venue) else None
-        if expires is not None:
-            found[name] = core.to_nanoseconds(expires)
-    return market.end_at(found) if found else market
+        of_instrument = venue.get(name) if isinstance(venue, Mapping) else venue
+        if isinstance(of_instrument, Venue) and of_instrument.contract.expires is not None:
+            ends[name] = core.to_nanoseconds(of_instrument.contract.expires)
+    return market.end_at(ends) if ends else market
+
+
+# The conditions of a result.
 
 
 def recall(result: Any) -> Conditions:
@@ -276,40 +300,56 @@ def recall(result: Any) -> Conditions:
     if result.setup is not None:
         run_under: Conditions = result.setup.test
         return run_under
-    manifest, names = result.manifest, result.names
+
+    manifest = result.manifest
+    names = result.names
     if "overlay" in manifest:
         raise core.DataError(
             f"a loaded result does not hold its overlay, {manifest['overlay']['text']}: give a new "
             "bt.Backtest"
         )
-    data, is_one = manifest["data"], len(names) == 1
-    kind, _, number = manifest["signal"].partition(" ")
-    signal: SignalLike = float(number) if kind == "constant" else None
-    if kind != "constant" and manifest["signal"] != "equal weights":
-        if "decision_interval" in data:
-            raise core.DataError(
-                "a loaded result does not hold the signal of decision_interval=, "
-                f"{manifest['signal']:.60}: give a new bt.Backtest"
-            )
-        frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*names])
-        signal = frame.iloc[:, 0] if is_one else frame
     recorded: dict[str, Any] = {
-        "venue": result.venues[names[0]] if is_one else result.venues,
+        "venue": result.venues[names[0]] if len(names) == 1 else result.venues,
         "account": result.account,
-        "signal": signal,
+        "signal": recall_signal(result),
         "calendar": manifest["calendar"],
         "sampling": manifest["sampling"],
         "start": core.utc_index(result.time)[0],
     }
-    market: Any
     try:
-        rows = {names[0]: data} if is_one else data["instruments"]
-        read = {x: read_source(row["source"], row["content_hash"]) for x, row in rows.items()}
-        market = read[names[0]] if is_one else Markets(read)
+        market = recall_market(result)
     except core.BacktestError as error:
         known = dict.fromkeys(FIELDS) | recorded | {"market": Unread(str(error))}
         return restore(Conditions, known)
     return Conditions(market, **recorded)
+
+
+def recall_signal(result: Any) -> SignalLike:
+    """Return the signal of a loaded result: a number, nothing, or what it has at closes."""
+    text = result.manifest["signal"]
+    kind, _, number = text.partition(" ")
+    if kind == "constant":
+        return float(number)
+    if text == "equal weights":
+        return None
+    if "decision_interval" in result.manifest["data"]:
+        raise core.DataError(
+            "a loaded result does not hold the signal of decision_interval=, "
+            f"{text:.60}: give a new bt.Backtest"
+        )
+    frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*result.names])
+    return frame.iloc[:, 0] if len(result.names) == 1 else frame
+
+
+def recall_market(result: Any) -> Market | Markets:
+    """Return the market of a loaded result, read again; raises BacktestError if it cannot be."""
+    data = result.manifest["data"]
+    if len(result.names) == 1:
+        return read_source(data["source"], data["content_hash"])
+    markets = {}
+    for name, row in data["instruments"].items():
+        markets[name] = read_source(row["source"], row["content_hash"])
+    return Markets(markets)
 
 
 def restore(kind: type[_C], known: Mapping[str, Any]) -> _C:

@@ -13,9 +13,10 @@ from backtest.account import Account
 from backtest.core.code_names import is_frame, pd
 from backtest.engine import checks, driver
 from backtest.engine.conditions import AnyPolicy, Conditions, check_panel, plain, setting
-from backtest.engine.inputs import ASSET, ON_CLOCK, AccountInputs, read_inputs
+from backtest.engine.inputs import ON_CLOCK, AccountInputs, read_inputs
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies, show_terms
 from backtest.market import Market, Markets, find_clock, label_names, read_weights, remake
+from backtest.market.tables import MARK_PRICES, PRICES
 from backtest.options.option_checks import check_traders, warn_of_options
 from backtest.policies import Policy, sets_margin
 from backtest.results import run_record
@@ -25,6 +26,8 @@ from backtest.signals import join_checks, resolve_signal, warn_of_weights
 from backtest.signals.directions import describe_weights, read_signal
 from backtest.venue import Venue, find_charged
 
+# The markets of a resumed run.
+
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
     """Return the markets of a resumed run, and the bar at which it goes on."""
@@ -33,37 +36,56 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
             f"a resumed run must have the same instruments in the same order, "
             f"{', '.join(resume.names)}, got {', '.join(markets.names)}"
         )
-    last, joined = resume.last_time, {}
+    markets = join_histories(resume, markets)
+    first = find_resumed_bar(resume, markets)
+
+    # A position whose history ends at the bar where the run goes on is closed in that bar.
+    last_quantities = resume.of_positions("quantity")[-1].tolist()
+    last_marks = resume.marks[-1].tolist()
+    longer = {}
+    for i, (name, market) in enumerate(markets.items()):
+        listed, gone = markets.spans[i].tolist()
+        if gone == first and last_quantities[i] != 0.0:
+            longer[name] = append_last_bar(market, int(markets.time[first]))
+        if not listed < first <= gone:
+            continue
+
+        mark = float(market.mark_close[first - 1 - listed])
+        if mark != last_marks[i]:
+            raise core.DataError(
+                f"the mark close of {name} at {core.format_time(resume.last_time)} UTC must be the "
+                f"one the earlier run ended on, {last_marks[i]!r}, got {mark!r}; resume on the "
+                "same data"
+            )
+    if longer:
+        markets = remake(markets, {**markets, **longer})
+    return markets, first
+
+
+def join_histories(resume: RunRecord, markets: Markets) -> Markets:
+    """Return markets with the bars of the earlier run before theirs, where these adjoin."""
     earlier = markets if resume.markets is None else resume.markets
+    joined = {}
     for (name, market), before in zip(markets.items(), earlier.values(), strict=True):
-        if before.start < market.start <= last + market.interval:
+        if before.start < market.start <= resume.last_time + market.interval:
             joined[name] = concatenate(before, market)
-    markets = remake(markets, {**markets, **joined}) if joined else markets
+    return remake(markets, {**markets, **joined}) if joined else markets
+
+
+def find_resumed_bar(resume: RunRecord, markets: Markets) -> int:
+    """Return the bar after the last one of the earlier run, which must be there."""
+    last = resume.last_time
     first = int(np.searchsorted(markets.time, last, side="right"))
     is_inside = 0 < first < markets.n_bars and int(markets.time[first - 1]) == last
     is_next = is_inside and int(markets.time[first]) == last + markets.interval
-    if not (is_next or (is_inside and markets.sessions)):
-        raise core.DataError(
-            f"the markets of a resumed run must hold the bar of {core.format_time(last)} UTC, the "
-            "last one of the earlier run, the history that the policy's columns need, and bars "
-            f"after it, got {core.format_time(markets.start)} to "
-            f"{core.format_time(markets.end)} UTC"
-        )
-    held, ended = resume.of_positions("quantity")[-1].tolist(), {}
-    for mark, quantity, (name, market), (listed, gone) in zip(
-        resume.marks[-1].tolist(), held, markets.items(), markets.spans.tolist(), strict=True
-    ):
-        if gone == first and quantity != 0.0:
-            ended[name] = append_last_bar(market, int(markets.time[first]))
-        if not listed < first <= gone:
-            continue
-        found = float(market.mark_close[first - 1 - listed])
-        if found != mark:
-            raise core.DataError(
-                f"the mark close of {name} at {core.format_time(last)} UTC must be the one the "
-                f"earlier run ended on, {mark!r}, got {found!r}; resume on the same data"
-            )
-    return (remake(markets, {**markets, **ended}) if ended else markets), first
+    if is_next or (is_inside and markets.sessions):
+        return first
+    raise core.DataError(
+        f"the markets of a resumed run must hold the bar of {core.format_time(last)} UTC, the "
+        "last one of the earlier run, the history that the policy's columns need, and bars "
+        f"after it, got {core.format_time(markets.start)} to "
+        f"{core.format_time(markets.end)} UTC"
+    )
 
 
 def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
@@ -71,26 +93,29 @@ def is_same_account(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
 
 
 def concatenate(before: Market, after: Market) -> Market:
-    kept = int(np.searchsorted(before.time, after.start))
+    """Return the bars of ``before`` up to the first of ``after``, and those of ``after``."""
     if after.interval != before.interval or set(after.columns) != set(before.columns):
         raise core.DataError(
             "the market of a resumed run must have the interval and columns of the earlier one, "
             f"{core.format_duration(before.interval)} and {sorted(before.columns)}, got "
             f"{core.format_duration(after.interval)} and {sorted(after.columns)}"
         )
-    later = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
-    ours = np.concatenate([after.funding_time[later:], [after.end]])
-    funded = int(np.searchsorted(before.funding_time, ours[0]))
-    cuts = dict.fromkeys(("time", *ON_CLOCK), (kept, 0))
-    cuts |= dict.fromkeys(("funding_time", "funding_rate", "funding_mark"), (funded, later))
-    joined: dict[str, Any] = {
-        name: np.concatenate([getattr(before, name)[:stop], getattr(after, name)[start:]])
-        for name, (stop, start) in cuts.items()
-    }
+    n_before = int(np.searchsorted(before.time, after.start))
+    joined: dict[str, Any] = {}
+    for name in ("time", *ON_CLOCK):
+        joined[name] = np.concatenate([getattr(before, name)[:n_before], getattr(after, name)])
     columns = {
-        name: np.concatenate([before.columns[name][:kept], after.columns[name]])
+        name: np.concatenate([before.columns[name][:n_before], after.columns[name]])
         for name in after.columns
     }
+
+    # A settlement shortly before the first open of `after` is its own: stamps have jitter.
+    first_funding = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
+    funding_times = np.concatenate([after.funding_time[first_funding:], [after.end]])
+    n_funding_before = int(np.searchsorted(before.funding_time, funding_times[0]))
+    for name in ("funding_time", "funding_rate", "funding_mark"):
+        settled_before = getattr(before, name)[:n_funding_before]
+        joined[name] = np.concatenate([settled_before, getattr(after, name)[first_funding:]])
     return replace(
         after,
         **joined,
@@ -105,17 +130,24 @@ def concatenate(before: Market, after: Market) -> Market:
 def append_last_bar(
     market: Market, time: int, price: float | None = None, mark: float | None = None
 ) -> Market:
+    """Return a market with one bar more, at its last prices or at those given, without volume."""
     last = float(market.close[-1]) if price is None else price
-    marked = float(market.mark_close[-1]) if mark is None else mark
-    rows = {"time": time, "volume": 0.0, **dict.fromkeys(ASSET[:4], last)}
-    rows |= dict.fromkeys(ASSET[4:], marked)
-    longer: dict[str, Any] = {name: np.append(getattr(market, name), x) for name, x in rows.items()}
+    last_mark = float(market.mark_close[-1]) if mark is None else mark
+    bar: dict[str, Any] = {"time": time, "volume": 0.0}
+    bar.update(dict.fromkeys(PRICES, last))
+    bar.update(dict.fromkeys(MARK_PRICES, last_mark))
+    longer: dict[str, Any] = {
+        name: np.append(getattr(market, name), value) for name, value in bar.items()
+    }
     return replace(
         market,
         **longer,
-        columns={name: np.append(each, each[-1]) for name, each in market.columns.items()},
+        columns={name: np.append(values, values[-1]) for name, values in market.columns.items()},
         source=f"{market.source} and its last prices",
     )
+
+
+# What a resumed run must keep.
 
 
 def read_resume(resume: object, start: core.TimeLike | None) -> RunRecord | None:
@@ -131,12 +163,13 @@ def read_resume(resume: object, start: core.TimeLike | None) -> RunRecord | None
 
 
 def check_rules(resume: RunRecord, setup: Setup) -> None:
-    above = None if setup.overlay is None else describe_policy(setup.overlay)
-    present: Any = core.to_plain({"policy": describe_policies(setup.policies), "overlay": above})
-    past: Any = core.to_plain(
-        {"policy": resume.manifest["policy"], "overlay": resume.manifest.get("overlay")}
-    )
+    """Raise ParameterError where a resumed run has another policy, account or venue."""
+    overlay = None if setup.overlay is None else describe_policy(setup.overlay)
+    present: Any = core.to_plain({"policy": describe_policies(setup.policies), "overlay": overlay})
     present |= list_rules(setup.account, setup.venues, resume.last_time)
+
+    manifest = resume.manifest
+    past: Any = core.to_plain({"policy": manifest["policy"], "overlay": manifest.get("overlay")})
     past |= list_rules(resume.account, resume.venues, resume.last_time)
     differing = [name for name in {**past, **present} if past.get(name) != present.get(name)]
     if differing:
@@ -147,23 +180,35 @@ def check_rules(resume: RunRecord, setup: Setup) -> None:
 
 
 def list_rules(account: Account, venues: Mapping[str, Venue], until: int) -> dict[str, Any]:
-    own = replace(account, flows=None).to_dict()
-    for each in own.get("collateral", ()):
-        if isinstance(each["prices"], Mapping):
-            each["prices"] = each["prices"]["instrument"]
-    flows: list[tuple[int, float]] = []  # up to a time, ns
-    if account.flows is not None:
-        stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
-        pairs = zip(stamps, account.flows.tolist(), strict=True)
-        flows = [(stamp, amount) for stamp, amount in pairs if stamp <= until]
-    rules = {f"account.{name}": x for name, x in {**own, "flows": flows}.items()}
+    """Return the settings of account and venues by name, with flows up to a time, ns."""
+    settings = replace(account, flows=None).to_dict()
+    for asset in settings.get("collateral", ()):
+        if isinstance(asset["prices"], Mapping):
+            asset["prices"] = asset["prices"]["instrument"]
+    settings["flows"] = list_flows(account, until)
+    rules = {f"account.{name}": value for name, value in settings.items()}
+
     for instrument, label in label_names(venues).items():
-        venue, of = venues[instrument], f" of {label}" * bool(label)
-        rules |= {f"venue.{name}{of}": x for name, x in venue.to_dict().items()}
+        venue = venues[instrument]
+        suffix = f" of {label}" if label else ""
+        for name, value in venue.to_dict().items():
+            rules[f"venue.{name}{suffix}"] = value
         if not find_charged(venue):
-            rules.pop(f"venue.interest_on{of}", None)
+            rules.pop(f"venue.interest_on{suffix}", None)
     plain: dict[str, Any] = core.to_plain(rules)
     return plain
+
+
+def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
+    """Return time, ns, and amount of each flow up to a time."""
+    if account.flows is None:
+        return []
+    stamps = pd.DatetimeIndex(account.flows.index).as_unit("ns").asi8.tolist()
+    flows = zip(stamps, account.flows.tolist(), strict=True)
+    return [(stamp, amount) for stamp, amount in flows if stamp <= until]
+
+
+# Setting up.
 
 
 def set_up_run(
@@ -218,9 +263,10 @@ class Setup(NamedTuple):
 
     def change(self, *, like: AccountInputs | None = None, **changes: Any) -> Setup:
         """Return the setup with other fields, and the inputs that follow from them."""
-        own = self._replace(**changes)
-        own = own._replace(observed=show_terms(own.observed, own.account, own.venues))
-        return own._replace(inputs=read_inputs(own, like=like))
+        changed = self._replace(**changes)
+        observed = show_terms(changed.observed, changed.account, changed.venues)
+        changed = changed._replace(observed=observed)
+        return changed._replace(inputs=read_inputs(changed, like=like))
 
     def scale(self, scale: float) -> Setup:
         signal = self.signal * scale
@@ -241,48 +287,61 @@ def set_up(
     resume: RunRecord | None = None,
     benchmark: BenchmarkLike = None,
 ) -> Setup:
-    """Return a test with a policy as the loop takes it; ``observed`` has its columns, if known."""
+    """Return a test with a policy as the loop reads it; ``observed`` has its columns, if known."""
     is_alone = isinstance(test.market, Market)
     own = plain(test)
     markets, venues, account = setting(own)
-    policies, above = assign_policies(policy, markets, own.overlay)
+    policies, overlay = assign_policies(policy, markets, own.overlay)
     check_margin_policies(policies, account)
-    check_traders(policies, above, markets)
+    check_traders(policies, overlay, markets)
     (alone,) = [*markets.values()] if is_alone else [markets]
     signal = resolve_signal(own.signal, alone)
     if resume is not None:
         markets, first = join_resumed(resume, markets)
+        started = resume.started
     else:
         first = find_first_bar(markets, own.start)
         check_bars_left(markets, own.start)
+        started = int(markets.time[first])
+
     clock = find_clock(markets)
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
-    known = weights
-    if resume is not None and resume.setup is not None and resume.markets is not None:
-        held = np.array(clock.hold(weights))  # before its first bar those of the earlier run
-        begin = int(np.searchsorted(markets.time, resume.markets.start))
-        places = np.searchsorted(resume.markets.time, markets.time[begin:first])
-        held[:, begin:first] = resume.setup.signal[:, places]
-        known = clock.pick(held)
+    if not observed:
+        known = weights if resume is None else recall_weights(resume, markets, weights, first)
+        observed = observe_policies(policies, overlay, seen, venues, known)
     setup = Setup(
         test=test,
         markets=markets,
         policies=policies,
-        overlay=above,
+        overlay=overlay,
         venues=venues,
         account=account,
         signal=clock.hold(weights),
-        observed=observed or observe_policies(policies, above, seen, venues, known),
+        observed=observed,
         inputs=None,
         first=first,
         periods=checks.count_periods(own.calendar, own.sampling, markets, first),
         resume=resume,
         benchmark=run_record.read_benchmark(benchmark, markets, venues, first),
         given=signal,
-        started=int(markets.time[first]) if resume is None else resume.started,
+        started=started,
     )
     return setup.change()
+
+
+def recall_weights(
+    resume: RunRecord, markets: Markets, weights: core.FloatArray, first: int
+) -> core.FloatArray:
+    """Return weights that before bar ``first`` are those of the earlier run."""
+    if resume.setup is None or resume.markets is None:
+        return weights
+    clock = find_clock(markets)
+    held = np.array(clock.hold(weights))
+    begin = int(np.searchsorted(markets.time, resume.markets.start))
+    places = np.searchsorted(resume.markets.time, markets.time[begin:first])
+    held[:, begin:first] = resume.setup.signal[:, places]
+    return clock.pick(held)
 
 
 def find_first_bar(market: Market | Markets, start: core.TimeLike | None) -> int:
@@ -317,11 +376,17 @@ def set_up_like(
     account: Account,
     observed: list[ObservedPolicy],
 ) -> Setup:
+    """Return the setup of another one with other venues, account and policies, which are checked.
+
+    It shares the signal and the clock of the other.
+    """
     venues, account = check_panel(other.markets, account, venue)
     check_margin_policies(other.policies, account)
-    policies = {x: own.policy for x, own in zip(other.markets.names, observed, strict=False)}
-    changes = {"policies": policies, "venues": venues, "account": account, "observed": observed}
-    return other.change(like=other.inputs, **changes)
+    names = other.markets.names
+    policies = {name: own.policy for name, own in zip(names, observed, strict=False)}
+    return other.change(
+        like=other.inputs, policies=policies, venues=venues, account=account, observed=observed
+    )
 
 
 def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
