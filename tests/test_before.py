@@ -3,7 +3,8 @@
 import pytest
 
 import backtest as bt
-from backtest._compile.object_code import BUILT, COMPILED
+from backtest._compile.cache_folders import BUILT
+from backtest._compile.object_code import COMPILED
 from backtest.strategies import Constant
 from tests import before
 from tests.before import WAS

@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING
 from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
+    from backtest._compile.arguments import Caller, Entry
+    from backtest._compile.cache_folders import describe_processor, find_lasting_folder
     from backtest._compile.compiler import jit
+    from backtest._compile.interruptions import COMPILER_LOCK
     from backtest._compile.kernels import bind_functions, compile_functions, compile_module
     from backtest._compile.kernels import compile_rules, compile_twin, list_sources, read_checks
     from backtest._compile.kernels import read_compiler, return_always
     from backtest._compile.lowering import compile_text, find_lowest, import_source, locate_function
     from backtest._compile.lowering import make_call, make_loop_call, read_number, register_overload
     from backtest._compile.lowering import register_power, share_record, view_memory
-    from backtest._compile.object_code import COMPILER_LOCK, Caller, Entry, ObjectFile
-    from backtest._compile.object_code import describe_processor, find_lasting_folder
-    from backtest._compile.object_code import find_object, load_or_compile
+    from backtest._compile.object_code import ObjectFile, find_object, load_or_compile
 else:
     __getattr__ = find_lazily(__name__, {
+        "_compile.arguments": "Caller Entry",
+        "_compile.cache_folders": "describe_processor find_lasting_folder",
         "_compile.compiler": "jit",
+        "_compile.interruptions": "COMPILER_LOCK",
         "_compile.kernels": (
             "bind_functions compile_functions compile_module compile_rules compile_twin "
             "list_sources read_checks read_compiler return_always"
@@ -35,8 +39,5 @@ else:
             "compile_text find_lowest import_source locate_function make_call make_loop_call "
             "read_number register_overload register_power share_record view_memory"
         ),
-        "_compile.object_code": (
-            "COMPILER_LOCK Caller Entry ObjectFile describe_processor find_lasting_folder "
-            "find_object load_or_compile"
-        ),
+        "_compile.object_code": "ObjectFile find_object load_or_compile",
     })  # fmt: skip

@@ -27,7 +27,7 @@ from numba.core.registry import cpu_target
 from numba.core.types import unliteral
 from numba.extending import typeof_impl
 
-from backtest._compile import object_code
+from backtest._compile import cache_folders, object_code
 from backtest._compile.object_code import COMPILING, ObjectFile
 from backtest.core.structs import Column, Struct, Structs
 
@@ -153,7 +153,7 @@ def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], st
     needs = sorted(each for each in needs if not each.startswith("llvm."))
     if "numba_gil_ensure" in needs:  # it would keep the interpreter's lock, and stand still
         raise TypeError("print is not supported in compiled code")
-    is_elsewhere = object_code.is_for_higher_level()
+    is_elsewhere = cache_folders.is_for_higher_level()
     here = bytes(describe_machine(is_here=True).emit_object(module)) if is_elsewhere else b""
     return ObjectFile(symbol, returns, tuple(needs), bytes(machine.emit_object(module)), here)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from backtest._compile.object_code import Entry, ObjectFile
+from backtest._compile.arguments import Entry
+from backtest._compile.object_code import ObjectFile
 from backtest.core import structs
 from backtest.core.code_names import hash_texts
 
@@ -171,7 +172,7 @@ OF_KERNELS: dict[int, Any] = {}
 
 @functools.cache
 def read_compiler() -> tuple[str, ...]:
-    names = ("compiler", "kernels", "lowering", "object_code")
+    names = ("arguments", "compiler", "kernels", "lowering", "object_code")
     paths = [Path(__file__).with_name(f"{name}.py") for name in names]
     paths.append(Path(structs.__file__))  # whose layout is in each object
     return tuple(path.read_text(encoding="utf-8") for path in paths)

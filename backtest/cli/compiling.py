@@ -15,7 +15,7 @@ import typer
 
 import backtest
 from backtest import core
-from backtest._compile import object_code
+from backtest._compile import cache_folders, object_code
 from backtest.baselines.policy_contract import COSTS
 from backtest.cli.command import command, flag
 from backtest.cli.printing import show_progress
@@ -65,9 +65,9 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
 
 
 def find_folder() -> Path:
-    is_checkout = (object_code.BUILT.parents[1] / "pyproject.toml").exists()
-    native = f"{object_code.name_platform()}-native-{object_code.name_target()}"
-    return object_code.BUILT / native if is_checkout else object_code.find_object_folder()
+    is_checkout = (cache_folders.BUILT.parents[1] / "pyproject.toml").exists()
+    native = f"{cache_folders.name_platform()}-native-{cache_folders.name_target()}"
+    return cache_folders.BUILT / native if is_checkout else cache_folders.find_object_folder()
 
 
 def make_terms(**more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from backtest import _compile, core
 from backtest import account as a
 from backtest._compile import bind_functions, bytecode
-from backtest._compile.object_code import Caller, flatten
+from backtest._compile.arguments import Caller, flatten
 from backtest.account import records
 from backtest.account.cut_counts import CAUSES, N_SUMS
 from backtest.account.events import ENTRY, Entries

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest._compile.bytecode import describe_function, find_code_names, find_fields
-from backtest._compile.object_code import hold_signals
+from backtest._compile.interruptions import hold_signals
 from backtest._compile.plain_formula import as_float64, make_plain
 from backtest.account import Account, measure_stop, pick_instrument
 from backtest.core import RAISED, FloatArray, IntArray, Number, ParameterError, repr_plain

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from numba import float64, njit
 
-from backtest._compile import compiler, object_code
+from backtest._compile import arguments, cache_folders, compiler, object_code
+from backtest._compile.cache_folders import find_lasting_folder
 from backtest._compile.compiler import compile_entry, jit, read_kinds
-from backtest._compile.object_code import find_lasting_folder, hold_signals
+from backtest._compile.interruptions import hold_signals
 from backtest.core import atomic_files
 from backtest.core.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
 from backtest.core.errors import DataError
@@ -149,8 +150,8 @@ def double(x, out):
 @pytest.fixture
 def make_entry(tmp_path, monkeypatch):
     """Return a function that makes an entry of the function above; ``made`` counts compilations."""
-    monkeypatch.setattr(object_code, "list_folders", lambda: (tmp_path,))
-    monkeypatch.setattr(object_code, "find_object_folder", lambda: tmp_path)
+    monkeypatch.setattr(cache_folders, "list_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(cache_folders, "find_object_folder", lambda: tmp_path)
     made = []
 
     def make(mark: str = "sources"):
@@ -158,7 +159,7 @@ def make_entry(tmp_path, monkeypatch):
             made.append(name)
             return compile_entry(double, name, read_kinds(given))
 
-        return object_code.Entry("double", mark, compile_for)
+        return arguments.Entry("double", mark, compile_for)
 
     make.made = made
     return make
@@ -174,9 +175,10 @@ def test_an_object_is_compiled_once_and_loaded_by_later_processes(make_entry, tm
     assert [call_double(make_entry(), x) for x in (2.0, 3.0)] == [4.0, 6.0]
     assert len(make_entry.made) == 1
     assert make_entry().is_compiled()
-    code = "import sys\nfrom pathlib import Path\nfrom backtest._compile import object_code as o\n"
-    code += "import numpy as np\nfolder = Path(sys.argv[1])\no.list_folders = lambda: (folder,)\n"
-    code += "out = np.zeros(1)\no.Entry('double', 'sources', None)(4.0, out)\n"
+    code = "import sys\nfrom pathlib import Path\nfrom backtest._compile import arguments\n"
+    code += "from backtest._compile import cache_folders\nimport numpy as np\n"
+    code += "folder = Path(sys.argv[1])\ncache_folders.list_folders = lambda: (folder,)\n"
+    code += "out = np.zeros(1)\narguments.Entry('double', 'sources', None)(4.0, out)\n"
     code += "print(out[0], 'numba' in sys.modules)"
     assert subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
@@ -224,18 +226,18 @@ def test_what_cannot_be_written_is_compiled_and_not_kept(make_entry, tmp_path, m
 
 
 def test_a_processor_gets_the_objects_of_its_level():
-    third = dict.fromkeys(object_code.LEVELS["x86-64-v3"], True)
-    fourth = third | dict.fromkeys(object_code.LEVELS["x86-64-v4"], True)
-    assert object_code.choose_levels({}) == []
-    assert object_code.choose_levels(third) == ["x86-64-v3"]
-    assert object_code.choose_levels(fourth) == ["x86-64-v4", "x86-64-v3"]
-    assert object_code.choose_levels(fourth | {"avx2": False}) == []
+    third = dict.fromkeys(cache_folders.LEVELS["x86-64-v3"], True)
+    fourth = third | dict.fromkeys(cache_folders.LEVELS["x86-64-v4"], True)
+    assert cache_folders.choose_levels({}) == []
+    assert cache_folders.choose_levels(third) == ["x86-64-v3"]
+    assert cache_folders.choose_levels(fourth) == ["x86-64-v4", "x86-64-v3"]
+    assert cache_folders.choose_levels(fourth | {"avx2": False}) == []
 
 
 def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(object_code.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
+    monkeypatch.setattr(cache_folders.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
     assert find_lasting_folder() is None
 
 
@@ -244,7 +246,7 @@ def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
     add = jit(lambda x, k: x + k)
     both = jit(lambda x: add(x, 1) * add(x, 2), is_linked=False)
     address = object_code.load(compile_entry(both, "both", (float64,))).address
-    assert object_code.call("both", object_code.CALLED(address), "d", struct.pack("d", 3.0)) == 20.0
+    assert arguments.call("both", arguments.CALLED(address), "d", struct.pack("d", 3.0)) == 20.0
     assert njit(lambda x: x + 1.0)(1.0) == 2.0
 
 
@@ -252,11 +254,11 @@ TWO = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from backtest._compile import object_code
+from backtest._compile import arguments, cache_folders
 from backtest._compile.compiler import compile_entry, read_kinds
 folder = Path(sys.argv[1])
-object_code.list_folders = lambda: (folder,)
-object_code.find_object_folder = lambda: folder
+cache_folders.list_folders = lambda: (folder,)
+cache_folders.find_object_folder = lambda: folder
 def double(x, out):
     out[0] = x + x
 def compile_for(name, given):
@@ -264,7 +266,7 @@ def compile_for(name, given):
     time.sleep(0.5)
     return compile_entry(double, name, read_kinds(given))
 out = np.zeros(1)
-object_code.Entry("double", "sources", compile_for)(2.0, out)
+arguments.Entry("double", "sources", compile_for)(2.0, out)
 print(out[0])
 """
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backtest._compile import object_code
+from backtest._compile import cache_folders, object_code
+from backtest._compile.interruptions import COMPILER_LOCK
 from backtest._compile.object_code import ObjectFile, name_symbol
 from backtest._compile.trusted_files import UntrustedError, check_folder, check_owner, read_own_file
 
@@ -27,12 +28,12 @@ def cache(tmp_path, monkeypatch):
     (objects / "double.o").write_bytes(make_object().pack())
     (objects / "double.o").chmod(0o644)
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(folder))
-    monkeypatch.setattr(object_code, "name_target", lambda: "here")
-    object_code.find_object_folder.cache_clear()
-    object_code.warn_once.cache_clear()
+    monkeypatch.setattr(cache_folders, "name_target", lambda: "here")
+    cache_folders.find_object_folder.cache_clear()
+    cache_folders.warn_once.cache_clear()
     yield folder
-    object_code.find_object_folder.cache_clear()
-    object_code.warn_once.cache_clear()
+    cache_folders.find_object_folder.cache_clear()
+    cache_folders.warn_once.cache_clear()
 
 
 def make_object() -> ObjectFile:
@@ -40,11 +41,11 @@ def make_object() -> ObjectFile:
 
 
 def read_double() -> ObjectFile | None:
-    return ObjectFile.read(object_code.find_object_folder() / "double.o")
+    return ObjectFile.read(cache_folders.find_object_folder() / "double.o")
 
 
 def test_an_object_in_a_folder_of_the_user_is_read(cache):
-    assert object_code.find_object_folder() == cache / "objects-here"
+    assert cache_folders.find_object_folder() == cache / "objects-here"
     assert ObjectFile.read(cache / "objects-here" / "double.o") == make_object()
 
 
@@ -56,7 +57,7 @@ def test_what_others_may_write_to_is_not_loaded_and_the_cure_is_told(cache, plac
     with pytest.warns(UserWarning, match="others may write to .* \\(chmod go-w .*\\)$"):
         assert read_double() is None
     path.chmod(path.stat().st_mode & ~0o022)
-    object_code.find_object_folder.cache_clear()
+    cache_folders.find_object_folder.cache_clear()
     assert read_double() == make_object()
 
 
@@ -98,10 +99,10 @@ def test_a_link_in_the_temporary_directory_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir(mode=0o700)
     (tmp_path / f"leverage-backtest-{os.getuid()}").symlink_to(tmp_path / "mine")
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(object_code.tempfile, "gettempdir", lambda: str(tmp_path))
-    object_code.warn_once.cache_clear()
+    monkeypatch.setattr(cache_folders.tempfile, "gettempdir", lambda: str(tmp_path))
+    cache_folders.warn_once.cache_clear()
     with pytest.warns(UserWarning, match="is a link \\(rm "):
-        assert object_code.find_lasting_folder() is None
+        assert cache_folders.find_lasting_folder() is None
 
 
 def test_every_changed_byte_and_another_name_are_found(cache):
@@ -116,7 +117,7 @@ def test_every_changed_byte_and_another_name_are_found(cache):
 
 def test_nothing_is_written_where_code_is_compiled_in_memory():
     with pytest.raises(OSError, match="null"):
-        object_code.IN_MEMORY.mkdir(parents=True)
+        cache_folders.IN_MEMORY.mkdir(parents=True)
 
 
 def test_a_function_that_is_not_found_is_never_called(monkeypatch):
@@ -141,7 +142,7 @@ def test_a_fork_waits_until_no_thread_compiles():
     compiles, may_end = threading.Event(), threading.Event()
 
     def compile_long() -> None:
-        with object_code.COMPILER_LOCK:
+        with COMPILER_LOCK:
             compiles.set()
             may_end.wait()
 
@@ -153,11 +154,11 @@ def test_a_fork_waits_until_no_thread_compiles():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
         child = os.fork()
     if child == 0:
-        os._exit(0 if object_code.COMPILER_LOCK.acquire(timeout=30) else 1)
+        os._exit(0 if COMPILER_LOCK.acquire(timeout=30) else 1)
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert object_code.COMPILER_LOCK.acquire(blocking=False)
-    object_code.COMPILER_LOCK.release()
+    assert COMPILER_LOCK.acquire(blocking=False)
+    COMPILER_LOCK.release()
 
 
 @pytest.mark.slow

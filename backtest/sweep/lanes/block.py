@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import _compile, engine
-from backtest._compile.object_code import flatten
+from backtest._compile.arguments import flatten
 from backtest.account import Terms, find_line, pick_margin, records
 from backtest.account import money as m
 from backtest.account.money import WALLET

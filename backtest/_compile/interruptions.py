@@ -1,0 +1,83 @@
+"""Forks and signals while this process compiles, or runs compiled code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+COMPILER_LOCK = threading.RLock()
+"""Held while a function is compiled or loaded."""
+
+HELD_FOR_FORK: list[Any] = []
+"""Locks that the forking thread holds until both processes go on."""
+
+
+def hold_compiler() -> None:
+    """Wait before a fork until no thread compiles: the child has that thread no more."""
+    numba_module = sys.modules.get("numba.core.compiler_lock")
+    locks = [COMPILER_LOCK, getattr(numba_module, "global_compiler_lock", None)]
+    for lock in filter(None, locks):
+        lock.acquire()
+        HELD_FOR_FORK.append(lock)
+
+
+def release_compiler() -> None:
+    while HELD_FOR_FORK:
+        HELD_FOR_FORK.pop().release()
+
+
+# The hooks of the libraries below hold their locks, which a compiling thread may need. What is
+# registered last is called first, so they are loaded before.
+for _library in ("logging", "concurrent.futures.thread", "random"):
+    importlib.import_module(_library)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=hold_compiler, after_in_parent=release_compiler, after_in_child=release_compiler
+    )
+
+
+class SignalGate:
+    is_closed = True
+
+    def __init__(self) -> None:
+        self.kept: list[Callable[[], Any]] = []
+
+    def handle(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
+        if self.is_closed:
+            self.kept.append(functools.partial(handler, number, frame))
+        else:
+            handler(number, frame)
+
+    def open(self) -> None:
+        self.is_closed = False
+        while self.kept:
+            self.kept.pop(0)()
+
+
+@contextlib.contextmanager
+def hold_signals() -> Iterator[SignalGate]:
+    """Keep signals until the block ends, and then answer all of them, though one raises.
+
+    What a handler raises while compiled code runs would be lost.
+    """
+    gate = SignalGate()
+    with contextlib.ExitStack() as answers, contextlib.ExitStack() as handlers:
+        if threading.current_thread() is threading.main_thread():
+            for number in signal.valid_signals():
+                if callable(handler := signal.getsignal(number)):
+                    handlers.callback(signal.signal, number, handler)
+                    signal.signal(number, functools.partial(gate.handle, handler))
+        try:
+            yield gate
+        finally:
+            gate.is_closed = False
+            for answer in reversed(gate.kept):
+                answers.callback(answer)
