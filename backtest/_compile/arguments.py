@@ -36,32 +36,40 @@ def pack(value: Any) -> Packed:
     form: list[str] = []
     words: list[Any] = []
     for leaf in flatten(value):
-        own: tuple[Any, ...] = (leaf,)
-        if isinstance(leaf, np.ndarray):
-            is_whole = leaf.flags.c_contiguous and not isinstance(leaf, Column)
-            kind = f"{leaf.dtype.str}{leaf.ndim}{'C' if is_whole else 'A'}"
-            place = leaf.ctypes.data
-            own = (0, 0, leaf.size, leaf.itemsize, place, *leaf.shape, *leaf.strides)
-        elif isinstance(leaf, Struct):
-            kind, own = type(leaf).__name__, (leaf.numbers.ctypes.data,)
-        elif isinstance(leaf, Structs):
-            kind = f"{leaf.kind.__name__}1C"
-            n, size = leaf.numbers.shape[0], leaf.numbers.strides[0]
-            own = (0, 0, n, size, leaf.numbers.ctypes.data, n, size)
-        elif leaf is None:
-            kind, own = "n", (0,)
-        else:
-            kind = KINDS[type(leaf)]
+        kind, words_of_leaf = pack_leaf(leaf)
         kinds.append(kind)
-        words += own
-        form.append("d" if kind == "d" else f"{len(own)}q")
+        words += words_of_leaf
+        form.append("d" if kind == "d" else f"{len(words_of_leaf)}q")
     return Packed(tuple(kinds), struct.pack("".join(form), *words))
 
 
+def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return the kind of what is no tuple, and its words.
+
+    Of an array: no owner (0, 0), its size and that of an element, its address, shape and strides.
+    """
+    if isinstance(leaf, np.ndarray):
+        is_whole = leaf.flags.c_contiguous and not isinstance(leaf, Column)
+        kind = f"{leaf.dtype.str}{leaf.ndim}{'C' if is_whole else 'A'}"
+        address = leaf.ctypes.data
+        return kind, (0, 0, leaf.size, leaf.itemsize, address, *leaf.shape, *leaf.strides)
+    if isinstance(leaf, Struct):
+        return type(leaf).__name__, (leaf.numbers.ctypes.data,)
+    if isinstance(leaf, Structs):
+        n = leaf.numbers.shape[0]
+        size = leaf.numbers.strides[0]
+        address = leaf.numbers.ctypes.data
+        return f"{leaf.kind.__name__}1C", (0, 0, n, size, address, n, size)
+    if leaf is None:
+        return "n", (0,)
+    return KINDS[type(leaf)], (leaf,)
+
+
 def flatten(value: Any) -> Iterator[Any]:
+    """Yield what tuples of tuples hold, in their order."""
     if isinstance(value, tuple):
-        for each in value:
-            yield from flatten(each)
+        for element in value:
+            yield from flatten(element)
     else:
         yield value
 
@@ -72,29 +80,35 @@ CALLED = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p, ctyp
 class Entry:
     """A function that Python calls, one object for each kinds of arguments.
 
-    ``mark`` names its sources; ``compile_for`` returns the object of a name for given arguments.
+    ``mark`` names its sources; ``compile_for`` returns the object of a name for some arguments.
     """
 
     def __init__(self, name: str, mark: str, compile_for: Callable[..., ObjectFile]) -> None:
-        self.name, self.prefix, self.compile_for = name, f"{name}-{mark}", compile_for
-        self.found: dict[tuple[tuple[str, ...], ...], tuple[Any, str]] = {}
+        self.name = name
+        self.prefix = f"{name}-{mark}"
+        self.compile_for = compile_for
+        self.loaded: dict[tuple[tuple[str, ...], ...], tuple[Any, str]] = {}
 
     def is_compiled(self) -> bool:
         """Return whether it is in memory or in a folder, for arguments of some kinds."""
-        files = (folder.glob(f"{self.prefix}*.o") for folder in cache_folders.list_folders())
-        return bool(self.found) or any(map(any, files))
+        if self.loaded:
+            return True
+        folders = cache_folders.list_folders()
+        return any(any(folder.glob(f"{self.prefix}*.o")) for folder in folders)
 
-    def find(self, kinds: tuple[tuple[str, ...], ...], given: tuple[Any, ...]) -> tuple[Any, str]:
+    def find(
+        self, kinds: tuple[tuple[str, ...], ...], arguments: tuple[Any, ...]
+    ) -> tuple[Any, str]:
         """Return the function for these kinds, compiled if no folder has it, and its returns."""
-        if kinds not in self.found:
+        if kinds not in self.loaded:
             with COMPILER_LOCK:
                 name = f"{self.prefix}-{hash_texts(repr(kinds))[:12]}"
-                loaded = load_or_compile(name, lambda: self.compile_for(name, given))
-                self.found[kinds] = CALLED(loaded.address), loaded.returns
-        return self.found[kinds]
+                loaded = load_or_compile(name, lambda: self.compile_for(name, arguments))
+                self.loaded[kinds] = (CALLED(loaded.address), loaded.returns)
+        return self.loaded[kinds]
 
-    def __call__(self, *given: Any) -> Any:
-        return Caller(self)(*given)
+    def __call__(self, *arguments: Any) -> Any:
+        return Caller(self)(*arguments)
 
 
 class Caller:
@@ -102,32 +116,38 @@ class Caller:
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.kept: dict[int, tuple[Any, Packed]] = {}
+        self.packed: dict[int, tuple[Any, Packed]] = {}
 
-    def bind(self, *given: Any) -> Callable[[], Any]:
+    def bind(self, *arguments: Any) -> Callable[[], Any]:
         """Return the call itself; what must be compiled for it is compiled before."""
         parts = []
-        for k, value in enumerate(given):
-            last = self.kept.get(k)
-            if last is None or last[0] is not value:
-                last = self.kept[k] = value, pack(value)
-            parts.append(last[1])
-        function, returns = self.entry.find(tuple(each.kinds for each in parts), given)
-        words = b"".join(each.words for each in parts)
+        for k, value in enumerate(arguments):
+            last_value, part = self.packed.get(k, (None, None))
+            if part is None or last_value is not value:
+                part = pack(value)
+                self.packed[k] = (value, part)
+            parts.append(part)
+        function, returns = self.entry.find(tuple(part.kinds for part in parts), arguments)
+        words = b"".join(part.words for part in parts)
         return functools.partial(call, self.entry.name, function, returns, words)
 
-    def __call__(self, *given: Any) -> Any:
-        return self.bind(*given)()
+    def __call__(self, *arguments: Any) -> Any:
+        return self.bind(*arguments)()
 
 
 def call(name: str, function: Any, returns: str, words: bytes) -> Any:
     """Return what a function returns: None, a number, or a tuple of numbers."""
-    room = (ctypes.c_int64 * 8)()
+    returned = (ctypes.c_int64 * 8)()
     fault = ctypes.c_void_p()
-    status = function(words, ctypes.addressof(room), ctypes.addressof(fault))
+    status = function(words, ctypes.addressof(returned), ctypes.addressof(fault))
     if status != 0:
         raise RuntimeError(f"compiled {name} ended with status {status}; please report this")
-    place = ctypes.addressof(room)
-    kinds: list[Any] = [RETURNED[each] for each in returns]
-    found = tuple(kind.from_address(place + 8 * k).value for k, kind in enumerate(kinds))
-    return found if len(found) > 1 else found[0] if found else None
+
+    address = ctypes.addressof(returned)
+    values = []
+    for k, letter in enumerate(returns):
+        kind: Any = RETURNED[letter]
+        values.append(kind.from_address(address + 8 * k).value)
+    if not values:
+        return None
+    return tuple(values) if len(values) > 1 else values[0]

@@ -12,7 +12,6 @@ import dis
 import functools
 import hashlib
 import inspect
-import itertools
 import re
 import sys
 import textwrap
@@ -31,43 +30,56 @@ from backtest.core.errors import PolicyError
 CONSTANTS = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc, np.generic)
 
 
+# The identity of code.
+
+
 def describe_bytecode(code: types.CodeType) -> str:
-    constants = list(map(describe_constant, code.co_consts))
+    constants = [describe_constant(value) for value in code.co_consts]
     return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
 
 
 def describe_constant(value: Any) -> str:
     if isinstance(value, types.CodeType):
         return describe_bytecode(value)
-    return f"frozenset({sorted(map(repr, value))})" if isinstance(value, frozenset) else repr(value)
+    if isinstance(value, frozenset):
+        return f"frozenset({sorted(map(repr, value))})"
+    return repr(value)
 
 
 def walk_code(code: types.CodeType) -> Iterator[types.CodeType]:
     """Yield a code object, and those of the functions and comprehensions in it."""
     yield code
-    for each in code.co_consts:
-        if isinstance(each, types.CodeType):
-            yield from walk_code(each)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from walk_code(constant)
 
 
 def find_code_names(function: Any) -> list[str]:
-    return [name for each in walk_code(function.__code__) for name in each.co_names]
+    names: list[str] = []
+    for code in walk_code(function.__code__):
+        names += code.co_names
+    return names
 
 
 def find_references(function: Any) -> dict[str, Any]:
+    """Return what a function refers to outside of itself, by name, without Python's own."""
     scope = function.__globals__
-    found = {name: scope[name] for name in find_code_names(function) if name in scope}
+    references = {name: scope[name] for name in find_code_names(function) if name in scope}
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found |= {name: cell.cell_contents for name, cell in cells}
-    return {name: value for name, value in found.items() if not is_builtin(name, value)}
+    for name, cell in cells:
+        references[name] = cell.cell_contents
+    return {name: value for name, value in references.items() if not is_builtin(name, value)}
 
 
 def is_builtin(name: str, value: Any) -> bool:
-    is_special = name.startswith("__") and hasattr(builtins, name)
-    return is_special or value is getattr(builtins, name, is_builtin)
+    if name.startswith("__") and hasattr(builtins, name):
+        return True
+    return hasattr(builtins, name) and value is getattr(builtins, name)
 
 
 class CodeText(NamedTuple):
+    """The text of code, the names in it, and whether the text tells all that it does."""
+
     text: str
     names: frozenset[str] = frozenset()
     is_complete: bool = True
@@ -77,26 +89,31 @@ def describe_function(function: Any, seen: dict[int, int], *, by_source: bool = 
     """Return what a function is: its code, and all that it refers to.
 
     ``by_source`` names functions of this package by their files, so that the formula of a shipped
-    policy has one name in all versions of Python; else all code is bytecode.
+    policy has one name in all versions of Python; else all code is bytecode. ``seen`` numbers the
+    functions that were described before, by identity, and is written.
     """
     if function.__globals__.get("__name__") == "backtest.core.checked_calls":
         function = inspect.unwrap(function)  # how arguments are checked changes no result
     if id(function) in seen:
         return CodeText(f"again {seen[id(function)]}")
     seen[id(function)] = len(seen)
-    texts, names, is_complete = [], set(find_code_names(function)), True
-    module, path = str(function.__module__), function.__code__.co_filename
+
+    module = str(function.__module__)
+    path = function.__code__.co_filename
     is_shipped = path == getattr(sys.modules.get(module), "__file__", None)
     if by_source and is_shipped and module.startswith("backtest."):
         code = f"{function.__qualname__} of {hash_file(path)}"
     else:
         code = describe_bytecode(function.__code__)
-    texts += [module, code, repr(function.__defaults__)]
+
+    texts = [module, code, repr(function.__defaults__)]
+    names = set(find_code_names(function))
+    is_complete = True
     for name, value in sorted(find_references(function).items()):
-        found = describe_value(value, seen, by_source=by_source)
-        texts.append(f"{name}={found.text}")
-        names |= found.names
-        is_complete &= found.is_complete
+        described = describe_value(value, seen, by_source=by_source)
+        texts.append(f"{name}={described.text}")
+        names |= described.names
+        is_complete = is_complete and described.is_complete
     return CodeText("\n".join(texts), frozenset(names), is_complete)
 
 
@@ -139,6 +156,7 @@ def name_callable(function: Any) -> str:
 
 
 def describe_callable(function: Any) -> str:
+    """Return a text that differs where a callable of a user may do something else."""
     if isinstance(function, types.FunctionType):
         text = describe_function(function, {}, by_source=False).text
         return "\n".join([text, *describe_tables(function, set())])
@@ -146,12 +164,14 @@ def describe_callable(function: Any) -> str:
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
     rule: Any = type(function).__call__
-    kept = sorted(getattr(function, "__dict__", {}).items())
-    is_plain = isinstance(rule, types.FunctionType)
-    return f"{describe_callable(rule)} {kept!r}" if is_plain else repr(type(function))
+    if not isinstance(rule, types.FunctionType):
+        return repr(type(function))
+    fields = sorted(getattr(function, "__dict__", {}).items())
+    return f"{describe_callable(rule)} {fields!r}"
 
 
 def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    """Yield the dicts and lists that a function, and those that it calls, refer to."""
     seen.add(id(function))
     for name, value in sorted(find_references(function).items()):
         if isinstance(value, (dict, list)):
@@ -162,18 +182,25 @@ def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[st
 
 def write_table(value: Any) -> str:
     if isinstance(value, dict):
-        pairs = (f"{key!r}: {write_table(each)}" for key, each in value.items())
-        return f"{{{', '.join(pairs)}}}"
+        rows = [f"{key!r}: {write_table(row)}" for key, row in value.items()]
+        return f"{{{', '.join(rows)}}}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(write_table, value))}]"
     return repr(value if isinstance(value, CONSTANTS) else type(value))
 
 
+def list_all_steps(function: types.FunctionType) -> Iterator[dis.Instruction]:
+    """Yield the instructions of a function, and of those inside it."""
+    for code in walk_code(function.__code__):
+        yield from dis.get_instructions(code)
+
+
 def catches_errors(function: types.FunctionType) -> bool:
     """Return whether a function has a ``try``, in which functions of math raise as ever."""
-    steps = (each for code in walk_code(function.__code__) for each in dis.get_instructions(code))
-    return any(each.opname == "PUSH_EXC_INFO" for each in steps)
+    return any(step.opname == "PUSH_EXC_INFO" for step in list_all_steps(function))
 
+
+# Formulas of users, with our powers and functions of math in place of Python's.
 
 PREFIX = "_backtest_"
 LARGEST_INTEGER = 2**53
@@ -185,52 +212,72 @@ _known: WeakKeyDictionary[Any, tuple[Any, Identity]] = WeakKeyDictionary()
 
 
 def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozenset()) -> Any:
+    """Return a function of a user with our functions in it, itself if it calls none of them.
+
+    ``above`` are the functions that call it: a recursion goes on as it was.
+    """
     if not is_of_user(function):
         return function
-    references, identity = find_references(function), identify(function, set())
+    references = find_references(function)
+    identity = identify(function, set())
     known = _known.get(function)
     if known is not None and known[1] == identity:
         return known[0] or function
-    numbers = [x for code in walk_code(function.__code__) for x in list_numbers(code)]
-    for number in (*numbers, *references.values()):
+    check_numbers(function, references)
+
+    helpers = {}
+    above_helpers = above | {function}
+    for name, value in references.items():
+        if is_of_user(value) and value not in above_helpers:
+            helper = rewrite_formula(value, above_helpers)
+            if helper is not value:
+                helpers[name] = helper
+    rewritten = replace_code(function, helpers)
+    if not above:
+        _known[function] = (None if rewritten is function else rewritten, identity)
+    return rewritten
+
+
+def check_numbers(function: types.FunctionType, references: Mapping[str, Any]) -> None:
+    """Raise PolicyError if a whole number of a formula is no float."""
+    numbers = [*references.values()]
+    for code in walk_code(function.__code__):
+        numbers += list_numbers(code)
+    for number in numbers:
         if type(number) is int and abs(number) > LARGEST_INTEGER:
             raise PolicyError(
                 "a whole number in a formula must be at most 2^53 in size, beyond which "
                 "numbers are not exact (write it with a point, as 2.0**70), "
                 f"{function.__qualname__} has {number}"
             )
-    helpers = {
-        name: rewrite_formula(value, above | {function})
-        for name, value in references.items()
-        if is_of_user(value) and value not in above | {function}
-    }
-    helpers = {name: each for name, each in helpers.items() if each is not references[name]}
-    found = replace_code(function, helpers)
-    if not above:
-        _known[function] = None if found is function else found, identity
-    return found
 
 
 def list_numbers(code: types.CodeType) -> Iterator[Any]:
-    for each in code.co_consts:
-        yield from each if isinstance(each, tuple) else (each,)
+    """Yield the constants of code, and its powers of constants: Python folds no large ones."""
+    for constant in code.co_consts:
+        if isinstance(constant, tuple):
+            yield from constant
+        else:
+            yield constant
     steps = list(dis.get_instructions(code))
-    for one, power, step in zip(steps, steps[1:], steps[2:], strict=False):
-        are_constants = {one.opname, power.opname} <= {"LOAD_CONST", "LOAD_SMALL_INT"}
-        if step.argrepr == "**" and are_constants and type(one.argval) is type(power.argval) is int:
-            yield one.argval ** max(0, min(power.argval, 64))  # Python folds no large ones
+    for base, power, step in zip(steps, steps[1:], steps[2:], strict=False):
+        are_constants = {base.opname, power.opname} <= {"LOAD_CONST", "LOAD_SMALL_INT"}
+        are_whole = type(base.argval) is type(power.argval) is int
+        if step.argrepr == "**" and are_constants and are_whole:
+            yield base.argval ** max(0, min(power.argval, 64))
 
 
 def identify(function: types.FunctionType, seen: set[int]) -> Identity:
+    """Return what a function, and those of a user that it calls, refer to, by identity."""
     if id(function) in seen:
         return ()
     seen.add(id(function))
-    found: list[tuple[str, int]] = []
+    pairs: list[tuple[str, int]] = []
     for name, value in find_references(function).items():
-        found.append((name, id(value)))
+        pairs.append((name, id(value)))
         if is_of_user(value):
-            found += identify(value, seen)
-    return tuple(found)
+            pairs += identify(value, seen)
+    return tuple(pairs)
 
 
 def is_of_user(value: Any) -> bool:
@@ -240,47 +287,61 @@ def is_of_user(value: Any) -> bool:
 
 def find_stored(function: types.FunctionType) -> frozenset[str]:
     """Return the names of its module and of functions around it that a function writes."""
-    steps = (each for code in walk_code(function.__code__) for each in dis.get_instructions(code))
     outside = {"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"}
-    return frozenset(str(each.argval) for each in steps if each.opname in outside)
+    steps = list_all_steps(function)
+    return frozenset(str(step.argval) for step in steps if step.opname in outside)
 
 
 def is_written_by_user(function: Any, seen: frozenset[Any] = frozenset()) -> bool:
     """Return whether a formula or a function that it calls is of a user."""
     if not isinstance(function, types.FunctionType) or function in seen:
         return False
-    inner = find_references(function).values()
-    return is_of_user(function) or any(
-        is_written_by_user(each, seen | {function}) for each in inner
-    )
+    if is_of_user(function):
+        return True
+    helpers = find_references(function).values()
+    return any(is_written_by_user(helper, seen | {function}) for helper in helpers)
 
 
 def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> types.FunctionType:
+    """Return a function that calls our functions and some helpers in place of its own.
+
+    What is added comes by cells, as of a function around it. The function itself is returned if
+    nothing is replaced, or its source is not found or is no longer what was compiled.
+    """
     tree = parse_function(function)
     if tree is None:
         return function
     editor = Editor(function)
     edited = editor.visit(copy.deepcopy(tree))
-    own = function.__code__.co_freevars
-    given = dict(zip(own, function.__closure__ or (), strict=True))
     added = {**editor.added, **helpers}
-    if not added or describe_bytecode(compile_inner(tree, own, function)) != describe_bytecode(
-        function.__code__
-    ):
+    if not added:
         return function
-    code = compile_inner(edited, (*own, *(name for name in added if name not in own)), function)
-    cells = {**given, **{name: types.CellType(value) for name, value in added.items()}}
+    names = function.__code__.co_freevars
+    compiled_again = compile_inner(tree, names, function)
+    if describe_bytecode(compiled_again) != describe_bytecode(function.__code__):
+        return function
+
+    names_added = [name for name in added if name not in names]
+    code = compile_inner(edited, (*names, *names_added), function)
+    cells = dict(zip(names, function.__closure__ or (), strict=True))
+    for name, value in added.items():
+        cells[name] = types.CellType(value)
     closure = tuple(cells[name] for name in code.co_freevars)
     made = types.FunctionType(
         code, function.__globals__, function.__name__, function.__defaults__, closure
     )
     made.__kwdefaults__ = function.__kwdefaults__
-    made.__qualname__, made.__module__ = function.__qualname__, function.__module__
+    made.__qualname__ = function.__qualname__
+    made.__module__ = function.__module__
     made.__doc__ = function.__doc__
     return made
 
 
 def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
+    """Return the definition of a function without annotations and defaults; None if not found.
+
+    None of one with a ``try`` too: the functions of math raise, ours do not.
+    """
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -291,22 +352,29 @@ def parse_function(function: types.FunctionType) -> ast.FunctionDef | None:
         return None
     if node.decorator_list or getattr(node, "type_params", []):
         return None
-    if any(isinstance(each, ast.Try | ast.TryStar) for each in ast.walk(node)):
-        return None  # the functions of math raise, ours do not
+    if any(isinstance(inner, ast.Try | ast.TryStar) for inner in ast.walk(node)):
+        return None
+
     ast.increment_lineno(node, first - 1)
-    node.returns, node.args.defaults = None, [ast.Constant(0) for _ in node.args.defaults]
-    node.args.kw_defaults = [each and ast.Constant(0) for each in node.args.kw_defaults]
-    for each in ast.walk(node.args):
-        if isinstance(each, ast.arg):
-            each.annotation = None
+    node.returns = None
+    node.args.defaults = [ast.Constant(0) for _ in node.args.defaults]
+    node.args.kw_defaults = [default and ast.Constant(0) for default in node.args.kw_defaults]
+    for argument in ast.walk(node.args):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
     return node
 
 
 def compile_inner(
     node: ast.FunctionDef, names: tuple[str, ...], function: types.FunctionType
 ) -> types.CodeType:
-    known = find_references(function).items()
-    modules = [name for name, each in known if isinstance(each, types.ModuleType)]
+    """Return the code of a definition inside a function that has some names.
+
+    The modules that it refers to are imported around it: Python compiles the call of a function of
+    an imported module in another way than that of a method.
+    """
+    references = find_references(function).items()
+    modules = [name for name, value in references if isinstance(value, types.ModuleType)]
     imports = "".join(f"import {name}\n" for name in modules if name not in names)
     around = ast.parse(f"{imports}def make({', '.join(names)}): pass")
     maker: Any = around.body[-1]
@@ -314,9 +382,13 @@ def compile_inner(
     tree = ast.fix_missing_locations(around)
     flags = function.__code__.co_flags & FUTURE_FLAGS
     code = compile(tree, function.__code__.co_filename, "exec", flags, dont_inherit=True)
-    outer = next(each for each in code.co_consts if isinstance(each, types.CodeType))
-    inner = (each for each in outer.co_consts if isinstance(each, types.CodeType))
-    return next(each for each in inner if each.co_name == node.name)
+
+    outer = list_inner_codes(code)[0]
+    return next(inner for inner in list_inner_codes(outer) if inner.co_name == node.name)
+
+
+def list_inner_codes(code: types.CodeType) -> list[types.CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
 FUTURE_FLAGS = 0x1FF0000
@@ -329,16 +401,19 @@ KINDS = (
 
 
 class Editor(ast.NodeTransformer):
+    """Replaces powers and calls in a definition; ``added`` are the functions called instead."""
+
     def __init__(self, function: types.FunctionType) -> None:
         self.added: dict[str, Any] = {}
-        codes = walk_code(function.__code__)
-        self._locals = {name for code in codes for name in (*code.co_varnames, *code.co_cellvars)}
+        self._locals: set[str] = set()
+        for code in walk_code(function.__code__):
+            self._locals.update(code.co_varnames, code.co_cellvars)
         self._known = find_references(function)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
-        is_constant = isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
-        if not isinstance(node.op, ast.Pow) or is_constant:
+        are_constants = isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
+        if not isinstance(node.op, ast.Pow) or are_constants:
             return node
         return self._call(raise_to, [node.left, node.right], node)
 
@@ -353,21 +428,22 @@ class Editor(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         function, n_arguments = REPLACEMENTS.get(self._resolve(node.func), (None, 0))
-        is_starred = any(isinstance(each, ast.Starred) for each in node.args)
-        if function is None or node.keywords or len(node.args) != n_arguments or is_starred:
+        if function is None or node.keywords or len(node.args) != n_arguments:
+            return node
+        if any(isinstance(argument, ast.Starred) for argument in node.args):
             return node
         return self._call(function, node.args, node)
 
     def _resolve(self, node: ast.AST) -> Any:
+        """Return the module or function that a name or an attribute is; it runs no code."""
+        value = None
         if isinstance(node, ast.Attribute):
             owner = self._resolve(node.value)
-            is_module = isinstance(owner, types.ModuleType)
-            found = vars(owner).get(node.attr) if is_module else None  # runs no code
+            if isinstance(owner, types.ModuleType):
+                value = vars(owner).get(node.attr)
         elif isinstance(node, ast.Name) and node.id not in self._locals:
-            found = self._known.get(node.id, BUILTIN.get(node.id))
-        else:
-            found = None
-        return found if isinstance(found, KINDS) else None
+            value = self._known.get(node.id, BUILTIN.get(node.id))
+        return value if isinstance(value, KINDS) else None
 
     def _call(self, function: Any, arguments: list[ast.expr], node: ast.AST) -> ast.Call:
         name = f"{PREFIX}{function.__name__}"
@@ -375,6 +451,8 @@ class Editor(ast.NodeTransformer):
         target = ast.copy_location(ast.Name(name, ast.Load()), node)
         return ast.copy_location(ast.Call(target, arguments, []), node)
 
+
+# What a formula reads of its arguments.
 
 ACCOUNT = 2
 """Place of the account among the arguments of a formula."""
@@ -389,23 +467,31 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
     code = rule.__code__
     name = code.co_varnames[place]
     steps = list_steps(code)
-    found = {"*"} if name in code.co_cellvars else set()
-    around = zip([steps[0], *steps[:-1]], steps, [*steps[1:], steps[-1]], strict=True)
-    for before, step, after in around:
-        names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
-        if name not in names:
+    fields = {"*"} if name in code.co_cellvars else set()
+    for k, step in enumerate(steps):
+        loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        if name not in loaded:
             continue
-        is_last = names[-1] == name and names.count(name) == 1  # of two that are loaded together
-        is_loaded = len(names) == 1 or step.opname.endswith("LOAD_FAST")
-        if is_last and is_loaded and after.opname == "LOAD_ATTR":
-            found.add(str(after.argval))
-        elif names[0] == name and names.count(name) == 1 and is_called(before, steps):
-            called = rule.__globals__.get(before.argval)
-            is_known = isinstance(called, FunctionType) and called.__code__.co_argcount
-            found |= find_fields(called, 0) if is_known else {"*"}
+        before = steps[max(k - 1, 0)]
+        after = steps[min(k + 1, len(steps) - 1)]
+
+        # Newer versions of Python load two names by one instruction.
+        is_once = loaded.count(name) == 1
+        is_loaded = len(loaded) == 1 or step.opname.endswith("LOAD_FAST")
+        if loaded[-1] == name and is_once and is_loaded and after.opname == "LOAD_ATTR":
+            fields.add(str(after.argval))
+        elif loaded[0] == name and is_once and is_called(before, steps):
+            fields |= find_fields_of_call(rule.__globals__.get(before.argval))
         else:
-            found.add("*")
-    return frozenset(found)
+            fields.add("*")
+    return frozenset(fields)
+
+
+def find_fields_of_call(function: Any) -> frozenset[str]:
+    """Return the fields that a function reads of its first argument; ``*`` of an unknown one."""
+    if isinstance(function, FunctionType) and function.__code__.co_argcount:
+        return find_fields(function, 0)
+    return frozenset({"*"})
 
 
 @functools.cache
@@ -414,20 +500,29 @@ def list_steps(code: types.CodeType) -> tuple[dis.Instruction, ...]:
 
 
 def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
-    has_keywords = any(each.opname in ("KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX") for each in steps)
-    return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr and not has_keywords
+    """Return whether a step loads a function that is called without keywords."""
+    by_keywords = ("KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX")
+    if any(other.opname in by_keywords for other in steps):
+        return False
+    return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr
+
+
+# Where code fails, and why numba refuses it.
 
 
 def format_location(error: BaseException, *functions: Callable[..., Any]) -> str:
-    codes = [inspect.unwrap(each).__code__ for each in functions]
+    """Return the file and the line of some functions in which an error was raised last."""
+    codes = [inspect.unwrap(function).__code__ for function in functions]
     files = {code.co_filename for code in codes}
-    place, trace = (codes[0].co_filename, codes[0].co_firstlineno), error.__traceback__
+    file = codes[0].co_filename
+    line = codes[0].co_firstlineno
+    trace = error.__traceback__
     while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if file in files:
-            place = file, trace.tb_lineno
+        if trace.tb_frame.f_code.co_filename in files:
+            file = trace.tb_frame.f_code.co_filename
+            line = trace.tb_lineno
         trace = trace.tb_next
-    return f"{place[0]}, line {place[1]}"
+    return f"{file}, line {line}"
 
 
 REASON = re.compile(
@@ -438,16 +533,33 @@ REASON = re.compile(
 
 def explain_refusal(error: BaseException, formula: Any, rules: Sequence[Any]) -> str:
     """Return where numba refuses a formula, a line of one of the ``rules`` if any, and why."""
-    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
-    code, numbers = formula.__code__, [formula.__code__.co_firstlineno]
-    file = Path(code.co_filename).name
-    numbers += [int(line) for path, line in places if Path(path).name == file]
-    head = f"{file}, line {numbers[-1]}"
-    for (path, line), rule in reversed([*itertools.product(places, rules)]):
-        lines = {each for *_, each in rule.__code__.co_lines()}
-        if int(line) in lines and Path(path).name == Path(rule.__code__.co_filename).name:
-            head = f"{rule.__qualname__}, {Path(path).name}, line {line}"
-    texts = [part.strip() for part in str(error).splitlines() if part.strip()]
-    reasons = [x for x in texts if REASON.search(x)] or texts or [type(error).__name__]
+    places = []
+    for path, line in re.findall(r'File "([^"]+)", line (\d+)', str(error)):
+        places.append((Path(path).name, int(line)))
+
+    # The first place that is a line of a rule, else the last one in the file of the formula.
+    for name, line in places:
+        for rule in rules:
+            if is_line_of(rule, name, line):
+                return f"{rule.__qualname__}, {name}, line {line}: {find_reason(error)}"
+    file = Path(formula.__code__.co_filename).name
+    last_line = formula.__code__.co_firstlineno
+    for name, line in places:
+        if name == file:
+            last_line = line
+    return f"{file}, line {last_line}: {find_reason(error)}"
+
+
+def is_line_of(rule: Any, name: str, line: int) -> bool:
+    """Return whether a line of a file of some name is one of a rule."""
+    if name != Path(rule.__code__.co_filename).name:
+        return False
+    return any(number == line for _, _, number in rule.__code__.co_lines())
+
+
+def find_reason(error: BaseException) -> str:
+    """Return the first line of an error that gives a reason, without marks of objects."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if REASON.search(line)] or lines or [type(error).__name__]
     named = re.sub(r"<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>", r"\1", reasons[0])
-    return f"{head}: {re.sub(r'<[^>]*>', '', named).strip(' :')[:200]}"
+    return re.sub(r"<[^>]*>", "", named).strip(" :")[:200]

@@ -31,13 +31,14 @@ def find_lasting_folder() -> Path | None:
 
     A folder that belongs to others, or to which they may write, is not used.
     """
-    if not (given := os.environ.get("BACKTEST_CACHE_DIR")):
+    cache = os.environ.get("BACKTEST_CACHE_DIR")
+    if not cache:
         from platformdirs import user_cache_dir  # noqa: PLC0415 - imported only where used
 
-        given = user_cache_dir("leverage-backtest", appauthor=False)
+        cache = user_cache_dir("leverage-backtest", appauthor=False)
     user = os.getuid() if hasattr(os, "getuid") else 0
     temporary = Path(tempfile.gettempdir()) / f"leverage-backtest-{user}"
-    for folder in (Path(given), temporary):
+    for folder in (Path(cache), temporary):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             check_folder(folder, follows_links=folder != temporary)
@@ -60,41 +61,47 @@ def is_for_higher_level() -> bool:
 
 @functools.cache
 def name_target() -> str:
+    """Return a hash of all that decides what machine code numba makes here."""
     versions = [find_version(name) for name in ("numba", "llvmlite", "numpy")]
-    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
-    chosen = [os.environ.get(name, "") for name in names]
+    switches = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "BACKTEST_FAST_LINK")
+    settings = [os.environ.get(name, "") for name in switches]
     features = binding.get_host_cpu_features().flatten()
     host = (binding.get_process_triple(), binding.get_host_cpu_name(), features)
-    return hash_texts(*versions, *chosen, *map(str, host))
+    return hash_texts(*versions, *settings, *map(str, host))
 
 
 def describe_processor() -> tuple[str, list[str]]:
     """Return the name of this processor and its features, sorted."""
     features = binding.get_host_cpu_features()
-    return str(binding.get_host_cpu_name()), sorted(name for name, has in features.items() if has)
+    present = [name for name, is_present in features.items() if is_present]
+    return str(binding.get_host_cpu_name()), sorted(present)
 
 
 def list_folders() -> Iterator[Path]:
     """Yield the folders that may hold objects for this processor, the best first."""
     levels = choose_levels(binding.get_host_cpu_features())
-    names = [f"native-{name_target()}", *levels, "generic"]
-    yield from (BUILT / f"{name_platform()}-{name}" for name in names)
+    for name in (f"native-{name_target()}", *levels, "generic"):
+        yield BUILT / f"{name_platform()}-{name}"
     yield find_object_folder()
 
 
 def choose_levels(present: Mapping[str, bool]) -> list[str]:
+    """Return the levels of x86-64 that a processor has, the highest first; each needs the lower."""
     needed: set[str] = set()
-    chosen: list[str] = []
-    for name, features in reversed(LEVELS.items()):
-        needed |= {*features}
-        if all(present.get(each, False) for each in needed):
-            chosen.insert(0, name)
-    return chosen
+    levels: list[str] = []
+    for level, features in reversed(LEVELS.items()):
+        needed.update(features)
+        if all(present.get(feature, False) for feature in needed):
+            levels.insert(0, level)
+    return levels
 
 
 def name_platform() -> str:
-    machine, _, rest = str(binding.get_process_triple()).partition("-")
-    return f"{'macos' if 'darwin' in rest else 'linux' if 'linux' in rest else rest}-{machine}"
+    machine, _, system = str(binding.get_process_triple()).partition("-")
+    for name, word in (("macos", "darwin"), ("linux", "linux")):
+        if word in system:
+            return f"{name}-{machine}"
+    return f"{system}-{machine}"
 
 
 @functools.cache

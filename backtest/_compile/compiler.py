@@ -59,24 +59,30 @@ def compiling() -> Iterator[None]:
 
 
 def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any) -> Any:
-    """Return a function for compiled code to call, or one to be written as an object."""
+    """Return a function for compiled code to call, or one to be written as an object.
+
+    Constants of a call make no version of their own.
+    """
     compiled: Any = numba.njit(**{**OPTIONS, **options})(function)
-    find, compile_for = compiled.get_call_template, compiled.compile
+    find = compiled.get_call_template
+    compile_for = compiled.compile
     widen: Callable[[Any], Any] = unliteral
-    compiled.get_call_template = lambda args, kws: find(  # no version for each constant
-        [widen(each) for each in args], {name: widen(each) for name, each in kws.items()}
-    )
+
+    def find_widened(args: Any, kws: Any) -> Any:
+        widened = [widen(kind) for kind in args]
+        return find(widened, {name: widen(kind) for name, kind in kws.items()})
 
     def compile_one(kinds: Any) -> Any:
         with compiling(), linking(None if is_linked else function.__qualname__):
             return compile_for(kinds)
 
+    compiled.get_call_template = find_widened
     compiled.compile = compile_one
     return compiled
 
 
-def read_kinds(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(numba.typeof(each) for each in given)  # type: ignore[no-untyped-call]
+def read_kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(numba.typeof(value) for value in arguments)  # type: ignore[no-untyped-call]
 
 
 @functools.cache
@@ -84,10 +90,12 @@ def find_layout(kind: type[Struct]) -> Any:
     """Return numba's type of a kind of structs; its name stands in that of each function."""
     fields: list[tuple[str, Any]] = []
     size = 0
-    for name, own in kind.fields():
-        inner = find_layout(own) if issubclass(own, Struct) else types.float64
+    for name, kind_of_field in kind.fields():
+        inner = types.float64
+        if issubclass(kind_of_field, Struct):
+            inner = find_layout(kind_of_field)
         fields.append((name, {"type": inner, "offset": size}))
-        size += ctypes.sizeof(own)
+        size += ctypes.sizeof(kind_of_field)
     layout = types.Record(fields, size, aligned=True)
     layout.name = f"Struct({kind.__name__})"
     return layout
@@ -110,7 +118,7 @@ def compile_entry(function: Callable[..., Any], name: str, kinds: tuple[Any, ...
     made = compile_whole(function, kinds)
     returned = made.signature.return_type
     parts: Any = returned if isinstance(returned, types.BaseTuple) else (returned,)
-    returns = "".join(LETTERS[each] for each in parts if each is not types.none)
+    returns = "".join(LETTERS[part] for part in parts if part is not types.none)
     return emit(made, name, returns, write_table_call)
 
 
@@ -129,39 +137,66 @@ def compile_whole(function: Any, kinds: tuple[Any, ...]) -> Any:
     return dispatcher.overloads[kinds]
 
 
+# From a compiled function to an object.
+
+
 def emit(made: Any, name: str, returns: str, write: Callable[[Any, str, str], str]) -> ObjectFile:
-    """Return a compiled function as an object in which all but its call is internal."""
+    """Return a compiled function as an object in which all but its call is internal.
+
+    ``write`` writes that call, which the symbol of the name leads to.
+    """
     library = made.library
-    is_whole = isinstance(library, WholeLibrary)
-    module = library._final_module.clone() if is_whole else parse_assembly(library.get_llvm_str())
-    entry, symbol = module.get_function(made.fndesc.llvm_func_name), object_code.name_symbol(name)
-    for each in module.functions:
-        if not each.is_declaration and each.name != entry.name:
-            each.linkage = "internal"
-    part = parse_assembly(write(entry, symbol, returns))
-    part.triple, part.data_layout = module.triple, module.data_layout
-    module.link_in(part)
+    if isinstance(library, WholeLibrary):
+        module = library._final_module.clone()
+    else:
+        module = parse_assembly(library.get_llvm_str())
+    entry = module.get_function(made.fndesc.llvm_func_name)
+    for function in module.functions:
+        if not function.is_declaration and function.name != entry.name:
+            function.linkage = "internal"
+
+    symbol = object_code.name_symbol(name)
+    call = parse_assembly(write(entry, symbol, returns))
+    call.triple = module.triple
+    call.data_layout = module.data_layout
+    module.link_in(call)
     module.get_function(entry.name).linkage = "internal"
-    machine, passes = describe_machine(), newpassmanagers.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()
-    builder = newpassmanagers.create_pass_builder(
-        machine, newpassmanagers.create_pipeline_tuning_options(0)
-    )
-    passes.run(module, builder)
-    needs = [x.name for x in module.functions if x.is_declaration]
-    needs += [x.name for x in module.global_variables if x.is_declaration]
-    needs = sorted(each for each in needs if not each.startswith("llvm."))
+
+    machine = describe_machine()
+    drop_dead_code(module, machine)
+    needs = list_needs(module)
     if "numba_gil_ensure" in needs:  # it would keep the interpreter's lock, and stand still
         raise TypeError("print is not supported in compiled code")
-    is_elsewhere = cache_folders.is_for_higher_level()
-    here = bytes(describe_machine(is_here=True).emit_object(module)) if is_elsewhere else b""
-    return ObjectFile(symbol, returns, tuple(needs), bytes(machine.emit_object(module)), here)
+    here = b""
+    if cache_folders.is_for_higher_level():
+        here = bytes(describe_machine(is_here=True).emit_object(module))
+    code = bytes(machine.emit_object(module))
+    return ObjectFile(symbol, returns, tuple(needs), code, here)
+
+
+def drop_dead_code(module: Any, machine: Any) -> None:
+    """Remove from a module what its call does not reach."""
+    passes = newpassmanagers.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    tuning = newpassmanagers.create_pipeline_tuning_options(0)
+    passes.run(module, newpassmanagers.create_pass_builder(machine, tuning))
+
+
+def list_needs(module: Any) -> list[str]:
+    """Return the symbols that a module declares and does not define, but LLVM's own, sorted."""
+    values = [*module.functions, *module.global_variables]
+    declared = [value.name for value in values if value.is_declaration]
+    return sorted(name for name in declared if not name.startswith("llvm."))
 
 
 def describe_machine(*, is_here: bool = False) -> Any:
-    chosen: Any = config
-    host = binding.get_host_cpu_name()
-    name, features = (host, None) if is_here else (chosen.CPU_NAME or host, chosen.CPU_FEATURES)
+    """Return LLVM's machine for the processor that numba compiles for, or for this one."""
+    settings: Any = config
+    name = binding.get_host_cpu_name()
+    features = None
+    if not is_here:
+        name = settings.CPU_NAME or name
+        features = settings.CPU_FEATURES
     if features is None:
         features = get_host_cpu_features()  # type: ignore[no-untyped-call]
     target = binding.Target.from_default_triple()
@@ -172,41 +207,48 @@ def describe_machine(*, is_here: bool = False) -> Any:
 
 def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
     """Write a function that loads the flat arguments of numba's from a table of words."""
-    place, fault, *kinds = (str(each.type) for each in entry.arguments)
-    lines, given = [], [f"{place} %place", f"{fault} %fault"]
+    place, fault, *kinds = (str(argument.type) for argument in entry.arguments)
+    lines = []
+    arguments = [f"{place} %place", f"{fault} %fault"]
     for k, kind in enumerate(kinds):
-        how = {"ptr": "inttoptr", "double": "bitcast", "i64": "add"}.get(kind, "trunc")
         lines += [
             f"  %at{k} = getelementptr i64, ptr %words, i64 {k}",
             f"  %word{k} = load i64, ptr %at{k}",
-            f"  %given{k} = {how} i64 %word{k}" + (", 0" if how == "add" else f" to {kind}"),
+            f"  %given{k} = {write_conversion(kind, f'%word{k}')}",
         ]
-        given.append(f"{kind} %given{k}")
+        arguments.append(f"{kind} %given{k}")
     return "\n".join(
         [
             f'declare i32 @"{entry.name}"({", ".join([place, fault, *kinds])})',
             f"define i32 @{symbol}(ptr %words, ptr %place, ptr %fault) {{",
             *lines,
-            f'  %status = call i32 @"{entry.name}"({", ".join(given)})',
+            f'  %status = call i32 @"{entry.name}"({", ".join(arguments)})',
             "  ret i32 %status",
             "}",
         ]
     )
 
 
+def write_conversion(kind: str, word: str) -> str:
+    """Write how a word of 64 bits becomes an argument; an i64 is itself."""
+    if kind == "i64":
+        return f"add i64 {word}, 0"
+    how = {"ptr": "inttoptr", "double": "bitcast"}.get(kind, "trunc")
+    return f"{how} i64 {word} to {kind}"
+
+
 def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
     """Write a C function of the arguments that answers no where the status is not 0."""
-    place, fault, *kinds = (str(each.type) for each in entry.arguments)
-    returned = "double" if returns == "d" else "i64"
-    no = "-1.0" if returned == "double" else "0"
-    given = ", ".join(f"{kind} %given{k}" for k, kind in enumerate(kinds))
+    place, fault, *kinds = (str(argument.type) for argument in entry.arguments)
+    returned, no = ("double", "-1.0") if returns == "d" else ("i64", "0")
+    arguments = ", ".join(f"{kind} %given{k}" for k, kind in enumerate(kinds))
     return "\n".join(
         [
             f'declare i32 @"{entry.name}"({", ".join([place, fault, *kinds])})',
-            f"define {returned} @{symbol}({given}) {{",
+            f"define {returned} @{symbol}({arguments}) {{",
             f"  %place = alloca {returned}",
             "  %fault = alloca ptr",
-            f'  %status = call i32 @"{entry.name}"(ptr %place, ptr %fault, {given})',
+            f'  %status = call i32 @"{entry.name}"(ptr %place, ptr %fault, {arguments})',
             f"  %found = load {returned}, ptr %place",
             "  %is_sound = icmp eq i32 %status, 0",
             f"  %answer = select i1 %is_sound, {returned} %found, {returned} {no}",
@@ -215,6 +257,8 @@ def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
         ]
     )
 
+
+# Linking: what calls others takes their code in.
 
 CODEGEN: Any = cpu_target.target_context.codegen()
 SET_ENVIRONMENT = getattr(CODEGEN, "set_env", None)
@@ -261,23 +305,24 @@ class WholeLibrary(JITCodeLibrary):
 
     def finalize(self) -> None:
         functions = self._final_module.functions
-        own = {each.name for each in functions if not each.is_declaration}
-        libraries, self._linking_libraries = self._linking_libraries, []
+        defined_here = {function.name for function in functions if not function.is_declaration}
+        libraries = self._linking_libraries
+        self._linking_libraries = []
         for library in link_all(self._final_module, libraries):
             self._reload_init.update(library._reload_init)
-        share(self._final_module, own)
+        share(self._final_module, defined_here)
         super().finalize()  # type: ignore[no-untyped-call] # numba's
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()  # type: ignore[no-untyped-call] # numba's
-        functions = self._final_module.functions
-        missing = [x.name for x in functions if x.is_declaration and x.name.startswith(MANGLED)]
-        if missing:
-            raise AssertionError(f"{self.name} calls {missing[0]}, which is not linked")
+        for function in self._final_module.functions:
+            if function.is_declaration and function.name.startswith(MANGLED):
+                raise AssertionError(f"{self.name} calls {function.name}, which is not linked")
         self._finalized = True
 
 
 def link_all(module: Any, libraries: list[Any]) -> list[Any]:
+    """Link libraries, and all that they need, into a module; return them, each once."""
     linked: dict[int, Any] = {}
     waiting = libraries[::-1]
     while waiting:
@@ -285,10 +330,13 @@ def link_all(module: Any, libraries: list[Any]) -> list[Any]:
         if id(library) not in linked:
             linked[id(library)] = library
             waiting += list_needed(library)[::-1]
+
     # LLVM links of shared code only what is called already: what calls others comes first
-    for library in sorted(linked.values(), key=lambda each: not list_needed(each)):
-        is_own = isinstance(library, LinkedLibrary)
-        code = library._final_module if is_own else library._get_module_for_linking()
+    for library in sorted(linked.values(), key=lambda library: not list_needed(library)):
+        if isinstance(library, LinkedLibrary):
+            code = library._final_module
+        else:
+            code = library._get_module_for_linking()
         module.link_in(code, preserve=True)
     return [*linked.values()]
 
@@ -297,10 +345,11 @@ def list_needed(library: Any) -> list[Any]:
     return library._linking_libraries if isinstance(library, LinkedLibrary) else []
 
 
-def share(module: Any, kept: set[str]) -> None:
+def share(module: Any, unshared: set[str]) -> None:
+    """Let the linker keep one copy of each function that a module defines, but of some names."""
     for function in module.functions:
         is_defined = not function.is_declaration and function.linkage == Linkage.external
-        if is_defined and function.name not in kept:
+        if is_defined and function.name not in unshared:
             function.linkage = "linkonce_odr"
 
 
@@ -310,11 +359,17 @@ def linking(whole: str | None) -> Iterator[None]:
     if not CAN_LINK:
         yield
         return
-    before = CODEGEN._library_class, CODEGEN.set_env
-    kinds = {whole: WholeLibrary}
-    CODEGEN._library_class = lambda codegen, name: kinds.get(name, LinkedLibrary)(codegen, name)
+
+    def make_library(codegen: Any, name: str) -> Any:
+        kind = WholeLibrary if name == whole else LinkedLibrary
+        return kind(codegen, name)  # type: ignore[no-untyped-call] # numba's
+
+    library_before = CODEGEN._library_class
+    environment_before = CODEGEN.set_env
+    CODEGEN._library_class = make_library
     CODEGEN.set_env = lambda *_: None  # no Python objects for code that numba does not run
     try:
         yield
     finally:
-        CODEGEN._library_class, CODEGEN.set_env = before
+        CODEGEN._library_class = library_before
+        CODEGEN.set_env = environment_before

@@ -24,8 +24,10 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 
 from backtest._compile.bytecode import catches_errors, find_code_names, find_references
 
-WHOLE, FLOAT = types.int64, types.float64
-LEAST, MOST = -(2**63), 2**63 - 1
+WHOLE = types.int64
+FLOAT = types.float64
+LEAST = -(2**63)
+"""The least whole number of 64 bits, whose negative is none."""
 EXACT = 2**53
 """Whole numbers up to this size are floats."""
 
@@ -36,6 +38,9 @@ ALLOWED = frozenset({
     np.isnan, np.negative, np.rint, np.signbit, np.sqrt, np.square, np.trunc,
 })  # fmt: skip
 """Functions with the bits of plain Python; those of this package have them too."""
+
+
+# Writing code that raises where 64 bits do not hold a number.
 
 
 def fail(context: Any, builder: Any, condition: Any) -> None:
@@ -57,6 +62,8 @@ Build = Callable[[Any, Any, Any, Any], Any]
 
 
 def build_sum(name: str) -> Build:
+    """Write a sum, difference or product, by the name of LLVM's."""
+
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
         both = getattr(builder, f"{name}_with_overflow")(x, y)
         fail(context, builder, builder.extract_value(both, 1))
@@ -66,6 +73,7 @@ def build_sum(name: str) -> Build:
 
 
 def build_shift(context: Any, builder: Any, x: Any, y: Any) -> Any:
+    """Write x << y, which shifts back to x if no bit is lost."""
     fail(context, builder, builder.icmp_unsigned(">", y, WHOLE_TYPE(62)))
     shifted = builder.shl(x, y)
     fail(context, builder, builder.icmp_signed("!=", builder.ashr(shifted, y), x))
@@ -88,14 +96,19 @@ def build_quotient(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 def divide_down(context: Any, builder: Any, x: Any, y: Any) -> tuple[Any, Any]:
     """Write the quotient, rounded down, and the rest, which has the sign of y."""
-    fail(context, builder, builder.icmp_signed("==", y, WHOLE_TYPE(0)))
+    zero = WHOLE_TYPE(0)
+    fail(context, builder, builder.icmp_signed("==", y, zero))
     is_least = builder.icmp_signed("==", x, WHOLE_TYPE(LEAST))
-    fail(context, builder, builder.and_(is_least, builder.icmp_signed("==", y, WHOLE_TYPE(-1))))
-    quotient, rest = builder.sdiv(x, y), builder.srem(x, y)
-    is_other = builder.icmp_signed("<", builder.xor(rest, y), WHOLE_TYPE(0))
-    is_off = builder.and_(is_other, builder.icmp_signed("!=", rest, WHOLE_TYPE(0)))
-    less = builder.sub(quotient, builder.zext(is_off, WHOLE_TYPE))
-    return less, builder.select(is_off, builder.add(rest, y), rest)
+    is_minus_one = builder.icmp_signed("==", y, WHOLE_TYPE(-1))
+    fail(context, builder, builder.and_(is_least, is_minus_one))
+
+    # LLVM rounds towards 0: where the rest has another sign than y, that is one too many.
+    quotient = builder.sdiv(x, y)
+    rest = builder.srem(x, y)
+    has_other_sign = builder.icmp_signed("<", builder.xor(rest, y), zero)
+    is_off = builder.and_(has_other_sign, builder.icmp_signed("!=", rest, zero))
+    rounded_down = builder.sub(quotient, builder.zext(is_off, WHOLE_TYPE))
+    return rounded_down, builder.select(is_off, builder.add(rest, y), rest)
 
 
 def build_floor(context: Any, builder: Any, x: Any, y: Any) -> Any:
@@ -108,28 +121,40 @@ def build_rest(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 def build_power(context: Any, builder: Any, x: Any, y: Any) -> Any:
     """Write x to the power of y by squares, of y that is at least 0."""
-    fail(context, builder, builder.icmp_signed("<", y, WHOLE_TYPE(0)))
+    zero = WHOLE_TYPE(0)
+    one = WHOLE_TYPE(1)
+    fail(context, builder, builder.icmp_signed("<", y, zero))
     multiply = build_sum("smul")
-    found, square, left = (allocate(builder, WHOLE_TYPE) for _ in range(3))
-    builder.store(WHOLE_TYPE(1), found)
+    product = allocate(builder, WHOLE_TYPE)
+    square = allocate(builder, WHOLE_TYPE)
+    left = allocate(builder, WHOLE_TYPE)
+    builder.store(one, product)
     builder.store(x, square)
     builder.store(y, left)
-    head, body = builder.append_basic_block("head"), builder.append_basic_block("body")
+    head = builder.append_basic_block("head")
+    body = builder.append_basic_block("body")
     end = builder.append_basic_block("end")
     builder.branch(head)
+
+    # While a bit of y is left.
     builder.position_at_end(head)
-    rest = builder.load(left)
-    builder.cbranch(builder.icmp_signed(">", rest, WHOLE_TYPE(0)), body, end)
+    bits = builder.load(left)
+    builder.cbranch(builder.icmp_signed(">", bits, zero), body, end)
+
+    # The lowest bit: the product takes the square. The last square is not squared again, as it
+    # may be beyond 64 bits.
     builder.position_at_end(body)
-    with builder.if_then(builder.trunc(rest, llvm.IntType(1))):
-        builder.store(multiply(context, builder, builder.load(found), builder.load(square)), found)
-    builder.store(builder.lshr(rest, WHOLE_TYPE(1)), left)
-    with builder.if_then(builder.icmp_signed(">", rest, WHOLE_TYPE(1))):
+    with builder.if_then(builder.trunc(bits, llvm.IntType(1))):
+        larger = multiply(context, builder, builder.load(product), builder.load(square))
+        builder.store(larger, product)
+    builder.store(builder.lshr(bits, one), left)
+    with builder.if_then(builder.icmp_signed(">", bits, one)):
         last = builder.load(square)
         builder.store(multiply(context, builder, last, last), square)
     builder.branch(head)
+
     builder.position_at_end(end)
-    return builder.load(found)
+    return builder.load(product)
 
 
 def build_comparison(sign: str, *, is_whole_first: bool) -> Build:
@@ -139,9 +164,10 @@ def build_comparison(sign: str, *, is_whole_first: bool) -> Build:
         whole = x if is_whole_first else y
         fail(context, builder, is_beyond(builder, whole, EXACT))
         number = builder.sitofp(whole, llvm.DoubleType())
-        pair = (number, y) if is_whole_first else (x, number)
         compare = builder.fcmp_unordered if sign == "!=" else builder.fcmp_ordered
-        return compare(sign, *pair)
+        if is_whole_first:
+            return compare(sign, number, y)
+        return compare(sign, x, number)
 
     return build
 
@@ -153,11 +179,9 @@ def build_whole(round_first: str) -> Callable[[Any, Any, Any], Any]:
         if round_first:
             function = builder.module.declare_intrinsic(round_first, [x.type])
             x = builder.call(function, [x])
-        is_in = builder.and_(
-            builder.fcmp_ordered(">=", x, x.type(-(2.0**63))),
-            builder.fcmp_ordered("<", x, x.type(2.0**63)),
-        )
-        fail(context, builder, builder.not_(is_in))
+        is_over = builder.fcmp_ordered(">=", x, x.type(-(2.0**63)))
+        is_under = builder.fcmp_ordered("<", x, x.type(2.0**63))
+        fail(context, builder, builder.not_(builder.and_(is_over, is_under)))
         return builder.fptosi(x, WHOLE_TYPE)
 
     return build
@@ -189,7 +213,7 @@ def declare(build: Any, returned: Any, *kinds: Any) -> Any:
     register: Any = infer_global
     register(operation, types.Function(template))
     write: Any = lower_builtin(operation, *kinds)  # type: ignore[no-untyped-call]
-    write(lambda context, builder, _signature, given: build(context, builder, *given))
+    write(lambda context, builder, _signature, values: build(context, builder, *values))
     return operation
 
 
@@ -211,16 +235,13 @@ OF_WHOLE: dict[Any, Any] = {
 """Checked operations of two whole numbers."""
 FREE = frozenset({operator.and_, operator.or_, operator.xor, *COMPARED})
 """Operations of two whole numbers that cannot overflow."""
-MIXED: dict[Any, Any] = {
-    (function, is_whole_first): declare(
-        build_comparison(sign, is_whole_first=is_whole_first),
-        types.boolean,
-        *((WHOLE, FLOAT) if is_whole_first else (FLOAT, WHOLE)),
-    )
-    for function, sign in COMPARED.items()
-    for is_whole_first in (True, False)
-}
-"""Comparisons of a whole number and a float."""
+MIXED: dict[Any, Any] = {}
+"""Comparisons of a whole number and a float, and whether the whole number comes first."""
+for _function, _sign in COMPARED.items():
+    _whole_first = build_comparison(_sign, is_whole_first=True)
+    _float_first = build_comparison(_sign, is_whole_first=False)
+    MIXED[_function, True] = declare(_whole_first, types.boolean, WHOLE, FLOAT)
+    MIXED[_function, False] = declare(_float_first, types.boolean, FLOAT, WHOLE)
 TO_WHOLE: dict[Any, Any] = {
     int: declare(build_whole(""), WHOLE, FLOAT),
     math.trunc: declare(build_whole(""), WHOLE, FLOAT),
@@ -229,9 +250,12 @@ TO_WHOLE: dict[Any, Any] = {
     round: declare(build_whole("llvm.rint"), WHOLE, FLOAT),
 }
 """Functions of a float that return a whole number."""
-NEGATIVE, SIZE = declare(build_negative, WHOLE, WHOLE), declare(build_size, WHOLE, WHOLE)
+NEGATIVE = declare(build_negative, WHOLE, WHOLE)
+SIZE = declare(build_size, WHOLE, WHOLE)
 POWER_OF_WHOLE = OF_WHOLE[operator.pow]
 
+
+# Checking a formula.
 
 OF_KINDS = frozenset({"callable", "getattr", "hasattr", "isinstance", "issubclass", "type"})
 """Functions that numba answers while it compiles, for kinds that plain Python does not have."""
@@ -241,9 +265,9 @@ def check_names(function: Any) -> None:
     """Refuse what numba would drop before the types are known: errors caught, kinds asked for."""
     if catches_errors(function):
         raise TypeError(f"try is not supported in compiled code, {function.__qualname__} has it")
-    asked = sorted(OF_KINDS.intersection(find_code_names(function)) - {*find_references(function)})
-    if asked:
-        raise TypeError(f"{asked[0]} is not supported in compiled code")
+    names = OF_KINDS.intersection(find_code_names(function)) - {*find_references(function)}
+    if names:
+        raise TypeError(f"{min(names)} is not supported in compiled code")
 
 
 class RefusedError(UnsupportedError):
@@ -280,26 +304,29 @@ def check_expression(expression: Any, state: Any) -> Any:
         return check_operation(expression, state)
     if expression.op == "unary":
         return check_unary(expression, state)
-    return check_call(expression, state) if expression.op == "call" else expression
+    if expression.op == "call":
+        return check_call(expression, state)
+    return expression
 
 
 def check_operation(expression: Any, state: Any) -> Any:
-    is_inplace = expression.op == "inplace_binop"
-    function = expression.immutable_fn if is_inplace else expression.fn
-    pair = (expression.lhs, expression.rhs)
-    kinds = [state.typemap[each.name] for each in pair]
-    are_whole = [isinstance(kind, types.Integer) for kind in kinds]
-    are_small = [isinstance(kind, (types.Boolean, types.IntegerLiteral)) for kind in kinds]
-    if all(
-        one or isinstance(kind, types.Boolean) for one, kind in zip(are_whole, kinds, strict=True)
-    ):
+    """Return a checked operation of whole numbers, or a comparison of one with a float."""
+    function = expression.fn if expression.op == "binop" else expression.immutable_fn
+    left = expression.lhs
+    right = expression.rhs
+    kinds = [state.typemap[left.name], state.typemap[right.name]]
+    if all(isinstance(kind, (types.Integer, types.Boolean)) for kind in kinds):
         checked = OF_WHOLE.get(function)
         if checked is None or function in FREE:
             return expression
-        return replace(expression, state, checked, *pair)
-    if any(are_whole) and function in COMPARED and not any(are_small):
+        return replace(expression, state, checked, left, right)
+
+    # Small constants are floats too.
+    are_whole = [isinstance(kind, types.Integer) for kind in kinds]
+    is_any_small = any(isinstance(kind, (types.Boolean, types.IntegerLiteral)) for kind in kinds)
+    if any(are_whole) and function in COMPARED and not is_any_small:
         checked = MIXED[function, are_whole[0]]
-        return replace(expression, state, checked, *pair)
+        return replace(expression, state, checked, left, right)
     if function is operator.pow and any(isinstance(kind, types.Float) for kind in kinds):
         raise RefusedError("** is not supported in code whose text is not found", expression.loc)
     return expression
@@ -316,38 +343,46 @@ def check_unary(expression: Any, state: Any) -> Any:
 
 
 def check_call(expression: Any, state: Any) -> Any:
-    kind, returned = state.typemap[expression.func.name], state.calltypes[expression].return_type
-    if not isinstance(kind, types.Function):
-        is_known = isinstance(kind, (types.Dispatcher, types.NamedTupleClass))
-        if not is_known:
-            raise RefusedError(f"{kind} is not supported in compiled code", expression.loc)
+    """Return a call that gives the bits of plain Python; raise RefusedError for any other."""
+    kind = state.typemap[expression.func.name]
+    if isinstance(kind, (types.Dispatcher, types.NamedTupleClass)):
         return expression
+    if not isinstance(kind, types.Function):
+        raise RefusedError(f"{kind} is not supported in compiled code", expression.loc)
     function = kind.typing_key
     if str(getattr(function, "__module__", "")).partition(".")[0] == "backtest":
         return expression
+
     name = name_function(function)
     if not is_allowed(function):
         text = f"{name} is not supported in compiled code, where its last digit may differ"
         raise RefusedError(text, expression.loc)
-    given = [state.typemap[each.name] for each in expression.args]
+    returned = state.calltypes[expression].return_type
     is_whole = isinstance(returned, types.Integer)
-    if (is_whole and name.startswith("np.")) or (is_whole and function is sum):
+    if is_whole and (name.startswith("np.") or function is sum):
         raise RefusedError(
             f"{name} of whole numbers is not supported in compiled code", expression.loc
         )
-    is_one = len(given) == 1 and not expression.kws and expression.vararg is None
-    checked = None
-    if is_one and isinstance(given[0], types.Float):
-        checked = TO_WHOLE.get(function)
-    elif is_one and function is abs and isinstance(given[0], types.Integer):
-        checked = SIZE
-    elif function is round:
-        raise RefusedError(
-            "round with more is not supported in code whose text is not found", expression.loc
-        )
+    checked = find_checked(expression, state, function)
     if checked is None:
         return expression
     return replace(expression, state, checked, expression.args[0])
+
+
+def find_checked(expression: Any, state: Any, function: Any) -> Any:
+    """Return the checked operation for an allowed call, None where the call may stay."""
+    has_one = len(expression.args) == 1 and not expression.kws and expression.vararg is None
+    if has_one:
+        kind = state.typemap[expression.args[0].name]
+        if isinstance(kind, types.Float):
+            return TO_WHOLE.get(function)
+        if function is abs and isinstance(kind, types.Integer):
+            return SIZE
+    if function is round:
+        raise RefusedError(
+            "round with more is not supported in code whose text is not found", expression.loc
+        )
+    return None
 
 
 def is_allowed(function: Any) -> bool:
@@ -366,15 +401,21 @@ def name_function(function: Any) -> str:
     return f"{prefix}{name}"
 
 
-def replace(before: Any, state: Any, operation: Any, *given: Any) -> Any:
+def replace(before: Any, state: Any, operation: Any, *operands: Any) -> Any:
     """Return the call of an operation that :func:`declare` made, in the place of an expression."""
     write: Any = ir.Expr
-    if len(given) == 1:
-        made = write("unary", before.loc, fn=operation, value=given[0])
+    if len(operands) == 1:
+        made = write("unary", before.loc, fn=operation, value=operands[0])
     else:
-        left, right = given
-        unknown = {"static_lhs": ir.UNDEFINED, "static_rhs": ir.UNDEFINED}
-        made = write("binop", before.loc, fn=operation, lhs=left, rhs=right, **unknown)
+        made = write(
+            "binop",
+            before.loc,
+            fn=operation,
+            lhs=operands[0],
+            rhs=operands[1],
+            static_lhs=ir.UNDEFINED,
+            static_rhs=ir.UNDEFINED,
+        )
     state.calltypes.pop(before, None)
     kind = state.typingctx.resolve_value_type(operation)
     state.calltypes[made] = kind.get_call_type(state.typingctx, OF_OPERATION[operation], {})

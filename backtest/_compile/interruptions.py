@@ -24,9 +24,10 @@ def hold_compiler() -> None:
     """Wait before a fork until no thread compiles: the child has that thread no more."""
     numba_module = sys.modules.get("numba.core.compiler_lock")
     locks = [COMPILER_LOCK, getattr(numba_module, "global_compiler_lock", None)]
-    for lock in filter(None, locks):
-        lock.acquire()
-        HELD_FOR_FORK.append(lock)
+    for lock in locks:
+        if lock is not None:
+            lock.acquire()
+            HELD_FOR_FORK.append(lock)
 
 
 def release_compiler() -> None:
@@ -45,6 +46,8 @@ if hasattr(os, "register_at_fork"):
 
 
 class SignalGate:
+    """Keeps signals while it is closed; opened, it answers them, and later ones at once."""
+
     is_closed = True
 
     def __init__(self) -> None:
@@ -59,7 +62,8 @@ class SignalGate:
     def open(self) -> None:
         self.is_closed = False
         while self.kept:
-            self.kept.pop(0)()
+            answer = self.kept.pop(0)
+            answer()
 
 
 @contextlib.contextmanager
@@ -72,7 +76,8 @@ def hold_signals() -> Iterator[SignalGate]:
     with contextlib.ExitStack() as answers, contextlib.ExitStack() as handlers:
         if threading.current_thread() is threading.main_thread():
             for number in signal.valid_signals():
-                if callable(handler := signal.getsignal(number)):
+                handler = signal.getsignal(number)
+                if callable(handler):
                     handlers.callback(signal.signal, number, handler)
                     signal.signal(number, functools.partial(gate.handle, handler))
         try:

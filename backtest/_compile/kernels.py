@@ -20,19 +20,22 @@ from backtest.core.code_names import hash_texts
 
 
 def make_twin(function: FunctionType, names: dict[str, Any], path: Path) -> FunctionType:
+    """Return a copy of a function with other globals; ``path`` is the file that errors name."""
     code = function.__code__.replace(co_filename=str(path))
-    copy = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
-    copy.__qualname__ = function.__qualname__
-    copy.__module__ = names["__name__"]
-    return copy
+    twin = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
+    twin.__qualname__ = function.__qualname__
+    twin.__module__ = names["__name__"]
+    return twin
 
 
 def find_own_functions(
     module: ModuleType, left_out: Collection[str] = ()
 ) -> Iterator[tuple[str, FunctionType]]:
+    """Yield the public functions that a module defines, by name."""
     for name, value in vars(module).items():
-        is_own = isinstance(value, FunctionType) and value.__module__ == module.__name__
-        if is_own and name not in left_out and not name.startswith("_"):
+        if not isinstance(value, FunctionType) or value.__module__ != module.__name__:
+            continue
+        if name not in left_out and not name.startswith("_"):
             yield name, value
 
 
@@ -41,7 +44,8 @@ class Mirror(ModuleType):
 
     def __init__(self, module: ModuleType, find: Callable[[str, FunctionType], Any]) -> None:
         super().__init__(module.__name__)
-        self._module, self._find = module, find
+        self._module = module
+        self._find = find
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
@@ -56,11 +60,12 @@ class Mirror(ModuleType):
 def mirror_modules(
     space: Mapping[str, Any], find: Callable[[str, FunctionType], Any]
 ) -> dict[str, Any]:
-    return {
-        name: Mirror(value, find)
-        for name, value in space.items()
-        if isinstance(value, ModuleType) and value.__name__.startswith("backtest.")
-    }
+    """Return mirrors of the modules of this package that some globals name."""
+    mirrors = {}
+    for name, value in space.items():
+        if isinstance(value, ModuleType) and value.__name__.startswith("backtest."):
+            mirrors[name] = Mirror(value, find)
+    return mirrors
 
 
 def compile_rules(
@@ -82,20 +87,29 @@ def compile_rules(
 
     spaces: dict[ModuleType, dict[str, Any]] = {}
     for module in modules:
-        space = spaces[module] = {**vars(module)}
-        for _, own in find_own_functions(module, left_out):
-            if id(own) not in twins:
-                marks, twin = vars(own), make_twin(own, space, Path(str(module.__file__)))
-                is_called = marks.keys() & {"is_cold", "is_kernel"}
-                is_inlined = not is_called if inlines_all else "is_inlined" in marks
-                if not has_options and "without_options" in marks:
-                    twin, is_inlined = return_always(marks["without_options"]), True
-                is_linked = not inlines_all or "is_kernel" not in marks
-                twins[id(own)] = jit(twin, is_linked=is_linked, forceinline=is_inlined)
+        space = {**vars(module)}
+        spaces[module] = space
+        for _, function in find_own_functions(module, left_out):
+            if id(function) in twins:
+                continue
+            marks = vars(function)
+            twin: Any = make_twin(function, space, Path(str(module.__file__)))
+            is_inlined = "is_inlined" in marks
+            if inlines_all:
+                is_inlined = not marks.keys() & {"is_cold", "is_kernel"}
+            if not has_options and "without_options" in marks:
+                twin = return_always(marks["without_options"])
+                is_inlined = True
+            is_linked = not inlines_all or "is_kernel" not in marks
+            twins[id(function)] = jit(twin, is_linked=is_linked, forceinline=is_inlined)
+
+    # Numba compiles at the first call, so the globals of twins are filled after all are made.
     for space in spaces.values():
-        found = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
-        space.update(found | mirror_modules(space, lambda _, each: twins.get(id(each), each)))
-        space.update({name: number(x) for name, x in space.items() if is_numbering(x)})
+        compiled = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
+        mirrors = mirror_modules(space, lambda _, value: twins.get(id(value), value))
+        space.update(compiled | mirrors)
+        numbered = {name: number(value) for name, value in space.items() if is_numbering(value)}
+        space.update(numbered)
     return spaces
 
 
@@ -104,21 +118,24 @@ def return_always(value: Any) -> Any:
 
 
 def compile_twin(
-    function: Any, space: dict[str, Any], own: str, given: tuple[Any, ...]
+    function: Any, space: dict[str, Any], name: str, arguments: tuple[Any, ...]
 ) -> ObjectFile:
-    """Return the object ``own`` of a rule that Python calls; ``space`` are its compiled globals."""
+    """Return the object of a rule that Python calls; ``space`` are its compiled globals.
+
+    ``name`` is that of the object, ``arguments`` are such as it is called with.
+    """
     from backtest._compile import compiler  # noqa: PLC0415 - loads numba
 
     twin = make_twin(function, space, Path(function.__code__.co_filename))
-    function = compiler.jit(twin, is_linked=False)
-    return compiler.compile_entry(function, own, compiler.read_kinds(given))
+    compiled = compiler.jit(twin, is_linked=False)
+    return compiler.compile_entry(compiled, name, compiler.read_kinds(arguments))
 
 
 def is_numbering(value: Any) -> bool:
     """Return whether a value gives whole numbers to names: an enumeration, or a named tuple."""
     if isinstance(value, type):
         return issubclass(value, IntEnum)
-    return hasattr(value, "_fields") and all(type(each) is int for each in value)
+    return hasattr(value, "_fields") and all(type(element) is int for element in value)
 
 
 def number(names: Any) -> ModuleType:
@@ -127,14 +144,19 @@ def number(names: Any) -> ModuleType:
     Of an enumeration numba adds types; of a named tuple it builds the whole at each use, which
     doubles the seconds of compiling.
     """
-    is_enumeration = isinstance(names, type)
-    members = names.__members__ if is_enumeration else names._asdict()
-    found = ModuleType(names.__name__ if is_enumeration else type(names).__name__)
-    vars(found).update({name: int(each) for name, each in members.items()})
-    return found
+    if isinstance(names, type):
+        members = names.__members__  # type: ignore[attr-defined] # of an enumeration
+        module = ModuleType(names.__name__)
+    else:
+        members = names._asdict()
+        module = ModuleType(type(names).__name__)
+    for name, value in members.items():
+        vars(module)[name] = int(value)
+    return module
 
 
 def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
+    """Return the globals of a module whose functions call others of some names, in plain Python."""
     bound = {**vars(module), **names}
     bound |= mirror_modules(bound, names.get)
     for name, function in find_own_functions(module, names):
@@ -142,28 +164,38 @@ def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
     return bound
 
 
+# Kernels: modules of which Python calls functions, without the rules.
+
+
 @functools.cache
 def compile_module(module: ModuleType) -> Any:
     """Return the kernels of a module as entries, compiled where no folder has them."""
-    kernels = [name for name, each in find_own_functions(module) if "is_kernel" in vars(each)]
-    texts = [Path(str(each.__file__)).read_text(encoding="utf-8") for each in list_sources(module)]
+    sources = list_sources(module)
+    texts = [Path(str(source.__file__)).read_text(encoding="utf-8") for source in sources]
     mark = hash_texts(*texts, *read_compiler())[:12]
 
-    def compile_for(kernel: str, own: str, given: tuple[Any, ...]) -> ObjectFile:
+    def compile_for(kernel: str, name: str, arguments: tuple[Any, ...]) -> ObjectFile:
         from backtest._compile.compiler import compile_entry, read_kinds  # noqa: PLC0415 - loads numba
 
-        return compile_entry(compile_functions(module)[kernel], own, read_kinds(given))
+        return compile_entry(compile_functions(module)[kernel], name, read_kinds(arguments))
 
-    entries = {name: Entry(name, mark, functools.partial(compile_for, name)) for name in kernels}
+    entries = {}
+    for name, function in find_own_functions(module):
+        if "is_kernel" in vars(function):
+            entries[name] = Entry(name, mark, functools.partial(compile_for, name))
     return SimpleNamespace(**entries)
 
 
 @functools.cache
 def compile_functions(module: ModuleType) -> dict[str, Any]:
     """Return the functions of a module for compiled code; its kernels are written as objects."""
-    modules = list_sources(module)
-    compile_rules(modules, OF_KERNELS, inlines_all=True)
-    return {k: OF_KERNELS[id(x)] for each in modules for k, x in find_own_functions(each)}
+    sources = list_sources(module)
+    compile_rules(sources, OF_KERNELS, inlines_all=True)
+    compiled = {}
+    for source in sources:
+        for name, function in find_own_functions(source):
+            compiled[name] = OF_KERNELS[id(function)]
+    return compiled
 
 
 OF_KERNELS: dict[int, Any] = {}
@@ -172,6 +204,7 @@ OF_KERNELS: dict[int, Any] = {}
 
 @functools.cache
 def read_compiler() -> tuple[str, ...]:
+    """Return the texts that decide what an object of a text is."""
     names = ("arguments", "compiler", "kernels", "lowering", "object_code")
     paths = [Path(__file__).with_name(f"{name}.py") for name in names]
     paths.append(Path(structs.__file__))  # whose layout is in each object
@@ -185,11 +218,16 @@ def read_checks() -> str:
 
 
 def list_sources(module: ModuleType) -> list[ModuleType]:
-    found = [module]
-    for other in found:
-        values = [*vars(other).values()]
-        names = {each.__module__ for each in values if isinstance(each, FunctionType)}
-        names |= {each.__name__ for each in values if isinstance(each, ModuleType)}
-        own = (sys.modules[x] for x in sorted(names) if x.startswith("backtest."))
-        found += [each for each in own if each not in found]
-    return found
+    """Return a module and those of this package that it names, and that those name."""
+    sources = [module]
+    for source in sources:  # which grows
+        names = set()
+        for value in vars(source).values():
+            if isinstance(value, FunctionType):
+                names.add(value.__module__)
+            elif isinstance(value, ModuleType):
+                names.add(value.__name__)
+        for name in sorted(names):
+            if name.startswith("backtest.") and sys.modules[name] not in sources:
+                sources.append(sys.modules[name])
+    return sources

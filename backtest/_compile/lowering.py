@@ -37,7 +37,12 @@ KINDS = {"pointer": POINTER, "whole": numba.int64}
 """What formulas take: arrays by address, and whole numbers."""
 
 
+# Records by reference.
+
+
 class Shared(kinds_of.Type):
+    """The type of a record that is passed by its address."""
+
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         mark = hashlib.sha256(str(inner).encode()).hexdigest()[:16]
@@ -47,7 +52,8 @@ class Shared(kinds_of.Type):
 @register_model(Shared)
 class SharedModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Shared) -> None:
-        super().__init__(manager, kind, manager.lookup(kind.inner).get_value_type().as_pointer())  # type: ignore[no-untyped-call]
+        address = manager.lookup(kind.inner).get_value_type().as_pointer()
+        super().__init__(manager, kind, address)  # type: ignore[no-untyped-call]
 
 
 @infer_getattr
@@ -57,24 +63,28 @@ class SharedFields(AttributeTemplate):
     def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
         if name not in kind.inner.fields:
             return None
-        found = kind.inner.types[kind.inner.fields.index(name)]
-        return Shared(found) if isinstance(found, kinds_of.BaseNamedTuple) else found
+        field = kind.inner.types[kind.inner.fields.index(name)]
+        return Shared(field) if isinstance(field, kinds_of.BaseNamedTuple) else field
 
 
 @lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
 def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
-    at = kind.inner.fields.index(name)
-    found = kind.inner.types[at]
-    zero, position = ir.Constant(ir.IntType(32), 0), ir.Constant(ir.IntType(32), at)
+    """Write the load of a field; of a field that is a record, its address."""
+    k = kind.inner.fields.index(name)
+    field = kind.inner.types[k]
+    zero = ir.Constant(ir.IntType(32), 0)
+    position = ir.Constant(ir.IntType(32), k)
     place = builder.gep(pointer, [zero, position], inbounds=True)
-    if isinstance(found, kinds_of.BaseNamedTuple):
+    if isinstance(field, kinds_of.BaseNamedTuple):
         return place
     value = builder.load(place)
-    return impl_ret_borrowed(context, builder, found, value)  # type: ignore[no-untyped-call]
+    return impl_ret_borrowed(context, builder, field, value)  # type: ignore[no-untyped-call]
 
 
 @intrinsic
 def share_record(_context: Any, record: Any) -> Any:
+    """Put a record into memory, and return its address."""
+
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
         place = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
@@ -86,23 +96,33 @@ def share_record(_context: Any, record: Any) -> Any:
 
 @intrinsic
 def view_memory(_context: Any, record: Any) -> Any:
+    """Return the numbers of a struct, (fields,), or of an array of structs, (n, fields)."""
     is_many = isinstance(record, kinds_of.Array)
-    fields = (record.dtype if is_many else record).size // 8
+    struct = record.dtype if is_many else record
+    n_fields = struct.size // 8
     kind = kinds_of.Array(numba.float64, 2 if is_many else 1, "C")
 
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        place, word = arguments[0], ir.IntType(64)
-        shape, strides = [ir.Constant(word, fields)], [ir.Constant(word, 8)]
+        word = ir.IntType(64)
+        place = arguments[0]
+        shape = [ir.Constant(word, n_fields)]
+        strides = [ir.Constant(word, 8)]
         if is_many:
-            given = context.make_array(record)(context, builder, place)
-            place, (n,) = given.data, cgutils.unpack_tuple(builder, given.shape)  # type: ignore[no-untyped-call]
-            shape, strides = [n, *shape], [ir.Constant(word, 8 * fields), *strides]
-        found = context.make_array(kind)(context, builder)
-        data = builder.bitcast(place, found.data.type)
-        populate_array(found, data, shape, strides, ir.Constant(word, 8), meminfo=None)  # type: ignore[no-untyped-call]
-        return found._getvalue()
+            structs = context.make_array(record)(context, builder, place)
+            place = structs.data
+            (n,) = cgutils.unpack_tuple(builder, structs.shape)  # type: ignore[no-untyped-call]
+            shape = [n, *shape]
+            strides = [ir.Constant(word, 8 * n_fields), *strides]
+        view = context.make_array(kind)(context, builder)
+        data = builder.bitcast(place, view.data.type)
+        size = ir.Constant(word, 8)
+        populate_array(view, data, shape, strides, size, meminfo=None)  # type: ignore[no-untyped-call]
+        return view._getvalue()
 
     return kind(record), build
+
+
+# Calls by address.
 
 
 def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: int) -> Any:
@@ -120,14 +140,18 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
 
         def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
-
-            def point(k: int, at: int | None) -> Any:
+            pointers = []
+            for k, place in arrays:
                 array = context.make_array(kinds[k])(context, builder, values[k])
-                return array.data if at is None else builder.gep(array.data, [values[at]])
+                if place is None:
+                    pointers.append(array.data)
+                else:
+                    pointers.append(builder.gep(array.data, [values[place]]))
 
-            taken = [ir.DoubleType().as_pointer()] * len(arrays) + [ir.IntType(64)] * n_numbers
-            function = builder.inttoptr(arguments[0], ir.FunctionType(returned, taken).as_pointer())
-            pointers = [point(k, at) for k, at in arrays]
+            parameters = [ir.DoubleType().as_pointer()] * len(arrays)
+            parameters += [ir.IntType(64)] * n_numbers
+            kind = ir.FunctionType(returned, parameters)
+            function = builder.inttoptr(arguments[0], kind.as_pointer())
             return builder.call(function, [*pointers, *values[-n_numbers:]])
 
         kind = numba.float64 if result == "d" else numba.int64
@@ -138,6 +162,7 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
 
 @intrinsic
 def locate_function(context: Any, function: Any, arguments: Any) -> Any:
+    """Return the address of a function that is compiled for some arguments."""
     kinds = function.get_call_type(context, tuple(arguments.types), {}).args
 
     def build(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
@@ -149,9 +174,15 @@ def locate_function(context: Any, function: Any, arguments: Any) -> Any:
     return numba.int64(function, arguments), build
 
 
+# Texts and formulas.
+
+
 def import_source(name: str, text: str, names: Mapping[str, Any]) -> ModuleType:
-    module = sys.modules[name] = ModuleType(name)
-    module.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
+    """Return a new module of a text that sees some names."""
+    module = ModuleType(name)
+    sys.modules[name] = module
+    public = {key: value for key, value in names.items() if not key.startswith("__")}
+    module.__dict__.update(public)
     exec(compile(text, f"<{name}>", "exec"), module.__dict__)  # nothing of the user's
     return module
 
@@ -170,12 +201,14 @@ def compile_text(
     ``kinds`` are those of its arguments: "pointer" to floats, "whole" numbers.
     """
     scope = {**names, "carray": carray, "np": np, "NamedTuple": NamedTuple}
-    scope |= {each: jit_tree(formula, {}) for each, formula in formulas.items()}
+    for formula_name, formula in formulas.items():
+        scope[formula_name] = jit_tree(formula, {})
     function = jit(import_source(name, text, scope).decide, is_linked=False, _nrt=has_counts)
-    return compile_formula(function, name, tuple(KINDS[each] for each in kinds))
+    return compile_formula(function, name, tuple(KINDS[kind] for kind in kinds))
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:
+    """Return a function compiled, with those that it calls; ``done`` has them by identity."""
     if id(function) in done:
         return done[id(function)]
     scope = dict(function.__globals__)
@@ -187,7 +220,10 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     if is_of_user(function):
         check_names(function)
         options["pipeline_class"] = CheckedCompiler
-    done[id(function)] = numba.njit(error_model="numpy", **options)(copy)
+    compiled = numba.njit(error_model="numpy", **options)(copy)
+
+    # Before what it refers to, which may be itself.
+    done[id(function)] = compiled
     for name, value in find_references(function).items():
         if not isinstance(value, FunctionType) or has_compiled_versions(value):
             continue
@@ -195,7 +231,10 @@ def jit_tree(function: Any, done: dict[int, Any]) -> Any:
             closure[names.index(name)].cell_contents = jit_tree(value, done)
         else:
             scope[name] = jit_tree(value, done)
-    return done[id(function)]
+    return compiled
+
+
+# Public functions in compiled code.
 
 
 def register_overload(
@@ -213,33 +252,36 @@ def register_overload(
     """
     names = public.__code__.co_varnames[: public.__code__.co_argcount]
     defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
-    head = ", ".join(f"{each}=default_{each}" if each in defaults else each for each in names)
     known = {name: literals[name] for name in names if name in literals}
-    texts = {**replaced, **{name: value for name, (value, _) in known.items()}}
-    given = ", ".join(texts.get(each, each) for each in names)
-    read = "".join(f"    {value} = read_{name}({name})\n" for name, (value, _) in known.items())
-    text = (
-        f"def choose({head}):\n"
-        f"{read}"
-        f"    def implementation({head}):\n"
-        f"        return scalar({given})\n"
-        f"    return implementation\n"
-    )
     scope: dict[str, Any] = {"scalar": scalar}
+    for name, value in defaults.items():
+        scope[f"default_{name}"] = value
+    for name, (_, table) in known.items():
+        scope[f"read_{name}"] = partial(read_literal, name, table)
 
-    def read_literal(name: str, kind: Any) -> Any:  # given by its type, or as the default
-        table, text = known[name][1], getattr(kind, "literal_value", getattr(kind, "value", kind))
-        if text not in table:
-            raise TypingError(
-                f"{name} must be the literal {' or '.join(map(repr, table))}, got {text}"
-            )
-        return table[text]
-
-    scope |= {f"read_{name}": partial(read_literal, name) for name in known}
-    scope |= {f"default_{name}": value for name, value in defaults.items()}
+    head = ", ".join(f"{name}=default_{name}" if name in defaults else name for name in names)
+    arguments = {**dict(zip(names, names, strict=True)), **replaced}
+    lines = [f"def choose({head}):"]
+    for name, (variable, _) in known.items():
+        arguments[name] = variable
+        lines.append(f"    {variable} = read_{name}({name})")
+    lines += [
+        f"    def implementation({head}):",
+        f"        return scalar({', '.join(arguments[name] for name in names)})",
+        "    return implementation",
+    ]
+    text = "\n".join(lines) + "\n"
     exec(compile(text, "<public overload>", "exec"), scope)  # our own text, nothing of the user's
     options: Any = {"forceinline": is_inlined}
     overload(public, jit_options=options, prefer_literal=bool(known))(scope["choose"])
+
+
+def read_literal(name: str, table: Mapping[str, Any], kind: Any) -> Any:
+    """Return the value of a constant text, given by its type, or as the default of an argument."""
+    text = getattr(kind, "literal_value", getattr(kind, "value", kind))
+    if text not in table:
+        raise TypingError(f"{name} must be the literal {' or '.join(map(repr, table))}, got {text}")
+    return table[text]
 
 
 def register_power(public: Callable[..., Any], power: Any) -> None:
@@ -260,32 +302,33 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
     ``given`` are such arguments as it is called with; records are passed by reference.
     """
     kinds = tuple(
-        Shared(each) if isinstance(each, kinds_of.BaseNamedTuple) else each
-        for each in read_kinds(given)
+        Shared(kind) if isinstance(kind, kinds_of.BaseNamedTuple) else kind
+        for kind in read_kinds(given)
     )
     result = kinds_of.UniTuple(numba.int64, 2)  # type: ignore[no-untyped-call]
 
     @intrinsic
     def call(_context: Any, address: Any, *_given: Any) -> Any:
         def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            taken = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
+            values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
             kind = context.call_conv.get_function_type(result, kinds)
-            found, fault = (each.pointee for each in kind.args[:2])
+            returned, fault = (argument.pointee for argument in kind.args[:2])
             function = builder.inttoptr(arguments[0], kind.as_pointer())
-            place = cgutils.alloca_once(builder, found)  # type: ignore[no-untyped-call]
-            packed = context.get_arg_packer(kinds).as_arguments(builder, taken)
-            status = cgutils.alloca_once(builder, fault)  # type: ignore[no-untyped-call]
-            builder.call(function, [place, status, *packed])
+            place = cgutils.alloca_once(builder, returned)  # type: ignore[no-untyped-call]
+            packed = context.get_arg_packer(kinds).as_arguments(builder, values)
+            fault_place = cgutils.alloca_once(builder, fault)  # type: ignore[no-untyped-call]
+            builder.call(function, [place, fault_place, *packed])
             return context.get_returned_value(builder, result, builder.load(place))
 
-        taken = kinds_of.StarArgTuple(kinds)  # type: ignore[no-untyped-call]
-        return result(address, taken), build
+        return result(address, kinds_of.StarArgTuple(kinds)), build  # type: ignore[no-untyped-call]
 
     return call
 
 
 @intrinsic
 def find_lowest(_context: Any, bits: Any) -> Any:
+    """Return the place of the lowest bit that is set, of a number that is not 0."""
+
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
@@ -294,6 +337,8 @@ def find_lowest(_context: Any, bits: Any) -> Any:
 
 @intrinsic
 def read_number(_context: Any, address: Any, k: Any) -> Any:
+    """Return float k of those at an address."""
+
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
         return builder.load(builder.gep(pointer, [arguments[1]]))

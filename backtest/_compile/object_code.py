@@ -50,8 +50,9 @@ class ObjectFile(NamedTuple):
     def pack(self) -> bytes:
         """Return the file: a digest of the rest, a line of JSON, then the code."""
         head = {"symbol": self.symbol, "returns": self.returns, "needs": self.needs}
-        rest = json.dumps(head).encode() + b"\n" + self.code
-        return hashlib.sha256(rest).hexdigest().encode() + b" " + rest
+        content = json.dumps(head).encode() + b"\n" + self.code
+        digest = hashlib.sha256(content).hexdigest().encode()
+        return digest + b" " + content
 
     @classmethod
     def read(cls, path: Path) -> ObjectFile | None:
@@ -61,18 +62,19 @@ class ObjectFile(NamedTuple):
         """
         is_ours = BUILT in path.parents or path.parent == BUILD.folder
         try:
-            content = path.read_bytes() if is_ours else read_own_file(path)
+            file = path.read_bytes() if is_ours else read_own_file(path)
         except UntrustedError as fault:
             warn_once(str(fault))
             return None
         except OSError:
             return None
-        digest, _, rest = content.partition(b" ")
-        if digest != hashlib.sha256(rest).hexdigest().encode():
+
+        digest, _, content = file.partition(b" ")
+        if digest != hashlib.sha256(content).hexdigest().encode():
             return None
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            first, _, code = rest.partition(b"\n")
-            head = json.loads(first)
+            line, _, code = content.partition(b"\n")
+            head = json.loads(line)
             if head["symbol"] == name_symbol(path.stem):
                 return cls(head["symbol"], head["returns"], tuple(head["needs"]), code)
         return None
@@ -89,10 +91,14 @@ class Loaded(NamedTuple):
 
 
 def find_object(name: str) -> ObjectFile | None:
+    """Return the object of a name from the first folder that has one which loads here."""
     BUILD.used.add(name)
     folders = cache_folders.list_folders() if BUILD.folder is None else (BUILD.folder,)
-    found = (ObjectFile.read(folder / f"{name}.o") for folder in folders)
-    return next((each for each in found if each and can_load(each)), None)
+    for folder in folders:
+        made = ObjectFile.read(folder / f"{name}.o")
+        if made is not None and can_load(made):
+            return made
+    return None
 
 
 BUILD: Any = SimpleNamespace(folder=None, used=set())
@@ -145,8 +151,9 @@ def can_load(made: ObjectFile) -> bool:
     An object for a higher level only counts where its twin for this processor is loaded.
     """
     start_loader()  # which has the symbols of the process
-    has_symbols = all(binding.address_of_symbol(each) for each in made.needs)
-    return has_symbols and (made.symbol in LOADED or not cache_folders.is_for_higher_level())
+    if not all(binding.address_of_symbol(symbol) for symbol in made.needs):
+        return False
+    return made.symbol in LOADED or not cache_folders.is_for_higher_level()
 
 
 def load_or_compile(
@@ -155,21 +162,30 @@ def load_or_compile(
     """Return a function from a folder; else compile it, and keep what loads without numba."""
     if not is_kept:
         return load(call_with_room(compile_now))
-    found = find_object(name)
-    if found is None:
-        with one_process(name):
-            found = find_object(name)
-            if found is None:
-                found = call_with_room(compile_now)
-                COMPILED.append(name)
-            if all(hasattr(OF_PYTHON, each) for each in found.needs):  # else only beside numba
-                with contextlib.suppress(OSError):  # the folder need not be writable
-                    place = BUILD.folder or cache_folders.find_object_folder()
-                    place.mkdir(parents=True, exist_ok=True, mode=0o755)
-                    path = place / f"{name}.o"
-                    write_file(path, found.pack())
-                    path.chmod(path.stat().st_mode & ~0o022)  # whatever the umask
-    return load(found)
+    made = find_object(name)
+    if made is not None:
+        return load(made)
+
+    # Another process may have compiled it while this one waited.
+    with one_process(name):
+        made = find_object(name)
+        if made is None:
+            made = call_with_room(compile_now)
+            COMPILED.append(name)
+        loads_without_numba = all(hasattr(OF_PYTHON, symbol) for symbol in made.needs)
+        if loads_without_numba:
+            with contextlib.suppress(OSError):  # the folder need not be writable
+                keep_object(name, made)
+    return load(made)
+
+
+def keep_object(name: str, made: ObjectFile) -> None:
+    """Write an object into the folder that is built, or else into the cache."""
+    folder = BUILD.folder or cache_folders.find_object_folder()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    path = folder / f"{name}.o"
+    write_file(path, made.pack())
+    path.chmod(path.stat().st_mode & ~0o022)  # whatever the umask
 
 
 def call_with_room(function: Callable[[], Any]) -> Any:

@@ -25,35 +25,48 @@ def make_plain(function: Any) -> Any:
 
 
 def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> FunctionType:
+    """Return a copy with numbers of formulas; ``done`` has those made before, by identity.
+
+    A function that writes names of its module keeps the globals of it.
+    """
     if id(function) in done:
         return done[id(function)]
-    names, stored = Names(function, done), find_stored(function)
-    writes_names = bool(stored.intersection(function.__globals__))
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    kept = tuple(cell if name in stored else CellType() for name, cell in cells)
+    names = Names(function, done)
+    stored = find_stored(function)
+    scope: dict[str, Any] = names
+    if stored.intersection(function.__globals__):
+        scope = function.__globals__
+
+    # A cell that the function writes stays its own.
+    cells = function.__closure__ or ()
+    new_cells = []
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        new_cells.append(cell if name in stored else CellType())
     copy = FunctionType(
         replace_constants(function.__code__),
-        function.__globals__ if writes_names else names,
+        scope,
         function.__name__,
         as_float64(function.__defaults__),
-        kept,
+        tuple(new_cells),
     )
     done[id(function)] = copy  # before what it refers to, which may be itself
     copy.__kwdefaults__ = as_float64(function.__kwdefaults__)
     copy.__qualname__ = function.__qualname__
     copy.__module__ = function.__module__
-    for own, cell in zip(kept, function.__closure__ or (), strict=True):
-        if own is not cell:
-            own.cell_contents = names.read(cell.cell_contents)
+    for new_cell, cell in zip(new_cells, cells, strict=True):
+        if new_cell is not cell:
+            new_cell.cell_contents = names.read(cell.cell_contents)
     return copy
 
 
 def replace_constants(code: CodeType) -> CodeType:
-    constants = tuple(
-        replace_constants(each) if isinstance(each, CodeType) else as_float64(each)
-        for each in code.co_consts
-    )
-    return code.replace(co_consts=constants)
+    constants = []
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            constants.append(replace_constants(constant))
+        else:
+            constants.append(as_float64(constant))
+    return code.replace(co_consts=tuple(constants))
 
 
 def as_float64(value: Any) -> Any:
@@ -78,7 +91,8 @@ class Names(dict[str, Any]):
 
     def __init__(self, function: FunctionType, done: dict[int, FunctionType]) -> None:
         super().__init__(__builtins__=BUILTINS, __name__=function.__module__)
-        self._base, self._done = function.__globals__, done
+        self._base = function.__globals__
+        self._done = done
         self._raises = catches_errors(function)
 
     def __missing__(self, name: str) -> Any:
@@ -96,8 +110,8 @@ class Returning:
     def __init__(self, function: Any) -> None:
         self._function = function
 
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return as_float64(self._function(*given, **named))
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return as_float64(self._function(*arguments, **named))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._function, name)
@@ -112,10 +126,11 @@ class SeenModule(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
-        is_of_numbers = self._module in (math, np) and not isinstance(value, (type, ModuleType))
-        found = see_function(value) if is_of_numbers and callable(value) else see(value)
-        setattr(self, name, found)
-        return found
+        is_function = callable(value) and not isinstance(value, (type, ModuleType))
+        is_of_numbers = is_function and self._module in (math, np)
+        seen = see_function(value) if is_of_numbers else see(value)
+        setattr(self, name, seen)
+        return seen
 
 
 def see(value: Any) -> Any:
@@ -126,11 +141,19 @@ def see(value: Any) -> Any:
     if isinstance(value, FunctionType) and has_compiled_versions(value):
         return see_function(value)
     if callable(value) and not isinstance(value, type):
-        owner = np if isinstance(value, np.ufunc) else OWNERS.get(getattr(value, "__module__", ""))
-        name = str(getattr(value, "__name__", ""))
-        is_theirs = owner is not None and getattr(owner, name, None) is value
-        return getattr(see_module(owner), name) if is_theirs else value
+        return see_callable(value)
     return as_float64(value)
+
+
+def see_callable(value: Any) -> Any:
+    """Return a function of math or NumPy as their modules are seen, any other as it is."""
+    owner = OWNERS.get(getattr(value, "__module__", ""))
+    if isinstance(value, np.ufunc):
+        owner = np
+    name = str(getattr(value, "__name__", ""))
+    if owner is None or getattr(owner, name, None) is not value:
+        return value
+    return getattr(see_module(owner), name)
 
 
 OWNERS: dict[Any, ModuleType] = {"math": math, "numpy": np}
@@ -140,14 +163,14 @@ BUILTINS = {**vars(builtins), "float": Number}
 
 def see_function(original: Any) -> Any:
     """Return ours for a function that has one, at its usual number of arguments."""
-    is_hashed = isinstance(original, Hashable)
-    function, n_arguments = IN_PLAIN.get(original if is_hashed else None, (None, 0))
-    other = Returning(original)
-    if function is None:
-        return other
+    returning = Returning(original)
+    if not isinstance(original, Hashable) or original not in IN_PLAIN:
+        return returning
+    function, n_arguments = IN_PLAIN[original]
 
-    def call(*given: Any, **named: Any) -> Any:
-        is_usual = len(given) == n_arguments and not named
-        return function(*given) if is_usual else other(*given, **named)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if len(arguments) == n_arguments and not named:
+            return function(*arguments)
+        return returning(*arguments, **named)
 
     return call

@@ -28,11 +28,11 @@ def check_owner(status: os.stat_result, path: Path) -> None:
     if not hasattr(os, "getuid"):
         return
     if status.st_uid not in (os.getuid(), 0):
-        cure = f"chown {os.getuid()} {path}"
-        raise UntrustedError(f"{path} belongs to another user ({cure})")
-    is_own_group = status.st_gid == os.getgid()
-    others = stat.S_IWOTH if is_own_group else stat.S_IWOTH | stat.S_IWGRP
-    if status.st_mode & others:
+        raise UntrustedError(f"{path} belongs to another user (chown {os.getuid()} {path})")
+    others_may_write = stat.S_IWOTH
+    if status.st_gid != os.getgid():
+        others_may_write |= stat.S_IWGRP
+    if status.st_mode & others_may_write:
         raise UntrustedError(f"others may write to {path} (chmod go-w {path})")
 
 
@@ -48,7 +48,8 @@ def read_own_file(path: Path) -> bytes:
 
     Each is opened in the one before, and what is checked is what was opened.
     """
-    cache, folder = path.parents[1], path.parent
+    folder = path.parent
+    cache = folder.parent
     if os.open not in os.supports_dir_fd:
         return path.read_bytes()
     with (
