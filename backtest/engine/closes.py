@@ -1,4 +1,16 @@
-"""The close of a bar: exposure, margin and failing prices of an account, and its tally."""
+"""The close of a bar: exposure, margin and failing prices of an account, and its tally.
+
+====================  ==============================================================================
+word                  what it is, and its unit
+====================  ==============================================================================
+gross                 notional of all positions at their marks, without signs: money
+backing, needed       money that backs the cross positions, and the margin that they need
+worst_...             the two of that margin pool, cross or isolated, which is nearest to failing
+excess                backing less what is needed: D of the pool, money
+failure               the contract value u at which a position's margin pool fails, others fixed
+near                  within :data:`NEAR` of the close; far is not
+====================  ==============================================================================
+"""
 
 from __future__ import annotations
 
@@ -10,7 +22,7 @@ from backtest import margin, results
 from backtest.account import records as r
 from backtest.account.equity_floors import CAUTION
 from backtest.account.money import CARRIED_ROWS
-from backtest.core.kernels import inlined
+from backtest.core.kernels import inlined, of_options
 from backtest.core.structs import view_numbers
 from backtest.core.units import TOLERANCE
 from backtest.results.tally import FARTHEST, NEAR
@@ -20,7 +32,9 @@ if TYPE_CHECKING:
     from backtest.core import FloatArray
     from backtest.results.tally import Tally
 
-LEAST_RATIO, MOST_RATIO = 1.0 / (1.0 + NEAR) - TOLERANCE, 1.0 / (1.0 - NEAR) + TOLERANCE
+LEAST_RATIO = 1.0 / (1.0 + NEAR) - TOLERANCE
+MOST_RATIO = 1.0 / (1.0 - NEAR) + TOLERANCE
+"""A contract value is near if its ratio to the mark is between the two, inverse or not."""
 
 
 class CloseFacts(NamedTuple):
@@ -115,11 +129,12 @@ def count_close(
 @inlined
 def add_money(tally: Tally, money: Money, base: float) -> None:
     """Add the money of a bar to that of the run, and its costs of holding to the log growth."""
-    counted, sums = view_numbers(tally.money), view_numbers(money)
+    of_run = view_numbers(tally.money)
+    of_bar = view_numbers(money)
     for term in CARRIED_ROWS:
-        tally.carry += sums[term] * base
-    for term in range(len(counted)):
-        counted[term] += sums[term]
+        tally.carry += of_bar[term] * base
+    for term in range(len(of_run)):
+        of_run[term] += of_bar[term]
 
 
 @inlined
@@ -202,30 +217,40 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 
 
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
-    """Return exposure and margin at the close; writes the u at which positions fail."""
-    terms, state, quotes, scratch = bar.terms, bar.state, bar.quotes, bar.scratch
-    gross, needed, backing = 0.0, 0.0, 1.0
+    """Return exposure and margin at the close; writes the u at which positions fail.
+
+    With ``has_prices`` it is written for all positions, else where it may be near.
+    """
+    terms = bar.terms
+    state = bar.state
+    scratch = bar.scratch
+    needed = 0.0
+    backing = 1.0
     has_pool = a.count_cross(terms, state) > 0
     if has_pool:
         needed = a.compute_pool_needed(bar, len(state.positions))
         backing = a.compute_pool(terms, state)
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
-    initial, is_near = a.compute_needed(terms, state, True), False
+
+    gross = 0.0
+    initial = a.compute_needed(terms, state, True)
+    is_near = False
     for i in range(len(state.positions)):
+        mark = bar.quotes.instruments[i].mark_close
         scratch.walk[i].failure = math.nan
         if a.is_held(state, i):
-            notional = abs(state.positions[i].quantity) * abs(quotes.instruments[i].mark_close)
-            gross += notional
+            gross += abs(state.positions[i].quantity) * abs(mark)
             if a.is_isolated(terms, i):
                 initial += state.positions[i].margin
-                own, held = a.compute_pool_needed(bar, i), a.compute_pool_backing(terms, state, i)
+                needed_alone = a.compute_pool_needed(bar, i)
+                backing_alone = a.compute_pool_backing(terms, state, i)
                 worst_needed, worst_backing = results.raise_ratio(
-                    worst_needed, worst_backing, own, held, True
+                    worst_needed, worst_backing, needed_alone, backing_alone, True
                 )
+        # The failing price costs a search, so it is sought only where a bound lets it be near.
         if is_any_near(bar, i, backing - needed, has_prices):
             value = find_failure_value(bar, i, backing - needed)
             scratch.walk[i].failure = value
-            mark = quotes.instruments[i].mark_close
             ratio = value / mark if mark > 0.0 else mark / value
             is_near = is_near or LEAST_RATIO <= ratio <= MOST_RATIO  # NaN is far
     return CloseFacts(
@@ -248,7 +273,8 @@ def may_fail_near(
     Backing less requirement is concave in u and over 0 at the close, so it is over 0 up to the
     farthest price near by, if it is there.
     """
-    quantity, value = one.position.quantity, one.position.value
+    quantity = one.position.quantity
+    value = one.position.value
     ratio = LEAST_RATIO - TOLERANCE
     if quantity < 0.0:
         ratio = MOST_RATIO + TOLERANCE
@@ -272,9 +298,14 @@ def look_at_one_close(
     bar.scratch.walk[0].failure = math.nan
     if position.quantity == 0.0:
         return CloseFacts(
-            gross=0.0, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False,
+            gross=0.0,
+            backing=1.0,
+            needed=0.0,
+            worst_backing=1.0,
+            worst_needed=0.0,
+            is_near=False,
             initial=position.margin if one.is_isolated else 0.0,
-        )  # fmt: skip
+        )
 
     backing = one.wallet.cash + position.quantity * position.value
     if one.is_isolated:
@@ -288,8 +319,11 @@ def look_at_one_close(
 
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, True)
     posted = notional * initial.multiplier / initial.leverage
+    # An isolated position leaves the cross pool empty.
     if one.is_isolated:
-        backing, needed, posted = 1.0, 0.0, position.margin  # of the cross pool
+        backing = 1.0
+        needed = 0.0
+        posted = position.margin
     return CloseFacts(
         gross=notional,
         backing=backing,
@@ -303,18 +337,26 @@ def look_at_one_close(
 
 def measure_gross(bar: a.AccountBar) -> CloseFacts:
     """Return the gross notional at the close, and no margin."""
-    state, gross = bar.state, 0.0
+    state = bar.state
+    gross = 0.0
     for i in range(len(state.positions)):
         if a.is_held(state, i):
             gross += abs(state.positions[i].quantity) * abs(bar.quotes.instruments[i].mark_close)
     return CloseFacts(
-        gross=gross, backing=1.0, needed=0.0, worst_backing=1.0, worst_needed=0.0, is_near=False,
+        gross=gross,
+        backing=1.0,
+        needed=0.0,
+        worst_backing=1.0,
+        worst_needed=0.0,
+        is_near=False,
         initial=0.0,
-    )  # fmt: skip
+    )
 
 
 def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
-    terms, state = bar.terms, bar.state
+    """Return whether the failing price of instrument i is sought: a bound, or ``has_prices``."""
+    terms = bar.terms
+    state = bar.state
     if a.is_walking(terms, state) and not a.is_isolated(terms, i):
         if not a.is_moved_by(terms, state, i):
             return False
@@ -343,31 +385,60 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
 
     ``excess`` is D = M - level R of the pool now.
     """
-    terms, state, scratch, quote = bar.terms, bar.state, bar.scratch, bar.quotes.instruments[i]
+    terms = bar.terms
+    state = bar.state
     if a.is_isolated(terms, i):
         balances = a.Balances(0.0, a.pick_position(state, i))
-        return a.compute_root(a.share(a.pick_instrument(terms, i)), balances, quote.multiplier)
-    held, value = state.held, state.positions[i].value
-    if a.is_walking(terms, state):  # the nearer one, up or down
-        left = excess - TOLERANCE * abs(a.compute_pool(terms, state) - excess)
-        down = a.find_value_with_options(bar, i, False, left)
-        up = a.find_value_with_options(bar, i, True, left)
-        size, is_inverse = terms.rules.brackets.sizes[i], terms.rules.brackets.are_inverse[i]
-        price = margin.compute_price(size, is_inverse, value)
-        of_down = price - margin.compute_price(size, is_inverse, down)
-        of_up = margin.compute_price(size, is_inverse, up) - price
-        return down if math.isnan(up) or of_down < of_up else up
+        rules = a.share(a.pick_instrument(terms, i))
+        return a.compute_root(rules, balances, bar.quotes.instruments[i].multiplier)
+    if a.is_walking(terms, state):
+        return find_failure_with_options(bar, i, excess)
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
-        rules = a.pick_margin(terms, i)
-        own = margin.find_own_maintenance(terms.rules, held, i)
-        quantity, x = held.quantities[i], quote.multiplier
-        if a.is_spot(terms, i) and quantity > 0.0:
-            quantity *= 1.0 - terms.rules.spot.haircuts[i]
-        base = excess + own - quantity * value
-        return margin.compute_liquidation_value(rules, quantity, held.entries[i], base, x)
+        return find_failure_by_brackets(bar, i, excess)
+
+    # Scenarios, or a level: by search along the price of the instrument alone.
+    held = state.held
     for j in range(len(state.positions)):
-        scratch.walk[j].mark = held.values[j]
+        bar.scratch.walk[j].mark = held.values[j]
     for c in range(len(held.prices)):
-        scratch.assets[c].price = held.prices[c]
+        bar.scratch.assets[c].price = held.prices[c]
     ratio = margin.find_failure_ratio(a.find_segment(bar), i)
+    value = state.positions[i].value
     return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
+
+
+@of_options(returns=math.nan)
+def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float:
+    """Return the nearer of the prices, down and up, at which a pool with options fails."""
+    terms = bar.terms
+    backing_left = excess - TOLERANCE * abs(a.compute_pool(terms, bar.state) - excess)
+    down = a.find_value_with_options(bar, i, False, backing_left)
+    up = a.find_value_with_options(bar, i, True, backing_left)
+    if math.isnan(up):
+        return down
+
+    size = terms.rules.brackets.sizes[i]
+    is_inverse = terms.rules.brackets.are_inverse[i]
+    price = margin.compute_price(size, is_inverse, bar.state.positions[i].value)
+    fall = price - margin.compute_price(size, is_inverse, down)
+    rise = margin.compute_price(size, is_inverse, up) - price
+    return down if fall < rise else up
+
+
+def find_failure_by_brackets(bar: a.AccountBar, i: int, excess: float) -> float:
+    """Return the failing price of a pool whose margins of brackets add up, in closed form."""
+    terms = bar.terms
+    held = bar.state.held
+    quantity = held.quantities[i]
+    # The haircut of a coin that is held moves with its price: it backs by the rest.
+    if a.is_spot(terms, i) and quantity > 0.0:
+        quantity *= 1.0 - terms.rules.spot.haircuts[i]
+    own_margin = margin.find_own_maintenance(terms.rules, held, i)
+    base = excess + own_margin - quantity * bar.state.positions[i].value
+    return margin.compute_liquidation_value(
+        a.pick_margin(terms, i),
+        quantity,
+        held.entries[i],
+        base,
+        bar.quotes.instruments[i].multiplier,
+    )

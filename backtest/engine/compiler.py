@@ -73,17 +73,18 @@ def compile_core() -> dict[int, Any]:
     """Return the scalar rules, inlined into what calls them, and let formulas call public ones."""
     twins = start_twins()
     _compile.compile_rules(CORE, twins, left_out=PUBLIC_NAMES, inlines_all=True)
-    found = _compile.compile_functions(implied_kernels)
+    kernels = _compile.compile_functions(implied_kernels)
     for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
-        own = vars(margin).get(scalar)
-        compiled = found[scalar] if own is None else twins[id(own)]
+        rule = vars(margin).get(scalar)
+        compiled = kernels[scalar] if rule is None else twins[id(rule)]
         _compile.register_overload(public, compiled, replaced=REPLACED, literals=LITERALS)
-    own = core.elementary
+
+    elementary = core.elementary
     for name in MATH:
-        _compile.register_overload(getattr(own, name), found[name], is_inlined=True)
+        _compile.register_overload(getattr(elementary, name), kernels[name], is_inlined=True)
     for name, scalar in REPLACING.items():
-        _compile.register_overload(getattr(own, name), found[scalar], is_inlined=True)
-    _compile.register_power(own.raise_to, found["power"])
+        _compile.register_overload(getattr(elementary, name), kernels[scalar], is_inlined=True)
+    _compile.register_power(elementary.raise_to, kernels["power"])
     return twins
 
 
@@ -105,9 +106,13 @@ LITERALS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _compile.ObjectFile:
+    """Return the object of the formula of a recipe."""
     compile_core()  # lets formulas call public functions
-    formulas = {"rule": recipe.rule, "margin_rule": recipe.margin_rule}
-    formulas = {name: each for name, each in formulas.items() if each is not None}
+    formulas = {}
+    if recipe.rule is not None:
+        formulas["rule"] = recipe.rule
+    if recipe.margin_rule is not None:
+        formulas["margin_rule"] = recipe.margin_rule
     names = {"MarginRules": MarginRules, "AccountView": view.AccountView, "Memory": recipe.memory}
     return _compile.compile_text(
         recipe.name, recipe.text, formulas, names, kinds, has_counts=has_counts
@@ -115,10 +120,12 @@ def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _c
 
 
 def compile_loop(
-    name: str, own: str, given: tuple[Any, ...], *, has_parts: bool
+    name: str, object_name: str, arguments: tuple[Any, ...], *, has_parts: bool
 ) -> _compile.ObjectFile:
+    """Return the object of a function of the loop; ``has_parts`` if it may hold options."""
     compile_general_rules(has_parts=has_parts)
-    return _compile.compile_twin(getattr(loop, name), SPACES[has_parts][loop], own, given)
+    space = SPACES[has_parts][loop]
+    return _compile.compile_twin(getattr(loop, name), space, object_name, arguments)
 
 
 SPACES: dict[bool, dict[ModuleType, dict[str, Any]]] = {}
@@ -127,7 +134,9 @@ SPACES: dict[bool, dict[ModuleType, dict[str, Any]]] = {}
 
 @functools.cache
 def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
-    jit, return_always = _compile.jit, _compile.return_always
+    """Compile all rules of the account and the loop, and return them by identity."""
+    jit = _compile.jit
+    return_always = _compile.return_always
     pick = jit(portfolio_kernels.pick_rules, forceinline=True)
     twins = start_twins() | {
         id(a.records.write_tuple): jit(return_always(None), forceinline=True),
@@ -148,19 +157,19 @@ def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
 
 
 def write_pick(pick_rules: Any) -> Callable[..., Any]:
+    """Return ``pick_instrument`` for compiled code, which has rules as rows of arrays."""
     fields = {name: f"terms.numbers[i, {k}]" for k, name in enumerate(NUMBERS)}
-    fields |= {name: f"terms.flags[i, {k}] != 0" for k, name in enumerate(FLAGS)}
-    fields |= {
-        "margin": "pick_rules(terms.rules.brackets, i)",
-        "liquidation_mode": "terms.modes[i]",
-    }
-    given = ", ".join(f"{name}={text}" for name, text in fields.items())
-    text = f"def pick_instrument(terms, i):\n    return InstrumentRules({given})\n"
+    for k, name in enumerate(FLAGS):
+        fields[name] = f"terms.flags[i, {k}] != 0"
+    fields["margin"] = "pick_rules(terms.rules.brackets, i)"
+    fields["liquidation_mode"] = "terms.modes[i]"
+
+    arguments = ", ".join(f"{name}={text}" for name, text in fields.items())
+    text = f"def pick_instrument(terms, i):\n    return InstrumentRules({arguments})\n"
     scope = {"pick_rules": pick_rules, "InstrumentRules": InstrumentRules}
-    found: Callable[..., Any] = _compile.import_source(
-        "pick_instrument", text, scope
-    ).pick_instrument
-    return found
+    module = _compile.import_source("pick_instrument", text, scope)
+    pick: Callable[..., Any] = module.pick_instrument
+    return pick
 
 
 ARRAYS = ((0, None), (1, None), (2, 3), (4, 5), (6, 7), (8, None), (9, None))
@@ -172,9 +181,13 @@ def make_ask() -> Any:
     call_formula = _compile.make_call("d", ARRAYS, n_numbers=4)
 
     def ask_address(deciders: Any, terms: Any, _quotes: Any, i: int, time: int, local: int) -> Any:
-        count, width, margin = 1, deciders.width, deciders.margin
+        count = 1
+        margin = deciders.margin
         if i < len(deciders.addresses) - 1 and deciders.wants_table[i] == 1:
-            tables, levels = terms.rules.brackets, deciders.levels
+            # The margin table of the instrument, a level a row of ``levels``.
+            tables = terms.rules.brackets
+            levels = deciders.levels
+            width = deciders.width
             count = tables.counts[i]
             for k in range(count):
                 levels[0 * width + k] = tables.floors[i, k]
@@ -182,26 +195,44 @@ def make_ask() -> Any:
                 levels[2 * width + k] = tables.rates[i, k]
                 levels[3 * width + k] = tables.amounts[i, k]
                 levels[4 * width + k] = tables.leverages[i, k]
-            margin[0], margin[1] = tables.close_fees[i], tables.takers[i]
-            margin[2], margin[3] = tables.sizes[i], tables.settings[i]
+
+            # Its numbers, in the order of ``formulas.MARGIN_NUMBERS``.
+            margin[0] = tables.close_fees[i]
+            margin[1] = tables.takers[i]
+            margin[2] = tables.sizes[i]
+            margin[3] = tables.settings[i]
             margin[4] = 1.0 if tables.are_inverse[i] else 0.0
             margin[5] = 1.0 if tables.are_isolated[i] else 0.0
             margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0
-            margin[7], margin[8] = tables.multipliers[i], tables.initial_multipliers[i]
+            margin[7] = tables.multipliers[i]
+            margin[8] = tables.initial_multipliers[i]
         return call_formula(
-            deciders.addresses[i], deciders.shown, deciders.bar, deciders.params,
-            deciders.params_at[i], deciders.columns, deciders.columns_at[i], deciders.memory,
-            deciders.memory_at[i], margin, deciders.levels, count, time, local, deciders.lengths[i],
-        )  # fmt: skip
+            deciders.addresses[i],
+            deciders.shown,
+            deciders.bar,
+            deciders.params,
+            deciders.params_at[i],
+            deciders.columns,
+            deciders.columns_at[i],
+            deciders.memory,
+            deciders.memory_at[i],
+            margin,
+            deciders.levels,
+            count,
+            time,
+            local,
+            deciders.lengths[i],
+        )
 
     return ask_address
 
 
 @functools.cache
 def hash_rules() -> str:
+    """Return a hash of all texts that decide what the compiled loop and formulas are."""
     modules = (*CORE, *MODULES, core.units, *_compile.list_sources(implied_kernels))
     here = Path(__file__)
-    paths = [Path(str(each.__file__)) for each in dict.fromkeys(modules)]
+    paths = [Path(str(module.__file__)) for module in dict.fromkeys(modules)]
     paths += [here, here.with_name("formulas.py")]
     texts = (path.read_text(encoding="utf-8") for path in paths)
     return core.hash_texts(*texts, *_compile.read_compiler())[:12]

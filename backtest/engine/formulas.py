@@ -28,6 +28,12 @@ from backtest.policies.policy import BAR_FIELDS
 
 
 class Recipe(NamedTuple):
+    """The text that calls the formulas of a policy, named by all that it depends on.
+
+    ``names`` are those in the code of the formulas. ``is_complete`` says whether the name tells all
+    of their code.
+    """
+
     name: str
     text: str
     rule: Any
@@ -43,25 +49,37 @@ def make_recipe(
     write: Callable[[type | None, CodeText], list[str]],
     prefix: str,
 ) -> Recipe:
-    rule, margin_rule = p.formula_for(policy, columns), p.margin_formula_for(policy, columns)
+    """Return the recipe of a policy; ``write`` writes ``decide`` for its memory and its code."""
+    rule = p.formula_for(policy, columns)
+    margin_rule = p.margin_formula_for(policy, columns)
     start = p.start_memory(policy)
     memory = None if start is None else type(start)
     code = describe_function(rule, {})
     if margin_rule is not None:
         code = join_texts(code, describe_function(margin_rule, {}))
-    fields = [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
-    lines = ["class Bar(NamedTuple):", *(f"    {name}: float" for name in (*BAR_FIELDS, *columns))]
-    lines += ["", "class Params(NamedTuple):", *fields, "", *write(memory, code)]
+
+    lines = ["class Bar(NamedTuple):"]
+    lines += [f"    {name}: float" for name in (*BAR_FIELDS, *columns)]
+    lines += ["", "class Params(NamedTuple):"]
+    lines += [f"    {name}: float" for name in policy.settings()] or ["    nothing: float"]
+    lines += ["", *write(memory, code)]
     text = "\n".join(lines) + "\n"
-    slots = describe_value(memory, {}).text
-    is_of_user = any(map(is_written_by_user, list_rules(policy, columns)))
+
     marks = [type(policy).__qualname__]
-    if is_of_user:
+    if any(map(is_written_by_user, list_rules(policy, columns))):
         marks.append(_compile.read_checks())
     if type(policy).__module__ not in sys.modules:  # pickled by value: of no use to others
         marks.append("by value")
-    name = f"{prefix}_{core.hash_texts(text, slots, code.text, *marks)}"
-    return Recipe(name, text, rule, margin_rule, memory, code.names, code.is_complete)
+    slots = describe_value(memory, {}).text
+    return Recipe(
+        name=f"{prefix}_{core.hash_texts(text, slots, code.text, *marks)}",
+        text=text,
+        rule=rule,
+        margin_rule=margin_rule,
+        memory=memory,
+        names=code.names,
+        is_complete=code.is_complete,
+    )
 
 
 def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
@@ -69,6 +87,12 @@ def may_refer_to(code: CodeText | Recipe, names: frozenset[str]) -> bool:
 
 
 class Place(NamedTuple):
+    """Where ``decide`` stands: its head, what it reads, how deep, and what comes after it.
+
+    ``settings``, ``bar`` and ``account`` are texts of code; ``slot`` is that of a slot of the
+    memory.
+    """
+
     head: Sequence[str]
     settings: Sequence[str]
     bar: Sequence[str]
@@ -80,9 +104,11 @@ class Place(NamedTuple):
 
 
 def write_decide(memory: type | None, place: Place) -> list[str]:
+    """Return the lines that make bar and settings, call the rule, and keep its memory."""
     slots = [place.slot(k) for k in range(len(getattr(memory, "_fields", ())))]
-    call = ["leverage = 1.0 * rule(settings, bar, account)"]
-    if memory is not None:
+    if memory is None:
+        call = ["leverage = 1.0 * rule(settings, bar, account)"]
+    else:
         call = [
             f"before = Memory({', '.join(slots)})",
             "leverage, after = rule(settings, bar, account, before)",
@@ -98,15 +124,19 @@ def write_decide(memory: type | None, place: Place) -> list[str]:
         *(f"{slot} = 1.0 * after[{k}]" for k, slot in enumerate(slots)),
         *place.also,
     ]
-    return [*place.head, *("    " * place.depth + line for line in body), *place.end]
+    indent = "    " * place.depth
+    return [*place.head, *(f"{indent}{line}" for line in body), *place.end]
 
 
 def read_parameter(text: str, value: object) -> str:
+    """Return the text of a setting as what it is, of the text of its number."""
     if isinstance(value, bool):
         return f"({text} != 0.0)"
     if isinstance(value, int):
         return f"int({text})"
-    return repr(value) if isinstance(value, str) else text
+    if isinstance(value, str):
+        return repr(value)
+    return text
 
 
 TABLE = frozenset({"venue"})
@@ -121,8 +151,8 @@ KINDS = (*["pointer"] * 7, *["whole"] * 4)
 
 COUNTER = itertools.count()
 
-_kept: dict[str, int] = {}
-_refused: dict[str, Exception] = {}
+_addresses: dict[str, int] = {}
+_refusals: dict[str, Exception] = {}
 
 
 def find_address(recipe: Recipe, kinds: tuple[str, ...], *, has_counts: bool) -> int:
@@ -133,20 +163,21 @@ def find_address(recipe: Recipe, kinds: tuple[str, ...], *, has_counts: bool) ->
     with _compile.COMPILER_LOCK:
         if not recipe.is_complete:  # the name does not tell all of its code
             recipe = recipe._replace(name=f"{recipe.name}_{next(COUNTER)}")
-        if recipe.name in _kept:
-            return _kept[recipe.name]
-        if recipe.name in _refused:
-            raise _refused[recipe.name].with_traceback(None)
+        if recipe.name in _addresses:
+            return _addresses[recipe.name]
+        if recipe.name in _refusals:
+            raise _refusals[recipe.name].with_traceback(None)
+
         name = f"{recipe.name}-{hash_rules()}"
         named = recipe._replace(name=name)
         compile_now = functools.partial(compile_part, named, kinds, has_counts=has_counts)
         try:
-            found = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
+            loaded = _compile.load_or_compile(name, compile_now, is_kept=recipe.is_complete)
         except Exception as error:
-            _refused[recipe.name] = error
+            _refusals[recipe.name] = error
             raise
-        _kept[recipe.name] = found.address
-        return found.address
+        _addresses[recipe.name] = loaded.address
+        return loaded.address
 
 
 class Formula(NamedTuple):
@@ -159,71 +190,100 @@ class Formula(NamedTuple):
 
 
 def compile_formula(policy: Policy, columns: tuple[str, ...], width: int) -> Formula:
+    """Return the formula of a policy; ``width`` is that of the table of levels."""
     write = functools.partial(write_formula_part, policy, columns, width)
     recipe = make_recipe(policy, columns, write, "portfolio_policy")
     has_table = may_refer_to(recipe, TABLE)
     address = find_address(recipe, KINDS, has_counts=has_table)
-    rules = [each for each in (recipe.rule, recipe.margin_rule) if each is not None]
+    rules = [rule for rule in (recipe.rule, recipe.margin_rule) if rule is not None]
+    reads_columns_alone = all(find_fields(rule, 1) <= {*columns} for rule in rules)
     return Formula(
-        address,
-        has_table,
-        max(map(find_wanted, rules)),
-        not all(find_fields(each, 1) <= {*columns} for each in rules),
+        address=address,
+        has_table=has_table,
+        account=max(map(find_wanted, rules)),
+        has_bar=not reads_columns_alone,
     )
 
 
 def write_settings(texts: Sequence[str], policy: Policy) -> list[str]:
     """Return what stands for each setting of a policy, given that of each number."""
     left = iter(texts)
-    return [
-        f"({', '.join(next(left) for _ in value)},)" if isinstance(value, tuple) else next(left)
-        for value in policy.settings().values()
-    ]
+    settings = []
+    for value in policy.settings().values():
+        if isinstance(value, tuple):
+            elements = [next(left) for _ in value]
+            settings.append(f"({', '.join(elements)},)")
+        else:
+            settings.append(next(left))
+    return settings
 
 
 def find_wanted(rule: Callable[..., Any]) -> int:
-    read = find_fields(rule, 2)
-    return (WHOLE if read & OF_MARGIN else PART) if read else 0
+    """Return how much of the account a rule reads: WHOLE, PART or 0 for nothing."""
+    fields = find_fields(rule, 2)
+    if not fields:
+        return 0
+    return WHOLE if fields & OF_MARGIN else PART
 
 
 def write_formula_part(
     policy: Policy, columns: tuple[str, ...], width: int, memory: type | None, code: CodeText
 ) -> list[str]:
-    width = width if may_refer_to(code, TABLE) else 0
-    numbered = p.number_elements(policy.settings())
-    for name, each in numbered.items():  # choices that only indicators read make no other formula
-        if isinstance(each, str) and not may_refer_to(code, frozenset({name})):
-            numbered[name] = 0.0
-    bar = ["time / 1e9", *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1))]
-    view = [f"shown[{k}]" for k in range(N_SHOWN)]
-    table = [f"{name}=table[{k * width}:{k * width} + count]" for k, name in enumerate(LEVELS)]
-    if width == 0:  # the formula does not read it
-        table = [f"{name}=(0.0,)" for name in LEVELS]
-    numbers = [
-        f"{name}=margin[{k}]" + (" != 0.0" if name.startswith("is_") else "")
-        for k, name in enumerate(MARGIN_NUMBERS)
+    """Return the text of ``decide`` for the formula of a policy in the loop."""
+    if not may_refer_to(code, TABLE):
+        width = 0
+    head = [
+        "def decide(",
+        "    shown, seen, params, columns, memory, margin, levels, count, time, local, length",
+        "):",
     ]
+    if width > 0:
+        head.append(f"    table = carray(levels, ({len(LEVELS) * width},))")
+    also = []
+    if p.sets_margin(policy):
+        also.append(f"shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)")
+
+    view = [f"shown[{k}]" for k in range(N_SHOWN)]
     place = Place(
-        head=[
-            "def decide(",
-            "    shown, seen, params, columns, memory, margin, levels, count, time, local, length",
-            "):",
-            *([f"    table = carray(levels, ({len(LEVELS) * width},))"] if width else []),
+        head=head,
+        settings=write_settings(write_parameters(policy, code), policy),
+        bar=[
+            "time / 1e9",
+            *(f"seen[{k}]" for k in range(len(BAR_FIELDS) - 1)),
+            *(f"columns[{k} * length + local]" for k in range(len(columns))),
         ],
-        settings=write_settings(
-            [read_parameter(f"params[{k}]", x) for k, x in enumerate(numbered.values())], policy
-        ),
-        bar=[*bar, *(f"columns[{k} * length + local]" for k in range(len(columns)))],
         account=[
-            f"venue = MarginRules({', '.join([*table, *numbers])})",
+            f"venue = MarginRules({', '.join(write_margin(width))})",
             f"account = AccountView({', '.join(view)}, venue)",
         ],
-        also=[f"shown[{SETTING}] = 1.0 * margin_rule(settings, bar, account)"]
-        if p.sets_margin(policy)
-        else [],
+        also=also,
         end=["    return leverage"],
     )
     return write_decide(memory, place)
+
+
+def write_parameters(policy: Policy, code: CodeText) -> list[str]:
+    """Return the text of each number of the settings of a policy."""
+    texts = []
+    for k, (name, value) in enumerate(p.number_elements(policy.settings()).items()):
+        # A choice that only indicators read makes no other formula.
+        if isinstance(value, str) and not may_refer_to(code, frozenset({name})):
+            texts.append(read_parameter(f"params[{k}]", 0.0))
+        else:
+            texts.append(read_parameter(f"params[{k}]", value))
+    return texts
+
+
+def write_margin(width: int) -> list[str]:
+    """Return the fields of the margin rules as texts; ``width`` is 0 if no table is read."""
+    fields = []
+    for k, name in enumerate(LEVELS):
+        level = f"table[{k * width}:{k * width} + count]" if width > 0 else "(0.0,)"
+        fields.append(f"{name}={level}")
+    for k, name in enumerate(MARGIN_NUMBERS):
+        number = f"margin[{k}] != 0.0" if name.startswith("is_") else f"margin[{k}]"
+        fields.append(f"{name}={number}")
+    return fields
 
 
 def refuse_of_user(policy: Policy, columns: tuple[str, ...]) -> None:
@@ -244,29 +304,41 @@ def bind_compiled(
     So do those that order options, if ``has_orders``, and those of users whose whole numbers went
     beyond 64 bits, if one ``has_overflowed``; else each that numba refuses.
     """
-    addresses, wants = deciders.addresses.copy(), np.zeros((3, len(deciders.addresses)), np.int64)
+    addresses = deciders.addresses.copy()
+    wants_table = np.zeros(len(addresses), np.int64)
+    wants_account = np.zeros(len(addresses), np.int64)
+    wants_bar = np.zeros(len(addresses), np.int64)
     for i, (policy, columns) in enumerate(policies):
-        refusal, called = None, has_orders and p.trades_options(policy)
-        formula: Any
+        is_called_back = has_orders and p.trades_options(policy)
+        formula: Any = None
+        refusal: Exception | None = None
         try:
             if has_overflowed:
                 refuse_of_user(policy, columns)
-            formula = None if called else compile_formula(policy, columns, deciders.width)
+            if not is_called_back:
+                formula = compile_formula(policy, columns, deciders.width)
         except Exception as error:  # numba raises what it likes; no policy runs here
             if call_back is None:
                 raise
-            formula, refusal = None, error
+            refusal = error
         if formula is None and call_back is not None:
             address = call_back(refusal, deciders, policy, columns, i)
-            rules = list_rules(policy, columns)
-            account = WHOLE if called else max(PART, *map(find_wanted, rules))  # errors show a part
+            account = WHOLE if is_called_back else find_wanted_back(policy, columns)
             formula = Formula(address, has_table=False, account=account, has_bar=True)
         addresses[i] = formula.address
-        wants[:, i] = formula.has_table, formula.account, formula.has_bar
+        wants_table[i] = formula.has_table
+        wants_account[i] = formula.account
+        wants_bar[i] = formula.has_bar
     return deciders._replace(
         addresses=addresses,
-        wants_table=wants[0],
-        wants_account=wants[1],
-        wants_bar=wants[2],
+        wants_table=wants_table,
+        wants_account=wants_account,
+        wants_bar=wants_bar,
         methods=0,
     )
+
+
+def find_wanted_back(policy: Policy, columns: tuple[str, ...]) -> int:
+    """Return how much of the account a policy in plain Python reads; errors show a part."""
+    rules = list_rules(policy, columns)
+    return max(PART, *map(find_wanted, rules))

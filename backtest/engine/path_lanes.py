@@ -88,7 +88,7 @@ def lay_inputs(setup: Setup, lanes: int, drawn: Mapping[str, FloatArray]) -> Acc
     """Return the inputs of lanes; fields of the feed that are not drawn are those of the setup."""
     inputs: AccountInputs = setup.inputs
     width = len(inputs.feed.time)
-    fields = dict(drawn)
+    fields: dict[str, Any] = dict(drawn)
     for name in {*inputs.feed._fields} - {*drawn, "options"}:
         fields[name] = lay_field(name, getattr(inputs.feed, name), lanes, width)
     feed: Any = inputs.feed._replace(**fields)

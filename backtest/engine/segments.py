@@ -107,6 +107,7 @@ def join_weights(
 
 def describe_switches(result: Result, segments: Sequence[Segment]) -> Result:
     """Return the result of a run of several segments with what decided in each."""
+    markets: Any = result.markets
     rows = []
     for segment in segments:
         policies = segment.policy
@@ -114,7 +115,7 @@ def describe_switches(result: Result, segments: Sequence[Segment]) -> Result:
             policies = {"": policies}
         settings: Any = {name: policy.settings() for name, policy in policies.items()}
         row = {
-            "from": core.format_time(int(result.markets.time[segment.first])),
+            "from": core.format_time(int(markets.time[segment.first])),
             "settings": settings.get("", settings),
         }
         if segment.overlay is not None:
