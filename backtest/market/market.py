@@ -93,9 +93,9 @@ class BarClock:
         quarter of a bar before its first open belongs to it. Raises ParameterError if first is not
         from 0 to n_bars - 1, or stop not from first + 1 to n_bars, or not both are of a kind.
         """
-        given: Any = (first, stop)
-        if not any(isinstance(each, int | np.integer) for each in given):
-            return self.between(*given)
+        bounds: Any = (first, stop)
+        if not any(isinstance(bound, int | np.integer) for bound in bounds):
+            return self.between(*bounds)
         low = Range(0, self.n_bars - 1, "bars").check("first", first, whole=True)
         high = Range(low + 1, self.n_bars, "bars").check("stop", stop, whole=True)
         return self._slice(low, high, f".slice({low}, {high})")
@@ -108,15 +108,13 @@ class BarClock:
         bar among them are left out. Raises ParameterError if a day of the span is none of the
         market, or no bar opens in it.
         """
-        low, high = (
-            None if time is None else core.to_nanoseconds(time, name)
-            for name, time in (("start", start), ("end", end))
-        )
+        low = None if start is None else core.to_nanoseconds(start, "start")
+        high = None if end is None else core.to_nanoseconds(end, "end")
         known = Span(self.start, self.end)
         if low is not None and high is not None and low >= high:
             raise ParameterError(f"the start must lie before the end, got {start} and {end}")
         span = known.replace(low, high)
-        first, stop = (int(row) for row in np.searchsorted(self.time, span))
+        first, stop = np.searchsorted(self.time, span).tolist()
         if first >= stop or not known.has_days_of(span, sessions=self.sessions):
             raise ParameterError(
                 f"a span must lie inside the {self.noun}, {time_text(self.start)} to "
@@ -209,17 +207,21 @@ class Market(BarClock):
     decision_interval: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        frozen: dict[int, Any] = {}  # without mark prices, two fields share one array
+        # Without mark prices, two fields share one array.
+        frozen: dict[int, Any] = {}
         for name, array in self._arrays().items():
             if id(array) not in frozen:
                 frozen[id(array)] = core.freeze(array)
             object.__setattr__(self, name, frozen[id(array)])
+
         columns = {name: core.freeze(values) for name, values in self.columns.items()}
         object.__setattr__(self, "columns", MappingProxyType(columns))
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
         object.__setattr__(self, "facts", {})  # copies with the same content share them
+
         signal = np.asarray(self.signal)
-        signal = signal[:1] if signal.strides == (0,) else signal  # a constant stays one
+        if signal.strides == (0,):  # a constant stays one
+            signal = signal[:1]
         object.__setattr__(self, "signal", np.broadcast_to(core.freeze(signal), self.time.shape))
 
     @classmethod
@@ -274,10 +276,15 @@ class Market(BarClock):
         """
         options = read_options(locals())
         rates = funding.to_frame("rate") if is_series(funding) else funding
-        given = {"bars": bars, "mark": mark, "funding": rates}
-        frames = {n: (SourceFrame(n, each),) for n, each in given.items() if each is not None}
+        frames = {"bars": (SourceFrame("bars", bars),)}
+        if mark is not None:
+            frames["mark"] = (SourceFrame("mark", mark),)
+        if rates is not None:
+            frames["funding"] = (SourceFrame("funding", rates),)
         fields = load_frames(frames, options, where="the frames given")
-        length, time = core.format_duration(fields["interval"]), fields["time"]
+
+        length = core.format_duration(fields["interval"])
+        time = fields["time"]
         label = f"{instrument or 'bars'} {length}, {time.size} from {time_text(int(time[0]))}"
         return cls(**fields, source=f"<Market.from_frames: {label}>")
 
@@ -335,10 +342,13 @@ class Market(BarClock):
         if not paths:
             raise ParameterError("load needs a path, got none")
         options = read_options(locals())
-        given = {"mark": mark, "funding": funding}
-        more: dict[str, Any] = {role: [*map(str, files)] for role, files in given.items() if files}
-        fields = load_fields([Path(path) for path in paths], options, **more)
-        return cls(**fields, source=options.expression(paths, **more))
+        files: dict[str, Any] = {}
+        if mark:
+            files["mark"] = [*map(str, mark)]
+        if funding:
+            files["funding"] = [*map(str, funding)]
+        fields = load_fields([Path(path) for path in paths], options, **files)
+        return cls(**fields, source=options.expression(paths, **files))
 
     @classmethod
     @checked
@@ -370,9 +380,10 @@ class Market(BarClock):
                 f"bars must end before the year 2262, at most {most:,} of {interval}, got {bars:,}"
             )
         Range(0, math.inf).check("seed", seed, whole=True)
-        known = (("bars", bars, 8760), ("seed", seed, 0), ("interval", interval, "1h"))
-        given = ", ".join(f"{key}={value!r}" for key, value, usual in known if value != usual)
-        source = f"Market.sample({given})"
+
+        settings = (("bars", bars, 8760), ("seed", seed, 0), ("interval", interval, "1h"))
+        texts = [f"{name}={value!r}" for name, value, usual in settings if value != usual]
+        source = f"Market.sample({', '.join(texts)})"
         market = cls(**generate_sample(bars=bars, seed=seed, length=length), source=source)
         if market.interval == length:
             return market
@@ -386,12 +397,15 @@ class Market(BarClock):
         return {name: getattr(self, name) for name in _CONTENT}
 
     def _arrays(self) -> dict[str, Any]:
-        return {name: each for name, each in self.fields().items() if isinstance(each, np.ndarray)}
+        fields = self.fields().items()
+        return {name: value for name, value in fields if isinstance(value, np.ndarray)}
 
     def _hash_content(self) -> str:
         flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
-        flags += [self.decision_interval] if self.decision_interval else []
+        if self.decision_interval:
+            flags.append(self.decision_interval)
         digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
+
         columns = [self.columns[name] for name in sorted(self.columns)]
         for array in (*self._arrays().values(), *columns):
             digest.update(f"{array.size}:".encode())
@@ -400,14 +414,15 @@ class Market(BarClock):
 
     def bars(self) -> pd.DataFrame:
         """Return open, high, low, close, volume and further columns, indexed by open time."""
-        own = {name: getattr(self, name) for name in (*PRICES, "volume")}
-        return pd.DataFrame(own | dict(self.columns), index=self.times)
+        prices = {name: getattr(self, name) for name in (*PRICES, "volume")}
+        return pd.DataFrame(prices | dict(self.columns), index=self.times)
 
     def mark(self) -> pd.DataFrame | None:
         """Return open, high, low, close of the mark price by open time; None if there is none."""
         if not self.has_mark:
             return None
-        return pd.DataFrame({n: getattr(self, f"mark_{n}") for n in PRICES}, index=self.times)
+        marks = {name: getattr(self, f"mark_{name}") for name in PRICES}
+        return pd.DataFrame(marks, index=self.times)
 
     def funding(self) -> pd.DataFrame | None:
         """Return rate and mark by stamp; None if there is no settlement."""
@@ -429,9 +444,10 @@ class Market(BarClock):
         fields = tables.slice_fields(
             self, slice(first, stop), funding_from=int(self.time[first]) - lead
         )
-        columns = MappingProxyType(fields["columns"])
-        source, signal = self.source + step, self.signal[first:stop]
-        return trust_fields(fields | {"columns": columns, "source": source, "signal": signal})
+        fields["columns"] = MappingProxyType(fields["columns"])
+        fields["source"] = self.source + step
+        fields["signal"] = self.signal[first:stop]
+        return trust_fields(fields)
 
     @checked
     def with_signal(self, signal: FloatArray) -> Market:
@@ -444,9 +460,9 @@ class Market(BarClock):
         """
         if np.shape(signal) != (1,):
             core.check_shape("signal", signal, (self.n_bars,))
-        told = dataclasses.replace(self, signal=signal)
-        vars(told)["facts"] = vars(self)["facts"]
-        return told
+        market = dataclasses.replace(self, signal=signal)
+        vars(market)["facts"] = vars(self)["facts"]
+        return market
 
     def with_columns(self, **columns: npt.ArrayLike | pd.Series) -> Market:
         """Return the market with further columns, for policies to observe.
@@ -466,7 +482,7 @@ class Market(BarClock):
         >>> market.columns["implied_volatility"]
         array([0.5, 0.6, 0.7])
         """
-        read = {name: read_column(name, each, self.time) for name, each in columns.items()}
+        read = {name: read_column(name, values, self.time) for name, values in columns.items()}
         source = f"{self.source}.with_columns({', '.join(read)})"
         return dataclasses.replace(self, columns={**self.columns, **read}, source=source)
 
@@ -524,17 +540,18 @@ class Market(BarClock):
 
 def trust_fields(fields: Mapping[str, Any]) -> Market:
     """Return a market without the checks of its constructor, of arrays that are frozen and fit."""
-    found = object.__new__(Market)
-    vars(found).update(fields, facts={})
-    return found
+    market = object.__new__(Market)
+    vars(market).update(fields, facts={})
+    return market
 
 
 _CONTENT = tuple(
-    each.name for each in dataclasses.fields(Market) if each.name not in ("source", "signal")
+    field.name for field in dataclasses.fields(Market) if field.name not in ("source", "signal")
 )
 
 
 def read_column(name: str, values: object, time: IntArray) -> FloatArray:
+    """Return further numbers of the bars, (n_bars,), checked; NaN where they are unknown."""
     if name in (*PRICES, "volume"):
         raise DataError(f"{name}: is the name of a price or the volume")
     if name in TIME_NAMES:
@@ -549,12 +566,13 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
                 f"{name}.shift(1).reindex(market.times, method='ffill')"
             )
         values = values.reset_index(drop=True)
-    found = np.asarray(values)
-    if found.shape != time.shape:
+
+    array = np.asarray(values)
+    if array.shape != time.shape:
         raise DataError(
-            f"{name}: must have {time.size} values, one per bar, got shape {found.shape}"
+            f"{name}: must have {time.size} values, one per bar, got shape {array.shape}"
         )
-    numbers = pd.Series(found.tolist() if found.dtype == object else found)  # None becomes NaN
+    numbers = pd.Series(array.tolist() if array.dtype == object else array)  # None becomes NaN
     column = tables.to_floats(numbers, column=name, name="with_columns")
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:

@@ -48,8 +48,10 @@ class Panel(NamedTuple):
     funding_rate: FloatArray
 
 
-PRICES, FUNDING = Panel._fields[:9], Panel._fields[9:]
-"""The fields of shape (n_instruments, n_bars), and those of shape (n_events,)."""
+PRICES = Panel._fields[:9]
+"""The fields of shape (n_instruments, n_bars)."""
+FUNDING = Panel._fields[9:]
+"""The fields of shape (n_events,)."""
 
 
 def check_markets(markets: object) -> None:
@@ -70,43 +72,94 @@ def check_markets(markets: object) -> None:
 
 def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> str:
     """Return the settlement currency of markets, empty if unknown or if there are several."""
-    found = {
-        said.get(name) or find_currency(market.instrument) or find_currency(name)
-        for name, market in markets.items()
-    } - {"", None}
-    return str(found.pop()) if len(found) == 1 else ""
+    currencies = set()
+    for name, market in markets.items():
+        by_name = find_currency(market.instrument) or find_currency(name)
+        currency = said.get(name) or by_name
+        if currency:
+            currencies.add(currency)
+    return str(currencies.pop()) if len(currencies) == 1 else ""
 
 
 def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
     """Return the union of the opens, of shape (n_bars,), and the spans, of shape (n, 2)."""
     times = [market.time for market in markets.values()]
-    is_shared = all(np.array_equal(each, times[0]) for each in times[1:])
+    is_shared = all(np.array_equal(other, times[0]) for other in times[1:])
     time = times[0] if is_shared else np.unique(np.concatenate(times))
     starts = np.searchsorted(time, [market.start for market in markets.values()])
-    stops = np.searchsorted(time, [int(m.time[-1]) for m in markets.values()]) + 1
+    last_opens = [int(market.time[-1]) for market in markets.values()]
+    stops = np.searchsorted(time, last_opens) + 1
     spans = np.stack([starts, stops], axis=1).astype(np.int64)
-    for (name, market), (first, stop) in zip(markets.items(), spans, strict=True):
-        if stop - first != market.n_bars:
-            missing = np.setdiff1d(time[first:stop], market.time, assume_unique=True)
-            other = next(n for n, each in markets.items() if np.isin(missing[0], each.time))
-            raise DataError(
-                "an instrument must have all bars of the others between its first and its last "
-                f"one, {name!r} lacks {missing.size} of {stop - first}, the first at "
-                f"{format_time(int(missing[0]))} UTC, where {other!r} has one; fill the hole, or "
-                "cut the panel with since= and until="
-            )
+    for name, (first, stop) in zip(markets, spans, strict=True):
+        if stop - first != markets[name].n_bars:
+            raise report_hole(name, markets, time[first:stop])
+    check_overlap([*markets], time, starts, stops)
+    return core.freeze(time), core.freeze(spans)
+
+
+def report_hole(name: str, markets: Mapping[str, Market], time: IntArray) -> DataError:
+    """Return the error of an instrument that lacks bars of others inside its span ``time``."""
+    missing = np.setdiff1d(time, markets[name].time, assume_unique=True)
+    first_missing = missing[0]
+    other = next(n for n, market in markets.items() if np.isin(first_missing, market.time))
+    return DataError(
+        "an instrument must have all bars of the others between its first and its last "
+        f"one, {name!r} lacks {missing.size} of {len(time)}, the first at "
+        f"{format_time(int(first_missing))} UTC, where {other!r} has one; fill the hole, or "
+        "cut the panel with since= and until="
+    )
+
+
+def check_overlap(names: Sequence[str], time: IntArray, starts: IntArray, stops: IntArray) -> None:
+    """Raise DataError if, in the order of their starts, one begins after all before it ended."""
     order = np.argsort(starts, kind="stable")
     reached = np.maximum.accumulate(stops[order])
     apart = np.flatnonzero(starts[order[1:]] >= reached[:-1])
-    if apart.size:
-        k, names = int(apart[0]), [*markets]
-        latest = names[order[int(np.argmax(stops[order] == reached[k]))]]
-        raise DataError(
-            f"the spans of the instruments must overlap, {names[order[k + 1]]!r} begins at "
-            f"{format_time(int(time[starts[order[k + 1]]]))} UTC, after the last bar of {latest!r} "
-            f"at {format_time(int(time[reached[k] - 1]))} UTC"
-        )
-    return core.freeze(time), core.freeze(spans)
+    if not apart.size:
+        return
+    k = int(apart[0])
+    later = order[k + 1]
+    latest = order[int(np.argmax(stops[order] == reached[k]))]
+    raise DataError(
+        f"the spans of the instruments must overlap, {names[later]!r} begins at "
+        f"{format_time(int(time[starts[later]]))} UTC, after the last bar of {names[latest]!r} "
+        f"at {format_time(int(time[reached[k] - 1]))} UTC"
+    )
+
+
+def check_alike(markets: Mapping[str, Market]) -> None:
+    """Raise DataError if two markets differ in interval, clock of policies or calendar."""
+    first, one = next(iter(markets.items()))
+    for name, other in markets.items():
+        pairs = zip(describe_kind(one), describe_kind(other), strict=True)
+        for (what, of_first, cure), (_, of_other, _) in pairs:
+            if of_first != of_other:
+                raise DataError(
+                    f"markets must have one {what}, got {of_first} for {first!r} "
+                    f"and {of_other} for {name!r}; {cure}"
+                )
+
+
+def describe_kind(market: Market) -> list[tuple[str, str, str]]:
+    """Return what markets of a panel have in common: what it is, its value, and a cure."""
+    decided = core.format_duration(market.decision_interval or market.interval)
+    return [
+        (
+            "interval",
+            core.format_duration(market.interval),
+            "market.resample makes longer bars",
+        ),
+        (
+            "clock of policies",
+            decided,
+            "give the markets as they are, and decision_interval= to the run",
+        ),
+        (
+            "calendar",
+            "sessions" if market.sessions else "no sessions",
+            "load all with sessions=True, or run those that close in an account of their own",
+        ),
+    ]
 
 
 def require_panel(markets: object) -> None:
@@ -188,14 +241,17 @@ class Markets(BarClock, Mapping[str, Market]):
         quote_age: str | None = None,
         max_age: str = MAX_AGE,
     ) -> None:
-        listing, given = None, markets
-        more = (surfaces, chains, quote_age, None if max_age is MAX_AGE else max_age)
-        has_more = any(each is not None for each in more)
-        is_plain = isinstance(given, Mapping) and all(isinstance(x, Market) for x in given.values())
-        if isinstance(given, Mapping) and (has_more or not is_plain):
-            from backtest.options.option_listing import read_listing  # noqa: PLC0415 - where options are
+        listing = None
+        given = markets
+        usual_age = None if max_age is MAX_AGE else max_age
+        settings = (surfaces, chains, quote_age, usual_age)
+        has_settings = any(setting is not None for setting in settings)
+        if isinstance(given, Mapping):
+            has_options = not all(isinstance(value, Market) for value in given.values())
+            if has_settings or has_options:
+                from backtest.options.option_listing import read_listing  # noqa: PLC0415 - where options are
 
-            markets, listing = read_listing(given, *more[:3], max_age)
+                markets, listing = read_listing(given, surfaces, chains, quote_age, max_age)
         check_markets(markets)
         source = f"Markets({', '.join(map(repr, given))})"
         lasts = {name: int(market.time[-1]) for name, market in markets.items()}
@@ -209,32 +265,18 @@ class Markets(BarClock, Mapping[str, Market]):
         lasts: Mapping[str, int],
         listing: Any,
     ) -> None:
-        first, one = next(iter(markets.items()))
-        for name, other in markets.items():
-            for what, cure, held, found in (
-                ("interval", "market.resample makes longer bars",
-                 *(core.format_duration(m.interval) for m in (one, other))),
-                ("clock of policies",
-                 "give the markets as they are, and decision_interval= to the run",
-                 *(core.format_duration(m.decision_interval or m.interval) for m in (one, other))),
-                ("calendar",
-                 "load all with sessions=True, or run those that close in an account of their own",
-                 *("sessions" if m.sessions else "no sessions" for m in (one, other))),
-            ):  # fmt: skip
-                if held != found:
-                    raise DataError(
-                        f"markets must have one {what}, got {held} for {first!r} "
-                        f"and {found} for {name!r}; {cure}"
-                    )
-        self.listing = None if listing is None else listing.keep(markets)
-        self.last_opens = dict(lasts)
-        self._markets = markets
-        self.names = tuple(markets)
+        check_alike(markets)
         if currency is not None and not (isinstance(currency, str) and currency.strip()):
             raise ParameterError(f"currency must be text, got {currency!r}")
+        one = next(iter(markets.values()))
+        self._markets = markets
+        self.names = tuple(markets)
+        self.listing = None if listing is None else listing.keep(markets)
+        self.last_opens = dict(lasts)
         self.currency = agree_currency(markets, {}) if currency is None else currency
         self.time, self.spans = make_clock(markets)
-        self.interval, self.sessions = one.interval, one.sessions
+        self.interval = one.interval
+        self.sessions = one.sessions
         self.decision_interval = one.decision_interval
         self.source = source
         self.facts: dict[str, Any] = {}  # of compute_once
@@ -252,10 +294,13 @@ class Markets(BarClock, Mapping[str, Market]):
         return len(self.names)
 
     def __repr__(self) -> str:
-        names = ", ".join(self.names[:6]) + (", ..." if len(self) > 6 else "")
-        names += f" and {core.count_nouns(len(self.options), 'option')}" if self.options else ""
-        length, start = core.format_duration(self.interval), time_text(self.start)
-        return f"<Markets: {names}; {length}, {self.n_bars} bars from {start}>"
+        text = ", ".join(self.names[:6])
+        if len(self) > 6:
+            text = f"{text}, ..."
+        if self.options:
+            text = f"{text} and {core.count_nouns(len(self.options), 'option')}"
+        length = core.format_duration(self.interval)
+        return f"<Markets: {text}; {length}, {self.n_bars} bars from {time_text(self.start)}>"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -278,9 +323,11 @@ class Markets(BarClock, Mapping[str, Market]):
         return all(market.has_mark for market in self.values())
 
     def _hash_content(self) -> str:
-        content: list[Any] = [[name, market.content_hash] for name, market in self.items()]
-        listed = [] if self.listing is None else [self.listing.describe()]
-        return hashlib.sha256(json.dumps([self.currency, content, *listed]).encode()).hexdigest()
+        markets = [[name, market.content_hash] for name, market in self.items()]
+        content: list[Any] = [self.currency, markets]
+        if self.listing is not None:
+            content.append(self.listing.describe())
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @checked
     def panel(self, jitter: int = JITTER) -> Panel:
@@ -295,10 +342,16 @@ class Markets(BarClock, Mapping[str, Market]):
         -----
         The arrays of the last call are kept, and may be shared: do not write to them.
         """
-        if jitter in self._panels:
-            return self._panels[jitter]
-        markets, prices, events = [*self.values()], dict[str, Any](), list[Any]()
+        if jitter not in self._panels:
+            panel = Panel(**self._align_prices(), **self._join_settlements(jitter))
+            self._panels = {jitter: panel}
+        return self._panels[jitter]
+
+    def _align_prices(self) -> dict[str, FloatArray]:
+        """Return the prices of all instruments on the clock, NaN outside their spans."""
+        markets = [*self.values()]
         has_mark = any(market.has_mark for market in markets)
+        prices: dict[str, FloatArray] = {}
         for name in PRICES:
             last = name.removeprefix("mark_")
             if last != name and not has_mark:  # the marks are the arrays of the last prices
@@ -308,18 +361,27 @@ class Markets(BarClock, Mapping[str, Market]):
             prices[name] = np.full((self.n_bars, len(markets)), np.nan).T
             for row, (first, stop), market in zip(prices[name], self.spans, markets, strict=True):
                 row[first:stop] = getattr(market, name)
-        for instrument, (market, (first, _)) in enumerate(zip(markets, self.spans, strict=True)):
-            time, rate, price = market.funding_time, market.funding_rate, market.funding_mark
+        return prices
+
+    def _join_settlements(self, jitter: int) -> dict[str, Any]:
+        """Return the settlements of all instruments in the order of their stamps."""
+        parts = []
+        for instrument, (market, span) in enumerate(zip(self.values(), self.spans, strict=True)):
+            time = market.funding_time
             bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
-            kept = (bar >= 0) & (bar < market.n_bars)
-            owner = np.full(len(time), instrument, dtype=np.int64)
-            event = (time, bar + first, is_open.astype(np.int64), owner, price, rate)
-            events.append([values[kept] for values in event])
-        joined = [np.concatenate(parts) for parts in zip(*events, strict=True)]
+            fields = (
+                time,
+                bar + span[0],
+                is_open.astype(np.int64),
+                np.full(len(time), instrument, dtype=np.int64),
+                market.funding_mark,
+                market.funding_rate,
+            )
+            is_inside = (bar >= 0) & (bar < market.n_bars)
+            parts.append([values[is_inside] for values in fields])
+        joined = [np.concatenate(of_field) for of_field in zip(*parts, strict=True)]
         order = np.argsort(joined[0], kind="stable")
-        settled = dict(zip(FUNDING, (each[order] for each in joined), strict=True))
-        self._panels = {jitter: Panel(**prices, **settled)}
-        return self._panels[jitter]
+        return {name: values[order] for name, values in zip(FUNDING, joined, strict=True)}
 
     def tradable(self) -> core.BoolArray:
         """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).
@@ -330,12 +392,12 @@ class Markets(BarClock, Mapping[str, Market]):
         """
 
         def compute() -> core.BoolArray:
-            found = np.zeros((len(self), self.n_bars), dtype=np.bool_)
+            is_tradable = np.zeros((len(self), self.n_bars), dtype=np.bool_)
             end = max(self.last_opens.values())
-            for row, name, (first, stop) in zip(found, self.names, self.spans, strict=True):
+            for row, name, (first, stop) in zip(is_tradable, self.names, self.spans, strict=True):
                 last = self.last_opens[name]
                 row[first:stop] = (last == end) | (self.time[first:stop] < last)
-            return found
+            return is_tradable
 
         return compute_once(self, "tradable", compute)
 
@@ -383,18 +445,23 @@ class Markets(BarClock, Mapping[str, Market]):
         if not paths:
             raise ParameterError("load needs a path, got none")
         sources = find_sources([Path(path) for path in paths], instruments)
-        found = {}
+        loaded = {}
         for name, source in sources.items():
-            own = options._replace(instrument=source.instrument or "", clips=True)
+            of_market = options._replace(instrument=source.instrument or "", clips=True)
             try:
-                fields = load_fields([source.path], own)
+                fields = load_fields([source.path], of_market)
             except ParameterError as error:  # an argument that does not fit this market
                 raise ParameterError(f"{name}: {error}") from error
-            found[name] = Market(**fields, source=own.expression([source.path]))
+            loaded[name] = Market(**fields, source=of_market.expression([source.path]))
+
         said = {name: source.currency for name, source in sources.items()}
-        markets = cls(found, currency=currency or agree_currency(found, said) or None)
-        more = {"instruments": None if instruments is None else [*instruments]}
-        markets.source = options.expression(paths, loader="Markets.load", **more, currency=currency)
+        markets = cls(loaded, currency=currency or agree_currency(loaded, said) or None)
+        markets.source = options.expression(
+            paths,
+            loader="Markets.load",
+            instruments=None if instruments is None else [*instruments],
+            currency=currency,
+        )
         known = Span(markets.start, markets.end)
         span = known.replace(options.since, options.until)
         if not known.has_days_of(span, sessions=markets.sessions):
@@ -454,8 +521,8 @@ class Markets(BarClock, Mapping[str, Market]):
                     f"a market must have the bars of the one that it replaces, {name!r} has other "
                     "times"
                 )
-        found = {**self, **markets}
-        return rebuild(found, self.currency, self.source, self.last_opens, self.listing)
+        replaced = {**self, **markets}
+        return rebuild(replaced, self.currency, self.source, self.last_opens, self.listing)
 
     def select(self, *names: str) -> Markets:
         """Return the markets of some instruments, in the order of the names.
@@ -490,7 +557,8 @@ class Markets(BarClock, Mapping[str, Market]):
 
         ``ends`` are the times by name, UTC ns. Raises ParameterError if no bar opens before one.
         """
-        kept, lasts = {**self}, dict(self.last_opens)
+        markets = {**self}
+        lasts = dict(self.last_opens)
         for name, end in ends.items():
             core.Choice(*self).check("an instrument", name)
             stop = int(np.searchsorted(self[name].time, end))
@@ -499,24 +567,29 @@ class Markets(BarClock, Mapping[str, Market]):
                     f"{name} has no bar before it expires at {time_text(end)}; leave it out of the "
                     "markets, or correct Contract(expires=...)"
                 )
-            kept[name] = _slice(self[name], 0, stop)
-            last = int(kept[name].time[-1])
+            markets[name] = _slice(self[name], 0, stop)
+
+            # Where the data end before the expiry, its last open is only known to be before that.
+            last = int(markets[name].time[-1])
             is_reached = stop < self[name].n_bars or last + self.interval >= end
             lasts[name] = min(lasts[name], last if is_reached else end - 1)
-        return rebuild(kept, self.currency, self.source, lasts, self.listing)
+        return rebuild(markets, self.currency, self.source, lasts, self.listing)
 
     def _slice(self, first: int, stop: int, step: str) -> Any:
-        kept: dict[str, Market] = {}
-        for (name, market), (listed, gone) in zip(self.items(), self.spans, strict=True):
-            low, high = max(first - int(listed), 0), min(stop, int(gone)) - int(listed)
+        parts: dict[str, Market] = {}
+        for (name, market), (listed, gone) in zip(self.items(), self.spans.tolist(), strict=True):
+            low = max(first - listed, 0)
+            high = min(stop, gone) - listed
             if low < high:
-                kept[name] = _slice(market, low, high)
-        return rebuild(kept, self.currency, self.source + step, self.last_opens, self.listing)
+                parts[name] = _slice(market, low, high)
+        return rebuild(parts, self.currency, self.source + step, self.last_opens, self.listing)
 
 
 def as_markets(market: Market | Mapping[str, Market]) -> Markets:
+    if isinstance(market, Markets):
+        return market
     if isinstance(market, Mapping):
-        return market if isinstance(market, Markets) else Markets(market)
+        return Markets(market)
     if not isinstance(market, Market):
         raise ParameterError(f"market must be a Market or Markets, got {core.repr_plain(market)}")
     return Markets({market.instrument or "market": market})
@@ -544,8 +617,9 @@ def _slice(market: Market, first: int, stop: int) -> Market:
     return market if is_whole else market.slice(first, stop)
 
 
-def remake(markets: Markets, found: Mapping[str, Market]) -> Markets:
-    made = Markets(found, currency=markets.currency or None)
+def remake(markets: Markets, others: Mapping[str, Market]) -> Markets:
+    """Return a panel of other markets, with the currency and the options of one."""
+    made = Markets(others, currency=markets.currency or None)
     made.listing = None if markets.listing is None else markets.listing.keep(made.names)
     return made
 
@@ -561,14 +635,14 @@ def rebuild(
 def detach(market: Market | Markets) -> Any:
     """Return a market in memory of its own, from which none of the bars around it can be read."""
     if isinstance(market, Markets):
-        return market.with_markets({name: detach(each) for name, each in market.items()})
+        return market.with_markets({name: detach(one) for name, one in market.items()})
     fields = market.fields() | {"source": market.source, "signal": market.signal}
-    return trust_fields({name: copy_values(each) for name, each in fields.items()})
+    return trust_fields({name: copy_values(value) for name, value in fields.items()})
 
 
 def copy_values(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return MappingProxyType({name: copy_values(each) for name, each in value.items()})
+        return MappingProxyType({name: copy_values(inner) for name, inner in value.items()})
     if not isinstance(value, np.ndarray):
         return value
     if value.strides == (0,):  # a constant stays one

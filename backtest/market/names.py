@@ -94,48 +94,76 @@ def rename_columns(
     Raises DataError if two columns have one name, or the one that is needed has another unit.
     """
     if chosen:
-        taken = _take_columns(frame, chosen, where)
-        return _add_payments(taken, frame, chosen, where) if role == "funding" else taken
-    if frame.columns.tolist() == [str(number) for number in range(frame.shape[1])]:
-        names = _HEADLESS.get((role, frame.shape[1]))
-        if names is None:
-            raise DataError(
-                f"a table of {role} without a header must have a known number of columns, found "
-                f"{frame.shape[1]} ({where}); write a header, or give columns="
-                "{'time': 0, 'open': 1, ...}"
-            )
-        frame = frame.set_axis(list(names), axis=1)
+        columns = _take_columns(frame, chosen, where)
+        return _add_payments(columns, frame, chosen, where) if role == "funding" else columns
+    frame = _name_headless(frame, role, where)
     frame = frame.loc[:, [str(name) != "" for name in frame.columns]]
-    frame = frame if role == "funding" else _rename_letters(frame)
+    if role != "funding":
+        frame = _rename_letters(frame)
+
     known = spell_columns(frame, HEADS, where)
     frame, named = _drop_labels(frame, known, where)
-    instrument = instrument or named
     for epoch, text in _TWICE.items():
         if {epoch, text} <= known.keys():
             frame = frame.drop(columns=known.pop(text))
     if role == "funding":
         return _rename_funding(frame, known, where)
+    return _rename_bars(frame, known, where, instrument=instrument or named)
+
+
+def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame:
+    """Return a table without a header with the names that its number of columns says."""
+    numbers = [str(number) for number in range(frame.shape[1])]
+    if frame.columns.tolist() != numbers:
+        return frame
+    names = _HEADLESS.get((role, frame.shape[1]))
+    if names is None:
+        raise DataError(
+            f"a table of {role} without a header must have a known number of columns, found "
+            f"{frame.shape[1]} ({where}); write a header, or give columns="
+            "{'time': 0, 'open': 1, ...}"
+        )
+    return frame.set_axis(list(names), axis=1)
+
+
+def _rename_bars(
+    frame: pd.DataFrame, known: Mapping[str, Any], where: str, *, instrument: str
+) -> pd.DataFrame:
+    """Return bars with our names; ``known`` are the columns by their spelling."""
     if {"timestamp", "homenotional"} <= known.keys():
         core.warn_caller(
             f"BitMEX stamps a bar with its end, which is read as its open ({where}); subtract the "
             "length of a bar from the times"
         )
-    if {"close_time", "open_time"} <= known.keys():  # klines
-        frame = frame[[name for name in frame if not _UNUSED.fullmatch(plain_name(name))]]
-        kept = {name: _OF_KLINES.get(plain_name(name)) for name in frame}
-        frame = frame.rename(columns={name: ours for name, ours in kept.items() if ours})
+    if {"close_time", "open_time"} <= known.keys():
+        frame = _rename_klines(frame)
+
     ours = {}
-    for name, others in _SPELLINGS.items():
-        theirs = [known[each] for each in others if each in known]
-        if theirs and known.keys().isdisjoint(TIME_NAMES if name == "time" else [name]):
+    for name, spellings in _SPELLINGS.items():
+        theirs = [known[spelling] for spelling in spellings if spelling in known]
+        our_names = TIME_NAMES if name == "time" else [name]
+        if theirs and known.keys().isdisjoint(our_names):
             ours[_only(name, theirs, where)] = name
     frame = _rename_volume(frame.rename(columns=ours), instrument, where)
     if {"open", "close"} <= {*map(str, frame.columns)} or "open" not in known:
         return frame
+
+    # Bars of Yahoo and others, with capitals and columns of dates.
     plain = frame.set_axis([plain_name(name) for name in frame.columns], axis=1)
     dates = [x for x, kind in plain.dtypes.items() if kind.kind == "M" and x not in TIME_NAMES]
     renamed = plain.rename_axis(index=plain_name(frame.index.name or "") or None)
     return renamed.drop(columns=[*dates, *_EXTRAS.intersection(plain.columns)])
+
+
+def _rename_klines(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return klines without what repeats their times, and with our names of what they carry."""
+    frame = frame[[name for name in frame if not _UNUSED.fullmatch(plain_name(name))]]
+    ours = {}
+    for name in frame:
+        our_name = _OF_KLINES.get(plain_name(name))
+        if our_name:
+            ours[name] = our_name
+    return frame.rename(columns=ours)
 
 
 def _drop_labels(
@@ -151,7 +179,8 @@ def _drop_labels(
                 f"a file must hold one instrument, {known[name]!r} has {values[0]!r} and "
                 f"{values[1]!r} ({where}); write a file for each of them"
             )
-        instrument = instrument or str(*values) * (name in _INSTRUMENT)
+        if not instrument and name in _INSTRUMENT:
+            instrument = str(*values)
     return frame.drop(columns=[known[name] for name in labels]), instrument
 
 
@@ -169,9 +198,17 @@ def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataF
     plain = {name: plain_name(name) for name in frame.columns}
     if "volume" in plain.values():
         return frame
-    coins = {name: x.split("_")[1].upper() for name, x in plain.items() if _COIN.fullmatch(x)}
-    own = [name for name, coin in coins.items() if instrument.upper().startswith(coin)]
-    others = [name for name in coins if name not in own]
+
+    own = []
+    others = []
+    for name, text in plain.items():
+        if not _COIN.fullmatch(text):
+            continue
+        coin = text.split("_")[1].upper()
+        if instrument.upper().startswith(coin):
+            own.append(name)
+        else:
+            others.append(name)
     if others:
         core.warn_caller(
             f"{', '.join(others)} left out: the coin of a volume must begin the name of the "
@@ -183,63 +220,87 @@ def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataF
 
 def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> pd.DataFrame:
     """Return the stamps of settlements, the fraction that each paid, and the mark, if known."""
-    found = [name for name in _RATES if name in known]
-    found = [name for name in found if name not in [_RATES[each] for each in found]]
-    if not found:
-        odd = [name for name in frame.columns if _OTHER_UNIT.search(str(name).lower())]
-        if odd and "open" not in known:
-            raise DataError(
-                f"funding must be the fraction paid at a settlement, {odd[0]!r} is per cent or of "
-                f"another interval ({where}); divide it, and name it 'rate'"
-            )
+    rates = _find_rates(known)
+    if not rates:
+        _refuse_other_unit(frame, known, where)
         return frame
-    rate = _only("rate", [known[name] for name in found], where)
+    rate = _only("rate", [known[name] for name in rates], where)
     times = [known[name] for name in _SETTLED if name in known]
     payments = [known[name] for name in PAYMENT_NAMES if name in known]
-    stamps = [known[name] for name in TIME_NAMES if name in known]
-    stamps = stamps or [known[name] for name in _SPELLINGS["time"] if name in known]
-    stamps = [name for name in stamps if frame[name].notna().any()]
+    stamps = _find_stamps(frame, known)
     if stamps and not payments:
         payments = find_payments(frame, stamps[0], [rate])
         times = [name for name in times if name not in payments]
-    if found == ["rate"] and not times and not payments:
+    if rates == ["rate"] and not times and not payments:
         return frame
 
     # Beside stamps of its own, the time of a settlement that repeats is that of a payment to come.
     is_repeated = bool(times) and 2 * frame[times[0]].duplicated().sum() > len(frame)
     if payments or (stamps and is_repeated):
-        payments += times
-        columns = {
-            str(name) if is_payment(name) else f"{LEAD}_{n}": frame[name]
-            for n, name in enumerate(payments)
-        }
+        columns = {}
+        for n, name in enumerate([*payments, *times]):
+            columns[str(name) if is_payment(name) else f"{LEAD}_{n}"] = frame[name]
         if stamps or times:
             columns["time"] = frame[_only("time", stamps or times, where)]
         return pd.DataFrame(columns | {"rate": frame[rate]})
+
     times = times or stamps
-    marks = ("mark_price", "markprice", *["price"] * ("effectiveat" in known))
-    ours = {rate: "rate"} | {known[name]: "mark" for name in marks if name in known}
-    ours |= {_only("time", times, where): "time"} if times else {}
+    ours = {rate: "rate"}
+    marks = ["mark_price", "markprice"]
+    if "effectiveat" in known:
+        marks.append("price")
+    for name in marks:
+        if name in known:
+            ours[known[name]] = "mark"
+    if times:
+        ours[_only("time", times, where)] = "time"
     return frame[[*ours]].rename(columns=ours)
 
 
+def _find_rates(known: Mapping[str, Any]) -> list[str]:
+    """Return the spellings of the fraction that was paid, without what stands beside it."""
+    spellings = [name for name in _RATES if name in known]
+    beside = [_RATES[name] for name in spellings]
+    return [name for name in spellings if name not in beside]
+
+
+def _find_stamps(frame: pd.DataFrame, known: Mapping[str, Any]) -> list[Any]:
+    """Return the columns of stamps that are not empty: of our names, or else of others'."""
+    stamps = [known[name] for name in TIME_NAMES if name in known]
+    if not stamps:
+        stamps = [known[name] for name in _SPELLINGS["time"] if name in known]
+    return [name for name in stamps if frame[name].notna().any()]
+
+
+def _refuse_other_unit(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> None:
+    """Raise DataError if a file of funding has per cents or rates of another interval."""
+    if "open" in known:
+        return
+    for name in frame.columns:
+        if _OTHER_UNIT.search(str(name).lower()):
+            raise DataError(
+                f"funding must be the fraction paid at a settlement, {name!r} is per cent or of "
+                f"another interval ({where}); divide it, and name it 'rate'"
+            )
+
+
 def _add_payments(
-    taken: pd.DataFrame, frame: pd.DataFrame, chosen: Mapping[str, str], where: str
+    columns: pd.DataFrame, frame: pd.DataFrame, chosen: Mapping[str, str], where: str
 ) -> pd.DataFrame:
     """Return chosen columns of funding, with the times of payments if those were not chosen."""
     if LEAD in chosen or not {"time", "rate"} <= chosen.keys():
-        return taken
-    whole = frame.reset_index(drop=True).assign(**{_STAMPS: taken["time"].array})
-    found = find_payments(whole, _STAMPS, known=())
-    if not found:
-        return taken
-    shown = ", ".join(map(repr, map(str, found)))
+        return columns
+    whole = frame.reset_index(drop=True).assign(**{_STAMPS: columns["time"].array})
+    names = find_payments(whole, _STAMPS, known=())
+    if not names:
+        return columns
+    shown = ", ".join(repr(str(name)) for name in names)
     core.warn_caller(
         f"the time of payment of a rate in force is read from {shown}, which columns= does not "
         f"choose ({where}); 'funding.payment' there chooses one"
     )
-    payments = {f"{LEAD}_{n}": whole[name].array for n, name in enumerate(found)}
-    return taken.assign(**payments)
+    payments = {f"{LEAD}_{n}": whole[name].array for n, name in enumerate(names)}
+    return columns.assign(**payments)
 
 
 _STAMPS = " stamps"
@@ -251,13 +312,16 @@ def find_flag(frame: pd.DataFrame) -> Any:
 
     ``x`` is one beside the letters of Binance's streams, ``t, T, o, h, l, c``.
     """
+    is_stream = {"o", "h", "l", "c", "x"} <= {*map(plain_name, frame.columns)}
     names = [name for name in frame.columns if is_flag(name)]
-    if {"o", "h", "l", "c", "x"} <= {*map(plain_name, frame.columns)}:
-        found = [name for name in frame.columns if plain_name(name) == "x"]
-        names += [name for name in found if read_flag(frame[name]) is not None]
-    texts = [name for name in names if frame[name].dtype.kind not in "iufb"]
-    flags = [name for name in names if name in texts or read_flag(frame[name]) is not None]
-    return flags[0] if flags else None
+    if is_stream:
+        named_x = [name for name in frame.columns if plain_name(name) == "x"]
+        names += [name for name in named_x if read_flag(frame[name]) is not None]
+    for name in names:
+        is_text = frame[name].dtype.kind not in "iufb"
+        if is_text or read_flag(frame[name]) is not None:
+            return name
+    return None
 
 
 def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
@@ -274,35 +338,40 @@ def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
+    """Return the columns that were chosen, by our names, and one that marks unfinished bars."""
     known = list(map(str, frame.columns))
-    taken = {}
+    columns = {}
     for name, theirs in chosen.items():
-        if theirs.isdigit():  # a position, also where a name has these digits
-            hits = [int(theirs)] * (int(theirs) < len(known))
-        else:
-            exact = [place for place, each in enumerate(known) if each == theirs]
-            lower = [each.lower() for each in known]
-            hits = exact or [n for n, each in enumerate(lower) if each == theirs.lower()]
-        if hits:
-            _only(name, [known[place] for place in hits], where)
-            taken[name] = frame.iloc[:, hits[0]]
+        places = _find_places(known, theirs)
+        if places:
+            _only(name, [known[place] for place in places], where)
+            columns[name] = frame.iloc[:, places[0]]
         elif frame.index.name == theirs:
-            taken[name] = frame.index.to_series()
+            columns[name] = frame.index.to_series()
         else:
             raise DataError(
                 f"the column for {name!r} must be in the file, {theirs!r} is "
                 f"not{did_you_mean(theirs, known)} ({where}); choose among "
                 f"{', '.join(known[:12])}, or a position from 0"
             )
-    flag = find_flag(frame) if "close" in taken else None
+    flag = find_flag(frame) if "close" in columns else None
     if flag is not None and flag not in chosen.values():
         finished = read_flag(frame[flag])
         if finished is None or not (finished == 1.0).all():
-            taken[flag if is_flag(flag) else FLAG] = frame[flag]
+            columns[flag if is_flag(flag) else FLAG] = frame[flag]
 
     # a column of times under our name, or the index that the frame has already
-    return pd.DataFrame({name: values.array for name, values in taken.items()},
-                        index=None if "time" in taken else frame.index)  # fmt: skip
+    index = None if "time" in columns else frame.index
+    return pd.DataFrame({name: values.array for name, values in columns.items()}, index=index)
+
+
+def _find_places(known: Sequence[str], theirs: str) -> list[int]:
+    """Return the places of a column: by position, exact name, or name in any case."""
+    if theirs.isdigit():  # a position, also where a name has these digits
+        place = int(theirs)
+        return [place] if place < len(known) else []
+    exact = [place for place, name in enumerate(known) if name == theirs]
+    return exact or [place for place, name in enumerate(known) if name.lower() == theirs.lower()]
 
 
 LISTING_FILE = "venue.json"

@@ -31,7 +31,8 @@ def find_payments(frame: pd.DataFrame, stamps: Any, known: Collection[Any]) -> l
     They are times on whole hours, at the stamp of their row or up to a day later, that repeat.
     ``stamps`` is the column of stamps, and those ``known`` are not asked.
     """
-    found, time = [], None
+    columns = []
+    time = None
     for name in frame.columns:
         if name in known or name == stamps:
             continue
@@ -46,8 +47,8 @@ def find_payments(frame: pd.DataFrame, stamps: Any, known: Collection[Any]) -> l
         rows, paid = payments
         ahead = paid - time[rows]
         if ((ahead >= 0) & (ahead <= FARTHEST)).mean() >= LEAST_AHEAD and ahead.any():
-            found.append(name)
-    return found
+            columns.append(name)
+    return columns
 
 
 def read_repeated(values: pd.Series) -> tuple[IntArray, IntArray] | None:
@@ -80,7 +81,8 @@ def settle_rates(table: TimedTable, notes: dict[str, str]) -> TimedTable:
     for settlements that are stamped with their own time of payment.
     """
     ordered = table.rows(np.argsort(table.time, kind="stable"))
-    lead, rate = ordered.columns[LEAD], ordered.columns["rate"]
+    lead = ordered.columns[LEAD]
+    rate = ordered.columns["rate"]
     is_known: BoolArray = ~np.isnan(lead) & ~np.isnan(rate)
     known = ordered.rows(is_known)
     if not known.time.size:

@@ -15,7 +15,8 @@ WEEKDAYS_SEEN = 364 * DAY
 ENOUGH_WEEKS = 0.5
 """A weekday has sessions if at least this share of the weeks had one on it."""
 BY_DATE = "date"
-YEARS_BY_DATE, YEARS_BY_RULE = 2, 3
+YEARS_BY_DATE = 2
+YEARS_BY_RULE = 3
 """A rule makes a holiday if so many of its last days were closed. A holiday of a date may fall on
 the last Monday of its month two years in a row, so the others need three."""
 

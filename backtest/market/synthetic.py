@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,67 +42,28 @@ def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
                 f"got {format_duration(length)!r}"
             )
         return generate_sample(bars=bars * (length // HOUR), seed=seed, length=HOUR)
-    names = ("path", "regime", "volatility", "jump", "crash", "range", "mark", "premium", "volume")
-    seeds = np.random.SeedSequence(seed).spawn(len(names))
-    streams = {
-        name: np.random.Generator(np.random.PCG64(s)) for name, s in zip(names, seeds, strict=True)
-    }
+    streams = _spawn_streams(seed)
     days = length / DAY
-    noise = streams["volatility"].standard_normal(bars)
-    swing = _autoregression(noise, _VOLATILITY_SPREAD, _VOLATILITY_HALF_LIFE / days)
-    level = _regimes(streams["regime"], bars, days) * np.exp(swing - _VOLATILITY_SPREAD**2 / 2)
-    sigma = level * math.sqrt(days / YEAR_DAYS)
-    crash = _crashes(streams["crash"], bars, days)
-    happens, size, side = streams["jump"].random((bars, 3)).T
-    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size)) * np.where(side < 0.5, -1.0, 1.0)
-    jumps = np.where(happens < _JUMPS_A_YEAR * days / YEAR_DAYS, jumps, 0.0)
-    step = sigma * streams["path"].standard_normal(bars) - sigma**2 / 2 + jumps + crash
-    drift = 0.6 * days / YEAR_DAYS  # what crashes take away, and a little more
-    log = _accumulate(step + drift, 0.5 ** (days / _REVERSION_HALF_LIFE))
+    path = _generate_path(streams, bars, days)
+    prices = _generate_prices(streams["range"], path)
+    premium = _generate_premium(streams["premium"], path.move, days)
+    marks = _generate_marks(streams["mark"], prices, premium)
 
-    before = np.concatenate([[0.0], log[:-1]])
-    move, draws = log - before, streams["range"].random((bars, 3))
-    up, down = (np.sqrt(move**2 - 2.0 * sigma**2 * np.log1p(-draws[:, k])) for k in (0, 1))
-    up, down = (move + up) / 2, (move - down) / 2
-    down += np.minimum(crash, 0.0) * np.where(crash < -0.03, draws[:, 2], 0.0) * 2 / 3
-    opens, closes = _ticks(before), _ticks(log)
-    highs = np.maximum(_ticks(before + up), np.maximum(opens, closes))
-    lows = np.minimum(_ticks(before + down), np.minimum(opens, closes))
-
-    noise = streams["premium"].standard_normal(bars)
-    calm = _autoregression(noise, _PREMIUM_SPREAD, _PREMIUM_HALF_LIFE / days)
-    premium = np.clip(calm + 0.008 * _accumulate(move, 0.5 ** (days / 3.0)), -0.02, 0.02)
-    shares = streams["mark"].random((bars, 2)) * 0.5 + 0.35
-    mark_close = np.round(closes * (1.0 - premium / 2), 2)
-    mark_open = np.concatenate([opens[:1], mark_close[:-1]])
-    top, bottom = np.maximum(mark_open, mark_close), np.minimum(mark_open, mark_close)
-    mark_high = top + shares[:, 0] * (highs - np.maximum(opens, closes))
-    mark_low = bottom - shares[:, 1] * (np.minimum(opens, closes) - lows)
-    # F = P + clamp(interest - P, +-0.05 %), capped at +-0.75 %
     every = _FUNDING_EVERY // length
-    events = 1 + (bars - 1) // every
-    means = premium[: (events - 1) * every].reshape(-1, every).mean(axis=1)
-    average = np.concatenate([[0.0], means])
-    rate = average + np.clip(_INTEREST - average, -_CLAMP, _CLAMP)
-    busy = np.abs(move) / (0.55 * math.sqrt(days / YEAR_DAYS))
+    n_settlements = 1 + (bars - 1) // every
+    busy = np.abs(path.move) / (0.55 * math.sqrt(days / YEAR_DAYS))
     noise = np.exp(0.35 * streams["volume"].standard_normal(bars))
     return {
         "instrument": INSTRUMENT,
         "interval": length,
         "time": START + length * np.arange(bars, dtype=np.int64),
-        "open": opens,
-        "high": highs,
-        "low": lows,
-        "close": closes,
+        **prices._asdict(),
         "volume": np.round(250_000.0 * days * (0.35 + 0.65 * busy) * noise, 3),
-        "mark_open": mark_open,
-        "mark_high": np.round(mark_high, 2),
-        "mark_low": np.round(mark_low, 2),
-        "mark_close": mark_close,
+        **{f"mark_{name}": values for name, values in marks._asdict().items()},
         "has_mark": True,
-        "funding_time": START + _FUNDING_EVERY * np.arange(events, dtype=np.int64),
-        "funding_rate": np.round(np.clip(rate, -_CAP, _CAP), 8),
-        "funding_mark": np.full(events, np.nan),
+        "funding_time": START + _FUNDING_EVERY * np.arange(n_settlements, dtype=np.int64),
+        "funding_rate": _find_funding(premium, n_settlements, every),
+        "funding_mark": np.full(n_settlements, np.nan),
         "columns": {},
         "synthetic": True,
         "sessions": False,
@@ -109,9 +71,129 @@ def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
     }
 
 
+_STREAMS = (
+    "path",
+    "regime",
+    "volatility",
+    "jump",
+    "crash",
+    "range",
+    "mark",
+    "premium",
+    "volume",
+)
+"""What has random numbers of its own, in the order in which their seeds are made."""
+
+
+def _spawn_streams(seed: int) -> dict[str, np.random.Generator]:
+    seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
+    streams = {}
+    for name, seed_of_stream in zip(_STREAMS, seeds, strict=True):
+        streams[name] = np.random.Generator(np.random.PCG64(seed_of_stream))
+    return streams
+
+
+class _Path(NamedTuple):
+    """Log price over the first one, at each open and close; its move, volatility and crashes."""
+
+    before: FloatArray
+    after: FloatArray
+    move: FloatArray
+    sigma: FloatArray
+    crash: FloatArray
+
+
+def _generate_path(streams: Mapping[str, np.random.Generator], bars: int, days: float) -> _Path:
+    """Return the path of the log price, in bars of some days."""
+    # Volatility: that of the regime, times a mean-reverting factor with mean 1.
+    noise = streams["volatility"].standard_normal(bars)
+    swing = _autoregression(noise, _VOLATILITY_SPREAD, _VOLATILITY_HALF_LIFE / days)
+    level = _regimes(streams["regime"], bars, days) * np.exp(swing - _VOLATILITY_SPREAD**2 / 2)
+    sigma = level * math.sqrt(days / YEAR_DAYS)
+
+    crash = _crashes(streams["crash"], bars, days)
+    happens, size, side = streams["jump"].random((bars, 3)).T
+    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size)) * np.where(side < 0.5, -1.0, 1.0)
+    jumps = np.where(happens < _JUMPS_A_YEAR * days / YEAR_DAYS, jumps, 0.0)
+
+    step = sigma * streams["path"].standard_normal(bars) - sigma**2 / 2 + jumps + crash
+    drift = 0.6 * days / YEAR_DAYS  # what crashes take away, and a little more
+    after = _accumulate(step + drift, 0.5 ** (days / _REVERSION_HALF_LIFE))
+    before = np.concatenate([[0.0], after[:-1]])
+    return _Path(before, after, move=after - before, sigma=sigma, crash=crash)
+
+
+class _Prices(NamedTuple):
+    """Prices of bars, or their marks."""
+
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+
+
+def _generate_prices(rng: np.random.Generator, path: _Path) -> _Prices:
+    """Return prices whose extremes are those of a Brownian bridge from open to close."""
+    move = path.move
+    draws = rng.random((len(move), 3))
+    above = np.sqrt(move**2 - 2.0 * path.sigma**2 * np.log1p(-draws[:, 0]))
+    below = np.sqrt(move**2 - 2.0 * path.sigma**2 * np.log1p(-draws[:, 1]))
+    up = (move + above) / 2
+    down = (move - below) / 2
+    # A crash overshoots its close, by up to two thirds of its fall.
+    overshoot = np.where(path.crash < -0.03, draws[:, 2], 0.0)
+    down += np.minimum(path.crash, 0.0) * overshoot * 2 / 3
+
+    opens = _ticks(path.before)
+    closes = _ticks(path.after)
+    return _Prices(
+        open=opens,
+        high=np.maximum(_ticks(path.before + up), np.maximum(opens, closes)),
+        low=np.minimum(_ticks(path.before + down), np.minimum(opens, closes)),
+        close=closes,
+    )
+
+
+def _generate_premium(rng: np.random.Generator, move: FloatArray, days: float) -> FloatArray:
+    """Return the premium of the last price over the index: noise, and what moves leave."""
+    noise = rng.standard_normal(len(move))
+    calm = _autoregression(noise, _PREMIUM_SPREAD, _PREMIUM_HALF_LIFE / days)
+    return np.clip(calm + 0.008 * _accumulate(move, 0.5 ** (days / 3.0)), -0.02, 0.02)
+
+
+def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArray) -> _Prices:
+    """Return marks, with half of the premium and a part of the wicks of last prices."""
+    shares = rng.random((len(premium), 2)) * 0.5 + 0.35
+    mark_close = np.round(prices.close * (1.0 - premium / 2), 2)
+    mark_open = np.concatenate([prices.open[:1], mark_close[:-1]])
+    wick_up = prices.high - np.maximum(prices.open, prices.close)
+    wick_down = np.minimum(prices.open, prices.close) - prices.low
+    mark_high = np.maximum(mark_open, mark_close) + shares[:, 0] * wick_up
+    mark_low = np.minimum(mark_open, mark_close) - shares[:, 1] * wick_down
+    return _Prices(
+        open=mark_open,
+        high=np.round(mark_high, 2),
+        low=np.round(mark_low, 2),
+        close=mark_close,
+    )
+
+
+def _find_funding(premium: FloatArray, n_settlements: int, every: int) -> FloatArray:
+    """Return the funding rate at each settlement, by the mean premium P of the bars before it.
+
+    F = P + clamp(interest - P, +-0.05 %), capped at +-0.75 %.
+    """
+    means = premium[: (n_settlements - 1) * every].reshape(-1, every).mean(axis=1)
+    average = np.concatenate([[0.0], means])
+    rate = average + np.clip(_INTEREST - average, -_CLAMP, _CLAMP)
+    return np.round(np.clip(rate, -_CAP, _CAP), 8)
+
+
 def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
+    """Return the annual volatility of the regime of each bar."""
     level = np.empty(bars)
-    row, regime = 0, 1
+    row = 0
+    regime = 1
     while row < bars:
         volatility, mean_days = _REGIMES[regime]
         stay, move = rng.random(2)
@@ -123,6 +205,7 @@ def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
 
 
 def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
+    """Return the log moves of crashes, each in one bar, and of the two days that recover a part."""
     moves = np.zeros(bars)
     back = max(1, round(2.0 / days))
     row = 0
@@ -137,6 +220,7 @@ def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
 
 
 def _accumulate(shocks: FloatArray, keep: float) -> FloatArray:
+    """Return x_t = keep x_{t-1} + e_t, from its first shock."""
     return np.array([*accumulate(shocks.tolist(), lambda x, e: keep * x + e)])
 
 
@@ -147,4 +231,5 @@ def _autoregression(noise: FloatArray, spread: float, half_life: float) -> Float
 
 
 def _ticks(log: FloatArray) -> FloatArray:
+    """Return prices in whole ticks of their logs over the first price."""
     return np.maximum(np.round(_FIRST_PRICE * np.exp(log) / _TICK), 1.0) / 10.0

@@ -47,55 +47,69 @@ def read_raw_weights(
 ) -> FloatArray:
     """Return weights of shape (n_instruments, n_bars) with NaN where there are none."""
     if isinstance(signal, Mapping):
-        held = {x: ANY_NUMBER.check(f"{argument}: the weight of {x!r}", signal[x]) for x in signal}
-        signal = pd.DataFrame(held, index=markets.times)
+        constants = {}
+        for name, weight in signal.items():
+            constants[name] = ANY_NUMBER.check(f"{argument}: the weight of {name!r}", weight)
+        signal = pd.DataFrame(constants, index=markets.times)
     try:
         if is_frame(signal):
-            frame = name_columns(signal, markets, argument)
-            stamps = read_dates(frame.index, argument)
-            check_bars(stamps, markets, argument, CARRY)
-            read = pd.DataFrame(core.to_real(frame), stamps, frame.columns)
-            values = read.reindex(index=markets.time, columns=[*markets.names]).to_numpy()
+            values = read_frame_values(signal, markets, argument)
         else:
             is_array = isinstance(signal, np.ndarray | list | tuple)
             values = core.to_real(signal if is_array else [])
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{argument}: weights must be numbers: {error}") from error
-    wanted = (markets.n_bars, len(markets))
-    values = values[:, None] if values.ndim == 1 == len(markets) else values
+
+    if values.ndim == 1 == len(markets):
+        values = values[:, None]
     if first and values.ndim == 2 and len(values) == markets.n_bars - first:
         values = np.concatenate([np.full((first, values.shape[1]), np.nan), values])
-    if values.shape != wanted:
-        found = values.shape if values.size else core.repr_plain(signal)
+    shape = (markets.n_bars, len(markets))
+    if values.shape != shape:
+        wrong_shape = values.shape if values.size else core.repr_plain(signal)
         raise ParameterError(
             f"{argument} of several instruments must have a row for each bar and a column for each "
-            f"instrument, {wanted}, got {found}; for constants {{{markets.names[0]!r}: 1.0}}"
+            f"instrument, {shape}, got {wrong_shape}; for constants {{{markets.names[0]!r}: 1.0}}"
         )
-    bad = np.argwhere(np.isinf(values))
-    if len(bad):
-        bar, row = (int(each) for each in bad[0])
+    infinite = np.argwhere(np.isinf(values))
+    if len(infinite):
+        bar, column = infinite[0].tolist()
         first_time = format_time(int(markets.time[bar]))
         raise ParameterError(
-            f"{argument} must be finite, or NaN for flat, {len(bad):,} of {values.size:,} are not, "
-            f"first for {markets.names[row]!r} at {first_time}, {values[bar, row]}"
+            f"{argument} must be finite, or NaN for flat, {len(infinite):,} of {values.size:,} are "
+            f"not, first for {markets.names[column]!r} at {first_time}, {values[bar, column]}"
         )
     return values.T.copy()
+
+
+def read_frame_values(frame: pd.DataFrame, markets: Any, argument: str) -> FloatArray:
+    """Return a frame of weights by bar and instrument, (n_bars, n), NaN where it lacks one."""
+    named = name_columns(frame, markets, argument)
+    stamps = read_dates(named.index, argument)
+    check_bars(stamps, markets, argument, CARRY)
+    weights = pd.DataFrame(core.to_real(named), stamps, named.columns)
+    return weights.reindex(index=markets.time, columns=[*markets.names]).to_numpy()
 
 
 def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFrame:
     """Return a frame with names of the panel for the names of its instruments."""
     known = markets.last_opens
-    found: dict[object, list[str]] = {}
+    names_by_instrument: dict[object, list[str]] = {}
     for name, market in markets.items():
-        found.setdefault(market.instrument, []).append(name)
-    named = [x if x in known or len(found.get(x, ())) != 1 else found[x][0] for x in frame]
-    for k, name in enumerate(named):
+        names_by_instrument.setdefault(market.instrument, []).append(name)
+
+    columns: list[Any] = []
+    for column in frame:
+        names = names_by_instrument.get(column, [])
+        name = names[0] if column not in known and len(names) == 1 else column
+        columns.append(name)
+    for k, name in enumerate(columns):
         core.Choice(*known).check(f"{argument}: the instrument of a weight", name)
-        if name in named[:k]:
+        if name in columns[:k]:
             raise ParameterError(
                 f"{argument}: each instrument has one column, {name!r} has several"
             )
-    return frame.set_axis(named, axis=1)
+    return frame.set_axis(columns, axis=1)
 
 
 def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
@@ -104,18 +118,20 @@ def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
 
 
 def check_bars(stamps: IntArray, markets: Any, argument: str, cure: str) -> None:
+    """Raise ParameterError if rows are not opens of bars, or lack half of those they span."""
     inside = np.sort(stamps[(stamps >= markets.start) & (stamps < markets.end)])
     if not inside.size:
         raise ParameterError(
             f"{argument} must have a row inside the {markets.noun}, has none from "
             f"{format_time(markets.start)} to {format_time(markets.end)}"
         )
-    odd = inside[~np.isin(inside, markets.time)]
-    if odd.size:
+    off_bars = inside[~np.isin(inside, markets.time)]
+    if off_bars.size:
         raise ParameterError(
-            f"{argument}: each row must be stamped with the open of a bar, {odd.size} of "
-            f"{inside.size} are not, the first at {format_time(int(odd[0]))}; {cure}"
+            f"{argument}: each row must be stamped with the open of a bar, {off_bars.size} of "
+            f"{inside.size} are not, the first at {format_time(int(off_bars[0]))}; {cure}"
         )
+
     first, last = np.searchsorted(markets.time, inside[[0, -1]])
     spanned = int(last - first) + 1
     if 2 * inside.size < spanned:
@@ -126,7 +142,8 @@ def check_bars(stamps: IntArray, markets: Any, argument: str, cure: str) -> None
 
 
 def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
-    defects, any_columns = Defects(), Schema((), 0, "keep")
+    defects = Defects()
+    any_columns = Schema((), 0, "keep")
     table = read_frame(
         read_file(path), any_columns, defects, name=path.name, timezone=timezone, is_file=True
     )
@@ -145,42 +162,12 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
     O_i' where an instrument has no next bar. Mark prices are the value of the same holdings at the
     marks.
     """
-    panel, held = markets.panel(), np.zeros_like(weights)
+    panel = markets.panel()
+    held = np.zeros_like(weights)
     held[:, 1:] = weights[:, :-1]
-
-    def gain(prices: FloatArray) -> FloatArray:
-        total = np.zeros(held.shape[1])
-        for weight, one, other in zip(held, prices, panel.open, strict=True):
-            total += np.where(weight != 0.0, weight * (one / other - 1.0), 0.0)
-        return total
-
-    following = np.roll(panel.open, -1, axis=1)
-    following[:, -1] = np.nan
-    growth = 1.0 + gain(np.where(np.isnan(following), panel.close, following))
-    opens = np.concatenate([[1.0], np.cumprod(growth[:-1])])
-    is_low_first = panel.close >= panel.open
-    prices: dict[str, Any] = {}
-    for lead in ("", "mark_"):
-        begin, high, low, end = (getattr(panel, f"{lead}{name}") for name in PRICES)
-        extremes = np.where(is_low_first, low, high), np.where(is_low_first, high, low)
-        points = np.array([gain(each) for each in (begin, *extremes, end)])
-        whole = (points[0], points.max(axis=0), points.min(axis=0), points[3])
-        prices |= {f"{lead}{n}": opens * (1.0 + x) for n, x in zip(PRICES, whole, strict=True)}
-    lowest = np.minimum(prices["low"], prices["mark_low"])
-    bad = np.flatnonzero(~(lowest > 0.0))
-    if bad.size:
-        bar = int(bad[0])
-        gross = float(np.abs(held[:, bar]).sum())
-        raise DataError(
-            f"the portfolio index must stay over 0, falls to {lowest[bar]:.4g} with weights of "
-            f"{gross:.4g} in total in bar {bar}, {format_time(int(markets.time[bar]))} UTC; "
-            "leverage belongs to the policies, the weights to 1 in total"
-        )
-    bars = panel.funding_bar - panel.funding_is_open
-    weight = np.where(bars >= 0, held[panel.funding_instrument, np.maximum(bars, 0)], 0.0)
-    moments = [panel.funding_bar, panel.funding_is_open, nearest_minute(panel.funding_time)]
-    events = pd.DataFrame({"time": panel.funding_time, "rate": weight * panel.funding_rate})
-    settled = events.groupby(moments, sort=False).agg({"time": "first", "rate": "sum"})
+    prices = compute_index_prices(panel, held)
+    check_index(prices, held, markets)
+    settled = sum_funding(panel, held)
     return Market(
         instrument="portfolio",
         interval=markets.interval,
@@ -197,3 +184,59 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
         filled={},
         source=f"{markets!r}.index(...)",
     )
+
+
+def compute_index_prices(panel: Any, held: FloatArray) -> dict[str, Any]:
+    """Return last and mark prices of the index, (n_bars,), of what is held in each bar."""
+
+    def gain(prices: FloatArray) -> FloatArray:
+        total = np.zeros(held.shape[1])
+        for weight, price, opened in zip(held, prices, panel.open, strict=True):
+            total += np.where(weight != 0.0, weight * (price / opened - 1.0), 0.0)
+        return total
+
+    # From open to open; an instrument without a next bar ends at its close.
+    next_opens = np.roll(panel.open, -1, axis=1)
+    next_opens[:, -1] = np.nan
+    growth = 1.0 + gain(np.where(np.isnan(next_opens), panel.close, next_opens))
+    opens = np.concatenate([[1.0], np.cumprod(growth[:-1])])
+
+    # All instruments are at their first extreme together, and then at their second.
+    is_low_first = panel.close >= panel.open
+    index: dict[str, Any] = {}
+    for lead in ("", "mark_"):
+        open_, high, low, close = (getattr(panel, f"{lead}{name}") for name in PRICES)
+        first_extreme = np.where(is_low_first, low, high)
+        second_extreme = np.where(is_low_first, high, low)
+        gains = np.array([gain(x) for x in (open_, first_extreme, second_extreme, close)])
+        index[f"{lead}open"] = opens * (1.0 + gains[0])
+        index[f"{lead}high"] = opens * (1.0 + gains.max(axis=0))
+        index[f"{lead}low"] = opens * (1.0 + gains.min(axis=0))
+        index[f"{lead}close"] = opens * (1.0 + gains[3])
+    return index
+
+
+def check_index(prices: Mapping[str, Any], held: FloatArray, markets: Any) -> None:
+    lowest = np.minimum(prices["low"], prices["mark_low"])
+    bars = np.flatnonzero(~(lowest > 0.0))
+    if not bars.size:
+        return
+    bar = int(bars[0])
+    gross = float(np.abs(held[:, bar]).sum())
+    raise DataError(
+        f"the portfolio index must stay over 0, falls to {lowest[bar]:.4g} with weights of "
+        f"{gross:.4g} in total in bar {bar}, {format_time(int(markets.time[bar]))} UTC; "
+        "leverage belongs to the policies, the weights to 1 in total"
+    )
+
+
+def sum_funding(panel: Any, held: FloatArray) -> pd.DataFrame:
+    """Return time and rate of the settlements of the index: of equal minutes they are added.
+
+    A settlement at an open is paid on what was held in the bar before.
+    """
+    bars = panel.funding_bar - panel.funding_is_open
+    weight = np.where(bars >= 0, held[panel.funding_instrument, np.maximum(bars, 0)], 0.0)
+    events = pd.DataFrame({"time": panel.funding_time, "rate": weight * panel.funding_rate})
+    moments = [panel.funding_bar, panel.funding_is_open, nearest_minute(panel.funding_time)]
+    return events.groupby(moments, sort=False).agg({"time": "first", "rate": "sum"})
