@@ -13,7 +13,7 @@ import numpy as np
 from backtest._compile import cache_folders
 from backtest._compile.interruptions import COMPILER_LOCK
 from backtest._compile.object_code import ObjectFile, load_or_compile
-from backtest.core.code_names import hash_texts
+from backtest.core.code_versions import hash_texts
 from backtest.core.structs import Column, Struct, Structs
 
 KINDS = {float: "d", np.float64: "d", int: "q", np.int64: "q", bool: "b", np.bool_: "b"}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from backtest._compile.trusted_files import UntrustedError, check_folder, warn_once
-from backtest.core.code_names import LateModule, find_version, hash_texts
+from backtest.core.code_names import LateModule
+from backtest.core.code_versions import find_version, hash_texts
 
 binding: Any = LateModule("llvmlite.binding")
 """LLVM, which is imported where code runs."""

@@ -16,7 +16,7 @@ from typing import Any
 from backtest._compile.arguments import Entry
 from backtest._compile.object_code import ObjectFile
 from backtest.core import structs
-from backtest.core.code_names import hash_texts
+from backtest.core.code_versions import hash_texts
 
 
 def make_twin(function: FunctionType, names: dict[str, Any], path: Path) -> FunctionType:

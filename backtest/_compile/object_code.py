@@ -22,7 +22,7 @@ from backtest._compile import cache_folders
 from backtest._compile.cache_folders import BUILT, binding
 from backtest._compile.trusted_files import UntrustedError, read_own_file, warn_once
 from backtest.core.atomic_files import write_file
-from backtest.core.code_names import hash_texts
+from backtest.core.code_versions import hash_texts
 from backtest.core.fields import Choice
 
 MODE = "BACKTEST_COMPILE"

@@ -97,7 +97,7 @@ def write_screen() -> str:
 
 
 def format_version() -> str:
-    from backtest.core.code_names import find_version  # noqa: PLC0415 - the screen needs none
+    from backtest.core.code_versions import find_version  # noqa: PLC0415 - the screen needs none
 
     return f"backtest {find_version('leverage-backtest')}"
 

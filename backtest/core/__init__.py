@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from backtest.core.black_kernels import Greeks, scalar_greeks, scalar_price
     from backtest.core.checked_calls import check_broadcast, check_shape, checked, checked_fields
     from backtest.core.checked_calls import checked_only, is_path
-    from backtest.core.code_names import Carried
-    from backtest.core.code_names import arch, find_version, hash_texts, sp
+    from backtest.core.code_names import Carried, arch, sp
+    from backtest.core.code_versions import find_version, hash_texts
     from backtest.core.elementary import Number
     from backtest.core.errors import AccountingError, BacktestError, BandWarning, DataError, Fault
     from backtest.core.errors import HighRateWarning, InfiniteLeverageWarning, LastPriceWarning
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from backtest.core.number_text import format_number, format_percent, format_price
     from backtest.core.number_text import format_probability, format_round_money, format_setting
     from backtest.core.number_text import format_signed, format_value, keep_units
+    from backtest.core.parquet_tables import list_records
     from backtest.core.result_parts import Headline, NOTHING, Panel, Part, Shown, ShownChart
     from backtest.core.result_parts import ShownTable
     from backtest.core.provenance import KEPT, Making, compute_id, find_versions, read_provenance
     from backtest.core.provenance import record_making, recording_command
-    from backtest.core.saved_result import Reportable, SavedResult, UNFINISHED, damage_error
-    from backtest.core.saved_result import discard_folder, hash_file, list_records, name_folder
-    from backtest.core.saved_result import name_result
+    from backtest.core.result_folders import UNFINISHED, damage_error, discard_folder, hash_file
+    from backtest.core.result_folders import name_folder, name_result
+    from backtest.core.saved_result import Reportable, SavedResult
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
     from backtest.core.units import format_duration, format_time, parse_duration, report_progress
     from backtest.core.units import utc_index
@@ -62,7 +63,8 @@ else:
         "core.checked_calls": (
             "check_broadcast check_shape checked checked_fields checked_only is_path"
         ),
-        "core.code_names": "Carried arch find_version hash_texts sp",
+        "core.code_names": "Carried arch sp",
+        "core.code_versions": "find_version hash_texts",
         "core.elementary": "Number",
         "core.errors": (
             "AccountingError BacktestError BandWarning DataError Fault HighRateWarning "
@@ -89,14 +91,15 @@ else:
             "format_probability format_round_money format_setting format_signed format_value "
             "keep_units"
         ),
+        "core.parquet_tables": "list_records",
         "core.provenance": (
             "KEPT Making compute_id find_versions read_provenance record_making recording_command"
         ),
-        "core.result_parts": "Headline NOTHING Panel Part Shown ShownChart ShownTable",
-        "core.saved_result": (
-            "Reportable SavedResult UNFINISHED damage_error discard_folder hash_file "
-            "list_records name_folder name_result"
+        "core.result_folders": (
+            "UNFINISHED damage_error discard_folder hash_file name_folder name_result"
         ),
+        "core.result_parts": "Headline NOTHING Panel Part Shown ShownChart ShownTable",
+        "core.saved_result": "Reportable SavedResult",
         "core.units": (
             "BoolArray DAY FloatArray IntArray Progress TimeLike format_duration format_time "
             "parse_duration report_progress utc_index"

@@ -1,12 +1,10 @@
-"""Names that are imported at their first use, and hashes and versions of code."""
+"""Names that are imported at their first use."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import pkgutil
-import re
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -18,20 +16,6 @@ if TYPE_CHECKING:
     import scipy
     from pyarrow import parquet
     from typing_extensions import TypeIs
-
-
-def hash_texts(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:20]
-
-
-@functools.cache
-def find_version(name: str) -> str:
-    try:
-        found = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-    said = re.search(r"^Version: (\S+)", found.read_text("METADATA") or "", re.MULTILINE)
-    return said[1] if said else found.version  # which parses all of the text: 10 ms
 
 
 class LateModule(ModuleType):

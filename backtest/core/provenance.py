@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from backtest.core.code_names import find_version
+from backtest.core.code_versions import find_version
 from backtest.core.errors import DataError
 from backtest.core.json_values import read_json_file
 

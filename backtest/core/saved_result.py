@@ -1,137 +1,30 @@
-"""Results that are saved: their folders and tables, and their base class."""
+"""Results that are reported and saved: their base classes."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
-import numpy.typing as npt
-
-from backtest.core.atomic_files import drafted_folder, held_folder, writing
+from backtest.core.atomic_files import drafted_folder, writing
 from backtest.core.checked_calls import checked
-from backtest.core.code_names import is_frame, pa, pd, pq
 from backtest.core.errors import DataError
-from backtest.core.json_values import read_json_file, to_plain, write_json_file
+from backtest.core.json_values import write_json_file
 from backtest.core.number_text import capitalize
+from backtest.core.parquet_tables import fill_absent, read_table, write_parquet
 from backtest.core.provenance import KEPT, PROVENANCE, Making, find_making, read_provenance
+from backtest.core.result_folders import (
+    DRAFT,
+    MANIFEST,
+    NOT_SAID,
+    SEAL,
+    hash_file,
+    hash_manifest,
+    name_folder,
+    read_manifest,
+)
 from backtest.core.result_parts import Headline, Part, ShownChart
-
-MANIFEST = "manifest.json"
-DRAFT = ".saving-"
-PRUNED = ".pruned-"
-LEFTOVERS = (DRAFT, PRUNED)
-UNFINISHED = ".unfinished-"
-
-
-def discard_folder(folder: Path) -> None:
-    """Delete the folder of a saved result: moved away first, and its manifest last."""
-    with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
-        moved = folder.rename(grave / folder.name)
-        for entry in moved.iterdir():
-            if entry.is_symlink():
-                entry.unlink()  # and never what it leads to
-            elif entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != MANIFEST:
-                entry.unlink()
-        shutil.rmtree(moved)
-
-
-def name_folder(title: str, identity: str) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-    return f"{words}-{identity}"
-
-
-def read_manifest(folder: Path, saved: type[SavedResult]) -> dict[str, Any]:
-    """Return the manifest of a saved result; raise DataError if anything of it is damaged."""
-    path = folder / MANIFEST
-    noun = saved.noun
-    if not path.is_file():
-        raise DataError(f"{folder}: must be the folder of a saved {noun}, {MANIFEST} is missing")
-    manifest = read_json_file(path)
-    if not isinstance(manifest, dict):
-        manifest = {}
-    kind = manifest.get("kind", "result") if "format" in manifest else noun
-    if kind != noun:
-        raise DataError(f"{folder}: must be the folder of a saved {noun}, got a {kind!s:.40}")
-    for name, fault in find_faults(folder, manifest, saved):
-        raise damage_error(folder / name, fault)
-    return manifest
-
-
-def find_faults(
-    folder: Path, manifest: Mapping[str, Any], saved: type[SavedResult], *, with_hashes: bool = True
-) -> Iterator[tuple[str, str]]:
-    """Yield the files of a saved result that are damaged, and what is wrong with each."""
-    files = saved.files()
-    if manifest.get("format") != saved.layout:
-        yield MANIFEST, f"is of format {manifest.get('format')!r:.40}, not {saved.layout}"
-        return
-    if manifest.get(SEAL) != hash_manifest(manifest):
-        yield MANIFEST, "was changed: its sha256 does not match its content"
-    hashes = manifest.get("files")
-    if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
-        yield MANIFEST, f"must have the hashes of {', '.join(files)}"
-        return
-    for name, expected in hashes.items():
-        if not (folder / name).is_file():
-            yield name, "is missing"
-        elif with_hashes and hash_file(folder / name) != expected:
-            yield name, "was changed or truncated: its hash is not the manifest's"
-
-
-def hash_manifest(manifest: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all that a manifest says, against accident, not forgery."""
-    content = {name: value for name, value in manifest.items() if name != SEAL}
-    text = json.dumps(to_plain(content), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_parquet(table: pd.DataFrame | Mapping[str, npt.NDArray[Any]], path: Path) -> None:
-    """Write a frame, or arrays by the names of their columns, without pandas."""
-    if is_frame(table):
-        whole = pa.Table.from_pandas(table)
-    else:
-        whole = pa.table({name: to_arrow(values) for name, values in table.items()})
-    pq.write_table(whole, path, compression="zstd")
-
-
-def to_arrow(values: npt.NDArray[Any]) -> pa.Array:
-    """Return numbers, or UTC times, as ``pa.array`` does, which imports pandas."""
-    if values.dtype.kind not in "fiM":
-        return pa.array(values)
-    is_time = values.dtype.kind == "M"
-    kind = pa.timestamp("ns", tz="UTC") if is_time else pa.from_numpy_dtype(values.dtype)
-    buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
-    return pa.Array.from_buffers(kind, len(values), buffers)
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-CURE = "run the experiment again, or restore the file"
-
-
-def damage_error(path: Path, fault: str) -> DataError:
-    return DataError(f"{path}: {fault}; {CURE}")
-
-
-SEAL = "sha256"
-NOT_SAID = ("format", "files", SEAL)
-"""Keys of a saved manifest that the result itself does not have."""
-
-
-MAX_ROWS = 10_000
-"""The rows of the largest table that is written as JSON."""
 
 
 class Reportable:
@@ -361,36 +254,3 @@ class SavedResult(Reportable):
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         raise NotImplementedError
-
-
-def list_records(table: pd.DataFrame | None) -> list[dict[str, Any]] | None:
-    """Return the rows of a table for JSON; None of a table that is none, or too large."""
-    if table is None or len(table) > MAX_ROWS:
-        return None
-    plain = table.reset_index()
-    for name in plain.select_dtypes("datetimetz").columns:
-        plain[name] = [None if pd.isna(time) else time.isoformat() for time in plain[name]]
-    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
-
-
-EMPTY = ("none",)
-"""Columns of the table that stands for one that is None."""
-
-
-def fill_absent(table: pd.DataFrame | None) -> pd.DataFrame:
-    """Return a table, or the one that stands for None."""
-    if table is None:
-        return pd.DataFrame(columns=EMPTY, dtype="float64")
-    return table
-
-
-def read_table(path: Path) -> pd.DataFrame | None:
-    """Return a table that was written, None if it was."""
-    table = pq.read_table(path).to_pandas()
-    if [*table] == [*EMPTY]:
-        return None
-    return table  # type: ignore[no-any-return]
-
-
-def name_result(manifest: Mapping[str, Any]) -> str:
-    return name_folder(f"{manifest['policy']['name']} {manifest['kind']}", manifest["id"])

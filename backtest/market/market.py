@@ -19,7 +19,7 @@ import numpy.typing as npt
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range, TimeLike, checked
 from backtest.core.code_names import is_series, pd
-from backtest.core.saved_result import DRAFT
+from backtest.core.result_folders import DRAFT
 from backtest.market import tables
 from backtest.market.files import load_fields, load_frames, read_options, time_text, write_table
 from backtest.market.synthetic import START, generate_sample

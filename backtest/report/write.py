@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest import core, results
 from backtest.core.number_text import Measured
-from backtest.core.saved_result import CURE
+from backtest.core.result_folders import CURE
 from backtest.report import render
 from backtest.report.basis import build_basis, list_terms
 from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows

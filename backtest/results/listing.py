@@ -19,7 +19,7 @@ import numpy as np
 
 from backtest import core
 from backtest.core import provenance
-from backtest.core import saved_result as s
+from backtest.core import result_folders as s
 from backtest.core.atomic_files import LOCK, REPLACED
 from backtest.results.manifest import describe_search
 from backtest.results.measure_table import ABOUT

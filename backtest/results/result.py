@@ -17,8 +17,8 @@ from backtest.account.events import ENTRY
 from backtest.account.money import Wallet
 from backtest.account.records import MarginCall, PositionState, view_holdings
 from backtest.core.code_names import LateModule, pd
+from backtest.core.result_folders import MANIFEST
 from backtest.core.result_parts import Headline, Part
-from backtest.core.saved_result import MANIFEST
 from backtest.core.structs import Structs
 from backtest.market import Market, find_coin
 from backtest.results import attribution as parts

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from backtest import core
-from backtest.core.saved_result import fill_absent
+from backtest.core.parquet_tables import fill_absent
 from backtest.results.manifest import describe_history
 
 

@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from backtest import core
 from backtest.account import Account
+from backtest.core.result_folders import UNFINISHED, name_result
 from backtest.core.result_parts import Headline, Part
-from backtest.core.saved_result import UNFINISHED, name_result
 from backtest.engine import count_unfilled
 from backtest.policies import Policy
 from backtest.results import Result, describe_search, find_cautions

@@ -16,7 +16,7 @@ import pandas as pd
 from backtest import core
 from backtest._compile.object_code import COMPILING
 from backtest.core.atomic_files import LOCK
-from backtest.core.saved_result import MANIFEST, UNFINISHED, name_result
+from backtest.core.result_folders import MANIFEST, UNFINISHED, name_result
 from backtest.results import Constraint, Objective, total_violation
 from backtest.results.ranking import Knee, find_knee, is_dominated
 from backtest.sweep import Evaluator, count_sets, draw_cube, find_different, take_sets
