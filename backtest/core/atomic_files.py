@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path, what: str) -> Iterator[None]:
+    """Raise DataError for what the system says of a file that cannot be written."""
     try:
         yield
     except OSError as error:
@@ -35,6 +36,7 @@ def writing(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
+    """Give a draft that takes the place of a file, with its mode, once it is written."""
     draft = path.with_name(f"{DRAFT_FILE}{uuid.uuid4().hex}")
     try:
         yield draft
@@ -59,18 +61,20 @@ def sync_to_disk(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a new folder, held by a lock, which is deleted at the end."""
     parent.mkdir(parents=True, exist_ok=True)
     with held_folder(parent, prefix) as folder:
         try:
             yield folder
         finally:
             with suppress(OSError):
-                for each in folder.iterdir():
-                    shutil.rmtree(each, ignore_errors=True)  # not the lock: it is a file
+                for path in folder.iterdir():
+                    shutil.rmtree(path, ignore_errors=True)  # not the lock: it is a file
 
 
 @contextmanager
 def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Give a new folder with a lock in it; at the end it goes, if it is empty."""
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         with ExitStack() as stack:
@@ -85,16 +89,16 @@ def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 def replace_folder(draft: Path, target: Path) -> None:
     """Put a draft in the place of a folder, with the files that were added to that one."""
-    own, older = {each.name for each in draft.iterdir()}, draft.with_name(REPLACED)
+    own_names = {path.name for path in draft.iterdir()}
     for path in (*draft.rglob("*"), draft):
         sync_to_disk(path)
+
+    # Another process may move or write the folder between any two steps.
+    older = draft.with_name(REPLACED)
     for _ in range(MAX_TRIES):
         try:
             if target.is_dir():
-                shutil.copytree(
-                    target, draft, symlinks=True, dirs_exist_ok=True,
-                    ignore=lambda folder, _: own if folder == str(target) else (),
-                )  # fmt: skip
+                copy_added(target, draft, own_names)
             draft.rename(target)
             break
         except OSError as error:
@@ -110,10 +114,19 @@ def replace_folder(draft: Path, target: Path) -> None:
     sync_to_disk(target.parent)
 
 
+def copy_added(source: Path, draft: Path, own_names: set[str]) -> None:
+    """Copy what a folder holds into a draft, but what has one of some names."""
+
+    def list_ignored(folder: str, _names: list[str]) -> Iterable[str]:
+        return own_names if folder == str(source) else ()
+
+    shutil.copytree(source, draft, symlinks=True, dirs_exist_ok=True, ignore=list_ignored)
+
+
 def was_moved(error: OSError) -> bool:
     """Return whether another process moved a folder while it was copied."""
     faults = error.args[0] if isinstance(error, shutil.Error) else [(error,)]
-    return all(f"[Errno {errno.ENOENT}]" in str(each[-1]) for each in faults)
+    return all(f"[Errno {errno.ENOENT}]" in str(fault[-1]) for fault in faults)
 
 
 @contextmanager
@@ -135,7 +148,7 @@ def keep_tables(
     """
     if folder.is_dir():
         with suppress(OSError, pa.ArrowException):
-            return {each.stem: pq.read_table(each).to_pandas() for each in folder.iterdir()}
+            return {path.stem: pq.read_table(path).to_pandas() for path in folder.iterdir()}
     made = make()
     with suppress(OSError), drafted_folder(folder, ".making-") as draft:
         for name, table in made.items():
@@ -155,6 +168,7 @@ class LockHeldError(Exception):
 
 @contextmanager
 def hold_lock_file(path: Path) -> Iterator[None]:
+    """Hold a lock, which names this process; raise LockHeldError if another process has it."""
     lock = filelock.FileLock(path, timeout=PATIENCE, poll_interval=0.002)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -51,20 +51,27 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Wrap a function so that its arguments of these names are checked."""
+
     def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
         parameters = inspect.signature(function).parameters.values()
-        order = [each.name for each in parameters if each.kind in BY_PLACE]
-        order += [each.name for each in parameters if each.kind is each.VAR_POSITIONAL]
+        order = [own.name for own in parameters if own.kind in BY_PLACE]
+        more = [own.name for own in parameters if own.kind is own.VAR_POSITIONAL]
+        last = [*order, *more][-1:] or [""]  # of all positional arguments that are left
         find_asked = functools.cache(lambda: find_admitted(function, names))
         CHECKED[f"{function.__module__}.{function.__qualname__}"] = find_asked
 
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             asked = find_asked()  # at the first call: annotations may name later modules
-            places = itertools.chain(order, itertools.repeat(order[-1] if order else ""))
-            read: Any = [read_one(function, asked, *each) for each in zip(places, args)]  # noqa: B905 - places go on
-            named: Any = {name: read_one(function, asked, name, kwargs[name]) for name in kwargs}
-            return function(*read, **named)
+            read: list[Any] = []
+            for place, value in enumerate(args):
+                name = order[place] if place < len(order) else last[0]
+                read.append(read_one(function, asked, name, value))
+            named: Any = {}
+            for name, value in kwargs.items():
+                named[name] = read_one(function, asked, name, value)
+            return function(*read, **named)  # type: ignore[arg-type] # as they are read
 
         return call
 
@@ -79,23 +86,27 @@ def checked_fields(cls: type[_C]) -> type[_C]:
 def read_one(
     function: Callable[..., Any], asked: Mapping[str, Admitted], name: str, value: Any
 ) -> Any:
-    if (admitted := asked.get(name)) is None:
+    """Return an argument as the function takes it; raise the error of its kind if it may not be."""
+    admitted = asked.get(name)
+    if admitted is None:
         return value
-    found = admitted.read(value)
-    if found is REFUSED:
-        call = name_call(function)
-        rule = f"{call}: {name} must be {admitted.noun}"
-        kind = inspect.signature(function).parameters[name].kind
-        is_listed = isinstance(value, list | tuple) and kind is inspect.Parameter.VAR_POSITIONAL
-        cure = f"; {call}(*{name}) gives one argument for each" * is_listed
-        raise admitted.error(f"{rule}, got {repr_plain(value)}{cure}")
-    return found
+    read = admitted.read(value)
+    if read is not REFUSED:
+        return read
+
+    call = name_call(function)
+    text = f"{call}: {name} must be {admitted.noun}, got {repr_plain(value)}"
+    kind = inspect.signature(function).parameters[name].kind
+    if isinstance(value, list | tuple) and kind is inspect.Parameter.VAR_POSITIONAL:
+        text = f"{text}; {call}(*{name}) gives one argument for each"
+    raise admitted.error(text)
 
 
 def name_call(function: Callable[..., Any]) -> str:
     """Return a function as users call it: ``bt.stress``, ``bt.Backtest.sweep``, ``bt.math.ema``."""
     call = function.__qualname__.removesuffix(".__init__")
-    head, package = call.partition(".")[0], sys.modules["backtest"]
+    head = call.partition(".")[0]
+    package = sys.modules["backtest"]
     if head in package.__all__:
         return f"bt.{call}"
     if head in package._METHODS:
@@ -114,7 +125,8 @@ def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[st
     """
     names: dict[str, Any] = defaultdict(lambda: Any, {"Path": Path, **vars(units)})
     names |= {**vars(builtins), **function.__globals__}
-    parameters, found = inspect.signature(function).parameters, {}
+    parameters = inspect.signature(function).parameters
+    admitted_by_name = {}
     for name in asked:
         if name not in function.__annotations__:
             continue
@@ -125,35 +137,58 @@ def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[st
         except Exception as error:
             title = f"{function.__module__}.{function.__qualname__}"
             raise TypeError(f"{title}: the annotation of {name} is none: {error}") from error
-        if admitted is not None:
-            is_optional = parameters[name].default is None and admitted.read(None) is REFUSED
-            found[name] = join_admitted([admitted, ABSENT]) if is_optional else admitted
-    return found
+        if admitted is None:
+            continue
+        if parameters[name].default is None and admitted.read(None) is REFUSED:
+            admitted = join_admitted([admitted, ABSENT])
+        admitted_by_name[name] = admitted
+    return admitted_by_name
 
 
 def read_hint(hint: Any) -> Admitted | None:
     """Return what a type admits, None where that is not checked."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if hint in PLAIN or origin in PLAIN:
-        return PLAIN[hint if hint in PLAIN else origin]
+    origin = typing.get_origin(hint)
+    parts = typing.get_args(hint)
+    for key in (hint, origin):
+        if key in PLAIN:
+            return PLAIN[key]
     if origin in (typing.Union, types.UnionType):
-        all_parts = [read_hint(each) for each in parts if not (each is str and Path in parts)]
-        return None if None in all_parts else join_admitted([each for each in all_parts if each])
+        return read_union(parts)
     if origin is Literal:
-        named = ", ".join(map(str, parts))
-        return keep_if(f"one of {named}", lambda it: type(it) is str and it in parts)
+        names = ", ".join(map(str, parts))
+        return keep_if(f"one of {names}", lambda it: type(it) is str and it in parts)
     if origin is np.ndarray:
         return FLOATS if np.dtype[np.float64] in parts else ARRAY
     if origin in (Sequence, list, tuple):
         return read_items(*parts, is_fixed=origin is tuple and Ellipsis not in parts)
     if origin in (Mapping, dict):
-        item = read_hint(parts[1]) if parts else None
-        noun = "a mapping" + (f" to {item.noun} each" if item else "")
-        return keep_if(noun, lambda it: isinstance(it, Mapping) and fits([item], it.values()))
-    return read_class(parts[0] if origin is type else hint, is_class=origin is type)
+        return read_mapping(parts)
+    if origin is type:
+        return read_class(parts[0], is_class=True)
+    return read_class(hint, is_class=False)
+
+
+def read_union(parts: Sequence[Any]) -> Admitted | None:
+    """Return what one of several types admits; a text beside a path is that of a path."""
+    kinds = []
+    for part in parts:
+        if part is str and Path in parts:
+            continue
+        kind = read_hint(part)
+        if kind is None:
+            return None
+        kinds.append(kind)
+    return join_admitted(kinds)
+
+
+def read_mapping(parts: Sequence[Any]) -> Admitted:
+    item = read_hint(parts[1]) if parts else None
+    noun = f"a mapping to {item.noun} each" if item else "a mapping"
+    return keep_if(noun, lambda it: isinstance(it, Mapping) and fits([item], it.values()))
 
 
 def read_class(base: Any, *, is_class: bool) -> Admitted | None:
+    """Return what is of a class, or is a class derived from it with ``is_class``."""
     if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
         return None
     if is_class:
@@ -168,9 +203,14 @@ def keep_if(noun: str, admits: Callable[[Any], bool]) -> Admitted:
 
 
 def join_admitted(kinds: Sequence[Admitted]) -> Admitted:
+    """Return what one of several kinds admits, read by the first that does."""
+
     def read(value: Any) -> Any:
-        found = (kind.read(value) for kind in kinds)
-        return next((each for each in found if each is not REFUSED), REFUSED)
+        for kind in kinds:
+            value_read = kind.read(value)
+            if value_read is not REFUSED:
+                return value_read
+        return REFUSED
 
     is_file = any(kind.error is DataError for kind in kinds)
     nouns = dict.fromkeys(kind.noun for kind in kinds)
@@ -178,29 +218,38 @@ def join_admitted(kinds: Sequence[Admitted]) -> Admitted:
 
 
 def fits(kinds: Sequence[Admitted | None], items: Iterable[Any]) -> bool:
+    """Return whether all items are of their kinds, which are taken in turn."""
     pairs = zip(itertools.cycle(kinds), items)
-    return all(kind is None or kind.read(each) is not REFUSED for kind, each in pairs)
+    return all(kind is None or kind.read(item) is not REFUSED for kind, item in pairs)
 
 
 def read_items(*parts: Any, is_fixed: bool) -> Admitted:
-    kinds = [read_hint(each) for each in parts if each is not Ellipsis] or [None]
+    """Return what a sequence of items admits, or with ``is_fixed`` a tuple of them in order."""
+    kinds = [read_hint(part) for part in parts if part is not Ellipsis] or [None]
     nouns = [kind.noun if kind else "any" for kind in kinds]
 
     def read(value: Any) -> Any:
         is_flat = getattr(value, "ndim", 1) == 1 and isinstance(value, Iterable)
         if not is_flat or isinstance(value, str | bytes | Mapping):
             return REFUSED
-        is_kept = isinstance(value, Sequence | np.ndarray) or is_column(value)
-        items: Any = value if is_kept else tuple(value)
-        is_long = not is_fixed or len(items) == len(kinds)
-        return items if is_long and fits(kinds, items) else REFUSED
+        items: Any = value
+        if not isinstance(value, Sequence | np.ndarray) and not is_column(value):
+            items = tuple(value)
+        if is_fixed and len(items) != len(kinds):
+            return REFUSED
+        return items if fits(kinds, items) else REFUSED
 
-    named = f"a tuple ({', '.join(nouns)})" if is_fixed else f"a sequence ({nouns[0]} each)"
-    return Admitted(named if any(kinds) else "a sequence", read)
+    if not any(kinds):
+        return Admitted("a sequence", read)
+    if is_fixed:
+        return Admitted(f"a tuple ({', '.join(nouns)})", read)
+    return Admitted(f"a sequence ({nouns[0]} each)", read)
 
 
 def admit_number(value: Any) -> Any:
-    number = value[()] if isinstance(value, np.ndarray) and not value.ndim else value
+    number = value
+    if isinstance(value, np.ndarray) and not value.ndim:
+        number = value[()]
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         return REFUSED
     try:
@@ -212,25 +261,28 @@ def admit_number(value: Any) -> Any:
 
 
 def admit_whole(value: Any) -> Any:
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return int(value) if is_whole and -(2**63) <= int(value) < 2**63 else REFUSED
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        return REFUSED
+    return int(value) if -(2**63) <= int(value) < 2**63 else REFUSED
 
 
 def admit_array(value: Any) -> Any:
     if isinstance(value, np.ndarray) or is_column(value):
         is_numeric = isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf"
         return value if is_numeric and value.ndim else REFUSED
+    if not isinstance(value, list | tuple) and not is_frame(value):
+        return REFUSED
     try:
-        is_table = isinstance(value, list | tuple) or is_frame(value)
-        return np.asarray(value, dtype=np.float64) if is_table else REFUSED
+        return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         return REFUSED
 
 
 def admit_floats(value: Any) -> Any:
     values = admit_array(value)
-    is_plain = values is REFUSED or values.dtype.kind not in "bu"
-    return values if is_plain else values.astype(np.float64)
+    if values is REFUSED or values.dtype.kind not in "bu":
+        return values
+    return values.astype(np.float64)
 
 
 def is_path(value: Any) -> bool:
@@ -264,13 +316,13 @@ PLAIN: dict[Any, Admitted | None] = {
 
 def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> None:
     """Check the shape of an array; -1 in ``shape`` stands for any length but 0."""
-    found = np.shape(values)
-    is_fit = len(found) == len(shape) and all(
-        n == asked or (asked < 0 < n) for n, asked in zip(found, shape, strict=True)
-    )
-    if not is_fit:
-        asked = ", ".join("n" if each < 0 else f"{each:,}" for each in shape)
-        raise ParameterError(f"{name} must be an array of shape ({asked}), got {found}")
+    lengths = np.shape(values)
+    if len(lengths) == len(shape):
+        pairs = zip(lengths, shape, strict=True)
+        if all(length == asked or (asked < 0 < length) for length, asked in pairs):
+            return
+    texts = ["n" if asked < 0 else f"{asked:,}" for asked in shape]
+    raise ParameterError(f"{name} must be an array of shape ({', '.join(texts)}), got {lengths}")
 
 
 def check_broadcast(**arrays: Any) -> None:
@@ -278,5 +330,7 @@ def check_broadcast(**arrays: Any) -> None:
     try:
         np.broadcast_shapes(*shapes.values())
     except ValueError as error:
-        found = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
-        raise ParameterError(f"arrays must be of shapes that fit, got {found}") from error
+        texts = [f"{name} of {shape}" for name, shape in shapes.items()]
+        raise ParameterError(
+            f"arrays must be of shapes that fit, got {', '.join(texts)}"
+        ) from error

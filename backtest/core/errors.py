@@ -89,6 +89,7 @@ RAISED = (Exception, SystemExit)
 
 
 def describe_fault(error: Exception) -> str:
+    """Return what an error says, on one line."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
@@ -120,7 +121,10 @@ def warn_of_high_rate(name: str, rate: float, per: str = "a year") -> None:
 
 
 def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
-    level, frame = 2, sys._getframe(1)
+    """Warn at the line of the first caller outside of this package."""
+    level = 2
+    frame = sys._getframe(1)
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
-        level, frame = level + 1, frame.f_back
+        level += 1
+        frame = frame.f_back
     warnings.warn(text, category, stacklevel=level)

@@ -20,11 +20,13 @@ from backtest.core.code_names import is_frame, is_series, pd
 from backtest.core.errors import BacktestError, DataError, ParameterError
 from backtest.core.json_values import repr_plain
 
-GivenT = TypeVar("GivenT")
+TableT = TypeVar("TableT")
 Stamps: TypeAlias = "pd.Index | pd.Series"
 
-UNITS, BOUNDS = (units.SECOND, 10**6, 10**3, 1), (10**11, 10**14, 10**17)
-"""Nanoseconds of the units of whole numbers, and the numbers from which the next one is meant."""
+UNITS = (units.SECOND, 10**6, 10**3, 1)
+"""Nanoseconds of the units of whole numbers: s, ms, us and ns."""
+BOUNDS = (10**11, 10**14, 10**17)
+"""The numbers from which the next unit is meant."""
 FIRST_EPOCH, LAST_EPOCH = 94_694_400 * units.SECOND, 4_133_980_800 * units.SECOND
 """1973 and 2101 in ns: smaller whole numbers are mostly numbers of rows, or dates."""
 FIRST_YEAR, LAST_YEAR = 1678, 2261
@@ -106,90 +108,139 @@ def read_stamps(
     ``timezone`` is the zone of those without one, which are refused if it is omitted, with the cure
     of a file or of a frame. ``name`` says what holds them.
     """
-    given = texts = pd.Series(stamps.array)
-    if given.dtype.kind not in "iufM":
-        texts = given.astype(str).str.strip().where(given.notna(), "")
-        is_number = texts.str.fullmatch(_NUMBER.pattern).to_numpy(dtype=np.bool_)
+    written = pd.Series(stamps.array)
+    kind = written.dtype.kind
+    if kind in "iuf":
+        return _read_epochs(written, name, error)
+    if kind == "M":
+        index = pd.DatetimeIndex(written)
+        return _to_utc(index, written, name, timezone=timezone, is_file=is_file, error=error)
 
-        # Where most are epochs, what is none is the odd one.
-        if 2 * is_number.sum() > len(texts) and not is_number.all():
-            raise _unreadable(texts, ~is_number, name, error)
-        if len(texts) and not is_number.any():
-            _refuse_clock(pd.to_numeric(texts, errors="coerce"), texts, name, error)
-        given = pd.to_numeric(texts) if len(texts) and is_number.all() else texts
-    if given.dtype.kind in "iuf":
-        return _read_epochs(given, name, error)
-    if given.dtype.kind != "M":
-        written = texts
-        if texts.str.endswith(_UTC_NAMES).any():
-            written = texts.str.replace(_NAME_OF_UTC.pattern, "Z", regex=True)
-        known = written.where(written.str.match(_YEAR_FIRST.pattern))
-        given = pd.to_datetime(known, format="ISO8601", utc=True, errors="coerce")
-        is_naive = ~written.where(given.notna(), "2000-01-01 00Z").str.contains(_ENDS_IN_ZONE)
-        if is_naive.any() and not is_naive.all() and given.notna().all():
-            row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
-            raise error(
-                f"stamps must all have a zone or none, got {written.iloc[0]!r} and "
-                f"{written.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
-            )
-        given = given.dt.tz_localize(None) if is_naive.any() else given
-    index = pd.DatetimeIndex(given)
+    texts = written.astype(str).str.strip().where(written.notna(), "")
+    is_number = texts.str.fullmatch(_NUMBER.pattern).to_numpy(dtype=np.bool_)
+    # Where most are epochs, what is none is the odd one.
+    if 2 * is_number.sum() > len(texts) and not is_number.all():
+        raise _unreadable(texts, ~is_number, name, error)
+    if len(texts) and is_number.all():
+        return _read_epochs(pd.to_numeric(texts), name, error)
+    if len(texts) and not is_number.any():
+        _refuse_clock(pd.to_numeric(texts, errors="coerce"), texts, name, error)
+    index = _read_texts(texts, name, error)
+    return _to_utc(index, texts, name, timezone=timezone, is_file=is_file, error=error)
+
+
+def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.DatetimeIndex:
+    """Return the times of texts, NaT where they are none; with a zone if all have one."""
+    utc_texts = texts
+    if texts.str.endswith(_UTC_NAMES).any():
+        utc_texts = texts.str.replace(_NAME_OF_UTC.pattern, "Z", regex=True)
+    has_year_first = utc_texts.str.match(_YEAR_FIRST.pattern)
+    times = pd.to_datetime(
+        utc_texts.where(has_year_first), format="ISO8601", utc=True, errors="coerce"
+    )
+
+    # What is no time has no say about zones.
+    is_naive = ~utc_texts.where(times.notna(), "2000-01-01 00Z").str.contains(_ENDS_IN_ZONE)
+    if is_naive.any() and not is_naive.all() and times.notna().all():
+        row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
+        raise error(
+            f"stamps must all have a zone or none, got {utc_texts.iloc[0]!r} and "
+            f"{utc_texts.iloc[row]!r} ({name}, row {row}); write them all in UTC, ending in Z"
+        )
+    if is_naive.any():
+        times = times.dt.tz_localize(None)
+    return pd.DatetimeIndex(times)
+
+
+def _to_utc(
+    index: pd.DatetimeIndex,
+    written: pd.Series,
+    name: str,
+    *,
+    timezone: str | None,
+    is_file: bool,
+    error: type[BacktestError],
+) -> units.IntArray:
+    """Return times as UTC ns; ``written`` are the stamps as an error shows them."""
     years = index.year.to_numpy()
     is_bad = ~((years >= FIRST_YEAR) & (years <= LAST_YEAR))  # NaT has no year
     if is_bad.any():
-        raise _unreadable(texts, is_bad, name, error)
+        raise _unreadable(written, is_bad, name, error)
     if index.tz is None and timezone is None:
-        found = f"{index[0] if len(index) else 'none'} ({name}, row 0)"
+        first = index[0] if len(index) else "none"
         cure = OF_FILE if is_file else OF_FRAME
-        raise error(f"stamps must have a time zone, got {found}{cure}")
+        raise error(f"stamps must have a time zone, got {first} ({name}, row 0){cure}")
     if index.tz is None:
         index = index.tz_localize(check_timezone(timezone), ambiguous="NaT", nonexistent="NaT")
         is_bad = np.asarray(index.isna())
         if is_bad.any():
-            raise _unreadable(texts, is_bad, f"{name}, where clocks change in {timezone}", error)
+            place = f"{name}, where clocks change in {timezone}"
+            raise _unreadable(written, is_bad, place, error)
     return np.array(index.as_unit("ns").asi8, dtype=np.int64)
 
 
-def _read_epochs(given: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
-    floats = given.to_numpy(dtype=np.float64, na_value=np.nan)
-    _refuse_clock(given, given, name, error)
-    limit = 2.0**53 if given.dtype.kind == "f" else 2.0**63
+def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
+    """Return whole numbers as ns, each in the unit that its size says; all in one."""
+    floats = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    _refuse_clock(numbers, numbers, name, error)
+    limit = 2.0**53 if numbers.dtype.kind == "f" else 2.0**63
     is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
-    epochs = np.where(is_bad, 0, given.fillna(0).to_numpy()).astype(np.int64)
+    epochs = np.where(is_bad, 0, numbers.fillna(0).to_numpy()).astype(np.int64)
     factors = np.array(UNITS)[np.searchsorted(BOUNDS, epochs, side="right")]
     is_bad |= (epochs < FIRST_EPOCH // factors) | (epochs >= LAST_EPOCH // factors)
-    for digits in CLOCK_DIGITS:  # those that may be dates, YYYYMMDD, with a time or none
-        low, high = FIRST_DAY * 10**digits, LAST_DAY * 10**digits
-        rows = np.flatnonzero((epochs >= low) & (epochs < high))
-        days = pd.Series(epochs[rows] // 10**digits).astype(str)
-        is_bad[rows] |= pd.to_datetime(days, format="%Y%m%d", errors="coerce").notna().to_numpy()
+    is_bad |= _may_be_dates(epochs)
     if is_bad.any():
-        raise _unreadable(given, is_bad, name, error)
+        raise _unreadable(numbers, is_bad, name, error)
     if (factors != factors[:1]).any():
-        # Where one row alone is of another unit, it is the odd one, also if it is the first.
-        is_odd = factors != factors[0]
-        if factors.size > 2 and is_odd[1:].all() and (factors[1:] == factors[1]).all():
-            is_odd = ~is_odd
-        row, usual = int(np.argmax(is_odd)), int(np.argmax(~is_odd))
-        raise error(
-            f"epochs must all be in one unit, got {int(epochs[usual])} and {int(epochs[row])} "
-            f"({name}, row {row}); some venues went from ms to us within a file"
-        )
+        raise _report_units(epochs, factors, name, error)
     stamps = np.asarray(epochs * factors)
-    _refuse_ticks(stamps, given, name, error)
+    _refuse_ticks(stamps, numbers, name, error)
     return stamps
 
 
+def _may_be_dates(epochs: units.IntArray) -> units.BoolArray:
+    """Return where whole numbers may be dates, YYYYMMDD, with a time of day or none."""
+    may_be = np.zeros(epochs.shape, dtype=np.bool_)
+    for digits in CLOCK_DIGITS:
+        low = FIRST_DAY * 10**digits
+        high = LAST_DAY * 10**digits
+        rows = np.flatnonzero((epochs >= low) & (epochs < high))
+        days = pd.Series(epochs[rows] // 10**digits).astype(str)
+        dates = pd.to_datetime(days, format="%Y%m%d", errors="coerce")
+        may_be[rows] |= dates.notna().to_numpy()
+    return may_be
+
+
+def _report_units(
+    epochs: units.IntArray, factors: units.IntArray, name: str, error: type[BacktestError]
+) -> BacktestError:
+    """Return the error of epochs in several units, with a row that is odd.
+
+    Where one row alone is of another unit, it is the odd one, also if it is the first.
+    """
+    is_odd = factors != factors[0]
+    if factors.size > 2 and is_odd[1:].all() and (factors[1:] == factors[1]).all():
+        is_odd = ~is_odd
+    row = int(np.argmax(is_odd))
+    usual = int(np.argmax(~is_odd))
+    return error(
+        f"epochs must all be in one unit, got {int(epochs[usual])} and {int(epochs[row])} "
+        f"({name}, row {row}); some venues went from ms to us within a file"
+    )
+
+
 def _refuse_clock(
-    numbers: pd.Series, given: pd.Series, name: str, error: type[BacktestError]
+    numbers: pd.Series, written: pd.Series, name: str, error: type[BacktestError]
 ) -> None:
-    """Raise if numbers are of another clock; ``given`` are as they were written, 6.38448E+17."""
+    """Raise if numbers are of another clock; ``written`` are as they stand there, 6.38448E+17."""
     floats = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    is_text = numbers is not given
-    clock = None if is_text and np.isnan(floats).any() else find_clock(floats)
+    is_text = numbers is not written
+    if is_text and np.isnan(floats).any():
+        return
+    clock = find_clock(floats)
     if clock is not None:
         raise error(
-            f"stamps must be epochs since 1970 or texts, got {given.iloc[0]} ({name}, row 0), "
+            f"stamps must be epochs since 1970 or texts, got {written.iloc[0]} ({name}, row 0), "
             f"which are {clock.name}; {clock.cure}"
         )
 
@@ -201,18 +252,20 @@ def find_clock(numbers: units.FloatArray) -> Clock | None:
     several that are all whole minutes are taken for that. No day of Excel is one of those.
     """
     known = numbers[np.isfinite(numbers)]
-    for clock in CLOCKS if known.size else ():
+    if not known.size:
+        return None
+    are_minutes = np.unique(known).size > 1 and not (known % units.MINUTE).any()
+    for clock in CLOCKS:
         first = (FIRST_EPOCH // units.SECOND - clock.origin) * clock.per_second
         last = (LAST_EPOCH // units.SECOND - clock.origin) * clock.per_second
         is_inside = bool(((known >= first) & (known < last)).all())
-        is_minutes = np.unique(known).size > 1 and not (known % units.MINUTE).any()
-        if is_inside and not is_minutes:
+        if is_inside and not are_minutes:
             return clock
     return None
 
 
 def _refuse_ticks(
-    stamps: units.IntArray, given: pd.Series, name: str, error: type[BacktestError]
+    stamps: units.IntArray, written: pd.Series, name: str, error: type[BacktestError]
 ) -> None:
     """Refuse epochs before 1995, in ns, that are a hundredth of a usual bar apart."""
     if stamps.size < 3 or stamps.max() >= LAST_TICKS:
@@ -222,23 +275,23 @@ def _refuse_ticks(
     if usual in HUNDREDTHS:
         seconds = usual / units.SECOND
         raise error(
-            f"stamps must be epochs since 1970 or texts, got {given.iloc[0]} ({name}, row 0), "
+            f"stamps must be epochs since 1970 or texts, got {written.iloc[0]} ({name}, row 0), "
             f"bars of {seconds:g} s in {units.format_time(int(stamps[0]))[:4]}: they look like "
             "ticks of 100 ns of another clock; write them as 2021-05-19T12:00Z, or in s since 1970"
         )
 
 
-def by_dates(given: GivenT) -> GivenT:
+def by_dates(table: TableT) -> TableT:
     """Return a series or frame whose index, of times of pyarrow or Python, is of pandas' times.
 
     Anything else is returned as it is.
     """
-    if not is_series(given) and not is_frame(given):
-        return given
-    dates = as_dates(given.index)
-    if dates is given.index:
-        return given
-    dated: Any = given.set_axis(dates)
+    if not is_series(table) and not is_frame(table):
+        return table
+    dates = as_dates(table.index)
+    if dates is table.index:
+        return table
+    dated: Any = table.set_axis(dates)
     return dated  # type: ignore[no-any-return]
 
 
@@ -251,26 +304,34 @@ def as_dates(index: pd.Index) -> pd.Index:
 
 
 def _unreadable(
-    given: pd.Series, is_bad: units.BoolArray, name: str, error: type[BacktestError]
+    written: pd.Series, is_bad: units.BoolArray, name: str, error: type[BacktestError]
 ) -> BacktestError:
-    count, row = int(is_bad.sum()), int(np.argmax(is_bad))
-    value = given.iloc[row]
+    """Return the error of rows without a time, with the first of them."""
+    count = int(is_bad.sum())
+    row = int(np.argmax(is_bad))
+    value = written.iloc[row]
     shown = repr(value) if isinstance(value, str) else value
+    rows = "rows" if count > 1 else "row"
     return error(
         f"every row needs a readable time, got {shown} in {count} "
-        f"row{'s' * (count > 1)} ({name}, row {row}); write it as 2021-05-19T12:00Z, the year "
+        f"{rows} ({name}, row {row}); write it as 2021-05-19T12:00Z, the year "
         "first, or as an epoch in s, ms, us or ns from 1973 to 2100, or drop the row"
     )
 
 
 def warn_of_outside(what: str, stamps: units.IntArray, start: int, end: int) -> None:
     """Warn of stamps before ``start``, or not before ``end``, UTC ns, with their number."""
-    early, late = int((stamps < start).sum()), int((stamps >= end).sum())
-    if early + late:
-        first, last = units.format_time(start), units.format_time(end)
-        ends = f"{early:,} before {first} and {late:,} from {last} on"
-        text = f"{what}: {early + late:,} of {stamps.size:,}, {ends} UTC"
-        errors.warn_caller(text, errors.OutsideWarning)
+    early = int((stamps < start).sum())
+    late = int((stamps >= end).sum())
+    if early + late == 0:
+        return
+    first = units.format_time(start)
+    last = units.format_time(end)
+    text = (
+        f"{what}: {early + late:,} of {stamps.size:,}, {early:,} before {first} and {late:,} from "
+        f"{last} on UTC"
+    )
+    errors.warn_caller(text, errors.OutsideWarning)
 
 
 def check_timezone(timezone: str | None) -> str | None:
@@ -286,25 +347,29 @@ def check_timezone(timezone: str | None) -> str | None:
 def to_nanoseconds(time: units.TimeLike, name: str = "a time") -> int:
     """Return a time as UTC nanoseconds; a time without a zone is read as UTC."""
     try:
-        if isinstance(time, str | int | np.integer):
-            return _read_one(time if isinstance(time, str) else int(time))
-        stamp = pd.Timestamp(time if isinstance(time, units.TIMES) else None)
-        found: Any = (stamp if stamp.tzinfo else stamp.tz_localize("UTC")).as_unit("ns")
+        if isinstance(time, str):
+            return _read_one(time)
+        if isinstance(time, int | np.integer):
+            return _read_one(int(time))
+        stamp: Any = pd.Timestamp(time if isinstance(time, units.TIMES) else None)
+        if not stamp.tzinfo:
+            stamp = stamp.tz_localize("UTC")
+        stamp = stamp.as_unit("ns")
     except (DataError, ValueError, TypeError):
-        found = pd.NaT
-    if pd.isna(found):
+        stamp = pd.NaT
+    if pd.isna(stamp):
         raise ParameterError(
             f"{name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC), year first, or "
             f"an epoch from 1973 to 2100, got {repr_plain(time)}"
         )
-    return int(found.value)
+    return int(stamp.value)
 
 
 @lru_cache(maxsize=1024)
-def _read_one(given: str | int) -> int:
+def _read_one(time: str | int) -> int:
     """Return a number or text as UTC nanoseconds; a text of four digits is a year."""
-    text = _NAME_OF_UTC.sub("Z", str(given).strip())
-    if isinstance(given, str) and _YEAR.fullmatch(text):
+    text = _NAME_OF_UTC.sub("Z", str(time).strip())
+    if isinstance(time, str) and _YEAR.fullmatch(text):
         text = f"{text}-01-01"
     if _USUAL.fullmatch(text):
         return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))
@@ -316,10 +381,10 @@ def as_of(rate: float | pd.Series, time: units.IntArray, key: str) -> units.Floa
     if not is_series(rate):
         return np.array([float(rate)])
     stamps = pd.DatetimeIndex(rate.index).as_unit("ns").asi8
-    found = np.searchsorted(stamps, time, side="right") - 1
-    if found[0] < 0:
+    rows = np.searchsorted(stamps, time, side="right") - 1
+    if rows[0] < 0:
         raise ParameterError(
             f"{key}: a series must begin by the first bar, {units.format_time(int(time[0]))} UTC, "
             f"got one from {units.format_time(int(stamps[0]))} UTC"
         )
-    return np.asarray(rate.to_numpy(dtype=np.float64)[found])
+    return np.asarray(rate.to_numpy(dtype=np.float64)[rows])
