@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from backtest.market.clock import decide_every, describe_clock, find_clock, has_gaps
     from backtest.market.clock import read_source, show_signal, with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
-    from backtest.market.files import find_in_folders, is_panel, read_file, suffix_of
+    from backtest.market.layouts import find_in_folders, is_panel
     from backtest.market.market import Market, find_column, trust_fields
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market
     from backtest.market.names import Currency, find_coin, find_currency, split_pair
     from backtest.market.quality import Quality
     from backtest.market.rules import split_notes
+    from backtest.market.table_files import read_file, suffix_of
     from backtest.market.sessions import find_later_sessions
     from backtest.market.tables import BY_BARS, Defects, cadence, nearest_minute, place_on_bars
     from backtest.market.tables import read_dates, rename_known, to_floats
@@ -28,7 +29,8 @@ else:
             "find_clock has_gaps read_source show_signal with_clock"
         ),
         "market.fetch": "Fetched fetch_market read_request",
-        "market.files": "find_in_folders is_panel read_file suffix_of",
+        "market.layouts": "find_in_folders is_panel",
+        "market.table_files": "read_file suffix_of",
         "market.market": "Market find_column trust_fields",
         "market.markets": (
             "Markets Panel as_given as_markets detach label_names remake require_panel "

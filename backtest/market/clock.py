@@ -15,7 +15,7 @@ from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, format_duration
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.market import tables
-from backtest.market.files import is_panel
+from backtest.market.layouts import is_panel
 from backtest.market.market import Market, compute_once
 from backtest.market.markets import Markets, as_given, as_markets, rebuild
 from backtest.market.tables import MARK_PRICES, PRICES, BarGroups

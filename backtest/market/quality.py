@@ -13,14 +13,15 @@ import numpy as np
 from backtest import core
 from backtest.core import ParameterError, format_duration, format_time
 from backtest.core.code_names import pd
-from backtest.market import files
+from backtest.market import files, layouts
 from backtest.market import tables as timed
 from backtest.market.market import Market
 from backtest.market.markets import Markets
-from backtest.market.rules import DOUBT, LISTED, RULES, Hit, Rule, Subject
+from backtest.market.rule_subjects import Hit, Rule, Subject
+from backtest.market.rules import DOUBT, LISTED, RULES
 from backtest.market.tables import SCHEMAS, Defects, read_frame, spacing
 
-HALF_PRECISION = Rule("half precision", files.ROLES, DOUBT, lambda _: [])
+HALF_PRECISION = Rule("half precision", layouts.ROLES, DOUBT, lambda _: [])
 """The doubt of prices that were kept in 16 bits, which a note shows and the values do not."""
 
 
@@ -246,12 +247,12 @@ def quality(
         raise ParameterError("quality needs a path, got none")
     names = [instrument] if isinstance(instrument, str) else list(instrument or ())
     terms = {"interval": interval, "timezone": timezone, "sessions": sessions}
-    if files.is_panel(paths, names):
+    if layouts.is_panel(paths, names):
         reports = {}
-        for name, place in files.find_sources(paths, names or None).items():
+        for name, place in layouts.find_sources(paths, names or None).items():
             options = files.read_options(terms | {"instrument": place.instrument})
             reports[name] = inspect_files([place.path], options)
         return reports
-    chosen_paths, chosen = files.find_in_folders(paths, names[0] if names else None)
+    chosen_paths, chosen = layouts.find_in_folders(paths, names[0] if names else None)
     options = files.read_options(terms | {"instrument": chosen, "columns": columns})
     return inspect_files(chosen_paths, options)

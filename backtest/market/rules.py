@@ -10,8 +10,6 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +19,7 @@ from backtest.core import BoolArray, FloatArray, IntArray, format_duration, form
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR, SECOND
 from backtest.market import tables
+from backtest.market.rule_subjects import Hit, Rule, Subject, find_rows
 from backtest.market.tables import (
     PRICES,
     USUAL,
@@ -76,122 +75,6 @@ LISTED = 10
 """How many places of a rule are listed."""
 
 NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps"}
-
-
-@dataclass(eq=False)
-class Subject:
-    """A table of a role, cut to its bars, and ``whole``, the file that it was cut from."""
-
-    role: str
-    table: TimedTable
-    whole: TimedTable
-    interval: int | None
-    sessions: bool
-    bars: TimedTable | None
-
-    @property
-    def time(self) -> IntArray:
-        """The times of the table in order, UTC ns."""
-        return self.table.ordered.time
-
-    def get(self, name: str, unknown: float = math.nan) -> FloatArray:
-        """Return a column in order of time, or ``unknown`` in each row."""
-        return self.table.ordered.columns.get(name, np.full(self.time.size, unknown))
-
-    @property
-    def span(self) -> Span:
-        """The time that must be covered: that of the bars, or the table's own."""
-        time = self.whole.time if self.bars is None else self.bars.time
-        return Span(int(time[0]), int(time[-1]) + (self.interval or 1))
-
-    @cached_property
-    def once(self) -> IntArray:
-        """The stamps of the whole file without those that repeat the one before."""
-        time = self.whole.time
-        return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= tables.JITTER]
-
-    @cached_property
-    def is_marked(self) -> BoolArray:
-        """Which bars have a mark bar."""
-        time = np.empty(0, np.int64) if self.bars is None else self.bars.time
-        return np.isin(time, self.time)
-
-    @cached_property
-    def marked(self) -> tuple[TimedTable, TimedTable]:
-        """The bars that have a mark bar, and these, row by row."""
-        bars = self.table.rows(slice(0)) if self.bars is None else self.bars.rows(self.is_marked)
-        mark = self.table.ordered
-        return bars, mark.rows(np.searchsorted(mark.time, bars.time))
-
-    @cached_property
-    def odd(self) -> IntArray:
-        """The times of mark bars that do not open with bars, or the first if they are longer."""
-        time = self.time
-        if self.bars is None or not self.interval or not time.size:
-            return np.empty(0, np.int64)
-        is_off = (time - self.bars.time[0]) % self.interval != 0
-        if self.sessions:
-            is_off = ~np.isin(time, self.bars.time)
-        if is_off.any():
-            return np.asarray(time[is_off])
-
-        # Under four stamps say nothing of a length.
-        apart = spacing(time)
-        usual = spacing(self.bars.time) or self.interval
-        is_longer = apart is not None and apart > usual and time.size > 3
-        return time[:1] if is_longer else time[:0]
-
-    @cached_property
-    def covered(self) -> Span | None:
-        """The time that mark prices or funding cover, None if they cannot be aligned."""
-        if self.role == "funding":
-            return self.span.within(Span(*tables.coverage(self.once, *self.span)))
-        if self.odd.size or not self.interval:
-            return None
-        time = self.whole.time
-        if self.is_marked.any() and self.bars is not None:
-            time = self.bars.time[self.is_marked]
-        return Span(int(time[0]), int(time[-1]) + self.interval)
-
-
-class Hit(NamedTuple):
-    """Rows that break a rule; ``missing``: how many rows lack at each stamp."""
-
-    time: IntArray
-    text: str = ""
-    missing: IntArray | None = None
-    place: str = ""
-    cure: str = ""
-    places: tuple[str, ...] = ()
-
-
-class Rule(NamedTuple):
-    """A rule of data; its cure may hold ``{span}``, the bars that have all of mark and funding.
-
-    It is not an error once its ``repair`` is asked for.
-    """
-
-    name: str
-    roles: tuple[str, ...]
-    level: str
-    find: Callable[[Subject], list[Hit]]
-    cure: str = ""
-    repair: str = ""
-
-
-def find_rows(
-    time: IntArray,
-    is_bad: BoolArray,
-    text: str = "",
-    got: Callable[[int], object] = str,
-    places: tuple[str, ...] = (),
-) -> list[Hit]:
-    """Return the bad rows, if any; ``text`` may hold ``{n}``, ``{of}`` and ``{got}``, the first."""
-    rows = np.flatnonzero(is_bad)
-    if not rows.size:
-        return []
-    found = text.format(n=rows.size, of=is_bad.size, got=got(int(rows[0])))
-    return [Hit(time[rows], found, places=places)]
 
 
 def find_disorder(subject: Subject) -> list[Hit]:

@@ -11,7 +11,8 @@ import pytest
 
 import backtest as bt
 from backtest.core.units import HOUR
-from backtest.market.rules import Subject, find_outliers
+from backtest.market.rule_subjects import Subject
+from backtest.market.rules import find_outliers
 from backtest.market.tables import TimedTable
 from tests.kit import check_refused
 from tests.layouts import MARKET, own_files

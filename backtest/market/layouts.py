@@ -1,0 +1,348 @@
+"""Which file holds what: our own folders, freqtrade's, Binance's archive, or single files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest import core
+from backtest.core import DataError, ParameterError, did_you_mean, format_duration, parse_duration
+from backtest.market.table_files import SUFFIXES, check_exists, stem_of, suffix_of
+
+if TYPE_CHECKING:
+    from backtest.market.files import ReadOptions
+
+ROLES = ("bars", "mark", "funding")
+_FREQTRADE = re.compile(
+    r"(?P<pair>[^-]+)-(?P<timeframe>\d+[smhdwM])-(?P<kind>futures|mark|funding_rate)"
+)
+_KINDS = {"futures": "bars", "mark": "mark", "funding_rate": "funding"}
+_BINANCE = re.compile(
+    r"(?P<pair>[A-Z0-9]+(_[A-Z0-9]+)?)-(?P<what>\d+(?:mo|[smhdw])|fundingRate)"
+    r"-(?P<date>\d{4}-\d\d(-\d\d)?)"
+)
+MONTHS = ("mo", "M")
+"""Ends of the lengths of bars that are calendar months."""
+_OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
+_FACTS: Mapping[str, type] = {
+    **dict.fromkeys(("instrument", "interval"), str),
+    **dict.fromkeys(("synthetic", "sessions"), bool),
+    "filled": dict,
+}
+_CURE = (
+    "name the files bars.*, mark.* and funding.* (parquet, feather or csv), keep freqtrade's "
+    "names (BTC_USDT_USDT-1h-futures.feather) or Binance's (BTCUSDT-1h-2021-01.zip), or give the "
+    "path of one file of bars"
+)
+
+
+class NamedFile(NamedTuple):
+    """A file by its name; ``pair`` is empty if it is neither freqtrade's nor of the archive."""
+
+    path: Path
+    role: str
+    pair: str = ""
+    timeframe: str = ""
+    is_archive: bool = False
+
+    @property
+    def instrument(self) -> str:
+        return self.pair if self.is_archive else "".join(self.pair.split("_")[:2])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the instrument may be called: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
+        parts = self.pair.split("_")
+        own = (self.instrument, self.pair)
+        return (*own, f"{parts[0]}/{parts[1]}:{parts[2]}") if len(parts) == 3 else own
+
+
+def parse_name(path: Path) -> NamedFile:
+    """Return the role of a file, and what its name says of the market."""
+    stem = stem_of(path)
+    if match := _FREQTRADE.fullmatch(stem):
+        return NamedFile(path, _KINDS[match["kind"]], match["pair"], match["timeframe"])
+
+    match = _BINANCE.fullmatch(stem)
+    if match and not any(name in path.parts for name in _OTHER_KLINES):
+        if match["what"] == "fundingRate":
+            return NamedFile(path, "funding", match["pair"], is_archive=True)
+        role = "mark" if "markPriceKlines" in path.parts else "bars"
+        return NamedFile(path, role, match["pair"], match["what"], is_archive=True)
+
+    words = re.split(r"[^a-z]+", stem.lower())
+    return NamedFile(path, next((role for role in ROLES if role in words), "bars"))
+
+
+def find_layout(
+    paths: Sequence[Path], options: ReadOptions, *, needs_bars: bool
+) -> tuple[dict[str, list[Path]], dict[str, Any]]:
+    """Return the files of each role, and what a folder or their names say of the market."""
+    for path in paths:
+        check_exists(path)
+    where = ", ".join(map(str, paths))
+    folder = paths[0]
+    is_folder = any(path.is_dir() for path in paths)
+    if is_folder and len(paths) > 1:
+        raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
+
+    # Our own names come first, then those of freqtrade and the archive.
+    files = [parse_name(path) for path in (list_tables(folder) if is_folder else paths)]
+    ours = [file for file in files if is_folder and stem_of(file.path) in ROLES]
+    named = [file for file in files if file.pair]
+    facts: dict[str, Any] = {}
+    if any(stem_of(file.path) == "bars" for file in ours) or (ours and not needs_bars):
+        files = ours
+        facts = _read_folder_facts(folder, options)
+    elif any(file.role == "bars" for file in named) and (is_folder or named == files):
+        files, facts = _choose_files(named, where, options)
+        unused = [file.path.name for file in named if file not in files]
+        if unused and not is_folder:
+            raise DataError(
+                f"files given one by one must belong together, {', '.join(unused)} does not "
+                f"({where}); give mark and funding of the same pair, mark of the same bars"
+            )
+    elif is_folder:
+        files = named
+
+    if needs_bars and not any(file.role == "bars" for file in files):
+        inside = sorted(folder.iterdir()) if is_folder else paths
+        names = ", ".join(path.name for path in inside[:8]) or "nothing"
+        raise DataError(f"there must be bars, found {names} ({where}); {_CURE}")
+    tables = {role: [file.path for file in files if file.role == role] for role in ROLES}
+    for role, parts in tables.items():
+        # Files of different dates are joined, others are two tables.
+        stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in parts}
+        if len(parts) > 1 and (files is ours or len(stems) > 1):
+            raise DataError(
+                f"one file of {role} is needed, found {parts[0].name} and {parts[1].name} ({where})"
+            )
+    return tables, facts
+
+
+def _read_folder_facts(folder: Path, options: ReadOptions) -> dict[str, Any]:
+    """Return what a folder of ours says of its market; raise if another instrument is wanted."""
+    path = folder / "market.json"
+    facts = read_facts(path)
+    instrument = facts.get("instrument")
+    if options.instrument and instrument and options.instrument != instrument:
+        raise DataError(
+            f"instrument must be the folder's, got {options.instrument!r} against "
+            f"{instrument!r} ({path})"
+        )
+    return facts
+
+
+def list_tables(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if suffix_of(file) in SUFFIXES)
+
+
+def _choose_files(
+    named: Sequence[NamedFile], where: str, options: ReadOptions
+) -> tuple[list[NamedFile], dict[str, Any]]:
+    """Return the files of one instrument and length of bars, and what they say of it."""
+
+    def list_lengths(file: NamedFile) -> tuple[str, ...]:
+        length = file.timeframe
+        if length.endswith(MONTHS):
+            return (length, length)
+        return (length, format_duration(parse_duration(length, where)))
+
+    bars = [file for file in named if file.role == "bars"]
+    bars = _choose_one(bars, "instrument", options.instrument, lambda file: file.names, where)
+    length = format_duration(options.interval) if options.interval else ""
+    bars = _choose_one(bars, "interval", length, list_lengths, where)
+
+    pair = bars[0].pair
+    timeframe = bars[0].timeframe
+    facts: dict[str, Any] = {"instrument": bars[0].instrument}
+    if not timeframe.endswith(MONTHS):
+        facts["interval"] = timeframe
+    all_marks = [file for file in named if file.pair == pair and file.role == "mark"]
+    marks = [file for file in all_marks if file.timeframe == timeframe]
+    if all_marks and not marks:
+        others = " and ".join(sorted({file.timeframe for file in all_marks}))
+        facts["filled"] = {"mark": f"not used: mark bars are {others}, bars {timeframe}"}
+    funding = [file for file in named if file.pair == pair and file.role == "funding"]
+    return [*bars, *marks, *funding], facts
+
+
+def _choose_one(
+    bars: Sequence[NamedFile],
+    noun: str,
+    wanted: str,
+    list_names: Callable[[NamedFile], tuple[str, ...]],
+    where: str,
+) -> list[NamedFile]:
+    """Return the files of bars of one instrument or length; raise if there are none, or several."""
+    known = sorted({list_names(file)[0] for file in bars})
+    listed = ", ".join(known[:10])
+    chosen = [file for file in bars if not wanted or wanted in list_names(file)]
+    if not chosen:
+        raise DataError(
+            f"{noun} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; "
+            f"there are {listed} ({where})"
+        )
+    if len({list_names(file)[0] for file in chosen}) > 1:
+        raise DataError(
+            f"one {noun} is loaded at a time, found {listed} ({where}); "
+            f"{noun}={known[0]!r}, or the paths of its files"
+        )
+    return chosen
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    facts = core.parse_json(core.read_small(path), path)
+    if not isinstance(facts, dict):
+        raise DataError(f"market.json must be an object ({path})")
+    for key, value in facts.items():
+        if key not in _FACTS or not isinstance(value, _FACTS[key]):
+            wanted = f"a {_FACTS[key].__name__}" if key in _FACTS else f"one of {', '.join(_FACTS)}"
+            raise DataError(
+                f"{key!r} in market.json must be {wanted}, got "
+                f"{value!r}{did_you_mean(key, _FACTS)} ({path})"
+            )
+    return facts
+
+
+class MarketSource(NamedTuple):
+    """Where one market is: a path, and the instrument to choose if the path holds several.
+
+    ``names`` are those that it may be called, the default first; ``currency`` is the settlement
+    currency, as the files say it.
+    """
+
+    names: tuple[str, ...]
+    path: Path
+    instrument: str | None = None
+    currency: str = ""
+
+
+def find_sources(
+    paths: Sequence[Path], instruments: Sequence[str] | None
+) -> dict[str, MarketSource]:
+    """Return where each market is, by name: those of some instruments, or all of the paths."""
+    sources: list[MarketSource] = []
+    for path in paths:
+        if path.is_dir():
+            sources += _list_markets(path, is_named=len(paths) > 1)
+        else:  # a file, or a path that is missing: the loader says so
+            name = parse_name(path).instrument or stem_of(path)
+            sources.append(MarketSource((name,), path))
+    if instruments is not None:
+        if len({*instruments}) < len(instruments):
+            raise ParameterError(f"each instrument is given once, got {', '.join(instruments)}")
+        return {name: _choose(name, sources) for name in instruments}
+
+    by_name: dict[str, MarketSource] = {}
+    for source in sources:
+        first = by_name.setdefault(source.names[0], source)
+        if first is not source:
+            raise DataError(
+                f"each market must have a name of its own, {source.names[0]!r} occurs twice "
+                f"({first.path}, {source.path}); bt.Markets({{name: Market.load(...), ...}}) names "
+                "them"
+            )
+    return by_name
+
+
+def _list_markets(folder: Path, *, is_named: bool) -> list[MarketSource]:
+    """Return the markets in a folder; raise DataError if there are none."""
+    listed = _list_folder(folder, is_named=is_named)
+    if listed:
+        return listed
+    inside = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    names = ", ".join(inside[:8]) or "nothing"
+    raise DataError(
+        f"a folder must hold markets, found {names} ({folder}); give a folder with a "
+        "folder for each market (bars.*, mark.*, funding.*), or files named as "
+        "freqtrade or Binance's archive does"
+    )
+
+
+def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
+    """Return whether paths hold several markets, or one in a folder in a folder."""
+    if len(instruments) > 1 or (len(paths) > 1 and any(path.is_dir() for path in paths)):
+        return True
+    if len(paths) != 1 or not paths[0].is_dir() or instruments:
+        return False
+    sources = _list_folder(paths[0])
+    return len(sources) > 1 or any(source.path != paths[0] for source in sources)
+
+
+def find_in_folders(
+    paths: Sequence[Path], instrument: str | None
+) -> tuple[Sequence[Path], str | None]:
+    """Return the paths of one market, and the instrument to load from them."""
+    if instrument is None or len(paths) != 1 or not is_panel(paths):
+        return paths, instrument
+    chosen = _choose(instrument, _list_folder(paths[0]))
+    return [chosen.path], chosen.instrument
+
+
+def _list_folder(folder: Path, *, is_named: bool = False) -> list[MarketSource]:
+    """Return the markets in a folder, or else in the folders in it.
+
+    A folder's only market is named after it if ``is_named``, as those of folders in it are.
+    """
+    sources = _list_in_folder(folder, is_named=is_named)
+    if sources:
+        return sources
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            sources += _list_in_folder(path, is_named=True)
+    return sources
+
+
+def _list_in_folder(folder: Path, *, is_named: bool) -> list[MarketSource]:
+    files = [parse_name(path) for path in list_tables(folder)]
+    own_name = folder.resolve().name
+    if any(stem_of(file.path) == "bars" for file in files):
+        said = read_facts(folder / "market.json").get("instrument", "")
+        in_order = (own_name, said) if is_named else (said, own_name)
+        return [MarketSource(tuple(filter(None, in_order)), folder)]
+
+    pairs = {file.pair: file for file in files if file.pair and file.role == "bars"}
+    sources = []
+    for file in pairs.values():
+        # Of several markets in a folder, each is chosen by its own name.
+        names = file.names
+        chosen = None
+        if len(pairs) > 1:
+            chosen = file.names[0]
+        elif is_named:
+            names = (own_name, *file.names)
+        sources.append(MarketSource(names, folder, chosen, find_settlement(file)))
+    return sources
+
+
+def find_settlement(file: NamedFile) -> str:
+    """Return the settlement currency that freqtrade's name says, USDT of BTC_USDT_USDT."""
+    if file.is_archive:
+        return ""
+    _, _, after_coin = file.pair.partition("_")
+    _, _, settlement = after_coin.partition("_")
+    return settlement.partition("-")[0]
+
+
+def _choose(name: str, sources: Sequence[MarketSource]) -> MarketSource:
+    """Return the only source of a name; raise ParameterError if there is none, or several."""
+    fits = [source for source in sources if name in source.names]
+    if not fits:
+        names = [known for source in sources for known in source.names]
+        raise ParameterError(
+            f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
+            f"are {', '.join(source.names[0] for source in sources)}"
+        )
+    if len(fits) > 1:
+        places = ", ".join(str(source.path) for source in fits)
+        raise ParameterError(
+            f"instruments must be found once, {name!r} is in {len(fits)} places ({places})"
+        )
+    return fits[0]

@@ -1,0 +1,298 @@
+"""Tables in files: CSV, gzip, zip, Parquet and Feather, as frames.
+
+Files are untrusted: nothing in them is executed, and nothing is unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any
+
+from backtest import core
+from backtest.core import DataError, did_you_mean
+from backtest.core.code_names import pa, pd
+from backtest.market.names import ALL_TIMES, HEADS
+from backtest.market.tables import (
+    plain_name,
+)
+
+SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
+
+_VALUE = re.compile(
+    r"(?i)[-+]?(\d[\d.,]*|[.,]\d+)(e[-+]?\d+)?|[-+]?(nan|inf(inity)?)|true|false"
+    r"|\d{1,4}([-/.])\d{1,2}\4\d{1,4}.*"
+)
+_LETTER = re.compile(r"[^\W\d_]")
+_COMMA, _THOUSANDS = re.compile(r"[-+]?\d+,\d+"), re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+
+TOP, LISTED = 1 << 16, 100
+"""Bytes and lines in which the header of a text is looked for."""
+
+LARGEST = 1 << 30
+"""Bytes of text that one file may hold or unpack to; a table may hold four times as many."""
+PIECE = 1 << 20
+"""Bytes that are unpacked at once."""
+
+
+def suffix_of(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
+def stem_of(path: Path) -> str:
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """Return the table in a file; ``chosen`` are the names of its columns by ours, if known."""
+    from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
+    from pyarrow.dataset import dataset  # noqa: PLC0415 - likewise
+
+    check_exists(path)
+    kind = suffix_of(path)
+    if kind not in SUFFIXES:
+        found = kind or "without a suffix"
+        raise DataError(f"a file must end in {', '.join(SUFFIXES)}, got {found} ({path})")
+    if not path.is_file():  # a pipe would never end
+        raise DataError(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
+    with reading(str(path)), path.open("rb") as file:
+        if kind not in (".parquet", ".feather"):
+            return parse_csv(unpack(file, path.suffix.lower(), str(path)), chosen, str(path))
+        if kind == ".parquet":
+            opened = parquet.ParquetFile(file)
+            rows, columns = opened.metadata.num_rows, opened.metadata.num_columns
+        else:
+            opened = ipc.open_file(file)
+            rows, columns = dataset(path, format="ipc").count_rows(), len(opened.schema)
+        if rows * columns * 8 > 4 * LARGEST:
+            raise DataError(
+                f"a file must hold at most {4 * LARGEST:,} bytes, got {rows:,} rows of "
+                f"{columns:,} columns ({path})"
+            )
+        table = opened.read() if kind == ".parquet" else opened.read_all()
+        table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
+        # Each column is freed as soon as it is converted, or is the column of the frame.
+        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+        del table
+    return frame
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        short = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        raise DataError(
+            f"a file must be whole and readable, got one that is not: {short} ({where})"
+        ) from error
+
+
+def unpack(file: IO[bytes], kind: str, where: str) -> bytearray:
+    """Return the text in a file, unpacked; raise before it is more than the largest size."""
+    if kind == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            names = [entry.filename for entry in entries]
+            if len(names) != 1 or not names[0].lower().endswith(".csv"):
+                found = ", ".join(name[:40] for name in names[:4]) or "nothing"
+                raise DataError(
+                    f"an archive must hold one .csv, found {len(names)}: {found} ({where})"
+                )
+            check_size(entries[0].file_size, where)  # zipfile reads no more than it says
+            with archive.open(names[0]) as entry:
+                return read_bounded(entry, where)
+    stream: Any = gzip.GzipFile(fileobj=file) if kind == ".gz" else file
+    return read_bounded(stream, where)
+
+
+def read_bounded(stream: IO[bytes], where: str) -> bytearray:
+    """Read a stream in pieces, into memory of little more than what it holds so far."""
+    data = bytearray()
+    while piece := stream.read(PIECE):
+        check_size(len(data) + len(piece), where)
+        data += piece
+    return data
+
+
+def check_size(size: int, where: str) -> None:
+    if size > LARGEST:
+        raise DataError(f"a file must hold at most {LARGEST:,} bytes, got more ({where})")
+
+
+def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
+    """Return the table in a text, with a header or none: then columns are named by position."""
+    while data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
+    top = codecs.getincrementaldecoder("utf-8")().decode(data[:TOP])
+    lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
+    asked = {name.lower() for name in chosen.values() if not name.isdigit()}
+    header = find_header(lines, asked, where)
+    if header is None:
+        first_line = next(filter(str.strip, lines), "")
+        delimiter, cells = split_line(first_line)
+        names = [str(number) for number in range(len(cells))]
+        start = 0
+    else:
+        delimiter, names = split_line(lines[header])
+        start = find_line(data, header + 1)
+    if not data[start : start + TOP].strip():
+        return pd.DataFrame(columns=names)
+
+    own = chosen.get("time", "0" if header is None else "time").lower()
+    if own.isdigit() and int(own) < len(names):
+        own = names[int(own)].lower()
+    stamps = [name for name in names if name.lower() == own or plain_name(name) in ALL_TIMES]
+    decimal_point = "."
+    if delimiter != "," and has_decimal_commas(lines[header or 0 :], where):
+        decimal_point = ","
+    table = read_rows(
+        data,
+        start,
+        names,
+        stamps=stamps,
+        delimiter=delimiter,
+        decimal_point=decimal_point,
+        header=header or 0,
+        where=where,
+    )
+    odd = [field.name for field in table.schema if "binary" in str(field.type)]
+    if odd:
+        raise ValueError(f"column {odd[0]!r} is not UTF-8")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def find_line(data: bytes | bytearray, number: int) -> int:
+    """Return where a line of a text begins, counted from 0; its end if it has fewer."""
+    start = 0
+    for _ in range(number):
+        start = data.find(b"\n", start) + 1 or len(data)
+    return start
+
+
+def has_decimal_commas(lines: Sequence[str], where: str) -> bool:
+    """Return whether numbers have commas for points; raise if these may separate thousands."""
+    numbers = []
+    for line in lines:
+        _, cells = split_line(line)
+        numbers += [cell for cell in cells if _COMMA.fullmatch(cell)]
+    if numbers and all(_THOUSANDS.fullmatch(number) for number in numbers):
+        raise DataError(
+            f"numbers must be read in one way, got {numbers[0]!r}, whose comma may be a decimal "
+            f"point or a thousands separator ({where}); write them with a point"
+        )
+    return bool(numbers)
+
+
+def read_rows(
+    data: bytes | bytearray,
+    start: int,
+    names: Sequence[str],
+    *,
+    stamps: Sequence[str],
+    delimiter: str,
+    decimal_point: str,
+    header: int,
+    where: str,
+) -> pa.Table:
+    """Return the rows of a text from ``start`` on; raise DataError for one of other length."""
+    from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
+
+    broken: list[Any] = []
+
+    def keep(row: Any) -> str:
+        broken.append(row)
+        return "error"
+
+    try:
+        return texts.read_csv(
+            pa.py_buffer(data).slice(start),
+            texts.ReadOptions(column_names=names, block_size=1 << 22),
+            texts.ParseOptions(delimiter=delimiter, invalid_row_handler=keep),
+            texts.ConvertOptions(
+                column_types=dict.fromkeys(stamps, pa.string()),
+                strings_can_be_null=True,
+                decimal_point=decimal_point,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if not broken:
+            raise
+        text = broken[0].text
+        line = data.count(b"\n", 0, data.find(text.encode(), start)) + 1
+        wanted = f"{core.count_nouns(len(names), 'cell')}, as line {header + 1} has"
+        raise DataError(
+            f"every line must have {wanted}, line {line} could not be read, it has "
+            f"{broken[0].actual_columns}: {text[:60]!r} ({where})"
+        ) from error
+
+
+def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None:
+    """Return the row of the header among the first lines, None if there is none.
+
+    It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
+    above it is skipped with a warning. A first line of texts alone is a header of other names.
+    """
+    cells_of = [split_line(line.lower())[1] if _LETTER.search(line) else [] for line in lines]
+    values = [count_values(line, cells) for line, cells in zip(lines, cells_of, strict=True)]
+    headers = []
+    for row, cells in enumerate(cells_of):
+        n_known = len({*map(plain_name, cells)} & HEADS)
+        if asked <= {*cells} and (asked or n_known > values[row]):
+            headers.append(row)
+    if not headers:
+        is_header = bool(cells_of) and not values[0] and any(cells_of[0])
+        return 0 if is_header else None
+
+    # Rows above a header, or a second one, are not of its table.
+    header = headers[0]
+    rows_above = [row for row in range(header) if values[row] > 1]
+    if header and (rows_above or len(headers) > 1):
+        other = rows_above[0] if rows_above else headers[1]
+        raise DataError(
+            f"a file must have one header, above its rows, line {header + 1} is one and line "
+            f"{other + 1} could not be read: {lines[other][:60]!r} ({where})"
+        )
+    skipped = [line for line in lines[:header] if line.strip()]
+    if skipped:
+        count = core.count_nouns(len(skipped), "line")
+        core.warn_caller(f"{count} above the header skipped, {skipped[0][:60]!r} ({where})")
+    return header
+
+
+def count_values(line: str, cells: Sequence[str]) -> int:
+    """Return how many numbers and stamps a line has; without letters all its cells are some."""
+    if cells:
+        return sum(_VALUE.fullmatch(cell) is not None for cell in cells)
+    return sum(map(line.count, ";\t|,"))
+
+
+def split_line(line: str) -> tuple[str, list[str]]:
+    """Return the delimiter of a line and its cells; among as many others, commas are decimal."""
+    delimiter = max(";\t|,", key=line.count) if re.search(r"[;\t|]", line) else ","
+    cells = next(csv.reader([line], delimiter=delimiter), [])
+    return delimiter, [cell.strip() for cell in cells]
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    frame.reset_index().to_parquet(path, index=False, compression="zstd")
+
+
+def check_exists(path: Path) -> None:
+    if path.exists():
+        return
+    near = ""
+    if path.parent.is_dir():
+        near = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+    raise DataError(f"a path must exist, {str(path)!r} does not{near}; searched from {Path.cwd()}")
