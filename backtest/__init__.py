@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from backtest.margin.calculators import calculate_liquidation
     from backtest.margin.collateral import Collateral, RateCurve
     from backtest.margin.presets import MarginPreset, margin_preset
-    from backtest.margin.requirement_rule import Brackets, OptionShocks, PresetMargin
-    from backtest.margin.requirement_rule import RequirementRule, ScenarioMargin, Standard, Strategy
+    from backtest.margin.requirement_rule import Brackets, PresetMargin, RequirementRule
+    from backtest.margin.requirement_rule import ScenarioMargin, Standard, Strategy
+    from backtest.margin.scenario_fields import OptionShocks
     from backtest.market.clock import decide_every
     from backtest.market.market import Market
     from backtest.market.markets import Markets
@@ -93,8 +94,9 @@ _NAMES = {
     "margin.collateral": "Collateral RateCurve",
     "margin.presets": "MarginPreset margin_preset",
     "margin.requirement_rule": (
-        "Brackets OptionShocks PresetMargin RequirementRule ScenarioMargin Standard Strategy"
+        "Brackets PresetMargin RequirementRule ScenarioMargin Standard Strategy"
     ),
+    "margin.scenario_fields": "OptionShocks",
     "market.clock": "decide_every",
     "market.market": "Market",
     "market.markets": "Markets",

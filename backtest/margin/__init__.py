@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from backtest.margin.brackets import compute_largest_notional, compute_liquidation_value
     from backtest.margin.brackets import compute_maintenance, compute_price, compute_setting
     from backtest.margin.brackets import compute_step_floor, read_rules
-    from backtest.margin.requirement_rule import Brackets, MarginRule, OptionShocks, OwnMargin
-    from backtest.margin.requirement_rule import PresetMargin, Requirement, RequirementRule
-    from backtest.margin.requirement_rule import ScenarioMargin, Standard, Strategy
+    from backtest.margin.requirement_rule import Brackets, MarginRule, OwnMargin, PresetMargin
+    from backtest.margin.requirement_rule import Requirement, RequirementRule, ScenarioMargin
+    from backtest.margin.requirement_rule import Standard, Strategy
     from backtest.margin.rule_tables import number_each, pack_brackets, pack_spot
+    from backtest.margin.scenario_fields import OptionShocks
     from backtest.venue.contract_value import compute_payment, compute_value
 else:
     __getattr__ = find_lazily(__name__, {
@@ -78,10 +79,11 @@ else:
             "move_holdings pick_rules scale_rate"
         ),
         "margin.requirement_rule": (
-            "Brackets MarginRule OptionShocks OwnMargin PresetMargin Requirement RequirementRule "
-            "ScenarioMargin Standard Strategy"
+            "Brackets MarginRule OwnMargin PresetMargin Requirement RequirementRule ScenarioMargin "
+            "Standard Strategy"
         ),
         "margin.rule_tables": "number_each pack_brackets pack_spot",
+        "margin.scenario_fields": "OptionShocks",
         "venue.contract_value": "compute_payment compute_value",
     })  # fmt: skip
 

@@ -19,15 +19,10 @@ from backtest.margin.option_values import (
     OptionScratch,
     ShockTables,
 )
-from backtest.margin.requirement_rule import (
-    NO_SHOCKS,
-    MarginRule,
-    ScenarioMargin,
-    Standard,
-    Strategy,
-    pack_moves,
-)
+from backtest.margin.requirement_rule import MarginRule, ScenarioMargin, Standard, Strategy
 from backtest.margin.rule_tables import index_names, number_each
+from backtest.margin.scenario_fields import NO_SHOCKS
+from backtest.margin.scenario_packing import pack_moves
 from backtest.venue.option_contract import OptionPosition
 
 Names = Sequence[str]

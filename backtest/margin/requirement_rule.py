@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Protocol, Self, runtime_checkable
-
-import numpy as np
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
 from backtest import core
-from backtest.core import Fault, Faults, FloatArray, ParameterError, repr_plain
-from backtest.core.fields import NOT_NEGATIVE, OVER_ZERO, POSITIVE, SHARE
+from backtest.core import Fault, Faults, ParameterError, repr_plain
+from backtest.core.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from backtest.margin import portfolio_kernels
 from backtest.margin.brackets import MarginRules, compute_price
-from backtest.margin.collateral import Collateral, pack_collateral, pack_rows
-from backtest.margin.portfolio_kernels import Holdings, PortfolioRules, ScenarioTables
+from backtest.margin.collateral import Collateral, pack_collateral
+from backtest.margin.portfolio_kernels import Holdings, PortfolioRules
 from backtest.margin.preset_tables import find_asset, find_margins, group_by_asset
-from backtest.margin.rule_tables import index_names, number_each, pack_brackets, pack_spot
+from backtest.margin.rule_tables import pack_brackets, pack_spot
+from backtest.margin.scenario_fields import (
+    EVERY,
+    NO_SHOCKS,
+    Figures,
+    Moves,
+    NameGroups,
+    OptionShocks,
+    Row,
+)
+from backtest.margin.scenario_packing import check_inverse_moves, pack_scenarios
 from backtest.venue.preset_files import Group
 
 Names = Sequence[str]
@@ -132,19 +139,6 @@ def number_own_rule(rule: RequirementRule, names: tuple[str, ...]) -> int:
     return len(OWN_RULES)
 
 
-def check_inverse_moves(
-    packed: PortfolioRules, groups: Mapping[str, Names], rules: Mapping[str, MarginRules]
-) -> None:
-    """Raise ParameterError if a move takes the price of an inverse contract to 0."""
-    for members, moves in zip(groups.values(), packed.scenarios.moves, strict=True):
-        inverse = [name for name in members if rules[name].is_inverse]
-        if inverse and moves.min() <= -1.0:
-            raise ParameterError(
-                f"moves of a group with an inverse contract must be over -1, got "
-                f"{moves.min():g} for {inverse[0]}"
-            )
-
-
 class Brackets(MarginRule, kw_only=True):
     """The sum of the positions' bracket requirements: standard cross margin.
 
@@ -154,134 +148,6 @@ class Brackets(MarginRule, kw_only=True):
         The cross positions fail where what backs them is at most ``level`` times the requirement;
         Binance portfolio margin has 1.05.
     """
-
-
-EVERY = "*"
-EXAMPLE = "[(-0.15, 1), (0.15, 1)]"
-FROM_ALL = core.Real(-1)
-NUMBERS_OF_ROW = (FROM_ALL, NOT_NEGATIVE, FROM_ALL, NOT_NEGATIVE)
-"""Move, weight, and for options move of volatility and relief."""
-Row = tuple[float, ...]
-
-
-def is_list(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
-
-
-class Moves(core.Declaration):
-    is_table: ClassVar[bool] = True
-
-    def read(self, value: Any) -> core.FrozenTable:
-        table = value if isinstance(value, Mapping) else {EVERY: value}
-        if not table:
-            raise Fault(f"must have scenarios for at least one group, {{'BTC': {EXAMPLE}}}")
-        for rows in table.values():
-            if not is_list(rows) or not rows:
-                rule = f"must be lists of at least one (move, weight), {EXAMPLE}"
-                raise Fault(rule, repr_plain(rows))
-        return core.FrozenTable({str(x): tuple(map(read_row, rows)) for x, rows in table.items()})
-
-
-def read_row(row: Any) -> Row:
-    """Return a scenario: move, weight, and for options move of volatility and relief."""
-    numbers = tuple(row) if is_list(row) else (row, 1.0)
-    if not 2 <= len(numbers) <= len(NUMBERS_OF_ROW):
-        rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
-        raise Fault(rule, repr_plain(row))
-    try:
-        read = [kind.read(number) for kind, number in zip(NUMBERS_OF_ROW, numbers, strict=False)]
-    except Fault:
-        rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
-        raise Fault(rule, repr_plain(row)) from None
-
-    # Rows that say the same are equal: zeros at the end are left out.
-    while len(read) > 2 and read[-1] == 0.0:
-        read.pop()
-    return tuple(read)
-
-
-@dataclass(frozen=True)
-class NameGroups(core.Declaration):
-    member: str
-    is_table: ClassVar[bool] = True
-
-    def read(self, value: Any) -> core.FrozenTable:
-        if not isinstance(value, Mapping) or not value:
-            raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
-        for names in value.values():
-            if not is_list(names) or not names or not all(isinstance(name, str) for name in names):
-                rule = f"must list the names of at least one {self.member} each"
-                raise Fault(rule, repr_plain(names))
-
-        counts = Counter(name for names in value.values() for name in names)
-        repeated = sorted(name for name, count in counts.items() if count > 1)
-        if repeated:
-            raise Fault(f"must name each {self.member} once", f"{', '.join(repeated)} twice")
-        return core.FrozenTable({str(group): tuple(names) for group, names in value.items()})
-
-
-@dataclass(frozen=True)
-class Figures(core.Declaration):
-    count: int
-    number: core.Real = NOT_NEGATIVE
-
-    def read(self, value: Any) -> tuple[float, ...]:
-        if not is_list(value) or len(value) != self.count:
-            raise Fault(f"must be {self.count} numbers")
-        return tuple(float(self.number.read(figure)) for figure in value)
-
-
-class OptionShocks(core.Value, kw_only=True):
-    """What :class:`ScenarioMargin` adds for options; all of it is off by default.
-
-    Parameters
-    ----------
-    power : (float, float)
-        A move of volatility is multiplied by ``(days / max(T, least_days)) ** power`` for T days to
-        expiry: the first power up to ``days``, the second beyond.
-    days, least_days : float
-        As above.
-    least_volatility : float
-        The lowest volatility of a row in which volatility rises.
-    short_charge : (float, float)
-        Maintenance and initial charge per unit of notional that is net short by strike and expiry.
-    delta_charge : (float, float)
-        What is added to the worst loss per unit of the absolute delta of the options of each
-        expiry: the larger of a constant and a rate per year to expiry.
-    futures_range : float
-        The largest move of futures; rows beyond it move options only.
-    discounts : six numbers, optional
-        Base, multiple of the rate and addition for an expiry worth over 0 in a scenario, which is
-        multiplied by ``base exp(-T (multiple rate + addition))``; then those for one worth less,
-        multiplied by ``base exp(T (multiple rate + addition))``, at most by ``exp(rate T)``.
-    skew : eight numbers, optional
-        Two rows that turn the smile: cap and its slope by root of T of the linear and of the
-        absolute row; least width, scale of the width, volatility level and its slope. The result
-        of each expiry counts as a loss.
-    expiry_charge : three numbers, optional
-        A move of the forward of each expiry, and the share of its loss that is charged: a constant
-        and one per year. The sum over expiries counts if it is larger than the worst loss.
-    """
-
-    power: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
-    days: Annotated[float, POSITIVE] = 30.0
-    least_days: Annotated[float, NOT_NEGATIVE] = 1.0
-    least_volatility: Annotated[float, NOT_NEGATIVE] = 0.0
-    short_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
-    delta_charge: Annotated[Sequence[float], Figures(2)] = (0.0, 0.0)
-    futures_range: Annotated[float, OVER_ZERO] = math.inf
-    discounts: Annotated[Sequence[float] | None, Figures(6)] = None
-    skew: Annotated[Sequence[float] | None, Figures(8, core.Real())] = None
-    expiry_charge: Annotated[Sequence[float] | None, Figures(3)] = None
-
-    def faults(self) -> Faults:
-        if self.short_charge[1] < self.short_charge[0]:
-            yield "short_charge", "must have an initial charge of at least the maintenance charge"
-        if self.expiry_charge is not None and not 0.0 < self.expiry_charge[0] < 1.0:
-            yield "expiry_charge", "must have a move between 0 and 1, (0.045, 0.5, 2.0) for example"
-
-
-NO_SHOCKS = OptionShocks()
 
 
 class ScenarioMargin(MarginRule, kw_only=True):
@@ -431,57 +297,6 @@ def drop_names(
         if others:
             remaining[name] = others
     return remaining
-
-
-def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
-    """Return the columns of the scenarios of groups, (G, K) each; no rows without a rule."""
-    rows_by_group = [] if rule is None else [rule.rows_of(group) for group in groups]
-    columns = []
-    for column in range(len(NUMBERS_OF_ROW)):
-        numbers = [[row[column] for row in rows] for rows in rows_by_group]
-        _, padded = pack_rows(numbers)
-        columns.append(padded)
-    return columns
-
-
-def pack_scenarios(
-    rule: ScenarioMargin | None, groups: Mapping[str, Names], names: Names
-) -> ScenarioTables:
-    """Return the scenarios of groups as arrays; without a rule they are empty, and cost nothing."""
-    moves, weights, *_ = pack_moves(rule, groups)
-    limit = math.inf if rule is None else rule.options.futures_range
-    members = [name for group in groups.values() for name in group]
-    products = number_products(rule, tuple(groups))
-    initial = (0.0, 0.0) if rule is None else rule.initial_terms()
-    terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
-    return ScenarioTables(
-        moves=np.clip(moves, -limit, limit),
-        weights=weights,
-        members=index_names(members, names),
-        starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
-        products=np.array(products, dtype=np.int64),
-        n_products=max(products, default=-1) + 1,
-        initial_factor=initial[0],
-        initial_contingency=initial[1],
-        nets=np.zeros((len(moves), 2)),
-        losses=np.zeros(moves.shape),
-        **{name: float(getattr(rule, name, 0.0)) for name in terms},
-    )
-
-
-def number_products(rule: ScenarioMargin | None, groups: Names) -> list[int]:
-    """Return the number of the product of each group; one in no product is one of its own."""
-    if rule is None:
-        return []
-    if rule.across == "same row" and not rule.products:
-        return [0] * len(groups)
-    product_of: dict[str, tuple[str]] = {}
-    for product, members in (rule.products or {}).items():
-        for group in members:
-            # A tuple, since a product may have the name of a group that is in none.
-            product_of[group] = (product,)
-    numbers: list[int] = number_each([product_of.get(group, group) for group in groups]).tolist()
-    return numbers
 
 
 class Standard(MarginRule, kw_only=True):

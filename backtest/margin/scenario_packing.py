@@ -1,0 +1,85 @@
+"""Scenarios of a requirement as arrays of the kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backtest.core import FloatArray, ParameterError
+from backtest.margin.brackets import MarginRules
+from backtest.margin.collateral import pack_rows
+from backtest.margin.portfolio_kernels import PortfolioRules, ScenarioTables
+from backtest.margin.rule_tables import index_names, number_each
+from backtest.margin.scenario_fields import NUMBERS_OF_ROW
+
+if TYPE_CHECKING:
+    from backtest.margin.requirement_rule import ScenarioMargin
+
+Names = Sequence[str]
+
+
+def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
+    """Return the columns of the scenarios of groups, (G, K) each; no rows without a rule."""
+    rows_by_group = [] if rule is None else [rule.rows_of(group) for group in groups]
+    columns = []
+    for column in range(len(NUMBERS_OF_ROW)):
+        numbers = [[row[column] for row in rows] for rows in rows_by_group]
+        _, padded = pack_rows(numbers)
+        columns.append(padded)
+    return columns
+
+
+def pack_scenarios(
+    rule: ScenarioMargin | None, groups: Mapping[str, Names], names: Names
+) -> ScenarioTables:
+    """Return the scenarios of groups as arrays; without a rule they are empty, and cost nothing."""
+    moves, weights, *_ = pack_moves(rule, groups)
+    limit = math.inf if rule is None else rule.options.futures_range
+    members = [name for group in groups.values() for name in group]
+    products = number_products(rule, tuple(groups))
+    initial = (0.0, 0.0) if rule is None else rule.initial_terms()
+    terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
+    return ScenarioTables(
+        moves=np.clip(moves, -limit, limit),
+        weights=weights,
+        members=index_names(members, names),
+        starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
+        products=np.array(products, dtype=np.int64),
+        n_products=max(products, default=-1) + 1,
+        initial_factor=initial[0],
+        initial_contingency=initial[1],
+        nets=np.zeros((len(moves), 2)),
+        losses=np.zeros(moves.shape),
+        **{name: float(getattr(rule, name, 0.0)) for name in terms},
+    )
+
+
+def number_products(rule: ScenarioMargin | None, groups: Names) -> list[int]:
+    """Return the number of the product of each group; one in no product is one of its own."""
+    if rule is None:
+        return []
+    if rule.across == "same row" and not rule.products:
+        return [0] * len(groups)
+    product_of: dict[str, tuple[str]] = {}
+    for product, members in (rule.products or {}).items():
+        for group in members:
+            # A tuple, since a product may have the name of a group that is in none.
+            product_of[group] = (product,)
+    numbers: list[int] = number_each([product_of.get(group, group) for group in groups]).tolist()
+    return numbers
+
+
+def check_inverse_moves(
+    packed: PortfolioRules, groups: Mapping[str, Names], rules: Mapping[str, MarginRules]
+) -> None:
+    """Raise ParameterError if a move takes the price of an inverse contract to 0."""
+    for members, moves in zip(groups.values(), packed.scenarios.moves, strict=True):
+        inverse = [name for name in members if rules[name].is_inverse]
+        if inverse and moves.min() <= -1.0:
+            raise ParameterError(
+                f"moves of a group with an inverse contract must be over -1, got "
+                f"{moves.min():g} for {inverse[0]}"
+            )
