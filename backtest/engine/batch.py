@@ -50,6 +50,7 @@ def run_account(
     """Simulate an account; from the bar of each switch on, its policies decide."""
     run = partial(simulate, setup, progress=progress, switches=switches)
     choice = choose_loop(setup, is_compiled=is_compiled)
+
     if choice == "plain":
         return run(is_compiled=False)
     if choice == "sooner":
@@ -112,6 +113,7 @@ def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, Tally]:
         options = resume_options(setup)
         state = copy_state(setup.resume.state)._replace(options=options)
         deciders.memory[:] = setup.resume.memory
+
     tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), setup.first)
     return setup.inputs, state, deciders, tally
 
@@ -249,6 +251,7 @@ class AccountRun:
             deciders.memory[-1] = before.memory[-1]
         if deciders.asks[n]:  # the overlay goes on
             deciders.memory[deciders.memory_at[n] :] = before.memory[before.memory_at[n] :]
+
         self.memory = deciders
         return driver.Drive(
             self.inputs._replace(trader=self.traders[self.part]),
@@ -314,6 +317,7 @@ class LaterBars:
     ) -> None:
         self.setup = setup
         self.state = state
+
         _, _, self.deciders, tally = begin(setup)
         self.deciders.memory[:] = memory
         self.counts = driver.Counts(tally, traded)

@@ -31,6 +31,7 @@ def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]
     if unknown:
         texts = [f"{name!r}{core.did_you_mean(str(name), known)}" for name in unknown]
         return f"an unknown {', '.join(texts)}"
+
     missing = [name for name in names if name not in listed]
     if missing:
         return f"none for {', '.join(missing)}"
@@ -89,6 +90,7 @@ def find_faults_of_venues(
                 f"maker_share of {name} must be 0 with fill='limit', where each order is all maker "
                 f"or all taker, got {venue.fees.maker_share:g}"
             )
+
         expires = venue.contract.expires
         last_open = int(markets[name].time[-1])
         if expires is not None and last_open >= core.to_nanoseconds(expires):
@@ -176,6 +178,7 @@ def find_faults_of_spot(name: str, market: Market, own: Account, account: Accoun
             f"margin of the spot leg {name} must be 'cross': a coin that is paid has no "
             "margin, got 'isolated'"
         )
+
     coins = {find_coin(name), find_coin(market.instrument)} - {""}
     for asset in account.collateral:
         prices = asset.prices
@@ -358,6 +361,7 @@ def warn_of_last_prices(markets: Markets, venue: Any, labels: Mapping[str, str])
             lacking.append(labels[name] or "the market")
     if not lacking:
         return
+
     verb = "has" if len(lacking) == 1 else "have"
     core.warn_caller(
         f"{', '.join(lacking)} {verb} no mark prices: "

@@ -172,6 +172,7 @@ def make_plain(conditions: _C) -> _C:
     detail = conditions.detail
     whole = with_clock(conditions.market, decision_interval, detail)
     changes = {"market": whole, "decision_interval": None, "detail": None, "end": None}
+
     if conditions.end is not None:
         before_end = as_markets(conditions.market).slice(None, conditions.end)
         ended = with_clock(as_given(before_end, conditions.market), decision_interval, detail)
@@ -194,6 +195,7 @@ def fits_apart(conditions: Conditions) -> bool:
     markets = as_markets(conditions.market)
     if len(markets) < 2:
         return False
+
     try:
         for name, market in markets.items():
             account = conditions.account.for_instrument(name)
@@ -250,11 +252,13 @@ def drop_other_instruments(account: Account, markets: Markets) -> Account:
     gone = {name for name in markets.last_opens if name not in markets}
     if not gone:
         return account
+
     changes: dict[str, Any] = {}
     for field in BY_INSTRUMENT:
         table = getattr(account, field)
         if isinstance(table, core.FrozenTable):
             changes[field] = {name: value for name, value in table.items() if name not in gone}
+
     if isinstance(account.requirement, ScenarioMargin):
         changes |= drop_groups(account, account.requirement, [*markets.last_opens], gone)
     return replace(account, **changes)
@@ -268,6 +272,7 @@ def drop_groups(
     groups_before = {*rule.list_groups(names)}
     groups_left = {*smaller.list_groups([name for name in names if name not in gone])}
     lost = groups_before - groups_left
+
     collateral = []
     for asset in account.collateral:
         is_lost = asset.cancels_risk in lost
@@ -279,6 +284,7 @@ def end_expired(market: Any, venue: Any) -> Any:
     """Return markets in which each contract ends when it expires."""
     if not isinstance(market, Markets):
         return market
+
     ends = {}
     for name in market:
         of_instrument = venue.get(name) if isinstance(venue, Mapping) else venue
@@ -337,6 +343,7 @@ def recall_signal(result: Any) -> SignalLike:
             "a loaded result does not hold the signal of decision_interval=, "
             f"{text:.60}: give a new bt.Backtest"
         )
+
     frame = pd.DataFrame(result.quotes.signal, core.utc_index(result.time), [*result.names])
     return frame.iloc[:, 0] if len(result.names) == 1 else frame
 

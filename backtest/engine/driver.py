@@ -372,6 +372,7 @@ class Drive:
             self.tape.log.written[0] = 0
             if trader is not None:
                 trader.put_back(legs)
+
         if why == FULL:
             self.tape = self.tape._replace(log=new_event_log(2 * len(self.tape.log.entries)))
             return
@@ -387,6 +388,7 @@ class Drive:
             traded = traded.add(tally.money.traded - traded_before)
         self.counts = self.counts._replace(traded=traded)
         self.t = reached
+
         written = self.tape.log.written[0]
         if written > 0:
             self.entries.append(self.tape.log.entries[:written].copy())
@@ -524,6 +526,7 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
         terms = read_tables(inputs, first + row + 1)
         if caller is not None:
             terms = pack_terms(terms)
+
         bar = new_bar(terms, inputs.feed, state)
         held_of_rows = HeldAtCloses(*(field[row:end] for field in held))
         closes_of_rows = Closes(*(field[row - begin : end - begin] for field in closes))

@@ -164,6 +164,7 @@ def find_opened(
     """Return the contracts held after the fills at each open, (n_bars, K)."""
     held_before = np.pad(quantity, ((1, 0), (0, 0)))[:-1]
     opened = np.where(expires, 0.0, held_before)
+
     entries = outcome.entries
     is_fill = (entries["kind"] == Event.FILL) & np.isin(entries["owner"], owners)
     fills = entries[is_fill]
@@ -181,6 +182,7 @@ def find_entries(
         quantity = 0.0
         average = np.nan
         of_owner = entries[(entries["owner"] == owner) & (entries["quantity"] != 0.0)]
+
         for bar, change, value in of_owner[["bar", "quantity", "value"]].tolist():
             after = quantity + change
             if quantity * change > 0.0:

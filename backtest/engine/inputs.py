@@ -71,9 +71,10 @@ class DailyFees(NamedTuple):
         for i, fees in enumerate(self.fees):
             if fees is None:
                 continue
-            reached = np.searchsorted([tier.volume for tier in fees.tiers], volume, side="right")
             tables: list[Any] = [fees, *fees.tiers]
             rates_by_tier = np.array([(table.taker, table.maker) for table in tables])
+            reached = np.searchsorted([tier.volume for tier in fees.tiers], volume, side="right")
+
             taker, maker = rates_by_tier[reached].T
             rates[i, 0] = taker
             rates[i, 1] = maker
@@ -270,6 +271,7 @@ def measure_years(market: Market | Markets, venue: Venue, first: int, started: i
         years = np.diff(market.time, prepend=market.time[0]) / year
     else:
         years = np.array([market.interval / year])
+
     if first == 0 or started != market.time[first]:
         return years
     by_bar = np.broadcast_to(years, (market.n_bars,)).copy()
@@ -293,6 +295,7 @@ def read_assets(markets: Markets, account: a.Account) -> dict[str, Any]:
     """Return the prices of the collateral on the clock, each of shape (C, n_bars)."""
     shape = (len(account.collateral), markets.n_bars)
     fields = {f"asset_{name}": np.empty(shape) for name in ASSET}
+
     for c, asset in enumerate(account.collateral):
         prices: Any = find_prices(asset, markets)
         if isinstance(prices, Market):
@@ -421,6 +424,7 @@ def read_margin_tables(
         venue = setup.venues[name]
         venue_leverage = account.venue_leverage or 0.0
         is_isolated = account.margin == "isolated"
+
         dated = []
         for table in venue.in_use(times):
             rules = margin.read_rules(venue.with_table(table), venue_leverage, is_isolated)
@@ -447,6 +451,7 @@ def measure_log_returns(marks: FloatArray, are_inverse: Any) -> FloatArray:
         growth = after / before
         growth[:, are_inverse] = 2.0 - before[:, are_inverse] / after[:, are_inverse]
         log_returns[1:] = np.log(growth)
+
     log_returns[~np.isfinite(log_returns)] = np.nan
     return log_returns
 
@@ -557,6 +562,7 @@ def number_prices(setup: Any) -> IntArray:
     account = setup.account
     markets = setup.markets
     keys: list[object] = []
+
     if has_scenarios(account):
         group_of = {}
         for group, members in account.requirement.list_groups(list(markets.names)).items():
@@ -681,6 +687,7 @@ def read_coin_rates(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray
     declared = [venues[name].contract.borrow_rate for name in markets.names]
     if all(rate is None for rate in declared):
         return np.zeros((1, 1))
+
     by_bar = []
     for rate in declared:
         known = 0.0 if rate is None else rate
@@ -770,11 +777,13 @@ def begin_position(position: r.PositionState, rules: a.InstrumentRules) -> None:
     """Write a position that holds nothing and for which nothing was decided."""
     position.signal = 1.0
     position.factor = 1.0
+
     position.value = math.nan
     position.leverage = math.nan
     position.asked = math.nan
     position.opened = math.nan
     position.last_funding = math.nan
+
     position.since = math.inf
     position.since_stop = math.inf
     position.setting = rules.margin.setting

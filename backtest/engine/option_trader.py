@@ -324,6 +324,7 @@ class OptionTrader:
         is_of_instrument = trade.i < len(self.state.positions)
         chain = self.show_chain(trade, account, t)
         orders = self.ask_orders(trade, bar, account, chain)
+
         try:
             for leg, contract, quantity in read_orders(orders):
                 if is_of_instrument and contract == chain.instrument:
@@ -410,6 +411,7 @@ class OptionTrader:
                 if option == contract:
                     name = known
                     break
+
         if not isinstance(name, str) or name not in trade.contracts:
             names = ", ".join([*trade.contracts][:5])
             raise core.Fault(
@@ -425,6 +427,7 @@ class OptionTrader:
             k = trade.contracts[option.name]
             if k not in legs.owners:
                 continue
+
             owner = legs.owners[k]
             is_left = legs.held[owner] != k and owner[0] == trade.i
             quote = option.bid if option.quantity > 0.0 else option.ask
@@ -521,6 +524,7 @@ def read_order(leg: Any, order: Any) -> tuple[str, Any, float]:
             "the order of a leg must be (contract, quantity), got "
             f"{core.repr_plain(order)} for {leg!r}"
         )
+
     contract, quantity = order
     is_number = isinstance(quantity, int | float | np.number)
     if not is_number or isinstance(quantity, bool) or math.isinf(quantity):

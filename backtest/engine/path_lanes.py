@@ -280,6 +280,7 @@ class BatchLoop:
             if not is_called_back and self.has_overflowed:
                 self.prepare(laid, lives)(places)
                 return
+
             try:
                 self.pass_through(prepared, places)
             except LaneFault:  # a whole number may be beyond 64 bits

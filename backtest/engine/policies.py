@@ -109,6 +109,7 @@ def observe_policies(
     look = observe_checked if is_checked else observe_again
     observed = []
     spans = markets.spans.tolist()
+
     for weights, name, (first, stop) in zip(signal, markets.names, spans, strict=True):
         shown = venues[name].show_margin(markets[name])
         market = shown.with_signal(np.clip(weights[first:stop], -1.0, 1.0))
@@ -148,6 +149,7 @@ def list_terms(cls: type[Policy], prefix: str = "") -> Iterator[tuple[str, str]]
     parts = getattr(cls, "parts", ())
     for part in parts:
         yield from list_terms(part.policy, f"{prefix}{part.prefix}")
+
     if parts:
         return
     names = find_code_names(p.formula_of(cls))
@@ -170,6 +172,7 @@ def show_terms(
             if column not in own.columns:
                 settings = account.for_instrument(name)
                 columns[column] = measure_term(term, own, settings, venues[name])
+
         if len(columns) > len(own.columns):
             shown[k] = own._replace(columns=columns)
     return shown
@@ -215,6 +218,7 @@ def find_warm_up(columns: Mapping[str, FloatArray]) -> WarmUp:
     """
     bar = 0
     never = []
+
     for name, column in columns.items():
         first = find_first_value(column)
         if first is None:
@@ -417,6 +421,7 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
             values[k] = Number(values[k])
         if reads_venue:
             venue = MarginRules._make(map(as_float64, venue))
+
         account: Any = make(AccountView, (*values[N_BAR : N_BAR + N_SHOWN], venue))
         fields = values[:N_BAR]
         for column in columns:
@@ -467,6 +472,7 @@ def bind_formula(policy: Policy, own: Policy, formula: Any) -> Callable[..., flo
         memory = deciders.memory[first : first + n_memory]
         before = memory_type(*map(Number, memory.flat))
         decided, after = formula(own, bar, account, before)
+
         leverage = as_number(decided)
         numbers_after = [*map(as_number, after)]
         if len(numbers_after) != n_memory:
@@ -550,6 +556,7 @@ class Callbacks:
         """Return the margin rules of instrument i, read again where the loop changed its rates."""
         rates = b"".join(self.brackets[1 + len(LEVELS) :])
         rates_before, rules = self.venues.get(i, (b"", None))
+
         if rules is None or rates_before != rates:
             fields = []
             for field in pick_rules(self.brackets, i):
@@ -566,6 +573,7 @@ class Callbacks:
         run = bind(terms, *arguments)
         with hold_signals() as self.gate:
             returned = run()
+
         error = self.error
         self.error = None
         if error is not None:

@@ -162,6 +162,7 @@ def read_quotes(setup: Setup) -> Quotes:
     feed = setup.inputs.feed
     if setup.markets.decision_interval:  # the loop has no signal between decisions
         feed = feed._replace(signal=setup.signal.T)
+
     fields = []
     for name in QUOTES:
         values = getattr(feed, name)

@@ -218,6 +218,7 @@ def set_up_run(
     setup = set_up(test, policy, resume=earlier, benchmark=benchmark)
     if earlier is not None:
         check_rules(earlier, setup)
+
     checks.warn_of_market(setup.markets, setup.venues, setup.first)
     warn_of_weights(setup.given, setting(plain(test))[0])
     checks.warn_of_flows(setup.account, setup.markets, setup.started)
@@ -296,6 +297,7 @@ def set_up(
     check_traders(policies, overlay, markets)
     (alone,) = [*markets.values()] if is_alone else [markets]
     signal = resolve_signal(own.signal, alone)
+
     if resume is not None:
         markets, first = join_resumed(resume, markets)
         started = resume.started
@@ -336,6 +338,7 @@ def recall_weights(
     """Return weights that before bar ``first`` are those of the earlier run."""
     if resume.setup is None or resume.markets is None:
         return weights
+
     clock = find_clock(markets)
     held = np.array(clock.hold(weights))
     begin = int(np.searchsorted(markets.time, resume.markets.start))

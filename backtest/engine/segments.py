@@ -114,6 +114,7 @@ def describe_switches(result: Result, segments: Sequence[Segment]) -> Result:
         if not isinstance(policies, Mapping):
             policies = {"": policies}
         settings: Any = {name: policy.settings() for name, policy in policies.items()}
+
         row = {
             "from": core.format_time(int(markets.time[segment.first])),
             "settings": settings.get("", settings),
@@ -148,6 +149,7 @@ def observe_segment(
         if weights is not None:
             signal = np.clip(weights[i, span[0] : span[1]], -1.0, 1.0)
             market = market.with_signal(signal)
+
         policy: Policy = core.pick_value(segment.policy, setup.markets.names[i])
         stop = min(clock.count(segment.stop) - own.first, market.n_bars)
         columns = observe_until(policy, market, stop)

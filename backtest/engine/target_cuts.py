@@ -61,6 +61,7 @@ def list_cuts_of(head: Mapping[str, Any], sums: core.FloatArray) -> list[dict[st
         n = int(of_cause[COUNT])
         if n == 0 and cause != "all":
             continue
+
         share = math.nan
         means = np.full(4, math.nan)
         if n > 0:
