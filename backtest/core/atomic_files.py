@@ -149,6 +149,7 @@ def keep_tables(
     if folder.is_dir():
         with suppress(OSError, pa.ArrowException):
             return {path.stem: pq.read_table(path).to_pandas() for path in folder.iterdir()}
+
     made = make()
     with suppress(OSError), drafted_folder(folder, ".making-") as draft:
         for name, table in made.items():

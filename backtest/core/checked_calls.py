@@ -111,6 +111,7 @@ def name_call(function: Callable[..., Any]) -> str:
         return f"bt.{call}"
     if head in package._METHODS:
         return f"bt.Backtest.{call}"
+
     for name, place in package._MODULES.items():
         namespace = sys.modules.get(f"backtest.{place}")
         if head in getattr(namespace, "__all__", ()):
@@ -125,6 +126,7 @@ def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[st
     """
     names: dict[str, Any] = defaultdict(lambda: Any, {"Path": Path, **vars(units)})
     names |= {**vars(builtins), **function.__globals__}
+
     parameters = inspect.signature(function).parameters
     admitted_by_name = {}
     for name in asked:
@@ -137,6 +139,7 @@ def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[st
         except Exception as error:
             title = f"{function.__module__}.{function.__qualname__}"
             raise TypeError(f"{title}: the annotation of {name} is none: {error}") from error
+
         if admitted is None:
             continue
         if parameters[name].default is None and admitted.read(None) is REFUSED:
@@ -159,6 +162,7 @@ def read_hint(hint: Any) -> Admitted | None:
         return keep_if(f"one of {names}", lambda it: type(it) is str and it in parts)
     if origin is np.ndarray:
         return FLOATS if np.dtype[np.float64] in parts else ARRAY
+
     if origin in (Sequence, list, tuple):
         return read_items(*parts, is_fixed=origin is tuple and Ellipsis not in parts)
     if origin in (Mapping, dict):
@@ -232,6 +236,7 @@ def read_items(*parts: Any, is_fixed: bool) -> Admitted:
         is_flat = getattr(value, "ndim", 1) == 1 and isinstance(value, Iterable)
         if not is_flat or isinstance(value, str | bytes | Mapping):
             return REFUSED
+
         items: Any = value
         if not isinstance(value, Sequence | np.ndarray) and not is_column(value):
             items = tuple(value)
@@ -252,6 +257,7 @@ def admit_number(value: Any) -> Any:
         number = value[()]
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         return REFUSED
+
     try:
         plain = float(number)
     except OverflowError:

@@ -168,6 +168,7 @@ def read_number(value: object, *, whole: bool = False) -> float:
             number = float(value)
         except OverflowError:  # a whole number of Python beyond all floats
             number = -math.inf if value < 0 else math.inf
+
     if math.isnan(number) or (whole and not number.is_integer()):
         raise Fault("must be a whole number" if whole else "must be a number")
     return number
@@ -256,6 +257,7 @@ def check_names(
     if unknown:
         listed = ", ".join(known) or f"no {noun}s"
         raise ParameterError(f"{owner} has no {noun} {', '.join(unknown)}; use {listed}")
+
     missing = ", ".join(name for name in needed if name not in names)
     if missing:
         raise ParameterError(f"{owner} needs {missing}, which has no default")
@@ -394,10 +396,12 @@ def _read_times(series: Any) -> units.IntArray:
             "must be indexed by UTC time, for example by series.tz_localize('UTC')",
             "a series without a time zone",
         )
+
     try:
         times = np.array(index.as_unit("ns").asi8)
     except pd.errors.OutOfBoundsDatetime:
         raise Fault("must be indexed by times from 1678 to 2261", f"{index.max()}") from None
+
     wrong = np.flatnonzero(index.isna() | np.append(False, np.diff(times) <= 0))
     if wrong.size:
         got = f"{index[wrong[0]]} in row {wrong[0]}"

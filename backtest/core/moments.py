@@ -166,6 +166,7 @@ def _to_utc(
     is_bad = ~((years >= FIRST_YEAR) & (years <= LAST_YEAR))  # NaT has no year
     if is_bad.any():
         raise _unreadable(written, is_bad, name, error)
+
     if index.tz is None and timezone is None:
         first = index[0] if len(index) else "none"
         cure = OF_FILE if is_file else OF_FRAME
@@ -185,10 +186,12 @@ def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> u
     _refuse_clock(numbers, numbers, name, error)
     limit = 2.0**53 if numbers.dtype.kind == "f" else 2.0**63
     is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
+
     epochs = np.where(is_bad, 0, numbers.fillna(0).to_numpy()).astype(np.int64)
     factors = np.array(UNITS)[np.searchsorted(BOUNDS, epochs, side="right")]
     is_bad |= (epochs < FIRST_EPOCH // factors) | (epochs >= LAST_EPOCH // factors)
     is_bad |= _may_be_dates(epochs)
+
     if is_bad.any():
         raise _unreadable(numbers, is_bad, name, error)
     if (factors != factors[:1]).any():
@@ -204,6 +207,7 @@ def _may_be_dates(epochs: units.IntArray) -> units.BoolArray:
     for digits in CLOCK_DIGITS:
         low = FIRST_DAY * 10**digits
         high = LAST_DAY * 10**digits
+
         rows = np.flatnonzero((epochs >= low) & (epochs < high))
         days = pd.Series(epochs[rows] // 10**digits).astype(str)
         dates = pd.to_datetime(days, format="%Y%m%d", errors="coerce")
@@ -254,6 +258,7 @@ def find_clock(numbers: units.FloatArray) -> Clock | None:
     known = numbers[np.isfinite(numbers)]
     if not known.size:
         return None
+
     are_minutes = np.unique(known).size > 1 and not (known % units.MINUTE).any()
     for clock in CLOCKS:
         first = (FIRST_EPOCH // units.SECOND - clock.origin) * clock.per_second
@@ -325,6 +330,7 @@ def warn_of_outside(what: str, stamps: units.IntArray, start: int, end: int) -> 
     late = int((stamps >= end).sum())
     if early + late == 0:
         return
+
     first = units.format_time(start)
     last = units.format_time(end)
     text = (
@@ -357,6 +363,7 @@ def to_nanoseconds(time: units.TimeLike, name: str = "a time") -> int:
         stamp = stamp.as_unit("ns")
     except (DataError, ValueError, TypeError):
         stamp = pd.NaT
+
     if pd.isna(stamp):
         raise ParameterError(
             f"{name} must be a time such as 2021-05-19 or 2021-05-19T12:00 (UTC), year first, or "

@@ -126,6 +126,7 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
     path = folder / PROVENANCE
     if not os.path.lexists(path):
         return None
+
     data = read_json_file(path)
     try:
         owner = data["id"]
@@ -136,6 +137,7 @@ def read_provenance(folder: Path, identity: str) -> Making | None:
         raise DataError(
             f"{path}: must hold id, seconds, code and argv; the result can be read without it"
         ) from error
+
     if owner != identity:
         raise DataError(f"{path}: must belong to the result {identity}, got one of {owner!r:.40}")
     return making

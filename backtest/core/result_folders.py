@@ -50,12 +50,14 @@ def read_manifest(folder: Path, saved: type[SavedResult]) -> dict[str, Any]:
     noun = saved.noun
     if not path.is_file():
         raise DataError(f"{folder}: must be the folder of a saved {noun}, {MANIFEST} is missing")
+
     manifest = read_json_file(path)
     if not isinstance(manifest, dict):
         manifest = {}
     kind = manifest.get("kind", "result") if "format" in manifest else noun
     if kind != noun:
         raise DataError(f"{folder}: must be the folder of a saved {noun}, got a {kind!s:.40}")
+
     for name, fault in find_faults(folder, manifest, saved):
         raise damage_error(folder / name, fault)
     return manifest
@@ -71,10 +73,12 @@ def find_faults(
         return
     if manifest.get(SEAL) != hash_manifest(manifest):
         yield MANIFEST, "was changed: its sha256 does not match its content"
+
     hashes = manifest.get("files")
     if not isinstance(hashes, Mapping) or {*hashes} != {*files}:
         yield MANIFEST, f"must have the hashes of {', '.join(files)}"
         return
+
     for name, expected in hashes.items():
         if not (folder / name).is_file():
             yield name, "is missing"

@@ -216,6 +216,7 @@ class SavedResult(Reportable):
         identity = self.manifest["id"]
         target = Path(folder) / name_folder(self.folder_title, identity)
         making = find_making(self, self.list_policies())
+
         with writing(target, self.noun), drafted_folder(target, DRAFT) as draft:
             for name, table in self._lay_out().items():
                 write_parquet(fill_absent(table), draft / f"{name}.parquet")
@@ -245,6 +246,7 @@ class SavedResult(Reportable):
             saved = cls._read_back(said, tables, path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
         making = None
         with suppress(DataError):  # lists and ``verify`` report the damage
             making = read_provenance(path, manifest["id"])

@@ -83,6 +83,7 @@ class Value:
             place = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
             problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
             faults.append({"type": problem, "loc": place, "input": self._find_at(place)})
+
         if faults:
             raise ValidationError.from_exception_data(type(self).__name__, faults)
         self._settle()
@@ -167,6 +168,7 @@ class Value:
             raise ParameterError(
                 f"{where or name_place(cls)}: must be a table of {names}, got {repr_given(data)}"
             )
+
         content = {}
         try:
             for name, entry in data.items():
@@ -314,6 +316,7 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
     owner = cls
     for part in place[:-1]:
         owner = _find_parts(owner).get(str(part), owner)  # type: ignore[arg-type] # classes do hash
+
     context = fault.get("ctx", {})
     got = repr_given(fault["input"])
     match fault["type"]:
@@ -335,6 +338,7 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
             return f"must be {article} {kind} or a table of its fields", got
         case "is_instance_of" | "sequence_str":
             return "must be a list", got
+
     is_raised = fault["type"] == "value_error"  # by code of the user's
     rule = str(fault["msg"]).replace("Input should be", "must be")
     return rule, "" if is_raised else got
@@ -444,6 +448,7 @@ def _read_series(entry: Mapping[str, Any]) -> FloatSeries:
             "a series must be a table of two lists of one length, time and value, "
             f"got {dict(entry)!r:.80}"
         )
+
     texts = pd.Series(times, dtype=object)
     stamps = read_stamps(texts, name="a series", timezone="UTC", error=ParameterError)
     return pd.Series([read_plain(value) for value in values], index=utc_index(stamps))

@@ -46,11 +46,13 @@ def count_bars_per_year(time: IntArray, interval: int, is_session: bool) -> floa
         return YEAR_DAYS * DAY / interval
     if interval == DAY:
         return SESSIONS
+
     if interval > DAY:  # the first as if all were as near as the nearest
         days = time // DAY - time[0] // DAY
         counts = np.full(len(time), YEAR_DAYS * DAY / interval)
         np.divide(YEAR_DAYS * np.arange(len(time)), days, out=counts, where=days > 0)
         return counts
+
     starts = np.diff(time // DAY, prepend=time[0] // DAY) != 0
     passed = np.cumsum(starts)
     first = np.maximum.accumulate(np.where(starts, np.arange(len(time)), 0))
@@ -249,11 +251,13 @@ def describe_clock(market: Market) -> dict[str, Any]:
     if not length:
         return {}
     facts: dict[str, Any] = {"decision_interval": format_duration(length)}
+
     opens = combine(market).time
     counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + length)))
     usual = length // market.interval
     if market.sessions:
         usual = int(np.bincount(counts).argmax())
+
     thin = np.flatnonzero(counts < ENOUGH * usual)
     if thin.size and "detail" not in market.filled:
         facts["thin_bars"] = thin.size
@@ -303,6 +307,7 @@ def read_details(markets: Markets, detail: Any) -> Mapping[str, Market]:
             details = Markets.load(detail, instruments=list(markets.names), funding_gaps="zero")
         else:
             details = Market.load(detail, funding_gaps="zero")
+
     if isinstance(details, Market):
         details = dict(zip(markets.names, [details], strict=False))
     are_markets = isinstance(details, Mapping) and all(
@@ -313,6 +318,7 @@ def read_details(markets: Markets, detail: Any) -> Mapping[str, Market]:
             "detail must be a Market, one for each instrument, or a folder, "
             f"got {core.repr_plain(details)}"
         )
+
     lacking = [name for name in markets.names if name not in details]
     if lacking:
         raise ParameterError(
@@ -334,11 +340,13 @@ def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
             f"detail must have shorter bars that divide {format_duration(market.interval)}, "
             f"got {format_duration(detail.interval)}"
         )
+
     named = {each.instrument for each in (market, detail)} - {""}
     if len(named) > 1:
         raise ParameterError(
             f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}"
         )
+
     counts = np.bincount(find_owners(market, detail) + 1, minlength=market.n_bars + 1)[1:]
     is_enough = counts >= ENOUGH * (market.interval // detail.interval)
     covered = np.asarray(is_enough & np.isin(market.time, detail.time))
@@ -457,6 +465,7 @@ def read_source(text: str, content_hash: str) -> Market:
         raise DataError(
             f"a market must be loaded from files to be read again, got {text}"
         ) from error
+
     if market.content_hash != content_hash:
         raise DataError(f"the market must be the one of the result, {text} holds other data now")
     found: Market = market
@@ -477,6 +486,7 @@ def list_calls(source: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
         named = {str(part.arg): ast.literal_eval(part.value) for part in node.keywords}
         calls.append((node.func.attr, literals, named))
         node = inner
+
     if ast.unparse(node) != "Market" or not {name for name, *_ in calls} <= STEPS:
         raise ValueError(source)
     return calls[::-1]

@@ -65,16 +65,22 @@ class ReadOptions(NamedTuple):
     def expression(
         self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
     ) -> str:
-        span = {"since": self.since, "until": self.until, "now": self.now}
-        shown = {name: getattr(self, name) for name in self._fields[:6]} | {
-            "interval": format_duration(self.interval) if self.interval else None,
-            **{name: time_text(time) for name, time in span.items() if time is not None},
-            "columns": dict(self.columns),
-            "repair": ",".join(self.repairs),
-            **more,
-        }
+        """Return the call that reads some paths so; ``more`` are further arguments of it."""
+        settings = {name: getattr(self, name) for name in self._fields[:6]}
+        if self.interval:
+            settings["interval"] = format_duration(self.interval)
+        for name in ("since", "until", "now"):
+            time = getattr(self, name)
+            if time is not None:
+                settings[name] = time_text(time)
+        settings["columns"] = dict(self.columns)
+        settings["repair"] = ",".join(self.repairs)
+        settings.update(more)
+
         arguments = [repr(str(path)) for path in paths]
-        arguments += [f"{name}={core.repr_plain(value)}" for name, value in shown.items() if value]
+        for name, value in settings.items():
+            if value:
+                arguments.append(f"{name}={core.repr_plain(value)}")
         return f"{loader}({', '.join(arguments)})"
 
 
@@ -85,20 +91,18 @@ def time_text(time: int) -> str:
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:
     """Read the arguments of a call by name; those that are not about reading are ignored."""
-    repair, timezone = given.get("repair", ()), given.get("timezone")
+    repair = given.get("repair", ())
     repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
-    ways = dict(each.split("=") for each in repairs if "=" in each)
+    ways = dict(word.split("=") for word in repairs if "=" in word)
+    timezone = given.get("timezone")
     core.check_timezone(timezone)
-    known = [f"{role}.{name}" for role in ROLES[1:] for name in ("time", *SCHEMAS[role].known)]
-    known.append(f"funding.{timed.LEAD}")
     columns = given.get("columns") or {}
-    for ours in columns:
-        if "." in ours:
-            core.Choice(*known).check("columns of another table", ours)
-    since, until, now = (
-        None if given.get(name) is None else core.to_nanoseconds(given[name], name)
-        for name in ("since", "until", "now")
-    )
+    check_columns(columns)
+
+    times: dict[str, int] = {}
+    for name in ("since", "until", "now"):
+        if given.get(name) is not None:
+            times[name] = core.to_nanoseconds(given[name], name)
     interval = given.get("interval")
     return ReadOptions(
         instrument=given.get("instrument") or "",
@@ -107,12 +111,21 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         mark_gaps=given.get("mark_gaps") or ways.get("mark-gaps"),
         funding_gaps=given.get("funding_gaps") or ways.get("funding-gaps"),
         sessions=given.get("sessions", False),
-        since=since,
-        until=until,
         columns={ours: str(theirs) for ours, theirs in columns.items()},
         repairs=repairs,
-        now=now,
+        **times,
     )
+
+
+def check_columns(columns: Mapping[str, Any]) -> None:
+    """Raise ParameterError for a name of another table, ``mark.time``, that none has."""
+    known = []
+    for role in ROLES[1:]:
+        known += [f"{role}.{name}" for name in ("time", *SCHEMAS[role].known)]
+    known.append(f"funding.{timed.LEAD}")
+    for ours in columns:
+        if "." in ours:
+            core.Choice(*known).check("columns of another table", ours)
 
 
 def load_fields(
@@ -205,6 +218,7 @@ def read_frames(
             table, _ = drop_duplicates(table, "", None)
         if role == "mark" and options.mark_gaps == "last":
             table = table.rows(~lacks_prices(table))
+
         note_half_precision(parts, role, filled)
         if role == "bars":
             interval = find_interval(table, options, defects)
@@ -222,6 +236,7 @@ def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> Ti
     """Return the bars from ``since`` to ``until``, which must lie in their days."""
     if options.since is None and options.until is None:
         return bars
+
     known = timed.Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
     span = known.replace(options.since, options.until)
     cut = bars.between(*span)
@@ -246,6 +261,7 @@ def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str
         ]
         if not halves:
             continue
+
         note = f"{', '.join(halves)} of {role} in half precision (float16), of three digits"
         notes[HALF] = f"{notes[HALF]}; {note}" if HALF in notes else note
         core.warn_caller(
@@ -256,7 +272,8 @@ def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str
 def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> None:
     """Add a defect where the last bar opens after tomorrow: its stamps are of another clock."""
     now = time.time_ns() if options.now is None else options.now
-    first, last = int(bars.time.min()), int(bars.time.max())
+    first = int(bars.time.min())
+    last = int(bars.time.max())
     if options.synthetic or last <= now + DAY:
         return
     since = first - SINCE_1904
@@ -320,6 +337,7 @@ def make_subjects(
                 start -= interval // 4  # a stamp may be that early and belong to the open
             cut = table.between(start, int(bars.time.max()) + interval)
             beside = bars.ordered
+
         subjects[role] = Subject(role, cut, table.ordered, interval, sessions, beside)
     return subjects
 

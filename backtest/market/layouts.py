@@ -187,6 +187,7 @@ def _choose_one(
             f"{noun} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; "
             f"there are {listed} ({where})"
         )
+
     if len({list_names(file)[0] for file in chosen}) > 1:
         raise DataError(
             f"one {noun} is loaded at a time, found {listed} ({where}); "
@@ -201,6 +202,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     facts = core.parse_json(core.read_small(path), path)
     if not isinstance(facts, dict):
         raise DataError(f"market.json must be an object ({path})")
+
     for key, value in facts.items():
         if key not in _FACTS or not isinstance(value, _FACTS[key]):
             wanted = f"a {_FACTS[key].__name__}" if key in _FACTS else f"one of {', '.join(_FACTS)}"
@@ -340,6 +342,7 @@ def _choose(name: str, sources: Sequence[MarketSource]) -> MarketSource:
             f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
             f"are {', '.join(source.names[0] for source in sources)}"
         )
+
     if len(fits) > 1:
         places = ", ".join(str(source.path) for source in fits)
         raise ParameterError(

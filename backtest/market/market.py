@@ -111,6 +111,7 @@ class BarClock:
         """
         low = None if start is None else core.to_nanoseconds(start, "start")
         high = None if end is None else core.to_nanoseconds(end, "end")
+
         known = Span(self.start, self.end)
         if low is not None and high is not None and low >= high:
             raise ParameterError(f"the start must lie before the end, got {start} and {end}")
@@ -343,6 +344,7 @@ class Market(BarClock):
         if not paths:
             raise ParameterError("load needs a path, got none")
         options = read_options(locals())
+
         files: dict[str, Any] = {}
         if mark:
             files["mark"] = [*map(str, mark)]
@@ -523,6 +525,7 @@ class Market(BarClock):
             raise DataError(
                 f"a market is saved to a new or empty folder, this one is in use ({path})"
             )
+
         facts = {
             "instrument": self.instrument,
             "interval": core.format_duration(self.interval),

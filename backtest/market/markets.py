@@ -62,6 +62,7 @@ def check_markets(markets: object) -> None:
         )
     if not markets:
         raise ParameterError("markets must be at least one, got none")
+
     for name, market in markets.items():
         if not isinstance(name, str) or not name.strip() or name != name.strip():
             raise ParameterError(
@@ -87,10 +88,12 @@ def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
     times = [market.time for market in markets.values()]
     is_shared = all(np.array_equal(other, times[0]) for other in times[1:])
     time = times[0] if is_shared else np.unique(np.concatenate(times))
+
     starts = np.searchsorted(time, [market.start for market in markets.values()])
     last_opens = [int(market.time[-1]) for market in markets.values()]
     stops = np.searchsorted(time, last_opens) + 1
     spans = np.stack([starts, stops], axis=1).astype(np.int64)
+
     for name, (first, stop) in zip(markets, spans, strict=True):
         if stop - first != markets[name].n_bars:
             raise report_hole(name, markets, time[first:stop])
@@ -118,6 +121,7 @@ def check_overlap(names: Sequence[str], time: IntArray, starts: IntArray, stops:
     apart = np.flatnonzero(starts[order[1:]] >= reached[:-1])
     if not apart.size:
         return
+
     k = int(apart[0])
     later = order[k + 1]
     latest = order[int(np.argmax(stops[order] == reached[k]))]
@@ -270,6 +274,7 @@ class Markets(BarClock, Mapping[str, Market]):
         if currency is not None and not (isinstance(currency, str) and currency.strip()):
             raise ParameterError(f"currency must be text, got {currency!r}")
         one = next(iter(markets.values()))
+
         self._markets = markets
         self.names = tuple(markets)
         self.listing = None if listing is None else listing.keep(markets)
@@ -380,6 +385,7 @@ class Markets(BarClock, Mapping[str, Market]):
             )
             is_inside = (bar >= 0) & (bar < market.n_bars)
             parts.append([values[is_inside] for values in fields])
+
         joined = [np.concatenate(of_field) for of_field in zip(*parts, strict=True)]
         order = np.argsort(joined[0], kind="stable")
         return {name: values[order] for name, values in zip(FUNDING, joined, strict=True)}
@@ -535,6 +541,7 @@ class Markets(BarClock, Mapping[str, Market]):
             core.Choice(*self).check("an instrument", name)
         if len({*names}) < len(names):
             raise ParameterError(f"an instrument is selected once, got {', '.join(names)}")
+
         chosen = {name: self[name] for name in names}
         check_markets(chosen)
         lasts = {name: self.last_opens[name] for name in names}

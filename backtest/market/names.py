@@ -224,6 +224,7 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
     if not rates:
         _refuse_other_unit(frame, known, where)
         return frame
+
     rate = _only("rate", [known[name] for name in rates], where)
     times = [known[name] for name in _SETTLED if name in known]
     payments = [known[name] for name in PAYMENT_NAMES if name in known]
@@ -231,6 +232,7 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
     if stamps and not payments:
         payments = find_payments(frame, stamps[0], [rate])
         times = [name for name in times if name not in payments]
+
     if rates == ["rate"] and not times and not payments:
         return frame
 
@@ -294,6 +296,7 @@ def _add_payments(
     names = find_payments(whole, _STAMPS, known=())
     if not names:
         return columns
+
     shown = ", ".join(repr(str(name)) for name in names)
     core.warn_caller(
         f"the time of payment of a rate in force is read from {shown}, which columns= does not "
@@ -317,6 +320,7 @@ def find_flag(frame: pd.DataFrame) -> Any:
     if is_stream:
         named_x = [name for name in frame.columns if plain_name(name) == "x"]
         names += [name for name in named_x if read_flag(frame[name]) is not None]
+
     for name in names:
         is_text = frame[name].dtype.kind not in "iufb"
         if is_text or read_flag(frame[name]) is not None:
@@ -328,6 +332,7 @@ def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
     """Return bars of Binance's streams, or of others that write ``t, o, h, l, c``, by our names."""
     if not {"t", "o", "h", "l", "c"} <= {*frame.columns}:
         return frame
+
     names = dict(_OF_STREAMS)
     if find_flag(frame) == "x":
         names["x"] = FLAG
@@ -354,6 +359,7 @@ def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) ->
                 f"not{did_you_mean(theirs, known)} ({where}); choose among "
                 f"{', '.join(known[:12])}, or a position from 0"
             )
+
     flag = find_flag(frame) if "close" in columns else None
     if flag is not None and flag not in chosen.values():
         finished = read_flag(frame[flag])

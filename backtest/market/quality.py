@@ -119,6 +119,7 @@ def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
         edges = np.flatnonzero(np.diff(rows, prepend=-2, append=rows[-1] + 2) != 1)
         count = time.size
         longest = int(np.diff(edges).max())
+
     return Finding(
         subject.role,
         rule.name,
@@ -141,6 +142,7 @@ def describe_table(subject: Subject) -> dict[str, Any]:
     else:
         step = spacing(time) or subject.interval
         end = int(time[-1]) + (step or 0)
+
     facts: dict[str, Any] = {
         "rows": int(subject.table.time.size),
         "from": format_time(timed.nearest_minute(int(time[0]))),
@@ -247,6 +249,7 @@ def quality(
         raise ParameterError("quality needs a path, got none")
     names = [instrument] if isinstance(instrument, str) else list(instrument or ())
     terms = {"interval": interval, "timezone": timezone, "sessions": sessions}
+
     if layouts.is_panel(paths, names):
         reports = {}
         for name, place in layouts.find_sources(paths, names or None).items():

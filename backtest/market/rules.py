@@ -791,6 +791,7 @@ def read_redenomination(way: str) -> tuple[int, float]:
 def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     time, factor = read_redenomination(way)
     is_before = table.time < time
+
     columns = dict(table.columns)
     for name in {*PRICES, "mark"} & columns.keys():
         columns[name] = np.where(is_before, columns[name] * factor, columns[name])
@@ -806,6 +807,7 @@ def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     filling = closes
     if way == "previous":
         filling = np.append(np.nan, closes[:-1])
+
     is_new = lacks_open(table) & is_price(filling)
     opens = np.where(is_new, filling, table.columns["open"])
     return TimedTable(table.name, table.time, table.columns | {"open": opens}), table.time[is_new]
@@ -815,6 +817,7 @@ def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     if not table.has_prices:
         return table, table.time[:0]
     top, bottom = measure_bodies(table)
+
     highs = table.columns["high"]
     lows = table.columns["low"]
     wide = {"high": np.fmax(highs, top), "low": np.fmin(lows, bottom)}
@@ -882,6 +885,7 @@ def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
     """Return repairs in the order in which they are applied; raise for one that is unknown."""
     chosen: dict[str, str] = {}
     repairs = [word.strip() for text in texts for word in text.split(",")]
+
     for repair in repairs:
         name, _, way = repair.partition("=")
         is_known = repair in WORDS or (name == "redenomination" and bool(read_redenomination(way)))
@@ -907,6 +911,7 @@ def apply_repairs(
         apply = BY_NAME[name]
         if apply is None or (name == "bar-gaps" and role != "bars"):
             continue
+
         n_rows = table.time.size
         table, changed = apply(table, way, interval)
         if changed.size:

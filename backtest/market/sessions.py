@@ -30,6 +30,7 @@ def find_later_sessions(time: IntArray, count: int) -> list[pd.Timestamp]:
     """
     days = pd.DatetimeIndex(np.unique(time // DAY) * DAY)
     weekdays = find_weekdays(days)
+
     later: list[pd.Timestamp] = []
     day = days[-1]
     while len(later) < count:
@@ -69,6 +70,7 @@ def find_closed_rules(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[i
         for rule, earlier in list_anniversaries(day, year):
             if days[0] <= earlier and earlier.weekday() in weekdays:
                 closed.setdefault(rule, []).append(earlier not in days)
+
     rules = set()
     for rule, were_closed in closed.items():
         years = YEARS_BY_DATE if rule == BY_DATE else YEARS_BY_RULE

@@ -166,6 +166,7 @@ def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArr
     shares = rng.random((len(premium), 2)) * 0.5 + 0.35
     mark_close = np.round(prices.close * (1.0 - premium / 2), 2)
     mark_open = np.concatenate([prices.open[:1], mark_close[:-1]])
+
     wick_up = prices.high - np.maximum(prices.open, prices.close)
     wick_down = np.minimum(prices.open, prices.close) - prices.low
     mark_high = np.maximum(mark_open, mark_close) + shares[:, 0] * wick_up

@@ -51,6 +51,7 @@ def read_raw_weights(
         for name, weight in signal.items():
             constants[name] = ANY_NUMBER.check(f"{argument}: the weight of {name!r}", weight)
         signal = pd.DataFrame(constants, index=markets.times)
+
     try:
         if is_frame(signal):
             values = read_frame_values(signal, markets, argument)

@@ -302,6 +302,7 @@ class Venue(Value, kw_only=True):
             )
         else:
             day_or_latest = day
+
         data = preset_files.read_preset(venue, name, day_or_latest)
         return cls.from_dict(data, where=f"{venue}:{symbol}")
 
@@ -476,6 +477,7 @@ class Venue(Value, kw_only=True):
         table = self.in_force
         if table is None:
             return ""
+
         clauses = []
         if table.since and start < core.to_nanoseconds(table.since):
             clauses.append(f"but the run uses it from {core.format_time(start)[:10]} on")
@@ -483,6 +485,7 @@ class Venue(Value, kw_only=True):
             clauses.append(f"it was replaced on {table.until}, before the run ends")
         if not clauses:
             return ""
+
         oldest = "oldest " if self.earlier else ""
         problem = " and ".join(clauses)
         return f"the {oldest}margin table of {table.preset} is of {table.since}, {problem}"
@@ -502,6 +505,7 @@ class Venue(Value, kw_only=True):
         core.check_shape("time", time, (-1,))
         ends = np.array([table.end for table in self.earlier], dtype=np.int64)
         bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
+
         used = []
         for day, table, span in zip(self.days(), self.tables(), pairwise(bars), strict=True):
             first, stop = span
