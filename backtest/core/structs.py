@@ -37,8 +37,10 @@ class Struct(Memory):
     @classmethod
     def fields(cls) -> list[tuple[str, Any]]:
         """Return the fields in their order, those of a base first: name, and ctypes' kind."""
-        kinds: list[Any] = [*reversed(cls.__mro__)]
-        return [field for kind in kinds for field in vars(kind).get("_fields_", ())]
+        fields: list[tuple[str, Any]] = []
+        for kind in reversed(cls.__mro__):
+            fields += vars(kind).get("_fields_", ())
+        return fields
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -61,8 +63,8 @@ class Struct(Memory):
         return type(self).from_buffer_copy(self)
 
     def tolist(self) -> list[float]:
-        found: list[float] = self.numbers.tolist()
-        return found
+        numbers: list[float] = self.numbers.tolist()
+        return numbers
 
     def to_dict(self) -> dict[str, float]:
         return dict(zip(self.names(), self.tolist(), strict=True))
@@ -78,15 +80,18 @@ class Struct(Memory):
         return type(self).read, (self.tolist(),)
 
     def __repr__(self) -> str:
-        pairs = ", ".join(f"{name}={number!r}" for name, number in self.to_dict().items())
-        return f"{type(self).__name__}({pairs})"
+        texts = [f"{name}={number!r}" for name, number in self.to_dict().items()]
+        return f"{type(self).__name__}({', '.join(texts)})"
 
 
 @functools.cache
 def list_names(kind: type[Struct]) -> tuple[str, ...]:
     names: list[str] = []
     for name, inner in kind.fields():
-        names += list_names(inner) if issubclass(inner, Struct) else [name]
+        if issubclass(inner, Struct):
+            names += list_names(inner)
+        else:
+            names.append(name)
     return tuple(names)
 
 
@@ -115,8 +120,9 @@ class Structs(list[AnyStruct]):
     """
 
     def __init__(self, kind: type[AnyStruct], n: int, memory: Any = None) -> None:
-        shape = n, len(kind.names())
-        self.kind, self.numbers = kind, np.zeros(shape) if memory is None else memory.reshape(shape)
+        shape = (n, len(kind.names()))
+        self.kind = kind
+        self.numbers = np.zeros(shape) if memory is None else memory.reshape(shape)
         rows: Any = self.numbers
         super().__init__(kind.from_buffer(row) for row in rows)
 
@@ -127,12 +133,13 @@ class Structs(list[AnyStruct]):
         return Structs(self.kind, len(self), self.numbers.copy())
 
     def column(self, name: str) -> Column:
-        found: Column = self.numbers[:, self.kind.names().index(name)].view(Column)
-        return found
+        """Return one field of all structs, a view."""
+        column: Column = self.numbers[:, self.kind.names().index(name)].view(Column)
+        return column
 
     def tolist(self) -> list[list[float]]:
-        found: list[list[float]] = self.numbers.tolist()
-        return found
+        rows: list[list[float]] = self.numbers.tolist()
+        return rows
 
 
 def view_numbers(record: Struct | Structs[Any]) -> Any:

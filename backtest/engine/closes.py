@@ -96,6 +96,7 @@ def count_bar(
         is_forced = money.liquidations + money.stops + money.take_profits > 0.0
         add_money(tally, money, base)
         note_firsts(tally, money, state.wallet, t)
+
     if not is_forced:
         add_decay(bar, tally, before, base, log_returns, t)
     count_close(tally, unit, equity, close, bar.terms.max_gross_leverage, t)
@@ -108,6 +109,7 @@ def count_close(
     """Add what the account is at the close of bar t to the tally."""
     tally.inverse = results.invert(equity)
     results.mark_drawdown(tally, unit, t)
+
     leverage = close.gross * tally.inverse
     tally.peak_needed, tally.peak_backing = results.raise_ratio(
         tally.peak_needed,
@@ -118,6 +120,7 @@ def count_close(
     )
     tally.near += 1.0 if close.is_near else 0.0
     tally.over_cap += 1.0 if is_over_cap(leverage, cap) else 0.0
+
     tally.leverage += leverage
     tally.peak_leverage = max(tally.peak_leverage, leverage)
     tally.initial += close.initial
@@ -165,6 +168,7 @@ def add_decay(
 ) -> None:
     """Add what holding contracts, not leverage, did to log growth."""
     held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
+
     drift = 0.0
     grown = 1.0
     for i in range(len(before)):
@@ -200,6 +204,7 @@ def count_quietly(
     if clock.ends_sample[t] != 0.0:
         results.finish_sample(tally, quiet.unit)
     tally.money.price_pnl += quiet.profit
+
     drift = 0.0
     grown = 1.0
     move = log_returns[t, 0]
@@ -207,6 +212,7 @@ def count_quietly(
         scale = quiet.quantity * tally.inverse
         drift += scale * (abs(quiet.mark_before) * move)
         grown += scale * (quiet.mark - quiet.mark_before)
+
     multiply_decay(tally, drift, grown)
     count_close(tally, quiet.unit, quiet.equity, close, math.inf, t)
 
@@ -279,6 +285,7 @@ def may_fail_near(
     if quantity < 0.0:
         ratio = MOST_RATIO + TOLERANCE
     farthest = value / ratio if one.is_inverse else value * ratio
+
     notional = abs(quantity * farthest)
     left = backing + quantity * (farthest - value)
     left -= one.level * a.compute_in_bracket(terms, bracket, notional)
@@ -361,6 +368,7 @@ def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> b
         if not a.is_moved_by(terms, state, i):
             return False
         return has_prices or not a.is_far_with_options(bar, i, excess)
+
     if not a.is_held(state, i):
         return False
     position = state.positions[i]
@@ -433,6 +441,7 @@ def find_failure_by_brackets(bar: a.AccountBar, i: int, excess: float) -> float:
     # The haircut of a coin that is held moves with its price: it backs by the rest.
     if a.is_spot(terms, i) and quantity > 0.0:
         quantity *= 1.0 - terms.rules.spot.haircuts[i]
+
     own_margin = margin.find_own_maintenance(terms.rules, held, i)
     base = excess + own_margin - quantity * bar.state.positions[i].value
     return margin.compute_liquidation_value(

@@ -113,6 +113,7 @@ def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _c
         formulas["rule"] = recipe.rule
     if recipe.margin_rule is not None:
         formulas["margin_rule"] = recipe.margin_rule
+
     names = {"MarginRules": MarginRules, "AccountView": view.AccountView, "Memory": recipe.memory}
     return _compile.compile_text(
         recipe.name, recipe.text, formulas, names, kinds, has_counts=has_counts
@@ -206,6 +207,7 @@ def make_ask() -> Any:
             margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0
             margin[7] = tables.multipliers[i]
             margin[8] = tables.initial_multipliers[i]
+
         return call_formula(
             deciders.addresses[i],
             deciders.shown,

@@ -280,6 +280,7 @@ def write_margin(width: int) -> list[str]:
     for k, name in enumerate(LEVELS):
         level = f"table[{k * width}:{k * width} + count]" if width > 0 else "(0.0,)"
         fields.append(f"{name}={level}")
+
     for k, name in enumerate(MARGIN_NUMBERS):
         number = f"margin[{k}] != 0.0" if name.startswith("is_") else f"margin[{k}]"
         fields.append(f"{name}={number}")
@@ -308,6 +309,7 @@ def bind_compiled(
     wants_table = np.zeros(len(addresses), np.int64)
     wants_account = np.zeros(len(addresses), np.int64)
     wants_bar = np.zeros(len(addresses), np.int64)
+
     for i, (policy, columns) in enumerate(policies):
         is_called_back = has_orders and p.trades_options(policy)
         formula: Any = None
@@ -321,10 +323,12 @@ def bind_compiled(
             if call_back is None:
                 raise
             refusal = error
+
         if formula is None and call_back is not None:
             address = call_back(refusal, deciders, policy, columns, i)
             account = WHOLE if is_called_back else find_wanted_back(policy, columns)
             formula = Formula(address, has_table=False, account=account, has_bar=True)
+
         addresses[i] = formula.address
         wants_table[i] = formula.has_table
         wants_account[i] = formula.account
