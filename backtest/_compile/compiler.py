@@ -362,7 +362,7 @@ def linking(whole: str | None) -> Iterator[None]:
 
     def make_library(codegen: Any, name: str) -> Any:
         kind = WholeLibrary if name == whole else LinkedLibrary
-        return kind(codegen, name)  # type: ignore[no-untyped-call] # numba's
+        return kind(codegen, name)
 
     library_before = CODEGEN._library_class
     environment_before = CODEGEN.set_env

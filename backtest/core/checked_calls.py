@@ -71,7 +71,7 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
             named: Any = {}
             for name, value in kwargs.items():
                 named[name] = read_one(function, asked, name, value)
-            return function(*read, **named)  # type: ignore[arg-type] # as they are read
+            return function(*read, **named)
 
         return call
 

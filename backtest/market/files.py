@@ -99,7 +99,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
     columns = given.get("columns") or {}
     check_columns(columns)
 
-    times: dict[str, int] = {}
+    times: dict[str, Any] = {}
     for name in ("since", "until", "now"):
         if given.get(name) is not None:
             times[name] = core.to_nanoseconds(given[name], name)

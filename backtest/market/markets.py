@@ -353,7 +353,7 @@ class Markets(BarClock, Mapping[str, Market]):
             self._panels = {jitter: panel}
         return self._panels[jitter]
 
-    def _align_prices(self) -> dict[str, FloatArray]:
+    def _align_prices(self) -> dict[str, Any]:
         """Return the prices of all instruments on the clock, NaN outside their spans."""
         markets = [*self.values()]
         has_mark = any(market.has_mark for market in markets)

@@ -187,7 +187,8 @@ def _find_funding(premium: FloatArray, n_settlements: int, every: int) -> FloatA
     means = premium[: (n_settlements - 1) * every].reshape(-1, every).mean(axis=1)
     average = np.concatenate([[0.0], means])
     rate = average + np.clip(_INTEREST - average, -_CLAMP, _CLAMP)
-    return np.round(np.clip(rate, -_CAP, _CAP), 8)
+    funding: FloatArray = np.round(np.clip(rate, -_CAP, _CAP), 8)
+    return funding
 
 
 def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
