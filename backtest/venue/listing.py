@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,10 @@ from backtest.venue import preset_files
 SCHEME = "file:"
 """Begins the text of a listing where a venue is expected; no preset has this name."""
 DEFAULT_LIKE = "binance-usdm"
-MARKETS, SYMBOLS, TIERS, FUNDING = "markets", "symbols", "tiers", "funding"
+MARKETS = "markets"
+SYMBOLS = "symbols"
+TIERS = "tiers"
+FUNDING = "funding"
 NAMED_PARTS = {
     "markets": MARKETS, "tiers": TIERS,
     "exchangeInfo": SYMBOLS, "exchange_info": SYMBOLS,
@@ -84,17 +86,18 @@ def parse_listing_name(text: str) -> ListingName:
     """Return the parts of ``file:PATH#SYMBOL?like=NAME&date=DAY``; only the path is needed."""
     address, _, options = text.removeprefix(SCHEME).partition("?")
     path, _, symbol = address.partition("#")
-    given = {}
+    chosen = {}
     for option in filter(None, options.split("&")):
         name, _, value = option.partition("=")
         core.Choice("like", "date").check("an option of a listing", name)
-        given[name] = value
+        chosen[name] = value
+
     if not path:
         raise VenueError(
             f"a listing must name its file, got {text!r}; "
             f"'{SCHEME}tiers.json#BTC/USDT:USDT?like={DEFAULT_LIKE}' for example"
         )
-    return ListingName(path, symbol, given.get("like") or DEFAULT_LIKE, given.get("date"))
+    return ListingName(path, symbol, chosen.get("like") or DEFAULT_LIKE, chosen.get("date"))
 
 
 # What a listing says, as the fields of a venue.
@@ -112,23 +115,26 @@ def read_listing(
     contract, stated = read_contract(newest, like_contract, like_name)
     listed = ["brackets", *(f"contract.{name}" for name in stated)]
     fees = preset.pop("fees")
-    if own_fees := read_fees(newest):
-        fees = {**{name: fees[name] for name in fees if name not in ("tiers",)}, **own_fees}
+    fees_listed = read_fees(newest)
+    if fees_listed:
+        fees = {**fees, **fees_listed}
+        fees.pop("tiers", None)
         listed.append("fees")
 
-    tables = [(each.day, read_brackets(each)) for each in listings]
+    # Each table holds until the day of the next one.
+    tables = [read_brackets(listing) for listing in listings]
+    earlier = []
+    for brackets, following in zip(tables, listings[1:], strict=False):
+        earlier.append({"until": following.day, "brackets": brackets})
     return {
         **preset,
         "contract": contract,
         "fees": fees,
-        "brackets": tables[-1][1],
-        "earlier": [
-            {"until": after, "brackets": brackets}
-            for (_, brackets), (after, _) in itertools.pairwise(tables)
-        ],
+        "brackets": tables[-1],
+        "earlier": earlier,
         "in_force": {
             "preset": f"{newest.name}#{name_plainly(newest.symbol)}",
-            "since": tables[0][0],
+            "since": listings[0].day,
             "like": like_name,
             "listed": listed,
         },
@@ -142,10 +148,14 @@ def read_like(like: str, listing: Listing) -> tuple[dict[str, Any], str]:
     """
     venue, colon, symbol = str(like).partition(":")
     if not colon or venue.endswith(preset_files.SUFFIXES):
-        venue, symbol = str(like), ""
+        venue = str(like)
+        symbol = ""
     known = preset_files.read_tables(venue)
-    plain = name_plainly(listing.symbol)
-    symbol = symbol or (plain if plain in known else next(iter(known)))
+    if not symbol:
+        symbol = name_plainly(listing.symbol)
+        if symbol not in known:
+            symbol = next(iter(known))
+
     preset = preset_files.read_preset(venue, symbol, preset_files.LATEST)
     for name in ("brackets", "in_force", "earlier"):
         preset.pop(name, None)
@@ -166,30 +176,35 @@ def find_listings(source: Any, symbol: str, date: core.TimeLike | None = None) -
     if is_folder:
         return choose_listing(find_dated(answers, symbol, str(source)), day)
 
-    own_days = sorted({each.day for each in answers if each.day is not None})
-    if day not in (None, preset_files.LATEST) and own_days and own_days != [day]:
+    stamps = sorted({answer.day for answer in answers if answer.day is not None})
+    if day in (None, preset_files.LATEST):
+        newest = stamps[-1] if stamps else None
+        return [join_answers(answers, symbol, newest)]
+    if stamps and stamps != [day]:
         raise VenueError(
-            f"date must be left out where the listing says its own, {own_days[-1]}, got {day} "
+            f"date must be left out where the listing says its own, {stamps[-1]}, got {day} "
             f"({answers[0].name})"
         )
-    stamped = own_days[-1] if own_days else None
-    if day not in (None, preset_files.LATEST):
-        stamped = day
-    return [join_answers(answers, symbol, stamped)]
+    return [join_answers(answers, symbol, day)]
 
 
 def find_dated(answers: Sequence[Answer], symbol: str, folder: str) -> list[Listing]:
     """Return the listings of a folder by day; a day without the symbol is left out."""
-    if undated := [each.name for each in answers if each.day is None]:
+    undated = [answer.name for answer in answers if answer.day is None]
+    if undated:
         raise VenueError(
             f"a listing of a folder must have a day in its name or content, got {undated[0]!r}; "
             f"name it 2026-01-31.json for example ({folder})"
         )
-    listings, refusals = [], []
-    by_day = itertools.groupby(sorted(answers, key=lambda each: str(each.day)), lambda x: x.day)
-    for day, group in by_day:
+
+    answers_by_day: dict[str | None, list[Answer]] = {}
+    for answer in sorted(answers, key=lambda answer: str(answer.day)):
+        answers_by_day.setdefault(answer.day, []).append(answer)
+    listings = []
+    refusals = []
+    for day, of_day in answers_by_day.items():
         try:
-            listings.append(join_answers([*group], symbol, day))
+            listings.append(join_answers(of_day, symbol, day))
         except UnlistedError as error:
             refusals.append(error)
     if not listings:
@@ -203,7 +218,7 @@ def choose_listing(listings: list[Listing], day: str | None) -> list[Listing]:
         return listings
     if day == preset_files.LATEST:
         return listings[-1:]
-    begun = [each for each in listings if str(each.day) <= day]
+    begun = [listing for listing in listings if str(listing.day) <= day]
     return [begun[-1] if begun else listings[0]]
 
 
@@ -212,19 +227,27 @@ def open_answers(source: Any) -> list[Answer]:
     if isinstance(source, str | Path):
         return open_path(Path(source))
     is_list = isinstance(source, list | tuple)
-    if is_list and source and all(isinstance(each, str | Path) for each in source):
-        return [answer for each in source for answer in open_path(Path(each))]
+    if is_list and source and all(isinstance(path, str | Path) for path in source):
+        answers = []
+        for path in source:
+            answers += open_path(Path(path))
+        return answers
     if isinstance(source, Mapping) or is_list:
         return [Answer("a mapping", source, find_day(source))]
     raise VenueError(f"a listing must be a path, {SHAPES}, got {core.repr_plain(source)}")
 
 
 def open_path(path: Path) -> list[Answer]:
+    """Return the answer in a file, or those in a folder, in the order of their names."""
     if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.suffix == ".json")
+        files = sorted(file for file in path.iterdir() if file.suffix == ".json")
         if not files:
             raise VenueError(f"a folder of listings must have files .json, {path} has none")
-        return [answer for each in files for answer in open_path(each)]
+        answers = []
+        for file in files:
+            answers += open_path(file)
+        return answers
+
     if not path.is_file():
         raise VenueError(f"listing {str(path)!r} does not exist in {Path.cwd()}")
     content = core.read_json_file(path)
@@ -243,8 +266,11 @@ def find_day(content: Any) -> str | None:
             return read_text_day(stamp)
         if isinstance(stamp, int | float) and not isinstance(stamp, bool):
             return core.format_time(int(stamp) * 1_000_000)[:10]
+
+    # Or that of the first of its parts that has one.
     for name in NAMED_PARTS:
-        if isinstance(content.get(name), Mapping) and (day := find_day(content[name])):
+        day = find_day(content.get(name))
+        if day:
             return day
     return None
 
@@ -275,10 +301,10 @@ def split_parts(answer: Answer) -> Iterator[tuple[str, Mapping[str, Any]]]:
         return
     if is_table and isinstance(content.get("brackets"), list):
         content = [content]
-    found = find_kind(content)
-    if found is None:
+    kind_of_all = find_kind(content)
+    if kind_of_all is None:
         raise VenueError(f"a listing must be {SHAPES}, got none of them ({answer.name})")
-    yield found, read_rows(content, found, answer.name)
+    yield kind_of_all, read_rows(content, kind_of_all, answer.name)
 
 
 def read_rows(content: Any, kind: str, where: str) -> Mapping[str, Any]:
@@ -291,27 +317,37 @@ def read_rows(content: Any, kind: str, where: str) -> Mapping[str, Any]:
         raise VenueError(f"{where}: must be a table or a list, got {core.repr_plain(content)}")
     if kind != TIERS:
         return index_rows(content, where)
+
+    # A list of tiers is of one symbol; Binance's has a row for each symbol.
     if content and "maintenanceMarginRate" in content[0]:
         return {str(content[0].get("symbol") or ""): content}
-    return {name: read_binance_brackets(x) for name, x in index_rows(content, where).items()}
+    rows = index_rows(content, where).items()
+    return {symbol: read_binance_brackets(row) for symbol, row in rows}
+
+
+FIELDS_OF_KINDS = (
+    (TIERS, ("brackets", "maintenanceMarginRate")),
+    (FUNDING, ("fundingIntervalHours", "adjustedFundingRateCap")),
+    (MARKETS, ("precision", "contractSize", "limits")),
+    (SYMBOLS, ("filters",)),
+)
+"""Fields of which rows of each kind have one."""
 
 
 def find_kind(content: Any) -> str | None:
     """Return the kind of part that rows are, by the fields of the first; None if of no kind."""
-    rows = [*content.values()] if isinstance(content, Mapping) else content
+    is_table = isinstance(content, Mapping)
+    rows = [*content.values()] if is_table else content
     first = next(iter(rows), None) if isinstance(rows, list | tuple) else None
-    if isinstance(content, Mapping) and isinstance(first, list | tuple):
+    if is_table and isinstance(first, list | tuple):
         return TIERS  # of a symbol without tiers it is said that it has none
     if not isinstance(first, Mapping):
         return None
-    for kind, fields in (
-        (TIERS, ("brackets", "maintenanceMarginRate")),
-        (FUNDING, ("fundingIntervalHours", "adjustedFundingRateCap")),
-        (MARKETS, ("precision", "contractSize", "limits")),
-        (SYMBOLS, ("filters",)),
-    ):
-        is_of_kind = any(name in first for name in fields)
-        if is_of_kind and not (kind == TIERS and isinstance(content, Mapping)):
+
+    for kind, fields in FIELDS_OF_KINDS:
+        if is_table and kind == TIERS:
+            continue
+        if any(name in first for name in fields):
             return kind
     return None
 
@@ -336,17 +372,18 @@ def read_binance_brackets(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             f"{row.get('symbol')}.notionalCoef: must be 1, the brackets of other accounts, got "
             f"{adjusted}: give the table of the venue"
         )
-    return [
-        {
-            "tier": each.get("bracket"),
-            "minNotional": each.get("notionalFloor", each.get("qtyFloor")),
-            "maxNotional": each.get("notionalCap", each.get("qtyCap")),
-            "maintenanceMarginRate": each.get("maintMarginRatio"),
-            "maxLeverage": each.get("initialLeverage"),
-            "info": each,
+    tiers = []
+    for bracket in row["brackets"]:
+        tier = {
+            "tier": bracket.get("bracket"),
+            "minNotional": bracket.get("notionalFloor", bracket.get("qtyFloor")),
+            "maxNotional": bracket.get("notionalCap", bracket.get("qtyCap")),
+            "maintenanceMarginRate": bracket.get("maintMarginRatio"),
+            "maxLeverage": bracket.get("initialLeverage"),
+            "info": bracket,
         }
-        for each in row["brackets"]
-    ]
+        tiers.append(tier)
+    return tiers
 
 
 # One symbol.
@@ -364,12 +401,12 @@ def join_answers(answers: Sequence[Answer], symbol: str, day: str | None) -> Lis
             parts.setdefault(kind, {}).update(rows)
 
     names = find_names(parts, symbol)
-    found = {kind: pick_row(rows, names) for kind, rows in parts.items()}
-    of_contract = [kind for kind in (MARKETS, SYMBOLS, TIERS) if found.get(kind) is not None]
-    if not of_contract:
+    rows_of_symbol = {kind: pick_row(rows, names) for kind, rows in parts.items()}
+    market = rows_of_symbol.get(MARKETS)
+    entry = rows_of_symbol.get(SYMBOLS)
+    tiers = rows_of_symbol.get(TIERS)
+    if market is None and entry is None and tiers is None:
         raise UnlistedError(describe_unlisted(parts, symbol, answers[0].name))
-
-    market = found.get(MARKETS)
     if market is not None and market.get("spot"):
         raise VenueError(f"symbol must be of a contract, {symbol!r} is a spot market")
     return Listing(
@@ -377,31 +414,36 @@ def join_answers(answers: Sequence[Answer], symbol: str, day: str | None) -> Lis
         day=day,
         symbol=symbol,
         market=market,
-        entry=found.get(SYMBOLS),
-        tiers=found.get(TIERS),
-        funding=found.get(FUNDING),
+        entry=entry,
+        tiers=tiers,
+        funding=rows_of_symbol.get(FUNDING),
     )
 
 
 def name_plainly(symbol: str) -> str:
     """Return ``BTCUSDT`` for ccxt's ``BTC/USDT:USDT``, and other names as they are."""
+    if "/" not in symbol:
+        return symbol
     pair, _, settled = symbol.partition(":")
     _, dash, expiry = settled.partition("-")
-    return pair.replace("/", "") + dash + expiry if "/" in symbol else symbol
+    return f"{pair.replace('/', '')}{dash}{expiry}"
 
 
 def find_names(parts: Mapping[str, Mapping[str, Any]], symbol: str) -> list[str]:
     """Return the names of a symbol, the one asked for first: ccxt's, the venue's own and plain."""
     names = [symbol]
     for market in parts.get(MARKETS, {}).values():
-        own = [str(market.get("symbol")), str(market.get("id"))]
-        is_same = symbol in own or name_plainly(own[0]) == name_plainly(symbol)
+        of_ccxt = str(market.get("symbol"))
+        of_venue = str(market.get("id"))
+        is_named = symbol in (of_ccxt, of_venue)
+        is_same = is_named or name_plainly(of_ccxt) == name_plainly(symbol)
         if is_same and not market.get("spot"):
-            names += own
+            names += [of_ccxt, of_venue]
     return [*dict.fromkeys([*names, *map(name_plainly, names)])]
 
 
 def pick_row(rows: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Return the row of one of the names of a symbol, None without one."""
     for name in names:
         if name in rows:
             return rows[name]
@@ -412,12 +454,19 @@ def pick_row(rows: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def describe_unlisted(parts: Mapping[str, Mapping[str, Any]], symbol: str, where: str) -> str:
-    known = [*dict.fromkeys(key for rows in parts.values() for key in rows)]
-    by_plain = {name_plainly(key).upper(): key for key in known}
+    """Return the text of a symbol that is not listed, with the nearest names that are."""
+    by_plain: dict[str, str] = {}
+    known: set[str] = set()
+    for rows in parts.values():
+        for name in rows:
+            if name not in known:
+                known.add(name)
+                by_plain[name_plainly(name).upper()] = name
     near = difflib.get_close_matches(name_plainly(symbol).upper(), by_plain, n=3, cutoff=0.5)
-    names = ", ".join(repr(by_plain[each]) for each in near)
-    nearest = f"; the nearest are {names}" if names else f"; it has {len(known):,} others"
-    return f"symbol must be listed in {where}, got {symbol!r}{nearest}"
+    text = f"symbol must be listed in {where}, got {symbol!r}"
+    if near:
+        return f"{text}; the nearest are {', '.join(repr(by_plain[plain]) for plain in near)}"
+    return f"{text}; it has {len(known):,} others"
 
 
 # The rules.
@@ -447,30 +496,36 @@ def read_brackets(listing: Listing) -> list[dict[str, Any]]:
         )
     brackets = []
     for k, row in enumerate(listing.tiers):
-        refuse_sizes(row, f"{place}.{k}")
+        place_of_row = f"{place}.{k}"
+        refuse_sizes(row, place_of_row)
         fields = {
-            name: read_number(row, theirs, f"{place}.{k}")
-            for name, theirs in (
-                ("floor", "minNotional"), ("cap", "maxNotional"), ("max_leverage", "maxLeverage"),
-                ("maintenance_rate", "maintenanceMarginRate"),
-            )
-        }  # fmt: skip
+            "floor": read_number(row, "minNotional", place_of_row),
+            "cap": read_number(row, "maxNotional", place_of_row),
+            "max_leverage": read_number(row, "maxLeverage", place_of_row),
+            "maintenance_rate": read_number(row, "maintenanceMarginRate", place_of_row),
+        }
         for name in ("max_leverage", "maintenance_rate"):
             if fields[name] is None:
-                raise VenueError(f"{place}.{k}.{name}: is needed, the listing has none")
+                raise VenueError(f"{place_of_row}.{name}: is needed, the listing has none")
+
+        # The first begins at 0, and the last has no end.
         if fields["floor"] is None and k == 0:
             fields["floor"] = 0.0
         if fields["cap"] is None and k == len(listing.tiers) - 1:
             fields["cap"] = math.inf
-        brackets.append({**fields, "amount": read_amount(row, f"{place}.{k}")})
-    return [{name: each for name, each in row.items() if each is not None} for row in brackets]
+        fields["amount"] = read_amount(row, place_of_row)
+        brackets.append({name: value for name, value in fields.items() if value is not None})
+    return brackets
 
 
 def read_amount(row: Mapping[str, Any], place: str) -> float | None:
-    info = row.get("info")
-    for fields in (row, info if isinstance(info, Mapping) else {}):
+    """Return the cumulative amount of a tier, as ccxt or the venue itself writes it."""
+    for fields in (row, row.get("info")):
+        if not isinstance(fields, Mapping):
+            continue
         for name in AMOUNTS:
-            if (amount := read_number(fields, name, place)) is not None:
+            amount = read_number(fields, name, place)
+            if amount is not None:
                 return amount
     return None
 
@@ -490,10 +545,11 @@ def read_fees(listing: Listing) -> dict[str, float]:
     """Return the fee rates that a market of ccxt states, nothing if it states one or none."""
     market = listing.market or {}
     place = f"{listing.name}: {listing.symbol}"
-    rates = {name: read_number(market, name, place) for name in ("taker", "maker")}
-    if any(rate is None for rate in rates.values()):
+    taker = read_number(market, "taker", place)
+    maker = read_number(market, "maker", place)
+    if taker is None or maker is None:
         return {}
-    return {name: float(rate) for name, rate in rates.items() if rate is not None}
+    return {"taker": taker, "maker": maker}
 
 
 def read_contract(
@@ -512,6 +568,7 @@ def read_contract(
     venue, _, like_symbol = like_name.rpartition(":")
     if like_symbol == name_plainly(listing.symbol):
         return {**like, **known}, [*known]
+
     contract: dict[str, Any] = dict.fromkeys(("lot", "tick", "min_notional"), "unknown")
     contract["kind"] = like["kind"]
     if "size" not in known:
@@ -524,8 +581,9 @@ def find_common_size(listing: Listing, venue: str, kind: str) -> float:
     contracts = []
     if venue in preset_files.find_files():
         tables = [read() for read in preset_files.read_tables(venue).values()]
-        contracts = [each.contract[-1] for each in tables]
-    sizes = {each["size"] for each in contracts if each["kind"] == kind}
+        contracts = [table.contract[-1] for table in tables]
+
+    sizes = {contract["size"] for contract in contracts if contract["kind"] == kind}
     if len(sizes) != 1:
         raise VenueError(
             f"{listing.name}: {listing.symbol}.contract.size: is needed, the tiers do not say it; "
@@ -536,7 +594,7 @@ def find_common_size(listing: Listing, venue: str, kind: str) -> float:
 
 def find_kind_by_name(listing: Listing) -> str | None:
     """Return whether ccxt's name of a contract settles in the coin; None for other names."""
-    for name in (listing.symbol, *(str(row.get("symbol")) for row in listing.tiers or ())):
+    for name in list_names(listing):
         pair, colon, settled = name.partition(":")
         if "/" in pair and colon:
             is_inverse = settled.partition("-")[0] == pair.partition("/")[0]
@@ -544,8 +602,14 @@ def find_kind_by_name(listing: Listing) -> str | None:
     return None
 
 
+def list_names(listing: Listing) -> list[str]:
+    """Return the symbol as it was asked for, and as the tiers name it."""
+    return [listing.symbol, *(str(row.get("symbol")) for row in listing.tiers or ())]
+
+
 def find_settlement(listing: Listing) -> str | None:
-    for name in (listing.symbol, *(str(row.get("symbol")) for row in listing.tiers or ())):
+    """Return the currency after the colon of ccxt's name."""
+    for name in list_names(listing):
         settled = name.partition(":")[2].partition("-")[0]
         if settled:
             return settled
@@ -564,13 +628,13 @@ def read_stated(listing: Listing) -> dict[str, Any]:
 
 def read_entry(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the contract of a symbol of Binance's ``exchangeInfo``."""
-    settles, base = entry.get("marginAsset"), entry.get("baseAsset")
+    settles = entry.get("marginAsset")
     size = read_number(entry, "contractSize", place)
     expires = None
     if entry.get("contractType") not in ("PERPETUAL", None, "") and entry.get("deliveryDate"):
         expires = core.format_time(int(entry["deliveryDate"]) * 1_000_000)
     return {
-        "kind": "inverse" if settles == base else "linear",
+        "kind": "inverse" if settles == entry.get("baseAsset") else "linear",
         "size": 1.0 if size is None else size,
         "settles": settles,
         "expires": expires,
@@ -580,12 +644,14 @@ def read_entry(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def read_filters(filters: Iterable[Mapping[str, Any]], place: str) -> dict[str, Any]:
     """Return the steps in the filters of a symbol of Binance; the coarser of limit and market."""
-    by_type = {str(each.get("filterType")): each for each in filters}
-    lots, least = [], []
+    by_type = {str(fields.get("filterType")): fields for fields in filters}
+    lots = []
+    least = []
     for name in ("LOT_SIZE", "MARKET_LOT_SIZE"):
         fields = by_type.get(name, {})
         lots.append(read_number(fields, "stepSize", f"{place}.{name}"))
         least.append(read_number(fields, "minQty", f"{place}.{name}"))
+
     ticks = by_type.get("PRICE_FILTER", {})
     order = by_type.get("MIN_NOTIONAL", by_type.get("NOTIONAL", {}))
     stated = {
@@ -600,16 +666,19 @@ def read_filters(filters: Iterable[Mapping[str, Any]], place: str) -> dict[str, 
 
 
 def find_largest(values: Iterable[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
+    known = [value for value in values if value is not None]
     return max(known) if known else None
 
 
 def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the contract of a market of ccxt."""
-    info = market.get("info") if isinstance(market.get("info"), Mapping) else {}
+    info: Any = market.get("info")
+    if not isinstance(info, Mapping):
+        info = {}
     size = read_number(market, "contractSize", place)
-    if "min_trade_amount" in (info or {}):
+    if "min_trade_amount" in info:
         size = 1.0  # Deribit counts units, and its contractSize is the step of orders
+
     limits = market.get("limits") or {}
     stated: dict[str, Any] = {
         "kind": "inverse" if market.get("inverse") else "linear",
@@ -620,13 +689,16 @@ def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
         "min_quantity": read_number(limits.get("amount") or {}, "min", f"{place}.limits.amount"),
         "min_notional": read_number(limits.get("cost") or {}, "min", f"{place}.limits.cost"),
     }
-    bybit = info.get("lotSizeFilter") if info else None
-    if stated["min_notional"] is None and isinstance(bybit, Mapping):
-        stated["min_notional"] = read_number(bybit, "minNotionalValue", f"{place}.lotSizeFilter")
-    filters = info.get("filters") if info else None
+
+    # What Bybit and Binance themselves say, where ccxt leaves it out or says it otherwise.
+    lot_sizes = info.get("lotSizeFilter")
+    if stated["min_notional"] is None and isinstance(lot_sizes, Mapping):
+        place_of_least = f"{place}.lotSizeFilter"
+        stated["min_notional"] = read_number(lot_sizes, "minNotionalValue", place_of_least)
+    filters = info.get("filters")
     if isinstance(filters, list):
-        raw = read_filters([each for each in filters if isinstance(each, Mapping)], place)
-        stated |= {name: value for name, value in raw.items() if value is not None}
+        of_venue = read_filters([x for x in filters if isinstance(x, Mapping)], place)
+        stated |= {name: value for name, value in of_venue.items() if value is not None}
     return stated
 
 
@@ -647,8 +719,9 @@ def read_precision(
     amount = read_number(precision, "amount", f"{place}.precision")
     price = read_number(precision, "price", f"{place}.precision")
     least = read_number(limits.get("amount") or {}, "min", f"{place}.limits.amount")
-    counts = amount == 0.0 or (amount is not None and least is not None and 0 < least < amount)
-    if not counts:
+
+    is_over_least = amount is not None and least is not None and 0 < least < amount
+    if amount != 0.0 and not is_over_least:
         return {"lot": amount, "tick": price}
     return {
         "lot": None if amount is None else 10.0**-amount,
