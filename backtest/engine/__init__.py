@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
     from backtest.engine.policies import measure_observed, observe_overlay, observe_policies
     from backtest.engine.policies import find_first_value, list_terms, show_terms
-    from backtest.engine.run import count_unfilled, finish, run_again
+    from backtest.engine.run import Segment, count_unfilled, finish, merge_segments
+    from backtest.engine.run import run_again, run_switched
     from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules
     from backtest.engine.run_setup import find_first_bar, is_same_account, join_resumed
     from backtest.engine.run_setup import read_resume, read_signals, set_up
     from backtest.engine.run_setup import set_up_again, set_up_like, set_up_run
-    from backtest.engine.segments import Segment, merge_segments, run_switched
 else:
     __getattr__ = find_lazily(__name__, {
         "account.records": "new_quotes",
@@ -74,10 +74,9 @@ else:
             "find_first_value list_terms measure_observed observe_overlay observe_policies "
             "show_terms"
         ),
-        "engine.run": "count_unfilled finish run_again",
+        "engine.run": "Segment count_unfilled finish merge_segments run_again run_switched",
         "engine.run_setup": (
             "Setup append_last_bar check_bars_left check_rules find_first_bar is_same_account "
             "join_resumed read_resume read_signals set_up set_up_again set_up_like set_up_run"
         ),
-        "engine.segments": "Segment merge_segments run_switched",
     })  # fmt: skip

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backtest.market.names import Currency, find_coin, find_currency, split_pair
     from backtest.market.quality import Quality
     from backtest.market.rules import split_notes
-    from backtest.market.table_files import read_file, suffix_of
+    from backtest.market.files import read_file, suffix_of
     from backtest.market.sessions import find_later_sessions
     from backtest.market.tables import BY_BARS, Defects, cadence, nearest_minute, place_on_bars
     from backtest.market.tables import read_dates, rename_known, to_floats
@@ -30,7 +30,7 @@ else:
         ),
         "market.fetch": "Fetched fetch_market read_request",
         "market.layouts": "find_in_folders is_panel",
-        "market.table_files": "read_file suffix_of",
+        "market.files": "read_file suffix_of",
         "market.market": "Market find_column trust_fields",
         "market.markets": (
             "Markets Panel as_given as_markets detach label_names remake require_panel "

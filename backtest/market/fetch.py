@@ -29,7 +29,7 @@ from backtest import core
 from backtest.core import DataError, ParameterError, format_time
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
-from backtest.market import table_files as f
+from backtest.market import files as f
 from backtest.market.fetch_listing import (
     fetch_archive_listing,
     read_exchange_listing,

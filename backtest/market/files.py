@@ -1,445 +1,310 @@
-"""Files of market data as the fields of a market: read, named, repaired, cut and checked."""
+"""Tables in files: CSV, gzip, zip, Parquet and Feather, as frames.
+
+Files are untrusted: nothing in them is executed, and nothing is unpacked to disk.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+import codecs
+import csv
+import gzip
+import itertools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import IO, Any
 
 from backtest import core
-from backtest.core import DataError, ParameterError, format_duration, parse_duration
-from backtest.core.code_names import pd
-from backtest.core.units import DAY, SECOND
-from backtest.market import rules
-from backtest.market import tables as timed
-from backtest.market.layouts import ROLES, find_layout, list_tables, parse_name
-from backtest.market.names import rename_columns
-from backtest.market.rule_subjects import Subject
-from backtest.market.rules import apply_repairs, count_uncovered, drop_duplicates
-from backtest.market.sampled import settle_rates
-from backtest.market.table_files import read_file
+from backtest.core import DataError, did_you_mean
+from backtest.core.code_names import pa, pd
+from backtest.market.names import ALL_TIMES, HEADS
 from backtest.market.tables import (
-    PRICES,
-    SCHEMAS,
-    Defects,
-    SourceFrame,
-    TimedTable,
-    lacks_prices,
     plain_name,
 )
 
-SHORTEST, LONGEST = 26 * DAY, 36 * DAY
-"""How far apart bars of calendar months open, also on days of trading, ns."""
+SUFFIXES = (".parquet", ".feather", ".csv", ".csv.gz", ".zip")
 
-SINCE_1904 = 2_082_844_800 * SECOND
-"""From 1904, from which old Macs, QuickTime and LabVIEW count, to 1970, ns."""
+_VALUE = re.compile(
+    r"(?i)[-+]?(\d[\d.,]*|[.,]\d+)(e[-+]?\d+)?|[-+]?(nan|inf(inity)?)|true|false"
+    r"|\d{1,4}([-/.])\d{1,2}\4\d{1,4}.*"
+)
+_LETTER = re.compile(r"[^\W\d_]")
+_COMMA = re.compile(r"[-+]?\d+,\d+")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 
-HALVES = ("float16", "halffloat[pyarrow]")
-HALF = "half_precision"
-"""The note of prices that were kept in 16 bits."""
+TOP = 1 << 16
+LISTED = 100
+"""Bytes and lines in which the header of a text is looked for."""
 
-Frames = Mapping[str, Sequence[SourceFrame]]
-
-
-class ReadOptions(NamedTuple):
-    """How data are read: the arguments of ``Market.load``, times in ns."""
-
-    instrument: str = ""
-    interval: int | None = None
-    timezone: str | None = None
-    mark_gaps: str | None = None
-    funding_gaps: str | None = None
-    sessions: bool = False
-    since: int | None = None
-    until: int | None = None
-    synthetic: bool = False
-    columns: Mapping[str, str] = MappingProxyType({})
-    repairs: tuple[str, ...] = ()
-    clips: bool = False
-    now: int | None = None
-
-    def expression(
-        self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
-    ) -> str:
-        """Return the call that reads some paths so; ``more`` are further arguments of it."""
-        settings = {name: getattr(self, name) for name in self._fields[:6]}
-        if self.interval:
-            settings["interval"] = format_duration(self.interval)
-        for name in ("since", "until", "now"):
-            time = getattr(self, name)
-            if time is not None:
-                settings[name] = time_text(time)
-        settings["columns"] = dict(self.columns)
-        settings["repair"] = ",".join(self.repairs)
-        settings.update(more)
-
-        arguments = [repr(str(path)) for path in paths]
-        for name, value in settings.items():
-            if value:
-                arguments.append(f"{name}={core.repr_plain(value)}")
-        return f"{loader}({', '.join(arguments)})"
+LARGEST = 1 << 30
+"""Bytes of text that one file may hold or unpack to; a table may hold four times as many."""
+PIECE = 1 << 20
+"""Bytes that are unpacked at once."""
 
 
-def time_text(time: int) -> str:
-    """Return UTC ns as text that is read back to the same ns."""
-    return core.format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
+def suffix_of(path: Path) -> str:
+    """Return the suffix of a file in small letters; two of ``.csv.gz``."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        return "".join(suffixes[-2:])
+    return "".join(suffixes[-1:])
 
 
-def read_options(given: Mapping[str, Any]) -> ReadOptions:
-    """Read the arguments of a call by name; those that are not about reading are ignored."""
-    repair = given.get("repair", ())
-    repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
-    ways = dict(word.split("=") for word in repairs if "=" in word)
-    timezone = given.get("timezone")
-    core.check_timezone(timezone)
-    columns = given.get("columns") or {}
-    check_columns(columns)
-
-    times: dict[str, Any] = {}
-    for name in ("since", "until", "now"):
-        if given.get(name) is not None:
-            times[name] = core.to_nanoseconds(given[name], name)
-    interval = given.get("interval")
-    return ReadOptions(
-        instrument=given.get("instrument") or "",
-        interval=None if interval is None else core.parse_duration(interval, "interval"),
-        timezone=timezone,
-        mark_gaps=given.get("mark_gaps") or ways.get("mark-gaps"),
-        funding_gaps=given.get("funding_gaps") or ways.get("funding-gaps"),
-        sessions=given.get("sessions", False),
-        columns={ours: str(theirs) for ours, theirs in columns.items()},
-        repairs=repairs,
-        **times,
-    )
+def stem_of(path: Path) -> str:
+    return path.name[: len(path.name) - len(suffix_of(path))]
 
 
-def check_columns(columns: Mapping[str, Any]) -> None:
-    """Raise ParameterError for a name of another table, ``mark.time``, that none has."""
-    known = []
-    for role in ROLES[1:]:
-        known += [f"{role}.{name}" for name in ("time", *SCHEMAS[role].known)]
-    known.append(f"funding.{timed.LEAD}")
-    for ours in columns:
-        if "." in ours:
-            core.Choice(*known).check("columns of another table", ours)
+def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """Return the table in a file; ``chosen`` are the names of its columns by ours, if known."""
+    from pyarrow import ipc, parquet  # noqa: PLC0415 - 20 ms, only when needed
+    from pyarrow.dataset import dataset  # noqa: PLC0415 - likewise
+
+    check_exists(path)
+    kind = suffix_of(path)
+    if kind not in SUFFIXES:
+        found = kind or "without a suffix"
+        raise DataError(f"a file must end in {', '.join(SUFFIXES)}, got {found} ({path})")
+    if not path.is_file():  # a pipe would never end
+        raise DataError(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
+    with reading(str(path)), path.open("rb") as file:
+        if kind not in (".parquet", ".feather"):
+            return parse_csv(unpack(file, path.suffix.lower(), str(path)), chosen, str(path))
+        if kind == ".parquet":
+            opened = parquet.ParquetFile(file)
+            n_rows = opened.metadata.num_rows
+            n_columns = opened.metadata.num_columns
+        else:
+            opened = ipc.open_file(file)
+            n_rows = dataset(path, format="ipc").count_rows()
+            n_columns = len(opened.schema)
+        if n_rows * n_columns * 8 > 4 * LARGEST:
+            raise DataError(
+                f"a file must hold at most {4 * LARGEST:,} bytes, got {n_rows:,} rows of "
+                f"{n_columns:,} columns ({path})"
+            )
+
+        table = opened.read() if kind == ".parquet" else opened.read_all()
+        table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
+        # Each column is freed as soon as it is converted, or is the column of the frame.
+        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+        del table
+    return frame
 
 
-def load_fields(
-    paths: Sequence[Path], options: ReadOptions, **more: Sequence[str]
-) -> dict[str, Any]:
-    """Return the fields of the market in files, but for its source; ``more`` paths by role."""
-    frames, options, filled = open_files(paths, options, more=more)
-    fields = load_frames(frames, options, where=", ".join(map(str, paths)))
-    return {**fields, "filled": {**fields["filled"], **filled}}
-
-
-def open_files(
-    paths: Sequence[Path],
-    options: ReadOptions,
-    *,
-    needs_bars: bool = True,
-    more: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> tuple[Frames, ReadOptions, Mapping[str, str]]:
-    """Return the tables in files, and how to read them, with what was noted of them before."""
-    files, facts = find_layout(paths, options, needs_bars=needs_bars)
-    for role, places in more.items():
-        files[role] = [file for place in places for file in list_tables(Path(place))]
-
-    filled = facts.get("filled", {})
-    funding_gaps = options.funding_gaps
-    if not funding_gaps and "funding_gaps" in filled:
-        funding_gaps = "zero"  # accepted when it was saved
-    interval = options.interval
-    if not interval and facts.get("interval"):
-        interval = parse_duration(facts["interval"], "interval")
-    options = options._replace(
-        instrument=facts.get("instrument") or options.instrument,
-        interval=interval,
-        funding_gaps=funding_gaps,
-        sessions=options.sessions or facts.get("sessions", False),
-        synthetic=facts.get("synthetic", False),
-    )
-    frames = {role: [_read_part(path, role, options) for path in files[role]] for role in ROLES}
-    return frames, options, filled
-
-
-def _read_part(path: Path, role: str, options: ReadOptions) -> SourceFrame:
-    """Return the table of a file with our names of columns, or the error of reading it."""
-    named = parse_name(path)
-    chosen = _choose_columns(options, role)
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Raise DataError for whatever a file that is not whole or readable raises."""
     try:
-        frame = read_file(path, chosen)
-        instrument = options.instrument or named.instrument
-        if len(frame):
-            frame = rename_columns(frame, role, chosen, str(path), instrument)
-    except DataError as error:
-        return SourceFrame(path.name, error)
-
-    # freqtrade writes rates as opens of bars whose other prices are 0.
-    if role == "funding" and named.pair and not named.is_archive:
-        zeros = ["high", "low", "close", "volume"]
-        frame = frame.drop(columns=zeros, errors="ignore").rename(columns={"open": "rate"})
-    return SourceFrame(path.name, frame, is_file=True)
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        short = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        raise DataError(
+            f"a file must be whole and readable, got one that is not: {short} ({where})"
+        ) from error
 
 
-def _choose_columns(options: ReadOptions, role: str) -> dict[str, str]:
-    """Return the names of columns in files of a role: those of bars have no role before them."""
-    if role == "bars":
-        return {ours: theirs for ours, theirs in options.columns.items() if "." not in ours}
-    chosen = {}
-    for ours, theirs in options.columns.items():
-        if ours.startswith(f"{role}."):
-            chosen[ours.removeprefix(f"{role}.")] = theirs
-    return chosen
+def unpack(file: IO[bytes], kind: str, where: str) -> bytearray:
+    """Return the text in a file, unpacked; raise before it is more than the largest size."""
+    if kind == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            names = [entry.filename for entry in entries]
+            if len(names) != 1 or not names[0].lower().endswith(".csv"):
+                listed = ", ".join(name[:40] for name in names[:4]) or "nothing"
+                raise DataError(
+                    f"an archive must hold one .csv, found {len(names)}: {listed} ({where})"
+                )
+            check_size(entries[0].file_size, where)  # zipfile reads no more than it says
+            with archive.open(names[0]) as entry:
+                return read_bounded(entry, where)
+    stream: Any = gzip.GzipFile(fileobj=file) if kind == ".gz" else file
+    return read_bounded(stream, where)
 
 
-def read_frames(
-    frames: Frames, options: ReadOptions
-) -> tuple[Mapping[str, Subject], Defects, dict[str, str]]:
-    """Return the tables, cut to the bars; what is wrong with them, or else what is filled."""
-    tables: dict[str, TimedTable] = {}
-    defects = Defects()
-    filled: dict[str, str] = {}
-    interval: int | None = None
-    for role in ROLES:
-        parts = frames.get(role, ())
-        table = timed.read_table(parts, SCHEMAS[role], options.timezone, defects)
-        if table is None:
-            continue
-        if timed.LEAD in table.columns:
-            table = settle_rates(table, filled)
-        elif role == "funding" and len(parts) > 1:
-            # Two files may hold the same settlements.
-            table = table.rows(np.argsort(table.time, kind="stable"))
-            table, _ = drop_duplicates(table, "", None)
-        if role == "mark" and options.mark_gaps == "last":
-            table = table.rows(~lacks_prices(table))
-
-        note_half_precision(parts, role, filled)
-        if role == "bars":
-            interval = find_interval(table, options, defects)
-        tables[role] = apply_repairs(table, role, options.repairs, interval, filled)
-
-    if "bars" in tables:
-        tables["bars"] = cut_bars(tables["bars"], options, interval)
-        find_future(tables["bars"], options, defects)
-    subjects = make_subjects(tables, interval, sessions=options.sessions)
-    find_defects(subjects, options, defects, filled)
-    return subjects, defects, filled
+def read_bounded(stream: IO[bytes], where: str) -> bytearray:
+    """Read a stream in pieces, into memory of little more than what it holds so far."""
+    data = bytearray()
+    while piece := stream.read(PIECE):
+        check_size(len(data) + len(piece), where)
+        data += piece
+    return data
 
 
-def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> TimedTable:
-    """Return the bars from ``since`` to ``until``, which must lie in their days."""
-    if options.since is None and options.until is None:
-        return bars
-
-    known = timed.Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
-    span = known.replace(options.since, options.until)
-    cut = bars.between(*span)
-    is_inside = options.clips or known.has_days_of(span, sessions=options.sessions)
-    if not is_inside or not cut.time.size:
-        raise ParameterError(
-            "since and until must lie in the days of the bars and hold one, got "
-            f"{span} ({bars.name}, {known})"
-        )
-    return cut
+def check_size(size: int, where: str) -> None:
+    if size > LARGEST:
+        raise DataError(f"a file must hold at most {LARGEST:,} bytes, got more ({where})")
 
 
-def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str, str]) -> None:
-    """Tell, and note in ``notes``, which prices were kept in 16 bits, of three digits."""
-    for part in parts:
-        if isinstance(part.content, DataError):
-            continue
-        halves = [
-            str(name)
-            for name, kind in part.content.dtypes.items()
-            if plain_name(name) in (*PRICES, "rate", "mark") and str(kind) in HALVES
-        ]
-        if not halves:
-            continue
+def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
+    """Return the table in a text, with a header or none: then columns are named by position."""
+    while data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
+    top = codecs.getincrementaldecoder("utf-8")().decode(data[:TOP])
+    lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
+    asked = {name.lower() for name in chosen.values() if not name.isdigit()}
+    header = find_header(lines, asked, where)
+    if header is None:
+        first_line = next(filter(str.strip, lines), "")
+        delimiter, cells = split_line(first_line)
+        names = [str(number) for number in range(len(cells))]
+        start = 0
+    else:
+        delimiter, names = split_line(lines[header])
+        start = find_line(data, header + 1)
+    if not data[start : start + TOP].strip():
+        return pd.DataFrame(columns=names)
 
-        note = f"{', '.join(halves)} of {role} in half precision (float16), of three digits"
-        notes[HALF] = f"{notes[HALF]}; {note}" if HALF in notes else note
-        core.warn_caller(
-            f"{note}: 60,017 became 60,032 ({part.name}); give float64, as the source has them"
-        )
-
-
-def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> None:
-    """Add a defect where the last bar opens after tomorrow: its stamps are of another clock."""
-    now = time.time_ns() if options.now is None else options.now
-    first = int(bars.time.min())
-    last = int(bars.time.max())
-    if options.synthetic or last <= now + DAY:
-        return
-    since = first - SINCE_1904
-    cure = "give now= if they were generated, or correct the stamps"
-    if since >= core.moments.FIRST_EPOCH and last - SINCE_1904 <= now + DAY:
-        cure = (
-            f"as counted since 1904, as old Macs do, they begin at {core.format_time(since)}: "
-            f"less {SINCE_1904 // SECOND:_} in s, {SINCE_1904 // 10**6:_} in ms and "
-            f"{SINCE_1904 // 1000:_} in us they count from 1970"
-        )
-    defects.append(
-        f"no bar may open after tomorrow, the last opens at {core.format_time(last)} UTC "
-        f"({bars.name}); {cure}"
+    # Stamps are read as texts, so that the one reader of times judges them.
+    time_name = chosen.get("time", "0" if header is None else "time").lower()
+    if time_name.isdigit() and int(time_name) < len(names):
+        time_name = names[int(time_name)].lower()
+    is_time = [name.lower() == time_name or plain_name(name) in ALL_TIMES for name in names]
+    stamps = list(itertools.compress(names, is_time))
+    decimal_point = "."
+    if delimiter != "," and has_decimal_commas(lines[header or 0 :], where):
+        decimal_point = ","
+    table = read_rows(
+        data,
+        start,
+        names,
+        stamps=stamps,
+        delimiter=delimiter,
+        decimal_point=decimal_point,
+        header=header or 0,
+        where=where,
     )
+    for field in table.schema:
+        if "binary" in str(field.type):
+            raise ValueError(f"column {field.name!r} is not UTF-8")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
-def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> int | None:
-    """Return the length of a bar, ns; add to ``defects`` if it is not known, or not as given."""
-    time = bars.ordered.time
-    gaps = np.diff(time)
-    if gaps.size > 1 and not options.sessions and SHORTEST <= gaps.min() < gaps.max() <= LONGEST:
-        defects.append(
-            f"bars of calendar months have no one length, they are {gaps.min() // DAY} to "
-            f"{gaps.max() // DAY} days long ({bars.name}); load bars of a day or a week, or "
-            "sessions=True, which makes each as long as the shortest"
+def find_line(data: bytes | bytearray, number: int) -> int:
+    """Return where a line of a text begins, counted from 0; its end if it has fewer."""
+    start = 0
+    for _ in range(number):
+        start = data.find(b"\n", start) + 1 or len(data)
+    return start
+
+
+def has_decimal_commas(lines: Sequence[str], where: str) -> bool:
+    """Return whether numbers have commas for points; raise if these may separate thousands."""
+    numbers = []
+    for line in lines:
+        _, cells = split_line(line)
+        numbers += [cell for cell in cells if _COMMA.fullmatch(cell)]
+    if numbers and all(_THOUSANDS.fullmatch(number) for number in numbers):
+        raise DataError(
+            f"numbers must be read in one way, got {numbers[0]!r}, whose comma may be a decimal "
+            f"point or a thousands separator ({where}); write them with a point"
         )
-        return None
-
-    apart = timed.spacing(time)
-    if options.sessions and apart is not None:
-        apart = int(gaps.min())
-    length = options.interval or apart
-    if length is None or length % SECOND:
-        distance = f"are {format_duration(length)} apart" if length else "all open at one time"
-        defects.append(
-            f"the length of a bar must be known, in whole seconds: bars {distance} ({bars.name}); "
-            "interval='1h', or more bars"
-        )
-        return None
-    if options.sessions or apart is None or apart == length:
-        return length
-    defects.append(
-        f"bars must open {format_duration(length)} apart, as given, they open "
-        f"{format_duration(apart)} apart ({bars.name})"
-    )
-    return apart
+    return bool(numbers)
 
 
-def make_subjects(
-    tables: Mapping[str, TimedTable], interval: int | None, *, sessions: bool
-) -> dict[str, Subject]:
-    """Return the tables by role, mark and funding cut to the time of the bars."""
-    subjects = {}
-    bars = tables.get("bars")
-    for role, table in tables.items():
-        cut = table
-        beside = None
-        if role != "bars" and bars is not None and interval:
-            start = int(bars.time.min())
-            if role == "funding":
-                start -= interval // 4  # a stamp may be that early and belong to the open
-            cut = table.between(start, int(bars.time.max()) + interval)
-            beside = bars.ordered
-
-        subjects[role] = Subject(role, cut, table.ordered, interval, sessions, beside)
-    return subjects
-
-
-def find_defects(
-    subjects: Mapping[str, Subject], options: ReadOptions, defects: Defects, filled: dict[str, str]
-) -> None:
-    """Add what is wrong with tables; if nothing is, note in ``filled`` what gaps are filled."""
-    bars = subjects.get("bars")
-    mark = subjects.get("mark")
-    funding = subjects.get("funding")
-
-    # The bars that have all of mark and funding, except where gaps are filled.
-    repairs = []
-    covered = bars.span if bars is not None and bars.interval else None
-    if mark is not None and options.mark_gaps == "last" and mark.is_marked.any():
-        repairs.append("mark-gaps=last")
-    elif mark is not None and covered is not None:
-        covered = covered.within(mark.covered)
-    if funding is not None and options.funding_gaps == "zero":
-        repairs.append("funding-gaps=zero")
-    elif funding is not None and covered is not None:
-        covered = covered.within(funding.covered)
-
-    cure = name_covered(bars, covered)
-    for subject in subjects.values():
-        defects += rules.list_defects(subject, cure, repairs)
-    if not defects and bars is not None:
-        note_filled(bars, mark, funding, options, filled, has_repairs=bool(repairs))
-
-
-def name_covered(bars: Subject | None, covered: timed.Span | None) -> str:
-    """Return the cure of tables that do not cover the bars: the bars that have all."""
-    if bars is not None and covered is not None:
-        interval = bars.interval or 0
-        is_inside = (bars.time >= covered.start) & (bars.time + interval <= covered.end)
-        inside = bars.time[is_inside]
-        if inside.size:
-            span = rules.name_span(int(inside[0]), int(inside[-1]) + interval)
-            return f"cut the bars to what is covered, {span}"
-    return "no bar has all of them: load files that overlap, or leave one out"
-
-
-def note_filled(
-    bars: Subject,
-    mark: Subject | None,
-    funding: Subject | None,
-    options: ReadOptions,
-    filled: dict[str, str],
+def read_rows(
+    data: bytes | bytearray,
+    start: int,
+    names: Sequence[str],
     *,
-    has_repairs: bool,
-) -> None:
-    """Note in ``filled`` which bars have no mark of their own, and which settlements lack."""
-    if mark is not None and not mark.is_marked.all():
-        absent = bars.time[~mark.is_marked]
-        stretch = timed.Span(int(absent[0]), int(absent[-1]) + (bars.interval or 0))
-        filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
+    stamps: Sequence[str],
+    delimiter: str,
+    decimal_point: str,
+    header: int,
+    where: str,
+) -> pa.Table:
+    """Return the rows of a text from ``start`` on; raise DataError for one of other length."""
+    from pyarrow import csv as texts  # noqa: PLC0415 - 20 ms, only when needed
 
-    if funding is None:
-        if not options.sessions:
-            filled["funding"] = "none given"
-    elif has_repairs and funding.covered is not None:
-        every = timed.cadence(funding.once)
-        missing = int(count_uncovered(funding.span, funding.covered, every).sum())
-        for _, _, lacking, _ in timed.missing_settlements(funding.once, *funding.span):
-            missing += lacking
-        if missing:
-            filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
+    broken: list[Any] = []
+
+    def keep(row: Any) -> str:
+        broken.append(row)
+        return "error"
+
+    try:
+        return texts.read_csv(
+            pa.py_buffer(data).slice(start),
+            texts.ReadOptions(column_names=names, block_size=1 << 22),
+            texts.ParseOptions(delimiter=delimiter, invalid_row_handler=keep),
+            texts.ConvertOptions(
+                column_types=dict.fromkeys(stamps, pa.string()),
+                strings_can_be_null=True,
+                decimal_point=decimal_point,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if not broken:
+            raise
+        text = broken[0].text
+        line = data.count(b"\n", 0, data.find(text.encode(), start)) + 1
+        wanted = f"{core.count_nouns(len(names), 'cell')}, as line {header + 1} has"
+        raise DataError(
+            f"every line must have {wanted}, line {line} could not be read, it has "
+            f"{broken[0].actual_columns}: {text[:60]!r} ({where})"
+        ) from error
 
 
-def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str, Any]:
-    """Return the fields of a market, but for its source; raise all that is wrong at once."""
-    subjects, defects, filled = read_frames(frames, options)
-    defects.refuse(where)
-    bars = subjects["bars"].table.ordered
-    mark = subjects.get("mark")
+def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None:
+    """Return the row of the header among the first lines, None if there is none.
 
-    # A bar without a mark bar has its last prices.
-    fields: dict[str, Any] = {name: bars.columns[name] for name in PRICES}
-    for name in PRICES:
-        marked = fields[name]
-        if mark is not None:
-            marked = marked.copy()
-            marked[mark.is_marked] = mark.marked[1].columns[name]
-        fields[f"mark_{name}"] = marked
+    It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
+    above it is skipped with a warning. A first line of texts alone is a header of other names.
+    """
+    cells_of = [split_line(line.lower())[1] if _LETTER.search(line) else [] for line in lines]
+    values = [count_values(line, cells) for line, cells in zip(lines, cells_of, strict=True)]
+    headers = []
+    for row, cells in enumerate(cells_of):
+        n_known = len({*map(plain_name, cells)} & HEADS)
+        if asked <= {*cells} and (asked or n_known > values[row]):
+            headers.append(row)
+    if not headers:
+        is_header = bool(cells_of) and not values[0] and any(cells_of[0])
+        return 0 if is_header else None
 
-    settled = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
-    if "funding" in subjects:
-        settled = subjects["funding"].table.ordered
-    known = SCHEMAS["bars"].known
-    return {
-        **fields,
-        "time": bars.time,
-        "volume": bars.columns.get("volume", np.zeros(bars.time.size)),
-        "funding_time": settled.time,
-        "funding_rate": settled.columns["rate"],
-        "funding_mark": settled.columns.get("mark", np.full(settled.time.size, np.nan)),
-        "instrument": options.instrument,
-        "interval": subjects["bars"].interval,
-        "has_mark": mark is not None,
-        "columns": {name: values for name, values in bars.columns.items() if name not in known},
-        "synthetic": options.synthetic,
-        "sessions": options.sessions,
-        "filled": filled,
-    }
+    # Rows above a header, or a second one, are not of its table.
+    header = headers[0]
+    rows_above = [row for row in range(header) if values[row] > 1]
+    if header and (rows_above or len(headers) > 1):
+        other = rows_above[0] if rows_above else headers[1]
+        raise DataError(
+            f"a file must have one header, above its rows, line {header + 1} is one and line "
+            f"{other + 1} could not be read: {lines[other][:60]!r} ({where})"
+        )
+    skipped = [line for line in lines[:header] if line.strip()]
+    if skipped:
+        count = core.count_nouns(len(skipped), "line")
+        core.warn_caller(f"{count} above the header skipped, {skipped[0][:60]!r} ({where})")
+    return header
+
+
+def count_values(line: str, cells: Sequence[str]) -> int:
+    """Return how many numbers and stamps a line has; without letters all its cells are some."""
+    if cells:
+        return sum(_VALUE.fullmatch(cell) is not None for cell in cells)
+    return sum(map(line.count, ";\t|,"))
+
+
+def split_line(line: str) -> tuple[str, list[str]]:
+    """Return the delimiter of a line and its cells; among as many others, commas are decimal."""
+    delimiter = max(";\t|,", key=line.count) if re.search(r"[;\t|]", line) else ","
+    cells = next(csv.reader([line], delimiter=delimiter), [])
+    return delimiter, [cell.strip() for cell in cells]
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    frame.reset_index().to_parquet(path, index=False, compression="zstd")
+
+
+def check_exists(path: Path) -> None:
+    if path.exists():
+        return
+    near = ""
+    if path.parent.is_dir():
+        near = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+    raise DataError(f"a path must exist, {str(path)!r} does not{near}; searched from {Path.cwd()}")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import core
 from backtest.core import DataError, ParameterError, did_you_mean, format_duration, parse_duration
-from backtest.market.table_files import SUFFIXES, check_exists, stem_of, suffix_of
+from backtest.market.files import SUFFIXES, check_exists, stem_of, suffix_of
 
 if TYPE_CHECKING:
-    from backtest.market.files import ReadOptions
+    from backtest.market.loading import ReadOptions
 
 ROLES = ("bars", "mark", "funding")
 _FREQTRADE = re.compile(
@@ -55,8 +55,10 @@ class NamedFile(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """What the instrument may be called: BTCUSDT, BTC_USDT_USDT or BTC/USDT:USDT."""
         parts = self.pair.split("_")
-        own = (self.instrument, self.pair)
-        return (*own, f"{parts[0]}/{parts[1]}:{parts[2]}") if len(parts) == 3 else own
+        if len(parts) != 3:
+            return self.instrument, self.pair
+        coin, quote, settlement = parts
+        return self.instrument, self.pair, f"{coin}/{quote}:{settlement}"
 
 
 def parse_name(path: Path) -> NamedFile:

@@ -21,9 +21,9 @@ from backtest.core import DataError, FloatArray, IntArray, ParameterError, Range
 from backtest.core.code_names import is_series, pd
 from backtest.core.result_folders import DRAFT
 from backtest.market import tables
-from backtest.market.files import load_fields, load_frames, read_options, time_text
+from backtest.market.files import write_table
+from backtest.market.loading import load_fields, load_frames, read_options, time_text
 from backtest.market.synthetic import START, generate_sample
-from backtest.market.table_files import write_table
 from backtest.market.tables import PRICES, TIME_NAMES, FundingGaps, MarkGaps, SourceFrame, Span
 
 T = TypeVar("T")

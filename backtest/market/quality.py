@@ -13,7 +13,7 @@ import numpy as np
 from backtest import core
 from backtest.core import ParameterError, format_duration, format_time
 from backtest.core.code_names import pd
-from backtest.market import files, layouts
+from backtest.market import layouts, loading
 from backtest.market import tables as timed
 from backtest.market.market import Market
 from backtest.market.markets import Markets
@@ -90,7 +90,7 @@ def build_quality(
             if hits:
                 findings.append(count_hits(rule, subject, hits))
 
-    note = filled.get(files.HALF, "")
+    note = filled.get(loading.HALF, "")
     for role, subject in subjects.items():
         if f" of {role} in " in note:
             rows = Hit(subject.time, places=(note,))
@@ -173,24 +173,24 @@ def inspect_market(market: Market) -> Quality:
         if frame is not None:
             tables[role] = read_frame(frame, SCHEMAS[role], Defects(), name=role, timezone=None)
     return build_quality(
-        files.make_subjects(tables, market.interval, sessions=market.sessions),
+        loading.make_subjects(tables, market.interval, sessions=market.sessions),
         market.filled,
         source=repr(market),
         instrument=market.instrument,
     )
 
 
-def inspect_files(paths: Sequence[Path], options: files.ReadOptions) -> Quality:
+def inspect_files(paths: Sequence[Path], options: loading.ReadOptions) -> Quality:
     """Return the report of files, also of those that a market would refuse."""
-    frames, options, filled = files.open_files(paths, options, needs_bars=False)
+    frames, options, filled = loading.open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
-    subjects, defects, notes = files.read_frames(frames, options)
-    if files.HALF in notes:
-        filled = {**filled, files.HALF: notes[files.HALF]}
+    subjects, defects, notes = loading.read_frames(frames, options)
+    if loading.HALF in notes:
+        filled = {**filled, loading.HALF: notes[loading.HALF]}
 
     # Stamps without a zone are a defect; what else is wrong shows if they are read as UTC.
     if options.timezone is None and len(subjects) < sum(map(bool, frames.values())):
-        subjects, more, _ = files.read_frames(frames, options._replace(timezone="UTC"))
+        subjects, more, _ = loading.read_frames(frames, options._replace(timezone="UTC"))
         defects += [defect for defect in more if defect not in defects]
     if not frames["bars"]:
         defects = Defects([f"a market needs bars, found none ({source})"])
@@ -253,9 +253,9 @@ def quality(
     if layouts.is_panel(paths, names):
         reports = {}
         for name, place in layouts.find_sources(paths, names or None).items():
-            options = files.read_options(terms | {"instrument": place.instrument})
+            options = loading.read_options(terms | {"instrument": place.instrument})
             reports[name] = inspect_files([place.path], options)
         return reports
     chosen_paths, chosen = layouts.find_in_folders(paths, names[0] if names else None)
-    options = files.read_options(terms | {"instrument": chosen, "columns": columns})
+    options = loading.read_options(terms | {"instrument": chosen, "columns": columns})
     return inspect_files(chosen_paths, options)

@@ -11,8 +11,8 @@ import numpy as np
 from backtest import core
 from backtest.core import ANY_NUMBER, DataError, FloatArray, IntArray, ParameterError, format_time
 from backtest.core.code_names import is_frame, pd
+from backtest.market.files import read_file
 from backtest.market.market import Market
-from backtest.market.table_files import read_file
 from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_dates, read_frame
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"

@@ -16,7 +16,7 @@ from backtest.core import DataError, ParameterError, checked, count_nouns, did_y
 from backtest.core.code_names import pd
 from backtest.core.units import YEAR_DAYS
 from backtest.market import Defects, read_file, rename_known, suffix_of, to_floats
-from backtest.market.table_files import SUFFIXES
+from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
 
 NUMBERS = ("bid", "ask", "mark", "iv", "forward", "index")

@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.core import format_probability
-from backtest.engine.segments import Segment, run_switched
+from backtest.engine.run import Segment, run_switched
 from backtest.policies.lookahead import rewrite_after
 from backtest.results.luck import probability_of_skill
 from backtest.search import deflate_alone
