@@ -7,6 +7,21 @@ compiled stands in ``engine`` and ``sweep.lanes``, and the functions themselves 
 
 Each technique beyond numba's documented ones has a switch: ``BACKTEST_FAST_LINK=no`` leaves
 linking and optimizing to numba, and ``compile=False`` leaves all of it out.
+
+====================  ==============================================================================
+word                  what it is
+====================  ==============================================================================
+rule                  a plain function of the account, which also compiles
+twin                  a copy of a rule whose globals are compiled rules
+mirror                a module as twins see it: with compiled functions and plain numbers
+kernel                a function of a module without rules that Python calls compiled
+formula               what a policy decides by, of a user or of the package
+object                the machine code of one function that Python or the loop calls, in a file
+symbol                the name of that function in the object: a hash of the object's name
+entry                 a rule or kernel as Python calls it: an object for each kinds of arguments
+kinds                 what compiled code distinguishes of arguments: numbers, arrays, structs
+words                 arguments as a table of 64 bits each
+====================  ==============================================================================
 """
 
 from typing import TYPE_CHECKING

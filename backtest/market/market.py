@@ -1,4 +1,20 @@
-"""Market: the aligned, immutable history of one instrument that everything else reads."""
+"""Market: the aligned, immutable history of one instrument that everything else reads.
+
+====================  ==============================================================================
+word                  what it is, in this room
+====================  ==============================================================================
+bar                   open, high, low and close of a stretch of time, named by its open
+mark                  prices by which positions are valued and liquidated, bar by bar
+settlement            a payment of funding: its stamp, rate and price
+stamp                 a time as a file or venue writes it; UTC ns once it is read
+interval              the length of a bar, ns; a market with sessions has bars further apart
+panel                 several instruments on one clock, the union of their opens
+span                  the bars from the first of an instrument to its last
+role                  what a table is of: bars, mark or funding
+rule, defect, doubt   what data must satisfy; what breaks a rule; what may be right
+repair                a change of data that is asked for by name, and noted
+====================  ==============================================================================
+"""
 
 from __future__ import annotations
 
