@@ -308,6 +308,7 @@ def _check_leverage(
             f"{sized_by} must give a notional of at most {largest:,.12g}, where the venue's table "
             f"ends, got {notional:,.12g}"
         )
+
     bracket = next(row for row in rules.brackets if row.cap >= least_notional)
     allowed = bracket.max_leverage / multiplier
     if leverage * (1.0 - TOLERANCE) > allowed:
@@ -506,11 +507,13 @@ def tabulate_moves(book: Book) -> pd.DataFrame:
         is_part = len(members) > 1 and set(members) != set(names)
         if is_part and group not in indices:
             rows[f"group {group}"] = members, *find_moves(book, members)
+
     for group in indices:
         linked = tuple(book.list_linked(group))
         rows[f"index {group}"] = linked, *find_moves(book, (group, *linked))
     if len(names) + len(indices) > 1:
         rows["all"] = names, *find_moves(book, (*names, *indices))
+
     index = pd.Index([*rows], name="name", dtype=object)
     return pd.DataFrame([*rows.values()], index, ["instruments", "down", "up"])
 

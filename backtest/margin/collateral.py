@@ -247,4 +247,5 @@ class RateCurve(Value):
             listed = ", ".join(columns) or "none"
             hint = core.did_you_mean(utilization, columns)
             raise core.DataError(f"market must have a column {utilization!r}, has {listed}{hint}")
+
         return {"borrow_rate": self.borrow(used), "cash_rate": self.supply(used)}

@@ -57,6 +57,7 @@ def group_by_asset(instruments: Names | Mapping[str, Names]) -> dict[str, tuple[
         return {str(group): tuple(names) for group, names in instruments.items()}
     if isinstance(instruments, str) or not isinstance(instruments, Sequence):
         raise ParameterError(f"instruments must be a list of names, got {repr_plain(instruments)}")
+
     groups: dict[str, tuple[str, ...]] = {}
     for instrument in instruments:
         name = core.Text().check("instruments", instrument)

@@ -68,6 +68,7 @@ class Option(Value):
                 declared = format_day(declared)
             if declared not in (None, value):
                 yield field, f"must match the name {self.name!r}, {value!r}, or be left out"
+
         for field in ("kind", "strike", "expiry", "underlying"):
             if field not in said and getattr(self, field) is None:
                 yield field, "is needed without a name as Deribit's, 'BTC-26JUN26-60000-P'"
@@ -110,6 +111,7 @@ class Option(Value):
         last = pd.Timestamp(to_nanoseconds(end))
         eight = pd.Timedelta(hours=8)
         days = pd.date_range((first - eight).ceil("D"), last - eight, freq="W-FRI")
+
         options = {}
         for day, strike, kind in itertools.product(days, [*strikes], [*kinds]):
             expiry = str(day + eight)
