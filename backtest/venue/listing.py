@@ -372,7 +372,7 @@ def read_binance_brackets(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             f"{row.get('symbol')}.notionalCoef: must be 1, the brackets of other accounts, got "
             f"{adjusted}: give the table of the venue"
         )
-    tiers = []
+    tiers: list[Mapping[str, Any]] = []
     for bracket in row["brackets"]:
         tier = {
             "tier": bracket.get("bracket"),
