@@ -9,14 +9,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backtest.core.atomic_files import held_folder
 from backtest.core.errors import DataError
 from backtest.core.json_values import read_json_file, to_plain
-
-if TYPE_CHECKING:
-    from backtest.core.saved_result import SavedResult
 
 MANIFEST = "manifest.json"
 DRAFT = ".saving-"
@@ -44,8 +41,11 @@ def name_folder(title: str, identity: str) -> str:
     return f"{words}-{identity}"
 
 
-def read_manifest(folder: Path, saved: type[SavedResult]) -> dict[str, Any]:
-    """Return the manifest of a saved result; raise DataError if anything of it is damaged."""
+def read_manifest(folder: Path, saved: Any) -> dict[str, Any]:
+    """Return the manifest of a saved result; raise DataError if anything of it is damaged.
+
+    ``saved`` is the class of the result, a ``SavedResult``.
+    """
     path = folder / MANIFEST
     noun = saved.noun
     if not path.is_file():
@@ -64,7 +64,7 @@ def read_manifest(folder: Path, saved: type[SavedResult]) -> dict[str, Any]:
 
 
 def find_faults(
-    folder: Path, manifest: Mapping[str, Any], saved: type[SavedResult], *, with_hashes: bool = True
+    folder: Path, manifest: Mapping[str, Any], saved: Any, *, with_hashes: bool = True
 ) -> Iterator[tuple[str, str]]:
     """Yield the files of a saved result that are damaged, and what is wrong with each."""
     files = saved.files()

@@ -1,10 +1,10 @@
-"""Scenarios of a requirement as arrays of the kernels."""
+"""Scenarios of a requirement, a ``ScenarioMargin`` or none, as arrays of the kernels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +15,10 @@ from backtest.margin.portfolio_kernels import PortfolioRules, ScenarioTables
 from backtest.margin.rule_tables import index_names, number_each
 from backtest.margin.scenario_fields import NUMBERS_OF_ROW
 
-if TYPE_CHECKING:
-    from backtest.margin.requirement_rule import ScenarioMargin
-
 Names = Sequence[str]
 
 
-def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[FloatArray]:
+def pack_moves(rule: Any, groups: Iterable[str]) -> list[FloatArray]:
     """Return the columns of the scenarios of groups, (G, K) each; no rows without a rule."""
     rows_by_group = [] if rule is None else [rule.rows_of(group) for group in groups]
     columns = []
@@ -32,9 +29,7 @@ def pack_moves(rule: ScenarioMargin | None, groups: Iterable[str]) -> list[Float
     return columns
 
 
-def pack_scenarios(
-    rule: ScenarioMargin | None, groups: Mapping[str, Names], names: Names
-) -> ScenarioTables:
+def pack_scenarios(rule: Any, groups: Mapping[str, Names], names: Names) -> ScenarioTables:
     """Return the scenarios of groups as arrays; without a rule they are empty, and cost nothing."""
     moves, weights, *_ = pack_moves(rule, groups)
     limit = math.inf if rule is None else rule.options.futures_range
@@ -57,7 +52,7 @@ def pack_scenarios(
     )
 
 
-def number_products(rule: ScenarioMargin | None, groups: Names) -> list[int]:
+def number_products(rule: Any, groups: Names) -> list[int]:
     """Return the number of the product of each group; one in no product is one of its own."""
     if rule is None:
         return []

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from backtest import core
 from backtest.core import DataError, ParameterError, did_you_mean, format_duration, parse_duration
 from backtest.market.files import SUFFIXES, check_exists, stem_of, suffix_of
-
-if TYPE_CHECKING:
-    from backtest.market.loading import ReadOptions
+from backtest.market.read_options import ReadOptions
 
 ROLES = ("bars", "mark", "funding")
 _FREQTRADE = re.compile(

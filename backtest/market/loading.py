@@ -6,19 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from backtest import core
 from backtest.core import DataError, ParameterError, format_duration, parse_duration
-from backtest.core.code_names import pd
 from backtest.core.units import DAY, SECOND
 from backtest.market import rules
 from backtest.market import tables as timed
 from backtest.market.files import read_file
 from backtest.market.layouts import ROLES, find_layout, list_tables, parse_name
 from backtest.market.names import rename_columns
+from backtest.market.read_options import ReadOptions
 from backtest.market.rule_subjects import Subject
 from backtest.market.rules import apply_repairs, count_uncovered, drop_duplicates
 from backtest.market.sampled import settle_rates
@@ -43,50 +43,6 @@ HALF = "half_precision"
 """The note of prices that were kept in 16 bits."""
 
 Frames = Mapping[str, Sequence[SourceFrame]]
-
-
-class ReadOptions(NamedTuple):
-    """How data are read: the arguments of ``Market.load``, times in ns."""
-
-    instrument: str = ""
-    interval: int | None = None
-    timezone: str | None = None
-    mark_gaps: str | None = None
-    funding_gaps: str | None = None
-    sessions: bool = False
-    since: int | None = None
-    until: int | None = None
-    synthetic: bool = False
-    columns: Mapping[str, str] = MappingProxyType({})
-    repairs: tuple[str, ...] = ()
-    clips: bool = False
-    now: int | None = None
-
-    def expression(
-        self, paths: Sequence[object], *, loader: str = "Market.load", **more: object
-    ) -> str:
-        """Return the call that reads some paths so; ``more`` are further arguments of it."""
-        settings = {name: getattr(self, name) for name in self._fields[:6]}
-        if self.interval:
-            settings["interval"] = format_duration(self.interval)
-        for name in ("since", "until", "now"):
-            time = getattr(self, name)
-            if time is not None:
-                settings[name] = time_text(time)
-        settings["columns"] = dict(self.columns)
-        settings["repair"] = ",".join(self.repairs)
-        settings.update(more)
-
-        arguments = [repr(str(path)) for path in paths]
-        for name, value in settings.items():
-            if value:
-                arguments.append(f"{name}={core.repr_plain(value)}")
-        return f"{loader}({', '.join(arguments)})"
-
-
-def time_text(time: int) -> str:
-    """Return UTC ns as text that is read back to the same ns."""
-    return core.format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
 
 
 def read_options(given: Mapping[str, Any]) -> ReadOptions:

@@ -38,7 +38,8 @@ from backtest.core.code_names import is_series, pd
 from backtest.core.result_folders import DRAFT
 from backtest.market import tables
 from backtest.market.files import write_table
-from backtest.market.loading import load_fields, load_frames, read_options, time_text
+from backtest.market.loading import load_fields, load_frames, read_options
+from backtest.market.read_options import time_text
 from backtest.market.synthetic import START, generate_sample
 from backtest.market.tables import PRICES, TIME_NAMES, FundingGaps, MarkGaps, SourceFrame, Span
 

@@ -14,9 +14,10 @@ import numpy as np
 from backtest import core
 from backtest.core import DataError, FloatArray, IntArray, ParameterError, checked, format_time
 from backtest.market.layouts import find_sources
-from backtest.market.loading import load_fields, read_options, time_text
+from backtest.market.loading import load_fields, read_options
 from backtest.market.market import BarClock, Market, compute_once, trust_fields
 from backtest.market.names import find_currency
+from backtest.market.read_options import time_text
 from backtest.market.tables import JITTER, FundingGaps, MarkGaps, Span, place_on_bars
 from backtest.market.weight_frame import Weights, make_index, read_weights
 

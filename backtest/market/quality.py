@@ -17,6 +17,7 @@ from backtest.market import layouts, loading
 from backtest.market import tables as timed
 from backtest.market.market import Market
 from backtest.market.markets import Markets
+from backtest.market.read_options import ReadOptions
 from backtest.market.rule_subjects import Hit, Rule, Subject
 from backtest.market.rules import DOUBT, LISTED, RULES
 from backtest.market.tables import SCHEMAS, Defects, read_frame, spacing
@@ -180,7 +181,7 @@ def inspect_market(market: Market) -> Quality:
     )
 
 
-def inspect_files(paths: Sequence[Path], options: loading.ReadOptions) -> Quality:
+def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
     """Return the report of files, also of those that a market would refuse."""
     frames, options, filled = loading.open_files(paths, options, needs_bars=False)
     source = ", ".join(map(str, paths))
