@@ -211,7 +211,7 @@ def run_program(program: str, n_bars: int, band: float) -> Callable[[], float]:
 def measure_plain(repeat: int) -> Iterator[tuple[str, float]]:
     """Yield what a bar costs in plain Python, by the difference of a long and a short run."""
     cases = {
-        "plain_quiet": (Constant(1.0), bt.Account(band=5.0), 25e-6),
+        "plain_quiet": (Constant(1.0), bt.Account(band=0.5), 25e-6),
         "plain_fill": (VolTarget(), bt.Account(band=0.0), 125e-6),
     }
     for name, (policy, account, seconds) in cases.items():
