@@ -288,7 +288,9 @@ def report(
     names: Annotated[
         Texts,
         argument(
-            "Folders of saved results, or the beginning of their names or ids in --results.", "RUN"
+            "A saved result, or two side by side: folders, or how their names or ids in "
+            "--results begin.",
+            "RUN",
         ),
     ] = None,
     *,
@@ -298,7 +300,7 @@ def report(
     out: Annotated[
         Path | None,
         option(
-            "The file to write (NAME.html here); a folder for several (reports with --all).",
+            "The file to write, or the folder of NAME.html (here; reports with --all).",
             "--out",
         ),
     ] = None,
@@ -311,6 +313,7 @@ def report(
     """Write a report: one file that works offline, with charts, tables and assumptions.
 
     backtest report 0a1b2c3d --format md    [dim]# by its id, or how that begins[/dim]
+    backtest report 0a1b2c3d 4e5f6a7b       [dim]# two results side by side[/dim]
     backtest report --all --out pages       [dim]# every result, and pages/index.html[/dim]
     """
     if everything:
@@ -329,15 +332,22 @@ def report(
         raise ParameterError(
             "name a saved result, which `backtest results list` shows, or give --all"
         )
+    if len(names) > 2:
+        raise ParameterError(
+            f"a report is of one result, or of two side by side, got {len(names)}; --all writes a "
+            "page of each"
+        )
     folders = [listing.find_folder(name, results) for name in names]
     chosen = reports.choose_format(out or Path(), format_)
-    is_folder = out is None or out.is_dir() or (len(folders) > 1 and not out.suffix)
-    if len(folders) > 1 and not is_folder:
-        raise ParameterError(f"{len(folders)} reports need a folder, got {str(out)!r}")
-    for place in folders:
-        target = out or Path()
-        target = target / f"{place.resolve().name}.{chosen}" if is_folder else target
-        typer.echo(str(reports.write_saved_page(place, target, chosen, objective)))
+    stem = "-against-".join(place.resolve().name for place in folders)
+    target = out or Path()
+    if out is None or out.is_dir():
+        target = target / f"{stem}.{chosen}"
+    if len(folders) == 2:
+        written = reports.write_pair((folders[0], folders[1]), target, chosen)
+    else:
+        written = reports.write_saved_page(folders[0], target, chosen, objective)
+    typer.echo(str(written))
 
 
 @command("results score")

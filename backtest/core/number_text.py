@@ -63,12 +63,26 @@ def format_price(price: float) -> str:
     return f"{price:.6g}"
 
 
+LARGE_FRACTION = 0.995
+"""From here on an amount of two digits is written as 1.00."""
+SMALLEST_AMOUNT = 1e-9
+"""Amounts below are written with an exponent."""
+
+
 @write_known
 def format_money(amount: float) -> str:
-    """Format an amount: two decimals from 10 on, six significant digits for fractions of a coin."""
-    if abs(amount) >= 10.0 or amount == 0.0:
+    """Format an amount: two decimals, under 1 two significant digits."""
+    size = abs(amount)
+    if size >= LARGE_FRACTION or size == 0.0:
         return f"{amount:,.2f}"
-    return f"{amount:,.6g}"
+    if size < SMALLEST_AMOUNT:
+        return f"{amount:.1e}"
+    decimals = 1 - math.floor(math.log10(size))
+    text = f"{amount:.{decimals}f}"
+
+    # 0.00996 rounds to 0.010, which has three digits after its first zero
+    is_next = abs(float(text)) >= 10.0 ** (2 - decimals)
+    return f"{amount:.{decimals - 1}f}" if is_next else text
 
 
 def format_value(value: object) -> str:
@@ -134,7 +148,7 @@ class Head(NamedTuple):
     until: str = ""
 
 
-EDGES = {math.inf: "above", -math.inf: "below"}
+EDGES = {math.inf: "unlimited", -math.inf: "ruin"}
 STYLES: Mapping[str, Callable[[float], str]] = {
     "number": lambda value: f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}",
     "decimals": format_number,

@@ -17,12 +17,16 @@ MONEY = "Money is in the currency in which the venue settles."
 
 
 class Headline(NamedTuple):
+    """A figure of a page: ``about`` defines it where its name is that of no measure."""
+
     name: str
     title: str
     value: float
     style: str = "number"
     note: str = ""
     text: str = ""
+    about: str = ""
+    is_large: bool = False
 
     def __str__(self) -> str:
         return self.text or (NOT_AVAILABLE if self.is_unknown else STYLES[self.style](self.value))
@@ -49,7 +53,10 @@ class ShownTable(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A part of a chart that has an axis of its own; ``scale`` is empty or ``"log"``."""
+    """A part of a chart that has an axis of its own; ``scale`` is empty or ``"log"``.
+
+    ``filled`` shades what lies between its lines and 0.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -57,6 +64,7 @@ class Panel(NamedTuple):
     percent: bool = False
     from_zero: bool = False
     scale: str = ""
+    filled: bool = False
 
 
 class ShownChart(NamedTuple):
@@ -72,8 +80,14 @@ class ShownChart(NamedTuple):
     are shaded over all panels, each from one time to another in ns, with its name. ``log`` and
     ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are dotted lines on the x axis, times
     in ns, named by ``mark_names``. ``events`` are marked in the first panel: ``y``, ``label``,
-    ``color``, ``symbol`` and ``row``, that of the ledger of the page. ``size`` is ``"full"``,
-    ``"half"``, ``"third"`` or ``"narrow"``, ``height`` in pixels.
+    ``color``, ``symbol`` and ``row``, that of the ledger of the page; ``panel`` is the title of
+    another panel. ``lines`` cross all panels, each at a time in ns, with its name, the first named
+    first. The axis of time ends at ``until``, in ns, if that is not 0. Of lines with a name in
+    ``choices`` a page shows one choice at a time, the first at first; so it is with events in the
+    column ``choice``. ``labels`` are names of lines that are not those of their columns. ``limits``
+    are the ends of the colors of a map, with white between them. ``size``
+    is ``"full"``, ``"half"``, ``"third"``, ``"narrow"`` or ``"beside"`` (the tables before it),
+    ``height`` in pixels.
     """
 
     key: str
@@ -95,6 +109,11 @@ class ShownChart(NamedTuple):
     mark_names: tuple[str, ...] = ()
     dotted: tuple[str, ...] = ()
     spans: tuple[tuple[int, int, str], ...] = ()
+    lines: tuple[tuple[int, str], ...] = ()
+    until: int = 0
+    choices: Mapping[str, str] = NOTHING
+    labels: Mapping[str, str] = NOTHING
+    limits: tuple[float, float] | None = None
 
 
 Shown: TypeAlias = ShownTable | ShownChart | str
@@ -103,7 +122,8 @@ Shown: TypeAlias = ShownTable | ShownChart | str
 class Part(NamedTuple):
     """A section of a result; ``shows`` is ``"page"``, ``"summary"`` (for a terminal) or ``"both"``.
 
-    ``blocks`` may be a function that makes them when they are shown, and so may each chart.
+    ``blocks`` may be a function that makes them when they are shown, and so may each chart. Two
+    parts in a row that are ``is_half`` stand side by side.
     """
 
     key: str
@@ -112,6 +132,7 @@ class Part(NamedTuple):
     blocks: Sequence[Shown] | Callable[[], Iterable[Shown | Callable[[], ShownChart]]]
     shows: str = "page"
     is_folded: bool = False
+    is_half: bool = False
 
     def list_blocks(self, *, with_charts: bool = True) -> list[Shown]:
         blocks = self.blocks() if callable(self.blocks) else self.blocks

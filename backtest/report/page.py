@@ -56,6 +56,14 @@ class Fact(NamedTuple):
     note: str
 
 
+class FactStyle(NamedTuple):
+    """How a page shows a fact: its name, what it means, and whether it is one of the large ones."""
+
+    name: str = ""
+    about: str = ""
+    is_large: bool = False
+
+
 class Column(NamedTuple):
     title: str
     unit: str = ""
@@ -109,10 +117,26 @@ class Section(NamedTuple):
     lead: str
     blocks: Sequence[Block]
     is_folded: bool = False
+    is_half: bool = False
+
+
+COLUMNS = (6, 7, 5)
+"""Columns in which a wide page may show its small facts."""
+
+
+def nothing() -> None:
+    """Return None: the page of most results has no figures of a window of time."""
 
 
 @dataclass(frozen=True)
 class Page:
+    """What a page shows.
+
+    ``styles`` are those of the facts, in their order; ``chips`` are settings beside the title.
+    ``collect_window`` returns what figures of a window of time are computed from. ``landmarks`` are
+    windows that a page offers by name, each from one time to another.
+    """
+
     kind: str
     manifest: Mapping[str, Any]
     title: str
@@ -122,6 +146,10 @@ class Page:
     facts: Sequence[Fact]
     write_sections: Callable[[], Sequence[Section]]
     collect: Callable[[], Mapping[str, Any]] = dict
+    styles: Sequence[FactStyle] = ()
+    chips: Sequence[str] = ()
+    collect_window: Callable[[], Mapping[str, Any] | None] = nothing
+    landmarks: Sequence[tuple[str, str, str]] = ()
 
     @property
     def verdict(self) -> str:
@@ -143,6 +171,36 @@ class Page:
     @cached_property
     def sections(self) -> Sequence[Section]:
         return self.write_sections()
+
+    @property
+    def shown_facts(self) -> list[tuple[Fact, FactStyle]]:
+        """The facts with their styles, the large ones first."""
+        styles = [*self.styles, *[FactStyle()] * (len(self.facts) - len(self.styles))]
+        pairs = [*zip(self.facts, styles, strict=True)]
+        return sorted(pairs, key=lambda pair: not pair[1].is_large)
+
+    @property
+    def fact_columns(self) -> int:
+        """The columns of the small facts that leave the fewest places of the last row empty."""
+        n = len(self.facts) - sum(style.is_large for style in self.styles)
+        return min(COLUMNS, key=lambda columns: (-n % columns, -columns))
+
+    @property
+    def rows(self) -> list[list[Section]]:
+        """The sections by rows: one, or two halves side by side."""
+        rows: list[list[Section]] = []
+        for section in self.sections:
+            is_second = bool(rows) and len(rows[-1]) == 1 and rows[-1][0].is_half
+            if section.is_half and is_second:
+                rows[-1].append(section)
+            else:
+                rows.append([section])
+        return rows
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the page has a first chart over time, whose window can be chosen."""
+        return self.collect_window is not nothing
 
     @property
     def charts(self) -> tuple[Chart, ...]:

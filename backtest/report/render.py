@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from backtest import core
 from backtest.core.code_names import LateModule, rich
 from backtest.core.number_text import HARD_SPACE, MARKED, Measured
-from backtest.report.charts import DARK, LIGHT, TEMPLATE, encode_figure
-from backtest.report.page import Cell, Column, Page, Paragraph, Section, Table
+from backtest.report.figures import DARK, LIGHT, TEMPLATE
+from backtest.report.packing import encode_figure
+from backtest.report.page import Block, Cell, Chart, Column, Page, Paragraph, Section, Table
 
 if TYPE_CHECKING:
     import jinja2
@@ -199,8 +200,15 @@ FIRST_ROWS = 50
 """Rows of a ledger that are shown before it is searched."""
 
 
-def write_html(page: Page) -> str:
-    script, library = read_template("page.js"), read_plotly()
+def write_html(page: Page, *, shares_library: bool = False) -> str:
+    """Return a page as one file, or with the library of charts in a file beside it.
+
+    Its scripts are ours and the library, each by its hash; of a shared library the page also lets
+    the file beside it give the packed text, whose content is checked by the same hash. A page
+    without charts has no library.
+    """
+    script = read_scripts()
+    library = read_plotly() if page.charts else ""
     blocks = [block for section in page.sections for block in section.blocks]
     ledgers = [block for block in blocks if isinstance(block, Table) and block.is_searched]
     data = {
@@ -208,6 +216,7 @@ def write_html(page: Page) -> str:
         "ledgers": [encode_figure(table.rows) for table in ledgers],
         "numbers": [[column.is_number for column in table.columns] for table in ledgers],
         "first": FIRST_ROWS,
+        "window": encode_figure(page.collect_window()),
         "template": {"layout": TEMPLATE},
         "light": LIGHT,
         "dark": DARK,
@@ -217,14 +226,16 @@ def write_html(page: Page) -> str:
         return template.render(
             page=page,
             tagged=tag_value,
-            is_plain=lambda block: isinstance(block, Table) and not block.is_searched,
+            is_plain=is_plain,
+            is_beside=is_beside,
             first=FIRST_ROWS,
             most=MAX_SHOWN,
-            policy=write_security_policy(script, library),
+            policy=write_security_policy(script, library, shares_library=shares_library),
             style=read_template("page.css"),
             script=script,
             data=pack_text(json.dumps(data, allow_nan=False, separators=(",", ":"))),
-            library=pack_text(library),
+            library=pack_text(library) if library and not shares_library else "",
+            shared=LIBRARY if library and shares_library else "",
         )
     except jinja2.UndefinedError as error:  # a cell of a forged result is no text
         raise AttributeError(str(error)) from error
@@ -266,8 +277,38 @@ def tag_measures(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(MARKED.sub(tag, escaped))
 
 
+def is_plain(block: Block) -> bool:
+    """Return whether a block is a table that stands beside others."""
+    return isinstance(block, Table) and not block.is_searched
+
+
+def is_beside(blocks: Sequence[Block], place: int) -> bool:
+    """Return whether the tables that begin at a place have the chart after them beside them."""
+    after = next((block for block in blocks[place:] if not is_plain(block)), None)
+    return isinstance(after, Chart) and after.size == "beside"
+
+
+SCRIPTS = ("charts", "window", "ledger", "page")
+"""The parts of the script of a page, in their order; each may use what those before it define."""
+
+
+@functools.cache
+def read_scripts() -> str:
+    parts = "".join(read_template(f"{name}.js") for name in SCRIPTS)
+    return f'"use strict";\n(async () => {{\n{parts}}})();\n'
+
+
 def read_template(name: str) -> str:
     return (resources.files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
+
+
+LIBRARY = "charts-library.js"
+"""The file beside pages that share the library of charts."""
+
+
+def write_library() -> str:
+    """Return the file that gives pages the packed library."""
+    return f'window.packedLibrary = "{pack_text(read_plotly())}";\n'
 
 
 @functools.cache
@@ -281,9 +322,16 @@ def pack_text(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
 
-def write_security_policy(*scripts: str) -> str:
-    digests = (hashlib.sha256(text.encode()).digest() for text in scripts)
+def pack_plain(text: str) -> str:
+    """Return JSON that can stand in an element of a page: without what could end it."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def write_security_policy(*scripts: str, shares_library: bool = False) -> str:
+    digests = (hashlib.sha256(text.encode()).digest() for text in scripts if text)
     hashes = " ".join(f"'sha256-{base64.b64encode(each).decode('ascii')}'" for each in digests)
+    if shares_library:
+        hashes += " 'self'"
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"

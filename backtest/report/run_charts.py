@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backtest import core
-from backtest.account.events import FORCED, MARKS, Event, Mark
+from backtest.account.events import Mark
 from backtest.account.money import MONEY_TERMS, TRADE_COSTS
 from backtest.core.code_names import pd
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Panel, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
-from backtest.report.charts import is_wide
 from backtest.results import find_periods, monthly_returns, run_record, tables, worst_drawdowns
 from backtest.results.promises import compare_liquidations
-from backtest.results.result import EqualRisk
 
 if TYPE_CHECKING:
     from backtest.results import Result
@@ -74,8 +72,6 @@ def place_marks(
 DATED = ("peak", "trough", "recovery")
 WORST, SHALLOW = 10, 0.1
 """Most falls of the table, and the share of the worst under which one is left out."""
-NAMED = 5
-"""The falls that are shaded and numbered in the chart."""
 
 
 def find_drawdowns(result: Result) -> pd.DataFrame:
@@ -88,48 +84,18 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
     return falls
 
 
-def draw_story(result: Result) -> ShownChart:
-    bars, start, events = result.bars, run_record.find_start(result), result.events
-    marked = events[events["kind"].isin(tuple(MARKS))]
-    marks = place_marks(result, marked, bars["equity"].to_numpy(), MARKS, MAX_MARKS)
-    table = pd.DataFrame({"account": bars["equity"].to_numpy(),
-                          "drawdown": -bars["drawdown"].to_numpy() + 0.0},
-                         index=core.utc_index(result.span.named))  # fmt: skip
-    name, _, unit = run_record.follow_market(result)
-    held = "buy and hold" if name == "1x" else "benchmark, unlevered"
-    table[held] = start * unit
-    lines = ["account", held]
-    caption = f"The account at each close. {core.capitalize(held)}: price only, no costs."
-    if isinstance(constant := result._constant, EqualRisk):
-        own = f"constant {constant.leverage:.2f}x"
-        table[own], lines = start * constant.unit, [*lines, own]
-        caption += (
-            f" {core.capitalize(own)} had the same volatility within 1 %, costs included; it was "
-            "chosen in hindsight."
-        )
-    else:
-        caption += f" No constant leverage stands beside it: {constant.why}."
-    falls, last = find_drawdowns(result).iloc[:NAMED], table.index[-1]
-    ends = falls["recovery"].fillna(last).clip(upper=last)
-    spans = [
-        (peak.value, end.value, f"{place}")
-        for place, (peak, end) in enumerate(zip(falls["peak"], ends, strict=True), start=1)
-    ]
-    if spans:
-        caption += " Shaded and numbered: the deepest drawdowns, from peak to recovery."
-    if len(bars) > THINNED:
-        caption += " Each line keeps the extremes of every pixel."
-    panels = (
-        Panel("Equity", tuple(lines), 2.6, scale="log"),
-        Panel("Drawdown", ("drawdown",), 1.0, percent=True, from_zero=True),
-    )
-    colors = {"drawdown": "loss", **dict(zip(lines, ("accent", "neutral", "ink"), strict=False))}
-    return ShownChart("story", "Equity and drawdown", caption, table, colors=colors, height=430,
-                      panels=panels, events=marks, spans=tuple(spans))  # fmt: skip
+TIME_AFTER_RUIN = 0.1
+"""Time after ruin that charts show, as a fraction of the time before it."""
 
 
-THINNED = 2000
-"""Points of a line above which it is thinned."""
+def find_end(result: Result) -> int:
+    """Return the time at which the axis ends: a tenth after ruin, 0 for the end of the run."""
+    if result.tally.ruin < 0:
+        return 0
+    ruin = result.span.time_of(result.tally.ruin)
+    lived = ruin - result.span.start
+    end = ruin + max(int(TIME_AFTER_RUIN * lived), 2 * result.interval)
+    return min(end, int(result.span.named[-1]))
 
 
 def list_returns(result: Result) -> Iterator[Shown]:
@@ -143,9 +109,9 @@ def list_returns(result: Result) -> Iterator[Shown]:
     yield ShownTable(months.set_axis(names, axis=1), "Monthly returns",
                      f"{note} {of_months}".rstrip(), Head("year", "", "whole"), heads,
                      is_tinted=True)  # fmt: skip
+    yield draw_years(result)
     yield ShownTable({each: {"value": result.metrics[each]} for each in OF_RETURNS},
                      "Measures of returns", of_all, Head("measure"), has_measures=True)  # fmt: skip
-    yield draw_years(result)
     yield draw_distribution(result)
 
 
@@ -179,7 +145,7 @@ def draw_years(result: Result) -> ShownChart:
     colors = dict(zip(map(str, table), ("accent", "neutral"), strict=True))
     return ShownChart("years", "Returns of calendar years", "Compared with the unlevered market, "
                       "without costs.", table, "bars", colors, percent="y", has_legend=True,
-                      size="half", height=280)  # fmt: skip
+                      size="beside", height=240)  # fmt: skip
 
 
 def draw_distribution(result: Result) -> ShownChart:
@@ -189,7 +155,7 @@ def draw_distribution(result: Result) -> ShownChart:
              "ES 99 %": -metrics["es_99"]}  # fmt: skip
     caption = f"Returns per {result.manifest['sampling']}; losses to the left."
     return ShownChart("distribution", "Distribution of returns", caption, table, "bars",
-                      {"returns": "accent"}, percent="x", y="count", size="half", height=280,
+                      {"returns": "accent"}, percent="x", y="count", size="beside", height=330,
                       marks=tuple(marks.values()), mark_names=tuple(marks))  # fmt: skip
 
 
@@ -239,8 +205,11 @@ def list_rolling(result: Result) -> list[Shown]:
         if row[1] == "volatility":
             table["target"] = row[2]
             volatility.append("target")
+    sharpe = [Panel("Sharpe", ("Sharpe",))]
+    if not run_record.shows_growth(365.0 * result.span.years):  # a yearly figure of few days
+        sharpe = []
     panels = (
-        Panel("Sharpe", ("Sharpe",)),
+        *sharpe,
         Panel("Volatility", tuple(volatility), percent=True, from_zero=True),
         Panel("Mean leverage, x", ("leverage",), from_zero=True),
         Panel("Beta", ("beta",)),
@@ -248,85 +217,50 @@ def list_rolling(result: Result) -> list[Shown]:
     colors = {"market": "neutral", "target": "loss"}
     return [ShownChart("rolling", f"Rolling windows of {days:,.0f} days", "Each value is of the "
                        "window that ends there, annualized as the measures of the run.", table,
-                       colors=colors, height=520, panels=panels, dotted=("target",))]  # fmt: skip
+                       colors=colors, height=440, panels=panels, dotted=("target",),
+                       until=find_end(result))]  # fmt: skip
 
 
-TRADED = {
-    "opened": Mark("entry", "triangle-up", "accent"),
-    "closed": Mark("exit", "triangle-down-open", "ink"),
-    "changed": Mark("adjustment", "line-ns-open", "neutral"),
-    **{each.kind.name: MARKS[each.kind.name] for each in FORCED if each != Event.RUINED},
-}  # fmt: skip
-MAX_FILLS = 150
-"""Most fills of one kind on the price; if there are more, the largest are drawn."""
-
-
-def list_fills(result: Result) -> pd.DataFrame:
-    events = result.events
-    fills = events[events["kind"].isin(["fill", *TRADED])]
-    after = fills["quantity"].cumsum().to_numpy()
-    before = np.append(0.0, after[:-1])
-    dust = 1e-9 * float(np.abs(after).max(initial=0.0))
-    is_new = (np.abs(before) <= dust) | (before * after < 0.0)
-    kinds = np.where(is_new, "opened", np.where(np.abs(after) <= dust, "closed", "changed"))
-    shown = fills.assign(kind=np.where(fills["kind"] == "fill", kinds, fills["kind"].astype(str)))
-    return place_marks(result, shown, result.mark, TRADED, MAX_FILLS)
-
-
-def draw_positions(result: Result) -> ShownChart:
-    bars = result.bars.set_axis(core.utc_index(result.span.named))
-    table = bars[["initial_margin", "available", "equity", "margin_ratio"]]
-    table = table.set_axis(["in use", "available", "equity", "margin ratio"], axis=1)
-    table["margin ratio"] = table["margin ratio"].clip(upper=1.5)
-    margin = [
-        Panel("Margin", ("equity", "in use", "available"), from_zero=True),
+def draw_margin(result: Result) -> ShownChart:
+    """Return what the account had as margin, how near it was to all of it, and the forecast."""
+    bars = result.bars
+    table = pd.DataFrame({
+        "in use": bars["initial_margin"].to_numpy(),
+        "available": bars["available"].to_numpy(),
+        "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), LARGEST_RATIO),
+    }, index=core.utc_index(result.span.named))  # fmt: skip
+    panels = [
+        Panel("Margin", ("in use", "available"), 1.4, from_zero=True),
         Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
     ]
-    rules = {f"multiplier of {name}": result.margin_multipliers[name].to_numpy()
-             for name, venue in result.venues.items() if venue.margin is not None}  # fmt: skip
+    caption = "The margin in use is the initial margin of what is held."
+    if not result.has_one_position:
+        caption += " The margin ratio is of the cross positions."
+
+    rules = {
+        f"multiplier of {name}": result.margin_multipliers[name].to_numpy()
+        for name, venue in result.venues.items()
+        if venue.margin is not None
+    }
     if rules:
         table = table.assign(**rules)
-        margin.append(Panel("Margin by rule: multiplier of the margin table", tuple(rules)))
-    colors = {"in use": "loss", "available": "accent", "equity": "neutral", "held": "accent",
-              "target": "neutral", "mark price": "ink", "liquidation price": "loss",
-              "net": "neutral", "cap": "loss", "forecast": "loss"}  # fmt: skip
-    if not result.has_one_position:
-        table["gross"], table["net"] = bars["gross_leverage"], bars["net_leverage"]
-        cap = result.account.max_gross_leverage
-        lines: tuple[str, ...] = ("gross", "net")
-        if math.isfinite(cap):
-            table["cap"], lines = cap, (*lines, "cap")
-        caption = "Gross leverage adds all notionals, net their signs too. The margin ratio is of "
-        return ShownChart("positions", "Leverage and margin", f"{caption}the cross positions.",
-                          table, colors=colors, height=520, dotted=("cap",),
-                          panels=(Panel("Leverage, x", lines, 1.4), *margin))  # fmt: skip
-    mark, price = result.mark, bars["liquidation_price"]
-    lowest, highest = float(np.min(mark)), float(np.max(mark))
-    low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
-    away = (price / mark - 1.0).abs()
-    table["mark price"] = mark
-    table["liquidation price"] = price.where(price.between(low, 1.5 * highest))
-    table["target"], table["held"] = bars["target"].ffill(), bars["leverage"]
-    table["distance"] = away.where(away <= 1.0)
-    forecast = bars["liquidation_probability"]
-    table["forecast"] = forecast if forecast.max() > LEAST_FORECAST else math.nan
-    panels = (
-        Panel("Price", ("mark price", "liquidation price"), 2.4, scale="log"),
-        Panel("Leverage, x", ("target", "held"), 1.2),
-        *margin,
-        Panel("Distance to liquidation", ("distance",), 1, True, True),
-        Panel("Forecast: touched within a day", ("forecast",), 1, True, True),
-    )
-    caption = (
-        "Fills on the price, the largest where there are many. The target is what the policy "
-        "returned. The distance is the move of the mark price that would liquidate at each "
-        "close; no line where it is out of reach. The forecast is the probability to touch it, "
-        f"drawn if it ever exceeds {core.format_percent(LEAST_FORECAST)}."
-    )
-    return ShownChart("positions", "Fills, leverage and margin", caption, table, colors=colors,
-                      height=980, panels=panels, events=list_fills(result))  # fmt: skip
+        panels.append(Panel("Margin by rule: multiplier of the margin table", tuple(rules)))
+    if result.has_one_position:
+        forecast = bars["liquidation_probability"].to_numpy()
+        if np.nanmax(forecast, initial=0.0) > LEAST_FORECAST:
+            table["forecast"] = forecast
+            title = "Forecast: liquidation price touched within a day"
+            panels.append(Panel(title, ("forecast",), 1, True, True))
+            caption += " The forecast is the probability to touch the liquidation price."
+    colors = {"in use": "loss", "available": "accent", "forecast": "loss"}
+    return ShownChart(
+        "positions", "Margin", caption, table, colors=colors, height=130 + 110 * len(panels),
+        panels=tuple(panels), until=find_end(result),
+    )  # fmt: skip
 
 
+LARGEST_RATIO = 1.5
+"""A higher margin ratio is drawn as this one."""
 LEAST_FORECAST = 1e-4
 """Largest forecast that is not drawn: on an axis of its own it would look large."""
 SAID = 0.005
@@ -334,7 +268,7 @@ SAID = 0.005
 
 
 def list_positions(result: Result) -> Iterator[Shown]:
-    yield draw_positions(result)
+    yield draw_margin(result)
     if not result.has_one_position:
         return
     step = max(round(DAY / result.interval), 1)
@@ -355,6 +289,12 @@ def list_positions(result: Result) -> Iterator[Shown]:
     )
 
 
+def find_currency(result: Result) -> str:
+    """Return the settlement currency; empty where not every venue says one."""
+    said = {each.contract.settles or "" for each in result.venues.values()}
+    return said.pop() if len(said) == 1 else ""
+
+
 def draw_costs(result: Result) -> ShownChart:
     account = result.record.account
     table = pd.DataFrame({
@@ -362,23 +302,24 @@ def draw_costs(result: Result) -> ShownChart:
     }, index=core.utc_index(result.span.named)).cumsum()  # fmt: skip
     shown = table.loc[:, (table != 0.0).any(axis=0)]
     return ShownChart("costs_over_time", "Costs so far", "Paid since the start; below 0 is earned.",
-                      shown, y="money", has_legend=True, height=280)  # fmt: skip
+                      shown, y=find_currency(result) or "money", has_legend=True, size="beside",
+                      height=300)  # fmt: skip
 
 
 MIN_TRADES = 3
 """Closed trades below which no chart is drawn."""
 
 
-def list_trade_charts(closed: pd.DataFrame) -> Iterator[Shown]:
+def list_trade_charts(closed: pd.DataFrame, noun: str) -> Iterator[Shown]:
     if len(closed) < MIN_TRADES:
         return
     profit = closed["profit"].to_numpy(dtype=np.float64)
     exits = pd.DatetimeIndex(closed["exit_time"])
     days = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds().to_numpy() / 86_400.0
     bins = min(40, max(8, 2 * math.isqrt(len(profit))))
-    for key, title, values, unit in (("profits", "Profit of trades", profit, "money"),
+    for key, title, values, unit in (("profits", f"Profit of {noun}", profit, "money"),
                                      ("holding", "Time held", days, "days")):  # fmt: skip
-        yield ShownChart(key, title, "", count_values("trades", values, bins), "bars", x=unit,
+        yield ShownChart(key, title, "", count_values(noun, values, bins), "bars", x=unit,
                          size="third", height=210)  # fmt: skip
     groups: dict[str, tuple[Any, Any]] = {
         "reason of exit": (closed["ended"].astype(str).str.replace("_", " ").to_numpy(), None),
@@ -414,8 +355,9 @@ def list_exposure(result: Result) -> Iterator[Shown]:
     own = result.record.held
     costs = sum(own[name] for name in TRADE_COSTS)
     profits = pd.DataFrame(np.nan_to_num(own["price_pnl"] - costs).cumsum(axis=0), index, names)
-    yield ShownChart("profit_shares", "Where the profit came from", "Profit after costs so far, by "
-                     "instrument.", profits, y="money", has_legend=True, height=300)  # fmt: skip
+    caption = "Profit after costs so far, by instrument."
+    yield ShownChart("profit_shares", "Where the profit came from", caption, profits,
+                     y=find_currency(result) or "money", has_legend=True, height=300)  # fmt: skip
     ends = result.ends_sample != 0.0
     if len(names) > 1 and ends.sum() >= MIN_WINDOW:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -423,5 +365,5 @@ def list_exposure(result: Result) -> Iterator[Shown]:
         found: Any = moves.corr().rename_axis(index="", columns=" ").stack()
         caption = f"Of log returns of the mark per {result.manifest['sampling']}."
         yield ShownChart("correlations", "Correlation of the instruments", caption,
-                         found.to_frame("correlation"), "heat", size="half",
-                         height=320)  # fmt: skip
+                         found.to_frame("correlation"), "heat", size="beside", height=300,
+                         limits=(-1.0, 1.0))  # fmt: skip

@@ -15,7 +15,7 @@ from backtest.account.events import Event
 from backtest.account.money import COSTS, MONEY_TERMS
 from backtest.core.code_names import pd
 from backtest.core.number_text import STYLES, Head, Measured, strip_marks
-from backtest.core.result_parts import Headline, Panel, Part, Shown, ShownChart, ShownTable
+from backtest.core.result_parts import Panel, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.engine.target_cuts import WORDS
 from backtest.market import split_notes
@@ -23,17 +23,18 @@ from backtest.policies import sets_margin
 from backtest.policies.combinators import SCHEDULED
 from backtest.report import run_charts
 from backtest.report.basis import describe_filled
+from backtest.report.overview import draw_overview
 from backtest.report.page import list_heads, name_unit
 from backtest.report.rate_notes import list_rate_notes
-from backtest.results import compound_growth, name_sharpe, phases, run_record
+from backtest.report.run_figures import count_days
+from backtest.results import phases, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import judge_promises, split_volatility
-from backtest.results.ranking import AFTER_RUIN, DOUBTS
-from backtest.results.result import Lack
+from backtest.results.ranking import DOUBTS
 from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
-from backtest.results.trade_measures import ROLL_COSTS, measure_round_trips
+from backtest.results.trade_measures import ROLL_COSTS
 
 if TYPE_CHECKING:
     from backtest.results import Result, Trades
@@ -41,95 +42,6 @@ if TYPE_CHECKING:
 
 LEAST_SHARE = 0.05
 """Limits are mentioned if they moved the decisions that they touched by this share on average."""
-PREMIUMS = "options_cost_annual"
-
-
-def describe_constant(result: Result) -> tuple[str, str, str]:
-    """Return title, style and note of the return of constant leverage at equal risk."""
-    title = "Constant leverage"
-    constant = result._constant
-    if isinstance(constant, Lack):
-        return title, "percent", f"none at equal risk: {constant.why}"
-
-    note = f"return of {constant.leverage:.2f}x at the same volatility and capital"
-    note += f": final equity {core.format_money(constant.final_equity)}"
-    if run_record.shows_growth(count_days(result)):
-        growth = float(compound_growth(constant.unit[-1], result.span.years))
-        note += f", CAGR {core.format_percent(growth)}"
-    return title, "percent", note
-
-
-def list_numbers(result: Result) -> list[Headline]:
-    metrics, held = result.metrics, run_record.measure_holding(result)
-    rates = find_cost_rates(result.tally, result.span)
-    days = count_days(result)
-    year = "a year" if days >= run_record.SHORT else f"a year, from {days:,.0f} days"
-    ruined = ", 0 after ruin" if metrics["ruined"] else ""
-    market = "buy and hold" if held.name == "1x" else held.name
-    fall, span, fallen = result.tally, result.span, "none"
-    if fall.low != fall.low_peak:
-        end = f"recovered {span.day_of(fall.recovered)}" if fall.recovered >= 0 else "not recovered"
-        fallen = (
-            f"{span.day_of(fall.drawdown_peak)} to {span.day_of(fall.drawdown_trough)}, {end}; "
-            f"{metrics['drawdown_days']:,.0f} days under water"
-        )
-    diversity, ratio = result.diversity, metrics["peak_margin_ratio"]
-    kind = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
-    turns = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
-    turns += f", margin ratio {core.format_percent(ratio)}" if ratio > 0.0 else ""
-    counts = {"margin calls": "margin_calls", "failed": "calls_failed", "stops": "stops",
-              "take-profits": "take_profits"}  # fmt: skip
-    loss = metrics["liquidation_loss"]
-    forced = [f"cost {core.format_money(loss)}"] if loss else []
-    forced += [f"{words} {metrics[name]:,.0f}" for words, name in counts.items() if metrics[name]]
-    trips, fills = measure_round_trips(result), int((result.entries["kind"] == Event.FILL).sum())
-    still = f", {trips['open']:,.0f} open" * bool(trips["open"])
-    traded = f"round trips{still}, {core.count_nouns(fills, 'fill')}"
-    if trips["trades"]:
-        traded += (
-            f", {core.format_percent(trips['win_rate'])} won; profit factor "
-            f"{core.format_number(trips['profit_factor'])}; in the market at "
-            f"{core.format_percent(trips['time_in_market'])} of closes"
-        )
-    constant = result._constant
-    growth = math.nan if isinstance(constant, Lack) else float(constant.unit[-1]) - 1.0
-    values = {
-        **metrics,
-        "constant_return": growth,
-        "costs": sum(rates[name] for name in COSTS),
-        "trades": trips["trades"],
-    }
-    rows = [
-        ("total_return", "Return", "percent", f"{market} {core.format_percent(held.total_return)}"),
-        ("constant_return", *describe_constant(result)),
-        ("cagr", "CAGR", "percent", year),
-        ("sharpe", name_sharpe(metrics), "decimals",
-         f"{market} {core.format_number(held.sharpe)}{ruined}"),
-        ("volatility", "Volatility", "percent", f"{market} {core.format_percent(held.volatility)}"),
-        ("max_drawdown", "Worst drawdown", "percent", fallen),
-        ("calmar", "Calmar", "decimals", "CAGR over the worst drawdown"),
-        ("es_95", "Expected shortfall", "percent",
-         f"95 %, returns per {result.manifest['sampling']} (CVaR)"),
-        ("mean_leverage", "Leverage", "turns", turns),
-        ("liquidations", "Liquidations", "count", ", ".join(forced)),
-        ("costs", "Costs", "percent",
-         "of mean equity a year" + ", without premiums" * (PREMIUMS in metrics)),
-        ("turnover", "Turnover", "turns", "a year"),
-        ("trades", "Trades", "count", traded),
-    ]  # fmt: skip
-    if PREMIUMS in metrics:
-        peak = core.format_number(metrics["peak_options_leverage"])
-        paid = "of mean equity a year: premiums less proceeds, with fees"
-        rows.append(("mean_options_leverage", "Options by delta", "turns", f"mean; peak {peak}x"))
-        rows.append((PREMIUMS, "Cost of options", "percent", paid))
-    if diversity and not math.isnan(metrics["diversification_ratio"]):
-        spread = "weighted volatilities over portfolio volatility"
-        rows.append(("diversification_ratio", "Diversification", "decimals", spread))
-    return [Headline(name, title, values[name], style, note) for name, title, style, note in rows]
-
-
-def count_days(result: Result) -> float:
-    return (int(result.span.closes[-1]) - result.span.start) / DAY
 
 
 def write_verdict(result: Result) -> str:
@@ -149,14 +61,15 @@ def write_marked_verdict(result: Result) -> str:
     victims = int((find_causes(result)["profit"] > 0.0).sum())
     pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
     cost = sum(metrics[name] for name in COSTS)
+    days = metrics["ruin_time"] if metrics["ruined"] else count_days(result)
 
     def say(name: str, style: str) -> str:
         return Measured(STYLES[style](metrics[name]), name, style).marked
 
     return (
         f"{core.format_money(run_record.find_start(result))} became "
-        f"{say('final_equity', 'money')}{f' {find_currency(result)}'.rstrip()} in "
-        f"{count_days(result):,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
+        f"{say('final_equity', 'money')}{f' {run_charts.find_currency(result)}'.rstrip()} in "
+        f"{days:,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
         f"of {say('total_return', 'percent')}, against "
         f"{core.format_percent(held.total_return)} for buy and hold{market}. The account was at "
         f"most {say('max_drawdown', 'percent')} below its peak, "
@@ -175,14 +88,16 @@ def name_costs(metrics: Mapping[str, float]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def find_currency(result: Result) -> str:
-    """Return the settlement currency; empty where not every venue says one."""
-    said = {each.contract.settles or "" for each in result.venues.values()}
-    return said.pop() if len(said) == 1 else ""
-
-
 def write_sentences(find: Callable[[Result], Iterator[str]]) -> Callable[[Result], tuple[str, ...]]:
-    return lambda result: tuple(f"{core.capitalize(text)}." for text in find(result))
+    """Return a function whose texts are sentences; the name of an instrument stays as it is."""
+
+    def write(result: Result) -> tuple[str, ...]:
+        return tuple(
+            f"{text if text.startswith(result.names) else core.capitalize(text)}."
+            for text in find(result)
+        )
+
+    return write
 
 
 @write_sentences
@@ -196,7 +111,7 @@ def list_notices(result: Result) -> Iterator[str]:
         yield (
             f"RUINED {result.span.describe_close(result.tally.ruin)}, after "
             f"{metrics['ruin_time']:,.1f} days: equity {f'{left:,.2f}' if left >= 0.005 else '0'}"
-            f"{of}, no trade since. {core.capitalize(AFTER_RUIN)}"
+            f"{of}, no trade since. Returns after the ruin count as 0 in volatility, VaR and ES"
         )
     instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
     spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
@@ -352,19 +267,6 @@ def list_assumptions(result: Result) -> Iterator[str]:
         yield "quotes fill orders of any size: their depth is not in the data"
 
 
-def draw_whole(result: Result) -> ShownChart:
-    """Return the account over time, and under it the positions, as one chart."""
-    story, held = run_charts.draw_story(result), run_charts.draw_positions(result)
-    return story._replace(
-        table=pd.concat([pd.DataFrame(each.table) for each in (story, held)], axis=1),
-        panels=(*story.panels, *held.panels),
-        colors={**held.colors, **story.colors},
-        height=story.height + held.height,
-        dotted=held.dotted,
-        caption=f"{story.caption} {held.caption}",
-    )
-
-
 def list_parts(result: Result) -> list[Part]:
     names = Counter(Event(kind).kind.name for kind in result.entries["kind"].tolist())
     told = ("", *run_charts.COMMON, "liquidation")
@@ -386,12 +288,12 @@ def list_parts(result: Result) -> list[Part]:
         )
     )
     return [
-        Part("equity", "Equity and drawdown", "", lambda: [run_charts.draw_story(result)]),
+        Part("equity", "The account over time", "", lambda: [draw_overview(result)]),
         Part("promise", "Did the policy keep its promise?",
              "What the policy declares, and what it realized.",
-             lambda: [tabulate_promises(result)], "both"),
+             lambda: [tabulate_promises(result)], "both", is_half=True),
         Part("target", "Realized volatility over the target", "The factors multiply.",
-             lambda: [tabulate_factors(result)]),
+             lambda: [tabulate_factors(result)], is_half=True),
         Part("computed", "What the policy computed", "Columns that it decides on, at closes.",
              lambda: run_charts.list_charted(result)),
         Part("returns", "Returns", "By month and year, and how they are distributed.",
@@ -399,24 +301,25 @@ def list_parts(result: Result) -> list[Part]:
         Part("rolling", "Over time", "How steady the account was.",
              lambda: run_charts.list_rolling(result)),
         Part("drawdowns", "Drawdowns", "At bar closes, free of deposits.",
-             lambda: list_falls(result)),
-        Part("positions", "Positions", "What was held, on what margin, and how near liquidation.",
-             lambda: run_charts.list_positions(result)),
+             lambda: list_falls(result), is_half=True),
         Part("liquidations", "Liquidations", "What was closed by force, and why.",
-             lambda: list_liquidations(result), "both"),
+             lambda: list_liquidations(result), "both", is_half=True),
         Part("pauses", "Pauses after equity stops", describe_equity_stops(result),
-             lambda: list_pauses(result), "both"),
-        Part("exposure", "Book", "What was held, and which instruments carried risk and profit.",
+             lambda: list_pauses(result), "both", is_half=True),
+        Part("positions", "Margin", "What the positions tied up, and how much of it they needed.",
+             lambda: run_charts.list_positions(result)),
+        Part("exposure", "Instruments",
+             "What was held, and which instruments carried risk and profit.",
              lambda: [] if result.has_one_position
-             else [*run_charts.list_exposure(result), tabulate_capital(result)]),
+             else list_instruments(result)),
         Part("costs", "Costs", "From price to profit; the terms add up.",
              lambda: list_costs(result), "both"),
         *([Part("costs of options", "Cost of options", "", lambda: list_tables(result), "both"),
            Part("options", "Options over time", "What the options added to the account's leverage, "
                 "what they cost, which part of their profit each Greek explains.",
                 lambda: list_charts(result))] if result.options is not None else []),
-        Part("trades", "Trades", "After all costs; the year is the year of exit.",
-             lambda: list_trades(result)),
+        Part("lots" if is_adjusted(result) else "trades", name_trades(result),
+             "After all costs; the year is the year of exit.", lambda: list_trades(result)),
         Part("phases", "Market phases", "When it gained, and what it paid then.",
              lambda: list_phases(result)),
         Part("targets", "Targets",
@@ -444,16 +347,23 @@ def list_costs(result: Result) -> Iterator[Shown | Callable[[], ShownChart]]:
     lines["equity at the end"] = {"amount": core.format_money(end), "rate": ""}
     if reserve > 0.0:
         lines["left in the reserve"] = {"amount": core.format_money(reserve), "rate": ""}
-    heads = list_heads("money", ("amount",), find_currency(result) or "money")
-    heads |= {"rate": Head("a year", "of equity", "percent")}
+    heads = list_heads("money", ("amount",), run_charts.find_currency(result) or "money")
+    is_yearly = run_record.shows_growth(count_days(result))
+    per = "a year" if is_yearly else f"in {count_days(result):,.0f} days"
+    heads |= {"rate": Head(per, "of equity", "percent")}
     yield ShownTable(lines, "Statement of the account", "", Head("statement"), heads)
     yield tabulate_instruments(result)
     yield lambda: run_charts.draw_costs(result)
 
 
 def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
-    """Return the change of equity term by term: words, amount, and rate per year of some costs."""
+    """Return the change of equity term by term: words, amount, and the rate of some costs.
+
+    Rates are of the mean equity, a year, of a run of few days over all of it.
+    """
     metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
+    if not run_record.shows_growth(count_days(result)):
+        rates = {name: rate * result.span.years for name, rate in rates.items()}
     rows: list[tuple[str, float, float | None]] = []
     for term in MONEY_TERMS:
         amount = term.sign * metrics.get(term.name, 0.0)
@@ -468,7 +378,7 @@ def format_signed(amount: float, largest: float) -> str:
     """Format an amount with its sign, with the decimals of the largest one of its column."""
     if amount == 0.0:
         return "0"
-    is_large = abs(largest) >= 10.0 and abs(amount) >= 0.005
+    is_large = abs(largest) >= 1.0 and abs(amount) >= 0.005
     text = f"{amount:,.2f}" if is_large else core.format_money(amount)
     return f"{'+' * (amount > 0.0)}{text}"
 
@@ -480,13 +390,20 @@ def tabulate_instruments(result: Result) -> ShownTable:
     dust = 1e-9 * float(np.max(np.abs(table.to_numpy()), initial=0.0))
     shown = table.where(table.abs() > dust, 0.0)
     shown = shown.loc[(shown != 0.0).any(axis=1), (shown != 0.0).any(axis=0)]
-    note = (
-        "Here costs that were paid are positive, and are subtracted. The row of the account "
-        "belongs to no instrument."
-    )
+    note = "Here costs that were paid are positive, and are subtracted."
+    if "account" in shown.index:
+        note += " The row of the account belongs to no instrument."
     return ShownTable(shown, "Money by instrument", note, Head("instrument"),
                       list_heads("money", shown, unit=""),
                       empty="No instrument made or cost anything.")  # fmt: skip
+
+
+def list_instruments(result: Result) -> list[Shown]:
+    """Return the charts by instrument, and the use of capital beside the correlations."""
+    *charts, last = run_charts.list_exposure(result)
+    capital = tabulate_capital(result)
+    is_map = isinstance(last, ShownChart) and last.size == "beside"
+    return [*charts, capital, last] if is_map else [*charts, last, capital]
 
 
 def tabulate_capital(result: Result) -> ShownTable:
@@ -503,9 +420,9 @@ def tabulate_capital(result: Result) -> ShownTable:
 
 
 PHASE_TITLES = {
-    "volatility": ("Volatility of 30 days", "percent"),
+    "volatility": ("Volatility of 30 days", "chance"),
     "trend": ("Trend of 90 days", "decimals"),
-    "drawdown": ("Fall from the high of up to 365 days", "percent"),
+    "drawdown": ("Fall from the high of up to 365 days", "chance"),
     "bull_bear": ("Bull and bear markets", "decimals"),
 }
 
@@ -525,27 +442,24 @@ def list_phases(result: Result) -> Iterator[Shown]:
             yield tabulate_phases(table, title, style)
 
 
+PHASE_HEADS = {
+    "log_growth": Head("growth", "log", "growth"),
+    "mean_leverage": Head("leverage", "mean", "turns"),
+    "p_value": Head("p-value", "growth", "p-value"),
+}
+"""What a page shows of phases: as many columns as three tables in a row have room for."""
+
+
 def tabulate_phases(table: pd.DataFrame, title: str, style: str) -> ShownTable:
-    heads = {
-        "from": Head("from", "", style),
-        "to": Head("to", "", style),
-        "bars": Head("bars", "", "count"),
-        "share": Head("time", "share", "percent"),
-        "log_growth": Head("log growth", "", "growth"),
-        "volatility": Head("volatility", "a year", "percent"),
-        "sharpe": Head("Sharpe", "a year", "decimals"),
-        "sharpe_error": Head("its error", "±", "decimals"),
-        "max_drawdown": Head("worst drawdown", "inside", "percent"),
-        "mean_leverage": Head("leverage", "mean", "turns"),
-        "funding": Head("funding", "paid", "money"),
-        "fees": Head("fees", "paid", "money"),
-        "liquidations": Head("liquidations", "", "count"),
-        "p_value": Head("p-value", "growth as elsewhere", "p-value"),
-    }
     texts = list(table.attrs["says"])
+    heads = PHASE_HEADS
+    columns = [*PHASE_HEADS]
     if "from" in table:
         texts.append("Each phase has as many bars of this run, so its edges are its own.")
-    return ShownTable(table, title, " ".join(texts), Head("market"), heads)
+        heads = {"from": Head("range", "", style, until="to"), **PHASE_HEADS}
+        columns = ["from", "to", *PHASE_HEADS]
+    texts.append("result.measures_by() has all columns.")
+    return ShownTable(table[columns], title, " ".join(texts), Head("market"), heads)
 
 
 FACTORS = {
@@ -657,18 +571,27 @@ GROUPED = {
     "mean_days": Head("held", "days, mean", "decimals"),
 }  # fmt: skip
 VIEWS = {
-    "trip": "A trade is a round trip, from flat to flat.",
-    "fifo": "The account adjusts its position all the time, so a trade here is a lot: contracts "
-    "that one fill opened and a later one closed, first in first out. result.trades has the round "
-    "trips.",
+    "trip": "A round trip goes from flat to flat.",
+    "fifo": "The account adjusts its position all the time, so lots are shown: contracts that one "
+    "fill opened and a later one closed, first in first out. result.trades has the round trips.",
 }
+NOUNS = {"trip": "round trips", "fifo": "lots"}
+"""What a page calls the trades that it shows."""
 
 
 def choose_trades(result: Result) -> Trades:
     trades = result.trades
-    fills = int((result.events["kind"] == "fill").sum())
-    is_adjusted = fills > FILLS_PER_TRIP * max(len(trades), 1)
-    return trades.lots("fifo") if is_adjusted else trades
+    return trades.lots("fifo") if is_adjusted(result) else trades
+
+
+def is_adjusted(result: Result) -> bool:
+    """Return whether most fills adjust a position, so that lots say more than round trips."""
+    fills = int((result.entries["kind"] == Event.FILL).sum())
+    return fills > FILLS_PER_TRIP * max(len(result.trades), 1)
+
+
+def name_trades(result: Result) -> str:
+    return core.capitalize(NOUNS["fifo" if is_adjusted(result) else "trip"])
 
 
 def list_trades(result: Result) -> list[Shown]:
@@ -678,7 +601,10 @@ def list_trades(result: Result) -> list[Shown]:
         return []
     missing = trades.unallocated[trades.unallocated != 0.0].map(core.format_money)
     left = "; ".join(f"{str(name).replace('_', ' ')} {x}" for name, x in missing.items())
-    note = VIEWS[trades.view] + f" Money of no trade: {left}." * bool(left)
+    noun = NOUNS[trades.view]
+    note = VIEWS[trades.view]
+    if left:
+        note += f" Money of no {noun.removesuffix('s')}: {left}."
     found, realized = trades.realization(), ""
     is_any = found["realized_gains"] + found["realized_losses"] > 0
     if is_any and not math.isnan(found["difference"]):
@@ -700,8 +626,9 @@ def list_trades(result: Result) -> list[Shown]:
     table = pd.DataFrame.from_dict(rows, orient="index")[[*GROUPED]].astype(np.float64)
     shown = table.loc[:, (table.fillna(0.0) != 0.0).any(axis=0)]
     factor = "Profit factor: gross profit over gross loss."
-    measures = ShownTable(shown, "Measures of trades", factor, Head("trades"), GROUPED)
-    return [note, measures, realized, *run_charts.list_trade_charts(closed)]
+    heads = GROUPED | {"longest_losing_run": Head("losing run", noun, "count")}
+    measures = ShownTable(shown, f"Measures of {noun}", factor, Head(noun), heads)
+    return [note, measures, realized, *run_charts.list_trade_charts(closed, noun)]
 
 
 def tabulate_targets(result: Result) -> ShownTable:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -17,10 +16,21 @@ from backtest.core.number_text import Measured
 from backtest.core.result_folders import CURE
 from backtest.report import render
 from backtest.report.basis import build_basis, list_terms
-from backtest.report.charts import LIGHT, TEMPLATE, draw_declared, thin_rows
-from backtest.report.page import Block, Fact, Page, Paragraph, Section, format_measure, write_table
+from backtest.report.charts import draw_declared
+from backtest.report.figures import LIGHT, TEMPLATE, thin_rows
+from backtest.report.page import (
+    Block,
+    Fact,
+    FactStyle,
+    Page,
+    Paragraph,
+    Section,
+    write_table,
+)
+from backtest.report.run_figures import list_hidden_measures
+from backtest.report.run_page import dress_page
 from backtest.results import run_record
-from backtest.results.listing import LEFTOVER, UNTOLD, Origin, describe_origin, name_fault
+from backtest.results.listing import UNTOLD, Origin, describe_origin
 from backtest.results.measure_table import ABOUT
 
 SYNTHETIC = "Synthetic data: these prices are made up."
@@ -32,7 +42,8 @@ def build_page(found: Any, objective: str = "sharpe") -> Page:
     manifest = core.to_plain(dict(found.manifest))
     has_bars = manifest.get("data", {}).get("bars")
     making = vars(found).get(core.KEPT)
-    return build_head(found, describe_origin(manifest, making) if has_bars else UNTOLD)
+    page = build_head(found, describe_origin(manifest, making) if has_bars else UNTOLD)
+    return dress_page(page, found) if found.kind in DRAWN else page
 
 
 FORGED = (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError,
@@ -40,20 +51,19 @@ FORGED = (TypeError, ValueError, KeyError, IndexError, AttributeError, Arithmeti
 """What reading a result whose manifest has other content than was saved may raise."""
 
 
-def write_saved_page(
-    folder: Path,
-    path: Path,
-    format_: str,
-    objective: str = "sharpe",
-) -> Path:
-    """Load a result and write its page; return the path.
+MAX_NOTE = 300
+"""Longest title and note of a list, and reason of an error, in characters."""
 
-    Raises DataError if it cannot be read. Its hashes find accidents; a manifest that somebody
-    wrote may have fitting ones, and any content. Faults on several lines become one sentence.
+
+@contextmanager
+def showing(folder: Path) -> Iterator[None]:
+    """Raise DataError where a saved result cannot be read or shown.
+
+    Its hashes find accidents; a manifest that somebody wrote may have fitting ones, and any
+    content. Faults on several lines become one sentence.
     """
     try:
-        page = build_page(results.load_saved(folder), objective)
-        return render.write_page(page, path, format_)
+        yield
     except (*FORGED, core.BacktestError) as error:
         if isinstance(error, core.BacktestError) and "\n" not in str(error):
             raise
@@ -64,6 +74,18 @@ def write_saved_page(
         ) from error
 
 
+def write_saved_page(
+    folder: Path,
+    path: Path,
+    format_: str,
+    objective: str = "sharpe",
+) -> Path:
+    """Load a result and write its page; return the path. Raises DataError if it cannot be read."""
+    with showing(folder):
+        page = build_page(results.load_saved(folder), objective)
+        return render.write_page(page, path, format_)
+
+
 def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     manifest = {"data": {}, **found.manifest}
     verdict = core.capitalize(found.verdict_text)
@@ -71,7 +93,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     data = manifest["data"]
     short = run_record.describe_short(data["start"], data["end"]) if found.is_yearly else ""
     made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
-    facts = []
+    facts, styles = [], []
     hidden = list_hidden(found)
     for each in found.list_numbers():
         if each.name in hidden:
@@ -79,6 +101,8 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
         is_own = each.name in ABOUT and not each.text
         text = Measured(str(each), each.name, each.style) if is_own else str(each)
         facts.append(Fact(each.title, text, each.note))
+        about = each.about or (ABOUT[each.name].meaning if each.name in ABOUT else "")
+        styles.append(FactStyle(each.name, about, each.is_large))
 
     def list_sections() -> list[Section]:
         sections = list_shown(found, "summary")
@@ -97,6 +121,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
         facts=facts,
         write_sections=list_sections,
         collect=lambda: {**found.to_dict(), **made},
+        styles=styles,
     )
 
 
@@ -107,11 +132,20 @@ def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[
     written = [
         (x, [*write_blocks(x.list_blocks(with_charts=with_charts), x.key, hidden)]) for x in parts
     ]
-    return [Section(x.key, x.title, x.lead, blocks, x.is_folded) for x, blocks in written if blocks]
+    return [
+        Section(part.key, part.title, part.lead, blocks, part.is_folded, part.is_half)
+        for part, blocks in written
+        if blocks
+    ]
 
 
 def list_hidden(found: Any) -> tuple[str, ...]:
-    """Return the measures that are not shown of so few days, unless they were the objective."""
+    """Return the measures that are not shown of so few days, unless they were the objective.
+
+    A run that was ruined also has no Sharpe ratio, and one of few days none a year.
+    """
+    if found.kind in DRAWN:
+        return list_hidden_measures(found)
     account = getattr(found, "result", found)
     span = getattr(account, "span", None)
     data = found.manifest.get("data") or {}
@@ -226,57 +260,3 @@ def draw_chart(shown: core.ShownChart) -> Any:
     figure = go.Figure({} if chart is None else dict(chart.figure))
     title = {} if chart is None or shown.panels else {"title": chart.title, "margin_t": 44}
     return figure.update_layout(template={"layout": TEMPLATE}, **title)
-
-
-INDEX, PAGES = "index.html", "pages"
-MAX_NOTE = 300
-"""Longest title and note of the list, in characters."""
-SHOWN = ("cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
-"""Measures of the list; results without measures say in a note what came out."""
-
-
-def describe_row(entry: results.StoreEntry) -> dict[str, Any]:
-    name = entry.name.encode("utf-8", "replace").decode()
-    title = core.clip(entry.title or name, MAX_NOTE)
-    said = f"damaged: {entry.trouble}" if entry.trouble else results.describe_note(entry)
-    note = ", ".join(filter(None, (said, "" if title == name else name)))
-    metrics = {} if entry.trouble else entry.shown_metrics
-    link = f"{PAGES}/{quote(entry.name, safe='')}.html"
-    return {
-        "entry": entry, "name": name, "title": title, "note": core.clip(note, MAX_NOTE),
-        "link": link if entry.is_finished and not entry.trouble else "",
-        "cells": [format_measure(x, metrics[x]) if x in metrics else "" for x in SHOWN],
-        "saved": core.format_time(entry.saved)[:16],
-    }  # fmt: skip
-
-
-def write_all(
-    store: Path,
-    folder: Path,
-    objective: str = "sharpe",
-    progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Return what the list shows; a result that cannot be read has a trouble and no page."""
-    entries = [each for each in results.list_results(store) if each.kind != LEFTOVER]
-    if not entries:
-        raise core.DataError(f"{store}: the folder of results must hold a result, it holds none")
-    entries.sort(key=lambda each: (-each.saved, each.name))
-    for k, entry in enumerate(entries):
-        if entry.is_finished and not entry.trouble:
-            try:
-                page = folder / PAGES / f"{entry.name}.html"
-                write_saved_page(store / entry.name, page, "html", objective)
-            except (core.BacktestError, OSError) as error:
-                entries[k] = replace(entry, trouble=name_fault(error, store / entry.name))
-        core.report_progress(progress, k + 1, len(entries))
-    rows = [*map(describe_row, entries)]
-    text = render.start_jinja().get_template(INDEX).render(
-        rows=rows,
-        store=store.resolve().name,
-        kinds=results.count_kinds([each for each in entries if not each.trouble]),
-        damaged=sum(bool(each.trouble) for each in entries),
-        measures=[results.name_measure(name) for name in SHOWN],
-        style=render.read_template("page.css"),
-    )  # fmt: skip
-    render.save_text(text, folder / INDEX)
-    return rows

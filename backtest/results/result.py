@@ -98,7 +98,7 @@ class Result(RunRecord, core.SavedResult):
 
     def list_numbers(self) -> list[Headline]:
         """Return the headline numbers, the most important first."""
-        from backtest.report.run_parts import list_numbers  # noqa: PLC0415 - only when it is shown
+        from backtest.report.run_figures import list_numbers  # noqa: PLC0415 - only when it is shown
 
         return list_numbers(self)
 
@@ -363,9 +363,9 @@ class Result(RunRecord, core.SavedResult):
 
         Long runs are thinned; the extremes of every pixel are kept.
         """
-        from backtest.report.run_parts import draw_whole  # noqa: PLC0415 - only when it is shown
+        from backtest.report.overview import draw_overview  # noqa: PLC0415 - only when it is shown
 
-        return self._draw(draw_whole(self))
+        return self._draw(draw_overview(self))
 
     def bands(
         self,

@@ -42,6 +42,8 @@ DOORS = {
     ("backtest.market.markets", "backtest.options.option_listing"): "bt.Markets lists options",
     ("backtest.options.fitted_surface", "backtest.report.surface_parts"): "the page of a surface",
     ("backtest.results.result", RUN_PARTS): "the page of a run",
+    ("backtest.results.result", "backtest.report.run_figures"): "the figures of a run",
+    ("backtest.results.result", "backtest.report.overview"): "result.plot()",
     ("backtest.results.result", "backtest.risk.bands"): "result.bands()",
     (
         "backtest.results.result",

@@ -14,8 +14,8 @@ import pytest
 
 import backtest as bt
 from backtest.report import write_all
-from backtest.report.charts import encode_figure
-from backtest.report.render import pack_text, read_plotly, write_html, write_text
+from backtest.report.packing import encode_figure
+from backtest.report.render import LIBRARY, pack_text, read_plotly, write_html, write_text
 from backtest.report.write import build_page
 from backtest.strategies import Constant
 from tests.kit import call
@@ -59,7 +59,9 @@ def test_every_result_has_a_page_and_damaged_ones_a_reason(store, tmp_path, caps
         assert text.count(f"damaged: {reason}") == 1
         assert reason in err
     metrics = live(Constant(leverage=0.5)).metrics
-    assert text.count(f'<td class="number">{metrics["sharpe"]:.2f}</td>') == 1
+    shown = f'<td class="number" data-value="{metrics["total_return"]}">'
+    assert text.count(shown) == 1
+    assert text.count("<polyline") == 1  # the curve of the run
     assert "0 of 1 liquidate" in text
 
 
@@ -70,7 +72,30 @@ def test_names_are_escaped(store, tmp_path):
     assert "&lt;b&gt;x&amp;y%2F&lt;_b&gt;" in text
     assert "<b>" not in text
     assert "\u202e" not in text
-    assert "<script" not in text
+    assert [head for head, _ in scripts_of(text)] == [' type="application/json" id="curves"', ""]
+    curves = json.loads(scripts_of(text)[0][1])
+    assert {len(row["values"]) for row in curves["rows"].values()} == {160}
+
+
+def test_pages_of_a_store_share_one_library_and_those_without_charts_have_none(store, tmp_path):
+    """The library is in a file beside them, and checked by the same hash as inside a page."""
+    out = tmp_path / "site"
+    run = live(Constant(leverage=0.5))
+    bt.stress(run, [bt.Scenario("fall", price=-0.3, over="2h")]).save(store)
+    write_all(store, out)
+    packed = re.fullmatch(
+        'window.packedLibrary = "(.*)";\n', (out / "pages" / LIBRARY).read_text("utf-8")
+    )
+    assert zlib.decompress(base64.b64decode(packed[1])).decode() == read_plotly()
+    pages = [page.read_text("utf-8") for page in read_links(out / "index.html")]
+    assert len(pages) == 3
+    assert max(map(len, pages)) < 400_000
+    has_charts = [f'<script src="{LIBRARY}"></script>' in page for page in pages]
+    assert sorted(has_charts) == [False, True, True]
+    for page, has in zip(pages, has_charts, strict=True):
+        policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+        assert policy.count("sha256-") == (2 if has else 1)
+        assert 'id="plotly"' not in page
 
 
 @pytest.mark.slow

@@ -12,13 +12,15 @@ import plotly.graph_objects as go
 import pytest
 
 import backtest as bt
+from backtest.account.events import MARKS
 from backtest.account.money import MONEY_TERMS
 from backtest.cli import main
 from backtest.core.number_text import HARD_SPACE, STYLES, format_percent
 from backtest.core.result_parts import ShownTable
 from backtest.core.units import DAY
-from backtest.report import run_charts, run_parts
-from backtest.report.charts import draw_declared, drop_dust, thin_rows
+from backtest.report import run_charts, run_figures, run_parts, window
+from backtest.report.charts import draw_declared
+from backtest.report.figures import drop_dust, thin_rows
 from backtest.report.page import Table, write_measure, write_table
 from backtest.report.render import GAP, choose_columns, write_html, write_page, write_text
 from backtest.report.set_parts import explore_sweep, find_neighbors
@@ -43,7 +45,7 @@ MOST_BYTES = 3_000_000
 def test_every_measure_stands_in_the_report_as_it_is_in_the_result(page, result):
     blocks = [each for section in page.sections for each in section.blocks]
     (table,) = (x for x in blocks if isinstance(x, Table) and x.caption == "All measures")
-    assert len(table.rows) == len(METRICS) - len(EXTRAPOLATED)  # of 80 days
+    assert len(table.rows) == len(METRICS) - len({*EXTRAPOLATED, *run_figures.YEARLY})  # of 80 days
     rows = {row[0]: row[1] for row in table.rows}
     assert rows["total return"] == format_percent(result.metrics["total_return"])
     assert rows["liquidations"] == f"{result.metrics['liquidations']:.0f}"
@@ -53,12 +55,14 @@ def test_every_measure_stands_in_the_report_as_it_is_in_the_result(page, result)
 def test_marks_of_events_lie_on_the_equity_and_lead_to_their_rows(page, result):
     story = page.charts[0].figure["data"]
     ledger = next(section for section in page.sections if section.key == "events").blocks[0]
-    marked = [trace for trace in story if trace.get("customdata") is not None]
+    marked = [
+        trace for trace in story if trace.get("customdata") is not None and "yaxis" not in trace
+    ]
     assert {trace["name"].partition(" (")[0] for trace in marked} >= {"liquidation", "margin call"}
     for trace in marked:
         for time, value, row in zip(trace["x"], trace["y"], trace["customdata"], strict=True):
             stamp, kind = ledger.rows[row][:2]
-            assert trace["name"].startswith(run_charts.MARKS[kind.replace(" ", "_")].words)
+            assert trace["name"].startswith(MARKS[kind.replace(" ", "_")].words)
             opened = pd.Timestamp(stamp, tz="UTC")
             assert pd.Timestamp(time, tz="UTC") == opened + pd.Timedelta("1h")
             assert result.bars["equity"].loc[opened] == value
@@ -71,7 +75,7 @@ def test_every_measure_on_a_page_is_the_result_own(kind, result, html):
         result = live(VolTarget(target=0.5), days=40)
         html = write_html(build_page(result))
     found = re.findall(r'data-measure="(\w+)" data-format="([^"]+)">([^<]*)<', html)
-    few_days = {"cagr", "calmar"}  # growth per year of under 90 days is not shown
+    few_days = {*EXTRAPOLATED, *run_figures.YEARLY}  # no yearly figures under 90 days
     assert {name for name, _, _ in found} == {*METRICS} - few_days
     assert len(found) >= len(METRICS) - 2 + 10 + 3  # all measures, the headlines, the verdict
     for name, style, text in found:
@@ -98,18 +102,19 @@ def test_the_line_of_equal_risk_is_saved_with_the_result(tmp_path):
     )
 
 
-def test_a_run_names_its_five_deepest_drawdowns_and_its_rolling_window(page, result):
+def test_a_run_shades_its_three_deepest_falls_and_names_its_rolling_window(page, result):
     story, *_ = page.charts
     shades = [each for each in story.figure["layout"]["shapes"] if each["type"] == "rect"]
     falls = run_charts.find_drawdowns(result)
-    assert len(shades) == min(5, len(falls))
+    assert len(shades) == min(3, len(falls))
     assert shades[0]["x0"] == f"{falls['peak'].iloc[0]:%Y-%m-%dT%H:%M:%S}"
+    assert shades[0]["x1"] == f"{falls['trough'].iloc[0]:%Y-%m-%dT%H:%M:%S}"
     rolling = next(each for each in page.charts if each.key == "rolling")
     assert rolling.title == "Rolling windows of 20 days"  # a quarter of 80
     drawn = {trace["name"]: np.asarray(trace["y"]) for trace in rolling.figure["data"]}
     last = result.returns.to_numpy()[-20:]
     assert drawn["volatility"][-1] == pytest.approx(last.std(ddof=1) * math.sqrt(365))
-    assert drawn["Sharpe"][-1] == pytest.approx(last.mean() / last.std(ddof=1) * math.sqrt(365))
+    assert "Sharpe" not in drawn  # a yearly figure of under 90 days
 
 
 def test_the_statement_adds_up_to_the_change_of_equity(result):
@@ -135,7 +140,7 @@ def test_growth_per_year_is_shown_from_90_days_on(days, is_shown):
     shown = {fact.label for fact in page.facts}
     blocks = [each for section in page.sections for each in section.blocks]
     (table,) = (x for x in blocks if isinstance(x, Table) and x.caption == "All measures")
-    assert ({"CAGR", "Calmar"} <= shown) is is_shown
+    assert ({"CAGR", "Sharpe", "Calmar"} <= shown) is is_shown
     assert ("CAGR" in {row[0] for row in table.rows}) is is_shown
     assert ("CAGR and Calmar are not shown under 90 days." in page.summary) is not is_shown
     assert result.metrics["cagr"] > 0.1
@@ -171,9 +176,74 @@ def test_a_replay_and_a_stress_test_name_what_they_show(result):
     assert "Where the break-even is -" not in " ".join(bt.stress(bold, fall).summary().split())
 
 
-def test_a_ruined_account_is_said_to_be_ruined():
-    page = build_page(live(Constant(leverage=60.0), days=20))
+def test_a_ruined_account_has_a_day_of_ruin_and_no_sharpe_ratio():
+    """Its axis of time ends a tenth after the ruin, which is a line over all panels."""
+    result = live(Constant(leverage=60.0), days=100)
+    page = build_page(result)
     assert any(notice.startswith("RUINED at") for notice in page.notices)
+    facts = {fact.label: fact.value for fact in page.facts}
+    days = result.metrics["ruin_time"]
+    assert facts["Days until ruin"] == STYLES["days"](days)
+    assert not {"Sharpe", "Calmar"} & {*facts}
+    assert f"in {days:,.0f} days" in page.summary
+    layout = page.charts[0].figure["layout"]
+    start, end = (pd.Timestamp(each) for each in layout["xaxis"]["range"])
+    ruin = pd.Timestamp(result.span.time_of(result.tally.ruin))
+    assert end - ruin == max(0.1 * (ruin - pd.Timestamp(result.span.start)), pd.Timedelta("2h"))
+    (line,) = (each for each in layout["shapes"] if each["type"] == "line")
+    assert pd.Timestamp(line["x0"]) == ruin
+    assert [each["text"] for each in layout["annotations"] if each.get("name") == "line"] == [
+        f"liquidated and ruined {ruin:%Y-%m-%d}"
+    ]
+    assert start < ruin
+
+
+def test_the_title_is_a_phrase_and_what_was_changed_are_chips():
+    page = build_page(live(VolTarget(target=0.8, half_life=24.0), margin="isolated",
+                           venue_leverage=10))  # fmt: skip
+    assert page.title == "Volatility target 80 %"
+    assert page.chips == ("half life 24 bars", "margin isolated", "venue leverage 10")
+    assert "half life 24 bars</li>" in write_html(page)
+    plain = build_page(live(Constant(leverage=8.0), days=2))
+    assert (plain.title, plain.chips) == ("Constant leverage 8x", ())
+
+
+def test_three_figures_are_large_and_the_third_is_how_near_liquidation_was():
+    """Long at 100 with 5x and capital 1,000: 50 contracts; equity 0 at 80; brackets say the rest.
+
+    Lows are 96 and 90 inside the bars: the nearest is of the second, 1 - price / 90.
+    """
+    rows = [flat(100), (100, 101, 96, 100), (100, 101, 90, 100)]
+    venue, account = make_venue(), bt.Account(capital=1_000.0)
+    result = bt.run(make_market(rows), Hold(5.0), venue=venue, account=account, compile=False)
+    price = result.bars["liquidation_price"].iloc[-1]
+    page = build_page(result)
+    large = {fact.label: fact.value for fact, style in page.shown_facts if style.is_large}
+    assert [*large] == ["Return", "Worst drawdown", "Nearest liquidation"]
+    assert large["Nearest liquidation"] == format_percent(1.0 - price / 90.0)
+    liquidated = build_page(live(Constant(leverage=60.0), days=20))
+    large = {fact.label: fact.value for fact, style in liquidated.shown_facts if style.is_large}
+    assert [*large] == ["Return", "Worst drawdown", "Liquidations"]
+
+
+def test_the_figures_of_a_window_are_sums_of_blocks(result):
+    """Return, volatility and worst drawdown of the middle of the run, from its unit values."""
+    blocks = window.collect_window(result)
+    ends = window.find_block_ends(result.ends_sample)
+    unit = result.of_account("unit") / result.tally.first_unit
+    first, last = 20, 49  # 30 days
+    inside = unit[ends[first - 1] : ends[last] + 1]
+    returns = result.returns.to_numpy()[first : last + 1]
+    peak, fall = blocks["unit"][first - 1], 0.0
+    for k in range(first, last + 1):
+        fall = max(fall, 1.0 - blocks["low"][k] / peak, blocks["fall"][k])
+        peak = max(peak, blocks["high"][k])
+    assert blocks["unit"][last] / blocks["unit"][first - 1] == inside[-1] / inside[0]
+    assert fall == pytest.approx(np.max(1.0 - inside / np.maximum.accumulate(inside)), abs=1e-12)
+    assert sum(blocks["returns"][first : last + 1]) == pytest.approx(returns.sum())
+    assert sum(blocks["squares"][first : last + 1]) == pytest.approx((returns**2).sum())
+    assert sum(blocks["fills"]) == result.metrics["fills"]
+    assert sum(blocks["count"]) == len(result.returns)
 
 
 @pytest.mark.parametrize("kind", ["flat", "weekly", "seven hours", "few bars", "no funding"])
@@ -275,8 +345,12 @@ def test_the_command_writes_one_file_and_says_which(saved, tmp_path, capsys):
     assert main(["report", saved.name]) == 0
     assert capsys.readouterr().out.strip() == f"{saved.name}.html"
     assert (tmp_path / f"{saved.name}.html").read_text("utf-8").startswith("<!DOCTYPE html>")
-    assert main(["report", "constant", str(saved), "--format", "md", "--out", "there"]) == 0
+    (tmp_path / "there").mkdir()
+    assert main(["report", "constant", "--format", "md", "--out", "there"]) == 0
     assert (tmp_path / "there" / f"{saved.name}.md").is_file()
+    assert main(["report", "constant", str(saved), "--out", "there"]) == 0
+    assert (tmp_path / "there" / f"{saved.name}-against-{saved.name}.html").is_file()
+    assert main(["report", "constant", str(saved), "constant"]) == 2
     assert main(["report", "constant", "--out", "r.json"]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["kind"] == "run"
 

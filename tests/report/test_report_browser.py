@@ -3,11 +3,14 @@
 import dataclasses
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from backtest.core.number_text import format_percent
 from backtest.report.render import write_page
 from backtest.report.write import build_page
+from tests.report.layout import list_faults
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +21,7 @@ HOSTILE = "</script><script>document.title='broken'</script>\u202e" + "x" * 10_0
 def files(result, sweep, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     manifest = json.loads(json.dumps(result.manifest))
-    manifest["policy"]["text"] = HOSTILE
+    manifest["policy"] |= {"text": HOSTILE, "name": HOSTILE, "settings": {}}
     manifest["data"]["instrument"] = HOSTILE
     pages = {
         "run": build_page(result),
@@ -123,6 +126,41 @@ def test_a_mark_leads_to_its_row_and_a_row_to_its_time(page):
     assert page.trouble == []
 
 
+READ = "name => document.querySelector(`.facts [data-measure=${name}]`).textContent"
+
+
+def test_one_window_is_shown_by_all_charts_and_its_figures_are_computed(page, result):
+    """The last 30 of 80 days: return, volatility and fall from the unit values; no Sharpe ratio."""
+    page.click(".window [data-days='30']")
+    unit = result.of_account("unit") / result.tally.first_unit
+    ends = result.ends_sample.nonzero()[0]
+    inside = unit[ends[-31] :]
+    fall = (1.0 - inside / np.maximum.accumulate(inside)).max()
+    assert page.evaluate(READ, "total_return") == f"{100 * (inside[-1] / inside[0] - 1):.2f} %"
+    assert page.evaluate(READ, "max_drawdown") == f"{100 * fall:.2f} %"
+    volatility = result.returns.to_numpy()[-30:].std(ddof=1) * 365**0.5
+    assert page.evaluate(READ, "volatility") == f"{100 * volatility:.2f} %"
+    assert "of-run" in page.evaluate(
+        "document.querySelector('.facts [data-measure=es_95]').parentElement.className"
+    )
+    page.evaluate("document.querySelector('[data-chart=rolling]').scrollIntoView()")
+    page.wait_for_function(
+        "document.querySelector('[data-chart=rolling]').layout.xaxis.range[0]"
+        " === document.querySelector('[data-chart=story]').layout.xaxis.range[0]"
+    )
+    page.click(".window [data-days='0']")
+    whole = format_percent(result.metrics["total_return"])
+    assert page.evaluate(READ, "total_return") == whole
+    assert page.trouble == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overlaps_overflows_or_leaves_half_a_row_empty(visit, width, scheme):
+    page = visit("run", width, color_scheme=scheme)
+    assert list_faults(page) == []
+
+
 NOT_DRAWN = "[...document.querySelectorAll('[data-chart]')].filter(box => !box.layout).length"
 
 
@@ -130,7 +168,7 @@ def test_plots_are_drawn_as_they_come_into_view_and_all_of_them_for_print(browse
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(files["run"].as_uri())
     page.wait_for_selector("html[data-ready]", state="attached")
-    assert page.evaluate("document.querySelector('[data-chart=story]').layout.height") == 430
+    assert page.evaluate("document.querySelector('[data-chart=story]').layout.height") == 860
     assert page.evaluate(NOT_DRAWN) > 0
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(NOT_DRAWN) == 0

@@ -1,0 +1,228 @@
+"""What charts are drawn of: colors, layouts, lines, points, and thinned series."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from backtest import core
+from backtest.core.code_names import pd
+from backtest.report.page import Chart
+
+Layout: TypeAlias = dict[str, Any]
+Traces: TypeAlias = Iterator[dict[str, Any]]
+ROLES = {
+    "ink": ("#1c2127", "#e4e7eb"),
+    "muted": ("#5b6570", "#9aa5b1"),
+    "grid": ("#e4e8ec", "#2c333a"),
+    "paper": ("#ffffff", "#15191e"),
+    "accent": ("#1f5fae", "#74aaf5"),
+    "accent_soft": ("rgba(31,95,174,0.18)", "rgba(116,170,245,0.20)"),
+    "loss": ("#c0490d", "#f08c55"),
+    "loss_soft": ("rgba(192,73,13,0.15)", "rgba(240,140,85,0.19)"),
+    "neutral": ("#8b949e", "#7d8894"),
+    "neutral_soft": ("rgba(139,148,158,0.17)", "rgba(125,136,148,0.19)"),
+    "step_1": ("#c3c9cf", "#3d454d"),
+    "step_2": ("#9db3ca", "#45617f"),
+    "step_3": ("#7297c1", "#4d7cb0"),
+    "step_4": ("#467ab8", "#6ba2e4"),
+    "step_5": ("#12447f", "#c4dcff"),
+}
+LIGHT = {role: light for role, (light, _) in ROLES.items()}
+DARK = {role: dark for role, (_, dark) in ROLES.items()}
+PERCENTS = ",.3~%"
+LOG = {"type": "log", "tickformat": ",.12~g"}
+MAX_LETTERS = 40
+"""Longest label in a chart, in characters."""
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+TEXT = {"family": FONT, "color": LIGHT["ink"], "size": 12}
+AXIS = {
+    "showgrid": True,
+    "showline": True,
+    "zeroline": True,
+    "gridcolor": LIGHT["grid"],
+    "linecolor": LIGHT["grid"],
+    "zerolinecolor": LIGHT["grid"],
+    "tickfont": {"color": LIGHT["muted"], "size": 11},
+    "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
+    "automargin": True,
+}
+TEMPLATE: Mapping[str, Any] = {
+    "paper_bgcolor": LIGHT["paper"],
+    "plot_bgcolor": LIGHT["paper"],
+    "font": TEXT,
+    "hoverlabel": {"bgcolor": LIGHT["paper"], "bordercolor": LIGHT["grid"], "font": TEXT},
+    "legend": {
+        "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
+        "font": {"color": LIGHT["muted"], "size": 12}, "bgcolor": "rgba(0,0,0,0)",
+    },
+    "xaxis": AXIS,
+    "yaxis": AXIS,
+}  # fmt: skip
+
+
+def escape_label(text: object) -> str:
+    return html.escape(core.clip(str(text), MAX_LETTERS), quote=False)
+
+
+def build_layout(height: int, *, has_legend: bool = False) -> dict[str, Any]:
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 30 if has_legend else 10, "b": 8, "pad": 2},
+        "showlegend": has_legend,
+        "xaxis": {"showgrid": False},
+        "yaxis": {},
+    }
+
+
+def draw_line(x: Any, y: Any, name: str, color: str = "accent", **more: Any) -> dict[str, Any]:
+    style = {"color": LIGHT[color], "width": 1.4, **more.pop("line", {})}
+    drawn = {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": style}
+    return {**drawn, "showlegend": False, **more}
+
+
+def draw_series(
+    closes: core.IntArray, values: core.FloatArray, name: str, color: str, **more: Any
+) -> dict[str, Any]:
+    rows = thin_rows(closes, values)
+    return draw_line(to_datetimes(closes[rows]), values[rows], name, color, **more)
+
+
+def draw_points(
+    x: Any, y: Any, name: str, color: str = "accent", size: int = 8, **more: Any
+) -> dict[str, Any]:
+    marker: dict[str, Any] = {"size": size, "color": LIGHT[color], **more.pop("marker", {})}
+    drawn = {"type": "scatter", "mode": "markers", "x": x, "y": y, "name": name}
+    return {**drawn, "marker": {"symbol": "circle", **marker}, "showlegend": False, **more}
+
+
+def stack_panels(
+    titles: Sequence[str], weights: Sequence[float], gap: float, closes: core.IntArray
+) -> dict[str, Any]:
+    """Return the layout of titled panels below each other that share their x axis.
+
+    ``weights`` are the relative heights; ``gap`` is the room for the title of a lower panel, as a
+    fraction of the figure. All panels are read at once, from the first of ``closes`` to the last.
+    """
+    room = 1.0 - gap * (len(titles) - 1)
+    layout: dict[str, Any] = {}
+    top, notes = 1.0, []
+    for place, (title, weight) in enumerate(zip(titles, weights, strict=True), start=1):
+        low = max(top - room * weight / sum(weights), 0.0)
+        number = "" if place == 1 else str(place)
+        layout[f"yaxis{number}"] = {"domain": [round(low, 6), round(top, 6)], "nticks": 5}
+        notes.append({
+            "text": title, "align": "left", "showarrow": False, "x": 0, "xref": "paper",
+            "xanchor": "left", "y": round(top, 6), "yref": "paper", "yanchor": "bottom",
+            "yshift": 3, "font": {"size": 12, "color": LIGHT["muted"]},
+        })  # fmt: skip
+        top = low - gap
+    last = "y" if len(titles) == 1 else f"y{len(titles)}"
+    bottom: dict[str, Any] = {"showgrid": False, "anchor": last, "type": "date"}
+    bottom["hoverformat"] = "%Y-%m-%d %H:%M"
+    bottom["range"] = [str(t) for t in closes[[0, -1]].view("datetime64[ns]").astype("M8[s]")]
+    layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
+    return {**layout, "xaxis": bottom, "annotations": notes}
+
+
+def to_text(nanoseconds: float) -> str:
+    return str(np.datetime64(int(nanoseconds), "ns").astype("datetime64[s]"))
+
+
+def to_datetimes(nanoseconds: core.IntArray) -> Any:
+    return nanoseconds.view("datetime64[ns]").astype("datetime64[ms]")
+
+
+LOG_FROM = 4.0
+"""Ratio of the largest to the smallest value from which a log scale is used."""
+DUST = 1e-6
+"""An account that stays below this fraction of its maximum to the end is drawn as 0."""
+
+
+def drop_dust(values: core.FloatArray) -> core.FloatArray:
+    most = float(np.nanmax(values, initial=0.0))
+    large = np.flatnonzero(values >= DUST * most)
+    is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
+    return np.where(is_end & (values > 0.0), 0.0, values)
+
+
+def is_wide(*series: core.FloatArray) -> bool:
+    known = np.concatenate([drop_dust(values) for values in series])
+    positive = known[known > 0.0]
+    return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
+
+
+BUCKETS = 500
+"""Half the width of a chart in pixels: more than two points to a pixel cannot be seen."""
+
+
+def thin_rows(
+    time: core.IntArray, *series: core.FloatArray, buckets: int = BUCKETS
+) -> core.IntArray:
+    n = len(time)
+    if n <= 4 * buckets:
+        return np.arange(n, dtype=np.int64)
+    edges = np.linspace(float(time[0]), float(time[-1]), buckets + 1)[:-1]
+    starts = np.unique(np.searchsorted(time.astype(np.float64), edges))
+    ends = np.append(starts[1:], n) - 1
+    pixel = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
+    rows = [starts, ends]
+    for values in series:
+        known = pd.Series(values).dropna()
+        groups = known.groupby(pixel[known.index])
+        extremes = groups.idxmin().to_numpy(), groups.idxmax().to_numpy()
+        steps = np.flatnonzero(np.diff(np.isnan(values)))  # where gaps begin and end
+        if len(steps) > buckets:
+            steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
+        rows += [*extremes, steps, steps + 1]
+    return np.unique(np.concatenate(rows)).astype(np.int64)
+
+
+COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
+DASHES = ("solid", "dash", "dot")
+FROM_LABELS = ("intervals", "tornado")
+
+
+def has_values(table: pd.DataFrame) -> bool:
+    return any(np.nan_to_num(table[name].to_numpy(dtype=np.float64)).any() for name in table)
+
+
+def build_chart(shown: core.ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
+    if shown.panels or shown.kind in ("bars", "line", "area"):
+        # margins that fit the labels: measuring them doubles the time to draw a chart
+        for name, axis in layout.items():
+            if name[1:].startswith("axis"):
+                axis["automargin"] = False
+        bottom = 46 if layout["xaxis"].get("title") else 34
+        left = 74 if layout["yaxis"].get("title") else 56
+        layout["margin"] = {**layout["margin"], "l": left, "b": bottom}
+    figure = {"data": traces, "layout": layout}
+    values = () if shown.kind in FROM_LABELS else tuple(describe_lines(shown))
+    return Chart(
+        shown.key, shown.title, shown.caption, figure, layout["height"], shown.size, values
+    )
+
+
+def describe_lines(shown: core.ShownChart) -> Iterator[tuple[str, ...]]:
+    """Yield name, first, lowest, highest and last value of each column, for a screen reader."""
+    percents = {name for each in shown.panels if each.percent for name in each.columns}
+    for name, column in pd.DataFrame(shown.table).items():
+        values = mask_infinite(column.to_numpy(dtype=np.float64))
+        known = values[~np.isnan(values)]
+        if not len(known):
+            continue
+        is_percent = name in percents or ("y" in shown.percent and not shown.panels)
+        write = core.format_percent if is_percent else core.format_number
+        found = (known[0], known.min(), known.max(), known[-1])
+        yield str(name), *(write(float(each)) for each in found)
+
+
+def choose_color(shown: core.ShownChart, name: object, place: int) -> str:
+    return shown.colors.get(str(name)) or COLORS[place % len(COLORS)]
+
+
+def mask_infinite(values: core.FloatArray) -> core.FloatArray:
+    return np.where(np.isfinite(values), values, np.nan)

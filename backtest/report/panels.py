@@ -1,0 +1,218 @@
+"""Charts of panels below each other that share one axis of time.
+
+A *panel* has an axis of values of its own, a *span* is shaded over all panels, a *line* crosses all
+of them at one time. A *choice* is one of several sets of lines of which a page shows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from backtest import core
+from backtest.core.code_names import pd
+from backtest.core.result_parts import Panel, ShownChart
+from backtest.report.figures import (
+    LIGHT,
+    LOG,
+    PERCENTS,
+    Layout,
+    Traces,
+    build_chart,
+    build_layout,
+    choose_color,
+    draw_points,
+    draw_series,
+    escape_label,
+    has_values,
+    is_wide,
+    mask_infinite,
+    stack_panels,
+    to_datetimes,
+    to_text,
+)
+from backtest.report.page import Chart
+
+GAP = 0.16
+"""Room between panels for titles, in all, as a fraction of the chart."""
+FEW_LINES = 6
+"""Lines over all panels up to which they are drawn strong."""
+TOP, TOP_OF_LEGEND = 30, 60
+"""Margins above the first panel in pixels, for its title, and for a legend over it."""
+
+
+def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
+    """Return the chart of the panels that hold something, or None if none does."""
+    panels = [each for each in shown.panels if has_values(table[list(each.columns)])]
+    if not panels:
+        return None
+    if shown.until:  # what is not shown needs no points
+        table = table[table.index <= pd.Timestamp(shown.until, tz="UTC")]
+
+    layout = lay_out_panels(shown, panels, table)
+    traces: list[dict[str, Any]] = []
+    for place, panel in enumerate(panels, start=1):
+        traces += draw_panel(shown, panel, table, layout, place)
+    traces += draw_events(shown, [panel.title for panel in panels])
+
+    mark_spans(shown, layout, last_panel=len(panels))
+    mark_lines(shown, layout)
+    return build_chart(shown, traces, layout)
+
+
+def lay_out_panels(shown: ShownChart, panels: list[Panel], table: pd.DataFrame) -> Layout:
+    weights = [panel.height for panel in panels]
+    whole = sum(panel.height for panel in shown.panels)
+    layout = build_layout(round(shown.height * sum(weights) / whole))
+
+    titles = [name_panel(shown, panel) for panel in panels]
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    layout |= stack_panels(titles, weights, GAP / len(panels), closes)
+    if shown.until:
+        start = layout["xaxis"]["range"][0]
+        layout["xaxis"]["range"] = [start, to_text(shown.until)]
+
+    layout["margin"] = {**layout["margin"], "t": TOP}
+    if shown.events is not None and len(shown.events):
+        layout["showlegend"] = True
+        layout["legend"] = {
+            "yref": "container", "y": 1, "yanchor": "top", "traceorder": "normal",
+        }  # fmt: skip
+        layout["margin"]["t"] = TOP_OF_LEGEND
+
+    # What a page offers beside the chart: to switch the scale, and what is shown.
+    meta: dict[str, Any] = {}
+    if any(panel.scale for panel in panels):
+        meta["scale"] = True
+    if choices := list(dict.fromkeys(shown.choices.values())):
+        meta["choices"] = choices
+    if meta:
+        layout["meta"] = meta
+    return layout
+
+
+def draw_panel(
+    shown: ShownChart, panel: Panel, table: pd.DataFrame, layout: Layout, place: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a panel; write the scale and format of its axis into ``layout``."""
+    number = "" if place == 1 else str(place)
+    axis = layout[f"yaxis{number}"]
+    columns = {
+        name: mask_infinite(table[name].to_numpy(dtype=np.float64)) for name in panel.columns
+    }
+    if panel.from_zero:
+        axis["rangemode"] = "tozero"
+    if panel.percent:
+        axis["tickformat"] = PERCENTS
+    if panel.scale and is_wide(*columns.values()):
+        axis |= LOG
+
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    first_choice = next(iter(shown.choices.values()), None)
+    for nth, (name, values) in enumerate(columns.items()):
+        line: dict[str, Any] = {"width": 1.2}
+        if shown.kind == "steps":
+            line["shape"] = "hv"
+        if name in shown.dotted:
+            line["dash"] = "dot"
+        more: dict[str, Any] = {
+            "line": line,
+            "yaxis": f"y{number}",
+            "hovertemplate": "%{y:.1%}" if panel.percent else "%{y:,.5~g}",
+        }
+        color = choose_color(shown, name, nth)
+        if panel.filled:
+            soft = f"{color}_soft"
+            more |= {"fill": "tozeroy", "fillcolor": LIGHT.get(soft, LIGHT["neutral_soft"])}
+        if choice := shown.choices.get(name):
+            more |= {"meta": choice, "visible": choice == first_choice}
+        label = escape_label(shown.labels.get(name, name))
+        yield draw_series(closes, values, label, color, **more)
+
+
+def name_panel(shown: ShownChart, panel: Panel) -> str:
+    """Return the title of a panel with the names of its lines, each once, in their colors."""
+    keys = {
+        shown.labels.get(name, name): choose_color(shown, name, place)
+        for place, name in reversed([*enumerate(panel.columns)])
+    }
+    if len(keys) == 1:
+        (label,) = keys
+        return panel.title if label in panel.columns else f"{panel.title}: {escape_label(label)}"
+
+    texts = [
+        f'<span style="color:{LIGHT[color]}">\N{EM DASH} {escape_label(name)}</span>'
+        for name, color in reversed(keys.items())
+    ]
+    return f"{panel.title} {'  '.join(texts)}"
+
+
+def draw_events(shown: ShownChart, titles: list[str]) -> Traces:
+    """Yield the marks of events, a trace for each label, in the panel that it names."""
+    if shown.events is None:
+        return
+    first_choice = next(iter(shown.choices.values()), None)
+    keys = [name for name in ("panel", "choice", "label") if name in shown.events]
+    named: set[object] = set()
+    for _, rows in shown.events.groupby(keys, sort=False, dropna=False):
+        first = rows.iloc[0]
+        label = first["label"]
+        more: dict[str, Any] = {
+            "marker": {
+                "symbol": first["symbol"],
+                "line": {"width": 1.2, "color": LIGHT[first["color"]]},
+            },
+            "showlegend": label not in named,
+            "hovertemplate": f"{escape_label(label)}<extra></extra>",
+            "customdata": rows["row"].tolist(),
+        }
+        named.add(label)
+        place = titles.index(first["panel"]) + 1 if first.get("panel") in titles else 1
+        if place > 1:
+            more["yaxis"] = f"y{place}"
+        choice = first.get("choice")
+        if isinstance(choice, str):
+            more |= {"meta": choice, "visible": choice == first_choice}
+        times = pd.DatetimeIndex(rows.index).as_unit("ns").asi8
+        heights = rows["y"].to_numpy()
+        name = escape_label(first.get("name") or label)
+        yield draw_points(to_datetimes(times), heights, name, first["color"], **more)
+
+
+def mark_spans(shown: ShownChart, layout: Layout, last_panel: int) -> None:
+    """Write the spans into ``layout``, each named at the foot of the last panel."""
+    foot = "y" if last_panel == 1 else f"y{last_panel}"
+    for first, last, name in shown.spans:
+        start, middle, end = map(to_text, (first, (first + last) // 2, last))
+        layout.setdefault("shapes", []).append({
+            "type": "rect", "x0": start, "x1": end, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
+            "fillcolor": LIGHT["loss_soft"], "line": {"width": 0}, "layer": "below", "opacity": 0.6,
+        })  # fmt: skip
+        layout["annotations"].append({
+            "text": name, "x": middle, "xref": "x", "y": 0, "yref": f"{foot} domain",
+            "yanchor": "bottom", "showarrow": False, "name": "span",
+            "font": {"size": 12, "color": LIGHT["loss"]},
+        })  # fmt: skip
+
+
+def mark_lines(shown: ShownChart, layout: Layout) -> None:
+    """Write the lines over all panels into ``layout``, those that come first named first.
+
+    A page drops the names that would overlap one before them.
+    """
+    width = 1.4 if len(shown.lines) <= FEW_LINES else 0.7
+    for time, name in shown.lines:
+        at = to_text(time)
+        layout.setdefault("shapes", []).append({
+            "type": "line", "x0": at, "x1": at, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
+            "line": {"width": width, "color": LIGHT["loss"], "dash": "dash"},
+        })  # fmt: skip
+        if not name:
+            continue
+        layout["annotations"].append({
+            "text": core.clip(name, 60), "x": at, "xref": "x", "y": 1, "yref": "paper",
+            "yanchor": "top", "xanchor": "left", "xshift": 3, "showarrow": False, "name": "line",
+            "font": {"size": 11, "color": LIGHT["loss"]}, "bgcolor": LIGHT["paper"],
+        })  # fmt: skip

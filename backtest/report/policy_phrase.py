@@ -1,0 +1,106 @@
+"""The title of a run as people say it, "Volatility target 80 %", and what was changed beside it.
+
+The title names the policy and its first parameter. A *chip* is one other setting that is not at its
+default: of the policy, the account, or the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from backtest import core
+from backtest.experiments.policy_names import built_in_policies
+from backtest.report.basis import describe_account, name_policy
+
+if TYPE_CHECKING:
+    from backtest.policies import Policy
+    from backtest.results import Result
+
+WORDS = {"vol": "volatility", "cppi": "CPPI", "ltv": "loan to value"}
+"""Words of names of classes and parameters that people write otherwise."""
+SHARES = ("per sqrt(year)", "of ", "per year")
+"""Beginnings of units in which a number is a share, written in per cent."""
+MAX_CHIPS = 12
+MAX_LETTERS = 60
+"""Most chips of a page, and letters of one."""
+
+
+def write_phrase(manifest: Mapping[str, Any]) -> str:
+    """Return the title of a run; a policy of which only a text is known is that text."""
+    policy = manifest["policy"]
+    settings = policy.get("settings")
+    if not settings or not policy.get("name"):
+        return str(policy.get("text") or policy.get("name"))
+
+    name = split_name(str(policy["name"]))
+    first, value = next(iter(settings.items()))
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return core.capitalize(name)
+
+    number = write_setting(find_class(manifest), first, value)
+    label = split_name(first)
+    words = name if label in name else f"{name} {label}"
+    return f"{core.capitalize(words)} {number}"
+
+
+def list_chips(result: Result) -> tuple[str, ...]:
+    """Return the settings that were changed, but for what the title says."""
+    chips = [core.clip(chip, MAX_LETTERS) for chip in walk_chips(result.manifest)]
+    more = len(chips) - MAX_CHIPS
+    return (*chips[:MAX_CHIPS], *([f"and {more} more"] if more > 0 else []))
+
+
+def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
+    policy = manifest["policy"]
+    cls = find_class(manifest)
+    declared = {} if cls is None else cls.parameters()
+    settings = dict(policy.get("settings") or {})
+    first = next(iter(settings), None)
+    for name, value in settings.items():
+        is_said = name == first and isinstance(value, int | float)
+        is_default = name in declared and declared[name].default == value
+        if not is_said and not is_default:
+            yield f"{split_name(name)} {write_setting(cls, name, value)}"
+
+    if overlay := manifest.get("overlay"):
+        yield f"overlay {name_policy(overlay)}"
+    signal = str(manifest.get("signal", "")).partition(" sha256")[0]
+    if signal not in ("", "constant 1", "equal weights"):
+        yield f"signal {signal.removeprefix('constant ')}"
+    account = manifest.get("account") or {}
+    if not all(isinstance(each, Mapping) for each in account.values()):
+        for name, text in describe_account(account):
+            if name != "capital" and (name, text) != ("margin", "cross"):
+                yield f"{name.replace('_', ' ')} {text}"
+    if manifest.get("resumed_from"):
+        yield f"resumed from {manifest['resumed_from']}"
+
+
+def find_class(manifest: Mapping[str, Any]) -> type[Policy] | None:
+    """Return the shipped class of the policy, None of any other: no module of a user is loaded."""
+    module = str(manifest.get("policy_module", ""))
+    if not module.startswith("backtest.strategies."):
+        return None
+    name = manifest["policy"].get("name")
+    return next((cls for cls in built_in_policies() if cls.__name__ == name), None)
+
+
+def split_name(name: str) -> str:
+    """Return the words of a name in camel case or with underscores, in lower case."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").lower()
+    return " ".join(WORDS.get(word, word) for word in spaced.split())
+
+
+def write_setting(cls: type[Policy] | None, name: str, value: object) -> str:
+    """Return a value with its unit: shares in per cent, leverage with an x."""
+    text = core.format_setting(value)
+    if cls is None or name not in cls.parameters() or isinstance(value, bool | str):
+        return text
+    unit = str(getattr(cls.parameters()[name].space, "unit", ""))
+    if unit.startswith("x of"):
+        return f"{text}x"
+    if unit.startswith(SHARES) and isinstance(value, int | float):
+        return f"{100.0 * value:.4g} %"
+    return f"{text} {unit}" if unit in ("bars", "days") else text

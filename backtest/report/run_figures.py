@@ -1,0 +1,244 @@
+"""The headline figures of a run, with what each is compared with and what it means.
+
+Three of them are large on a page: the return, the worst drawdown, and how near the account came to
+liquidation. What a run of few days, or a ruined one, does not show is left out here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from backtest import core
+from backtest.account.money import COSTS
+from backtest.core.result_parts import Headline
+from backtest.core.units import DAY
+from backtest.report.overview import holds_constant
+from backtest.results import compound_growth, run_record
+from backtest.results.measure_table import ABOUT, find_cost_rates
+from backtest.results.result import Lack
+from backtest.results.trade_measures import measure_round_trips
+
+if TYPE_CHECKING:
+    from backtest.results import Result
+
+PREMIUMS = "options_cost_annual"
+DEFINITIONS = {
+    "constant_return": "return of the constant leverage that had the same volatility on the same "
+    "capital, with its costs; chosen in hindsight",
+    "costs": "fees, slippage, impact, funding, interest and liquidation losses, over the mean "
+    "equity",
+    "round_trips": "positions from flat to flat that were closed",
+    "nearest_distance": "smallest move of the mark price, inside a bar, that would have liquidated "
+    "a position, as a fraction of the price",
+}
+"""What figures mean that are no measures of their own."""
+OF_RUINED = ("sharpe", "sortino", "sharpe_error", "probabilistic_sharpe", "calmar")
+"""Measures that a ruined account does not show: most of their returns are zeros after the ruin."""
+YEARLY = ("sharpe", "sortino", "alpha", "alpha_error", "certainty_equivalent", "return_on_margin")
+"""Yearly measures that a run of few days does not show, beside growth per year."""
+
+
+class Nearest(NamedTuple):
+    """The nearest that a mark came to a liquidation price inside a bar.
+
+    ``distance`` is a fraction of the mark, ``time`` names the close of the bar, in ns.
+    """
+
+    distance: float
+    time: int
+    instrument: str
+
+
+def count_days(result: Result) -> float:
+    return (int(result.span.closes[-1]) - result.span.start) / DAY
+
+
+def list_hidden_measures(result: Result) -> tuple[str, ...]:
+    """Return the measures that are not shown of this run; its data always has them."""
+    hidden: list[str] = []
+    if not run_record.shows_growth(count_days(result)):
+        hidden += [*run_record.EXTRAPOLATED, *YEARLY]
+    if result.metrics["ruined"]:
+        hidden += OF_RUINED
+    return tuple(dict.fromkeys(hidden))
+
+
+def find_nearest(result: Result) -> Nearest | None:
+    """Return where a mark came nearest to the liquidation price of a held position.
+
+    None if no position had one. The position of a bar is that at its close, after its fill.
+    """
+    price = result.liquidation_prices
+    lows, highs = result.quotes.mark_low, result.quotes.mark_high
+    quantity = result.of_positions("quantity")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = 1.0 - price / lows  # a long position, which a fall liquidates
+        above = price / highs - 1.0
+        away = np.where(quantity > 0.0, below, np.where(quantity < 0.0, above, np.nan))
+    if not np.isfinite(away).any():
+        return None
+
+    row, place = np.unravel_index(np.nanargmin(away), away.shape)
+    return Nearest(
+        distance=max(float(away[row, place]), 0.0),
+        time=int(result.span.named[row]),
+        instrument=result.names[int(place)],
+    )
+
+
+def list_numbers(result: Result) -> list[Headline]:
+    """Return the headline figures, as a terminal lists them; hidden measures are among them."""
+    return [define(each) for each in (*list_growth(result), *list_risks(result), *list_use(result))]
+
+
+def define(figure: Headline) -> Headline:
+    about = DEFINITIONS.get(figure.name, "")
+    if not about and figure.name in ABOUT:
+        about = ABOUT[figure.name].meaning
+    return figure._replace(about=about)
+
+
+def list_growth(result: Result) -> Iterator[Headline]:
+    """Yield the return beside its benchmarks, and what it is a year."""
+    metrics, held = result.metrics, run_record.measure_holding(result)
+    days = count_days(result)
+    market = "buy and hold" if held.name == "1x" else held.name
+    note = f"{market} {core.format_percent(held.total_return)}"
+    total = metrics["total_return"]
+    yield Headline("total_return", "Return", total, "percent", note, is_large=True)
+    if not holds_constant(result):
+        yield describe_constant(result)
+
+    year = "a year" if days >= run_record.SHORT else f"a year, from {days:,.0f} days"
+    yield Headline("cagr", "CAGR", metrics["cagr"], "percent", year)
+    if metrics["ruined"]:
+        note = f"of {days:,.0f}; no trade since"
+        yield Headline("ruin_time", "Days until ruin", metrics["ruin_time"], "days", note)
+    else:
+        note = f"{market} {core.format_number(held.sharpe)}"
+        yield Headline("sharpe", "Sharpe", metrics["sharpe"], "decimals", note)
+    note = f"{market} {core.format_percent(held.volatility)}"
+    yield Headline("volatility", "Volatility", metrics["volatility"], "percent", note)
+
+
+def describe_constant(result: Result) -> Headline:
+    """Return the return of constant leverage at equal risk, or why there is none."""
+    title = "Constant leverage"
+    constant = result._constant
+    if isinstance(constant, Lack):
+        note = f"none at equal risk: {constant.why}"
+        return Headline("constant_return", title, math.nan, "percent", note)
+
+    note = f"return of {constant.leverage:.2f}x at the same volatility and capital"
+    note += f"; final equity {core.format_money(constant.final_equity)}"
+    if run_record.shows_growth(count_days(result)):
+        growth = float(compound_growth(constant.unit[-1], result.span.years))
+        note += f", CAGR {core.format_percent(growth)}"
+    value = float(constant.unit[-1]) - 1.0
+    return Headline("constant_return", title, value, "percent", note)
+
+
+def list_risks(result: Result) -> Iterator[Headline]:
+    """Yield drawdown, tail, leverage, and liquidations or how near the nearest one was."""
+    metrics = result.metrics
+    yield Headline(
+        "max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
+        describe_fall(result), is_large=True,
+    )  # fmt: skip
+    if not metrics["ruined"]:
+        note = "CAGR over the worst drawdown"
+        yield Headline("calmar", "Calmar", metrics["calmar"], "decimals", note)
+    note = f"95 %, returns per {result.manifest['sampling']} (CVaR)"
+    yield Headline("es_95", "Expected shortfall", metrics["es_95"], "percent", note)
+
+    diversity, ratio = result.diversity, metrics["peak_margin_ratio"]
+    note = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
+    note += f"; peak {metrics['peak_leverage']:.2f}x"
+    if ratio > 0.0:
+        note += f", margin ratio {core.format_percent(ratio)}"
+    yield Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns", note)
+
+    hits, nearest = metrics["liquidations"], find_nearest(result)
+    is_large = hits > 0.0 or nearest is None
+    note = describe_forced(result)
+    yield Headline("liquidations", "Liquidations", hits, "count", note, is_large=is_large)
+    if nearest is not None and not is_large:
+        of = f" of {nearest.instrument}" if len(result.names) > 1 else ""
+        note = f"of the price{of}, inside a bar, {core.format_time(nearest.time)}"
+        yield Headline(
+            "nearest_distance", "Nearest liquidation", nearest.distance, "percent", note,
+            is_large=True,
+        )  # fmt: skip
+
+
+def describe_fall(result: Result) -> str:
+    """Return when the deepest drawdown was, or ``none``."""
+    fall, span = result.tally, result.span
+    if fall.low == fall.low_peak:
+        return "none"
+    end = f"recovered {span.day_of(fall.recovered)}" if fall.recovered >= 0 else "not recovered"
+    return (
+        f"{span.day_of(fall.drawdown_peak)} to {span.day_of(fall.drawdown_trough)}, {end}; "
+        f"{result.metrics['drawdown_days']:,.0f} days under water"
+    )
+
+
+def describe_forced(result: Result) -> str:
+    """Return what liquidations cost, and how often other events closed or called."""
+    metrics = result.metrics
+    loss = metrics["liquidation_loss"]
+    words = [f"cost {core.format_money(loss)}"] if loss else []
+    counts = {"margin calls": "margin_calls", "failed": "calls_failed", "stops": "stops",
+              "take-profits": "take_profits"}  # fmt: skip
+    words += [f"{label} {metrics[name]:,.0f}" for label, name in counts.items() if metrics[name]]
+    return ", ".join(words)
+
+
+def list_use(result: Result) -> Iterator[Headline]:
+    """Yield costs and trading; of few days those of the whole time, not of a year."""
+    metrics = result.metrics
+    rates = find_cost_rates(result.tally, result.span)
+    days = count_days(result)
+    is_yearly = run_record.shows_growth(days)
+    years = 1.0 if is_yearly else result.span.years
+    per = "a year" if is_yearly else f"in {days:,.0f} days"
+
+    premiums = ", without premiums" if PREMIUMS in metrics else ""
+    costs = years * sum(rates[name] for name in COSTS)
+    yield Headline("costs", "Costs", costs, "percent", f"of mean equity {per}{premiums}")
+    if is_yearly:
+        yield Headline("turnover", "Turnover", metrics["turnover"], "turns", per)
+    else:
+        yield Headline("turnover_so_far", "Turnover", years * metrics["turnover"], "turns", per)
+    yield Headline("fills", "Fills", metrics["fills"], "count", "orders and exits")
+    yield describe_trips(result)
+
+    if PREMIUMS in metrics:
+        peak = core.format_number(metrics["peak_options_leverage"])
+        value = metrics["mean_options_leverage"]
+        note = f"mean; peak {peak}x"
+        yield Headline("mean_options_leverage", "Options by delta", value, "turns", note)
+        note = "of mean equity a year: premiums less proceeds, with fees"
+        yield Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent", note)
+    ratio = result.diversity.get("diversification_ratio", math.nan)
+    if not math.isnan(ratio):
+        note = "weighted volatilities over portfolio volatility"
+        yield Headline("diversification_ratio", "Diversification", ratio, "decimals", note)
+
+
+def describe_trips(result: Result) -> Headline:
+    trips = measure_round_trips(result)
+    notes = ["from flat to flat"]
+    if trips["open"]:
+        notes.append(f"{trips['open']:,.0f} open")
+    if trips["trades"]:
+        notes.append(f"{core.format_percent(trips['win_rate'])} won")
+        notes.append(f"profit factor {core.format_number(trips['profit_factor'])}")
+        share = core.format_percent(trips["time_in_market"])
+        notes.append(f"in the market at {share} of closes")
+    note = "; ".join(notes)
+    return Headline("round_trips", "Round trips", trips["trades"], "count", note)

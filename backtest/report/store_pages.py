@@ -1,0 +1,131 @@
+"""The pages of all results of a store, and the list that leads to them.
+
+The pages share the library of charts, a file beside them. The list sorts, filters, and lays two
+results over each other, all in its own file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from backtest import core, results
+from backtest.report import render
+from backtest.report.page import write_measure
+from backtest.report.sparkline import HEIGHT, WIDTH, Curve, find_curve
+from backtest.report.write import MAX_NOTE, build_page, showing
+from backtest.results.listing import LEFTOVER, name_fault
+from backtest.results.measure_table import ABOUT
+
+INDEX, PAGES = "index.html", "pages"
+SHOWN = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
+"""Measures of the list; results without measures say in a note what came out."""
+COMPARED = (*SHOWN, "calmar", "turnover", "fees", "funding", "final_equity")
+"""Measures of two results that are laid over each other."""
+
+
+def write_all(
+    store: Path,
+    folder: Path,
+    objective: str = "sharpe",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Return what the list shows; a result that cannot be read has a trouble and no page."""
+    entries = [each for each in results.list_results(store) if each.kind != LEFTOVER]
+    if not entries:
+        raise core.DataError(f"{store}: the folder of results must hold a result, it holds none")
+    entries.sort(key=lambda each: (-each.saved, each.name))
+
+    curves: dict[str, Curve] = {}
+    for place, entry in enumerate(entries):
+        if entry.is_finished and not entry.trouble:
+            try:
+                curve = write_result(store / entry.name, folder / PAGES, objective)
+            except (core.BacktestError, OSError) as error:
+                entries[place] = replace(entry, trouble=name_fault(error, store / entry.name))
+            else:
+                curves |= {} if curve is None else {entry.name: curve}
+        core.report_progress(progress, place + 1, len(entries))
+
+    render.save_text(render.write_library(), folder / PAGES / render.LIBRARY)
+    rows = [describe_row(entry, curves.get(entry.name)) for entry in entries]
+    render.save_text(write_index(store, entries, rows), folder / INDEX)
+    return rows
+
+
+def write_result(saved: Path, pages: Path, objective: str) -> Curve | None:
+    """Write the page of a saved result into a folder; return its curve for the list."""
+    with showing(saved):
+        found = results.load_saved(saved)
+        page = build_page(found, objective)
+        text = render.write_html(page, shares_library=True)
+        render.save_text(text, pages / f"{saved.name}.html")
+        return find_curve(found)
+
+
+def describe_row(entry: results.StoreEntry, curve: Curve | None) -> dict[str, Any]:
+    name = entry.name.encode("utf-8", "replace").decode()
+    title = core.clip(entry.title or name, MAX_NOTE)
+    said = f"damaged: {entry.trouble}" if entry.trouble else results.describe_note(entry)
+    note = ", ".join(filter(None, (said, "" if title == name else name)))
+    metrics = {} if entry.trouble else entry.shown_metrics
+    link = f"{PAGES}/{quote(entry.name, safe='')}.html"
+    return {
+        "entry": entry,
+        "name": name,
+        "title": title,
+        "note": core.clip(note, MAX_NOTE),
+        "link": link if entry.is_finished and not entry.trouble else "",
+        "cells": [(metrics.get(x), write_measure(x, metrics[x]) if x in metrics else "")
+                  for x in SHOWN],
+        "metrics": metrics,
+        "curve": curve,
+        "saved": core.format_time(entry.saved)[:16],
+    }  # fmt: skip
+
+
+def write_index(store: Path, entries: list[results.StoreEntry], rows: list[dict[str, Any]]) -> str:
+    script = f'"use strict";\n{render.read_template("index.js")}'
+    return render.start_jinja().get_template(INDEX).render(
+        rows=rows,
+        store=store.resolve().name,
+        kinds=results.count_kinds([each for each in entries if not each.trouble]),
+        names=sorted({each.kind for each in entries if not each.trouble}),
+        damaged=sum(bool(each.trouble) for each in entries),
+        measures=[results.name_measure(name) for name in SHOWN],
+        style=render.read_template("page.css"),
+        script=script,
+        policy=render.write_security_policy(script),
+        data=render.pack_plain(collect_curves(rows)),
+        width=WIDTH,
+        height=HEIGHT,
+    )  # fmt: skip
+
+
+def collect_curves(rows: list[dict[str, Any]]) -> str:
+    """Return, as JSON, the curve and the measures of each row that can be compared."""
+    measures = {
+        name: {"title": results.name_measure(name), "better": ABOUT[name].better}
+        for name in COMPARED
+    }
+    chosen = {}
+    for place, row in enumerate(rows):
+        curve = row["curve"]
+        if curve is None:
+            continue
+        chosen[place] = {
+            "title": core.escape_directions(row["title"]),
+            "start": curve.start,
+            "end": curve.end,
+            "values": list(curve.values),
+            "measures": {
+                name: [row["metrics"][name], write_measure(name, row["metrics"][name])]
+                for name in COMPARED
+                if name in row["metrics"]
+            },
+        }
+    return json.dumps(core.to_json({"measures": measures, "rows": chosen}), allow_nan=False)
