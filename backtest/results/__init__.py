@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from backtest.results.ranking import Constraint, Objective, ObjectiveLike, check_metric
     from backtest.results.ranking import check_objective
     from backtest.results.ranking import RUIN, count_cautions, find_cautions, find_far_bounds
-    from backtest.results.ranking import is_lost, name_sharpe, rank_by_objective, read_constraints
+    from backtest.results.ranking import is_lost, rank_by_objective, read_constraints
     from backtest.results.ranking import read_objective, total_violation
     from backtest.results.phases import turning_points
     from backtest.results.record import AccountFields, Outcome, PositionFields
@@ -74,7 +74,7 @@ else:
         ),
         "results.ranking": (
             "Constraint Objective ObjectiveLike RUIN check_metric check_objective count_cautions "
-            "find_cautions find_far_bounds is_lost name_sharpe rank_by_objective read_constraints "
+            "find_cautions find_far_bounds is_lost rank_by_objective read_constraints "
             "read_objective total_violation"
         ),
         "results.phases": "turning_points",

@@ -369,10 +369,6 @@ def find_cautions(metrics: Mapping[Any, float] | pd.Series) -> str:
     return ", ".join(found)
 
 
-def name_sharpe(metrics: Mapping[Any, float]) -> str:
-    return "Sharpe (0 after ruin)" if metrics["ruined"] > 0.0 else "Sharpe"
-
-
 def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
     marks = [find_cautions(each) != "" for each in metrics]
     n = sum(marks)

@@ -132,7 +132,7 @@ def test_funding_of_a_ledger_replaces_what_was_modeled():
 
 def test_what_is_unexplained_is_named_first():
     found = follow(fill(1.5, 10, 104, 1.0), end=end_at(1208.0, 10.0, 104.0))
-    assert "from its policy: unexplained -1, prices -40.00." in found.verdict
+    assert "from its policy: unexplained -1.00, prices -40.00." in found.verdict
     assert not found.is_explained
     same = follow(fill(1, 10, 100, 1.0), end=end_at(1249.0, 10.0, 100.0))
     assert same.verdict == "The account is its policy's: 1,249.00."

@@ -43,11 +43,11 @@ def test_free_loans_and_missing_dividends_are_said_over_a_tenth_of_the_profit():
     5 % of it for 5 / 365 of a year is 5.48. Stocks of (3 x 20,000 + 20,020) / 5 = 16,004: 4.38."""
     loan, dividends = find_notes(hold_week(100.1, make_venue()))
     assert loan == (
-        "Borrowed without interest: on 8,000.00 on average, 5 % a year would be 5.47945, 27.40 % "
+        "Borrowed without interest: on 8,000.00 on average, 5 % a year would be 5.48, 27.40 % "
         "of the profit or loss; set venue.borrow_rate."
     )
     assert dividends == (
-        "No dividends are paid: on 16,004.00 on average, 2 % a year would be 4.38466, 21.92 % of "
+        "No dividends are paid: on 16,004.00 on average, 2 % a year would be 4.38, 21.92 % of "
         "the profit or loss; if the prices are not adjusted, give them as funding."
     )
 
