@@ -437,8 +437,10 @@ def test_it_shows_the_result_own_numbers(calm):
     text, metrics = calm.summary(verbose=True), calm.metrics
     for name in ("total_return", "volatility", "max_drawdown", "es_95"):
         assert f"{100 * metrics[name]:,.2f} %" in text
-    for name in ("sharpe", "mean_leverage", "peak_leverage", "turnover"):
+    for name in ("mean_leverage", "peak_leverage"):
         assert f"{metrics[name]:,.2f}" in text
+    assert "Sharpe" not in text  # of 60 days
+    assert f"{metrics['turnover'] * 60 / 365:,.2f}x" in text
     assert f"{metrics['final_equity']:,.2f}" in text
     assert "causality" in text
 
