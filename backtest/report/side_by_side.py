@@ -244,7 +244,7 @@ def write_change(name: str, first: float, second: float) -> str:
     if math.isnan(first) or math.isnan(second):
         return "only one has it"
     arrow = "▲" if second > first else "▼"
-    size = write_measure(name, abs(second - first))
+    size = write_measure(name, abs(second - first)).replace(" %", " points")
     better = ABOUT[name].better if name in ABOUT else 0
     if better == 0:
         return f"{arrow} {size}"
