@@ -700,10 +700,13 @@ class Stress(SettingsResult):
         dead, total = int(self.table["liquidated"].sum()), len(self.table)
         loss = self.table["loss"]
         most = float(loss.max())
+        verb = "loses" if most >= 0.0 else "gains"
+        share = ""
+        if self.worth > 0.0:
+            share = f", {core.format_percent(abs(most) / self.worth)}"
         return (
             f"{dead} of {total} scenarios liquidate the account; the worst, {loss.idxmax()}, "
-            f"{'loses' if most >= 0.0 else 'gains'} {core.format_money(abs(most))} of "
-            f"{core.format_money(self.worth)}."
+            f"{verb} {core.format_money(abs(most))} of {core.format_money(self.worth)}{share}."
         )
 
     @property
