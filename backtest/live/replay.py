@@ -530,7 +530,7 @@ class Replayer:
         self._allowed, self._t, self._default = 0, 0, 5
         pay = _compile.bind_functions(
             payments,
-            liquidate_isolated=lambda *_: False,
+            liquidate_isolated=lambda *_, **__: False,
             is_funding_due=self._is_next_due,
             compute_withdrawable=lambda *_: math.inf,
         )
