@@ -378,7 +378,7 @@ def format_signed(amount: float, largest: float) -> str:
     """Format an amount with its sign, with the decimals of the largest one of its column."""
     if amount == 0.0:
         return "0"
-    is_large = abs(largest) >= 1.0 and abs(amount) >= 0.005
+    is_large = abs(largest) >= 10.0 and abs(amount) >= 0.005
     text = f"{amount:,.2f}" if is_large else core.format_money(amount)
     return f"{'+' * (amount > 0.0)}{text}"
 

@@ -388,8 +388,8 @@ def test_falls_under_a_tenth_of_the_worst_are_left_out():
 
 def test_amounts_of_a_statement_have_the_decimals_of_the_largest():
     found = [format_signed(each, 1e4) for each in (-6.56555, 2681.384, 0.0, 0.0004)]
-    assert found == ["-6.57", "+2,681.38", "0", "+0.0004"]
-    assert format_signed(-0.0123456789, 2.0) == "-0.0123457"
+    assert found == ["-6.57", "+2,681.38", "0", "+0.00040"]
+    assert format_signed(-0.0123456789, 2.0) == "-0.012"
 
 
 def test_standard_errors_are_not_judged():
