@@ -16,7 +16,7 @@ import typer
 import backtest
 from backtest import core
 from backtest._compile import cache_folders, object_code
-from backtest.baselines.policy_contract import COSTS
+from backtest.baselines.contract_trial import COSTS
 from backtest.cli.command import command, flag
 from backtest.cli.printing import show_progress
 from backtest.market import Market, Markets

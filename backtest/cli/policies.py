@@ -12,7 +12,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from backtest.backtest import Backtest
-from backtest.baselines.policy_contract import Finding, Terms, check_policy
+from backtest.baselines.contract_trial import Terms
+from backtest.baselines.policy_contract import Finding, check_policy
 from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Text, Texts, argument, command
 from backtest.cli.experiment import Entry, draft_experiment, find_key, name_flag, read_flags

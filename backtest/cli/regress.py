@@ -14,7 +14,9 @@ import typer
 
 from backtest import baselines as gate
 from backtest.baselines import Baseline, RegressVerdict
-from backtest.baselines.baseline import BETTER_IF, EXACT, JUDGED, WALK
+from backtest.baselines.bands import BETTER_IF
+from backtest.baselines.baseline import EXACT
+from backtest.baselines.facts import JUDGED, WALK
 from backtest.cli.build import build_experiment
 from backtest.cli.command import AsJson, Files, Text, Texts, argument, command, flag
 from backtest.cli.experiment import draft_experiment, split_pair

@@ -14,7 +14,8 @@ import pytest
 import backtest as bt
 from backtest import Market, Policy, Range, strategies
 from backtest.baselines import policy_contract
-from backtest.baselines.policy_contract import ACCOUNTS, CHECKS, Finding, Terms, check_policy
+from backtest.baselines.contract_trial import ACCOUNTS, Terms
+from backtest.baselines.policy_contract import CHECKS, Finding, check_policy
 from backtest.experiments.policy_names import built_in_policies
 from backtest.indicators import ewma_volatility
 from backtest.policies.lookahead import rewrite_after

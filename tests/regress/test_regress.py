@@ -11,8 +11,9 @@ import pytest
 
 import backtest as bt
 from backtest import baselines, core
-from backtest.baselines import baseline as trace
-from backtest.baselines.verdict import count_statuses, list_headline, list_tables
+from backtest.baselines import bands
+from backtest.baselines.noise import compare_returns
+from backtest.baselines.verdict_text import count_statuses, list_headline, list_tables
 from backtest.core.errors import DataError, ParameterError
 from backtest.results.measure_table import METRICS
 from backtest.strategies import Constant
@@ -84,7 +85,7 @@ def test_a_fee_off_by_a_tenth_of_a_basis_point_is_named_with_its_step_and_size(w
     change = now.metrics["final_equity"] - was.metrics["final_equity"]
     assert sum(verdict.bars.terms.values()) == pytest.approx(change, rel=1e-6)
     assert "worse in" in verdict.reason
-    assert {each.name: each.direction for each in verdict.moved}["fees"] == trace.WORSE
+    assert {each.name: each.direction for each in verdict.moved}["fees"] == bands.WORSE
 
 
 def test_funding_shifted_by_one_bar_is_named_at_the_first_settlement_that_moved(was):
@@ -141,7 +142,7 @@ def test_a_measure_that_is_computed_otherwise_moves_though_all_bars_are_the_same
 def test_the_same_platform_means_the_same_bytes_and_another_one_a_billionth_per_bar(was):
     verdict = baselines.compare_baselines(was, disturb(was, 1.0 + 1e-15))
     assert (verdict.exit_code, verdict.bars.is_exact) == (1, True)
-    assert trace.NEITHER in verdict.reason
+    assert bands.NEITHER in verdict.reason
     elsewhere = {**was.host, "numpy": "1.99"}
     for factor, exit_code in ((1.0 + 1e-12, 0), (1.0 + 1e-8, 1)):
         verdict = baselines.compare_baselines(was, replace(disturb(was, factor), host=elsewhere))
@@ -168,23 +169,23 @@ def test_a_fee_of_one_venue_is_named_with_its_instrument():
 
 
 @pytest.mark.parametrize(("given", "band"), [
-    ("5%", trace.Band(relative=0.05)),
-    ("0.05", trace.Band(absolute=0.05)),
-    (0.05, trace.Band(absolute=0.05)),
-    (2, trace.Band(absolute=2.0)),
-    ("any", trace.Band()),
-    ({"relative": 1e-9}, trace.Band(relative=1e-9)),
+    ("5%", bands.Band(relative=0.05)),
+    ("0.05", bands.Band(absolute=0.05)),
+    (0.05, bands.Band(absolute=0.05)),
+    (2, bands.Band(absolute=2.0)),
+    ("any", bands.Band()),
+    ({"relative": 1e-9}, bands.Band(relative=1e-9)),
 ])  # fmt: skip
 def test_a_tolerance_is_read_and_written(given, band):
-    assert trace.read_band(given, "t") == band
-    assert trace.read_band(band.to_data(), "t") == band
+    assert bands.read_band(given, "t") == band
+    assert bands.read_band(band.to_data(), "t") == band
 
 
 @pytest.mark.parametrize(
     "given", ["-1", "x", "nan", "inf", "", None, True, [], {"relative": "y"}, {"rel": 1}, "-5%"]
 )
 def test_a_tolerance_that_is_none_is_refused(given):
-    check_refused(lambda: trace.read_band(given, "t"), "t must be a number from 0")
+    check_refused(lambda: bands.read_band(given, "t"), "t must be a number from 0")
 
 
 TOO_WIDE = ["100001%", {"relative": 1000.5}, {"relative": "1e300"}]
@@ -192,8 +193,8 @@ TOO_WIDE = ["100001%", {"relative": 1000.5}, {"relative": "1e300"}]
 
 @pytest.mark.parametrize("given", TOO_WIDE, ids=str)
 def test_a_relative_tolerance_that_cannot_fail_is_refused(given):
-    check_refused(lambda: trace.read_band(given, "t"), "t must be at most 1000 relative")
-    assert trace.read_band({"relative": 1000.0}, "t").relative == 1000.0
+    check_refused(lambda: bands.read_band(given, "t"), "t must be at most 1000 relative")
+    assert bands.read_band({"relative": 1000.0}, "t").relative == 1000.0
 
 
 def test_a_baseline_that_cannot_fail_is_refused(was):
@@ -212,7 +213,7 @@ UNLIKE = {
     "the run lacks measures of the baseline: invented":
         lambda held: replace(
             held, metrics={**held.metrics, "invented": 1.0},
-            bands={**held.bands, "invented": trace.Band(relative=0.1)},
+            bands={**held.bands, "invented": bands.Band(relative=0.1)},
         ),
     "the baseline lacks measures of the run: sharpe":
         lambda held: replace(
@@ -253,21 +254,21 @@ def test_the_counts_always_name_what_moved_and_what_was_not_measured(was):
 
 
 def test_a_band_holds_its_ends_and_what_does_not_exist():
-    assert trace.Band(absolute=0.1).holds(0.0, -0.1)
-    assert not trace.Band(absolute=0.1).holds(0.0, 0.11)
+    assert bands.Band(absolute=0.1).holds(0.0, -0.1)
+    assert not bands.Band(absolute=0.1).holds(0.0, 0.11)
     for x in (math.nan, math.inf):
-        assert trace.Band(relative=0.0).holds(x, x)
-        assert not trace.Band(relative=1.0).holds(x, 1.0)
-    assert trace.Band().holds(math.nan, 1.0)
-    assert trace.Band(relative=1e-9).holds(0.0, 1e-17)
+        assert bands.Band(relative=0.0).holds(x, x)
+        assert not bands.Band(relative=1.0).holds(x, 1.0)
+    assert bands.Band().holds(math.nan, 1.0)
+    assert bands.Band(relative=1e-9).holds(0.0, 1e-17)
 
 
 def test_the_last_pattern_that_names_a_measure_holds():
-    bands = trace.choose_bands(METRICS, {"*": "5%", "es_*": 0.1, "es_99": "any"}, {})
-    assert bands["sharpe"] == trace.Band(relative=0.05)
-    assert bands["es_95"] == trace.Band(absolute=0.1)
-    assert bands["es_99"].is_open
-    check_refused(lambda: trace.choose_bands(METRICS, {"sharp": 1}, {}), "did you mean 'sharpe'")
+    chosen = bands.choose_bands(METRICS, {"*": "5%", "es_*": 0.1, "es_99": "any"}, {})
+    assert chosen["sharpe"] == bands.Band(relative=0.05)
+    assert chosen["es_95"] == bands.Band(absolute=0.1)
+    assert chosen["es_99"].is_open
+    check_refused(lambda: bands.choose_bands(METRICS, {"sharp": 1}, {}), "did you mean 'sharpe'")
 
 
 @pytest.mark.slow
@@ -304,7 +305,7 @@ def draw_noise():
 
 
 def planted(was, changes):
-    return trace.compare_returns(grow(np.zeros(len(changes)), was), grow(changes, was))
+    return compare_returns(grow(np.zeros(len(changes)), was), grow(changes, was))
 
 
 @pytest.mark.slow
@@ -337,12 +338,12 @@ def test_the_same_returns_rounding_few_returns_and_ruin_need_no_test(was):
     unit[5000:] = 0.0
     ruined = replace(whole, columns={**whole.columns, "unit": unit})
     lost = replace(whole, columns={**whole.columns, "unit": np.where(unit > 0.0, unit, np.nan)})
-    assert trace.compare_returns(whole, lost).verdict == "unknown"
-    assert trace.compare_returns(whole, ruined).verdict == "worse"
-    assert trace.compare_returns(ruined, whole).verdict == "better"
+    assert compare_returns(whole, lost).verdict == "unknown"
+    assert compare_returns(whole, ruined).verdict == "worse"
+    assert compare_returns(ruined, whole).verdict == "better"
     grown = grow(np.full(400, 0.002), was)  # and yet it was closed at its line of ruin
-    assert trace.compare_returns(whole, grown, is_ruined=True).verdict == "worse"
-    assert trace.compare_returns(grown, whole, was_ruined=True).verdict == "better"
+    assert compare_returns(whole, grown, is_ruined=True).verdict == "worse"
+    assert compare_returns(grown, whole, was_ruined=True).verdict == "better"
 
 
 def test_a_verdict_always_shows_the_five_headline_measures(was):
@@ -375,7 +376,7 @@ def test_what_moved_within_its_noise_is_in_neither_the_table_nor_the_headline(wa
     only = {name: now.metrics[name] if name in hidden else was.metrics[name] for name in METRICS
             if name in was.metrics}  # fmt: skip
     silent = baselines.compare_baselines(base, replace(now, metrics=only))
-    assert (silent.exit_code, silent.reason) == (1, f"{trace.NEITHER}: what moved is within noise")
+    assert (silent.exit_code, silent.reason) == (1, f"{bands.NEITHER}: what moved is within noise")
     beyond = baselines.compare_baselines(base, replace(now, trace=grow(noise - 0.002, was)))
     assert "cagr" not in {each.name for each in beyond.within_noise}
 
@@ -403,7 +404,7 @@ def test_tolerances_and_mode_may_be_edited_by_hand(was, tmp_path):
     edit(path, lambda data: data["metrics"]["sharpe"].update(tolerance="5%"))
     edit(path, lambda data: data.update(mode="tolerance"))
     back = baselines.load_baseline(path)
-    assert back.bands["sharpe"] == trace.Band(relative=0.05)
+    assert back.bands["sharpe"] == bands.Band(relative=0.05)
     assert back.mode == "tolerance"
 
 

@@ -1,0 +1,149 @@
+"""The tolerances of a baseline's measures, and which way a measure became better."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from backtest import core
+from backtest.core import units
+from backtest.results.measure_table import ABOUT
+from backtest.results.measure_table import MONEY as MONEY_UNIT
+
+FIGURES = {
+    "walk_growth": ("growth_out_of_sample", 1),
+    "walk_growth_in_sample": ("growth_in_sample", 0),
+    "walk_growth_fixed": ("growth_fixed", 0),
+    "walk_efficiency": ("efficiency", 1),
+    "walk_efficiency_difference": ("efficiency_difference", 1),
+    "walk_mean_rank": ("mean_rank", 1),
+    "walk_probabilistic_sharpe": ("probabilistic_sharpe", 1),
+}
+OVERFIT = "walk_pbo"
+BETTER_IF = {**{name: sign for name, (_, sign) in FIGURES.items()}, OVERFIT: -1}
+FLOOR = 1e-12
+"""Differences up to this count as rounding: a relative band of a measure of 0 has no width."""
+WIDEST = 1e3
+"""The widest relative tolerance; a wider one does not fail whatever the run does."""
+BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
+
+
+class Band(NamedTuple):
+    relative: float | None = None
+    absolute: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.relative is None and self.absolute is None
+
+    def holds(self, was: float, now: float) -> bool:
+        if self.is_open or was == now or (math.isnan(was) and math.isnan(now)):
+            return True
+        if not (math.isfinite(was) and math.isfinite(now)):
+            return False
+        width = self.absolute if self.relative is None else self.relative * abs(was)
+        ends = units.TOLERANCE * max(abs(was), abs(now))
+        return abs(now - was) <= max(width or 0.0, FLOOR) + ends
+
+    def __str__(self) -> str:
+        if self.is_open:
+            return "any"
+        if self.relative is None:
+            return f"{self.absolute:g}"
+        is_small = self.relative < 1e-4
+        return f"{self.relative:g} rel." if is_small else f"{self.relative * 100.0:g} %"
+
+    def to_data(self) -> Any:
+        if self.is_open:
+            return "any"
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def read_band(given: object, name: str) -> Band:
+    """Read a tolerance: ``0.05``, ``"5%"``, ``"any"``, or what :meth:`Band.to_data` returns.
+
+    Raises ParameterError for anything else, and for a relative one over :data:`WIDEST`.
+    """
+    kind, value = "absolute", given
+    if isinstance(given, Mapping) and len(given) == 1:
+        ((kind, value),) = given.items()
+    elif isinstance(given, str) and given.strip() == "any":
+        return Band()
+    scale, width = 1.0, math.nan
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        kind, value, scale = "relative", value.rstrip()[:-1], 100.0
+    if isinstance(value, str | float | int) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            width = float(value) / scale
+    if kind not in Band._fields or not 0.0 <= width < math.inf:
+        raise core.ParameterError(
+            f"{name} must be a number from 0, a percentage (5%) or 'any', which is reported and "
+            f"never fails, got {given!r:.60}"
+        )
+    if kind == "relative" and width > WIDEST:
+        raise core.ParameterError(f"{name} must be at most {WIDEST:g} relative, got {given!r:.60}")
+    return Band(**{kind: width})
+
+
+def check_bands(metrics: Mapping[str, float], bands: Mapping[str, Band]) -> None:
+    """Raise ParameterError for a baseline that cannot fail.
+
+    It has no measures, or none with a tolerance, or an absolute tolerance over :data:`WIDEST`
+    times the size of its measure.
+    """
+    if not metrics:
+        raise core.ParameterError("a baseline must have measures, got none")
+    if all(bands[name].is_open for name in metrics):
+        raise core.ParameterError(
+            "a baseline must have a tolerance of at least one measure, got 'any' for all"
+        )
+    for name, value in metrics.items():
+        width = bands[name].absolute
+        most = WIDEST * find_scale(name, value, metrics)
+        if width is not None and width > most:
+            raise core.ParameterError(
+                f"tolerance of {name} must be at most {most:g}, {WIDEST:g} times its size, got "
+                f"{width:g}"
+            )
+
+
+def find_scale(name: str, value: float, metrics: Mapping[str, float]) -> float:
+    """Return what an absolute tolerance is judged by: 1, the value, of money also all others."""
+    sizes = [value]
+    if name in ABOUT and ABOUT[name].unit == MONEY_UNIT:
+        sizes += [metrics.get(other, 0.0) for other, about in ABOUT.items()
+                  if about.unit == MONEY_UNIT]  # fmt: skip
+    return max([1.0, *(abs(size) for size in sizes if math.isfinite(size))])
+
+
+def choose_bands(
+    metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band]
+) -> dict[str, Band]:
+    names = list(metrics)
+    bands = {name: under.get(name, Band(relative=1e-9)) for name in names}
+    for pattern, given in wanted.items():
+        band = read_band(given, f"tolerance.{pattern}")
+        bands |= dict.fromkeys(match_names(pattern, names, "tolerance"), band)
+    return bands
+
+
+def match_names(pattern: str, known: Sequence[str], argument: str) -> list[str]:
+    found = fnmatch.filter(known, pattern)
+    if not found:
+        raise core.ParameterError(
+            f"{argument} must name measures (docs/metrics.md) or a pattern such as es_*, got "
+            f"{pattern!r}{core.did_you_mean(pattern, known)}"
+        )
+    return found
+
+
+def find_direction(name: str, was: float, now: float) -> str:
+    better = BETTER_IF.get(name, 0) if name not in ABOUT else ABOUT[name].better
+    if name in ("ruin_time", "time_to_first_liquidation"):  # never is best
+        was, now = (math.inf if math.isnan(value) else value for value in (was, now))
+    if better == 0 or was == now or math.isnan(was) or math.isnan(now):
+        return NEITHER
+    return BETTER if (now > was) == (better > 0) else WORSE
