@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from backtest.baselines.bands import BETTER, WORSE
 from backtest.baselines.trace import Trace
-from backtest.core import units
+from backtest.core import FloatArray, units
 from backtest.results import Sampled, compare_pairs
 from backtest.search import LEAST_SAMPLES
 
-CONFIDENCE, DRAWS, SEED = 0.95, 1_999, 0
+CONFIDENCE = 0.95
+DRAWS = 1_999
+SEED = 0
 ROUNDING = 1e-9
 """Returns are the same if their differences are this small relative to them (root mean square)."""
 
@@ -52,35 +54,80 @@ class Noise(NamedTuple):
 def compare_returns(
     was: Trace, now: Trace, *, was_ruined: bool = False, is_ruined: bool = False
 ) -> Noise:
+    """Return the difference in log growth of two traces of the same bars, and its test."""
     rows = np.array([now.returns, was.returns])
-    n = rows.shape[1]
+    n_returns = rows.shape[1]
     size = math.sqrt(float(np.max(np.mean(rows**2, axis=1))))
     if math.sqrt(float(np.mean((rows[0] - rows[1]) ** 2))) <= ROUNDING * size:
-        return Noise(INDISTINGUISHABLE, "every return is the same", n, 0.0, 0.0, 0.0, 1.0)
-    ends = [flag or bool((row <= -1.0).any()) for flag, row in zip((is_ruined, was_ruined), rows)]  # noqa: B905
-    if ends[0] != ends[1]:
-        return Noise(WORSE if ends[0] else BETTER, "one of the two accounts is ruined", n)
-    if (rows <= -1.0).any():
-        return Noise(UNKNOWN, "both accounts are ruined", n)
-    if n < LEAST_SAMPLES:
-        return Noise(UNKNOWN, f"{n} returns are too few, {LEAST_SAMPLES} are needed", n)
-    years = (int(was.time[-1]) + was.interval - int(was.time[0])) / (units.YEAR_DAYS * units.DAY)
-    sampled = Sampled(rows, np.zeros(n), n / years, n / years)
-    how: Any = {"confidence": CONFIDENCE, "draws": DRAWS}
-    drawn = {
-        name: compare_pairs(
-            sampled, np.array([[0, 1]]), name, **how, rng=np.random.default_rng(SEED)
+        return Noise(
+            verdict=INDISTINGUISHABLE,
+            reason="every return is the same",
+            samples=n_returns,
+            difference=0.0,
+            low=0.0,
+            high=0.0,
+            p_value=1.0,
         )
-        for name in NOISY
-    }
-    found = drawn["log_growth"]
-    difference, low, high, p_value = (
-        float(x[0]) for x in (found.difference, found.low, found.high, found.p_value)
-    )
+
+    # A return of -1 leaves nothing to grow, so growth cannot be compared.
+    has_lost = (rows <= -1.0).any(axis=1)
+    is_over = is_ruined or bool(has_lost[0])
+    was_over = was_ruined or bool(has_lost[1])
+    if is_over != was_over:
+        verdict = WORSE if is_over else BETTER
+        return Noise(verdict, "one of the two accounts is ruined", n_returns)
+    if has_lost.any():
+        return Noise(UNKNOWN, "both accounts are ruined", n_returns)
+    if n_returns < LEAST_SAMPLES:
+        reason = f"{n_returns} returns are too few, {LEAST_SAMPLES} are needed"
+        return Noise(UNKNOWN, reason, n_returns)
+    return measure_noise(rows, years=measure_years(was))
+
+
+def measure_years(trace: Trace) -> float:
+    length = int(trace.time[-1]) + trace.interval - int(trace.time[0])
+    return length / (units.YEAR_DAYS * units.DAY)
+
+
+def measure_noise(rows: FloatArray, *, years: float) -> Noise:
+    """Return the noise of returns now and before, rows of shape (2, n_returns)."""
+    n_returns = rows.shape[1]
+    per_year = n_returns / years
+    sampled = Sampled(rows, np.zeros(n_returns), per_year, per_year)
+    tests = {}
+    for statistic in NOISY:
+        tests[statistic] = compare_pairs(
+            sampled,
+            np.array([[0, 1]]),
+            statistic,
+            confidence=CONFIDENCE,
+            draws=DRAWS,
+            rng=np.random.default_rng(SEED),  # the same draws for each statistic
+        )
+
+    growth = tests["log_growth"]
+    difference = float(growth.difference[0])
+    p_value = float(growth.p_value[0])
     if math.isnan(p_value):
-        return Noise(UNKNOWN, "log growth does not exist", n)
-    is_noise = {name: each.p_value[0] > 1.0 - CONFIDENCE + 1e-12 for name, each in drawn.items()}
-    moved = BETTER if difference > 0.0 else WORSE
-    verdict = INDISTINGUISHABLE if is_noise["log_growth"] else moved
-    within = tuple(each for name, names in NOISY.items() if is_noise[name] for each in names)
-    return Noise(verdict, "", n, difference, low, high, p_value, within)
+        return Noise(UNKNOWN, "log growth does not exist", n_returns)
+
+    # The statistics whose interval contains no difference, and the measures of these.
+    level = 1.0 - CONFIDENCE + 1e-12
+    in_noise = [name for name, test in tests.items() if test.p_value[0] > level]
+    within: list[str] = []
+    for statistic in in_noise:
+        within += NOISY[statistic]
+
+    verdict = BETTER if difference > 0.0 else WORSE
+    if "log_growth" in in_noise:
+        verdict = INDISTINGUISHABLE
+    return Noise(
+        verdict=verdict,
+        reason="",
+        samples=n_returns,
+        difference=difference,
+        low=float(growth.low[0]),
+        high=float(growth.high[0]),
+        p_value=p_value,
+        within=tuple(within),
+    )

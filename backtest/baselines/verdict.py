@@ -1,8 +1,8 @@
-"""Compare a run with its baseline: the same, moved, or not measured; and the verdict as text."""
+"""Compare a run with its baseline: the same, moved, or not measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,9 +19,13 @@ REWRITTEN, SKIPPED = "rewritten", "skipped"
 EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
 ALWAYS_COUNTED = (SAME, MOVED, UNMEASURED)
 MOST_NAMED = 5
+"""Most measures that a reason names."""
+CURE = "--update --reason '...' records what it is now"
 
 
 class MetricMove(NamedTuple):
+    """A measure of the baseline and of the run, with its tolerance."""
+
     name: str
     was: float
     now: float
@@ -67,46 +71,61 @@ class RegressVerdict:
     @property
     def moved(self) -> tuple[MetricMove, ...]:
         """The measures outside their bands."""
-        return tuple(each for each in self.metrics if not each.is_inside)
+        return tuple(measure for measure in self.metrics if not measure.is_inside)
 
     @property
     def within_noise(self) -> tuple[MetricMove, ...]:
         """Those of them that returns as noisy as these would move as far by chance."""
-        names = () if self.noise is None else self.noise.within
-        return tuple(each for each in self.moved if each.name in names)
+        if self.noise is None:
+            return ()
+        noisy = self.noise.within
+        return tuple(measure for measure in self.moved if measure.name in noisy)
 
     @property
     def beyond_noise(self) -> tuple[MetricMove, ...]:
         """Those of them that noise does not explain."""
-        return tuple(each for each in self.moved if each not in self.within_noise)
+        noisy = self.within_noise
+        return tuple(measure for measure in self.moved if measure not in noisy)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as data for JSON; numbers that are not finite are strings."""
-        noisy = {each.name for each in self.within_noise}
-        kept = ("name", "status", "reason", "mode", "basis", "accepted")
+        bars: Any = self.bars
+        if self.bars is not None:
+            bars = {**asdict(self.bars), "is_same": self.bars.is_same}
+
         plain: dict[str, Any] = to_plain(
             {
-                **{name: getattr(self, name) for name in kept},
+                "name": self.name,
+                "status": self.status,
+                "reason": self.reason,
+                "mode": self.mode,
+                "basis": self.basis,
+                "accepted": self.accepted,
                 "exit": self.exit_code,
-                "metrics": {
-                    each.name: {
-                        **each._asdict(),
-                        "tolerance": each.tolerance.to_data(),
-                        "inside": each.is_inside,
-                        "within_noise": each.name in noisy,
-                    }
-                    for each in self.metrics
-                },
-                "bars": self.bars and {**asdict(self.bars), "is_same": self.bars.is_same},
-                "returns": self.noise and self.noise._asdict(),
-                "changes": [each._asdict() for each in self.changes],
+                "metrics": self._write_metrics(),
+                "bars": bars,
+                "returns": None if self.noise is None else self.noise._asdict(),
+                "changes": [change._asdict() for change in self.changes],
                 "platform": self.host,
             }
         )
         return plain
 
+    def _write_metrics(self) -> dict[str, dict[str, Any]]:
+        noisy = {measure.name for measure in self.within_noise}
+        return {
+            measure.name: {
+                **measure._asdict(),
+                "tolerance": measure.tolerance.to_data(),
+                "inside": measure.is_inside,
+                "within_noise": measure.name in noisy,
+            }
+            for measure in self.metrics
+        }
+
 
 def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:
+    """Return the verdict of a run that raised: not measured."""
     reason = str(error)
     if not isinstance(error, BacktestError):
         reason = f"a run must end, raised {type(error).__name__}: {error}"
@@ -114,7 +133,8 @@ def report_failure(name: str, error: BaseException, mode: str = EXACT) -> Regres
 
 
 def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
-    codes = [each.exit_code for each in verdicts if each.status != SKIPPED]
+    """Return the worst exit code; 2 if everything was skipped, as nothing was measured."""
+    codes = [verdict.exit_code for verdict in verdicts if verdict.status != SKIPPED]
     return max(codes, default=2)
 
 
@@ -126,69 +146,121 @@ def compare_baselines(
     ``mode`` is the baseline's own by default; ``allow_better`` are names or patterns of measures
     that may become better.
     """
-    decides = check_mode(mode or was.mode)
+    mode = check_mode(mode or was.mode)
     allowed = list_allowed(allow_better)
     host = tuple(list_host_changes(was.host, now.host))
-    changes = tuple(list_changes(was.facts, now.facts))
     obstacle = find_obstacle(was, now)
-    found = RegressVerdict(was.name, UNMEASURED, obstacle, decides, changes=changes, host=host)
+    verdict = RegressVerdict(
+        name=was.name,
+        status=UNMEASURED,
+        reason=obstacle,
+        mode=mode,
+        changes=tuple(list_changes(was.facts, now.facts)),
+        host=host,
+    )
     if obstacle:
-        return found
+        return verdict
+
+    # Another processor or library rounds differently, so its last bits say nothing.
     basis = "bit by bit: the same platform"
     if host:
         basis = f"to 1e-9 relative per bar: another platform ({'; '.join(host)})"
-    was_ruined, is_ruined = (each.metrics.get("ruined", 0.0) > 0.0 for each in (was, now))
+    verdict = replace(
+        verdict,
+        basis=basis,
+        metrics=compare_metrics(was, now),
+        bars=compare_traces(was.trace, now.trace, is_exact=not host),
+        noise=compare_returns(
+            was.trace,
+            now.trace,
+            was_ruined=is_ruined(was),
+            is_ruined=is_ruined(now),
+        ),
+    )
+
+    better = [move.name for move in verdict.moved if move.direction == b.BETTER]
+    accepted = tuple(name for name in better if name in allowed)
+    status, reason = decide(verdict, accepted)
+    return replace(verdict, status=status, reason=reason, accepted=accepted)
+
+
+def is_ruined(baseline: Baseline) -> bool:
+    return baseline.metrics.get("ruined", 0.0) > 0.0
+
+
+def compare_metrics(was: Baseline, now: Baseline) -> tuple[MetricMove, ...]:
+    """Return all measures of a baseline and of a run, in the order of pages."""
     order = {name: place for place, name in enumerate(METRICS)}
     moves = []
     for name in sorted(was.metrics, key=lambda name: order.get(name, len(order))):
-        pair = was.metrics[name], now.metrics[name]
-        moves.append(MetricMove(name, *pair, was.bands[name], b.find_direction(name, *pair)))
-    found = replace(
-        found,
-        basis=basis,
-        metrics=tuple(moves),
-        bars=compare_traces(was.trace, now.trace, is_exact=not host),
-        noise=compare_returns(was.trace, now.trace, was_ruined=was_ruined, is_ruined=is_ruined),
-    )
-    accepted = tuple(m.name for m in found.moved if m.name in allowed and m.direction == b.BETTER)
-    status, reason = decide(found, accepted)
-    return replace(found, status=status, reason=reason, accepted=accepted)
+        old_value = was.metrics[name]
+        new_value = now.metrics[name]
+        move = MetricMove(
+            name=name,
+            was=old_value,
+            now=new_value,
+            tolerance=was.bands[name],
+            direction=b.find_direction(name, old_value, new_value),
+        )
+        moves.append(move)
+    return tuple(moves)
 
 
 def list_allowed(patterns: Sequence[str]) -> frozenset[str]:
+    """Return the measures that may become better; raise ParameterError for an unknown one."""
     known = (*METRICS, *b.BETTER_IF)
-    return frozenset(
-        name for each in patterns for name in b.match_names(each, known, "allow_better")
-    )
+    allowed: set[str] = set()
+    for pattern in patterns:
+        allowed.update(b.match_names(pattern, known, "allow_better"))
+    return frozenset(allowed)
 
 
 def find_obstacle(was: Baseline, now: Baseline) -> str:
-    cure = "--update --reason '...' records what it is now"
-    kinds = ["a walk" if WALK in each.facts else "a run" for each in (was, now)]
-    if kinds[0] != kinds[1]:
-        return f"a baseline of {kinds[0]} is compared with {kinds[0]}, got {kinds[1]}"
-    for noun, held, measured in (
-        ("measures", was.metrics, now.metrics),
-        ("columns of bars", was.trace.columns, now.trace.columns),
-    ):
-        gone = [name for name in held if name not in measured]
-        if gone:
-            return f"the run lacks {noun} of the baseline: {', '.join(gone)}; {cure}"
-        new = [name for name in measured if name not in held]
-        if new:
-            return f"the baseline lacks {noun} of the run: {', '.join(new)}; {cure}"
+    """Return why a run cannot be compared with a baseline; empty if it can."""
+    recorded = name_kind(was)
+    measured = name_kind(now)
+    if recorded != measured:
+        return f"a baseline of {recorded} is compared with {recorded}, got {measured}"
+
+    differing = find_differing_names("measures", was.metrics, now.metrics)
+    if not differing:
+        columns = "columns of bars"
+        differing = find_differing_names(columns, was.trace.columns, now.trace.columns)
+    if differing:
+        return f"{differing}; {CURE}"
+
     lost = find_lost_data(was.facts.get("data"), now.facts["data"])
     if lost:
-        return f"the run lacks data that the baseline was measured on: {lost}; {cure}"
-    one, other = was.trace.time, now.trace.time
-    if len(one) == len(other) and (one == other).all():
+        return f"the run lacks data that the baseline was measured on: {lost}; {CURE}"
+
+    old_time = was.trace.time
+    new_time = now.trace.time
+    if len(old_time) == len(new_time) and (old_time == new_time).all():
         return ""
-    bars = [describe_bars(baseline.trace) for baseline in (was, now)]
-    return f"runs must have the same bars to be compared, got {bars[0]} and {bars[1]}; {cure}"
+    return (
+        f"runs must have the same bars to be compared, got {describe_bars(was.trace)} "
+        f"and {describe_bars(now.trace)}; {CURE}"
+    )
+
+
+def name_kind(baseline: Baseline) -> str:
+    return "a walk" if WALK in baseline.facts else "a run"
+
+
+def find_differing_names(noun: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return which names the run or the baseline lacks; empty if they have the same."""
+    gone = [name for name in was if name not in now]
+    if gone:
+        return f"the run lacks {noun} of the baseline: {', '.join(gone)}"
+    new = [name for name in now if name not in was]
+    if new:
+        return f"the baseline lacks {noun} of the run: {', '.join(new)}"
+    return ""
 
 
 def describe_bars(trace: Trace) -> str:
-    first, last = (format_time(int(trace.time[place])) for place in (0, -1))
+    first = format_time(int(trace.time[0]))
+    last = format_time(int(trace.time[-1]))
     return f"{len(trace.time):,} of {first} to {last}"
 
 
@@ -197,38 +269,62 @@ def find_lost_data(was: Any, now: Any) -> str:
     if not isinstance(was, Mapping):
         return ""
     if isinstance(was.get("instruments"), Mapping):
-        now_parts = now.get("instruments", {})
-        lost = {
-            name: find_lost_data(each, now_parts[name]) if name in now_parts else "all bars"
-            for name, each in was["instruments"].items()
-        }
-        return ", ".join(f"{what} of {name}" for name, what in lost.items() if what)
-    tested_on = "liquidations_tested_on"
-    kinds = {
-        "settlements of funding": [bool(each.get("funding_events")) for each in (was, now)],
-        "mark prices": [each.get(tested_on) == "mark prices" for each in (was, now)],
-    }
-    return " and ".join(kind for kind, (had, has) in kinds.items() if had and not has)
+        return find_lost_parts(was["instruments"], now.get("instruments", {}))
+
+    lost = []
+    if was.get("funding_events") and not now.get("funding_events"):
+        lost.append("settlements of funding")
+    if has_marks(was) and not has_marks(now):
+        lost.append("mark prices")
+    return " and ".join(lost)
 
 
-def decide(found: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
-    if any(each.name not in accepted for each in found.moved):
-        words = []
-        for direction in (b.WORSE, b.BETTER, b.NEITHER):
-            moved = [each for each in found.beyond_noise if each.direction == direction]
-            names = [each.name for each in moved if each.name not in accepted]
-            most = MOST_NAMED if len(names) <= MOST_NAMED else MOST_NAMED - 1
-            words += [f"{direction} in {name_some(names, most, ', ', ' and ')}"] if names else []
-        return MOVED, "; ".join(words) or f"{b.NEITHER}: what moved is within noise"
+def find_lost_parts(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name the data that a run lacks of each instrument of a baseline."""
+    lost = []
+    for name, old_part in was.items():
+        lost_data = "all bars"
+        if name in now:
+            lost_data = find_lost_data(old_part, now[name])
+        if lost_data:
+            lost.append(f"{lost_data} of {name}")
+    return ", ".join(lost)
+
+
+def has_marks(data: Mapping[str, Any]) -> bool:
+    return data.get("liquidations_tested_on") == "mark prices"
+
+
+def decide(verdict: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
+    """Return the status of a verdict whose moves are known, and the reason."""
+    if any(move.name not in accepted for move in verdict.moved):
+        reason = "; ".join(list_directions(verdict, accepted))
+        return MOVED, reason or f"{b.NEITHER}: what moved is within noise"
     if accepted:
         return SAME, f"better in {', '.join(accepted)}, which is allowed"
-    if found.mode == TOLERANCE:
+    if verdict.mode == TOLERANCE:
         return SAME, "every measure lies in its tolerance"
-    if found.bars is not None and not found.bars.is_same:
+    if verdict.bars is not None and not verdict.bars.is_same:
         return MOVED, f"{b.NEITHER}: bars differ, every measure lies in its tolerance"
     return SAME, "every bar is the same"
 
 
-def name_some(texts: Sequence[str], most: int, comma: str, last: str) -> str:
-    rest = len(texts) - most
-    return comma.join(texts[:most]) + (f"{last}{rest} more" if rest > 0 else "")
+def list_directions(verdict: RegressVerdict, accepted: Sequence[str]) -> Iterator[str]:
+    """Yield what became worse, what better, and what neither, beyond noise."""
+    for direction in (b.WORSE, b.BETTER, b.NEITHER):
+        moves = [move for move in verdict.beyond_noise if move.direction == direction]
+        names = [move.name for move in moves if move.name not in accepted]
+        if not names:
+            continue
+        most = MOST_NAMED
+        if len(names) > MOST_NAMED:
+            most = MOST_NAMED - 1  # "and 2 more" takes the place of a name
+        yield f"{direction} in {name_some(names, most, comma=', ', last=' and ')}"
+
+
+def name_some(texts: Sequence[str], most: int, *, comma: str, last: str) -> str:
+    """Join the first texts, and say after ``last`` how many more there are."""
+    joined = comma.join(texts[:most])
+    if len(texts) <= most:
+        return joined
+    return f"{joined}{last}{len(texts) - most} more"

@@ -6,123 +6,190 @@ import html
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
 from backtest.baselines.facts import WINNERS
+from backtest.baselines.trace import BarMoves, ColumnMove
 from backtest.baselines.verdict import ALWAYS_COUNTED, EXIT, MOVED, SAME, RegressVerdict, name_some
 from backtest.core import count_nouns
 
 WIDTH = 80
 MOST_WINNERS = 8
 """Maximum number of parameters of best sets of folds that are named."""
+ALWAYS_SHOWN = ("total_return", "cagr", "sharpe", "max_drawdown", "final_equity")
+"""The measures that a verdict shows whether they moved or not, in this order."""
+DIGITS = (6, 9, 12, 17)
+"""Digits of two numbers, the first with which they look different; 17 give every bit."""
+
+Table = tuple[Sequence[str], list[Sequence[str]]]
+"""Heads of a table, and its rows."""
+
+
+class Remark(NamedTuple):
+    """A line below a verdict: its subject and the text."""
+
+    subject: str
+    text: str
 
 
 def count_statuses(verdicts: Sequence[RegressVerdict]) -> str:
     """Count verdicts by status; continuous integration looks for ``0 moved, 0 not measured``."""
-    counts = {word: sum(each.status == word for each in verdicts) for word in EXIT}
-    listed = ", ".join(f"{n} {word}" for word, n in counts.items() if n or word in ALWAYS_COUNTED)
-    return f"{count_nouns(len(verdicts), 'baseline')}: {listed}"
+    statuses = [verdict.status for verdict in verdicts]
+    counts = []
+    for status in EXIT:
+        count = statuses.count(status)
+        if count or status in ALWAYS_COUNTED:
+            counts.append(f"{count} {status}")
+    return f"{count_nouns(len(verdicts), 'baseline')}: {', '.join(counts)}"
 
 
-ALWAYS_SHOWN = ("total_return", "cagr", "sharpe", "max_drawdown", "final_equity")
-"""The measures that a verdict shows whether they moved or not, in this order."""
-
-
-def list_headline(verdict: RegressVerdict) -> tuple[Sequence[str], list[Sequence[str]]]:
+def list_headline(verdict: RegressVerdict) -> Table:
     """Return the measures that are always shown, and whether each is inside its band."""
-    by_name = {each.name: each for each in verdict.metrics}
+    by_name = {move.name: move for move in verdict.metrics}
     rows: list[Sequence[str]] = []
     for name in ALWAYS_SHOWN:
         if name not in by_name:
             continue
         move = by_name[name]
-        change = format_move(move.was, move.now)
+        was, now, change = format_move(move.was, move.now)
         if move.was == move.now:
-            change = (change[0], change[1], "")
-        rows.append((name, *change, str(move.tolerance), "" if move.is_inside else "moved"))
+            change = ""
+        remark = "" if move.is_inside else "moved"
+        rows.append((name, was, now, change, str(move.tolerance), remark))
     return ("measure", "baseline", "now", "change", "tolerance", ""), rows
 
 
-def list_tables(verdict: RegressVerdict) -> Iterator[tuple[Sequence[str], list[Sequence[str]]]]:
+def list_tables(verdict: RegressVerdict) -> Iterator[Table]:
     """Yield the measures that moved by more than their noise, and the first bar that differs."""
     rows: list[Sequence[str]] = []
-    for each in verdict.beyond_noise:
-        word = "allowed" if each.name in verdict.accepted else each.direction.partition(" ")[0]
-        rows.append((each.name, *format_move(each.was, each.now), str(each.tolerance), word))
+    for move in verdict.beyond_noise:
+        direction = move.direction.partition(" ")[0]
+        remark = "allowed" if move.name in verdict.accepted else direction
+        texts = format_move(move.was, move.now)
+        rows.append((move.name, *texts, str(move.tolerance), remark))
     yield ("measure", "baseline", "now", "change", "tolerance", ""), rows
-    at_first = () if verdict.bars is None else verdict.bars.at_first
-    rows = [(x.step, *format_move(x.was, x.now), f"{x.count:,}") for x in at_first]
+
+    rows = []
+    if verdict.bars is not None:
+        for column in verdict.bars.at_first:
+            texts = format_move(column.was, column.now)
+            rows.append((column.step, *texts, f"{column.count:,}"))
     yield ("first differing bar", "baseline", "now", "change", "bars"), rows
 
 
-def list_remarks(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
+def list_remarks(verdict: RegressVerdict) -> Iterator[Remark]:
     """Yield what matters most first: where it began, what was changed, what it cost, and noise."""
-    bars = verdict.bars if verdict.bars is not None and not verdict.bars.is_same else None
+    bars = verdict.bars
+    if bars is not None and bars.is_same:
+        bars = None
+
     if bars is not None:
         step = bars.at_first[0].step
-        yield "first", f"bar {bars.first:,} of {bars.n_bars:,}, {bars.first_time} UTC: {step}"
-    yield from describe_causes(verdict)
+        text = f"bar {bars.first:,} of {bars.n_bars:,}, {bars.first_time} UTC: {step}"
+        yield Remark("first", text)
+    yield from list_causes(verdict)
     if bars is not None and bars.terms:
-        total = sum(bars.terms.values())
-        terms = sorted(bars.terms.items(), key=lambda item: -abs(item[1]))
-        parts = ", ".join(f"{name} {value:+,.6g}" for name, value in terms)
-        yield "equity", f"the final equity moved by {total:+,.6g}: {parts}"
+        yield Remark("equity", describe_terms(bars))
+
     if verdict.noise is not None and (verdict.moved or bars is not None):
-        yield "returns", str(verdict.noise)
-    if noisy := verdict.within_noise:
-        names = ", ".join(each.name for each in noisy)
-        yield "noise", f"{len(noisy)} moved within noise: {names}"
+        yield Remark("returns", str(verdict.noise))
+    noisy = [move.name for move in verdict.within_noise]
+    if noisy:
+        yield Remark("noise", f"{len(noisy)} moved within noise: {', '.join(noisy)}")
+
     if verdict.accepted:
-        yield "allowed", f"better in {', '.join(verdict.accepted)}"
+        yield Remark("allowed", f"better in {', '.join(verdict.accepted)}")
     if verdict.basis:
-        yield "compared", f"{verdict.basis}; what decides: {verdict.mode}"
+        yield Remark("compared", f"{verdict.basis}; what decides: {verdict.mode}")
 
 
-def describe_causes(verdict: RegressVerdict) -> Iterator[tuple[str, str]]:
-    by_kind: dict[str, list[str]] = {}
-    is_python = any(each.startswith("python ") for each in verdict.host)
-    for change in verdict.changes:
-        is_bytecode = is_python and change.name == "policy.source_hash"
-        note = " (of another Python's bytecode: the source may be the same)" * is_bytecode
-        by_kind.setdefault(change.kind, []).append(f"{change}{note}")
-    for kind, changes in by_kind.items():
+def describe_terms(bars: BarMoves) -> str:
+    """Return by how much the final equity moved, and by which terms, the largest first."""
+    total = sum(bars.terms.values())
+    largest = sorted(bars.terms.items(), key=lambda term: -abs(term[1]))
+    terms = ", ".join(f"{name} {value:+,.6g}" for name, value in largest)
+    return f"the final equity moved by {total:+,.6g}: {terms}"
+
+
+def list_causes(verdict: RegressVerdict) -> Iterator[Remark]:
+    """Yield the inputs that changed, and the data that differ."""
+    for kind, changes in group_changes(verdict).items():
         most = MOST_WINNERS if kind == WINNERS else len(changes)
-        yield f"{kind} changed", name_some(changes, most, "; ", "; and ")
-    bars = verdict.bars
-    if bars is not None and bars.data is not None:
-        one, other = format_pair(bars.data.was, bars.data.now)
-        close = f", close {one} -> {other}" if one != other else ""
-        yield (
-            "data differ",
-            f"in {bars.data.count:,} of {bars.n_bars:,} bars, first in bar {bars.data.bar:,}, "
-            f"{bars.data_time} UTC{close}",
-        )
-    if verdict.status == MOVED and all(each.kind == WINNERS for each in verdict.changes):
-        yield (
+        yield Remark(f"{kind} changed", name_some(changes, most, comma="; ", last="; and "))
+    if verdict.bars is not None and verdict.bars.data is not None:
+        yield Remark("data differ", describe_data_move(verdict.bars, verdict.bars.data))
+
+    # Best sets of folds follow from the inputs: they explain nothing.
+    is_unexplained = all(change.kind == WINNERS for change in verdict.changes)
+    if verdict.status == MOVED and is_unexplained:
+        yield Remark(
             "changed",
             "no recorded fact of data, policy, venue, account or engine; a policy may depend on "
             "what its hash does not cover: an object, a file, the clock, random numbers",
         )
 
 
+def group_changes(verdict: RegressVerdict) -> dict[str, list[str]]:
+    """Return the texts of the inputs that changed by their kind."""
+    is_other_python = any(change.startswith("python ") for change in verdict.host)
+    by_kind: dict[str, list[str]] = {}
+    for change in verdict.changes:
+        text = str(change)
+        if is_other_python and change.name == "policy.source_hash":
+            text = f"{text} (of another Python's bytecode: the source may be the same)"
+        by_kind.setdefault(change.kind, []).append(text)
+    return by_kind
+
+
+def describe_data_move(bars: BarMoves, data: ColumnMove) -> str:
+    """Return in how many bars the data differ, and what is different in the first."""
+    text = (
+        f"in {data.count:,} of {bars.n_bars:,} bars, first in bar {data.bar:,}, "
+        f"{bars.data_time} UTC"
+    )
+    old_close, new_close = format_pair(data.was, data.now)
+    if old_close == new_close:
+        return text
+    return f"{text}, close {old_close} -> {new_close}"
+
+
 def write_text(verdicts: Sequence[RegressVerdict]) -> str:
+    """Return verdicts as the command line prints them."""
     lines = []
     for verdict in verdicts:
-        said = [(f"{verdict.name}: {verdict.status}", verdict.reason)]
-        said += [(f"  {subject}", text) for subject, text in list_remarks(verdict)]
-        for subject, text in said:
-            lines += textwrap.wrap(f"{subject}: {text}", WIDTH, subsequent_indent="    ",
-                                   break_long_words=False, break_on_hyphens=False)  # fmt: skip
-        is_told = verdict.status != SAME or bool(verdict.accepted)
-        tables = [list_headline(verdict), *(list_tables(verdict) if is_told else ())]
+        lines += wrap_remark(f"{verdict.name}: {verdict.status}", verdict.reason)
+        for remark in list_remarks(verdict):
+            lines += wrap_remark(f"  {remark.subject}", remark.text)
+
+        tables = [list_headline(verdict)]
+        if verdict.status != SAME or verdict.accepted:
+            tables += list_tables(verdict)
         for heads, rows in tables:
-            if rows:
-                table = pd.DataFrame(rows, columns=list(heads)).to_string(index=False)
-                lines += [f"  {each}".rstrip() for each in table.splitlines()]
+            lines += write_table(heads, rows)
+
     if len(verdicts) > 1:
         lines.append(count_statuses(verdicts))
     return "\n".join(lines)
+
+
+def wrap_remark(subject: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        f"{subject}: {text}",
+        WIDTH,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def write_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the indented lines of a table; none if it has no rows."""
+    if not rows:
+        return []
+    table = pd.DataFrame(rows, columns=list(heads)).to_string(index=False)
+    return [f"  {line}".rstrip() for line in table.splitlines()]
 
 
 def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
@@ -131,18 +198,21 @@ def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
 
 
 def format_pair(one: float, other: float) -> tuple[str, str]:
-    for digits in (6, 9, 12, 17):  # until the two look different
+    """Return two numbers as text, with as few digits as show their difference."""
+    for digits in DIGITS:
         texts = f"{one:,.{digits}g}", f"{other:,.{digits}g}"
         if texts[0] != texts[1]:
             break
     return texts
 
 
-def format_move(before: float, after: float) -> tuple[str, str, str]:
+def format_move(was: float, now: float) -> tuple[str, str, str]:
     """Return two numbers and their relative change as text."""
-    texts = format_pair(before, after)
-    if not (math.isfinite(before) and math.isfinite(after)):
-        return *texts, ""
-    if before == 0.0:
-        return *texts, f"{after:+.3g}"
-    return *texts, f"{(after - before) / abs(before) * 100.0:+.3g} %"
+    old_text, new_text = format_pair(was, now)
+    if not (math.isfinite(was) and math.isfinite(now)):
+        change = ""
+    elif was == 0.0:
+        change = f"{now:+.3g}"
+    else:
+        change = f"{(now - was) / abs(was) * 100.0:+.3g} %"
+    return old_text, new_text, change
