@@ -34,6 +34,8 @@ MEANINGS = {
     "ruin": "nothing is left to grow",
 }
 TERMS = tuple(MEANINGS)
+ALWAYS_SHOWN = ("price_1x", "average_leverage", "leverage_timing", "volatility_drag")
+"""Terms that a split shows even if they are 0."""
 
 
 class AccountHistory(NamedTuple):
@@ -87,18 +89,24 @@ class Attribution:
         amounts = self.__dict__.get("amounts", {})
         if name not in amounts:
             raise AttributeError(f"an Attribution has no {name!r}")
-        found: float = amounts[name]
-        return found
+        amount: float = amounts[name]
+        return amount
 
     def __str__(self) -> str:
-        lines = [f"{'':22}{'log growth':>12}{'per year':>12}"]
+        rows = {}
         for name, value in self.terms.items():
-            label = name_measure(str(name))
-            if value != 0.0 or name in TERMS[:4]:
-                lines.append(f"  {label:20}{value:>+12.4f}{value / self.years:>+12.4f}")
-        lines.append(f"  {'growth':20}{self.growth:>+12.4f}{self.growth / self.years:>+12.4f}")
-        held = f"mean leverage {self.leverage_held:.2f}"
-        return "\n".join([*lines, f"  {held}; standard error of timing {self.timing_error:.4f}"])
+            if value != 0.0 or name in ALWAYS_SHOWN:
+                rows[name_measure(str(name))] = value
+        rows["growth"] = self.growth
+
+        lines = [f"{'':22}{'log growth':>12}{'per year':>12}"]
+        for label, value in rows.items():
+            lines.append(f"  {label:20}{value:>+12.4f}{value / self.years:>+12.4f}")
+        lines.append(
+            f"  mean leverage {self.leverage_held:.2f}; "
+            f"standard error of timing {self.timing_error:.4f}"
+        )
+        return "\n".join(lines)
 
 
 def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
@@ -119,30 +127,37 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     in one bar (m <= -1), its simple return replaces its logarithm. In the bar of ruin x = -1: the
     terms hold the shares of the loss, and ``ruin`` the infinite rest.
     """
-    counted = life.is_counted
-    scale = np.divide(1.0, life.before, out=np.zeros_like(life.before), where=counted)
-    move = np.where(counted, life.move, 0.0)
-    mean, _ = measure_leverage(life)
-    unseen = life.money["price_pnl"] * scale - life.leverage * move
+    is_counted = life.is_counted
+    scale = np.divide(1.0, life.before, out=np.zeros_like(life.before), where=is_counted)
+    move = np.where(is_counted, life.move, 0.0)
     log_move = np.log1p(move, out=move.copy(), where=move > -1.0)
+
+    # What the position made beside the move of the mark: other prices, or an exit in the bar.
+    unseen = life.money["price_pnl"] * scale - life.leverage * move
+    mean, _ = measure_leverage(life)
     simple = {
         "average_leverage": (mean - 1.0) * move,
         "leverage_timing": (life.leverage - mean) * move,
         "fills": np.where(life.is_cut, 0.0, unseen),
         "forced_exits": np.where(life.is_cut, unseen, 0.0),
-        **{name: 0.0 - life.money[name] * scale for name in GROWTH_TERMS},
-        "bad_debt": life.money["bad_debt"] * scale,
     }
-    is_ruin = counted & ~(life.after > 0.0)
-    growth = np.log(life.after * scale, out=np.zeros_like(scale), where=counted & ~is_ruin)
+    for name in GROWTH_TERMS:
+        simple[name] = 0.0 - life.money[name] * scale
+    simple["bad_debt"] = life.money["bad_debt"] * scale
+
+    is_ruin = is_counted & ~(life.after > 0.0)
+    growth = np.log(life.after * scale, out=np.zeros_like(scale), where=is_counted & ~is_ruin)
+    volatility_drag = growth - sum(simple.values()) - log_move
+
+    # The infinite loss of a ruin is a term of its own, so that the others stay finite.
+    volatility_drag[is_ruin] = (move - log_move)[is_ruin]
+    growth[is_ruin] = -np.inf
     terms = {
         **simple,
         "price_1x": log_move,
-        "volatility_drag": growth - sum(simple.values()) - log_move,
+        "volatility_drag": volatility_drag,
         "ruin": np.where(is_ruin, -np.inf, 0.0),
     }
-    terms["volatility_drag"][is_ruin] = (move - log_move)[is_ruin]
-    growth[is_ruin] = -np.inf
     return {name: terms[name] for name in TERMS} | {"growth": growth}
 
 
@@ -154,10 +169,12 @@ def measure_leverage(life: AccountHistory) -> tuple[float, float]:
     The timing is sum (l - mean l) (m - mean m); its standard error is the root of the sum of the
     squared summands (White 1980), which lets volatility differ between bars.
     """
-    used = life.is_counted & (life.direction != 0.0)
-    if not used.any():
+    has_direction = life.is_counted & (life.direction != 0.0)
+    if not has_direction.any():
         return 0.0, 0.0
-    leverage, move = life.leverage[used], life.move[used]
+
+    leverage = life.leverage[has_direction]
+    move = life.move[has_direction]
     mean = float(np.mean(leverage))
     products = (leverage - mean) * (move - np.mean(move))
     return mean, float(np.sqrt(np.sum(np.square(products))))
@@ -167,12 +184,12 @@ def measure_leverage(life: AccountHistory) -> tuple[float, float]:
 def attribute(life: AccountHistory, years: float) -> Attribution:
     """Return the split of the log growth of a whole history, which covers ``years``."""
     terms = split_growth(life)
-    mean, error = measure_leverage(life)
+    mean_leverage, error = measure_leverage(life)
     return Attribution(
         growth=float(np.sum(terms["growth"])),
         amounts={name: float(np.sum(terms[name])) for name in TERMS},
         timing_error=error,
-        leverage_held=mean,
+        leverage_held=mean_leverage,
         years=years,
     )
 
@@ -187,43 +204,62 @@ def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFra
     whole.
     """
     Choice(*CALENDAR_PERIODS).check("by", by)
-    return pd.DataFrame(split_growth(life), index=find_periods(time, by)).groupby(level=0).sum()
+    bars = pd.DataFrame(split_growth(life), index=find_periods(time, by))
+    return bars.groupby(level=0).sum()
 
 
 def find_periods(time: IntArray, by: Period) -> pd.DatetimeIndex:
+    """Return the start of the calendar period in which each bar opens."""
     naive = utc_index(time).tz_localize(None)
     return naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
 
 
 def read_account_history(run: Any) -> AccountHistory:
-    series, value = run.record.of_one(), tables.value_of(run.venue.contract, run.mark)
-    first, n = run.span.first, len(value)
+    """Return the history of a run of one instrument, as the attribution reads it."""
+    series = run.record.of_one()
+    value = tables.value_of(run.venue.contract, run.mark)
+    n_bars = len(value)
     after = series["equity"] + series["reserve"]
-    gains = series["price_pnl"] + series["bad_debt"] - sum(series[name] for name in GROWTH_TERMS)
-    before = np.concatenate([after[:1] - gains[:1], after[:-1]])
-    before[1:] += (series["flows"] - series["top_up"])[1:]
+    before = find_wealth_before(series)
+
     is_counted = before > 0.0
     if run.tally.ruin >= 0:
-        is_counted &= np.arange(n) <= run.tally.ruin - first
-    value_before = np.append(tables.value_of(run.venue.contract, run.before.mark[:1]), value[:-1])
-    forced = tables.sum_contracts(run.entries, FORCED, first, n)
+        is_counted &= np.arange(n_bars) <= run.tally.ruin - run.span.first
+
+    # What was held over the bar: its quantity at the close, before what was closed inside it.
+    forced = tables.sum_contracts(run.entries, FORCED, run.span.first, n_bars)
     held = series["quantity"] - forced
-    decided = np.append(run.before.signal[:1], np.broadcast_to(run.signal, n)[:-1])
+    decided = np.append(run.before.signal[:1], np.broadcast_to(run.signal, n_bars)[:-1])
     if run.account.fill == "next_close":  # decisions trade at the close of the bar
-        held = held - tables.sum_contracts(run.entries, (Event.FILL,), first, n)
+        held = held - tables.sum_contracts(run.entries, (Event.FILL,), run.span.first, n_bars)
         decided = np.append(0.0, decided[:-1])
+
+    # Without a signal, the position itself says which direction pays.
     direction = np.sign(decided)
     direction = np.where(direction == 0.0, np.sign(held), direction)
+
+    first_value = tables.value_of(run.venue.contract, run.before.mark[:1])
+    value_before = np.append(first_value, value[:-1])
     notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
-    known = np.where(np.isnan(value_before), value, value_before)
-    turns = np.divide(notional, before, out=np.zeros_like(after), where=is_counted)
+    leverage = np.divide(notional, before, out=np.zeros_like(after), where=is_counted)
+    known_before = np.where(np.isnan(value_before), value, value_before)
     return AccountHistory(
         before=before,
         after=after,
         money={name: series[name] for name in ("price_pnl", *GROWTH_TERMS, "bad_debt")},
-        leverage=direction * turns,
+        leverage=direction * leverage,
         direction=direction,
-        move=direction * (value - known) / np.abs(known),
+        move=direction * (value - known_before) / np.abs(known_before),
         is_cut=forced != 0.0,
         is_counted=is_counted,
     )
+
+
+def find_wealth_before(series: Mapping[str, FloatArray]) -> FloatArray:
+    """Return equity and reserve before each bar, with the deposits of the bar."""
+    after = series["equity"] + series["reserve"]
+    costs = sum(series[name] for name in GROWTH_TERMS)
+    gains = series["price_pnl"] + series["bad_debt"] - costs
+    before = np.concatenate([after[:1] - gains[:1], after[:-1]])
+    before[1:] += (series["flows"] - series["top_up"])[1:]
+    return before

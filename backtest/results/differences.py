@@ -39,23 +39,32 @@ class Statistic(NamedTuple):
 
 def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the Sharpe ratio per period of each row, and the influence of each period on it."""
-    mean, deviation = np.mean(x, axis=1), np.std(x, axis=1, ddof=1)
-    known = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
-    n, ratio = x.shape[1], mean / known
-    z = np.asarray((x - mean[:, None]) / (known * math.sqrt((n - 1) / n))[:, None])
+    n = x.shape[1]
+    mean = np.mean(x, axis=1)
+    deviation = np.std(x, axis=1, ddof=1)
+    deviation = np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    ratio = mean / deviation
+
+    # Derivative of the ratio by mean and variance, of returns in units of their deviation.
+    z = np.asarray((x - mean[:, None]) / (deviation * math.sqrt((n - 1) / n))[:, None])
     return ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0)
+
+
+def estimate_mean(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the mean of each row, and the influence of each period on it."""
+    return np.mean(x, axis=1), x - np.mean(x, axis=1, keepdims=True)
 
 
 STATISTICS = {
     "log_growth": Statistic(
-        lambda sampled: np.log1p(sampled.returns),
-        lambda x: (np.mean(x, axis=1), x - np.mean(x, axis=1, keepdims=True)),
-        lambda sampled: sampled.per_year,
+        read=lambda sampled: np.log1p(sampled.returns),
+        estimate=estimate_mean,
+        scale=lambda sampled: sampled.per_year,
     ),
     "sharpe": Statistic(
-        lambda sampled: sampled.returns - sampled.free,
-        estimate_sharpe,
-        lambda sampled: math.sqrt(sampled.periods),
+        read=lambda sampled: sampled.returns - sampled.free,
+        estimate=estimate_sharpe,
+        scale=lambda sampled: math.sqrt(sampled.periods),
     ),
 }
 """Not volatility and shortfall: volatility persists for longer than blocks can be, and 95 %
@@ -108,48 +117,77 @@ def compare_pairs(
     error of the mean influence under this bootstrap (:func:`resampling_error`), s* that of the sums
     over the blocks of a history.
     """
-    statistic, scale = STATISTICS[measure], STATISTICS[measure].scale(sampled)
+    statistic = STATISTICS[measure]
+    scale = statistic.scale(sampled)
     series = statistic.read(sampled)
-    gap, influence = (pair_differences(each, pairs) for each in statistic.estimate(series))
+    values, influences = statistic.estimate(series)
+    difference = pair_differences(values, pairs)
+    influence = pair_differences(influences, pairs)
     length = choose_block(influence) if block is None else block
     error = resampling_error(influence, length)
+
+    # |d* - d| / s* of each history, a row each.
+    n_periods = series.shape[1]
     rounding = ROUNDING * np.max(np.abs(influence), axis=1)
     ratios = np.empty((draws, len(pairs)))
-    for row, (chosen, starts) in enumerate(draw_histories(series.shape[1], length, draws, rng)):
-        value, own = statistic.estimate(np.take(series, chosen, axis=1))
-        sums = pair_differences(np.add.reduceat(own, starts, axis=1), pairs)
-        spread = np.sqrt(np.sum(sums**2, axis=1)) / series.shape[1]
+    for row, history in enumerate(draw_histories(n_periods, length, draws, rng)):
+        drawn = np.take(series, history.periods, axis=1)
+        drawn_values, drawn_influences = statistic.estimate(drawn)
+        block_sums = np.add.reduceat(drawn_influences, history.starts, axis=1)
+        sums = pair_differences(block_sums, pairs)
+        spread = np.sqrt(np.sum(sums**2, axis=1)) / n_periods
         spread[spread <= rounding] = 0.0  # a history of equal differences has no error
-        ratios[row] = studentize(pair_differences(value, pairs) - gap, spread)
+        gap = pair_differences(drawn_values, pairs) - difference
+        ratios[row] = studentize(gap, spread)
         if progress is not None:
             progress(row + 1)
-    count = np.sum(ratios >= studentize(gap, error), axis=0)
+
+    count = np.sum(ratios >= studentize(difference, error), axis=0)
     p_value = np.minimum(1.0, (1.0 + count) / (draws + 1.0))
-    p_value[np.isnan(gap)] = np.nan
-    beyond = math.floor((1.0 - confidence + 1e-12) * (draws + 1.0))
-    widest = np.sort(ratios, axis=0)[draws - beyond]
-    half = np.where(error > 0.0, widest, 0.0) * error
-    return Differences(scale * gap, scale * (gap - half), scale * (gap + half), p_value, length)
+    p_value[np.isnan(difference)] = np.nan
+
+    # The quantile that as many histories reach as the p-value of the level counts.
+    n_beyond = math.floor((1.0 - confidence + 1e-12) * (draws + 1.0))
+    quantile = np.sort(ratios, axis=0)[draws - n_beyond]
+    half_width = np.where(error > 0.0, quantile, 0.0) * error
+    return Differences(
+        difference=scale * difference,
+        low=scale * (difference - half_width),
+        high=scale * (difference + half_width),
+        p_value=p_value,
+        block=length,
+    )
 
 
 def pair_differences(values: FloatArray, pairs: IntArray) -> FloatArray:
+    """Return the first less the second account of each pair, of values or series by row."""
     return np.asarray(values[pairs[:, 0]] - values[pairs[:, 1]])
 
 
 def studentize(gap: FloatArray, error: FloatArray) -> FloatArray:
+    """Return a difference over its error: 0 if there is none, infinite if the error is 0 or NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(gap == 0.0, 0.0, np.abs(gap) / error)
     return np.where(np.isnan(ratio), np.inf, ratio)
 
 
+class DrawnHistory(NamedTuple):
+    """The periods of a resampled history, and the places at which its blocks start."""
+
+    periods: IntArray
+    starts: IntArray
+
+
 def draw_histories(
     n: int, block: int, draws: int, rng: np.random.Generator
-) -> Iterator[tuple[IntArray, IntArray]]:
+) -> Iterator[DrawnHistory]:
+    """Yield histories of n periods; the last period is followed by the first."""
     bootstrap = arch.bootstrap.StationaryBootstrap(block, np.arange(n), seed=rng)
     for drawn, _ in bootstrap.bootstrap(draws):
-        chosen = np.asarray(drawn[0], dtype=np.int64)
-        follows = chosen[1:] == (chosen[:-1] + 1) % n
-        yield chosen, np.flatnonzero(np.concatenate(([True], ~follows)))
+        periods = np.asarray(drawn[0], dtype=np.int64)
+        is_next = periods[1:] == (periods[:-1] + 1) % n
+        starts = np.flatnonzero(np.concatenate(([True], ~is_next)))
+        yield DrawnHistory(periods, starts)
 
 
 LEAST_FOR_BLOCKS = 8
@@ -169,21 +207,32 @@ def find_block_length(series: FloatArray) -> float:
     the first lag after which k_n = max(5, log10 n) autocorrelations in a row are under
     2 sqrt(log10(n) / n), at most sqrt(n) + k_n.
     """
-    n, x = len(series), series - np.mean(series)
-    in_row = max(5, int(math.log10(n)))
+    n = len(series)
+    x = series - np.mean(series)
+    in_row = max(5, int(math.log10(n)))  # k_n
     most = math.ceil(math.sqrt(n)) + in_row
     with one_thread():
         products = np.array([x[lag:] @ x[: n - lag] for lag in range(most + 1)])
+
+    # The autocorrelation of each lag, of the two parts of the series that it compares.
     sums = np.concatenate(([0.0], np.cumsum(x * x)))
     after = np.minimum(np.arange(1, most + 2), n)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.abs(products) / np.sqrt((sums[-1] - sums[after]) * sums[n - after])
-        is_small = found < 2.0 * math.sqrt(math.log10(n) / n)
-        rows = np.lib.stride_tricks.sliding_window_view(is_small[:-1], in_row).all(axis=1)
-        m = min(2 * max(int(np.argmax(rows)), 1), most) if rows.any() else most
+        correlations = np.abs(products) / np.sqrt((sums[-1] - sums[after]) * sums[n - after])
+        is_small = correlations < 2.0 * math.sqrt(math.log10(n) / n)
+
+        # The first lag after which as many in a row are small decides how many count.
+        windows = np.lib.stride_tricks.sliding_window_view(is_small[:-1], in_row)
+        is_quiet = windows.all(axis=1)
+        m = most
+        if is_quiet.any():
+            m = min(2 * max(int(np.argmax(is_quiet)), 1), most)
+
         lag = np.arange(1, m + 1)
-        weighted = np.minimum(1.0, 2.0 * (1.0 - lag / m)) * products[1 : m + 1]
-        slope, level = 2.0 * (lag @ weighted), products[0] + 2.0 * np.sum(weighted)
+        weight = np.minimum(1.0, 2.0 * (1.0 - lag / m))
+        weighted = weight * products[1 : m + 1]
+        slope = 2.0 * (lag @ weighted)  # g
+        level = products[0] + 2.0 * np.sum(weighted)  # v
         best = np.cbrt(n * (slope / level) ** 2)
     return float(np.minimum(best, math.ceil(min(3.0 * math.sqrt(n), n / 3.0))))
 
@@ -193,12 +242,15 @@ def choose_block(influence: FloatArray) -> int:
 
     The median of their optimal lengths, at least n^(1/3).
     """
-    least: float = influence.shape[1] ** (1.0 / 3.0)
+    n_periods = influence.shape[1]
+    least: float = n_periods ** (1.0 / 3.0)
     moving = influence[np.ptp(influence, axis=1) > 0.0]  # NaN is not over 0 either
-    if not len(moving) or influence.shape[1] < LEAST_FOR_BLOCKS:
+    if len(moving) == 0 or n_periods < LEAST_FOR_BLOCKS:
         return math.ceil(least)
-    asked = [find_block_length(series) for series in moving]
-    return math.ceil(max(least, float(np.median(np.nan_to_num(asked)))))
+
+    lengths = [find_block_length(series) for series in moving]
+    median = float(np.median(np.nan_to_num(lengths)))
+    return math.ceil(max(least, median))
 
 
 def resampling_error(influence: FloatArray, block: int) -> FloatArray:
@@ -210,13 +262,17 @@ def resampling_error(influence: FloatArray, block: int) -> FloatArray:
     (i/n) q^(n - i), q = 1 - 1 / block (Politis and Romano 1994, lemma 1).
     """
     n = influence.shape[1]
-    lag, q = np.arange(1, n), 1.0 - 1.0 / block
+    lag = np.arange(1, n)
+    q = 1.0 - 1.0 / block
     weight = (1.0 - lag / n) * q**lag + lag / n * q ** (n - lag)
+
     error = np.empty(len(influence))
     for row, series in enumerate(influence):
+        # Autocovariances by the Fourier transform, of a series padded so that it does not wrap.
         spectrum = np.fft.rfft(series - np.mean(series), 2 * n)
         covariance = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, 2 * n)[:n] / n
-        error[row] = math.sqrt(max(0.0, covariance[0] + 2.0 * (weight @ covariance[1:])) / n)
+        variance = covariance[0] + 2.0 * (weight @ covariance[1:])
+        error[row] = math.sqrt(max(0.0, variance) / n)
     return error
 
 
@@ -237,8 +293,10 @@ def holm(p_values: FloatArray) -> FloatArray:
     """
     check_lengths(p_values=p_values)
     p_values = np.asarray(p_values)
-    order = np.argsort(p_values, kind="stable")[: np.count_nonzero(~np.isnan(p_values))]
-    steps = np.arange(len(order), 0, -1)
+    n_tests = np.count_nonzero(~np.isnan(p_values))
+    order = np.argsort(p_values, kind="stable")[:n_tests]  # NaN are last
+    factors = np.arange(n_tests, 0, -1)
+
     corrected = np.full(len(p_values), np.nan)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * steps))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
     return corrected
