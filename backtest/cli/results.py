@@ -22,7 +22,7 @@ from backtest.cli.printing import clean, print_json, print_paragraph, render, sh
 from backtest.core import ParameterError, format_time
 from backtest.experiments.policy_names import read_policy
 from backtest.market import Market
-from backtest.results import listing, name_measure, read_constraints
+from backtest.results import listing, name_measure, read_constraints, selection, upkeep
 from backtest.results.listing import KINDS
 from backtest.results.measure_table import ABOUT
 
@@ -49,9 +49,9 @@ class Wanted:
 
     def build(self, **times: str | None) -> Any:
         bounds = tuple(read_constraints(dict([read_bound(each)]))[-1] for each in self.where or ())
-        now, kinds = time.time_ns(), listing.read_kinds(self.kind or ())
-        read = {x: listing.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
-        return listing.Filter(kinds, self.policy, self.text, bounds, **read)
+        now, kinds = time.time_ns(), selection.read_kinds(self.kind or ())
+        read = {x: selection.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
+        return selection.Filter(kinds, self.policy, self.text, bounds, **read)
 
 
 @command("results list")
@@ -76,9 +76,11 @@ def list_(
     backtest results list --sort max_drawdown --top 20
     """
     chosen = wanted.build(since=since)
-    listing.sort_entries((), sort)  # an unknown word is an error before anything is read
+    selection.sort_entries((), sort)  # an unknown word is an error before anything is read
     everything = listing.list_results(results)
-    found = listing.sort_entries(filter(chosen.matches, everything), sort, is_reversed=is_reversed)
+    found = selection.sort_entries(
+        filter(chosen.matches, everything), sort, is_reversed=is_reversed
+    )
     shown = found[:top]
     unread = [each for each in everything if each.trouble]
     if as_json:
@@ -195,7 +197,7 @@ def verify(
     folders = [results / name for name in listing.list_folders(results)]
     if names:
         folders = [listing.find_folder(name, results) for name in names]
-    checks = [listing.verify_folder(folder) for folder in folders]
+    checks = [upkeep.verify_folder(folder) for folder in folders]
     checks = [each for each, place in zip(checks, folders, strict=True) if place.exists()]
     bad = sum(bool(each.faults) for each in checks)
     if as_json:
@@ -242,7 +244,7 @@ def prune(
     backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
     """
     chosen_by = wanted.build(before=older_than)
-    is_only_marked = keep is None and chosen_by == listing.Filter()
+    is_only_marked = keep is None and chosen_by == selection.Filter()
     if is_only_marked and not (damaged or unfinished):
         raise ParameterError(
             "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
@@ -252,7 +254,7 @@ def prune(
         raise ParameterError("--json has no prompt: add --yes or --dry-run")
     marked = {"with_unfinished": unfinished, "with_damaged": damaged}
     chosen_by = None if is_only_marked else chosen_by
-    chosen, kept = listing.choose_deletions(results, chosen_by, keep=keep or 0, **marked)
+    chosen, kept = upkeep.choose_deletions(results, chosen_by, keep=keep or 0, **marked)
     if not as_json:
         size = sum(each.size for each in chosen) / 1e6
         total = f"to delete: {listing.count_kinds(chosen)}, {size:,.2f} MB"
@@ -272,7 +274,7 @@ def prune(
             raise ParameterError(
                 "prune needs a confirmation, got none: nothing was deleted; --yes skips it"
             ) from error
-    deleted, left = listing.delete_chosen(results, chosen) if is_agreed else ([], [])
+    deleted, left = upkeep.delete_chosen(results, chosen) if is_agreed else ([], [])
     if as_json:
         not_ours, names = [each._asdict() for each in kept], [each.name for each in chosen]
         print_json({"chosen": names, "deleted": deleted, "left": left, "not_ours": not_ours})

@@ -10,11 +10,9 @@ if TYPE_CHECKING:
     from backtest.results.attribution import find_periods
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs
     from backtest.results.differences import find_block_length, holm, pair_differences
-    from backtest.results.listing import choose_deletions, delete_chosen, verify_folder, Filter
     from backtest.results.listing import StoreEntry, count_kinds, describe_note, describe_origin
     from backtest.results.listing import find_folder, list_folders, list_results, load_saved
-    from backtest.results.listing import open_folder, read_entry, read_kinds, read_time_or_age
-    from backtest.results.listing import read_usable, sort_entries
+    from backtest.results.listing import open_folder, read_entry, read_usable
     from backtest.results.luck import Overfitting, SharpeMoments, deflated_sharpe
     from backtest.results.luck import deflated_sharpe_of_returns, effective_observations
     from backtest.results.luck import effective_trials, estimate_moments, expected_max_sharpe
@@ -40,10 +38,12 @@ if TYPE_CHECKING:
     from backtest.results.record import AccountFields, Outcome, PositionFields
     from backtest.results.result import Result
     from backtest.results.run_options import explain_idle_options
+    from backtest.results.selection import Filter, read_kinds, read_time_or_age, sort_entries
     from backtest.results.tally import Clock, Tally, add_free, finish_sample, fold_product
     from backtest.results.tally import grow_free, invert, is_deeper, mark_drawdown, raise_ratio
     from backtest.results.tally import start_tally
     from backtest.results.trades import Trades
+    from backtest.results.upkeep import choose_deletions, delete_chosen, verify_folder
 else:
     __getattr__ = find_lazily(__name__, {
         "results": "trades",
@@ -52,9 +52,8 @@ else:
             "Differences STATISTICS Sampled compare_pairs find_block_length holm pair_differences"
         ),
         "results.listing": (
-            "Filter StoreEntry choose_deletions count_kinds delete_chosen describe_note "
-            "describe_origin find_folder list_folders list_results load_saved open_folder "
-            "read_entry read_kinds read_time_or_age read_usable sort_entries verify_folder"
+            "StoreEntry count_kinds describe_note describe_origin find_folder list_folders "
+            "list_results load_saved open_folder read_entry read_usable"
         ),
         "results.luck": (
             "Overfitting SharpeMoments deflated_sharpe deflated_sharpe_of_returns "
@@ -81,9 +80,11 @@ else:
         "results.record": "AccountFields Outcome PositionFields",
         "results.result": "Result",
         "results.run_options": "explain_idle_options",
+        "results.selection": "Filter read_kinds read_time_or_age sort_entries",
         "results.tally": (
             "Clock Tally add_free finish_sample fold_product grow_free invert is_deeper "
             "mark_drawdown raise_ratio start_tally"
         ),
         "results.trades": "Trades",
+        "results.upkeep": "choose_deletions delete_chosen verify_folder",
     })  # fmt: skip

@@ -1,34 +1,50 @@
-"""The store: its folders, each read into an entry; entries are selected, verified and pruned."""
+"""The store: its folders, each opened by its manifest, and read into an entry for lists.
+
+From top to bottom: the kinds of saved results, opening and finding a folder, entries and how they
+are read, with or without the index, and how the origin of a result is described. Which entries a
+list shows is in ``selection.py``; what is checked and deleted is in ``upkeep.py``.
+
+=============  ==========================================================================
+word           what it is
+=============  ==========================================================================
+store          a folder of saved results, ``results/`` by default
+folder         one in it: a result, one that is not finished, or a leftover
+kind           what a result is: "run", "sweep", "study"; :data:`KINDS` has its class
+manifest       the JSON file that makes a folder a result: what decides its numbers
+begun          not finished: a hidden folder of batches, named after its result
+leftover       what a process left that died while it wrote or replaced a result
+entry          a folder as a list shows it
+trouble        one sentence that says why a folder cannot be used
+busy           another process has the lock of the folder
+fault          a file of a result that is missing, damaged or changed, and what is wrong
+making         who made a result: the command, the commits and the seconds
+=============  ==========================================================================
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import pkgutil
-import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
-
 from backtest import core
 from backtest.core import provenance
 from backtest.core import result_folders as s
-from backtest.core.atomic_files import LOCK, REPLACED
+from backtest.core.atomic_files import LOCK
 from backtest.results.manifest import describe_search
-from backtest.results.measure_table import ABOUT
-from backtest.results.ranking import Constraint, order_sets
 from backtest.results.result import RUN
 from backtest.results.run_record import EXTRAPOLATED, count_days_between, shows_growth
 from backtest.results.store_index import (
     SMALLEST,
     Row,
+    Stamp,
     is_settled,
     read_index,
     stamp_folder,
@@ -38,6 +54,7 @@ from backtest.results.store_index import (
 SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
+"""Most results that an error names."""
 LEFTOVER, UNKNOWN = "leftover", "unknown"
 KINDS = {
     "run": "backtest.results.result:Result",
@@ -78,6 +95,14 @@ def is_begun(folder: Path) -> bool:
     return folder.name.startswith(s.UNFINISHED)
 
 
+def is_leftover(folder: Path) -> bool:
+    return folder.name.startswith(s.LEFTOVERS)
+
+
+def is_result(folder: Path) -> bool:
+    return (folder / s.MANIFEST).is_file() and not folder.name.startswith(".")
+
+
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the kind and the manifest of a saved result."""
     path = folder / s.MANIFEST
@@ -86,79 +111,95 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     manifest = core.read_json_file(path)
     if not isinstance(manifest, dict):
         raise core.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
+
     kind = manifest.get("kind", RUN)
     if not isinstance(kind, str) or kind not in KINDS:
         raise core.DataError(
             f"{path}: must have a known kind, got {kind!r:.40}; read it with the "
             "version that saved it"
         )
-    if is_begun(folder):
-        try:
-            own = f"{s.UNFINISHED}{s.name_result(manifest)}"
-            name = own if find_kind(kind).can_be_resumed else ""
-        except (KeyError, TypeError, AttributeError):
-            name = ""
-        if folder.resolve().name != name:
-            raise core.DataError(
-                f"{folder}: {s.MANIFEST} must describe the result that the folder is named after"
-            )
+    if is_begun(folder) and folder.resolve().name != name_begun(kind, manifest):
+        raise core.DataError(
+            f"{folder}: {s.MANIFEST} must describe the result that the folder is named after"
+        )
     return kind, manifest
 
 
+def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
+    """Return the name of the folder of a result that is not finished; empty if it has none."""
+    try:
+        if find_kind(kind).can_be_resumed:
+            return f"{s.UNFINISHED}{s.name_result(manifest)}"
+    except (KeyError, TypeError, AttributeError):  # a damaged manifest
+        pass
+    return ""
+
+
 def load_saved(folder: Path) -> Saved:
+    """Load a saved result of any kind."""
     if is_begun(folder):
         raise core.DataError(
             f"{folder}: must be finished to be loaded; run it again with resume=True"
         )
     kind, _ = open_folder(folder)
-    found: Saved = find_kind(kind).load(folder)
-    return found
+    saved: Saved = find_kind(kind).load(folder)
+    return saved
 
 
 def name_fault(error: Exception, folder: Path) -> str:
+    """Return what an error says of a folder, without the path of the folder."""
     text = str(error).partition("\n")[0]  # lists of results have a line for each
     return text.removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
 
 
 def list_folders(store: Path) -> list[str]:
+    """Return the names of the folders of a store, of hidden ones those that results leave."""
     try:
         with os.scandir(store) as inside:
-            names = [each.name for each in inside if each.is_dir()]
+            names = [item.name for item in inside if item.is_dir()]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise core.DataError(
             f"{store}: cannot read the folder of results: {error.strerror or error}"
         ) from error
-    listed = (*s.LEFTOVERS, s.UNFINISHED)
-    return sorted(name for name in names if name[0] != "." or name.startswith(listed))
+
+    hidden = (*s.LEFTOVERS, s.UNFINISHED)
+    return sorted(name for name in names if name[0] != "." or name.startswith(hidden))
 
 
 def find_folder(name: str, store: Path) -> Path:
+    """Return the folder of a name, of a path, or of the beginning of a name or an id."""
     folders = list_folders(store)
     if name in folders:
         return store / name
     if name and is_result(Path(name)):
         return Path(name)
-    known = [each for each in folders if is_result(store / each)]
-    is_id = len(name) >= SHORTEST  # else the beginning of a name
-    fits = [each for each in folders if (name and each.startswith(name))
-            or (is_id and each.rpartition("-")[2].startswith(name))]  # fmt: skip
-    if len(fits) == 1:
-        return store / fits[0]
-    if fits:
-        shown = ", ".join(fits[:MOST_NAMED]) + (", ..." if len(fits) > MOST_NAMED else "")
+
+    fitting = [folder for folder in folders if fits_beginning(folder, name)]
+    if len(fitting) == 1:
+        return store / fitting[0]
+    if fitting:
+        shown = ", ".join(fitting[:MOST_NAMED])
+        if len(fitting) > MOST_NAMED:
+            shown = f"{shown}, ..."
         raise core.ParameterError(
-            f"a name must match one result in {store}, {name!r:.60} matches {len(fits)}: {shown}"
+            f"a name must match one result in {store}, {name!r:.60} matches {len(fitting)}: {shown}"
         )
+
+    known = [folder for folder in folders if is_result(store / folder)]
     raise core.DataError(
         f"no saved result is called {name!r:.60} in {store}{core.did_you_mean(name, known)}; "
         f"{SHORTEST} or more letters of an id are enough"
     )
 
 
-def is_result(folder: Path) -> bool:
-    return (folder / s.MANIFEST).is_file() and not folder.name.startswith(".")
+def fits_beginning(folder: str, beginning: str) -> bool:
+    """Return whether the name of a folder, or the id at its end, begins so."""
+    if beginning and folder.startswith(beginning):
+        return True
+    identity = folder.rpartition("-")[2]
+    return len(beginning) >= SHORTEST and identity.startswith(beginning)
 
 
 @dataclass(frozen=True)
@@ -210,14 +251,15 @@ class StoreEntry:
 
     @property
     def is_short(self) -> bool:
-        is_dated = bool(self.start and self.end)
-        return is_dated and not shows_growth(count_days_between(self.start, self.end))
+        if not (self.start and self.end):
+            return False
+        return not shows_growth(count_days_between(self.start, self.end))
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
 
-INDEXED = tuple(each.name for each in dataclasses.fields(StoreEntry) if each.name != "metrics")
+INDEXED = tuple(item.name for item in dataclasses.fields(StoreEntry) if item.name != "metrics")
 """The fields that the index has in this order, beside the measures."""
 
 
@@ -228,15 +270,21 @@ def list_results(store: Path) -> list[StoreEntry]:
         entries = [read_entry(store / name) for name in names]
     else:
         entries = list_indexed(store, names)
-    return [each for each in entries if not each.trouble or (store / each.name).is_dir()]
+    # A folder that was deleted meanwhile is no trouble.
+    return [entry for entry in entries if not entry.trouble or (store / entry.name).is_dir()]
 
 
 def list_indexed(store: Path, names: Sequence[str]) -> list[StoreEntry]:
-    """Return the entries of folders, of those alone read that changed since the index was made."""
+    """Return the entries of folders, of those alone read that changed since the index was made.
+
+    Writes the index of the store anew if that has changed.
+    """
+    known = read_index(store)
     entries: list[StoreEntry] = []
-    known, rows = read_index(store), dict[str, Row]()
+    rows: dict[str, Row] = {}
     is_changed = False
     for name in names:
+        # Stamped before it is read: what changes meanwhile is read again the next time.
         stamp = stamp_folder(os.path.join(store, name))  # noqa: PTH118 - of ten thousand folders
         row = known.get(name)
         if stamp is not None and row is not None and row.digest == stamp.digest:
@@ -245,97 +293,127 @@ def list_indexed(store: Path, names: Sequence[str]) -> list[StoreEntry]:
             entries.append(StoreEntry(**fields, metrics=row.metrics))
             continue
 
-        # stamped before it is read: what changes meanwhile is read again the next time
         entry = read_entry(store / name)
         entries.append(entry)
-        is_whole = entry.is_finished and not entry.trouble
-        is_whole &= all(type(value) is float for value in entry.metrics.values())
-        if is_whole and stamp is not None and is_settled(stamp):
-            values = [getattr(entry, each) for each in INDEXED]
+        if stamp is not None and can_be_indexed(entry, stamp):
+            values = [getattr(entry, indexed) for indexed in INDEXED]
             rows[name] = Row(stamp.digest, values, entry.metrics)
             is_changed = True
+
     if is_changed or len(rows) < len(known):
         write_index(store, rows)
     return entries
 
 
+def can_be_indexed(entry: StoreEntry, stamp: Stamp) -> bool:
+    """Return whether an entry stays the same until a file of its folder changes."""
+    if entry.trouble or not entry.is_finished:
+        return False
+    has_floats = all(type(value) is float for value in entry.metrics.values())
+    return has_floats and is_settled(stamp)
+
+
 def read_entry(folder: Path) -> StoreEntry:
+    """Return the entry of a folder; what is wrong with it is its trouble."""
     entry = try_entry(folder)
-    # what another process was replacing meanwhile is read again
-    return try_entry(folder) if entry.trouble and entry.kind != LEFTOVER else entry
+    if entry.trouble and entry.kind != LEFTOVER:
+        # What another process was replacing meanwhile is read again.
+        return try_entry(folder)
+    return entry
 
 
 def try_entry(folder: Path) -> StoreEntry:
-    kind, disk, lock = UNKNOWN, {}, folder / LOCK
+    kind = UNKNOWN
+    disk: dict[str, Any] = {}
     try:
         disk = measure_disk(folder)
-        if folder.name.startswith(s.LEFTOVERS):
-            busy = core.is_lock_held(lock)
-            inner = [each.name for each in folder.glob("*") if each.is_dir()]
-            about = f" of {inner[0]}" if len(inner) == 1 else ""
-            what = "is being written now" if busy else f"was left by a process that died{about}"
-            return StoreEntry(folder.name, LEFTOVER, f"it {what}", **disk, is_busy=busy)
+        if is_leftover(folder):
+            return read_leftover(folder, disk)
+
         kind, manifest = open_folder(folder)
-        data = manifest["data"]
-        facts = {
-            "id": manifest["id"],
-            "source": str(data.get("source", "")),
-            **{name: str(data[name] or "") for name in ("instrument", "interval", "start", "end")},
-            "is_synthetic": bool(data.get("synthetic")),
-        }
+        facts = read_facts(manifest)
         if is_begun(folder):
-            note, busy = find_kind(kind)._read_progress(folder, manifest), core.is_lock_held(lock)
-            facts |= {**describe_search(manifest), "note": note, "is_finished": False,
-                      "is_busy": busy}  # fmt: skip
+            facts |= read_progress(folder, kind, manifest)
         else:
-            for name, fault in s.find_faults(folder, manifest, find_kind(kind), with_hashes=False):
-                return StoreEntry(folder.name, kind, f"{name}: {fault}; {s.CURE}", **disk)
+            faults = s.find_faults(folder, manifest, find_kind(kind), with_hashes=False)
+            for name, what in faults:
+                return StoreEntry(folder.name, kind, f"{name}: {what}; {s.CURE}", **disk)
             facts |= find_kind(kind)._read_line(folder, manifest)
             facts |= summarize_making(core.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
     except core.BacktestError as error:
-        text = name_fault(error, folder)
+        trouble = name_fault(error, folder)
     except Exception as error:  # a damaged file may raise anything
-        text = f"it cannot be read: {type(error).__name__}: {error}"
-    return StoreEntry(folder.name, kind, text, **disk)
+        trouble = f"it cannot be read: {type(error).__name__}: {error}"
+    return StoreEntry(folder.name, kind, trouble, **disk)
 
 
 def measure_disk(folder: Path) -> dict[str, Any]:
-    facts = {}
-    for each in (*folder.rglob("*"), folder):
+    """Return when a folder was saved, in ns since 1970, and its bytes, by the fields of entries."""
+    states = {}
+    for path in (*folder.rglob("*"), folder):
         with contextlib.suppress(FileNotFoundError):  # a draft that was renamed since
-            facts[each] = each.lstat()
-    newest = max((each.st_mtime_ns for each in facts.values()), default=0)
-    manifest = facts.get(folder / s.MANIFEST)
-    size = sum(each.st_size for path, each in facts.items() if not path.is_dir())
-    return {"saved": newest if manifest is None else manifest.st_mtime_ns, "size": size}
+            states[path] = path.lstat()
+
+    manifest = states.get(folder / s.MANIFEST)
+    if manifest is not None:
+        saved = manifest.st_mtime_ns
+    else:
+        saved = max((state.st_mtime_ns for state in states.values()), default=0)
+    size = sum(state.st_size for path, state in states.items() if not path.is_dir())
+    return {"saved": saved, "size": size}
 
 
-def describe_note(entry: StoreEntry) -> str:
-    if entry.is_finished:
-        return entry.note
-    return f"{entry.note}, {'running' if entry.is_busy else 'unfinished'}"
+def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
+    """Return the entry of what a process left, or writes now."""
+    is_busy = core.is_lock_held(folder / LOCK)
+    results = [path.name for path in folder.glob("*") if path.is_dir()]
+    trouble = "it was left by a process that died"
+    if is_busy:
+        trouble = "it is being written now"
+    elif len(results) == 1:
+        trouble = f"{trouble} of {results[0]}"
+    return StoreEntry(folder.name, LEFTOVER, trouble, **disk, is_busy=is_busy)
 
 
-def count_kinds(entries: Iterable[StoreEntry]) -> str:
-    counts = Counter(each.kind for each in entries)
-    plurals = {name: str(find_kind(name).plural) for name in KINDS}
-    plurals[LEFTOVER] = f"{LEFTOVER}s"
-    return ", ".join(f"{n:,} {kind if n == 1 else plurals.get(kind, kind)}"
-                     for kind, n in counts.items()) or "none"  # fmt: skip
+def read_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the id and the data of a result, by the fields of entries."""
+    data = manifest["data"]
+    facts = {
+        "id": manifest["id"],
+        "source": str(data.get("source", "")),
+    }
+    for name in ("instrument", "interval", "start", "end"):
+        facts[name] = str(data[name] or "")
+    facts["is_synthetic"] = bool(data.get("synthetic"))
+    return facts
+
+
+def read_progress(folder: Path, kind: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how far a result is that is not finished, by the fields of entries."""
+    note = find_kind(kind)._read_progress(folder, manifest)
+    return {
+        **describe_search(manifest),
+        "note": note,
+        "is_finished": False,
+        "is_busy": core.is_lock_held(folder / LOCK),
+    }
 
 
 def summarize_making(making: core.Making | None) -> dict[str, Any]:
+    """Return the commits and the seconds of a result, by the fields of entries."""
     if making is None:
         return {}
     commits = {
-        name: each.removesuffix(provenance.DIRTY) for name, each in making.code.items() if each
+        name: commit.removesuffix(provenance.DIRTY)
+        for name, commit in making.code.items()
+        if commit
     }
-    own = commits.pop(provenance.PACKAGE, "")
+    backtest_commit = commits.pop(provenance.PACKAGE, "")
     return {
         "seconds": making.seconds,
         "commit": ", ".join(dict.fromkeys(commits.values())),
-        "backtest_commit": own,
+        "backtest_commit": backtest_commit,
         "is_dirty": making.is_dirty,
     }
 
@@ -352,255 +430,62 @@ def read_usable(name: str, folder: Path) -> tuple[Path, StoreEntry]:
     return place, entry
 
 
-FIELDS = ("saved", "name", "kind", "policy", "size", "seconds")
+def describe_note(entry: StoreEntry) -> str:
+    if entry.is_finished:
+        return entry.note
+    state = "running" if entry.is_busy else "unfinished"
+    return f"{entry.note}, {state}"
 
 
-class Filter(NamedTuple):
-    """Conditions that select entries; an entry must satisfy all.
+def count_kinds(entries: Iterable[StoreEntry]) -> str:
+    """Return how many entries there are of each kind."""
+    plurals = {name: str(find_kind(name).plural) for name in KINDS}
+    plurals[LEFTOVER] = f"{LEFTOVER}s"
 
-    ``policy`` is a part of the policy, ``text`` one of name, policy, data or note; case is ignored.
-    An entry without a measure matches no bound on it. ``since`` and ``before`` are in ns.
-    """
-
-    kinds: tuple[str, ...] = ()
-    policy: str = ""
-    text: str = ""
-    bounds: tuple[Constraint, ...] = ()
-    since: int | None = None
-    before: int | None = None
-
-    def matches(self, entry: StoreEntry) -> bool:
-        words = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
-        is_named = not self.policy or normalize_name(self.policy) in normalize_name(entry.policy)
-        return (
-            not entry.trouble
-            and (not self.kinds or entry.kind in self.kinds)
-            and is_named
-            and any(self.text.casefold() in word.casefold() for word in words)
-            and (not self.bounds or self.is_within_bounds(entry))
-            and (self.since is None or entry.saved >= self.since)
-            and (self.before is None or entry.saved < self.before)
-        )
-
-    def is_within_bounds(self, entry: StoreEntry) -> bool:
-        named = ("ruined", *(bound.name for bound in self.bounds))
-        known = {name: np.array([entry.metrics.get(name, math.nan)]) for name in named}
-        return all(bound.violation(known)[0] == 0.0 for bound in self.bounds)
-
-
-def normalize_name(text: str) -> str:
-    return re.sub(r"[\s_-]", "", text).casefold()
-
-
-def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(core.Choice(*KINDS).check("kind", each) for each in texts)
-
-
-def read_time_or_age(text: str, now: int, *, where: str) -> int:
-    """Return the time of a date, or of an age before ``now`` such as ``"7d"``, in nanoseconds."""
-    with contextlib.suppress(core.ParameterError):
-        return now - core.parse_duration(text)
-    return core.to_nanoseconds(text, where)
-
-
-def sort_entries(
-    entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
-) -> list[StoreEntry]:
-    if by not in (*FIELDS, *ABOUT):
-        raise core.ParameterError(
-            f"sort must be a measure (docs/metrics.md) or one of {', '.join(FIELDS)}, got "
-            f"{by!r:.40}{core.did_you_mean(by, (*FIELDS, *ABOUT))}"
-        )
-    named = sorted(entries, key=lambda each: each.name)
-    if by not in FIELDS:
-        return sort_by_measure(named, by, is_reversed=is_reversed)
-    falls = (by in ("saved", "size")) != is_reversed
-    known = [each for each in named if getattr(each, by) is not None]
-    found = sorted(known, key=lambda each: getattr(each, by), reverse=falls)
-    return found + [each for each in named if getattr(each, by) is None]
-
-
-def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
-    turned = entries[::-1] if is_reversed else entries  # equal ones stay in the order of names
-    values, ruined, days = (
-        np.array([each.metrics.get(name, math.nan) for each in turned])
-        for name in (by, "ruined", "ruin_time")
-    )
-    better = ABOUT[by].better
-    ruined = ruined if better else np.full(len(turned), math.nan)
-    failed = np.isnan(values) & np.isnan(ruined)
-    scores = -values if better < 0 else values
-    order = order_sets(scores, np.zeros(len(turned)), ruined, days, failed)
-    ranked, n = [turned[k] for k in order], int(np.sum(~failed))
-    return ranked[:n][::-1] + ranked[n:][::-1] if is_reversed else ranked
+    counts = []
+    for kind, n in Counter(entry.kind for entry in entries).items():
+        noun = kind if n == 1 else plurals.get(kind, kind)
+        counts.append(f"{n:,} {noun}")
+    return ", ".join(counts) or "none"
 
 
 class Origin(NamedTuple):
+    """The command that makes a result, and what else to know about it."""
+
     command: str = ""
     remarks: tuple[str, ...] = ()
 
 
 UNTOLD = Origin()
+"""Of a result that does not say how it was made."""
 
 
 def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> Origin:
+    """Return how a result was made: by a command, or in Python."""
     argv = making.argv if making else ()
     if not argv:
-        kind = str(manifest.get("kind"))
-        one = {"": manifest["policy"]} if "policy" in manifest else {}
-        policies = manifest.get("policies") or one
-        names = ", ".join(str(each.get("text") or each["name"]) for each in policies.values())
-        module = f" of {manifest['policy_module']}" if "policy_module" in manifest else ""
-        source = manifest["data"].get("source") or manifest.get("source", "data of no known source")
-        parts = [
-            find_kind(kind).call if kind in KINDS else "bt.run",
-            f"{names}{module}",
-            str(source),
-        ]
-        return Origin("", (f"made in Python: {', '.join(filter(None, parts))}",))
+        return Origin(remarks=(f"made in Python: {describe_call(manifest)}",))
+
+    remarks: tuple[str, ...] = ()
     files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
-    remarks = (f"it reads {', '.join(files)} as it is now",) if files else ()
+    if files:
+        remarks = (f"it reads {', '.join(files)} as it is now",)
     return Origin(shlex.join(argv), remarks)
 
 
-@dataclass(frozen=True)
-class FolderCheck:
-    name: str
-    kind: str
-    files: int
-    faults: tuple[tuple[str, str], ...]
-    remarks: tuple[tuple[str, str], ...] = ()
+def describe_call(manifest: Mapping[str, Any]) -> str:
+    """Return the function that makes a result, its policies and the source of its data."""
+    kind = str(manifest.get("kind"))
+    call = find_kind(kind).call if kind in KINDS else "bt.run"
 
-    def to_dict(self) -> dict[str, Any]:
-        named = {key: [{"file": name, "what": what} for name, what in getattr(self, key)]
-                 for key in ("faults", "remarks")}  # fmt: skip
-        return {"name": self.name, "kind": self.kind, "files": self.files, **named}
+    policies = manifest.get("policies") or {}
+    if not policies and "policy" in manifest:
+        policies = {"": manifest["policy"]}
+    names = ", ".join(str(policy.get("text") or policy["name"]) for policy in policies.values())
+    if "policy_module" in manifest:
+        names = f"{names} of {manifest['policy_module']}"
 
-
-def verify_folder(folder: Path) -> FolderCheck:
-    name = folder.name
-    if folder.name.startswith(s.LEFTOVERS) or is_begun(folder):
-        begun = read_entry(folder)
-        note = begun.trouble or "is not finished: continue it with its command and --resume"
-        return FolderCheck(name, begun.kind, 0, (), ((".", note),))
-    if not (folder / s.MANIFEST).exists() and not (folder / provenance.PROVENANCE).exists():
-        return FolderCheck(name, UNKNOWN, 0, (), ((".", "is not a result"),))
-    kind, files, remarks = UNKNOWN, 0, []
-    try:
-        kind, manifest = open_folder(folder)
-        files = sum(each.is_file() and each.name != LOCK for each in folder.rglob("*"))
-        faults = list(dict.fromkeys(list_faults(folder, kind, manifest)))
-        if not faults:
-            load_saved(folder)
-        if not (folder / provenance.PROVENANCE).is_file():
-            remarks = [
-                (provenance.PROVENANCE, "is missing: the code that made the result is not known")
-            ]
-    except core.BacktestError as error:
-        faults = [locate_fault(error, folder)]
-    except Exception as error:  # a damaged file may raise anything
-        faults = [(".", f"cannot be read: {type(error).__name__}: {error}")]
-    return FolderCheck(name, kind, files, tuple(faults), tuple(remarks))
-
-
-def locate_fault(error: core.BacktestError, folder: Path) -> tuple[str, str]:
-    """Return the file of a fault, "." for the whole folder, and what is wrong."""
-    text = name_fault(error, folder)
-    name, colon, what = text.partition(": ")
-    is_of_file = bool(colon) and str(error).startswith(f"{folder}{os.sep}")
-    return (name, what) if is_of_file else (".", text)
-
-
-def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from s.find_faults(folder, manifest, find_kind(kind))
-    try:
-        core.read_provenance(folder, str(manifest.get("id")))
-    except core.BacktestError as error:
-        yield locate_fault(error, folder)
-    for inner in find_kind(kind).inner:
-        for account in sorted((folder / inner).iterdir()):
-            for name, what in verify_folder(account).faults:
-                yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
-    yield from ((name, "is not part of the result") for name in list_foreign(folder, kind))
-
-
-def list_foreign(folder: Path, kind: str) -> list[str]:
-    saved = find_kind(kind)
-    own = (*saved.files(), *saved.inner, s.MANIFEST, provenance.PROVENANCE, LOCK)
-    return sorted(each.name for each in folder.iterdir() if each.name not in own)
-
-
-ID = re.compile(r"[0-9a-f]{16}")
-
-
-class KeptFolder(NamedTuple):
-    name: str
-    why: str
-
-
-def choose_deletions(
-    store: Path,
-    wanted: Filter | None,
-    *,
-    keep: int = 0,
-    with_unfinished: bool = False,
-    with_damaged: bool = False,
-) -> tuple[list[StoreEntry], list[KeptFolder]]:
-    """Return the results to delete, and the folders that are not known to be results.
-
-    Without a filter only those that ``with_unfinished`` and ``with_damaged`` name are chosen.
-    """
-    entries = [each for each in list_results(store) if not each.is_busy]
-    matches = Filter().matches if wanted is None else wanted.matches
-    meant = sort_entries(
-        each for each in entries if matches(each) and not (wanted is None and each.is_finished)
-    )
-    chosen = [each for each in meant[keep:] if each.is_finished or with_unfinished]
-    troubled = [each for each in entries if each.trouble]
-    chosen += [each for each in troubled if with_damaged  # or the remains of a replacement
-               or (each.name.startswith(s.LEFTOVERS)
-                   and not (store / each.name / REPLACED).exists())]  # fmt: skip
-    reasons = [(each, find_reason_to_keep(store / each.name)) for each in chosen]
-    kept = [KeptFolder(each.name, why) for each, why in reasons if why]
-    return [each for each, why in reasons if not why], kept
-
-
-def delete_chosen(store: Path, chosen: Sequence[StoreEntry]) -> tuple[list[str], list[str]]:
-    """Return the names of what was deleted, and of what is in use now or cannot be deleted."""
-    for entry in chosen:
-        folder = store / entry.name
-        if not core.is_lock_held(folder / LOCK) and not find_reason_to_keep(folder):
-            core.discard_folder(folder)
-    left = [each.name for each in chosen if os.path.lexists(store / each.name)]
-    return [each.name for each in chosen if each.name not in left], left
-
-
-def find_reason_to_keep(folder: Path) -> str:
-    """Return why a folder is not known to be a result; only its manifest makes it one."""
-    try:
-        if folder.is_symlink():
-            return "it is a link"
-        linked = next((each.name for each in folder.rglob("*") if each.is_symlink()), "")
-        if linked:
-            return f"it holds the link {linked!r}"
-        if folder.name.startswith(s.LEFTOVERS):
-            moved = all(
-                each.name == LOCK
-                or (each.is_dir() and bool(each.name == REPLACED
-                                           or ID.fullmatch(each.name.rpartition("-")[2])))
-                for each in folder.iterdir()
-            )  # fmt: skip
-            return "" if moved else "it holds other files"
-        if is_begun(folder) and not any(folder.iterdir()):
-            return ""
-        kind, manifest = open_folder(folder)
-        files = {*find_kind(kind).files()}
-        is_known = is_begun(folder) or {*manifest.get("files", ())} == files
-        if not is_known or not ID.fullmatch(str(manifest.get("id"))):
-            return f"its {s.MANIFEST} does not describe a result"
-        foreign = [] if is_begun(folder) else list_foreign(folder, kind)
-        return f"it holds {foreign[0]!r}, which no result has" if foreign else ""
-    except core.BacktestError as error:
-        return name_fault(error, folder)
-    except (OSError, TypeError) as error:
-        return f"it cannot be read: {error}"
+    source = manifest["data"].get("source")
+    if not source:
+        source = manifest.get("source", "data of no known source")
+    return ", ".join(part for part in (call, names, str(source)) if part)
