@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from backtest.results.attribution import find_periods
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs
     from backtest.results.differences import find_block_length, holm, pair_differences
+    from backtest.results.forecasts import Calibration, calibration
     from backtest.results.listing import StoreEntry, count_kinds, describe_note, describe_origin
     from backtest.results.listing import find_folder, list_folders, list_results, load_saved
     from backtest.results.listing import open_folder, read_entry, read_usable
-    from backtest.results.luck import Overfitting, SharpeMoments, deflated_sharpe
-    from backtest.results.luck import deflated_sharpe_of_returns, effective_observations
-    from backtest.results.luck import effective_trials, estimate_moments, expected_max_sharpe
-    from backtest.results.luck import probabilistic_sharpe, probability_of_backtest_overfitting
-    from backtest.results.luck import sharpe_error, simulate_luck
+    from backtest.results.luck import SharpeMoments, deflated_sharpe, deflated_sharpe_of_returns
+    from backtest.results.luck import effective_observations, estimate_moments
+    from backtest.results.luck import expected_max_sharpe, probabilistic_sharpe, sharpe_error
     from backtest.results.manifest import describe_data, describe_search, describe_venue, find_held
     from backtest.results.manifest import hash_source, read_tables_in_use
     from backtest.results.measure_table import RunSpan, find_cost_rates, measure_accounts
     from backtest.results.measure_table import name_measure
     from backtest.results.option_profit import OptionQuotes, OptionTerms, compute_prices
     from backtest.results.option_profit import compute_volatilities
-    from backtest.results.performance import Calibration, MarketFit, annualize_ratios, calibration
+    from backtest.results.overfitting import Overfitting, probability_of_backtest_overfitting
+    from backtest.results.performance import MarketFit, annualize_ratios
     from backtest.results.performance import certainty_equivalent, compound_growth
     from backtest.results.performance import expected_shortfall, fit_market, max_drawdown
     from backtest.results.performance import monthly_returns, sampled_returns, value_at_risk
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from backtest.results.tally import grow_free, invert, is_deeper, mark_drawdown, raise_ratio
     from backtest.results.tally import start_tally
     from backtest.results.trades import Trades
+    from backtest.results.trial_luck import effective_trials, simulate_luck
     from backtest.results.upkeep import choose_deletions, delete_chosen, verify_folder
 else:
     __getattr__ = find_lazily(__name__, {
@@ -51,14 +52,14 @@ else:
         "results.differences": (
             "Differences STATISTICS Sampled compare_pairs find_block_length holm pair_differences"
         ),
+        "results.forecasts": "Calibration calibration",
         "results.listing": (
             "StoreEntry count_kinds describe_note describe_origin find_folder list_folders "
             "list_results load_saved open_folder read_entry read_usable"
         ),
         "results.luck": (
-            "Overfitting SharpeMoments deflated_sharpe deflated_sharpe_of_returns "
-            "effective_observations effective_trials estimate_moments expected_max_sharpe "
-            "probabilistic_sharpe probability_of_backtest_overfitting sharpe_error simulate_luck"
+            "SharpeMoments deflated_sharpe deflated_sharpe_of_returns effective_observations "
+            "estimate_moments expected_max_sharpe probabilistic_sharpe sharpe_error"
         ),
         "results.manifest": (
             "describe_data describe_search describe_venue find_held hash_source "
@@ -66,8 +67,9 @@ else:
         ),
         "results.measure_table": "RunSpan find_cost_rates measure_accounts name_measure",
         "results.option_profit": "OptionQuotes OptionTerms compute_prices compute_volatilities",
+        "results.overfitting": "Overfitting probability_of_backtest_overfitting",
         "results.performance": (
-            "Calibration MarketFit annualize_ratios calibration certainty_equivalent "
+            "MarketFit annualize_ratios certainty_equivalent "
             "compound_growth expected_shortfall fit_market max_drawdown monthly_returns "
             "sampled_returns value_at_risk worst_drawdowns"
         ),
@@ -86,5 +88,6 @@ else:
             "mark_drawdown raise_ratio start_tally"
         ),
         "results.trades": "Trades",
+        "results.trial_luck": "effective_trials simulate_luck",
         "results.upkeep": "choose_deletions delete_chosen verify_folder",
     })  # fmt: skip

@@ -7,19 +7,14 @@ annual one divided by the square root of the observations per year. Returns whos
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from statistics import NormalDist
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from backtest import core
-from backtest.core.code_names import sp
-from backtest.core.one_thread import one_thread
-from backtest.core.units import TOLERANCE
 from backtest.results.performance import LEAST_DEVIATION
 
 EULER_MASCHERONI = 0.5772156649015329
@@ -53,10 +48,15 @@ def estimate_moments(returns: core.FloatArray) -> SharpeMoments:
     variance = float(np.mean(centered**2))
     deviation = math.sqrt(variance * n / (n - 1))
     if deviation < LEAST_DEVIATION:
-        return SharpeMoments(0.0, n, 0.0, 3.0)
+        return SharpeMoments(sharpe=0.0, n=n, skew=0.0, kurtosis=3.0)
+
     scaled = centered / math.sqrt(variance)
-    skew, kurtosis = float(np.mean(scaled**3)), float(np.mean(scaled**4))
-    return SharpeMoments(float(np.mean(column)) / deviation, n, skew, kurtosis)
+    return SharpeMoments(
+        sharpe=float(np.mean(column)) / deviation,
+        n=n,
+        skew=float(np.mean(scaled**3)),
+        kurtosis=float(np.mean(scaled**4)),
+    )
 
 
 @core.checked
@@ -110,10 +110,13 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     core.check_range("std", std, low=0.0, open_high=True)
     if n_trials == 1.0:
         return 0.0
+
+    # Z(1 - p) = -Z(p): exact also where 1 - p is rounded to 1.
     quantile = NormalDist().inv_cdf
-    # Z(1 - p) = -Z(p): exact also where 1 - p is rounded to 1
-    upper, outer = -quantile(1.0 / n_trials), -quantile(1.0 / (n_trials * math.e))
-    return max(0.0, std * ((1.0 - EULER_MASCHERONI) * upper + EULER_MASCHERONI * outer))
+    upper = -quantile(1.0 / n_trials)
+    outer = -quantile(1.0 / (n_trials * math.e))
+    mean = (1.0 - EULER_MASCHERONI) * upper + EULER_MASCHERONI * outer
+    return max(0.0, std * mean)
 
 
 @core.checked
@@ -151,10 +154,19 @@ def deflated_sharpe_of_returns(returns: core.FloatArray, *, n_trials: float, std
     ``std`` is per observation of the same length as these. Constant returns give 1/2 for one trial,
     and less for more.
     """
-    return deflated_sharpe(**estimate_moments(returns)._asdict(), n_trials=n_trials, std=std)
+    moments = estimate_moments(returns)
+    return deflated_sharpe(
+        moments.sharpe,
+        moments.n,
+        skew=moments.skew,
+        kurtosis=moments.kurtosis,
+        n_trials=n_trials,
+        std=std,
+    )
 
 
 def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
+    """Return the variance of an estimated Sharpe ratio, times the observations less one."""
     least = 1.0 + check_finite("skew", skew) ** 2
     if check_finite("kurtosis", kurtosis) < least * (1.0 - 1e-9):
         raise core.ParameterError(
@@ -210,9 +222,12 @@ def sharpe_error(excess: core.FloatArray, periods: float, *, n: float | None = N
     core.check_range("periods", periods, low=0.0)
     if not has_spread(excess):
         return math.nan
-    found = estimate_moments(excess)
-    count = found.n if n is None else core.check_range("n", n, low=2.0, open_high=True)
-    variance = estimation_variance(found.sharpe, found.skew, found.kurtosis)
+
+    moments = estimate_moments(excess)
+    count: float = moments.n
+    if n is not None:
+        count = core.check_range("n", n, low=2.0, open_high=True)
+    variance = estimation_variance(moments.sharpe, moments.skew, moments.kurtosis)
     return math.sqrt(variance / (count - 1) * periods)
 
 
@@ -244,12 +259,16 @@ def effective_observations(returns: core.FloatArray) -> float:
     n = len(returns)
     if not has_spread(returns):
         return float(n)
+
     centered = np.asarray(returns) - np.mean(returns)
     lags = min(int(1.3 * math.sqrt(n)), n - 1)
     sums = [float(centered[k:] @ centered[:-k]) for k in range(1, lags + 1)]
-    weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)
+    weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)  # Bartlett's
     factor = 1.0 + 2.0 * float(weights @ np.array(sums)) / float(centered @ centered)
-    return max(2.0, n / max(1.0, factor * (1.0 + (lags + 1.0) / n)))
+
+    # The autocorrelations of deviations from the sample's own mean are too low.
+    corrected = factor * (1.0 + (lags + 1.0) / n)
+    return max(2.0, n / max(1.0, corrected))
 
 
 def probability_of_skill(excess: core.FloatArray) -> float:
@@ -259,199 +278,15 @@ def probability_of_skill(excess: core.FloatArray) -> float:
     """
     if not has_spread(excess):
         return math.nan
-    moments = {**estimate_moments(excess)._asdict(), "n": effective_observations(excess)}
-    return probabilistic_sharpe(**moments)
+    moments = estimate_moments(excess)
+    return probabilistic_sharpe(
+        moments.sharpe,
+        effective_observations(excess),
+        skew=moments.skew,
+        kurtosis=moments.kurtosis,
+    )
 
 
 def has_spread(returns: core.FloatArray) -> bool:
+    """Return whether returns have a Sharpe ratio: two or more that differ."""
     return len(returns) > 1 and bool(np.std(returns, ddof=1) >= LEAST_DEVIATION)
-
-
-DRAWS = 10_000
-"""Simulated Sharpe ratios of each trial."""
-MOST_TRIALS = 512
-"""Trials that are simulated; of more, a random sample."""
-FIGURES = 4
-"""Significant digits of what was simulated, fewer than rounding errors of a machine can reach."""
-
-
-class TrialLuck(NamedTuple):
-    """How many independent trials some are worth, and what their best shows without skill.
-
-    ``deviation`` is that of their Sharpe ratios without skill, in standard errors of one ratio:
-    ``expected_max_sharpe(n, deviation)`` is the expected highest, in the same unit.
-    """
-
-    n: float
-    deviation: float
-
-    def find_deviation(self, n_returns: int, periods: float = 1.0) -> float:
-        return self.deviation * math.sqrt(periods / (n_returns - 1))
-
-
-@core.checked
-def effective_trials(returns: core.FloatArray, *, n_trials: int | None = None) -> float:
-    """Return the number of independent trials equivalent to several correlated trials.
-
-    ``returns`` (n_samples, k) are finite simple returns of k trials over the same samples;
-    ``n_trials`` is how many there were; these are a sample of them. The result is from 1
-    (identical columns) to ``n_trials`` (uncorrelated ones), to four digits.
-
-    Notes
-    -----
-    Without skill, estimated Sharpe ratios are normal with the correlations of the returns (Jobson
-    and Korkie 1981, J. Finance 36(4)). The result is the number of independent normals whose
-    expected highest is the mean of the highest of these in 10,000 draws: trials that share most of
-    their returns, as where only a scale varies, are hardly more than one. Halves of the trials show
-    how it grows with their count: n ~ k^b, b from 0 (more trials are copies) to 1 (each is new);
-    trials beyond the k given count by this power. Constant trials count as identical, and as
-    uncorrelated with others.
-
-    Examples
-    --------
-    >>> effective_trials(np.array([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]))
-    1.0
-    """
-    return simulate_luck(returns, n_trials=n_trials).n
-
-
-def simulate_luck(returns: core.FloatArray, *, n_trials: int | None = None) -> TrialLuck:
-    table = check_returns(returns, samples=2)
-    k = table.shape[1]
-    total = k if n_trials is None else n_trials
-    core.check_range("n_trials", total, low=k, open_high=True)
-    rng = np.random.default_rng(0)
-    order = rng.permutation(k)[:MOST_TRIALS]
-    with one_thread():
-        draws = rng.standard_normal((DRAWS, len(order))) @ find_root(table[:, order])
-    n, highest = match_draws(draws)
-    half = len(order) // 2
-    expected = expected_max_sharpe(n, 1.0)  # 0 up to 1.26 trials
-    if not half or expected == 0.0:
-        return TrialLuck(round_figures(n), 1.0)
-    fewer = 0.5 * (match_draws(draws[:, :half])[0] + match_draws(draws[:, half : 2 * half])[0])
-    power = min(1.0, max(0.0, math.log(n / fewer) / math.log(len(order) / half)))
-    grown = min(float(total), n * (total / len(order)) ** power)
-    return TrialLuck(round_figures(grown), round_figures(highest / expected))
-
-
-def find_root(table: core.FloatArray) -> core.FloatArray:
-    centered = table - np.mean(table, axis=0)
-    moves = np.std(table, axis=0) >= LEAST_DEVIATION
-    norms = np.sqrt(np.sum(centered**2, axis=0))
-    units = np.where(moves, centered / np.where(moves, norms, 1.0), 0.0)
-    values, vectors = np.linalg.eigh(units.T @ units + np.outer(~moves, ~moves))
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
-
-
-def match_draws(draws: core.FloatArray) -> tuple[float, float]:
-    """Return how many normals have the mean maximum of the draws, and this maximum."""
-    most = draws.shape[1]
-    highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
-    x, step = np.linspace(0.0, 9.0, 1_801, retstep=True)
-    above, below = sp.special.ndtr(x), sp.special.ndtr(-x)
-
-    def lack(log: float) -> float:
-        values = 1.0 - above ** math.exp(log) - below ** math.exp(log)
-        return float(step * (np.sum(values) - 0.5 * values[0])) - highest
-
-    end = math.log(most)
-    if lack(end) <= 0.0:
-        return float(most), highest
-    return math.exp(sp.optimize.brentq(lack, 0.0, end, xtol=1e-13)), highest
-
-
-def round_figures(value: float) -> float:
-    return float(f"{value:.{FIGURES}g}")
-
-
-MOST_SPLITS = 20
-"""20 blocks have 184,756 halves. 22 would have 705,432, without a better estimate."""
-LEAST_VARIANCE = 1e-13
-"""A variance below this share of the mean square is a rounding error of a constant."""
-CHUNK = 1 << 14
-"""Values per array while halves are compared, to fit in a processor's cache."""
-
-Figure = Literal["sharpe", "mean"]
-
-
-class Overfitting(NamedTuple):
-    """Result of combinatorially symmetric cross-validation."""
-
-    pbo: float
-    """Share of halves whose best trial is no better than the median in the other half."""
-    logits: core.FloatArray
-    """Of shape (C(n_splits, n_splits / 2),): ln(w / (1 - w)), w the relative rank of the best
-    trial of a half in the other half."""
-
-
-@core.checked
-def probability_of_backtest_overfitting(
-    returns: core.FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
-) -> Overfitting:
-    """Return how often the best trial of one half of the samples is no good in the other half.
-
-    ``returns`` (n_samples, n_trials) are finite, of 2 trials or more; ``n_splits`` blocks of
-    consecutive samples, even, from 2 to 20; ``metric`` ranks the trials in both halves. A logit of
-    0 (the median) counts as overfit; equal figures share their mean rank, so identical trials are
-    overfit with certainty: choosing among them has no value.
-
-    Notes
-    -----
-    Combinatorially symmetric cross-validation: each choice of S/2 of the S blocks is in sample
-    once, and the rest out of sample; w = rank / (n_trials + 1). Source: Bailey, Borwein, Lopez de
-    Prado and Zhu (2017), The Probability of Backtest Overfitting, J. Computational Finance 20(4).
-
-    Examples
-    --------
-    >>> skilled = np.array([[0.3, 0.1], [0.4, 0.2], [0.3, 0.2], [0.4, 0.1]])
-    >>> probability_of_backtest_overfitting(skilled, n_splits=4, metric="mean").pbo
-    0.0
-    """
-    splits: int = core.ANY_NUMBER.check("n_splits", n_splits, whole=True)
-    if splits % 2 or not 2 <= splits <= MOST_SPLITS:
-        raise core.ParameterError(
-            f"n_splits must be even and from 2 to {MOST_SPLITS}, got {n_splits!r}"
-        )
-    core.Choice(*get_args(Figure)).check("metric", metric)
-    table = check_returns(returns, samples=max(4, splits), trials=2)
-    rank = np.concatenate([*rank_winners(table, splits, metric)])
-    share = rank / (table.shape[1] + 1)
-    logits = np.log(share / (1.0 - share))
-    return Overfitting(float(np.mean(logits <= 0.0)), logits)
-
-
-def rank_winners(table: core.FloatArray, splits: int, metric: Figure) -> Iterator[core.FloatArray]:
-    """Yield the ranks of the best trials of some halves in the other half, of shape (m,).
-
-    Rank 1 is the worst; trials that differ by less than 1e-12 of the figure share a rank. Of equals
-    in sample the first is the best.
-    """
-    starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
-    sizes, level = np.diff(starts, append=len(table)).astype(np.float64), np.mean(table, axis=0)
-    sums = np.add.reduceat(table - level, starts)
-    squares = np.add.reduceat((table - level) ** 2, starts)
-
-    def judge(mask: core.FloatArray) -> core.FloatArray:
-        n, gained, squared = (mask @ sizes)[:, None], mask @ sums, mask @ squares
-        mean = gained / n
-        if metric == "mean":
-            return np.asarray(mean + level)
-        spread = squared - mean * gained
-        known = spread > np.maximum(LEAST_VARIANCE * squared, LEAST_DEVIATION**2 * (n - 1.0))
-        deviation = np.sqrt(np.where(known, spread, 1.0) / (n - 1.0))
-        return np.where(known, (mean + level) / deviation, 0.0)
-
-    halves = itertools.combinations(range(1, splits), splits // 2 - 1)
-    while part := list(itertools.islice(halves, max(1, CHUNK // table.shape[1]))):
-        mask = np.zeros((len(part), splits))  # 1 in half the blocks, the first among them
-        mask[:, 0] = 1.0
-        np.put_along_axis(mask, np.array(part, dtype=np.int64), 1.0, axis=1)
-        both = judge(mask), judge(1.0 - mask)
-        for inside, outside in (both, both[::-1]):
-            best = np.argmax(inside, axis=1)[:, None]
-            figure = np.take_along_axis(outside, best, axis=1)
-            margin = TOLERANCE * np.abs(figure)
-            worse = np.count_nonzero(outside < figure - margin, axis=1)
-            better = np.count_nonzero(outside > figure + margin, axis=1)
-            yield 0.5 * (table.shape[1] + 1 + worse - better)

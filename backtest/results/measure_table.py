@@ -56,10 +56,18 @@ class Measures(dict[str, V]):
     clear = pop = popitem = setdefault = update = _refuse
 
 
-FRACTION, ROOT, MONEY, COUNT, DAYS = "fraction", "per sqrt(year)", "money", "count", "days"
-A_YEAR, TURNS, LOSS, FLAG = "fraction per year", "x of equity", "log growth per year", "0 or 1"
+FRACTION = "fraction"
+ROOT = "per sqrt(year)"
+MONEY = "money"
+COUNT = "count"
+DAYS = "days"
+A_YEAR = "fraction per year"
+TURNS = "x of equity"
+LOSS = "log growth per year"
+FLAG = "0 or 1"
 
-SHARE, SIZE = (0.0, 1.0), (0.0, math.inf)
+SHARE = (0.0, 1.0)
+SIZE = (0.0, math.inf)
 RETURN = (-1.0, math.inf)
 """A return of unit values, which never are below 0."""
 LOSSES = (-math.inf, 1.0)
@@ -205,11 +213,13 @@ ABOUT: dict[str, Measure] = {
 
 
 def list_parts(*parts: str) -> tuple[str, ...]:
-    return tuple(name for name, each in ABOUT.items() if each.part in parts)
+    return tuple(name for name, measure in ABOUT.items() if measure.part in parts)
 
 
 METRICS = tuple(ABOUT)
-CORE, PATH, STREAMED = list_parts("core"), list_parts("path"), list_parts("core", "all")
+CORE = list_parts("core")
+PATH = list_parts("path")
+STREAMED = list_parts("core", "all")
 
 
 def measure_run(
@@ -222,9 +232,10 @@ def measure_run(
     """
     many = {name: np.array([value]) for name, value in tally.to_dict().items()}
     measured = measure_accounts(many, span, unit[-1:], np.array([equity]))
-    found: dict[str, Any] = {name: values[0] for name, values in measured.items()}
-    found |= measure_path(tally, span, unit) | measure_returns(samples, span.periods)
-    return {name: float(found[name]) for name in METRICS}
+    measures: dict[str, Any] = {name: values[0] for name, values in measured.items()}
+    measures |= measure_path(tally, span, unit)
+    measures |= measure_returns(samples, span.periods)
+    return {name: float(measures[name]) for name in METRICS}
 
 
 def measure_accounts(
@@ -234,74 +245,95 @@ def measure_accounts(
 
     ``tally`` has arrays of this shape by name; measures that are not found here are its sums.
     """
-    n, excess, is_ruined = tally["samples"], tally["excess_mean"], tally["ruin"] >= 0
-
-    def find_days(bar: Any) -> FloatArray:
-        row = np.maximum(bar - span.first, 0).astype(np.int64)
-        return np.where(bar >= 0, (span.closes[row] - span.start) / DAY, np.nan)
-
+    has_all = "near" in tally  # the tally of a sweep has its core alone
+    names = STREAMED if has_all else CORE
     with np.errstate(all="ignore"):
-        growth = unit / tally["first_unit"]
-        rates = [performance.find_growth_rate(each, span.years) for each in growth.tolist()]
-        cagr, drawdown = np.where(is_ruined, -1.0, rates), 1.0 - tally["low"] / tally["low_peak"]
-        freedom, mean = np.where(n > 1, n - 1.0, np.nan), tally["equity"] / tally["bars"]
-        deviation = np.sqrt(tally["excess_squares"] / freedom)
-        found = {
-            "total_return": growth - 1.0,
-            "cagr": cagr,
-            "volatility": np.sqrt(tally["squares"] / freedom) * math.sqrt(span.periods),
-            "sharpe": performance.annualize_ratios(excess, deviation, span.periods),
-            "max_drawdown": drawdown,
-            "calmar": np.where(drawdown > 0.0, cagr / drawdown, np.nan),
-            "turnover": tally["traded"] / np.where(mean > 0.0, mean, np.nan) / span.years,
-            "ruined": is_ruined,
-            "ruin_time": find_days(tally["ruin"]),
-            "final_equity": equity,
-        }
-        if "near" in tally:
-            downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
-            lost, backing = tally["disutility"] / n, tally["peak_backing"]
-            equivalent = [math.sqrt(1.0 / x) if x != 0.0 else math.inf for x in lost.tolist()]
-            sure = [performance.find_growth_rate(x, 1.0 / span.periods) for x in equivalent]
-            margin = tally["initial"] / tally["bars"]
-            profit = sum(SIGNS[name] * tally[name] for name in SUMMED if name != "flows")
-            found |= {
-                "sortino": performance.annualize_ratios(excess, downside, span.periods),
-                "certainty_equivalent": np.where(np.isnan(lost), np.nan, sure),
-                "time_to_first_liquidation": find_days(tally["first_liquidation"]),
-                "margin_calls": tally["calls"],
-                "liquidated_after_call": tally["liquidated_calls"],
-                "time_to_liquidation_after_call": tally["call_days"] / tally["liquidated_calls"],
-                "mean_leverage": tally["leverage"] / tally["bars"],
-                "gross_over_cap": tally["over_cap"] / tally["bars"],
-                "peak_margin_ratio": np.where(
-                    backing > 0.0, tally["peak_needed"] / backing, np.inf
-                ),
-                "mean_margin_use": tally["initial_share"] / tally["bars"],
-                "return_on_margin": profit / np.where(margin > 0.0, margin, np.nan) / span.years,
-                "flows": tally["flows"] + tally["top_up"],
-                "top_ups": tally["top_up"],
-            }
-    names = STREAMED if "near" in tally else CORE
-    return {x: np.array(found[x] if x in found else tally[x], dtype=np.float64) for x in names}
+        measures = measure_core(tally, span, unit)
+        measures["final_equity"] = equity
+        if has_all:
+            measures |= measure_rest(tally, span)
+    columns = {name: measures[name] if name in measures else tally[name] for name in names}
+    return {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
+
+
+def measure_core(tally: Mapping[str, Any], span: RunSpan, unit: FloatArray) -> dict[str, Any]:
+    """Return the measures that a sweep has too, of many accounts."""
+    growth = unit / tally["first_unit"]
+    rates = [performance.find_growth_rate(factor, span.years) for factor in growth.tolist()]
+    is_ruined = tally["ruin"] >= 0
+    cagr = np.where(is_ruined, -1.0, rates)
+    drawdown = 1.0 - tally["low"] / tally["low_peak"]
+
+    n = tally["samples"]
+    freedom = np.where(n > 1, n - 1.0, np.nan)
+    deviation = np.sqrt(tally["excess_squares"] / freedom)
+    mean_equity = tally["equity"] / tally["bars"]
+    return {
+        "total_return": growth - 1.0,
+        "cagr": cagr,
+        "volatility": np.sqrt(tally["squares"] / freedom) * math.sqrt(span.periods),
+        "sharpe": performance.annualize_ratios(tally["excess_mean"], deviation, span.periods),
+        "max_drawdown": drawdown,
+        "calmar": np.where(drawdown > 0.0, cagr / drawdown, np.nan),
+        "turnover": tally["traded"] / np.where(mean_equity > 0.0, mean_equity, np.nan) / span.years,
+        "ruined": is_ruined,
+        "ruin_time": count_days_to(tally["ruin"], span),
+    }
+
+
+def measure_rest(tally: Mapping[str, Any], span: RunSpan) -> dict[str, Any]:
+    """Return the measures that only the tally of a run has, of many accounts."""
+    n = tally["samples"]
+    downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
+    backing = tally["peak_backing"]
+    mean_margin = tally["initial"] / tally["bars"]
+    profit = sum(SIGNS[name] * tally[name] for name in SUMMED if name != "flows")
+    return {
+        "sortino": performance.annualize_ratios(tally["excess_mean"], downside, span.periods),
+        "certainty_equivalent": find_sure_growth(tally["disutility"] / n, span.periods),
+        "time_to_first_liquidation": count_days_to(tally["first_liquidation"], span),
+        "margin_calls": tally["calls"],
+        "liquidated_after_call": tally["liquidated_calls"],
+        "time_to_liquidation_after_call": tally["call_days"] / tally["liquidated_calls"],
+        "mean_leverage": tally["leverage"] / tally["bars"],
+        "gross_over_cap": tally["over_cap"] / tally["bars"],
+        "peak_margin_ratio": np.where(backing > 0.0, tally["peak_needed"] / backing, np.inf),
+        "mean_margin_use": tally["initial_share"] / tally["bars"],
+        "return_on_margin": profit / np.where(mean_margin > 0.0, mean_margin, np.nan) / span.years,
+        "flows": tally["flows"] + tally["top_up"],
+        "top_ups": tally["top_up"],
+    }
+
+
+def count_days_to(bar: Any, span: RunSpan) -> FloatArray:
+    """Return the days from the start to the close of bars; NaN for bars of -1: there is none."""
+    row = np.maximum(bar - span.first, 0).astype(np.int64)
+    return np.where(bar >= 0, (span.closes[row] - span.start) / DAY, np.nan)
+
+
+def find_sure_growth(disutility: Any, periods: float) -> FloatArray:
+    """Return the certainty equivalent per year of mean disutilities, the mean of 1 / (1 + r)^2."""
+    rates = []
+    for mean in disutility.tolist():
+        factor = math.sqrt(1.0 / mean) if mean != 0.0 else math.inf
+        rates.append(performance.find_growth_rate(factor, 1.0 / periods))
+    return np.where(np.isnan(disutility), np.nan, rates)
 
 
 def measure_path(tally: Tally, span: RunSpan, unit: FloatArray) -> dict[str, float]:
-    days, months = (
-        performance.calendar_returns(span.opens, unit, tally.first_unit, period)
-        for period in ("D", "M")
-    )
-    peaks = np.maximum.accumulate(np.maximum(unit, tally.first_unit))
-    never_fell, end, decay = tally.low == tally.low_peak, int(span.closes[-1]), math.nan
-    if tally.recovered >= 0:
-        end = span.time_of(tally.recovered)
-    if tally.ruin < 0:
-        drag = tally.decay_held - (tally.decay_log + math.log(tally.decay_product))
-        decay = drag / span.years + tally.carry / span.years
-    fallen = (end - span.time_of(tally.drawdown_peak)) / DAY
+    """Return the measures of the unit values at all closes."""
+    first_unit = tally.first_unit
+    days = performance.calendar_returns(span.opens, unit, first_unit, "D")
+    months = performance.calendar_returns(span.opens, unit, first_unit, "M")
+    peaks = np.maximum.accumulate(np.maximum(unit, first_unit))
+
+    has_fallen = tally.low != tally.low_peak
+    has_recovered = tally.recovered >= 0
+    end = span.time_of(tally.recovered) if has_recovered else int(span.closes[-1])
+    drawdown_days = (end - span.time_of(tally.drawdown_peak)) / DAY
     return {
-        "drawdown_days": 0.0 if never_fell else fallen,
-        "recovered": never_fell or tally.recovered >= 0,
+        "drawdown_days": drawdown_days if has_fallen else 0.0,
+        "recovered": has_recovered or not has_fallen,
         "gain_to_pain": performance.gain_over_loss(months) - 1.0,
         "ulcer": math.sqrt(float(np.mean((1.0 - unit / peaks) ** 2))),
         "best_day": days.max(),
@@ -310,13 +342,24 @@ def measure_path(tally: Tally, span: RunSpan, unit: FloatArray) -> dict[str, flo
         "worst_month": months.min(),
         "positive_days": np.mean(days > 0.0),
         "near_liquidation_share": tally.near / tally.bars,
-        "leverage_decay": decay,
+        "leverage_decay": find_leverage_decay(tally, span),
     }
 
 
+def find_leverage_decay(tally: Tally, span: RunSpan) -> float:
+    """Return the growth lost to volatility and costs, per year; NaN after ruin."""
+    if tally.ruin >= 0:
+        return math.nan
+    drag = tally.decay_held - (tally.decay_log + math.log(tally.decay_product))
+    return drag / span.years + tally.carry / span.years
+
+
 def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
-    returns, excess = samples.returns, samples.returns - samples.risk_free
-    skewness, kurtosis = performance.measure_shape(returns)
+    """Return the measures of the returns per sampling period."""
+    returns = samples.returns
+    excess = returns - samples.risk_free
+    fit = performance.fit_market(excess, samples.market - samples.risk_free, periods)
+    skewness, excess_kurtosis = performance.measure_shape(returns)
     return {
         "var_95": performance.value_at_risk(returns, 0.95),
         "es_95": performance.expected_shortfall(returns, 0.95),
@@ -324,9 +367,9 @@ def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
         "es_99": performance.expected_shortfall(returns, 0.99),
         "sharpe_error": sharpe_error(excess, periods, n=effective_observations(excess)),
         "probabilistic_sharpe": probability_of_skill(excess),
-        **performance.fit_market(excess, samples.market - samples.risk_free, periods)._asdict(),
+        **fit._asdict(),
         "skewness": skewness,
-        "excess_kurtosis": kurtosis,
+        "excess_kurtosis": excess_kurtosis,
         "omega": performance.gain_over_loss(returns),
         "tail_ratio": performance.tail_ratio(returns),
     }
@@ -339,15 +382,28 @@ def find_cost_rates(tally: Tally, span: RunSpan) -> dict[str, float]:
     return {name: getattr(tally.money, name) / scale / span.years for name in GROWTH_TERMS}
 
 
+MEASURE_NAMES = {
+    "price_1x": "unlevered price",
+    "cagr": "CAGR",
+    "price_pnl": "price profit and loss",
+    "ulcer": "ulcer index",
+    "positive_days": "share of positive days",
+    "volatility_drag": "variance drag",
+    "sharpe": "Sharpe",
+    "sortino": "Sortino",
+    "calmar": "Calmar",
+}
+"""Names of measures that are not their words in lower case."""
+
+
 def name_measure(name: str) -> str:
+    """Return a measure or a term as pages name it."""
     short, _, level = name.partition("_")
-    if short in ("var", "es"):
-        return f"{'VaR' if short == 'var' else 'ES'} {level} %"
-    known = {"price_1x": "unlevered price", "cagr": "CAGR", "price_pnl": "price profit and loss"}
-    known |= {"ulcer": "ulcer index", "positive_days": "share of positive days"}
-    known["volatility_drag"] = "variance drag"
-    known |= {each: each.capitalize() for each in ("sharpe", "sortino", "calmar")}
-    return known.get(name, name.replace("_", " "))
+    if short == "var":
+        return f"VaR {level} %"
+    if short == "es":
+        return f"ES {level} %"
+    return MEASURE_NAMES.get(name, name.replace("_", " "))
 
 
 class RunSpan(NamedTuple):
@@ -377,10 +433,13 @@ class RunSpan(NamedTuple):
         return self.opens if self.is_daily else self.closes
 
     def day_of(self, bar: float) -> str:
+        """Return the date of a bar; that of the start for the bar before the first."""
         row = int(bar) - self.first
-        time = self.start if row < 0 else int(self.named[row])
-        if row >= 0 and not self.is_daily:
-            time -= 1
+        time = self.start
+        if row >= 0:
+            time = int(self.named[row])
+            if not self.is_daily:
+                time -= 1  # a close at midnight belongs to the day before
         return format_time(time - time % DAY)
 
     def describe_close(self, bar: float) -> str:

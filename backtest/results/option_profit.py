@@ -91,10 +91,13 @@ def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> 
 def compute_volatilities(
     terms: OptionTerms, options: IntArray, forward: FloatArray, marks: FloatArray, years: FloatArray
 ) -> FloatArray:
+    """Return the volatilities that give some marks per unit, of shape (m,)."""
     from backtest.options.pricing import implied_volatility  # noqa: PLC0415 - only with options
 
-    def invert(kind: Any, forward: Any, strike: Any, years: Any, mark: Any, *rest: Any) -> Any:
-        return implied_volatility(kind, mark, forward, strike, years, *rest)
+    def invert(
+        kind: Any, forward: Any, strike: Any, years: Any, mark: Any, rate: Any, settlement: Any
+    ) -> Any:
+        return implied_volatility(kind, mark, forward, strike, years, rate, settlement)
 
     state = np.stack([forward, marks, years])
     return np.asarray(evaluate_rows(invert, terms, options, state)[0])
@@ -106,17 +109,21 @@ def evaluate_rows(
     """Return what a formula of :mod:`backtest.options` gives by row, of shape (values, m)."""
     forward, volatility, years = state
     kinds = np.where(terms.signs[options] > 0.0, "call", "put")
-    found = np.full((len(Greeks._fields), len(options)), np.nan)
+    values = np.full((len(Greeks._fields), len(options)), np.nan)
     for settlement in ("cash", "coin"):
         rows = np.flatnonzero(terms.are_coin[options] == (settlement == "coin"))
-        if len(rows):
-            found[:, rows] = formula(
-                kinds[rows], forward[rows], terms.strikes[options[rows]],
-                np.maximum(years[rows], 0.0), np.nan_to_num(volatility[rows]),
-                terms.rates[options[rows]],
-                settlement,
-            )  # fmt: skip
-    return found
+        if len(rows) == 0:
+            continue
+        values[:, rows] = formula(
+            kinds[rows],
+            forward[rows],
+            terms.strikes[options[rows]],
+            np.maximum(years[rows], 0.0),
+            np.nan_to_num(volatility[rows]),
+            terms.rates[options[rows]],
+            settlement,
+        )
+    return values
 
 
 def measure_greeks(
@@ -124,12 +131,15 @@ def measure_greeks(
 ) -> dict[str, FloatArray]:
     """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name."""
     bars, options = np.nonzero(quantities)
-    found = compute_greeks(terms, options, pick(quotes, "close", bars, options))
+    greeks = compute_greeks(terms, options, pick(quotes, "close", bars, options))
     amount = quantities[bars, options] * terms.sizes[options]
     index = quotes.index_close[bars, options]
-    table = {name: np.zeros(quantities.shape) for name in Greeks._fields}
-    for own, name, (power, per) in zip(found, table, SCALES, strict=True):
-        table[name][bars, options] = own * amount * index**power / per
+
+    table = {}
+    for name, values, (power, per) in zip(Greeks._fields, greeks, SCALES, strict=True):
+        column = np.zeros(quantities.shape)
+        column[bars, options] = values * amount * index**power / per
+        table[name] = column
     return table
 
 
@@ -154,20 +164,12 @@ def explain_profit(
     the fills at the open, and at the close; ``profit`` is the price profit of the bar, ``settled``
     the price at which a contract expires inside the bar, else NaN.
     """
+    # What the contracts that ended inside the bar made: the rest of the profit of the bar.
     before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
     made = profit - multiply(carried, quotes.value_open - before)
     made -= multiply(closed, quotes.value_close - quotes.value_open)
-    # what ended inside the bar: at the settlement, or the forward at which it has what it made
-    gone = opened - closed
-    bars, options = np.nonzero(gone)
-    start = pick(quotes, "open", bars, options)
-    held, at = gone[bars, options], settled[bars, options]
-    value = quotes.value_open[bars, options] + made[bars, options] / held
-    end = start.copy()
-    forward = find_forwards(terms, options, start, value / terms.sizes[options])
-    end[0] = np.where(np.isnan(at), forward, at)
-    end[2] = np.where(np.isnan(at), end[2], 0.0)
-    ended = Moves(bars, options, held, start, end)
+    ended = follow_ended(terms, quotes, opened - closed, made, settled)
+
     parts = {name: np.zeros(profit.shape) for name in EXPLAINED}
     for moves in (follow_gap(quotes, carried), follow_bar(quotes, closed), ended):
         for name, money in zip(EXPLAINED, expand(terms, moves), strict=False):
@@ -176,7 +178,33 @@ def explain_profit(
     return parts
 
 
+def follow_ended(
+    terms: OptionTerms,
+    quotes: OptionQuotes,
+    ended: FloatArray,
+    made: FloatArray,
+    settled: FloatArray,
+) -> Moves:
+    """Return the moves of contracts that ended inside a bar, from its open on.
+
+    They end at the settlement, or at the forward at which they have what they ``made``.
+    """
+    bars, options = np.nonzero(ended)
+    quantities = ended[bars, options]
+    settlement = settled[bars, options]
+    start = pick(quotes, "open", bars, options)
+
+    value = quotes.value_open[bars, options] + made[bars, options] / quantities
+    forward = find_forwards(terms, options, start, value / terms.sizes[options])
+    is_traded = np.isnan(settlement)
+    end = start.copy()
+    end[0] = np.where(is_traded, forward, settlement)
+    end[2] = np.where(is_traded, end[2], 0.0)  # one that expires has no time left
+    return Moves(bars, options, quantities, start, end)
+
+
 def multiply(quantities: FloatArray, values: FloatArray) -> FloatArray:
+    """Return products that are 0 where nothing is held, whatever the value (NaN too)."""
     return np.asarray(np.where(quantities != 0.0, quantities * values, 0.0))
 
 
@@ -195,19 +223,31 @@ def expand(terms: OptionTerms, moves: Moves) -> FloatArray:
         vanna * forward * volatility,
         0.5 * volga * volatility**2,
     )
-    return np.stack([amount * each for each in parts])
+    return np.stack([amount * part for part in parts])
 
 
 def follow_gap(quotes: OptionQuotes, carried: FloatArray) -> Moves:
+    """Return the moves of what is held from a close to the next open."""
     bars, options = np.nonzero(carried[1:])
-    start, end = pick(quotes, "close", bars, options), pick(quotes, "open", bars + 1, options)
-    return Moves(bars + 1, options, carried[bars + 1, options], start, end)
+    return Moves(
+        bars=bars + 1,
+        options=options,
+        quantities=carried[bars + 1, options],
+        start=pick(quotes, "close", bars, options),
+        end=pick(quotes, "open", bars + 1, options),
+    )
 
 
 def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
+    """Return the moves of what is held from an open to the close."""
     bars, options = np.nonzero(held)
-    start, end = pick(quotes, "open", bars, options), pick(quotes, "close", bars, options)
-    return Moves(bars, options, held[bars, options], start, end)
+    return Moves(
+        bars=bars,
+        options=options,
+        quantities=held[bars, options],
+        start=pick(quotes, "open", bars, options),
+        end=pick(quotes, "close", bars, options),
+    )
 
 
 def find_forwards(
@@ -217,12 +257,15 @@ def find_forwards(
 
     The value of a call rises with the forward, that of a put falls, in coins too.
     """
-    low, high = state[0] / 1e3, state[0] * 1e3
-    for _ in range(STEPS if len(options) else 0):
+    low = state[0] / 1e3
+    high = state[0] * 1e3
+    n_steps = STEPS if len(options) else 0
+    for _ in range(n_steps):
         middle = np.sqrt(low * high)
         over = compute_prices(terms, options, np.stack([middle, *state[1:]])) - value
         is_under = terms.signs[options] * over < 0.0
-        low, high = np.where(is_under, middle, low), np.where(is_under, high, middle)
+        low = np.where(is_under, middle, low)
+        high = np.where(is_under, high, middle)
     return np.asarray(np.sqrt(low * high))
 
 
@@ -235,17 +278,21 @@ def weigh_gamma(
     of options settled in coins over S: what an option hedged in its own settlement earns is half of
     G S^2 (s^2 - s_h^2) dt, in coins too.
     """
-    weights, implied = np.zeros((2, *opened.shape))
+    weights = np.zeros(opened.shape)
+    implied = np.zeros(opened.shape)
     in_cash = terms._replace(are_coin=np.zeros_like(terms.are_coin))
     bar = follow_bar(quotes, opened)
     bar.end[2] = np.nan_to_num(bar.end[2])  # one that has expired has no time left
+
     for moves in (follow_gap(quotes, carried), bar):
         gamma = compute_greeks(in_cash, moves.options, moves.start)[1]
         forward, volatility, years = moves.start
         power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
         amount = moves.quantities * terms.sizes[moves.options]
-        own = amount * gamma * forward**power * (years - np.maximum(moves.end[2], 0.0))
-        place = moves.bars, moves.options
-        np.add.at(weights, place, own)
-        np.add.at(implied, place, own * np.nan_to_num(volatility) ** 2)
+        time = years - np.maximum(moves.end[2], 0.0)
+        weight = amount * gamma * forward**power * time
+
+        place = (moves.bars, moves.options)
+        np.add.at(weights, place, weight)
+        np.add.at(implied, place, weight * np.nan_to_num(volatility) ** 2)
     return weights, implied

@@ -1,13 +1,11 @@
-"""Measures of performance and risk, and of forecasts, as pure functions of arrays."""
+"""Measures of performance and risk, as pure functions of arrays."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from backtest import core
 from backtest.core.code_names import pd
@@ -125,7 +123,9 @@ def certainty_equivalent(
         if power == 0.0:
             return compound_growth(float(np.exp(np.mean(np.log(growth)))), 1.0 / periods)
         utility = float(np.mean(growth**power))
-    return compound_growth(utility ** (1.0 / power), 1.0 / periods) if utility > 0.0 else -1.0
+    if not utility > 0.0:  # nor is NaN
+        return -1.0
+    return compound_growth(utility ** (1.0 / power), 1.0 / periods)
 
 
 def sampled_returns(
@@ -137,16 +137,16 @@ def sampled_returns(
     of several accounts (n_bars, n) and (n,).
     ``ends_sample`` (n_bars,) is 1 at the last bar of each sampling period.
     """
-    begun: core.FloatArray = np.broadcast_to(first_unit, (1, *unit.shape[1:]))
-    ends = np.concatenate((begun, unit[ends_sample != 0.0]))
-    return divide(ends[1:], ends[:-1], 1.0) - 1.0
+    start: core.FloatArray = np.broadcast_to(first_unit, (1, *unit.shape[1:]))
+    ends = np.concatenate((start, unit[ends_sample != 0.0]))
+    return divide(ends[1:], ends[:-1], empty=1.0) - 1.0
 
 
 def divide(over: Any, under: core.FloatArray, empty: float = 0.0) -> core.FloatArray:
     """Return quotients; ``empty`` where the divisor is not over 0."""
-    found: core.FloatArray = np.full(np.broadcast(over, under).shape, empty)
-    np.divide(over, under, out=found, where=under > 0.0)
-    return found
+    quotients: core.FloatArray = np.full(np.broadcast(over, under).shape, empty)
+    np.divide(over, under, out=quotients, where=under > 0.0)
+    return quotients
 
 
 def calendar_returns(
@@ -159,15 +159,20 @@ def calendar_returns(
     first, last = opens[[0, -1]].astype("datetime64[ns]").astype(f"datetime64[{period}]")
     later = np.arange(first + 1, last + 1).astype("datetime64[ns]").astype(np.int64)
     is_end = np.zeros(len(opens))
-    is_end[np.searchsorted(opens, later) - 1] = is_end[-1] = 1.0
+    is_end[np.searchsorted(opens, later) - 1] = 1.0
+    is_end[-1] = 1.0
     return sampled_returns(unit, is_end, first_unit)
 
 
 def measure_shape(returns: core.FloatArray) -> tuple[float, float]:
     """Return skewness and excess kurtosis without bias; NaN for fewer than 4 or equal returns."""
-    n, deviation = len(returns), float(np.std(returns)) if len(returns) else 0.0
-    if n < 4 or deviation < LEAST_DEVIATION:
+    n = len(returns)
+    if n < 4:
         return math.nan, math.nan
+    deviation = float(np.std(returns))
+    if deviation < LEAST_DEVIATION:
+        return math.nan, math.nan
+
     scaled = (returns - np.mean(returns)) / deviation
     skewness = float(np.mean(scaled**3)) * math.sqrt(n * (n - 1)) / (n - 2)
     excess = float(np.mean(scaled**4)) - 3.0
@@ -175,12 +180,18 @@ def measure_shape(returns: core.FloatArray) -> tuple[float, float]:
 
 
 def gain_over_loss(returns: core.FloatArray) -> float:
+    """Return the sum of gains over that of losses; NaN without a loss."""
     lost = -float(np.minimum(returns, 0.0).sum())
-    return float(np.maximum(returns, 0.0).sum()) / lost if lost > 0.0 else math.nan
+    if lost <= 0.0:
+        return math.nan
+    return float(np.maximum(returns, 0.0).sum()) / lost
 
 
 def tail_ratio(returns: core.FloatArray) -> float:
-    low, high = np.abs(np.quantile(returns, (0.05, 0.95))) if len(returns) else (0.0, 0.0)
+    """Return the size of the 95 % quantile over that of the 5 % quantile; NaN if that is 0."""
+    if len(returns) == 0:
+        return math.nan
+    low, high = np.abs(np.quantile(returns, (0.05, 0.95)))
     return float(high / low) if low > 0.0 else math.nan
 
 
@@ -216,117 +227,29 @@ def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float)
     2.0
     """
     check_lengths(excess=excess, market=market)
-    excess, market = np.asarray(excess), np.asarray(market)
+    excess = np.asarray(excess)
+    market = np.asarray(market)
     n = len(market)
     if n < 3 or not np.std(market, ddof=1) >= LEAST_DEVIATION:
-        return MarketFit(*[math.nan] * 4)
+        return MarketFit(math.nan, math.nan, math.nan, math.nan)
+
+    # Least squares.
     table = np.column_stack([np.ones(n), market])
     inverse = np.linalg.inv(table.T @ table)
-    found = inverse @ (table.T @ excess)
+    coefficients = inverse @ (table.T @ excess)
+
+    # The covariance of the scores, with Bartlett's weights of their lags.
     lags = min(int(4.0 * (n / 100.0) ** (2.0 / 9.0)), n - 1)
-    scores = table * (excess - table @ found)[:, None]
+    scores = table * (excess - table @ coefficients)[:, None]
     total: core.FloatArray = scores.T @ scores
     for k in range(1, lags + 1):
         shifted = scores[k:].T @ scores[:-k]
         total = total + (1.0 - k / (lags + 1.0)) * (shifted + shifted.T)
     errors = np.sqrt(np.maximum(np.diag(inverse @ total @ inverse), 0.0))
-    (alpha, beta), (alpha_error, beta_error) = found.tolist(), errors.tolist()
+
+    alpha, beta = coefficients.tolist()
+    alpha_error, beta_error = errors.tolist()
     return MarketFit(alpha * periods, beta, alpha_error * periods, beta_error)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How probability forecasts compare with what happened.
-
-    ``count`` pairs are known; ``forecast`` and ``frequency`` are the mean forecast and the share of
-    outcomes that are 1. ``brier`` is the mean of (forecast - outcome)^2, ``base_brier`` what it
-    would be had every forecast been the frequency. ``kupiec`` is the likelihood ratio that the
-    frequency is the mean forecast, ``christoffersen`` that outcomes do not depend on the one
-    before; their p-values are the probabilities of larger ones.
-    """
-
-    count: int
-    forecast: float
-    frequency: float
-    brier: float
-    base_brier: float
-    kupiec: float
-    kupiec_p: float
-    christoffersen: float
-    christoffersen_p: float
-
-
-@core.checked
-def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
-    """Compare probability forecasts with what happened.
-
-    ``forecast`` (n,) are probabilities in order of time: for the violations of a value at risk at a
-    confidence of 0.95, all are 0.05. ``outcome`` (n,) is 1 or True where it happened, else 0 or
-    False. Pairs in which either is NaN do not count; two must be known.
-
-    Notes
-    -----
-    Kupiec: -2 ln[(1 - p)^(n - x) p^x] + 2 ln[(1 - q)^(n - x) q^x] with p the mean forecast, x
-    events in n pairs and q = x / n. If forecasts differ, the number of events varies less than it
-    assumes, so it rejects too seldom. Source: Kupiec (1995), Techniques for Verifying the Accuracy
-    of Risk Measurement Models, J. Derivatives 3(2).
-
-    Christoffersen: -2 ln[(1 - q)^(n00 + n10) q^(n01 + n11)] + 2 ln[(1 - q0)^n00 q0^n01 (1 - q1)^n10
-    q1^n11], n_ij how often outcome j followed i, q0 = n01 / (n00 + n01), q1 = n11 / (n10 + n11) and
-    q = (n01 + n11) / (n - 1). It is for forecasts that are all the same and horizons that do not
-    overlap. Source: Christoffersen (1998), Evaluating Interval Forecasts, International Economic
-    Review 39(4). Both are chi-squared with one degree of freedom, their sum with two.
-
-    Examples
-    --------
-    >>> found = calibration([0.25, 0.25, 0.25, 0.25], [True, False, False, True])
-    >>> found.frequency, found.brier, round(found.kupiec, 4)
-    (0.5, 0.3125, 1.1507)
-    """
-    p, came = np.asarray(forecast, np.float64), np.asarray(outcome, np.float64)
-    check_lengths(forecast=p, outcome=came)
-    is_known = ~np.isnan(p) & ~np.isnan(came)
-    p, came = p[is_known], came[is_known]
-    if len(p) < 2:
-        raise core.ParameterError(
-            f"calibration needs at least 2 forecasts with a known outcome, got {len(p)}"
-        )
-    for name, values, is_right, rule in (
-        ("forecast", p, (p >= 0.0) & (p <= 1.0), "probabilities from 0 to 1"),
-        ("outcome", came, (came == 0.0) | (came == 1.0), "0 or 1"),
-    ):
-        bad = values[~is_right]
-        if len(bad):
-            raise core.ParameterError(
-                f"{name} must be {rule}, got {bad[0]:g} in {len(bad)} of {len(values)}; "
-                "NaN where it is not known"
-            )
-    happened = came.astype(np.int64)
-    n, events = len(p), int(np.count_nonzero(happened))
-    mean, frequency = float(np.mean(p)), events / n
-    n00, n01, n10, n11 = np.bincount(2 * happened[:-1] + happened[1:], minlength=4).tolist()
-    kupiec = log_likelihood(n - events, events) - log_likelihood(n - events, events, mean)
-    apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
-    clusters = apart - log_likelihood(n00 + n10, n01 + n11)
-    # the probability of a larger ratio, chi-squared with one degree of freedom
-    kupiec_p, clusters_p = (math.erfc(math.sqrt(max(x, 0.0))) for x in (kupiec, clusters))
-    return Calibration(
-        count=n,
-        forecast=mean,
-        frequency=frequency,
-        brier=float(np.mean((p - happened) ** 2)),
-        base_brier=frequency * (1.0 - frequency),
-        kupiec=max(2.0 * kupiec, 0.0),
-        kupiec_p=kupiec_p,
-        christoffersen=max(2.0 * clusters, 0.0),
-        christoffersen_p=clusters_p,
-    )
-
-
-def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
-    """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
-    q = hits / max(misses + hits, 1) if probability is None else probability
-    return float(core.sp.special.xlog1py(misses, -q) + core.sp.special.xlogy(hits, q))
 
 
 @core.checked
@@ -340,7 +263,8 @@ def monthly_returns(time: core.IntArray, unit: core.FloatArray, first_unit: floa
     """
     core.check_shape("time", time, (-1,))
     check_lengths(time=time, unit=unit)
-    index, values = core.utc_index(time), pd.Series(unit)
+    values = pd.Series(unit)
+    index = core.utc_index(time)
     year = index.year.astype(np.int64)
 
     def change(periods: Any) -> pd.Series:
@@ -365,14 +289,20 @@ def worst_drawdowns(
     ``days_down`` from peak to trough; ``days_under_water`` from peak to recovery, or to the end.
     """
     check_lengths(unit=unit, closes=closes)
+    # A drawdown is a stretch of bars below the peak: from `begin` to before `end`.
     fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
     edges = np.flatnonzero(np.diff(np.concatenate([[0], fall > TOLERANCE, [0]])))
     depth = np.maximum.reduceat(np.append(fall, 0.0), edges)[::2]
-    begins, ends = edges.reshape(-1, 2)[np.argsort(-depth, kind="stable")[:count]].T
-    lows = [b + np.argmax(fall[b:e]) for b, e in zip(begins, ends, strict=True)]
+    deepest = np.argsort(-depth, kind="stable")[:count]
+    begins, ends = edges.reshape(-1, 2)[deepest].T
+    lows = [begin + np.argmax(fall[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+
+    # The first time is that of the start, so the close of bar t is at t + 1.
     troughs = np.array(lows, dtype=np.int64)
     times = np.concatenate([[start], closes])
-    peak, trough, end = times[begins], times[troughs + 1], times[np.minimum(ends + 1, len(closes))]
+    peak = times[begins]
+    trough = times[troughs + 1]
+    end = times[np.minimum(ends + 1, len(closes))]
     return pd.DataFrame(
         {
             "depth": fall[troughs],
@@ -404,14 +334,17 @@ def diversification_ratio(weights: core.FloatArray, covariance: core.FloatArray)
     Source: Choueifaty and Coignard (2008), Toward Maximum Diversification, J. Portfolio Management
     35(1).
     """
-    alone = np.sum(np.abs(weights) * np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1)), axis=-1)
+    deviations = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    alone = np.sum(np.abs(weights) * deviations, axis=-1)
     variance = np.einsum("...i,...ij,...j->...", weights, covariance, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(variance > LEAST_VARIANCE, alone / np.sqrt(variance), np.nan)
-    return np.asarray(found)
+        ratio = np.where(variance > LEAST_VARIANCE, alone / np.sqrt(variance), np.nan)
+    return np.asarray(ratio)
 
 
 def check_lengths(**arrays: Any) -> None:
+    """Raise ParameterError unless all arrays have the shape (n,) of the first."""
     first = next(iter(arrays.values()))
+    n = len(first) if np.ndim(first) else -1
     for name, values in arrays.items():
-        core.check_shape(name, values, (len(first),) if np.ndim(first) else (-1,))
+        core.check_shape(name, values, (n,))

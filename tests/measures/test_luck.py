@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from backtest import ParameterError
-from backtest.results import differences, luck
+from backtest.results import differences, luck, overfitting, trial_luck
 from tests.kit import check_refused
 
 OF_THE_PAPER = {"periods": 250, "n": 1250, "sharpe": 2.5, "skew": -3.0, "kurtosis": 10.0}
@@ -115,7 +115,7 @@ def test_cscv_is_the_plain_one(metric: str, samples: int, splits: int):
     returns[:, 5] = 0.0  # never traded
     returns[samples // 2 :, 6] = 0.0  # ruined
     logits = plain_cscv(returns, splits, metric)
-    found = luck.probability_of_backtest_overfitting(returns, n_splits=splits, metric=metric)
+    found = overfitting.probability_of_backtest_overfitting(returns, n_splits=splits, metric=metric)
     np.testing.assert_allclose(np.sort(found.logits), np.sort(logits), rtol=1e-12)
     assert found.pbo == np.mean(np.array(logits) <= 0.0)
 
@@ -124,7 +124,7 @@ def test_the_best_everywhere_is_not_overfit():
     """The published case of four trials in a constant order: no half prefers another."""
     columns = [[0.3, 0.32, 0.31, 0.33], [0.1, 0.09, 0.11, 0.08], [0.05, 0.06, 0.04, 0.07],
                [0.01, 0.02, 0.0, 0.03]]  # fmt: skip
-    found = luck.probability_of_backtest_overfitting(
+    found = overfitting.probability_of_backtest_overfitting(
         np.transpose(columns), n_splits=4, metric="mean"
     )
     assert found.pbo == 0.0
@@ -135,7 +135,7 @@ def test_trials_that_are_all_alike_share_the_median():
     """Nothing is gained by choosing: logit 0, which counts as overfit."""
     same = np.repeat(noise_of(0, 100, 1), 9, axis=1)
     for returns in (same, np.zeros((100, 9)), np.full((100, 9), 0.1)):
-        found = luck.probability_of_backtest_overfitting(returns, n_splits=10)
+        found = overfitting.probability_of_backtest_overfitting(returns, n_splits=10)
         assert (found.logits == 0.0).all()
         assert found.pbo == 1.0
 
@@ -143,15 +143,17 @@ def test_trials_that_are_all_alike_share_the_median():
 def test_copies_of_a_trial_are_one_trial():
     one = noise_of(0, trials=1)
     for returns in (one, np.repeat(one, 30, axis=1), np.zeros((9, 4)), np.full((9, 4), 0.1)):
-        assert luck.effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
-    assert luck.effective_trials(one * np.array([1.0, 2.0, 5.0])) == pytest.approx(1.0, rel=1e-9)
+        assert trial_luck.effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
+    assert trial_luck.effective_trials(one * np.array([1.0, 2.0, 5.0])) == pytest.approx(
+        1.0, rel=1e-9
+    )
     nearly = one * np.linspace(0.2, 1.5, 12) + 0.02 * noise_of(1, trials=12)
-    assert luck.effective_trials(nearly) < 1.2  # 12 of 12 were said
+    assert trial_luck.effective_trials(nearly) < 1.2  # 12 of 12 were said
 
 
 def luck_of(returns, **given):
     """Return the expected highest ratio of trials without skill, in standard errors of one."""
-    found = luck.simulate_luck(returns, **given)
+    found = trial_luck.simulate_luck(returns, **given)
     return luck.expected_max_sharpe(found.n, found.deviation)
 
 
@@ -170,7 +172,7 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     common = rng.standard_normal((2_000, 1))
     returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((2_000, 200))
     assert luck_of(returns) == pytest.approx(math.sqrt(0.2) * 2.746, rel=0.03)
-    assert luck.effective_trials(returns) == pytest.approx(5.6, rel=0.03)  # 200 were said
+    assert trial_luck.effective_trials(returns) == pytest.approx(5.6, rel=0.03)  # 200 were said
 
 
 FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise_of(0, 50, 8))
@@ -182,10 +184,13 @@ FAILED = np.where(np.arange(400).reshape(50, 8) == 59, math.nan, noise_of(0, 50,
     (lambda: luck.probabilistic_sharpe(0.1, 10, kurtosis=0.0), "kurtosis must be at least"),
     (lambda: luck.expected_max_sharpe(0, 1.0), "n_trials"),
     (lambda: luck.estimate_moments(np.array([0.1, math.nan])), "finite"),
-    (lambda: luck.probability_of_backtest_overfitting(noise_of(0), n_splits=5), "even"),
-    (lambda: luck.probability_of_backtest_overfitting(noise_of(0, 9), n_splits=10), "10 samples"),
-    (lambda: luck.probability_of_backtest_overfitting(noise_of(0)[:, 0]), "shape"),
-    (lambda: luck.probability_of_backtest_overfitting(FAILED, n_splits=4),
+    (lambda: overfitting.probability_of_backtest_overfitting(noise_of(0), n_splits=5), "even"),
+    (
+        lambda: overfitting.probability_of_backtest_overfitting(noise_of(0, 9), n_splits=10),
+        "10 samples",
+    ),
+    (lambda: overfitting.probability_of_backtest_overfitting(noise_of(0)[:, 0]), "shape"),
+    (lambda: overfitting.probability_of_backtest_overfitting(FAILED, n_splits=4),
         "not in 1 of 8 trials, first in column 3"),
 ])  # fmt: skip
 def test_bad_input_is_refused(call, match: str):
