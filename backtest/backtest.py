@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from backtest.live.state import AccountSnapshot
     from backtest.market import Market, Markets
     from backtest.policies import Policy
+    from backtest.results.benchmark import BenchmarkLike
     from backtest.results.ranking import ObjectiveLike
     from backtest.results.result import Result
-    from backtest.results.run_record import BenchmarkLike
     from backtest.risk.funded import PassingProbability
     from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage
     from backtest.risk.liquidations import LiquidationRisk

@@ -101,7 +101,7 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
 
 def write_trace(trace: Trace) -> bytes:
     """Return the bars of a baseline as Parquet, with the same bytes for the same bars."""
-    columns = {"time": trace.time, **trace.columns}
+    columns: dict[str, Any] = {"time": trace.time, **trace.columns}
     if trace.inputs is not None:
         columns["inputs"] = trace.inputs
 

@@ -70,7 +70,7 @@ def compare_returns(
         )
 
     # A return of -1 leaves nothing to grow, so growth cannot be compared.
-    has_lost = (rows <= -1.0).any(axis=1)
+    has_lost = np.any(rows <= -1.0, axis=1)
     is_over = is_ruined or bool(has_lost[0])
     was_over = was_ruined or bool(has_lost[1])
     if is_over != was_over:

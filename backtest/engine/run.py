@@ -27,11 +27,11 @@ from backtest.market import Market, find_clock, label_names
 from backtest.options.option_schedule import schedule_options
 from backtest.policies import Policy, trades_options
 from backtest.policies.observing import observe_checked
+from backtest.results.benchmark import Benchmark, BenchmarkLike
 from backtest.results.manifest import change_policy, write_manifest
 from backtest.results.record import Outcome
 from backtest.results.result import Result
 from backtest.results.run_data import Before, ChartedColumn, Quotes, find_stands, share_causes
-from backtest.results.run_record import Benchmark, BenchmarkLike
 from backtest.signals.computed import write_note
 from backtest.signals.rules import SignalRule, resolve_signal
 

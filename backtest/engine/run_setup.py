@@ -19,9 +19,9 @@ from backtest.market import Market, Markets, find_clock, label_names, read_weigh
 from backtest.market.tables import MARK_PRICES, PRICES
 from backtest.options.option_checks import check_traders, warn_of_options
 from backtest.policies import Policy, sets_margin
-from backtest.results import run_record
+from backtest.results.benchmark import Benchmark, BenchmarkLike, index_traded, read_benchmark
 from backtest.results.manifest import describe_policies, describe_policy
-from backtest.results.run_record import Benchmark, BenchmarkLike, RunRecord
+from backtest.results.run_record import RunRecord
 from backtest.signals import join_checks, resolve_signal, warn_of_weights
 from backtest.signals.directions import describe_weights, read_signal
 from backtest.venue import Venue, find_charged
@@ -254,7 +254,7 @@ class Setup(NamedTuple):
     def find_benchmark(self) -> Benchmark | None:
         if self.benchmark is not None or len(self.markets) == 1:
             return self.benchmark
-        return run_record.index_traded(self.markets, self.venues, self.signal, self.first)
+        return index_traded(self.markets, self.venues, self.signal, self.first)
 
     def join_checks(self, columns: str) -> str:
         return join_checks(columns, self.given)
@@ -325,7 +325,7 @@ def set_up(
         first=first,
         periods=checks.count_periods(own.calendar, own.sampling, markets, first),
         resume=resume,
-        benchmark=run_record.read_benchmark(benchmark, markets, venues, first),
+        benchmark=read_benchmark(benchmark, markets, venues, first),
         given=signal,
         started=started,
     )

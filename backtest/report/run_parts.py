@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from backtest import core, results
+from backtest import core
 from backtest.account.account import find_pause_ends
 from backtest.account.events import Event
 from backtest.account.money import COSTS, MONEY_TERMS
@@ -28,10 +28,13 @@ from backtest.report.page import list_heads, name_unit
 from backtest.report.rate_notes import list_rate_notes
 from backtest.report.run_figures import count_days
 from backtest.results import phases, run_record
+from backtest.results.benchmark import describe_benchmark
+from backtest.results.limit_orders import count_limit_orders, describe_limit_orders
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.promises import judge_promises, split_volatility
 from backtest.results.ranking import DOUBTS
+from backtest.results.rolls import collect_options
 from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
 from backtest.results.trade_measures import ROLL_COSTS
@@ -175,7 +178,7 @@ def write_details(result: Result) -> str:
     if stops := describe_equity_stops(result):
         texts.append(stops)
     if result.account.fill == "limit":
-        texts.append(f"Limit orders: {results.trades.describe_limit_orders(result.limit_orders)}.")
+        texts.append(f"Limit orders: {describe_limit_orders(result.limit_orders)}.")
     # how many bars hang on the way of prices inside them, and where to look
     bound = "" if result.account.fill == "limit" else "bounds() gives the worst case, "
     cures = {"ambiguous_bars": bound, "both_reached": "the worse is assumed to come first; "}
@@ -242,7 +245,7 @@ def list_assumptions(result: Result) -> Iterator[str]:
     account = result.account
     yield run_record.measure_holding(result).text
     if result.benchmark is not None:
-        yield run_record.describe_benchmark(result.manifest, result.metrics)
+        yield describe_benchmark(result.manifest, result.metrics)
     if account.fill == "same_close":
         yield "fills at the close of the decision are optimistic: at a price known before"
     if account.intrabar == "worst":
@@ -694,7 +697,7 @@ def collect_run(result: Result) -> dict[str, Any]:
     falls, limits = run_charts.find_drawdowns(result), dict[str, Any]()
     first = run_record.find_first_decision(result)
     if result.account.fill == "limit":
-        limits["limit_orders"] = results.trades.count_limit_orders(result.limit_orders)
+        limits["limit_orders"] = count_limit_orders(result.limit_orders)
     return {
         "id": manifest["id"],
         "policy": manifest["policy"]["text"],
@@ -711,7 +714,7 @@ def collect_run(result: Result) -> dict[str, Any]:
             "unallocated": trades.unallocated.to_dict(),
         },
         **limits,
-        **results.trades.collect_options(result),
+        **collect_options(result),
         "events": {str(kind): int(n) for kind, n in counts.items() if n},
         "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill or None,

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
-    from backtest.results import trades
     from backtest.results.attribution import AccountHistory, Attribution, attribute, attribute_by
     from backtest.results.attribution import find_periods
     from backtest.results.differences import Differences, STATISTICS, Sampled, compare_pairs
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from backtest.results.upkeep import choose_deletions, delete_chosen, verify_folder
 else:
     __getattr__ = find_lazily(__name__, {
-        "results": "trades",
         "results.attribution": "AccountHistory Attribution attribute attribute_by find_periods",
         "results.differences": (
             "Differences STATISTICS Sampled compare_pairs find_block_length holm pair_differences"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, overload
@@ -12,42 +12,44 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, ove
 import numpy as np
 
 from backtest import core
-from backtest.account import Account, AccountState, no_options, read_traded
+from backtest.account import Account, read_traded
 from backtest.account.events import ENTRY
-from backtest.account.money import Wallet
-from backtest.account.records import MarginCall, PositionState, view_holdings
 from backtest.core.code_names import LateModule, pd
 from backtest.core.result_folders import MANIFEST
 from backtest.core.result_parts import Headline, Part
-from backtest.core.structs import Structs
-from backtest.market import Market, find_coin
+from backtest.market import Market
 from backtest.results import attribution as parts
+from backtest.results import saved_run
 from backtest.results.attribution import Attribution, Period
-from backtest.results.measure_table import Measures, RunSpan, Samples, measure_returns
-from backtest.results.option_profit import OptionQuotes, OptionTerms
-from backtest.results.performance import annualize_ratios, compound_growth, divide, sampled_returns
+from backtest.results.counted import CountedResult, count_in
+from backtest.results.measure_table import RunSpan
+from backtest.results.performance import divide
 from backtest.results.phases import describe_phases, find_phases, measure_phases
-from backtest.results.record import AccountFields, Closes, OptionFields, PositionFields, Record
-from backtest.results.run_data import Before, ChartedColumn, Quotes, RunOptions
+from backtest.results.run_data import Before
 from backtest.results.run_options import list_held
-from backtest.results.run_record import RunRecord, measure_spread
+from backtest.results.run_record import RunRecord
 from backtest.results.tables import attribute_money, attribution_table, find_settlement
 from backtest.results.tally import Tally
 from backtest.results.trade_measures import RollSplit
-from backtest.venue import Option, Venue
 
 if TYPE_CHECKING:
+    from backtest.results import fill_table
+    from backtest.results import limit_orders as run_limit_orders
+    from backtest.results import rolls as run_rolls
     from backtest.results import trades as run_trades
     from backtest.risk.bands import Bands
-else:  # it loads pandas
+else:  # they load pandas
+    fill_table = LateModule("backtest.results.fill_table")
+    run_limit_orders = LateModule("backtest.results.limit_orders")
+    run_rolls = LateModule("backtest.results.rolls")
     run_trades = LateModule("backtest.results.trades")
 
-"""Where the figures, tables and charts of a run are declared."""
 Split: TypeAlias = Period | Literal["instrument"]
 
 RUN = "run"
 FORMAT = 9
-STATE, METRICS = FILES = ("state.json", "metrics.json")
+STATE = "state.json"
+METRICS = "metrics.json"
 
 
 class EqualRisk(NamedTuple):
@@ -92,8 +94,10 @@ class Result(RunRecord, core.SavedResult):
         State of the account at the last close, to resume from.
     """
 
-    kind, noun = RUN, "result"
-    layout, more_files = FORMAT, FILES
+    kind = RUN
+    noun = "result"
+    layout = FORMAT
+    more_files = (STATE, METRICS)
     table_names = ("bars", "positions", "events")
 
     def list_numbers(self) -> list[Headline]:
@@ -201,16 +205,16 @@ class Result(RunRecord, core.SavedResult):
 
     @cached_property
     def fills(self) -> pd.DataFrame:
-        """The changes of positions, see :func:`backtest.results.trades.tabulate_fills`."""
-        return run_trades.tabulate_fills(self)
+        """The changes of positions, see :func:`backtest.results.fill_table.tabulate_fills`."""
+        return fill_table.tabulate_fills(self)
 
     @core.checked
     def rolls(self, by: RollSplit = "roll") -> pd.DataFrame:
         """Return what the options cost, by ``"roll"`` or by ``"leg"``.
 
-        See :func:`backtest.results.trades.tabulate_rolls`.
+        See :func:`backtest.results.rolls.tabulate_rolls`.
         """
-        return run_trades.tabulate_rolls(self, by)
+        return run_rolls.tabulate_rolls(self, by)
 
     @core.checked
     def counted_in(self, market: Market) -> CountedResult:
@@ -221,51 +225,7 @@ class Result(RunRecord, core.SavedResult):
         before. ``bars`` have ``equity`` and ``drawdown``, ``returns`` are those of sampling
         periods, ``metrics`` have a risk-free rate of 0 and the coin itself as the market.
         """
-        coin, closes = find_coin(market.instrument), self.span.closes
-        ends = market.time + market.interval
-        contracts = (each.contract for each in self.list_venues())
-        settled = {each.settles for each in contracts if each.kind == "inverse"}
-        if not settled:
-            raise core.ParameterError(
-                "counted_in needs an account in coins, got no inverse contract"
-            )
-        if coin and (others := ", ".join(map(str, sorted(settled - {coin, None}, key=str)))):
-            raise core.ParameterError(
-                f"market must price the coin of the account, {others}, got {coin!r}"
-            )
-        rows = np.searchsorted(ends, closes, side="right") - 1
-        missing = closes[(rows < 0) | (ends[rows] != closes)]
-        if len(missing):
-            first = core.format_time(int(missing[0]))
-            raise core.DataError(
-                f"market must have a mark at each close of the run, got none at {first}"
-            )
-        before = int(np.searchsorted(ends, self.time[0], side="right")) - 1
-        start = before if self.manifest.get("resumed_from") is not None and before >= 0 else rows[0]
-        marks, first_mark = market.mark_close[rows], float(market.mark_close[start])
-        unit, begun = self.of_account("unit") * marks, self.tally.first_unit * first_mark
-        equity = self.of_account("equity") * marks
-        fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, begun))
-        returns = sampled_returns(unit, self.ends_sample, begun)
-        held = sampled_returns(marks, self.ends_sample, first_mark)
-        n, periods, deepest = len(returns), self.span.periods, float(fall.max())
-        growth = float(unit[-1]) / begun
-        rate = -1.0 if self.tally.ruin >= 0 else compound_growth(growth, self.span.years)
-        mean = float(returns.mean()) if n > 0 else math.nan
-        downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
-        measured = {
-            "total_return": growth - 1.0,
-            "cagr": rate,
-            **measure_spread(returns, 0.0, periods),
-            "sortino": float(annualize_ratios(mean, downside, periods)),
-            "max_drawdown": deepest,
-            "calmar": rate / deepest if deepest > 0.0 else math.nan,
-            **measure_returns(Samples(returns, np.zeros(n), held), periods),
-            "final_equity": float(equity[-1]),
-        }
-        bars = pd.DataFrame({"equity": equity, "drawdown": fall}, index=core.utc_index(self.time))
-        sampled = pd.Series(returns, self.returns.index, name="return")
-        return CountedResult(bars, sampled, Measures(measured))
+        return count_in(self, market)
 
     @cached_property
     def _constant(self) -> EqualRisk | Lack:
@@ -282,7 +242,7 @@ class Result(RunRecord, core.SavedResult):
         contracts. ``next_move`` is the move of the mark against it in the bar after, from close to
         close, as a fraction (NaN in the last bar).
         """
-        return run_trades.list_limit_orders(self)
+        return run_limit_orders.list_limit_orders(self)
 
     @overload
     def attribution(self, by: None = None) -> Any: ...
@@ -310,11 +270,12 @@ class Result(RunRecord, core.SavedResult):
             if by:
                 return parts.attribute_by(life, self.time, by)
             return parts.attribute(life, self.span.years)
+
         names, held = list_held(self)
-        money = (names, self.record.account._asdict(), held)
+        account = self.record.account._asdict()
         if by is None or by == "instrument":
-            return attribution_table(*money)
-        return attribute_money(*money, parts.find_periods(self.time, by))
+            return attribution_table(names, account, held)
+        return attribute_money(names, account, held, parts.find_periods(self.time, by))
 
     @core.checked
     def measures_by(self, column: str | pd.Series, bins: int | None = None) -> pd.DataFrame:
@@ -413,9 +374,15 @@ class Result(RunRecord, core.SavedResult):
         from backtest.risk.bands import bands  # noqa: PLC0415 - a higher room
 
         return bands(
-            self, n, seed=seed, block=block, loss=loss, goal=goal, compile=compile,
+            self,
+            n,
+            seed=seed,
+            block=block,
+            loss=loss,
+            goal=goal,
+            compile=compile,
             progress=progress,
-        )  # fmt: skip
+        )
 
     @core.checked
     def save(self, folder: str | Path = "results") -> Path:
@@ -424,7 +391,7 @@ class Result(RunRecord, core.SavedResult):
         The same experiment makes the same folder, with the same bytes.
         """
         name = core.name_folder(self.folder_title, self.manifest["id"])
-        moved = list_moved(Path(folder) / name / METRICS, self._list_stored())
+        moved = saved_run.list_moved(Path(folder) / name / METRICS, self._list_stored())
         saved = super().save(folder)
         if moved:
             core.warn_caller(
@@ -435,35 +402,37 @@ class Result(RunRecord, core.SavedResult):
         return saved
 
     def _list_stored(self) -> dict[str, float | None]:
-        return {k: x if math.isfinite(x) else None for k, x in self.metrics.items()}
+        """Return the measures as JSON has them: None where one is not finite."""
+        stored: dict[str, float | None] = {}
+        for name, value in self.metrics.items():
+            stored[name] = value if math.isfinite(value) else None
+        return stored
 
     def list_policies(self) -> list[type]:
-        return [type(each) for each in (*self.policies.values(), self.overlay) if each]
+        return [type(policy) for policy in (*self.policies.values(), self.overlay) if policy]
 
     def _lay_out(self) -> dict[str, Any]:
-        closes = {k: x for k, x in self.closes._asdict().items() if k not in BY_POSITION}
-        time = self.time.view("datetime64[ns]")
-        table: dict[str, Any] = {"time": time, **self.record.account._asdict(), **closes}
-        table["ends_sample"] = self.ends_sample
-        if self.benchmark is not None:
-            table["market_return"] = self.benchmark
-        for c, asset in enumerate(self.account.collateral):
-            table[f"price of {asset.name}"] = self.asset_marks[:, c]
-        if isinstance(constant := self._constant, EqualRisk):
-            table[EQUAL_RISK] = constant.unit
+        bars = saved_run.list_bars(self)
+        constant = self._constant
+        if isinstance(constant, EqualRisk):
+            bars[saved_run.EQUAL_RISK] = constant.unit
         for name, column in self.charted.items():
-            table[f"{CHARTED} {name}"] = column.values
-        events = {name: self.entries[name] for name in ENTRY.names or ()}
-        return {"bars": table, "positions": list_positions(self), "events": events}
+            bars[f"{saved_run.CHARTED} {name}"] = column.values
+        return {
+            "bars": bars,
+            "positions": saved_run.list_positions(self),
+            "events": {name: self.entries[name] for name in ENTRY.names or ()},
+        }
 
     def _write_more(self, folder: Path) -> None:
+        state = saved_run.pack_state(self)
+        state[saved_run.SETTLEMENT] = find_settlement(self)
         constant = self._constant
-        state = {**pack_state(self), SETTLEMENT: find_settlement(self)}
         if isinstance(constant, Lack):
-            state[NO_EQUAL_RISK] = constant.why
+            state[saved_run.NO_EQUAL_RISK] = constant.why
         else:
-            state[EQUAL_RISK] = [constant.leverage, constant.final_equity]
-        state[CHARTED] = {name: column.text for name, column in self.charted.items()}
+            state[saved_run.EQUAL_RISK] = [constant.leverage, constant.final_equity]
+        state[saved_run.CHARTED] = {name: column.text for name, column in self.charted.items()}
         core.write_json_file(state, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)
 
@@ -472,80 +441,72 @@ class Result(RunRecord, core.SavedResult):
         where = f"{folder / MANIFEST}"
         account = Account.from_dict(manifest["account"], where=f"{where}, account")
         stored: Any = core.from_plain(core.read_json_file(folder / STATE))
-        bars, wide, events = tables.values()
+        names = tuple(stored["names"])
+        bars: pd.DataFrame = tables["bars"]
+        wide: pd.DataFrame = tables["positions"]
         time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
-        names, book = tuple(stored["names"]), stored["book"]
-        state = {name: read_array(name, each) for name, each in book.items()}
-        held = view_holdings(state["positions"], state.pop("amounts"), state.pop("prices"))
-        venues = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
-        quotes = [
-            gather(wide, names, [k])[0] if f"{names[0]} {k}" in wide else np.empty((0, len(names)))
-            for k in Quotes._fields
-        ]
-        closes = [bars[name].to_numpy() for name in Closes._fields if name not in BY_POSITION]
-        entries = np.empty(len(events), ENTRY)
-        for name in ENTRY.names or ():
-            entries[name] = events[name]
-        made = cls(
+        marked = [f"price of {asset.name}" for asset in account.collateral]
+
+        result = cls(
             policies={},
             overlay=None,
-            venues={
-                name: Venue.from_dict(each, where=f"{where}, venue of {name}")
-                for name, each in venues.items()
-            },
+            venues=saved_run.read_venues(manifest, names, where=where),
             account=account,
             manifest=manifest,
             names=names,
             span=RunSpan(
-                stored["start"], time + stored["interval"], stored["first"], stored["periods"]
+                start=stored["start"],
+                closes=time + stored["interval"],
+                first=stored["first"],
+                periods=stored["periods"],
             ),
             spans=np.array(stored["spans"], dtype=np.int64),
             tally=Tally.read([stored["tally"][name] for name in Tally.names()]),
-            state=AccountState(held=held, options=no_options(), **state),
+            state=saved_run.read_state(stored["book"]),
             memory=np.array(stored["memory"], dtype=np.float64),
-            **{name: stored[name] for name in KEPT},
-            record=Record(
-                AccountFields(*(bars[name].to_numpy() for name in AccountFields._fields)),
-                PositionFields(*gather(wide, names, PositionFields._fields)),
-                Closes(*closes, *gather(wide, names, BY_POSITION)),
-            ),
-            entries=entries,
-            quotes=Quotes(*quotes),
-            asset_marks=bars[[f"price of {x.name}" for x in account.collateral]].to_numpy(
-                np.float64
-            ),
+            interval=stored["interval"],
+            is_session=stored["is_session"],
+            first_peak=stored["first_peak"],
+            first_unit=stored["first_unit"],
+            started=stored["started"],
+            record=saved_run.read_record(bars, wide, names),
+            entries=saved_run.read_entries(tables["events"]),
+            quotes=saved_run.read_quotes(wide, names),
+            asset_marks=bars[marked].to_numpy(np.float64),
             ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
             before=Before(*(np.array(stored["before"][k], np.float64) for k in Before._fields)),
             benchmark=bars["market_return"].to_numpy() if "market_return" in bars else None,
             target_cut_rows=list(stored["target_cuts"]),
             no_fill=stored["no_fill"],
             traded=read_traded(stored["traded"]),
-            options=read_options(stored["options"], wide) if "options" in stored else None,
-            charted={
-                name: ChartedColumn(text, bars[f"{CHARTED} {name}"].to_numpy())
-                for name, text in stored[CHARTED].items()
-            },
+            options=(
+                saved_run.read_options(stored["options"], wide) if "options" in stored else None
+            ),
+            charted=saved_run.read_charted(stored[saved_run.CHARTED], bars),
         )
-        vars(made)[SETTLEMENT] = str(stored[SETTLEMENT])
-        if NO_EQUAL_RISK in stored:
-            vars(made)["_constant"] = Lack(str(stored[NO_EQUAL_RISK]))
-        if EQUAL_RISK in stored:
-            leverage, final_equity = stored[EQUAL_RISK]
-            unit = bars[EQUAL_RISK].to_numpy()
-            vars(made)["_constant"] = EqualRisk(leverage, unit, final_equity)
-        return made
+
+        # What a run finds when it is asked, a loaded one remembers.
+        cached = vars(result)
+        cached[saved_run.SETTLEMENT] = str(stored[saved_run.SETTLEMENT])
+        if saved_run.NO_EQUAL_RISK in stored:
+            cached["_constant"] = Lack(str(stored[saved_run.NO_EQUAL_RISK]))
+        if saved_run.EQUAL_RISK in stored:
+            leverage, final_equity = stored[saved_run.EQUAL_RISK]
+            unit = bars[saved_run.EQUAL_RISK].to_numpy()
+            cached["_constant"] = EqualRisk(leverage, unit, final_equity)
+        return result
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         for name in (METRICS, STATE):
             if core.hash_file(folder / name) != manifest["files"][name]:
                 raise core.damage_error(folder / name, "was changed")
-        stored, policy = core.read_json_file(folder / METRICS), str(manifest["policy"]["text"])
-        return {
-            "policy": policy,
-            "title": policy,
-            "metrics": {k: math.nan if x is None else float(x) for k, x in stored.items()},
-        }
+
+        policy = str(manifest["policy"]["text"])
+        metrics = {}
+        for name, value in core.read_json_file(folder / METRICS).items():
+            metrics[name] = math.nan if value is None else float(value)
+        return {"policy": policy, "title": policy, "metrics": metrics}
 
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on the account's returns: ``.stats()``, ``.total()``.
@@ -553,130 +514,14 @@ class Result(RunRecord, core.SavedResult):
         They include margin, funding and liquidations. Its measures are of returns per bar, ours of
         returns per sampling period. The index is UTC without a zone.
         """
-        unit = np.concatenate(([self.tally.first_unit], self.of_account("unit")))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import vectorbt  # noqa: PLC0415 - only where asked for
-        change = divide(unit[1:], unit[:-1], 1.0)
+
+        unit = np.concatenate(([self.tally.first_unit], self.of_account("unit")))
+        change = divide(unit[1:], unit[:-1], empty=1.0)
         index = core.utc_index(self.time).tz_localize(None)
         return vectorbt.returns.accessors.ReturnsSRAccessor(
             pd.Series(change - 1.0, index=index, name="return"),
             freq=pd.Timedelta(self.interval, unit="ns"),
         )
-
-
-class CountedResult(NamedTuple):
-    """``equity`` and ``drawdown`` by bar, returns per sampling period, and their measures."""
-
-    bars: pd.DataFrame
-    returns: pd.Series
-    metrics: Mapping[str, float]
-
-
-CHARTED = "charted"
-EQUAL_RISK = "constant_of_equal_risk"
-"""The column of its unit value, and the entry of its leverage and final equity."""
-SETTLEMENT = "settlement"
-"""The entry, and the attribute of a loaded result, of the currency in which it settles."""
-NO_EQUAL_RISK = "no_constant_of_equal_risk"
-"""The entry that says why there is none."""
-KEPT = ("interval", "is_session", "first_peak", "first_unit", "started")
-BY_BAR = ("opened", "entries", "settled", "ages")
-BY_POSITION: tuple[str, ...] = Closes._fields[-5:]
-
-
-def list_positions(result: RunRecord) -> dict[str, core.FloatArray]:
-    shape, options = (len(result.time), len(result.names)), result.options
-    quotes = {k: x for k, x in result.quotes._asdict().items() if len(x)}
-    own = {k: np.broadcast_to(x, shape) for k, x in quotes.items()}
-    closes = {name: getattr(result.closes, name) for name in BY_POSITION}
-    found = widen(result.names, {**result.record.held, **closes, **own})
-    if options is None:
-        return found
-    own = {name: getattr(options, name) for name in BY_BAR}
-    fields = {**options.record._asdict(), **options.quotes._asdict(), **own}
-    return found | widen(options.terms.names, fields)
-
-
-def widen(
-    names: Sequence[str], fields: Mapping[str, core.FloatArray]
-) -> dict[str, core.FloatArray]:
-    return {f"{name} {k}": x[:, i] for i, name in enumerate(names) for k, x in fields.items()}
-
-
-def pack_state(result: RunRecord) -> dict[str, Any]:
-    traded, options, state = result.traded, result.options, result.state
-    names = ("positions", "calls", "priced", "wallet", "cursor")
-    book = {name: getattr(state, name).tolist() for name in names}
-    packed: dict[str, Any] = {
-        "book": {**book, "amounts": state.held.amounts, "prices": state.held.prices},
-        "tally": result.tally.to_dict(),
-        **{name: getattr(result, name) for name in KEPT},
-        "memory": np.asarray(result.memory, dtype=np.float64),
-        "start": result.span.start,
-        "first": result.span.first,
-        "periods": result.span.periods,
-        "target_cuts": list(result.target_cut_rows),
-        "no_fill": result.no_fill,
-        "traded": None if traded is None else traded.to_dict(),
-        "names": list(result.names),
-        "spans": result.spans,
-        "before": result.before._asdict(),
-    }
-    if options is not None:
-        packed["options"] = {
-            "terms": options.terms._asdict(),
-            "legs": options.legs,
-            "hedged": options.hedged,
-            "owners": options.owners,
-            "contracts": [each.to_dict() for each in options.contracts],
-        }
-    return packed
-
-
-ROUNDING = 1e-9
-"""Difference of two numbers, relative or absolute, by which processors of other models differ."""
-
-
-def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
-    try:
-        before = dict(core.read_json_file(saved))
-        pairs = np.array([(x, metrics.get(name)) for name, x in before.items()], np.float64)
-    except (core.DataError, TypeError, ValueError):
-        return []
-    one, other = pairs.T
-    is_same = np.isclose(one, other, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
-    return [name for name, same in zip(before, is_same, strict=True) if not same]
-
-
-def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
-    own: dict[str, Any] = {name: np.array(each) for name, each in stored["terms"].items()}
-    own["names"] = names = tuple(stored["terms"]["names"])
-    return RunOptions(
-        contracts=tuple(Option.from_dict(each) for each in stored["contracts"]),
-        legs=tuple(stored["legs"]),
-        owners=np.array(stored["owners"], dtype=np.int64),
-        hedged=tuple(stored["hedged"]),
-        terms=OptionTerms(**own),
-        record=OptionFields(*gather(wide, names, OptionFields._fields)),
-        quotes=OptionQuotes(*gather(wide, names, OptionQuotes._fields)),
-        **dict(zip(BY_BAR, gather(wide, names, BY_BAR), strict=True)),
-    )
-
-
-RECORDS: dict[str, Any] = {"positions": PositionState, "calls": MarginCall}
-
-
-def read_array(name: str, values: Any) -> Any:
-    if name == "wallet":
-        return Wallet.read(values)
-    if name in RECORDS:
-        return Structs(RECORDS[name], len(values), np.array(values, dtype=np.float64))
-    return np.array(values, dtype=np.int64 if name == "cursor" else np.float64)
-
-
-def gather(
-    wide: pd.DataFrame, names: Sequence[str], fields: Sequence[str]
-) -> list[core.FloatArray]:
-    """Return the arrays of some fields, of shape (n_bars, names)."""
-    return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]

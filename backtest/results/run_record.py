@@ -2,162 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backtest import core
 from backtest.account.events import Event
-from backtest.account.money import POSITION_TERMS, SIGNS, TERMS
+from backtest.account.money import POSITION_TERMS, SIGNS
 from backtest.core import as_of
-from backtest.core.code_names import is_frame, is_series, pd
-from backtest.core.units import DAY, TOLERANCE
-from backtest.indicators import find_day, forecast_liquidation, walk_covariances
-from backtest.market import BY_BARS, Markets, read_dates, read_weights
+from backtest.core.code_names import pd
+from backtest.core.units import DAY
+from backtest.indicators import walk_covariances
 from backtest.policies import Promise
 from backtest.results import performance, run_options, tables
 from backtest.results.attribution import find_periods
+from backtest.results.bar_table import tabulate_account, tabulate_position
+from backtest.results.benchmark import find_benchmark, name_benchmark
 from backtest.results.measure_table import Measures, Samples, measure_run
 from backtest.results.option_profit import EXPLAINED
 from backtest.results.performance import max_drawdown
 from backtest.results.promises import JUDGED, judge_promises
-from backtest.results.run_data import RunData, find_causes, label_owners
-from backtest.venue import Venue
-
-BenchmarkLike: TypeAlias = "str | pd.DataFrame | Mapping[str, float] | pd.Series | None"
-
-
-class Benchmark(NamedTuple):
-    """What it is, and its simple returns by bar of the market, of shape (n_bars,)."""
-
-    text: str
-    moves: core.FloatArray
-
-
-def read_benchmark(
-    given: BenchmarkLike, markets: Markets, venues: Mapping[str, Venue], first: int
-) -> Benchmark | None:
-    if given is None or (isinstance(given, str) and markets.names == (given,)):
-        return None
-    if is_series(given):
-        moves = read_prices(given, markets, first)
-        return Benchmark(f"{given.name or 'series'} {hash_values(moves[first:])}", moves)
-    if isinstance(given, str):
-        if given not in markets:
-            raise core.ParameterError(
-                f"benchmark must be an instrument of the run, one of {', '.join(markets.names)}, "
-                f"or a Series of prices, got {given!r}{core.did_you_mean(given, markets.names)}"
-            )
-        return Benchmark(given, follow_instrument(markets, venues, given))
-    if not (isinstance(given, Mapping) or is_frame(given)):
-        raise core.ParameterError(
-            "benchmark must be the name of an instrument, weights by time and instrument or a "
-            f"Series of prices by the opens of the bars, got {type(given).__name__}"
-        )
-    weights = read_weights(given, markets, argument="benchmark")
-    text = f"index of given weights {hash_values(weights)}"
-    return Benchmark(text, measure_moves(markets, venues, weights))
-
-
-def index_traded(
-    markets: Markets, venues: Mapping[str, Venue], signal: core.FloatArray, first: int
-) -> Benchmark:
-    weights = spread_weights(signal, markets)
-    names = [name for name, row in zip(markets.names, weights[:, first:], strict=True) if row.any()]
-    if len(names) == 1:
-        return Benchmark(names[0], follow_instrument(markets, venues, names[0]))
-    text = f"index of what is traded: {', '.join(names)}"
-    return Benchmark(text, measure_moves(markets, venues, weights))
-
-
-def spread_weights(signal: core.FloatArray, markets: Markets) -> core.FloatArray:
-    """Return the weights of the index of what is traded, of shape (n_instruments, n_bars)."""
-    size = np.abs(signal)
-    total = size.sum(axis=0)
-    if not total.any():
-        return read_weights(None, markets)
-    has_any = np.flatnonzero(total)
-    last = np.searchsorted(has_any, np.arange(len(total)), side="right") - 1
-    kept = np.where(markets.tradable(), size[:, has_any[np.maximum(last, 0)]], 0.0)
-    sums = kept.sum(axis=0)
-    return np.asarray(kept / np.where(sums > 0.0, sums, 1.0))
-
-
-def measure_moves(
-    markets: Markets, venues: Mapping[str, Venue], weights: core.FloatArray
-) -> core.FloatArray:
-    """Return the simple returns of the index's mark from close to close, of shape (n_bars,).
-
-    Bar t holds the weights of bar t - 1, rebalanced at its open without costs; the first bar has no
-    return. Gains are those of the value of a contract in the settlement currency.
-    """
-    inverse = [venues[name].contract.kind == "inverse" for name in markets.names]
-    panel = markets.panel()
-    held = np.concatenate((weights[:, :1], weights[:, :-1]), axis=1)
-    following = np.roll(panel.open, -1, axis=1)
-    following[:, -1] = np.nan
-    following = np.where(np.isnan(following), panel.close, following)
-    growth = 1.0 + add_gains(held, following, panel.open, inverse)
-    opens = np.concatenate(([1.0], np.cumprod(growth[:-1])))
-    close = opens * (1.0 + add_gains(held, panel.mark_close, panel.open, inverse))
-    before = np.concatenate((close[:1], close[:-1]))
-    return np.asarray((close - before) / before)
-
-
-def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> core.FloatArray:
-    marks = markets.panel().mark_close[markets.names.index(name)]
-    value = tables.value_of(venues[name].contract, marks)
-    before = np.concatenate((value[:1], value[:-1]))
-    return np.nan_to_num((value - before) / np.abs(before))
-
-
-def add_gains(
-    held: core.FloatArray, price: core.FloatArray, begun: core.FloatArray, inverse: Sequence[bool]
-) -> core.FloatArray:
-    is_coin = np.array(inverse)[:, None]
-    gains = np.where(is_coin, 1.0 - begun / price, price / begun - 1.0)
-    return np.asarray(np.where(held != 0.0, held * gains, 0.0).sum(axis=0))
-
-
-def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatArray:
-    stamps = read_dates(prices.index, "benchmark", BY_BARS)
-    values = pd.Series(core.to_numbers(prices, "benchmark"), index=stamps).reindex(markets.time)
-    own = values.to_numpy()[first:]
-    bad = np.flatnonzero(~((own > 0.0) & np.isfinite(own)))
-    if len(bad):
-        raise core.ParameterError(
-            f"benchmark must have a positive price at each bar, {len(bad):,} of {len(own):,} have "
-            f"none, the first at {core.format_time(int(markets.time[first + bad[0]]))} UTC; fill "
-            "it: prices.reindex(markets.times, method='ffill')"
-        )
-    moves = values.to_numpy() / values.shift().to_numpy() - 1.0
-    return np.where(np.isnan(moves), 0.0, moves)
-
-
-def describe_benchmark(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-    beta, alpha = metrics["beta"], metrics["alpha"]
-    return (
-        f"{name_benchmark(manifest)}; beta {core.format_number(beta)} ± "
-        f"{core.format_number(metrics['beta_error'])}, alpha {core.format_percent(alpha)} ± "
-        f"{core.format_percent(metrics['alpha_error'])} per year (standard errors)"
-    )
-
-
-def name_benchmark(manifest: Mapping[str, Any]) -> str:
-    return find_benchmark(manifest).partition(" sha256")[0]
-
-
-def find_benchmark(manifest: Mapping[str, Any]) -> str:
-    return str(manifest.get("benchmark", manifest["compared_with"]))
-
-
-def hash_values(values: core.FloatArray) -> str:
-    return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
-
+from backtest.results.run_data import RunData, RunOptions, find_causes, label_owners
 
 SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
@@ -170,8 +38,12 @@ EXTRAPOLATED = ("cagr", "calmar")
 
 
 def count_days_between(start: Any, end: Any) -> float:
-    first, last = (core.to_nanoseconds(x) if isinstance(x, str) else x for x in (start, end))
-    return float(last - first) / DAY
+    """Return the days between two times, as texts or in ns."""
+    if isinstance(start, str):
+        start = core.to_nanoseconds(start)
+    if isinstance(end, str):
+        end = core.to_nanoseconds(end)
+    return float(end - start) / DAY
 
 
 def shows_growth(days: float) -> bool:
@@ -184,10 +56,10 @@ def describe_short(start: Any, end: Any, of: str = "") -> str:
     days = count_days_between(start, end)
     if not 0.0 < days < SHORT:
         return ""
-    text = f"Yearly figures{of} are extrapolated from {days:,.1f} days."
+    sentences = [f"Yearly figures{of} are extrapolated from {days:,.1f} days."]
     if not shows_growth(days):
-        text += f" CAGR and Calmar{of} are not shown under {FEW:g} days."
-    return text
+        sentences.append(f"CAGR and Calmar{of} are not shown under {FEW:g} days.")
+    return " ".join(sentences)
 
 
 HALF_LIFE = 30 * DAY
@@ -208,52 +80,80 @@ class Spread(NamedTuple):
     shares: core.FloatArray
 
 
+class EventRows(NamedTuple):
+    """Rows of the table of events: the rows of their entries in the log, kinds and amounts."""
+
+    rows: core.IntArray
+    kind: Any
+    amount: core.FloatArray
+
+
 class RunRecord(RunData):
     """Measures and tables of a run, made on first access; files and texts are made of them."""
 
     @cached_property
     def metrics(self) -> Mapping[str, float]:
         """The measures by name; an unknown name raises KeyError with the nearest one."""
-        unit, equity = self.of_account("unit"), self.of_account("equity")
-        measured = measure_run(self.tally, self.span, unit, float(equity[-1]), self.samples)
+        final_equity = float(self.of_account("equity")[-1])
+        unit = self.of_account("unit")
+        metrics = measure_run(self.tally, self.span, unit, final_equity, self.samples)
         if self.has_one_position and self.manifest.get("overlay") is None:
-            return Measures(measured)
-        ends, bars = np.flatnonzero(self.ends_sample), HALF_LIFE / self.interval
-        spread = self._measure_spread(bars, ends, self._find_exposures(collateral=False)).ratio
-        known = bool(np.any(np.isfinite(spread)))
-        measured["mean_net_leverage"] = float(pd.Series(self.net_leverage).mean())
+            return Measures(metrics)
+
+        metrics["mean_net_leverage"] = float(pd.Series(self.net_leverage).mean())
         for name in ("collateral_pnl", "conversion"):
-            measured[name] = float(np.add.accumulate(self.of_account(name))[-1])
+            metrics[name] = float(np.add.accumulate(self.of_account(name))[-1])
         if self.options is not None:
-            measured |= run_options.measure_options(self, self.options)
-        measured["diversification_ratio"] = float(np.nanmean(spread)) if known else math.nan
-        # of the account's terms: the tally adds those of the collateral to price and slippage
-        measured["price_pnl"] -= measured["collateral_pnl"]
-        measured["slippage"] -= measured["conversion"]
-        return Measures(measured)
+            metrics |= run_options.measure_options(self, self.options)
+        metrics["diversification_ratio"] = self._measure_diversification()
+
+        # Of the account's terms: the tally adds those of the collateral to price and slippage.
+        metrics["price_pnl"] -= metrics["collateral_pnl"]
+        metrics["slippage"] -= metrics["conversion"]
+        return Measures(metrics)
+
+    def _measure_diversification(self) -> float:
+        """Return the mean diversification ratio at the ends of samples; NaN without a position."""
+        ends = np.flatnonzero(self.ends_sample)
+        exposures = self._find_exposures(collateral=False)
+        ratio = self._measure_spread(HALF_LIFE / self.interval, ends, exposures).ratio
+        if not np.isfinite(ratio).any():
+            return math.nan
+        return float(np.nanmean(ratio))
 
     @property
     def diversity(self) -> Mapping[str, float]:
         """The measures of how several positions spread the risk; none of one position."""
+        if self.has_one_position:
+            return {}
         names = ("mean_net_leverage", "diversification_ratio")
-        return {name: self.metrics[name] for name in names if not self.has_one_position}
+        return {name: self.metrics[name] for name in names}
 
     @property
     def samples(self) -> Samples:
         """Sampled returns of the account, risk-free, and of the unlevered market."""
-        if self.benchmark is None:
-            # the value of one contract at mark closes; without one before, from the first close on
-            before = self.before.mark[:1]
-            first = np.where(np.isnan(before), self.mark[:1], before)
-            marks = np.concatenate((first, self.mark[self.ends_sample != 0.0]))
-            value = tables.value_of(self.venue.contract, marks)
-            market = np.diff(value) / np.abs(value[:-1])
-        else:
-            venue = self.venues.get(find_benchmark(self.manifest))
-            side = -1.0 if venue is not None and venue.contract.kind == "inverse" else 1.0
-            growth: Any = np.cumprod(1.0 + side * self.benchmark)
-            market = side * performance.sampled_returns(growth, self.ends_sample, 1.0)
+        market = self._sample_market() if self.benchmark is None else self._sample_benchmark()
         return Samples(self._sampled, sample_risk_free(self), market)
+
+    def _sample_market(self) -> core.FloatArray:
+        """Return the sampled returns of one contract at mark closes."""
+        # Without a close before the run, from its first close on.
+        before = self.before.mark[:1]
+        first = np.where(np.isnan(before), self.mark[:1], before)
+        marks = np.concatenate((first, self.mark[self.ends_sample != 0.0]))
+        value = tables.value_of(self.venue.contract, marks)
+        return np.asarray(np.diff(value) / np.abs(value[:-1]))
+
+    def _sample_benchmark(self) -> core.FloatArray:
+        """Return the sampled returns of the benchmark.
+
+        The value of an inverse contract is negative, so its returns compound with that sign.
+        """
+        venue = self.venues.get(find_benchmark(self.manifest))
+        is_inverse = venue is not None and venue.contract.kind == "inverse"
+        side = -1.0 if is_inverse else 1.0
+        growth: Any = np.cumprod(1.0 + side * self.benchmark)
+        return side * performance.sampled_returns(growth, self.ends_sample, 1.0)
 
     @cached_property
     def _sampled(self) -> core.FloatArray:
@@ -269,7 +169,8 @@ class RunRecord(RunData):
 
     def _find_exposures(self, *, collateral: bool) -> Exposures:
         """Return what the account holds by instrument, with ``collateral`` by its assets too."""
-        marks, notionals = self.marks, self.notionals
+        marks = self.marks
+        notionals = self.notionals
         if collateral:
             marks = np.concatenate((marks, self.asset_marks), axis=1)
             amounts = tables.count_assets(
@@ -301,11 +202,16 @@ class RunRecord(RunData):
     @cached_property
     def bars(self) -> pd.DataFrame:
         """One row per bar of the account; of one instrument with the columns of its position."""
-        found = {} if self.options is None else run_options.sum_greeks(self, self.options)
-        names = ("options_value", "options_leverage", "net_delta") if found else ()
-        account = tabulate_account(self, {name: found[name] for name in names})
-        own = tabulate_position(self) if self.has_one_instrument else {}
-        return pd.DataFrame(account | own, index=core.utc_index(self.time), copy=False)
+        options = {}
+        if self.options is not None:
+            greeks = run_options.sum_greeks(self, self.options)
+            for name in ("options_value", "options_leverage", "net_delta"):
+                options[name] = greeks[name]
+
+        columns = tabulate_account(self, options)
+        if self.has_one_instrument:
+            columns |= tabulate_position(self)
+        return pd.DataFrame(columns, index=core.utc_index(self.time), copy=False)
 
     @cached_property
     def positions(self) -> pd.DataFrame:
@@ -324,39 +230,61 @@ class RunRecord(RunData):
         ``value`` of the position, the Greeks in money (docs/options-runs.md), implied
         ``volatility``, ``days`` to expiry and ``surface_age`` in days.
         """
-        held, names, options = self.record.held, np.array(self.names, dtype=object), self.options
-        equity, bars = self.of_account("equity")[:, None], np.arange(len(self.time))[:, None]
+        # An instrument has a row in each bar of its span, an option where it is held.
+        names = np.array(self.names, dtype=object)
+        bars = np.arange(len(self.time))[:, None]
         is_row = (bars >= self.spans[:, 0]) & (bars < self.spans[:, 1])
+        columns = self._list_instrument_columns()
+        if self.options is not None:
+            record = self.options.record
+            names = np.append(names, self.options.names)
+            is_row = np.hstack((is_row, (record.quantity != 0.0) | (record.price_pnl != 0.0)))
+            columns = self._join_options(columns, self.options)
+
+        rows, places = np.nonzero(is_row)
+        shown = dict.fromkeys((*self.names, *names[is_row.any(axis=0)]))
+        table: dict[str, Any] = {
+            "time": core.utc_index(self.time[rows]),
+            "instrument": pd.Categorical(names[places], [*shown]),
+        }
+        for name, values in columns.items():
+            table[name] = values[rows, places]
+        return pd.DataFrame(table)
+
+    def _list_instrument_columns(self) -> dict[str, core.FloatArray]:
+        """Return the columns of instruments in the table of positions, of shape (n_bars, n)."""
+        held = self.record.held
         is_held = held["quantity"] != 0.0
-        is_shown = is_held | (options is not None)  # options fail with it where it is not held
-        columns = {
+        has_price = is_held | (self.options is not None)  # options fail with what is not held
+        equity = self.of_account("equity")[:, None]
+        return {
             "quantity": held["quantity"],
             "entry": np.where(is_held, self._find_prices(held["entry"]), np.nan),
             "mark": self.marks,
             "notional": self.notionals,
             "leverage": performance.divide(self.notionals, equity),
             "profit": self.profits,
-            **{each: held[each] for each in tables.SHOWN},
-            "liquidation_price": np.where(is_shown, self.liquidation_prices, np.nan),
+            **{name: held[name] for name in tables.SHOWN},
+            "liquidation_price": np.where(has_price, self.liquidation_prices, np.nan),
             "requirement_share": np.where(self.are_isolated, 0.0, self.closes.own),
             "option_value_share": self.closes.withheld,
             "target": held["target"],
         }
-        if options is not None:
-            of_options, own = run_options.list_columns(self, options), options.record
-            names = np.append(names, options.names)
-            is_row = np.hstack((is_row, (own.quantity != 0.0) | (own.price_pnl != 0.0)))
-            blank = np.full(is_held.shape, np.nan), np.full(own.quantity.shape, np.nan)
-            columns["delta"] = self.notionals
-            columns = {
-                name: np.hstack((columns.get(name, blank[0]), of_options.get(name, blank[1])))
-                for name in {**columns, **of_options}
-            }
-        rows, who = np.nonzero(is_row)
-        known = [*dict.fromkeys((*self.names, *names[is_row.any(axis=0)]))]
-        found: dict[str, Any] = {"time": core.utc_index(self.time[rows])}
-        found["instrument"] = pd.Categorical(names[who], known)
-        return pd.DataFrame(found | {name: each[rows, who] for name, each in columns.items()})
+
+    def _join_options(
+        self, columns: Mapping[str, core.FloatArray], options: RunOptions
+    ) -> dict[str, core.FloatArray]:
+        """Return columns of instruments and options side by side; NaN where one has none."""
+        of_instruments = {**columns, "delta": self.notionals}
+        of_options = run_options.list_columns(self, options)
+        no_instruments = np.full(self.notionals.shape, np.nan)
+        no_options = np.full(options.record.quantity.shape, np.nan)
+        joined = {}
+        for name in {**of_instruments, **of_options}:
+            left = of_instruments.get(name, no_instruments)
+            right = of_options.get(name, no_options)
+            joined[name] = np.hstack((left, right))
+        return joined
 
     @cached_property
     def greeks(self) -> pd.DataFrame:
@@ -370,10 +298,10 @@ class RunRecord(RunData):
         alone takes in a day.
         """
         if self.options is None:
-            nothing = ("options_value", *run_options.GREEKS, *run_options.OF_EQUITY)
-            return pd.DataFrame({name: [] for name in nothing}, index=core.utc_index(self.time[:0]))
-        found = run_options.sum_greeks(self, self.options)
-        return pd.DataFrame(found, index=core.utc_index(self.time))
+            names = ("options_value", *run_options.GREEKS, *run_options.OF_EQUITY)
+            return pd.DataFrame({name: [] for name in names}, index=core.utc_index(self.time[:0]))
+        greeks = run_options.sum_greeks(self, self.options)
+        return pd.DataFrame(greeks, index=core.utc_index(self.time))
 
     @core.checked
     def explained(self, by: run_options.OptionSplit = "option") -> pd.DataFrame:
@@ -397,12 +325,15 @@ class RunRecord(RunData):
         parts = {**self.options.parts, "price_pnl": self.options.record.price_pnl}
         if by == "option":
             names = pd.Index([*self.options.names], name="option")
-            table = pd.DataFrame({name: each.sum(axis=0) for name, each in parts.items()}, names)
+            sums = {name: profit.sum(axis=0) for name, profit in parts.items()}
+            table = pd.DataFrame(sums, names)
             table.loc["total"] = table.sum()
             return table
-        index = core.utc_index(self.time) if by == "bar" else find_periods(self.time, by)
-        table = pd.DataFrame({name: each.sum(axis=1) for name, each in parts.items()}, index)
-        return table if by == "bar" else table.groupby(level=0).sum()
+
+        sums = {name: profit.sum(axis=1) for name, profit in parts.items()}
+        if by == "bar":
+            return pd.DataFrame(sums, core.utc_index(self.time))
+        return pd.DataFrame(sums, find_periods(self.time, by)).groupby(level=0).sum()
 
     @core.checked
     def hedging_error(self, by: run_options.HedgeSplit = "instrument") -> pd.DataFrame:
@@ -430,26 +361,30 @@ class RunRecord(RunData):
     def events(self) -> pd.DataFrame:
         """One row per event."""
         entries = self.entries[self.entries["kind"] != Event.CAUSED]
-        kinds = entries["kind"]
-        of_kinds = np.array([Event(each).kind.name for each in kinds.tolist()], dtype=object)
-        parts = [(np.arange(len(entries)), of_kinds, entries["amount"])]
-        for name, of in tables.COSTS.items():
+        names = np.array([Event(kind).kind.name for kind in entries["kind"].tolist()], dtype=object)
+        parts = [EventRows(np.arange(len(entries)), names, entries["amount"])]
+
+        # A fill has a row for each of its costs beside its own.
+        for name, kinds in tables.COSTS.items():
             paid = entries["fee" if name == "liquidation_loss" else name]
-            own = np.flatnonzero(np.isin(kinds, of) & (paid != 0.0))
-            parts.append((own, np.full(len(own), name, dtype=object), paid[own]))
-        rows = np.concatenate([own for own, _, _ in parts])
+            rows = np.flatnonzero(np.isin(entries["kind"], kinds) & (paid != 0.0))
+            parts.append(EventRows(rows, np.full(len(rows), name, dtype=object), paid[rows]))
+
+        rows = np.concatenate([part.rows for part in parts])
         order = np.argsort(rows, kind="stable")
-        rows, amounts = rows[order], np.concatenate([paid for _, _, paid in parts])
-        labels, owners = label_owners(self), entries["owner"][rows]
-        names: Any = np.concatenate([name for _, name, _ in parts])[order]
+        rows = rows[order]
+        kind: Any = np.concatenate([part.kind for part in parts])[order]
+        amount = np.concatenate([part.amount for part in parts])[order]
+        labels = label_owners(self)
+        owners = labels[entries["owner"][rows]]
         return pd.DataFrame(
             {
                 "time": core.utc_index(self.time[entries["bar"][rows] - self.span.first]),
-                "kind": pd.Categorical(names, categories=[*tables.NAMES]),
-                "instrument": pd.Categorical(labels[owners], [*dict.fromkeys(labels)]),
+                "kind": pd.Categorical(kind, categories=[*tables.NAMES]),
+                "instrument": pd.Categorical(owners, [*dict.fromkeys(labels)]),
                 "price": tables.find_prices(entries, self.list_venues())[rows],
                 "quantity": entries["quantity"][rows],
-                "amount": amounts[order],
+                "amount": amount,
             }
         )
 
@@ -485,7 +420,8 @@ class RunRecord(RunData):
         core.Range(1, math.inf).check("half_life", bars)
         names = list(self.names)
         if collateral:
-            names += [each.name for each in self.account.collateral]
+            names += [asset.name for asset in self.account.collateral]
+
         held = self._find_exposures(collateral=collateral)
         spread = self._measure_spread(bars, np.arange(len(self.time)), held)
         table = {
@@ -538,35 +474,44 @@ class RunRecord(RunData):
         Means and profits add up to ``total``, whose ``margin_use`` and ``return_on_margin`` are the
         measures ``mean_margin_use`` and ``return_on_margin``.
         """
-        record, equity = self.record, self.of_account("equity")
-        whole, own = self.closes.initial, self.closes.posted
-        margins = np.column_stack([own, whole - own.sum(axis=1), whole])
-        gained = [name for name in SIGNS if name != "flows"]
-        of_all = sum(SIGNS[name] * self.of_account(name).sum() for name in gained)
-        profits = sum(SIGNS[name] * record.held[name].sum(axis=0) for name in POSITION_TERMS)
-        is_held = (record.positions.quantity != 0.0).mean(axis=0)
-        inverse = performance.divide(1.0, equity)
+        # What instruments posted, what the rest of the account did, and both.
+        posted = self.closes.posted
+        total_margin = self.closes.initial
+        margins = np.column_stack([posted, total_margin - posted.sum(axis=1), total_margin])
+        inverse_equity = performance.divide(1.0, self.of_account("equity"))
+
+        total = 0.0
+        for name in SIGNS:
+            if name != "flows":
+                total += SIGNS[name] * self.of_account(name).sum()
+        held = self.record.held
+        profits = sum(SIGNS[name] * held[name].sum(axis=0) for name in POSITION_TERMS)
         columns = {
             "mean_margin": margins.mean(axis=0),
             "peak_margin": margins.max(axis=0),
-            "margin_use": (margins * inverse[:, None]).mean(axis=0),
-            "profit": np.append(profits, [of_all - np.sum(profits), of_all]),
+            "margin_use": (margins * inverse_equity[:, None]).mean(axis=0),
+            "profit": np.append(profits, [total - np.sum(profits), total]),
         }
+
         index = pd.Index([*self.names, "account", "total"], name="instrument")
         table = pd.DataFrame(columns, index)
         rate = table["profit"] / table["mean_margin"] / self.span.years
         table["return_on_margin"] = rate.where(table["mean_margin"] > 0.0)
+        is_held = (held["quantity"] != 0.0).mean(axis=0)
         table["time_in_position"] = [*is_held, np.nan, np.nan]
         if len(self.names) > 1:
-            span = max(HALF_LIFE / self.interval, 1.0)
-            held = self._find_exposures(collateral=False)
-            equal = Exposures(np.sign(held.weights), held.returns)
-            rows = np.arange(len(self.time))
-            for name, exposures in (("risk_before", equal), ("risk_after", held)):
-                spread = self._measure_spread(span, rows, exposures)
-                shares = pd.DataFrame(spread.shares).mean()
-                table[name] = [*shares, np.nan, shares.sum()]
+            exposures = self._find_exposures(collateral=False)
+            equal = Exposures(np.sign(exposures.weights), exposures.returns)
+            table["risk_before"] = self._average_shares(equal)
+            table["risk_after"] = self._average_shares(exposures)
         return table
+
+    def _average_shares(self, exposures: Exposures) -> list[float]:
+        """Return the mean share of each instrument in the variance, NaN, and their sum."""
+        half_life = max(HALF_LIFE / self.interval, 1.0)
+        spread = self._measure_spread(half_life, np.arange(len(self.time)), exposures)
+        shares = pd.DataFrame(spread.shares).mean()
+        return [*shares, np.nan, shares.sum()]
 
     @property
     def quantities(self) -> pd.DataFrame:
@@ -584,13 +529,18 @@ def sample_risk_free(result: RunRecord) -> core.FloatArray:
 
 def accumulate_risk_free(result: RunRecord) -> core.FloatArray:
     """Return the sum of the risk-free rates of the bars so far, of shape (n_bars,)."""
-    venue, time = result.venues[result.names[0]], result.time
-    rate, year = as_of(venue.cash_rate, time, "Venue.cash_rate"), venue.day_count * DAY
+    venue = result.venues[result.names[0]]
+    time = result.time
+    rate = as_of(venue.cash_rate, time, "Venue.cash_rate")
+    year = venue.day_count * DAY
+
+    # Over a session, nights and holidays count too.
     lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
     return np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
 
 
 def find_start(result: RunRecord) -> float:
+    """Return the equity before the first bar."""
     account = result.record.account
     gains = sum(sign * getattr(account, name)[0] for name, sign in SIGNS.items())
     return float(account.equity[0] - gains)
@@ -603,10 +553,13 @@ def find_first_decision(result: RunRecord) -> int | None:
 
 
 def count_boundless(result: RunRecord) -> int:
+    """Return at how many closes a target leverage was infinite."""
     return int(np.isinf(result.of_positions("target")).any(axis=1).sum())
 
 
 class Held(NamedTuple):
+    """The measures of a market that is only held, and what it is."""
+
     name: str
     text: str
     total_return: float
@@ -635,6 +588,7 @@ def measure_holding(result: RunRecord) -> Held:
 def measure_spread(
     returns: core.FloatArray, risk_free: core.FloatArray | float, periods: float
 ) -> dict[str, float]:
+    """Return the volatility and the Sharpe ratio of sampled returns; NaN of fewer than two."""
     if len(returns) < 2:
         return {"volatility": math.nan, "sharpe": math.nan}
     excess = returns - risk_free
@@ -652,90 +606,9 @@ def follow_market(result: RunRecord) -> tuple[str, str, core.FloatArray]:
         unit = np.cumprod(1.0 + result.market_returns)
         text = f"the {name_benchmark(result.manifest)}, unlevered; price only, no costs"
         return "benchmark", text, unit / unit[0]
-    is_inverse = result.venue.contract.kind == "inverse"
-    priced = "in the quote currency, " if is_inverse else ""
-    text = f"buy and hold: the mark price from the first close on; {priced}price only, no costs"
+
+    terms = "price only, no costs"
+    if result.venue.contract.kind == "inverse":
+        terms = f"in the quote currency, {terms}"
+    text = f"buy and hold: the mark price from the first close on; {terms}"
     return "1x", text, result.mark / result.mark[0]
-
-
-def tabulate_account(
-    run: RunData, options: Mapping[str, core.FloatArray]
-) -> dict[str, core.FloatArray]:
-    account, closes, equity = run.record.account, run.closes, run.record.account.equity
-    needed, backing, initial = closes.requirement, closes.backing, closes.initial
-    gross, profits = np.abs(run.notionals).sum(axis=1), run.unrealized
-    ratio = performance.divide(needed, backing, math.inf)
-    peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
-    kept = np.array([1.0 - venue.profit_share() for venue in run.list_venues()])
-    gains = np.where(run.are_isolated, 0.0, kept * np.maximum(run.profits, 0.0))
-    counted = backing - gains.sum(axis=1)
-    tied = initial - run.record.held["margin"][:, run.are_isolated].sum(axis=1)
-    unrealized = profits.sum(axis=1)
-    change = np.diff(unrealized, prepend=float(np.sum(run.before.unrealized)))
-    realized = account.price_pnl - account.slippage - account.impact - change
-    is_rounding = np.abs(realized) <= TOLERANCE * (gross + np.abs(account.price_pnl))
-    is_broke = (initial > 0.0) & ~(equity > 0.0)
-    return {
-        "equity": equity,
-        "gross_leverage": performance.divide(gross, equity),
-        "net_leverage": run.net_leverage,
-        "backing": backing,
-        "requirement": needed,
-        "margin_ratio": np.where(needed > 0.0, ratio, 0.0),
-        "balance": closes.balance,
-        "collateral": closes.collateral,
-        "collateral_at_rate": closes.collateral_at_rate,
-        **{name: getattr(account, name) for name in (*TERMS, "top_up", "cash", "reserve")},
-        **options,
-        "overlay": account.overlay,
-        "unit": account.unit / run.first_unit,
-        "drawdown": 1.0 - account.unit / peak,
-        "initial_margin": initial,
-        "available": np.maximum(counted - tied, 0.0),
-        "margin_used": np.where(is_broke, np.inf, performance.divide(initial, equity)),
-        "realized_pnl": np.where(is_rounding, 0.0, realized),
-        "unrealized_pnl": unrealized,
-    }
-
-
-def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
-    fields, venue, equity = run.record.of_one(), run.venue, run.record.account.equity
-    quantity, cash = fields["quantity"], fields["cash"]
-    value = tables.value_of(venue.contract, run.mark)
-    is_held, is_isolated = quantity != 0.0, bool(run.are_isolated[0])
-    needed = run.closes.own[:, 0] if is_isolated else run.closes.requirement
-    with np.errstate(divide="ignore", invalid="ignore"):
-        leverage = quantity * np.abs(value) / equity
-        turns = np.where(is_held, np.abs(run.notionals[:, 0]) / run.closes.initial, 0.0)
-    price = run.liquidation_prices[:, 0]
-    day = find_day(run.interval, is_session=run.is_session)
-    columns = {
-        "close": run.close,
-        "mark": run.mark,
-        "position": quantity,
-        "leverage": np.where(is_held, leverage, 0.0),
-        "maintenance": needed,
-        "liquidation_price": price,
-        "liquidation_probability": forecast_liquidation(
-            quantity, run.mark, price, run.volatilities[0][:, 0], day
-        ),
-        "entry": tables.price_of(venue.contract, fields["entry"]),
-        "margin": fields["margin"],
-        "target": fields["target"],
-        "position_leverage": turns,
-    }
-    if is_isolated:
-        backing = fields["margin"] + run.unrealized[:, 0]
-        ratio = performance.divide(needed, backing, math.inf)
-        columns["margin_ratio"] = np.where(is_held, ratio, 0.0)
-        cash = fields["margin"] - quantity * fields["entry"]
-    if venue.interest_on != "loan":
-        return columns
-    owned = np.where(is_held, quantity * value, 0.0)
-    collateral = np.maximum(cash, 0.0) + np.maximum(owned, 0.0)
-    debt = np.maximum(-cash, 0.0) + np.maximum(-owned, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        of_long, of_short = (collateral - needed) / debt, collateral / (debt + needed)
-        ltv = np.where(debt > 0.0, debt / collateral, 0.0)
-    health = np.where(debt > 0.0, np.where(owned < 0.0, of_short, of_long), np.inf)
-    return {**columns, "health_factor": health, "ltv": ltv}

@@ -22,6 +22,7 @@ from backtest.report.render import write_text
 from backtest.report.run_charts import find_drawdowns
 from backtest.report.run_parts import format_signed, list_falls
 from backtest.report.write import build_page
+from backtest.results.benchmark import index_traded, read_prices, spread_weights
 from backtest.results.measure_table import ABOUT
 from backtest.results.performance import expected_shortfall, value_at_risk
 from backtest.results.promises import (
@@ -32,7 +33,7 @@ from backtest.results.promises import (
     measure_volatility,
     split_volatility,
 )
-from backtest.results.run_record import index_traded, measure_holding, read_prices, spread_weights
+from backtest.results.run_record import measure_holding
 from backtest.strategies import Constant, DrawdownControl, VolTarget
 from tests import scenes
 from tests.kit import (

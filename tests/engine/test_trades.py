@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.events import TRADED, Event
-from backtest.results.trade_measures import match_first_in, split_trades
+from backtest.results.trade_fills import match_first_in, split_trades
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
 from tests.cases import (

@@ -1,0 +1,95 @@
+"""Limit orders of a run: which were filled, and what the market did after them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backtest import core
+from backtest.core.code_names import pd
+
+if TYPE_CHECKING:
+    from backtest.core import FloatArray
+    from backtest.results.run_record import RunRecord
+
+
+def list_limit_orders(run: RunRecord) -> pd.DataFrame:
+    """Return a row for each limit order: side, price, whether it filled, and the next move.
+
+    ``next_move`` is how far the mark moved against the order in the bar after it, NaN at the end.
+    """
+    events = run.events
+    kinds = events["kind"].astype(str).to_numpy()
+    owner = events["instrument"].cat.codes.to_numpy().astype(np.int64)
+    times = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8
+    bar = np.searchsorted(run.time, times)
+
+    # An order is filled if a fill of its instrument comes after it in the same bar.
+    key = bar * (len(run.names) + 1) + owner
+    fills = np.flatnonzero(kinds == "fill")
+    last_fill = dict(zip(key[fills].tolist(), fills.tolist(), strict=True))
+    placed = np.flatnonzero(kinds == "limit_order")
+    rows = zip(key[placed].tolist(), placed.tolist(), strict=True)
+    is_filled = [last_fill.get(place, -1) > row for place, row in rows]
+
+    marks = run.marks
+    bar = bar[placed]
+    owner = owner[placed]
+    quantity = events["quantity"].to_numpy()[placed]
+    after = np.minimum(bar + 1, len(marks) - 1)
+    move_against = -np.sign(quantity) * (marks[after, owner] / marks[bar, owner] - 1.0)
+    return pd.DataFrame(
+        {
+            "time": events["time"].to_numpy()[placed],
+            "instrument": events["instrument"].astype(str).to_numpy()[placed],
+            "side": np.where(quantity > 0.0, "buy", "sell"),
+            "price": events["price"].to_numpy()[placed],
+            "quantity": np.abs(quantity),
+            "is_filled": np.array(is_filled, dtype=np.bool_),
+            "next_move": np.where(after > bar, move_against, np.nan) + 0.0,
+        }
+    )
+
+
+def count_limit_orders(orders: pd.DataFrame) -> dict[str, float]:
+    """Return counts, and mean moves of the mark against the orders in the bar after theirs.
+
+    A move is from close to close, as a fraction: down for a buy, up for a sale. NaN without any.
+    """
+    is_filled = orders["is_filled"].to_numpy(dtype=np.bool_)
+    moves = orders["next_move"].to_numpy(dtype=np.float64)
+    return {
+        "placed": len(orders),
+        "filled": int(is_filled.sum()),
+        "move_against_filled": average_known(moves[is_filled]),
+        "move_against_unfilled": average_known(moves[~is_filled]),
+    }
+
+
+def average_known(values: FloatArray) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.mean(known)) if len(known) else math.nan
+
+
+def describe_limit_orders(orders: pd.DataFrame) -> str:
+    """Return how many limit orders filled, and how the mark moved after them, as a sentence."""
+    counts = count_limit_orders(orders)
+    placed = int(counts["placed"])
+    filled = int(counts["filled"])
+    text = f"{core.count_nouns(placed, 'order')}, {filled:,} filled and {placed - filled:,} not"
+
+    clauses = []
+    for name, whom in (
+        ("move_against_filled", "those filled"),
+        ("move_against_unfilled", "the others"),
+    ):
+        move = counts[name]
+        if math.isnan(move):
+            continue
+        direction = "against" if move > 0.0 else "in favor of"
+        clauses.append(f"{core.format_percent(abs(move), 3)} {direction} {whom}")
+    if not clauses:
+        return text
+    return f"{text}; in the next bar the mark moved {' and '.join(clauses)}, on average"

@@ -1,0 +1,146 @@
+"""How readily an account realized gains and losses: the disposition effect, by days."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtest.account.events import Event
+from backtest.core import FloatArray, IntArray
+from backtest.core.units import DAY
+from backtest.results import tables
+from backtest.results.trade_fills import OPEN, Fills, list_holdings, read_entries, read_fills
+
+if TYPE_CHECKING:
+    from backtest.results.run_record import RunRecord
+
+REALIZED = (
+    "realized_gains",
+    "paper_gains",
+    "realized_losses",
+    "paper_losses",
+    "reductions",
+    "liquidations",
+    "expiries",
+)
+
+
+def measure_realization(run: RunRecord) -> dict[str, float]:
+    """Return the counts of a run, and the realized shares of gains and losses."""
+    entries = read_entries(run)
+    days = []
+    for holding in list_holdings(run):
+        if holding.place is None:
+            continue
+        fills = read_fills(run, entries, holding)
+        if len(fills.bar):
+            days.append(count_days(run, fills, holding.place))
+
+    figures = dict.fromkeys(REALIZED, 0.0)
+    if days:
+        figures = sum_days(np.stack(days, axis=1), is_book=len(run.names) > 1)
+
+    # The realized of all gains, and of all losses; the error of the difference of the two.
+    variance = 0.0
+    for share, kind in (("pgr", "gains"), ("plr", "losses")):
+        realized = figures[f"realized_{kind}"]
+        n = realized + figures[f"paper_{kind}"]
+        p = realized / n if n else math.nan
+        figures[share] = p
+        variance += p * (1.0 - p) / n if n else math.nan
+    figures["difference"] = figures["pgr"] - figures["plr"]
+    figures["standard_error"] = math.sqrt(variance)
+    return figures
+
+
+def sum_days(days: IntArray, *, is_book: bool) -> dict[str, float]:
+    """Return the counts of all instruments, of what :func:`count_days` has of each.
+
+    Of a book, what is on paper counts on days with a sale of any of its instruments.
+    """
+    gains, losses, reductions, liquidations, expiries, paper = days
+    is_counted: Any = True
+    if is_book:
+        is_counted = np.any(gains + losses > 0, axis=0)
+    return {
+        "realized_gains": float(gains.sum()),
+        "paper_gains": float(np.sum((paper > 0) & is_counted)),
+        "realized_losses": float(losses.sum()),
+        "paper_losses": float(np.sum((paper < 0) & is_counted)),
+        "reductions": float(reductions.sum()),
+        "liquidations": float(liquidations.sum()),
+        "expiries": float(expiries.sum()),
+    }
+
+
+def count_days(run: RunRecord, fills: Fills, place: int) -> IntArray:
+    """Return what an instrument realized and carried on each UTC day, of shape (6, n_days).
+
+    Counts of positions closed with a gain and with a loss, of reductions, liquidations and
+    expiries; last 1 for a gain and -1 for a loss of a position that was held from the day before
+    and not sold, 0 for neither.
+    """
+    day = run.time // DAY - run.time[0] // DAY
+    n_days = int(day[-1]) + 1
+    fill_days = day[fills.bar]
+    entry = average_entries(fills)
+
+    # What was sold: closed by an order or a stop.
+    turns = fills.turns
+    entry_before = np.concatenate([[np.nan], entry[:-1]])
+    gain = np.sign(turns.before) * (fills.value - entry_before)
+    is_forced = np.isin(fills.kind, (Event.LIQUIDATED, Event.RUINED))
+    is_over = np.isin(fills.kind, (Event.DELISTED, Event.EXPIRED))
+    is_sold = (turns.closed > 0.0) & ~is_forced & ~is_over & (fills.kind != OPEN)
+    is_closed = is_sold & turns.closes_all
+    events = (
+        is_closed & (gain > 0.0),
+        is_closed & (gain < 0.0),
+        is_sold & ~turns.closes_all,
+        is_forced,
+        is_over,
+    )
+    counts = [np.bincount(fill_days[is_event], minlength=n_days) for is_event in events]
+
+    # What was held from the day before: the last fill of an earlier day says at which entry.
+    newest = np.searchsorted(fill_days, np.arange(n_days)) - 1
+    held_entry = np.where(newest >= 0, entry[newest], np.nan)
+    side = np.where(newest >= 0, np.sign(turns.after[newest]), 0.0)
+    low, high = find_day_ranges(run, place, day)
+    is_up = np.where(side > 0.0, low > held_entry, high < held_entry)
+    is_down = np.where(side > 0.0, high < held_entry, low > held_entry)
+    has_bars = np.bincount(day, minlength=n_days) > 0
+    is_paper = has_bars & (side != 0.0) & (sum(counts) == 0)
+    paper = np.where(is_paper, is_up.astype(np.int64) - is_down, 0)
+    return np.stack([*counts, paper])
+
+
+def average_entries(fills: Fills) -> FloatArray:
+    """Return the average value at which what is held after each fill was opened; NaN if flat."""
+    turns = fills.turns
+    entry = np.full(len(fills.value), np.nan)
+    average = math.nan
+    rows = zip(turns.after, turns.opened, turns.starts, fills.value, strict=True)
+    for k, (after, opened, starts, value) in enumerate(rows):
+        if starts:
+            average = value
+        elif opened > 0.0:
+            average += (value - average) * opened / abs(after)
+        entry[k] = average if after != 0.0 else math.nan
+    return entry
+
+
+def find_day_ranges(run: RunRecord, place: int, day: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return the lowest and the highest value of an instrument on each UTC day.
+
+    ``day`` (n_bars,) is the number of the day of each bar. A day without bars has those of the
+    next bar.
+    """
+    contract = run.list_venues()[place].contract
+    starts = np.searchsorted(day, np.arange(int(day[-1]) + 1))
+    starts = np.minimum(starts, len(day) - 1)
+    lows = tables.value_of(contract, run.quotes.low[:, place])
+    highs = tables.value_of(contract, run.quotes.high[:, place])
+    return np.fmin.reduceat(lows, starts), np.fmax.reduceat(highs, starts)
