@@ -64,7 +64,7 @@ def find_available(run: RunData) -> core.FloatArray:
     counted = run.closes.backing - gains.sum(axis=1)
     posted = run.record.held["margin"][:, run.are_isolated].sum(axis=1)
     tied = run.closes.initial - posted
-    return np.maximum(counted - tied, 0.0)
+    return np.asarray(np.maximum(counted - tied, 0.0))
 
 
 def find_realized(run: RunData, gross: core.FloatArray) -> core.FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -20,107 +20,148 @@ from backtest.results.promises import list_promises
 from backtest.venue import InUse, Venue
 
 NOT_IN_ID = (
-    "id", "policy_module", "compared_with", "compiled", "causality", "margin_table",
-    "margin_tables", "promises",
-)  # fmt: skip
+    "id",
+    "policy_module",
+    "compared_with",
+    "compiled",
+    "causality",
+    "margin_table",
+    "margin_tables",
+    "promises",
+)
+"""Entries that decide no number."""
 
 
 def write_manifest(
     setup: Any, span: RunSpan, *, plain_because: str, compared_with: str
 ) -> dict[str, Any]:
-    markets, venues, resume = setup.markets, setup.venues, setup.resume
-    is_panel, policies = len(markets) > 1, setup.policies
-    (name, venue), market = next(iter(venues.items())), next(iter(markets.values()))
-    end = int(span.closes[-1])
-    has_options = bool(markets.options) and not is_panel
-    listed = {"options": markets.listing.describe()} if has_options else {}
-    manifest: dict[str, Any] = core.to_plain(
-        {
-            "data": describe_data(
-                markets if is_panel else market, setup.account, span.start, span.closes
-            )
-            | listed,
-            "policy": describe_policies(policies),
-            **({} if setup.overlay is None else {"overlay": describe_policy(setup.overlay)}),
-            "venue": describe_venue(venues if is_panel else venue),
-            "account": setup.account.to_dict(),
-            "signal": setup.describe_signal(),
-            "sampling": setup.test.sampling,
-            "calendar": setup.test.calendar,
-            "seed": None,
-            "resumed_from": None if resume is None else resume.manifest["id"],
-            "versions": core.find_versions(),
-            **({} if setup.benchmark is None else {"benchmark": compared_with}),
-        }
-    )
-    tables = {
-        each: describe_margin_tables(markets[each], own, span.start, end)
-        for each, own in venues.items()
+    """Return the manifest of a run: what decides its numbers, its id, and what stands aside."""
+    market: Market | Markets = setup.markets
+    venue: Venue | Mapping[str, Venue] = setup.venues
+    is_panel = len(setup.markets) > 1
+    if not is_panel:
+        market = next(iter(setup.markets.values()))
+        venue = next(iter(setup.venues.values()))
+
+    data = describe_data(market, setup.account, span.start, span.closes)
+    if setup.markets.options and not is_panel:
+        data["options"] = setup.markets.listing.describe()
+    facts: dict[str, Any] = {"data": data, "policy": describe_policies(setup.policies)}
+    if setup.overlay is not None:
+        facts["overlay"] = describe_policy(setup.overlay)
+    facts |= {
+        "venue": describe_venue(venue),
+        "account": setup.account.to_dict(),
+        "signal": setup.describe_signal(),
+        "sampling": setup.test.sampling,
+        "calendar": setup.test.calendar,
+        "seed": None,
+        "resumed_from": None if setup.resume is None else setup.resume.manifest["id"],
+        "versions": core.find_versions(),
     }
-    checks = "; ".join(dict.fromkeys(each.causality for each in setup.observed))
-    aside: dict[str, Any] = {
+    if setup.benchmark is not None:
+        facts["benchmark"] = compared_with
+
+    manifest: dict[str, Any] = core.to_plain(facts)
+    aside = list_remarks(setup, span, plain_because=plain_because, compared_with=compared_with)
+    return {"id": core.compute_id(manifest), **manifest, **aside}
+
+
+def list_remarks(
+    setup: Any, span: RunSpan, *, plain_because: str, compared_with: str
+) -> dict[str, Any]:
+    """Return what a manifest says beside the facts that decide the numbers."""
+    policies = setup.policies
+    tables = describe_all_tables(setup, span)
+    is_panel = len(setup.markets) > 1
+    checks = "; ".join(dict.fromkeys(observed.causality for observed in setup.observed))
+    remarks: dict[str, Any] = {
         "policy_module": type(next(iter(policies.values()))).__module__,
         "compared_with": compared_with,
         "compiled": plain_because or "yes",
         "causality": setup.join_checks(checks),
-        "margin_table": tables if is_panel else tables[name],
+        "margin_table": tables if is_panel else next(iter(tables.values())),
     }
-    if promises := list_promises(policies, setup.overlay):
-        aside["promises"] = [list(each) for each in promises]
+
+    promises = list_promises(policies, setup.overlay)
+    if promises:
+        remarks["promises"] = [list(promise) for promise in promises]
     if not is_panel:
-        time = market.time[market.time >= span.start]
-        aside["margin_tables"] = [
-            {
-                "of": table.since,
-                "from": core.format_time(int(time[table.first])),
-                "bars": table.stop - table.first,
-            }
-            for table in venue.in_use(time)
-        ]
-    return {"id": core.compute_id(manifest), **manifest, **aside}
+        market = next(iter(setup.markets.values()))
+        venue = next(iter(setup.venues.values()))
+        remarks["margin_tables"] = list_tables_in_use(market, venue, span.start)
+    return remarks
+
+
+def describe_all_tables(setup: Any, span: RunSpan) -> dict[str, str]:
+    """Return how the margin tables of each instrument fit a run."""
+    end = int(span.closes[-1])
+    texts = {}
+    for name, venue in setup.venues.items():
+        texts[name] = describe_margin_tables(setup.markets[name], venue, span.start, end)
+    return texts
+
+
+def list_tables_in_use(market: Market, venue: Venue, start: int) -> list[dict[str, Any]]:
+    """Return the margin tables of a run, with the first bar of each and the number of its bars."""
+    time = market.time[market.time >= start]
+    return [
+        {
+            "of": table.since,
+            "from": core.format_time(int(time[table.first])),
+            "bars": table.stop - table.first,
+        }
+        for table in venue.in_use(time)
+    ]
 
 
 def change_policy(manifest: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a run whose policy is described otherwise, with its id."""
     facts = {name: value for name, value in manifest.items() if name not in NOT_IN_ID}
-    plain: dict[str, Any] = core.to_plain({**facts, "policy": {**manifest["policy"], **changes}})
-    aside = {name: manifest[name] for name in NOT_IN_ID[1:] if name in manifest}
+    aside = {name: manifest[name] for name in NOT_IN_ID if name in manifest and name != "id"}
+    facts["policy"] = {**manifest["policy"], **changes}
+    plain: dict[str, Any] = core.to_plain(facts)
     return {"id": core.compute_id(plain), **plain, **aside}
 
 
 def describe_data(
     market: Market | Markets, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
+    """Return the facts of the bars of a run; of several instruments those of each."""
     if isinstance(market, Market):
         return describe_instrument(market, account, start, closes)
-    clock = {}
+
+    data = describe_bars(market, start, closes)
     if market.decision_interval:
-        clock["decision_interval"] = core.format_duration(market.decision_interval)
-    return {
-        **describe_bars(market, start, closes),
-        **clock,
-        **({"options": market.listing.describe()} if market.options else {}),
-        "instruments": {
-            name: describe_instrument(each, account, start, each.time + each.interval)
-            for name, each in market.items()
-        },
-    }
+        data["decision_interval"] = core.format_duration(market.decision_interval)
+    if market.options:
+        data["options"] = market.listing.describe()
+    instruments = {}
+    for name, part in market.items():
+        part_closes = part.time + part.interval
+        instruments[name] = describe_instrument(part, account, start, part_closes)
+    data["instruments"] = instruments
+    return data
 
 
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
-    late = 0  # flows; counting them loads pandas
+    n_late_flows = 0  # counting them loads pandas
     if account.flows is not None:
-        late = int((account.flows.index > core.utc_index(market.time[-1:])[0]).sum())
-    return {
-        **describe_bars(market, start, closes),
-        **describe_clock(market),
-        **({"sessions": True} if market.sessions else {}),
+        last_open = core.utc_index(market.time[-1:])[0]
+        n_late_flows = int((account.flows.index > last_open).sum())
+
+    data = {**describe_bars(market, start, closes), **describe_clock(market)}
+    if market.sessions:
+        data["sessions"] = True
+    data |= {
         "filled": dict(market.filled),
         "liquidations_tested_on": "mark prices" if market.has_mark else "last prices",
         "funding_events": len(market.funding_time),
-        "flows_after_the_end": late,
+        "flows_after_the_end": n_late_flows,
     }
+    return data
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
@@ -133,27 +174,28 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 
 
 def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
-    distinct = list(dict.fromkeys(map(repr, policies.values())))
-    first = next(iter(policies.values()))
+    """Return the policy of all instruments, or a portfolio of several."""
+    distinct = {repr(policy) for policy in policies.values()}
     if len(distinct) == 1:
-        return describe_policy(first)
+        return describe_policy(next(iter(policies.values())))
     texts = ", ".join(f"{name}: {policy!r}" for name, policy in policies.items())
     return {
         "text": f"{{{texts}}}",
         "name": "portfolio",
         "settings": {},
         "source_hash": "",
-        "by_instrument": {name: describe_policy(each) for name, each in policies.items()},
+        "by_instrument": {name: describe_policy(policy) for name, policy in policies.items()},
     }
 
 
 def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
     if isinstance(venue, Mapping):
-        return {name: each.to_dict() for name, each in venue.items()}
+        return {name: part.to_dict() for name, part in venue.items()}
     return venue.to_dict()
 
 
 def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
+    """Return the facts of all bars of a market, as the manifest of a run has them."""
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
         return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
@@ -174,11 +216,18 @@ def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dic
 
 
 def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -> str:
-    changes = ", ".join(each.until for each in venue.earlier if start < each.end < end)
-    changed = f"the margin table changed on {changes}" if changes else ""
-    misfit = "" if market.synthetic else venue.describe_misfit(start, end)
-    if misfit or changed:
-        return "; ".join(filter(None, (misfit, changed)))
+    """Return whether the margin tables of a venue cover a span of time (ns), in words."""
+    clauses = []
+    if not market.synthetic:
+        misfit = venue.describe_misfit(start, end)
+        if misfit:
+            clauses.append(misfit)
+    changes = [table.until for table in venue.earlier if start < table.end < end]
+    if changes:
+        clauses.append(f"the margin table changed on {', '.join(changes)}")
+    if clauses:
+        return "; ".join(clauses)
+
     if venue.in_force is None:
         return "of no preset"
     if venue.in_force.since is None:
@@ -187,44 +236,64 @@ def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -
 
 
 def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
+    """Return the margin tables that a saved run used."""
     if "margin_tables" in manifest:
-        stamps = [core.to_nanoseconds(each["from"]) for each in manifest["margin_tables"]]
+        stamps = [core.to_nanoseconds(table["from"]) for table in manifest["margin_tables"]]
     else:
-        start, end = (core.to_nanoseconds(manifest["data"][k]) for k in ("start", "end"))
-        stamps = [start, *(each.end for each in venue.earlier if start < each.end < end)]
+        start = core.to_nanoseconds(manifest["data"]["start"])
+        end = core.to_nanoseconds(manifest["data"]["end"])
+        changes = [table.end for table in venue.earlier if start < table.end < end]
+        stamps = [start, *changes]
     return venue.in_use(np.array(stamps, dtype=np.int64))
 
 
 def hash_source(cls: type[Policy]) -> str:
+    """Return a hash of the code of a policy: of its functions and constants, and of its parts."""
     texts = [f"{cls.__module__}.{cls.__qualname__}"]
     for base in cls.__mro__:
-        if base.__module__.partition(".")[0] in ("backtest", "builtins"):
-            continue
-        functions = [value for value in vars(base).values() if isinstance(value, FunctionType)]
-        texts += [describe_function(function, {}, by_source=False).text for function in functions]
-        for name, value in vars(base).items():
-            if name in cls.parameters() or isinstance(value, FunctionType):
-                continue
-            inner = (getattr(value, each, None) for each in ("fget", "__func__", "func"))
-            texts += [f"{name}: {describe_function(each, {}, by_source=False).text}"
-                      for each in inner if isinstance(each, FunctionType)]  # fmt: skip
-            is_special = name.startswith("__") and name.endswith("__")
-            if not is_special and is_constant(value):
-                texts.append(f"{name}={value!r}")
-    texts.append(describe_function(formula_of(cls), {}, by_source=False).text)
+        if base.__module__.partition(".")[0] not in ("backtest", "builtins"):
+            texts += list_functions(base)
+            texts += list_members(base, without=cls.parameters())
+    texts.append(write_function(formula_of(cls)))
     texts += [hash_source(part.policy) for part in getattr(cls, "parts", ())]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
+def write_function(function: FunctionType | Callable[..., Any]) -> str:
+    """Return the code of a function as text, without its layout and comments."""
+    return describe_function(function, {}, by_source=False).text
+
+
+def list_functions(cls: type) -> list[str]:
+    functions = [value for value in vars(cls).values() if isinstance(value, FunctionType)]
+    return [write_function(function) for function in functions]
+
+
+def list_members(cls: type, *, without: Collection[str]) -> Iterator[str]:
+    """Yield the properties, class methods and constants of a class as texts."""
+    for name, value in vars(cls).items():
+        if name in without or isinstance(value, FunctionType):
+            continue
+        for attribute in ("fget", "__func__", "func"):
+            function = getattr(value, attribute, None)
+            if isinstance(function, FunctionType):
+                yield f"{name}: {write_function(function)}"
+
+        is_special = name.startswith("__") and name.endswith("__")
+        if not is_special and is_constant(value):
+            yield f"{name}={value!r}"
+
+
 def is_constant(value: Any) -> bool:
     if isinstance(value, tuple):
-        return all(is_constant(each) for each in value)
+        return all(is_constant(item) for item in value)
     return isinstance(value, (bool, int, float, complex, str, bytes, type(None), np.generic))
 
 
 def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the policy and the title of a search, by the fields of an entry of the store."""
     name = str(manifest["policy"]["name"])
-    varied = ", ".join(str(each["name"]) for each in manifest["space"]["dimensions"])
+    varied = ", ".join(str(dimension["name"]) for dimension in manifest["space"]["dimensions"])
     return {"policy": name, "title": f"{name} over {varied}"}
 
 
@@ -236,6 +305,6 @@ def find_held(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if not space:
         return {}
 
-    varied = {each["name"] for each in space["dimensions"]}
+    varied = {dimension["name"] for dimension in space["dimensions"]}
     known = {**manifest["policy"]["settings"], **space["fixed"]}
     return {name: value for name, value in known.items() if name not in varied}

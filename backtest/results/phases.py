@@ -7,6 +7,7 @@ months between turning points of the price, which are known only afterwards.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -400,7 +401,8 @@ def name_bulls_and_bears(run: RunRecord) -> Phases:
 
 def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
     """Return the measures of each phase, a row each; :meth:`Result.measures_by` lists them."""
-    n_phases, fields = len(phases.names), run.record.account._asdict()
+    n_phases = len(phases.names)
+    fields = run.record.account._asdict()
     places = np.where(phases.places < 0, n_phases, phases.places)
     counts = np.bincount(places, minlength=n_phases + 1)
 
@@ -575,22 +577,33 @@ LARGE_SHARE = 2.0 / 3.0
 SIGNIFICANT = 0.05
 
 
+def describe_largest(known: pd.DataFrame, total: float) -> Iterator[str]:
+    """Yield which phase made most of the growth, or of the loss, if one did."""
+    shares = known["log_growth"].to_numpy() / total
+    place = int(np.argmax(shares))
+    if shares[place] <= LARGE_SHARE:
+        return
+
+    noun = "growth"
+    verb = "lost"
+    if total < 0.0:
+        noun = "loss"
+        verb = "gained"
+    share = core.format_percent(float(shares[place]), 0)
+    time = core.format_percent(float(known["share"].iloc[place]), 0)
+    text = f"{share} of the {noun} came from one phase, {known.index[place]}, in {time} of the time"
+    if shares[place] > 1.0:
+        text = f"{text}; the others {verb} together"
+    yield f"{text}."
+
+
 def describe_phases(table: pd.DataFrame, *, is_hindsight: bool) -> list[str]:
     """Return what a table of phases says, in sentences."""
-    texts = []
+    texts: list[str] = []
     known = table.drop(index=NOT_YET, errors="ignore")
     total = float(table["log_growth"].sum())
     if len(known) > 1 and math.isfinite(total) and total != 0.0:
-        shares = known["log_growth"].to_numpy() / total
-        place = int(np.argmax(shares))
-        if shares[place] > LARGE_SHARE:
-            noun = "growth" if total > 0.0 else "loss"
-            time = core.format_percent(float(known["share"].iloc[place]), 0)
-            text = f"{core.format_percent(float(shares[place]), 0)} of the {noun} came from one "
-            text += f"phase, {known.index[place]}, in {time} of the time"
-            if shares[place] > 1.0:
-                text += f"; the others {'lost' if total > 0.0 else 'gained'} together"
-            texts.append(f"{text}.")
+        texts += describe_largest(known, total)
 
     p_values = known["p_value"].dropna()
     if len(p_values):

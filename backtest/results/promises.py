@@ -44,17 +44,18 @@ def list_promises(policies: Mapping[str, Policy], overlay: Policy | None) -> lis
     if overlay is None and len(policies) > 1:
         return []
     policy = overlay or next(iter(policies.values()))
-    found = [Promise(*row) for row in policy.promises()]
-    for each in found:
-        known = [*METRICS, *OWN]
-        if each.measure not in known and read_tail(each.measure) is None:
+    promises = [Promise(*row) for row in policy.promises()]
+    known = [*METRICS, *OWN]
+    for promise in promises:
+        measure = promise.measure
+        if measure not in known and read_tail(measure) is None:
             raise core.PolicyError(
                 f"a measure of {type(policy).__name__}.promises must be one of a run, {OWN[0]}, "
-                f"{OWN[1]} or a tail as es_99, got {each.measure!r}"
-                f"{core.did_you_mean(each.measure, known)}"
+                f"{OWN[1]} or a tail as es_99, got {measure!r}"
+                f"{core.did_you_mean(measure, known)}"
             )
-        check_promised(type(policy).__name__, each)
-    return found
+        check_promised(type(policy).__name__, promise)
+    return promises
 
 
 def check_promised(policy: str, promise: Promise) -> None:
@@ -64,6 +65,7 @@ def check_promised(policy: str, promise: Promise) -> None:
         domain = SIZE
     elif promise.measure in ABOUT:
         domain = ABOUT[promise.measure].domain
+
     low, high = domain
     if promise.horizon and promise.measure == "liquidations":  # their probability
         low, high = SHARE
@@ -81,7 +83,9 @@ def read_tail(measure: str) -> tuple[Any, float] | None:
         level = float(text) / 100.0
     except ValueError:
         return None
-    return (TAILS[name], level) if name in TAILS and 0.0 < level < 1.0 else None
+    if name not in TAILS or not 0.0 < level < 1.0:
+        return None
+    return TAILS[name], level
 
 
 class Finding(NamedTuple):
@@ -111,10 +115,14 @@ JUDGED = ("value", "expected", "low", "high", "n", "n_needed", "verdict")
 
 
 def judge_promises(run: Any) -> list[dict[str, Any]]:
-    rows = []
+    """Return a row for each promise of a run: the promise, what came, and the verdict."""
+    # A signal between -1 and 1 makes less of a position than the policy promises.
     is_whole = float(np.mean(np.abs(run.quotes.signal) == 1.0)) > 0.99
-    for given in run.manifest.get("promises", ()):
-        promise = Promise(*given) if is_whole else Promise(*given).limit()
+    rows = []
+    for fields in run.manifest.get("promises", ()):
+        promise = Promise(*fields)
+        if not is_whole:
+            promise = promise.limit()
         finding = measure_promise(run, promise)
         judgement = judge(promise, finding)
         rows.append({**promise._asdict(), **finding._asdict(), **judgement._asdict()})
@@ -135,8 +143,12 @@ def judge(promise: Promise, finding: Finding) -> Judgement:
         return Judgement(KEPT if finding.value <= finding.high else BROKEN)
 
     slack = promise.tolerance * promise.bound
-    lowest = promise.bound - slack if promise.rule in ("at least", "about") else -math.inf
-    highest = promise.bound + slack if promise.rule in ("at most", "about") else math.inf
+    lowest = -math.inf
+    highest = math.inf
+    if promise.rule in ("at least", "about"):
+        lowest = promise.bound - slack
+    if promise.rule in ("at most", "about"):
+        highest = promise.bound + slack
     if finding.low >= lowest and finding.high <= highest:
         return Judgement(KEPT)
     if finding.low > highest or finding.high < lowest:
@@ -149,11 +161,20 @@ def judge(promise: Promise, finding: Finding) -> Judgement:
     return Judgement(TOO_EARLY, math.ceil(needed) if math.isfinite(needed) else math.nan)
 
 
+def count_bars(run: Any, horizon: float) -> int:
+    """Return the bars of a run in a horizon, which is in bars of the decisions."""
+    interval: int = run.interval
+    decision_interval = run.manifest["data"].get("decision_interval")
+    if decision_interval:
+        interval = core.parse_duration(decision_interval, "decision_interval")
+    n_bars = round(horizon * interval / float(run.interval))
+    return max(n_bars, 1)
+
+
 def measure_promise(run: Any, promise: Promise) -> Finding:
+    """Return what came of a promise, by the way in which its measure is judged."""
     unit = np.append(run.tally.first_unit, run.of_account("unit")) / run.tally.first_unit
-    every = run.manifest["data"].get("decision_interval")  # horizons are in bars of the decisions
-    length = core.parse_duration(every, "decision_interval") if every else run.interval
-    step = max(round(promise.horizon * length / run.interval), 1)
+    step = count_bars(run, promise.horizon)
 
     if promise.measure == "lowest_unit":
         return state_exactly(float(unit.min()), n=len(unit))
@@ -162,12 +183,13 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
         highest = np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)
         return state_exactly(float(highest), n=len(ratio), n_least=2)
     if promise.measure == "liquidations" and promise.horizon:
-        held = (run.notionals != 0.0).any(axis=1)[::step]
-        return compare_liquidations(run, promise.bound * held, step)
+        is_held = (run.notionals != 0.0).any(axis=1)[::step]
+        return compare_liquidations(run, promise.bound * is_held, step)
     if promise.horizon:
-        name, level = read_tail(promise.measure) or (value_at_risk, 0.99)
+        tail, level = read_tail(promise.measure) or (value_at_risk, 0.99)
         ends = unit[::step]
-        return measure_tail(divide(ends[1:], ends[:-1], 1.0) - 1.0, level, name)
+        returns = divide(ends[1:], ends[:-1], empty=1.0) - 1.0
+        return measure_tail(returns, level, tail)
     if promise.measure == "volatility":
         return measure_volatility(run._sampled, run.metrics["volatility"])
     n = int(np.count_nonzero(run.ends_sample))
@@ -242,8 +264,7 @@ def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Fin
 
     n_least = float(LEAST_HORIZONS)
     if expected < LEAST_EXPECTED:
-        needed = len(chances) * LEAST_EXPECTED / expected if expected > 0.0 else math.inf
-        n_least = max(n_least, math.ceil(needed) if math.isfinite(needed) else math.inf)
+        n_least = max(n_least, count_horizons_needed(len(chances), expected))
     return Finding(
         float(came[is_known].sum()),
         low=low,
@@ -254,18 +275,32 @@ def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Fin
     )
 
 
+def count_horizons_needed(n: int, expected: float) -> float:
+    """Return the horizons in which as many liquidations are expected as judge a forecast."""
+    if expected <= 0.0:
+        return math.inf
+    needed = n * LEAST_EXPECTED / expected
+    return math.ceil(needed) if math.isfinite(needed) else math.inf
+
+
 def count_liquidations(run: Any) -> core.FloatArray:
     """Return how often a price triggered a liquidation in each bar, of shape (n_bars,).
 
     A failure of the cross pool closes several positions at once.
     """
     entries = run.entries
-    owner, kind = entries["owner"], entries["kind"]
-    is_caused = kind == Event.CAUSED  # each failure of a pool of several begins with its causes
-    is_next = np.append(False, is_caused[:-1] & (np.diff(owner) > 0))
-    are_isolated = np.append(run.are_isolated, np.zeros(max(owner, default=0) + 1, np.bool_))
+    owner = entries["owner"]
+
+    # Each failure of a pool of several begins with its causes, in the order of their owners.
+    is_cause = entries["kind"] == Event.CAUSED
+    is_next_cause = np.append(False, is_cause[:-1] & (np.diff(owner) > 0))
+    is_pool_failure = is_cause & ~is_next_cause
+
+    # What is no instrument is not isolated.
+    others = np.zeros(max(owner, default=0) + 1, np.bool_)
+    are_isolated = np.append(run.are_isolated, others)
     is_alone = run.has_one_position | are_isolated[owner]
-    is_hit = (is_caused & ~is_next) | ((kind == Event.LIQUIDATED) & is_alone)
+    is_hit = is_pool_failure | ((entries["kind"] == Event.LIQUIDATED) & is_alone)
     rows = entries["bar"][is_hit] - run.span.first
     return np.bincount(rows, minlength=len(run.time)).astype(np.float64)
 
@@ -279,8 +314,9 @@ def count_interval(chances: core.FloatArray, confidence: float = 0.95) -> tuple[
     density = np.ones(1)
     for chance in chances.tolist():
         density = np.convolve(density, (1.0 - chance, chance))
-    below, rest = np.cumsum(density), (1.0 - confidence) / 2.0
-    low, high = np.searchsorted(below, (rest * (1.0 + 1e-12), 1.0 - rest * (1.0 + 1e-12)))
+
+    tail = (1.0 - confidence) / 2.0 * (1.0 + 1e-12)
+    low, high = np.searchsorted(np.cumsum(density), (tail, 1.0 - tail))
     return float(low), float(min(high, len(chances)))
 
 
@@ -295,22 +331,29 @@ def split_volatility(run: Any, target: float) -> pd.Series | None:
     """
     if not run.has_one_instrument or "overlay" in run.manifest:
         return None
+    # The return of the mark over each bar, and its volatility as it was forecast before.
     asked = pd.Series(run.of_positions("target")[:, 0]).ffill().to_numpy()
     value = tables.value_of(run.venue.contract, run.mark)
     moves = np.diff(value) / np.abs(value[:-1])
-    a_year = np.broadcast_to(
-        count_bars_per_year(run.time, run.interval, run.is_session), moves.shape[0] + 1
+    bars_per_year = np.broadcast_to(
+        count_bars_per_year(run.time, run.interval, run.is_session), len(moves) + 1
     )
     with np.errstate(divide="ignore", invalid="ignore"):
-        sigma = target * np.abs(run.signal) / np.abs(asked) / np.sqrt(a_year)
+        sigma = target * np.abs(run.signal) / np.abs(asked) / np.sqrt(bars_per_year)
+
     is_known = (np.isfinite(sigma) & (sigma > 0.0))[:-1] & np.isfinite(moves)
-    squares, forecasts = moves[is_known] ** 2, sigma[:-1][is_known] ** 2
+    squares = moves[is_known] ** 2
+    forecasts = sigma[:-1][is_known] ** 2
     if len(squares) < LEAST_RETURNS or not squares.any():
         return None
+
     bias = float(squares.mean() / forecasts.mean())
     dispersion = float((squares / forecasts).mean()) / bias
-    whole = (run.metrics["volatility"] / target) ** 2
-    return pd.Series(
-        {"bias": bias, "dispersion": dispersion, "rest": whole / (bias * dispersion),
-         "realized": whole}, name="factor",
-    )  # fmt: skip
+    realized = (run.metrics["volatility"] / target) ** 2
+    factors = {
+        "bias": bias,
+        "dispersion": dispersion,
+        "rest": realized / (bias * dispersion),
+        "realized": realized,
+    }
+    return pd.Series(factors, name="factor")

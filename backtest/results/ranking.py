@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ class Objective(NamedTuple):
 
 
 class Constraint(NamedTuple):
+    """A bound on a measure."""
+
     name: str
     operator: str
     bound: float
@@ -46,15 +49,17 @@ class Constraint(NamedTuple):
         return f"{self.name} {self.operator} {self.bound:g}"
 
     def violation(self, metrics: MetricArrays) -> core.FloatArray:
+        """Return by how much each set violates the bound, as a share of it; NaN by infinity."""
         values = select_measure(metrics, self.name)
         if self.name in NEVER:
             has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
             values = np.where(np.isnan(values) & has_run, np.inf, values)
+
         sign = -1.0 if self.operator[0] == ">" else 1.0
         over = sign * (values - self.bound)
         if self.operator == "==":
             over = np.abs(over)
-        elif len(self.operator) == 1:
+        elif self.operator in ("<", ">"):  # the bound itself violates it, by next to nothing
             over = np.where(over >= 0.0, np.maximum(over, np.finfo(np.float64).tiny), over)
         violation: core.FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
         violation[np.isnan(values)] = np.inf
@@ -65,6 +70,7 @@ RUIN = Constraint("ruined", "==", 0.0)
 
 
 def select_measure(metrics: MetricArrays, name: str) -> core.FloatArray:
+    """Return a measure of all sets; raise ParameterError for one that was not measured."""
     if name in metrics:
         return metrics[name]
     check_metric(name)
@@ -73,18 +79,9 @@ def select_measure(metrics: MetricArrays, name: str) -> core.FloatArray:
 
 
 def read_objective(objective: ObjectiveLike) -> Objective:
+    """Return what to maximize: a measure, a weighted sum of measures, or a function of them."""
     if isinstance(objective, str):
-        measure = objective.strip().removeprefix("-").strip()
-        if bound := _BOUNDED.fullmatch(measure):
-            raise core.ParameterError(
-                f"an objective must be a measure without a bound, got {objective!r}; "
-                f"constraints={{{bound[1]!r}: {bound[2]!r}}} bounds one"
-            )
-        check_metric(measure)
-        is_turned = objective.strip().startswith("-") or ABOUT[measure].better < 0
-        sign = -1.0 if is_turned else 1.0
-        name = f"-{measure}" if is_turned else measure
-        return Objective(name, partial(add_measures, {measure: sign}), (measure,))
+        return _read_measure(objective)
     if isinstance(objective, Mapping) and objective:
         return _read_sum(objective)
     if not callable(objective):
@@ -96,9 +93,29 @@ def read_objective(objective: ObjectiveLike) -> Objective:
     return Objective(name, partial(apply_function, objective, name))
 
 
+def _read_measure(objective: str) -> Objective:
+    """Read a measure, such as ``"sharpe"``; one of which less is better counts as its negative."""
+    measure = objective.strip().removeprefix("-").strip()
+    bounded = _BOUNDED.fullmatch(measure)
+    if bounded:
+        raise core.ParameterError(
+            f"an objective must be a measure without a bound, got {objective!r}; "
+            f"constraints={{{bounded[1]!r}: {bounded[2]!r}}} bounds one"
+        )
+    check_metric(measure)
+
+    name = measure
+    sign = 1.0
+    if objective.strip().startswith("-") or ABOUT[measure].better < 0:
+        name = f"-{measure}"
+        sign = -1.0
+    return Objective(name, partial(add_measures, {measure: sign}), (measure,))
+
+
 def add_measures(weights: Mapping[str, float], metrics: MetricArrays) -> core.FloatArray:
-    found = [weight * select_measure(metrics, name) for name, weight in weights.items()]
-    return np.asarray(np.sum(found, axis=0))
+    """Return the weighted sum of measures of each set."""
+    terms = [weight * select_measure(metrics, name) for name, weight in weights.items()]
+    return np.asarray(np.sum(terms, axis=0))
 
 
 def apply_function(
@@ -133,37 +150,44 @@ def _read_sum(weights: Mapping[str, float]) -> Objective:
             )
         check_metric(name)
         core.ANY_NUMBER.check(f"the weight of {name}", weight)
+
+        sign = "-" if weight < 0.0 else "+"
         size = "" if abs(weight) == 1.0 else f"{abs(weight):g} * "
-        terms.append(f"{'-' if weight < 0.0 else '+'} {size}{name}")
+        terms.append(f"{sign} {size}{name}")
 
     name = " ".join(terms).removeprefix("+ ")
     return Objective(name, partial(add_measures, dict(weights)), tuple(weights))
 
 
 def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Constraint, ...]:
+    """Return the bounds that sets must satisfy; the first is that none may be ruined."""
     if constraints is not None and not isinstance(constraints, Mapping):
         raise core.ParameterError(
             f"constraints must map measures to bounds, got {constraints!r}; "
             "{'max_drawdown': '<= 0.4'}, for example"
         )
-    read = []
+    bounds = []
     for name, text in (constraints or {}).items():
-        check_metric(name)
-        match = _CONSTRAINT.fullmatch(str(text))
-        try:
-            bound = float(match[2]) if match else math.nan
-        except ValueError:
-            bound = math.nan
-        if match is None or not math.isfinite(bound):
-            raise core.ParameterError(
-                f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for "
-                f"{name}; '<= 0.4', for example"
-            )
-        constraint = Constraint(name, match[1], bound)
+        constraint = _read_constraint(name, text)
         if constraint != RUIN:
             check_domain(constraint)
-        read.append(constraint)
-    return (RUIN, *(each for each in read if each != RUIN))
+            bounds.append(constraint)
+    return (RUIN, *bounds)
+
+
+def _read_constraint(name: str, text: object) -> Constraint:
+    check_metric(name)
+    match = _CONSTRAINT.fullmatch(str(text))
+    bound = math.nan
+    if match:
+        with contextlib.suppress(ValueError):
+            bound = float(match[2])
+    if match is None or not math.isfinite(bound):
+        raise core.ParameterError(
+            f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for "
+            f"{name}; '<= 0.4', for example"
+        )
+    return Constraint(name, match[1], bound)
 
 
 def check_domain(constraint: Constraint) -> None:
@@ -177,28 +201,40 @@ def check_domain(constraint: Constraint) -> None:
         ">": (bound < low, bound >= high),
         "==": (False, not low <= bound <= high),
     }
-    is_kept, is_broken = by_operator[operator]
-    if not is_kept and not is_broken:
-        return
+    is_always_kept, is_never_kept = by_operator[operator]
+    if is_always_kept or is_never_kept:
+        verb = "breaks" if is_always_kept else "satisfies"
+        raise core.ParameterError(
+            f"a constraint must be able to bind, no value {verb} {constraint}: {name} "
+            f"{describe_domain(name)}; {find_cure(constraint)}"
+        )
 
-    span = f"is {low:g} or more" if high == math.inf else f"is at most {high:g}"
-    if -math.inf < low and high < math.inf:
-        span = f"lies in [{low:g}, {high:g}]"
-    result = "no value breaks" if is_kept else "no value satisfies"
-    cure = "leave it out"
-    is_fraction = ABOUT[name].unit == FRACTION and high < math.inf
-    if is_fraction and high < bound <= 100.0:
-        cure = f"fractions are not per cent, '{operator} {bound / 100.0:g}' for example"
-    elif is_fraction and bound < low <= -bound <= high:
-        cure = f"it is positive, '{operator} {-bound:g}' for example"
-    raise core.ParameterError(
-        f"a constraint must be able to bind, {result} {constraint}: {name} {span}; {cure}"
-    )
+
+def describe_domain(name: str) -> str:
+    """Return which values a measure can have, of one that is bounded on a side or two."""
+    low, high = ABOUT[name].domain
+    if high == math.inf:
+        return f"is {low:g} or more"
+    if low == -math.inf:
+        return f"is at most {high:g}"
+    return f"lies in [{low:g}, {high:g}]"
+
+
+def find_cure(constraint: Constraint) -> str:
+    """Return what was likely meant by a bound outside of the values of its measure."""
+    name, operator, bound = constraint
+    low, high = ABOUT[name].domain
+    if ABOUT[name].unit == FRACTION and high < math.inf:
+        if high < bound <= 100.0:
+            return f"fractions are not per cent, '{operator} {bound / 100.0:g}' for example"
+        if bound < low <= -bound <= high:
+            return f"it is positive, '{operator} {-bound:g}' for example"
+    return "leave it out"
 
 
 def check_objective(objective: Objective, constraints: Sequence[Constraint]) -> None:
     """Raise ParameterError if constraints leave an objective one value, or none."""
-    fixed = {each.name: each for each in constraints if is_fixing(each)}
+    fixed = {rule.name: rule for rule in constraints if is_fixing(rule)}
     for name in objective.measures:
         counted = fixed.get(COUNTED_BY.get(name, ""))
         if counted is not None and counted.bound == 0.0:
@@ -206,6 +242,7 @@ def check_objective(objective: Objective, constraints: Sequence[Constraint]) -> 
                 f"an objective must be known of sets that may be chosen, {name} is not where "
                 f"{counted}; give another measure"
             )
+
     if objective.measures and fixed.keys() >= {*objective.measures}:
         rules = " and ".join(str(fixed[name]) for name in dict.fromkeys(objective.measures))
         raise core.ParameterError(
@@ -227,18 +264,21 @@ FAR_OFF = 10.0
 
 def find_far_bounds(constraints: Sequence[Constraint], metrics: MetricArrays) -> Iterator[str]:
     """Yield the bounds of open measures that no set came near, by size, with what was measured."""
-    for each in constraints:
-        low, high = ABOUT[each.name].domain
+    for constraint in constraints:
+        about = ABOUT[constraint.name]
+        low, high = about.domain
         is_open = not (math.isfinite(low) and math.isfinite(high))
-        if not is_open or each.bound == 0.0 or each.name not in metrics:
+        if not is_open or constraint.bound == 0.0 or constraint.name not in metrics:
             continue
-        values = metrics[each.name]
+
+        values = metrics[constraint.name]
         values = values[np.isfinite(values)]
-        ratios = np.abs(values / each.bound)
-        if values.size and not np.any((ratios >= 1.0 / FAR_OFF) & (ratios <= FAR_OFF)):
+        ratios = np.abs(values / constraint.bound)
+        is_near = (ratios >= 1.0 / FAR_OFF) & (ratios <= FAR_OFF)
+        if values.size and not is_near.any():
             yield (
-                f"no set came within a factor {FAR_OFF:g} of the bound {each}: {each.name} was "
-                f"{values.min():.4g} to {values.max():.4g} ({ABOUT[each.name].unit})"
+                f"no set came within a factor {FAR_OFF:g} of the bound {constraint}: "
+                f"{constraint.name} was {values.min():.4g} to {values.max():.4g} ({about.unit})"
             )
 
 
@@ -249,7 +289,12 @@ def check_metric(name: str) -> None:
 
 def total_violation(constraints: Sequence[Constraint], metrics: MetricArrays) -> core.FloatArray:
     """Return the sum of all violations of each set, of shape (n_sets,)."""
-    return np.asarray(np.sum([each.violation(metrics) for each in constraints], axis=0))
+    violations = [constraint.violation(metrics) for constraint in constraints]
+    return np.asarray(np.sum(violations, axis=0))
+
+
+CHOOSABLE, SCORELESS, VIOLATING, RUINED, FAILED = range(5)
+"""Tiers of sets, the best first."""
 
 
 def order_sets(
@@ -267,10 +312,19 @@ def order_sets(
     violate constraints by how much, ruined sets (the fewest ruins and the latest first), failed
     sets.
     """
-    is_scoreless, is_over, is_ruined = np.isnan(scores), ~(violations <= 0.0), ruined > 0.0
-    tier = np.select([failed, is_ruined, is_over, is_scoreless], [4, 3, 2, 1], default=0)
-    within = np.select([tier == 3, tier == 2, tier == 0], [-ruin_time, violations, -scores], 0.0)
-    return np.lexsort((within, np.where(tier == 3, ruined, 0.0), tier)).astype(np.int64)
+    is_violating = ~(violations <= 0.0)  # NaN violates too
+    tier = np.select(
+        [failed, ruined > 0.0, is_violating, np.isnan(scores)],
+        [FAILED, RUINED, VIOLATING, SCORELESS],
+        default=CHOOSABLE,
+    )
+    place_in_tier = np.select(
+        [tier == RUINED, tier == VIOLATING, tier == CHOOSABLE],
+        [-ruin_time, violations, -scores],
+        default=0.0,
+    )
+    n_ruins = np.where(tier == RUINED, ruined, 0.0)
+    return np.lexsort((place_in_tier, n_ruins, tier)).astype(np.int64)
 
 
 def is_dominated(scores: core.FloatArray) -> core.BoolArray:
@@ -280,12 +334,13 @@ def is_dominated(scores: core.FloatArray) -> core.BoolArray:
     """
     order = np.lexsort(scores.T[::-1])[::-1]  # what beats a set stands before it
     beaten: core.BoolArray = np.any(np.isnan(scores), axis=1)
-    kept = np.empty((0, scores.shape[1]))
+    frontier = np.empty((0, scores.shape[1]))
     for row in order[~beaten[order]]:
-        no_worse = (kept >= scores[row]).all(axis=1)
-        beaten[row] = bool((no_worse & (kept > scores[row]).any(axis=1)).any())
+        is_no_worse = (frontier >= scores[row]).all(axis=1)
+        is_better = (frontier > scores[row]).any(axis=1)
+        beaten[row] = bool((is_no_worse & is_better).any())
         if not beaten[row]:
-            kept = np.vstack([kept, scores[row]])
+            frontier = np.vstack([frontier, scores[row]])
     return beaten
 
 
@@ -330,10 +385,12 @@ def rank_by_objective(
     constraints: Mapping[str, str] | None,
     failed: core.BoolArray,
 ) -> core.IntArray:
-    wanted, bounds = read_objective(objective), read_constraints(constraints)
-    check_objective(wanted, bounds)
+    """Return the rows of all sets in the order of :func:`order_sets`, the best first."""
+    goal = read_objective(objective)
+    bounds = read_constraints(constraints)
+    check_objective(goal, bounds)
     return order_sets(
-        wanted.score(metrics),
+        goal.score(metrics),
         total_violation(bounds, metrics),
         select_measure(metrics, "ruined"),
         select_measure(metrics, "ruin_time"),
@@ -360,21 +417,30 @@ def is_lost(metrics: Mapping[Any, float]) -> bool:
 
 
 def find_cautions(metrics: Mapping[Any, float] | pd.Series) -> str:
+    """Return what speaks against a set, for its row in a table; empty if nothing does."""
     if metrics.get("ruined", 0.0) > 0.0:
         day = metrics.get("ruin_time", math.nan)
         return "ruined" if math.isnan(day) else f"ruined, day {day:.0f}"
-    found = ["negative growth"] if metrics.get("cagr", 0.0) < 0.0 else []
-    is_deep = metrics.get("max_drawdown", 0.0) > DEEP
-    found += [f"drawdown over {DEEP:.0%}".replace("%", " %")] if is_deep else []
-    return ", ".join(found)
+
+    cautions = []
+    if metrics.get("cagr", 0.0) < 0.0:
+        cautions.append("negative growth")
+    if metrics.get("max_drawdown", 0.0) > DEEP:
+        cautions.append(f"drawdown over {100.0 * DEEP:.0f} %")
+    return ", ".join(cautions)
 
 
 def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
-    marks = [find_cautions(each) != "" for each in metrics]
-    n = sum(marks)
-    if not n:
+    """Return how many of some sets, the best first, have a caution; empty if none has."""
+    has_caution = [find_cautions(row) != "" for row in metrics]
+    n = sum(has_caution)
+    if n == 0:
         return ""
-    has = "has" if n == 1 else "have"
-    best = ", the best one among them," if marks[0] and len(marks) > 1 else ""
-    of = f"{n:,} of these {len(marks):,} sets" if len(marks) > 1 else "this set"
-    return f"{of}{best} {has} negative growth or a drawdown over 80 %"
+
+    subject = "this set"
+    if len(metrics) > 1:
+        subject = f"{n:,} of these {len(metrics):,} sets"
+        if has_caution[0]:
+            subject = f"{subject}, the best one among them,"
+    verb = "has" if n == 1 else "have"
+    return f"{subject} {verb} negative growth or a drawdown over 80 %"

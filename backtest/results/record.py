@@ -87,6 +87,8 @@ class Closes(NamedTuple):
 
 
 class Record(NamedTuple):
+    """What the loop wrote at each close, and what follows from it."""
+
     account: AccountFields
     positions: PositionFields
     closes: Closes | None = None
@@ -99,9 +101,11 @@ class Record(NamedTuple):
     @property
     def values(self) -> FloatArray:
         """All fields side by side, of shape (n_bars, columns)."""
-        own = (self.account, self.positions, self.closes, self.options)
-        parts = [each for part in own if part is not None for each in part]
-        return np.concatenate([each.reshape(self.n_bars, -1) for each in parts], axis=1)
+        columns: list[FloatArray] = []
+        for part in (self.account, self.positions, self.closes, self.options):
+            if part is not None:
+                columns += [values.reshape(self.n_bars, -1) for values in part]
+        return np.concatenate(columns, axis=1)
 
     @property
     def held(self) -> dict[str, FloatArray]:
@@ -109,14 +113,23 @@ class Record(NamedTuple):
 
     def of_one(self) -> dict[str, FloatArray]:
         """Return the fields of the account and of its only position, of shape (n_bars,)."""
-        own = {name: each[:, 0] for name, each in self.positions._asdict().items()}
-        return {**own, **self.account._asdict()}
+        position = {name: values[:, 0] for name, values in self.held.items()}
+        return {**position, **self.account._asdict()}
 
     def take(self, rows: slice) -> Record:
-        def take(fields: Any) -> Any:
-            return None if fields is None else type(fields)._make(each[rows] for each in fields)
+        """Return the record of some bars."""
 
-        return Record(*map(take, self))
+        def take(fields: Any) -> Any:
+            if fields is None:
+                return None
+            return type(fields)._make(values[rows] for values in fields)
+
+        return Record(
+            account=take(self.account),
+            positions=take(self.positions),
+            closes=take(self.closes),
+            options=take(self.options),
+        )
 
 
 class TermRows(NamedTuple):
@@ -133,17 +146,23 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRow
     """
     of_account = np.zeros((len(AccountFields._fields), n_bars))
     of_positions = np.zeros((len(PositionFields._fields), n_bars, n))
-    account, positions = AccountFields(*of_account), PositionFields(*of_positions)
+    of_options = np.zeros((len(OptionFields._fields), n_bars, n_options))
+    account = AccountFields(*of_account)
+    positions = PositionFields(*of_positions)
     if n == 1 and n_options == 0:
-        own = account._asdict()
-        both = {name: own[name][:, None] for name in PositionFields._fields if name in own}
-        positions = positions._replace(**{**both, "bad_debt": positions.bad_debt})
-    options = OptionFields(*np.zeros((len(OptionFields._fields), n_bars, n_options)))
+        shared = {}
+        for name, values in account._asdict().items():
+            if name in PositionFields._fields and name != "bad_debt":
+                shared[name] = values[:, None]
+        positions = positions._replace(**shared)
+
+    record = Record(account, positions, options=OptionFields(*of_options))
     rows = TermRows(of_account[len(OF_ACCOUNT) :], of_positions[len(OF_POSITION) :])
-    return Record(account, positions, options=options), rows
+    return record, rows
 
 
 def new_closes(n_bars: int, n: int) -> Closes:
+    """Return zeros for what follows at closes; the last five are by position."""
     return Closes(*np.zeros((len(Closes._fields) - 5, n_bars)), *np.zeros((5, n_bars, n)))
 
 

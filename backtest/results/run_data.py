@@ -107,16 +107,22 @@ class RunOptions:
 
     @cached_property
     def parts(self) -> dict[str, FloatArray]:
+        """The parts of the profit of each option in each bar, by name."""
         return option_profit.explain_profit(
-            self.terms, self.quotes, self.carried, self.opened, self.record.quantity,
-            self.record.price_pnl, self.settled,
-        )  # fmt: skip
+            self.terms,
+            self.quotes,
+            carried=self.carried,
+            opened=self.opened,
+            closed=self.record.quantity,
+            profit=self.record.price_pnl,
+            settled=self.settled,
+        )
 
     def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
         """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
-        found = np.zeros((len(values), n))
-        np.add.at(found.T, self.terms.instruments, values.T)
-        return found
+        sums = np.zeros((len(values), n))
+        np.add.at(sums.T, self.terms.instruments, values.T)
+        return sums
 
 
 class ChartedColumn(NamedTuple):
@@ -277,35 +283,39 @@ class RunData:
     def read_closes(self, rows: slice) -> Closes:
         """Return what follows at some closes, without a look at the others."""
         if self.record.closes is None and "closes" not in vars(self):
-            found: Closes = self.setup.measure_closes(self, rows)
-            return found
-        return Closes(*(each[rows] for each in self.closes))
+            closes: Closes = self.setup.measure_closes(self, rows)
+            return closes
+        return Closes(*(values[rows] for values in self.closes))
 
     @property
     def market_returns(self) -> FloatArray:
         """Returns of the benchmark by bar, of shape (n_bars,)."""
         if self.benchmark is not None:
             return self.benchmark
-        value = tables.value_of(self.venue.contract, np.concatenate((self.before.mark, self.mark)))
+        marks = np.concatenate((self.before.mark, self.mark))
+        value = tables.value_of(self.venue.contract, marks)
         return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
     @cached_property
     def notionals(self) -> FloatArray:
         """Signed notionals of the positions at each close, of shape (n_bars, n)."""
-        quantity, values = self.record.held["quantity"], self._values
-        return np.where(quantity != 0.0, quantity * np.abs(values), 0.0)
+        quantity = self.record.held["quantity"]
+        return np.where(quantity != 0.0, quantity * np.abs(self._values), 0.0)
 
     @property
     def _values(self) -> FloatArray:
         """The values u of the marks, of shape (n_bars, n)."""
-        marks = zip(self.list_venues(), self.marks.T, strict=True)
-        return np.stack([tables.value_of(x.contract, each) for x, each in marks], axis=1)
+        values = []
+        for venue, marks in zip(self.list_venues(), self.marks.T, strict=True):
+            values.append(tables.value_of(venue.contract, marks))
+        return np.stack(values, axis=1)
 
     @cached_property
     def profits(self) -> FloatArray:
         """The unrealized profits at each close, of shape (n_bars, n)."""
         held = self.record.held
-        quantity, gains = held["quantity"], self._values - held["entry"]
+        quantity = held["quantity"]
+        gains = self._values - held["entry"]
         return np.where(quantity != 0.0, quantity * gains, 0.0)
 
     @property
@@ -326,8 +336,10 @@ class RunData:
 
     def _find_prices(self, values: FloatArray) -> FloatArray:
         """Return the prices of values u of the instruments, of shape (n_bars, n)."""
-        prices = zip(self.list_venues(), values.T, strict=True)
-        return np.stack([tables.price_of(x.contract, each) for x, each in prices], axis=1)
+        prices = []
+        for venue, column in zip(self.list_venues(), values.T, strict=True):
+            prices.append(tables.price_of(venue.contract, column))
+        return np.stack(prices, axis=1)
 
     @property
     def unrealized(self) -> FloatArray:
@@ -339,11 +351,12 @@ class RunData:
 
 def label_owners(run: RunData) -> npt.NDArray[np.object_]:
     """Return the names of instruments, collateral and options by owner; the last is no one's."""
-    own = [*run.names, *(each.name for each in run.account.collateral)]
-    named = {} if run.options is None else run.options.named
-    unknown = [""] * (max(named, default=-1) + 1 - len(own))
-    labels = np.array([*own, *unknown, ""], dtype=object)
-    for owner, name in named.items():
+    options = {} if run.options is None else run.options.named
+    assets = [asset.name for asset in run.account.collateral]
+    n_named = len(run.names) + len(assets)
+    unnamed = [""] * (max(options, default=-1) + 1 - n_named)
+    labels = np.array([*run.names, *assets, *unnamed, ""], dtype=object)
+    for owner, name in options.items():
         labels[owner] = name
     return labels
 
@@ -363,15 +376,23 @@ def share_causes(run: RunData) -> Entries:
 
     Those that have none and gained nothing are left out.
     """
-    entries, size = np.array(run.entries), len(run.names) + 3
-    is_cause, stands = entries["kind"] == Event.CAUSED, entries["value"]
-    for own in np.flatnonzero(is_cause).reshape(-1, size):
-        stood = find_stands(run, int(entries["bar"][own[0]]) - run.span.first)
-        falls = stands[own] - stood
+    entries = np.array(run.entries)
+    stands = entries["value"]
+    is_cause = entries["kind"] == Event.CAUSED
+    n_causes = len(run.names) + 3
+    for rows in np.flatnonzero(is_cause).reshape(-1, n_causes):
+        bar = int(entries["bar"][rows[0]]) - run.span.first
+        falls = stands[rows] - find_stands(run, bar)
         falls[-1] = -falls[-1] - falls[:-1].sum()  # D falls, and rules take what is left over
         falls = np.maximum(falls, 0.0)
-        shares = falls / falls.sum() if falls.sum() > 0.0 else np.eye(size)[-1]
-        stands[own] = np.where(shares > ROUNDING, shares, 0.0)
+
+        # Where nothing fell, rules alone brought the pool down.
+        shares = np.zeros(n_causes)
+        shares[-1] = 1.0
+        if falls.sum() > 0.0:
+            shares = falls / falls.sum()
+        stands[rows] = np.where(shares > ROUNDING, shares, 0.0)
+
     is_none = is_cause & (stands == 0.0) & ~(entries["amount"] > 0.0)
     return np.asarray(entries[~is_none])
 
@@ -381,10 +402,13 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
     unit = run.of_account("unit")[:stop]
     highs = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))
     rows = np.flatnonzero(unit >= highs[:-1])
-    if not len(rows):
+    if len(rows) == 0:
         return add_gains(run, slice(0, stop), run.before.stands)
+
+    # Isolated positions have a requirement of their own, which brings down no pool.
     high = int(rows[-1])
-    closes, n = run.read_closes(slice(high, high + 1)), len(run.names)
+    closes = run.read_closes(slice(high, high + 1))
+    n = len(run.names)
     stands = np.zeros(n + 3)
     shares = np.append(closes.share[0], closes.collateral_share)
     stands[: n + 1] = run.account.requirement.level * shares
@@ -400,38 +424,48 @@ def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
     before, has the bits of the whole.
     """
     n = len(run.names)
-    held, account = run.record.take(rows).positions, run.record.take(rows).account
-    gains = held.price_pnl - sum(getattr(held, name) for name in TRADE_COSTS)
+    record = run.record.take(rows)
+    account = record.account
+    gains = record.positions.price_pnl - sum(record.held[name] for name in TRADE_COSTS)
     if run.options is not None:
-        own = run.options.record
-        net: Any = sum(SIGNS[name] * getattr(own, name) for name in OPTION_TERMS)
+        of_options = run.options.record
+        net: Any = sum(SIGNS[name] * getattr(of_options, name) for name in OPTION_TERMS)
         gains = gains + run.options.sum_by_underlying(net[rows], n)
-    found = np.zeros((len(account.flows) + 1, n + 3))
-    found[0] = stands
-    found[1:, :n] = np.where(run.are_isolated, 0.0, gains)
-    found[1:, n + OF_COLLATERAL] = account.collateral_pnl - account.conversion
-    found[1:, n + OF_FLOWS] = account.flows - account.interest
-    return np.asarray(np.add.accumulate(found)[-1])
+
+    steps = np.zeros((len(account.flows) + 1, n + 3))
+    steps[0] = stands
+    steps[1:, :n] = np.where(run.are_isolated, 0.0, gains)
+    steps[1:, n + OF_COLLATERAL] = account.collateral_pnl - account.conversion
+    steps[1:, n + OF_FLOWS] = account.flows - account.interest
+    return np.asarray(np.add.accumulate(steps)[-1])
 
 
 def find_causes(run: RunData) -> dict[str, Any]:
     """Return what brought down the cross pool, a row per cause of each liquidation; times in ns."""
-    entries = np.asarray(run.entries)[: 0 if run.has_one_position else None]
-    labels = np.array([*run.names, "collateral", "flows", "rules"], dtype=object)
-    is_cause, owner, amount = entries["kind"] == Event.CAUSED, entries["owner"], entries["amount"]
+    entries = np.asarray(run.entries)
+    if run.has_one_position:  # which nothing else can bring down
+        entries = entries[:0]
+    owner = entries["owner"]
+    is_cause = entries["kind"] == Event.CAUSED
+
+    # The causes of a liquidation follow each other, in the order of their owners.
     begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
-    falls = np.concatenate(([False], np.diff(owner) <= 0)) & is_cause
-    numbers = np.cumsum(begins | falls)
+    restarts = is_cause & np.concatenate(([False], np.diff(owner) <= 0))
+    numbers = np.cumsum(begins | restarts)
+
+    # A position in profit is a victim if the liquidation closed it.
+    labels = np.array([*run.names, "collateral", "flows", "rules"], dtype=object)
     pairs = numbers * len(labels) + owner
     is_closed = np.isin(pairs, pairs[entries["kind"] == Event.LIQUIDATED])
-    gained = np.where(is_closed, np.maximum(amount, 0.0), 0.0)
-    is_shown = is_cause & ((entries["value"] > 0.0) | (gained > 0.0))
-    chosen, hits = entries[is_shown], numbers[is_shown]
+    profit = np.where(is_closed, np.maximum(entries["amount"], 0.0), 0.0)
+
+    is_shown = is_cause & ((entries["value"] > 0.0) | (profit > 0.0))
+    causes = entries[is_shown]
     return {
-        "liquidation": hits,
-        "time": run.time[chosen["bar"] - run.span.first],
-        "cause": labels[chosen["owner"]],
-        "share": chosen["value"],
-        "quantity": chosen["quantity"],
-        "profit": gained[is_shown],
+        "liquidation": numbers[is_shown],
+        "time": run.time[causes["bar"] - run.span.first],
+        "cause": labels[causes["owner"]],
+        "share": causes["value"],
+        "quantity": causes["quantity"],
+        "profit": profit[is_shown],
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from backtest.account.money import POSITION_TERMS, TRADE_COSTS
-from backtest.core import FloatArray, format_money, utc_index
+from backtest.core import BoolArray, FloatArray, format_money, utc_index
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.margin import ScenarioMargin
@@ -22,11 +22,15 @@ from backtest.results.tables import SHOWN
 
 def explain_idle_options(run: RunData) -> str:
     """Say what the long options at the last close are worth if that backs no position."""
+    if run.options is None:
+        return ""
     rule = run.account.requirement
     is_counted = isinstance(rule, ScenarioMargin) or getattr(rule, "option_value", "") == "long"
-    if run.options is None or is_counted or getattr(rule, "loan_value", 0.0) > 0.0:
+    if is_counted or getattr(rule, "loan_value", 0.0) > 0.0:
         return ""
-    held, value = run.options.record.quantity[-1], run.options.record.value[-1]
+
+    held = run.options.record.quantity[-1]
+    value = run.options.record.value[-1]
     worth = float(np.nansum(np.where(held > 0.0, held * value, 0.0)))
     if worth == 0.0:
         return ""
@@ -39,50 +43,105 @@ def explain_idle_options(run: RunData) -> str:
 HedgeSplit: TypeAlias = Literal["instrument", "bar"]
 MONEY = ("options", "hedge", "profit", "theory", "error")
 COLUMNS = (
-    *MONEY, "deviation", "expected_deviation", "volatility", "implied_volatility", "costs", "bars",
-)  # fmt: skip
+    *MONEY,
+    "deviation",
+    "expected_deviation",
+    "volatility",
+    "implied_volatility",
+    "costs",
+    "bars",
+)
+
+
+class Hedge(NamedTuple):
+    """What options on one instrument and its hedge earned, arrays of shape (n_bars,).
+
+    ``money`` has the columns of :data:`MONEY`. ``weight`` is G S^2 dt of the options, ``implied``
+    that times their implied variance, ``variance`` the realized one of the instrument per year.
+    ``is_held`` says where options or the hedge were held.
+    """
+
+    money: dict[str, FloatArray]
+    weight: FloatArray
+    implied: FloatArray
+    variance: float
+    is_held: BoolArray
 
 
 def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -> pd.DataFrame:
+    """Return what options and their hedges earned, by instrument or by bar."""
     if options is None or not options.hedged:
         if by == "bar":
             return pd.DataFrame(columns=[*MONEY], index=utc_index(run.time[:0]), dtype=np.float64)
         return pd.DataFrame([], columns=[*COLUMNS], index=pd.Index([], name="instrument"))
-    given = (options.terms, options.quotes, options.carried, options.opened)
-    weights, implied = weigh_gamma(*given)
-    is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
-    ends = np.diff(run.span.closes) / (YEAR_DAYS * DAY)
-    sums, rows = dict.fromkeys(MONEY, np.zeros(len(run.time))), {}
-    for i in options.hedged:
-        own = options.terms.instruments == i
-        exposed, quantity = is_exposed[:, own].any(axis=1), run.of_positions("quantity")[:, i]
-        moves = np.diff(np.log(run.marks[:, i]))
-        seen = exposed[1:] & np.isfinite(moves)
-        variance = math.nan  # per year, while options on it were held
-        if seen.any():
-            variance = float((moves[seen] ** 2).sum() / ends[seen].sum())
-        made = options.record.price_pnl[:, own].sum(axis=1)
-        hedged, weight = run.of_positions("price_pnl")[:, i], weights[:, own].sum(axis=1)
-        meant = implied[:, own].sum(axis=1)
-        profit, theory = made + hedged, 0.5 * (variance * weight - meant)
-        money = dict(zip(MONEY, (made, hedged, profit, theory, profit - theory), strict=True))
-        held = exposed | (quantity != 0.0)
-        errors, n, size = money["error"][held], int(held.sum()), float(np.abs(weight).sum())
-        mean = float(np.abs(meant).sum()) / size if size > 0.0 else math.nan
-        sums = {name: sums[name] + each for name, each in money.items()}
-        rows[run.names[i]] = {
-            **{name: float(each.sum()) for name, each in money.items()},
-            "deviation": float(errors.std(ddof=1)) * math.sqrt(n) if n > 1 else math.nan,
-            "expected_deviation": variance * math.sqrt(0.5 * float((weight**2).sum())),
-            "volatility": math.sqrt(variance),
-            "implied_volatility": math.sqrt(mean),
-            "costs": sum(float(run.of_positions(each)[:, i].sum()) for each in TRADE_COSTS),
-            "bars": n,
-        }
+
+    hedges = list_hedges(run, options)
     if by == "bar":
+        sums = {name: sum(hedge.money[name] for hedge in hedges.values()) for name in MONEY}
         return pd.DataFrame(sums, index=utc_index(run.time))
-    index = pd.Index([*rows], name="instrument")
-    return pd.DataFrame([*rows.values()], columns=[*COLUMNS], index=index)
+    rows = [measure_hedge(run, place, hedge) for place, hedge in hedges.items()]
+    index = pd.Index([run.names[place] for place in hedges], name="instrument")
+    return pd.DataFrame(rows, columns=[*COLUMNS], index=index)
+
+
+def list_hedges(run: RunData, options: RunOptions) -> dict[int, Hedge]:
+    """Return what was earned on each instrument that hedges options, by its place."""
+    weights, implied = weigh_gamma(options.terms, options.quotes, options.carried, options.opened)
+    is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
+    hedges = {}
+    for place in options.hedged:
+        is_on_it = options.terms.instruments == place
+        has_options = is_exposed[:, is_on_it].any(axis=1)
+        variance = measure_variance(run, place, has_options)
+        weight = weights[:, is_on_it].sum(axis=1)
+        implied_of_it = implied[:, is_on_it].sum(axis=1)
+
+        made = options.record.price_pnl[:, is_on_it].sum(axis=1)
+        hedged = run.of_positions("price_pnl")[:, place]
+        profit = made + hedged
+        theory = 0.5 * (variance * weight - implied_of_it)
+        hedges[place] = Hedge(
+            money={
+                "options": made,
+                "hedge": hedged,
+                "profit": profit,
+                "theory": theory,
+                "error": profit - theory,
+            },
+            weight=weight,
+            implied=implied_of_it,
+            variance=variance,
+            is_held=has_options | (run.of_positions("quantity")[:, place] != 0.0),
+        )
+    return hedges
+
+
+def measure_variance(run: RunData, place: int, has_options: BoolArray) -> float:
+    """Return the variance of an instrument per year, while options on it were held; or NaN."""
+    moves = np.diff(np.log(run.marks[:, place]))
+    is_seen = has_options[1:] & np.isfinite(moves)
+    if not is_seen.any():
+        return math.nan
+    years = np.diff(run.span.closes) / (YEAR_DAYS * DAY)
+    return float((moves[is_seen] ** 2).sum() / years[is_seen].sum())
+
+
+def measure_hedge(run: RunData, place: int, hedge: Hedge) -> dict[str, float]:
+    """Return the row of an instrument that hedges options."""
+    errors = hedge.money["error"][hedge.is_held]
+    n_bars = int(hedge.is_held.sum())
+    size = float(np.abs(hedge.weight).sum())
+    implied = float(np.abs(hedge.implied).sum()) / size if size > 0.0 else math.nan
+    row = {name: float(money.sum()) for name, money in hedge.money.items()}
+    row |= {
+        "deviation": float(errors.std(ddof=1)) * math.sqrt(n_bars) if n_bars > 1 else math.nan,
+        "expected_deviation": hedge.variance * math.sqrt(0.5 * float((hedge.weight**2).sum())),
+        "volatility": math.sqrt(hedge.variance),
+        "implied_volatility": math.sqrt(implied),
+        "costs": sum(float(run.of_positions(name)[:, place].sum()) for name in TRADE_COSTS),
+        "bars": n_bars,
+    }
+    return row
 
 
 OptionSplit: TypeAlias = Literal["option", "bar"] | Period
@@ -92,8 +151,23 @@ OF_EQUITY = ("net_delta", "options_leverage", "premium_decay")
 
 def list_columns(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
     """Return the columns of options in the table of positions, of shape (n_bars, K)."""
-    held, is_held = options.record, options.record.quantity != 0.0
+    held = options.record
+    is_held = held.quantity != 0.0
     value = multiply(held.quantity, held.value)
+    delta = options.greeks["delta"]
+    columns = {
+        "quantity": held.quantity,
+        "entry": options.entries,
+        "notional": delta,
+        "leverage": divide(delta, run.of_account("equity")[:, None]),
+        "profit": np.where(is_held, value - held.quantity * options.entries, 0.0),
+    }
+    for name in SHOWN:
+        columns[name] = getattr(held, name, np.zeros(value.shape))
+    columns["value"] = value
+    for name in GREEKS:
+        columns[name] = options.greeks[name]
+
     where_held = {
         "mark": held.value,
         "liquidation_price": run.liquidation_prices[:, options.terms.instruments],
@@ -101,26 +175,19 @@ def list_columns(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
         "days": 365.0 * options.quotes.years_close,
         "surface_age": options.ages,
     }
-    return {
-        "quantity": held.quantity,
-        "entry": options.entries,
-        "notional": options.greeks["delta"],
-        "leverage": divide(options.greeks["delta"], run.of_account("equity")[:, None]),
-        "profit": np.where(is_held, value - held.quantity * options.entries, 0.0),
-        **{name: getattr(held, name, np.zeros(value.shape)) for name in SHOWN},
-        "value": value,
-        **{name: options.greeks[name] for name in GREEKS},
-        **{name: np.where(is_held, each, np.nan) for name, each in where_held.items()},
-    }
+    for name, values in where_held.items():
+        columns[name] = np.where(is_held, values, np.nan)
+    return columns
 
 
 def sum_greeks(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
-    equity, held = run.of_account("equity"), options.record
+    """Return the Greeks of all options at each close, and figures of equity that follow."""
+    equity = run.of_account("equity")
     delta = options.sum_by_underlying(options.greeks["delta"], len(run.names))
     total = {name: options.greeks[name].sum(axis=1) for name in GREEKS}
-    value = multiply(held.quantity, held.value).sum(axis=1)
+    value = multiply(options.record.quantity, options.record.value)
     return {
-        "options_value": value,
+        "options_value": value.sum(axis=1),
         **total,
         "net_delta": divide(total["delta"] + run.notionals.sum(axis=1), equity),
         "options_leverage": divide(np.abs(delta).sum(axis=1), equity),
@@ -130,12 +197,16 @@ def sum_greeks(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
 
 def list_held(run: RunData) -> tuple[tuple[str, ...], dict[str, FloatArray]]:
     """Return the names of instruments and options, and the record of both by term."""
-    held, options = run.record.positions._asdict(), run.options
+    held = run.record.held
+    options = run.options
     if options is None:
         return run.names, held
-    own: dict[str, FloatArray] = options.record._asdict()
+
+    of_options: dict[str, FloatArray] = options.record._asdict()
     nothing = np.zeros_like(options.opened)
-    joined = {name: np.hstack((held[name], own.get(name, nothing))) for name in POSITION_TERMS}
+    joined = {}
+    for name in POSITION_TERMS:
+        joined[name] = np.hstack((held[name], of_options.get(name, nothing)))
     return (*run.names, *options.names), joined
 
 
@@ -147,22 +218,31 @@ def measure_options(run: RunData, options: RunOptions) -> dict[str, float]:
     the options lost after all costs, spread what fills were worse than marks, both as fractions of
     the mean equity per year.
     """
-    found, own, base = sum_greeks(run, options), options.record, measure_equity(run)
-    is_held, spread = own.quantity.any(axis=1), float(own.slippage.sum())
-    paid = float(own.fees.sum() + own.liquidation_loss.sum()) + spread
-    cost = paid - float(own.price_pnl.sum())
-    moved, rest = np.abs(own.price_pnl).sum(), np.abs(options.parts["rest"]).sum()
+    record = options.record
+    greeks = sum_greeks(run, options)
+    premium_decay = 0.0
+    is_held = record.quantity.any(axis=1)
+    if is_held.any():
+        premium_decay = greeks["premium_decay"][is_held].mean()
+
+    rest = np.abs(options.parts["rest"]).sum()
+    moved = np.abs(record.price_pnl).sum()
+    spread = float(record.slippage.sum())
+    paid = float(record.fees.sum() + record.liquidation_loss.sum()) + spread
+    cost = paid - float(record.price_pnl.sum())
+    cost_name, spread_name = OPTION_COSTS
+    equity_years = measure_equity(run)
     values = {
-        "mean_options_leverage": found["options_leverage"].mean(),
-        "peak_options_leverage": found["options_leverage"].max(),
-        "premium_decay": found["premium_decay"][is_held].mean() if is_held.any() else 0.0,
+        "mean_options_leverage": greeks["options_leverage"].mean(),
+        "peak_options_leverage": greeks["options_leverage"].max(),
+        "premium_decay": premium_decay,
         "unexplained_share": rest / moved if moved > 0.0 else math.nan,
-        **dict.fromkeys(OPTION_COSTS, math.nan),
+        cost_name: cost / equity_years if equity_years > 0.0 else math.nan,
+        spread_name: spread / equity_years if equity_years > 0.0 else math.nan,
     }
-    if base > 0.0:
-        values |= zip(OPTION_COSTS, (cost / base, spread / base), strict=True)
     return {name: float(value) for name, value in values.items()}
 
 
 def measure_equity(run: RunData) -> float:
+    """Return the mean equity times the years: what a cost per year is a fraction of."""
     return float(run.of_account("equity").mean()) * run.span.years

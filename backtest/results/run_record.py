@@ -132,7 +132,10 @@ class RunRecord(RunData):
     @property
     def samples(self) -> Samples:
         """Sampled returns of the account, risk-free, and of the unlevered market."""
-        market = self._sample_market() if self.benchmark is None else self._sample_benchmark()
+        if self.benchmark is None:
+            market = self._sample_market()
+        else:
+            market = self._sample_benchmark(self.benchmark)
         return Samples(self._sampled, sample_risk_free(self), market)
 
     def _sample_market(self) -> core.FloatArray:
@@ -144,15 +147,15 @@ class RunRecord(RunData):
         value = tables.value_of(self.venue.contract, marks)
         return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
-    def _sample_benchmark(self) -> core.FloatArray:
-        """Return the sampled returns of the benchmark.
+    def _sample_benchmark(self, moves: core.FloatArray) -> core.FloatArray:
+        """Return the sampled returns of the benchmark, whose returns by bar are given.
 
         The value of an inverse contract is negative, so its returns compound with that sign.
         """
         venue = self.venues.get(find_benchmark(self.manifest))
         is_inverse = venue is not None and venue.contract.kind == "inverse"
         side = -1.0 if is_inverse else 1.0
-        growth: Any = np.cumprod(1.0 + side * self.benchmark)
+        growth: Any = np.cumprod(1.0 + side * moves)
         return side * performance.sampled_returns(growth, self.ends_sample, 1.0)
 
     @cached_property

@@ -27,11 +27,15 @@ class SettingsResult(core.SavedResult):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        kinds = cls.__annotations__.items()
-        tables = tuple(name for name, kind in kinds if kind.startswith("pd.DataFrame"))
-        cls.table_names = vars(cls).get("table_names", tables)
-        numbers = tuple(name for name, kind in kinds if kind in {"float", "int", "str"})
-        cls.numbers = vars(cls).get("numbers", numbers)
+        tables = []
+        numbers = []
+        for name, annotation in cls.__annotations__.items():
+            if annotation.startswith("pd.DataFrame"):
+                tables.append(name)
+            if annotation in {"float", "int", "str"}:
+                numbers.append(name)
+        cls.table_names = vars(cls).get("table_names", tuple(tables))
+        cls.numbers = vars(cls).get("numbers", tuple(numbers))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.note}>"
@@ -57,6 +61,7 @@ class SettingsResult(core.SavedResult):
         for name in self.table_names:
             text = fill_absent(getattr(self, name)).to_csv(lineterminator="\n")
             content[name] = hashlib.sha256(text.encode()).hexdigest()
+
         manifest = core.to_plain(
             {
                 "kind": self.kind,
@@ -73,23 +78,21 @@ class SettingsResult(core.SavedResult):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as data for JSON; tables of more than 10,000 rows are left out."""
-        shown = [name for name in self.table_names if name not in self.long_tables]
-        data: dict[str, Any] = core.to_json(
-            {
-                "verdict": self.verdict,
-                "numbers": {each.name: each.value for each in self.list_numbers()},
-                **{name: getattr(self, name) for name in self.numbers},
-                **{name: core.list_records(getattr(self, name)) for name in shown},
-            }
-        )
-        return {**data, "settings": self.manifest["settings"]}
+        data: dict[str, Any] = {
+            "verdict": self.verdict,
+            "numbers": {number.name: number.value for number in self.list_numbers()},
+        }
+        for name in self.numbers:
+            data[name] = getattr(self, name)
+        for name in self.table_names:
+            if name not in self.long_tables:
+                data[name] = core.list_records(getattr(self, name))
+        return {**core.to_json(data), "settings": self.manifest["settings"]}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
-        outcome = {
-            "settings": core.from_plain(manifest["settings"]),
-            **core.from_plain(manifest["outcome"]),
-        }
-        made = cls(**tables, **outcome)
-        vars(made)["manifest"] = manifest  # what was saved, not what is left of it
-        return made
+        settings = core.from_plain(manifest["settings"])
+        outcome = core.from_plain(manifest["outcome"])
+        result = cls(settings=settings, **tables, **outcome)
+        vars(result)["manifest"] = manifest  # what was saved, not what is left of it
+        return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -49,28 +50,37 @@ def stamp_folder(folder: str) -> Stamp | None:
         while pending:
             path, prefix = pending.pop()
             with os.scandir(path) as inside:
-                for each in inside:
-                    name = prefix + each.name
-                    if each.is_symlink():
+                for item in inside:
+                    name = f"{prefix}{item.name}"
+                    if item.is_symlink():
                         return None
-                    if each.is_dir(follow_symlinks=False):
-                        pending.append((each.path, f"{name}/"))
+                    if item.is_dir(follow_symlinks=False):
+                        pending.append((item.path, f"{name}/"))
                         continue
-                    status = each.stat(follow_symlinks=False)
-                    times = status.st_mtime_ns, status.st_ctime_ns
-                    files.append((name, status.st_size, *times, status.st_ino))
+                    files.append(read_state(name, item.stat(follow_symlinks=False)))
     except OSError:  # it is being replaced, and read without the index
         return None
+
     files.sort()
-    return Stamp(hashlib.blake2b(repr(files).encode(), digest_size=16).hexdigest(), files)
+    return Stamp(digest_text(repr(files)), files)
+
+
+def read_state(name: str, status: os.stat_result) -> FileState:
+    return name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def digest_text(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @functools.cache
 def find_reader() -> str:
     """Return what an index depends on beside the store: the code that makes entries."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    states = [f"{each}:{each.stat().st_size}:{each.stat().st_mtime_ns}" for each in files]
-    return hashlib.blake2b("\n".join(states).encode(), digest_size=16).hexdigest()
+    states = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        status = file.stat()
+        states.append(f"{file}:{status.st_size}:{status.st_mtime_ns}")
+    return digest_text("\n".join(states))
 
 
 class Row(NamedTuple):
@@ -91,12 +101,14 @@ def read_index(store: Path) -> dict[str, Row]:
         index = json.loads(head)
         if index["reader"] != find_reader():
             return {}
-        values = np.frombuffer(numbers).tolist()
-        rows, end = {}, 0
+
+        # Rows of one kind have the same measures, in the same order.
+        values = iter(np.frombuffer(numbers).tolist())
+        rows = {}
         for name, (digest, kind, fields) in index["rows"].items():
             measures = index["measures"][kind]
-            start, end = end, end + len(measures)
-            metrics = dict(zip(measures, values[start:end], strict=True))
+            row_values = itertools.islice(values, len(measures))
+            metrics = dict(zip(measures, row_values, strict=True))
             rows[name] = Row(digest, fields, metrics)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):  # it is made again
         return {}
@@ -105,19 +117,23 @@ def read_index(store: Path) -> dict[str, Row]:
 
 def write_index(store: Path, rows: Mapping[str, Row]) -> None:
     """Write the index of a store; where that is not allowed, it has none."""
-    kinds = {names: k for k, names in enumerate({tuple(row.metrics): 0 for row in rows.values()})}
-    index = {
-        "reader": find_reader(),
-        "measures": [*kinds],
-        "rows": {name: (row.digest, kinds[*row.metrics], row.fields) for name, row in rows.items()},
-    }
-    values = np.array([value for row in rows.values() for value in row.metrics.values()])
-    content = json.dumps(index, separators=(",", ":")).encode() + b"\n" + values.tobytes()
+    kinds: dict[tuple[str, ...], int] = {}
+    entries = {}
+    values: list[float] = []
+    for name, row in rows.items():
+        kind = kinds.setdefault(tuple(row.metrics), len(kinds))
+        entries[name] = (row.digest, kind, row.fields)
+        values += row.metrics.values()
+
+    index = {"reader": find_reader(), "measures": [*kinds], "rows": entries}
+    head = json.dumps(index, separators=(",", ":")).encode()
+    content = b"\n".join((head, np.array(values).tobytes()))
     with contextlib.suppress(OSError):
         core.write_file(store / INDEX, content)
 
 
 def is_settled(stamp: Stamp) -> bool:
     """Return whether no file changed so recently that it may change again unseen."""
-    newest = max((max(file[2:4]) for file in stamp.files), default=0)
+    times = [max(modified, changed) for _, _, modified, changed, _ in stamp.files]
+    newest = max(times, default=0)
     return time.time_ns() - newest > UNSETTLED

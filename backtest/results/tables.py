@@ -16,7 +16,7 @@ from backtest.venue import Contract, Venue
 
 COSTS = {**dict.fromkeys(FILL_COSTS.values(), TRADES), "liquidation_loss": (Event.LIQUIDATED,)}
 """Rows of the table of events that an entry of some kinds has beside its own: what it cost."""
-NAMES = (*(each.kind.name for each in EVENTS), *COSTS)
+NAMES = (*(event.kind.name for event in EVENTS), *COSTS)
 """What stands in the column ``kind`` of the table of events."""
 
 
@@ -29,21 +29,25 @@ def value_of(contract: Contract, price: Any) -> FloatArray:
 
 
 def find_prices(entries: Entries, venues: Sequence[Venue]) -> FloatArray:
-    price, value = np.full(len(entries), np.nan), entries["value"]
+    """Return the prices of entries; NaN of kinds that have none."""
+    value = entries["value"]
+    price = np.full(len(entries), np.nan)
     has_price = ~np.isin(entries["kind"], WITHOUT_PRICE)
     for i, venue in enumerate(venues):
         rows = (entries["owner"] == i) & has_price
         price[rows] = price_of(venue.contract, value[rows])
-    assets = entries["owner"] >= len(venues)
-    price[assets] = value[assets]
+
+    # Collateral and options have the price of one of them as their value.
+    is_other = entries["owner"] >= len(venues)
+    price[is_other] = value[is_other]
     return price
 
 
 def sum_contracts(entries: Entries, kinds: Sequence[Event], first: int, n_bars: int) -> FloatArray:
     """Return the contracts that entries of some kinds traded in each bar, of shape (n_bars,)."""
     chosen = entries[np.isin(entries["kind"], kinds)]
-    found = np.bincount(chosen["bar"] - first, weights=chosen["quantity"], minlength=n_bars)
-    return found.astype(np.float64)
+    sums = np.bincount(chosen["bar"] - first, weights=chosen["quantity"], minlength=n_bars)
+    return sums.astype(np.float64)
 
 
 Fields = Mapping[str, FloatArray]
@@ -54,20 +58,31 @@ def count_assets(
     final: FloatArray, entries: Entries, n: int, first: int, n_bars: int
 ) -> FloatArray:
     """Return the amounts of collateral at each close, of shape (n_bars, C)."""
-    found = np.tile(final, (n_bars, 1))
+    amounts = np.tile(final, (n_bars, 1))
     is_asset = (entries["owner"] >= n) & (entries["owner"] < n + len(final))
     for entry in entries[is_asset & (entries["kind"] != Event.CAUSED)]:
-        found[: entry["bar"] - first, entry["owner"] - n] -= entry["quantity"]
-    return found
+        amounts[: entry["bar"] - first, entry["owner"] - n] -= entry["quantity"]
+    return amounts
+
+
+DUST = 1e-9
+"""A rest of a term below this share of its payments is rounding."""
 
 
 def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd.DataFrame:
-    index, columns = pd.Index([*names, "account", "total"], name="instrument"), {}
+    """Return what each instrument made and paid, what no instrument did, and the total."""
+    columns = {}
     for term in TERMS:
-        own = held[term].sum(axis=0) if term in POSITION_TERMS else np.zeros(len(names))
-        total, rounding = account[term].sum(), 1e-9 * np.abs(account[term]).sum()
-        rest = total - own.sum()
-        columns[term] = np.append(own, (0.0 if abs(rest) <= rounding else rest, total))
+        by_instrument = np.zeros(len(names))
+        if term in POSITION_TERMS:
+            by_instrument = held[term].sum(axis=0)
+        total = account[term].sum()
+        rest = total - by_instrument.sum()
+        if abs(rest) <= DUST * np.abs(account[term]).sum():
+            rest = 0.0
+        columns[term] = np.append(by_instrument, (rest, total))
+
+    index = pd.Index([*names, "account", "total"], name="instrument")
     table = pd.DataFrame(columns, index)
     table["net"] = sum(SIGNS[name] * table[name] for name in TERMS if name != "flows")
     return table
@@ -76,16 +91,15 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
 def attribute_money(
     names: Sequence[str], account: Fields, held: Fields, starts: pd.DatetimeIndex
 ) -> pd.DataFrame:
-    found = {}
+    """Return :func:`attribution_table` of each period; ``starts`` has the period of each bar."""
+    periods = {}
     for start in starts.unique():
         rows = np.flatnonzero(starts == start)
-        own = slice(rows[0], rows[-1] + 1)
-        found[start] = attribution_table(
-            names,
-            {name: each[own] for name, each in account.items()},
-            {name: each[own] for name, each in held.items()},
-        )
-    return pd.concat(found, names=[starts.name])
+        span = slice(rows[0], rows[-1] + 1)
+        in_account = {name: values[span] for name, values in account.items()}
+        in_positions = {name: values[span] for name, values in held.items()}
+        periods[start] = attribution_table(names, in_account, in_positions)
+    return pd.concat(periods, names=[starts.name])
 
 
 def find_settlement(run: Any) -> str:
@@ -101,4 +115,6 @@ def find_settlement(run: Any) -> str:
 
     # An inverse contract does not settle in the quote currency of its name.
     is_inverse = any(contract.kind == "inverse" for contract in contracts)
-    return "" if is_inverse or run.markets is None else run.markets.currency
+    if is_inverse or run.markets is None:
+        return ""
+    return str(run.markets.currency)
