@@ -66,9 +66,13 @@ class Robustness(Value, kw_only=True):
 
     def fit(self, trials: float) -> Robustness:
         """Return the rule with as many candidates, and neighbors, as ``trials`` can pay for."""
-        candidates = int(min(self.candidates, max(1.0, trials / self.neighbours)))
-        neighbours = int(min(self.neighbours, max(1.0, trials)))
-        return Robustness(**{**self.to_dict(), "candidates": candidates, "neighbours": neighbours})
+        return Robustness(
+            quantile=self.quantile,
+            width=self.width,
+            neighbours=int(min(self.neighbours, max(1.0, trials))),
+            parts=self.parts,
+            candidates=int(min(self.candidates, max(1.0, trials / self.neighbours))),
+        )
 
 
 PLAIN = Robustness(parts=1, candidates=1)
@@ -96,19 +100,22 @@ class SearchProblem(SetRuns):
 
     @property
     def names(self) -> list[str]:
-        return [each.name for each in self.space.dimensions]
+        return [dimension.name for dimension in self.space.dimensions]
 
     def build_evaluator(self, market: Any) -> Evaluator:
         return self.make(market, self.keep_times(), self.metrics)
 
     def describe_search(self, kind: str, **settings: Any) -> dict[str, Any]:
-        patience: dict[str, Any] = {} if self.patience is None else {"patience": self.patience}
+        """Return the manifest of a search, with the settings of its own kind."""
+        patience: dict[str, Any] = {}
+        if self.patience is not None:
+            patience["patience"] = self.patience
         return self.describe(
             kind,
             space=self.space.describe(),
-            objective=" and ".join(each.name for each in self.goal.objectives),
+            objective=" and ".join(objective.name for objective in self.goal.objectives),
             objective_source=describe_objective(self.objective),
-            constraints=[str(each) for each in self.goal.constraints],
+            constraints=[str(constraint) for constraint in self.goal.constraints],
             trials=self.trials,
             sampler=self.sampler,
             robust=self.robustness.to_dict() if self.is_robust else False,
@@ -191,10 +198,11 @@ def read_search(
 
     goal = read_goal(search.objective, search.constraints)
     names = name_measures(search.objective, goal)
-    if not callable(search.objective) and (slow := sorted(names & set(PATH))):
+    of_paths = sorted(names & set(PATH))
+    if of_paths and not callable(search.objective):
         raise ParameterError(
             "objective and constraints must be measures that need no path of an account, got "
-            f"{', '.join(slow)}; study.replay().metrics has all"
+            f"{', '.join(of_paths)}; study.replay().metrics has all"
         )
     if goal.others and (search.sampler == "gp" or isinstance(search.robust, Robustness)):
         raise ParameterError(
@@ -205,10 +213,13 @@ def read_search(
     space = None
     if is_searched:
         space = read_space(runs.varied, search.space, fix=search.fix)
-        runs = runs.fit_to([*(each.name for each in space.dimensions), *space.fixed])
+        varied = [dimension.name for dimension in space.dimensions]
+        runs = runs.fit_to([*varied, *space.fixed])
 
     is_robust = bool(search.robust) and not goal.others
-    rule = search.robust if isinstance(search.robust, Robustness) else Robustness()
+    rule = PLAIN
+    if is_robust:
+        rule = search.robust if isinstance(search.robust, Robustness) else Robustness()
     return SearchProblem(
         **vars(runs),
         **budget,
@@ -217,7 +228,7 @@ def read_search(
         objective=search.objective,
         metrics="core" if names <= set(CORE) else "all",
         sampler=search.sampler,
-        robustness=rule if is_robust else PLAIN,
+        robustness=rule,
         is_robust=is_robust,
         seed=search.seed,
         holdout=search.holdout,
@@ -228,27 +239,34 @@ def read_search(
 
 
 def read_goal(objective: Objectives, constraints: Any) -> Goal:
+    """Return what is maximized under which constraints."""
     bounds = results.read_constraints(constraints)
     if isinstance(objective, str) or not isinstance(objective, Sequence):
         wanted = results.read_objective(objective)
         results.check_objective(wanted, bounds)
         return Goal(wanted, bounds)
-    names = {each for each in objective if isinstance(each, str)}
-    if not 2 <= len(names) == len(objective) <= 3:
+
+    check_several(objective)
+    first, *others = map(results.read_objective, objective)
+    for wanted in (first, *others):
+        results.check_objective(wanted, bounds)
+    return Goal(first, bounds, tuple(others))
+
+
+def check_several(objectives: Sequence[Any]) -> None:
+    """Raise ParameterError unless objectives are two or three measures with a direction."""
+    names = {name for name in objectives if isinstance(name, str)}
+    if not 2 <= len(names) == len(objectives) <= 3:
         raise ParameterError(
-            f"objectives must be two or three different measures, got {objective!r:.80}"
+            f"objectives must be two or three different measures, got {objectives!r:.80}"
         )
-    for name in objective:
+    for name in objectives:
         if isinstance(name, str):
             results.check_metric(name)
         if not isinstance(name, str) or not ABOUT[name].better:
             raise ParameterError(
                 f"an objective must be a measure with a better direction, got {name!r}"
             )
-    first, *others = map(results.read_objective, objective)
-    for each in (first, *others):
-        results.check_objective(each, bounds)
-    return Goal(first, bounds, tuple(others))
 
 
 def refuse_several(problem: SearchProblem, what: str) -> None:
@@ -257,9 +275,14 @@ def refuse_several(problem: SearchProblem, what: str) -> None:
 
 
 def name_measures(objective: Objectives, goal: Goal) -> set[str]:
-    given = [objective] if isinstance(objective, str) or callable(objective) else [*objective]
-    names = {k.strip().lstrip("- ") if isinstance(k, str) else "a function" for k in given}
-    return names | {each.name for each in goal.constraints}
+    """Return the measures that a search reads; of a function it is not known which."""
+    names = {constraint.name for constraint in goal.constraints}
+    parts: list[Any] = [objective]
+    if not isinstance(objective, str) and not callable(objective):
+        parts = [*objective]
+    for part in parts:
+        names.add(part.strip().lstrip("- ") if isinstance(part, str) else "a function")
+    return names
 
 
 def describe_objective(objective: Objectives) -> Any:
@@ -267,4 +290,6 @@ def describe_objective(objective: Objectives) -> Any:
         return {name: float(weight) for name, weight in objective.items()}
     if isinstance(objective, list | tuple):
         return list(objective)
-    return name_callable(objective) if callable(objective) else str(objective)
+    if callable(objective):
+        return name_callable(objective)
+    return str(objective)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -53,11 +54,18 @@ class Batch(NamedTuple):
 
 
 def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
-    sets = {f"{SET}{name}": encode_objects(values) for name, values in batch.sets.items()}
-    metrics = {f"{METRIC}{name}": values for name, values in batch.metrics.items()}
-    table = pd.DataFrame({**sets, **metrics})
-    table = table.assign(score=batch.scores, violation=batch.violation)
-    table["error"] = np.array(batch.errors, dtype=object)
+    """Return a batch as a table, as it is stored."""
+    columns: dict[str, Any] = {}
+    for name, values in batch.sets.items():
+        columns[f"{SET}{name}"] = encode_objects(values)
+    for name, values in batch.metrics.items():
+        columns[f"{METRIC}{name}"] = values
+    columns |= {
+        "score": batch.scores,
+        "violation": batch.violation,
+        "error": np.array(batch.errors, dtype=object),
+    }
+    table = pd.DataFrame(columns)
     return table.assign(batch=number, stage=batch.stage, seconds=batch.seconds)
 
 
@@ -66,7 +74,7 @@ def read_batch(table: pd.DataFrame) -> Batch:
     return Batch(
         stage=str(columns["stage"][0]),
         seconds=float(columns["seconds"][0]),
-        sets={k: decode_objects(v) for k, v in take_part(columns, SET).items()},
+        sets={name: decode_objects(values) for name, values in take_part(columns, SET).items()},
         metrics=take_part(columns, METRIC),
         scores=columns["score"],
         violation=columns["violation"],
@@ -93,26 +101,34 @@ class Journal:
         return load_batch(path)
 
     def write_table(self, table: pd.DataFrame) -> None:
-        if path := self._name_next():
+        path = self._name_next()
+        if path is not None:
             with writing(path):
                 core.write_file(path, table.to_parquet(index=False))
         self.position += 1
 
     def _name_next(self) -> Path | None:
-        return self.folder and self.folder / f"{self.position:06d}.parquet"
+        if self.folder is None:
+            return None
+        return self.folder / f"{self.position:06d}.parquet"
 
 
 def load_batch(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:  # those of Arrow are of these
+        reason = str(error).partition("\n")[0]
         raise core.DataError(
-            f"{path}: cannot read trials: {str(error).partition(chr(10))[0]}; delete it and the "
+            f"{path}: cannot read trials: {reason}; delete it and the "
             "files after it, then continue with resume=True: those are evaluated again"
         ) from error
 
 
 def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
+    """Return the folder of a finished search of the same manifest; None if there is none.
+
+    Raises ParameterError if it was started without ``resume``, or ``resume`` has nothing to go on.
+    """
     kind = manifest["kind"]
     if store is None:
         if resume:
@@ -120,8 +136,10 @@ def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bo
                 f"resume needs the store that the {kind} was started in, got None"
             )
         return None
+
     name = name_result(manifest)
-    finished, begun = store / name, store / f"{UNFINISHED}{name}"
+    finished = store / name
+    begun = store / f"{UNFINISHED}{name}"
     is_finished = (finished / MANIFEST).is_file()
     if not resume and (is_finished or (begun / MANIFEST).is_file()):
         raise core.ParameterError(
@@ -159,6 +177,7 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
 
 @contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; raise DataError if another process has it."""
     with ExitStack() as stack:
         try:
             with writing(folder / LOCK):
@@ -178,17 +197,23 @@ def writing(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        is_blocked = isinstance(error, FileExistsError | NotADirectoryError)
-        cure = "a file is in the way"
-        cure = cure if is_blocked else "resume=True continues with the trials so far"
-        text = f"{path}: cannot write the study: {error.strerror or error}; {cure}"
-        raise core.DataError(text) from error
+        cure = "resume=True continues with the trials so far"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            cure = "a file is in the way"
+        raise core.DataError(
+            f"{path}: cannot write the study: {error.strerror or error}; {cure}"
+        ) from error
 
 
 def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
     """Note a look at the holdout, sets tried before it, or a walk, as a line of JSON, once."""
-    note = {"study": facts["id"], "policy": facts["policy"]["name"], **about}
-    text = json.dumps(core.to_plain({**note, **describe_bars_of(facts, file)}), sort_keys=True)
+    note = {
+        "study": facts["id"],
+        "policy": facts["policy"]["name"],
+        **about,
+        **describe_bars_of(facts, file),
+    }
+    text = json.dumps(core.to_plain(note), sort_keys=True)
     path = store / file
     with writing(path):
         if path.is_file() and text.encode() in path.read_bytes().splitlines():
@@ -201,25 +226,44 @@ def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[
     """Return the different notes about some of the same bars; one that is damaged is left out."""
     if store is None or not (store / file).is_file():
         return []
-    here, found = describe_bars_of(facts, file), []
+    bars = describe_bars_of(facts, file)
+    notes = []
     for line in dict.fromkeys((store / file).read_bytes().splitlines()):
         with suppress(ValueError, KeyError, TypeError):
             note = json.loads(line)
-            mine, theirs = here["prices"], note["prices"]
-            is_same = bool({*mine.values()} & {*theirs.values()})  # or of one name, as data grow
-            if not (here["synthetic"] or note["synthetic"]):
-                is_same = is_same or bool({*filter(None, mine)} & {*filter(None, theirs)})
-            if is_same and max(here["start"], note["start"]) < min(here["stop"], note["stop"]):
-                found.append(note)
-    return found
+            if is_about(note, bars):
+                notes.append(note)
+    return notes
+
+
+def is_about(note: Mapping[str, Any], bars: Mapping[str, Any]) -> bool:
+    """Return whether a note is about some of the same bars: of the same prices and time."""
+    if max(bars["start"], note["start"]) >= min(bars["stop"], note["stop"]):
+        return False
+    prices = bars["prices"]
+    noted = note["prices"]
+    is_synthetic = bars["synthetic"] or note["synthetic"]
+    if {*prices.values()} & {*noted.values()}:
+        return True
+    # Data that grow have another hash and the same name.
+    return not is_synthetic and any(name and name in noted for name in prices)
 
 
 def describe_bars_of(facts: Mapping[str, Any], file: str) -> dict[str, Any]:
-    data, split = facts["data"], facts["searched"]
-    start, stop = (data["start"], split) if file == TRIED else (split, data["end"])
-    parts = data.get("instruments") or {str(data["instrument"]): data}
-    prices = {name: each["content_hash"] for name, each in parts.items()}
-    return {"prices": prices, "synthetic": data["synthetic"], "start": start, "stop": stop}
+    """Return the bars that a kind of note is about: before the split, or after it."""
+    data = facts["data"]
+    instruments = data.get("instruments") or {str(data["instrument"]): data}
+    start = facts["searched"]
+    stop = data["end"]
+    if file == TRIED:
+        start = data["start"]
+        stop = facts["searched"]
+    return {
+        "prices": {name: part["content_hash"] for name, part in instruments.items()},
+        "synthetic": data["synthetic"],
+        "start": start,
+        "stop": stop,
+    }
 
 
 FIRST_PIECE = 16
@@ -234,6 +278,8 @@ SEARCH = "search"
 
 
 class Progress(NamedTuple):
+    """How far a search is: sets evaluated, the best of them, and the seconds so far."""
+
     trials: int
     total: int | None
     best_score: float
@@ -245,12 +291,15 @@ class Progress(NamedTuple):
         now = self._replace(seconds=batch.seconds, stage=batch.stage)
         if batch.stage == PART:
             return now
-        now, best = now._replace(trials=self.trials + len(batch.errors)), find_best(batch)
+        now = now._replace(trials=self.trials + len(batch.errors))
+        best = find_best(batch)
         if best < 0 or batch.scores[best] <= self.best_score:
             return now
-        values = take_sets(batch.sets, best)
-        plain = {name: v.item() if hasattr(v, "item") else v for name, v in values.items()}
-        return now._replace(best_score=float(batch.scores[best]), best_values=plain)
+
+        values = {}
+        for name, value in take_sets(batch.sets, best).items():
+            values[name] = value.item() if hasattr(value, "item") else value
+        return now._replace(best_score=float(batch.scores[best]), best_values=values)
 
 
 class Goal(NamedTuple):
@@ -266,7 +315,7 @@ class Goal(NamedTuple):
 
     def grade(self, metrics: Mapping[str, core.FloatArray]) -> core.FloatArray:
         """Return the scores of sets, of shape (n, n_objectives); NaN where one is not finite."""
-        scores = np.column_stack([each.score(metrics) for each in self.objectives])
+        scores = np.column_stack([objective.score(metrics) for objective in self.objectives])
         return np.where(np.isfinite(scores), scores, np.nan)
 
     def score(
@@ -287,9 +336,10 @@ class Goal(NamedTuple):
         return scores, violation
 
     def list_broken(self, metrics: Mapping[str, float]) -> list[Constraint]:
+        """Return the constraints that an account breaks; those of unknown measures are left out."""
         columns = {name: np.array([value]) for name, value in metrics.items()}
-        known = (each for each in self.constraints if each.name in columns)
-        return [each for each in known if each.violation(columns)[0] > 0.0]
+        known = [constraint for constraint in self.constraints if constraint.name in columns]
+        return [constraint for constraint in known if constraint.violation(columns)[0] > 0.0]
 
 
 def find_best(trials: Batch) -> int:
@@ -299,6 +349,12 @@ def find_best(trials: Batch) -> int:
 
 
 class Examiner:
+    """Evaluates sets in pieces, stores each, and takes those that a journal has from there.
+
+    ``seconds`` were spent up to the last batch, ``since`` is when the clock began after it;
+    ``piece`` is the size of the next piece.
+    """
+
     def __init__(
         self,
         evaluator: Evaluator,
@@ -309,14 +365,25 @@ class Examiner:
         progress: Callable[[Progress], object] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.evaluator, self.goal, self.journal = evaluator, goal, journal
+        self.evaluator = evaluator
+        self.goal = goal
+        self.journal = journal
         self.batches: list[Batch] = []
         self.progress = progress
-        self.now = Progress(0, total, math.nan, {}, 0.0, SEARCH)
+        self.now = Progress(
+            trials=0,
+            total=total,
+            best_score=math.nan,
+            best_values={},
+            seconds=0.0,
+            stage=SEARCH,
+        )
         self.clock = clock
         self.stored = journal.read_next()
-        self.seconds, self.since = 0.0, clock()
-        self.piece, self.is_warm = FIRST_PIECE, False
+        self.seconds = 0.0
+        self.since = clock()
+        self.piece = FIRST_PIECE
+        self.is_warm = False
 
     @property
     def elapsed(self) -> float:
@@ -331,10 +398,13 @@ class Examiner:
         stop: int | None = None,
         deadline: float = math.inf,
     ) -> Batch:
+        """Evaluate sets in their order until the deadline; those that are left out have no row."""
         pieces: list[Batch] = []
-        n, done = count_sets(sets), 0
-        while done < n:
-            rest, stored = take_sets(sets, slice(done, None)), self.stored
+        n_sets = count_sets(sets)
+        done = 0
+        while done < n_sets:
+            rest = take_sets(sets, slice(done, None))
+            stored = self.stored
             if stored is not None:
                 if deadline < math.inf and stored.stage != stage:
                     break
@@ -345,60 +415,85 @@ class Examiner:
             elif self.batches and self.elapsed >= deadline:
                 break
             else:
-                pieces.append(self._evaluate(rest, stage, first, stop, deadline))
+                piece = self._evaluate(rest, stage, first=first, stop=stop, deadline=deadline)
+                pieces.append(piece)
             done += count_sets(pieces[-1].sets)
         return join_batches(pieces, sets)
 
     def _check_stored(self, stored: Batch, sets: Sets, stage: str) -> None:
-        mine = take_sets(sets, slice(count_sets(stored.sets)))
-        is_same = stored.stage == stage and list(sets) == list(stored.sets)
-        pairs = ((mine[name], each) for name, each in stored.sets.items()) if is_same else ()
-        is_same &= all(np.array_equal(a, b, equal_nan=b.dtype.kind == "f") for a, b in pairs)
-        if not is_same:
+        """Raise DataError if a stored batch does not have the next sets."""
+        proposed = take_sets(sets, slice(count_sets(stored.sets)))
+        if stored.stage != stage or not has_same_sets(proposed, stored.sets):
             raise core.DataError(
                 f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
                 "sets that the sampler proposes now; resume with the versions in its manifest"
             )
 
     def _evaluate(
-        self, sets: Sets, stage: str, first: int | None, stop: int | None, deadline: float
+        self, sets: Sets, stage: str, *, first: int | None, stop: int | None, deadline: float
     ) -> Batch:
-        if deadline < math.inf and not self.is_warm:
-            began = self.clock()
-            self.evaluator.evaluate(take_sets(sets, slice(2)), first=first, stop=stop).finish()
-            self.since += self.clock() - began
-            self.is_warm = True
+        """Evaluate the first piece of some sets, store it, and plan the next piece."""
+        is_timed = deadline < math.inf
+        if is_timed and not self.is_warm:
+            self._warm_up(sets, first=first, stop=stop)
+
         began = self.clock()
+        compiled_before = COMPILING.seconds
         asked = take_sets(sets, slice(self.piece))
-        compiled = COMPILING.seconds
         rows = self.evaluator.evaluate(asked, first=first, stop=stop)
-        if deadline < math.inf:  # compiling does not count
-            compiled = COMPILING.seconds - compiled
-            began, self.since = began + compiled, self.since + compiled
-        n = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
-        failed = np.array([error != "" for error in rows.errors[:n]], dtype=np.bool_)
-        asked, metrics = take_sets(asked, slice(n)), take_sets(rows.metrics, slice(n))
-        metrics[DECIDED] = rows.shares[:n]
+        if is_timed:  # compiling does not count
+            compiled = COMPILING.seconds - compiled_before
+            began += compiled
+            self.since += compiled
+
+        # An evaluator may be stopped before it has done all.
+        n_done = count_sets(asked) if rows.done.all() else int(np.argmin(rows.done))
+        errors = rows.errors[:n_done]
+        metrics = take_sets(rows.metrics, slice(n_done))
+        metrics[DECIDED] = rows.shares[:n_done]
+        failed = np.array([error != "" for error in errors], dtype=np.bool_)
         scores, violation = self.goal.score(metrics, failed)
-        batch = Batch(stage, self.elapsed, asked, metrics, scores, violation, rows.errors[:n])
-        if n > 0:
+        batch = Batch(
+            stage=stage,
+            seconds=self.elapsed,
+            sets=take_sets(asked, slice(n_done)),
+            metrics=metrics,
+            scores=scores,
+            violation=violation,
+            errors=errors,
+        )
+        if n_done > 0:
             self.journal.write_table(lay_out_batch(batch, self.journal.position))
             self._add(batch)
-            seconds = self.clock() - began
-            left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
-            affordable = n * left / seconds if seconds > 0.0 else math.inf
-            size = int(min(affordable, max(GROWTH * n, self.piece)))
-            self.piece = max(1, size if size < LANES else size // LANES * LANES)
+            self.piece = self._plan_piece(n_done, self.clock() - began, deadline)
         rows.finish()
         return batch
+
+    def _warm_up(self, sets: Sets, *, first: int | None, stop: int | None) -> None:
+        """Evaluate two sets without counting their time: the first ones set everything up."""
+        began = self.clock()
+        self.evaluator.evaluate(take_sets(sets, slice(2)), first=first, stop=stop).finish()
+        self.since += self.clock() - began
+        self.is_warm = True
+
+    def _plan_piece(self, n_done: int, seconds: float, deadline: float) -> int:
+        """Return how many sets to evaluate next, by the seconds that the last ones took."""
+        left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
+        affordable = n_done * left / seconds if seconds > 0.0 else math.inf
+        size = int(min(affordable, max(GROWTH * n_done, self.piece)))
+        if size >= LANES:
+            size = size // LANES * LANES
+        return max(1, size)
 
     def search(self, sets: Sets, deadline: float, patience: Any) -> Batch:
         """Evaluate sets in their order until time or a :class:`frontier.Patience` is up."""
         if patience is None:
             return self.evaluate(sets, SEARCH, deadline=deadline)
+
         parts: list[Batch] = []
-        done, n = 0, count_sets(sets)
-        while done < n and patience.left > 0:
+        n_sets = count_sets(sets)
+        done = 0
+        while done < n_sets and patience.left > 0:
             asked = take_sets(sets, slice(done, done + patience.left))
             part = self.evaluate(asked, SEARCH, deadline=deadline)
             if not part.errors:
@@ -412,16 +507,36 @@ class Examiner:
 
     def _add(self, batch: Batch) -> None:
         self.batches.append(batch)
-        self.seconds, self.since = batch.seconds, self.clock()
+        self.seconds = batch.seconds
+        self.since = self.clock()
         self.now = self.now.add(batch)
         if self.progress is not None:
             self.progress(self.now)
 
 
+def has_same_sets(sets: Sets, others: Sets) -> bool:
+    """Return whether two columns of sets have the same values; NaN is the same as NaN."""
+    if list(sets) != list(others):
+        return False
+    for name, values in others.items():
+        is_float = values.dtype.kind == "f"
+        if not np.array_equal(sets[name], values, equal_nan=is_float):
+            return False
+    return True
+
+
 def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
+    """Return batches as one; without any, an empty one of these ``sets``."""
     if not pieces:
-        none = take_sets(sets, slice(0)) if sets else {}
-        return Batch("", 0.0, none, {}, np.empty(0), np.empty(0), [])
+        return Batch(
+            stage="",
+            seconds=0.0,
+            sets=take_sets(sets, slice(0)) if sets else {},
+            metrics={},
+            scores=np.empty(0),
+            violation=np.empty(0),
+            errors=[],
+        )
     return Batch(
         stage=pieces[-1].stage,
         seconds=pieces[-1].seconds,
@@ -429,7 +544,7 @@ def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
         metrics=join_columns([piece.metrics for piece in pieces]),
         scores=np.concatenate([piece.scores for piece in pieces]),
         violation=np.concatenate([piece.violation for piece in pieces]),
-        errors=[error for piece in pieces for error in piece.errors],
+        errors=list(itertools.chain.from_iterable(piece.errors for piece in pieces)),
     )
 
 
@@ -438,6 +553,7 @@ def join_columns(parts: list[Any]) -> dict[str, Any]:
 
 
 def gather(batches: Sequence[Batch]) -> Batch:
+    """Return all sets that were evaluated on the whole time."""
     return join_batches([batch for batch in batches if batch.stage != PART])
 
 
@@ -467,6 +583,7 @@ def find_distinct(sets: Sets) -> core.IntArray:
 def spread_sample(
     space: Space, sets: Sets, places: core.IntArray, n: int, rng: np.random.Generator
 ) -> core.IntArray:
+    """Return the places of n sets that are spread evenly over the space, or all if they are few."""
     if len(places) <= n:
         return places
     cube = space.encode(take_sets(sets, places))

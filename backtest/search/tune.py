@@ -35,30 +35,44 @@ def tune(
 ) -> Study:
     """Answer :meth:`backtest.Backtest.tune`, which documents it."""
     problem = p.read_search(conditions, policy, search)
-    market, holdout, place = problem.market, problem.holdout, problem.store
-    split = find_split(market, holdout, problem.first)
-    markets = as_markets(market)
-    listed = zip(markets, markets.spans[:, 0], strict=True)
-    if unseen := [name for name, first in listed if first >= split]:
-        core.warn_caller(
-            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
-            "Use a shorter holdout or other markets to include it"
-        )
+    market = problem.market
+    split = find_split(market, problem.holdout, problem.first)
+    warn_of_unseen(market, split)
     manifest = problem.describe_search(
         Study.kind,
         seconds=problem.seconds,
-        holdout=holdout,
+        holdout=problem.holdout,
         searched=core.format_time(int(market.time[split - 1]) + market.interval),
     )
-    finished = t.find_finished(place, manifest, resume=problem.resume)
+
+    finished = t.find_finished(problem.store, manifest, resume=problem.resume)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", core.VenueDateWarning)  # given above for the whole market
-        seen = problem.build_evaluator(market.prefix(split))
-        task = StudyTask(problem, seen, problem.build_evaluator(market), split, manifest, place)
+        task = StudyTask(
+            problem,
+            problem.build_evaluator(market.prefix(split)),
+            problem.build_evaluator(market),
+            split,
+            manifest,
+            problem.store,
+        )
         if finished is not None:
             return dataclasses.replace(Study.load(finished), task=task)
         with on_cluster(task.seen, problem.cluster) as working:
             return run_study(task._replace(seen=working), progress)
+
+
+def warn_of_unseen(market: Market | Markets, split: int) -> None:
+    """Warn of instruments that are listed in the holdout alone."""
+    markets = as_markets(market)
+    unseen = [
+        name for name, first in zip(markets, markets.spans[:, 0], strict=True) if first >= split
+    ]
+    if unseen:
+        core.warn_caller(
+            f"{', '.join(unseen)} is first listed in the holdout, so the search does not see it. "
+            "Use a shorter holdout or other markets to include it"
+        )
 
 
 def frontier(
@@ -105,16 +119,22 @@ def objective(
 
 
 def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) -> Study:
-    problem, outcome = task.problem, None
+    """Search, and save the study; one that is interrupted stays to be resumed."""
+    outcome = None
     with t.open_folder(task.store, task.facts) as folder:
-        journal = t.Journal(folder)
         examiner = t.Examiner(
-            task.seen, problem.goal, journal, total=problem.trials, progress=progress
+            task.seen,
+            task.problem.goal,
+            t.Journal(folder),
+            total=task.problem.trials,
+            progress=progress,
         )
         with contextlib.suppress(KeyboardInterrupt):
             outcome = search_and_choose(task, examiner)
+
         study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
-        vars(study)[core.KEPT] = core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get())
+        making = core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get())
+        vars(study)[core.KEPT] = making
         if outcome is None:
             core.warn_caller(
                 f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"
@@ -131,35 +151,61 @@ def search_and_choose(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     """Search within the budget, whose clock starts in ``examiner``; returns the outcome."""
     from backtest.search import samplers  # noqa: PLC0415 - they load SciPy and more
 
-    task.seen.check_causal(task.problem.space.list_ends())
+    problem = task.problem
+    goal = problem.goal
+    task.seen.check_causal(problem.space.list_ends())
     examiner.since = examiner.clock()  # a budget in seconds is for the search
-    problem, left, seed = task.problem, task.problem.trials, task.problem.seed
-    if left is not None:
-        wanted = problem.robustness.candidates * problem.robustness.neighbours
-        left -= max(1, min(wanted, int(BUDGET_SHARE * left)))
-    share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
-    deadline = math.inf if problem.seconds is None else share * problem.seconds
-    goal, patience = problem.goal, None
+    left = count_searched(problem)
+    deadline = find_deadline(problem)
+    patience = None
     if problem.patience is not None:
-        patience = Patience(problem.patience, goal, task.seen, seed)
-    plan: Any = {"seed": seed, "trials": left, "objectives": len(goal.objectives)}
-    sampler = samplers.make_sampler(problem.sampler, problem.space, **plan)
+        patience = Patience(problem.patience, goal, task.seen, problem.seed)
+
+    sampler = samplers.make_sampler(
+        problem.sampler,
+        problem.space,
+        seed=problem.seed,
+        trials=left,
+        objectives=len(goal.objectives),
+    )
     while left != 0:
         asked = sampler.ask()
         cube = asked[:left]
-        if not len(cube):
+        if len(cube) == 0:
             break
+
         batch = examiner.search(problem.space.decode(cube), deadline, patience)
-        n, errors = len(batch.errors), batch.errors
-        if n >= FAILURES and all(errors):
-            raise core.PolicyError(f"all {n} sets failed, the first with: {errors[0]}")
-        if n < len(cube):
+        n_evaluated = len(batch.errors)
+        if n_evaluated >= FAILURES and all(batch.errors):
+            raise core.PolicyError(
+                f"all {n_evaluated} sets failed, the first with: {batch.errors[0]}"
+            )
+        if n_evaluated < len(cube):
             break  # time or patience is up
-        if n == len(asked):
+
+        # A piece of what was asked is the last one: the sampler learns from whole batches.
+        if n_evaluated == len(asked):
             scores = goal.grade(batch.metrics)
             sampler.tell(cube, scores if goal.others else scores[:, 0], batch.violation)
-        left = None if left is None else left - n
+        if left is not None:
+            left -= n_evaluated
     return build_outcome(task, examiner)
+
+
+def count_searched(problem: p.SearchProblem) -> int | None:
+    """Return how many trials are for the search: all but those of neighbors; None: no limit."""
+    if problem.trials is None:
+        return None
+    wanted = problem.robustness.candidates * problem.robustness.neighbours
+    return problem.trials - max(1, min(wanted, int(BUDGET_SHARE * problem.trials)))
+
+
+def find_deadline(problem: p.SearchProblem) -> float:
+    """Return the seconds of the search alone; infinite without a budget in seconds."""
+    if problem.seconds is None:
+        return math.inf
+    share = 1.0 - BUDGET_SHARE if problem.is_robust else 1.0
+    return share * problem.seconds
 
 
 FAILURES = 16
@@ -178,15 +224,22 @@ def find_split(market: Market | Markets, holdout: str | float | None, first: int
     n = market.n_bars
     if holdout is None or (not isinstance(holdout, str) and holdout == 0):
         return n
-    split, share = -1, holdout
-    if isinstance(holdout, str) and (match := _SHARE.fullmatch(holdout)):
-        share = float(match[1]) / 100.0
+
+    share = holdout
+    if isinstance(holdout, str):
+        match = _SHARE.fullmatch(holdout)
+        if match:
+            share = float(match[1]) / 100.0
+
+    split = -1
     if isinstance(share, float):
-        split = n - round((n - first) * share) if 0.0 <= share < 1.0 else -1
-    elif isinstance(holdout, str):
+        if 0.0 <= share < 1.0:
+            split = n - round((n - first) * share)
+    elif isinstance(share, str):
         with contextlib.suppress(core.ParameterError):
-            begin = market.end - core.parse_duration(holdout)
+            begin = market.end - core.parse_duration(share)
             split = int(np.searchsorted(market.time, begin))
+
     if split != n and not first + LEAST_BARS <= split <= n - LEAST_BARS:
         raise core.ParameterError(
             "holdout must be a share such as '25%', a duration such as '90d' or 0 for none, that "

@@ -13,6 +13,7 @@ from backtest.report.write import draw_chart
 from backtest.results import read_objective, sharpe_error
 from backtest.results.ranking import find_knee, is_dominated
 from backtest.search import trials, winner
+from backtest.search.evolution import Chebyshev
 from backtest.search.frontier import (
     Patience,
     Span,
@@ -20,7 +21,6 @@ from backtest.search.frontier import (
     measure_returns,
     resample_scores,
 )
-from backtest.search.samplers import Chebyshev
 from tests.kit import check_refused
 from tests.tuning import Columns, seek, space_of
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from backtest.search.samplers import build_grid, grade, make_sampler
+from backtest.search.points import build_grid, grade
+from backtest.search.samplers import make_sampler
 from backtest.sweep.sets import Dimension, Space
 
 
