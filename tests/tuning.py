@@ -165,7 +165,7 @@ def stand_in(
     evaluator = type("Surface", (MadeUp,), {"surface": staticmethod(surface), "pause": pause})
     put(set_runs, "choose_evaluator", lambda pool, *, is_separate: evaluator)
     put(samplers, "make_sampler", make_drawn)
-    put(winner, "list_benchmarked", lambda task, values, count: [])  # nothing is run
+    put(winner, "list_benchmarked", lambda task, values, has_holdout: [])  # nothing is run
 
 
 def space_of(policy: type[bt.Policy], given: Any = None):

@@ -14,10 +14,10 @@ from backtest import core
 from backtest.judgement.accounts import JudgedAccount, has_one_value
 from backtest.judgement.growth import DailyGrowth
 from backtest.results.promises import BROKEN, KEPT, TOO_EARLY
+from backtest.search.selection_luck import deflate_alone
 from backtest.search.shifts import FEW_FILLS
 from backtest.search.timing import timing_test
 from backtest.search.trials import LOOKS, TRIED, read_notes
-from backtest.search.winner import deflate_alone
 
 VERDICTS = (KEPT, BROKEN, TOO_EARLY)
 

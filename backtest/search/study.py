@@ -25,6 +25,7 @@ from backtest.search import trials as t
 from backtest.search import winner as w
 from backtest.search.equal_risk import name_better
 from backtest.search.frontier import DRAWS, Frontier, build_frontier, measure_importance
+from backtest.search.growth_test import OWN, GrowthTest
 from backtest.search.problem import read_goal
 from backtest.search.signal_shifts import SIGNIFICANT
 from backtest.signals import SignalRule
@@ -33,8 +34,7 @@ from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE, STAGE, VIOLATION
 from backtest.venue import Venue
 
 OUTCOME = "outcome.json"
-"""Where the figures, tables and charts are declared."""
-PARTS = "in the search", "on the holdout"
+PARTS = ("in the search", "on the holdout")
 EVEN = 0.5
 """Probability of overfitting above which the verdict mentions it."""
 
@@ -135,9 +135,9 @@ class Study(SearchResult):
     @property
     def days_of_parts(self) -> tuple[float, float]:
         """The days of the search and of the holdout, 0 without one."""
-        data, searched = self.manifest["data"], self.manifest["searched"]
-        search = count_days_between(data["start"], searched)
-        return search, count_days_between(searched, data["end"])
+        data = self.manifest["data"]
+        split = self.manifest["searched"]
+        return count_days_between(data["start"], split), count_days_between(split, data["end"])
 
     @property
     def objective(self) -> str:
@@ -150,7 +150,9 @@ class Study(SearchResult):
         if self.store is None:
             return None
         name = name_result(self.manifest)
-        return self.store / (name if self.complete else f"{UNFINISHED}{name}")
+        if self.complete:
+            return self.store / name
+        return self.store / f"{UNFINISHED}{name}"
 
     @property
     def _is_empty(self) -> bool:
@@ -183,17 +185,27 @@ class Study(SearchResult):
         """
         trials = self._rows
         parameters = {name_column(name): values for name, values in trials.sets.items()}
-        errors = {ERROR: np.array(trials.errors, dtype=object)}
-        table = pd.DataFrame({**parameters, **trials.metrics, **errors})
+        errors = np.array(trials.errors, dtype=object)
+        table = pd.DataFrame({**parameters, **trials.metrics, ERROR: errors})
         table = order_columns(table, tuple(parameters)).rename_axis("trial")
-        table[SCORE], table[VIOLATION] = trials.scores, trials.violation
-        whole = (each for each in self.batches if each.stage != t.PART)
-        table[STAGE] = np.array([each.stage for each in whole for _ in each.errors], dtype=object)
-        if self.outcome is not None:
-            for name, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
-                table[name] = np.nan
-                table.loc[self.outcome.candidates, name] = values
+        table[SCORE] = trials.scores
+        table[VIOLATION] = trials.violation
+        table[STAGE] = self._list_stages()
+        if self.outcome is None:
+            return table
+
+        for name, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
+            table[name] = np.nan
+            table.loc[self.outcome.candidates, name] = values
         return table
+
+    def _list_stages(self) -> np.ndarray:
+        """Return the stage in which each set was evaluated on the whole time."""
+        stages: list[str] = []
+        for batch in self.batches:
+            if batch.stage != t.PART:
+                stages += [batch.stage] * len(batch.errors)
+        return np.array(stages, dtype=object)
 
     @cached_property
     def best_trial(self) -> int:
@@ -220,16 +232,20 @@ class Study(SearchResult):
             If no set satisfies the constraints.
         """
         if self.best_trial < 0:
-            why = f"{self.trials:,} sets were tried" if not self.warnings else self.warnings[0]
+            why = f"{self.trials:,} sets were tried"
+            if self.warnings:
+                why = self.warnings[0]
             raise core.ParameterError(
                 f"no set can be chosen: {why}; study.table has all sets and their measures"
             )
-        chosen: dict[str, Any] = take_sets(self._rows.sets, self.best_trial)
-        plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in chosen.items()}
+
+        values: dict[str, Any] = {}
+        for name, value in take_sets(self._rows.sets, self.best_trial).items():
+            values[name] = value.item() if isinstance(value, np.generic) else value
         if self.task is None:
-            return plain
+            return values
         settings = self.task.whole.varied.settings
-        return {name: to_plain_value(settings[name], value) for name, value in plain.items()}
+        return {name: to_plain_value(settings[name], value) for name, value in values.items()}
 
     @property
     def warnings(self) -> list[str]:
@@ -258,8 +274,8 @@ class Study(SearchResult):
     def best_venue(self) -> Venue | dict[str, Venue]:
         """The venue with the fields that won, or the venues by instrument."""
         varied = self._find_task("its venue").whole.varied
-        found: Venue | dict[str, Venue] = varied.build_venue(self.best_values)
-        return found
+        venue: Venue | dict[str, Venue] = varied.build_venue(self.best_values)
+        return venue
 
     @property
     def best_account(self) -> Account:
@@ -354,17 +370,22 @@ class Study(SearchResult):
         """
         task = self._find_task("a frontier")
         core.Whole(1).check("draws", draws)
-        given = self.manifest["objective_source"] if objectives is None else objectives
-        if isinstance(given, str | Mapping):
-            raise core.ParameterError(f"a frontier needs two or three objectives, got {given!r}")
-        goal = read_goal(list(given), None)
-        for name in given:
+        if objectives is None:
+            objectives = self.manifest["objective_source"]
+        if isinstance(objectives, str | Mapping):
+            raise core.ParameterError(
+                f"a frontier needs two or three objectives, got {objectives!r}"
+            )
+
+        names = list(objectives)
+        goal = read_goal(names, None)
+        for name in names:
             if name not in self._rows.metrics:
                 raise core.ParameterError(
                     f"an objective must have been measured in the study, got {name}; "
                     "Backtest.frontier measures it"
                 )
-        return build_frontier(task, self._rows, goal, list(given), draws)
+        return build_frontier(task, self._rows, goal, names, draws)
 
     def importance(self) -> pd.DataFrame:
         """Return the share of the variance of the score that each parameter and pair explains.
@@ -395,7 +416,9 @@ class Study(SearchResult):
 
     @property
     def note(self) -> str:
-        return f"{self.trials:,} sets{'' if self.complete else ', unfinished'}"
+        if self.complete:
+            return f"{self.trials:,} sets"
+        return f"{self.trials:,} sets, unfinished"
 
     @property
     def has_evidence(self) -> bool:
@@ -426,35 +449,39 @@ class Study(SearchResult):
         verdict = self.verdict
         if verdict is None or self.best is None:
             return
-        growth = verdict.growth
+
         yield from describe_test(verdict)
+        growth = verdict.growth
         if not math.isnan(growth.holdout_difference):
             gap = core.format_percent(growth.holdout_difference, is_signed=True)
             fills = core.count_nouns(growth.holdout_fills, "fill")
             text = f"On the holdout the difference is {gap} a year with {fills}"
             if growth.holdout_fills < w.FEW_FILLS:
-                text += f", under {w.FEW_FILLS}, too few to judge"
+                text = f"{text}, under {w.FEW_FILLS}, too few to judge"
             yield f"{text}."
         if verdict.is_evidence and verdict.overfitting > EVEN:
             yield (
                 "The best set of one half of the time was no better than the median in the other "
                 f"half in {100.0 * verdict.overfitting:.0f} % of the splits."
             )
-        for k, lines in enumerate(self.outcome.lines if self.outcome else ()):
-            better = name_better(lines, lines[w.OWN], days=self.days_of_parts[k])
+
+        lines_of_parts = self.outcome.lines if self.outcome else ()
+        for part, lines, days in zip(PARTS, lines_of_parts, self.days_of_parts, strict=False):
+            better = name_better(lines, lines[OWN], days=days)
             if better:
-                yield f"{PARTS[k].capitalize()}, {better}."
+                yield f"{part.capitalize()}, {better}."
 
     def list_measures(self) -> Mapping[str, float]:
-        measured = self._rows.metrics
         best = self.best
         if best is None:
             return {}
-        return {name: float(best[name]) for name in measured if name != t.DECIDED}
+        return {name: float(best[name]) for name in self._rows.metrics if name != t.DECIDED}
 
     def to_dict(self) -> dict[str, Any]:
-        best = self.best
-        found = None if best is None else {"values": self.best_values, **best.to_dict()}
+        best = None
+        if self.best is not None:
+            best = {"values": self.best_values, **self.best.to_dict()}
+            best["note"] = find_cautions(best)
         data: dict[str, Any] = core.to_plain(
             {
                 "study": self.manifest,
@@ -462,7 +489,7 @@ class Study(SearchResult):
                 "folder": None if self.folder is None else str(self.folder),
                 "trials": self.trials,
                 "looks": self.looks,
-                "best": None if found is None else {**found, "note": find_cautions(found)},
+                "best": best,
                 "outcome": None if self.outcome is None else self.outcome.to_dict(),
             }
         )
@@ -493,14 +520,20 @@ class Study(SearchResult):
         stored = core.from_plain(core.read_json_file(folder / OUTCOME))["outcome"]
         outcome = TypeAdapter(w.StudyOutcome | None).validate_python(stored)
         table = tables["trials"]
-        parts = [] if table.empty else [each for _, each in table.groupby("batch")]
-        return cls(manifest, tuple(map(t.read_batch, parts)), outcome, folder.parent)
+        batches = []
+        if not table.empty:
+            batches = [t.read_batch(rows) for _, rows in table.groupby("batch")]
+        return cls(manifest, tuple(batches), outcome, folder.parent)
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
         paths = sorted((folder / t.TRIALS).glob("[0-9]*.parquet"))
-        tables = [each for each in map(t.load_batch, paths) if len(each)]
-        return f"{sum(len(k) for k in tables if k['stage'][0] != t.PART):,} sets"
+        n_sets = 0
+        for path in paths:
+            table = t.load_batch(path)
+            if len(table) and table["stage"][0] != t.PART:
+                n_sets += len(table)
+        return f"{n_sets:,} sets"
 
 
 def describe_evidence(verdict: w.Verdict) -> str:
@@ -509,6 +542,7 @@ def describe_evidence(verdict: w.Verdict) -> str:
     if signal is None or signal.untested:
         benchmark = w.UNSIGNALLED if verdict.is_unsignalled else "constant leverage at equal risk"
         return describe_growth(verdict.growth, benchmark)
+
     gain = core.format_percent(signal.gain, is_signed=True)
     number = f"{gain} of log growth a year, p {core.format_probability(signal.p_value)}"
     claim = "evidence" if signal.is_evidence else "no evidence"
@@ -517,20 +551,24 @@ def describe_evidence(verdict: w.Verdict) -> str:
 
 def describe_test(verdict: w.Verdict) -> Iterator[str]:
     """Yield how the p-value of a verdict was found, in sentences."""
-    growth, signal = verdict.growth, verdict.signal
+    signal = verdict.signal
     if signal is not None and not signal.untested:
-        reached = round(signal.p_value * signal.shifts)
-        shown = f"{reached:,} of {signal.shifts:,} shifts in time"
+        n_reached = round(signal.p_value * signal.shifts)
+        shifts = f"{n_reached:,} of {signal.shifts:,} shifts in time"
         if signal.every > 1:
-            shown += f" (one in {signal.every} of the days)"
-        gain = "and a gain" if math.isnan(signal.holdout_gain) else "with a gain on the holdout too"
+            shifts = f"{shifts} (one in {signal.every} of the days)"
+        gain = "with a gain on the holdout too"
+        if math.isnan(signal.holdout_gain):
+            gain = "and a gain"
         yield (
-            f"The best of {format_sets(verdict.trials)} does as well in {shown}, the unshifted one "
-            f"among them; {SIGNIFICANT} or less, {gain}, would be evidence."
+            f"The best of {format_sets(verdict.trials)} does as well in {shifts}, the unshifted "
+            f"one among them; {SIGNIFICANT} or less, {gain}, would be evidence."
         )
         return
+
     if signal is not None:
         yield f"Shifts of the signal in time were not tested: {signal.untested}."
+    growth = verdict.growth
     if not growth.untested:
         trials = core.count_nouns(round(growth.trials), "independent difference")
         sets = format_sets(verdict.trials + verdict.other_trials)
@@ -540,14 +578,16 @@ def describe_test(verdict: w.Verdict) -> Iterator[str]:
         )
 
 
-def describe_growth(growth: w.GrowthTest, benchmark: str) -> str:
-    against = f"beats {benchmark}"
+def describe_growth(growth: GrowthTest, benchmark: str) -> str:
+    """Return whether the best trial grows more than a benchmark, by the test of growth."""
+    claim = f"evidence that the best trial beats {benchmark}"
+    if not growth.is_evidence or growth.untested:
+        claim = f"no {claim}"
     if growth.untested:
-        return f"no evidence that the best trial {against}: not tested, {growth.untested}"
+        return f"{claim}: not tested, {growth.untested}"
     gain = core.format_percent(growth.difference, is_signed=True)
-    number = f"{gain} of log growth a year, p {core.format_probability(growth.p_adjusted)}"
-    claim = "evidence" if growth.is_evidence else "no evidence"
-    return f"{claim} that the best trial {against}: {number}"
+    p_value = core.format_probability(growth.p_adjusted)
+    return f"{claim}: {gain} of log growth a year, p {p_value}"
 
 
 def format_sets(n: int) -> str:

@@ -24,9 +24,11 @@ from backtest.search import equal_risk as e
 from backtest.search import trials as t
 from backtest.search import validation as v
 from backtest.search.compare import sample_returns, show_accounts
+from backtest.search.neighbors import find_extent
 from backtest.search.problem import Search, SearchProblem
+from backtest.search.selection_luck import deflate_alone
 from backtest.search.tune import search_and_choose
-from backtest.search.winner import StudyOutcome, StudyTask, deflate_alone, find_extent
+from backtest.search.winner import StudyOutcome, StudyTask
 from backtest.sweep import Evaluator, Rows, Sets, find_different, name_column, take_sets
 from backtest.sweep.sets import to_plain_value
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.search import shifts, signal_shifts, winner
+from backtest.search import growth_test, shifts, signal_shifts, winner
 from backtest.search.equal_risk import hold_at_equal_risk
 from backtest.search.signal_shifts import Shift, ShiftedEvaluator, SignalTest
 from backtest.search.study import describe_evidence, describe_test
@@ -143,7 +143,7 @@ def test_the_benchmark_of_a_signal_is_the_market_without_it():
 
 
 def test_evidence_of_a_signal_is_a_small_share_and_a_gain():
-    growth = winner.GrowthTest(difference=0.4, p_adjusted=0.9, trials=3.0, untested="")
+    growth = growth_test.GrowthTest(difference=0.4, p_adjusted=0.9, trials=3.0, untested="")
     found = SignalTest(0.025, 40, every=2, memory=5, gain=0.4, benchmark=winner.UNSIGNALLED)
     verdict = winner.Verdict(9, 0, growth=growth, signal=found, is_unsignalled=True)
     assert verdict.is_evidence
@@ -169,8 +169,9 @@ def test_a_market_that_fell_to_nothing_is_compared_with_cash():
     """Own log growth of ln 2 and ln 1.5 over 2 years, the market lost half in each: ln 3 / 2."""
     lines = {"buy and hold": {"total_return": -0.5}}
     parts = [
-        winner.BenchmarkedPart(lines, np.array([[gain]]), 1.0, 20, "none") for gain in (1.0, 0.5)
+        growth_test.BenchmarkedPart(lines, np.array([[gain]]), 1.0, 20, "none")
+        for gain in (1.0, 0.5)
     ]
-    assert winner.measure_gain(parts) == pytest.approx(np.log(3.0) / 2.0)
+    assert growth_test.measure_gain(parts) == pytest.approx(np.log(3.0) / 2.0)
     rose = [part._replace(lines={"buy and hold": {"total_return": 1.0}}) for part in parts]
-    assert winner.measure_gain(rose) == pytest.approx((np.log(3.0) - 2.0 * np.log(2.0)) / 2.0)
+    assert growth_test.measure_gain(rose) == pytest.approx((np.log(3.0) - 2.0 * np.log(2.0)) / 2.0)

@@ -14,16 +14,17 @@ import backtest as bt
 from backtest.core.errors import ParameterError
 from backtest.core.units import DAY
 from backtest.policies.lookahead import rewrite_after
-from backtest.search import Robustness, Study, samplers, winner
+from backtest.search import Robustness, Study, growth_test, neighbors, samplers, winner
+from backtest.search.growth_test import check_growth, count_trials
 from backtest.search.tune import find_split
-from backtest.search.winner import StudyOutcome, check_growth, count_trials
+from backtest.search.winner import StudyOutcome
 from backtest.strategies import VolTarget
 from backtest.sweep import set_runs
 from tests import tuning
 from tests.kit import ask_test, bars_market, check_refused, free_venue
 
 pytestmark = pytest.mark.usefixtures("made_up")
-JUDGED = winner.CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
+JUDGED = neighbors.CandidateScores(np.array([0.1, 0.5]), np.zeros(2), np.array([0.3, 0.9]))
 LOST = JUDGED._replace(robust=np.full(2, -np.inf))
 SCORES = np.array([3.0, 1.0])
 
@@ -74,7 +75,8 @@ def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
         "depth": np.full(3, 0.5),
         "fast": np.zeros(3, dtype=bool),
     }
-    near = winner.draw_neighbors(space, sets, Robustness(neighbours=64), np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    near = neighbors.draw_neighbors(space, sets, Robustness(neighbours=64), rng)
     for k in range(3):
         part = slice(64 * k, 64 * (k + 1))
         assert np.abs(near["x"][part] - sets["x"][k]).max() <= 1.0 + 1e-9
@@ -202,7 +204,7 @@ def make_part(gap: float, days: int = 365, fills: int = 50, seed: int = 0, **cha
     noise = 0.25 * (noise - noise.mean()) + gap / 365
     returns = np.expm1(np.stack([constant + noise, constant]))
     line = {"cagr": 0.1, "volatility": 0.4}
-    part = winner.BenchmarkedPart({"best trial": line}, returns, days / 365, fills, "")
+    part = growth_test.BenchmarkedPart({"best trial": line}, returns, days / 365, fills, "")
     return part._replace(**changes)
 
 
@@ -235,8 +237,8 @@ def test_trials_that_are_the_market_in_other_sizes_are_one_trial():
 
 @pytest.fixture
 def few_draws(monkeypatch):
-    monkeypatch.setattr(winner, "FIRST_DRAWS", 199)
-    monkeypatch.setattr(winner, "MOST_DRAWS", 299)
+    monkeypatch.setattr(growth_test, "FIRST_DRAWS", 199)
+    monkeypatch.setattr(growth_test, "MOST_DRAWS", 299)
 
 
 def judge(*parts, trials=3.0, lines=()):

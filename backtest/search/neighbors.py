@@ -1,0 +1,157 @@
+"""Candidates of a search, and what their neighbors in the space of parameters score."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.search import trials as t
+from backtest.search.problem import Robustness
+from backtest.sweep import draw_cube, take_sets
+from backtest.sweep.set_evaluator import Evaluator
+from backtest.sweep.sets import Dimension, Sets, Space
+
+WHOLE_STEPS = 1.5
+"""Reach of neighbors in steps of a whole number: the value and the two next to it are equally
+likely."""
+
+
+class CandidateScores(NamedTuple):
+    """Robust scores, medians of the neighbors over the whole time, and shares of those that hold.
+
+    A neighbor holds if it breaks no constraint and is not ruined. Arrays of shape (k,).
+    """
+
+    robust: core.FloatArray
+    plateau: core.FloatArray
+    kept: core.FloatArray
+
+
+def half_widths(space: Space, sets: Sets, width: float) -> core.FloatArray:
+    """Return the extents of the boxes around k sets, down and up, of shape (2, k, d)."""
+    down = []
+    up = []
+    for dimension in space.dimensions:
+        below, above = find_extent(dimension, sets[dimension.name], width)
+        down.append(below)
+        up.append(above)
+    return np.stack([np.column_stack(down), np.column_stack(up)])
+
+
+def find_extent(
+    dimension: Dimension, values: np.ndarray, width: float
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the extent of boxes in one dimension, down and up, of shape (k,) each."""
+    if dimension.options:
+        stays = np.zeros(len(values))
+        return stays, stays
+    if dimension.kind != "int":
+        even = np.full(len(values), width)
+        return even, even
+
+    here = dimension.encode(values)
+    below = here - dimension.encode(np.maximum(values - 1, dimension.low))
+    above = dimension.encode(np.minimum(values + 1, dimension.high)) - here
+    return np.maximum(width, WHOLE_STEPS * below), np.maximum(width, WHOLE_STEPS * above)
+
+
+def draw_neighbors(
+    space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
+) -> Sets:
+    """Return the neighbors of k sets, those of the first set first: as many for each."""
+    centers = space.encode(sets)
+    down, up = half_widths(space, sets, robustness.width)
+    drawn = draw_cube(centers.shape[1], robustness.neighbours, rng)
+    offsets = (2.0 * drawn - 1.0)[None, :, :]
+    steps = np.where(offsets < 0.0, down[:, None, :], up[:, None, :])
+
+    # What falls out of the cube is reflected into it.
+    points = np.abs(centers[:, None, :] + offsets * steps)
+    points = np.clip(np.where(points > 1.0, 2.0 - points, points), 0.0, 1.0)
+    return space.decode(points.reshape(-1, centers.shape[1]))
+
+
+def choose_candidates(
+    space: Space, sets: Sets, scores: core.FloatArray, robustness: Robustness
+) -> core.IntArray:
+    """Return the rows of the leading sets, each outside of the boxes around those before.
+
+    The boxes of the first half of them do not overlap: they reach twice as far.
+    """
+    places = np.argsort(-scores, kind="stable")
+    places = places[np.isfinite(scores[places])]
+    cube = space.encode(take_sets(sets, places))
+
+    def is_outside(row: int, reach: float) -> core.BoolArray:
+        center = take_sets(sets, places[row : row + 1])
+        down, up = half_widths(space, center, reach * robustness.width)
+        distance = cube - cube[row]
+        is_inside = (distance >= -down) & (distance <= up)
+        return np.asarray(~is_inside.all(axis=1))
+
+    chosen: list[int] = []
+    half = math.ceil(robustness.candidates / 2)
+    for reach, most in ((2.0, half), (1.0, robustness.candidates)):
+        is_left = np.ones(len(places), dtype=np.bool_)
+        for row in chosen:
+            is_left &= is_outside(row, reach)
+        while len(chosen) < most and is_left.any():
+            chosen.append(int(np.argmax(is_left)))
+            is_left &= is_outside(chosen[-1], reach)
+    return places[chosen]
+
+
+def score_candidates(
+    examiner: t.Examiner,
+    space: Space,
+    sets: Sets,
+    scores: core.FloatArray,
+    robustness: Robustness,
+    rng: np.random.Generator,
+) -> CandidateScores:
+    """Evaluate the neighbors of k candidates, of these ``scores`` (k,), on the whole and in parts.
+
+    Samples have a row for each candidate: its own score, and those of its neighbors.
+    """
+    k = len(scores)
+    neighbors = draw_neighbors(space, sets, robustness, rng)
+    evaluated = examiner.evaluate(neighbors, "neighbour")
+    is_bad = (evaluated.violation > 0.0) | np.isnan(evaluated.scores)
+    neighbor_scores = np.where(is_bad, -np.inf, evaluated.scores).reshape(k, -1)
+    samples = [np.column_stack([scores, neighbor_scores])]
+
+    # The same sets in equal parts of the time, with a fresh account in each.
+    everything = t.join_columns([sets, neighbors])
+    for first, stop in list_time_parts(examiner.evaluator, robustness.parts):
+        part = examiner.evaluate(everything, t.PART, first=first, stop=stop)
+        values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
+        samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
+
+    lows = []
+    for values in samples:
+        table = pd.DataFrame(values)
+        low = table.quantile(robustness.quantile, axis=1, interpolation="lower")
+        lows.append(low)
+    parts = pd.DataFrame(lows[1:], columns=range(k), dtype=float).mean()  # without NaN
+    robust = 0.5 * (lows[0] + parts.fillna(lows[0]))
+    return CandidateScores(
+        robust=robust.to_numpy(),
+        plateau=np.median(neighbor_scores, axis=1),
+        kept=np.mean(~np.isneginf(samples), axis=(0, 2)),
+    )
+
+
+def list_time_parts(evaluator: Evaluator, parts: int) -> Iterator[tuple[int, int]]:
+    """Yield the first bar of equal parts of the time, and the bar after each; of one part none."""
+    begin: int = evaluator.first
+    n_bars = evaluator.market.n_bars - begin
+    n = min(parts, n_bars // 2)
+    if n > 1:
+        edges = [begin + n_bars * part // n for part in range(n + 1)]
+        yield from itertools.pairwise(edges)

@@ -1,0 +1,149 @@
+"""How far chance explains the best of many trials: overfitting, and a deflated Sharpe ratio."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from backtest import core, results
+from backtest.engine import count_periods
+from backtest.results import deflated_sharpe
+from backtest.search import trials as t
+from backtest.search.growth_test import (
+    BenchmarkedPart,
+    GrowthTest,
+    check_growth,
+    count_trials,
+    subtract_constant,
+)
+from backtest.search.problem import SearchProblem
+from backtest.sweep import take_sets
+from backtest.sweep.set_evaluator import Evaluator
+
+SAMPLE = 128
+"""Sets in the sample whose returns are compared."""
+SPLITS = 10
+"""Blocks of time for the probability of overfitting, which gives 252 splits into halves."""
+
+
+class SelectionLuck(NamedTuple):
+    """Fields of the verdict that say how far chance explains the best trial."""
+
+    sharpe: float
+    growth: GrowthTest = GrowthTest()
+    overfitting: float = math.nan
+    effective_trials: float = math.nan
+    lucky_sharpe: float = math.nan
+    deflated_sharpe: float = math.nan
+
+
+def measure_luck(
+    problem: SearchProblem,
+    evaluator: Evaluator,
+    trials: t.Batch,
+    best: int,
+    others: int,
+    parts: Sequence[BenchmarkedPart],
+    *,
+    is_judged: bool,
+) -> SelectionLuck:
+    """Return how far chance explains the best trial, the row ``best``.
+
+    By differences of returns from constant leverage at equal risk, as the verdict is. ``others``
+    are sets that were tried elsewhere; growth is not tested unless ``is_judged``.
+    """
+    # A sample of the sets that may be chosen; the best of all is its last.
+    places = t.find_distinct(trials.sets)
+    feasible = places[t.is_feasible(trials)[places]]
+    rng = np.random.default_rng([problem.seed, 2])
+    sample = t.spread_sample(problem.space, trials.sets, feasible, SAMPLE, rng)
+    sample = np.append(sample[sample != best], best)
+    rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True).finish()
+    n_sets = max(len(places), len(sample))
+    test = evaluator.varied.test
+    periods = count_periods(test.calendar, test.sampling, test.market, evaluator.first)
+
+    luck = SelectionLuck(sharpe=float(trials.metrics["sharpe"][best]))
+    if evaluator.is_pooled and len(rows.returns) > 1:
+        luck = luck._replace(sharpe=measure_sharpe(rows.returns[:, -1], periods))
+    if is_judged:
+        n_trials = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
+        luck = luck._replace(growth=check_growth(parts, n_trials, problem.seed))
+    if len(rows.returns) < 4:
+        return luck
+
+    with contextlib.suppress(core.BacktestError):  # returns that are not finite
+        if len(sample) > 1:  # one set alone has no halves to be ranked in
+            splits = min(SPLITS, len(rows.returns) // 4 * 2)
+            overfitting = results.probability_of_backtest_overfitting(rows.returns, n_splits=splits)
+            luck = luck._replace(overfitting=overfitting.pbo)
+        compared = subtract_constant(rows.returns, parts)
+        if compared is not None:
+            luck = deflate_best(luck, compared, periods, n_sets=n_sets, others=others)
+    return luck
+
+
+def measure_sharpe(returns: core.FloatArray, periods: float) -> float:
+    """Return the annual Sharpe ratio of returns; 0 if they are constant."""
+    ratio = results.annualize_ratios(returns.mean(), returns.std(ddof=1), periods)
+    return float(np.nan_to_num(ratio))
+
+
+def deflate_best(
+    luck: SelectionLuck,
+    returns: core.FloatArray,
+    periods: float,
+    *,
+    n_sets: int,
+    others: int,
+) -> SelectionLuck:
+    """Return the luck with the deflated Sharpe ratio of the last of some trials.
+
+    ``returns`` (n, k) are those of a sample of ``n_sets``, by sampling period; ``periods`` of them
+    are a year; ``others`` are sets that were tried elsewhere on some of the same bars.
+    """
+    simulated = results.simulate_luck(returns, n_trials=n_sets)
+    count = simulated.n * (1.0 + others / n_sets)
+    if returns.shape[1] == 1:  # returns of one set show no correlation
+        count = float(n_sets + others)
+    deviation = simulated.find_deviation(len(returns), periods)
+
+    best = returns[:, -1]
+    moments = results.estimate_moments(best)
+    scale = math.sqrt(periods)
+    deflated = deflated_sharpe(
+        measure_sharpe(best, periods) / scale,
+        moments.n,
+        skew=moments.skew,
+        kurtosis=moments.kurtosis,
+        n_trials=count,
+        std=deviation / scale,
+    )
+    return luck._replace(
+        effective_trials=count,
+        lucky_sharpe=results.expected_max_sharpe(count, deviation),
+        deflated_sharpe=deflated,
+    )
+
+
+def deflate_alone(returns: core.FloatArray, trials: float) -> float:
+    """Return the probabilistic Sharpe ratio of one account, deflated by some independent trials.
+
+    Without the other trials' returns, their Sharpe ratios scatter as those of noise.
+    """
+    if len(returns) < 2:
+        return 0.5
+    moments = results.estimate_moments(returns)
+    n = results.effective_observations(returns)
+    return deflated_sharpe(
+        moments.sharpe,
+        n,
+        skew=moments.skew,
+        kurtosis=moments.kurtosis,
+        n_trials=trials,
+        std=math.sqrt(1.0 / (n - 1)) if trials > 1.0 else 0.0,
+    )
