@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.stress import Scenario, Stress, crashes, stress
     from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds
-    from backtest.search.compare import Comparison, compare
+    from backtest.search.compare import compare
+    from backtest.search.comparison import Comparison
     from backtest.search.cross_validate import CrossValidation
     from backtest.search.equal_risk import equal_risk
     from backtest.search.frontier import Frontier
@@ -119,7 +120,8 @@ _NAMES = {
     "risk.paths": "Paths simulate_paths",
     "risk.stress": "Scenario Stress crashes stress",
     "risk.variations": "Bounds Capacity Sensitivity bounds",
-    "search.compare": "Comparison compare",
+    "search.compare": "compare",
+    "search.comparison": "Comparison",
     "search.cross_validate": "CrossValidation",
     "search.equal_risk": "equal_risk",
     "search.frontier": "Frontier",

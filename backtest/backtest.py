@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from backtest.risk.path_models import Drift, PathModel
     from backtest.risk.paths import Paths
     from backtest.risk.variations import Capacity, ParameterSensitivity, Sensitivity
-    from backtest.search.compare import Comparison
+    from backtest.search.comparison import Comparison
     from backtest.search.cross_validate import CrossValidation
     from backtest.search.frontier import Frontier
     from backtest.search.problem import Objectives, Robustness

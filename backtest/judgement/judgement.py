@@ -23,7 +23,7 @@ from backtest.results import Result
 from backtest.results.manifest import describe_history
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.scores import INTERVALS, SCORES, show_scores
-from backtest.search.compare import COVERAGE
+from backtest.search.comparison import COVERAGE
 from backtest.search.shifts import FEW_FILLS
 
 TABLES: dict[str, tuple[str, ...]] = {

@@ -59,7 +59,7 @@ LEFTOVER, UNKNOWN = "leftover", "unknown"
 KINDS = {
     "run": "backtest.results.result:Result",
     "sweep": "backtest.sweep.sweep_table:Sweep",
-    "comparison": "backtest.search.compare:Comparison",
+    "comparison": "backtest.search.comparison:Comparison",
     "study": "backtest.search.study:Study",
     "cross-validation": "backtest.search.cross_validate:CrossValidation",
     "walk-forward": "backtest.search.walk_forward:WalkForward",

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
-    from backtest.search.compare import Comparison, LEAST_SAMPLES, walk_differences
+    from backtest.search.compare import LEAST_SAMPLES, walk_differences
+    from backtest.search.comparison import Comparison
     from backtest.search.cross_validate import CrossValidation
     from backtest.search.frontier import Frontier
     from backtest.search.growth_test import GrowthTest
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from backtest.search.walk_forward import WalkForward
 else:
     __getattr__ = find_lazily(__name__, {
-        "search.compare": "Comparison LEAST_SAMPLES walk_differences",
+        "search.compare": "LEAST_SAMPLES walk_differences",
+        "search.comparison": "Comparison",
         "search.cross_validate": "CrossValidation",
         "search.frontier": "Frontier",
         "search.growth_test": "GrowthTest",

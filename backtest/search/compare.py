@@ -1,12 +1,13 @@
-"""compare(): test the differences between results that were made under the same terms."""
+"""compare(): test the differences between results that were made under the same terms.
+
+The table of differences has a row for each measure and each policy beside the baseline. What
+decides a row is its basis: a test, or why there is none.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -14,41 +15,31 @@ import pandas as pd
 from backtest import core, engine
 from backtest import results as measured
 from backtest.core import as_of
-from backtest.core.result_parts import NOTHING, Headline, Part, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.results import Result, Sampled
 from backtest.results.differences import STATISTICS
 from backtest.results.performance import LEAST_DEVIATION
-from backtest.results.ranking import AFTER_RUIN, DOUBTS
-from backtest.results.run_record import count_days_between, shows_growth
 from backtest.search import equal_risk as e
-
-MEASURED = (
-    "log_growth", "cagr", "volatility", "sharpe", "max_drawdown", "es_95", "mean_leverage",
-    "liquidations", "fees_annual", "funding_annual",
-)  # fmt: skip
-TITLES = {
-    "log_growth": "log growth per year",
-    "sharpe": "Sharpe",
-    "volatility": "volatility",
-    "es_95": "ES 95 %",
-}
-COVERAGE = (
-    "on simulated accounts of 500 and 2,000 days, 95 % intervals held the true difference of log "
-    "growth and Sharpe ratio in 93 to 97 % of cases (docs/accuracy.md)"
+from backtest.search.comparison import (
+    FEW,
+    LOST,
+    NONE,
+    RUIN,
+    SAME,
+    TEST,
+    TITLES,
+    UNTESTED,
+    Comparison,
 )
-LEAST_MEASURED = 500
-"""Periods of a comparison under which nobody measured the coverage."""
+
 LEAST_SAMPLES = 30
 """The least number of returns for an interval."""
 ALIKE = 1e-4
 """Two accounts are alike if the root mean square of the difference of their returns is at most this
 share of that of the returns."""
-TEST, SAME, RUIN, FEW, NONE = "test", "alike", "ruin", "too few returns", "undefined"
-UNTESTED, LOST = "no test", "both lost"
-ACCOUNTS = "The unit value of each account, free of deposits, and its fall from its own peak."
 MOST_DRAWS = 1_000_000
 SHARED = ("venue", "account", "signal", "sampling", "calendar")
+"""Entries of the manifest that results must have in common."""
 LISTED = 8
 """Differing terms that an error lists."""
 
@@ -101,17 +92,62 @@ def compare(
     -inf and ranks below all that were not ruined, without a test: returns after the ruin carry no
     information, and resampling one history cannot estimate how likely ruin was.
     """
+    check_names(results, baseline)
+    rules = read_rules(confidence, draws, seed)
+    check_alike(results)
+    baseline = next(iter(results)) if baseline is None else baseline
+    accounts = equalize_risk(results, progress) if equal_risk else None
+    if accounts is not None:
+        results = {name: account.result for name, account in accounts.items()}
+
+    sampled = sample_returns(results)
+    table = tabulate_accounts(results, accounts)
+    rest = np.ones(len(results))
+    if accounts is not None:
+        rest = np.array([account.rest for account in accounts.values()])
+    differences, blocks = tabulate_differences(sampled, table, rest, baseline, rules, progress)
+
+    cautions = [*list_cautions(sampled, accounts or {})]
+    manifest = describe_comparison(results, accounts, sampled, baseline, rules)
+    manifest |= {"blocks": blocks, "warnings": cautions}
+    manifest["versions"] = {**core.find_versions(), "arch": core.find_version("arch")}
+    manifest = core.to_plain(manifest)
+    index = next(iter(results.values())).returns.index
+    for caution in cautions:
+        core.warn_caller(caution)
+    return Comparison(
+        table=table,
+        differences=differences,
+        returns=pd.DataFrame(sampled.returns.T, index=index, columns=[*results]),
+        risk_free=pd.Series(sampled.free, index=index, name="risk_free"),
+        manifest={"id": core.compute_id(manifest), **manifest},
+        results=results,
+    )
+
+
+def check_names(results: Mapping[str, Result], baseline: str | None) -> None:
+    """Raise ParameterError unless there are two results, and the baseline is one of them."""
     if len(results) < 2:
         raise core.ParameterError(
             "results must be two or more, each with a name of its own, {'calm': bt.run(...), "
             f"'bold': bt.run(...)}} for example, got {len(results)}"
         )
-    against = next(iter(results)) if baseline is None else baseline
-    if against not in results:
+    if baseline is not None and baseline not in results:
         raise core.ParameterError(
             f"baseline must be one of {', '.join(results)}, got {baseline!r}"
-            f"{core.did_you_mean(against, [*results])}"
+            f"{core.did_you_mean(baseline, [*results])}"
         )
+
+
+class Rules(TypedDict):
+    """How differences are tested, as the manifest has it."""
+
+    confidence: float
+    draws: int
+    seed: int
+
+
+def read_rules(confidence: float, draws: int, seed: int) -> Rules:
     level = core.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
     draws = core.Range(99, MOST_DRAWS).check("draws", draws, whole=True)
     if (draws + 1) * (1.0 - level) < 1.0 - 1e-9:
@@ -120,92 +156,118 @@ def compare(
             f" got {draws}"
         )
     seed = core.Range(0, 2**63 - 1).check("seed", seed, whole=True)
-    rules = {"confidence": level, "draws": draws, "seed": seed}
-    check_alike(results)
-    scaled = equalize_risk(results, progress) if equal_risk else None
-    if scaled is not None:
-        results = {name: each.result for name, each in scaled.items()}
-    sampled = sample_returns(results)
+    return {"confidence": level, "draws": draws, "seed": seed}
+
+
+def tabulate_accounts(
+    results: Mapping[str, Result], accounts: Mapping[str, e.ScaledAccount] | None
+) -> pd.DataFrame:
+    """Return a row of measures per policy, with its scale at equal risk."""
     rows = {}
     for name, result in results.items():
+        row = {"log_growth": e.find_growth(result), **result.metrics}
         costs = measured.find_cost_rates(result.tally, result.span)  # over mean equity
-        rates = {f"{cost}_annual": rate for cost, rate in costs.items()}
-        rows[name] = {"log_growth": e.find_growth(result), **result.metrics, **rates}
-    for name, each in (scaled or {}).items():
-        rows[name] |= {"scale": each.scale, "unscaled_volatility": each.volatility}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
-    rest = np.array([1.0 if scaled is None else scaled[name].rest for name in results])
-    differences, blocks = tabulate_differences(sampled, table, rest, against, rules, progress)
-    cautions = []
-    if len(sampled.free) < LEAST_SAMPLES:
-        cautions.append(
-            f"{len(sampled.free)} returns are too few for intervals, which need {LEAST_SAMPLES}: "
+        for cost, rate in costs.items():
+            row[f"{cost}_annual"] = rate
+        if accounts is not None:
+            row["scale"] = accounts[name].scale
+            row["unscaled_volatility"] = accounts[name].volatility
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("policy")
+
+
+def list_cautions(sampled: Sampled, accounts: Mapping[str, e.ScaledAccount]) -> Iterator[str]:
+    """Yield the warnings of a comparison: too few returns, and risks that are not equal."""
+    n_returns = len(sampled.free)
+    if n_returns < LEAST_SAMPLES:
+        yield (
+            f"{n_returns} returns are too few for intervals, which need {LEAST_SAMPLES}: "
             "give a longer market, or a shorter sampling"
         )
-    for name, account in (scaled or {}).items():
+    for name, account in accounts.items():
         if not account.distance <= e.NEAR:
-            cautions.append(describe_unequal(name, account))
-    first = next(iter(results.values()))
-    overlay, shared = find_overlay(first.manifest), {x: first.manifest[x] for x in SHARED}
-    manifest: dict[str, Any] = core.to_plain(
-        {
-            "kind": "comparison",
-            "data": first.manifest["data"],
-            "policies": {
-                name: {
-                    **{key: result.manifest["policy"][key] for key in ("text", "source_hash")},
-                    "result": result.manifest["id"],
-                    "scale": 1.0 if scaled is None else scaled[name].scale,
-                    "rest": 1.0 if scaled is None else scaled[name].rest,
-                }
-                for name, result in results.items()
-            },
-            **shared,
-            **({"overlay": overlay} if overlay else {}),
-            "samples": {
-                "n": sampled.returns.shape[1],
-                "per_year": sampled.per_year,
-                "periods": sampled.periods,
-            },
-            "baseline": against,
-            "market": e.measure_market(first),
-            "equal_risk": scaled is not None,
-            **rules,
-            "blocks": blocks,
-            "warnings": cautions,
-            "versions": {**core.find_versions(), "arch": core.find_version("arch")},
+            yield describe_unequal(name, account)
+
+
+def describe_comparison(
+    results: Mapping[str, Result],
+    accounts: Mapping[str, e.ScaledAccount] | None,
+    sampled: Sampled,
+    baseline: str,
+    rules: Rules,
+) -> dict[str, Any]:
+    """Return what the manifest says of the results and of how they are compared."""
+    policies = {}
+    for name, result in results.items():
+        policy = result.manifest["policy"]
+        policies[name] = {
+            "text": policy["text"],
+            "source_hash": policy["source_hash"],
+            "result": result.manifest["id"],
+            "scale": 1.0 if accounts is None else accounts[name].scale,
+            "rest": 1.0 if accounts is None else accounts[name].rest,
         }
-    )
-    manifest = {"id": core.compute_id(manifest), **manifest}
-    index = first.returns.index
-    returns = pd.DataFrame(sampled.returns.T, index=index, columns=[*results])
-    free = pd.Series(sampled.free, index=index, name="risk_free")
-    for caution in cautions:
-        core.warn_caller(caution)
-    return Comparison(table, differences, returns, free, manifest, results)
+
+    first = next(iter(results.values()))
+    manifest: dict[str, Any] = {
+        "kind": "comparison",
+        "data": first.manifest["data"],
+        "policies": policies,
+    }
+    for name in SHARED:
+        manifest[name] = first.manifest[name]
+    overlay = find_overlay(first.manifest)
+    if overlay:
+        manifest["overlay"] = overlay
+    manifest |= {
+        "samples": {
+            "n": sampled.returns.shape[1],
+            "per_year": sampled.per_year,
+            "periods": sampled.periods,
+        },
+        "baseline": baseline,
+        "market": e.measure_market(first),
+        "equal_risk": accounts is not None,
+        **rules,
+    }
+    return manifest
 
 
 def check_alike(results: Mapping[str, Result]) -> None:
+    """Raise ParameterError unless results were made on the same market under the same terms."""
     name, first = next(iter(results.items()))
     terms = describe_terms(first)
     for other, result in results.items():
-        found = [each for each, *_ in walk_differences(terms, describe_terms(result))]
-        more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
-        what = f"differs from {name} in {', '.join(found[:LISTED])}{more}" if found else ""
+        fault = describe_differences(name, terms, describe_terms(result))
         if result.manifest["resumed_from"] is not None:
-            what = "begins in the middle: it was resumed from another run"
-        if what:
+            fault = "begins in the middle: it was resumed from another run"
+        if fault:
             raise core.ParameterError(
                 "results must share market data, time, signal, venue and account to be compared, "
-                f"{other!r} {what}"
+                f"{other!r} {fault}"
             )
 
 
+def describe_differences(name: str, terms: Any, other_terms: Any) -> str:
+    """Return in which terms a result differs from the one of this name; empty if in none."""
+    differing = [term for term, _, _ in walk_differences(terms, other_terms)]
+    if not differing:
+        return ""
+    text = f"differs from {name} in {', '.join(differing[:LISTED])}"
+    if len(differing) > LISTED:
+        text = f"{text} and {len(differing) - LISTED} more"
+    return text
+
+
 def describe_terms(result: Result) -> Any:
-    manifest, data = result.manifest, result.manifest["data"]
-    span = {"market data": data["content_hash"], "start": data["start"], "end": data["end"]}
-    shared = {name: manifest[name] for name in SHARED}
-    return core.to_plain({**span, **shared, "overlay": find_overlay(manifest)})
+    """Return what results must have in common to be compared, as plain data."""
+    manifest = result.manifest
+    data = manifest["data"]
+    terms = {"market data": data["content_hash"], "start": data["start"], "end": data["end"]}
+    for name in SHARED:
+        terms[name] = manifest[name]
+    terms["overlay"] = find_overlay(manifest)
+    return core.to_plain(terms)
 
 
 def find_overlay(manifest: Mapping[str, Any]) -> str:
@@ -226,16 +288,24 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
 
 
 def sample_returns(results: Mapping[str, Result]) -> Sampled:
-    first = next(iter(results.values()))
+    """Return the returns of results over the same sampling periods, and the risk-free ones."""
     rows = np.array([result.returns.to_numpy() for result in results.values()])
-    venue, time = first.venues[first.names[0]], first.time
+    first = next(iter(results.values()))
+    venue = first.venues[first.names[0]]
+    time = first.time
     years = np.diff(time, prepend=time[:1]) / (venue.day_count * DAY)
-    free = engine.earn_cash(as_of(venue.cash_rate, time, "Venue.cash_rate"), years, len(time))
-    free = compound_free(free, first.ends_sample)
-    return Sampled(rows, free, rows.shape[1] / first.span.years, first.span.periods)
+    rate = as_of(venue.cash_rate, time, "Venue.cash_rate")
+    free = engine.earn_cash(rate, years, len(time))
+    return Sampled(
+        returns=rows,
+        free=compound_free(free, first.ends_sample),
+        per_year=rows.shape[1] / first.span.years,
+        periods=first.span.periods,
+    )
 
 
 def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatArray:
+    """Return the risk-free return of each sampling period, of those of its bars."""
     ends = np.flatnonzero(ends_sample)
     starts = np.concatenate(([0], ends[:-1] + 1))
     return np.asarray(np.expm1(np.add.reduceat(np.log1p(free), starts)))
@@ -248,20 +318,20 @@ def equalize_risk(
 
     An account that cannot be run again has a scale of 1.
     """
-    known = [float(result.metrics["volatility"]) for result in results.values()]
-    moving = [volatility for volatility in known if volatility > LEAST_DEVIATION]
+    volatilities = {name: float(result.metrics["volatility"]) for name, result in results.items()}
+    moving = [volatility for volatility in volatilities.values() if volatility > LEAST_DEVIATION]
     if not moving:
         return None
 
-    scaled = {}
+    target = min(moving)
+    accounts = {}
     for done, (name, result) in enumerate(results.items()):
         if explain_fixed(result):
-            volatility = float(result.metrics["volatility"])
-            scaled[name] = e.ScaledAccount(result, 1.0, volatility, target=min(moving))
+            accounts[name] = e.ScaledAccount(result, 1.0, volatilities[name], target=target)
         else:
-            scaled[name] = e.scale_to_volatility(result, min(moving))
+            accounts[name] = e.scale_to_volatility(result, target)
         core.report_progress(progress, done + 1, len(results))
-    return scaled
+    return accounts
 
 
 def explain_fixed(result: Result) -> str:
@@ -274,19 +344,47 @@ def explain_fixed(result: Result) -> str:
 
 
 def describe_unequal(name: str, account: e.ScaledAccount) -> str:
-    volatility = float(account.result.metrics["volatility"])
+    """Return why an account does not have the volatility of the others, as a sentence."""
     target = core.format_percent(account.target)
-    if not volatility:
+    volatility = float(account.result.metrics["volatility"])
+    if volatility == 0.0:
         return f"{name} held nothing, and cannot be scaled to {target}: its risk is not equal"
-    if why := explain_fixed(account.result):
+
+    reached = core.format_percent(volatility)
+    why = explain_fixed(account.result)
+    if why:
         return (
-            f"{name} {why}, and is compared as measured, at a volatility of "
-            f"{core.format_percent(volatility)}, not of {target}: its risk is not equal"
+            f"{name} {why}, and is compared as measured, at a volatility of {reached}, not of "
+            f"{target}: its risk is not equal"
         )
-    return (
-        f"{name} was scaled to a volatility of {core.format_percent(volatility)}, not to {target}: "
-        "its risk is not equal"
-    )
+    return f"{name} was scaled to a volatility of {reached}, not to {target}: its risk is not equal"
+
+
+class Pairs(NamedTuple):
+    """Each policy beside the baseline.
+
+    ``names`` are those of the policies, ``places`` (p, 2) the rows of policy and baseline in the
+    table, ``bases`` (p,) how their differences are decided.
+    """
+
+    names: list[str]
+    places: core.IntArray
+    bases: np.ndarray
+
+
+def pair_policies(
+    table: pd.DataFrame, baseline: str, returns: core.FloatArray, ruined: core.BoolArray
+) -> Pairs:
+    """Return each policy beside the baseline, with what decides between the two."""
+    names = [*table.index]
+    others = [name for name in names if name != baseline]
+    to = names.index(baseline)
+    places = np.array([(names.index(name), to) for name in others], dtype=np.int64)
+
+    lost = np.array([measured.is_lost(row) for row in table.to_dict("records")])
+    bases = np.array([find_basis(returns, pair, ruined) for pair in places], dtype=object)
+    bases[lost[places].all(axis=1)] = LOST
+    return Pairs(others, places, bases)
 
 
 def tabulate_differences(
@@ -294,350 +392,105 @@ def tabulate_differences(
     table: pd.DataFrame,
     rest: core.FloatArray,
     baseline: str,
-    rules: Mapping[str, Any],
+    rules: Rules,
     progress: core.Progress | None,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return a row per measure and policy, and the length of blocks by measure.
 
     ``rest`` of shape (k,) is by what returns are still to be multiplied for the risk to be equal.
     """
-    names = [*table.index]
-    pairs = np.array([(k, names.index(baseline)) for k, name in enumerate(names)
-                      if name != baseline], dtype=np.int64)  # fmt: skip
     ruined = table["ruined"].to_numpy() != 0.0
-    lost = np.array([measured.is_lost(row) for row in table.to_dict("records")])
     living = np.where(ruined[:, None], 0.0, sampled.returns * rest[:, None])
-    bases = np.array([find_basis(living, pair, ruined) for pair in pairs], dtype=object)
-    bases[lost[pairs].all(axis=1)] = LOST
-    rows, blocks, draws = [], dict[str, int](), rules["draws"]
+    pairs = pair_policies(table, baseline, living, ruined)
+    sampled = sampled._replace(returns=living)
+    draws = rules["draws"]
+
+    parts = []
+    blocks = {}
     for place, measure in enumerate(TITLES):
+        is_tested = measure in STATISTICS
+        values = table[measure].to_numpy()
+        if not is_tested:  # what is tested is made of the scaled returns
+            with np.errstate(invalid="ignore"):
+                values = values * rest
+        part = lay_out_differences(measure, pairs, values, baseline)
 
-        def report(more: int, done: int = place * draws) -> None:
-            core.report_progress(progress, done + more, len(STATISTICS) * draws)
-
-        is_tested, of_run = measure in STATISTICS, table[measure].to_numpy()
-        with np.errstate(invalid="ignore"):
-            gap = measured.pair_differences(of_run if is_tested else of_run * rest, pairs)
-        is_fallen = bases == RUIN
-        edge = np.where(is_fallen, gap if measure == "log_growth" else np.nan, np.nan)
-        part = pd.DataFrame({"policy": [names[one] for one, _ in pairs]})
-        part = part.assign(against=baseline, measure=measure)
-        part = part.assign(difference=np.where(is_fallen, edge, gap), low=edge, high=edge)
-        part = part.assign(p_value=np.nan, p_holm=np.nan)
-        tested = np.isin(bases, (TEST, SAME)) & is_tested
-        if tested.any():
+        is_drawn = np.isin(pairs.bases, (TEST, SAME)) & is_tested
+        if is_drawn.any():
             drawn = measured.compare_pairs(
-                sampled._replace(returns=living),
-                pairs[tested],
+                sampled,
+                pairs.places[is_drawn],
                 measure,
                 confidence=rules["confidence"],
                 draws=draws,
                 rng=np.random.default_rng(rules["seed"]),
-                progress=report,
+                progress=count_from(place * draws, len(STATISTICS) * draws, progress),
             )
             blocks[measure] = drawn.block
             for name in ("difference", "low", "high", "p_value"):
-                part.loc[tested, name] = getattr(drawn, name)
-        part.loc[bases == LOST, ["difference", "low", "high"]] = np.nan
-        is_test = bases == TEST
-        part.loc[is_test, "p_holm"] = measured.holm(part["p_value"][is_test].to_numpy())
-        is_decided = part["p_holm"] <= 1.0 - rules["confidence"] + 1e-12
-        basis = np.where(is_test & ~np.array(is_tested), UNTESTED, bases)
-        basis[part["difference"].isna() & ~np.isin(bases, (RUIN, LOST))] = NONE
-        is_clear = np.isinf(part["difference"]) | is_decided
-        rows.append(part.assign(distinguishable=is_clear, basis=basis))
-    return pd.concat(rows, ignore_index=True), blocks
+                part.loc[is_drawn, name] = getattr(drawn, name)
+        parts.append(decide(part, pairs.bases, is_tested=is_tested, rules=rules))
+    return pd.concat(parts, ignore_index=True), blocks
+
+
+def count_from(before: int, total: int, progress: core.Progress | None) -> Callable[[int], None]:
+    """Return a function that reports the histories of one measure as those of all."""
+
+    def report(done: int) -> None:
+        core.report_progress(progress, before + done, total)
+
+    return report
+
+
+def lay_out_differences(
+    measure: str, pairs: Pairs, values: core.FloatArray, baseline: str
+) -> pd.DataFrame:
+    """Return the rows of a measure, before any test; ``values`` (k,) are those of the policies.
+
+    A ruined account has no measures but a log growth, which decides without a test.
+    """
+    with np.errstate(invalid="ignore"):
+        gap = measured.pair_differences(values, pairs.places)
+    is_ruin = pairs.bases == RUIN
+    after_ruin = gap if measure == "log_growth" else np.nan
+    edge = np.where(is_ruin, after_ruin, np.nan)
+    return pd.DataFrame(
+        {
+            "policy": pairs.names,
+            "against": baseline,
+            "measure": measure,
+            "difference": np.where(is_ruin, edge, gap),
+            "low": edge,
+            "high": edge,
+            "p_value": np.nan,
+            "p_holm": np.nan,
+        }
+    )
+
+
+def decide(part: pd.DataFrame, bases: np.ndarray, *, is_tested: bool, rules: Rules) -> pd.DataFrame:
+    """Return the rows of a measure with corrected p-values, and what is more than noise."""
+    part.loc[bases == LOST, ["difference", "low", "high"]] = np.nan
+    is_test = bases == TEST
+    part.loc[is_test, "p_holm"] = measured.holm(part["p_value"][is_test].to_numpy())
+    is_decided = part["p_holm"] <= 1.0 - rules["confidence"] + 1e-12
+
+    basis = bases.copy()
+    if not is_tested:
+        basis[is_test] = UNTESTED
+    basis[part["difference"].isna() & ~np.isin(bases, (RUIN, LOST))] = NONE
+    is_clear = np.isinf(part["difference"]) | is_decided
+    return part.assign(distinguishable=is_clear, basis=basis)
 
 
 def find_basis(returns: core.FloatArray, pair: core.IntArray, ruined: core.BoolArray) -> str:
+    """Return what decides between two accounts: a test, their likeness, ruin, or too few data."""
     if ruined[pair].any():
         return RUIN
     one, other = returns[pair]
     if len(one) < LEAST_SAMPLES:
         return FEW
+
     apart = np.sqrt(np.mean((one - other) ** 2))
     size = np.sqrt(max(np.mean(one**2), np.mean(other**2)))
     return SAME if apart <= ALIKE * size else TEST
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison(core.SavedResult):
-    """Several policies on the same market and terms.
-
-    Attributes
-    ----------
-    table : DataFrame
-        One row per policy: ``log_growth`` per year (-inf after ruin), all measures of a run, and
-        ``liquidation_loss_annual``; at equal risk also ``scale`` and ``unscaled_volatility``.
-    differences : DataFrame
-        One row per measure and policy beside the baseline: ``policy``, ``against``, ``measure``
-        (log_growth, sharpe, volatility, es_95), ``difference`` from the baseline, ``low`` and
-        ``high`` of its interval, ``p_value``, ``p_holm`` (corrected over the rows of the measure),
-        ``distinguishable``, and its ``basis``: ``test``; ``alike`` (almost equal returns);
-        ``ruin`` (decided without a test); ``no test`` (volatility, es_95); ``too few returns``;
-        ``undefined``.
-    returns : DataFrame
-        Simple returns per sampling period, one column per policy.
-    risk_free : Series
-        The risk-free return of the same periods.
-    manifest : mapping
-        Data, venue, account, policies, settings and versions.
-    results : mapping of str to Result, or None
-        The results, scaled at equal risk; None in a loaded comparison.
-    """
-
-    table: pd.DataFrame
-    differences: pd.DataFrame
-    returns: pd.DataFrame
-    risk_free: pd.Series[float]
-    manifest: Mapping[str, Any]
-    results: Mapping[str, Result] | None = None
-
-    kind, layout = "comparison", 2
-    is_yearly = True
-    call = "bt.compare"
-    table_names = ("table", "differences", "returns", "risk_free")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The results, in the order given."""
-        return tuple(map(str, self.table.index))
-
-    @property
-    def baseline(self) -> str:
-        """The result that the others are compared with."""
-        return str(self.manifest["baseline"])
-
-    @property
-    def confidence(self) -> float:
-        """The confidence of intervals and decisions."""
-        return float(self.manifest["confidence"])
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The warnings of the comparison, one sentence each."""
-        return tuple(self.manifest["warnings"])
-
-    @property
-    def ruined(self) -> tuple[str, ...]:
-        """The policies whose account was ruined, latest ruin first."""
-        fallen = self.table[self.table["ruined"] != 0.0]
-        rows = fallen.sort_values("ruin_time", ascending=False, kind="stable")
-        return tuple(map(str, rows.index))
-
-    @property
-    def lost(self) -> tuple[str, ...]:
-        """The policies whose account was lost: ruined, or 99 % of its unit value is gone."""
-        rows = self.table[["ruined", "total_return"]].to_dict("index")
-        return tuple(str(name) for name, row in rows.items() if measured.is_lost(row))
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        """The policies by log growth, highest first; ruined ones last, latest ruin first."""
-        growth = self.table["log_growth"].sort_values(ascending=False, kind="stable")
-        return (*(str(name) for name in growth.index if name not in self.ruined), *self.ruined)
-
-    @property
-    def verdict(self) -> str:
-        clear = self.differences[self.differences["distinguishable"]]
-        parts = []
-        for measure, rows in clear.groupby("measure", sort=False):
-            sides = [f"{row['policy']} ({'higher' if row['difference'] > 0.0 else 'lower'})"
-                     for row in rows.to_dict("records")]  # fmt: skip
-            parts.append(f"{TITLES[str(measure)]}: {', '.join(sides)}")
-        start = (
-            f"Against {self.baseline}, {self.describe_volatilities()}, with "
-            f"{self.confidence:.0%} confidence,"
-        )
-        found = f"these differ by more than noise: {'; '.join(parts)}."
-        return f"{start} {found if parts else 'nothing differs by more than noise.'}"
-
-    @property
-    def details(self) -> str:
-        best = self.order[0]
-        row: Any = self.table.loc[best]
-        own = {str(name): float(x) for name, x in row.items()}
-        own["total_return"] = self.measure_return(best)
-        lines = {e.BUY_AND_HOLD: self.manifest["market"]}
-        market = e.name_better(lines, own, f"{best}'s", days=self.days)
-        texts = []
-        if best == self.baseline:
-            texts.append(f"The baseline {best} grew most.")
-        if market:
-            texts.append(f"{core.capitalize(market)}.")
-        return " ".join(texts)
-
-    @property
-    def days(self) -> float:
-        """The days over which the accounts are compared."""
-        data = self.manifest["data"]
-        return count_days_between(data["start"], data["end"])
-
-    def measure_return(self, name: str) -> float:
-        """Return the simple return of an account over the whole time."""
-        return float(np.prod(1.0 + self.returns[name].to_numpy())) - 1.0
-
-    def describe_volatilities(self) -> str:
-        """Return the volatility of the accounts, or the lowest and the highest, as a clause."""
-        volatility = self.table["volatility"]
-        low = float(volatility.min())
-        high = float(volatility.max())
-        if high <= low * (1.0 + 2.0 * e.NEAR):
-            return f"at a volatility of {core.format_percent(high)} a year"
-        return (
-            f"at volatilities of {core.format_percent(low)} to {core.format_percent(high)} a year"
-        )
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        days, left = self.table["ruin_time"], 1.0 + self.table["total_return"]
-        found = [
-            f"{name} was RUINED after {float(days[name]):,.1f} days: no trade since; {AFTER_RUIN}."
-            for name in self.ruined
-        ]
-        found += [
-            f"{name} was LOST: {core.format_percent(float(left[name]), 4)} of its money is left."
-            for name in self.lost
-            if name not in self.ruined
-        ]
-        if len(self.lost) > 1:
-            found.append(f"Nothing is compared between lost accounts: {', '.join(self.lost)}.")
-        if self.manifest["equal_risk"]:
-            found.append(
-                "At equal risk: positions were scaled by factors known only afterwards, to compare "
-                "and not to trade."
-            )
-        for measure, doubt in DOUBTS.items():
-            counts = self.table[measure][self.table[measure] > 0.0]
-            if len(counts):
-                each = ", ".join(f"{name} {count:,.0f}" for name, count in counts.items())
-                found.append(f"Bars in which {doubt}: {each}.")
-        return (*found, *self.warnings)
-
-    def __repr__(self) -> str:
-        risk = " at equal risk" if self.manifest["equal_risk"] else ""
-        return f"<Comparison of {', '.join(self.names)}{risk} on {self.manifest['data']['source']}>"
-
-    def to_dict(self) -> dict[str, Any]:
-        content = {
-            "comparison": self.manifest,
-            "table": self.table.reset_index().to_dict("records"),
-            "differences": self.differences.to_dict("records"),
-            "order": list(self.order),
-        }
-        return dict(core.to_plain(content))
-
-    @property
-    def folder_title(self) -> str:
-        return "compare"
-
-    @property
-    def policy_name(self) -> str:
-        return ", ".join(self.names)
-
-    @property
-    def title(self) -> str:
-        others = ", ".join(name for name in self.names if name != self.baseline)
-        return f"{self.baseline} against {others}"
-
-    @property
-    def note(self) -> str:
-        return f"{len(self.names)} policies"
-
-    @property
-    def heading(self) -> str:
-        return core.clip(self.title, 200)
-
-    def list_numbers(self) -> list[Headline]:
-        is_yearly = shows_growth(self.days)
-        measure, when = ("cagr", "per year") if is_yearly else ("total_return", "in all")
-        found = []
-        for name in self.order[:8]:
-            growth = float(self.table["cagr"][name]) if is_yearly else self.measure_return(name)
-            note = f"{when}; Sharpe {core.format_number(float(self.table['sharpe'][name]))}"
-            title = core.clip(name, 60)
-            found.append(Headline(f"{measure} {name}", title, growth, "percent", note))
-        return found
-
-    def list_parts(self) -> list[Part]:
-        others = [name for name in self.names if name != self.baseline]
-        units = (1.0 + self.returns[[self.baseline, *others]]).cumprod()
-        ordered, label = self.table.loc[list(self.order)], core.Head("policy")
-        names = tuple(name for name in MEASURED[1:] if name in self.table)
-        accounts: list[Shown] = [
-            show_accounts(units),
-            ShownTable(ordered, "Measures", columns=names, labels=label,
-                       note="The highest log growth first, ruined accounts last."),
-        ]  # fmt: skip
-        gaps: list[Shown] = []
-        cells: dict[str, pd.Series] = {}
-        for measure, title in TITLES.items():
-            rows = self.differences[self.differences["measure"] == measure].set_index("policy")
-            known = rows[np.isfinite(rows["difference"])]
-            is_drawn = known["difference"].abs().max() >= 1e-4  # else there is nothing to see
-            drawn = known[["difference", "low", "high", "distinguishable"]] if is_drawn else None
-            gaps.append(ShownChart(
-                f"difference-{measure}", f"Difference of {title}",
-                "Blue where it is more than noise, gray where it is not.", drawn, "intervals",
-                x="difference", percent="" if measure == "sharpe" else "x", size="narrow",
-            ))  # fmt: skip
-            cells[title] = rows.apply(write_gap, axis=1)
-        table = pd.DataFrame(cells).loc[[name for name in self.order if name != self.baseline]]
-        heads = {title: core.Head(title, "", "decimals") for title in TITLES.values()}
-        note = f"Intervals of {100.0 * self.confidence:.6g} %; * is more than noise."
-        gaps.append(ShownTable(table, f"Difference from {self.baseline}", note, label, heads))
-        lead = f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."
-        return [
-            Part("accounts", "The accounts", "One unit of money in each, over the same time.",
-                 tuple(accounts), "both"),
-            Part("differences", "What differs by more than noise", lead, tuple(gaps), "both"),
-        ]  # fmt: skip
-
-    def list_assumptions(self) -> tuple[str, ...]:
-        blocks = ", ".join(f"{n} for {TITLES[name]}" for name, n in self.manifest["blocks"].items())
-        few = f"; here are {len(self.returns):,} periods, fewer than were measured"
-        return (
-            f"Intervals by the stationary bootstrap: {self.manifest['draws']:,} histories, seed "
-            f"{self.manifest['seed']}, of all accounts together, in blocks of a mean length of "
-            f"{blocks or 'no'} periods; decisions allow for the number of comparisons of a measure "
-            f"(Holm). {core.capitalize(COVERAGE)}{few * (len(self.returns) < LEAST_MEASURED)}.",
-        )
-
-    def list_measures(self) -> Mapping[str, float]:
-        return dict(self.table.loc[self.order[0]])
-
-    def list_policies(self) -> Iterable[type]:
-        for result in (self.results or {}).values():
-            yield from map(type, result.policies.values())
-
-    def _lay_out(self) -> dict[str, Any]:
-        return super()._lay_out() | {"risk_free": self.risk_free.to_frame()}
-
-    @classmethod
-    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
-        return cls(**{**tables, "risk_free": tables["risk_free"]["risk_free"]}, manifest=manifest)
-
-
-def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:
-    mark = " *" if row["distinguishable"] else ""
-    gap, half, basis = row["difference"], row["high"] - row["difference"], row["basis"]
-    if basis in (SAME, LOST):
-        return str(basis)
-    if basis not in (TEST, FEW, UNTESTED):
-        word = "below" if gap < 0.0 else "above"
-        return f"{word if math.isinf(gap) else 'n/a'}{mark}"
-    unit = 1.0 if row["measure"] == "sharpe" else 100.0
-    around = "" if basis != TEST else f" ± {unit * half:.2f}" if math.isfinite(half) else " ± ?"
-    return f"{unit * gap:.2f}{around}{'' if unit == 1.0 else ' %'}{mark}"
-
-
-def show_accounts(
-    units: pd.DataFrame,
-    colors: Mapping[str, str] = NOTHING,
-    marks: tuple[float, ...] = (),
-    more: str = "",
-) -> ShownChart:
-    return ShownChart(
-        "accounts", "The accounts over time", f"{ACCOUNTS} {more}".rstrip(), units, "accounts",
-        colors, marks=marks, has_legend=True, height=560,
-    )  # fmt: skip

@@ -23,7 +23,8 @@ from backtest.results.result import Lack
 from backtest.search import equal_risk as e
 from backtest.search import trials as t
 from backtest.search import validation as v
-from backtest.search.compare import sample_returns, show_accounts
+from backtest.search.compare import sample_returns
+from backtest.search.comparison import show_accounts
 from backtest.search.neighbors import find_extent
 from backtest.search.problem import Search, SearchProblem
 from backtest.search.selection_luck import deflate_alone

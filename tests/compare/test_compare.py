@@ -13,7 +13,7 @@ from backtest.engine import run_again
 from backtest.report.write import build_head
 from backtest.results import load_saved
 from backtest.results.differences import STATISTICS
-from backtest.search.compare import TITLES
+from backtest.search.comparison import TITLES
 from backtest.search.equal_risk import (
     hold_at_equal_risk,
     read_decisions,
