@@ -39,7 +39,7 @@ from backtest.core.units import DAY
 from backtest.results.promises import BROKEN, KEPT, TOO_EARLY
 from backtest.risk.liquidations import PastStarts
 from backtest.search import shifts
-from backtest.search.frontier import measure_importance
+from backtest.search.importance import measure_importance
 from backtest.search.trials import Batch
 from backtest.signals.rules import MaCross
 from backtest.strategies import Constant, VolTarget

@@ -24,8 +24,9 @@ from backtest.results.run_record import count_days_between
 from backtest.search import trials as t
 from backtest.search import winner as w
 from backtest.search.equal_risk import name_better
-from backtest.search.frontier import DRAWS, Frontier, build_frontier, measure_importance
+from backtest.search.frontier import DRAWS, Frontier, build_frontier
 from backtest.search.growth_test import OWN, GrowthTest
+from backtest.search.importance import measure_importance
 from backtest.search.problem import read_goal
 from backtest.search.signal_shifts import SIGNIFICANT
 from backtest.signals import SignalRule

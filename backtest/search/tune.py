@@ -19,7 +19,8 @@ from backtest.market import Market, Markets, as_markets
 from backtest.policies import Policy
 from backtest.search import problem as p
 from backtest.search import trials as t
-from backtest.search.frontier import Frontier, Patience
+from backtest.search.frontier import Frontier
+from backtest.search.patience import Patience
 from backtest.search.study import Study
 from backtest.search.winner import BUDGET_SHARE, StudyOutcome, StudyTask, build_outcome
 from backtest.sweep import check_sets, on_cluster

@@ -14,13 +14,8 @@ from backtest.results import read_objective, sharpe_error
 from backtest.results.ranking import find_knee, is_dominated
 from backtest.search import trials, winner
 from backtest.search.evolution import Chebyshev
-from backtest.search.frontier import (
-    Patience,
-    Span,
-    measure_importance,
-    measure_returns,
-    resample_scores,
-)
+from backtest.search.importance import measure_importance
+from backtest.search.patience import Patience, Span, measure_returns, resample_scores
 from tests.kit import check_refused
 from tests.tuning import Columns, seek, space_of
 

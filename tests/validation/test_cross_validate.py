@@ -11,12 +11,8 @@ import pytest
 import backtest as bt
 from backtest.core.units import DAY
 from backtest.results.luck import expected_max_sharpe
-from backtest.search.cross_validate import (
-    choose_winners,
-    combine_parts,
-    count_independent,
-    sum_moments,
-)
+from backtest.search.cross_validate import choose_winners, count_independent
+from backtest.search.group_moments import combine_parts, sum_moments
 from backtest.search.validation import (
     estimate_overfitting,
     folds,
