@@ -51,8 +51,11 @@ class ScaledAccount(NamedTuple):
     @property
     def rest(self) -> float:
         """Return by what returns are still to be multiplied; 1 where they cannot be."""
-        rest = self.target / self.result.metrics["volatility"] if self.distance <= NEAR else 1.0
-        return rest if rest * float(self.result.returns.min()) > -1.0 else 1.0
+        if not self.distance <= NEAR:
+            return 1.0
+        rest = self.target / self.result.metrics["volatility"]
+        is_survived = rest * float(self.result.returns.min()) > -1.0
+        return rest if is_survived else 1.0
 
 
 def scale_to_volatility(
@@ -71,12 +74,14 @@ def scale_to_volatility(
     """
     volatility = result.metrics["volatility"]
     best = ScaledAccount(result, 1.0, volatility, target)
-    scale, elasticity = 1.0, 1.0
+    scale = 1.0
+    elasticity = 1.0
     for _ in range(MOST_RUNS):
         if best.distance <= exact or not volatility > LEAST_DEVIATION:
             break
         step = math.exp(math.log(target / volatility) / elasticity)
-        last, scale = scale, min(most, scale * step)
+        last = scale
+        scale = min(most, scale * step)
         if run_at is None:
             run = run_again(result, result.setup.scale(scale))
         else:
@@ -84,6 +89,8 @@ def scale_to_volatility(
         again = best._replace(result=run, scale=scale)
         if again.distance < best.distance:
             best = again
+
+        # The elasticity between the last two runs is that of the next step.
         after = again.result.metrics["volatility"]
         if not after > LEAST_DEVIATION or scale == last:
             break
@@ -129,9 +136,11 @@ class Decisions(NamedTuple):
 
 
 def read_decisions(result: Any) -> Decisions:
+    """Return when the policies of an account first decided, and its gross leverage from then on."""
     is_decided = ~np.isnan(result.of_positions("target"))
     closes = result.span.closes
-    first = np.where(is_decided.any(axis=0), closes[np.argmax(is_decided, axis=0)], closes[-1] + 1)
+    earliest = closes[np.argmax(is_decided, axis=0)]
+    first = np.where(is_decided.any(axis=0), earliest, closes[-1] + 1)
     return Decisions(first, measure_gross(result, int(first.min())))
 
 
@@ -164,14 +173,15 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
     clock = find_clock(setup.markets)
     seen = clock.pick(signal)
     closes = clock.seen.time + clock.seen.interval
+
     # An overlay sees the index of the account's own weights, whatever they are scaled by.
     weights = clock.pick(setup.signal)
     observed = observe_policies(
         policies, setup.overlay, clock.seen, setup.venues, weights, is_checked=False
     )
-    for i, (first, stop) in enumerate(clock.seen.spans.tolist()):
-        asked = np.where(closes < decided.first[i], np.nan, seen[i])
-        observed[i] = observed[i]._replace(columns={"asked": asked[first:stop]})
+    for place, (first, stop) in enumerate(clock.seen.spans.tolist()):
+        asked = np.where(closes < decided.first[place], np.nan, seen[place])
+        observed[place] = observed[place]._replace(columns={"asked": asked[first:stop]})
 
     given = float(signal[0]) if signal.size == 1 else signal
     return setup.change(
@@ -214,10 +224,12 @@ def hold_at_equal_risk(
     again: the one of a walk, whose parameters changed on the way. ``is_unsignalled``: it is long in
     every instrument, with equal weights, whatever the signal is.
     """
-    like = result if like is None else like
+    if like is None:
+        like = result
     if result.setup is None:
         return Lack("a loaded result cannot be run again")
-    if why := explain_lack(like):
+    why = explain_lack(like)
+    if why:
         return Lack(why)
 
     setup = hold_market(result.setup) if is_unsignalled else result.setup
@@ -232,8 +244,8 @@ def hold_at_equal_risk(
             share = measure_gross(last.result, since) * scale / last.scale / decided.gross
         return run_again(result, set_up_constant(setup, scale, decided, share))
 
-    begun = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
-    first = run_at(1.0, begun)
+    before = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
+    first = run_at(1.0, before)
     return scale_to_volatility(first, target, most=math.inf, exact=exact, run_at=run_at)
 
 
@@ -244,7 +256,7 @@ def explain_distance(held: ScaledAccount) -> str:
     metrics = held.result.metrics
     if metrics["ruined"] or metrics["liquidations"]:
         return "constant leverage is liquidated on the way"
-    return f"no constant leverage was found within {NEAR:.0%} of its volatility".replace("%", " %")
+    return f"no constant leverage was found within {100.0 * NEAR:.0f} % of its volatility"
 
 
 @core.checked
@@ -279,10 +291,12 @@ def find_equal_risk(result: Any) -> EqualRisk | Lack:
     is_long = len(result.time) * len(result.names) > MOST_PLAIN
     if is_long and result.manifest["compiled"] != "yes":
         return Lack(f"runs in plain Python of over {MOST_PLAIN:,} bars are not repeated")
+
     held = hold_at_equal_risk(result, exact=NEAR)
     if isinstance(held, Lack):
         return held
-    if why := explain_distance(held):
+    why = explain_distance(held)
+    if why:
         return Lack(why)
     unit = held.result.of_account("unit") / held.result.tally.first_unit
     return EqualRisk(held.scale, unit, float(held.result.metrics["final_equity"]))
@@ -291,14 +305,18 @@ def find_equal_risk(result: Any) -> EqualRisk | Lack:
 def measure_market(result: Result) -> dict[str, float]:
     """Return the measures of buying and holding the market, or its index, without costs."""
     held = measure_holding(result)
-    names = ("total_return", "volatility", "sharpe", "max_drawdown")
-    found = {name: float(getattr(held, name)) for name in names}
-    return {**found, "cagr": float(compound_growth(1.0 + held.total_return, result.span.years))}
+    return {
+        "total_return": float(held.total_return),
+        "volatility": float(held.volatility),
+        "sharpe": float(held.sharpe),
+        "max_drawdown": float(held.max_drawdown),
+        "cagr": float(compound_growth(1.0 + held.total_return, result.span.years)),
+    }
 
 
 def name_better(
     lines: Mapping[str, Mapping[str, float]],
-    own: Mapping[str, float],
+    metrics: Mapping[str, float],
     whose: str = "its",
     *,
     days: float,
@@ -307,16 +325,21 @@ def name_better(
 
     Of ``days`` too few for growth per year, growth is that of the whole time.
     """
-    is_yearly = shows_growth(days)
+    better = []
+    for name, line in lines.items():
+        if line["cagr"] > metrics["cagr"]:
+            better.append(f"{name} grew by {describe_growth(line, days)}")
+    if not better:
+        return ""
+    return f"{' and '.join(better)}, more than {whose} {describe_growth(metrics, days)}"
 
-    def say(row: Mapping[str, float]) -> str:
-        growth = core.format_percent(row["cagr" if is_yearly else "total_return"])
-        when = "a year" if is_yearly else f"in {days:,.0f} days"
-        return f"{growth} {when} at a volatility of {core.format_percent(row['volatility'])}"
 
-    better = [f"{name} grew by {say(row)}" for name, row in lines.items()
-              if row["cagr"] > own["cagr"]]  # fmt: skip
-    return f"{' and '.join(better)}, more than {whose} {say(own)}" if better else ""
+def describe_growth(metrics: Mapping[str, float], days: float) -> str:
+    """Return the growth of an account and its volatility, as a clause."""
+    growth = f"{core.format_percent(metrics['total_return'])} in {days:,.0f} days"
+    if shows_growth(days):
+        growth = f"{core.format_percent(metrics['cagr'])} a year"
+    return f"{growth} at a volatility of {core.format_percent(metrics['volatility'])}"
 
 
 def find_growth(result: Result) -> float:

@@ -95,7 +95,8 @@ class ShiftedPanel(Panel):
         self.shift = shift
         self.repeats = shift.n_shifts
         self._lock = threading.RLock()
-        self._terms, self._flat = OrderedDict(), OrderedDict()
+        self._terms = OrderedDict()
+        self._flat = OrderedDict()
         self._shifted: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
         if shift.is_of_signal:
             clock = find_clock(self.markets)
@@ -107,16 +108,19 @@ class ShiftedPanel(Panel):
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         if not self.shift.is_of_signal:
             return super().set_up(values)
-        panel, key = self.panel, ("at its own time", *values.items())
+        panel = self.panel
+        key = ("at its own time", *values.items())
         setup = panel._find(panel._terms, key, lambda: panel.set_up(values), LANES)
         return self._shift_signal(setup)
 
     def _shift_signal(self, setup: engine.Setup) -> engine.Setup:
-        clock, feed = find_clock(self.markets), setup.inputs.feed
+        """Return a setup with the shifted signal, which all sets of one shift share."""
+        clock = find_clock(self.markets)
+        feed = setup.inputs.feed
         if self._fed is None:
-            at = slice(None) if clock.is_every else clock.find_closes()
+            rows = slice(None) if clock.is_every else clock.find_closes()
             self._fed = feed.signal.copy()
-            self._fed[at] = np.nan_to_num(self.weights.T)
+            self._fed[rows] = np.nan_to_num(self.weights.T)
         inputs = setup.inputs._replace(feed=feed._replace(signal=self._fed))
         return setup._replace(inputs=inputs, signal=clock.hold(self.weights))
 
@@ -131,25 +135,27 @@ class ShiftedPanel(Panel):
     def _shift(self, observed: list[engine.ObservedPolicy]) -> list[engine.ObservedPolicy]:
         if self.shift.is_of_signal:
             return observed
-        shifted: list[engine.ObservedPolicy] = []
-        for k, own in enumerate(observed):
-            if k == len(self.columns):  # the overlay, and what follows, stays
-                return [*shifted, *observed[k:]]
-            # Sets that share columns share the shifted ones.
-            make = partial(self._shift_columns, own)
-            _, columns = self._find(self._shifted, (k, id(own.columns)), make, LANES)
-            shifted.append(own._replace(columns=columns))
-        return shifted
 
-    def _shift_columns(self, own: engine.ObservedPolicy) -> tuple[Any, Any]:
+        # The overlay, and what follows, stays.
+        n_policies = len(self.columns)
+        shifted = []
+        for place, policy in enumerate(observed[:n_policies]):
+            # Sets that share columns share the shifted ones.
+            make = partial(self._shift_columns, policy)
+            _, columns = self._find(self._shifted, (place, id(policy.columns)), make, LANES)
+            shifted.append(policy._replace(columns=columns))
+        return [*shifted, *observed[n_policies:]]
+
+    def _shift_columns(self, observed: engine.ObservedPolicy) -> tuple[Any, Any]:
         """Return the columns of a policy, so that their id is not used again, and shifted ones."""
-        market = own.market
-        begins = find_clock(self.markets).at(self.first) - own.first
-        first = max(begins, engine.find_warm_up(own.columns).bar, 0)
+        market = observed.market
+        columns = observed.columns
+        begin = find_clock(self.markets).at(self.first) - observed.first
+        first = max(begin, engine.find_warm_up(columns).bar, 0)
         if first >= market.n_bars:
-            return own.columns, own.columns
+            return columns, columns
         rows = self.shift.find_rows(find_market_circle(market, first))
-        return own.columns, {name: each[rows] for name, each in own.columns.items()}
+        return columns, {name: column[rows] for name, column in columns.items()}
 
 
 def find_market_circle(seen: Any, first: int) -> shifts.DayCircle:
@@ -188,7 +194,8 @@ def shift_evaluator(base: Evaluator, shift: Shift) -> Evaluator:
     if not isinstance(base, PooledEvaluator):
         return ShiftedEvaluator(base, shift)
     pooled = copy(base)
-    pooled.members = {name: ShiftedEvaluator(each, shift) for name, each in base.members.items()}
+    members = base.members.items()
+    pooled.members = {name: ShiftedEvaluator(member, shift) for name, member in members}
     return pooled
 
 
@@ -203,25 +210,33 @@ def judge_signals(
     """
     if evaluator.markets.options:
         return SignalTest(untested="options are not shifted in time")
-    rows = [k for k in t.find_distinct(trials.sets).tolist() if not trials.errors[k]]
+
+    # The memory of the best trial, and of sets at the ends of the ranges, stands for all.
+    rows = [row for row in t.find_distinct(trials.sets).tolist() if not trials.errors[row]]
     sets = take_sets(trials.sets, np.array(rows))
-    shown = [take_sets(trials.sets, best), *list_ends(sets)]
-    memory = max(measure_memory(evaluator, each, is_of_signal=is_of_signal) for each in shown)
+    examples = [take_sets(trials.sets, best), *list_ends(sets)]
+    memory = max(measure_memory(evaluator, one, is_of_signal=is_of_signal) for one in examples)
     chosen = choose_shifts(evaluator, len(rows), memory, is_of_signal=is_of_signal)
     if isinstance(chosen, str):
         return SignalTest(untested=chosen, memory=memory)
 
+    # The highest score at each shift; the first is that of the signals at their own time.
     days, every = chosen
-    own = np.where(t.is_feasible(trials), trials.scores, -np.inf)[rows]
-    highest = np.concatenate([[own.max()], np.full(len(days), -np.inf)])
-    names = [name for name in sets if name.startswith(SIGNAL)]
-    codes = number_rows({name: sets[name] for name in names}, count_sets(sets))
-    moved = [Shift(day, memory, is_of_signal, n_shifts=len(days)) for day in days.tolist()]
-    for group in group_rows(codes):  # of one signal, which is read once
-        some = take_sets(sets, group)
-        for place, found in enumerate(run_shifted(evaluator, some, moved), 1):
-            highest[place] = max(highest[place], find_highest(goal, found))
+    unshifted = np.where(t.is_feasible(trials), trials.scores, -np.inf)[rows]
+    highest = np.concatenate([[unshifted.max()], np.full(len(days), -np.inf)])
+    n_shifts = len(days)
+    all_shifts = [Shift(day, memory, is_of_signal, n_shifts=n_shifts) for day in days.tolist()]
+    for group in group_by_signal(sets):
+        shifted_rows = run_shifted(evaluator, take_sets(sets, group), all_shifts)
+        for place, measured in enumerate(shifted_rows, 1):
+            highest[place] = max(highest[place], find_highest(goal, measured))
     return SignalTest(shifts.find_p(highest), len(highest), every, memory)
+
+
+def group_by_signal(sets: Sets) -> Any:
+    """Return the rows of the sets of each signal, which is read once."""
+    of_signal = {name: values for name, values in sets.items() if name.startswith(SIGNAL)}
+    return group_rows(number_rows(of_signal, count_sets(sets)))
 
 
 def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Iterator[Rows]:
@@ -230,43 +245,51 @@ def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Ite
     A few sets are simulated one by one in threads, as a sweep would; many of them by sweeps.
     """
     n = count_sets(sets)
-    is_swept = evaluator.compile and not (evaluator.is_pooled or n >= LEAST_LANES)
-    if is_swept and engine.is_loop_compiled(has_options=False):
+    is_few = evaluator.compile and not (evaluator.is_pooled or n >= LEAST_LANES)
+    parts: list[list[Any]] = [[] for _ in moved]
+    if is_few and engine.is_loop_compiled(has_options=False):
         panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
-        tasks = [SetTask(np.arange(n), sets, ShiftedPanel(panel, each), False) for each in moved]
+        tasks = [SetTask(np.arange(n), sets, ShiftedPanel(panel, shift), False) for shift in moved]
         with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
             names = evaluator.metrics
             parts = [*pool.map(lambda task: score_task(names, task, lambda: False), tasks)]
-    else:
-        parts = [[] for _ in moved]
-    for each, part in zip(moved, parts, strict=True):
-        rows = start_rows(sets, evaluator.measured)
-        for places, found in part:
-            if isinstance(found, Scored):
-                errors = [""] * len(places)
-                done = np.ones(len(places), dtype=np.bool_)
-                put_rows(rows, places, Rows(found.metrics, {}, errors, done, found.decided))
+
+    for shift, part in zip(moved, parts, strict=True):
+        rows = join_scored(start_rows(sets, evaluator.measured), part)
         if not rows.done.all():  # none, or one whose run gives the reason
-            rows = shift_evaluator(evaluator, each).evaluate(sets).finish()
+            rows = shift_evaluator(evaluator, shift).evaluate(sets).finish()
         yield rows
+
+
+def join_scored(rows: Rows, part: Sequence[Any]) -> Rows:
+    """Write the sets that were scored into the rows of all, and return these."""
+    for places, scored in part:
+        if isinstance(scored, Scored):
+            errors = [""] * len(places)
+            done = np.ones(len(places), dtype=np.bool_)
+            put_rows(rows, places, Rows(scored.metrics, {}, errors, done, scored.decided))
+    return rows
 
 
 def find_highest(goal: t.Goal, rows: Any) -> float:
     """Return the highest score that satisfies the constraints; minus infinity without any."""
-    scores, violation = goal.score(rows.metrics, np.array([bool(each) for each in rows.errors]))
-    kept = scores[(violation == 0.0) & np.isfinite(scores)]
-    return float(kept.max()) if len(kept) else -math.inf
+    failed = np.array([bool(error) for error in rows.errors])
+    scores, violation = goal.score(rows.metrics, failed)
+    feasible = scores[(violation == 0.0) & np.isfinite(scores)]
+    return float(feasible.max()) if len(feasible) else -math.inf
 
 
 def measure_memory(evaluator: Evaluator, values: Mapping[str, Any], *, is_of_signal: bool) -> int:
     """Return for how many days the signal of a set remembers, or what its policy decides."""
+    replayed: Any = evaluator.replay(values)
+    runs = [*replayed.values()] if isinstance(replayed, Mapping) else [replayed]
     days = 0
-    runs: Any = evaluator.replay(values)
-    for run in [*runs.values()] if isinstance(runs, Mapping) else [runs]:
+    for run in runs:
+        decided = run.of_positions("target")
+        if is_of_signal:
+            decided = np.broadcast_to(run.quotes.signal, (len(run.time), len(run.names)))
+
         clock = find_clock(run.markets)
-        shape = len(run.time), len(run.names)
-        signal = np.broadcast_to(run.quotes.signal, shape)
-        decided = signal if is_of_signal else run.of_positions("target")
         closes = run.markets.time + run.markets.interval
         if not clock.is_every:
             closes = closes[clock.find_closes()]

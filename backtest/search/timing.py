@@ -57,7 +57,8 @@ class Decided(NamedTuple):
 
     def find_rows(self, market: Market | Markets, shift: int) -> core.IntArray:
         """Return the shifted rows of a market's bars; the last, of nothing, where it has none."""
-        closes, n = market.time + market.interval, len(self.closes)
+        closes = market.time + market.interval
+        n = len(self.closes)
         rows = np.searchsorted(self.closes, closes)
         is_known = self.closes[np.minimum(rows, n - 1)] == closes
         shifted = np.append(self.circle.shift(shift), n)
@@ -67,7 +68,8 @@ class Decided(NamedTuple):
 def make_replayed(decided: Decided) -> tuple[type[Policy], type[SignalRule]]:
     """Return a policy and a signal that play recorded targets, ``shift`` days later."""
     nothing = np.full((1, len(decided.names)), np.nan)
-    leverage, signal = (np.vstack([each, nothing]) for each in (decided.leverage, decided.signal))
+    leverage = np.vstack([decided.leverage, nothing])
+    signal = np.vstack([decided.signal, nothing])
 
     class Replayed(Policy):
         """Targets of a run that are given as data."""
@@ -91,28 +93,24 @@ def make_replayed(decided: Decided) -> tuple[type[Policy], type[SignalRule]]:
 
         def _find_weights(self, markets: Markets) -> pd.DataFrame:
             rows = signal[decided.find_rows(markets, self.shift)]
-            found = pd.DataFrame(rows, index=markets.times, columns=[*decided.names])
-            return found[[*markets.names]].fillna(0.0)
+            weights = pd.DataFrame(rows, index=markets.times, columns=[*decided.names])
+            return weights[[*markets.names]].fillna(0.0)
 
     return Replayed, Shifted
 
 
 def read_decided(result: Result, market: Market | Markets) -> Decided:
+    """Return the targets of a run at the closes of a market at which it decided."""
     clock = find_clock(market)
     closes = clock.seen.time + clock.seen.interval
     rows = np.searchsorted(result.span.closes, closes)
     is_lived = result.span.closes[np.minimum(rows, len(result.time) - 1)] == closes
-    rows, closes = rows[is_lived], closes[is_lived]
+    rows = rows[is_lived]
+    closes = closes[is_lived]
+
     leverage = result.of_positions("target")[rows]
-    if "overlay" in result.manifest:  # it scales leverage within the limits of the account
-        feed, account = result.setup.inputs.feed, result.account
-        least = [account.for_instrument(name).min_leverage for name in result.names]
-        filled = np.searchsorted(feed.time, closes)  # the bars that open at the closes
-        most = feed.limit[np.minimum(filled, len(feed.limit) - 1)]
-        leverage = np.minimum(np.maximum(leverage, least), most)
-        above = result.of_account("overlay")[rows, None]
-        with np.errstate(invalid="ignore"):
-            leverage = np.where(above == 0.0, 0.0, leverage * above)
+    if "overlay" in result.manifest:
+        leverage = apply_overlay(result, leverage, closes, rows)
     signal = np.broadcast_to(result.quotes.signal, (len(result.time), len(result.names)))[rows]
 
     # Before its first decision an account is flat, and so is each shifted one, for as long.
@@ -124,6 +122,20 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
         is_session=bool(market.sessions),
     )
     return Decided(closes, leverage, signal, circle, result.names)
+
+
+def apply_overlay(
+    result: Result, leverage: core.FloatArray, closes: core.IntArray, rows: core.IntArray
+) -> core.FloatArray:
+    """Return leverages within the limits of the account, scaled by its overlay."""
+    feed = result.setup.inputs.feed
+    least = [result.account.for_instrument(name).min_leverage for name in result.names]
+    filled = np.searchsorted(feed.time, closes)  # the bars that open at the closes
+    most = feed.limit[np.minimum(filled, len(feed.limit) - 1)]
+    limited = np.minimum(np.maximum(leverage, least), most)
+    overlay = result.of_account("overlay")[rows, None]
+    with np.errstate(invalid="ignore"):
+        return np.where(overlay == 0.0, 0.0, limited * overlay)
 
 
 def fold_signal(decided: Decided, account: Account) -> Decided:
@@ -180,14 +192,14 @@ class TimingTest(SettingsResult):
     @property
     def details(self) -> str:
         """What was compared, and which shifts."""
-        shown = "all shifts by whole days"
+        shifts = "all shifts by whole days"
         if self.every > 1:
-            shown = (
+            shifts = (
                 f"one in {self.every} of the {self.days:,} shifts by whole days, as all would take "
                 f"over {MOST_SECONDS:g} s"
             )
         return (
-            f"Compared were {shown}. Each plays the decided targets at another time, from fresh "
+            f"Compared were {shifts}. Each plays the decided targets at another time, from fresh "
             "capital, with all costs, so its mean leverage is the same. Under the null the targets "
             "are independent of returns and of volatility; the attribution measures only the "
             "timing of returns, so a small p with a leverage timing within its error is timing of "
@@ -210,42 +222,76 @@ class TimingTest(SettingsResult):
         )
 
     def list_numbers(self) -> list[Headline]:
-        error = f"log growth, error {self.timing_error:.3f}"
-        told = "by whole days"
+        which = "by whole days"
         if self.every > 1:
-            told = f"one in {self.every} of {self.days:,} whole days"
+            which = f"one in {self.every} of {self.days:,} whole days"
         return [
-            Headline("p_growth", "p of growth", self.p_growth, "decimals", "one-sided"),
-            Headline("leverage_timing", "leverage timing", self.leverage_timing, "decimals", error),
-            Headline("shifts", "shifts", float(len(self.table)), "count", told),
+            Headline(
+                name="p_growth",
+                title="p of growth",
+                value=self.p_growth,
+                style="decimals",
+                note="one-sided",
+            ),
+            Headline(
+                name="leverage_timing",
+                title="leverage timing",
+                value=self.leverage_timing,
+                style="decimals",
+                note=f"log growth, error {self.timing_error:.3f}",
+            ),
+            Headline(
+                name="shifts",
+                title="shifts",
+                value=float(len(self.table)),
+                style="count",
+                note=which,
+            ),
         ]
 
     def list_parts(self) -> list[Part]:
         charts = []
         if len(self.table) > 1:
             charts.append(draw_histogram(self.table, "log_growth", "Log growth"))
+        unshifted = ShownTable(
+            self.table.iloc[:1],
+            caption="The unshifted replay",
+            labels=Head("shift", "days"),
+            heads={"log_growth": Head("log growth")},
+        )
         return [
-            Part("shifts", "Shifts in time", "The dotted line is the unshifted replay.", (
-                *charts,
-                ShownTable(self.table.iloc[:1], caption="The unshifted replay",
-                           labels=Head("shift", "days"), heads={"log_growth": Head("log growth")}),
-            ), shows="both")
-        ]  # fmt: skip
+            Part(
+                key="shifts",
+                title="Shifts in time",
+                lead="The dotted line is the unshifted replay.",
+                blocks=(*charts, unshifted),
+                shows="both",
+            )
+        ]
 
 
 def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
+    """Draw how many shifts earned how much, and the unshifted replay as a line."""
     values = table[name].to_numpy()
-    known = values[np.isfinite(values)]
-    others = values[1:][np.isfinite(values[1:])]
-    edges_of = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-    counts, edges = np.histogram(others, BINS, edges_of)
+    is_known = np.isfinite(values)
+    known = values[is_known]
+    low, high = 0.0, 1.0
+    if len(known):
+        low, high = known.min(), known.max()
+    counts, edges = np.histogram(values[1:][is_known[1:]], BINS, (low, high))
     middle = pd.Index((edges[:-1] + edges[1:]) / 2.0, name=title)
-    found = pd.DataFrame({"shifts": counts}, index=middle)
-    mark = (float(values[0]),) if np.isfinite(values[0]) else ()
     return ShownChart(
-        f"timing-{name}", title, "Shifts by what they earned.", found, "bars", x=title, y="shifts",
-        marks=mark, mark_names=("unshifted",), size="half",
-    )  # fmt: skip
+        key=f"timing-{name}",
+        title=title,
+        caption="Shifts by what they earned.",
+        table=pd.DataFrame({"shifts": counts}, index=middle),
+        kind="bars",
+        x=title,
+        y="shifts",
+        marks=(float(values[0]),) if is_known[0] else (),
+        mark_names=("unshifted",),
+        size="half",
+    )
 
 
 @core.checked_only("progress", "result")
@@ -286,31 +332,57 @@ def timing_test(
     which costs power where the memory of g is long. Not tested are accounts with under 10 fills,
     with a constant leverage, and with under 20 shifts.
     """
-    found = result.result if isinstance(result, WalkForward) else result
-    found = found.replay_holdout() if isinstance(found, Study) else found
-    if found.options is not None or found.setup is None:
-        what = "a loaded one: run it again" if found.setup is None else "one that traded options"
-        raise core.ParameterError(f"a timing test replays the targets of a run, got {what}")
-    test = cut_test(found)
-    decided = fold_signal(read_decided(found, test.market), test.account)
-    is_compiled = found.manifest["compiled"] == "yes"
-    chosen, every = choose_shifts(decided, test.market, is_compiled=is_compiled)
+    run = pick_run(result)
+    test = cut_test(run)
+    decided = fold_signal(read_decided(run, test.market), test.account)
+    is_compiled = run.manifest["compiled"] == "yes"
+    days, every = choose_shifts(decided, test.market, is_compiled=is_compiled)
 
-    timing = math.nan, math.nan
-    if found.has_one_position:
-        split = found.attribution()
-        timing = float(split.leverage_timing), float(split.timing_error)
-    n_days = decided.circle.n_days
-    settings = {"policy": found.manifest["policy"]["text"], "run": found.manifest["id"]}
-    terms: dict[str, Any] = {"settings": settings, "market": test.market}
-    why = explain_untested(found, decided, len(chosen))
+    leverage_timing = math.nan
+    timing_error = math.nan
+    if run.has_one_position:
+        split = run.attribution()
+        leverage_timing = float(split.leverage_timing)
+        timing_error = float(split.timing_error)
+
+    why = explain_untested(run, decided, len(days))
     if why:
-        empty = pd.DataFrame({"log_growth": []}, index=pd.Index([], name="shift"))
-        return TimingTest(empty, math.nan, *timing, n_days, why=why, **terms)
+        every = 1
+        p_growth = math.nan
+        table = pd.DataFrame({"log_growth": []}, index=pd.Index([], name="shift"))
+    else:
+        table = replay_shifts(test, decided, days, progress, compile=is_compiled, threads=threads)
+        p_growth = find_p(table["log_growth"].to_numpy())
+    return TimingTest(
+        table,
+        p_growth,
+        leverage_timing,
+        timing_error,
+        decided.circle.n_days,
+        every,
+        why=why,
+        settings={"policy": run.manifest["policy"]["text"], "run": run.manifest["id"]},
+        market=test.market,
+    )
 
-    table = replay_shifts(test, decided, chosen, progress, compile=is_compiled, threads=threads)
-    p_growth = find_p(table["log_growth"].to_numpy())
-    return TimingTest(table, p_growth, *timing, n_days, every, **terms)
+
+def pick_run(result: Result | Study | WalkForward) -> Result:
+    """Return the run that a test of timing replays: never that on which a set was chosen."""
+    if isinstance(result, WalkForward):
+        run = result.result
+    elif isinstance(result, Study):
+        run = result.replay_holdout()
+    else:
+        run = result
+    if run.setup is None:
+        raise core.ParameterError(
+            "a timing test replays the targets of a run, got a loaded one: run it again"
+        )
+    if run.options is not None:
+        raise core.ParameterError(
+            "a timing test replays the targets of a run, got one that traded options"
+        )
+    return run
 
 
 def choose_shifts(
@@ -352,6 +424,7 @@ def explain_untested(result: Result, decided: Decided, n_shifts: int) -> str:
 
 
 def cut_test(result: Result) -> Conditions:
+    """Return the terms of a run on the bars that it has, without its signal and overlay."""
     test: Conditions = plain(result.setup.test)
     whole: Any = result.markets
     markets = whole.slice(core.utc_index(result.time)[0], None)
@@ -367,25 +440,33 @@ def replay_shifts(
     decided: Decided,
     days: core.IntArray,
     progress: core.Progress | None = None,
-    **how: Any,
+    *,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    threads: int | None = None,
 ) -> pd.DataFrame:
+    """Return the log growth of the targets of a run at each shift, in days."""
     policy, rule = make_replayed(decided)
     sets: dict[str, Any] = {"shift": days}
-    signal: Any = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
+    signal: Any
     if moves(decided.signal):
-        sets["signal.shift"], signal = days, rule()
-    elif not isinstance(test.market, Markets):
-        signal = signal[decided.names[0]]
+        sets["signal.shift"] = days
+        signal = rule()
+    else:
+        signal = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
+        if not isinstance(test.market, Markets):
+            signal = signal[decided.names[0]]
     if len(decided.names) > 1:
-        whole = enumerate(decided.names)
-        sets |= {f"{name}.instrument": np.full(len(days), i) for i, name in whole}
-    runs = read_runs(test.replace(signal=signal), policy, **how)
+        for place, name in enumerate(decided.names):
+            sets[f"{name}.instrument"] = np.full(len(days), place)
+
+    runs = read_runs(test.replace(signal=signal), policy, compile=compile, threads=threads)
     evaluator = runs.make(runs.market, runs.test.signal, "core")
-    found = evaluator.evaluate(sets, progress=progress).finish()
-    if failed := [each for each in found.errors if each]:
-        raise core.PolicyError(f"a replay of the targets failed: {failed[0]}")
-    metrics = found.metrics
-    is_ruined = metrics["ruined"] > 0.0
+    rows = evaluator.evaluate(sets, progress=progress).finish()
+    failures = [error for error in rows.errors if error]
+    if failures:
+        raise core.PolicyError(f"a replay of the targets failed: {failures[0]}")
+
+    is_ruined = rows.metrics["ruined"] > 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        growth = np.where(is_ruined, -np.inf, np.log1p(metrics["total_return"]))
+        growth = np.where(is_ruined, -np.inf, np.log1p(rows.metrics["total_return"]))
     return pd.DataFrame({"log_growth": growth}, index=pd.Index(days, name="shift"))

@@ -24,8 +24,10 @@ from backtest.search.study import SearchResult
 from backtest.search.trials import find_finished, open_folder
 from backtest.sweep import Evaluator, on_cluster
 
-LEAST_TRAIN, LEAST_TEST = 200, 20
-"""Least bars of a train span, and of a test span."""
+LEAST_TRAIN = 200
+"""Least bars of a train span."""
+LEAST_TEST = 20
+"""Least bars of a test span."""
 FEW_BARS = 200
 """A test span under this many bars is allowed, with a warning."""
 MOST_GROUPS = 50
@@ -36,6 +38,8 @@ TIMES = ("train_start", "train_end", "test_start", "test_end")
 
 
 class FoldSpan(NamedTuple):
+    """Bars of a fold: the first of train and test span, and those after the last of each."""
+
     train: int
     train_stop: int
     test: int
@@ -111,14 +115,18 @@ def folds(
     first = find_first_bar(market, start)
     if groups is None:
         return tabulate_spans(market, plan_spans(market, train, test, anchored, gap, first=first))
-    cut, k = split_groups(market, groups, test_groups, sampling, first=first)
-    late = check_embargo(embargo, cut, market)
+
+    cut, n_tested = split_groups(market, groups, test_groups, sampling, first=first)
+    embargo_bars = check_embargo(embargo, cut, market)
     rows = []
-    for split, tested in enumerate(itertools.combinations(range(cut.n), k)):
-        is_late = find_embargoed(cut.n, tested)
+    for split, tested in enumerate(itertools.combinations(range(cut.n), n_tested)):
+        is_embargoed = find_embargoed(cut.n, tested)
         for group in range(cut.n):
-            first, stop = cut.span(group)
-            rows.append((split, group, group in tested, first + late * int(is_late[group]), stop))
+            begin, stop = cut.span(group)
+            if is_embargoed[group]:
+                begin += embargo_bars
+            rows.append((split, group, group in tested, begin, stop))
+
     table = pd.DataFrame(rows, columns=["split", "group", "is_test", "start", "end"])
     return table.assign(
         start=time_bars(market, table["start"]), end=time_bars(market, table["end"])
@@ -135,49 +143,66 @@ def plan_spans(
     first: int = 0,
 ) -> list[FoldSpan]:
     """Return the spans of a walk in the bars from ``first`` on, as bars of the market."""
-    began = int(market.time[first])
-    is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
+    begin = int(market.time[first])
     trained = core.parse_duration(train, "train")
     tested = core.parse_duration(test, "test")
+    is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
     between = 0 if is_none else core.parse_duration(gap, "gap")
+    first_test = begin + trained + between
     if between >= min(trained, tested):
         raise core.ParameterError("gap must be shorter than train and test, '0d' for none")
-    if began + trained + between >= market.end:
-        half = (market.end - began) // 2
+    if first_test >= market.end:
+        half = (market.end - begin) // 2
         raise core.ParameterError(
             f"train must leave bars to test on, {core.format_duration(half)!r} for example: the "
             f"data end {core.format_time(market.end)}"
         )
+
     spans: list[FoldSpan] = []
-    for opened in range(began + trained + between, market.end, tested):
+    for opened in range(first_test, market.end, tested):
         if spans and spans[-1].stop == market.n_bars:
             break
-        end = opened - between
-        begin = began if anchored else max(began, end - trained)
-        bars = np.searchsorted(market.time, [begin, end, opened, opened + tested]).tolist()
-        if market.n_bars - bars[3] < LEAST_TEST:
-            bars[3] = market.n_bars
-        for name, k, least in (("train", 0, LEAST_TRAIN), ("test", 2, LEAST_TEST)):
-            if bars[k + 1] - bars[k] < least:
-                raise core.ParameterError(
-                    f"a {name} span must have {least} bars or more, that of fold {len(spans)} from "
-                    f"{describe_bar(market, bars[k])} has {max(bars[k + 1] - bars[k], 0)}"
-                )
-        spans.append(FoldSpan(*bars))
+        train_end = opened - between
+        train_start = begin if anchored else max(begin, train_end - trained)
+        times = [train_start, train_end, opened, opened + tested]
+        span = FoldSpan(*np.searchsorted(market.time, times).tolist())
+        # What is left after the last whole span is too short for one of its own.
+        if market.n_bars - span.stop < LEAST_TEST:
+            span = span._replace(stop=market.n_bars)
+        check_length(market, "train", span.train, span.train_stop, LEAST_TRAIN, fold=len(spans))
+        check_length(market, "test", span.test, span.stop, LEAST_TEST, fold=len(spans))
+        spans.append(span)
     return spans
 
 
+def check_length(
+    market: Market | Markets, name: str, first: int, stop: int, least: int, *, fold: int
+) -> None:
+    """Raise ParameterError for a span of a fold that is too short."""
+    if stop - first < least:
+        raise core.ParameterError(
+            f"a {name} span must have {least} bars or more, that of fold {fold} from "
+            f"{describe_bar(market, first)} has {max(stop - first, 0)}"
+        )
+
+
 def describe_bar(market: Market | Markets, bar: int) -> str:
-    return core.format_time(int(market.time[bar]) if bar < market.n_bars else market.end)
+    """Return the open of a bar; for the one after the last, the end of the data."""
+    time = int(market.time[bar]) if bar < market.n_bars else market.end
+    return core.format_time(time)
 
 
 def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.DataFrame:
-    bars = zip(TIMES, np.transpose(spans), strict=True)
-    return pd.DataFrame({name: time_bars(market, each) for name, each in bars}).rename_axis("fold")
+    """Return the times of spans, a row per fold."""
+    columns = {}
+    for name, bars in zip(TIMES, np.transpose(spans), strict=True):
+        columns[name] = time_bars(market, bars)
+    return pd.DataFrame(columns).rename_axis("fold")
 
 
 def time_bars(market: Market | Markets, bars: np.ndarray | pd.Series) -> pd.DatetimeIndex:
-    return core.utc_index(np.append(market.time, market.end)[np.asarray(bars)])
+    edges = np.append(market.time, market.end)
+    return core.utc_index(edges[np.asarray(bars)])
 
 
 def split_groups(
@@ -191,9 +216,12 @@ def split_groups(
             f"groups and test_groups must make at most {MOST_SPLITS:,} splits, {n} and {k} make "
             f"{math.comb(n, k):,}"
         )
+
+    # Groups have as many sampling periods each, and are cut where these end.
     closes = first + np.flatnonzero(mark_samples(market, sampling)[first:]) + 1
     parts = np.array_split(np.arange(len(closes)), n)
-    samples = np.array([0, *(int(part[-1]) + 1 if len(part) else 0 for part in parts)])
+    stops = [int(part[-1]) + 1 if len(part) else 0 for part in parts]
+    samples = np.array([0, *stops])
     edges = np.concatenate(([first], closes))[samples]
     least = int(np.diff(edges).min())
     if least < LEAST_TRAIN or int(np.diff(samples).min()) < 2:
@@ -210,17 +238,22 @@ def list_paths(n: int, k: int) -> list[list[int]]:
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, section 12.4.
     """
     splits = list(itertools.combinations(range(n), k))
-    tested = [[s for s, groups in enumerate(splits) if g in groups] for g in range(n)]
-    return [list(path) for path in zip(*tested, strict=True)]
+    splits_of = [
+        [split for split, tested in enumerate(splits) if group in tested] for group in range(n)
+    ]
+    return [list(path) for path in zip(*splits_of, strict=True)]
 
 
 def find_embargoed(n: int, tested: Sequence[int]) -> core.BoolArray:
+    """Return which of n groups train right after a group that is tested."""
     return np.array([g - 1 in tested and g not in tested for g in range(n)])
 
 
 def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Markets) -> int:
+    """Return the embargo in bars; raise ParameterError if it leaves too few of a group."""
     if embargo is None:
         return math.ceil(USUAL_EMBARGO * int(groups.edges[-1] - groups.edges[0]))
+
     if isinstance(embargo, str):
         bars = -(-core.parse_duration(embargo, "embargo") // market.interval)
     else:
@@ -234,10 +267,12 @@ def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Ma
 
 
 V = TypeVar("V", bound="Validation")
-FIGURES, ACCOUNTS = "figures.json", "accounts"
-EVIDENCE, EVEN = 0.95, 0.5
-"""Least probabilistic Sharpe ratio that is evidence (without skill it has 1 in 20 chances), and the
-probability of overfitting above which a choice is no better than chance."""
+FIGURES = "figures.json"
+ACCOUNTS = "accounts"
+EVIDENCE = 0.95
+"""Least probabilistic Sharpe ratio that is evidence: without skill it has 1 in 20 chances."""
+EVEN = 0.5
+"""Probability of overfitting above which a choice is no better than chance."""
 CONFIDENCE = 0.95
 SCATTER = (
     "Each gray point is a set, each blue one a chosen set. Chosen sets under the dotted line "
@@ -274,25 +309,31 @@ class Validation(SearchResult):
     @property
     def objective(self) -> str:
         """The objective in words."""
-        given = self.manifest["objective_source"]
-        if isinstance(given, Mapping):
-            return " + ".join(f"{weight:g} {name_measure(name)}" for name, weight in given.items())
-        if isinstance(given, list | tuple):
-            return " and ".join(map(name_measure, given))
-        return name_measure(str(given).partition(" sha256:")[0].removeprefix("-"))
+        source = self.manifest["objective_source"]
+        if isinstance(source, Mapping):
+            terms = [f"{weight:g} {name_measure(name)}" for name, weight in source.items()]
+            return " + ".join(terms)
+        if isinstance(source, list | tuple):
+            return " and ".join(map(name_measure, source))
+        return name_measure(str(source).partition(" sha256:")[0].removeprefix("-"))
 
     def list_policies(self) -> Iterable[type]:
-        for each in self.accounts.values():
-            policies = [*each.policies.values(), *([each.overlay] if each.overlay else [])]
-            yield from map(type, policies)
+        for account in self.accounts.values():
+            yield from map(type, account.policies.values())
+            if account.overlay:
+                yield type(account.overlay)
 
     def describe_search(self) -> str:
         """Return what was searched, and by what, in a sentence."""
         facts = self.manifest
-        above = f" under {facts['overlay']}" if "overlay" in facts else ""
-        kept = ", ".join(facts["constraints"]).replace("ruined == 0", "no ruin")
-        rules = f", subject to {kept}" if kept else ""
-        return f"Parameter sets of {self.title}{above} were chosen by {self.objective}{rules}."
+        subject = self.title
+        if "overlay" in facts:
+            subject = f"{subject} under {facts['overlay']}"
+        text = f"Parameter sets of {subject} were chosen by {self.objective}"
+        rules = ", ".join(facts["constraints"]).replace("ruined == 0", "no ruin")
+        if rules:
+            text = f"{text}, subject to {rules}"
+        return f"{text}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
         facts = {name: self.manifest, "verdict": self.verdict, "figures": self.figures}
@@ -309,9 +350,9 @@ class Validation(SearchResult):
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
         stored = core.from_plain(core.read_json_file(folder / FIGURES))
-        fields = {**tables, "figures": stored["figures"], "manifest": manifest}
-        fields |= {k: Result.load(folder / ACCOUNTS / k) for k in stored["accounts"]}
-        return cls(**fields)
+        accounts = {name: Result.load(folder / ACCOUNTS / name) for name in stored["accounts"]}
+        facts: dict[str, Any] = {"figures": stored["figures"], "manifest": manifest}
+        return cls(**tables, **accounts, **facts)
 
 
 def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
@@ -319,6 +360,7 @@ def select_metrics(row: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def read_validated(conditions: Conditions, policy: Any, search: Search) -> SearchProblem:
+    """Return the problem of a validation, whose account and venue stay as they are."""
     problem = read_search(conditions, policy, search)
     dotted = [name for name in problem.names if name.startswith(("account.", "venue."))]
     if dotted:
@@ -335,27 +377,36 @@ def make_or_resume(
     manifest: Mapping[str, Any],
     make: Callable[[Evaluator, Path | None], V],
 ) -> V:
-    place = problem.store
-    if (finished := find_finished(place, manifest, resume=problem.resume)) is not None:
+    """Return a finished validation from the store, or make it and save it there.
+
+    ``make`` has an evaluator, and the folder in which unfinished work is kept, if there is a store.
+    """
+    store = problem.store
+    finished = find_finished(store, manifest, resume=problem.resume)
+    if finished is not None:
         return cls.load(finished)
+
     evaluator = problem.build_evaluator(problem.market)
-    with open_folder(place, manifest) as folder:
+    with open_folder(store, manifest) as folder:
         with warn_once(is_first=False), on_cluster(evaluator, problem.cluster) as working:
-            made = make(working, folder)
-        if place is not None and folder is not None:
-            made.save(place)
+            validation = make(working, folder)
+        if store is not None and folder is not None:
+            validation.save(store)
             core.discard_folder(folder)
-    return made
+    return validation
 
 
 class Estimate(float):
+    """A number with its interval."""
+
     low: float
     high: float
 
     def __new__(cls, value: float, low: float = math.nan, high: float = math.nan) -> Estimate:
-        found = super().__new__(cls, value)
-        found.low, found.high = float(low), float(high)
-        return found
+        estimate = super().__new__(cls, value)
+        estimate.low = float(low)
+        estimate.high = float(high)
+        return estimate
 
     def to_dict(self) -> dict[str, float]:
         return {"value": float(self), "low": self.low, "high": self.high}
@@ -370,6 +421,7 @@ def estimate_overfitting(ranks: pd.Series, n: float) -> Estimate:
     share = float((ranks.dropna() <= EVEN).mean())
     if math.isnan(share):
         return Estimate(math.nan)
+
     z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)
     weight = 1.0 + z * z / n
     middle = (share + 0.5 * z * z / n) / weight
@@ -382,6 +434,7 @@ def order_scores(scores: core.FloatArray, ruined: core.FloatArray) -> core.Float
 
 
 def find_rank(scores: core.FloatArray, row: int) -> float:
+    """Return the rank of a set among all: 1 for the best, 0 for the worst; NaN without others."""
     n = len(scores)
     if n < 2 or row < 0:
         return math.nan
@@ -391,6 +444,8 @@ def find_rank(scores: core.FloatArray, row: int) -> float:
 
 
 class ChanceCount(NamedTuple):
+    """How many of n were found to be better, and how many chance gives, with its p-value."""
+
     found: int
     n: int
     expected: float
