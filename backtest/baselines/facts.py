@@ -73,6 +73,7 @@ def describe_run(account: Result) -> dict[str, Any]:
     }
     if manifest.get("overlay"):
         facts["overlay"] = manifest["overlay"]
+
     facts |= {
         "venue": manifest["venue"],
         "account": manifest["account"],
@@ -212,6 +213,7 @@ def list_host_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[st
         new_value = now.get(name, "none")
         if old_value == new_value:
             continue
+
         if max(len(old_value), len(new_value)) <= LONGEST_NAMED:
             changes.append(f"{name} {old_value} -> {new_value}")
         else:

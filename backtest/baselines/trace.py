@@ -78,6 +78,7 @@ class Trace:
             return False
         if self.time.tobytes() != other.time.tobytes():
             return False
+
         for name, column in self.columns.items():
             if column.tobytes() != other.columns[name].tobytes():
                 return False
@@ -284,6 +285,7 @@ def sum_moved_terms(was: Trace, now: Trace) -> dict[str, float]:
     for name, sign in SIGNS.items():
         if name not in was.columns or name not in now.columns:
             continue
+
         moved = sign * float(np.sum(now.columns[name]) - np.sum(was.columns[name]))
         if moved != 0.0:
             terms[name] = moved

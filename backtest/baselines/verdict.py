@@ -316,6 +316,7 @@ def list_directions(verdict: RegressVerdict, accepted: Sequence[str]) -> Iterato
         names = [move.name for move in moves if move.name not in accepted]
         if not names:
             continue
+
         most = MOST_NAMED
         if len(names) > MOST_NAMED:
             most = MOST_NAMED - 1  # "and 2 more" takes the place of a name

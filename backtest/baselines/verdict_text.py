@@ -52,6 +52,7 @@ def list_headline(verdict: RegressVerdict) -> Table:
     for name in ALWAYS_SHOWN:
         if name not in by_name:
             continue
+
         move = by_name[name]
         was, now, change = format_move(move.was, move.now)
         if move.was == move.now:

@@ -128,6 +128,7 @@ def measure_loan(
     collateral = np.maximum(cash, 0.0) + np.maximum(owned, 0.0)
     debt = np.maximum(-cash, 0.0) + np.maximum(-owned, 0.0)
     has_debt = debt > 0.0
+
     with np.errstate(divide="ignore", invalid="ignore"):
         of_long = (collateral - needed) / debt
         of_short = collateral / (debt + needed)

@@ -101,6 +101,7 @@ def measure_counted(
     cagr = -1.0
     if run.tally.ruin < 0:
         cagr = compound_growth(growth, run.span.years)
+
     mean = float(returns.mean()) if n > 0 else math.nan
     downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
     return {

@@ -34,6 +34,7 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     kinds = entries["kind"]
     names = label_owners(run)[entries["owner"]]
     is_debt = kinds == Event.BAD_DEBT
+
     price = tables.find_prices(entries, run.list_venues())
     table = pd.DataFrame(
         {
@@ -50,6 +51,7 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
             "step": entries["step"],
         }
     )
+
     is_traded = np.isin(kinds, (*TRADED, Event.CONVERTED)) & (entries["quantity"] != 0.0)
     rows: pd.DataFrame = table[is_debt | is_traded].reset_index(drop=True)
     return rows
@@ -98,6 +100,7 @@ def list_settlements(run: RunRecord) -> dict[tuple[str, int], list[Settlement]]:
         stamps = market.funding_time
         jitter = core.parse_duration(run.venues[name].funding_jitter)
         bars, is_open = place_on_bars(stamps, market.time, market.interval, jitter)
+
         for k in np.flatnonzero((bars >= 0) & (bars < market.n_bars)).tolist():
             opened = int(market.time[bars[k]])
             settlements[name, opened].append(Settlement(int(stamps[k]), bool(is_open[k])))
@@ -162,6 +165,7 @@ def name_fill(run: RunRecord, kind: int, name: str) -> str:
         venues = [venue] if venue else run.list_venues()
         is_takeover = {known.liquidation.mode for known in venues} == {"takeover"}
         return "takeover" if is_takeover else "liquidation"
+
     if kind == Event.DELISTED:
         is_expiring = venue is not None and venue.contract.expires is not None
         return "expiry" if is_expiring else "delisting"

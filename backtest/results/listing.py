@@ -368,6 +368,7 @@ def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
     """Return the entry of what a process left, or writes now."""
     is_busy = core.is_lock_held(folder / LOCK)
     results = [path.name for path in folder.glob("*") if path.is_dir()]
+
     trouble = "it was left by a process that died"
     if is_busy:
         trouble = "it is being written now"

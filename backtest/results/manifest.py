@@ -254,6 +254,7 @@ def hash_source(cls: type[Policy]) -> str:
         if base.__module__.partition(".")[0] not in ("backtest", "builtins"):
             texts += list_functions(base)
             texts += list_members(base, without=cls.parameters())
+
     texts.append(write_function(formula_of(cls)))
     texts += [hash_source(part.policy) for part in getattr(cls, "parts", ())]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()

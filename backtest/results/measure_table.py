@@ -247,11 +247,13 @@ def measure_accounts(
     """
     has_all = "near" in tally  # the tally of a sweep has its core alone
     names = STREAMED if has_all else CORE
+
     with np.errstate(all="ignore"):
         measures = measure_core(tally, span, unit)
         measures["final_equity"] = equity
         if has_all:
             measures |= measure_rest(tally, span)
+
     columns = {name: measures[name] if name in measures else tally[name] for name in names}
     return {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
 

@@ -114,6 +114,7 @@ def evaluate_rows(
         rows = np.flatnonzero(terms.are_coin[options] == (settlement == "coin"))
         if len(rows) == 0:
             continue
+
         values[:, rows] = formula(
             kinds[rows],
             forward[rows],
@@ -260,6 +261,7 @@ def find_forwards(
     low = state[0] / 1e3
     high = state[0] * 1e3
     n_steps = STEPS if len(options) else 0
+
     for _ in range(n_steps):
         middle = np.sqrt(low * high)
         over = compute_prices(terms, options, np.stack([middle, *state[1:]])) - value

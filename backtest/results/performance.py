@@ -117,12 +117,14 @@ def certainty_equivalent(
     """
     if len(returns) == 0:
         return math.nan
+
     growth = np.maximum(1.0 + returns, 0.0)
     power = 1.0 - risk_aversion
     with np.errstate(divide="ignore"):
         if power == 0.0:
             return compound_growth(float(np.exp(np.mean(np.log(growth)))), 1.0 / periods)
         utility = float(np.mean(growth**power))
+
     if not utility > 0.0:  # nor is NaN
         return -1.0
     return compound_growth(utility ** (1.0 / power), 1.0 / periods)

@@ -199,6 +199,7 @@ def cut_into_quantiles(values: core.FloatArray, bins: int) -> Phases:
     edges = np.full(bins + 1, np.nan)
     if is_known.any():
         edges = np.quantile(values[is_known], steps)
+
     places = np.where(is_known, np.searchsorted(edges[1:-1], values, side="right"), -1)
     names = [f"{k + 1} of {bins}" for k in range(bins)]
     if bins == BINS:
@@ -284,6 +285,7 @@ def turning_points(time: core.IntArray, price: core.FloatArray) -> pd.DataFrame:
         raise core.ParameterError(
             f"bull and bear markets need {LEAST_MONTHS} month ends (four years), got {len(ends)}"
         )
+
     turns = find_turns(price[ends])
     rows = [turn.month for turn in turns]
     kinds = ["peak" if turn.side > 0 else "trough" for turn in turns]
@@ -324,6 +326,7 @@ def find_extremes(price: core.FloatArray) -> list[Turn]:
         around = price[start : month + WINDOW + 1]
         if around.min() == around.max():
             continue
+
         if start + int(np.argmax(around)) == month:
             turns.append(Turn(month, 1))
         if start + int(np.argmin(around)) == month:

@@ -43,6 +43,7 @@ def list_promises(policies: Mapping[str, Policy], overlay: Policy | None) -> lis
     """Return what is promised of the whole account: by its overlay, or else by its only policy."""
     if overlay is None and len(policies) > 1:
         return []
+
     policy = overlay or next(iter(policies.values()))
     promises = [Promise(*row) for row in policy.promises()]
     known = [*METRICS, *OWN]
@@ -123,6 +124,7 @@ def judge_promises(run: Any) -> list[dict[str, Any]]:
         promise = Promise(*fields)
         if not is_whole:
             promise = promise.limit()
+
         finding = measure_promise(run, promise)
         judgement = judge(promise, finding)
         rows.append({**promise._asdict(), **finding._asdict(), **judgement._asdict()})

@@ -84,6 +84,7 @@ def read_objective(objective: ObjectiveLike) -> Objective:
         return _read_measure(objective)
     if isinstance(objective, Mapping) and objective:
         return _read_sum(objective)
+
     if not callable(objective):
         raise core.ParameterError(
             f"objective must be a measure, weights of measures or a function, "
@@ -166,6 +167,7 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
             f"constraints must map measures to bounds, got {constraints!r}; "
             "{'max_drawdown': '<= 0.4'}, for example"
         )
+
     bounds = []
     for name, text in (constraints or {}).items():
         constraint = _read_constraint(name, text)
@@ -182,6 +184,7 @@ def _read_constraint(name: str, text: object) -> Constraint:
     if match:
         with contextlib.suppress(ValueError):
             bound = float(match[2])
+
     if match is None or not math.isfinite(bound):
         raise core.ParameterError(
             f"a constraint must be a number after <=, >=, ==, < or >, got {text!r} for "

@@ -122,6 +122,7 @@ def average_entries(fills: Fills) -> FloatArray:
     turns = fills.turns
     entry = np.full(len(fills.value), np.nan)
     average = math.nan
+
     rows = zip(turns.after, turns.opened, turns.starts, fills.value, strict=True)
     for k, (after, opened, starts, value) in enumerate(rows):
         if starts:

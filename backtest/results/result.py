@@ -427,11 +427,13 @@ class Result(RunRecord, core.SavedResult):
     def _write_more(self, folder: Path) -> None:
         state = saved_run.pack_state(self)
         state[saved_run.SETTLEMENT] = find_settlement(self)
+
         constant = self._constant
         if isinstance(constant, Lack):
             state[saved_run.NO_EQUAL_RISK] = constant.why
         else:
             state[saved_run.EQUAL_RISK] = [constant.leverage, constant.final_equity]
+
         state[saved_run.CHARTED] = {name: column.text for name, column in self.charted.items()}
         core.write_json_file(state, folder / STATE)
         core.write_json_file(self._list_stored(), folder / METRICS)

@@ -356,6 +356,7 @@ def label_owners(run: RunData) -> npt.NDArray[np.object_]:
     n_named = len(run.names) + len(assets)
     unnamed = [""] * (max(options, default=-1) + 1 - n_named)
     labels = np.array([*run.names, *assets, *unnamed, ""], dtype=object)
+
     for owner, name in options.items():
         labels[owner] = name
     return labels

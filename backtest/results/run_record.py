@@ -196,6 +196,7 @@ class RunRecord(RunData):
         weights = held.weights[rows]
         ratio = np.empty(len(rows))
         shares = np.empty(weights.shape)
+
         for block in walk_covariances(held.returns, max(half_life, 1.0), rows):
             span = slice(block.first, block.first + len(block.values))
             ratio[span] = performance.diversification_ratio(weights[span], block.values)
@@ -282,6 +283,7 @@ class RunRecord(RunData):
         of_options = run_options.list_columns(self, options)
         no_instruments = np.full(self.notionals.shape, np.nan)
         no_options = np.full(options.record.quantity.shape, np.nan)
+
         joined = {}
         for name in {**of_instruments, **of_options}:
             left = of_instruments.get(name, no_instruments)

@@ -169,6 +169,7 @@ def tabulate_accounts(
         costs = measured.find_cost_rates(result.tally, result.span)  # over mean equity
         for cost, rate in costs.items():
             row[f"{cost}_annual"] = rate
+
         if accounts is not None:
             row["scale"] = accounts[name].scale
             row["unscaled_volatility"] = accounts[name].volatility
@@ -241,6 +242,7 @@ def check_alike(results: Mapping[str, Result]) -> None:
         fault = describe_differences(name, terms, describe_terms(result))
         if result.manifest["resumed_from"] is not None:
             fault = "begins in the middle: it was resumed from another run"
+
         if fault:
             raise core.ParameterError(
                 "results must share market data, time, signal, venue and account to be compared, "
@@ -290,6 +292,8 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
 def sample_returns(results: Mapping[str, Result]) -> Sampled:
     """Return the returns of results over the same sampling periods, and the risk-free ones."""
     rows = np.array([result.returns.to_numpy() for result in results.values()])
+
+    # All have the same venue and time, and so the same risk-free rate.
     first = next(iter(results.values()))
     venue = first.venues[first.names[0]]
     time = first.time

@@ -251,6 +251,7 @@ class Comparison(core.SavedResult):
         is_yearly = shows_growth(self.days)
         measure = "cagr" if is_yearly else "total_return"
         when = "per year" if is_yearly else "in all"
+
         numbers = []
         for name in self.order[:MOST_NUMBERS]:
             growth = float(self.table["cagr"][name]) if is_yearly else self.measure_return(name)

@@ -261,6 +261,7 @@ def run_groups(
     spans = [groups.span(group) for group in range(groups.n)]
     journal = Journal(folder)
     n_sets = count_sets(sets)
+
     chunks = []
     for first in range(0, n_sets, CHUNK):
         chunk = take_sets(sets, slice(first, first + CHUNK))
@@ -387,6 +388,7 @@ class CrossValidation(v.Validation):
         pbo = self.pbo
         if math.isnan(pbo):
             return "no verdict: there is nothing to choose among"
+
         lost = (
             f"in {float(pbo):.0%} of {len(self.splits)} splits the chosen set was no better than "
             "the median (half by chance)"

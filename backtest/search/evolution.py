@@ -52,20 +52,24 @@ class Evolution:
         stream, rng = np.random.SeedSequence(seed).spawn(2)
         self._stream = SobolStream(d, np.random.default_rng(stream))
         self._rng = np.random.default_rng(rng)
+
         self._d = d
         self._members = members
         self._done = 0
         self._explored: float = EXPLORED
         if trials is not None:
             self._explored = min(EXPLORED, trials / 8)
+
         self._strategies: list[cmaes.CMA] = []
         self._asked = np.empty((0, d))
 
     def ask(self) -> FloatArray:
         if self._done < self._explored:
             return self._stream.take(STRATEGIES * self._members)
+
         while len(self._strategies) < STRATEGIES:
             self._strategies.append(self._begin())
+
         asked: list[FloatArray] = []
         for strategy in self._strategies:
             asked += [strategy.ask() for _ in range(self._members)]
@@ -246,6 +250,7 @@ class Chebyshev(Evolution):
         middle = self._middle
         if len(self._front):
             middle = self._cube[np.argmax(self._join(weights, self._front))]
+
         strategy = self._start(middle, step)
         self._weights[strategy] = weights
         return strategy

@@ -118,10 +118,12 @@ class Frontier(SettingsResult):
     def _list_notices(self) -> Iterator[str]:
         if self.unfilled:
             yield f"{core.count_nouns(self.unfilled, 'set')} that filled no order are left out."
+
         few = self.points.index[self.points["fills"] < FEW_FILLS]
         if len(few):
             rows = ", ".join(str(row) for row in few)
             yield f"Under {FEW_FILLS} fills, too few to judge: row {rows} of the sets."
+
         for row in self.points.index[self.points["point"] != FRONTIER]:
             is_beaten = "is beaten" if self.is_beaten(row) else "is not beaten"
             point = self.points.loc[row, "point"]
@@ -152,6 +154,7 @@ class Frontier(SettingsResult):
             if self.has_holdout:
                 held_out = format_value(name, chosen[f"holdout_{name}"])
                 note = f"{note}; {held_out} on the holdout"
+
             number = Headline(
                 name=name,
                 title=f"{name_measure(name)} {where}",

@@ -213,6 +213,7 @@ def measure_p_value(returns: core.FloatArray, trials: float, seed: int) -> tuple
     for draws in (FIRST_DRAWS, min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999)):
         if p_adjusted >= 0.5:
             break
+
         drawn = results.compare_pairs(
             sampled,
             np.array([[0, 1]]),
@@ -234,6 +235,7 @@ def measure_gain(parts: Sequence[BenchmarkedPart]) -> float:
     years = sum(part.years for part in parts)
     gained = 0.0
     held = 0.0
+
     with np.errstate(divide="ignore"):  # minus infinity at ruin
         for part in parts:
             market = part.lines[equal_risk.BUY_AND_HOLD]

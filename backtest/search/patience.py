@@ -84,6 +84,7 @@ def resample_scores(
     logs = np.log1p(series)
     block = choose_block(logs - logs.mean(axis=1, keepdims=True))
     rng = np.random.default_rng([seed, 4])
+
     with np.errstate(all="ignore"):
         measured = measure_returns(series, span)
         known = [name for name in measured if name in metrics]

@@ -260,6 +260,7 @@ def check_several(objectives: Sequence[Any]) -> None:
         raise ParameterError(
             f"objectives must be two or three different measures, got {objectives!r:.80}"
         )
+
     for name in objectives:
         if isinstance(name, str):
             results.check_metric(name)

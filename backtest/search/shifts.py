@@ -102,6 +102,7 @@ def expect_seconds(
         return OF_PLAIN + PLAIN * bars
     if in_lanes:
         return LANE * bars
+
     rate = LOOP
     if has_own_signal:
         rate += OF_SIGNAL
@@ -116,6 +117,8 @@ def find_memory(target: core.FloatArray) -> int:
         away = away - away.mean()
         if np.ptp(column) == 0.0:
             continue
+
+        # Autocorrelations by the Fourier transform, of a series padded so that it does not wrap.
         padded = np.fft.rfft(away, 2 * len(away))
         products = np.fft.irfft(padded * padded.conj())[: len(away)]
         lags.append(int(np.argmax(np.abs(products) < NEGLIGIBLE * products[0])) or len(away))

@@ -98,6 +98,7 @@ class ShiftedPanel(Panel):
         self._terms = OrderedDict()
         self._flat = OrderedDict()
         self._shifted: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
+
         if shift.is_of_signal:
             clock = find_clock(self.markets)
             circle = find_market_circle(self.seen, clock.at(self.first))
@@ -121,6 +122,7 @@ class ShiftedPanel(Panel):
             rows = slice(None) if clock.is_every else clock.find_closes()
             self._fed = feed.signal.copy()
             self._fed[rows] = np.nan_to_num(self.weights.T)
+
         inputs = setup.inputs._replace(feed=feed._replace(signal=self._fed))
         return setup._replace(inputs=inputs, signal=clock.hold(self.weights))
 
@@ -154,6 +156,7 @@ class ShiftedPanel(Panel):
         first = max(begin, engine.find_warm_up(columns).bar, 0)
         if first >= market.n_bars:
             return columns, columns
+
         rows = self.shift.find_rows(find_market_circle(market, first))
         return columns, {name: column[rows] for name, column in columns.items()}
 

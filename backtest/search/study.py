@@ -586,6 +586,7 @@ def describe_growth(growth: GrowthTest, benchmark: str) -> str:
         claim = f"no {claim}"
     if growth.untested:
         return f"{claim}: not tested, {growth.untested}"
+
     gain = core.format_percent(growth.difference, is_signed=True)
     p_value = core.format_probability(growth.p_adjusted)
     return f"{claim}: {gain} of log growth a year, p {p_value}"

@@ -133,6 +133,7 @@ def apply_overlay(
     filled = np.searchsorted(feed.time, closes)  # the bars that open at the closes
     most = feed.limit[np.minimum(filled, len(feed.limit) - 1)]
     limited = np.minimum(np.maximum(leverage, least), most)
+
     overlay = result.of_account("overlay")[rows, None]
     with np.errstate(invalid="ignore"):
         return np.where(overlay == 0.0, 0.0, limited * overlay)
@@ -149,6 +150,7 @@ def fold_signal(decided: Decided, account: Account) -> Decided:
     has_one_side = bool((is_flat | (decided.signal == sides)).all())
     if not has_one_side or (is_flat.any() and any(least)):
         return decided
+
     leverage = np.where(is_flat, 0.0, decided.leverage)
     return decided._replace(leverage=leverage, signal=np.broadcast_to(sides, leverage.shape))
 
@@ -278,6 +280,7 @@ def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
     low, high = 0.0, 1.0
     if len(known):
         low, high = known.min(), known.max()
+
     counts, edges = np.histogram(values[1:][is_known[1:]], BINS, (low, high))
     middle = pd.Index((edges[:-1] + edges[1:]) / 2.0, name=title)
     return ShownChart(
@@ -374,6 +377,7 @@ def pick_run(result: Result | Study | WalkForward) -> Result:
         run = result.replay_holdout()
     else:
         run = result
+
     if run.setup is None:
         raise core.ParameterError(
             "a timing test replays the targets of a run, got a loaded one: run it again"
@@ -411,6 +415,7 @@ def explain_untested(result: Result, decided: Decided, n_shifts: int) -> str:
     target = pd.DataFrame(decided.target).ffill().bfill()
     if bool((target.nunique() <= 1).all()):
         return "the leverage is constant: it has no timing"
+
     fills = int(result.metrics["fills"])
     if fills < FEW_FILLS:
         return f"not tested: {core.count_nouns(fills, 'fill')}, under {FEW_FILLS} are too few"
@@ -428,9 +433,11 @@ def cut_test(result: Result) -> Conditions:
     test: Conditions = plain(result.setup.test)
     whole: Any = result.markets
     markets = whole.slice(core.utc_index(result.time)[0], None)
+
     account = without_flows_before(test.account, int(result.time[0]))
     if test.overlay is not None:  # the limits of leverage are in the targets
         account = replace(account, min_leverage=0.0, max_leverage=math.inf)
+
     market = as_given(markets, test.market)
     return test.replace(market=market, account=account, signal=None, overlay=None, start=None)
 

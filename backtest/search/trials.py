@@ -60,6 +60,7 @@ def lay_out_batch(batch: Batch, number: int) -> pd.DataFrame:
         columns[f"{SET}{name}"] = encode_objects(values)
     for name, values in batch.metrics.items():
         columns[f"{METRIC}{name}"] = values
+
     columns |= {
         "score": batch.scores,
         "violation": batch.violation,
@@ -162,6 +163,7 @@ def open_folder(store: Path | None, manifest: Mapping[str, Any]) -> Iterator[Pat
     if store is None:
         yield None
         return
+
     folder = store / f"{UNFINISHED}{name_result(manifest)}"
     with hold_lock(folder):
         if not (folder / MANIFEST).is_file():
@@ -214,6 +216,7 @@ def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> 
         **describe_bars_of(facts, file),
     }
     text = json.dumps(core.to_plain(note), sort_keys=True)
+
     path = store / file
     with writing(path):
         if path.is_file() and text.encode() in path.read_bytes().splitlines():
@@ -226,6 +229,7 @@ def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[
     """Return the different notes about some of the same bars; one that is damaged is left out."""
     if store is None or not (store / file).is_file():
         return []
+
     bars = describe_bars_of(facts, file)
     notes = []
     for line in dict.fromkeys((store / file).read_bytes().splitlines()):
@@ -245,6 +249,7 @@ def is_about(note: Mapping[str, Any], bars: Mapping[str, Any]) -> bool:
     is_synthetic = bars["synthetic"] or note["synthetic"]
     if {*prices.values()} & {*noted.values()}:
         return True
+
     # Data that grow have another hash and the same name.
     return not is_synthetic and any(name and name in noted for name in prices)
 
@@ -258,6 +263,7 @@ def describe_bars_of(facts: Mapping[str, Any], file: str) -> dict[str, Any]:
     if file == TRIED:
         start = data["start"]
         stop = facts["searched"]
+
     return {
         "prices": {name: part["content_hash"] for name, part in instruments.items()},
         "synthetic": data["synthetic"],
@@ -379,6 +385,7 @@ class Examiner:
             stage=SEARCH,
         )
         self.clock = clock
+
         self.stored = journal.read_next()
         self.seconds = 0.0
         self.since = clock()
@@ -402,6 +409,7 @@ class Examiner:
         pieces: list[Batch] = []
         n_sets = count_sets(sets)
         done = 0
+
         while done < n_sets:
             rest = take_sets(sets, slice(done, None))
             stored = self.stored

@@ -107,6 +107,7 @@ def objective(
             raise core.ParameterError(
                 f"values must be a mapping of parameters, got {core.repr_plain(values):.60}"
             )
+
         columns = {name: [value] for name, value in {**(search.fix or {}), **values}.items()}
         sets = check_sets(evaluator.varied, columns)
         evaluator.check_causal(sets)

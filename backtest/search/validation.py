@@ -329,6 +329,7 @@ class Validation(SearchResult):
         subject = self.title
         if "overlay" in facts:
             subject = f"{subject} under {facts['overlay']}"
+
         text = f"Parameter sets of {subject} were chosen by {self.objective}"
         rules = ", ".join(facts["constraints"]).replace("ruined == 0", "no ruin")
         if rules:

@@ -588,6 +588,7 @@ def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
     for dimension in space.dimensions:
         if dimension.options or not find_active(space.by_name, sets, dimension.name)[0]:
             continue
+
         value = values[dimension.name]
         place = float(dimension.encode(np.array([value]))[0])
         for side, bound, distance in (
