@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -291,9 +292,18 @@ def test_constant_leverage_opens_less_than_its_band_and_follows_a_signal_that_tu
     assert leverage[62] == pytest.approx(-0.1, abs=0.01)
 
 
+class Fixed(bt.Policy):
+    """Hold one leverage; the page of the policy ``Constant`` has no row of a constant one."""
+
+    level: Annotated[float, bt.Range(0, 200)] = 1.0
+
+    def leverage(self, bar, account):
+        return self.level
+
+
 @pytest.mark.parametrize(("policy", "why"), [
-    (Constant(leverage=0.0), "the account held nothing"),
-    (Constant(leverage=90.0), "the account was ruined"),
+    (Fixed(level=0.0), "the account held nothing"),
+    (Fixed(level=90.0), "the account was ruined"),
 ])  # fmt: skip
 def test_an_account_without_constant_leverage_says_why(policy, why):
     terms = {"account": bt.Account(max_leverage=200.0), "compile": False}
