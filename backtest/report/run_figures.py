@@ -20,7 +20,6 @@ from backtest.report.overview import holds_constant
 from backtest.results import compound_growth, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.result import Lack
-from backtest.results.trade_measures import measure_round_trips
 
 if TYPE_CHECKING:
     from backtest.results import Result
@@ -231,7 +230,7 @@ def list_use(result: Result) -> Iterator[Headline]:
 
 
 def describe_trips(result: Result) -> Headline:
-    trips = measure_round_trips(result)
+    trips = result._round_trips
     notes = ["from flat to flat"]
     if trips["open"]:
         notes.append(f"{trips['open']:,.0f} open")

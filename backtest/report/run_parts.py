@@ -37,7 +37,7 @@ from backtest.results.ranking import DOUBTS
 from backtest.results.rolls import collect_options
 from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
-from backtest.results.trade_measures import ROLL_COSTS, measure_round_trips
+from backtest.results.trade_measures import ROLL_COSTS
 
 if TYPE_CHECKING:
     from backtest.results import Result, Trades
@@ -590,7 +590,7 @@ def choose_trades(result: Result) -> Trades:
 def is_adjusted(result: Result) -> bool:
     """Return whether most fills adjust a position, so that lots say more than round trips."""
     fills = int((result.entries["kind"] == Event.FILL).sum())
-    trips = measure_round_trips(result)  # result.trades would load pandas
+    trips = result._round_trips
     return fills > FILLS_PER_TRIP * max(trips["trades"] + trips["open"], 1)
 
 

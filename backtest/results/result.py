@@ -30,7 +30,7 @@ from backtest.results.run_options import list_held
 from backtest.results.run_record import RunRecord
 from backtest.results.tables import attribute_money, attribution_table, find_settlement
 from backtest.results.tally import Tally
-from backtest.results.trade_measures import RollSplit
+from backtest.results.trade_measures import RollSplit, measure_round_trips
 
 if TYPE_CHECKING:
     from backtest.results import fill_table
@@ -202,6 +202,11 @@ class Result(RunRecord, core.SavedResult):
         The profits and ``trades.unallocated`` add up to the change of equity without flows.
         """
         return run_trades.list_run_trades(self, "trip")
+
+    @cached_property
+    def _round_trips(self) -> Mapping[str, float]:
+        """The measures of all round trips, which load no pandas."""
+        return measure_round_trips(self)
 
     @cached_property
     def fills(self) -> pd.DataFrame:
