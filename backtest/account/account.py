@@ -338,13 +338,7 @@ class Account(core.Value, kw_only=True):
     _refused = MappingProxyType({"hedge_mode": HEDGED, "position_mode": HEDGED})
     _omitted = frozenset(
         {
-            "collateral",
-            "requirement",
-            "intrabar",
-            "max_gross_leverage",
-            "max_overlay",
-            "negative_limit",
-            "conversion",
+            *WHOLE,
             "max_holding",
             "offset",
             "closing",
