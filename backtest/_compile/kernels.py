@@ -164,7 +164,7 @@ def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
     return bound
 
 
-# Kernels: modules of which Python calls functions, without the rules.
+# Kernels: modules whose functions Python calls, without the rules.
 
 
 @functools.cache

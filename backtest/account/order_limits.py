@@ -181,7 +181,7 @@ def compute_notional_allowed(plan: r.OrderPlan, common_factor: float) -> float:
     if plan.kind != r.INCREASE:
         return plan.target
 
-    # An increase of which nothing is left never reduces.
+    # An increase that was cut to nothing never reduces.
     notional = plan.notional_kept + common_factor * plan.notional_added
     if notional <= plan.notional_held and plan.notional_held > 0.0:
         return plan.notional_held

@@ -272,7 +272,7 @@ BY_BAR = OptionFeed._fields[OptionFeed._fields.index("years_open") :]
 
 
 def make_option_feed(n_options: int, n_bars: int) -> OptionFeed:
-    """Return a feed of contracts of which nothing is known: NaN, and 0 for flags and numbers."""
+    """Return a feed of contracts with nothing known: NaN, and 0 for flags and numbers."""
     arrays: dict[str, Any] = {}
     for name, kind in FEED_KINDS.items():
         shape = (n_bars, n_options) if name in BY_BAR else (n_options,)

@@ -124,7 +124,7 @@ def list_columns(result: Result) -> dict[str, FloatArray]:
 
 
 def normalize_column(column: FloatArray, n_bars: int) -> FloatArray:
-    """Return a column of which equal values have equal bytes: one NaN, and no -0."""
+    """Return a column whose equal values have equal bytes: one NaN, and no -0."""
     values = np.broadcast_to(column, (n_bars,))
     values = np.where(np.isnan(values), np.nan, values + 0.0)
     return np.ascontiguousarray(values, dtype="<f8")

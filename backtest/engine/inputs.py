@@ -99,7 +99,7 @@ class DailyFees(NamedTuple):
 
 
 def blend(taker: Any, maker: Any, maker_share: float) -> Any:
-    """Return the fee of a fill of which a share is maker's."""
+    """Return the fee of a fill that is a maker's for a share of it."""
     return taker * (1.0 - maker_share) + maker * maker_share
 
 

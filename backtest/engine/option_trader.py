@@ -262,7 +262,7 @@ class OptionTrader:
         self.are_inverse = setup.inputs.terms.rules.brackets.are_inverse
         self.may_sell = not isinstance(setup.account.requirement, Brackets)
 
-        # Which collateral is the coin of which instrument.
+        # The collateral that is the coin of each instrument.
         assets = setup.account.collateral
         self.are_assets = np.zeros((len(assets), len(self.markets)), dtype=np.bool_)
         for c, asset in enumerate(assets):

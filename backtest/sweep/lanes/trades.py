@@ -461,7 +461,7 @@ def size_lane(
 
     added = max(min(notional, allowed) - kept, 0.0)
     size = kept + added if is_adding else notional
-    # An increase of which nothing is left never reduces.
+    # An increase that was cut to nothing never reduces.
     is_kept = is_adding & (size <= held) & (held > 0.0)
     wanted = side * size * (1.0 / contract_notional) + 0.0
     wanted = wanted if is_asking & (not is_kept) else quantity
