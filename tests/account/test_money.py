@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -69,26 +67,6 @@ def test_a_struct_is_copied_and_pickled_with_what_is_inside_it():
         twin.money.fees += 1.0
         assert twin != tally
         assert (twin.peak, twin.money.fees, tally.money.fees) == (2.0, 4.0, 3.0)
-
-
-def test_a_misspelt_field_of_a_struct_is_an_error_to_mypy(tmp_path):
-    """The right names pass; each of the four wrong ones is an error in its line."""
-    text = "\n".join([
-        "from backtest.account.money import Ledger, Money",
-        "from backtest.results.tally import Tally",
-        "money = Money(fees=1.0)",
-        "money.fees += Ledger().fees + Tally().money.fees + money.conversion",
-        "money.fess = 3.0",
-        "print(Ledger().conversion)",
-        "Tally().money.fess = 1.0",
-        "Tally().peek = 1.0",
-    ])  # fmt: skip
-    file = tmp_path / "user.py"
-    file.write_text(text)
-    words = ["-m", "mypy", "--strict", "--no-error-summary", "--no-incremental", str(file)]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-    lines = [int(line.split(":")[1]) for line in done.stdout.splitlines()]
-    assert (lines, done.stderr) == ([5, 6, 7, 8], "")
 
 
 def test_the_sums_of_a_bar_change_equity_by_their_signs():
