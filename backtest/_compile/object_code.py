@@ -107,9 +107,11 @@ BUILD: Any = SimpleNamespace(folder=None, used=set())
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[None]:
-    """Take and keep objects in one folder alone; at the end, remove those that are not in use."""
+    """Take and keep objects in one folder alone; at the end, remove those that are not in use.
+
+    What this process looked for before is in use: it holds the function, and does not look again.
+    """
     BUILD.folder = folder
-    BUILD.used.clear()
     try:
         yield
     finally:

@@ -49,6 +49,17 @@ def test_an_object_in_a_folder_of_the_user_is_read(cache):
     assert ObjectFile.read(cache / "objects-here" / "double.o") == make_object()
 
 
+def test_a_build_keeps_what_its_process_has_loaded_before(cache, monkeypatch):
+    """It would not look for that again; an object that nothing looked for is of older sources."""
+    monkeypatch.setattr(object_code.BUILD, "used", set())
+    objects = cache / "objects-here"
+    (objects / "older.o").write_bytes(b"")
+    assert object_code.find_object("double") == make_object()
+    with object_code.building(objects):
+        pass
+    assert [path.name for path in objects.glob("*.o")] == ["double.o"]
+
+
 @pytest.mark.parametrize("place", ["", "objects-here", "objects-here/double.o"])
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757, 0o722])
 def test_what_others_may_write_to_is_not_loaded_and_the_cure_is_told(cache, place, mode):
