@@ -28,9 +28,16 @@ class Average(Combinator):
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return the mean of what is asked."""
         held = held_leverage(account, bar.direction)
+
         total = 0.0
         is_known = False
-        for each in asked:
-            is_known = is_known or not math.isnan(each)
-            total += held if math.isnan(each) else each
-        return total / len(asked) if is_known else math.nan
+        for leverage in asked:
+            if math.isnan(leverage):
+                total += held
+            else:
+                total += leverage
+                is_known = True
+
+        if not is_known:
+            return math.nan
+        return total / len(asked)

@@ -19,6 +19,7 @@ class Capped(Combinator):
     fails_when: ClassVar[str] = (
         "A long rise in calm markets, in which the policy is right and the cap keeps it small."
     )
+
     cap: Annotated[float, Range(0.0, math.inf, "x of equity")] = 3.0
 
     def observe(self, market: Market) -> Columns:
@@ -27,7 +28,11 @@ class Capped(Combinator):
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return min(asked, cap)."""
-        is_over = asked[0] > self.cap
-        if math.isnan(asked[0]):
-            is_over = held_leverage(account, bar.direction) > self.cap
-        return self.cap if is_over else asked[0]
+        if asked[0] > self.cap:
+            return self.cap
+
+        # A position that is kept, and has drifted over the cap.
+        if math.isnan(asked[0]) and held_leverage(account, bar.direction) > self.cap:
+            return self.cap
+
+        return asked[0]

@@ -31,6 +31,7 @@ class Carry(Policy):
         "A premium that widens beyond its allowance while the price rises, which liquidates a pair "
         "whose legs offset."
     )
+
     rise: Annotated[float, Range(0.0, 10.0, "of the price")] = 1.0
     premium: Annotated[float, Range(0.0, 1.0, "of the spot price")] = 0.05
     haircut: Annotated[float, Range(0.001, 0.9, "of the spot value")] = 0.05
@@ -49,12 +50,23 @@ class Carry(Policy):
         """Return the size of the pair: n, at most 1, or nothing."""
         if math.isnan(bar.earned):
             return math.nan
+
+        # n, the largest pair that bears the buffer.
         needed = self.haircut + self.premium + self.maintenance * (1.0 + self.premium)
-        most = 1.0 / ((1.0 + self.rise) * needed)
-        held = abs(account.leverage)
+        largest = 1.0 / ((1.0 + self.rise) * needed)
+        unlevered = min(1.0, largest)
+
+        # Each size must earn its cost to be opened; what is held stays until it loses that cost.
         cost = self.cost * 365.0 / self.holding
-        if bar.earned > self.borrow_rate + (-cost if held > 0.5 * (1.0 + most) else cost):
-            return most
-        if bar.earned > self.cash_rate + (-cost if held > 0.0 else cost):
-            return min(1.0, most)
+        held = abs(account.leverage)
+        is_levered = held > 0.5 * (1.0 + largest)
+
+        hurdle = -cost if is_levered else cost
+        if bar.earned > self.borrow_rate + hurdle:
+            return largest
+
+        hurdle = -cost if held > 0.0 else cost
+        if bar.earned > self.cash_rate + hurdle:
+            return unlevered
+
         return 0.0

@@ -22,6 +22,7 @@ class Collar(OptionRule):
     fails_when: ClassVar[str] = (
         "A strong rise: the calls that paid for the puts take the gain above their strike."
     )
+
     put_delta: Annotated[float, Range(0.01, 0.6, "absolute Black delta")] = 0.25
     call_delta: Annotated[float, Range(0.01, 0.6, "Black delta")] = 0.25
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
@@ -31,11 +32,15 @@ class Collar(OptionRule):
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return both contracts after a roll, and their quantities."""
         sides = {"put": 1.0, "call": -1.0}
-        deltas = {"put": self.put_delta, "call": self.call_delta}
-        legs = {kind: (kind, deltas[kind], sides[kind]) for kind in sides}
-        found = chain.roll(legs, self.tenor, self.roll)
-        held = max(chain.cover(account), 0.0)
-        return {
-            leg: (each.name, sides[leg] * self.cover * held / each.notional)
-            for leg, each in found.items()
+        legs = {
+            "put": ("put", self.put_delta, sides["put"]),
+            "call": ("call", self.call_delta, sides["call"]),
         }
+        contracts = chain.roll(legs, self.tenor, self.roll)
+        notional = max(chain.cover(account), 0.0)
+
+        orders = {}
+        for leg, contract in contracts.items():
+            quantity = sides[leg] * self.cover * notional / contract.notional
+            orders[leg] = (contract.name, quantity)
+        return orders

@@ -18,4 +18,5 @@ class Constant(Policy):
     fails_when: ClassVar[str] = (
         "A market that swings without a trend: it buys after each rise and sells after each fall."
     )
+
     leverage: Annotated[float, Range(0.0, 125.0, "x of equity")] = 1.0  # type: ignore[assignment] # a number holds itself

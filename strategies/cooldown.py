@@ -19,9 +19,12 @@ class Cooldown(Combinator):
     fails_when: ClassVar[str] = (
         "A recovery right after the stop or liquidation, which it waits out."
     )
+
     bars: Annotated[int, Range(0, 100_000, "bars")] = 24
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return 0 while the pause lasts, else what is asked."""
-        since = min(account.bars_since_liquidation, account.bars_since_stop)
-        return 0.0 if since < self.bars else asked[0]
+        bars_since = min(account.bars_since_liquidation, account.bars_since_stop)
+        if bars_since < self.bars:
+            return 0.0
+        return asked[0]

@@ -22,6 +22,7 @@ class CoveredCall(OptionRule):
     fails_when: ClassVar[str] = (
         "A fall and the rise after it: the loss is kept, and the gain above the strike is sold."
     )
+
     delta: Annotated[float, Range(0.01, 0.6, "Black delta")] = 0.25
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
     roll: Annotated[float, Range(0.0, 365.0, "days")] = 1.0
@@ -29,6 +30,12 @@ class CoveredCall(OptionRule):
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return the call to be short after a roll, and its quantity."""
-        found = chain.roll({"call": ("call", self.delta, -1.0)}, self.tenor, self.roll)
-        held = max(chain.cover(account), 0.0)
-        return {leg: (each.name, -self.cover * held / each.notional) for leg, each in found.items()}
+        legs = {"call": ("call", self.delta, -1.0)}
+        contracts = chain.roll(legs, self.tenor, self.roll)
+        notional = max(chain.cover(account), 0.0)
+
+        orders = {}
+        for leg, contract in contracts.items():
+            quantity = -self.cover * notional / contract.notional
+            orders[leg] = (contract.name, quantity)
+        return orders

@@ -26,6 +26,7 @@ class Cppi(Policy):
     fails_when: ClassVar[str] = (
         "A gap larger than 1 / multiplier, which drops the account through the floor."
     )
+
     multiplier: Annotated[float, Range(1.0, 20.0, "x of the cushion", log=True)] = 3.0
     floor: Annotated[float, Range(0.0, 0.99, "of starting equity")] = 0.7
     growth: Annotated[float, Range(0.0, 0.5, "per year")] = 0.0
@@ -34,8 +35,11 @@ class Cppi(Policy):
     def promises(self) -> tuple[Promise, ...]:
         """Return the floor at the start, and the fall from the peak that a ratchet allows."""
         floor = Promise("equity above the floor", "lowest_unit", self.floor, 0.01, "at least")
+        if self.ratchet == 0.0:
+            return (floor,)
+
         fall = Promise("drawdown above the ratchet", "max_drawdown", 1.0 - self.ratchet, 0.01)
-        return (floor, fall) if self.ratchet > 0.0 else (floor,)
+        return (floor, fall)
 
     def start(self) -> Floor:
         """Return a memory that knows no equity yet."""
@@ -44,7 +48,9 @@ class Cppi(Policy):
     def leverage(self, bar: Bar, account: AccountView, memory: Floor) -> tuple[float, Floor]:
         """Return m (E - F) / E, and the equity at the first close."""
         base = memory.base if memory.base > 0.0 else account.equity
+
         grown = self.floor * base * math.power(1.0 + self.growth, account.days / 365.0)
         floor = max(grown, self.ratchet * account.peak_equity)
+
         cushion = (account.equity - floor) / account.equity
         return max(self.multiplier * cushion, 0.0), Floor(base)

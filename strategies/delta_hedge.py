@@ -27,6 +27,7 @@ class DeltaHedge(OptionRule):
         "and the loss is that of their gamma."
     )
     may_hold_nothing: ClassVar[bool] = True  # where there are no options to hedge
+
     band: Annotated[float, Range(0.0, 10.0, "x of equity")] = 0.05
     edge: Annotated[str, Choice("zero", "band")] = "zero"
     numeraire: Annotated[str, Choice("settlement", "money")] = "settlement"
@@ -38,14 +39,25 @@ class DeltaHedge(OptionRule):
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return the contracts of the instrument to hold, if the band is left."""
-        if not account.equity > 0.0:
+        equity = account.equity
+        if not equity > 0.0:
             return {}
-        delta = sum(each.quantity * each.delta_notional for each in chain.positions())
-        coins = 1.0 if self.numeraire == "money" and account.venue.is_inverse else 0.0
-        away = account.leverage + delta / account.equity + coins - self.target
-        if abs(away) <= self.band:
+
+        # x - target: the delta of the options, the instrument, and coins that are hedged too.
+        delta = sum(option.quantity * option.delta_notional for option in chain.positions())
+        coins = 0.0
+        if self.numeraire == "money" and account.venue.is_inverse:
+            coins = 1.0
+        distance = account.leverage + delta / equity + coins - self.target
+        if abs(distance) <= self.band:
             return {}
-        kept = math.copysign(self.band, away) if self.edge == "band" else 0.0
+
+        # A hedge back to the edge leaves the band on the side where x is.
+        distance_left = 0.0
+        if self.edge == "band":
+            distance_left = math.copysign(self.band, distance)
+
         price = 1.0 / bar.mark if account.venue.is_inverse else bar.mark
-        quantity = account.position - (away - kept) * account.equity / (account.venue.size * price)
+        contract_value = account.venue.size * price
+        quantity = account.position - (distance - distance_left) * equity / contract_value
         return {"hedge": (chain.instrument, quantity)}

@@ -23,6 +23,7 @@ class DrawdownControl(Policy):
     fails_when: ClassVar[str] = (
         "A gap through its floor: it stays out of the market while prices recover."
     )
+
     at_peak: Annotated[float, Range(0.1, 20.0, "x of equity", log=True)] = 1.0
     floor: Annotated[float, Range(0.0, 0.95, "of peak equity")] = 0.5
 

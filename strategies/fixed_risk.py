@@ -27,6 +27,7 @@ class FixedRisk(Policy):
     fails_when: ClassVar[str] = (
         "Prices that jump over the stop, and swings as wide as it: each costs the share."
     )
+
     share: Annotated[float, Range(1e-4, 0.5, "of equity", log=True)] = 0.01
     least: Annotated[float, Range(1e-5, 0.5, "of the entry price", log=True)] = 0.001
 
@@ -38,19 +39,29 @@ class FixedRisk(Policy):
         """Return NaN while a position in the direction of the signal is held, else L."""
         if bar.signal * account.position > 0.0 or math.isnan(bar.stop_distance):
             return math.nan
+
+        # Prices of both fills, over the close.
         side = -1.0 if bar.signal < 0.0 else 1.0
-        distance, slip = max(bar.stop_distance, self.least), side * bar.slippage
+        distance = max(bar.stop_distance, self.least)
+        slip = side * bar.slippage
         entry = 1.0 + slip
         stop = entry * (1.0 - side * distance)
         out = stop * (1.0 - slip)
+
+        # A contract of an inverse market is worth the reciprocal, which falls as the price rises.
         if account.venue.is_inverse:
-            entry, out = 1.0 / entry, 1.0 / out
+            entry = 1.0 / entry
+            out = 1.0 / out
             side = -side
-        fees = bar.taker * entry
-        loss = side * (entry - out) + fees + bar.taker * out
-        paid = side * (entry - 1.0) + fees
-        most = margin.survivable_notional(account.venue, account.equity, stop) / account.equity
+
+        # L: the share over what one unit of notional loses from the fill to the stop.
+        entry_fee = bar.taker * entry
+        loss = side * (entry - out) + entry_fee + bar.taker * out
         level = self.share / loss
-        if level * (1.0 + most * paid) > most * INSIDE:
-            level = most * INSIDE / (1.0 + most * paid)
+
+        # The venue must not liquidate before the stop. What the entry costs is gone by then.
+        largest = margin.survivable_notional(account.venue, account.equity, stop) / account.equity
+        entry_cost = side * (entry - 1.0) + entry_fee
+        if level * (1.0 + largest * entry_cost) > largest * INSIDE:
+            level = largest * INSIDE / (1.0 + largest * entry_cost)
         return level

@@ -26,14 +26,17 @@ class FundingAware(Combinator):
     fails_when: ClassVar[str] = (
         "A rise that pays more than its high funding: the leverage is cut while prices go up."
     )
+
     sensitivity: Annotated[float, Range(0.0, 20.0, "of the leverage, per Sharpe ratio")] = 2.0
     break_even: Annotated[float, Range(-1.0, 3.0, "per year")] = 0.10
     half_life: Annotated[float, Range(1, 2000, "bars", log=True)] = 168.0
 
     def observe(self, market: Market) -> Columns:
         """Return the forecast of the funding that the position pays per year, and sigma."""
+        side = np.sign(market.signal)
+        forecast = funding_forecast(market, self.half_life)
         return {
-            "paid": (np.sign(market.signal) * funding_forecast(market, self.half_life).T).T,
+            "paid": (side * forecast.T).T,
             "sigma": ewma_volatility(market, self.half_life),
         }
 
@@ -42,6 +45,9 @@ class FundingAware(Combinator):
         excess = bar.paid - self.break_even
         if math.isnan(excess) or excess <= 0.0 or self.sensitivity == 0.0:
             return asked[0]
+
+        # Something is to be reduced, and it is not known by how much.
         if math.isnan(bar.sigma):
             return math.nan
+
         return asked[0] * max(1.0 - self.sensitivity * excess / bar.sigma, 0.0)

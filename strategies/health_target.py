@@ -25,6 +25,7 @@ class HealthTarget(Policy):
     fails_when: ClassVar[str] = (
         "A fall in one bar that is larger than the distance to the liquidation threshold."
     )
+
     min_health: Annotated[float, Range(1.0, 10.0, "health factor", log=True)] = 1.3
     target: Annotated[float, Range(1.01, 10.0, "health factor", log=True)] = 1.6
     max_health: Annotated[float, Range(1.01, 100.0, "health factor", log=True)] = 2.2
@@ -35,20 +36,28 @@ class HealthTarget(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return the leverage at the target health outside the bounds, NaN inside."""
-        scale = abs(bar.signal)
-        if scale == 0.0:
+        if bar.signal == 0.0:
             return 0.0
+
+        # 1 - theta, from the brackets of the venue.
         equity = account.equity
-        rate = margin.maintenance(account.venue, equity) / equity
-        needed = self.target * (1.0 + rate) - 1.0
-        if bar.signal > 0.0:
-            needed = 1.0 - (1.0 - rate) / self.target
-        wanted = 1.0 / needed
+        rate: float = margin.maintenance(account.venue, equity) / equity
+
+        # What the signal is held with at the target, and the health of what is held. Nothing on
+        # its side has a health of 0; a long without a loan, one without a limit.
         held = account.leverage / bar.signal
         health = 0.0
-        if bar.signal * account.position > 0.0 and bar.signal < 0.0:
-            health = (1.0 / held + 1.0) / (1.0 + rate)
-        if bar.signal * account.position > 0.0 and bar.signal > 0.0:
-            health = (1.0 - rate) * held / (held - 1.0) if held > 1.0 else math.inf
-        low, high = min(self.min_health, self.target), max(self.max_health, self.target)
-        return math.nan if low <= health <= high else wanted
+        if bar.signal > 0.0:
+            wanted = 1.0 / (1.0 - (1.0 - rate) / self.target)
+            if account.position > 0.0:
+                health = (1.0 - rate) * held / (held - 1.0) if held > 1.0 else math.inf
+        else:
+            wanted = 1.0 / (self.target * (1.0 + rate) - 1.0)
+            if account.position < 0.0:
+                health = (1.0 / held + 1.0) / (1.0 + rate)
+
+        low = min(self.min_health, self.target)
+        high = max(self.max_health, self.target)
+        if low <= health <= high:
+            return math.nan
+        return wanted

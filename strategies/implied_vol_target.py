@@ -22,6 +22,7 @@ class ImpliedVolTarget(Policy):
     fails_when: ClassVar[str] = (
         "A crash that option prices did not expect, at the leverage of a calm market."
     )
+
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     haircut: Annotated[float, Range(0.0, 0.9, "of the implied variance")] = 0.0
     power: Annotated[float, Range(0.5, 3.0)] = 1.0

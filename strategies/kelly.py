@@ -51,6 +51,7 @@ class Kelly(Policy):
     charts: ClassVar[Mapping[str, str]] = {
         "limit": "Largest leverage at which the floor is broken with the given probability."
     }
+
     fraction: Annotated[float, Range(0.05, 2.0, "of full Kelly", when=("floor_loss", 0.0))] = 0.5
     window: Annotated[int, Range(24, 50_000, "bars", log=True)] = 2160
     shrinkage: Annotated[float, Range(0.0, 10.0, "squared standard errors")] = 1.0
@@ -65,15 +66,17 @@ class Kelly(Policy):
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield what the limit of loss needs, and what does nothing without it."""
         declared = self.parameters()
-        if self.floor_loss > 0.0:
-            if self.fraction != declared["fraction"].default:
-                yield "fraction", "must be left out where floor_loss is given"
-            if self.errors and self.shrinkage != 0.0:
-                yield "shrinkage", "must be 0 with errors, which count the same error"
+
+        if self.floor_loss == 0.0:
+            for name in ("probability", "errors"):
+                if getattr(self, name) != declared[name].default:
+                    yield name, "needs floor_loss, the loss whose probability it limits"
             return
-        for name in ("probability", "errors"):
-            if getattr(self, name) != declared[name].default:
-                yield name, "needs floor_loss, the loss whose probability it limits"
+
+        if self.fraction != declared["fraction"].default:
+            yield "fraction", "must be left out where floor_loss is given"
+        if self.errors and self.shrinkage != 0.0:
+            yield "shrinkage", "must be 0 with errors, which count the same error"
 
     def promises(self) -> tuple[Promise, ...]:
         """Return the least unit value, which some accounts may fall under."""
@@ -100,20 +103,27 @@ class Kelly(Policy):
         limit = floored_kelly(
             drift.mean, drift.error, sigma, loss=self.floor_loss, probability=self.probability
         )
-        certain = np.where(sigma > 0.0, limit * sigma * sigma, drift.mean)
-        return {**columns, "drift": certain, "limit": limit}
+        columns["limit"] = limit
+        columns["drift"] = np.where(sigma > 0.0, limit * sigma * sigma, drift.mean)
+        return columns
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return min(max(0, fraction mu / sigma^2), cap), mu shrunk by its t-statistic."""
         if bar.drift <= 0.0:
             return 0.0
+
+        # f, the given fraction or the one that keeps the floor. With errors the drift
+        # is the one whose full Kelly leverage keeps it.
         fraction = self.fraction
         if self.floor_loss > 0.0:
             fraction = 1.0
             odds = math.log(self.probability) / math.log(1.0 - self.floor_loss)
             if odds > 1.0 and not self.errors:
                 fraction = 2.0 / (1.0 + odds)
+
+        # mu = m t^2 / (t^2 + shrinkage), with t = m / error.
         square = bar.drift * bar.drift
         mu = bar.drift * square / (square + self.shrinkage * bar.error * bar.error)
+
         wanted = fraction * mu / (bar.sigma * bar.sigma)
         return self.cap if wanted > self.cap else wanted

@@ -32,6 +32,7 @@ class Ladder(Policy):
     fails_when: ClassVar[str] = (
         "A fall that recovers at once: the leverage is cut near the low, and the rise is missed."
     )
+
     by: Annotated[str, Choice("drawdown", "volatility")] = "volatility"
     levels: Annotated[tuple[float, ...], Range(0.0, 125.0, "x of equity", length=3)] = (
         2.0, 1.0, 0.5,
@@ -52,28 +53,43 @@ class Ladder(Policy):
 
     def observe(self, market: Market) -> Columns:
         """Return sigma, 0 by drawdown, and 1 at all bars by volatility."""
-        is_volatility = bool(self.by == "volatility")
-        nothing = np.zeros(market.n_bars)
-        sigma = ewma_volatility(market, self.half_life) if is_volatility else nothing
-        return {"sigma": sigma, "by_volatility": nothing + float(is_volatility)}
+        zeros = np.zeros(market.n_bars)
+        if self.by == "drawdown":
+            return {"sigma": zeros, "by_volatility": zeros}
+
+        sigma = ewma_volatility(market, self.half_life)
+        return {"sigma": sigma, "by_volatility": zeros + 1.0}
 
     def leverage(self, bar: Bar, account: AccountView, memory: Step) -> tuple[float, Step]:
         """Return the level of the step, and the step."""
-        x, thresholds = account.drawdown, self.drawdowns
+        x = account.drawdown
+        thresholds = self.drawdowns
         if bar.by_volatility > 0.0:
-            x, thresholds = bar.sigma, self.volatilities
-        first, second = thresholds
+            x = bar.sigma
+            thresholds = self.volatilities
         if math.isnan(x):
             return math.nan, memory
+
+        # The step stays where it is between the thresholds up and the lower ones down.
+        first, second = thresholds
         kept = 1.0 - self.band
-        least = count_passed(x, first, second)
+        fewest = count_passed(x, first, second)
         most = count_passed(x, first * kept, second * kept)
-        step = min(max(memory.step, least), most)
+        step = min(max(memory.step, fewest), most)
+
+        level = self.levels[2]
         if step == 0.0:
-            return self.levels[0], Step(step)
-        return (self.levels[1] if step == 1.0 else self.levels[2]), Step(step)
+            level = self.levels[0]
+        elif step == 1.0:
+            level = self.levels[1]
+        return level, Step(step)
 
 
 def count_passed(x: float, first: float, second: float) -> float:
     """Return how many of two thresholds x has reached."""
-    return (1.0 if x >= first else 0.0) + (1.0 if x >= second else 0.0)
+    count = 0.0
+    if x >= first:
+        count += 1.0
+    if x >= second:
+        count += 1.0
+    return count

@@ -25,6 +25,7 @@ class LeverageLoop(Policy):
     fails_when: ClassVar[str] = (
         "A fall in one bar that is larger than the distance to the liquidation threshold."
     )
+
     ltv: Annotated[float, Range(0.01, 0.95, "loan over collateral")] = 0.5
     band: Annotated[float, Range(0.0, 0.9, "of the health factor")] = 0.1
 
@@ -37,6 +38,10 @@ class LeverageLoop(Policy):
         wanted = 1.0 / (1.0 - self.ltv)
         if account.leverage * bar.direction <= 0.0:
             return wanted
+
+        # v / v_t, without a limit where there is no loan.
         held = account.leverage / bar.direction
         health = self.ltv * held / (held - 1.0) if held > 1.0 else math.inf
-        return math.nan if 1.0 - self.band <= health <= 1.0 + self.band else wanted
+        if 1.0 - self.band <= health <= 1.0 + self.band:
+            return math.nan
+        return wanted

@@ -24,6 +24,7 @@ class LiquidationDistance(Policy):
     fails_when: ClassVar[str] = (
         "A trend against the position without a bounce: it adds margin until the balance is empty."
     )
+
     target: Annotated[float, Range(0.0, 20.0, "x of equity")] = 2.0
     distance: Annotated[float, Range(0.005, 0.9, "of the mark", log=True)] = 0.15
 
@@ -33,31 +34,38 @@ class LiquidationDistance(Policy):
 
     def venue_leverage(self, bar: Bar, account: AccountView) -> float:
         """Return the setting whose margin keeps the distance."""
-        venue, quantity = account.venue, account.position
+        venue = account.venue
         limit: float = venue.leverages[0]
-        if quantity == 0.0:
-            quantity = self.target * account.equity / abs(value_contract(venue, bar.mark))
-            low, high = bar.mark * (1.0 - self.distance), bar.mark * (1.0 + self.distance)
-            wanted = max(
-                find_margin(venue, quantity, bar.mark, low),
-                find_margin(venue, -quantity, bar.mark, high),
-            )
-            return limit_setting(quantity * value_contract(venue, bar.mark), wanted, limit)
+        value = value_contract(venue, bar.mark)
+
+        # Nothing is held: the side of the next order is not known, so the one that needs more.
+        if account.position == 0.0:
+            quantity = self.target * account.equity / abs(value)
+            below = find_margin(venue, quantity, bar.mark, bar.mark * (1.0 - self.distance))
+            above = find_margin(venue, -quantity, bar.mark, bar.mark * (1.0 + self.distance))
+            return limit_setting(quantity * value, max(below, above), limit)
+
+        quantity = account.position
         side = 1.0 if quantity > 0.0 else -1.0
         price = bar.mark * (1.0 - side * self.distance)
         wanted = find_margin(venue, quantity, account.entry, price)
         posted = find_margin(venue, quantity, account.entry, account.liquidation_price)
-        value, entry = value_contract(venue, bar.mark), value_contract(venue, account.entry)
-        profit = quantity * (value - entry)
+
+        # A loss stays with the venue when margin is taken back.
+        entry_value = value_contract(venue, account.entry)
+        profit = quantity * (value - entry_value)
         if posted > wanted and profit < 0.0:
             return limit_setting(quantity * value, wanted + profit, limit)
-        return limit_setting(quantity * entry, wanted, limit)
+
+        return limit_setting(quantity * entry_value, wanted, limit)
 
 
 def limit_setting(notional: float, wanted: float, limit: float) -> float:
     """Return the leverage of a notional with the wanted margin, at most the limit."""
     size = abs(notional)
-    return size / wanted if size < limit * wanted else limit
+    if size < limit * wanted:
+        return size / wanted
+    return limit
 
 
 def find_margin(venue: Any, quantity: float, entry: float, price: float) -> float:

@@ -32,6 +32,7 @@ class LiquidationProbability(Policy):
     fails_when: ClassVar[str] = (
         "A jump out of a calm market: the forecast knows only moves of the recent size."
     )
+
     probability: Annotated[float, Range(1e-9, 0.5, log=True)] = 0.0001
     horizon: Annotated[float, Range(1.0, 2000.0, "bars", log=True)] = 168.0
     estimator: Annotated[str, Choice(*VOLATILITY_ESTIMATORS)] = "ewma"
@@ -48,8 +49,10 @@ class LiquidationProbability(Policy):
 
     def observe(self, market: Market) -> Columns:
         """Return the price ratio to withstand, for a long, and the side of the signal."""
+        # A tail index of 0 is the normal distribution, of infinite degrees of freedom.
         with np.errstate(divide="ignore"):
             degrees = np.divide(1.0, self.tail_index)
+
         reach = forecast_reach(
             market, self.probability, self.horizon, self.estimator, self.half_life, degrees
         )
@@ -57,7 +60,10 @@ class LiquidationProbability(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return N / E."""
-        if account.equity <= 0.0:
+        equity = account.equity
+        if equity <= 0.0:
             return 0.0
+
         ratio = bar.ratio if bar.side >= 0.0 else 1.0 / bar.ratio
-        return margin.survivable_notional(account.venue, account.equity, ratio) / account.equity  # type: ignore[no-any-return] # one number
+        notional: float = margin.survivable_notional(account.venue, equity, ratio)
+        return notional / equity

@@ -19,6 +19,7 @@ class LongVolatility(OptionRule):
         "A market that moves less than implied volatility, which is the usual one: both "
         "premiums decay."
     )
+
     delta: Annotated[float, Range(0.01, 0.6, "absolute Black delta")] = 0.5
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
     roll: Annotated[float, Range(0.0, 365.0, "days")] = 7.0
@@ -26,8 +27,11 @@ class LongVolatility(OptionRule):
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return both contracts after a roll, and their common quantity."""
-        legs = {kind: (kind, self.delta, 1.0) for kind in ("put", "call")}
-        found = chain.roll(legs, self.tenor, self.roll)
-        paid = sum(each.cost for each in found.values())
-        quantity = max(self.budget * account.equity / paid, 0.0) if paid > 0.0 else 0.0
-        return {leg: (each.name, quantity) for leg, each in found.items()}
+        legs = {"put": ("put", self.delta, 1.0), "call": ("call", self.delta, 1.0)}
+        contracts = chain.roll(legs, self.tenor, self.roll)
+
+        cost = sum(contract.cost for contract in contracts.values())
+        quantity = 0.0
+        if cost > 0.0:
+            quantity = max(self.budget * account.equity / cost, 0.0)
+        return {leg: (contract.name, quantity) for leg, contract in contracts.items()}

@@ -28,10 +28,13 @@ class Lowest(Combinator):
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return the least of what is asked, NaN where that is the leverage there is."""
         lowest = math.inf
-        is_unknown = False
-        for each in asked:
-            is_unknown = is_unknown or math.isnan(each)
-            lowest = min(lowest, math.inf if math.isnan(each) else each)
-        if is_unknown and held_leverage(account, bar.direction) <= lowest:
+        is_kept_by_one = False
+        for leverage in asked:
+            if math.isnan(leverage):
+                is_kept_by_one = True
+            else:
+                lowest = min(lowest, leverage)
+
+        if is_kept_by_one and held_leverage(account, bar.direction) <= lowest:
             return math.nan
         return lowest

@@ -27,6 +27,7 @@ class MarginBuffer(Policy):
     fails_when: ClassVar[str] = (
         "A market that swings: it buys after rises and sells after falls, at a high leverage."
     )
+
     target: Annotated[float, Range(0.001, 0.9, "of equity", log=True)] = 0.004
     low: Annotated[float, Range(0.0, 1.0, "of the target")] = 0.5
     high: Annotated[float, Range(1.0, 20.0, "of the target", log=True)] = 2.0
@@ -42,13 +43,17 @@ class MarginBuffer(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return the leverage at the target outside the band, NaN inside."""
+        # A signal of one half has half the target, and half the band.
         scale = abs(bar.signal)
         if scale == 0.0:
             return 0.0
         equity = scale * account.equity
+
         ratio = account.maintenance / (equity * self.target)
-        if bar.signal * account.position > 0.0 and self.low <= ratio <= self.high:
+        is_held = bar.signal * account.position > 0.0
+        if is_held and self.low <= ratio <= self.high:
             return math.nan
+
         return find_notional(account.venue, self.target * equity) / equity
 
 
@@ -58,12 +63,20 @@ def find_notional(venue: Any, requirement: float) -> float:
     The margin is a straight line from each bracket's floor to the next: between the two whose
     margins enclose the requirement, or beyond the last.
     """
-    low, below = 0.0, 0.0
+    floor = 0.0
+    margin_at_floor = 0.0
     for k in range(1, len(venue.floors)):
-        high: float = venue.floors[k]
-        above: float = margin.maintenance(venue, high)
-        if above >= requirement:
-            return low + (requirement - below) * (high - low) / (above - below)
-        low, below = high, above
-    step: float = margin.maintenance(venue, low + requirement) - below
-    return low + (requirement - below) * requirement / step
+        next_floor: float = venue.floors[k]
+        margin_at_next: float = margin.maintenance(venue, next_floor)
+        if margin_at_next >= requirement:
+            width = next_floor - floor
+            rise = margin_at_next - margin_at_floor
+            return floor + (requirement - margin_at_floor) * width / rise
+
+        floor = next_floor
+        margin_at_floor = margin_at_next
+
+    # Beyond the last floor any width shows the slope: the requirement is a length at hand.
+    margin_beyond: float = margin.maintenance(venue, floor + requirement)
+    rise = margin_beyond - margin_at_floor
+    return floor + (requirement - margin_at_floor) * requirement / rise

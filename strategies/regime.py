@@ -21,6 +21,7 @@ class Regime(Policy):
     fails_when: ClassVar[str] = (
         "A crash in the middle of calm, before any return of stress is seen."
     )
+
     calm: Annotated[float, Range(0.0, 20.0, "x of equity")] = 1.5
     stress: Annotated[float, Range(0.0, 20.0, "x of equity")] = 0.5
     half_life: Annotated[float, Range(50, 20_000, "bars", log=True)] = 2160.0

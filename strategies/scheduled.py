@@ -17,12 +17,16 @@ class Scheduled(Combinator):
 
     fails_when: ClassVar[str] = "A market that turns on another day than the one that was chosen."
     takes: ClassVar[tuple[int, float]] = (2, 2)
+
     since: Annotated[int, Range(1970_01_01, 2261_12_31, "UTC date, as 20220131")] = 2022_01_01
 
     def observe(self, market: Market) -> Columns:
         """Return the date of each close as a number, 20220131."""
-        days = (market.time + market.interval).astype("datetime64[ns]").astype("datetime64[D]")
+        closes = (market.time + market.interval).astype("datetime64[ns]")
+        days = closes.astype("datetime64[D]")
         months = days.astype("datetime64[M]")
+
+        # Months are counted from January 1970, and days from the first of their month.
         year, month = np.divmod(months.astype(np.int64), 12)
         day = (days - months).astype(np.int64) + 1
         return {"date": (year + 1970) * 10_000.0 + (month + 1) * 100.0 + day}

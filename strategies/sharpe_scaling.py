@@ -23,6 +23,7 @@ class SharpeScaling(Policy):
     fails_when: ClassVar[str] = (
         "A trend that turns faster than its window: the leverage is highest at the top."
     )
+
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
     window: Annotated[int, Range(24, 20_000, "bars", log=True)] = 2160
@@ -44,6 +45,8 @@ class SharpeScaling(Policy):
         """Return (target / sigma) clip(SR / reference, 0, cap)."""
         precision = 1.0 / (bar.error * bar.error)
         prior_precision = 1.0 / (self.prior_error * self.prior_error)
+
         weight = precision / (precision + prior_precision)
         sharpe = weight * bar.sharpe + (1.0 - weight) * self.prior
+
         return self.target / bar.sigma * min(max(sharpe / self.reference, 0.0), self.cap)

@@ -32,12 +32,15 @@ class Smoothed(Combinator):
     fails_when: ClassVar[str] = (
         "A sudden rise of risk, which the leverage follows more slowly than the target."
     )
+
     up: Annotated[float, Range(0.01, math.inf, "x of equity per day", log=True)] = 1.0
     down: Annotated[float, Range(0.01, math.inf, "x of equity per day", log=True)] = math.inf
 
     def promises(self) -> tuple[Promise, ...]:
         """Return what is left of the promises if a reduction is never delayed."""
-        return super().promises() if self.down == math.inf else ()
+        if self.down < math.inf:
+            return ()
+        return super().promises()
 
     def observe(self, market: Market) -> Columns:
         """Return the direction of the signal."""
@@ -51,14 +54,20 @@ class Smoothed(Combinator):
         self, bar: Bar, account: AccountView, asked: tuple[float, ...], memory: Pace
     ) -> tuple[float, Pace]:
         """Return what is asked, within reach of the last decision."""
+        # L_{t-1}: from 0 after a stop or liquidation, and while the signal is 0.
         is_lost = memory.is_held > 0.0 and account.position == 0.0
         last = 0.0 if is_lost or bar.direction == 0.0 else memory.last
+
         is_held = 1.0 if account.position != 0.0 else 0.0
         wanted = asked[0]
         if math.isnan(wanted):
             return wanted, Pace(last, account.days, is_held)
-        passed = account.days - memory.days
+
+        days = account.days - memory.days
         held = held_leverage(account, bar.direction)
-        least, most = min(last, held) - self.down * passed, last + self.up * passed
-        reached = least if wanted < least else min(wanted, most)
+        lowest = min(last, held) - self.down * days
+        highest = last + self.up * days
+
+        # An infinite speed over no time is NaN, which limits nothing in this order of operands.
+        reached = lowest if wanted < lowest else min(wanted, highest)
         return reached, Pace(reached, account.days, is_held)

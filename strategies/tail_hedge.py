@@ -1,6 +1,5 @@
 """Puts far out of the money under a levered position."""
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -26,6 +25,7 @@ class TailHedge(OptionRule):
         "A market that is calm, or falls slowly: each option expires worthless, and the budget of "
         "each roll is lost."
     )
+
     delta: Annotated[float, Range(-0.5, 0.5, "Black delta")] = -0.1
     tenor: Annotated[float, Range(1.0, 730.0, "days", log=True)] = 30.0
     roll: Annotated[float, Range(0.0, 365.0, "days")] = 7.0
@@ -34,11 +34,17 @@ class TailHedge(OptionRule):
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return the contract to hold after a roll, and its quantity."""
-        kind, side = ("put", 1.0) if self.delta < 0.0 else ("call", -1.0)
-        found = chain.roll({"tail": (kind, self.delta, 1.0)}, self.tenor, self.roll)
-        hedged = max(side * chain.cover(account), 0.0)
+        # A put protects what is long, a call what is short.
+        kind = "put" if self.delta < 0.0 else "call"
+        side = 1.0 if self.delta < 0.0 else -1.0
+        notional = max(side * chain.cover(account), 0.0)
+
+        contracts = chain.roll({"tail": (kind, self.delta, 1.0)}, self.tenor, self.roll)
         orders = {}
-        for leg, each in found.items():
-            paid = self.budget * account.equity / each.cost if each.cost > 0.0 else math.inf
-            orders[leg] = each.name, max(min(paid, self.cover * hedged / each.notional), 0.0)
+        for leg, contract in contracts.items():
+            quantity = self.cover * notional / contract.notional
+            if contract.cost > 0.0:
+                affordable = self.budget * account.equity / contract.cost
+                quantity = min(affordable, quantity)
+            orders[leg] = (contract.name, max(quantity, 0.0))
         return orders

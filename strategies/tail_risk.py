@@ -28,6 +28,7 @@ class TailRisk(Policy):
     fails_when: ClassVar[str] = (
         "A loss larger than any that the window has seen, at the leverage of calm months."
     )
+
     measure: Annotated[str, Choice("VaR", "ES")] = "ES"
     model: Annotated[str, Choice(*TAIL_MODELS)] = "filtered-historical"
     level: Annotated[float, Range(0.95, 0.999)] = 0.99
@@ -60,7 +61,9 @@ class TailRisk(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return min(budget / risk, cap)."""
+        # The tail of the model is a gain.
         if bar.risk <= 0.0:
             return self.cap
+
         wanted = self.budget / bar.risk
         return self.cap if wanted > self.cap else wanted

@@ -23,6 +23,7 @@ class TrendVol(Policy):
     fails_when: ClassVar[str] = (
         "A market that turns as often as its lookbacks are long: it holds what has just ended."
     )
+
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[float, Range(2, 2000, "bars", log=True)] = 72.0
     short: Annotated[int, Range(1, 20_000, "bars", log=True)] = 168
@@ -33,20 +34,22 @@ class TrendVol(Policy):
 
     def observe(self, market: Market) -> Columns:
         """Return sigma, the mean trend over the lookbacks, and the side of the signal."""
-        lookbacks = (self.short, self.middle, self.long)
-        if self.measure == "sign":
-            one, two, three = (trend_sign(market, bars) for bars in lookbacks)
-        else:
-            one, two, three = (
-                trend_strength(market, bars, self.half_life, self.full) for bars in lookbacks
-            )
+        trends = []
+        for bars in (self.short, self.middle, self.long):
+            if self.measure == "sign":
+                trends.append(trend_sign(market, bars))
+            else:
+                trends.append(trend_strength(market, bars, self.half_life, self.full))
+
         return {
             "sigma": ewma_volatility(market, self.half_life),
-            "trend": (one + two + three) / 3.0,
+            "trend": (trends[0] + trends[1] + trends[2]) / 3.0,
             "side": np.sign(market.signal),
         }
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / sigma) max(0, side trend)."""
         strength = bar.side * bar.trend
-        return 0.0 if strength <= 0.0 else self.target / bar.sigma * strength
+        if strength <= 0.0:
+            return 0.0
+        return self.target / bar.sigma * strength

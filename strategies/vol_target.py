@@ -39,6 +39,7 @@ class VolTarget(Policy):
         "kappa": "Factor of the target that the policy learned from its own error; 1 learned none."
     }
     takes_arrays: ClassVar[bool] = True
+
     target: Annotated[float, Range(0.05, 2.0, "per sqrt(year)", log=True)] = 0.40
     half_life: Annotated[
         float, Range(2, 2000, "bars", log=True, when=("estimator", WEIGHTED_ESTIMATORS))
