@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backtest.core.errors import WeightWarning
     from backtest.core.fields import Choice, Range
     from backtest.judgement.judgement import Judgement
-    from backtest.live.replay import read_fills
+    from backtest.live.fills import read_fills
     from backtest.live.state import AccountSnapshot
     from backtest.margin.calculators import BookCalculation, Calculation, calculate_book
     from backtest.margin.calculators import calculate_liquidation
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.paths import Paths, simulate_paths
-    from backtest.risk.stress import Scenario, Stress, crashes, stress
+    from backtest.risk.scenarios import Scenario, crashes
+    from backtest.risk.stress import Stress, stress
     from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds
     from backtest.search.compare import compare
     from backtest.search.comparison import Comparison
@@ -89,7 +90,7 @@ _NAMES = {
     ),
     "core.fields": "Choice Range",
     "judgement.judgement": "Judgement",
-    "live.replay": "read_fills",
+    "live.fills": "read_fills",
     "live.state": "AccountSnapshot",
     "margin.calculators": "BookCalculation Calculation calculate_book calculate_liquidation",
     "margin.collateral": "Collateral RateCurve",
@@ -118,7 +119,8 @@ _NAMES = {
     "risk.liquidations": "LiquidationRisk",
     "risk.margin_systems": "MarginCalibration MarginComparison",
     "risk.paths": "Paths simulate_paths",
-    "risk.stress": "Scenario Stress crashes stress",
+    "risk.scenarios": "Scenario crashes",
+    "risk.stress": "Stress stress",
     "risk.variations": "Bounds Capacity Sensitivity bounds",
     "search.compare": "compare",
     "search.comparison": "Comparison",

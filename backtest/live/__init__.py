@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
-    from backtest.live.replay import read_fills
+    from backtest.live.fills import read_fills
     from backtest.live.state import AccountSnapshot
 else:
     __getattr__ = find_lazily(__name__, {
-        "live.replay": "read_fills",
+        "live.fills": "read_fills",
         "live.state": "AccountSnapshot",
     })  # fmt: skip

@@ -1,10 +1,10 @@
-"""The orders of a decision as one table: of each instrument what is sent, and why not."""
+"""The orders of a decision: what one more bar trades, and the table of what is sent and why not."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from backtest.core import format_time
 from backtest.core.code_names import pd
@@ -24,11 +24,72 @@ WORDS = {
     "participation": "the volume of the last bar allows no more",
 }
 """Why an order is none, by the cause that cut it."""
+NEAR_TICK = 1e-6
+"""Share of a tick by which a price may miss it by rounding alone."""
+DIGITS = 12
+"""Decimals of prices and sizes after rounding, under every tick and lot that is listed."""
+
+
+class Cut(NamedTuple):
+    """How much leverage a cause took from what was asked, both in turns; negative if it added."""
+
+    instrument: str
+    cause: str
+    turns: float
+    asked: float
+
+    def __str__(self) -> str:
+        verb = "removed" if self.turns >= 0.0 else "added"
+        turns = format_leverage(abs(self.turns))
+        return f"{self.instrument}: {self.cause} {verb} {turns} of {format_leverage(self.asked)}"
+
+
+class Order(NamedTuple):
+    """What one more bar trades of an instrument: contracts, value of the last fill, costs.
+
+    ``limit`` is the notional that the venue's table allows with the equity after it.
+    """
+
+    size: float
+    value: float
+    costs: dict[str, float]
+    limit: float
+    is_forced: bool
+    cuts: tuple[Cut, ...]
+
+
+def format_leverage(turns: float) -> str:
+    if abs(turns) >= 0.1 or turns == 0.0:
+        return f"{turns:.2f}x"
+    return f"{turns:.2g}x"
+
+
+def write_in_lots(size: float, lot: float) -> float:
+    """Return a size in the digits of its lots: 0.007, where a difference left 0.00699999..."""
+    if not lot > 0.0:
+        return size
+
+    whole = round(round(size / lot) * lot, DIGITS)
+    if abs(size - whole) <= NEAR_TICK * lot:
+        return whole
+    return size
+
+
+def round_to_tick(price: float, tick: float | None, *, is_buy: bool) -> float:
+    """Return a price in whole ticks, up for a buy and down for a sell; as it is without a tick."""
+    if tick is None:
+        return price
+
+    steps = price / tick
+    nearest = round(steps)
+    if abs(steps - nearest) > NEAR_TICK:
+        nearest = math.ceil(steps) if is_buy else math.floor(steps)
+    return round(nearest * tick, DIGITS)
 
 
 def tabulate_orders(
     setup: Setup,
-    orders: Mapping[str, Any],
+    orders: Mapping[str, Order],
     sizes: Mapping[str, float],
     prices: Mapping[str, float],
     leverage: Mapping[str, float],
@@ -39,9 +100,13 @@ def tabulate_orders(
     for name, size in sizes.items():
         contract = setup.venues[name].contract
         price = round_to_tick(prices[name], contract.tick, is_buy=size > 0.0)
-        reasons = [*find_reasons(setup, name, orders[name], size, leverage[name], warnings)]
+
+        reasons = [
+            *find_reasons_for_none(orders[name], size, leverage[name]),
+            *find_reasons_to_wait(setup, name, size, warnings),
+        ]
         rows[name] = {
-            "side": "" if size == 0.0 else "buy" if size > 0.0 else "sell",
+            "side": name_side(size),
             "quantity": abs(size),
             "price": price,
             "notional": compute_notional(size, contract.size, contract, price),
@@ -51,42 +116,39 @@ def tabulate_orders(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("instrument")
 
 
-def round_to_tick(price: float, tick: float | None, *, is_buy: bool) -> float:
-    """Return a price in whole ticks, up for a buy and down for a sell; as it is without a tick."""
-    if tick is None:
-        return price
-    steps = price / tick
-    nearest = round(steps)
-    if abs(steps - nearest) > 1e-6:
-        nearest = math.ceil(steps) if is_buy else math.floor(steps)
-    return round(nearest * tick, 12)
-
-
-def find_reasons(
-    setup: Setup,
-    name: str,
-    order: Any,
-    size: float,
-    leverage: float,
-    warnings: Sequence[Caution],
-) -> Iterator[str]:
-    """Yield why an order is not sent: it is none, the data are old, a step is unknown, a stop."""
+def name_side(size: float) -> str:
     if size == 0.0:
-        causes = [WORDS.get(cut.cause, cut.cause) for cut in order.cuts]
-        if math.isnan(leverage):
-            yield "the policy leaves the position"
-        elif causes:
-            yield from causes
-        else:
-            yield "the position is at its target"
+        return ""
+    return "buy" if size > 0.0 else "sell"
 
+
+def find_reasons_for_none(order: Order, size: float, leverage: float) -> Iterator[str]:
+    """Yield why there is no order: the policy leaves the position, a limit, or the target."""
+    if size != 0.0:
+        return
+
+    if math.isnan(leverage):
+        yield "the policy leaves the position"
+    elif order.cuts:
+        for cut in order.cuts:
+            yield WORDS.get(cut.cause, cut.cause)
+    else:
+        yield "the position is at its target"
+
+
+def find_reasons_to_wait(
+    setup: Setup, name: str, size: float, warnings: Sequence[Caution]
+) -> Iterator[str]:
+    """Yield why an order is not sent as it is: old data, an unknown lot, a warning that stops."""
     markets = setup.markets
-    end = int(markets.spans[markets.names.index(name)][1])
+    _, end = markets.spans[markets.names.index(name)].tolist()
     if end < markets.n_bars:
         closed = int(markets.time[end - 1]) + markets.interval
         yield f"stale data: its bars end at {format_time(closed)}"
-    if setup.venues[name].contract.lot is None and size != 0.0:
+
+    if size != 0.0 and setup.venues[name].contract.lot is None:
         yield "unknown lot"
+
     for caution in warnings:
         if caution.stops and caution.instrument in ("", name):
             yield caution.text
@@ -94,13 +156,17 @@ def find_reasons(
 
 def write_table(orders: pd.DataFrame) -> str:
     """Return the orders as lines: what is sent first, then each that is not, with the reason."""
-    lines = []
-    for is_sent in (True, False):
-        for name, row in orders[orders["sent"] == is_sent].iterrows():
-            asked = f"{row['side'] or 'no order of'} {row['quantity']:.12g} {name}"
-            if row["quantity"] == 0.0:
-                asked = f"no order of {name}"
-            at = f" at {row['price']:.12g}, notional {row['notional']:,.2f}"
-            at = "" if row["quantity"] == 0.0 else at
-            lines.append(f"  {asked}{at}" + ("" if is_sent else f": not sent, {row['why_not']}"))
-    return "\n".join(lines)
+    sent = []
+    not_sent = []
+    for name, row in orders.iterrows():
+        text = f"  no order of {name}"
+        if row["quantity"] != 0.0:
+            text = (
+                f"  {row['side']} {row['quantity']:.12g} {name} at {row['price']:.12g}, "
+                f"notional {row['notional']:,.2f}"
+            )
+        if row["sent"]:
+            sent.append(text)
+        else:
+            not_sent.append(f"{text}: not sent, {row['why_not']}")
+    return "\n".join([*sent, *not_sent])

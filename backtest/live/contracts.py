@@ -55,12 +55,14 @@ def find_size(
     """
     if stated is not None:
         return stated, True
+
     unit = compute_notional(quantity, 1.0, contract, price)
     if not (value > 0.0 and unit > 0.0):
         return contract.size, False
 
     implied = value / unit
-    for size in (contract.size, 10.0 ** round(math.log10(implied))):
+    nearest_power = 10.0 ** round(math.log10(implied))
+    for size in (contract.size, nearest_power):
         if abs(implied / size - 1.0) <= CLOSE:
             return size, True
     return contract.size, False
@@ -74,8 +76,10 @@ def check_value(
     ``what`` names the reported value and its place. NaN is unknown, and nothing is compared.
     """
     ours = compute_notional(quantity, size, contract, price)
-    if not (value >= 0.0 and ours > 0.0) or abs(value / ours - 1.0) <= CLOSE:
+    is_known = value >= 0.0 and ours > 0.0
+    if not is_known or abs(value / ours - 1.0) <= CLOSE:
         return
+
     raise ParameterError(
         f"{what} must be within {CLOSE:.0%} of {format_money(ours)}, which {abs(quantity):.12g} "
         f"contracts of {size:.12g} are worth at {format_price(price)}, got {format_money(value)}; "
@@ -93,6 +97,7 @@ def describe_size(
             "is assumed; give contractSize, or the notional or cost beside its price",
             stops=contract.size != 1.0,
         )
+
     if size == contract.size:
         return None
     return Caution(
@@ -107,19 +112,24 @@ def count_as_venue(
     account: Account, venues: Mapping[str, Venue], snapshot: AccountSnapshot
 ) -> tuple[AccountSnapshot, list[Caution]]:
     """Return a snapshot in the contracts of the venues, and what was converted or assumed."""
-    is_of_ccxt, cautions = snapshot.counted_by == "ccxt", list[Caution]()
-    positions, posted = dict[str, HeldPosition](snapshot.positions), 0.0
+    is_of_ccxt = snapshot.counted_by == "ccxt"
+    cautions: list[Caution] = []
+    positions: dict[str, HeldPosition] = dict(snapshot.positions)
+    posted = 0.0
 
     for name, held in snapshot.positions.items():
         if name not in venues or held.quantity == 0.0:
             continue
-        is_isolated = account.for_instrument(name).margin == "isolated"
-        posted += held.margin if is_isolated else 0.0
-        if is_of_ccxt and is_isolated and held.margin == 0.0:
-            cautions.append(Caution(f"ccxt has no collateral of {name}, which is isolated"))
+
+        if account.for_instrument(name).margin == "isolated":
+            posted += held.margin
+            if is_of_ccxt and held.margin == 0.0:
+                cautions.append(Caution(f"ccxt has no collateral of {name}, which is isolated"))
+
         if is_of_ccxt or held.contract_size is not None:
-            positions[name], said = count_position(name, held, venues[name].contract)
-            cautions += [] if said is None else [said]
+            positions[name], caution = count_position(name, held, venues[name].contract)
+            if caution is not None:
+                cautions.append(caution)
 
     wallet = snapshot.wallet
     if is_of_ccxt and wallet is not None:
@@ -131,6 +141,7 @@ def count_as_venue(
 def count_position(
     name: str, held: HeldPosition, contract: Contract
 ) -> tuple[HeldPosition, Caution | None]:
+    """Return a position in contracts of the venue, and what is to be said of their size."""
     value = math.nan if held.notional is None else held.notional
     price = math.nan if held.mark_price is None else held.mark_price
     size, is_known = find_size(
@@ -138,12 +149,15 @@ def count_position(
     )
     what = f"the notional of {name} at its mark price"
     check_value(contract, held.quantity, size, value=value, price=price, what=what)
-    said = describe_size(name, contract, held.quantity, size, is_known=is_known)
-    quantity = held.quantity * size / contract.size
-    if size == contract.size:
-        quantity = held.quantity
+    caution = describe_size(name, contract, held.quantity, size, is_known=is_known)
+
+    # The same size leaves the quantity to the bit.
+    quantity = held.quantity
+    if size != contract.size:
+        quantity = held.quantity * size / contract.size
+
     # The value is of their contracts, and was compared.
-    return replace(held, quantity=quantity, contract_size=None, notional=None), said
+    return replace(held, quantity=quantity, contract_size=None, notional=None), caution
 
 
 def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
@@ -159,8 +173,10 @@ def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
         rows = np.flatnonzero(fills["instrument"] == name)
         if len(rows) == 0:
             continue
+
+        # The size of all fills of an instrument is that of the largest, the least rounded one.
         contract = venue.contract
-        largest = rows[np.argmax(np.nan_to_num(values[rows]))]  # the least rounded one
+        largest = rows[np.argmax(np.nan_to_num(values[rows]))]
         size, is_known = find_size(
             contract, quantities[largest], stated=None, value=values[largest], price=prices[largest]
         )
@@ -169,11 +185,12 @@ def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
             check_value(contract, quantities[k], size, value=values[k], price=prices[k], what=what)
 
         whole = float(np.abs(quantities[rows]).sum())
-        said = describe_size(name, contract, whole, size, is_known=is_known)
-        if said is not None and (is_known or said.stops):
-            warn_caller(said.text)
+        caution = describe_size(name, contract, whole, size, is_known=is_known)
+        if caution is not None and (is_known or caution.stops):
+            warn_caller(caution.text)
         if size != contract.size:
             quantities[rows] *= size / contract.size
+
     return fills.assign(quantity=quantities)
 
 
@@ -185,13 +202,15 @@ def compare_liquidations(
         theirs = held.liquidation_price
         if name not in ours or theirs is None or held.quantity == 0.0:
             continue
+
         mark = held.mark_price or float(setup.markets[name].mark_close[-1])
         mode = str(setup.account.for_instrument(name).margin)
         if abs(ours[name] - theirs) <= NEAR[mode] * mark:
             continue
-        shown = "none" if math.isnan(ours[name]) else format_price(ours[name])
+
+        price = "none" if math.isnan(ours[name]) else format_price(ours[name])
         yield Caution(
-            f"the liquidation price of {name} is {shown} by the rules of the venue and "
+            f"the liquidation price of {name} is {price} by the rules of the venue and "
             f"{format_price(theirs)} as reported; liquidation='ours' acts on the first",
             stops=snapshot.liquidation != "ours",
         )

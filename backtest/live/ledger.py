@@ -11,7 +11,9 @@ import numpy as np
 from backtest import core
 from backtest.core.code_names import pd
 
-FOLDER, FILE, LOCK = "shadow", "ledger.parquet", "ledger.lock"
+FOLDER = "shadow"
+FILE = "ledger.parquet"
+LOCK = "ledger.lock"
 KEYS = ["experiment", "day"]
 LEAST_DAYS = 20
 """Days from which on a drift is judged."""
@@ -50,19 +52,29 @@ def record(store: Path, shadow: Any) -> str:
     path = find_ledger(store)
     with core.writing(path, "ledger"), core.hold_lock_file(path.with_name(LOCK)):
         known = read_ledger(store)
-        is_same = known["experiment"].eq(shadow.name) & known["day"].isin(rows["day"])
-        others = known[is_same & known.get("fills", pd.Series(dtype=str)).ne(shadow.fills_hash)]
-        if len(others):
-            days = f"{others['day'].min()} to {others['day'].max()}"
-            core.warn_caller(
-                f"other fills replace {core.count_nouns(len(others), 'day')} of {shadow.name} in "
-                f"{path}: {days}"
-            )
-        kept = [each for each in (known[~is_same], rows) if len(each)]
-        joined = pd.concat(kept, ignore_index=True).sort_values(KEYS, ignore_index=True)
+        is_replaced = known["experiment"].eq(shadow.name) & known["day"].isin(rows["day"])
+        warn_of_other_fills(known[is_replaced], shadow, path)
+
+        # Pandas warns where one of the tables is empty.
+        tables = [table for table in (known[~is_replaced], rows) if len(table)]
+        ledger = pd.concat(tables, ignore_index=True).sort_values(KEYS, ignore_index=True)
         with core.replace_file(path) as draft:
-            joined.to_parquet(draft)
-    return describe_drift(joined[joined["experiment"] == shadow.name])
+            ledger.to_parquet(draft)
+
+    return describe_drift(ledger[ledger["experiment"] == shadow.name])
+
+
+def warn_of_other_fills(replaced: pd.DataFrame, shadow: Any, path: Path) -> None:
+    """Warn if days of the ledger are replaced that came from other fills."""
+    fills = replaced.get("fills", pd.Series(dtype=str))
+    others = replaced[fills.ne(shadow.fills_hash)]
+    if len(others) == 0:
+        return
+
+    core.warn_caller(
+        f"other fills replace {core.count_nouns(len(others), 'day')} of {shadow.name} in {path}: "
+        f"{others['day'].min()} to {others['day'].max()}"
+    )
 
 
 def describe_drift(rows: pd.DataFrame) -> str:
@@ -74,12 +86,16 @@ def describe_drift(rows: pd.DataFrame) -> str:
     shares = (rows[parts].sum(axis=1) / rows["policy"]).to_numpy(dtype=np.float64)
     if len(shares) < LEAST_DAYS:
         return ""
+
     mean = float(shares.mean())
     error = float(shares.std(ddof=1)) / math.sqrt(len(shares))
     if not abs(mean) > ERRORS * error:
         return ""
-    how_many = "no variation" if error == 0.0 else f"{abs(mean) / error:.1f} standard errors"
+
+    evidence = "no variation"
+    if error > 0.0:
+        evidence = f"{abs(mean) / error:.1f} standard errors"
     return (
         f"Over {len(shares)} days the account drifts from its policy by "
-        f"{core.format_bps(mean)} of equity a day, {how_many}."
+        f"{core.format_bps(mean)} of equity a day, {evidence}."
     )

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,8 @@ from backtest.live import decide as decisions
 from backtest.live import ledger as ledgers
 from backtest.live import replay as replays
 from backtest.live import state as states
-from backtest.live.contracts import count_as_venue, count_fills
+from backtest.live.contracts import count_fills
+from backtest.live.fills import TOLERANCE, complete_fills, list_owners, open_table
 from backtest.live.state import AccountSnapshot, start_account
 from backtest.market import Markets, as_markets
 from backtest.options import refuse_options
@@ -140,19 +142,23 @@ class Shadow(core.Reportable):
 
     @property
     def verdict(self) -> str:
-        difference = self.account - self.policy
-        named = sorted(self.parts, key=lambda part: -abs(self.parts[part]))
-        told = [part for part in named if abs(self.parts[part]) > LARGE * abs(self.account)]
-        if not self.is_explained:
-            told = ["unexplained", *(part for part in told if part != "unexplained")]
-        if not told:
+        named = self._list_named()
+        if not named:
             return f"The account is its policy's: {format_money(self.account)}."
 
-        listed = ", ".join(f"{part} {write_money(self.parts[part])}" for part in told)
+        listed = ", ".join(f"{part} {write_money(self.parts[part])}" for part in named)
         return (
-            f"The account ends at {format_money(self.account)}, {write_money(difference)} from its "
-            f"policy: {listed}."
+            f"The account ends at {format_money(self.account)}, "
+            f"{write_money(self.account - self.policy)} from its policy: {listed}."
         )
+
+    def _list_named(self) -> list[str]:
+        """Return the parts that are large, the largest first; what is unexplained leads."""
+        parts = sorted(self.parts, key=lambda part: -abs(self.parts[part]))
+        large = [part for part in parts if abs(self.parts[part]) > LARGE * abs(self.account)]
+        if self.is_explained:
+            return large
+        return ["unexplained", *(part for part in large if part != "unexplained")]
 
     @property
     def details(self) -> str:
@@ -164,11 +170,13 @@ class Shadow(core.Reportable):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        return tuple(
-            f"The fills leave {ours:.12g} contracts of {name}, the last snapshot has "
-            f"{theirs:.12g}: fills are missing, or were not of this account"
-            for name, (ours, theirs) in self.differing.items()
-        )
+        notices = []
+        for name, (ours, theirs) in self.differing.items():
+            notices.append(
+                f"The fills leave {ours:.12g} contracts of {name}, the last snapshot has "
+                f"{theirs:.12g}: fills are missing, or were not of this account"
+            )
+        return tuple(notices)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -183,32 +191,54 @@ class Shadow(core.Reportable):
         ]
 
     def list_parts(self) -> list[Part]:
-        rows = {
-            name: {"amount": amount, "meaning": MEANINGS[name]}
-            for name, amount in self.parts.items()
-        }
+        return [self._show_parts(), self._show_paths(), self._show_days(), self._show_missed()]
+
+    def _show_parts(self) -> Part:
+        rows = {}
+        for name, amount in self.parts.items():
+            rows[name] = {"amount": amount, "meaning": MEANINGS[name]}
         heads = {"amount": Head("amount", "", "money"), "meaning": Head("meaning")}
-        money = {name: Head(name, "", "money") for name in ("policy", "account", *PARTS)}
+        table = ShownTable(rows, labels=Head("part"), heads=heads)
+        return Part(
+            "parts",
+            "Parts of the difference",
+            "Each is one account less the one before.",
+            (table,),
+            shows="both",
+        )
+
+    def _show_paths(self) -> Part:
         paths = self.bars[["policy", "account"]].astype(float)
         paths["account"] = paths["account"].interpolate(method="index")
-        steps = self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]]
-        return [
-            Part("parts", "Parts of the difference", "Each is one account less the one before.", (
-                ShownTable(rows, labels=Head("part"), heads=heads),
-            ), shows="both"),
-            Part("paths", "Both accounts", "Equity at the close of each bar.", (
-                ShownChart("paths", "Equity", "The live account is known at its snapshots.", paths,
-                           has_legend=True),
-                ShownChart("steps", "Parts", "What each part has come to.", steps,
-                           has_legend=True),
-            )),
-            Part("days", "Days", "The change of each part by day.", (
-                ShownTable(self.days, labels=Head("day"), heads=money),
-            )),
-            Part("missed", "Orders that were missed", "Of the policy, without a fill.", (
-                ShownTable(self.missed), ShownTable(self.extra, "Fills without an order"),
-            ), is_folded=True),
-        ]  # fmt: skip
+        levels = ShownChart(
+            "paths",
+            "Equity",
+            "The live account is known at its snapshots.",
+            paths,
+            has_legend=True,
+        )
+        steps = ShownChart(
+            "steps",
+            "Parts",
+            "What each part has come to.",
+            self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]],
+            has_legend=True,
+        )
+        return Part("paths", "Both accounts", "Equity at the close of each bar.", (levels, steps))
+
+    def _show_days(self) -> Part:
+        heads = {name: Head(name, "", "money") for name in ("policy", "account", *PARTS)}
+        table = ShownTable(self.days, labels=Head("day"), heads=heads)
+        return Part("days", "Days", "The change of each part by day.", (table,))
+
+    def _show_missed(self) -> Part:
+        return Part(
+            "missed",
+            "Orders that were missed",
+            "Of the policy, without a fill.",
+            (ShownTable(self.missed), ShownTable(self.extra, "Fills without an order")),
+            is_folded=True,
+        )
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (
@@ -220,21 +250,18 @@ class Shadow(core.Reportable):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shadow as data for JSON."""
-        return dict(
-            core.to_json(
-                {
-                    "verdict": self.verdict,
-                    "policy": self.policy,
-                    "account": self.account,
-                    "parts": dict(self.parts),
-                    "days": core.list_records(self.days.reset_index()),
-                    "missed": core.list_records(self.missed),
-                    "extra": core.list_records(self.extra),
-                    "differing": {name: [*pair] for name, pair in self.differing.items()},
-                    "drift": self.drift,
-                }
-            )
-        )
+        values = {
+            "verdict": self.verdict,
+            "policy": self.policy,
+            "account": self.account,
+            "parts": dict(self.parts),
+            "days": core.list_records(self.days.reset_index()),
+            "missed": core.list_records(self.missed),
+            "extra": core.list_records(self.extra),
+            "differing": {name: list(pair) for name, pair in self.differing.items()},
+            "drift": self.drift,
+        }
+        return dict(core.to_json(values))
 
     def __repr__(self) -> str:
         return f"<Shadow: {self.verdict}>"
@@ -256,7 +283,7 @@ def shadow(
     snapshots: Sequence[AccountSnapshot],
     *,
     flows: pd.Series[float] | pd.DataFrame | str | Path | None = None,
-    range_tolerance: float = replays.TOLERANCE,
+    range_tolerance: float = TOLERANCE,
     store: str | Path | None = None,
     experiment: str = "",
 ) -> Shadow:
@@ -264,36 +291,38 @@ def shadow(
     core.Real(0.0, 1.0).check("range_tolerance", range_tolerance)
     test = engine.plain(conditions)
     refuse_options(as_markets(test.market), "a shadow of an account")
+
     first, last, ordered = find_span(test, snapshots)
     test = test.replace(market=cut_market(test, last + 1), start=None, end=None)
     live = read_live(test, fills, ordered, flows, first)
+    begun = live.snapshots[0]
 
     # The policy's account, without and with what was paid in.
-    with_flows = test.replace(account=dataclasses.replace(test.account, flows=live.deposits))
-    without = run_policy(
-        test.replace(account=dataclasses.replace(test.account, flows=None)),
-        policy, live.snapshots[0], first,
-    )  # fmt: skip
+    account_with_flows = dataclasses.replace(test.account, flows=live.deposits)
+    account_without = dataclasses.replace(test.account, flows=None)
+    with_flows = test.replace(account=account_with_flows)
+    without = run_policy(test.replace(account=account_without), policy, begun, first)
     model = without
     if live.deposits is not None:
-        model = run_policy(with_flows, policy, live.snapshots[0], first)
+        model = run_policy(with_flows, policy, begun, first)
 
     # Each table of fills has one thing more of the live account.
     orders = model.fills.drop(columns="traded", errors="ignore")
-    setup = engine.set_up(with_flows.replace(signal=None, overlay=None), replays.Replayed())
+    replayed_test = with_flows.replace(signal=None, overlay=None)
+    setup = engine.set_up(replayed_test, replays.Replayed())
     interval = setup.markets.decision_interval or setup.markets.interval
     matched = match_fills(orders, live.fills, interval)
-    tables = [orders, *build_tables(setup, orders, live.fills, matched)]
-    start = dataclasses.replace(live.snapshots[0], time=format_stamp(setup.markets.time[first]))
-    replayed = [
-        run_replay(with_flows.replace(signal=None, overlay=None), table, start, range_tolerance)
-        for table in tables
-    ]
-    found = compare_accounts(setup, without, replayed, live, first)
+
+    start = dataclasses.replace(begun, time=format_stamp(setup.markets.time[first]))
+    tables = (orders, *build_tables(setup, orders, live.fills, matched))
+    replayed = [run_replay(replayed_test, table, start, range_tolerance) for table in tables]
+
+    missed = [k for k, rows in enumerate(matched.by_order) if not rows]
+    compared = compare_accounts(setup, without, replayed, live, first)
     made = dataclasses.replace(
-        found,
+        compared,
         name=experiment or describe_policy(policy),
-        missed=orders.iloc[[k for k, rows in enumerate(matched.by_order) if not rows]],
+        missed=orders.iloc[missed],
         extra=live.fills.iloc[matched.extra],
         fills_hash=hash_fills(live.fills),
         described=describe(test, policy),
@@ -315,36 +344,49 @@ def find_span(
     its capital, at the start of the test.
     """
     markets = as_markets(test.market)
+    check_snapshots(snapshots)
+    if len(snapshots) == 1:
+        snapshots = [begin_flat(test, markets), *snapshots]
+
+    ordered = sorted(snapshots, key=read_stamp)
+    begun = read_stamp(ordered[0])
+    ended = read_stamp(ordered[-1])
+    closes = markets.time + markets.interval
+    first = int(np.searchsorted(closes, begun, side="right"))
+    last = int(np.searchsorted(closes, ended, side="right")) - 1
+
+    data_end = int(closes[-1])
+    if first < 1 or last < first:
+        raise ParameterError(
+            "snapshots must span a bar of the market, after its first one, from "
+            f"{format_time(int(closes[0]))} to {format_time(data_end)}, got "
+            f"{format_time(begun)} to {format_time(ended)}"
+        )
+    if ended >= data_end + markets.interval:
+        raise ParameterError(
+            f"the last snapshot must be within the data, which end at {format_time(data_end)}, got "
+            f"{format_time(ended)}"
+        )
+    return first, last, ordered
+
+
+def check_snapshots(snapshots: Any) -> None:
+    """Raise ParameterError unless snapshots are a list of those, each with a time."""
     is_list = isinstance(snapshots, Sequence) and not isinstance(snapshots, str)
     if not is_list or not snapshots:
         raise ParameterError(
             "snapshots must be a list, the account at the start and at the end, got "
             f"{core.repr_plain(snapshots)}"
         )
-    for k, each in enumerate(snapshots):
-        if not isinstance(each, AccountSnapshot) or each.time is None:
+    for k, snapshot in enumerate(snapshots):
+        if not isinstance(snapshot, AccountSnapshot) or snapshot.time is None:
             raise ParameterError(
-                f"snapshots must have a time each, got {core.repr_plain(each)} (number {k})"
+                f"snapshots must have a time each, got {core.repr_plain(snapshot)} (number {k})"
             )
-    if len(snapshots) == 1:
-        snapshots = [begin_flat(test, markets), *snapshots]
-    ordered = sorted(snapshots, key=lambda each: core.to_nanoseconds(str(each.time)))
-    stamps = [core.to_nanoseconds(str(each.time)) for each in ordered]
-    closes = markets.time + markets.interval
-    first = int(np.searchsorted(closes, stamps[0], side="right"))
-    last = int(np.searchsorted(closes, stamps[-1], side="right")) - 1
-    if first < 1 or last < first:
-        raise ParameterError(
-            "snapshots must span a bar of the market, after its first one, from "
-            f"{format_time(int(closes[0]))} to {format_time(int(closes[-1]))}, got "
-            f"{format_time(stamps[0])} to {format_time(stamps[-1])}"
-        )
-    if stamps[-1] >= int(closes[-1]) + markets.interval:
-        raise ParameterError(
-            f"the last snapshot must be within the data, which end at "
-            f"{format_time(int(closes[-1]))}, got {format_time(stamps[-1])}"
-        )
-    return first, last, ordered
+
+
+def read_stamp(snapshot: AccountSnapshot) -> int:
+    return core.to_nanoseconds(str(snapshot.time))
 
 
 def begin_flat(test: Conditions, markets: Markets) -> AccountSnapshot:
@@ -373,30 +415,33 @@ def read_live(
     """Return what the live account did from a bar on, in contracts of the venues."""
     plain = test.replace(signal=None, overlay=None)
     setup = engine.set_up(plain, replays.Replayed())
-    names = (*setup.markets.names, *(each.name for each in setup.account.collateral))
+    start = int(setup.markets.time[first])
+    end = int(setup.markets.time[-1]) + setup.markets.interval
+    table = read_table(setup, fills, start, end)
+
+    names = list_owners(setup)
+    counted = []
+    for snapshot in snapshots:
+        core.check_names("a snapshot: the market", snapshot.positions, names, noun="instrument")
+        counted.append(replays.count_and_warn(setup.account, setup.venues, snapshot))
+
+    deposits, funding = read_flows(flows, start, end)
+    return Live(table, deposits, funding, counted)
+
+
+def read_table(setup: Setup, fills: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
+    """Return the fills of a span, complete, by time, and in contracts of the venues."""
     settled = engine.check_settlement(setup.markets, setup.venues)
-    table = replays.complete_fills(fills, names, settled)
+    table = complete_fills(fills, list_owners(setup), settled)
     if "traded" in fills:
         table = count_fills(setup, table)
     table = table.drop(columns=["traded", "value", "filled"])
 
-    start, end = int(setup.markets.time[first]), int(setup.markets.time[-1])
-    end += setup.markets.interval
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     is_inside = (stamps >= start) & (stamps < end)
     core.warn_of_outside("fills lie outside the snapshots and are left out", stamps, start, end)
     table = table[is_inside].assign(time=core.utc_index(stamps[is_inside]))
-    table = table.sort_values("time", kind="stable", ignore_index=True)
-
-    counted = []
-    for each in snapshots:
-        core.check_names("a snapshot: the market", each.positions, names, noun="instrument")
-        own, cautions = count_as_venue(setup.account, setup.venues, each)
-        for caution in cautions:
-            core.warn_caller(caution.text)
-        counted.append(own)
-    deposits, funding = read_flows(flows, start, end)
-    return Live(table, deposits, funding, counted)
+    return table.sort_values("time", kind="stable", ignore_index=True)
 
 
 def read_flows(flows: Any, start: int, end: int) -> tuple[Any, Any]:
@@ -409,31 +454,29 @@ def read_flows(flows: Any, start: int, end: int) -> tuple[Any, Any]:
     if is_series(flows):
         stamps = core.read_stamps(flows.index, name="flows", error=ParameterError)
         return keep_inside(flows.to_numpy(dtype=np.float64), stamps, start, end), None
-    table, is_file = replays.open_table(flows, "flows")
+
+    table, is_file = open_table(flows, "flows")
     missing = [name for name in ("time", "amount") if name not in table]
     if missing:
         raise ParameterError(
             f"flows must have time, term and amount, got no {', '.join(missing)} in "
             f"{', '.join(map(str, table.columns))}"
         )
+
     terms = table.get("term", pd.Series("flows", index=table.index)).astype(str).to_numpy()
-    for term in sorted({*terms}):
-        core.Choice(*replays.TERMS, "other").check("term", term)
+    replays.check_terms(terms)
     stamps = core.read_stamps(table["time"], name="flows", is_file=is_file, error=ParameterError)
-    amounts = pd.to_numeric(table["amount"], errors="coerce").to_numpy(dtype=np.float64)
-    if not np.isfinite(amounts).all():
-        k = int(np.argmin(np.isfinite(amounts)))
-        raise ParameterError(
-            f"amount must be a finite number, got {table['amount'].iloc[k]!r} (row {k} of flows)"
-        )
-    found = []
-    for term in ("flows", "funding"):
-        is_own = terms == term
-        found.append(keep_inside(amounts[is_own], stamps[is_own], start, end))
-    return found[0], found[1]
+    amounts = replays.read_amounts(table, "amount", "flows")
+
+    is_deposit = terms == "flows"
+    is_funding = terms == "funding"
+    deposits = keep_inside(amounts[is_deposit], stamps[is_deposit], start, end)
+    funding = keep_inside(amounts[is_funding], stamps[is_funding], start, end)
+    return deposits, funding
 
 
 def keep_inside(amounts: FloatArray, stamps: IntArray, start: int, end: int) -> Any:
+    """Return the amounts of a span, summed by stamp, None if there are none."""
     is_inside = (stamps >= start) & (stamps < end)
     if not is_inside.any():
         return None
@@ -449,21 +492,27 @@ def hash_fills(fills: pd.DataFrame) -> str:
 def describe(test: Conditions, policy: AnyPolicy) -> dict[str, Any]:
     """Return the data and the rules of a shadow, as the manifests of other results have them."""
     markets = as_markets(test.market)
-    alone = next(iter(markets.values())) if len(markets) == 1 else markets
+    market: Any = markets
     venues = {name: core.pick_value(test.venue, name).to_dict() for name in markets.names}
+    venue: Any = venues
+    if len(markets) == 1:
+        market = next(iter(markets.values()))
+        venue = next(iter(venues.values()))
+
     return {
-        "data": describe_history(alone),
+        "data": describe_history(market),
         "settings": {
             "policy": describe_policy(policy),
             "account": test.account.to_dict(),
-            "venue": venues if len(markets) > 1 else next(iter(venues.values())),
+            "venue": venue,
         },
         "versions": core.find_versions(),
     }
 
 
 def describe_policy(policy: AnyPolicy) -> str:
-    return ", ".join(dict.fromkeys(type(each).__name__ for each in core.list_values(policy)))
+    names = [type(one).__name__ for one in core.list_values(policy)]
+    return ", ".join(dict.fromkeys(names))
 
 
 def format_stamp(stamp: Any) -> str:
@@ -485,6 +534,7 @@ def run_policy(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the market as a whole, which a replay gives too
         setup = engine.set_up_run(test.replace(start=begin), policy)
+
     before = setup._replace(markets=markets.prefix(first))
     states.check_known(before, snapshot)
     traded = find_traded(setup, snapshot, first)
@@ -492,12 +542,14 @@ def run_policy(
     started = start_account(before, snapshot, terms)
     with np.errstate(all="ignore"):
         decided = decisions.ask(before, started, traded)
+
     bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
     room = 64 * len(setup.markets) * replays.CHUNK
     return replays.pass_bars(setup, decided, bound["simulate_account"], room)
 
 
 def find_traded(setup: Setup, snapshot: AccountSnapshot, first: int) -> TradedDays | None:
+    """Return what was traded before a bar, None where no fee depends on it."""
     if setup.inputs.fees is None:
         return None
     past = np.append(np.zeros(WINDOW - 1), snapshot.traded_30d or 0.0)
@@ -531,53 +583,61 @@ def match_fills(orders: pd.DataFrame, fills: pd.DataFrame, interval: int) -> Mat
         order: Any = orders.iloc[k]
         if order["kind"] == "bad_debt":
             continue
-        is_own = is_free & (names == order["instrument"]) & (sides == np.sign(order["quantity"]))
-        is_own &= (stamps >= times[k]) & (stamps < times[k] + interval)
-        by_order[k] = np.flatnonzero(is_own).tolist()
-        is_free &= ~is_own
+
+        is_same_side = sides == np.sign(order["quantity"])
+        is_near = (stamps >= times[k]) & (stamps < times[k] + interval)
+        is_matched = is_free & (names == order["instrument"]) & is_same_side & is_near
+        by_order[k] = np.flatnonzero(is_matched).tolist()
+        is_free &= ~is_matched
     return Matched(by_order, np.flatnonzero(is_free).tolist())
-
-
-class Modeled(NamedTuple):
-    """How an order was filled: the worsening of its price, and its fee over its notional."""
-
-    worsening: float
-    fee_rate: float
 
 
 def build_tables(
     setup: Setup, orders: pd.DataFrame, fills: pd.DataFrame, matched: Matched
 ) -> list[pd.DataFrame]:
     """Return the fills of the accounts after the policy's: timing, sizes, orders, prices, fees."""
-    timed, sized, unmatched = [], [], []
+    quantities = fills["quantity"].to_numpy(dtype=np.float64)
+    timed = []
+    sized = []
+    unmatched = []
+    chosen = []
     for k, rows in enumerate(matched.by_order):
         order: Any = orders.iloc[k]
         if not rows:
             unmatched.append(order.to_dict())
             continue
-        quantities = fills["quantity"].to_numpy(dtype=np.float64)[rows]
-        shares = quantities / quantities.sum()
+
+        # An order is divided among its fills; in sizes it has theirs.
+        shares = quantities[rows] / quantities[rows].sum()
         for row, share in zip(rows, shares.tolist(), strict=True):
             fill: Any = fills.iloc[row]
             moved = move_order(setup, order, fill)
             timed.append(scale_order(moved, order["quantity"] * share, order["quantity"]))
             sized.append(scale_order(moved, fill["quantity"], order["quantity"]))
+            chosen.append(row)
 
-    extra = [model_fill(setup, fills.iloc[row]) for row in matched.extra]
-    chosen = [row for rows in matched.by_order for row in rows] + matched.extra
-    joined = [*sized, *extra]
-    priced, charged = [], []
+    # Fills that no order asked for stand behind, as they would be modeled.
+    chosen.extend(matched.extra)
+    joined = [*sized, *(model_fill(setup, fills.iloc[row]) for row in matched.extra)]
+
+    priced = []
+    charged = []
     for row, modeled in zip(chosen, joined, strict=True):
         fill = fills.iloc[row].to_dict()
         priced.append({**fill, "fee": modeled["fee"]})
         charged.append(fill)
+
     tables = [[*timed, *unmatched], [*sized, *unmatched], joined, priced, charged]
-    return [collect_rows(each, orders) for each in tables]
+    return [collect_rows(rows, orders) for rows in tables]
 
 
 def collect_rows(rows: list[dict[str, Any]], like: pd.DataFrame) -> pd.DataFrame:
+    """Return fills as a table by time, with the columns of another."""
     table = pd.DataFrame(rows, columns=[*like.columns])
-    table["time"] = pd.DatetimeIndex(table["time"]).tz_convert("UTC") if rows else like["time"][:0]
+    if rows:
+        table["time"] = pd.DatetimeIndex(table["time"]).tz_convert("UTC")
+    else:
+        table["time"] = like["time"][:0]
     return table.sort_values("time", kind="stable", ignore_index=True)
 
 
@@ -593,19 +653,20 @@ def move_order(setup: Setup, order: Any, fill: Any) -> dict[str, Any]:
     is_asset = order["instrument"] not in setup.markets.names
     if is_asset or bar == find_bar(setup, order["time"]):
         return moved
+
     i = setup.markets.names.index(order["instrument"])
     reference = float(setup.inputs.feed.open[bar, i])
     price = reference * (order["price"] / order["reference"])
+
+    # The fee is in proportion to the value.
     contract = setup.venues[order["instrument"]].contract
     ratio = abs(float(value_of(contract, price)) / float(value_of(contract, order["price"])))
-    return {
-        **moved,
-        "time": core.utc_index(setup.markets.time[bar : bar + 1])[0],
-        "price": price,
-        "reference": reference,
-        "fee": order["fee"] * ratio,
-        "step": -1,
-    }
+    moved["time"] = core.utc_index(setup.markets.time[bar : bar + 1])[0]
+    moved["price"] = price
+    moved["reference"] = reference
+    moved["fee"] = order["fee"] * ratio
+    moved["step"] = -1
+    return moved
 
 
 def scale_order(order: Mapping[str, Any], quantity: float, whole: float) -> dict[str, Any]:
@@ -615,25 +676,26 @@ def scale_order(order: Mapping[str, Any], quantity: float, whole: float) -> dict
 
 def model_fill(setup: Setup, fill: Any) -> dict[str, Any]:
     """Return a fill as it would be modeled: at the open of its bar, by the venue's costs."""
+    modeled: dict[str, Any] = {**fill.to_dict()}
     if fill["instrument"] not in setup.markets.names:  # collateral, which is sold as it is
-        return dict(fill.to_dict())
+        return modeled
+
     bar = find_bar(setup, fill["time"])
     i = setup.markets.names.index(fill["instrument"])
     rules = accounts.pick_instrument(setup.inputs.terms, i)
-    reference = float(setup.inputs.feed.open[bar, i])
     worsening = 0.0 if math.isnan(rules.slippage) else rules.slippage
+    fee_rate = 0.0 if math.isnan(rules.fee) else rules.fee
+
+    reference = float(setup.inputs.feed.open[bar, i])
     price = reference * (1.0 + math.copysign(worsening, fill["quantity"]))
     value = abs(float(value_of(setup.venues[fill["instrument"]].contract, price)))
-    fee = 0.0 if math.isnan(rules.fee) else rules.fee
-    return {
-        **fill.to_dict(),
-        "time": core.utc_index(setup.markets.time[bar : bar + 1])[0],
-        "price": price,
-        "reference": reference,
-        "fee": fee * abs(fill["quantity"]) * value,
-        "kind": "order",
-        "step": -1,
-    }
+    modeled["time"] = core.utc_index(setup.markets.time[bar : bar + 1])[0]
+    modeled["price"] = price
+    modeled["reference"] = reference
+    modeled["fee"] = fee_rate * abs(fill["quantity"]) * value
+    modeled["kind"] = "order"
+    modeled["step"] = -1
+    return modeled
 
 
 # The accounts side by side.
@@ -645,26 +707,24 @@ def compare_accounts(
     """Return the shadow of the accounts: that of the policy, its replays, and the snapshots."""
     time = setup.markets.time[first:]
     closes = time + setup.markets.interval
+
     paths = {"policy": np.asarray(without.of_account("equity"))}
-    for name, each in zip(PARTS[:-2], replayed, strict=True):
-        paths[name] = np.asarray(each.of_account("equity"))
+    for name, result in zip(PARTS[:-2], replayed, strict=True):
+        paths[name] = np.asarray(result.of_account("equity"))
     if live.deposits is None:  # the same account: its run and its replay are equal
         paths["policy"] = paths["deposits"]
     paths["funding"] = paths["fees"] + count_funding(replayed[-1], live, time)
 
     known = np.full(len(time), np.nan)
     for snapshot in live.snapshots[1:]:
-        stamp = core.to_nanoseconds(str(snapshot.time))
-        bar = int(np.searchsorted(closes, stamp, side="right")) - 1
+        bar = int(np.searchsorted(closes, read_stamp(snapshot), side="right")) - 1
         known[bar] = value_snapshot(setup, snapshot, first + bar)
     paths["account"] = known
 
     bars = pd.DataFrame(paths, index=core.utc_index(closes).rename("time"))
     ends = {name: float(values[-1]) for name, values in paths.items()}
-    names = ("policy", *PARTS[:-1], "account")
-    parts = {part: ends[names[k + 1]] - ends[names[k]] for k, part in enumerate(PARTS)}
     return Shadow(
-        parts=parts,
+        parts=difference_parts(ends),
         policy=ends["policy"],
         account=ends["account"],
         bars=bars,
@@ -676,6 +736,16 @@ def compare_accounts(
         fills_hash="",
         described={},
     )
+
+
+def difference_parts(levels: Any) -> dict[str, Any]:
+    """Return each part: the equity of its account, by name, less that of the one before it."""
+    accounts_in_order = ("policy", *PARTS[:-1], "account")
+    pairs = itertools.pairwise(accounts_in_order)
+    return {
+        part: levels[after] - levels[before]
+        for part, (before, after) in zip(PARTS, pairs, strict=True)
+    }
 
 
 def count_funding(replayed: Result, live: Live, time: IntArray) -> FloatArray:
@@ -693,23 +763,25 @@ def value_snapshot(setup: Setup, snapshot: AccountSnapshot, bar: int) -> float:
     """Return the equity of a snapshot; of one with a wallet, with profits at the marks of a bar."""
     if snapshot.equity is not None:
         return snapshot.equity
-    own = setup._replace(markets=setup.markets.prefix(bar + 1))
-    terms = engine.find_terms(setup.inputs, bar, find_traded(setup, snapshot, bar + 1))
-    return float(start_account(own, snapshot, terms).wallet.equity)
+
+    up_to_bar = setup._replace(markets=setup.markets.prefix(bar + 1))
+    traded = find_traded(setup, snapshot, bar + 1)
+    terms = engine.find_terms(setup.inputs, bar, traded)
+    return float(start_account(up_to_bar, snapshot, terms).wallet.equity)
 
 
 def compare_quantities(
     setup: Setup, replayed: Result, snapshot: AccountSnapshot
 ) -> dict[str, tuple[float, float]]:
     """Return the quantities that differ, by instrument: of the fills, and of a snapshot."""
-    found = {}
+    differing = {}
     held = np.asarray(replayed.of_positions("quantity"))[-1].tolist()
     for name, ours in zip(setup.markets.names, held, strict=True):
         position = snapshot.positions.get(name)
         theirs = 0.0 if position is None else position.quantity
         if abs(ours - theirs) > LARGE * max(abs(ours), abs(theirs)):
-            found[name] = (ours, theirs)
-    return found
+            differing[name] = (ours, theirs)
+    return differing
 
 
 def sum_days(bars: pd.DataFrame) -> pd.DataFrame:
@@ -717,11 +789,9 @@ def sum_days(bars: pd.DataFrame) -> pd.DataFrame:
 
     What is unexplained changes at snapshots only; a close at midnight is of the day before.
     """
-    names = ["policy", *PARTS[:-1], "account"]
-    steps = pd.DataFrame({
-        part: bars[names[k + 1]] - bars[names[k]] for k, part in enumerate(PARTS)
-    })  # fmt: skip
+    steps = pd.DataFrame(difference_parts(bars))
     steps["unexplained"] = steps["unexplained"].ffill().fillna(0.0)
+
     stamps = pd.DatetimeIndex(bars.index).as_unit("ns").asi8
     day = core.utc_index((stamps - 1) // DAY * DAY).rename("day")
     at_end = steps.groupby(day).last()

@@ -25,7 +25,9 @@ from backtest.venue.account_fields import (
     read_account_fields,
 )
 
-SIGNED, NOT_NEGATIVE, OVER_ZERO = Real(), Real(0.0), Real(0.0, open_low=True)
+SIGNED = Real()
+NOT_NEGATIVE = Real(0.0)
+OVER_ZERO = Real(0.0, open_low=True)
 BARS = Real(0.0, may_be_infinite=True)
 MONEY = ("wallet", "equity")
 
@@ -37,7 +39,8 @@ class ByName(Declaration):
     def read(self, value: Any) -> FrozenTable:
         if not isinstance(value, Mapping):
             raise core.Fault("must be a table by name")
-        return FrozenTable({str(name): self.read_one(str(name), x) for name, x in value.items()})
+        entries = {str(name): self.read_one(str(name), entry) for name, entry in value.items()}
+        return FrozenTable(entries)
 
 
 class HeldPosition(core.Value, kw_only=True):
@@ -62,10 +65,10 @@ class HeldPosition(core.Value, kw_only=True):
             yield "entry", "must be the average entry price of an open position"
 
 
-def read_position(name: str, given: Any) -> HeldPosition:
-    if isinstance(given, HeldPosition):
-        return given
-    return HeldPosition.from_dict(given, where=f"positions.{name}")
+def read_position(name: str, position: Any) -> HeldPosition:
+    if isinstance(position, HeldPosition):
+        return position
+    return HeldPosition.from_dict(position, where=f"positions.{name}")
 
 
 RESTS = ("day", "week")
@@ -159,11 +162,11 @@ class AccountSnapshot(core.Value, kw_only=True):
     _omitted = frozenset({"counted_by", "liquidation"})
 
     def faults(self) -> core.Faults:
-        given = [name for name in MONEY if getattr(self, name) is not None]
-        if not given:
+        stated = [name for name in MONEY if getattr(self, name) is not None]
+        if not stated:
             yield "equity", "must be given (with unrealized profit), or wallet (without it)"
-        if given[1:]:
-            yield given[1], f"must be left out beside {given[0]}"
+        if len(stated) > 1:
+            yield stated[1], f"must be left out beside {stated[0]}"
 
     @classmethod
     @checked
@@ -182,9 +185,11 @@ class AccountSnapshot(core.Value, kw_only=True):
         is_of_ccxt = isinstance(content, Mapping) and {"balance", "positions"} <= {*content}
         if not is_of_ccxt:
             return cls.from_dict(content, where=where)
-        rest = dict(content)
-        balance, positions = rest.pop("balance"), rest.pop("positions")
-        return cls.from_ccxt(balance, positions, **rest)
+
+        arguments = dict(content)
+        balance = arguments.pop("balance")
+        positions = arguments.pop("positions")
+        return cls.from_ccxt(balance, positions, **arguments)
 
     @classmethod
     @checked
@@ -228,62 +233,89 @@ class AccountSnapshot(core.Value, kw_only=True):
         **known
             Further fields of the snapshot, such as ``peak_equity``.
         """
-        own: Any = balance.get(currency)
-        if not isinstance(own, Mapping) or own.get("total") is None:
+        amounts: Any = balance.get(currency)
+        if not isinstance(amounts, Mapping) or amounts.get("total") is None:
             raise ParameterError(
-                f"a balance must have the total of {currency}, got {core.repr_plain(own)}; "
+                f"a balance must have the total of {currency}, got {core.repr_plain(amounts)}; "
                 "currency= names another"
             )
-        opened = [row for row in positions if is_open(row)]
-        if collateral is not None or any(each.get("marginMode") == "isolated" for each in opened):
-            collateral = read_meaning("collateral", collateral, exchange, currency)
-        else:  # rows of Bybit have no mode
-            collateral = find_meaning(exchange, "collateral", currency)
-        named = name_symbols([str(each.get("symbol")) for each in opened], names)
-        held = {
-            named[str(each.get("symbol"))]: read_ccxt_position(each, collateral, exchange)
-            for each in opened
-        }
+
+        rows = [row for row in positions if is_open(row)]
+        symbols = [str(row.get("symbol")) for row in rows]
+        collateral = read_collateral_meaning(rows, collateral, exchange, currency)
+        names_by_symbol = name_symbols(symbols, names)
+        held = {}
+        for symbol, row in zip(symbols, rows, strict=True):
+            held[names_by_symbol[symbol]] = read_ccxt_position(row, collateral, exchange)
+
+        money = read_meaning("total", total, exchange, currency)
         read: dict[str, Any] = {
-            read_meaning("total", total, exchange, currency): read_total(own["total"], currency),
+            money: read_total(amounts["total"], currency),
             "positions": held,
             "counted_by": "ccxt",
         }
-        if both := [name for name in known if name in read]:
-            raise ParameterError(f"{both[0]} must be left out: the balance or positions contain it")
+        for name in known:
+            if name in read:
+                raise ParameterError(
+                    f"{name} must be left out: the balance or positions contain it"
+                )
         return cls(**read, **known)
 
 
-def read_meaning(field: str, given: str | None, exchange: str, currency: str) -> str:
+def read_meaning(field: str, stated: str | None, exchange: str, currency: str) -> str:
     """Return whether a field of ccxt is with or without unrealized profit; raise if unknown."""
-    if given is not None:
-        return str(Choice(WITH_PROFIT, WITHOUT_PROFIT).check(field, given))
+    if stated is not None:
+        return str(Choice(WITH_PROFIT, WITHOUT_PROFIT).check(field, stated))
+
     meaning = find_meaning(exchange, field, currency)
-    if meaning is None:
-        rows = [row for row in read_account_fields() if row.field == field]
-        known = ", ".join(dict.fromkeys(each for row in rows for each in row.exchanges))
-        raise ParameterError(
-            f"{field} must be given, 'equity' (with unrealized profit) or 'wallet' (without), for "
-            f"an exchange other than {known}, got exchange={exchange!r}"
-        )
-    return meaning
+    if meaning is not None:
+        return meaning
+
+    known = list[str]()
+    for row in read_account_fields():
+        if row.field == field:
+            known.extend(row.exchanges)
+    raise ParameterError(
+        f"{field} must be given, 'equity' (with unrealized profit) or 'wallet' (without), for "
+        f"an exchange other than {', '.join(dict.fromkeys(known))}, got exchange={exchange!r}"
+    )
+
+
+def read_collateral_meaning(
+    positions: Sequence[Mapping[str, Any]], stated: str | None, exchange: str, currency: str
+) -> str | None:
+    """Return whether the collateral of positions contains profit; None if that may be unknown."""
+    is_isolated = any(row.get("marginMode") == "isolated" for row in positions)
+    if stated is not None or is_isolated:
+        return read_meaning("collateral", stated, exchange, currency)
+
+    return find_meaning(exchange, "collateral", currency)  # rows of Bybit have no mode
 
 
 def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dict[str, str]:
     """Return our instruments by symbol; raise if one would have several, or one twice."""
-    names_by_symbol: dict[str, str] = {}
+    known_names = names or {}
+    symbol_by_name: dict[str, str] = {}
     for symbol in symbols:
-        pair, _, settled = symbol.partition(":")
-        _, dash, expiry = settled.partition("-")
-        ours = pair.replace("/", "") + dash + expiry if "/" in symbol else symbol
-        name = (names or {}).get(symbol, ours)
-        if first := [known for known, each in names_by_symbol.items() if each == name]:
+        name = known_names.get(symbol, name_symbol(symbol))
+        if name in symbol_by_name:
             raise ParameterError(
-                f"an instrument may be there once, got {first[0]!r} and {symbol!r} for {name!r}; "
-                f"names={{{symbol!r}: ...}} distinguishes symbols, hedge mode is not supported"
+                f"an instrument may be there once, got {symbol_by_name[name]!r} and {symbol!r} for "
+                f"{name!r}; names={{{symbol!r}: ...}} distinguishes symbols, hedge mode is not "
+                "supported"
             )
-        names_by_symbol[symbol] = name
-    return names_by_symbol
+        symbol_by_name[name] = symbol
+    return {symbol: name for name, symbol in symbol_by_name.items()}
+
+
+def name_symbol(symbol: str) -> str:
+    """Return our usual name of a symbol of ccxt: BTCUSDT-260327 of BTC/USDT:USDT-260327."""
+    if "/" not in symbol:
+        return symbol
+
+    pair, _, settled = symbol.partition(":")
+    _, dash, expiry = settled.partition("-")
+    return pair.replace("/", "") + dash + expiry
 
 
 NOTIONAL_IN_QUOTE = ("bitmex",)
@@ -295,58 +327,78 @@ COUNTED_IN_UNITS = ("deribit",)
 """Exchanges that count contracts in coins, or of inverse ones in the quote currency, and whose
 contractSize is the step of orders: ccxt 4.5.64, ``deribit.parse_position``: size, and the
 contractSize of the market (10 USD of BTC-PERPETUAL); its notional is size_currency, in coins."""
+CCXT_SIDES = {"long": 1.0, "short": -1.0}
 
 
 def read_ccxt_position(
-    given: Mapping[str, Any], collateral: str | None, exchange: str
+    row: Mapping[str, Any], collateral: str | None, exchange: str
 ) -> dict[str, Any]:
     """Return the fields of a position; ``collateral`` says what that of ccxt contains."""
-    symbol = str(given.get("symbol"))
-    side = {"long": 1.0, "short": -1.0}.get(str(given.get("side")))
+    symbol = str(row.get("symbol"))
+    side = CCXT_SIDES.get(str(row.get("side")))
     if side is None:
         raise ParameterError(
-            f"a position must have the side long or short, got {given.get('side')!r} ({symbol})"
+            f"a position must have the side long or short, got {row.get('side')!r} ({symbol})"
         )
-    mode = given.get("marginMode")
-    if mode == "isolated" and given.get("collateral") is None:
+
+    mode = row.get("marginMode")
+    if mode == "isolated" and row.get("collateral") is None:
         raise ParameterError(
             f"an isolated position must have its collateral, got None ({symbol}); give what is "
             "posted for it as 'collateral' of the position"
         )
-    pair, _, settled = symbol.partition(":")
-    is_inverse = pair.partition("/")[0] == settled.partition("-")[0] != ""
-    has_notional = given.get("notional") not in MISSING
-    size = read_number(given, "contractSize")
-    if is_inverse and exchange.lower() in NOTIONAL_IN_QUOTE:
-        has_notional = False
+
+    size = read_number(row, "contractSize")
     if exchange.lower() in COUNTED_IN_UNITS:
-        size, has_notional = 1.0, has_notional and is_inverse
+        size = 1.0
+    margin = 0.0
+    if mode != "cross":
+        margin = read_posted(row, collateral)
+    notional = None
+    if is_notional_comparable(row, symbol, exchange):
+        notional = abs(read_number(row, "notional")) or None
     return {
-        "quantity": side * abs(read_number(given, "contracts")),
-        "entry": given.get("entryPrice"),
-        "margin": 0.0 if mode == "cross" else read_posted(given, collateral),
+        "quantity": side * abs(read_number(row, "contracts")),
+        "entry": row.get("entryPrice"),
+        "margin": margin,
         "mode": mode,
         "contract_size": size or None,
-        "notional": (abs(read_number(given, "notional")) or None) if has_notional else None,
-        "mark_price": read_number(given, "markPrice") or None,
-        "liquidation_price": read_liquidation_price(given),
+        "notional": notional,
+        "mark_price": read_number(row, "markPrice") or None,
+        "liquidation_price": read_liquidation_price(row),
     }
 
 
-def read_posted(given: Mapping[str, Any], collateral: str | None) -> float:
+def is_notional_comparable(row: Mapping[str, Any], symbol: str, exchange: str) -> bool:
+    """Return whether the notional of a row is in the settlement currency, as ours is."""
+    if row.get("notional") in MISSING:
+        return False
+
+    # BTC/USD:BTC settles in its base.
+    pair, _, settled = symbol.partition(":")
+    base = pair.partition("/")[0]
+    is_inverse = base == settled.partition("-")[0] != ""
+    if is_inverse:
+        return exchange.lower() not in NOTIONAL_IN_QUOTE
+    return exchange.lower() not in COUNTED_IN_UNITS
+
+
+def read_posted(row: Mapping[str, Any], collateral: str | None) -> float:
     """Return what is posted for a position of ccxt, without its profit; 0 if that is unknown."""
     if collateral is None:
         return 0.0
-    posted = read_number(given, "collateral")
+
+    posted = read_number(row, "collateral")
     if collateral == WITHOUT_PROFIT:
         return posted
-    if given.get("unrealizedPnl") in MISSING:
+
+    if row.get("unrealizedPnl") in MISSING:
         raise ParameterError(
             "an isolated position whose collateral contains its profit must have its "
-            f"unrealizedPnl, got {given.get('unrealizedPnl')!r} ({given.get('symbol')}); give it, "
+            f"unrealizedPnl, got {row.get('unrealizedPnl')!r} ({row.get('symbol')}); give it, "
             "or collateral='wallet' with what is posted"
         )
-    return posted - read_number(given, "unrealizedPnl")
+    return posted - read_number(row, "unrealizedPnl")
 
 
 MISSING = (None, "")
@@ -385,9 +437,12 @@ def read_liquidation_price(row: Mapping[str, Any]) -> float | None:
     value = row.get("liquidationPrice")
     if value in MISSING:
         return None
+
+    # NaN is none; what is no number at all is an error of read_number.
     with contextlib.suppress(TypeError, ValueError):
         if math.isnan(float(value)):
             return None
+
     price = read_number(row, "liquidationPrice")
     return price if price > 0.0 else None
 
@@ -424,145 +479,229 @@ OF_RULES = {
 
 
 def check_known(setup: Setup, snapshot: AccountSnapshot) -> None:
-    for policy in setup.observed:
-        if start_memory(policy.policy):
+    """Raise ParameterError if the policy or the account reads what a snapshot does not have."""
+    for observed in setup.observed:
+        policy = observed.policy
+        if start_memory(policy):
             raise ParameterError(
-                f"{type(policy.policy).__name__} has a memory, which a snapshot does not "
-                "contain; decide from the result of a run"
+                f"{type(policy).__name__} has a memory, which a snapshot does not contain; decide "
+                "from the result of a run"
             )
-    lacking = [need for need in list_needs(setup) if not is_known(setup, snapshot, need[0])]
-    if lacking:
-        facts = ", ".join(dict.fromkeys(fact for fact, _ in lacking))
-        readers = "; ".join(dict.fromkeys(reader for _, reader in lacking))
+
+    facts = []
+    readers = []
+    for fact, reader in list_needs(setup):
+        if not is_known(setup, snapshot, fact):
+            facts.append(fact)
+            readers.append(reader)
+    if facts:
         raise ParameterError(
-            f"state must have what the policy and the account read, got no {facts}: {readers}"
+            "state must have what the policy and the account read, got no "
+            f"{', '.join(dict.fromkeys(facts))}: {'; '.join(dict.fromkeys(readers))}"
         )
 
 
 def list_needs(setup: Setup) -> Iterator[tuple[str, str]]:
-    for policy in setup.observed:
-        reads = find_account_reads(policy.policy)
+    """Yield each fact of a snapshot that is read, and what reads it."""
+    for observed in setup.observed:
+        fields_read = find_account_reads(observed.policy)
         for name, fact in BEHIND.items():
-            if name in reads:
-                yield fact, f"{type(policy.policy).__name__} reads account.{name}"
+            if name in fields_read:
+                yield fact, f"{type(observed.policy).__name__} reads account.{name}"
+
     for name, (fact, reader) in OF_RULES.items():
         if getattr(setup.account, name) not in (None, 0.0):
             yield fact, f"{name} {reader}"
+
     if setup.account.daily_basis == "initial":
         yield "paid_in", "daily_basis='initial' is a fraction of it"
-    if any(find_fixed(setup, name) for name in setup.markets.names):
+    if any(has_fixed_distance(setup, name) for name in setup.markets.names):
         yield "opened", "a distance that is fixed at the entry is that of its bar"
     if setup.overlay is not None:
         yield "overlay", "the overlay keeps it where it returns NaN"
 
 
-def find_fixed(setup: Setup, name: str) -> bool:
-    own = setup.account.for_instrument(name)
-    return any(map(accounts.is_fixed_distance, (own.stop_loss, own.take_profit, own.trailing_stop)))
+def has_fixed_distance(setup: Setup, name: str) -> bool:
+    """Return whether a stop or target of an instrument keeps the distance of its entry."""
+    settings = setup.account.for_instrument(name)
+    distances = (settings.stop_loss, settings.take_profit, settings.trailing_stop)
+    return any(map(accounts.is_fixed_distance, distances))
 
 
 def find_account_reads(policy: Policy) -> frozenset[str]:
+    """Return the fields of the account that the formulas of a policy may read."""
     rules: Any
     inner: tuple[Policy, ...] = ()
     if isinstance(policy, Combinator):
-        inner, rules = policy.policies, (policy.written.combine,)
+        inner = policy.policies
+        rules = (policy.written.combine,)
     else:
-        rules = policies.formula_for(policy, ()), policies.margin_formula_for(policy, ())
-    read = {field for field in AccountView._fields for rule in rules
-            if rule and may_read_of_account(rule, frozenset({field}))}  # fmt: skip
-    return frozenset(read).union(*map(find_account_reads, inner))
+        rules = (policies.formula_for(policy, ()), policies.margin_formula_for(policy, ()))
+
+    fields_read = set[str]()
+    for rule in filter(None, rules):
+        for field in AccountView._fields:
+            if may_read_of_account(rule, frozenset({field})):
+                fields_read.add(field)
+    return frozenset(fields_read).union(*map(find_account_reads, inner))
 
 
 def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
-    held = {name: each for name, each in snapshot.positions.items() if each.quantity != 0.0}
+    """Return whether a snapshot has a fact, of the account or of all positions that need it."""
+    open_positions = {
+        name: position for name, position in snapshot.positions.items() if position.quantity != 0.0
+    }
     if fact == "best_price":
-        return all(each.best_price is not None for each in held.values())
+        return all(position.best_price is not None for position in open_positions.values())
+
     if fact == "opened":
-        stopped = [
-            n for n in setup.markets.names
-            if setup.account.for_instrument(n).max_holding or find_fixed(setup, n)
-        ]  # fmt: skip
-        return all(held[name].opened is not None for name in stopped if name in held)
+        for name in setup.markets.names:
+            needs_it = setup.account.for_instrument(name).max_holding or has_fixed_distance(
+                setup, name
+            )
+            if needs_it and name in open_positions and open_positions[name].opened is None:
+                return False
+        return True
+
     if getattr(snapshot, fact) is not None:
         return True
-    own = [snapshot.positions.get(name) for name in setup.markets.names]
-    is_of_each = fact in ("bars_since_liquidation", "bars_since_stop")
-    return is_of_each and all(each and getattr(each, fact) is not None for each in own)
+
+    # Each instrument may say for itself how long ago its last event was.
+    if fact not in ("bars_since_liquidation", "bars_since_stop"):
+        return False
+    positions = [snapshot.positions.get(name) for name in setup.markets.names]
+    return all(position and getattr(position, fact) is not None for position in positions)
 
 
 def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> AccountState:
+    """Return the state of the loop at the last close of a setup, as a snapshot has it."""
     last = setup.markets.n_bars - 1
     state = start_account_state(setup._replace(first=last))
-    held = [snapshot.positions.get(name, FLAT) for name in setup.markets.names]
-    is_listed = setup.markets.spans[:, 1] == setup.markets.n_bars
-    for i, (each, market) in enumerate(zip(held, setup.markets.values(), strict=True)):
-        is_open, position = each.quantity != 0.0, state.positions[i]
-        mark = value_price(setup, i, market.mark_close[-1]) if is_listed[i] else 0.0
-        position.quantity = each.quantity
-        position.entry = value_price(setup, i, each.entry) * is_open
-        position.value = position.marked = mark
-        is_isolated = setup.account.for_instrument(setup.markets.names[i]).margin == "isolated"
-        position.margin = each.margin if is_isolated else 0.0
-        position.best = value_price(setup, i, each.best_price) * is_open
-        position.factor = 1.0 if each.overlay is None else each.overlay
-        opened = each.opened if is_open else None
-        position.opened = math.nan if opened is None else core.to_nanoseconds(opened)
-        for name, fact in (("since", "bars_since_liquidation"), ("since_stop", "bars_since_stop")):
-            own = getattr(each, fact)
-            known = getattr(snapshot, fact) if own is None else own
-            setattr(position, name, math.inf if known is None else known)
-        position.is_halted = 1.0 if each.halted else 0.0
-        if each.venue_leverage is not None:
-            position.setting = each.venue_leverage
+    for i, name in enumerate(setup.markets.names):
+        held = snapshot.positions.get(name, FLAT)
+        write_position(setup, snapshot, state, i, held)
+
+    # The last rate of each instrument: of several settlements, the later one stays.
     feed = setup.inputs.feed
     state.positions.column("last_funding")[feed.funding_instrument] = feed.funding_rate
+
     if snapshot.collateral is not None:
-        names = [each.name for each in setup.account.collateral]
-        state.held.amounts[:] = [snapshot.collateral.get(name, 0.0) for name in names]
-    state.held.prices[:] = state.priced[:] = feed.asset_mark_close[:, last]
+        assets = setup.account.collateral
+        state.held.amounts[:] = [snapshot.collateral.get(asset.name, 0.0) for asset in assets]
+    prices = feed.asset_mark_close[:, last]
+    state.held.prices[:] = prices
+    state.priced[:] = prices
     write_wallet(setup, snapshot, state, terms)
     return state
 
 
+def write_position(
+    setup: Setup, snapshot: AccountSnapshot, state: AccountState, i: int, held: HeldPosition
+) -> None:
+    """Write what a snapshot says of an instrument into its position of the state."""
+    name = setup.markets.names[i]
+    position = state.positions[i]
+    is_open = held.quantity != 0.0
+
+    mark = 0.0
+    if setup.markets.spans[i, 1] == setup.markets.n_bars:  # it is still listed
+        mark = value_price(setup, i, setup.markets[name].mark_close[-1])
+    position.quantity = held.quantity
+    position.entry = value_price(setup, i, held.entry) * is_open
+    position.value = mark
+    position.marked = mark
+    is_isolated = setup.account.for_instrument(name).margin == "isolated"
+    position.margin = held.margin if is_isolated else 0.0
+
+    position.best = value_price(setup, i, held.best_price) * is_open
+    position.factor = 1.0 if held.overlay is None else held.overlay
+    position.opened = math.nan
+    if is_open and held.opened is not None:
+        position.opened = core.to_nanoseconds(held.opened)
+
+    position.since = count_bars_since(snapshot, held, "bars_since_liquidation")
+    position.since_stop = count_bars_since(snapshot, held, "bars_since_stop")
+    position.is_halted = 1.0 if held.halted else 0.0
+    if held.venue_leverage is not None:
+        position.setting = held.venue_leverage
+
+
+def count_bars_since(snapshot: AccountSnapshot, held: HeldPosition, fact: str) -> float:
+    """Return the bars since an event of a position, else of the account; infinite: never."""
+    bars = getattr(held, fact)
+    if bars is None:
+        bars = getattr(snapshot, fact)
+    return math.inf if bars is None else float(bars)
+
+
 def value_price(setup: Setup, i: int, price: float | None) -> float:
-    contract = setup.venues[setup.markets.names[i]].contract
+    """Return the value of one contract at a price, 0 if there is none."""
     if price is None:
         return 0.0
+    contract = setup.venues[setup.markets.names[i]].contract
     return float(value_of(contract, price))
 
 
 def write_wallet(
     setup: Setup, snapshot: AccountSnapshot, state: AccountState, terms: Terms
 ) -> None:
-    wallet, whole = state.wallet, snapshot.bars_since_liquidation
-    paid, worth = 0.0, 0.0
-    for i, name in enumerate(setup.markets.names):
-        position = state.positions[i]
-        quantity, entry, mark = position.quantity, position.entry, position.marked
-        if setup.account.for_instrument(name).margin == "isolated":
-            worth += position.margin + quantity * (mark - entry)
-        else:
-            paid += quantity * entry
-            worth += quantity * mark
-    worth_of_assets = float(np.sum(state.held.amounts * state.held.prices))
-    cash = (snapshot.equity or 0.0) - worth - worth_of_assets
-    wallet.cash = cash if snapshot.wallet is None else snapshot.wallet - paid
+    """Write the wallet of a state, whose positions are written, as a snapshot has it.
+
+    What a snapshot does not say is as of an account that begins now.
+    """
+    wallet = state.wallet
+    paid, worth = value_positions(setup, state)
+    if snapshot.wallet is not None:
+        wallet.cash = snapshot.wallet - paid
+    else:
+        worth_of_assets = float(np.sum(state.held.amounts * state.held.prices))
+        wallet.cash = (snapshot.equity or 0.0) - worth - worth_of_assets
+
     equity = accounts.compute_account_equity(terms, state)
-    wallet.equity, wallet.reserve = equity, snapshot.reserve or 0.0
+    wallet.equity = equity
     wallet.unit = equity
+    wallet.reserve = snapshot.reserve or 0.0
     wallet.peak = max(snapshot.peak_equity or equity, equity)
+
+    # A unit is a share of the account with its reserve.
     wealth = equity + wallet.reserve
     wallet.scale = wallet.unit / wealth if wealth > 0.0 else 1.0
-    wallet.paid_in = wealth if snapshot.paid_in is None else snapshot.paid_in
-    wallet.highest = equity if snapshot.highest_equity is None else snapshot.highest_equity
-    wallet.day_open = equity if snapshot.day_open is None else snapshot.day_open
-    wallet.week_open = equity if snapshot.week_open is None else snapshot.week_open
-    wallet.rests = 0.0 if snapshot.rests is None else 1.0 + RESTS.index(snapshot.rests)
+    wallet.paid_in = use_or(snapshot.paid_in, wealth)
+    wallet.highest = use_or(snapshot.highest_equity, equity)
+    wallet.day_open = use_or(snapshot.day_open, equity)
+    wallet.week_open = use_or(snapshot.week_open, equity)
+
+    wallet.rests = 0.0
+    if snapshot.rests is not None:
+        wallet.rests = 1.0 + RESTS.index(snapshot.rests)
     if snapshot.paused_until is not None:
         wallet.paused_until = float(core.to_nanoseconds(snapshot.paused_until))
-    wallet.is_ruined = 0.0 if equity > 0.0 else 1.0
-    wallet.is_over = 1.0 if snapshot.halted else 0.0
     if snapshot.overlay is not None:
         wallet.overlay = snapshot.overlay
-    wallet.since_pool = math.inf if whole is None else whole
+
+    wallet.is_ruined = 0.0 if equity > 0.0 else 1.0
+    wallet.is_over = 1.0 if snapshot.halted else 0.0
+    wallet.since_pool = use_or(snapshot.bars_since_liquidation, math.inf)
     wallet.is_converting = 1.0 if accounts.is_under_limit(terms, state, equity) else 0.0
+
+
+def use_or(stated: float | None, usual: float) -> float:
+    return usual if stated is None else stated
+
+
+def value_positions(setup: Setup, state: AccountState) -> tuple[float, float]:
+    """Return what cross positions were paid with, and what all positions are worth.
+
+    A cross position is bought with cash; of an isolated one, its margin is worth its profit more.
+    """
+    paid = 0.0
+    worth = 0.0
+    for i, name in enumerate(setup.markets.names):
+        position = state.positions[i]
+        quantity = position.quantity
+        if setup.account.for_instrument(name).margin == "isolated":
+            worth += position.margin + quantity * (position.marked - position.entry)
+        else:
+            paid += quantity * position.entry
+            worth += quantity * position.marked
+    return paid, worth

@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.core import number_text as text
 from backtest.core.elementary import SHORT, raise_to
 from backtest.engine.compiler import compile_core
-from backtest.live.decide import format_leverage
+from backtest.live.book import format_leverage
 
 INF, NAN = math.inf, math.nan
 EDGES = (
