@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from backtest.policies.view import AccountView
     from backtest.results.result import Result
     from backtest.risk.bands import Bands
-    from backtest.risk.cascade import Cascade, Linear, SquareRoot
+    from backtest.risk.cascade import Cascade
+    from backtest.risk.impact_laws import Linear, SquareRoot
     from backtest.risk.contagion import BookCrowd, Contagion, cascade
     from backtest.risk.crowd import Crowd
     from backtest.risk.funded import PassingProbability
@@ -111,7 +112,8 @@ _NAMES = {
     "policies.view": "AccountView",
     "results.result": "Result",
     "risk.bands": "Bands",
-    "risk.cascade": "Cascade Linear SquareRoot",
+    "risk.cascade": "Cascade",
+    "risk.impact_laws": "Linear SquareRoot",
     "risk.contagion": "BookCrowd Contagion cascade",
     "risk.crowd": "Crowd",
     "risk.funded": "PassingProbability",

@@ -49,7 +49,7 @@ import backtest as bt
 from backtest.core import FloatArray
 from backtest.indicators import ewma_volatility, log_returns, volatility
 from backtest.indicators.forecasts import NOTHING_SEEN, forecast_liquidation, forecast_volatility
-from backtest.risk.liquidations import CALM, measure_calm
+from backtest.risk.past_starts import CALM, measure_calm
 
 PARTS = ("paths", "column", "ranges", "margin", "split")
 SPLITS = ("2021-07-01", "2022-01-01", "2023-01-01")

@@ -18,7 +18,7 @@ from timing import read_flags
 
 import backtest as bt
 from backtest.risk.largest_leverage import scale_policy
-from backtest.risk.liquidations import PathsRunner
+from backtest.risk.path_runner import PathsRunner
 
 BARS, CHANCE = 720, 0.01
 

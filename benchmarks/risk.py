@@ -19,7 +19,7 @@ import pandas as pd
 
 import backtest as bt
 from backtest import paths as models
-from backtest.risk.liquidations import PathsRunner
+from backtest.risk.path_runner import PathsRunner
 
 HOURS = 720
 

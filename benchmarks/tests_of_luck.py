@@ -37,7 +37,7 @@ import backtest as bt
 from backtest.core import FloatArray, parse_duration
 from backtest.core.units import DAY
 from backtest.results.promises import BROKEN, KEPT, TOO_EARLY
-from backtest.risk.liquidations import PastStarts
+from backtest.risk.past_starts import PastStarts
 from backtest.search import shifts
 from backtest.search.importance import measure_importance
 from backtest.search.trials import Batch

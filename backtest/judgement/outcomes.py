@@ -15,11 +15,12 @@ from backtest.engine import Conditions
 from backtest.judgement.judgement import Judgement
 from backtest.market import Market
 from backtest.risk.largest_leverage import MaxLeverage, scale_policy
-from backtest.risk.liquidations import LiquidationRisk, PathsRunner
+from backtest.risk.liquidations import LiquidationRisk
 from backtest.risk.margin_systems import MarginCalibration, PastDays
+from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import simulate_paths
 from backtest.risk.replays import find_lost, name_loss
-from backtest.risk.stress import fix_margin_tables
+from backtest.risk.scenarios import fix_margin_tables
 from backtest.venue import Venue
 from backtest.venue.margin_rules import DynamicMargin
 

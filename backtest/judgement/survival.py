@@ -15,10 +15,10 @@ from backtest.risk.largest_leverage import search_paths
 from backtest.risk.liquidations import (
     BY_MODEL,
     LiquidationRisk,
-    PathsRunner,
     measure_risk,
     name_interval,
 )
+from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, choose_funding, simulate_paths
 from backtest.risk.stress import stress
 

@@ -6,38 +6,44 @@ from backtest.core.code_names import find_lazily
 
 if TYPE_CHECKING:
     from backtest.risk.bands import Bands
-    from backtest.risk.cascade import Cascade, Linear, SquareRoot
+    from backtest.risk.cascade import Cascade
+    from backtest.risk.impact_laws import Linear, SquareRoot
     from backtest.risk.contagion import BookCrowd, Contagion
     from backtest.risk.crowd import Crowd
     from backtest.risk.funded import PassingProbability, passing_probability
     from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage, leverage_frontier
     from backtest.risk.largest_leverage import max_leverage
-    from backtest.risk.liquidations import LiquidationRisk, PathsRunner
+    from backtest.risk.liquidations import LiquidationRisk
+    from backtest.risk.path_runner import PathsRunner
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.margin_systems import calibrate_margin, compare_margin
     from backtest.risk.path_models import Filtered, GBM, PathModel, Stationary
     from backtest.risk.path_models import block_length, describe_drift, summarize_funding
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.scored_risk import liquidation_risk
-    from backtest.risk.stress import Scenario, Stress, crashes
+    from backtest.risk.scenarios import Scenario, crashes
+    from backtest.risk.stress import Stress
     from backtest.risk.variations import Bounds, Capacity, ParameterSensitivity, Sensitivity
     from backtest.risk.variations import bounds, capacity, sensitivity
 else:
     __getattr__ = find_lazily(__name__, {
         "risk.bands": "Bands",
-        "risk.cascade": "Cascade Linear SquareRoot",
+        "risk.cascade": "Cascade",
+        "risk.impact_laws": "Linear SquareRoot",
         "risk.contagion": "BookCrowd Contagion",
         "risk.crowd": "Crowd",
         "risk.funded": "PassingProbability passing_probability",
         "risk.largest_leverage": "LeverageFrontier MaxLeverage leverage_frontier max_leverage",
-        "risk.liquidations": "LiquidationRisk PathsRunner",
+        "risk.liquidations": "LiquidationRisk",
+        "risk.path_runner": "PathsRunner",
         "risk.margin_systems": "MarginCalibration MarginComparison calibrate_margin compare_margin",
         "risk.path_models": (
             "Filtered GBM PathModel Stationary block_length describe_drift summarize_funding"
         ),
         "risk.paths": "Paths simulate_paths",
         "risk.scored_risk": "liquidation_risk",
-        "risk.stress": "Scenario Stress crashes",
+        "risk.scenarios": "Scenario crashes",
+        "risk.stress": "Stress",
         "risk.variations": (
             "Bounds Capacity ParameterSensitivity Sensitivity bounds capacity sensitivity"
         ),

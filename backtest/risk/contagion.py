@@ -22,8 +22,10 @@ from backtest.core.number_text import Head
 from backtest.core.result_parts import MONEY, Headline, Part, ShownChart, ShownTable
 from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
-from backtest.risk.cascade import PAYERS, Books, Cascade, Impact, read_terms, shock_crowd
+from backtest.risk.cascade import PAYERS, Cascade, shock_crowd
 from backtest.risk.crowd import Crowd, check_columns, find_price, read_column, read_sides
+from backtest.risk.crowd_books import Books, read_terms
+from backtest.risk.impact_laws import Impact
 from backtest.venue import Venue, read_venue
 
 COLUMNS = ("account", "market", "side", "quantity", "entry")

@@ -26,11 +26,13 @@ from backtest.policies import Combinator, Policy
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
-from backtest.risk.liquidations import LiquidationRisk, PastStarts, PathsRunner
+from backtest.risk.liquidations import LiquidationRisk
+from backtest.risk.past_starts import PastStarts, bound_apart, describe_apart
+from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, choose_funding, simulate_paths
 from backtest.risk.replays import replay_held
+from backtest.risk.scenarios import fix_margin_tables
 from backtest.risk.scores import ALL, show_scores, write_score
-from backtest.risk.stress import fix_margin_tables
 from backtest.venue import find_newest
 
 YEAR = YEAR_DAYS * DAY
@@ -122,7 +124,7 @@ class MaxLeverage(SettingsResult):
         name, chance = self.bound_by, core.format_chance(row["p_liquidation"])
         if name == HISTORY:
             past = self.settings["history"]
-            apart = r.describe_apart(past["hits"], past["apart"], past["high"])
+            apart = describe_apart(past["hits"], past["apart"], past["high"])
             name = f"history's own frequency, {chance} there ({apart})"
         else:
             name = f"{self._describe_model(name)}, {chance} there"
@@ -149,7 +151,7 @@ class MaxLeverage(SettingsResult):
         past = self.settings["history"]
         history = "History is too short to count: a year is needed."
         if past is not None:
-            apart = r.describe_apart(past["hits"], past["apart"], past["high"])
+            apart = describe_apart(past["hits"], past["apart"], past["high"])
             history = f"History: {past['starts']:,} starts, one a day, {apart}."
         held = self.settings["weights"]
         weights = (f"{text or 'signal'} {held[x]:.3g}" for x, text in label_names(held).items())
@@ -442,7 +444,7 @@ class HistoryTrials(PathTrials):
         found = past.summarize(self.bars, self.horizon)
         apart = int(found["history_apart"])
         share = self.count_hits([size], self.count, math.inf)[0] / self.count
-        hits, high = r.bound_apart(share, apart)
+        hits, high = bound_apart(share, apart)
         return {"starts": self.count, "apart": apart, "hits": hits, "high": high}
 
 

@@ -20,10 +20,10 @@ from backtest.engine import Conditions
 from backtest.market import Market, as_markets
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import scores as sc
-from backtest.risk.liquidations import CALM, measure_calm
+from backtest.risk.past_starts import CALM, measure_calm
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.replays import cut_past
-from backtest.risk.stress import crashes
+from backtest.risk.scenarios import crashes
 from backtest.venue import Venue, choose_multipliers, find_newest
 from backtest.venue import margin_rules as by_rule
 from backtest.venue.margin_rules import DailyCloses, DynamicMargin

@@ -21,8 +21,9 @@ from backtest.indicators.tails import held_returns
 from backtest.market import Market, as_markets
 from backtest.risk import liquidations as r
 from backtest.risk import scores as sc
-from backtest.risk.liquidations import PastStarts, PathsRunner
+from backtest.risk.past_starts import CALM, PastStarts, measure_calm
 from backtest.risk.path_models import LEAST_RETURNS
+from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths
 
 BAND = (0.05, 0.5, 0.95)
@@ -154,7 +155,7 @@ def forecast_at(
         lost = count_lost(dated, r.read_horizons(paths, horizon)[horizon], threads)
 
     by_model = lost / paths.count
-    is_calm = any(ratio < r.CALM for ratio in dated.measure_calm().values())
+    is_calm = any(ratio < CALM for ratio in dated.measure_calm().values())
     known = know_past(past, markets.n_bars - 1 - bar, close - int(markets.time[0]))
     row = known.summarize(paths.n_bars, core.parse_duration(horizon))
     row[r.BY_MODEL] = by_model
@@ -213,7 +214,7 @@ def make_record(
     held = [name for name, weight in zip(runner.paths.names, weights, strict=True) if weight]
     pasts = runner.paths.pasts
     is_calm = [
-        any(r.measure_calm(cut_past(pasts[name], close)) < r.CALM for name in held)
+        any(measure_calm(cut_past(pasts[name], close)) < CALM for name in held)
         for close in closes.tolist()
     ]
     return sc.Record(closes, told, came, np.array(is_calm, np.bool_))

@@ -11,7 +11,8 @@ from backtest.core import Progress
 from backtest.core.fields import INNER_SHARE
 from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.results import Result
-from backtest.risk.liquidations import LiquidationRisk, PathsRunner, measure_risk
+from backtest.risk.liquidations import LiquidationRisk, measure_risk
+from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.replays import check_replayed, replay_risk
 from backtest.risk.scores import Scored

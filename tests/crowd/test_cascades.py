@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.cascade import Books, ImpactCurve, read_terms
+from backtest.risk.crowd_books import Books, read_terms
+from backtest.risk.impact_laws import ImpactCurve
 from tests.kit import ask, bars_market, call, check_refused, free_venue, market_of
 
 RATE = 0.01

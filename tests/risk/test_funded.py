@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest.risk.funded import Challenge, Wealth, find_outcomes, number_days, read_wealth
-from backtest.risk.liquidations import PathsRunner
+from backtest.risk.path_runner import PathsRunner
 from backtest.strategies import Constant
 from tests.kit import check_refused, free_venue, market_of
 

@@ -25,18 +25,11 @@ from backtest.risk.largest_leverage import (
     refine_best,
     search_leverage,
 )
-from backtest.risk.liquidations import (
-    PAST,
-    PathEvents,
-    PathsRunner,
-    bound_apart,
-    describe_apart,
-    describe_horizon,
-    estimate,
-    measure_calm,
-    observe_paths,
-)
+from backtest.risk.liquidations import PathEvents, describe_horizon
+from backtest.risk.past_starts import PAST, bound_apart, describe_apart, measure_calm
 from backtest.risk.path_models import read_drift
+from backtest.risk.path_runner import PathsRunner, observe_paths
+from backtest.risk.scores import estimate
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget
 from tests import kit
 from tests.kit import ask_test, check_refused, market_of, risk_of

@@ -15,7 +15,7 @@ from backtest import strategies
 from backtest.margin import touch_probability
 from backtest.results import find_block_length
 from backtest.risk import path_models as laws
-from backtest.risk.liquidations import PathsRunner
+from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import factor_correlation
 from tests.kit import YEAR, bars_market, check_refused, risk_of, slow
 from tests.risk.accounts import Hold, free_account, free_venue, still_market

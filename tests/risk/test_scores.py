@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.judgement.outcomes import find_outcome, list_forecasts
 from backtest.risk import replays, scores
-from backtest.risk.liquidations import PathsRunner
+from backtest.risk.path_runner import PathsRunner
 from backtest.strategies import Constant, TailRisk
 from tests.judgement.courts import make_market
 from tests.kit import ask, call, check_refused

@@ -10,7 +10,8 @@ import pytest
 
 import backtest as bt
 from backtest.risk.paths import PRICES
-from backtest.risk.stress import NO_STOPS, read_bars, replay_crash
+from backtest.risk.scenario_bars import read_bars, replay_crash
+from backtest.risk.stressed_account import NO_STOPS
 from backtest.strategies import Constant, VolTarget
 from tests import kit
 from tests.kit import check_refused

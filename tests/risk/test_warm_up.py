@@ -9,8 +9,8 @@ import backtest as bt
 from backtest.engine.conditions import plain
 from backtest.risk import warm_up
 from backtest.risk.funded import live_past
-from backtest.risk.liquidations import PathsRunner
-from backtest.risk.stress import StressedAccount
+from backtest.risk.path_runner import PathsRunner
+from backtest.risk.stressed_account import StressedAccount
 from backtest.strategies import Constant, VolTarget
 from tests.kit import check_refused, free_venue
 

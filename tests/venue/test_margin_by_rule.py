@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.policies.lookahead import LookAheadCheck
-from backtest.risk.liquidations import PathsRunner
+from backtest.risk.path_runner import PathsRunner
 from backtest.strategies import Constant
 from backtest.venue.margin_rules import (
     Buffer,

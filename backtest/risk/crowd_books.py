@@ -1,0 +1,587 @@
+"""The books of a crowd whose accounts are liquidated, round after round.
+
+Money is in the settlement currency, values are u. The sum of all equities, the fund, fees and what
+the venues owe is verified not to change in a round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import core
+from backtest.core import FloatArray, IntArray
+from backtest.core.units import TOLERANCE
+from backtest.margin import compute_maintenance, read_rules
+from backtest.results.tables import value_of
+from backtest.risk.crowd import find_liquidation_prices
+from backtest.risk.impact_laws import ImpactCurve
+from backtest.venue import Venue, read_newest
+
+SLACK = 1e-9
+"""How far the books may be from balance, as a share of all money and notional in them."""
+LEAST_PRICE = 1e-6
+"""The lowest price, as a share of that before the shock, to which impact can carry it."""
+MOST_ROUNDS = 200_000
+HALVINGS = 64
+"""Bisections of the way of prices, to the last digit of a fraction."""
+BEFORE = 100.0
+"""How far before its start a way is followed to order accounts that fail there, in its length."""
+
+
+class MarketTerms(NamedTuple):
+    """What one market needs: its rules, costs of liquidation, haircut of coins, and impact."""
+
+    venue: Venue
+    rules: Any
+    fee: float
+    slippage: float
+    haircut: float
+    curve: ImpactCurve
+
+
+def read_terms(venue: Venue, curve: ImpactCurve, haircut: float = 0.0) -> MarketTerms:
+    """Return what a market needs; where the venue takes over, a liquidation costs nothing."""
+    forced = venue.liquidation
+    fee = read_newest(forced.fee, "venue.liquidation.fee", "in a crowd")
+    slippage = read_newest(forced.slippage, "venue.liquidation.slippage", "in a crowd")
+    if forced.mode == "takeover":
+        fee = 0.0
+        slippage = 0.0
+    return MarketTerms(venue, read_rules(venue), fee, slippage, haircut, curve)
+
+
+class Books:
+    """Every account, the liquidity account, the insurance fund and the venue, round after round.
+
+    Arrays have the shape (n_accounts, n_markets), (n_accounts,) or (n_markets,). ``cash`` is what
+    an account has beside its positions, ``coins``, in contracts, are collateral, and no liquidation
+    touches what is ``safe``. ``flow`` was forced so far, a notional at the start, ``level`` is how
+    far the shock has gone, a price before impact, ``unit`` the value of a contract at the start.
+    Only one market may have a jump, auto-deleveraging, or a mode other than ``"close"``.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[MarketTerms],
+        start: FloatArray,
+        shocks: FloatArray,
+        *,
+        names: Sequence[str] = ("",),
+        quantity: FloatArray,
+        entry: FloatArray,
+        money: FloatArray,
+        coins: FloatArray | float = 0.0,
+        safe: FloatArray | float = 0.0,
+        insurance: float = 0.0,
+        adl: str | None = None,
+        is_jump: bool = False,
+    ) -> None:
+        n_accounts = len(money)
+        self.terms = terms
+        self.names = names
+        self.adl = adl
+        self.is_jump = is_jump
+        self.mode = terms[0].venue.liquidation.mode
+        self.rows: list[dict[str, float]] = []
+
+        # The way of the prices.
+        self.start = start
+        self.shocked = start * (1.0 + shocks)
+        self.unit = np.abs(self.to_values(start))
+        self.flow = np.zeros(len(terms))
+        self.level = start.copy()
+
+        # What accounts hold.
+        self.quantity = quantity.copy()
+        self.first_quantity = quantity
+        self.coins = coins + np.zeros(quantity.shape)
+        self.is_joined = len(terms) > 1 or bool(self.coins.any())
+        self.entry = self.to_values(entry)
+        self.cash = money - np.sum(quantity * self.entry, axis=1)
+        self.safe = safe
+        self.first_equity = money + safe
+
+        # What became of them: the round in which each failed (0: never), and where it last traded.
+        self.failed = np.zeros(n_accounts, np.int64)
+        self.last = np.tile(start, (n_accounts, 1))
+        self.lost = np.zeros(n_accounts)
+        self.haircut = np.zeros(n_accounts)
+        self.deleveraged = np.zeros(n_accounts)
+        self.closed = np.zeros(n_accounts)
+        self.closed_money = np.zeros(n_accounts)
+
+        # The liquidity account is the other side of all positions, and the fund pays first.
+        self.liquidity = -np.sum(quantity + self.coins, axis=0)
+        self.liquidity_cash = 0.0
+        self.insurance = insurance
+        self.fund_paid = 0.0
+        self.fees = 0.0
+        self.unpaid = 0.0
+
+    def to_values(self, prices: FloatArray) -> FloatArray:
+        """Return the values of a contract of each market at prices (..., n_markets)."""
+        values = []
+        for i, market in enumerate(self.terms):
+            values.append(value_of(market.venue.contract, prices[..., i]))
+        return np.stack(values, axis=-1)
+
+    @property
+    def fund(self) -> float:
+        return self.insurance - self.fund_paid
+
+    def measure_equity(self, prices: FloatArray) -> FloatArray:
+        held = (self.quantity + self.coins) @ self.to_values(prices)
+        return np.asarray(self.cash + held + self.safe)
+
+    def find_gaps(self, rows: IntArray, prices: FloatArray) -> FloatArray:
+        """Return what backs accounts less their requirement, at prices (n_rows, n_markets)."""
+        quantity = self.quantity[rows]
+        values = self.to_values(prices)
+        gaps: FloatArray = self.cash[rows] + np.sum(quantity * values, axis=1)
+        for i, market in enumerate(self.terms):
+            gaps += self.coins[rows, i] * values[:, i] * (1.0 - market.haircut)
+            notional: Any = np.abs(quantity[:, i] * values[:, i])
+            gaps -= compute_maintenance(market.rules, notional, 1.0) * (1.0 + TOLERANCE)
+        return gaps
+
+    def find_failing(self, marks: FloatArray) -> IntArray:
+        """Return the accounts with a position that marks (n_markets,) liquidate."""
+        held = np.flatnonzero(np.any(self.quantity != 0.0, axis=1))
+        if self.is_joined:
+            gaps = self.find_gaps(held, np.broadcast_to(marks, (len(held), len(marks))))
+            return held[gaps <= 0.0]
+
+        side = np.sign(self.quantity[held, 0])
+        liquidation = self.find_liquidations(held)
+        is_failing = side * (liquidation * (1.0 + side * TOLERANCE) - marks[0]) >= 0.0
+        return np.asarray(held[is_failing])
+
+    def find_liquidations(self, rows: IntArray | slice) -> FloatArray:
+        """Return the prices that liquidate the positions in the first market, (n_rows,)."""
+        return find_liquidation_prices(
+            self.terms[0].venue, self.quantity[rows, 0], self.entry[rows, 0], self.cash[rows]
+        )
+
+    def order_one(self, rows: IntArray, marks: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return accounts of one market in the order in which they fail, and where, (n_rows, 1)."""
+        start = float(self.start[0])
+        mark = float(marks[0])
+        is_fall = float(self.shocked[0]) <= start
+        side = 1.0 if is_fall else -1.0
+
+        # Those that lose by the shock fail at their prices; the others come last.
+        liquidation = self.find_liquidations(rows)
+        loses = np.sign(self.quantity[rows, 0]) == side
+        order = np.lexsort((np.where(loses, -side * liquidation, 0.0), ~loses))
+
+        if self.is_jump:
+            reached = np.full(len(rows), mark)
+        else:
+            # No earlier than where an account last traded.
+            low, high = sorted((start, mark))
+            reached = np.where(loses, np.clip(liquidation, low, high), start)
+            farther = np.minimum if is_fall else np.maximum
+            reached = farther(reached, self.last[rows, 0])
+        return rows[order], reached[order, None]
+
+    def order(self, rows: IntArray, marks: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return accounts in the order in which they fail, and the prices where, (n_rows, n).
+
+        A fraction of the way to the marks under 0 is where one that fails at the start would have
+        failed on a way that had begun before; those that gain on the way come last, at 0.
+        """
+        shape = (len(rows), len(marks))
+        gaps_at_start = self.find_gaps(rows, np.broadcast_to(self.start, shape))
+        gaps_at_marks = self.find_gaps(rows, np.broadcast_to(marks, shape))
+        are_last = (gaps_at_start <= 0.0) & (gaps_at_marks > gaps_at_start)
+
+        low = np.full(len(rows), -BEFORE)
+        high = np.ones(len(rows))
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            prices = self.start + middle[:, None] * (marks - self.start)
+            fails = self.find_gaps(rows, prices) <= 0.0
+            low = np.where(fails, low, middle)
+            high = np.where(fails, middle, high)
+        fractions = np.where(are_last, 0.0, high)
+
+        # Fractions that differ by rounding are the same: accounts then follow in their order.
+        order = np.lexsort((np.round(fractions, 12), are_last))
+        way = np.maximum(fractions[order, None], 0.0) * (marks - self.start)
+        return rows[order], self.start + way
+
+    def find_marks(self, flow: FloatArray) -> FloatArray:
+        """Return the prices after a flow, (n_markets,), beyond which impact carries none."""
+        falls = [market.curve.fall(sold) for market, sold in zip(self.terms, flow, strict=True)]
+        marks = self.shocked - self.start * np.array(falls)
+        return np.asarray(np.maximum(marks, self.start * LEAST_PRICE))
+
+    def run(self, decay: float = 1.0) -> FloatArray:
+        """Liquidate until no account fails, and return the prices then; ``rows`` are the rounds.
+
+        From round to round, ``decay`` of the fall by impact is left.
+        """
+        # The flow that has this share of the fall.
+        exponents = np.array([market.curve.exponent for market in self.terms])
+        left = decay ** (1.0 / exponents)
+
+        marks = self.shocked
+        failing = self.find_failing(marks)
+        while len(failing):
+            if len(self.rows) >= MOST_ROUNDS:
+                raise core.AccountingError(f"a cascade did not end in {MOST_ROUNDS:,} rounds")
+            before = self.sum_money(marks)
+            row = self.do_round(failing, marks)
+            row["off"] = self.check(marks, before)
+            row |= self.name_all("mark", marks)
+            row |= self.name_all("price", self.find_marks(self.flow))
+            self.rows.append(row)
+
+            self.flow *= left
+            marks = self.find_marks(self.flow)
+            failing = self.find_failing(marks)
+        return marks
+
+    def name_all(self, what: str, values: FloatArray) -> dict[str, float]:
+        named = zip(self.names, values.tolist(), strict=True)
+        return {f"{what} {name}".rstrip(): value for name, value in named}
+
+    def do_round(self, rows: IntArray, marks: FloatArray) -> dict[str, float]:
+        """Close the accounts that fail on the way to the marks, in the order in which they do.
+
+        Where deleveraging is on, an account whose loss the fund cannot cover does not trade.
+        """
+        order = self.order if self.is_joined else self.order_one
+        rows, reaches = order(rows, marks)
+        is_new = self.failed[rows] == 0
+        self.failed[rows[is_new]] = len(self.rows) + 1
+        fresh = float(np.sum(np.abs(self.quantity[rows[is_new]]) @ self.unit))
+
+        fees_before = self.fees
+        level_before = self.level.copy()
+        closing = self.close_accounts(rows, reaches)
+        is_sold = closing.is_sold
+        self.last[rows[is_sold]] = reaches[is_sold]
+        if self.mode == "partial":
+            self.level = level_before
+
+        gaps = self.drop_losses(rows[is_sold])
+        if self.mode == "takeover":
+            self._take_over(rows[is_sold])
+
+        # Accounts beyond the fund are closed against those in profit, a side at a time.
+        deleveraged = 0.0
+        missing = 0.0
+        bankrupt = rows[~is_sold]
+        for side in (1.0, -1.0):
+            closed = bankrupt[side * self.quantity[bankrupt, 0] > 0.0]
+            if len(closed):
+                deleveraged += float(np.sum(np.abs(self.quantity[closed, 0])))
+                missing += self.deleverage(closed, side, bankrupt, marks)
+
+        long = np.sum(np.maximum(closing.sizes, 0.0), axis=0)
+        short = np.sum(np.maximum(-closing.sizes, 0.0), axis=0)
+        return {
+            "accounts": len(rows),
+            "deficit": gaps + closing.lack,
+            "fresh": fresh,
+            "adl": deleveraged * float(self.unit[0]),
+            "adl_paid": closing.lack - missing,
+            **self.cover(gaps + missing, marks),
+            "fees": self.fees - fees_before,
+            "insurance": self.fund,
+            **self.name_all("flow", (long - short) * self.unit),
+            **self.name_all("long", (long + closing.coins) * self.unit),
+            **self.name_all("short", short * self.unit),
+            **self.name_all("loss", closing.lost),
+        }
+
+    def close_accounts(self, rows: IntArray, reaches: FloatArray) -> Closing:
+        """Close positions and sell coins of accounts one after the other, where each fails."""
+        n_markets = reaches.shape[1]
+        sizes = self.choose_sizes(rows, reaches)
+        is_sold = np.ones(len(rows), np.bool_)
+        fund = self.fund
+        lack = 0.0
+        coins = np.zeros(n_markets)
+        lost = np.zeros(n_markets)
+        first_values = self.to_values(self.start)
+
+        for k, (row, reach) in enumerate(zip(rows.tolist(), reaches, strict=True)):
+            if self.adl is not None:
+                left = self._find_left(row, reach)
+                if -left > max(fund, 0.0):
+                    lack -= left
+                    is_sold[k] = False
+                    sizes[k] = 0.0
+                    continue
+                fund += left if self.mode == "takeover" else min(left, 0.0)
+
+            asked = 0.0
+            for i in np.flatnonzero(sizes[k]).tolist():
+                size = float(sizes[k, i])
+                self.quantity[row, i] -= size
+                value = self.trade(row, i, size, reach)
+                asked += self.terms[i].fee * abs(size * value)
+                lost[i] -= size * (value - first_values[i])
+                self.closed[row] += abs(size)
+                self.closed_money[row] += abs(size) * value
+            coins += self.sell_coins(row, reach)
+            coins += self.charge_fees(row, asked, reach)
+        return Closing(sizes, is_sold, lack, coins, lost)
+
+    def _find_left(self, row: int, reach: FloatArray) -> float:
+        """Return what an account of one market has once it is closed without impact of its own."""
+        quantity = float(self.quantity[row, 0])
+        _, value = self.quote(0, float(reach[0]), quantity, 0.0)
+        return float(self.cash[row]) + quantity * value
+
+    def _take_over(self, rows: IntArray) -> None:
+        """Give what closed accounts have left to the fund."""
+        flat = rows[self.quantity[rows, 0] == 0.0]
+        self.fund_paid -= float(np.sum(self.cash[flat]))
+        self.cash[flat] = 0.0
+
+    def choose_sizes(self, rows: IntArray, reaches: FloatArray) -> FloatArray:
+        """Return the signed contracts that the venues close, (n_rows, n_markets)."""
+        quantity = self.quantity[rows]
+        if self.mode != "partial":
+            return quantity
+
+        # Small ones, what rounding left of one, and those without anything left are closed whole.
+        forced = self.terms[0].venue.liquidation
+        value = self.to_values(reaches)
+        notional = np.abs(quantity * value)
+        is_whole = notional <= forced.full_below * (1.0 + TOLERANCE)
+        is_whole |= np.abs(quantity) <= 1e-9 * np.abs(self.first_quantity[rows])
+        is_whole |= self.cash[rows, None] + quantity * value <= TOLERANCE * notional
+        if not isinstance(forced.step, str):
+            return np.where(is_whole, quantity, quantity * forced.step)
+
+        # Down to the floor of its bracket.
+        floors = np.array([bracket.floor for bracket in self.terms[0].venue.brackets])
+        row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
+        floor = floors[np.maximum(row, 0)]
+        is_whole |= floor == 0.0
+        kept = np.sign(quantity) * floor / np.abs(value)
+        return np.where(is_whole, quantity, quantity - kept)
+
+    def quote(self, i: int, reach: float, size: float, flow: float) -> tuple[float, float]:
+        """Return how far the shock has gone where an account fails, and the value that it gets.
+
+        ``reach`` is the price at which it fails, ``size`` is positive for what is sold. The value
+        is in the mean of a flow that is added.
+        """
+        market = self.terms[i]
+        start = float(self.start[i])
+        shocked = float(self.shocked[i])
+        flow_before = float(self.flow[i])
+
+        # The price before impact, which never goes back.
+        level = shocked
+        if not self.is_jump:
+            low, high = sorted((start, shocked))
+            level = min(max(reach + start * market.curve.fall(flow_before), low), high)
+            farther = min if shocked <= start else max
+            level = farther(level, float(self.level[i]))
+
+        price = level - start * market.curve.mean_fall(flow_before, flow)
+        price = max(price, start * LEAST_PRICE)
+        price *= 1.0 - math.copysign(market.slippage, size)
+        return level, float(value_of(market.venue.contract, price))
+
+    def sell_coins(self, row: int, reach: FloatArray) -> FloatArray:
+        """Sell coins of an account until its cash is not negative; return those sold, (n_markets,).
+
+        All coins lose the same share, so that the order of the markets decides nothing. Each
+        further share covers the debt that is left at the values of the one before.
+        """
+        coins: FloatArray = self.coins[row]
+        sold = np.zeros(len(coins))
+        least = -TOLERANCE * abs(float(self.cash[row]))
+        values = self.value_coins(reach)
+        while self.cash[row] < least and np.any(coins > 0.0):
+            worth = float(coins @ values)
+            share = 1.0
+            if worth > 0.0:
+                share = min(1.0, -float(self.cash[row]) / worth)
+            for i in np.flatnonzero(coins).tolist():
+                piece = float(coins[i]) * share
+                coins[i] -= piece
+                values[i] = self.trade(row, i, piece, reach)
+                sold[i] += piece
+        return sold
+
+    def value_coins(self, reach: FloatArray) -> FloatArray:
+        """Return what a coin of each market brings before impact, (n_markets,)."""
+        slippage = np.array([market.slippage for market in self.terms])
+        return np.asarray((1.0 - slippage) * self.to_values(reach))
+
+    def charge_fees(self, row: int, asked: float, reach: FloatArray) -> FloatArray:
+        """Take the fees of all closings, at most what is left; return the coins sold for them.
+
+        They come after the last closing and the coins (RULES-MANY 3), and make no shortfall.
+        """
+        left = float(self.cash[row] + self.quantity[row] @ self.to_values(reach))
+        left += float(self.coins[row] @ self.value_coins(reach))
+        fee = min(asked, max(left, 0.0))
+        if fee <= 0.0:
+            return np.zeros(len(reach))
+
+        self.cash[row] -= fee
+        self.fees += fee
+        if not np.any(self.coins[row] > 0.0):
+            return np.zeros(len(reach))
+
+        # Coins that impact makes worth less than they seemed pay a smaller fee.
+        sold = self.sell_coins(row, reach)
+        if not np.any(self.coins[row] > 0.0):
+            waived = min(fee, max(-float(self.cash[row]), 0.0))
+            self.cash[row] += waived
+            self.fees -= waived
+        return sold
+
+    def trade(self, row: int, i: int, size: float, reach: FloatArray) -> float:
+        """Sell contracts of one market for an account, with impact; return the value that it gets.
+
+        ``reach`` (n_markets,) are the prices at which the account fails. Fees come later.
+        """
+        flow = size * float(self.unit[i])
+        self.level[i], value = self.quote(i, float(reach[i]), size, flow)
+        self.flow[i] += flow
+        self.cash[row] += size * value
+        self.liquidity_cash -= size * value
+        self.liquidity[i] += size
+        return value
+
+    def drop_losses(self, rows: IntArray) -> float:
+        """Forgive closed accounts what they lack, and return the sum."""
+        has_any = np.any((self.quantity[rows] != 0.0) | (self.coins[rows] != 0.0), axis=1)
+        flat = rows[~has_any]
+        lacks = np.maximum(-self.cash[flat], 0.0)
+        self.lost[flat] += lacks
+        self.cash[flat] += lacks
+        return float(np.sum(lacks))
+
+    def deleverage(
+        self, bankrupt: IntArray, side: float, left_out: IntArray, marks: FloatArray
+    ) -> float:
+        """Close positions of one side against the other, at the price at which they have nothing.
+
+        Returns what the accounts in profit that are closed then lack.
+        """
+        quantity = self.quantity[:, 0]
+        total = float(np.sum(np.abs(quantity[bankrupt])))
+        price = -side * float(np.sum(self.cash[bankrupt])) / total
+        self.closed[bankrupt] += np.abs(quantity[bankrupt])
+        self.closed_money[bankrupt] -= side * self.cash[bankrupt]
+        self.cash[bankrupt] = 0.0
+        quantity[bankrupt] = 0.0
+
+        others = np.setdiff1d(np.flatnonzero(side * quantity < 0.0), left_out, assume_unique=True)
+        if self.adl == "queue":
+            taken = self._take_by_rank(others, total, float(self.to_values(marks)[0]))
+        else:
+            taken = self._take_pro_rata(others, total, side)
+        self.cash[others] -= side * taken * price
+        quantity[others] += side * taken
+        self.closed[others] += taken
+        self.closed_money[others] += taken * price
+        self.deleveraged[others] += taken
+
+        # The liquidity account takes the rest.
+        rest = side * (total - float(np.sum(taken)))
+        self.liquidity[0] += rest
+        self.liquidity_cash -= rest * price
+        return self.drop_losses(others)
+
+    def _take_by_rank(self, others: IntArray, total: float, value: float) -> FloatArray:
+        """Return the contracts taken from each account, the highest ADL rank first.
+
+        The rank is the return times the leverage of a winner, the return over it of a loser.
+        """
+        quantity = self.quantity[others, 0]
+        size = np.abs(quantity)
+        entry = self.entry[others, 0]
+        notional = size * np.abs(entry)
+        gain = quantity * (value - entry) / notional
+        equity = np.maximum(self.cash[others] + quantity * value, 1e-12 * notional)
+        leverage = size * abs(value) / equity
+        rank = np.where(gain > 0.0, gain * leverage, gain / leverage)
+
+        order = np.argsort(-rank, kind="stable")
+        before = np.cumsum(size[order]) - size[order]
+        taken = np.empty(len(others))
+        taken[order] = np.clip(total - before, 0.0, size[order])
+        return taken
+
+    def _take_pro_rata(self, others: IntArray, total: float, side: float) -> FloatArray:
+        """Return the same share of all, with the liquidity account if it is on the other side."""
+        size = np.abs(self.quantity[others, 0])
+        everyone = float(np.sum(size)) + max(-side * float(self.liquidity[0]), 0.0)
+        if not everyone > 0.0:
+            return np.asarray(size)
+        return np.asarray(size * min(1.0, total / everyone))
+
+    def cover(self, missing: float, marks: FloatArray) -> dict[str, float]:
+        """Let the fund, then profits, pay what bankrupt accounts lack; return who paid."""
+        paid = min(missing, max(self.fund, 0.0))
+        self.fund_paid += paid
+
+        rest = missing - paid
+        profit = np.maximum(self.measure_equity(marks) - self.first_equity, 0.0)
+        total = float(np.sum(profit))
+        cut = profit
+        if total > 0.0:
+            cut = profit * min(1.0, rest / total)
+        self.cash -= cut
+        self.haircut += cut
+
+        unpaid = 0.0
+        if rest >= total:
+            unpaid = rest - float(np.sum(cut))
+        self.unpaid += unpaid
+        return {"fund_paid": paid, "haircuts": float(np.sum(cut)), "unpaid": unpaid}
+
+    def sum_money(self, prices: FloatArray) -> float:
+        """Return all money of accounts, liquidity, fund and venues at prices (n_markets,)."""
+        liquidity = self.liquidity_cash + float(self.liquidity @ self.to_values(prices))
+        accounts = float(np.sum(self.measure_equity(prices)))
+        return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
+
+    def check(self, prices: FloatArray, before: float) -> float:
+        """Return by which share the books are off; raise if that is more than rounding."""
+        # Contracts add up to 0 with those of the liquidity account.
+        sizes = np.sum(np.abs(self.first_quantity) + self.coins, axis=0)
+        gaps = np.abs(np.sum(self.quantity + self.coins, axis=0) + self.liquidity)
+        off_contracts = float(np.max(gaps / np.maximum(sizes, 1.0)))
+
+        # Money is what it was before.
+        notional = float(sizes @ np.abs(self.to_values(prices)))
+        money = max(float(np.sum(np.abs(self.first_equity))), notional, 1.0)
+        after = self.sum_money(prices)
+        off = max(abs(after - before) / money, off_contracts)
+        if not off <= SLACK:
+            raise core.AccountingError(
+                f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g} in round "
+                f"{len(self.rows) + 1}: {before!r} before and {after!r} after"
+            )
+        return off
+
+
+class Closing(NamedTuple):
+    """What a round closed: signed contracts (n_rows, n_markets), and which accounts traded.
+
+    ``lack`` is what those lack that the fund cannot cover; ``coins`` were sold, and ``lost`` is
+    what positions lost by market, (n_markets,).
+    """
+
+    sizes: FloatArray
+    is_sold: core.BoolArray
+    lack: float
+    coins: FloatArray
+    lost: FloatArray

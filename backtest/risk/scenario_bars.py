@@ -1,0 +1,224 @@
+"""Bars of scenarios: made from figures, replayed from data, or from the crashes that are shipped.
+
+``crash_bars.csv`` are facts of the markets: hours of coins, whose prices are over the first open
+(of the coin's last price), and days of stocks, over the close before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.units import DAY, HOUR
+from backtest.market import Market, find_coin
+from backtest.risk.path_models import MONTH
+from backtest.risk.paths import MARKS, PRICES, append_bars
+from backtest.risk.scenarios import FILE, MOVES, Scenario, crashes
+
+
+class ShockBars(NamedTuple):
+    """Open, high, low and close (4, n) over the last close before, and settlements.
+
+    ``stamps`` are ns after the open of the first bar.
+    """
+
+    last: core.FloatArray
+    mark: core.FloatArray
+    volume: core.FloatArray
+    stamps: core.FloatArray
+    rates: core.FloatArray
+
+
+Bars = Mapping[str, ShockBars]
+
+
+def make_flat_bars(n: int) -> ShockBars:
+    ones = np.ones((4, n))
+    return ShockBars(
+        last=ones, mark=ones, volume=np.zeros(n), stamps=np.zeros(0), rates=np.zeros(0)
+    )
+
+
+def complete_bars(
+    market: Market, last: core.FloatArray, mark: core.FloatArray, funding: float | None
+) -> ShockBars:
+    """Return bars with the mean volume of a month, and funding at the open of the last one."""
+    n = last.shape[1]
+    recent = market.volume[market.time > market.time[-1] - MONTH]
+    stamps = []
+    rates = []
+    if funding is not None:
+        stamps = [(n - 1) * market.interval]
+        rates = [funding]
+
+    return ShockBars(
+        last=last,
+        mark=mark,
+        volume=np.full(n, float(np.mean(recent))),
+        stamps=np.array(stamps, dtype=np.int64),
+        rates=np.array(rates, dtype=np.float64),
+    )
+
+
+def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
+    """Return the bars of data in the days of a scenario, None where they do not cover them."""
+    if data is None or scenario.date is None or scenario.until is None:
+        return None
+    if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
+        return None
+
+    # The close before the first bar is what all prices are over.
+    start = core.to_nanoseconds(scenario.date)
+    stop = core.to_nanoseconds(scenario.until)
+    first, last = np.searchsorted(data.time, [start, stop]).tolist()
+    if first < 1 or stop > data.end or first >= last:
+        return None
+    if data.interval != interval:
+        raise core.DataError(
+            f"data must have the bars of the run for a replay of {scenario.name!r}, "
+            f"{core.format_duration(interval)}, got {core.format_duration(data.interval)}"
+        )
+
+    part = data.slice(first, last)
+    close_before = data.close[first - 1]
+    return ShockBars(
+        last=np.array([getattr(part, name) for name in PRICES]) / close_before,
+        mark=np.array([getattr(part, name) for name in MARKS]) / close_before,
+        volume=part.volume,
+        stamps=part.funding_time - part.time[0],
+        rates=part.funding_rate,
+    )
+
+
+def replay_crash(
+    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str], bare: Set[str]
+) -> tuple[Bars, str] | None:
+    """Return the shipped bars of a crash for each market, and what a row says of them.
+
+    None if prices move otherwise than in the crash of its name, if markets are of another kind, or
+    their bars do not fit.
+    """
+    if not moves_as_shipped(scenario):
+        return None
+
+    paths = read_bars(scenario)
+    market = next(iter(markets.values()))
+    is_stocks = scenario.asset == "stocks"
+    if not paths or is_stocks != market.sessions:
+        return None
+
+    # Bars of the market are several of those shipped, or, of coins, parts of an hour.
+    step = DAY if is_stocks else HOUR
+    is_longer = market.interval % step == 0
+    is_part = step % market.interval == 0 and not is_stocks
+    if not is_longer and not is_part:
+        return None
+
+    deepest = find_deepest(paths)
+    bars = {}
+    borrowing = []
+    for name, each_market in markets.items():
+        coin = find_coin(each_market.instrument) or name
+        if coin not in paths and name not in resting:
+            borrowing.append(name)
+        last, mark = fit_bars(paths.get(coin, paths[deepest]), market.interval / step)
+        if name in resting:
+            bars[name] = make_flat_bars(last.shape[1])
+        else:
+            funding = None if name in bare else scenario.funding
+            bars[name] = complete_bars(each_market, last, mark, funding)
+
+    # Stocks have one index, which stands for all of them.
+    if is_stocks or not borrowing:
+        return bars, "history"
+    return bars, f"history; {', '.join(borrowing)}: rows of {deepest}"
+
+
+def moves_as_shipped(scenario: Scenario) -> bool:
+    """Return whether prices move as in the shipped crash of the name of a scenario."""
+    for crash in crashes():
+        if crash.name == scenario.name:
+            return all(getattr(scenario, field) == getattr(crash, field) for field in MOVES)
+    return False
+
+
+def read_bars(scenario: Scenario) -> dict[str, core.FloatArray]:
+    """Return bars of last prices and of marks, (2, 4, n), by coin."""
+    rows = pd.read_csv(FILE.with_name("crash_bars.csv"))
+    rows = rows[rows["episode"] == scenario.name]
+
+    paths = {}
+    for coin, part in rows.groupby("coin"):
+        last = part[list(PRICES)].to_numpy().T
+        mark = part[list(MARKS)].to_numpy().T
+        paths[str(coin)] = np.stack([last, mark])
+    return paths
+
+
+def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
+    """Return the coin whose mark fell most from a high of the crash."""
+    lowest = {}
+    for coin, (_, mark) in paths.items():
+        _, high, low, _ = mark
+        lowest[coin] = np.min(low / np.maximum.accumulate(high))
+    return min(lowest, key=lowest.__getitem__)
+
+
+def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
+    """Return bars (2, 4, n) of ``ratio`` times their length.
+
+    Of several shorter ones, the first goes all the way, and the others stay at its close.
+    """
+    if ratio < 1.0:
+        parts = round(1.0 / ratio)
+        closes = np.broadcast_to(path[:, 3:], path.shape)
+        shorter = np.repeat(closes, parts, axis=2)
+        shorter[:, :, ::parts] = path
+        return shorter
+
+    starts = np.arange(0, path.shape[2], round(ratio))
+    ends = np.append(starts[1:], path.shape[2]) - 1
+    high = np.maximum.reduceat(path[:, 1], starts, axis=1)
+    low = np.minimum.reduceat(path[:, 2], starts, axis=1)
+    return np.stack([path[:, 0, starts], high, low, path[:, 3, ends]], axis=1)
+
+
+def go_on(market: Market, bars: ShockBars) -> Market:
+    """Return a market with the bars of a scenario after its last one."""
+    close = float(market.close[-1])
+    start = int(market.time[-1]) + market.interval
+    n = len(bars.volume)
+    ahead = {
+        "time": start + market.interval * np.arange(n, dtype=np.int64),
+        "volume": bars.volume,
+        "funding_time": np.asarray(start + bars.stamps, dtype=np.int64),
+        "funding_rate": bars.rates,
+    }
+    return append_bars(
+        market,
+        close * bars.last,
+        close * bars.mark,
+        ahead,
+        source=f"{market.source} and {n} bars after {core.format_time(start)}",
+        has_mark=market.has_mark or not np.array_equal(bars.mark, bars.last),
+    )
+
+
+def count_bars(bars: Bars) -> int:
+    return int(next(iter(bars.values())).last.shape[1])
+
+
+def measure_fall(bars: Bars) -> float:
+    """Return how far the mark falls from a high of a scenario, or its start, at worst; 0 to 1."""
+    falls = [0.0]
+    for shock in bars.values():
+        if shock.mark.shape[1] == 0:
+            continue
+        _, high, low, _ = shock.mark
+        peaks = np.maximum.accumulate(np.maximum(high, 1.0))
+        falls.append(1.0 - float(np.min(low / peaks)))
+    return max(falls)

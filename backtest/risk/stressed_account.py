@@ -1,0 +1,491 @@
+"""The account of a stress test: it goes on through the bars of a scenario, where a run ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import account as a
+from backtest import core, engine
+from backtest.account.account import STOPS
+from backtest.account.money import COSTS, TRADE_COSTS
+from backtest.engine import find_failure_value
+from backtest.market import Market, remake
+from backtest.results import Result
+from backtest.results.tables import value_of
+from backtest.risk import warm_up
+from backtest.risk.paths import PRICES, bound_extremes
+from backtest.risk.scenario_bars import (
+    Bars,
+    complete_bars,
+    count_bars,
+    go_on,
+    make_flat_bars,
+)
+from backtest.risk.scenarios import (
+    TAKE_A_BAR,
+    Scenario,
+    find_moves,
+    measure_recent,
+    scale_venue,
+)
+from backtest.venue import Venue
+
+NO_STOPS: dict[str, Any] = {
+    **dict.fromkeys(STOPS),
+    "after_stop": "continue",
+    "daily_basis": "day",
+    "day": "UTC",
+}
+"""Fields of an account on which no stop acts, with those that are of use to stops alone."""
+FOREVER = 2**62
+"""An age that no surface reaches, ns."""
+PAID = tuple(name for name in COSTS if name in TRADE_COSTS)
+SUB_STEPS = 16
+"""Steps of a random walk in each bar, of whose prices the bar has the first, extremes and last."""
+LARGEST_LOG_MOVE = 50.0
+"""A log price beyond which a path stays, so that its exponential is a number."""
+
+
+class StressedAccount:
+    """The account where a run ended, at venues with the margin tables of one time.
+
+    ``moving`` are the markets that go on after the run, with the collateral that moves by itself;
+    ``bare`` is the collateral, which has neither funding nor basis, and ``resting`` that of a
+    constant price. ``exposures`` are the money that moves with each market.
+    """
+
+    def __init__(self, result: Result, venues: Mapping[str, Venue]) -> None:
+        markets = result.markets
+        if markets is None or not result.policies:
+            raise core.ParameterError(
+                "a stress test needs a result of this process, got a loaded one; run it again"
+            )
+        self.result = result
+        self.venues = venues
+        self.markets = markets
+
+        # The bars that columns need in front of a scenario; no instrument is left out.
+        self.warm_up = warm_up.measure_warm_up(result.setup.observed, markets)
+        first = markets.n_bars - self.warm_up.count_bars(markets, venues)
+        first = min(first, int(markets.spans[:, 1].min()) - 1)
+        self.history = markets.slice(max(first, 0), markets.n_bars)
+
+        assets = self._make_asset_markets()
+        self.moving = self._find_going() | assets
+        self.bare = {*self.moving} - {*self.history}
+        self.resting = {name for name, asset in assets.items() if np.ptp(asset.close) == 0.0}
+        self.exposures = self._measure_exposures()
+
+    def _find_going(self) -> dict[str, Market]:
+        """Return the markets that go on after the run: neither ended nor expired with it."""
+        end = self.history.end
+        going = {}
+        for name, market in self.history.items():
+            expires = self.venues[name].contract.expires
+            is_expired = expires is not None and core.to_nanoseconds(expires) <= end
+            if market.end == end and not is_expired:
+                going[name] = market
+
+        if not going:
+            raise core.ParameterError(
+                "a scenario begins where an instrument goes on, "
+                f"{', '.join(self.history)} ended with the run"
+            )
+        return going
+
+    def _make_asset_markets(self) -> dict[str, Market]:
+        """Return a market of each collateral that has not the prices of an instrument."""
+        history = self.history
+        fields = engine.read_assets(history, self.result.account)
+        assets = {}
+        for c, asset in enumerate(self.result.account.collateral):
+            if self.find_instrument(asset.prices) is not None:
+                continue
+            last = {name: fields[f"asset_{name}"][c] for name in PRICES}
+            mark = {name: fields[f"asset_mark_{name}"][c] for name in PRICES}
+            assets[asset.name] = Market.from_frames(
+                pd.DataFrame(last, history.times),
+                mark=pd.DataFrame(mark, history.times),
+                interval=core.format_duration(history.interval),
+                sessions=history.sessions,
+            )
+        return assets
+
+    def _measure_exposures(self) -> dict[str, float]:
+        """Return the money that moves with each market: of positions, and of collateral."""
+        held = self.result.state.held
+        exposures = dict.fromkeys(self.moving, 0.0)
+        for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
+            if name in exposures:
+                close = float(self.history[name].mark_close[-1])
+                value = abs(value_of(self.venues[name].contract, close))
+                exposures[name] += quantity * value
+
+        values = held.amounts * held.prices
+        for asset, value in zip(self.result.account.collateral, values, strict=True):
+            name = self.find_instrument(asset.prices) or asset.name
+            if name in exposures:
+                exposures[name] += float(value)
+        return exposures
+
+    def find_instrument(self, prices: object) -> str | None:
+        """Return the instrument whose prices a collateral has, by its market or name."""
+        for name, market in self.markets.items():
+            if prices is market or prices == name:
+                return name
+        return None
+
+    def make(self, scenario: Scenario) -> Bars:
+        """Return the bars of a scenario, made from its figures."""
+        moves = find_moves(scenario, self.moving, self.resting)
+        n = self._count_bars(scenario)
+        if n == 0:
+            return dict.fromkeys(self.moving, make_flat_bars(0))
+
+        # The first market has a walk of its own; the others go with it by the correlation.
+        rho = 1.0 if scenario.correlation is None else scenario.correlation
+        rng = np.random.Generator(np.random.Philox(scenario.seed))
+        first_noise = rng.standard_normal(SUB_STEPS * n)
+
+        bars = {}
+        for k, (name, market) in enumerate(self.moving.items()):
+            noise = first_noise
+            if k > 0:
+                apart = rng.standard_normal(SUB_STEPS * n)
+                noise = rho * first_noise + math.sqrt(1.0 - rho * rho) * apart
+            path = self._walk(scenario, name, noise, moves[name])
+            last = bound_extremes(cut_bars(path, end=1.0 + moves[name]))
+
+            basis = 0.0 if name in self.bare else scenario.basis
+            mark = bound_extremes(last * spread_basis(market, basis, n))
+            funding = None if name in self.bare else scenario.funding
+            bars[name] = complete_bars(market, last, mark, funding)
+        return bars
+
+    def _count_bars(self, scenario: Scenario) -> int:
+        """Return the bars of a scenario: none where nothing in it takes a bar."""
+        if scenario.over is not None:
+            return max(-(-core.parse_duration(scenario.over) // self.history.interval), 1)
+        if scenario.shape == "bar":
+            return 1
+
+        for field in TAKE_A_BAR:
+            if getattr(scenario, field) != getattr(Scenario, field):
+                return 1
+        return 0
+
+    def _walk(
+        self, scenario: Scenario, name: str, noise: core.FloatArray, move: float
+    ) -> core.FloatArray:
+        """Return log prices from 0 to a move: a bridge of a random walk, or a line."""
+        n = len(noise) // SUB_STEPS
+        sigma = 0.0
+        if scenario.shape == "bridge" and n > 1:
+            # The volatility of all of history, not of the bars in front alone.
+            recent = measure_recent(self.markets.get(name, self.moving[name]))
+            sigma = scenario.volatility * recent / math.sqrt(SUB_STEPS)
+
+        walk = np.cumsum(noise) * sigma
+        steps = np.arange(1, len(noise) + 1) / len(noise)
+        bridge = walk + steps * (math.log1p(move) - walk[-1])
+        return np.concatenate([[0.0], bridge]).clip(-LARGEST_LOG_MOVE, LARGEST_LOG_MOVE)
+
+    def live(self, scenario: Scenario, bars: Bars) -> dict[str, Any]:
+        """Return what the bars of a scenario leave of the account, as a row of the table."""
+        result = self.result
+        wealth_before = float(result.of_account("equity")[-1] + result.of_account("reserve")[-1])
+
+        state = result.state
+        money = None
+        lost_to_adl = 0.0
+        distance = self._measure_distance_now()
+        if count_bars(bars):
+            steps, distance = self.pass_bars(scenario, bars, is_search=False)
+            state = steps.state
+            money = steps.tally.money
+            lost_to_adl = self._find_lost_profits(scenario, bars, state.held.quantities)
+
+        # What is left at the venue, less what its default takes; the reserve is elsewhere.
+        kept = float(state.wallet.equity) - lost_to_adl
+        lost_to_default = scenario.venue_default * max(kept, 0.0)
+        equity = kept - lost_to_default + float(state.wallet.reserve)
+
+        is_liquidated = money is not None and money.liquidations > 0
+        row = {
+            "equity": equity,
+            "loss": wealth_before - equity,
+            "liquidated": is_liquidated,
+            "distance": 0.0 if is_liquidated else distance,
+            "margin_calls": 0 if money is None else money.calls,
+        }
+        for name in PAID:
+            row[name] = float(getattr(money, name, 0.0))
+
+        # What conversions cost is slippage too, of which the wallet has the sum so far.
+        row["slippage"] -= float(
+            state.wallet.converted_so_far - result.state.wallet.converted_so_far
+        )
+        row["lost_to_adl"] = lost_to_adl
+        row["lost_to_default"] = lost_to_default
+        return row
+
+    def _measure_distance_now(self) -> float:
+        """Return the smallest distance to a liquidation price at the end of the run, or NaN."""
+        rows = self.result.positions
+        rows = rows[rows["time"] == rows["time"].iloc[-1]]
+        price = rows["liquidation_price"]
+        distances = (price / rows["mark"] - 1.0).abs()
+        return float(distances[price > 0.0].min())
+
+    def _find_lost_profits(
+        self, scenario: Scenario, bars: Bars, quantities: core.FloatArray
+    ) -> float:
+        """Return what auto-deleveraging takes of all positions at the end of a scenario."""
+        lost = []
+        for name, quantity in zip(self.history, quantities.tolist(), strict=True):
+            if name in bars:
+                rise = float(bars[name].last[3, -1])
+                lost.append(self.find_lost_profit(scenario, name, quantity, rise))
+        return float(sum(lost))
+
+    def find_lost_profit(
+        self, scenario: Scenario, name: str, quantity: float, rise: float
+    ) -> float:
+        """Return what auto-deleveraging takes: closed at the bankruptcy price of a counterparty."""
+        side = math.copysign(1.0, quantity)
+        start = float(self.history[name].close[-1])
+        bankrupt = start * (1.0 + side / scenario.adl_leverage)
+        last = start * rise
+        if scenario.adl == 0.0 or quantity == 0.0 or side * (last - bankrupt) <= 0.0:
+            return 0.0
+
+        contract = self.venues[name].contract
+        gap = value_of(contract, last) - value_of(contract, bankrupt)
+        return float(scenario.adl * quantity * gap)
+
+    def pass_bars(
+        self, scenario: Scenario, bars: Bars, *, is_search: bool
+    ) -> tuple[engine.LaterBars, float]:
+        """Take the account through bars, or to a liquidation; return also the least distance."""
+        setup = self._set_up(scenario, bars)
+        warm_up.check_known(
+            setup.observed,
+            setup.markets,
+            self.history.n_bars,
+            "scenarios",
+            apart=self.warm_up.never,
+        )
+
+        # While the venue is out, neither decisions nor stops act.
+        inputs = [setup.inputs]
+        move_volatilities(setup, setup.inputs, scenario.implied_volatility)
+        if scenario.outage is not None:
+            outage = -(-core.parse_duration(scenario.outage) // self.history.interval)
+            quiet = setup.change(account=replace(setup.account, **NO_STOPS)).inputs
+            move_volatilities(setup, quiet, scenario.implied_volatility)
+            inputs = [quiet] * outage + inputs
+
+        is_compiled = bool(self.result.manifest["compiled"] == "yes")
+        try:
+            return self.pass_on(setup, inputs, is_compiled=is_compiled, is_search=is_search)
+        except engine.OverflowedFormula:
+            core.warn_caller(
+                f"scenario {scenario.name!r} ran in plain Python: whole numbers beyond 64 bits are "
+                "not supported in compiled code"
+            )
+            return self.pass_on(setup, inputs, is_compiled=False, is_search=is_search)
+
+    def _set_up(self, scenario: Scenario, bars: Bars) -> engine.Setup:
+        """Return the setup of the run at the venues of a scenario, on a market with its bars."""
+        result = self.result
+        venues = {name: scale_venue(venue, scenario) for name, venue in self.venues.items()}
+        markets = {name: go_on(market, bars[name]) for name, market in self.moving.items()}
+
+        longer = {name: markets.get(name, market) for name, market in self.history.items()}
+        panel = remake(self.history, longer)
+        if panel.listing is not None:  # the last surface holds to the end
+            panel.listing = panel.listing._replace(max_age=FOREVER)
+        panel = engine.end_expired(panel, venues)
+
+        collateral = []
+        for asset in result.account.collateral:
+            prices = self.find_instrument(asset.prices) or markets[asset.name]
+            collateral.append(replace(asset, prices=prices))
+        account = replace(result.account, collateral=collateral)
+
+        signal = result.state.positions.column("signal")
+        return engine.set_up_again(
+            result.setup._replace(venues=venues, account=account),
+            panel,
+            np.tile(signal[:, None], (1, panel.n_bars)),
+            first=self.history.n_bars,
+            started=result.started,
+        )
+
+    def pass_on(
+        self,
+        setup: engine.Setup,
+        inputs: Sequence[engine.AccountInputs],
+        *,
+        is_compiled: bool,
+        is_search: bool,
+    ) -> tuple[engine.LaterBars, float]:
+        """Do so with the inputs of each bar, of which the last are those of all further ones."""
+        result = self.result
+        steps = engine.LaterBars(
+            setup,
+            engine.copy_state(result.state),
+            np.asarray(result.memory),
+            result.traded,
+            is_compiled=is_compiled,
+        )
+
+        least = math.inf
+        stop = setup.first
+        total = setup.markets.n_bars
+        while stop < total:
+            t = stop
+            is_out = t - setup.first < len(inputs) - 1
+            inputs_now = inputs[t - setup.first] if is_out else inputs[-1]
+            stop = t + 1
+            if is_search and not is_out:
+                stop = total
+
+            # Orders that would fill while the venue is out are lost.
+            if is_out:
+                for position in steps.state.positions:
+                    position.leverage = np.nan
+                    position.is_pending = 0.0
+
+            if not is_search:
+                least = min(least, steps.measure(measure_distance, inputs_now, t))
+            steps.pass_bars(inputs_now, t, stop)
+        return steps, least if math.isfinite(least) else math.nan
+
+
+def cut_bars(path: core.FloatArray, *, end: float) -> core.FloatArray:
+    """Return the bars (4, n) of a path of log prices, the last close at its end to the bit."""
+    parts = np.lib.stride_tricks.sliding_window_view(path, SUB_STEPS + 1)[::SUB_STEPS]
+    bars = np.exp([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+    bars[3, -1] = end
+    return bars
+
+
+def spread_basis(market: Market, basis: float, n: int) -> core.FloatArray:
+    """Return mark over last in n bars (4, n): from that of the last close evenly to a basis.
+
+    A basis of 0 is that of the last close.
+    """
+    before = math.log(market.mark_close[-1] / market.close[-1])
+    after = before
+    if basis != 0.0:
+        after = math.log1p(basis)
+
+    ratios = np.exp(np.linspace(before, after, n + 1))
+    return np.array([ratios[:-1], ratios[1:], ratios[1:], ratios[1:]])
+
+
+def move_volatilities(setup: engine.Setup, inputs: engine.AccountInputs, move: float) -> None:
+    """Write the implied volatilities of a scenario into the feed; they grow to its last bar.
+
+    Marks are written as unknown, so that options are valued by the volatilities.
+    """
+    options = inputs.feed.options
+    if options.marks_open.shape[1] == 0:
+        return
+
+    first = setup.first
+    n = len(options.marks_open) - first
+    scale = (1.0 + move) ** (np.arange(1, n + 1) / n)[:, None]
+    options.volatilities_open[first:] *= scale
+    options.volatilities_close[first:] *= scale
+    options.marks_open[first:] = np.nan
+    options.marks_close[first:] = np.nan
+
+
+def measure_distance(bar: a.AccountBar, t: int) -> float:
+    """Return how near the marks of bar t come to the liquidation prices of what is held there.
+
+    At each waypoint of the bar (:mod:`backtest.account.price_walk`), after the orders at its open,
+    the distance of a position is that of its mark from the price at which it would be liquidated,
+    the others frozen; a fraction of the mark, infinite if no price liquidates. With options the
+    nearer side counts. A position that is stopped counts up to its stop. A mark beyond its
+    liquidation price has none: the account is liquidated, or held the position no more.
+    """
+    terms = bar.terms
+    state = bar.state
+    quotes = bar.quotes
+    scratch = bar.scratch
+    a.open_bar(bar, t, float(state.wallet.equity))
+    a.choose_turns(bar)
+
+    least = math.inf
+    last = quotes.open.copy()
+    mark = quotes.mark_open.copy()
+    for leg in range(3):
+        a.aim_at_leg(quotes, scratch, leg)
+        last_end = scratch.last_end.copy()
+        mark_end = scratch.mark_end.copy()
+        asset_prices = scratch.price_end.copy()
+
+        # A position that is stopped on the way is measured where it is stopped.
+        values = mark_end.copy()
+        stops: list[tuple[int, int, float]] = []
+        for i in range(len(values)):
+            kind, stop = find_stop_on_way(bar, i, last[i], last_end[i])
+            if not math.isnan(stop):
+                share = share_of_way(last[i], stop, last_end[i])
+                values[i] = mark[i] + share * (mark_end[i] - mark[i])
+                stops.append((i, kind, stop))
+
+        a.value_at(state, values, asset_prices)
+        a.price_options(terms, state, values)
+        excess = a.compute_excess(terms, state)
+        for i in range(len(state.positions)):
+            if not a.is_moved_by(terms, state, i):
+                continue
+            a.value_at(state, values, asset_prices)
+            a.price_options(terms, state, values)
+            gap = measure_gap(bar, i, values[i], excess)
+            if gap > 0.0:
+                least = min(least, gap)
+
+        for i, kind, stop in stops:
+            a.stop_position(bar, t, i, kind, stop)
+        last = last_end
+        mark = mark_end
+    return least
+
+
+def find_stop_on_way(bar: a.AccountBar, i: int, begin: float, end: float) -> tuple[int, float]:
+    """Return the kind and value of the stop that a position meets on a way, NaN if none."""
+    if not a.is_held(bar.state, i) or not a.has_stops(bar.terms, i):
+        return 0, math.nan
+    return a.find_stop(bar, i, min(begin, end), max(begin, end))
+
+
+def share_of_way(begin: float, place: float, end: float) -> float:
+    """Return how far a place is on the way from begin to end, 0 to 1."""
+    if begin == end:
+        return 0.0
+    return min(max((place - begin) / (end - begin), 0.0), 1.0)
+
+
+def measure_gap(bar: a.AccountBar, i: int, value: float, excess: float) -> float:
+    """Return the distance of a value from that which liquidates a position; not over 0 if beyond.
+
+    ``excess`` is the margin balance over what the venue requires. Writes values into the state.
+    """
+    failure = find_failure_value(bar, i, excess)
+    gap = (value - failure) / abs(value)
+
+    # With options both sides may liquidate, and none is beyond while there is an excess.
+    if a.is_walking(bar.terms, bar.state):
+        return abs(gap) if excess > 0.0 else 0.0
+    return gap if bar.state.positions[i].quantity > 0.0 else -gap
