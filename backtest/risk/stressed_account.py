@@ -48,6 +48,8 @@ FOREVER = 2**62
 PAID = tuple(name for name in COSTS if name in TRADE_COSTS)
 SUB_STEPS = 16
 """Steps of a random walk in each bar, of whose prices the bar has the first, extremes and last."""
+MOST_PASSES = 60
+"""About the most passes through a scenario in the search for the move that ends the account."""
 LARGEST_LOG_MOVE = 50.0
 """A log price beyond which a path stays, so that its exponential is a number."""
 
@@ -291,7 +293,7 @@ class StressedAccount:
             move_volatilities(setup, quiet, scenario.implied_volatility)
             inputs = [quiet] * outage + inputs
 
-        is_compiled = bool(self.result.manifest["compiled"] == "yes")
+        is_compiled = self._is_compiled(setup)
         try:
             return self.pass_on(setup, inputs, is_compiled=is_compiled, is_search=is_search)
         except engine.OverflowedFormula:
@@ -300,6 +302,18 @@ class StressedAccount:
                 "not supported in compiled code"
             )
             return self.pass_on(setup, inputs, is_compiled=False, is_search=is_search)
+
+    def _is_compiled(self, setup: engine.Setup) -> bool:
+        """Return whether compiled code takes the bars of a scenario.
+
+        As in a run, a few bars do not wait for the compiler: those of all passes of a search.
+        """
+        if self.result.manifest["compiled"] != "yes":
+            return False
+        if engine.is_loop_compiled(has_options=bool(setup.markets.options)):
+            return True
+        n_bars = len(setup.inputs.feed.time) - setup.first
+        return not engine.is_plain_sooner(MOST_PASSES * n_bars * len(setup.markets))
 
     def _set_up(self, scenario: Scenario, bars: Bars) -> engine.Setup:
         """Return the setup of the run at the venues of a scenario, on a market with its bars."""

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import engine
+from backtest.engine import batch
 from backtest.risk.paths import PRICES
 from backtest.risk.scenario_bars import read_bars, replay_crash
 from backtest.risk.stressed_account import NO_STOPS
@@ -56,6 +58,25 @@ def test_an_empty_scenario_changes_nothing():
     assert row["loss"] == 0.0
     assert not row["liquidated"]
     assert row[["fees", "slippage", "impact", "funding", "lost_to_adl"]].eq(0.0).all()
+
+
+@pytest.mark.parametrize(("most", "is_compiled"), [(50_000, False), (0, True)])
+def test_a_few_bars_after_a_run_do_not_wait_for_the_compiler(most, is_compiled, monkeypatch):
+    """As the run itself did not: its bits are those of compiled code."""
+    result = held()
+    monkeypatch.setenv("BACKTEST_COMPILE", "auto")
+    monkeypatch.setattr(batch, "MOST_PLAIN", most)
+    monkeypatch.setattr(engine, "is_loop_compiled", lambda **_: False)
+    chosen = []
+
+    class Noted(engine.LaterBars):
+        def __init__(self, *given, is_compiled):
+            chosen.append(is_compiled)
+            super().__init__(*given, is_compiled=False)
+
+    monkeypatch.setattr(engine, "LaterBars", Noted)
+    stress_one(result, price=-0.2)
+    assert {*chosen} == {is_compiled}
 
 
 @pytest.mark.parametrize("signal", [1.0, -1.0])
