@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from backtest.core.code_names import filelock, pa, pd, pq
 from backtest.core.errors import DataError, describe_fault
@@ -36,12 +37,14 @@ def writing(path: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Give a draft that takes the place of a file, with its mode, once it is written."""
+    """Give a draft that replaces a file, with its mode, once it is written."""
     draft = path.with_name(f"{DRAFT_FILE}{uuid.uuid4().hex}")
     try:
         yield draft
         with suppress(FileNotFoundError):
             shutil.copymode(path, draft)
+
+        # The content is on the disk before the name is, and the name before anything later.
         sync_to_disk(draft)
         draft.replace(path)
         sync_to_disk(path.parent)
@@ -52,7 +55,10 @@ def replace_file(path: Path) -> Iterator[Path]:
 def sync_to_disk(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
         return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    flags = os.O_RDONLY
+    if os.name == "nt":
+        flags = os.O_RDWR
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
@@ -81,6 +87,7 @@ def held_folder(parent: Path, prefix: str) -> Iterator[Path]:
             with suppress(OSError, LockHeldError):  # a file system without locks: not held
                 stack.enter_context(hold_lock_file(folder / LOCK))
             yield folder
+
     finally:
         with suppress(OSError):  # not empty: it stays
             (folder / LOCK).unlink(missing_ok=True)
@@ -106,6 +113,8 @@ def replace_folder(draft: Path, target: Path) -> None:
                 continue
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+
+        # A folder with files is not replaced by a rename: it is moved out of the way.
         shutil.rmtree(older, ignore_errors=True)
         with suppress(FileNotFoundError):  # another process was faster
             target.rename(older)
@@ -118,20 +127,24 @@ def copy_added(source: Path, draft: Path, own_names: set[str]) -> None:
     """Copy what a folder holds into a draft, but what has one of some names."""
 
     def list_ignored(folder: str, _names: list[str]) -> Iterable[str]:
-        return own_names if folder == str(source) else ()
+        if folder == str(source):
+            return own_names
+        return ()
 
     shutil.copytree(source, draft, symlinks=True, dirs_exist_ok=True, ignore=list_ignored)
 
 
 def was_moved(error: OSError) -> bool:
     """Return whether another process moved a folder while it was copied."""
-    faults = error.args[0] if isinstance(error, shutil.Error) else [(error,)]
+    faults: Any = [(error,)]
+    if isinstance(error, shutil.Error):  # of several files, each with its own
+        faults = error.args[0]
     return all(f"[Errno {errno.ENOENT}]" in str(fault[-1]) for fault in faults)
 
 
 @contextmanager
 def drafted_folder(target: Path, prefix: str) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``target`` once all is written into it."""
+    """Give an empty folder that replaces ``target`` once all is written into it."""
     with temporary_folder(target.parent, prefix) as temporary:
         draft = temporary / target.name
         draft.mkdir()
@@ -158,7 +171,7 @@ def keep_tables(
 
 
 PATIENCE = 1.0
-"""Seconds to retry: :func:`is_lock_held` in another process takes the lock for an instant."""
+"""Seconds to retry: :func:`is_lock_held` in another process has the lock for an instant."""
 
 
 class LockHeldError(Exception):
@@ -179,6 +192,7 @@ def hold_lock_file(path: Path) -> Iterator[None]:
         with suppress(OSError, ValueError), path.open(encoding="ascii") as file:
             holder = file.read(20).strip()
         raise LockHeldError(holder or "?") from None
+
     try:
         path.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield

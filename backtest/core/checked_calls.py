@@ -30,11 +30,15 @@ _T = TypeVar("_T")
 _C = TypeVar("_C")
 
 REFUSED: Any = object()
-BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
 
 
 class Admitted(NamedTuple):
-    """What an argument may be; ``read`` returns it as the function takes it, or REFUSED."""
+    """What an argument may be; ``read`` returns it as the function expects it, or REFUSED."""
 
     noun: str
     read: Callable[[Any], Any]
@@ -55,9 +59,8 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
 
     def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
         parameters = inspect.signature(function).parameters.values()
-        order = [own.name for own in parameters if own.kind in BY_PLACE]
-        more = [own.name for own in parameters if own.kind is own.VAR_POSITIONAL]
-        last = [*order, *more][-1:] or [""]  # of all positional arguments that are left
+        order = [parameter.name for parameter in parameters if parameter.kind in POSITIONAL]
+        last = order[-1] if order else ""  # the name of all positional arguments that are left
         find_asked = functools.cache(lambda: find_admitted(function, names))
         CHECKED[f"{function.__module__}.{function.__qualname__}"] = find_asked
 
@@ -66,8 +69,9 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
             asked = find_asked()  # at the first call: annotations may name later modules
             read: list[Any] = []
             for place, value in enumerate(args):
-                name = order[place] if place < len(order) else last[0]
+                name = order[place] if place < len(order) else last
                 read.append(read_one(function, asked, name, value))
+
             named: Any = {}
             for name, value in kwargs.items():
                 named[name] = read_one(function, asked, name, value)
@@ -86,7 +90,7 @@ def checked_fields(cls: type[_C]) -> type[_C]:
 def read_one(
     function: Callable[..., Any], asked: Mapping[str, Admitted], name: str, value: Any
 ) -> Any:
-    """Return an argument as the function takes it; raise the error of its kind if it may not be."""
+    """Return an argument as the function expects it; raise an error if it may not be so."""
     admitted = asked.get(name)
     if admitted is None:
         return value
@@ -178,6 +182,8 @@ def read_union(parts: Sequence[Any]) -> Admitted | None:
     for part in parts:
         if part is str and Path in parts:
             continue
+
+        # One type that is not checked leaves all of them unchecked.
         kind = read_hint(part)
         if kind is None:
             return None
@@ -186,8 +192,12 @@ def read_union(parts: Sequence[Any]) -> Admitted | None:
 
 
 def read_mapping(parts: Sequence[Any]) -> Admitted:
-    item = read_hint(parts[1]) if parts else None
-    noun = f"a mapping to {item.noun} each" if item else "a mapping"
+    item = None
+    noun = "a mapping"
+    if parts:
+        item = read_hint(parts[1])
+    if item:
+        noun = f"a mapping to {item.noun} each"
     return keep_if(noun, lambda it: isinstance(it, Mapping) and fits([item], it.values()))
 
 
@@ -198,12 +208,21 @@ def read_class(base: Any, *, is_class: bool) -> Admitted | None:
     if is_class:
         noun = f"a class of {base.__name__}"
         return keep_if(noun, lambda it: isinstance(it, type) and issubclass(it, base))
-    article = "an" if base.__name__[0] in "AEIO" else "a"
-    return keep_if(f"{article} {base.__name__}", lambda it: isinstance(it, base))
+    noun = f"a {base.__name__}"
+    if base.__name__[0] in "AEIO":
+        noun = f"an {base.__name__}"
+    return keep_if(noun, lambda it: isinstance(it, base))
 
 
 def keep_if(noun: str, admits: Callable[[Any], bool]) -> Admitted:
-    return Admitted(noun, lambda value: value if admits(value) else REFUSED)
+    """Return what admits the values for which a function is true, as they are."""
+
+    def read(value: Any) -> Any:
+        if admits(value):
+            return value
+        return REFUSED
+
+    return Admitted(noun, read)
 
 
 def join_admitted(kinds: Sequence[Admitted]) -> Admitted:
@@ -216,9 +235,11 @@ def join_admitted(kinds: Sequence[Admitted]) -> Admitted:
                 return value_read
         return REFUSED
 
-    is_file = any(kind.error is DataError for kind in kinds)
+    error: type[BacktestError] = ParameterError
+    if any(kind.error is DataError for kind in kinds):
+        error = DataError
     nouns = dict.fromkeys(kind.noun for kind in kinds)
-    return Admitted(" or ".join(nouns), read, DataError if is_file else ParameterError)
+    return Admitted(" or ".join(nouns), read, error)
 
 
 def fits(kinds: Sequence[Admitted | None], items: Iterable[Any]) -> bool:
@@ -230,7 +251,6 @@ def fits(kinds: Sequence[Admitted | None], items: Iterable[Any]) -> bool:
 def read_items(*parts: Any, is_fixed: bool) -> Admitted:
     """Return what a sequence of items admits, or with ``is_fixed`` a tuple of them in order."""
     kinds = [read_hint(part) for part in parts if part is not Ellipsis] or [None]
-    nouns = [kind.noun if kind else "any" for kind in kinds]
 
     def read(value: Any) -> Any:
         is_flat = getattr(value, "ndim", 1) == 1 and isinstance(value, Iterable)
@@ -242,10 +262,13 @@ def read_items(*parts: Any, is_fixed: bool) -> Admitted:
             items = tuple(value)
         if is_fixed and len(items) != len(kinds):
             return REFUSED
-        return items if fits(kinds, items) else REFUSED
+        if not fits(kinds, items):
+            return REFUSED
+        return items
 
     if not any(kinds):
         return Admitted("a sequence", read)
+    nouns = [kind.noun if kind else "any" for kind in kinds]
     if is_fixed:
         return Admitted(f"a tuple ({', '.join(nouns)})", read)
     return Admitted(f"a sequence ({nouns[0]} each)", read)
@@ -262,20 +285,28 @@ def admit_number(value: Any) -> Any:
         plain = float(number)
     except OverflowError:
         return REFUSED
-    is_plain_int = isinstance(number, int) and not isinstance(number, np.generic)
-    return number if is_plain_int else plain
+
+    # A whole number of Python may be larger than a float can tell apart.
+    if isinstance(number, int) and not isinstance(number, np.generic):
+        return number
+    return plain
 
 
 def admit_whole(value: Any) -> Any:
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         return REFUSED
-    return int(value) if -(2**63) <= int(value) < 2**63 else REFUSED
+    if not -(2**63) <= int(value) < 2**63:
+        return REFUSED
+    return int(value)
 
 
 def admit_array(value: Any) -> Any:
     if isinstance(value, np.ndarray) or is_column(value):
         is_numeric = isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf"
-        return value if is_numeric and value.ndim else REFUSED
+        if not is_numeric or not value.ndim:
+            return REFUSED
+        return value
+
     if not isinstance(value, list | tuple) and not is_frame(value):
         return REFUSED
     try:

@@ -98,7 +98,9 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     if not isinstance(name, str) or len(name) > MAX_NAME:
         return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    if not near:
+        return ""
+    return f"; did you mean {near[0]!r}?"
 
 
 PACKAGE = str(Path(__file__).parents[1]) + os.sep

@@ -101,6 +101,8 @@ class Range(Declaration):
 
     def __repr__(self) -> str:
         parts = [f"{self.low:g}", f"{self.high:g}"]
+
+        # What is not at its default, in the order of the fields.
         if self.unit:
             parts.append(repr(self.unit))
         if self.log:
@@ -143,7 +145,7 @@ class Choice(Declaration):
         object.__setattr__(self, "when", when)
 
     def __repr__(self) -> str:
-        parts = [repr(option) for option in self.options]
+        parts = [*map(repr, self.options)]
         if self.when:
             parts.append(f"when={self.when!r}")
         return f"Choice({', '.join(parts)})"
@@ -154,9 +156,10 @@ class Choice(Declaration):
     def read(self, value: Any) -> str:
         """Return the option, or raise a Fault."""
         if not isinstance(value, str) or value not in self.options:  # a series has no truth value
-            got = repr_given(value) + did_you_mean(value, self.options)
-            several = "one of " if len(self.options) > 1 else ""
-            raise Fault(f"must be {several}{self}", got)
+            rule = f"must be {self}"
+            if len(self.options) > 1:
+                rule = f"must be one of {self}"
+            raise Fault(rule, f"{repr_given(value)}{did_you_mean(value, self.options)}")
         return str(value)
 
 
@@ -167,10 +170,14 @@ def read_number(value: object, *, whole: bool = False) -> float:
         try:
             number = float(value)
         except OverflowError:  # a whole number of Python beyond all floats
-            number = -math.inf if value < 0 else math.inf
+            number = math.inf
+            if value < 0:
+                number = -math.inf
 
-    if math.isnan(number) or (whole and not number.is_integer()):
-        raise Fault("must be a whole number" if whole else "must be a number")
+    if whole and not number.is_integer():
+        raise Fault("must be a whole number")
+    if math.isnan(number):
+        raise Fault("must be a number")
     return number
 
 
@@ -185,19 +192,20 @@ class Real(Declaration):
 
     def __str__(self) -> str:
         bounds = []
-        if math.isfinite(self.low):
-            over = "over" if self.open_low else "at least"
-            bounds.append(f"{over} {self.low:g}")
-        if math.isfinite(self.high):
-            under = "below" if self.open_high else "at most"
-            bounds.append(f"{under} {self.high:g}")
+        if math.isfinite(self.low) and self.open_low:
+            bounds.append(f"over {self.low:g}")
+        elif math.isfinite(self.low):
+            bounds.append(f"at least {self.low:g}")
+
+        if math.isfinite(self.high) and self.open_high:
+            bounds.append(f"below {self.high:g}")
+        elif math.isfinite(self.high):
+            bounds.append(f"at most {self.high:g}")
         return " and ".join(bounds) or "finite"
 
     def read(self, value: Any) -> float:
         number = read_number(value)
-        is_over = number > self.low if self.open_low else number >= self.low
-        is_under = number < self.high if self.open_high else number <= self.high
-        if not (is_over and is_under):
+        if not self._is_inside(number):
             raise Fault(f"must be {self}")
         if math.isinf(number) and not self.may_be_infinite:
             raise Fault("must be finite")
@@ -205,9 +213,17 @@ class Real(Declaration):
 
     def admits(self, values: units.FloatArray) -> units.BoolArray:
         """Return which of some numbers :meth:`read` accepts, of their shape."""
-        are_over = values > self.low if self.open_low else values >= self.low
-        are_under = values < self.high if self.open_high else values <= self.high
-        return are_over & are_under & (self.may_be_infinite | np.isfinite(values))
+        are_inside: units.BoolArray = self._is_inside(values)
+        return are_inside & (self.may_be_infinite | np.isfinite(values))
+
+    def _is_inside(self, number: Any) -> Any:
+        """Return whether a number, or each of an array, is within the bounds."""
+        is_inside = (number >= self.low) & (number <= self.high)
+        if self.open_low:
+            is_inside &= number != self.low
+        if self.open_high:
+            is_inside &= number != self.high
+        return is_inside
 
 
 def to_real(values: Any) -> np.ndarray:
@@ -252,7 +268,7 @@ def check_names(
     noun: str = "field",
 ) -> None:
     """Raise ParameterError if a name is unknown, or one of the needed ones is missing."""
-    names = [str(name) for name in given]
+    names = [*map(str, given)]
     unknown = [f"{name!r}{did_you_mean(name, known)}" for name in names if name not in known]
     if unknown:
         listed = ", ".join(known) or f"no {noun}s"
@@ -302,10 +318,13 @@ class Text(Declaration):
 
 class Duration(Declaration):
     def read(self, value: Any) -> str:
+        rule = "must be a duration such as '60s' or '7d'"
+        if not isinstance(value, str):
+            raise Fault(rule)
         try:
-            units.parse_duration(value if isinstance(value, str) else "")
+            units.parse_duration(value)
         except ParameterError:
-            raise Fault("must be a duration such as '60s' or '7d'") from None
+            raise Fault(rule) from None
         return str(value)
 
 
@@ -371,11 +390,17 @@ def read_timed(series: object, *, may_be_infinite: bool = False) -> FloatSeries:
 
     # Adding 0.0 copies, and turns -0.0 into 0.0 so that equal series have equal bytes.
     values = series.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0
-    wrong = np.flatnonzero(np.isnan(values) if may_be_infinite else ~np.isfinite(values))
+    rule = "must be finite"
+    is_wrong = ~np.isfinite(values)
+    if may_be_infinite:
+        rule = "must be numbers"
+        is_wrong = np.isnan(values)
+    wrong = np.flatnonzero(is_wrong)
     if wrong.size:
         first = _format(series.index, int(wrong[0]))
         got = f"{values[wrong[0]]} in {wrong.size} of {values.size} rows, first at {first}"
-        raise Fault("must be numbers" if may_be_infinite else "must be finite", got)
+        raise Fault(rule, got)
+
     times.flags.writeable = False
     values.flags.writeable = False
     return pd.Series(values, index=units.utc_index(times), copy=False)

@@ -40,6 +40,7 @@ def to_plain(value: Any, write_special: Callable[[float], str | None] = str) -> 
         return {str(name): to_plain(item, write_special) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(item, write_special) for item in value]
+
     if isinstance(value, np.ndarray | np.generic):
         return to_plain(value.tolist(), write_special)
     if isinstance(value, float) and not math.isfinite(value):
@@ -127,15 +128,19 @@ def decode_text(content: bytes) -> str:
 
     Files that were joined or written twice have several marks.
     """
-    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if is_wide else "utf-8").lstrip("\ufeff")
+    encoding = "utf-8"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    return content.decode(encoding).lstrip("\ufeff")
 
 
 def parse_json(content: bytes, path: Path | str) -> Any:
     try:
         return json.loads(decode_text(content), object_pairs_hook=read_object)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        reason = str(error)
+        if isinstance(error, RecursionError):
+            reason = "nested too deeply"
         raise DataError(f"{path}: must be JSON: {reason[:200]}") from error
 
 

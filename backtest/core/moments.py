@@ -169,7 +169,9 @@ def _to_utc(
 
     if index.tz is None and timezone is None:
         first = index[0] if len(index) else "none"
-        cure = OF_FILE if is_file else OF_FRAME
+        cure = OF_FRAME
+        if is_file:
+            cure = OF_FILE
         raise error(f"stamps must have a time zone, got {first} ({name}, row 0){cure}")
     if index.tz is None:
         index = index.tz_localize(check_timezone(timezone), ambiguous="NaT", nonexistent="NaT")
@@ -184,7 +186,9 @@ def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> u
     """Return whole numbers as ns, each in the unit that its size says; all in one."""
     floats = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     _refuse_clock(numbers, numbers, name, error)
-    limit = 2.0**53 if numbers.dtype.kind == "f" else 2.0**63
+    limit = 2.0**63
+    if numbers.dtype.kind == "f":  # beyond, floats skip whole numbers
+        limit = 2.0**53
     is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
 
     epochs = np.where(is_bad, 0, numbers.fillna(0).to_numpy()).astype(np.int64)
@@ -276,7 +280,9 @@ def _refuse_ticks(
     if stamps.size < 3 or stamps.max() >= LAST_TICKS:
         return
     gaps, counts = np.unique(np.diff(np.unique(stamps)), return_counts=True)
-    usual = int(gaps[counts.argmax()]) if gaps.size else 0
+    usual = 0
+    if gaps.size:
+        usual = int(gaps[counts.argmax()])
     if usual in HUNDREDTHS:
         seconds = usual / units.SECOND
         raise error(
@@ -305,7 +311,9 @@ def as_dates(index: pd.Index) -> pd.Index:
     if isinstance(index, pd.DatetimeIndex):
         return index
     is_times = getattr(index.dtype, "kind", "") == "M" or index.inferred_type == "datetime"
-    return pd.DatetimeIndex(index, name=index.name) if is_times else index
+    if not is_times:
+        return index
+    return pd.DatetimeIndex(index, name=index.name)
 
 
 def _unreadable(
@@ -313,12 +321,13 @@ def _unreadable(
 ) -> BacktestError:
     """Return the error of rows without a time, with the first of them."""
     count = int(is_bad.sum())
+    rows = "row" if count == 1 else "rows"
     row = int(np.argmax(is_bad))
     value = written.iloc[row]
-    shown = repr(value) if isinstance(value, str) else value
-    rows = "rows" if count > 1 else "row"
+    if isinstance(value, str):
+        value = repr(value)
     return error(
-        f"every row needs a readable time, got {shown} in {count} "
+        f"every row needs a readable time, got {value} in {count} "
         f"{rows} ({name}, row {row}); write it as 2021-05-19T12:00Z, the year "
         "first, or as an epoch in s, ms, us or ns from 1973 to 2100, or drop the row"
     )

@@ -24,7 +24,9 @@ def write_known(write: Callable[[float], str]) -> Callable[[float], str]:
     """Return a writer of numbers that also writes NaN."""
 
     def write_any(value: float) -> str:
-        return NOT_AVAILABLE if math.isnan(value) else write(value)
+        if math.isnan(value):
+            return NOT_AVAILABLE
+        return write(value)
 
     return write_any
 
@@ -39,15 +41,18 @@ def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = Fals
     if math.isnan(fraction):
         return NOT_AVAILABLE
     percent = 100.0 * fraction + 0.0  # -0.0 becomes 0.0
-    sign = "+" if is_signed else ""
-    return f"{percent:{sign},.{decimals}f} %"
+    if is_signed:
+        return f"{percent:+,.{decimals}f} %"
+    return f"{percent:,.{decimals}f} %"
 
 
 def format_bps(rate: object) -> str:
     """Format a fraction in basis points; one that changes over time by its range or its column."""
     if isinstance(rate, str):
         return f"by the column {rate}"
-    rates: Any = rate["value"] if isinstance(rate, Mapping) else rate
+    rates: Any = rate
+    if isinstance(rate, Mapping):
+        rates = rate["value"]
     if np.ndim(rates) == 0:
         return f"{to_bps(rates):g} bp"
     return f"{to_bps(np.min(rates)):g} to {to_bps(np.max(rates)):g} bp by date"
@@ -82,7 +87,9 @@ def format_money(amount: float) -> str:
 
     # 0.00996 rounds to 0.010, which has three digits after its first zero
     is_next = abs(float(text)) >= 10.0 ** (2 - decimals)
-    return f"{amount:.{decimals - 1}f}" if is_next else text
+    if is_next:
+        text = f"{amount:.{decimals - 1}f}"
+    return text
 
 
 def format_value(value: object) -> str:
@@ -101,6 +108,8 @@ def format_setting(value: object, comma: str = ",") -> str:
         return ", ".join(f"{name} {_enclose(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_enclose, value))
+
+    # A bool is an int of Python, and is written as a word.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):
@@ -148,9 +157,33 @@ class Head(NamedTuple):
     until: str = ""
 
 
+def format_plain(value: float) -> str:
+    if abs(value) >= 1000.0:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def format_limit(amount: float) -> str:
+    if amount == math.inf:
+        return "unlimited"
+    return format_money(amount)
+
+
+def format_count(value: float) -> str:
+    if math.isinf(value):
+        return "unlimited"
+    return f"{value:,.0f}"
+
+
+def format_claim(value: float) -> str:
+    if value:
+        return "yes"
+    return "no"
+
+
 EDGES = {math.inf: "unlimited", -math.inf: "ruin"}
 STYLES: Mapping[str, Callable[[float], str]] = {
-    "number": lambda value: f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.4g}",
+    "number": format_plain,
     "decimals": format_number,
     "percent": format_percent,
     "signed percent": partial(format_percent, is_signed=True),
@@ -158,15 +191,15 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "p-value": "{:.3f}".format,
     "chance": format_chance,
     "probability": format_probability,
-    "money": lambda amount: "unlimited" if amount == math.inf else format_money(amount),
+    "money": format_limit,
     "price": format_price,
     "points": lambda fraction: f"{100.0 * fraction + 0.0:,.1f}",
     "whole": "{:.0f}".format,
     "round money": format_round_money,
     "turns": "{:,.2f}x".format,
     "multiple": "{:.3f}x".format,
-    "count": lambda value: "unlimited" if math.isinf(value) else f"{value:,.0f}",
-    "claim": lambda value: "yes" if value else "no",
+    "count": format_count,
+    "claim": format_claim,
     "days": format_days,
 }
 
@@ -181,8 +214,11 @@ def format_cell(value: object, write: Callable[[float], str]) -> str:
         return value
     if not isinstance(value, SupportsFloat):
         return str(value)
+
     number = float(value)
-    return NONE if math.isnan(number) else write(number)
+    if math.isnan(number):
+        return NONE
+    return write(number)
 
 
 WIDTH = 80

@@ -28,8 +28,10 @@ def to_arrow(values: npt.NDArray[Any]) -> pa.Array:
     """Return numbers, or UTC times, as ``pa.array`` does, which imports pandas."""
     if values.dtype.kind not in "fiM":
         return pa.array(values)
-    is_time = values.dtype.kind == "M"
-    kind = pa.timestamp("ns", tz="UTC") if is_time else pa.from_numpy_dtype(values.dtype)
+    if values.dtype.kind == "M":
+        kind = pa.timestamp("ns", tz="UTC")
+    else:
+        kind = pa.from_numpy_dtype(values.dtype)
     buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
     return pa.Array.from_buffers(kind, len(values), buffers)
 

@@ -26,6 +26,7 @@ def discard_folder(folder: Path) -> None:
     """Delete the folder of a saved result: moved away first, and its manifest last."""
     with suppress(OSError), held_folder(folder.parent, PRUNED) as grave:
         moved = folder.rename(grave / folder.name)
+
         for entry in moved.iterdir():
             if entry.is_symlink():
                 entry.unlink()  # and never what it leads to
@@ -54,7 +55,9 @@ def read_manifest(folder: Path, saved: Any) -> dict[str, Any]:
     manifest = read_json_file(path)
     if not isinstance(manifest, dict):
         manifest = {}
-    kind = manifest.get("kind", "result") if "format" in manifest else noun
+    kind = noun
+    if "format" in manifest:
+        kind = manifest.get("kind", "result")
     if kind != noun:
         raise DataError(f"{folder}: must be the folder of a saved {noun}, got a {kind!s:.40}")
 

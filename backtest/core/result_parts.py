@@ -29,7 +29,11 @@ class Headline(NamedTuple):
     is_large: bool = False
 
     def __str__(self) -> str:
-        return self.text or (NOT_AVAILABLE if self.is_unknown else STYLES[self.style](self.value))
+        if self.text:
+            return self.text
+        if self.is_unknown:
+            return NOT_AVAILABLE
+        return STYLES[self.style](self.value)
 
     @property
     def is_unknown(self) -> bool:
@@ -135,7 +139,15 @@ class Part(NamedTuple):
     is_half: bool = False
 
     def list_blocks(self, *, with_charts: bool = True) -> list[Shown]:
-        blocks = self.blocks() if callable(self.blocks) else self.blocks
-        if not with_charts:
-            blocks = [x for x in blocks if not (callable(x) or isinstance(x, ShownChart))]
-        return [each() if callable(each) else each for each in blocks]
+        """Return the blocks that are shown; charts are made only where they are wanted."""
+        blocks: Any = self.blocks
+        if callable(blocks):
+            blocks = blocks()
+
+        shown: list[Shown] = []
+        for block in blocks:
+            is_made_late = callable(block)
+            if (is_made_late or isinstance(block, ShownChart)) and not with_charts:
+                continue
+            shown.append(block() if is_made_late else block)
+        return shown

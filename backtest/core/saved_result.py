@@ -156,7 +156,9 @@ class SavedResult(Reportable):
         super().__init_subclass__()
         if "kind" in vars(cls):
             cls.noun = vars(cls).get("noun", cls.kind)
-            usual = f"{cls.kind[:-1]}ies" if cls.kind.endswith("y") else f"{cls.kind}s"
+            usual = f"{cls.kind}s"
+            if cls.kind.endswith("y"):
+                usual = f"{cls.kind[:-1]}ies"
             cls.plural = vars(cls).get("plural", usual)
             cls.call = vars(cls).get("call", f"Backtest.{cls.kind.replace('-', '_')}")
 
@@ -178,7 +180,9 @@ class SavedResult(Reportable):
     def policy_name(self) -> str:
         """The policy that the result is about, for lists."""
         policy = self.manifest.get("policy")
-        return str(policy["name"]) if policy else self.title.partition("(")[0]
+        if policy:
+            return str(policy["name"])
+        return self.title.partition("(")[0]
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003

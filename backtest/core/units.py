@@ -55,7 +55,9 @@ _DURATION = re.compile(r"(\d+)\s*(s|m|min|h|d|w|H|D|W)")
 
 def parse_duration(text: str, name: str = "a duration") -> int:
     """Return a duration such as ``"1h"`` or ``"8h"`` in nanoseconds."""
-    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    match = None
+    if isinstance(text, str):
+        match = _DURATION.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
         raise ParameterError(
             f"{name} must be a duration such as '60s', '5m', '1h', '1d' or '1w', "
@@ -77,7 +79,9 @@ def format_time(nanoseconds: int) -> str:
     stamp = EPOCH + dt.timedelta(seconds=nanoseconds // SECOND)
     if nanoseconds % DAY == 0:
         return f"{stamp:%Y-%m-%d}"
-    return f"{stamp:%Y-%m-%d %H:%M}" if nanoseconds % MINUTE == 0 else f"{stamp:%Y-%m-%d %H:%M:%S}"
+    if nanoseconds % MINUTE == 0:
+        return f"{stamp:%Y-%m-%d %H:%M}"
+    return f"{stamp:%Y-%m-%d %H:%M:%S}"
 
 
 def utc_index(nanoseconds: IntArray) -> pd.DatetimeIndex:

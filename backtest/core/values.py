@@ -80,7 +80,7 @@ class Value:
     def __post_init__(self) -> None:
         faults: list[pydantic_core.InitErrorDetails] = []
         for name, rule in self.faults():
-            place = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
+            place = _split_place(name)
             problem = PydanticCustomError("rule", "{rule}", {"rule": rule})
             faults.append({"type": problem, "loc": place, "input": self._find_at(place)})
 
@@ -164,7 +164,7 @@ class Value:
             faults are listed.
         """
         if not isinstance(data, Mapping):
-            names = ", ".join(each.name for each in _fields(cls))
+            names = ", ".join(field.name for field in _fields(cls))
             raise ParameterError(
                 f"{where or name_place(cls)}: must be a table of {names}, got {repr_given(data)}"
             )
@@ -206,6 +206,17 @@ class Value:
             raise explain(error, type(self)) from None
 
 
+def _split_place(name: str) -> tuple[int | str, ...]:
+    """Return the parts of a dotted name; those of digits are places in lists."""
+    place: list[int | str] = []
+    for part in name.split("."):
+        if part.isdecimal():
+            place.append(int(part))
+        else:
+            place.append(part)
+    return tuple(place)
+
+
 def _put(nested: dict[str, Any], names: list[str], entry: Any) -> None:
     """Write a change at a dotted name into ``nested``; raise if another one is there."""
     head, *below = names
@@ -239,9 +250,12 @@ def _merge(held: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
         below = getattr(held, name, None)
         if not isinstance(entry, Mapping) or not isinstance(below, Value | FrozenTable):
             merged[name] = read_plain(entry)
+
+        # Other names of a table stay, but a table that is one setting is replaced.
         elif isinstance(below, FrozenTable):
-            is_table = getattr(declarations.get(name), "is_table", False)
-            merged[name] = {**(below if is_table else {}), **read_plain(entry)}
+            merged[name] = dict(read_plain(entry))
+            if getattr(declarations.get(name), "is_table", False):
+                merged[name] = {**below, **merged[name]}
         elif parts.get(name) is type(below):
             merged[name] = {**_content(below), **_merge(below, entry)}
         else:  # of a kind of its own, which stays
@@ -304,7 +318,10 @@ def _move_inside(text: str, base: str) -> Iterator[str]:
         first = f"it: {first}"
     for line in (first, *others):
         match = INNER.match(line)
-        yield f"{base}{match[1]}: {line[match.end() :]}" if match else line
+        if match:
+            yield f"{base}{match[1]}: {line[match.end() :]}"
+        else:
+            yield line
 
 
 INNER = re.compile(r"^\w+((?:\.\w+)*): ")
@@ -317,6 +334,7 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
     for part in place[:-1]:
         owner = _find_parts(owner).get(str(part), owner)  # type: ignore[arg-type] # classes do hash
 
+    # By the kinds of pydantic; what has no case here has its own text.
     context = fault.get("ctx", {})
     got = repr_given(fault["input"])
     match fault["type"]:
@@ -339,9 +357,10 @@ def find_rule(fault: Any, cls: type[Any], place: Sequence[object]) -> tuple[str,
         case "is_instance_of" | "sequence_str":
             return "must be a list", got
 
-    is_raised = fault["type"] == "value_error"  # by code of the user's
+    if fault["type"] == "value_error":  # raised by code of the user's, which says it all
+        got = ""
     rule = str(fault["msg"]).replace("Input should be", "must be")
-    return rule, "" if is_raised else got
+    return rule, got
 
 
 def _explain_unknown(owner: Any, name: str) -> str:
@@ -394,10 +413,13 @@ def _hashable(value: object) -> object:
 
 
 def _write_times(series: FloatSeries) -> list[str]:
+    """Return the times of a series as texts, in nanoseconds if they are not whole seconds."""
     times = pd.DatetimeIndex(series.index).asi8
     stamps = times.view("datetime64[ns]")
-    unit: Any = "ns" if (times % SECOND).any() else "s"
-    return [str(stamp) for stamp in np.datetime_as_string(stamps, unit=unit)]
+    unit: Any = "s"
+    if (times % SECOND).any():
+        unit = "ns"
+    return [*map(str, np.datetime_as_string(stamps, unit=unit))]
 
 
 def _text(value: object) -> str:
@@ -412,12 +434,14 @@ def _plain(value: object) -> object:
     if isinstance(value, Value):
         return value.to_dict()
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [*map(_plain, value)]
     if isinstance(value, FrozenTable):
         return {name: _plain(item) for name, item in value.items()}
     if is_series(value):
-        numbers = [_plain(item) for item in value.tolist()]
-        return {"time": [f"{text}Z" for text in _write_times(value)], "value": numbers}
+        stamps = [f"{text}Z" for text in _write_times(value)]
+        return {"time": stamps, "value": [*map(_plain, value.tolist())]}
+
+    # JSON has no number for them.
     if value in (math.inf, -math.inf):
         return str(value)
     return value
@@ -429,6 +453,8 @@ def read_plain(entry: Any) -> Any:
         if {"time", "value"} == set(entry):
             return _read_series(entry)
         return {name: read_plain(item) for name, item in entry.items()}
+
+    # A named tuple is a value of the program, not data.
     if isinstance(entry, tuple) and not hasattr(entry, "_fields"):
         return tuple(map(read_plain, entry))
     if isinstance(entry, list):
@@ -451,7 +477,7 @@ def _read_series(entry: Mapping[str, Any]) -> FloatSeries:
 
     texts = pd.Series(times, dtype=object)
     stamps = read_stamps(texts, name="a series", timezone="UTC", error=ParameterError)
-    return pd.Series([read_plain(value) for value in values], index=utc_index(stamps))
+    return pd.Series([*map(read_plain, values)], index=utc_index(stamps))
 
 
 ArrayT = TypeVar("ArrayT", bound="npt.NDArray[Any]")
@@ -498,12 +524,19 @@ class FrozenTable(Mapping[str, Any]):
 
 
 def pick_value(value: Any, name: str) -> Any:
-    return value[name] if isinstance(value, Mapping) else value
+    """Return the value of a name, or the one value of all."""
+    if isinstance(value, Mapping):
+        return value[name]
+    return value
 
 
 def list_values(value: Any) -> list[Any]:
-    return [*value.values()] if isinstance(value, Mapping) else [value]
+    if isinstance(value, Mapping):
+        return [*value.values()]
+    return [value]
 
 
 def float_if_single(values: npt.NDArray[np.float64]) -> Any:
-    return values if values.ndim else float(values)
+    if values.ndim:
+        return values
+    return float(values)
