@@ -86,7 +86,9 @@ class PolicyClock(NamedTuple):
         if self.is_every:
             return t
         row = int(self.rows[min(t, len(self.rows) - 1)])
-        return row if row >= 0 else -row - 1
+        if row >= 0:
+            return row
+        return -row - 1
 
     def count(self, stop: int) -> int:
         """Return how many bars of ``seen`` close before bar ``stop``."""
@@ -102,8 +104,11 @@ class PolicyClock(NamedTuple):
         """Return values of ``seen``, (..., n_seen) or (1,), by bar, as last known; 0 before."""
         if self.is_every or values.shape == (1,):
             return values
+
+        # A bar before the close of longer bar k knows the one before that.
         known = np.where(self.rows >= 0, self.rows, -self.rows - 2)
-        return np.where(known >= 0, values[..., np.maximum(known, 0)], 0.0)
+        last_known = values[..., np.maximum(known, 0)]
+        return np.where(known >= 0, last_known, 0.0)
 
     def pick(self, values: FloatArray) -> FloatArray:
         """Return values by bar, (..., n_bars) or (1,), at the closes of ``seen``."""
@@ -185,8 +190,9 @@ def show_signal(market: Market, clock: PolicyClock) -> Market:
     """Return the market that policies see, with the signal as known at its closes."""
     if clock.is_every:
         return market
-    is_constant = market.signal.strides == (0,)
-    signal = market.signal[:1] if is_constant else market.signal[clock.find_closes()]
+    signal = market.signal[:1]  # of a constant one
+    if market.signal.strides != (0,):
+        signal = market.signal[clock.find_closes()]
     return clock.seen.with_signal(signal)  # type: ignore[no-any-return]
 
 
@@ -218,7 +224,8 @@ def make_clock(market: Market | Markets) -> PolicyClock:
     ends = np.append(time[1:], time[-1] + markets.interval)
     inside = np.flatnonzero(next_bar < len(opens))
     k = next_bar[inside]
-    is_last = (time[inside] >= opens[k]) & (ends[inside] >= opens[k] + length)
+    has_begun = time[inside] >= opens[k]
+    is_last = has_begun & (ends[inside] >= opens[k] + length)
     rows[inside[is_last]] = k[is_last]
     return PolicyClock(as_given(seen, market), rows)
 
@@ -230,6 +237,7 @@ def find_last_opens(markets: Markets) -> dict[str, int]:
     """
     length = markets.decision_interval
     origin = tables.grid_origin(length)
+
     last_opens = {}
     for name, last in markets.last_opens.items():
         if has_gaps(markets):
@@ -253,7 +261,8 @@ def describe_clock(market: Market) -> dict[str, Any]:
     facts: dict[str, Any] = {"decision_interval": format_duration(length)}
 
     opens = combine(market).time
-    counts = np.diff(np.searchsorted(market.time, np.append(opens, opens[-1] + length)))
+    edges = np.append(opens, opens[-1] + length)
+    counts = np.diff(np.searchsorted(market.time, edges))
     usual = length // market.interval
     if market.sessions:
         usual = int(np.bincount(counts).argmax())
@@ -310,9 +319,9 @@ def read_details(markets: Markets, detail: Any) -> Mapping[str, Market]:
 
     if isinstance(details, Market):
         details = dict(zip(markets.names, [details], strict=False))
-    are_markets = isinstance(details, Mapping) and all(
-        isinstance(single, Market) for single in details.values()
-    )
+    are_markets = False
+    if isinstance(details, Mapping):
+        are_markets = all(isinstance(single, Market) for single in details.values())
     if not are_markets:
         raise ParameterError(
             "detail must be a Market, one for each instrument, or a folder, "
@@ -330,7 +339,8 @@ def read_details(markets: Markets, detail: Any) -> Mapping[str, Market]:
 def find_owners(market: Market, detail: Market) -> IntArray:
     """Return the bar of a market in which each bar of its detail opens, -1 if in none."""
     owners = np.searchsorted(market.time, detail.time, side="right") - 1
-    return np.where(detail.time < market.time[owners] + market.interval, owners, -1)
+    ends = market.time[owners] + market.interval
+    return np.where(detail.time < ends, owners, -1)
 
 
 def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
@@ -341,13 +351,14 @@ def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
             f"got {format_duration(detail.interval)}"
         )
 
-    named = {each.instrument for each in (market, detail)} - {""}
-    if len(named) > 1:
+    instruments = {market.instrument, detail.instrument} - {""}
+    if len(instruments) > 1:
         raise ParameterError(
             f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}"
         )
 
-    counts = np.bincount(find_owners(market, detail) + 1, minlength=market.n_bars + 1)[1:]
+    owners = find_owners(market, detail)
+    counts = np.bincount(owners + 1, minlength=market.n_bars + 1)[1:]
     is_enough = counts >= ENOUGH * (market.interval // detail.interval)
     covered = np.asarray(is_enough & np.isin(market.time, detail.time))
     if not covered.any():
@@ -359,32 +370,41 @@ def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
     return covered
 
 
-def join(market: Market, detail: Market, lived: core.BoolArray) -> Market:
-    """Return a market with its detail in the place of the bars that are ``lived`` by it."""
+def join(market: Market, detail: Market, replaced: core.BoolArray) -> Market:
+    """Return a market with its detail in the place of the bars that are ``replaced``."""
     owners = find_owners(market, detail)
-    is_used = (owners >= 0) & lived[owners]
-    opens = market.time[lived]
+    is_used = (owners >= 0) & replaced[owners]
+    opens = market.time[replaced]
+    prices: tuple[str, ...] = PRICES
     has_mark = market.has_mark and detail.has_mark
-    prices = (*PRICES, *MARK_PRICES) if has_mark else PRICES
+    if has_mark:
+        prices = (*PRICES, *MARK_PRICES)
 
     both = {}
     for name in (*prices, "volume", "time"):
-        both[name] = np.concatenate([getattr(market, name)[~lived], getattr(detail, name)[is_used]])
+        of_market = getattr(market, name)[~replaced]
+        of_detail = getattr(detail, name)[is_used]
+        both[name] = np.concatenate([of_market, of_detail])
     order = np.argsort(both["time"], kind="stable")
     joined = {name: values[order] for name, values in both.items()}
     if not has_mark:
-        joined |= {mark: joined[name] for mark, name in zip(MARK_PRICES, PRICES, strict=True)}
+        for name in PRICES:
+            joined[f"mark_{name}"] = joined[name]
 
     # A column is known at the close of its bar: with detail, at the last bar of that.
     time = joined["time"]
-    ends = np.append(np.searchsorted(time, market.time[1:]) - 1, len(time) - 1)
+    last_rows = np.searchsorted(time, market.time[1:]) - 1
+    ends = np.append(last_rows, len(time) - 1)
     known = np.searchsorted(ends, np.arange(len(time)), side="right") - 1
+    is_known = known >= 0
+    row = np.maximum(known, 0)
     columns = {}
     for name, values in market.columns.items():
-        columns[name] = np.where(known >= 0, values[np.maximum(known, 0)], np.nan)
+        columns[name] = np.where(is_known, values[row], np.nan)
 
-    groups = BarGroups(opens, np.flatnonzero(np.diff(owners[is_used], prepend=-1)))
-    notes = compare(market, {name: getattr(detail, name)[is_used] for name in prices}, groups)
+    starts = np.flatnonzero(np.diff(owners[is_used], prepend=-1))
+    used_prices = {name: getattr(detail, name)[is_used] for name in prices}
+    notes = compare(market, used_prices, BarGroups(opens, starts))
     text = describe_detail(market, detail, opens)
     if market.has_mark and not has_mark:
         text = f"{text}; it has no mark prices"
@@ -418,13 +438,16 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
     opens = groups.time
     if not len(opens):
         return {}
+
     rows = np.searchsorted(market.time, opens)
     worst = np.zeros(len(opens))
-    kinds = (PRICES, MARK_PRICES) if MARK_PRICES[0] in detail else (PRICES,)
-    for names in kinds:
-        made = groups.ohlc(*(detail[name] for name in names))
+    for names in (PRICES, MARK_PRICES):
+        if names[0] not in detail:
+            continue
+        made = groups.ohlc(*map(detail.__getitem__, names))
         for name, prices in zip(names, made, strict=True):
-            worst = np.maximum(worst, np.abs(prices / getattr(market, name)[rows] - 1.0))
+            difference = np.abs(prices / getattr(market, name)[rows] - 1.0)
+            worst = np.maximum(worst, difference)
 
     k = int(np.argmax(worst))
     count = int(np.sum(worst > SAME))
@@ -457,10 +480,11 @@ def read_source(text: str, content_hash: str) -> Market:
     """
     try:
         market: Any = Market
-        for name, given, named in list_calls(text):
-            is_clock = name == "decide_every"
-            step = functools.partial(decide_every, market) if is_clock else getattr(market, name)
-            market = step(*given, **named)
+        for name, arguments, named in list_calls(text):
+            if name == "decide_every":
+                market = decide_every(market, *arguments, **named)
+            else:
+                market = getattr(market, name)(*arguments, **named)
     except (SyntaxError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"a market must be loaded from files to be read again, got {text}"

@@ -18,7 +18,7 @@ import importlib
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import core
-from backtest.core import DataError, ParameterError, format_time
+from backtest.core import DataError, IntArray, ParameterError, format_time
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
 from backtest.market import files as f
@@ -62,7 +62,7 @@ class Offer(NamedTuple):
     """The class of ccxt, the most rows of a page by kind, and how the exchange names things.
 
     ``contracts`` is the place of the volume in contracts in a row of bars as the venue writes it,
-    where ccxt takes another one. ``has_costs``: the bars of inverse contracts have it in money.
+    where ccxt reads another one. ``has_costs``: the bars of inverse contracts have it in money.
     """
 
     client: str
@@ -136,10 +136,12 @@ def read_request(
             f"with must be left out of an exchange: {', '.join(with_more)} are of Binance's "
             f"archive, got source {source}"
         )
-    kinds = tuple(kind for kind in COLUMNS if kind not in without)
+
     length = core.parse_duration(interval, "interval")
     first = core.to_nanoseconds(start, "start")
-    last = None if end is None else core.to_nanoseconds(end, "end")
+    last = None
+    if end is not None:
+        last = core.to_nanoseconds(end, "end")
     for name, stamp in (("start", first), ("end", last)):
         if stamp is not None and stamp % DAY:
             raise ParameterError(f"{name} must be a midnight of UTC, got {format_time(stamp)}")
@@ -147,20 +149,39 @@ def read_request(
         raise ParameterError(
             f"interval must divide a day, got {core.format_duration(length)}; resample shorter bars"
         )
-    if source in ARCHIVES and not re.fullmatch(r"[A-Z0-9_]{2,40}", symbol):
+
+    kinds = tuple(kind for kind in COLUMNS if kind not in without)
+    check_offered(source, symbol, kinds)
+    if last is not None and last <= first:
+        raise ParameterError(f"end must be after the start, got {format_time(last)}")
+    return Request(
+        source=source,
+        symbol=symbol,
+        interval=length,
+        start=first,
+        end=last,
+        kinds=kinds,
+        more=tuple(dict.fromkeys(with_more)),
+    )
+
+
+def check_offered(source: str, symbol: str, kinds: Sequence[str]) -> None:
+    """Raise ParameterError for a symbol that no archive has, or kinds that a source lacks."""
+    offered: Collection[str] = COLUMNS
+    if source not in ARCHIVES:
+        offered = OFFERS[source].limits
+    elif not re.fullmatch(r"[A-Z0-9_]{2,40}", symbol):
         raise ParameterError(
             "symbol must have capital letters, digits and _ only (BTCUSDT, or BTCUSD_PERP of "
             f"binance-archive-coinm), got {symbol!r}"
         )
-    offered = COLUMNS if source in ARCHIVES else OFFERS[source].limits
-    if lacking := [kind for kind in kinds if kind not in offered]:
+
+    lacking = [kind for kind in kinds if kind not in offered]
+    if lacking:
         raise ParameterError(
             f"{source} has no history of {' and '.join(lacking)}; without={lacking}, and "
             "liquidations are tested on last prices"
         )
-    if last is not None and last <= first:
-        raise ParameterError(f"end must be after the start, got {format_time(last)}")
-    return Request(source, symbol, length, first, last, kinds, tuple(dict.fromkeys(with_more)))
 
 
 def import_or_refuse(module: str) -> Any:
@@ -180,6 +201,10 @@ def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
     return frame
 
 
+PASSING = (408, 418, 425, 429)
+"""Statuses of HTTP under 500 after which a later try may succeed: timeouts and limits of rate."""
+
+
 class PassingError(DataError):
     """A download that failed and may succeed when it is tried again: what failed, and where."""
 
@@ -192,25 +217,52 @@ class Archive(NamedTuple):
     now: int
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
+        """Yield the rows of a span month by month, and how far they reach."""
         for month in pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M"):
-            first, last = (int(each.start_time.as_unit("ns").value) for each in (month, month + 1))
-            whole = self._get(kind, first, last) if last <= self.now else None
-            parts = [] if whole is None else [whole]
-            if kind != "funding" and (whole is not None or last + RECENT >= self.now):
-                held = np.empty(0, np.int64) if whole is None else whole["time"].to_numpy() // DAY
-                days, counts = np.unique(held, return_counts=True)
-                there = days[counts >= DAY // self.request.interval] * DAY
+            first = int(month.start_time.as_unit("ns").value)
+            last = int((month + 1).start_time.as_unit("ns").value)
+            parts = []
+            if last <= self.now:
+                whole = self._get(kind, first, last)
+                if whole is not None:
+                    parts.append(whole)
+
+            # Days that a month lacks, or a month that has no file yet; funding has no daily files.
+            if kind != "funding" and (parts or last + RECENT >= self.now):
                 wanted = np.arange(max(first, start) // DAY * DAY, min(last, end), DAY)
-                found = (self._get(kind, day, day + DAY)
-                         for day in np.setdiff1d(wanted, there).tolist())  # fmt: skip
-                parts += [rows for rows in found if rows is not None]
+                days_there = self._find_whole_days(parts)
+                for day in np.setdiff1d(wanted, days_there).tolist():
+                    rows = self._get(kind, day, day + DAY)
+                    if rows is not None:
+                        parts.append(rows)
+
             if parts:
                 yield pd.concat(parts), min(last, end)
 
+    def _find_whole_days(self, parts: Sequence[pd.DataFrame]) -> IntArray:
+        """Return the days of which all bars are in some rows, as their midnights in ns."""
+        if not parts:
+            return np.empty(0, np.int64)
+        days_of_rows = pd.concat(parts)["time"].to_numpy() // DAY
+        days, counts = np.unique(days_of_rows, return_counts=True)
+        return np.asarray(days[counts >= DAY // self.request.interval] * DAY)
+
     def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
-        symbol, length = self.request.symbol, self.request.length
-        period, form = ("daily", "%Y-%m-%d") if end - start == DAY else ("monthly", "%Y-%m")
-        what, folder = (FOLDERS[kind], "") if kind == "funding" else (length, f"{length}/")
+        """Return the rows in the file of a day or a month; None if there is no such file."""
+        symbol = self.request.symbol
+        period, form = "monthly", "%Y-%m"
+        if end - start == DAY:
+            period, form = "daily", "%Y-%m-%d"
+
+        # Files of funding have no length; some settlements are stamped before the month.
+        what = self.request.length
+        folder = f"{what}/"
+        earliest = start
+        if kind == "funding":
+            what = FOLDERS[kind]
+            folder = ""
+            earliest = start - HOUR
+
         url = (
             f"{self.address}/data/futures/{ARCHIVES[self.request.source]}/{period}/{FOLDERS[kind]}/"
             f"{symbol}/{folder}{symbol}-{what}-{pd.Timestamp(start).strftime(form)}.zip"
@@ -219,8 +271,7 @@ class Archive(NamedTuple):
         if content is None:
             return None
         rows = read_archive_rows(content, kind, url)
-        lead = HOUR if kind == "funding" else 0  # some settlements are stamped before the month
-        return rows[(rows["time"] >= start - lead) & (rows["time"] < end)]
+        return rows[(rows["time"] >= earliest) & (rows["time"] < end)]
 
     def download(self, url: str) -> bytes | None:
         """Return a file of the archive, compared with its checksum; None if there is none."""
@@ -240,16 +291,18 @@ class Archive(NamedTuple):
         httpx = import_or_refuse("httpx")
         try:
             answer = self.client.get(url)
-            status, content = answer.status_code, answer.content
+            status = answer.status_code
             if status in (404, 410):
                 return None
+
             reason = f"the HTTP status was {status}"
             if status == 200:
-                digest = hashlib.sha256(content).hexdigest()
-                if self.client.get(f"{url}.CHECKSUM").text.lower().startswith(digest):
-                    return bytes(content)
+                digest = hashlib.sha256(answer.content).hexdigest()
+                checksum = self.client.get(f"{url}.CHECKSUM").text.lower()
+                if checksum.startswith(digest):
+                    return bytes(answer.content)
                 reason = f"its SHA-256 {digest} does not match the published checksum"
-            elif status not in (408, 418, 425, 429) and status < 500:
+            elif status not in PASSING and status < 500:
                 raise DataError(
                     f"the HTTP status must be 200, got {status} ({url}); some venues refuse "
                     "whole countries, and base_url sets the address of a mirror"
@@ -268,9 +321,11 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
         if not re.search(rb"^\d", text, re.MULTILINE):  # empty, or a header alone
             return make_frame(kind, [], [])
         frame = rename_columns(f.parse_csv(text, {}, where), kind, {}, where)
+
     defects = Defects()
     table = read_frame(frame, SCHEMAS[kind], defects, name=where, timezone=None)
     defects.refuse(where)
+
     unknown = np.full(table.time.size, np.nan)
     columns = [table.columns.get(name, unknown) for name in COLUMNS[kind]]
     return make_frame(kind, table.time, np.stack(columns, axis=1))
@@ -287,7 +342,8 @@ def give_contracts(client: Any, offer: Offer, market: Mapping[str, Any]) -> None
         client.parse_ohlcv = parse_contracts
 
     if offer.has_costs and market.get("inverse"):
-        convert, size = client.convert_trading_view_to_ohlcv, float(market["contractSize"])
+        convert = client.convert_trading_view_to_ohlcv
+        size = float(market["contractSize"])
 
         def convert_costs(chart: Mapping[str, Any], *names: Any) -> Any:
             contracts = [float(cost) / size for cost in chart.get("cost", ())]
@@ -302,47 +358,76 @@ class Exchange(NamedTuple):
     symbol: str
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
-        ask = self._ask_funding if kind == "funding" else self._ask_bars
+        """Yield the rows of a span page by page, and how far they reach."""
+        ask = self._ask_bars
+        if kind == "funding":
+            ask = self._ask_funding
+
         while start < end:
             where = f"{self.request.source}, {kind} from {format_time(start)}"
             with reading(where):
                 rows, reached = ask(kind, start, end)
+
+            # The same page again and again, of an exchange that ignores the time.
             if len(rows) and rows["time"].max() < start:
                 raise DataError(
                     f"the page ended at {format_time(int(rows['time'].max()))}, before the "
                     f"requested time ({where}; give end= if the instrument is no longer traded)"
                 )
-            yield rows[(rows["time"] >= start) & (rows["time"] < end)], min(reached, end)
+
+            is_inside = (rows["time"] >= start) & (rows["time"] < end)
+            yield rows[is_inside], min(reached, end)
             start = reached
 
     def _ask_bars(self, kind: str, start: int, end: int) -> tuple[pd.DataFrame, int]:
-        offer, interval = OFFERS[self.request.source], self.request.interval
-        params: dict[str, Any] = {"price": "mark"} if kind == "mark" else {}
-        window = start + offer.limits[kind] * interval
+        """Return a page of bars or of mark bars from a time on, and how far it reaches."""
+        offer = OFFERS[self.request.source]
+        interval = self.request.interval
+        limit = offer.limits[kind]
+        window = start + limit * interval
+        params: dict[str, Any] = {}
+        if kind == "mark":
+            params["price"] = "mark"
         if offer.ends_bars:
             params["until"] = (window - interval) // MILLISECOND
         answer = self.client.fetch_ohlcv(
-            self.symbol, self.request.length, start // MILLISECOND, offer.limits[kind], params
+            self.symbol, self.request.length, start // MILLISECOND, limit, params
         )
-        stamps = [row[0] * MILLISECOND for row in answer]
+
+        # What klines of the archive carry besides is not in a row of ccxt.
         width = len(SCHEMAS[kind].known)
         lacking = [np.nan] * (len(COLUMNS[kind]) - width)
-        rows = make_frame(kind, stamps, [[*row[1 : 1 + width], *lacking] for row in answer])
-        return rows, int(rows["time"].max()) + interval if len(rows) else min(window, end)
+        stamps = []
+        values = []
+        for row in answer:
+            stamps.append(row[0] * MILLISECOND)
+            values.append([*row[1 : 1 + width], *lacking])
+        rows = make_frame(kind, stamps, values)
+
+        if not len(rows):
+            return rows, min(window, end)
+        return rows, int(rows["time"].max()) + interval
 
     def _ask_funding(self, kind: str, start: int, end: int) -> tuple[pd.DataFrame, int]:
+        """Return a page of settlements from a time on, and how far it reaches."""
         offer = OFFERS[self.request.source]
-        until = min(end, start + (offer.limits[kind] - 1) * HOUR)
+        limit = offer.limits[kind]
+        until = min(end, start + (limit - 1) * HOUR)
         params = {offer.until: until // MILLISECOND}
         answer = self.client.fetch_funding_rate_history(
-            self.symbol, start // MILLISECOND, offer.limits[kind], params
+            self.symbol, start // MILLISECOND, limit, params
         )
+
+        stamps = []
         values = []
         for entry in answer:
-            price = entry.get("info", {}).get(offer.mark) if offer.mark else None
             rate = entry["info"][offer.rate] if offer.rate else entry["fundingRate"]
+            price = None
+            if offer.mark:
+                price = entry.get("info", {}).get(offer.mark)
+            stamps.append(entry["timestamp"] * MILLISECOND)
             values.append((float(rate), float(price or "nan") or np.nan))
-        rows = make_frame(kind, [entry["timestamp"] * MILLISECOND for entry in answer], values)
+        rows = make_frame(kind, stamps, values)
         return rows[rows["time"] < until], until
 
 
@@ -369,19 +454,27 @@ def read_facts(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an earlier fetch of the same noted, nothing in a new folder."""
     path = folder / FACTS
     if not path.exists():
-        if data := sorted(p.name for p in folder.glob("*") if f.suffix_of(p) in f.SUFFIXES):
+        data = sorted(file.name for file in folder.glob("*") if f.suffix_of(file) in f.SUFFIXES)
+        if data:
             raise DataError(
                 f"a fetch needs a folder of its own, this one holds {', '.join(data[:4])} "
                 f"({folder})"
             )
         return {}
-    facts = core.parse_json(core.read_small(path), path)
-    known = facts if isinstance(facts, dict) and isinstance(facts.get("from"), str) else {}
-    if other := [name for name, value in wanted.items() if known.get(name) != value]:
-        held = ", ".join(f"{name} {known.get(name)}" for name in other)
-        asked = ", ".join(f"{name} {wanted[name]}" for name in other)
+
+    known = core.parse_json(core.read_small(path), path)
+    if not isinstance(known, dict) or not isinstance(known.get("from"), str):
+        known = {}
+    held = []
+    asked = []
+    for name, value in wanted.items():
+        if known.get(name) != value:
+            held.append(f"{name} {known.get(name)}")
+            asked.append(f"{name} {value}")
+    if held:
         raise DataError(
-            f"a folder must hold one instrument: this one holds {held}, not {asked} ({path})"
+            f"a folder must hold one instrument: this one holds {', '.join(held)}, not "
+            f"{', '.join(asked)} ({path})"
         )
     return known
 
@@ -402,7 +495,8 @@ def fetch_market(
     archive. ``report`` gets the days done and in all, once per kind of data, ``notice`` a text
     before a retry. ``client`` stands in for one of ccxt.
     """
-    today, is_archive = now // DAY * DAY, request.source in ARCHIVES
+    today = now // DAY * DAY
+    is_archive = request.source in ARCHIVES
     if max(request.start + DAY, request.end or 0) > today:
         raise ParameterError(
             f"a day is stored when it is over, the last whole one ends at {format_time(today)} UTC"
@@ -411,58 +505,89 @@ def fetch_market(
         raise ParameterError(
             f"base_url must begin with http:// or https://, and is of the archive, got {base_url!r}"
         )
+
+    # What an earlier fetch of the same left in the folder.
     start = request.start
     identity = {"source": request.source, "symbol": request.symbol, "interval": request.length}
-    if facts := read_facts(folder, identity):
-        start = core.to_nanoseconds(facts["from"], FACTS)
+    known = read_facts(folder, identity)
+    if known:
+        start = core.to_nanoseconds(known["from"], FACTS)
         if request.start < start:
             raise ParameterError(
-                f"start must be {facts['from']} or later in a folder that begins there, got "
+                f"start must be {known['from']} or later in a folder that begins there, got "
                 f"{format_time(request.start)}; fetch earlier data into a new folder"
             )
-        is_whole = {*request.kinds} <= {*facts.get("rows", ())} and not facts.get("gaps", True)
-        is_whole &= all((folder / f"{kind}.parquet").exists() for kind in request.kinds)
-        is_whole &= not request.more  # which may lack days of what is asked for now
-        is_whole &= "listing" in facts  # else that fetch was stopped before it noted one
-        if is_whole and request.end and format_time(request.end) <= facts["to"]:
-            return Fetched(folder, facts, is_new=False)
+        if has_all(folder, request, known):
+            return Fetched(folder, known, is_new=False)
+
     facts = {**identity, "instrument": request.symbol, "from": format_time(start)}
-    until = request.end or today
+    span = (start, request.end or today)
     if is_archive:
-        span = (start, until)
         return fetch_from_archive(folder, request, facts, span, now, base_url, report, notice)
+
+    source = request.source
     if client is None:
-        retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
-        settings = {"enableRateLimit": True, "timeout": 20_000, "options": retries}
-        ccxt, name = import_or_refuse("ccxt"), OFFERS[request.source].client
-        exchange = getattr(ccxt, name, None)
-        if exchange is None:
-            raise ParameterError(
-                f"source must be an exchange of the installed ccxt, {ccxt.__version__} has no "
-                f"{name}; pip install ccxt==4.5.64, which has it"
-            )
-        client = exchange(settings)
-    wanted, source = request.symbol, request.source
+        client = open_client(source)
+    market = find_market(client, request)
+    facts["instrument"] = str(market["id"])
+    give_contracts(client, OFFERS[source], market)
+    pages = Exchange(client, request, str(market["symbol"])).pages
+    fetched = fetch_kinds(folder, request, facts, pages, *span, report)
+    return add_listing(fetched, partial(read_exchange_listing, client, source, market, now))
+
+
+def has_all(folder: Path, request: Request, facts: Mapping[str, Any]) -> bool:
+    """Return whether a folder has the whole span of a request, without gaps."""
+    # More data may lack days of what is asked for now; without a listing a fetch was stopped.
+    if request.more or "listing" not in facts or facts.get("gaps", True):
+        return False
+    if not {*request.kinds} <= {*facts.get("rows", ())}:
+        return False
+    if not all((folder / f"{kind}.parquet").exists() for kind in request.kinds):
+        return False
+    return bool(request.end and format_time(request.end) <= facts["to"])
+
+
+def open_client(source: str) -> Any:
+    """Return a client of ccxt for an exchange, which waits between calls and tries again."""
+    ccxt = import_or_refuse("ccxt")
+    name = OFFERS[source].client
+    exchange = getattr(ccxt, name, None)
+    if exchange is None:
+        raise ParameterError(
+            f"source must be an exchange of the installed ccxt, {ccxt.__version__} has no "
+            f"{name}; pip install ccxt==4.5.64, which has it"
+        )
+    retries = {"maxRetriesOnFailure": ATTEMPTS - 1, "maxRetriesOnFailureDelay": 1000}
+    return exchange({"enableRateLimit": True, "timeout": 20_000, "options": retries})
+
+
+def find_market(client: Any, request: Request) -> Any:
+    """Return the market of ccxt that a request names; raise ParameterError if there is none."""
+    source = request.source
+    wanted = request.symbol
     with reading(f"{source}, the list of markets"):
         markets = [*client.load_markets().values()]
-    found = [each for each in markets if wanted in (each["symbol"], each["id"])]
-    if not found:
-        known = [name for each in markets for name in (each["symbol"], each["id"])]
+
+    names = []
+    candidates = []
+    for market in markets:
+        names += [market["symbol"], market["id"]]
+        if wanted in (market["symbol"], market["id"]):
+            candidates.append(market)
+    if not candidates:
         raise ParameterError(
             f"symbol must be listed at {source}, as the venue or ccxt writes it "
-            f"(BTC/USDT:USDT), {wanted!r} is not{core.did_you_mean(wanted, known)}"
+            f"(BTC/USDT:USDT), {wanted!r} is not{core.did_you_mean(wanted, names)}"
         )
     if request.length not in client.timeframes:
         raise ParameterError(
             f"interval must be a length of bars that {source} offers, "
             f"{', '.join(client.timeframes)}, got {request.length}"
         )
-    chosen = max(found, key=lambda each: bool(each.get("contract") or each.get("swap")))
-    facts["instrument"] = str(chosen["id"])
-    give_contracts(client, OFFERS[source], chosen)
-    pages = Exchange(client, request, str(chosen["symbol"])).pages
-    fetched = fetch_kinds(folder, request, facts, pages, start, until, report)
-    return add_listing(fetched, partial(read_exchange_listing, client, source, chosen, now))
+
+    # A spot market may have the id of the contract.
+    return max(candidates, key=lambda market: bool(market.get("contract") or market.get("swap")))
 
 
 def fetch_from_archive(
@@ -477,16 +602,19 @@ def fetch_from_archive(
 ) -> Fetched:
     address = (base_url or ARCHIVE_URL).rstrip("/")
     stamina = import_or_refuse("stamina")
+
+    def announce(retry: Any) -> None:
+        notice(f"{retry.caused_by}; retrying in {retry.wait_for:.1f} s")
+
     hooks = stamina.instrumentation
     others = hooks.get_on_retry_hooks()  # of the caller, who may retry other things
-    hooks.set_on_retry_hooks(
-        [lambda retry: notice(f"{retry.caused_by}; retrying in {retry.wait_for:.1f} s")]
-    )
+    hooks.set_on_retry_hooks([announce])
     try:
         with import_or_refuse("httpx").Client(timeout=20.0) as web:
             archive = Archive(web, stamina.retry_context, address, request, now)
             fetched = fetch_kinds(folder, request, facts, archive.pages, *span, report)
             fetched = add_more(fetched, request, archive)
+
             listing = partial(
                 fetch_archive_listing,
                 web,
@@ -502,14 +630,16 @@ def fetch_from_archive(
 
 def add_more(fetched: Fetched, request: Request, archive: Archive) -> Fetched:
     """Fetch what was asked for beside the bars, and note the bars that lack it."""
-    kinds = [kind for kind in request.more if kind != "taker"]
     if not request.more:
         return fetched
+
     facts = dict(fetched.facts)
-    noted: dict[str, Any] = {}
+    missing: dict[str, Any] = {}
+    kinds = [kind for kind in request.more if kind != "taker"]
     if kinds:
-        first, last = (core.to_nanoseconds(facts[name], FACTS) for name in ("from", "to"))
-        noted = fetch_more(
+        first = core.to_nanoseconds(facts["from"], FACTS)
+        last = core.to_nanoseconds(facts["to"], FACTS)
+        missing = fetch_more(
             fetched.folder,
             kinds,
             base=f"{archive.address}/data/futures/{ARCHIVES[request.source]}",
@@ -518,11 +648,15 @@ def add_more(fetched: Fetched, request: Request, archive: Archive) -> Fetched:
             span=Span(first // DAY * DAY, -(-last // DAY) * DAY),
             download=archive.download,
         )
+
+    # The bars have it already, where the archive does.
     if "taker" in request.more:
         bars = pd.read_parquet(fetched.folder / "bars.parquet")
-        taken = bars.get("taker_buy_volume", None)
-        noted["taker_buy_volume"] = len(bars) if taken is None else int(taken.isna().sum())
-    facts["missing"] = noted
+        missing["taker_buy_volume"] = len(bars)
+        if "taker_buy_volume" in bars:
+            missing["taker_buy_volume"] = int(bars["taker_buy_volume"].isna().sum())
+
+    facts["missing"] = missing
     write_json(fetched.folder / FACTS, facts)
     return fetched._replace(facts=facts)
 
@@ -536,6 +670,7 @@ def add_listing(fetched: Fetched, ask: Callable[[], Mapping[str, Any]]) -> Fetch
     else:
         save_listing(fetched.folder, listing)
         noted = f"{LISTING_FILE} of {listing['time']}, {listing['source']}"
+
     facts = {**fetched.facts, "listing": noted}
     write_json(fetched.folder / FACTS, facts)
     return fetched._replace(facts=facts)
@@ -550,35 +685,30 @@ def fetch_kinds(
     until: int,
     report: Callable[[int, int], None] | None,
 ) -> Fetched:
+    """Fetch the kinds of a request one after the other, bars last, and note what there is."""
     days = max((until - start) // DAY, 1)
     counts: dict[str, int] = {}
     rows = make_frame("bars", [], [])
     for number, kind in enumerate(request.kinds):
-        stored, parts = time.monotonic(), [read_rows(folder, kind)]
-        step = MILLISECOND if kind == "funding" else request.interval
-        begin = reached = int(parts[0]["time"].max()) + step if len(parts[0]) else start
-        try:
-            for page, end in pages(kind, begin, until) if begin < until else ():
-                parts.append(page[(page["time"] >= start) & (page["time"] < until)])
-                reached = end if len(parts[-1]) else reached
-                done = number * days + (end - start) // DAY
-                core.report_progress(report, done, len(request.kinds) * days)
-                if time.monotonic() - stored >= STORE_EVERY:
-                    parts, stored = [store(folder, kind, parts, facts)], time.monotonic()
-        finally:  # also of what is stopped
-            rows = parts[0]
-            if any(map(len, parts[1:])):
-                rows = store(folder, kind, parts, facts)
+        report_days = partial(
+            report_reached, report, start, number * days, len(request.kinds) * days
+        )
+        rows, reached = fetch_kind(
+            folder, request, kind, facts, pages, start=start, until=until, report_days=report_days
+        )
         counts[kind] = len(rows)
         if request.end is None and counts[kind]:  # as far as all kinds reach
-            until = min(until, max(reached, begin) // DAY * DAY)
+            until = min(until, reached // DAY * DAY)
+
     lacking = [kind for kind, count in counts.items() if not count]
     if "bars" in lacking:
         raise DataError(
             f"{request.symbol} must have data from {format_time(start)} on, {request.source} has "
             f"no {' and no '.join(lacking)} there"
         )
-    first, last = int(rows["time"].min()), int(rows["time"].max()) + request.interval
+
+    first = int(rows["time"].min())
+    last = int(rows["time"].max()) + request.interval
     gaps = [f"{request.source} has no {kind} there" for kind in lacking]
     if first > start or last < until:
         gaps.append(f"bars run from {format_time(first)} to {format_time(last)}")
@@ -586,6 +716,58 @@ def fetch_kinds(
     facts |= {"to": format_time(last), "rows": counts, "gaps": gaps}
     write_json(folder / FACTS, facts)
     return Fetched(folder, facts, is_new=True)
+
+
+def report_reached(
+    report: Callable[[int, int], None] | None, start: int, days_before: int, days: int, end: int
+) -> None:
+    """Report the days up to a time, after those of the kinds before."""
+    done = days_before + (end - start) // DAY
+    core.report_progress(report, done, days)
+
+
+def fetch_kind(
+    folder: Path,
+    request: Request,
+    kind: str,
+    facts: Mapping[str, Any],
+    pages: Pages,
+    *,
+    start: int,
+    until: int,
+    report_days: Callable[[int], None],
+) -> tuple[pd.DataFrame, int]:
+    """Fetch the rows of a kind that the folder lacks; return all of them, and how far they reach.
+
+    What has arrived is stored every few seconds, and when the fetch is stopped.
+    """
+    parts = [read_rows(folder, kind)]
+    step = request.interval
+    if kind == "funding":
+        step = MILLISECOND
+    begin = start
+    if len(parts[0]):
+        begin = int(parts[0]["time"].max()) + step
+
+    reached = begin
+    stored_at = time.monotonic()
+    try:
+        if begin < until:
+            for page, end in pages(kind, begin, until):
+                is_inside = (page["time"] >= start) & (page["time"] < until)
+                parts.append(page[is_inside])
+                if len(parts[-1]):
+                    reached = end
+                report_days(end)
+
+                if time.monotonic() - stored_at >= STORE_EVERY:
+                    parts = [store(folder, kind, parts, facts)]
+                    stored_at = time.monotonic()
+    finally:
+        rows = parts[0]
+        if any(map(len, parts[1:])):
+            rows = store(folder, kind, parts, facts)
+    return rows, max(reached, begin)
 
 
 def read_rows(folder: Path, kind: str) -> pd.DataFrame:
@@ -601,13 +783,16 @@ def read_rows(folder: Path, kind: str) -> pd.DataFrame:
 def store(
     folder: Path, kind: str, parts: Sequence[pd.DataFrame], facts: Mapping[str, Any]
 ) -> pd.DataFrame:
-    rows = pd.concat(parts, ignore_index=True).drop_duplicates().sort_values("time", kind="stable")
+    """Write the rows of a kind, each once and in order, and return them."""
+    rows = pd.concat(parts, ignore_index=True).drop_duplicates()
+    rows = rows.sort_values("time", kind="stable")
     frame = rows.set_index(core.utc_index(rows["time"].to_numpy())).drop(columns="time")
     absent = [name for name in SUMMED[1:] if name in frame and frame[name].isna().all()]
     frame = frame.drop(columns=absent)
+
+    market = {"instrument": facts["instrument"], "interval": facts["interval"]}
     with core.writing(folder, "fetch"):
         folder.mkdir(parents=True, exist_ok=True)
-        market = {name: facts[name] for name in ("instrument", "interval")}
         write_json(folder / "market.json", market)
         write_json(folder / FACTS, facts)
         with core.replace_file(folder / f"{kind}.parquet") as draft:

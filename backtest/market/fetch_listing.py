@@ -41,8 +41,12 @@ def fetch_archive_listing(
     for endpoint in ENDPOINTS:
         rows = ask_endpoint(web, f"{address}{path}{endpoint}", symbol)
         if rows:
-            parts[endpoint] = {"symbols": rows} if endpoint == "exchangeInfo" else rows
-    if "exchangeInfo" not in parts:
+            parts[endpoint] = rows
+
+    # One answer has its rows in a table.
+    if "exchangeInfo" in parts:
+        parts["exchangeInfo"] = {"symbols": parts["exchangeInfo"]}
+    else:
         raise core.DataError(f"{path}exchangeInfo of the venue has no {symbol}")
     return {**describe_listing(source, f"{address}{path}", now), **parts}
 
@@ -51,10 +55,14 @@ def ask_endpoint(web: Any, url: str, symbol: str) -> list[Any]:
     """Return the rows of a symbol at an endpoint, none where it is refused or not there."""
     try:
         answer = web.get(url)
-        content = answer.json() if answer.status_code == 200 else []
+        if answer.status_code != 200:
+            return []
+        rows = answer.json()
     except Exception as error:  # httpx and JSON raise classes of their own
         raise core.DataError(f"the listing cannot be read, {type(error).__name__}") from error
-    rows = content.get("symbols", []) if isinstance(content, Mapping) else content
+
+    if isinstance(rows, Mapping):
+        rows = rows.get("symbols", [])
     return [row for row in rows if isinstance(row, Mapping) and row.get("symbol") == symbol]
 
 
@@ -63,17 +71,23 @@ def read_exchange_listing(
 ) -> dict[str, Any]:
     """Return a market of ccxt with its tiers, if the exchange gives these without a key."""
     symbol = str(market["symbol"])
-    found = {**describe_listing(source, f"ccxt, {source}", now), "markets": {symbol: dict(market)}}
+    listing = describe_listing(source, f"ccxt, {source}", now)
+    listing["markets"] = {symbol: dict(market)}
     if market.get("inverse") and source == "bybit":
-        found["like"] = "bybit-inverse"
+        listing["like"] = "bybit-inverse"
+
     ask = getattr(client, "fetch_leverage_tiers", None)
     if ask is None:
-        return {**found, "tiers_missing": "this ccxt has no fetch_leverage_tiers of it"}
+        return {**listing, "tiers_missing": "this ccxt has no fetch_leverage_tiers of it"}
     try:
         tiers = ask([symbol])
     except Exception as error:  # ccxt raises classes of its own
-        return {**found, "tiers_missing": f"{type(error).__name__}: {str(error)[:120]}"}
-    return {**found, "tiers": {symbol: tiers[symbol]} if symbol in tiers else {}}
+        return {**listing, "tiers_missing": f"{type(error).__name__}: {str(error)[:120]}"}
+
+    listing["tiers"] = {}
+    if symbol in tiers:
+        listing["tiers"][symbol] = tiers[symbol]
+    return listing
 
 
 def describe_listing(source: str, address: str, now: int) -> dict[str, Any]:

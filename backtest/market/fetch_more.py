@@ -63,6 +63,7 @@ def fetch_more(
     bars_file = folder / "bars.parquet"
     bars = pd.read_parquet(bars_file)
     stamps = pd.DatetimeIndex(bars.get("time", bars.index)).as_unit("ns").asi8
+
     missing = {}
     for kind in kinds:
         rows = fetch_rows(folder, kind, base, symbol, interval, span, download)
@@ -70,6 +71,7 @@ def fetch_more(
         for name, values in columns.items():
             bars[name] = values
             missing[name] = int(np.isnan(values).sum())
+
     with core.writing(folder, "fetch"), core.replace_file(bars_file) as draft:
         bars.to_parquet(draft)
     return missing
@@ -80,22 +82,26 @@ def fetch_rows(
 ) -> pd.DataFrame:
     """Return the rows of a kind by stamp; only days that were not fetched before are asked for."""
     file = folder / FOLDER / f"{kind}.parquet"
-    known = pd.read_parquet(file) if file.exists() else empty_rows(kind)
-    there = np.unique(known["time"].to_numpy() // DAY)
-    parts = [known]
-    for day in np.setdiff1d(np.arange(span.first // DAY, span.stop // DAY), there).tolist():
+    table = empty_rows(kind)
+    if file.exists():
+        table = pd.read_parquet(file)
+    days_there = np.unique(table["time"].to_numpy() // DAY)
+    days_wanted = np.arange(span.first // DAY, span.stop // DAY)
+
+    parts = [table]
+    length = core.format_duration(interval)
+    for day in np.setdiff1d(days_wanted, days_there).tolist():
         date = pd.Timestamp(day * DAY).strftime("%Y-%m-%d")
-        length = core.format_duration(interval)
-        places = {
-            "metrics": f"{base}/daily/metrics/{symbol}/{symbol}-metrics-{date}.zip",
-            "premium": f"{base}/daily/premiumIndexKlines/{symbol}/{length}/"
-                       f"{symbol}-{length}-{date}.zip",
-        }  # fmt: skip
-        content = download(places[kind])
+        url = f"{base}/daily/metrics/{symbol}/{symbol}-metrics-{date}.zip"
+        if kind == "premium":
+            url = f"{base}/daily/premiumIndexKlines/{symbol}/{length}/{symbol}-{length}-{date}.zip"
+        content = download(url)
         if content is not None:
-            rows = read_rows(content, kind, places[kind])
+            rows = read_rows(content, kind, url)
             parts.append(rows[rows["time"] // DAY == day])
-    table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else known
+
+    if len(parts) > 1:
+        table = pd.concat(parts, ignore_index=True)
     table = table.drop_duplicates("time", keep="last").sort_values("time", ignore_index=True)
     with core.writing(folder, "fetch"):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +112,9 @@ def fetch_rows(
 
 def empty_rows(kind: str) -> pd.DataFrame:
     columns: dict[str, Any] = {"time": np.empty(0, np.int64)}
-    return pd.DataFrame({**columns, **{name: np.empty(0) for name in COLUMNS[kind]}})
+    for name in COLUMNS[kind]:
+        columns[name] = np.empty(0)
+    return pd.DataFrame(columns)
 
 
 def read_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
@@ -118,8 +126,12 @@ def read_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
         raise DataError(
             f"a file of the archive must be a zip file, got {error} ({where})"
         ) from error
+
+    read = read_premium
+    if kind == "metrics":
+        read = read_metrics
     try:
-        return read_metrics(text) if kind == "metrics" else read_premium(text)
+        return read(text)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"rows of {kind} cannot be read: {str(error)[:200]} ({where})") from error
 
@@ -136,10 +148,16 @@ def read_metrics(text: bytes) -> pd.DataFrame:
 
 def read_premium(text: bytes) -> pd.DataFrame:
     """Return the close of each bar of the premium index, negative ones too."""
-    has_head = not text.lstrip()[:1].isdigit()
-    table = pd.read_csv(io.BytesIO(text), header=0 if has_head else None)
+    header: int | None = 0
+    if text.lstrip()[:1].isdigit():
+        header = None
+    table = pd.read_csv(io.BytesIO(text), header=header)
+
+    # Stamps in microseconds have 16 digits, those in milliseconds 13.
     stamps = table.iloc[:, 0].to_numpy(dtype=np.int64)
-    unit = 1_000 if len(stamps) and stamps[0] > 10**14 else 1_000_000
+    unit = 1_000_000
+    if len(stamps) and stamps[0] > 10**14:
+        unit = 1_000
     closes = table.iloc[:, KLINE.index("close")].to_numpy(dtype=np.float64)
     return pd.DataFrame({"time": stamps * unit, "premium": closes})
 
@@ -149,17 +167,21 @@ def join_rows(
 ) -> Mapping[str, FloatArray]:
     """Return the columns of rows at closes of bars: what is known by then, NaN where it is old."""
     stamps = rows["time"].to_numpy(dtype=np.int64)
+    if not len(stamps):
+        return {name: np.full(len(closes), np.nan) for name in COLUMNS[kind]}
+
+    # The premium of a bar is known at its close, and is of no other.
+    known_at = stamps + METRICS_LAG
+    oldest = STALE
     if kind == "premium":
-        known, oldest = stamps + interval, 1
-    else:
-        known, oldest = stamps + METRICS_LAG, STALE
-    last = np.searchsorted(known, closes, side="right") - 1
-    is_fresh = last >= 0
-    if len(known):
-        is_fresh &= closes - known[np.maximum(last, 0)] < oldest
+        known_at = stamps + interval
+        oldest = 1
+    last = np.searchsorted(known_at, closes, side="right") - 1
+    row = np.maximum(last, 0)
+    is_fresh = (last >= 0) & (closes - known_at[row] < oldest)
+
     joined = {}
     for name in COLUMNS[kind]:
         values = rows[name].to_numpy(dtype=np.float64)
-        found = values[np.maximum(last, 0)] if len(values) else np.full(len(closes), np.nan)
-        joined[name] = np.where(is_fresh, found, np.nan)
+        joined[name] = np.where(is_fresh, values[row], np.nan)
     return joined

@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import itertools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,28 +64,33 @@ def read_file(path: Path, chosen: Mapping[str, str] = MappingProxyType({})) -> p
     check_exists(path)
     kind = suffix_of(path)
     if kind not in SUFFIXES:
-        found = kind or "without a suffix"
-        raise DataError(f"a file must end in {', '.join(SUFFIXES)}, got {found} ({path})")
+        got = kind or "without a suffix"
+        raise DataError(f"a file must end in {', '.join(SUFFIXES)}, got {got} ({path})")
     if not path.is_file():  # a pipe would never end
         raise DataError(f"a table must be a plain file, got a folder, a pipe or a device ({path})")
+
     with reading(str(path)), path.open("rb") as file:
         if kind not in (".parquet", ".feather"):
             return parse_csv(unpack(file, path.suffix.lower(), str(path)), chosen, str(path))
+
+        # The size is known before anything is read.
         if kind == ".parquet":
             opened = parquet.ParquetFile(file)
             n_rows = opened.metadata.num_rows
             n_columns = opened.metadata.num_columns
+            read = opened.read
         else:
             opened = ipc.open_file(file)
             n_rows = dataset(path, format="ipc").count_rows()
             n_columns = len(opened.schema)
+            read = opened.read_all
         if n_rows * n_columns * 8 > 4 * LARGEST:
             raise DataError(
                 f"a file must hold at most {4 * LARGEST:,} bytes, got {n_rows:,} rows of "
                 f"{n_columns:,} columns ({path})"
             )
 
-        table = opened.read() if kind == ".parquet" else opened.read_all()
+        table = read()
         table.validate(full=True)  # texts that are no UTF-8 raise here, not where they are used
         # Each column is freed as soon as it is converted, or is the column of the frame.
         frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
@@ -111,19 +115,26 @@ def reading(where: str) -> Iterator[None]:
 def unpack(file: IO[bytes], kind: str, where: str) -> bytearray:
     """Return the text in a file, unpacked; raise before it is more than the largest size."""
     if kind == ".zip":
-        with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            names = [entry.filename for entry in entries]
-            if len(names) != 1 or not names[0].lower().endswith(".csv"):
-                listed = ", ".join(name[:40] for name in names[:4]) or "nothing"
-                raise DataError(
-                    f"an archive must hold one .csv, found {len(names)}: {listed} ({where})"
-                )
-            check_size(entries[0].file_size, where)  # zipfile reads no more than it says
-            with archive.open(names[0]) as entry:
-                return read_bounded(entry, where)
-    stream: Any = gzip.GzipFile(fileobj=file) if kind == ".gz" else file
+        return unpack_zip(file, where)
+    stream: Any = file
+    if kind == ".gz":
+        stream = gzip.GzipFile(fileobj=file)
     return read_bounded(stream, where)
+
+
+def unpack_zip(file: IO[bytes], where: str) -> bytearray:
+    """Return the only text in an archive."""
+    with zipfile.ZipFile(file) as archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        if len(entries) != 1 or not entries[0].filename.lower().endswith(".csv"):
+            listed = ", ".join(entry.filename[:40] for entry in entries[:4]) or "nothing"
+            raise DataError(
+                f"an archive must hold one .csv, found {len(entries)}: {listed} ({where})"
+            )
+
+        check_size(entries[0].file_size, where)  # zipfile reads no more than it says
+        with archive.open(entries[0].filename) as entry:
+            return read_bounded(entry, where)
 
 
 def read_bounded(stream: IO[bytes], where: str) -> bytearray:
@@ -146,28 +157,32 @@ def parse_csv(data: bytes | bytearray, chosen: Mapping[str, str], where: str) ->
         data = data[len(codecs.BOM_UTF8) :]
     top = codecs.getincrementaldecoder("utf-8")().decode(data[:TOP])
     lines = [line.rstrip("\r") for line in top.split("\n", LISTED)[:LISTED]]
+
     asked = {name.lower() for name in chosen.values() if not name.isdigit()}
     header = find_header(lines, asked, where)
     if header is None:
         first_line = next(filter(str.strip, lines), "")
         delimiter, cells = split_line(first_line)
-        names = [str(number) for number in range(len(cells))]
+        names = [*map(str, range(len(cells)))]
         start = 0
+        usual_time = "0"
     else:
         delimiter, names = split_line(lines[header])
         start = find_line(data, header + 1)
+        usual_time = "time"
     if not data[start : start + TOP].strip():
         return pd.DataFrame(columns=names)
 
     # Stamps are read as texts, so that the one reader of times judges them.
-    time_name = chosen.get("time", "0" if header is None else "time").lower()
+    time_name = chosen.get("time", usual_time).lower()
     if time_name.isdigit() and int(time_name) < len(names):
         time_name = names[int(time_name)].lower()
-    is_time = [name.lower() == time_name or plain_name(name) in ALL_TIMES for name in names]
-    stamps = list(itertools.compress(names, is_time))
+    stamps = [name for name in names if name.lower() == time_name or plain_name(name) in ALL_TIMES]
+
     decimal_point = "."
     if delimiter != "," and has_decimal_commas(lines[header or 0 :], where):
         decimal_point = ","
+
     table = read_rows(
         data,
         start,
@@ -195,11 +210,11 @@ def find_line(data: bytes | bytearray, number: int) -> int:
 
 def has_decimal_commas(lines: Sequence[str], where: str) -> bool:
     """Return whether numbers have commas for points; raise if these may separate thousands."""
-    numbers = []
+    numbers: list[str] = []
     for line in lines:
         _, cells = split_line(line)
-        numbers += [cell for cell in cells if _COMMA.fullmatch(cell)]
-    if numbers and all(_THOUSANDS.fullmatch(number) for number in numbers):
+        numbers += filter(_COMMA.fullmatch, cells)
+    if numbers and all(map(_THOUSANDS.fullmatch, numbers)):
         raise DataError(
             f"numbers must be read in one way, got {numbers[0]!r}, whose comma may be a decimal "
             f"point or a thousands separator ({where}); write them with a point"
@@ -256,22 +271,29 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
     It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
     above it is skipped with a warning. A first line of texts alone is a header of other names.
     """
-    cells_of = [split_line(line.lower())[1] if _LETTER.search(line) else [] for line in lines]
-    values = [count_values(line, cells) for line, cells in zip(lines, cells_of, strict=True)]
     headers = []
-    for row, cells in enumerate(cells_of):
+    n_values = []
+    for row, line in enumerate(lines):
+        # A line without letters names nothing.
+        cells: list[str] = []
+        if _LETTER.search(line):
+            _, cells = split_line(line.lower())
+        n_values.append(count_values(line, cells))
+
         n_known = len({*map(plain_name, cells)} & HEADS)
-        if asked <= {*cells} and (asked or n_known > values[row]):
+        if asked <= {*cells} and (asked or n_known > n_values[row]):
             headers.append(row)
     if not headers:
-        is_header = bool(cells_of) and not values[0] and any(cells_of[0])
-        return 0 if is_header else None
+        if lines and _LETTER.search(lines[0]) and not n_values[0]:
+            return 0
+        return None
 
     # Rows above a header, or a second one, are not of its table.
     header = headers[0]
-    rows_above = [row for row in range(header) if values[row] > 1]
-    if header and (rows_above or len(headers) > 1):
-        other = rows_above[0] if rows_above else headers[1]
+    others = [row for row in range(header) if n_values[row] > 1]
+    others += headers[1:]
+    if header and others:
+        other = others[0]
         raise DataError(
             f"a file must have one header, above its rows, line {header + 1} is one and line "
             f"{other + 1} could not be read: {lines[other][:60]!r} ({where})"
@@ -286,15 +308,17 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
 def count_values(line: str, cells: Sequence[str]) -> int:
     """Return how many numbers and stamps a line has; without letters all its cells are some."""
     if cells:
-        return sum(_VALUE.fullmatch(cell) is not None for cell in cells)
+        return len([*filter(_VALUE.fullmatch, cells)])
     return sum(map(line.count, ";\t|,"))
 
 
 def split_line(line: str) -> tuple[str, list[str]]:
     """Return the delimiter of a line and its cells; among as many others, commas are decimal."""
-    delimiter = max(";\t|,", key=line.count) if re.search(r"[;\t|]", line) else ","
+    delimiter = ","
+    if re.search(r"[;\t|]", line):
+        delimiter = max(";\t|,", key=line.count)
     cells = next(csv.reader([line], delimiter=delimiter), [])
-    return delimiter, [cell.strip() for cell in cells]
+    return delimiter, [*map(str.strip, cells)]
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

@@ -23,7 +23,7 @@ _BINANCE = re.compile(
 )
 MONTHS = ("mo", "M")
 """Ends of the lengths of bars that are calendar months."""
-_OTHER_KLINES = ("indexPriceKlines", "premiumIndexKlines")
+_OTHER_KLINES = frozenset({"indexPriceKlines", "premiumIndexKlines"})
 _FACTS: Mapping[str, type] = {
     **dict.fromkeys(("instrument", "interval"), str),
     **dict.fromkeys(("synthetic", "sessions"), bool),
@@ -47,7 +47,9 @@ class NamedFile(NamedTuple):
 
     @property
     def instrument(self) -> str:
-        return self.pair if self.is_archive else "".join(self.pair.split("_")[:2])
+        if self.is_archive:
+            return self.pair
+        return "".join(self.pair.split("_")[:2])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,14 +68,17 @@ def parse_name(path: Path) -> NamedFile:
         return NamedFile(path, _KINDS[match["kind"]], match["pair"], match["timeframe"])
 
     match = _BINANCE.fullmatch(stem)
-    if match and not any(name in path.parts for name in _OTHER_KLINES):
+    if match and _OTHER_KLINES.isdisjoint(path.parts):
         if match["what"] == "fundingRate":
             return NamedFile(path, "funding", match["pair"], is_archive=True)
-        role = "mark" if "markPriceKlines" in path.parts else "bars"
+        role = "bars"
+        if "markPriceKlines" in path.parts:
+            role = "mark"
         return NamedFile(path, role, match["pair"], match["what"], is_archive=True)
 
     words = re.split(r"[^a-z]+", stem.lower())
-    return NamedFile(path, next((role for role in ROLES if role in words), "bars"))
+    roles = [role for role in ROLES if role in words]
+    return NamedFile(path, roles[0] if roles else "bars")
 
 
 def find_layout(
@@ -82,6 +87,7 @@ def find_layout(
     """Return the files of each role, and what a folder or their names say of the market."""
     for path in paths:
         check_exists(path)
+
     where = ", ".join(map(str, paths))
     folder = paths[0]
     is_folder = any(path.is_dir() for path in paths)
@@ -89,14 +95,16 @@ def find_layout(
         raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
 
     # Our own names come first, then those of freqtrade and the archive.
-    files = [parse_name(path) for path in (list_tables(folder) if is_folder else paths)]
-    ours = [file for file in files if is_folder and stem_of(file.path) in ROLES]
+    files = list_files(folder) if is_folder else [*map(parse_name, paths)]
+    ours = []
+    if is_folder:
+        ours = [file for file in files if stem_of(file.path) in ROLES]
     named = [file for file in files if file.pair]
     facts: dict[str, Any] = {}
-    if any(stem_of(file.path) == "bars" for file in ours) or (ours and not needs_bars):
+    if has_our_bars(ours) or (ours and not needs_bars):
         files = ours
         facts = _read_folder_facts(folder, options)
-    elif any(file.role == "bars" for file in named) and (is_folder or named == files):
+    elif has_bars(named) and (is_folder or named == files):
         files, facts = _choose_files(named, where, options)
         unused = [file.path.name for file in named if file not in files]
         if unused and not is_folder:
@@ -107,19 +115,35 @@ def find_layout(
     elif is_folder:
         files = named
 
-    if needs_bars and not any(file.role == "bars" for file in files):
+    if needs_bars and not has_bars(files):
         inside = sorted(folder.iterdir()) if is_folder else paths
         names = ", ".join(path.name for path in inside[:8]) or "nothing"
         raise DataError(f"there must be bars, found {names} ({where}); {_CURE}")
-    tables = {role: [file.path for file in files if file.role == role] for role in ROLES}
-    for role, parts in tables.items():
+
+    paths_by_role: dict[str, list[Path]] = {role: [] for role in ROLES}
+    for file in files:
+        paths_by_role[file.role].append(file.path)
+    for role, parts in paths_by_role.items():
         # Files of different dates are joined, others are two tables.
         stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in parts}
         if len(parts) > 1 and (files is ours or len(stems) > 1):
             raise DataError(
                 f"one file of {role} is needed, found {parts[0].name} and {parts[1].name} ({where})"
             )
-    return tables, facts
+    return paths_by_role, facts
+
+
+def has_bars(files: Sequence[NamedFile]) -> bool:
+    return any(file.role == "bars" for file in files)
+
+
+def has_our_bars(files: Sequence[NamedFile]) -> bool:
+    return any(stem_of(file.path) == "bars" for file in files)
+
+
+def list_files(folder: Path) -> list[NamedFile]:
+    """Return the tables in a folder by what their names say."""
+    return [*map(parse_name, list_tables(folder))]
 
 
 def _read_folder_facts(folder: Path, options: ReadOptions) -> dict[str, Any]:
@@ -152,9 +176,11 @@ def _choose_files(
             return (length, length)
         return (length, format_duration(parse_duration(length, where)))
 
+    length = ""
+    if options.interval:
+        length = format_duration(options.interval)
     bars = [file for file in named if file.role == "bars"]
     bars = _choose_one(bars, "instrument", options.instrument, lambda file: file.names, where)
-    length = format_duration(options.interval) if options.interval else ""
     bars = _choose_one(bars, "interval", length, list_lengths, where)
 
     pair = bars[0].pair
@@ -162,12 +188,23 @@ def _choose_files(
     facts: dict[str, Any] = {"instrument": bars[0].instrument}
     if not timeframe.endswith(MONTHS):
         facts["interval"] = timeframe
-    all_marks = [file for file in named if file.pair == pair and file.role == "mark"]
-    marks = [file for file in all_marks if file.timeframe == timeframe]
-    if all_marks and not marks:
-        others = " and ".join(sorted({file.timeframe for file in all_marks}))
+
+    # Marks and funding of the same pair; marks of another length than the bars are of no use.
+    marks = []
+    funding = []
+    other_lengths = set()
+    for file in named:
+        if file.pair != pair:
+            continue
+        if file.role == "funding":
+            funding.append(file)
+        elif file.role == "mark" and file.timeframe == timeframe:
+            marks.append(file)
+        elif file.role == "mark":
+            other_lengths.add(file.timeframe)
+    if other_lengths and not marks:
+        others = " and ".join(sorted(other_lengths))
         facts["filled"] = {"mark": f"not used: mark bars are {others}, bars {timeframe}"}
-    funding = [file for file in named if file.pair == pair and file.role == "funding"]
     return [*bars, *marks, *funding], facts
 
 
@@ -179,19 +216,27 @@ def _choose_one(
     where: str,
 ) -> list[NamedFile]:
     """Return the files of bars of one instrument or length; raise if there are none, or several."""
-    known = sorted({list_names(file)[0] for file in bars})
-    listed = ", ".join(known[:10])
-    chosen = [file for file in bars if not wanted or wanted in list_names(file)]
+    known = set()
+    known_of_chosen = set()
+    chosen = []
+    for file in bars:
+        names = list_names(file)
+        known.add(names[0])
+        if not wanted or wanted in names:
+            chosen.append(file)
+            known_of_chosen.add(names[0])
+
+    in_order = sorted(known)
+    listed = ", ".join(in_order[:10])
     if not chosen:
         raise DataError(
-            f"{noun} must be among the files, got {wanted!r}{did_you_mean(wanted, known)}; "
+            f"{noun} must be among the files, got {wanted!r}{did_you_mean(wanted, in_order)}; "
             f"there are {listed} ({where})"
         )
-
-    if len({list_names(file)[0] for file in chosen}) > 1:
+    if len(known_of_chosen) > 1:
         raise DataError(
             f"one {noun} is loaded at a time, found {listed} ({where}); "
-            f"{noun}={known[0]!r}, or the paths of its files"
+            f"{noun}={in_order[0]!r}, or the paths of its files"
         )
     return chosen
 
@@ -204,12 +249,15 @@ def read_facts(path: Path) -> dict[str, Any]:
         raise DataError(f"market.json must be an object ({path})")
 
     for key, value in facts.items():
-        if key not in _FACTS or not isinstance(value, _FACTS[key]):
-            wanted = f"a {_FACTS[key].__name__}" if key in _FACTS else f"one of {', '.join(_FACTS)}"
-            raise DataError(
-                f"{key!r} in market.json must be {wanted}, got "
-                f"{value!r}{did_you_mean(key, _FACTS)} ({path})"
-            )
+        if key in _FACTS and isinstance(value, _FACTS[key]):
+            continue
+        wanted = f"one of {', '.join(_FACTS)}"
+        if key in _FACTS:
+            wanted = f"a {_FACTS[key].__name__}"
+        raise DataError(
+            f"{key!r} in market.json must be {wanted}, got "
+            f"{value!r}{did_you_mean(key, _FACTS)} ({path})"
+        )
     return facts
 
 
@@ -270,10 +318,11 @@ def _list_markets(folder: Path, *, is_named: bool) -> list[MarketSource]:
 
 def is_panel(paths: Sequence[Path], instruments: Sequence[str] = ()) -> bool:
     """Return whether paths hold several markets, or one in a folder in a folder."""
-    if len(instruments) > 1 or (len(paths) > 1 and any(path.is_dir() for path in paths)):
+    if len(instruments) > 1 or (len(paths) > 1 and any(map(Path.is_dir, paths))):
         return True
     if len(paths) != 1 or not paths[0].is_dir() or instruments:
         return False
+
     sources = _list_folder(paths[0])
     return len(sources) > 1 or any(source.path != paths[0] for source in sources)
 
@@ -303,11 +352,12 @@ def _list_folder(folder: Path, *, is_named: bool = False) -> list[MarketSource]:
 
 
 def _list_in_folder(folder: Path, *, is_named: bool) -> list[MarketSource]:
-    files = [parse_name(path) for path in list_tables(folder)]
-    own_name = folder.resolve().name
-    if any(stem_of(file.path) == "bars" for file in files):
-        said = read_facts(folder / "market.json").get("instrument", "")
-        in_order = (own_name, said) if is_named else (said, own_name)
+    """Return the markets in the files of a folder: one of our own names, or those of pairs."""
+    files = list_files(folder)
+    folder_name = folder.resolve().name
+    if has_our_bars(files):
+        noted = read_facts(folder / "market.json").get("instrument", "")
+        in_order = (folder_name, noted) if is_named else (noted, folder_name)
         return [MarketSource(tuple(filter(None, in_order)), folder)]
 
     pairs = {file.pair: file for file in files if file.pair and file.role == "bars"}
@@ -319,7 +369,7 @@ def _list_in_folder(folder: Path, *, is_named: bool) -> list[MarketSource]:
         if len(pairs) > 1:
             chosen = file.names[0]
         elif is_named:
-            names = (own_name, *file.names)
+            names = (folder_name, *file.names)
         sources.append(MarketSource(names, folder, chosen, find_settlement(file)))
     return sources
 
@@ -336,16 +386,19 @@ def find_settlement(file: NamedFile) -> str:
 def _choose(name: str, sources: Sequence[MarketSource]) -> MarketSource:
     """Return the only source of a name; raise ParameterError if there is none, or several."""
     fits = [source for source in sources if name in source.names]
-    if not fits:
-        names = [known for source in sources for known in source.names]
-        raise ParameterError(
-            f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
-            f"are {', '.join(source.names[0] for source in sources)}"
-        )
-
-    if len(fits) > 1:
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
         places = ", ".join(str(source.path) for source in fits)
         raise ParameterError(
             f"instruments must be found once, {name!r} is in {len(fits)} places ({places})"
         )
-    return fits[0]
+
+    names: list[str] = []
+    for source in sources:
+        names += source.names
+    listed = ", ".join(source.names[0] for source in sources)
+    raise ParameterError(
+        f"instruments must be among the data, got {name!r}{did_you_mean(name, names)}; there "
+        f"are {listed}"
+    )

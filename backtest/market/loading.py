@@ -48,7 +48,9 @@ Frames = Mapping[str, Sequence[SourceFrame]]
 def read_options(given: Mapping[str, Any]) -> ReadOptions:
     """Read the arguments of a call by name; those that are not about reading are ignored."""
     repair = given.get("repair", ())
-    repairs = rules.parse_repairs([repair] if isinstance(repair, str) else repair)
+    if isinstance(repair, str):
+        repair = [repair]
+    repairs = rules.parse_repairs(repair)
     ways = dict(word.split("=") for word in repairs if "=" in word)
     timezone = given.get("timezone")
     core.check_timezone(timezone)
@@ -60,9 +62,11 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         if given.get(name) is not None:
             times[name] = core.to_nanoseconds(given[name], name)
     interval = given.get("interval")
+    if interval is not None:
+        interval = core.parse_duration(interval, "interval")
     return ReadOptions(
         instrument=given.get("instrument") or "",
-        interval=None if interval is None else core.parse_duration(interval, "interval"),
+        interval=interval,
         timezone=timezone,
         mark_gaps=given.get("mark_gaps") or ways.get("mark-gaps"),
         funding_gaps=given.get("funding_gaps") or ways.get("funding-gaps"),
@@ -79,6 +83,7 @@ def check_columns(columns: Mapping[str, Any]) -> None:
     for role in ROLES[1:]:
         known += [f"{role}.{name}" for name in ("time", *SCHEMAS[role].known)]
     known.append(f"funding.{timed.LEAD}")
+
     for ours in columns:
         if "." in ours:
             core.Choice(*known).check("columns of another table", ours)
@@ -103,7 +108,9 @@ def open_files(
     """Return the tables in files, and how to read them, with what was noted of them before."""
     files, facts = find_layout(paths, options, needs_bars=needs_bars)
     for role, places in more.items():
-        files[role] = [file for place in places for file in list_tables(Path(place))]
+        files[role] = []
+        for place in places:
+            files[role] += list_tables(Path(place))
 
     filled = facts.get("filled", {})
     funding_gaps = options.funding_gaps
@@ -119,7 +126,10 @@ def open_files(
         sessions=options.sessions or facts.get("sessions", False),
         synthetic=facts.get("synthetic", False),
     )
-    frames = {role: [_read_part(path, role, options) for path in files[role]] for role in ROLES}
+
+    frames = {}
+    for role in ROLES:
+        frames[role] = [_read_part(path, role, options) for path in files[role]]
     return frames, options, filled
 
 
@@ -166,6 +176,7 @@ def read_frames(
         table = timed.read_table(parts, SCHEMAS[role], options.timezone, defects)
         if table is None:
             continue
+
         if timed.LEAD in table.columns:
             table = settle_rates(table, filled)
         elif role == "funding" and len(parts) > 1:
@@ -193,7 +204,9 @@ def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> Ti
     if options.since is None and options.until is None:
         return bars
 
-    known = timed.Span(int(bars.time.min()), int(bars.time.max()) + (interval or 0))
+    first = int(bars.time.min())
+    last = int(bars.time.max())
+    known = timed.Span(first, last + (interval or 0))
     span = known.replace(options.since, options.until)
     cut = bars.between(*span)
     is_inside = options.clips or known.has_days_of(span, sessions=options.sessions)
@@ -210,16 +223,15 @@ def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str
     for part in parts:
         if isinstance(part.content, DataError):
             continue
-        halves = [
-            str(name)
-            for name, kind in part.content.dtypes.items()
-            if plain_name(name) in (*PRICES, "rate", "mark") and str(kind) in HALVES
-        ]
+        halves = []
+        for name, kind in part.content.dtypes.items():
+            if plain_name(name) in (*PRICES, "rate", "mark") and str(kind) in HALVES:
+                halves.append(str(name))
         if not halves:
             continue
 
         note = f"{', '.join(halves)} of {role} in half precision (float16), of three digits"
-        notes[HALF] = f"{notes[HALF]}; {note}" if HALF in notes else note
+        rules.add_note(notes, HALF, note)
         core.warn_caller(
             f"{note}: 60,017 became 60,032 ({part.name}); give float64, as the source has them"
         )
@@ -227,13 +239,16 @@ def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str
 
 def find_future(bars: TimedTable, options: ReadOptions, defects: Defects) -> None:
     """Add a defect where the last bar opens after tomorrow: its stamps are of another clock."""
-    now = time.time_ns() if options.now is None else options.now
+    now = options.now
+    if now is None:
+        now = time.time_ns()
     first = int(bars.time.min())
     last = int(bars.time.max())
     if options.synthetic or last <= now + DAY:
         return
-    since = first - SINCE_1904
+
     cure = "give now= if they were generated, or correct the stamps"
+    since = first - SINCE_1904
     if since >= core.moments.FIRST_EPOCH and last - SINCE_1904 <= now + DAY:
         cure = (
             f"as counted since 1904, as old Macs do, they begin at {core.format_time(since)}: "
@@ -263,12 +278,15 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
         apart = int(gaps.min())
     length = options.interval or apart
     if length is None or length % SECOND:
-        distance = f"are {format_duration(length)} apart" if length else "all open at one time"
+        distance = "all open at one time"
+        if length:
+            distance = f"are {format_duration(length)} apart"
         defects.append(
             f"the length of a bar must be known, in whole seconds: bars {distance} ({bars.name}); "
             "interval='1h', or more bars"
         )
         return None
+
     if options.sessions or apart is None or apart == length:
         return length
     defects.append(
@@ -308,7 +326,9 @@ def find_defects(
 
     # The bars that have all of mark and funding, except where gaps are filled.
     repairs = []
-    covered = bars.span if bars is not None and bars.interval else None
+    covered = None
+    if bars is not None and bars.interval:
+        covered = bars.span
     if mark is not None and options.mark_gaps == "last" and mark.is_marked.any():
         repairs.append("mark-gaps=last")
     elif mark is not None and covered is not None:
@@ -349,7 +369,9 @@ def note_filled(
     """Note in ``filled`` which bars have no mark of their own, and which settlements lack."""
     if mark is not None and not mark.is_marked.all():
         absent = bars.time[~mark.is_marked]
-        stretch = timed.Span(int(absent[0]), int(absent[-1]) + (bars.interval or 0))
+        first = int(absent[0])
+        last = int(absent[-1])
+        stretch = timed.Span(first, last + (bars.interval or 0))
         filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
 
     if funding is None:
@@ -357,7 +379,8 @@ def note_filled(
             filled["funding"] = "none given"
     elif has_repairs and funding.covered is not None:
         every = timed.cadence(funding.once)
-        missing = int(count_uncovered(funding.span, funding.covered, every).sum())
+        uncovered = count_uncovered(funding.span, funding.covered, every)
+        missing = int(uncovered.sum())
         for _, _, lacking, _ in timed.missing_settlements(funding.once, *funding.span):
             missing += lacking
         if missing:
@@ -372,29 +395,36 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     mark = subjects.get("mark")
 
     # A bar without a mark bar has its last prices.
-    fields: dict[str, Any] = {name: bars.columns[name] for name in PRICES}
+    prices: dict[str, Any] = {}
+    marks: dict[str, Any] = {}
     for name in PRICES:
-        marked = fields[name]
+        prices[name] = bars.columns[name]
+        marks[f"mark_{name}"] = prices[name]
         if mark is not None:
-            marked = marked.copy()
+            marked = prices[name].copy()
             marked[mark.is_marked] = mark.marked[1].columns[name]
-        fields[f"mark_{name}"] = marked
+            marks[f"mark_{name}"] = marked
 
-    settled = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    no_times = np.empty(0, np.int64)
+    settled = TimedTable("", no_times, {"rate": np.empty(0)})
     if "funding" in subjects:
         settled = subjects["funding"].table.ordered
+    unknown_marks = np.full(settled.time.size, np.nan)
+    no_volume = np.zeros(bars.time.size)
     known = SCHEMAS["bars"].known
+    others = {name: values for name, values in bars.columns.items() if name not in known}
     return {
-        **fields,
+        **prices,
+        **marks,
         "time": bars.time,
-        "volume": bars.columns.get("volume", np.zeros(bars.time.size)),
+        "volume": bars.columns.get("volume", no_volume),
         "funding_time": settled.time,
         "funding_rate": settled.columns["rate"],
-        "funding_mark": settled.columns.get("mark", np.full(settled.time.size, np.nan)),
+        "funding_mark": settled.columns.get("mark", unknown_marks),
         "instrument": options.instrument,
         "interval": subjects["bars"].interval,
         "has_mark": mark is not None,
-        "columns": {name: values for name, values in bars.columns.items() if name not in known},
+        "columns": others,
         "synthetic": options.synthetic,
         "sessions": options.sessions,
         "filled": filled,

@@ -126,8 +126,12 @@ class BarClock:
         bar among them are left out. Raises ParameterError if a day of the span is none of the
         market, or no bar opens in it.
         """
-        low = None if start is None else core.to_nanoseconds(start, "start")
-        high = None if end is None else core.to_nanoseconds(end, "end")
+        low = None
+        if start is not None:
+            low = core.to_nanoseconds(start, "start")
+        high = None
+        if end is not None:
+            high = core.to_nanoseconds(end, "end")
 
         known = Span(self.start, self.end)
         if low is not None and high is not None and low >= high:
@@ -294,12 +298,13 @@ class Market(BarClock):
             The present, by which a last bar after tomorrow is a defect. Default: the clock.
         """
         options = read_options(locals())
-        rates = funding.to_frame("rate") if is_series(funding) else funding
         frames = {"bars": (SourceFrame("bars", bars),)}
         if mark is not None:
             frames["mark"] = (SourceFrame("mark", mark),)
-        if rates is not None:
-            frames["funding"] = (SourceFrame("funding", rates),)
+        if is_series(funding):
+            funding = funding.to_frame("rate")
+        if funding is not None:
+            frames["funding"] = (SourceFrame("funding", funding),)
         fields = load_frames(frames, options, where="the frames given")
 
         length = core.format_duration(fields["interval"])
@@ -421,15 +426,17 @@ class Market(BarClock):
         return {name: value for name, value in fields if isinstance(value, np.ndarray)}
 
     def _hash_content(self) -> str:
+        names = sorted(self.columns)
         flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
         if self.decision_interval:
             flags.append(self.decision_interval)
-        digest = hashlib.sha256(json.dumps([*flags, sorted(self.columns)]).encode())
+        digest = hashlib.sha256(json.dumps([*flags, names]).encode())
 
-        columns = [self.columns[name] for name in sorted(self.columns)]
-        for array in (*self._arrays().values(), *columns):
+        # Sizes too, or two arrays could hold the bytes of one; the same bytes on all machines.
+        for array in (*self._arrays().values(), *map(self.columns.__getitem__, names)):
             digest.update(f"{array.size}:".encode())
-            digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+            little_endian = array.dtype.newbyteorder("<")
+            digest.update(array.astype(little_endian, copy=False).data)
         return digest.hexdigest()
 
     def bars(self) -> pd.DataFrame:
@@ -456,14 +463,18 @@ class Market(BarClock):
 
     def __reduce__(self) -> tuple[object, ...]:
         fields = self.fields() | {"columns": dict(self.columns), "filled": dict(self.filled)}
-        signal = self.signal[:1] if self.signal.strides == (0,) else self.signal  # a constant
+        signal = self.signal
+        if signal.strides == (0,):  # a constant
+            signal = signal[:1]
         return functools.partial(Market, **fields, source=self.source, signal=signal), ()
 
     def _slice(self, first: int, stop: int, step: str) -> Market:
-        lead = self.interval // 4 if first else self.interval
-        fields = tables.slice_fields(
-            self, slice(first, stop), funding_from=int(self.time[first]) - lead
-        )
+        # An event stamped up to a quarter of a bar early belongs to the open.
+        lead = self.interval
+        if first:
+            lead = self.interval // 4
+        funding_from = int(self.time[first]) - lead
+        fields = tables.slice_fields(self, slice(first, stop), funding_from=funding_from)
         fields["columns"] = MappingProxyType(fields["columns"])
         fields["source"] = self.source + step
         fields["signal"] = self.signal[first:stop]
@@ -593,8 +604,12 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
         raise DataError(
             f"{name}: must have {time.size} values, one per bar, got shape {array.shape}"
         )
-    numbers = pd.Series(array.tolist() if array.dtype == object else array)  # None becomes NaN
+    cells: Any = array
+    if array.dtype == object:
+        cells = array.tolist()
+    numbers = pd.Series(cells)  # None becomes NaN
     column = tables.to_floats(numbers, column=name, name="with_columns")
+
     infinite = np.flatnonzero(np.isinf(column))
     if infinite.size:
         first = core.format_time(int(time[infinite[0]]))

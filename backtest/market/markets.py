@@ -87,11 +87,16 @@ def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> st
 def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
     """Return the union of the opens, of shape (n_bars,), and the spans, of shape (n, 2)."""
     times = [market.time for market in markets.values()]
-    is_shared = all(np.array_equal(other, times[0]) for other in times[1:])
-    time = times[0] if is_shared else np.unique(np.concatenate(times))
+    time = times[0]
+    if not all(np.array_equal(other, time) for other in times[1:]):
+        time = np.unique(np.concatenate(times))
 
-    starts = np.searchsorted(time, [market.start for market in markets.values()])
-    last_opens = [int(market.time[-1]) for market in markets.values()]
+    first_opens = []
+    last_opens = []
+    for market in markets.values():
+        first_opens.append(market.start)
+        last_opens.append(int(market.time[-1]))
+    starts = np.searchsorted(time, first_opens)
     stops = np.searchsorted(time, last_opens) + 1
     spans = np.stack([starts, stops], axis=1).astype(np.int64)
 
@@ -149,6 +154,9 @@ def check_alike(markets: Mapping[str, Market]) -> None:
 def describe_kind(market: Market) -> list[tuple[str, str, str]]:
     """Return what markets of a panel have in common: what it is, its value, and a cure."""
     decided = core.format_duration(market.decision_interval or market.interval)
+    calendar = "no sessions"
+    if market.sessions:
+        calendar = "sessions"
     return [
         (
             "interval",
@@ -162,7 +170,7 @@ def describe_kind(market: Market) -> list[tuple[str, str, str]]:
         ),
         (
             "calendar",
-            "sessions" if market.sessions else "no sessions",
+            calendar,
             "load all with sessions=True, or run those that close in an account of their own",
         ),
     ]
@@ -249,15 +257,17 @@ class Markets(BarClock, Mapping[str, Market]):
     ) -> None:
         listing = None
         given = markets
-        usual_age = None if max_age is MAX_AGE else max_age
-        settings = (surfaces, chains, quote_age, usual_age)
-        has_settings = any(setting is not None for setting in settings)
         if isinstance(given, Mapping):
+            settings: list[Any] = [surfaces, chains, quote_age]
+            if max_age is not MAX_AGE:
+                settings.append(max_age)
+            has_settings = any(setting is not None for setting in settings)
             has_options = not all(isinstance(value, Market) for value in given.values())
             if has_settings or has_options:
                 from backtest.options.option_listing import read_listing  # noqa: PLC0415 - where options are
 
                 markets, listing = read_listing(given, surfaces, chains, quote_age, max_age)
+
         check_markets(markets)
         source = f"Markets({', '.join(map(repr, given))})"
         lasts = {name: int(market.time[-1]) for name, market in markets.items()}
@@ -274,13 +284,17 @@ class Markets(BarClock, Mapping[str, Market]):
         check_alike(markets)
         if currency is not None and not (isinstance(currency, str) and currency.strip()):
             raise ParameterError(f"currency must be text, got {currency!r}")
-        one = next(iter(markets.values()))
+        if currency is None:
+            currency = agree_currency(markets, {})
+        if listing is not None:
+            listing = listing.keep(markets)
 
         self._markets = markets
         self.names = tuple(markets)
-        self.listing = None if listing is None else listing.keep(markets)
+        self.listing = listing
         self.last_opens = dict(lasts)
-        self.currency = agree_currency(markets, {}) if currency is None else currency
+        self.currency = currency
+        one = next(iter(markets.values()))
         self.time, self.spans = make_clock(markets)
         self.interval = one.interval
         self.sessions = one.sessions
@@ -312,7 +326,9 @@ class Markets(BarClock, Mapping[str, Market]):
     @property
     def options(self) -> dict[str, Any]:
         """The listed option contracts by name; they are not among :attr:`names`."""
-        return {} if self.listing is None else dict(self.listing.options)
+        if self.listing is None:
+            return {}
+        return dict(self.listing.options)
 
     @property
     def instrument(self) -> str:
@@ -364,7 +380,8 @@ class Markets(BarClock, Mapping[str, Market]):
             if last != name and not has_mark:  # the marks are the arrays of the last prices
                 prices[name] = prices[last]
                 continue
-            # by bar in memory, as the loop over bars reads them
+
+            # By bar in memory, as the loop over bars reads them.
             prices[name] = np.full((self.n_bars, len(markets)), np.nan).T
             for row, (first, stop), market in zip(prices[name], self.spans, markets, strict=True):
                 row[first:stop] = getattr(market, name)
@@ -464,12 +481,13 @@ class Markets(BarClock, Mapping[str, Market]):
 
         said = {name: source.currency for name, source in sources.items()}
         markets = cls(loaded, currency=currency or agree_currency(loaded, said) or None)
+        names = None
+        if instruments is not None:
+            names = [*instruments]
         markets.source = options.expression(
-            paths,
-            loader="Markets.load",
-            instruments=None if instruments is None else [*instruments],
-            currency=currency,
+            paths, loader="Markets.load", instruments=names, currency=currency
         )
+
         known = Span(markets.start, markets.end)
         span = known.replace(options.since, options.until)
         if not known.has_days_of(span, sessions=markets.sessions):
@@ -580,8 +598,9 @@ class Markets(BarClock, Mapping[str, Market]):
 
             # Where the data end before the expiry, its last open is only known to be before that.
             last = int(markets[name].time[-1])
-            is_reached = stop < self[name].n_bars or last + self.interval >= end
-            lasts[name] = min(lasts[name], last if is_reached else end - 1)
+            if stop == self[name].n_bars and last + self.interval < end:
+                last = end - 1
+            lasts[name] = min(lasts[name], last)
         return rebuild(markets, self.currency, self.source, lasts, self.listing)
 
     def _slice(self, first: int, stop: int, step: str) -> Any:
@@ -614,22 +633,30 @@ def unwrap_market(
 
 
 def as_given(values: Mapping[str, object], market: Market | Mapping[str, Market]) -> Any:
-    return next(iter(values.values())) if isinstance(market, Market) else values
+    """Return values by instrument, or the only one for a single market."""
+    if isinstance(market, Market):
+        return next(iter(values.values()))
+    return values
 
 
 def label_names(names: Collection[str]) -> dict[str, str]:
-    return {name: name if len(names) > 1 else "" for name in names}
+    """Return how each name is written in texts; a single one is not."""
+    if len(names) > 1:
+        return {name: name for name in names}
+    return dict.fromkeys(names, "")
 
 
 def _slice(market: Market, first: int, stop: int) -> Market:
-    is_whole = (first, stop) == (0, market.n_bars)
-    return market if is_whole else market.slice(first, stop)
+    if (first, stop) == (0, market.n_bars):
+        return market
+    return market.slice(first, stop)
 
 
 def remake(markets: Markets, others: Mapping[str, Market]) -> Markets:
     """Return a panel of other markets, with the currency and the options of one."""
     made = Markets(others, currency=markets.currency or None)
-    made.listing = None if markets.listing is None else markets.listing.keep(made.names)
+    if markets.listing is not None:
+        made.listing = markets.listing.keep(made.names)
     return made
 
 

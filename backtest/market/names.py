@@ -7,7 +7,7 @@ holds another unit than ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from backtest import core
@@ -94,8 +94,11 @@ def rename_columns(
     Raises DataError if two columns have one name, or the one that is needed has another unit.
     """
     if chosen:
-        columns = _take_columns(frame, chosen, where)
-        return _add_payments(columns, frame, chosen, where) if role == "funding" else columns
+        columns = _choose_columns(frame, chosen, where)
+        if role == "funding":
+            return _add_payments(columns, frame, chosen, where)
+        return columns
+
     frame = _name_headless(frame, role, where)
     frame = frame.loc[:, [str(name) != "" for name in frame.columns]]
     if role != "funding":
@@ -113,14 +116,15 @@ def rename_columns(
 
 def _name_headless(frame: pd.DataFrame, role: str, where: str) -> pd.DataFrame:
     """Return a table without a header with the names that its number of columns says."""
-    numbers = [str(number) for number in range(frame.shape[1])]
-    if frame.columns.tolist() != numbers:
+    n_columns = frame.shape[1]
+    if frame.columns.tolist() != [*map(str, range(n_columns))]:
         return frame
-    names = _HEADLESS.get((role, frame.shape[1]))
+
+    names = _HEADLESS.get((role, n_columns))
     if names is None:
         raise DataError(
             f"a table of {role} without a header must have a known number of columns, found "
-            f"{frame.shape[1]} ({where}); write a header, or give columns="
+            f"{n_columns} ({where}); write a header, or give columns="
             "{'time': 0, 'open': 1, ...}"
         )
     return frame.set_axis(list(names), axis=1)
@@ -140,8 +144,10 @@ def _rename_bars(
 
     ours = {}
     for name, spellings in _SPELLINGS.items():
-        theirs = [known[spelling] for spelling in spellings if spelling in known]
-        our_names = TIME_NAMES if name == "time" else [name]
+        our_names: Sequence[str] = [name]
+        if name == "time":
+            our_names = TIME_NAMES
+        theirs = _list_known(known, spellings)
         if theirs and known.keys().isdisjoint(our_names):
             ours[_only(name, theirs, where)] = name
     frame = _rename_volume(frame.rename(columns=ours), instrument, where)
@@ -149,10 +155,18 @@ def _rename_bars(
         return frame
 
     # Bars of Yahoo and others, with capitals and columns of dates.
-    plain = frame.set_axis([plain_name(name) for name in frame.columns], axis=1)
-    dates = [x for x, kind in plain.dtypes.items() if kind.kind == "M" and x not in TIME_NAMES]
+    plain = frame.set_axis([*map(plain_name, frame.columns)], axis=1)
+    dropped: list[Any] = [*_EXTRAS.intersection(plain.columns)]
+    for column, dtype in plain.dtypes.items():
+        if dtype.kind == "M" and column not in TIME_NAMES:
+            dropped.append(column)
     renamed = plain.rename_axis(index=plain_name(frame.index.name or "") or None)
-    return renamed.drop(columns=[*dates, *_EXTRAS.intersection(plain.columns)])
+    return renamed.drop(columns=dropped)
+
+
+def _list_known(known: Mapping[str, Any], spellings: Iterable[str]) -> list[Any]:
+    """Return the columns that have one of some spellings, in the order of the spellings."""
+    return [known[spelling] for spelling in spellings if spelling in known]
 
 
 def _rename_klines(frame: pd.DataFrame) -> pd.DataFrame:
@@ -171,17 +185,22 @@ def _drop_labels(
 ) -> tuple[pd.DataFrame, str]:
     """Return a frame without texts that are the same in each row, and the instrument in them."""
     instrument = ""
-    labels = [name for name in _LABELS if name in known and frame[known[name]].dtype.kind == "O"]
-    for name in labels:
-        values = frame[known[name]].dropna().unique()
+    labels = []
+    for name in _LABELS:
+        if name not in known or frame[known[name]].dtype.kind != "O":
+            continue
+
+        label = known[name]
+        values = frame[label].dropna().unique()
         if len(values) > 1:
             raise DataError(
-                f"a file must hold one instrument, {known[name]!r} has {values[0]!r} and "
+                f"a file must hold one instrument, {label!r} has {values[0]!r} and "
                 f"{values[1]!r} ({where}); write a file for each of them"
             )
         if not instrument and name in _INSTRUMENT:
             instrument = str(*values)
-    return frame.drop(columns=[known[name] for name in labels]), instrument
+        labels.append(label)
+    return frame.drop(columns=labels), instrument
 
 
 def _only(name: str, theirs: Sequence[object], where: str) -> Any:
@@ -195,27 +214,30 @@ def _only(name: str, theirs: Sequence[object], where: str) -> Any:
 
 def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataFrame:
     """Return a frame in which ``Volume BTC`` is the volume of BTCUSDT, and no other coin's."""
-    plain = {name: plain_name(name) for name in frame.columns}
-    if "volume" in plain.values():
+    if "volume" in {*map(plain_name, frame.columns)}:
         return frame
 
-    own = []
+    of_coin = []
     others = []
-    for name, text in plain.items():
+    for name in dict.fromkeys(frame.columns):
+        text = plain_name(name)
         if not _COIN.fullmatch(text):
             continue
         coin = text.split("_")[1].upper()
         if instrument.upper().startswith(coin):
-            own.append(name)
+            of_coin.append(name)
         else:
             others.append(name)
+
     if others:
         core.warn_caller(
             f"{', '.join(others)} left out: the coin of a volume must begin the name of the "
             f"instrument, got {instrument!r} ({where}); give instrument=, or columns="
         )
-    ours = {_only("volume", own, where): "volume"} if own else {}
-    return frame.drop(columns=others).rename(columns=ours)
+        frame = frame.drop(columns=others)
+    if of_coin:
+        frame = frame.rename(columns={_only("volume", of_coin, where): "volume"})
+    return frame
 
 
 def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> pd.DataFrame:
@@ -225,9 +247,9 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
         _refuse_other_unit(frame, known, where)
         return frame
 
-    rate = _only("rate", [known[name] for name in rates], where)
-    times = [known[name] for name in _SETTLED if name in known]
-    payments = [known[name] for name in PAYMENT_NAMES if name in known]
+    rate = _only("rate", _list_known(known, rates), where)
+    times = _list_known(known, _SETTLED)
+    payments = _list_known(known, PAYMENT_NAMES)
     stamps = _find_stamps(frame, known)
     if stamps and not payments:
         payments = find_payments(frame, stamps[0], [rate])
@@ -241,7 +263,10 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
     if payments or (stamps and is_repeated):
         columns = {}
         for n, name in enumerate([*payments, *times]):
-            columns[str(name) if is_payment(name) else f"{LEAD}_{n}"] = frame[name]
+            our_name = f"{LEAD}_{n}"
+            if is_payment(name):
+                our_name = str(name)
+            columns[our_name] = frame[name]
         if stamps or times:
             columns["time"] = frame[_only("time", stamps or times, where)]
         return pd.DataFrame(columns | {"rate": frame[rate]})
@@ -251,9 +276,7 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
     marks = ["mark_price", "markprice"]
     if "effectiveat" in known:
         marks.append("price")
-    for name in marks:
-        if name in known:
-            ours[known[name]] = "mark"
+    ours.update(dict.fromkeys(_list_known(known, marks), "mark"))
     if times:
         ours[_only("time", times, where)] = "time"
     return frame[[*ours]].rename(columns=ours)
@@ -262,15 +285,15 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
 def _find_rates(known: Mapping[str, Any]) -> list[str]:
     """Return the spellings of the fraction that was paid, without what stands beside it."""
     spellings = [name for name in _RATES if name in known]
-    beside = [_RATES[name] for name in spellings]
+    beside = {*map(_RATES.get, spellings)}
     return [name for name in spellings if name not in beside]
 
 
 def _find_stamps(frame: pd.DataFrame, known: Mapping[str, Any]) -> list[Any]:
     """Return the columns of stamps that are not empty: of our names, or else of others'."""
-    stamps = [known[name] for name in TIME_NAMES if name in known]
+    stamps = _list_known(known, TIME_NAMES)
     if not stamps:
-        stamps = [known[name] for name in _SPELLINGS["time"] if name in known]
+        stamps = _list_known(known, _SPELLINGS["time"])
     return [name for name in stamps if frame[name].notna().any()]
 
 
@@ -292,6 +315,7 @@ def _add_payments(
     """Return chosen columns of funding, with the times of payments if those were not chosen."""
     if LEAD in chosen or not {"time", "rate"} <= chosen.keys():
         return columns
+
     whole = frame.reset_index(drop=True).assign(**{_STAMPS: columns["time"].array})
     names = find_payments(whole, _STAMPS, known=())
     if not names:
@@ -302,8 +326,9 @@ def _add_payments(
         f"the time of payment of a rate in force is read from {shown}, which columns= does not "
         f"choose ({where}); 'funding.payment' there chooses one"
     )
-    payments = {f"{LEAD}_{n}": whole[name].array for n, name in enumerate(names)}
-    return columns.assign(**payments)
+    for n, name in enumerate(names):
+        columns[f"{LEAD}_{n}"] = whole[name].array
+    return columns
 
 
 _STAMPS = " stamps"
@@ -342,7 +367,7 @@ def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=unused).rename(columns=names)
 
 
-def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
+def _choose_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:
     """Return the columns that were chosen, by our names, and one that marks unfinished bars."""
     known = list(map(str, frame.columns))
     columns = {}
@@ -360,24 +385,38 @@ def _take_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) ->
                 f"{', '.join(known[:12])}, or a position from 0"
             )
 
-    flag = find_flag(frame) if "close" in columns else None
-    if flag is not None and flag not in chosen.values():
-        finished = read_flag(frame[flag])
-        if finished is None or not (finished == 1.0).all():
-            columns[flag if is_flag(flag) else FLAG] = frame[flag]
+    if "close" in columns:
+        flag = find_flag(frame)
+        if flag is not None and flag not in chosen.values():
+            finished = read_flag(frame[flag])
+            if finished is None or not (finished == 1.0).all():
+                our_name = flag if is_flag(flag) else FLAG
+                columns[our_name] = frame[flag]
 
-    # a column of times under our name, or the index that the frame has already
-    index = None if "time" in columns else frame.index
-    return pd.DataFrame({name: values.array for name, values in columns.items()}, index=index)
+    # A column of times under our name, or the index that the frame has already.
+    index = None
+    if "time" not in columns:
+        index = frame.index
+    arrays = {name: values.array for name, values in columns.items()}
+    return pd.DataFrame(arrays, index=index)
 
 
 def _find_places(known: Sequence[str], theirs: str) -> list[int]:
     """Return the places of a column: by position, exact name, or name in any case."""
     if theirs.isdigit():  # a position, also where a name has these digits
         place = int(theirs)
-        return [place] if place < len(known) else []
-    exact = [place for place, name in enumerate(known) if name == theirs]
-    return exact or [place for place, name in enumerate(known) if name.lower() == theirs.lower()]
+        if place < len(known):
+            return [place]
+        return []
+
+    exact = []
+    in_any_case = []
+    for place, name in enumerate(known):
+        if name == theirs:
+            exact.append(place)
+        if name.lower() == theirs.lower():
+            in_any_case.append(place)
+    return exact or in_any_case
 
 
 LISTING_FILE = "venue.json"
@@ -409,15 +448,17 @@ def split_pair(instrument: str) -> tuple[str, str]:
 
     Of two quotes that fit, as USD and BUSD in BNBUSD, the one counts whose rest is a known coin.
     """
-    matches = {quote: pattern.fullmatch(instrument) for quote, pattern in _QUOTED.items()}
-    coins = {quote: match["coin"] for quote, match in matches.items() if match}
+    pairs = []
+    for quote, pattern in _QUOTED.items():
+        match = pattern.fullmatch(instrument)
+        if match:
+            pairs.append((match["coin"], quote))
 
-    if len(coins) > 1:
-        coins = {quote: coin for quote, coin in coins.items() if _MULTIPLE.sub("", coin) in _COINS}
-    if len(coins) != 1:
+    if len(pairs) > 1:
+        pairs = [(coin, quote) for coin, quote in pairs if _MULTIPLE.sub("", coin) in _COINS]
+    if len(pairs) != 1:
         return "", ""
-    quote, coin = next(iter(coins.items()))
-    return coin, quote
+    return pairs[0]
 
 
 def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
@@ -426,9 +467,12 @@ def find_currency(instrument: str, *, is_inverse: bool = False) -> str:
     The last part of a name is the quote currency, in which only a linear contract settles.
     """
     for pattern in (_SETTLES_IN, _INVERSE):
-        if match := pattern.fullmatch(instrument):
+        match = pattern.fullmatch(instrument)
+        if match:
             return match["currency"]
-    return "" if is_inverse else split_pair(instrument)[1]
+    if is_inverse:
+        return ""
+    return split_pair(instrument)[1]
 
 
 def find_coin(instrument: str) -> str:

@@ -87,7 +87,9 @@ def build_quality(
     findings = []
     for rule in RULES:
         for role, subject in subjects.items():
-            hits = rule.find(subject) if role in rule.roles else []
+            if role not in rule.roles:
+                continue
+            hits = rule.find(subject)
             if hits:
                 findings.append(count_hits(rule, subject, hits))
 
@@ -96,6 +98,7 @@ def build_quality(
         if f" of {role} in " in note:
             rows = Hit(subject.time, places=(note,))
             findings.append(count_hits(HALF_PRECISION, subject, [rows]))
+
     return Quality(
         facts={role: describe_table(subject) for role, subject in subjects.items()},
         findings=tuple(findings),
@@ -121,6 +124,9 @@ def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
         count = time.size
         longest = int(np.diff(edges).max())
 
+    places: list[str] = []
+    for hit in hits:
+        places += hit.places
     return Finding(
         subject.role,
         rule.name,
@@ -130,7 +136,7 @@ def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
         longest=longest,
         first=format_time(int(time[0])),
         last=format_time(int(time[-1])),
-        places=tuple(place for hit in hits for place in hit.places)[:LISTED],
+        places=tuple(places[:LISTED]),
     )
 
 
@@ -144,17 +150,22 @@ def describe_table(subject: Subject) -> dict[str, Any]:
         step = spacing(time) or subject.interval
         end = int(time[-1]) + (step or 0)
 
+    every = None
+    if step:
+        every = format_duration(step)
     facts: dict[str, Any] = {
         "rows": int(subject.table.time.size),
         "from": format_time(timed.nearest_minute(int(time[0]))),
         "to": format_time(timed.nearest_minute(end)),
-        "every": format_duration(step) if step else None,
+        "every": every,
     }
 
     rate = subject.whole.columns.get("rate", np.empty(0))
     if subject.role == "funding" and not np.isnan(rate).all():
         facts["lowest"] = float(np.nanmin(rate))
         facts["highest"] = float(np.nanmax(rate))
+
+    # What of the bars it covers.
     if subject.bars is None or not subject.interval:
         return facts
     if subject.role == "mark":
@@ -162,7 +173,8 @@ def describe_table(subject: Subject) -> dict[str, Any]:
     elif subject.role == "funding" and subject.covered is not None:
         span = subject.span
         covered = subject.covered
-        facts["coverage"] = float(max(covered.end - covered.start, 0) / (span.end - span.start))
+        length = max(covered.end - covered.start, 0)
+        facts["coverage"] = float(length / (span.end - span.start))
     return facts
 
 
@@ -245,10 +257,14 @@ def quality(
     if isinstance(data, Markets):
         return {name: inspect_market(market) for name, market in data.items()}
 
-    paths = [Path(path) for path in ([data] if isinstance(data, (str, Path)) else data)]
+    if isinstance(data, (str, Path)):
+        data = [data]
+    paths = [*map(Path, data)]
     if not paths:
         raise ParameterError("quality needs a path, got none")
-    names = [instrument] if isinstance(instrument, str) else list(instrument or ())
+    if isinstance(instrument, str):
+        instrument = [instrument]
+    names = [*(instrument or ())]
     terms = {"interval": interval, "timezone": timezone, "sessions": sessions}
 
     if layouts.is_panel(paths, names):
@@ -257,6 +273,8 @@ def quality(
             options = loading.read_options(terms | {"instrument": place.instrument})
             reports[name] = inspect_files([place.path], options)
         return reports
-    chosen_paths, chosen = layouts.find_in_folders(paths, names[0] if names else None)
+
+    first_name = names[0] if names else None
+    chosen_paths, chosen = layouts.find_in_folders(paths, first_name)
     options = loading.read_options(terms | {"instrument": chosen, "columns": columns})
     return inspect_files(chosen_paths, options)

@@ -53,4 +53,6 @@ class ReadOptions(NamedTuple):
 
 def time_text(time: int) -> str:
     """Return UTC ns as text that is read back to the same ns."""
-    return core.format_time(time) if time % SECOND == 0 else pd.Timestamp(time).isoformat()
+    if time % SECOND == 0:
+        return core.format_time(time)
+    return pd.Timestamp(time).isoformat()

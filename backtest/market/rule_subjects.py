@@ -42,7 +42,9 @@ class Subject:
     @property
     def span(self) -> Span:
         """The time that must be covered: that of the bars, or the table's own."""
-        time = self.whole.time if self.bars is None else self.bars.time
+        time = self.whole.time
+        if self.bars is not None:
+            time = self.bars.time
         return Span(int(time[0]), int(time[-1]) + (self.interval or 1))
 
     @cached_property
@@ -54,13 +56,16 @@ class Subject:
     @cached_property
     def is_marked(self) -> BoolArray:
         """Which bars have a mark bar."""
-        time = np.empty(0, np.int64) if self.bars is None else self.bars.time
-        return np.isin(time, self.time)
+        if self.bars is None:
+            return np.empty(0, np.bool_)
+        return np.isin(self.bars.time, self.time)
 
     @cached_property
     def marked(self) -> tuple[TimedTable, TimedTable]:
         """The bars that have a mark bar, and these, row by row."""
-        bars = self.table.rows(slice(0)) if self.bars is None else self.bars.rows(self.is_marked)
+        bars = self.table.rows(slice(0))
+        if self.bars is not None:
+            bars = self.bars.rows(self.is_marked)
         mark = self.table.ordered
         return bars, mark.rows(np.searchsorted(mark.time, bars.time))
 
@@ -79,16 +84,19 @@ class Subject:
         # Under four stamps say nothing of a length.
         apart = spacing(time)
         usual = spacing(self.bars.time) or self.interval
-        is_longer = apart is not None and apart > usual and time.size > 3
-        return time[:1] if is_longer else time[:0]
+        if apart is not None and apart > usual and time.size > 3:
+            return time[:1]
+        return time[:0]
 
     @cached_property
     def covered(self) -> Span | None:
         """The time that mark prices or funding cover, None if they cannot be aligned."""
         if self.role == "funding":
-            return self.span.within(Span(*tables.coverage(self.once, *self.span)))
+            covered = Span(*tables.coverage(self.once, *self.span))
+            return self.span.within(covered)
         if self.odd.size or not self.interval:
             return None
+
         time = self.whole.time
         if self.is_marked.any() and self.bars is not None:
             time = self.bars.time[self.is_marked]

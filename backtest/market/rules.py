@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -99,6 +99,7 @@ def find_repeats(subject: Subject) -> list[Hit]:
     originals = cells[:, np.flatnonzero(is_again) - 1]
     are_same = (repeats == originals) | (np.isnan(repeats) & np.isnan(originals))
     differs = ~are_same.all(axis=0)
+
     text = f"{NOUNS[subject.role]} must have each time once, {{n}} of {{of}} are duplicates"
     places = (f"{differs.sum()} of {differs.size} with other values",)
     return find_rows(time, is_again, text, places=places)
@@ -108,12 +109,20 @@ def is_off_grid(subject: Subject) -> BoolArray:
     """Return which bars open at other times than most, of shape (n,)."""
     time = subject.time
     interval = subject.interval
-    if interval and subject.sessions:
-        return np.asarray(np.diff(time, prepend=time[:1] - interval) < interval)
-    if not interval or (np.diff(time) == interval).all():
+    if not interval:
         return np.zeros(time.size, dtype=np.bool_)
-    phases, counts = np.unique(time % interval, return_counts=True)
-    return np.asarray(time % interval != phases[counts.argmax()])
+
+    # Sessions may be any time apart, but no shorter than a bar.
+    if subject.sessions:
+        gaps = np.diff(time, prepend=time[:1] - interval)
+        return np.asarray(gaps < interval)
+    if (np.diff(time) == interval).all():
+        return np.zeros(time.size, dtype=np.bool_)
+
+    phase = time % interval
+    phases, counts = np.unique(phase, return_counts=True)
+    usual_phase = phases[counts.argmax()]
+    return np.asarray(phase != usual_phase)
 
 
 def find_off_grid(subject: Subject) -> list[Hit]:
@@ -160,17 +169,21 @@ def hits_of_gaps(
     spans = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         spans.append(f"{format_time(start)} to {format_time(end)}")
-    last = f", last from {spans[-1]}" if len(spans) > 1 else ""
-    gaps = core.count_nouns(len(spans), "gap")
+
+    place = f"{table.name}, first gap from {spans[0]}"
+    if len(spans) > 1:
+        place = f"{place}, last from {spans[-1]}"
     places = []
     for span, count in zip(spans[:LISTED], missing, strict=False):
         places.append(f"{span}: {count:,}")
+
+    gaps = core.count_nouns(len(spans), "gap")
     return [
         Hit(
             starts,
             f"{text}, {missing.sum()} missing in {gaps}",
             missing=missing,
-            place=f"{table.name}, first gap from {spans[0]}{last} UTC",
+            place=f"{place} UTC",
             cure=cure,
             places=tuple(places),
         )
@@ -179,11 +192,14 @@ def hits_of_gaps(
 
 def find_bad_prices(subject: Subject) -> list[Hit]:
     table = subject.table
-    is_mark = subject.role == "mark"
-    noun = "mark " if is_mark else ""
+    noun = ""
+    cure = _EMPTY_BARS
+    if subject.role == "mark":
+        noun = "mark "
+        cure = _EMPTY_MARKS
+
     is_empty = lacks_prices(table)
     text = f"every {noun}bar needs prices, {{n}} of {{of}} have none at all"
-    cure = _EMPTY_MARKS if is_mark else _EMPTY_BARS
     hits = [hit._replace(cure=cure) for hit in find_rows(table.time, is_empty, text)]
     for name in PRICES:
         if name in table.columns:
@@ -222,10 +238,14 @@ def find_bad_ranges(subject: Subject) -> list[Hit]:
     table = subject.table
     if not table.has_prices:
         return []
-    noun = "mark " if subject.role == "mark" else ""
+
+    noun = ""
+    if subject.role == "mark":
+        noun = "mark "
     top, bottom = measure_bodies(table)
     highs = table.columns["high"]
     lows = table.columns["low"]
+
     ends = "open and close, got {got} in {n} of {of} bars"
     under = find_rows(
         table.time,
@@ -244,8 +264,10 @@ def find_bad_ranges(subject: Subject) -> list[Hit]:
 
 def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
     """Return the larger and the smaller of open and close; NaN where a price is impossible."""
-    prices = [table.columns[name] for name in PRICES]
-    is_sound = np.logical_and.reduce([is_price(values) for values in prices])
+    is_sound = np.ones(table.time.size, dtype=np.bool_)
+    for name in PRICES:
+        is_sound &= is_price(table.columns[name])
+
     opens = table.columns["open"]
     closes = table.columns["close"]
     top = np.where(is_sound, np.maximum(opens, closes), np.nan)
@@ -258,6 +280,7 @@ def find_bad_volume(subject: Subject) -> list[Hit]:
     volume = table.columns.get("volume")
     if volume is None:
         return []
+
     is_bad = ~((volume >= 0) & (volume < np.inf)) & ~lacks_prices(table)
     text = "volume must not be negative or NaN, got {got} in {n} of {of} bars"
     impossible = find_rows(table.time, is_bad, text, volume.__getitem__)
@@ -274,7 +297,9 @@ def find_unfinished(subject: Subject) -> list[Hit]:
     for name, values in table.columns.items():
         if not tables.is_flag(name) or not np.isin(values, (0.0, 1.0)).all():
             continue
-        if 2.0 * values.sum() > values.size:
+
+        is_mostly_finished = 2.0 * values.sum() > values.size
+        if is_mostly_finished:
             hits += find_rows(table.time, values == 0.0, places=(f"{name} is 0",))
     return hits
 
@@ -305,7 +330,8 @@ def find_outliers(subject: Subject) -> list[Hit]:
     table = subject.table.ordered
     if not table.has_prices or table.time.size < 7:
         return []
-    opens, highs, lows, closes = (pd.Series(_log_of(table.columns[name])) for name in PRICES)
+    prices = [_log_of(table.columns[name]) for name in PRICES]
+    opens, highs, lows, closes = map(pd.Series, prices)
     typical = measure_typical_moves(closes)
     top = np.maximum(opens, closes)
     bottom = np.minimum(opens, closes)
@@ -319,12 +345,18 @@ def find_outliers(subject: Subject) -> list[Hit]:
 
     outliers = []
     for name, offset in offsets.items():
-        for row in np.flatnonzero(np.abs(offset) > MAX_MOVES * typical):
-            moves = abs(offset[row]) / typical[row]
-            time = int(table.time[row])
-            outliers.append(Outlier(moves, name, time, math.expm1(offset[row])))
+        is_far = np.abs(offset) > MAX_MOVES * typical
+        for row in np.flatnonzero(is_far):
+            outlier = Outlier(
+                moves=abs(offset[row]) / typical[row],
+                name=name,
+                time=int(table.time[row]),
+                distance=math.expm1(offset[row]),
+            )
+            outliers.append(outlier)
     if not outliers:
         return []
+
     furthest = sorted(outliers, reverse=True)[:LISTED]
     times = np.unique([outlier.time for outlier in outliers])
     return [Hit(times, places=tuple(map(str, furthest)))]
@@ -367,8 +399,10 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
     # Of a run of such closes the first is where the unit changes.
     is_first = is_far & ~np.append(False, is_far[:-1])[: is_far.size]
     sizes = least.where(least > 1.0, most)
-    rows = np.flatnonzero(is_first)[:LISTED]
-    places = [f"{format_time(int(subject.time[row]))}: {sizes[row]:.4g} times" for row in rows]
+    places = []
+    for row in np.flatnonzero(is_first)[:LISTED]:
+        time = format_time(int(subject.time[row]))
+        places.append(f"{time}: {sizes[row]:.4g} times")
     return find_rows(subject.time, is_first, places=tuple(places))
 
 
@@ -383,6 +417,7 @@ def find_stretches(subject: Subject) -> list[Hit]:
     jumps = np.flatnonzero(np.abs(moves) > math.log(UNIT_CHANGE)) + 1
     if not jumps.size:
         return []
+
     edges = [0, *jumps.tolist(), closes.size]
     offsets = measure_level_offsets(edges, moves[jumps - 1])
 
@@ -393,16 +428,24 @@ def find_stretches(subject: Subject) -> list[Hit]:
         in_a_row = [*runs]
         first = edges[in_a_row[0]]
         stop = edges[in_a_row[-1] + 1]
-        jump_in = moves[first - 1] if first else 0.0
-        jump_out = moves[stop - 1] if stop < closes.size else 0.0
-        if not is_odd or stop - first > NEAR_CLOSES or jump_in * jump_out > 0.0:
+        if not is_odd or stop - first > NEAR_CLOSES:
             continue
+
+        # Two jumps the same way are a change of level, not there and back.
+        has_both_edges = first > 0 and stop < closes.size
+        if has_both_edges and moves[first - 1] * moves[stop - 1] > 0.0:
+            continue
+
         is_inside[first:stop] = True
-        times = subject.time
-        span = f"{format_time(int(times[first]))} to {format_time(int(times[stop - 1]))}"
-        size = math.exp(max((offsets[run] for run in in_a_row), key=abs))
-        places.append(f"{span}: {core.count_nouns(stop - first, 'bar')}, {size:.4g} times")
+        furthest = max(offsets[in_a_row[0] : in_a_row[-1] + 1], key=abs)
+        places.append(describe_stretch(subject.time[first:stop], furthest))
     return find_rows(subject.time, is_inside, places=tuple(places[:LISTED]))
+
+
+def describe_stretch(time: IntArray, offset: float) -> str:
+    span = f"{format_time(int(time[0]))} to {format_time(int(time[-1]))}"
+    bars = core.count_nouns(time.size, "bar")
+    return f"{span}: {bars}, {math.exp(offset):.4g} times"
 
 
 def measure_level_offsets(edges: Sequence[int], jump_sizes: FloatArray) -> list[float]:
@@ -412,21 +455,31 @@ def measure_level_offsets(edges: Sequence[int], jump_sizes: FloatArray) -> list[
     """
     levels = [0.0, *np.cumsum(jump_sizes).tolist()]
     level_of_bar = np.repeat(levels, np.diff(edges))
+    half_window = WINDOW // 2
+
     offsets = []
     for level, (first, stop) in zip(levels, itertools.pairwise(edges), strict=True):
-        around = np.sort(level_of_bar[max(first - WINDOW // 2, 0) : stop + WINDOW // 2])
+        # The lower median, which is a level that there is.
+        around = np.sort(level_of_bar[max(first - half_window, 0) : stop + half_window])
         usual = around[(around.size - 1) // 2]
-        is_far = abs(level - usual) > math.log(UNIT_CHANGE)
+
+        offset = level - usual
+        is_far = abs(offset) > math.log(UNIT_CHANGE)
         is_short = stop - first <= NEAR_CLOSES
-        offsets.append(level - usual if is_far and is_short else 0.0)
+        if not (is_far and is_short):
+            offset = 0.0
+        offsets.append(offset)
     return offsets
 
 
 def find_other_length(subject: Subject) -> list[Hit]:
     if not subject.odd.size or subject.bars is None:
         return []
+
+    length = "unknown"
     apart = spacing(subject.time)
-    length = format_duration(apart) if apart else "unknown"
+    if apart:
+        length = format_duration(apart)
     usual = format_duration(spacing(subject.bars.time) or subject.interval or 0)
     text = (
         "mark bars must open with the bars and be as long, mark bars are "
@@ -439,6 +492,7 @@ def find_unmarked(subject: Subject) -> list[Hit]:
     """Find bars without a mark bar: those outside the marks, and those between them."""
     if subject.odd.size or subject.bars is None or subject.is_marked.all():
         return []
+
     time = subject.bars.time
     rows = np.flatnonzero(subject.is_marked)
     absent = np.flatnonzero(~subject.is_marked)
@@ -456,6 +510,7 @@ def find_unmarked(subject: Subject) -> list[Hit]:
         covered = Span(int(marks[0]), int(marks[-1]) + (subject.interval or 0))
         place = f"{subject.table.name}, {covered}; bars {subject.span}"
         hits.append(Hit(time[absent[is_outside]], text, place=place))
+
     inside = absent[~is_outside]
     if inside.size:
         text = f"every bar must have a mark bar, {inside.size} of {time.size} bars have none"
@@ -474,9 +529,13 @@ def find_furthest(
     medians = groups.transform("median")
     share = (values * medians > 0.0).groupby(stretch).transform("mean")
     size = np.where(share >= least, np.abs(medians), 0.0)
+
     first = int(size.argmax())
-    value = float(medians.iloc[first]) if size[first] else 0.0
-    return value, first, int(groups.transform("size").iloc[first])
+    n_rows = int(groups.transform("size").iloc[first])
+    value = 0.0
+    if size[first]:
+        value = float(medians.iloc[first])
+    return value, first, n_rows
 
 
 def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
@@ -484,6 +543,7 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     bars, mark = subject.marked
     if subject.odd.size or not ("close" in bars.columns and "close" in mark.columns):
         return []
+
     last_prices = bars.columns["close"]
     marks = mark.columns["close"]
     rows = np.flatnonzero(is_price(last_prices) & is_price(marks))
@@ -511,9 +571,13 @@ def find_wicks(subject: Subject) -> list[Hit]:
     bars, mark = subject.marked
     if not (bars.has_prices and mark.has_prices and mark.time.size):
         return []
+
     above = _log_of(bars.columns["high"]) - _log_of(mark.columns["high"])
     below = _log_of(mark.columns["low"]) - _log_of(bars.columns["low"])
-    wicks = np.fmax(np.fmax(np.expm1(above), -np.expm1(-below)), 0.0)
+    wicks_above = np.expm1(above)
+    wicks_below = -np.expm1(-below)
+    wicks = np.fmax(np.fmax(wicks_above, wicks_below), 0.0)
+
     longest = f"the longest {wicks.max():.2%} beyond the mark"
     return find_rows(mark.time, wicks > WICK, places=(longest,))
 
@@ -523,19 +587,27 @@ def find_stale(subject: Subject) -> list[Hit]:
     bars, mark = subject.marked
     if not (mark.has_prices and "close" in bars.columns and mark.time.size):
         return []
+
     last_close = np.roll(mark.columns["close"], 1)
-    is_same = np.logical_and.reduce([mark.columns[name] == last_close for name in PRICES])
-    is_same[:1] = False
+    is_same = np.ones(mark.time.size, dtype=np.bool_)
+    is_same[:1] = False  # the first has none before it
+    for name in PRICES:
+        is_same &= mark.columns[name] == last_close
+
     closes = bars.columns["close"]
-    return find_rows(mark.time, is_same & (closes != np.roll(closes, 1)))
+    is_moving = closes != np.roll(closes, 1)
+    return find_rows(mark.time, is_same & is_moving)
 
 
 def find_settled_twice(subject: Subject) -> list[Hit]:
     time = subject.time
     gaps = np.diff(time)
     is_repeat = gaps < tables.JITTER
+
     count = int(is_repeat.sum())
-    pairs = "1 pair is" if count == 1 else f"{count} pairs are"
+    pairs = f"{count} pairs are"
+    if count == 1:
+        pairs = "1 pair is"
     least = format_duration(tables.JITTER)
     text = f"each settlement must occur once, {pairs} under {least} apart, the first by {{got}} ms"
     return find_rows(time[:-1], is_repeat, text, lambda row: f"{gaps[row] / 1e6:g}")
@@ -544,18 +616,24 @@ def find_settled_twice(subject: Subject) -> list[Hit]:
 def find_bad_rates(subject: Subject) -> list[Hit]:
     time = subject.table.time
     columns = subject.table.columns
-    most = tables.MAX_RATE
     got = ", got {got} in {n} of {of} settlements"
     hits = []
-    if (rate := columns.get("rate")) is not None:
+
+    rate = columns.get("rate")
+    if rate is not None:
+        most = tables.MAX_RATE
         text = (
             f"funding rates must lie within {most:+.0%} and {-most:+.0%} per settlement "
             f"(0.0001 is 0.01 %){got}"
         )
-        hits += find_rows(time, ~(np.abs(rate) <= most), text, rate.__getitem__)
-    if (mark := columns.get("mark")) is not None:
+        is_within = np.abs(rate) <= most
+        hits += find_rows(time, ~is_within, text, rate.__getitem__)
+
+    mark = columns.get("mark")
+    if mark is not None:
         text = f"the mark of a settlement must be positive, or NaN if unknown{got}"
-        hits += find_rows(time, ~(is_price(mark) | np.isnan(mark)), text, mark.__getitem__)
+        is_possible = is_price(mark) | np.isnan(mark)
+        hits += find_rows(time, ~is_possible, text, mark.__getitem__)
     return hits
 
 
@@ -596,9 +674,13 @@ def find_sampled(subject: Subject) -> list[Hit]:
     changes = np.flatnonzero(rate[1:] != rate[:-1]) + 1
     if every > HOUR or changes.size < FEWEST_CHANGES:
         return []
+
+    # A change inside 4 hours is of a rate that is paid more often.
     periods = tables.nearest_minute(time) // (4 * HOUR)
-    if (periods[changes] == periods[changes - 1]).any():
+    is_inside_period = periods[changes] == periods[changes - 1]
+    if is_inside_period.any():
         return []
+
     text = f"{changes.size} changes in {time.size:,} rates every {format_duration(every)}"
     return [Hit(time[changes], places=(f"{text}, all at multiples of 4 hours",))]
 
@@ -615,6 +697,7 @@ def find_early_bars(subject: Subject) -> list[Hit]:
     never_closes = not subject.sessions and subject.interval is not None and subject.interval <= DAY
     if not never_closes or not time.size or int(time[-1]) >= FIRST_OPEN_DAILY:
         return []
+
     shown = format_time(int(time[0]) + SINCE_2001)
     place = f"as seconds since 2001, as Apple counts, they begin at {shown} UTC: time + 978_307_200"
     return find_rows(time, np.ones(time.size, dtype=np.bool_), places=(place,))
@@ -641,22 +724,26 @@ def find_uncovered(subject: Subject) -> list[Hit]:
     covered = subject.covered
     if subject.bars is None or covered is None or covered == span:
         return []
+
     time = subject.once
     step = tables.cadence(time)
     missing = count_uncovered(span, covered, step)
+    starts = np.array([span.start, covered.end])
+    is_lacking = missing > 0
+
     text = (
         f"funding must cover the bars, one settlement each {format_duration(step)}, settlements "
         f"run from {Span(int(time[0]), int(time[-1]))}"
     )
-    starts = np.array([span.start, covered.end])[missing > 0]
     place = f"{subject.table.name}; bars {span}"
-    return [Hit(starts, text, missing=missing[missing > 0], place=place)]
+    return [Hit(starts[is_lacking], text, missing=missing[is_lacking], place=place)]
 
 
 def find_off_hour(subject: Subject) -> list[Hit]:
     time = subject.time
     step = min(tables.cadence(time), HOUR)
-    return find_rows(time, np.abs((time + step // 2) % step - step // 2) > tables.JITTER)
+    distance = np.abs((time + step // 2) % step - step // 2)
+    return find_rows(time, distance > tables.JITTER)
 
 
 ERROR, DOUBT = "error", "doubt"
@@ -739,8 +826,11 @@ def describe_hit(subject: Subject, rule: Rule, hit: Hit, span: str) -> str:
     """Return the sentence of a broken rule: what, where, and its cure."""
     place = hit.place
     if not place:
-        last = f", last at {format_time(int(hit.time[-1]))}" if len(hit.time) > 1 else ""
-        place = f"{subject.table.name}, first at {format_time(int(hit.time[0]))}{last} UTC"
+        place = f"{subject.table.name}, first at {format_time(int(hit.time[0]))}"
+        if len(hit.time) > 1:
+            place = f"{place}, last at {format_time(int(hit.time[-1]))}"
+        place = f"{place} UTC"
+
     sentence = f"{hit.text} ({place})"
     cure = (hit.cure or rule.cure).format(span=span)
     if cure:
@@ -755,8 +845,13 @@ MAX_FLAT = 10_000_000
 
 def split_notes(notes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the notes of what was filled in, and all others."""
-    filled = {name: how for name, how in notes.items() if name in FILLING}
-    others = {name: how for name, how in notes.items() if name not in FILLING}
+    filled = {}
+    others = {}
+    for name, how in notes.items():
+        if name in FILLING:
+            filled[name] = how
+        else:
+            others[name] = how
     return filled, others
 
 
@@ -773,8 +868,13 @@ def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 
 def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     frame = pd.DataFrame({"": table.time, **table.columns})
-    dropped = frame.duplicated("" if way else None, keep="last" if way == "last" else "first")
-    is_dropped = dropped.to_numpy()
+    compared = None  # all columns
+    kept: Any = "first"
+    if way:
+        compared = ""
+        kept = way
+
+    is_dropped = frame.duplicated(compared, keep=kept).to_numpy()
     return table.rows(~is_dropped), np.sort(table.time[is_dropped])
 
 
@@ -791,12 +891,14 @@ def read_redenomination(way: str) -> tuple[int, float]:
 def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     time, factor = read_redenomination(way)
     is_before = table.time < time
+    price_factors = np.where(is_before, factor, 1.0)
+    volume_factors = np.where(is_before, 1.0 / factor, 1.0)
 
     columns = dict(table.columns)
     for name in {*PRICES, "mark"} & columns.keys():
-        columns[name] = np.where(is_before, columns[name] * factor, columns[name])
+        columns[name] = columns[name] * price_factors
     for name in {"volume", "taker_buy_volume"} & columns.keys():
-        columns[name] = np.where(is_before, columns[name] * (1.0 / factor), columns[name])
+        columns[name] = columns[name] * volume_factors
     return TimedTable(table.name, table.time, columns), table.time[is_before]
 
 
@@ -833,18 +935,27 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
     priced = table.rows(~lacks_prices(table))
     if not priced.time.size:
         return table, table.time[:0]
-    gaps = np.diff(np.append(priced.time, table.time[-1] + interval))
-    if (gaps % interval).any() or int((gaps // interval - 1).sum()) > MAX_FLAT:
+
+    # Bars off the grid are an error of their own.
+    end = table.time[-1] + interval
+    gaps = np.diff(np.append(priced.time, end))
+    n_missing = int((gaps // interval - 1).sum())
+    if (gaps % interval).any() or n_missing > MAX_FLAT:
         return table, table.time[:0]
 
-    time = np.arange(priced.time[0], table.time[-1] + interval, interval)
+    time = np.arange(priced.time[0], end, interval)
     row = np.searchsorted(priced.time, time, side="right") - 1
     is_new = priced.time[row] != time
-    flat = priced.columns["close"][row]
+    last_close = priced.columns["close"][row]
     columns = {}
     for name, values in priced.columns.items():
-        filling = 0.0 if name in tables.SUMMED else np.nan
-        columns[name] = np.where(is_new, flat if name in PRICES else filling, values[row])
+        filling: Any = np.nan
+        if name in PRICES:
+            filling = last_close
+        elif name in tables.SUMMED:
+            filling = 0.0
+        columns[name] = np.where(is_new, filling, values[row])
+
     dropped = table.time[table.time < priced.time[0]]
     if dropped.size:
         core.warn_caller(
@@ -877,15 +988,17 @@ KINDS: Mapping[tuple[str, ...], tuple[str, Repair | None]] = {
     ("funding-gaps=zero",): ("treat missing settlements as no payment", None),
 }
 """The words for each repair, what it does, and the function of one that changes a table."""
-WORDS = [word for words in KINDS for word in words]
+WORDS = [*itertools.chain.from_iterable(KINDS)]
 BY_NAME = {words[0].partition("=")[0]: repair for words, (_, repair) in KINDS.items()}
 
 
 def parse_repairs(texts: Sequence[str]) -> tuple[str, ...]:
     """Return repairs in the order in which they are applied; raise for one that is unknown."""
-    chosen: dict[str, str] = {}
-    repairs = [word.strip() for text in texts for word in text.split(",")]
+    repairs: list[str] = []
+    for text in texts:
+        repairs += map(str.strip, text.split(","))
 
+    chosen: dict[str, str] = {}
     for repair in repairs:
         name, _, way = repair.partition("=")
         is_known = repair in WORDS or (name == "redenomination" and bool(read_redenomination(way)))

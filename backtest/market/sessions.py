@@ -73,7 +73,9 @@ def find_closed_rules(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[i
 
     rules = set()
     for rule, were_closed in closed.items():
-        years = YEARS_BY_DATE if rule == BY_DATE else YEARS_BY_RULE
+        years = YEARS_BY_RULE
+        if rule == BY_DATE:
+            years = YEARS_BY_DATE
         if len(were_closed) >= years and all(were_closed[:years]):
             rules.add(rule)
     return rules

@@ -108,15 +108,20 @@ def _generate_path(streams: Mapping[str, np.random.Generator], bars: int, days: 
     # Volatility: that of the regime, times a mean-reverting factor with mean 1.
     noise = streams["volatility"].standard_normal(bars)
     swing = _autoregression(noise, _VOLATILITY_SPREAD, _VOLATILITY_HALF_LIFE / days)
-    level = _regimes(streams["regime"], bars, days) * np.exp(swing - _VOLATILITY_SPREAD**2 / 2)
+    factor = np.exp(swing - _VOLATILITY_SPREAD**2 / 2)
+    level = _regimes(streams["regime"], bars, days) * factor
     sigma = level * math.sqrt(days / YEAR_DAYS)
 
-    crash = _crashes(streams["crash"], bars, days)
+    # Jumps of either side, whose sizes are of Rayleigh's distribution.
     happens, size, side = streams["jump"].random((bars, 3)).T
-    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size)) * np.where(side < 0.5, -1.0, 1.0)
-    jumps = np.where(happens < _JUMPS_A_YEAR * days / YEAR_DAYS, jumps, 0.0)
+    sign = np.where(side < 0.5, -1.0, 1.0)
+    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size)) * sign
+    chance = _JUMPS_A_YEAR * days / YEAR_DAYS
+    jumps = np.where(happens < chance, jumps, 0.0)
 
-    step = sigma * streams["path"].standard_normal(bars) - sigma**2 / 2 + jumps + crash
+    crash = _crashes(streams["crash"], bars, days)
+    diffusion = sigma * streams["path"].standard_normal(bars)
+    step = diffusion - sigma**2 / 2 + jumps + crash
     drift = 0.6 * days / YEAR_DAYS  # what crashes take away, and a little more
     after = _accumulate(step + drift, 0.5 ** (days / _REVERSION_HALF_LIFE))
     before = np.concatenate([[0.0], after[:-1]])
@@ -197,12 +202,15 @@ def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
     row = 0
     regime = 1
     while row < bars:
+        # A regime lasts an exponential time, of its mean.
         volatility, mean_days = _REGIMES[regime]
         stay, move = rng.random(2)
         length = 1 + int(-mean_days * math.log1p(-stay) / days)
         level[row : row + length] = volatility
+
         row += length
-        regime = int(np.searchsorted(np.cumsum(_REGIME_ODDS[regime]), move, side="right"))
+        odds = np.cumsum(_REGIME_ODDS[regime])
+        regime = int(np.searchsorted(odds, move, side="right"))
     return level
 
 
@@ -216,6 +224,7 @@ def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
         row += 1 + int(-YEAR_DAYS / _CRASHES_A_YEAR * math.log1p(-wait) / days)
         if row >= bars:
             return moves
+
         fall = min(0.07 - 0.045 * math.log1p(-size), 0.25)
         moves[row] -= fall
         moves[row + 1 : row + 1 + back] += 0.6 * part * fall / back

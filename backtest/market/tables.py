@@ -117,8 +117,11 @@ def lacks_prices(table: TimedTable) -> BoolArray:
     """Return which rows of a table of prices hold none at all, of shape (n,)."""
     if not table.has_prices:
         return np.zeros(table.time.size, dtype=np.bool_)
-    is_unknown = [np.isnan(table.columns[name]) for name in PRICES]
-    return np.asarray(np.logical_and.reduce(is_unknown))
+
+    is_empty = np.ones(table.time.size, dtype=np.bool_)
+    for name in PRICES:
+        is_empty &= np.isnan(table.columns[name])
+    return is_empty
 
 
 def spacing(time: IntArray) -> int | None:
@@ -126,8 +129,11 @@ def spacing(time: IntArray) -> int | None:
     gaps = np.diff(time)
     if gaps.size and gaps[0] > 0 and (gaps == gaps[0]).all():  # without sorting them
         return int(gaps[0])
+
     gaps, counts = np.unique(gaps[gaps > 0], return_counts=True)
-    return int(gaps[counts.argmax()]) if gaps.size else None
+    if not gaps.size:
+        return None
+    return int(gaps[counts.argmax()])
 
 
 class Schema(NamedTuple):
@@ -158,6 +164,7 @@ def read_frame(
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"column names must be unique, {twice!r} is twice ({name})")
+
     frame = rename_known(frame, (*TIME_NAMES, *schema.known), name)
     stamps, time_column = find_stamps(frame, name=name)
     present = [column for column in frame.columns if column != time_column]
@@ -171,13 +178,16 @@ def read_frame(
 
     wanted = schema.known
     if schema.others == "keep":
-        wanted += tuple(column for column in others if isinstance(column, str))
+        wanted += list_texts(others)
     columns = {}
     for column in wanted:
+        if column not in present:
+            continue
+        read = to_floats
+        if is_text_flag(column, frame):
+            read = read_flag_texts
         with defects.catch():
-            if column in present:
-                read = read_flag_texts if is_text_flag(column, frame) else to_floats
-                columns[column] = read(frame[column], column=column, name=name)
+            columns[column] = read(frame[column], column=column, name=name)
 
     time = core.read_stamps(stamps, name=name, timezone=timezone, is_file=is_file)
     if payments:
@@ -189,25 +199,27 @@ def read_frame(
     return table
 
 
+def list_texts(columns: Sequence[Any]) -> tuple[str, ...]:
+    """Return the names of columns that are texts."""
+    return tuple(column for column in columns if isinstance(column, str))
+
+
 def note_other_columns(
     schema: Schema, present: Sequence[Any], others: Sequence[Any], defects: Defects, *, name: str
 ) -> None:
-    """Add to ``defects`` the columns that lack, and those that a schema does not take."""
+    """Add to ``defects`` the columns that lack, and those that a schema does not allow."""
     shown = ", ".join(map(str, others)) or "no other"
     missing = [column for column in schema.known[: schema.n_required] if column not in present]
     for column in missing:
         near = core.did_you_mean(column, map(str, others))
         defects.append(f"a column {column!r} is needed, found {shown}{near} ({name})")
 
-    known = schema.known
-    if schema.others == "keep":
-        known += tuple(column for column in others if isinstance(column, str))
     for column in others:
         if schema.others == "keep" and not isinstance(column, str):
             defects.append(f"column names must be text, found {column!r} ({name})")
         elif schema.others == "refuse" and not missing:
-            near = core.did_you_mean(str(column), known)
-            listed = " and ".join(known)
+            near = core.did_you_mean(str(column), schema.known)
+            listed = " and ".join(schema.known)
             defects.append(f"columns must be {listed}, found {column!r}{near} ({name})")
 
 
@@ -222,14 +234,10 @@ def read_leads(
     leads = np.full(time.size, np.nan)
     has_payment = np.zeros(time.size, dtype=np.bool_)
     for column, values in frame.items():
-        is_known = values.notna()
-        if values.dtype.kind in "iuf":
-            is_known &= values != 0
-        elif values.dtype.kind != "M":
-            is_known &= ~values.astype(str).str.strip().isin(NOTHING)
-        rows = np.flatnonzero(is_known.to_numpy(dtype=np.bool_))
+        rows = find_known_payments(values)
         if not rows.size:
             continue
+
         paid = core.read_stamps(
             values.iloc[rows], name=f"{name}, {column}", timezone=timezone, is_file=is_file
         )
@@ -250,6 +258,16 @@ def read_leads(
     return leads
 
 
+def find_known_payments(values: pd.Series) -> IntArray:
+    """Return the rows of a column of times of payment that have one."""
+    is_known = values.notna()
+    if values.dtype.kind in "iuf":
+        is_known &= values != 0
+    elif values.dtype.kind != "M":
+        is_known &= ~values.astype(str).str.strip().isin(NOTHING)
+    return np.flatnonzero(is_known.to_numpy(dtype=np.bool_))
+
+
 def is_flag(name: object) -> bool:
     """Return whether a column is called as one that says which bars are finished."""
     return _FLAG_NAME.fullmatch(plain_name(name)) is not None
@@ -268,7 +286,11 @@ def read_flag(values: pd.Series) -> FloatArray | None:
         flag = np.select(
             [words.isin(_FINISHED), words.isin(_UNFINISHED), words == ""], [1.0, 0.0, np.nan], -1.0
         )
-    return flag if np.isin(flag[~np.isnan(flag)], (0.0, 1.0)).all() else None
+
+    is_of_flag = np.isnan(flag) | np.isin(flag, (0.0, 1.0))
+    if not is_of_flag.all():
+        return None
+    return flag
 
 
 def read_flag_texts(values: pd.Series, *, column: str, name: str) -> FloatArray:
@@ -293,6 +315,7 @@ def leave_out_unfinished(table: TimedTable, frame: pd.DataFrame) -> TimedTable:
         flag = read_flag(frame[column])
         if flag is None or table.time.size < 2:
             continue
+
         rows = np.flatnonzero(flag != 1.0)  # an empty cell is no yes
         if rows.size == 1 and table.time[rows[0]] == table.time.max():
             opened = core.format_time(int(table.time[rows[0]]))
@@ -329,7 +352,8 @@ def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> di
 
 def rename_known(frame: pd.DataFrame, known: Collection[str], where: str) -> pd.DataFrame:
     spelled = spell_columns(frame, known, where)
-    return frame.rename(columns={spelled[name]: name for name in known if name in spelled})
+    our_names = {spelled[name]: name for name in known if name in spelled}
+    return frame.rename(columns=our_names)
 
 
 def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
@@ -357,14 +381,17 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
 
 
 def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[core.Stamps, str | None]:
+    """Return the stamps of a frame, and the column that they are; None if it is the index."""
     index = core.as_dates(frame.index)
     if isinstance(index, pd.DatetimeIndex) or index.name in TIME_NAMES:
         return index, None
-    found = [column for column in TIME_NAMES if column in frame.columns]
-    if len(found) == 1:
-        return frame[found[0]], found[0]
-    if found:
-        raise DataError(f"one column of times is needed, found {' and '.join(found)} ({name})")
+
+    candidates = [column for column in TIME_NAMES if column in frame.columns]
+    if len(candidates) == 1:
+        return frame[candidates[0]], candidates[0]
+    if candidates:
+        listed = " and ".join(candidates)
+        raise DataError(f"one column of times is needed, found {listed} ({name})")
     columns = ", ".join(map(str, frame.columns)) or "none"
     raise DataError(
         f"one column of times is needed, found none among the columns {columns} ({name}); index "
@@ -424,23 +451,30 @@ def read_table(
             if part.is_file and is_increasing(-table.time):
                 table = table.rows(slice(None, None, -1))
             tables.append(table)
+
     if len(tables) < len(parts) or not tables:
         return None
-
     tables.sort(key=lambda table: int(table.time[0]))
-    first = tables[0]
     if len(tables) == 1:
-        return first
+        return tables[0]
+    return join_tables(tables, defects)
+
+
+def join_tables(tables: Sequence[TimedTable], defects: Defects) -> TimedTable | None:
+    """Return tables one after the other; None if their columns differ, which is a defect."""
+    first = tables[0]
     for other in tables[1:]:
         differing = ", ".join(sorted({*first.columns} ^ {*other.columns}))
-        if differing:
-            # A column that could not be read is a defect already.
-            if not defects:
-                defects.append(
-                    "files of one table must have the same columns, "
-                    f"{first.name} and {other.name} differ in {differing}"
-                )
-            return None
+        if not differing:
+            continue
+        # A column that could not be read is a defect already.
+        if not defects:
+            defects.append(
+                "files of one table must have the same columns, "
+                f"{first.name} and {other.name} differ in {differing}"
+            )
+        return None
+
     columns = {}
     for name in first.columns:
         columns[name] = np.concatenate([table.columns[name] for table in tables])
@@ -473,13 +507,20 @@ class Span(NamedTuple):
         return Span(max(self.start, other.start), min(self.end, other.end))
 
     def replace(self, start: int | None, end: int | None) -> Span:
-        return Span(self.start if start is None else start, self.end if end is None else end)
+        if start is None:
+            start = self.start
+        if end is None:
+            end = self.end
+        return Span(start, end)
 
     def has_days_of(self, other: Span, *, sessions: bool) -> bool:
         """Return whether no UTC day of another span lies outside, but for closures of sessions."""
-        room = MAX_CLOSURE if sessions else 0
-        is_early = other.start // DAY < (self.start - room) // DAY
-        return not is_early and (other.end - 1) // DAY <= (self.end - 1 + room) // DAY
+        room = 0
+        if sessions:
+            room = MAX_CLOSURE
+        first_day = (self.start - room) // DAY
+        last_day = (self.end - 1 + room) // DAY
+        return first_day <= other.start // DAY and (other.end - 1) // DAY <= last_day
 
     def __str__(self) -> str:
         return f"{core.format_time(self.start)} to {core.format_time(self.end)} UTC"
@@ -529,6 +570,7 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int,
     gaps = _gaps(time)
     if gaps.size < 1:
         return []
+
     limit = _limit(time)
     is_gap = (gaps > limit) | (2 * gaps > 3 * find_longer_beside(gaps, limit))
     is_inside = (time[:-1] >= start - JITTER) & (time[1:] < end)
@@ -536,8 +578,12 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int,
 
     # A gap among hours lacks hours, also where most of the file is every 8 hours.
     usual = cadence(time)
-    shorter = np.minimum(np.append(usual, gaps[:-1]), np.append(gaps[1:], usual))[rows]
-    missing = np.maximum(np.round(gaps[rows] / shorter).astype(np.int64) - 1, 1)
+    gaps_before = np.append(usual, gaps[:-1])
+    gaps_after = np.append(gaps[1:], usual)
+    shorter = np.minimum(gaps_before, gaps_after)[rows]
+    n_steps = np.round(gaps[rows] / shorter).astype(np.int64)
+    missing = np.maximum(n_steps - 1, 1)
+
     table = np.stack([time[rows], time[rows + 1], missing, shorter], axis=1)
     return [*map(tuple, table.tolist())]
 
@@ -548,8 +594,9 @@ def find_longer_beside(gaps: IntArray, limit: int) -> IntArray:
     A gap that is half as long again as both is one in which a settlement lacks.
     """
     capped = np.minimum(gaps, limit)
-    longer = np.maximum(np.append(limit, capped[:-1]), np.append(capped[1:], limit))
-    return np.asarray(longer)
+    gaps_before = np.append(limit, capped[:-1])
+    gaps_after = np.append(capped[1:], limit)
+    return np.asarray(np.maximum(gaps_before, gaps_after))
 
 
 def _limit(time: IntArray) -> int:
@@ -574,7 +621,10 @@ _MONDAY = 4 * DAY  # 1970-01-05; the epoch was a Thursday
 
 
 def grid_origin(length: int) -> int:
-    return _MONDAY if length % (7 * DAY) == 0 else 0
+    """Return a time at which bars of a length open: of weeks a Monday, else the epoch."""
+    if length % (7 * DAY) == 0:
+        return _MONDAY
+    return 0
 
 
 class BarGroups(NamedTuple):
@@ -639,32 +689,39 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
 
     size = length // interval
     if len(edges) < 2:
-        bars = "bars" if sessions else f"{size} bars"
+        bars = f"{size} bars"
+        if sessions:
+            bars = "bars"
         raise ParameterError(
             f"at least one whole group of {bars} is needed, found none in {time.size} bars"
         )
-    is_even = not sessions and bool((np.diff(edges) == size).all())
+    if sessions or (np.diff(edges) != size).any():
+        size = 0
+
     first = int(edges[0])
     return BarGroups(
         time=stretch[edges[:-1]] * length + origin,
         starts=edges[:-1] - first,
         first=first,
         stop=int(edges[-1]),
-        size=size if is_even else 0,
+        size=size,
     )
 
 
 def check_length(since: IntArray, interval: int, length: int, *, sessions: bool) -> None:
     """Raise ParameterError unless bars fit into stretches of a length; ``since`` their origin."""
-    own_length = core.format_duration(interval)
+    bar_length = core.format_duration(interval)
     wanted = core.format_duration(length)
-    if length < interval or (not sessions and length % interval):
-        rule = f"longer than {own_length}" if sessions else f"a multiple of {own_length}"
-        raise ParameterError(f"bars must become {rule}, got {wanted}")
-    if not sessions and int(since[0]) % interval:
+    if sessions:
+        if length < interval:
+            raise ParameterError(f"bars must become longer than {bar_length}, got {wanted}")
+    elif length < interval or length % interval:
+        raise ParameterError(f"bars must become a multiple of {bar_length}, got {wanted}")
+    elif int(since[0]) % interval:
         raise ParameterError(
-            f"bars must open on multiples of {own_length} in UTC to be resampled to {wanted}"
+            f"bars must open on multiples of {bar_length} in UTC to be resampled to {wanted}"
         )
+
     is_across = (since + interval - 1) // length != since // length
     across = np.count_nonzero(is_across)
     if across:
@@ -689,9 +746,12 @@ def slice_fields(
 
     fields: dict[str, Any] = market.fields()
     for name, value in fields.items():
-        if isinstance(value, np.ndarray):
-            is_funding = name.startswith("funding_")
-            fields[name] = value[settled] if is_funding else value[rows]
+        if not isinstance(value, np.ndarray):
+            continue
+        if name.startswith("funding_"):
+            fields[name] = value[settled]
+        else:
+            fields[name] = value[rows]
     fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
     return fields
 
@@ -704,13 +764,16 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
     end = int(groups.time[-1]) + length
     fields = slice_fields(market, slice(groups.first, groups.stop), funding_from=lead, end=end)
 
-    last = groups.ohlc(*(fields[name] for name in PRICES))
+    last = groups.ohlc(*map(fields.__getitem__, PRICES))
     mark = last
     if market.has_mark:
-        mark = groups.ohlc(*(fields[name] for name in MARK_PRICES))
+        mark = groups.ohlc(*map(fields.__getitem__, MARK_PRICES))
     columns = {}
     for name, values in fields["columns"].items():
-        columns[name] = groups.total(values) if name in SUMMED else groups.last(values)
+        if name in SUMMED:
+            columns[name] = groups.total(values)
+        else:
+            columns[name] = groups.last(values)
 
     filled = dict(market.filled)
     n_after = market.n_bars - groups.stop

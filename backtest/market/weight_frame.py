@@ -13,7 +13,7 @@ from backtest.core import ANY_NUMBER, DataError, FloatArray, IntArray, Parameter
 from backtest.core.code_names import is_frame, pd
 from backtest.market.files import read_file
 from backtest.market.market import Market
-from backtest.market.tables import PRICES, Defects, Schema, nearest_minute, read_dates, read_frame
+from backtest.market.tables import Defects, Schema, nearest_minute, read_dates, read_frame
 
 Weights: TypeAlias = "pd.DataFrame | FloatArray | Mapping[str, float] | None"
 CARRIED = (
@@ -38,6 +38,7 @@ def read_weights(
     if signal is None:
         count = tradable.sum(axis=0)
         return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
+
     values = read_raw_weights(signal, markets, first=first, argument=argument)
     return np.where(tradable & ~np.isnan(values), values, 0.0)
 
@@ -55,9 +56,10 @@ def read_raw_weights(
     try:
         if is_frame(signal):
             values = read_frame_values(signal, markets, argument)
+        elif isinstance(signal, np.ndarray | list | tuple):
+            values = core.to_real(signal)
         else:
-            is_array = isinstance(signal, np.ndarray | list | tuple)
-            values = core.to_real(signal if is_array else [])
+            values = np.empty(0)  # whose shape is refused
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{argument}: weights must be numbers: {error}") from error
 
@@ -65,9 +67,12 @@ def read_raw_weights(
         values = values[:, None]
     if first and values.ndim == 2 and len(values) == markets.n_bars - first:
         values = np.concatenate([np.full((first, values.shape[1]), np.nan), values])
+
     shape = (markets.n_bars, len(markets))
     if values.shape != shape:
-        wrong_shape = values.shape if values.size else core.repr_plain(signal)
+        wrong_shape: object = values.shape
+        if not values.size:
+            wrong_shape = core.repr_plain(signal)
         raise ParameterError(
             f"{argument} of several instruments must have a row for each bar and a column for each "
             f"instrument, {shape}, got {wrong_shape}; for constants {{{markets.names[0]!r}: 1.0}}"
@@ -101,8 +106,10 @@ def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFra
 
     columns: list[Any] = []
     for column in frame:
+        name = column
         names = names_by_instrument.get(column, [])
-        name = names[0] if column not in known and len(names) == 1 else column
+        if column not in known and len(names) == 1:
+            name = names[0]
         columns.append(name)
     for k, name in enumerate(columns):
         core.Choice(*known).check(f"{argument}: the instrument of a weight", name)
@@ -206,10 +213,17 @@ def compute_index_prices(panel: Any, held: FloatArray) -> dict[str, Any]:
     is_low_first = panel.close >= panel.open
     index: dict[str, Any] = {}
     for lead in ("", "mark_"):
-        open_, high, low, close = (getattr(panel, f"{lead}{name}") for name in PRICES)
-        first_extreme = np.where(is_low_first, low, high)
-        second_extreme = np.where(is_low_first, high, low)
-        gains = np.array([gain(x) for x in (open_, first_extreme, second_extreme, close)])
+        high = getattr(panel, f"{lead}high")
+        low = getattr(panel, f"{lead}low")
+        gains = np.array(
+            [
+                gain(getattr(panel, f"{lead}open")),
+                gain(np.where(is_low_first, low, high)),
+                gain(np.where(is_low_first, high, low)),
+                gain(getattr(panel, f"{lead}close")),
+            ]
+        )
+
         index[f"{lead}open"] = opens * (1.0 + gains[0])
         index[f"{lead}high"] = opens * (1.0 + gains.max(axis=0))
         index[f"{lead}low"] = opens * (1.0 + gains.min(axis=0))
@@ -222,6 +236,7 @@ def check_index(prices: Mapping[str, Any], held: FloatArray, markets: Any) -> No
     bars = np.flatnonzero(~(lowest > 0.0))
     if not bars.size:
         return
+
     bar = int(bars[0])
     gross = float(np.abs(held[:, bar]).sum())
     raise DataError(
