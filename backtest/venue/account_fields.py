@@ -50,6 +50,9 @@ def find_meaning(exchange: str, field: str, currency: str) -> str | None:
     """Return whether a field is with profit (``"equity"``) or without (``"wallet"``), if known."""
     for row in read_account_fields():
         is_same = exchange.lower() in row.exchanges and field == row.field
-        if is_same and row.settles in ("", currency):
-            return WITH_PROFIT if row.has_profit else WITHOUT_PROFIT
+        if not is_same or row.settles not in ("", currency):
+            continue
+        if row.has_profit:
+            return WITH_PROFIT
+        return WITHOUT_PROFIT
     return None

@@ -126,6 +126,7 @@ class Contract(Value, kw_only=True):
     def faults(self) -> Faults:
         if self.round_to_tick and self.tick is None:
             yield "tick", "must be known with round_to_tick"
+
         for name, example in (("haircut", 0.05), ("borrow_rate", 0.08)):
             is_declared = getattr(self, name) is not None
             if self.is_spot and not is_declared:
@@ -134,8 +135,12 @@ class Contract(Value, kw_only=True):
                 yield name, f"is of spot contracts only, the kind is {self.kind!r}"
 
     def _settle(self) -> None:
-        if self.min_notional == USUAL:
-            self._set_fields(min_notional=0.0 if self.kind == "inverse" else 5.0)
+        if self.min_notional != USUAL:
+            return
+        if self.kind == "inverse":
+            self._set_fields(min_notional=0.0)
+        else:
+            self._set_fields(min_notional=5.0)
 
 
 def agree_settlement(
@@ -167,7 +172,11 @@ def agree_settlement(
         if currency:
             known[name] = currency
 
-    inverse = next((name for name, row in contracts.items() if row.kind == "inverse"), "")
+    inverse = ""
+    for name, contract in contracts.items():
+        if contract.kind == "inverse":
+            inverse = name
+            break
     check_one_currency(known, has_inverse=bool(inverse))
     if inverse and len(known) < len(contracts) > 1:
         unknown = next(name for name in contracts if name not in known)
@@ -216,13 +225,15 @@ def check_one_currency(known: Mapping[str, str], *, has_inverse: bool) -> None:
     """Raise ParameterError if instruments settle in several currencies."""
     first = next(iter(known), "")
     for name, currency in known.items():
-        if currency != known[first]:
-            cure = ""
-            if not has_inverse:
-                override = f"venue.override({{'contract.settles': {known[first]!r}}})"
-                cure = f"; to count the two as one, give {name!r} {override}"
-            raise core.ParameterError(
-                f"venue: the positions of one account must settle in one currency, got "
-                f"{known[first]} for {first!r} and {currency} for {name!r}; give each currency an "
-                f"account of its own{cure}"
-            )
+        if currency == known[first]:
+            continue
+
+        # A coin and money of one value can be counted as one, a coin and money cannot.
+        cure = "give each currency an account of its own"
+        if not has_inverse:
+            override = f"venue.override({{'contract.settles': {known[first]!r}}})"
+            cure = f"{cure}; to count the two as one, give {name!r} {override}"
+        raise core.ParameterError(
+            f"venue: the positions of one account must settle in one currency, got "
+            f"{known[first]} for {first!r} and {currency} for {name!r}; {cure}"
+        )

@@ -37,8 +37,11 @@ def payment(
     quantities: Any = np.asarray(quantity, dtype=np.float64)
     prices: Any = np.asarray(price, dtype=np.float64)
     rates: Any = np.asarray(rate, dtype=np.float64)
-    check_range("price", float(np.min(prices, initial=math.inf)), low=0.0, open_low=True)
-    value = compute_value(contract.size, contract.kind == "inverse", prices)
+    lowest_price = float(np.min(prices, initial=math.inf))
+    check_range("price", lowest_price, low=0.0, open_low=True)
+
+    is_inverse = contract.kind == "inverse"
+    value = compute_value(contract.size, is_inverse, prices)
     paid: Any = compute_payment(quantities, value, rates)
     return core.float_if_single(paid)
 
@@ -83,7 +86,9 @@ class FundingTerms(core.Value, kw_only=True):
     @property
     def least(self) -> float:
         """The least payment of one interval: the floor, or the cap of the other sign."""
-        return -self.cap if self.floor is None else self.floor
+        if self.floor is None:
+            return -self.cap
+        return self.floor
 
 
 @checked
@@ -124,16 +129,18 @@ def read_terms(
         return general
 
     place = f"{newest.name}: {symbol}.funding"
-    hours = listing.read_number(row, "fundingIntervalHours", place)
-    cap = listing.read_number(row, "adjustedFundingRateCap", place)
-    floor = listing.read_number(row, "adjustedFundingRateFloor", place)
-    return general.override({
-        "interval": general.interval if hours is None else f"{hours:g}h",
-        "cap": general.cap if cap is None else cap,
-        "floor": floor,
+    changes: dict[str, object] = {
+        "floor": listing.read_number(row, "adjustedFundingRateFloor", place),
         "date": newest.day or "",
         "source": f"{newest.name}: interval, cap and floor; {name}: interest and clamp",
-    })  # fmt: skip
+    }
+    hours = listing.read_number(row, "fundingIntervalHours", place)
+    if hours is not None:
+        changes["interval"] = f"{hours:g}h"
+    cap = listing.read_number(row, "adjustedFundingRateCap", place)
+    if cap is not None:
+        changes["cap"] = cap
+    return general.override(changes)
 
 
 __all__ = ["FundingTerms", "payment", "read_terms", "terms"]

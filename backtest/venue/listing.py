@@ -178,7 +178,9 @@ def find_listings(source: Any, symbol: str, date: core.TimeLike | None = None) -
 
     stamps = sorted({answer.day for answer in answers if answer.day is not None})
     if day in (None, preset_files.LATEST):
-        newest = stamps[-1] if stamps else None
+        newest = None
+        if stamps:
+            newest = stamps[-1]
         return [join_answers(answers, symbol, newest)]
     if stamps and stamps != [day]:
         raise VenueError(
@@ -218,20 +220,26 @@ def choose_listing(listings: list[Listing], day: str | None) -> list[Listing]:
         return listings
     if day == preset_files.LATEST:
         return listings[-1:]
-    begun = [listing for listing in listings if str(listing.day) <= day]
-    return [begun[-1] if begun else listings[0]]
+
+    chosen = listings[0]  # for a day before it too
+    for listing in listings:
+        if str(listing.day) <= day:
+            chosen = listing
+    return [chosen]
 
 
 def open_answers(source: Any) -> list[Answer]:
     """Return the answers in a file, a folder, a mapping, or a list of paths."""
     if isinstance(source, str | Path):
         return open_path(Path(source))
+
     is_list = isinstance(source, list | tuple)
     if is_list and source and all(isinstance(path, str | Path) for path in source):
         answers = []
         for path in source:
             answers += open_path(Path(path))
         return answers
+
     if isinstance(source, Mapping) or is_list:
         return [Answer("a mapping", source, find_day(source))]
     raise VenueError(f"a listing must be a path, {SHAPES}, got {core.repr_plain(source)}")
@@ -337,8 +345,13 @@ FIELDS_OF_KINDS = (
 def find_kind(content: Any) -> str | None:
     """Return the kind of part that rows are, by the fields of the first; None if of no kind."""
     is_table = isinstance(content, Mapping)
-    rows = [*content.values()] if is_table else content
-    first = next(iter(rows), None) if isinstance(rows, list | tuple) else None
+    rows = content
+    if is_table:
+        rows = [*content.values()]
+    if not isinstance(rows, list | tuple) or not rows:
+        return None
+
+    first = rows[0]
     if is_table and isinstance(first, list | tuple):
         return TIERS  # of a symbol without tiers it is said that it has none
     if not isinstance(first, Mapping):
@@ -372,6 +385,7 @@ def read_binance_brackets(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             f"{row.get('symbol')}.notionalCoef: must be 1, the brackets of other accounts, got "
             f"{adjusted}: give the table of the venue"
         )
+
     tiers: list[Mapping[str, Any]] = []
     for bracket in row["brackets"]:
         tier = {
@@ -432,11 +446,14 @@ def name_plainly(symbol: str) -> str:
 def find_names(parts: Mapping[str, Mapping[str, Any]], symbol: str) -> list[str]:
     """Return the names of a symbol, the one asked for first: ccxt's, the venue's own and plain."""
     names = [symbol]
+    plain_symbol = name_plainly(symbol)
     for market in parts.get(MARKETS, {}).values():
         of_ccxt = str(market.get("symbol"))
         of_venue = str(market.get("id"))
         is_named = symbol in (of_ccxt, of_venue)
-        is_same = is_named or name_plainly(of_ccxt) == name_plainly(symbol)
+        is_same = is_named or name_plainly(of_ccxt) == plain_symbol
+
+        # A spot market may have the venue's name of the contract.
         if is_same and not market.get("spot"):
             names += [of_ccxt, of_venue]
     return [*dict.fromkeys([*names, *map(name_plainly, names)])]
@@ -447,10 +464,10 @@ def pick_row(rows: Mapping[str, Any], names: Sequence[str]) -> Any:
     for name in names:
         if name in rows:
             return rows[name]
-    plain = [row for key, row in rows.items() if ":" in key and name_plainly(key) in names]
-    if not plain and "" in rows:  # tiers of one symbol, which do not name it
-        return rows[""]
-    return plain[0] if plain else None
+    for key, row in rows.items():
+        if ":" in key and name_plainly(key) in names:
+            return row
+    return rows.get("")  # tiers of one symbol, which do not name it
 
 
 def describe_unlisted(parts: Mapping[str, Mapping[str, Any]], symbol: str, where: str) -> str:
@@ -462,10 +479,12 @@ def describe_unlisted(parts: Mapping[str, Mapping[str, Any]], symbol: str, where
             if name not in known:
                 known.add(name)
                 by_plain[name_plainly(name).upper()] = name
-    near = difflib.get_close_matches(name_plainly(symbol).upper(), by_plain, n=3, cutoff=0.5)
+
     text = f"symbol must be listed in {where}, got {symbol!r}"
+    near = difflib.get_close_matches(name_plainly(symbol).upper(), by_plain, n=3, cutoff=0.5)
     if near:
-        return f"{text}; the nearest are {', '.join(repr(by_plain[plain]) for plain in near)}"
+        listed = ", ".join(repr(by_plain[plain]) for plain in near)
+        return f"{text}; the nearest are {listed}"
     return f"{text}; it has {len(known):,} others"
 
 
@@ -494,6 +513,7 @@ def read_brackets(listing: Listing) -> list[dict[str, Any]]:
             f"{place}: are needed, the listing has no tiers of it; give fetch_leverage_tiers() or "
             "leverageBracket beside it, under 'tiers' and 'markets' of one table"
         )
+
     brackets = []
     for k, row in enumerate(listing.tiers):
         place_of_row = f"{place}.{k}"
@@ -514,8 +534,13 @@ def read_brackets(listing: Listing) -> list[dict[str, Any]]:
         if fields["cap"] is None and k == len(listing.tiers) - 1:
             fields["cap"] = math.inf
         fields["amount"] = read_amount(row, place_of_row)
-        brackets.append({name: value for name, value in fields.items() if value is not None})
+        brackets.append(drop_unknown(fields))
     return brackets
+
+
+def drop_unknown(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def read_amount(row: Mapping[str, Any], place: str) -> float | None:
@@ -523,6 +548,7 @@ def read_amount(row: Mapping[str, Any], place: str) -> float | None:
     for fields in (row, row.get("info")):
         if not isinstance(fields, Mapping):
             continue
+
         for name in AMOUNTS:
             amount = read_number(fields, name, place)
             if amount is not None:
@@ -563,7 +589,7 @@ def read_contract(
     stated = read_stated(listing)
     if stated.get("kind") is None:
         stated["kind"] = find_kind_by_name(listing)
-    known = {name: value for name, value in stated.items() if value is not None}
+    known = drop_unknown(stated)
 
     venue, _, like_symbol = like_name.rpartition(":")
     if like_symbol == name_plainly(listing.symbol):
@@ -578,12 +604,13 @@ def read_contract(
 
 def find_common_size(listing: Listing, venue: str, kind: str) -> float:
     """Return the size that all contracts of a kind have in a preset; refuse if they differ."""
-    contracts = []
+    sizes = set()
     if venue in preset_files.find_files():
-        tables = [read() for read in preset_files.read_tables(venue).values()]
-        contracts = [table.contract[-1] for table in tables]
+        for read in preset_files.read_tables(venue).values():
+            contract = read().contract[-1]
+            if contract["kind"] == kind:
+                sizes.add(contract["size"])
 
-    sizes = {contract["size"] for contract in contracts if contract["kind"] == kind}
     if len(sizes) != 1:
         raise VenueError(
             f"{listing.name}: {listing.symbol}.contract.size: is needed, the tiers do not say it; "
@@ -597,8 +624,10 @@ def find_kind_by_name(listing: Listing) -> str | None:
     for name in list_names(listing):
         pair, colon, settled = name.partition(":")
         if "/" in pair and colon:
-            is_inverse = settled.partition("-")[0] == pair.partition("/")[0]
-            return "inverse" if is_inverse else "linear"
+            coin = pair.partition("/")[0]
+            if settled.partition("-")[0] == coin:
+                return "inverse"
+            return "linear"
     return None
 
 
@@ -629,13 +658,20 @@ def read_stated(listing: Listing) -> dict[str, Any]:
 def read_entry(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the contract of a symbol of Binance's ``exchangeInfo``."""
     settles = entry.get("marginAsset")
+    kind = "linear"
+    if settles == entry.get("baseAsset"):
+        kind = "inverse"
+
+    # Contracts of USD-M are of one coin, and do not say so.
     size = read_number(entry, "contractSize", place)
+    if size is None:
+        size = 1.0
     expires = None
     if entry.get("contractType") not in ("PERPETUAL", None, "") and entry.get("deliveryDate"):
         expires = core.format_time(int(entry["deliveryDate"]) * 1_000_000)
     return {
-        "kind": "inverse" if settles == entry.get("baseAsset") else "linear",
-        "size": 1.0 if size is None else size,
+        "kind": kind,
+        "size": size,
         "settles": settles,
         "expires": expires,
         **read_filters(entry.get("filters") or (), place),
@@ -667,7 +703,7 @@ def read_filters(filters: Iterable[Mapping[str, Any]], place: str) -> dict[str, 
 
 def find_largest(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return max(known) if known else None
+    return max(known, default=None)
 
 
 def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -679,15 +715,20 @@ def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
     if "min_trade_amount" in info:
         size = 1.0  # Deribit counts units, and its contractSize is the step of orders
 
+    kind = "linear"
+    if market.get("inverse"):
+        kind = "inverse"
     limits = market.get("limits") or {}
+    amounts = limits.get("amount") or {}
+    costs = limits.get("cost") or {}
     stated: dict[str, Any] = {
-        "kind": "inverse" if market.get("inverse") else "linear",
+        "kind": kind,
         "size": size,
         "settles": market.get("settle"),
         "expires": find_expiry(market),
         **read_precision(market, limits, place),
-        "min_quantity": read_number(limits.get("amount") or {}, "min", f"{place}.limits.amount"),
-        "min_notional": read_number(limits.get("cost") or {}, "min", f"{place}.limits.cost"),
+        "min_quantity": read_number(amounts, "min", f"{place}.limits.amount"),
+        "min_notional": read_number(costs, "min", f"{place}.limits.cost"),
     }
 
     # What Bybit and Binance themselves say, where ccxt leaves it out or says it otherwise.
@@ -697,14 +738,16 @@ def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
         stated["min_notional"] = read_number(lot_sizes, "minNotionalValue", place_of_least)
     filters = info.get("filters")
     if isinstance(filters, list):
-        of_venue = read_filters([x for x in filters if isinstance(x, Mapping)], place)
-        stated |= {name: value for name, value in of_venue.items() if value is not None}
+        tables = [table for table in filters if isinstance(table, Mapping)]
+        stated |= drop_unknown(read_filters(tables, place))
     return stated
 
 
 def find_expiry(market: Mapping[str, Any]) -> str | None:
     expiry = market.get("expiry")
-    return None if not expiry else core.format_time(int(expiry) * 1_000_000)
+    if not expiry:
+        return None
+    return core.format_time(int(expiry) * 1_000_000)
 
 
 def read_precision(
@@ -723,7 +766,9 @@ def read_precision(
     is_over_least = amount is not None and least is not None and 0 < least < amount
     if amount != 0.0 and not is_over_least:
         return {"lot": amount, "tick": price}
-    return {
-        "lot": None if amount is None else 10.0**-amount,
-        "tick": None if price is None else 10.0**-price,
-    }
+    steps: dict[str, float | None] = {"lot": None, "tick": None}
+    if amount is not None:
+        steps["lot"] = 10.0**-amount
+    if price is not None:
+        steps["tick"] = 10.0**-price
+    return steps

@@ -216,10 +216,15 @@ def compute_expanding_quantile(values: FloatArray, share: float) -> FloatArray:
     NaN does not count. Paths have their history in common, which is sorted once: of it only the
     values around the quantile can change places with those of a path.
     """
-    columns = values if values.ndim == 2 else values[:, None]
+    columns = values
+    if values.ndim == 1:
+        columns = values[:, None]
     first = columns[:, :1]
-    is_common = ((columns == first) | (np.isnan(columns) & np.isnan(first))).all(axis=1)
-    n_common = len(columns) if is_common.all() else int(np.argmin(is_common))
+    is_equal = (columns == first) | (np.isnan(columns) & np.isnan(first))
+    is_common = is_equal.all(axis=1)
+    n_common = len(columns)
+    if not is_common.all():
+        n_common = int(np.argmin(is_common))
 
     # A path without a volatility: rare, and slow.
     if np.isnan(columns[n_common:]).any():
@@ -293,22 +298,30 @@ class OpenInterest(DynamicMargin):
         column = find_column(days.market, self.column, "margin.column")
         values = pd.Series(column).ffill().to_numpy()
         if np.isnan(values[days.rows[:1]]).any():
+            known_from = days.market.end
             times = days.market.time[~np.isnan(values)]
-            known_from = times[0] if len(times) else days.market.end
+            if len(times):
+                known_from = times[0]
             raise core.DataError(
                 f"the open interest in {self.column!r} must be known from the first day's close "
                 f"on, got NaN until {core.format_time(int(known_from))}; fill it in, or begin the "
                 "market there"
             )
 
-        lows = [tier.open_interest for tier in self.tiers]
-        margins = np.array([np.nan, *(tier.margin for tier in self.tiers)])
-        return margins[np.searchsorted(lows, values[days.rows], side="right")]
+        lows = []
+        margins = [np.nan]
+        for tier in self.tiers:
+            lows.append(tier.open_interest)
+            margins.append(tier.margin)
+        tier_of_day = np.searchsorted(lows, values[days.rows], side="right")
+        return np.array(margins)[tier_of_day]
 
 
 class Rule(core.Declaration):
     def read(self, value: Any) -> Any:
-        rule = DynamicMargin.from_dict(value) if isinstance(value, Mapping) else value
+        rule = value
+        if isinstance(value, Mapping):
+            rule = DynamicMargin.from_dict(value)
         if type(rule) not in KINDS.values():
             raise core.Fault("must be a rule of bt.margin_rules, such as Volatility()")
         return rule

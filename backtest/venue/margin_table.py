@@ -52,7 +52,9 @@ class Bracket(Value):
         """Yield a demand over 1 at the largest leverage: rates of maintenance and of closing."""
         demand = (self.maintenance_rate + close_fee) * self.max_leverage
         if demand > 1 + TOLERANCE:
-            rate = "(maintenance_rate + closing fee)" if close_fee else "maintenance_rate"
+            rate = "maintenance_rate"
+            if close_fee:
+                rate = "(maintenance_rate + closing fee)"
             rule = f"must be at most 1 / {rate}, or an order is liquidated at once"
             yield "max_leverage", f"{rule}: their product is {demand:g}"
 
@@ -67,8 +69,10 @@ def derive_amounts(brackets: Sequence[Bracket]) -> list[float]:
     last_rate = Fraction(0)
     for row in brackets:
         rate = Fraction(repr(row.maintenance_rate))
-        amount += Fraction(repr(row.floor)) * (rate - last_rate)
+        floor = Fraction(repr(row.floor))
+        amount += floor * (rate - last_rate)
         last_rate = rate
+
         amounts.append(float(amount))
     return amounts
 
@@ -110,7 +114,10 @@ def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
     """Return a table with every amount."""
     rows = []
     for row, amount in zip(table, derive_amounts(table), strict=True):
-        rows.append(row if row.amount == amount else replace(row, amount=amount))
+        complete = row
+        if row.amount != amount:
+            complete = replace(row, amount=amount)
+        rows.append(complete)
     return tuple(rows)
 
 
@@ -134,7 +141,10 @@ class InForce(Value, kw_only=True):
     @property
     def symbol(self) -> str:
         """The venue's name of the instrument."""
-        return self.preset.rpartition("#" if self.like else ":")[2]
+        separator = ":"
+        if self.like:
+            separator = "#"
+        return self.preset.rpartition(separator)[2]
 
 
 class Earlier(Value, kw_only=True):

@@ -83,12 +83,12 @@ class Option(Value):
     def _make_name(self) -> str:
         """Return a name as Deribit's if it says all the rest, else with the day as 2026-06-26."""
         day = pd.Timestamp(str(self.expiry))
-        kind = "C" if self.sign > 0 else "P"
+        ending = f"{self.strike:g}-{LETTERS[str(self.kind)]}"
         short_day = day.strftime("%d%b%y").upper().lstrip("0")
-        short_name = f"{self.underlying}-{short_day}-{self.strike:g}-{kind}"
+        short_name = f"{self.underlying}-{short_day}-{ending}"
         if {field: getattr(self, field) for field in SAID} == read_name(short_name):
             return short_name
-        return f"{self.underlying}-{day:%Y-%m-%d}-{self.strike:g}-{kind}"
+        return f"{self.underlying}-{day:%Y-%m-%d}-{ending}"
 
     @classmethod
     @core.checked
@@ -122,7 +122,9 @@ class Option(Value):
     @property
     def sign(self) -> float:
         """1 for a call, -1 for a put."""
-        return 1.0 if self.kind == "call" else -1.0
+        if self.kind == "call":
+            return 1.0
+        return -1.0
 
     @property
     def is_coin(self) -> bool:
@@ -139,20 +141,30 @@ def read_name(name: str | None) -> dict[str, Any]:
     match = NAME.fullmatch(name or "")
     if match is None:
         return {}
-    underlying, quote, day, strike, kind = match.groups()
+
+    underlying, quote, day, strike, letter = match.groups()
     try:
         expiry = pd.to_datetime(day, format="%d%b%y") + pd.Timedelta(hours=8)
     except ValueError as error:
         raise core.ParameterError(
             f"the name of an option must have a day such as 26JUN26, got {name}"
         ) from error
+
+    kinds = {letter_of_kind: kind for kind, letter_of_kind in LETTERS.items()}
+    settlement = "coin"
+    if quote:
+        settlement = "cash"
     return {
-        "kind": "call" if kind == "C" else "put",
+        "kind": kinds[letter],
         "strike": float(strike.replace("d", ".")),  # Deribit writes 0d5 for a strike of 0.5
         "expiry": format_day(expiry),
-        "settlement": "cash" if quote else "coin",
+        "settlement": settlement,
         "underlying": underlying,
     }
+
+
+LETTERS = {"call": "C", "put": "P"}
+"""How names say the kind of an option."""
 
 
 def format_day(time: Any) -> str:
@@ -270,7 +282,9 @@ class OptionCosts(Value, kw_only=True):
 
     def find_lot(self, option: Option) -> float:
         """Return the step of the quantities of an option, in contracts; 0: any quantity."""
-        return self.lot if option.lot is None else option.lot
+        if option.lot is None:
+            return self.lot
+        return option.lot
 
 
 def require_costs(costs: object, name: str) -> OptionCosts:

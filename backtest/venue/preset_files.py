@@ -38,7 +38,9 @@ class Tables(Declaration):
     """A list of tables with a date and a source, oldest first, or one of them."""
 
     def read(self, value: Any) -> tuple[Group, ...]:
-        tables = [value] if isinstance(value, Mapping) else value
+        tables = value
+        if isinstance(value, Mapping):
+            tables = [value]
         if not isinstance(tables, list | tuple) or not all(isinstance(t, Mapping) for t in tables):
             raise Fault("must be a table with a date and a source, or a list of them")
         try:
@@ -153,7 +155,9 @@ def parse_name(text: str) -> PresetName:
 
     names = [preset.name for preset in available()]
     longer = [name for name in names if text and name.startswith(text)]
-    hint = f"; did you mean {longer[0]!r}?" if longer else did_you_mean(text, names)
+    hint = did_you_mean(text, names)
+    if longer:
+        hint = f"; did you mean {longer[0]!r}?"
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, got {text!r}{hint}; 'backtest venues' lists "
         f"them, @2021-05-19 after one selects the tables of that day, @{LATEST} the newest"
@@ -164,8 +168,13 @@ def read_day(at: TimeLike | dt.date | None) -> str | None:
     """Return a day as 2021-05-19; ``"latest"`` and None as they are."""
     if at is None or (isinstance(at, str) and at == LATEST):
         return at
-    time = str(at) if isinstance(at, dt.date) and not isinstance(at, dt.datetime) else at
-    return core.format_time(core.to_nanoseconds(time, "the day of a preset"))[:10]
+
+    # A day without a time is no moment of its own.
+    time: Any = at
+    if isinstance(at, dt.date) and not isinstance(at, dt.datetime):
+        time = str(at)
+    stamp = core.to_nanoseconds(time, "the day of a preset")
+    return core.format_time(stamp)[:10]
 
 
 def origins(venue: str, symbol: str, at: TimeLike | None = None) -> list[GroupSource]:
@@ -190,12 +199,13 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
     in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": newest["date"], "until": until}
     data["brackets"] = newest["brackets"]
     data["in_force"] = in_force
+
+    # The tables of all days.
     if at is None and len(tables.brackets) > 1:
         in_force["since"] = tables.dates[0]
-        data["earlier"] = [
-            {"until": later["date"], "brackets": table["brackets"]}
-            for table, later in itertools.pairwise(tables.brackets)
-        ]
+        data["earlier"] = []
+        for table, later in itertools.pairwise(tables.brackets):
+            data["earlier"].append({"until": later["date"], "brackets": table["brackets"]})
     return data
 
 
@@ -246,7 +256,9 @@ def read_tables(venue: str) -> dict[str, Callable[[], VenueTables]]:
 def read_file(path: Path, changed: int) -> dict[str, Callable[[], VenueTables]]:  # noqa: ARG001 - part of the key
     """Return what reads each symbol of a file: tables are checked where they are first used."""
     content = parse_file(path)
-    tables = dict(content) if isinstance(content, Mapping) else {}
+    tables: dict[str, Any] = {}
+    if isinstance(content, Mapping):
+        tables = dict(content)
     common = tables.pop(COMMON, {})
     if not tables or not isinstance(common, Mapping):
         raise VenueError(
@@ -255,7 +267,9 @@ def read_file(path: Path, changed: int) -> dict[str, Callable[[], VenueTables]]:
 
     readers: dict[str, Callable[[], VenueTables]] = {}
     for name, table in tables.items():
-        whole = {**common, **table} if isinstance(table, Mapping) else table
+        whole = table
+        if isinstance(table, Mapping):
+            whole = {**common, **table}
         read = partial(VenueTables.from_dict, whole, where=f"{path.name}: {name}")
         readers[name] = cache(read)
     return readers

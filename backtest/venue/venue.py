@@ -194,7 +194,9 @@ class Venue(Value, kw_only=True):
 
     def faults(self) -> Faults:
         yield from self._find_fee_faults()
-        close_fee = find_newest(self.fees.taker) if self.includes_close_fee else 0.0
+        close_fee = 0.0
+        if self.includes_close_fee:
+            close_fee = find_newest(self.fees.taker)
         is_spot = self.contract.is_spot
         yield from find_table_faults(self.brackets, "brackets", close_fee, is_spot=is_spot)
         for k, table in enumerate(self.earlier):
@@ -222,6 +224,8 @@ class Venue(Value, kw_only=True):
     def _find_fee_faults(self) -> Faults:
         """Yield fees that do not go together: tiers, fees over time, and a closing fee."""
         dated = [name for name in list_dated(self) if "fees" in name]
+
+        # A tier is a rate for all times, which no series has.
         if self.fees.tiers and dated:
             yield "fees.tiers", f"must be left out with costs over time: {', '.join(dated)}"
         if self.fees.tiers and self.includes_close_fee:
@@ -246,7 +250,9 @@ class Venue(Value, kw_only=True):
         return self.profit_counts
 
     def __repr__(self) -> str:
-        name = self.in_force.preset if self.in_force else "no preset"
+        name = "no preset"
+        if self.in_force:
+            name = self.in_force.preset
         count = core.count_nouns(len(self.brackets), "bracket")
         table = f"{count}, {self.brackets[0].max_leverage:g}x"
         interest = ", ".join(find_charged(self)) or "no interest"
@@ -309,7 +315,9 @@ class Venue(Value, kw_only=True):
     @classmethod
     def _read_presets(cls, venue: str, symbols: Any, at: core.TimeLike | None) -> dict[str, Self]:
         """Return the rules of several symbols, by name without its day."""
-        names = list(symbols) if isinstance(symbols, list | tuple) else []
+        names: list[Any] = []
+        if isinstance(symbols, list | tuple):
+            names = [*symbols]
         without_days = {name.partition("@")[0] for name in names if isinstance(name, str)}
         if not names or len(without_days) < len(names):
             raise core.VenueError(
@@ -384,13 +392,16 @@ class Venue(Value, kw_only=True):
         notional. ``maker`` is by default the taker fee, ``liquidation_slippage`` the ``slippage``.
         All others are fields of the venue and its parts.
         """
-        worse = slippage if liquidation_slippage is None else liquidation_slippage
+        if maker is None:
+            maker = taker
+        if liquidation_slippage is None:
+            liquidation_slippage = slippage
         return cls(
             contract=Contract(lot=lot, tick=1e-8, min_notional=0.0),
             brackets=[Bracket(0.0, np.inf, max_leverage, maintenance_rate)],
-            fees=Fees(taker=taker, maker=taker if maker is None else maker),
+            fees=Fees(taker=taker, maker=maker),
             slippage=Slippage(rate=slippage),
-            liquidation=Liquidation(mode=mode, fee=liquidation_fee, slippage=worse),
+            liquidation=Liquidation(mode=mode, fee=liquidation_fee, slippage=liquidation_slippage),
             interest_on=interest_on,
             borrow_rate=borrow_rate,
             cash_rate=cash_rate,
@@ -423,7 +434,7 @@ class Venue(Value, kw_only=True):
         maker, liquidation_fee : float, optional
             By default the taker fee.
         like : Venue, optional
-            The venue of the other instruments. The spot leg takes over what belongs to the account:
+            The venue of the other instruments. The spot leg shares what belongs to the account:
             interest, margin calls, and the mode, step and order of liquidations.
 
         Examples
@@ -436,11 +447,11 @@ class Venue(Value, kw_only=True):
             if not haircut > 0.0:
                 raise core.VenueError("max_leverage is needed with a haircut of 0, 10 for example")
             max_leverage = 0.5 / haircut
-        liquidation = Liquidation(
-            mode="close",
-            fee=taker if liquidation_fee is None else liquidation_fee,
-            slippage=slippage,
-        )
+        if maker is None:
+            maker = taker
+        if liquidation_fee is None:
+            liquidation_fee = taker
+        liquidation = Liquidation(mode="close", fee=liquidation_fee, slippage=slippage)
 
         # What belongs to the account is that of the other instruments.
         shared = {}
@@ -462,7 +473,7 @@ class Venue(Value, kw_only=True):
                 min_notional=0.0,
             ),
             brackets=[Bracket(0.0, math.inf, max_leverage, 0.0)],
-            fees=Fees(taker=taker, maker=taker if maker is None else maker),
+            fees=Fees(taker=taker, maker=maker),
             slippage=Slippage(rate=slippage),
             liquidation=liquidation,
             **shared,
@@ -486,9 +497,11 @@ class Venue(Value, kw_only=True):
         if not clauses:
             return ""
 
-        oldest = "oldest " if self.earlier else ""
+        noun = "margin table"
+        if self.earlier:
+            noun = "oldest margin table"
         problem = " and ".join(clauses)
-        return f"the {oldest}margin table of {table.preset} is of {table.since}, {problem}"
+        return f"the {noun} of {table.preset} is of {table.since}, {problem}"
 
     def tables(self) -> tuple[Sequence[Bracket], ...]:
         """Return all margin tables, the oldest first."""
@@ -496,7 +509,9 @@ class Venue(Value, kw_only=True):
 
     def days(self) -> tuple[str | None, ...]:
         """Return the day from which each margin table applies, the oldest first; None: unknown."""
-        first = None if self.in_force is None else self.in_force.since
+        first = None
+        if self.in_force is not None:
+            first = self.in_force.since
         return (first, *(table.until for table in self.earlier))
 
     @checked
@@ -566,6 +581,7 @@ def read_venue(given: Any) -> Any:
         return {name: read_venue(venue) for name, venue in given.items()}
     if not isinstance(given, str):
         return given
+
     if given.startswith(listing.SCHEME):
         name = listing.parse_listing_name(given)
         return Venue.read(name.path, name.symbol, name.like, name.date)
