@@ -69,14 +69,19 @@ class MarginRules(NamedTuple):
 
 
 def read_rules(venue: Venue, setting: float = 0.0, is_isolated: bool = False) -> MarginRules:
+    taker = find_newest(venue.fees.taker)
+    close_fee = 0.0
+    if venue.includes_close_fee:
+        close_fee = taker
+
     return MarginRules(
         floors=tuple(bracket.floor for bracket in venue.brackets),
         caps=tuple(bracket.cap for bracket in venue.brackets),
         rates=tuple(bracket.maintenance_rate for bracket in venue.brackets),
         amounts=tuple(float(bracket.amount or 0.0) for bracket in venue.brackets),
         leverages=tuple(bracket.max_leverage for bracket in venue.brackets),
-        close_fee=find_newest(venue.fees.taker) if venue.includes_close_fee else 0.0,
-        taker=find_newest(venue.fees.taker),
+        close_fee=close_fee,
+        taker=taker,
         size=venue.contract.size,
         setting=setting,
         is_inverse=venue.contract.kind == "inverse",
@@ -186,6 +191,8 @@ def compute_after_cost(leverage: float, equity: float, held: float, cost: float)
     elif slope > 0.0:
         of_equity = leverage / slope
         of_held = cost * (leverage / slope)
+
+    # An account whose equity does not pay the cost carries nothing, and not less.
     return max(0.0, of_equity * equity + of_held * held)
 
 
@@ -242,6 +249,8 @@ def compute_liquidation_value(
     side = choose(quantity > 0.0, 1.0, -1.0)
     # The sign of all values: those of inverse contracts are negative.
     sign = -1.0 if rules.is_inverse else 1.0
+
+    # The requirement stays what it was at the entry, so that there is one root.
     if rules.is_valued_at_entry:
         needed = compute_maintenance(rules, size * abs(entry), multiplier)
         root = side * (needed - base) / choose(size > 0.0, size, 1.0)

@@ -94,8 +94,9 @@ def touch_probability(
 def _touch_normal(far: FloatArray, away: FloatArray, spread: FloatArray) -> FloatArray:
     """Return the probability of touching a level under the normal distribution."""
     with np.errstate(all="ignore"):
-        against = (far + away) / (spread * math.sqrt(2.0))
-        along = (far - away) / (spread * math.sqrt(2.0))
+        scale = spread * math.sqrt(2.0)
+        against = (far + away) / scale
+        along = (far - away) / scale
 
         # exp(-z1^2) erfcx(z2) in the tails, where the product would be a huge number by a tiny one
         in_tail = np.exp(-against * against) * sp.special.erfcx(np.maximum(along, 0.0))
@@ -232,13 +233,18 @@ def calculate_liquidation(
         if value is not None:
             POSITIVE.check(name, value)
     rules: Venue = read_venue(venue)
-    sign = 1.0 if side == "long" else -1.0
 
+    # The position that is opened, if the venue allows it.
     contracts = _find_contracts(rules, entry, leverage, capital, quantity)
     notional = contracts * _find_contract_notional(rules, entry)
-    sized_by = "quantity" if quantity is not None or capital is None else "capital"
+    is_sized_by_capital = quantity is None and capital is not None
+    sized_by = "capital" if is_sized_by_capital else "quantity"
     _check_leverage(rules, notional, leverage, multiplier, sized_by)
+    signed_contracts = contracts
+    if side == "short":
+        signed_contracts = -contracts
 
+    # What backs it.
     initial = notional / leverage
     if capital is not None and capital * (1.0 + TOLERANCE) < initial:
         raise ParameterError(
@@ -249,32 +255,38 @@ def calculate_liquidation(
         collateral = float(capital)
 
     price = margin_functions.liquidation_price(
-        rules, sign * contracts, entry, collateral, multiplier
+        rules, signed_contracts, entry, collateral, multiplier
     )
-    distance = math.log(price / entry) if price > 0.0 else math.nan
-    sigma = math.nan if volatility is None else float(volatility)
+    bankruptcy_price = margin_functions.bankruptcy_price(rules, signed_contracts, entry, collateral)
+
     # Without a price that liquidates, the level is infinitely far: its probability is 0.
-    level = math.inf if math.isnan(distance) else distance
+    distance = math.nan
+    level = math.inf
+    if price > 0.0:
+        distance = math.log(price / entry)
+        level = distance
+    sigma = math.nan if volatility is None else float(volatility)
+    probabilities = {}
+    for n_days in days:
+        chance = touch_probability(level, sigma, n_days / YEAR_DAYS)
+        probabilities[float(n_days)] = float(chance)
+
     return Calculation(
         side=side,
         margin=margin,
         entry=float(entry),
         leverage=float(leverage),
-        quantity=sign * contracts,
+        quantity=signed_contracts,
         notional=notional,
         collateral=collateral,
         initial_margin=initial,
         maintenance_margin=margin_functions.maintenance(rules, notional, multiplier),
         liquidation_price=price,
-        bankruptcy_price=margin_functions.bankruptcy_price(
-            rules, sign * contracts, entry, collateral
-        ),
+        bankruptcy_price=bankruptcy_price,
         distance=price / entry - 1.0,
         volatility=sigma,
         daily_sigmas=abs(distance) / (sigma / math.sqrt(YEAR_DAYS)),
-        probabilities={
-            float(n): float(touch_probability(level, sigma, n / YEAR_DAYS)) for n in days
-        },
+        probabilities=probabilities,
     )
 
 
@@ -292,7 +304,11 @@ def _find_contracts(
     contract_notional = _find_contract_notional(rules, entry)
     if capital is not None:
         return capital * leverage / contract_notional
-    coin = 1.0 if rules.contract.kind == "inverse" else float(entry)
+
+    # The notional of one coin: an inverse contract settles in it.
+    coin = float(entry)
+    if rules.contract.kind == "inverse":
+        coin = 1.0
     return coin / contract_notional
 
 
@@ -404,15 +420,18 @@ def calculate_book(
     requirement = book.requirement()
     threshold = book.packed.level * requirement
     equity = _compute_equity(book)
-    shares, collateral_share = _find_shares(book)
 
+    shares, collateral_share = _find_shares(book)
     positions = tabulate_positions(book, shares)
-    nearest = positions[["down", "up"]].abs().min(axis=1).dropna()
     option_table = tabulate_options(book)
     exposures = option_table.groupby("group")["exposure"].sum().abs()
-    margin_ratio = 0.0
-    if not book.is_flat():
-        margin_ratio = threshold / backing if backing > 0.0 else math.inf
+
+    # The instrument whose own move fails the book soonest.
+    first = None
+    nearest = positions[["down", "up"]].abs().min(axis=1).dropna()
+    if not nearest.empty:
+        first = str(nearest.idxmin())
+
     return BookCalculation(
         balance=book.balance,
         equity=equity,
@@ -422,18 +441,27 @@ def calculate_book(
         collateral_share=collateral_share,
         initial=book.requirement(is_initial=True),
         level=book.packed.level,
-        margin_ratio=margin_ratio,
+        margin_ratio=_compute_margin_ratio(book, threshold, backing),
         distance=backing - threshold,
         is_failing=book.is_failing(),
         gross_leverage=_compute_leverage(float(positions["notional"].abs().sum()), equity),
         net_leverage=_compute_leverage(float(positions["notional"].sum()), equity),
         positions=positions,
         moves=tabulate_moves(book),
-        first=None if nearest.empty else str(nearest.idxmin()),
+        first=first,
         options=option_table,
         option_value=book.option_value(),
         options_leverage=_compute_leverage(float(exposures.sum()), equity),
     )
+
+
+def _compute_margin_ratio(book: Book, threshold: float, backing: float) -> float:
+    """Return the requirement at its level over what backs it: the book fails at 1."""
+    if book.is_flat():
+        return 0.0
+    if backing <= 0.0:
+        return math.inf
+    return threshold / backing
 
 
 def _compute_equity(book: Book) -> float:
@@ -456,7 +484,9 @@ def _find_shares(book: Book) -> tuple[FloatArray, float]:
 def _compute_leverage(notional: float, equity: float) -> float:
     if notional == 0.0:
         return 0.0
-    return notional / equity if equity > 0.0 else math.inf
+    if equity <= 0.0:
+        return math.inf
+    return notional / equity
 
 
 def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
@@ -527,16 +557,23 @@ def find_moves(book: Book, moving: Sequence[str]) -> tuple[float, float]:
 
     # Without options the distance is concave in the ratio, so that far steps find a failure.
     if not book.listed:
-        powers = [2**k for k in range(SQUARINGS)]
-        down = find_failing_move(book, moving, [0.5**power for power in powers], FINEST)
-        up = find_failing_move(book, moving, [2.0**power for power in powers], FINEST)
+        down = find_failing_move(book, moving, list_squares(0.5), FINEST)
+        up = find_failing_move(book, moving, list_squares(2.0), FINEST)
         return down, up
 
     # With options it may fail and recover: many steps, denser near the price.
-    steps = [FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)]
-    down = find_failing_move(book, moving, [1.0 - step for step in steps], FINEST_OF_OPTIONS)
-    up = find_failing_move(book, moving, [1.0 + step for step in steps], FINEST_OF_OPTIONS)
+    steps = np.array([FARTHEST * (step / SCAN) ** 2 for step in range(1, SCAN + 1)])
+    down = find_failing_move(book, moving, (1.0 - steps).tolist(), FINEST_OF_OPTIONS)
+    up = find_failing_move(book, moving, (1.0 + steps).tolist(), FINEST_OF_OPTIONS)
     return down, up
+
+
+def list_squares(first: float) -> list[float]:
+    """Return a ratio of the price, and the squares that follow from it."""
+    ratios = [first]
+    while len(ratios) < SQUARINGS:
+        ratios.append(ratios[-1] * ratios[-1])
+    return ratios
 
 
 def find_failing_move(
@@ -544,13 +581,13 @@ def find_failing_move(
 ) -> float:
     """Return the move before the first of some ratios at which a book fails; NaN if none does."""
 
-    def left(ratio: float) -> float:
+    def compute_distance(ratio: float) -> float:
         return book.move(moving, ratio).distance()
 
     sound = 1.0
     for ratio in ratios:
-        if left(ratio) <= 0.0:
-            root = sp.optimize.brentq(left, sound, ratio, xtol=1e-300, rtol=tolerance)
+        if compute_distance(ratio) <= 0.0:
+            root = sp.optimize.brentq(compute_distance, sound, ratio, xtol=1e-300, rtol=tolerance)
             return float(root) - 1.0
         sound = ratio
     return math.nan

@@ -31,12 +31,18 @@ def read_tier(row: Any) -> Tier:
         rule = "must be rows of (floor, cap, rate), (0, 1e6, 0.95) for example"
         raise Fault(rule, core.repr_plain(row))
 
-    # TOML and JSON write infinity as a text.
-    floor, cap, rate = (math.inf if number == "inf" else number for number in row)
+    floor, cap, rate = map(restore_infinity, row)
     try:
         return float(core.read_number(floor)), float(core.read_number(cap)), float(SHARE.read(rate))
     except Fault as fault:
         raise Fault(str(fault), core.repr_plain(row)) from None
+
+
+def restore_infinity(number: Any) -> Any:
+    """Return infinity for its text in TOML and JSON, and anything else as it is."""
+    if number == "inf":
+        return math.inf
+    return number
 
 
 class StoredMarket(Value, kw_only=True):
@@ -52,6 +58,8 @@ class Prices(core.Declaration):
             return value
         if isinstance(value, str):
             return Text().read(value)
+
+        # A bool is an int of Python, and no price.
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(Real(0, open_low=True).read(value))
         raise Fault("must be a Market, the name of an instrument of the run, or a number")
@@ -147,9 +155,10 @@ def check_collateral(
 
 def pack_rows(rows: Sequence[Sequence[float]], width: int = 1) -> tuple[core.IntArray, FloatArray]:
     """Return the lengths of rows, and the rows padded with their last number to one width."""
-    counts = np.array([len(row) for row in rows], dtype=np.int64)
+    counts = np.array([*map(len, rows)], dtype=np.int64)
     longest = int(counts.max(initial=width))
     padded = np.full((len(rows), longest), math.nan)
+
     for k, row in enumerate(rows):
         if row:
             padded[k, :] = row[-1]
@@ -161,18 +170,27 @@ def pack_collateral(
     collateral: Sequence[Collateral], groups: Sequence[str] = ()
 ) -> CollateralTables:
     """Return the rates of assets as arrays; a single rate is a tier without an end."""
-    tiers = [asset.tiers or [(0.0, math.inf, float(asset.rate or 0.0))] for asset in collateral]
-    counts, floors = pack_rows([[floor for floor, _, _ in rows] for rows in tiers])
-    _, caps = pack_rows([[cap for _, cap, _ in rows] for rows in tiers])
-    _, rates = pack_rows([[rate for _, _, rate in rows] for rows in tiers])
+    floors_by_asset = []
+    caps_by_asset = []
+    rates_by_asset = []
+    for asset in collateral:
+        tiers = asset.tiers or [(0.0, math.inf, float(asset.rate or 0.0))]
+        floors, caps, rates = zip(*tiers, strict=True)
+        floors_by_asset.append(floors)
+        caps_by_asset.append(caps)
+        rates_by_asset.append(rates)
 
-    places = {group: k for k, group in enumerate(groups)}
-    of_groups = [places.get(asset.cancels_risk or "", -1) for asset in collateral]
+    counts, packed_floors = pack_rows(floors_by_asset)
+    _, packed_caps = pack_rows(caps_by_asset)
+    _, packed_rates = pack_rows(rates_by_asset)
+
+    group_numbers = {group: number for number, group in enumerate(groups)}
+    of_groups = [group_numbers.get(asset.cancels_risk or "", -1) for asset in collateral]
     return CollateralTables(
         counts=counts,
-        floors=floors,
-        caps=caps,
-        rates=rates,
+        floors=packed_floors,
+        caps=packed_caps,
+        rates=packed_rates,
         groups=np.array(of_groups, dtype=np.int64),
         slippages=np.array([asset.slippage for asset in collateral], dtype=np.float64),
     )

@@ -67,7 +67,9 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
     if equity <= 0.0:
         return 0.0
     # The value of an inverse contract moves the other way.
-    move = 1.0 / ratio if rules.is_inverse else ratio
+    move = ratio
+    if rules.is_inverse:
+        move = 1.0 / ratio
     lost = abs(1.0 - move)
     if not rules.is_isolated:
         return find_survivable(rules, backing=equity, lost=lost, move=move)
@@ -80,7 +82,9 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
 
 def find_survivable(rules: MarginRules, backing: float, lost: float, move: float) -> float:
     """Return the largest N with ``N lost + MM(move N) <= backing``."""
+    # The notional that the venue tests, over the one that is opened.
     tested = 1.0 if rules.is_valued_at_entry else move
+
     rate = b.compute_rate(rules, 0, rules.multiplier)
     amount = 0.0
     for k in range(1, len(rules.floors)):
@@ -90,6 +94,8 @@ def find_survivable(rules: MarginRules, backing: float, lost: float, move: float
         next_rate = b.compute_rate(rules, k, rules.multiplier)
         amount += rules.floors[k] * (next_rate - rate)
         rate = next_rate
+
+    # Nothing that is lost or required grows with the notional: any is survived.
     slope = lost + rate * tested
     if slope <= 0.0:
         return math.inf
@@ -251,7 +257,9 @@ def _broadcast(
     function: Callable[..., float], venue: Venue | MarginRules | str, *numbers: Numeric
 ) -> Any:
     """Return the scalar function of each of some broadcast numbers, under the rules of a venue."""
-    rules: Any = read_venue(venue) if isinstance(venue, str) else venue
+    rules: Any = venue
+    if isinstance(venue, str):
+        rules = read_venue(venue)
     if not isinstance(rules, MarginRules):
         if not hasattr(rules, "brackets"):
             raise ParameterError(f"venue must be a Venue, got {repr_plain(rules)}")
@@ -262,8 +270,9 @@ def _broadcast(
             )
         rules = read_rules(rules)
 
+    to_floats = partial(np.asarray, dtype=np.float64)
     try:
-        arrays = np.broadcast_arrays(*(np.asarray(part, dtype=np.float64) for part in numbers))
+        arrays = np.broadcast_arrays(*map(to_floats, numbers))
     except (TypeError, ValueError, OverflowError) as error:
         problem = f"arguments must be numbers, or arrays of shapes that fit: {error}"
         raise ParameterError(problem) from error
@@ -325,24 +334,29 @@ class Book:  # REPLACE
     def list_linked(self, group: str) -> list[str]:
         """Return the instruments that move with the index of a group of options."""
         labels = set()
-        for position, own_group in zip(self.listed, self.option_groups, strict=True):
-            if own_group == group:
+        for position, option_group in zip(self.listed, self.option_groups, strict=True):
+            if option_group == group:
                 labels.add(position.label)
         assets = {*map(find_asset, (group, *labels))}
         return [name for name in self.names if name in labels or find_asset(name) in assets]
 
     def move(self, moving: Collection[str], ratio: float) -> Book:
         """Return the book with the prices of instruments, and groups of options, times a ratio."""
-        factors = np.array([ratio if name in moving else 1.0 for name in self.names])
-        of_assets = [ratio if name in moving else 1.0 for name in self.followed]
+        factors = np.where([name in moving for name in self.names], ratio, 1.0)
+        asset_factors = np.where([name in moving for name in self.followed], ratio, 1.0)
         powers = np.where(self.packed.brackets.are_inverse, -1.0, 1.0)
         held = self.held._replace(
-            values=self.held.values * factors**powers, prices=self.held.prices * of_assets
+            values=self.held.values * factors**powers,
+            prices=self.held.prices * asset_factors,
         )
 
         # An index moves with its group, and with any instrument that is linked to it.
-        linked = {group: {group, *self.list_linked(group)} for group in {*self.option_groups}}
-        are_moved = [not linked[group].isdisjoint(moving) for group in self.option_groups]
+        moved_groups = set()
+        for group in {*self.option_groups}:
+            linked = {group, *self.list_linked(group)}
+            if not linked.isdisjoint(moving):
+                moved_groups.add(group)
+        are_moved = [group in moved_groups for group in self.option_groups]
         indices = self.options.indices * np.where(are_moved, ratio, 1.0)
         options = self.options._replace(indices=indices, values=self.options.values.copy())
         option_kernels.fill_options(options, self.option_rules)
@@ -446,6 +460,7 @@ def read_index(book: Book, index: Numbers | None) -> FloatArray | None:
     """Return the contract values at index prices; None without them."""
     if index is None:
         return None
+
     prices = read_numbers("index", index, book.names)
     brackets = book.packed.brackets
     values = []
@@ -487,8 +502,7 @@ def collateral_value(collateral: Assets, prices: Numbers | None = None) -> float
     """
     assets = r.list_given("collateral", collateral, Collateral)
     worth = list_worth(assets, prices, {})
-    counted = [asset.value_at(price) for asset, price in zip(assets, worth, strict=True)]
-    return float(sum(counted))
+    return float(sum(map(Collateral.value_at, assets, worth)))
 
 
 def read_book(
@@ -505,19 +519,23 @@ def read_book(
     venue_leverage: Numbers | None = None,
 ) -> Book:
     """Return the book of what a user names: positions, collateral and options under a rule."""
-    chosen = read_venues(venues, quantities, prices)
-    names = tuple(chosen)
+    # Positions, at the venues of their instruments.
+    venue_by_name = read_venues(venues, quantities, prices)
+    names = tuple(venue_by_name)
     held_contracts = read_numbers("quantities", quantities, names, Real(), missing=0.0)
     prices_now = read_numbers("prices", prices, names)
-    rules = {name: read_rules(venue) for name, venue in chosen.items()}
-    agree_settlement({name: venue.contract for name, venue in chosen.items()})
+    contracts = {name: venue.contract for name, venue in venue_by_name.items()}
+    rules = {name: read_rules(venue) for name, venue in venue_by_name.items()}
+    agree_settlement(contracts)
     if venue_leverage is not None:
         rules = set_leverage(rules, venue_leverage)
 
+    # Collateral, which may follow the price of an instrument.
     assets = r.list_given("collateral", collateral, Collateral)
     followed = list_followed(assets, names)
     worth = list_worth(assets, collateral_prices, prices_now)
 
+    # Options, and the rule that margins all of it.
     listed = r.list_given("options", options, OptionPosition)
     labels = [position.label for position in listed]
     declared: MarginRule = r.Requirement().check("rule", rule)
@@ -527,7 +545,7 @@ def read_book(
     groups, group_numbers = o.number_groups(resolved, labels, names)
 
     packed = resolved.pack(rules, assets, underlyings=groups)
-    haircuts = [venue.contract.haircut for venue in chosen.values()]
+    haircuts = [contract.haircut for contract in contracts.values()]
     packed = packed._replace(spot=pack_spot(haircuts))
     option_arrays = o.pack_options(listed, group_numbers)
     option_rules = o.pack_option_rules(resolved, option_arrays, groups, names)
@@ -537,7 +555,9 @@ def read_book(
     is_unmarked = np.isnan(option_arrays.marks)
     option_arrays.marks[is_unmarked] = option_arrays.values[is_unmarked]
 
-    entered = prices_now if entries is None else read_numbers("entries", entries, names)
+    entered = prices_now
+    if entries is not None:
+        entered = read_numbers("entries", entries, names)
     held = Holdings(
         quantities=np.array([*held_contracts.values()], dtype=np.float64),
         entries=value_contracts(rules, entered),
@@ -571,9 +591,17 @@ def read_venues(venues: Venues, quantities: Numbers, prices: Numbers) -> dict[st
     A single instrument has no name: it is "0".
     """
     venues = read_venue(venues)
-    tables: Any = [table for table in (venues, quantities, prices) if isinstance(table, Mapping)]
-    names = tuple(map(str, tables[0] if tables else "0"))
-    by_name: Any = venues if isinstance(venues, Mapping) else dict.fromkeys(names, venues)
+
+    # The first table that there is names the instruments.
+    names: tuple[str, ...] = ("0",)
+    for table in (venues, quantities, prices):
+        if isinstance(table, Mapping):
+            names = tuple(map(str, table))
+            break
+
+    by_name: Any = venues
+    if not isinstance(venues, Mapping):
+        by_name = dict.fromkeys(names, venues)
     missing = [name for name in names if not hasattr(by_name.get(name), "brackets")]
     if missing:
         raise ParameterError(
@@ -596,19 +624,26 @@ def set_leverage(
 
 def list_followed(assets: Sequence[Collateral], names: Sequence[str]) -> tuple[str, ...]:
     """Return the instrument whose price each asset has, empty if none."""
-    followed = tuple(asset.prices if isinstance(asset.prices, str) else "" for asset in assets)
-    for asset, instrument in zip(assets, followed, strict=True):
+    followed = []
+    for asset in assets:
+        instrument = ""
+        if isinstance(asset.prices, str):
+            instrument = asset.prices
+
         if instrument and instrument not in names:
             raise ParameterError(
                 f"prices of collateral {asset.name!r} must be a number or an instrument of the "
                 f"book, {', '.join(names)}, got {instrument!r}"
             )
-    return followed
+        followed.append(instrument)
+    return tuple(followed)
 
 
 def value_contracts(rules: Mapping[str, MarginRules], prices: Mapping[str, float]) -> FloatArray:
     """Return the value u of a contract of each instrument at a price."""
-    values = [compute_value(row.size, row.is_inverse, prices[name]) for name, row in rules.items()]
+    values = []
+    for name, row in rules.items():
+        values.append(compute_value(row.size, row.is_inverse, prices[name]))
     return np.array(values, dtype=np.float64)
 
 
@@ -617,8 +652,10 @@ def list_worth(
 ) -> list[float]:
     """Return the price of each asset: the given one, that of its instrument, or its own."""
     if prices is not None:
-        by_name = read_numbers("prices", prices, [asset.name for asset in assets])
-        return [by_name[asset.name] for asset in assets]
+        asset_names = [asset.name for asset in assets]
+        by_name = read_numbers("prices", prices, asset_names)
+        return [by_name[name] for name in asset_names]
+
     worth = []
     for asset in assets:
         if isinstance(asset.prices, str) and asset.prices in instrument_prices:
@@ -641,10 +678,13 @@ def read_numbers(
     """
     order = list(names)
     is_table = isinstance(numbers, Mapping)
-    by_name = dict(numbers) if is_table else dict.fromkeys(order[:1], numbers)
+    by_name = dict.fromkeys(order[:1], numbers)
+    if is_table:
+        by_name = dict(numbers)
+
     unknown = [name for name in by_name if name not in order]
-    absent = [name for name in order if name not in by_name]
-    if unknown or (absent and (missing is None or not is_table)):
+    is_any_absent = not {*order} <= {*by_name}
+    if unknown or (is_any_absent and (missing is None or not is_table)):
         hint = did_you_mean(unknown[0], order) if unknown else ""
         raise ParameterError(
             f"{noun} must have one number for each of {', '.join(order)}, "
@@ -687,11 +727,15 @@ def strategy_deposit(
     """
     book = read_book(venues, quantities, prices, rule, options=options)
     if not book.listed or not isinstance(book.rule, r.Strategy):
-        got = type(book.rule).__name__ if book.listed else "no options"
+        got = "no options"
+        if book.listed:
+            got = type(book.rule).__name__
         raise ParameterError(f"a deposit is of options under a bt.Strategy, got {got}")
+
     needed = book.requirement(is_initial=True)
     if not proceeds:
         return needed
+
     premiums = strategy_kernels.compute_premiums(book.pool())
     return float(needed + premiums - book.option_value())
 

@@ -50,7 +50,9 @@ def compute_skewed_volatility(
     """Return the volatility of option i under a turn of the smile, linear or absolute."""
     skew = shocks.skew
     root = math.sqrt(options.years[i])
-    row = ABSOLUTE_CAP if is_absolute else SKEW_CAP
+    row = SKEW_CAP
+    if is_absolute:
+        row = ABSOLUTE_CAP
     cap = skew[row] + skew[row + 1] * root
     level = skew[SKEW_LEVEL] + skew[SKEW_LEVEL_SLOPE] * root
     width = max(skew[LEAST_WIDTH], root * skew[WIDTH_SCALE] * level)
@@ -85,19 +87,26 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
         shock = shocks.volatilities[group, k]
         volatility = shock_volatility(shocks, options.volatilities[i], shock, scale)
 
+        # The intrinsic value at the moved forward, and the time value.
         moved = forward * (1.0 + shocks.moves[group, k])
         value = max(0.0, options.signs[i] * (moved - strike))
         deviation = volatility * root
         if deviation > 0.0:
             x = -abs(distance + shocks.logs[group, k])
             value += middle * shocks.roots[group, k] * b.normalized_price(x, deviation)
-        table[i, k] = discount * value / moved if options.are_coin[i] else discount * value
+
+        # An option that settles in coins is worth its cash over the moved forward.
+        table[i, k] = discount * value
+        if options.are_coin[i]:
+            table[i, k] = discount * value / moved
 
 
 def compute_shock_scale(shocks: ShockTables, years: float) -> float:
     """Return by what a move of volatility is multiplied for a time to expiry."""
     days = DAYS_PER_YEAR * years
-    power = shocks.power[0 if days <= shocks.days else 1]
+    power = shocks.power[0]
+    if days > shocks.days:
+        power = shocks.power[1]
     if power == 0.0:
         return 1.0
     return float((shocks.days / max(days, shocks.least_days)) ** power)
@@ -117,9 +126,12 @@ def compute_discount(shocks: ShockTables, value: float, years: float, rate: floa
     terms = shocks.discounts
     if len(terms) == 0:
         return 1.0
+
     positive_rate = max(rate, 0.0)
     if value >= 0.0:
         return float(terms[0] * math.exp(-years * (positive_rate * terms[1] + terms[2])))
+
+    # A short grows instead, at most by the interest of its time.
     grown = terms[3] * math.exp(years * (positive_rate * terms[4] + terms[5]))
     return float(min(math.exp(rate * years), grown))
 
@@ -148,8 +160,10 @@ def fill_losses(pool: OptionPool) -> None:
     for g in range(len(tables.products)):
         for k in range(losses.shape[1]):
             loss = tables.weights[g, k] * losses[g, k]
-            relief = shocks.reliefs[g, k] / find_unit(pool.options, g)
-            losses[g, k] = max(0.0, loss - relief) if loss > 0.0 else loss
+            if loss > 0.0:
+                relief = shocks.reliefs[g, k] / find_unit(pool.options, g)
+                loss = max(0.0, loss - relief)
+            losses[g, k] = loss
 
 
 def fill_expiry_values(options: OptionPositions, rules: OptionRules) -> None:
@@ -157,13 +171,16 @@ def fill_expiry_values(options: OptionPositions, rules: OptionRules) -> None:
     scratch = rules.scratch
     scratch.sums[:] = 0.0
     scratch.totals[:] = 0.0
+
     for i in range(len(options.signs)):
         quantity = options.quantities[i]
+        if quantity == 0.0:
+            continue
+
         expiry = options.expiries[i]
-        if quantity != 0.0:
-            scratch.totals[expiry] += quantity * options.values[i]
-            for k in range(scratch.table.shape[1]):
-                scratch.sums[expiry, k] += quantity * scratch.table[i, k]
+        scratch.totals[expiry] += quantity * options.values[i]
+        for k in range(scratch.table.shape[1]):
+            scratch.sums[expiry, k] += quantity * scratch.table[i, k]
 
 
 def subtract_option_gains(pool: OptionPool) -> None:
@@ -172,15 +189,18 @@ def subtract_option_gains(pool: OptionPool) -> None:
     scratch = pool.rules.scratch
     losses = pool.packed.scenarios.losses
     for i in range(len(options.signs)):
-        if is_first(options, i):
-            group = options.groups[i]
-            expiry = options.expiries[i]
-            for k in range(losses.shape[1]):
-                value = scratch.sums[expiry, k]
-                discount = compute_discount(
-                    pool.rules.shocks, value, options.years[i], options.rates[i]
-                )
-                losses[group, k] -= value * discount - scratch.totals[expiry]
+        # The first option of an expiry stands for all of it.
+        if not is_first(options, i):
+            continue
+
+        group = options.groups[i]
+        expiry = options.expiries[i]
+        years = options.years[i]
+        rate = options.rates[i]
+        for k in range(losses.shape[1]):
+            value = scratch.sums[expiry, k]
+            discount = compute_discount(pool.rules.shocks, value, years, rate)
+            losses[group, k] -= value * discount - scratch.totals[expiry]
 
 
 def find_unit(options: OptionPositions, g: int) -> float:
@@ -200,26 +220,33 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
     scratch = rules.scratch
     shocks = rules.shocks
     after = scratch.table.shape[1] - N_AFTER
+
     linear = 0.0
     absolute = 0.0
     forward = 0.0
     for i in range(len(options.signs)):
-        if options.groups[i] == g and is_first(options, i):
-            expiry = options.expiries[i]
-            years = options.years[i]
-            rate = options.rates[i]
-            value_now = scratch.totals[expiry]
-            if len(shocks.skew) > 0:
-                low = scratch.sums[expiry, after + LOW_SKEW]
-                high = scratch.sums[expiry, after + HIGH_SKEW]
-                linear += abs(low * compute_discount(shocks, low, years, rate) - value_now)
-                absolute += abs(high * compute_discount(shocks, high, years, rate) - value_now)
-            if len(shocks.expiry_charge) > 0:
-                risen = scratch.sums[expiry, after + RISE]
-                fallen = scratch.sums[expiry, after + FALL]
-                worst_gain = min(risen, fallen) - value_now
-                share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
-                forward += share * max(0.0, -worst_gain)
+        if options.groups[i] != g or not is_first(options, i):
+            continue
+
+        expiry = options.expiries[i]
+        years = options.years[i]
+        rate = options.rates[i]
+        value_now = scratch.totals[expiry]
+
+        # The two turns of the smile.
+        if len(shocks.skew) > 0:
+            low = scratch.sums[expiry, after + LOW_SKEW]
+            high = scratch.sums[expiry, after + HIGH_SKEW]
+            linear += abs(low * compute_discount(shocks, low, years, rate) - value_now)
+            absolute += abs(high * compute_discount(shocks, high, years, rate) - value_now)
+
+        # The worse of the two moves of the forward.
+        if len(shocks.expiry_charge) > 0:
+            risen = scratch.sums[expiry, after + RISE]
+            fallen = scratch.sums[expiry, after + FALL]
+            worst_gain = min(risen, fallen) - value_now
+            share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
+            forward += share * max(0.0, -worst_gain)
     return max(linear, absolute, forward)
 
 
@@ -270,15 +297,18 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
     """Return the charge on notional that is net short by strike and expiry."""
-    nets = rules.scratch.nets
-    rate = rules.shocks.short_charge[1 if is_initial else 0]
+    rate = rules.shocks.short_charge[0]
+    if is_initial:
+        rate = rules.shocks.short_charge[1]
     if rate <= 0.0:
         return 0.0
 
+    nets = rules.scratch.nets
     nets[:] = 0.0
     for i in range(len(options.signs)):
         price = find_cash_price(options, i)
         nets[options.pairs[i]] += options.quantities[i] * options.sizes[i] * price
+
     net_short = 0.0
     for pair in range(len(nets)):
         net_short += max(0.0, -nets[pair])
@@ -290,17 +320,26 @@ def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: b
     rates = rules.rates
     total = 0.0
     for i in range(len(options.signs)):
-        if options.quantities[i] < 0.0:
-            unit = find_cash_price(options, i)
-            mark = options.marks[i] / options.sizes[i]
-            of_mark = rates.of_mark * mark if options.signs[i] < 0.0 else 0.0
-            needed = max(rates.maintenance * unit, of_mark) * rates.factor
-            if is_initial:
-                forward = compute_forward(options, i)
-                otm = compute_otm(options, i, forward) / forward
-                rate = max(rates.least, rates.initial - otm)
-                needed = max(needed, rate * rates.factor * unit)
-            total -= options.quantities[i] * (options.sizes[i] * (needed + mark))
+        # A long needs nothing.
+        if not options.quantities[i] < 0.0:
+            continue
+
+        # Maintenance, of a put at least a part of its mark.
+        unit = find_cash_price(options, i)
+        mark = options.marks[i] / options.sizes[i]
+        of_mark = 0.0
+        if options.signs[i] < 0.0:
+            of_mark = rates.of_mark * mark
+        needed = max(rates.maintenance * unit, of_mark) * rates.factor
+
+        # Initially more, the less the option is out of the money.
+        if is_initial:
+            forward = compute_forward(options, i)
+            otm = compute_otm(options, i, forward) / forward
+            rate = max(rates.least, rates.initial - otm)
+            needed = max(needed, rate * rates.factor * unit)
+
+        total -= options.quantities[i] * (options.sizes[i] * (needed + mark))
     return total
 
 
@@ -348,6 +387,7 @@ def compute_option_requirement(pool: OptionPool, is_initial: bool) -> float:
     of_brackets = p.compute_portfolio_requirement(packed, held, is_initial)
     if rules.kind != BY_STRATEGIES:
         return of_brackets + compute_standard(options, rules, is_initial)
+
     of_strategies = 0.0
     for g in range(len(rules.underlyings)):
         _, needed = find_way(pool, g, is_initial)
@@ -405,7 +445,9 @@ def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
     A delta bends most where the normal density is largest; without deviation it jumps.
     """
     deviation = options.volatilities[i] * math.sqrt(options.years[i])
-    bend = DENSITY / deviation if deviation > 0.0 else math.inf
+    bend = math.inf
+    if deviation > 0.0:
+        bend = DENSITY / deviation
     if options.are_coin[i]:
         return bend / low
     return 1.0 + bend
@@ -420,6 +462,7 @@ def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> flo
     packed = pool.packed
     options = pool.options
     rules = pool.rules
+
     slope_now = bound_value_slope(options, i, low, 1.0)
     needed = bound_requirement_slope(pool, i, low, slope_now)
     lost = packed.level * needed
@@ -444,10 +487,15 @@ def bound_requirement_slope(pool: OptionPool, i: int, low: float, slope_now: flo
     rates = rules.rates
     if rules.kind == BY_SCENARIOS:
         return bound_scenario_slope(pool, i, low)
+
     size = options.sizes[i]
     if rules.kind == BY_STRATEGIES:
         return float(slope_now + size * (2.0 + rates.naked + rates.least_call))
-    unit = 0.0 if options.are_coin[i] else size
+
+    # A unit of an option in coins is a coin, whatever the price.
+    unit = size
+    if options.are_coin[i]:
+        unit = 0.0
     of_maintenance = rates.maintenance * unit + rates.of_mark * slope_now
     return float(slope_now + rates.factor * of_maintenance)
 
@@ -471,6 +519,7 @@ def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
         for k in range(tables.moves.shape[1]):
             rate = p.compute_gain_rate(is_inverse, tables.moves[g, k])
             steepest = max(steepest, tables.weights[g, k] * abs(rate))
+
     total = tables.factor * steepest + tables.minimum + tables.contingency
     return float(total + tables.pair_contingency)
 

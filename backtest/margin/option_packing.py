@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from backtest.margin.option_values import (
     ShockTables,
 )
 from backtest.margin.requirement_rule import MarginRule, ScenarioMargin, Standard, Strategy
-from backtest.margin.rule_tables import index_names, number_each
+from backtest.margin.rule_tables import index_names, number_each, read_column
 from backtest.margin.scenario_fields import NO_SHOCKS
 from backtest.margin.scenario_packing import pack_moves
 from backtest.venue.option_contract import OptionPosition
@@ -33,7 +32,11 @@ def number_groups(
 ) -> tuple[tuple[str, ...], IntArray]:
     """Return the names of groups in order, and the number of the group of each label."""
     groups = rule.list_groups(names)
-    group_of_name = {name: group for group, members in groups.items() for name in members}
+    group_of_name: dict[str, str] = {}
+    for group, members in groups.items():
+        group_of_name.update(dict.fromkeys(members, group))
+
+    # An option whose underlying is in no group is a group of its own.
     wanted = [group_of_name.get(label, label) for label in labels]
     order = tuple(dict.fromkeys([*groups, *wanted]))
     return order, index_names(wanted, order)
@@ -42,33 +45,33 @@ def number_groups(
 def pack_options(positions: Sequence[OptionPosition], groups: IntArray) -> OptionPositions:
     """Return options as arrays; ``values`` are unknown yet, and marks NaN where there are none."""
     options = [position.option for position in positions]
-    years = [position.years for position in positions]
-    strikes = [float(option.strike) for option in options]
-    expiries = list(zip(groups.tolist(), years, strict=True))
-    marks = []
-    for position in positions:
-        mark = math.nan if position.mark is None else position.mark * position.option.size
-        marks.append(mark)
+    years = read_column(positions, "years")
+    strikes = read_column(options, "strike")
+    sizes = read_column(options, "size")
+    indices = read_column(positions, "index")
 
-    numbers: dict[str, Any] = {
-        "signs": [option.sign for option in options],
-        "strikes": strikes,
-        "sizes": [option.size for option in options],
-        "years": years,
-        "rates": [position.rate for position in positions],
-        "volatilities": [position.volatility for position in positions],
-        "bases": [(row.forward or row.index) / row.index for row in positions],
-        "indices": [position.index for position in positions],
-        "quantities": [position.quantity for position in positions],
-        "values": [math.nan] * len(positions),
-        "marks": marks,
-    }
+    forwards = [position.forward or position.index for position in positions]
+    marks = [math.nan if position.mark is None else position.mark for position in positions]
+
+    # Options of one expiry of one group share a forward, and those of a pair the strike too.
+    expiries = list(zip(groups.tolist(), years.tolist(), strict=True))
+    pairs = list(zip(expiries, strikes.tolist(), strict=True))
     return OptionPositions(
-        are_coin=np.array([option.is_coin for option in options], dtype=np.bool_),
+        signs=read_column(options, "sign"),
+        strikes=strikes,
+        sizes=sizes,
+        are_coin=read_column(options, "is_coin", np.bool_),
         groups=groups,
         expiries=number_each(expiries),
-        pairs=number_each(list(zip(expiries, strikes, strict=True))),
-        **{name: np.array(column, dtype=np.float64) for name, column in numbers.items()},
+        pairs=number_each(pairs),
+        years=years,
+        rates=read_column(positions, "rate"),
+        volatilities=read_column(positions, "volatility"),
+        bases=np.array(forwards, dtype=np.float64) / indices,
+        indices=indices,
+        quantities=read_column(positions, "quantity"),
+        values=np.full(len(positions), math.nan),
+        marks=np.array(marks, dtype=np.float64) * sizes,
     )
 
 
@@ -83,8 +86,10 @@ def pack_option_rules(
     rule: MarginRule, options: OptionPositions, groups: Names, names: Names
 ) -> OptionRules:
     """Return what a rule says of options as arrays, with the room for one evaluation of them."""
-    order = list(names)
-    places = [order.index(group) if group in order else -1 for group in groups]
+    # The instrument that is the underlying of a group, -1 without one.
+    number_by_name = {name: number for number, name in enumerate(names)}
+    underlyings = [number_by_name.get(group, -1) for group in groups]
+
     rates = dict.fromkeys(OptionRates._fields, 0.0)
     if isinstance(rule, Standard | Strategy):
         rates = {name: float(getattr(rule, name, 0.0)) for name in rates}
@@ -92,7 +97,7 @@ def pack_option_rules(
     return OptionRules(
         kind=KINDS.get(type(rule), option_values.BY_BRACKETS),
         counted=find_counted(rule),
-        underlyings=np.array(places, dtype=np.int64),
+        underlyings=np.array(underlyings, dtype=np.int64),
         shocks=shocks,
         rates=OptionRates(**rates),
         scratch=make_scratch(options, n_rows=shocks.moves.shape[1]),
@@ -110,8 +115,11 @@ def find_counted(rule: MarginRule) -> int:
 
 def pack_shocks(rule: MarginRule, groups: Names) -> ShockTables:
     """Return what the scenarios of a rule are for options; without effect under other rules."""
-    scenarios = rule if isinstance(rule, ScenarioMargin) else None
-    declared = NO_SHOCKS if scenarios is None else scenarios.options
+    scenarios = None
+    declared = NO_SHOCKS
+    if isinstance(rule, ScenarioMargin):
+        scenarios = rule
+        declared = rule.options
     moves, _, volatilities, reliefs = pack_moves(scenarios, groups)
 
     def pack(terms: Sequence[float] | None) -> FloatArray:
@@ -180,7 +188,10 @@ def check_settlement(
     currencies = set()
     for position in options:
         option = position.option
-        currencies.add(f"{option.underlying} coins" if option.is_coin else "cash")
+        currency = "cash"
+        if option.is_coin:
+            currency = f"{option.underlying} coins"
+        currencies.add(currency)
     if len(currencies) > 1:
         listed = ", ".join(sorted(currencies))
         raise ParameterError(f"options of one balance must settle in one currency, got {listed}")
@@ -192,7 +203,9 @@ def check_settlement(
         )
     for name, row in rules.items():
         if row.is_inverse != first.is_coin:
-            kinds = "in coins beside a linear" if first.is_coin else "in cash beside an inverse"
+            kinds = "in cash beside an inverse"
+            if first.is_coin:
+                kinds = "in coins beside a linear"
             raise ParameterError(
                 "options and contracts of one balance must settle in one currency, got "
                 f"{first.name} {kinds} contract, {name}"
@@ -212,6 +225,9 @@ def check_same_underlying(first: OptionPosition, other: OptionPosition) -> None:
 
 
 def check_moves(rule: ScenarioMargin) -> None:
-    moves = [row[0] for rows in rule.moves.values() for row in rows]  # type: ignore[union-attr]
-    if min(moves) <= -1.0:
-        raise ParameterError(f"moves of an index with options must be over -1, got {min(moves):g}")
+    lowest = math.inf
+    for rows in rule.moves.values():  # type: ignore[union-attr]
+        for move, *_ in rows:
+            lowest = min(lowest, move)
+    if lowest <= -1.0:
+        raise ParameterError(f"moves of an index with options must be over -1, got {lowest:g}")

@@ -172,6 +172,8 @@ def compute_value_at_rate(tables: CollateralTables, c: int, value: float) -> flo
     """Return the value of collateral c after the haircuts of its tiers; debt counts in full."""
     if value < 0.0:
         return value
+
+    # Each tier counts the part of the value that lies in it.
     counted = 0.0
     for k in range(tables.counts[c]):
         if value > tables.floors[c, k]:
@@ -256,13 +258,17 @@ def compute_product_loss(tables: ScenarioTables, product: int, k: int) -> float:
 @inlined
 def find_counted_share(tables: ScenarioTables, loss: float) -> float:
     """Return the share of a group's loss that counts in its product; less of a gain."""
-    return 1.0 if loss > 0.0 else tables.offset
+    if loss > 0.0:
+        return 1.0
+    return tables.offset
 
 
 def find_product_row(tables: ScenarioTables, product: int) -> int:
     """Return the row in which a product loses most; -1 if it loses in none."""
     worst = 0.0
     row = -1
+
+    # Of equal rows the first counts, for the shares of the positions too.
     for k in range(tables.moves.shape[1]):
         loss = compute_product_loss(tables, product, k)
         if loss > worst:
@@ -341,6 +347,8 @@ def find_bracket(tables: BracketTables, i: int, notional: float) -> MarginBracke
     rate = scale_rate(tables.rates[i, 0], multiplier, fee)
     amount = 0.0
     above = -1.0  # below every notional, as that of a flat position is 0
+
+    # The amount keeps the margin continuous where the rate rises.
     k = 1
     while k < tables.counts[i] and notional > tables.floors[i, k]:
         next_rate = scale_rate(tables.rates[i, k], multiplier, fee)
@@ -348,8 +356,11 @@ def find_bracket(tables: BracketTables, i: int, notional: float) -> MarginBracke
         rate = next_rate
         above = tables.floors[i, k]
         k += 1
-    most = tables.floors[i, k] if k < tables.counts[i] else math.inf
-    return MarginBracket(rate, amount, above, most)
+
+    most = math.inf
+    if k < tables.counts[i]:
+        most = tables.floors[i, k]
+    return MarginBracket(rate=rate, amount=amount, above=above, most=most)
 
 
 @inlined
@@ -460,6 +471,7 @@ def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
         count += is_in_pool(rules, held, i)
     if count == 0:
         return False
+
     required = compute_portfolio_requirement(rules, held, is_initial=False)
     needed = rules.level * required
     return compute_portfolio_backing(rules, held, cash) <= needed * (1.0 + TOLERANCE)
@@ -493,14 +505,17 @@ def fill_own_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -
     Quantities change for the question and are put back.
     """
     for i in range(len(held.quantities)):
-        if is_in_pool(rules, held, i):
-            quantity = held.quantities[i]
-            held.quantities[i] = quantity * (1.0 + OWN_STEP)
-            above = compute_portfolio_requirement(rules, held, is_initial=False)
-            held.quantities[i] = quantity * (1.0 - OWN_STEP)
-            below = compute_portfolio_requirement(rules, held, is_initial=False)
-            held.quantities[i] = quantity
-            shares[i] = (above - below) / (2.0 * OWN_STEP)
+        if not is_in_pool(rules, held, i):
+            continue
+
+        quantity = held.quantities[i]
+        held.quantities[i] = quantity * (1.0 + OWN_STEP)
+        above = compute_portfolio_requirement(rules, held, is_initial=False)
+        held.quantities[i] = quantity * (1.0 - OWN_STEP)
+        below = compute_portfolio_requirement(rules, held, is_initial=False)
+        held.quantities[i] = quantity
+
+        shares[i] = (above - below) / (2.0 * OWN_STEP)
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
@@ -514,7 +529,10 @@ def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArr
 
     # Where the minimum binds, the loss has no share, and gross notional has that of the minimum.
     is_minimum = tables.minimum * gross > tables.factor * loss
-    rate = tables.contingency + (tables.minimum if is_minimum else 0.0)
+    rate = tables.contingency
+    if is_minimum:
+        rate = tables.contingency + tables.minimum
+
     for g in range(len(tables.products)):
         scale = 0.0
         move = 0.0
@@ -556,7 +574,9 @@ def add_pair_shares(rules: PortfolioRules, held: Holdings, g: int, shares: Float
         i = tables.members[place]
         if is_in_pool(rules, held, i):
             exposure = compute_exposure(held, i)
-            part = of_longs if exposure > 0.0 else 1.0 - of_longs
+            part = 1.0 - of_longs
+            if exposure > 0.0:
+                part = of_longs
             shares[i] += tables.pair_contingency * part * abs(exposure)
 
 
@@ -589,13 +609,20 @@ class Segment(NamedTuple):
 
 def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) -> None:
     """Write values and prices at a place between two waypoints (0 to 1) into ``held``."""
+    # The end itself, which start + 1 * step may miss by rounding.
+    if place == 1.0:
+        for i in range(len(held.values)):
+            held.values[i] = end.values[i]
+        for c in range(len(held.prices)):
+            held.prices[c] = end.prices[c]
+        return
+
     for i in range(len(held.values)):
         step = end.values[i] - start.values[i]
-        # The end itself, which start + 1 * step may miss by rounding.
-        held.values[i] = end.values[i] if place == 1.0 else start.values[i] + place * step
+        held.values[i] = start.values[i] + place * step
     for c in range(len(held.prices)):
         step = end.prices[c] - start.prices[c]
-        held.prices[c] = end.prices[c] if place == 1.0 else start.prices[c] + place * step
+        held.prices[c] = start.prices[c] + place * step
 
 
 def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) -> float:
@@ -610,26 +637,28 @@ def find_next_break(segment: Segment, place: float) -> float:
     Up to there it is concave: it fails in between only if it fails at the end.
     """
     rules = segment.rules
+    tables = rules.scenarios
     held = segment.held
     # Nothing is known of a requirement of the user's own: it is tested at several places.
     if rules.own > 0:
         return place + 1.0 / OWN_PARTS
-    if not rules.has_scenarios or rules.scenarios.pair_contingency <= 0.0:
+    if not rules.has_scenarios or tables.pair_contingency <= 0.0:
         return 1.0
 
     # The charge on offsets bends where longs and shorts of a group are equal: at a net of 0.
     nearest = 1.0
-    for g in range(len(rules.scenarios.products)):
+    for g in range(len(tables.products)):
         net_at_start = 0.0
         net_at_end = 0.0
-        for order in range(rules.scenarios.starts[g], rules.scenarios.starts[g + 1]):
-            i = rules.scenarios.members[order]
+        for order in range(tables.starts[g], tables.starts[g + 1]):
+            i = tables.members[order]
             if is_in_pool(rules, held, i):
                 net_at_start += held.quantities[i] * abs(segment.start.values[i])
                 net_at_end += held.quantities[i] * abs(segment.end.values[i])
+
+        # A crossing at the place itself has been passed.
         if net_at_start * net_at_end < 0.0:
             crossing = net_at_start / (net_at_start - net_at_end)
-            # A crossing at the place itself has been passed.
             if place * (1.0 + TOLERANCE) < crossing < nearest:
                 nearest = crossing
     return nearest
@@ -640,6 +669,8 @@ def find_failure(segment: Segment) -> float:
     sound = 0.0
     if is_failing_at(segment, ALONG, sound):
         return 0.0
+
+    # From break to break: between two of them the distance to failure is concave.
     while sound < 1.0:
         failing = find_next_break(segment, sound)
         if is_failing_at(segment, ALONG, failing):
@@ -716,12 +747,16 @@ def bisect_root(segment: Segment, i: int, sound: float, failing: float) -> float
     below = compute_left_at(segment, i, failing)
     root = failing
     for _ in range(MAX_STEPS):
+        # An end that already is a root, or has no sign, has no root beside it.
         if not (below < 0.0 < above):
             break
+
+        # No number lies between the two ends.
         root = 0.5 * (sound + failing)
         if root in (sound, failing):
             stand_at(segment, i, failing)
             return failing
+
         left = compute_left_at(segment, i, root)
         if left == 0.0:
             break
@@ -758,14 +793,21 @@ def find_group(packed: PortfolioRules, i: int) -> int:
 def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
     """Write into ``end`` the waypoint with prices of the group of i at ``ratio`` times start."""
     group = find_group(packed, i)
+    inverse_ratio = 1.0 / ratio
     for j in range(len(start.values)):
-        factor = 1.0
-        if j == i or (packed.has_scenarios and find_group(packed, j) == group):
-            factor = 1.0 / ratio if packed.brackets.are_inverse[j] else ratio
-        end.values[j] = start.values[j] * factor
+        is_moved = j == i or (packed.has_scenarios and find_group(packed, j) == group)
+        if not is_moved:
+            end.values[j] = start.values[j]
+        elif packed.brackets.are_inverse[j]:
+            end.values[j] = start.values[j] * inverse_ratio
+        else:
+            end.values[j] = start.values[j] * ratio
+
+    # Collateral that cancels risk moves with its group.
     for c in range(len(start.prices)):
-        factor = ratio if packed.collateral.groups[c] == group else 1.0
-        end.prices[c] = start.prices[c] * factor
+        end.prices[c] = start.prices[c]
+        if packed.collateral.groups[c] == group:
+            end.prices[c] = start.prices[c] * ratio
 
 
 def search_ratio(segment: Segment, i: int, first: float) -> float:
@@ -773,14 +815,17 @@ def search_ratio(segment: Segment, i: int, first: float) -> float:
 
     Each step squares the ratio. NaN if none fails within NEAR_ZERO and FAR_AWAY.
     """
+    # Between two ratios the distance is concave, except under a requirement of one's own.
+    parts = 1
+    if segment.rules.own > 0:
+        parts = OWN_PARTS
+
     sound = 1.0
     far = first
-    # Between two ratios the distance is concave, except under a requirement of one's own.
-    parts = OWN_PARTS if segment.rules.own > 0 else 1
     while NEAR_ZERO <= far <= FAR_AWAY:
         step = (far - sound) / parts
         for k in range(1, parts + 1):
-            failing = far if k == parts else far - (parts - k) * step
+            failing = far - (parts - k) * step
             if is_failing_at(segment, i, failing):
                 return find_root(segment, i, sound, failing)
             sound = failing
@@ -795,9 +840,12 @@ def find_failure_ratio(segment: Segment, i: int) -> float:
     """
     if is_failing_at(segment, i, 1.0):
         return 1.0
+
     down = search_ratio(segment, i, 0.5)
     up = search_ratio(segment, i, 2.0)
     move_holdings(segment.held, segment.start, segment.end, 0.0)
+
+    # A NaN of the other side compares as false.
     if math.isnan(up) or 1.0 - down < up - 1.0:
         return down
     return up

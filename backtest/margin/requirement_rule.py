@@ -241,14 +241,23 @@ class ScenarioMargin(MarginRule, kw_only=True):
 
     def list_groups(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return the instruments of each group: the declared ones, then the rest one by one."""
-        declared = {group: tuple(members) for group, members in (self.groups or {}).items()}
-        grouped = {name for members in declared.values() for name in members}
-        return declared | {name: (name,) for name in names if name not in grouped}
+        groups: dict[str, tuple[str, ...]] = {}
+        grouped: set[str] = set()
+        for group, members in (self.groups or {}).items():
+            groups[group] = tuple(members)
+            grouped.update(members)
+
+        for name in names:
+            if name not in grouped:
+                groups[name] = (name,)
+        return groups
 
     def rows_of(self, group: str) -> list[Row]:
         """Return the scenarios of a group: move, weight, move of volatility and relief."""
         moves: Any = self.moves
-        rows = moves[group if group in moves else EVERY]
+        rows = moves.get(group)
+        if rows is None:
+            rows = moves[EVERY]
         return [(*row, 0.0, 0.0)[:4] for row in rows]
 
     def initial_terms(self) -> tuple[float, float]:
@@ -293,9 +302,9 @@ def drop_names(
     """Return a table of names without some, and without rows that are then empty."""
     remaining = {}
     for name, members in (table or {}).items():
-        others = tuple(member for member in members if member not in gone)
+        others = [member for member in members if member not in gone]
         if others:
-            remaining[name] = others
+            remaining[name] = tuple(others)
     return remaining
 
 
@@ -372,13 +381,13 @@ class Strategy(MarginRule, kw_only=True):
 
 def list_given(noun: str, items: Any, kind: type) -> tuple[Any, ...]:
     """Return one or several of a kind as a tuple; raise ParameterError for anything else."""
-    listed = (items,) if isinstance(items, kind) else items
-    is_sequence = isinstance(listed, list | tuple)
-    if not is_sequence or not all(isinstance(item, kind) for item in listed):
+    if isinstance(items, kind):
+        return (items,)
+    if not isinstance(items, list | tuple) or not all(isinstance(item, kind) for item in items):
         raise ParameterError(
             f"{noun} must be bt.{kind.__name__} or a list of them, got {repr_plain(items):.80}"
         )
-    return tuple(listed)
+    return tuple(items)
 
 
 class OwnMargin(MarginRule, kw_only=True):
@@ -425,6 +434,8 @@ class Requirement(core.Declaration):
             return MarginRule.from_dict({"preset": value})
         if isinstance(value, Mapping):
             return MarginRule.from_dict(value)
+
+        # A class has the two methods as well, but no account calls them.
         if isinstance(value, type) or not isinstance(value, RequirementRule):
             raise Fault("must have the methods requirement and initial, or be bt.Brackets()")
         return OwnMargin(rule=value)

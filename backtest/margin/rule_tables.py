@@ -30,8 +30,9 @@ def pack_brackets(rules: Sequence[MarginRules], width: int = 1) -> portfolio_ker
     return portfolio_kernels.BracketTables(counts=counts, **columns)
 
 
-def read_column(rules: Sequence[MarginRules], name: str, kind: type = np.float64) -> Any:
-    return np.array([getattr(row, name) for row in rules], dtype=kind)
+def read_column(rows: Sequence[object], name: str, kind: type = np.float64) -> Any:
+    """Return an attribute of each row as an array; None is NaN among numbers."""
+    return np.array([getattr(row, name) for row in rows], dtype=kind)
 
 
 def pack_spot(haircuts: Sequence[float | None] = ()) -> SpotTables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,24 +29,35 @@ class Moves(core.Declaration):
     is_table: ClassVar[bool] = True
 
     def read(self, value: Any) -> core.FrozenTable:
-        table = value if isinstance(value, Mapping) else {EVERY: value}
+        # A list holds for every group.
+        table = {EVERY: value}
+        if isinstance(value, Mapping):
+            table = dict(value)
         if not table:
             raise Fault(f"must have scenarios for at least one group, {{'BTC': {EXAMPLE}}}")
+
         for rows in table.values():
             if not is_list(rows) or not rows:
                 rule = f"must be lists of at least one (move, weight), {EXAMPLE}"
                 raise Fault(rule, repr_plain(rows))
-        return core.FrozenTable({str(x): tuple(map(read_row, rows)) for x, rows in table.items()})
+        moves = {str(group): tuple(map(read_row, rows)) for group, rows in table.items()}
+        return core.FrozenTable(moves)
 
 
 def read_row(row: Any) -> Row:
     """Return a scenario: move, weight, and for options move of volatility and relief."""
-    numbers = tuple(row) if is_list(row) else (row, 1.0)
+    # A move alone has the weight 1.
+    numbers = (row, 1.0)
+    if is_list(row):
+        numbers = tuple(row)
     if not 2 <= len(numbers) <= len(NUMBERS_OF_ROW):
         rule = "must be rows of (move, weight), and for options a move of volatility and a relief"
         raise Fault(rule, repr_plain(row))
+
+    read = []
     try:
-        read = [kind.read(number) for kind, number in zip(NUMBERS_OF_ROW, numbers, strict=False)]
+        for kind, number in zip(NUMBERS_OF_ROW, numbers, strict=False):
+            read.append(kind.read(number))
     except Fault:
         rule = "must be moves of at least -1, weights and reliefs of at least 0, all finite"
         raise Fault(rule, repr_plain(row)) from None
@@ -69,7 +81,7 @@ class NameGroups(core.Declaration):
                 rule = f"must list the names of at least one {self.member} each"
                 raise Fault(rule, repr_plain(names))
 
-        counts = Counter(name for names in value.values() for name in names)
+        counts = Counter(itertools.chain.from_iterable(value.values()))
         repeated = sorted(name for name, count in counts.items() if count > 1)
         if repeated:
             raise Fault(f"must name each {self.member} once", f"{', '.join(repeated)} twice")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,11 +22,14 @@ Names = Sequence[str]
 
 def pack_moves(rule: Any, groups: Iterable[str]) -> list[FloatArray]:
     """Return the columns of the scenarios of groups, (G, K) each; no rows without a rule."""
-    rows_by_group = [] if rule is None else [rule.rows_of(group) for group in groups]
+    rows_by_group = []
+    if rule is not None:
+        rows_by_group = [rule.rows_of(group) for group in groups]
+
     columns = []
     for column in range(len(NUMBERS_OF_ROW)):
-        numbers = [[row[column] for row in rows] for rows in rows_by_group]
-        _, padded = pack_rows(numbers)
+        number_of = operator.itemgetter(column)
+        _, padded = pack_rows([[*map(number_of, rows)] for rows in rows_by_group])
         columns.append(padded)
     return columns
 
@@ -32,20 +37,25 @@ def pack_moves(rule: Any, groups: Iterable[str]) -> list[FloatArray]:
 def pack_scenarios(rule: Any, groups: Mapping[str, Names], names: Names) -> ScenarioTables:
     """Return the scenarios of groups as arrays; without a rule they are empty, and cost nothing."""
     moves, weights, *_ = pack_moves(rule, groups)
-    limit = math.inf if rule is None else rule.options.futures_range
-    members = [name for group in groups.values() for name in group]
+    futures_range = math.inf
+    initial_factor = 0.0
+    initial_contingency = 0.0
+    if rule is not None:
+        futures_range = rule.options.futures_range
+        initial_factor, initial_contingency = rule.initial_terms()
+
+    members = [*itertools.chain.from_iterable(groups.values())]
     products = number_products(rule, tuple(groups))
-    initial = (0.0, 0.0) if rule is None else rule.initial_terms()
     terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
     return ScenarioTables(
-        moves=np.clip(moves, -limit, limit),
+        moves=np.clip(moves, -futures_range, futures_range),
         weights=weights,
         members=index_names(members, names),
         starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
         products=np.array(products, dtype=np.int64),
         n_products=max(products, default=-1) + 1,
-        initial_factor=initial[0],
-        initial_contingency=initial[1],
+        initial_factor=initial_factor,
+        initial_contingency=initial_contingency,
         nets=np.zeros((len(moves), 2)),
         losses=np.zeros(moves.shape),
         **{name: float(getattr(rule, name, 0.0)) for name in terms},
@@ -58,12 +68,15 @@ def number_products(rule: Any, groups: Names) -> list[int]:
         return []
     if rule.across == "same row" and not rule.products:
         return [0] * len(groups)
+
     product_of: dict[str, tuple[str]] = {}
     for product, members in (rule.products or {}).items():
         for group in members:
             # A tuple, since a product may have the name of a group that is in none.
             product_of[group] = (product,)
-    numbers: list[int] = number_each([product_of.get(group, group) for group in groups]).tolist()
+
+    keys = [product_of.get(group, group) for group in groups]
+    numbers: list[int] = number_each(keys).tolist()
     return numbers
 
 

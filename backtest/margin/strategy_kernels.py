@@ -103,13 +103,16 @@ def shorten_way_back(pool: OptionPool, i: int) -> bool:
     slack = SLACK * pool.options.indices[i]
     is_changed = False
     for j in range(len(pool.options.signs) + 1):
-        if scratch.matches[i, j] > 0.0:
-            saved = compute_cover(pool.options, pool.rules.rates, i, j)
-            distance = scratch.rows[OF_LONG, j] - saved
-            if distance < scratch.rows[OF_SHORT, i] - slack:
-                scratch.rows[OF_SHORT, i] = distance
-                scratch.paths[TO_SHORT, i] = j
-                is_changed = True
+        if not scratch.matches[i, j] > 0.0:
+            continue
+
+        # The way back gives up the match, and with it what the cover costs.
+        saved = compute_cover(pool.options, pool.rules.rates, i, j)
+        distance = scratch.rows[OF_LONG, j] - saved
+        if distance < scratch.rows[OF_SHORT, i] - slack:
+            scratch.rows[OF_SHORT, i] = distance
+            scratch.paths[TO_SHORT, i] = j
+            is_changed = True
     return is_changed
 
 
@@ -121,13 +124,16 @@ def shorten_ways_from(pool: OptionPool, i: int) -> bool:
     slack = SLACK * options.indices[i]
     is_changed = False
     for j in range(n + 1):
-        if j == n or options.quantities[j] > 0.0:
-            cover = compute_cover(options, pool.rules.rates, i, j)
-            distance = scratch.rows[OF_SHORT, i] + cover
-            if distance < scratch.rows[OF_LONG, j] - slack:
-                scratch.rows[OF_LONG, j] = distance
-                scratch.paths[TO_LONG, j] = i
-                is_changed = True
+        # Longs cover, and the shares behind the last option.
+        if j < n and not options.quantities[j] > 0.0:
+            continue
+
+        cover = compute_cover(options, pool.rules.rates, i, j)
+        distance = scratch.rows[OF_SHORT, i] + cover
+        if distance < scratch.rows[OF_LONG, j] - slack:
+            scratch.rows[OF_LONG, j] = distance
+            scratch.paths[TO_LONG, j] = i
+            is_changed = True
     return is_changed
 
 
@@ -150,7 +156,8 @@ def find_cheapest_cover(pool: OptionPool) -> int:
     """Return the long with units to spare whose use saves most; -1 if none saves anything."""
     rows = pool.rules.scratch.rows
     cheapest = -1
-    least = 0.0
+    least = 0.0  # a path that saves nothing is none
+
     for j in range(len(pool.options.signs) + 1):
         if rows[SPARE, j] > 0.0 and rows[OF_LONG, j] < least:
             cheapest = j
@@ -162,23 +169,28 @@ def find_units_on_path(pool: OptionPool, last: int) -> float:
     """Return the units that the whole path to a long can carry."""
     scratch = pool.rules.scratch
     units: float = scratch.rows[SPARE, last]
+
+    # From the long back to the short at which the path begins.
     j = last
-    while j >= 0:
+    while True:
         i = scratch.paths[TO_LONG, j]
         j = scratch.paths[TO_SHORT, i]
-        carried = scratch.rows[LEFT, i] if j < 0 else scratch.matches[i, j]
-        units = min(units, carried)
-    return units
+        if j < 0:
+            return float(min(units, scratch.rows[LEFT, i]))
+        units = min(units, scratch.matches[i, j])
 
 
 def move_units(pool: OptionPool, last: int, units: float) -> None:
     """Write units along the path to a long into ``matches``, LEFT and SPARE."""
     scratch = pool.rules.scratch
     scratch.rows[SPARE, last] -= units
+
     j = last
     while j >= 0:
         i = scratch.paths[TO_LONG, j]
         scratch.matches[i, j] += units
+
+        # What covered the short before is free for the next one on the path.
         j = scratch.paths[TO_SHORT, i]
         if j < 0:
             scratch.rows[LEFT, i] -= units
@@ -192,11 +204,13 @@ def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float
     n = len(options.signs)
     loss = 0.0
     for i in range(n):
-        if options.expiries[i] == e and options.quantities[i] < 0.0:
-            owed = compute_payoff(options, i, price)
-            for j in range(n):
-                if matches[i, j] > 0.0:
-                    loss += matches[i, j] * (owed - compute_payoff(options, j, price))
+        if options.expiries[i] != e or not options.quantities[i] < 0.0:
+            continue
+
+        owed = compute_payoff(options, i, price)
+        for j in range(n):
+            if matches[i, j] > 0.0:
+                loss += matches[i, j] * (owed - compute_payoff(options, j, price))
     return loss
 
 
@@ -208,13 +222,15 @@ def sum_pairs(options: OptionPositions, rules: OptionRules, g: int) -> float:
     n = len(options.signs)
     total = 0.0
     for first in range(n):
-        if options.groups[first] == g and is_first(options, first):
-            expiry = options.expiries[first]
-            worst = max(0.0, find_loss(options, rules, expiry, 0.0))
-            for i in range(n):
-                if options.groups[i] == g:
-                    worst = max(worst, find_loss(options, rules, expiry, options.strikes[i]))
-            total += worst
+        if options.groups[first] != g or not is_first(options, first):
+            continue
+
+        expiry = options.expiries[first]
+        worst = max(0.0, find_loss(options, rules, expiry, 0.0))
+        for i in range(n):
+            if options.groups[i] == g:
+                worst = max(worst, find_loss(options, rules, expiry, options.strikes[i]))
+        total += worst
     return total
 
 
@@ -242,19 +258,22 @@ def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
         put = find_dearest(options, rules, g, -1.0)
         if call < 0 and put < 0:
             break
+
+        # Nothing of the other kind is left.
         if call < 0 or put < 0:
             alone = max(call, put)
             total += rows[LEFT, alone] * rows[NAKED, alone]
             rows[LEFT, alone] = 0.0
-        else:
-            dearer, other = put, call
-            if rows[NAKED, call] >= rows[NAKED, put]:
-                dearer, other = call, put
-            units = min(rows[LEFT, call], rows[LEFT, put])
-            mark = options.marks[other] / options.sizes[other]
-            total += units * (rows[NAKED, dearer] + mark)
-            rows[LEFT, call] -= units
-            rows[LEFT, put] -= units
+            continue
+
+        dearer, other = put, call
+        if rows[NAKED, call] >= rows[NAKED, put]:
+            dearer, other = call, put
+        units = min(rows[LEFT, call], rows[LEFT, put])
+        mark = options.marks[other] / options.sizes[other]
+        total += units * (rows[NAKED, dearer] + mark)
+        rows[LEFT, call] -= units
+        rows[LEFT, put] -= units
     return total
 
 
@@ -267,10 +286,13 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
     for i in range(n):
         units = pool.rules.scratch.matches[i, n]
         # Matches of other groups may be of an evaluation before this one.
-        if options.groups[i] == g and units > 0.0 and options.quantities[i] < 0.0:
-            total += units * compute_cover(options, rates, i, n)
-            if not is_initial and rates.conversion > 0.0:
-                total -= compute_spared(pool, g, i, units)
+        is_covered = options.groups[i] == g and units > 0.0 and options.quantities[i] < 0.0
+        if not is_covered:
+            continue
+
+        total += units * compute_cover(options, rates, i, n)
+        if not is_initial and rates.conversion > 0.0:
+            total -= compute_spared(pool, g, i, units)
     return total
 
 
@@ -336,6 +358,8 @@ def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
     least = math.inf
     for way in (CHEAPEST, COVERED_FIRST, UNPAIRED):
         pair_group(pool, g, way)
+
+        # The naked come last, since their sum empties what is left.
         needed = sum_pairs(pool.options, pool.rules, g)
         needed += sum_covered(pool, g, is_initial)
         needed += sum_naked(pool.options, pool.rules, g)
@@ -351,13 +375,16 @@ def compute_premiums(pool: OptionPool) -> float:
     n = len(options.signs)
     total = 0.0
     for g in range(len(pool.rules.underlyings)):
+        # The search leaves the last way it tried in the matches, not the cheapest.
         way, _ = find_way(pool, g, is_initial=True)
         pair_group(pool, g, way)
+
         for i in range(n):
-            if options.groups[i] == g:
-                total += max(0.0, options.quantities[i]) * options.marks[i]
-                if options.quantities[i] < 0.0:
-                    for j in range(n):
-                        paired = pool.rules.scratch.matches[i, j]
-                        total -= paired * (options.marks[i] / options.sizes[i])
+            if options.groups[i] != g:
+                continue
+            total += max(0.0, options.quantities[i]) * options.marks[i]
+            if options.quantities[i] < 0.0:
+                for j in range(n):
+                    paired = pool.rules.scratch.matches[i, j]
+                    total -= paired * (options.marks[i] / options.sizes[i])
     return total
