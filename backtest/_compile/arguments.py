@@ -39,7 +39,12 @@ def pack(value: Any) -> Packed:
         kind, words_of_leaf = pack_leaf(leaf)
         kinds.append(kind)
         words += words_of_leaf
-        form.append("d" if kind == "d" else f"{len(words_of_leaf)}q")
+
+        # A float is a word by its bits, all else are whole numbers.
+        if kind == "d":
+            form.append("d")
+        else:
+            form.append(f"{len(words_of_leaf)}q")
     return Packed(tuple(kinds), struct.pack("".join(form), *words))
 
 
@@ -49,17 +54,22 @@ def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
     Of an array: no owner (0, 0), its size and that of an element, its address, shape and strides.
     """
     if isinstance(leaf, np.ndarray):
-        is_whole = leaf.flags.c_contiguous and not isinstance(leaf, Column)
-        kind = f"{leaf.dtype.str}{leaf.ndim}{'C' if is_whole else 'A'}"
+        layout = "A"
+        if leaf.flags.c_contiguous and not isinstance(leaf, Column):
+            layout = "C"
+        kind = f"{leaf.dtype.str}{leaf.ndim}{layout}"
         address = leaf.ctypes.data
         return kind, (0, 0, leaf.size, leaf.itemsize, address, *leaf.shape, *leaf.strides)
+
     if isinstance(leaf, Struct):
         return type(leaf).__name__, (leaf.numbers.ctypes.data,)
+
     if isinstance(leaf, Structs):
         n = leaf.numbers.shape[0]
         size = leaf.numbers.strides[0]
         address = leaf.numbers.ctypes.data
         return f"{leaf.kind.__name__}1C", (0, 0, n, size, address, n, size)
+
     if leaf is None:
         return "n", (0,)
     return KINDS[type(leaf)], (leaf,)
@@ -120,16 +130,18 @@ class Caller:
 
     def bind(self, *arguments: Any) -> Callable[[], Any]:
         """Return the call itself; what must be compiled for it is compiled before."""
-        parts = []
+        kinds = []
+        words = []
         for k, value in enumerate(arguments):
-            last_value, part = self.packed.get(k, (None, None))
-            if part is None or last_value is not value:
-                part = pack(value)
-                self.packed[k] = (value, part)
-            parts.append(part)
-        function, returns = self.entry.find(tuple(part.kinds for part in parts), arguments)
-        words = b"".join(part.words for part in parts)
-        return functools.partial(call, self.entry.name, function, returns, words)
+            last_value, packed = self.packed.get(k, (None, None))
+            if packed is None or last_value is not value:
+                packed = pack(value)
+                self.packed[k] = (value, packed)
+            kinds.append(packed.kinds)
+            words.append(packed.words)
+
+        function, returns = self.entry.find(tuple(kinds), arguments)
+        return functools.partial(call, self.entry.name, function, returns, b"".join(words))
 
     def __call__(self, *arguments: Any) -> Any:
         return self.bind(*arguments)()
@@ -150,4 +162,6 @@ def call(name: str, function: Any, returns: str, words: bytes) -> Any:
         values.append(kind.from_address(address + 8 * k).value)
     if not values:
         return None
-    return tuple(values) if len(values) > 1 else values[0]
+    if len(values) == 1:
+        return values[0]
+    return tuple(values)

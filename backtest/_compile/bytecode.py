@@ -128,19 +128,24 @@ def join_texts(one: CodeText, other: CodeText) -> CodeText:
 
 
 def describe_value(value: Any, seen: dict[int, int], *, by_source: bool = True) -> CodeText:
+    """Return what a value of a name is; not complete where the value may change unseen."""
     is_plain = isinstance(value, tuple) and all(isinstance(x, (int, float, str)) for x in value)
     if is_plain or isinstance(value, CONSTANTS):
         return CodeText(repr(value))
+
     if isinstance(value, types.ModuleType):
         is_known = value.__name__.partition(".")[0] in ("math", "numpy", "backtest")
         text = f"{value.__name__} {getattr(value, '__version__', '')}"
         return CodeText(text, is_complete=is_known)
+
     if isinstance(value, types.FunctionType):
         if has_compiled_versions(value):
             return CodeText(f"{value.__module__}.{value.__qualname__}")
         return describe_function(value, seen, by_source=by_source)
+
+    # Compiled code refers to a record by the place of its class.
     if isinstance(value, type) and hasattr(value, "_fields"):
-        place = f"{value.__module__}.{value.__qualname__}"  # compiled code refers to it there
+        place = f"{value.__module__}.{value.__qualname__}"
         return CodeText(f"{place}{value._fields}")
     return CodeText(repr(type(value)), is_complete=False)
 
@@ -160,9 +165,12 @@ def describe_callable(function: Any) -> str:
     if isinstance(function, types.FunctionType):
         text = describe_function(function, {}, by_source=False).text
         return "\n".join([text, *describe_tables(function, set())])
+
     if isinstance(function, functools.partial):
         bound = sorted(function.keywords.items())
         return f"{describe_callable(function.func)} {function.args!r} {bound!r}"
+
+    # An object is its class's rule and its fields.
     rule: Any = type(function).__call__
     if not isinstance(rule, types.FunctionType):
         return repr(type(function))
@@ -181,12 +189,16 @@ def describe_tables(function: types.FunctionType, seen: set[int]) -> Iterator[st
 
 
 def write_table(value: Any) -> str:
+    """Return the text of a table; of what is no constant, its type."""
     if isinstance(value, dict):
         rows = [f"{key!r}: {write_table(row)}" for key, row in value.items()]
         return f"{{{', '.join(rows)}}}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(write_table, value))}]"
-    return repr(value if isinstance(value, CONSTANTS) else type(value))
+
+    if isinstance(value, CONSTANTS):
+        return repr(value)
+    return repr(type(value))
 
 
 def list_all_steps(function: types.FunctionType) -> Iterator[dis.Instruction]:
@@ -197,7 +209,8 @@ def list_all_steps(function: types.FunctionType) -> Iterator[dis.Instruction]:
 
 def catches_errors(function: types.FunctionType) -> bool:
     """Return whether a function has a ``try``, in which functions of math raise as ever."""
-    return any(step.opname == "PUSH_EXC_INFO" for step in list_all_steps(function))
+    names = {step.opname for step in list_all_steps(function)}
+    return "PUSH_EXC_INFO" in names
 
 
 # Formulas of users, with our powers and functions of math in place of Python's.
@@ -223,6 +236,7 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
     known = _known.get(function)
     if known is not None and known[1] == identity:
         return known[0] or function
+
     check_numbers(function, references)
 
     helpers = {}
@@ -233,8 +247,13 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
             if helper is not value:
                 helpers[name] = helper
     rewritten = replace_code(function, helpers)
+
     if not above:
-        _known[function] = (None if rewritten is function else rewritten, identity)
+        # None for itself: a value that refers to its key would keep it in memory.
+        remembered = None
+        if rewritten is not function:
+            remembered = rewritten
+        _known[function] = (remembered, identity)
     return rewritten
 
 
@@ -259,6 +278,7 @@ def list_numbers(code: types.CodeType) -> Iterator[Any]:
             yield from constant
         else:
             yield constant
+
     steps = list(dis.get_instructions(code))
     for base, power, step in zip(steps, steps[1:], steps[2:], strict=False):
         are_constants = {base.opname, power.opname} <= {"LOAD_CONST", "LOAD_SMALL_INT"}
@@ -272,6 +292,7 @@ def identify(function: types.FunctionType, seen: set[int]) -> Identity:
     if id(function) in seen:
         return ()
     seen.add(id(function))
+
     pairs: list[tuple[str, int]] = []
     for name, value in find_references(function).items():
         pairs.append((name, id(value)))
@@ -316,6 +337,8 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
     added = {**editor.added, **helpers}
     if not added:
         return function
+
+    # What is not replaced must compile to the code that the function has.
     names = function.__code__.co_freevars
     compiled_again = compile_inner(tree, names, function)
     if describe_bytecode(compiled_again) != describe_bytecode(function.__code__):
@@ -326,7 +349,7 @@ def replace_code(function: types.FunctionType, helpers: Mapping[str, Any]) -> ty
     cells = dict(zip(names, function.__closure__ or (), strict=True))
     for name, value in added.items():
         cells[name] = types.CellType(value)
-    closure = tuple(cells[name] for name in code.co_freevars)
+    closure = tuple(map(cells.__getitem__, code.co_freevars))
     made = types.FunctionType(
         code, function.__globals__, function.__name__, function.__defaults__, closure
     )
@@ -374,9 +397,13 @@ def compile_inner(
     an imported module in another way than that of a method.
     """
     references = find_references(function).items()
-    modules = [name for name, value in references if isinstance(value, types.ModuleType)]
-    imports = "".join(f"import {name}\n" for name in modules if name not in names)
-    around = ast.parse(f"{imports}def make({', '.join(names)}): pass")
+    lines = []
+    for name, value in references:
+        if isinstance(value, types.ModuleType) and name not in names:
+            lines.append(f"import {name}")
+    lines.append(f"def make({', '.join(names)}): pass")
+
+    around = ast.parse("\n".join(lines))
     maker: Any = around.body[-1]
     maker.body = [node]
     tree = ast.fix_missing_locations(around)
@@ -443,7 +470,10 @@ class Editor(ast.NodeTransformer):
                 value = vars(owner).get(node.attr)
         elif isinstance(node, ast.Name) and node.id not in self._locals:
             value = self._known.get(node.id, BUILTIN.get(node.id))
-        return value if isinstance(value, KINDS) else None
+
+        if isinstance(value, KINDS):
+            return value
+        return None
 
     def _call(self, function: Any, arguments: list[ast.expr], node: ast.AST) -> ast.Call:
         name = f"{PREFIX}{function.__name__}"
@@ -467,15 +497,20 @@ def find_fields(rule: Any, place: int) -> frozenset[str]:
     code = rule.__code__
     name = code.co_varnames[place]
     steps = list_steps(code)
-    fields = {"*"} if name in code.co_cellvars else set()
+    fields = set()
+    if name in code.co_cellvars:  # a function inside may read any
+        fields.add("*")
+
     for k, step in enumerate(steps):
-        loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+        # Newer versions of Python load two names by one instruction.
+        loaded = step.argval
+        if not isinstance(loaded, tuple):
+            loaded = (loaded,)
         if name not in loaded:
             continue
+
         before = steps[max(k - 1, 0)]
         after = steps[min(k + 1, len(steps) - 1)]
-
-        # Newer versions of Python load two names by one instruction.
         is_once = loaded.count(name) == 1
         is_loaded = len(loaded) == 1 or step.opname.endswith("LOAD_FAST")
         if loaded[-1] == name and is_once and is_loaded and after.opname == "LOAD_ATTR":
@@ -501,8 +536,9 @@ def list_steps(code: types.CodeType) -> tuple[dis.Instruction, ...]:
 
 def is_called(step: dis.Instruction, steps: Sequence[dis.Instruction]) -> bool:
     """Return whether a step loads a function that is called without keywords."""
-    by_keywords = ("KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX")
-    if any(other.opname in by_keywords for other in steps):
+    by_keywords = {"KW_NAMES", "CALL_KW", "CALL_FUNCTION_EX"}
+    names = {other.opname for other in steps}
+    if names & by_keywords:
         return False
     return step.opname == "LOAD_GLOBAL" and "NULL" in step.argrepr
 
@@ -514,6 +550,8 @@ def format_location(error: BaseException, *functions: Callable[..., Any]) -> str
     """Return the file and the line of some functions in which an error was raised last."""
     codes = [inspect.unwrap(function).__code__ for function in functions]
     files = {code.co_filename for code in codes}
+
+    # Without such a place: where the first of them begins.
     file = codes[0].co_filename
     line = codes[0].co_firstlineno
     trace = error.__traceback__
@@ -554,12 +592,16 @@ def is_line_of(rule: Any, name: str, line: int) -> bool:
     """Return whether a line of a file of some name is one of a rule."""
     if name != Path(rule.__code__.co_filename).name:
         return False
-    return any(number == line for _, _, number in rule.__code__.co_lines())
+    numbers = {number for _, _, number in rule.__code__.co_lines()}
+    return line in numbers
 
 
 def find_reason(error: BaseException) -> str:
     """Return the first line of an error that gives a reason, without marks of objects."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if REASON.search(line)] or lines or [type(error).__name__]
-    named = re.sub(r"<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>", r"\1", reasons[0])
+    reason = next(filter(REASON.search, lines), None)
+    if reason is None:
+        reason = lines[0] if lines else type(error).__name__
+
+    named = re.sub(r"<(?:built-in )?(?:function|method) ([\w.]+)[^>]*>", r"\1", reason)
     return re.sub(r"<[^>]*>", "", named).strip(" :")[:200]

@@ -37,8 +37,11 @@ def find_lasting_folder() -> Path | None:
         from platformdirs import user_cache_dir  # noqa: PLC0415 - imported only where used
 
         cache = user_cache_dir("leverage-backtest", appauthor=False)
-    user = os.getuid() if hasattr(os, "getuid") else 0
+    user = 0
+    if hasattr(os, "getuid"):
+        user = os.getuid()
     temporary = Path(tempfile.gettempdir()) / f"leverage-backtest-{user}"
+
     for folder in (Path(cache), temporary):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -111,6 +114,8 @@ def find_object_folder() -> Path:
     cache = find_lasting_folder()
     if cache is None:
         return IN_MEMORY
+
+    # One that is not there yet is made by the first object.
     folder = cache / f"objects-{name_target()}"
     with contextlib.suppress(FileNotFoundError):
         try:

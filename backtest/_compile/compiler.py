@@ -41,16 +41,18 @@ OPTIONS: dict[str, Any] = {
 def compiling() -> Iterator[None]:
     """Compile as the only thread, and count the seconds.
 
-    No garbage is looked for: numba keeps what it makes, and looking takes an eighth of the time.
+    No garbage is looked for: numba keeps what it makes, and looking costs an eighth of the time.
     """
     was_on = gc.isenabled()
     with global_compiler_lock:
         began = time.perf_counter()
         COMPILING.depth += 1
         gc.disable()
+
         try:
             yield
         finally:
+            # What is compiled inside is counted by the outermost.
             COMPILING.depth -= 1
             if COMPILING.depth == 0:
                 COMPILING.seconds += time.perf_counter() - began
@@ -96,6 +98,7 @@ def find_layout(kind: type[Struct]) -> Any:
             inner = find_layout(kind_of_field)
         fields.append((name, {"type": inner, "offset": size}))
         size += ctypes.sizeof(kind_of_field)
+
     layout = types.Record(fields, size, aligned=True)
     layout.name = f"Struct({kind.__name__})"
     return layout
@@ -111,15 +114,16 @@ LETTERS = {types.float64: "d", types.int64: "q", types.boolean: "b"}
 
 
 def compile_entry(function: Callable[..., Any], name: str, kinds: tuple[Any, ...]) -> ObjectFile:
-    """Return the object of a function for Python: it takes a table of words and a place.
+    """Return the object of a function for Python: it reads a table of words, and writes a place.
 
     ``kinds`` are the types of its arguments. It returns None, numbers, or tuples of them.
     """
     made = compile_whole(function, kinds)
-    returned = made.signature.return_type
-    parts: Any = returned if isinstance(returned, types.BaseTuple) else (returned,)
-    returns = "".join(LETTERS[part] for part in parts if part is not types.none)
-    return emit(made, name, returns, write_table_call)
+    returned: Any = made.signature.return_type
+    if not isinstance(returned, types.BaseTuple):
+        returned = (returned,)
+    letters = [LETTERS[part] for part in returned if part is not types.none]
+    return emit(made, name, "".join(letters), write_table_call)
 
 
 def compile_formula(function: Callable[..., Any], name: str, kinds: tuple[Any, ...]) -> ObjectFile:
@@ -132,7 +136,10 @@ def compile_formula(function: Callable[..., Any], name: str, kinds: tuple[Any, .
 
 
 def compile_whole(function: Any, kinds: tuple[Any, ...]) -> Any:
-    dispatcher = function if hasattr(function, "overloads") else jit(function, is_linked=False)
+    """Return the compiled version of a function, which may be of numba already, for some kinds."""
+    dispatcher = function
+    if not hasattr(function, "overloads"):
+        dispatcher = jit(function, is_linked=False)
     dispatcher.compile(kinds)
     return dispatcher.overloads[kinds]
 
@@ -199,6 +206,7 @@ def describe_machine(*, is_here: bool = False) -> Any:
         features = settings.CPU_FEATURES
     if features is None:
         features = get_host_cpu_features()  # type: ignore[no-untyped-call]
+
     target = binding.Target.from_default_triple()
     return target.create_target_machine(
         cpu=name, features=features, opt=3, reloc="pic", codemodel="small"
@@ -207,7 +215,7 @@ def describe_machine(*, is_here: bool = False) -> Any:
 
 def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
     """Write a function that loads the flat arguments of numba's from a table of words."""
-    place, fault, *kinds = (str(argument.type) for argument in entry.arguments)
+    place, fault, *kinds = list_argument_kinds(entry)
     lines = []
     arguments = [f"{place} %place", f"{fault} %fault"]
     for k, kind in enumerate(kinds):
@@ -229,6 +237,11 @@ def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
     )
 
 
+def list_argument_kinds(entry: Any) -> list[str]:
+    """Return LLVM's types of the arguments: the place of the result, the fault, then the others."""
+    return [str(argument.type) for argument in entry.arguments]
+
+
 def write_conversion(kind: str, word: str) -> str:
     """Write how a word of 64 bits becomes an argument; an i64 is itself."""
     if kind == "i64":
@@ -239,8 +252,10 @@ def write_conversion(kind: str, word: str) -> str:
 
 def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
     """Write a C function of the arguments that answers no where the status is not 0."""
-    place, fault, *kinds = (str(argument.type) for argument in entry.arguments)
-    returned, no = ("double", "-1.0") if returns == "d" else ("i64", "0")
+    place, fault, *kinds = list_argument_kinds(entry)
+    returned, no = "i64", "0"
+    if returns == "d":
+        returned, no = "double", "-1.0"
     arguments = ", ".join(f"{kind} %given{k}" for k, kind in enumerate(kinds))
     return "\n".join(
         [
@@ -258,7 +273,7 @@ def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
     )
 
 
-# Linking: what calls others takes their code in.
+# Linking: what calls others contains their code.
 
 CODEGEN: Any = cpu_target.target_context.codegen()
 SET_ENVIRONMENT = getattr(CODEGEN, "set_env", None)
@@ -281,7 +296,7 @@ class LinkedLibrary(JITCodeLibrary):
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
         for function in ll_module.functions:
-            if not function.is_declaration:  # four in five, which numba also takes 2 ms for
+            if not function.is_declaration:  # four in five are, at 2 ms of numba's each
                 passes, builder = self._codegen._function_pass_manager()  # type: ignore[no-untyped-call]
                 passes.run(function, builder)
 
@@ -306,6 +321,8 @@ class WholeLibrary(JITCodeLibrary):
     def finalize(self) -> None:
         functions = self._final_module.functions
         defined_here = {function.name for function in functions if not function.is_declaration}
+
+        # Linked here, whole, and so no longer to be linked by numba.
         libraries = self._linking_libraries
         self._linking_libraries = []
         for library in link_all(self._final_module, libraries):
@@ -342,7 +359,11 @@ def link_all(module: Any, libraries: list[Any]) -> list[Any]:
 
 
 def list_needed(library: Any) -> list[Any]:
-    return library._linking_libraries if isinstance(library, LinkedLibrary) else []
+    """Return the libraries that one calls; those of numba's own bring what they call."""
+    if not isinstance(library, LinkedLibrary):
+        return []
+    needed: list[Any] = library._linking_libraries
+    return needed
 
 
 def share(module: Any, unshared: set[str]) -> None:
@@ -361,7 +382,9 @@ def linking(whole: str | None) -> Iterator[None]:
         return
 
     def make_library(codegen: Any, name: str) -> Any:
-        kind = WholeLibrary if name == whole else LinkedLibrary
+        kind: Any = LinkedLibrary
+        if name == whole:
+            kind = WholeLibrary
         return kind(codegen, name)
 
     library_before = CODEGEN._library_class

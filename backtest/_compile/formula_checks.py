@@ -125,12 +125,14 @@ def build_power(context: Any, builder: Any, x: Any, y: Any) -> Any:
     one = WHOLE_TYPE(1)
     fail(context, builder, builder.icmp_signed("<", y, zero))
     multiply = build_sum("smul")
+
     product = allocate(builder, WHOLE_TYPE)
     square = allocate(builder, WHOLE_TYPE)
     left = allocate(builder, WHOLE_TYPE)
     builder.store(one, product)
     builder.store(x, square)
     builder.store(y, left)
+
     head = builder.append_basic_block("head")
     body = builder.append_basic_block("body")
     end = builder.append_basic_block("end")
@@ -161,15 +163,22 @@ def build_comparison(sign: str, *, is_whole_first: bool) -> Build:
     """Write the comparison of a whole number and a float, which Python compares exactly."""
 
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
-        whole = x if is_whole_first else y
-        fail(context, builder, is_beyond(builder, whole, EXACT))
-        number = builder.sitofp(whole, llvm.DoubleType())
-        compare = builder.fcmp_unordered if sign == "!=" else builder.fcmp_ordered
+        # With NaN all comparisons are false but that for another number.
+        compare = builder.fcmp_ordered
+        if sign == "!=":
+            compare = builder.fcmp_unordered
+
         if is_whole_first:
-            return compare(sign, number, y)
-        return compare(sign, x, number)
+            return compare(sign, read_whole(context, builder, x), y)
+        return compare(sign, x, read_whole(context, builder, y))
 
     return build
+
+
+def read_whole(context: Any, builder: Any, whole: Any) -> Any:
+    """Write the float of a whole number; it raises beyond those that are floats."""
+    fail(context, builder, is_beyond(builder, whole, EXACT))
+    return builder.sitofp(whole, llvm.DoubleType())
 
 
 def build_whole(round_first: str) -> Callable[[Any, Any, Any], Any]:
@@ -322,11 +331,13 @@ def check_operation(expression: Any, state: Any) -> Any:
         return replace(expression, state, checked, left, right)
 
     # Small constants are floats too.
-    are_whole = [isinstance(kind, types.Integer) for kind in kinds]
+    is_whole_first = isinstance(kinds[0], types.Integer)
+    is_any_whole = is_whole_first or isinstance(kinds[1], types.Integer)
     is_any_small = any(isinstance(kind, (types.Boolean, types.IntegerLiteral)) for kind in kinds)
-    if any(are_whole) and function in COMPARED and not is_any_small:
-        checked = MIXED[function, are_whole[0]]
+    if is_any_whole and function in COMPARED and not is_any_small:
+        checked = MIXED[function, is_whole_first]
         return replace(expression, state, checked, left, right)
+
     if function is operator.pow and any(isinstance(kind, types.Float) for kind in kinds):
         raise RefusedError("** is not supported in code whose text is not found", expression.loc)
     return expression
@@ -378,6 +389,8 @@ def find_checked(expression: Any, state: Any, function: Any) -> Any:
             return TO_WHOLE.get(function)
         if function is abs and isinstance(kind, types.Integer):
             return SIZE
+
+    # ``round`` to digits is replaced in the text of a formula, where that is found.
     if function is round:
         raise RefusedError(
             "round with more is not supported in code whose text is not found", expression.loc
@@ -416,6 +429,8 @@ def replace(before: Any, state: Any, operation: Any, *operands: Any) -> Any:
             static_lhs=ir.UNDEFINED,
             static_rhs=ir.UNDEFINED,
         )
+
+    # numba knows the kinds of a call by the expression.
     state.calltypes.pop(before, None)
     kind = state.typingctx.resolve_value_type(operation)
     state.calltypes[made] = kind.get_call_type(state.typingctx, OF_OPERATION[operation], {})

@@ -74,15 +74,18 @@ def hold_signals() -> Iterator[SignalGate]:
     """
     gate = SignalGate()
     with contextlib.ExitStack() as answers, contextlib.ExitStack() as handlers:
+        # Python lets the main thread alone change handlers.
         if threading.current_thread() is threading.main_thread():
             for number in signal.valid_signals():
                 handler = signal.getsignal(number)
                 if callable(handler):
                     handlers.callback(signal.signal, number, handler)
                     signal.signal(number, functools.partial(gate.handle, handler))
+
         try:
             yield gate
         finally:
+            # A stack calls the last first, and goes on if one raises.
             gate.is_closed = False
             for answer in reversed(gate.kept):
                 answers.callback(answer)

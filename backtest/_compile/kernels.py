@@ -92,6 +92,7 @@ def compile_rules(
         for _, function in find_own_functions(module, left_out):
             if id(function) in twins:
                 continue
+
             marks = vars(function)
             twin: Any = make_twin(function, space, Path(str(module.__file__)))
             is_inlined = "is_inlined" in marks
@@ -100,17 +101,25 @@ def compile_rules(
             if not has_options and "without_options" in marks:
                 twin = return_always(marks["without_options"])
                 is_inlined = True
+
+            # A kernel of its own becomes an object, all else is linked into what calls it.
             is_linked = not inlines_all or "is_kernel" not in marks
             twins[id(function)] = jit(twin, is_linked=is_linked, forceinline=is_inlined)
 
     # Numba compiles at the first call, so the globals of twins are filled after all are made.
     for space in spaces.values():
-        compiled = {name: twins[id(value)] for name, value in space.items() if id(value) in twins}
-        mirrors = mirror_modules(space, lambda _, value: twins.get(id(value), value))
-        space.update(compiled | mirrors)
-        numbered = {name: number(value) for name, value in space.items() if is_numbering(value)}
-        space.update(numbered)
+        fill_space(space, twins)
     return spaces
+
+
+def fill_space(space: dict[str, Any], twins: Mapping[int, Any]) -> None:
+    """Put compiled functions, mirrors of modules and numbers of names into the globals of twins."""
+    space.update(mirror_modules(space, lambda _, value: twins.get(id(value), value)))
+    for name, value in space.items():
+        if id(value) in twins:
+            space[name] = twins[id(value)]
+        elif is_numbering(value):
+            space[name] = number(value)
 
 
 def return_always(value: Any) -> Any:
@@ -150,6 +159,7 @@ def number(names: Any) -> ModuleType:
     else:
         members = names._asdict()
         module = ModuleType(type(names).__name__)
+
     for name, value in members.items():
         vars(module)[name] = int(value)
     return module
@@ -171,8 +181,8 @@ def bind_functions(module: ModuleType, **names: Any) -> dict[str, Any]:
 def compile_module(module: ModuleType) -> Any:
     """Return the kernels of a module as entries, compiled where no folder has them."""
     sources = list_sources(module)
-    texts = [Path(str(source.__file__)).read_text(encoding="utf-8") for source in sources]
-    mark = hash_texts(*texts, *read_compiler())[:12]
+    paths = [Path(str(source.__file__)) for source in sources]
+    mark = hash_texts(*map(read_text, paths), *read_compiler())[:12]
 
     def compile_for(kernel: str, name: str, arguments: tuple[Any, ...]) -> ObjectFile:
         from backtest._compile.compiler import compile_entry, read_kinds  # noqa: PLC0415 - loads numba
@@ -208,7 +218,11 @@ def read_compiler() -> tuple[str, ...]:
     names = ("arguments", "compiler", "kernels", "lowering", "object_code")
     paths = [Path(__file__).with_name(f"{name}.py") for name in names]
     paths.append(Path(structs.__file__))  # whose layout is in each object
-    return tuple(path.read_text(encoding="utf-8") for path in paths)
+    return tuple(map(read_text, paths))
+
+
+def read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -227,6 +241,8 @@ def list_sources(module: ModuleType) -> list[ModuleType]:
                 names.add(value.__module__)
             elif isinstance(value, ModuleType):
                 names.add(value.__name__)
+
+        # Sorted, since their texts are hashed in this order.
         for name in sorted(names):
             if name.startswith("backtest.") and sys.modules[name] not in sources:
                 sources.append(sys.modules[name])

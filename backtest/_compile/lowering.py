@@ -29,12 +29,18 @@ from backtest._compile.bytecode import (
     is_of_user,
 )
 from backtest._compile.compiler import compile_formula, jit, read_kinds
-from backtest._compile.formula_checks import POWER_OF_WHOLE, CheckedCompiler, check_names
+from backtest._compile.formula_checks import (
+    POWER_OF_WHOLE,
+    CheckedCompiler,
+    allocate,
+    check_names,
+)
 from backtest._compile.object_code import ObjectFile
 
+WORD = ir.IntType(64)
 POINTER = numba.types.CPointer(numba.float64)  # type: ignore[no-untyped-call]
 KINDS = {"pointer": POINTER, "whole": numba.int64}
-"""What formulas take: arrays by address, and whole numbers."""
+"""What formulas have as arguments: arrays by address, and whole numbers."""
 
 
 # Records by reference.
@@ -64,7 +70,14 @@ class SharedFields(AttributeTemplate):
         if name not in kind.inner.fields:
             return None
         field = kind.inner.types[kind.inner.fields.index(name)]
-        return Shared(field) if isinstance(field, kinds_of.BaseNamedTuple) else field
+        return share_kind(field)
+
+
+def share_kind(kind: Any) -> Any:
+    """Return the kind in which a value is passed: of a record its address."""
+    if isinstance(kind, kinds_of.BaseNamedTuple):
+        return Shared(kind)
+    return kind
 
 
 @lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
@@ -77,6 +90,7 @@ def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str
     place = builder.gep(pointer, [zero, position], inbounds=True)
     if isinstance(field, kinds_of.BaseNamedTuple):
         return place
+
     value = builder.load(place)
     return impl_ret_borrowed(context, builder, field, value)  # type: ignore[no-untyped-call]
 
@@ -98,24 +112,29 @@ def share_record(_context: Any, record: Any) -> Any:
 def view_memory(_context: Any, record: Any) -> Any:
     """Return the numbers of a struct, (fields,), or of an array of structs, (n, fields)."""
     is_many = isinstance(record, kinds_of.Array)
-    struct = record.dtype if is_many else record
+    struct = record
+    n_dimensions = 1
+    if is_many:
+        struct = record.dtype
+        n_dimensions = 2
     n_fields = struct.size // 8
-    kind = kinds_of.Array(numba.float64, 2 if is_many else 1, "C")
+    kind = kinds_of.Array(numba.float64, n_dimensions, "C")
 
     def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(64)
         place = arguments[0]
-        shape = [ir.Constant(word, n_fields)]
-        strides = [ir.Constant(word, 8)]
+        shape = [ir.Constant(WORD, n_fields)]
+        strides = [ir.Constant(WORD, 8)]
         if is_many:
             structs = context.make_array(record)(context, builder, place)
             place = structs.data
             (n,) = cgutils.unpack_tuple(builder, structs.shape)  # type: ignore[no-untyped-call]
             shape = [n, *shape]
-            strides = [ir.Constant(word, 8 * n_fields), *strides]
+            strides = [ir.Constant(WORD, 8 * n_fields), *strides]
+
+        # An array without an owner: the struct keeps the memory.
         view = context.make_array(kind)(context, builder)
         data = builder.bitcast(place, view.data.type)
-        size = ir.Constant(word, 8)
+        size = ir.Constant(WORD, 8)
         populate_array(view, data, shape, strides, size, meminfo=None)  # type: ignore[no-untyped-call]
         return view._getvalue()
 
@@ -128,11 +147,12 @@ def view_memory(_context: Any, record: Any) -> Any:
 def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: int) -> Any:
     """Return a call of a C function at an address, for compiled code: ``call(address, *given)``.
 
-    ``result`` is ``"d"`` of a float or ``"q"`` of an integer. The function takes the data of some
-    arguments that are arrays, each with the place of the argument that moves it, if any; then the
-    last ``n_numbers`` arguments, which are integers.
+    ``result`` is ``"d"`` of a float or ``"q"`` of an integer. The function has as parameters the
+    data of some arguments that are arrays, each with the place of the argument that moves it, if
+    any; then the last ``n_numbers`` arguments, which are integers.
     """
-    returned = {"d": ir.DoubleType(), "q": ir.IntType(64)}[result]
+    returned = {"d": ir.DoubleType(), "q": WORD}[result]
+    returned_kind = {"d": numba.float64, "q": numba.int64}[result]
 
     @intrinsic
     def call(_context: Any, address: Any, *given: Any) -> Any:
@@ -149,13 +169,13 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
                     pointers.append(builder.gep(array.data, [values[place]]))
 
             parameters = [ir.DoubleType().as_pointer()] * len(arrays)
-            parameters += [ir.IntType(64)] * n_numbers
+            parameters += [WORD] * n_numbers
             kind = ir.FunctionType(returned, parameters)
             function = builder.inttoptr(arguments[0], kind.as_pointer())
             return builder.call(function, [*pointers, *values[-n_numbers:]])
 
-        kind = numba.float64 if result == "d" else numba.int64
-        return kind(address, kinds_of.StarArgTuple(kinds)), build  # type: ignore[no-untyped-call]
+        arguments_kind = kinds_of.StarArgTuple(kinds)  # type: ignore[no-untyped-call]
+        return returned_kind(address, arguments_kind), build
 
     return call
 
@@ -203,19 +223,22 @@ def compile_text(
     scope = {**names, "carray": carray, "np": np, "NamedTuple": NamedTuple}
     for formula_name, formula in formulas.items():
         scope[formula_name] = jit_tree(formula, {})
+
     function = jit(import_source(name, text, scope).decide, is_linked=False, _nrt=has_counts)
-    return compile_formula(function, name, tuple(KINDS[kind] for kind in kinds))
+    return compile_formula(function, name, tuple(map(KINDS.__getitem__, kinds)))
 
 
 def jit_tree(function: Any, done: dict[int, Any]) -> Any:
     """Return a function compiled, with those that it calls; ``done`` has them by identity."""
     if id(function) in done:
         return done[id(function)]
+
+    # A copy with globals and cells of its own, in which it finds the compiled ones.
     scope = dict(function.__globals__)
     names = function.__code__.co_freevars
-    cells = dict(zip(names, function.__closure__ or (), strict=True))
-    closure = tuple(CellType(cells[name].cell_contents) for name in names)
+    closure = tuple(CellType(cell.cell_contents) for cell in function.__closure__ or ())
     copy = FunctionType(function.__code__, scope, function.__name__, function.__defaults__, closure)
+
     options: Any = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     if is_of_user(function):
         check_names(function)
@@ -247,33 +270,42 @@ def register_overload(
 ) -> None:
     """Let compiled code call a public function: what it calls is the compiled ``scalar``.
 
-    ``scalar`` takes the same arguments, or the texts in their place that ``replaced`` has. An
-    argument among ``literals`` is a constant text of the code; ``scalar`` takes its value.
+    ``scalar`` has the same parameters; ``replaced`` has the texts of arguments that differ. An
+    argument among ``literals`` is a constant text of the code, of which ``scalar`` gets the value.
     """
     names = public.__code__.co_varnames[: public.__code__.co_argcount]
     defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
-    known = {name: literals[name] for name in names if name in literals}
     scope: dict[str, Any] = {"scalar": scalar}
-    for name, value in defaults.items():
-        scope[f"default_{name}"] = value
-    for name, (_, table) in known.items():
-        scope[f"read_{name}"] = partial(read_literal, name, table)
+    parameters = []
+    for name in names:
+        parameter = name
+        if name in defaults:
+            parameter = f"{name}=default_{name}"
+            scope[f"default_{name}"] = defaults[name]
+        parameters.append(parameter)
+    head = ", ".join(parameters)
 
-    head = ", ".join(f"{name}=default_{name}" if name in defaults else name for name in names)
-    arguments = {**dict(zip(names, names, strict=True)), **replaced}
+    # Literals are read where a call is compiled, the others where it runs.
+    arguments = []
     lines = [f"def choose({head}):"]
-    for name, (variable, _) in known.items():
-        arguments[name] = variable
-        lines.append(f"    {variable} = read_{name}({name})")
+    for name in names:
+        argument = replaced.get(name, name)
+        if name in literals:
+            argument, table = literals[name]
+            scope[f"read_{name}"] = partial(read_literal, name, table)
+            lines.append(f"    {argument} = read_{name}({name})")
+        arguments.append(argument)
     lines += [
         f"    def implementation({head}):",
-        f"        return scalar({', '.join(arguments[name] for name in names)})",
+        f"        return scalar({', '.join(arguments)})",
         "    return implementation",
     ]
     text = "\n".join(lines) + "\n"
     exec(compile(text, "<public overload>", "exec"), scope)  # our own text, nothing of the user's
+
     options: Any = {"forceinline": is_inlined}
-    overload(public, jit_options=options, prefer_literal=bool(known))(scope["choose"])
+    has_literals = not literals.keys().isdisjoint(names)
+    overload(public, jit_options=options, prefer_literal=has_literals)(scope["choose"])
 
 
 def read_literal(name: str, table: Mapping[str, Any], kind: Any) -> Any:
@@ -301,10 +333,7 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
 
     ``given`` are such arguments as it is called with; records are passed by reference.
     """
-    kinds = tuple(
-        Shared(kind) if isinstance(kind, kinds_of.BaseNamedTuple) else kind
-        for kind in read_kinds(given)
-    )
+    kinds = tuple(map(share_kind, read_kinds(given)))
     result = kinds_of.UniTuple(numba.int64, 2)  # type: ignore[no-untyped-call]
 
     @intrinsic
@@ -312,15 +341,18 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
         def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
             kind = context.call_conv.get_function_type(result, kinds)
-            returned, fault = (argument.pointee for argument in kind.args[:2])
             function = builder.inttoptr(arguments[0], kind.as_pointer())
-            place = cgutils.alloca_once(builder, returned)  # type: ignore[no-untyped-call]
-            packed = context.get_arg_packer(kinds).as_arguments(builder, values)
-            fault_place = cgutils.alloca_once(builder, fault)  # type: ignore[no-untyped-call]
-            builder.call(function, [place, fault_place, *packed])
-            return context.get_returned_value(builder, result, builder.load(place))
 
-        return result(address, kinds_of.StarArgTuple(kinds)), build  # type: ignore[no-untyped-call]
+            # numba's functions write their result and their fault at the first two arguments.
+            place, fault = kind.args[:2]
+            result_place = allocate(builder, place.pointee)
+            fault_place = allocate(builder, fault.pointee)
+            packed = context.get_arg_packer(kinds).as_arguments(builder, values)
+            builder.call(function, [result_place, fault_place, *packed])
+            return context.get_returned_value(builder, result, builder.load(result_place))
+
+        arguments_kind = kinds_of.StarArgTuple(kinds)  # type: ignore[no-untyped-call]
+        return result(address, arguments_kind), build
 
     return call
 

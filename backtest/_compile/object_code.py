@@ -1,4 +1,4 @@
-"""Compiled functions as object files, which load without numba and take a table of words.
+"""Compiled functions as object files, which load without numba and read a table of words.
 
 A file holds one function for arguments of certain kinds: a line of JSON, then the object. Its name
 names the function, the kinds, and the sources that it was compiled from, so a file of other sources
@@ -93,7 +93,10 @@ class Loaded(NamedTuple):
 def find_object(name: str) -> ObjectFile | None:
     """Return the object of a name from the first folder that has one which loads here."""
     BUILD.used.add(name)
-    folders = cache_folders.list_folders() if BUILD.folder is None else (BUILD.folder,)
+    folders = cache_folders.list_folders()
+    if BUILD.folder is not None:
+        folders = iter((BUILD.folder,))
+
     for folder in folders:
         made = ObjectFile.read(folder / f"{name}.o")
         if made is not None and can_load(made):
@@ -136,14 +139,17 @@ def start_loader() -> Any:
 
 def load(made: ObjectFile) -> Loaded:
     """Return the function of an object whose needs :func:`can_load` has checked."""
-    if made.symbol not in LOADED:
-        loader = start_loader()
-        loader.add_object_file(binding.object_file.ObjectFileRef.from_data(made.here or made.code))
-        loader.finalize_object()
-        address = int(loader.get_function_address(made.symbol))
-        if address == 0:
-            raise LookupError(f"compiled code lacks its function {made.symbol}; please report this")
-        LOADED[made.symbol] = Loaded(address, made.returns)
+    if made.symbol in LOADED:
+        return LOADED[made.symbol]
+
+    loader = start_loader()
+    loader.add_object_file(binding.object_file.ObjectFileRef.from_data(made.here or made.code))
+    loader.finalize_object()
+    address = int(loader.get_function_address(made.symbol))
+    if address == 0:
+        raise LookupError(f"compiled code lacks its function {made.symbol}; please report this")
+
+    LOADED[made.symbol] = Loaded(address, made.returns)
     return LOADED[made.symbol]
 
 

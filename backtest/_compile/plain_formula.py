@@ -1,4 +1,4 @@
-"""Formulas as plain Python takes them: their numbers are those of compiled code.
+"""Formulas as plain Python runs them: their numbers are those of compiled code.
 
 A copy of a formula, and of each function that it calls, sees :class:`Number` in place of floats:
 in its constants, in the variables of its module, and as what functions of math and NumPy return.
@@ -31,6 +31,7 @@ def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> Funct
     """
     if id(function) in done:
         return done[id(function)]
+
     names = Names(function, done)
     stored = find_stored(function)
     scope: dict[str, Any] = names
@@ -41,7 +42,11 @@ def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> Funct
     cells = function.__closure__ or ()
     new_cells = []
     for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
-        new_cells.append(cell if name in stored else CellType())
+        new_cell = CellType()
+        if name in stored:
+            new_cell = cell
+        new_cells.append(new_cell)
+
     copy = FunctionType(
         replace_constants(function.__code__),
         scope,
@@ -49,10 +54,12 @@ def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> Funct
         as_float64(function.__defaults__),
         tuple(new_cells),
     )
-    done[id(function)] = copy  # before what it refers to, which may be itself
     copy.__kwdefaults__ = as_float64(function.__kwdefaults__)
     copy.__qualname__ = function.__qualname__
     copy.__module__ = function.__module__
+
+    # Before what it refers to, which may be itself.
+    done[id(function)] = copy
     for new_cell, cell in zip(new_cells, cells, strict=True):
         if new_cell is not cell:
             new_cell.cell_contents = names.read(cell.cell_contents)
@@ -76,6 +83,7 @@ def as_float64(value: Any) -> Any:
         return Number(value)
     if isinstance(value, (np.bool_, np.integer)):
         return value.item()
+
     if kind is tuple:
         return tuple(map(as_float64, value))
     if kind is np.ndarray and value.ndim == 0:
@@ -84,7 +92,7 @@ def as_float64(value: Any) -> Any:
 
 
 class Names(dict[str, Any]):
-    """The global names of a formula: those of its module at the time, as plain Python takes them.
+    """The global names of a formula: those of its module at the time, as plain Python sees them.
 
     Python asks a dictionary of a derived class for each name, and so finds those that it lacks.
     """
@@ -101,7 +109,9 @@ class Names(dict[str, Any]):
     def read(self, value: Any) -> Any:
         if isinstance(value, FunctionType) and not has_compiled_versions(value):
             return copy_plainly(value, self._done)
-        return as_float64(value) if self._raises else see(value)
+        if self._raises:
+            return as_float64(value)
+        return see(value)
 
 
 class Returning:
@@ -136,8 +146,10 @@ class SeenModule(ModuleType):
 def see(value: Any) -> Any:
     """Return a module, function or number in the form in which plain formulas see it."""
     if isinstance(value, ModuleType):
-        is_seen = value in (math, np) or value.__name__.partition(".")[0] == "backtest"
-        return see_module(value) if is_seen else value
+        if value in (math, np) or value.__name__.partition(".")[0] == "backtest":
+            return see_module(value)
+        return value
+
     if isinstance(value, FunctionType) and has_compiled_versions(value):
         return see_function(value)
     if callable(value) and not isinstance(value, type):

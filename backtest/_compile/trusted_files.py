@@ -29,6 +29,7 @@ def check_owner(status: os.stat_result, path: Path) -> None:
         return
     if status.st_uid not in (os.getuid(), 0):
         raise UntrustedError(f"{path} belongs to another user (chown {os.getuid()} {path})")
+
     others_may_write = stat.S_IWOTH
     if status.st_gid != os.getgid():
         others_may_write |= stat.S_IWGRP
@@ -40,7 +41,7 @@ def check_folder(path: Path, *, follows_links: bool) -> None:
     """Raise if others may write to a folder, or it is a link where none is followed."""
     if not follows_links and path.is_symlink():
         raise UntrustedError(f"{path} is a link (rm {path})")
-    check_owner(path.stat() if follows_links else path.lstat(), path)
+    check_owner(path.stat(follow_symlinks=follows_links), path)
 
 
 def read_own_file(path: Path) -> bytes:
@@ -64,7 +65,11 @@ def read_own_file(path: Path) -> bytes:
 @contextlib.contextmanager
 def opened(path: Path, flags: int, *, inside: int | None = None) -> Iterator[int]:
     """Open a file or folder to read, in a folder that is open, and check whose it is."""
-    handle = os.open(path if inside is None else path.name, os.O_RDONLY | flags, dir_fd=inside)
+    name = str(path)
+    if inside is not None:
+        name = path.name
+
+    handle = os.open(name, os.O_RDONLY | flags, dir_fd=inside)
     try:
         check_owner(os.fstat(handle), path)
         yield handle
