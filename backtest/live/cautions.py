@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from backtest import core
+from backtest.account import AccountState
 from backtest.core import format_percent, format_price, format_time
 from backtest.core.units import DAY, HOUR
 from backtest.engine import Setup
@@ -149,6 +150,15 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
     stamp = core.to_nanoseconds(snapshot.time)
     if stamp < int(setup.markets.time[-1]):
         yield Caution(f"the snapshot is of {format_time(stamp)}, before the last bar")
+
+
+def find_pause(setup: Setup, state: AccountState) -> Iterator[Caution]:
+    """Yield that an equity stop pauses the account, if it does at the next open."""
+    until = state.wallet.paused_until
+    if not until > int(setup.markets.time[-1]) + setup.markets.interval:
+        return
+    end = "for good" if math.isinf(until) else f"until {format_time(int(until))}"
+    yield Caution(f"an equity stop pauses the account {end}: nothing is ordered", stops=False)
 
 
 def find_blocked(

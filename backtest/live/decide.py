@@ -365,6 +365,7 @@ def answer(
 
     leverage = dict(zip(names, state.positions.column("leverage").tolist(), strict=True))
     target = find_targets(setup, state)
+    warnings.extend(cautions.find_pause(setup, state))
     warnings.extend(cautions.find_blocked(setup, orders, leverage, ratio_before))
     warnings.extend(cautions.find_excess(orders, target, after))
 

@@ -336,6 +336,17 @@ def test_a_limit_of_margin_that_leaves_nothing_stops():
     assert cut.cause in decision.warnings[-1].text
 
 
+def test_a_pause_after_an_equity_stop_is_said():
+    """The order is 0 for no limit and no target, so the pause is named: until then, or not yet."""
+    account = account_of(equity_stop=0.1, after_stop="30d")
+    for day, texts in ((END + pd.Timedelta("48h"), ["an equity stop pauses the account until"]),
+                       (END, [])):  # fmt: skip
+        flat = bt.AccountSnapshot(equity=900.0, highest_equity=1_000.0, paused_until=day)
+        decision = decide(flat, account=account)
+        assert [str(each)[:39] for each in decision.warnings] == [text[:39] for text in texts]
+        assert decision.may_act
+
+
 def test_the_policy_says_what_it_reads():
     reads = find_account_reads(Capped(Cppi(), cap=2.0))
     assert reads == {"days", "equity", "leverage", "peak_equity"}
