@@ -25,7 +25,8 @@ from backtest.policies import trades_options
 from backtest.results import Result
 from backtest.risk import warm_up
 from backtest.risk.past_starts import YEAR, PastStarts, measure_calm
-from backtest.risk.paths import MARKS, PRICES, PathBars, PathMarkets, Paths
+from backtest.risk.path_bars import MARKS, PRICES, PathBars, PathMarkets
+from backtest.risk.paths import Paths
 from backtest.risk.scenarios import fix_margin_tables
 from backtest.venue import check_no_column, list_dated, pick_cost
 

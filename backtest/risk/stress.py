@@ -22,6 +22,7 @@ from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.scenario_bars import (
     Bars,
+    ShockBars,
     count_bars,
     make_flat_bars,
     measure_fall,
@@ -65,17 +66,18 @@ class Stress(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        dead, total = int(self.table["liquidated"].sum()), len(self.table)
+        n_liquidated = int(self.table["liquidated"].sum())
         loss = self.table["loss"]
-        most = float(loss.max())
-        verb = "loses" if most >= 0.0 else "gains"
-        share = ""
-        if self.worth > 0.0:
-            share = f", {core.format_percent(abs(most) / self.worth)}"
-        return (
-            f"{dead} of {total} scenarios liquidate the account; the worst, {loss.idxmax()}, "
-            f"{verb} {core.format_money(abs(most))} of {core.format_money(self.worth)}{share}."
+        worst = float(loss.max())
+        verb = "loses" if worst >= 0.0 else "gains"
+        text = (
+            f"{n_liquidated} of {len(self.table)} scenarios liquidate the account; the worst, "
+            f"{loss.idxmax()}, {verb} {core.format_money(abs(worst))} of "
+            f"{core.format_money(self.worth)}"
         )
+        if self.worth > 0.0:
+            text += f", {core.format_percent(abs(worst) / self.worth)}"
+        return f"{text}."
 
     @property
     def worth(self) -> float:
@@ -91,71 +93,123 @@ class Stress(SettingsResult):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        is_other = self.table["from"].str.contains(": rows of").any()
-        other = "Bars of some scenarios are those of another coin: the column bars from names it."
-        return (*self.settings["not_counted"], *[other] * bool(is_other))
+        notices = list(self.settings["not_counted"])
+        if self.table["from"].str.contains(": rows of").any():
+            notices.append(
+                "Bars of some scenarios are those of another coin: the column bars from names it."
+            )
+        return tuple(notices)
 
     def list_numbers(self) -> list[Headline]:
-        loss, dead = self.table["loss"], int(self.table["liquidated"].sum())
-        of = f"{dead} of {len(self.table)}"
+        loss = self.table["loss"]
+        n_liquidated = int(self.table["liquidated"].sum())
         return [
-            Headline("liquidating", "scenarios that liquidate", dead, text=of),
-            Headline("worst_loss", "largest loss", float(loss.max()), "money",
-                     str(loss.idxmax())),
-        ]  # fmt: skip
+            Headline(
+                "liquidating",
+                "scenarios that liquidate",
+                n_liquidated,
+                text=f"{n_liquidated} of {len(self.table)}",
+            ),
+            Headline("worst_loss", "largest loss", float(loss.max()), "money", str(loss.idxmax())),
+        ]
 
     def list_parts(self) -> list[Part]:
-        heads = {
-            **{name: Head(name, "money", "money")
-               for name in ("loss", *PAID)},
+        scenarios = Part(
+            "scenarios",
+            "Scenarios",
+            "From the last close of the run on.",
+            (self._show_table(), self._explain_table(), *self._show_ladder()),
+            shows="both",
+        )
+        described = [scenario for scenario in self.settings["scenarios"] if scenario.get("source")]
+        sources = [f"{scenario['name']}: {scenario['source']}." for scenario in described]
+        return [
+            scenarios,
+            Part(
+                "sources",
+                "Sources",
+                "Where the figures of scenarios come from.",
+                tuple(sources) or ("The scenarios are the user's.",),
+            ),
+        ]
+
+    def _show_table(self) -> ShownTable:
+        heads = {name: Head(name, "money", "money") for name in ("loss", *PAID)}
+        heads |= {
             "distance": Head("distance to liquidation", "nearest mark", "chance"),
             "lost_to_adl": Head("ADL loss", "money", "money"),
             "lost_to_default": Head("default loss", "money", "money"),
             "margin_calls": Head("margin calls", "", "count"),
             "break_even": Head("break-even move", "policy trading", "signed percent"),
-            "bars": Head("bars", "", "count"), "from": Head("bars from"),
+            "bars": Head("bars", "", "count"),
+            "from": Head("bars from"),
             "rules": Head("margin table of"),
-        }  # fmt: skip
+        }
         front = ["from", "equity", "loss", "liquidated", "break_even", "distance"]
-        rest = self.table.drop(columns=front)
-        shown = self.table[[*front, *rest.columns[(rest != 0).any()]]]  # not what never came
-        sources = (f"{each['name']}: {each['source']}." for each in self.settings["scenarios"]
-                   if each.get("source"))  # fmt: skip
-        ladder: tuple[ShownChart | ShownTable | str, ...] = ()
-        if self.ladder is not None:
-            names = [str(name) for name in self.ladder.index.names[:2]]
-            axes = [str(name) for name in self.ladder.index.names]
-            units = ", ".join(f"{name} ({find_unit(name)})" for name in axes)
-            kind, losses = "heat", self.ladder["loss"]
-            if len(names) == 1:
-                kind, losses = "line", losses.set_axis(losses.index.get_level_values(0))
-            ladder = (
-                ShownChart("ladder", "Ladder",
-                           f"Loss of one-bar shocks, by {' and '.join(names)}.",
-                           losses, kind, {"loss": "loss"}, x="".join(names),
-                           y="money" * (kind == "line"), height=340),
-                ShownTable(self.ladder, "Ladder", labels=Head(names[0]),
-                           heads={"loss": heads["loss"]}),
-                f"Units of the axes: {units}. A fall is negative.",
-            )  # fmt: skip
-        of = ", ".join(f"{name} in {scenario}" for scenario, name in self.settings["leads"].items())
-        told = f"Break-even: the move of {of}; the others move as in the scenario. " * bool(of)
-        told += f"Losses and costs are positive, gains negative. {MONEY} "
-        told += (
+
+        # Costs that no scenario has are not shown.
+        others = self.table.drop(columns=front)
+        columns = [*front, *others.columns[(others != 0).any()]]
+        return ShownTable(self.table[columns], "Scenarios", labels=Head("scenario"), heads=heads)
+
+    def _explain_table(self) -> str:
+        sentences = []
+        leads = self.settings["leads"]
+        if leads:
+            moves = ", ".join(f"{name} in {scenario}" for scenario, name in leads.items())
+            sentences.append(
+                f"Break-even: the move of {moves}; the others move as in the scenario."
+            )
+        sentences.append(f"Losses and costs are positive, gains negative. {MONEY}")
+        sentences.append(
             "Distance: the smallest distance of the mark from the liquidation price; a stop or an "
             "order may close the position before. On the way to the break-even move the policy "
             "continues to trade at the closes, and may have sold."
         )
         if self.table["break_even"].isna().any():
-            told += " Where the break-even is -, no price move liquidates the account."
-        return [
-            Part("scenarios", "Scenarios", "From the last close of the run on.", (
-                ShownTable(shown, "Scenarios", labels=Head("scenario"), heads=heads),
-                told, *ladder,
-            ), shows="both"),
-            Part("sources", "Sources", "Where the figures of scenarios come from.",
-                 tuple(sources) or ("The scenarios are the user's.",)),
-        ]  # fmt: skip
+            sentences.append("Where the break-even is -, no price move liquidates the account.")
+        return " ".join(sentences)
+
+    def _show_ladder(self) -> tuple[ShownChart | ShownTable | str, ...]:
+        if self.ladder is None:
+            return ()
+
+        axes = [str(name) for name in self.ladder.index.names]
+        units = ", ".join(f"{name} ({find_unit(name)})" for name in axes)
+        losses = self.ladder["loss"]
+        names = axes[:2]
+        text = f"Loss of one-bar shocks, by {' and '.join(names)}."
+        if len(names) == 1:
+            chart = ShownChart(
+                "ladder",
+                "Ladder",
+                text,
+                losses.set_axis(losses.index.get_level_values(0)),
+                "line",
+                {"loss": "loss"},
+                x=names[0],
+                y="money",
+                height=340,
+            )
+        else:
+            chart = ShownChart(
+                "ladder",
+                "Ladder",
+                text,
+                losses,
+                "heat",
+                {"loss": "loss"},
+                x="".join(names),
+                y="",
+                height=340,
+            )
+        table = ShownTable(
+            self.ladder,
+            "Ladder",
+            labels=Head(names[0]),
+            heads={"loss": Head("loss", "money", "money")},
+        )
+        return (chart, table, f"Units of the axes: {units}. A fall is negative.")
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (
@@ -164,13 +218,16 @@ class Stress(SettingsResult):
         )
 
 
+LARGEST_RISE = math.log(64.0)
+LARGEST_FALL = 36.7
+"""The largest log moves that a search for the break-even tries."""
+
+
 def find_unit(axis: str) -> str:
     """Return the unit of an axis of the ladder."""
     return "x of today" if axis in ("volatility", "spread", "depth", "margin") else "fraction"
 
 
-LARGEST_RISE, LARGEST_FALL = math.log(64.0), 36.7
-"""The largest log moves that a search for the break-even tries."""
 HEDGED = tuple(2.0**k for k in range(-6, 6))
 """Log moves that a search for the break-even of a hedge tries: it may die and live again."""
 
@@ -179,55 +236,79 @@ def find_break_even(
     account: StressedAccount, scenario: Scenario, replayed: Bars | None
 ) -> tuple[str, float]:
     """Return whose move the break-even is, and the move: of a replay, that at its worst point."""
-    held = account.exposures
-    if replayed is None:
-        moves = find_moves(scenario, account.moving, account.resting)
-        logs = {name: math.log1p(move) for name, move in moves.items()}
-        logs = logs if any(logs.values()) else dict.fromkeys(logs, 1.0)
-    else:
-        logs = {
-            name: math.log(each.last[1].max() if held[name] < 0.0 else each.last[2].min())
-            for name, each in replayed.items()
-        }
+    logs = find_log_moves(account, scenario, replayed)
     lead = next((name for name, log in logs.items() if log != 0.0), "")
     if not lead:
         return next(iter(logs)), math.nan
-    way = dict(logs)
-    for name, each in (replayed or {}).items():
-        low, high = math.log(each.last[2].min()), math.log(each.last[1].max())
-        way[name] = low if -low >= high else high
-    gains = [held[name] * log for name, log in way.items()]
+
+    # The side that hurts: a replay goes its own way, other moves may be turned.
+    held = account.exposures
+    farthest = dict(logs)
+    for name, bars in (replayed or {}).items():
+        low, high = find_log_extremes(bars)
+        farthest[name] = low if -low >= high else high
+    gains = [held[name] * log for name, log in farthest.items()]
     side = math.copysign(1.0, logs[lead])
     if replayed is None and sum(gains) > 0.0:
         side = -side
 
     def is_dead(size: float) -> bool:
-        by = side * size / logs[lead]
+        factor = side * size / logs[lead]
         if replayed is None:
-            moves = {name: shrink(by * log) for name, log in logs.items()}
+            moves = {name: shrink(factor * log) for name, log in logs.items()}
             moved = scenario.override(price=0.0, prices=moves, correlation=None)
-            bars = account.make(moved)
+            scaled = account.make(moved)
         else:
             moved = scenario
-            bars = {
-                name: each._replace(last=each.last**by, mark=each.mark**by)
-                for name, each in replayed.items()
-            }
-        steps, _ = account.pass_bars(moved, bars, is_search=True)
+            scaled = {}
+            for name, bars in replayed.items():
+                scaled[name] = bars._replace(last=bars.last**factor, mark=bars.mark**factor)
+        steps, _ = account.pass_bars(moved, scaled, is_search=True)
         return bool(steps.tally.money.liquidations > 0)
 
-    limit = LARGEST_FALL if replayed is None and side < 0.0 else LARGEST_RISE
-    is_hedged = min(gains) < 0.0 < max(gains)
-    tried = [size for size in HEDGED if size <= limit] if is_hedged else [limit]
-    return lead, math.expm1(side * find_edge(is_dead, tried))
+    limit = LARGEST_RISE
+    if replayed is None and side < 0.0:
+        limit = LARGEST_FALL
+    sizes: Sequence[float] = [limit]
+    if min(gains) < 0.0 < max(gains):
+        sizes = [size for size in HEDGED if size <= limit]
+    return lead, math.expm1(side * find_edge(is_dead, sizes))
 
 
-def find_edge(is_dead: Callable[[float], bool], tried: Iterable[float]) -> float:
+def find_log_moves(
+    account: StressedAccount, scenario: Scenario, replayed: Bars | None
+) -> dict[str, float]:
+    """Return the log move of each market: in a replay, to the extreme that hurts what is held.
+
+    Where a scenario moves no price, all have the same.
+    """
+    logs = {}
+    if replayed is not None:
+        for name, bars in replayed.items():
+            low, high = find_log_extremes(bars)
+            logs[name] = high if account.exposures[name] < 0.0 else low
+        return logs
+
+    moves = find_moves(scenario, account.moving, account.resting)
+    for name, move in moves.items():
+        logs[name] = math.log1p(move)
+    if not any(logs.values()):
+        return dict.fromkeys(logs, 1.0)
+    return logs
+
+
+def find_log_extremes(bars: ShockBars) -> tuple[float, float]:
+    """Return the logs of the lowest and the highest last price of bars."""
+    _, high, low, _ = bars.last
+    return math.log(low.min()), math.log(high.max())
+
+
+def find_edge(is_dead: Callable[[float], bool], sizes: Iterable[float]) -> float:
     """Return the least x from 0 on at which an account dies, of values tried in turn; or NaN."""
     known = functools.cache(lambda x: 1.0 if is_dead(x) else -1.0)
     if known(0.0) > 0.0:
         return 0.0
-    for alive, dead in itertools.pairwise((0.0, *tried)):
+    for alive, dead in itertools.pairwise((0.0, *sizes)):
         if known(dead) > 0.0:
             return float(
                 core.sp.optimize.bisect(known, alive, dead, xtol=1e-12, maxiter=60, disp=False)
@@ -284,67 +365,56 @@ def stress(
     during a scenario is closed at its mark price then. Collateral moves as the instrument whose
     prices it has, else under its own name; one with a constant price only where ``prices`` name it.
     """
-    if result.metrics["ruined"]:
-        time = core.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
-        raise core.ParameterError(
-            f"the account was ruined in the run, at {time} UTC with "
-            f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
-        )
-    given = crashes() if scenarios is None else scenarios
-    chosen = tuple(given) if isinstance(given, Sequence) else (given,)
-    names = [each.name for each in chosen]
-    if not names or len({*names}) < len(names):
-        raise core.ParameterError(
-            f"scenarios must be one or more with different names, got {', '.join(names) or 'none'}"
-        )
-    if scenarios is None or chosen == crashes():  # of stocks only beside stocks
-        has_sessions = result.markets is not None and result.markets.sessions
-        chosen = tuple(each for each in chosen if has_sessions or each.asset != "stocks")
+    check_not_ruined(result)
+    chosen = choose_scenarios(result, scenarios)
     how = core.Choice("run", "today", "then").check("rules", rules)
     axes = {str(name): find_values(axis, name) for name, axis in (ladder or {}).items()}
     points = [*itertools.product(*axes.values())] if axes else []
-    rows, leads, falls = {}, {}, dict[str, float]()
     total = len(chosen) + len(points)
-    times = {each.name: find_table_time(result, how, each) for each in chosen}
+    times = {scenario.name: find_table_time(result, how, scenario) for scenario in chosen}
 
     @functools.cache
     def stand_at(time: int) -> StressedAccount:
         return StressedAccount(result, fix_margin_tables(result.venues, time))
 
-    for done, each in enumerate(chosen, 1):
-        account = stand_at(times[each.name])
-        replayed, source = slice_replays(account, each, data), "data"
-        if replayed is None:
-            shipped = replay_crash(each, account.moving, account.resting, account.bare)
-            replayed, source = (None, "figures") if shipped is None else shipped
-        bars = account.make(each) if replayed is None else replayed
-        falls[each.name] = measure_fall(bars)
-        leads[each.name], even = find_break_even(account, each, replayed)
-        rows[each.name] = account.live(each, bars) | {
-            "break_even": even,
-            "bars": count_bars(bars),
-            "from": source,
-            "rules": "run" if how == "then" and each.date is None else how,
-        }
+    rows = {}
+    leads = {}
+    falls: dict[str, float] = {}
+    for done, scenario in enumerate(chosen, 1):
+        account = stand_at(times[scenario.name])
+        replayed, source = find_bars(account, scenario, data)
+        bars = account.make(scenario) if replayed is None else replayed
+        falls[scenario.name] = measure_fall(bars)
+        leads[scenario.name], break_even = find_break_even(account, scenario, replayed)
+
+        row = account.live(scenario, bars)
+        row["break_even"] = break_even
+        row["bars"] = count_bars(bars)
+        row["from"] = source
+        row["rules"] = "run" if how == "then" and scenario.date is None else how
+        rows[scenario.name] = row
         core.report_progress(progress, done, total)
-    climbed: list[dict[str, Any]] = []
-    for point in points:
-        fields = {"name": "ladder", "shape": "bar"} | dict(zip(axes, point, strict=True))
+
+    # A ladder is a grid of shocks of one bar.
+    steps = []
+    for done, point in enumerate(points, len(chosen) + 1):
+        fields = {"name": "ladder", "shape": "bar", **dict(zip(axes, point, strict=True))}
         shock = Scenario.from_dict(fields, where="ladder")
         account = stand_at(find_table_time(result, how, shock))
-        climbed.append(account.live(shock, account.make(shock)))
-        core.report_progress(progress, len(chosen) + len(climbed), total)
-    steps = None
-    if climbed:
+        steps.append(account.live(shock, account.make(shock)))
+        core.report_progress(progress, done, total)
+    climbed = None
+    if steps:
         index = pd.MultiIndex.from_tuples(points, names=[*axes])
-        steps = pd.DataFrame(climbed, index, ["equity", "loss", "liquidated"])
+        climbed = pd.DataFrame(steps, index, ["equity", "loss", "liquidated"])
+
     idle = results.explain_idle_options(result)
     settings = {
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
         "run": result.manifest["id"],
         "rules": how,
-        "scenarios": [each.to_dict() for each in chosen],
+        "scenarios": [scenario.to_dict() for scenario in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
         "leads": leads if len(account.moving) > 1 else {},
         "falls": falls,
@@ -353,28 +423,74 @@ def stress(
     }
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
-        ladder=steps,
+        ladder=climbed,
         settings=settings,
         market=result.markets,
     )
 
 
+def check_not_ruined(result: Result) -> None:
+    if not result.metrics["ruined"]:
+        return
+    time = core.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
+    raise core.ParameterError(
+        f"the account was ruined in the run, at {time} UTC with "
+        f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
+    )
+
+
+def choose_scenarios(
+    result: Result, scenarios: Sequence[Scenario] | Scenario | None
+) -> tuple[Scenario, ...]:
+    """Return the scenarios of a test, by default the crashes; those of stocks beside stocks."""
+    if scenarios is None:
+        chosen = crashes()
+    elif isinstance(scenarios, Sequence):
+        chosen = tuple(scenarios)
+    else:
+        chosen = (scenarios,)
+
+    names = [scenario.name for scenario in chosen]
+    if not names or len({*names}) < len(names):
+        raise core.ParameterError(
+            f"scenarios must be one or more with different names, got {', '.join(names) or 'none'}"
+        )
+
+    has_sessions = result.markets is not None and result.markets.sessions
+    if chosen == crashes() and not has_sessions:
+        return tuple(scenario for scenario in chosen if scenario.asset != "stocks")
+    return chosen
+
+
+def find_bars(account: StressedAccount, scenario: Scenario, data: Any) -> tuple[Bars | None, str]:
+    """Return the bars that a scenario replays, None if it has none, and where they are from."""
+    replayed = slice_replays(account, scenario, data)
+    if replayed is not None:
+        return replayed, "data"
+    shipped = replay_crash(scenario, account.moving, account.resting, account.bare)
+    return (None, "figures") if shipped is None else shipped
+
+
 def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
     """Yield since when the margin tables of scenarios are in force, and which are too old."""
-    days, early = set(), {}
+    days = set()
+    early = {}
     for name, time in times.items():
+        stamp = np.array([time], dtype=np.int64)
         for venue in result.venues.values():
+            days.add(venue.in_use(stamp)[0].since)
             first = venue.days()[0]
-            days.add(venue.in_use(np.array([time], dtype=np.int64))[0].since)
             if first is not None and time < core.to_nanoseconds(first):
                 early[name] = first
+
     known = ", ".join(sorted(day for day in days if day))
     if known:
         yield f"Margin tables in force since {known}."
     if early:
+        verb = "is" if len(early) == 1 else "are"
         yield (
-            f"{', '.join(early)} {'is' if len(early) == 1 else 'are'} older than any table known, "
-            f"of {min(early.values())}, which stands in."
+            f"{', '.join(early)} {verb} older than any table known, of {min(early.values())}, "
+            "which stands in."
         )
 
 
@@ -382,26 +498,38 @@ def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
     """Return the time, in ns, whose margin tables hold in a scenario."""
     if rules == "then" and scenario.date is not None:
         return core.to_nanoseconds(scenario.date)
-    return int(np.iinfo(np.int64).max) if rules == "today" else result.last_time
+    if rules == "today":
+        return int(np.iinfo(np.int64).max)
+    return result.last_time
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
-    names, moving, interval = account.history.names, account.moving, account.history.interval
+    """Return the bars of data in the days of a scenario, None unless all that move have them."""
+    names = account.history.names
     markets: Mapping[str, Market] = {} if data is None else as_markets(data)
     if data is not None and data is not markets and engine.is_same_account(tuple(markets), names):
         markets = dict(zip(names, markets.values(), strict=True))
-    found = {name: slice_replay(scenario, markets.get(name), interval) for name in moving}
-    cut = {name: bars for name, bars in found.items() if bars is not None}
-    still = {name for name in found if name in account.resting and name not in markets}
-    if not cut or {*cut, *still} != {*found}:
+
+    bars = {}
+    still = []
+    for name in account.moving:
+        part = slice_replay(scenario, markets.get(name), account.history.interval)
+        if part is not None:
+            bars[name] = part
+        elif name in account.resting and name not in markets:
+            still.append(name)
+    if not bars or len(bars) + len(still) < len(account.moving):
         return None
-    flat = make_flat_bars(count_bars(cut))
-    return {name: cut.get(name, flat) for name in found}
+
+    flat = make_flat_bars(count_bars(bars))
+    return {name: bars.get(name, flat) for name in account.moving}
 
 
 def find_values(axis: Any, name: str) -> core.FloatArray:
-    is_range = isinstance(axis, tuple) and len(axis) == 3 and isinstance(axis[2], int)
-    values = np.linspace(*axis) if is_range and axis[2] > 2 else np.array(axis, dtype=np.float64)
+    """Return the values of an axis of the ladder."""
+    is_triple = isinstance(axis, tuple) and len(axis) == 3
+    is_range = is_triple and isinstance(axis[2], int) and axis[2] > 2
+    values = np.linspace(*axis) if is_range else np.array(axis, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise core.ParameterError(
             f"ladder: {name} must be (low, high, n) or finite values, got {core.repr_plain(axis)}"

@@ -19,7 +19,7 @@ from backtest.market import Market, remake
 from backtest.results import Result
 from backtest.results.tables import value_of
 from backtest.risk import warm_up
-from backtest.risk.paths import PRICES, bound_extremes
+from backtest.risk.path_bars import PRICES, bound_extremes
 from backtest.risk.scenario_bars import (
     Bars,
     complete_bars,

@@ -29,7 +29,7 @@ from backtest.results.differences import choose_block, resampling_error
 from backtest.results.run_record import shows_growth
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
-from backtest.risk.paths import MARKS, PRICES
+from backtest.risk.path_bars import MARKS, PRICES
 from backtest.risk.scenarios import scale_margin, scale_slippage
 from backtest.search import equal_risk
 from backtest.sweep import VariedTest, check_sets, read_runs

@@ -11,7 +11,7 @@ import pytest
 import backtest as bt
 from backtest import engine
 from backtest.engine import batch
-from backtest.risk.paths import PRICES
+from backtest.risk.path_bars import PRICES
 from backtest.risk.scenario_bars import read_bars, replay_crash
 from backtest.risk.stressed_account import NO_STOPS
 from backtest.strategies import Constant, VolTarget

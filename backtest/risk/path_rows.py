@@ -1,0 +1,281 @@
+"""The bars of paths in time, and the rows of history that resampled paths repeat."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from backtest import _compile, core
+from backtest.core.units import DAY
+from backtest.market import Market
+from backtest.risk import path_kernels
+from backtest.risk import path_models as laws
+from backtest.risk.path_bars import MARKS, PRICES
+
+LOG_STEP = 0.02
+"""The distance of the log variances at which log means are tabulated: the mean of exp(move) over
+rows is 1 to 1e-7, where bars are usual to 1e-9."""
+LEAST_SHARE = 1e-12
+"""The least variance at which log means are tabulated, as a share of the largest."""
+WEEK = 7 * DAY
+RECENT_WEEKS = 8
+"""Weeks whose bars say when the sessions of a week are."""
+
+
+class PathCalendar(NamedTuple):
+    """The bars of a path, from the last one of history on, and the stamps of settlements, in ns.
+
+    ``phases`` (width,) are those of the bars, ``row_phases`` (n_rows,) those of the bars of
+    history, -1 for a row that no bar may repeat.
+    """
+
+    time: core.IntArray
+    stamps: core.IntArray
+    phases: core.IntArray
+    row_phases: core.IntArray
+
+
+def plan_calendar(
+    history: Market, horizon: int, grid: laws.FundingGrid | None, every: int
+) -> PathCalendar:
+    """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
+    if history.end + horizon > np.iinfo(np.int64).max - 2 * WEEK:
+        raise core.ParameterError(
+            f"horizon must end before the year 2262, got {core.format_duration(horizon)}"
+        )
+    time = list_opens(history, horizon)
+    if len(time) < 2:
+        raise core.ParameterError(
+            f"horizon must be at least one bar of {core.format_duration(history.interval)}, "
+            f"got {core.format_duration(horizon)}"
+        )
+
+    stamps = np.empty(0, np.int64)
+    if grid is not None:
+        stamps = grid.find(int(time[1]), int(time[-1]) + history.interval)
+
+    if history.sessions and history.interval <= DAY:
+        phases, row_phases = find_phases_of_week(history, time)
+    else:
+        n = every // history.interval
+        anchor = int(time[0])
+        phases = (time - anchor) // history.interval % n
+        row_phases = (history.time - anchor) // history.interval % n
+    row_phases[0] = -1  # its last close is not known
+
+    missing = np.setdiff1d(phases[1:], row_phases)
+    if len(missing):
+        raise core.DataError(
+            "history must have a bar for each phase of the funding interval or the week, "
+            f"{len(missing)} have none in {history!r}"
+        )
+    return PathCalendar(time, stamps, phases, row_phases)
+
+
+def list_opens(history: Market, horizon: int) -> core.IntArray:
+    """Return the opens of the bars of a path, from the last one of history on, ns."""
+    last = int(history.time[-1])
+    if not history.sessions:
+        return last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
+
+    weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
+    opens = (weeks[:, None] + find_week(history)[None, :]).ravel()
+    is_ahead = (opens > last) & (opens <= last + horizon)
+    return np.concatenate([[last], opens[is_ahead]])
+
+
+def find_phases_of_week(
+    history: Market, time: core.IntArray
+) -> tuple[core.IntArray, core.IntArray]:
+    """Return the places in the week of the bars of a path, and of history, -1 outside of it."""
+    week = find_week(history)
+    last_place = len(week) - 1
+    phases = np.searchsorted(week, time % WEEK).clip(max=last_place)
+    place = np.searchsorted(week, history.time % WEEK).clip(max=last_place)
+    row_phases = np.where(week[place] == history.time % WEEK, place, -1)
+    return phases, row_phases
+
+
+def find_week(history: Market) -> core.IntArray:
+    """Return the times of the week at which bars open in at least half of the last weeks, ns."""
+    if history.interval > DAY:
+        return np.array([int(history.time[-1]) % WEEK], dtype=np.int64)
+
+    recent = history.time[history.time > history.time[-1] - RECENT_WEEKS * WEEK]
+    n_weeks = len(np.unique(recent // WEEK))
+    times, counts = np.unique(recent % WEEK, return_counts=True)
+    return np.asarray(times[counts >= 0.5 * n_weeks], dtype=np.int64)
+
+
+class RowTable:
+    """Rows of history, which resampled paths repeat.
+
+    ``moves`` (4, n_rows) are the logs of open, high, low and close over the last close, over the
+    volatility of their time; ``ratios`` (4, n_rows) are mark over last, and ``shares`` (n_rows,)
+    volume over its mean. ``order`` lists the rows by phase, ``counts`` are those of each phase and
+    ``starts`` their first places in the order. ``variance`` holds that of the first bar, omega,
+    alpha, beta and the largest that a path may have. ``growth`` (width,) is the log growth per bar
+    that blocks of rows add to that of single rows.
+    """
+
+    def __init__(self, history: Market, past: Market, model: Any, calendar: PathCalendar) -> None:
+        self.block = float(model.block)
+        self.calendar = calendar
+        prices = np.array([getattr(history, name) for name in PRICES])
+        marks = np.array([getattr(history, name) for name in MARKS])
+        self.ratios = marks / prices
+        mean_volume = float(np.mean(history.volume))
+        self.shares = np.zeros(history.n_bars)
+        if mean_volume > 0.0:
+            self.shares = history.volume / mean_volume
+
+        # Rows that no bar may repeat have phase -1, and come first in the order.
+        phases = calendar.row_phases
+        self.order: core.IntArray = np.argsort(phases, kind="stable")
+        self.counts = np.bincount(phases[phases >= 0])
+        self.starts = int(np.sum(phases < 0)) + np.cumsum(self.counts) - self.counts
+
+        volatility, self.variance = model.scale(past)
+        volatility = volatility[-history.n_bars :]
+        close_before = np.concatenate([[np.nan], history.close[:-1]])
+        self.moves = np.log(prices / close_before) / volatility
+        if isinstance(model, laws.Filtered):  # the first bar has variance_now
+            self.variance[0] /= float(np.mean(self.moves[3, phases >= 0] ** 2))
+            self.variance[4] = max(self.variance[4], self.variance[0])
+
+    def choose(self, uniforms: core.FloatArray) -> tuple[core.IntArray, core.FloatArray]:
+        """Return which row each bar repeats, and its variance, by uniform numbers (bars, paths, 2).
+
+        Both have shape (paths, bars). Blocks have geometric lengths, as in the stationary
+        bootstrap. A block that runs over the end of its rows goes on at the first row of its phase,
+        so that all are equally likely.
+        """
+        now, omega, alpha, beta, most = self.variance
+        shape = uniforms.shape[1::-1]
+        rows = np.empty(shape, np.int64)
+        variance = np.empty(shape)
+        _compile.compile_module(path_kernels).repeat_rows(
+            uniforms,
+            self.calendar.phases[1:],
+            np.append(self.calendar.row_phases, -1),
+            self.order,
+            self.counts,
+            self.starts,
+            alpha * self.moves[3] ** 2 + beta,
+            np.array([self.block, now, omega, most]),
+            rows,
+            variance,
+        )
+        return rows, variance
+
+    @functools.cached_property
+    def log_means(self) -> tuple[int, core.FloatArray]:
+        """Return the first node of a table of log means, and its cubics, (4, phases, nodes).
+
+        Nodes are logs of the variance over :data:`LOG_STEP`. A cubic has the values and slopes of
+        its ends (Hermite), so that 1, the only variance of rows that are not scaled, is exact.
+        """
+        nodes = self._list_nodes()
+        moves = self.moves[3, self.order[self.starts[0] :]]
+        starts = self.starts - self.starts[0]
+        shape = (len(starts), len(nodes))
+        values = np.empty(shape)
+        slopes = np.empty(shape)
+        for j, node in enumerate(nodes.tolist()):
+            # The largest move of a phase is taken out, so that no exponential overflows.
+            sized = math.exp(0.5 * LOG_STEP * node) * moves
+            largest = np.maximum.reduceat(sized, starts)
+            weights = np.exp(sized - np.repeat(largest, self.counts))
+            total = np.add.reduceat(weights, starts)
+            values[:, j] = largest + np.log(total / self.counts)
+            slopes[:, j] = 0.5 * LOG_STEP * np.add.reduceat(weights * sized, starts) / total
+
+        first = values[:, :-1]
+        rise = values[:, 1:] - first
+        up = slopes[:, :-1]
+        down = slopes[:, 1:]
+        cubics = np.array([first, up, 3.0 * rise - 2.0 * up - down, up + down - 2.0 * rise])
+        return int(nodes[0]), cubics
+
+    def _list_nodes(self) -> core.IntArray:
+        """Return the nodes of the table, from the least variance of a path to beyond the most."""
+        now, omega, _, beta, most = self.variance
+        least = now
+        if beta < 1.0:
+            least = min(now, omega / (1.0 - beta))
+        lowest = math.log(max(least, LEAST_SHARE * most)) / LOG_STEP
+        highest = math.log(most) / LOG_STEP
+        return np.arange(math.floor(lowest), math.floor(highest) + 2)
+
+    def find_log_mean(
+        self, variance: core.FloatArray, phase: int | core.IntArray
+    ) -> core.FloatArray:
+        """Return the log of the mean of exp(move) over the rows of a phase, given the variance."""
+        first, cubics = self.log_means
+        place = np.log(variance) * (1.0 / LOG_STEP) - first
+        count = cubics.shape[2]
+        node = np.clip(place.astype(np.int64), 0, count - 1)
+        place -= node
+        a, b, c, d = np.take(cubics.reshape(4, -1), phase * count + node, axis=1)
+        return np.asarray(a + place * (b + place * (c + place * d)))
+
+    @functools.cached_property
+    def growth(self) -> core.FloatArray:
+        """The mean of a product is not the product of the means: rows of a block are neighbors.
+
+        It follows the share of the paths that are at each row, weighted by price, and their mean
+        variance, as if all of them had it; those that begin a block apart from the others.
+        """
+        phases = self.calendar.phases
+        phase_of_row = np.append(self.calendar.row_phases, -1)
+        mean, omega, alpha, beta, most = self.variance
+        growth = np.zeros(len(phases))
+        before = np.zeros(0, np.int64)
+        mass = np.zeros(0)
+        variance = np.zeros(0)
+        places: dict[tuple[int, int] | None, core.IntArray] = {}
+
+        for t, (last, phase) in enumerate(itertools.pairwise(phases.tolist()), 1):
+            rows = self.order[self.starts[phase] :][: self.counts[phase]]
+            fresh = 1.0 / self.block if t > 1 else 1.0
+
+            # Where the paths that stay in their block go: to the next row, or the first one.
+            step = (last, phase) if t > 1 else None
+            if step not in places:
+                goes = np.where(phase_of_row[before + 1] == phase, before + 1, rows[0])
+                places[step] = np.searchsorted(rows, goes)
+            place = places[step]
+            stays = (1.0 - fresh) * mass
+            share = np.bincount(place, stays, len(rows))
+            summed = np.bincount(place, stays * variance, len(rows))
+            older = np.divide(summed, share, out=np.full(len(rows), mean), where=share > 0.0)
+
+            # Both parts move by the rows, less what a single row adds to the mean price.
+            mass = np.zeros(len(rows))
+            total = np.zeros(len(rows))
+            for part, ahead in ((share, older), (fresh / len(rows), np.array([mean]))):
+                moved = np.sqrt(ahead) * self.moves[3, rows]
+                weight = part * np.exp(moved - self.find_log_mean(ahead, phase))
+                mass += weight
+                total += weight * np.minimum(omega + alpha * moved**2 + beta * ahead, most)
+
+            variance = np.divide(total, mass, out=np.full(len(rows), mean), where=mass > 0.0)
+            whole = mass.sum()
+            growth[t] = math.log(whole)
+            mean = float(total.sum() / whole)
+            mass = mass / whole
+            before = rows
+        return growth
+
+    def lay(self, rows: core.IntArray, variance: core.FloatArray, drift: float) -> core.FloatArray:
+        """Return the logs of open, high, low and close over the last close, (4, paths, bars)."""
+        seen = variance if self.variance[2] > 0.0 else variance[:1]  # it is that of all paths
+        means = self.find_log_mean(seen, self.calendar.phases[1:])
+        logs = np.take(self.moves, rows, axis=1)
+        logs *= np.sqrt(seen)
+        logs += drift - self.growth[1:] - means
+        return logs
