@@ -65,7 +65,8 @@ class CommandGroup(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in SCREEN and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}" + core.did_you_mean(args[0], SCREEN))
+            hint = core.did_you_mean(args[0], SCREEN)
+            ctx.fail(f"No such command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -77,14 +78,16 @@ class CommandGroup(typer.core.TyperGroup):
 
 
 def build_command(name: str) -> Any:
-    row = SCREEN[name]
-    import_module(f"backtest.cli.{row.module}")
+    """Return a command of typer with its subcommands; its module is loaded for it."""
+    import_module(f"backtest.cli.{SCREEN[name].module}")
     made = typer.Typer(name=name, add_completion=False, rich_markup_mode="rich")
-    for full, declared in COMMANDS.items():
-        first, _, rest = full.partition(" ")
+
+    for full_name, declared in COMMANDS.items():
+        first, _, subcommand = full_name.partition(" ")
         if first == name:
             text = format_help(declared.function.__doc__ or "")
-            made.command(rest or name, help=text)(build_function(declared))
+            made.command(subcommand or name, help=text)(build_function(declared))
+
     if name in GROUPS:
         made.callback(help=format_help(GROUPS[name]))(lambda: None)
     return typer.main.get_command(made)
@@ -104,20 +107,26 @@ def show_keys(
     known = (*experiment.TABLES, *MODELS)
     if table is None:
         typer.echo("\n".join(known))
-    else:
-        core.Choice(*known).check("the table", table)
-        keys = [(x.name, describe_kinds(x.kinds) if x.default is None else str(x.default), x.text)
-                for x in experiment.read_keys(table).values()]  # fmt: skip
-        printing.render(keys, ("key", "default or type", "meaning"))
+        return
+
+    core.Choice(*known).check("the table", table)
+    rows = []
+    for key in experiment.read_keys(table).values():
+        usual = describe_kinds(key.kinds) if key.default is None else str(key.default)
+        rows.append((key.name, usual, key.text))
+    printing.render(rows, ("key", "default or type", "meaning"))
 
 
 app = new_app(CommandGroup)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, print what is wrong in one line, and return the exit code."""
     if arguments is None:
         return run_process(sys.argv[1:])
-    given, printed = list(arguments) or ["--help"], set[str]()
+
+    words = list(arguments) or ["--help"]
+    printed = set[str]()
 
     def show_warning(message: Warning | str, *_: Any, **_more: Any) -> None:
         if str(message) not in printed:
@@ -127,21 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), printing.degrading_output():
         warnings.showwarning = show_warning
         try:
-            check_text(given)
-            read_mode()
-            output = printing.reserve_stdout() if "--json" in given else nullcontext()
-            with core.recording_command(["backtest", *given]), output:
-                tree: Any = typer.main.get_command(app)
-                code = tree(args=given, prog_name="backtest", standalone_mode=False)
-            return code if isinstance(code, int) else printing.DONE
+            return run_command(words)
         except core.BacktestError as error:
-            printing.print_message(f"error: {name_flags(str(error), given)}")
+            printing.print_message(f"error: {name_flags(str(error), words)}")
             return printing.FAILED if isinstance(error, core.AccountingError) else printing.REFUSED
         except typer.TyperException as error:
             path = getattr(getattr(error, "ctx", None), "command_path", "backtest")
-            printing.print_message(
-                f"error: {error.format_message().rstrip('.')}; see {path} --help"
-            )
+            text = error.format_message().rstrip(".")
+            printing.print_message(f"error: {text}; see {path} --help")
             return printing.REFUSED
         except OSError as error:
             return printing.report_system_error(error)
@@ -163,6 +165,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return printing.REFUSED
 
 
+def run_command(words: Sequence[str]) -> int:
+    """Run a command, and return its exit code; with --json the output is kept for that."""
+    check_text(words)
+    read_mode()
+    output = printing.reserve_stdout() if "--json" in words else nullcontext()
+    with core.recording_command(["backtest", *words]), output:
+        tree: Any = typer.main.get_command(app)
+        code = tree(args=list(words), prog_name="backtest", standalone_mode=False)
+    return code if isinstance(code, int) else printing.DONE
+
+
 def check_text(arguments: Sequence[str]) -> None:
     if any(re.search(r"[\0\ud800-\udfff]", word) for word in arguments):
         raise core.ParameterError("arguments must be text in UTF-8 without NUL")
@@ -180,9 +193,11 @@ FLAGS = {
 """Arguments of readers that cures name, and what commands, and data import, have in their place."""
 
 
-def name_flags(text: str, given: Sequence[str]) -> str:
-    for pattern, flags in FLAGS.items():
-        text = re.sub(pattern, flags[given[:2] == ["data", "import"]], text)
+def name_flags(text: str, words: Sequence[str]) -> str:
+    """Return a text in which cures name flags of the command in the place of arguments."""
+    is_import = words[:2] == ["data", "import"]
+    for pattern, (usual, of_import) in FLAGS.items():
+        text = re.sub(pattern, of_import if is_import else usual, text)
     return text
 
 

@@ -35,41 +35,49 @@ def build_book(draft: Draft) -> Book:
     """Build the accounts that a draft describes; tables outside are of those that have none."""
     refuse_hidden_flags(draft)
     experiments = {}
-    for name, own in draft.table(ACCOUNTS).items():
-        tables = {each: join_tables(draft.table(each), own.get(each, {})) for each in OF_ACCOUNT}
+    for name, account in draft.table(ACCOUNTS).items():
+        tables = {}
+        for key in OF_ACCOUNT:
+            table = join_tables(draft.table(key), account.get(key, {}))
+            if table:
+                tables[key] = table
         try:
-            kept = {each: table for each, table in tables.items() if table}
-            experiments[name] = build_experiment(Draft(kept, file=draft.file))
+            experiments[name] = build_experiment(Draft(tables, file=draft.file))
         except core.BacktestError as error:
             raise type(error)(f"{ACCOUNTS}.{name}: {error}") from error
+
     transfer = dict(draft.table("transfer"))
     settings = read_settings(transfer.pop("settings", {}))
     rule = read_transfer_rule(transfer.pop("rule", "never"), settings)
-    tests = {name: each.test for name, each in experiments.items()}
+    tests = {name: experiment.test for name, experiment in experiments.items()}
     return Book(
-        Accounts(tests, transfer=rule, **transfer),
-        {name: each.policy for name, each in experiments.items()},
-        all(each.compile for each in experiments.values()),
+        accounts=Accounts(tests, transfer=rule, **transfer),
+        policies={name: experiment.policy for name, experiment in experiments.items()},
+        compile=all(experiment.compile for experiment in experiments.values()),
     )
 
 
-def is_other(own: Mapping[str, Any]) -> bool:
+def is_other(table: Mapping[str, Any]) -> bool:
     """Return whether a table of an account has a subject of its own, which replaces it whole."""
-    return any(name in own for name in ("name", "preset", "path", "contract"))
+    return any(name in table for name in ("name", "preset", "path", "contract"))
 
 
-def join_tables(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def join_tables(shared: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table of one account over that of all."""
-    return dict(own) if is_other(own) else {**shared, **own}
+    if is_other(table):
+        return dict(table)
+    return {**shared, **table}
 
 
 def refuse_hidden_flags(draft: Draft) -> None:
     """Raise a ParameterError for a flag that an account would not see, for it has its own."""
     for place in draft.flags:
         table, _, key = place.partition(".")
+        if table not in OF_ACCOUNT:
+            continue
         for name, tables in draft.table(ACCOUNTS).items():
-            own = tables.get(table, {})
-            if table in OF_ACCOUNT and (is_other(own) or key.partition(".")[0] in own):
+            hiding = tables.get(table, {})
+            if is_other(hiding) or key.partition(".")[0] in hiding:
                 raise core.ParameterError(
                     f"{place} is of all accounts, {ACCOUNTS}.{name} has its own {table}; give "
                     f"--set {ACCOUNTS}.{name}.{place}=VALUE"
@@ -82,25 +90,35 @@ def read_settings(table: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in table.items():
         if isinstance(value, Mapping):
             settings[name] = read_settings(value)
+        elif isinstance(value, str):
+            settings[name] = parse_typed(value)
         else:
-            settings[name] = parse_typed(value) if isinstance(value, str) else value
+            settings[name] = value
     return settings
 
 
 def read_transfer_rule(text: str, settings: Mapping[str, Any]) -> Any:
     """Return the transfer rule of a name, ``FILE.py:Class`` or ``package.module:Class``."""
-    kind = TRANSFER_RULES.get(text)
-    if kind is None and ":" in text:
-        path, _, name = text.rpartition(":")
-        module = import_file(Path(path)) if path.endswith(".py") else import_named(path)
-        kind = vars(module).get(name)
-        if not (isinstance(kind, type) and callable(getattr(kind, "transfer", None))):
-            raise core.ParameterError(
-                f"transfer.rule: {path} must have a class {name} with a method "
-                "transfer(self, time, accounts)"
-            )
-    if kind is None:
+    if text in TRANSFER_RULES:
+        kind: Any = TRANSFER_RULES[text]
+    elif ":" in text:
+        kind = import_rule(text)
+    else:
         kind = TRANSFER_RULES[core.Choice(*TRANSFER_RULES).check("transfer.rule", text)]
+
     if issubclass(kind, TransferRule):
         return kind.from_dict(settings, where="transfer.settings")
     return kind(**settings)
+
+
+def import_rule(text: str) -> Any:
+    """Return the class of ``FILE.py:Class`` or ``package.module:Class``, a rule of transfers."""
+    path, _, name = text.rpartition(":")
+    module = import_file(Path(path)) if path.endswith(".py") else import_named(path)
+    kind = vars(module).get(name)
+    if not (isinstance(kind, type) and callable(getattr(kind, "transfer", None))):
+        raise core.ParameterError(
+            f"transfer.rule: {path} must have a class {name} with a method "
+            "transfer(self, time, accounts)"
+        )
+    return kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -78,20 +78,29 @@ class Output:
         """Save a result, unless its ``folder`` is there, and print it, and ``more`` lines."""
         if self.report is not None:
             found.report(self.report)
-        failure, path = None, folder
-        try:
-            path = found.save(self.store) if self.store and folder is None else folder
-        except BacktestError as error:
-            failure = error
+
+        # A result that cannot be saved is printed all the same, before the error.
+        failure = None
+        path = folder
+        if self.store and folder is None:
+            try:
+                path = found.save(self.store)
+            except BacktestError as error:
+                failure = error
         saved = None if path is None else str(path)
+
         if self.as_json:
-            print_json(
-                to_data(saved) if to_data else from_plain({"path": saved, **found.to_dict()})
-            )
+            if to_data is None:
+                print_json(from_plain({"path": saved, **found.to_dict()}))
+            else:
+                print_json(to_data(saved))
         else:
-            lines = [*more, *([f"report: {self.report}"] if self.report else [])]
-            lines += [] if saved is None else [f"full result: {saved}"]
-            typer.echo("\n\n".join([found.summary(verbose=self.verbose), *lines]))
+            texts = [found.summary(verbose=self.verbose), *more]
+            if self.report:
+                texts.append(f"report: {self.report}")
+            if saved is not None:
+                texts.append(f"full result: {saved}")
+            typer.echo("\n\n".join(texts))
         if failure is not None:
             raise failure
 
@@ -130,67 +139,110 @@ def list_flags(table: str, names: str) -> str:
 
 
 def format_help(text: str) -> str:
-    parts = inspect.cleandoc(text).split("\n\n")
-    told = [" ".join(each.split()) for each in parts if not each.startswith("backtest ")]
-    examples = [each for each in parts if each.startswith("backtest ")]
-    shown = [f"\b\n[bold]Examples[/bold]\n{each.strip()}" for each in examples]
-    return "\n\n".join([*told, *shown])
+    """Return a docstring as help: its paragraphs, then the examples under a head."""
+    paragraphs = []
+    examples = []
+    for part in inspect.cleandoc(text).split("\n\n"):
+        if part.startswith("backtest "):
+            examples.append(f"\b\n[bold]Examples[/bold]\n{part.strip()}")
+        else:
+            paragraphs.append(" ".join(part.split()))
+    return "\n\n".join([*paragraphs, *examples])
 
 
 def build_function(declared: Command) -> Callable[..., None]:
-    function, own, read, takes_policy = declared
-    known = inspect.signature(function, eval_str=True).parameters
-    groups: dict[str, Any] = {
-        x: p.annotation for x, p in known.items() if is_dataclass(p.annotation)
-    }
-    keys = [] if own is None else [find_key(name) for name in (*USUAL, *own.split())]
+    """Return the function of a command as typer takes it, with flags for all its keys."""
+    parameters = inspect.signature(declared.function, eval_str=True).parameters
+    groups: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+    keys = []
+    if declared.keys is not None:
+        keys = [find_key(name) for name in (*USUAL, *declared.keys.split())]
 
-    def call(**given: Any) -> None:
-        entries: list[Entry] = []
-        # --set names one entry in full, so it overrides a flag for the same entry
-        for key in sorted(keys, key=lambda each: name_flag(each) == "--set"):
-            value = given.pop(key.place.replace(".", "_"))
-            if isinstance(value, bool):
-                entries.append((key.place, value != bool(key.default)))
-            elif value:
-                entries += read(key, value if isinstance(value, list) else [value])
+    def call(**values: Any) -> None:
         if keys:
-            file = given.pop("experiment")
-            if takes_policy and file is not None and file.suffix != ".toml":
+            entries = list(read_entries(declared, keys, values))
+            file = values.pop("experiment")
+            if declared.takes_policy and file is not None and file.suffix != ".toml":
                 entries.append(("policy.name", str(file)))
                 file = None
-            given["draft"] = draft_experiment(file, entries)
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        function(**given)
+            values["draft"] = draft_experiment(file, entries)
 
-    metavar = "[POLICY or EXPERIMENT.toml]" if takes_policy else "[EXPERIMENT.toml]"
-    file = typer.Argument(metavar=metavar, hidden=True)
-    own_kinds = {"experiment": Annotated[Path | None, file]}
-    own_kinds |= {key.place.replace(".", "_"): describe_option(key) for key in keys}
-    parameters = []
-    for name, each in known.items():
-        keyword = each.replace(kind=each.KEYWORD_ONLY)
-        if each.annotation is Draft:
-            parameters += [keyword.replace(name=own, annotation=kind, default=None)
-                           for own, kind in own_kinds.items()]  # fmt: skip
-        elif name in groups:
-            parameters += inspect.signature(each.annotation, eval_str=True).parameters.values()
-        else:
-            parameters.append(keyword)
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {each.name: each.annotation for each in parameters}
+        for name, group in groups.items():
+            own_values = {field.name: values.pop(field.name) for field in fields(group)}
+            values[name] = group(**own_values)
+        declared.function(**values)
+
+    flags = list_parameters(declared, parameters, groups, keys)
+    call.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in flags}
     return call
 
 
+def read_entries(declared: Command, keys: Sequence[Key], values: dict[str, Any]) -> Iterator[Entry]:
+    """Yield what the flags of keys set, and take them out of the values.
+
+    ``--set`` names one entry in full, so it comes last and overrides a flag for the same entry.
+    """
+    for key in sorted(keys, key=lambda key: name_flag(key) == "--set"):
+        value = values.pop(key.place.replace(".", "_"))
+        if isinstance(value, bool):
+            yield key.place, value != bool(key.default)
+        elif value:
+            yield from declared.read(key, value if isinstance(value, list) else [value])
+
+
+def list_parameters(
+    declared: Command,
+    parameters: Mapping[str, inspect.Parameter],
+    groups: Mapping[str, Any],
+    keys: Sequence[Key],
+) -> list[inspect.Parameter]:
+    """Return the parameters that typer sees: flags of keys for the draft, fields for groups."""
+    flags: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        if parameter.annotation is Draft:
+            kinds = describe_options(declared, keys)
+            for own_name, kind in kinds.items():
+                flags.append(keyword.replace(name=own_name, annotation=kind, default=None))
+        elif name in groups:
+            flags.extend(inspect.signature(groups[name], eval_str=True).parameters.values())
+        else:
+            flags.append(keyword)
+    return flags
+
+
+def describe_options(declared: Command, keys: Sequence[Key]) -> dict[str, Any]:
+    """Return the annotations of the file of an experiment and of the flags of its keys, by name."""
+    metavar = "[POLICY or EXPERIMENT.toml]" if declared.takes_policy else "[EXPERIMENT.toml]"
+    file = typer.Argument(metavar=metavar, hidden=True)
+    kinds: dict[str, Any] = {"experiment": Annotated[Path | None, file]}
+    for key in keys:
+        kinds[key.place.replace(".", "_")] = describe_option(key)
+    return kinds
+
+
 def describe_option(key: Key) -> Any:
-    metavar = "N" if key.kinds == (int,) else "X" if key.kinds == (float,) else "TEXT"
+    """Return the annotation of the flag of a key."""
+    flag_name = name_flag(key)
     if key.kinds == (bool,) or isinstance(key.default, bool):
-        if key.default:  # the switch does the opposite of what the key says
-            name = f"--no-{name_flag(key).removeprefix('--')}"
-            return Annotated[bool | None, flag(SWITCHES[key.name], name)]
-        return Annotated[bool | None, flag(key.text, name_flag(key))]
-    is_told = key.default is None or f"({key.default})" in key.text
-    text = key.text if is_told else f"{key.text.removesuffix('.')} ({key.default})."
-    # a list also of what may be given once, to refuse a second
-    return Annotated[Texts, flag(text, name_flag(key), metavar=metavar)]
+        if not key.default:
+            return Annotated[bool | None, flag(key.text, flag_name)]
+        # The switch does the opposite of what the key says.
+        opposite = f"--no-{flag_name.removeprefix('--')}"
+        return Annotated[bool | None, flag(SWITCHES[key.name], opposite)]
+
+    text = key.text
+    if key.default is not None and f"({key.default})" not in text:
+        text = f"{text.removesuffix('.')} ({key.default})."
+
+    metavar = "TEXT"
+    if key.kinds == (int,):
+        metavar = "N"
+    elif key.kinds == (float,):
+        metavar = "X"
+    # A list also of what may be given once, to refuse a second.
+    return Annotated[Texts, flag(text, flag_name, metavar=metavar)]

@@ -46,28 +46,41 @@ def compile_core(into: Into = None, options: WithOptions = False) -> None:
     began = time.perf_counter()
     gc.disable()  # numba keeps what it makes; to look for garbage takes a twelfth of the time
     folder = into or find_folder()
-    policies = [getattr(backtest.strategies, x) for x in backtest.strategies.__all__]
-    whole = [kind for kind in policies if not issubclass(kind, Combinator)]
-    whole += [ConstantLeverage, HoldOnce]  # the benchmark of a saved run, the account of forecasts
-    parts: list[tuple[str, Callable[[], None]]] = [
-        ("the loop of runs", run_once),
-        ("the loop of sweeps", sweep_once),
-        *((f"policy {kind.__name__}", partial(use_policy, kind)) for kind in whole),
-        *([("accounts with options", hold_options)] if options else []),
-    ]
+    parts = list_parts(has_options=options)
     with object_code.building(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for k, (name, compile_it) in enumerate(parts, 1):
             with show_progress(f"compiling {name} ({k} of {len(parts)})"):
                 compile_it()
-    seconds, n = time.perf_counter() - began, len([*folder.glob("*.o")])
-    typer.echo(f"The core is compiled, after {seconds:.0f} s: {n} objects in {folder}.")
+
+    seconds = time.perf_counter() - began
+    n_objects = len([*folder.glob("*.o")])
+    typer.echo(f"The core is compiled, after {seconds:.0f} s: {n_objects} objects in {folder}.")
+
+
+def list_parts(*, has_options: bool) -> list[tuple[str, Callable[[], None]]]:
+    """Return what is compiled, by the name that the progress shows."""
+    policies = [getattr(backtest.strategies, name) for name in backtest.strategies.__all__]
+    whole = [kind for kind in policies if not issubclass(kind, Combinator)]
+    whole += [ConstantLeverage, HoldOnce]  # the benchmark of a saved run, the account of forecasts
+
+    parts: list[tuple[str, Callable[[], None]]] = [
+        ("the loop of runs", run_once),
+        ("the loop of sweeps", sweep_once),
+    ]
+    parts.extend((f"policy {kind.__name__}", partial(use_policy, kind)) for kind in whole)
+    if has_options:
+        parts.append(("accounts with options", hold_options))
+    return parts
 
 
 def find_folder() -> Path:
+    """Return the folder of the core: of the checkout, else the cache."""
     is_checkout = (cache_folders.BUILT.parents[1] / "pyproject.toml").exists()
+    if not is_checkout:
+        return cache_folders.find_object_folder()
     native = f"{cache_folders.name_platform()}-native-{cache_folders.name_target()}"
-    return cache_folders.BUILT / native if is_checkout else cache_folders.find_object_folder()
+    return cache_folders.BUILT / native
 
 
 def make_terms(**more: Any) -> dict[str, Any]:
@@ -76,9 +89,11 @@ def make_terms(**more: Any) -> dict[str, Any]:
 
 
 def run_once() -> None:
-    market, constant = Market.sample(bars=100), backtest.strategies.Constant(1.0)
-    for each in (market, Markets({"ONE": market, "TWO": market})):
-        backtest.run(each, constant, **make_terms(compile="now")).bars  # noqa: B018
+    market = Market.sample(bars=100)
+    constant = backtest.strategies.Constant(1.0)
+    for markets in (market, Markets({"ONE": market, "TWO": market})):
+        backtest.run(markets, constant, **make_terms(compile="now")).bars  # noqa: B018
+
     test = backtest.Backtest(Market.sample(bars=2_000), **make_terms())
     drawn = backtest.simulate_paths(test.market, paths=4, horizon="1d")
     test.liquidation_risk(constant, paths=drawn)
@@ -93,19 +108,25 @@ def sweep_once() -> None:
 
 def use_policy(kind: type[Policy]) -> None:
     """Run a policy; compile its formula for sweeps of its first numbers, and of all of them."""
-    market, policy = Market.sample(bars=400), kind()
+    market = Market.sample(bars=400)
+    policy = kind()
     try:
         backtest.run(market, policy, **make_terms(compile="now"))
     except core.BacktestError:  # it needs a chain of options, or a column that the sample lacks
         return
+
     settings = number_elements(policy.settings())
     observed = Columns(market, lambda _: policy, memory=1e9)
     columns = tuple(observed.of_one(settings))
-    numbers = [name for name, each in settings.items() if isinstance(each, int | float)]
     read = find_read(policy, columns)
+
+    numbers = [name for name, value in settings.items() if isinstance(value, int | float)]
     for varied in (*([name] for name in numbers[:2]), numbers):
-        own, names = any(name in observed.reads for name in varied), frozenset(varied)
-        recipe = write_lane_formula(policy, columns, names, names, read, has_own_columns=own)
+        names = frozenset(varied)
+        has_own_columns = any(name in observed.reads for name in varied)
+        recipe = write_lane_formula(
+            policy, columns, names, names, read, has_own_columns=has_own_columns
+        )
         locate_lane_formula(recipe)
 
 
@@ -117,9 +138,11 @@ def hold_options(*, plain: bool = False) -> None:
     put = backtest.Option(kind="put", strike=28_000, expiry="2023-01-20 08:00", underlying="BTC")
     listed = {"BTC": Market.sample(bars=480), "PUT": put}
     markets = Markets(listed, surfaces={"BTC": surfaces}, max_age="30d")
+
     rule: Any = "deribit-standard"
     terms = make_terms(account=backtest.Account(capital=100_000, requirement=rule))
     terms["venue"] = terms["venue"].override(option_costs=COSTS)
-    when: Any = False if plain else "now"
+    terms["compile"] = False if plain else "now"
     hedge: Any = backtest.strategies.TailHedge
-    backtest.run(markets, hedge(backtest.strategies.Constant(1.0)), **terms, compile=when).bars  # noqa: B018
+    policy = hedge(backtest.strategies.Constant(1.0))
+    backtest.run(markets, policy, **terms).bars  # noqa: B018

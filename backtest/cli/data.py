@@ -70,20 +70,19 @@ def fetch(
     """
     from backtest.market import fetch_market, read_request  # noqa: PLC0415 - help needs neither
 
-    folders = [out]
-    if len(symbols) > 1:
-        folders = [out / re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
-        if len({*folders}) < len(folders):
-            raise ParameterError(f"each symbol is fetched once, got {', '.join(symbols)}")
-        if any(out.glob("bars.*")):
-            raise DataError(
-                f"several symbols need a folder for each of them, {str(out)!r} holds one market"
-            )
-    terms: dict[str, Any] = {"start": start, "end": end, "source": source, "interval": interval}
-    chosen = [kind for text in more or () for kind in text.split(",")]
-    terms |= {"without": without or (), "with_more": chosen}
+    folders = choose_folders(symbols, out)
+    terms: dict[str, Any] = {
+        "start": start,
+        "end": end,
+        "source": source,
+        "interval": interval,
+        "without": without or (),
+        "with_more": ",".join(more).split(",") if more else [],
+    }
     requests = [read_request(symbol, **terms) for symbol in symbols]
-    now, done = time.time_ns(), []
+
+    now = time.time_ns()
+    done = []
     for symbol, folder, request in zip(symbols, folders, requests, strict=True):
         with printing.show_progress(f"fetching {symbol}", "days") as meter:
             is_shown = sys.stderr.isatty()
@@ -93,25 +92,50 @@ def fetch(
             )
         done.append(fetched)
         if not as_json:
-            facts = fetched.facts
-            printing.print_title(f"{facts['instrument']} {facts['interval']}, {facts['source']}")
-            span = f"{facts['from']} to {facts['to']} UTC"
-            known = "" if fetched.is_new else ": all of it was there already"
-            printing.print_paragraph(f"{span}{known}")
-            counts = ", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items())
-            printing.print_paragraph(counts)
-            for gap in facts["gaps"]:
-                printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
-            for name, count in facts.get("missing", {}).items():
-                printing.print_paragraph(f"{name}: missing at {count:,} closes")
-            printing.print_paragraph(f"listing: {facts.get('listing', 'none')}")
+            print_fetched(fetched)
+
     if as_json:
-        found = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
-        printing.print_json(found[0] if len(found) == 1 else {"folder": str(out), "markets": found})
-    else:
-        has_listings = all((each / LISTING_FILE).exists() for each in folders)
-        venue = " --venue auto" if has_listings else ""
-        typer.echo(f"\nbacktest run {' '.join(f'--data {each}' for each in folders)}{venue}")
+        rows = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
+        printing.print_json(rows[0] if len(rows) == 1 else {"folder": str(out), "markets": rows})
+        return
+    words = [f"--data {folder}" for folder in folders]
+    if all((folder / LISTING_FILE).exists() for folder in folders):
+        words.append("--venue auto")
+    typer.echo(f"\nbacktest run {' '.join(words)}")
+
+
+def choose_folders(symbols: list[str], out: Path) -> list[Path]:
+    """Return the folder of each symbol: of several, one of its own in the one that is given."""
+    if len(symbols) == 1:
+        return [out]
+
+    folders = [out / re.sub(r"[^\w-]", "_", symbol) for symbol in symbols]
+    if len({*folders}) < len(folders):
+        raise ParameterError(f"each symbol is fetched once, got {', '.join(symbols)}")
+    if any(out.glob("bars.*")):
+        raise DataError(
+            f"several symbols need a folder for each of them, {str(out)!r} holds one market"
+        )
+    return folders
+
+
+def print_fetched(fetched: Any) -> None:
+    """Print what was fetched of a market: its span, its rows, and what is missing."""
+    facts = fetched.facts
+    printing.print_title(f"{facts['instrument']} {facts['interval']}, {facts['source']}")
+
+    span = f"{facts['from']} to {facts['to']} UTC"
+    if not fetched.is_new:
+        span += ": all of it was there already"
+    printing.print_paragraph(span)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in facts["rows"].items())
+    printing.print_paragraph(counts)
+
+    for gap in facts["gaps"]:
+        printing.print_paragraph(f"missing or wrong, stored as it is: {gap}")
+    for name, count in facts.get("missing", {}).items():
+        printing.print_paragraph(f"{name}: missing at {count:,} closes")
+    printing.print_paragraph(f"listing: {facts.get('listing', 'none')}")
 
 
 REPAIR_HELP = "; ".join(f"{'|'.join(words)}: {text}" for words, (text, _) in KINDS.items())
@@ -127,8 +151,11 @@ class Layout:
     sessions: Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")] = False
 
     def list_terms(self) -> dict[str, Any]:
-        pairs = self.columns.split(",") if self.columns is not None else []
-        columns = dict(split_pair("--columns", each, "time=ts,open=o") for each in pairs)
+        columns = {}
+        if self.columns is not None:
+            for pair in self.columns.split(","):
+                name, source = split_pair("--columns", pair, "time=ts,open=o")
+                columns[name] = source
         return {**vars(self), "columns": columns}
 
 
@@ -158,29 +185,40 @@ def import_files(
     backtest data import btc.csv --columns time=ts,close=c --repair funding-gaps=zero --out btc
     """
     with printing.show_progress("importing"):
-        terms = {**layout.list_terms(), "instrument": instrument, "since": start, "until": end}
-        terms |= {"mark": mark or (), "funding": funding or (), "repair": repair or ()}
-        market = Market.load(*files, **terms)
-        market = market if resample is None else market.resample(resample)
+        market = Market.load(
+            *files,
+            **layout.list_terms(),
+            instrument=instrument,
+            since=start,
+            until=end,
+            mark=mark or (),
+            funding=funding or (),
+            repair=repair or (),
+        )
+        if resample is not None:
+            market = market.resample(resample)
         market.save(out)
+
     if as_json:
-        facts: dict[str, Any] = {
+        facts = {
             "path": str(out),
             "instrument": market.instrument,
             "bars": len(market),
+            "filled": dict(market.filled),
+            "content_hash": market.content_hash,
         }
-        facts |= {"filled": dict(market.filled), "content_hash": market.content_hash}
         printing.print_json(facts)
-    else:
-        printing.print_title(f"{market.instrument or 'market'} {format_duration(market.interval)}")
-        marked = "with mark prices" if market.has_mark else "no mark prices"
-        span = f"{format_time(market.start)} to {format_time(market.end)} UTC"
-        printing.print_paragraph(
-            f"{len(market)} bars, {span}; {marked}; {market.funding_time.size} settlements"
-        )
-        for name, note in market.filled.items():
-            printing.print_paragraph(f"{name}: {note}")
-        typer.echo(f"saved: {out}")
+        return
+
+    printing.print_title(f"{market.instrument or 'market'} {format_duration(market.interval)}")
+    span = f"{format_time(market.start)} to {format_time(market.end)} UTC"
+    marks = "with mark prices" if market.has_mark else "no mark prices"
+    printing.print_paragraph(
+        f"{len(market)} bars, {span}; {marks}; {market.funding_time.size} settlements"
+    )
+    for name, note in market.filled.items():
+        printing.print_paragraph(f"{name}: {note}")
+    typer.echo(f"saved: {out}")
 
 
 @command("data inspect")
@@ -206,32 +244,52 @@ def inspect(
     from backtest.experiments.data_table import is_sample, load_samples  # noqa: PLC0415 - help needs neither
 
     with printing.show_progress("inspecting"):
-        texts, terms = [*map(str, paths)], layout.list_terms() | {"instrument": instrument}
-        given = [name for name, value in terms.items() if value]
-        data: Any = load_samples(texts, (None, None), given) if is_sample(texts) else paths
-        found = quality(data, **({} if is_sample(texts) else terms))
+        texts = [str(path) for path in paths]
+        terms = layout.list_terms() | {"instrument": instrument}
+        if is_sample(texts):
+            flags = [name for name, value in terms.items() if value]
+            found: Any = quality(load_samples(texts, (None, None), flags))
+        else:
+            found = quality(paths, **terms)
+
     reports = found if isinstance(found, dict) else {"": found}
     if as_json:
-        plain = {name: each.to_dict() for name, each in reports.items()}
+        plain = {name: report.to_dict() for name, report in reports.items()}
         printing.print_json(plain.get("", plain))
         return
-    columns = ("table", "rule", "level", "count", "share", "longest", "first", "last")
     for report in reports.values():
-        printing.print_title(report.instrument or report.source)
-        for name, text in report.filled.items():
-            printing.print_paragraph(f"{name}: {text}")
-        facts = [(table, *fact) for table, own in report.facts.items() for fact in own.items()]
-        findings = [[getattr(each, name) for name in columns] for each in report.findings]
-        places = [(f"{x.table}: {x.rule}", place) for x in report.findings for place in x.places]
-        for names, rows in (
-            (("table", "fact", ""), facts),
-            (columns, findings),
-            (("where", ""), places),
-            (("what the loader refuses",), [(str(each),) for each in report.defects]),
-        ):
-            if rows:
-                typer.echo()
-                printing.render(rows, names, shares=("share",))
+        print_quality(report)
+
+
+COLUMNS = ("table", "rule", "level", "count", "share", "longest", "first", "last")
+
+
+def print_quality(report: Any) -> None:
+    """Print what is known of the data of a market, then its defects, where they are, and errors."""
+    printing.print_title(report.instrument or report.source)
+    for name, text in report.filled.items():
+        printing.print_paragraph(f"{name}: {text}")
+
+    facts: list[Any] = []
+    for table, by_name in report.facts.items():
+        facts.extend((table, name, value) for name, value in by_name.items())
+    print_rows(("table", "fact", ""), facts)
+
+    findings = [[getattr(finding, name) for name in COLUMNS] for finding in report.findings]
+    print_rows(COLUMNS, findings)
+
+    places: list[Any] = []
+    for finding in report.findings:
+        rule = f"{finding.table}: {finding.rule}"
+        places.extend((rule, place) for place in finding.places)
+    print_rows(("where", ""), places)
+    print_rows(("what the loader refuses",), [(str(defect),) for defect in report.defects])
+
+
+def print_rows(columns: tuple[str, ...], rows: list[Any]) -> None:
+    if rows:
+        typer.echo()
+        printing.render(rows, columns, shares=("share",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,8 +309,11 @@ class ChainFile:
     underlying: Annotated[Text, flag("Name of the underlying, if there are several.")] = None
 
     def load(self, time: str | None = None) -> Chain:
-        terms: dict[str, Any] = {"settlement": self.settlement, "timezone": self.timezone}
-        chain = Chain.sample() if self.file is None else Chain.load(self.file, **terms)
+        if self.file is None:
+            chain = Chain.sample()
+        else:
+            terms: dict[str, Any] = {"settlement": self.settlement, "timezone": self.timezone}
+            chain = Chain.load(self.file, **terms)
         return chain.select(self.underlying, time)
 
 
@@ -303,8 +364,12 @@ def show_surface(
         surface.report(report)
     fits = surface.fits.assign(crossings=surface.arbitrage()["crossings"])
     if as_json:
-        printing.print_json({"summary": surface.verdict, "fits": to_rows(fits),
-                    "left_out": to_rows(surface.left_out)})  # fmt: skip
+        content = {
+            "summary": surface.verdict,
+            "fits": to_rows(fits),
+            "left_out": to_rows(surface.left_out),
+        }
+        printing.print_json(content)
         return
     typer.echo(surface.summary())
     if report is not None:

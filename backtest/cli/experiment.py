@@ -193,21 +193,26 @@ def read_keys(table: str) -> dict[str, Key]:
     """Return the keys of a table: of a job, or of what describes a test."""
     if table not in JOBS:
         return read_test_keys(table)
-    keys = {
-        name: Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), text)
-        for name, (kinds, text) in OWN.get(table, {}).items()
-    }
+
+    keys = {}
+    for name, (kinds, text) in OWN.get(table, {}).items():
+        keys[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), text)
+
     for function in FUNCTIONS[table]:
         target = attrgetter(function)(backtest)
         parameters = inspect.signature(target).parameters
         for key in read_arguments(table, target, TEXTS):
             is_object = "Result" in str(parameters[key.name].annotation)
-            is_taken = key.name in TAKEN or (
-                key.name == "paths" and table not in ("paths", "judge")
-            )
-            if not (is_taken or is_object) or (table, key.name) in KEPT:
+            if (table, key.name) in KEPT or not (is_object or is_taken(table, key.name)):
                 keys.setdefault(key.name, key)
     return keys
+
+
+def is_taken(table: str, name: str) -> bool:
+    """Return whether another table gives an argument of the function of a table."""
+    if name == "paths":
+        return table not in ("paths", "judge")
+    return name in TAKEN
 
 
 def read_test_keys(table: str) -> dict[str, Key]:
@@ -215,11 +220,12 @@ def read_test_keys(table: str) -> dict[str, Key]:
     keys = tables.read_keys(table)
     if table != "run":
         return keys
+
     texts = tables.read_parameters(inspect.getdoc(backtest.Backtest) or "")
-    return {
-        name: key if key.text else key._replace(text=texts.get(name, ""))
-        for name, key in keys.items()
-    }
+    described = {}
+    for name, key in keys.items():
+        described[name] = key if key.text else key._replace(text=texts.get(name, ""))
+    return described
 
 
 def find_key(name: str) -> Key:
@@ -256,30 +262,36 @@ def format_typed(value: object) -> str:
     return core.repr_given(value) if isinstance(value, float) else str(value)
 
 
-def read_values(given: Any, *, name: str) -> list[Any]:
+def read_values(text: Any, *, name: str) -> list[Any]:
     """Read values: a list, ``24,72``, ``LOW:HIGH:COUNT`` or ``log:LOW:HIGH:COUNT``."""
-    if not isinstance(given, str) or ":" not in given:
-        return read_list(given, name=name)
-    low, high, count, is_log = read_range(given, 3, name=name)
+    if not isinstance(text, str) or ":" not in text:
+        return read_list(text, name=name)
+
+    low, high, count, is_log = read_range(text, 3, name=name)
     space = np.geomspace if is_log else np.linspace
     values: list[Any] = space(low, high, int(count)).tolist()
     return values
 
 
-def read_bounds(given: Any, *, name: str) -> Any:
+def read_bounds(text: Any, *, name: str) -> Any:
     """Read what a search may choose from: a list, ``LOW:HIGH`` or ``log:LOW:HIGH``."""
-    if not isinstance(given, str) or ":" not in given:
-        return read_list(given, name=name)
-    low, high, is_log = read_range(given, 2, name=name)
+    if not isinstance(text, str) or ":" not in text:
+        return read_list(text, name=name)
+
+    low, high, is_log = read_range(text, 2, name=name)
     return core.Range(low, high, log=True) if is_log else (low, high)
 
 
-def read_list(given: Any, *, name: str) -> list[Any]:
-    if not isinstance(given, str):
-        return given if isinstance(given, list) else [given]
-    words = given.split(",")
+def read_list(text: Any, *, name: str) -> list[Any]:
+    """Read values between commas; what is no text is a list, or its only value."""
+    if isinstance(text, list):
+        return text
+    if not isinstance(text, str):
+        return [text]
+
+    words = text.split(",")
     if not all(word.strip() for word in words):
-        raise core.ParameterError(f"{name} must be values between commas, got {given!r}")
+        raise core.ParameterError(f"{name} must be values between commas, got {text!r}")
     return [parse_typed(word) for word in words]
 
 
@@ -288,17 +300,29 @@ def read_range(text: str, n: int, *, name: str) -> Sequence[float]:
     parts = text.split(":")
     is_log = parts[0].strip().lower() == "log"
     numbers = [parse_typed(part) for part in parts[is_log:]]
-    is_number = [isinstance(each, int | float) and abs(each) < np.inf for each in numbers]
-    if is_valid := len(numbers) == n and all(is_number):
-        low, high, count = numbers if n == 3 else (*numbers, 1)
-        is_valid = count == round(count) and 1 <= count <= MAX_VALUES and (n == 3 or low <= high)
-        is_valid &= not is_log or min(low, high) > 0
-    if not is_valid:
-        form, order = ("LOW:HIGH:COUNT", "") if n == 3 else ("LOW:HIGH", ", LOW <= HIGH")
-        raise core.ParameterError(
-            f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}"
-        )
-    return [*map(float, numbers), is_log]
+    if is_range(numbers, n, is_log=is_log):
+        return [*map(float, numbers), is_log]
+
+    form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
+    order = "" if n == 3 else ", LOW <= HIGH"
+    raise core.ParameterError(f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}")
+
+
+def is_range(numbers: Sequence[Any], n: int, *, is_log: bool) -> bool:
+    """Return whether LOW, HIGH and, for ``n`` = 3, COUNT are numbers that make a range."""
+    if len(numbers) != n:
+        return False
+    for number in numbers:
+        if not isinstance(number, int | float) or not abs(number) < np.inf:
+            return False
+
+    low, high, *counts = numbers
+    for count in counts:
+        if count != round(count) or not 1 <= count <= MAX_VALUES:
+            return False
+    if n == 2 and low > high:
+        return False
+    return not is_log or bool(min(low, high) > 0)
 
 
 def read_objective(text: str) -> str | dict[str, float]:
@@ -339,84 +363,122 @@ def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
     their settings.
     """
     tables = {} if file is None else read_experiment(file, read_keys)
-    given = list(entries)
-    for name, value in given:
-        table, _, key = name.partition(".")
-        is_other = name == "policy.name" and tables.get(table, {key: 0})[key] != value
-        if name == "venue.preset" or is_other:
-            tables.pop(table, None)
-        replaced: tuple[str, ...] = ()
-        if table == "run" and key in RULE_TABLES:
-            replaced = (f"{key}_settings",)
-        elif name == "transfer.rule" and tables.get(table, {}).get("rule", value) != value:
-            replaced = ("settings",)
-        elif table == "sweep" and key.partition(".")[0] in ("values", "draws"):
-            replaced = ("values",) if key == "draws" else ("draws", "seed")
-        for each in replaced:
-            tables.get(table, {}).pop(each, None)
-    for name, value in given:
+    pairs = list(entries)
+    for name, value in pairs:
+        drop_replaced(tables, name, value)
+    for name, value in pairs:
         put(tables, name.split("."), value)
+
     refuse_faults(tables, read_keys)
-    return Draft(tables, tuple(name for name, _ in given), file)
+    return Draft(tables, tuple(name for name, _ in pairs), file)
+
+
+def drop_replaced(tables: dict[str, Any], name: str, value: Any) -> None:
+    """Drop from the tables of a file what belongs to another value of an entry."""
+    table, _, key = name.partition(".")
+    known = tables.get(table, {})
+    if name == "venue.preset" or (name == "policy.name" and known.get(key) != value):
+        tables.pop(table, None)
+        return
+
+    replaced: tuple[str, ...] = ()
+    if table == "run" and key in RULE_TABLES:
+        replaced = (f"{key}_settings",)
+    elif name == "transfer.rule" and known.get("rule", value) != value:
+        replaced = ("settings",)
+    elif table == "sweep" and key == "draws":
+        replaced = ("values",)
+    elif table == "sweep" and key.partition(".")[0] == "values":
+        replaced = ("draws", "seed")
+    for other in replaced:
+        known.pop(other, None)
 
 
 def read_flags(key: Key, texts: list[str]) -> Iterator[Entry]:
+    """Yield the entries of the texts of a flag; settings of a policy may override one another."""
     if key.name in ("path", "instrument", "objective", "snapshot") and len(texts) > 1:
         yield key.place, texts
         return
+
+    if key.place == "policy.settings":
+        for text in texts:
+            yield read_entry(*split_pair(name_flag(key), text, "target=0.4"))
+        return
+
     seen: set[str] = set()
     for text in texts:
-        if key.place == "policy.settings":
-            yield read_entry(*split_pair(name_flag(key), text, "target=0.4"))
-            continue
-        if key.name == "constraints":
-            measure, bound = read_bound(text)
-            entry: Entry = (f"{key.place}.{measure}", bound)
-        elif key.kinds == (dict,):
-            name, value = split_pair(name_flag(key), text, EXAMPLES.get(key.name, "target=0.1:1"))
-            entry = read_entry(f"{key.place}.{name}", value)
-        else:
-            entry = read_entry(key.place, text)
-        if entry[0] in seen:
+        entry = read_flag(key, text)
+        place, _ = entry
+        if place in seen:
             raise core.ParameterError(
-                f"{name_flag(key)} must have each entry once, {entry[0]} was given twice"
+                f"{name_flag(key)} must have each entry once, {place} was given twice"
             )
-        seen.add(entry[0])
+        seen.add(place)
         yield entry
+
+
+def read_flag(key: Key, text: str) -> Entry:
+    """Return the entry of one text of a flag: a bound, a pair, or a value."""
+    if key.name == "constraints":
+        measure, bound = read_bound(text)
+        return f"{key.place}.{measure}", bound
+
+    if key.kinds == (dict,):
+        example = EXAMPLES.get(key.name, "target=0.1:1")
+        name, value = split_pair(name_flag(key), text, example)
+        return read_entry(f"{key.place}.{name}", value)
+
+    return read_entry(key.place, text)
 
 
 def read_entry(name: str, text: str) -> Entry:
     """Return the key of a table that a name stands for, or else a parameter of the policy."""
     table, _, key = name.partition(".")
-    first, dot, _ = key.partition(".")
     if key and table in RULE_TABLES:
         return f"run.{table}_settings.{key}", parse_typed(text)
     if key and table in MODELS:
         return name, parse_typed(text)
     if key and table == ACCOUNTS:
-        account, _, own = key.partition(".")
-        place, value = read_entry(own, text) if own else ("", text)
-        return f"{ACCOUNTS}.{account}.{place}", value
+        return read_account_entry(key, text)
     if not key or table not in TABLES:
         return f"policy.settings.{name}", text
+
+    first, dot, _ = key.partition(".")
     known = read_keys(table).get(first)
     if known is None:
         is_policy = table in ("policy", "overlay")
         return (f"{table}.settings.{key}" if is_policy else name), text
-    if dot:
-        return name, text if first in RAW else parse_typed(text)
-    return name, read_text(known, text)
+    if not dot:
+        return name, read_text(known, text)
+    return name, text if first in RAW else parse_typed(text)
+
+
+def read_account_entry(key: str, text: str) -> Entry:
+    """Return the entry of one of several accounts, ``NAME.TABLE.KEY``."""
+    account, _, place = key.partition(".")
+    if not place:
+        return f"{ACCOUNTS}.{account}.", text
+    own_name, value = read_entry(place, text)
+    return f"{ACCOUNTS}.{account}.{own_name}", value
 
 
 def read_text(key: Key, text: str) -> Any:
+    """Return the value of a key that a text of the command line is."""
     if key.name == "objective":
         return read_objective(text)
     if key.kinds == (list,):
         return read_list(text, name=key.place)
+
     if "=" in text and dict in key.kinds:
-        pairs = (split_pair(key.place, pair, "BTCUSDT=30000") for pair in text.split(","))
-        return {entry: parse_typed(number) for entry, number in pairs}
-    if str in key.kinds and not {int, float} & {*key.kinds}:
+        entries = {}
+        for pair in text.split(","):
+            name, number = split_pair(key.place, pair, "BTCUSDT=30000")
+            entries[name] = parse_typed(number)
+        return entries
+
+    # A text stays one, unless the key may be a number; "none" is a word of its own then.
+    is_text = str in key.kinds
+    if is_text and not {int, float} & {*key.kinds}:
         return text
     value = parse_typed(text)
-    return text if value is None and str in key.kinds else value
+    return text if value is None and is_text else value

@@ -47,39 +47,61 @@ def policies(
     backtest policies my_policy.py --json
     backtest policies desk.policies:Steady
     """
-    found = load_policies(policy) if policy else built_in_policies()
+    kinds = load_policies(policy) if policy else built_in_policies()
     installed = {} if policy else list_installed()
     if as_json:
-        rows = []
-        for each in found:
-            parameters = []
-            for one in each.parameters().values():
-                facts = {"name": one.name, "type": one.kind.__name__, "default": one.default}
-                limits = {} if one.space is None else dataclasses.asdict(one.space)
-                parameters.append({**facts, **limits})
-            head = {"name": each.title(), "class": each.__name__, "summary": each.summary()}
-            rows.append({**head, "parameters": parameters})
-        rows += [{"name": name, "policy": value} for name, value in installed.items()]
+        rows = [describe_kind(kind) for kind in kinds]
+        rows += [{"name": name, "policy": place} for name, place in installed.items()]
         print_json(rows)
         return
-    for index, each in enumerate(found):
+
+    for index, kind in enumerate(kinds):
         if index:
             typer.echo("")
-        print_title(each.title())
-        text = each.summary() if policy is None else inspect.getdoc(each)
-        typer.echo(textwrap.indent(text or "", "  "))
-        lines = []
-        for parameter in each.parameters().values():
-            space, default = parameter.space, parameter.default
-            unit = "" if space is None else space.unit
-            values = "True, False" if space is None else str(space).removesuffix(f" {unit}")
-            lines.append((parameter.name, "" if default is None else str(default), values, unit))
-        if lines:
-            render(lines, ("parameter", "default", "range", "unit"))
+        print_kind(kind, in_full=policy is not None)
     if installed:
         typer.echo("")
         print_title("of installed packages")
         render([*installed.items()], ("name", "--policy"))
+
+
+def describe_kind(kind: Any) -> dict[str, Any]:
+    """Return a policy and its parameters as JSON has them."""
+    parameters = []
+    for parameter in kind.parameters().values():
+        facts = {
+            "name": parameter.name,
+            "type": parameter.kind.__name__,
+            "default": parameter.default,
+        }
+        if parameter.space is not None:
+            facts |= dataclasses.asdict(parameter.space)
+        parameters.append(facts)
+    return {
+        "name": kind.title(),
+        "class": kind.__name__,
+        "summary": kind.summary(),
+        "parameters": parameters,
+    }
+
+
+def print_kind(kind: Any, *, in_full: bool) -> None:
+    """Print a policy: its first line or its whole docstring, and a table of its parameters."""
+    print_title(kind.title())
+    text = inspect.getdoc(kind) if in_full else kind.summary()
+    typer.echo(textwrap.indent(text or "", "  "))
+
+    rows = []
+    for parameter in kind.parameters().values():
+        default = "" if parameter.default is None else str(parameter.default)
+        unit = ""
+        values = "True, False"
+        if parameter.space is not None:
+            unit = parameter.space.unit
+            values = str(parameter.space).removesuffix(f" {unit}")
+        rows.append((parameter.name, default, values, unit))
+    if rows:
+        render(rows, ("parameter", "default", "range", "unit"))
 
 
 @command("check")
@@ -210,22 +232,33 @@ def label_markets(market: Market | Markets) -> dict[str, Market]:
     return {label: markets[name] for name, label in label_names(markets).items()}
 
 
-def print_finding(found: Finding) -> None:
-    word = ("ok" if found.tried else "not tried") if found.passed else "FAILS"
-    word = "warns" if found.warns else word
-    first, *rest = found.detail.splitlines() or [""]
-    print_paragraph(f"{word:9}  {found.name}: {first}".rstrip(": "))
-    for line in rest:
+def print_finding(finding: Finding) -> None:
+    first, *others = finding.detail.splitlines() or [""]
+    print_paragraph(f"{choose_word(finding):9}  {finding.name}: {first}".rstrip(": "))
+    for line in others:
         typer.echo(f"      {line}")
     sys.stdout.flush()
 
 
+def choose_word(finding: Finding) -> str:
+    if finding.warns:
+        return "warns"
+    if not finding.passed:
+        return "FAILS"
+    return "ok" if finding.tried else "not tried"
+
+
 def summarize_findings(findings: list[Finding]) -> str:
-    failed = sum(not each.passed for each in findings)
-    untried = sum(not each.tried for each in findings)
-    if failed:
-        return f"{failed} of {len(findings)} checks failed"
-    notes = [f"{untried} of {len(findings)} not tried"] if untried else []
-    warned = sum(each.warns for each in findings)
-    notes += [count_nouns(warned, "warning")] if warned else []
-    return ", ".join(["passes the policy checks", *notes])
+    total = len(findings)
+    n_failed = sum(not finding.passed for finding in findings)
+    if n_failed:
+        return f"{n_failed} of {total} checks failed"
+
+    clauses = ["passes the policy checks"]
+    n_untried = sum(not finding.tried for finding in findings)
+    if n_untried:
+        clauses.append(f"{n_untried} of {total} not tried")
+    n_warnings = sum(finding.warns for finding in findings)
+    if n_warnings:
+        clauses.append(count_nouns(n_warnings, "warning"))
+    return ", ".join(clauses)

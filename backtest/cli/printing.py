@@ -112,12 +112,14 @@ def clean(text: str) -> str:
     """Return text with control characters and marks of direction written out."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        c.encode("unicode_escape", "backslashreplace").decode()
-        if unicodedata.category(c).startswith("C") and c not in "\t\n"
-        else c
-        for c in escape_directions(text)
-    )
+
+    letters = []
+    for letter in escape_directions(text):
+        if unicodedata.category(letter).startswith("C") and letter not in "\t\n":
+            letters.append(letter.encode("unicode_escape", "backslashreplace").decode())
+        else:
+            letters.append(letter)
+    return "".join(letters)
 
 
 def render(
@@ -133,23 +135,21 @@ def render(
     narrow, columns of ``fold`` take several lines, which break at spaces and brackets.
     """
     if not columns:
-        columns, rows = list(map(str, rows.columns)), rows.to_numpy(dtype=object).tolist()
+        columns = list(map(str, rows.columns))
+        rows = rows.to_numpy(dtype=object).tolist()
     rows = [list(row) for row in rows]
-    cells = [[clean(write_cell(each, is_share=name in shares))
-              for name, each in zip(columns, row, strict=True)] for row in rows]  # fmt: skip
+    cells = write_cells(rows, columns, shares)
     if fold:
         cells = fold_cells(cells, columns, fold)
 
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     console = rich.console.Console(width=get_width() if fold else None)
     heads = [name.replace("_", " ") for name in columns]
-    is_right = [
-        bool(rows) and all(map(is_number, values))
-        for values in (zip(*rows, strict=True) if rows else columns)
-    ]
+    is_right = find_numbers(rows, len(columns))
     widths = measure_columns(heads, cells)
+    has_tabs = any("\t" in cell for row in cells for cell in row)
     fits = sum(widths) + len(GAP) * (len(widths) - 1) <= console.width
-    is_simple = fits and not any("\t" in cell for row in cells for cell in row)
+    is_simple = fits and not has_tabs
     for name, head, right, width in zip(columns, heads, is_right, widths, strict=True):
         table.add_column(
             head,
@@ -159,13 +159,33 @@ def render(
             width=width if is_simple else None,
         )
 
-    # what fits is written here: of ten thousand rows the library takes ten seconds
+    # What fits is written here: of ten thousand rows the library takes ten seconds.
     if not is_simple:
         for row in cells:
             table.add_row(*map(rich.text.Text, row))
     console.print(table)
     if is_simple and cells:
         typer.echo("\n".join(write_rows(cells, widths, is_right)))
+
+
+def write_cells(
+    rows: list[list[Any]], columns: Sequence[str], shares: Sequence[str]
+) -> list[list[str]]:
+    """Return the texts of rows; the numbers of columns that are shares in percent."""
+    cells = []
+    for row in rows:
+        texts = []
+        for name, value in zip(columns, row, strict=True):
+            texts.append(clean(write_cell(value, is_share=name in shares)))
+        cells.append(texts)
+    return cells
+
+
+def find_numbers(rows: list[list[Any]], n_columns: int) -> list[bool]:
+    """Return which columns hold numbers alone; none without rows."""
+    if not rows:
+        return [False] * n_columns
+    return [all(map(is_number, values)) for values in zip(*rows, strict=True)]
 
 
 GAP = "   "
@@ -176,15 +196,18 @@ def fold_cells(
     cells: list[list[str]], columns: Sequence[str], fold: Sequence[str]
 ) -> list[list[str]]:
     """Return cells, those of ``fold`` in several lines where the terminal is too narrow."""
-    widths = {name: 3 + max(map(len, (name, *texts)))
-              for name, *texts in zip(columns, *cells, strict=True)}  # fmt: skip
-    kept = sum(width for name, width in widths.items() if name not in fold)
-    room = max(16, (get_width() - kept) // max(len({*fold} & {*columns}), 1))
-    return [
-        [fold_words(text, room) if name in fold else text
-         for name, text in zip(columns, row, strict=True)]
-        for row in cells
-    ]  # fmt: skip
+    kept = 0
+    for name, *texts in zip(columns, *cells, strict=True):
+        if name not in fold:
+            kept += 3 + max(map(len, (name, *texts)))
+    n_folded = max(len({*fold} & {*columns}), 1)
+    room = max(16, (get_width() - kept) // n_folded)
+
+    folded = []
+    for row in cells:
+        pairs = zip(columns, row, strict=True)
+        folded.append([fold_words(text, room) if name in fold else text for name, text in pairs])
+    return folded
 
 
 def measure_columns(heads: list[str], cells: list[list[str]]) -> list[int]:
@@ -229,17 +252,26 @@ def is_number(cell: object) -> bool:
 
 
 def write_cell(cell: object, *, is_share: bool) -> str:
-    def write_number(value: float) -> str:
-        return f"{value:,.0f}" if value.is_integer() else f"{value:,.7g}"
+    if cell is None:
+        return "-"
+    return format_cell(cell, format_percent if is_share else write_number)
 
-    return "-" if cell is None else format_cell(cell, format_percent if is_share else write_number)
+
+def write_number(value: float) -> str:
+    if value.is_integer():
+        return f"{value:,.0f}"
+    return f"{value:,.7g}"
 
 
 def print_message(text: str) -> None:
-    lines = [clean(each) for each in text.split("\n")]
-    short = [each if len(each) <= MAX_MESSAGE else f"{each[:600]} ..." for each in lines]
+    """Print lines on stderr, the first part alone of those that are far too long."""
+    lines = [shorten(clean(line)) for line in text.split("\n")]
     with suppress(OSError):
-        typer.echo("\n".join(short), err=True)
+        typer.echo("\n".join(lines), err=True)
+
+
+def shorten(line: str) -> str:
+    return line if len(line) <= MAX_MESSAGE else f"{line[:600]} ..."
 
 
 def report_system_error(error: OSError) -> int:
@@ -272,29 +304,42 @@ STAGES = {
 
 class Meter:
     def __init__(self, what: str, unit: str) -> None:
-        self.what, self.unit, self.note = what, unit, ""
-        self.done, self.total = 0, 0
+        self.what = what
+        self.unit = unit
+        self.note = ""
+        self.done = 0
+        self.total = 0
 
     def __call__(self, done: int, total: int) -> None:
-        self.note = "" if done > self.done else self.note
-        self.done, self.total = done, total
+        if done > self.done:
+            self.note = ""
+        self.done = done
+        self.total = total
 
     def report_search(self, now: Progress, objective: str) -> None:
         self(now.trials, now.total or 0)
         self.note = STAGES.get(now.stage, now.stage)
         if now.best_values:
-            values = ", ".join(f"{k} {format_value(v)}" for k, v in now.best_values.items())
-            self.note += f"; best so far: {objective} {format_value(now.best_score)} at {values}"
+            pairs = now.best_values.items()
+            values = ", ".join(f"{name} {format_value(value)}" for name, value in pairs)
+            score = format_value(now.best_score)
+            self.note += f"; best so far: {objective} {score} at {values}"
 
     def describe(self, speed: float | None) -> str:
+        """Return a line of progress: what, how much is done, how fast, and a note."""
         text = self.what
         if self.done:
             text = f"{text}: {self.done:,} {self.unit}".rstrip()
-            text += f" of {self.total:,}" if self.total else ""
+            if self.total:
+                text += f" of {self.total:,}"
             if speed and self.unit:
-                text += f", {speed:{',.0f' if speed >= 10.0 else '.2g'}} per second"
-        text += " (waiting for the compiler)" if COMPILING.depth else ""
-        return f"{text}, {self.note}" if self.note else text
+                digits = ",.0f" if speed >= 10.0 else ".2g"
+                text += f", {speed:{digits}} per second"
+        if COMPILING.depth:
+            text += " (waiting for the compiler)"
+        if self.note:
+            text += f", {self.note}"
+        return text
 
 
 EVERY = 10.0
@@ -303,7 +348,9 @@ EVERY = 10.0
 
 @contextmanager
 def print_progress(meter: Meter) -> Iterator[Meter]:
-    ended, began = threading.Event(), time.monotonic()
+    """Print a line of progress every few seconds, by a thread of its own."""
+    ended = threading.Event()
+    began = time.monotonic()
 
     def report() -> None:
         while not ended.wait(EVERY):
@@ -321,19 +368,24 @@ def print_progress(meter: Meter) -> Iterator[Meter]:
 
 @contextmanager
 def show_progress(what: str, unit: str = "") -> Iterator[Meter]:
+    """Show progress on stderr: a bar in a terminal, else lines."""
     meter = Meter(what, unit)
     if not sys.stderr.isatty():
         with print_progress(meter):
             yield meter
         return
-    console, parts = rich.console.Console(stderr=True), rich.progress
-    columns = parts.BarColumn(60), parts.TimeRemainingColumn(compact=True)
-    bar = parts.Progress(*columns, console=console)
+
+    console = rich.console.Console(stderr=True)
+    parts = rich.progress
+    bar = parts.Progress(
+        parts.BarColumn(60), parts.TimeRemainingColumn(compact=True), console=console
+    )
     task = bar.add_task("", total=None)
 
     def draw() -> Any:
         bar.update(task, completed=meter.done, total=(meter.done and meter.total) or None)
-        return rich.console.Group(rich.text.Text(meter.describe(bar.tasks[0].speed)), bar)
+        text = rich.text.Text(meter.describe(bar.tasks[0].speed))
+        return rich.console.Group(text, bar)
 
     with rich.live.Live(get_renderable=draw, console=console, transient=True, refresh_per_second=5):
         yield meter

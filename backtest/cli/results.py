@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ from backtest.results import listing, name_measure, read_constraints, selection,
 from backtest.results.listing import KINDS
 from backtest.results.measure_table import ABOUT
 
-SHOWN_ID, SHOWN_COMMIT, MAX_NAMED = 8, 12, 20
 MEASURES = ("total_return", "sharpe", "max_drawdown")
 FORECASTS = ("judgement", "liquidation-risk", "max-leverage", "margin-calibration")
 """Kinds of results that tell probabilities."""
@@ -36,6 +35,9 @@ NARROW = 110
 Name = Annotated[
     str, argument("The result: the beginning of its name or id, or its folder.", "RESULT")
 ]
+SHOWN_ID = 8
+SHOWN_COMMIT = 12
+MAX_NAMED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +50,19 @@ class Wanted:
     where: Annotated[Texts, option("A bound on a measure: 'sharpe>1'; repeat for more.")] = None
 
     def build(self, **times: str | None) -> Any:
-        bounds = tuple(read_constraints(dict([read_bound(each)]))[-1] for each in self.where or ())
-        now, kinds = time.time_ns(), selection.read_kinds(self.kind or ())
-        read = {x: selection.read_time_or_age(t, now, where=x) for x, t in times.items() if t}
-        return selection.Filter(kinds, self.policy, self.text, bounds, **read)
+        """Return the filter of results; ``times`` are dates, or ages from now."""
+        now = time.time_ns()
+        bounds = []
+        for text in self.where or ():
+            measure, bound = read_bound(text)
+            bounds.append(read_constraints({measure: bound})[-1])
+
+        stamps = {}
+        for name, age in times.items():
+            if age:
+                stamps[name] = selection.read_time_or_age(age, now, where=name)
+        kinds = selection.read_kinds(self.kind or ())
+        return selection.Filter(kinds, self.policy, self.text, tuple(bounds), **stamps)
 
 
 @command("results list")
@@ -78,75 +89,122 @@ def list_(
     chosen = wanted.build(since=since)
     selection.sort_entries((), sort)  # an unknown word is an error before anything is read
     everything = listing.list_results(results)
-    found = selection.sort_entries(
-        filter(chosen.matches, everything), sort, is_reversed=is_reversed
-    )
+    matching = filter(chosen.matches, everything)
+    found = selection.sort_entries(matching, sort, is_reversed=is_reversed)
     shown = found[:top]
-    unread = [each for each in everything if each.trouble]
+    unread = [entry for entry in everything if entry.trouble]
     if as_json:
-        lists = {"results": shown, "not_readable": unread}
-        plain = {key: [each.to_dict() for each in each_list] for key, each_list in lists.items()}
-        print_json({"folder": str(results), "found": len(found), **plain})
+        content = {
+            "folder": str(results),
+            "found": len(found),
+            "results": [entry.to_dict() for entry in shown],
+            "not_readable": [entry.to_dict() for entry in unread],
+        }
+        print_json(content)
         return
+
     if not everything:
         typer.echo(f"no results in {clean(str(results))}")
         return
     if shown:
-        asked = [*([] if sort in CELLS else [sort]), *(each.name for each in chosen.bounds)]
-        is_wide = printing.get_width() > NARROW
-        ends = ("saved", *MEASURES) if is_wide else () if asked else ("day", MEASURES[0])
-        columns = [*dict.fromkeys(["id", "policy", "market", *ends, *asked]), *["kind"] * is_wide]
-        heads = [name if name in CELLS else name_measure(name) for name in columns]
-        heads = heads if is_wide else [name.removeprefix("total ") for name in heads]
-        rows = [[show_cell(each, name) for name in columns] for each in shown]
-        give = ("policy", "name", "source", *["market"] * bool(asked))
-        render(rows, heads, fold=give)
-    total = len(everything) - len(unread)
+        asked = [] if sort in CELLS else [sort]
+        asked.extend(bound.name for bound in chosen.bounds)
+        render_entries(shown, asked)
+
+    count = describe_count(len(found), len(everything) - len(unread))
+    if shown != found:
+        count = f"{len(shown):,} shown; {count}"
+    typer.echo(f"\n{count}")
+    print_unread(unread)
+
+
+def render_entries(entries: Sequence[Any], asked: Sequence[str]) -> None:
+    """Print a list of results, with the measures asked for; a narrow terminal has few others."""
+    is_wide = printing.get_width() > NARROW
+    columns = ["id", "policy", "market"]
+    if is_wide:
+        columns += ["saved", *MEASURES]
+    elif not asked:
+        columns += ["day", MEASURES[0]]
+    columns = list(dict.fromkeys([*columns, *asked]))
+    if is_wide:
+        columns.append("kind")
+
+    heads = [name if name in CELLS else name_measure(name) for name in columns]
+    if not is_wide:
+        heads = [head.removeprefix("total ") for head in heads]
+    rows = [[show_cell(entry, name) for name in columns] for entry in entries]
+
+    fold = ["policy", "name", "source"]
+    if asked:
+        fold.append("market")
+    render(rows, heads, fold=fold)
+
+
+def describe_count(found: int, total: int) -> str:
     count = core.count_nouns(total, "result")
-    count = count if len(found) == total else f"{len(found):,} of {count} match"
-    typer.echo(f"\n{'' if shown == found else f'{len(shown):,} shown; '}{count}")
-    for is_left, heading in (
-        (False, "not readable (see backtest results verify)"),
-        (True, "unfinished writes (backtest results prune --damaged deletes those abandoned)"),
-    ):
-        if entries := [each for each in unread if (each.kind == "leftover") == is_left]:
-            typer.echo(f"\n{heading}: {len(entries):,}")
-            print_named([f"{each.name}: {each.trouble}" for each in entries])
+    if found == total:
+        return count
+    return f"{found:,} of {count} match"
+
+
+def print_unread(unread: Sequence[Any]) -> None:
+    """Name the results that cannot be read, and then what killed processes left."""
+    damaged = [entry for entry in unread if entry.kind != "leftover"]
+    leftovers = [entry for entry in unread if entry.kind == "leftover"]
+    print_entries("not readable (see backtest results verify)", damaged)
+    print_entries(
+        "unfinished writes (backtest results prune --damaged deletes those abandoned)", leftovers
+    )
+
+
+def print_entries(heading: str, entries: Sequence[Any]) -> None:
+    if not entries:
+        return
+    typer.echo(f"\n{heading}: {len(entries):,}")
+    print_named([f"{entry.name}: {entry.trouble}" for entry in entries])
+
+
+def write_policy(entry: Any) -> str:
+    if not entry.note:
+        return str(entry.policy).strip()
+    return f"{entry.policy} ({listing.describe_note(entry)})".strip()
 
 
 CELLS: dict[str, Callable[[Any], object]] = {
-    "id": lambda each: each.id[:SHOWN_ID] if each.name.endswith(each.id) else each.name,
-    "name": lambda each: each.name,
-    "kind": lambda each: each.kind,
-    "policy": lambda each: (
-        f"{each.policy} ({listing.describe_note(each)})" if each.note else each.policy
-    ).strip(),
-    "market": lambda each: f"{each.instrument or 'unnamed'} {each.interval}",
-    "start": lambda each: each.start,
-    "end": lambda each: each.end,
-    "source": lambda each: each.source,
-    "saved": lambda each: format_time(each.saved)[:16],
-    "day": lambda each: format_time(each.saved)[:10],
-    "size": lambda each: f"{each.size / 1e6:,.2f} MB",
-    "seconds": lambda each: each.seconds,
-    "commit": lambda each: each.commit[:SHOWN_COMMIT] or None,
-    "backtest_commit": lambda each: each.backtest_commit[:SHOWN_COMMIT] or None,
-    "dirty": lambda each: each.is_dirty,
+    "id": lambda entry: entry.id[:SHOWN_ID] if entry.name.endswith(entry.id) else entry.name,
+    "name": lambda entry: entry.name,
+    "kind": lambda entry: entry.kind,
+    "policy": write_policy,
+    "market": lambda entry: f"{entry.instrument or 'unnamed'} {entry.interval}",
+    "start": lambda entry: entry.start,
+    "end": lambda entry: entry.end,
+    "source": lambda entry: entry.source,
+    "saved": lambda entry: format_time(entry.saved)[:16],
+    "day": lambda entry: format_time(entry.saved)[:10],
+    "size": lambda entry: f"{entry.size / 1e6:,.2f} MB",
+    "seconds": lambda entry: entry.seconds,
+    "commit": lambda entry: entry.commit[:SHOWN_COMMIT] or None,
+    "backtest_commit": lambda entry: entry.backtest_commit[:SHOWN_COMMIT] or None,
+    "dirty": lambda entry: entry.is_dirty,
 }
 
 
 def show_cell(entry: Any, name: str) -> object:
     if name in CELLS:
         return CELLS[name](entry)
+
     value = entry.find_shown(name)
     if value is None or math.isnan(value):
         return None
-    return reports.format_measure(name, value) if name in ABOUT else f"{value:.6g}"
+    if name in ABOUT:
+        return reports.format_measure(name, value)
+    return f"{value:.6g}"
 
 
 def print_named(lines: Sequence[str]) -> None:
-    for each in lines[:MAX_NAMED]:
-        print_paragraph(each)
+    for line in lines[:MAX_NAMED]:
+        print_paragraph(line)
     if len(lines) > MAX_NAMED:
         typer.echo(f"  and {len(lines) - MAX_NAMED:,} more: --json names all")
 
@@ -163,23 +221,43 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     making = core.read_provenance(folder, entry.id)
     origin = listing.describe_origin(facts, making)
     if as_json:
-        again = {"command": origin.command or None, "remarks": list(origin.remarks)}
-        made = None if making is None else making._asdict()
-        shown = {"path": str(folder), **entry.to_dict(), "again": again, "made": made}
-        print_json({**shown, "manifest": facts})
+        content = {
+            "path": str(folder),
+            **entry.to_dict(),
+            "again": {"command": origin.command or None, "remarks": list(origin.remarks)},
+            "made": None if making is None else making._asdict(),
+            "manifest": facts,
+        }
+        print_json(content)
         return
-    pairs: list[tuple[str, Any]] = [("folder", str(folder))]
-    pairs += [(name, str(read(entry))) for name, read in CELLS.items()]
-    for label, each in (facts.get("policies") or {"": facts.get("policy", {})}).items():
-        pairs.append((f"source hash {label}".strip(), each.get("source_hash", "")))
-    pairs.append(("data hash", facts["data"]["content_hash"]))
-    pairs += [(f"version of {name}", each) for name, each in facts["versions"].items()]
-    pairs += [(name_measure(x), show_cell(entry, x)) for x in entry.shown_metrics]
-    render(pairs, ("of the result", ""))
+
+    rows = [("folder", str(folder)), *list_facts(entry, facts)]
+    rows += [(name_measure(name), show_cell(entry, name)) for name in entry.shown_metrics]
+    render(rows, ("of the result", ""))
     if origin.command:
         typer.echo(f"\nrun again by\n{clean(origin.command)}")
     for remark in origin.remarks:
         print_paragraph(remark, indent="")
+
+
+def list_facts(entry: Any, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what is known of a saved result by name: its cells, its hashes, its versions."""
+    for name, read in CELLS.items():
+        yield name, str(read(entry))
+
+    policies = facts.get("policies") or {"": facts.get("policy", {})}
+    for label, policy in policies.items():
+        yield f"source hash {label}".strip(), policy.get("source_hash", "")
+    yield "data hash", facts["data"]["content_hash"]
+    for name, version in facts["versions"].items():
+        yield f"version of {name}", version
+
+
+def find_folders(names: Sequence[str] | None, results: Path) -> list[Path]:
+    """Return the folders of named results, without names those of all."""
+    if names:
+        return [listing.find_folder(name, results) for name in names]
+    return [results / name for name in listing.list_folders(results)]
 
 
 @command("results verify")
@@ -194,25 +272,31 @@ def verify(
     backtest results verify                        [dim]# all of results/[/dim]
     backtest results verify 0a1b2c3d --json
     """
-    folders = [results / name for name in listing.list_folders(results)]
-    if names:
-        folders = [listing.find_folder(name, results) for name in names]
-    checks = [upkeep.verify_folder(folder) for folder in folders]
-    checks = [each for each, place in zip(checks, folders, strict=True) if place.exists()]
-    bad = sum(bool(each.faults) for each in checks)
+    checks = []
+    for folder in find_folders(names, results):
+        check = upkeep.verify_folder(folder)
+        if folder.exists():  # another process may have deleted it meanwhile
+            checks.append(check)
+
+    n_damaged = sum(bool(check.faults) for check in checks)
     if as_json:
-        print_json({"folder": str(results), "checked": [each.to_dict() for each in checks]})
+        print_json({"folder": str(results), "checked": [check.to_dict() for check in checks]})
     else:
-        for each in checks:
-            for word, found in (("DAMAGED", each.faults), ("note   ", each.remarks)):
-                for name, what in found:
-                    place = "" if name == "." else f"{name} "
-                    print_paragraph(f"{word} {each.name}: {place}{what}", indent="")
-        files = sum(each.files for each in checks)
-        whole = sum(not each.faults and each.kind in KINDS for each in checks)
-        typer.echo(f"{whole:,} whole, {bad:,} damaged; {files:,} files checked")
-    if bad:
+        for check in checks:
+            print_lines("DAMAGED", check.name, check.faults)
+            print_lines("note   ", check.name, check.remarks)
+        n_files = sum(check.files for check in checks)
+        n_whole = sum(not check.faults and check.kind in KINDS for check in checks)
+        typer.echo(f"{n_whole:,} whole, {n_damaged:,} damaged; {n_files:,} files checked")
+    if n_damaged:
         raise typer.Exit(1)
+
+
+def print_lines(word: str, name: str, lines: Sequence[tuple[str, str]]) -> None:
+    """Print what was found of the files of a result; "." is the folder itself."""
+    for file, text in lines:
+        place = "" if file == "." else f"{file} "
+        print_paragraph(f"{word} {name}: {place}{text}", indent="")
 
 
 @command("results prune")
@@ -252,37 +336,65 @@ def prune(
         )
     if as_json and not (yes or dry_run):
         raise ParameterError("--json has no prompt: add --yes or --dry-run")
-    marked = {"with_unfinished": unfinished, "with_damaged": damaged}
-    chosen_by = None if is_only_marked else chosen_by
-    chosen, kept = upkeep.choose_deletions(results, chosen_by, keep=keep or 0, **marked)
+
+    chosen, kept = upkeep.choose_deletions(
+        results,
+        None if is_only_marked else chosen_by,
+        keep=keep or 0,
+        with_unfinished=unfinished,
+        with_damaged=damaged,
+    )
     if not as_json:
-        size = sum(each.size for each in chosen) / 1e6
-        total = f"to delete: {listing.count_kinds(chosen)}, {size:,.2f} MB"
-        typer.echo(total if chosen else "nothing to delete")
-        print_named([
-            f"{each.name}  {format_time(each.saved)[:10]}  {each.trouble or each.policy}"
-            for each in chosen
-        ])  # fmt: skip
-        for each in kept:
-            print_paragraph(f"left, not known to be a result: {each.name}  {each.why}")
+        print_choice(chosen, kept)
+
     is_agreed = bool(chosen) and not dry_run
     if is_agreed and not yes:
-        try:
-            is_agreed = typer.confirm(f"delete {len(chosen):,} for good?", default=False)
-        except typer.Abort as error:
-            typer.echo()
-            raise ParameterError(
-                "prune needs a confirmation, got none: nothing was deleted; --yes skips it"
-            ) from error
-    deleted, left = upkeep.delete_chosen(results, chosen) if is_agreed else ([], [])
+        is_agreed = confirm_deletion(len(chosen))
+    deleted: Sequence[str] = []
+    left: Sequence[str] = []
+    if is_agreed:
+        deleted, left = upkeep.delete_chosen(results, chosen)
+
     if as_json:
-        not_ours, names = [each._asdict() for each in kept], [each.name for each in chosen]
-        print_json({"chosen": names, "deleted": deleted, "left": left, "not_ours": not_ours})
+        content = {
+            "chosen": [entry.name for entry in chosen],
+            "deleted": deleted,
+            "left": left,
+            "not_ours": [entry._asdict() for entry in kept],
+        }
+        print_json(content)
         return
     for name in left:
         typer.echo(f"left, it is in use: {name!r}")
     if chosen and not dry_run:
         typer.echo(f"deleted {len(deleted):,}" if is_agreed else "nothing was deleted")
+
+
+def print_choice(chosen: Sequence[Any], kept: Sequence[Any]) -> None:
+    """List what would be deleted, and what is left because it is not known to be a result."""
+    if not chosen:
+        typer.echo("nothing to delete")
+    else:
+        size = sum(entry.size for entry in chosen) / 1e6
+        typer.echo(f"to delete: {listing.count_kinds(chosen)}, {size:,.2f} MB")
+
+    lines = []
+    for entry in chosen:
+        day = format_time(entry.saved)[:10]
+        lines.append(f"{entry.name}  {day}  {entry.trouble or entry.policy}")
+    print_named(lines)
+    for entry in kept:
+        print_paragraph(f"left, not known to be a result: {entry.name}  {entry.why}")
+
+
+def confirm_deletion(count: int) -> bool:
+    try:
+        return typer.confirm(f"delete {count:,} for good?", default=False)
+    except typer.Abort as error:
+        typer.echo()
+        raise ParameterError(
+            "prune needs a confirmation, got none: nothing was deleted; --yes skips it"
+        ) from error
 
 
 @command("report")
@@ -326,10 +438,13 @@ def report(
         folder = Path("reports") if out is None else out
         with show_progress("pages", "results") as progress:
             rows = reports.write_all(results, folder, objective, progress)
-        for row in (each for each in rows if each["entry"].trouble):
-            typer.echo(f"warning: {row['name']} has no page: {row['entry'].trouble}", err=True)
+        for row in rows:
+            trouble = row["entry"].trouble
+            if trouble:
+                typer.echo(f"warning: {row['name']} has no page: {trouble}", err=True)
         typer.echo(str(folder / "index.html"))
         return
+
     if not names:
         raise ParameterError(
             "name a saved result, which `backtest results list` shows, or give --all"
@@ -339,6 +454,7 @@ def report(
             f"a report is of one result, or of two side by side, got {len(names)}; --all writes a "
             "page of each"
         )
+
     folders = [listing.find_folder(name, results) for name in names]
     chosen = reports.choose_format(out or Path(), format_)
     stem = "-against-".join(place.resolve().name for place in folders)
@@ -379,47 +495,58 @@ def score(
     from backtest.judgement.outcomes import find_outcome, list_forecasts  # noqa: PLC0415 - alone
 
     markets = load_markets(data or [], instrument or [])
-    folders = [results / name for name in listing.list_folders(results)]
-    if names:
-        folders = [listing.find_folder(name, results) for name in names]
+    read_named = partial(read_saved_policy, policy or [])
     rows: list[dict[str, Any]] = []
     unscored: list[str] = []
     waiting = 0
-    for folder in folders:
-        saved = load_told(folder)
-        for forecast in list_forecasts(saved):
+    for folder in find_folders(names, results):
+        for forecast in list_forecasts(load_told(folder)):
             with show_progress(f"results score: {folder.name}"):
-                outcome = find_outcome(forecast, markets, partial(read_saved_policy, policy or []))
+                outcome = find_outcome(forecast, markets, read_named)
             if outcome is None:
                 waiting += 1
             elif outcome.came is None:
                 unscored.append(f"{folder.name}, {forecast.name}: not scored, {outcome.why}")
             else:
                 rows.append(outcome.to_dict() | {"result": folder.name})
+
     if as_json:
-        print_json({"folder": str(results), "passed": rows, "not_scored": unscored,
-                    "not_yet": waiting})  # fmt: skip
+        content = {
+            "folder": str(results),
+            "passed": rows,
+            "not_scored": unscored,
+            "not_yet": waiting,
+        }
+        print_json(content)
         return
     if rows:
-        shown = [
-            [row["result"], row["instrument"], row["made"], row["forecast"],
-             core.format_chance(row["told"]), "yes" if row["came"] else "no"]
-            for row in rows
-        ]  # fmt: skip
-        heads = ["result", "market", "made", "forecast", "told", "came"]
-        render(shown, heads, fold=("result", "forecast"))
-        told = core.format_chance(sum(row["told"] for row in rows) / len(rows))
-        came = sum(row["came"] for row in rows)
-        typer.echo(f"\ntold {told} on average, {came:,} of {len(rows):,} came")
+        render_outcomes(rows)
     passed = core.count_nouns(len(rows), "forecast")
     typer.echo(f"{passed} whose horizon has passed; {waiting:,} have not, or are of other markets")
     print_named(unscored)
 
 
+def render_outcomes(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print forecasts and what came of each, and then how often that was."""
+    cells = []
+    for row in rows:
+        told = core.format_chance(row["told"])
+        came = "yes" if row["came"] else "no"
+        cells.append([row["result"], row["instrument"], row["made"], row["forecast"], told, came])
+    heads = ["result", "market", "made", "forecast", "told", "came"]
+    render(cells, heads, fold=("result", "forecast"))
+
+    mean = core.format_chance(sum(row["told"] for row in rows) / len(rows))
+    n_came = sum(row["came"] for row in rows)
+    typer.echo(f"\ntold {mean} on average, {n_came:,} of {len(rows):,} came")
+
+
 def load_told(folder: Path) -> Any:
     """Return the result of a folder if it may hold forecasts, else None."""
     entry = listing.read_entry(folder)
-    return listing.load_saved(folder) if entry.kind in FORECASTS and not entry.trouble else None
+    if entry.kind not in FORECASTS or entry.trouble:
+        return None
+    return listing.load_saved(folder)
 
 
 def load_markets(paths: Sequence[str], instruments: Sequence[str]) -> dict[str, Market]:
@@ -428,12 +555,12 @@ def load_markets(paths: Sequence[str], instruments: Sequence[str]) -> dict[str, 
         raise ParameterError(
             "results score needs the data of what came, --data btc/ for example, got none"
         )
-    found: dict[str, Market] = {}
+    markets: dict[str, Market] = {}
     for path in paths:
         for name in instruments or [""]:
             market = Market.load(path, instrument=name or None)
-            found[market.instrument] = market
-    return found
+            markets[market.instrument] = market
+    return markets
 
 
 def read_saved_policy(places: Sequence[str], text: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from backtest.cli.command import AsJson, Output, Texts, command, list_flags, opt
 from backtest.cli.experiment import read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
 from backtest.core import Choice, ParameterError
+from backtest.core.units import DAY
 from backtest.engine import plain
 from backtest.experiments.draft import Draft
 from backtest.experiments.policy_names import build_node
@@ -55,14 +56,17 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
         raise ParameterError(
             "risk.evaluations needs risk.find_leverage, 0.01 for example, got none"
         )
+
+    # The same keys have three other questions.
+    if has_frontier and settings.get("score"):
+        raise ParameterError("risk.score is of a risk or of --find-leverage, got --frontier")
     if probability is not None or has_frontier:
-        if has_frontier and settings.get("score"):
-            raise ParameterError("risk.score is of a risk or of --find-leverage, got --frontier")
         output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
         return
     if any(name in settings for name in FUNDED.split()):
         output.give_out(find_passing(draft, settings, from_run=from_run))
         return
+
     with show_progress("risk of liquidation: reading the data, fitting the model of the paths"):
         experiment = build_experiment(draft)
         drawn = draw_paths(draft, experiment.test)
@@ -70,17 +74,23 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     plan = f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars"
     with show_progress(plan, "paths") as progress:
         found = experiment.test.liquidation_risk(
-            experiment.policy, paths=drawn, resume=resume, compile=experiment.compile,
-            progress=progress, **settings,
-        )  # fmt: skip
+            experiment.policy,
+            paths=drawn,
+            resume=resume,
+            compile=experiment.compile,
+            progress=progress,
+            **settings,
+        )
     output.give_out(found)
 
 
 def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> Any:
+    """Return the probability to pass a challenge of a funded account."""
     if "target" not in settings or from_run or "horizons" in settings:
         raise ParameterError("a challenge needs target, and a new account without horizons")
     if settings.get("score"):
         raise ParameterError("risk.score must be left out: a challenge has no score")
+
     days = settings.get("days", 30)
     settings["daily_loss"] = settings.get("daily_loss", 0.05) or None
     experiment = build_experiment(draft)
@@ -88,38 +98,39 @@ def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> A
         drawn = draw_paths(draft, experiment.test, horizon=f"{days}d")
     with show_progress("challenge", "paths") as progress:
         return experiment.test.passing_probability(
-            experiment.policy, paths=drawn, compile=experiment.compile, progress=progress,
+            experiment.policy,
+            paths=drawn,
+            compile=experiment.compile,
+            progress=progress,
             **settings,
-        )  # fmt: skip
+        )
 
 
 def find_leverage(
     draft: Draft, probability: float | None, settings: dict[str, Any], *, from_run: bool
 ) -> Any:
+    """Return the largest leverage of a probability, or without one the frontier of leverages."""
     paths = dict(draft.table("paths"))
     if probability is None:
         settings.pop("threads")
         paths.setdefault("drift", None)
     elif "model" in paths:
         paths["models"] = [paths.pop("model")]
-    taken = ("paths", "horizon", "models", "model", "seed", "drift")
-    others = [f"risk.{name}" for name in settings
-              if name not in ("threads", "evaluations", "score")]  # fmt: skip
-    others += [f"paths.{name}" for name in paths if name not in taken]
-    others += ["--from-run"] if from_run else []
-    if others:
+
+    for other in list_untaken(settings, paths, from_run=from_run):
         raise ParameterError(
-            f"a search for the leverage uses plain paths of a new account, got {others[0]}"
+            f"a search for the leverage uses plain paths of a new account, got {other}"
         )
+
     experiment = build_experiment(draft)
     policy = experiment.policy if draft.table("policy") else None
+    terms = {"compile": experiment.compile, **settings, **paths}
     if probability is None:
         if paths["drift"] is None:
             raise ParameterError("a frontier of leverages needs --drift, got none")
         with show_progress("leverage", "leverages") as progress:
-            return experiment.test.leverage_frontier(
-                policy, compile=experiment.compile, progress=progress, **settings, **paths
-            )
+            return experiment.test.leverage_frontier(policy, progress=progress, **terms)
+
     began = time.monotonic()
     with show_progress("largest leverage", "models") as meter:
 
@@ -129,9 +140,22 @@ def find_leverage(
             print_message(f"largest leverage: {done} of {total} models searched, {seconds:.0f} s")
 
         return experiment.test.max_leverage(
-            policy, compile=experiment.compile, probability=probability, progress=report,
-            **settings, **paths,
-        )  # fmt: skip
+            policy, probability=probability, progress=report, **terms
+        )
+
+
+def list_untaken(
+    settings: Mapping[str, Any], paths: Mapping[str, Any], *, from_run: bool
+) -> Iterator[str]:
+    """Yield what a search for the leverage does not take."""
+    for name in settings:
+        if name not in ("threads", "evaluations", "score"):
+            yield f"risk.{name}"
+    for name in paths:
+        if name not in ("paths", "horizon", "models", "model", "seed", "drift"):
+            yield f"paths.{name}"
+    if from_run:
+        yield "--from-run"
 
 
 @command("stress", "stress.scenarios stress.shocks stress.ladder stress.rules")
@@ -143,23 +167,39 @@ def stress(draft: Draft, *, output: Output) -> None:
     """
     experiment = build_experiment(draft)
     table = draft.table("stress")
-    known = {each.name: each for each in backtest.crashes()}
-    names = [Choice(*known).check("stress.scenarios", x) for x in table.get("scenarios", [])]
-    chosen = [known[name] for name in names]
-    if shocks := table.get("shocks"):
-        chosen.append(Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks"))
+    scenarios = read_scenarios(table)
+    ladder = draft.read_entries("stress", "ladder", read_axis) or None
 
-    def read_axis(given: Any, *, name: str) -> Sequence[Any]:
-        """Read values; a list of a file may be the (low, high, n) of ``bt.stress``."""
-        return tuple(given) if isinstance(given, list) else read_values(given, name=name)
-
-    terms: dict[str, Any] = {"rules": table.get("rules", "run")}
-    terms["data"] = plain(experiment.test).market
-    terms["ladder"] = draft.read_entries("stress", "ladder", read_axis) or None
     result = experiment.run()
     with show_progress("scenarios", "scenarios") as progress:
-        found = backtest.stress(result, chosen or None, **terms, progress=progress)
+        found = backtest.stress(
+            result,
+            scenarios or None,
+            rules=table.get("rules", "run"),
+            data=plain(experiment.test).market,
+            ladder=ladder,
+            progress=progress,
+        )
     output.give_out(found)
+
+
+def read_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
+    """Return the crashes that a table names, then the shock that it describes."""
+    crashes = {crash.name: crash for crash in backtest.crashes()}
+    chosen = []
+    for text in table.get("scenarios", []):
+        name = Choice(*crashes).check("stress.scenarios", text)
+        chosen.append(crashes[name])
+
+    shocks = table.get("shocks")
+    if shocks:
+        chosen.append(Scenario.from_dict({"name": "shock", **shocks}, where="stress.shocks"))
+    return chosen
+
+
+def read_axis(values: Any, *, name: str) -> Sequence[Any]:
+    """Read values; a list of a file may be the (low, high, n) of ``bt.stress``."""
+    return tuple(values) if isinstance(values, list) else read_values(values, name=name)
 
 
 @command("bounds", "")
@@ -220,6 +260,7 @@ MarginRules = Annotated[
         "--rule",
     ),
 ]
+USUAL_RULES = ("table=table", "volatility=Volatility()", "buffer=Buffer(Volatility())")
 
 
 @command("margin", f"{MARGINS} {list_flags('paths', OF_PRICES)}")
@@ -232,20 +273,41 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
     backtest margin --rule flat=table --rule "buffered=Buffer(Volatility(days=1), 0.25)"
     backtest margin --rule "ewma=Volatility(days=1)" --solve quantile --shortfall 0.01
     """
-    test, paths = build_test(draft), draft.table("paths")
-    if unused := sorted(paths.keys() - OF_PRICES.split()):
-        raise ParameterError(f"paths.{unused[0]} must be left out: margins need only prices")
-    given = {**draft.table("margin"), **paths}
-    texts = rules or ["table=table", "volatility=Volatility()", "buffer=Buffer(Volatility())"]
+    test = build_test(draft)
+    paths = draft.table("paths")
+    for unused in sorted(paths.keys() - OF_PRICES.split()):
+        raise ParameterError(f"paths.{unused} must be left out: margins need only prices")
+
+    terms = {**draft.table("margin"), **paths}
+    named = read_margin_rules(rules or USUAL_RULES)
+    calibrates = "solve" in terms
+    of_other = {"coverage", "accounts"} if calibrates else {"shortfall", "score"}
+    for wrong in sorted(of_other & terms.keys()):
+        word = "with" if calibrates else "without"
+        raise ParameterError(f"margin.{wrong} must be left out {word} --solve")
+
+    if calibrates:
+        rule: Any = [*named.values()][-1]
+        with show_progress("margin rules", "paths") as progress:
+            output.give_out(test.calibrate_margin(rule, **terms, progress=progress))
+        return
+    with show_progress("margin rules", "rules") as progress:
+        found = test.compare_margin(named, **terms, progress=progress)
+    output.give_out(found)
+
+
+def read_margin_rules(texts: Sequence[str]) -> dict[str, DynamicMargin | None]:
+    """Return margin rules by name, of texts NAME=RULE; None is the venue's own table."""
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in MARGIN_KINDS.values()}
     named: dict[str, DynamicMargin | None] = {}
-    kinds: dict[str, Any] = {each.__name__: each for each in MARGIN_KINDS.values()}
     for text in texts:
-        name, is_given, call = text.partition("=")
+        name, equals, call = text.partition("=")
+        if equals and call.strip() == "table":
+            named[name] = None
+            continue
         try:  # nothing but calls of rules is evaluated
-            is_table = is_given and call.strip() == "table"
-            named[name] = None if is_table else build_node(
-                ast.parse(call.strip(), mode="eval").body, kinds.__getitem__
-            )  # fmt: skip
+            node = ast.parse(call.strip(), mode="eval").body
+            named[name] = build_node(node, kinds.__getitem__)
         except ParameterError as error:
             raise ParameterError(f"--rule {name}: {error}") from error
         except (SyntaxError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
@@ -253,36 +315,27 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
                 "--rule must be NAME=table or NAME=RULE(number=value), with "
                 f"{', '.join(kinds)}, got {text!r:.100}"
             ) from error
-    calibrates = "solve" in given
-    own = {"coverage", "accounts"} if calibrates else {"shortfall", "score"}
-    if wrong := sorted(own & given.keys()):
-        raise ParameterError(
-            f"margin.{wrong[0]} must be left out {'with' if calibrates else 'without'} --solve"
-        )
-    with show_progress("margin rules", "paths" if calibrates else "rules") as progress:
-        if calibrates:
-            rule: Any = [*named.values()][-1]
-            output.give_out(test.calibrate_margin(rule, **given, progress=progress))
-            return
-        found = test.compare_margin(named, **given, progress=progress)
-    output.give_out(found)
+    return named
 
 
-def run_variations(draft: Draft, how: str, unit: str) -> Any:
+def run_variations(draft: Draft, method: str, unit: str) -> Any:
+    """Return what a method of the test finds with the keys of its table."""
     test, policy, is_compiled = build_experiment(draft)
-    given = {**draft.table(how), "compile": is_compiled}
+    terms = {**draft.table(method), "compile": is_compiled}
     with show_progress(unit, unit) as progress:
-        return getattr(test, how)(policy, **given, progress=progress)
+        return getattr(test, method)(policy, **terms, progress=progress)
 
 
 def draw_paths(draft: Draft, test: Backtest, **more: Any) -> Paths:
+    """Return the paths of ``[paths]``; by default with the funding of the venue."""
     settings = {"funding": "fitted", **more, **draft.table("paths")}
     if settings["funding"] == "none":
         settings["funding"] = None
     elif settings["funding"] == "fitted":
         settings["funding"] = choose_funding(test.venue)
-    market, model = plain(test).market, settings.pop("model", "filtered")
-    return backtest.simulate_paths(market, model, **settings)
+
+    model = settings.pop("model", "filtered")
+    return backtest.simulate_paths(plain(test).market, model, **settings)
 
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -297,29 +350,43 @@ def paths(draft: Draft, *, as_json: AsJson = False) -> None:
     backtest paths --model gbm --horizon 7d --paths 1000
     """
     drawn = draw_paths(draft, build_test(draft))
-    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / 86_400e9
-    marks = [*(k for k in (1.0, 7.0, 30.0) if k < days[-1]), float(days[-1])]
-    places = [0, *(np.searchsorted(days, marks) + 1)]
-    edges = [*range(0, len(drawn), 1_024), len(drawn)]
-    index = pd.Index([f"{day:g}" for day in marks], name="days")
-    heads = [f"{100 * q:g} %" for q in QUANTILES]
-    tables, told = dict[str, pd.DataFrame](), drawn.describe()
-    for name in drawn.names:
-        closes = np.concatenate([drawn.closes(*each, name)[:, places] for each in pairwise(edges)])
-        moves = closes[:, 1:] / closes[:, :1] - 1.0
-        tables[name] = pd.DataFrame(np.quantile(moves, QUANTILES, axis=0).T, index, heads)
+    tables = tabulate_spread(drawn)
+    description = drawn.describe()
     if as_json:
-        rows = {name: each.reset_index().to_dict("records") for name, each in tables.items()}
-        print_json({"paths": told, "spread": rows})
+        rows = {}
+        for name, table in tables.items():
+            rows[name] = table.reset_index().to_dict("records")
+        print_json({"paths": description, "spread": rows})
         return
+
     print_title(
-        f"{len(drawn):,} paths of {drawn.n_bars:,} bars, {told['model']['name']}, "
-        f"seed {drawn.seed}, {describe_drift(told)}"
+        f"{len(drawn):,} paths of {drawn.n_bars:,} bars, {description['model']['name']}, "
+        f"seed {drawn.seed}, {describe_drift(description)}"
     )
     typer.echo("Returns from the last close, by day: quantiles.")
     for name, label in label_names(tables).items():
         typer.echo(f"\n{label}".rstrip())
         render(tables[name].reset_index(), shares=list(tables[name].columns))
+
+
+def tabulate_spread(drawn: Paths) -> dict[str, pd.DataFrame]:
+    """Return by instrument the quantiles of returns after 1, 7 and 30 days and at the end."""
+    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / DAY
+    marks = [day for day in (1.0, 7.0, 30.0) if day < days[-1]]
+    marks.append(float(days[-1]))
+    places = [0, *(np.searchsorted(days, marks) + 1)]
+    index = pd.Index([f"{day:g}" for day in marks], name="days")
+    heads = [f"{100 * quantile:g} %" for quantile in QUANTILES]
+
+    # Block by block, so that all paths are never there at once.
+    edges = [*range(0, len(drawn), 1_024), len(drawn)]
+    tables = {}
+    for name in drawn.names:
+        parts = [drawn.closes(first, stop, name)[:, places] for first, stop in pairwise(edges)]
+        closes = np.concatenate(parts)
+        moves = closes[:, 1:] / closes[:, :1] - 1.0
+        tables[name] = pd.DataFrame(np.quantile(moves, QUANTILES, axis=0).T, index, heads)
+    return tables
 
 
 CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookback")
@@ -341,31 +408,39 @@ def cascade(draft: Draft, *, output: Output) -> None:
     table = {"impact": "sqrt:1", **draft.table("cascade")}
     if "shock" not in table:
         raise ParameterError("cascade.shock is needed, got none")
-    crowd = {name: table.pop(name) for name in CROWD if name in table}
-    law, *parts = table["impact"].split(":")
-    laws: Any = {"sqrt": (SquareRoot, 2), "linear": (Linear, 1)}  # with their most coefficients
-    try:
-        kind, most = laws[law]
-        numbers = [float(each) for each in parts[:most]]
-    except (KeyError, ValueError):
-        numbers = []
-    if len(numbers) != len(parts) or not numbers:
-        raise ParameterError(
-            "impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got "
-            f"{table['impact']!r}"
-        )
-    table["impact"] = kind(*numbers)
+    of_crowd = {name: table.pop(name) for name in CROWD if name in table}
+    table["impact"] = read_impact(table["impact"])
     if table.get("adl") == "none":
         table["adl"] = None
+
     experiment = build_experiment(draft)
     test: Any = plain(experiment.test)
-    market, venue = test.market, test.venue
-    unwrap_market(market, "a cascade needs one market")
+    unwrap_market(test.market, "a cascade needs one market")
     if experiment.test.overlay is not None:
         raise ParameterError("a cascade is about one position, got an overlay")
-    accounts = backtest.Crowd.from_leverage(**crowd, entries=market, venue=venue)
-    mine = experiment.run()
-    is_flat = mine.record.positions.quantity[-1, 0] == 0.0
-    if is_flat:
+    crowd = backtest.Crowd.from_leverage(**of_crowd, entries=test.market, venue=test.venue)
+
+    mine: Any = experiment.run()
+    if mine.record.positions.quantity[-1, 0] == 0.0:
         typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
-    output.give_out(backtest.cascade(accounts, venue, **table, me=None if is_flat else mine))
+        mine = None
+    output.give_out(backtest.cascade(crowd, test.venue, **table, me=mine))
+
+
+LAWS: dict[str, Any] = {"sqrt": (SquareRoot, 2), "linear": (Linear, 1)}
+"""Laws of impact by name, with their most coefficients."""
+
+
+def read_impact(text: str) -> Any:
+    """Return the law of impact of a text, such as ``sqrt:1`` or ``linear:0.2``."""
+    name, *parts = text.split(":")
+    kind, most = LAWS.get(name, (None, 0))
+    try:
+        coefficients = [float(part) for part in parts]
+    except ValueError:
+        coefficients = []
+    if not 1 <= len(coefficients) <= most:
+        raise ParameterError(
+            f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
+        )
+    return kind(*coefficients)

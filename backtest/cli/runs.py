@@ -41,8 +41,8 @@ def run(draft: Draft, *, output: Output) -> None:
     backtest run examples/btc-vol-target.toml --set account.band=0.1 --json
     """
     if not output.as_json:
-        for each in IN_SUMMARY:
-            warnings.simplefilter("ignore", each)
+        for warning in IN_SUMMARY:
+            warnings.simplefilter("ignore", warning)
     if draft.table(ACCOUNTS):
         from backtest.cli.books import build_book  # noqa: PLC0415 - of several accounts alone
 
@@ -61,24 +61,34 @@ def read_compared(key: Key, texts: list[str]) -> Iterator[experiment.Entry]:
         return
     for text in texts:
         if key.name == "name":
-            label, equals, policy = text.partition("=")
-            if "(" in label or not equals:
-                separator = ":" if OF_MODULE.fullmatch(text.strip()) else ".py:"
-                path, _, own = text.strip().partition(separator)
-                label = format_title(own.partition("(")[0]) if own else Path(path).name
-                label, policy = label if own else label.removesuffix(".py"), text
+            label, policy = label_policy(text)
             yield f"compare.policies.{label.strip()}.name", policy.strip()
-            continue
-        name, value = experiment.split_pair(experiment.name_flag(key), text, "cppi.multiplier=5")
-        whose, dot, setting = name.partition(".")
-        if not dot:
-            raise ParameterError(
-                f"a setting must name its policy, as vol-target.{text}, got {text!r}"
-            )
-        if whose in RESERVED:
-            yield experiment.read_entry(name, value)
         else:
-            yield f"compare.policies.{whose}.settings.{setting}", value
+            yield read_setting(key, text)
+
+
+def label_policy(text: str) -> tuple[str, str]:
+    """Return the label and the policy of LABEL=POLICY; without a label, the name of its class."""
+    label, equals, policy = text.partition("=")
+    if equals and "(" not in label:
+        return label, policy
+
+    separator = ":" if OF_MODULE.fullmatch(text.strip()) else ".py:"
+    path, _, class_name = text.strip().partition(separator)
+    if class_name:
+        return format_title(class_name.partition("(")[0]), text
+    return Path(path).name.removesuffix(".py"), text
+
+
+def read_setting(key: Key, text: str) -> experiment.Entry:
+    """Return the entry of a setting of one policy, LABEL.NAME=VALUE, or of a table."""
+    name, value = experiment.split_pair(experiment.name_flag(key), text, "cppi.multiplier=5")
+    label, dot, setting = name.partition(".")
+    if not dot:
+        raise ParameterError(f"a setting must name its policy, as vol-target.{text}, got {text!r}")
+    if label in RESERVED:
+        return experiment.read_entry(name, value)
+    return f"compare.policies.{label}.settings.{setting}", value
 
 
 @command(
@@ -96,11 +106,31 @@ def compare(draft: Draft, *, output: Output) -> None:
     backtest compare --policy calm=vol-target --policy bold=vol-target --set bold.target=0.8
     backtest compare calm.toml --policy cppi --set cppi.multiplier=5
     """
-    named, tables = draft.table("compare").get("policies", {}), dict[str, dict[str, Any]]()
-    typed = {each.split(".")[2] for each in draft.flags if each.startswith("compare.policies.")}
+    tables = list_compared(draft)
+    settings = dict(draft.table("compare"))
+    settings.pop("policies", None)
+
+    test, _, is_compiled = build_experiment(draft)
+    results = {}
+    with show_progress("running", "policies") as progress:
+        for done, (label, table) in enumerate(tables.items(), start=1):
+            policy = build_policies(table, test)
+            results[label] = test.run(policy, compile=is_compiled)
+            progress(done, len(tables))
+    with show_progress("comparing", "steps") as progress:
+        compared = backtest.compare(results, **settings, progress=progress)
+    output.give_out(compared)
+
+
+def list_compared(draft: Draft) -> dict[str, dict[str, Any]]:
+    """Return the tables of the policies that are compared, by label, each as [policy]."""
+    named = draft.table("compare").get("policies", {})
+    typed = {place.split(".")[2] for place in draft.flags if place.startswith("compare.policies.")}
+    tables: dict[str, dict[str, Any]] = {}
     if draft.file is not None and typed.issuperset(named):
-        # a file that lists all leaves out its own
+        # A file that lists all leaves out its own.
         tables[draft.file.stem] = draft.table("policy")
+
     for label, table in named.items():
         if "name" not in table and label not in tables:
             raise ParameterError(
@@ -110,22 +140,13 @@ def compare(draft: Draft, *, output: Output) -> None:
         tables[label] = deepcopy(tables.get(label, {}))
         for key, value in flatten(table).items():
             put(tables[label], key.split("."), value)
+
     if len(tables) < 2:
         raise ParameterError(
             f"a comparison needs two policies or more, got {', '.join(tables) or 'none'}; "
             "`backtest policies` lists policies"
         )
-    test, _, is_compiled = build_experiment(draft)
-    settings = {name: x for name, x in draft.table("compare").items() if name != "policies"}
-    found = {}
-    with show_progress("running", "policies") as progress:
-        for done, (label, table) in enumerate(tables.items(), start=1):
-            policy = build_policies(table, test)
-            found[label] = test.run(policy, compile=is_compiled)
-            progress(done, len(tables))
-    with show_progress("comparing", "steps") as progress:
-        compared = backtest.compare(found, **settings, progress=progress)
-    output.give_out(compared)
+    return tables
 
 
 @command(
@@ -175,18 +196,28 @@ def replay(draft: Draft, *, output: Output) -> None:
     test = build_test(draft)
     if "begin" in table:
         table["start"] = backtest.AccountSnapshot.load(table.pop("begin"))
-    zone, ledger = draft.table("data").get("timezone"), table.pop("ledger", None)
+    zone = draft.table("data").get("timezone")
+    ledger = table.pop("ledger", None)
     fills = backtest.read_fills(table.pop("fills"), timezone=zone)
     found = test.replay(fills, **table)
-    more, compared = [], pd.DataFrame()
-    if ledger is not None:
-        compared = found.reconcile(ledger, timezone=zone)
-        more = ["the ledger does not differ"]
-    own: dict[str, Any] = {} if ledger is None else {"differences": []}
-    if len(compared):
-        own = {"differences": list_records(compared.reset_index())}
-        more = [f"the ledger differs in {len(compared):,} amounts, first:\n"
-                f"{compared.head(10).to_string(float_format='{:,.6g}'.format)}"]  # fmt: skip
-    output.give_out(found, lambda path: {"path": path, **found.to_dict(), **own}, more)
-    if len(compared):
+    if ledger is None:
+        output.give_out(found, lambda path: {"path": path, **found.to_dict()})
+        return
+
+    differences = found.reconcile(ledger, timezone=zone)
+    rows = list_records(differences.reset_index())
+    output.give_out(
+        found,
+        lambda path: {"path": path, **found.to_dict(), "differences": rows},
+        [describe_differences(differences)],
+    )
+    if len(differences):
         raise typer.Exit(1)
+
+
+def describe_differences(differences: pd.DataFrame) -> str:
+    """Return how many amounts of a ledger differ, and the first ones as a table."""
+    if len(differences) == 0:
+        return "the ledger does not differ"
+    first = differences.head(10).to_string(float_format="{:,.6g}".format)
+    return f"the ledger differs in {len(differences):,} amounts, first:\n{first}"

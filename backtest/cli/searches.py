@@ -46,6 +46,7 @@ def sweep(draft: Draft, *, output: Output) -> None:
     """
     if not output.as_json:  # a notice says it
         warnings.simplefilter("ignore", backtest.NoFillWarning)
+
     table = dict(draft.table("sweep"))
     values = draft.read_entries("sweep", "values", experiment.read_values)
     table.pop("values", None)
@@ -54,48 +55,74 @@ def sweep(draft: Draft, *, output: Output) -> None:
     if values and "seed" in table:
         raise ParameterError("sweep.seed is only for sets that are drawn, but values are given")
     draws = table.pop("draws", DRAWS)
-    objective, constraints = table.pop("objective", "sharpe"), table.pop("constraints", {})
-    measured = CORE if table.get("metrics") == "core" else STREAMED
-    nothing = {name: np.zeros(1) for name in measured}
-    # An unknown measure, or one that the constraints fix, is an error before the sweep.
-    rank_by_objective(nothing, objective, constraints, failed=np.zeros(1, dtype=np.bool_))
+    objective = table.pop("objective", "sharpe")
+    constraints = table.pop("constraints", {})
+    check_ranking(table, objective, constraints)
+
     table["space"] = draft.read_entries("sweep", "space", experiment.read_bounds) or None
     test, policy, is_compiled = build_experiment(draft)
-    table["compile"] = is_compiled
     with printing.show_progress(name_policies(policy), "sets") as progress:
-        done = test.sweep(policy, values or draws, **table, progress=progress)
-    vars(done)["ranked_by"], vars(done)["ranked_where"] = objective, constraints
-    ranked, failed = done.rank(objective, constraints), find_failed(done.table)
-    facts = done.manifest
+        done = test.sweep(policy, values or draws, compile=is_compiled, **table, progress=progress)
+
+    vars(done)["ranked_by"] = objective
+    vars(done)["ranked_where"] = constraints
+    ranked = done.rank(objective, constraints)
     best = done.table.iloc[int(ranked[0])]
-    names = [] if best.get(ERROR, "") else done.parameters
-    values = {name_parameter(name): best[name] for name in names}
-    if done.evaluator is not None:
-        settings = done.evaluator.varied.settings
-        values = {name: to_plain_value(settings[name], each) for name, each in values.items()}
-    listed = {
-        **{name: facts[name] for name in ("id", "policy", "data")},
+    facts = describe_sweep(done, ranked, objective, constraints)
+    output.give_out(done, lambda path: {"path": path, **facts}, list_best_settings(done, best))
+    if not done.complete:
+        raise typer.Exit(printing.INTERRUPTED)
+
+
+def check_ranking(table: Mapping[str, Any], objective: Any, constraints: Any) -> None:
+    """Refuse an unknown measure, or one that the constraints fix, before the sweep."""
+    measured = CORE if table.get("metrics") == "core" else STREAMED
+    nothing = {name: np.zeros(1) for name in measured}
+    rank_by_objective(nothing, objective, constraints, failed=np.zeros(1, dtype=np.bool_))
+
+
+def describe_sweep(done: Any, ranked: Any, objective: Any, constraints: Any) -> dict[str, Any]:
+    """Return what a sweep found as JSON has it: how it ranked, how many sets, and the best."""
+    facts = done.manifest
+    failed = find_failed(done.table)
+    is_ruined = ~failed & (done.metrics["ruined"] > 0.0)
+    return {
+        "id": facts["id"],
+        "policy": facts["policy"],
+        "data": facts["data"],
         "objective": read_objective(objective).name,
-        "constraints": [str(each) for each in read_constraints(constraints)],
+        "constraints": [str(constraint) for constraint in read_constraints(constraints)],
         "parameters": list(done.parameters),
         "complete": done.complete,
         "sets": {
             "asked": int(facts["sets"]["asked"]),
             "done": len(failed),
-            "ruined": int((~failed & (done.metrics["ruined"] > 0.0)).sum()),
+            "ruined": int(is_ruined.sum()),
             "failed": int(failed.sum()),
         },
         "top": list_records(done.table.iloc[ranked[:TOP]].rename_axis("row")),
     }
-    output.give_out(done, lambda path: {"path": path, **listed}, list_settings(values))
-    if not done.complete:
-        raise typer.Exit(printing.INTERRUPTED)
+
+
+def list_best_settings(done: Any, best: Any) -> list[str]:
+    """Return how the best set of a sweep is run again; nothing if it failed."""
+    if best.get(ERROR, ""):
+        return list_settings({})
+
+    values = {name_parameter(name): best[name] for name in done.parameters}
+    if done.evaluator is not None:
+        settings = done.evaluator.varied.settings
+        values = {name: to_plain_value(settings[name], value) for name, value in values.items()}
+    return list_settings(values)
 
 
 def list_settings(values: Mapping[str, Any]) -> list[str]:
-    words = " ".join(f"--set {name}={experiment.format_typed(x)}" for name, x in values.items())
+    """Return a line with the flags of the values of a set, under one that says what they do."""
+    if not values:
+        return []
+    words = [f"--set {name}={experiment.format_typed(value)}" for name, value in values.items()]
     again = "run the best again by `backtest run`, with this experiment's other options and"
-    return [f"{again}\n{words}"] if words else []
+    return [f"{again}\n{' '.join(words)}"]
 
 
 Gate = Annotated[bool, option("Exit code 1 too without evidence of a gain.", "--gate")]
@@ -143,35 +170,49 @@ def tune(draft: Draft, *, output: Output, gate: Gate = False, timing: Timing = F
     search["holdout"] = None if holdout in ("none", 0) else holdout
     if timing and search["holdout"] is None:
         raise ParameterError("--timing tests the holdout, tune.holdout='25%' for example, got none")
+
     test, policy, search["compile"] = build_experiment(draft)
-    objective, search["store"] = search["objective"], output.store
-    is_frontier = isinstance(objective, list)
-    if is_frontier:
-        if gate or timing:
-            word = "gate" if gate else "timing"
-            raise ParameterError(f"several objectives choose no set, and take no --{word}")
-        if search.pop("robust", False):
-            raise ParameterError("several objectives take no tune.robust, got true")
+    search["store"] = output.store
+    objective = search["objective"]
+    if isinstance(objective, list):
+        check_frontier(search, gate=gate, timing=timing)
         search["objectives"] = search.pop("objective")
-    names = objective if is_frontier else [objective] * isinstance(objective, str)
-    title = next(iter(names), "score")
-    with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
-        report = partial(meter.report_search, objective=title)
-        find: Any = test.frontier if is_frontier else test.tune
-        study = find(policy, **search, progress=report)
-    if is_frontier:
-        output.give_out(study)
+        search.pop("robust", None)
+        title = next(iter(objective), "score")
+        output.give_out(run_search(test.frontier, policy, search, title, output))
         return
+
+    title = objective if isinstance(objective, str) else "score"
+    study = run_search(test.tune, policy, search, title, output)
     more = list_settings({} if study.best is None else study.best_values)
     if study.folder is not None and not study.complete:
         more.append(RESUME)
     if timing and study.complete and study.best is not None:
         more.append(test_timing(study, output).verdict)
     output.give_out(study, lambda _: study.to_dict(), more, folder=study.folder)
+
     if not study.complete:
         raise typer.Exit(printing.INTERRUPTED)
     if study.best is None or (gate and not study.has_evidence):
         raise typer.Exit(printing.FAILED)
+
+
+def check_frontier(search: Mapping[str, Any], *, gate: bool, timing: bool) -> None:
+    """Refuse what needs a set that was chosen: several objectives choose none."""
+    if gate or timing:
+        word = "gate" if gate else "timing"
+        raise ParameterError(f"several objectives choose no set, and take no --{word}")
+    if search.get("robust", False):
+        raise ParameterError("several objectives take no tune.robust, got true")
+
+
+def run_search(
+    method: Any, policy: Any, search: Mapping[str, Any], title: str, output: Output
+) -> Any:
+    """Return what a search finds; ``title`` names its score in the progress."""
+    with printing.show_progress(name_policies(policy), "sets") as meter, noting_resume(output):
+        report = partial(meter.report_search, objective=title)
+        return method(policy, **search, progress=report)
 
 
 RESUME = "continue with the same command and --resume"
@@ -188,13 +229,17 @@ def noting_resume(output: Output) -> Iterator[None]:
 
 
 def read_search(draft: Draft, table: str) -> dict[str, Any]:
-    found = dict(draft.table(table))
-    found["space"] = draft.read_entries(table, "space", experiment.read_bounds) or None
-    found["fix"] = flatten(found.get("fix", {}))
-    return found
+    """Return the keys of a search, its space and its fixed values as their functions take them."""
+    search = dict(draft.table(table))
+    search["space"] = draft.read_entries(table, "space", experiment.read_bounds) or None
+    search["fix"] = flatten(search.get("fix", {}))
+    return search
 
 
-SPANS, GROUPS = "train test anchored gap", "groups test_groups embargo"
+SPANS = "train test anchored gap"
+GROUPS = "groups test_groups embargo"
+
+
 OWN = {"walk_forward": f"{SPANS} sampler robust patience", "cross_validate": GROUPS}
 """Keys of ``[validate]`` that only one of its functions has."""
 
@@ -224,15 +269,17 @@ def folds(draft: Draft, *, as_json: AsJson = False) -> None:
     backtest validate folds --train 180d
     """
     table = draft.table("validate")
-    spans = {name: table[name] for name in f"{GROUPS} {SPANS}".split() if name in table}
     run = draft.table("run")
+    terms = {name: table[name] for name in f"{GROUPS} {SPANS}".split() if name in table}
+    terms["sampling"] = run.get("sampling", "1d")
+    terms["start"] = run.get("start")
+
     market = load_data(draft).slice(None, run.get("end"))
-    spans |= {"sampling": run.get("sampling", "1d"), "start": run.get("start")}
-    found = backtest.folds(market, **spans)
+    spans = backtest.folds(market, **terms)
     if as_json:
-        printing.print_json(list_records(found))
+        printing.print_json(list_records(spans))
     else:
-        printing.render(found.reset_index())
+        printing.render(spans.reset_index())
 
 
 def give_out_validation(draft: Draft, how: str, output: Output, *, timing: bool = False) -> None:
@@ -243,11 +290,13 @@ def give_out_validation(draft: Draft, how: str, output: Output, *, timing: bool 
     output.give_out(found, None, more, folder=folder)
 
 
-def run_validation(draft: Draft, how: str = "walk_forward", **more: Any) -> Any:
-    """Validate by ``[validate]``, by walk-forward unless ``how`` is another method."""
-    others = {name for other in OWN.keys() - {how} for name in OWN[other].split()}
+def run_validation(draft: Draft, method: str = "walk_forward", **more: Any) -> Any:
+    """Validate by ``[validate]``, by walk-forward unless ``method`` is another one."""
     search = read_search(draft, "validate")
-    given = {name: each for name, each in search.items() if name not in others}
-    test, policy, given["compile"] = build_experiment(draft)
+    for other in OWN.keys() - {method}:
+        for name in OWN[other].split():
+            search.pop(name, None)
+
+    test, policy, search["compile"] = build_experiment(draft)
     with printing.show_progress(name_policies(policy), "sets") as progress:
-        return getattr(test, how)(policy, **given, **more, progress=progress)
+        return getattr(test, method)(policy, **search, **more, progress=progress)

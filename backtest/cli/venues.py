@@ -47,35 +47,51 @@ def venues(
     if venue == "read":
         show_listing(file, symbol, like, at, as_json=as_json)
         return
-    for name, given in (("LISTING", file), ("--symbol", symbol), ("--like", like)):
-        if given is not None:
-            raise ParameterError(f"{name} belongs to `backtest venues read`, got {given!r}")
+    for name, value in (("LISTING", file), ("--symbol", symbol), ("--like", like)):
+        if value is not None:
+            raise ParameterError(f"{name} belongs to `backtest venues read`, got {value!r}")
+
     if venue is not None:
         show(venue, at, as_json=as_json)
-        return
-    if margins:
-        rules = list_presets()
-        if as_json:
-            print_json([{**x._asdict(), "requirement": x.requirement.to_dict()} for x in rules])
-            return
-        for each in rules:
-            print_title(each.name)
-            print_paragraph(f"{each.title}, tables of {', '.join(each.dates)}")
-            print_paragraph(f"Exact: {each.exact}")
-            print_paragraph(f"Left out: {each.leaves_out}")
-            for figure in each.figures:
-                source = f": {figure['source']}" if figure["source"] else ""
-                print_paragraph(f"{figure['status']}: {figure['figure']}{source}")
-        return
-    found = preset_files.available()
+    elif margins:
+        list_margin_rules(as_json=as_json)
+    else:
+        list_venues(as_json=as_json)
+
+
+def list_margin_rules(*, as_json: bool) -> None:
+    rules = list_presets()
     if as_json:
-        print_json([{"name": each.name, **each._asdict()} for each in found])
+        rows = [{**rule._asdict(), "requirement": rule.requirement.to_dict()} for rule in rules]
+        print_json(rows)
         return
-    for group in preset_files.group_alike(found):
-        first, names = group[0], ", ".join(each.name for each in group)
-        is_one = len(group) == 1
-        print_title(names if is_one else f"{first.venue}, {len(group)} symbols")
-        print_paragraph(first.title if is_one else names)
+
+    for rule in rules:
+        print_title(rule.name)
+        print_paragraph(f"{rule.title}, tables of {', '.join(rule.dates)}")
+        print_paragraph(f"Exact: {rule.exact}")
+        print_paragraph(f"Left out: {rule.leaves_out}")
+        for figure in rule.figures:
+            text = f"{figure['status']}: {figure['figure']}"
+            if figure["source"]:
+                text += f": {figure['source']}"
+            print_paragraph(text)
+
+
+def list_venues(*, as_json: bool) -> None:
+    presets = preset_files.available()
+    if as_json:
+        print_json([{"name": preset.name, **preset._asdict()} for preset in presets])
+        return
+
+    for group in preset_files.group_alike(presets):
+        first = group[0]
+        if len(group) == 1:
+            print_title(first.name)
+            print_paragraph(first.title)
+        else:
+            print_title(f"{first.venue}, {len(group)} symbols")
+            print_paragraph(", ".join(preset.name for preset in group))
         print_paragraph(f"margin tables of {', '.join(first.dates)}: {first.source}")
 
 
@@ -103,46 +119,62 @@ def show_listing(
 
 
 def print_groups(rules: Venue, funding: FundingTerms | None) -> None:
-    content = rules.to_dict() | {"funding": {} if funding is None else funding.to_dict()}
-    rest = {x: each for x, each in content.items() if not isinstance(each, (dict, list))}
-    for group, facts in {**content, "rules": rest}.items():
-        if isinstance(facts, dict) and facts and group != "in_force":
-            print_paragraph(f"{group}: " + ", ".join(f"{x} {each}" for x, each in facts.items()))
+    """Print the fields of a venue, a line for each group of them."""
+    groups: dict[str, Any] = {}
+    alone = {}
+    for name, value in rules.to_dict().items():
+        if isinstance(value, dict):
+            groups[name] = value
+        elif not isinstance(value, list):
+            alone[name] = value
+    groups["funding"] = {} if funding is None else funding.to_dict()
+    groups["rules"] = alone
+
+    for group, facts in groups.items():
+        if facts and group != "in_force":
+            listed = ", ".join(f"{name} {value}" for name, value in facts.items())
+            print_paragraph(f"{group}: {listed}")
 
 
 def print_margin_tables(rules: Venue) -> None:
+    fields = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
     for since, brackets in zip(rules.days(), rules.tables(), strict=True):
         typer.echo(f"\nmargin table from {since or 'an unknown day'}")
-        fields = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
-        rows = [[getattr(each, x) for x in fields] for each in brackets]
+        rows = [[getattr(bracket, field) for field in fields] for bracket in brackets]
         render(rows, fields, shares=("maintenance_rate",))
 
 
 def show(venue: str, at: str | None, *, as_json: bool) -> None:
+    """Print the rules of a preset on a day, by default the newest ones, with their sources."""
     name = preset_files.parse_name(venue)
     day = name.at if at is None else preset_files.read_day(at)
     name = name._replace(at=day or preset_files.LATEST)
-    rules, funding = Venue.preset(*name), funding_terms(*name)
+    rules = Venue.preset(*name)
+    funding = funding_terms(*name)
     dates = preset_files.find_preset(name.venue, name.symbol).dates
     origins = preset_files.origins(*name)
     if as_json:
-        print_json({
+        content = {
             "name": venue,
             "at": day,
             "venue": Venue.preset(name.venue, name.symbol, day).to_dict(),
             "funding": None if funding is None else funding.to_dict(),
             "margin_tables": dates,
-            "sources": {each.group: each._asdict() for each in origins},
-        })  # fmt: skip
+            "sources": {origin.group: origin._asdict() for origin in origins},
+        }
+        print_json(content)
         return
-    print_title(f"{name.venue}:{name.symbol}" + (f"@{day}" if day else ""))
+
+    title = f"{name.venue}:{name.symbol}"
+    print_title(f"{title}@{day}" if day else title)
     print_groups(rules, funding)
     print_margin_tables(rules)
     print_paragraph(f"All margin tables: {', '.join(dates)}.")
-    for each in origins:
-        is_late = day not in (None, preset_files.LATEST) and day < each.date
-        late = f"; nothing is known for {day}" if is_late else ""
-        print_paragraph(f"{each.group}, {each.date}{late}: {each.source}")
+    for origin in origins:
+        text = f"{origin.group}, {origin.date}"
+        if day not in (None, preset_files.LATEST) and day < origin.date:
+            text += f"; nothing is known for {day}"
+        print_paragraph(f"{text}: {origin.source}")
 
 
 @command("liq")
@@ -185,23 +217,38 @@ def liq(
     if preset.at is None:
         preset = preset._replace(at=preset_files.LATEST)
     rules = Venue.preset(*preset)
-    terms: dict[str, Any] = {"side": side, "entry": entry, "leverage": leverage, "margin": margin}
-    terms |= {"capital": capital, "quantity": quantity, "volatility": volatility}
-    horizons = read_list(days, name="--days")
-    found = calculate_liquidation(rules, **terms, multiplier=multiplier, days=horizons)
-    odds = {f"{days:g}d": chance for days, chance in found.probabilities.items()}
+    terms: dict[str, Any] = {
+        "side": side,
+        "entry": entry,
+        "leverage": leverage,
+        "margin": margin,
+        "capital": capital,
+        "quantity": quantity,
+        "volatility": volatility,
+        "multiplier": multiplier,
+        "days": read_list(days, name="--days"),
+    }
+    found = calculate_liquidation(rules, **terms)
+
     table = rules.in_force
-    if as_json:
-        content = {**found._asdict(), "probabilities": odds}
-        print_json({"venue": venue, "table": table and table.to_dict(), **content})
-        return
-    print_title(venue + ("" if table is None else f", margin table of {table.since}"))
     numbers: dict[str, Any] = found._asdict()
+    odds = {f"{horizon:g}d": chance for horizon, chance in found.probabilities.items()}
+    if as_json:
+        numbers["probabilities"] = odds
+        print_json({"venue": venue, "table": table and table.to_dict(), **numbers})
+        return
+
+    # Prices have the digits of the tick, shares are in percent.
     del numbers["probabilities"]
-    for name in ("distance", "volatility"):
-        numbers[name] = None if numbers[name] is None else format_percent(numbers[name])
     digits = max(0, math.ceil(-math.log10(rules.contract.tick or 1e-6) - 1e-9))
     for name in ("liquidation_price", "bankruptcy_price"):
         numbers[name] = "none" if math.isnan(numbers[name]) else f"{numbers[name]:,.{digits}f}"
-    numbers |= {f"liquidated in {days}": format_percent(x) for days, x in odds.items()}
-    render([(name.replace("_", " "), numbers[name]) for name in numbers], ("of the position", ""))
+    for name in ("distance", "volatility"):
+        if numbers[name] is not None:
+            numbers[name] = format_percent(numbers[name])
+    for horizon, chance in odds.items():
+        numbers[f"liquidated in {horizon}"] = format_percent(chance)
+
+    print_title(venue if table is None else f"{venue}, margin table of {table.since}")
+    rows = [(name.replace("_", " "), value) for name, value in numbers.items()]
+    render(rows, ("of the position", ""))
