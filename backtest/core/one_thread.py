@@ -24,7 +24,7 @@ class Limit:
 
         with self.lock:
             if self.inside == 0:
-                # To look for libraries takes longer than a fit; modules bring them.
+                # A search for libraries is slower than a fit; modules bring them.
                 n_modules = len(sys.modules)
                 if n_modules != self.n_modules:
                     self.controller = ThreadpoolController()

@@ -351,6 +351,7 @@ def name_covered(bars: Subject | None, covered: timed.Span | None) -> str:
         interval = bars.interval or 0
         is_inside = (bars.time >= covered.start) & (bars.time + interval <= covered.end)
         inside = bars.time[is_inside]
+
         if inside.size:
             span = rules.name_span(int(inside[0]), int(inside[-1]) + interval)
             return f"cut the bars to what is covered, {span}"

@@ -418,7 +418,7 @@ class Market(BarClock):
         return self.n_bars
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the content by name, as the constructor takes them."""
+        """Return the fields of the content by name, as the constructor has them."""
         return {name: getattr(self, name) for name in _CONTENT}
 
     def _arrays(self) -> dict[str, Any]:

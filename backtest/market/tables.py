@@ -558,8 +558,10 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
 
     # The cadence at either end: the longer of the gaps beside the settlement there.
     gaps = np.minimum(_gaps(time), _limit(time))
-    lead = int(gaps[max(after - 1, 0) : after + 1].max(initial=0)) or USUAL
-    trail = int(gaps[max(before - 1, 0) : before + 1].max(initial=0)) or USUAL
+    gaps_at_start = gaps[max(after - 1, 0) : after + 1]
+    gaps_at_end = gaps[max(before - 1, 0) : before + 1]
+    lead = int(gaps_at_start.max(initial=0)) or USUAL
+    trail = int(gaps_at_end.max(initial=0)) or USUAL
 
     # Stamps lie some ms off the boundary.
     return int(time[after]) - lead - SECOND, int(time[before]) + trail + SECOND

@@ -52,6 +52,7 @@ def find_meaning(exchange: str, field: str, currency: str) -> str | None:
         is_same = exchange.lower() in row.exchanges and field == row.field
         if not is_same or row.settles not in ("", currency):
             continue
+
         if row.has_profit:
             return WITH_PROFIT
         return WITHOUT_PROFIT

@@ -623,11 +623,13 @@ def find_kind_by_name(listing: Listing) -> str | None:
     """Return whether ccxt's name of a contract settles in the coin; None for other names."""
     for name in list_names(listing):
         pair, colon, settled = name.partition(":")
-        if "/" in pair and colon:
-            coin = pair.partition("/")[0]
-            if settled.partition("-")[0] == coin:
-                return "inverse"
-            return "linear"
+        if not colon or "/" not in pair:
+            continue
+
+        coin = pair.partition("/")[0]
+        if settled.partition("-")[0] == coin:
+            return "inverse"
+        return "linear"
     return None
 
 

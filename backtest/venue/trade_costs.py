@@ -61,10 +61,12 @@ class ReductionOrder(core.Declaration):
     def read(self, value: Any) -> str | tuple[str, ...]:
         if isinstance(value, str) and value in ORDERS:
             return value
+
         is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
         if not is_list or not all(isinstance(name, str) and name for name in value):
-            shown = core.repr_given(value) + core.did_you_mean(value, ORDERS)
-            raise core.Fault(f"must be one of {', '.join(ORDERS)}, or a list of instruments", shown)
+            rule = f"must be one of {', '.join(ORDERS)}, or a list of instruments"
+            hint = core.did_you_mean(value, ORDERS)
+            raise core.Fault(rule, f"{core.repr_given(value)}{hint}")
         if len(set(value)) < len(value):
             raise core.Fault("must name each instrument once")
         return tuple(value)
@@ -195,14 +197,19 @@ def list_dated(venue: Any) -> list[str]:
 
 def has_spread(venue: Any) -> bool:
     spread = venue.slippage.spread
-    return isinstance(spread, str) or bool(np.any(np.asarray(spread, dtype=np.float64) > 0.0))
+    if isinstance(spread, str):
+        return True
+    spreads = np.asarray(spread, dtype=np.float64)
+    return bool(np.any(spreads > 0.0))
 
 
 def find_newest(cost: Cost) -> float:
     """Return a cost, or the last of a series; NaN for a column, which a venue does not know."""
     if isinstance(cost, str):
         return math.nan
-    return float(cost.iloc[-1]) if is_series(cost) else cost
+    if is_series(cost):
+        return float(cost.iloc[-1])
+    return cost
 
 
 def read_newest(cost: Cost, name: str, place: str) -> float:

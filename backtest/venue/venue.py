@@ -256,8 +256,11 @@ class Venue(Value, kw_only=True):
         count = core.count_nouns(len(self.brackets), "bracket")
         table = f"{count}, {self.brackets[0].max_leverage:g}x"
         interest = ", ".join(find_charged(self)) or "no interest"
+
         parts = (self.contract, self.fees, self.slippage, self.liquidation)
-        return "\n ".join([f"<Venue of {name}: {table}, {interest}", *map(repr, parts)]) + ">"
+        lines = [f"<Venue of {name}: {table}, {interest}", *map(repr, parts)]
+        text = "\n ".join(lines)
+        return f"{text}>"
 
     @overload
     @classmethod
@@ -519,11 +522,11 @@ class Venue(Value, kw_only=True):
         """Return the margin tables that apply to bars with these open times, with their bars."""
         core.check_shape("time", time, (-1,))
         ends = np.array([table.end for table in self.earlier], dtype=np.int64)
-        bars = [0, *np.searchsorted(time, ends).tolist(), len(time)]
+        edges = [0, *np.searchsorted(time, ends).tolist(), len(time)]
 
         used = []
-        for day, table, span in zip(self.days(), self.tables(), pairwise(bars), strict=True):
-            first, stop = span
+        tables = zip(self.days(), self.tables(), pairwise(edges), strict=True)
+        for day, table, (first, stop) in tables:
             if first < stop:
                 used.append(InUse(day, table, first, stop))
         return used
