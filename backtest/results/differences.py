@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtest.core import FloatArray, IntArray, arch, checked
+from backtest.core import FloatArray, IntArray, checked
 from backtest.core.one_thread import one_thread
 from backtest.results.performance import LEAST_DEVIATION, check_lengths
 
@@ -181,10 +181,19 @@ class DrawnHistory(NamedTuple):
 def draw_histories(
     n: int, block: int, draws: int, rng: np.random.Generator
 ) -> Iterator[DrawnHistory]:
-    """Yield histories of n periods; the last period is followed by the first."""
-    bootstrap = arch.bootstrap.StationaryBootstrap(block, np.arange(n), seed=rng)
-    for drawn, _ in bootstrap.bootstrap(draws):
-        periods = np.asarray(drawn[0], dtype=np.int64)
+    """Yield histories of n periods; the last period is followed by the first.
+
+    The numbers are those of ``arch.bootstrap.StationaryBootstrap``, which takes seconds to import.
+    """
+    places = np.arange(n)
+    for _ in range(draws):
+        firsts = rng.integers(n, size=n)
+        begins = rng.random(n) <= 1.0 / block
+        begins[0] = True
+
+        # Each period goes on from the first one of its block.
+        start_of_block = np.maximum.accumulate(np.where(begins, places, 0))
+        periods = (firsts[start_of_block] + places - start_of_block) % n
         is_next = periods[1:] == (periods[:-1] + 1) % n
         starts = np.flatnonzero(np.concatenate(([True], ~is_next)))
         yield DrawnHistory(periods, starts)

@@ -250,6 +250,17 @@ def test_an_influence_is_what_a_little_more_weight_on_a_return_does(measure):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("n", "block"), [(365, 11), (37, 5), (50, 1)])
+def test_resampled_histories_are_those_of_arch(n, block):
+    arch = pytest.importorskip("arch.bootstrap")
+    drawn = [*differences.draw_histories(n, block, 20, np.random.default_rng(5))]
+    reference = arch.StationaryBootstrap(block, np.arange(n), seed=np.random.default_rng(5))
+    for history, (rows, _) in zip(drawn, reference.bootstrap(20), strict=True):
+        assert history.periods.tolist() == rows[0].tolist()
+        assert np.diff(history.periods)[history.starts[1:] - 1].tolist().count(1) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "persistence", "block"),
     [("log_growth", 0.0, 5), ("sharpe", 0.0, 5), ("log_growth", 0.4, 10)],
