@@ -111,6 +111,29 @@ def find_week(history: Market) -> core.IntArray:
     return np.asarray(times[counts >= 0.5 * n_weeks], dtype=np.int64)
 
 
+class Arrivals(NamedTuple):
+    """The rows of one phase, in their order, from which paths come to those of the next.
+
+    ``source`` (n,) is that of each next row, one past the last where there is none. All ``jumps``
+    come to the first row: it has no single source.
+    """
+
+    source: core.IntArray
+    jumps: core.IntArray
+
+    def add(self, *values: core.FloatArray) -> list[core.FloatArray]:
+        """Return values of the rows before, added up by the rows that they come to."""
+        found = []
+        for each in values:
+            arrived = np.append(each, 0.0)[self.source]
+            first = 0.0
+            for x in each[self.jumps].tolist():
+                first += x
+            arrived[0] = first
+            found.append(arrived)
+        return found
+
+
 class RowTable:
     """Rows of history, which resampled paths repeat.
 
@@ -231,45 +254,63 @@ class RowTable:
         variance, as if all of them had it; those that begin a block apart from the others.
         """
         phases = self.calendar.phases
-        phase_of_row = np.append(self.calendar.row_phases, -1)
         mean, omega, alpha, beta, most = self.variance
         growth = np.zeros(len(phases))
-        before = np.zeros(0, np.int64)
+        moves = [self.moves[3, self.list_rows(phase)] for phase in range(len(self.counts))]
+        arrivals: dict[tuple[int, int], Arrivals] = {}
         mass = np.zeros(0)
         variance = np.zeros(0)
-        places: dict[tuple[int, int] | None, core.IntArray] = {}
-
         for t, (last, phase) in enumerate(itertools.pairwise(phases.tolist()), 1):
-            rows = self.order[self.starts[phase] :][: self.counts[phase]]
-            fresh = 1.0 / self.block if t > 1 else 1.0
+            # Those that go on in their block, at the row after theirs.
+            close = moves[phase]
+            share = np.zeros(len(close))
+            summed = np.zeros(len(close))
+            fresh = 1.0
+            if t > 1:
+                fresh = 1.0 / self.block
+                if (last, phase) not in arrivals:
+                    arrivals[last, phase] = self.find_arrivals(last, phase)
+                stays = (1.0 - fresh) * mass
+                share, summed = arrivals[last, phase].add(stays, stays * variance)
+            older = np.divide(summed, share, out=np.full(len(close), mean), where=share > 0.0)
 
-            # Where the paths that stay in their block go: to the next row, or the first one.
-            step = (last, phase) if t > 1 else None
-            if step not in places:
-                goes = np.where(phase_of_row[before + 1] == phase, before + 1, rows[0])
-                places[step] = np.searchsorted(rows, goes)
-            place = places[step]
-            stays = (1.0 - fresh) * mass
-            share = np.bincount(place, stays, len(rows))
-            summed = np.bincount(place, stays * variance, len(rows))
-            older = np.divide(summed, share, out=np.full(len(rows), mean), where=share > 0.0)
-
-            # Both parts move by the rows, less what a single row adds to the mean price.
-            mass = np.zeros(len(rows))
-            total = np.zeros(len(rows))
-            for part, ahead in ((share, older), (fresh / len(rows), np.array([mean]))):
-                moved = np.sqrt(ahead) * self.moves[3, rows]
+            # They, and those that begin a block, all of one variance.
+            mass = np.zeros(len(close))
+            total = np.zeros(len(close))
+            for part, ahead in ((share, older), (fresh / len(close), np.array([mean]))):
+                moved = np.sqrt(ahead) * close
                 weight = part * np.exp(moved - self.find_log_mean(ahead, phase))
                 mass += weight
-                total += weight * np.minimum(omega + alpha * moved**2 + beta * ahead, most)
+                moved *= moved
+                moved *= alpha
+                moved += omega
+                moved += beta * ahead
+                weight *= np.minimum(moved, most, out=moved)
+                total += weight
 
-            variance = np.divide(total, mass, out=np.full(len(rows), mean), where=mass > 0.0)
+            variance = np.divide(total, mass, out=np.full(len(close), mean), where=mass > 0.0)
             whole = mass.sum()
             growth[t] = math.log(whole)
             mean = float(total.sum() / whole)
-            mass = mass / whole
-            before = rows
+            mass /= whole
         return growth
+
+    def list_rows(self, phase: int) -> core.IntArray:
+        """Return the rows of a phase, in order."""
+        return self.order[self.starts[phase] :][: self.counts[phase]]
+
+    def find_arrivals(self, last: int, phase: int) -> Arrivals:
+        """Return where the rows of one phase go in the next bar of a block, of another phase."""
+        before = self.list_rows(last)
+        rows = self.list_rows(phase)
+        after = np.append(self.calendar.row_phases, -1)[before + 1]
+        goes_on = after == phase
+        source = np.full(len(rows), len(before))
+        source[np.searchsorted(rows, before[goes_on] + 1)] = np.flatnonzero(goes_on)
+        jumps = np.flatnonzero(~goes_on)
+        if source[0] < len(before):
+            jumps = np.union1d(jumps, source[:1])
+        return Arrivals(source, jumps)
 
     def lay(self, rows: core.IntArray, variance: core.FloatArray, drift: float) -> core.FloatArray:
         """Return the logs of open, high, low and close over the last close, (4, paths, bars)."""
