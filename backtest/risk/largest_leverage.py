@@ -84,7 +84,8 @@ class MaxLeverage(SettingsResult):
         never fell along the scanned grid), ``is_limited`` (whether no leverage allowed by venue and
         account reaches the probability: it is the end of the grid).
     grid : DataFrame
-        The probability by leverage, a column per row, on the first 256 paths or on all starts.
+        The probability by leverage, a column per row, on the first 256 paths or on all starts. With
+        ``evaluations`` a leverage that is over the probability has a lower bound of it.
     scores, forecasts : DataFrame, optional
         With ``score``: the leverage found, held at past dates: what was told and what came.
     """
@@ -427,15 +428,19 @@ class HistoryTrials(PathTrials):
             self.kept[size] = past
         self.rough = self.count = int(np.sum(self.live(size).room >= self.bars))
 
-    def live(self, size: float) -> PastStarts:
-        if size not in self.kept:
-            self.kept[size] = self.make(size).find_past(self.bars, least=self.bars)
-        found: PastStarts = self.kept[size]
-        return found
+    def live(self, size: float, most: float = math.inf) -> PastStarts:
+        """Return what became of the starts of a size; over ``most`` liquidations it ends."""
+        if size in self.kept:
+            known: PastStarts = self.kept[size]
+            return known
+        past = self.make(size).find_past(self.bars, least=self.bars, most=most)
+        if np.count_nonzero(past.firsts < self.bars) <= most:
+            self.kept[size] = past
+        return past
 
     def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:  # noqa: ARG002 - as that of paths
         """Return how many starts with the whole horizon ahead liquidate each size."""
-        past = map(self.live, sizes)
+        past = [self.live(size, most) for size in sizes]
         return [int(np.sum((x.room >= self.bars) & (x.firsts < self.bars))) for x in past]
 
     def describe(self, size: float) -> dict[str, float]:

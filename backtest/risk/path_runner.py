@@ -163,18 +163,22 @@ class PathsRunner(core.Carried):
         runner.setup = self.setup._replace(policies=chosen, observed=observed)
         return runner
 
-    def find_past(self, bars: int, least: int = 0) -> PastStarts:
+    def find_past(self, bars: int, least: int = 0, most: float = math.inf) -> PastStarts:
         """Return what happened to the account, new at each day's first open of history.
 
         Each is followed for ``bars`` bars, or to the end of the data. A history of less than a year
         is too short: no account begins. Nor does one before the policy's columns are known, or with
-        under ``least`` bars to the end.
+        under ``least`` bars to the end. Over ``most`` liquidations it ends, and the others count as
+        not liquidated.
         """
-        if bars not in self.known_pasts:
-            self.known_pasts[bars] = self.live_past_days(bars, least)
-        return self.known_pasts[bars]
+        if bars in self.known_pasts:
+            return self.known_pasts[bars]
+        past = self.live_past_days(bars, least, most)
+        if np.count_nonzero(past.firsts < bars) <= most:
+            self.known_pasts[bars] = past
+        return past
 
-    def live_past_days(self, bars: int, least: int) -> PastStarts:
+    def live_past_days(self, bars: int, least: int, most: float) -> PastStarts:
         markets = as_markets(self.paths.history)
         time = markets.time
         has_marks = all(market.has_mark for market in markets.values())
@@ -196,6 +200,8 @@ class PathsRunner(core.Carried):
                 firsts[k] = is_liquidated.argmax()
             if is_lost.any():
                 losses[k] = is_lost.argmax()
+            if np.count_nonzero(firsts < bars) > most:
+                break
         return PastStarts(
             times=time[begins + 1],
             firsts=firsts,
