@@ -20,6 +20,8 @@ from backtest.search.timing import timing_test
 from backtest.search.trials import LOOKS, TRIED, read_notes
 
 VERDICTS = (KEPT, BROKEN, TOO_EARLY)
+OF_OPTIONS = "options have no leverage that is shifted in time"
+"""Why the timing of a policy of options is not tested."""
 
 
 def judge_timing(account: JudgedAccount, **how: Any) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def judge_timing(account: JudgedAccount, **how: Any) -> dict[str, Any]:
         "is_one_value": has_one_value(account.result),
     }
     if account.result.options is not None:
-        return row | {"why": "options have no leverage that is shifted in time"}
+        return row | {"why": OF_OPTIONS}
     if row["fills"] < FEW_FILLS:
         return row | {"why": f"not timed: {core.count_nouns(row['fills'], 'fill')}"}
     found = timing_test(account.result, **how)

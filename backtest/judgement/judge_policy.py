@@ -27,7 +27,7 @@ from backtest.risk.paths import Paths
 from backtest.risk.scored_risk import score_risk
 from backtest.risk.scores import ALL, write_interval, write_score
 from backtest.search.equal_risk import BUY_AND_HOLD
-from backtest.search.shifts import expect_seconds
+from backtest.search.shifts import FEW_FILLS, expect_seconds
 from backtest.sweep import count_cores
 
 Row: TypeAlias = dict[str, Any]
@@ -186,8 +186,11 @@ class Court:
     def answer_timing(self, account: a.JudgedAccount) -> Iterator[str]:
         row = e.judge_timing(account, threads=self.threads)
         self.rows["timing"].append({"market": account.name, **row})
+        if row["fills"] < FEW_FILLS and row["why"] != e.OF_OPTIONS:
+            yield row["why"]
+            return
         if row["why"]:
-            yield f"{row['why']} ({core.count_nouns(row['fills'], 'fill')})"
+            yield f"not tested: {row['why']} ({core.count_nouns(row['fills'], 'fill')})"
             return
         yield (
             f"{core.count_nouns(row['fills'], 'fill')}, mean leverage {row['mean_leverage']:.2f}x, "
@@ -395,13 +398,14 @@ def write_growth(row: Row) -> str:
 
 
 def write_cost(name: str, row: Row) -> str:
-    given_up = core.format_percent(row["given_up"])
+    lead = f"{name}: "
+    if not math.isnan(row["given_up"]):
+        lead = f"{name} took {core.format_percent(row['given_up'])} of log growth a year; "
     times = f"{row['step']:g} times"
     what = f"at {times} the volatility" if name == "decay" else f"at {times} the {name}"
     left = core.format_percent(row["growth_at_step"])
     return (
-        f"{name} took {given_up} of log growth a year; growth {left} {what}, "
-        f"{core.format_percent(row['growth'])} as run (n {row['n']:,})"
+        f"{lead}growth {left} {what}, {core.format_percent(row['growth'])} as run (n {row['n']:,})"
     )
 
 

@@ -17,7 +17,7 @@ from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownT
 from backtest.judgement import growth as g
 from backtest.judgement import rule
 from backtest.judgement import survival as s
-from backtest.judgement.evidence import VERDICTS
+from backtest.judgement.evidence import OF_OPTIONS, VERDICTS
 from backtest.market import Market, Markets
 from backtest.results import Result
 from backtest.results.manifest import describe_history
@@ -146,7 +146,9 @@ class Judgement(SettingsResult):
         own = self.growth.drop(index=g.POOLED)
         untested = [str(why) for why in own["why"][own["difference"].isna()] if why]
         timing = self.timing
+        has_options = timing["why"] == OF_OPTIONS
         is_timed = (timing["fills"] >= FEW_FILLS) & ~timing["is_one_value"].astype(bool)
+        is_timed &= ~has_options
         market, source, chance = self.find_danger()
         return rule.Findings(
             markets=self.names,
@@ -157,6 +159,7 @@ class Judgement(SettingsResult):
             timed=tuple(map(str, timing.index[is_timed])),
             fills=int(timing["fills"].sum()),
             is_one_value=bool(timing["is_one_value"].astype(bool).all()),
+            is_timing_tested=not has_options.all(),
             tested=tuple(map(str, own.index[own["difference"].notna()])),
             difference=float(pooled["difference"]),
             low=float(pooled["low"]),
@@ -263,6 +266,9 @@ class Judgement(SettingsResult):
         scale = self.limits["largest_scale"].astype(float)
         p_growth = self.timing["p_growth"].astype(float)
         fall = self.growth["max_drawdown"].astype(float)
+        where = "not tested"
+        if not math.isnan(found.chance):
+            where = f"highest: {found.chance_market}, by {found.chance_source}"
         return [
             Headline(
                 "difference",
@@ -276,7 +282,7 @@ class Judgement(SettingsResult):
                 "lost within 30 days",
                 found.chance,
                 "chance",
-                f"highest: {found.chance_market}, by {found.chance_source}",
+                where,
             ),
             Headline(
                 "largest_scale",
@@ -390,8 +396,7 @@ class Judgement(SettingsResult):
             (
                 show_by_market(self.survival, heads, "Probability of losing the account"),
                 show_by_market(self.limits, limits, "Scale and crashes"),
-                *list_untested(self.survival),
-                *list_untested(self.limits),
+                *dict.fromkeys([*list_untested(self.survival), *list_untested(self.limits)]),
             ),
             "both",
         )
@@ -500,7 +505,9 @@ def show_by_market(
 def list_untested(table: pd.DataFrame) -> list[str]:
     """Return why rows of a table were not tested, a sentence for each market."""
     said = dict.fromkeys(
-        f"{name}: {why}." for name, why in table["why"].items() if why and name != g.POOLED
+        f"{name}: {why.rstrip('.')}."
+        for name, why in table["why"].items()
+        if why and name != g.POOLED
     )
     return [str(each) for each in said]
 

@@ -36,6 +36,7 @@ class Findings(NamedTuple):
     timed: tuple[str, ...]
     fills: int
     is_one_value: bool
+    is_timing_tested: bool
     tested: tuple[str, ...]
     difference: float
     low: float
@@ -75,7 +76,7 @@ def decide(found: Findings) -> str:
     """Return the outcome: the first of the rules that holds."""
     if found.is_unsafe:
         return UNSAFE
-    if not found.timed:
+    if found.is_timing_tested and not found.timed:
         return NOT_TIMED
     if found.is_better:
         return BETTER
