@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -275,6 +276,37 @@ def test_the_value_at_risk_of_a_policy_of_the_tail_is_scored_by_hand():
     assert row["adapted_n"] == 40
     shortfall = intervals.loc["ES 95 % of 1 bar, 1x"]
     assert shortfall["beyond_n"] == np.sum(losses > tail.value_at_risk[dates])
+
+
+def test_the_band_of_mean_funding_is_scored_by_hand():
+    """Settled once a day; bands of -.0002 to .0004 around .0001 are told every 40 days.
+
+    A distance from the middle counts in .0003: rates of .0004, .0001 and -.0005 have ratios of 1,
+    0 and 2. The last band ends at .0007, so that .0007 is .0006 of .0006 away.
+    """
+    bare = make_market(0.5, seed=3)
+    paid = np.repeat([0.0004, 0.0001, -0.0005, 0.0007], [40, 40, 40, bare.n_bars - 120])
+    market = bt.Market.from_frames(
+        bare.bars(), funding=pd.Series(paid, bare.times), instrument="HAND"
+    )
+    paths = bt.simulate_paths(market, "gbm", paths=20, horizon="30d")
+    runner = SimpleNamespace(paths=paths)
+    even = np.array([-0.0002, 0.0001, 0.0004])
+    wide = np.array([-0.0002, 0.0001, 0.0007])
+    dates = np.array([1, 41, 81, 121])
+
+    (name,) = replays.score_funding(runner, dates, "30d", [even, even, even, wide])
+    assert name == "mean funding of 30d, per year"
+    (found,) = replays.score_funding(runner, dates, "30d", [even, even, even, wide]).values()
+    assert found.ratios == pytest.approx([1.0, 0.0, 2.0, 1.0], abs=1e-9)
+    assert found.promised == 0.9
+    assert found.time.tolist() == (market.time[dates] + market.interval).tolist()
+
+    # Today's band is that of the paths, per year of 365 settlements.
+    means = paths.draw(0, 20).rates[:, :30].mean(axis=1)
+    low, middle, high = 365.0 * np.quantile(means, [0.05, 0.5, 0.95])
+    assert found.today == pytest.approx((low, high))
+    assert found.center == pytest.approx(middle)
 
 
 def test_a_score_is_saved_with_its_forecast(few, tmp_path):
