@@ -22,13 +22,13 @@ from tests.options.listed_markets import make_markets, make_venue
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 COSTLY = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-IMPACT = {"slippage.impact": 1.0, "slippage.impact_window": "5d"}
+LIMITED = {"slippage.max_participation": 0.05}
 
 
 @pytest.fixture(scope="module")
 def calm() -> tuple[bt.Backtest, bt.Judgement, list[JudgedRow]]:
-    """Return one judgement of all that several tests look at; its costs grow with the capital."""
-    venue = COSTLY["venue"].override(IMPACT)
+    """Return one judgement of all that several tests look at; a large capital is not filled."""
+    venue = COSTLY["venue"].override(LIMITED)
     test = make_test(make_market(2.0, seed=1), venue=venue, account=bt.Account())
     rows: list[JudgedRow] = []
     return test, test.judge(Calm(), progress=rows.append), rows
