@@ -317,12 +317,16 @@ def test_the_venue_is_that_of_the_symbol_with_what_was_changed():
 
 
 class Failing(bt.Policy):
-    """Raise where the price is over 150 times what it was."""
+    """Raise where prices are over 100 times what they were."""
+
+    def observe(self, market):
+        """Return nothing, or fail."""
+        if market.close.max() > 1e4:
+            raise ValueError("too high")
+        return {}
 
     def leverage(self, bar, account):
-        """Return 1, or fail."""
-        if bar.close > 1e4:
-            raise ValueError("too high")
+        """Return more after a rise."""
         return 2.0 if bar.close > bar.open else 1.0
 
 
