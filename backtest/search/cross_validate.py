@@ -38,6 +38,7 @@ from backtest.sweep import (
     take_sets,
     to_plain_value,
 )
+from backtest.sweep.equity_curves import find_sample_times, lay_out_curves
 from backtest.sweep.sets import Sets
 
 KIND = "cross-validation"
@@ -137,6 +138,7 @@ class ScoredSplits(NamedTuple):
 
     splits: pd.DataFrame
     paths: pd.DataFrame
+    curves: pd.DataFrame | None
 
 
 def score_splits(
@@ -165,7 +167,34 @@ def score_splits(
     splits = choose_winners(insides, outsides)
     rows = splits["row"].to_numpy()
     path_rows = rows[np.array(v.list_paths(n_groups, plan.test_groups))]
-    return ScoredSplits(splits, stitch_paths(path_rows, plain, runs, periods))
+    stitched = stitch_paths(path_rows, plain, runs, periods)
+    return ScoredSplits(splits, stitched.table, lay_out_paths(problem, plan, runs, stitched.curves))
+
+
+def lay_out_paths(
+    problem: problems.SearchProblem,
+    plan: SplitPlan,
+    runs: Sequence[GroupRuns],
+    units: core.FloatArray,
+) -> pd.DataFrame | None:
+    """Return the curves of paths by their numbers, of 1 at the start.
+
+    Of accounts of several markets a group may have fewer samples than its time: then there is none.
+    """
+    if problem.is_separate:
+        return None
+    times = []
+    for group, run in enumerate(runs):
+        span = plan.groups.span(group)
+        sampled = find_sample_times(problem.market, problem.test.sampling, *span)
+        if len(sampled) - 1 != len(run.returns):
+            return None
+        times.append(sampled if group == 0 else sampled[1:])
+    before = np.concatenate([np.ones((len(units), 1)), units[:, :-1]], axis=1)
+    returns = np.divide(units, before, out=np.zeros_like(units), where=before > 0.0)
+    returns = np.where(before > 0.0, returns - 1.0, 0.0)
+    named = {str(path): own for path, own in enumerate(returns)}
+    return lay_out_curves(np.concatenate(times), named)
 
 
 def score_parts(
@@ -202,6 +231,7 @@ def build_result(
     return CrossValidation(
         splits=splits.rename_axis("split"),
         paths=scored.paths,
+        curves=scored.curves,
         matrix=pd.DataFrame(np.stack(matrix, axis=1)).rename_axis("set"),
         sets=pd.DataFrame({name_column(name): sets[name] for name in problem.names}),
         figures={
@@ -355,6 +385,9 @@ class CrossValidation(v.Validation):
         worst), and its parameters.
     paths : DataFrame
         One row per path, with measures by the names of ``result.metrics``.
+    curves : DataFrame or None
+        The equity of each path over time, 1 at the start, in columns by its number as text; None of
+        an account for each market.
     matrix : DataFrame
         The objective of each set (row) in each group (column).
     sets : DataFrame
@@ -367,6 +400,7 @@ class CrossValidation(v.Validation):
 
     splits: pd.DataFrame
     paths: pd.DataFrame
+    curves: pd.DataFrame | None
     matrix: pd.DataFrame
     sets: pd.DataFrame
     figures: Mapping[str, Any]
@@ -376,7 +410,7 @@ class CrossValidation(v.Validation):
     is_yearly = True
     call = "Backtest.cross_validate"
     can_be_resumed = True
-    table_names = ("splits", "paths", "matrix", "sets")
+    table_names = ("splits", "paths", "curves", "matrix", "sets")
 
     @property
     def ranks(self) -> pd.Series:
@@ -423,7 +457,7 @@ class CrossValidation(v.Validation):
                 title="What the procedure would have earned",
                 lead="Paths through all groups of time, each group with the best set of a split "
                 "that did not train on it.",
-                blocks=(self._tabulate_paths(),),
+                blocks=(self._draw_paths(), self._tabulate_paths()),
             ),
             Part(
                 key="spread",
@@ -453,6 +487,30 @@ class CrossValidation(v.Validation):
                 f"{core.capitalize(SPREAD)}."
             ),
             columns=self._measures,
+        )
+
+    def _draw_paths(self) -> ShownChart:
+        """Draw the paths as a fan, equal ones as one line that names them all."""
+        if self.curves is None:
+            return ShownChart("fan", "", "", None)
+        groups: dict[bytes, list[str]] = {}
+        for name, values in self.curves.items():
+            groups.setdefault(np.round(values.to_numpy(), 9).tobytes(), []).append(str(name))
+        lines = {", ".join(names): self.curves[names[0]] for names in groups.values()}
+        lines = {f"path{'s' if ',' in names else ''} {names}": own for names, own in lines.items()}
+        order = sorted(lines, key=lambda name: -float(lines[name].iloc[-1]))
+        n_paths, n_lines = len(self.curves.columns), len(lines)
+        same = ""
+        if n_lines < n_paths:
+            same = f" Of {n_paths} paths {n_lines} differ: equal ones are one line."
+        return ShownChart(
+            key="fan",
+            title="Paths",
+            caption=f"One unit of money along each path, the best first.{same}",
+            table=pd.DataFrame({name: lines[name] for name in order}),
+            kind="accounts",
+            has_legend=True,
+            height=420,
         )
 
     def _tabulate_spread(self) -> ShownTable:

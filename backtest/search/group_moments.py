@@ -162,10 +162,17 @@ def find_deviation(
     return np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
 
 
+class StitchedPaths(NamedTuple):
+    """The measures of paths, and their unit values after each sample, (n_paths, n_samples)."""
+
+    table: pd.DataFrame
+    curves: core.FloatArray
+
+
 def stitch_paths(
     rows: core.IntArray, parts: Sequence[GroupPart], runs: Sequence[GroupRuns], periods: float
-) -> pd.DataFrame:
-    """Return the measures of paths through groups, whose sets are ``rows`` (n_paths, n_groups)."""
+) -> StitchedPaths:
+    """Return paths through groups, whose sets are ``rows`` (n_paths, n_groups)."""
     is_alive = np.ones(len(rows), dtype=np.bool_)
     lived: list[GroupPart] = []
     returns = []
@@ -193,4 +200,4 @@ def stitch_paths(
 
     names = [*(name for name in FIRST if name in metrics), *metrics]
     table = pd.DataFrame({name: metrics[name] for name in dict.fromkeys(names)})
-    return table.rename_axis("path")
+    return StitchedPaths(table.rename_axis("path"), curves)

@@ -41,6 +41,17 @@ class SelectionLuck(NamedTuple):
     deflated_sharpe: float = math.nan
 
 
+class LuckSample(NamedTuple):
+    """The luck, and what it was measured on: rows of trials, the best one last.
+
+    ``returns`` (n_samples, n_rows) are by sampling period, in the search.
+    """
+
+    luck: SelectionLuck
+    rows: core.IntArray
+    returns: core.FloatArray
+
+
 def measure_luck(
     problem: SearchProblem,
     evaluator: Evaluator,
@@ -50,7 +61,7 @@ def measure_luck(
     parts: Sequence[BenchmarkedPart],
     *,
     is_judged: bool,
-) -> SelectionLuck:
+) -> LuckSample:
     """Return how far chance explains the best trial, the row ``best``.
 
     By differences of returns from constant leverage at equal risk, as the verdict is. ``others``
@@ -74,7 +85,7 @@ def measure_luck(
         n_trials = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
         luck = luck._replace(growth=check_growth(parts, n_trials, problem.seed))
     if len(rows.returns) < 4:
-        return luck
+        return LuckSample(luck, sample, rows.returns)
 
     with contextlib.suppress(core.BacktestError):  # returns that are not finite
         if len(sample) > 1:  # one set alone has no halves to be ranked in
@@ -84,7 +95,7 @@ def measure_luck(
         compared = subtract_constant(rows.returns, parts)
         if compared is not None:
             luck = deflate_best(luck, compared, periods, n_sets=n_sets, others=others)
-    return luck
+    return LuckSample(luck, sample, rows.returns)
 
 
 def measure_sharpe(returns: core.FloatArray, periods: float) -> float:

@@ -30,7 +30,7 @@ from backtest.search.importance import measure_importance
 from backtest.search.problem import read_goal
 from backtest.search.signal_shifts import SIGNIFICANT
 from backtest.signals import SignalRule
-from backtest.sweep import ERROR, name_column, order_columns, take_sets, to_plain_value
+from backtest.sweep import ERROR, Space, name_column, order_columns, take_sets, to_plain_value
 from backtest.sweep.sweep_table import PLATEAU, ROBUST, SCORE, STAGE, VIOLATION
 from backtest.venue import Venue
 
@@ -69,6 +69,10 @@ class Study(SearchResult):
         Folder in which its folder and the looks at its holdout are kept.
     task : StudyTask or None
         Runs its sets; None in a study that was loaded.
+    curves : DataFrame or None
+        The equity over time, 1 at the start: of up to 129 trials in the search, by their rows as
+        text, and of the best trial and constant leverage at its risk also over the holdout. None of
+        an unfinished study, and of an account for each market.
     """
 
     manifest: Mapping[str, Any]
@@ -76,10 +80,11 @@ class Study(SearchResult):
     outcome: w.StudyOutcome | None
     store: Path | None = None
     task: w.StudyTask | None = None
+    curves: pd.DataFrame | None = None
 
     kind = "study"
     call = "Backtest.tune"
-    table_names = ("trials",)
+    table_names = ("trials", "curves")
     more_files = (OUTCOME,)
     can_be_resumed = True
 
@@ -403,7 +408,7 @@ class Study(SearchResult):
         Raises
         ------
         ParameterError
-            If the study was loaded, or fewer than 500 sets have scores that differ.
+            If fewer than 500 sets have scores that differ.
 
         Notes
         -----
@@ -412,8 +417,8 @@ class Study(SearchResult):
         Tolosi, Sander and Lengauer (2010), Permutation importance: a corrected feature importance
         measure, Bioinformatics 26(10).
         """
-        problem = self._find_task("the importance of parameters").problem
-        return measure_importance(problem.space, self._rows, problem.seed)
+        space = Space.read(self.manifest["space"])
+        return measure_importance(space, self._rows, int(self.manifest["seed"]))
 
     @property
     def note(self) -> str:
@@ -510,7 +515,8 @@ class Study(SearchResult):
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         tables = [t.lay_out_batch(batch, k) for k, batch in enumerate(self.batches)]
-        return {"trials": pd.concat(tables or [pd.DataFrame()], ignore_index=True)}
+        trials = pd.concat(tables or [pd.DataFrame()], ignore_index=True)
+        return {"trials": trials, "curves": self.curves}
 
     def _write_more(self, folder: Path) -> None:
         outcome = None if self.outcome is None else self.outcome.to_dict()
@@ -524,7 +530,7 @@ class Study(SearchResult):
         batches = []
         if not table.empty:
             batches = [t.read_batch(rows) for _, rows in table.groupby("batch")]
-        return cls(manifest, tuple(batches), outcome, folder.parent)
+        return cls(manifest, tuple(batches), outcome, folder.parent, curves=tables["curves"])
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004
@@ -574,8 +580,8 @@ def describe_test(verdict: w.Verdict) -> Iterator[str]:
         trials = core.count_nouns(round(growth.trials), "independent difference")
         sets = format_sets(verdict.trials + verdict.other_trials)
         yield (
-            f"p is adjusted by {trials} among {sets}; {SIGNIFICANT} or less, and a gain on "
-            "the holdout, would be evidence."
+            f"The p-value is adjusted by {trials} among {sets}; {SIGNIFICANT} or less, and a gain "
+            "on the holdout, would be evidence."
         )
 
 

@@ -22,7 +22,7 @@ from backtest.search import trials as t
 from backtest.search.frontier import Frontier
 from backtest.search.patience import Patience
 from backtest.search.study import Study
-from backtest.search.winner import BUDGET_SHARE, StudyOutcome, StudyTask, build_outcome
+from backtest.search.winner import BUDGET_SHARE, Conclusion, StudyTask, build_outcome
 from backtest.sweep import check_sets, on_cluster
 
 
@@ -122,7 +122,7 @@ def objective(
 
 def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) -> Study:
     """Search, and save the study; one that is interrupted stays to be resumed."""
-    outcome = None
+    conclusion = None
     with t.open_folder(task.store, task.facts) as folder:
         examiner = t.Examiner(
             task.seen,
@@ -132,9 +132,11 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
             progress=progress,
         )
         with contextlib.suppress(KeyboardInterrupt):
-            outcome = search_and_choose(task, examiner)
+            conclusion = search_and_choose(task, examiner)
 
-        study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task)
+        outcome = None if conclusion is None else conclusion.outcome
+        curves = None if conclusion is None else conclusion.curves
+        study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task, curves)
         making = core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get())
         vars(study)[core.KEPT] = making
         if outcome is None:
@@ -149,8 +151,8 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
     return study
 
 
-def search_and_choose(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
-    """Search within the budget, whose clock starts in ``examiner``; returns the outcome."""
+def search_and_choose(task: StudyTask, examiner: t.Examiner) -> Conclusion:
+    """Search within the budget, whose clock starts in ``examiner``; returns what came out."""
     from backtest.search import samplers  # noqa: PLC0415 - they load SciPy and more
 
     problem = task.problem

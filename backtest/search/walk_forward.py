@@ -183,7 +183,7 @@ def search_folds(
         task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, is_judged=False)
         journal = t.Journal(own)
         examiner = t.Examiner(seen, problem.goal, journal, total=problem.trials, progress=report)
-        outcome = search_and_choose(task, examiner)
+        outcome = search_and_choose(task, examiner).outcome
         trials = t.gather(examiner.batches)
         rows, codes = find_different(trials.sets)
         sets = take_sets(trials.sets, rows)

@@ -32,18 +32,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from backtest import core
 from backtest.results import RUIN, find_far_bounds, name_measure
 from backtest.results.measure_table import ABOUT
 from backtest.search import equal_risk
 from backtest.search import trials as t
-from backtest.search.growth_test import BenchmarkedPart, GrowthTest, measure_gain, run_beside
+from backtest.search.growth_test import (
+    OWN,
+    BenchmarkedPart,
+    GrowthTest,
+    measure_gain,
+    run_beside,
+)
 from backtest.search.neighbors import CandidateScores, choose_candidates, score_candidates
 from backtest.search.problem import SearchProblem
-from backtest.search.selection_luck import SelectionLuck, measure_luck
+from backtest.search.selection_luck import LuckSample, SelectionLuck, measure_luck
 from backtest.search.signal_shifts import SignalTest, judge_signals
 from backtest.sweep import check_sets, count_sets, describe_decided, take_sets
+from backtest.sweep.equity_curves import find_sample_times, lay_out_curves
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import SIGNAL, Sets, Space, find_active
 
@@ -165,13 +173,20 @@ class StudyTask(NamedTuple):
         return {name: float(column[0]) for name, column in rows.metrics.items()}
 
 
-def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
+class Conclusion(NamedTuple):
+    """The outcome of a search, and curves of equity: see :attr:`Study.curves`."""
+
+    outcome: StudyOutcome
+    curves: pd.DataFrame | None = None
+
+
+def build_outcome(task: StudyTask, examiner: t.Examiner) -> Conclusion:
     """Choose the best trial, and say what it is worth."""
     goal = task.problem.goal
     trials = t.gather(examiner.batches)
     elsewhere = count_elsewhere(task)
     if np.isnan(t.grade_feasible(goal, trials)).any(axis=1).all():
-        return build_failure(task, trials, elsewhere)
+        return Conclusion(build_failure(task, trials, elsewhere))
 
     choice = choose_best(task, examiner, trials)
     trials = t.gather(examiner.batches)  # with the neighbors of candidates
@@ -181,7 +196,7 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
     holdout, failures = evaluate_holdout(task, values)
 
     parts = list_benchmarked(task, values, has_holdout=bool(holdout))
-    luck = measure_luck(
+    sample = measure_luck(
         task.problem,
         task.seen,
         trials,
@@ -190,13 +205,14 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         parts,
         is_judged=task.is_judged,
     )
+    luck = sample.luck
     signal = find_signal_test(task, trials, best, parts, luck.growth)
     verdict = write_verdict(task, trials, choice, elsewhere, luck=luck, signal=signal)
     if holdout:
         columns = {name: np.array([value]) for name, value in holdout.items()}
         verdict = verdict._replace(holdout_score=float(goal.objective.score(columns)[0]))
 
-    return StudyOutcome(
+    outcome = StudyOutcome(
         best,
         candidates=choice.rows.tolist(),
         robust=choice.candidates.robust.tolist(),
@@ -214,6 +230,36 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> StudyOutcome:
         lines=tuple(part.lines for part in parts),
         lacks=tuple(part.lack for part in parts),
     )
+    return Conclusion(outcome, trace_trials(task, parts, sample))
+
+
+def trace_trials(
+    task: StudyTask, parts: Sequence[BenchmarkedPart], sample: LuckSample
+) -> pd.DataFrame | None:
+    """Return curves of trials in the search, and of the best trial over the holdout too.
+
+    None of accounts of several markets, which have no common equity, and of a fold.
+    """
+    if task.whole.is_pooled or not task.is_judged:
+        return None
+    names = map(str, sample.rows.tolist())
+    returns = dict(zip(names, sample.returns.T, strict=False))
+    spans = [(task.seen.first, task.split), (task.split, task.whole.markets.n_bars)]
+
+    curves = []
+    for span, part in zip(spans, parts, strict=False):
+        lines = zip((OWN, equal_risk.CONSTANT), part.returns, strict=False)
+        times = find_sample_times(task.whole.markets, task.problem.test.sampling, *span)
+        found = lay_out_curves(times, {**returns, **dict(lines)})
+        if found is not None:
+            curves.append(found)
+        returns = {}  # only the best trial is looked at on the holdout
+
+    # Each account of the holdout begins with fresh capital: it goes on from where the search ended.
+    if len(curves) > 1:
+        ends = curves[0].iloc[-1].reindex(curves[1].columns)
+        curves[1] = curves[1].iloc[1:] * ends
+    return pd.concat(curves) if curves else None
 
 
 class Elsewhere(NamedTuple):

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, TypeGuard, get_args
@@ -225,7 +226,8 @@ def sweep(  # noqa: PLR0913 - as the method
     evaluator = runs.make(runs.market, runs.test.signal, metrics)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
-        table, decided = sweep_table.build_table(working, chosen, progress)
+        built = sweep_table.build_table(working, chosen, progress)
+    table = built.table
     metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
     best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
     evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
@@ -240,8 +242,12 @@ def sweep(  # noqa: PLR0913 - as the method
         is_plain = column.dtype != object
         digest.update(column.tobytes() if is_plain else json.dumps(column.tolist()).encode())
         each = runs.varied.settings[name]
-        shown = {"unit": getattr(each.space, "unit", "")}
+        shown: dict[str, Any] = {"unit": getattr(each.space, "unit", "")}
         shown["log"] = getattr(each.space, "log", False)
+        default = each.value
+        is_number = isinstance(default, int | float) and math.isfinite(default)
+        if is_number or isinstance(default, str):
+            shown["default"] = default
         parameters[sweep_table.name_column(name)] = shown
     manifest = runs.describe(
         "sweep",
@@ -253,9 +259,9 @@ def sweep(  # noqa: PLR0913 - as the method
         done=len(table),
     )
     found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
-    if decided:
-        found["warm_up"] = decided
-    return sweep_table.Sweep(table, {**manifest, **found}, evaluator)
+    if built.decided:
+        found["warm_up"] = built.decided
+    return sweep_table.Sweep(table, {**manifest, **found}, evaluator, built.sampled)
 
 
 def build_sets(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -553,6 +553,16 @@ class Space:
         is_number = np.array([not each.options for each in self.dimensions], dtype=np.bool_)
         ends = [np.where(is_number, end, options) for end in (0.0, 1.0)]
         return self.decode(np.concatenate(ends).reshape(-1, len(counts)))
+
+    @classmethod
+    def read(cls, described: Mapping[str, Any]) -> Self:
+        """Return the space that :meth:`describe` wrote into a manifest."""
+        dimensions = []
+        for row in described["dimensions"]:
+            when = row["when"] and (row["when"][0], tuple(row["when"][1]))
+            options = tuple(row["options"])
+            dimensions.append(Dimension(**{**row, "options": options, "when": when}))
+        return cls(tuple(dimensions), dict(described["fixed"]))
 
     def describe(self) -> dict[str, Any]:
         rows = [each._asdict() for each in self.dimensions]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from backtest.results import (
     read_constraints,
 )
 from backtest.results.measure_table import METRICS, OPTION_COSTS, Measures
+from backtest.sweep.equity_curves import MOST_CURVES, trace_sets
 from backtest.sweep.set_evaluator import Evaluator, describe_decided
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
 
@@ -32,13 +33,22 @@ ROBUST, PLATEAU = "robust_score", "plateau"
 TAKEN = frozenset({*METRICS, *OPTION_COSTS, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU})
 
 
-def build_table(
-    evaluator: Evaluator, sets: Sets, progress: Progress | None
-) -> tuple[pd.DataFrame, str]:
-    """Return the table of sets, and how many of them decided on few of their bars."""
+class BuiltTable(NamedTuple):
+    """The table of sets, and how many of them decided on few of their bars, in words.
+
+    ``sampled`` are the sampled returns by label, where the sets are so few that all are kept.
+    """
+
+    table: pd.DataFrame
+    decided: str
+    sampled: dict[int, core.FloatArray]
+
+
+def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> BuiltTable:
     places, codes = find_different(sets)
     different = take_sets(sets, places)
-    rows = evaluator.evaluate(different, progress=progress)
+    are_few = len(codes) <= MOST_CURVES and not evaluator.is_pooled
+    rows = evaluator.evaluate(different, returns=are_few, progress=progress)
     if not rows.done.any():
         raise KeyboardInterrupt
     first, errors = int(np.argmax(rows.done)), np.array(rows.errors, dtype=object)
@@ -57,7 +67,10 @@ def build_table(
     if not done.all():
         core.warn_caller(f"interrupted: {n - int(done.sum()):,} of {n:,} sets were not done")
     decided = describe_decided(rows.shares[codes][done])
-    return order_columns(table[done], tuple(columns)), decided
+    sampled = {
+        row: rows.sampled[code] for row, code in enumerate(codes.tolist()) if code in rows.sampled
+    }
+    return BuiltTable(order_columns(table[done], tuple(columns)), decided, sampled)
 
 
 def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
@@ -103,15 +116,18 @@ class Sweep(core.SavedResult):
         Everything that produced the table: data, venue, account, policy, settings, versions.
     evaluator : Evaluator or None
         Runs rows again; None in a sweep that was loaded.
+    sampled : mapping
+        Returns by sampling period, by label; empty of more than 200 sets, and in a loaded sweep.
     """
 
     table: pd.DataFrame
     manifest: Mapping[str, Any]
     evaluator: Evaluator | None = None
+    sampled: Mapping[int, core.FloatArray] = field(default_factory=dict)
 
     kind = "sweep"
     is_yearly = True
-    table_names = ("table",)
+    table_names = ("table", "curves")
     ranked_by: ClassVar[str | Mapping[str, float]] = "sharpe"
     """The objective by which the page ranks the sets."""
     ranked_where: ClassVar[Mapping[str, str]] = core.NOTHING
@@ -164,6 +180,19 @@ class Sweep(core.SavedResult):
         """The measures by name, arrays of shape (n_sets,)."""
         known = [name for name in METRICS if name in self.table]
         return Measures({name: self.table[name].to_numpy() for name in known})
+
+    @cached_property
+    def curves(self) -> pd.DataFrame | None:
+        """The equity of up to 200 sets over time, 1 at the start, and of constant leverage.
+
+        Columns are labels of the table as text, and the constant at the risk of the best. Of more
+        sets these are the hundred best by Sharpe ratio, and others down to the worst, which are
+        run again. None of an account for each market, and of a part of a loaded sweep.
+        """
+        if self.evaluator is None:
+            return None
+        sets = self._find_sets(self.table)
+        return trace_sets(self.evaluator, sets, [*self.table.index], self.rank(), self.sampled)
 
     @core.checked
     def rank(
@@ -301,13 +330,15 @@ class Sweep(core.SavedResult):
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         words = {name: encode_objects(self.table[name].to_numpy()) for name in self.parameters}
-        return {"table": self.table.assign(**words)}
+        return {"table": self.table.assign(**words), "curves": self.curves}
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
         table = tables["table"]
         words = {name: decode_objects(table[name].to_numpy()) for name in manifest["parameters"]}
-        return cls(table.assign(**words), manifest)
+        sweep = cls(table.assign(**words), manifest)
+        vars(sweep)["curves"] = tables["curves"]
+        return sweep
 
     def __repr__(self) -> str:
         best = self.table.iloc[int(self.rank()[0])]

@@ -1,0 +1,113 @@
+"""The equity of some sets over time, thinned, as a page shows it beside a constant leverage.
+
+A *curve* begins with 1 and follows the returns that a set had by sampling period. The columns of a
+table of curves are the labels of sets as text; lines that are no set have a name.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, engine
+from backtest.results.result import Lack
+from backtest.sweep.set_evaluator import Evaluator
+from backtest.sweep.sets import Sets, take_sets
+
+MOST_CURVES = 200
+"""Sets that have a curve: a page shows one of them at a time."""
+MOST_VALUES = 40_000
+"""Values of all curves together, which keeps them under 300 kB in a page."""
+MOST_TIMES = 600
+"""Times of a curve: more than the pixels that a chart beside a map has."""
+
+
+def choose_rows(order: core.IntArray) -> core.IntArray:
+    """Return the rows that get a curve: the best half, and others evenly down to the worst."""
+    if len(order) <= MOST_CURVES:
+        return order
+    best = order[: MOST_CURVES // 2]
+    others = order[MOST_CURVES // 2 :]
+    places = np.linspace(0, len(others) - 1, MOST_CURVES - len(best)).round().astype(np.int64)
+    return np.concatenate([best, others[places]])
+
+
+def sample_returns(evaluator: Evaluator, sets: Sets, rows: core.IntArray) -> core.FloatArray:
+    """Return the sampled returns of some sets, of shape (n_samples, n_rows), by running them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were given when the sets were run first
+        return evaluator.evaluate(take_sets(sets, rows), returns=True).returns
+
+
+def find_sample_times(whole: Any, sampling: str, first: int, stop: int) -> core.IntArray:
+    """Return the start of an account and the closes that end its sampling periods, in ns."""
+    market = whole.prefix(stop)
+    ends = engine.mark_samples(market, sampling)[first:] != 0.0
+    closes = market.time[first:][ends] + market.interval
+    return np.append(market.time[first], closes)
+
+
+def lay_out_curves(
+    times: core.IntArray, returns: Mapping[str, core.FloatArray]
+) -> pd.DataFrame | None:
+    """Return curves by name at thinned times; None if there is none over these times.
+
+    ``returns`` (n_times - 1,) are by sampling period; those of a set that failed are NaN.
+    """
+    fitting = {name: own for name, own in returns.items() if len(own) == len(times) - 1}
+    known = {name: own for name, own in fitting.items() if not np.isnan(own).any()}
+    if not known:
+        return None
+
+    growth = 1.0 + np.stack([*known.values()], axis=1)
+    units = np.vstack([np.ones(growth.shape[1]), np.cumprod(growth, axis=0)])
+    most = min(MOST_TIMES, max(MOST_VALUES // len(known), 2))
+    kept = np.unique(np.linspace(0, len(times) - 1, most).round().astype(np.int64))
+    index = core.utc_index(times[kept]).rename("time")
+    return pd.DataFrame(units[kept], index=index, columns=[*known])
+
+
+def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
+    """Return the returns of constant leverage at the risk of a set, by name; empty without one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = evaluator.replay(values)
+    constant = result._constant
+    if isinstance(constant, Lack):
+        return {}
+    unit = np.append(1.0, constant.unit[result.ends_sample != 0.0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = np.nan_to_num(unit[1:] / unit[:-1] - 1.0, nan=-1.0)
+    return {f"constant {constant.leverage:.2f}x": returns}
+
+
+def trace_sets(
+    evaluator: Evaluator,
+    sets: Sets,
+    labels: Sequence[Any],
+    order: core.IntArray,
+    sampled: Mapping[Any, core.FloatArray],
+) -> pd.DataFrame | None:
+    """Return the curves of the chosen sets, and of constant leverage at the risk of the best.
+
+    ``order`` are places from the best to the worst, ``sampled`` returns that are known by label.
+    None of accounts of several markets, which have no common equity.
+    """
+    if evaluator.is_pooled:
+        return None
+    rows = choose_rows(order)
+    names = [labels[row] for row in rows.tolist()]
+    if not sampled:
+        found = sample_returns(evaluator, sets, rows)
+        sampled = {name: found[:, place] for place, name in enumerate(names)}
+
+    returns = {str(name): sampled[name] for name in names if name in sampled}
+    returns |= hold_constant(evaluator, take_sets(sets, int(order[0])))
+    markets = evaluator.markets
+    sampling = evaluator.varied.test.sampling
+    times = find_sample_times(markets, sampling, evaluator.first, markets.n_bars)
+    return lay_out_curves(times, returns)
