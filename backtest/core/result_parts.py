@@ -76,12 +76,14 @@ class ShownChart(NamedTuple):
 
     ``kind`` is ``"line"``, ``"points"`` (a line with its points), ``"steps"``, ``"area"`` (stacked
     above and below 0), ``"bars"``, ``"heat"`` (a map over two levels of the index), ``"tornado"``
-    (a bar per label of the first level, from its lowest to its highest), ``"cloud"`` (points),
+    (two bars per label of the first level, of its lowest and its highest step), ``"ranked"`` (a
+    bar per label), ``"fan"`` (bands between columns, the middle one a line), ``"cloud"`` (points),
     ``"scatter"`` (and where both axes are equal), ``"intervals"`` (values by label, from the second
     column to the third, in color where the fourth holds), ``"quotes"`` (a line of the first column,
-    bars from the second to the third) or ``"accounts"`` (unit values over time above their
-    drawdowns). ``colors`` are roles by column, ``dotted`` columns drawn as dotted lines. ``spans``
-    are shaded over all panels, each from one time to another in ns, with its name. ``log`` and
+    bars from the second to the third), ``"history"`` (points of the first column, and the line of
+    the second) or ``"accounts"`` (unit values over time above their drawdowns). ``colors`` are
+    roles by column, ``dotted`` columns drawn as dotted lines. ``spans`` are shaded over all panels,
+    each from one time to another in ns, with its name. ``log`` and
     ``percent`` name axes: ``"x"``, ``"y"`` or both. ``marks`` are dotted lines on the x axis, times
     in ns, named by ``mark_names``. ``events`` are marked in the first panel: ``y``, ``label``,
     ``color``, ``symbol`` and ``row``, that of the ledger of the page; ``panel`` is the title of
@@ -120,7 +122,16 @@ class ShownChart(NamedTuple):
     limits: tuple[float, float] | None = None
 
 
-Shown: TypeAlias = ShownTable | ShownChart | str
+class ShownExplorer(NamedTuple):
+    """Sets of parameters, to be chosen among on a page; a terminal does not show them."""
+
+    key: str
+    title: str
+    caption: str
+    data: Mapping[str, Any]
+
+
+Shown: TypeAlias = ShownTable | ShownChart | ShownExplorer | str
 
 
 class Part(NamedTuple):
@@ -147,7 +158,8 @@ class Part(NamedTuple):
         shown: list[Shown] = []
         for block in blocks:
             is_made_late = callable(block)
-            if (is_made_late or isinstance(block, ShownChart)) and not with_charts:
+            is_drawn = is_made_late or isinstance(block, ShownChart | ShownExplorer)
+            if is_drawn and not with_charts:
                 continue
             shown.append(block() if is_made_late else block)
         return shown

@@ -36,10 +36,14 @@ from backtest.report.figures import (
     to_text,
 )
 from backtest.report.page import Chart
-from backtest.report.panels import draw_panels
+from backtest.report.panels import draw_panels, mark_lines
 
 MAX_NUMBERS = 200
 """Cells of a heat map up to which each has its number in it."""
+FEW_WHOLE = 8
+"""Largest whole number up to which each has a tick."""
+MAX_LABELS = 12
+"""Labels of a map across, at most; more are left out evenly."""
 MAX_POINTS, FEW_POINTS = 3_000, 30
 """Most points of the first column in a scatter, and up to how many they are drawn large."""
 
@@ -68,6 +72,8 @@ def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
     if is_time:
         draw, x = draw_series, pd.DatetimeIndex(table.index).as_unit("ns").asi8
         layout["xaxis"] |= {"type": "date"}
+    elif table.index.dtype.kind in "iu":
+        mark_whole(layout["xaxis"], x.astype(np.float64))
     for place, (name, column) in enumerate(table.items()):
         color, values = choose_color(shown, name, place), column.to_numpy(dtype=np.float64)
         dash = DASHES[place // len(COLORS) % len(DASHES)]
@@ -85,6 +91,7 @@ def draw_bars(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
     layout |= {"barmode": "group" if is_beside else "overlay", "bargap": 0.05}
     if is_beside:  # few bars stay narrow
         layout["bargap"] = max(0.2, 1.0 - 0.15 * len(table))
+    mark_whole(layout["yaxis"], table.to_numpy(dtype=np.float64))
     layout["xaxis"] |= {"type": "category"} if is_beside else {}
     for place, (name, column) in enumerate(table.items()):
         yield {
@@ -93,6 +100,15 @@ def draw_bars(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
             "marker": {"color": LIGHT[choose_color(shown, name, place)]},
         }  # fmt: skip
     yield from draw_marks(shown, table)
+
+
+def mark_whole(axis: dict[str, Any], values: core.FloatArray) -> None:
+    """Let an axis of whole numbers have no ticks between them."""
+    known = values[np.isfinite(values)]
+    if len(known) and np.all(known == np.round(known)):
+        axis |= {"tickformat": ",d"}
+        if known.max() - min(known.min(), 0.0) <= FEW_WHOLE:
+            axis |= {"dtick": 1}
 
 
 def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
@@ -104,6 +120,8 @@ def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
         layout[axis] |= {"type": "category", "title": {"text": escape_label(name)}}
     x, y = ([escape_label(each if isinstance(each, str) else f"{each:.3g}") for each in labels]
             for labels in (grid.index, grid.columns))  # fmt: skip
+    if len(x) > MAX_LABELS:
+        layout["xaxis"] |= {"tickvals": x[:: -(-len(x) // MAX_LABELS)], "tickangle": 0}
     color = shown.colors.get(str(table.columns[0]), "loss")
     colorscale = [[0.0, LIGHT["paper"]], [1.0, LIGHT[color]]]
     ends: dict[str, Any] = {}
@@ -121,16 +139,74 @@ def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
     }  # fmt: skip
 
 
+ARROWS = {
+    "": "",
+    "down": "\N{BLACK DOWN-POINTING TRIANGLE} ",
+    "up": "\N{BLACK UP-POINTING TRIANGLE} ",
+}
+"""What stands before the number of the lowest and of the highest step."""
+
+
 def draw_tornado(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
+    """Yield a bar for the lowest and for the highest step, in the color of its sign."""
     change = table.iloc[:, 0].fillna(0.0)
     order = change.abs().groupby(level=0).max().sort_values().index
-    layout |= {"height": 90 + 34 * len(order), "barmode": "overlay"}
-    for place, color in ((0, "loss"), (-1, "accent")):
-        yield {
-            "type": "bar", "orientation": "h", "y": [str(name) for name in order],
-            "x": [float(change.loc[name].iloc[place]) for name in order],
-            "marker": {"color": LIGHT[color]}, "showlegend": False,
-        }  # fmt: skip
+    has_steps = bool(change.groupby(level=0).size().max() > 1)
+    ends = ((0, "down"), (-1, "up")) if has_steps else ((0, ""),)
+    layout |= {"height": 90 + 40 * len(order), "barmode": "group", "bargap": 0.3}
+    layout["yaxis"] |= {"type": "category", "showgrid": False}
+    for place, step in ends:
+        values = [float(change.loc[name].iloc[place]) for name in order]
+        yield draw_signed_bars([escape_label(name) for name in order], values, ARROWS[step])
+
+
+def draw_ranked(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
+    """Yield a bar for each row, the first one on top, in the color of its sign."""
+    layout |= {"height": max(90 + 26 * len(table), 220), "bargap": 0.25}
+    layout["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
+    labels = [escape_label(name) for name in table.index]
+    yield draw_signed_bars(labels, table.iloc[:, 0].fillna(0.0).tolist())
+
+
+def draw_signed_bars(labels: list[str], values: list[float], before: str = "") -> dict[str, Any]:
+    """Return bars to the right and to the left of 0, with their values at their ends."""
+    colors = [LIGHT["loss" if value < 0.0 else "accent"] for value in values]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "y": labels,
+        "x": values,
+        "text": [f"{before}{value:+.3g}" for value in values],
+        "textposition": "outside",
+        "textfont": {"size": 11, "color": LIGHT["muted"]},
+        "cliponaxis": False,
+        "marker": {"color": colors},
+        "showlegend": False,
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }
+
+
+def draw_fan(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield the bands between the first and last columns, and inwards; the middle is a line."""
+    closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
+    layout["xaxis"] |= {"type": "date"}
+    names = [str(name) for name in table]
+    half = len(names) // 2
+    for place in range(half):
+        low, high = names[place], names[-1 - place]
+        soft = ("neutral_soft", "accent_soft")[min(place, 1)]
+        edge: dict[str, Any] = {"line": {"width": 0.6}}
+        color = ("neutral", "accent")[min(place, 1)]
+        values = table[low].to_numpy(dtype=np.float64)
+        yield draw_series(closes, values, f"{escape_label(low)}", color, **edge)
+        label = f"between {escape_label(low)} and {escape_label(high)}"
+        filled: dict[str, Any] = {**edge, "fill": "tonexty", "fillcolor": LIGHT[soft]}
+        values = table[high].to_numpy(dtype=np.float64)
+        yield draw_series(closes, values, label, color, **filled, showlegend=True)
+    middle = names[half]
+    values = table[middle].to_numpy(dtype=np.float64)
+    yield draw_series(closes, values, escape_label(middle), "accent", showlegend=True)
+    yield from draw_marks(shown, table)
 
 
 def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -165,6 +241,23 @@ def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
         yield draw_line(ends, ends, "equal", "loss", line=line, showlegend=True, hoverinfo="skip")
 
 
+def draw_history(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
+    """Yield the points of the first column, without its lowest twentieth, and the second's line."""
+    (points, values), (line, best) = ((str(name), table[name].to_numpy()) for name in table)
+    low, high = np.nanquantile(values, 0.05), np.nanmax(values)
+    pad = 0.06 * (high - low) or 1.0
+    layout["yaxis"] |= {"range": [float(low - pad), float(high + pad)]}
+    layout["xaxis"] |= {"range": [0.5, len(table) + 0.5]}
+    trials = table.index.to_numpy()
+    dots: dict[str, Any] = {"size": 5, "hovertemplate": "trial %{x}: %{y:.3g}<extra></extra>"}
+    yield draw_points(trials, values, escape_label(points), choose_color(shown, points, 0), **dots)
+    steps: dict[str, Any] = {
+        "line": {"shape": "hv", "width": 2},
+        "hovertemplate": "best so far %{y:.3g}<extra></extra>",
+    }
+    yield draw_line(trials, best, line, choose_color(shown, line, 1), **steps)
+
+
 def draw_intervals(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
     value, low, high = (table.iloc[:, k].to_numpy(dtype=np.float64) for k in range(3))
     error = {"type": "data", "symmetric": False, "array": mask_infinite(high - value),
@@ -189,7 +282,10 @@ def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -
     layout["legend"] = {"y": 1.06, "traceorder": "normal"}
     edge = {"type": "line", "xref": "x", "y0": 0, "y1": 1, "yref": "paper", "layer": "below",
             "line": {"color": LIGHT["neutral_soft"], "width": 1}}  # fmt: skip
-    layout["shapes"] = [{**edge, "x0": at, "x1": at} for at in map(to_text, shown.marks)]
+    mark_lines(shown, layout)
+    layout.setdefault("shapes", []).extend(
+        {**edge, "x0": at, "x1": at} for at in map(to_text, shown.marks)
+    )
     units = table.to_numpy(dtype=np.float64).T
     layout["yaxis"] |= LOG if is_wide(*units) else {}
     for place, (name, unit) in enumerate(zip(table, units, strict=True)):
@@ -237,8 +333,11 @@ DRAWN: Mapping[str, Callable[[core.ShownChart, pd.DataFrame, Layout], Traces]] =
     "quotes": draw_quotes,
     "heat": draw_heat,
     "tornado": draw_tornado,
+    "ranked": draw_ranked,
+    "fan": draw_fan,
     "scatter": draw_cloud,
     "cloud": draw_cloud,
     "intervals": draw_intervals,
+    "history": draw_history,
     "accounts": draw_accounts,
 }

@@ -183,7 +183,7 @@ def thin_rows(
 
 COLORS = ("accent", "loss", "ink", "neutral", "step_5", "step_2", "step_3", "muted")
 DASHES = ("solid", "dash", "dot")
-FROM_LABELS = ("intervals", "tornado")
+FROM_LABELS = ("intervals", "tornado", "ranked")
 
 
 def has_values(table: pd.DataFrame) -> bool:

@@ -75,8 +75,12 @@ RUINOUS = frozenset((
     "probability", "p_liquidation", "p_ruin", "p_default", "model_probability_simulation_low",
     "p_liquidation_simulation_low", "p_ruin_simulation_low", "p_default_simulation_low", "ruined",
     "liquidated", "liquidations", "bad_debt", "lost_to_default", "shortfall", "shortfalls",
+    "wiped_out", "history", "is_limited", "is_monotone",
 ))  # fmt: skip
-"""Columns with what can ruin an account, which no terminal is too narrow for."""
+"""Columns with what can ruin an account, or limits what is said of it.
+
+No terminal is too narrow for them.
+"""
 
 
 class Cell(NamedTuple):
@@ -108,7 +112,16 @@ class Code(NamedTuple):
     text: str
 
 
-Block: TypeAlias = Paragraph | Table | Chart | Code
+class Explorer(NamedTuple):
+    """Sets of parameters to choose among, and what the browser knows of them."""
+
+    key: str
+    title: str
+    caption: str
+    data: Mapping[str, Any]
+
+
+Block: TypeAlias = Paragraph | Table | Chart | Code | Explorer
 
 
 class Section(NamedTuple):

@@ -7,7 +7,10 @@ import functools
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
+import sys
 import textwrap
 import zlib
 from collections.abc import Sequence
@@ -20,7 +23,17 @@ from backtest.core.code_names import LateModule, rich
 from backtest.core.number_text import HARD_SPACE, MARKED, Measured
 from backtest.report.figures import DARK, LIGHT, TEMPLATE
 from backtest.report.packing import encode_figure
-from backtest.report.page import Block, Cell, Chart, Column, Page, Paragraph, Section, Table
+from backtest.report.page import (
+    Block,
+    Cell,
+    Chart,
+    Column,
+    Explorer,
+    Page,
+    Paragraph,
+    Section,
+    Table,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -59,17 +72,35 @@ def write_text(page: Page, format_: str) -> str:
 
 
 WIDTH = 80
+"""Characters of a line of text in a terminal, at most."""
+PIPED_WIDTH, LEAST_WIDTH, MOST_WIDTH = 100, 40, 120
+"""Characters of a table where the output is no terminal, and in a narrow and in a wide one."""
 MAX_SHOWN = 12
 """Rows of a table in a terminal, and rows above which a page folds a table."""
 
 
-def write_terminal(page: Page, sections: Sequence[Section]) -> str:
-    """Return a page as lines of 80 characters: verdict, figures, details, and some sections."""
+def find_width() -> int:
+    """Return the characters that a table may take: those of the terminal, or of ``COLUMNS``."""
+    columns = os.environ.get("COLUMNS", "")
+    width = PIPED_WIDTH
+    if columns.isdigit():
+        width = int(columns)
+    elif sys.stdout is not None and sys.stdout.isatty():
+        width = shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
+    return min(max(width, LEAST_WIDTH), MOST_WIDTH)
+
+
+def write_terminal(page: Page, sections: Sequence[Section], *, is_colored: bool = False) -> str:
+    """Return a page as lines for a terminal: verdict, figures, details, and some sections.
+
+    In color what ruins an account is bold red, and notes are dim.
+    """
+    width = find_width()
     parts: list[Any] = [wrap(core.clip(page.title, MAX_TITLE)), wrap(page.subtitle)]
-    parts += [wrap(f"! {notice}") for notice in page.notices]
+    parts += [paint(wrap(f"! {notice}"), warn(notice)) for notice in page.notices]
     parts += ["", wrap(page.verdict)]
     if page.facts:
-        parts += ["", lay_out(Table("", FACTS, tuple(page.facts)))[0]]
+        parts += ["", lay_out(Table("", FACTS, tuple(page.facts)), width)[0]]
     if page.details:
         parts += ["", wrap(page.details)]
     for section in sections:
@@ -78,19 +109,25 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
                 parts.append(wrap(block.text))
             elif isinstance(block, Table) and block.is_pairs:
                 pairs = ", ".join(f"{name} {value}" for name, value in block.rows)
-                parts.append(wrap(f"{block.caption}: {pairs}", "  "))
+                parts.append(paint(wrap(f"{block.caption}: {pairs}", "  "), DIM))
             elif isinstance(block, Table):
-                grid, unseen = lay_out(block)
+                grid, unseen = lay_out(block, width)
                 parts += ["", block.caption or section.title, grid]
                 if (left := len(block.rows) - MAX_SHOWN) > 0:
-                    parts.append(f"and {left:,} more rows")
+                    parts.append(paint(f"and {left:,} more rows", DIM))
                 if unseen:
                     more = "a wider terminal or --json shows them"
-                    parts.append(wrap(f"hidden columns: {', '.join(unseen)} ({more})"))
+                    line = wrap(f"hidden columns: {', '.join(unseen)} ({more})")
+                    parts.append(paint(line, DIM))
     stream = io.StringIO()
-    console = rich.console.Console(file=stream, width=WIDTH, color_system=None,
-                                   force_terminal=False, legacy_windows=False)  # fmt: skip
-    lines = (rich.text.Text(core.escape_directions(x)) if isinstance(x, str) else x for x in parts)
+    console = rich.console.Console(
+        file=stream,
+        width=width,
+        color_system="standard" if is_colored else None,
+        force_terminal=is_colored,
+        legacy_windows=False,
+    )
+    lines = (paint(each) if isinstance(each, str) else each for each in parts)
     console.print(rich.console.Group(*lines), markup=False, highlight=False)
     shown = (line.rstrip() for line in stream.getvalue().splitlines())
     return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
@@ -98,33 +135,55 @@ def write_terminal(page: Page, sections: Sequence[Section]) -> str:
 
 MAX_TITLE = 200
 FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
+BOLD_RED, DIM = "bold red", "dim"
+RUIN = re.compile(r"\b(ruin|liquidat|default|wiped|shortfall|bad debt)", re.IGNORECASE)
+"""Words of what ruins an account, in notices and labels."""
+HARMLESS = re.compile(r"[-+]?0*\.?0*( %|x)?|no|-|n/a|none|", re.IGNORECASE)
+"""Values that say that nothing of the kind happened."""
+
+
+def paint(text: str, style: str = "") -> Any:
+    return rich.text.Text(core.escape_directions(text), style)
+
+
+def warn(text: str) -> str:
+    """Return the style of a notice."""
+    return BOLD_RED if RUIN.search(text) else "bold"
+
+
+def choose_style(column: Column, label: str, cell: str) -> str:
+    """Return the style of a cell: what ruins an account is bold red where it happened."""
+    is_about_ruin = RUIN.search(f"{column.title} {label}" if not column.title else column.title)
+    has_happened = bool(is_about_ruin) and not HARMLESS.fullmatch(cell)
+    return BOLD_RED if has_happened else ""
 
 
 def wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(core.keep_units(text), WIDTH, break_on_hyphens=False,
+    return textwrap.fill(core.keep_units(text), min(WIDTH, find_width()), break_on_hyphens=False,
                          subsequent_indent=indent, break_long_words=False)  # fmt: skip
 
 
-def lay_out(table: Table) -> tuple[Any, list[str]]:
-    """Return a grid of the columns that fit into 80 characters, and the titles of the others."""
-    most = None if table.columns is FACTS else MAX_SHOWN
+def lay_out(table: Table, room: int) -> tuple[Any, list[str]]:
+    """Return a grid of the columns that have room, and the titles of the others."""
+    is_facts = table.columns is FACTS
+    most = None if is_facts else MAX_SHOWN
     columns: list[tuple[Column, str, list[str]]] = []
     widths: list[int] = []
     for place, column in enumerate(table.columns):
         rows = (row[place] for row in table.rows[:most])
         cells = [core.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
         head = " ".join(filter(None, (column.title, column.unit)))
-        room = max(map(len, [*cells, *head.split()]), default=1)
-        heads = textwrap.wrap(core.escape_directions(head), room, break_on_hyphens=False)
+        longest = max(map(len, [*cells, *head.split()]), default=1)
+        heads = textwrap.wrap(core.escape_directions(head), longest, break_on_hyphens=False)
         width, words = max(map(len, cells), default=0), MIN_WORDS if place else MAX_NAME
         width = width if column.is_number else min(width, words)
         widths.append(GAP + max(width, *map(len, heads), 0))
         columns.append((column, "\n".join(heads), cells))
 
-    places = range(len(columns)) if most is None else choose_columns(table.columns, widths)
+    places = range(len(columns)) if is_facts else choose_columns(table.columns, widths, room)
     shown = [columns[place] for place in places]
     unseen = [x.title for place, x in enumerate(table.columns) if place not in places]
-    is_narrow = sum(widths[place] for place in places) - GAP <= WIDTH
+    is_narrow = sum(widths[place] for place in places) - GAP <= room
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
                             show_header=any(head for _, head, _ in shown))  # fmt: skip
     for column, head, _ in shown:
@@ -132,14 +191,21 @@ def lay_out(table: Table) -> tuple[Any, list[str]]:
         is_whole = column.is_number and is_narrow
         grid.add_column(rich.text.Text(head), justify=side, no_wrap=is_whole, overflow="fold")
     for row in zip(*(cells for _, _, cells in shown), strict=True):
-        grid.add_row(*map(rich.text.Text, row))
+        styled = []
+        for place, ((column, _, _), cell) in enumerate(zip(shown, row, strict=True)):
+            is_note = is_facts and place == len(FACTS) - 1
+            style = DIM if is_note else choose_style(column, row[0] if place else "", cell)
+            styled.append(rich.text.Text(cell, style))
+        grid.add_row(*styled)
     return grid, unseen
 
 
-def choose_columns(columns: Sequence[Column], widths: Sequence[int]) -> list[int]:
+def choose_columns(
+    columns: Sequence[Column], widths: Sequence[int], most: int = WIDTH
+) -> list[int]:
     """Return the columns that fit: the labels, those with what can ruin, then the first others."""
     chosen = [place for place, column in enumerate(columns) if place == 0 or column.can_ruin]
-    room = WIDTH + GAP - sum(widths[place] for place in chosen)
+    room = most + GAP - sum(widths[place] for place in chosen)
     for place, width in enumerate(widths):
         if place in chosen:
             continue
@@ -196,6 +262,8 @@ def fence_code(text: str) -> markupsafe.Markup:
     return markupsafe.Markup(f"{marks}\n{text}\n{marks}")
 
 
+FEW_NOTICES = 2
+"""Notices that stand before the first number; more stand after the figures."""
 FIRST_ROWS = 50
 """Rows of a ledger that are shown before it is searched."""
 
@@ -211,10 +279,12 @@ def write_html(page: Page, *, shares_library: bool = False) -> str:
     library = read_plotly() if page.charts else ""
     blocks = [block for section in page.sections for block in section.blocks]
     ledgers = [block for block in blocks if isinstance(block, Table) and block.is_searched]
+    explorers = [block for block in blocks if isinstance(block, Explorer)]
     data = {
         "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
         "ledgers": [encode_figure(table.rows) for table in ledgers],
         "numbers": [[column.is_number for column in table.columns] for table in ledgers],
+        "explorers": [encode_figure(each.data) for each in explorers],
         "first": FIRST_ROWS,
         "window": encode_figure(page.collect_window()),
         "template": {"layout": TEMPLATE},
@@ -230,6 +300,7 @@ def write_html(page: Page, *, shares_library: bool = False) -> str:
             is_beside=is_beside,
             first=FIRST_ROWS,
             most=MAX_SHOWN,
+            few_notices=FEW_NOTICES,
             policy=write_security_policy(script, library, shares_library=shares_library),
             style=read_template("page.css"),
             script=script,
@@ -288,7 +359,7 @@ def is_beside(blocks: Sequence[Block], place: int) -> bool:
     return isinstance(after, Chart) and after.size == "beside"
 
 
-SCRIPTS = ("charts", "window", "ledger", "page")
+SCRIPTS = ("charts", "window", "ledger", "explorer", "page")
 """The parts of the script of a page, in their order; each may use what those before it define."""
 
 
@@ -317,9 +388,24 @@ def read_plotly() -> str:
     return text.replace("\r\n", "\n")
 
 
+MARKS_OF_HTML, SAFE = "<>&", ",.:"
+
+
 @functools.lru_cache(maxsize=2)
 def pack_text(text: str) -> str:
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
+    """Return text compressed, in letters that can stand in an element of a page.
+
+    Five letters of 85 hold four bytes, a sixteenth less than base 64 needs. The three that HTML
+    reads as marks are other ones.
+    """
+    packed = base64.b85encode(zlib.compress(text.encode(), 9)).decode("ascii")
+    return packed.translate(str.maketrans(MARKS_OF_HTML, SAFE))
+
+
+def unpack_text(packed: str) -> str:
+    """Return the text that :func:`pack_text` packed, as a page does."""
+    letters = packed.translate(str.maketrans(SAFE, MARKS_OF_HTML))
+    return zlib.decompress(base64.b85decode(letters)).decode()
 
 
 def pack_plain(text: str) -> str:

@@ -12,8 +12,16 @@ import pandas as pd
 
 from backtest import core
 from backtest.core.number_text import STYLES, Head
-from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
+from backtest.core.result_parts import (
+    Headline,
+    Part,
+    Shown,
+    ShownChart,
+    ShownExplorer,
+    ShownTable,
+)
 from backtest.engine import count_unfilled
+from backtest.report.explorer import describe_sets
 from backtest.report.page import format_measure, format_span, list_heads
 from backtest.report.write import draw_chart
 from backtest.results import (
@@ -27,6 +35,8 @@ from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
 from backtest.results.run_record import EXTRAPOLATED, describe_short, shows_growth
 from backtest.search import GrowthTest, Study
+from backtest.search.equal_risk import CONSTANT
+from backtest.search.growth_test import OWN
 from backtest.search.signal_shifts import SignalTest
 from backtest.sweep import Sweep, find_failed
 
@@ -43,6 +53,9 @@ NEAR = 0.1
 """Largest distance of neighbors, as a fraction of a parameter's range, or one grid step."""
 TIED = 1e-9
 
+
+HARDLY = 0.1
+"""Mean leverage under which an account is hardly invested."""
 
 MAX_VALUES = 40
 """Most different numbers on an axis; more are put into bins."""
@@ -82,6 +95,10 @@ class Explored(NamedTuple):
     better: int
     order: core.IntArray
     is_ruined: core.BoolArray
+
+    @property
+    def near(self) -> core.BoolArray:
+        return find_neighbors(self)
 
     @property
     def best(self) -> int:
@@ -216,7 +233,7 @@ def list_sweep_parts(sweep: Sweep) -> list[Part]:
     explored = explore_sweep(sweep)
     lead = f"Ranked by {name_measure(explored.name)}; ruined sets come last."
     best = Part("best", "Best parameter sets", lead, lambda: [tabulate_sets(explored, TOP)], "both")
-    return [best, *list_landscape(explored, "sweep.table")]
+    return [*list_landscape(explored, sweep.curves, "sweep.table", best)]
 
 
 def list_sweep_assumptions(sweep: Sweep) -> Iterator[str]:
@@ -228,19 +245,34 @@ def list_sweep_assumptions(sweep: Sweep) -> Iterator[str]:
     yield NO_HOLDOUT
 
 
-def list_landscape(explored: Explored, whole: str) -> list[Part]:
+def list_landscape(
+    explored: Explored, curves: pd.DataFrame | None, whole: str, *first: Part
+) -> list[Part]:
+    """Return the map of the sets, the parts that are given, the plateau and all sets."""
     total = len(explored.table)
     note = f"The best {LISTED} of {total:,}: all are in {whole}." if total > LISTED else ""
+    lead = (
+        "Choose what the axes and the colors show. Click a set, or walk to it by the arrow keys: "
+        "its equity stands beside that of the best set and of constant leverage."
+    )
     return [
+        Part("map", "Where the best lie", lead, lambda: [show_explorer(explored, curves)]),
+        *first,
         Part("plateau", "The plateau around the best", "Whether the best set is one of many "
              "good ones, or isolated.", lambda: [tabulate_plateau(explored)], "both"),
-        Part("map", "Where the best lie", "By the first three parameters.",
-             lambda: [draw_map(explored, x, y)
-                      for x, y in itertools.combinations(explored.varied[:3], 2)]),
         Part("sets", "All parameter sets", "Search by any word or number.",
              lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
              is_folded=True),
     ]  # fmt: skip
+
+
+def show_explorer(explored: Explored, curves: pd.DataFrame | None) -> ShownExplorer:
+    text = (
+        "Best, neighbors and default are marked; ruined sets are hatched. Neighbors differ from "
+        "the best by at most a tenth of the range, or one step of the grid, in every parameter. A "
+        "wide area of good sets can be relied on more than a speck."
+    )
+    return ShownExplorer("map", "Map", text, describe_sets(explored, curves))
 
 
 def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
@@ -377,13 +409,26 @@ def list_study_notices(study: Study) -> Iterator[str]:
         yield f"UNFINISHED: the best so far, by its own score{more}."
     if study.trials and study.best_trial < 0:
         yield "No parameter set can be chosen."
-    elif study.trials and (cautions := find_cautions(study.table.iloc[study.best_trial])):
+    elif study.trials and (idle := describe_idle(study)):
+        yield idle
+    if study.best_trial >= 0 and (cautions := find_cautions(study.table.iloc[study.best_trial])):
         yield f"The chosen set has {cautions} in the search."
     if study.trials and (unfilled := study.count_unfilled()):
         yield f"{unfilled:,} of {study.trials:,} parameter sets filled no order."
     names = tuple(f"{each['name']} =" for each in study.manifest["space"]["dimensions"])
     for text in study.warnings:
         yield f"{text if text.startswith(names) else core.capitalize(text)}."
+
+
+def describe_idle(study: Study) -> str:
+    """Return that the best trial was hardly invested, empty if it was."""
+    held = measure_held(study)
+    if not held < HARDLY:
+        return ""
+    return (
+        f"Hardly invested: the best trial held a mean leverage of {held:.3f}x in the search. Its "
+        f"ratios are those of an account that is mostly cash."
+    )
 
 
 def name_constraints(facts: Mapping[str, Any]) -> str:
@@ -413,6 +458,7 @@ def list_study_numbers(study: Study) -> list[Headline]:
     best = float(explored.values[study.best_trial])
     found = [Headline("best", f"Best {name_measure(explored.name)}", best, note="search",
                       text=format_explored(explored, best))]  # fmt: skip
+    found.append(describe_held(study))
     if verdict is not None:
         found += [
             Headline("holdout", "On the holdout", verdict.holdout_score,
@@ -423,6 +469,18 @@ def list_study_numbers(study: Study) -> list[Headline]:
                      "probability that the best is no better than the median"),
         ]  # fmt: skip
     return found
+
+
+def measure_held(study: Study) -> float:
+    """Return the mean leverage of the best trial in the search; NaN of an unfinished study."""
+    lines = () if study.outcome is None else study.outcome.lines
+    return float(lines[0][OWN]["mean_leverage"]) if lines else math.nan
+
+
+def describe_held(study: Study) -> Headline:
+    held = measure_held(study)
+    note = "hardly invested" if held < HARDLY else "of the best trial, in the search"
+    return Headline("mean_leverage", "Mean leverage", held, "turns", note)
 
 
 def describe_looks(looks: int | None) -> str:
@@ -445,15 +503,61 @@ def list_study_parts(study: Study) -> list[Part]:
         return []
     explored = explore_study(study)
     luck = "What the best trial is worth, given the number of trials."
-    return [
+    parts = [
+        Part("equity", "The best trial over time", "In the search, and after the line on the "
+             "holdout, which was not searched.", lambda: [*draw_winner(study)]),
         Part("winner", "Best trial", "In the search, and where it was not searched.",
              lambda: list_winner(study), "both"),
         Part("verdict", "Selection bias", luck, lambda: list_luck(study), "both"),
-        *([Part("importance", "Which parameters matter", "Share of the variance of the score over "
-                "the declared ranges.", lambda: list_importance(study))]
-          if study.task is not None and study.trials >= WORTH_A_FOREST else []),
-        *list_landscape(explored, "study.table"),
     ]  # fmt: skip
+    more = [
+        Part("history", "History of the search", "Scores in the order of the trials.",
+             lambda: [draw_history(study)], is_half=True),
+    ]  # fmt: skip
+    if study.trials >= WORTH_A_FOREST:
+        share = "Share of the variance of the score over the declared ranges."
+        more.append(
+            Part("importance", "Which parameters matter", share, lambda: list_importance(study),
+                 is_half=True)
+        )  # fmt: skip
+    return [*parts, *list_landscape(explored, study.curves, "study.table", *more)]
+
+
+def draw_winner(study: Study) -> Iterator[ShownChart]:
+    """Yield the equity of the best trial beside constant leverage, over search and holdout."""
+    if study.curves is None:
+        return
+    names = [name for name in (OWN, CONSTANT) if name in study.curves]
+    split = core.to_nanoseconds(study.manifest["searched"], "searched")
+    ends = pd.DatetimeIndex(study.curves.index).as_unit("ns").asi8[[0, -1]]
+    has_holdout = bool(ends[0] < split < ends[1])
+    about = (
+        "One unit of money. Constant leverage has the costs and the volatility of the best trial, "
+        "in the search and on the holdout each; where none has it, there is no line."
+    )
+    yield ShownChart(
+        "equity", "The best trial over time", about, study.curves[names], "accounts",
+        {OWN: "accent", CONSTANT: "neutral"}, has_legend=True, height=400,
+        lines=((split, "holdout"),) if has_holdout else (),
+    )  # fmt: skip
+
+
+def draw_history(study: Study) -> ShownChart:
+    """Draw the scores of the trials in their order, and the best so far."""
+    table = study.table
+    score = table["score"].to_numpy(dtype=np.float64)
+    is_feasible = (table["violation"].to_numpy() == 0.0) & np.isfinite(score)
+    known = np.where(is_feasible, score, np.nan)
+    best = np.fmax.accumulate(known) if len(known) else known
+    left_out = int(np.sum(~is_feasible))
+    about = "The line is the best so far; the lowest twentieth lies below the chart. "
+    about += f"{left_out:,} of {len(score):,} trials are not drawn: "
+    about += "they were ruined, failed, filled no order or break a constraint."
+    name = name_measure(study.objective)
+    drawn = pd.DataFrame({name: known, "best so far": best}, index=np.arange(1, len(score) + 1))
+    return ShownChart("history", "History of the search", about, drawn, "history",
+                      {name: "step_3", "best so far": "accent"}, "trial", name,
+                      height=320)  # fmt: skip
 
 
 def list_importance(study: Study) -> list[Shown]:

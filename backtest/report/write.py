@@ -14,9 +14,11 @@ import numpy as np
 from backtest import core, results
 from backtest.core.number_text import Measured
 from backtest.core.result_folders import CURE
+from backtest.core.result_parts import ShownExplorer
 from backtest.report import render
 from backtest.report.basis import build_basis, list_terms
 from backtest.report.charts import draw_declared
+from backtest.report.explorer import write_explorer
 from backtest.report.figures import LIGHT, TEMPLATE, thin_rows
 from backtest.report.page import (
     Block,
@@ -108,7 +110,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
         sections = list_shown(found, "summary")
         name = core.name_folder(found.folder_title, str(found.manifest["id"]))
         basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
-        basis = [each._replace(is_folded=found.kind in DRAWN) for each in basis]
+        basis = [each._replace(is_folded=bool(found.list_parts())) for each in basis]
         return [*sorted(sections, key=lambda each: each.is_folded), *basis]
 
     return Page(
@@ -190,6 +192,8 @@ def write_blocks(
         if isinstance(shown, str):
             if shown:
                 yield Paragraph(shown, "note")
+        elif isinstance(shown, ShownExplorer):
+            yield write_explorer(shown, tuple(hidden))
         elif shown.table is None:
             continue
         elif isinstance(shown, core.ShownChart):
@@ -206,11 +210,11 @@ def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
     return render.write_page(build_page(found), path, format_)
 
 
-def write_summary(found: Any, *, verbose: bool = False) -> str:
+def write_summary(found: Any, *, verbose: bool = False, is_colored: bool = False) -> str:
     sections = list_shown(found, "page", with_charts=False)
     if terms := list_terms(found.manifest, verbose=verbose):
         sections.append(Section("terms", "", "", [Paragraph(""), *terms]))
-    return render.write_terminal(build_head(found), sections)
+    return render.write_terminal(build_head(found), sections, is_colored=is_colored)
 
 
 WIDTH, HEIGHT, LEFT, FOOT = 640, 150, 36, 18

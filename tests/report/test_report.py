@@ -21,8 +21,16 @@ from backtest.core.units import DAY
 from backtest.report import run_charts, run_figures, run_parts, window
 from backtest.report.charts import draw_declared
 from backtest.report.figures import drop_dust, thin_rows
-from backtest.report.page import Table, write_measure, write_table
-from backtest.report.render import GAP, choose_columns, write_html, write_page, write_text
+from backtest.report.page import Section, Table, write_measure, write_table
+from backtest.report.render import (
+    GAP,
+    choose_columns,
+    find_width,
+    write_html,
+    write_page,
+    write_terminal,
+    write_text,
+)
 from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.results import load_saved
@@ -452,6 +460,35 @@ def test_columns_with_what_can_ruin_are_never_hidden():
     widths = [3 + GAP, *[14 + GAP] * 7, 6 + GAP]
     assert choose_columns(table.columns, widths) == [0, 1, 2, 3, 4, 8]
     assert choose_columns(table.columns, [40, *[80] * 7, 60]) == [0, 8]
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("60", 60), ("110", 110), ("300", 120), (None, 100)]
+)
+def test_a_table_takes_the_width_of_the_terminal_up_to_120(monkeypatch, columns, width):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert find_width() == width
+    names = [f"column {k}" for k in range(12)]
+    frame = pd.DataFrame({**dict.fromkeys(names, 1.0), "liquidations": 2.0}, ["row"])
+    section = Section("x", "", "", [write_table(ShownTable(frame, "Table"))])
+    lines = write_terminal(build_page(live(Constant(0.5), days=2)), [section]).splitlines()
+    table = lines[lines.index("Table") :]
+    assert max(map(len, table)) <= width
+    assert "liquidations" in table[1]
+
+
+def test_ruin_is_bold_red_and_notes_are_dim_where_there_are_colors(result):
+    page = build_page(result)
+    head = write_terminal(page, [], is_colored=True)
+    assert "\x1b[" not in write_terminal(page, [])
+    count = f"{result.metrics['liquidations']:.0f}"
+    (line,) = (each for each in head.splitlines() if "Liquidations" in each)
+    assert f"\x1b[1;31m{count}" in line.replace("\x1b[1;31m ", "\x1b[1;31m")
+    assert "\x1b[2m" in head
+    calm = write_terminal(build_page(live(Constant(0.5), days=2)), [], is_colored=True)
+    assert "\x1b[1;31m" not in calm
 
 
 def test_the_expense_of_a_fund_has_its_own_line_on_the_page_and_in_the_terminal():

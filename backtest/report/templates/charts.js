@@ -1,8 +1,22 @@
 // Charts: their data unpacked, their axes fitted to what is shown, drawn and redrawn.
+// Five letters of 85 are four bytes: see pack_text of render.py.
+const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%:()*+-;,=.?@^_`{|}~";
+const unpackLetters = (text) => {
+  const codes = new Uint8Array(128);
+  [...letters].forEach((letter, code) => { codes[letter.charCodeAt(0)] = code; });
+  const left = (5 - (text.length % 5)) % 5;
+  const padded = text + "~".repeat(left);
+  const bytes = new Uint8Array((padded.length / 5) * 4);
+  const view = new DataView(bytes.buffer);
+  for (let k = 0; k < padded.length; k += 5) {
+    let value = 0;
+    for (let place = 0; place < 5; place += 1) value = 85 * value + codes[padded.charCodeAt(k + place)];
+    view.setUint32((k / 5) * 4, value);
+  }
+  return bytes.subarray(0, bytes.length - left);
+};
 const inflate = async (packed) => {
-  const text = atob(packed);
-  const bytes = new Uint8Array(text.length);
-  for (let k = 0; k < text.length; k += 1) bytes[k] = text.charCodeAt(k);
+  const bytes = unpackLetters(packed);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).text();
 };

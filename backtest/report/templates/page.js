@@ -17,7 +17,7 @@ window.addEventListener("resize", () => {
   if (window.innerWidth === width || printing) return;
   width = window.innerWidth;
   clearTimeout(waiting);
-  waiting = setTimeout(drawAgain, 150);
+  waiting = setTimeout(() => { drawAgain(); explorers.forEach((show) => show()); }, 150);
 });
 let theme = root.dataset.theme;
 window.addEventListener("beforeprint", () => {

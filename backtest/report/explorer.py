@@ -1,0 +1,152 @@
+"""What the explorer of a search holds: its sets, their measures, marks and equity curves.
+
+The browser chooses axes, colors and neighbors itself (``templates/explorer.js``); here stands only
+what it cannot know. Values are packed as those of charts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import core
+from backtest.core.result_parts import ShownExplorer
+from backtest.report.figures import to_datetimes
+from backtest.report.page import Explorer
+from backtest.results import name_measure
+from backtest.results.measure_table import ABOUT
+from backtest.sweep.sweep_table import find_failed
+
+MOST_SETS = 1_500
+"""Sets that are drawn; more cannot be told apart, and make a page slow."""
+MEASURES = (
+    "sharpe", "total_return", "cagr", "volatility", "max_drawdown", "calmar", "turnover",
+    "mean_leverage", "liquidations",
+)  # fmt: skip
+"""The measures that can be chosen, beside the objective."""
+
+
+def write_explorer(shown: ShownExplorer, hidden: tuple[str, ...] = ()) -> Explorer:
+    """Return the block of a page, without the measures that are hidden."""
+    measures = [each for each in shown.data["measures"] if each["name"] not in hidden]
+    return Explorer(shown.key, shown.title, shown.caption, {**shown.data, "measures": measures})
+
+
+def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
+    """Return the sets of a search and their curves, for the explorer of its page."""
+    rows = choose_shown(explored.order)
+    table = explored.table.iloc[rows]
+    place_of = {str(label): place for place, label in enumerate(table.index)}
+    default = find_default(explored)
+    return {
+        "total": len(explored.table),
+        "parameters": [describe_parameter(explored, table, name) for name in list_names(explored)],
+        "measures": [*list_measures(explored, rows)],
+        "objective": explored.name,
+        "best": int(np.flatnonzero(rows == explored.best)[0]),
+        "near": explored.near[rows].astype(np.float64),
+        "ruined": explored.is_ruined[rows].astype(np.float64),
+        "failed": find_failed(table).astype(np.float64),
+        "labels": [f"{label}" for label in table.index],
+        "default": default,
+        "curves": pack_curves(curves, place_of),
+    }
+
+
+def list_names(explored: Any) -> list[str]:
+    return explored.varied or list(explored.parameters)
+
+
+def choose_shown(order: core.IntArray) -> core.IntArray:
+    """Return the rows that are drawn: the best half, and others evenly down to the worst."""
+    if len(order) <= MOST_SETS:
+        return order
+    best = order[: MOST_SETS // 2]
+    others = order[MOST_SETS // 2 :]
+    places = np.linspace(0, len(others) - 1, MOST_SETS - len(best)).round().astype(np.int64)
+    return np.concatenate([best, others[places]])
+
+
+def describe_parameter(explored: Any, table: pd.DataFrame, name: str) -> dict[str, Any]:
+    """Return a parameter with the values of the sets: numbers, or codes of words."""
+    column = table[name]
+    about = explored.parameters[name]
+    described: dict[str, Any] = {"name": name, "unit": str(about["unit"])}
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if is_number and not column.isna().any():
+        values = column.to_numpy(dtype=np.float64)
+        is_log = bool(about["log"]) and bool(values.min() > 0.0)
+        return {**described, "log": is_log, "values": values}
+
+    texts = column.astype(object).map(core.format_setting)
+    codes, words = pd.factorize(texts, sort=True)
+    return {**described, "log": False, "words": list(words), "values": codes.astype(np.float64)}
+
+
+def find_default(explored: Any) -> dict[str, Any] | None:
+    """Return the defaults of the parameters that have one, by name; None if not all have."""
+    found: dict[str, Any] = {}
+    for name in list_names(explored):
+        about = explored.parameters[name]
+        value = about.get("default", about.get("value"))
+        if value is None or isinstance(value, Mapping | list):
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        found[name] = value if is_number else core.format_setting(value)
+    return found
+
+
+def list_measures(explored: Any, rows: core.IntArray) -> list[dict[str, Any]]:
+    """Return the measures that can be chosen, the objective first, with the values of the sets."""
+    found = []
+    for name in dict.fromkeys((explored.name, *MEASURES)):
+        if name == explored.name:
+            values = explored.values
+        elif name in explored.table:
+            values = explored.table[name].to_numpy(dtype=np.float64)
+        else:
+            continue
+        about = ABOUT.get(name)
+        found.append({
+            "name": name,
+            "title": name_measure(name),
+            "better": explored.better if name == explored.name else (about.better if about else 0),
+            "form": name_form(name),
+            "values": np.where(np.isfinite(values[rows]), values[rows], np.nan),
+        })  # fmt: skip
+    return found
+
+
+def name_form(name: str) -> str:
+    """Return how the browser writes a measure."""
+    if name not in ABOUT:
+        return "number"
+    unit = ABOUT[name].unit
+    if unit.startswith("fraction") or name == "volatility":
+        return "percent"
+    return "count" if unit == "count" else "number"
+
+
+def pack_curves(curves: pd.DataFrame | None, place_of: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return the curves of the sets that are drawn, one after the other, and the constant."""
+    if curves is None:
+        return None
+    sets = [name for name in curves if str(name) in place_of]
+    known = curves[sets].dropna(how="all")
+    others = [name for name in curves if str(name).startswith("constant")]
+    if not sets or not len(known):
+        return None
+
+    constant = None
+    if others:
+        values = curves[others[0]].loc[known.index].to_numpy(dtype=np.float64)
+        constant = {"name": str(others[0]), "values": values}
+    return {
+        "times": to_datetimes(pd.DatetimeIndex(known.index).as_unit("ns").asi8),
+        "places": [place_of[str(name)] for name in sets],
+        "units": known.to_numpy(dtype=np.float64).T.ravel(),
+        "constant": constant,
+    }
