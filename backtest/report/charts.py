@@ -158,6 +158,7 @@ def draw_tornado(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) ->
     for place, step in ends:
         values = [float(change.loc[name].iloc[place]) for name in order]
         yield draw_signed_bars([escape_label(name) for name in order], values, ARROWS[step])
+    make_room(layout, change.tolist())
 
 
 def draw_ranked(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
@@ -165,7 +166,18 @@ def draw_ranked(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> 
     layout |= {"height": max(90 + 26 * len(table), 220), "bargap": 0.25}
     layout["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
     labels = [escape_label(name) for name in table.index]
-    yield draw_signed_bars(labels, table.iloc[:, 0].fillna(0.0).tolist())
+    values = table.iloc[:, 0].fillna(0.0).tolist()
+    make_room(layout, values)
+    yield draw_signed_bars(labels, values)
+
+
+def make_room(layout: Layout, values: list[float]) -> None:
+    """Widen the axis of values into ``layout``, for the numbers at the ends of bars."""
+    low, high = min(*values, 0.0), max(*values, 0.0)
+    room = 0.16 * (high - low) or 1.0
+    ends = [low - room if low < 0.0 else 0.0, high + room if high > 0.0 else 0.0]
+    if ends[0] < ends[1]:
+        layout["xaxis"] |= {"range": ends}
 
 
 def draw_signed_bars(labels: list[str], values: list[float], before: str = "") -> dict[str, Any]:

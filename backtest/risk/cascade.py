@@ -231,11 +231,13 @@ class Cascade(SettingsResult):
     def _show_payers(self) -> Part:
         paid = pd.DataFrame({"money": self.payers()}).rename(index=PAYERS)
         paid["share"] = paid["money"] / max(self.deficit, 1e-300)
+        paid = paid[paid["money"] != 0.0]
         heads = {
             "money": Head("paid", "money", "money"),
             "share": Head("share", "of the deficit", "percent"),
         }
-        table = ShownTable(paid, "Who paid", labels=Head("payer"), heads=heads)
+        none = "No account went bankrupt: there was no deficit to pay."
+        table = ShownTable(paid, "Who paid", labels=Head("payer"), heads=heads, empty=none)
         return Part(
             "payers",
             "Who paid",

@@ -394,7 +394,25 @@ class LiquidationRisk(SettingsResult):
         return (f"No order was filled on any path: {no_fill}.",)
 
     def list_numbers(self) -> list[Headline]:
-        numbers = []
+        last, horizon = self.table.iloc[-1], self.table.index[-1]
+        numbers = [
+            Headline(
+                "equity_50",
+                f"half have less after {horizon}",
+                float(last["equity_50"]),
+                "money",
+                "the median account",
+                is_large=True,
+            ),
+            Headline(
+                "equity_05",
+                f"one in twenty has less after {horizon}",
+                float(last["equity_05"]),
+                "money",
+                "the worst twentieth",
+                is_large=True,
+            ),
+        ]
         for name, row in self.table.iterrows():
             number = Headline(
                 f"probability_{name}",
@@ -402,6 +420,7 @@ class LiquidationRisk(SettingsResult):
                 float(row["probability"]),
                 "chance",
                 self._write_note(row),
+                is_large=name == horizon,
             )
             numbers.append(number)
         return numbers
@@ -489,15 +508,14 @@ class LiquidationRisk(SettingsResult):
         )
 
     def _show_way(self) -> Part:
-        fan = self.fan.rename(columns=lambda name: f"{str(name).removeprefix('equity_')} %")
-        colors = {str(name): "neutral" for name in fan}
-        colors["50 %"] = "accent"
         wealth = ShownChart(
             "fan",
             "Wealth",
-            "Quantiles of 5, 25, 50, 75 and 95 % at each close.",
-            fan,
-            colors=colors,
+            "Quantiles of the accounts at each close: nine in ten lie in the outer band, half of "
+            "them in the inner one.",
+            self.fan.rename(columns=name_quantile),
+            "fan",
+            has_legend=True,
             height=320,
         )
         typical = ShownChart(
@@ -533,6 +551,11 @@ class LiquidationRisk(SettingsResult):
         if self.scores is None or self.intervals is None:
             return []
         return [show_scores(self.scores, self.intervals)]
+
+
+def name_quantile(column: str) -> str:
+    share = str(column).removeprefix("equity_").lstrip("0")
+    return "the median" if share == "50" else f"{share} %"
 
 
 def write_past(row: Any) -> str:

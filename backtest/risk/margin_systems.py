@@ -297,8 +297,9 @@ class MarginComparison(SettingsResult):
             "fund_used": Head("fund used", "of notional, per account", "percent"),
         }
         known = self.accounts.xs("history", level="where")["bad_debt"]
-        frontier = pd.DataFrame({"mean": 100.0 * self.table["mean"], "bad debt": 100.0 * known})
-        frontier = frontier.set_index("mean")
+        held, lost_in_debt = 100.0 * self.table["mean"], 100.0 * known
+        points = {str(rule): {held[rule]: lost_in_debt[rule]} for rule in held.index}
+        frontier = pd.DataFrame(points).sort_index()
         few = "No p-value: too few breaches are expected, under ten."
         return [
             Part("levels", "Margin over time", "Margin per notional at the close of each day.", (
@@ -312,7 +313,8 @@ class MarginComparison(SettingsResult):
                 ShownTable(self.accounts, labels=Head("rule"), heads=lost),
                 ShownChart("frontier", "Capital tied up against bad debt", "On history: % of "
                            "notional on average, and % of notional lost per account and year.",
-                           frontier, "points"),
+                           frontier, "cloud", x="margin on average, % of notional",
+                           y="bad debt, % of notional a year", has_legend=True),
             ), "both"),
         ]  # fmt: skip
 

@@ -50,13 +50,19 @@ class Stress(SettingsResult):
         and ``rules``: whose margin table.
     ladder : DataFrame or None
         ``equity``, ``loss`` and ``liquidated`` for every combination of the axes of the ladder.
+    moves : DataFrame
+        The move of the price at the close of each bar of each scenario (column), a fraction of the
+        last close of the run, 0 before the first bar, NaN after the last; of the instrument with
+        the largest exposure.
     """
 
     table: pd.DataFrame
     ladder: pd.DataFrame | None
+    moves: pd.DataFrame
 
     kind = "stress"
     call = "bt.stress"
+    long_tables = ("moves",)
     plural = "stress tests"
     called = "stress test"
 
@@ -118,7 +124,12 @@ class Stress(SettingsResult):
             "scenarios",
             "Scenarios",
             "From the last close of the run on.",
-            (self._show_table(), self._explain_table(), *self._show_ladder()),
+            (
+                *self._draw_scenarios(),
+                self._show_table(),
+                self._explain_table(),
+                *self._show_ladder(),
+            ),
             shows="both",
         )
         described = [scenario for scenario in self.settings["scenarios"] if scenario.get("source")]
@@ -211,6 +222,21 @@ class Stress(SettingsResult):
         )
         return (chart, table, f"Units of the axes: {units}. A fall is negative.")
 
+    def _draw_scenarios(self) -> Iterator[ShownChart]:
+        """Yield what each scenario makes of the account, and the path of its price."""
+        if self.worth > 0.0:
+            change = -100.0 * self.table["loss"] / self.worth
+            yield ShownChart(
+                "outcomes", "Change of the account", "% of what the account was worth at the "
+                "last close of the run: a bar for each scenario.",
+                change.rename("change, %").to_frame(), "ranked", x="%", size="half",
+            )  # fmt: skip
+        yield ShownChart(
+            "moves", "The price on the way", "% of the last close of the run, at the close of each "
+            "bar, of the instrument with the largest exposure.", 100.0 * self.moves, "points",
+            x="bar", y="%", has_legend=True, size="half", height=380,
+        )  # fmt: skip
+
     def list_assumptions(self) -> tuple[str, ...]:
         return (
             "Policies continue to decide at the closes of a scenario, with the last signal. Rows "
@@ -221,6 +247,12 @@ class Stress(SettingsResult):
 LARGEST_RISE = math.log(64.0)
 LARGEST_FALL = 36.7
 """The largest log moves that a search for the break-even tries."""
+
+
+def list_moves(account: StressedAccount, bars: Bars) -> core.FloatArray:
+    """Return the moves at closes, 0 at first, of the instrument with the largest exposure."""
+    lead = max(bars, key=lambda name: abs(account.exposures.get(name, 0.0)))
+    return np.append(0.0, bars[lead].last[3] - 1.0)
 
 
 def find_unit(axis: str) -> str:
@@ -380,11 +412,13 @@ def stress(
     rows = {}
     leads = {}
     falls: dict[str, float] = {}
+    moves: dict[str, core.FloatArray] = {}
     for done, scenario in enumerate(chosen, 1):
         account = stand_at(times[scenario.name])
         replayed, source = find_bars(account, scenario, data)
         bars = account.make(scenario) if replayed is None else replayed
         falls[scenario.name] = measure_fall(bars)
+        moves[scenario.name] = list_moves(account, bars)
         leads[scenario.name], break_even = find_break_even(account, scenario, replayed)
 
         row = account.live(scenario, bars)
@@ -424,6 +458,9 @@ def stress(
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
         ladder=climbed,
+        moves=pd.DataFrame({name: pd.Series(own) for name, own in moves.items()}).rename_axis(
+            "bar"
+        ),
         settings=settings,
         market=result.markets,
     )

@@ -164,10 +164,9 @@ class Sensitivity(SettingsResult):
     def list_parts(self) -> list[Part]:
         shown = choose_shown_growth(self.days)
         table = self._show_table(shown)
-        caption = (
-            f"Change of growth, % {shown.when}, for the lowest step (orange) and the highest "
-            "(blue)."
-        )
+        down, up = "\N{BLACK DOWN-POINTING TRIANGLE}", "\N{BLACK UP-POINTING TRIANGLE}"
+        steps = f"for the lowest step ({down}) and the highest ({up})"
+        caption = f"Change of growth, % {shown.when}, {steps}."
         heads = {
             "step": Head("step"),
             "growth": Head("growth", shown.when, "percent"),
