@@ -1,4 +1,4 @@
-# make run: run the default experiment on the sample.
+# make run: run the default experiment on the sample, and write its page.
 # make test: check format, lint and types, and run the tests except those marked slow; they use the core compiled
 #   into backtest/_built, once for each state of its sources. Rooms that need no core are tested while it compiles.
 # make test-all: the same with the slow tests, which compile what they run.
@@ -18,8 +18,13 @@ compile := $(bin)/backtest compile
 
 .PHONY: run test test-all checks coreless core docs wheel clean
 
+page := build/run.html
+open := $(if $(filter Darwin,$(shell uname)),open,xdg-open)
+
 run: .venv/installed
-	$(bin)/backtest run
+	@mkdir -p $(dir $(page))
+	$(bin)/backtest run --report $(page)
+	@printf '\nThe page of this run, with charts to zoom and click:\n  %s %s\n' '$(open)' '$(page)'
 
 test: .venv/installed-dev
 	+$(MAKE) -j 2 core checks $(if $(coreless),coreless)
@@ -40,10 +45,11 @@ test-all: cases := slow or not slow
 test-all: coreless :=
 test-all: test
 
-# a warning is an error; -E: blocks run again, as the code that they run may have changed
+# a warning is an error; blocks whose text and package did not change are not run again
 docs: .venv/installed-docs
+	@echo "drawing the pictures, then running the blocks of pages, a line for each page"
 	BACKTEST_COMPILE=auto $(bin)/python -m docs.ext.pictures
-	$(bin)/python -m sphinx -W --keep-going -E -q -j auto docs build/docs
+	$(bin)/python -m sphinx -W --keep-going -q -j auto docs build/docs
 	$(bin)/python -m docs.ext.links build/docs
 
 wheel: .venv/installed
@@ -59,6 +65,7 @@ clean:
 	@touch $@
 
 .venv/installed: .venv/pip pyproject.toml
+	@echo "installing the package and its dependencies into .venv, in the versions of constraints.txt: once, a few minutes at most, mostly downloads"
 	PYTHONWARNINGS=ignore $(bin)/python -m pip install -q --no-compile -c constraints.txt --no-build-isolation -e .
 	@touch $@
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from docutils import nodes
 from sphinx.util.display import progress_message
 
-from docs.ext import api, blocks
+from docs.ext import api, block_cache, blocks, llms
 from docs.ext.links import REPOSITORY
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", generate_pages)
     app.connect("source-read", show_reference)
     app.connect("source-read", link_repository)
+    app.connect("env-get-outdated", find_outdated)
     app.connect("doctree-read", run_page)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("autodoc-skip-member", skip_foreign)
     app.connect("html-page-context", add_plotly)
     app.connect("build-finished", copy_plotly)
+    app.connect("build-finished", llms.write_llms)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -90,16 +92,38 @@ def skip_foreign(
 def run_page(app: Sphinx, doctree: nodes.document) -> None:
     page = app.env.docname
     is_page_run = bool(app.env.metadata[page].get("run"))
-    shared = ModuleType("shared") if app.env.metadata[page].get("shared") else None
+    is_shared = bool(app.env.metadata[page].get("shared"))
+    found = [n for n in doctree.findall(nodes.literal_block) if is_run(n, is_page_run)]
+    if not found:
+        return
+
+    listed = [blocks.Block(n["language"], n.astext(), n.line or 0) for n in found]
+    kept = block_cache.find_file(listed, is_shared=is_shared)
+    outputs = block_cache.read_outputs(kept)
+    if outputs is None:
+        print(f"running {len(listed)} blocks of {page}", flush=True)  # noqa: T201 - it takes time
+        outputs = run_blocks(listed, page, is_shared=is_shared)
+        block_cache.write_outputs(kept, outputs)
+    for node, output in zip(found, outputs, strict=True):
+        show_output(node, output)
+
+
+def run_blocks(listed: list[blocks.Block], page: str, *, is_shared: bool) -> list[blocks.Output]:
+    shared = ModuleType("shared") if is_shared else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = [n for n in doctree.findall(nodes.literal_block) if is_run(n, is_page_run)]
-        if found:
-            blocks.write_samples(folder)
-        for node in found:
-            block = blocks.Block(node["language"], node.astext(), node.line or 0)
-            output = blocks.run_block(block, folder, page, shared)
-            show_output(node, output)
+        blocks.write_samples(folder)
+        return [blocks.run_block(block, folder, page, shared) for block in listed]
+
+
+def find_outdated(
+    app: Sphinx, env: Any, _added: set[str], _changed: set[str], _removed: set[str]
+) -> list[str]:
+    """Return the pages to read again: all, if the package is not the one that they were made of."""
+    digest = block_cache.digest_package()
+    before = getattr(env, "package_digest", "")
+    env.package_digest = digest
+    return [] if before == digest else sorted(env.found_docs)
 
 
 def is_run(node: nodes.literal_block, is_page_run: bool) -> bool:
