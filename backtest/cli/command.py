@@ -19,7 +19,7 @@ from backtest.cli.experiment import (
     name_flag,
     read_flags,
 )
-from backtest.cli.printing import print_json
+from backtest.cli.printing import print_json, write_colored
 from backtest.core import BacktestError, from_plain
 from backtest.experiments.draft import Draft
 from backtest.experiments.tables import Key
@@ -35,10 +35,24 @@ USUAL = (
 )
 """The keys that every experiment has as flags; all others are set by ``--set TABLE.KEY=VALUE``."""
 
+EVERY = "Every experiment"
+"""The panel of the flags that all experiments have; it is the last one."""
+DATE, DURATION, PATH, SETTING = "DATE", "DURATION", "PATH", "NAME=VALUE"
+METAVARS = {
+    **dict.fromkeys(("--from", "--to", "--start", "--now", "--since", "--older-than"), DATE),
+    **dict.fromkeys(("--horizon", "--decision-interval", "--train", "--test", "--gap"), DURATION),
+    **dict.fromkeys(("--data", "--fills", "--snapshot", "--flows", "--begin", "--ledger"), PATH),
+    **dict.fromkeys(("--report", "--results", "--out", "--into"), PATH),
+    **dict.fromkeys(("--set", "--fix", "--shock", "--rule"), SETTING),
+}
+"""What the values of flags are, where that is more than a text or a number."""
+
 Reader = Callable[[Key, list[str]], Iterator[Entry]]
 
 
 def option(text: str, *names: str, panel: str | None = "Output", **more: Any) -> Any:
+    if names and names[0] in METAVARS:
+        more = {"metavar": METAVARS[names[0]], **more}
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
 
 
@@ -95,7 +109,7 @@ class Output:
             else:
                 print_json(to_data(saved))
         else:
-            texts = [found.summary(verbose=self.verbose), *more]
+            texts = [write_colored(found, verbose=self.verbose), *more]
             if self.report:
                 texts.append(f"report: {self.report}")
             if saved is not None:
@@ -189,7 +203,7 @@ def read_entries(declared: Command, keys: Sequence[Key], values: dict[str, Any])
     for key in sorted(keys, key=lambda key: name_flag(key) == "--set"):
         value = values.pop(key.place.replace(".", "_"))
         if isinstance(value, bool):
-            yield key.place, value != bool(key.default)
+            yield key.place, value
         elif value:
             yield from declared.read(key, value if isinstance(value, list) else [value])
 
@@ -205,13 +219,21 @@ def list_parameters(
     for name, parameter in parameters.items():
         keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         if parameter.annotation is Draft:
-            kinds = describe_options(declared, keys)
+            kinds = describe_options(declared, [key for key in keys if key.place not in USUAL])
             for own_name, kind in kinds.items():
                 flags.append(keyword.replace(name=own_name, annotation=kind, default=None))
         elif name in groups:
             flags.extend(inspect.signature(groups[name], eval_str=True).parameters.values())
         else:
             flags.append(keyword)
+
+    # What all experiments have stands at the end, in a panel of its own.
+    usual = [key for key in keys if key.place in USUAL]
+    for key in usual:
+        name = key.place.replace(".", "_")
+        kind = describe_option(key, EVERY)
+        keyword_only = inspect.Parameter.KEYWORD_ONLY
+        flags += [inspect.Parameter(name, keyword_only, default=None, annotation=kind)]
     return flags
 
 
@@ -221,19 +243,18 @@ def describe_options(declared: Command, keys: Sequence[Key]) -> dict[str, Any]:
     file = typer.Argument(metavar=metavar, hidden=True)
     kinds: dict[str, Any] = {"experiment": Annotated[Path | None, file]}
     for key in keys:
-        kinds[key.place.replace(".", "_")] = describe_option(key)
+        kinds[key.place.replace(".", "_")] = describe_option(key, panel=None)
     return kinds
 
 
-def describe_option(key: Key) -> Any:
+def describe_option(key: Key, panel: str | None) -> Any:
     """Return the annotation of the flag of a key."""
     flag_name = name_flag(key)
     if key.kinds == (bool,) or isinstance(key.default, bool):
         if not key.default:
-            return Annotated[bool | None, flag(key.text, flag_name)]
-        # The switch does the opposite of what the key says.
-        opposite = f"--no-{flag_name.removeprefix('--')}"
-        return Annotated[bool | None, flag(SWITCHES[key.name], opposite)]
+            return Annotated[bool | None, option(key.text, flag_name, panel=panel)]
+        pair = f"{flag_name}/--no-{flag_name.removeprefix('--')}"
+        return Annotated[bool | None, option(SWITCHES[key.name], pair, panel=panel)]
 
     text = key.text
     if key.default is not None and f"({key.default})" not in text:
@@ -244,5 +265,6 @@ def describe_option(key: Key) -> Any:
         metavar = "N"
     elif key.kinds == (float,):
         metavar = "X"
+    metavar = METAVARS.get(flag_name, metavar)
     # A list also of what may be given once, to refuse a second.
-    return Annotated[Texts, flag(text, flag_name, metavar=metavar)]
+    return Annotated[Texts, option(text, flag_name, panel=panel, metavar=metavar)]

@@ -14,7 +14,18 @@ import pandas as pd
 import typer
 
 from backtest.cli import printing
-from backtest.cli.command import AsJson, Files, Report, Text, Texts, argument, command, flag
+from backtest.cli.command import (
+    DURATION,
+    PATH,
+    AsJson,
+    Files,
+    Report,
+    Text,
+    Texts,
+    argument,
+    command,
+    flag,
+)
 from backtest.cli.experiment import split_pair
 from backtest.core import DataError, ParameterError, format_duration, format_time
 from backtest.market import Market
@@ -39,7 +50,9 @@ def fetch(
     ],
     *,
     start: Annotated[str, flag("The first day, UTC.", "--from")],
-    out: Annotated[Path, flag("The folder to write: new, or of an earlier fetch to continue.")],
+    out: Annotated[
+        Path, flag("The folder to write: new, or of an earlier fetch to continue.", metavar=PATH)
+    ],
     end: Annotated[
         Text, flag("The day after the last one (default: as far as there are data).", "--to")
     ] = None,
@@ -50,7 +63,7 @@ def fetch(
             "binance-coinm, bybit, okx, hyperliquid, bitmex, deribit."
         ),
     ] = "binance-archive",
-    interval: Annotated[str, typer.Option(help="Length of a bar.")] = "1m",
+    interval: Annotated[str, typer.Option(help="Length of a bar.", metavar=DURATION)] = "1m",
     without: Annotated[Texts, flag("What to leave out: mark, funding.")] = None,
     more: Annotated[
         Texts,
@@ -146,7 +159,9 @@ class Layout:
     columns: Annotated[
         Text, flag("Columns of the file, by name or position: time=ts,open=o,...")
     ] = None
-    interval: Annotated[Text, flag("Selects the bars among several files.")] = None
+    interval: Annotated[Text, flag("Selects the bars among several files.", metavar=DURATION)] = (
+        None
+    )
     timezone: Timezone = None
     sessions: Annotated[bool, flag("The market closes: bars may be missing.", "--sessions")] = False
 
@@ -165,11 +180,17 @@ def import_files(
         list[Path], argument("A folder, or files; several form one table.", "FILE...")
     ],
     *,
-    out: Annotated[Path, flag("The new folder.")],
-    mark: Annotated[Files, flag("Mark bars: a file or folder; repeat for more.")] = None,
-    funding: Annotated[Files, flag("Funding: a file or folder; repeat for more.")] = None,
+    out: Annotated[Path, flag("The new folder.", metavar=PATH)],
+    mark: Annotated[
+        Files, flag("Mark bars: a file or folder; repeat for more.", metavar=PATH)
+    ] = None,
+    funding: Annotated[
+        Files, flag("Funding: a file or folder; repeat for more.", metavar=PATH)
+    ] = None,
     layout: Layout,
-    resample: Annotated[Text, flag("Combine bars into longer ones of this length: 1h.")] = None,
+    resample: Annotated[
+        Text, flag("Combine bars into longer ones of this length: 1h.", metavar=DURATION)
+    ] = None,
     repair: Annotated[Texts, flag(f"Repairs to make. {REPAIR_HELP}.")] = None,
     instrument: Annotated[Text, flag("Name of the instrument; selects one of several.")] = None,
     start: Annotated[Text, flag("First bar to read, UTC.", "--from")] = None,
@@ -371,7 +392,7 @@ def show_surface(
         }
         printing.print_json(content)
         return
-    typer.echo(surface.summary())
+    typer.echo(printing.write_colored(surface))
     if report is not None:
         typer.echo(f"\nreport: {report}")
 

@@ -181,11 +181,11 @@ TEXTS = {
 """Texts of arguments that the command line writes otherwise than Python."""
 
 SWITCHES = {
-    "compile": "Run in plain Python, where a debugger stops.",
-    "equal_risk": "Compare the accounts as they are, at the volatility that each has.",
-    "robust": "Choose the highest value even on a spike.",
+    "compile": "Compile what runs (default), or run plain Python, where a debugger stops.",
+    "equal_risk": "Compare at equal risk (default), or at the volatility that each has.",
+    "robust": "Choose a plateau (default), or the highest value even on a spike.",
 }
-"""What the switch ``--no-NAME`` of a key does, which is on by default."""
+"""The texts of switches that are on by default."""
 
 
 @cache

@@ -88,12 +88,16 @@ def show(arguments: list[str]) -> None:
 
 def write_screen() -> str:
     """Return the first screen as this process shows it."""
-    is_colored = sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
-    if os.environ.get("NO_COLOR"):
-        is_colored = False
+    return "\n".join(list_lines(find_width(), paint if is_output_colored() else leave_plain))
+
+
+def is_output_colored() -> bool:
+    """Return whether the output is a terminal with colors; NO_COLOR and FORCE_COLOR overrule."""
     if os.environ.get("FORCE_COLOR"):
-        is_colored = True
-    return "\n".join(list_lines(find_width(), paint if is_colored else leave_plain))
+        return True
+    if os.environ.get("NO_COLOR"):
+        return False
+    return sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def format_version() -> str:

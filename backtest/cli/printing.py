@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from backtest._compile.object_code import COMPILING
+from backtest.cli.first_screen import is_output_colored
 from backtest.core import escape_directions, format_cell, format_percent, format_value, to_json
 from backtest.core.code_names import rich
 
@@ -92,6 +93,13 @@ def print_json(value: object) -> None:
     typer.echo(text, file=JSON_OUTPUT.get())
 
 
+def write_colored(found: Any, *, verbose: bool = False) -> str:
+    """Return the summary of a result, in the colors of the terminal if it has any."""
+    from backtest.report.write import write_summary  # noqa: PLC0415 - a second
+
+    return write_summary(found, verbose=verbose, is_colored=is_output_colored())
+
+
 def print_title(text: str) -> None:
     typer.secho(clean(text), bold=True)
 
@@ -143,7 +151,7 @@ def render(
         cells = fold_cells(cells, columns, fold)
 
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    console = rich.console.Console(width=get_width() if fold else None)
+    console = rich.console.Console(width=get_width() if fold else find_table_width())
     heads = [name.replace("_", " ") for name in columns]
     is_right = find_numbers(rows, len(columns))
     widths = measure_columns(heads, cells)
@@ -239,6 +247,13 @@ def fold_words(text: str, room: int) -> str:
         return text
     lines = textwrap.wrap(re.sub(r"(?<=\w)\(", "( ", text), room, break_on_hyphens=False)
     return "\n".join(lines).replace("( ", "(")
+
+
+def find_table_width() -> int:
+    """Return the columns of a table that does not fold, as those of summaries have them."""
+    from backtest.report.render import find_width  # noqa: PLC0415 - a second
+
+    return find_width()
 
 
 def get_width() -> int:

@@ -10,7 +10,7 @@ import typer
 import backtest
 from backtest.cli.build import build_experiment, name_policies
 from backtest.cli.command import Output, command
-from backtest.cli.printing import print_json, show_progress
+from backtest.cli.printing import print_json, show_progress, write_colored
 from backtest.core import ParameterError, read_json_file
 from backtest.experiments.draft import Draft
 from backtest.live import ledger
@@ -53,7 +53,7 @@ def shadow(draft: Draft, *, output: Output) -> None:
     if output.as_json:
         print_json({"ledger": saved, **found.to_dict()})
         return
-    lines = [found.summary(verbose=output.verbose)]
+    lines = [write_colored(found, verbose=output.verbose)]
     lines += [] if output.report is None else [f"report: {output.report}"]
     lines += [] if saved is None else [f"ledger: {saved}"]
     typer.echo("\n\n".join(lines))
