@@ -18,7 +18,7 @@ from backtest.report.figures import to_datetimes
 from backtest.report.page import Explorer
 from backtest.results import name_measure
 from backtest.results.measure_table import ABOUT
-from backtest.sweep.sweep_table import find_failed
+from backtest.sweep import find_failed
 
 MOST_SETS = 1_500
 """Sets that are drawn; more cannot be told apart, and make a page slow."""

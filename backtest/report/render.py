@@ -136,10 +136,12 @@ def write_terminal(page: Page, sections: Sequence[Section], *, is_colored: bool 
 MAX_TITLE = 200
 FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
 BOLD_RED, DIM = "bold red", "dim"
-RUIN = re.compile(r"\b(ruin|liquidat|default|wiped|shortfall|bad debt)", re.IGNORECASE)
+RUIN = re.compile(r"\b(ruin|liquidat|wiped|default of|bad debt|lost the)", re.IGNORECASE)
 """Words of what ruins an account, in notices and labels."""
-HARMLESS = re.compile(r"[-+]?0*\.?0*( %|x)?|no|-|n/a|none|", re.IGNORECASE)
-"""Values that say that nothing of the kind happened."""
+AROUND = re.compile(r"distance|price|fee|leverage|day|time", re.IGNORECASE)
+"""Words of figures about it that are none of its own."""
+HAPPENED = re.compile(r"yes|[1-9][\d,]*")
+"""Cells that say that it happened."""
 
 
 def paint(text: str, style: str = "") -> Any:
@@ -153,9 +155,10 @@ def warn(text: str) -> str:
 
 def choose_style(column: Column, label: str, cell: str) -> str:
     """Return the style of a cell: what ruins an account is bold red where it happened."""
-    is_about_ruin = RUIN.search(f"{column.title} {label}" if not column.title else column.title)
-    has_happened = bool(is_about_ruin) and not HARMLESS.fullmatch(cell)
-    return BOLD_RED if has_happened else ""
+    name = column.title or label
+    if RUIN.search(name) and not AROUND.search(name) and HAPPENED.fullmatch(cell):
+        return BOLD_RED
+    return ""
 
 
 def wrap(text: str, indent: str = "") -> str:

@@ -240,7 +240,7 @@ def trace_trials(
 
     None of accounts of several markets, which have no common equity, and of a fold.
     """
-    if task.whole.is_pooled or not task.is_judged:
+    if not parts or task.whole.is_pooled or not task.is_judged:
         return None
     names = map(str, sample.rows.tolist())
     returns = dict(zip(names, sample.returns.T, strict=False))
