@@ -176,8 +176,10 @@ def test_a_click_shows_the_equity_of_a_set_and_sliders_say_how_far_the_nearest_i
     assert page.locator(".explorer .set").count() == 10
     page.locator(".controls select").nth(3).select_option("measure max_drawdown")
     label = page.inner_text(".explored th")
-    page.locator(".explored [role=application]").press("ArrowRight")
+    page.locator(".explored [role=application]").press("ArrowLeft")
     assert page.inner_text(".explored th") != label
+    page.locator(".explored [role=application]").press("ArrowRight")
+    assert page.inner_text(".explored th") == label
     assert page.trouble == []
 
 
