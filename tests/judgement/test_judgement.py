@@ -342,7 +342,8 @@ def test_a_market_that_fails_is_a_row_with_its_cause():
     assert set(found.faults) == {"BAD"}
     assert "too high" in found.growth.loc["BAD", "why"]
     assert any("BAD failed" in each for each in found.notices)
-    assert "on 1 of these 2" in found.verdict or found.outcome in (rule.UNSAFE, rule.NOT_TIMED)
+    assert found.outcome == rule.NO_EVIDENCE
+    assert "on 1 of these 2" in found.verdict
     check_refused(lambda: make_test(bad, **COSTLY).judge(Failing()), "too high", bt.PolicyError)
 
 
@@ -419,7 +420,7 @@ def test_the_command_prints_rows_the_sentence_and_its_exit_code(tmp_path, capsys
     code, out, told = call(capsys, *given, "--require", "timed,safe")
     assert code == 0, told
     assert "Was anything timed? M9:" in told
-    assert "No evidence of a difference" in out or "Worse" in out or "Better" in out
+    assert "No evidence of a difference" in out
     code, out, told = call(capsys, *given, "--require", "better", "--json")
     data = json.loads(out)
     assert code == (0 if "better" in data["met"] else 1)
