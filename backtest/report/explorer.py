@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from backtest import core
+from backtest.core.code_names import pd
 from backtest.core.result_parts import ShownExplorer
 from backtest.report.figures import to_datetimes
 from backtest.report.page import Explorer
 from backtest.results import name_measure
 from backtest.results.measure_table import ABOUT
-from backtest.sweep import find_failed
 
 MOST_SETS = 1_500
 """Sets that are drawn; more cannot be told apart, and make a page slow."""
@@ -37,6 +36,8 @@ def write_explorer(shown: ShownExplorer, hidden: tuple[str, ...] = ()) -> Explor
 
 def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
     """Return the sets of a search and their curves, for the explorer of its page."""
+    from backtest.sweep import find_failed  # noqa: PLC0415 - no page of a run needs sweeps
+
     rows = choose_shown(explored.order)
     table = explored.table.iloc[rows]
     place_of = {str(label): place for place, label in enumerate(table.index)}
