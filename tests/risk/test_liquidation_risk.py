@@ -167,7 +167,8 @@ def test_history_is_counted_from_every_day_by_hand():
         "The account is lost within 2d with a probability of 0 %: liquidation 0 %, ruin 0 %; "
         "history: 0.50 % of 398 starts."
     )
-    _, headline = risk.list_numbers()
+    half, twentieth, _, headline = risk.list_numbers()
+    assert (half.value, twentieth.value) == (row["equity_50"], row["equity_05"])
     assert headline.note.endswith(
         "history: 0.50 % of 398 starts, 1 of 199 apart: at most 2.4 %, worst year 0.55 %, last "
         "prices"
