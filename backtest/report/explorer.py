@@ -18,6 +18,7 @@ from backtest.report.figures import to_datetimes
 from backtest.report.page import Explorer
 from backtest.results import name_measure
 from backtest.results.measure_table import ABOUT
+from backtest.results.ranking import thin_order
 
 MOST_SETS = 1_500
 """Sets that are drawn; more cannot be told apart, and make a page slow."""
@@ -38,7 +39,7 @@ def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
     """Return the sets of a search and their curves, for the explorer of its page."""
     from backtest.sweep import find_failed  # noqa: PLC0415 - no page of a run needs sweeps
 
-    rows = choose_shown(explored.order)
+    rows = thin_order(explored.order, MOST_SETS)
     table = explored.table.iloc[rows]
     place_of = {str(label): place for place, label in enumerate(table.index)}
     default = find_default(explored)
@@ -59,16 +60,6 @@ def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
 
 def list_names(explored: Any) -> list[str]:
     return explored.varied or list(explored.parameters)
-
-
-def choose_shown(order: core.IntArray) -> core.IntArray:
-    """Return the rows that are drawn: the best half, and others evenly down to the worst."""
-    if len(order) <= MOST_SETS:
-        return order
-    best = order[: MOST_SETS // 2]
-    others = order[MOST_SETS // 2 :]
-    places = np.linspace(0, len(others) - 1, MOST_SETS - len(best)).round().astype(np.int64)
-    return np.concatenate([best, others[places]])
 
 
 def describe_parameter(explored: Any, table: pd.DataFrame, name: str) -> dict[str, Any]:

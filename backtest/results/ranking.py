@@ -330,6 +330,16 @@ def order_sets(
     return np.lexsort((place_in_tier, n_ruins, tier)).astype(np.int64)
 
 
+def thin_order(order: core.IntArray, most: int) -> core.IntArray:
+    """Return at most some rows of an order: the best half, and others evenly down to the worst."""
+    if len(order) <= most:
+        return order
+    best = order[: most // 2]
+    others = order[most // 2 :]
+    places = np.linspace(0, len(others) - 1, most - len(best)).round().astype(np.int64)
+    return np.concatenate([best, others[places]])
+
+
 def is_dominated(scores: core.FloatArray) -> core.BoolArray:
     """Return which sets another one beats: no worse in any objective, and better in one.
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core, engine
+from backtest.results.ranking import thin_order
 from backtest.results.result import Lack
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import Sets, take_sets
@@ -24,16 +25,6 @@ MOST_VALUES = 40_000
 """Values of all curves together, which keeps them under 300 kB in a page."""
 MOST_TIMES = 600
 """Times of a curve: more than the pixels that a chart beside a map has."""
-
-
-def choose_rows(order: core.IntArray) -> core.IntArray:
-    """Return the rows that get a curve: the best half, and others evenly down to the worst."""
-    if len(order) <= MOST_CURVES:
-        return order
-    best = order[: MOST_CURVES // 2]
-    others = order[MOST_CURVES // 2 :]
-    places = np.linspace(0, len(others) - 1, MOST_CURVES - len(best)).round().astype(np.int64)
-    return np.concatenate([best, others[places]])
 
 
 def sample_returns(evaluator: Evaluator, sets: Sets, rows: core.IntArray) -> core.FloatArray:
@@ -99,7 +90,7 @@ def trace_sets(
     """
     if evaluator.is_pooled:
         return None
-    rows = choose_rows(order)
+    rows = thin_order(order, MOST_CURVES)
     names = [labels[row] for row in rows.tolist()]
     if not sampled:
         found = sample_returns(evaluator, sets, rows)

@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 
 from backtest.core.result_parts import ShownExplorer
-from backtest.report.explorer import MOST_SETS, choose_shown, describe_sets, write_explorer
+from backtest.report.explorer import MOST_SETS, describe_sets, write_explorer
 from backtest.report.packing import encode_figure
 from backtest.report.page import Explorer
 from backtest.report.render import pack_text, unpack_text, write_html, write_terminal
 from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.results import load_saved
-from backtest.sweep.equity_curves import MOST_CURVES, choose_rows, lay_out_curves
+from backtest.results.ranking import thin_order
+from backtest.sweep.equity_curves import MOST_CURVES, lay_out_curves
 from backtest.sweep.sweep_table import Sweep
 
 
@@ -40,11 +41,11 @@ def test_curves_are_saved_with_a_sweep(sweep, tmp_path):
 
 def test_the_best_half_has_curves_and_others_down_to_the_worst():
     order = np.arange(1_000)[::-1]
-    rows = choose_rows(order)
+    rows = thin_order(order, MOST_CURVES)
     assert len({*rows.tolist()}) == MOST_CURVES
     assert rows[:100].tolist() == order[:100].tolist()
     assert rows[-1] == order[-1]
-    assert choose_rows(order[:7]).tolist() == order[:7].tolist()
+    assert thin_order(order[:7], MOST_CURVES).tolist() == order[:7].tolist()
 
 
 def test_curves_of_two_hundred_sets_take_less_than_300_kilobytes():
@@ -97,7 +98,7 @@ def test_hidden_measures_cannot_be_chosen(explorer):
 
 def test_of_very_many_sets_the_best_half_is_drawn_and_others_evenly():
     order = np.arange(10_000)
-    shown = choose_shown(order)
+    shown = thin_order(order, MOST_SETS)
     assert len({*shown.tolist()}) == MOST_SETS
     assert shown[0] == 0
     assert shown[-1] == order[-1]
