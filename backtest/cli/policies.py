@@ -204,7 +204,8 @@ def list_given(entries: list[Entry]) -> list[Trial]:
 
     Without data the market is None: the check makes one.
     """
-    draft, tables = draft_experiment(None, entries), {place.split(".")[0] for place, _ in entries}
+    draft = draft_experiment(None, entries)
+    tables = {place.split(".")[0] for place, _ in entries}
     if tables == {"data"}:
         markets = label_markets(load_data(draft))
         return [Trial(None, label, market, None) for label, market in markets.items()]

@@ -240,7 +240,7 @@ class Archive(NamedTuple):
                 yield pd.concat(parts), min(last, end)
 
     def _find_whole_days(self, parts: Sequence[pd.DataFrame]) -> IntArray:
-        """Return the days of which all bars are in some rows, as their midnights in ns."""
+        """Return the days whose bars are all in some rows, as midnights in ns."""
         if not parts:
             return np.empty(0, np.int64)
         days_of_rows = pd.concat(parts)["time"].to_numpy() // DAY

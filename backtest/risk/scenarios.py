@@ -171,7 +171,7 @@ def find_moves(
 def correlate_moves(
     scenario: Scenario, markets: Mapping[str, Market], named: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return the moves of markets of which some are named, and the others follow them."""
+    """Return the moves of all markets: those named, and the others, which follow them."""
     correlation = scenario.correlation or 0.0
     if len(markets) < 2:
         raise core.ParameterError(

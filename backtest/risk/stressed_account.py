@@ -229,7 +229,7 @@ class StressedAccount:
         for name in PAID:
             row[name] = float(getattr(money, name, 0.0))
 
-        # What conversions cost is slippage too, of which the wallet has the sum so far.
+        # What conversions cost is slippage too; the wallet has its sum so far.
         row["slippage"] -= float(
             state.wallet.converted_so_far - result.state.wallet.converted_so_far
         )
@@ -350,7 +350,7 @@ class StressedAccount:
         is_compiled: bool,
         is_search: bool,
     ) -> tuple[engine.LaterBars, float]:
-        """Do so with the inputs of each bar, of which the last are those of all further ones."""
+        """Pass the bars with inputs for each bar; the last ones hold for all further bars."""
         result = self.result
         steps = engine.LaterBars(
             setup,
