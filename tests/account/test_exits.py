@@ -24,13 +24,15 @@ LATE = (FLAT, (100, 130, 100, 100), (100, 104, 92, 100), (100, 101, 90, 95))
 FALLING = (FLAT, FLAT, (100, 100, 85, 95), (95, 95, 95, 95), (95, 95, 80, 90))
 COSTLY = {"fees": {"taker": 0.001}, "slippage": {"rate": 0.01}}
 HELD = [100.0, 100.0, 100.0, (100, 100, 99, 100), (100, 100, 96, 97), 97.0, *[96.0] * 3]
-LONG, SHORT = 1.0, -1.0
+LONG = 1.0
+SHORT = -1.0
 
 
 def beside(*bars, other=None, targets=(0.5, NAN), **terms):
     """Play A, and B that stands still at 50 or has bars of its own, when it is called."""
-    legs = ((bars, targets), (other or [flat(50)] * len(bars), targets))
-    return lambda: play_legs(*legs, **terms)
+    first = (bars, targets)
+    second = (other or [flat(50)] * len(bars), targets)
+    return lambda: play_legs(first, second, **terms)
 
 
 HAND: Hand = {
@@ -129,9 +131,12 @@ def test_a_forced_reduction_reaches_the_ratio_after_its_fees():
         other=(flat(50), flat(50), (50, 50, 47.75, 47.75), flat(47.75)),
         venues={"*": {"fees": {"taker": 0.001}, "venue": {"call_grace": 0}}},
     )()  # fmt: skip
+
     left = 1 - 45.5 / 469.86
-    assert [*map(float, out.margin_ratio[2:])] == pytest.approx([477.5 / 540, 0.8], rel=1e-9)
-    assert [*map(float, out.quantity[3])] == pytest.approx([50 * left, 100 * left], rel=1e-9)
+    ratios = [float(ratio) for ratio in out.margin_ratio[2:]]
+    held = [float(quantity) for quantity in out.quantity[3]]
+    assert ratios == pytest.approx([477.5 / 540, 0.8], rel=1e-9)
+    assert held == pytest.approx([50 * left, 100 * left], rel=1e-9)
 
 
 @pytest.mark.parametrize("stop", [
@@ -142,44 +147,63 @@ def test_a_multiple_is_taken_from_the_previous_close(stop):
     """Every stop of a run of 1x lies at entry less twice the column of the bar before. A fixed one
     takes the column of the bar before the entry."""
     rng = np.random.default_rng(1)
-    width, part = rng.uniform(0.5, 2.0, 300), rng.uniform(0.005, 0.02, 300)
-    width[50:60], part[50:60] = NAN, NAN
+    width = rng.uniform(0.5, 2.0, 300)
+    part = rng.uniform(0.005, 0.02, 300)
+    width[50:60] = NAN
+    part[50:60] = NAN
     market = make_days(width=width, part=part)
-    found = run(1.0, market, account=bt.Account(stop_loss=stop))
-    bars, events = found.bars, found.events
+
+    result = run(1.0, market, account=bt.Account(stop_loss=stop))
+    events = result.events
     stopped = events[events["kind"] == "stop"]
     assert len(stopped) > 4
+
     is_price = stop.unit == "price"
     column = width if is_price else part
-    entry, opened, checked = np.nan, 0, 0
+    entry = NAN
+    opened = 0  # the bar before the entry
+    checked = 0
     for row in events[events["kind"].isin(["fill", "stop"])].to_dict("records"):
-        t = bars.index.get_loc(row["time"])
-        if row["kind"] == "stop":
+        t = result.bars.index.get_loc(row["time"])
+        is_stop = row["kind"] == "stop"
+
+        if is_stop:
             assert stop.fixed or not 51 <= t <= 60
-            distance = 2.0 * column[opened if stop.fixed else t - 1] * (1.0 if is_price else entry)
-            assert row["price"] == pytest.approx(min(entry - distance, market.open[t]), rel=1e-9)
+            width_before = column[opened if stop.fixed else t - 1]
+            distance = 2.0 * width_before * (1.0 if is_price else entry)
+            price = min(entry - distance, market.open[t])  # a gap fills at the open
+            assert row["price"] == pytest.approx(price, rel=1e-9)
             checked += 1
-        opened = t - 1 if np.isnan(entry) or row["kind"] == "stop" else opened
-        entry = bars["entry"].iloc[t]
-        if row["kind"] == "fill" and np.isnan(entry):
+
+        # What is bought next opens a position anew. One that a stop ends in the bar in which it
+        # was bought has no entry at the close.
+        if np.isnan(entry) or is_stop:
+            opened = t - 1
+        entry = result.bars["entry"].iloc[t]
+        if not is_stop and np.isnan(entry):
             entry = row["price"]
+
     assert checked == len(stopped)
 
 
 def test_the_last_bar_has_the_multiple_of_the_close_before_it():
-    flat = make_days(4).bars() * 0.0 + 100.0
-    flat["atr"] = [1.0, 1.0, 4.0, 9.0]
-    flat.iloc[-1, flat.columns.get_indexer(["low", "close"])] = 90.0
+    bars = make_days(4).bars() * 0.0 + 100.0
+    bars["atr"] = [1.0, 1.0, 4.0, 9.0]
+    bars.iloc[-1, bars.columns.get_indexer(["low", "close"])] = 90.0
+
     account = bt.Account(stop_loss=bt.Multiple(2.0, "atr"))
-    found = run(1.0, bt.Market.from_frames(flat), account=account)
-    (price,) = found.events.loc[found.events["kind"] == "stop", "price"]
+    result = run(1.0, bt.Market.from_frames(bars), account=account)
+
+    (price,) = result.events.loc[result.events["kind"] == "stop", "price"]
     assert price == pytest.approx(100.0 - 2.0 * 4.0)
 
 
 def test_a_column_that_is_not_there_is_refused():
     market = make_days(atr=np.full(300, 2.0), below=np.linspace(1.0, -1.0, 300))
+
     with pytest.raises(bt.ParameterError, match="no column 'art'; did you mean 'atr'"):
         run(1.0, market, account=bt.Account(stop_loss=bt.Multiple(2.0, "art")))
+
     with pytest.raises(bt.DataError, match=r"account\.trailing_stop must be a distance"):
         run(1.0, market, account=bt.Account(trailing_stop=bt.Multiple(2.0, "below")))
 
@@ -241,17 +265,20 @@ def test_a_stop_acts_where_the_segment_meets_it(side, start, end, stop, place, p
 
 def limited(prices, targets=(2.0,), **account):
     """Run bars of eight hours from a Monday at 2x; the last target is held."""
-    rows = [np.broadcast_to(each, 4) for each in prices]
+    rows = np.array([np.broadcast_to(bar, 4) for bar in prices])
     index = pd.date_range("2024-01-01", periods=len(rows), freq="8h", tz="UTC")
-    names = ("open", "high", "low", "close")
-    market = bt.Market.from_frames(pd.DataFrame(np.array(rows), index=index, columns=names))
+    bars = pd.DataFrame(rows, index=index, columns=("open", "high", "low", "close"))
+    market = bt.Market.from_frames(bars)
     market = market.with_columns(target=np.resize(np.array(targets), len(rows)))
+
     terms = {"venue": kit.free_venue(), "account": bt.Account(capital=1000.0, **account)}
     return bt.run(market, Follow(), **terms, compile=False)
 
 
 def find_stops(run):
-    stops = run.events[run.events["kind"].isin(["daily_loss", "weekly_loss", "equity_stop"])]
+    """List the stops of the whole account: bar, kind, price."""
+    kinds = ["daily_loss", "weekly_loss", "equity_stop"]
+    stops = run.events[run.events["kind"].isin(kinds)]
     return [(run.bars.index.get_loc(row.time), row.kind, row.price) for row in stops.itertuples()]
 
 
@@ -267,9 +294,11 @@ def list_pauses(run):
 def test_after_its_equity_stop_an_account_goes_on_at_once():
     """At 95 all is closed at 900; it buys 1,800 / 90 at the next open. 90 x .9 at 85.5: 810."""
     run = limited(SAWS, equity_stop=0.1, after_stop="continue")
+
     assert find_stops(run) == [(2, "equity_stop", 95.0), (5, "equity_stop", 85.5)]
     assert run.bars["position"].iloc[[2, 3, 5]].tolist() == pytest.approx([0, 20, 0])
     assert list_pauses(run) == []
+
     plain = limited(SAWS, equity_stop=0.1)
     assert run.record.values.tobytes() == plain.record.values.tobytes()
 
@@ -283,10 +312,12 @@ def test_after_its_equity_stop_an_account_goes_on_at_once():
 def test_a_pause_after_an_equity_stop_ends_at_the_first_open_at_its_time(after, bought):
     """The highest starts anew there, at 900."""
     run = limited([*SAWS[:5], *[90.0] * 4], equity_stop=0.1, after_stop=after)
+
     held = run.bars["position"].to_numpy()
     expected = np.full(9, 20.0)
     expected[[0, 2]] = 0.0
     expected[3:bought] = 0.0
+
     assert held.tolist() == pytest.approx(expected.tolist())
     assert list_pauses(run) == [2]
     assert run.bars["equity"].iloc[2:].tolist() == pytest.approx([900.0] * 7)
@@ -298,56 +329,70 @@ def test_next_month_begins_at_midnight_of_the_zone(zone, bought):
     31st of January, and the next bar opens at 16:00."""
     terms = {"after_stop": "next month", "day": zone}
     run = limited([*SAWS[:3], *[90.0] * 92], equity_stop=0.1, **terms)
-    assert np.flatnonzero(run.bars["position"].to_numpy()).tolist() == [1, *range(bought, 95)]
+
+    held = np.flatnonzero(run.bars["position"].to_numpy()).tolist()
+    assert held == [1, *range(bought, 95)]
 
 
 def test_after_a_pause_the_peak_starts_anew_with_interest_and_flows():
     """900 earn interest in a pause of 30 days, and 100 are withdrawn at its end: the next stop acts
     at 90 % of what is there, not of the old high."""
     index = utc([START + day * 24 * HOUR for day in range(34)])
-    rows = [100.0, 100.0, (100, 100, 90, 92), *[100.0] * 30, (100, 100, 80, 90)]
-    frame = pd.DataFrame(np.array([np.broadcast_to(each, 4) for each in rows]), index=index,
-                         columns=("open", "high", "low", "close"))  # fmt: skip
-    market = bt.Market.from_frames(frame).with_columns(target=[2.0] * 32 + [math.nan] * 2)
-    account = bt.Account(capital=1000.0, equity_stop=0.1, after_stop="30d",
-                         flows=pd.Series([-100.0], index=index[32:33]))  # fmt: skip
+    prices = [100.0, 100.0, (100, 100, 90, 92), *[100.0] * 30, (100, 100, 80, 90)]
+    rows = np.array([np.broadcast_to(bar, 4) for bar in prices])
+    bars = pd.DataFrame(rows, index=index, columns=("open", "high", "low", "close"))
+    market = bt.Market.from_frames(bars).with_columns(target=[2.0] * 32 + [NAN] * 2)
+
+    withdrawal = pd.Series([-100.0], index=index[32:33])
+    account = bt.Account(capital=1000.0, equity_stop=0.1, after_stop="30d", flows=withdrawal)
     venue = kit.free_venue().override(interest_on="balance", cash_rate=0.365)
     run = bt.run(market, Follow(), venue=venue, account=account, compile=False)
+
     before, after = run.bars["equity"].iloc[[31, 32]]
     assert before > 920.0
-    interest = run.bars["interest"].iloc[33]
+
     (_, (bar, kind, price)) = find_stops(run)
     assert (bar, kind) == (33, "equity_stop")
-    held = run.bars["position"].iloc[32]
+
     # the highest is the equity at the close of bar 32, at least that of bar 31 less the flow
-    assert price == pytest.approx(100.0 - (after - interest - 0.9 * after) / held, rel=1e-9)
+    interest = run.bars["interest"].iloc[33]
+    held = run.bars["position"].iloc[32]
+    lost = after - interest - 0.9 * after
+    assert price == pytest.approx(100.0 - lost / held, rel=1e-9)
 
 
 def test_whatever_leaves_an_account_flat_at_its_equity_stop_it_pauses():
     """A gap takes 400 of margin: no equity stop acts, and what is left is under its level."""
     gap = [100.0, 100.0, 70.0, *[70.0] * 4]
     terms = {"equity_stop": 0.1, "targets": (2.0,), "margin": "isolated", "venue_leverage": 5.0}
+
     run = limited(gap, **terms, after_stop="halt")
     assert run.metrics["liquidations"] == 1.0
     assert find_stops(run) == []
     assert list_pauses(run) == [2]
     assert not run.bars["position"].iloc[2:].any()
-    on = limited(gap, **terms)
-    assert on.bars["position"].iloc[3] > 0.0
+
+    unpaused = limited(gap, **terms)
+    assert unpaused.bars["position"].iloc[3] > 0.0
 
 
 def test_a_halt_is_the_run_cut_at_that_bar_and_held_in_cash():
     market = bt.Market.sample(bars=1500)
     terms = {"venue": "binance-usdm:BTCUSDT", "compile": False}
     policy = kit.Hold(level=5.0)
-    stop = {"equity_stop": 0.1}
-    halted = bt.run(market, policy, account=bt.Account(**stop, after_stop="halt"), **terms)
-    going = bt.run(market, policy, account=bt.Account(**stop), **terms)
+    stopping = bt.Account(equity_stop=0.1)
+    halting = bt.Account(equity_stop=0.1, after_stop="halt")
+
+    # The account that goes on meets its stop many times; the one that halts, once.
+    going = bt.run(market, policy, account=stopping, **terms)
+    stops = going.events[going.events["kind"] == "equity_stop"]
+    assert len(stops) > 10
+
+    halted = bt.run(market, policy, account=halting, **terms)
     (bar,) = list_pauses(halted)
-    times = going.events.loc[going.events["kind"] == "equity_stop", "time"]
-    assert len(times) > 10
-    cut = bt.run(market.prefix(bar + 1), policy, account=bt.Account(**stop), **terms)
+    cut = bt.run(market.prefix(bar + 1), policy, account=stopping, **terms)
     assert halted.record.values[: bar + 1].tobytes() == cut.record.values.tobytes()
+
     equity = halted.bars["equity"].to_numpy()
     assert set(equity[bar:]) == {equity[bar]}
     assert halted.metrics["stops"] == cut.metrics["stops"] == 1.0
@@ -360,13 +405,15 @@ def test_several_positions_pause_together_and_a_resumed_run_goes_on_with_the_pau
     account = scenes.account_of(equity_stop=0.1, after_stop="4h")
     terms = {"venue": venue_of(), "account": account, "compile": False}
     policies = {"A": kit.Hold(level=1.0), "B": kit.Hold(level=1.0)}
+
     whole = bt.run(markets, policies, **terms)
     held = np.abs(whole.record.positions.quantity).sum(axis=1)
     assert np.flatnonzero(held == 0.0).tolist() == [0, 3, 4, 5, 6]
+
     head = bt.run(markets.prefix(5), policies, **terms)
     tail = bt.run(markets, policies, resume=head, **terms)
-    both = np.concatenate([head.record.values, tail.record.values])
-    assert both.tobytes() == whole.record.values.tobytes()
+    joined = np.concatenate([head.record.values, tail.record.values])
+    assert joined.tobytes() == whole.record.values.tobytes()
 
 
 @pytest.mark.parametrize(("given", "message"), [
@@ -385,9 +432,11 @@ def test_a_daily_loss_closes_all_until_the_next_day():
     """Bought 20 at 100. Tuesday begins at 1,000: 5 % are lost at 97.5. At Wednesday's open, 96, the
     target of 2x is 1,900 / 96 = 19.79 contracts."""
     run = limited(HELD, daily_loss=0.05)
+
     assert find_stops(run) == [(4, "daily_loss", 97.5)]
     assert run.bars["equity"].iloc[4] == pytest.approx(950.0, rel=1e-12)
     assert run.bars["position"].iloc[[4, 5, 6]].tolist() == pytest.approx([0.0, 0.0, 1900 / 96])
+
     early = limited(HELD, daily_loss=0.05, day="Asia/Tokyo")  # its Tuesday ends before bar 5
     assert early.bars["position"].iloc[5] == pytest.approx(1900 / 97)
 
@@ -395,34 +444,43 @@ def test_a_daily_loss_closes_all_until_the_next_day():
 def test_what_another_stop_lost_counts_too():
     """20 contracts close at 97 in a gap, by the stop-loss at 98: 60 of 1,000 are lost, over 5 %."""
     gap = [100.0, 100.0, 100.0, 100.0, 97.0, 97.0, 97.0]
+
     run = limited(gap, daily_loss=0.05, stop_loss=0.02)
     assert run.events["kind"].tolist().count("fill") == 2
     assert run.bars["position"].tolist() == pytest.approx([0, 20, 20, 20, 0, 0, 1880 / 97])
-    assert not limited(gap, weekly_loss=0.05, stop_loss=0.02).bars["position"].iloc[4:].any()
+
+    weekly = limited(gap, weekly_loss=0.05, stop_loss=0.02)
+    assert not weekly.bars["position"].iloc[4:].any()
 
 
 def test_the_higher_of_several_floors_acts_and_the_equity_stop_of_equal_ones():
     equal = limited(HELD, daily_loss=0.05, equity_stop=0.05)
     assert find_stops(equal) == [(4, "equity_stop", 97.5)]
     assert equal.bars["position"].iloc[5] == 0.0  # it stands at the floor of the day too
+
     both = limited(HELD, daily_loss=0.06, weekly_loss=0.05)
     assert find_stops(both) == [(4, "weekly_loss", 97.5)]
     assert not both.bars["position"].iloc[4:].any()  # until Monday
 
 
-def test_flows_move_the_floor_and_the_basis_may_be_what_was_paid_in():
-    """After a day at 1,100 the floor of the initial basis is 1,100 - 50, that of the day 1,045."""
+WITHDRAWN = pd.Series([-100.0], index=pd.to_datetime(["2024-01-02 00:00"], utc=True))
+
+
+@pytest.mark.parametrize(("terms", "price"), [
+    ({"daily_basis": "initial"}, 102.5),  # 5 % of the 1,000 paid in: 1,000 + 20 (P - 100) = 1,050
+    ({}, 102.25),  # 5 % of the 1,100 of the morning: 1,045
+    ({"flows": WITHDRAWN}, 102.5),  # 5 % of 1,100 - 100: 900 + 20 (P - 100) = 950
+])  # fmt: skip
+def test_flows_move_the_floor_and_the_basis_may_be_what_was_paid_in(terms, price):
+    """20 contracts from 100 end the first day at 105, with 1,100; the second falls from there."""
     rising = [100.0, 100.0, 105.0, (105.0, 105.0, 95.0, 100.0), 100.0]
-    held = {"targets": (2.0, math.nan, math.nan, math.nan, math.nan)}
-    paid = pd.Series([-100.0], index=pd.to_datetime(["2024-01-02 00:00"], utc=True))
-    floors = {
-        102.5: {"daily_basis": "initial"},
-        102.25: {},
-        100.0 + (0.95 * 1000.0 - 900.0) / 20.0: {"flows": paid},
-    }
-    for floor, terms in floors.items():
-        stops = find_stops(limited(rising, **held, daily_loss=0.05, **terms))
-        assert stops == [(3, "daily_loss", pytest.approx(floor))]
+    targets = (2.0, NAN, NAN, NAN, NAN)
+    run = limited(rising, targets=targets, daily_loss=0.05, **terms)
+
+    assert find_stops(run) == [(3, "daily_loss", pytest.approx(price))]
+
+
+def test_a_day_must_be_a_time_zone_and_needs_a_daily_loss():
     kit.check_refused(lambda: bt.Account(day="Europe/Prag", daily_loss=0.1), "must be a time zone")
     kit.check_refused(lambda: bt.Account(day="Asia/Tokyo"), "is used only with daily_loss")
 
@@ -430,6 +488,7 @@ def test_flows_move_the_floor_and_the_basis_may_be_what_was_paid_in():
 def test_the_names_of_time_zones_are_read_once(monkeypatch):
     """They are files, and a sweep makes thousands of accounts."""
     bt.Account(daily_loss=0.05, day="Europe/Prague")
+
     monkeypatch.setattr("zoneinfo.available_timezones", None)
     bt.Account(daily_loss=0.05, day="Asia/Tokyo")
     kit.check_refused(lambda: bt.Account(day="Europe/Prag", daily_loss=0.1), "must be a time zone")
