@@ -40,8 +40,10 @@ def test_an_account_cannot_be_changed_and_its_flows_are_its_own() -> None:
     mine = series({0: 100, 24: -50})
     account = bt.Account(flows=mine)
     mine.iloc[0] = 0
+
     assert account.flows is not None
     assert account.flows.tolist() == [100.0, -50.0]
+
     with pytest.raises(ValueError, match="read-only"):
         account.flows.iloc[0] = 1.0
     with pytest.raises(FrozenInstanceError, match="cannot assign"):
@@ -91,12 +93,18 @@ def test_limits_of_leverage_by_date(run, numbers):
 @pytest.mark.parametrize("seed", range(10))
 def test_random_accounts_under_a_limit_equal_the_oracle(seed):
     """None, some of the targets, or a ban, by date."""
-    case, rng = make_case(seed), np.random.default_rng([seed, 3])
+    case = make_case(seed)
+    rng = np.random.default_rng([seed, 3])
     targets = case.tapes["TEST"].bars["target"]
-    stamps = np.r_[START - DAY, np.sort(rng.choice(case.clock.asi8, 6, replace=False)) + 1]
-    values = rng.uniform(0.1, 1.0, 7) * targets[np.isfinite(targets)].max() + 0.01
+    largest = targets[np.isfinite(targets)].max()
+
+    # Six changes, each a nanosecond after an open, and a value from before the first bar on.
+    opens = rng.choice(case.clock.asi8, 6, replace=False)
+    stamps = np.r_[START - DAY, np.sort(opens) + 1]
+    values = rng.uniform(0.1, 1.0, 7) * largest + 0.01
     values[rng.random(7) < 0.2] = INF
     values[rng.random(7) < 0.15] = 0.0
+
     limit = pd.Series(values, index=utc(stamps))
     account = case.account | {"max_leverage": limit, "min_leverage": 0.0}
     assert_agrees(replace(case, account=account), f"{seed}")
@@ -108,16 +116,24 @@ class Careful(bt.Policy):
 
 
 def run(**terms: Any) -> Any:
-    given = {"policy": Hold(), "venue": make_venue(), "account": bt.Account(capital=1e3), **terms}
-    return bt.run(given.pop("markets", None) or simulate_pair(20), **given)
+    """Run a pair of markets at 1x, or with terms of its own."""
+    settings = {
+        "markets": simulate_pair(20),
+        "policy": Hold(),
+        "venue": make_venue(),
+        "account": bt.Account(capital=1e3),
+        **terms,
+    }
+    return bt.run(settings.pop("markets"), **settings)
 
 
 def run_beside(**terms: Any) -> Any:
+    """Run the pair with terms of the second venue alone."""
     return run(venue={"AAA": make_venue(), "BBB": make_venue(**terms)})
 
 
 ORDER = make_venue(mode="partial").override({"liquidation.order": ["AAA", "BBX"]})
-REFUSED = [
+REFUSED = [  # what is called, and words of the refusal
     (lambda: fit(venue_leverage=51), "at most 50, "),
     (lambda: fit(venue_leverage=2, min_leverage=3), "min_leverage must be at most 2, "),
     (lambda: fit(replace(VENUE, call_grace=3)), "call_grace 3 needs a margin_call"),

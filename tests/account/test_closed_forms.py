@@ -36,12 +36,20 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 def decayed(result: bt.Result, inverse: bool = False) -> float:
     """Return the leverage decay of §7 for a run that holds a position in every bar but 0."""
     bars = result.bars
-    mark, equity = bars["mark"].to_numpy(), np.array([1000.0, *bars["equity"]])
-    before = mark[:-1]
-    r = 1 - before / mark[1:] if inverse else mark[1:] / before - 1
-    unit = 1 / before if inverse else before
-    held = bars["position"].to_numpy()[1:] * unit / equity[1:-1]
-    return float(np.sum(held * np.log1p(r) - np.log1p(held * r)))
+    mark = bars["mark"].to_numpy()
+    mark_before = mark[:-1]
+    equity = np.array([1000.0, *bars["equity"]])
+
+    # The return of a bar, and the value of a contract at its start, in the account's currency.
+    if inverse:
+        r = 1 - mark_before / mark[1:]
+        contract_value = 1 / mark_before
+    else:
+        r = mark[1:] / mark_before - 1
+        contract_value = mark_before
+
+    leverage = bars["position"].to_numpy()[1:] * contract_value / equity[1:-1]
+    return float(np.sum(leverage * np.log1p(r) - np.log1p(leverage * r)))
 
 
 @pytest.mark.parametrize("leverage", [0.5, 1.0, 2.0, 3.0])
@@ -49,6 +57,8 @@ def decayed(result: bt.Result, inverse: bool = False) -> float:
 def test_rebalanced_leverage_compounds_the_returns_it_multiplies(leverage, side):
     bars = walk(60, sigma=0.02)
     result = play(*bars, targets=leverage, signal=side)
+
+    # Each bar is traded at its open; the last one is held to its close.
     prices = np.array([bar[0] for bar in bars[1:]] + [bars[-1][3]])
     r = prices[1:] / prices[:-1] - 1
     assert equities(result)[-1] == is_(1000 * np.prod(1 + side * leverage * r))
@@ -59,9 +69,12 @@ def test_leverage_decay_is_the_log_growth_lost(leverage):
     bars = walk(24 * 40, sigma=0.01)
     result = play(*bars, targets=leverage)
     years = len(bars) / 24 / YEAR
+
     assert result.metrics["leverage_decay"] == is_(decayed(result) / years, 1e-9)
+
     # half of (l^2 - l) sigma^2 for a constant leverage
-    sigma_squared = np.var(np.diff(np.log(result.bars["mark"].to_numpy()))) * 24 * YEAR
+    log_returns = np.diff(np.log(result.bars["mark"].to_numpy()))
+    sigma_squared = np.var(log_returns) * 24 * YEAR
     rough = 0.5 * (leverage**2 - leverage) * sigma_squared
     assert result.metrics["leverage_decay"] == pytest.approx(rough, rel=0.1, abs=0.02)
 
@@ -76,32 +89,37 @@ def test_a_path_up_and_back_down_costs_what_the_product_says():
 @pytest.mark.parametrize("interval", ["1h", "8h", "1d"])
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_the_funding_carry_of_a_flat_market_is_days_times_three_times_rate(interval, side):
-    rate, leverage = 0.0001, 3.0
+    rate = 0.0001
+    leverage = 3.0
     per_day = {"1h": 24, "8h": 3, "1d": 1}[interval]
+
     # bought one day (or bar) after the start; then seven days of three settlements
     bars = [100.0] * (8 * per_day)
     targets = [*[NAN] * (per_day - 1), leverage, NAN]
     # half past, so that no stamp is at an open
     stamps = [(h + 0.5, rate) for h in range(0, 24 * 8, 8)]
     result = play(*bars, targets=targets, signal=side, funding=stamps, interval=interval)
+
+    # three turns of 1,000 pay the rate 21 times; a short is paid
+    paid = side * 7 * 3 * rate * 3000
     assert len(happened(result, "funding")) == 7 * 3
-    assert total(result, "funding") == is_(side * 7 * 3 * rate * 3000)
-    assert equities(result)[-1] == is_(1000 - side * 7 * 3 * rate * 3000)
+    assert total(result, "funding") == is_(paid)
+    assert equities(result)[-1] == is_(1000 - paid)
 
 
-def test_a_long_and_a_short_of_equal_size_sum_to_zero_before_costs():
+@pytest.mark.parametrize("kind", ["linear", "inverse"])
+def test_a_long_and_a_short_of_equal_size_sum_to_zero_before_costs(kind):
     bars = walk(80, sigma=0.01, gap=0.003)
     stamps = [(h + 0.0, 0.0004 * math.sin(h)) for h in range(2, 80, 3)]
-    both = [
-        play(*bars, targets=ONCE, signal=side, funding=stamps, venue=v)
-        for v in (venue_of(), venue_of(contract={"kind": "inverse"}))
-        for side in (1.0, -1.0)
-    ]
-    for long, short in (both[:2], both[2:]):
-        assert long.bars["position"].iloc[-1] == -short.bars["position"].iloc[-1]
-        gains = long.bars["equity"] + short.bars["equity"] - 2000.0
-        assert np.abs(gains.to_numpy()).max() < 1e-9
-        assert total(long, "funding") == is_(-total(short, "funding"))
+    terms = {"targets": ONCE, "funding": stamps, "venue": venue_of(contract={"kind": kind})}
+    long = play(*bars, signal=1.0, **terms)
+    short = play(*bars, signal=-1.0, **terms)
+
+    assert long.bars["position"].iloc[-1] == -short.bars["position"].iloc[-1]
+    assert total(long, "funding") == is_(-total(short, "funding"))
+
+    gains = long.bars["equity"] + short.bars["equity"] - 2000.0
+    assert np.abs(gains.to_numpy()).max() < 1e-9
 
 
 def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity():
@@ -109,13 +127,17 @@ def test_hourly_and_daily_bars_of_one_path_give_a_held_position_the_same_equity(
     stamps = [(h + 0.0, 0.0004 * math.cos(h), 100.0 + h) for h in range(0, 24 * 6, 8)]
     hourly = market_of(*bars, targets=[*[NAN] * 23, 1.0, NAN], funding=stamps)
     daily = hourly.resample("1d")
-    terms = {"venue": venue_of(), "account": account_of(), "compile": False}
-    fine, coarse = (bt.run(each, Follow(), **terms) for each in (hourly, daily))
     assert daily.funding_time.tolist() == hourly.funding_time.tolist()
+
+    terms = {"venue": venue_of(), "account": account_of(), "compile": False}
+    fine = bt.run(hourly, Follow(), **terms)
+    coarse = bt.run(daily, Follow(), **terms)
+
     # the hourly order of 23:00 and the daily one both fill at 0:00 of the second day; the target
     # of a day is the last one of its hours, which from the second day on is NaN
     assert total(fine, "funding") == is_(total(coarse, "funding"))
-    assert coarse.bars["equity"].to_numpy() == is_(fine.bars["equity"].to_numpy()[23::24])
+    last_of_days = fine.bars["equity"].to_numpy()[23::24]
+    assert coarse.bars["equity"].to_numpy() == is_(last_of_days)
 
 
 @pytest.mark.filterwarnings("ignore")  # vectorbt warns of deprecated calls of its own
@@ -126,18 +148,33 @@ def test_an_unlevered_run_with_fees_equals_vectorbts_portfolio(fee, calm):
     vectorbt = pytest.importorskip("vectorbt")
     rng = np.random.default_rng(5)
     bars = walk(400, seed=3, sigma=0.01, gap=0.004)
+
     # at most 0.99 of the equity, so that neither shrinks an order to what is there for its fee
     targets = 0.99 * rng.random(400)
     if calm:
         targets[rng.random(400) < 0.8] = NAN
+
     market = market_of(*bars, targets=targets.tolist())
     venue = venue_of(fees={"taker": fee, "maker": fee})
     ours = bt.run(market, Follow(), venue=venue, account=account_of(), compile=False)
-    opens, closes = (pd.Series(x, index=market.times) for x in (market.open, market.close))
+
+    # vectorbt fills in the bar of the size, so the target of the bar before is its size
+    opens = pd.Series(market.open, index=market.times)
+    closes = pd.Series(market.close, index=market.times)
     size = pd.Series(targets, index=market.times).shift(1)
-    terms = {"size_type": "targetpercent", "price": opens, "val_price": opens, "init_cash": 1000.0}
-    theirs = vectorbt.Portfolio.from_orders(closes, size=size, fees=fee, freq="1h", **terms)
-    value, held = theirs.value().to_numpy(), theirs.assets().to_numpy()
+    theirs = vectorbt.Portfolio.from_orders(
+        closes,
+        size=size,
+        size_type="targetpercent",
+        price=opens,
+        val_price=opens,
+        fees=fee,
+        init_cash=1000.0,
+        freq="1h",
+    )
+
+    value = theirs.value().to_numpy()
+    held = theirs.assets().to_numpy()
     assert equities(ours) == pytest.approx(value, rel=1e-9)
     assert ours.bars["position"].to_numpy() == pytest.approx(held, rel=1e-9, abs=1e-12)
 
@@ -150,10 +187,12 @@ def test_a_deposit_does_not_look_like_decay():
 
 def test_an_account_emptied_by_its_owner_is_not_ruined_and_trades_again():
     flows = series({3: -1000.0, 6: 500.0})
-    empty = play(*[100] * 10, targets=[NAN] * 7 + [1.0] * 3, account=account_of(flows=flows))
-    assert empty.bars["equity"].iloc[4] == 0.0
-    assert empty.metrics["ruined"] == 0.0
-    assert empty.bars["position"].iloc[-1] == is_(5.0)
+    targets = [NAN] * 7 + [1.0] * 3
+    result = play(*[100] * 10, targets=targets, account=account_of(flows=flows))
+
+    assert result.bars["equity"].iloc[4] == 0.0
+    assert result.metrics["ruined"] == 0.0
+    assert result.bars["position"].iloc[-1] == is_(5.0)
 
 
 def volatile(seed: int = 0) -> bt.Market:
@@ -171,9 +210,10 @@ def simple(mode: str = "close") -> bt.Venue:
 def together(
     markets: dict[str, bt.Market], signal: dict[str, float], leverage: float, **terms: Any
 ) -> bt.Result:
-    given = {"venue": simple(), "account": bt.Account(capital=10_000)} | terms
+    """Run several markets at one leverage, each with a signal of its own."""
+    settings = {"venue": simple(), "account": bt.Account(capital=10_000), **terms}
     several = bt.Markets(markets, currency="USDT")
-    return bt.run(several, Constant(leverage=leverage), signal=signal, **given)
+    return bt.run(several, Constant(leverage=leverage), signal=signal, **settings)
 
 
 @pytest.mark.parametrize("mode", ["close", "takeover"])
@@ -182,11 +222,13 @@ def test_two_halves_of_a_market_are_the_whole(mode):
     market = volatile()
     terms = {"venue": simple(mode), "account": bt.Account(capital=10_000)}
     one = bt.run(market, Constant(leverage=20.0), **terms)
-    both = together({"A": market, "B": market}, {"A": 0.5, "B": 0.5}, 20.0, **terms)
+    halves = together({"A": market, "B": market}, {"A": 0.5, "B": 0.5}, 20.0, **terms)
     assert one.metrics["liquidations"] >= 1
+
     scale = 1e-9 * np.maximum(one.bars["equity"], 10_000)
-    assert (np.abs(one.bars["equity"] - both.bars["equity"]) <= scale).all()
-    held = both.positions.pivot_table(index="time", columns="instrument", values="quantity")
+    assert (np.abs(one.bars["equity"] - halves.bars["equity"]) <= scale).all()
+
+    held = halves.positions.pivot_table(index="time", columns="instrument", values="quantity")
     assert np.allclose(held.sum(axis=1), one.bars["position"], rtol=1e-9, atol=1e-9)
     assert np.allclose(held["A"], held["B"], rtol=1e-12)
 
@@ -194,10 +236,14 @@ def test_two_halves_of_a_market_are_the_whole(mode):
 def hedge(requirement: dict[str, Any] | None, **account: Any) -> bt.Result:
     """Long 4x and short 4x of one market that falls by 20 % and rises by 30 % inside a bar."""
     market = market_of(100, 100, (100, 130, 80, 110), targets=(4.0, NAN))
-    rule = bt.Brackets() if requirement is None else bt.ScenarioMargin(**requirement)
-    both = {"market": bt.Markets({"A": market, "B": market}, currency="USDT"), "policy": Follow()}
+    markets = bt.Markets({"A": market, "B": market}, currency="USDT")
+
+    rule: bt.Brackets | bt.ScenarioMargin = bt.Brackets()
+    if requirement is not None:
+        rule = bt.ScenarioMargin(**requirement)
+
     terms = {"venue": venue_of(), "account": account_of(requirement=rule, **account)}
-    return bt.run(**both, **terms, signal={"A": 1.0, "B": -1.0})
+    return bt.run(markets, Follow(), signal={"A": 1.0, "B": -1.0}, **terms)
 
 
 def scenario(**terms: Any) -> dict[str, Any]:
@@ -207,11 +253,14 @@ def scenario(**terms: Any) -> dict[str, Any]:
 
 def test_a_hedge_needs_twice_the_margin_under_brackets_and_little_under_scenarios():
     """8000 gross: 5 % is 400; one group nets to nothing but 1 % contingency or 2 % minimum."""
-    assert hedge(None).bars["requirement"].iloc[1] == pytest.approx(400.0, rel=1e-12)
-    small = hedge(scenario(contingency=0.01)).bars["requirement"].iloc[1]
-    assert small == pytest.approx(80.0, rel=1e-12)
-    least = hedge(scenario(minimum=0.02)).bars["requirement"].iloc[1]
-    assert least == pytest.approx(160.0, rel=1e-12)
+    gross = hedge(None).bars["requirement"].iloc[1]
+    assert gross == pytest.approx(400.0, rel=1e-12)
+
+    contingency = hedge(scenario(contingency=0.01)).bars["requirement"].iloc[1]
+    assert contingency == pytest.approx(80.0, rel=1e-12)
+
+    minimum = hedge(scenario(minimum=0.02)).bars["requirement"].iloc[1]
+    assert minimum == pytest.approx(160.0, rel=1e-12)
 
 
 @pytest.mark.parametrize("requirement", [None, scenario(contingency=0.01)])
@@ -230,10 +279,12 @@ def test_two_causes_share_a_fall(move, first, left):
     """A long 5x falls and B short 5x rises: at the lows A has fallen alone, at the highs B risen.
     Then A falls by x and the account fails: 1000 - 5000 m - 5000 x = 250 (1 + m) + 250 (1 - x). Of
     a fall of D by 500, A's loss less the fall of its requirement is 4750 x = 500 - 5250 m."""
-    fall, rise = 100 * (1 - move), 100 * (1 + move)
-    falling = ([flat(100), flat(100), (100, 100, fall, fall)], (5, NAN))
-    rising = ([flat(100), flat(100), (100, rise, 100, rise)], (5, NAN))
+    low = 100 * (1 - move)
+    high = 100 * (1 + move)
+    falling = ([flat(100), flat(100), (100, 100, low, low)], (5, NAN))
+    rising = ([flat(100), flat(100), (100, high, 100, high)], (5, NAN))
     result = run_engine(make_scene(falling, rising, signal=(1.0, -1.0)))
+
     table = result.contagion().set_index("cause")
     assert table.loc["A", "share"] == pytest.approx(first, rel=1e-9)
     assert table.loc["B", "share"] == pytest.approx(1 - first, rel=1e-9)

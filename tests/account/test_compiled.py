@@ -43,6 +43,7 @@ def test_compiled_runs_of_random_accounts_are_plain_runs(make, monkeypatch):
     trust_data(monkeypatch)
     for seed in range(8):
         case = make(seed)
+
         compiled = run_engine(case)
         assert compiled.manifest["compiled"] == "yes"
         assert is_same(run_engine(case, is_compiled=False), compiled), seed
@@ -55,11 +56,11 @@ def test_compiled_pauses_after_equity_stops_are_plain_ones(after):
     fund = make_venue(taker=1e-3).override({"contract": {"expense": 0.02}})
     account = bt.Account(capital=10_000.0, equity_stop=0.03, after_stop=after)
     pair = simulate_pair(1_000)
+    terms = {"venue": fund, "account": account}
     for market in (pair["AAA"], pair):
-        terms = {"venue": fund, "account": account}
-        compiled, plain = (
-            bt.run(market, Hold(3.0), **terms, compile=is_compiled) for is_compiled in (True, False)
-        )
+        compiled = bt.run(market, Hold(3.0), **terms)
+        plain = bt.run(market, Hold(3.0), **terms, compile=False)
+
         assert compiled.manifest["compiled"] == "yes"
         assert plain.metrics["stops"] >= 1.0
         assert plain.metrics["expense"] > 0.0
@@ -81,8 +82,10 @@ class Averaged(bt.Policy):
         kept = [account]
         if kept[0].days < 3.0:
             return float("nan")
+
         rates = pd.Series(kept[0].venue.rates)
-        return float(pd.Series([bar.close, 100.0]).mean() / bar.close * (1.0 + rates.iloc[0]))
+        mean_price = pd.Series([bar.close, 100.0]).mean()
+        return float(mean_price / bar.close * (1.0 + rates.iloc[0]))
 
 
 def live(policy, **more):
@@ -96,7 +99,9 @@ def live(policy, **more):
     ({"AAA": Tabled(), "BBB": Once()}, {}),
 ], ids=["pandas", "beside a compiled one"])  # fmt: skip
 def test_a_policy_called_back_has_the_bits_of_plain_python(policy, more):
-    called, plain = live(policy, **more), live(policy, compile=False, **more)
+    called = live(policy, **more)
+    plain = live(policy, compile=False, **more)
+
     assert "test_compiled.py, line" in called.manifest["compiled"]
     pd.testing.assert_frame_equal(called.bars, plain.bars, check_exact=True)
     pd.testing.assert_frame_equal(called.trades, plain.trades, check_exact=True)
@@ -122,12 +127,13 @@ class Sinking(bt.Policy):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Failing, Falling, Sinking])
 def test_what_is_wrong_is_placed_as_in_plain_python(kind):
-    told = []
+    errors = []
     for is_compiled in (True, False):
         with pytest.raises(bt.PolicyError, match="at the close of bar 1") as caught:
             live(kind(), compile=is_compiled)
-        told.append(str(caught.value))
-    assert told[0] == told[1]
+        errors.append(str(caught.value))
+
+    assert errors[0] == errors[1]
 
 
 class Interrupted(bt.Policy):
@@ -158,13 +164,16 @@ def test_a_policy_sees_the_margin_rules_from_the_listing_of_its_instrument_on():
     markets = bt.Markets({"AAA": make_market([flat(100.0)] * 8), "BBB": late}, currency="USDT")
     account = bt.Account(band=2.0)  # nothing trades, so that the listing is all that happens
     result = bt.run(markets, Cautious(), venue=make_venue(), account=account, compile=False)
+
     assert result.record.positions.target[4:7, 1].tolist() == pytest.approx([0.95] * 3)
 
 
-def run_cold(policy: bt.Policy, n: int = 1, **given):
-    market = bt.Market.sample(bars=100)
-    markets = bt.Markets(dict.fromkeys("AB", market)) if n > 1 else market
-    return bt.run(markets, policy, venue=VENUE, account=bt.Account(), **given)
+def run_cold(policy: bt.Policy, n: int = 1, **terms):
+    """Run a policy on one sample market, or on two of them."""
+    market: Any = bt.Market.sample(bars=100)
+    if n > 1:
+        market = bt.Markets(dict.fromkeys("AB", market))
+    return bt.run(market, policy, venue=VENUE, account=bt.Account(), **terms)
 
 
 @pytest.fixture
@@ -186,6 +195,7 @@ def test_a_first_run_compiles_nothing_and_does_not_tell(cold, monkeypatch, n):
     first = run_cold(VolTarget(), n)
     monkeypatch.undo()
     again = run_cold(VolTarget(), n, compile=False)
+
     assert first.manifest["compiled"] == "yes"
     assert is_same(again, first)
     assert again.tally == first.tally
@@ -201,6 +211,7 @@ def test_a_long_run_compiles_first(cold, monkeypatch):
     """100 bars of two instruments are 200."""
     monkeypatch.setattr(batch, "MOST_PLAIN", 200)
     run_cold(VolTarget(), 2)
+
     monkeypatch.setattr(batch, "MOST_PLAIN", 199)
     with pytest.raises(AssertionError, match="compiled"):
         run_cold(VolTarget(), 2)
@@ -208,10 +219,13 @@ def test_a_long_run_compiles_first(cold, monkeypatch):
 
 @pytest.mark.parametrize("way", ["variable", "argument"])
 def test_what_asks_for_it_compiles_first_and_says_so(cold, monkeypatch, capsys, way):
+    choice: Any = "now"
     if way == "variable":
         monkeypatch.setenv("BACKTEST_COMPILE", "now")
+        choice = True
+
     with pytest.raises(AssertionError, match="compiled"):
-        run_cold(Constant(), 2, compile="now" if way == "argument" else True)
+        run_cold(Constant(), 2, compile=choice)
     assert "compiling the engine once on this machine" in capsys.readouterr().err
 
 
@@ -228,9 +242,10 @@ class Root(bt.Policy):
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_mistake_is_told_at_once_and_a_root_of_a_negative_number_is_nan(cold, n):
     check_refused(lambda: run_cold(Typo(), n), "clsoe", bt.PolicyError)
+
     result = run_cold(Root(), n)
-    falls = result.markets.names[0] and bt.Market.sample(bars=100)
-    is_negative = falls.open < falls.close
+    market = bt.Market.sample(bars=100)
+    is_negative = market.open < market.close
     targets = result.record.positions.target[:, 0]
     assert np.array_equal(np.isnan(targets), is_negative)
 
@@ -246,16 +261,19 @@ def test_formulas_of_shipped_policies_are_named_without_bytecode(monkeypatch):
         kind = getattr(strategies, name)
         if not issubclass(kind, Combinator):
             assert make_recipe(kind(), (), lambda *_: [], "test").is_complete, name
+
     with pytest.raises(AssertionError, match="bytecode of leverage"):
         make_recipe(Root(), (), lambda *_: [], "test")
 
 
 def test_a_log_that_fills_up_is_enlarged_with_the_same_events(monkeypatch):
     """Room for one event, and 20 of them."""
-    prices, targets = [100.0 + k % 3 for k in range(20)], [1.0 + k % 2 for k in range(20)]
+    prices = [100.0 + k % 3 for k in range(20)]
+    targets = [1.0 + k % 2 for k in range(20)]
     events = play(*prices, targets=targets).entries
-    monkeypatch.setattr(driver, "LOGGED", -79)
     assert len(events) >= 10
+
+    monkeypatch.setattr(driver, "LOGGED", -79)
     assert play(*prices, targets=targets).entries.tolist() == events.tolist()
 
 
@@ -281,12 +299,18 @@ def give(monkeypatch):
 def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(give):
     """5,000 in each of two: prices rise by 10 % and 5 %, and 2 appear from nowhere."""
     give(1, 2.0)
-    up = {"A": (100.0, 110.0, 100.0, 110.0), "B": (100.0, 105.0, 100.0, 105.0)}
-    markets = bt.Markets({name: make_market([flat(100.0), last]) for name, last in up.items()})
+    first = flat(100.0)
+    markets = bt.Markets(
+        {
+            "A": make_market([first, (100.0, 110.0, 100.0, 110.0)]),
+            "B": make_market([first, (100.0, 105.0, 100.0, 105.0)]),
+        }
+    )
+    account = bt.Account(capital=10_000.0)
+
     with pytest.raises(bt.AccountingError) as raised:
-        bt.run(
-            markets, Hold(), venue=make_venue(), account=bt.Account(capital=10_000.0), compile=False
-        )
+        bt.run(markets, Hold(), venue=make_venue(), account=account, compile=False)
+
     assert str(raised.value).startswith(
         "equity changed by 752.0 in bar 1, 2024-01-01 01:00 UTC, its terms add up to 750.0, "
         "a difference of 2.0; ledger [["
@@ -297,8 +321,9 @@ def test_a_run_stops_at_the_bar_whose_terms_miss_a_change_of_equity(give):
 def test_a_wrong_term_of_a_millionth_is_found_in_a_flat_bar(wrong, is_found, give):
     """4 turns were traded before; 1e-11 of the capital is rounding."""
     give(5, wrong * 10_000.0)
-    run = partial(play, *[100.0] * 8, targets=(2.0, 0.0),
-                  account=account_of(capital=10_000.0, margin_call=0.9))  # fmt: skip
+    account = account_of(capital=10_000.0, margin_call=0.9)
+    run = partial(play, *[100.0] * 8, targets=(2.0, 0.0), account=account)
+
     if is_found:
         check_refused(run, "its terms add up to 0.0", bt.AccountingError)
     else:
@@ -308,7 +333,8 @@ def test_a_wrong_term_of_a_millionth_is_found_in_a_flat_bar(wrong, is_found, giv
 def test_an_account_at_zero_equity_with_a_debt_and_collateral_goes_on():
     """0.26 are owed where the coins fall to 0.11: the rest is bad debt, and pays interest."""
     coins = make_market([flat(1.0)] * 4 + [flat(0.1)] * 4)
-    market = make_market([flat(100.0)] * 2 + [flat(40.0)] * 6)
+    falling = make_market([flat(100.0)] * 2 + [flat(40.0)] * 6)
+    markets = bt.Markets({"A": falling, "B": make_market([flat(100.0)] * 8)})
     venue = make_venue(maintenance_rate=0.01).override(
         {"interest_on": "balance", "borrow_rate": 0.137}
     )
@@ -317,11 +343,12 @@ def test_an_account_at_zero_equity_with_a_debt_and_collateral_goes_on():
         negative_limit=1e6,
         collateral=[bt.Collateral("C", 1.1, prices=coins, rate=0.9)],
     )
+    signal = pd.DataFrame({"A": [1.0, 1.0, *[0.0] * 6], "B": 0.0}, index=falling.times)
+
     result = bt.run(
-        bt.Markets({"A": market, "B": make_market([flat(100.0)] * 8)}), Once(level=1.0),
-        signal=pd.DataFrame({"A": [1.0, 1.0, *[0.0] * 6], "B": 0.0}, index=market.times),
-        venue=venue, account=account, compile=False,
-    )  # fmt: skip
+        markets, Once(level=1.0), signal=signal, venue=venue, account=account, compile=False
+    )
+
     assert result.bars["equity"].iloc[4:].to_numpy() == pytest.approx(0.0, abs=1e-15)
     assert result.bars["balance"].iloc[-1] == pytest.approx(-0.11)
     assert result.metrics["ruined"] == 1.0

@@ -50,13 +50,17 @@ def rounded(tick=0.5, **changes):
 
 
 def list_sides() -> Hand:
-    """What buyers and sellers pay, 10 contracts of 100, or 1,000 of a dollar."""
-    found: Hand = {}
+    """Return what buyers and sellers pay, for 10 contracts of 100, or 1,000 of a dollar."""
+    sides: Hand = {}
     for side, price, tick in ((1.0, 101.0, 100.5), (-1.0, 99.0, 99.5)):
         terms = {"targets": ONCE, "signal": side}
-        worse, late = (1000 * abs(1 / 100 - 1 / each) for each in (price, tick))
         coins = {"account": COINS, **terms}
-        found |= {
+        worse = 1000 * abs(1 / 100 - 1 / price)
+        at_tick = 1000 * abs(1 / 100 - 1 / tick)
+        coin_ticks = coin_venue(slippage={"rate": 0.001}).override(
+            {"contract.tick": 0.5, "contract.round_to_tick": True}
+        )
+        sides |= {
             f"slippage worsens the price against the trader, {side}": (
                 later(100, 100, venue=slip(), **terms),
                 {"fill.price": [price], "entry": price, "slippage.total": 10, "equity": 990}),
@@ -68,22 +72,26 @@ def list_sides() -> Hand:
                 later(100, 100, venue=rounded(slippage={"rate": 0.001}), **terms),
                 {"fill.price": [tick], "entry": tick, "slippage.total": 5, "equity": 995}),
             f"the tick of an inverse contract is in price, {side}": (
-                later(100, 100, venue=coin_venue(slippage={"rate": 0.001}).override(
-                    {"contract.tick": 0.5, "contract.round_to_tick": True}), **coins),
-                {"fill.price": [tick], "slippage.total": late}),
+                later(100, 100, venue=coin_ticks, **coins),
+                {"fill.price": [tick], "slippage.total": at_tick}),
         }  # fmt: skip
-    for side, kind, kappa in (
-        (1.0, "linear", 0.002 + 0.001 * 1.002), (-1.0, "linear", 0.002 + 0.001 * 0.998),
-        (1.0, "inverse", 0.003 / 1.002), (-1.0, "inverse", 0.003 / 0.998),
-    ):  # fmt: skip
+
+    for side, kind, kappa in (  # kappa is the cost of a unit of notional: slippage and fee
+        (1.0, "linear", 0.002 + 0.001 * 1.002),
+        (-1.0, "linear", 0.002 + 0.001 * 0.998),
+        (1.0, "inverse", 0.003 / 1.002),
+        (-1.0, "inverse", 0.003 / 0.998),
+    ):
         # N = 16 (1000 - kappa N): N = 16,000 / (1 + 16 kappa)
-        notional, unit = 16_000 / (1 + 16 * kappa), 100 if kind == "linear" else 1 / 100
+        notional = 16_000 / (1 + 16 * kappa)
+        contract_notional = 100 if kind == "linear" else 1 / 100
         venue = venue_of(contract={"kind": kind}, fees=FEE, slippage={"rate": 0.002})
-        found[f"the cap holds after the cost of the trade itself, {kind} {side}"] = (
+        sides[f"the cap holds after the cost of the trade itself, {kind} {side}"] = (
             later(100, 100, targets=INF, signal=side, venue=venue),
-            {"position": side * notional / unit, "equity": notional / 16},
+            {"position": side * notional / contract_notional, "equity": notional / 16},
         )
-    return found
+
+    return sides
 
 
 HAND: Hand = {
@@ -230,10 +238,14 @@ def test_fills_of_one_instrument(run, numbers):
 @pytest.mark.parametrize("most", [None, 1.0])  # without and with the rounding of orders
 def test_a_change_of_the_size_of_rounding_is_no_trade(side, most):
     rules = rules_of(slip(0.0, max_participation=most), account_of())
-    quote, held = quote_of(100.0, 100.0, 100.0, 100.0), side * 10.0
+    quote = quote_of(100.0, 100.0, 100.0, 100.0)
     quote.volume = 1e9
-    assert round_quantity(rules, held, quote, held * (1.0 - 1e-13)) == held
-    assert round_quantity(rules, held, quote, held * (1.0 - 1e-6)) == held * (1.0 - 1e-6)
+    held = side * 10.0
+
+    by_rounding = held * (1.0 - 1e-13)
+    by_a_millionth = held * (1.0 - 1e-6)
+    assert round_quantity(rules, held, quote, by_rounding) == held
+    assert round_quantity(rules, held, quote, by_a_millionth) == by_a_millionth
 
 
 def test_without_a_limit_of_leverage_an_order_is_what_its_cost_allows():
@@ -248,7 +260,9 @@ def test_a_graced_call_reduces_at_the_rounded_price():
     bars = (100, 100, (100, 100, 96, 96), 96)
     result = play(*bars, venue=rounded(call_grace=0), **terms)
     plain = play(*bars, venue=venue_of(call_grace=0), **terms)
+
     assert result.bars["margin_ratio"].iloc[-1] == is_(plain.bars["margin_ratio"].iloc[-1])
+
     prices = happened(result, "fill")["price"]
     assert len(prices) == 2
     assert (prices % 0.5 == 0.0).all()
@@ -258,19 +272,22 @@ def price_of(result, kind="fill"):
     return happened(result, kind)["price"].tolist()
 
 
-def test_impact_stays_impact():
-    venue = rounded(slippage={"rate": 0.001, "impact": 0.5, "impact_window": "3h"})
-    plain = venue_of(slippage={"rate": 0.001, "impact": 0.5, "impact_window": "3h"})
+def test_impact_is_the_same_with_rounded_prices_and_rounding_counts_as_slippage():
+    costs = {"rate": 0.001, "impact": 0.5, "impact_window": "3h"}
     bars = [100, 101, 100, 102, 101, 101]
-    both = [
-        play(*bars, targets=(0, 0, 0, 0, 1.0), venue=each, volume=100.0) for each in (venue, plain)
-    ]
-    change = float(happened(both[1], "fill")["quantity"].iloc[0])
-    assert total(both[0], "impact") == is_(total(both[1], "impact"))
-    assert total(both[0], "impact") > 0.0
-    lost = total(both[0], "impact") + total(both[0], "slippage")
-    assert lost == is_(change * (price_of(both[0])[0] - 101))
-    assert price_of(both[0])[0] % 0.5 == 0.0
+    terms = {"targets": (0, 0, 0, 0, 1.0), "volume": 100.0}
+    ticks = play(*bars, venue=rounded(slippage=costs), **terms)
+    plain = play(*bars, venue=venue_of(slippage=costs), **terms)
+
+    assert total(ticks, "impact") == is_(total(plain, "impact"))
+    assert total(ticks, "impact") > 0.0
+
+    (price,) = price_of(ticks)
+    assert price % 0.5 == 0.0
+
+    bought = float(happened(plain, "fill")["quantity"].iloc[0])
+    lost = total(ticks, "impact") + total(ticks, "slippage")
+    assert lost == is_(bought * (price - 101))
 
 
 def make_market(n: int = 300, seed: int = 0, **columns: object) -> bt.Market:
@@ -278,8 +295,12 @@ def make_market(n: int = 300, seed: int = 0, **columns: object) -> bt.Market:
     rng = np.random.default_rng(seed)
     close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
     start = np.r_[100.0, close[:-1]] * np.exp(rng.normal(0.0, 0.005, n))
-    high, low = 1.001 * np.maximum(start, close), 0.999 * np.minimum(start, close)
-    bars = {"high": high, "low": low, "volume": np.full(n, 1e6), **columns}
+    bars = {
+        "high": 1.001 * np.maximum(start, close),
+        "low": 0.999 * np.minimum(start, close),
+        "volume": np.full(n, 1e6),
+        **columns,
+    }
     return bars_market(start, close, "D", terms={"instrument": "TEST"}, **bars)
 
 
@@ -288,47 +309,54 @@ RETURNS = MARKET.close[1:] / MARKET.close[:-1] - 1.0
 
 
 def run(leverage: float, market: bt.Market = MARKET, **terms: object) -> bt.Result:
-    given = {"venue": FREE, "account": bt.Account(fill="same_close"), "compile": False, **terms}
-    return bt.run(market, Constant(leverage=leverage), **given)
+    settings = {"venue": FREE, "account": bt.Account(fill="same_close"), "compile": False, **terms}
+    return bt.run(market, Constant(leverage=leverage), **settings)
 
 
 @pytest.mark.parametrize("leverage", [0.5, 2.0, 3.0])
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_same_close_compounds_leverage_times_each_return(leverage, side):
     """Without costs a constant leverage L is the product of 1 + L r_t, the formula of funds."""
-    found = run(leverage, signal=side)
+    result = run(leverage, signal=side)
+
     expected = np.cumprod(1.0 + side * leverage * RETURNS)
-    np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
+    np.testing.assert_allclose(result.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
 
 
 def test_same_close_pays_interest_on_the_new_loan():
     """prod(1 + L r_t - (L - 1) f dt): what was borrowed at a close pays from that close on."""
-    rate, leverage = 0.05, 3.0
-    found = run(leverage, venue=FREE.override(borrow_rate=rate, interest_on="loan"))
+    rate = 0.05
+    leverage = 3.0
+    result = run(leverage, venue=FREE.override(borrow_rate=rate, interest_on="loan"))
+
     expected = np.cumprod(1.0 + leverage * RETURNS - (leverage - 1.0) * rate / 365.0)
-    np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
+    np.testing.assert_allclose(result.bars["unit"].to_numpy()[1:], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_same_close_of_an_inverse_contract(side):
     """In the coin: q u = L E, so E' / E = 1 + s L (1 - P0 / P1)."""
     venue = FREE.override(contract=bt.Contract(kind="inverse", size=100.0, lot=0.0, tick=0.1))
-    found = run(2.0, venue=venue, account=bt.Account(capital=1.0, fill="same_close"), signal=side)
+    account = bt.Account(capital=1.0, fill="same_close")
+    result = run(2.0, venue=venue, account=account, signal=side)
+
     factors = 1.0 + side * 2.0 * (1.0 - MARKET.close[:-1] / MARKET.close[1:])
-    np.testing.assert_allclose(found.bars["unit"].to_numpy()[1:], np.cumprod(factors), rtol=1e-9)
+    np.testing.assert_allclose(result.bars["unit"].to_numpy()[1:], np.cumprod(factors), rtol=1e-9)
 
 
 def test_next_close_is_same_close_one_bar_later():
     """A buyer at the next close misses the return of one more bar."""
-    found = run(1.0, account=bt.Account(fill="next_close"))
+    result = run(1.0, account=bt.Account(fill="next_close"))
+
     expected = np.cumprod(1.0 + RETURNS[1:])
-    np.testing.assert_allclose(found.bars["unit"].to_numpy()[2:], expected, rtol=1e-9)
-    assert found.bars["position"].iloc[0] == 0.0
-    assert found.bars["position"].iloc[1] > 0.0
-    assert abs(found.attribution().fills) < 1e-12
+    np.testing.assert_allclose(result.bars["unit"].to_numpy()[2:], expected, rtol=1e-9)
+    assert result.bars["position"].iloc[0] == 0.0
+    assert result.bars["position"].iloc[1] > 0.0
+    assert abs(result.attribution().fills) < 1e-12
 
 
 PARTLY = -4000 + 15 * 4000 / 47.5 + 3500
+"""Equity where 15 of 50 contracts from 100 were sold at 4,000 / 47.5, and 35 are worth 100."""
 LOTS = {"contract": {"lot": 10.0}, "liquidation": {"mode": "partial", "step": 0.3}}
 MODES: Hand = {
     # bars end at 100, 110, 99; a target of 2 decided at the first close: 2000 / 104 contracts at

@@ -108,19 +108,28 @@ def test_the_result_tells_what_filled_and_where_the_price_went():
     """Filled orders have a fill at their price; moves are from close to close."""
     result = bt.run(MARKET, VolTarget(), venue=VENUE, account=LIMIT, compile=False)
     orders = result.limit_orders
-    events = result.events[result.events["kind"] == "fill"]
     filled = orders[orders["is_filled"]]
+    unfilled = orders[~orders["is_filled"]]
     assert 0 < len(filled) < len(orders)
-    assert filled["time"].isin(events["time"]).all()
-    assert not orders[~orders["is_filled"]]["time"].isin(events["time"]).any()
+
+    fills = result.events[result.events["kind"] == "fill"]
+    assert filled["time"].isin(fills["time"]).all()
+    assert not unfilled["time"].isin(fills["time"]).any()
+    assert result.target_cuts().loc["unfilled", "decisions"] == len(unfilled)
+
+    # An order to buy fills where the bar trades a tick of 0.1 below its limit.
     low = pd.Series(MARKET.low, index=pd.to_datetime(MARKET.time, utc=True))
     buys = orders[orders["side"] == "buy"]
-    assert ((low[buys["time"]].to_numpy() <= buys["price"] - 0.1 + 1e-6) == buys["is_filled"]).all()
+    is_through = low[buys["time"]].to_numpy() <= buys["price"] - 0.1 + 1e-6
+    assert (is_through == buys["is_filled"]).all()
+
+    # The move after a fill counts against the trader.
     row = filled.iloc[0]
     t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
     move = MARKET.mark_close[t + 1] / MARKET.mark_close[t] - 1.0
-    assert row["next_move"] == pytest.approx(-move if row["side"] == "buy" else move, abs=1e-15)
-    assert result.target_cuts().loc["unfilled", "decisions"] == len(orders) - len(filled)
+    against = -move if row["side"] == "buy" else move
+    assert row["next_move"] == pytest.approx(against, abs=1e-15)
+
     trades = result.trades
     gain = result.metrics["final_equity"] - 10_000
     assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(gain, abs=1e-8)
@@ -133,6 +142,7 @@ def run_with(venue=VENUE, **account):
 
 def test_limit_orders_that_cannot_be_are_refused():
     check_refused(lambda: run_with(offset={"A": 0.001}), "got none for B")
+
     shared = VENUE.override({"fees.maker_share": 0.5})
     check_refused(lambda: run_with(shared, offset=0.0), "got 0.5")
 
@@ -140,15 +150,20 @@ def test_limit_orders_that_cannot_be_are_refused():
 def test_a_live_decision_gives_the_order_that_the_next_bar_places():
     """Contracts and limit of the order, filled or not."""
     terms = {"venue": VENUE, "account": LIMIT}
-    row = bt.run(MARKET, VolTarget(), compile=False, **terms).limit_orders.iloc[3]
-    t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
+    result = bt.run(MARKET, VolTarget(), compile=False, **terms)
+    row = result.limit_orders.iloc[3]
+
+    # What is known at the close before, and the price at which the next bar opens.
     known = MARKET.between(None, row["time"])
     before = bt.run(known, VolTarget(), compile=False, **terms)
-    at = float(MARKET.open[t])
-    found = bt.Backtest(known, **terms).decide(VolTarget(), state=before, at=at, mark=at)
-    (name,) = found.order
-    assert abs(found.order[name]) == pytest.approx(row["quantity"])
-    assert found.fill_price[name] == pytest.approx(row["price"])
+    t = int(np.searchsorted(MARKET.time, row["time"].as_unit("ns").value))
+    price = float(MARKET.open[t])
+    test = bt.Backtest(known, **terms)
+    decision = test.decide(VolTarget(), state=before, at=price, mark=price)
+
+    (name,) = decision.order
+    assert abs(decision.order[name]) == pytest.approx(row["quantity"])
+    assert decision.fill_price[name] == pytest.approx(row["price"])
 
 
 def test_a_liquidation_after_a_fill_leaves_what_limits_took_of_the_order():
@@ -167,10 +182,12 @@ def test_a_liquidation_after_a_fill_leaves_what_limits_took_of_the_order():
     frame = pd.DataFrame(bars, index=hours).assign(volume=1e6)
     market = bt.Market.from_frames(frame, mark=frame.drop(columns="volume"))
     markets = bt.Markets({"a": market, "b": market}, currency="USDT")
+
     venue = bt.Venue.simple(
         taker=0.0, slippage=0.0, maintenance_rate=0.02, max_leverage=25, liquidation_fee=0.0
     )
     account = bt.Account(margin="cross", fill="limit", offset=0.01)
+
     result = bt.run(markets, Constant(leverage=15.0), venue=venue, account=account, compile=False)
     assert (result.events["kind"] == "liquidation").sum() == 2
 

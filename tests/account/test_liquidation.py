@@ -35,7 +35,8 @@ SECOND = (9000 - 50 * LP) / 47.5
 TWO = [bracket(0.0, 5000.0, 16.0, 0.05), bracket(5000.0, INF, 8.0, 0.1)]
 FIVE = (5.0, NAN)
 """Five times long from the second bar on."""
-DEEP, DEAD = (100, 100, 80, 100), (100, 100, 94, 94)
+DEEP = (100, 100, 80, 100)
+DEAD = (100, 100, 94, 94)
 FILLED = LP * 0.99
 LOSS = 100 * (LP - FILLED) + 0.01 * 100 * FILLED
 GRADUAL = {"margin_call": 0.9, "top_up_to": 0.5, "reserve": 500.0}
@@ -271,6 +272,7 @@ def test_liquidation_and_ruin_of_one_instrument(run, numbers):
 
 def test_scaled_rates_are_capped_at_1_and_the_amounts_follow():
     venue = venue_of(brackets=[bracket(0.0, 1000.0, 10.0, 0.05), bracket(1000.0, INF, 5.0, 0.1)])
+
     # x = 15: rates 0.75 and min(1, 1.5) = 1; amount 1,000 x 0.25; MM(2,000) = 2,000 - 250
     assert bt.margin.maintenance(venue, 2000.0, 15.0) == is_(1750.0)
     assert bt.margin.maintenance(venue, 2000.0, 1.0) == is_(150.0)
@@ -282,27 +284,29 @@ def test_an_equity_of_a_billionth_of_the_capital_is_none():
     bars = [(p, p, 0.9 * p, 0.9 * p) for p in 100.0 * 0.9 ** np.arange(12)]
     venue = venue_of(brackets=[bracket(leverage=20.0, rate=0.001)])
     result = play(100, *bars, targets=9.0, venue=venue)
-    ruin = happened(result, "ruin")
-    left = result.bars["equity"].loc[ruin["time"].iloc[0]]
-    before = result.bars["equity"].shift(1).loc[ruin["time"].iloc[0]]
+
+    ruined_at = happened(result, "ruin")["time"].iloc[0]
+    left = result.bars["equity"].loc[ruined_at]
+    before = result.bars["equity"].shift(1).loc[ruined_at]
     assert (left, before) == (is_(1e-6), is_(1e-5))
     assert result.metrics["final_equity"] == left > 0.0
 
 
 def test_a_withdrawal_brings_ruin_no_nearer():
     # 1,000 grow to 1,500, and 1,200 are withdrawn: 200 of the 1,000 count as still paid in
-    flows = series({4: -1200.0})
+    account = account_of(ruin_at=0.9534, flows=series({4: -1200.0}))
     bars = (100, 100, (100, 110, 100, 110), 110, 110)
     targets = (5.0, NAN, 0.0, 1.0, NAN)
-    last = [(110, 110, low, low) for low in (70.0, 69.0)]
-    account = account_of(ruin_at=0.9534, flows=flows)
-    kept = play(*bars, last[0], targets=targets, account=account)
+
     # 300 / 110 contracts lose 300 x 40 / 110 = 109.09: 190.91 of 200 are 95.45 %
-    assert kept.state.wallet.paid_in == is_(200.0)
-    assert kept.bars["equity"].iloc[-1] == is_(300 - 300 * 40 / 110)
-    assert kept.metrics["ruined"] == 0.0
+    alive = play(*bars, (110, 110, 70.0, 70.0), targets=targets, account=account)
+    assert alive.state.wallet.paid_in == is_(200.0)
+    assert alive.bars["equity"].iloc[-1] == is_(300 - 300 * 40 / 110)
+    assert alive.metrics["ruined"] == 0.0
+
     # 300 x 41 / 110 = 111.82: 188.18 are 94.09 %
-    assert play(*bars, last[1], targets=targets, account=account).metrics["ruined"] == 1.0
+    ruined = play(*bars, (110, 110, 69.0, 69.0), targets=targets, account=account)
+    assert ruined.metrics["ruined"] == 1.0
 
 
 def test_interest_and_deposits_after_ruin_change_no_measure():
@@ -310,6 +314,7 @@ def test_interest_and_deposits_after_ruin_change_no_measure():
     account = account_of(ruin_at=0.6, flows=series({4 * 24: 1000.0}))
     bars = (100, 100, (100, 100, 90, 90), 90, 90, 90)
     result = play(*bars, targets=FIVE, venue=venue, account=account, interval="1d")
+
     assert result.metrics["ruined"] == 1.0
     units = result.bars["unit"].tolist()
     assert units[2:] == [units[2]] * 4
@@ -330,13 +335,18 @@ def test_a_constraint_that_is_met_lifts_no_ruined_set():
 def called(*bars, **more):
     """Run bars after a fall to 95.5, with a call at the close of bar 1. 10x from 100 with 1,000:
     100 contracts and cash of -9,000."""
-    given = {"account": account_of(margin_call=0.8), **more}
-    return later(100, (100, 100, 95.5, 95.5), *bars, targets=TEN, **given)
+    settings = {"account": account_of(margin_call=0.8), **more}
+    return later(100, (100, 100, 95.5, 95.5), *bars, targets=TEN, **settings)
 
 
 def ends(made, met, failed, dead):
-    names = ("margin_calls", "calls_met", "calls_failed", "liquidated_after_call")
-    return {f"metrics.{name}": n for name, n in zip(names, (made, met, failed, dead), strict=True)}
+    """Return the measures of calls: how many were made, met, failed, and ended in liquidation."""
+    return {
+        "metrics.margin_calls": made,
+        "metrics.calls_met": met,
+        "metrics.calls_failed": failed,
+        "metrics.liquidated_after_call": dead,
+    }
 
 
 CALLS: Hand = {

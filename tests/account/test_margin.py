@@ -41,10 +41,17 @@ def fixed(fee, **more):
 
 
 def guarded(*bars, **more):
-    """Run bars with automatic margin, after a flat bar: 5x of 1,000 at 25x posts 200."""
-    venue = venue_of(brackets=[bracket(leverage=25.0, rate=0.02)])
-    given = {"targets": (5.0, NAN), "venue": venue, "account": isolated(25.0, auto_margin=True)}
-    return later(100, *bars, **given | more)
+    """Run bars with automatic margin, after a flat bar: 5x of 1,000 at 25x posts 200.
+
+    200 + 50 (P - 100) = 2 % of 50 P: the wallet adds at P = 4,800 / 49 = 97.96.
+    """
+    settings = {
+        "targets": (5.0, NAN),
+        "venue": venue_of(brackets=[bracket(leverage=25.0, rate=0.02)]),
+        "account": isolated(25.0, auto_margin=True),
+        **more,
+    }
+    return later(100, *bars, **settings)
 
 
 LOSSES = venue_of(profit_counts="losses")
@@ -197,14 +204,20 @@ def test_margin_of_one_instrument(run, numbers):
 
 
 def test_no_decision_is_filled_with_equity_at_or_under_the_fixed_fee():
-    account = account_of(capital=2.0)
     with pytest.warns(bt.NoFillWarning):
-        assert happened(play(*[100] * 4, venue=fixed(2.0), account=account), "fill").empty
-    assert len(happened(play(*[100] * 4, venue=fixed(1.9), account=account), "fill")) == 1
-    # 1x loses 9 of 10: the last decision to close has not the money
-    account = account_of(capital=10.0)
+        result = play(*[100] * 4, venue=fixed(2.0), account=account_of(capital=2.0))
+    assert happened(result, "fill").empty
+
+    result = play(*[100] * 4, venue=fixed(1.9), account=account_of(capital=2.0))
+    assert len(happened(result, "fill")) == 1
+
+
+def test_a_decision_to_close_needs_the_money_for_the_fixed_fee():
+    """1x loses 8 of 10 less the fee: 0.1 contracts at 20 are left, and under the fee of 1.5."""
     bars = (100, 100, (100, 100, 20, 20), 20)
+    account = account_of(capital=10.0)
     result = play(*bars, targets=(1.0, NAN, 0.0), venue=fixed(1.5), account=account)
+
     assert equities(result)[-1] == is_(10 - 1.5 - 0.1 * 80)
     assert result.bars["position"].iloc[-1] == is_(0.1)
 
@@ -221,23 +234,27 @@ def crashed(**liquidation):
 
 def test_a_liquidation_is_worsened_by_the_impact_of_its_size():
     result = crashed(impact=0.5, slippage=0.01)
+
     # the four returns and volumes that end with the bar before the liquidation
     closes = np.array([*CLOSES, 100.0])[-5:]
     sigma = np.diff(np.log(closes)).std(ddof=1) * math.sqrt(24)
+    daily_volume = 10 * closes[1:].mean() * 24
     notional = 50 * 4000 / 47.5
-    impact = 0.5 * sigma * math.sqrt(notional / (10 * closes[1:].mean() * 24))
+    impact = 0.5 * sigma * math.sqrt(notional / daily_volume)
     assert impact > 0.01
+
     assert result.metrics["liquidation_loss"] == is_(notional * (0.01 + impact))
     assert happened(result, "liquidation")["price"].iloc[0] == is_(4000 / 47.5)
     assert result.metrics["impact"] == 0.0
 
 
 def test_each_step_of_a_liquidation_has_its_own_impact():
-    one = crashed(impact=0.5, mode="partial", step=1.0).metrics["liquidation_loss"]
-    parts = crashed(impact=0.5, mode="partial", step=0.5)
-    first = happened(parts, "liquidation_loss")["amount"].iloc[0]
+    whole = crashed(impact=0.5, mode="partial", step=1.0).metrics["liquidation_loss"]
+    halves = crashed(impact=0.5, mode="partial", step=0.5)
+
     # half of the size at the root of a half of its impact
-    assert first == is_(one * 0.5 * math.sqrt(0.5))
+    first = happened(halves, "liquidation_loss")["amount"].iloc[0]
+    assert first == is_(whole * 0.5 * math.sqrt(0.5))
 
 
 class Steps(bt.Policy):
@@ -266,14 +283,17 @@ def make_market(closes=SAFE, settings=(math.nan, 5.0, math.nan, 10.0, math.nan, 
 
 
 def live(market, policy=None, **terms):
+    """Run decided settings on 1,000 of capital, isolated, at 10x unless said otherwise."""
     account = {"capital": 1000.0, "margin": "isolated", "venue_leverage": 10.0, **terms}
-    given = {"venue": VENUE, "account": bt.Account(**account), "compile": False}
-    return bt.run(market, policy or Steps(), **given)
+    settings = {"venue": VENUE, "account": bt.Account(**account), "compile": False}
+    return bt.run(market, policy or Steps(), **settings)
 
 
 def decided(closes=SAFE, settings=(NAN, 5.0, NAN, 10.0, NAN, NAN), size=2.0, paid=None, **account):
     """Run settings of each close, when it is called; 20 are bought at 100 and 10x."""
-    terms = {} if paid is None else {"funding": paid, "funding_gaps": "zero"}
+    terms = {}
+    if paid is not None:
+        terms = {"funding": paid, "funding_gaps": "zero"}
     return lambda: live(make_market(closes, settings, **terms), Steps(size=size), **account)
 
 
@@ -330,11 +350,14 @@ def test_settings_that_policies_decide(run, numbers):
 
 def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
     """B in cross at 5x of 10x needs 500 of the 800 left; A may take 300 of the 400 it asks for."""
-    markets = bt.Markets({"A": make_market(settings=(math.nan, 10 / 3, *[math.nan] * 4)),
-                          "B": make_market([100.0] * 6, [math.nan] * 6)})  # fmt: skip
+    deciding = make_market(settings=(NAN, 10 / 3, *[NAN] * 4))
+    markets = bt.Markets({"A": deciding, "B": make_market([100.0] * 6, [NAN] * 6)})
+    policies = {"A": Steps(), "B": Constant(leverage=5.0)}
     account = bt.Account(capital=1e3, margin={"A": "isolated", "B": "cross"}, venue_leverage=10.0)
-    given = {"venue": VENUE, "account": account, "signal": {"A": 1.0, "B": 1.0}}
-    result = bt.run(markets, {"A": Steps(), "B": Constant(leverage=5.0)}, **given, compile=False)
+    signal = {"A": 1.0, "B": 1.0}
+
+    result = bt.run(markets, policies, venue=VENUE, account=account, signal=signal, compile=False)
+
     check_numbers(result, moved("margin_added", 2, 300) | moved("margin_refused", 2, 100))
 
 
@@ -346,6 +369,7 @@ def test_an_isolated_position_takes_nothing_that_a_cross_one_needs():
 def test_combinators_keep_the_setting_of_their_policies(policy, margin):
     """5x of 2,000 is 400, whatever combines the policy."""
     assert sets_margin(policy)
+
     assert live(make_market(), policy).positions["margin"].iloc[2] == pytest.approx(margin)
 
 
@@ -363,9 +387,11 @@ class Answers(bt.Policy):
 def test_an_answer_that_is_no_setting_is_refused(value):
     """Zero, negative or no number: an error that names the method, the value and the bar."""
     policy = type("Bad", (Answers,), {"value": value, "__doc__": "Bad."})()
-    with pytest.raises(bt.PolicyError, match="venue_leverage") as found:
+
+    with pytest.raises(bt.PolicyError, match="venue_leverage") as caught:
         live(make_market(), policy)
-    assert "bar 0" in str(found.value)
+
+    assert "bar 0" in str(caught.value)
 
 
 def assigns(self, bar, account):
@@ -383,7 +409,7 @@ def scale():
     bt.run(markets, Constant(), venue=VENUE, account=account, overlay=Answers())
 
 
-@pytest.mark.parametrize(("make", "words"), [
+@pytest.mark.parametrize(("make", "words"), [  # what is called, and words of its refusal
     (lambda: derive(5.0), "must be a plain method"),
     (lambda: live(make_market(), derive(assigns)()), "Odd.venue_leverage raised"),
     (lambda: live(make_market(), margin="cross"), "got 'cross'"),
