@@ -137,6 +137,7 @@ HAND: Hand = {
         later(100, 100, targets=40.0), {"leverage": 16, "position": 160}),
 }  # fmt: skip
 seen: list[tuple[float, float]] = []
+"""What ``Watch`` saw: its position, and how many bars ago it was liquidated."""
 
 
 @by_hand(HAND)
@@ -148,16 +149,19 @@ def test_05_maintenance_is_neither_initial_nor_nothing_nor_flat():
     # 10x posts all of its equity, and lives; it dies before its equity is gone
     assert happened(play(100, 100, targets=TEN), "liquidation").empty
     assert play(100, (100, 100, 94, 94), targets=TEN).bars["equity"].iloc[-1] == is_(5 * LP)
+
     # and a larger position needs a larger share
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="2024-10-24")
-    shares = bt.margin.maintenance(venue, [1e4, 1e6, 1e8]) / [1e4, 1e6, 1e8]
+    notionals = [1e4, 1e6, 1e8]
+    shares = bt.margin.maintenance(venue, notionals) / notionals
     assert shares == pytest.approx([0.004, 0.00555, 0.02018550], rel=1e-7)
 
 
 def test_06_maintenance_is_continuous_across_bracket_edges():
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     for row in venue.brackets[1:]:
-        below, above = bt.margin.maintenance(venue, row.floor * np.array([1 - 1e-12, 1 + 1e-12]))
+        beside = row.floor * np.array([1 - 1e-12, 1 + 1e-12])
+        below, above = bt.margin.maintenance(venue, beside)
         assert above - below <= 1e-11 * row.floor
 
 
@@ -167,6 +171,7 @@ def test_08_the_same_path_loses_the_same_at_a_minute_and_at_an_hour():
     # bought in the first minute: one bar before, one that stands still, then the fall
     fine = play(100.0, 100.0, *minutes, targets=TEN, interval="1m")
     coarse = play(100.0, 100.0, (100, 100, 92, 92), targets=TEN, interval="1h")
+
     assert equities(fine)[-1] == is_(equities(coarse)[-1])
 
 
@@ -191,6 +196,7 @@ def test_09_a_liquidation_fills_inside_the_bar_and_loses_at_most_the_margin(
         fees={"taker": taker, "maker": taker},
         liquidation={"fee": fee, "slippage": worse},
     )
+
     start = 100 * (1 - side * gap * move)
     end = 100 * (1 - side * move)
     bar = (start, max(start, end), min(start, end), end)
@@ -198,12 +204,16 @@ def test_09_a_liquidation_fills_inside_the_bar_and_loses_at_most_the_margin(
         100, 100, bar, targets=(leverage, NAN), venue=venue, account=isolated(leverage),
         signal=side,
     )  # fmt: skip
+
     for event in happened(result, "liquidation").itertuples():
-        opened = event.time == at(1)  # the fee of opening may leave too little at once
-        low, high = (100, 100) if opened else bar[2:0:-1]
+        _, high, low, _ = bar
+        if event.time == at(1):  # the fee of opening may leave too little at once
+            low = high = 100
         assert low * (1 - 1e-12) <= event.price <= high * (1 + 1e-12)
+
     bought = happened(result, "fill").iloc[0]
-    margin, entry_fee = bought["amount"] / leverage, bought["amount"] * taker
+    margin = bought["amount"] / leverage
+    entry_fee = bought["amount"] * taker
     assert result.bars["equity"].iloc[-1] >= 1000 - (margin + entry_fee) * (1 + 1e-12)
     assert result.bars["equity"].min() >= 0.0
 
@@ -217,31 +227,35 @@ class Watch(Follow):
 def test_17_the_policy_sees_the_account_after_the_liquidation_of_its_bar():
     seen.clear()
     play(100, (100, 100, 94, 94), 94, targets=TEN, policy=Watch())
+
     assert seen == [(0.0, math.inf), (0.0, 0.0), (0.0, 1.0)]
 
 
 def test_30_interest_accrues_by_the_hour():
     venue = venue_of(interest_on="loan", borrow_rate=0.365)
-    hours = play(*[100] * 26, targets=(2.0, NAN), venue=venue)
+    result = play(*[100] * 26, targets=(2.0, NAN), venue=venue)
+
     # 1,000 owed for 24 hours: 1 in all, but for interest on interest
-    assert total(hours, "interest") == pytest.approx(1.0, rel=1e-3)
-    assert len(happened(hours, "interest")) == 24
+    assert total(result, "interest") == pytest.approx(1.0, rel=1e-3)
+    assert len(happened(result, "interest")) == 24
 
 
 def test_31_ruin_does_not_flip_the_sign_of_a_ratio():
     result = play(*[100] * 3, 20, *[100] * 4, targets=TEN, interval="1d")
     metrics = result.metrics
+
     assert metrics["total_return"] == -1.0
     assert metrics["cagr"] == -1.0
-    assert result.returns.tolist() == [0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0]
     assert metrics["sharpe"] < 0.0
     assert metrics["sortino"] < 0.0
+    assert result.returns.tolist() == [0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_36_the_runs_that_are_stored_cover_all_kinds_of_events():
     """``tests/test_before.py`` holds every one to what it was."""
-    kinds = {row[1] for run in WAS.values() for row in run["events"]}
+    stored = {row[1] for run in WAS.values() for row in run["events"]}
     market = market_of(*[100] * 2)
     result = bt.run(market, Follow(), venue=venue_of(), account=account_of(), compile=False)
-    unstored = {"daily_loss", "weekly_loss", "pause"}  # test_exits and the oracle have them
-    assert set(result.events["kind"].cat.categories) - kinds == unstored
+
+    elsewhere = {"daily_loss", "weekly_loss", "pause"}  # test_exits and the oracle have them
+    assert set(result.events["kind"].cat.categories) - stored == elsewhere

@@ -32,13 +32,17 @@ STRUCTS = (
 @pytest.mark.parametrize("kind", STRUCTS)
 def test_the_fields_of_a_struct_are_those_of_its_layout_in_compiled_code(kind):
     numbers = np.arange(float(len(kind.names())))
-    made, layout = kind.read(numbers), find_layout(kind)
+    made = kind.read(numbers)
+    layout = find_layout(kind)
     assert layout.size == 8 * len(kind.names())
     assert made.to_dict() == dict(zip(kind.names(), numbers, strict=True))
+
+    # Each number is its own place, so a field that holds k begins 8 k bytes after the start.
     for name, inner in kind.fields():
-        own = getattr(made, name)
-        first = own.tolist()[0] if issubclass(inner, Struct) else own
-        assert layout.offset(name) == 8 * first
+        value = getattr(made, name)
+        if issubclass(inner, Struct):
+            value = value.tolist()[0]
+        assert layout.offset(name) == 8 * value
 
 
 @pytest.mark.parametrize("kind", STRUCTS)
@@ -62,6 +66,7 @@ def test_every_struct_is_among_those_that_refuse_a_misspelt_field():
 def test_a_struct_is_copied_and_pickled_with_what_is_inside_it():
     tally = Tally(peak=2.0)
     tally.money.fees = 3.0
+
     for twin in (tally.copy(), copy.deepcopy(tally), pickle.loads(pickle.dumps(tally))):
         assert twin == tally
         twin.money.fees += 1.0
@@ -72,16 +77,22 @@ def test_a_struct_is_copied_and_pickled_with_what_is_inside_it():
 def test_the_sums_of_a_bar_change_equity_by_their_signs():
     """Of three owners and drawn amounts: gains less costs, flows and top-ups too."""
     rng = np.random.default_rng(7)
-    ledger, sums = Structs(Money, 3), Money()
+    ledger = Structs(Money, 3)
     ledger.numbers[:, : len(SUMMED)] = rng.normal(size=(3, len(SUMMED)))
-    ledger[2].top_up, ledger[2].collateral_pnl, ledger[2].conversion = 3.0, 0.7, 0.2
-    by_hand = sum(SIGNS[name] * getattr(own, name) for own in ledger for name in SIGNS)
+    ledger[2].top_up = 3.0
+    ledger[2].collateral_pnl = 0.7
+    ledger[2].conversion = 0.2
+
+    sums = Money()
     money.sum_ledger(ledger, sums)
-    assert money.sum_changes(sums) == pytest.approx(by_hand + 3.0, rel=1e-12)
-    flows = sum(own.flows for own in ledger)
-    assert money.earn(ledger) == pytest.approx(by_hand - flows, rel=1e-12)
-    one = ledger[0]
-    gain = sum(SIGNS[name] * getattr(one, name) for name in money.TRADE_TERMS)
+    signed = sum(SIGNS[name] * getattr(owner, name) for owner in ledger for name in SIGNS)
+    assert money.sum_changes(sums) == pytest.approx(signed + 3.0, rel=1e-12)
+
+    flows = sum(owner.flows for owner in ledger)
+    assert money.earn(ledger) == pytest.approx(signed - flows, rel=1e-12)
+
+    first = ledger[0]
+    gain = sum(SIGNS[name] * getattr(first, name) for name in money.TRADE_TERMS)
     assert money.compute_gain(ledger, 0) == pytest.approx(gain, rel=1e-12)
 
 
@@ -90,43 +101,58 @@ def test_a_new_term_of_money_is_in_all_that_follows_from_the_table():
     text = Path(money.__file__).read_text(encoding="utf-8")
     tax = 'MoneyTerm("tax", -1.0, "tax", "tax paid", "taxes", "tax", is_cost=True,'
     tax += ' of_positions=True, in_trades=True),\n    MoneyTerm(\n        "funding"'
-    text = text.replace('MoneyTerm(\n        "funding"', tax, 1)
-    with pytest.raises(AttributeError, match="tax"):  # a term without its field
-        exec(text, vars(ModuleType("changed_money")))
-    changed = ModuleType("changed_money")
-    exec(
-        text.replace("    funding: float\n", "    tax: float\n    funding: float\n", 1),
-        vars(changed),
+    with_term = text.replace('MoneyTerm(\n        "funding"', tax, 1)
+    with_field = with_term.replace(
+        "    funding: float\n", "    tax: float\n    funding: float\n", 1
     )
-    for names in (changed.COSTS, changed.GROWTH_TERMS, changed.POSITION_TERMS, changed.TRADE_COSTS,
-                  changed.FILL_COSTS, changed.Ledger.names(), changed.Money.names()):  # fmt: skip
-        assert "tax" in names
+
+    with pytest.raises(AttributeError, match="tax"):  # a term without its field
+        exec(with_term, vars(ModuleType("changed_money")))
+
+    changed = ModuleType("changed_money")
+    exec(with_field, vars(changed))
+    assert "tax" in changed.COSTS
+    assert "tax" in changed.GROWTH_TERMS
+    assert "tax" in changed.POSITION_TERMS
+    assert "tax" in changed.TRADE_COSTS
+    assert "tax" in changed.FILL_COSTS
+    assert "tax" in changed.Ledger.names()
+    assert "tax" in changed.Money.names()
+
     rows = changed.MONEY._asdict()
-    assert {rows[name] for name in ("fees", "tax", "funding", "interest")} <= {
-        *changed.CARRIED_ROWS
-    }
-    assert {rows["slippage"], rows["impact"]}.isdisjoint(changed.CARRIED_ROWS)  # of fills' prices
+    carried = {rows[name] for name in ("fees", "tax", "funding", "interest")}
+    in_prices = {rows["slippage"], rows["impact"]}  # they are part of the prices of fills
+    assert carried <= {*changed.CARRIED_ROWS}
+    assert in_prices.isdisjoint(changed.CARRIED_ROWS)
     assert changed.sum_changes(changed.Money(price_pnl=5.0, tax=2.0)) == 3.0
 
 
+def list_names(declared) -> set[str]:
+    return {event.kind.name for event in declared}
+
+
 def test_every_event_has_one_kind_and_every_kind_one_name():
-    names = [each.kind.name for each in EVENTS]
-    assert len({*names}) == len(names)
+    assert len(list_names(EVENTS)) == len(EVENTS)
+
     floors = {"equity_stop", "daily_loss", "weekly_loss"}
     stops = floors | {"stop", "trailing_stop", "time_stop", "take_profit"}
-    assert {each.kind.name for each in events.STOPS} == stops
-    assert {each.kind.name for each in events.FORCED} == stops | {"liquidation", "ruin"}
-    assert {each.kind.name for each in events.INSIDE} == stops - {"time_stop"} | {"liquidation"}
+    assert list_names(events.STOPS) == stops
+    assert list_names(events.FORCED) == stops | {"liquidation", "ruin"}
+    assert list_names(events.INSIDE) == stops - {"time_stop"} | {"liquidation"}
+
     trades = stops | {"fill", "delisted", "expiry"}
-    assert {each.kind.name for each in events.TRADES} == trades
-    assert {each.kind.name for each in events.TRADED} == trades | {"liquidation", "ruin"}
+    assert list_names(events.TRADES) == trades
+    assert list_names(events.TRADED) == trades | {"liquidation", "ruin"}
 
 
 def test_the_log_has_named_columns():
     """10 contracts at 100 cost 1,000, and a fee of a thousandth."""
     result = play(100.0, 100.0, targets=1.0, venue=venue_of(fees=FEE))
+
     entry = result.entries[result.entries["kind"] == Event.FILL][0]
+
     assert entry.dtype == ENTRY
-    assert (entry["bar"], entry["owner"], entry["step"], entry["value"]) == (1, 0, 5, 100.0)
+    assert (entry["bar"], entry["owner"], entry["step"]) == (1, 0, 5)
+    assert entry["value"] == 100.0
     assert entry["fee"] == pytest.approx(1e-3 * entry["amount"])
     assert entry["amount"] == pytest.approx(100.0 * entry["quantity"])

@@ -37,15 +37,16 @@ from tests.scenes import Hand, by_hand, happened
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 EXPIRING = {"account": bt.Account(capital=1_000.0), "compile": False}
-NAN, INF = math.nan, math.inf
+NAN = math.nan
+INF = math.inf
 TEN = {"*": {"brackets": [bracket(0.02, 10.0)]}}
 MOVED = ([flat(100), flat(110), flat(100), flat(100)], (NAN, NAN, 20.0, NAN))
 """Its impact is known from the close of bar 2 on; then 20x are wanted."""
 
 
 def run(markets, policy=None, **terms):
-    given = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}
-    return bt.run(markets, policy or Hold(1.0), **{**given, **terms})
+    settings = {"venue": make_venue(), "account": bt.Account(capital=1_000.0), **terms}
+    return bt.run(markets, policy or Hold(1.0), **settings)
 
 
 def two(first, second):
@@ -58,6 +59,7 @@ def test_two_positions_share_one_equity():
         [flat(100), flat(100), (100, 100, 90, 90)], [flat(50), flat(50), (50, 55, 50, 55)]
     )
     result = run(markets, Once(1.0))
+
     assert result.quantities.iloc[-1].tolist() == [5.0, 10.0]
     assert result.bars["equity"].tolist() == [1_000.0, 1_000.0, 1_000.0]
     assert result.bars["gross_leverage"].iloc[-1] == (5 * 90 + 10 * 55) / 1_000
@@ -69,13 +71,16 @@ def test_two_positions_share_one_equity():
 def test_an_overlay_scales_all_targets():
     result = run(simulate_pair(200), Hold(1.0), overlay=Hold(0.5))
     assert 0.4 < result.bars["gross_leverage"].iloc[60:150].median() < 0.6
+
     limited = run(simulate_pair(200), overlay=Hold(9.0), account=bt.Account(max_overlay=2.0))
     assert limited.bars["overlay"].iloc[-1] == 2.0
 
 
 def test_risk_of_two_uncorrelated_positions_of_equal_risk():
-    weights, covariance = np.array([0.5, 0.25]), np.diag([0.04, 0.16])
+    weights = np.array([0.5, 0.25])
+    covariance = np.diag([0.04, 0.16])
     assert risk_shares(weights, covariance).tolist() == [0.5, 0.5]
+
     # (.5 x .2 + .25 x .4) / sqrt(.25 x .04 + .0625 x .16) = .2 / sqrt(.02)
     assert diversification_ratio(weights, covariance) == pytest.approx(2**0.5)
 
@@ -99,7 +104,8 @@ def test_a_policy_sees_gross_and_net_leverage():
 
 class TenPercent:
     def requirement(self, positions, prices):
-        return 0.1 * sum(abs(quantity) * prices[name] for name, quantity in positions.items())
+        notionals = [abs(quantity) * prices[name] for name, quantity in positions.items()]
+        return 0.1 * sum(notionals)
 
     def initial(self, positions, prices):
         return 2.0 * self.requirement(positions, prices)
@@ -109,9 +115,12 @@ def test_a_requirement_of_ones_own_is_asked():
     # B rises from 50 by d: 1,000 - 20 d = .1 (1,000 + 1,000 + 20 d), so d = 800 / 22
     markets = two([flat(100)] * 3, [flat(50), flat(50), (50, 99, 50, 99)])
     account = bt.Account(capital=1_000.0, requirement=TenPercent())
+
     result = run(markets, Once(2.0), signal={"A": 0.5, "B": -0.5}, account=account)
+
     hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
     assert hit.loc["B", "price"] == pytest.approx(50.0 + 800.0 / 22.0, rel=1e-12)
+
     # initial margin of a fifth: 5x at most, whatever the brackets allow
     limited = run(two([flat(100)] * 3, [flat(50)] * 3), Once(9.0), account=account)
     assert limited.bars["gross_leverage"].iloc[-1] == pytest.approx(5.0, rel=1e-12)
@@ -121,47 +130,60 @@ class Between(TenPercent):
     """A requirement of a hundredth of the notional, and a sum while A stands between two prices."""
 
     def __init__(self, low, high, more):
-        self.low, self.high, self.more = low, high, more
+        self.low = low
+        self.high = high
+        self.more = more
 
     def requirement(self, positions, prices):
         is_inside = self.low < prices.get("A", math.nan) < self.high
-        notional = sum(abs(quantity) * prices[name] for name, quantity in positions.items())
-        return 0.01 * notional + (self.more if is_inside else 0.0)
+        notionals = [abs(quantity) * prices[name] for name, quantity in positions.items()]
+        return 0.01 * sum(notionals) + (self.more if is_inside else 0.0)
 
 
 @pytest.mark.parametrize("more", [1e4, 1e9, math.inf])
-def test_a_requirement_of_ones_own_may_jump(more):
-    """20 A at 100 fail where the requirement jumps: on the way to 60, and in a band below."""
+def test_a_requirement_of_ones_own_may_jump_on_the_way_of_a_bar(more):
+    """20 A at 100 fail at 73.1, where the requirement jumps on the way to 60."""
     markets = two([flat(100), flat(100), (100, 100, 60, 90)], [flat(50)] * 3)
     account = bt.Account(capital=1_000.0, requirement=Between(0.0, 73.1, more))
     result = run(markets, Once(2.0), signal={"A": 1.0, "B": 0.0}, account=account)
+
     hit = result.events[result.events["kind"] == "liquidation"].set_index("instrument")
     assert hit.loc["A", "price"] == pytest.approx(73.1, rel=1e-12)
+
+
+@pytest.mark.parametrize("more", [1e4, 1e9, math.inf])
+def test_the_liquidation_price_finds_a_requirement_that_is_high_in_a_band_alone(more):
+    """20 A at 100 fail between 70 and 80: the next such price below is 80."""
     markets = two([flat(100)] * 3, [flat(50)] * 3)
-    account = replace(account, requirement=Between(70.0, 80.0, more))
-    held = run(markets, Once(2.0), signal={"A": 1.0, "B": 0.0}, account=account).positions
-    last = held[held["instrument"] == "A"]["liquidation_price"].iloc[-1]
-    assert last == pytest.approx(80.0, rel=1e-12)
+    account = bt.Account(capital=1_000.0, requirement=Between(70.0, 80.0, more))
+    result = run(markets, Once(2.0), signal={"A": 1.0, "B": 0.0}, account=account)
+
+    of_a = result.positions[result.positions["instrument"] == "A"]
+    assert of_a["liquidation_price"].iloc[-1] == pytest.approx(80.0, rel=1e-12)
 
 
 def test_collateral_takes_its_price_from_an_instrument_or_a_constant(tmp_path):
     # 2 of A at 100, then 110, and 50 coins at 1: equity 1,250, then 1,270; at rates .9 and 1
     markets = two([flat(100), flat(100), flat(110)], [flat(50)] * 3)
-    held = [
-        bt.Collateral("COIN", 2.0, prices="A", rate=0.9),
-        bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0),
-    ]
-    account = bt.Account(capital=1_000.0, collateral=held, negative_limit=100.0)
+    coin = bt.Collateral("COIN", 2.0, prices="A", rate=0.9)
+    dollars = bt.Collateral("USDC", 50.0, prices=1.0, rate=1.0)
+    account = bt.Account(capital=1_000.0, collateral=[coin, dollars], negative_limit=100.0)
     result = run(markets, Hold(0.0), account=account)
     assert result.bars["equity"].tolist() == [1_250.0, 1_250.0, 1_270.0]
-    alike = replace(account, collateral=[replace(held[0], name="A"), held[1]])
-    assert "A" in {*run(markets, Hold(1.0), account=alike).events["instrument"]}  # it raised
-    given = [replace(held[0], prices=markets["A"]), held[1]]
-    other = run(markets, Hold(0.0), account=replace(account, collateral=given))
+
+    # Collateral that is named as an instrument is another owner of the log.
+    alike = replace(account, collateral=[replace(coin, name="A"), dollars])
+    events = run(markets, Hold(1.0), account=alike).events
+    assert "A" in {*events["instrument"]}
+
+    by_market = replace(account, collateral=[replace(coin, prices=markets["A"]), dollars])
+    other = run(markets, Hold(0.0), account=by_market)
     assert other.bars.equals(result.bars)
-    for each in (result, other):
-        assert Result.load(each.save(tmp_path)).bars.equals(each.bars)
-    unknown = replace(account, collateral=[replace(held[0], prices="C")])
+
+    for saved in (result, other):
+        assert Result.load(saved.save(tmp_path)).bars.equals(saved.bars)
+
+    unknown = replace(account, collateral=[replace(coin, prices="C")])
     check_refused(lambda: run(markets, account=unknown), "an instrument of the run, got 'C'")
 
 
@@ -179,19 +201,27 @@ def test_an_overlay_sees_the_index_from_the_first_weight_on():
     weights = np.zeros((6, 2))
     weights[2:, 0] = 1.0
     result = run(markets, Hold(1.0), signal=weights, overlay=Seen())
-    assert result.bars["overlay"].tolist()[2:] == [1.0, 2.0, 3.0, 4.0]
     assert result.bars["overlay"].iloc[:2].isna().all()
-    # one instrument that is flat first gives the overlay no calm that never was
-    calm = bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0)
-    quiet = run(simulate_pair(80), overlay=VolTarget(0.4, half_life=10.0), signal=calm)
-    assert not quiet.metrics["ruined"]
+    assert result.bars["overlay"].tolist()[2:] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_one_instrument_that_is_flat_first_gives_the_overlay_no_calm_that_never_was():
+    weights = bt.allocate.inverse_volatility(simulate_pair(80), half_life=10.0)
+    overlay = VolTarget(0.4, half_life=10.0)
+    result = run(simulate_pair(80), overlay=overlay, signal=weights)
+
+    assert not result.metrics["ruined"]
 
 
 class Halve(bt.Policy):
     """Hold 1.6 from the first close on, and 0.8 from the third on."""
 
     def leverage(self, bar, account):
-        return 1.6 if account.days < 1.5 else float("nan") if account.days < 2.5 else 0.8
+        if account.days < 1.5:
+            return 1.6
+        if account.days < 2.5:
+            return float("nan")
+        return 0.8
 
 
 @pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -202,20 +232,24 @@ def test_the_volume_of_the_account_chooses_the_fee_tier_of_each_instrument(is_co
     bars = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close"])
     market = bt.Market.from_frames(bars.assign(volume=1e6))
     markets = bt.Markets({"A": market, "B": market}, currency="USDT")
+
     base = make_venue(taker=0.001)
     venues = {
         "A": base.override({"fees.tiers": [bt.FeeTier(1_500.0, 0.0005, 0.0)]}),
         "B": base.override({"fees.tiers": [bt.FeeTier(2_500.0, 0.0002, 0.0)]}),
     }
     result = run(markets, Halve(), venue=venues, compile=is_compiled)
-    fills, fees = (happened(result, kind).reset_index() for kind in ("fill", "fee"))
+
+    fills = happened(result, "fill").reset_index()
+    fees = happened(result, "fee").reset_index()
     rates = fees["amount"] / fills["amount"]
     assert fees["instrument"].tolist() == ["A", "B"] * 3
     assert rates.tolist() == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3, 5e-4, 1e-3])
-    row = bt.Backtest(markets, venue=venues, account=bt.Account(capital=1_000.0)).sweep(
-        Halve, pd.DataFrame({"account.band": [0.0]}), compile=is_compiled
-    )
-    assert row.table["fees"].tolist() == [result.metrics["fees"]]
+
+    test = bt.Backtest(markets, venue=venues, account=bt.Account(capital=1_000.0))
+    sets = pd.DataFrame({"account.band": [0.0]})
+    swept = test.sweep(Halve, sets, compile=is_compiled)
+    assert swept.table["fees"].tolist() == [result.metrics["fees"]]
 
 
 def held_after(targets: dict[str, tuple[float, ...]], equity: float, **account) -> list[float]:
@@ -224,12 +258,13 @@ def held_after(targets: dict[str, tuple[float, ...]], equity: float, **account) 
     flows = pd.Series([10_000.0 - equity], index=utc([START + 2 * HOUR]))
     tapes = {name: tape([flat(100)] * 3, target) for name, target in targets.items()}
     signal = dict.fromkeys(tapes, 1.0)
-    given = {"capital": equity, "flows": flows, "max_gross_leverage": 2.0, **account}
-    out = assert_agrees(scene(tapes, signal, venues=TEN, **given), "by hand")
+    settings = {"capital": equity, "flows": flows, "max_gross_leverage": 2.0, **account}
+
+    out = assert_agrees(scene(tapes, signal, venues=TEN, **settings), "by hand")
     return [float(quantity) * 100 / 10_000 for quantity in out.quantity[2]]
 
 
-CAPS = {
+CAPS = {  # name: (targets, equity at first, terms of the account, turns held in the end)
     # A holds 1.5; B decides 1.2 and gets the 0.5 that are left of 2
     **{
         f"what has no target counts with what it holds, {margin}": (
@@ -275,7 +310,8 @@ def make_pair() -> bt.Markets:
 
 def run_half(venue: object) -> Result:
     """Hold half of the equity in B, beside A at nothing."""
-    policies, signal = {"A": Hold(0.0), "B": Hold(1.0)}, {"A": 0, "B": 0.5}
+    policies = {"A": Hold(0.0), "B": Hold(1.0)}
+    signal = {"A": 0, "B": 0.5}
     return bt.run(make_pair(), policies, venue=venue, signal=signal, **EXPIRING)
 
 
@@ -283,11 +319,13 @@ def test_the_price_of_the_settlement_is_not_rounded_to_a_tick():
     venues = expire("2024-01-01T03:00")
     contract = venues["B"].contract.override(tick=33.0, round_to_tick=True)
     venues["B"] = venues["B"].override(contract=contract)
+
     with pytest.warns(UserWarning, match="history of B ends"):
         result = run_half(venues)
+
     # it buys at 66, the next tick over 60; the last bar closes at 80, between 66 and 99
-    prices = {kind: happened(result, kind)["price"].iloc[0] for kind in ("fill", "delisted")}
-    assert prices == {"fill": 66.0, "delisted": 80.0}
+    assert happened(result, "fill")["price"].iloc[0] == 66.0
+    assert happened(result, "delisted")["price"].iloc[0] == 80.0
 
 
 def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
@@ -295,20 +333,25 @@ def test_an_expired_contract_is_closed_at_the_mark_close_of_its_last_bar():
     # closes at 80, where what is held is sold for a fee of 1 %.
     with pytest.warns(UserWarning, match="history of B ends"):
         result = run_half(expire("2024-01-01T03:00"))
+
     events = result.events
     closed = events[events["kind"] == "delisted"].iloc[0]
     assert (closed["instrument"], closed["price"]) == ("B", 80.0)
     assert str(closed["time"]) == "2024-01-01 02:00:00+00:00"
+
     after = events.loc[closed.name + 1]
     assert after["kind"] == "fee"
     assert after["amount"] == pytest.approx(0.01 * 80.0 * abs(closed["quantity"]))
+
     assert (result.quantities["B"].iloc[2:] == 0.0).all()
     assert result.bars["equity"].iloc[2:].nunique() == 1
 
 
-def test_wrong_dates_are_refused():
+def test_a_contract_that_expires_before_the_market_or_inside_it_is_refused():
     check_refused(lambda: run_half(expire("2023-12-31")), "no bar before it expires")
-    alone, venue = make_pair()["B"], expire("2024-01-01T03:00")["B"]
+
+    alone = make_pair()["B"]
+    venue = expire("2024-01-01T03:00")["B"]
     cut = "cut it: market.between(end='2024-01-01T03:00')"
     check_refused(lambda: bt.run(alone, Hold(), venue=venue, **EXPIRING), cut)
 
@@ -316,8 +359,8 @@ def test_wrong_dates_are_refused():
 def test_a_preset_is_resolved_for_the_instruments_of_the_run():
     markets = bt.Markets({name: bt.Market.sample(bars=150) for name in "AB"})
     account = bt.Account(capital=10_000, requirement="okx-portfolio")
-    found = run(markets, Constant(3.0), account=account, compile=False)
-    assert set(found.manifest["account"]["requirement"]["moves"]) == {"A", "B"}
+    result = run(markets, Constant(3.0), account=account, compile=False)
+    assert set(result.manifest["account"]["requirement"]["moves"]) == {"A", "B"}
 
 
 def test_an_account_reads_the_name_of_a_preset():
@@ -358,10 +401,10 @@ def falling(**changes: Any) -> Outcome:
 
 def pooled(first: float, second: float, health: float, **terms: Any) -> Outcome:
     """A at 4x and B at 6x, which open at other prices; steps of a tenth, or all under a health."""
-    legs = [([flat(100), flat(100), flat(first)], (4.0, NAN)),
-            ([flat(1), flat(1), flat(second)], (6.0, NAN))]  # fmt: skip
+    falling = ([flat(100), flat(100), flat(first)], (4.0, NAN))
+    other = ([flat(1), flat(1), flat(second)], (6.0, NAN))
     venues = {"*": {"liquidation": STEPS | {"full_below_health": health}}}
-    return play_legs(*legs, venues=venues, **terms)
+    return play_legs(falling, other, venues=venues, **terms)
 
 
 def long_and_short(**changes: Any) -> PortfolioCase:
@@ -382,20 +425,30 @@ def find_impact(closes: list[float], rate: float, size: float, power: int = 1) -
     """Return slippage with this impact rate at a size; power -1 counts notionals in coins."""
     sigma = np.std(np.diff(np.log(closes)), ddof=1) * 24**0.5
     traded = 24e9 * np.mean(np.array(closes[1:], float) ** power)
-    return {"slippage": {"impact": rate / sigma * (traded / size) ** 0.5, "impact_window": "2h"}}
+    impact = rate / sigma * (traded / size) ** 0.5
+    return {"slippage": {"impact": impact, "impact_window": "2h"}}
 
 
 def selling(*names: str) -> Outcome:
     """Isolated sales of 1 to 3 times the equity more than the wallet can post, in an order."""
-    legs = {"A": (20.0, 0.02, 10.0), "B": (11.0, 0.01, 5.0), "C": (25.0, 0.03, 20.0)}
-    closes = [100, 110, 100]
-    return play_case(scene(
-        {name: tape(MOVED[0], (NAN, NAN, legs[name][0], NAN)) for name in names},
-        dict.fromkeys(names, -1.0), margin="isolated",
-        venue_leverage={name: legs[name][2] for name in names},
-        venues={name: find_impact(closes, legs[name][1], 5e3) | {"brackets": [bracket(0.001)]}
-                for name in names},
-    ))  # fmt: skip
+    legs = {  # the target, the rate of impact at 5,000, and the setting
+        "A": (20.0, 0.02, 10.0),
+        "B": (11.0, 0.01, 5.0),
+        "C": (25.0, 0.03, 20.0),
+    }
+    tapes = {}
+    settings = {}
+    venues = {}
+    for name in names:
+        target, rate, settings[name] = legs[name]
+        tapes[name] = tape(MOVED[0], (NAN, NAN, target, NAN))
+        impact = find_impact([100, 110, 100], rate, 5e3)
+        venues[name] = impact | {"brackets": [bracket(0.001)]}
+
+    signal = dict.fromkeys(names, -1.0)
+    return play_case(
+        scene(tapes, signal, margin="isolated", venue_leverage=settings, venues=venues)
+    )
 
 
 PLACE = Fraction(500, 1423)
@@ -406,7 +459,9 @@ SECOND = (650 - 750 * PLACE) / (590 + Fraction(455, 10))
 """M = 1000 - 1340 x0 - 590 (x - x0), R = 5 % of 7000 + 160 x + 750 x: 1000 - 750 x0 - 350 = 590 x +
 45.5 x; .608, so a second half of B goes there."""
 ROOM = (998 - Fraction(2994, 1000)) / (Fraction(1, 10) + Fraction(1, 1000))
+"""What 995.006 buy at a margin of a tenth and a fee of a thousandth."""
 SOLD = Fraction(15025, 10_000) / (2000 * Fraction(99, 100))
+"""Coins of 2,000, less 1 %, that bring 1.5025."""
 HAND: Hand = {
     # A, cross, has gained half at bar 3; there it is raised to 3x, and B is opened isolated. The
     # balance is 998 after a fee of 2; 3x of 1998 trade 2994, a fee of 2.994; 995.006 carry B
@@ -660,24 +715,27 @@ def test_several_positions(run, numbers):
 
 
 def test_the_order_of_instruments_moves_no_isolated_margin():
-    given = selling("A", "B", "C")
+    first = selling("A", "B", "C")
     for names in ("CBA", "BCA"):
         other = selling(*names)
         for k, name in enumerate("ABC"):
-            for what in ("quantity", "margin"):
-                here, there = getattr(given, what)[3], getattr(other, what)[3]
-                assert near(there[names.index(name)], float(here[k]))
-    posted, sizes = given.margin[3], given.quantity[3]
-    for k, setting in enumerate((10, 5, 20)):
-        fills = [each for each in given.of_kind("fill") if each.instrument == "ABC"[k]]
-        assert near(posted[k], float(abs(sizes[k]) * fills[0].price) / setting)
-    assert given.cash[3] > 0
+            place = names.index(name)
+            assert near(other.quantity[3][place], float(first.quantity[3][k]))
+            assert near(other.margin[3][place], float(first.margin[3][k]))
+
+    for k, (name, setting) in enumerate({"A": 10, "B": 5, "C": 20}.items()):
+        fill = next(event for event in first.of_kind("fill") if event.instrument == name)
+        notional = float(abs(first.quantity[3][k]) * fill.price)
+        assert near(first.margin[3][k], notional / setting)
+
+    assert first.cash[3] > 0
 
 
 def test_contagion_names_the_short_that_ran_and_what_the_winner_had_won():
     """The gain of A is 160 x, its share of R grows by 8 x; B loses 1500 x, its share grows by 75 x.
     So M - R, 500 at the last close, fell by B alone."""
     table = run_engine(long_and_short()).contagion().set_index("cause")
+
     assert table["share"].sum() == pytest.approx(1.0, rel=1e-12)
     assert table.loc["B", "share"] == pytest.approx(1.0, rel=1e-12)
     assert table.loc["A", "profit"] == pytest.approx(160 * 500 / 1423, rel=1e-12)
@@ -688,6 +746,7 @@ def test_contagion_in_steps_names_no_winner_that_stays():
     """The position with the largest loss is reduced: B. A stays, and is not pulled down."""
     steps = {"*": {"liquidation": HALVES | {"order": "largest_loss"}}}
     result = run_engine(long_and_short(venues=steps))
+
     assert set(result.events.query("kind == 'liquidation'")["instrument"]) == {"B"}
     assert list(result.contagion()["cause"].unique()) == ["B"]
     assert result.contagion()["profit"].eq(0.0).all()
@@ -702,49 +761,61 @@ def test_the_capital_that_instruments_tie_up_by_hand():
     weights = {"A": [0.5] * 4, "B": [0.5, 0.5, 0.0, 0.0]}
     signal = pd.DataFrame(weights, markets["A"].times)
     result = run(markets, Once(1.0), signal=signal)
-    found = result.capital()
+    capital = result.capital()
+
+    # The notional of A is 500, 450 and 600 in three bars of four, that of B 500 and 550 in two.
     most = result.venues["A"].brackets[0].max_leverage
-    assert found["mean_margin"].tolist() == pytest.approx(
-        [1_550 / most / 4, 1_050 / most / 4, 0, 2_600 / most / 4]
-    )
-    assert found["peak_margin"].tolist() == pytest.approx([600 / most, 550 / most, 0, 1_000 / most])
-    use = [0.5 + 0.45 + 600 / 1_150, 0.5 + 0.55, 0.0, 1.0 + 1.0 + 600 / 1_150]
-    assert found["margin_use"].tolist() == pytest.approx([each / most / 4 for each in use])
-    assert found["profit"].tolist() == pytest.approx([100.0, 50.0, 0.0, 150.0])
-    assert found["time_in_position"].tolist()[:2] == [0.75, 0.5]
-    of_a = 100.0 / (1_550 / most / 4) / result.span.years
-    assert found["return_on_margin"]["A"] == pytest.approx(of_a)
-    for name, column in (("mean_margin_use", "margin_use"), ("return_on_margin",) * 2):
-        assert result.metrics[name] == pytest.approx(found.loc["total", column])
+    means = [1_550 / most / 4, 1_050 / most / 4, 0, 2_600 / most / 4]
+    peaks = [600 / most, 550 / most, 0, 1_000 / most]
+    assert capital["mean_margin"].tolist() == pytest.approx(means)
+    assert capital["peak_margin"].tolist() == pytest.approx(peaks)
+
+    # Of the equity, which is 1,000 but for the last bar.
+    use_of_a = (0.5 + 0.45 + 600 / 1_150) / most / 4
+    use_of_b = (0.5 + 0.55) / most / 4
+    use = [use_of_a, use_of_b, 0.0, use_of_a + use_of_b]
+    assert capital["margin_use"].tolist() == pytest.approx(use)
+
+    assert capital["profit"].tolist() == pytest.approx([100.0, 50.0, 0.0, 150.0])
+    assert capital["time_in_position"].tolist()[:2] == [0.75, 0.5]
+
+    return_of_a = 100.0 / (1_550 / most / 4) / result.span.years
+    assert capital["return_on_margin"]["A"] == pytest.approx(return_of_a)
+
+    total = capital.loc["total"]
+    assert result.metrics["mean_margin_use"] == pytest.approx(total["margin_use"])
+    assert result.metrics["return_on_margin"] == pytest.approx(total["return_on_margin"])
+
     # a rule of one's own: a fifth of the notional, by shares of the requirement
-    own = bt.Account(capital=1_000.0, requirement=TenPercent())
-    found = run(markets, Once(1.0), signal=signal, account=own).capital()
-    assert found["mean_margin"].tolist() == pytest.approx([77.5, 52.5, 0.0, 130.0], abs=1e-6)
+    own_rule = bt.Account(capital=1_000.0, requirement=TenPercent())
+    capital = run(markets, Once(1.0), signal=signal, account=own_rule).capital()
+    assert capital["mean_margin"].tolist() == pytest.approx([77.5, 52.5, 0.0, 130.0], abs=1e-6)
 
 
 @pytest.mark.slow
 def test_the_risk_of_instruments_before_and_after_weights():
     """Volatilities of 1 and 3 % uncorrelated: .1 and .9 of equal weights, halves of 3 to 1."""
     rng = np.random.default_rng(5)
-    steps = rng.standard_normal((2, 600)) * [[0.01], [0.03]]
-    markets = bt.Markets(
-        {name: walk_of(each) for name, each in zip("AB", steps, strict=True)}, currency="USDT"
-    )
+    calm, wild = rng.standard_normal((2, 600)) * [[0.01], [0.03]]
+    markets = bt.Markets({"A": walk_of(calm), "B": walk_of(wild)}, currency="USDT")
     signal = pd.DataFrame({"A": 0.75, "B": 0.25}, markets["A"].times)
     result = run(markets, Hold(1.0), signal=signal, compile=False)
-    found = result.capital()
-    assert found["risk_before"].tolist()[:2] == pytest.approx([0.1, 0.9], abs=0.03)
-    assert found["risk_after"].tolist()[:2] == pytest.approx([0.5, 0.5], abs=0.05)
-    assert found["risk_after"]["A"] == pytest.approx(result.risk()["A"].mean())
-    assert found.loc["total", ["risk_before", "risk_after"]].tolist() == pytest.approx([1.0, 1.0])
+
+    capital = result.capital()
+    assert capital["risk_before"].tolist()[:2] == pytest.approx([0.1, 0.9], abs=0.03)
+    assert capital["risk_after"].tolist()[:2] == pytest.approx([0.5, 0.5], abs=0.05)
+    assert capital["risk_after"]["A"] == pytest.approx(result.risk()["A"].mean())
+
+    totals = capital.loc["total", ["risk_before", "risk_after"]]
+    assert totals.tolist() == pytest.approx([1.0, 1.0])
 
 
 def walk_of(steps):
     close = 100.0 * np.exp(np.cumsum(steps))
     opens = np.concatenate([[100.0], close[:-1]])
-    return make_market(
-        list(zip(opens, np.maximum(opens, close), np.minimum(opens, close), close, strict=True))
-    )
+    highs = np.maximum(opens, close)
+    lows = np.minimum(opens, close)
+    return make_market(list(zip(opens, highs, lows, close, strict=True)))
 
 
 def list_filled(result):
@@ -760,21 +831,28 @@ def test_an_order_takes_its_share_of_the_equity_as_margin_by_hand():
     account = bt.Account(capital=1_000.0, margin_share=0.3)
     venue = make_venue(taker=0.001)
     result = run(market, Once(10.0), account=account, venue=venue)
+
     assert list_filled(result) == pytest.approx([6_000 / 1.006])
-    cuts = result.target_cuts()
-    assert cuts.loc["margin_share", "mean_shortfall"] > 3.9
+    assert result.target_cuts().loc["margin_share", "mean_shortfall"] > 3.9
     assert "the account's margin_share" in result.summary()
+
+    # each instrument has a share of its own
     pair = bt.Markets({"A": market, "B": market}, currency="USDT")
     shares = account.override({"margin_share": {"A": 0.3, "B": 0.2}})
     result = run(pair, {"A": Once(20.0), "B": Once(4.0)}, account=shares, venue=venue)
+
     assert list_filled(result) == pytest.approx([6_000 / 1.006, 2_000.0])
     cuts = result.target_cuts()
     assert cuts.loc[("A", "margin_share"), "decisions"] == 1
     assert ("B", "margin_share") not in cuts.index
+
+    # at a setting of 10: N = 10 x .3 (1,000 - .001 N)
     isolated = account.override({"margin": "isolated", "venue_leverage": 10.0})
     result = run(market, Once(9.0), account=isolated, venue=venue)
     assert list_filled(result) == pytest.approx([3_000 / 1.003])
-    with pytest.raises(
-        bt.ParameterError, match=re.escape("needs bt.Brackets(): under another rule")
-    ):
+
+
+def test_a_share_of_the_equity_as_margin_needs_brackets():
+    words = re.escape("needs bt.Brackets(): under another rule")
+    with pytest.raises(bt.ParameterError, match=words):
         bt.Account(margin_share=0.3, requirement=TenPercent())
