@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
     from backtest.engine.conditions import AnyPolicy, Conditions, end_expired, fields, plain
     from backtest.engine.conditions import recall, restore, setting
-    from backtest.engine.driver import Counts, Drive, LoopPart, OverflowedFormula, TermsInTime
-    from backtest.engine.driver import bind_loop, explain_refusal
+    from backtest.engine.driver import CompiledCalls, Counts, Drive, LoopPart, OverflowedFormula
+    from backtest.engine.driver import TermsInTime, bind_loop, copy_terms, explain_refusal
     from backtest.engine.driver import find_entry, find_terms, measure_account, new_bar, new_cuts
     from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision
     from backtest.engine.formulas import MARGIN_NUMBERS, Place, Recipe, bind_compiled, find_address
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from backtest.engine.run_setup import Setup, append_last_bar, check_bars_left, check_rules
     from backtest.engine.run_setup import find_first_bar, is_same_account, join_resumed
     from backtest.engine.run_setup import read_resume, read_signals, set_up
-    from backtest.engine.run_setup import set_up_again, set_up_like, set_up_run
+    from backtest.engine.run_setup import set_up_again, set_up_like, set_up_policies, set_up_run
 else:
     __getattr__ = find_lazily(__name__, {
         "account.records": "new_quotes",
@@ -52,9 +52,9 @@ else:
         "engine.compiler": "compile_core compile_general_rules hash_rules",
         "engine.conditions": "AnyPolicy Conditions end_expired fields plain recall restore setting",
         "engine.driver": (
-            "Counts Drive LoopPart OverflowedFormula TermsInTime bind_loop explain_refusal "
-            "find_entry find_terms measure_account new_bar new_cuts new_ledger new_scratch "
-            "new_tape report_bad_decision"
+            "CompiledCalls Counts Drive LoopPart OverflowedFormula TermsInTime bind_loop "
+            "copy_terms explain_refusal find_entry find_terms measure_account new_bar new_cuts "
+            "new_ledger new_scratch new_tape report_bad_decision"
         ),
         "engine.formulas": (
             "MARGIN_NUMBERS Place Recipe bind_compiled find_address make_recipe read_parameter "
@@ -77,6 +77,7 @@ else:
         "engine.run": "Segment count_unfilled finish merge_segments run_again run_switched",
         "engine.run_setup": (
             "Setup append_last_bar check_bars_left check_rules find_first_bar is_same_account "
-            "join_resumed read_resume read_signals set_up set_up_again set_up_like set_up_run"
+            "join_resumed read_resume read_signals set_up set_up_again set_up_like "
+            "set_up_policies set_up_run"
         ),
     })  # fmt: skip

@@ -245,6 +245,18 @@ def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
     return terms
 
 
+def copy_terms(inputs: AccountInputs) -> AccountInputs:
+    """Return inputs with a copy of the terms that bars write into; all else is shared."""
+    brackets = inputs.terms.rules.brackets
+    own = brackets._replace(
+        multipliers=brackets.multipliers.copy(),
+        initial_multipliers=brackets.initial_multipliers.copy(),
+    )
+    rules = inputs.terms.rules._replace(brackets=own)
+    terms = inputs.terms._replace(numbers=inputs.terms.numbers.copy(), rules=rules)
+    return inputs._replace(terms=terms)
+
+
 class TermsInTime:
     """The terms of an account bar by bar: margin tables by date, fees by what it traded."""
 
@@ -456,13 +468,21 @@ def measure_account(
     *,
     has_units: bool,
     progress: Progress | None,
+    simulate: Callable[..., Any] | None = None,
 ) -> core.FloatArray:
-    """Run the compiled loop without a record; writes ``state`` and ``tally``, returns units."""
+    """Run the compiled loop without a record; writes ``state`` and ``tally``, returns units.
+
+    ``simulate`` is a :class:`CompiledCalls` of the caller's thread, which packs the inputs that it
+    had before only once.
+    """
     units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
     tape = new_tape(len(state.positions), 0, first, 0)._replace(units=units)
     tape.is_on[0] = 0
-    part = LoopPart(find_simulate(is_compiled=True), pack_terms, deciders, bound=deciders)
-    drive = Drive(inputs, state, part, counts=Counts(tally, None), tape=tape, first=first)
+    if simulate is None:
+        simulate = find_simulate(is_compiled=True)
+    part = LoopPart(simulate, pack_terms, deciders, bound=deciders)
+    own = copy_terms(inputs)
+    drive = Drive(own, state, part, counts=Counts(tally, None), tape=tape, first=first)
     drive.advance(len(inputs.feed.time), progress)
     return units
 

@@ -392,6 +392,17 @@ def set_up_like(
     )
 
 
+def set_up_policies(other: Setup, observed: list[ObservedPolicy]) -> Setup:
+    """Return the setup of another one with other policies, which are not checked.
+
+    It shares all inputs: venues and account are the same.
+    """
+    names = other.markets.names
+    policies = {name: own.policy for name, own in zip(names, observed, strict=False)}
+    shown = show_terms(observed, other.account, other.venues)
+    return other._replace(policies=policies, observed=shown)
+
+
 def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
     for name, policy in policies.items():
         if sets_margin(policy) and account.for_instrument(name).margin != "isolated":

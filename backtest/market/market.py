@@ -148,6 +148,10 @@ class BarClock:
         return self._slice(first, stop, f".between({text})")
 
 
+OF_BEGINNINGS = "of beginnings"
+"""Fact of a market: a dict that it shares with its prefixes, whatever their length."""
+
+
 def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
     facts: dict[str, T] = vars(data)["facts"]
     if name not in facts:
@@ -478,7 +482,11 @@ class Market(BarClock):
         fields["columns"] = MappingProxyType(fields["columns"])
         fields["source"] = self.source + step
         fields["signal"] = self.signal[first:stop]
-        return trust_fields(fields)
+        market = trust_fields(fields)
+        if first == 0:
+            shared = vars(self)["facts"].setdefault(OF_BEGINNINGS, {})
+            vars(market)["facts"][OF_BEGINNINGS] = shared
+        return market
 
     @checked
     def with_signal(self, signal: FloatArray) -> Market:

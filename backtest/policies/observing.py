@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from backtest import core
 from backtest._compile.bytecode import describe_function, format_location
 from backtest.core import RAISED, BacktestError, FloatArray, PolicyError
 from backtest.core.code_names import is_series, pd
-from backtest.market import Market
+from backtest.market import OF_BEGINNINGS, Market
 from backtest.policies.combinators import list_written
 from backtest.policies.lookahead import ENOUGH, Causality, LookAheadCheck
 from backtest.policies.parameters import change_settings, number_elements
@@ -21,8 +21,9 @@ from backtest.policies.policy import BAR_FIELDS, Columns, Policy
 OURS = ("backtest", "strategies", "builtins")
 """Modules whose policies compute from the market and their parameters alone."""
 OBSERVED = "observed"
-CHECKED = "checked"
-"""Facts of a market: the columns of the last policy, and the kinds of policies checked in full."""
+"""Fact of a market: the columns of the last policy."""
+LONGER = 2
+"""How many times as many bars a market may have as the beginning on which code was checked."""
 
 
 def observe(policy: Policy, market: Market) -> dict[str, FloatArray]:
@@ -124,20 +125,29 @@ def check_once(
 ) -> tuple[Columns, Causality]:
     """Return the columns of the whole market, and how they were checked for looking ahead.
 
-    The first policy of some code is checked in full, those with other numbers at the largest moves.
+    The first policy of some code is checked in full, those with other numbers at the largest moves:
+    on this market, on a beginning of it, or on one that is at most ``LONGER`` times as long.
     """
     check = start_check(policy, market, effort)
     kind = find_kind(policy, market) if effort == 1 else None
-    kinds: dict[object, Causality] = vars(market)["facts"].setdefault(CHECKED, {})
-    if kind in kinds:
-        columns = check.run_briefly(observe_whole, kinds[kind])
+    kinds: dict[object, CheckedKind] = vars(market)["facts"].setdefault(OF_BEGINNINGS, {})
+    known = kinds.get(kind)
+    if known is not None and market.n_bars <= LONGER * known.n_bars:
+        columns = check.run_briefly(observe_whole, known.causality)
         if columns is not None:
             return columns, check.causality
 
     columns = check.run(observe_whole)
     if kind is not None and check.causality.cuts >= ENOUGH:
-        kinds[kind] = check.causality
+        kinds[kind] = CheckedKind(check.causality, market.n_bars)
     return columns, check.causality
+
+
+class CheckedKind(NamedTuple):
+    """How code was checked in full, and the bars of the market on which it was."""
+
+    causality: Causality
+    n_bars: int
 
 
 def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadCheck:

@@ -6,8 +6,10 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
@@ -91,6 +93,23 @@ class Watched:
         return tuple(number_elements(read))
 
 
+class LentRoom:
+    """What one thread uses for its sets one after another: records, and calls with what was packed.
+
+    ``room`` is that of blocks, None before the first; ``simulate`` is the loop of single sets.
+    """
+
+    def __init__(self) -> None:
+        self.room: Any = None
+        self.simulate = engine.CompiledCalls("simulate_batch")
+
+
+TRIED: WeakSet[type[Policy]] = WeakSet()
+"""Classes whose columns for arrays were once compared with those of each set of a block."""
+FEW_TOGETHER = 16
+"""Sets of a block up to which one is compared with its own observation; of more, three are."""
+
+
 class Columns:
     """Columns of a policy on one market, once for equal values of what they depend on."""
 
@@ -101,7 +120,7 @@ class Columns:
         self.build = build
         self.memory = memory
         self.reads: tuple[str, ...] = ()
-        self.takes_arrays, self.is_tried = True, False
+        self.takes_arrays = True
         self._checked: dict[tuple[object, ...], policies.Causality] = {}
         self._kept: OrderedDict[tuple[object, ...], Observed] = OrderedDict()
         self._lock = threading.Lock()
@@ -121,9 +140,9 @@ class Columns:
     def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> dict[Any, Observed]:
         """Return the columns of sets that differ in numbers, where the policy takes arrays of them.
 
-        They are not kept, so that the next block has their memory. All sets of the first call, and
-        three of each later one, are compared with their own observation; once one differs, or it
-        raises, each set is observed alone.
+        They are not kept, so that the next block has their memory. All sets of the first call for a
+        class, and one or three of each later one, are compared with their own observation; once one
+        differs, or it raises, each set is observed alone.
         """
         some = list({self._find_key(each): each for each in sets}.values())
         differ = [name for name in self.reads if len({each.get(name) for each in some}) > 1]
@@ -134,15 +153,19 @@ class Columns:
         if not policies.takes_arrays(policy):
             return {}
         compared = range(len(some))
-        if self.is_tried:
-            compared = np.random.default_rng(len(some)).integers(0, len(some), 3).tolist()
+        if type(policy) in TRIED:
+            n_compared = 1 if len(some) <= FEW_TOGETHER else 3
+            rng = np.random.default_rng(len(some))
+            compared = rng.integers(0, len(some), n_compared).tolist()
         alone = {k: self._observe_alone(some[k]) for k in compared}
         arrays = {name: np.array([each[name] for each in some]) for name in differ}
         shown: Any = Watched(policy, {**policy.settings(), **arrays})
         seen = policies.observe_together(
             lambda: type(policy).observe(shown, self.market), alone, len(some)
         )
-        self.takes_arrays, self.is_tried = bool(seen), True
+        self.takes_arrays = bool(seen)
+        if seen:
+            TRIED.add(type(policy))
         return {
             self._find_key(values): {name: each[:, k] for name, each in seen.items()}
             for k, values in enumerate(some if seen else ())
@@ -264,14 +287,14 @@ class Panel:
             self.columns.append(Columns(own, self.varied.build_policy, memory / len(markets)))
         self._lock = threading.RLock()
         self._pattern: engine.Setup | None = None
+        self._pattern_terms: tuple[tuple[str, Any], ...] = ()
         self._terms: Kept[engine.Setup] = OrderedDict()
         observe = partial(engine.observe_overlay, markets=self.seen, signal=self.weights)
         self._observe_overlay = lru_cache(KEPT)(observe)
         self._tables: Kept[PriceTable] = OrderedDict()
         self._deciders: Kept[engine.Deciders] = OrderedDict()
         self._flat: Kept[FlatColumns] = OrderedDict()
-        self.rooms = threading.local()
-        """What the blocks of one thread use one after another."""
+        self._rooms: list[LentRoom] = []
 
     def _find(self, kept: Kept[_T], key: Hashable, make: Callable[[], _T], most: int) -> _T:
         """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
@@ -282,6 +305,18 @@ class Panel:
                     kept.popitem(last=False)
             kept.move_to_end(key)
             return kept[key]
+
+    @contextmanager
+    def lend_room(self) -> Iterator[LentRoom]:
+        """Lend a room to a thread, the one that was given back last."""
+        try:
+            room = self._rooms.pop()
+        except IndexError:
+            room = LentRoom()
+        try:
+            yield room
+        finally:
+            self._rooms.append(room)
 
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
         for overlay in list_ends(s.take_part(sets, f"{OVERLAY}.")):
@@ -296,7 +331,14 @@ class Panel:
             columns.check_causal(find_values(values, name))
 
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
-        policy, account = self.varied.build_policies(values), self.varied.build_account(values)
+        policy = self.varied.build_policies(values)
+        _, term_names = self._split_names(values)
+        terms = tuple((name, values[name]) for name in term_names)
+        pattern = self._pattern
+        if pattern is not None and terms == self._pattern_terms:
+            return engine.set_up_policies(pattern, self._observe(policy, values))
+
+        account = self.varied.build_account(values)
         changes: dict[str, Any] = {"market": self.markets, "signal": self.weights.T}
         begins = engine.find_first_bar(self.markets, self.varied.test.start)
         if self.first > begins:  # flows before the start of the test itself are refused
@@ -306,6 +348,7 @@ class Panel:
         with self._lock:
             if self._pattern is None:
                 test = self.varied.build_test(values, **changes)
+                self._pattern_terms = terms
                 self._pattern = engine.set_up(test, policy, observed=observed)
                 return self._pattern
         venue = self.varied.build_venue(values)

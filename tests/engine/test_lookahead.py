@@ -327,10 +327,27 @@ def test_a_lag_that_turns_negative_is_found_after_others_were_checked(lag, n_bar
 
 def test_other_choices_are_checked_in_full():
     market = bt.Market.sample(bars=600)
-    for kind in ("close", "volume", "close"):
+    for kind in ("close", "volume"):
         assert not observe_checked(Lagged(kind=kind), market)[1].is_of_kind
         assert observe_checked(Lagged(kind=kind, lag=4), market)[1].is_of_kind
-        market = market.prefix(599) if kind == "volume" else market
+
+
+def test_code_checked_on_a_beginning_is_compared_on_the_rest_of_its_market():
+    """The folds of a walk are beginnings of one market: its code is checked in full once."""
+    market = bt.Market.sample(bars=3_000)
+    assert not observe_checked(Lagged(), market.prefix(1_600))[1].is_of_kind
+    assert observe_checked(Lagged(lag=3), market.prefix(900))[1].is_of_kind
+    assert observe_checked(Lagged(lag=2), market)[1].is_of_kind
+    for other in (market, market.prefix(2_000), market.prefix(700)):
+        with pytest.raises(bt.PolicyError, match="Lagged looks ahead: column 'x'"):
+            observe_checked(Lagged(lag=-1), other)
+
+
+def test_code_is_checked_in_full_on_a_market_that_is_no_beginning_or_much_longer():
+    market = bt.Market.sample(bars=3_000)
+    assert not observe_checked(Lagged(), market.prefix(1_000))[1].is_of_kind
+    assert not observe_checked(Lagged(), market.slice(1_000, 2_000))[1].is_of_kind
+    assert not observe_checked(Lagged(), market)[1].is_of_kind
 
 
 def test_columns_that_warm_up_past_the_largest_moves_are_checked_in_full():

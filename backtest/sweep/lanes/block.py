@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -155,7 +154,7 @@ def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
 class Block(NamedTuple):
     """Sets side by side; ``varied`` are the values that differ, by name, one for each set.
 
-    ``rooms`` has what the blocks of a thread use one after another.
+    ``lent`` has the records that blocks use one after another.
     """
 
     setups: Sequence[engine.Setup]
@@ -168,7 +167,7 @@ class Block(NamedTuple):
     has_returns: bool
     is_full: bool
     table: PriceTable
-    rooms: threading.local
+    lent: Any
 
 
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
@@ -534,20 +533,17 @@ class Room:
 
 def find_room(block: Block) -> Room:
     """Return the room of this thread, another one if it is of other inputs."""
-    kept: Room | None = getattr(block.rooms, "room", None)
-    if kept is None or kept.inputs is not block.setups[0].inputs:
-        kept = block.rooms.room = Room(block)
-    return kept
+    lent = block.lent
+    if lent.room is None or lent.room.inputs is not block.setups[0].inputs:
+        lent.room = Room(block)
+    room: Room = lent.room
+    return room
 
 
 def start_terms(inputs: Any, first: int) -> engine.TermsInTime:
     """Return the terms of a lane's account in time; what bars write into is a copy."""
-    brackets = inputs.terms.rules.brackets
-    copied = ("multipliers", "initial_multipliers")
-    own = brackets._replace(**{name: getattr(brackets, name).copy() for name in copied})
-    rules = inputs.terms.rules._replace(brackets=own)
-    terms = inputs.terms._replace(numbers=inputs.terms.numbers.copy(), rules=rules)
-    return engine.TermsInTime(inputs._replace(terms=terms, fees=None), first, engine.pack_terms)
+    own = engine.copy_terms(inputs)._replace(fees=None)
+    return engine.TermsInTime(own, first, engine.pack_terms)
 
 
 def silence(deciders: engine.Deciders, n: int) -> engine.Deciders:

@@ -212,20 +212,21 @@ def score_lanes(
                 raise BlockFault
             formulas.append(locate_lane_formula(recipe))
 
-    block = b.Block(
-        setups=setups,
-        varied=varied,
-        deciders=panel.find_deciders(like),
-        addresses=formulas,
-        columns=columns,
-        warm_ups=b.find_warm_ups(setups, len(panel.markets)),
-        span=panel.span,
-        has_returns=task.has_returns,
-        is_full=bool(EXPOSED & {*names}),
-        table=panel.find_table(first),
-        rooms=panel.rooms,
-    )
-    return b.score_block(names, block, is_stopped)
+    with panel.lend_room() as lent:
+        block = b.Block(
+            setups=setups,
+            varied=varied,
+            deciders=panel.find_deciders(like),
+            addresses=formulas,
+            columns=columns,
+            warm_ups=b.find_warm_ups(setups, len(panel.markets)),
+            span=panel.span,
+            has_returns=task.has_returns,
+            is_full=bool(EXPOSED & {*names}),
+            table=panel.find_table(first),
+            lent=lent,
+        )
+        return b.score_block(names, block, is_stopped)
 
 
 def score_set(
@@ -243,7 +244,10 @@ def score_set(
         state, deciders, tally = panel.begin(setup)
         began = np.array([state.wallet.equity])
         given = (setup.inputs, state, deciders, tally, panel.first)
-        units = measure_account(*given, has_units=task.has_returns, progress=go_on)
+        with panel.lend_room() as lent:
+            units = measure_account(
+                *given, has_units=task.has_returns, progress=go_on, simulate=lent.simulate
+            )
     except BacktestError:
         return BlockFault()
     except Stopped:
