@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -15,10 +14,8 @@ from backtest.market import Market
 from backtest.risk import path_kernels
 from backtest.risk import path_models as laws
 from backtest.risk.path_bars import MARKS, PRICES
+from backtest.risk.path_kernels import LOG_STEP
 
-LOG_STEP = 0.02
-"""The distance of the log variances at which log means are tabulated: the mean of exp(move) over
-rows is 1 to 1e-7, where bars are usual to 1e-9."""
 LEAST_SHARE = 1e-12
 """The least variance at which log means are tabulated, as a share of the largest."""
 WEEK = 7 * DAY
@@ -109,29 +106,6 @@ def find_week(history: Market) -> core.IntArray:
     n_weeks = len(np.unique(recent // WEEK))
     times, counts = np.unique(recent % WEEK, return_counts=True)
     return np.asarray(times[counts >= 0.5 * n_weeks], dtype=np.int64)
-
-
-class Arrivals(NamedTuple):
-    """The rows of one phase, in their order, from which paths come to those of the next.
-
-    ``source`` (n,) is that of each next row, one past the last where there is none. All ``jumps``
-    come to the first row: it has no single source.
-    """
-
-    source: core.IntArray
-    jumps: core.IntArray
-
-    def add(self, *values: core.FloatArray) -> list[core.FloatArray]:
-        """Return values of the rows before, added up by the rows that they come to."""
-        found = []
-        for each in values:
-            arrived = np.append(each, 0.0)[self.source]
-            first = 0.0
-            for x in each[self.jumps].tolist():
-                first += x
-            arrived[0] = first
-            found.append(arrived)
-        return found
 
 
 class RowTable:
@@ -250,67 +224,32 @@ class RowTable:
     def growth(self) -> core.FloatArray:
         """The mean of a product is not the product of the means: rows of a block are neighbors.
 
-        It follows the share of the paths that are at each row, weighted by price, and their mean
-        variance, as if all of them had it; those that begin a block apart from the others.
+        :func:`backtest.risk.path_kernels.follow_blocks` says how it is found.
         """
+        first_node, cubics = self.log_means
+        n_unused = self.starts[0]
+        order = self.order[n_unused:]
+        places = np.append(self.starts, len(self.order)) - n_unused
+
+        # The last row has none after it.
+        next_phases = np.append(self.calendar.row_phases, -1)[order + 1]
+        place_of_row = np.zeros(len(self.order) + 1, np.int64)
+        place_of_row[order] = np.arange(len(order))
+
         phases = self.calendar.phases
-        mean, omega, alpha, beta, most = self.variance
         growth = np.zeros(len(phases))
-        moves = [self.moves[3, self.list_rows(phase)] for phase in range(len(self.counts))]
-        arrivals: dict[tuple[int, int], Arrivals] = {}
-        mass = np.zeros(0)
-        variance = np.zeros(0)
-        for t, (last, phase) in enumerate(itertools.pairwise(phases.tolist()), 1):
-            # Those that go on in their block, at the row after theirs.
-            close = moves[phase]
-            share = np.zeros(len(close))
-            summed = np.zeros(len(close))
-            fresh = 1.0
-            if t > 1:
-                fresh = 1.0 / self.block
-                if (last, phase) not in arrivals:
-                    arrivals[last, phase] = self.find_arrivals(last, phase)
-                stays = (1.0 - fresh) * mass
-                share, summed = arrivals[last, phase].add(stays, stays * variance)
-            older = np.divide(summed, share, out=np.full(len(close), mean), where=share > 0.0)
-
-            # They, and those that begin a block, all of one variance.
-            mass = np.zeros(len(close))
-            total = np.zeros(len(close))
-            for part, ahead in ((share, older), (fresh / len(close), np.array([mean]))):
-                moved = np.sqrt(ahead) * close
-                weight = part * np.exp(moved - self.find_log_mean(ahead, phase))
-                mass += weight
-                moved *= moved
-                moved *= alpha
-                moved += omega
-                moved += beta * ahead
-                weight *= np.minimum(moved, most, out=moved)
-                total += weight
-
-            variance = np.divide(total, mass, out=np.full(len(close), mean), where=mass > 0.0)
-            whole = mass.sum()
-            growth[t] = math.log(whole)
-            mean = float(total.sum() / whole)
-            mass /= whole
+        _compile.compile_module(path_kernels).follow_blocks(
+            phases,
+            self.moves[3, order],
+            places,
+            next_phases,
+            place_of_row[order + 1],
+            cubics,
+            np.array([self.block, *self.variance, first_node], dtype=np.float64),
+            np.zeros((6, int(self.counts.max()))),
+            growth,
+        )
         return growth
-
-    def list_rows(self, phase: int) -> core.IntArray:
-        """Return the rows of a phase, in order."""
-        return self.order[self.starts[phase] :][: self.counts[phase]]
-
-    def find_arrivals(self, last: int, phase: int) -> Arrivals:
-        """Return where the rows of one phase go in the next bar of a block, of another phase."""
-        before = self.list_rows(last)
-        rows = self.list_rows(phase)
-        after = np.append(self.calendar.row_phases, -1)[before + 1]
-        goes_on = after == phase
-        source = np.full(len(rows), len(before))
-        source[np.searchsorted(rows, before[goes_on] + 1)] = np.flatnonzero(goes_on)
-        jumps = np.flatnonzero(~goes_on)
-        if source[0] < len(before):
-            jumps = np.union1d(jumps, source[:1])
-        return Arrivals(source, jumps)
 
     def lay(self, rows: core.IntArray, variance: core.FloatArray, drift: float) -> core.FloatArray:
         """Return the logs of open, high, low and close over the last close, (4, paths, bars)."""
