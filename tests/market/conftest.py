@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from backtest.market.market import Market
+from backtest import Market
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 DAYS = 3

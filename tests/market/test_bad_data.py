@@ -94,15 +94,19 @@ def test_bad_data_are_refused(case):
     spoil, words = BAD[case]
     frames = good()
     spoil(frames)
+
     check_refused(lambda: load(frames), words, DataError)
 
 
 def test_all_defects_are_listed_in_one_error():
     frames = good()
     for name in ("NaN", "volume", "late mark", "settlement", "percent"):
-        BAD[name][0](frames)
+        spoil, _words = BAD[name]
+        spoil(frames)
+
     with pytest.raises(DataError) as refused:
         load(frames)
+
     first, *listed = str(refused.value).splitlines()
     assert first == "market data has 5 defects (the frames given)"
     assert listed[0].startswith("  1. close must be positive")
@@ -110,22 +114,29 @@ def test_all_defects_are_listed_in_one_error():
 
 
 def test_the_span_that_an_error_names_is_accepted():
+    # marks from 06:00, settlements from 00:00 + 3 x 8h, a day later: the later one is 16:00
     frames = good()
     frames["mark"] = frames["mark"].iloc[6:]
     frames["funding"] = frames["funding"].iloc[3:]
     span = "since='2023-01-01 16:00', until='2023-01-04'"
+
     with pytest.raises(DataError) as refused:
         load(dict(frames))
     assert str(refused.value).count(span) == 2
+
+    # Settlements alone begin as late; marks alone begin at 06:00.
     check_refused(lambda: load(dict(frames), mark_gaps="last"), span)
     later = "since='2023-01-01 06:00', until='2023-01-04'"
     check_refused(lambda: load(dict(frames), funding_gaps="zero"), later)
+
     market = load(dict(frames), since="2023-01-01 16:00", until="2023-01-04")
-    assert market.n_bars == 56
+    assert market.n_bars == 56  # of 72, the first 16 hours are cut
     assert dict(market.filled) == {}
-    frames = good()
-    frames["bars"] = frames["bars"].drop(frames["bars"].index[[10, 11, 40]])
-    assert load(frames, since="2023-01-02 17:00", until="2023-01-04").n_bars == 31
+
+    # without hours 10, 11 and 40 the longest whole stretch is 41 to 71
+    holed = good()
+    holed["bars"] = holed["bars"].drop(holed["bars"].index[[10, 11, 40]])
+    assert load(holed, since="2023-01-02 17:00", until="2023-01-04").n_bars == 31
 
 
 def test_a_defect_outside_the_span_asked_for_does_not_count():
@@ -133,12 +144,15 @@ def test_a_defect_outside_the_span_asked_for_does_not_count():
     frames["bars"].iloc[2, 3] = np.nan
     frames["mark"].iloc[3, 1] = -1.0
     frames["funding"].iloc[0, 0] = np.nan
+
     assert load(frames, since="2023-01-02").n_bars == 48
 
 
 def test_local_times_that_a_clock_change_skips_are_refused():
-    frames = {"bars": good()["bars"].set_axis(hourly(start="2023-03-25", zone=None))}
+    local_hours = hourly(start="2023-03-25", zone=None)
+    frames = {"bars": good()["bars"].set_axis(local_hours)}
     said = "where clocks change in Europe/Berlin"
+
     check_refused(lambda: load(frames, timezone="Europe/Berlin"), said)
 
 
@@ -179,12 +193,16 @@ def test_a_file_cut_short_is_refused_and_does_not_hide_the_others(tmp_path):
     frames = good()
     frames["funding"].iloc[1, 0] = 0.5
     write(tmp_path, frames)
-    frames["bars"].to_parquet(tmp_path / "bars.parquet")
-    content = (tmp_path / "bars.parquet").read_bytes()
-    (tmp_path / "bars.parquet").write_bytes(content[: len(content) // 2])
+
+    whole = tmp_path / "bars.parquet"
+    frames["bars"].to_parquet(whole)
+    content = whole.read_bytes()
+    whole.write_bytes(content[: len(content) // 2])
     (tmp_path / "bars.csv").unlink()
+
     with pytest.raises(DataError, match="2 defects") as refused:
         Market.load(tmp_path)
+
     assert "a file must be whole and readable" in str(refused.value)
     assert "bars.parquet" in str(refused.value)
     assert "funding.csv, first at 2023-01-01 08:00 UTC" in str(refused.value)
@@ -192,16 +210,20 @@ def test_a_file_cut_short_is_refused_and_does_not_hide_the_others(tmp_path):
 
 def test_another_instrument_than_the_folders_is_refused(tmp_path):
     (write(tmp_path) / "market.json").write_text('{"instrument": "BTCUSDT"}')
+
     said = "the folder's, got 'ETHUSDT'"
     check_refused(lambda: Market.load(tmp_path, instrument="ETHUSDT"), said)
 
 
 def build(mark: float | np.ndarray = 1.0, rate: object = None, market: Market = SAMPLE) -> Market:
-    marks, funding = market.mark(), market.funding()
+    marks = market.mark()
+    funding = market.funding()
     assert marks is not None
     assert funding is not None
+
     if rate is not None:
         funding["rate"] = rate
+
     factor = np.reshape(np.broadcast_to(mark, len(marks)), (-1, 1))
     return Market.from_frames(market.bars(), mark=marks * factor, funding=funding)
 
@@ -222,7 +244,8 @@ def test_another_scale_is_refused(changes, words):
 def test_rates_in_per_cent_are_refused_at_every_cadence_and_in_a_part():
     for hours in (1, 4, 8, 24):
         stamps = pd.date_range("2023-01-01", periods=24 * 25 // hours, freq=f"{hours}h", tz="UTC")
-        rates = pd.Series(0.01 * hours / 8, stamps)
+        rates = pd.Series(0.01 * hours / 8, stamps)  # 1 % per 8 hours
+
         for since, until in ((None, None), ("2023-01-02", "2023-01-05")):
             with pytest.raises(DataError, match="fractions per settlement"):
                 Market.from_frames(SAMPLE.bars(), funding=rates, since=since, until=until)
@@ -231,35 +254,44 @@ def test_rates_in_per_cent_are_refused_at_every_cadence_and_in_a_part():
 def test_marks_away_in_a_crash_are_taken():
     """40 % off for a day, 10 % for a week, 5 % for good."""
     off = np.ones(600)
-    off[100:124], off[200:368] = 0.6, 1.1
+    off[100:124] = 0.6
+    off[200:368] = 1.1
+
     assert build(off).has_mark
     assert build(1.05).has_mark
 
 
 def test_rates_of_a_squeeze_are_taken():
     """10 % once, 3 % at each settlement of a week, 0.75 % of twelve days, 0.3 % throughout."""
+    settlement = np.arange(75)
     for count, rate in ((1, -0.1), (21, -0.03), (36, 0.0075), (75, 0.003)):
-        assert len(build(rate=np.where(np.arange(75) < count, rate, 1e-4)).funding_rate) == 75
+        rates = np.where(settlement < count, rate, 1e-4)
+        assert len(build(rate=rates).funding_rate) == 75
 
 
 def test_the_report_names_both_and_judges_by_them(tmp_path):
     folder = SAMPLE.save(tmp_path / "bad")
-    for name, columns, factor in (
-        ("mark", ["open", "high", "low", "close"], 2.0), ("funding", ["rate"], 100.0)
-    ):  # fmt: skip
-        frame = pd.read_parquet(folder / f"{name}.parquet")
-        frame[columns] *= factor
-        frame.to_parquet(folder / f"{name}.parquet")
+    rescale(folder / "mark.parquet", ["open", "high", "low", "close"], factor=2.0)
+    rescale(folder / "funding.parquet", ["rate"], factor=100.0)
+
     report = bt.quality(folder)
-    assert all(report.find(each, "on another scale").count for each in ("mark", "funding"))
+
+    assert all(report.find(kind, "on another scale").count for kind in ("mark", "funding"))
     marks, rates = report.defects
     assert marks.startswith(MARKS)
     assert rates.startswith(RATES)
 
 
+def rescale(path: Path, columns: list[str], factor: float) -> None:
+    frame = pd.read_parquet(path)
+    frame[columns] *= factor
+    frame.to_parquet(path)
+
+
 def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
     (away,) = bt.quality(build(1.03)).find("mark", "away from last prices").places
     assert away.startswith("1.03 times the last price at the median")
+
     month = bt.quality(build(rate=0.01, market=Market.sample(bars=168)))
     (high,) = month.find("funding", "high").places
     assert high.endswith("in per cent?")

@@ -25,12 +25,16 @@ def load(folder: Path, text: str, name: str = "prices.csv", **terms: object) -> 
 
 def test_without_a_header_no_row_is_lost_and_digits_are_positions(tmp_path):
     """The first row's volume is 4, which is no name of the column of closes."""
-    rows = [f"2024-03-01 0{h}:00:00,2.5,5.5,1.5,3.5,{3.9 if h else 4}\n" for h in range(6)]
+    volumes = [4, *[3.9] * 5]
+    rows = [f"2024-03-01 0{h}:00:00,2.5,5.5,1.5,3.5,{x}\n" for h, x in enumerate(volumes)]
     market = load(tmp_path, "".join(rows), timezone="UTC", columns=POSITIONS)
+
     assert market.n_bars == 6
     assert market.close.tolist() == [3.5] * 6
     assert market.volume.tolist() == [4.0, *[3.9] * 5]
+
     assert load(tmp_path, "\n\r\n" + ROWS).n_bars == 48
+
     named = [f"{stamp},100,101,99,100,5,BTCUSDT\n" for stamp in HOURS[:6]]
     assert load(tmp_path, "".join(named), columns=POSITIONS).n_bars == 6
 
@@ -40,6 +44,7 @@ def test_without_a_header_no_row_is_lost_and_digits_are_positions(tmp_path):
 def test_text_above_the_only_header_is_skipped_with_a_notice(tmp_path, top, columns):
     with pytest.warns(UserWarning, match="above the header skipped"):
         market = load(tmp_path, f"{top}\n{HEAD}{ROWS}", columns=columns)
+
     assert market.n_bars == 48
     assert market.volume.tolist() == [1000.0] * 48
 
@@ -57,6 +62,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path, text, said):
 
 def test_a_decimal_comma_is_read_beside_another_delimiter(tmp_path):
     text = ROWS.replace(".", "@").replace(",", ";").replace("@", ",")
+
     assert load(tmp_path, text).close.tolist() == [100.5] * 48
 
 
@@ -69,29 +75,39 @@ def test_a_decimal_comma_is_read_beside_another_delimiter(tmp_path):
 ])  # fmt: skip
 def test_names_are_matched_without_regard_to_case(tmp_path, head, terms):
     market = load(tmp_path, f"{head}\n{ROWS}", **terms)
+
     assert market.volume.tolist() == [1000.0] * 48
     assert list(market.columns) == []
     assert bt.quality(market).findings == ()
-    frame = pd.read_csv(tmp_path / "prices.csv").set_axis(["time", *head.split(",")[1:]], axis=1)
+
     if "BTC" not in head:
+        columns = ["time", *head.split(",")[1:]]
+        frame = pd.read_csv(tmp_path / "prices.csv").set_axis(columns, axis=1)
         assert Market.from_frames(frame) == load(tmp_path, HEAD + ROWS)
 
 
 def test_fills_and_chains_have_names_in_any_case_too():
     fills = pd.DataFrame({"Time": HOURS[:2], "QUANTITY": 0.1, "price": 100.0, "Fee": 0.5})
     assert bt.read_fills(fills)["fee"].tolist() == [0.5, 0.5]
-    check_refused(lambda: bt.read_fills(fills.assign(fee=0.0)), "found 'Fee' and 'fee'", DataError)
+
+    twice = fills.assign(fee=0.0)
+    check_refused(lambda: bt.read_fills(twice), "found 'Fee' and 'fee'", DataError)
+
     chain = bt.Chain.sample().table
     names = ["time", "expiry", "strike", "kind", "bid", "ask", "mark"]
     chain = chain.assign(underlying="BTC")[names]
-    both = (chain, chain.rename(columns=str.title))
-    read = [bt.Chain.from_frame(each, settlement="coin").table["mark"] for each in both]
-    assert read[0].notna().all()
+    lower = bt.Chain.from_frame(chain, settlement="coin")
+    titled = bt.Chain.from_frame(chain.rename(columns=str.title), settlement="coin")
+
+    assert lower.table["mark"].notna().all()
+    assert titled.table["mark"].equals(lower.table["mark"])
 
 
 def test_a_column_of_numbers_is_kept_whatever_it_is_called(tmp_path):
-    market = load(tmp_path, HEAD + ROWS).with_columns(period=np.arange(48.0), vol=2.0 * np.ones(48))
+    periods = np.arange(48.0)
+    market = load(tmp_path, HEAD + ROWS).with_columns(period=periods, vol=2.0 * np.ones(48))
     again = Market.load(market.save(tmp_path / "saved"))
+
     assert again.columns["period"].tolist() == list(range(48))
     assert again == market
 
@@ -99,9 +115,11 @@ def test_a_column_of_numbers_is_kept_whatever_it_is_called(tmp_path):
 def test_the_volume_of_another_coin_is_told_and_left_out(tmp_path):
     text = ROWS.replace("\n", ",7\n")
     head = "time,open,high,low,close,Volume USDT,Volume ETH\n"
+
     with pytest.warns(UserWarning, match="Volume USDT left out"):
         market = load(tmp_path, head + text, instrument="ETHUSDT")
     assert market.volume.tolist() == [7.0] * 48
+
     with pytest.warns(UserWarning, match="Volume USDT, Volume ETH left out"):
         assert not load(tmp_path, head + text).volume.any()
 
@@ -116,11 +134,14 @@ def test_two_columns_of_one_name_are_an_error_that_names_both(tmp_path):
     text = ROWS.replace("\n", ",7\n")
     for head in ("time,open,high,low,close,Close", "time,Open,High,Low,Close,CLOSE"):
         check_refused(lambda head=head: load(tmp_path, f"{head},x\n{text}"), "'close'", DataError)
+
     head = "time,open,high,low,close,v,V\n"
     wrong = NAMES | {"volume": "vOl"}
     check_refused(lambda: load(tmp_path, head + text, columns=wrong), "'vOl' is not")
+
     for name in ("v", "V"):
         assert load(tmp_path, head + text, columns=NAMES | {"volume": name}).n_bars == 48
+
     rows = ROWS.replace("\n", ",BTCUSDT\n", 1).replace("1000\n", "1000,ETHUSDT\n")
     several = HEAD.replace("\n", ",symbol\n") + rows
     check_refused(lambda: load(tmp_path, several), "'BTCUSDT' and 'ETHUSDT'", DataError)
@@ -152,26 +173,29 @@ FUNDING = {
 def test_the_fraction_paid_is_read_from_a_venues_funding(tmp_path, venue):
     (tmp_path / "bars.csv").write_text(HEAD + ROWS)
     head, row, _ = FUNDING[venue].split("\n")
-    stamps = [(day.isoformat(), day.value // 10**6) for day in DAYS]
-    rows = [row.format(iso=iso, ms=ms) for iso, ms in stamps]
+    rows = [row.format(iso=day.isoformat(), ms=day.value // 10**6) for day in DAYS]
     (tmp_path / "funding.csv").write_text("\n".join([head, *rows]))
+
     market = Market.load(tmp_path)
     assert market.funding_time.tolist() == DAYS.as_unit("ns").asi8.tolist()
     assert market.funding_rate.tolist() == [0.00012] * 6
-    has_mark = venue in ("Binance", "dYdX")
-    assert np.array_equal(market.funding_mark, [61000.0 if has_mark else np.nan] * 6, True)
+
+    mark = 61000.0 if venue in ("Binance", "dYdX") else np.nan
+    assert np.array_equal(market.funding_mark, [mark] * 6, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ["interest_8h", "fundingRateDaily", "Rate (%)", "annualized"])
 def test_a_rate_of_another_unit_is_refused_by_name(tmp_path, name):
     (tmp_path / "bars.csv").write_text(HEAD + ROWS)
     (tmp_path / "funding.csv").write_text(f"time,{name}\n{HOURS[0]},0.01\n")
+
     check_refused(lambda: Market.load(tmp_path), f"{name!r} is per cent or of another", DataError)
 
 
 def test_two_rates_are_an_error(tmp_path):
     (tmp_path / "bars.csv").write_text(HEAD + ROWS)
     (tmp_path / "funding.csv").write_text(f"time,rate,fundingRate\n{HOURS[0]},1,2\n")
+
     check_refused(lambda: Market.load(tmp_path), "found 'rate' and 'fundingRate'", DataError)
 
 
@@ -182,5 +206,6 @@ def test_bars_of_months_have_a_sentence_whose_cure_loads_them(tmp_path, name):
     months = pd.date_range("2020-01-01", periods=24, freq="MS", tz="UTC")
     text = "".join(f"{month.value // 10**6},100,110,90,105,5\n" for month in months)
     said = "bars of calendar months have no one length, they are 28 to 31 days long"
+
     check_refused(lambda: load(tmp_path, text, name), said, DataError)
     assert load(tmp_path, text, name, sessions=True).n_bars == 24

@@ -19,7 +19,8 @@ STAMPS: dict[str, list[Any]] = {
     "day": ["2024-01-02", "2024-01-03", "2024-01-04", "2024-01-05"],
 }
 KLINE = "{ms},{o},{h},{l},{c},{v},{end},1.5,7,0.5,0.25,0"
-UTC, DAYS = {"timezone": "UTC"}, {"timezone": "America/New_York", "sessions": True}
+UTC = {"timezone": "UTC"}
+DAYS = {"timezone": "America/New_York", "sessions": True}
 SHORT = {"time": "t", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
 TITLED = (
     "Open time,Open,High,Low,Close,Volume,Close time,Quote asset volume,Number of trades,"
@@ -92,16 +93,19 @@ SPELLINGS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def test_the_exports_of_venues_are_read(tmp_path: Path, export):
     head, row, terms = SPELLINGS[export]
     bars = four_bars()
-    lines = [
-        row.format(o=o, h=h, l=low, c=c, v=v, **{name: each[n] for name, each in STAMPS.items()})
-        for n, (o, h, low, c, v) in enumerate(bars.to_numpy().tolist())
-    ]
+    lines = [head] if head else []
+    body = []
+    for n, (o, h, low, c, v) in enumerate(bars.to_numpy().tolist()):
+        stamps = {name: spelled[n] for name, spelled in STAMPS.items()}
+        body.append(row.format(o=o, h=h, l=low, c=c, v=v, **stamps))
+
     path = tmp_path / "export.csv"
-    for rows in (lines, lines[::-1]):  # many export the newest first
-        path.write_text("\n".join([*([head] if head else []), *rows, ""]))
+    for rows in (body, body[::-1]):  # many export the newest first
+        path.write_text("\n".join([*lines, *rows, ""]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             market = Market.load(path, **terms)
+
         for name in bars.columns:
             assert getattr(market, name).tolist() == bars[name].tolist(), name
         if "sessions" not in terms:

@@ -13,13 +13,15 @@ import pytest
 
 import backtest as bt
 from backtest.core import to_nanoseconds
-from backtest.market.fetch import fetch_market, read_request
+from backtest.market import fetch_market, read_request
 from tests.replay import epoch, klines, settlements
 
 ccxt = pytest.importorskip(
     "ccxt", reason="ccxt is not installed: pip install 'leverage-backtest[fetch]'"
 )
-START, END, NOW = "2024-01-01", "2024-01-08", "2024-02-01T05:00"
+START = "2024-01-01"
+END = "2024-01-08"
+NOW = "2024-02-01T05:00"
 HOUR_MS = 3_600_000
 Answer = Callable[[str, dict[str, str]], Any]
 
@@ -44,6 +46,7 @@ def serve(answer: Answer) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
+
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
@@ -57,7 +60,11 @@ def fetch(folder, answer: Answer, source: str, symbol: str, **more: Any) -> dict
     with serve(answer) as address:
         client = getattr(ccxt, source)({"timeout": 5_000})
         api = client.urls["api"]
-        client.urls["api"] = dict.fromkeys(api, address) if isinstance(api, dict) else address
+        if isinstance(api, dict):
+            client.urls["api"] = dict.fromkeys(api, address)
+        else:
+            client.urls["api"] = address
+
         request = read_request(symbol, source=source, start=START, end=END, interval="1h", **more)
         fetched = fetch_market(folder, request, now=to_nanoseconds(NOW), client=client)
     return dict(fetched.facts)
@@ -67,20 +74,25 @@ def list_candles(first: int, stop: int, kind: str) -> list[list[str]]:
     """Return candles from the newest, as both venues write them: volumes are 100 times the coins
     of the archive that tests share, in contracts, then coins, then quote currency."""
     rows = klines(first, min(stop, epoch(END)), HOUR_MS, kind).tolist()
-    found = []
+
+    candles = []
     for stamp, *prices, coins in rows[::-1]:
-        volumes = [] if kind == "mark" else [100.0 * coins, coins, coins * prices[-1]]
-        found.append([str(int(stamp)), *map(repr, [*prices, *volumes])])
-    return found
+        volumes = []
+        if kind != "mark":
+            volumes = [100.0 * coins, coins, coins * prices[-1]]
+        candles.append([str(int(stamp)), *map(repr, [*prices, *volumes])])
+    return candles
 
 
 def expect(market: bt.Market, *, per_coin: float, has_mark: bool = True) -> None:
     rows = klines(epoch(START), epoch(END), HOUR_MS)
     stamps, rates = settlements(epoch(START), epoch(END)).T
+
     np.testing.assert_array_equal(market.close, rows[:, 4])
     np.testing.assert_allclose(market.volume, per_coin * rows[:, 5], rtol=1e-12)
     np.testing.assert_array_equal(market.funding_time, stamps.astype(int) * 10**6)
     np.testing.assert_array_equal(market.funding_rate, rates)
+
     if has_mark:
         np.testing.assert_array_equal(market.mark_low, rows[:, 3] + 3.0)
 
@@ -117,17 +129,20 @@ def answer_as_bybit(path: str, query: dict[str, str]) -> Any:
 
     Candles from the newest, of linear contracts in coins; funding: the last rows of a window.
     """
-    category, rows = query["category"], []
+    category = query["category"]
+    is_mark = "mark-price" in path
+
+    rows: list[Any] = []
     if path.endswith("instruments-info"):
-        rows = {"linear": [LINEAR], "inverse": [INVERSE]}.get(category, [])
-        rows = [] if "status" in query else rows
+        if "status" not in query:
+            rows = {"linear": [LINEAR], "inverse": [INVERSE]}.get(category, [])
     elif path.endswith("kline"):
-        first, stop = int(query["start"]), epoch(END)
-        stop = min(stop, first + int(query["limit"]) * HOUR_MS)
-        rows = list_candles(first, stop, "mark" if "mark-price" in path else "bars")
-        if category == "linear" and "mark-price" not in path:
+        first = int(query["start"])
+        stop = min(epoch(END), first + int(query["limit"]) * HOUR_MS)
+        rows = list_candles(first, stop, kind="mark" if is_mark else "bars")
+        if category == "linear" and not is_mark:
             rows = [[*row[:5], row[6], row[7]] for row in rows]  # a contract is a coin
-        elif "mark-price" not in path:
+        elif not is_mark:
             rows = [row[:7] for row in rows]  # dollars, then coins
     elif path.endswith("funding/history"):
         found = settlements(int(query["startTime"]), int(query["endTime"]) + 1).tolist()
@@ -141,6 +156,7 @@ def answer_as_bybit(path: str, query: dict[str, str]) -> Any:
         rows = [] if "cursor" in query else RISK_LIMITS
     else:
         raise AssertionError(path)
+
     result = {"category": category, "list": rows, "nextPageCursor": ""}
     return {"retCode": 0, "retMsg": "OK", "result": result, "retExtInfo": {}, "time": epoch(END)}
 
@@ -149,20 +165,25 @@ def test_bybit_is_fetched_with_its_listing(tmp_path):
     """0.001 BTC and 0.10 USDT; 5 USDT at least; the second tier subtracts 2 million x .5 %."""
     facts = fetch(tmp_path / "btc", answer_as_bybit, "bybit", "BTCUSDT")
     assert facts["to"] == END
+
     expect(bt.Market.load(tmp_path / "btc"), per_coin=1.0)
     venue = bt.Venue.read(tmp_path / "btc" / "venue.json", "BTCUSDT", like="bybit-linear")
+
     contract = venue.contract
-    assert (contract.kind, contract.lot, contract.tick, contract.min_notional) == (
-        "linear", 0.001, 0.1, 5.0,
-    )  # fmt: skip
-    assert [(row.cap, row.maintenance_rate, row.max_leverage) for row in venue.brackets] == [
-        (2e6, 0.005, 100.0), (4e6, 0.01, 50.0),
-    ]  # fmt: skip
+    assert contract.kind == "linear"
+    assert contract.lot == 0.001
+    assert contract.tick == 0.1
+    assert contract.min_notional == 5.0
+
+    # cap, maintenance rate, largest leverage
+    tiers = [(tier.cap, tier.maintenance_rate, tier.max_leverage) for tier in venue.brackets]
+    assert tiers == [(2e6, 0.005, 100.0), (4e6, 0.01, 50.0)]
 
 
 def test_volumes_of_inverse_contracts_of_bybit_are_contracts(tmp_path):
     """ccxt takes the coins, a hundredth of what it lists here as dollars."""
     fetch(tmp_path / "usd", answer_as_bybit, "bybit", "BTCUSD")
+
     expect(bt.Market.load(tmp_path / "usd"), per_coin=100.0)
 
 
@@ -181,14 +202,17 @@ def answer_as_okx(path: str, query: dict[str, str]) -> Any:
     ``before`` asks for what is newer and ``after`` for what is older; from the newest.
     """
     rows: list[Any] = []
+
     if path.endswith("public/instruments"):
         rows = [OKX] if query["instType"] == "SWAP" else []
     elif path.endswith("candles"):
         kind = "mark" if "mark-price" in path else "bars"
-        first, stop = int(query["before"]) + 1, int(query["after"])
+        first = int(query["before"]) + 1
+        stop = int(query["after"])
         rows = [[*row, "1"] for row in list_candles(first, stop, kind)][: int(query["limit"])]
     elif path.endswith("funding-rate-history"):
-        first, stop = int(query["before"]) + 1, int(query["after"])
+        first = int(query["before"]) + 1
+        stop = int(query["after"])
         found = settlements(first, min(stop, epoch(END))).tolist()
         rows = [
             {"instType": "SWAP", "instId": query["instId"], "fundingRate": f"{rate:.8f}",
@@ -197,14 +221,17 @@ def answer_as_okx(path: str, query: dict[str, str]) -> Any:
         ]  # fmt: skip
     else:
         raise AssertionError(path)
+
     return {"code": "0", "msg": "", "data": rows}
 
 
 def test_okx_is_fetched_with_its_listing_and_volumes_in_contracts(tmp_path):
     """A contract is .01 BTC: 100 for a coin. Its tiers bound contracts, so none are stored."""
     facts = fetch(tmp_path / "btc", answer_as_okx, "okx", "BTC-USDT-SWAP")
+
     expect(bt.Market.load(tmp_path / "btc"), per_coin=100.0)
     assert facts["to"] == END
+
     listing = json.loads((tmp_path / "btc" / "venue.json").read_text())
     assert listing["like"] == "okx"
     assert listing["markets"]["BTC/USDT:USDT"]["contractSize"] == 0.01
@@ -229,8 +256,9 @@ def answer_as_deribit(path: str, query: dict[str, str]) -> Any:
     elif path.endswith("get_instruments"):
         result = [DERIBIT]
     elif path.endswith("get_tradingview_chart_data"):
-        first, stop = int(query["start_timestamp"]), int(query["end_timestamp"])
-        first = -(-first // HOUR_MS) * HOUR_MS
+        start = int(query["start_timestamp"])
+        stop = int(query["end_timestamp"])
+        first = -(-start // HOUR_MS) * HOUR_MS  # the first open from there on
         rows = klines(first, min(stop + 1, epoch(END)), HOUR_MS)
         names = ("ticks", "open", "high", "low", "close", "volume")
         result = dict(zip(names, rows.T.tolist(), strict=True))
@@ -243,11 +271,12 @@ def answer_as_deribit(path: str, query: dict[str, str]) -> Any:
              "index_price": 42_000.0, "prev_index_price": 42_000.0}
             for stamp, rate in found.tolist() if stamp < epoch(END)
         ]  # fmt: skip
+
     return {"jsonrpc": "2.0", "result": result, "usIn": 1, "usOut": 2, "usDiff": 1}
 
 
 def test_volumes_of_inverse_contracts_of_deribit_are_contracts(tmp_path):
     """1,000 dollars for a coin are 100 contracts of 10."""
-    how = {"without": ["mark"]}
-    fetch(tmp_path / "btc", answer_as_deribit, "deribit", "BTC-PERPETUAL", **how)
+    fetch(tmp_path / "btc", answer_as_deribit, "deribit", "BTC-PERPETUAL", without=["mark"])
+
     expect(bt.Market.load(tmp_path / "btc"), per_coin=100.0, has_mark=False)

@@ -44,10 +44,14 @@ def payments(result: bt.Result) -> pd.DataFrame:
 def test_a_cadence_that_changes_settles_every_event_once_at_its_own_rate():
     """100 contracts at 100 from 01:00 on: each pays 10,000 times its rate."""
     rates = [1e-4 * (1 + k % 3) for k in range(len(CHANGING))]
-    result = hold(bt.Market.from_frames(flat_bars("1h"), funding=settled(CHANGING, rates)))
+    funding = settled(CHANGING, rates)
+
+    result = hold(bt.Market.from_frames(flat_bars("1h"), funding=funding))
     paid = payments(result)
+
     assert len(paid) == len(CHANGING) - 1  # nothing is held at 00:00
     assert paid["amount"].to_numpy() == pytest.approx(1e4 * np.array(rates[1:]), rel=1e-12)
+
     hours = (pd.DatetimeIndex(paid["time"]) - START) / pd.Timedelta(hours=1)
     assert hours.tolist() == CHANGING[1:]
     assert result.metrics["funding"] == pytest.approx(1e4 * sum(rates[1:]), rel=1e-12)
@@ -59,9 +63,11 @@ def test_hours_are_settled_in_bars_of_any_length(freq: str):
     rates = (1e-5 * np.arange(96)).tolist()
     market = bt.Market.from_frames(flat_bars(freq), funding=settled([*range(96)], rates))
     result = hold(market)
+
     bought = round(market.interval / HOUR) if market.interval >= HOUR else 0
     first = bought + 1  # a settlement at the open is for whoever carried the position in
     expected = 1e4 * sum(rates[first:])
+
     assert len(payments(result)) == 96 - first
     assert result.metrics["funding"] == pytest.approx(expected, rel=1e-12)
 
@@ -69,19 +75,26 @@ def test_hours_are_settled_in_bars_of_any_length(freq: str):
 @pytest.mark.parametrize("milliseconds", [-900, -13, 29, 900])
 @pytest.mark.parametrize("freq", ["5min", "1h", "1D"])
 def test_stamps_around_an_open_belong_to_it_and_count_once(freq: str, milliseconds: int):
-    hours = [hour + milliseconds / 3_600_000 for hour in range(1, 48)]
-    found = hold(bt.Market.from_frames(flat_bars(freq, days=2), funding=settled(hours, 1e-5)))
-    exact = hold(bt.Market.from_frames(flat_bars(freq, days=2), funding=settled(
-        [*range(1, 48)], 1e-5)))  # fmt: skip
+    bars = flat_bars(freq, days=2)
+    exact_hours = [*range(1, 48)]
+    late_hours = [hour + milliseconds / 3_600_000 for hour in exact_hours]
+
+    found = hold(bt.Market.from_frames(bars, funding=settled(late_hours, 1e-5)))
+    exact = hold(bt.Market.from_frames(bars, funding=settled(exact_hours, 1e-5)))
+
     assert len(payments(found)) == len(payments(exact))
     assert found.metrics["funding"] == exact.metrics["funding"]
 
 
 def test_a_settlement_at_an_odd_minute_falls_into_its_bar():
     funding = settled([0, 8, 13 + 37 / 60, 16, 24], [9.0e-4, 1e-4, 3e-4, 1e-4, 1e-4])
-    bars = hold(bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)).bars["funding"]
-    assert bars.iloc[[8, 13, 16]].to_numpy() == pytest.approx([1.0, 3.0, 1.0], rel=1e-12)
-    assert bars.sum() == pytest.approx(5.0, rel=1e-12)
+    market = bt.Market.from_frames(flat_bars("1h", days=1), funding=funding)
+
+    paid = hold(market).bars["funding"]
+
+    # 100 contracts at 100 pay 10,000 times the rate; 13:37 falls into the bar of 13:00
+    assert paid.iloc[[8, 13, 16]].to_numpy() == pytest.approx([1.0, 3.0, 1.0], rel=1e-12)
+    assert paid.sum() == pytest.approx(5.0, rel=1e-12)
 
 
 def write(folder: Path, rows: slice = slice(0, 8), rate: float | None = None) -> Path:
@@ -103,10 +116,13 @@ def test_both_are_one_table_of_the_settlements_that_either_has(tmp_path, long, s
     frame = pd.read_feather(tmp_path / LONG).iloc[long].reset_index(drop=True)
     frame.to_feather(tmp_path / LONG)
     market = Market.load(tmp_path)
+
     np.testing.assert_array_equal(market.funding_rate, MARKET.funding_rate)
     assert dict(market.filled) == {}
 
 
 def test_files_that_disagree_are_refused(tmp_path):
     write(tmp_path, rate=0.0123)
-    check_refused(lambda: Market.load(tmp_path), "funding stamps must have each time once, 1 of 13")
+
+    said = "funding stamps must have each time once, 1 of 13"
+    check_refused(lambda: Market.load(tmp_path), said)

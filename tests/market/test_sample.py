@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.errors import ParameterError
-from backtest.market.market import Market
+from backtest import Market, ParameterError
 from tests.kit import Once, check_refused
 from tests.market.conftest import ARRAYS, REAL
 
@@ -16,10 +15,13 @@ VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
 
 
 def test_the_stored_year_equals_the_sample_bit_for_bit():
-    stored, sample = Market.load(Path("data/sample-1h")), Market.sample()
+    stored = Market.load(Path("data/sample-1h"))
+    sample = Market.sample()
+
     assert repr(sample) == "Market.sample()"
     for name in ARRAYS:
         assert np.array_equal(getattr(sample, name), getattr(stored, name), equal_nan=True)
+
     assert sample.content_hash == stored.content_hash
     assert dict(sample.filled) == {}
 
@@ -33,7 +35,9 @@ def test_samples_differ_by_seed_and_repeat_by_seed():
 @pytest.mark.parametrize("interval", ["5m", "1h", "12h", "1d"])
 def test_a_sample_passes_the_checks_of_real_data(seed, interval):
     market = Market.sample(bars=600, seed=seed, interval=interval)
+
     assert market.n_bars == 600
+
     again = Market.from_frames(market.bars(), funding=market.funding(), mark=market.mark())
     assert np.array_equal(again.close, market.close)
     assert again.start == pd.Timestamp("2023-01-01").value
@@ -66,15 +70,21 @@ def market() -> bt.Market:
 ])  # fmt: skip
 def test_a_long_dies_on_the_day_at_a_price_inside_its_mark_bar(market, start, end, turns, hour):
     """The first mark bar whose low is at or under the liquidation price of the calculator."""
-    terms = {"venue": VENUE, "account": bt.Account(margin="isolated", venue_leverage=turns)}
-    result = bt.run(market.between(start, end), Once(turns), **terms, compile=False)
+    account = bt.Account(margin="isolated", venue_leverage=turns)
+    days = market.between(start, end)
+    result = bt.run(days, Once(turns), venue=VENUE, account=account, compile=False)
+
     dead = result.events[result.events["kind"] == "liquidation"]
     assert list(dead["time"].dt.strftime("%Y-%m-%d %H:%M")) == [hour]
+
     t = int(market.times.get_indexer(dead["time"])[0])
     assert market.mark_low[t] <= dead["price"].iloc[0] <= market.mark_high[t]
+
     fill = result.events[result.events["kind"] == "fill"].iloc[0]
-    stated = bt.margin.liquidation_price(VENUE, fill.quantity, fill.price, fill.amount / turns)
+    posted = fill.amount / turns
+    stated = bt.margin.liquidation_price(VENUE, fill.quantity, fill.price, posted)
     assert dead["price"].iloc[0] == pytest.approx(stated, rel=2e-3)  # funding moves it a little
+
     lived = market.times.slice_indexer(result.bars.index[1], dead["time"].iloc[0])
     crossed = market.times[lived][market.mark_low[lived] <= dead["price"].iloc[0]]
     assert crossed[0] == dead["time"].iloc[0]

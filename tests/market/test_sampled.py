@@ -56,21 +56,27 @@ def write(folder: Path, head: str, row: str, freq: str, *, end: str = "2024-03-0
     """Write bars, and rates of 1, 2, 3, ... 1e-5 that are paid every 8 hours."""
     FLAT.to_csv(folder / "bars.csv", index_label="time")
     stamps = pd.date_range("2024-03-01", end, freq=freq, tz="UTC", inclusive="left")
+
     lines = []
     for number, stamp in enumerate(stamps):
         due = stamp.floor("8h") + pd.Timedelta("8h")
         period = (due - HOURS[0]) // pd.Timedelta("8h")
+
         # A forecast that moves until the last sample before the payment.
         is_last = number + 1 == stamps.size or stamps[number + 1] >= due
-        second, paid = int(stamp.timestamp()), int(due.timestamp())
-        lines.append(
-            row.format(
-                s=second, ms=second * 1000, us=second * 10**6, iso=stamp.isoformat(),
-                due=paid * 1000, due_s=paid, due_us=paid * 10**6, due_iso=due.isoformat(),
-                later=(paid + 28_800) * 1000, before=(paid - 28_800) * 1000,
-                rate=f"{period}e-5" if is_last else "0.0005",
-            )
-        )  # fmt: skip
+        rate = f"{period}e-5" if is_last else "0.0005"
+
+        rate = f"{period}e-5" if is_last else "0.0005"
+
+        second = int(stamp.timestamp())
+        paid = int(due.timestamp())
+        cells = {
+            "s": second, "ms": second * 1000, "us": second * 10**6, "iso": stamp.isoformat(),
+            "due_s": paid, "due": paid * 1000, "due_us": paid * 10**6, "due_iso": due.isoformat(),
+            "later": (paid + 28_800) * 1000, "before": (paid - 28_800) * 1000,
+        }  # fmt: skip
+        lines.append(row.format(rate=rate, **cells))
+
     (folder / "funding.csv").write_text("\n".join([head, *lines]))
     return folder
 
@@ -79,8 +85,10 @@ def write(folder: Path, head: str, row: str, freq: str, *, end: str = "2024-03-0
 def test_a_rate_in_force_is_one_settlement_for_each_payment(tmp_path, feed):
     """Four days have payments at 8, 16, 24, ... 88 and 96 h: the last is after the file's end."""
     write(tmp_path, *FEEDS[feed])
+
     with pytest.warns(UserWarning, match="11 settlements of .* in force, .*; 1 payment after the"):
         market = Market.load(tmp_path)
+
     assert market.funding_time.tolist() == DUE.as_unit("ns").asi8.tolist()
     assert market.funding_rate.tolist() == pytest.approx([k * 1e-5 for k in range(1, 12)])
     assert np.isnan(market.funding_mark).all()
@@ -92,9 +100,11 @@ def test_a_long_position_pays_each_payment_once(tmp_path):
     """.01 % per 8 h on 10,000 at 1x for four days: 11 settlements of 1 USDT."""
     head, row, freq = FEEDS["Tardis"]
     write(tmp_path, head, row.replace("{rate}", "0.0001"), freq)
+
     account = bt.Account(capital=10_000.0, band=0.5)
-    terms = {"venue": free_venue(), "account": account, "compile": False}
-    result = bt.run(Market.load(tmp_path), Constant(1.0), **terms)
+    market = Market.load(tmp_path)
+    result = bt.run(market, Constant(1.0), venue=free_venue(), account=account, compile=False)
+
     assert result.metrics["funding"] == pytest.approx(11.0, abs=1e-9)
 
 
@@ -104,10 +114,12 @@ def test_files_of_days_are_one_feed(tmp_path):
     head, row, freq = FEEDS["Bybit, tickers"]
     whole = Market.load(write(tmp_path, head, row, freq))
     lines = (tmp_path / "funding.csv").read_text().split("\n")[1:]
+
     files = []
     for day in range(4):
         files.append(tmp_path / f"rates-{day}.csv")
         files[-1].write_text("\n".join([head, *lines[288 * day : 288 * day + 288]]))
+
     market = Market.load(tmp_path / "bars.csv", funding=files)
     assert market.funding() is not None
     assert market.funding().equals(whole.funding())
@@ -117,6 +129,7 @@ def test_settlements_that_say_their_own_payment_are_what_they_are(tmp_path):
     FLAT.to_csv(tmp_path / "bars.csv", index_label="time")
     rows = [f"{stamp.isoformat()},{stamp.isoformat()},0.0001" for stamp in DUE]
     (tmp_path / "funding.csv").write_text("\n".join(["time,fundingTimestamp,rate", *rows]))
+
     market = Market.load(tmp_path)
     assert market.funding_time.tolist() == DUE.as_unit("ns").asi8.tolist()
     assert dict(market.filled) == {}
@@ -124,10 +137,13 @@ def test_settlements_that_say_their_own_payment_are_what_they_are(tmp_path):
 
 def test_frames_and_chosen_columns_have_payments_too(tmp_path):
     stamps = HOURS[:95]
-    rates = pd.DataFrame({"rate": 1e-4, "payment": stamps.floor("8h") + pd.Timedelta("8h")}, stamps)
+    payments = stamps.floor("8h") + pd.Timedelta("8h")
+    rates = pd.DataFrame({"rate": 1e-4, "payment": payments}, stamps)
+
     with pytest.warns(UserWarning, match="11 settlements of 95 rates"):
         market = Market.from_frames(FLAT, funding=rates)
     assert market.funding_time.tolist() == DUE.as_unit("ns").asi8.tolist()
+
     write(tmp_path, "when,due,r", "{ms},{due},{rate}", "1h")
     names = {name: name for name in ("time", "open", "high", "low", "close")}
     names |= {"funding.time": "when", "funding.payment": "due", "funding.rate": "r"}
@@ -140,10 +156,11 @@ def test_chosen_columns_of_a_rate_in_force_keep_the_time_of_its_payment(tmp_path
     write(tmp_path, "when,due,r", "{ms},{due},{rate}", "1h")
     names = {name: name for name in ("time", "open", "high", "low", "close")}
     names |= {"funding.time": "when", "funding.rate": "r"}
+
     with pytest.warns(UserWarning, match="read from 'due', which columns= does not choose"):
-        assert Market.load(tmp_path, columns=names).funding_time.tolist() == (
-            DUE.as_unit("ns").asi8.tolist()
-        )
+        market = Market.load(tmp_path, columns=names)
+
+    assert market.funding_time.tolist() == DUE.as_unit("ns").asi8.tolist()
 
 
 @pytest.mark.parametrize(("head", "row", "freq"), [
@@ -157,6 +174,7 @@ def test_chosen_columns_of_a_rate_in_force_keep_the_time_of_its_payment(tmp_path
 def test_other_columns_beside_settlements_are_no_payments(tmp_path, head, row, freq):
     """Settlements every 8 hours, receipts, a payment before, an expiry, counts."""
     write(tmp_path, head, row, freq)
+
     market = Market.load(tmp_path)
     assert market.funding_time.size == pd.Timedelta("96h") // pd.Timedelta(freq)
     assert "sampled_rates" not in market.filled
@@ -165,6 +183,7 @@ def test_other_columns_beside_settlements_are_no_payments(tmp_path, head, row, f
 def test_a_payment_before_its_stamp_is_refused(tmp_path):
     """The column holds the payment before; 84 of 96 stamps lie after it."""
     write(tmp_path, "time,fundingTimestamp,rate", "{ms},{before},{rate}", "1h")
+
     said = "needs the time of its payment, at its stamp or later, got fundingTimestamp before it"
     check_refused(lambda: Market.load(tmp_path), said, bt.DataError)
 
@@ -177,8 +196,10 @@ def test_rates_of_an_hour_that_change_every_four_or_eight_are_a_doubt(freq, peri
     stamps = pd.date_range("2024-03-01", "2024-03-05", freq=freq, tz="UTC", inclusive="left")
     hours = (stamps - stamps[0]) // pd.Timedelta(hours=periods)
     rates = pd.Series(1e-5 * (1.0 + np.asarray(hours, dtype=float)), stamps)
+
     report = bt.quality(Market.from_frames(FLAT, funding=rates))
     doubt = report.find("funding", "the rate in force, sampled?")
+
     assert doubt.count == count
     assert doubt.level == ("doubt" if count else "")
 
@@ -186,4 +207,5 @@ def test_rates_of_an_hour_that_change_every_four_or_eight_are_a_doubt(freq, peri
 def test_five_changes_are_too_few_to_tell():
     rates = pd.Series(np.repeat([1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5], 16), HOURS)
     report = bt.quality(Market.from_frames(FLAT, funding=rates))
+
     assert not report.find("funding", "the rate in force, sampled?").count

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtest.core.errors import DataError
-from backtest.core.moments import read_stamps
-from backtest.market.market import Market
+from backtest import DataError, Market
+from backtest.core import read_stamps
 from tests.kit import check_refused
 from tests.layouts import write_freqtrade_feather
 
@@ -31,6 +30,7 @@ def test_files_given_one_by_one_are_told_apart_by_their_names(tmp_path):
     frames = {"bars": SAMPLE.bars(), "mark": SAMPLE.mark(), "funding": SAMPLE.funding()}
     for name, frame in frames.items():
         frame.to_csv(tmp_path / f"{names[name]}.csv", index_label="time")
+
     paths = [tmp_path / f"{name}.csv" for name in names.values()]
     assert Market.load(*paths) == PLAIN
     assert Market.load(*reversed(paths)) == PLAIN
@@ -46,6 +46,7 @@ def test_a_folder_says_what_its_market_is(tmp_path):
     SAMPLE.bars().to_csv(tmp_path / "bars.csv", index_label="time")
     card = {"instrument": "X", "interval": "1h", "synthetic": True, "sessions": True}
     (tmp_path / "market.json").write_text(json.dumps(card))
+
     market = Market.load(tmp_path)
     assert market.instrument == "X"
     assert market.synthetic
@@ -72,9 +73,11 @@ def test_the_lengths_in_the_names_of_freqtrades_files_count(tmp_path):
     write_freqtrade_feather(tmp_path)
     pair = tmp_path / "BTC_USDT_USDT"
     Path(f"{pair}-1h-mark.feather").rename(f"{pair}-8h-mark.feather")
+
     market = Market.load(tmp_path)
     assert not market.has_mark
     assert market.filled["mark"] == "not used: mark bars are 8h, bars 1h"
+
     Path(f"{pair}-1h-futures.feather").rename(f"{pair}-4h-futures.feather")
     check_refused(lambda: Market.load(tmp_path), "bars must open 4h apart", DataError)
 
@@ -89,7 +92,10 @@ def test_the_lengths_in_the_names_of_freqtrades_files_count(tmp_path):
 )
 def test_an_epoch_is_read_in_its_own_unit(seconds, unit):
     factor, _ = unit
-    read = read_stamps(pd.Index([second * factor for second in seconds]), name="x")
+    epochs = pd.Index([second * factor for second in seconds])
+
+    read = read_stamps(epochs, name="x")
+
     assert isinstance(read, np.ndarray)
     assert read.tolist() == [second * 10**9 for second in seconds]
 
@@ -100,15 +106,18 @@ def test_an_epoch_is_read_in_its_own_unit(seconds, unit):
 def test_real_hours_with_mark_and_funding_load_for_the_span_all_three_cover(real):
     with pytest.raises(DataError, match="2 defects") as refused:
         Market.load(real / "btc-usdm-1h")
+
     message = str(refused.value)
     assert "mark bars must cover the bars, 2538 of 37807 bars lie outside them" in message
     assert "settlements run from 2019-09-10 08:00 to 2023-12-31 16:00 UTC" in message
     assert message.count("since='2019-12-23 11:00', until='2024-01-01'") == 2
+
     market = Market.load(real / "btc-usdm-1h", since="2019-12-23 11:00", until="2024-01-01")
     assert market.n_bars == 35_269
     assert market.has_mark
     assert market.instrument == "BTCUSDT"
     assert dict(market.filled) == {}
+
     assert eval(repr(market), {"Market": Market}) == market
     assert market.resample("1d").n_bars == 1469
 
@@ -117,6 +126,7 @@ def test_files_of_two_names_are_not_joined_into_one_market(tmp_path):
     bars = SAMPLE.bars()
     for name, part in {"btc-1": bars[:99], "btc-2": bars[99:], "eth": bars[99:]}.items():
         write_csv(part, tmp_path / name)
+
     assert Market.load(tmp_path / "btc-1.csv", tmp_path / "btc-2.csv").n_bars == SAMPLE.n_bars
     with pytest.raises(DataError, match="one file of bars is needed"):
         Market.load(tmp_path / "btc-1.csv", tmp_path / "eth.csv")
