@@ -58,10 +58,11 @@ def change_tier(k: int, **fields: Any) -> dict[str, Any]:
     return {PNUT: rows}
 
 
-@pytest.mark.parametrize("symbol", [each for each in TIERS if each != PNUT])
+@pytest.mark.parametrize("symbol", [symbol for symbol in TIERS if symbol != PNUT])
 def test_the_tiers_of_another_tool_are_the_table_of_the_preset_to_the_bit(symbol):
     venue = read(TIERS, symbol, date=DAY)
     preset = bt.Venue.preset("binance-usdm", f"{name_plainly(symbol)}@{DAY}")
+
     assert venue.brackets == preset.brackets
     assert venue.override({"in_force": None}) == preset.override({"in_force": None})
     assert venue.in_force.since == DAY
@@ -70,15 +71,22 @@ def test_the_tiers_of_another_tool_are_the_table_of_the_preset_to_the_bit(symbol
 def test_a_symbol_of_no_preset_has_the_rules_of_the_preset_and_its_own_brackets():
     venue = read(FILE, date=DAY)
     like = bt.Venue.preset("binance-usdm", "BTCUSDT@latest")
+
     assert [row.max_leverage for row in venue.brackets][:2] == [50.0, 20.0]
-    assert (venue.liquidation, venue.slippage, venue.fees) == (
-        like.liquidation, like.slippage, like.fees,
-    )  # fmt: skip
+    assert venue.liquidation == like.liquidation
+    assert venue.slippage == like.slippage
+    assert venue.fees == like.fees
+
     assert venue.contract.unknown == ("lot", "tick", "min_notional")
-    assert (venue.contract.size, venue.contract.settles) == (1.0, "USDT")
+    assert venue.contract.size == 1.0
+    assert venue.contract.settles == "USDT"
+
     source = venue.in_force
-    assert (source.preset, source.symbol) == ("listing_tiers.json#PNUTUSDT", "PNUTUSDT")
-    assert (source.like, source.listed[0]) == ("binance-usdm:BTCUSDT", "brackets")
+    assert source.preset == "listing_tiers.json#PNUTUSDT"
+    assert source.symbol == "PNUTUSDT"
+    assert source.like == "binance-usdm:BTCUSDT"
+    assert source.listed[0] == "brackets"
+
     assert bt.Venue.from_dict(venue.to_dict()) == venue
 
 
@@ -88,8 +96,12 @@ def test_markets_and_tiers_are_read_together_by_either_name(part, name):
     listed = {"markets": {PNUT: MARKET}, "exchangeInfo": {"symbols": [ENTRY]}}[part]
     venue = read({part: listed, "tiers": TIERS, "time": "2026-09-30T00:00Z"}, name)
     contract = venue.contract
-    assert (contract.kind, contract.size, contract.settles) == ("linear", 1.0, "USDT")
-    assert (contract.lot, contract.tick, contract.min_notional) == (1.0, 0.00001, 5.0)
+    assert contract.kind == "linear"
+    assert contract.size == 1.0
+    assert contract.settles == "USDT"
+    assert contract.lot == 1.0
+    assert contract.tick == 0.00001
+    assert contract.min_notional == 5.0
     assert contract.unknown == ()
     assert venue.in_force.since == "2026-09-30"
     assert venue.fees.taker == (0.0004 if part == "markets" else 0.0005)
@@ -97,14 +109,17 @@ def test_markets_and_tiers_are_read_together_by_either_name(part, name):
 
 def test_brackets_of_binance_are_those_of_ccxt():
     rows = [row["info"] for row in TIERS[PNUT]]
-    both = {"symbols": [ENTRY]}, [{"symbol": "PNUTUSDT", "brackets": rows}]
-    venue = read({"exchangeInfo": both[0], "leverageBracket": both[1]})
+    exchange_info = {"symbols": [ENTRY]}
+    brackets = [{"symbol": "PNUTUSDT", "brackets": rows}]
+
+    venue = read({"exchangeInfo": exchange_info, "leverageBracket": brackets})
+
     assert venue.brackets == read(TIERS).brackets
-    assert read(both[1], "PNUTUSDT").brackets == venue.brackets
-    check_refused(
-        lambda: read([{"symbol": "PNUTUSDT", "brackets": rows, "notionalCoef": 1.5}], "PNUTUSDT"),
-        "PNUTUSDT.notionalCoef: must be 1", bt.VenueError,
-    )  # fmt: skip
+    assert read(brackets, "PNUTUSDT").brackets == venue.brackets
+
+    scaled = [{"symbol": "PNUTUSDT", "brackets": rows, "notionalCoef": 1.5}]
+    said = "PNUTUSDT.notionalCoef: must be 1"
+    check_refused(lambda: read(scaled, "PNUTUSDT"), said, bt.VenueError)
 
 
 def test_coins_bound_and_settle_an_inverse_contract():
@@ -116,10 +131,14 @@ def test_coins_bound_and_settle_an_inverse_contract():
         "exchangeInfo": {"symbols": [entry]},
         "leverageBracket": [{"symbol": "BTCUSD_PERP", "brackets": [row]}],
     }
+
     venue = read(given, "BTCUSD_PERP", like="binance-coinm")
-    assert (venue.contract.kind, venue.contract.size) == ("inverse", 100.0)
+
+    assert venue.contract.kind == "inverse"
+    assert venue.contract.size == 100.0
     assert venue.contract.settles == "BTC"
-    assert (venue.brackets[0].cap, venue.contract.min_notional) == (5.0, 5.0)
+    assert venue.brackets[0].cap == 5.0
+    assert venue.contract.min_notional == 5.0
 
 
 @pytest.mark.parametrize(("precision", "least", "lot", "tick"), [
@@ -132,21 +151,32 @@ def test_coins_bound_and_settle_an_inverse_contract():
 def test_a_precision_of_decimals_is_told_from_a_step(precision, least, lot, tick):
     market = {**MARKET, "precision": precision, "limits": {"amount": {"min": least}}}
     contract = read({"markets": {PNUT: market}, "tiers": TIERS}).contract
-    assert contract.lot == (lot if lot is None else pytest.approx(lot, rel=1e-12))
-    assert contract.tick == (tick if tick is None else pytest.approx(tick, rel=1e-12))
+    if lot is None:
+        assert contract.lot is None
+        assert contract.tick is None
+    else:
+        assert contract.lot == pytest.approx(lot, rel=1e-12)
+        assert contract.tick == pytest.approx(tick, rel=1e-12)
 
 
 def test_orders_are_whole_multiples_of_a_smallest_order_over_the_lot():
     entry = copy.deepcopy(ENTRY)
-    entry["filters"][1]["minQty"] = entry["filters"][2]["minQty"] = "3"
+    entry["filters"][1]["minQty"] = "3"
+    entry["filters"][2]["minQty"] = "3"
+
     contract = read({"exchangeInfo": {"symbols": [entry]}, "tiers": TIERS}).contract
-    assert (contract.lot, contract.min_quantity, contract.order_step) == (1.0, 3.0, 3.0)
+
+    assert contract.lot == 1.0
+    assert contract.min_quantity == 3.0
+    assert contract.order_step == 3.0
 
 
 @pytest.mark.parametrize("form", ["MIN_NOTIONAL", "NOTIONAL", "limits.cost", "minNotionalValue"])
 def test_orders_under_the_listed_least_notional_are_none_but_those_that_close(form):
     """1,000 at a price of 1: 60 is under 100; 600 is not, nor a change by 60 of it; 0 closes 90."""
-    entry, market = copy.deepcopy(ENTRY), copy.deepcopy(MARKET)
+    entry = copy.deepcopy(ENTRY)
+    market = copy.deepcopy(MARKET)
+
     market["limits"]["cost"] = {"min": None}
     given: dict[str, Any] = {"tiers": TIERS}
     if "NOTIONAL" in form:
@@ -160,13 +190,16 @@ def test_orders_under_the_listed_least_notional_are_none_but_those_that_close(fo
         market["info"] = {"lotSizeFilter": {"minNotionalValue": "100"}}
         given["markets"] = {PNUT: market}
     free = {"fees.taker": 0.0, "slippage.rate": 0.0}
+
     venue = read(given).override(free)
     assert venue.contract.min_notional == 100.0
 
     targets = [0.06, 0.6, 0.66, 0.54, 0.09, 0.0, 0.0]
     bars = market_of(np.ones(7)).with_columns(target=targets)
     account = bt.Account(capital=1_000, band=0.0)
+
     result = bt.run(bars, Follow(), venue=venue, account=account, compile=False)
+
     assert result.bars["position"].tolist() == [0, 0, 600, 600, 600, 90, 0]
     assert "min_notional" in result.target_cuts().to_string()
 
@@ -221,10 +254,14 @@ amounts, so the positions stay in one bracket, of the first or of a rate whose a
 def test_liquidation_prices_are_those_of_ccxt_to_its_tick(symbol, quantity, entry, wallet, price):
     venue = read(TIERS, symbol)
     ours = bt.margin.liquidation_price(venue, quantity, entry, wallet)
+
+    # theirs has no cumulative amount
     row = next(row for row in TIERS[symbol] if abs(quantity) * ours <= row["maxNotional"])
-    amount, rate = row["info"]["cum"], row["maintenanceMarginRate"]
+    amount = row["info"]["cum"]
+    rate = row["maintenanceMarginRate"]
     side = 1.0 if quantity > 0.0 else -1.0
     ours_without_amount = ours + amount / (abs(quantity) * (1.0 - side * rate)) * side
+
     tick = {"BTC": 0.1, "ADA": 1e-4, "PNU": 1e-5, "KSM": 1e-3}[symbol[:3]]
     assert ours_without_amount == pytest.approx(price, abs=0.51 * tick)
 
@@ -242,14 +279,18 @@ def test_liquidation_prices_follow_the_published_formula_across_brackets(
 ):
     """LP = (W + cum - s q E) / (q (m - s)), the bracket that holds q LP: Binance's own formula,
     which freqtrade's ``dry_run_liquidation_price`` has too, with the figures of the venue."""
-    quantity, wallet = notional / entry, notional / leverage
-    found = []
+    quantity = notional / entry
+    wallet = notional / leverage
+
+    inside = []
     for row in TIERS[symbol]:
-        rate, amount = row["maintenanceMarginRate"], row["info"]["cum"]
+        rate = row["maintenanceMarginRate"]
+        amount = row["info"]["cum"]
         price = (wallet + amount - side * quantity * entry) / (quantity * (rate - side))
         if row["minNotional"] < quantity * price <= row["maxNotional"]:
-            found.append(price)
-    (expected,) = found
+            inside.append(price)
+
+    (expected,) = inside
     ours = bt.margin.liquidation_price(read(TIERS, symbol), side * quantity, entry, wallet)
     assert ours == pytest.approx(expected, rel=1e-12)
 
@@ -273,19 +314,24 @@ def test_a_folder_of_dated_listings_is_a_table_by_date(tmp_path):
     older = change_tier(0, maxLeverage=40.0)
     for name, tiers in ((f"tiers-{DAY}.json", TIERS), ("2025-01-01.json", older)):
         (tmp_path / name).write_text(json.dumps(tiers), encoding="utf-8")
-    (tmp_path / "2024-01-01.json").write_text(json.dumps({"X/USDT:USDT": TIERS[PNUT]}), "utf-8")
+    of_another = {"X/USDT:USDT": TIERS[PNUT]}
+    (tmp_path / "2024-01-01.json").write_text(json.dumps(of_another), encoding="utf-8")
+
     venue = read(tmp_path)
     assert venue.days() == ("2025-01-01", DAY)
     assert [table[0].max_leverage for table in venue.tables()] == [40.0, 50.0]
     assert read(tmp_path, date="2025-06-01").brackets[0].max_leverage == 40.0
     assert read(tmp_path, date="latest").brackets[0].max_leverage == 50.0
+
     assert venue.earlier[0].until == DAY
-    market = bt.Market.from_frames(
-        bt.Market.sample(bars=30).bars(),
-        instrument="PNUTUSDT",  # of 2023: before any table
-    )
+
+    # of 2023: before any table
+    bars = bt.Market.sample(bars=30).bars()
+    market = bt.Market.from_frames(bars, instrument="PNUTUSDT")
+
     said = venue.describe_misfit(market.start, market.end)
     assert "is of 2025-01-01, but the run uses it from 2023-01-01 on" in said
+
     (tmp_path / "tiers.json").write_text(json.dumps(TIERS), encoding="utf-8")
     check_refused(lambda: read(tmp_path), "must have a day in its name or content", bt.VenueError)
 
@@ -298,12 +344,14 @@ def test_a_listing_with_a_day_takes_no_other():
 
 def test_a_text_names_file_symbol_and_preset():
     text = f"file:{FILE}#{PNUT}?like=binance-usdm&date={DAY}"
+
     test = bt.Backtest(bt.Market.sample(bars=30), venue=text, account=bt.Account())
     assert test.venue == read(FILE, date=DAY)
-    check_refused(
-        lambda: listing.parse_listing_name("file:a.json#B?lke=c"), "did you mean 'like'",
-        bt.ParameterError,
-    )  # fmt: skip
+
+    misspelt = "file:a.json#B?lke=c"
+    said = "did you mean 'like'"
+    check_refused(lambda: listing.parse_listing_name(misspelt), said, bt.ParameterError)
+
     assert "file" not in preset_files.find_files()
 
 
@@ -311,8 +359,16 @@ def test_funding_terms_have_the_interval_and_the_cap_of_the_symbol():
     row = {"symbol": "PNUTUSDT", "adjustedFundingRateCap": "0.02000000",
            "adjustedFundingRateFloor": "-0.01000000", "fundingIntervalHours": 4}  # fmt: skip
     given = {"tiers": TIERS, "fundingInfo": [row], "time": f"{DAY}T00:00Z"}
+
     terms = bt.funding.read_terms(given, PNUT)
-    assert (terms.interval, terms.cap, terms.least, terms.date) == ("4h", 0.02, -0.01, DAY)
-    assert (terms.interest, terms.clamp) == (0.0001, 0.0005)
+
+    assert terms.interval == "4h"
+    assert terms.cap == 0.02
+    assert terms.least == -0.01
+    assert terms.date == DAY
+    assert terms.interest == 0.0001
+    assert terms.clamp == 0.0005
+
     general = bt.funding.read_terms(TIERS, PNUT)
-    assert (general.interval, general.cap) == ("8h", float("inf"))
+    assert general.interval == "8h"
+    assert general.cap == float("inf")

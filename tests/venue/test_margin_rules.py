@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.core.errors import BacktestError
-from backtest.margin.brackets import read_rules
+from backtest import BacktestError
+from backtest.margin import MarginRule, list_presets, read_rules
 from backtest.margin.collateral import StoredMarket
 from backtest.margin.preset_tables import find_asset
-from backtest.margin.presets import list_presets
-from backtest.margin.requirement_rule import MarginRule
 from backtest.strategies import Constant
 from tests.kit import ask_test, check_refused
 from tests.option_books import FREE, SHARES, hold, stock_option
 from tests.scenes import bracket, market_of, venue_of
 from tests.venue import test_vectors as vectors
 
-NAN, INF = math.nan, math.inf
+NAN = math.nan
+INF = math.inf
 PLAIN = venue_of()
 RULES = {"A": read_rules(PLAIN), "B": read_rules(PLAIN)}
 ROWS = [(-0.1, 1), (0.1, 1)]
@@ -137,6 +136,7 @@ def test_collateral_keeps_its_market_and_stores_its_hash():
     held = coin(prices=market)
     assert held.last_price() == 101.0
     assert bt.margin.collateral_value(held) == pytest.approx(90.9)
+
     stored = bt.Collateral.from_dict(held.to_dict())
     assert isinstance(stored.prices, StoredMarket)
     assert stored.prices.content == market.content_hash
@@ -147,29 +147,38 @@ def test_collateral_keeps_its_market_and_stores_its_hash():
 def test_debts_count_in_full():
     assert bt.margin.collateral_value(coin(amount=-2.0)) == -200.0
     tiers = [(0, 100, 1.0), (100, 200, 0.5)]
+
     rich = [bt.Collateral("X", n, prices=1.0, tiers=tiers) for n in (50, 150, 250, -250)]
     # 50; 100 + .5 * 50; 100 + .5 * 100, and nothing beyond 200; a debt of 250
-    assert [bt.margin.collateral_value(each) for each in rich] == [50.0, 125.0, 150.0, -250.0]
+    assert [bt.margin.collateral_value(held) for held in rich] == [50.0, 125.0, 150.0, -250.0]
+
     much = bt.Collateral("BTC", 5500, 2e4, tiers=[(0, 1e8, 1.0), (1e8, 1.2e8, 0.975)])
     assert much.value_at(2e4) == 109_750_000.0
     little = bt.Collateral("X", 0.5, prices=1.0, tiers=[(0, 100, 0.5)])
     assert bt.margin.collateral_value(little) == 0.25
 
 
-@pytest.mark.parametrize("preset", list_presets(), ids=lambda each: each.name)
+@pytest.mark.parametrize("preset", list_presets(), ids=lambda preset: preset.name)
 def test_a_rule_of_a_preset_fits_any_account_and_is_stored(preset):
-    held, prices = dict.fromkeys(COINS, 1.0), {name: PRICES[name] for name in COINS}
+    held = dict.fromkeys(COINS, 1.0)
+    prices = {name: PRICES[name] for name in COINS}
+
     for day in preset.dates:
-        dated = bt.margin_preset(preset.name, COINS, at=day)
-        assert dated.date == day
-        rules = (dated.requirement, bt.margin_preset(preset.name, at=day).requirement)
-        one, same = (bt.margin.requirement(ONE_BRACKET, held, prices, rule) for rule in rules)
-        assert one == same > 0
+        of_coins = bt.margin_preset(preset.name, COINS, at=day)
+        of_none = bt.margin_preset(preset.name, at=day)
+        assert of_coins.date == day
+
+        needed = bt.margin.requirement(ONE_BRACKET, held, prices, of_coins.requirement)
+        assert needed > 0
+        assert bt.margin.requirement(ONE_BRACKET, held, prices, of_none.requirement) == needed
+
     test_values_are_stored_and_read_without_loss(preset.requirement)
 
 
-NEAR, FAR = "BTC-PERPETUAL", "BTC-USDT-SWAP"
+NEAR = "BTC-PERPETUAL"
+FAR = "BTC-USDT-SWAP"
 OF_PRESETS = {
+    # preset, day, quantities, maintenance and initial margin
     # 50,000 long and 25,000 short of two stocks: 15 % of each at once, initial is maintenance
     "tims": ("occ-tims", None, {"BTCUSDT": 1.0, "ETHUSDT": -10.0}, [11_250, 11_250]),
     # 15 %, and half of 30 %, of 50,000; initial is 1.3 of it
@@ -193,43 +202,64 @@ OF_PRESETS = {
 @pytest.mark.parametrize(("name", "day", "held", "wanted"), OF_PRESETS.values(), ids=[*OF_PRESETS])
 def test_a_rule_of_a_preset_by_hand(name, day, held, wanted):
     """Maintenance, and initial margin where it is worked out."""
-    prices = {each: PRICES.get(each, 1.0) for each in held}
-    terms = (ONE_BRACKET, held, prices, bt.margin_preset(name, list(held), at=day).requirement)
-    index = prices | {"ETH-PERP": 3_000.0} if name == "derive" else None
-    found = [ask(*terms, index=index) for ask in (bt.margin.requirement, bt.margin.initial)]
-    assert found[: len(wanted)] == pytest.approx(wanted)
+    prices = {instrument: PRICES.get(instrument, 1.0) for instrument in held}
+    rule = bt.margin_preset(name, list(held), at=day).requirement
+    index = None
+    if name == "derive":
+        index = prices | {"ETH-PERP": 3_000.0}
+
+    maintenance = bt.margin.requirement(ONE_BRACKET, held, prices, rule, index=index)
+    initial = bt.margin.initial(ONE_BRACKET, held, prices, rule, index=index)
+
+    assert [maintenance, initial][: len(wanted)] == pytest.approx(wanted)
 
 
 def test_levels_rates_and_grace_of_presets():
     assert bt.margin_preset("occ-tims").call_grace_days == 3
     assert bt.margin_preset("binance-portfolio", COINS).requirement == bt.Brackets(level=1.05)
     assert bt.PresetMargin(preset="binance-portfolio").level == 1.05
+
     old = bt.margin_preset("binance-multi-assets", COINS, at="2022-01-01")
     new = bt.margin_preset("binance-multi-assets", COINS)
-    assert (old.negative_limit, new.negative_limit) == (10_000.0, 5_000.0)
-    assert (old.rates["BTC"], old.conversion, old.slippage) == (0.95, "pro_rata", 0.025)
+    assert old.negative_limit == 10_000.0
+    assert new.negative_limit == 5_000.0
+    assert old.rates["BTC"] == 0.95
+    assert old.conversion == "pro_rata"
+    assert old.slippage == 0.025
+
     coin = bt.Collateral("BTC", 1.0, prices=50_000.0, rate=old.rates["BTC"])
     assert bt.margin.collateral_value(coin) == 47_500.0
 
 
 def test_the_coin_of_an_instrument_is_read_from_its_name():
     coins = ["BTCUSDT", "BTC-PERPETUAL", "BTC-USDT-SWAP", "BTCUSD_PERP", "XBTUSD"]
-    groups = dict(bt.margin_preset("okx-portfolio", [*coins, "ETH/USDT", "SPY"]).requirement.groups)
+
+    preset = bt.margin_preset("okx-portfolio", [*coins, "ETH/USDT", "SPY"])
+
+    groups = dict(preset.requirement.groups)
     assert groups == {"BTC": tuple(coins), "ETH": ("ETH/USDT",), "SPY": ("SPY",)}
 
 
 def derive_rule(given):
     """The rule of a case's parameters."""
-    vol, margin, skew = given["VolShock"], given["Margin"], given["SkewShock"]
-    basis, other = given["BasisContingency"], given["OtherContingency"]
+    vol = given["VolShock"]
+    margin = given["Margin"]
+    skew = given["SkewShock"]
+    basis = given["BasisContingency"]
+    other = given["OtherContingency"]
+
     rows = [(x - 1.0, n, VOLATILITY[way]) for x, way, n in given["Scenarios"] if way in VOLATILITY]
-    turned = {way: weight for _, way, weight in given["Scenarios"]}["LINEAR"] > 0.0
+    weights = {way: weight for _, way, weight in given["Scenarios"]}
+    turned = weights["LINEAR"] > 0.0
+
     discounts = [
         margin[name]
         for end, side in (("", "LONG_RATE"), ("_NEG", "SHORT_RATE"))
         for name in (f"BASE_STATIC_DISCOUNT{end}", f"{side}_MULTSCALE", f"{side}_ADDSCALE")
     ]
-    added, factor = basis["BASIS_CONT_ADD_FACTOR"], basis["BASIS_CONT_MULT_FACTOR"]
+
+    added = basis["BASIS_CONT_ADD_FACTOR"]
+    factor = basis["BASIS_CONT_MULT_FACTOR"]
     share = other["MM_OPTION_PERCENT"]
     shocks = bt.OptionShocks(
         power=(vol["SHORTTERMPOWER"], vol["LONGTERMPOWER"]),
@@ -240,41 +270,54 @@ def derive_rule(given):
         skew=list(skew.values()) if turned else None,
         expiry_charge=(round(basis["SCENARIO_SPOT_UP"] - 1.0, 12), added, factor),
     )
+
     contingency = other["MM_PERP_PERCENT"]
     return bt.ScenarioMargin(
-        moves=rows, groups={"BTC": ["PERP"]}, factor=margin["MM_LOSS_FACTOR"],
+        moves=rows,
+        groups={"BTC": ["PERP"]},
+        factor=margin["MM_LOSS_FACTOR"],
         contingency=contingency,
-        initial=(margin["IM_LOSS_FACTOR"], contingency + other["IM_PERP_PERCENT"]), options=shocks,
-    )  # fmt: skip
+        initial=(margin["IM_LOSS_FACTOR"], contingency + other["IM_PERP_PERCENT"]),
+        options=shocks,
+    )
 
 
 def derive_options(packed):
     """The options of a book, with the forward of their expiry."""
     held = []
     for seconds, strike, is_call, amount, volatility, discount in packed["options"]:
-        place = ("call" if is_call else "put", strike, seconds / 86_400, packed["spot"])
-        rate, forward = -math.log(discount) * 31_536_000 / seconds, packed["feeds"][str(seconds)][0]
+        kind = "call" if is_call else "put"
+        rate = -math.log(discount) * 31_536_000 / seconds
+        forward = packed["feeds"][str(seconds)][0]
+        place = (kind, strike, seconds / 86_400, packed["spot"])
         held.append(hold(amount, *place, volatility=volatility, forward=forward, rate=rate))
     return held
 
 
 def charge_confidence(packed):
     """The initial charge of feeds with low confidence, which no rule here has: by hand."""
-    spot, perps = packed["spot"], abs(packed["perps"])
-    least = min([packed["confidence"]] + [packed["perp_confidence"]] * bool(perps))
+    spot = packed["spot"]
+    perps = abs(packed["perps"])
+    least = packed["confidence"]
+    if perps:
+        least = min(least, packed["perp_confidence"])
+
     parts = [(least, perps * spot)]
     for seconds, (_, *confidences) in packed["feeds"].items():
         held = sum(abs(row[3]) for row in packed["options"] if row[0] == int(seconds))
         parts.append((min(least, *confidences), held * spot))
     for _, amount, price, *_, confidence in packed["collateral"]:
         parts.append((min(least, confidence), amount * price / packed["stable"]))
-    return sum((1.0 - each) * notional for each, notional in parts if each < 0.55)
+
+    return sum((1.0 - confidence) * notional for confidence, notional in parts if confidence < 0.55)
 
 
 @pytest.mark.parametrize("case", DERIVE["cases"], ids=lambda case: case["id"])
 def test_derive_books_with_options(case):
     packed = DERIVE["books"][case["book"]]
-    rule, options = derive_rule(DERIVE["parameters"] | case["parameters"]), derive_options(packed)
+    rule = derive_rule(DERIVE["parameters"] | case["parameters"])
+    options = derive_options(packed)
+
     for name in ("MM", "IM"):
         found = vectors.balance_of(packed, rule, packed["collateral"], name, options)
         charged = charge_confidence(packed) if name == "IM" else 0.0
@@ -285,19 +328,25 @@ def test_the_derive_preset_is_that_of_its_cases():
     """The preset of BTC has the figures of the cases, but for the weights of tails."""
     preset = bt.margin_preset("derive", ["BTC-PERP"]).requirement
     cases = derive_rule(DERIVE["parameters"])
+
     assert preset.options == cases.options
-    regular = [[row for row in rule.rows_of("BTC") if row[1] == 1.0] for rule in (preset, cases)]
-    found, wanted = ({(round(m, 12), *rest) for m, *rest in rows} for rows in regular)
-    assert found == wanted
-    assert (preset.factor, preset.contingency) == (cases.factor, cases.contingency)
+    assert list_regular_moves(preset) == list_regular_moves(cases)
+    assert preset.factor == cases.factor
+    assert preset.contingency == cases.contingency
+
+
+def list_regular_moves(rule):
+    """Return the moves of BTC that count in full, the others being tails."""
+    rows = [row for row in rule.rows_of("BTC") if row[1] == 1.0]
+    return {(round(move, 12), *rest) for move, *rest in rows}
 
 
 def shares_of(legs):
     """Return venues, quantities and prices of rows (price, quantity) of shares of one stock."""
-    names = ["XYZ"] * bool(legs)
-    price, quantity = np.sum(legs, axis=0) if legs else (0.0, 0.0)
-    given = (SHARES, float(quantity), float(price))
-    return tuple(dict.fromkeys(names, value) for value in given)
+    if not legs:
+        return {}, {}, {}
+    price, quantity = np.sum(legs, axis=0)
+    return {"XYZ": SHARES}, {"XYZ": float(quantity)}, {"XYZ": float(price)}
 
 
 def cboe(given):
@@ -307,25 +356,32 @@ def cboe(given):
     leverage = stock.get("leverage_factor", 1.0)
     least = 0.1 * leverage
     rule = bt.Strategy(naked=rate * leverage, least_call=least, least_put=least, covered_itm=False)
-    names = ("type", "strike", "quantity", "price")
-    options = [
-        stock_option(*(leg[name] for name in names), stock["price"], leg["days"])
-        for leg in given["legs"]
-        if leg["kind"] == "option"
-    ]
-    shares = [(leg["price"], leg["quantity"]) for leg in given["legs"] if leg["kind"] == "shares"]
+
+    options = []
+    shares = []
+    for leg in given["legs"]:
+        if leg["kind"] == "option":
+            terms = (leg["type"], leg["strike"], leg["quantity"], leg["price"])
+            options.append(stock_option(*terms, stock["price"], leg["days"]))
+        elif leg["kind"] == "shares":
+            shares.append((leg["price"], leg["quantity"]))
+
     found = bt.margin.strategy_deposit(*shares_of(shares), rule, options=options)
     return {"margin_requirement": found}
 
 
 def lean(given):
     """Initial and maintenance margin of a strategy of LEAN's."""
-    options = [
-        stock_option(kind, strike, size, mark, given["underlying"], 60 if rest == ["far"] else 30)
-        for kind, strike, mark, size, *rest in given["legs"]
-        if kind != "stock"
-    ]
-    shares = shares_of([leg[2:4] for leg in given["legs"] if leg[0] == "stock"])
+    options = []
+    legs = []
+    for kind, strike, mark, size, *rest in given["legs"]:
+        if kind == "stock":
+            legs.append((mark, size))
+        else:
+            days = 60 if rest == ["far"] else 30
+            options.append(stock_option(kind, strike, size, mark, given["underlying"], days))
+
+    shares = shares_of(legs)
     terms = {"rule": "reg-t", "options": options}
     return {
         "initial": bt.margin.strategy_deposit(*shares, **terms, proceeds=False),
@@ -343,7 +399,8 @@ def covered_call(given):
     """A broker that asks 25 % of the stock, initially too."""
     ((kind, strike, mark, quantity),) = given["legs"]
     option = stock_option(kind, strike, quantity, mark, given["stock_price"])
-    held, prices = {"XYZ": given["stock"]}, {"XYZ": given["stock_price"]}
+    held = {"XYZ": given["stock"]}
+    prices = {"XYZ": given["stock_price"]}
     found = bt.margin.requirement(SHARES, held, prices, "reg-t", options=option)
     return {"broker_observed_initial": found}
 
@@ -355,6 +412,7 @@ def standard(given):
     option = hold(given["position"], given["type"], given["strike"], **terms)
     names = {None: "deribit-standard", 0.03: "okx-standard-btc", 0.05: "okx-standard-eth"}
     rule = names[given.get("c")]
+
     initial = bt.margin.initial({}, {}, {}, rule, options=option)
     found = ask(rule, option)
     return {"IM": initial, "IMR": initial, "MM": found, "MMR": found}
@@ -366,7 +424,8 @@ TICKS = {"ib_naked_4": 0.01, "ib_naked_5": 0.013}
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_published_case(case):
-    given, tolerance = case["inputs"], case["tolerance"]
+    given = case["inputs"]
+    tolerance = case["tolerance"]
     if case["system"] == "regt.strategy":
         compute = cboe if isinstance(given["underlying"], dict) else lean
     else:
@@ -379,6 +438,7 @@ def test_published_case(case):
         }[case["system"]]
     if case["id"] in TICKS:
         tolerance = {"rel": TICKS[case["id"]]}
+
     for figure, value in compute(given).items():
         if figure in case["expected"]:
             assert value == pytest.approx(case["expected"][figure], **tolerance), case["source"]
@@ -424,24 +484,30 @@ def test_a_trade_at_the_mark_changes_free_margin_by_what_it_requires(name):
     rule = bt.PresetMargin(preset=preset, at=day)
     option = hold(quantity, **terms)
     priced = hold(1.0, **terms)
-    long = bt.margin.option_value(priced, bt.ScenarioMargin(moves=[0.1])) if "mark" not in terms \
-        else terms["mark"] * terms.get("size", 1.0)  # fmt: skip
+    if "mark" in terms:
+        long = terms["mark"] * terms.get("size", 1.0)
+    else:
+        long = bt.margin.option_value(priced, bt.ScenarioMargin(moves=[0.1]))
+
     cash = 100.0 - quantity * long
     change = cash + bt.margin.option_value(option, rule) - ask(rule, option) - 100.0
+
     assert change == pytest.approx(expected, rel=1e-12)
 
 
 def test_every_preset_with_options_is_traded_by_hand():
     traded = {preset for preset, *_ in BY_HAND.values()}
+
     with_options = set()
-    for each in list_presets():
+    for preset in list_presets():
         try:
-            ask(each.name, hold(1.0))
+            ask(preset.name, hold(1.0))
         except BacktestError as error:
             if "coins" in str(error):
-                with_options.add(each.name)
+                with_options.add(preset.name)
             continue
-        with_options.add(each.name)
+        with_options.add(preset.name)
+
     assert traded == with_options
 
 
@@ -450,6 +516,7 @@ def test_longs_that_count_are_in_the_backing_once():
     rule = bt.Standard(initial=0.15, least=0.1, maintenance=0.075, option_value="long")
     long = hold(2.0, mark=0.03, settlement="coin")
     assert bt.margin.option_value(long, rule) == 0.06
+
     assert ask(rule, long) == 0.0
     short = hold(-2.0, mark=0.03, settlement="coin")
     assert bt.margin.option_value(short, rule) == 0.0
@@ -465,9 +532,11 @@ def test_moves_of_volatility_have_the_tenor_of_the_published_rule():
 
     for days, scale in ((30.0, 1.0), (15.0, 2.0**0.3), (0.5, 30.0**0.3), (60.0, 0.5**0.13)):
         rule = bt.ScenarioMargin(moves=[(0.0, 1.0, 0.38)], options=shocks)
+
         needed = ask(rule, hold(-1.0, days=days))
         moved = 0.6 * (1.0 + 0.38 * scale)
         assert needed == pytest.approx(value(moved, days) - value(0.6, days), rel=1e-9)
+
         low = ask(rule, hold(-1.0, days=days, volatility=0.1))
         floor = max(0.5, 0.1 * (1.0 + 0.38 * scale))
         assert low == pytest.approx(value(floor, days) - value(0.1, days), rel=1e-9)
@@ -480,6 +549,7 @@ def test_span_like_scenarios_by_hand():
     rows += [(0.2, 0.33), (-0.2, 0.33)]
     assert len(rows) == 16
     rule = bt.ScenarioMargin(moves=rows, options=bt.OptionShocks(short_charge=(0.01, 0.01)))
+
     short = hold(-1.0, "call", 60_000.0, days=0.0)
     # 6,000 at +10 %, 12,000 * .33 at +20 %; 1 % of 60,000
     assert ask(rule, short) == pytest.approx(6_600.0)
@@ -495,10 +565,13 @@ def test_a_charge_by_expiry_is_a_share_of_the_worse_move():
 def test_futures_hedge_options_of_their_group():
     """A short call at expiry and a future: the loss of one is the gain of the other."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"BTC": ["F"]})
+
     short = hold(-1.0, **ITM)
     assert ask(rule.override({"groups": None}), short) == pytest.approx(6_000.0)
     hedged = bt.margin.requirement(FREE, {"F": 1.0}, {"F": 60_000.0}, rule, options=short)
+
     assert hedged == pytest.approx(0.0)
+
     apart = bt.ScenarioMargin(moves=[-0.1, 0.1])
     both = bt.margin.requirement(FREE, {"F": 1.0}, {"F": 60_000.0}, apart, options=short)
     assert both == pytest.approx(12_000.0)
@@ -506,10 +579,12 @@ def test_futures_hedge_options_of_their_group():
 
 def test_a_conversion_and_a_reversal_need_a_tenth_of_the_strike():
     """LEAN's figures without options that lock the price: 25 % of the shares."""
-    held, prices = {"XYZ": 100.0}, {"XYZ": 110.0}
+    held = {"XYZ": 100.0}
+    prices = {"XYZ": 110.0}
     call = stock_option("call", 100.0, -1, 12.0, 110.0)
     put = stock_option("put", 100.0, 1, 1.0, 110.0)
     covered = bt.margin.requirement(SHARES, held, prices, "reg-t", options=call)
+
     assert covered == pytest.approx(2_750.0 + 1_000.0)  # 25 % and what it is in the money
     locked = bt.margin.requirement(SHARES, held, prices, "reg-t", options=[call, put])
     assert locked == pytest.approx(1_000.0 + 1_000.0)
@@ -519,12 +594,18 @@ def test_calculate_book_counts_options_in_equity_and_moves_them():
     """A short put at expiry under TIMS owes m more after a fall of m, and needs 15 %."""
     option = hold(-1.0, strike=60_000.0, days=0.0)
     found = bt.calculate_book({}, {}, {}, balance=30_000.0, rule="occ-tims", options=option)
-    assert (found.equity, found.backing, found.option_value) == (30_000.0, 30_000.0, 0.0)
+
+    assert found.equity == 30_000.0
+    assert found.backing == 30_000.0
+    assert found.option_value == 0.0
+
     assert found.requirement == pytest.approx(9_000.0)
     assert found.options_leverage == pytest.approx(1.0)  # half a coin of 60,000
+
     ((name, _, down, up),) = found.moves.itertuples()
+    assert name == "index BTC"
     # 30,000 - 60,000 m = .15 * 60,000 (1 - m)
-    assert (name, down) == ("index BTC", pytest.approx(-21_000 / 51_000))
+    assert down == pytest.approx(-21_000 / 51_000)
     assert math.isnan(up)
     assert found.options["delta"].item() == 0.5
 
@@ -532,32 +613,48 @@ def test_calculate_book_counts_options_in_equity_and_moves_them():
 def test_a_search_for_moves_leaves_options_at_their_marks():
     short = hold(-1.0, "call", 60_000.0, days=0.0, mark=100.0, volatility=0.6)
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1])
-    given = ({"BTC": PLAIN}, {"BTC": 1.0}, {"BTC": 60_000.0})
-    found = bt.calculate_book(*given, balance=1e9, rule=rule, options=short)
+
+    found = bt.calculate_book(
+        {"BTC": PLAIN}, {"BTC": 1.0}, {"BTC": 60_000.0}, balance=1e9, rule=rule, options=short
+    )
+
     assert found.options[["price", "mark"]].to_numpy().tolist() == [[60_000.0, 100.0]]
-    assert (found.equity, found.option_value) == (1e9 - 100.0, -100.0)
+    assert found.equity == 1e9 - 100.0
+    assert found.option_value == -100.0
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_the_cheapest_pairing_counts_in_any_order(order):
     """The short of February under the long of February, that of April under that of April. Each
     pair can lose nothing: R is 0, though the long of April could cover February's short too."""
-    february, april = "2026-02-27", "2026-04-24"
-    legs = [(february, 100.0, -1, 6.0), (april, 120.0, -1, 3.0)]
-    legs += [(april, 100.0, 1, 10.0), (february, 100.0, 1, 6.0)]
-    terms, held = {"index": 100.0, "at": "2026-01-02"}, []
-    for expiry, strike, quantity, mark in (legs[k] for k in order):
-        own = bt.Option(kind="call", strike=strike, expiry=expiry, underlying="X")
-        held.append(bt.OptionPosition(own, quantity, mark=mark, **terms))
+    february = "2026-02-27"
+    april = "2026-04-24"
+    legs = [
+        # expiry, strike, quantity, mark
+        (february, 100.0, -1, 6.0),
+        (april, 120.0, -1, 3.0),
+        (april, 100.0, 1, 10.0),
+        (february, 100.0, 1, 6.0),
+    ]
+
+    held = []
+    for k in order:
+        expiry, strike, quantity, mark = legs[k]
+        call = bt.Option(kind="call", strike=strike, expiry=expiry, underlying="X")
+        position = bt.OptionPosition(call, quantity, mark=mark, index=100.0, at="2026-01-02")
+        held.append(position)
+
     assert bt.margin.requirement({}, {}, {}, bt.Strategy(), options=held) == 0.0
 
 
 @pytest.mark.slow
 def test_a_venue_is_given_as_the_name_of_a_preset_everywhere():
-    name, market = "binance-usdm:BTCUSDT@2023-01-01", bt.Market.sample(bars=60)
+    name = "binance-usdm:BTCUSDT@2023-01-01"
+    market = bt.Market.sample(bars=60)
     terms = {"account": bt.Account(), "compile": False}
-    terms_of = {"open_interest": 1e6, "leverage": 5.0, "price": 30_000.0, "accounts": 10}
-    crowd = bt.Crowd.from_leverage(**terms_of, venue=name)
+    crowd = bt.Crowd.from_leverage(
+        open_interest=1e6, leverage=5.0, price=30_000.0, accounts=10, venue=name
+    )
 
     def ask(venue: object) -> list[object]:
         return [
@@ -584,11 +681,12 @@ def test_a_venue_is_given_as_the_name_of_a_preset_everywhere():
 
 
 def test_every_function_that_takes_a_venue_takes_its_name():
-    functions = [getattr(bt, each) for each in bt.__all__ if inspect.isfunction(getattr(bt, each))]
-    for function in functions:
+    public = [getattr(bt, name) for name in bt.__all__]
+    for function in filter(inspect.isfunction, public):
         taken = inspect.signature(function).parameters.values()
-        hints = [str(each.annotation) for each in taken if each.name in ("venue", "venues")]
-        assert all(re.search(r"VenueLike|\bstr\b|Venues|Any", each) for each in hints), function
+        hints = [str(x.annotation) for x in taken if x.name in ("venue", "venues")]
+        assert all(re.search(r"VenueLike|\bstr\b|Venues|Any", hint) for hint in hints), function
+
     with pytest.raises(BacktestError, match="did you mean 'binance-usdm:BTCUSDT'"):
         bt.calculate_liquidation("binance-usdm", side="long", entry=30_000, leverage=10)
 

@@ -15,10 +15,10 @@ import pytest
 
 import backtest as bt
 from backtest import indicators
+from backtest.account import EventLog
 from backtest.account.balance import sell_collateral
 from backtest.account.events import ENTRY
 from backtest.account.money import Money, Wallet
-from backtest.account.records import EventLog
 from backtest.core.structs import Structs
 from tests.option_books import FREE, hold
 from tests.scenes import INF, NAN, account_of, bracket, happened, isolated, play, total, venue_of
@@ -39,7 +39,8 @@ PORTFOLIO_CASES: dict[str, Any] = {case["id"]: case for case in json.loads(FILE.
 def venue_of_table(name: str) -> bt.Venue:
     """Return a venue with a published table; an absent cap is infinite."""
     rows = DATA["tables"][name]["rows"]
-    return venue_of(brackets=[bt.Bracket(floor, cap or INF, *rest) for floor, cap, *rest in rows])
+    brackets = [bt.Bracket(floor, cap or INF, *rest) for floor, cap, *rest in rows]
+    return venue_of(brackets=brackets)
 
 
 def venue_at(rate: float, amount: float = 0.0, **changes: Any) -> bt.Venue:
@@ -47,6 +48,7 @@ def venue_at(rate: float, amount: float = 0.0, **changes: Any) -> bt.Venue:
     if amount == 0.0:
         return venue_of(brackets=[bracket(leverage=1.0, rate=rate)], **changes)
     floor = amount / (rate - rate / 2)
+
     table = [bracket(0.0, floor, 1.0, rate / 2), bracket(floor, INF, 1.0, rate)]
     return venue_of(brackets=table, **changes)
 
@@ -61,6 +63,7 @@ def read_bracket(venue: bt.Venue, notional: float) -> dict[str, float]:
     rate = (needed - bt.margin.maintenance(venue, notional - step)) / step
     leverages = sorted({row.max_leverage for row in venue.brackets})
     reached = bt.margin.largest_notional(venue, 1e15, leverages) >= notional
+
     return {
         "bracket": 1 + sum(row.floor < notional for row in venue.brackets[1:]),
         "mmr": rate,
@@ -93,12 +96,15 @@ def liquidation(case: dict[str, Any], **changes: Any) -> dict[str, float]:
     """Return where one position is liquidated; its margin is given, or follows from leverage."""
     if "positions" in case:
         return cross_liquidation(case)
+
     venue = find_venue(case, **changes)
     quantity = case.get("side", 1) * pick(case | {"one": 1.0}, "qty", "size", "qty_usd", "one")
     entry = pick(case, "entry", "oracle", "price")
+
     share = case.get("initial", 1 / case.get("leverage", NAN))
     given = case | {"own": abs(quantity) * entry * share}
     margin = pick(given, "wallet", "margin", "margin_btc", "isolated_margin", "equity", "own")
+
     price = bt.margin.liquidation_price(venue, quantity, entry, margin)
     found = {"liq_price": price, "call_price": price}
     if "table" in case:
@@ -112,8 +118,10 @@ def cross_liquidation(case: dict[str, Any]) -> dict[str, float]:
     (mine,) = (p for p in case["positions"] if p["symbol"] == case["target"])
     collateral = case["wallet"] + other["side"] * other["qty"] * (other["mark"] - other["entry"])
     theirs = venue_at(other["mmr"], other["cum"])
+
     needed = bt.margin.maintenance(theirs, other["qty"] * other["mark"])
-    venue, quantity = venue_at(mine["mmr"], mine["cum"]), mine["side"] * mine["qty"]
+    venue = venue_at(mine["mmr"], mine["cum"])
+    quantity = mine["side"] * mine["qty"]
     price = bt.margin.liquidation_price(venue, quantity, mine["entry"], collateral - needed)
     return {"liq_price": price}
 
@@ -137,6 +145,7 @@ def binance_coinm_brackets(case: dict[str, Any]) -> dict[str, float]:
         bracket(case["floor_btc"], INF, 1.0, case["mmr_n"]),
     ]
     venue = venue_of(contract=coin(), brackets=table)
+
     wanted = case["mmr_n"] * 60 - bt.margin.maintenance(venue, 60)
     assert venue.brackets[2].amount == pytest.approx(wanted, abs=1e-12)
     return {"cum": venue.brackets[2].amount}
@@ -152,22 +161,33 @@ def binance_coinm_liquidation(case: dict[str, Any]) -> dict[str, float]:
 
 def bybit_inverse(case: dict[str, Any]) -> dict[str, float]:
     """One contract is one dollar; the requirement is valued at the entry."""
-    rate, leverage = case.get("mmr", 0.005), case["leverage"]
+    rate = case.get("mmr", 0.005)
+    leverage = case["leverage"]
     table = [bracket(leverage=leverage, rate=rate)]
     venue = venue_of(contract=coin(), brackets=table, maintenance_at="entry")
     entry = case.get("entry", case.get("price"))
     size = case.get("qty_usd", entry)
+
     value = bt.funding.payment(venue.contract, size, entry, 1.0)
     margin = value / leverage
     assert bt.margin.largest_notional(venue, margin, leverage) == pytest.approx(value)
+
     long = bt.margin.liquidation_price(venue, size, entry, margin)
     short = bt.margin.liquidation_price(venue, -size, entry, margin)
     side = case.get("side", 1)
-    known = side in (1, -1)
-    broke = bt.margin.bankruptcy_price(venue, side * size, entry, margin) if known else NAN
-    found = {"position_value": value, "maint_margin": bt.margin.maintenance(venue, value)}
-    found |= {"initial_margin": margin, "bankruptcy_price": broke}
-    return found | {"liq_long": long, "liq_short": short, "liq_price": long if side == 1 else short}
+    broke = NAN
+    if side in (1, -1):
+        broke = bt.margin.bankruptcy_price(venue, side * size, entry, margin)
+
+    return {
+        "position_value": value,
+        "maint_margin": bt.margin.maintenance(venue, value),
+        "initial_margin": margin,
+        "bankruptcy_price": broke,
+        "liq_long": long,
+        "liq_short": short,
+        "liq_price": long if side == 1 else short,
+    }
 
 
 def regt_interest(case: dict[str, Any]) -> dict[str, float]:
@@ -179,7 +199,9 @@ def regt_interest(case: dict[str, Any]) -> dict[str, float]:
     bars = [case["price"]] * 3
     interval = f"{case['days']}d"
     wanted = [1 / case["initial"], NAN]
+
     result = play(*bars, targets=wanted, venue=venue, account=account, interval=interval)
+
     last = result.bars.iloc[-1]
     assert last["position"] == 1.0
     assert total(result, "interest") == pytest.approx(1.0)
@@ -189,15 +211,18 @@ def regt_interest(case: dict[str, Any]) -> dict[str, float]:
 def composite(case: dict[str, Any]) -> dict[str, float]:
     """A run: 1 contract bought at the open of bar 1, then one settlement per bar."""
     venue = venue_of(brackets=[bracket(leverage=case["leverage"], rate=case["mmr"])])
-    count, bars = case["n_funding"], [case["entry"]] * (case["n_funding"] + 2)
-    rate, mark = case["funding_rate"], case["mark_at_funding"]
+    count = case["n_funding"]
+    bars = [case["entry"]] * (count + 2)
     account = isolated(case["leverage"], capital=case["entry"] * case["qty"])
-    stamps = [(8.0 * (2 + k), rate, mark) for k in range(count)]
+    stamps = [(8.0 * (2 + k), case["funding_rate"], case["mark_at_funding"]) for k in range(count)]
     terms = {"signal": case["side"], "funding": stamps, "interval": "8h"}
+
     result = play(*bars, targets=[1.0, NAN], venue=venue, account=account, **terms)
+
     last = result.bars.iloc[-1]
     assert last["position"] == case["side"] * case["qty"]
     assert len(happened(result, "funding")) == count
+
     margin = float(last["margin"])
     broke = bt.margin.bankruptcy_price(venue, last["position"], case["entry"], margin)
     price = last["liquidation_price"]
@@ -207,27 +232,40 @@ def composite(case: dict[str, Any]) -> dict[str, float]:
 def funding_accounting(case: dict[str, Any]) -> dict[str, Any]:
     """The expectations are the cash flows of a short: what its payment is not."""
     if "stamps" in case:
-        return {"cashflow_short": hold_short(case["size"], 1, 4, stamps=[(0, 0.1, 3), (8, 0.1, 3)])}
+        flow = hold_short(case["size"], opened=1, closed=4, stamps=[(0, 0.1, 3), (8, 0.1, 3)])
+        return {"cashflow_short": flow}
+
     contract = venue_of().contract
     marks = np.array(case.get("marks", case.get("mark")), dtype=float)
     rates = np.array(case.get("rates", case.get("rate")), dtype=float)
     flows = -bt.funding.payment(contract, case["side"] * float(case["size"]), marks, rates)
+
     spacing = 1 if marks.size > 2 else 8
     rows = zip(np.atleast_1d(rates), np.atleast_1d(marks), strict=True)
     stamps = [(24 + spacing * k, rate, mark) for k, (rate, mark) in enumerate(rows)]
-    lived = hold_short(case["size"], 23, 24 + spacing * marks.size, stamps=stamps)
+    closed = 24 + spacing * marks.size
+    lived = hold_short(case["size"], opened=23, closed=closed, stamps=stamps)
     assert lived == pytest.approx(np.sum(flows), abs=1e-13)
-    found = dict.fromkeys(("cashflow_short", "binance"), lived)
-    found |= {"fees": flows, "kraken_time_ratio": lived * case.get("time_in_ratio", 1.0)}
-    return found | {"total": float(np.sum(flows))}
+
+    return {
+        "cashflow_short": lived,
+        "binance": lived,
+        "fees": flows,
+        "kraken_time_ratio": lived * case.get("time_in_ratio", 1.0),
+        "total": float(np.sum(flows)),
+    }
 
 
 def hold_short(size: float, opened: int, closed: int, stamps: list[Any]) -> float:
     """Return what funding brought to a short from the open of one hour to that of another."""
     targets = [NAN] * (closed + 2)
-    targets[opened - 1], targets[closed - 1] = 1.0, 0.0
-    bars, account = [100.0] * (closed + 2), account_of(capital=100.0 * size)
+    targets[opened - 1] = 1.0
+    targets[closed - 1] = 0.0
+    bars = [100.0] * (closed + 2)
+    account = account_of(capital=100.0 * size)
+
     result = play(*bars, targets=targets, signal=-1.0, account=account, funding=stamps)
+
     position = result.bars["position"].to_numpy()
     assert set(position[opened:closed]) == {-size}
     assert position[closed] == 0.0
@@ -265,40 +303,51 @@ COMPUTE: dict[str, tuple[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_published_case_has_its_published_answer(name):
     case = CASES[name]
-    found = COMPUTE[case["area"]][1](case["inputs"])
-    tolerance = case["tolerance"]
-    rel, absolute = tolerance.get("rel", 0.0), tolerance.get("abs", 0.0)
+    _, compute = COMPUTE[case["area"]]
+    found = compute(case["inputs"])
+
+    rel = max(case["tolerance"].get("rel", 0.0), 1e-12)
+    absolute = case["tolerance"].get("abs", 0.0)
+
     for figure, expected in case["expected"].items():
         # 1e-12: what is expected is itself a rounded decimal, also where it is said to be exact
-        wanted = pytest.approx(expected, rel=max(rel, 1e-12), abs=absolute)
+        wanted = pytest.approx(expected, rel=rel, abs=absolute)
         assert found[figure] == wanted, figure
 
 
 def test_no_published_case_is_lost():
     counts = Counter(case["area"] for case in CASES.values())
     assert counts == {area: count for area, (count, _) in COMPUTE.items()}
-    assert len(DATA["cases"]) == len(CASES) == counts.total() == 69
+    assert len(DATA["cases"]) == 69
+    assert len(CASES) == 69
+    assert counts.total() == 69
     assert set(DISPUTED) <= set(CASES)
+
     portfolios = Counter(case["area"] for case in PORTFOLIO_CASES.values())
     assert {*portfolios} == {*COMPUTE_PORTFOLIO}
-    assert (portfolios["derive"], portfolios["portfolio_margin.deribit"]) == (8, 3)
+    assert portfolios["derive"] == 8
+    assert portfolios["portfolio_margin.deribit"] == 3
 
 
 def test_rates_of_a_bracket_table_are_found_exactly_not_within_a_case_tolerance():
     """The cases of tables allow 0.02, more than most rates: here the rates themselves."""
     for case in CASES.values():
-        if "mmr" in case["expected"]:
-            notional = case["inputs"].get("notional", case["inputs"].get("position_value"))
-            found = read_bracket(venue_of_table(case["inputs"]["table"]), notional)
-            assert found["mmr"] == pytest.approx(case["expected"]["mmr"], rel=1e-9)
+        if "mmr" not in case["expected"]:
+            continue
+        notional = pick(case["inputs"], "notional", "position_value")
+        found = read_bracket(venue_of_table(case["inputs"]["table"]), notional)
+        assert found["mmr"] == pytest.approx(case["expected"]["mmr"], rel=1e-9)
 
 
 def test_a_position_opened_exactly_at_a_stamp_does_not_pay_it():
     """The disputed case: sold at the open of the stamp itself, bought back before the next."""
     case = CASES["ft_funding_8h_30_early"]["inputs"]
+
     stamps = [(24.0, case["rates"][0], case["marks"][0])]
-    assert hold_short(case["size"], 24, 31, stamps=stamps) == 0.0
-    assert hold_short(case["size"], 23, 24, stamps=stamps) == pytest.approx(-0.0006648, abs=1e-12)
+
+    assert hold_short(case["size"], opened=24, closed=31, stamps=stamps) == 0.0
+    paid = hold_short(case["size"], opened=23, closed=24, stamps=stamps)
+    assert paid == pytest.approx(-0.0006648, abs=1e-12)
 
 
 def test_the_liquidation_price_is_where_backing_meets_the_requirement():
@@ -325,7 +374,8 @@ def derive(case: dict[str, Any]) -> dict[str, float]:
         initial=(case["factors"][1], case["contingencies"][1]),
     )
     names = ("Name", "Amount", "Price", "MMHaircut", "IMHaircut", "IsRiskCancelling")
-    assets = [[each[name] for name in names] for each in case["collateral"]]
+    assets = [[asset[name] for name in names] for asset in case["collateral"]]
+
     return {margin: balance_of(case, rule, assets, margin) for margin in ("MM", "IM")}
 
 
@@ -335,17 +385,24 @@ def balance_of(book, rule: bt.ScenarioMargin, assets, margin: str, options: Any 
     computed with its own rates. Prices of collateral are divided by that of the stable coin in
     which the account settles."""
     compute = {"MM": bt.margin.requirement, "IM": bt.margin.initial}[margin]
+
     held = []
     for name, amount, price, lower, higher, cancels, *_ in assets:
-        rate = max(0.0, 1.0 - lower - (higher if margin == "IM" else 0.0))
-        terms = {"rate": rate, "cancels_risk": "BTC" if cancels else None}
+        rate = 1.0 - lower
+        if margin == "IM":
+            rate -= higher
+        terms = {"rate": max(0.0, rate), "cancels_risk": "BTC" if cancels else None}
         held.append(bt.Collateral(name, amount, prices=price / book["stable"], **terms))
+
     backing = book["cash"] + book["profit"] + book.get("funding", 0.0)
     backing += bt.margin.collateral_value(held)
     backing += bt.margin.option_value(options, rule.override({"groups": None}))
-    price, index = {"PERP": book["perp_price"] or book["spot"]}, {"PERP": book["spot"]}
-    given = (FREE, {"PERP": book["perps"]}, price, rule)
-    return backing - compute(*given, collateral=held, index=index, options=options)
+
+    position = {"PERP": book["perps"]}
+    price = {"PERP": book["perp_price"] or book["spot"]}
+    index = {"PERP": book["spot"]}
+    terms = {"collateral": held, "index": index, "options": options}
+    return backing - compute(FREE, position, price, rule, **terms)
 
 
 def deribit(case: dict[str, Any]) -> dict[str, Any]:
@@ -355,6 +412,7 @@ def deribit(case: dict[str, Any]) -> dict[str, Any]:
         return {"contingency": charge(pair, pair_contingency=case["rate"])}
     if "move" in case:
         return {"shock": [find_shock(days, case["move"], case["power"]) for days in case["days"]]}
+
     given = {"index": 1.0, "strike": 1.0, "settlement": "coin"}
     options = [hold(case["calls"], "call", **given), hold(case["puts"], "put", **given)]
     shocks = bt.OptionShocks(short_charge=(case["per_option"], case["per_option"]))
@@ -369,6 +427,7 @@ def find_shock(days: float, move: float, power: float) -> float:
     rule = bt.ScenarioMargin(moves=[(0.0, 1.0, move)], options=shocks)
     needed = bt.margin.requirement({}, {}, {}, rule, options=sold)
     years = days / 365.0
+
     moved = needed + bt.options.price("call", 1.0, 1.0, years, 1.0)
     return bt.options.implied_volatility("call", moved, 1.0, 1.0, years) - 1.0
 
@@ -380,7 +439,8 @@ def charge(pair: dict[str, float], **terms: float) -> float:
 
 
 def collateral(case: dict[str, Any]) -> dict[str, float]:
-    amount = next(case[each] for each in ("quantity", "value", "balance") if each in case)
+    amount = pick(case, "quantity", "value", "balance")
+
     rates = {"rate": case.get("rate", case.get("ltv")), "tiers": case.get("tiers")}
     asset = bt.Collateral("BTC", amount, prices=case.get("price", 1.0), **rates)
     value = bt.margin.collateral_value(asset)
@@ -389,16 +449,19 @@ def collateral(case: dict[str, Any]) -> dict[str, float]:
 
 def conversion(case: dict[str, Any]) -> dict[str, float]:
     """The venue's exchange rate against the index is the slippage of a conversion."""
-    sold = np.array([2.0 * case["deficit"]])
+    # An account with one coin, worth 1, of which twice the deficit is held.
+    amount = np.array([2.0 * case["deficit"]])
     tables = SimpleNamespace(slippages=[1.0 - case["rate"]])
-    held = SimpleNamespace(amounts=sold.copy(), prices=np.ones(1))
+    held = SimpleNamespace(amounts=amount.copy(), prices=np.ones(1))
     rules = SimpleNamespace(collateral=tables)
     terms: Any = SimpleNamespace(rules=rules, conversion_is_pro_rata=False)
     state: Any = SimpleNamespace(held=held, priced=np.ones(1), positions=(), wallet=Wallet())
     log = EventLog(np.empty(0, ENTRY), *np.zeros((2, 1), np.int64))
     bar: Any = SimpleNamespace(terms=terms, state=state, ledger=Structs(Money, 1), log=log)
+
     sell_collateral(bar, 0, case["deficit"])
-    return {"sold": float((sold - held.amounts)[0])}
+
+    return {"sold": float((amount - held.amounts)[0])}
 
 
 def okx(case: dict[str, Any]) -> dict[str, float]:
@@ -413,10 +476,12 @@ def dederi(case: dict[str, Any]) -> dict[str, float | list[float]]:
 
     def margin(move: float, **terms: float) -> float:
         rule = bt.ScenarioMargin(moves=[move], **terms)
-        held, index = {"F": case["quantity"]}, {"F": case["index"]}
+        held = {"F": case["quantity"]}
+        index = {"F": case["index"]}
         return bt.margin.requirement(FREE, held, {"F": forward}, rule, index=index)
 
     gains = [margin(-move) if move > 0 else -margin(move) for move in case["shocks"]]
+
     contingency = margin(0.0, contingency=case["contingency"])
     return {"forward": forward, "contingency": contingency, "pnl": gains}
 
@@ -424,9 +489,14 @@ def dederi(case: dict[str, Any]) -> dict[str, float | list[float]]:
 def other_maintenance(case: dict[str, Any]) -> dict[str, float]:
     held = case["position"]
     venue = venue_of(brackets=[bracket(rate=held["maintenance_rate"])])
-    given = (venue, held["quantity"], held["mark"], case["equity"])
-    other = case["other_maintenance"]
-    return {"liquidation_price": bt.margin.liquidation_price(*given, other_maintenance=other)}
+    price = bt.margin.liquidation_price(
+        venue,
+        held["quantity"],
+        held["mark"],
+        case["equity"],
+        other_maintenance=case["other_maintenance"],
+    )
+    return {"liquidation_price": price}
 
 
 COMPUTE_PORTFOLIO = {
@@ -440,6 +510,7 @@ COMPUTE_PORTFOLIO = {
 @pytest.mark.parametrize("name", sorted(PORTFOLIO_CASES))
 def test_published_case(name):
     case = PORTFOLIO_CASES[name]
+
     found = COMPUTE_PORTFOLIO[case["area"]](case["inputs"])
     for figure, expected in case["expected"].items():
         assert found[figure] == pytest.approx(expected, **case["tolerance"]), case["source"]
@@ -448,10 +519,12 @@ def test_published_case(name):
 def test_the_other_position_is_left_out_at_a_price():
     """A liquidation price without the other position's margin promises 4.6 % of room for 0.6 %."""
     venue = venue_of(brackets=[bracket(rate=0.004)])
+
     alone = bt.margin.liquidation_price(venue, 1.0, 100.0, 5.0)
     both = bt.margin.liquidation_price(venue, 1.0, 100.0, 5.0, other_maintenance=4.0)
     assert alone == pytest.approx(95.0 / 0.996)  # 5 + P - 100 = .004 P
     assert both == pytest.approx(99.0 / 0.996)  # 5 + P - 100 = .004 P + 4
+
     terms = {"other_backing": 4.0, "other_maintenance": 4.0}
     backed = bt.margin.liquidation_price(venue, 1.0, 100.0, 5.0, **terms)
     assert backed == pytest.approx(alone)

@@ -15,9 +15,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest import Bracket, Contract, Fees, Liquidation, Slippage, Venue
-from backtest.core.errors import VenueDateWarning
-from backtest.margin.brackets import read_rules
+from backtest import Bracket, Contract, Fees, Liquidation, Slippage, Venue, VenueDateWarning
+from backtest.margin import read_rules
 from backtest.venue import preset_files
 from backtest.venue.margin_table import InForce, derive_amounts
 from tests.kit import Hold, check_refused, market_of, slow
@@ -35,10 +34,12 @@ VENUE = "binance-usdm"
 TABLES = {symbol: read() for symbol, read in preset_files.read_tables(VENUE).items()}
 COLUMNS = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
 BTC = ("binance-usdm", "BTCUSDT")
-HYPERLIQUID, KRAKEN = ("hyperliquid", "BTC"), ("kraken-futures", "PF_XBTUSD")
+HYPERLIQUID = ("hyperliquid", "BTC")
+KRAKEN = ("kraken-futures", "PF_XBTUSD")
 ALL = preset_files.available()
-LISTED = [each for each in ALL if each.source.startswith("freqtrade ")]
-SOME = [*(each for each in ALL if each not in LISTED), LISTED[0], *slow(LISTED[1:])]
+LISTED = [preset for preset in ALL if preset.source.startswith("freqtrade ")]
+OTHERS = [preset for preset in ALL if preset not in LISTED]
+SOME = [*OTHERS, LISTED[0], *slow(LISTED[1:])]
 """Every preset; of those whose tables are listed together, the fast tests take one."""
 
 
@@ -48,7 +49,8 @@ def by_day(*values: object, start: str = "2021-01-01", tz: str | None = "UTC") -
 
 def test_amounts_that_venues_round_are_accepted_and_stored_exact() -> None:
     rows = [ROWS[0], replace(ROWS[1], amount=250.02), replace(ROWS[2], amount=3_999.99)]
-    assert [row.amount for row in venue_of(brackets=rows).brackets] == [0.0, 250.0, 4_000.0]
+    venue = venue_of(brackets=rows)
+    assert [row.amount for row in venue.brackets] == [0.0, 250.0, 4_000.0]
 
 
 def test_published_amounts_are_derived_to_the_last_digit() -> None:
@@ -62,10 +64,12 @@ def test_a_series_is_copied_held_in_utc_and_read_only() -> None:
     mine = by_day(0.01, 0.02, tz="Asia/Tokyo")
     venue = venue_of(interest_on="balance", cash_rate=mine)
     mine.iloc[0] = 9.0
+
     held = venue.cash_rate
     assert isinstance(held, pd.Series)
     assert held.tolist() == [0.01, 0.02]
     assert held.index[0] == pd.Timestamp("2020-12-31T15:00", tz="UTC")
+
     for copied in (venue, copy.deepcopy(venue), pickle.loads(pickle.dumps(venue))):
         assert copied == venue
         with pytest.raises(ValueError, match="read-only"):
@@ -76,9 +80,11 @@ def test_venues_are_equal_and_hash_alike_by_content() -> None:
     assert venue_of() == venue_of()
     assert venue_of() != venue_of(day_count=360)
     assert venue_of() != "venue"
+
     series = venue_of(interest_on="balance", cash_rate=by_day(0.0, 0.01))
     same = venue_of(interest_on="balance", cash_rate=by_day(-0.0, 0.01).rename("other"))
     later = venue_of(interest_on="balance", cash_rate=by_day(0.0, 0.01, start="2021-01-02"))
+
     assert series == same
     assert hash(series) == hash(same)
     assert len({venue_of(), venue_of(), series, same, later}) == 3
@@ -92,6 +98,7 @@ def test_a_simple_venue_has_one_bracket_no_lot_and_the_costs_that_were_said() ->
         "fees": Fees(taker=6e-4, maker=6e-4),
         "liquidation": Liquidation(fee=0.01, slippage=3e-4),
     }
+
     made = Venue.simple(**costs, maintenance_rate=0.01, max_leverage=50)
     assert made == Venue(**groups, slippage=Slippage(rate=3e-4))
 
@@ -108,50 +115,63 @@ def test_a_bracket_holds_a_notional_up_to_its_cap():
     """100x up to 50,000 and 50x beyond: 50,000 / 100, and 50,100 / 50; .5 % each, less 250 of 1 %.
     Maintenance is continuous at the cap: .005 * 50,000 = .01 * 50,000 - 250."""
     venue = venue_of(brackets=ROWS)
-    assert [bt.margin.initial(venue, n, 100.0) for n in (500.0, 501.0)] == [500.0, 1002.0]
-    assert [bt.margin.requirement(venue, n, 100.0) for n in (500.0, 501.0)] == [250.0, 251.0]
+
+    assert bt.margin.initial(venue, 500.0, 100.0) == 500.0
+    assert bt.margin.initial(venue, 501.0, 100.0) == 1002.0
+    assert bt.margin.requirement(venue, 500.0, 100.0) == 250.0
+    assert bt.margin.requirement(venue, 501.0, 100.0) == 251.0
+
     assert bt.margin.largest_notional(venue, 500.0) == 50_000.0
     doubled = read_rules(venue)._replace(initial_multiplier=2.0)  # 50x, and 25x beyond
     assert bt.margin.largest_notional(doubled, 5_000.0, 40.0) == 50_000.0
 
 
-@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
+@pytest.mark.parametrize("preset", SOME, ids=lambda preset: preset.name)
 def test_every_preset_carries_an_account_through_a_market(preset):
     """The books balance at every bar, or run would have raised; half the price kills each."""
     venue = Venue.preset(preset.venue, preset.symbol)
     bracket = venue.brackets[0]
     account = bt.Account(capital=1e-2 * min(bracket.cap, 1e6))
     policy = Hold(0.9 * bracket.max_leverage)
+
     price = 10_000.0
     if venue.contract.lot and venue.contract.kind == "linear":  # an order of a hundred lots or more
         price = min(price, 0.01 * policy.level * account.capital / venue.contract.lot)
     market = market_of(price * np.array([1.0, 1.0, 1.001, 0.999, 0.5, 0.5]), "1D")
+
     result = bt.run(market, policy, venue=venue, account=account, compile=False)
+
     assert (result.events.kind == "liquidation").any()
     assert result.manifest["venue"]["in_force"]["preset"] == preset.name
 
 
-@pytest.mark.parametrize("preset", SOME, ids=lambda each: each.name)
+@pytest.mark.parametrize("preset", SOME, ids=lambda preset: preset.name)
 def test_every_table_of_a_preset_builds_and_says_when_and_where_from(preset):
     newest = Venue.preset(preset.venue, preset.symbol, at="latest")
     every = Venue.preset(preset.venue, preset.symbol)
     assert (every == newest) == (len(preset.dates) == 1)
     assert every.days() == preset.dates
+
     for date in preset.dates:
         venue = Venue.preset(preset.venue, preset.symbol, at=date)
         assert venue.in_force.since == date
         assert Venue.from_dict(json.loads(json.dumps(venue.to_dict()))) == venue
-        found = preset_files.origins(preset.venue, preset.symbol, date)
-        assert {each.group for each in found} >= {*preset_files.GROUPS} - {"rules", "funding"}
-        for origin in found:
+
+        origins = preset_files.origins(preset.venue, preset.symbol, date)
+        assert {origin.group for origin in origins} >= {*preset_files.GROUPS} - {"rules", "funding"}
+        for origin in origins:
             assert pd.Timestamp(origin.date) <= pd.Timestamp.now()
             assert len(origin.source) > 20
-    assert (newest.tables(), newest.in_force) == (venue.tables(), venue.in_force)
+
+    last = Venue.preset(preset.venue, preset.symbol, at=preset.dates[-1])
+    assert newest.tables() == last.tables()
+    assert newest.in_force == last.in_force
 
 
 def test_an_old_day_has_the_table_of_that_day():
     venue = Venue.preset(*BTC, at="2021-05-19")
     assert [row.cap for row in venue.brackets[:3]] == [50_000.0, 250_000.0, 1_000_000.0]
+
     name = "binance-usdm:BTCUSDT"
     assert venue.in_force == InForce(preset=name, since="2021-03-18", until="2022-12-29")
     assert bt.margin.maintenance(venue, 3_500_032.458) == pytest.approx(71_200.81145, abs=1e-5)
@@ -174,28 +194,43 @@ def test_a_symbol_may_end_with_its_day():
     venue, symbol = BTC
     for at in ("2021-05-19", "latest"):
         assert Venue.preset(venue, f"{symbol}@{at}") == Venue.preset(venue, symbol, at=at)
-    each = Venue.preset(venue, ["BTCUSDT@2021-05-19", "ETHUSDT"], at=None)
-    assert [one.days()[0] for one in each.values()] == ["2021-03-18", "2022-12-29"]
-    assert [*each] == ["BTCUSDT", "ETHUSDT"]
+
+    pair = Venue.preset(venue, ["BTCUSDT@2021-05-19", "ETHUSDT"], at=None)
+    assert [*pair] == ["BTCUSDT", "ETHUSDT"]
+    assert pair["BTCUSDT"].days()[0] == "2021-03-18"
+    assert pair["ETHUSDT"].days()[0] == "2022-12-29"
 
 
 def test_an_override_changes_what_it_names_and_nothing_else():
     venue = Venue.preset(*BTC)
+
     changed = venue.override({"fees.taker": 4e-4, "margin_multiplier": 2.0}, slippage={"rate": 0.0})
+    assert changed.fees.taker == 4e-4
+    assert changed.fees.maker == 2e-4
+    assert changed.slippage.rate == 0.0
+    assert changed.in_force == venue.in_force
+
     old = {"fees.taker": venue.fees.taker, "slippage.rate": 1e-4}
     back = changed.override(old, margin_multiplier=1.0)
-    assert (changed.fees.taker, changed.fees.maker, changed.slippage.rate) == (4e-4, 2e-4, 0.0)
-    assert changed.in_force == venue.in_force
     assert back == venue
 
 
 def test_a_least_notional_does_not_follow_a_contract_into_another_currency():
     """5 USDT are not 5 coins: an inverse contract of a USDT preset has no least notional."""
     venue = Venue.preset("binance-usdm", "BTCUSDT")
-    assert venue.override(contract={"kind": "inverse"}).contract.min_notional == 0.0
-    assert venue.override({"contract.kind": "spot", "contract.haircut": 0.05,
-        "contract.borrow_rate": 0.04, "brackets": [bt.Bracket(0.0, math.inf, 10.0, 0.0)],
-    }).contract.min_notional == venue.contract.min_notional  # fmt: skip
+
+    inverse = venue.override(contract={"kind": "inverse"})
+    assert inverse.contract.min_notional == 0.0
+
+    terms_of_spot = {
+        "contract.kind": "spot",
+        "contract.haircut": 0.05,
+        "contract.borrow_rate": 0.04,
+        "brackets": [bt.Bracket(0.0, math.inf, 10.0, 0.0)],
+    }
+    spot = venue.override(terms_of_spot)
+    assert spot.contract.min_notional == venue.contract.min_notional
+
     given = venue.override(contract={"kind": "inverse", "min_notional": 0.1})
     assert given.contract.min_notional == 0.1
 
@@ -230,9 +265,11 @@ brackets = [{floor = 0, cap = inf, max_leverage = 20, maintenance_rate = 0.01}]
 def test_a_file_of_the_user_is_a_venue_too(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(GOOD)
+
     venue = Venue.preset(str(file), "BTCUSDT")
     assert venue.fees.taker == 0.001
     assert venue.in_force.preset == "mine:BTCUSDT"
+
     file.write_text(GOOD.replace("taker = 0.001", "taker = 0.003"))
     assert Venue.preset(str(file), "BTCUSDT").fees.taker == 0.003
     for encoding in ("utf-8-sig", "utf-16"):  # with a byte order mark
@@ -262,7 +299,8 @@ def test_a_bad_file_is_refused_with_its_name_and_the_rule(tmp_path, name):
         check_refused(lambda: Venue.preset(str(tmp_path / "mine.toml"), "BTCUSDT"), part)
 
 
-PAIR, TWICE = "a preset is a venue, a colon and a symbol", "must be changed once, was given twice"
+PAIR = "a preset is a venue, a colon and a symbol"
+TWICE = "must be changed once, was given twice"
 REFUSED = {
     "no date": (lambda: Venue.preset("binance-usdm", "BTCUSDT@"), "must be given once"),
     "two days": (lambda: Venue.preset("binance-usdm", "BTCUSDT@2021-05-19", "2022-01-01"),
@@ -298,6 +336,7 @@ def test_rules_that_tell_venues_apart_stand_in_their_presets():
     assert Venue.preset("bybit-inverse", "BTCUSD").maintenance_at == "entry"
     assert Venue.preset("reg-t", "STOCK").interest_on == "loan"
     assert Venue.preset("reg-t", "STOCK").day_count == 360.0
+
     hyperliquid = Venue.preset("hyperliquid", "BTC").liquidation
     # hl_partial_liq_20pct: of 250,000 USDC 50,000 are sold; up to 100,000 all of it
     assert hyperliquid.step * 250_000 == pytest.approx(50_000)
@@ -316,6 +355,7 @@ def test_rules_that_tell_venues_apart_stand_in_their_presets():
 ])  # fmt: skip
 def test_deribit_asks_for_what_its_examples_ask(symbol, coins, index, initial, needed):
     venue = Venue.preset("deribit", symbol)
+
     notional = float(coins * index)
     assert bt.margin.maintenance(venue, notional) == pytest.approx(needed, rel=1e-9)
     assert bt.margin.largest_notional(venue, initial) == pytest.approx(notional, rel=1e-9)
@@ -325,16 +365,21 @@ def test_deribit_is_never_asked_for_less_than_its_formula_asks():
     venue = Venue.preset("deribit", "BTC_USDC-PERPETUAL")
     coins = np.linspace(0.1, 350.0, 701)
     asked = coins * 1e5 * (0.01 + 5e-5 * coins)
+
     assert (bt.margin.maintenance(venue, coins * 1e5) >= asked * (1 - 1e-12)).all()
+
     in_coins = Venue.preset("deribit", "BTC-PERPETUAL")
     assert (bt.margin.maintenance(in_coins, coins) >= asked / 1e5 * (1 - 1e-12)).all()
 
 
 def test_coin_margined_tables_give_the_amounts_of_the_venues_examples():
-    old, new = (Venue.preset("binance-coinm", "BTCUSD_PERP", at=d) for d in ("2020-06-11", None))
+    old = Venue.preset("binance-coinm", "BTCUSD_PERP", at="2020-06-11")
+    new = Venue.preset("binance-coinm", "BTCUSD_PERP")
+
     assert old.brackets[4].amount == pytest.approx(1.81, abs=1e-12)  # bin_coinm_cum_level5
     assert old.brackets[6].amount == pytest.approx(11.81, abs=1e-12)
     assert new.brackets[6].amount == pytest.approx(11.605, abs=1e-12)
+
     # bin_coinm_liq_forum, at the table of the day
     price = bt.margin.liquidation_price(new, 100_000.0, 45_000.0, 101.0)
     assert price == pytest.approx(33_599.4, abs=0.05)
@@ -344,15 +389,18 @@ def test_the_health_factor_is_one_where_the_lending_market_liquidates():
     # 10,000 of collateral at a threshold of 82.5 % carry a debt of 8,250: the equity is 1,750.
     venue = Venue.preset("lending", "WETH")
     assert bt.margin.maintenance(venue, 10_000.0) == pytest.approx(1_750.0)
+
     # 5 coins at 2,000 on 2,500 of one's own: a debt of 7,500, liquidated at 7500 / (5 x 0.825)
     price = bt.margin.liquidation_price(venue, 5.0, 2_000.0, 2_500.0)
     assert price == pytest.approx(7_500.0 / (5.0 * 0.825))
+
     # of each unit of collateral sold 1 / 1.05 repays debt
     assert venue.liquidation.fee == pytest.approx(1.0 - 1.0 / 1.05, abs=1e-10)
 
 
 def test_a_preset_has_the_tables_of_all_days_unless_one_is_asked_for():
     venue = Venue.preset(*BTC)
+
     assert venue.days() == ("2021-03-18", "2022-12-29", "2024-10-24", "2026-09-29")
     days = ("2021-05-19", "2023-01-01", "2024-10-24", "latest")
     assert venue.tables() == tuple(Venue.preset(*BTC, at=day).brackets for day in days)
@@ -366,6 +414,7 @@ def live(start: str, venue: Venue, leverage: float = 0.5) -> bt.Result:
 
 
 @pytest.mark.parametrize(("start", "at", "used", "words"), [
+    # first day, day of the preset, tables used as (of, from, bars), words of the warning
     ("2021-01-01", None, [("2021-03-18", "2021-01-01", 5)], OLDEST),
     ("2021-01-01", "2021-01-01", [("2021-03-18", "2021-01-01", 5)], OLDEST[1:]),
     ("2021-01-01", "latest", [("2026-09-29", "2021-01-01", 5)], ["is of 2026-09-29", *OLDEST[2:]]),
@@ -380,24 +429,32 @@ def test_a_run_says_once_which_table_was_used_at_which_bars(tmp_path, start, at,
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = live(start, Venue.preset(*BTC, at=at))
-    told = [each for each in caught if issubclass(each.category, VenueDateWarning)]
-    assert [each.filename for each in told] == [__file__] * bool(words)
-    for each in told:
-        said = str(each.message)
-        assert all(word in said for word in (*words, "@DATE", result.manifest["margin_table"]))
-        assert result.manifest["margin_table"].lower() in " ".join(result.summary().split()).lower()
+
+    told = [warning for warning in caught if issubclass(warning.category, VenueDateWarning)]
+    assert len(told) == (1 if words else 0)
+    for warning in told:
+        assert warning.filename == __file__
+        said = str(warning.message)
+        margin_table = result.manifest["margin_table"]
+        assert all(word in said for word in (*words, "@DATE", margin_table))
+        assert margin_table.lower() in " ".join(result.summary().split()).lower()
+
     rows = [{"of": of, "from": first, "bars": bars} for of, first, bars in used]
     kept = bt.Result.load(result.save(tmp_path))
-    assert kept.manifest["margin_tables"] == result.manifest["margin_tables"] == rows
+    assert result.manifest["margin_tables"] == rows
+    assert kept.manifest["margin_tables"] == rows
 
 
 @pytest.mark.filterwarnings("ignore::backtest.VenueDateWarning")
 @pytest.mark.parametrize("start", ["2020-01-01", "2024-10-22", "2025-01-01"])
 def test_other_brackets_take_the_place_of_the_tables_of_all_days(start):
     rows = [bt.Bracket(0.0, math.inf, 10.0, 0.05)]
-    all_days, one = (Venue.preset(*BTC, at=at).override(brackets=rows) for at in (None, "latest"))
+    all_days = Venue.preset(*BTC).override(brackets=rows)
+    one = Venue.preset(*BTC, at="latest").override(brackets=rows)
+
     assert all_days == one
-    assert live(start, all_days).bars.margin_ratio.iloc[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
+    ratio = live(start, all_days).bars["margin_ratio"].iloc[-1]
+    assert ratio == pytest.approx(0.05 * 0.5, rel=1e-3)
 
 
 def rate_of(its: bt.funding.FundingTerms, premium: float) -> float:
@@ -409,6 +466,7 @@ def rate_of(its: bt.funding.FundingTerms, premium: float) -> float:
 
 DOLLARS = bt.Contract(kind="inverse", size=1.0)
 FUNDING = {
+    # preset, premium, rate, and size and payment where the source has one
     # within the clamp the rate is the interest
     **{f"bin_funding_clamp_5 and _6, {premium}": (BTC, premium, rate, None)
        for premium, rate in ((6e-4, 1e-4), (-4e-4, 1e-4), (1.2e-3, 7e-4), (-1e-3, -5e-4))},
@@ -425,6 +483,7 @@ FUNDING = {
 @pytest.mark.parametrize(("preset", "premium", "rate", "payment"), FUNDING.values(), ids=[*FUNDING])
 def test_funding_of_a_premium(preset, premium, rate, payment):
     found = rate_of(bt.funding.terms(*preset), premium)
+
     assert found == pytest.approx(rate, rel=1e-12, abs=1e-15)
     if payment is not None:
         size, paid = payment
@@ -443,7 +502,9 @@ def test_a_broker_has_no_terms_of_funding():
 def test_deribit_funding_is_damped_and_paid_by_time(mark, damper, hours, usd, rate, paid):
     """deribit_funding_3 and _4: the second by the damper of older documents; in the coin."""
     its = bt.funding.terms("deribit", "BTC_USDC-PERPETUAL")
-    its = its if damper is None else its.override(clamp=damper)
+    if damper is not None:
+        its = its.override(clamp=damper)
+
     found = 8.0 * rate_of(its, (mark - 10_000) / 10_000)
     assert found == pytest.approx(rate, abs=1e-14)
     payment = bt.funding.payment(DOLLARS, usd, 10_000, found * hours / 8)
@@ -457,6 +518,7 @@ def test_the_costs_of_a_day():
     # thalex_funding: a premium of 0.2 % in a day, 4 coins for 3 hours, no damper
     rate = 100 / 50_000 * 3 / 24
     assert bt.funding.payment(contract, 4.0, 50_000.0, rate) == pytest.approx(50.0, abs=1e-9)
+
     # kraken_funding_abs_rate: per contract of 1 USD, in the coin
     paid = bt.funding.payment(DOLLARS, 1.0, 7_000, 0.0005)
     assert paid == pytest.approx(7.142e-8, rel=1e-3)
@@ -505,12 +567,15 @@ how many decimals the page prints; source."""
 def test_a_published_price_is_that_of_the_preset(name):
     """At the page's rate, and at the taker fee of OKX's, which alone includes one."""
     preset, rate, quantity, entry, backing, price, digits, _ = PUBLISHED_PRICES[name]
-    rows, fees = [Bracket(0.0, math.inf, 0.9 / rate, rate)], Fees(taker=0.0006, maker=0.0006)
+    rows = [Bracket(0.0, math.inf, 0.9 / rate, rate)]
+    fees = Fees(taker=0.0006, maker=0.0006)
     venue = Venue.preset(*preset).override(brackets=rows, fees=fees, contract=Contract(lot=0.0))
+
     found = bt.margin.liquidation_price(venue, quantity, entry, backing)
     assert found == pytest.approx(price, abs=0.51 * 10.0**-digits)
-    at = entry if venue.maintenance_at == "entry" else found
-    needed = bt.margin.maintenance(venue, abs(quantity) * at)
+
+    valued_at = entry if venue.maintenance_at == "entry" else found
+    needed = bt.margin.maintenance(venue, abs(quantity) * valued_at)
     assert backing + quantity * (found - entry) == pytest.approx(needed, rel=1e-9)
 
 
@@ -530,6 +595,7 @@ def test_a_published_health_factor_is_that_of_liquidation(
 
 
 @pytest.mark.parametrize(("symbol", "day", "rows"), [
+    # cap, largest leverage, maintenance rate, amount
     ("ADAUSDT", "2026-09-29", [
         (10_000, 75, 0.005, 0), (50_000, 50, 0.01, 50), (200_000, 40, 0.015, 300),
         (1_000_000, 25, 0.02, 1_300), (2_000_000, 20, 0.025, 6_300),
@@ -557,15 +623,19 @@ def test_the_requirement_of_each_table_has_no_jump_and_rises(symbol):
     """At every cap r_k N - c_k = r_{k+1} N - c_{k+1}, with the amounts as published, exactly."""
     for table in TABLES[symbol].brackets:
         rows = [[Fraction(repr(row[name])) for name in COLUMNS] for row in table["brackets"]]
-        assert rows[0][0] == rows[0][4] == 0
-        for (_, cap, most, rate, amount), (floor, _, least, higher, more) in itertools.pairwise(
-            rows
-        ):
+        assert rows[0][0] == 0
+        assert rows[0][4] == 0
+
+        for lower, upper in itertools.pairwise(rows):
+            _, cap, most, rate, amount = lower
+            floor, _, least, higher, more = upper
             assert floor == cap
             assert higher > rate
             assert least <= most
             assert rate * cap - amount == higher * cap - more
-        assert bt.Venue.preset(VENUE, symbol, at=table["date"]).in_force.since == table["date"]
+
+        preset = bt.Venue.preset(VENUE, symbol, at=table["date"])
+        assert preset.in_force.since == table["date"]
 
 
 def test_a_position_in_ada_is_liquidated_where_the_table_says():
@@ -573,6 +643,7 @@ def test_a_position_in_ada_is_liquidated_where_the_table_says():
     # (300,000 - 30,000 - 1,300) / (500,000 x 0.98)
     venue = bt.Venue.preset(VENUE, "ADAUSDT@2026-09-29")
     assert bt.margin.maintenance(venue, 300_000.0) == pytest.approx(4_700.0, rel=1e-12)
+
     price = bt.margin.liquidation_price(venue, 500_000.0, 0.60, 30_000.0)
     assert price == pytest.approx((270_000.0 - 1_300.0) / (500_000.0 * 0.98), rel=1e-12)
     assert math.isclose(bt.margin.largest_notional(venue, 12_000.0), 300_000.0)

@@ -39,15 +39,18 @@ IN_COINS = venue_of(contract={"kind": "inverse", "min_notional": 0.0}).override(
 )
 MIXED = VENUE.override({"fees.maker_share": 0.25})
 DAYS = (1.6, NAN, 1.0, NAN)
-TWICE, HALF = {"initial_multiplier": 2.0}, {"maintenance_multiplier": 0.5}
+TWICE = {"initial_multiplier": 2.0}
+HALF = {"maintenance_multiplier": 0.5}
 WITHDRAWN = account_of(flows=series({2: -900.0}))
-LOOP, PENALIZED = LeverageLoop(ltv=0.6, band=0.9), PENALTY / (1.0 + PENALTY)
+LOOP = LeverageLoop(ltv=0.6, band=0.9)
+PENALIZED = PENALTY / (1.0 + PENALTY)
 COIN = bt.Venue.preset("binance-coinm", "BTCUSD_PERP")
 TETHER = bt.Venue.preset("binance-usdm", "BTCUSDT@latest")
 BYBIT = bt.Venue.preset("bybit-inverse", "BTCUSD")
 OWN_COIN = venue_of(contract={"kind": "inverse"})
 OWN = venue_of()
-TWO, ASKS = "must settle in one currency", "must have a known settlement currency"
+TWO = "must settle in one currency"
+ASKS = "must have a known settlement currency"
 
 
 def live_at(policy: bt.Policy, account: bt.Account, venue: bt.Venue, **terms: Any) -> bt.Result:
@@ -61,6 +64,7 @@ def test_twice_the_rates_from_a_bar_on_are_a_multiplier_of_two_from_there(name: 
     twice = pd.Series([1.0, 2.0], index=SAMPLE.times[[0, CHANGE]])
     moved = live_at(policy, account, replace(BEFORE, margin_multiplier=twice))
     both = live_at(policy, account, BOTH)
+
     assert np.array_equal(both.record.values, moved.record.values, equal_nan=True)
     pd.testing.assert_frame_equal(both.bars, moved.bars)
     assert both.bars["margin_ratio"].iloc[CHANGE] > 0.0
@@ -72,9 +76,11 @@ def test_a_change_liquidates_what_the_old_table_let_live():
     harsh = replace(AFTER, brackets=[Bracket(0.0, 1e9, 5.0, 0.2)], earlier=[before])
     market = market_of(np.full(600, 100.0), start="2023-01-01")
     account = bt.Account(capital=10_000.0)
+
     result = live_at(Constant(8.0), account, harsh, market=market)
     dead = result.events[result.events["kind"] == "liquidation"]
     assert dead["time"].iloc[0] == SAMPLE.times[CHANGE]
+
     assert len(live_at(Constant(8.0), account, BEFORE, market=market).events) == 1
 
 
@@ -83,12 +89,14 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
     with pytest.raises(bt.ParameterError, match="venue_leverage must be at most 25") as caught:
         live_at(Constant(1.0), account, BOTH)
     assert "a preset with @DATE" in str(caught.value)
+
     with pytest.raises(bt.ParameterError) as caught:
         live_at(Constant(1.0), account, AFTER)
     assert "a preset with @DATE" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("terms", "bars", "targets", "account", "expected"), [
+    # terms of the venue, how many bars at 100, targets, account, figures of the last bar
     # 16 / 2 = 8 turns; the requirement of 8,000 stays 5 %: 400 of an equity of 1,000
     (TWICE, 2, INF, None, {"leverage": 8.0, "margin_ratio": 0.4}),
     # 16 turns as without it; 0.5 x 5 % of 16,000 = 400
@@ -103,6 +111,7 @@ def test_the_leverage_set_at_the_venue_must_be_allowed_by_every_table():
 ])  # fmt: skip
 def test_multipliers_of_initial_margin_and_of_maintenance(terms, bars, targets, account, expected):
     result = play(*[100] * bars, targets=targets, venue=venue_of(**terms), account=account)
+
     last = result.bars.iloc[-1]
     for name, value in expected.items():
         assert last[name] == is_(value)
@@ -125,8 +134,12 @@ def test_a_policy_sees_both_multipliers():
 def test_margin_multiplier_is_both_to_the_bit():
     x = series({0: 1.0, 2: 1.7, 5: 0.9})
     bars = [100, 99, 97.5, 96, 98, 94, 90, 91]
-    one = play(*bars, targets=7.0, venue=venue_of(margin_multiplier=x))
-    two = play(*bars, targets=7.0, venue=venue_of(initial_multiplier=x, maintenance_multiplier=x))
+    one_series = venue_of(margin_multiplier=x)
+    two_series = venue_of(initial_multiplier=x, maintenance_multiplier=x)
+
+    one = play(*bars, targets=7.0, venue=one_series)
+    two = play(*bars, targets=7.0, venue=two_series)
+
     assert one.record.values.tobytes() == two.record.values.tobytes()
 
 
@@ -135,26 +148,33 @@ def full_below(health: float = 0.95, **terms) -> bt.Venue:
 
 
 def test_the_borrow_rate_has_a_kink_and_suppliers_earn_their_part():
-    used, rates = np.array([0.0, 0.45, 0.9, 0.95, 1.0]), np.array([0.0, 0.02, 0.04, 0.34, 0.64])
+    used = np.array([0.0, 0.45, 0.9, 0.95, 1.0])
+    rates = np.array([0.0, 0.02, 0.04, 0.34, 0.64])
     np.testing.assert_allclose(AAVE.borrow(used), rates, atol=1e-12)
     np.testing.assert_allclose(AAVE.supply(used), rates * used * 0.9, atol=1e-12)
+
     series = pd.Series(used, index=pd.date_range("2024-01-01", periods=5, tz="UTC"))
     assert AAVE.borrow(series).index.equals(series.index)
+
     for bad in (-0.1, 1.1, math.nan):
         with pytest.raises(bt.ParameterError, match="utilization must be from 0 to 1"):
             AAVE.borrow(np.array([0.5, bad]))
 
 
 def test_a_column_sets_the_rate_from_the_next_open_on():
-    market = scenes.market_of(100.0, 100.0, 100.0, 100.0).with_columns(used=[0.45, 0.9, 0.95, 1.0])
+    prices = scenes.market_of(100.0, 100.0, 100.0, 100.0)
+    market = prices.with_columns(used=[0.45, 0.9, 0.95, 1.0])
     rates = AAVE.rates(market, "used")
     np.testing.assert_allclose(rates["borrow_rate"], [0.02, 0.02, 0.04, 0.34])
+
     venue = lending_market(**rates)
+
     result = live(market, LeverageLoop(ltv=0.6, band=0.9), venue=venue)
     # 15,000 owed from bar 1 on: an hour at 2 %, known at the open of bar 1, then one at 4 %
     first = 15_000 * 0.02 / 8760
     second = (15_000 + first) * 0.04 / 8760
     assert result.bars["interest"].tolist()[2:] == pytest.approx([first, second])
+
     check_refused(lambda: AAVE.rates(market, "use"), "did you mean 'used'", bt.DataError)
 
 
@@ -188,7 +208,9 @@ def test_it_repays_by_hand():
     """2x at 100 with 10,000: 200 coins, 10,000 owed. At 80 the health is 0.8 * 16,000 / 10,000 =
     1.28: equity 6,000, and at 80 150 coins with 6,000 owed have a health of 1.6."""
     market = scenes.market_of(100.0, 100.0, 80.0, 80.0, 80.0)
+
     result = live(market, HealthTarget(), venue=lending_market())
+
     assert result.bars["position"].tolist() == pytest.approx([0.0, 200.0, 200.0, 150.0, 150.0])
     assert debt(result)[3] == pytest.approx(6_000.0)
     assert result.bars["health_factor"].iloc[3] == pytest.approx(1.6)
@@ -206,18 +228,19 @@ def test_each_collateral_counts_at_its_threshold(ether, count):
     terms = {"collateral": held, "negative_limit": 1e6, "requirement": bt.Brackets()}
     loan = free_venue(interest_on="loan")
     venue = loan.override(brackets=[bt.Bracket(0.0, math.inf, 4.0, 0.25)])
-    given = {
-        "venue": venue,
-        "account": bt.Account(capital=1_000.0, **terms),
-        "signal": {"BTC": 1.0},
-    }
-    result = bt.run(bt.Markets({"BTC": bitcoin}, currency="USD"), Constant(1.0), **given)
+    markets = bt.Markets({"BTC": bitcoin}, currency="USD")
+    account = bt.Account(capital=1_000.0, **terms)
+
+    result = bt.run(markets, Constant(1.0), venue=venue, account=account, signal={"BTC": 1.0})
+
     assert result.metrics["liquidations"] == count
 
 
 def rates_of(result):
+    """Return the fee of each fill as a share of it."""
     fills = happened(result, "fill")["amount"].to_numpy()
-    return (happened(result, "fee")["amount"].to_numpy() / fills).tolist()
+    fees = happened(result, "fee")["amount"].to_numpy()
+    return (fees / fills).tolist()
 
 
 @pytest.mark.parametrize(("venue", "targets", "interval", "rates"), [
@@ -228,6 +251,7 @@ def rates_of(result):
     (VENUE, (1.0, 0.0) * 10, "1h", [1e-3] * 19),
     # 2,000 traded on day 2, then again after 30 days, and after 31, when they are forgotten
     (VENUE, [0.0, 2.0, *[NAN] * 29, 0.0, 0.0], "1d", [1e-3, 5e-4]),
+
     (VENUE, [0.0, 2.0, *[NAN] * 30, 0.0, 0.0], "1d", [1e-3, 1e-3]),
     # 1,600 on the second day, then tier 1: 0.75 x 5 bp + 0.25 x 0
     (MIXED, DAYS, "1d", [0.75 * 1e-3 + 0.25 * 4e-4, 0.75 * 5e-4]),
@@ -237,14 +261,19 @@ def rates_of(result):
 def test_the_volume_of_thirty_days_before_chooses_the_tier(venue, targets, interval, rates):
     account = account_of(capital=10.0 if venue is IN_COINS else 1_000.0)
     bars = [100] * len(targets)
+
     result = play(*bars, targets=targets, venue=venue, account=account, interval=interval)
+
     assert rates_of(result) == [is_(rate) for rate in rates]
 
 
 def test_a_stop_pays_the_taker_rate_of_the_tier():
     venue = VENUE.override({"fees.maker_share": 1.0})
-    terms = {"venue": venue, "interval": "1d", "account": account_of(stop_loss=0.05)}
-    result = play(100, 100, (100, 100, 90, 90), targets=(1.6, NAN), **terms)
+    account = account_of(stop_loss=0.05)
+    bars = (100, 100, (100, 100, 90, 90))
+
+    result = play(*bars, targets=(1.6, NAN), venue=venue, interval="1d", account=account)
+
     assert happened(result, "fee")["amount"].tolist()[-1] == is_(16 * 95 * 5e-4)
 
 
@@ -264,8 +293,8 @@ def panel(*names: str, currency: str | None = None) -> bt.Markets:
 
 
 def run(markets: bt.Markets, *venues: bt.Venue) -> None:
-    each = dict(zip(markets, venues, strict=True))
-    bt.run(markets, Constant(0.5), venue=each, account=bt.Account(capital=1e4))
+    by_name = dict(zip(markets, venues, strict=True))
+    bt.run(markets, Constant(0.5), venue=by_name, account=bt.Account(capital=1e4))
 
 
 @pytest.mark.parametrize(("venues", "words"), [
@@ -277,7 +306,9 @@ def run(markets: bt.Markets, *venues: bt.Venue) -> None:
 ])  # fmt: skip
 def test_names_that_say_nothing_do_not_hide_two_currencies(venues, words):
     check_refused(lambda: run(panel("A", "B"), *venues), words, bt.ParameterError)
-    packed = (dict(zip("AB", venues, strict=True)), {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
+
+    by_name = dict(zip("AB", venues, strict=True))
+    packed = (by_name, {"A": 1, "B": 1}, {"A": 100.0, "B": 100.0})
     check_refused(lambda: bt.calculate_book(*packed, balance=1e3), words, bt.ParameterError)
     check_refused(lambda: bt.margin.requirement(*packed), words, bt.ParameterError)
 
@@ -331,7 +362,8 @@ def test_the_currency_of_the_markets_never_overrides_a_preset(names, currency, v
 
 
 def test_every_preset_declares_its_currency_but_a_loan_in_any_stable_coin():
-    for each in bt.venue.preset_files.available():
-        settles = bt.Venue.preset(each.venue, each.symbol).contract.settles
-        said = each.title.partition("settled in ")[2].split(",")[0]
-        assert settles == {"a stable coin": None, "XBT": "BTC"}.get(said, said), each.name
+    for preset in bt.venue.preset_files.available():
+        settles = bt.Venue.preset(preset.venue, preset.symbol).contract.settles
+        said = preset.title.partition("settled in ")[2].split(",")[0]
+        currency = {"a stable coin": None, "XBT": "BTC"}.get(said, said)
+        assert settles == currency, preset.name
