@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import indicators, strategies
+from backtest import ParameterError, indicators, strategies
 from backtest.core.checked_calls import CHECKED, checked, name_call
-from backtest.core.errors import ParameterError
 from backtest.strategies import Constant
 from tests.kit import AT_BINANCE, check_refused
 
@@ -20,6 +19,7 @@ def test_the_annotations_of_every_checked_function_can_be_read():
     for module in pkgutil.walk_packages(bt.__path__, "backtest."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+
     ours = {name: read for name, read in CHECKED.items() if name.startswith("backtest.")}
     assert "backtest.risk.stress.stress" in ours
     for read in ours.values():
@@ -31,6 +31,7 @@ def test_a_bad_annotation_is_named(annotation):
     def hold(days, size): ...
 
     hold.__annotations__ = {"days": "int", "size": annotation}
+
     with pytest.raises(TypeError, match=r"hold: the annotation of size is none: "):
         checked(hold)(3, 1.0)
 
@@ -55,6 +56,7 @@ def test_a_function_of_no_public_place_has_its_own_name():
     def hold(size: float) -> None: ...
 
     check_refused(lambda: checked(hold)("x"), "hold: size must be a number", ParameterError)
+
     assert name_call(np.mean) == "mean"
     assert strategies is bt.strategies
     assert indicators is bt.indicators

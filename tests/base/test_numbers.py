@@ -12,28 +12,35 @@ import pytest
 import backtest as bt
 from backtest.core import number_text as text
 from backtest.core.elementary import SHORT, raise_to
-from backtest.engine.compiler import compile_core
+from backtest.engine import compile_core
 from backtest.live.book import format_leverage
 
+INF = math.inf
+NAN = math.nan
 INF, NAN = math.inf, math.nan
 EDGES = (
     0.0, -0.0, 5e-324, 1e-310, 2.2250738585072014e-308, 1e-17, 0.5, 1.0 - 2.0**-53, 1.0,
     1.0 + 2.0**-52, 1.5, 2.0, 3.0, 4.0, 709.78, 709.79, 745.13, 745.14, 2.0**52, 2.0**52 + 1.0,
     2.0**53 - 1.0, 2.0**53, 1e75, 1e300, 1.7976931348623157e308, INF, NAN,
 )  # fmt: skip
-BOTH_SIGNS = np.array([*EDGES, *(-each for each in EDGES)])
+BOTH_SIGNS = np.array([*EDGES, *(-edge for edge in EDGES)])
 
 
 def make_draws(n: int) -> dict[str, tuple[np.ndarray, ...]]:
     rng = np.random.default_rng(35)
-    x, y = (each.ravel() for each in np.meshgrid(BOTH_SIGNS, BOTH_SIGNS))
-    bases = [np.exp(rng.uniform(-3, 3, n)), np.exp(rng.uniform(-744, 709, n))]
-    bases += [1.0 + rng.normal(0.0, 1e-9, n), np.exp(rng.uniform(-5, 5, n))]
+    x, y = (grid.ravel() for grid in np.meshgrid(BOTH_SIGNS, BOTH_SIGNS))
+
+    ordinary = np.exp(rng.uniform(-3, 3, n))
+    extreme = np.exp(rng.uniform(-744, 709, n))
+    near_one = 1.0 + rng.normal(0.0, 1e-9, n)
+    bases = [ordinary, extreme, near_one, np.exp(rng.uniform(-5, 5, n))]
+
     powers = [rng.uniform(-4, 4, n), rng.uniform(-2, 2, n)]
     powers += [rng.uniform(-1e10, 1e10, n), rng.integers(-8, 9, n) / 2.0]
+
     return {
         "exp": (np.concatenate([BOTH_SIGNS, rng.uniform(-745, 710, n), rng.normal(0, 1, n)]),),
-        "log": (np.concatenate([BOTH_SIGNS, bases[0], bases[1], bases[2]]),),
+        "log": (np.concatenate([BOTH_SIGNS, ordinary, extreme, near_one]),),
         "power": (np.concatenate([x, *bases]), np.concatenate([y, *powers])),
     }
 
@@ -46,23 +53,27 @@ def count_ulps(found: float, true: Any) -> float:
 
 
 def largest_error(name: str, n: int) -> float:
+    """Return the worst error in units of the last place; powers may have more, by their size."""
     mpmath = pytest.importorskip("mpmath")
     arguments = make_draws(n)[name]
     function = getattr(bt.math, name)
+
     worst = 0.0
     with mpmath.workdps(50):
-        for each in zip(*(array.tolist() for array in arguments), strict=True):
-            x, y = each[0], each[-1]
+        for given in zip(*(array.tolist() for array in arguments), strict=True):
+            x, y = given[0], given[-1]
             positive = x > 0.0 or name == "exp"
-            if not positive or not all(map(math.isfinite, each)):
+            if not positive or not all(map(math.isfinite, given)):
                 continue
+
             exponent = mpmath.mpf(x) if name == "exp" else mpmath.log(mpmath.mpf(x))
             scale = 1.0
             if name == "power":
                 exponent *= mpmath.mpf(y)
                 scale += min(float(abs(exponent)), 1e6)
+
             true = exponent if name == "log" else mpmath.exp(min(exponent, mpmath.mpf(800)))
-            worst = max(worst, count_ulps(function(*each), true) / scale)
+            worst = max(worst, count_ulps(function(*given), true) / scale)
     return worst
 
 
@@ -80,20 +91,26 @@ def test_powers_of_edges_are_those_of_the_standard():
         with np.errstate(all="ignore"):
             expected = float(np.power(np.float64(base), np.float64(factor)))
         found = bt.math.power(base, factor)
-        is_edge = expected == 0.0 or math.isinf(expected)
-        close = expected if is_edge else pytest.approx(expected, rel=1e-12)
+
         if math.isnan(expected):
             assert math.isnan(found), (base, factor)
             continue
-        assert found == close, (base, factor)
+
+        is_edge = expected == 0.0 or math.isinf(expected)
+        if is_edge:
+            assert found == expected, (base, factor)
+        else:
+            assert found == pytest.approx(expected, rel=1e-12), (base, factor)
         assert math.copysign(1.0, found) == math.copysign(1.0, expected), (base, factor)
 
 
 def test_other_edges():
     assert [bt.math.exp(x) for x in (INF, -INF, 0.0, 710.0, -746.0)] == [INF, 0.0, 1.0, INF, 0.0]
+    assert math.isnan(bt.math.exp(NAN))
+
     assert [bt.math.log(x) for x in (INF, 0.0, -0.0, 1.0)] == [INF, -INF, -INF, 0.0]
     assert all(math.isnan(bt.math.log(x)) for x in (NAN, -1.0, -INF))
-    assert math.isnan(bt.math.exp(NAN))
+
     assert [bt.math.normal_cdf(z) for z in (-INF, 0.0, INF, 50.0, -50.0)] == [0.0, 0.5, 1.0, 1.0, 0]
     assert math.isnan(bt.math.normal_cdf(NAN))
     assert bt.math.normal_density(INF) == 0.0
@@ -104,11 +121,12 @@ def test_whole_and_half_powers_are_exact():
     rng = np.random.default_rng(4)
     for x in np.exp(rng.uniform(-50, 50, 500)).tolist():
         root = math.sqrt(x)
-        assert [bt.math.power(x, y) for y in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)] == [
-            1.0, root, x, x * root, x * x, x * x * x,
-        ]  # fmt: skip
+        powers = [bt.math.power(x, y) for y in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)]
+        assert powers == [1.0, root, x, x * root, x * x, x * x * x]
+
         for y in SHORT:  # formulas in plain Python take these alone
             assert raise_to(x, y) == bt.math.power(x, y)
+
     for n in range(1, 98):
         powers = [bt.math.power(float(n * n), half / 2.0) for half in range(9)]
         assert powers == [float(n**half) for half in range(9)]
@@ -119,6 +137,7 @@ def test_whole_and_half_powers_are_exact():
 def compile_plainly(name: str) -> Callable[..., Any]:
     numba = pytest.importorskip("numba")
     compile_core()  # lets compiled code call them
+
     function = getattr(bt.math, name)
 
     @numba.njit(error_model="numpy")
@@ -143,16 +162,16 @@ def test_compiled_code_gives_the_bits_of_plain_python(name):
     arguments = make_draws(25_000).get(name, (np.random.default_rng(1).normal(0, 9, 50_000),))
     if name == "mills_ratio":
         arguments = (np.abs(arguments[0]),)
+
     found = np.empty_like(arguments[0])
     compile_plainly(name)(*arguments, found)
-    plain = [
-        getattr(bt.math, name)(*each)
-        for each in zip(*map(np.ndarray.tolist, arguments), strict=True)
-    ]
-    both_nan = np.isnan(found) & np.isnan(plain)
-    assert np.array_equal(
-        found[~both_nan].view(np.int64), np.array(plain)[~both_nan].view(np.int64)
-    )
+
+    function = getattr(bt.math, name)
+    rows = zip(*map(np.ndarray.tolist, arguments), strict=True)
+    plain = np.array([function(*row) for row in rows])
+
+    is_number = ~(np.isnan(found) & np.isnan(plain))
+    assert np.array_equal(found[is_number].view(np.int64), plain[is_number].view(np.int64))
 
 
 @pytest.mark.parametrize(("written", "expected"), [

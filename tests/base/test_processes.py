@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 from numba import float64, njit
 
-from backtest._compile import arguments, cache_folders, compiler, object_code
-from backtest._compile.cache_folders import find_lasting_folder
+from backtest import DataError
+from backtest._compile import arguments, cache_folders, compiler, find_lasting_folder, object_code
 from backtest._compile.compiler import compile_entry, jit, read_kinds
 from backtest._compile.interruptions import hold_signals
 from backtest.core import atomic_files
 from backtest.core.atomic_files import LOCK, LockHeldError, hold_lock_file, is_lock_held
-from backtest.core.errors import DataError
 from backtest.search.trials import hold_lock
 
 DAMAGES = {
@@ -32,11 +31,13 @@ DAMAGES = {
 
 def test_a_second_holder_is_refused_with_the_number_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic_files, "PATIENCE", 0.0)
+
     with hold_lock(tmp_path):
         with pytest.raises(DataError, match=rf"process \({os.getpid()}\) is already"):
             hold_lock(tmp_path).__enter__()
         with pytest.raises(LockHeldError, match=str(os.getpid())):
             hold_lock_file(tmp_path / LOCK).__enter__()
+
     assert not is_lock_held(tmp_path / LOCK)
     with hold_lock(tmp_path):
         assert is_lock_held(tmp_path / LOCK)
@@ -48,6 +49,7 @@ def test_a_process_that_dies_lets_go(tmp_path):
     code += "from backtest.core.atomic_files import hold_lock_file\n"
     code += f"hold_lock_file(Path({str(tmp_path / LOCK)!r})).__enter__()\nos._exit(0)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
     assert (tmp_path / LOCK).read_text().strip().isdigit()
     assert not is_lock_held(tmp_path / LOCK)
 
@@ -76,6 +78,7 @@ def test_an_interrupt_waits_for_the_end_of_the_call_and_comes_before_what_it_rai
 
     with pytest.raises(KeyboardInterrupt) as caught:
         call()
+
     assert done == ["all of it"]
     assert isinstance(caught.value.__context__, ValueError)
     assert signal.getsignal(signal.SIGINT) is before
@@ -85,22 +88,22 @@ def test_all_that_is_held_is_answered_and_all_handlers_come_back():
     """Though the first answer raises, as Ctrl-C does."""
     heard = []
     others = [signal.SIGTERM, signal.SIGALRM]
-    before = {each: signal.signal(each, lambda number, _: heard.append(number)) for each in others}
-    mine = {each: signal.getsignal(each) for each in (*others, signal.SIGINT)}
+    before = {x: signal.signal(x, lambda number, _: heard.append(number)) for x in others}
+    mine = {x: signal.getsignal(x) for x in (*others, signal.SIGINT)}
 
     def call() -> None:
         with hold_signals():
-            for each in (signal.SIGINT, *others):
-                signal.raise_signal(each)
+            for number in (signal.SIGINT, *others):
+                signal.raise_signal(number)
 
     try:
         with pytest.raises(KeyboardInterrupt):
             call()
         assert heard == others
-        assert {each: signal.getsignal(each) for each in mine} == mine
+        assert {number: signal.getsignal(number) for number in mine} == mine
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 STORM = """
@@ -140,7 +143,9 @@ def test_a_process_outlives_interrupts_of_compiled_runs():
     done = subprocess.run(
         [sys.executable, "-c", STORM], capture_output=True, text=True, timeout=1200, check=False
     )
-    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr[-2000:]
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "alive", done.stderr[-2000:]
 
 
 def double(x, out):
@@ -172,27 +177,34 @@ def call_double(entry, x: float) -> float:
 
 
 def test_an_object_is_compiled_once_and_loaded_by_later_processes(make_entry, tmp_path):
-    assert [call_double(make_entry(), x) for x in (2.0, 3.0)] == [4.0, 6.0]
+    assert call_double(make_entry(), 2.0) == 4.0
+    assert call_double(make_entry(), 3.0) == 6.0
     assert len(make_entry.made) == 1
     assert make_entry().is_compiled()
+
+    # A process that has no compiler loads it.
     code = "import sys\nfrom pathlib import Path\nfrom backtest._compile import arguments\n"
     code += "from backtest._compile import cache_folders\nimport numpy as np\n"
     code += "folder = Path(sys.argv[1])\ncache_folders.list_folders = lambda: (folder,)\n"
     code += "out = np.zeros(1)\narguments.Entry('double', 'sources', None)(4.0, out)\n"
     code += "print(out[0], 'numba' in sys.modules)"
-    assert subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    ).stdout.split() == ["8.0", "False"]
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["8.0", "False"]
 
 
 def test_other_sources_and_other_kinds_are_other_objects(make_entry, tmp_path):
     call_double(make_entry(), 2.0)
+
     assert not make_entry("other sources").is_compiled()
     call_double(make_entry("other sources"), 2.0)
+
     out = np.zeros(1)
     make_entry()(3, out)  # a whole number
     assert out[0] == 6.0
-    assert len(make_entry.made) == len(list(tmp_path.glob("*.o"))) == 3
+
+    assert len(make_entry.made) == 3
+    assert len(list(tmp_path.glob("*.o"))) == 3
 
 
 @pytest.mark.parametrize("way", DAMAGES)
@@ -200,6 +212,7 @@ def test_a_damaged_object_is_compiled_again(make_entry, tmp_path, way):
     call_double(make_entry(), 2.0)
     (path,) = tmp_path.glob("*.o")
     path.write_bytes(DAMAGES[way](path.read_bytes()))
+
     assert call_double(make_entry(), 2.5) == 5.0
     assert len(make_entry.made) == 2
     assert object_code.ObjectFile.read(path) is not None
@@ -211,6 +224,7 @@ def test_an_object_that_needs_what_the_process_lacks_is_not_loaded(make_entry, t
     (path,) = tmp_path.glob("*.o")
     found = object_code.ObjectFile.read(path)
     path.write_bytes(found._replace(needs=("a_symbol_of_nobody",)).pack())
+
     assert call_double(make_entry(), 2.5) == 5.0
     assert len(make_entry.made) == 2
 
@@ -221,6 +235,7 @@ def test_what_cannot_be_written_is_compiled_and_not_kept(make_entry, tmp_path, m
 
     monkeypatch.setattr(object_code, "write_file", refuse)
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+
     assert call_double(make_entry(), 2.0) == 4.0
     assert list(tmp_path.glob("*.o")) == []
 
@@ -228,6 +243,7 @@ def test_what_cannot_be_written_is_compiled_and_not_kept(make_entry, tmp_path, m
 def test_a_processor_gets_the_objects_of_its_level():
     third = dict.fromkeys(cache_folders.LEVELS["x86-64-v3"], True)
     fourth = third | dict.fromkeys(cache_folders.LEVELS["x86-64-v4"], True)
+
     assert cache_folders.choose_levels({}) == []
     assert cache_folders.choose_levels(third) == ["x86-64-v3"]
     assert cache_folders.choose_levels(fourth) == ["x86-64-v4", "x86-64-v3"]
@@ -238,6 +254,7 @@ def test_a_folder_that_cannot_be_made_is_none(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(cache_folders.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
+
     assert find_lasting_folder() is None
 
 
@@ -245,8 +262,12 @@ def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
     monkeypatch.setattr(compiler, "CAN_LINK", False)
     add = jit(lambda x, k: x + k)
     both = jit(lambda x: add(x, 1) * add(x, 2), is_linked=False)
+
     address = object_code.load(compile_entry(both, "both", (float64,))).address
-    assert arguments.call("both", arguments.CALLED(address), "d", struct.pack("d", 3.0)) == 20.0
+
+    # at 3: the product of 4 and 5
+    found = arguments.call("both", arguments.CALLED(address), "d", struct.pack("d", 3.0))
+    assert found == 20.0
     assert njit(lambda x: x + 1.0)(1.0) == 2.0
 
 
@@ -276,12 +297,14 @@ def test_one_of_two_processes_compiles_and_the_other_waits(tmp_path):
     command = [sys.executable, "-c", TWO, str(tmp_path)]
     folder = Path(__file__).parents[2]
     two = [subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) for _ in "ab"]
-    said = [each.communicate()[0].split() for each in two]
+
+    said = [process.communicate()[0].split() for process in two]
     assert sorted(said) == [["4.0"], ["compiled", "4.0"]]
 
 
 def test_a_folder_that_another_process_moved_is_copied_again(tmp_path, monkeypatch):
-    target, copy = tmp_path / "run", shutil.copytree
+    target = tmp_path / "run"
+    copy = shutil.copytree
     target.mkdir()
     (target / "note").touch()
 
@@ -293,6 +316,7 @@ def test_a_folder_that_another_process_moved_is_copied_again(tmp_path, monkeypat
             copy(*given, **named)
 
     monkeypatch.setattr(shutil, "copytree", copy_moved)
+
     with atomic_files.drafted_folder(target, ".saving-") as draft:
         (draft / "bars").touch()
-    assert sorted(each.name for each in target.iterdir()) == ["bars", "note"]
+    assert sorted(path.name for path in target.iterdir()) == ["bars", "note"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.core.errors import DataError
+from backtest import DataError
 from backtest.core.provenance import PROVENANCE, Making, find_commit, read_provenance
 from backtest.experiments.policy_names import read_policy
 from backtest.results import read_entry, verify_folder
@@ -22,15 +22,16 @@ def git(folder: Path, *words: str) -> str:
     if shutil.which("git") is None:
         pytest.skip("needs git")
     who = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
-    return subprocess.run(
-        ["git", *who, "-C", str(folder), *words], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    command = ["git", *who, "-C", str(folder), *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 @pytest.fixture
 def project(tmp_path):
     folder = tmp_path / "project"
     folder.mkdir()
+
     git(folder, "init", "-q")
     (folder / "mine.py").write_text(MY_POLICY)
     git(folder, "add", ".")
@@ -51,15 +52,20 @@ def test_a_commit_is_dirty_after_any_edit_and_unknown_of_a_file_that_git_does_no
 ):
     head = git(project, "rev-parse", "HEAD")
     (project / "new.py").write_text(MY_POLICY)  # not git's
+
     assert find_commit(project / "mine.py") == head
     assert find_commit(project / "new.py") is None
+
     (project / "mine.py").write_text(MY_POLICY + "\n")
     assert find_commit(project / "mine.py") == f"{head}-dirty"
+
     (tmp_path / "alone.py").write_text(MY_POLICY)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert find_commit(tmp_path / "alone.py") is None
+
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_commit(project / "mine.py") is None
+
     folder = run().save(tmp_path / "results")
     assert making_of(folder).code == {"backtest": None, "Constant": None}
     assert read_entry(folder).is_dirty is None
@@ -67,29 +73,35 @@ def test_a_commit_is_dirty_after_any_edit_and_unknown_of_a_file_that_git_does_no
 
 def test_a_run_says_its_time_and_the_commits_of_package_and_policy(project, tmp_path):
     mine = read_policy(f"{project / 'mine.py'}:Mine", {})
+
     began = time.perf_counter()
     result = run(mine)
     spent = time.perf_counter() - began
+
     folder = result.save(tmp_path / "results")
     making = making_of(folder)
     assert 0.0 < making.seconds <= spent
     assert list(making.code) == ["backtest", "Mine"]
+
     head = git(project, "rev-parse", "HEAD")
     assert making.code["Mine"] == head
+
     entry = read_entry(folder)
-    assert (entry.commit, entry.seconds) == (head, making.seconds)
+    assert entry.commit == head
+    assert entry.seconds == making.seconds
 
 
 def test_only_the_provenance_depends_on_commits_and_time(project, tmp_path):
     mine = read_policy(f"{project / 'mine.py'}:Mine", {})
+
     one = run(mine).save(tmp_path / "one")
     git(project, "commit", "-q", "--allow-empty", "-m", "two")
     two = run(mine).save(tmp_path / "two")
+
     assert one.name == two.name
-    differing = [
-        each.name for each in one.iterdir() if each.read_bytes() != (two / each.name).read_bytes()
-    ]
-    assert differing == [PROVENANCE]
+    contents = {path.name: path.read_bytes() for path in one.iterdir()}
+    again = {path.name: path.read_bytes() for path in two.iterdir()}
+    assert [name for name in contents if contents[name] != again[name]] == [PROVENANCE]
 
 
 @pytest.fixture
@@ -100,6 +112,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("edit", [b"", b"[]", b'{"id": 1}', b'{"id": "other", "made": {}}'])
 def test_a_damaged_file_is_named_and_the_result_is_read_without_it(folder, edit):
     (folder / PROVENANCE).write_bytes(edit)
+
     assert PROVENANCE in read_entry(folder).trouble
     assert [name for name, _ in verify_folder(folder).faults] == [PROVENANCE]
     assert bt.Result.load(folder).metrics["sharpe"] == run().metrics["sharpe"]

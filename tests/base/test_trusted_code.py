@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backtest._compile import cache_folders, object_code
-from backtest._compile.interruptions import COMPILER_LOCK
+from backtest._compile import COMPILER_LOCK, cache_folders, object_code
 from backtest._compile.object_code import ObjectFile, name_symbol
 from backtest._compile.trusted_files import UntrustedError, check_folder, check_owner, read_own_file
 
@@ -25,12 +24,15 @@ def cache(tmp_path, monkeypatch):
     objects = folder / "objects-here"
     objects.mkdir(parents=True, mode=0o755)
     folder.chmod(0o755)
-    (objects / "double.o").write_bytes(make_object().pack())
-    (objects / "double.o").chmod(0o644)
+    path = objects / "double.o"
+    path.write_bytes(make_object().pack())
+    path.chmod(0o644)
+
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(folder))
     monkeypatch.setattr(cache_folders, "name_target", lambda: "here")
     cache_folders.find_object_folder.cache_clear()
     cache_folders.warn_once.cache_clear()
+
     yield folder
     cache_folders.find_object_folder.cache_clear()
     cache_folders.warn_once.cache_clear()
@@ -54,9 +56,12 @@ def test_a_build_keeps_what_its_process_has_loaded_before(cache, monkeypatch):
     monkeypatch.setattr(object_code.BUILD, "used", set())
     objects = cache / "objects-here"
     (objects / "older.o").write_bytes(b"")
+
     assert object_code.find_object("double") == make_object()
+
     with object_code.building(objects):
         pass
+
     assert [path.name for path in objects.glob("*.o")] == ["double.o"]
 
 
@@ -65,8 +70,10 @@ def test_a_build_keeps_what_its_process_has_loaded_before(cache, monkeypatch):
 def test_what_others_may_write_to_is_not_loaded_and_the_cure_is_told(cache, place, mode):
     path = cache / place
     path.chmod(mode)
+
     with pytest.warns(UserWarning, match="others may write to .* \\(chmod go-w .*\\)$"):
         assert read_double() is None
+
     path.chmod(path.stat().st_mode & ~0o022)
     cache_folders.find_object_folder.cache_clear()
     assert read_double() == make_object()
@@ -77,29 +84,39 @@ def test_what_belongs_to_another_user_is_not_loaded(cache, place):
     if os.getuid() != 0:
         pytest.skip("only root can give files away")
     os.chown(cache / place, OTHER_USER, -1)
+
     with pytest.warns(UserWarning, match="belongs to another user \\(chown 0 "):
         assert read_double() is None
 
 
 def test_members_of_another_group_are_others():
+    # a row of os.stat: mode at 0, owner at 4, group at 5
     own = list(Path(__file__).stat())
-    own[0], own[4], own[5] = 0o100664, os.getuid(), os.getgid()
+    own[0] = 0o100664
+    own[4] = os.getuid()
+    own[5] = os.getgid()
     check_owner(os.stat_result(own), Path("file"))
+
     own[5] = os.getgid() + 1
     with pytest.raises(UntrustedError, match="others may write"):
         check_owner(os.stat_result(own), Path("file"))
 
 
 def test_links_are_not_followed_below_the_cache_nor_in_the_temporary_directory(cache, tmp_path):
-    real, link = cache / "objects-here", cache / "objects-link"
+    real = cache / "objects-here"
+    link = cache / "objects-link"
     link.symlink_to(real)
+
     with pytest.raises(OSError, match="objects-link"):
         read_own_file(link / "double.o")
+
     (real / "link.o").symlink_to(real / "double.o")
     with pytest.raises(OSError, match=r"link\.o"):
         read_own_file(real / "link.o")
+
     with pytest.raises(UntrustedError, match="is a link"):
         check_folder(link, follows_links=False)
+
     other = tmp_path / "elsewhere"
     other.symlink_to(cache)  # of the user's own choice
     assert read_own_file(other / "objects-here" / "double.o").endswith(b"machine code")
@@ -112,6 +129,7 @@ def test_a_link_in_the_temporary_directory_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("BACKTEST_CACHE_DIR", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(cache_folders.tempfile, "gettempdir", lambda: str(tmp_path))
     cache_folders.warn_once.cache_clear()
+
     with pytest.warns(UserWarning, match="is a link \\(rm "):
         assert cache_folders.find_lasting_folder() is None
 
@@ -122,6 +140,7 @@ def test_every_changed_byte_and_another_name_are_found(cache):
     for k in range(len(content)):
         path.write_bytes(content[:k] + bytes([content[k] ^ 1]) + content[k + 1 :])
         assert ObjectFile.read(path) is None, k
+
     path.write_bytes(content)
     assert ObjectFile.read(path.rename(path.with_name("other.o"))) is None
 
@@ -143,6 +162,7 @@ def test_a_function_that_is_not_found_is_never_called(monkeypatch):
 
     monkeypatch.setattr(object_code, "start_loader", Loader)
     monkeypatch.setattr(object_code.binding.object_file, "ObjectFileRef", References)
+
     with pytest.raises(LookupError, match="lacks its function"):
         object_code.load(make_object()._replace(symbol="call_nothing"))
 
@@ -150,7 +170,8 @@ def test_a_function_that_is_not_found_is_never_called(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_fork_waits_until_no_thread_compiles():
     """The child has no thread that would release the lock."""
-    compiles, may_end = threading.Event(), threading.Event()
+    compiles = threading.Event()
+    may_end = threading.Event()
 
     def compile_long() -> None:
         with COMPILER_LOCK:
@@ -161,13 +182,16 @@ def test_a_fork_waits_until_no_thread_compiles():
     thread.start()
     compiles.wait()
     threading.Timer(0.1, may_end.set).start()
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
         child = os.fork()
     if child == 0:
         os._exit(0 if COMPILER_LOCK.acquire(timeout=30) else 1)
+
     thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
     assert COMPILER_LOCK.acquire(blocking=False)
     COMPILER_LOCK.release()
 
@@ -176,4 +200,6 @@ def test_a_fork_waits_until_no_thread_compiles():
 def test_the_command_line_runs_without_docstrings(tmp_path):
     command = [sys.executable, "-OO", "-m", "backtest", "run", "--no-save"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (done.returncode, "KeyError" in done.stderr) == (0, False), done.stderr[-2000:]
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "KeyError" not in done.stderr, done.stderr[-2000:]

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest import Choice, ParameterError, PolicyError
 from backtest.experiments.policy_names import read_policy
-from backtest.results.manifest import hash_source
+from backtest.results import hash_source
 from backtest.strategies import (
     Average,
     Capped,
@@ -56,8 +56,11 @@ class Asks(bt.Policy):
 
 def asked(policy: bt.Policy, a: list[float], b: list[float] | None = None) -> list[float]:
     """Return what a policy over :class:`Asks` decides, on a price that stands still."""
-    frame = market_of(*[100.0] * len(a)).bars().assign(a=a, b=a if b is None else b)
-    result = live(policy, market=bt.Market.from_frames(frame), venue=free_venue())
+    columns = {"a": a, "b": a if b is None else b}
+    frame = market_of(*[100.0] * len(a)).bars().assign(**columns)
+    market = bt.Market.from_frames(frame)
+
+    result = live(policy, market=market, venue=free_venue())
     return result.bars["target"].tolist()
 
 
@@ -83,25 +86,34 @@ def test_the_cap_holds_also_where_the_position_is_left_alone():
     """At 3x a fall of 10 % makes 2.7 / 0.7 = 3.86x of it, which nobody asked for."""
     found = asked(Capped(Asks(), 2.0), [1.0, 2.5, math.nan, 0.0])
     np.testing.assert_array_equal(found, [1.0, 2.0, math.nan, 0.0])
-    bars = market_of(100.0, 100.0, 90.0, 90.0).bars().assign(a=[3.0, math.nan, math.nan, math.nan])
+
+    left_alone = [3.0, math.nan, math.nan, math.nan]
+    bars = market_of(100.0, 100.0, 90.0, 90.0).bars().assign(a=left_alone)
     result = live(Capped(Asks(), 3.0), market=bt.Market.from_frames(bars), venue=free_venue())
     assert result.bars["leverage"].iloc[2] == pytest.approx(2.7 / 0.7)
     assert result.bars["target"].iloc[2] == 3.0
 
 
 def test_the_lowest_and_the_mean_of_two():
-    a, b = [1.0, 3.0, math.nan, math.nan, 2.0], [2.0, 1.0, 4.0, math.nan, 0.0]
-    both = Asks("a"), Asks("b")
-    found = asked(Lowest(*both), a, b)  # in the third, what is held is less than 4x
-    np.testing.assert_array_equal(found, [1.0, 1.0, math.nan, math.nan, 0.0])
-    assert asked(Average(*both), a, b)[:3] == [1.5, 2.0, 3.0]  # of 2x, where it stands, and 4x
-    assert asked(Average(*both), a, b)[4] == 1.0
+    a = [1.0, 3.0, math.nan, math.nan, 2.0]
+    b = [2.0, 1.0, 4.0, math.nan, 0.0]
+    both = (Asks("a"), Asks("b"))
+
+    lowest = asked(Lowest(*both), a, b)
+    # in the third, what is held is less than 4x
+    np.testing.assert_array_equal(lowest, [1.0, 1.0, math.nan, math.nan, 0.0])
+
+    mean = asked(Average(*both), a, b)
+    assert mean[:3] == [1.5, 2.0, 3.0]  # of 2x, where it stands, and 4x
+    assert mean[4] == 1.0
 
 
 def test_smoothed_moves_by_its_speed_limit():
     """Hourly bars, 24 turns a day up and 12 down: at most 1 up and 0.5 down at each close."""
     policy = Smoothed(Asks(), up=24.0, down=12.0)
+
     found = asked(policy, [3.0, 3.0, 3.0, 3.0, 0.0, 0.0, math.nan, 0.0])
+
     np.testing.assert_allclose(found, [1.0, 2.0, 3.0, 3.0, 2.5, 2.0, math.nan, 1.5], rtol=1e-9)
 
 
@@ -110,8 +122,12 @@ def test_smoothed_begins_anew_after_a_stop_and_while_the_signal_is_flat():
     bars = [100.0, 100.0, 100.0, (100.0, 100.0, 90.0, 95.0), 95.0, 95.0]
     account = bt.Account(stop_loss=0.05)
     policy = Smoothed(Constant(3.0), up=24.0)
-    result = live(policy, market=market_of(*bars), account=account, venue=free_venue())
+    market = market_of(*bars)
+
+    result = live(policy, market=market, account=account, venue=free_venue())
+
     assert result.bars["target"].tolist() == pytest.approx([1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+
     signal = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
     market = market_of(*[100.0] * 6)
     flat = live(policy, market=market, signal=signal, venue=free_venue()).bars["target"]
@@ -121,19 +137,28 @@ def test_smoothed_begins_anew_after_a_stop_and_while_the_signal_is_flat():
 def test_scheduled_changes_at_midnight():
     """Bars of an hour: the close of the 23:00 bar is the first at or after midnight."""
     policy = Scheduled(Constant(1.0), Constant(2.0), since=2024_01_02)
-    target = live(policy, market=market_of(*[100.0] * 30), venue=free_venue()).bars["target"]
-    assert target[target == 2.0].index[0] == pd.Timestamp("2024-01-01 23:00", tz="UTC")
+    market = market_of(*[100.0] * 30)
+
+    target = live(policy, market=market, venue=free_venue()).bars["target"]
+
+    first = target[target == 2.0].index[0]
+    assert first == pd.Timestamp("2024-01-01 23:00", tz="UTC")
 
 
 def test_cooldown_stays_out_after_a_stop_and_not_after_a_planned_exit():
     """3x stopped out by a fall of 10 % in the bar; three bars of pause; then in again."""
     market = market_of(*[100.0, 100.0, (100.0, 100.0, 90.0, 95.0), *[95.0] * 6])
     policy = Cooldown(Constant(3.0), bars=3)
-    result = live(policy, market=market, account=bt.Account(stop_loss=0.05), venue=free_venue())
+    account = bt.Account(stop_loss=0.05)
+
+    result = live(policy, market=market, account=account, venue=free_venue())
+
     assert result.events["kind"].tolist().count("stop") == 1
     assert result.bars["target"].tolist() == [3.0, 3.0, 0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 3.0]
+
     out = [0.0, 1.0, 0.0, 0.0, 1.0, 1.0]
     assert asked(Cooldown(Asks(), bars=3), out) == out
+
     signal = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     closed = live(policy, market=market_of(*[100.0] * 9), signal=signal, venue=free_venue())
     assert (closed.bars["target"] == 3.0).all()
@@ -143,6 +168,7 @@ def test_parameters_of_the_policies_have_their_names_in_front():
     own = [f"lowest_vol_target_{name}" for name in VolTarget.parameters()]
     own += [f"lowest_cppi_{name}" for name in Cppi.parameters()]
     assert list(type(DEEP).parameters()) == ["up", "down", *own]
+
     twice = Lowest(VolTarget(0.3), VolTarget(0.5))
     assert twice.settings()["vol_target_2_target"] == 0.5
     assert twice.policies == (VolTarget(0.3), VolTarget(0.5))
@@ -153,6 +179,7 @@ def test_a_combination_is_its_text_and_survives_the_post():
         assert eval(repr(policy)) == policy
         assert pickle.loads(pickle.dumps(policy)) == policy
         assert type(policy).from_settings(policy.settings()) == policy
+
     assert Smoothed(Lowest(VolTarget(0.7), Cppi(5.0)), up=2.0) != DEEP
     assert type(Lowest(VolTarget(0.3))) is Lowest.over(VolTarget)
 
@@ -160,6 +187,7 @@ def test_a_combination_is_its_text_and_survives_the_post():
 @pytest.mark.slow
 def test_compiled_it_gives_the_bits_of_plain_python():
     result = live(DEEP, compile=True)
+
     assert result.manifest["compiled"] == "yes"
     assert same(result, live(DEEP))
 
@@ -167,12 +195,15 @@ def test_compiled_it_gives_the_bits_of_plain_python():
 @pytest.mark.slow
 def test_a_sweep_over_parameters_of_the_policies_is_the_runs():
     values = {"lowest_vol_target_target": [0.3, 0.6], "lowest_cppi_multiplier": [2.0, 8.0]}
-    table = (
-        bt.Backtest(MARKET, venue=AT_BINANCE["venue"], account=ACCOUNT).sweep(DEEP, values).table
-    )
+    test = bt.Backtest(MARKET, venue=AT_BINANCE["venue"], account=ACCOUNT)
+
+    table = test.sweep(DEEP, values).table
+
     for row in table.itertuples():
-        inner = VolTarget(row.lowest_vol_target_target), Cppi(row.lowest_cppi_multiplier)
-        assert row.final_equity == live(Smoothed(Lowest(*inner), up=2.0)).metrics["final_equity"]
+        vol_target = VolTarget(row.lowest_vol_target_target)
+        cppi = Cppi(row.lowest_cppi_multiplier)
+        alone = live(Smoothed(Lowest(vol_target, cppi), up=2.0))
+        assert row.final_equity == alone.metrics["final_equity"]
 
 
 def test_the_code_of_the_policies_is_part_of_the_hash():
@@ -195,6 +226,7 @@ class Unhappy(bt.Policy):
 def test_what_a_policy_of_a_combinator_raises_is_named_by_its_own_line(fails):
     with pytest.raises(PolicyError, match="nothing") as caught:
         live(Lowest(Capped(Unhappy(fails)), Constant(1.0)), compile=False)
+
     line = getattr(Unhappy, fails).__code__.co_firstlineno + 1
     assert f"{Path(__file__).name}, line {line}" in str(caught.value)
 
@@ -210,9 +242,11 @@ class Trend(bt.Policy):
 def test_a_policy_sees_its_own_columns_and_no_others():
     """``trend`` with ``vol_sigma`` and ``trend_vol`` with ``sigma`` were one and the same."""
     inner = TrendVol(short=2, middle=3, long=4, half_life=10.0)
-    both, alone = live(Average(Trend(), inner)), live(inner)
-    target = alone.bars["target"]
-    np.testing.assert_allclose(both.bars["target"][20:], (9.0 + target[20:]) / 2.0, rtol=1e-12)
+
+    both = live(Average(Trend(), inner)).bars["target"]
+    alone = live(inner).bars["target"]
+
+    np.testing.assert_allclose(both[20:], (9.0 + alone[20:]) / 2.0, rtol=1e-12)
 
 
 class Shadowing(bt.Combinator):

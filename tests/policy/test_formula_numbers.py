@@ -19,7 +19,8 @@ from tests.kit import check_refused
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 VENUE = bt.Venue.preset("binance-usdm", "BTCUSDT")
-INF, NAN = math.inf, math.nan
+INF = math.inf
+NAN = math.nan
 
 
 @pytest.mark.parametrize(("found", "expected"), [
@@ -46,7 +47,10 @@ INF, NAN = math.inf, math.nan
 ])  # fmt: skip
 def test_arithmetic_stays_in_the_class_and_follows_ieee_754(found, expected):
     assert type(found) is Number
-    assert found == expected or (math.isnan(found) and math.isnan(expected))
+    if math.isnan(expected):
+        assert math.isnan(found)
+    else:
+        assert found == expected
 
 
 def test_comparisons_are_bools_that_add_up():
@@ -60,11 +64,15 @@ def test_what_is_no_number_is_refused_as_ever_and_arrays_are_numpys():
         Number(1.0) + "a"  # type: ignore[operator]
     with pytest.raises(TypeError):
         Number(1.0) / None  # type: ignore[operator]
-    assert (np.ones(2) * Number(2.0)).tolist() == (Number(2.0) * np.ones(2)).tolist() == [2, 2]
+
+    products = (np.ones(2) * Number(2.0), Number(2.0) * np.ones(2))
+    for product in products:
+        assert product.tolist() == [2.0, 2.0]
     assert isinstance(np.asarray([Number(1.0)]), np.ndarray)
 
 
-NOTHING, NUMPYS = 0.0, np.float64(2.0)
+NOTHING = 0.0
+NUMPYS = np.float64(2.0)
 
 
 def divide_by_nothing(x: Any) -> Any:
@@ -85,9 +93,11 @@ def collect(x: Any) -> Any:
 
 def test_constants_names_and_functions_of_a_formula_are_such_numbers():
     found = make_plain(collect)(Number(4.0))
+
+    assert found[1] == 2
     assert math.isnan(found[2])
-    assert (found[1], found[3]) == (2, -INF)
-    assert [each for k, each in enumerate(found) if k not in (1, 2, 3)] == [INF] * 7
+    assert found[3] == -INF
+    assert [value for k, value in enumerate(found) if k not in (1, 2, 3)] == [INF] * 7
 
 
 def root_or_nothing(x: Any) -> Any:
@@ -122,7 +132,8 @@ def test_names_that_a_formula_writes_are_those_of_its_module_and_of_functions_ar
         return x / 0.0
 
     assert make_plain(count)(Number(1.0)) == INF
-    assert (CALLS, seen) == (1, 1)
+    assert CALLS == 1
+    assert seen == 1
 
 
 def test_a_changing_name_of_its_module_are_read_at_the_time(monkeypatch):
@@ -189,17 +200,19 @@ def run(policy: bt.Policy, *, is_compiled: bool, bars: int = 96) -> bt.Result:
     (Hashed(), "whole numbers beyond 64 bits are not supported"),
     (Small(), "yes"),
     (Tanh(), "np.tanh is not supported in compiled code, where its last digit may differ"),
-], ids=lambda each: type(each).__name__ if isinstance(each, bt.Policy) else "")  # fmt: skip
+], ids=lambda given: type(given).__name__ if isinstance(given, bt.Policy) else "")  # fmt: skip
 def test_a_formula_has_one_number_however_it_runs(policy, told):
-    plain, fast = (run(policy, is_compiled=each) for each in (False, True))
-    targets = [each.record.positions.target.tobytes() for each in (plain, fast)]
-    assert targets[0] == targets[1]
+    plain = run(policy, is_compiled=False)
+    fast = run(policy, is_compiled=True)
+
+    assert plain.record.positions.target.tobytes() == fast.record.positions.target.tobytes()
     assert told in fast.manifest["compiled"]
     assert plain.record.positions.target.max() > 0.0
 
 
 def test_votes_count_in_plain_python():
-    assert run(Votes(), is_compiled=False, bars=300).record.positions.target.max() == 2.0
+    result = run(Votes(), is_compiled=False, bars=300)
+    assert result.record.positions.target.max() == 2.0
 
 
 def test_a_division_of_whole_numbers_by_zero_is_an_error():
@@ -242,7 +255,8 @@ class Drawing:
         self.rng = random.Random(seed)
 
     def number(self, depth: int) -> str:
-        choose, kind = self.rng.choice, self.rng.random()
+        choose = self.rng.choice
+        kind = self.rng.random()
         if depth <= 0:
             return choose(["a", "b", "c", "a", "b", "c", "0.0", "1.5", "-2.0", "0.5", "3.0"])
         if kind < 0.3:
@@ -250,14 +264,16 @@ class Drawing:
         if kind < 0.8:
             return choose(FLOATS_OF_TWO).format(self.number(depth - 1), self.number(depth - 1))
         if kind < 0.87:
-            one, other = self.number(depth - 1), self.number(depth - 1)
+            one = self.number(depth - 1)
+            other = self.number(depth - 1)
             return f"({one} if {self.claim(depth - 1)} else {other})"
         if kind < 0.95:
             return f"(({self.claim(depth - 1)} + {self.claim(0)}) * {self.number(depth - 1)})"
         return f"({self.whole(depth - 1)} / {self.whole(depth - 1)})"
 
     def claim(self, depth: int) -> str:
-        choose, kind = self.rng.choice, self.rng.random()
+        choose = self.rng.choice
+        kind = self.rng.random()
         if kind < 0.6 or depth <= 0:
             return choose(COMPARISONS).format(self.number(depth - 1), self.number(depth - 1))
         if kind < 0.75:
@@ -267,7 +283,8 @@ class Drawing:
         return choose(COMPARISONS).format(self.whole(depth - 1), self.number(depth - 1))
 
     def whole(self, depth: int) -> str:
-        choose, kind = self.rng.choice, self.rng.random()
+        choose = self.rng.choice
+        kind = self.rng.random()
         if depth <= 0:
             return choose(["n", "3", "7", "-2", "(a > b)", "(n + 1)"])
         if kind < 0.2:
@@ -289,6 +306,7 @@ def write_formulas(texts: list[str], folder: Path) -> Any:
     lines += [f"def f{k}(a, b, c, n): return 1.0 * ({text})" for k, text in enumerate(texts)]
     path = folder / "drawn_formulas.py"
     path.write_text("\n".join(lines))
+
     spec = importlib.util.spec_from_file_location("drawn_formulas", path)
     module: Any = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
@@ -322,20 +340,27 @@ def test_drawn_formulas_have_the_bits_of_plain_python(tmp_path):
     from backtest.engine.compiler import compile_core  # noqa: PLC0415
 
     compile_core()
+
     drawing = Drawing(92)
     texts = [drawing.number(drawing.rng.choice([1, 2, 2, 3])) for _ in range(300)]
-    module, n_numbers = write_formulas(texts, tmp_path), 0
+    module = write_formulas(texts, tmp_path)
+
+    n_numbers = 0
     for k, text in enumerate(texts):
         formula = rewrite_formula(vars(module)[f"f{k}"])
-        plain, inner = make_plain(formula), jit_tree(formula, {})
-        fast = call_compiled(numba, inner)
+        plain = make_plain(formula)
+        fast = call_compiled(numba, jit_tree(formula, {}))
+
         for _ in range(40):
             row = drawing.row()
             found = call(fast, row)
             if found == "OverflowError":
                 continue
-            assert found == call(plain, (*map(Number, row[:3]), row[3])), (text, row)
+
+            *floats, whole = row
+            assert found == call(plain, (*map(Number, floats), whole)), (text, row)
             n_numbers += 1
+
     assert n_numbers > 10_000
 
 
@@ -344,9 +369,14 @@ def test_a_number_of_a_formula_meets_numbers_of_numpy(kind):
     """Whole numbers of NumPy are no numbers to Python's floats: a comparison was False."""
     one = Number(1.0)
     other = kind(1)
+
     assert (one == other) is True
     assert (one < other) is False
     assert (one <= other) is True
     assert (one != other) is False
+
     assert type(one + other) is Number
-    assert (one + other, one - other, one * other, one / other) == (2.0, 0.0, 1.0, 1.0)
+    assert one + other == 2.0
+    assert one - other == 0.0
+    assert one * other == 1.0
+    assert one / other == 1.0

@@ -15,7 +15,7 @@ import backtest as bt
 from backtest import Choice, PolicyError, Range
 from backtest._compile.bytecode import may_read_of_account, rewrite_formula
 from backtest.policies import change_settings, formula_for
-from backtest.results.manifest import hash_source
+from backtest.results import hash_source
 from backtest.strategies import VolTarget
 from tests.kit import check_refused
 
@@ -62,8 +62,10 @@ class Remembering(bt.Policy):
 def test_numbers_are_kept_as_their_declared_type_and_settings_may_be_text():
     policy = Mixed(target=np.float32(0.5), count=np.int64(4), is_on=np.bool_(False))
     assert repr(policy) == "Mixed(target=0.5, count=4, mode='low', is_on=False)"
+
     assert [type(value) for value in policy.settings().values()] == [float, int, str, bool]
     assert repr(Mixed(target=1, count=2.0)) == "Mixed(target=1.0, count=2, mode='low', is_on=True)"
+
     given = {"target": "0.5", "count": "4", "mode": "high", "is_on": "false"}
     assert Mixed.from_settings(given) == Mixed(0.5, 4, "high", False)
 
@@ -166,10 +168,14 @@ class Steps(bt.Policy):
 
 def test_a_parameter_may_be_a_list_whose_numbers_have_names():
     policy = Steps(levels=np.array([4, 2, 1]))
-    assert (policy.levels, repr(policy)) == ((4.0, 2.0, 1.0), "Steps(levels=(4.0, 2.0, 1.0))")
-    assert eval(repr(policy)) == Steps.from_settings({"levels.0": "4"}) == policy
+    assert policy.levels == (4.0, 2.0, 1.0)
+    assert repr(policy) == "Steps(levels=(4.0, 2.0, 1.0))"
+    assert eval(repr(policy)) == policy
+
+    assert Steps.from_settings({"levels.0": "4"}) == policy
     assert Steps.from_settings({"levels": "4,2,1"}) == Steps.from_settings(policy.settings())
     assert change_settings(policy, {"levels.2": 0.5}).levels == (4.0, 2.0, 0.5)
+
     assert bt.strategies.Capped(policy, cap=3.0).policies == (policy,)
     for levels, said in {
         (1.0, 2.0): "levels must be 3 numbers, each 0 to 10 turns, got",
@@ -185,11 +191,15 @@ def test_the_numbers_of_a_list_vary_in_sweeps_and_searches():
     """A set that breaks an order is a row with its cause."""
     test = bt.Backtest(MARKET, venue=VENUE, account=bt.Account())
     sweep = test.sweep(Steps, {"levels.0": [2.0, 5.0], "levels.2": [0.5, 4.0]}, compile=False)
-    expected = [test.run(Steps(levels=(x, 2.0, 0.5)), compile=False) for x in (2.0, 5.0)]
+
+    # rows 0 and 2 have levels.2 = .5; in the others it is over levels.1
     found = sweep.table["final_equity"].tolist()
-    assert found[::2] == [each.metrics["final_equity"] for each in expected]
+    expected = [test.run(Steps(levels=(x, 2.0, 0.5)), compile=False) for x in (2.0, 5.0)]
+    assert found[::2] == [result.metrics["final_equity"] for result in expected]
+
     is_refused = sweep.table["error"].str.contains("levels.2 must be at most")
     assert is_refused.tolist() == [False, True, False, True]
+
     drawn = test.sweep(Steps, 2, space={"levels.0": (3.0, 9.0)}, compile=False).table
     assert drawn["levels.0"].between(3.0, 9.0).all()
 
@@ -197,6 +207,7 @@ def test_the_numbers_of_a_list_vary_in_sweeps_and_searches():
 def test_an_error_of_a_formula_names_its_line_and_its_bar():
     with pytest.raises(PolicyError, match=r"Observing\.leverage raised AttributeError") as caught:
         live(observing(lambda m: {"sigma": m.close}, misspell))
+
     line = misspell.__code__.co_firstlineno + 1
     assert f"test_policy.py, line {line}; at the close of bar 0, 2023-01-01" in str(caught.value)
 
@@ -213,7 +224,8 @@ def make_scaled(scale=2.0, half=0.5, low=0.1, high=9.0) -> type[bt.Policy]:
 
 def test_constants_properties_class_and_static_methods_are_part_of_a_policys_source():
     changes = ({}, {"scale": 3.0}, {"half": 0.25}, {"low": 0.2}, {"high": 8.0})
-    hashes = [hash_source(make_scaled(**each)) for each in changes]
+    hashes = [hash_source(make_scaled(**change)) for change in changes]
+
     assert hash_source(make_scaled()) == hashes[0]
     assert len({*hashes}) == len(changes)
 
@@ -235,8 +247,11 @@ def test_the_account_a_policy_sees_is_the_one_in_the_result(settings: dict, sign
     VIEWS.clear()
     policy = Watching(30.0 if settings else 3.0)
     bars = live(policy, account=bt.Account(**settings), signal=signal).bars
+
     views = [view for _, view in VIEWS]
-    assert len(views) == len(bars) == 300
+    assert len(views) == 300
+    assert len(bars) == 300
+
     expected = bars.assign(peak_equity=bars["equity"].cummax())
     for name in (
         "equity", "position", "leverage", "margin_ratio", "liquidation_price", "entry",
@@ -244,7 +259,10 @@ def test_the_account_a_policy_sees_is_the_one_in_the_result(settings: dict, sign
     ):  # fmt: skip
         seen = np.array([getattr(view, name) for view in views])
         np.testing.assert_allclose(seen, expected[name], rtol=1e-9, atol=1e-12, err_msg=name)
-    np.testing.assert_allclose([view.days for view in views], np.arange(1, 301) / 24.0, rtol=1e-12)
+
+    days = [view.days for view in views]
+    np.testing.assert_allclose(days, np.arange(1, 301) / 24.0, rtol=1e-12)
+
     if settings:
         assert min(view.bars_since_liquidation for view in views) < 300
     else:
@@ -255,10 +273,12 @@ def test_the_bar_a_policy_sees_is_the_one_that_closed():
     VIEWS.clear()
     live(Watching())
     bars = [bar for bar, _ in VIEWS]
+
     for name in ("open", "high", "low", "close", "volume"):
         assert [getattr(bar, name) for bar in bars] == list(getattr(MARKET, name))
-    assert [bar.time for bar in bars] == [each.timestamp() for each in MARKET.times]
+    assert [bar.time for bar in bars] == [time.timestamp() for time in MARKET.times]
     assert [bar.mark for bar in bars] == list(MARKET.mark_close)
+
     last = [MARKET.funding_rate[MARKET.funding_time <= stamp][-1] for stamp in MARKET.time]
     assert [bar.funding for bar in bars] == last
 
@@ -266,13 +286,16 @@ def test_the_bar_a_policy_sees_is_the_one_that_closed():
 def test_a_memory_goes_on_where_a_run_is_resumed():
     first = live(Remembering(), market=MARKET.prefix(100))
     second = live(Remembering(), resume=first)
+
     assert first.memory.tolist() == [100.0, MARKET.close[:100].max(), 0.0]
     assert second.memory.tolist() == [300.0, MARKET.close.max(), 0.0]
 
 
 def compiled(policy: bt.Policy, **settings: Any) -> bt.Result:
+    """Return a compiled run, which has the bits of the plain one."""
     result = live(policy, compile=True, **settings)
     plain = live(policy, **settings)
+
     assert result.manifest["compiled"] == "yes"
     assert np.array_equal(result.record.values, plain.record.values, equal_nan=True)
     assert np.array_equal(result.entries, plain.entries)
@@ -291,7 +314,9 @@ def make_closure(scale: float) -> bt.Policy:
 @pytest.mark.slow
 def test_a_policy_made_in_a_function_compiles_with_the_values_around_it():
     """Two classes of one name and one text, told apart by what their closures hold."""
-    one, two = compiled(make_closure(1.0)), compiled(make_closure(2.0))
+    one = compiled(make_closure(1.0))
+    two = compiled(make_closure(2.0))
+
     np.testing.assert_array_equal(two.bars["target"], 2.0 * one.bars["target"])
     np.testing.assert_allclose(one.bars["target"], MARKET.low / MARKET.high, rtol=1e-12)
 
@@ -323,11 +348,14 @@ def test_margin_functions_give_the_same_inside_compiled_code_as_outside(signal: 
     bars = compiled(NearLiquidation(), signal=signal).bars
     held = bars[bars["position"] != 0.0]
     assert len(held)
+
     wanted = 1.0 + held["liquidation_price"] / held["close"]
     np.testing.assert_allclose(held["target"], wanted, rtol=1e-9)
+
     wallet = held["cash"] + held["position"] * held["entry"]
-    columns = (held["position"], held["entry"], wallet)
-    outside = bt.margin.liquidation_price(VENUE, *(column.to_numpy() for column in columns))
+    outside = bt.margin.liquidation_price(
+        VENUE, held["position"].to_numpy(), held["entry"].to_numpy(), wallet.to_numpy()
+    )
     np.testing.assert_allclose(outside, held["liquidation_price"], rtol=1e-9)
 
 
@@ -344,10 +372,12 @@ def test_what_does_not_compile_runs_in_plain_python_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled runs in plain Python") as caught:
         result = live(Tabled(), compile=True)
     assert len(caught) == 1
+
     text = str(caught[0].message)
     line = Tabled.leverage.__code__.co_firstlineno
     assert any(f"test_policy.py, line {line + k}: " in text for k in range(4))
     assert result.manifest["compiled"] in text
+
     np.testing.assert_array_equal(result.record.values, live(Tabled()).record.values)
     assert set(result.bars["target"]) == {1.0, 2.0}
 
@@ -380,7 +410,8 @@ class ByModule(bt.Policy):
 @pytest.mark.slow
 def test_compiled_code_follows_a_changed_module_and_changed_memory(tmp_path, monkeypatch):
     """What a policy refers to through a module, and the order of its memory, are its code too."""
-    first, second = "a: float; b: float", "b: float; a: float"
+    first = "a: float; b: float"
+    second = "b: float; a: float"
     for level, slots in ((1.0, first), (2.0, first), (2.0, second)):
         write_module(tmp_path, monkeypatch, "levels_of_a_test", f"LEVEL = {level}\n")
         text = BY_MODULE.format(slots=slots)
@@ -431,11 +462,14 @@ def test_plain_python_uses_our_functions():
 @pytest.mark.parametrize("cls", [Curved, Timed])
 def test_compiled_code_and_lanes_have_the_bits_of_plain_python(cls):
     compiled(cls())
+
     powers = np.linspace(0.5, 3.0, 70)
-    swept = bt.Backtest(MARKET, venue=VENUE, account=bt.Account()).sweep(cls, {"power": powers})
+    test = bt.Backtest(MARKET, venue=VENUE, account=bt.Account())
+    swept = test.sweep(cls, {"power": powers}).table["final_equity"]
+
     for k in (0, 33, 69):
         alone = live(cls(power=float(powers[k])))
-        assert swept.table["final_equity"].iloc[k] == alone.metrics["final_equity"]
+        assert swept.iloc[k] == alone.metrics["final_equity"]
 
 
 def careful_log(value: float) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import backtest as bt
-from backtest.core.errors import ParameterError, PolicyError
+from backtest import ParameterError, PolicyError
 from backtest.experiments.policy_names import list_installed, load_policies, read_policy
 from backtest.strategies import Capped
 from tests.kit import MY_POLICY, call, check_refused
@@ -20,6 +20,7 @@ def packages(tmp_path, monkeypatch):
     """Write packages into the working directory; forget their modules afterwards."""
     package = tmp_path / "deskpolicies"
     package.mkdir()
+
     (package / "__init__.py").write_text("from deskpolicies.steady import Mine as Offered\n")
     (package / "steady.py").write_text(f"from .units import HALF\n{MY_POLICY}")
     (package / "units.py").write_text("HALF = 0.5\n")
@@ -27,16 +28,20 @@ def packages(tmp_path, monkeypatch):
     (package / "needs.py").write_text("import deskpolicies_of_others\n")
     (package / "syntax.py").write_text("def\n")
     (package / "leaves.py").write_text("raise SystemExit(3)\n")
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
+
     for name in [name for name in sys.modules if name.startswith("deskpolicies")]:
         del sys.modules[name]
 
 
 def test_a_class_of_a_module_is_a_policy():
     (cls,) = load_policies("deskpolicies.steady:Mine")
-    assert (cls.__module__, cls.__name__) == ("deskpolicies.steady", "Mine")
+    assert cls.__module__ == "deskpolicies.steady"
+    assert cls.__name__ == "Mine"
+
     assert load_policies("deskpolicies:Offered") == [cls]  # passed on by the package
 
 
@@ -44,11 +49,10 @@ def test_calls_of_policies_name_modules_and_texts_keep_their_colons():
     policy = read_policy("Capped(deskpolicies.steady:Mine, cap=3)", {})
     assert isinstance(policy, Capped)
     assert "Mine" in repr(policy)
-    check_refused(
-        lambda: read_policy("Capped('deskpolicies.fails:Mine', cap=3)", {}),
-        "Capped must be given 1 policy, got 0",
-        ParameterError,
-    )
+
+    text = "Capped('deskpolicies.fails:Mine', cap=3)"
+    said = "Capped must be given 1 policy, got 0"
+    check_refused(lambda: read_policy(text, {}), said, ParameterError)
     assert "deskpolicies.fails" not in sys.modules  # a text names no module
 
 
@@ -87,13 +91,17 @@ def test_a_module_that_raises_is_named_with_its_line(name, said):
 
 def test_the_command_line_and_files_of_experiments_name_modules(tmp_path, capsys):
     code, out, err = call(capsys, "run", "--policy", "deskpolicies.steady:Mine", *SPAN)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
+
     (tmp_path / "other").mkdir()
     file = tmp_path / "other" / "steady.toml"
     file.write_text('[policy]\nname = "deskpolicies.steady:Mine"\n')
     code, again, err = call(capsys, "run", str(file), *SPAN)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert json.loads(again)["metrics"] == json.loads(out)["metrics"]
+
     compared = ("--policy", "deskpolicies.steady:Mine", "--policy", "constant")
     code, out, _ = call(capsys, "compare", *compared, "--to", "2023-03-01", *SPAN[2:])
     assert code == 0
@@ -109,6 +117,7 @@ def test_an_overlay_of_a_package_is_saved_by_its_module(tmp_path):
         account=bt.Account(),
         overlay=overlay,
     )
+
     saved = test.save(tmp_path / "test.toml")
     text = (saved / "experiment.toml").read_text("utf-8")
     assert 'name = "deskpolicies.steady:Mine"' in text
@@ -124,15 +133,19 @@ def test_entry_points_of_installed_packages_are_listed_and_not_imported(tmp_path
         "steady = deskpolicies.steady:Mine\n"
     )
     sys.path.append(str(declared.parent))
+
     places = {"steady": "deskpolicies.steady:Mine", "wild": "desk_that_is_not:Wild"}
     assert list_installed() == places
     code, out, err = call(capsys, "policies")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     rows = [line.split() for line in out.splitlines()[-2:]]
     assert dict(rows) == places
+
     code, out, _ = call(capsys, "policies", "--json")
     assert json.loads(out)[-1] == {"name": "wild", "policy": "desk_that_is_not:Wild"}
     assert not any(name.startswith("desk") for name in sys.modules)
+
     code, _, err = call(capsys, "run", "--policy", "steady", *SPAN)
     assert code == 2
     assert "an installed package has it as deskpolicies.steady:Mine" in err
