@@ -52,10 +52,11 @@ def fit_lanes(case: PortfolioCase) -> PortfolioCase:
     Lanes have no overlay, decided settings, calls, requirements of their own, collateral or dated
     costs, fill at the next open, and are all isolated or none.
     """
-    account = {name: value for name, value in case.account.items() if name not in OF_RUNS}
     calm = {"margin_call": None, "reserve": 0.0, "top_up_to": None, "negative_limit": None}
+    account = {name: value for name, value in case.account.items() if name not in OF_RUNS}
     account |= calm | {"fill": "next_open"}
-    has_settings = all(each is not None for each in account["venue_leverage"].values())
+
+    has_settings = all(setting is not None for setting in account["venue_leverage"].values())
     is_isolated = has_settings and "isolated" in account["margin"].values()
     account["margin"] = dict.fromkeys(case.tapes, "isolated" if is_isolated else "cross")
 
@@ -77,20 +78,22 @@ def fit_lanes(case: PortfolioCase) -> PortfolioCase:
 def fit_venue(venue: dict[str, Any]) -> dict[str, Any]:
     """Return the rules of an instrument, each the same at all times."""
     fixed: dict[str, Any] = dict(venue)
+
+    # A cost that is a series or the name of a column becomes a number.
     for group in ("fees", "slippage", "liquidation", "contract"):
-        values = venue[group].items()
-        fixed[group] = {
-            name: 0.001 if isinstance(value, pd.Series) or f"{group}_{name}" == value else value
-            for name, value in values
-        }
+        fixed[group] = {}
+        for name, value in venue[group].items():
+            is_dated = isinstance(value, pd.Series) or f"{group}_{name}" == value
+            fixed[group][name] = 0.001 if is_dated else value
+
     fixed["fees"].pop("per_order", None)
     for name in ("expense", "round_to_tick", "haircut", "borrow_rate"):
         fixed["contract"].pop(name, None)
     if fixed["contract"]["kind"] == "spot":
         fixed["contract"]["kind"] = "linear"
         fixed["brackets"] = [{**row, "maintenance_rate": 0.01} for row in venue["brackets"]]
-    own = venue["venue"]
-    fixed["venue"] = own | {
+
+    fixed["venue"] = venue["venue"] | {
         "call_grace": None,
         "maintenance_at": "mark",
         "interest_on": "balance",
@@ -98,7 +101,7 @@ def fit_venue(venue: dict[str, Any]) -> dict[str, Any]:
         "profit_counts": "all",
         "isolated_funding": "margin",
     }
-    if isinstance(own["margin_multiplier"], pd.Series):
+    if isinstance(fixed["venue"]["margin_multiplier"], pd.Series):
         fixed["venue"]["margin_multiplier"] = 1.0
     return fixed
 
@@ -107,6 +110,7 @@ def take_lanes(case: PortfolioCase) -> Evaluator | None:
     """Return what evaluates the case in lanes; None where it has options, which no block takes."""
     if isinstance(case, OptionCase):
         return None
+
     policies = {type(choose_policy(case, tape)) for tape in case.tapes.values()}
     (kind,) = policies
     return Evaluator(VariedTest(bt.Backtest(**case.for_engine(bt)), kind), threads=1)
@@ -118,11 +122,13 @@ def check_lanes(case: PortfolioCase, label: str) -> int:
     evaluator = take_lanes(fitted)
     if evaluator is None:
         return 0
+
     capital = fitted.account["capital"]
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setattr(runner, "LEAST_BAR_SETS", 0)
         rows = evaluator.evaluate({"account.capital": np.full(4, capital)})
+
     assert rows.errors == [""] * 4, label
 
     whole = run_engine(fitted)
@@ -158,9 +164,12 @@ def check_account(case: PortfolioCase, label: str) -> Ways:
     """Run an account in each way, return which ways it went."""
     plain = run_engine(case, is_compiled=False)
     compiled = run_engine(case)
+
     called = call_back(case)
+
     assert compiled.manifest["compiled"] == "yes", label
     assert "refused" in called.manifest["compiled"], label
+
     assert is_same(plain, compiled), f"{label}: compiled"
     assert is_same(plain, called), f"{label}: called back"
 
@@ -179,9 +188,9 @@ def check_parts(case: PortfolioCase, whole: Any, stop: int, label: str) -> None:
     """Compare an account in two parts with the whole, the second compiled or called back."""
     head = run_engine(case, stop=stop)
     for tail in (run_engine(case, resume=head), call_back(case, resume=head)):
-        both = np.concatenate([head.record.values, tail.record.values])
-        assert both.tobytes() == whole.record.values.tobytes(), label
+        values = np.concatenate([head.record.values, tail.record.values])
         entries = np.concatenate([head.entries, tail.entries])
+        assert values.tobytes() == whole.record.values.tobytes(), label
         assert entries.tobytes() == whole.entries.tobytes(), label
         assert tail.memory.tobytes() == whole.memory.tobytes(), label
 
@@ -194,6 +203,7 @@ def check_parts(case: PortfolioCase, whole: Any, stop: int, label: str) -> None:
 def test_an_account_is_the_same_whatever_runs_it(make, seeds, monkeypatch):
     trust_data(monkeypatch)
     ways = [check_account(make(seed), f"{make.__name__}({seed})") for seed in seeds]
+
     if make is not make_option_case:  # of which no block takes any, and no part knows the options
-        assert sum(each.in_blocks for each in ways) == len(seeds)
-        assert sum(each.resumed for each in ways) >= LEAST_RESUMED * len(seeds)
+        assert sum(way.in_blocks for way in ways) == len(seeds)
+        assert sum(way.resumed for way in ways) >= LEAST_RESUMED * len(seeds)

@@ -42,19 +42,22 @@ def option(
     """An option without volatility: worth what it would pay, and asked and bid at ``quotes``.
     ``held`` are the contracts from the open of each bar on; it expires after so many ``hours``."""
     n = len(bars)
-    stamps = START + HOUR * np.arange(n)
-    expiry = START + HOUR * (given.pop("hours", 24) if expiry_bar < 0 else expiry_bar)
+    times = START + HOUR * np.arange(n)
+    hours = given.pop("hours", 24)
+    expiry = START + HOUR * (hours if expiry_bar < 0 else expiry_bar)
     ask, bid = given.pop("quotes", (NAN, NAN))
+    is_quoted = not (math.isnan(ask) and math.isnan(bid))
     rows = {
-        "years_open": np.maximum(expiry - stamps, 0) / YEAR,
-        "years_close": np.maximum(expiry - stamps - HOUR, 0) / YEAR,
+        "years_open": np.maximum(expiry - times, 0) / YEAR,
+        "years_close": np.maximum(expiry - times - HOUR, 0) / YEAR,
         "half_spread": np.full(n, given.pop("half_spread", 0.0)),
         "half_price": np.full(n, given.pop("half_price", NAN)),
-        "has_quote": np.full(n, not math.isnan(ask) or not math.isnan(bid)),
+        "has_quote": np.full(n, is_quoted),
         "ask": np.full(n, ask),
         "bid": np.full(n, bid),
         "targets": np.array([*held, *[NAN] * (n - len(held))]),
     }
+
     volatility = given.pop("volatility", 0.0)
     for name, place in (("open", 0), ("close", 3)):
         rows |= {
@@ -63,14 +66,19 @@ def option(
             f"marks_{name}": np.full(n, NAN),
             f"index_{name}": np.array([bar[place] for bar in bars], dtype=float),
         }
+
     plain = {
         "name": "O", "underlying": "A", "size": 1.0, "is_coin": False, "rate": 0.0,
         "fees": (0.0, 1.0, 0.0, 1.0), "tick": 0.0, "is_inside": False,
         "expiry_spot": bars[expiry_bar][0],
     }  # fmt: skip
-    terms = plain | given
     return OptionTape(
-        sign=sign, strike=strike, expiry_time=expiry, expiry_bar=expiry_bar, rows=rows, **terms
+        sign=sign,
+        strike=strike,
+        expiry_time=expiry,
+        expiry_bar=expiry_bar,
+        rows=rows,
+        **plain | given,
     )
 
 
@@ -102,14 +110,17 @@ def test_what_nothing_values_is_not_traded():
     """Ordered before its first surface and after its expiry: at no price, so not for a tick."""
     bars = [flat(100)] * 6
     call = option(bars, 1, 100.0, [NAN, 1.0, NAN, NAN, 1.0], 3, volatility=0.6, expiry_spot=90.0)
-    call.rows["volatilities_open"][:3] = call.rows["volatilities_close"][:3] = NAN
+    call.rows["volatilities_open"][:3] = NAN
+    call.rows["volatilities_close"][:3] = NAN
+
     result = agreement.run_engine(make(bars, [call]), is_compiled=False)
+
     times = result.events.query("kind == 'unquoted'")["time"]
     assert result.bars.index.get_indexer(times).tolist() == [1, 4]
     assert agreement.near(result.bars["cash"].iloc[-1], 1000)
 
 
-RULES = {
+RULES = {  # name of a case: the rule of margin
     "standard": bt.Standard(**{k: v for k, v in PER_OPTION.items() if k != "level"}),
     "standard that counts longs": bt.Standard(
         initial=0.15, least=0.1, maintenance=0.075, option_value="long"
@@ -125,45 +136,56 @@ RULES = {
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_trade_at_the_mark_changes_free_margin_by_what_it_requires(name, held, sign):
     """M - R falls by the requirement, less a mark in it, and by what is withheld of a long."""
-    rule, is_coin = RULES[name], name.startswith(("deribit", "okx"))
+    rule = RULES[name]
+    is_coin = name.startswith(("deribit", "okx"))
     contract = {"contract": {"kind": "inverse" if is_coin else "linear"}}
-    own = model(sign, 100.0, held, is_coin=is_coin, underlying="BTC")
-    case = make(FLAT, [own], name="BTC", venues={"*": contract})
-    given = case.for_engine(bt)
-    given["account"] = replace(given["account"], requirement=rule)
+    traded = model(sign, 100.0, held, is_coin=is_coin, underlying="BTC")
+    case = make(FLAT, [traded], name="BTC", venues={"*": contract})
+    terms = case.for_engine(bt)
+    terms["account"] = replace(terms["account"], requirement=rule)
     with case.feeding():
-        result = bt.run(policy=agreement.Scripted(), compile=False, **given)
+        result = bt.run(policy=agreement.Scripted(), compile=False, **terms)
+
     listed = bt.Option(
-        kind="call" if sign > 0 else "put", strike=100.0, expiry="2024-01-31", underlying="BTC",
+        kind="call" if sign > 0 else "put",
+        strike=100.0,
+        expiry="2024-01-31",
+        underlying="BTC",
         settlement="coin" if is_coin else "cash",
-    )  # fmt: skip
-    own = bt.OptionPosition(listed, held, 100.0, "2024-01-01 02:00", volatility=0.6)
-    counted, bar = bt.margin.option_value(own, rule), result.bars.iloc[1]
-    assert agreement.near(bar["requirement"], bt.margin.requirement({}, {}, {}, rule, options=own))
-    mark = result.record.options.value[1, 0]
-    assert agreement.near(bar["backing"], 1000 + bar["price_pnl"] - (held * mark - counted))
+    )
+    position = bt.OptionPosition(listed, held, 100.0, "2024-01-01 02:00", volatility=0.6)
+    requirement = bt.margin.requirement({}, {}, {}, rule, options=position)
+    counted = bt.margin.option_value(position, rule)
+    value = held * result.record.options.value[1, 0]
+
+    bar = result.bars.iloc[1]
+    assert agreement.near(bar["requirement"], requirement)
+    assert agreement.near(bar["backing"], 1000 + bar["price_pnl"] - (value - counted))
 
 
 @pytest.mark.parametrize("intrabar", ["path", "worst"])
 @pytest.mark.parametrize("rule", [None, PER_OPTION])
 def test_longs_that_count_none_are_walked_as_if_they_were_not_there(rule, intrabar):
     """512 of 1,024 buy a call; the rest is liquidated as 512 alone are, bit for bit."""
-    rows = [flat(128), flat(128), (128, 131, 127, 130), (130, 133, 60, 64), flat(64)]
-    call = model(1, 128.0, 1.0, bars=rows, quotes=(512.0, 500.0))
-    idle = model(1, 128.0, bars=rows)
-    given = {"requirement": rule, "intrabar": intrabar}
-    alone, beside = (
-        agreement.run_engine(make(rows, [each], level, capital=capital, **given), is_compiled=False)
-        for each, level, capital in ((idle, 4.0, 512.0), (call, 2.0, 1024.0))
-    )
-    hits = [each.events.query("kind == 'liquidation'") for each in (alone, beside)]
-    assert len(hits[0]) == 1
-    assert hits[0].to_dict("records") == hits[1].to_dict("records")
+    bars = [flat(128), flat(128), (128, 131, 127, 130), (130, 133, 60, 64), flat(64)]
+    call = model(1, 128.0, 1.0, bars=bars, quotes=(512.0, 500.0))
+    idle = model(1, 128.0, bars=bars)
+    terms = {"requirement": rule, "intrabar": intrabar}
+    without = make(bars, [idle], 4.0, capital=512.0, **terms)
+    holding = make(bars, [call], 2.0, capital=1024.0, **terms)
+    alone = agreement.run_engine(without, is_compiled=False)
+    beside = agreement.run_engine(holding, is_compiled=False)
+
+    hits = alone.events.query("kind == 'liquidation'").to_dict("records")
+    assert len(hits) == 1
+    assert beside.events.query("kind == 'liquidation'").to_dict("records") == hits
+
     for name in ("cash", "liquidation_loss", "fees"):
-        one, other = (getattr(each.record.account, name)[1:] for each in (alone, beside))
-        assert one.tobytes() == other.tobytes()
-    quantities = [each.record.positions.quantity for each in (alone, beside)]
-    assert quantities[0].tobytes() == quantities[1].tobytes()
+        expected = getattr(alone.record.account, name)[1:]
+        assert getattr(beside.record.account, name)[1:].tobytes() == expected.tobytes()
+
+    quantities = alone.record.positions.quantity
+    assert beside.record.positions.quantity.tobytes() == quantities.tobytes()
     assert beside.record.options.quantity[-1, 0] == 1.0
 
 
@@ -171,14 +193,17 @@ def test_an_addition_averages_what_a_position_paid():
     # one for 2, and two more for 5 each
     call = quoted(1, 100.0, 1.0, 3.0, quotes=(2.0, 1.0))
     call.rows["ask"][2:] = 5.0
+
     result = agreement.run_engine(make(QUIET, [call]), is_compiled=False)
+
     assert agreement.near(result.state.options.paid[0], 4)
 
 
 def strangle(**given: Any) -> list[OptionTape]:
     """Return a call of 110 and a put of 90, ten of each sold."""
-    both = ((1, 110.0, "C"), (-1, 90.0, "P"))
-    return [model(sign, k, -10.0, bars=RALLY, name=name, **given) for sign, k, name in both]
+    call = model(1, 110.0, -10.0, bars=RALLY, name="C", **given)
+    put = model(-1, 90.0, -10.0, bars=RALLY, name="P", **given)
+    return [call, put]
 
 
 def value_strangle(index: float, hours: float, sigma: float = 0.6) -> float:
@@ -187,33 +212,42 @@ def value_strangle(index: float, hours: float, sigma: float = 0.6) -> float:
 
 def find_failure(cash: float, hours: float = MONTH - 2) -> float:
     """Bisect w = 10 (c + p + 2 x 0.075 S) for the price above 100."""
-    low, high = 100.0, 125.0
+    low = 100.0
+    high = 125.0
     for _ in range(100):
         middle = 0.5 * (low + high)
         needed = 10 * (value_strangle(middle, hours) + 0.15 * middle)
-        low, high = (low, middle) if cash <= needed else (middle, high)
+        if cash <= needed:
+            high = middle
+        else:
+            low = middle
     return high
 
 
-def test_it_is_bought_back_over_the_mark_and_pays_fees():
+def test_a_liquidated_strangle_is_bought_back_over_the_mark_and_pays_fees():
     """At 60 + 1 points of half-spread + 2 of slippage; 0.03 % of the price of each as a fee."""
     options = strangle(half_spread=0.01, fees=(0.0003, np.inf, 0.0, 1.0))
     out = play(RALLY, options, capital=250.0, venues={"*": {"liquidation": {"slippage": 0.02}}})
+
+    # sold an hour before the failure at 60 - 1 points
     cash = 250 + 10 * value_strangle(100.0, MONTH - 1, 0.59) - 20 * 0.0003 * 100
     assert agreement.near(out.cash[1], cash)
+
     failure = find_failure(cash)
-    lost = 10 * (value_strangle(failure, MONTH - 2, 0.63) - value_strangle(failure, MONTH - 2))
-    lost += 20 * 0.0003 * failure
+    mark = value_strangle(failure, MONTH - 2)
+    fees = 20 * 0.0003 * failure
+    lost = 10 * (value_strangle(failure, MONTH - 2, 0.63) - mark) + fees
     assert float(out.liquidation_loss[2]) == pytest.approx(lost, rel=1e-9)
-    left = cash - 10 * value_strangle(failure, MONTH - 2) - lost
-    assert float(out.equity[2]) == pytest.approx(left, rel=1e-9)
+    assert float(out.equity[2]) == pytest.approx(cash - 10 * mark - lost, rel=1e-9)
 
 
 def test_an_equity_stop_closes_options_too():
     """Half of the highest equity is left: the ten calls are sold at the marks there."""
-    rows = [flat(100), flat(100), (100, 100, 80, 80), flat(80)]
-    case = make(rows, [model(1, 100.0, 10.0, bars=rows)], capital=100.0, equity_stop=0.4)
+    bars = [flat(100), flat(100), (100, 100, 80, 80), flat(80)]
+    call = model(1, 100.0, 10.0, bars=bars)
+    case = make(bars, [call], capital=100.0, equity_stop=0.4)
     result = agreement.run_engine(case, is_compiled=False)
+
     assert result.bars["equity"].iloc[2] == pytest.approx(60.0, rel=1e-6)
     assert result.record.options.quantity[2, 0] == 0.0
     assert result.events["kind"].eq("equity_stop").sum() == 1
@@ -248,17 +282,26 @@ def marked(mark: float) -> OptionTape:
 def settled(*, is_coin: bool) -> Outcome:
     """One call of strike 100 sold for a bid of 3 (or .03 coins), settled at 110."""
     bars = [flat(100), flat(100), flat(105), flat(110)]
+    capital = 100.0
+    bid = 3.0
+    kind = "linear"
+    if is_coin:
+        capital = 1.0
+        bid = 0.03
+        kind = "inverse"
+
     call = quoted(
-        1, 100.0, -1.0, bars=bars, expiry_bar=3, quotes=(1.0, 0.03 if is_coin else 3.0),
-        is_coin=is_coin, fees=(0.0, 1.0, 0.01, 0.05),
+        1, 100.0, -1.0, bars=bars, expiry_bar=3, quotes=(1.0, bid), is_coin=is_coin,
+        fees=(0.0, 1.0, 0.01, 0.05),
     )  # fmt: skip
-    contract = {"contract": {"kind": "inverse" if is_coin else "linear"}}
-    return play(bars, [call], capital=1.0 if is_coin else 100.0, venues={"*": contract})
+    return play(bars, [call], capital=capital, venues={"*": {"contract": {"kind": kind}}})
 
 
 QUIET = [flat(100)] * 4
 RISE = [flat(100), flat(100), (100, 120, 100, 120), flat(120)]
-MARK, PAID = price(1, 100.0, 719.0), price(1, 100.0, 719.0, sigma=0.62)
+MARK = price(1, 100.0, 719.0)
+PAID = price(1, 100.0, 719.0, sigma=0.62)
+"""A call at the money 719 hours before it expires: its mark, and its price at 2 points more."""
 PUT = price(-1, 100.0, 719.0, 95.0)
 WORSE = {"*": {"brackets": [agreement.bracket(0.01, 50.0)], "liquidation": {"slippage": 0.02}}}
 TAKEN = {"*": {"liquidation": {"mode": "takeover"}}}
@@ -379,10 +422,12 @@ def test_options_by_hand(run, numbers):
 def test_a_partial_liquidation_names_instruments_before_options(order):
     """A 9x long and a sold put fail together; the put is kept in any order."""
     put = option(FALL, -1, 101.0, [NAN, -0.5], quotes=(NAN, 1.0))
-    terms = {"mode": "partial", "step": 0.5, "order": order}
+    liquidation = {"mode": "partial", "step": 0.5, "order": order}
     out = play(
-        FALL, [put], 9.0, capital=20.0, requirement=PER_OPTION, venues={"*": {"liquidation": terms}}
-    )
+        FALL, [put], 9.0, capital=20.0, requirement=PER_OPTION,
+        venues={"*": {"liquidation": liquidation}},
+    )  # fmt: skip
+
     assert out.of_kind("liquidation")[0].instrument == "A"
 
 
@@ -391,5 +436,6 @@ def test_a_partial_liquidation_names_instruments_before_options(order):
 )
 def test_random_accounts_with_options_balance(first):
     """§6 at every bar to 1e-28, which ``simulate`` asserts."""
-    for seed in range(first, first + (20 if first else 3)):
+    count = 20 if first else 3
+    for seed in range(first, first + count):
         simulate(*make_option_case(seed).for_oracle())

@@ -24,10 +24,12 @@ MAKERS = (
 def test_the_parts_of_drawn_accounts_add_up(make, seed: int):
     result = run_engine(make(seed), is_compiled=False)
     requirement = result.closes.requirement
+    equity = np.abs(result.of_account("equity"))
+
     shares = result.positions.groupby("time")["requirement_share"].sum()
     gap = shares.reindex(result.bars.index).fillna(0.0).to_numpy() - requirement
-    size = np.maximum(requirement, np.abs(result.of_account("equity")))
-    assert np.all(np.abs(gap) <= 1e-9 * np.maximum(size, 1e-9))
+    size = np.maximum(np.maximum(requirement, equity), 1e-9)
+    assert np.all(np.abs(gap) <= 1e-9 * size)
 
 
 def test_amounts_of_brackets_belong_to_their_instrument():
@@ -41,15 +43,20 @@ def test_amounts_of_brackets_belong_to_their_instrument():
     market = bt.Market.sample(bars=4)
     names = ("BIG", "SMALL")
     result = bt.run(
-        bt.Markets(dict.fromkeys(names, market)), Constant(leverage=1.0), compile=False,
-        venue=dict.fromkeys(names, venue), account=bt.Account(capital=4000.0),
+        bt.Markets(dict.fromkeys(names, market)),
+        Constant(leverage=1.0),
+        venue=dict.fromkeys(names, venue),
+        account=bt.Account(capital=4000.0),
         signal={"BIG": 0.9, "SMALL": 0.1},
-    )  # fmt: skip
+        compile=False,
+    )
+
     last = result.positions.groupby("instrument", observed=True).tail(1).set_index("instrument")
-    size = last["notional"]
-    assert last.loc["BIG", "requirement_share"] == pytest.approx(0.05 * size["BIG"] - 40.0)
-    assert last.loc["SMALL", "requirement_share"] == pytest.approx(0.01 * size["SMALL"])
-    assert last["requirement_share"].sum() == pytest.approx(result.bars["requirement"].iloc[-1])
+    notional = last["notional"]
+    shares = last["requirement_share"]
+    assert shares["BIG"] == pytest.approx(0.05 * notional["BIG"] - 40.0)
+    assert shares["SMALL"] == pytest.approx(0.01 * notional["SMALL"])
+    assert shares.sum() == pytest.approx(result.bars["requirement"].iloc[-1])
     assert last["option_value_share"].tolist() == [0.0, 0.0]
 
 

@@ -40,10 +40,15 @@ def run_segments(market, segments, *, compile=True, **fields):  # noqa: A002 - a
 
 
 def find_stop(case: PortfolioCase) -> int:
+    """Return a bar of the second half, before which all are listed, and at which none ends."""
     spans = [place_of(case, name) for name in case.tapes]
-    stops = range(max(each.start for each in spans) + 1, len(case.clock))
-    ends = {each.stop for each in spans}
-    return next(stop for stop in [*stops[len(stops) // 2 :], *stops] if stop not in ends)
+    first = max(span.start for span in spans) + 1
+    bars = range(first, len(case.clock))
+    ends = {span.stop for span in spans}
+    for bar in [*bars[len(bars) // 2 :], *bars]:
+        if bar not in ends:
+            return bar
+    raise ValueError("an instrument ends at each bar")
 
 
 @pytest.mark.parametrize(
@@ -56,15 +61,18 @@ def test_parts_of_random_accounts_are_the_whole_bit_for_bit(make, seed, monkeypa
     case = make(seed)
     whole = run_engine(case, is_compiled=False)
     head = run_engine(case, is_compiled=False, stop=find_stop(case))
+
     loaded = bt.Result.load(head.save(tmp_path))
     pd.testing.assert_frame_equal(loaded.bars, head.bars)
     pd.testing.assert_frame_equal(loaded.events, head.events)
     assert repr(dict(loaded.metrics)) == repr(dict(head.metrics))
+
     for begun in (head, loaded):
         tail = run_engine(case, is_compiled=False, resume=begun)
-        both = np.concatenate([head.record.values, tail.record.values])
-        assert both.tobytes() == whole.record.values.tobytes()
-        assert np.concatenate([head.entries, tail.entries]).tobytes() == whole.entries.tobytes()
+        values = np.concatenate([head.record.values, tail.record.values])
+        entries = np.concatenate([head.entries, tail.entries])
+        assert values.tobytes() == whole.record.values.tobytes()
+        assert entries.tobytes() == whole.entries.tobytes()
         assert tail.memory.tobytes() == whole.memory.tobytes()
 
 
@@ -73,12 +81,13 @@ def test_the_causes_of_a_liquidation_are_those_of_the_whole_run(monkeypatch):
     trust_data(monkeypatch)
     case = make_full_case(14)
     whole = run_engine(case, is_compiled=False)
+    causes = whole.entries[whole.entries["kind"] == Event.CAUSED]
+    assert len(causes) > 0
+
     head = run_engine(case, is_compiled=False, stop=find_stop(case))
     tail = run_engine(case, is_compiled=False, resume=head)
-    causes = whole.entries["value"][whole.entries["kind"] == Event.CAUSED]
-    assert len(causes) > 0
-    both = np.concatenate([head.entries, tail.entries])
-    assert both.tobytes() == whole.entries.tobytes()
+    entries = np.concatenate([head.entries, tail.entries])
+    assert entries.tobytes() == whole.entries.tobytes()
 
 
 MARKETS = simulate_pair(90)
@@ -103,51 +112,66 @@ POLICY = Probe(most=2.0)
 
 def test_the_causes_of_a_liquidation_reach_back_into_earlier_parts(tmp_path):
     """The last high lies in the first part, the liquidation in the third."""
-    rows = [flat(100), flat(100), *((x + 2, x + 2, x, x) for x in (104, 102, 100, 98, 96, 60))]
-    rising = [flat(50), flat(50), *(flat(x) for x in (50, 51, 52, 53, 54, 60))]
-    markets = bt.Markets({"A": make_market(rows), "B": make_market(rising)}, currency="USDT")
+    falling = [(x + 2, x + 2, x, x) for x in (104, 102, 100, 98, 96, 60)]
+    rising = [flat(x) for x in (50, 51, 52, 53, 54, 60)]
+    first = make_market([flat(100), flat(100), *falling])
+    second = make_market([flat(50), flat(50), *rising])
+    markets = bt.Markets({"A": first, "B": second}, currency="USDT")
+
     coins = [bt.Collateral("COIN", 2.0, prices=markets["A"], rate=0.9)]
     account = bt.Account(capital=1_000.0, collateral=coins, negative_limit=1e6)
     terms = {"venue": make_venue(taker=0.001), "account": account, "signal": {"A": 1.0, "B": -0.6}}
     whole = bt.run(markets, Once(3.0), **terms)
-    table, begun, found = whole.contagion(), None, []
-    for stop in (4, 6, 8):
-        begun = bt.run(markets.prefix(stop), Once(3.0), resume=begun, **terms)
-        found.append(begun.contagion())
-        begun = bt.Result.load(begun.save(tmp_path)) if stop == 6 else begun
+    expected = whole.contagion()
     assert int(np.argmax(whole.bars["unit"])) == 2
-    assert [len(each) for each in found] == [0, 0, len(table)]
-    assert {"A", "B", "collateral"} <= {*table["cause"]}
-    pd.testing.assert_frame_equal(found[-1], table, rtol=1e-9)
+    assert {"A", "B", "collateral"} <= {*expected["cause"]}
+
+    # Three parts; the second is saved and loaded.
+    begun = bt.run(markets.prefix(4), Once(3.0), **terms)
+    assert len(begun.contagion()) == 0
+
+    begun = bt.run(markets.prefix(6), Once(3.0), resume=begun, **terms)
+    assert len(begun.contagion()) == 0
+
+    loaded = bt.Result.load(begun.save(tmp_path))
+    last = bt.run(markets, Once(3.0), resume=loaded, **terms)
+    assert len(last.contagion()) == len(expected)
+    pd.testing.assert_frame_equal(last.contagion(), expected, rtol=1e-9)
 
 
 def test_an_instrument_without_a_further_bar_is_closed_in_the_first_one():
     # 5 of A at 100 and 10 of B at 50; B ends at 55, where it is sold at 1 % in the first new bar
-    both = {"A": make_market([flat(100)] * 5), "B": make_market([flat(50), flat(50), flat(55)])}
-    markets = bt.Markets(both, currency="USDT")
-    short = bt.Markets({**both, "A": make_market([flat(100)] * 3)}, currency="USDT")
+    ended = make_market([flat(50), flat(50), flat(55)])
+    short = bt.Markets({"A": make_market([flat(100)] * 3), "B": ended}, currency="USDT")
+    longer = bt.Markets({"A": make_market([flat(100)] * 5), "B": ended}, currency="USDT")
     terms = {"venue": make_venue(taker=0.01), "account": bt.Account(capital=1_000.0)}
+
     begun = bt.run(short, Once(1.0), **terms)
     assert begun.quantities.iloc[-1].tolist() == [5.0, 10.0]
-    rest = bt.run(markets, Once(1.0), resume=begun, **terms)
+
+    rest = bt.run(longer, Once(1.0), resume=begun, **terms)
     gone = rest.events[rest.events["kind"] == "delisted"]
-    assert (gone["instrument"].tolist(), gone["price"].tolist()) == (["B"], [55.0])
+    assert gone["instrument"].tolist() == ["B"]
+    assert gone["price"].tolist() == [55.0]
     assert rest.quantities.iloc[0].tolist() == [5.0, 0.0]
+
     # 1,000 + 50 less 1 % of 1,000 bought and of 550 sold
     assert rest.bars["equity"].tolist() == pytest.approx([1_050.0 - 10.0 - 5.5] * 2)
 
 
 def test_funding_of_the_last_bar_is_paid_once():
     # 10 of B at 50 receive 5 each in its last bar, and nothing in the one in which they are sold
-    paid = pd.DataFrame(
-        {"rate": [-0.1], "mark": [50.0]}, index=pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
-    )
+    stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
+    paid = pd.DataFrame({"rate": [-0.1], "mark": [50.0]}, index=stamp)
     ended = make_market([flat(50), flat(50), flat(45)], funding=paid, funding_gaps="zero")
     short = bt.Markets({"A": make_market([flat(100)] * 3), "B": ended}, currency="USDT")
     longer = bt.Markets({"A": make_market([flat(100)] * 5), "B": ended}, currency="USDT")
+
     terms = {"venue": make_venue(), "account": bt.Account(capital=1_000.0)}
+
     begun = bt.run(short, Once(1.0), **terms)
     assert begun.bars["funding"].iloc[-1] == -50.0
+
     rest = bt.run(longer, Once(1.0), resume=begun, **terms)
     assert rest.bars["equity"].tolist() == [1_000.0, 1_000.0]
     assert rest.events["kind"].tolist() == ["delisted"]
@@ -155,7 +179,7 @@ def test_funding_of_the_last_bar_is_paid_once():
 
 ACCOUNT = replace(TERMS["account"], collateral=(), negative_limit=None)
 EARLY = FLOWS.set_axis(MARKETS.times[[9, 40, 60]])
-REFUSED = [
+REFUSED = [  # what is changed in the second part, and words of its refusal
     ({"venue": make_venue(taker=0.002)}, "must keep the same rules, got another venue"),
     ({"policy": Probe(most=1.0), "overlay": Hold(0.7)}, "got another policy, overlay"),
     ({"venue": TERMS["venue"].override({"contract.size": 0.01})}, "venue.contract"),
@@ -172,6 +196,7 @@ REFUSED = [
 def test_what_does_not_join_is_refused():
     terms = {**TERMS, "account": ACCOUNT, "policy": POLICY}
     begun = bt.run(MARKETS.prefix(40), **terms)
+
     for changed, words in REFUSED:
         given = {"market": MARKETS, "resume": begun, **terms, **changed}
         check_refused(lambda given=given: bt.run(**given), words)
@@ -181,29 +206,38 @@ def test_what_does_not_join_is_refused():
 def test_segments_of_one_policy_are_the_run_bit_for_bit(edges):
     policy = VolTarget(target=0.8, half_life=48.0)
     whole = bt.run(MONTH, policy, **KEPT, start=MONTH.times[edges[0]])
-    segments = [Segment(a, b, policy) for a, b in itertools.pairwise(edges)]
-    found = run_segments(MONTH, segments, **KEPT)
-    assert dict(found.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
-    pd.testing.assert_frame_equal(found.bars, whole.bars, check_exact=True)
-    pd.testing.assert_frame_equal(found.events, whole.events, check_exact=True)
-    assert repr(found.state) == repr(whole.state)
+    segments = [Segment(first, stop, policy) for first, stop in itertools.pairwise(edges)]
+
+    parts = run_segments(MONTH, segments, **KEPT)
+    assert dict(parts.metrics) == pytest.approx(dict(whole.metrics), abs=0.0, nan_ok=True)
+    pd.testing.assert_frame_equal(parts.bars, whole.bars, check_exact=True)
+    pd.testing.assert_frame_equal(parts.events, whole.events, check_exact=True)
+    assert repr(parts.state) == repr(whole.state)
+
     merged = run_segments(MONTH, merge_segments(segments), **KEPT)
     assert merged.manifest["id"] == whole.manifest["id"]
 
 
 def test_the_memory_of_a_policy_goes_on_within_a_segment_and_begins_anew_after_a_change():
-    one, other = Cppi(multiplier=2.0), Cppi(multiplier=3.0)
-    whole = bt.run(MONTH, one, **KEPT)
-    segments = [Segment(0, 300, one), Segment(300, 500, one), Segment(500, 720, other)]
-    found = run_segments(MONTH, merge_segments(segments), **KEPT)
-    assert np.array_equal(found.record.values[:500], whole.record.values[:500], equal_nan=True)
-    assert not np.array_equal(found.record.values[501:, 0], whole.record.values[501:, 0])
-    switches = found.manifest["policy"]["switches"]
-    assert [each["settings"]["multiplier"] for each in switches] == [2.0, 3.0]
-    assert found.manifest["id"] != whole.manifest["id"]
-    assert found.policy == other
-    kept = [take_baseline(each, "walk").facts["policy"] for each in (whole, found)]
-    assert ["switches" in each for each in kept] == [False, True]
+    double = Cppi(multiplier=2.0)
+    triple = Cppi(multiplier=3.0)
+    whole = bt.run(MONTH, double, **KEPT)
+    segments = [Segment(0, 300, double), Segment(300, 500, double), Segment(500, 720, triple)]
+    switched = run_segments(MONTH, merge_segments(segments), **KEPT)
+
+    # the order of the change fills in bar 500, so the record differs from the bar after it on
+    before = switched.record.values[:500]
+    after = switched.record.values[501:, 0]
+    assert np.array_equal(before, whole.record.values[:500], equal_nan=True)
+    assert not np.array_equal(after, whole.record.values[501:, 0])
+
+    switches = switched.manifest["policy"]["switches"]
+    assert [switch["settings"]["multiplier"] for switch in switches] == [2.0, 3.0]
+    assert switched.manifest["id"] != whole.manifest["id"]
+    assert switched.policy == triple
+
+    assert "switches" not in take_baseline(whole, "walk").facts["policy"]
+    assert "switches" in take_baseline(switched, "walk").facts["policy"]
 
 
 def test_a_switch_pays_for_the_difference_alone():
@@ -215,11 +249,12 @@ def test_a_switch_pays_for_the_difference_alone():
     venue = venue_of(fees={"taker": 1e-3, "maker": 1e-3})
     segments = [Segment(0, 2, Hold(level=1.0)), Segment(2, 5, Hold(level=3.0))]
     market = make_market([flat(100.0)] * 5)
-    found = run_segments(market, segments, venue=venue, account=account_of(), compile=False)
-    fees = found.of_account("fees")
+    result = run_segments(market, segments, venue=venue, account=account_of(), compile=False)
+
+    fees = result.of_account("fees")
     assert fees.tolist() == pytest.approx([0.0, 1.0, 0.001, 1.997997, fees[4]])
-    assert found.of_account("equity")[3] == pytest.approx(997.001003, rel=1e-12)
-    assert found.metrics["fees"] == pytest.approx(float(fees.sum()))
+    assert result.of_account("equity")[3] == pytest.approx(997.001003, rel=1e-12)
+    assert result.metrics["fees"] == pytest.approx(float(fees.sum()))
 
 
 class Planned(bt.Policy):
@@ -228,9 +263,12 @@ class Planned(bt.Policy):
     turn: Annotated[int, bt.Range(0, 2**40, "s")] = 0
 
     def observe(self, market):
-        one, other = (Lever(*each).observe(market)["rise"] for each in ((1.0, 3), (2.0, 9)))
+        early = Lever(1.0, 3).observe(market)["rise"]
+        late = Lever(2.0, 9).observe(market)["rise"]
         is_late = market.time >= self.turn * 10**9
-        rise, size = np.where(is_late, other, one), np.where(is_late, 2.0, 1.0)
+
+        rise = np.where(is_late, late, early)
+        size = np.where(is_late, 2.0, 1.0)
         return {"level": np.where(rise > 0.0, size, 0.5 * size)}
 
     def leverage(self, bar, account):
@@ -239,17 +277,23 @@ class Planned(bt.Policy):
 
 def test_switching_equals_one_policy_that_knows_the_plan_under_a_table_that_changes():
     """The margin table that begins in the first stretch holds in the second."""
-    change, turn = 80, 110
+    change = 80
+    turn = 110
     until = bt.Earlier(until=str(PAIR.times[change]), brackets=[bt.Bracket(0.0, 1e9, 20.0, 0.01)])
     terms = {**OF_PAIR, "venue": replace(OF_PAIR["venue"], earlier=[until])}
     plan = [Segment(50, turn, Lever(1.0, 3)), Segment(turn, 200, Lever(2.0, 9))]
-    found = run_segments(PAIR, plan, **terms)
-    policy, start = Planned(int(PAIR.time[turn]) // 10**9), {"start": PAIR.times[50]}
-    whole = bt.run(PAIR, policy, **terms, **start)
-    assert np.array_equal(found.record.values, whole.record.values, equal_nan=True)
-    assert [each["settings"]["size"] for each in found.manifest["policy"]["switches"]] == [1.0, 2.0]
-    always = bt.run(PAIR, policy, **OF_PAIR, **start)
-    needed, late = found.closes.requirement, turn - 50
+    switched = run_segments(PAIR, plan, **terms)
+    switches = switched.manifest["policy"]["switches"]
+    assert [switch["settings"]["size"] for switch in switches] == [1.0, 2.0]
+
+    planned = Planned(int(PAIR.time[turn]) // 10**9)
+    whole = bt.run(PAIR, planned, **terms, start=PAIR.times[50])
+    assert np.array_equal(switched.record.values, whole.record.values, equal_nan=True)
+
+    # Without the earlier table the requirement differs before the change alone.
+    always = bt.run(PAIR, planned, **OF_PAIR, start=PAIR.times[50])
+    needed = switched.closes.requirement
+    late = turn - 50
     assert np.array_equal(needed[late:], always.closes.requirement[late:])
     assert not np.array_equal(needed[:20], always.closes.requirement[:20])
 
@@ -267,7 +311,9 @@ def test_the_unit_of_an_account_with_collateral_begins_at_its_start():
     account = bt.Account(capital=40.0, negative_limit=0.0, collateral=collateral)
     terms = {"venue": make_venue(), "account": account}
     market = make_market([flat(100.0), flat(100.0), flat(110.0), *[flat(100.0)] * 3])
-    later = bt.run(market, Hold(0.5), resume=bt.run(market.prefix(4), Hold(0.5), **terms), **terms)
+
     whole = bt.run(market, Hold(0.5), **terms)
+    head = bt.run(market.prefix(4), Hold(0.5), **terms)
+    tail = bt.run(market, Hold(0.5), resume=head, **terms)
     for name in ("unit", "drawdown"):
-        assert later.bars[name].tolist() == whole.bars[name].iloc[4:].tolist()
+        assert tail.bars[name].tolist() == whole.bars[name].iloc[4:].tolist()

@@ -15,7 +15,8 @@ from tests.cases import PortfolioCase
 from tests.kit import Hold, Once, check_refused, make_market, make_venue
 from tests.scenes import Hand, by_hand, happened
 
-NAN, INF = math.nan, math.inf
+NAN = math.nan
+INF = math.inf
 YEAR = 365 * 24
 LOAN = {"venue": {"borrow_rate": 0.001 * YEAR}}  # 0.1 % an hour
 IDLE = tape([flat(1)] * 4, (0.0,))
@@ -28,6 +29,7 @@ VENUES = {"S": SPOT, "P": PERP}
 
 
 def coin(haircut: float = 0.1, leverage: float = 8.0, rate: float = 0.0) -> dict[str, Any]:
+    """Return the venue of a spot leg."""
     terms = {"kind": "spot", "haircut": haircut, "borrow_rate": rate}
     return {"contract": terms, "brackets": [bracket(0.0, leverage)]}
 
@@ -108,18 +110,23 @@ def test_the_liquidation_price_of_a_pair(premium):
     ratio = find_ratio(premium)
     for factor in (0.999, 1.001):
         price = 100.0 * min(ratio * factor, 50.0)
-        legs = (tape([flat(100), flat(100), flat(p), flat(p)], (4.0, NAN))
-                for p in (price, price * (1.0 + premium)))  # fmt: skip
-        out = play_case(pair(*legs))
+        at_premium = price * (1.0 + premium)
+        spot = tape([flat(100), flat(100), flat(price), flat(price)], (4.0, NAN))
+        perp = tape([flat(100), flat(100), flat(at_premium), flat(at_premium)], (4.0, NAN))
+        out = play_case(pair(spot, perp))
+
+        is_liquidated = factor > 1.0 and ratio < 50.0
         closed = [event.instrument for event in out.of_kind("liquidation")]
-        assert closed == (["S", "P"] if factor > 1.0 and ratio < 50.0 else [])
-        assert near(out.equity[3], 1000 - 40 * (price * (1.0 + premium) - price))
+        assert closed == (["S", "P"] if is_liquidated else [])
+        assert near(out.equity[3], 1000 - 40 * (at_premium - price))
 
 
 def test_a_pair_of_4x_at_a_premium_of_20_percent_fails_under_par():
     """(0.1 + 0.2 + 0.05 x 1.2) x 4 = 1.44 equities."""
     assert find_ratio(0.2) == pytest.approx(0.25 / 0.36)
-    assert [round(find_ratio(b), 2) for b in PREMIUMS[1:-1]] == [2.56, 1.94, 1.67, 1.46, 1.23]
+
+    ratios = [round(find_ratio(premium), 2) for premium in PREMIUMS[1:-1]]
+    assert ratios == [2.56, 1.94, 1.67, 1.46, 1.23]
 
 
 @pytest.mark.parametrize("premium", [0.0, 0.02, 0.05])
@@ -128,21 +135,26 @@ def test_the_book_calculator_gives_the_liquidation_price_of_a_pair(premium):
     spot = bt.Venue.spot(
         taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, max_leverage=8.0, like=make_venue()
     )
-    prices = {"S": 100.0, "P": 100.0 * (1.0 + premium)}
-    found = bt.calculate_book(
-        {"S": spot, "P": make_venue()}, {"S": 40.0, "P": -40.0}, prices,
-        balance=-3000.0, entries={"S": 100.0, "P": 100.0},
-    )  # fmt: skip
-    assert found.backing == pytest.approx(600.0 - 4000.0 * premium)
-    assert found.equity == pytest.approx(1000.0 - 4000.0 * premium)
-    assert found.moves["up"].iloc[-1] == pytest.approx(find_ratio(premium) - 1.0)
-    assert found.initial == pytest.approx(100.0 + 0.05 * 4000.0 * (1.0 + premium))
+    book = bt.calculate_book(
+        {"S": spot, "P": make_venue()},
+        {"S": 40.0, "P": -40.0},
+        {"S": 100.0, "P": 100.0 * (1.0 + premium)},
+        balance=-3000.0,
+        entries={"S": 100.0, "P": 100.0},
+    )
+
+    assert book.backing == pytest.approx(600.0 - 4000.0 * premium)
+    assert book.equity == pytest.approx(1000.0 - 4000.0 * premium)
+    assert book.moves["up"].iloc[-1] == pytest.approx(find_ratio(premium) - 1.0)
+    assert book.initial == pytest.approx(100.0 + 0.05 * 4000.0 * (1.0 + premium))
 
 
 def test_inside_a_bar_the_pair_fails_where_its_margin_does():
     """S and P rise to 200 and 206: M = 600 - 640 x, R = 5 % of 4000 + 4240 x."""
-    legs = (tape([flat(100), flat(100), (100, p, 100, p)], (4.0, NAN)) for p in (200, 206))
-    out = play_case(pair(*legs))
+    spot = tape([flat(100), flat(100), (100, 200, 100, 200)], (4.0, NAN))
+    perp = tape([flat(100), flat(100), (100, 206, 100, 206)], (4.0, NAN))
+    out = play_case(pair(spot, perp))
+
     x = Fraction(600 - 200, 400 + 240 + 212)  # M at par is 600, R 200
     assert near(out.equity[2], 1000 - 240 * x)
     assert near(out.of_kind("liquidation")[0].amount, 4000 + 4000 * x)
@@ -151,43 +163,56 @@ def test_inside_a_bar_the_pair_fails_where_its_margin_does():
 def test_in_parts_the_step_that_relieves_more_comes_first():
     """Per notional the spot leg frees its 10 %, the perpetual its 5 %."""
     venues = {"*": {"liquidation": {"mode": "partial", "step": 0.5, "order": "most_relief"}}}
-    legs = (tape([flat(100), flat(100), flat(p), flat(p)], (4.0, NAN)) for p in (130, 137))
-    assert play_case(pair(*legs, venues=venues)).of_kind("liquidation")[0].instrument == "S"
+    spot = tape([flat(100), flat(100), flat(130), flat(130)], (4.0, NAN))
+    perp = tape([flat(100), flat(100), flat(137), flat(137)], (4.0, NAN))
+
+    out = play_case(pair(spot, perp, venues=venues))
+    assert out.of_kind("liquidation")[0].instrument == "S"
 
 
 def make_coins(n: int = 300, seed: int = 0, **more: Any) -> bt.Market:
+    """Return bars of a random path that turns nowhere inside a bar."""
     rng = np.random.default_rng(seed)
     prices = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, 2 * n))).reshape(-1, 2)
-    high, low = prices.max(axis=1), prices.min(axis=1)
-    return make_market(np.column_stack([prices[:, 0], high, low, prices[:, 1]]), **more)
+    opens = prices[:, 0]
+    closes = prices[:, 1]
+    rows = np.column_stack([opens, prices.max(axis=1), prices.min(axis=1), closes])
+    return make_market(rows, **more)
 
 
 def run_pair(policy: Any = None, **more: Any) -> bt.Result:
     markets = bt.Markets({"S": make_coins(), "P": make_coins(seed=1)}, currency="USDT")
-    given = {"venue": VENUES, "account": bt.Account(capital=1e4, band=0.2)}
-    given |= {"signal": {"S": -1.0, "P": 1.0}}
-    return bt.run(markets, policy or Constant(1.5), **{**given, **more})
+    settings = {
+        "venue": VENUES,
+        "account": bt.Account(capital=1e4, band=0.2),
+        "signal": {"S": -1.0, "P": 1.0},
+        **more,
+    }
+    return bt.run(markets, policy or Constant(1.5), **settings)
 
 
 def test_trades_of_spot_legs_add_up():
     """The interest of borrowed coins is a cost of the short; that of money belongs to no trade."""
     result = run_pair()
     trades = result.trades
+
     gain = float(result.bars["equity"].iloc[-1]) - 1e4
     total = float(trades["profit"].sum() + trades.unallocated.sum())
     assert total == pytest.approx(gain, abs=1e-9 * 1e4)
-    own = happened(result, "interest").query("instrument == 'S'")
+
+    of_coins = happened(result, "interest").query("instrument == 'S'")
     paid = trades[trades["instrument"] == "S"]["funding"].sum()
-    assert paid == pytest.approx(own["amount"].sum())
+    assert paid == pytest.approx(of_coins["amount"].sum())
     assert paid > 10.0
     assert -trades.unallocated["interest"] + paid == pytest.approx(result.metrics["interest"])
 
 
 def test_a_spot_leg_that_is_never_held_changes_no_bit():
     """Also where the perpetual is alone in a bar, and liquidated in it."""
-    market, account = make_coins(seed=1), bt.Account(capital=1e4)
-    alone = bt.run(market, Once(level=18.0), venue=PERP, account=account)
+    account = bt.Account(capital=1e4)
+    alone = bt.run(make_coins(seed=1), Once(level=18.0), venue=PERP, account=account)
     beside = run_pair(Once(level=18.0), account=account, signal={"S": 0.0, "P": 1.0})
+
     assert alone.metrics["liquidations"] == 1
     assert beside.bars["equity"].tolist() == alone.bars["equity"].tolist()
 
@@ -196,6 +221,7 @@ def test_the_liquidation_price_of_a_spot_leg_counts_its_haircut():
     """2x of 1,000 at 100: 0.9 x 20 P = 1,000."""
     market = make_market([flat(100)] * 3)
     venue = bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0)
+
     result = bt.run(market, Hold(level=2.0), venue=venue, account=bt.Account(capital=1e3))
     assert result.bars["liquidation_price"].iloc[-1] == pytest.approx(1000 / 18)
     assert result.bars["requirement"].iloc[-1] == 0.0
@@ -205,8 +231,9 @@ def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
     """Run cash and carry at a price of 100 with a funding rate every 8 hours."""
     stamps = pd.date_range("2024-01-01", periods=-(-n // 8), freq="8h", tz="UTC")
     market = make_market([flat(100)] * n, funding=pd.Series(rate, index=stamps))
-    pair = {"market": bt.Markets({"S": market, "P": market}), "signal": {"S": 1.0, "P": -1.0}}
-    return bt.run(**pair, policy=policy, venue=VENUES, account=bt.Account(capital=1e4))
+    markets = bt.Markets({"S": market, "P": market})
+    account = bt.Account(capital=1e4)
+    return bt.run(markets, policy, signal={"S": 1.0, "P": -1.0}, venue=VENUES, account=account)
 
 
 @pytest.mark.parametrize(("rate", "size"), [
@@ -217,7 +244,9 @@ def run_carry(rate: float, policy: Carry, n: int = 300) -> bt.Result:
 def test_the_pair_is_as_large_as_its_carry_pays_for(rate, size):
     """0.02 of both legs, held for 60 days, cost 12.17 % a year."""
     policy = Carry(rise=0.5, premium=0.1, haircut=0.1, maintenance=0.05, borrow_rate=0.3, cost=0.02)
-    last = run_carry(rate / 1095, policy).bars.iloc[-1]
+    result = run_carry(rate / 1095, policy)
+
+    last = result.bars.iloc[-1]
     assert last["gross_leverage"] == pytest.approx(2.0 * size, rel=1e-3)
     assert last["net_leverage"] == pytest.approx(0.0, abs=1e-3)
 
@@ -226,13 +255,14 @@ def test_the_carry_is_funding_less_interest_and_costs():
     """What it earns on flat prices, to the last cent."""
     result = run_carry(0.001, Carry(rise=0.5, haircut=0.1, maintenance=0.05))
     metrics = result.metrics
+
     earned = -metrics["funding"] - metrics["interest"] - metrics["fees"] - metrics["slippage"]
     assert result.bars["equity"].iloc[-1] - 1e4 == pytest.approx(earned, abs=1e-6)
     assert metrics["funding"] < -100.0
     assert metrics["interest"] > 1.0
 
 
-BAD: dict[str, tuple[Any, str]] = {
+BAD: dict[str, tuple[Any, str]] = {  # name: (what is called, words of its refusal)
     "collateral by its name": (
         lambda: run_pair(account=bt.Account(
             negative_limit=0.0,
