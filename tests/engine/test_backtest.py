@@ -19,8 +19,9 @@ MARKET = bt.Market.sample(bars=240)
 GIVEN = {"venue": "binance-usdm:BTCUSDT", "account": bt.Account(capital=5e3, band=0.1)}
 TEST = bt.Backtest(MARKET, **GIVEN)
 METHODS = [
-    name for name, each in vars(bt.Backtest).items() if inspect.isfunction(each) and name != "save"
-]
+    name for name, value in vars(bt.Backtest).items()
+    if inspect.isfunction(value) and name != "save"
+]  # fmt: skip
 """What a test is asked; ``save`` is of its file."""
 
 
@@ -43,60 +44,74 @@ def test_a_test_is_checked_when_it_is_made(call, said):
 
 
 def test_the_short_form_of_a_run_is_the_run_of_a_test():
-    held = Constant(leverage=2.0)
+    policy = Constant(leverage=2.0)
     cut = {"start": MARKET.times[24], "end": MARKET.times[200], "sampling": "12h"}
-    one = TEST.replace(**cut).run(held)
-    other = bt.run(MARKET, held, **GIVEN, **cut)
-    assert (one.manifest["id"], len(one.time)) == (other.manifest["id"], 176)
+
+    by_method = TEST.replace(**cut).run(policy)
+    short = bt.run(MARKET, policy, **GIVEN, **cut)
+    assert len(by_method.time) == 176
+    assert by_method.manifest["id"] == short.manifest["id"]
 
 
 def read_defaults(function):
-    return {name: each.default for name, each in inspect.signature(function).parameters.items()}
+    """Return the default of each parameter of a function, by name."""
+    parameters = inspect.signature(function).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 def test_the_defaults_of_a_run_are_those_of_the_fields_and_of_the_method():
     """They are written twice, where an editor shows them."""
-    written, method = read_defaults(bt.run), read_defaults(bt.Backtest.run)
-    fields = read_defaults(bt.Backtest)
-    assert {name: written[name] for name in FIELDS} == {name: fields[name] for name in FIELDS}
-    own = {name: each for name, each in written.items() if name not in FIELDS}
-    assert own == {name: each for name, each in method.items() if name != "self"}
+    of_run = read_defaults(bt.run)
+    of_method = read_defaults(bt.Backtest.run)
+    of_fields = read_defaults(bt.Backtest)
+
+    for name in FIELDS:
+        assert of_run.pop(name) == of_fields[name]
+    of_method.pop("self")
+    assert of_run == of_method
 
 
 def test_the_defaults_of_a_method_are_those_of_the_function_that_answers_it():
     for name in METHODS:
         code = inspect.getsource(inspect.unwrap(getattr(bt.Backtest, name)))
         ((module, function),) = re.findall(r"from (backtest[\w.]*) import ([a-z]\w+)", code)
-        answered = read_defaults(getattr(importlib.import_module(module), function))
-        asked = read_defaults(getattr(bt.Backtest, name))
-        shared = answered.keys() & asked.keys()
-        assert {x: asked[x] for x in shared} == {x: answered[x] for x in shared}, name
+
+        of_function = read_defaults(getattr(importlib.import_module(module), function))
+        of_method = read_defaults(getattr(bt.Backtest, name))
+        for parameter in of_function.keys() & of_method.keys():
+            assert of_method[parameter] == of_function[parameter], f"{name}: {parameter}"
 
 
 def test_a_search_has_the_defaults_of_tune():
     """Of ``robust`` alone it has another: validations without it are not robust."""
-    asked = read_defaults(bt.Backtest.tune)
-    record = {name: each for name, each in read_defaults(Search).items() if name != "robust"}
-    assert record == {name: asked[name] for name in record}
+    of_tune = read_defaults(bt.Backtest.tune)
+    of_search = read_defaults(Search)
+    of_search.pop("robust")
+
+    assert of_search == {name: of_tune[name] for name in of_search}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_names_what_is_no_argument(name):
     method = getattr(TEST, name)
-    given = {"policy": None, "policies": {}, "state": None, "fills": None, "sets": {},
-             "rules": {}, "rule": None, "drift": 0.0}  # fmt: skip
-    named = {k: given[k] for k in inspect.signature(method).parameters if k in given}
+    needed = {
+        "policy": None, "policies": {}, "state": None, "fills": None, "sets": {}, "rules": {},
+        "rule": None, "drift": 0.0,
+    }  # fmt: skip
+    parameters = inspect.signature(method).parameters
+    arguments = {name: needed[name] for name in parameters if name in needed}
+
     with pytest.raises(bt.ParameterError, match=f"Backtest.{name} has no argument 'oops'"):
-        method(**named, oops=1)
-    field = "venue"
-    with pytest.raises(bt.ParameterError, match=rf"venue is a field .* test.replace\({field}="):
-        method(**named, venue="x")
+        method(**arguments, oops=1)
+    with pytest.raises(bt.ParameterError, match=r"venue is a field .* test.replace\(venue="):
+        method(**arguments, venue="x")
 
 
 @pytest.mark.parametrize("name", ["tune", "decide", "liquidation_risk", "objective"])
 def test_who_looks_for_a_method_as_a_function_is_shown_the_method(name):
     with pytest.raises(AttributeError) as raised:
         getattr(bt, name)
+
     assert str(raised.value) == f"bt.{name} is a method: bt.Backtest(market, ...).{name}(...)"
 
 
@@ -106,11 +121,14 @@ def test_a_field_and_a_method_never_share_a_name():
     for thing in (TEST, result):
         methods = {name for name in dir(type(thing)) if callable(getattr(type(thing), name))}
         assert not methods & vars(thing).keys()
-    assert not {*FIELDS} & {each for each in dir(bt.Backtest) if callable(getattr(TEST, each))}
+
+    methods = {name for name in dir(bt.Backtest) if callable(getattr(TEST, name))}
+    assert not {*FIELDS} & methods
 
 
 def test_decide_is_a_verb_of_a_test():
-    state, now = bt.AccountSnapshot(equity=5e3), MARKET.times[-1] + pd.Timedelta("1h")
+    state = bt.AccountSnapshot(equity=5e3)
+    now = MARKET.times[-1] + pd.Timedelta("1h")
     decision = TEST.decide(Constant(leverage=2.0), state=state, now=now)
     assert decision.order[MARKET.instrument] > 0.0
 
@@ -120,59 +138,77 @@ def test_decide_is_a_verb_of_a_test():
 def test_a_test_is_loaded_as_it_was_saved(tmp_path):
     """A file where everything has a name; else a folder."""
     MARKET.save(tmp_path / "hours")
-    loaded, wave = bt.Market.load(tmp_path / "hours"), np.sin(np.arange(200.0))
-    dear = bt.Venue.preset("binance-usdm", "BTCUSDT").override({"fees.taker": 1e-3})
+    loaded = bt.Market.load(tmp_path / "hours")
     part = bt.Market.sample().slice(0, 200)
+    wave = np.sin(np.arange(200.0))
+    dear = bt.Venue.preset("binance-usdm", "BTCUSDT").override({"fees.taker": 1e-3})
     pair = {"market": simulate_pair(200), "account": bt.Account(), "overlay": VolTarget()}
-    for k, (changes, is_file) in enumerate([
+    cases = [  # what is changed, and whether it is saved as one file
         ({"market": loaded.slice(10, 210), "start": "2023-01-02", "decision_interval": "4h"}, True),
         ({"market": part, "venue": dear, "signal": "rsi:14:30:70", "end": "2023-01-08"}, True),
         ({"market": loaded.slice(0, 200), "signal": pd.Series(wave, part.times)}, False),
         ({"market": part.with_columns(wave=wave), "signal": wave}, False),
         ({**pair, "signal": {"AAA": 0.5, "BBB": -0.2}}, False),
-    ]):  # fmt: skip
+    ]  # fmt: skip
+
+    for k, (changes, is_file) in enumerate(cases):
         test = TEST.replace(**changes)
         path = test.save(tmp_path / f"{k}.toml")
         assert (path.suffix == ".toml") == is_file
-        if is_file:
+        if is_file:  # the table of a job is no part of it
             path.write_text(f"{path.read_text()}[tune]\ntrials = 9\n")
+
         again = bt.Backtest.load(path)
-        runs = [each.run(VolTarget()).metrics for each in (test, again)]
-        assert runs[0]["final_equity"] == runs[1]["final_equity"]
+        expected = test.run(VolTarget()).metrics["final_equity"]
+        assert again.run(VolTarget()).metrics["final_equity"] == expected
 
 
 def test_a_test_is_loaded_without_the_tables_of_jobs_and_refused_with_an_unknown_one(tmp_path):
     file = tmp_path / "mine.toml"
+
     file.write_text("[data]\nto = '2023-01-08'\n[tune]\ntirals = 9\n")
     with pytest.warns(UserWarning, match=r"mine\.toml: \[tune\] are no part of a test"):
         loaded = bt.Backtest.load(file)  # what tune has belongs to the command
     assert type(loaded) is bt.Backtest
+
     file.write_text("[dta]\nto = '2023-01-08'\n[tune]\ntrials = 9\n")
     with pytest.raises(bt.ParameterError, match=r"dta: an experiment has no such table; did"):
         bt.Backtest.load(file)
+
     file.write_text("[data]\nuntil = '2023-01-08'\n")
     with pytest.raises(bt.ParameterError, match=r"data\.until: no such key"):
         bt.Backtest.load(file)
 
 
 def test_loading_and_saving_a_test_needs_no_command_line(tmp_path):
-    code = "import sys, backtest as bt; test = bt.Backtest.load({0!r}); test.save({1!r}); "
-    code += "print([x for x in sys.modules if x.startswith(('backtest.cli', 'typer'))])"
     file = tmp_path / "mine.toml"
+    again = tmp_path / "again.toml"
     file.write_text("[data]\nto = '2023-01-08'\n")
-    assert run_python(code.format(str(file), str(tmp_path / "again.toml"))) == "[]"
-    assert "sample" in (tmp_path / "again.toml").read_text()
+
+    code = f"import sys, backtest as bt; test = bt.Backtest.load({str(file)!r}); "
+    code += f"test.save({str(again)!r}); "
+    code += "print([x for x in sys.modules if x.startswith(('backtest.cli', 'typer'))])"
+    assert run_python(code) == "[]"
+    assert "sample" in again.read_text()
 
 
 def test_a_part_of_the_data_is_saved_by_loading_it_once(tmp_path, monkeypatch):
     MARKET.save(tmp_path / "hours")
-    loads, load = [], files.load_data
-    monkeypatch.setattr(files, "load_data", lambda draft: loads.append(draft) or load(draft))
     whole = bt.Market.load(tmp_path / "hours")
-    for k, part in enumerate((whole.slice(10, 210), whole, whole.between("2023-01-02"), MARKET)):
+    loads = []
+    load = files.load_data
+
+    def note(draft):
+        loads.append(draft)
+        return load(draft)
+
+    monkeypatch.setattr(files, "load_data", note)
+    parts = (whole.slice(10, 210), whole, whole.between("2023-01-02"), MARKET)
+    for k, part in enumerate(parts):
         path = TEST.replace(market=part).save(tmp_path / f"{k}.toml")
+        is_cut = part is not whole
         assert path.suffix == ".toml"
-        assert ("from" in path.read_text()) == (k != 1)
+        assert ("from" in path.read_text()) == is_cut
         assert len(loads) == k + 1
 
 
@@ -182,15 +218,18 @@ def test_a_result_keeps_its_test_and_a_loaded_one_reads_its_market_again(tmp_pat
     test = TEST.replace(market=bt.Market.load(folder), signal=wave, start="2023-01-02")
     result = test.run(Constant())
     assert bt.Backtest.of(result) is test
+
     loaded = bt.Result.load(result.save(tmp_path / "results"))
     again = bt.Backtest.of(loaded).run(Constant())
     assert again.metrics["final_equity"] == result.metrics["final_equity"]
+
+    # Once the folder holds other bars, the test of the loaded result has no market.
     MARKET.slice(0, 239).save(tmp_path / "other")
     (folder / "bars.parquet").write_bytes((tmp_path / "other" / "bars.parquet").read_bytes())
     bare = bt.Backtest.of(loaded)
-    check_refused(
-        lambda: bare.run(Constant()), "bt.Backtest.of(result).replace(market=", bt.DataError
-    )
-    found = bare.replace(market=MARKET).run(Constant())
-    assert found.metrics["final_equity"] == result.metrics["final_equity"]
+    cure = "bt.Backtest.of(result).replace(market="
+    check_refused(lambda: bare.run(Constant()), cure, bt.DataError)
     assert "not read" in repr(bare)
+
+    cured = bare.replace(market=MARKET).run(Constant())
+    assert cured.metrics["final_equity"] == result.metrics["final_equity"]

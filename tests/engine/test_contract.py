@@ -42,16 +42,20 @@ def account_of(cls: type[Policy]) -> str:
 @pytest.mark.parametrize("cls", OURS)
 def test_our_policies_keep_the_contract(cls: type[Policy]):
     """All of it, that they compile, and that they decide at every bar once they are warm."""
-    found = {each.name: each for each in check_policy(cls, accounts=[account_of(cls)])}
-    assert list(dict.fromkeys(name.partition(":")[0] for name in found)) == NAMES
-    assert not [f"{each.name}: {each.detail}" for each in found.values() if not each.passed]
-    assert found["compiled equals plain"].detail.startswith("compiled; the same bits in")
+    findings = check_policy(cls, accounts=[account_of(cls)])
+    by_name = {finding.name: finding for finding in findings}
+    kinds = [finding.name.partition(":")[0] for finding in findings]
+    assert list(dict.fromkeys(kinds)) == NAMES
+    assert not [f"{finding.name}: {finding.detail}" for finding in findings if not finding.passed]
+    assert by_name["compiled equals plain"].detail.startswith("compiled; the same bits in")
+
+    # Inside its band a policy leaves its position alone, by its rule.
     in_bands = (
         strategies.DeltaHedge, strategies.FixedRisk, strategies.HealthTarget,
         strategies.LeverageLoop, strategies.MarginBuffer,
     )  # fmt: skip
-    leaves_alone = cls in in_bands  # inside its band, by its rule
-    assert found["decisions are finite"].detail.startswith("finite at all") is not leaves_alone
+    decides_always = by_name["decisions are finite"].detail.startswith("finite at all")
+    assert decides_always is (cls not in in_bands)
 
 
 class HidesNaN(Policy):
@@ -71,17 +75,18 @@ class KeepsNaN(HidesNaN):
         return min(0.3 / bar.sigma, 2.0) * (1.0 if bar.side >= 0.0 else 0.5)
 
 
-def test_a_formula_that_hides_an_unknown_column_is_warned_of():
+@pytest.mark.parametrize(("cls", "warns"), [(HidesNaN, True), (KeepsNaN, False)])
+def test_a_formula_that_hides_an_unknown_column_is_warned_of(cls, warns):
     """Known from the close of bar 24 on, and taken away at that of bar 25: 2 is no decision."""
-    name = "no decision without a column"
-    for cls, warns in ((HidesNaN, True), (KeepsNaN, False)):
-        trial = policy_contract.ContractTrial(cls, Market.sample(bars=300), ("cross",))
-        (found,) = policy_contract.check_gaps(trial)
-        assert (found.name, found.passed, found.warns) == (name, True, warns)
-        if warns:
-            assert (
-                "where sigma is NaN, at bar 25, 2023-01-02 01:00, the leverage is 2" in found.detail
-            )
+    trial = policy_contract.ContractTrial(cls, Market.sample(bars=300), ("cross",))
+    (finding,) = policy_contract.check_gaps(trial)
+
+    assert finding.name == "no decision without a column"
+    assert finding.passed
+    assert finding.warns is warns
+    if warns:
+        words = "where sigma is NaN, at bar 25, 2023-01-02 01:00, the leverage is 2"
+        assert words in finding.detail
 
 
 @pytest.mark.parametrize("has_mark", [True, False])
@@ -91,8 +96,11 @@ def test_a_rewritten_market_is_a_valid_one_and_equal_up_to_the_cut(has_mark: boo
     mark = sample.mark() if has_mark else None
     market = Market.from_frames(bars, funding=sample.funding(), mark=mark)
     other = rewrite_after(market, 120, np.random.default_rng(0))
+
+    # It is valid: the door takes it.
     again = Market.from_frames(other.bars(), funding=other.funding(), mark=other.mark())
     assert again.n_bars == 300
+
     assert other.prefix(121) == market.prefix(121)
     assert other.prefix(122) != market.prefix(122)
     for name in ("open", "high", "low", "close", "volume", "mark_close"):
@@ -109,14 +117,18 @@ class Memory(NamedTuple):
 
 def wrong(name: str, **parts: Any) -> type[Policy]:
     """Return a policy that always asks for 1x, but for these parts."""
-    given = {"leverage": lambda self, bar, account: 1.0, **parts}
-    return type(name, (Policy,), {each: x for each, x in given.items() if x is not None})
+    methods = {"leverage": lambda self, bar, account: 1.0, **parts}
+    defined = {part: method for part, method in methods.items() if method is not None}
+    return type(name, (Policy,), defined)
 
 
 def watch(name: str, column: Callable[[Market], Any]) -> type[Policy]:
     """Return a policy that observes a column and asks for it over the close."""
-    seen = {"observe": lambda self, market: {"next": column(market)}}
-    return wrong(name, **seen, leverage=lambda self, bar, account: bar.next / bar.close)
+    return wrong(
+        name,
+        observe=lambda self, market: {"next": column(market)},
+        leverage=lambda self, bar, account: bar.next / bar.close,
+    )
 
 
 def leave(self: Any, bar: Any, account: Any) -> float:
@@ -148,7 +160,7 @@ Raising = wrong("Raising", leverage=lambda self, bar, account: 1 / 0)
 Word = wrong(
     "Word", start=lambda self: Memory("none"), leverage=lambda self, bar, acc, memory: (1.0, memory)
 )
-BROKEN = [
+BROKEN = [  # the policy, the check that it breaks, and words of the finding
     (Ahead, "columns use only the past", "looks ahead: column 'next'"),
     (Peeking, "columns use only the past", "looks ahead: column 'next'"),
     (wrong("Changing", observe=change), "columns use only the past",
@@ -186,22 +198,35 @@ Silent = wrong("Silent", leverage=lambda self, bar, account: math.nan)
 @pytest.mark.parametrize(("cls", "name", "text"), BROKEN)
 def test_a_broken_policy_is_told_so(cls: Any, name: str, text: str):
     finding = findings_of(cls)[name]
+
     assert not finding.passed
     assert text in finding.detail
     assert "np." not in finding.detail  # numbers as a reader writes them
 
 
+@pytest.fixture
+def without_compiling(monkeypatch):
+    """Leave out the checks that compile."""
+    kept = tuple(check for check in CHECKS if not check.name.startswith("compiled"))
+    monkeypatch.setattr(policy_contract, "CHECKS", kept)
+
+
+def check_by_name(cls: type[Policy], bars: int = 300) -> dict[str, Finding]:
+    """Return the findings on a policy in all accounts, by name."""
+    return {finding.name: finding for finding in check_policy(cls, Market.sample(bars=bars))}
+
+
+@pytest.mark.usefixtures("without_compiling")
 @pytest.mark.parametrize(("cls", "passed", "text"), [
     (Waiting, True, "NaN (no change) at the others"),
     (Endless, False, "decisions, first at bar 0, 2023-01-01: return a finite leverage"),
     (Silent, False, "it never decides: its leverage is NaN at all"),
 ])  # fmt: skip
-def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed, text, monkeypatch):
-    kept = tuple(check for check in CHECKS if not check.name.startswith("compiled"))
-    monkeypatch.setattr(policy_contract, "CHECKS", kept)
-    found = {each.name: each for each in check_policy(cls, Market.sample(bars=300))}
-    assert found["decisions are finite"].passed is passed
-    assert text in found["decisions are finite"].detail
+def test_decisions_may_be_withheld_but_not_infinite_nor_all_of_them(cls, passed, text):
+    finding = check_by_name(cls)["decisions are finite"]
+
+    assert finding.passed is passed
+    assert text in finding.detail
 
 
 class Idle(Policy):
@@ -220,24 +245,37 @@ class Small(Idle):
         return 0.1 if account.equity > 100.0 else 1e-7
 
 
-def test_an_account_that_held_nothing_is_not_tried(monkeypatch):
-    kept = tuple(check for check in CHECKS if not check.name.startswith("compiled"))
-    monkeypatch.setattr(policy_contract, "CHECKS", kept)
-    market, seen = Market.sample(bars=300), []
-    found = {each.name: each for each in check_policy(Idle, market, progress=seen.append)}
-    assert [*found.values()] == seen
-    assert not found["runs: holds a position"].passed
-    assert "may_hold_nothing = True" in found["runs: holds a position"].detail
-    assert not any(each.tried for name, each in found.items() if name.endswith("margin"))
+@pytest.mark.usefixtures("without_compiling")
+def test_an_account_that_held_nothing_is_not_tried():
+    seen = []
+    findings = check_policy(Idle, Market.sample(bars=300), progress=seen.append)
+    assert findings == seen
+
+    by_name = {finding.name: finding for finding in findings}
+    holds = by_name["runs: holds a position"]
+    assert not holds.passed
+    assert "may_hold_nothing = True" in holds.detail
+    assert not any(finding.tried for finding in findings if finding.name.endswith("margin"))
+
+
+@pytest.mark.usefixtures("without_compiling")
+def test_a_policy_may_say_that_it_may_hold_nothing(monkeypatch):
     monkeypatch.setattr(Idle, "may_hold_nothing", True)
-    found = {each.name: each for each in check_policy(Idle, market)}
-    assert all(each.passed for each in found.values())
-    decided = [each for name, each in found.items() if name.startswith(("runs", "decisions"))]
-    assert not any(each.tried for each in decided)
-    found = {each.name: each for each in check_policy(Small, market)}
-    assert found["runs: cross margin"].tried
-    assert not found["runs: inverse contract"].tried
-    assert found["decisions use only the past"].tried
+    by_name = check_by_name(Idle)
+
+    assert all(finding.passed for finding in by_name.values())
+    for name, finding in by_name.items():
+        if name.startswith(("runs", "decisions")):
+            assert not finding.tried
+
+
+@pytest.mark.usefixtures("without_compiling")
+def test_each_account_is_tried_by_what_is_held_in_it():
+    by_name = check_by_name(Small)
+
+    assert by_name["runs: cross margin"].tried
+    assert not by_name["runs: inverse contract"].tried
+    assert by_name["decisions use only the past"].tried
 
 
 class Bare(Waiting):
@@ -251,10 +289,11 @@ def test_an_attribute_without_an_annotation_is_said_to_be_no_parameter(monkeypat
     """The check said nothing, and a sweep of it "there is nothing named 'window' to vary"."""
     (kept,) = (check for check in CHECKS if "default" in check.name)
     monkeypatch.setattr(policy_contract, "CHECKS", (kept,))
-    (found,) = check_policy(Bare, Market.sample(bars=300))
-    assert found.passed
-    assert found.detail.count("is no parameter") == 1
-    assert "window: Annotated[int, bt.Range(low, high)] = 24 would be one" in found.detail
+
+    (finding,) = check_policy(Bare, Market.sample(bars=300))
+    assert finding.passed
+    assert finding.detail.count("is no parameter") == 1
+    assert "window: Annotated[int, bt.Range(low, high)] = 24 would be one" in finding.detail
 
 
 @pytest.mark.parametrize("policy", OURS, ids=lambda cls: cls.__name__)
@@ -273,10 +312,12 @@ class Bold(bt.Policy):
 
 def test_a_policy_is_checked_on_the_terms_that_are_given():
     """12x in an account of 0.5x at most: its mean leverage is near 0.5."""
-    terms = Terms(bt.Venue.preset("binance-usdm", "BTCUSDT"), bt.Account(max_leverage=0.5))
-    found = {x.name: x for x in check_policy(Bold, Market.sample(bars=300), terms=terms)}
-    runs = [name for name in found if name.startswith("runs: ")]
-    assert runs == ["runs: the account as given"]
-    leverage = float(found[runs[0]].detail.rpartition(" ")[2])
+    account = bt.Account(max_leverage=0.5)
+    terms = Terms(bt.Venue.preset("binance-usdm", "BTCUSDT"), account)
+    findings = check_policy(Bold, Market.sample(bars=300), terms=terms)
+    assert all(finding.passed for finding in findings)
+
+    (run,) = (finding for finding in findings if finding.name.startswith("runs: "))
+    assert run.name == "runs: the account as given"
+    leverage = float(run.detail.rpartition(" ")[2])
     assert 0.4 < leverage < 0.6
-    assert all(each.passed for each in found.values())

@@ -25,9 +25,11 @@ FEW = {"late mean": 13, "unknown": 0}
 SHORT = MARKET.prefix(600)
 TERMS: dict[str, Any] = {"venue": free_venue(), "account": bt.Account()}
 FREE_TERMS = {**TERMS, "compile": False}
-TICKS = market_of(100.0 + 0.5 * np.cumsum(np.random.default_rng(2).integers(-2, 3, 2000)) % 50)
+TICK_MOVES = np.random.default_rng(2).integers(-2, 3, 2000)
+TICKS = market_of(100.0 + 0.5 * np.cumsum(TICK_MOVES) % 50)
 """Prices in ticks of 0.5 %: a third of all sums of a few moves are 0."""
-ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(np.random.default_rng(1).integers(-1, 2, 2000)))
+ONE_TICK_MOVES = np.random.default_rng(1).integers(-1, 2, 2000)
+ONE_TICK = market_of(100.0 + 1e-5 * np.cumsum(ONE_TICK_MOVES))
 """Bars of at most one small tick: a flag that looks ahead shows only where moves are equal."""
 
 
@@ -46,8 +48,11 @@ def test_a_peek_is_caught(name: str):
     pytest.param(name, marks=[pytest.mark.slow] * (name == "garch")) for name in HONEST
 ])  # fmt: skip
 def test_an_honest_column_is_not_accused(name: str):
-    found = check(HONEST[name], tolerance=find_tolerance(name))
-    assert found.cuts == FEW[name] if name in FEW else found.cuts >= ENOUGH, str(found)
+    causality = check(HONEST[name], tolerance=find_tolerance(name))
+    if name in FEW:
+        assert causality.cuts == FEW[name], str(causality)
+    else:
+        assert causality.cuts >= ENOUGH, str(causality)
 
 
 def next_up(market: Any) -> Any:
@@ -64,17 +69,22 @@ def test_one_bar_ahead_is_caught_on_every_end_date():
 @pytest.mark.parametrize("n_bars", [40, 60, 100, 250])
 def test_short_markets_are_cut_too(n_bars: int):
     market = MARKET.prefix(n_bars)
+    honest = check(lambda seen: pd.Series(seen.close).rolling(20).mean(), market)
+
     check_refused(lambda: check(next_up, market), "looks ahead", bt.PolicyError)
-    assert check(lambda seen: pd.Series(seen.close).rolling(20).mean(), market).cuts > 5
+    assert honest.cuts > 5
 
 
 def test_a_session_market_is_cut_too():
     days = pd.bdate_range("2015-01-01", periods=900, tz="UTC")
-    prices = 100 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, len(days))))
+    moves = np.random.default_rng(3).normal(0, 0.01, len(days))
+    prices = 100 * np.exp(np.cumsum(moves))
     frame = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), prices), index=days)
     market = bt.Market.from_frames(frame, sessions=True)
-    assert check(lambda seen: pd.Series(seen.close).rolling(50).mean(), market).cuts >= ENOUGH
+    honest = check(lambda seen: pd.Series(seen.close).rolling(50).mean(), market)
+
     check_refused(lambda: check(next_up, market), "looks ahead", bt.PolicyError)
+    assert honest.cuts >= ENOUGH
 
 
 def test_an_error_says_which_bar_both_values_and_the_cut():
@@ -97,19 +107,22 @@ def test_a_column_of_another_length_than_its_market_is_refused():
 
 @pytest.mark.parametrize("warm", [1, 100, 2000, 9000])
 def test_the_parts_have_twice_the_bars_of_a_long_market_at_most(warm: int):
-    market, bars = bt.Market.sample(bars=35_064), []
+    market = bt.Market.sample(bars=35_064)
+    bars = []
 
     def note(seen: Any) -> Any:
         bars.append(seen.n_bars)
         return pd.Series(seen.close).rolling(warm).mean()
 
-    assert check(note, market).cuts > 3
+    causality = check(note, market)
+    assert causality.cuts > 3
     assert sum(bars) <= 3.5 * market.n_bars
     assert sorted(bars)[-2] <= 2 * warm + 8_192
 
 
 def test_a_part_too_short_for_observe_is_replaced_by_a_longer_one():
     assert check(HONEST["wants bars"]).cuts > 10
+
     with pytest.raises(bt.PolicyError, match=r"Observing\.observe raised ValueError: at least 700"):
         check(HONEST["wants bars"], MARKET.prefix(600))
 
@@ -124,9 +137,10 @@ def test_a_declared_tolerance_forgives_rounding_and_no_more():
 
 
 def test_a_slow_warm_up_leaves_fewer_cuts_and_a_chance_that_is_told():
-    found = check(lambda seen: pd.Series(seen.close).rolling(2990).mean())
-    assert 0 < found.cuts < ENOUGH
-    assert str(found).startswith(describe_cuts("columns", found.cuts))
+    causality = check(lambda seen: pd.Series(seen.close).rolling(2990).mean())
+
+    assert 0 < causality.cuts < ENOUGH
+    assert str(causality).startswith(describe_cuts("columns", causality.cuts))
 
 
 class Worded(bt.Policy):
@@ -134,9 +148,10 @@ class Worded(bt.Policy):
     bars: Annotated[float, Range(1.0, 100.0, "bars")] = 10.0
 
     def observe(self, market: Any) -> Any:
-        ahead = self.word == "next" or (self.word == "now" and self.bars > 80.0)
-        column = next_up(market) if ahead else market.close * self.bars
-        return {"x": column}
+        is_ahead = self.word == "next" or (self.word == "now" and self.bars > 80.0)
+        if is_ahead:
+            return {"x": next_up(market)}
+        return {"x": market.close * self.bars}
 
     def leverage(self, bar: Any, account: Any) -> float:
         return 1.0 if bar.x > 0.0 else 0.5
@@ -175,27 +190,34 @@ def test_a_search_checks_the_ends_of_its_space_before_it_begins(fix: Any):
 
 
 def test_the_manifest_and_the_summary_say_how_columns_and_signal_were_checked():
-    given = np.sign(np.sin(np.arange(600.0)))
-    result = bt.run(SHORT, Worded(), **TERMS, signal=given, compile=False)
-    said = result.manifest["causality"]
-    assert said.startswith("columns checked at ")
-    assert said.endswith(f"; {NOT_CHECKED}")
+    signal = np.sign(np.sin(np.arange(600.0)))
+    result = bt.run(SHORT, Worded(), **TERMS, signal=signal, compile=False)
+    causality = result.manifest["causality"]
+    assert causality.startswith("columns checked at ")
+    assert causality.endswith(f"; {NOT_CHECKED}")
     assert "given as data" in " ".join(result.summary().split())
-    made = bt.signals.from_function(SHORT, lambda seen: np.sign(seen.close - seen.open))
-    result = bt.run(SHORT, Worded(), **TERMS, signal=made, compile=False)
+
+    by_function = bt.signals.from_function(SHORT, lambda seen: np.sign(seen.close - seen.open))
+    result = bt.run(SHORT, Worded(), **TERMS, signal=by_function, compile=False)
     assert "signal checked at " in result.manifest["causality"]
+
+
+def test_the_manifest_and_the_summary_name_columns_of_the_market_as_not_checked():
     known = SHORT.with_columns(tomorrow=np.append(SHORT.close[1:], 0.0))
     result = bt.run(known, Worded(), **TERMS, compile=False)
-    data = "; not checked, as data of the market: own, late, tomorrow"
-    assert result.manifest["causality"].endswith(data)
-    assert f"causality {data.removeprefix('; ')}" in " ".join(result.summary().split())
+
+    words = "not checked, as data of the market: own, late, tomorrow"
+    assert result.manifest["causality"].endswith(f"; {words}")
+    assert f"causality {words}" in " ".join(result.summary().split())
 
 
 def test_the_note_of_a_signal_holds_for_its_values_only():
     made = bt.signals.from_function(SHORT, lambda seen: np.sign(seen.close - seen.open))
-    assert "signal checked at" in describe_signal_check(made)
-    assert describe_signal_check(-made) == describe_signal_check(made)
-    assert describe_signal_check(made.copy()) == describe_signal_check(made)
+    note = describe_signal_check(made)
+    assert "signal checked at" in note
+    assert describe_signal_check(-made) == note
+    assert describe_signal_check(made.copy()) == note
+
     assert describe_signal_check(made.shift(-1).fillna(0.0)) == NOT_CHECKED
     assert describe_signal_check(made.to_numpy()) == NOT_CHECKED
     assert describe_signal_check(None) == describe_signal_check(1.0) == ""
@@ -213,12 +235,14 @@ def test_a_signal_of_a_function_is_checked_in_the_same_way(name: str):
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_hidden_peek_is_refused(name: str):
     LONGEST.clear()
-    text = {
+    texts = {
         "market written to": "cannot set WRITEABLE flag",
         "market written through a view": "cannot set WRITEABLE flag",
         "decided by a market on self": "no attribute 'kept'",
-    }.get(name, "looks ahead: column 'x'|is not repeatable: column 'x'")
-    check_refused(lambda: bt.run(MARKET, POLICIES[name](), **FREE_TERMS), text, bt.PolicyError)
+    }
+    text = texts.get(name, "looks ahead: column 'x'|is not repeatable: column 'x'")
+    policy = POLICIES[name]
+    check_refused(lambda: bt.run(MARKET, policy(), **FREE_TERMS), text, bt.PolicyError)
 
 
 @pytest.mark.parametrize("name", ["centered 1, claim", "gradient, claim", "interpolate 1, claim"])
@@ -240,6 +264,7 @@ def test_a_function_of_a_panel_declares_its_tolerance_too():
 
     with pytest.raises(bt.PolicyError, match="the signal weigh looks ahead"):
         bt.signals.from_function(markets, weigh)
+
     weigh.tolerance = 1e-3  # type: ignore[attr-defined] # as a function declares it
     assert "B" in bt.signals.from_function(markets, weigh)
     weigh.tolerance = 1e-9  # type: ignore[attr-defined]
@@ -251,42 +276,50 @@ class Own(VolTarget):
 
 @pytest.fixture
 def looked(monkeypatch):
-    found, check = [], observations.start_check
+    policies = []
+    start_check = observations.start_check
 
     def note(policy, *given, **more):
-        found.append(policy)
-        return check(policy, *given, **more)
+        policies.append(policy)
+        return start_check(policy, *given, **more)
 
     monkeypatch.setattr(observations, "start_check", note)
-    return found
+    return policies
 
 
 def look(policy, market):
-    columns, found = observations.observe_checked(policy, market)
-    return columns["sigma"], found
+    """Return the volatility that a policy observes, and how it was checked."""
+    columns, causality = observations.observe_checked(policy, market)
+    return columns["sigma"], causality
 
 
 def test_an_equal_policy_of_the_package_is_not_observed_again(looked):
     market = bt.Market.sample(bars=300)
-    sigma, found = look(VolTarget(), market)
-    again = look(VolTarget(), market.with_signal(market.signal))
+    sigma, causality = look(VolTarget(), market)
+    sigma_again, causality_again = look(VolTarget(), market.with_signal(market.signal))
+
     assert len(looked) == 1
-    assert again[0] is sigma
-    assert again[1] == found
+    assert sigma_again is sigma
+    assert causality_again == causality
 
 
-def test_other_parameters_signals_and_own_policies_are(looked):
+def test_other_parameters_signals_and_own_policies_are_observed_each_time(looked):
     market = bt.Market.sample(bars=300)
-    for policy, seen in (
+    turning = market.with_signal(np.where(np.arange(300) < 100, 1.0, -1.0))
+    cases = [
         (VolTarget(), market),
         (VolTarget(half_life=30.0), market),
         (VolTarget(), market),
         (VolTarget(), market.with_signal(np.array([-1.0]))),
-        *[(VolTarget(), market.with_signal(np.where(np.arange(300) < 100, 1.0, -1.0)))] * 2,
-        *[(Own(), market)] * 2,
+        (VolTarget(), turning),
+        (VolTarget(), turning),
+        (Own(), market),
+        (Own(), market),
         (VolTarget(), market.prefix(200)),
-    ):
+    ]
+    for policy, seen in cases:
         look(policy, seen)
+
     assert len(looked) == 9
 
 
@@ -297,10 +330,14 @@ class Lagged(bt.Policy):
     kind: Annotated[str, Choice("close", "volume", "funding")] = "close"
 
     def observe(self, market: Any) -> Any:
-        rates = np.append(market.funding_rate, market.funding_rate[-1])
-        values = market.close if self.kind == "close" else market.volume
         if self.kind == "funding":
+            rates = np.append(market.funding_rate, market.funding_rate[-1])
             values = rates[np.searchsorted(market.funding_time, market.time)]
+        elif self.kind == "volume":
+            values = market.volume
+        else:
+            values = market.close
+
         rows = np.arange(market.n_bars) - self.lag
         return {"x": values[np.clip(rows, 0, market.n_bars - 1)]}
 
@@ -312,15 +349,18 @@ class Lagged(bt.Policy):
 @pytest.mark.parametrize("n_bars", [600, 3_000])
 def test_a_lag_that_turns_negative_is_found_after_others_were_checked(lag, n_bars, monkeypatch):
     market = bt.Market.sample(bars=n_bars)
-    full = observe_checked(Lagged(), market)[1]
+    _, full = observe_checked(Lagged(), market)
     assert not full.is_of_kind
     assert full.cuts >= ENOUGH
+
+    # Another lag is checked by the largest moves alone.
     with monkeypatch.context() as patch:
         patch.setattr(lookahead.LookAheadCheck, "run", None)
         columns, brief = observe_checked(Lagged(lag=5), market)
     assert columns["x"][5:].tolist() == market.close[:-5].tolist()
-    said = f"columns checked at {full.cuts} cuts with other numbers, and with these at the"
-    assert str(brief).startswith(said)
+    words = f"columns checked at {full.cuts} cuts with other numbers, and with these at the"
+    assert str(brief).startswith(words)
+
     with pytest.raises(bt.PolicyError, match="Lagged looks ahead: column 'x'"):
         observe_checked(Lagged(lag=lag), market)
 
@@ -328,8 +368,10 @@ def test_a_lag_that_turns_negative_is_found_after_others_were_checked(lag, n_bar
 def test_other_choices_are_checked_in_full():
     market = bt.Market.sample(bars=600)
     for kind in ("close", "volume"):
-        assert not observe_checked(Lagged(kind=kind), market)[1].is_of_kind
-        assert observe_checked(Lagged(kind=kind, lag=4), market)[1].is_of_kind
+        _, first = observe_checked(Lagged(kind=kind), market)
+        _, second = observe_checked(Lagged(kind=kind, lag=4), market)
+        assert not first.is_of_kind
+        assert second.is_of_kind
 
 
 def test_code_checked_on_a_beginning_is_compared_on_the_rest_of_its_market():
@@ -338,6 +380,7 @@ def test_code_checked_on_a_beginning_is_compared_on_the_rest_of_its_market():
     assert not observe_checked(Lagged(), market.prefix(1_600))[1].is_of_kind
     assert observe_checked(Lagged(lag=3), market.prefix(900))[1].is_of_kind
     assert observe_checked(Lagged(lag=2), market)[1].is_of_kind
+
     for other in (market, market.prefix(2_000), market.prefix(700)):
         with pytest.raises(bt.PolicyError, match="Lagged looks ahead: column 'x'"):
             observe_checked(Lagged(lag=-1), other)
@@ -353,9 +396,13 @@ def test_code_is_checked_in_full_on_a_market_that_is_no_beginning_or_much_longer
 def test_columns_that_warm_up_past_the_largest_moves_are_checked_in_full():
     """A half-life of 400 bars is known at the end of the market alone: too few cuts count."""
     market = bt.Market.sample(bars=600)
-    assert not look(VolTarget(half_life=20.0), market)[1].is_of_kind
-    assert look(VolTarget(half_life=30.0), market)[1].is_of_kind
-    assert not look(VolTarget(half_life=550.0), market)[1].is_of_kind
+    _, first = look(VolTarget(half_life=20.0), market)
+    _, similar = look(VolTarget(half_life=30.0), market)
+    _, slow = look(VolTarget(half_life=550.0), market)
+
+    assert not first.is_of_kind
+    assert similar.is_of_kind
+    assert not slow.is_of_kind
 
 
 def test_a_sweep_without_a_compiled_core_refuses_what_looks_ahead(monkeypatch):

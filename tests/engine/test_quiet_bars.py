@@ -73,14 +73,18 @@ def list_bytes(
     signal: float | dict[str, float],
     market: bt.Market | bt.Markets | None = None,
 ) -> dict[str, Any]:
-    policy, venue, own = account
+    """Run an account; return the bytes of its record and log, and its measures as text."""
+    policy, venue, terms = account
     market = market or bt.Market.sample(bars=500, interval="15m")
-    result = bt.run(market, policy, venue=venue, account=own, signal=signal, compile=False)
-    record = result.record
-    columns = {**record.account._asdict(), **record.positions._asdict()}
-    found: dict[str, Any] = {name: np.asarray(x).tobytes() for name, x in columns.items()}
-    found["entries"] = np.asarray(result.entries).tobytes()
-    return found | {name: repr(value) for name, value in dict(result.metrics).items()}
+    result = bt.run(market, policy, venue=venue, account=terms, signal=signal, compile=False)
+
+    listed: dict[str, Any] = {"entries": np.asarray(result.entries).tobytes()}
+    for columns in (result.record.account._asdict(), result.record.positions._asdict()):
+        for name, values in columns.items():
+            listed[name] = np.asarray(values).tobytes()
+    for name, value in dict(result.metrics).items():
+        listed[name] = repr(value)
+    return listed
 
 
 def take_general_steps(_terms: Any, _feed: Any, deciders: Any, state: Any) -> bool:
@@ -94,6 +98,7 @@ def test_quiet_bars_have_the_bits_of_the_general_steps(
     name: str, signal: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quiet = list_bytes(ACCOUNTS[name], signal)
+
     monkeypatch.setattr(loop, "begin_bars", take_general_steps)
     general = list_bytes(ACCOUNTS[name], signal)
     assert quiet == general
@@ -110,16 +115,17 @@ def test_accounts_of_one_position_pass_quietly(name: str, monkeypatch: pytest.Mo
         return answers[-1]
 
     monkeypatch.setattr(loop, "may_pass_alone", note)
+
     list_bytes(ACCOUNTS[name], 1.0)
     assert answers == [True]
 
 
 def make_three(bars: int) -> bt.Markets:
     """Return three markets: one is listed later, one is not to the end."""
-    whole = [bt.Market.sample(bars=bars, interval="15m", seed=k) for k in range(3)]
-    return bt.Markets(
-        {"ONE": whole[0], "LATE": whole[1].slice(40, bars), "ENDS": whole[2].slice(0, bars - 60)}
-    )
+    first = bt.Market.sample(bars=bars, interval="15m", seed=0)
+    late = bt.Market.sample(bars=bars, interval="15m", seed=1).slice(40, bars)
+    ends = bt.Market.sample(bars=bars, interval="15m", seed=2).slice(0, bars - 60)
+    return bt.Markets({"ONE": first, "LATE": late, "ENDS": ends})
 
 
 SEVERAL: dict[str, tuple[bt.Policy, bt.Venue, bt.Account]] = {
@@ -154,6 +160,7 @@ def test_quiet_bars_of_several_positions_have_the_bits_of_the_general_steps(
         return how
 
     monkeypatch.setattr(loop.a, "take_together", note)
+
     quiet = list_bytes(SEVERAL[name], signal, markets)
     assert {loop.a.QUIET, loop.a.FILLED} & ways  # some bars were taken so
 

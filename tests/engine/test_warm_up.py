@@ -12,7 +12,8 @@ from backtest.strategies import Capped, Constant, Lowest
 from tests.agreement import Counting
 from tests.kit import AT_BINANCE
 
-BARS, KNOWN = 200, 30
+BARS = 200
+KNOWN = 30
 
 
 def begin_at(market: bt.Market, bar: int) -> np.ndarray:
@@ -58,6 +59,7 @@ class SetsMargin(Eager):
 
 
 def find_targets(policy: bt.Policy, **fields) -> np.ndarray:
+    """Return what a policy asked for at each close of the sample, NaN where it was not asked."""
     market = fields.pop("market", None) or bt.Market.sample(bars=BARS)
     result = bt.run(market, policy, compile=False, **{**AT_BINANCE, **fields})
     return result.of_positions("target")[:, 0]
@@ -65,14 +67,19 @@ def find_targets(policy: bt.Policy, **fields) -> np.ndarray:
 
 def test_nothing_is_decided_before_each_column_has_had_a_value():
     target = find_targets(Eager())
+
     assert np.isnan(target[:KNOWN]).all()
     assert (target[KNOWN:] == 0.5).all()
 
 
 def test_a_column_that_never_has_a_value_is_no_reason_to_wait():
-    assert find_warm_up({"a": np.array([math.nan, 1.0]), "b": np.full(2, math.nan)}) == (1, ("b",))
-    assert (find_targets(Eager(known=0)) == 0.5).all()
-    assert (find_targets(Eager(known=BARS + 1)) == 2.0).all()  # which `backtest check` warns of
+    columns = {"a": np.array([math.nan, 1.0]), "b": np.full(2, math.nan)}
+    assert find_warm_up(columns) == (1, ("b",))
+
+    known_at_once = find_targets(Eager(known=0))
+    assert (known_at_once == 0.5).all()
+    never_known = find_targets(Eager(known=BARS + 1))  # which `backtest check` warns of
+    assert (never_known == 2.0).all()
 
 
 @pytest.mark.parametrize("first", [0, 1, 63, 64, 65, 1023, 1024, 5000, None])
@@ -80,6 +87,7 @@ def test_the_first_value_is_found_wherever_it_is(first):
     column = np.full(5001, np.nan)
     if first is not None:
         column[first] = math.inf
+
     assert find_first_value(column) == first
 
 
@@ -98,6 +106,7 @@ def test_what_is_unknown_later_is_left_to_the_formula():
 ])  # fmt: skip
 def test_a_combinator_waits_for_the_columns_of_all_its_policies(policy):
     target = find_targets(policy)
+
     assert np.isnan(target[:KNOWN]).all()
     assert np.isfinite(target[KNOWN:]).all()
 
@@ -105,11 +114,12 @@ def test_a_combinator_waits_for_the_columns_of_all_its_policies(policy):
 def test_an_overlay_scales_nothing_before_its_columns_are_known():
     """It is asked from the close of bar 30 on; before, positions are what their policies want."""
     market = bt.Market.sample(bars=BARS)
-    two = bt.Markets({"A": market, "B": market})
+    markets = bt.Markets({"A": market, "B": market})
+    equal = bt.allocate.equal(markets)
     result = bt.run(
-        two, Constant(1.0), signal=bt.allocate.equal(two), overlay=Eager(), compile=False,
-        venue=AT_BINANCE["venue"], account=bt.Account(),
-    )  # fmt: skip
+        markets, Constant(1.0), signal=equal, overlay=Eager(), compile=False, **AT_BINANCE
+    )
+
     overlay = result.of_account("overlay")
     assert np.isnan(overlay[:KNOWN]).all()
     assert (overlay[KNOWN:] == 0.5).all()
@@ -118,8 +128,10 @@ def test_an_overlay_scales_nothing_before_its_columns_are_known():
 def test_margin_is_not_set_before_the_columns_are_known():
     account = bt.Account(margin="isolated", venue_leverage=3.0)
     market = bt.Market.sample(bars=BARS)
-    result = bt.run(market, SetsMargin(), venue="binance-usdm:BTCUSDT", account=account,
-                    compile=False)  # fmt: skip
+    result = bt.run(
+        market, SetsMargin(), venue="binance-usdm:BTCUSDT", account=account, compile=False
+    )
+
     held = result.bars["position"].to_numpy() != 0.0
     assert np.flatnonzero(held)[0] == KNOWN + 1
 
@@ -137,8 +149,10 @@ def test_longer_bars_of_the_policy_are_counted_in_those():
 
 def test_what_the_history_knows_is_known_at_the_start_of_a_run():
     market = bt.Market.sample(bars=BARS)
+
     later = find_targets(Counted(), start=market.times[KNOWN + 10])
     assert later[:2].tolist() == [2.0, 1.0]
+
     sooner = find_targets(Counted(), start=market.times[KNOWN - 10])
     assert np.isnan(sooner[:10]).all()
     assert sooner[10] == 2.0
@@ -149,20 +163,27 @@ def test_a_resumed_run_goes_on_where_the_whole_one_would_be(cut):
     """Its policy is asked at once, with its memory: the columns were known in the first part."""
     market = bt.Market.sample(bars=BARS)
     terms = {**AT_BINANCE, "compile": False}
+
     whole = bt.run(market, Counted(), **terms)
     first = bt.run(market.prefix(cut + 1), Counted(), **terms)
     rest = bt.run(market, Counted(), resume=first, **terms)
+
     joined = np.concatenate([first.of_positions("target"), rest.of_positions("target")])
     np.testing.assert_array_equal(joined, whole.of_positions("target"))
+
+
+def list_late_starts(result):
+    return [notice for notice in result.notices if notice.startswith("Decided from")]
 
 
 def test_a_run_says_from_which_bar_it_decided():
     market = bt.Market.sample(bars=BARS)
     result = bt.run(market, Eager(), compile=False, **AT_BINANCE)
-    (text,) = [each for each in result.notices if each.startswith("Decided from")]
-    assert text.startswith("Decided from 2023-01-02 06:00 UTC on, bar 30: ")
+    (notice,) = list_late_starts(result)
+    assert notice.startswith("Decided from 2023-01-02 06:00 UTC on, bar 30: ")
+
     known = bt.run(market, Eager(), compile=False, start=market.times[KNOWN], **AT_BINANCE)
-    assert not [each for each in known.notices if each.startswith("Decided from")]
+    assert not list_late_starts(known)
 
 
 @pytest.mark.slow
@@ -174,5 +195,6 @@ def test_compiled_and_called_back_code_wait_as_plain_python_does(policy):
     market = bt.Market.sample(bars=BARS)
     plain = bt.run(market, policy, compile=False, **AT_BINANCE)
     compiled = bt.run(market, policy, compile="now", **AT_BINANCE)
+
     for name in ("target", "quantity"):
         assert plain.of_positions(name).tobytes() == compiled.of_positions(name).tobytes()
