@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,22 +13,30 @@ from tests.kit import Hold, call
 pytestmark = pytest.mark.filterwarnings("ignore")
 OPENS = pd.date_range("2024-01-01", periods=30, freq="1h", tz="UTC")
 NOW = "2024-01-02T06:00Z"
-FACTS = {"A": {"lot": 1.0, "tick": 0.5}, "B": {"lot": None, "tick": None}, "C": {"lot": 0.1},
-         "D": {"lot": 1.0, "min_notional": 500.0}, "E": {"lot": 1.0}}  # fmt: skip
+FACTS = {
+    "A": {"lot": 1.0, "tick": 0.5},
+    "B": {"lot": None, "tick": None},
+    "C": {"lot": 0.1},
+    "D": {"lot": 1.0, "min_notional": 500.0},
+    "E": {"lot": 1.0},
+}
+"""What is known of the steps of orders of five coins."""
 
 
 def make_book(**more: Any) -> bt.Backtest:
     """Five coins at 100.2, each a fifth of 1,000: 1 lot is 100.2; D orders 500 at least."""
-    markets, venues = {}, {}
     free = bt.Venue.simple(
         taker=0.0, slippage=0.0, maintenance_rate=0.01, max_leverage=20.0, liquidation_fee=0.0
     )
+    markets = {}
+    venues = {}
     for name, steps in FACTS.items():
         stop = 27 if name == "E" else 30
-        bars = {x: np.full(stop, 100.2) for x in ("open", "high", "low", "close")}
-        frame = pd.DataFrame({**bars, "volume": 1e6}, index=OPENS[:stop])
+        frame = pd.DataFrame(100.2, OPENS[:stop], ["open", "high", "low", "close"])
+        frame["volume"] = 1e6
         markets[name] = bt.Market.from_frames(frame, instrument=name, now="2030-01-01")
-        venues[name] = free.override({f"contract.{x}": value for x, value in steps.items()})
+        venues[name] = free.override({f"contract.{step}": size for step, size in steps.items()})
+
     account = bt.Account(capital=1_000.0, band=0.05)
     return bt.Backtest(bt.Markets(markets), venue=venues, account=account, **more)
 
@@ -40,11 +47,15 @@ def test_each_order_is_rounded_and_each_that_is_not_sent_says_why():
     held = {"C": {"quantity": 1.9, "entry": 100.0}}
     state = bt.AccountSnapshot(equity=1_000.0, positions=held, time="2024-01-02T06:00Z")
     orders = test.decide(Hold(1.0), state=state, now=NOW).orders
+
     assert [*orders.index] == [*FACTS]
+
     assert orders.loc["A"].tolist() == ["buy", 1.0, 100.5, 100.5, True, ""]
+
     assert not orders.loc["B", "sent"]
     assert orders.loc["B", "why_not"] == "unknown lot"
     assert orders.loc["B", "price"] == 100.2
+
     assert "within the band" in orders.loc["C", "why_not"]
     assert "under the minimum notional" in orders.loc["D", "why_not"]
     assert "stale data: its bars end at 2024-01-02 03:00" in orders.loc["E", "why_not"]
@@ -54,6 +65,7 @@ def test_old_data_send_no_order_of_the_book():
     test = make_book(signal=dict.fromkeys(FACTS, 0.2))
     state = bt.AccountSnapshot(equity=1_000.0, time="2024-01-02T06:00Z")
     decision = test.decide(Hold(1.0), state=state, now="2024-02-01")
+
     assert not decision.may_act
     assert not decision.orders["sent"].any()
     assert "the data end at 2024-01-02 06:00" in decision.orders.loc["A", "why_not"]
@@ -69,17 +81,25 @@ def test_a_price_is_rounded_to_the_tick_so_that_it_fills(price, tick, is_buy, ro
 
 
 def test_one_account_of_ccxt_is_read_from_a_file(tmp_path):
-    row = {"symbol": "BTC/USDT:USDT", "side": "long", "contracts": 0.1, "contractSize": 1.0,
-           "entryPrice": 100.0, "marginMode": "cross"}  # fmt: skip
-    other = {**row, "symbol": "ETH/USDT:USDT", "contracts": 2.0, "side": "short"}
-    content = {"balance": {"USDT": {"total": 500.0}}, "positions": [row, other],
-               "exchange": "binance", "peak_equity": 600.0}  # fmt: skip
+    bitcoin = {
+        "symbol": "BTC/USDT:USDT", "side": "long", "contracts": 0.1, "contractSize": 1.0,
+        "entryPrice": 100.0, "marginMode": "cross",
+    }  # fmt: skip
+    ether = {**bitcoin, "symbol": "ETH/USDT:USDT", "contracts": 2.0, "side": "short"}
+    content = {
+        "balance": {"USDT": {"total": 500.0}},
+        "positions": [bitcoin, ether],
+        "exchange": "binance",
+        "peak_equity": 600.0,
+    }
     file = tmp_path / "account.json"
     file.write_text(json.dumps(content), encoding="utf-8")
+
     snapshot = bt.AccountSnapshot.load(file)
     assert (snapshot.equity, snapshot.peak_equity) == (500.0, 600.0)
-    held = {name: each.quantity for name, each in snapshot.positions.items()}
-    assert held == {"BTCUSDT": 0.1, "ETHUSDT": -2.0}
+    assert len(snapshot.positions) == 2
+    assert snapshot.positions["BTCUSDT"].quantity == 0.1
+    assert snapshot.positions["ETHUSDT"].quantity == -2.0
 
 
 def test_a_command_decides_for_a_book(tmp_path, capsys):
@@ -87,13 +107,16 @@ def test_a_command_decides_for_a_book(tmp_path, capsys):
     for k, name in enumerate(names):
         bars = bt.Market.sample(bars=150, seed=k).bars()
         bt.Market.from_frames(bars, instrument=name).save(tmp_path / name)
+
     content = {"balance": {"USDT": {"total": 50_000.0}}, "positions": [], "exchange": "binance"}
     (tmp_path / "account.json").write_text(json.dumps(content), encoding="utf-8")
+
     code, out, err = call(
         capsys, "decide", "--data", tmp_path / names[0], "--data", tmp_path / names[1],
         "--policy", "vol-target", "--snapshot", tmp_path / "account.json",
         "--set", "decide.now=2023-01-07T06:10",
     )  # fmt: skip
+
     assert code == 0, out + err
     assert out.count("notional") >= 2
     assert "buy" in out

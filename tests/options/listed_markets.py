@@ -17,9 +17,11 @@ PUT = bt.Option(kind="put", strike=30_000, expiry="2023-01-08 12:00", underlying
 
 
 def make_venue(**more: Any) -> bt.Venue:
-    given = {"taker": 5e-4, "slippage": 1e-4, "maintenance_rate": 0.005, "max_leverage": 50.0}
-    venue = bt.Venue.simple(**{**given, "liquidation_fee": 0.01})
-    return venue.override({"option_costs": COSTS, **more})
+    settings = {
+        "taker": 5e-4, "slippage": 1e-4, "maintenance_rate": 0.005, "max_leverage": 50.0,
+        "liquidation_fee": 0.01,
+    }  # fmt: skip
+    return bt.Venue.simple(**settings).override({"option_costs": COSTS, **more})
 
 
 def make_surfaces(
@@ -27,37 +29,50 @@ def make_surfaces(
 ) -> Surfaces:
     """Return flat surfaces of two expiries, 7 and 30 days after each time. Volatility rises by a
     point each time; that of ``at`` is ``shift`` higher."""
-    found = []
-    for k, each in enumerate(times):
-        time, years = pd.Timestamp(each, tz="UTC"), np.array([7.0, 30.0]) / 365.0
-        level = volatility + 0.01 * k + (shift if k == at else 0.0)
-        expiries = [time + pd.Timedelta(days=d) for d in (7, 30)]
+    surfaces = []
+    days = np.array([7.0, 30.0])
+    years = days / 365.0
+    empty = pd.DataFrame()
+    for k, stamp in enumerate(times):
+        time = pd.Timestamp(stamp, tz="UTC")
+        level = volatility + 0.01 * k
+        if k == at:
+            level += shift
+
+        expiries = [time + pd.Timedelta(days=days_left) for days_left in days]
         forwards = 20_000.0 * np.exp(carry * years)
         fits = pd.DataFrame({"expiry": expiries, "years": years, "forward": forwards})
         smiles = tuple(SVI(level**2 * t, 0.0, 0.0, 0.0, 0.1) for t in years)
-        empty = pd.DataFrame()
-        found.append(
+        surfaces.append(
             Surface(time, "BTC", "svi", smiles, fits, empty, 20_000.0, "cash", empty, None)
         )
-    return Surfaces(tuple(found), pd.DataFrame(columns=["time", "reason"]))
+
+    return Surfaces(tuple(surfaces), pd.DataFrame(columns=["time", "reason"]))
 
 
 def make_chain(stamps: list[str], shift: float = 0.0, at: int = -1) -> bt.Chain:
     """Return the sample chain at several times, in cash; that of ``at`` is moved by ``shift``."""
     parts = []
-    for k, each in enumerate(stamps):
+    for k, stamp in enumerate(stamps):
         rows = write_sample()
-        rows["time"], rows["index"] = rows["time"] + (pd.Timestamp(each, tz="UTC") - TIME), 20_000.0
-        factor = 0.2 * (1.0 + (shift if k == at else 0.0) + 0.003 * k)
+        rows["time"] += pd.Timestamp(stamp, tz="UTC") - TIME
+        rows["index"] = 20_000.0
+
+        # The sample is in coins of 100,000.
+        factor = 1.0 + 0.003 * k
+        if k == at:
+            factor += shift
         for name in ("strike", "forward"):
             rows[name] *= 0.2
         for name in ("bid", "mark", "ask"):
-            rows[name] *= 100_000.0 * factor
+            rows[name] *= 20_000.0 * factor
         parts.append(rows.assign(underlying="BTC"))
+
     return bt.Chain.from_frame(pd.concat(parts, ignore_index=True), settlement="cash")
 
 
 def make_markets(bars: int = 240, options: Any = None, **more: Any) -> bt.Markets:
     """Return the sample market as BTC with a listed put, under one flat surface."""
-    given = {"surfaces": {"BTC": make_surfaces(["2023-01-01 06:30"])}, **more}
-    return bt.Markets({"BTC": bt.Market.sample(bars=bars), **(options or {"PUT": PUT})}, **given)
+    terms = {"surfaces": {"BTC": make_surfaces(["2023-01-01 06:30"])}, **more}
+    listed = options or {"PUT": PUT}
+    return bt.Markets({"BTC": bt.Market.sample(bars=bars), **listed}, **terms)
