@@ -28,15 +28,17 @@ def test_decay_of_constant_in_a_market_that_goes_nowhere():
     """Up 10 %, back down, 50 times, at 3x: each time (1 + 0.3) (1 - 3 / 11) = 0.945454..."""
     market = market_of(np.tile([100.0, 110.0], 51)[:101])
     result = live(market, strategies.Constant(leverage=3.0), compile=False)
-    assert result.metrics["final_equity"] == pytest.approx(10_000 * (1.3 * 8 / 11) ** 50, rel=1e-9)
+
+    final = 10_000 * (1.3 * 8 / 11) ** 50
     decay = -50 * math.log(1.3 * 8 / 11) / (101 / YEAR)
+    assert result.metrics["final_equity"] == pytest.approx(final, rel=1e-9)
     assert result.metrics["leverage_decay"] == pytest.approx(decay, rel=1e-9)
 
 
-def held_at_the_end(market: bt.Market, policy: bt.Policy) -> np.ndarray:
+def find_last_targets(market: bt.Market, policy: bt.Policy) -> np.ndarray:
     """Return the targets of an account that begins 100 bars before the end."""
-    begun = {"start": market.times[-100], "compile": False}
-    return live(market, policy, **begun).bars["target"].to_numpy()
+    result = live(market, policy, start=market.times[-100], compile=False)
+    return result.bars["target"].to_numpy()
 
 
 @pytest.mark.parametrize("estimator", [
@@ -48,9 +50,11 @@ def test_vol_target_is_its_formula(estimator: str):
     market = bt.Market.sample(bars=131 * 24 + 10)
     policy = strategies.VolTarget(target=0.5, half_life=24.0, power=2.0, estimator=estimator)
     assert policy == strategies.VolTarget(0.5, 24.0, 2.0, estimator)
+
     sigma = indicators.volatility(market, estimator, 24.0)
     assert policy.observe(market)["sigma"].tobytes() == sigma.tobytes()
-    target = held_at_the_end(market, policy)
+
+    target = find_last_targets(market, policy)
     np.testing.assert_allclose(target, (0.5 / sigma[-100:]) ** 2, rtol=1e-14)
     assert np.isfinite(target[-1])
 
@@ -62,6 +66,7 @@ def test_vol_target_meets_its_target_on_a_random_walk(sigma: float):
     is 2 half_life / ln 2 = 577 here; the standard error over 40,000 bars is 0.35 %."""
     market = walk(40_000, 0.0, sigma, seed=4)
     result = live(market, strategies.VolTarget(target=0.4, half_life=200.0), sampling="1h")
+
     assert result.metrics["volatility"] == pytest.approx(0.4, rel=0.015)
     assert result.metrics["mean_leverage"] == pytest.approx(0.4 / sigma, rel=0.02)
 
@@ -85,8 +90,10 @@ def test_a_volatility_target_without_feedback_learns_nothing_to_the_bit():
     plain = live(market, PlainTarget(), compile=False).bars
     policy = strategies.VolTarget(half_life=24.0, feedback=0.0)
     learning = live(market, policy, compile=False).bars
+
     for column in ("target", "equity"):
         assert learning[column].to_numpy().tobytes() == plain[column].to_numpy().tobytes()
+
     assert {*policy.observe(market)} == {"sigma"}
 
 
@@ -99,6 +106,7 @@ def test_feedback_is_its_recursion_by_hand():
     came = 0.01 * math.sqrt(YEAR)
     sigma = np.full(6, 0.8 * came)
     kappa = indicators.volatility_feedback(market, sigma, 0.4, 0.1, math.inf)
+
     third = math.sqrt((2.0 * 1.25**2 + (1.25 * 0.975) ** 2) / 3.0)
     expected = [1.0, 1.0, 0.975, 0.975 * (1.0 + 0.1 * (1.0 - third))]
     np.testing.assert_allclose(kappa[:4], expected, rtol=1e-12)
@@ -112,6 +120,7 @@ def test_feedback_finds_the_bias_of_a_forecast_within_its_bounds(bias: float, fa
     market = market_of(100.0 * np.exp(0.01 * (np.arange(3000) % 2)))
     sigma = np.full(3000, bias * 0.01 * math.sqrt(YEAR))
     kappa = indicators.volatility_feedback(market, sigma, 0.4, 0.02, 5.0)
+
     assert kappa[-1] == pytest.approx(factor, rel=1e-9)
 
 
@@ -119,6 +128,7 @@ def test_bars_after_an_unknown_or_no_volatility_teach_nothing():
     market = market_of(100.0 * np.exp(0.01 * (np.arange(40) % 2)))
     sigma = np.full(40, 0.8 * 0.01 * math.sqrt(YEAR))
     whole = indicators.volatility_feedback(market, sigma, 0.4, 0.1, 2.0)
+
     sigma[20] = math.nan
     sigma[21] = 0.0
     kappa = indicators.volatility_feedback(market, sigma, 0.4, 0.1, 2.0)
@@ -134,12 +144,15 @@ def test_feedback_sees_the_leverage_that_the_policy_decides(power: float):
     kappa = policy.observe(market)["kappa"]
     target = live(market, policy, compile=False).bars["target"].to_numpy()
     earned = (target[:-1] * np.diff(np.log(market.close)))[24:]
+
     factor = 1.0
     for n in range(24, len(earned) + 1):
         weights = 0.5 ** (np.arange(n)[::-1] / 24.0)
         realized = math.sqrt(YEAR * np.average(earned[:n] ** 2, weights=weights))
-        factor = float(np.clip(factor * (1.0 + 0.05 * (1.0 - realized / 0.5)), 0.5, 2.0))
+        factor *= 1.0 + 0.05 * (1.0 - realized / 0.5)
+        factor = float(np.clip(factor, 0.5, 2.0))
         assert kappa[24 + n] == pytest.approx(factor, rel=1e-9)
+
     assert 0.5 < factor < 2.0
 
 
@@ -148,40 +161,54 @@ def test_the_factor_that_a_target_learned_is_on_its_page(tmp_path):
     market = bt.Market.sample(bars=200)
     policy = strategies.VolTarget(half_life=24.0, feedback=0.05)
     result = live(market, policy, compile=False)
-    drawn = result.charted["kappa"].values
-    np.testing.assert_array_equal(drawn, policy.observe(market)["kappa"])
+    charted = result.charted["kappa"].values
+    np.testing.assert_array_equal(charted, policy.observe(market)["kappa"])
+
     loaded = bt.Result.load(result.save(tmp_path))
-    np.testing.assert_array_equal(loaded.charted["kappa"].values, drawn)
-    for one in (result, loaded):
-        page = build_page(one)
-        assert "Factor of the target that the policy learned" in write_html(page)
+    np.testing.assert_array_equal(loaded.charted["kappa"].values, charted)
+    for shown in (result, loaded):
+        page = write_html(build_page(shown))
+        assert "Factor of the target that the policy learned" in page
+
     plain = live(market, strategies.VolTarget(half_life=24.0), compile=False)
     assert not plain.charted
     assert "What the policy computed" not in write_html(build_page(plain))
 
-    asked = live(market, policy, decision_interval="4h", compile=False).charted["kappa"].values
-    columns = policy.observe(market.resample("4h"))["kappa"]
-    known = np.concatenate((np.full(3, np.nan), np.repeat(columns, 4)))[: len(asked)]
-    np.testing.assert_allclose(asked, known)
+
+def test_the_factor_of_longer_bars_is_charted_from_their_closes_on():
+    """The first bar of four hours closes with the fourth hour."""
+    market = bt.Market.sample(bars=200)
+    policy = strategies.VolTarget(half_life=24.0, feedback=0.05)
+    result = live(market, policy, decision_interval="4h", compile=False)
+    charted = result.charted["kappa"].values
+
+    by_four_hours = policy.observe(market.resample("4h"))["kappa"]
+    by_hours = np.concatenate((np.full(3, np.nan), np.repeat(by_four_hours, 4)))
+    np.testing.assert_allclose(charted, by_hours[: len(charted)])
 
 
-def test_feedback_of_lanes_of_parts_and_of_sweeps_is_that_of_one():
+def test_feedback_of_lanes_and_of_parts_is_that_of_one():
     market = bt.Market.sample(bars=300)
     gains = np.array([0.0, 0.02, 0.5])
     lives = np.array([12.0, 24.5, 60.0])
     sigma = indicators.ewma_volatility(market, lives)
     lanes = indicators.volatility_feedback(market, sigma, 0.4, gains, lives)
+
     for k in range(3):
         one = indicators.volatility_feedback(market, sigma[:, k], 0.4, gains[k], lives[k])
         assert one.tobytes() == lanes[:, k].tobytes()
+
     cut = indicators.volatility_feedback(market.prefix(200), sigma[:200], 0.4, gains, lives)
     assert cut.tobytes() == lanes[:200].tobytes()
-    test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
-    sweep = test.sweep(
-        strategies.VolTarget, {"feedback": gains, "half_life": [24.0]}, compile=False
-    )
-    table = sweep.table
-    for gain in gains.tolist():
+
+
+def test_feedback_of_sweeps_is_that_of_runs():
+    gains = [0.0, 0.02, 0.5]
+    test = bt.Backtest(bt.Market.sample(bars=300), venue=free_venue(), account=bt.Account())
+    sets = {"feedback": gains, "half_life": [24.0]}
+    table = test.sweep(strategies.VolTarget, sets, compile=False).table
+
+    for gain in gains:
         run = test.run(strategies.VolTarget(half_life=24.0, feedback=gain), compile=False)
         row = table[table["feedback"] == gain].iloc[0]
         assert row["final_equity"] == pytest.approx(run.metrics["final_equity"], rel=1e-12)
@@ -191,20 +218,25 @@ def test_feedback_mends_a_range_that_is_always_too_wide():
     """Wicks of 0.3 % and more forecast too much: held is too little, until kappa has learned it."""
     market = walk(20_000, 0.0, 0.6, seed=11)
     wicks = bars_market(
-        market.open, market.close,
+        market.open,
+        market.close,
         high=1.003 * np.maximum(market.open, market.close),
         low=np.minimum(market.open, market.close) / 1.003,
-    )  # fmt: skip
+    )
     terms: dict[str, Any] = {"half_life": 100.0, "estimator": "parkinson"}
+
     plain = live(wicks, strategies.VolTarget(**terms), sampling="1h", compile=False)
+    assert plain.metrics["volatility"] < 0.37
+
     learning = strategies.VolTarget(**terms, feedback=0.01)
     mended = live(wicks, learning, sampling="1h", compile=False)
-    assert plain.metrics["volatility"] < 0.37
     assert mended.metrics["volatility"] == pytest.approx(0.4, rel=0.03)
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"gain": 1.5}, "gain"), ({"gain": -0.1}, "gain"), ({"target": 0.0}, "target"),
+    ({"gain": 1.5}, "gain"),
+    ({"gain": -0.1}, "gain"),
+    ({"target": 0.0}, "target"),
     ({"sigma": np.ones(3)}, r"sigma must have one number per bar, 40, got .* \(3,\)"),
     ({"half_life": 0.0}, "half_life"),
 ])  # fmt: skip
@@ -229,17 +261,20 @@ def test_sharpe_scaling_sees_the_estimate_of_its_window():
     market = bt.Market.sample(bars=400)
     columns = strategies.SharpeScaling(window=100).observe(market)
     closes = market.time + market.interval
+    assert np.isnan(columns["sharpe"][:100]).all()
+
     for t in (100, 237, 399):
         returns = []
         for s in range(t - 99, t + 1):
-            known = (market.funding_time < closes[s]) & (market.funding_time >= closes[s - 1])
-            paid = market.funding_rate[known].sum()
-            returns.append(market.close[s] / market.close[s - 1] - 1.0 - paid)
+            is_paid = (market.funding_time < closes[s]) & (market.funding_time >= closes[s - 1])
+            funding = market.funding_rate[is_paid].sum()
+            returns.append(market.close[s] / market.close[s - 1] - 1.0 - funding)
+
         per_bar = np.mean(returns) / np.std(returns, ddof=1)
-        assert columns["sharpe"][t] == pytest.approx(math.sqrt(YEAR) * per_bar, rel=1e-9)
+        sharpe = math.sqrt(YEAR) * per_bar
         error = math.sqrt(YEAR) * math.sqrt((1 + per_bar**2 / 2) / 100)
+        assert columns["sharpe"][t] == pytest.approx(sharpe, rel=1e-9)
         assert columns["error"][t] == pytest.approx(error, rel=1e-12)
-    assert np.isnan(columns["sharpe"][:100]).all()
 
 
 def test_sharpe_scaling_weighs_the_estimate_with_the_prior():
@@ -257,6 +292,7 @@ def gentle_walk(n: int, largest: float, seed: int) -> bt.Market:
 def test_cppi_is_its_formula_at_every_bar():
     market = bt.Market.sample(bars=300)
     result = live(market, strategies.Cppi(multiplier=4.0, floor=0.9, growth=0.2), compile=False)
+
     equity = result.bars["equity"].to_numpy()
     floor = 9000.0 * 1.2 ** (np.arange(1, 301) / YEAR)
     expected = np.maximum(0.0, 4.0 * (equity - floor) / equity)
@@ -275,9 +311,11 @@ def test_a_gap_goes_under_the_floor_by_the_closed_form_and_ends_trading(policy, 
     close = np.array([100.0] * 5 + [100.0 * (1.0 - gap)] * 5 + [200.0] * 3)
     bars = live(bars_market(close, close), policy, compile=False).bars
     assert bars["leverage"].iloc[4] == pytest.approx(turns, rel=1e-12)
+
     shortfall = 10_000.0 * floor - bars["equity"].iloc[5]
-    over = (gap * turns / (1.0 - floor) - 1.0) * (1.0 - floor) * 10_000.0
-    assert shortfall == pytest.approx(over, rel=1e-9)
+    expected = (gap * turns / (1.0 - floor) - 1.0) * (1.0 - floor) * 10_000.0
+    assert shortfall == pytest.approx(expected, rel=1e-9)
+
     assert (bars["target"].iloc[5:] == 0.0).all()
     assert (bars["position"].iloc[6:] == 0.0).all()
 
@@ -287,38 +325,44 @@ def test_the_floor_of_tipp_follows_the_peak_and_never_falls():
     close = np.array([100.0, 100.0, 200.0, 150.0, 180.0, 180.0])
     policy = strategies.Cppi(multiplier=2.0, floor=0.0, ratchet=0.5)
     bars = live(market_of(close), policy, compile=False).bars
+
     equity = bars["equity"].to_numpy()
     np.testing.assert_allclose(equity[:4], [10_000, 10_000, 20_000, 15_000], rtol=1e-12)
+
     peak = np.maximum.accumulate(equity)
     np.testing.assert_allclose(bars["target"], 2.0 * (1.0 - 0.5 * peak / equity), rtol=1e-12)
     assert bars["target"].iloc[3] == pytest.approx(2.0 * (1.0 - 10_000 / 15_000), rel=1e-12)
 
 
 def test_regime_weighs_two_leverages_with_the_probability_of_the_next_bar():
-    bars = {"half_life": 500.0, "calm_bars": 100.0, "stress_bars": 25.0}
-    policy = strategies.Regime(calm=3.0, stress=1.0, **bars)
-    market = bt.Market.sample(bars=400)
-    p = indicators.learned_regimes(market, 500.0, 100.0, 25.0).predicted
-    target = live(market, policy, compile=False).bars["target"].to_numpy()
-    np.testing.assert_allclose(target, 3.0 - 2.0 * p, rtol=1e-12)
-    assert np.isnan(target[:100]).all()
+    lives = {"half_life": 500.0, "calm_bars": 100.0, "stress_bars": 25.0}
+    policy = strategies.Regime(calm=3.0, stress=1.0, **lives)
     assert decide(policy, probability=0.25) == 2.5
+
+    market = bt.Market.sample(bars=400)
+    target = live(market, policy, compile=False).bars["target"].to_numpy()
+    probability = indicators.learned_regimes(market, 500.0, 100.0, 25.0).predicted
+    np.testing.assert_allclose(target, 3.0 - 2.0 * probability, rtol=1e-12)
+    assert np.isnan(target[:100]).all()
 
 
 @pytest.mark.parametrize("measure", ["sign", "strength"])
 def test_trend_vol_is_its_formula(measure: str):
-    looks = (12, 36, 90)
-    terms = dict(zip(("short", "middle", "long"), looks, strict=True)) | {"half_life": 24.0}
-    policy = strategies.TrendVol(target=0.5, measure=measure, full=1.5, **terms)
+    policy = strategies.TrendVol(
+        target=0.5, measure=measure, full=1.5, short=12, middle=36, long=90, half_life=24.0
+    )
     market = bt.Market.sample(bars=300)
-    trends = [indicators.trend_sign(market, n) for n in looks]
-    if measure == "strength":
-        trends = [indicators.trend_strength(market, n, 24.0, 1.5) for n in looks]
+    if measure == "sign":
+        trends = [indicators.trend_sign(market, look) for look in (12, 36, 90)]
+    else:
+        trends = [indicators.trend_strength(market, look, 24.0, 1.5) for look in (12, 36, 90)]
+    trend = np.mean(trends, axis=0)
     base = 0.5 / indicators.ewma_volatility(market, 24.0)
-    side = np.where(np.arange(300) % 50 < 25, 1.0, -0.4)
-    for signal, sides in ((None, 1.0), (-1.0, -1.0), (side, np.sign(side))):
+
+    turning = np.where(np.arange(300) % 50 < 25, 1.0, -0.4)
+    for signal, side in ((None, 1.0), (-1.0, -1.0), (turning, np.sign(turning))):
         target = live(market, policy, signal=signal, compile=False).bars["target"].to_numpy()
-        expected = base * np.maximum(sides * np.mean(trends, axis=0), 0.0)
+        expected = base * np.maximum(side * trend, 0.0)
         np.testing.assert_allclose(target, expected, rtol=1e-12)
         assert np.isnan(target[:90]).all()
         assert (target[90:] == 0.0).any()
@@ -334,15 +378,18 @@ def funded(rate: float, n: int = 500, seed: int = 1) -> bt.Market:
 
 
 def cut(policy: strategies.FundingAware, paid: float, sigma: float, asked: float = 2.0) -> float:
+    """Return what is left of the leverage asked for."""
     return policy.combine(SimpleNamespace(paid=paid, sigma=sigma), None, (asked,))
 
 
 def test_the_cut_is_linear_in_the_funding_over_the_break_even():
     """k 2, f_0 0.1, sigma 0.5: 0.2 a year costs 2 * 0.1 / 0.5 = 0.4 of the leverage."""
     policy = strategies.FundingAware(strategies.Constant(), sensitivity=2.0, break_even=0.1)
+
     assert cut(policy, 0.2, 0.5) == pytest.approx(2.0 * 0.6, rel=1e-12)
     assert cut(policy, 0.35, 0.5) == pytest.approx(0.0, abs=1e-12)
     assert cut(policy, 9.0, 0.5) == 0.0
+
     assert cut(policy, 0.1, 0.5) == cut(policy, -3.0, 0.5) == cut(policy, math.nan, 0.5) == 2.0
     assert math.isnan(cut(policy, 0.2, 0.5, asked=math.nan))
 
@@ -351,17 +398,21 @@ def test_the_side_that_receives_funding_is_not_cut():
     """0.05 % every 8 hours is 55 % a year: a long is cut, a short of any size is not."""
     market = funded(0.0005)
     policy = strategies.FundingAware(strategies.Constant(2.0), sensitivity=2.0)
-    long = live(market, policy, compile=False).bars["target"]
     first = 168  # its half-life, of funding from the first bar on
-    assert (long[first:] < 2.0).all()
+
+    long = live(market, policy, compile=False).bars["target"]
     assert long[:first].isna().all()
+    assert (long[first:] < 2.0).all()
+
     paid = indicators.funding_forecast(market, 72.0)
     sigma = indicators.ewma_volatility(market, 72.0)
     expected = 2.0 * max(0.0, 1.0 - 2.0 * (paid[-1] - 0.1) / sigma[-1])
     assert long.iloc[-1] == pytest.approx(expected, rel=1e-9)
+
     for size in (-1.0, -0.3):
         short = live(market, policy, signal=size, compile=False).bars["target"]
         assert (short[first:] == 2.0).all()
+
     half = live(market, policy, signal=0.5, compile=False).bars["target"]
     assert half.equals(long)  # what is paid per unit of the position is the same
 
@@ -372,10 +423,12 @@ def test_tail_risk_is_its_formula(model: str, measure: str):
     market = bt.Market.sample(bars=1300)
     terms = {"level": 0.975, "horizon": 8, "window": 1000, "half_life": 48.0}
     policy = strategies.TailRisk(measure=measure, model=model, budget=0.1, **terms)
+
     tail = indicators.tail_losses(market, model, **terms)
     risk = tail.value_at_risk if measure == "VaR" else tail.expected_shortfall
     assert policy.observe(market)["risk"].tobytes() == risk.tobytes()
-    target = held_at_the_end(market, policy)
+
+    target = find_last_targets(market, policy)
     np.testing.assert_allclose(target, np.minimum(0.1 / risk[-100:], 10.0), rtol=1e-14)
 
 
@@ -385,23 +438,31 @@ def test_the_account_loses_more_than_its_budget_as_often_as_the_level_says():
     5 % of hours lose more than 1 % of equity, spread evenly."""
     n = 20_000
     noise = np.random.default_rng(22).standard_t(4, n) / math.sqrt(2.0)
-    sigma = 0.67 * np.exp(0.8 * np.sin(2 * np.pi * np.arange(n) / 8000)) / math.sqrt(YEAR)
+    cycle = np.sin(2 * np.pi * np.arange(n) / 8000)
+    sigma = 0.67 * np.exp(0.8 * cycle) / math.sqrt(YEAR)
     market = market_of(100.0 * np.exp(np.cumsum(sigma * noise)))
-    settings = {"measure": "VaR", "level": 0.95, "horizon": 1, "budget": 0.01}
-    settings |= {"half_life": 72.0, "window": 1000, "cap": 100.0}
-    equity = live(market, strategies.TailRisk(**settings)).bars["equity"].to_numpy()[1100:]
+    policy = strategies.TailRisk(
+        measure="VaR", level=0.95, horizon=1, budget=0.01, half_life=72.0, window=1000, cap=100.0
+    )
+    equity = live(market, policy).bars["equity"].to_numpy()[1100:]
+
     is_over = -np.diff(equity) / equity[:-1] > 0.01
-    found = calibration(np.full(n - 1101, 0.05), is_over)
-    assert stats.chi2.sf(found.kupiec + found.christoffersen, 2) > 0.01
+    tests = calibration(np.full(n - 1101, 0.05), is_over)
+    assert stats.chi2.sf(tests.kupiec + tests.christoffersen, 2) > 0.01
 
 
-def test_implied_vol_target_is_its_formula():
-    """With a haircut of 0.36 of an implied variance of 1, 0.8 is expected."""
-    for power, haircut, implied, expected in (
-        (1.0, 0.0, 0.8, 0.5), (2.0, 0.0, 0.8, 0.25), (1.0, 0.36, 1.0, 0.5)
-    ):  # fmt: skip
-        policy = strategies.ImpliedVolTarget(target=0.4, power=power, haircut=haircut)
-        assert decide(policy, implied=implied) == pytest.approx(expected, rel=1e-15)
+@pytest.mark.parametrize(("power", "haircut", "implied", "expected"), [
+    (1.0, 0.0, 0.8, 0.5),
+    (2.0, 0.0, 0.8, 0.25),
+    (1.0, 0.36, 1.0, 0.5),  # of an implied variance of 1, 0.64 is expected
+])  # fmt: skip
+def test_implied_vol_target_is_its_formula(power, haircut, implied, expected):
+    policy = strategies.ImpliedVolTarget(target=0.4, power=power, haircut=haircut)
+
+    assert decide(policy, implied=implied) == pytest.approx(expected, rel=1e-15)
+
+
+def test_implied_vol_target_waits_for_its_column():
     assert math.isnan(decide(strategies.ImpliedVolTarget(), implied=math.nan))
 
 
@@ -410,31 +471,39 @@ def test_the_drift_is_that_of_what_is_traded():
     signal = np.where(np.arange(400) // 50 % 2, 1.0, -0.5)
     seen = market.with_signal(signal)
     windows = np.array([2, 30, 100])
-    found = indicators.rolling_drift(seen, windows)
+    drift = indicators.rolling_drift(seen, windows)
     earned = indicators.long_returns(market)[1:] * signal[:-1]  # no settlement where it changes
+
     for k, n in enumerate(windows):
         for t in (100, 237, 399):
             part = earned[t - n : t]
             mean = YEAR * part.mean()
             error = YEAR * part.std(ddof=1) / math.sqrt(n)
-            assert found.mean[t, k] == pytest.approx(mean, rel=1e-9, abs=1e-12)
-            assert found.error[t, k] == pytest.approx(error, rel=1e-9)
-        assert np.isnan(found.mean[:n, k]).all()
-        assert np.isnan(found.error[:n, k]).all()
-        assert indicators.rolling_drift(seen, int(n)).mean.tobytes() == found.mean[:, k].tobytes()
-        assert indicators.rolling_drift(seen, int(n)).error.tobytes() == found.error[:, k].tobytes()
+            assert drift.mean[t, k] == pytest.approx(mean, rel=1e-9, abs=1e-12)
+            assert drift.error[t, k] == pytest.approx(error, rel=1e-9)
+
+        assert np.isnan(drift.mean[:n, k]).all()
+        assert np.isnan(drift.error[:n, k]).all()
+
+        alone = indicators.rolling_drift(seen, int(n))
+        assert alone.mean.tobytes() == drift.mean[:, k].tobytes()
+        assert alone.error.tobytes() == drift.error[:, k].tobytes()
+
     for n in (1, 2, 31, 101, 399):
         cut = indicators.rolling_drift(seen.prefix(n), windows)
-        assert cut.mean.tobytes() == found.mean[:n].tobytes()
-        assert cut.error.tobytes() == found.error[:n].tobytes()
+        assert cut.mean.tobytes() == drift.mean[:n].tobytes()
+        assert cut.error.tobytes() == drift.error[:n].tobytes()
 
 
 def test_kelly_is_its_formula():
     market = bt.Market.sample(bars=300)
     policy = strategies.Kelly(fraction=0.7, window=100, shrinkage=2.0, half_life=24.0, cap=3.0)
-    drift, sigma = indicators.rolling_drift(market, 100), indicators.ewma_volatility(market, 24.0)
+    drift = indicators.rolling_drift(market, 100)
+    sigma = indicators.ewma_volatility(market, 24.0)
     t = drift.mean / drift.error
-    expected = np.clip(0.7 * (drift.mean * t**2 / (t**2 + 2.0)) / sigma**2, 0.0, 3.0)
+    shrunk = drift.mean * t**2 / (t**2 + 2.0)
+    expected = np.clip(0.7 * shrunk / sigma**2, 0.0, 3.0)
+
     bars = live(market, policy, compile=False).bars
     np.testing.assert_allclose(bars["target"], expected, rtol=1e-12)
     assert 0.0 < (expected[100:] == 0.0).mean() < 1.0
@@ -445,6 +514,7 @@ def test_a_drift_of_one_standard_error_counts_for_half():
     assert decide(policy, drift=0.6, error=0.6, sigma=0.5) == pytest.approx(1.2, rel=1e-12)
     assert decide(policy, drift=0.6, error=1e-9, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
     assert decide(policy, drift=0.6, error=1.2, sigma=0.5) == pytest.approx(0.48, rel=1e-12)
+
     plain = strategies.Kelly(fraction=1.0, shrinkage=0.0, cap=50.0)
     assert decide(plain, drift=0.6, error=6.0, sigma=0.5) == pytest.approx(2.4, rel=1e-12)
 
@@ -462,7 +532,9 @@ def test_drawdown_control_is_its_formula_at_every_bar():
     market = bt.Market.sample(bars=300)
     bars = live(market, strategies.DrawdownControl(at_peak=2.0, floor=0.8), compile=False).bars
     equity = bars["equity"].to_numpy()
-    expected = 2.0 * (1.0 - 0.8 * np.maximum.accumulate(equity) / equity) / 0.2
+
+    peak = np.maximum.accumulate(equity)
+    expected = 2.0 * (1.0 - 0.8 * peak / equity) / 0.2
     np.testing.assert_allclose(bars["target"], np.maximum(expected, 0.0), rtol=1e-9)
     assert bars["target"].iloc[0] == pytest.approx(2.0, rel=1e-12)
 
@@ -475,28 +547,35 @@ def test_what_lies_over_the_floor_is_an_account_without_one_against_its_peak():
     SR^2 / 2 and variance SR^2, reflected at 0: exponential with mean 1, so that V / max V is
     uniform. It forgets in 8 / SR^2 years: 46 independent values in 23 years, a standard error of
     0.07 for a half. Seen by the hour the share is lower by 0.58 SR / sqrt(8760) = 2.5 %."""
-    alpha, kelly = 0.9, 8.0
+    alpha = 0.9
+    kelly = 8.0
     market = walk(200_000, 2.0, 0.5, seed=41, start=1e-6)  # it ends 19 decades higher
-    result = live(market, strategies.DrawdownControl(at_peak=kelly * (1.0 - alpha), floor=alpha))
+    policy = strategies.DrawdownControl(at_peak=kelly * (1.0 - alpha), floor=alpha)
+    result = live(market, policy)
     equity = result.bars["equity"].to_numpy()
     over = (equity / np.maximum.accumulate(equity) - alpha) / (1.0 - alpha)
+
     returns = np.concatenate([[0.0], market.close[1:] / market.close[:-1] - 1.0])
     unfloored = np.cumsum(np.log1p(kelly * returns))
     expected = np.exp(unfloored - np.maximum.accumulate(unfloored))
     np.testing.assert_allclose(over, expected, rtol=1e-6, atol=1e-9)
     assert result.metrics["max_drawdown"] < 1.0 - alpha
     assert 30.0 < result.metrics["drawdown_days"] < 3 * 365
+
     for share in (0.25, 0.5, 0.75):
         error = math.sqrt(share * (1.0 - share) / 46)
         assert np.mean(over < share) == pytest.approx(share * 0.975, abs=3 * error)
 
 
 def climb(policy: strategies.Ladder, values: np.ndarray) -> np.ndarray:
-    memory, levels = policy.start(), []
+    """Return what a ladder decides at volatilities, or drawdowns, in their order."""
+    memory = policy.start()
     by_volatility = float(policy.by == "volatility")
-    for x in values:
-        bar = SimpleNamespace(sigma=x if by_volatility else 0.0, by_volatility=by_volatility)
-        level, memory = policy.leverage(bar, SimpleNamespace(drawdown=x), memory)
+    levels = []
+    for value in values:
+        sigma = value if by_volatility else 0.0
+        bar = SimpleNamespace(sigma=sigma, by_volatility=by_volatility)
+        level, memory = policy.leverage(bar, SimpleNamespace(drawdown=value), memory)
         levels.append(level)
     return np.array(levels)
 
@@ -514,15 +593,23 @@ def test_a_ladder_by_drawdown_follows_the_account():
     close = 100.0 * np.cumprod([1.0, 1.0, 0.96, 0.98, 0.9, 0.9, 1.1, 1.3, 1.3, 1.3, 1.01])
     policy = strategies.Ladder(by="drawdown", levels=(2.0, 1.0, 0.5), drawdowns=(0.1, 0.2))
     bars = live(market_of(close), policy, compile=False).bars
-    returns = close[1:] / close[:-1] - 1.0
-    equity, peak, step, expected = 1.0, 1.0, 0, []
-    for r in [0.0, *returns]:
-        equity *= 1.0 + (expected[-1] if expected else 0.0) * r
+
+    equity = 1.0
+    peak = 1.0
+    step = 0
+    held = 0.0
+    expected = []
+    for r in [0.0, *(close[1:] / close[:-1] - 1.0)]:
+        equity *= 1.0 + held * r
         peak = max(peak, equity)
         fall = 1.0 - equity / peak
-        step = max(step, sum(fall >= t for t in (0.1, 0.2)))
-        step = min(step, sum(fall >= 0.8 * t for t in (0.1, 0.2)))
-        expected.append((2.0, 1.0, 0.5)[step])
+
+        # Down at a threshold, and up again under four fifths of it.
+        step = max(step, sum(fall >= threshold for threshold in (0.1, 0.2)))
+        step = min(step, sum(fall >= 0.8 * threshold for threshold in (0.1, 0.2)))
+        held = (2.0, 1.0, 0.5)[step]
+        expected.append(held)
+
     assert bars["target"].tolist() == expected
     assert set(expected) == {2.0, 1.0, 0.5}
 
@@ -537,6 +624,7 @@ def test_the_notional_of_a_margin_is_the_inverse_of_that_of_a_notional(multiplie
         for notional in [1e-3, *np.geomspace(10.0, 1e10, 60), *floors]:
             needed = bt.margin.maintenance(rules, notional)
             assert find_notional(rules, needed) == pytest.approx(notional, rel=1e-9)
+
     one = {"floors": (0.0,), "caps": (math.inf,), "rates": (0.01,), "amounts": (0.0,)}
     single = read_rules(TIERED)._replace(**one, leverages=(50.0,))
     assert find_notional(single, 25.0) == pytest.approx(2500.0, rel=1e-12)
@@ -546,10 +634,13 @@ def test_the_notional_of_a_margin_is_the_inverse_of_that_of_a_notional(multiplie
 @pytest.mark.parametrize("signal", [1.0, -1.0, 0.5])
 def test_margin_buffer_starts_at_its_target_in_any_bracket(capital: float, signal: float):
     """At a standing price the ratio is the target, or half of it with half a signal."""
-    market, account = market_of(np.full(10, 20_000.0)), bt.Account(capital=capital)
+    market = market_of(np.full(10, 20_000.0))
+    account = bt.Account(capital=capital)
     terms = {"venue": TIERED, "account": account, "signal": signal, "compile": False}
     bars = live(market, strategies.MarginBuffer(target=0.03), **terms).bars
-    np.testing.assert_allclose(bars["margin_ratio"].to_numpy()[1:], 0.03 * abs(signal), rtol=1e-9)
+
+    ratio = bars["margin_ratio"].to_numpy()[1:]
+    np.testing.assert_allclose(ratio, 0.03 * abs(signal), rtol=1e-9)
     assert bars["target"].isna().tolist() == [False] + 9 * [True]
 
 
@@ -560,13 +651,16 @@ def test_the_margin_ratio_leaves_the_band_for_one_close_at_most(side: float):
     more than one such move, and from the next open on at the target but for that bar's move."""
     market = gentle_walk(6000, 0.003, seed=44)
     terms = {"venue": TIERED, "account": bt.Account(capital=5e6), "signal": side}
-    result = live(market, strategies.MarginBuffer(target=0.06, low=0.8, high=1.25), **terms)
-    bars = result.bars[1:]
-    ratio, target = bars["margin_ratio"].to_numpy(), bars["target"].to_numpy()
+    policy = strategies.MarginBuffer(target=0.06, low=0.8, high=1.25)
+    result = live(market, policy, **terms)
+    ratio = result.bars["margin_ratio"].to_numpy()[1:]
+    target = result.bars["target"].to_numpy()[1:]
+
     is_out = (ratio < 0.048) | (ratio > 0.075)
     np.testing.assert_array_equal(is_out, ~np.isnan(target))
     assert is_out.sum() > 3
     assert not (is_out[1:] & is_out[:-1]).any()
+
     # 0.06 / 0.4 % = 15 turns at most: a move of 0.3 % changes equity by less than 5 %
     assert ratio.max() <= 0.075 * 1.07
     np.testing.assert_allclose(ratio[1:][is_out[:-1]], 0.06, rtol=0.07)
@@ -588,10 +682,10 @@ def test_margin_buffer_follows_the_signal_at_once():
     market = market_of(np.full(24, 20_000.0))
     policy = strategies.MarginBuffer(target=0.02, low=0.9, high=1.5)
     bars = live(market, policy, venue=TIERED, signal=signal, compile=False).bars
+
     held = bars["position"].to_numpy()[2::4]
-    full = held[0]
-    assert full > 0.0
-    np.testing.assert_allclose(held, full * np.array([1, -1, -0.5, -1, 0, 1]), rtol=1e-9)
+    assert held[0] > 0.0
+    np.testing.assert_allclose(held, held[0] * np.array([1, -1, -0.5, -1, 0, 1]), rtol=1e-9)
 
 
 @pytest.mark.parametrize("side", [1.0, -1.0])
@@ -600,45 +694,57 @@ def test_margin_buffer_follows_the_signal_at_once():
 def test_the_stop_of_fixed_risk_costs_its_share(stop, kind, side):
     """Linear long at d = .05, f = .0005, s = .001: L = .02 / {1.001 [1 - .95 x .999 + .0005 +
     .0005 x .95 x .999]} = .384805..., and the stop leaves 98 % of the capital."""
-    contract = {"contract": bt.Contract(**COIN)} if kind == "inverse" else {}
-    venue = free_venue().override({"fees.taker": 5e-4, "slippage.rate": 1e-3, **contract})
-    close = 100.0 * np.array([1.0, 1.0, 1.0, 1.0, 1.0 - side * 0.08, 1.0 - side * 0.08])
-    market = market_of(close).with_columns(width=np.full(6, 2.5))
+    venue = free_venue().override({"fees.taker": 5e-4, "slippage.rate": 1e-3})
+    if kind == "inverse":
+        venue = venue.override(contract=bt.Contract(**COIN))
     stops = {"trailing_stop": 0.05} if stop is None else {"stop_loss": stop}
     account = bt.Account(capital=10.0, **stops)
+
+    # The price goes 8 % against the position; twice the column is a stop of 5 %, too.
+    close = 100.0 * np.array([1.0, 1.0, 1.0, 1.0, 1.0 - side * 0.08, 1.0 - side * 0.08])
+    market = market_of(close).with_columns(width=np.full(6, 2.5))
     policy = strategies.FixedRisk(share=0.02)
-    run = bt.run(market, policy, venue=venue, account=account, signal=side, compile=False)
+    bars = bt.run(market, policy, venue=venue, account=account, signal=side, compile=False).bars
+
     if (kind, side, stop) == ("linear", 1.0, 0.05):
-        out = 0.95 * 0.999
-        by_hand = 0.02 / (1.001 * (1.0 - out + 5e-4 + 5e-4 * out))
-        assert run.bars["target"].iloc[0] == pytest.approx(by_hand, rel=1e-12)
-    assert run.bars["target"].iloc[1:3].isna().all()
-    assert run.bars["equity"].iloc[4] == pytest.approx(9.8, rel=1e-9)
+        sold_at = 0.95 * 0.999
+        leverage = 0.02 / (1.001 * (1.0 - sold_at + 5e-4 + 5e-4 * sold_at))
+        assert bars["target"].iloc[0] == pytest.approx(leverage, rel=1e-12)
+    assert bars["target"].iloc[1:3].isna().all()
+    assert bars["equity"].iloc[4] == pytest.approx(9.8, rel=1e-9)
 
 
 def test_fixed_risk_stays_where_the_stop_comes_before_the_liquidation():
     """Half of equity at a stop of 5 % is 10x; at 12 % maintenance a fall of 5 % kills 1 / .164."""
     venue = free_venue().override({"brackets": [bt.Bracket(0.0, 1e12, 8.0, 0.12)]})
-    close = np.array([100.0, 100.0, 100.0, 94.0, 94.0])
-    given = {"venue": venue, "account": bt.Account(stop_loss=0.05), "compile": False}
-    run = bt.run(market_of(close), strategies.FixedRisk(share=0.5), **given)
-    assert run.bars["target"].iloc[0] == pytest.approx(1.0 / (0.05 + 0.12 * 0.95), rel=1e-5)
-    assert {*run.events["kind"]} >= {"stop"}
-    assert run.metrics["liquidations"] == 0.0
-    capped = strategies.Capped(strategies.FixedRisk(share=0.5), cap=2.0)
-    assert bt.run(market_of(close), capped, **given).bars["target"].iloc[0] == 2.0
-    given, policy = {**given, "account": bt.Account()}, strategies.FixedRisk()
-    said = "Account(stop_loss=0.05)"
-    check_refused(lambda: bt.run(market_of(close), policy, **given), said, bt.ParameterError)
+    market = market_of(np.array([100.0, 100.0, 100.0, 94.0, 94.0]))
+    terms = {"venue": venue, "account": bt.Account(stop_loss=0.05), "compile": False}
+    policy = strategies.FixedRisk(share=0.5)
+
+    result = bt.run(market, policy, **terms)
+    leverage = 1.0 / (0.05 + 0.12 * 0.95)
+    assert result.bars["target"].iloc[0] == pytest.approx(leverage, rel=1e-5)
+    assert {*result.events["kind"]} >= {"stop"}
+    assert result.metrics["liquidations"] == 0.0
+
+    capped = bt.run(market, strategies.Capped(policy, cap=2.0), **terms)
+    assert capped.bars["target"].iloc[0] == 2.0
+
+
+def test_fixed_risk_needs_a_stop():
+    market = market_of(np.full(5, 100.0))
+    terms = {"venue": free_venue(), "account": bt.Account(), "compile": False}
+    cure = "Account(stop_loss=0.05)"
+    check_refused(lambda: bt.run(market, strategies.FixedRisk(), **terms), cure, bt.ParameterError)
 
 
 def test_a_sweep_of_the_stop_sizes_each_set_by_its_own():
-    given = {"venue": free_venue(), "account": bt.Account(stop_loss=0.5), "compile": False}
-    market, sets = bt.Market.sample(bars=60), {"account.stop_loss": [0.02, 0.05]}
-    rows = ask_test("sweep", market, strategies.FixedRisk, sets, **given).table
-    for stop, row in zip((0.02, 0.05), rows.to_dict("records"), strict=True):
-        own = {**given, "account": bt.Account(stop_loss=stop)}
-        assert (
-            row["total_return"]
-            == bt.run(market, strategies.FixedRisk(), **own).metrics["total_return"]
-        )
+    terms = {"venue": free_venue(), "account": bt.Account(stop_loss=0.5), "compile": False}
+    market = bt.Market.sample(bars=60)
+    sets = {"account.stop_loss": [0.02, 0.05]}
+    table = ask_test("sweep", market, strategies.FixedRisk, sets, **terms).table
+
+    for stop, row in zip((0.02, 0.05), table.to_dict("records"), strict=True):
+        account = bt.Account(stop_loss=stop)
+        run = bt.run(market, strategies.FixedRisk(), **{**terms, "account": account})
+        assert row["total_return"] == run.metrics["total_return"]
