@@ -66,10 +66,11 @@ def project(keeper, pytester, monkeypatch):
     def go(*options, test=HOLDS, leverage=2.0, more=""):
         text = TEST.replace("2.0", str(leverage)) + test.replace("MORE", more)
         pytester.path.joinpath("test_it.py").write_text(text)
+
         flags = ("-p", "backtest_pytest", "-p", "no:cacheprovider", "--import-mode=importlib")
-        found = pytester.runpytest_inprocess(*flags, *options, plugins=[keeper])
+        outcome = pytester.runpytest_inprocess(*flags, *options, plugins=[keeper])
         keeper.give_back()
-        return found
+        return outcome
 
     return go
 
@@ -84,20 +85,20 @@ def test_a_result_is_recorded_held_and_caught(project, pytester):
     missing.assert_outcomes(failed=1)
     missing.stdout.fnmatch_lines(["*a result must have a baseline*", "*pytest --backtest-update*"])
     assert missing.stdout.str().count("--backtest-update") == 1
+
     project(*FIRST).assert_outcomes(passed=1)
     project().assert_outcomes(passed=1)
+
     moved = project(leverage=2.02)
     moved.assert_outcomes(failed=1)
-    moved.stdout.fnmatch_lines(
-        [
-            "test_calm: moved: worse in*",
-            "*first*bar 0 of 240*target leverage*",
-            "*as it should be? pytest --backtest-update*",
-        ]
-    )
-    project("--backtest-update", "--backtest-reason", "bolder", leverage=2.02).assert_outcomes(
-        passed=1
-    )
+    moved.stdout.fnmatch_lines([
+        "test_calm: moved: worse in*",
+        "*first*bar 0 of 240*target leverage*",
+        "*as it should be? pytest --backtest-update*",
+    ])  # fmt: skip
+
+    updated = project("--backtest-update", "--backtest-reason", "bolder", leverage=2.02)
+    updated.assert_outcomes(passed=1)
     assert [entry["reason"] for entry in read(pytester)["history"]] == ["bolder"]
     project(leverage=2.02).assert_outcomes(passed=1)
 
@@ -107,8 +108,10 @@ def test_a_test_says_name_tolerance_mode_and_what_may_be_better(project, pyteste
     more = ", name='held', mode='tolerance', tolerance={'*': 'any', 'mean_leverage': '5%'}"
     project(*FIRST, more=more).assert_outcomes(passed=1)
     assert read(pytester, "held")["mode"] == "tolerance"
+
     project(leverage=2.02, more=more).assert_outcomes(passed=1)
     project(leverage=2.3, more=more).assert_outcomes(failed=1)
+
     fees = ", name='held', tolerance={'*': 'any', 'fees': 0}"
     project(leverage=1.9, more=fees).assert_outcomes(failed=1)
     project(leverage=1.9, more=f"{fees}, allow_better=['fees']").assert_outcomes(passed=1)
@@ -122,11 +125,14 @@ def test_an_experiment_file_is_run_and_checked_by_the_command_too(
     pytester.path.joinpath("calm.toml").write_text(
         '[data]\nto = 2023-01-20\n[policy]\nname = "constant"\n'
     )
+
     test = "\n\ndef test_it(backtest_regression):\n    r = backtest_regression('calm.toml')\n"
     test += "    assert r.metrics['liquidations'] == 0\n"
+
     project(*FIRST, test=test).assert_outcomes(passed=1)
     assert read(pytester, "calm")["experiment"] == "../calm.toml"
     assert backtest.cli.main(["regress", "check"]) == 0
+
     pytester.path.joinpath("calm.toml").unlink()
     gone = project(test=test)
     gone.assert_outcomes(failed=1)
@@ -137,9 +143,10 @@ def test_an_experiment_file_is_run_and_checked_by_the_command_too(
     "options", [("--backtest-update",), (*FIRST[:1], "--backtest-reason", " "), FIRST[1:]]
 )
 def test_an_update_needs_a_reason_and_a_reason_an_update(options, project):
-    found = project(*options)
-    assert found.ret == pytest.ExitCode.USAGE_ERROR
-    found.stderr.fnmatch_lines(["*--backtest-*"])
+    outcome = project(*options)
+
+    assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+    outcome.stderr.fnmatch_lines(["*--backtest-*"])
 
 
 def test_two_workers_of_xdist_do_not_use_one_baseline(tmp_path):
@@ -154,8 +161,10 @@ def test_two_workers_of_xdist_do_not_use_one_baseline(tmp_path):
 
     path = make("test_a").claim_baseline("same")
     assert make("test_b").claim_baseline("other") != path
+
     with pytest.raises(bt.ParameterError, match="'same' of test_a is used again in test_b"):
         make("test_b").claim_baseline("same")
+
     assert make("test_a").claim_baseline("same") == path  # of one test in each worker
     assert make("test_b", run="next run").claim_baseline("same") == path
 
@@ -186,6 +195,7 @@ def test_a_policy_that_skips_its_test_is_not_measured(project, pytester):
         "    def leverage(self, bar, account):\n        return 1.0\n"
     )
     test = "\n\ndef test_it(backtest_regression):\n    backtest_regression('calm.toml')\n"
+
     skipped = project(test=test)
     skipped.assert_outcomes(failed=1)
     skipped.stdout.fnmatch_lines(["calm: not measured: a run must end, raised Skipped*"])
