@@ -114,7 +114,7 @@ class Result(RunRecord, core.SavedResult):
 
     def list_assumptions(self) -> tuple[str, ...]:
         """Return what the numbers assume beside the rules of the account, in sentences."""
-        from backtest.report.run_parts import list_assumptions  # noqa: PLC0415 - only when it is shown
+        from backtest.report.run_sentences import list_assumptions  # noqa: PLC0415 - only when it is shown
 
         return list_assumptions(self)
 
@@ -127,28 +127,28 @@ class Result(RunRecord, core.SavedResult):
     @property
     def verdict(self) -> str:
         """What the numbers say, in a sentence."""
-        from backtest.report.run_parts import write_verdict  # noqa: PLC0415 - only when it is shown
+        from backtest.report.run_sentences import write_verdict  # noqa: PLC0415 - only when it is shown
 
         return write_verdict(self)
 
     @property
     def verdict_text(self) -> str:
         """The verdict with its figures marked, as pages show it."""
-        from backtest.report.run_parts import write_marked_verdict  # noqa: PLC0415 - only when it is shown
+        from backtest.report.run_sentences import write_marked_verdict  # noqa: PLC0415 - only when it is shown
 
         return write_marked_verdict(self)
 
     @property
     def details(self) -> str:
         """What the reader must know beside the verdict, in sentences."""
-        from backtest.report.run_parts import write_details  # noqa: PLC0415 - only when it is shown
+        from backtest.report.run_sentences import write_details  # noqa: PLC0415 - only when it is shown
 
         return write_details(self)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What must be read before any number."""
-        from backtest.report.run_parts import list_notices  # noqa: PLC0415 - only when it is shown
+        from backtest.report.run_sentences import list_notices  # noqa: PLC0415 - only when it is shown
 
         return list_notices(self)
 

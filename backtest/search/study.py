@@ -90,40 +90,40 @@ class Study(SearchResult):
 
     def list_numbers(self) -> list[Headline]:
         """Return the headline numbers, the most important first."""
-        from backtest.report.set_parts import list_study_numbers  # noqa: PLC0415 - only when it is shown
+        from backtest.report.study_parts import list_study_numbers  # noqa: PLC0415 - only when it is shown
 
         return list_study_numbers(self)
 
     def list_parts(self) -> list[Part]:
         """Return the sections of the page, before those on data and assumptions."""
-        from backtest.report.set_parts import list_study_parts  # noqa: PLC0415 - only when it is shown
+        from backtest.report.study_parts import list_study_parts  # noqa: PLC0415 - only when it is shown
 
         return list_study_parts(self)
 
     def list_assumptions(self) -> tuple[str, ...]:
         """Return what the numbers assume beside the rules of the account, in sentences."""
-        from backtest.report.set_parts import list_study_assumptions  # noqa: PLC0415 - only when it is shown
+        from backtest.report.study_parts import list_study_assumptions  # noqa: PLC0415 - only when it is shown
 
         return list_study_assumptions(self)
 
     @property
     def heading(self) -> str:
         """The title of the page."""
-        from backtest.report.set_parts import write_study_title  # noqa: PLC0415 - only when it is shown
+        from backtest.report.study_parts import write_study_title  # noqa: PLC0415 - only when it is shown
 
         return write_study_title(self)
 
     @property
     def details(self) -> str:
         """What the reader must know beside the verdict, in sentences."""
-        from backtest.report.set_parts import write_study_details  # noqa: PLC0415 - only when it is shown
+        from backtest.report.study_parts import write_study_details  # noqa: PLC0415 - only when it is shown
 
         return write_study_details(self)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What must be read before any number."""
-        from backtest.report.set_parts import list_study_notices  # noqa: PLC0415 - only when it is shown
+        from backtest.report.study_parts import list_study_notices  # noqa: PLC0415 - only when it is shown
 
         return tuple(list_study_notices(self))
 
@@ -134,7 +134,7 @@ class Study(SearchResult):
 
     def plot(self) -> Any:
         """Return a Plotly figure of the objective over the first two parameters of the search."""
-        from backtest.report.set_parts import draw_study_map  # noqa: PLC0415 - only when it is shown
+        from backtest.report.study_parts import draw_study_map  # noqa: PLC0415 - only when it is shown
 
         return draw_study_map(self)
 

@@ -135,33 +135,33 @@ class Sweep(core.SavedResult):
 
     def list_numbers(self) -> list[Headline]:
         """Return the headline numbers, the most important first."""
-        from backtest.report.set_parts import list_sweep_numbers  # noqa: PLC0415 - only when it is shown
+        from backtest.report.sweep_parts import list_sweep_numbers  # noqa: PLC0415 - only when it is shown
 
         return list_sweep_numbers(self)
 
     def list_parts(self) -> list[Part]:
         """Return the sections of the page, before those on data and assumptions."""
-        from backtest.report.set_parts import list_sweep_parts  # noqa: PLC0415 - only when it is shown
+        from backtest.report.sweep_parts import list_sweep_parts  # noqa: PLC0415 - only when it is shown
 
         return list_sweep_parts(self)
 
     def list_assumptions(self) -> tuple[str, ...]:
         """Return what the numbers assume beside the rules of the account, in sentences."""
-        from backtest.report.set_parts import list_sweep_assumptions  # noqa: PLC0415 - only when it is shown
+        from backtest.report.sweep_parts import list_sweep_assumptions  # noqa: PLC0415 - only when it is shown
 
         return tuple(list_sweep_assumptions(self))
 
     @property
     def verdict(self) -> str:
         """What the numbers say, in a sentence."""
-        from backtest.report.set_parts import write_sweep_verdict  # noqa: PLC0415 - only when it is shown
+        from backtest.report.sweep_parts import write_sweep_verdict  # noqa: PLC0415 - only when it is shown
 
         return write_sweep_verdict(self)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What must be read before any number."""
-        from backtest.report.set_parts import list_sweep_notices  # noqa: PLC0415 - only when it is shown
+        from backtest.report.sweep_parts import list_sweep_notices  # noqa: PLC0415 - only when it is shown
 
         return tuple(list_sweep_notices(self))
 
@@ -250,7 +250,7 @@ class Sweep(core.SavedResult):
         core.Choice(*self.parameters).check("x", x)
         core.Choice(*(name for name in self.parameters if name != x)).check("y", y)
         core.Choice(*self.metrics).check("metric", metric)
-        from backtest.report.set_parts import draw_sweep_map  # noqa: PLC0415 - only when it is shown
+        from backtest.report.sweep_parts import draw_sweep_map  # noqa: PLC0415 - only when it is shown
 
         return draw_sweep_map(self, x, y, metric)
 

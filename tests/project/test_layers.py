@@ -33,15 +33,15 @@ OUTSIDE = ("allocate", "measures", "paths", "backtest", "", "strategies", "__mai
 
 ORDER = (*(name for name in ROOMS if name != "cli"), *OUTSIDE[:-1], "cli", "__main__")
 """The command line stands on the public names; all others stand below them."""
-WRITE, RUN_PARTS = "backtest.report.write", "backtest.report.run_parts"
-SET_PARTS = "backtest.report.set_parts"
+WRITE = "backtest.report.write"
 DOORS = {
     ("backtest", "backtest.strategies"): "policies stand on the public names, and are one of them",
     ("backtest.experiments.policy_names", "backtest.strategies"): "policies by name, as in files",
     ("backtest.core.saved_result", WRITE): "result.report(), summary(), plot(), cells",
     ("backtest.market.markets", "backtest.options.option_listing"): "bt.Markets lists options",
     ("backtest.options.fitted_surface", "backtest.report.surface_parts"): "the page of a surface",
-    ("backtest.results.result", RUN_PARTS): "the page of a run",
+    ("backtest.results.result", "backtest.report.run_parts"): "the page of a run",
+    ("backtest.results.result", "backtest.report.run_sentences"): "the sentences of a run",
     ("backtest.results.result", "backtest.report.run_figures"): "the figures of a run",
     ("backtest.results.result", "backtest.report.overview"): "result.plot()",
     ("backtest.results.result", "backtest.risk.bands"): "result.bands()",
@@ -49,8 +49,8 @@ DOORS = {
         "backtest.results.result",
         "backtest.search.equal_risk",
     ): "the line of equal risk on a page",
-    ("backtest.search.study", SET_PARTS): "the page of a study",
-    ("backtest.sweep.sweep_table", SET_PARTS): "the page of a sweep",
+    ("backtest.search.study", "backtest.report.study_parts"): "the page of a study",
+    ("backtest.sweep.sweep_table", "backtest.report.sweep_parts"): "the page of a sweep",
 }
 """Imports of higher rooms, in the body of a method that a user calls, each with its reason."""
 NAMESPACES = (

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from backtest.core.result_parts import ShownExplorer
+from backtest.report.explored_sets import explore_sweep, find_neighbors
 from backtest.report.explorer import MOST_SETS, describe_sets, write_explorer
 from backtest.report.packing import encode_figure
 from backtest.report.page import Explorer
 from backtest.report.render import pack_text, unpack_text, write_html, write_terminal
-from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.results import load_saved
 from backtest.results.ranking import thin_order

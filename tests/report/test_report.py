@@ -18,8 +18,9 @@ from backtest.cli import main
 from backtest.core.number_text import HARD_SPACE, STYLES, format_percent
 from backtest.core.result_parts import ShownTable
 from backtest.core.units import DAY
-from backtest.report import run_charts, run_figures, run_parts, window
+from backtest.report import run_charts, run_figures, run_parts, run_sentences, window
 from backtest.report.charts import draw_declared
+from backtest.report.explored_sets import explore_sweep, find_neighbors
 from backtest.report.figures import drop_dust, thin_rows
 from backtest.report.page import Section, Table, write_measure, write_table
 from backtest.report.render import (
@@ -31,7 +32,6 @@ from backtest.report.render import (
     write_terminal,
     write_text,
 )
-from backtest.report.set_parts import explore_sweep, find_neighbors
 from backtest.report.write import build_page
 from backtest.results import load_saved
 from backtest.results.measure_table import METRICS
@@ -514,12 +514,12 @@ def test_the_expense_of_a_fund_has_its_own_line_on_the_page_and_in_the_terminal(
 def test_the_sentence_of_costs_names_each_cost_that_was_paid(monkeypatch):
     costs = [term.words for term in MONEY_TERMS if term.is_cost]
     paid = {term.name: 1.0 for term in MONEY_TERMS}
-    assert run_parts.name_costs(paid) == f"{', '.join(costs[:-1])} and {costs[-1]}"
+    assert run_sentences.name_costs(paid) == f"{', '.join(costs[:-1])} and {costs[-1]}"
     tax = MONEY_TERMS[0]._replace(name="tax", words="taxes", is_cost=True)
     price = MONEY_TERMS[0]._replace(words="price", is_cost=False)
-    monkeypatch.setattr(run_parts, "MONEY_TERMS", (*MONEY_TERMS, tax, price))
-    assert run_parts.name_costs({**paid, "tax": -1.0}) == f"{', '.join(costs)} and taxes"
+    monkeypatch.setattr(run_sentences, "MONEY_TERMS", (*MONEY_TERMS, tax, price))
+    assert run_sentences.name_costs({**paid, "tax": -1.0}) == f"{', '.join(costs)} and taxes"
     none = {**dict.fromkeys(paid, 0.0), "tax": 0.0}
-    assert run_parts.name_costs({**none, "fees": 2.0, "funding": -1.0}) == "fees and funding"
-    assert run_parts.name_costs({**none, "expense": 2.0}) == "expenses of funds"
-    assert run_parts.name_costs(none) == "costs"
+    assert run_sentences.name_costs({**none, "fees": 2.0, "funding": -1.0}) == "fees and funding"
+    assert run_sentences.name_costs({**none, "expense": 2.0}) == "expenses of funds"
+    assert run_sentences.name_costs(none) == "costs"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.report.set_parts import explore_sweep
+from backtest.report.explored_sets import explore_sweep
 from backtest.results import check_objective, find_far_bounds, read_constraints, read_objective
 from backtest.results.measure_table import ABOUT
 from backtest.strategies import Constant
