@@ -18,73 +18,168 @@ if TYPE_CHECKING:
     from backtest.results import Result
 
 
-MONEY = (
-    "options", "hedge", "profit", "theory", "error", "deviation", "expected_deviation", "costs",
-)  # fmt: skip
+HEDGING = (
+    "options",
+    "hedge",
+    "profit",
+    "theory",
+    "error",
+    "deviation",
+    "expected_deviation",
+    "costs",
+    "volatility",
+    "implied_volatility",
+)
+"""What a page shows of the hedging of an instrument, in its order."""
 
 
-def list_tables(result: Result) -> Iterator[Shown]:
-    legs = result.rolls("leg")
-    legs = legs.iloc[: -1 if len(legs) == 2 else None]
-    heads = list_heads("percent", ROLL_COSTS, "a year") | {"rolls": Head("rolls", "", "count")}
-    note = (
-        "Cost is premium less proceeds, and fees; the spread is what fills were worse than marks."
-    )
-    yield ShownTable(legs, "Cost by leg, of the mean equity", note, Head("leg"), heads)
-    heads = list_heads("money", EXPLAINED) | {"price_pnl": Head("profit", "money", "money")}
-    note = (
-        "Before fees, slippage and the costs of liquidations. The rests are "
-        f"{core.format_percent(result.metrics['unexplained_share'])} of what single options moved "
-        "in single bars."
-    )
-    yield ShownTable(result.explained()[["price_pnl", *EXPLAINED]], "Price profit of each option",
-                     note, Head("option"), heads)  # fmt: skip
+def list_option_costs(result: Result) -> Iterator[Shown]:
+    yield tabulate_leg_costs(result)
+    yield tabulate_option_profit(result)
     if result.options is not None and result.options.hedged:
-        table = result.hedging_error().T.loc[[*MONEY, "volatility", "implied_volatility"]]
-        table.index = table.index.str.replace("_", " ")
-        note = (
+        yield tabulate_hedging(result)
+
+
+def tabulate_leg_costs(result: Result) -> ShownTable:
+    legs = result.rolls("leg")
+    if len(legs) == 2:  # of one leg, the total says the same
+        legs = legs.iloc[:-1]
+    return ShownTable(
+        legs,
+        caption="Cost by leg, of the mean equity",
+        note=(
+            "Cost is premium less proceeds, and fees; the spread is what fills were worse than "
+            "marks."
+        ),
+        labels=Head("leg"),
+        heads={
+            **list_heads("percent", ROLL_COSTS, unit="a year"),
+            "rolls": Head("rolls", "", "count"),
+        },
+    )
+
+
+def tabulate_option_profit(result: Result) -> ShownTable:
+    unexplained = core.format_percent(result.metrics["unexplained_share"])
+    return ShownTable(
+        result.explained()[["price_pnl", *EXPLAINED]],
+        caption="Price profit of each option",
+        note=(
+            "Before fees, slippage and the costs of liquidations. The rests are "
+            f"{unexplained} of what single options moved in single bars."
+        ),
+        labels=Head("option"),
+        heads={
+            **list_heads("money", EXPLAINED),
+            "price_pnl": Head("profit", "money", "money"),
+        },
+    )
+
+
+def tabulate_hedging(result: Result) -> ShownTable:
+    table = result.hedging_error().T.loc[[*HEDGING]]
+    table.index = table.index.str.replace("_", " ")
+    return ShownTable(
+        table,
+        caption="Hedging error of each instrument",
+        note=(
             "The deviation is the standard deviation of the error; that expected is of a hedge at "
             "each close under normal returns."
-        )
-        heads = {str(name): Head(str(name), "", "money") for name in table}
-        yield ShownTable(table, "Hedging error of each instrument", note, Head("money"), heads)
+        ),
+        labels=Head("money"),
+        heads={str(name): Head(str(name), "", "money") for name in table},
+    )
 
 
-def list_charts(result: Result) -> Iterator[Shown]:
-    index = core.utc_index(result.span.named)
-    names = ["options_leverage", "net_delta", "gamma", "vega", "theta"]
-    table = result.greeks[names].set_axis(index)
-    table = table.rename(columns={"options_leverage": "options by delta", "net_delta": "net delta"})
+def list_option_history(result: Result) -> Iterator[Shown]:
+    yield draw_greeks(result)
+    yield tabulate_roll_costs(result)
+    yield draw_option_profit(result)
+
+
+GREEKS = {
+    "options_leverage": "options by delta",
+    "net_delta": "net delta",
+    "gamma": "gamma",
+    "vega": "vega",
+    "theta": "theta",
+}
+"""Names of the lines by column of ``result.greeks``."""
+
+
+def draw_greeks(result: Result) -> ShownChart:
+    table = result.greeks[[*GREEKS]].set_axis(core.utc_index(result.span.named))
+    table = table.rename(columns=GREEKS)
     table["instruments, gross"] = result.bars["gross_leverage"].to_numpy()
-    panels = (
-        Panel("Leverage, x", ("options by delta", "instruments, gross", "net delta"), 1.6),
-        Panel("Gamma: change of delta per 1 % of price", ("gamma",)),
-        Panel("Vega: money per point of volatility", ("vega",)),
-        Panel("Theta: money per day", ("theta",)),
+
+    leverage = ("options by delta", "instruments, gross", "net delta")
+    return ShownChart(
+        key="greeks",
+        title="Greeks through time",
+        caption=(
+            "Greeks of all options at each close, in money. Leverage by delta adds the absolute "
+            "deltas of the options of each underlying over the equity; net delta adds all "
+            "instruments with their signs."
+        ),
+        table=table,
+        colors={
+            "options by delta": "accent",
+            "instruments, gross": "neutral",
+            "net delta": "loss",
+        },
+        height=680,
+        panels=(
+            Panel("Leverage, x", leverage, height=1.6),
+            Panel("Gamma: change of delta per 1 % of price", ("gamma",)),
+            Panel("Vega: money per point of volatility", ("vega",)),
+            Panel("Theta: money per day", ("theta",)),
+        ),
     )
-    caption = (
-        "Greeks of all options at each close, in money. Leverage by delta adds the absolute deltas "
-        "of the options of each underlying over the equity; net delta adds all instruments with "
-        "their signs."
-    )
-    colors = {"options by delta": "accent", "instruments, gross": "neutral", "net delta": "loss"}
-    yield ShownChart("greeks", "Greeks through time", caption, table, colors=colors,
-                     height=680, panels=panels)  # fmt: skip
+
+
+def tabulate_roll_costs(result: Result) -> ShownTable:
+    """Show what each contract cost that a leg held; a short one has minus signs."""
     rolls = result.rolls()
-    names = [c if leg == SCHEDULED else f"{leg}:{c}"
-             for leg, c in zip(rolls["leg"], rolls["contract"], strict=True)]  # fmt: skip
-    shown = pd.DataFrame({
-        "held": [f"{row['opened']:%Y-%m-%d} to {row['closed']:%Y-%m-%d}, {row['ended']}"
-                 for row in rolls.to_dict("records")],
-        "contracts": rolls["quantity"].where(rolls["side"] == "long", -rolls["quantity"]),
+    labels = []
+    spans = []
+    for roll in rolls.to_dict("records"):
+        contract = roll["contract"]
+        if roll["leg"] != SCHEDULED:
+            contract = f"{roll['leg']}:{contract}"
+        labels.append(contract)
+
+        opened = f"{roll['opened']:%Y-%m-%d}"
+        closed = f"{roll['closed']:%Y-%m-%d}"
+        spans.append(f"{opened} to {closed}, {roll['ended']}")
+
+    is_long = rolls["side"] == "long"
+    columns = {
+        "held": spans,
+        "contracts": rolls["quantity"].where(is_long, -rolls["quantity"]),
         **{name: rolls[name] for name in ROLL_COSTS},
-    }).set_axis(names)  # fmt: skip
-    note = "Premium and proceeds of what was sold are negative; an open one counts at its mark."
-    yield ShownTable(shown, "Cost by roll", note, Head("contract"), list_heads("money", ROLL_COSTS))
-    parts = result.explained("bar").cumsum().set_axis(index)
-    parts = parts.rename(columns={"price_pnl": "price profit"})
-    yield ShownChart("explained", "P&L attribution",
-                     "The parts add up to the price profit in "
-                     "each bar: each Greek at its start times the move of forward, volatility or "
-                     "time, and the rest.", parts[["price profit", *EXPLAINED]], y="money",
-                     has_legend=True, height=340)  # fmt: skip
+    }
+    return ShownTable(
+        pd.DataFrame(columns).set_axis(labels),
+        caption="Cost by roll",
+        note="Premium and proceeds of what was sold are negative; an open one counts at its mark.",
+        labels=Head("contract"),
+        heads=list_heads("money", ROLL_COSTS),
+    )
+
+
+def draw_option_profit(result: Result) -> ShownChart:
+    table = result.explained("bar").cumsum()
+    table = table.set_axis(core.utc_index(result.span.named))
+    table = table.rename(columns={"price_pnl": "price profit"})
+    return ShownChart(
+        key="explained",
+        title="P&L attribution",
+        caption=(
+            "The parts add up to the price profit in each bar: each Greek at its start times the "
+            "move of forward, volatility or time, and the rest."
+        ),
+        table=table[["price profit", *EXPLAINED]],
+        y="money",
+        has_legend=True,
+        height=340,
+    )

@@ -24,19 +24,25 @@ if TYPE_CHECKING:
 
 
 PARTS_OF_TRADES = (*tables.COSTS,)
+"""Events that are costs of the trade before them."""
 COMMON = ("fill", "funding", "interest", "expense")
+"""Events of which a ledger leaves the smallest out first."""
 MAX_ROWS = 2000
+"""Most rows of a ledger."""
 
 
 def choose_rows(events: pd.DataFrame, most: int = MAX_ROWS) -> core.IntArray:
-    kind = events["kind"].astype(str)
-    rows = events[~kind.isin(PARTS_OF_TRADES)]
+    """Return the rows of a ledger in their order: rare events first, then the largest amounts."""
+    kinds = events["kind"].astype(str)
+    rows = events[~kinds.isin(PARTS_OF_TRADES)]
+    numbers = rows.index.to_numpy(dtype=np.int64)
     if len(rows) <= most:
-        return rows.index.to_numpy(dtype=np.int64)
-    place = rows["amount"].abs().groupby(kind.loc[rows.index]).rank(method="first", ascending=False)
-    is_common = kind.loc[rows.index].isin(COMMON)
-    order = np.lexsort((place.to_numpy(), is_common.to_numpy()))
-    return np.sort(rows.index.to_numpy(dtype=np.int64)[order[:most]])
+        return numbers
+
+    kinds = kinds.loc[rows.index]
+    rank = rows["amount"].abs().groupby(kinds).rank(method="first", ascending=False)
+    order = np.lexsort((rank.to_numpy(), kinds.isin(COMMON).to_numpy()))
+    return np.sort(numbers[order[:most]])
 
 
 MAX_MARKS = 400
@@ -44,43 +50,70 @@ MAX_MARKS = 400
 
 
 def place_marks(
-    result: Result, chosen: pd.DataFrame, height: core.FloatArray, kinds_of: Mapping[str, Mark],
+    result: Result,
+    chosen: pd.DataFrame,
+    height: core.FloatArray,
+    kinds_of: Mapping[str, Mark],
     most: int,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Return where events are marked: at a height by bar, with label, symbol, color and row."""
-    size = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
-    shown = chosen[size.rank(method="first", ascending=False) <= most]
+    sizes = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
+    shown = chosen[sizes.rank(method="first", ascending=False) <= most]
     kinds = shown["kind"].astype(str)
-    at = np.searchsorted(result.time, pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8)
-    total, drawn = chosen["kind"].astype(str).value_counts(), kinds.value_counts()
-    labels = {
-        kind: f"{kinds_of[kind].words} "
-        f"({f'largest {drawn[kind]:,} of ' * bool(drawn[kind] < n)}{n:,})"
-        for kind, n in zip(map(str, total.index), total, strict=True)
-    }
-    found = pd.DataFrame({
-        "y": height[at],
+    labels = label_marks(chosen["kind"].astype(str), kinds, kinds_of)
+
+    order = list(kinds_of)
+    times = pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8
+    bars = np.searchsorted(result.time, times)
+    columns = {
+        "y": height[bars],
         "label": [labels[kind] for kind in kinds],
         "symbol": [kinds_of[kind].symbol for kind in kinds],
         "color": [kinds_of[kind].color for kind in kinds],
         "row": pd.Index(choose_rows(result.events)).get_indexer(shown.index),
-        "place": [list(kinds_of).index(kind) for kind in kinds],
-    }, index=core.utc_index(result.span.named[at]))  # fmt: skip
-    return found.sort_values("place", kind="stable")
+        "place": [order.index(kind) for kind in kinds],
+    }
+    table = pd.DataFrame(columns, index=core.utc_index(result.span.named[bars]))
+    return table.sort_values("place", kind="stable")
+
+
+def label_marks(
+    chosen: pd.Series[str], shown: pd.Series[str], kinds_of: Mapping[str, Mark]
+) -> dict[str, str]:
+    """Return the words of each kind, with how many there are and how many of them are drawn."""
+    labels = {}
+    n_shown = shown.value_counts()
+    for kind, total in chosen.value_counts().items():
+        count = f"{total:,}"
+        if n_shown[kind] < total:
+            count = f"largest {n_shown[kind]:,} of {count}"
+        labels[str(kind)] = f"{kinds_of[str(kind)].words} ({count})"
+    return labels
 
 
 DATED = ("peak", "trough", "recovery")
-WORST, SHALLOW = 10, 0.1
-"""Most falls of the table, and the share of the worst under which one is left out."""
+"""Columns of drawdowns that are times."""
+WORST = 10
+"""Most falls of the table."""
+SHALLOW = 0.1
+"""Share of the worst fall under which one is left out."""
 
 
 def find_drawdowns(result: Result) -> pd.DataFrame:
-    unit, span, first_peak = result.of_account("unit"), result.span, result.first_peak
-    falls = worst_drawdowns(unit, span.closes, start=span.start, first_peak=first_peak, count=WORST)
+    """Return the worst drawdowns; their times name bars as the tables of the result do."""
+    span = result.span
+    falls = worst_drawdowns(
+        result.of_account("unit"),
+        span.closes,
+        start=span.start,
+        first_peak=result.first_peak,
+        count=WORST,
+    )
+    start = pd.Timestamp(span.start, tz="UTC")
     shift = pd.Timedelta(int(span.closes[0] - span.named[0]), "ns")
     for name in DATED:
         stamps = falls[name]
-        falls[name] = stamps.where(stamps <= pd.Timestamp(span.start, tz="UTC"), stamps - shift)
+        falls[name] = stamps.where(stamps <= start, stamps - shift)
     return falls
 
 
@@ -98,166 +131,232 @@ def find_end(result: Result) -> int:
     return min(end, int(result.span.named[-1]))
 
 
+# Returns.
+
+
 def list_returns(result: Result) -> Iterator[Shown]:
-    months = monthly_returns(result.time, result.of_account("unit"), result.tally.first_unit)
-    names = [*calendar.month_abbr[1:], "year"]
-    heads = {name: Head(name, "%", "points") for name in names}
-    note = "Simple returns of the unit value by calendar month, UTC, in per cent."
-    partial = [list_partial(result, "M", "%b %Y"), list_partial(result, "D", "%Y-%m-%d")]
-    of_months, of_all = (f"Partial: {', '.join(each)}." if each else ""
-                         for each in (partial[0], partial[0] + partial[1]))  # fmt: skip
-    yield ShownTable(months.set_axis(names, axis=1), "Monthly returns",
-                     f"{note} {of_months}".rstrip(), Head("year", "", "whole"), heads,
-                     is_tinted=True)  # fmt: skip
+    partial_months = list_partial(result, "M", "%b %Y")
+    partial_days = list_partial(result, "D", "%Y-%m-%d")
+    yield tabulate_months(result, partial_months)
     yield draw_years(result)
-    yield ShownTable({each: {"value": result.metrics[each]} for each in OF_RETURNS},
-                     "Measures of returns", of_all, Head("measure"), has_measures=True)  # fmt: skip
+    yield ShownTable(
+        {name: {"value": result.metrics[name]} for name in OF_RETURNS},
+        caption="Measures of returns",
+        note=describe_partial([*partial_months, *partial_days]),
+        labels=Head("measure"),
+        has_measures=True,
+    )
     yield draw_distribution(result)
 
 
+def tabulate_months(result: Result, partial_months: list[str]) -> ShownTable:
+    unit = result.of_account("unit")
+    months = monthly_returns(result.time, unit, result.tally.first_unit)
+    names = [*calendar.month_abbr[1:], "year"]
+    note = "Simple returns of the unit value by calendar month, UTC, in per cent."
+    return ShownTable(
+        months.set_axis(names, axis=1),
+        caption="Monthly returns",
+        note=f"{note} {describe_partial(partial_months)}".rstrip(),
+        labels=Head("year", "", "whole"),
+        heads={name: Head(name, "%", "points") for name in names},
+        is_tinted=True,
+    )
+
+
+def describe_partial(names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"Partial: {', '.join(names)}."
+
+
 def list_partial(result: Result, unit: str, style: str) -> list[str]:
-    start, end = pd.Timestamp(result.span.start), pd.Timestamp(int(result.span.closes[-1]))
-    slack = pd.Timedelta(days=4 if result.is_session else 0)  # days without a session
-    first, last = start.to_period(unit), (end - pd.Timedelta(1, "ns")).to_period(unit)
-    cut = [first] if start - first.start_time > slack else []
-    cut += [last] if (last + 1).start_time - end > slack else []
-    return [each.strftime(style) for each in dict.fromkeys(cut)]
+    """Return the first and the last period of a unit where the run has only a part of it."""
+    start = pd.Timestamp(result.span.start)
+    end = pd.Timestamp(int(result.span.closes[-1]))
+    first = start.to_period(unit)
+    last = (end - pd.Timedelta(1, "ns")).to_period(unit)
+
+    slack = pd.Timedelta(0)
+    if result.is_session:
+        slack = pd.Timedelta(days=4)  # days without a session
+    partial = []
+    if start - first.start_time > slack:
+        partial.append(first)
+    if (last + 1).start_time - end > slack:
+        partial.append(last)
+    return [period.strftime(style) for period in dict.fromkeys(partial)]
 
 
 OF_RETURNS = (
-    "best_day", "worst_day", "best_month", "worst_month", "positive_days", "skewness",
-    "excess_kurtosis", "omega", "tail_ratio", "gain_to_pain", "ulcer", "es_95",
-)  # fmt: skip
+    "best_day",
+    "worst_day",
+    "best_month",
+    "worst_month",
+    "positive_days",
+    "skewness",
+    "excess_kurtosis",
+    "omega",
+    "tail_ratio",
+    "gain_to_pain",
+    "ulcer",
+    "es_95",
+)
+"""Measures that stand beside the distribution of returns."""
 
 
 def draw_years(result: Result) -> ShownChart:
-    name, _, unit = run_record.follow_market(result)
+    market, _, market_unit = run_record.follow_market(result)
     years = pd.DatetimeIndex(find_periods(result.time, "year")).year
-    own = pd.Series(result.of_account("unit")).groupby(years).last()
-    held = pd.Series(unit).groupby(years).last()
-    own_before = own.shift(fill_value=result.tally.first_unit)
-    table = pd.DataFrame({
-        "account": own / own_before.where(own_before > 0.0) - 1.0,
-        "buy and hold" if name == "1x" else "benchmark, unlevered":
-            held / held.shift(fill_value=1.0) - 1.0,
-    })  # fmt: skip
+    unit = pd.Series(result.of_account("unit")).groupby(years).last()
+    before = unit.shift(fill_value=result.tally.first_unit)
+    held = pd.Series(market_unit).groupby(years).last()
+    held_before = held.shift(fill_value=1.0)
+
+    name = "buy and hold" if market == "1x" else "benchmark, unlevered"
+    columns = {
+        "account": unit / before.where(before > 0.0) - 1.0,  # none of a year after ruin
+        name: held / held_before - 1.0,
+    }
+    table = pd.DataFrame(columns)
     table.index = pd.Index([str(year) for year in table.index])
-    colors = dict(zip(map(str, table), ("accent", "neutral"), strict=True))
-    return ShownChart("years", "Returns of calendar years", "Compared with the unlevered market, "
-                      "without costs.", table, "bars", colors, percent="y", has_legend=True,
-                      size="beside", height=240)  # fmt: skip
+    return ShownChart(
+        key="years",
+        title="Returns of calendar years",
+        caption="Compared with the unlevered market, without costs.",
+        table=table,
+        kind="bars",
+        colors={"account": "accent", name: "neutral"},
+        percent="y",
+        has_legend=True,
+        size="beside",
+        height=240,
+    )
 
 
 def draw_distribution(result: Result) -> ShownChart:
-    returns, metrics = result.returns.to_numpy(), result.metrics
-    table = count_values("returns", returns, min(60, max(12, math.isqrt(len(returns)) * 2)))
-    marks = {"VaR 95 %": -metrics["var_95"], "ES 95 %": -metrics["es_95"],
-             "ES 99 %": -metrics["es_99"]}  # fmt: skip
-    caption = f"Returns per {result.manifest['sampling']}; losses to the left."
-    return ShownChart("distribution", "Distribution of returns", caption, table, "bars",
-                      {"returns": "accent"}, percent="x", y="count", size="beside", height=330,
-                      marks=tuple(marks.values()), mark_names=tuple(marks))  # fmt: skip
+    returns = result.returns.to_numpy()
+    bins = min(60, max(12, 2 * math.isqrt(len(returns))))
+    marks = {
+        "VaR 95 %": -result.metrics["var_95"],
+        "ES 95 %": -result.metrics["es_95"],
+        "ES 99 %": -result.metrics["es_99"],
+    }
+    return ShownChart(
+        key="distribution",
+        title="Distribution of returns",
+        caption=f"Returns per {result.manifest['sampling']}; losses to the left.",
+        table=count_values("returns", returns, bins),
+        kind="bars",
+        colors={"returns": "accent"},
+        percent="x",
+        y="count",
+        size="beside",
+        height=330,
+        marks=tuple(marks.values()),
+        mark_names=tuple(marks),
+    )
 
 
 def count_values(name: str, values: Any, bins: int) -> pd.DataFrame:
+    """Return a histogram: counts by the middles of bins."""
     counts, edges = np.histogram(values, bins)
-    return pd.DataFrame({name: counts}, index=0.5 * (edges[1:] + edges[:-1]))
-
-
-MIN_WINDOW = 8
-"""Samples of a rolling window below which none is drawn."""
+    middles = 0.5 * (edges[1:] + edges[:-1])
+    return pd.DataFrame({name: counts}, index=middles)
 
 
 def list_charted(result: Result) -> list[Shown]:
     """Return a chart of each column that the policies ask to be drawn."""
     index = core.utc_index(result.span.named)
-    return [
-        ShownChart(name.replace(" ", "_"), core.capitalize(name), column.text,
-                   pd.DataFrame({name: column.values}, index=index), height=240)
-        for name, column in result.charted.items()
-    ]  # fmt: skip
+    charts: list[Shown] = []
+    for name, column in result.charted.items():
+        charts.append(
+            ShownChart(
+                key=name.replace(" ", "_"),
+                title=core.capitalize(name),
+                caption=column.text,
+                table=pd.DataFrame({name: column.values}, index=index),
+                height=240,
+            )
+        )
+    return charts
+
+
+# Rolling windows.
+
+MIN_WINDOW = 8
+"""Samples of a rolling window below which none is drawn."""
+LEAST_DEVIATION = 1e-12
+"""Deviation of returns below which they do not differ but for rounding: no Sharpe ratio."""
 
 
 def list_rolling(result: Result) -> list[Shown]:
     """Return rolling windows of 90 days, or a quarter of the run if that is less."""
-    periods, samples = result.span.periods, result.samples
-    days = min(90.0, result.span.years * 365.0 / 4.0)
-    n = int(days / 365.0 * len(samples.returns) / result.span.years)
-    if n < MIN_WINDOW:
+    years = result.span.years
+    days = min(90.0, years * 365.0 / 4.0)
+    n_samples = int(days / 365.0 * len(result.samples.returns) / years)
+    if n_samples < MIN_WINDOW:
         return []
-    frame = pd.DataFrame({"own": samples.returns, "market": samples.market,
-                          "excess": samples.returns - samples.risk_free},
-                         index=result.returns.index)  # fmt: skip
-    rolling = frame.rolling(n)
-    deviation, root = rolling.std(), math.sqrt(periods)
-    gross = pd.Series(result.bars["gross_leverage"].to_numpy())
-    mean = gross.rolling(max(n * len(gross) // len(frame), 1)).mean().to_numpy()
-    known = np.where(deviation["excess"] > 1e-12, deviation["excess"], np.nan)
-    table = pd.DataFrame({
-        "Sharpe": rolling["excess"].mean() / known * root,
-        "volatility": deviation["own"] * root,
-        "market": deviation["market"] * root,
-        "leverage": mean[result.ends_sample != 0.0],
-        "beta": rolling["own"].cov(frame["market"]) / rolling["market"].var(),
-    }, index=frame.index)  # fmt: skip
+
+    table = roll_measures(result, n_samples)
     volatility = ["volatility", "market"]
-    for row in result.manifest.get("promises", ()):
-        if row[1] == "volatility":
-            table["target"] = row[2]
+    for _, measure, bound, *_ in result.manifest.get("promises", ()):
+        if measure == "volatility":
+            table["target"] = bound
             volatility.append("target")
-    sharpe = [Panel("Sharpe", ("Sharpe",))]
-    if not run_record.shows_growth(365.0 * result.span.years):  # a yearly figure of few days
-        sharpe = []
-    panels = (
-        *sharpe,
+
+    panels = [
         Panel("Volatility", tuple(volatility), percent=True, from_zero=True),
         Panel("Mean leverage, x", ("leverage",), from_zero=True),
         Panel("Beta", ("beta",)),
-    )
-    colors = {"market": "neutral", "target": "loss"}
-    return [ShownChart("rolling", f"Rolling windows of {days:,.0f} days", "Each value is of the "
-                       "window that ends there, annualized as the measures of the run.", table,
-                       colors=colors, height=440, panels=panels, dotted=("target",),
-                       until=find_end(result))]  # fmt: skip
-
-
-def draw_margin(result: Result) -> ShownChart:
-    """Return what the account had as margin, how near it was to all of it, and the forecast."""
-    bars = result.bars
-    table = pd.DataFrame({
-        "in use": bars["initial_margin"].to_numpy(),
-        "available": bars["available"].to_numpy(),
-        "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), LARGEST_RATIO),
-    }, index=core.utc_index(result.span.named))  # fmt: skip
-    panels = [
-        Panel("Margin", ("in use", "available"), 1.4, from_zero=True),
-        Panel("Margin ratio: 100 % is liquidation", ("margin ratio",), 1, True, True),
     ]
-    caption = "The margin in use is the initial margin of what is held."
-    if not result.has_one_position:
-        caption += " The margin ratio is of the cross positions."
+    if run_record.shows_growth(365.0 * years):  # of few days no yearly figure
+        panels.insert(0, Panel("Sharpe", ("Sharpe",)))
+    chart = ShownChart(
+        key="rolling",
+        title=f"Rolling windows of {days:,.0f} days",
+        caption=(
+            "Each value is of the window that ends there, annualized as the measures of the run."
+        ),
+        table=table,
+        colors={"market": "neutral", "target": "loss"},
+        height=440,
+        panels=tuple(panels),
+        dotted=("target",),
+        until=find_end(result),
+    )
+    return [chart]
 
-    rules = {
-        f"multiplier of {name}": result.margin_multipliers[name].to_numpy()
-        for name, venue in result.venues.items()
-        if venue.margin is not None
+
+def roll_measures(result: Result, n_samples: int) -> pd.DataFrame:
+    """Return measures of the samples up to each one, and the mean leverage of their bars."""
+    samples = result.samples
+    columns = {
+        "own": samples.returns,
+        "market": samples.market,
+        "excess": samples.returns - samples.risk_free,
     }
-    if rules:
-        table = table.assign(**rules)
-        panels.append(Panel("Margin by rule: multiplier of the margin table", tuple(rules)))
-    if result.has_one_position:
-        forecast = bars["liquidation_probability"].to_numpy()
-        if np.nanmax(forecast, initial=0.0) > LEAST_FORECAST:
-            table["forecast"] = forecast
-            title = "Forecast: liquidation price touched within a day"
-            panels.append(Panel(title, ("forecast",), 1, True, True))
-            caption += " The forecast is the probability to touch the liquidation price."
-    colors = {"in use": "loss", "available": "accent", "forecast": "loss"}
-    return ShownChart(
-        "positions", "Margin", caption, table, colors=colors, height=130 + 110 * len(panels),
-        panels=tuple(panels), until=find_end(result),
-    )  # fmt: skip
+    frame = pd.DataFrame(columns, index=result.returns.index)
+    rolling = frame.rolling(n_samples)
+    deviation = rolling.std()
+    excess = np.where(deviation["excess"] > LEAST_DEVIATION, deviation["excess"], np.nan)
 
+    leverage = pd.Series(result.bars["gross_leverage"].to_numpy())
+    n_bars = max(n_samples * len(leverage) // len(frame), 1)
+    mean_leverage = leverage.rolling(n_bars).mean().to_numpy()
+
+    yearly = math.sqrt(result.span.periods)
+    measures = {
+        "Sharpe": rolling["excess"].mean() / excess * yearly,
+        "volatility": deviation["own"] * yearly,
+        "market": deviation["market"] * yearly,
+        "leverage": mean_leverage[result.ends_sample != 0.0],
+        "beta": rolling["own"].cov(frame["market"]) / rolling["market"].var(),
+    }
+    return pd.DataFrame(measures, index=frame.index)
+
+
+# Margin.
 
 LARGEST_RATIO = 1.5
 """A higher margin ratio is drawn as this one."""
@@ -267,43 +366,106 @@ SAID = 0.005
 """Expected liquidations under which none is as good as certain, and nothing is said."""
 
 
+def draw_margin(result: Result) -> ShownChart:
+    """Return what the account had as margin, how near it was to all of it, and the forecast."""
+    bars = result.bars
+    columns = {
+        "in use": bars["initial_margin"].to_numpy(),
+        "available": bars["available"].to_numpy(),
+        "margin ratio": np.minimum(bars["margin_ratio"].to_numpy(), LARGEST_RATIO),
+    }
+    panels = [
+        Panel("Margin", ("in use", "available"), height=1.4, from_zero=True),
+        make_share_panel("Margin ratio: 100 % is liquidation", "margin ratio"),
+    ]
+    sentences = ["The margin in use is the initial margin of what is held."]
+    if not result.has_one_position:
+        sentences.append("The margin ratio is of the cross positions.")
+
+    rules = {
+        f"multiplier of {name}": result.margin_multipliers[name].to_numpy()
+        for name, venue in result.venues.items()
+        if venue.margin is not None
+    }
+    if rules:
+        columns |= rules
+        panels.append(Panel("Margin by rule: multiplier of the margin table", tuple(rules)))
+
+    if result.has_one_position:
+        forecast = bars["liquidation_probability"].to_numpy()
+        if np.nanmax(forecast, initial=0.0) > LEAST_FORECAST:
+            columns["forecast"] = forecast
+            title = "Forecast: liquidation price touched within a day"
+            panels.append(make_share_panel(title, "forecast"))
+            sentences.append("The forecast is the probability to touch the liquidation price.")
+    return ShownChart(
+        key="positions",
+        title="Margin",
+        caption=" ".join(sentences),
+        table=pd.DataFrame(columns, index=core.utc_index(result.span.named)),
+        colors={"in use": "loss", "available": "accent", "forecast": "loss"},
+        height=130 + 110 * len(panels),
+        panels=tuple(panels),
+        until=find_end(result),
+    )
+
+
+def make_share_panel(title: str, column: str) -> Panel:
+    return Panel(title, (column,), percent=True, from_zero=True)
+
+
 def list_positions(result: Result) -> Iterator[Shown]:
     yield draw_margin(result)
-    if not result.has_one_position:
-        return
+    if result.has_one_position:
+        yield judge_forecasts(result)
+
+
+def judge_forecasts(result: Result) -> str:
+    """Return how many liquidations were forecast and occurred; empty if hardly one of either."""
     step = max(round(DAY / result.interval), 1)
-    found = compare_liquidations(result, result.bars["liquidation_probability"].to_numpy()[::step],
-                                 step)  # fmt: skip
-    if not found.value and not found.expected >= SAID:
-        return
+    forecasts = result.bars["liquidation_probability"].to_numpy()[::step]
+    days = compare_liquidations(result, forecasts, step)
+    if not days.value and not days.expected >= SAID:
+        return ""
+
     text = (
-        f"Liquidations: {found.expected:,.2f} days with one were forecast, {found.value:,.0f} "
-        "occurred"
+        f"Liquidations: {days.expected:,.2f} days with one were forecast, "
+        f"{days.value:,.0f} occurred"
     )
-    if found.n < found.n_least:
-        yield f"{text}: too early to judge."
-        return
-    yield (
-        f"{text}; with 95 % probability from {found.low:,.0f} to {found.high:,.0f} if the "
+    if days.n < days.n_least:
+        return f"{text}: too early to judge."
+    return (
+        f"{text}; with 95 % probability from {days.low:,.0f} to {days.high:,.0f} if the "
         "forecasts are right."
     )
 
 
+# Costs and trades.
+
+
 def find_currency(result: Result) -> str:
     """Return the settlement currency; empty where not every venue says one."""
-    said = {each.contract.settles or "" for each in result.venues.values()}
-    return said.pop() if len(said) == 1 else ""
+    currencies = {venue.contract.settles or "" for venue in result.venues.values()}
+    if len(currencies) != 1:
+        return ""
+    return currencies.pop()
 
 
 def draw_costs(result: Result) -> ShownChart:
     account = result.record.account
-    table = pd.DataFrame({
-        x.words: getattr(account, x.name) for x in MONEY_TERMS if x.sign < 0 and not x.is_of_assets
-    }, index=core.utc_index(result.span.named)).cumsum()  # fmt: skip
-    shown = table.loc[:, (table != 0.0).any(axis=0)]
-    return ShownChart("costs_over_time", "Costs so far", "Paid since the start; below 0 is earned.",
-                      shown, y=find_currency(result) or "money", has_legend=True, size="beside",
-                      height=300)  # fmt: skip
+    costs = [term for term in MONEY_TERMS if term.sign < 0 and not term.is_of_assets]
+    columns = {term.words: getattr(account, term.name) for term in costs}
+    table = pd.DataFrame(columns, index=core.utc_index(result.span.named)).cumsum()
+    return ShownChart(
+        key="costs_over_time",
+        title="Costs so far",
+        caption="Paid since the start; below 0 is earned.",
+        table=table.loc[:, (table != 0.0).any(axis=0)],
+        y=find_currency(result) or "money",
+        has_legend=True,
+        size="beside",
+        height=300,
+    )
 
 
 MIN_TRADES = 3
@@ -314,56 +476,134 @@ def list_trade_charts(closed: pd.DataFrame, noun: str) -> Iterator[Shown]:
     if len(closed) < MIN_TRADES:
         return
     profit = closed["profit"].to_numpy(dtype=np.float64)
-    exits = pd.DatetimeIndex(closed["exit_time"])
-    days = (closed["exit_time"] - closed["entry_time"]).dt.total_seconds().to_numpy() / 86_400.0
+    held = closed["exit_time"] - closed["entry_time"]
+    days = held.dt.total_seconds().to_numpy() / 86_400.0
     bins = min(40, max(8, 2 * math.isqrt(len(profit))))
-    for key, title, values, unit in (("profits", f"Profit of {noun}", profit, "money"),
-                                     ("holding", "Time held", days, "days")):  # fmt: skip
-        yield ShownChart(key, title, "", count_values(noun, values, bins), "bars", x=unit,
-                         size="third", height=210)  # fmt: skip
-    groups: dict[str, tuple[Any, Any]] = {
-        "reason of exit": (closed["ended"].astype(str).str.replace("_", " ").to_numpy(), None),
-        "month": (exits.month, calendar.month_abbr),
-        "weekday": (exits.day_of_week, calendar.day_abbr),
-        "hour, UTC": (exits.hour, range(24)),
+    yield ShownChart(
+        key="profits",
+        title=f"Profit of {noun}",
+        caption="",
+        table=count_values(noun, profit, bins),
+        kind="bars",
+        x="money",
+        size="third",
+        height=210,
+    )
+    yield ShownChart(
+        key="holding",
+        title="Time held",
+        caption="",
+        table=count_values(noun, days, bins),
+        kind="bars",
+        x="days",
+        size="third",
+        height=210,
+    )
+    yield from list_profit_charts(closed, profit)
+
+
+def list_profit_charts(closed: pd.DataFrame, profit: core.FloatArray) -> Iterator[ShownChart]:
+    """Yield the profit by reason and time of exit, where there is more than one of them."""
+    exits = pd.DatetimeIndex(closed["exit_time"])
+    groupings: dict[str, tuple[str, Any, Any]] = {
+        "by_reason": ("reason of exit", closed["ended"].astype(str).str.replace("_", " "), None),
+        "by_month": ("month", exits.month, calendar.month_abbr),
+        "by_weekday": ("weekday", exits.day_of_week, calendar.day_abbr),
+        "by_hour": ("hour, UTC", exits.hour, range(24)),
     }
-    for name, (group, words) in groups.items():
-        table = pd.DataFrame({"profit": profit}).groupby(group).sum()
+    for key, (title, groups, words) in groupings.items():
+        table = pd.DataFrame({"profit": profit}).groupby(np.asarray(groups)).sum()
+        if len(table) == 1:
+            continue
         if words is not None:
             table.index = table.index.map(words.__getitem__)
-        if len(table) > 1:
-            yield ShownChart(f"by_{name.split()[0].rstrip(',')}", f"Profit by {name}", "", table,
-                             "bars", size="third", height=210)  # fmt: skip
+        yield ShownChart(
+            key=key,
+            title=f"Profit by {title}",
+            caption="",
+            table=table,
+            kind="bars",
+            size="third",
+            height=210,
+        )
+
+
+# What several instruments were.
 
 
 def list_exposure(result: Result) -> Iterator[Shown]:
-    index, names = core.utc_index(result.span.named), list(result.names)
-    caption = "Notional over equity at closes: longs are stacked above 0, shorts below."
-    yield ShownChart("exposure", "Exposure by instrument", caption,
-                     result.exposures.set_axis(index), "area", y="leverage, x", has_legend=True,
-                     height=340)  # fmt: skip
-    risk = result.risk()[[*names, "diversification_ratio"]].set_axis(index)
-    ratio = risk.rename(columns={"diversification_ratio": "ratio"})
-    panels = (Panel("Share of the variance", tuple(names), 2.2, percent=True),
-              Panel("Diversification ratio", ("ratio",)))  # fmt: skip
-    caption = (
-        "From exponentially weighted covariances of mark returns with a half-life of 30 days. A "
-        "share below 0 is a hedge."
+    yield draw_exposure(result)
+    yield draw_risk_shares(result)
+    yield draw_profit_shares(result)
+    is_sampled = np.sum(result.ends_sample != 0.0) >= MIN_WINDOW
+    if len(result.names) > 1 and is_sampled:
+        yield draw_correlations(result)
+
+
+def draw_exposure(result: Result) -> ShownChart:
+    return ShownChart(
+        key="exposure",
+        title="Exposure by instrument",
+        caption="Notional over equity at closes: longs are stacked above 0, shorts below.",
+        table=result.exposures.set_axis(core.utc_index(result.span.named)),
+        kind="area",
+        y="leverage, x",
+        has_legend=True,
+        height=340,
     )
-    yield ShownChart("risk_shares", "Where the risk came from", caption,
-                     ratio if len(names) > 1 else None, height=460, panels=panels)  # fmt: skip
-    own = result.record.held
-    costs = sum(own[name] for name in TRADE_COSTS)
-    profits = pd.DataFrame(np.nan_to_num(own["price_pnl"] - costs).cumsum(axis=0), index, names)
-    caption = "Profit after costs so far, by instrument."
-    yield ShownChart("profit_shares", "Where the profit came from", caption, profits,
-                     y=find_currency(result) or "money", has_legend=True, height=300)  # fmt: skip
-    ends = result.ends_sample != 0.0
-    if len(names) > 1 and ends.sum() >= MIN_WINDOW:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            moves = pd.DataFrame(np.diff(np.log(result.marks[ends]), axis=0), columns=names)
-        found: Any = moves.corr().rename_axis(index="", columns=" ").stack()
-        caption = f"Of log returns of the mark per {result.manifest['sampling']}."
-        yield ShownChart("correlations", "Correlation of the instruments", caption,
-                         found.to_frame("correlation"), "heat", size="beside", height=300,
-                         limits=(-1.0, 1.0))  # fmt: skip
+
+
+def draw_risk_shares(result: Result) -> ShownChart:
+    names = result.names
+    table = None
+    if len(names) > 1:
+        table = result.risk()[[*names, "diversification_ratio"]]
+        table = table.set_axis(core.utc_index(result.span.named))
+        table = table.rename(columns={"diversification_ratio": "ratio"})
+    return ShownChart(
+        key="risk_shares",
+        title="Where the risk came from",
+        caption=(
+            "From exponentially weighted covariances of mark returns with a half-life of 30 days. "
+            "A share below 0 is a hedge."
+        ),
+        table=table,
+        height=460,
+        panels=(
+            Panel("Share of the variance", tuple(names), height=2.2, percent=True),
+            Panel("Diversification ratio", ("ratio",)),
+        ),
+    )
+
+
+def draw_profit_shares(result: Result) -> ShownChart:
+    held = result.record.held
+    costs = sum(held[name] for name in TRADE_COSTS)
+    profits = np.nan_to_num(held["price_pnl"] - costs).cumsum(axis=0)
+    return ShownChart(
+        key="profit_shares",
+        title="Where the profit came from",
+        caption="Profit after costs so far, by instrument.",
+        table=pd.DataFrame(profits, core.utc_index(result.span.named), list(result.names)),
+        y=find_currency(result) or "money",
+        has_legend=True,
+        height=300,
+    )
+
+
+def draw_correlations(result: Result) -> ShownChart:
+    marks = result.marks[result.ends_sample != 0.0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = np.diff(np.log(marks), axis=0)
+    correlations = pd.DataFrame(returns, columns=list(result.names)).corr()
+    pairs: Any = correlations.rename_axis(index="", columns=" ").stack()
+    return ShownChart(
+        key="correlations",
+        title="Correlation of the instruments",
+        caption=f"Of log returns of the mark per {result.manifest['sampling']}.",
+        table=pairs.to_frame("correlation"),
+        kind="heat",
+        size="beside",
+        height=300,
+        limits=(-1.0, 1.0),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,39 +31,82 @@ if TYPE_CHECKING:
     from backtest.results import Result
 
 
+SMALLEST_SHOWN = 0.005
+"""An amount below this reads 0.00."""
+
+
 def write_verdict(result: Result) -> str:
     return strip_marks(write_marked_verdict(result))
 
 
 def write_marked_verdict(result: Result) -> str:
     """Return the verdict; its measures are between the marks of :class:`Measured`."""
-    metrics, held = result.metrics, run_record.measure_holding(result)
-    market = "" if held.name == "1x" else f" of {len(result.names)} instruments, unlevered"
-    hits = int(metrics["liquidations"])
-    count = Measured(f"{hits:,}", "liquidations", "count").marked
-    words = {0: "was never liquidated", 1: "was liquidated once"}
-    flows, top_ups = metrics["flows"] - metrics["top_ups"], metrics["top_ups"]
-    added = [f"{core.format_money(flows)} of net deposits"] if flows else []
-    added += [f"{core.format_money(top_ups)} from the reserve"] if top_ups else []
-    victims = int((find_causes(result)["profit"] > 0.0).sum())
-    pulled = f" with {victims:,} position{'s' * (victims > 1)} in profit closed too"
-    cost = sum(metrics[name] for name in COSTS)
-    days = metrics["ruin_time"] if metrics["ruined"] else count_days(result)
+    metrics = result.metrics
 
-    def say(name: str, style: str) -> str:
+    def write_measure(name: str, style: str) -> str:
         return Measured(STYLES[style](metrics[name]), name, style).marked
 
+    # What the account made of its capital, beside the market.
+    start = core.format_money(run_record.find_start(result))
+    final = write_measure("final_equity", "money")
+    currency = run_charts.find_currency(result)
+    if currency:
+        final = f"{final} {currency}"
+
+    days = count_days(result)
+    if metrics["ruined"]:
+        days = metrics["ruin_time"]
+    made = write_measure("total_return", "percent")
+
+    held = run_record.measure_holding(result)
+    market = f"{core.format_percent(held.total_return)} for buy and hold"
+    if held.name != "1x":
+        market = f"{market} of {len(result.names)} instruments, unlevered"
+
+    # How near it came to its end, and what it paid.
+    fall = write_measure("max_drawdown", "percent")
+    cost = sum(metrics[name] for name in COSTS)
+    verb = "paid" if cost >= 0.0 else "received"
     return (
-        f"{core.format_money(run_record.find_start(result))} became "
-        f"{say('final_equity', 'money')}{f' {run_charts.find_currency(result)}'.rstrip()} in "
-        f"{days:,.0f} days{', with ' * bool(added)}{' and '.join(added)}: a return "
-        f"of {say('total_return', 'percent')}, against "
-        f"{core.format_percent(held.total_return)} for buy and hold{market}. The account was at "
-        f"most {say('max_drawdown', 'percent')} below its peak, "
-        f"{words.get(hits, f'was liquidated {count} times')}"
-        f"{pulled * bool(victims)}, and {'paid' if cost >= 0.0 else 'received'} "
-        f"{core.format_money(abs(cost))} in {name_costs(metrics)}."
+        f"{start} became {final} in {days:,.0f} days{describe_deposits(metrics)}: "
+        f"a return of {made}, against {market}. "
+        f"The account was at most {fall} below its peak, {describe_hits(result)}, "
+        f"and {verb} {core.format_money(abs(cost))} in {name_costs(metrics)}."
     )
+
+
+def describe_deposits(metrics: Mapping[str, float]) -> str:
+    """Return what was paid in besides the capital, as a clause, or nothing."""
+    top_ups = metrics["top_ups"]
+    deposits = metrics["flows"] - top_ups
+
+    sources = []
+    if deposits:
+        sources.append(f"{core.format_money(deposits)} of net deposits")
+    if top_ups:
+        sources.append(f"{core.format_money(top_ups)} from the reserve")
+    if not sources:
+        return ""
+    return f", with {' and '.join(sources)}"
+
+
+def describe_hits(result: Result) -> str:
+    """Return how often the account was liquidated, and what else was closed with that."""
+    hits = int(result.metrics["liquidations"])
+    if hits == 0:
+        text = "was never liquidated"
+    elif hits == 1:
+        text = "was liquidated once"
+    else:
+        count = Measured(f"{hits:,}", "liquidations", "count").marked
+        text = f"was liquidated {count} times"
+
+    # A cross position in profit is closed with the one that lost.
+    n_victims = int((find_causes(result)["profit"] > 0.0).sum())
+    if n_victims == 0:
+        return text
+    victims = core.count_nouns(n_victims, "position")
+    return f"{text} with {victims} in profit closed too"
 
 
 def name_costs(metrics: Mapping[str, float]) -> str:
@@ -71,118 +114,222 @@ def name_costs(metrics: Mapping[str, float]) -> str:
     costs = [term.words for term in MONEY_TERMS if term.is_cost and metrics[term.name] != 0.0]
     if not costs:
         return "costs"
-    *others, last = costs
-    return f"{', '.join(others)} and {last}" if others else last
+    if len(costs) == 1:
+        return costs[0]
+    return f"{', '.join(costs[:-1])} and {costs[-1]}"
 
 
 def write_sentences(find: Callable[[Result], Iterator[str]]) -> Callable[[Result], tuple[str, ...]]:
     """Return a function whose texts are sentences; the name of an instrument stays as it is."""
 
     def write(result: Result) -> tuple[str, ...]:
-        return tuple(
-            f"{text if text.startswith(result.names) else core.capitalize(text)}."
-            for text in find(result)
-        )
+        sentences = []
+        for text in find(result):
+            sentence = f"{text}."
+            if not text.startswith(result.names):
+                sentence = core.capitalize(sentence)
+            sentences.append(sentence)
+        return tuple(sentences)
 
     return write
 
 
 @write_sentences
 def list_notices(result: Result) -> Iterator[str]:
-    metrics, data = result.metrics, result.manifest["data"]
+    """Yield what to know before the figures are believed."""
     if result.no_fill:
         yield f"NO FILL: no order was filled: {result.no_fill}"
-    if metrics["ruined"]:
-        left, line = metrics["final_equity"], result.account.ruin_at
-        of = "" if line is None else f", its line {100.0 * line:g} % of the capital paid in"
-        yield (
-            f"RUINED {result.span.describe_close(result.tally.ruin)}, after "
-            f"{metrics['ruin_time']:,.1f} days: equity {f'{left:,.2f}' if left >= 0.005 else '0'}"
-            f"{of}, no trade since. Returns after the ruin count as 0 in volatility, VaR and ES"
-        )
-    instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
-    spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
-    is_spot = "instruments" not in data and bool(spot)
-    perpetual = {name: each for name, each in instruments.items()
-                 if not (is_spot or name in spot or each.get("sessions"))}  # fmt: skip
-    unmarked = [name for name, each in perpetual.items()
-                if each.get("liquidations_tested_on") == "last prices"]  # fmt: skip
-    if unmarked:
-        where = name_those(unmarked)
-        yield f"no mark prices{where}: liquidations tested on last prices, which swing wider"
-    unfunded = [name for name, each in perpetual.items() if not each.get("funding_events")]
-    if unfunded:
-        yield f"no funding rates{name_those(unfunded)}: none is charged"
-    filled = {name: split_notes(each.get("filled", {}))[0] for name, each in instruments.items()}
-    if said := [f"{describe_filled(each)}{name_those([x])}" for x, each in filled.items() if each]:
-        yield f"missing values were filled in: {core.clip('; '.join(said), 300)}"
-    tables = result.manifest.get("margin_table", "")
-    found = tables if isinstance(tables, Mapping) else {"": tables}
-    starts = ("the margin table", "the oldest")
-    for text in sorted({text for text in found.values() if text.startswith(starts)}):
-        names = [name for name, each in found.items() if each == text and name]
-        yield f"{', '.join(names)}: {text}" if names else text
-    if idle := explain_idle_options(result):
+    if result.metrics["ruined"]:
+        yield describe_ruin(result)
+    yield from list_missing_data(result)
+    yield from list_table_gaps(result)
+
+    idle = explain_idle_options(result)
+    if idle:
         yield idle
-    if boundless := run_record.count_boundless(result):
-        yield f"an infinite target leverage at {boundless:,} closes"
+    n_boundless = run_record.count_boundless(result)
+    if n_boundless:
+        yield f"an infinite target leverage at {n_boundless:,} closes"
+
     first = run_record.find_first_decision(result)
     if first is not None and first > 0:
+        time = core.format_time(int(result.time[first]))
         yield (
-            f"decided from {core.format_time(int(result.time[first]))} UTC on, bar {first:,}: "
-            "before, its columns were not known yet; earlier data, or bt.run(start=...), warm them "
-            "up"
+            f"decided from {time} UTC on, bar {first:,}: before, its columns were not known yet; "
+            "earlier data, or bt.run(start=...), warm them up"
         )
+
     yield from list_rate_notes(result)
-    if later := data.get("flows_after_the_end"):
-        yield f"flows after the last bar, ignored: {later}"
+    late_flows = result.manifest["data"].get("flows_after_the_end")
+    if late_flows:
+        yield f"flows after the last bar, ignored: {late_flows}"
+
+
+def describe_ruin(result: Result) -> str:
+    when = result.span.describe_close(result.tally.ruin)
+    days = result.metrics["ruin_time"]
+
+    final = result.metrics["final_equity"]
+    equity = f"{final:,.2f}" if final >= SMALLEST_SHOWN else "0"
+    line = result.account.ruin_at
+    if line is not None:
+        equity = f"{equity}, its line {100.0 * line:g} % of the capital paid in"
+    return (
+        f"RUINED {when}, after {days:,.1f} days: equity {equity}, no trade since. "
+        "Returns after the ruin count as 0 in volatility, VaR and ES"
+    )
+
+
+def list_missing_data(result: Result) -> Iterator[str]:
+    """Yield what the data do not have: marks and funding of perpetuals, values."""
+    data = result.manifest["data"]
+    instruments: Mapping[str, Any] = data.get("instruments") or {"": data}
+    perpetuals = pick_perpetuals(result, instruments)
+
+    unmarked = []
+    unfunded = []
+    for name, facts in perpetuals.items():
+        if facts.get("liquidations_tested_on") == "last prices":
+            unmarked.append(name)
+        if not facts.get("funding_events"):
+            unfunded.append(name)
+    if unmarked:
+        yield (
+            f"no mark prices{name_those(unmarked)}: "
+            "liquidations tested on last prices, which swing wider"
+        )
+    if unfunded:
+        yield f"no funding rates{name_those(unfunded)}: none is charged"
+
+    clauses = []
+    for name, facts in instruments.items():
+        filled, _ = split_notes(facts.get("filled", {}))
+        if filled:
+            clauses.append(f"{describe_filled(filled)}{name_those([name])}")
+    if clauses:
+        yield f"missing values were filled in: {core.clip('; '.join(clauses), 300)}"
+
+
+def pick_perpetuals(result: Result, instruments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the instruments with marks and funding: not spot, no sessions."""
+    spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
+    if "instruments" not in result.manifest["data"] and spot:
+        return {}  # one instrument, which has no name in the manifest
+    return {
+        name: facts
+        for name, facts in instruments.items()
+        if name not in spot and not facts.get("sessions")
+    }
+
+
+TABLE_GAPS = ("the margin table", "the oldest")
+"""How texts of margin tables begin that do not cover the run."""
+
+
+def list_table_gaps(result: Result) -> Iterator[str]:
+    """Yield where dated margin tables do not cover the run, each text once."""
+    texts = result.manifest.get("margin_table", "")
+    if not isinstance(texts, Mapping):
+        texts = {"": texts}
+
+    gaps = {text for text in texts.values() if text.startswith(TABLE_GAPS)}
+    for gap in sorted(gaps):
+        names = [name for name, text in texts.items() if name and text == gap]
+        yield f"{', '.join(names)}: {gap}" if names else gap
 
 
 def name_those(names: list[str]) -> str:
-    return f" of {core.clip(', '.join(names), 120)}" if any(names) else ""
+    """Return " of A, B", or nothing for the one instrument without a name."""
+    if not any(names):
+        return ""
+    return f" of {core.clip(', '.join(names), 120)}"
 
 
 def write_details(result: Result) -> str:
+    """Return what qualifies the figures: a short run, a cap, equity stops, doubtful bars."""
+    sentences = []
     short = run_record.describe_short(result.span.start, result.span.closes[-1])
-    texts = [short] if short else []
-    cap, metrics = result.account.max_gross_leverage, result.metrics
-    if math.isfinite(cap) and (over := metrics["gross_over_cap"]) > 0.0:
-        counts = {row["cause"]: row["decisions"] for row in result.target_cut_rows
-                  if row.get("instrument", "all") == "all"}  # fmt: skip
-        taken, by_bands = counts.get("cap_over_band", 0), counts.get("band_over_cap", 0)
-        by_bands /= result.record.n_bars
-        parts = {"bands had left it there at the fills, up to a tenth above": by_bands,
-                 "prices carried it there": max(over - by_bands, 0.0)}  # fmt: skip
-        texts.append(
-            f"Gross leverage was above the cap of {cap:.2f}x at "
-            f"{core.format_percent(over)} of closes: "
-            f"{', '.join(f'at {core.format_percent(x)} {w}' for w, x in parts.items() if x)}."
-        )
-        texts += [f"The cap forced {taken:,} trades inside their bands."] if taken else []
-    if stops := describe_equity_stops(result):
-        texts.append(stops)
+    if short:
+        sentences.append(short)
+
+    has_cap = math.isfinite(result.account.max_gross_leverage)
+    if has_cap and result.metrics["gross_over_cap"] > 0.0:
+        sentences += list_over_cap(result)
+
+    stops = describe_equity_stops(result)
+    if stops:
+        sentences.append(stops)
     if result.account.fill == "limit":
-        texts.append(f"Limit orders: {describe_limit_orders(result.limit_orders)}.")
-    # how many bars hang on the way of prices inside them, and where to look
-    bound = "" if result.account.fill == "limit" else "bounds() gives the worst case, "
-    cures = {"ambiguous_bars": bound, "both_reached": "the worse is assumed to come first; "}
-    firsts = (result.tally.first_ambiguous, result.tally.first_both)
-    for (measure, doubt), first in zip(DOUBTS.items(), firsts, strict=True):
-        if n := metrics[measure]:
-            time = core.format_time(int(result.time[int(first) - result.span.first]))
-            bars = f"In {n:,.0f} bar{'s' * (n > 1)}, first {time} UTC,"
-            texts.append(f"{bars} {doubt}: {cures[measure]}detail= uses shorter bars.")
-    return " ".join(texts)
+        orders = describe_limit_orders(result.limit_orders)
+        sentences.append(f"Limit orders: {orders}.")
+    sentences += list_doubts(result)
+    return " ".join(sentences)
+
+
+def list_over_cap(result: Result) -> Iterator[str]:
+    """Yield how often gross leverage was above its cap, and what brought it there."""
+    share = result.metrics["gross_over_cap"]
+    cuts = pick_account_cuts(result.target_cut_rows)
+    decisions = {row["cause"]: row["decisions"] for row in cuts}
+    by_bands = decisions.get("band_over_cap", 0) / result.record.n_bars
+    by_prices = max(share - by_bands, 0.0)
+
+    causes = []
+    if by_bands:
+        causes.append(
+            f"at {core.format_percent(by_bands)} bands had left it there at the fills, "
+            "up to a tenth above"
+        )
+    if by_prices:
+        causes.append(f"at {core.format_percent(by_prices)} prices carried it there")
+    yield (
+        f"Gross leverage was above the cap of {result.account.max_gross_leverage:.2f}x "
+        f"at {core.format_percent(share)} of closes: {', '.join(causes)}."
+    )
+
+    n_forced = decisions.get("cap_over_band", 0)
+    if n_forced:
+        yield f"The cap forced {n_forced:,} trades inside their bands."
+
+
+def pick_account_cuts(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the cuts of targets over all instruments: all decisions, then by cause."""
+    return [row for row in rows if row.get("instrument", "all") == "all"]
+
+
+def list_doubts(result: Result) -> Iterator[str]:
+    """Yield how many bars hang on the way of prices inside them, and where to look."""
+    bound = "bounds() gives the worst case, "
+    if result.account.fill == "limit":
+        bound = ""  # bounds() refuses limit orders
+    cures = {
+        "ambiguous_bars": bound,
+        "both_reached": "the worse is assumed to come first; ",
+    }
+    first_bars = {
+        "ambiguous_bars": result.tally.first_ambiguous,
+        "both_reached": result.tally.first_both,
+    }
+
+    for measure, doubt in DOUBTS.items():
+        n_bars = result.metrics[measure]
+        if not n_bars:
+            continue
+        row = int(first_bars[measure]) - result.span.first
+        time = core.format_time(int(result.time[row]))
+        bars = core.count_nouns(int(n_bars), "bar")
+        yield (f"In {bars}, first {time} UTC, {doubt}: {cures[measure]}detail= uses shorter bars.")
 
 
 def describe_equity_stops(result: Result) -> str:
     """Return how often the equity stop acted, and for how long the account stayed out."""
     is_stop = result.entries["kind"] == Event.EQUITY_STOPPED
-    times = len(np.unique(result.entries["bar"][is_stop]))
+    n_stops = len(np.unique(result.entries["bar"][is_stop]))
     pauses = find_pauses(result)
-    if times == 0 and len(pauses.begins) == 0:
+    if n_stops == 0 and len(pauses.begins) == 0:
         return ""
-    often = "once" if times == 1 else f"{times:,} times"
+
+    often = "once" if n_stops == 1 else f"{n_stops:,} times"
     text = f"The equity stop acted {often}"
     if len(pauses.begins) == 0:
         return f"{text}."
@@ -205,38 +352,54 @@ class Pauses(NamedTuple):
 
 def find_pauses(result: Result) -> Pauses:
     """Return the pauses of a run, each from the open of the bar in which it began."""
-    begun = result.entries["bar"][result.entries["kind"] == Event.PAUSED]
-    opens = result.time[begun - result.span.first]
+    bars = result.entries["bar"][result.entries["kind"] == Event.PAUSED]
+    opens = result.time[bars - result.span.first]
     last = int(result.span.closes[-1])
+
     ends = np.minimum(find_pause_ends(result.account, opens), last)
     return Pauses(opens, ends.astype(np.int64), last)
 
 
 @write_sentences
 def list_assumptions(result: Result) -> Iterator[str]:
+    """Yield what the run assumes about the market, fills and margin."""
     account = result.account
     yield run_record.measure_holding(result).text
     if result.benchmark is not None:
         yield describe_benchmark(result.manifest, result.metrics)
+
     if account.fill == "same_close":
         yield "fills at the close of the decision are optimistic: at a price known before"
     if account.intrabar == "worst":
         yield "each position meets its adverse extreme at once: a bound, not an estimate"
+
     if sets_margin(result.policies):
         yield "a policy decides the venue leverage of its position, and moves margin with it"
     for name, venue in result.venues.items():
         if venue.margin is not None:
             yield f"the margin table of {name} moves by rule: {venue.margin!r}"
-    isolated: dict[str, list[str]] = {}
-    for name in result.names:
-        own = account.for_instrument(name)
-        if own.margin == "isolated":
-            rest = "is added to it before a liquidation" if own.auto_margin else "does not back it"
-            text = (f"isolated: the margin of a position is its notional / "
-                    f"{own.venue_leverage or 1.0:g}, the venue leverage; the rest of the "
-                    f"available balance {rest}")  # fmt: skip
-            isolated.setdefault(text, []).append(name)
-    for text, names in isolated.items():
-        yield text if len(names) == len(result.names) else f"{', '.join(names)} {text}"
+    yield from list_isolated(result)
     if result.options is not None:
         yield "quotes fill orders of any size: their depth is not in the data"
+
+
+def list_isolated(result: Result) -> Iterator[str]:
+    """Yield what backs isolated positions; equal terms are said once."""
+    names_by_text: dict[str, list[str]] = {}
+    for name in result.names:
+        terms = result.account.for_instrument(name)
+        if terms.margin != "isolated":
+            continue
+        use = "does not back it"
+        if terms.auto_margin:
+            use = "is added to it before a liquidation"
+        text = (
+            "isolated: the margin of a position is its notional / "
+            f"{terms.venue_leverage or 1.0:g}, the venue leverage; the rest of the "
+            f"available balance {use}"
+        )
+        names_by_text.setdefault(text, []).append(name)
+
+    for text, names in names_by_text.items():
+        is_all = len(names) == len(result.names)
+        yield text if is_all else f"{', '.join(names)} {text}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -30,61 +31,92 @@ from backtest.results import (
 )
 from backtest.results.measure_table import ABOUT
 
-TOP, LISTED = 10, 500
-
-
+TOP = 10
+"""Sets of the list of the best."""
+LISTED = 500
+"""Most sets of a page."""
 SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
+"""Measures of a list of sets, beside the objective."""
 
 
 def list_landscape(
     explored: Explored, curves: pd.DataFrame | None, whole: str, *first: Part
 ) -> list[Part]:
     """Return the map of the sets, the parts that are given, the plateau and all sets."""
-    total = len(explored.table)
-    note = f"The best {LISTED} of {total:,}: all are in {whole}." if total > LISTED else ""
-    lead = (
-        "Choose what the axes and the colors show. Click a set, or walk to it by the arrow keys: "
-        "its equity stands beside that of the best set and of constant leverage."
-    )
     return [
-        Part("map", "Where the best lie", lead, lambda: [show_explorer(explored, curves)]),
+        Part(
+            key="map",
+            title="Where the best lie",
+            lead=(
+                "Choose what the axes and the colors show. Click a set, or walk to it by the "
+                "arrow keys: its equity stands beside that of the best set and of constant "
+                "leverage."
+            ),
+            blocks=lambda: [show_explorer(explored, curves)],
+        ),
         *first,
-        Part("plateau", "The plateau around the best", "Whether the best set is one of many "
-             "good ones, or isolated.", lambda: [tabulate_plateau(explored)], "both"),
-        Part("sets", "All parameter sets", "Search by any word or number.",
-             lambda: [tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)],
-             is_folded=True),
-    ]  # fmt: skip
+        Part(
+            key="plateau",
+            title="The plateau around the best",
+            lead="Whether the best set is one of many good ones, or isolated.",
+            blocks=lambda: [tabulate_plateau(explored)],
+            shows="both",
+        ),
+        Part(
+            key="sets",
+            title="All parameter sets",
+            lead="Search by any word or number.",
+            blocks=lambda: [tabulate_all_sets(explored, whole)],
+            is_folded=True,
+        ),
+    ]
 
 
 def show_explorer(explored: Explored, curves: pd.DataFrame | None) -> ShownExplorer:
-    text = (
-        "Best, neighbors and default are marked; ruined sets are hatched. Neighbors differ from "
-        "the best by at most a tenth of the range, or one step of the grid, in every parameter. A "
-        "wide area of good sets can be relied on more than a speck."
+    return ShownExplorer(
+        key="map",
+        title="Map",
+        caption=(
+            "Best, neighbors and default are marked; ruined sets are hatched. Neighbors differ "
+            "from the best by at most a tenth of the range, or one step of the grid, in every "
+            "parameter. A wide area of good sets can be relied on more than a speck."
+        ),
+        data=describe_sets(explored, curves),
     )
-    return ShownExplorer("map", "Map", text, describe_sets(explored, curves))
 
 
 def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
-    (across, heads), (along, labels) = (
-        read_axis(explored.table[each], explored.parameters[each]["log"]) for each in (x, y)
+    """Return a map of the median outcome over two parameters."""
+    columns, heads = read_axis(explored.table[x], explored.parameters[x]["log"])
+    rows, labels = read_axis(explored.table[y], explored.parameters[y]["log"])
+
+    cells = rows * len(heads) + columns
+    ruined_share = pd.Series(explored.is_ruined).groupby(cells).mean()
+    median = pd.Series(explored.values).groupby(cells).median()
+    median = median.where(ruined_share < 0.5)
+
+    measure = name_measure(explored.name)
+    names = [(head, label) for label in labels for head in heads]
+    index = pd.MultiIndex.from_tuples(names, names=[x, y])
+    values = median.reindex(range(len(names))).to_numpy()
+    return ShownChart(
+        key=f"map-{x}-{y}",
+        title=f"{measure} by {x} and {y}",
+        caption=(
+            f"Median {measure} of the sets in each cell, over all other parameters; cells that "
+            f"are mostly ruined are blank. The best set has {explored.name_best([x, y])}. A wide "
+            "area can be relied on more than a speck."
+        ),
+        table=pd.DataFrame({measure: values}, index=index),
+        kind="heat",
+        colors={measure: "accent" if explored.better > 0 else "loss"},
+        size="narrow",
+        height=400,
     )
-    place = along * len(heads) + across
-    share = pd.Series(explored.is_ruined).groupby(place).mean()
-    median = pd.Series(explored.values).groupby(place).median().where(share < 0.5)
-    words = [(one, other) for other in labels for one in heads]
-    index = pd.MultiIndex.from_tuples(words, names=[x, y])
-    what = name_measure(explored.name)
-    table = pd.DataFrame({what: median.reindex(range(len(words))).to_numpy()}, index=index)
-    caption = (
-        f"Median {what} of the sets in each cell, over all other parameters; cells that are mostly "
-        f"ruined are blank. The best set has {explored.name_best([x, y])}. A wide area can be "
-        "relied on more than a speck."
-    )
-    color = "accent" if explored.better > 0 else "loss"
-    return ShownChart(f"map-{x}-{y}", f"{what} by {x} and {y}", caption, table, "heat",
-                      colors={what: color}, size="narrow", height=400)  # fmt: skip
+
+
+LEVELS = {"lowest": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "highest": 1.0}
+"""Quantiles of the plateau."""
 
 
 def tabulate_plateau(explored: Explored) -> ShownTable:
@@ -92,40 +124,78 @@ def tabulate_plateau(explored: Explored) -> ShownTable:
     if not near.any():
         empty = "No other set is near the best: whether it is a plateau or a spike is unknown."
         return ShownTable({}, empty=empty)
-    words, rows = ("lowest", "10 %", "median", "90 %", "highest"), {}
-    for name, chosen in {"its neighbors": near, "all": np.ones(len(near), np.bool_)}.items():
-        values = explored.values[chosen]
-        known = values[np.isfinite(values)]
-        levels = np.quantile(known, (0.0, 0.1, 0.5, 0.9, 1.0)) if len(known) else [math.nan] * 5
-        rows[name] = {
-            "sets": f"{chosen.sum():,}",
-            **dict(zip(words, (format_explored(explored, x) for x in levels), strict=True)),
-            "ruined": core.format_percent(float(explored.is_ruined[chosen].mean())),
-        }
-    note = (
-        "Neighbors differ from the best by at most a tenth of the range covered, or one step of "
-        "the grid, in every parameter. A best far above them sits on a spike: it may be chance."
+
+    rows = {
+        "its neighbors": describe_chosen(explored, near),
+        "all": describe_chosen(explored, np.ones(len(near), np.bool_)),
+    }
+    return ShownTable(
+        rows,
+        caption=f"{name_measure(explored.name)} around the best",
+        note=(
+            "Neighbors differ from the best by at most a tenth of the range covered, or one step "
+            "of the grid, in every parameter. A best far above them sits on a spike: it may be "
+            "chance."
+        ),
+        labels=Head("sets"),
+        heads=list_heads("decimals", ("sets", *LEVELS, "ruined"), unit=""),
     )
-    heads = list_heads("decimals", ("sets", *words, "ruined"), "")
-    caption = f"{name_measure(explored.name)} around the best"
-    return ShownTable(rows, caption, note, Head("sets"), heads)
+
+
+def describe_chosen(explored: Explored, is_chosen: core.BoolArray) -> dict[str, str]:
+    """Return how many sets there are, the quantiles of their outcomes, and how many are ruined."""
+    values = explored.values[is_chosen]
+    known = values[np.isfinite(values)]
+
+    row = {"sets": f"{is_chosen.sum():,}"}
+    for words, level in LEVELS.items():
+        value = float(np.quantile(known, level)) if len(known) else math.nan
+        row[words] = format_explored(explored, value)
+    row["ruined"] = core.format_percent(float(explored.is_ruined[is_chosen].mean()))
+    return row
+
+
+def tabulate_all_sets(explored: Explored, whole: str) -> ShownTable:
+    """Show all sets, or the best of many; ``whole`` is the name of the table that has all."""
+    n_sets = len(explored.table)
+    note = ""
+    if n_sets > LISTED:
+        note = f"The best {LISTED} of {n_sets:,}: all are in {whole}."
+    return tabulate_sets(explored, LISTED)._replace(is_searched=True, note=note)
 
 
 def tabulate_sets(explored: Explored, count: int) -> ShownTable:
+    """Show the best sets: their parameters, measures, and cautions."""
     chosen = explored.table.iloc[explored.order[:count]]
+    parameters = explored.varied or list(explored.parameters)
     measures = [name for name in dict.fromkeys((explored.name, *SHOWN)) if name in chosen]
-    names = explored.varied or list(explored.parameters)
-    table = pd.DataFrame({
-        **{name: list(map(core.format_value, chosen[name].tolist())) for name in names},
-        **{name: [format_measure(name, float(x)) if name in ABOUT else core.format_number(float(x))
-                  for x in chosen[name].tolist()] for name in measures},
-    })  # fmt: skip
-    notes = [find_cautions(row) for row in read_rows(explored, count)]
-    if any(notes):
-        table["note"] = notes
-    table.index = pd.Index([f"{place:,}" for place in range(1, len(chosen) + 1)])
-    heads = {name: Head(name, str(explored.parameters[name]["unit"]),
-                        "decimals" if explored.table[name].dtype.kind in "fiu" else "number")
-             for name in names}  # fmt: skip
-    heads |= {name: Head(name_measure(name), "", "decimals") for name in measures}
-    return ShownTable(table, "Best parameter sets", "", Head("rank"), heads, most=LISTED)
+
+    columns = {}
+    for name in parameters:
+        columns[name] = [core.format_value(value) for value in chosen[name].tolist()]
+    for name in measures:
+        write = partial(format_measure, name) if name in ABOUT else core.format_number
+        columns[name] = [write(float(value)) for value in chosen[name].tolist()]
+    table = pd.DataFrame(columns)
+
+    cautions = [find_cautions(row) for row in read_rows(explored, count)]
+    if any(cautions):
+        table["note"] = cautions
+    table.index = pd.Index([f"{rank:,}" for rank in range(1, len(chosen) + 1)])
+
+    heads = {name: name_parameter(explored, name) for name in parameters}
+    for name in measures:
+        heads[name] = Head(name_measure(name), "", "decimals")
+    return ShownTable(
+        table,
+        caption="Best parameter sets",
+        labels=Head("rank"),
+        heads=heads,
+        most=LISTED,
+    )
+
+
+def name_parameter(explored: Explored, name: str) -> Head:
+    unit = str(explored.parameters[name]["unit"])
+    is_number = explored.table[name].dtype.kind in "fiu"
+    return Head(name, unit, "decimals" if is_number else "number")

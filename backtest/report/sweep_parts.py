@@ -38,69 +38,113 @@ NO_HOLDOUT = (
 
 def write_sweep_verdict(sweep: Sweep) -> str:
     explored = explore_sweep(sweep)
-    near, values = find_neighbors(explored), explored.name_best(explored.varied)
-    beside = "No other set is near it."
+    near = find_neighbors(explored)
+    around = "No other set is near it."
     if np.isfinite(explored.values[near]).any():
         median = format_explored(explored, find_median(explored.values[near]))
-        beside = f"The {near.sum():,} near it have a median of {median}."
+        around = f"The {near.sum():,} near it have a median of {median}."
+
+    measure = name_measure(explored.name)
     pool = sweep.manifest.get("pool")
-    of = f" ({pool} of {len(sweep.manifest['data']['instruments'])} markets)" if pool else ""
-    return (
-        f"The best {name_measure(explored.name)}{of} of {sweep.note} is "
-        f"{format_explored(explored, explored.values[explored.best])}, with {values}. {beside}"
-    )
+    if pool:
+        n_markets = len(sweep.manifest["data"]["instruments"])
+        measure = f"{measure} ({pool} of {n_markets} markets)"
+
+    best = format_explored(explored, explored.values[explored.best])
+    parameters = explored.name_best(explored.varied)
+    return f"The best {measure} of {sweep.note} is {best}, with {parameters}. {around}"
 
 
 def list_sweep_numbers(sweep: Sweep) -> list[Headline]:
     explored = explore_sweep(sweep)
-    near = find_neighbors(explored)
-    best, what = float(explored.values[explored.best]), name_measure(explored.name)
-    failed = find_failed(sweep.table).sum()
-    fates = f"{explored.is_ruined.sum():,} ruined, {failed:,} failed"
-    median, beside = find_median(explored.values), find_median(explored.values[near])
-    rows = [
-        (explored.name, f"Best {what}", best, "by its own score"),
-        ("near", "Near it", beside, f"median of {near.sum():,}"),
-        ("all", "All parameter sets", median, f"median of {len(explored.table):,}"),
-    ]
+    is_near = find_neighbors(explored)
+    best = float(explored.values[explored.best])
+    near = find_median(explored.values[is_near])
+    median = find_median(explored.values)
+    n_ruined = explored.is_ruined.sum()
+    n_failed = find_failed(sweep.table).sum()
+
     return [
-        *(Headline(name, title, value, note=note, text=format_explored(explored, value))
-          for name, title, value, note in rows),
-        Headline("ruined", "Ruined", float(explored.is_ruined.mean()), "percent", fates),
-    ]  # fmt: skip
+        Headline(
+            name=explored.name,
+            title=f"Best {name_measure(explored.name)}",
+            value=best,
+            note="by its own score",
+            text=format_explored(explored, best),
+        ),
+        Headline(
+            name="near",
+            title="Near it",
+            value=near,
+            note=f"median of {is_near.sum():,}",
+            text=format_explored(explored, near),
+        ),
+        Headline(
+            name="all",
+            title="All parameter sets",
+            value=median,
+            note=f"median of {len(explored.table):,}",
+            text=format_explored(explored, median),
+        ),
+        Headline(
+            name="ruined",
+            title="Ruined",
+            value=float(explored.is_ruined.mean()),
+            style="percent",
+            note=f"{n_ruined:,} ruined, {n_failed:,} failed",
+        ),
+    ]
 
 
 def list_sweep_notices(sweep: Sweep) -> Iterator[str]:
     explored = explore_sweep(sweep)
+    n_sets = len(sweep.table)
     if not sweep.complete:
         asked = sweep.manifest["sets"]["asked"]
-        yield f"Interrupted: {len(sweep.table):,} of {asked:,} parameter sets were run."
+        yield f"Interrupted: {n_sets:,} of {asked:,} parameter sets were run."
     if explored.is_ruined[explored.best]:
         yield "Every set was ruined; the best set is the one that survived longest."
-    if unfilled := count_unfilled(sweep.metrics):
-        cure = "run one of them to see why"
-        yield f"{unfilled:,} of {len(sweep.table):,} parameter sets filled no order; {cure}."
+
+    unfilled = count_unfilled(sweep.metrics)
+    if unfilled:
+        yield (
+            f"{unfilled:,} of {n_sets:,} parameter sets filled no order; "
+            "run one of them to see why."
+        )
     for text in find_far_bounds(read_constraints(sweep.ranked_where), sweep.metrics):
         yield f"{core.capitalize(text)}."
-    if cold := sweep.manifest.get("warm_up"):
-        yield f"{core.capitalize(cold)}."
-    if caution := count_cautions(read_rows(explored, TOP)):
-        yield f"{core.capitalize(caution)}: see their notes."
+
+    warm_up = sweep.manifest.get("warm_up")
+    if warm_up:
+        yield f"{core.capitalize(warm_up)}."
+    cautions = count_cautions(read_rows(explored, TOP))
+    if cautions:
+        yield f"{core.capitalize(cautions)}: see their notes."
 
 
 def list_sweep_parts(sweep: Sweep) -> list[Part]:
     explored = explore_sweep(sweep)
-    lead = f"Ranked by {name_measure(explored.name)}; ruined sets come last."
-    best = Part("best", "Best parameter sets", lead, lambda: [tabulate_sets(explored, TOP)], "both")
-    return [*list_landscape(explored, sweep.curves, "sweep.table", best)]
+    best = Part(
+        key="best",
+        title="Best parameter sets",
+        lead=f"Ranked by {name_measure(explored.name)}; ruined sets come last.",
+        blocks=lambda: [tabulate_sets(explored, TOP)],
+        shows="both",
+    )
+    return list_landscape(explored, sweep.curves, "sweep.table", best)
 
 
 def list_sweep_assumptions(sweep: Sweep) -> Iterator[str]:
-    drawn, asked = sweep.manifest["drawn"], sweep.manifest["sets"]["asked"]
-    how = f"drawn by Sobol's sequence, seed {drawn['seed']}" if drawn else "given"
+    drawn = sweep.manifest["drawn"]
+    how = "given"
+    if drawn:
+        how = f"drawn by Sobol's sequence, seed {drawn['seed']}"
+    asked = sweep.manifest["sets"]["asked"]
     yield f"{asked:,} parameter sets were {how}; {len(sweep.table):,} were run."
-    if taken := sweep.manifest.get("simulated"):
-        yield taken
+
+    simulated = sweep.manifest.get("simulated")
+    if simulated:
+        yield simulated
     yield NO_HOLDOUT
 
 

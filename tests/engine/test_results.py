@@ -20,7 +20,7 @@ from backtest.report.basis import is_sound
 from backtest.report.page import format_span
 from backtest.report.render import write_text
 from backtest.report.run_charts import find_drawdowns
-from backtest.report.run_parts import format_signed, list_falls
+from backtest.report.run_parts import format_signed, tabulate_falls
 from backtest.report.write import build_page
 from backtest.results.benchmark import index_traded, read_prices, spread_weights
 from backtest.results.measure_table import ABOUT
@@ -363,7 +363,7 @@ def test_business_days_are_named_by_their_sessions(daily):
     days = [f"{worst[name]:%a %d}" for name in ("peak", "trough", "recovery")]
     assert days == ["Fri 24", "Tue 28", "Fri 31"]
     assert (worst["days_down"], worst["days_under_water"]) == (4.0, 7.0)
-    row = list_falls(daily)[0].table.iloc[0][["peak", "trough", "recovery"]]
+    row = tabulate_falls(daily).table.iloc[0][["peak", "trough", "recovery"]]
     assert row.tolist() == ["2000-03-24", "2000-03-28", "2000-03-31"]
 
 
@@ -383,7 +383,7 @@ def test_a_summary_counts_fills_and_says_what_is_right_only_if_asked(daily):
 def test_falls_under_a_tenth_of_the_worst_are_left_out():
     # falls of 50 %, 6 % and 4 %: the last is under a tenth of the first
     prices = [100, 100, 200, 100, 210, 197.4, 220, 211.2, 230]
-    shown = list_falls(scenes.play(*prices, targets=(1.0, scenes.NAN)))[0].table
+    shown = tabulate_falls(scenes.play(*prices, targets=(1.0, scenes.NAN))).table
     assert shown["depth"].to_numpy() == pytest.approx([0.5, 0.06])
 
 
@@ -402,7 +402,7 @@ def test_the_close_of_an_hour_at_midnight_belongs_to_the_day_that_ends():
     hours = pd.date_range("2000-03-24 14:00", periods=15, freq="1h", tz="UTC")
     result = live(sessions(index=hours), Constant(1.0))
     assert "2000-03-24 to 2000-03-25, recovered 2000-03-25" in words(result.summary())
-    row = list_falls(result)[0].table.iloc[0]
+    row = tabulate_falls(result).table.iloc[0]
     assert row[["peak", "trough"]].tolist() == ["2000-03-25 00:00", "2000-03-25 02:00"]
     days = {"start": "2000-03-13", "end": "2000-03-25", "interval": "1d"}
     assert format_span(days) == "2000-03-13 to 2000-03-24 UTC"
