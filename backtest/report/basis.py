@@ -18,17 +18,36 @@ from backtest.results.listing import Origin
 from backtest.venue import Venue, preset_files
 
 NOT_SETTINGS = (
-    "id", "kind", "data", "outcome", "indices", "content", "title", "note", "versions", "venue",
-    "account", "policies", "paths", "margin_tables", "parameters", "settings",
+    "id",
+    "kind",
+    "data",
+    "outcome",
+    "indices",
+    "content",
+    "title",
+    "note",
+    "versions",
+    "venue",
+    "account",
+    "policies",
+    "paths",
+    "margin_tables",
+    "parameters",
+    "settings",
     "held",
-)  # fmt: skip
+)
+"""What a manifest has that is no setting, or stands in a table of its own."""
 TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
+"""Settings of a run that its own table says."""
 APART = ("brackets", "earlier", "in_force")
+"""Fields of a venue that are not listed with the others."""
 MAX_BRACKETS = 20
 BRACKET_COLUMNS = (
-    Column("notional", "money", is_number=False), Column("maximum leverage", "x"),
-    Column("maintenance", "%"), Column("deduction", "money"),
-)  # fmt: skip
+    Column("notional", "money", is_number=False),
+    Column("maximum leverage", "x"),
+    Column("maintenance", "%"),
+    Column("deduction", "money"),
+)
 NOT_MODELED = (
     "Not modeled: the order book, queue position and partial fills at several prices; latency; "
     "exchange outages, auto-deleveraging and insurance-fund rules; taxes; and what the account's "
@@ -37,37 +56,59 @@ NOT_MODELED = (
 
 
 def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
+    """Return the sections on assumptions and data; ``command`` writes the report again."""
     manifest = found.manifest
     if "data" not in manifest:
-        blocks: list[Block] = [*map(Paragraph, found.list_assumptions())]
-        return [Section("assumptions", "Assumptions", "What the figures rest on.", blocks)]
-    data, settings = manifest["data"], find_settings(manifest)
-    has_account, paths = "account" in settings, settings.get("paths") or {}
-    named = {f" of {name}": each for name, each in paths.items()}
-    drawn = {"": paths} if "model" in paths else named
-    rules: list[Block] = [
-        *([Paragraph(NOT_MODELED)] if has_account else []),
-        *(Paragraph(each) for each in found.list_assumptions()),
-        *list_terms(manifest),
-        *list_rules(manifest),
-        *(build_pairs(f"Paths{of}", describe_paths(each)) for of, each in drawn.items()),
-        build_pairs("Settings", describe_rest(manifest)),
-    ]
-    if origin.command:
-        rules.append(Code("Command that reproduces the result", origin.command))
-    rules += [Paragraph(f"The result: {each}.", "note") for each in origin.remarks]
-    saved = "from the saved result" if origin.command else "after result.save()"
-    rules.append(Code(f"Command that writes this report {saved}", command))
+        assumptions = Section(
+            key="assumptions",
+            title="Assumptions",
+            lead="What the figures rest on.",
+            blocks=[Paragraph(text) for text in found.list_assumptions()],
+        )
+        return [assumptions]
+
+    blocks: list[Block] = []
+    if "account" in find_settings(manifest):
+        blocks.append(Paragraph(NOT_MODELED))
+    blocks += [Paragraph(text) for text in found.list_assumptions()]
+    blocks += list_terms(manifest)
+    blocks += list_rules(manifest)
+    blocks += list_paths(manifest)
+    blocks.append(build_pairs("Settings", describe_rest(manifest)))
+    blocks += list_commands(command, origin)
     return [
-        Section("assumptions", "Assumptions", "What was modeled, the rules and their sources, and "
-                "how to reproduce the result.", rules),
-        Section("data", "Data", "Source and filled values.", [*list_data(data)]),
-    ]  # fmt: skip
+        Section(
+            key="assumptions",
+            title="Assumptions",
+            lead="What was modeled, the rules and their sources, and how to reproduce the result.",
+            blocks=blocks,
+        ),
+        Section(
+            key="data",
+            title="Data",
+            lead="Source and filled values.",
+            blocks=[*list_data(manifest["data"])],
+        ),
+    ]
+
+
+def list_commands(command: str, origin: Origin) -> Iterator[Block]:
+    """Yield the commands that reproduce the result and write its report, and what limits them."""
+    source = "after result.save()"
+    if origin.command:
+        source = "from the saved result"
+        yield Code("Command that reproduces the result", origin.command)
+    for remark in origin.remarks:
+        yield Paragraph(f"The result: {remark}.", "note")
+    yield Code(f"Command that writes this report {source}", command)
 
 
 def find_settings(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = manifest.get("settings") or manifest
-    return found
+    settings: Mapping[str, Any] = manifest.get("settings") or manifest
+    return settings
+
+
+# Venues and accounts.
 
 
 def list_terms(manifest: Mapping[str, Any], *, verbose: bool = True) -> list[Table]:
@@ -77,79 +118,117 @@ def list_terms(manifest: Mapping[str, Any], *, verbose: bool = True) -> list[Tab
     What was checked and found right is left out unless ``verbose``.
     """
     settings = find_settings(manifest)
-    terms = [build_pairs("Run", describe_run(manifest, verbose))] if "causality" in manifest else []
-    if held := settings.get("held") or find_held(settings):
-        words = {name: core.format_setting(value) for name, value in held.items()}
-        terms.append(build_pairs("Held", iter(words.items())))
-    terms += [build_pairs(f"Venue{of}", describe_venue(manifest, rules))
-             for of, rules in list_venues(manifest).items()]  # fmt: skip
+    terms = []
+    if "causality" in manifest:
+        terms.append(build_pairs("Run", describe_run(manifest, verbose)))
+    held = settings.get("held") or find_held(settings)
+    if held:
+        pairs = ((name, core.format_setting(value)) for name, value in held.items())
+        terms.append(build_pairs("Held", pairs))
+
+    for of, rules in list_venues(manifest).items():
+        terms.append(build_pairs(f"Venue{of}", describe_venue(manifest, rules)))
+    for of, account in list_accounts(settings).items():
+        terms.append(build_pairs(f"Account{of}", describe_account(account)))
+    return terms
+
+
+def list_accounts(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the accounts by " of NAME"; the one of most results has no name."""
     account = settings.get("account") or {}
-    is_named = all(isinstance(each, Mapping) for each in account.values())
-    accounts = (
-        {f" of {name}": each for name, each in account.items()} if is_named else {"": account}
-    )
-    return terms + [build_pairs(f"Account{of}", describe_account(each))
-                    for of, each in accounts.items()]  # fmt: skip
+    is_named = all(isinstance(value, Mapping) for value in account.values())
+    if is_named:
+        return {f" of {name}": terms for name, terms in account.items()}
+    return {"": account}
 
 
 def describe_run(manifest: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, str]]:
     data = manifest["data"]
-    signal = str(manifest.get("signal", "")).partition(" sha256")[0]
-    is_plain = signal in ("", "constant 1") or (
-        signal == "equal weights" and len(data.get("instruments") or {}) < 2
-    )
-    if not is_plain:
+    signal, _, _ = str(manifest.get("signal", "")).partition(" sha256")
+    if not is_plain_signal(signal, data):
         yield "weights" if "instruments" in data else "signal", signal
     if manifest.get("overlay"):
         yield "overlay", name_policy(manifest["overlay"])
     if "decision_interval" in data:
         yield "decides", f"every {data['decision_interval']}"
     yield "returns", f"per {manifest['sampling']}, {manifest['calendar']} days a year"
+
     checks = [*dict.fromkeys(str(manifest["causality"]).split("; "))]
+    unsound = [check for check in checks if not is_sound(check)]
     if verbose:
         yield "checked", f"the books balance at every bar; causality: {'; '.join(checks)}"
-    elif unsound := [each for each in checks if not is_sound(each)]:
+    elif unsound:
         yield "causality", "; ".join(unsound)
-    if manifest.get("compiled", "yes") != "yes":
-        yield "in plain Python", str(manifest["compiled"])
+    compiled = str(manifest.get("compiled", "yes"))
+    if compiled != "yes":
+        yield "in plain Python", compiled
+
+
+def is_plain_signal(signal: str, data: Mapping[str, Any]) -> bool:
+    """Return whether a signal is what a run has unless another one is given."""
+    if signal in ("", "constant 1"):
+        return True
+    is_single = len(data.get("instruments") or {}) < 2
+    return signal == "equal weights" and is_single
 
 
 def is_sound(causality: str) -> bool:
     """Return whether all columns were checked for looking ahead, at enough places."""
-    cuts = map(int, re.findall(r"at (\d+) cuts?\b", causality))
-    return "not checked" not in causality and all(n >= ENOUGH for n in cuts)
+    if "not checked" in causality:
+        return False
+    n_cuts = re.findall(r"at (\d+) cuts?\b", causality)
+    return all(int(n) >= ENOUGH for n in n_cuts)
 
 
 def list_venues(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    same: dict[str, tuple[list[str], Mapping[str, Any]]] = {}
+    """Return the rules of venues by " of NAMES"; instruments with the same rules stand together."""
+    names_of: dict[str, list[str]] = {}
+    rules_of: dict[str, Mapping[str, Any]] = {}
     for name, rules in walk_venues("", find_settings(manifest).get("venue") or {}):
-        same.setdefault(repr(rules), ([], rules))[0].append(name)
-    return {
-        f" of {core.clip(', '.join(names), 120)}" if any(names) and len(same) > 1 else "": rules
-        for names, rules in same.values()
-    }
+        key = repr(rules)
+        names_of.setdefault(key, []).append(name)
+        rules_of.setdefault(key, rules)
+
+    venues = {}
+    for key, rules in rules_of.items():
+        of = ""
+        if any(names_of[key]) and len(rules_of) > 1:
+            of = f" of {core.clip(', '.join(names_of[key]), 120)}"
+        venues[of] = rules
+    return venues
 
 
-def walk_venues(owner: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if "contract" in found:
-        yield owner, found
+def walk_venues(owner: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rules of each venue in a tree of settings, with the names that lead to it."""
+    if "contract" in tree:
+        yield owner, tree
         return
-    for name, value in found.items():
-        if isinstance(value, Mapping):
-            yield from walk_venues(owner if name == "venue" else f"{owner} {name}".strip(), value)
+
+    for name, branch in tree.items():
+        if not isinstance(branch, Mapping):
+            continue
+        path = owner
+        if name != "venue":
+            path = f"{owner} {name}".strip()
+        yield from walk_venues(path, branch)
 
 
 def describe_venue(manifest: Mapping[str, Any], rules: Any) -> Iterator[tuple[str, str]]:
     venue = Venue.from_dict(rules)
+    unknown = venue.contract.unknown
     yield "rules", name_rules(venue)
-    if venue.contract.unknown:
-        yield "unknown", f"{', '.join(venue.contract.unknown)}: no source gives them"
+    if unknown:
+        yield "unknown", f"{', '.join(unknown)}: no source gives them"
     for table in find_tables(manifest, venue):
-        count = "1 bracket" if len(table.brackets) == 1 else f"{len(table.brackets)} brackets"
-        day = "" if table.since is None else f" of {table.since}"
-        yield "margin", f"{count}{day} up to {table.brackets[0].max_leverage:g}x"
-    apart = (*APART, *(f"contract.{step}" for step in venue.contract.unknown))
-    yield from (each for each in core.list_changed(venue) if not each[0].startswith(apart))
+        brackets = core.count_nouns(len(table.brackets), "bracket")
+        if table.since is not None:
+            brackets = f"{brackets} of {table.since}"
+        yield "margin", f"{brackets} up to {table.brackets[0].max_leverage:g}x"
+
+    apart = (*APART, *(f"contract.{step}" for step in unknown))
+    for name, text in core.list_changed(venue):
+        if not name.startswith(apart):
+            yield name, text
 
 
 def name_rules(venue: Venue) -> str:
@@ -167,8 +246,11 @@ def name_rules(venue: Venue) -> str:
 
 
 def find_tables(manifest: Mapping[str, Any], venue: Venue) -> list[Any]:
+    """Return the margin tables that were in force; none where the result has no dates."""
     has_dates = "margin_tables" in manifest or manifest["data"].get("start")
-    return read_tables_in_use(manifest, venue) if has_dates else []
+    if not has_dates:
+        return []
+    return read_tables_in_use(manifest, venue)
 
 
 DEFAULTS = core.to_plain(Account().to_dict())
@@ -176,71 +258,125 @@ DEFAULTS = core.to_plain(Account().to_dict())
 
 def describe_account(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in account.items():
-        if name in ("capital", "margin") or value != DEFAULTS.get(name):
-            yield name, "no limit" if value == "inf" else core.format_setting(value)
+        if name not in ("capital", "margin") and value == DEFAULTS.get(name):
+            continue
+        if value == "inf":
+            yield name, "no limit"
+        else:
+            yield name, core.format_setting(value)
+
+
+# The rules, with their sources.
 
 
 def list_rules(manifest: Mapping[str, Any]) -> Iterator[Block]:
     for of, rules in list_venues(manifest).items():
         tables = find_tables(manifest, Venue.from_dict(rules))
-        yield list_sources(rules, [each.since for each in tables if each.since is not None], of)
+        days = [table.since for table in tables if table.since is not None]
+        yield list_sources(rules, days, of)
         for table in tables:
-            day = "" if table.since is None else f", table of {table.since}"
-            rows = tuple(
-                (f"{row.floor:,.10g} to {'any' if math.isinf(row.cap) else f'{row.cap:,.10g}'}",
-                 f"{row.max_leverage:g}", f"{100.0 * row.maintenance_rate:g}",
-                 f"{row.amount or 0.0:,.10g}")
-                for row in table.brackets[:MAX_BRACKETS]
-            )  # fmt: skip
-            left = len(table.brackets) - len(rows)
-            yield Table(f"Margin brackets{of}{day}", BRACKET_COLUMNS, rows,
-                        f"And {left:,} more." if left else "")  # fmt: skip
+            yield tabulate_brackets(table, of)
+
+
+def tabulate_brackets(table: Any, of: str) -> Table:
+    caption = f"Margin brackets{of}"
+    if table.since is not None:
+        caption = f"{caption}, table of {table.since}"
+    rows = tuple(write_bracket(bracket) for bracket in table.brackets[:MAX_BRACKETS])
+
+    note = ""
+    n_left = len(table.brackets) - len(rows)
+    if n_left:
+        note = f"And {n_left:,} more."
+    return Table(caption, BRACKET_COLUMNS, rows, note)
+
+
+def write_bracket(bracket: Any) -> tuple[str, ...]:
+    cap = "any" if math.isinf(bracket.cap) else f"{bracket.cap:,.10g}"
+    return (
+        f"{bracket.floor:,.10g} to {cap}",
+        f"{bracket.max_leverage:g}",
+        f"{100.0 * bracket.maintenance_rate:g}",
+        f"{bracket.amount or 0.0:,.10g}",
+    )
 
 
 GROUPS = {
-    "contract": "contract", "brackets": "margin table", "fees": "fees", "slippage": "slippage",
-    "liquidation": "liquidation", "rules": "other rules",
-}  # fmt: skip
+    "contract": "contract",
+    "brackets": "margin table",
+    "fees": "fees",
+    "slippage": "slippage",
+    "liquidation": "liquidation",
+    "rules": "other rules",
+}
+"""Groups of rules of a venue, and what a page calls them."""
+NO_PRESET = (
+    "The rules are not from a preset: they were given with the run, without dates and sources."
+)
 
 
 def read_group(venue: Mapping[str, Any], group: str) -> Any:
     if group != "rules":
         return venue.get(group)
-    return {
-        name: each for name, each in venue.items() if name not in (*GROUPS, "in_force", "earlier")
-    }
+    others = (*GROUPS, "in_force", "earlier")
+    return {name: value for name, value in venue.items() if name not in others}
 
 
 def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") -> Block:
+    """Return the sources of a preset's rules, and which of them the run changes."""
     preset = str((venue.get("in_force") or {}).get("preset", ""))
     if not preset:
-        return Paragraph(
-            "The rules are not from a preset: they were given with the run, without dates and "
-            "sources."
-        )
+        return Paragraph(NO_PRESET)
     if venue["in_force"].get("like"):
         return Paragraph(f"The rules: {name_rules(Venue.from_dict(venue))}.")
-    if preset not in {each.name for each in preset_files.available()}:
+    if preset not in {file.name for file in preset_files.available()}:
         return Paragraph(f"The rules come from {preset}; its file has their dates and sources.")
+
     name, symbol, _ = preset_files.parse_name(preset)
+    day, unchanged = find_preset_day(venue, name, symbol)
+    origins = [
+        origin for origin in preset_files.origins(name, symbol, day) if origin.group != "brackets"
+    ]
+    for table_day in days or (day,):
+        origins += [
+            origin
+            for origin in preset_files.origins(name, symbol, table_day)
+            if origin.group == "brackets"
+        ]
+
+    rows = []
+    for origin in origins:
+        source = origin.source
+        if origin.group in GROUPS and origin.group not in unchanged:
+            source = f"{source}; this run changes them"
+        rows.append((GROUPS.get(origin.group, origin.group), origin.date, source))
+    return Table(
+        caption=f"Sources of the rules{of}",
+        columns=tuple(Column(title, is_number=False) for title in ("rules", "as of", "source")),
+        rows=tuple(rows),
+        note="Figures without a source are assumptions, marked as such.",
+    )
+
+
+def find_preset_day(
+    venue: Mapping[str, Any], name: str, symbol: str
+) -> tuple[str | None, list[str]]:
+    """Return the day of the preset that fits a venue best, and the groups of rules that are its.
+
+    None is the latest day.
+    """
     since = venue["in_force"].get("since") or None
-    presets = {at: core.to_plain(Venue.preset(name, symbol, at).to_dict()) for at in (None, since)}
-    kept = {at: [g for g in GROUPS if read_group(venue, g) == read_group(own, g)]
-            for at, own in presets.items()}  # fmt: skip
-    at = max(kept, key=lambda each: len(kept[each]))
-    found = [each for each in preset_files.origins(name, symbol, at) if each.group != "brackets"]
-    for day in days or (at,):
-        found += [each for each in preset_files.origins(name, symbol, day)
-                  if each.group == "brackets"]  # fmt: skip
-    rows = tuple(
-        (GROUPS.get(each.group, each.group), each.date,
-         each.source + "; this run changes them" * (each.group in GROUPS
-                                                    and each.group not in kept[at]))
-        for each in found
-    )  # fmt: skip
-    columns = tuple(Column(each, is_number=False) for each in ("rules", "as of", "source"))
-    note = "Figures without a source are assumptions, marked as such."
-    return Table(f"Sources of the rules{of}", columns, rows, note)
+    unchanged: dict[str | None, list[str]] = {}
+    for day in (None, since):
+        preset = core.to_plain(Venue.preset(name, symbol, day).to_dict())
+        unchanged[day] = [
+            group for group in GROUPS if read_group(venue, group) == read_group(preset, group)
+        ]
+    best = max(unchanged, key=lambda day: len(unchanged[day]))
+    return best, unchanged[best]
+
+
+# The other settings.
 
 
 def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -248,19 +384,26 @@ def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "id", str(manifest["id"])
     for name, policy in (settings.get("policies") or {}).items():
         yield f"policy {name}", name_policy(policy)
-    told = (*NOT_SETTINGS, *(TOLD if "causality" in manifest else ()))
-    yield from flatten({k: v for k, v in settings.items() if k not in told})
+
+    told: tuple[str, ...] = NOT_SETTINGS
+    if "causality" in manifest:
+        told = (*NOT_SETTINGS, *TOLD)
+    yield from flatten({name: value for name, value in settings.items() if name not in told})
+
     if manifest.get("pool"):
         yield "accounts", f"one in each market; measures are their {manifest['pool']}"
     versions = manifest.get("versions", {})
-    yield "versions", ", ".join(f"{name} {value}" for name, value in versions.items())
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def name_policy(policy: Any) -> str:
-    return str(policy.get("text", policy.get("name"))) if isinstance(policy, Mapping) else policy
+    if isinstance(policy, Mapping):
+        return str(policy.get("text", policy.get("name")))
+    return str(policy)
 
 
 def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the names and texts of settings, those of tables with the name of the table before."""
     for name, value in settings.items():
         title = f"{of} {name}".strip().replace("_", " ")
         if name in ("policy", "overlay") and isinstance(value, Mapping):
@@ -276,41 +419,68 @@ def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, st
             yield title, core.format_setting(value)
 
 
+def list_paths(manifest: Mapping[str, Any]) -> Iterator[Block]:
+    """Yield a table for each model of paths that the result was drawn from."""
+    paths = find_settings(manifest).get("paths") or {}
+    if "model" in paths:
+        yield build_pairs("Paths", describe_paths(paths))
+        return
+    for name, model_paths in paths.items():
+        yield build_pairs(f"Paths of {name}", describe_paths(model_paths))
+
+
 def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from backtest.risk import describe_drift, summarize_funding  # noqa: PLC0415 - loads models
 
     model = paths["model"]
     yield "model", str(model["name"])
-    for name, own in model["instruments"].items():
-        words = (f"{key.replace('_', ' ')} "
-                 f"{f'{value:.4g}' if isinstance(value, float) else core.format_setting(value)}"
-                 for key, value in own.items() if key not in ("name", "class"))  # fmt: skip
-        yield f"parameters of {name}", ", ".join(words)
+    for name, parameters in model["instruments"].items():
+        yield f"parameters of {name}", write_model_parameters(parameters)
     yield "paths", f"{paths['paths']:,} of {core.format_duration(paths['horizon'])}"
     if "drift" in paths:
         yield "drift", describe_drift(paths)
     yield "start", f"{paths['start']} UTC"
     yield "seed", str(paths["seed"])
+
     for line in summarize_funding(paths.get("funding_fit", {})):
         name, _, text = line.partition(": ")
         yield name, text
-    if paths.get("correlation"):
-        rows = "; ".join(", ".join(f"{x:.3f}" for x in row) for row in paths["correlation"])
-        yield "correlation of instruments", rows
+    correlation = paths.get("correlation")
+    if correlation:
+        rows = [", ".join(f"{value:.3f}" for value in row) for row in correlation]
+        yield "correlation of instruments", "; ".join(rows)
+
+
+def write_model_parameters(parameters: Mapping[str, Any]) -> str:
+    clauses = []
+    for key, value in parameters.items():
+        if key in ("name", "class"):
+            continue
+        text = core.format_setting(value)
+        if isinstance(value, float):
+            text = f"{value:.4g}"
+        clauses.append(f"{key.replace('_', ' ')} {text}")
+
+    return ", ".join(clauses)
+
+
+# Data.
 
 
 def list_data(data: Mapping[str, Any]) -> Iterator[Block]:
     if not data["bars"]:
         yield Paragraph("No market: the result is computed from what was given.", "note")
         return
+
     yield build_pairs("Data", describe_data(data))
     instruments = data.get("instruments") or {}
-    if all(isinstance(each, Mapping) for each in instruments.values()):
-        for name, each in instruments.items():
-            yield build_pairs(f"Data of {name}", describe_data({"instrument": name, **each}))
-    else:
-        columns = Column("instrument", is_number=False), Column("content hash", is_number=False)
-        yield Table("Instruments", columns, tuple(instruments.items()))
+    if all(isinstance(facts, Mapping) for facts in instruments.values()):
+        for name, facts in instruments.items():
+            yield build_pairs(f"Data of {name}", describe_data({"instrument": name, **facts}))
+        return
+
+    columns = (Column("instrument", is_number=False), Column("content hash", is_number=False))
+    yield Table("Instruments", columns, tuple(instruments.items()))
 
 
 def describe_filled(notes: Mapping[str, str]) -> str:
@@ -319,17 +489,23 @@ def describe_filled(notes: Mapping[str, str]) -> str:
 
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "instrument", str(data.get("instrument") or "unnamed")
-    made_up = ", SYNTHETIC: these prices are made up" if data.get("synthetic") else ""
-    yield "source", f"{data.get('source', 'unknown')}{made_up}"
-    slow = ""
+    source = str(data.get("source", "unknown"))
+    if data.get("synthetic"):
+        source = f"{source}, SYNTHETIC: these prices are made up"
+    yield "source", source
+
+    bars = f"{data['bars']:,} bars"
+    if data.get("interval"):
+        bars = f"{bars} of {data['interval']}"
     if "decision_interval" in data:
-        slow = f", policies decide every {data['decision_interval']}"
-    interval = f" of {data['interval']}" if data.get("interval") else ""
-    yield "time", f"{page.format_span(data)}, {data['bars']:,} bars{interval}{slow}"
+        bars = f"{bars}, policies decide every {data['decision_interval']}"
+    yield "time", f"{page.format_span(data)}, {bars}"
+
     if "filled" in data:
         filled, chosen = map(describe_filled, split_notes(data["filled"]))
         yield "filled in", filled or "nothing: the data had no gaps"
-        yield from [("data choices", chosen)] if chosen else []
+        if chosen:
+            yield "data choices", chosen
     if "liquidations_tested_on" in data:
         yield "liquidations tested on", str(data["liquidations_tested_on"])
     if "funding_events" in data:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.report.explorer import is_numeric
 from backtest.report.page import format_measure
 from backtest.results.measure_table import ABOUT
 from backtest.results.ranking import order_sets, read_objective
@@ -28,11 +29,6 @@ BINS = 24
 def is_number(column: pd.Series) -> bool:
     is_bool = pd.api.types.is_bool_dtype(column)
     return pd.api.types.is_numeric_dtype(column) and not is_bool
-
-
-def is_numeric(column: pd.Series) -> bool:
-    """Return whether all values of a column are numbers."""
-    return is_number(column) and not column.isna().any()
 
 
 def read_axis(column: pd.Series, is_log: bool) -> tuple[core.IntArray, list[str]]:

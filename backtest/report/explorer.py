@@ -23,16 +23,24 @@ from backtest.results.ranking import thin_order
 MOST_SETS = 1_500
 """Sets that are drawn; more cannot be told apart, and make a page slow."""
 MEASURES = (
-    "sharpe", "total_return", "cagr", "volatility", "max_drawdown", "calmar", "turnover",
-    "mean_leverage", "liquidations",
-)  # fmt: skip
+    "sharpe",
+    "total_return",
+    "cagr",
+    "volatility",
+    "max_drawdown",
+    "calmar",
+    "turnover",
+    "mean_leverage",
+    "liquidations",
+)
 """The measures that can be chosen, beside the objective."""
 
 
 def write_explorer(shown: ShownExplorer, hidden: tuple[str, ...] = ()) -> Explorer:
     """Return the block of a page, without the measures that are hidden."""
-    measures = [each for each in shown.data["measures"] if each["name"] not in hidden]
-    return Explorer(shown.key, shown.title, shown.caption, {**shown.data, "measures": measures})
+    measures = [measure for measure in shown.data["measures"] if measure["name"] not in hidden]
+    data = {**shown.data, "measures": measures}
+    return Explorer(shown.key, shown.title, shown.caption, data)
 
 
 def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
@@ -42,7 +50,6 @@ def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
     rows = thin_order(explored.order, MOST_SETS)
     table = explored.table.iloc[rows]
     place_of = {str(label): place for place, label in enumerate(table.index)}
-    default = find_default(explored)
     return {
         "total": len(explored.table),
         "parameters": [describe_parameter(explored, table, name) for name in list_names(explored)],
@@ -53,9 +60,16 @@ def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
         "ruined": explored.is_ruined[rows].astype(np.float64),
         "failed": find_failed(table).astype(np.float64),
         "labels": [f"{label}" for label in table.index],
-        "default": default,
+        "default": find_default(explored),
         "curves": pack_curves(curves, place_of),
     }
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Return whether all values of a column are numbers."""
+    is_bool = pd.api.types.is_bool_dtype(column)
+    is_number = pd.api.types.is_numeric_dtype(column) and not is_bool
+    return is_number and not column.isna().any()
 
 
 def list_names(explored: Any) -> list[str]:
@@ -67,8 +81,7 @@ def describe_parameter(explored: Any, table: pd.DataFrame, name: str) -> dict[st
     column = table[name]
     about = explored.parameters[name]
     described: dict[str, Any] = {"name": name, "unit": str(about["unit"])}
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if is_number and not column.isna().any():
+    if is_numeric(column):
         values = column.to_numpy(dtype=np.float64)
         is_log = bool(about["log"]) and bool(values.min() > 0.0)
         return {**described, "log": is_log, "values": values}
@@ -80,36 +93,43 @@ def describe_parameter(explored: Any, table: pd.DataFrame, name: str) -> dict[st
 
 def find_default(explored: Any) -> dict[str, Any] | None:
     """Return the defaults of the parameters that have one, by name; None if not all have."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for name in list_names(explored):
         about = explored.parameters[name]
         value = about.get("default", about.get("value"))
         if value is None or isinstance(value, Mapping | list):
             return None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        found[name] = value if is_number else core.format_setting(value)
-    return found
+
+        # Numbers stay; anything else is the text that an axis has.
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            value = core.format_setting(value)
+        defaults[name] = value
+    return defaults
 
 
 def list_measures(explored: Any, rows: core.IntArray) -> list[dict[str, Any]]:
     """Return the measures that can be chosen, the objective first, with the values of the sets."""
-    found = []
-    for name in dict.fromkeys((explored.name, *MEASURES)):
-        if name == explored.name:
-            values = explored.values
-        elif name in explored.table:
-            values = explored.table[name].to_numpy(dtype=np.float64)
-        else:
+    measures = [describe_measure(explored.name, explored.better, explored.values[rows])]
+    for name in MEASURES:
+        if name == explored.name or name not in explored.table:
             continue
-        about = ABOUT.get(name)
-        found.append({
-            "name": name,
-            "title": name_measure(name),
-            "better": explored.better if name == explored.name else (about.better if about else 0),
-            "form": name_form(name),
-            "values": np.where(np.isfinite(values[rows]), values[rows], np.nan),
-        })  # fmt: skip
-    return found
+
+        better = 0
+        if name in ABOUT:
+            better = ABOUT[name].better
+        values = explored.table[name].to_numpy(dtype=np.float64)
+        measures.append(describe_measure(name, better, values[rows]))
+    return measures
+
+
+def describe_measure(name: str, better: int, values: core.FloatArray) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": name_measure(name),
+        "better": better,
+        "form": name_form(name),
+        "values": np.where(np.isfinite(values), values, np.nan),
+    }
 
 
 def name_form(name: str) -> str:
@@ -119,7 +139,9 @@ def name_form(name: str) -> str:
     unit = ABOUT[name].unit
     if unit.startswith("fraction") or name == "volatility":
         return "percent"
-    return "count" if unit == "count" else "number"
+    if unit == "count":
+        return "count"
+    return "number"
 
 
 def pack_curves(curves: pd.DataFrame | None, place_of: Mapping[str, int]) -> dict[str, Any] | None:
@@ -128,14 +150,14 @@ def pack_curves(curves: pd.DataFrame | None, place_of: Mapping[str, int]) -> dic
         return None
     sets = [name for name in curves if str(name) in place_of]
     known = curves[sets].dropna(how="all")
-    others = [name for name in curves if str(name).startswith("constant")]
     if not sets or not len(known):
         return None
 
     constant = None
-    if others:
-        values = curves[others[0]].loc[known.index].to_numpy(dtype=np.float64)
-        constant = {"name": str(others[0]), "values": values}
+    constants = [name for name in curves if str(name).startswith("constant")]
+    if constants:
+        values = curves[constants[0]].loc[known.index].to_numpy(dtype=np.float64)
+        constant = {"name": str(constants[0]), "values": values}
     return {
         "times": to_datetimes(pd.DatetimeIndex(known.index).as_unit("ns").asi8),
         "places": [place_of[str(name)] for name in sets],

@@ -31,6 +31,7 @@ ROLES = {
     "step_4": ("#467ab8", "#6ba2e4"),
     "step_5": ("#12447f", "#c4dcff"),
 }
+"""Colors by what they are for, on a light and on a dark page."""
 LIGHT = {role: light for role, (light, _) in ROLES.items()}
 DARK = {role: dark for role, (_, dark) in ROLES.items()}
 PERCENTS = ",.3~%"
@@ -56,12 +57,17 @@ TEMPLATE: Mapping[str, Any] = {
     "font": TEXT,
     "hoverlabel": {"bgcolor": LIGHT["paper"], "bordercolor": LIGHT["grid"], "font": TEXT},
     "legend": {
-        "orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom",
-        "font": {"color": LIGHT["muted"], "size": 12}, "bgcolor": "rgba(0,0,0,0)",
+        "orientation": "h",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "font": {"color": LIGHT["muted"], "size": 12},
+        "bgcolor": "rgba(0,0,0,0)",
     },
     "xaxis": AXIS,
     "yaxis": AXIS,
-}  # fmt: skip
+}
 
 
 def escape_label(text: object) -> str:
@@ -109,23 +115,53 @@ def stack_panels(
     """
     room = 1.0 - gap * (len(titles) - 1)
     layout: dict[str, Any] = {}
-    top, notes = 1.0, []
+    notes = []
+    top = 1.0
     for place, (title, weight) in enumerate(zip(titles, weights, strict=True), start=1):
-        low = max(top - room * weight / sum(weights), 0.0)
-        number = "" if place == 1 else str(place)
-        layout[f"yaxis{number}"] = {"domain": [round(low, 6), round(top, 6)], "nticks": 5}
-        notes.append({
-            "text": title, "align": "left", "showarrow": False, "x": 0, "xref": "paper",
-            "xanchor": "left", "y": round(top, 6), "yref": "paper", "yanchor": "bottom",
-            "yshift": 3, "font": {"size": 12, "color": LIGHT["muted"]},
-        })  # fmt: skip
-        top = low - gap
-    last = "y" if len(titles) == 1 else f"y{len(titles)}"
-    bottom: dict[str, Any] = {"showgrid": False, "anchor": last, "type": "date"}
-    bottom["hoverformat"] = "%Y-%m-%d %H:%M"
-    bottom["range"] = [str(t) for t in closes[[0, -1]].view("datetime64[ns]").astype("M8[s]")]
-    layout |= {"hovermode": "x unified", "hoversubplots": "axis"}
-    return {**layout, "xaxis": bottom, "annotations": notes}
+        bottom = max(top - room * weight / sum(weights), 0.0)
+        domain = [round(bottom, 6), round(top, 6)]
+        layout[name_axis("yaxis", place)] = {"domain": domain, "nticks": 5}
+        notes.append(write_panel_title(title, round(top, 6)))
+        top = bottom - gap
+
+    span = closes[[0, -1]].view("datetime64[ns]").astype("datetime64[s]")
+    x_axis: dict[str, Any] = {
+        "showgrid": False,
+        "anchor": name_axis("y", len(titles)),
+        "type": "date",
+        "hoverformat": "%Y-%m-%d %H:%M",
+        "range": [str(time) for time in span],
+    }
+    return {
+        **layout,
+        "hovermode": "x unified",
+        "hoversubplots": "axis",
+        "xaxis": x_axis,
+        "annotations": notes,
+    }
+
+
+def name_axis(axis: str, place: int) -> str:
+    """Return the name that Plotly gives an axis: the first has no number."""
+    if place == 1:
+        return axis
+    return f"{axis}{place}"
+
+
+def write_panel_title(title: str, top: float) -> dict[str, Any]:
+    return {
+        "text": title,
+        "align": "left",
+        "showarrow": False,
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": top,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "yshift": 3,
+        "font": {"size": 12, "color": LIGHT["muted"]},
+    }
 
 
 def to_text(nanoseconds: float) -> str:
@@ -143,16 +179,23 @@ DUST = 1e-6
 
 
 def drop_dust(values: core.FloatArray) -> core.FloatArray:
-    most = float(np.nanmax(values, initial=0.0))
-    large = np.flatnonzero(values >= DUST * most)
-    is_end = np.arange(len(values)) > (large[-1] if len(large) else -1)
+    """Return the values, those as 0 that follow the last one that is no dust."""
+    highest = float(np.nanmax(values, initial=0.0))
+    large = np.flatnonzero(values >= DUST * highest)
+    last_large = -1
+    if len(large):
+        last_large = large[-1]
+    is_end = np.arange(len(values)) > last_large
     return np.where(is_end & (values > 0.0), 0.0, values)
 
 
 def is_wide(*series: core.FloatArray) -> bool:
-    known = np.concatenate([drop_dust(values) for values in series])
-    positive = known[known > 0.0]
-    return len(positive) > 1 and float(np.max(positive) / np.min(positive)) >= LOG_FROM
+    """Return whether lines of one axis differ so much that a log scale shows them better."""
+    values = np.concatenate([drop_dust(line) for line in series])
+    positive = values[values > 0.0]
+    if len(positive) < 2:
+        return False
+    return float(np.max(positive) / np.min(positive)) >= LOG_FROM
 
 
 BUCKETS = 500
@@ -162,22 +205,27 @@ BUCKETS = 500
 def thin_rows(
     time: core.IntArray, *series: core.FloatArray, buckets: int = BUCKETS
 ) -> core.IntArray:
-    n = len(time)
-    if n <= 4 * buckets:
-        return np.arange(n, dtype=np.int64)
+    """Return the rows to draw: of each pixel the first, last, lowest and highest of every line.
+
+    The ends of gaps are among them.
+    """
+    n_rows = len(time)
+    if n_rows <= 4 * buckets:
+        return np.arange(n_rows, dtype=np.int64)
+
     edges = np.linspace(float(time[0]), float(time[-1]), buckets + 1)[:-1]
     starts = np.unique(np.searchsorted(time.astype(np.float64), edges))
-    ends = np.append(starts[1:], n) - 1
-    pixel = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
-    rows = [starts, ends]
+    stops = np.append(starts[1:], n_rows)
+    pixel = np.repeat(np.arange(len(starts)), stops - starts)
+
+    rows = [starts, stops - 1]
     for values in series:
         known = pd.Series(values).dropna()
         groups = known.groupby(pixel[known.index])
-        extremes = groups.idxmin().to_numpy(), groups.idxmax().to_numpy()
-        steps = np.flatnonzero(np.diff(np.isnan(values)))  # where gaps begin and end
-        if len(steps) > buckets:
-            steps = steps[np.linspace(0, len(steps) - 1, buckets).astype(np.int64)]
-        rows += [*extremes, steps, steps + 1]
+        gaps = np.flatnonzero(np.diff(np.isnan(values)))
+        if len(gaps) > buckets:
+            gaps = gaps[np.linspace(0, len(gaps) - 1, buckets).astype(np.int64)]
+        rows += [groups.idxmin().to_numpy(), groups.idxmax().to_numpy(), gaps, gaps + 1]
     return np.unique(np.concatenate(rows)).astype(np.int64)
 
 
@@ -192,32 +240,51 @@ def has_values(table: pd.DataFrame) -> bool:
 
 def build_chart(shown: core.ShownChart, traces: list[Any], layout: dict[str, Any]) -> Chart:
     if shown.panels or shown.kind in ("bars", "line", "area"):
-        # margins that fit the labels: measuring them doubles the time to draw a chart
-        for name, axis in layout.items():
-            if name[1:].startswith("axis"):
-                axis["automargin"] = False
-        bottom = 46 if layout["xaxis"].get("title") else 34
-        left = 74 if layout["yaxis"].get("title") else 56
-        layout["margin"] = {**layout["margin"], "l": left, "b": bottom}
-    figure = {"data": traces, "layout": layout}
-    values = () if shown.kind in FROM_LABELS else tuple(describe_lines(shown))
+        fix_margins(layout)
+    values: tuple[tuple[str, ...], ...] = ()
+    if shown.kind not in FROM_LABELS:
+        values = tuple(describe_lines(shown))
     return Chart(
-        shown.key, shown.title, shown.caption, figure, layout["height"], shown.size, values
+        key=shown.key,
+        title=shown.title,
+        caption=shown.caption,
+        figure={"data": traces, "layout": layout},
+        height=layout["height"],
+        size=shown.size,
+        values=values,
     )
+
+
+def fix_margins(layout: Layout) -> None:
+    """Write margins that fit the labels into ``layout``: to measure them doubles the time."""
+    for name, axis in layout.items():
+        if name[1:].startswith("axis"):
+            axis["automargin"] = False
+    left = 74 if layout["yaxis"].get("title") else 56
+    bottom = 46 if layout["xaxis"].get("title") else 34
+    layout["margin"] = {**layout["margin"], "l": left, "b": bottom}
 
 
 def describe_lines(shown: core.ShownChart) -> Iterator[tuple[str, ...]]:
     """Yield name, first, lowest, highest and last value of each column, for a screen reader."""
-    percents = {name for each in shown.panels if each.percent for name in each.columns}
     for name, column in pd.DataFrame(shown.table).items():
         values = mask_infinite(column.to_numpy(dtype=np.float64))
         known = values[~np.isnan(values)]
         if not len(known):
             continue
-        is_percent = name in percents or ("y" in shown.percent and not shown.panels)
-        write = core.format_percent if is_percent else core.format_number
-        found = (known[0], known.min(), known.max(), known[-1])
-        yield str(name), *(write(float(each)) for each in found)
+
+        write = core.format_number
+        if is_percent(shown, name):
+            write = core.format_percent
+        levels = (known[0], known.min(), known.max(), known[-1])
+        yield str(name), *(write(float(level)) for level in levels)
+
+
+def is_percent(shown: core.ShownChart, name: object) -> bool:
+    """Return whether a column is drawn in per cent."""
+    if not shown.panels:
+        return "y" in shown.percent
+    return any(panel.percent and name in panel.columns for panel in shown.panels)
 
 
 def choose_color(shown: core.ShownChart, name: object, place: int) -> str:

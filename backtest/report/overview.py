@@ -38,12 +38,15 @@ MAX_CHOICES = 12
 """Most instruments of which one can be chosen, those with the largest mean notional."""
 OUT_OF_REACH = 1.0
 """Move of the mark price beyond which the distance to liquidation is not drawn."""
+CLOSINGS = [event.kind.name for event in FORCED if event != Event.RUINED]
+"""Kinds of events that close a position without a decision."""
 FILLED = {
     "opened": Mark("entry", "triangle-up", "accent"),
     "closed": Mark("exit", "triangle-down-open", "ink"),
     "changed": Mark("adjustment", "line-ns-open", "neutral"),
-    **{each.kind.name: MARKS[each.kind.name] for each in FORCED if each != Event.RUINED},
-}  # fmt: skip
+    **{name: MARKS[name] for name in CLOSINGS},
+}
+"""Marks on the price."""
 
 
 class Drawing(NamedTuple):
@@ -70,7 +73,9 @@ def draw_overview(result: Result) -> ShownChart:
     spans = tuple(shade_drawdowns(result))
     if spans:
         drawing.captions.append("Shaded and numbered: the deepest drawdowns, from peak to trough.")
-    events = pd.concat(drawing.events) if drawing.events else None
+    events = None
+    if drawing.events:
+        events = pd.concat(drawing.events)
     return ShownChart(
         key="story",
         title="The account over time",
@@ -95,7 +100,8 @@ THINNED = 2000
 
 def add_equity(result: Result, drawing: Drawing) -> None:
     """Add the equity with what it is compared with, and the drawdown."""
-    bars, start = result.bars, run_record.find_start(result)
+    bars = result.bars
+    start = run_record.find_start(result)
     drawing.columns["account"] = bars["equity"].to_numpy()
 
     name, _, unit = run_record.follow_market(result)
@@ -120,11 +126,9 @@ def add_equity(result: Result, drawing: Drawing) -> None:
 
     drawing.columns["drawdown"] = -bars["drawdown"].to_numpy() + 0.0
     drawing.colors.update(lines, drawdown="loss")
-    drawing.panels.extend(
-        [
-            Panel("Equity", tuple(lines), 2.3, scale="log"),
-            Panel("Drawdown", ("drawdown",), 0.8, percent=True, from_zero=True, filled=True),
-        ]
+    drawing.panels.append(Panel("Equity", tuple(lines), height=2.3, scale="log"))
+    drawing.panels.append(
+        Panel("Drawdown", ("drawdown",), height=0.8, percent=True, from_zero=True, filled=True)
     )
 
     marked = result.events[result.events["kind"].isin(tuple(MARKS))]
@@ -135,9 +139,8 @@ def add_equity(result: Result, drawing: Drawing) -> None:
 
 def holds_constant(result: Result) -> bool:
     """Return whether the policy is itself a constant leverage, which needs no twin beside it."""
-    return result.manifest["policy"].get("name") == "Constant" and not result.manifest.get(
-        "overlay"
-    )
+    is_constant = result.manifest["policy"].get("name") == "Constant"
+    return is_constant and not result.manifest.get("overlay")
 
 
 def add_leverage(result: Result, drawing: Drawing) -> None:
@@ -151,7 +154,8 @@ def add_leverage(result: Result, drawing: Drawing) -> None:
         drawing.captions.append("The target is what the policy returned.")
         return
 
-    gross, net = bars["gross_leverage"].to_numpy(), bars["net_leverage"].to_numpy()
+    gross = bars["gross_leverage"].to_numpy()
+    net = bars["net_leverage"].to_numpy()
     lines = ["gross"]
     drawing.columns["gross"] = gross
     if np.allclose(gross, net, rtol=1e-9, atol=1e-9):
@@ -159,10 +163,12 @@ def add_leverage(result: Result, drawing: Drawing) -> None:
     else:
         drawing.columns["net"] = net
         lines.append("net")
+
     cap = result.account.max_gross_leverage
     if math.isfinite(cap):
         drawing.columns["cap"] = np.full(len(gross), cap)
         lines.append("cap")
+
     drawing.colors.update({"gross": "accent", "net": "neutral", "cap": "loss"})
     drawing.panels.append(Panel(title, tuple(lines)))
     drawing.captions.append("Gross leverage adds all notionals, net their signs too.")
@@ -174,27 +180,14 @@ def add_prices(result: Result, drawing: Drawing) -> None:
     prices: list[str] = []
     distances: list[str] = []
     for place in places:
-        name = result.names[place]
-        mark, liquidation = result.marks[:, place], result.liquidation_prices[:, place]
-        columns = {
-            "mark price": mark,
-            "liquidation price": clip_liquidation(mark, liquidation),
-            "distance": measure_distance(mark, liquidation),
-        }
-        for label, values in columns.items():
-            column = label if len(places) == 1 else f"{label} of {name}"
-            drawing.columns[column] = values
-            drawing.labels[column] = label
-            drawing.colors[column] = PRICE_COLORS[label]
-            (distances if label == "distance" else prices).append(column)
-            if len(places) > 1:
-                drawing.choices[column] = name
-        fills = list_fills(result, place)
-        if len(fills):
-            choice = name if len(places) > 1 else None
-            drawing.events.append(fills.assign(panel="Price", choice=choice))
+        choice = None
+        if len(places) > 1:
+            choice = result.names[place]
+        *price_lines, distance = add_instrument(result, drawing, place, choice)
+        prices += price_lines
+        distances.append(distance)
 
-    drawing.panels.append(Panel("Price", tuple(prices), 1.7, scale="log"))
+    drawing.panels.append(Panel("Price", tuple(prices), height=1.7, scale="log"))
     drawing.captions.append("Fills on the price, the largest where there are many.")
     if any(np.isfinite(drawing.columns[name]).any() for name in distances):
         panel = Panel(DISTANCE, tuple(distances), percent=True, from_zero=True)
@@ -207,6 +200,36 @@ def add_prices(result: Result, drawing: Drawing) -> None:
         panel = Panel(MARGIN_RATIO, ("margin ratio",), percent=True, from_zero=True)
         drawing.colors["margin ratio"] = "accent"
     drawing.panels.append(panel)
+
+
+def add_instrument(result: Result, drawing: Drawing, place: int, choice: str | None) -> list[str]:
+    """Add lines and fills of an instrument; return the columns, that of the distance last.
+
+    ``choice`` is the name by which a page shows them, None of the only instrument.
+    """
+    mark = result.marks[:, place]
+    liquidation = result.liquidation_prices[:, place]
+    lines = {
+        "mark price": mark,
+        "liquidation price": clip_liquidation(mark, liquidation),
+        "distance": measure_distance(mark, liquidation),
+    }
+    columns = []
+    for label, values in lines.items():
+        column = label
+        if choice is not None:
+            column = f"{label} of {choice}"
+            drawing.choices[column] = choice
+        drawing.columns[column] = values
+        drawing.labels[column] = label
+        drawing.colors[column] = PRICE_COLORS[label]
+
+        columns.append(column)
+
+    fills = list_fills(result, place)
+    if len(fills):
+        drawing.events.append(fills.assign(panel="Price", choice=choice))
+    return columns
 
 
 DISTANCE = "Distance to liquidation"
@@ -223,8 +246,12 @@ def rank_instruments(result: Result) -> list[int]:
 
 def clip_liquidation(mark: core.FloatArray, liquidation: core.FloatArray) -> core.FloatArray:
     """Return liquidation prices, NaN where they would take the axis far from the price."""
-    lowest, highest = float(np.nanmin(mark)), float(np.nanmax(mark))
-    low = 0.6 * lowest if is_wide(mark) or highest < 2.5 * lowest else 0.0
+    lowest = float(np.nanmin(mark))
+    highest = float(np.nanmax(mark))
+    low = 0.0
+    if is_wide(mark) or highest < 2.5 * lowest:
+        low = 0.6 * lowest
+
     with np.errstate(invalid="ignore"):
         is_near = (liquidation >= low) & (liquidation <= 1.5 * highest)
     return np.where(is_near, liquidation, np.nan)
@@ -240,14 +267,19 @@ def list_fills(result: Result, place: int) -> pd.DataFrame:
     """Return the fills of an instrument, marked on its price as entries, exits or adjustments."""
     events = result.events
     is_own = (events["instrument"] == result.names[place]).to_numpy()
-    fills = events[is_own & events["kind"].isin(["fill", *FILLED]).to_numpy()]
+    is_fill = events["kind"].isin(["fill", *FILLED]).to_numpy()
+    fills = events[is_own & is_fill]
+
+    # What was held after each fill, and before it.
     after = fills["quantity"].cumsum().to_numpy()
     before = np.append(0.0, after[:-1])
     dust = 1e-9 * float(np.abs(after).max(initial=0.0))
 
     is_new = (np.abs(before) <= dust) | (before * after < 0.0)
-    kinds = np.where(is_new, "opened", np.where(np.abs(after) <= dust, "closed", "changed"))
-    shown = fills.assign(kind=np.where(fills["kind"] == "fill", kinds, fills["kind"].astype(str)))
+    is_flat = np.abs(after) <= dust
+    kinds = np.select([is_new, is_flat], ["opened", "closed"], default="changed")
+    kinds = np.where(fills["kind"] == "fill", kinds, fills["kind"].astype(str))
+    shown = fills.assign(kind=kinds)
     return place_marks(result, shown, result.marks[:, place], FILLED, MAX_FILLS)
 
 
@@ -261,6 +293,7 @@ def add_costs(result: Result, drawing: Drawing) -> None:
         if np.any(paid != 0.0):
             drawing.columns[term.words] = paid
             lines.append(term.words)
+
     if lines:
         drawing.panels.append(Panel("Costs so far", tuple(lines)))
         drawing.captions.append("Costs are paid since the start; below 0 is earned.")
@@ -276,22 +309,30 @@ def shade_drawdowns(result: Result) -> Iterator[tuple[int, int, str]]:
 
 def list_endings(result: Result) -> Iterator[tuple[int, str]]:
     """Yield the time and the name of the ruin, then of each liquidation."""
-    entries, first, named = result.entries, result.span.first, result.span.named
-    ruin = int(result.tally.ruin) - first if result.tally.ruin >= 0 else -1
+    first = result.span.first
+    entries = result.entries
     hits = entries[entries["kind"] == Event.LIQUIDATED][-MAX_LINES:]
-    rows = np.unique(hits["bar"]) - first
+    bars = np.unique(hits["bar"]).tolist()
+    ruin = int(result.tally.ruin)
     if ruin >= 0:
-        words = "liquidated and ruined" if ruin in rows else "ruined"
-        yield int(named[ruin]), f"{words} {name_day(int(named[ruin]))}"
+        words = "liquidated and ruined" if ruin in bars else "ruined"
+        time = int(result.span.named[ruin - first])
+        yield time, f"{words} {name_day(time)}"
 
-    several = len(result.names) > 1
-    for row in rows.tolist():
-        if row == ruin:
+    for bar in bars:
+        if bar == ruin:
             continue
-        owners = hits["owner"][hits["bar"] == row + first]
-        coins = [result.names[i] for i in dict.fromkeys(owners.tolist()) if i < len(result.names)]
-        words = f"{', '.join(coins)} liquidated" if several and coins else "liquidated"
-        yield int(named[row]), f"{words} {name_day(int(named[row]))}"
+        words = "liquidated"
+        instruments = name_owners(result, hits["owner"][hits["bar"] == bar].tolist())
+        if instruments and len(result.names) > 1:
+            words = f"{', '.join(instruments)} liquidated"
+        time = int(result.span.named[bar - first])
+        yield time, f"{words} {name_day(time)}"
+
+
+def name_owners(result: Result, owners: list[int]) -> list[str]:
+    """Return the instruments of some entries, each once; the account itself is none."""
+    return [result.names[owner] for owner in dict.fromkeys(owners) if owner < len(result.names)]
 
 
 def name_day(time: int) -> str:

@@ -27,19 +27,27 @@ def encode_figure(value: Any) -> Any:
     """Return a figure, or a part of it, as data for JSON; arrays are packed."""
     if isinstance(value, Mapping):
         return {str(name): encode_figure(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
-        return pack_times(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-        return pack_numbers(value)
     if isinstance(value, np.ndarray):
-        value = value.tolist()
+        return encode_array(value)
     if isinstance(value, list | tuple):
         return [encode_figure(item) for item in value]
     if isinstance(value, str):
         return core.escape_directions(value)
+
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def encode_array(values: np.ndarray) -> Any:
+    """Return times and numbers packed, and any other values one by one."""
+    if values.dtype.kind == "M":
+        return pack_times(values)
+    if values.dtype.kind in "fiu":
+        return pack_numbers(values)
+    return encode_figure(values.tolist())
 
 
 def pack_times(times: np.ndarray) -> dict[str, Any]:
@@ -48,6 +56,7 @@ def pack_times(times: np.ndarray) -> dict[str, Any]:
     gaps = np.diff(stamps, prepend=stamps[:1])
     step = int(np.gcd.reduce(gaps)) or 1
     counts = gaps // step
+
     if len(stamps) == 0 or np.abs(counts).max() > LARGEST_COUNT:
         return {"dtype": "f8", "bdata": write_bytes(stamps.astype("<f8"))}
     return {"first": int(stamps[0]), "step": step, "steps": shuffle(counts.astype("<i4"))}
@@ -57,9 +66,11 @@ def pack_numbers(values: np.ndarray) -> dict[str, Any]:
     """Return numbers as Plotly reads them, or of long lines as rounded and shuffled bytes."""
     with np.errstate(over="ignore"):
         floats = values.astype("<f4")
-    if values.ndim > 1 or len(values) <= FEW:
-        shape = {} if values.ndim == 1 else {"shape": ", ".join(map(str, values.shape))}
-        return {"dtype": "f4", "bdata": write_bytes(floats), **shape}
+    if values.ndim > 1:
+        shape = ", ".join(map(str, values.shape))
+        return {"dtype": "f4", "bdata": write_bytes(floats), "shape": shape}
+    if len(values) <= FEW:
+        return {"dtype": "f4", "bdata": write_bytes(floats)}
     return {"floats": shuffle(round_bits(floats))}
 
 

@@ -17,14 +17,19 @@ from backtest.core.number_text import NONE, STYLES, Head, Measured, strip_marks
 from backtest.results import name_measure
 from backtest.results.measure_table import ABOUT
 
-STYLED = {
-    "percent": ("share", "volatility", "max_drawdown", "total_return"),
-    "decimals": ("in_sample", "out_of_sample", "rank"),
-    "money": ("capital", "final_equity", "bad_debt"),
-    "turns": ("mean_leverage",), "count": ("liquidations",), "claim": ("liquidated", "ruined"),
-}  # fmt: skip
+
+def list_heads(style: str, names: Iterable[Any], unit: str = "money") -> dict[str, Head]:
+    """Return the heads of columns that are written in one style, by their names in a table."""
+    return {str(name): Head(str(name).replace("_", " "), unit, style) for name in names}
+
+
 HEADS: Mapping[str, Head] = {
-    **{x: Head(x.replace("_", " "), "", style) for style, names in STYLED.items() for x in names},
+    **list_heads("percent", ("share", "volatility", "max_drawdown", "total_return"), unit=""),
+    **list_heads("decimals", ("in_sample", "out_of_sample", "rank"), unit=""),
+    **list_heads("money", ("capital", "final_equity", "bad_debt"), unit=""),
+    **list_heads("turns", ("mean_leverage",), unit=""),
+    **list_heads("count", ("liquidations",), unit=""),
+    **list_heads("claim", ("liquidated", "ruined"), unit=""),
     "growth": Head("growth", "per year", "percent"),
     "change_of_growth": Head("change of growth", "per year", "signed percent"),
     "log_growth": Head("log growth", "per year", "growth"),
@@ -39,10 +44,7 @@ HEADS: Mapping[str, Head] = {
     "p_ruin": Head("ruin", "probability", "chance"),
     "p_liquidation": Head("liquidation", "probability", "chance"),
 }
-
-
-def list_heads(style: str, names: Iterable[Any], unit: str = "money") -> dict[str, Head]:
-    return {str(name): Head(str(name).replace("_", " "), unit, style) for name in names}
+"""Heads of columns by their names, where a table has none of its own."""
 
 
 class Paragraph(NamedTuple):
@@ -71,12 +73,27 @@ class Column(NamedTuple):
     can_ruin: bool = False
 
 
-RUINOUS = frozenset((
-    "probability", "p_liquidation", "p_ruin", "p_default", "model_probability_simulation_low",
-    "p_liquidation_simulation_low", "p_ruin_simulation_low", "p_default_simulation_low", "ruined",
-    "liquidated", "liquidations", "bad_debt", "lost_to_default", "shortfall", "shortfalls",
-    "wiped_out", "history", "is_limited", "is_monotone",
-))  # fmt: skip
+RUINOUS = frozenset({
+    "probability",
+    "p_liquidation",
+    "p_ruin",
+    "p_default",
+    "model_probability_simulation_low",
+    "p_liquidation_simulation_low",
+    "p_ruin_simulation_low",
+    "p_default_simulation_low",
+    "ruined",
+    "liquidated",
+    "liquidations",
+    "bad_debt",
+    "lost_to_default",
+    "shortfall",
+    "shortfalls",
+    "wiped_out",
+    "history",
+    "is_limited",
+    "is_monotone",
+})  # fmt: skip
 """Columns with what can ruin an account, or limits what is said of it.
 
 No terminal is too narrow for them.
@@ -178,8 +195,8 @@ class Page:
         data = self.manifest["data"]
         if not data.get("bars"):
             return "Without a market"
-        name, bars = data["instrument"] or "unnamed instrument", f"{data['bars']:,} bars"
-        return f"{name}, {format_span(data)}, {bars} of {data['interval']}"
+        name = data["instrument"] or "unnamed instrument"
+        return f"{name}, {format_span(data)}, {data['bars']:,} bars of {data['interval']}"
 
     @cached_property
     def sections(self) -> Sequence[Section]:
@@ -188,7 +205,8 @@ class Page:
     @property
     def shown_facts(self) -> list[tuple[Fact, FactStyle]]:
         """The facts with their styles, the large ones first."""
-        styles = [*self.styles, *[FactStyle()] * (len(self.facts) - len(self.styles))]
+        n_plain = len(self.facts) - len(self.styles)
+        styles = [*self.styles, *[FactStyle()] * n_plain]
         pairs = [*zip(self.facts, styles, strict=True)]
         return sorted(pairs, key=lambda pair: not pair[1].is_large)
 
@@ -222,7 +240,7 @@ class Page:
 
 
 def build_pairs(caption: str, pairs: Iterator[tuple[str, str]]) -> Table:
-    columns = Column("item", is_number=False), Column("value", is_number=False)
+    columns = (Column("item", is_number=False), Column("value", is_number=False))
     return Table(caption, columns, tuple(pairs), is_pairs=True)
 
 
@@ -232,34 +250,70 @@ TINTS = (0.0, 0.03, 0.10, 0.25)
 
 
 def write_table(shown: core.ShownTable) -> Table:
-    whole: Any = shown.table
-    if isinstance(whole, Mapping):
-        labels, rows, title = [*whole], [*whole.values()], ""
-        numeric = {name: not any(isinstance(row[name], str) for row in rows) for name in rows[0]}
-    else:
-        frame = whole.reset_index(level=list(range(1, whole.index.nlevels)))
-        labels, rows = [*frame.index], frame.head(shown.most).to_dict("records")
-        title = str(frame.index.name or "").replace("_", " ")
-        numeric = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
-    heads = {}
-    for name in shown.columns or numeric:
-        of_measure = Head(name_measure(name), "", MEASURE) if name in ABOUT else None
-        usual = HEADS.get(name) or of_measure or Head(name.replace("_", " "))
-        heads[name] = shown.heads.get(name) or usual
-    ends = {head.until for head in heads.values()}
-    heads = {name: head for name, head in heads.items() if name not in ends}
-    texts = tuple(
-        (write_label(label, shown), *write_row(shown, heads, str(label), row))
-        for label, row in zip(labels[: shown.most], rows[: shown.most], strict=True)
+    """Return a table as texts: its first rows, under heads of its own, of measures, or plain."""
+    lines = read_lines(shown)
+    heads = find_heads(shown, [*lines.numeric])
+
+    rows = []
+    for label, row in zip(lines.labels[: shown.most], lines.rows[: shown.most], strict=True):
+        cells = write_row(shown, heads, str(label), row)
+        rows.append((write_label(label, shown), *cells))
+
+    columns = [Column(shown.labels.title or lines.title, shown.labels.unit, is_number=False)]
+    for name, head in heads.items():
+        is_number = lines.numeric[name] or head.style != "number"
+        columns.append(Column(head.title, head.unit, is_number, can_ruin=name in RUINOUS))
+
+    notes = [shown.note]
+    n_left = len(lines.labels) - len(rows)
+    if n_left:
+        notes.append(f"And {n_left:,} more rows.")
+    note = " ".join(filter(None, notes))
+    return Table(shown.caption, tuple(columns), tuple(rows), note, shown.is_searched)
+
+
+class Lines(NamedTuple):
+    """What a table is written from: a label and a row for each line, of ``rows`` as many as shown.
+
+    ``numeric`` says of each column whether it holds numbers, ``title`` is the name of the labels.
+    """
+
+    labels: list[Any]
+    rows: list[Mapping[Any, Any]]
+    numeric: dict[str, bool]
+    title: str
+
+
+def read_lines(shown: core.ShownTable) -> Lines:
+    table: Any = shown.table
+    if isinstance(table, Mapping):
+        rows = [*table.values()]
+        numeric = {}
+        for name in rows[0]:
+            numeric[name] = not any(isinstance(row[name], str) for row in rows)
+        return Lines([*table], rows, numeric, title="")
+
+    # The first level of the index is the label, the others are columns.
+    frame = table.reset_index(level=list(range(1, table.index.nlevels)))
+    return Lines(
+        labels=[*frame.index],
+        rows=frame.head(shown.most).to_dict("records"),
+        numeric={str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame},
+        title=str(frame.index.name or "").replace("_", " "),
     )
-    columns = (
-        Column(shown.labels.title or title, shown.labels.unit, is_number=False),
-        *(Column(head.title, head.unit, numeric[name] or head.style != "number", name in RUINOUS)
-          for name, head in heads.items()),
-    )  # fmt: skip
-    left = len(whole) - len(texts)
-    note = f"{shown.note} {f'And {left:,} more rows.' if left else ''}".strip()
-    return Table(shown.caption, columns, texts, note, shown.is_searched)
+
+
+def find_heads(shown: core.ShownTable, columns: Sequence[str]) -> dict[str, Head]:
+    """Return the heads of the columns that are shown, without the ends of ranges."""
+    heads = {}
+    for name in shown.columns or columns:
+        head = shown.heads.get(name) or HEADS.get(name)
+        if not head and name in ABOUT:
+            head = Head(name_measure(name), "", MEASURE)
+        heads[name] = head or Head(name.replace("_", " "))
+
+    ends = {head.until for head in heads.values()}
+    return {name: head for name, head in heads.items() if name not in ends}
 
 
 def write_label(label: Any, shown: core.ShownTable) -> str:
@@ -275,22 +329,40 @@ def write_label(label: Any, shown: core.ShownTable) -> str:
 def write_row(
     shown: core.ShownTable, heads: Mapping[str, core.Head], label: str, row: Mapping[Any, Any]
 ) -> Iterator[str | Cell]:
+    """Yield the cells of a row; in a table of measures by row, ``label`` is the measure."""
     for name, head in heads.items():
-        if (shown.has_measures and not isinstance(row[name], str)) or head.style == MEASURE:
-            write = format_measure if shown.has_measures else write_measure
-            yield write(label if shown.has_measures else name, float(row[name]))
-            continue
-        ends: Sequence[Any] = [row[name], *([row[head.until]] if head.until else [])]
-        cells = [core.format_cell(each, STYLES[head.style]) for each in ends]
-        text = NONE if {*cells} == {NONE} else " to ".join(cells) if head.until else cells[0]
-        if not shown.is_tinted:
-            yield text
-            continue
-        value = np.nan_to_num(float(row[name]))
-        yield Cell(text, int(np.sign(value)) * int(np.searchsorted(TINTS, abs(value))))
+        value = row[name]
+        if shown.has_measures and not isinstance(value, str):
+            yield format_measure(label, float(value))
+        elif head.style == MEASURE:
+            yield write_measure(name, float(value))
+        elif shown.is_tinted:
+            yield Cell(write_cell(head, row, name), choose_tint(float(value)))
+        else:
+            yield write_cell(head, row, name)
+
+
+def write_cell(head: core.Head, row: Mapping[Any, Any], name: str) -> str:
+    """Return the text of a value, or of the range that it begins."""
+    write = STYLES[head.style]
+    text = core.format_cell(row[name], write)
+    if not head.until:
+        return text
+
+    end = core.format_cell(row[head.until], write)
+    if text == NONE and end == NONE:
+        return NONE
+    return f"{text} to {end}"
+
+
+def choose_tint(value: float) -> int:
+    """Return how strongly a cell is tinted, with the sign of its value."""
+    known = np.nan_to_num(value)
+    return int(np.sign(known)) * int(np.searchsorted(TINTS, abs(known)))
 
 
 PLAIN = ("count", "0 or 1")
+"""Units of measures that are written without one."""
 
 
 def format_measure(name: str, value: float) -> Measured:
@@ -302,22 +374,28 @@ def write_measure(name: str, value: float) -> str:
         return "n/a"
     if name not in ABOUT:
         return core.format_number(value)
+
     unit = ABOUT[name].unit
     if unit in ("fraction", "fraction per year") or name == "volatility":
         return core.format_percent(value)
     if unit == "money":
         return core.format_money(value)
-    return f"{value:,.0f}" if unit in PLAIN else core.format_number(round(value, 2) + 0.0)
+    if unit in PLAIN:
+        return f"{value:,.0f}"
+    return core.format_number(round(value, 2) + 0.0)  # no -0
 
 
 def name_unit(name: str) -> str:
     unit = ABOUT[name].unit
-    return "" if unit in PLAIN else unit.removeprefix("fraction").strip()
+    if unit in PLAIN:
+        return ""
+    return unit.removeprefix("fraction").strip()
 
 
 def format_span(data: Mapping[str, Any]) -> str:
-    end, text = str(data["end"]), str(data.get("interval") or "1m")
-    interval = core.parse_duration(text, "interval")
+    """Return the times of the first and of the last bar; of days, their dates."""
+    end = str(data["end"])
+    interval = core.parse_duration(str(data.get("interval") or "1m"), "interval")
     if interval >= core.DAY and end:
         end = core.format_time(core.to_nanoseconds(end, "end") - interval)
     return f"{data['start']} to {end} UTC"

@@ -29,6 +29,7 @@ from backtest.report.figures import (
     has_values,
     is_wide,
     mask_infinite,
+    name_axis,
     stack_panels,
     to_datetimes,
     to_text,
@@ -39,8 +40,10 @@ GAP = 0.16
 """Room between panels for titles, in all, as a fraction of the chart."""
 FEW_LINES = 6
 """Lines over all panels up to which they are drawn strong."""
-TOP, TOP_OF_LEGEND = 30, 60
-"""Margins above the first panel in pixels, for its title, and for a legend over it."""
+TOP = 30
+"""Margin above the first panel in pixels, for its title."""
+TOP_OF_LEGEND = 60
+"""The margin with a legend over the title."""
 
 
 def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
@@ -78,15 +81,19 @@ def lay_out_panels(shown: ShownChart, panels: list[Panel], table: pd.DataFrame) 
     if shown.events is not None and len(shown.events):
         layout["showlegend"] = True
         layout["legend"] = {
-            "yref": "container", "y": 1, "yanchor": "top", "traceorder": "normal",
-        }  # fmt: skip
+            "yref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "traceorder": "normal",
+        }
         layout["margin"]["t"] = TOP_OF_LEGEND
 
     # What a page offers beside the chart: to switch the scale, and what is shown.
     meta: dict[str, Any] = {}
     if any(panel.scale for panel in panels):
         meta["scale"] = True
-    if choices := list(dict.fromkeys(shown.choices.values())):
+    choices = list(dict.fromkeys(shown.choices.values()))
+    if choices:
         meta["choices"] = choices
     if meta:
         layout["meta"] = meta
@@ -97,8 +104,7 @@ def draw_panel(
     shown: ShownChart, panel: Panel, table: pd.DataFrame, layout: Layout, place: int
 ) -> Iterator[dict[str, Any]]:
     """Yield the lines of a panel; write the scale and format of its axis into ``layout``."""
-    number = "" if place == 1 else str(place)
-    axis = layout[f"yaxis{number}"]
+    axis = layout[name_axis("yaxis", place)]
     columns = {
         name: mask_infinite(table[name].to_numpy(dtype=np.float64)) for name in panel.columns
     }
@@ -112,21 +118,23 @@ def draw_panel(
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
     first_choice = next(iter(shown.choices.values()), None)
     for nth, (name, values) in enumerate(columns.items()):
+        color = choose_color(shown, name, nth)
         line: dict[str, Any] = {"width": 1.2}
         if shown.kind == "steps":
             line["shape"] = "hv"
         if name in shown.dotted:
             line["dash"] = "dot"
+
         more: dict[str, Any] = {
             "line": line,
-            "yaxis": f"y{number}",
+            "yaxis": name_axis("y", place),
             "hovertemplate": "%{y:.1%}" if panel.percent else "%{y:,.5~g}",
         }
-        color = choose_color(shown, name, nth)
         if panel.filled:
-            soft = f"{color}_soft"
-            more |= {"fill": "tozeroy", "fillcolor": LIGHT.get(soft, LIGHT["neutral_soft"])}
-        if choice := shown.choices.get(name):
+            more["fill"] = "tozeroy"
+            more["fillcolor"] = LIGHT.get(f"{color}_soft", LIGHT["neutral_soft"])
+        choice = shown.choices.get(name)
+        if choice:
             more |= {"meta": choice, "visible": choice == first_choice}
         label = escape_label(shown.labels.get(name, name))
         yield draw_series(closes, values, label, color, **more)
@@ -134,19 +142,22 @@ def draw_panel(
 
 def name_panel(shown: ShownChart, panel: Panel) -> str:
     """Return the title of a panel with the names of its lines, each once, in their colors."""
-    keys = {
-        shown.labels.get(name, name): choose_color(shown, name, place)
-        for place, name in reversed([*enumerate(panel.columns)])
-    }
-    if len(keys) == 1:
-        (label,) = keys
-        return panel.title if label in panel.columns else f"{panel.title}: {escape_label(label)}"
+    # From the last to the first: of equal names, the first one gives the color.
+    color_of = {}
+    for place, name in reversed([*enumerate(panel.columns)]):
+        color_of[shown.labels.get(name, name)] = choose_color(shown, name, place)
 
-    texts = [
-        f'<span style="color:{LIGHT[color]}">\N{EM DASH} {escape_label(name)}</span>'
-        for name, color in reversed(keys.items())
-    ]
-    return f"{panel.title} {'  '.join(texts)}"
+    if len(color_of) == 1:
+        (label,) = color_of
+        if label in panel.columns:
+            return panel.title
+        return f"{panel.title}: {escape_label(label)}"
+
+    keys = []
+    for label, color in reversed(color_of.items()):
+        key = f"\N{EM DASH} {escape_label(label)}"
+        keys.append(f'<span style="color:{LIGHT[color]}">{key}</span>')
+    return f"{panel.title} {'  '.join(keys)}"
 
 
 def draw_events(shown: ShownChart, titles: list[str]) -> Traces:
@@ -159,42 +170,58 @@ def draw_events(shown: ShownChart, titles: list[str]) -> Traces:
     for _, rows in shown.events.groupby(keys, sort=False, dropna=False):
         first = rows.iloc[0]
         label = first["label"]
+        edge = {"width": 1.2, "color": LIGHT[first["color"]]}
         more: dict[str, Any] = {
-            "marker": {
-                "symbol": first["symbol"],
-                "line": {"width": 1.2, "color": LIGHT[first["color"]]},
-            },
+            "marker": {"symbol": first["symbol"], "line": edge},
             "showlegend": label not in named,
             "hovertemplate": f"{escape_label(label)}<extra></extra>",
             "customdata": rows["row"].tolist(),
         }
         named.add(label)
-        place = titles.index(first["panel"]) + 1 if first.get("panel") in titles else 1
-        if place > 1:
-            more["yaxis"] = f"y{place}"
+
+        # An event without a panel stands in the first.
+        panel = first.get("panel")
+        if panel in titles[1:]:
+            more["yaxis"] = name_axis("y", titles.index(panel) + 1)
         choice = first.get("choice")
         if isinstance(choice, str):
             more |= {"meta": choice, "visible": choice == first_choice}
-        times = pd.DatetimeIndex(rows.index).as_unit("ns").asi8
-        heights = rows["y"].to_numpy()
+
+        times = to_datetimes(pd.DatetimeIndex(rows.index).as_unit("ns").asi8)
         name = escape_label(first.get("name") or label)
-        yield draw_points(to_datetimes(times), heights, name, first["color"], **more)
+        yield draw_points(times, rows["y"].to_numpy(), name, first["color"], **more)
 
 
 def mark_spans(shown: ShownChart, layout: Layout, last_panel: int) -> None:
     """Write the spans into ``layout``, each named at the foot of the last panel."""
-    foot = "y" if last_panel == 1 else f"y{last_panel}"
+    foot = name_axis("y", last_panel)
     for first, last, name in shown.spans:
-        start, middle, end = map(to_text, (first, (first + last) // 2, last))
-        layout.setdefault("shapes", []).append({
-            "type": "rect", "x0": start, "x1": end, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
-            "fillcolor": LIGHT["loss_soft"], "line": {"width": 0}, "layer": "below", "opacity": 0.6,
-        })  # fmt: skip
-        layout["annotations"].append({
-            "text": name, "x": middle, "xref": "x", "y": 0, "yref": f"{foot} domain",
-            "yanchor": "bottom", "showarrow": False, "name": "span",
+        shape = {
+            "type": "rect",
+            "x0": to_text(first),
+            "x1": to_text(last),
+            "xref": "x",
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "fillcolor": LIGHT["loss_soft"],
+            "line": {"width": 0},
+            "layer": "below",
+            "opacity": 0.6,
+        }
+        label = {
+            "text": name,
+            "x": to_text((first + last) // 2),
+            "xref": "x",
+            "y": 0,
+            "yref": f"{foot} domain",
+            "yanchor": "bottom",
+            "showarrow": False,
+            "name": "span",
             "font": {"size": 12, "color": LIGHT["loss"]},
-        })  # fmt: skip
+        }
+        layout.setdefault("shapes", []).append(shape)
+        layout["annotations"].append(label)
 
 
 def mark_lines(shown: ShownChart, layout: Layout) -> None:
@@ -204,15 +231,33 @@ def mark_lines(shown: ShownChart, layout: Layout) -> None:
     """
     width = 1.4 if len(shown.lines) <= FEW_LINES else 0.7
     for time, name in shown.lines:
-        at = to_text(time)
-        layout.setdefault("shapes", []).append({
-            "type": "line", "x0": at, "x1": at, "xref": "x", "y0": 0, "y1": 1, "yref": "paper",
+        x = to_text(time)
+        shape = {
+            "type": "line",
+            "x0": x,
+            "x1": x,
+            "xref": "x",
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
             "line": {"width": width, "color": LIGHT["loss"], "dash": "dash"},
-        })  # fmt: skip
+        }
+        layout.setdefault("shapes", []).append(shape)
         if not name:
             continue
-        layout["annotations"].append({
-            "text": core.clip(name, 60), "x": at, "xref": "x", "y": 1, "yref": "paper",
-            "yanchor": "top", "xanchor": "left", "xshift": 3, "showarrow": False, "name": "line",
-            "font": {"size": 11, "color": LIGHT["loss"]}, "bgcolor": LIGHT["paper"],
-        })  # fmt: skip
+
+        label = {
+            "text": core.clip(name, 60),
+            "x": x,
+            "xref": "x",
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "top",
+            "xanchor": "left",
+            "xshift": 3,
+            "showarrow": False,
+            "name": "line",
+            "font": {"size": 11, "color": LIGHT["loss"]},
+            "bgcolor": LIGHT["paper"],
+        }
+        layout["annotations"].append(label)

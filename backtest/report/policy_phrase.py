@@ -41,21 +41,26 @@ def write_phrase(manifest: Mapping[str, Any]) -> str:
 
     number = write_setting(find_class(manifest), first, value)
     label = split_name(first)
-    words = name if label in name else f"{name} {label}"
-    return f"{core.capitalize(words)} {number}"
+    if label not in name:
+        name = f"{name} {label}"
+    return f"{core.capitalize(name)} {number}"
 
 
 def list_chips(result: Result) -> tuple[str, ...]:
     """Return the settings that were changed, but for what the title says."""
     chips = [core.clip(chip, MAX_LETTERS) for chip in walk_chips(result.manifest)]
-    more = len(chips) - MAX_CHIPS
-    return (*chips[:MAX_CHIPS], *([f"and {more} more"] if more > 0 else []))
+    n_more = len(chips) - MAX_CHIPS
+    if n_more <= 0:
+        return tuple(chips)
+    return (*chips[:MAX_CHIPS], f"and {n_more} more")
 
 
 def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
     policy = manifest["policy"]
     cls = find_class(manifest)
-    declared = {} if cls is None else cls.parameters()
+    declared: Mapping[str, Any] = {}
+    if cls is not None:
+        declared = cls.parameters()
     settings = dict(policy.get("settings") or {})
     first = next(iter(settings), None)
     for name, value in settings.items():
@@ -64,13 +69,15 @@ def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
         if not is_said and not is_default:
             yield f"{split_name(name)} {write_setting(cls, name, value)}"
 
-    if overlay := manifest.get("overlay"):
-        yield f"overlay {name_policy(overlay)}"
-    signal = str(manifest.get("signal", "")).partition(" sha256")[0]
+    if manifest.get("overlay"):
+        yield f"overlay {name_policy(manifest['overlay'])}"
+    signal, _, _ = str(manifest.get("signal", "")).partition(" sha256")
     if signal not in ("", "constant 1", "equal weights"):
         yield f"signal {signal.removeprefix('constant ')}"
+
+    # An account with a name for each instrument is no list of its settings.
     account = manifest.get("account") or {}
-    if not all(isinstance(each, Mapping) for each in account.values()):
+    if not all(isinstance(terms, Mapping) for terms in account.values()):
         for name, text in describe_account(account):
             if name != "capital" and (name, text) != ("margin", "cross"):
                 yield f"{name.replace('_', ' ')} {text}"
@@ -98,9 +105,12 @@ def write_setting(cls: type[Policy] | None, name: str, value: object) -> str:
     text = core.format_setting(value)
     if cls is None or name not in cls.parameters() or isinstance(value, bool | str):
         return text
+
     unit = str(getattr(cls.parameters()[name].space, "unit", ""))
     if unit.startswith("x of"):
         return f"{text}x"
     if unit.startswith(SHARES) and isinstance(value, int | float):
         return f"{100.0 * value:.4g} %"
-    return f"{text} {unit}" if unit in ("bars", "days") else text
+    if unit in ("bars", "days"):
+        return f"{text} {unit}"
+    return text

@@ -22,8 +22,10 @@ LEAST_SHARE = 0.1
 """Share of the profit, or of the loss, from which a default is mentioned."""
 LOAN = 0.05
 """A rate a year by which loans without interest are judged: that of the preset of lending."""
-CASH, DIVIDENDS = 0.03, 0.02
-"""Round figures a year for cash in dollars, and for the dividends of a large index."""
+CASH = 0.03
+"""A round figure a year for cash in dollars."""
+DIVIDENDS = 0.02
+"""A round figure a year for the dividends of a large index."""
 
 
 class Amounts(NamedTuple):
@@ -46,12 +48,15 @@ def list_rate_notes(result: Result) -> Iterator[str]:
     # What was charged at the rates of a preset.
     interest = abs(float(result.of_account("interest").sum()))
     venue = result.venues[result.names[0]]
-    if interest > LEAST_SHARE * profit and (assumed := name_assumed(venue)):
-        yield (
-            f"interest of {core.format_money(interest)} is "
-            f"{core.format_percent(interest / profit)} of the profit or loss, at rates that its "
-            f"preset assumes, {assumed}: give yours, venue.override({{'borrow_rate': 0.06}})"
-        )
+    if interest > LEAST_SHARE * profit:
+        assumed = name_assumed(venue)
+        if assumed:
+            yield (
+                f"interest of {core.format_money(interest)} is "
+                f"{core.format_percent(interest / profit)} of the profit or loss, at rates that "
+                f"its preset assumes, {assumed}: give yours, "
+                "venue.override({'borrow_rate': 0.06})"
+            )
 
     # What was not, at rates of 0.
     for amount, rate, noun, cure in list_missing(result, measure_amounts(result)):
@@ -68,20 +73,26 @@ def list_missing(result: Result, amounts: Amounts) -> Iterator[tuple[float, floa
     """Yield amount, rate, noun and cure of what is 0 by default."""
     venue = result.venues[result.names[0]]
     if has_loans(result):
-        if not np.any(np.asarray(venue.borrow_rate)):
+        if is_zero(venue.borrow_rate):
             yield amounts.borrowed, LOAN, "borrowed without interest", "set venue.borrow_rate"
-        if not np.any(np.asarray(venue.cash_rate)):
+        if is_zero(venue.cash_rate):
             yield amounts.idle, CASH, "cash earns nothing", "set venue.cash_rate"
+
     cure = "if the prices are not adjusted, give them as funding"
     yield amounts.stocks, DIVIDENDS, "no dividends are paid", cure
 
 
+def is_zero(rate: object) -> bool:
+    """Return whether a rate, or a rate by date, is 0 throughout."""
+    return not np.any(np.asarray(rate))
+
+
 def has_loans(result: Result) -> bool:
     """Return whether the account buys what it holds, with money of its own or borrowed."""
-    sessions = [each.get("sessions") for each in describe_instruments(result).values()]
-    venues = result.venues.values()
-    is_bought = any(each.interest_on == "loan" or each.contract.is_spot for each in venues)
-    return is_bought or any(sessions)
+    for venue in result.venues.values():
+        if venue.interest_on == "loan" or venue.contract.is_spot:
+            return True
+    return any(facts.get("sessions") for facts in describe_instruments(result).values())
 
 
 def describe_instruments(result: Result) -> dict[str, dict[str, object]]:
@@ -91,22 +102,27 @@ def describe_instruments(result: Result) -> dict[str, dict[str, object]]:
 
 def sum_gains(result: Result) -> float:
     """Return the profit after all costs, deposits apart."""
-    gained = [name for name in SIGNS if name != "flows"]
-    return float(sum(SIGNS[name] * result.of_account(name).sum() for name in gained))
+    gains = [SIGNS[name] * result.of_account(name).sum() for name in SIGNS if name != "flows"]
+    return float(sum(gains))
 
 
 def measure_amounts(result: Result) -> Amounts:
-    equity, notionals = result.of_account("equity"), result.notionals
+    """Return what was borrowed, idle, and held of stocks, on average over closes."""
+    equity = result.of_account("equity")
+    notionals = result.notionals
     bought = np.maximum(notionals.sum(axis=1), 0.0)
-    unpaid = [
-        k
-        for k, (name, each) in enumerate(describe_instruments(result).items())
-        if name in result.names and each.get("sessions") and not each.get("funding_events")
-    ]
+
+    # Stocks have sessions, and funding only if their dividends were given.
+    unpaid = []
+    for place, (name, facts) in enumerate(describe_instruments(result).items()):
+        is_stock = name in result.names and facts.get("sessions")
+        if is_stock and not facts.get("funding_events"):
+            unpaid.append(place)
+    stocks = np.maximum(notionals[:, unpaid].sum(axis=1), 0.0)
     return Amounts(
         borrowed=float(np.maximum(bought - equity, 0.0).mean()),
         idle=float(np.maximum(equity - bought, 0.0).mean()),
-        stocks=float(np.maximum(notionals[:, unpaid].sum(axis=1), 0.0).mean()),
+        stocks=float(stocks.mean()),
     )
 
 
@@ -119,10 +135,10 @@ def name_assumed(venue: Venue) -> str:
         preset = Venue.preset(*name.split(":", 1))
     except core.BacktestError:  # a file of one's own that is gone
         return ""
-    names = [
-        name
-        for name in ("borrow_rate", "cash_rate")
-        if np.any(np.asarray(getattr(venue, name)))
-        and np.array_equal(getattr(venue, name), getattr(preset, name))
-    ]
-    return " and ".join(f"{name} {100.0 * float(getattr(venue, name)):g} %" for name in names)
+
+    clauses = []
+    for name in ("borrow_rate", "cash_rate"):
+        rate = getattr(venue, name)
+        if not is_zero(rate) and np.array_equal(rate, getattr(preset, name)):
+            clauses.append(f"{name} {100.0 * float(rate):g} %")
+    return " and ".join(clauses)

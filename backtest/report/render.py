@@ -13,10 +13,10 @@ import shutil
 import sys
 import textwrap
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest import core
 from backtest.core.code_names import LateModule, rich
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     import jinja2
     import markupsafe
 else:
-    jinja2, markupsafe = map(LateModule, ("jinja2", "markupsafe"))
+    jinja2 = LateModule("jinja2")
+    markupsafe = LateModule("markupsafe")
 
 
 PACKAGE = str(__package__)
@@ -68,13 +69,17 @@ def choose_format(path: Path, format_: str | None) -> str:
 
 
 def write_text(page: Page, format_: str) -> str:
-    return {"html": write_html, "md": write_markdown, "json": write_json}[format_](page)
+    writers = {"html": write_html, "md": write_markdown, "json": write_json}
+    return writers[format_](page)
 
 
 WIDTH = 80
 """Characters of a line of text in a terminal, at most."""
-PIPED_WIDTH, LEAST_WIDTH, MOST_WIDTH = 100, 40, 120
-"""Characters of a table where the output is no terminal, and in a narrow and in a wide one."""
+PIPED_WIDTH = 100
+"""Characters of a table where the output is no terminal."""
+LEAST_WIDTH = 40
+MOST_WIDTH = 120
+"""Characters of a table in a narrow and in a wide terminal."""
 MAX_SHOWN = 12
 """Rows of a table in a terminal, and rows above which a page folds a table."""
 
@@ -100,25 +105,42 @@ def write_terminal(page: Page, sections: Sequence[Section], *, is_colored: bool 
     parts += [paint(wrap(f"! {notice}"), warn(notice)) for notice in page.notices]
     parts += ["", wrap(page.verdict)]
     if page.facts:
-        parts += ["", lay_out(Table("", FACTS, tuple(page.facts)), width)[0]]
+        grid, _ = lay_out(Table("", FACTS, tuple(page.facts)), width)
+        parts += ["", grid]
     if page.details:
         parts += ["", wrap(page.details)]
+
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Paragraph):
                 parts.append(wrap(block.text))
             elif isinstance(block, Table) and block.is_pairs:
-                pairs = ", ".join(f"{name} {value}" for name, value in block.rows)
-                parts.append(paint(wrap(f"{block.caption}: {pairs}", "  "), DIM))
+                parts.append(paint(write_pairs(block), DIM))
             elif isinstance(block, Table):
-                grid, unseen = lay_out(block, width)
-                parts += ["", block.caption or section.title, grid]
-                if (left := len(block.rows) - MAX_SHOWN) > 0:
-                    parts.append(paint(f"and {left:,} more rows", DIM))
-                if unseen:
-                    more = "a wider terminal or --json shows them"
-                    line = wrap(f"hidden columns: {', '.join(unseen)} ({more})")
-                    parts.append(paint(line, DIM))
+                parts += ["", block.caption or section.title, *list_table_lines(block, width)]
+    return print_parts(parts, width, is_colored=is_colored)
+
+
+def write_pairs(table: Table) -> str:
+    pairs = ", ".join(f"{name} {value}" for name, value in table.rows)
+    return wrap(f"{table.caption}: {pairs}", "  ")
+
+
+def list_table_lines(table: Table, width: int) -> Iterator[Any]:
+    """Yield the grid of a table, and what of it is not shown."""
+    grid, hidden = lay_out(table, width)
+    yield grid
+    n_left = len(table.rows) - MAX_SHOWN
+    if n_left > 0:
+        yield paint(f"and {n_left:,} more rows", DIM)
+
+    if hidden:
+        cure = "a wider terminal or --json shows them"
+        yield paint(wrap(f"hidden columns: {', '.join(hidden)} ({cure})"), DIM)
+
+
+def print_parts(parts: Sequence[Any], width: int, *, is_colored: bool) -> str:
+    """Return texts and grids as lines, without spaces at their ends."""
     stream = io.StringIO()
     console = rich.console.Console(
         file=stream,
@@ -127,15 +149,18 @@ def write_terminal(page: Page, sections: Sequence[Section], *, is_colored: bool 
         force_terminal=is_colored,
         legacy_windows=False,
     )
-    lines = (paint(each) if isinstance(each, str) else each for each in parts)
+    lines = [paint(part) if isinstance(part, str) else part for part in parts]
     console.print(rich.console.Group(*lines), markup=False, highlight=False)
-    shown = (line.rstrip() for line in stream.getvalue().splitlines())
+
+    shown = [line.rstrip() for line in stream.getvalue().splitlines()]
     return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
 
 
 MAX_TITLE = 200
 FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
-BOLD_RED, DIM = "bold red", "dim"
+"""Columns of the figures at the top."""
+BOLD_RED = "bold red"
+DIM = "dim"
 RUIN = re.compile(r"\b(ruin|liquidat|wiped|default of|bad debt|lost the)", re.IGNORECASE)
 """Words of what ruins an account, in notices and labels."""
 AROUND = re.compile(r"distance|price|fee|leverage|day|time", re.IGNORECASE)
@@ -150,7 +175,9 @@ def paint(text: str, style: str = "") -> Any:
 
 def warn(text: str) -> str:
     """Return the style of a notice."""
-    return BOLD_RED if RUIN.search(text) else "bold"
+    if RUIN.search(text):
+        return BOLD_RED
+    return "bold"
 
 
 def choose_style(column: Column, label: str, cell: str) -> str:
@@ -162,45 +189,88 @@ def choose_style(column: Column, label: str, cell: str) -> str:
 
 
 def wrap(text: str, indent: str = "") -> str:
-    return textwrap.fill(core.keep_units(text), min(WIDTH, find_width()), break_on_hyphens=False,
-                         subsequent_indent=indent, break_long_words=False)  # fmt: skip
+    return textwrap.fill(
+        core.keep_units(text),
+        min(WIDTH, find_width()),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+class Laid(NamedTuple):
+    """A column of a grid: what it is, its head in lines, its cells, and the room it takes."""
+
+    column: Column
+    head: str
+    cells: list[str]
+    width: int
 
 
 def lay_out(table: Table, room: int) -> tuple[Any, list[str]]:
     """Return a grid of the columns that have room, and the titles of the others."""
     is_facts = table.columns is FACTS
-    most = None if is_facts else MAX_SHOWN
-    columns: list[tuple[Column, str, list[str]]] = []
-    widths: list[int] = []
-    for place, column in enumerate(table.columns):
-        rows = (row[place] for row in table.rows[:most])
-        cells = [core.escape_directions(x.text if isinstance(x, Cell) else x) for x in rows]
-        head = " ".join(filter(None, (column.title, column.unit)))
-        longest = max(map(len, [*cells, *head.split()]), default=1)
-        heads = textwrap.wrap(core.escape_directions(head), longest, break_on_hyphens=False)
-        width, words = max(map(len, cells), default=0), MIN_WORDS if place else MAX_NAME
-        width = width if column.is_number else min(width, words)
-        widths.append(GAP + max(width, *map(len, heads), 0))
-        columns.append((column, "\n".join(heads), cells))
+    laid = [lay_out_column(table, place) for place in range(len(table.columns))]
+    widths = [column.width for column in laid]
+    places = [*range(len(laid))]
+    if not is_facts:
+        places = choose_columns(table.columns, widths, room)
 
-    places = range(len(columns)) if is_facts else choose_columns(table.columns, widths, room)
-    shown = [columns[place] for place in places]
-    unseen = [x.title for place, x in enumerate(table.columns) if place not in places]
-    is_narrow = sum(widths[place] for place in places) - GAP <= room
-    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
-                            show_header=any(head for _, head, _ in shown))  # fmt: skip
-    for column, head, _ in shown:
-        side: Any = "right" if column.is_number else "left"
-        is_whole = column.is_number and is_narrow
-        grid.add_column(rich.text.Text(head), justify=side, no_wrap=is_whole, overflow="fold")
-    for row in zip(*(cells for _, _, cells in shown), strict=True):
-        styled = []
-        for place, ((column, _, _), cell) in enumerate(zip(shown, row, strict=True)):
-            is_note = is_facts and place == len(FACTS) - 1
-            style = DIM if is_note else choose_style(column, row[0] if place else "", cell)
-            styled.append(rich.text.Text(cell, style))
-        grid.add_row(*styled)
-    return grid, unseen
+    shown = [laid[place] for place in places]
+    hidden = [laid[place].column.title for place in range(len(laid)) if place not in places]
+    is_narrow = sum(column.width for column in shown) - GAP <= room
+    grid = start_grid(shown, is_narrow=is_narrow)
+
+    for row in zip(*(column.cells for column in shown), strict=True):
+        texts = []
+        for place, (column, cell) in enumerate(zip(shown, row, strict=True)):
+            if is_facts and place == len(FACTS) - 1:  # the note of a figure
+                style = DIM
+            else:
+                style = choose_style(column.column, row[0] if place else "", cell)
+            texts.append(rich.text.Text(cell, style))
+        grid.add_row(*texts)
+    return grid, hidden
+
+
+def lay_out_column(table: Table, place: int) -> Laid:
+    """Return a column with its head broken to the width of its cells and longest word."""
+    column = table.columns[place]
+    most = None if table.columns is FACTS else MAX_SHOWN
+    cells = []
+    for row in table.rows[:most]:
+        cell = row[place]
+        text = cell.text if isinstance(cell, Cell) else cell
+        cells.append(core.escape_directions(text))
+
+    head = " ".join(filter(None, (column.title, column.unit)))
+    longest = max(map(len, [*cells, *head.split()]), default=1)
+    lines = textwrap.wrap(core.escape_directions(head), longest, break_on_hyphens=False)
+
+    width = max(map(len, cells), default=0)
+    if not column.is_number:  # words may be broken
+        width = min(width, MIN_WORDS if place else MAX_NAME)
+    width = max(width, *map(len, lines), 0)
+    return Laid(column, "\n".join(lines), cells, GAP + width)
+
+
+def start_grid(shown: Sequence[Laid], *, is_narrow: bool) -> Any:
+    """Return a grid without rows; numbers are not broken where all columns have room."""
+    grid = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        show_header=any(column.head for column in shown),
+    )
+    for column in shown:
+        is_number = column.column.is_number
+        grid.add_column(
+            rich.text.Text(column.head),
+            justify="right" if is_number else "left",
+            no_wrap=is_number and is_narrow,
+            overflow="fold",
+        )
+    return grid
 
 
 def choose_columns(
@@ -209,6 +279,7 @@ def choose_columns(
     """Return the columns that fit: the labels, those with what can ruin, then the first others."""
     chosen = [place for place, column in enumerate(columns) if place == 0 or column.can_ruin]
     room = most + GAP - sum(widths[place] for place in chosen)
+
     for place, width in enumerate(widths):
         if place in chosen:
             continue
@@ -221,7 +292,8 @@ def choose_columns(
 
 GAP = 3
 """Characters between two columns."""
-MIN_WORDS, MAX_NAME = 24, 40
+MIN_WORDS = 24
+MAX_NAME = 40
 """Characters that a table keeps room for, of a column of words and of the first."""
 
 
@@ -240,15 +312,9 @@ def write_json(page: Page) -> str:
 
 
 def write_markdown(page: Page) -> str:
-    text = (
-        start_jinja()
-        .get_template("page.md")
-        .render(
-            page=page,
-            facts=Table("", FACTS, tuple(page.facts)),
-            ledger=LEDGER_ROWS,
-        )
-    )
+    template = start_jinja().get_template("page.md")
+    facts = Table("", FACTS, tuple(page.facts))
+    text = template.render(page=page, facts=facts, ledger=LEDGER_ROWS)
     return text.strip() + "\n"
 
 
@@ -279,21 +345,17 @@ def write_html(page: Page, *, shares_library: bool = False) -> str:
     without charts has no library.
     """
     script = read_scripts()
-    library = read_plotly() if page.charts else ""
-    blocks = [block for section in page.sections for block in section.blocks]
-    ledgers = [block for block in blocks if isinstance(block, Table) and block.is_searched]
-    explorers = [block for block in blocks if isinstance(block, Explorer)]
-    data = {
-        "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
-        "ledgers": [encode_figure(table.rows) for table in ledgers],
-        "numbers": [[column.is_number for column in table.columns] for table in ledgers],
-        "explorers": [encode_figure(each.data) for each in explorers],
-        "first": FIRST_ROWS,
-        "window": encode_figure(page.collect_window()),
-        "template": {"layout": TEMPLATE},
-        "light": LIGHT,
-        "dark": DARK,
-    }
+    library = ""
+    if page.charts:
+        library = read_plotly()
+    packed = ""
+    shared = ""
+    if library and shares_library:
+        shared = LIBRARY
+    elif library:
+        packed = pack_text(library)
+
+    data = json.dumps(collect_data(page), allow_nan=False, separators=(",", ":"))
     template = start_jinja().get_template("page.html")
     try:
         return template.render(
@@ -307,19 +369,39 @@ def write_html(page: Page, *, shares_library: bool = False) -> str:
             policy=write_security_policy(script, library, shares_library=shares_library),
             style=read_template("page.css"),
             script=script,
-            data=pack_text(json.dumps(data, allow_nan=False, separators=(",", ":"))),
-            library=pack_text(library) if library and not shares_library else "",
-            shared=LIBRARY if library and shares_library else "",
+            data=pack_text(data),
+            library=packed,
+            shared=shared,
         )
     except jinja2.UndefinedError as error:  # a cell of a forged result is no text
         raise AttributeError(str(error)) from error
+
+
+def collect_data(page: Page) -> dict[str, Any]:
+    """Return what the script of a page reads: charts, ledgers, explorers, colors."""
+    blocks = [block for section in page.sections for block in section.blocks]
+    ledgers = [block for block in blocks if isinstance(block, Table) and block.is_searched]
+    explorers = [block for block in blocks if isinstance(block, Explorer)]
+    return {
+        "charts": {chart.key: encode_figure(chart.figure) for chart in page.charts},
+        "ledgers": [encode_figure(table.rows) for table in ledgers],
+        "numbers": [[column.is_number for column in table.columns] for table in ledgers],
+        "explorers": [encode_figure(explorer.data) for explorer in explorers],
+        "first": FIRST_ROWS,
+        "window": encode_figure(page.collect_window()),
+        "template": {"layout": TEMPLATE},
+        "light": LIGHT,
+        "dark": DARK,
+    }
 
 
 @functools.cache
 def start_jinja() -> jinja2.Environment:
     def escape_value(value: Any) -> Any:
         is_text = isinstance(value, str) and not hasattr(value, "__html__")
-        return core.escape_directions(value) if is_text else value
+        if is_text:
+            return core.escape_directions(value)
+        return value
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(PACKAGE),
@@ -332,7 +414,8 @@ def start_jinja() -> jinja2.Environment:
     environment.globals["name"] = lambda block: type(block).__name__.lower()
     environment.filters["unbroken"] = core.keep_units
     environment.filters["measured"] = tag_measures
-    environment.filters["markdown"], environment.filters["fenced"] = escape_markdown, fence_code
+    environment.filters["markdown"] = escape_markdown
+    environment.filters["fenced"] = fence_code
     return environment
 
 
@@ -391,7 +474,9 @@ def read_plotly() -> str:
     return text.replace("\r\n", "\n")
 
 
-MARKS_OF_HTML, SAFE = "<>&", ",.:"
+MARKS_OF_HTML = "<>&"
+SAFE = ",.:"
+"""Letters of base 85 that HTML reads as marks, and what stands for them."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -417,11 +502,14 @@ def pack_plain(text: str) -> str:
 
 
 def write_security_policy(*scripts: str, shares_library: bool = False) -> str:
-    digests = (hashlib.sha256(text.encode()).digest() for text in scripts if text)
-    hashes = " ".join(f"'sha256-{base64.b64encode(each).decode('ascii')}'" for each in digests)
+    """Return the policy of a page: no script runs whose hash is not in it."""
+    sources = []
+    for text in filter(None, scripts):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest())
+        sources.append(f"'sha256-{digest.decode('ascii')}'")
     if shares_library:
-        hashes += " 'self'"
+        sources.append("'self'")
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {' '.join(sources)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )

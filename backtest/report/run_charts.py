@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import calendar
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,16 +79,16 @@ def place_marks(
 
 
 def label_marks(
-    chosen: pd.Series[str], shown: pd.Series[str], kinds_of: Mapping[str, Mark]
+    chosen: Iterable[str], shown: Iterable[str], kinds_of: Mapping[str, Mark]
 ) -> dict[str, str]:
     """Return the words of each kind, with how many there are and how many of them are drawn."""
+    n_shown = Counter(shown)
     labels = {}
-    n_shown = shown.value_counts()
-    for kind, total in chosen.value_counts().items():
+    for kind, total in Counter(chosen).items():
         count = f"{total:,}"
         if n_shown[kind] < total:
             count = f"largest {n_shown[kind]:,} of {count}"
-        labels[str(kind)] = f"{kinds_of[str(kind)].words} ({count})"
+        labels[kind] = f"{kinds_of[kind].words} ({count})"
     return labels
 
 
@@ -109,6 +110,8 @@ def find_drawdowns(result: Result) -> pd.DataFrame:
         first_peak=result.first_peak,
         count=WORST,
     )
+
+    # A time after the start is the close of a bar, which tables name by its open.
     start = pd.Timestamp(span.start, tz="UTC")
     shift = pd.Timedelta(int(span.closes[0] - span.named[0]), "ns")
     for name in DATED:
@@ -475,6 +478,7 @@ MIN_TRADES = 3
 def list_trade_charts(closed: pd.DataFrame, noun: str) -> Iterator[Shown]:
     if len(closed) < MIN_TRADES:
         return
+
     profit = closed["profit"].to_numpy(dtype=np.float64)
     held = closed["exit_time"] - closed["entry_time"]
     days = held.dt.total_seconds().to_numpy() / 86_400.0
@@ -515,6 +519,7 @@ def list_profit_charts(closed: pd.DataFrame, profit: core.FloatArray) -> Iterato
         table = pd.DataFrame({"profit": profit}).groupby(np.asarray(groups)).sum()
         if len(table) == 1:
             continue
+
         if words is not None:
             table.index = table.index.map(words.__getitem__)
         yield ShownChart(

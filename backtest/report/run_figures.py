@@ -72,12 +72,11 @@ def find_nearest(result: Result) -> Nearest | None:
     None if no position had one. The position of a bar is that at its close, after its fill.
     """
     price = result.liquidation_prices
-    lows, highs = result.quotes.mark_low, result.quotes.mark_high
     quantity = result.of_positions("quantity")
     with np.errstate(invalid="ignore", divide="ignore"):
-        below = 1.0 - price / lows  # a long position, which a fall liquidates
-        above = price / highs - 1.0
-        away = np.where(quantity > 0.0, below, np.where(quantity < 0.0, above, np.nan))
+        below = 1.0 - price / result.quotes.mark_low  # a long position, which a fall liquidates
+        above = price / result.quotes.mark_high - 1.0
+    away = np.select([quantity > 0.0, quantity < 0.0], [below, above], default=np.nan)
     if not np.isfinite(away).any():
         return None
 
@@ -91,7 +90,8 @@ def find_nearest(result: Result) -> Nearest | None:
 
 def list_numbers(result: Result) -> list[Headline]:
     """Return the headline figures, as a terminal lists them; hidden measures are among them."""
-    return [define(each) for each in (*list_growth(result), *list_risks(result), *list_use(result))]
+    figures = [*list_growth(result), *list_risks(result), *list_use(result)]
+    return [define(figure) for figure in figures]
 
 
 def define(figure: Headline) -> Headline:
@@ -103,16 +103,24 @@ def define(figure: Headline) -> Headline:
 
 def list_growth(result: Result) -> Iterator[Headline]:
     """Yield the return beside its benchmarks, and what it is a year."""
-    metrics, held = result.metrics, run_record.measure_holding(result)
-    days = count_days(result)
+    metrics = result.metrics
+    held = run_record.measure_holding(result)
     market = "buy and hold" if held.name == "1x" else held.name
-    note = f"{market} {core.format_percent(held.total_return)}"
-    total = metrics["total_return"]
-    yield Headline("total_return", "Return", total, "percent", note, is_large=True)
+    yield Headline(
+        name="total_return",
+        title="Return",
+        value=metrics["total_return"],
+        style="percent",
+        note=f"{market} {core.format_percent(held.total_return)}",
+        is_large=True,
+    )
     if not holds_constant(result):
         yield describe_constant(result)
 
-    year = "a year" if days >= run_record.SHORT else f"a year, from {days:,.0f} days"
+    days = count_days(result)
+    year = "a year"
+    if days < run_record.SHORT:
+        year = f"a year, from {days:,.0f} days"
     yield Headline("cagr", "CAGR", metrics["cagr"], "percent", year)
     if metrics["ruined"]:
         note = f"of {days:,.0f}; no trade since"
@@ -132,11 +140,14 @@ def describe_constant(result: Result) -> Headline:
         note = f"none at equal risk: {constant.why}"
         return Headline("constant_return", title, math.nan, "percent", note)
 
-    note = f"return of {constant.leverage:.2f}x at the same volatility and capital"
-    note += f"; final equity {core.format_money(constant.final_equity)}"
+    final = core.format_money(constant.final_equity)
+    note = (
+        f"return of {constant.leverage:.2f}x at the same volatility and capital; "
+        f"final equity {final}"
+    )
     if run_record.shows_growth(count_days(result)):
         growth = float(compound_growth(constant.unit[-1], result.span.years))
-        note += f", CAGR {core.format_percent(growth)}"
+        note = f"{note}, CAGR {core.format_percent(growth)}"
     value = float(constant.unit[-1]) - 1.0
     return Headline("constant_return", title, value, "percent", note)
 
@@ -145,56 +156,96 @@ def list_risks(result: Result) -> Iterator[Headline]:
     """Yield drawdown, tail, leverage, and liquidations or how near the nearest one was."""
     metrics = result.metrics
     yield Headline(
-        "max_drawdown", "Worst drawdown", metrics["max_drawdown"], "percent",
-        describe_fall(result), is_large=True,
-    )  # fmt: skip
+        name="max_drawdown",
+        title="Worst drawdown",
+        value=metrics["max_drawdown"],
+        style="percent",
+        note=describe_fall(result),
+        is_large=True,
+    )
     if not metrics["ruined"]:
         note = "CAGR over the worst drawdown"
         yield Headline("calmar", "Calmar", metrics["calmar"], "decimals", note)
     note = f"95 %, returns per {result.manifest['sampling']} (CVaR)"
     yield Headline("es_95", "Expected shortfall", metrics["es_95"], "percent", note)
-
-    diversity, ratio = result.diversity, metrics["peak_margin_ratio"]
-    note = f"gross, {diversity['mean_net_leverage']:.2f}x net" if diversity else "mean"
-    note += f"; peak {metrics['peak_leverage']:.2f}x"
-    if ratio > 0.0:
-        note += f", margin ratio {core.format_percent(ratio)}"
+    note = describe_leverage(result)
     yield Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns", note)
 
-    hits, nearest = metrics["liquidations"], find_nearest(result)
+    # The third large figure: liquidations, or how near the nearest one was.
+    hits = metrics["liquidations"]
+    nearest = find_nearest(result)
     is_large = hits > 0.0 or nearest is None
     note = describe_forced(result)
     yield Headline("liquidations", "Liquidations", hits, "count", note, is_large=is_large)
     if nearest is not None and not is_large:
-        of = f" of {nearest.instrument}" if len(result.names) > 1 else ""
-        note = f"of the price{of}, inside a bar, {core.format_time(nearest.time)}"
-        yield Headline(
-            "nearest_distance", "Nearest liquidation", nearest.distance, "percent", note,
-            is_large=True,
-        )  # fmt: skip
+        yield describe_nearest(result, nearest)
+
+
+def describe_nearest(result: Result, nearest: Nearest) -> Headline:
+    price = "the price"
+    if len(result.names) > 1:
+        price = f"the price of {nearest.instrument}"
+    return Headline(
+        name="nearest_distance",
+        title="Nearest liquidation",
+        value=nearest.distance,
+        style="percent",
+        note=f"of {price}, inside a bar, {core.format_time(nearest.time)}",
+        is_large=True,
+    )
+
+
+def describe_leverage(result: Result) -> str:
+    """Return what the mean leverage is a mean of, its peak, and the peak of the margin ratio."""
+    metrics = result.metrics
+    kind = "mean"
+    if result.diversity:
+        kind = f"gross, {result.diversity['mean_net_leverage']:.2f}x net"
+    note = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
+
+    ratio = metrics["peak_margin_ratio"]
+    if ratio > 0.0:
+        note = f"{note}, margin ratio {core.format_percent(ratio)}"
+    return note
 
 
 def describe_fall(result: Result) -> str:
     """Return when the deepest drawdown was, or ``none``."""
-    fall, span = result.tally, result.span
+    fall = result.tally
+    span = result.span
     if fall.low == fall.low_peak:
         return "none"
-    end = f"recovered {span.day_of(fall.recovered)}" if fall.recovered >= 0 else "not recovered"
-    return (
-        f"{span.day_of(fall.drawdown_peak)} to {span.day_of(fall.drawdown_trough)}, {end}; "
-        f"{result.metrics['drawdown_days']:,.0f} days under water"
-    )
+
+    end = "not recovered"
+    if fall.recovered >= 0:
+        end = f"recovered {span.day_of(fall.recovered)}"
+    peak = span.day_of(fall.drawdown_peak)
+    trough = span.day_of(fall.drawdown_trough)
+    days = result.metrics["drawdown_days"]
+    return f"{peak} to {trough}, {end}; {days:,.0f} days under water"
+
+
+FORCED = {
+    "margin calls": "margin_calls",
+    "failed": "calls_failed",
+    "stops": "stops",
+    "take-profits": "take_profits",
+}
+"""What else closes a position without a decision, or asks for money: words by measure."""
 
 
 def describe_forced(result: Result) -> str:
     """Return what liquidations cost, and how often other events closed or called."""
     metrics = result.metrics
+    clauses = []
     loss = metrics["liquidation_loss"]
-    words = [f"cost {core.format_money(loss)}"] if loss else []
-    counts = {"margin calls": "margin_calls", "failed": "calls_failed", "stops": "stops",
-              "take-profits": "take_profits"}  # fmt: skip
-    words += [f"{label} {metrics[name]:,.0f}" for label, name in counts.items() if metrics[name]]
-    return ", ".join(words)
+    if loss:
+        clauses.append(f"cost {core.format_money(loss)}")
+
+    for words, name in FORCED.items():
+        if metrics[name]:
+            clauses.append(f"{words} {metrics[name]:,.0f}")
+    return ", ".join(clauses)
 
 
 def list_use(result: Result) -> Iterator[Headline]:
@@ -202,20 +253,24 @@ def list_use(result: Result) -> Iterator[Headline]:
     metrics = result.metrics
     rates = find_cost_rates(result.tally, result.span)
     days = count_days(result)
-    is_yearly = run_record.shows_growth(days)
-    years = 1.0 if is_yearly else result.span.years
-    per = "a year" if is_yearly else f"in {days:,.0f} days"
+    turnover = "turnover"
+    years = 1.0
+    period = "a year"
+    if not run_record.shows_growth(days):
+        turnover = "turnover_so_far"
+        years = result.span.years
+        period = f"in {days:,.0f} days"
 
-    premiums = ", without premiums" if PREMIUMS in metrics else ""
+    note = f"of mean equity {period}"
+    if PREMIUMS in metrics:
+        note = f"{note}, without premiums"
     costs = years * sum(rates[name] for name in COSTS)
-    yield Headline("costs", "Costs", costs, "percent", f"of mean equity {per}{premiums}")
-    if is_yearly:
-        yield Headline("turnover", "Turnover", metrics["turnover"], "turns", per)
-    else:
-        yield Headline("turnover_so_far", "Turnover", years * metrics["turnover"], "turns", per)
+    yield Headline("costs", "Costs", costs, "percent", note)
+    yield Headline(turnover, "Turnover", years * metrics["turnover"], "turns", period)
     yield Headline("fills", "Fills", metrics["fills"], "count", "orders and exits")
     yield describe_trips(result)
 
+    # Of options and of several instruments.
     if PREMIUMS in metrics:
         peak = core.format_number(metrics["peak_options_leverage"])
         value = metrics["mean_options_leverage"]
@@ -234,6 +289,7 @@ def describe_trips(result: Result) -> Headline:
     notes = ["from flat to flat"]
     if trips["open"]:
         notes.append(f"{trips['open']:,.0f} open")
+
     if trips["trades"]:
         notes.append(f"{core.format_percent(trips['win_rate'])} won")
         notes.append(f"profit factor {core.format_number(trips['profit_factor'])}")

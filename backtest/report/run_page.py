@@ -40,9 +40,9 @@ def list_landmarks(result: Result) -> Iterator[tuple[str, str, str]]:
     if len(falls):
         worst = falls.iloc[0]
         yield "Worst drawdown", to_text(worst["peak"].value), to_text(worst["trough"].value)
-    endings = [*list_endings(result)]
-    if not endings:
-        return
-    time, name = endings[0]
-    label = "Ruin" if "ruined" in name else "Liquidation"
-    yield label, to_text(time), to_text(time)
+
+    first = next(list_endings(result), None)
+    if first is not None:
+        time, name = first
+        label = "Ruin" if "ruined" in name else "Liquidation"
+        yield label, to_text(time), to_text(time)

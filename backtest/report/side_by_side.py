@@ -37,19 +37,54 @@ RUN = "run"
 SAME = 1e-9
 """Relative difference up to which two numbers are the same."""
 RISKS = (
-    "total_return", "cagr", "volatility", "sharpe", "max_drawdown", "calmar", "es_95",
-    "liquidations", "ruin_time", "final_equity",
-)  # fmt: skip
+    "total_return",
+    "cagr",
+    "volatility",
+    "sharpe",
+    "max_drawdown",
+    "calmar",
+    "es_95",
+    "liquidations",
+    "ruin_time",
+    "final_equity",
+)
 USES = (
-    "mean_leverage", "peak_leverage", "turnover", "fills", "price_pnl", "fees", "slippage",
-    "impact", "funding", "interest", "liquidation_loss",
-)  # fmt: skip
+    "mean_leverage",
+    "peak_leverage",
+    "turnover",
+    "fills",
+    "price_pnl",
+    "fees",
+    "slippage",
+    "impact",
+    "funding",
+    "interest",
+    "liquidation_loss",
+)
 """Measures of the two tables, in their order."""
-UNSAID = ("id", "files", "sha256", "content", "title", "note", "outcome", "indices", "held",
-          "margin_tables", "promises", "format", "causality", "policy.text", "policy.source_hash",
-          "policy_module")  # fmt: skip
+UNSAID = (
+    "id",
+    "files",
+    "sha256",
+    "content",
+    "title",
+    "note",
+    "outcome",
+    "indices",
+    "held",
+    "margin_tables",
+    "promises",
+    "format",
+    "causality",
+    "policy.text",
+    "policy.source_hash",
+    "policy_module",
+)
 """What a manifest has that is no setting."""
 MAX_LETTERS = 100
+"""Longest name of a result, and longest value of a setting."""
+FEW = 4
+"""Values of a list up to which their count is not said."""
 
 
 class Pair(NamedTuple):
@@ -58,6 +93,14 @@ class Pair(NamedTuple):
     first: Any
     second: Any
     names: tuple[str, str]
+
+    @property
+    def both(self) -> tuple[Any, Any]:
+        return (self.first, self.second)
+
+    @property
+    def is_run(self) -> bool:
+        return bool(self.first.kind == RUN)
 
 
 def write_pair(folders: tuple[Path, Path], path: Path, format_: str) -> Path:
@@ -75,31 +118,31 @@ def write_pair(folders: tuple[Path, Path], path: Path, format_: str) -> Path:
 def build_pair_page(first: Any, second: Any) -> Page:
     pair = Pair(first, second, name_pair(first, second))
     settings = [*list_settings(pair)]
-    is_run = first.kind == RUN
-    difference = find_first_difference(pair) if is_run else None
     measures = list_measures(pair)
+    difference = None
+    if pair.is_run:
+        difference = find_first_difference(pair)
 
     def list_sections() -> list[Section]:
-        sections = []
-        if is_run and (chart := draw_pair(pair)) is not None:
-            sections.append(Section("story", "Both over time", "", [chart]))
-        lead = "The arrow shows the change from the first to the second."
-        tables = list_tables(pair, measures)
-        sections.append(Section("measures", "Measures", lead, tables))
-        blocks: list[Block] = [Paragraph("All settings are the same.")]
-        if settings:
-            blocks = [tabulate_settings(pair, settings)]
-        lead = "Only what is not the same in both."
-        sections.append(Section("settings", "Settings that differ", lead, blocks, is_half=True))
-        if is_run:
-            blocks = [tabulate_difference(pair, difference)] if difference else []
-            blocks = blocks or [Paragraph("No bar that both have differs.")]
-            sections.append(Section("bar", "First bar that differs", "", blocks, is_half=True))
+        measured = Section(
+            key="measures",
+            title="Measures",
+            lead="The arrow shows the change from the first to the second.",
+            blocks=list_tables(pair, measures),
+        )
+        sections = [measured, show_settings(pair, settings)]
+
+        if pair.is_run:
+            sections.append(show_difference(pair, difference))
+            chart = draw_pair(pair)
+            if chart is not None:
+                sections.insert(0, Section("story", "Both over time", "", [chart]))
         return sections
 
+    ids = [first.manifest["id"], second.manifest["id"]]
     return Page(
         kind="comparison",
-        manifest={**first.manifest, "id": f"{first.manifest['id']} {second.manifest['id']}"},
+        manifest={**first.manifest, "id": f"{ids[0]} {ids[1]}"},
         title=core.clip(f"{pair.names[0]} against {pair.names[1]}", render.MAX_TITLE),
         notices=list_notices(pair),
         marked_summary=write_verdict(pair, len(settings)),
@@ -107,7 +150,7 @@ def build_pair_page(first: Any, second: Any) -> Page:
         facts=[],
         write_sections=list_sections,
         collect=lambda: {
-            "results": [first.manifest["id"], second.manifest["id"]],
+            "results": ids,
             "measures": measures,
             "settings": {name: list(values) for name, *values in settings},
             "first_difference": difference,
@@ -116,94 +159,143 @@ def build_pair_page(first: Any, second: Any) -> Page:
     )
 
 
+def show_settings(pair: Pair, settings: list[tuple[str, str, str]]) -> Section:
+    block: Block = Paragraph("All settings are the same.")
+    if settings:
+        block = tabulate_settings(pair, settings)
+    return Section(
+        key="settings",
+        title="Settings that differ",
+        lead="Only what is not the same in both.",
+        blocks=[block],
+        is_half=True,
+    )
+
+
+def show_difference(pair: Pair, difference: Difference | None) -> Section:
+    block: Block = Paragraph("No bar that both have differs.")
+    if difference is not None:
+        block = tabulate_difference(pair, difference)
+    return Section(
+        key="bar",
+        title="First bar that differs",
+        lead="",
+        blocks=[block],
+        is_half=True,
+    )
+
+
 def name_pair(first: Any, second: Any) -> tuple[str, str]:
     """Return a name for each result; equal ones are told apart by their ids."""
-    names = [
-        write_phrase(each.manifest) if each.kind == RUN else str(each.heading)
-        for each in (first, second)
-    ]
-    if names[0] == names[1]:
-        ids = (str(each.manifest["id"])[:8] for each in (first, second))
-        names = [f"{name} ({id_})" for name, id_ in zip(names, ids, strict=True)]
-    return core.clip(names[0], MAX_LETTERS), core.clip(names[1], MAX_LETTERS)
+    name = name_result(first)
+    other = name_result(second)
+    if name == other:
+        name = f"{name} ({str(first.manifest['id'])[:8]})"
+        other = f"{other} ({str(second.manifest['id'])[:8]})"
+    return core.clip(name, MAX_LETTERS), core.clip(other, MAX_LETTERS)
+
+
+def name_result(result: Any) -> str:
+    if result.kind == RUN:
+        return write_phrase(result.manifest)
+    return str(result.heading)
 
 
 def list_notices(pair: Pair) -> list[str]:
-    spans = [each.manifest.get("data") or {} for each in (pair.first, pair.second)]
+    first, second = (result.manifest.get("data") or {} for result in pair.both)
     notices = []
-    if any(spans[0].get(key) != spans[1].get(key) for key in ("start", "end")):
-        texts = [f"{each.get('start')} to {each.get('end')}" for each in spans]
+    if any(first.get(key) != second.get(key) for key in ("start", "end")):
+        span = f"{first.get('start')} to {first.get('end')}"
+        other = f"{second.get('start')} to {second.get('end')}"
         notices.append(
-            f"They cover different times, {texts[0]} and {texts[1]}: curves begin at 1 where both "
-            "have bars, measures are of each whole run."
+            f"They cover different times, {span} and {other}: curves begin at 1 where both have "
+            "bars, measures are of each whole run."
         )
-    if spans[0].get("content_hash") != spans[1].get("content_hash"):
+
+    if first.get("content_hash") != second.get("content_hash"):
         notices.append("Their data are not the same.")
     return notices
 
 
 def write_verdict(pair: Pair, n_settings: int) -> str:
-    differ = core.count_nouns(n_settings, "setting")
-    text = f"{differ} differ{'s' if n_settings == 1 else ''}."
-    if pair.first.kind != RUN:
-        return text
-    returns = [
-        core.format_percent(each.metrics["total_return"]) for each in (pair.first, pair.second)
-    ]
-    falls = [
-        core.format_percent(each.metrics["max_drawdown"]) for each in (pair.first, pair.second)
-    ]
+    verb = "differs" if n_settings == 1 else "differ"
+    differing = f"{core.count_nouns(n_settings, 'setting')} {verb}."
+    if not pair.is_run:
+        return differing
+
+    first = pair.first.metrics
+    second = pair.second.metrics
     return (
-        f"The return was {returns[0]} and is {returns[1]}, the worst drawdown was {falls[0]} and "
-        f"is {falls[1]}; {text}"
+        f"The return was {core.format_percent(first['total_return'])} and is "
+        f"{core.format_percent(second['total_return'])}, the worst drawdown was "
+        f"{core.format_percent(first['max_drawdown'])} and is "
+        f"{core.format_percent(second['max_drawdown'])}; {differing}"
     )
 
 
 def draw_pair(pair: Pair) -> Chart | None:
     """Return both unit values from the first close of both, and the second over the first."""
-    series = []
-    for each in (pair.first, pair.second):
-        unit = each.of_account("unit") / each.tally.first_unit
-        series.append(pd.Series(unit, index=core.utc_index(each.span.named)))
-    start, end = max(x.index[0] for x in series), min(x.index[-1] for x in series)
+    first = read_units(pair.first)
+    second = read_units(pair.second)
+    start = max(first.index[0], second.index[0])
+    end = min(first.index[-1], second.index[-1])
     if start >= end:
         return None
 
-    index = series[0].index.union(series[1].index)
+    index = first.index.union(second.index)
     index = index[(index >= start) & (index <= end)]
     table = pd.DataFrame(index=index)
-    for name, values in zip(("first", "second"), series, strict=True):
-        held = values.reindex(index.union(values.index)).ffill().reindex(index)
-        table[name] = held / held.iloc[0] if held.iloc[0] > 0.0 else math.nan
+    table["first"] = begin_at_one(first, index)
+    table["second"] = begin_at_one(second, index)
     with np.errstate(invalid="ignore", divide="ignore"):
         table["ratio"] = table["second"] / table["first"]
-    panels = (
-        Panel("Value of 1", ("first", "second"), 2.2, scale="log"),
-        Panel("Second over first", ("ratio",)),
+
+    shown = ShownChart(
+        key="story",
+        title="Both over time",
+        caption="Unit values at closes, free of deposits, from the first close that both have.",
+        table=table,
+        panels=(
+            Panel("Value of 1", ("first", "second"), height=2.2, scale="log"),
+            Panel("Second over first", ("ratio",)),
+        ),
+        height=460,
+        colors={"first": "neutral", "second": "accent", "ratio": "ink"},
+        labels={"first": f"first: {pair.names[0]}", "second": f"second: {pair.names[1]}"},
     )
-    labels = {"first": f"first: {pair.names[0]}", "second": f"second: {pair.names[1]}"}
-    caption = "Unit values at closes, free of deposits, from the first close that both have."
-    return draw_declared(
-        ShownChart("story", "Both over time", caption, table, panels=panels, height=460,
-                   colors={"first": "neutral", "second": "accent", "ratio": "ink"},
-                   labels=labels)
-    )  # fmt: skip
+    return draw_declared(shown)
+
+
+def read_units(result: Any) -> pd.Series[float]:
+    unit = result.of_account("unit") / result.tally.first_unit
+    return pd.Series(unit, index=core.utc_index(result.span.named))
+
+
+def begin_at_one(units: pd.Series[float], index: pd.DatetimeIndex) -> Any:
+    """Return the last unit value known at each time over that of the first, NaN after a ruin."""
+    times: Any = index.union(pd.DatetimeIndex(units.index))
+    known = units.reindex(times).ffill().reindex(index)
+    if not known.iloc[0] > 0.0:
+        return math.nan
+    return known / known.iloc[0]
 
 
 def list_measures(pair: Pair) -> dict[str, tuple[float, float]]:
     """Return the measures of both by name; of results that are no runs, their numbers."""
-    if pair.first.kind != RUN:
-        numbers = [{x.name: x.value for x in each.list_numbers()} for each in pair[:2]]
-        return {
-            name: (numbers[0][name], numbers[1][name]) for name in numbers[0] if name in numbers[1]
-        }
+    if not pair.is_run:
+        first, second = (
+            {number.name: number.value for number in result.list_numbers()} for result in pair.both
+        )
+        return {name: (first[name], second[name]) for name in first if name in second}
+
     hidden = {*list_hidden_measures(pair.first), *list_hidden_measures(pair.second)}
-    metrics = (pair.first.metrics, pair.second.metrics)
-    return {
-        name: (metrics[0][name], metrics[1][name])
-        for name in (*RISKS, *USES)
-        if name not in hidden and not all(math.isnan(each[name]) for each in metrics)
-    }
+    measures = {}
+    for name in (*RISKS, *USES):
+        values = (pair.first.metrics[name], pair.second.metrics[name])
+        is_known = not all(map(math.isnan, values))
+        if is_known and name not in hidden:
+            measures[name] = values
+    return measures
 
 
 def is_same(first: float, second: float) -> bool:
@@ -212,12 +304,13 @@ def is_same(first: float, second: float) -> bool:
 
 def list_tables(pair: Pair, measures: Mapping[str, tuple[float, float]]) -> list[Block]:
     """Return the tables of return and risk, and of leverage and costs; or one of all numbers."""
-    if pair.first.kind != RUN:
+    if not pair.is_run:
         return [tabulate_measures(pair, measures, "Numbers")]
-    groups = {"Return and risk": RISKS, "Leverage and costs": USES}
+    risks = {name: measures[name] for name in RISKS if name in measures}
+    uses = {name: measures[name] for name in USES if name in measures}
     return [
-        tabulate_measures(pair, {x: measures[x] for x in names if x in measures}, title)
-        for title, names in groups.items()
+        tabulate_measures(pair, risks, "Return and risk"),
+        tabulate_measures(pair, uses, "Leverage and costs"),
     ]
 
 
@@ -229,8 +322,14 @@ def tabulate_measures(pair: Pair, measures: Mapping[str, tuple[float, float]], t
             "second": write_measure(name, second),
             "change": write_change(name, first, second),
         }
-    heads = {"first": Head("first"), "second": Head("second"), "change": Head("change")}
-    return write_table(ShownTable(rows, title, name_both(pair), Head("measure"), heads))
+    shown = ShownTable(
+        rows,
+        caption=title,
+        note=name_both(pair),
+        labels=Head("measure"),
+        heads={"first": Head("first"), "second": Head("second"), "change": Head("change")},
+    )
+    return write_table(shown)
 
 
 def name_both(pair: Pair) -> str:
@@ -243,23 +342,30 @@ def write_change(name: str, first: float, second: float) -> str:
         return "="
     if math.isnan(first) or math.isnan(second):
         return "only one has it"
+
     arrow = "▲" if second > first else "▼"
     size = write_measure(name, abs(second - first)).replace(" %", " points")
-    better = ABOUT[name].better if name in ABOUT else 0
+    better = 0
+    if name in ABOUT:
+        better = ABOUT[name].better
     if better == 0:
         return f"{arrow} {size}"
-    word = "better" if (second > first) == (better > 0) else "worse"
+
+    is_better = (second > first) == (better > 0)
+    word = "better" if is_better else "worse"
     return f"{arrow} {size} {word}"
 
 
 def list_settings(pair: Pair) -> Iterator[tuple[str, str, str]]:
     """Yield the name of each setting that differs, and its text in both."""
-    texts = [dict(flatten_manifest(each.manifest)) for each in (pair.first, pair.second)]
-    for name in dict.fromkeys((*texts[0], *texts[1])):
-        first, second = (each.get(name, "not set") for each in texts)
-        if first != second:
+    first = dict(flatten_manifest(pair.first.manifest))
+    second = dict(flatten_manifest(pair.second.manifest))
+    for name in dict.fromkeys((*first, *second)):
+        text = first.get(name, "not set")
+        other = second.get(name, "not set")
+        if text != other:
             words = name.replace(".settings", "").replace("_", " ").replace(".", " ")
-            yield words, core.clip(first, MAX_LETTERS), core.clip(second, MAX_LETTERS)
+            yield words, core.clip(text, MAX_LETTERS), core.clip(other, MAX_LETTERS)
 
 
 def flatten_manifest(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
@@ -267,18 +373,27 @@ def flatten_manifest(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple
         name = f"{above}.{key}" if above else str(key)
         if name in UNSAID:
             continue
+
         if isinstance(value, Mapping):
             yield from flatten_manifest(value, name)
-        elif isinstance(value, list) and len(value) > 4:
+        elif isinstance(value, list) and len(value) > FEW:
             yield name, f"{len(value):,} rows, {core.format_setting(value)}"
+        elif value is None:
+            yield name, "none"
         else:
-            yield name, "none" if value is None else core.format_setting(value)
+            yield name, core.format_setting(value)
 
 
 def tabulate_settings(pair: Pair, settings: list[tuple[str, str, str]]) -> Table:
     rows = {name: {"first": first, "second": second} for name, first, second in settings}
-    heads = {"first": Head("first"), "second": Head("second")}
-    return write_table(ShownTable(rows, "Settings", name_both(pair), Head("setting"), heads))
+    shown = ShownTable(
+        rows,
+        caption="Settings",
+        note=name_both(pair),
+        labels=Head("setting"),
+        heads={"first": Head("first"), "second": Head("second")},
+    )
+    return write_table(shown)
 
 
 class Difference(NamedTuple):
@@ -290,33 +405,38 @@ class Difference(NamedTuple):
 
 def find_first_difference(pair: Pair) -> Difference | None:
     """Return the first bar that both have and in which a number differs, None if there is none."""
-    bars = (pair.first.bars, pair.second.bars)
-    columns = [
-        name for name in bars[0] if name in bars[1] and pd.api.types.is_numeric_dtype(bars[0][name])
-    ]
-    index = bars[0].index.intersection(bars[1].index)
+    first = pair.first.bars
+    second = pair.second.bars
+    index = first.index.intersection(second.index)
     if index.empty:
         return None
-    values = [each.loc[index, columns].to_numpy(dtype=np.float64) for each in bars]
-    differs = ~np.isclose(values[0], values[1], rtol=SAME, atol=1e-12, equal_nan=True)
+
+    is_numeric = pd.api.types.is_numeric_dtype
+    columns = [name for name in first if name in second and is_numeric(first[name])]
+    values = first.loc[index, columns].to_numpy(dtype=np.float64)
+    others = second.loc[index, columns].to_numpy(dtype=np.float64)
+
+    differs = ~np.isclose(values, others, rtol=SAME, atol=1e-12, equal_nan=True)
     rows = np.flatnonzero(differs.any(axis=1))
     if len(rows) == 0:
         return None
+
     row = int(rows[0])
-    return Difference(
-        time=core.format_time(int(index[row].value)),
-        values={
-            columns[k]: (float(values[0][row, k]), float(values[1][row, k]))
-            for k in np.flatnonzero(differs[row]).tolist()
-        },
+    differing = {}
+    for place in np.flatnonzero(differs[row]).tolist():
+        differing[columns[place]] = (float(values[row, place]), float(others[row, place]))
+    return Difference(time=core.format_time(int(index[row].value)), values=differing)
+
+
+def tabulate_difference(pair: Pair, difference: Difference) -> Table:
+    rows = {}
+    for name, (first, second) in difference.values.items():
+        rows[name.replace("_", " ")] = {"first": first, "second": second}
+    shown = ShownTable(
+        rows,
+        caption="First bar that differs",
+        note=f"The bar that opens at {difference.time} UTC. {name_both(pair)}",
+        labels=Head("column"),
+        heads={"first": Head("first", "", "money"), "second": Head("second", "", "money")},
     )
-
-
-def tabulate_difference(pair: Pair, found: Difference) -> Table:
-    rows = {
-        name.replace("_", " "): {"first": first, "second": second}
-        for name, (first, second) in found.values.items()
-    }
-    heads = {"first": Head("first", "", "money"), "second": Head("second", "", "money")}
-    note = f"The bar that opens at {found.time} UTC. {name_both(pair)}"
-    return write_table(ShownTable(rows, "First bar that differs", note, Head("column"), heads))
+    return write_table(shown)

@@ -10,8 +10,11 @@ from backtest import core
 
 POINTS = 160
 """Points of a curve at most: each keeps the last value of its stretch of time."""
-WIDTH, HEIGHT = 84, 24
+WIDTH = 84
+HEIGHT = 24
 """Of the drawing in the list, in pixels."""
+MILLISECOND = 1_000_000
+"""In ns."""
 
 
 class Curve(NamedTuple):
@@ -25,24 +28,30 @@ class Curve(NamedTuple):
     def points(self) -> str:
         """The line of the drawing, as an SVG has it."""
         values = np.array(self.values)
-        low, high = float(values.min()), float(values.max())
+        low = float(values.min())
+        high = float(values.max())
+
+        # A flat curve lies in the middle.
         across = np.linspace(1.0, WIDTH - 1.0, len(values))
-        up = np.interp(values, (low, high), (HEIGHT - 2.0, 2.0)) if high > low else values * 0 + 12
-        return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+        down = np.full(len(values), HEIGHT / 2.0)
+        if high > low:
+            down = np.interp(values, (low, high), (HEIGHT - 2.0, 2.0))
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
 
 
 def find_curve(found: Any) -> Curve | None:
     """Return the curve of a run, None of any other result."""
     if found.kind != "run":
         return None
+
+    # The last close up to each time; before the first close an account has what it began with.
     unit: core.FloatArray = found.of_account("unit") / found.tally.first_unit
     closes = found.span.closes
     times = np.linspace(float(found.span.start), float(closes[-1]), POINTS)
     rows = np.searchsorted(closes, times, side="right") - 1
     values = np.where(rows >= 0, unit[np.maximum(rows, 0)], 1.0)
-    milliseconds = 1_000_000
     return Curve(
-        start=int(found.span.start) // milliseconds,
-        end=int(closes[-1]) // milliseconds,
+        start=int(found.span.start) // MILLISECOND,
+        end=int(closes[-1]) // MILLISECOND,
         values=tuple(float(f"{value:.5g}") for value in values),
     )

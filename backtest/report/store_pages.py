@@ -7,7 +7,7 @@ results over each other, all in its own file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from backtest.report.write import MAX_NOTE, build_page, showing
 from backtest.results.listing import LEFTOVER, name_fault
 from backtest.results.measure_table import ABOUT
 
-INDEX, PAGES = "index.html", "pages"
+INDEX = "index.html"
+PAGES = "pages"
+"""The list, and the folder of the pages beside it."""
 SHOWN = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
 """Measures of the list; results without measures say in a note what came out."""
 COMPARED = (*SHOWN, "calmar", "turnover", "fees", "funding", "final_equity")
@@ -35,10 +37,10 @@ def write_all(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Return what the list shows; a result that cannot be read has a trouble and no page."""
-    entries = [each for each in results.list_results(store) if each.kind != LEFTOVER]
+    entries = [entry for entry in results.list_results(store) if entry.kind != LEFTOVER]
     if not entries:
         raise core.DataError(f"{store}: the folder of results must hold a result, it holds none")
-    entries.sort(key=lambda each: (-each.saved, each.name))
+    entries.sort(key=lambda entry: (-entry.saved, entry.name))
 
     curves: dict[str, Curve] = {}
     for place, entry in enumerate(entries):
@@ -48,7 +50,8 @@ def write_all(
             except (core.BacktestError, OSError) as error:
                 entries[place] = replace(entry, trouble=name_fault(error, store / entry.name))
             else:
-                curves |= {} if curve is None else {entry.name: curve}
+                if curve is not None:
+                    curves[entry.name] = curve
         core.report_progress(progress, place + 1, len(entries))
 
     render.save_text(render.write_library(), folder / PAGES / render.LIBRARY)
@@ -70,32 +73,48 @@ def write_result(saved: Path, pages: Path, objective: str) -> Curve | None:
 def describe_row(entry: results.StoreEntry, curve: Curve | None) -> dict[str, Any]:
     name = entry.name.encode("utf-8", "replace").decode()
     title = core.clip(entry.title or name, MAX_NOTE)
-    said = f"damaged: {entry.trouble}" if entry.trouble else results.describe_note(entry)
-    note = ", ".join(filter(None, (said, "" if title == name else name)))
-    metrics = {} if entry.trouble else entry.shown_metrics
-    link = f"{PAGES}/{quote(entry.name, safe='')}.html"
+    metrics: Mapping[str, float] = {}
+    if entry.trouble:
+        notes = [f"damaged: {entry.trouble}"]
+    else:
+        notes = [results.describe_note(entry)]
+        metrics = entry.shown_metrics
+    if title != name:
+        notes.append(name)
+
+    link = ""
+    if entry.is_finished and not entry.trouble:
+        link = f"{PAGES}/{quote(entry.name, safe='')}.html"
     return {
         "entry": entry,
         "name": name,
         "title": title,
-        "note": core.clip(note, MAX_NOTE),
-        "link": link if entry.is_finished and not entry.trouble else "",
-        "cells": [(metrics.get(x), write_measure(x, metrics[x]) if x in metrics else "")
-                  for x in SHOWN],
+        "note": core.clip(", ".join(filter(None, notes)), MAX_NOTE),
+        "link": link,
+        "cells": [describe_cell(metrics, measure) for measure in SHOWN],
         "metrics": metrics,
         "curve": curve,
         "saved": core.format_time(entry.saved)[:16],
-    }  # fmt: skip
+    }
+
+
+def describe_cell(metrics: Mapping[str, float], measure: str) -> tuple[float | None, str]:
+    """Return the value of a measure, by which the list sorts, and its text."""
+    if measure not in metrics:
+        return None, ""
+    return metrics[measure], write_measure(measure, metrics[measure])
 
 
 def write_index(store: Path, entries: list[results.StoreEntry], rows: list[dict[str, Any]]) -> str:
     script = f'"use strict";\n{render.read_template("index.js")}'
-    return render.start_jinja().get_template(INDEX).render(
+    readable = [entry for entry in entries if not entry.trouble]
+    template = render.start_jinja().get_template(INDEX)
+    return template.render(
         rows=rows,
         store=store.resolve().name,
-        kinds=results.count_kinds([each for each in entries if not each.trouble]),
-        names=sorted({each.kind for each in entries if not each.trouble}),
-        damaged=sum(bool(each.trouble) for each in entries),
+        kinds=results.count_kinds(readable),
+        names=sorted({entry.kind for entry in readable}),
+        damaged=len(entries) - len(readable),
         measures=[results.name_measure(name) for name in SHOWN],
         style=render.read_template("page.css"),
         script=script,
@@ -103,29 +122,30 @@ def write_index(store: Path, entries: list[results.StoreEntry], rows: list[dict[
         data=render.pack_plain(collect_curves(rows)),
         width=WIDTH,
         height=HEIGHT,
-    )  # fmt: skip
+    )
 
 
 def collect_curves(rows: list[dict[str, Any]]) -> str:
     """Return, as JSON, the curve and the measures of each row that can be compared."""
-    measures = {
-        name: {"title": results.name_measure(name), "better": ABOUT[name].better}
-        for name in COMPARED
-    }
+    measures = {}
+    for name in COMPARED:
+        measures[name] = {"title": results.name_measure(name), "better": ABOUT[name].better}
+
     chosen = {}
     for place, row in enumerate(rows):
         curve = row["curve"]
         if curve is None:
             continue
+        values = {}
+        for name in COMPARED:
+            if name in row["metrics"]:
+                value = row["metrics"][name]
+                values[name] = [value, write_measure(name, value)]
         chosen[place] = {
             "title": core.escape_directions(row["title"]),
             "start": curve.start,
             "end": curve.end,
             "values": list(curve.values),
-            "measures": {
-                name: [row["metrics"][name], write_measure(name, row["metrics"][name])]
-                for name in COMPARED
-                if name in row["metrics"]
-            },
+            "measures": values,
         }
     return json.dumps(core.to_json({"measures": measures, "rows": chosen}), allow_nan=False)

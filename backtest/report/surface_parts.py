@@ -26,92 +26,182 @@ def list_numbers(found: Surface) -> list[Headline]:
     days = f"{YEAR_DAYS * tenor:.3g} days"
     skew = found.skew(tenor)
     return [
-        Headline("atm", f"at the money, {days}", found.atm(tenor), "percent", "a year"),
-        Headline("skew", "skew, 25 delta", skew, note=f"put less call, {days}",
-                 text=f"{100 * skew:+.1f} points"),
-        Headline("vix", f"model-free, {days}", found.vix(tenor), "percent", "a year"),
-        Headline("inside", "quotes that contain the fit", found.inside, "percent",
-                 "widened by half a point"),
-    ]  # fmt: skip
+        Headline(
+            name="atm",
+            title=f"at the money, {days}",
+            value=found.atm(tenor),
+            style="percent",
+            note="a year",
+        ),
+        Headline(
+            name="skew",
+            title="skew, 25 delta",
+            value=skew,
+            note=f"put less call, {days}",
+            text=f"{100 * skew:+.1f} points",
+        ),
+        Headline(
+            name="vix",
+            title=f"model-free, {days}",
+            value=found.vix(tenor),
+            style="percent",
+            note="a year",
+        ),
+        Headline(
+            name="inside",
+            title="quotes that contain the fit",
+            value=found.inside,
+            style="percent",
+            note="widened by half a point",
+        ),
+    ]
 
 
 def list_parts(found: Surface) -> list[Part]:
-    several = len(found.years) > 1
-    return [
-        Part("quality", "Quality of the fit", "By expiry.", lambda: list_fits(found), "both"),
-        Part("surface", "Surface", "Volatility by moneyness and time to expiry.",
-             lambda: [draw_map(found)] if several else []),
-        Part("smiles", "Smiles", "Lines: the fit. Bars: bid to ask.",
-             lambda: [draw_smile(found, place) for place in range(len(found.years))]),
-        Part("defects", "Data", "What the inspection of the quotes found.",
-             lambda: tabulate_defects(found)),
-    ]  # fmt: skip
+    n_expiries = len(found.years)
+    parts = [
+        Part(
+            key="quality",
+            title="Quality of the fit",
+            lead="By expiry.",
+            blocks=lambda: list_fits(found),
+            shows="both",
+        ),
+        Part(
+            key="smiles",
+            title="Smiles",
+            lead="Lines: the fit. Bars: bid to ask.",
+            blocks=lambda: [draw_smile(found, place) for place in range(n_expiries)],
+        ),
+        Part(
+            key="defects",
+            title="Data",
+            lead="What the inspection of the quotes found.",
+            blocks=lambda: tabulate_defects(found),
+        ),
+    ]
+    if n_expiries > 1:
+        surface = Part(
+            key="surface",
+            title="Surface",
+            lead="Volatility by moneyness and time to expiry.",
+            blocks=lambda: [draw_map(found)],
+        )
+        parts.insert(1, surface)
+    return parts
 
 
 def draw_smile(found: Surface, place: int) -> ShownChart:
-    row, smile = found.fits.iloc[place], found.smiles[place]
-    part = found.quotes[found.quotes["expiry"] == row["expiry"]]
-    money = float(np.sqrt(smile.total_variance(0.0)))
-    part = part[
-        is_out_of_the_money(part) & part["bid_iv"].notna() & (part["k"].abs() <= REACH * money)
-    ]
-    k = np.linspace(-REACH * money, REACH * money, 121)
-    fitted = pd.DataFrame({"fit": np.sqrt(smile.total_variance(k) / row["years"])},
-                          index=row["forward"] * np.exp(k))  # fmt: skip
-    quoted = part.set_index("strike")[["bid_iv", "ask_iv"]]
-    table = pd.concat([fitted, quoted]).sort_index(kind="stable")
-    title = f"{row['expiry']:%Y-%m-%d %H:%M}, {YEAR_DAYS * row['years']:.1f} days"
-    caption = f"{100 * row['inside']:.0f} % of {row['quotes']} quotes contain the fit."
-    return ShownChart(f"smile-{place}", title, caption, table, "quotes", x="strike",
-                      percent="y", y="a year", size="half", height=240)  # fmt: skip
+    """Return the fit of an expiry, and its quotes out of the money from bid to ask."""
+    fit = found.fits.iloc[place]
+    smile = found.smiles[place]
+    reach = REACH * float(np.sqrt(smile.total_variance(0.0)))
+
+    k = np.linspace(-reach, reach, 121)
+    volatility = np.sqrt(smile.total_variance(k) / fit["years"])
+    fitted = pd.DataFrame({"fit": volatility}, index=fit["forward"] * np.exp(k))
+
+    quotes = found.quotes[found.quotes["expiry"] == fit["expiry"]]
+    is_near = quotes["k"].abs() <= reach
+    is_shown = is_out_of_the_money(quotes) & quotes["bid_iv"].notna() & is_near
+    quoted = quotes[is_shown].set_index("strike")[["bid_iv", "ask_iv"]]
+    return ShownChart(
+        key=f"smile-{place}",
+        title=f"{fit['expiry']:%Y-%m-%d %H:%M}, {YEAR_DAYS * fit['years']:.1f} days",
+        caption=f"{100 * fit['inside']:.0f} % of {fit['quotes']} quotes contain the fit.",
+        table=pd.concat([fitted, quoted]).sort_index(kind="stable"),
+        kind="quotes",
+        x="strike",
+        percent="y",
+        y="a year",
+        size="half",
+        height=240,
+    )
 
 
 def draw_map(found: Surface) -> ShownChart:
-    years = np.geomspace(found.years[0], found.years[-1], 24)
     steps = np.linspace(-2.5, 2.5, 41)
-    rows = {}
-    for each in years:
-        k = steps * found.atm(float(each)) * np.sqrt(each)
-        rows[YEAR_DAYS * each] = 100.0 * np.sqrt(found.total_variance(k, float(each)) / each)
+    columns = {}
+    for years in np.geomspace(found.years[0], found.years[-1], 24):
+        k = steps * found.atm(float(years)) * np.sqrt(years)
+        variance = found.total_variance(k, float(years))
+        columns[YEAR_DAYS * years] = 100.0 * np.sqrt(variance / years)
+
     names = ["days to expiry", "moneyness, standard deviations"]
-    found_at: Any = pd.DataFrame(rows, index=steps).unstack()
-    table = found_at.rename_axis(names).swaplevel().to_frame("volatility")
-    caption = "% a year. Moneyness is ln(K / F) over the volatility at the money times root time."
-    return ShownChart("map", "Map of volatility", caption, table, "heat",
-                      colors={"volatility": "accent"}, height=380)  # fmt: skip
+    cells: Any = pd.DataFrame(columns, index=steps).unstack()
+    return ShownChart(
+        key="map",
+        title="Map of volatility",
+        caption=(
+            "% a year. Moneyness is ln(K / F) over the volatility at the money times root time."
+        ),
+        table=cells.rename_axis(names).swaplevel().to_frame("volatility"),
+        kind="heat",
+        colors={"volatility": "accent"},
+        height=380,
+    )
 
 
 def list_fits(found: Surface) -> list[Shown]:
-    fits, arbitrage = found.fits, found.arbitrage()
-    butterflies = f"{int(arbitrage['butterfly'].sum())} of {len(arbitrage)} expiries"
-    table = pd.DataFrame({
-        "days": YEAR_DAYS * fits["years"], "forward": fits["forward"],
-        "from": fits["forward_source"].astype(str), "quotes": fits["quotes"],
-        "inside": fits["inside"], "median_error": fits["median_error"],
-        "worst_error": fits["worst_error"], "least_density": fits["least_density"],
-    }).set_axis([f"{each:%Y-%m-%d %H:%M}" for each in fits["expiry"]])  # fmt: skip
-    heads = list_heads("percent", ("inside", "median_error", "worst_error"), "") | {
-        "days": Head("days", "", "days"), "forward": Head("forward", "", "price"),
-        "quotes": Head("quotes", "", "count"),
-    }  # fmt: skip
-    note = "Errors against the venue's marks, of two-sided quotes within 2.5 standard deviations."
+    arbitrage = found.arbitrage()
+    n_butterflies = int(arbitrage["butterfly"].sum())
     crossings = core.capitalize(describe_crossings(arbitrage))
     return [
-        ShownTable(table, "Fits", note, Head("expiry"), heads),
-        f"Butterfly arbitrage in {butterflies}. {crossings}.",
+        tabulate_fits(found),
+        f"Butterfly arbitrage in {n_butterflies} of {len(arbitrage)} expiries. {crossings}.",
     ]
+
+
+def tabulate_fits(found: Surface) -> ShownTable:
+    fits = found.fits
+    columns = {
+        "days": YEAR_DAYS * fits["years"],
+        "forward": fits["forward"],
+        "from": fits["forward_source"].astype(str),
+        "quotes": fits["quotes"],
+        "inside": fits["inside"],
+        "median_error": fits["median_error"],
+        "worst_error": fits["worst_error"],
+        "least_density": fits["least_density"],
+    }
+    labels = [f"{expiry:%Y-%m-%d %H:%M}" for expiry in fits["expiry"]]
+    return ShownTable(
+        pd.DataFrame(columns).set_axis(labels),
+        caption="Fits",
+        note=(
+            "Errors against the venue's marks, of two-sided quotes within 2.5 standard deviations."
+        ),
+        labels=Head("expiry"),
+        heads={
+            **list_heads("percent", ("inside", "median_error", "worst_error"), unit=""),
+            "days": Head("days", "", "days"),
+            "forward": Head("forward", "", "price"),
+            "quotes": Head("quotes", "", "count"),
+        },
+    )
 
 
 def tabulate_defects(found: Surface) -> Iterator[Shown]:
     totals = found.chain.inspect().total
-    rows = pd.DataFrame({"rows": [totals[name] for name in CHECKS]},
-                        index=[CHECKS[name][0] for name in CHECKS])  # fmt: skip
-    count = {"rows": Head("rows", "", "count"), "count": Head("quotes", "", "count")}
-    yield ShownTable(rows[rows["rows"] > 0], "Inspection", "", Head("check"), count,
-                     empty="The inspection found nothing.")  # fmt: skip
-    left = found.left_out["reason"].value_counts()
-    yield ShownTable(left.to_frame() if len(left) else None, "Left out of the fit", "",
-                     Head("reason"), count)  # fmt: skip
+    counts = [totals[name] for name in CHECKS]
+    names = [words for words, *_ in CHECKS.values()]
+    checks = pd.DataFrame({"rows": counts}, index=names)
+    yield ShownTable(
+        checks[checks["rows"] > 0],
+        caption="Inspection",
+        labels=Head("check"),
+        heads={"rows": Head("rows", "", "count")},
+        empty="The inspection found nothing.",
+    )
+
+    reasons = found.left_out["reason"].value_counts()
+    if len(reasons):
+        yield ShownTable(
+            reasons.to_frame(),
+            caption="Left out of the fit",
+            labels=Head("reason"),
+            heads={"count": Head("quotes", "", "count")},
+        )
 
 
 def describe_quotes(found: Surface) -> str:

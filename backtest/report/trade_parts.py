@@ -17,6 +17,7 @@ from backtest.report.page import list_heads
 
 if TYPE_CHECKING:
     from backtest.results import Result, Trades
+    from backtest.results.trades import Group
 
 
 FILLS_PER_TRIP = 20
@@ -114,7 +115,7 @@ def tabulate_trade_measures(trades: Trades) -> ShownTable:
     rows = {"all": trades.measures.to_dict()}
     for column in list_groupings(trades):
         groups = trades.measures_by(column)
-        groups = groups.drop(index="open", errors="ignore")  # type: ignore[arg-type]
+        groups = groups.drop(index="open", errors="ignore")
         if len(groups) == 1:  # of one group, "all" says the same
             continue
         for key, measures in groups.to_dict("index").items():
@@ -134,7 +135,7 @@ def tabulate_trade_measures(trades: Trades) -> ShownTable:
     )
 
 
-def list_groupings(trades: Trades) -> tuple[str, ...]:
+def list_groupings(trades: Trades) -> tuple[Group, ...]:
     if trades["instrument"].nunique() > 1:
         return ("year", "side", "instrument", "ended")
     return ("year", "side", "ended")

@@ -49,6 +49,7 @@ def find_block_ends(ends_sample: core.FloatArray) -> core.IntArray:
     samples = np.flatnonzero(ends_sample)
     size = -(-len(samples) // MAX_BLOCKS) or 1
     ends = samples[size - 1 :: size]
+
     last = len(ends_sample) - 1
     if len(samples) and (not len(ends) or ends[-1] != samples[-1]):
         ends = np.append(ends, samples[-1])
@@ -64,6 +65,7 @@ def measure_falls(
     starts = np.append(0, ends[:-1] + 1)
     high = np.maximum.reduceat(unit, starts)
     low = np.minimum.reduceat(unit, starts)
+
     fall = np.empty(len(ends))
     for k, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         inside = unit[start : end + 1]
@@ -85,10 +87,10 @@ def sum_returns(result: Result, ends: core.IntArray) -> dict[str, list[float]]:
         "excess": excess,
         "excess_squares": excess**2,
     }
-    return {
-        name: np.bincount(owner, weights=each, minlength=len(ends)).tolist()
-        for name, each in values.items()
-    }
+    sums = {}
+    for name, weights in values.items():
+        sums[name] = np.bincount(owner, weights=weights, minlength=len(ends)).tolist()
+    return sums
 
 
 def count_fills(result: Result, ends: core.IntArray) -> core.IntArray:

@@ -44,12 +44,25 @@ def build_page(found: Any, objective: str = "sharpe") -> Page:
     manifest = core.to_plain(dict(found.manifest))
     has_bars = manifest.get("data", {}).get("bars")
     making = vars(found).get(core.KEPT)
-    page = build_head(found, describe_origin(manifest, making) if has_bars else UNTOLD)
-    return dress_page(page, found) if found.kind in DRAWN else page
+    origin = UNTOLD
+    if has_bars:
+        origin = describe_origin(manifest, making)
+
+    page = build_head(found, origin)
+    if found.kind in DRAWN:
+        return dress_page(page, found)
+    return page
 
 
-FORGED = (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError,
-          RecursionError)  # fmt: skip
+FORGED = (
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """What reading a result whose manifest has other content than was saved may raise."""
 
 
@@ -89,56 +102,89 @@ def write_saved_page(
 
 
 def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
+    """Return the page of a result; its sections are made when they are read."""
     manifest = {"data": {}, **found.manifest}
-    verdict = core.capitalize(found.verdict_text)
-    verdict += "" if verdict.endswith((".", "?")) else "."
-    data = manifest["data"]
-    short = run_record.describe_short(data["start"], data["end"]) if found.is_yearly else ""
-    made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
-    facts, styles = [], []
+    notices = [*found.notices]
+    if manifest["data"].get("synthetic"):
+        notices.append(SYNTHETIC)
+
+    facts = []
+    styles = []
     hidden = list_hidden(found)
-    for each in found.list_numbers():
-        if each.name in hidden:
-            continue
-        is_own = each.name in ABOUT and not each.text
-        text = Measured(str(each), each.name, each.style) if is_own else str(each)
-        facts.append(Fact(each.title, text, each.note))
-        about = each.about or (ABOUT[each.name].meaning if each.name in ABOUT else "")
-        styles.append(FactStyle(each.name, about, each.is_large))
+    for number in found.list_numbers():
+        if number.name not in hidden:
+            facts.append(write_fact(number))
+            styles.append(style_fact(number))
 
-    def list_sections() -> list[Section]:
-        sections = list_shown(found, "summary")
-        name = core.name_folder(found.folder_title, str(found.manifest["id"]))
-        basis = build_basis(found, shlex.join(["backtest", "report", name]), origin)
-        basis = [each._replace(is_folded=bool(found.list_parts())) for each in basis]
-        return [*sorted(sections, key=lambda each: each.is_folded), *basis]
-
+    made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
     return Page(
         kind=found.called or found.kind,
         manifest=manifest,
         title=core.clip(found.heading, render.MAX_TITLE),
-        notices=[*found.notices, *([SYNTHETIC] if data.get("synthetic") else [])],
-        marked_summary=verdict,
-        details=" ".join(filter(None, (found.details, short))),
+        notices=notices,
+        marked_summary=write_verdict(found),
+        details=write_details(found, manifest["data"]),
         facts=facts,
-        write_sections=list_sections,
+        write_sections=lambda: list_sections(found, origin),
         collect=lambda: {**found.to_dict(), **made},
         styles=styles,
     )
 
 
+def write_verdict(found: Any) -> str:
+    verdict = core.capitalize(found.verdict_text)
+    if verdict.endswith((".", "?")):
+        return verdict
+    return f"{verdict}."
+
+
+def write_details(found: Any, data: Mapping[str, Any]) -> str:
+    """Return what a result says beside its verdict, and whether its yearly figures are of days."""
+    sentences = [found.details]
+    if found.is_yearly:
+        sentences.append(run_record.describe_short(data["start"], data["end"]))
+    return " ".join(filter(None, sentences))
+
+
+def write_fact(number: core.Headline) -> Fact:
+    """Return a figure with its note; the value of a measure names its measure."""
+    value = str(number)
+    if number.name in ABOUT and not number.text:
+        value = Measured(value, number.name, number.style)
+    return Fact(number.title, value, number.note)
+
+
+def style_fact(number: core.Headline) -> FactStyle:
+    about = number.about
+    if not about and number.name in ABOUT:
+        about = ABOUT[number.name].meaning
+    return FactStyle(number.name, about, number.is_large)
+
+
+def list_sections(found: Any, origin: Origin) -> list[Section]:
+    """Return what a page shows, folded sections last, and then what the result rests on."""
+    sections = sorted(list_shown(found, "summary"), key=lambda section: section.is_folded)
+    name = core.name_folder(found.folder_title, str(found.manifest["id"]))
+    command = shlex.join(["backtest", "report", name])
+    is_folded = bool(found.list_parts())
+    for section in build_basis(found, command, origin):
+        sections.append(section._replace(is_folded=is_folded))
+    return sections
+
+
 def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[Section]:
     """Return the sections that hold something, but for those that are shown ``elsewhere`` only."""
-    parts = [part for part in found.list_parts() if part.shows != elsewhere]
     hidden = list_hidden(found)
-    written = [
-        (x, [*write_blocks(x.list_blocks(with_charts=with_charts), x.key, hidden)]) for x in parts
-    ]
-    return [
-        Section(part.key, part.title, part.lead, blocks, part.is_folded, part.is_half)
-        for part, blocks in written
-        if blocks
-    ]
+    sections = []
+    for part in found.list_parts():
+        if part.shows == elsewhere:
+            continue
+
+        blocks = [*write_blocks(part.list_blocks(with_charts=with_charts), part.key, hidden)]
+        if blocks:
+            section = Section(part.key, part.title, part.lead, blocks, part.is_folded, part.is_half)
+            sections.append(section)
+    return sections
 
 
 def list_hidden(found: Any) -> tuple[str, ...]:
@@ -148,46 +194,61 @@ def list_hidden(found: Any) -> tuple[str, ...]:
     """
     if found.kind in DRAWN:
         return list_hidden_measures(found)
-    account = getattr(found, "result", found)
-    span = getattr(account, "span", None)
-    data = found.manifest.get("data") or {}
-    if span is not None:
-        days = run_record.count_days_between(span.start, int(span.closes[-1]))
-    elif data.get("start") and data.get("end"):
-        days = run_record.count_days_between(data["start"], data["end"])
-    else:
-        return ()
-    if run_record.shows_growth(days):
+    days = find_days(found)
+    if days is None or run_record.shows_growth(days):
         return ()
 
-    # a search by growth has no other score to show
+    # A search by growth has no other score to show.
     settings = found.manifest.get("settings") or found.manifest
-    asked = f"{getattr(found, 'ranked_by', '')} {settings.get('objective')}"
-    asked += f" {settings.get('objectives')}"
+    ranked_by = getattr(found, "ranked_by", "")
+    asked = f"{ranked_by} {settings.get('objective')} {settings.get('objectives')}"
     return tuple(name for name in run_record.EXTRAPOLATED if name not in asked)
+
+
+def find_days(found: Any) -> float | None:
+    """Return the days of an account, or of the data; None of a result without times."""
+    account = getattr(found, "result", found)
+    span = getattr(account, "span", None)
+    if span is not None:
+        return run_record.count_days_between(span.start, int(span.closes[-1]))
+
+    data = found.manifest.get("data") or {}
+    if data.get("start") and data.get("end"):
+        return run_record.count_days_between(data["start"], data["end"])
+    return None
 
 
 def hide(shown: core.ShownTable, hidden: Sequence[str]) -> core.ShownTable:
     """Return a table without the columns, or rows, of the measures that are hidden."""
+    if not hidden:
+        return shown
+
     table: Any = shown.table
-    kept = tuple(name for name in shown.columns if name not in hidden)
-    if isinstance(table, Mapping) and shown.has_measures:
-        table = {label: row for label, row in table.items() if label not in hidden}
-    elif isinstance(table, Mapping):
-        table = {
-            label: {name: cell for name, cell in row.items() if name not in hidden}
-            for label, row in table.items()
-        }
+    columns = tuple(name for name in shown.columns if name not in hidden)
+    if isinstance(table, Mapping):
+        table = hide_lines(table, hidden, has_measures=shown.has_measures)
     elif shown.has_measures:
-        table = table.drop(index=[x for x in hidden if x in table.index])
+        table = table.drop(index=list(hidden), errors="ignore")
     else:
-        table = table.drop(columns=[x for x in hidden if x in table.columns])
-    return shown._replace(table=table, columns=kept)
+        table = table.drop(columns=list(hidden), errors="ignore")
+    return shown._replace(table=table, columns=columns)
+
+
+def hide_lines(
+    lines: Mapping[str, Mapping[str, Any]], hidden: Sequence[str], *, has_measures: bool
+) -> dict[str, Mapping[str, Any]]:
+    if has_measures:
+        return {label: line for label, line in lines.items() if label not in hidden}
+    shown: dict[str, Mapping[str, Any]] = {}
+    for label, line in lines.items():
+        shown[label] = {name: cell for name, cell in line.items() if name not in hidden}
+    return shown
 
 
 def write_blocks(
     blocks: Iterable[core.Shown], key: str, hidden: Sequence[str] = ()
 ) -> Iterator[Block]:
+    """Yield what is shown of a part, without empty texts, charts and tables."""
     for shown in blocks:
         if isinstance(shown, str):
             if shown:
@@ -201,7 +262,7 @@ def write_blocks(
             if chart is not None:
                 yield chart._replace(key=chart.key or key)
         elif len(shown.table):
-            yield write_table(hide(shown, hidden) if hidden else shown)
+            yield write_table(hide(shown, hidden))
         elif shown.empty:
             yield Paragraph(shown.empty)
 
@@ -212,40 +273,71 @@ def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
 
 def write_summary(found: Any, *, verbose: bool = False, is_colored: bool = False) -> str:
     sections = list_shown(found, "page", with_charts=False)
-    if terms := list_terms(found.manifest, verbose=verbose):
+    terms = list_terms(found.manifest, verbose=verbose)
+    if terms:
         sections.append(Section("terms", "", "", [Paragraph(""), *terms]))
     return render.write_terminal(build_head(found), sections, is_colored=is_colored)
 
 
-WIDTH, HEIGHT, LEFT, FOOT = 640, 150, 36, 18
-"""Of the chart of a notebook, in pixels; with the room for its labels."""
+WIDTH = 640
+HEIGHT = 150
+"""Of the chart of a notebook, in pixels, with the room for its labels."""
+LEFT = 36
+FOOT = 18
+"""Room for the labels of its axes."""
 DRAWN = ("run",)
+"""Kinds whose notebook shows a chart."""
 
 
 def write_cell(source: core.Reportable) -> str:
-    is_empty, is_drawn = getattr(source, "_is_empty", False), source.kind in DRAWN
-    page = None if is_empty else build_head(source)
-    return render.start_jinja().get_template("cell.html").render(
+    """Return what a notebook shows of a result: its head, and the equity of a run."""
+    page = None
+    if getattr(source, "_is_empty", False):
+        title = repr(source)
+    else:
+        page = build_head(source)
+        title = page.title
+
+    name = re.sub("[- ]", "_", source.called or source.kind)
+    still = None
+    if source.kind in DRAWN:
+        name = "result"
+        still = place_equity(source)
+
+    template = render.start_jinja().get_template("cell.html")
+    return template.render(
         page=page,
-        title=repr(source) if page is None else page.title,
-        name="result" if is_drawn else re.sub("[- ]", "_", source.called or source.kind),
-        still=place_equity(source) if is_drawn else None,
+        title=title,
+        name=name,
+        still=still,
         colors=LIGHT,
         width=WIDTH,
         height=HEIGHT,
-    )  # fmt: skip
+    )
 
 
 def place_equity(result: Any) -> dict[str, Any]:
     """Return the first chart of the page as lines and texts: unit values, their axis, and dates."""
-    time, own = result.span.closes, result.of_account("unit") / result.tally.first_unit
-    held = run_record.follow_market(result)[2]
-    rows = thin_rows(time, own, held, buckets=280)
+    time = result.span.closes
+    unit = result.of_account("unit") / result.tally.first_unit
+    _, _, held = run_record.follow_market(result)
+    rows = thin_rows(time, unit, held, buckets=280)
+
+    shown = np.concatenate([unit[rows], held[rows]])
+    low = float(np.min(shown))
+    high = float(np.max(shown))
     x = np.interp(time[rows], (time[0], time[-1]), (LEFT, WIDTH))
-    low, high = (float(pick(pick(own[rows]), pick(held[rows]))) for pick in (min, max))
-    up = [np.interp(each[rows], (low, high), (HEIGHT - FOOT, 6)) for each in (held, own)]
-    names = (("unlevered market", "neutral"), ("account", "accent"))
-    start, end = (f"{np.datetime64(int(each), 'ns'):.10}" for each in (result.span.start, time[-1]))
+
+    def place_line(values: core.FloatArray) -> list[tuple[float, float]]:
+        y = np.interp(values[rows], (low, high), (HEIGHT - FOOT, 6))
+        return [*zip(x, y, strict=True)]
+
+    lines = [
+        ("unlevered market", "neutral", place_line(held)),
+        ("account", "accent", place_line(unit)),
+    ]
+    start = f"{np.datetime64(int(result.span.start), 'ns'):.10}"
+    end = f"{np.datetime64(int(time[-1]), 'ns'):.10}"
     marks = [
         (0, 12, "start", f"{high:.2f}"),
         (0, HEIGHT - FOOT, "start", f"{low:.2f}"),
@@ -253,7 +345,6 @@ def place_equity(result: Any) -> dict[str, Any]:
         (WIDTH, HEIGHT - 2, "end", end),
         (WIDTH // 2, HEIGHT - 2, "middle", "account (blue), unlevered market"),
     ]
-    lines = [(*named, [*zip(x, y, strict=True)]) for named, y in zip(names, up, strict=True)]
     return {"lines": lines, "marks": marks}
 
 
@@ -261,6 +352,10 @@ def draw_chart(shown: core.ShownChart) -> Any:
     import plotly.graph_objects as go  # type: ignore[import-untyped] # noqa: PLC0415 - a second
 
     chart = draw_declared(shown)
-    figure = go.Figure({} if chart is None else dict(chart.figure))
-    title = {} if chart is None or shown.panels else {"title": chart.title, "margin_t": 44}
+    figure = go.Figure()
+    title: dict[str, Any] = {}
+    if chart is not None:
+        figure = go.Figure(dict(chart.figure))
+        if not shown.panels:
+            title = {"title": chart.title, "margin_t": 44}
     return figure.update_layout(template={"layout": TEMPLATE}, **title)
