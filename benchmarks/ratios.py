@@ -34,7 +34,7 @@ import backtest as bt
 from backtest.risk import PathsRunner
 from backtest.strategies import Constant, VolTarget
 
-SETS, FEW = 512, 256
+SETS, FEW, MANY = 512, 256, 4096
 STATUS = Path("/proc/self/status")
 """Where Linux says the peak memory of a process."""
 PATHS, PATH_BARS = 2000, 720
@@ -89,6 +89,20 @@ RATIOS = {
         1.7, 3.0, "a run of 8,760 hours with new numbers / with the same numbers again",
         "new numbers are observed at four more cuts, by which they may not look ahead",
     ),
+    "run_again": Ratio(
+        1.0, 4.0, "CPU of a run of 8,760 hours with the same numbers again / 6 ms",
+        "packing the arguments, reading the inputs, measures, the manifest",
+    ),
+    "run_fresh": Ratio(
+        1.0, 4.0, "CPU of a run of 8,760 hours with new numbers / 10 ms",
+        "the same, and four more cuts of the look-ahead check",
+    ),
+    "set_start": Ratio(
+        1.0, 3.0, "CPU of a set before its first bar, as one of 4,096 / 60 us",
+        "packing and starting a block of 64 sets, and measures of each set",
+    ),
+    "million": Ratio(1.0, 2.0, "CPU of a set of 2,000 hours, as one of 4,096 / 90 us"),
+    "help": Ratio(1.0, 1.5, "CPU of `backtest run --help` / 0.45 s"),
     "few_sets": Ratio(
         0.5, 1.0, "256 sets of 2,000 hours / 1,024 of them", "lanes wherever they are compiled",
     ),
@@ -249,10 +263,22 @@ def measure_short(repeat: int) -> Iterator[tuple[str, float]]:
         sets = {"target": np.linspace(0.1, 1.5, n_sets)}
         return time_case(short, Case(VolTarget, sets, VENUE, ACCOUNT, "core"), 1)
 
-    again, new = best_of(repeat, *map(timed, (lambda: run(POLICY), run_new)))
+    again, new = best_of(4 * repeat, *map(timed, (lambda: run(POLICY), run_new)))
     yield "run_new", new / again
+    yield "run_again", again / 6e-3
+    yield "run_fresh", new / 10e-3
     few, many = best_of(repeat, sweep(FEW), sweep(4 * FEW))  # ns a bar and set
     yield "few_sets", few / (4.0 * many)
+
+    # What a set takes besides its bars, by the difference of markets of two lengths.
+    sets = {"target": np.linspace(0.1, 1.5, MANY)}
+    case = Case(VolTarget, sets, VENUE, ACCOUNT, "core")
+    markets = (short, bt.Market.sample(bars=2 * short.n_bars))
+    in_short, in_long = best_of(repeat, *(time_case(market, case, 1) for market in markets))
+    of_short = in_short * short.n_bars / 1e9
+    of_long = in_long * 2 * short.n_bars / 1e9
+    yield "set_start", (2.0 * of_short - of_long) / 60e-6
+    yield "million", of_short / 90e-6
 
 
 def measure_accounts(repeat: int) -> Iterator[tuple[str, float]]:
@@ -361,6 +387,7 @@ def measure_processes(repeat: int, folder: Path) -> Iterator[tuple[str, float]]:
     libraries, package, run = best_of(repeat, *(timed_process(*each) for each in words))
     yield "import", package / libraries
     yield "process", run / libraries
+    yield "help", best_of(repeat, timed_process("-m", "backtest", "run", "--help"))[0] / 0.45
 
 
 PARTS = (

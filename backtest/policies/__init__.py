@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from backtest.policies.observing import parts_take_arrays, takes_arrays
     from backtest.policies.parameters import Parameter, Parameterized, change_settings
     from backtest.policies.parameters import check_settings, format_title, freeze
-    from backtest.policies.parameters import number_elements, split_name
+    from backtest.policies.parameters import holds_settings_alone, number_elements, split_name
     from backtest.policies.policy import Bar, Columns, Policy, Promise
     from backtest.policies.policy import find_rule_fault, formula_for, formula_of
     from backtest.policies.policy import margin_formula_for, return_parameter
@@ -47,7 +47,7 @@ else:
         ),
         "policies.parameters": (
             "Parameter Parameterized change_settings check_settings format_title freeze "
-            "number_elements split_name"
+            "holds_settings_alone number_elements split_name"
         ),
         "policies.policy": (
             "Bar Columns Policy Promise find_rule_fault formula_for formula_of "

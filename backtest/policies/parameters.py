@@ -410,15 +410,20 @@ def change_settings(policy: type[_T] | _T, changes: Mapping[str, Any]) -> _T:
 
     # What a class checks or makes of its settings by itself must happen again.
     cls = type(policy)
-    held = vars(policy)
+    if not holds_settings_alone(policy):
+        return cls(**{**policy.settings(), **changes})
+
     declared = policy.parameters()
+    changed = object.__new__(cls)
+    checked = {name: check_value(cls, declared[name], value) for name, value in changes.items()}
+    vars(changed).update({**vars(policy), **checked})
+    return changed
+
+
+def holds_settings_alone(policy: Parameterized) -> bool:
+    """Return whether nothing is checked or made of settings but what their declarations say."""
+    cls = type(policy)
     is_plain = (
         cls.__post_init__ is Parameterized.__post_init__ and cls.faults is Parameterized.faults
     )
-    if not is_plain or held.keys() != declared.keys():
-        return cls(**{**policy.settings(), **changes})
-
-    changed = object.__new__(cls)
-    checked = {name: check_value(cls, declared[name], value) for name, value in changes.items()}
-    vars(changed).update({**held, **checked})
-    return changed
+    return is_plain and vars(policy).keys() == policy.parameters().keys()

@@ -129,10 +129,8 @@ class ShiftedPanel(Panel):
     def _observe(self, policy: Any, values: Mapping[str, Any]) -> list[engine.ObservedPolicy]:
         return self._shift(super()._observe(policy, values))
 
-    def _observe_alike(
-        self, policy: Any, own: Mapping[str, Any], observed_together: Sequence[dict[Any, Any]]
-    ) -> list[engine.ObservedPolicy]:
-        return self._shift(super()._observe_alike(policy, own, observed_together))
+    def _show(self, policy: Any, columns: Sequence[Any]) -> list[engine.ObservedPolicy]:
+        return self._shift(super()._show(policy, columns))
 
     def _shift(self, observed: list[engine.ObservedPolicy]) -> list[engine.ObservedPolicy]:
         if self.shift.is_of_signal:

@@ -172,7 +172,7 @@ class Columns:
         }
 
     def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:
-        return tuple((name, values.get(name)) for name in self.reads)
+        return tuple(map(values.get, self.reads))
 
     def _keep(self, values: Mapping[str, Any], seen: Observed) -> Observed:
         size = sum(column.nbytes for column in seen.values())
@@ -359,15 +359,18 @@ class Panel:
     ) -> list[engine.Setup]:
         """Return the setups of sets like that of another one, whose policy serves all markets.
 
-        Sets have the same names. Of each, only the numbers that it changes are checked.
+        Sets have the same names. Of each, only the numbers that it changes are checked. Where they
+        lie in their ranges and policies have no memory, the policy of the first set stands for all.
         """
         own_names, term_names = self._split_names(sets[0])
         own_sets = [{name: values[name] for name in own_names} for values in sets]
         observed_together = [each.observe_together(own_sets) for each in self.columns]
         pattern, reads_terms = like.observed[0].policy, self._reads_terms(like)
         above = like.observed[len(self.columns) :]
+        shared = self._share_policy(pattern, own_sets)
 
         setups = []
+        alike: dict[tuple[int, ...], engine.Setup] = {}
         for values, own in zip(sets, own_sets, strict=True):
             # Account and venue: those of the other set, unless sets vary them.
             terms = tuple((name, values[name]) for name in term_names)
@@ -375,14 +378,33 @@ class Panel:
             if terms:
                 setup = self._find(self._terms, terms, partial(self.set_up, values), LANES)
 
-            policy = self.varied.change_policy(pattern, own)
-            observed = self._observe_alike(policy, own, observed_together)
-            observed += above
-            if reads_terms:
-                observed = engine.show_terms(observed, setup.account, setup.venues)
-            policies_by_name = dict.fromkeys(self.markets.names, policy)
-            setups.append(setup._replace(policies=policies_by_name, observed=observed))
+            policy = self.varied.change_policy(pattern, own) if shared is None else shared
+            pairs = zip(self.columns, observed_together, strict=True)
+            columns = [each.of_one(own, seen) for each, seen in pairs]
+            key = (id(setup.inputs), id(policy), *map(id, columns))
+            if key not in alike:
+                observed = self._show(policy, columns)
+                observed += above
+                if reads_terms:
+                    observed = engine.show_terms(observed, setup.account, setup.venues)
+                policies_by_name = dict.fromkeys(self.markets.names, policy)
+                alike[key] = setup._replace(policies=policies_by_name, observed=observed)
+            setups.append(alike[key])
         return setups
+
+    def _share_policy(self, pattern: Policy, sets: Sequence[Mapping[str, Any]]) -> Policy | None:
+        """Return the policy of the first set; None unless the others differ in numbers alone."""
+        first = self.varied.change_policy(pattern, sets[0])
+        if policies.start_memory(first) is not None or not policies.holds_settings_alone(first):
+            return None
+
+        declared = first.parameters()
+        for name in sets[0]:
+            values = np.array([each[name] for each in sets])
+            space = declared[name].space if name in declared else None
+            if values.dtype != np.float64 or not s.is_in_range(space, values):
+                return None
+        return first
 
     @staticmethod
     def _split_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -393,17 +415,12 @@ class Panel:
     def _reads_terms(self, like: engine.Setup) -> bool:
         return any(any(engine.list_terms(type(each.policy))) for each in like.observed)
 
-    def _observe_alike(
-        self,
-        policy: Policy,
-        own: Mapping[str, Any],
-        observed_together: Sequence[dict[Any, Observed]],
-    ) -> list[engine.ObservedPolicy]:
-        """Return the columns of one policy in each market."""
+    def _show(self, policy: Policy, columns: Sequence[Observed]) -> list[engine.ObservedPolicy]:
+        """Return one policy with its columns in each market."""
         firsts = self.seen.spans[:, 0].tolist()
         return [
-            engine.ObservedPolicy(policy, each.market, each.of_one(own, seen), first, "")
-            for each, seen, first in zip(self.columns, observed_together, firsts, strict=True)
+            engine.ObservedPolicy(policy, each.market, seen, first, "")
+            for each, seen, first in zip(self.columns, columns, firsts, strict=True)
         ]
 
     def _observe(

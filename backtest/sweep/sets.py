@@ -359,6 +359,8 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
 
 def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
     """Return values in the type of a setting; a fault says which it refuses."""
+    if setting.kind is float and given.dtype == np.float64 and is_in_range(setting.space, given):
+        return given + 0.0
     codes, told = find_codes(given), dict[int, str]()
     different = given[np.unique(codes, return_index=True)[1]]
     converted = np.empty(len(different), object)
@@ -373,6 +375,13 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
     found: np.ndarray = converted[codes].astype(setting.dtype)
     # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
     return found + 0.0 if found.dtype.kind == "f" else found
+
+
+def is_in_range(space: object, values: np.ndarray) -> bool:
+    """Return whether all values lie in a range, both ends included; NaN does not."""
+    if not isinstance(space, core.Range):
+        return False
+    return bool(np.all((values >= space.low) & (values <= space.high)))
 
 
 def convert_value(setting: Setting, value: object) -> object:

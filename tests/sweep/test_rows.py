@@ -1,5 +1,6 @@
 """A row of a sweep is its run, in lanes and set by set, whatever varies and whatever else runs."""
 
+import math
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -323,6 +324,19 @@ def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
     assert rows.done.all()
     assert np.isfinite(rows.metrics["sharpe"][[0, 2]]).all()
     assert "too loud" not in capfd.readouterr().err
+
+
+def test_a_number_out_of_its_range_fails_its_set_alone_in_a_block():
+    """Sets of a block share a policy; the check of their numbers is one of the whole column."""
+    evaluator = evaluate(SAMPLE.prefix(200), VolTarget, BINANCE)
+    targets = np.array([0.2, 0.3, 99.0, 0.4, 0.5, math.nan, 0.6, 0.7])
+    rows = evaluator.evaluate({"target": targets})
+    assert [bool(error) for error in rows.errors] == [k in (2, 5) for k in range(8)]
+    assert "target must be 0.05 to 2" in rows.errors[2]
+    kept = [0, 1, 3, 4, 6, 7]
+    again = evaluator.evaluate({"target": targets[kept]})
+    for name, column in again.metrics.items():
+        assert column.tobytes() == rows.metrics[name][kept].tobytes(), name
 
 
 def test_sets_that_contradict_themselves_are_rows_with_their_cause():

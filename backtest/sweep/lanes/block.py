@@ -367,6 +367,15 @@ def fill_up(of_sets: Sequence[Any]) -> list[Any]:
     return [*of_sets, *[of_sets[-1]] * (LANES - len(of_sets))]
 
 
+def find_addresses(arrays: Sequence[FloatArray]) -> list[int]:
+    """Return the address of the first number of each array; the same arrays are asked once."""
+    addresses: dict[int, int] = {}
+    for array in arrays:
+        if id(array) not in addresses:
+            addresses[id(array)] = array.ctypes.data
+    return [addresses[id(array)] for array in arrays]
+
+
 def start_memories(panel: Sequence[Any]) -> FloatArray:
     """Return the numbers of the memories of all policies of a set, one after another."""
     numbers: list[float] = []
@@ -382,10 +391,12 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
     columns = np.zeros((n, LANES), np.int64)
     known = np.zeros((n, LANES), np.int64)
     for i in range(n):
-        columns[i] = [of_set[i].ctypes.data for of_set in fill_up(block.columns)]
-        known[i] = [warm_ups[i].bar for warm_ups in fill_up(block.warm_ups)]
+        columns[i] = fill_up(find_addresses([of_set[i] for of_set in block.columns]))
+        known[i] = fill_up([warm_ups[i].bar for warm_ups in block.warm_ups])
 
-    memories = [start_memories(setup.observed) for setup in fill_up(block.setups)]
+    setups = {id(setup): setup for setup in block.setups}
+    of_setup = {key: start_memories(setup.observed) for key, setup in setups.items()}
+    memories = fill_up([of_setup[id(setup)] for setup in block.setups])
     widths = [len(start_memory(observed.policy) or ()) for observed in panel]
     n_columns = np.array([len(observed.columns) for observed in panel[:n]], np.int64)
     return LanePolicies(
