@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from backtest.engine.formulas import write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
-    from backtest.engine.loop import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, RUINED
-    from backtest.engine.loop import WEALTH, Deciders, RunTape
+    from backtest.engine.shown import Deciders
+    from backtest.engine.tape import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, RUINED
+    from backtest.engine.tape import WEALTH, RunTape
     from backtest.engine.closes import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.path_lanes import BatchLoop, LaneFault, lay
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
@@ -64,9 +65,6 @@ else:
             "AccountInputs earn_cash mark_samples measure_years pack_terms read_assets "
             "start_account_state start_day"
         ),
-        "engine.loop": (
-            "DAY_OPEN Deciders LEAST_WEALTH LIQUIDATED MOST_WEALTH RUINED RunTape WEALTH"
-        ),
         "engine.path_lanes": "BatchLoop LaneFault lay",
         "engine.policies": (
             "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "
@@ -80,4 +78,6 @@ else:
             "join_resumed read_resume read_signals set_up set_up_again set_up_like "
             "set_up_policies set_up_run"
         ),
+        "engine.shown": "Deciders",
+        "engine.tape": "DAY_OPEN LEAST_WEALTH LIQUIDATED MOST_WEALTH RUINED RunTape WEALTH",
     })  # fmt: skip

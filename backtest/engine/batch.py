@@ -18,12 +18,10 @@ from backtest.account.records import TradedDays, start_options, view_holdings
 from backtest.core import FloatArray
 from backtest.engine import driver
 from backtest.engine.inputs import AccountInputs, start_account_state
-from backtest.engine.loop import (
-    Deciders,
-)
 from backtest.engine.option_trader import Legs, make_trader
 from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
+from backtest.engine.shown import Deciders
 from backtest.margin import OwnMargin
 from backtest.policies import Policy
 from backtest.results import Tally, start_tally
@@ -157,7 +155,13 @@ def copy_state(state: AccountState) -> AccountState:
 
 
 def copy_arrays(record: Any) -> Any:
-    copies = [copy_arrays(field) if isinstance(field, tuple) else field.copy() for field in record]
+    """Return a copy of a named tuple of arrays, and of those in it, that shares no memory."""
+    copies = []
+    for field in record:
+        if isinstance(field, tuple):
+            copies.append(copy_arrays(field))
+        else:
+            copies.append(field.copy())
     return type(record)._make(copies)
 
 

@@ -51,11 +51,14 @@ def give_each(value: object, markets: Markets, *, one: str) -> dict[str, Any]:
 
 
 def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
+    """Return the venue of each instrument; raises ParameterError where one is none."""
     venues = give_each(venue, markets, one="venue")
     for name, of_instrument in venues.items():
         if isinstance(of_instrument, Venue):
             continue
-        which = f"venue of {name}" if len(venues) > 1 else "venue"
+        which = "venue"
+        if len(venues) > 1:
+            which = f"venue of {name}"
         raise core.ParameterError(f"{which} must be a Venue, got {core.repr_plain(of_instrument)}")
     return venues
 
@@ -329,7 +332,9 @@ def warn_of_dates(markets: Markets, venue: Any, labels: Mapping[str, str], start
             names_by_misfit.setdefault(misfit, []).append(labels[name])
 
     for misfit, names in names_by_misfit.items():
-        text = misfit if names == [""] else f"{', '.join(names)}: {misfit}"
+        text = misfit
+        if names != [""]:
+            text = f"{', '.join(names)}: {misfit}"
         core.warn_caller(
             f"{text}; a preset without @DATE uses at each bar the table in force, where "
             "there is one; venue.override(brackets=...) uses your own",

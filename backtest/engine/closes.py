@@ -38,6 +38,8 @@ MOST_RATIO = 1.0 / (1.0 - NEAR) + TOLERANCE
 
 
 class CloseFacts(NamedTuple):
+    """What is counted and shown of the margin at a close; the words stand above."""
+
     gross: float
     backing: float
     needed: float
@@ -45,6 +47,14 @@ class CloseFacts(NamedTuple):
     worst_needed: float
     is_near: bool
     initial: float
+
+
+class Counting(NamedTuple):
+    """What bars are counted with; log returns of the marks have shape (n_bars, n)."""
+
+    clock: results.Clock
+    log_returns: FloatArray
+    tally: Tally
 
 
 class QuietBar(NamedTuple):
@@ -61,21 +71,17 @@ class QuietBar(NamedTuple):
 @inlined
 def count_bar(
     bar: a.AccountBar,
-    clock: results.Clock,
-    tally: Tally,
-    before: FloatArray,
-    started: float,
-    is_fast: bool,
+    counting: Counting,
+    marks_before: FloatArray,
+    equity_before: float,
+    is_quiet: bool,
     close: CloseFacts,
-    log_returns: FloatArray,
     t: int,
 ) -> None:
-    """Add bar t to the tally.
-
-    ``before`` are the marks of the last close, ``started`` the equity then; ``log_returns`` of
-    shape (n_bars, n) those of the marks.
-    """
+    """Add bar t to the tally; marks u and equity ``before`` are those of the last close."""
     state = bar.state
+    clock = counting.clock
+    tally = counting.tally
     money = bar.scratch.money
     unit = state.wallet.unit
     equity = state.wallet.equity
@@ -87,18 +93,19 @@ def count_bar(
     # Log growth of the bar is per unit of the equity that it began with, after deposits.
     base = tally.inverse
     is_forced = False
-    if is_fast:
+    if is_quiet:
         tally.money.price_pnl += money.price_pnl
     else:
         moved = money.flows + money.top_up
         if moved != 0.0:
-            base = results.invert(started + moved)
+            base = results.invert(equity_before + moved)
         is_forced = money.liquidations + money.stops + money.take_profits > 0.0
         add_money(tally, money, base)
         note_firsts(tally, money, state.wallet, t)
 
+    # What is forced to close is no longer what was held.
     if not is_forced:
-        add_decay(bar, tally, before, base, log_returns, t)
+        add_decay(bar, counting, marks_before, base, t)
     count_close(tally, unit, equity, close, bar.terms.max_gross_leverage, t)
 
 
@@ -159,25 +166,20 @@ def find_first(first: float, is_so: bool, t: int) -> float:
 
 @inlined
 def add_decay(
-    bar: a.AccountBar,
-    tally: Tally,
-    before: FloatArray,
-    base: float,
-    log_returns: FloatArray,
-    t: int,
+    bar: a.AccountBar, counting: Counting, marks_before: FloatArray, base: float, t: int
 ) -> None:
     """Add what holding contracts, not leverage, did to log growth."""
     held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
 
     drift = 0.0
     grown = 1.0
-    for i in range(len(before)):
-        move = log_returns[t, i]
+    for i in range(len(marks_before)):
+        move = counting.log_returns[t, i]
         if held[i] != 0.0 and not math.isnan(move):
             scale = held[i] * base
-            drift += scale * (abs(before[i]) * move)
-            grown += scale * (bar.quotes.instruments[i].mark_close - before[i])
-    multiply_decay(tally, drift, grown)
+            drift += scale * (abs(marks_before[i]) * move)
+            grown += scale * (bar.quotes.instruments[i].mark_close - marks_before[i])
+    multiply_decay(counting.tally, drift, grown)
 
 
 @inlined
@@ -191,15 +193,10 @@ def multiply_decay(tally: Tally, drift: float, grown: float) -> None:
 
 
 @inlined
-def count_quietly(
-    clock: results.Clock,
-    tally: Tally,
-    log_returns: FloatArray,
-    quiet: QuietBar,
-    close: CloseFacts,
-    t: int,
-) -> None:
+def count_quietly(counting: Counting, quiet: QuietBar, close: CloseFacts, t: int) -> None:
     """Add quiet bar t of an account of one position to the tally, as :func:`count_bar` does."""
+    clock = counting.clock
+    tally = counting.tally
     results.add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
         results.finish_sample(tally, quiet.unit)
@@ -207,7 +204,7 @@ def count_quietly(
 
     drift = 0.0
     grown = 1.0
-    move = log_returns[t, 0]
+    move = counting.log_returns[t, 0]
     if quiet.quantity != 0.0 and not math.isnan(move):
         scale = quiet.quantity * tally.inverse
         drift += scale * (abs(quiet.mark_before) * move)

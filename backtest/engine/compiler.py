@@ -15,7 +15,7 @@ from backtest import account as a
 from backtest.account import bar, quiet  # and with them the modules of all rules
 from backtest.account.records import FLAGS, NUMBERS, InstrumentRules
 from backtest.core.structs import view_numbers
-from backtest.engine import closes, loop
+from backtest.engine import closes, held_closes, loop, shown, tape
 from backtest.margin import (
     MarginRules,
     brackets,
@@ -40,7 +40,7 @@ MODULES = (
     option_kernels, a.money, a.records, a.options, a.balance, a.forced_options, a.option_pool,
     a.order_limits, a.cut_counts, a.fills, a.limit_orders, a.payments, a.margin_calls,
     a.margin_moves, a.causes, a.pool_liquidation, a.ruin, a.equity_floors, a.exits, a.price_walk,
-    bar, quiet, closes, loop,
+    bar, quiet, closes, shown, tape, held_closes, loop,
 )  # fmt: skip
 """Rules of the account, and the loop."""
 
@@ -125,10 +125,13 @@ def compile_loop(
 ) -> _compile.ObjectFile:
     """Return the object of a function of the loop; ``has_parts`` if it may hold options."""
     compile_general_rules(has_parts=has_parts)
-    space = SPACES[has_parts][loop]
-    return _compile.compile_twin(getattr(loop, name), space, object_name, arguments)
+    module = ENTRIES[name]
+    space = SPACES[has_parts][module]
+    return _compile.compile_twin(getattr(module, name), space, object_name, arguments)
 
 
+ENTRIES = {"simulate_batch": loop, "fill_closes": held_closes}
+"""The functions that Python calls compiled, each with its module."""
 SPACES: dict[bool, dict[ModuleType, dict[str, Any]]] = {}
 """The globals of compiled modules, by whether the account may hold options."""
 

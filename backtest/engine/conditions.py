@@ -275,8 +275,9 @@ def drop_groups(
 
     collateral = []
     for asset in account.collateral:
-        is_lost = asset.cancels_risk in lost
-        collateral.append(replace(asset, cancels_risk=None) if is_lost else asset)
+        if asset.cancels_risk in lost:
+            asset = replace(asset, cancels_risk=None)  # noqa: PLW2901 - the same coin
+        collateral.append(asset)
     return {"requirement": smaller, "collateral": collateral}
 
 
@@ -290,7 +291,9 @@ def end_expired(market: Any, venue: Any) -> Any:
         of_instrument = venue.get(name) if isinstance(venue, Mapping) else venue
         if isinstance(of_instrument, Venue) and of_instrument.contract.expires is not None:
             ends[name] = core.to_nanoseconds(of_instrument.contract.expires)
-    return market.end_at(ends) if ends else market
+    if not ends:
+        return market
+    return market.end_at(ends)
 
 
 # The conditions of a result.

@@ -25,9 +25,12 @@ from backtest.engine import inputs as feeds
 from backtest.engine import loop as loop_steps
 from backtest.engine.compiler import compile_loop, hash_rules
 from backtest.engine.formulas import bind_compiled
+from backtest.engine.held_closes import fill_closes
 from backtest.engine.inputs import AccountInputs, pack_terms
-from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE, Deciders, Lanes, RunTape
+from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.policies import Callbacks, ask_plain
+from backtest.engine.shown import Deciders
+from backtest.engine.tape import N_LIVES, Lanes, RunTape
 from backtest.policies import Combinator, Policy, formula_for, written_formulas
 from backtest.results import tables
 from backtest.results.record import Closes, HeldAtCloses, new_closes, new_record
@@ -100,7 +103,7 @@ def new_tape(n: int, n_bars: int, first: int, capacity: int, n_options: int = 0)
         lanes=Lanes(
             places=np.zeros((0, 6), np.int64),
             known=np.zeros((0, n + 1), np.int64),
-            lives=np.zeros((5, 0)),
+            lives=np.zeros((N_LIVES, 0)),
             begun=np.zeros(0),
             numbers=np.zeros(0),
         ),
@@ -452,7 +455,9 @@ class Drive:
                 t,
                 t + 1,
             )
-        return OverflowedFormula(str(error)) if why == DONE else error
+        if why == DONE:
+            return OverflowedFormula(str(error))
+        return error
 
     def take_entries(self) -> Entries:
         """Return the log of all bars so far."""
@@ -517,7 +522,9 @@ def report_bad_decision(inputs: AccountInputs, t: int) -> core.PolicyError:
 
 
 def explain_refusal(refusal: Exception, policy: Policy) -> str:
-    rules = [*written_formulas(type(policy))] if isinstance(policy, Combinator) else []
+    rules = []
+    if isinstance(policy, Combinator):
+        rules = [*written_formulas(type(policy))]
     return bytecode.explain_refusal(refusal, formula_for(policy, ()), rules)
 
 
@@ -550,7 +557,7 @@ def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
         bar = new_bar(terms, inputs.feed, state)
         held_of_rows = HeldAtCloses(*(field[row:end] for field in held))
         closes_of_rows = Closes(*(field[row - begin : end - begin] for field in closes))
-        fill = loop_steps.fill_closes if caller is None else caller
+        fill = fill_closes if caller is None else caller
         with np.errstate(all="ignore"):
             fill(bar, held_of_rows, closes_of_rows, first + row)
     return closes

@@ -20,8 +20,8 @@ from backtest._compile.bytecode import (
     join_texts,
 )
 from backtest.engine.compiler import compile_part, hash_rules
-from backtest.engine.loop import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.engine.policies import list_rules
+from backtest.engine.shown import N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.margin import LEVELS
 from backtest.policies import Policy, find_fields
 from backtest.policies.policy import BAR_FIELDS

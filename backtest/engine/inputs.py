@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +114,7 @@ MODES = {"close": r.CLOSE, "takeover": r.TAKEOVER, "partial": r.PARTIAL}
 def read_instrument_rules(
     venue: Venue, account: a.Account, margin: MarginRules
 ) -> a.InstrumentRules:
+    """Return the terms of one instrument; of costs that have dates, the newest."""
     taker, maker, slippage, spread, liquidation_fee, liquidation_slippage = (
         v.find_newest(v.pick_cost(venue, name)) for name in DATED
     )
@@ -123,15 +125,14 @@ def read_instrument_rules(
     liquidation = venue.liquidation
     min_notional = contract.min_notional or 0.0
     max_participation = venue.slippage.max_participation
+    has_smallest = contract.order_step > 0.0 or min_notional > 0.0
     max_leverage = account.max_leverage
     per_order = venue.fees.per_order
     profit_share = venue.profit_share()
     return a.InstrumentRules(
         has_stop=account.stop_loss is not None,
         has_impact=venue.slippage.impact > 0.0,
-        has_rounding=contract.order_step > 0.0
-        or min_notional > 0.0
-        or max_participation is not None,
+        has_rounding=has_smallest or max_participation is not None,
         margin=margin,
         lot=contract.order_step,
         min_notional=min_notional,
@@ -230,10 +231,14 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     # A bar knows the bars before it, so both are those of one bar earlier.
     per_day = DAY / market.interval
     size = venue.contract.size
-    unit = size / market.close if venue.contract.kind == "inverse" else size * market.close
+    notional_of_contract = size * market.close
+    if venue.contract.kind == "inverse":
+        notional_of_contract = size / market.close
     returns = pd.Series(np.log(market.close)).diff()
     sigma = returns.rolling(n_window).std().shift(1) * math.sqrt(per_day)
-    adv = pd.Series(market.volume * unit).rolling(n_window).mean().shift(1) * per_day
+    adv = (
+        pd.Series(market.volume * notional_of_contract).rolling(n_window).mean().shift(1) * per_day
+    )
 
     # Copies: pandas gives read-only arrays, for which numba would compile another loop.
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
@@ -379,8 +384,10 @@ def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
 
     signal = read_signal(setup) if like is None else like.feed.signal
     feed = read_feed(setup, accounts, signal)
-    width = max(len(table.floors) for dated in tables for _, table in dated)
-    terms = read_terms(setup, rules, width=width, options=feed.options)
+    widths = []
+    for dated in tables:
+        widths += [len(table.floors) for _, table in dated]
+    terms = read_terms(setup, rules, width=max(widths), options=feed.options)
 
     # The first table of an instrument is in its terms; each later one is a change.
     changes = []
@@ -393,24 +400,37 @@ def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
     else:
         log_returns = measure_log_returns(feed.mark_close, are_inverse)
 
-    earned = earn_cash(feed.cash_rate, feed.years, markets.n_bars)
-    if like is None:
-        ends = mark_samples(markets, setup.test.sampling)
-        clock = Clock(ends, np.ascontiguousarray(log_returns[:, 0]), earned)
-    else:
-        clock = Clock(like.clock.ends_sample, like.clock.log_return, earned)
-
-    tiered = [venues[name].fees if venues[name].fees.tiers else None for name in markets.names]
-    daily_fees = DailyFees(tuple(tiered), markets.time // DAY) if any(tiered) else None
     return AccountInputs(
         terms=terms,
         feed=feed,
-        clock=clock,
+        clock=read_clock(setup, feed, log_returns, like),
         log_returns=log_returns,
         changes=tuple(sorted(changes)),
         started=setup.started,
-        fees=daily_fees,
+        fees=find_daily_fees(setup),
     )
+
+
+def read_clock(
+    setup: Any, feed: a.MarketFeed, log_returns: FloatArray, like: AccountInputs | None
+) -> Clock:
+    """Return sampling, returns of the first instrument, and what cash earns, by bar."""
+    earned = earn_cash(feed.cash_rate, feed.years, setup.markets.n_bars)
+    if like is not None:
+        return like.clock._replace(risk_free=earned)
+    ends = mark_samples(setup.markets, setup.test.sampling)
+    return Clock(ends, np.ascontiguousarray(log_returns[:, 0]), earned)
+
+
+def find_daily_fees(setup: Any) -> DailyFees | None:
+    """Return the fees whose tiers follow the traded volume; None if no instrument has any."""
+    fees = []
+    for name in setup.markets.names:
+        table = setup.venues[name].fees
+        fees.append(table if table.tiers else None)
+    if not any(fees):
+        return None
+    return DailyFees(tuple(fees), setup.markets.time // DAY)
 
 
 def read_margin_tables(
@@ -471,19 +491,15 @@ def read_terms(
     order, ranks = order_liquidations(setup)
 
     max_holding = read_holding_times(account, names)
-    stops = (account.stop_loss, account.take_profit, account.trailing_stop)
-    fixed = [[a.is_fixed_distance(core.pick_value(stop, name)) for name in names] for stop in stops]
-
+    fixed = find_fixed_exits(account, names)
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
     has_interest = v.find_charged(venue) or np.any(expenses) or pays_for_coins(setup)
     cross_modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
     margin_call = account.margin_call or 0.0
     return a.Terms(
         instruments=list(rules),
-        numbers=np.array([[getattr(own, name) for name in r.NUMBERS] for own in rules], np.float64),
-        flags=np.array(
-            [[getattr(own, name) for name in r.FLAGS] for own in rules], np.bool_
-        ).astype(np.int64),
+        numbers=tabulate_rules(rules, r.NUMBERS).astype(np.float64),
+        flags=tabulate_rules(rules, r.FLAGS).astype(np.bool_).astype(np.int64),
         rules=packed,
         markets=number_prices(setup),
         ranks=ranks,
@@ -511,13 +527,32 @@ def read_terms(
         has_floor=any((account.equity_stop, account.daily_loss, account.weekly_loss)),
         max_holding=max_holding,
         has_time_stop=bool(np.any(max_holding) or np.any(fixed)),
-        fixed=np.array(fixed, np.int64),
+        fixed=fixed,
         offsets=np.array([core.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
         expenses=expenses,
         rests_closing=account.closing == "limit",
         options=r.pack_option_terms(account.requirement, options, names),
     )
+
+
+def tabulate_rules(rules: Sequence[a.InstrumentRules], fields: Sequence[str]) -> Any:
+    """Return some fields of the rules, (n, fields)."""
+    read = attrgetter(*fields)
+    return np.array([read(rule) for rule in rules])
+
+
+def find_fixed_exits(account: a.Account, names: Sequence[str]) -> IntArray:
+    """Return 1 where an exit stays at the distance it had at the entry, (exits, n).
+
+    The exits are stop, take-profit and trailing stop.
+    """
+    exits = (account.stop_loss, account.take_profit, account.trailing_stop)
+    fixed = np.zeros((len(exits), len(names)), np.int64)
+    for row, by_instrument in enumerate(exits):
+        for i, name in enumerate(names):
+            fixed[row, i] = a.is_fixed_distance(core.pick_value(by_instrument, name))
+    return fixed
 
 
 def pack_requirement(setup: Any, rules: Sequence[a.InstrumentRules], width: int) -> Any:
@@ -580,7 +615,10 @@ def read_holding_times(account: a.Account, names: Sequence[str]) -> FloatArray:
     times = []
     for name in names:
         longest = core.pick_value(account.max_holding, name)
-        times.append(0 if longest is None else core.parse_duration(longest))
+        time = 0
+        if longest is not None:
+            time = core.parse_duration(longest)
+        times.append(time)
     return np.array(times, dtype=np.float64)
 
 

@@ -15,9 +15,10 @@ from backtest.account import AccountState, OptionFeed, Scratch
 from backtest.core.code_names import pd
 from backtest.core.units import TOLERANCE, YEAR_DAYS
 from backtest.engine.inputs import find_prices
-from backtest.engine.loop import N_SHOWN, Deciders, RunTape
 from backtest.engine.policies import ObservedPolicy
 from backtest.engine.run_setup import Setup
+from backtest.engine.shown import N_SHOWN, Deciders
+from backtest.engine.tape import CURRENT_BAR, RunTape
 from backtest.margin import Brackets
 from backtest.market import Markets, find_coin
 from backtest.options import option_checks, option_inputs, option_schedule
@@ -84,7 +85,9 @@ class ListedOption(NamedTuple):
     @property
     def notional(self) -> float:
         """What one contract is on, in the currency of settlement: in coins its size."""
-        return self.size * (self.spot if self.settlement == "cash" else 1.0)
+        if self.settlement == "cash":
+            return self.size * self.spot
+        return self.size
 
 
 class Legs(NamedTuple):
@@ -240,7 +243,9 @@ class OptionChain(Mapping[str, ListedOption]):
             option = self.choose(*spec, tenor, roll)
             if option is not None:
                 chosen[leg] = option
-        return chosen if len(chosen) == len(legs) else {}
+        if len(chosen) < len(legs):
+            return {}
+        return chosen
 
 
 class Trade(NamedTuple):
@@ -303,7 +308,7 @@ class OptionTrader:
     ) -> float:
         """Return the leverage of a policy, and ask it for orders unless no bar can fill them."""
         leverage: float = decide(deciders, venue, i, time, local)
-        t = int(self.cursor[0])
+        t = int(self.cursor[CURRENT_BAR])
         if i < len(self.scratch.plans):
             self.scratch.plans[i].target_contracts = np.nan
         if t + 1 >= len(self.markets.time):
@@ -341,7 +346,9 @@ class OptionTrader:
     def show_chain(self, trade: Trade, account: AccountView, t: int) -> OptionChain:
         """Return the contracts that a policy may order at close t."""
         is_of_instrument = trade.i < len(self.state.positions)
-        name = self.markets.names[trade.i] if is_of_instrument else ""
+        name = ""
+        if is_of_instrument:
+            name = self.markets.names[trade.i]
 
         held = self.state.held
         instruments = self.feed.instruments[[*trade.contracts.values()]]
@@ -350,7 +357,16 @@ class OptionTrader:
         if self.are_inverse[instruments].any():
             coins += account.wallet
         quantities = self.state.options.positions.quantities
-        return OptionChain(self.listed, trade.contracts, quantities, trade.i, name, coins, t)
+
+        return OptionChain(
+            self.listed,
+            trade.contracts,
+            quantities,
+            trade.i,
+            instrument=name,
+            coins=coins,
+            t=t,
+        )
 
     def ask_orders(
         self, trade: Trade, bar: SimpleNamespace, account: AccountView, chain: OptionChain

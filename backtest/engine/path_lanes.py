@@ -19,9 +19,11 @@ from backtest.engine import loop as steps
 from backtest.engine import policies as p
 from backtest.engine.batch import begin, bind_policies, copy_state
 from backtest.engine.inputs import AccountInputs
-from backtest.engine.loop import BEGIN, DONE, FIRST, N_LIVES, STOP, Deciders, Lanes, RunTape
+from backtest.engine.loop import DONE
 from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
+from backtest.engine.shown import Deciders
+from backtest.engine.tape import BEGIN, FIRST, N_LIVES, STOP, Lanes, RunTape
 
 FOREVER = 2**40
 """A day that never comes."""
@@ -144,11 +146,19 @@ def place_lanes(
 # The numbers of an account, which begin each lane again.
 
 
-def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, AccountState, Deciders]:
-    """Return the numbers of an account, all but its options, and of the memory, as one array.
+class FlatAccount(NamedTuple):
+    """The numbers of an account and of its policies' memory, as one array.
 
-    The arrays of the state and the memory that are returned are views of it.
+    The arrays of ``state``, all but those of options, and the memory of ``deciders`` are views.
     """
+
+    numbers: FloatArray
+    state: AccountState
+    deciders: Deciders
+
+
+def lay_flat(state: AccountState, deciders: Deciders) -> FlatAccount:
+    """Return an account and the memory of its policies whose numbers lie in one array."""
     names = [name for name in state._fields if name not in ("held", "options")]
     leaves = [state.held.amounts, state.held.prices]
     leaves += [getattr(state, name) for name in names]
@@ -163,7 +173,11 @@ def lay_flat(state: AccountState, deciders: Deciders) -> tuple[FloatArray, Accou
     amounts, prices, *of_names, memory = views
     fields: dict[str, Any] = dict(zip(names, of_names, strict=True))
     held = view_holdings(fields["positions"], amounts, prices)
-    return numbers, state._replace(held=held, **fields), deciders._replace(memory=memory)
+    return FlatAccount(
+        numbers=numbers,
+        state=state._replace(held=held, **fields),
+        deciders=deciders._replace(memory=memory),
+    )
 
 
 def view_as(like: Any, part: Any) -> Any:

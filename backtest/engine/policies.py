@@ -16,7 +16,7 @@ from backtest.account import Account, measure_stop, pick_instrument
 from backtest.core import RAISED, FloatArray, IntArray, Number, ParameterError, repr_plain
 from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
-from backtest.engine.loop import N_SHOWN, SETTING, WHOLE, Deciders
+from backtest.engine.shown import N_SHOWN, SETTING, WHOLE, Deciders
 from backtest.margin import LEVELS, MarginRules, pick_rules
 from backtest.market import Market, Markets, find_clock
 from backtest.policies import AccountView, Policy, may_read_of_account
@@ -108,14 +108,16 @@ def observe_policies(
     """Return each policy with its columns, that of the overlay last; ``signal`` is (n, n_bars)."""
     look = observe_checked if is_checked else observe_again
     observed = []
-    spans = markets.spans.tolist()
+    for i, (name, market) in enumerate(markets.items()):
+        first, stop = markets.spans[i].tolist()
+        weights = np.clip(signal[i, first:stop], -1.0, 1.0)
+        shown = venues[name].show_margin(market).with_signal(weights)
 
-    for weights, name, (first, stop) in zip(signal, markets.names, spans, strict=True):
-        shown = venues[name].show_margin(markets[name])
-        market = shown.with_signal(np.clip(weights[first:stop], -1.0, 1.0))
-        columns, causality = look(policies[name], market)
-        observed.append(ObservedPolicy(policies[name], market, columns, first, str(causality)))
-    return [*observed, *observe_overlay(overlay, markets, signal, is_checked=is_checked)]
+        columns, causality = look(policies[name], shown)
+        observed.append(ObservedPolicy(policies[name], shown, columns, first, str(causality)))
+
+    observed += observe_overlay(overlay, markets, signal, is_checked=is_checked)
+    return observed
 
 
 def observe_overlay(
@@ -126,7 +128,9 @@ def observe_overlay(
         return []
     index = markets.index(signal.T)
     begin = int(np.argmax(np.any(signal != 0.0, axis=0)))
-    seen = index.slice(begin, index.n_bars) if begin else index
+    seen = index
+    if begin:
+        seen = index.slice(begin, index.n_bars)
 
     look = observe_checked if is_checked else observe_again
     columns, causality = look(overlay, seen)
@@ -404,7 +408,9 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
     own = make_plain_settings(policy)
     rules = list_rules(policy, names)
     decide = bind_formula(policy, own, make_plain(rules[0]))
-    margin_formula = make_plain(rules[1]) if len(rules) > 1 else None
+    margin_formula = None
+    if len(rules) > 1:
+        margin_formula = make_plain(rules[1])
 
     # Only what the rules read becomes a Number, which costs time.
     places = find_read(rules)

@@ -112,7 +112,9 @@ def run_switched(test: Conditions, segments: Sequence[Segment], *, compile: bool
     setup = set_up_run(switched, segments[0].policy)
     switches = []
     for k, segment in enumerate(segments):
-        weights_of_segment = weights[k] if weights else None
+        weights_of_segment = None
+        if weights:
+            weights_of_segment = weights[k]
         observed = observe_segment(setup, segment, weights_of_segment)
         switches.append(Switch(segment.first, observed))
 
@@ -349,8 +351,13 @@ def find_charted(setup: Setup) -> dict[str, ChartedColumn]:
         for name, text in type(own.policy).charts.items():
             if name not in own.columns:
                 continue
-            values = np.where(rows >= 0, own.columns[name][np.maximum(rows, 0)], np.nan)
-            charted[f"{name} of {label}" if label else name] = ChartedColumn(text, values)
+
+            decided_values = own.columns[name][np.maximum(rows, 0)]
+            known = np.where(rows >= 0, decided_values, np.nan)
+            title = name
+            if label:
+                title = f"{name} of {label}"
+            charted[title] = ChartedColumn(text, known)
     return charted
 
 

@@ -69,7 +69,9 @@ def join_histories(resume: RunRecord, markets: Markets) -> Markets:
     for (name, market), before in zip(markets.items(), earlier.values(), strict=True):
         if before.start < market.start <= resume.last_time + market.interval:
             joined[name] = concatenate(before, market)
-    return remake(markets, {**markets, **joined}) if joined else markets
+    if not joined:
+        return markets
+    return remake(markets, {**markets, **joined})
 
 
 def find_resumed_bar(resume: RunRecord, markets: Markets) -> int:
@@ -100,31 +102,41 @@ def concatenate(before: Market, after: Market) -> Market:
             f"{core.format_duration(before.interval)} and {sorted(before.columns)}, got "
             f"{core.format_duration(after.interval)} and {sorted(after.columns)}"
         )
-    n_before = int(np.searchsorted(before.time, after.start))
-    joined: dict[str, Any] = {}
-    for name in ("time", *ON_CLOCK):
-        joined[name] = np.concatenate([getattr(before, name)[:n_before], getattr(after, name)])
-    columns = {
-        name: np.concatenate([before.columns[name][:n_before], after.columns[name]])
-        for name in after.columns
-    }
 
-    # A settlement shortly before the first open of `after` is its own: stamps have jitter.
-    first_funding = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
-    funding_times = np.concatenate([after.funding_time[first_funding:], [after.end]])
-    n_funding_before = int(np.searchsorted(before.funding_time, funding_times[0]))
-    for name in ("funding_time", "funding_rate", "funding_mark"):
-        settled_before = getattr(before, name)[:n_funding_before]
-        joined[name] = np.concatenate([settled_before, getattr(after, name)[first_funding:]])
+    n_before = int(np.searchsorted(before.time, after.start))
+    bars = {}
+    for name in ("time", *ON_CLOCK):
+        bars[name] = np.concatenate([getattr(before, name)[:n_before], getattr(after, name)])
+    columns = {}
+    for name, values in after.columns.items():
+        columns[name] = np.concatenate([before.columns[name][:n_before], values])
+
     return replace(
         after,
-        **joined,
+        **bars,
+        **join_funding(before, after),
         has_mark=before.has_mark and after.has_mark,
         columns=columns,
         synthetic=before.synthetic or after.synthetic,
         filled={**before.filled, **after.filled},
         source=f"{before.source} then {after.source}",
     )
+
+
+def join_funding(before: Market, after: Market) -> dict[str, Any]:
+    """Return the settlements of ``before`` up to the first of ``after``, and those of ``after``."""
+    # A settlement shortly before the first open of `after` is its own: stamps have jitter.
+    first = int(np.searchsorted(after.funding_time, after.start - after.interval // 4))
+    first_time = after.end
+    if first < len(after.funding_time):
+        first_time = int(after.funding_time[first])
+    n_before = int(np.searchsorted(before.funding_time, first_time))
+
+    joined = {}
+    for name in ("funding_time", "funding_rate", "funding_mark"):
+        settled_before = getattr(before, name)[:n_before]
+        joined[name] = np.concatenate([settled_before, getattr(after, name)[first:]])
+    return joined
 
 
 def append_last_bar(
@@ -270,8 +282,12 @@ class Setup(NamedTuple):
         return changed._replace(inputs=read_inputs(changed, like=like))
 
     def scale(self, scale: float) -> Setup:
+        """Return the setup with its signal times a factor."""
         signal = self.signal * scale
-        return self.change(signal=signal, given=float(signal[0]) if signal.size == 1 else signal)
+        given: Any = signal
+        if signal.size == 1:
+            given = float(signal[0])
+        return self.change(signal=signal, given=given)
 
     def measure_closes(self, run: Any, rows: slice) -> Any:
         return driver.measure_closes(self, run, rows)
@@ -295,8 +311,10 @@ def set_up(
     policies, overlay = assign_policies(policy, markets, own.overlay)
     check_margin_policies(policies, account)
     check_traders(policies, overlay, markets)
-    (alone,) = [*markets.values()] if is_alone else [markets]
-    signal = resolve_signal(own.signal, alone)
+    decided_on: Market | Markets = markets
+    if is_alone:
+        (decided_on,) = markets.values()
+    signal = resolve_signal(own.signal, decided_on)
 
     if resume is not None:
         markets, first = join_resumed(resume, markets)
@@ -358,7 +376,9 @@ def check_bars_left(market: Market | Markets, start: core.TimeLike | None) -> No
     left = market.n_bars - find_first_bar(market, start)
     if left >= 2:
         return
-    place = f"of {market!r}" if start is None else f"from start {start} on"
+    place = f"of {market!r}"
+    if start is not None:
+        place = f"from start {start} on"
     raise core.ParameterError(
         f"a run needs at least 2 bars, for the first never trades, got {left} {place}"
     )
@@ -424,7 +444,9 @@ def set_up_again(
     observed = observe_policies(
         setup.policies, setup.overlay, clock.seen, setup.venues, seen, is_checked=False
     )
-    test = setup.test if setup.test.sampling == "1d" else setup.test.replace(sampling="1d")
+    test = setup.test
+    if test.sampling != "1d":
+        test = test.replace(sampling="1d")
     return setup.change(
         test=test,
         markets=markets,

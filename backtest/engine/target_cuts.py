@@ -90,7 +90,10 @@ def find_columns(setup: Setup) -> dict[str, core.FloatArray]:
     columns = {}
     for label, own in zip(labels, setup.observed, strict=False):
         for column, values in own.columns.items():
-            columns[f"{column} of {label}" if label else column] = values
+            title = column
+            if label:
+                title = f"{column} of {label}"
+            columns[title] = values
     return columns
 
 

@@ -24,8 +24,9 @@ from backtest.core import ParameterError, format_percent, format_price, format_t
 from backtest.core.code_names import pd
 from backtest.core.units import DAY
 from backtest.engine import AccountInputs, AnyPolicy, Conditions, Setup
-from backtest.engine.loop import DAY_NS, N_SHOWN
+from backtest.engine.loop import DAY_NS
 from backtest.engine.run import run
+from backtest.engine.shown import N_SHOWN
 from backtest.live import book, cautions
 from backtest.live import state as snapshots
 from backtest.live.book import Cut, Order, format_leverage

@@ -16,7 +16,8 @@ from backtest.account.money import WALLET
 from backtest.account.records import WINDOW, TradedDays
 from backtest.core import FloatArray, IntArray
 from backtest.engine.driver import CHUNK, view_leaf
-from backtest.engine.loop import ADDRESS, DONE, N_SHOWN
+from backtest.engine.loop import ADDRESS, DONE
+from backtest.engine.shown import N_SHOWN
 from backtest.margin import compute_best_leverage, compute_value
 from backtest.policies import (
     Combinator,

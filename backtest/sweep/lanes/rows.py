@@ -262,7 +262,7 @@ class LanePolicies(NamedTuple):
     ``n_columns``; without ``has_own_columns`` all lanes have those of the first. ``shown`` has a
     row for each field of the account that policies see, written if ``wants_account``.
     ``firsts`` and ``tradable`` are those of a
-    :class:`backtest.engine.loop.Deciders`, as are ``interval`` and ``start``. ``known`` of shape
+    :class:`backtest.engine.shown.Deciders`, as are ``interval`` and ``start``. ``known`` of shape
     (n * LANES,) has the bars from which on lanes ask, ``latest`` (n,) the last of each policy, and
     ``begun`` is the memory that lanes keep until then.
     """

@@ -1,0 +1,138 @@
+"""What follows from what an account held at closes: its margin, and the prices at which it fails.
+
+The loop records what is held. What follows from it costs a search for each close, so it is computed
+where somebody reads it, from the record: the account is put back as it stood at the close.
+
+====================  ==============================================================================
+word                  what it is, and its unit
+====================  ==============================================================================
+row                   row of the record, of which bar ``first`` is row 0
+requirement           R, maintenance margin of the cross positions together: money
+share                 part of R that a position, or a coin of collateral, needs: money
+distance              backing less the level times R: money left until the pool fails
+posted                initial margin of a position
+====================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backtest import account as a
+from backtest import margin
+from backtest.account import records as r
+from backtest.account.options import holds_options
+from backtest.engine.closes import look_at_close
+
+if TYPE_CHECKING:
+    from backtest.core import FloatArray
+    from backtest.results.record import Closes, HeldAtCloses
+
+
+def fill_closes(bar: a.AccountBar, held: HeldAtCloses, closes: Closes, first: int) -> None:
+    """Write what follows from what an account holds at closes, that of bar ``first`` and later."""
+    bar = a.share(
+        a.AccountBar(
+            terms=a.share(bar.terms),
+            feed=a.share(bar.feed),
+            state=a.share(bar.state),
+            quotes=a.share(bar.quotes),
+            scratch=a.share(bar.scratch),
+            ledger=bar.ledger,
+            log=a.share(bar.log),
+        )
+    )
+    for row in range(len(held.cash)):
+        put_back(bar, held, row, first + row)
+        write_balances(bar, closes, row)
+        needed = write_shares(bar, closes, row)
+
+        close = look_at_close(bar, has_prices=True)
+        closes.requirement[row] = close.needed
+        closes.initial[row] = close.initial
+        for i in range(len(bar.state.positions)):
+            closes.failure[row, i] = bar.scratch.walk[i].failure
+        write_posted(bar, closes.posted[row], needed)
+
+
+def put_back(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
+    """Write what the account held at the close of bar t, and its marks, into state and quotes."""
+    feed = bar.feed
+    state = bar.state
+    state.wallet.cash = held.cash[row]
+    for i in range(len(state.positions)):
+        quote = bar.quotes.instruments[i]
+        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+        if is_listed:
+            r.read_mark_close(bar.terms, feed, quote, t, i)
+            r.read_multipliers(bar.terms, feed, quote, t, i)
+
+        position = state.positions[i]
+        position.value = quote.mark_close
+        position.quantity = held.quantity[row, i]
+        position.entry = held.entry[row, i]
+        position.margin = held.margin[row, i]
+
+    for c in range(len(state.held.amounts)):
+        state.held.amounts[c] = held.amounts[row, c]
+        state.held.prices[c] = feed.asset_mark_close[c, t]
+    for k in range(len(state.options.targets)):
+        state.options.positions.quantities[k] = held.options[row, k]
+    a.close_options(bar, t)
+
+
+def write_balances(bar: a.AccountBar, closes: Closes, row: int) -> None:
+    """Write backing, balance, and the collateral with and without its haircut, into closes."""
+    terms = bar.terms
+    state = bar.state
+    closes.backing[row] = a.compute_pool(terms, state)
+    closes.balance[row] = a.compute_balance(terms, state)
+    closes.collateral[row] = margin.compute_full_value(state.held)
+    at_rate = margin.compute_collateral_value(terms.rules.collateral, state.held)
+    closes.collateral_at_rate[row] = at_rate
+
+
+def write_shares(bar: a.AccountBar, closes: Closes, row: int) -> float:
+    """Write the shares of the requirement R and what they leave into closes; return R.
+
+    The backing must stand there already.
+    """
+    needed: float = a.measure_shares(bar)
+    at_level = bar.terms.rules.level * needed
+    closes.distance[row] = closes.backing[row] - at_level
+    a.write_parts(bar, closes.own[row], closes.withheld[row], at_level)
+
+    # The shares of coins stand after those of the positions.
+    n = len(bar.state.positions)
+    for i in range(n):
+        closes.share[row, i] = bar.scratch.shares[i]
+    for c in range(len(bar.state.held.amounts)):
+        closes.collateral_share[row] += bar.scratch.shares[n + c]
+    return needed
+
+
+def write_posted(bar: a.AccountBar, posted: FloatArray, needed: float) -> None:
+    """Write the initial margin of each position; ``needed`` is the requirement R of the pool.
+
+    Where positions need margin together, each has its share of R in that of the pool.
+    """
+    terms = bar.terms
+    state = bar.state
+    rules = terms.rules
+    is_joint = rules.own > 0 or rules.has_scenarios or holds_options(state)
+    pool = 0.0
+    if is_joint:
+        pool = a.compute_needed(terms, state, is_initial=True)
+
+    for i in range(len(state.positions)):
+        position = state.positions[i]
+        if a.is_isolated(terms, i):
+            posted[i] = position.margin
+        elif is_joint:
+            posted[i] = pool * bar.scratch.shares[i] / needed if needed > 0.0 else 0.0
+        else:
+            notional = abs(position.quantity * position.value)
+            multiplier = rules.brackets.initial_multipliers[i]
+            table = margin.pick_rules(rules.brackets, i)
+            initial = margin.compute_initial(table, notional, multiplier)
+            posted[i] = initial - margin.compute_haircut(rules, state.held, i)

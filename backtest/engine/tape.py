@@ -1,0 +1,250 @@
+"""What the loop writes of each bar: the record of a run, or the outcomes of simulated paths.
+
+====================  ==============================================================================
+word                  what it is, and its unit
+====================  ==============================================================================
+t                     bar of the market
+row                   row of the record: bar t is row ``t - first``
+lane                  one life of an account, on bars that lie end to end with those of others
+unit                  value of a share of the account, which deposits do not move; 1 at the start
+overlay               factor on all positions, decided by the policy of the whole account
+wealth                equity and reserve: settlement currency
+====================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backtest import account as a
+from backtest.account.money import MONEY, POSITION_ROWS, TERM_ROWS, total
+from backtest.core.kernels import inlined, of_options
+from backtest.core.structs import view_numbers
+
+if TYPE_CHECKING:
+    from backtest.core import FloatArray, IntArray
+    from backtest.results.record import TermRows
+
+BEGIN, FIRST, STOP, SETTLED, FLOWED, STARTED = range(6)
+"""Columns of ``Lanes.places``."""
+N_LIVES = 8
+WEALTH, LIQUIDATED, LOST, CALLED, RUINED, DAY_OPEN, LEAST_WEALTH, MOST_WEALTH = range(N_LIVES)
+"""Rows of ``Lanes.lives``."""
+CURRENT_BAR, FIRST_ROW = range(2)
+"""Entries of ``RunTape.cursor``: the bar that the loop is at, and the bar of row 0."""
+
+
+class Lanes(NamedTuple):
+    """Lives of one account on bars that lie end to end; none in a run.
+
+    ``places`` of shape (lanes, 6) has the first bar of each lane, the first one simulated, one
+    past the last, the numbers of its first settlement and flow, and the time, ns, at which it
+    began. ``known`` of shape (lanes, n + 1) has the first bar at which each policy is asked.
+    ``lives`` of shape (8, bars) are wealth, liquidations, bad debt, margin calls, whether the
+    account is ruined, the base of the day, and the least and the most wealth of the bar.
+    ``numbers`` are those of the account and of the memory of its policies, which begin each life as
+    in ``begun``.
+    """
+
+    places: IntArray
+    known: IntArray
+    lives: FloatArray
+    begun: FloatArray
+    numbers: FloatArray
+
+
+class RunTape(NamedTuple):
+    """What a run writes.
+
+    ``is_on`` (1,) is 1 if the record is written. ``before`` (n,) are the marks u of the last close,
+    ``units`` the unit value of each bar, empty if nobody asks for it, and ``pool`` requirement and
+    backing of the pool at the last close.
+    """
+
+    log: a.EventLog
+    record: Any
+    terms: TermRows
+    cursor: IntArray
+    before: FloatArray
+    is_on: IntArray
+    units: FloatArray
+    pool: FloatArray
+    lanes: Lanes
+
+
+def write(column: FloatArray, value: float, row: int) -> None:
+    """Write what is not 0: new memory that stays untouched costs nothing."""
+    if value != 0.0:
+        column[row] = value
+
+
+def write_of(column: FloatArray, value: float, row: int, i: int) -> None:
+    """Write what is not 0 into column i."""
+    if value != 0.0:
+        column[row, i] = value
+
+
+# A bar by the general steps.
+
+
+@inlined
+def write_row(bar: a.AccountBar, tape: RunTape, is_recorded: bool, is_quiet: bool, t: int) -> None:
+    """Write the unit value and the record of bar t, where they are asked for."""
+    row = t - tape.cursor[FIRST_ROW]
+    if len(tape.units) > 0:
+        tape.units[row] = bar.state.wallet.unit
+    if is_recorded:
+        record_account(bar, tape, is_quiet, row)
+
+
+def record_account(bar: a.AccountBar, tape: RunTape, is_quiet: bool, row: int) -> None:
+    """Write one bar; in one that ``is_quiet`` prices moved, and nothing filled."""
+    state = bar.state
+    wallet = state.wallet
+    account = tape.record.account
+
+    account.equity[row] = wallet.equity
+    account.unit[row] = wallet.unit
+    account.overlay[row] = wallet.overlay
+    write(account.cash, wallet.cash, row)
+    write(account.reserve, wallet.reserve, row)
+    write(account.price_pnl, total(bar.ledger, MONEY.price_pnl), row)
+    if not is_quiet:
+        record_money(bar, tape, row)
+
+    for i in range(len(state.positions)):
+        record_position(bar, tape, is_quiet, i, row)
+    for k in range(len(state.options.targets)):
+        record_option(tape, state, k, row)
+
+
+def record_money(bar: a.AccountBar, tape: RunTape, row: int) -> None:
+    """Write the terms of money of the account, summed over its positions, and its flows."""
+    for term in range(len(TERM_ROWS)):
+        write_of(tape.terms.account, total(bar.ledger, TERM_ROWS[term]), term, row)
+
+    money = bar.scratch.money
+    account = tape.record.account
+    write(account.top_up, money.top_up, row)
+    write(account.flows, money.flows + money.top_up, row)  # with those from the reserve
+
+
+def record_position(bar: a.AccountBar, tape: RunTape, is_quiet: bool, i: int, row: int) -> None:
+    """Write what is held of instrument i, its target, and its terms of money."""
+    state = bar.state
+    position = state.positions[i]
+    columns = tape.record.positions
+    write_of(columns.quantity, position.quantity, row, i)
+    write_of(columns.entry, position.entry, row, i)
+    write_of(columns.margin, position.margin, row, i)
+    write_of(columns.target, position.leverage, row, i)
+
+    # The money of a position that is alone is that of the account, but for bad debt: see
+    # ``new_record``.
+    is_alone = len(state.positions) == 1 and len(state.options.targets) == 0
+    if not is_alone:
+        write_of(columns.price_pnl, bar.ledger[i].price_pnl, row, i)
+    if is_quiet:
+        return
+
+    write_of(columns.bad_debt, bar.ledger[i].bad_debt, row, i)
+    if is_alone:
+        return
+    money = view_numbers(bar.ledger)
+    for term in range(len(POSITION_ROWS)):
+        write_of(tape.terms.positions[term], money[i, POSITION_ROWS[term]], row, i)
+
+
+@of_options(returns=None)
+def record_option(tape: RunTape, state: a.AccountState, k: int, row: int) -> None:
+    """Write what is held of option k, its value, and its terms of money."""
+    options = state.options
+    columns = tape.record.options
+    columns.quantity[row, k] = options.positions.quantities[k]
+    columns.value[row, k] = options.priced[k]
+    columns.price_pnl[row, k] = options.profits[k]
+    columns.fees[row, k] = options.fees[k]
+    columns.slippage[row, k] = options.slippage[k]
+    columns.liquidation_loss[row, k] = options.losses[k]
+
+
+# A quiet bar of one position.
+
+
+class Columns(NamedTuple):
+    """Columns of the record that a quiet bar writes, of shape (n_bars,) and (n_bars, 1)."""
+
+    equity: FloatArray
+    cash: FloatArray
+    reserve: FloatArray
+    unit: FloatArray
+    overlay: FloatArray
+    price_pnl: FloatArray
+    quantity: FloatArray
+    entry: FloatArray
+    margin: FloatArray
+    target: FloatArray
+
+
+@inlined
+def pick_columns(tape: RunTape) -> Columns:
+    """Return the columns by value, so that compiled code keeps their addresses in registers."""
+    account = tape.record.account
+    positions = tape.record.positions
+    return Columns(
+        equity=account.equity,
+        cash=account.cash,
+        reserve=account.reserve,
+        unit=account.unit,
+        overlay=account.overlay,
+        price_pnl=account.price_pnl,
+        quantity=positions.quantity,
+        entry=positions.entry,
+        margin=positions.margin,
+        target=positions.target,
+    )
+
+
+@inlined
+def record_quietly(columns: Columns, one: a.One, profit: float, row: int) -> None:
+    """Write one bar in which nothing filled: what is held, and its profit."""
+    wallet = one.wallet
+    position = one.position
+    columns.equity[row] = wallet.equity
+    columns.unit[row] = wallet.unit
+    columns.overlay[row] = wallet.overlay
+    write(columns.cash, wallet.cash, row)
+    write(columns.reserve, wallet.reserve, row)
+    write(columns.price_pnl, profit, row)
+    write_of(columns.quantity, position.quantity, row, 0)
+    write_of(columns.entry, position.entry, row, 0)
+    write_of(columns.margin, position.margin, row, 0)
+    write_of(columns.target, position.leverage, row, 0)
+
+
+# A bar of a simulated path.
+
+
+def write_life(
+    bar: a.AccountBar, lives: FloatArray, is_quiet: bool, has_no_walk: bool, t: int
+) -> None:
+    """Write wealth, ruin, liquidations, calls and the day's base into the outcomes of paths.
+
+    Wealth is that at the close, and the least and the most on the way of prices to it.
+    """
+    wallet = bar.state.wallet
+    if has_no_walk:
+        a.note_extremes(bar, t)
+    extremes = bar.scratch.extremes
+    lives[WEALTH, t] = wallet.equity + wallet.reserve
+    lives[LEAST_WEALTH, t] = min(extremes[0], wallet.equity) + wallet.reserve
+    lives[MOST_WEALTH, t] = max(extremes[1], wallet.equity) + wallet.reserve
+    lives[DAY_OPEN, t] = wallet.day_open
+    lives[RUINED, t] = wallet.is_ruined
+    if is_quiet:
+        return
+
+    money = bar.scratch.money
+    lives[LIQUIDATED, t] = money.liquidations
+    lives[LOST, t] = money.bad_debt
+    lives[CALLED, t] = money.calls
