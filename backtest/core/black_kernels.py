@@ -78,12 +78,16 @@ def price_and_slope(x: float, s: float) -> tuple[float, float]:
     # Both terms are almost equal: their difference is a series.
     if t < SERIES_LIMIT:
         # A slope of 0 is one that underflows, and so does the price.
-        return (slope * mills_difference(q, t) if slope > 0.0 else 0.0), slope
+        if not slope > 0.0:
+            return 0.0, slope
+        return slope * mills_difference(q, t), slope
 
     # Near the money h + t is over 0, where Mills' ratio is of the other tail.
     if t >= q:
-        return math.exp(0.5 * x) - slope * (mills_ratio(q + t) + mills_ratio(t - q)), slope
-    return slope * (mills_ratio(q - t) - mills_ratio(q + t)), slope
+        both_tails = mills_ratio(q + t) + mills_ratio(t - q)
+        return math.exp(0.5 * x) - slope * both_tails, slope
+    difference = mills_ratio(q - t) - mills_ratio(q + t)
+    return slope * difference, slope
 
 
 def mills_difference(q: float, t: float) -> float:
@@ -94,7 +98,10 @@ def mills_difference(q: float, t: float) -> float:
     h = -q
     even = mills_ratio(q)
     odd = 1.0 + h * even
-    term, total = t, t * odd
+
+    # Seven odd terms, up to t ** 13 / 13!: for t under SERIES_LIMIT the next is under rounding.
+    term = t
+    total = t * odd
     for k in range(1, 7):
         even = h * odd + (2.0 * k - 1.0) * even
         odd = h * even + 2.0 * k * odd
@@ -112,14 +119,17 @@ def scalar_price(
     rate: float,
     is_coin: bool,
 ) -> float:
+    """Return the value of a call (``sign`` 1) or put (-1), in cash or in coins of the forward."""
     if not is_possible(forward, strike, years, volatility, rate):
         return math.nan
+
     intrinsic = max(0.0, sign * (forward - strike))
-    deviation = volatility * math.sqrt(years)
     time_value = 0.0
+    deviation = volatility * math.sqrt(years)
     if deviation > 0.0:
         x = -abs(log_ratio(forward, strike))
         time_value = math.sqrt(forward) * math.sqrt(strike) * normalized_price(x, deviation)
+
     cash = math.exp(-rate * years) * (intrinsic + time_value)
     return cash / forward if is_coin else cash
 
@@ -133,24 +143,16 @@ def scalar_greeks(
     rate: float,
     is_coin: bool,
 ) -> Greeks:
+    """Return the Greeks of a call (``sign`` 1) or put (-1), in cash or in coins of the forward."""
     if not is_possible(forward, strike, years, volatility, rate):
         nan = math.nan
         return Greeks(nan, nan, nan, nan, nan, nan, nan)
+
+    value = scalar_price(sign, forward, strike, years, volatility, rate, is_coin=False)
     discount = math.exp(-rate * years)
     deviation = volatility * math.sqrt(years)
-    value = scalar_price(sign, forward, strike, years, volatility, rate, is_coin=False)
-
-    # Without deviation the payoff is known: its delta is a step, and nothing else moves.
-    is_fixed = not deviation > 0.0
-    if is_fixed:
-        above = sign * (forward - strike)
-        step = 0.0
-        if above == 0.0:
-            step = 0.5
-        elif above > 0.0:
-            step = 1.0
-        in_cash = Greeks(discount * sign * step, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    else:
+    has_deviation = deviation > 0.0
+    if has_deviation:
         d1 = log_ratio(forward, strike) / deviation + 0.5 * deviation
         d2 = d1 - deviation
         density = discount * normal_density(d1)
@@ -164,6 +166,11 @@ def scalar_greeks(
             vanna=-density * d2 / volatility,
             volga=vega * d1 * d2 / volatility,
         )
+    else:
+        # The payoff is known: its delta is a step, and nothing else moves.
+        step = find_step(sign * (forward - strike))
+        in_cash = Greeks(discount * sign * step, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
     if not is_coin:
         return in_cash
 
@@ -171,10 +178,17 @@ def scalar_greeks(
     delta = (in_cash.delta - value / forward) / forward
     return Greeks(
         delta=delta,
-        gamma=0.0 if is_fixed else (in_cash.gamma - 2.0 * delta) / forward,
+        gamma=(in_cash.gamma - 2.0 * delta) / forward if has_deviation else 0.0,
         vega=in_cash.vega / forward,
         theta=in_cash.theta / forward,
         rho=in_cash.rho / forward,
         vanna=(in_cash.vanna - in_cash.vega / forward) / forward,
         volga=in_cash.volga / forward,
     )
+
+
+def find_step(payoff: float) -> float:
+    """Return the slope of a payoff by its sign: 1 in the money, 0 out of it, a half between."""
+    if payoff == 0.0:
+        return 0.5
+    return 1.0 if payoff > 0.0 else 0.0
