@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from backtest.account.records import AccountBar, AccountState, Balances, EventLog
     from backtest.account.records import InstrumentRules, MarketBar, MarketFeed, OptionFeed
     from backtest.account.records import Position, Quote, Scratch, Terms, TradedDays, has_stops
-    from backtest.account.records import is_held, is_isolated, is_spot, log_event, make_option_feed
+    from backtest.account.records import is_held, is_isolated, is_spot, log_costs, log_event
+    from backtest.account.records import make_option_feed
     from backtest.account.records import no_options, pick_instrument, pick_margin, pick_position
     from backtest.account.records import read_traded, share
     from backtest.account.balance import compute_account_equity, compute_balance, compute_excess
@@ -76,7 +77,7 @@ else:
         "account.records": (
             "AccountBar AccountState Balances EventLog InstrumentRules MarketBar MarketFeed "
             "OptionFeed Position Quote Scratch Terms TradedDays has_stops is_held is_isolated "
-            "is_spot log_event make_option_feed no_options pick_instrument pick_margin "
+            "is_spot log_costs log_event make_option_feed no_options pick_instrument pick_margin "
             "pick_position read_traded share"
         ),
     })  # fmt: skip

@@ -261,18 +261,8 @@ def enter_fill(
     notional = abs(done.quantity) * abs(done.value)
     if done.quantity != 0.0:
         money.fills += 1.0
-        r.log_event(
-            bar.log,
-            t,
-            i,
-            kind,
-            done.value,
-            done.quantity,
-            notional,
-            fee=done.fee,
-            slippage=done.slippage,
-            impact=done.impact,
-        )
+        r.log_event(bar.log, t, i, kind, done.value, done.quantity, notional)
+        r.log_costs(bar.log, fee=done.fee, slippage=done.slippage, impact=done.impact)
 
     money.price_pnl += done.price_pnl
     money.fees += done.fee
@@ -368,4 +358,5 @@ def book_sale(bar: r.AccountBar, t: int, c: int, sold: float, sale_price: float)
     state.wallet.cash += sold * sale_price
 
     owner = len(state.positions) + c
-    r.log_event(bar.log, t, owner, Event.CONVERTED, sale_price, -sold, sold * sale_price, fee=cost)
+    r.log_event(bar.log, t, owner, Event.CONVERTED, sale_price, -sold, sold * sale_price)
+    r.log_costs(bar.log, fee=cost, slippage=0.0, impact=0.0)

@@ -383,15 +383,6 @@ def delist(bar: r.AccountBar, t: int, i: int) -> None:
     rules = r.share(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     before = balance.pick_balances(bar.terms, bar.state, i)
-    done = trade(
-        rules,
-        before,
-        quote.mark_close,
-        quantity=0.0,
-        slippage=0.0,
-        impact=0.0,
-        fee_rate=rules.taker,
-        quote=quote,
-        is_order=False,
-    )
+    rates = r.CostRates(slippage=0.0, impact=0.0, fee=rules.taker)
+    done = trade(rules, before, quote.mark_close, 0.0, rates, quote, is_order=False)
     balance.enter_fill(bar, t, i, Event.DELISTED, before, done, stops=0)

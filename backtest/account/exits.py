@@ -178,17 +178,9 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     state = bar.state
     rules = r.share(r.pick_instrument(terms, i))
     before = balance.pick_balances(terms, state, i)
-    done = trade(
-        rules,
-        before,
-        value,
-        quantity=0.0,
-        slippage=rules.slippage,
-        impact=0.0,
-        fee_rate=rules.taker,
-        quote=bar.quotes.instruments[i],
-        is_order=True,
-    )
+    rates = r.CostRates(slippage=rules.slippage, impact=0.0, fee=rules.taker)
+    quote = bar.quotes.instruments[i]
+    done = trade(rules, before, value, 0.0, rates, quote, is_order=True)
 
     # The events of the floors follow that of the equity stop.
     floor = equity_floors.find_floor(terms, state) if kind == p.DRAW else 0

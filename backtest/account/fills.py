@@ -616,7 +616,7 @@ def scale_isolated(bar: r.AccountBar, factor: float) -> None:
             plan.notional_added *= factor
 
     # Options sold bring money, so they are not cut.
-    options_added = bar.state.options.added
+    options_added = bar.state.options.quantities_added
     for k in range(len(options_added)):
         if options_added[k] > 0.0:
             options_added[k] *= factor

@@ -1,9 +1,9 @@
 """Options that a liquidation of the pool trades: all at once, step by step, or written off.
 
 The words are those of :mod:`.options` and :mod:`.pool_liquidation`. While a pool closes at once,
-three columns of options hold what each of them was closed by, from :func:`close_options_of_pool` to
-:func:`end_close`: ``added`` the signed contracts traded, ``prices`` the loss from the mark, and
-``kept`` the fee asked, both money. No order is on its way then that needs them.
+:func:`close_options_of_pool` writes the contracts that it trades of each option, their loss from
+the mark and the fee asked, and :func:`end_close` books them: only then is known what of the fees
+the account can pay.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def book_forced(bar: r.AccountBar, t: int, k: int, traded: float, loss: float) -
     state.options.losses[k] += loss
     bar.ledger[len(bar.ledger) - 1].liquidation_loss += loss
     owner = options.name_option(state, k)
-    r.log_event(bar.log, t, owner, Event.LIQUIDATED, mark, traded, abs(traded) * mark, fee=loss)
+    r.log_event(bar.log, t, owner, Event.LIQUIDATED, mark, traded, abs(traded) * mark)
+    r.log_costs(bar.log, fee=loss, slippage=0.0, impact=0.0)
 
 
 def compute_option_notional(state: r.AccountState, k: int) -> float:
@@ -86,9 +87,9 @@ def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
     """
     own = bar.state.options
     for k in range(len(own.targets)):
-        own.added[k] = 0.0
-        own.prices[k] = 0.0
-        own.kept[k] = 0.0
+        own.quantities_closed[k] = 0.0
+        own.losses_of_close[k] = 0.0
+        own.fees_of_close[k] = 0.0
 
     asked = 0.0
     premiums = 0.0
@@ -99,9 +100,9 @@ def close_options_of_pool(bar: r.AccountBar) -> tuple[float, float]:
                 continue
             traded_before = own.traded[k]
             loss, fee = force_option(bar, k, traded)
-            own.added[k] = traded
-            own.prices[k] = loss
-            own.kept[k] = fee
+            own.quantities_closed[k] = traded
+            own.losses_of_close[k] = loss
+            own.fees_of_close[k] = fee
 
             asked += fee
             premiums += own.traded[k] - traded_before if fee > 0.0 else 0.0
@@ -135,12 +136,13 @@ def end_close(bar: r.AccountBar, t: int, asked: float, paid: float) -> None:
     share = 1.0 if asked == paid else paid / asked
 
     for k in range(len(own.targets)):
-        if own.added[k] == 0.0:
+        traded = own.quantities_closed[k]
+        if traded == 0.0:
             continue
-        fee = own.kept[k] * share
+        fee = own.fees_of_close[k] * share
         bar.state.wallet.cash -= fee
-        book_forced(bar, t, k, traded=own.added[k], loss=own.prices[k] + fee)
-        own.added[k] = 0.0
+        book_forced(bar, t, k, traded, loss=own.losses_of_close[k] + fee)
+        own.quantities_closed[k] = 0.0
 
 
 @of_options(returns=None)
@@ -300,14 +302,14 @@ def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
         bar.scratch.walk[i].quantity_aside = position.quantity
         position.quantity = 0.0
     for j in range(len(own.targets)):
-        own.before[j] = own.positions.quantities[j]
-        own.positions.quantities[j] = own.before[j] if j == k else 0.0
+        own.quantities_aside[j] = own.positions.quantities[j]
+        own.positions.quantities[j] = own.quantities_aside[j] if j == k else 0.0
     needed = balance.compute_with_options(terms, state, False)
 
     for i in range(len(state.positions)):
         state.positions[i].quantity = bar.scratch.walk[i].quantity_aside
     for j in range(len(own.targets)):
-        own.positions.quantities[j] = own.before[j]
+        own.positions.quantities[j] = own.quantities_aside[j]
     return needed
 
 

@@ -350,9 +350,7 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
         before,
         plan.limit_value,
         plan.resting_quantity,
-        slippage=0.0,
-        impact=0.0,
-        fee_rate=terms.makers[i],
+        rates=r.CostRates(slippage=0.0, impact=0.0, fee=terms.makers[i]),
         quote=bar.quotes.instruments[i],
         is_order=False,
     )

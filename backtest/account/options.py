@@ -12,7 +12,8 @@ offset                mark less value at the open, kept on the way of the prices
 premium               what a trade pays or gets: contracts times price
 worsening             points of volatility by which a fill is worse than the mark
 wanted                signed contracts that an order leads to
-kept, added           part of an order that needs no margin, and the one that adds: contracts
+quantities_kept       what stays of the contracts held, after an order
+quantities_added      what an order adds to them: needs margin, and is cut where there is none
 ====================  ============================================================================
 """
 
@@ -22,7 +23,7 @@ import math
 
 from backtest.account.events import Event
 from backtest.account.money import Money
-from backtest.account.records import AccountBar, AccountState, Terms, log_event
+from backtest.account.records import AccountBar, AccountState, Terms, log_costs, log_event
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
 from backtest.core.structs import Structs
@@ -265,7 +266,8 @@ def settle(bar: AccountBar, t: int, k: int) -> None:
     release(state, k)
     owner = name_option(state, k)
     paid = abs(quantity) * payoff
-    log_event(bar.log, t, owner, Event.EXPIRED, payoff, -quantity, paid, fee=fee)
+    log_event(bar.log, t, owner, Event.EXPIRED, payoff, -quantity, paid)
+    log_costs(bar.log, fee=fee, slippage=0.0, impact=0.0)
 
 
 def compute_payoff(bar: AccountBar, k: int) -> float:
@@ -346,8 +348,8 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
     state = bar.state
     own = state.options
     for k in range(len(own.targets)):
-        own.kept[k] = own.positions.quantities[k]
-        own.added[k] = 0.0
+        own.quantities_kept[k] = own.positions.quantities[k]
+        own.quantities_added[k] = 0.0
         # An account that has ended closes what it holds.
         wanted = 0.0 if state.wallet.is_over != 0.0 else own.targets[k]
         own.targets[k] = math.nan
@@ -372,11 +374,11 @@ def begin_option(bar: AccountBar, t: int, k: int, wanted: float) -> None:
 
     if wanted * quantity >= 0.0 and abs(wanted) < abs(quantity):
         enter_option_trade(bar, t, k, wanted, Event.FILL)
-        own.kept[k] = wanted
+        own.quantities_kept[k] = wanted
         return
     # What changes its sign closes first, and keeps nothing.
-    own.kept[k] = quantity if wanted * quantity > 0.0 else 0.0
-    own.added[k] = wanted - own.kept[k]
+    own.quantities_kept[k] = quantity if wanted * quantity > 0.0 else 0.0
+    own.quantities_added[k] = wanted - own.quantities_kept[k]
 
 
 def price_option_order(bar: AccountBar, k: int, side: float) -> float:
@@ -395,7 +397,9 @@ def price_option_order(bar: AccountBar, k: int, side: float) -> float:
 def is_adding(state: AccountState, k: int) -> bool:
     """Return whether an order waits for margin: it adds, or closes what changes its sign."""
     own = state.options
-    return bool(own.added[k] != 0.0 or own.kept[k] != own.positions.quantities[k])
+    return bool(
+        own.quantities_added[k] != 0.0 or own.quantities_kept[k] != own.positions.quantities[k]
+    )
 
 
 @of_options(returns=False)
@@ -417,17 +421,17 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
     fixed = 0.0
     premiums = 0.0
     for k in range(len(own.targets)):
-        if own.added[k] == 0.0:
+        if own.quantities_added[k] == 0.0:
             continue
 
         price = own.prices[k]
         fee = compute_option_fee(terms, state, k, price)
-        closed = abs(own.kept[k] - own.positions.quantities[k])
-        if own.added[k] > 0.0:
+        closed = abs(own.quantities_kept[k] - own.positions.quantities[k])
+        if own.quantities_added[k] > 0.0:
             fixed += closed * (price + fee)
-            premiums += own.added[k] * (price + fee)
+            premiums += own.quantities_added[k] * (price + fee)
         else:
-            fixed += (closed - own.added[k]) * fee
+            fixed += (closed - own.quantities_added[k]) * fee
 
     return fixed, premiums
 
@@ -436,14 +440,14 @@ def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
 def try_options(terms: Terms, state: AccountState, factor: float) -> float:
     """Write positions as after orders times a factor; return what they pay.
 
-    ``before`` keeps what was held, for the caller to write back.
+    ``quantities_aside`` has what was held, for the caller to write back.
     """
     own = state.options
     outlay = 0.0
     for k in range(len(own.targets)):
-        own.before[k] = own.positions.quantities[k]
+        own.quantities_aside[k] = own.positions.quantities[k]
         if is_adding(state, k):
-            wanted = own.kept[k] + factor * own.added[k]
+            wanted = own.quantities_kept[k] + factor * own.quantities_added[k]
             traded = wanted - own.positions.quantities[k]
             fee = compute_option_fee(terms, state, k, own.prices[k])
             outlay += traded * own.prices[k] + abs(traded) * fee
@@ -460,8 +464,8 @@ def add_options(bar: AccountBar, t: int, factor: float) -> None:
         if not is_adding(bar.state, k):
             continue
         quantity = own.positions.quantities[k]
-        wanted = own.kept[k] + factor * own.added[k]
-        own.added[k] = 0.0
+        wanted = own.quantities_kept[k] + factor * own.quantities_added[k]
+        own.quantities_added[k] = 0.0
         # A smaller change is rounding of the factor.
         if abs(wanted - quantity) > TOLERANCE * abs(quantity):
             enter_option_trade(bar, t, k, wanted, Event.FILL)
@@ -498,8 +502,10 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
     traded = wanted - own.positions.quantities[k]
     fee = abs(traded) * compute_option_fee(bar.terms, state, k, price)
     slippage = traded * (price - own.positions.marks[k])
+
     own.fees[k] += fee
     own.slippage[k] += slippage
+
     of_account = bar.ledger[len(bar.ledger) - 1]
     of_account.fees += fee
     of_account.slippage += slippage
@@ -507,17 +513,8 @@ def enter_option_trade(bar: AccountBar, t: int, k: int, wanted: float, kind: int
 
     trade_option(state, bar.ledger, k, wanted, price)
     state.wallet.cash -= fee
-    log_event(
-        bar.log,
-        t,
-        name_option(state, k),
-        kind,
-        value=price,
-        quantity=traded,
-        amount=abs(traded) * price,
-        fee=fee,
-        slippage=slippage,
-    )
+    log_event(bar.log, t, name_option(state, k), kind, price, traded, abs(traded) * price)
+    log_costs(bar.log, fee=fee, slippage=slippage, impact=0.0)
 
 
 @of_options(returns=None)

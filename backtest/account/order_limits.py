@@ -388,8 +388,8 @@ def take_increases_back(state: r.AccountState, scratch: r.Scratch) -> None:
     """Write the quantities before a trial back, those of options too."""
     for i in range(len(state.positions)):
         state.positions[i].quantity = scratch.walk[i].quantity_aside
-    for k in range(len(state.options.before)):
-        state.options.positions.quantities[k] = state.options.before[k]
+    for k in range(len(state.options.quantities_aside)):
+        state.options.positions.quantities[k] = state.options.quantities_aside[k]
 
 
 def find_passing(bar: r.AccountBar, backing: float, margin_of_others: float) -> float:

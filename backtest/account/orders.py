@@ -10,7 +10,14 @@ from __future__ import annotations
 import math
 
 from backtest.account import position as p
-from backtest.account.records import Balances, InstrumentRules, Position, Quote, Trade
+from backtest.account.records import (
+    Balances,
+    CostRates,
+    InstrumentRules,
+    Position,
+    Quote,
+    Trade,
+)
 from backtest.core.kernels import cold, inlined
 from backtest.core.units import TOLERANCE, Contracts, Notional, Rate, Value
 from backtest.margin import compute_affordable, compute_setting
@@ -211,17 +218,8 @@ def fill(
     if rules.has_impact:
         notional = abs(quantity - held) * abs(quote.fill)
         impact = compute_square_root_impact(rules.impact, quote, notional)
-    return trade(
-        rules,
-        balances,
-        quote.fill,
-        quantity,
-        slippage=rules.slippage,
-        impact=impact,
-        fee_rate=fee,
-        quote=quote,
-        is_order=True,
-    )
+    rates = CostRates(slippage=rules.slippage, impact=impact, fee=fee)
+    return trade(rules, balances, quote.fill, quantity, rates, quote, is_order=True)
 
 
 @inlined
@@ -230,9 +228,7 @@ def trade(
     balances: Balances,
     value: Value,
     quantity: Contracts,
-    slippage: float,
-    impact: float,
-    fee_rate: Rate,
+    rates: CostRates,
     quote: Quote,
     is_order: bool,
 ) -> Trade:
@@ -247,7 +243,8 @@ def trade(
     side = 1.0 if change > 0.0 else -1.0
 
     # 4.6 The price, and what it costs beyond u: by impact its part, the rest is slippage.
-    worsening = slippage + impact
+    impact = rates.impact
+    worsening = rates.slippage + impact
     filled = p.worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
     price_cost = change * (filled - value)
     impact_cost = price_cost * (impact / worsening) if impact > 0.0 else 0.0
@@ -256,7 +253,7 @@ def trade(
         price_cost = change * (filled - value)
 
     # 4.7 The fee by rate, and the fixed one.
-    fee = fee_rate * abs(change) * abs(filled)
+    fee = rates.fee * abs(change) * abs(filled)
     if rules.has_order_fee:
         fee += compute_order_fee(rules, quote) if change != 0.0 else 0.0
 
@@ -293,20 +290,20 @@ def move_margin(
     """
     position = balances.position
     held = position.quantity
-    kept = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
+    size_left = min(abs(quantity), abs(held)) if held * quantity > 0.0 else 0.0
 
-    # The part that closes. What it returns may be negative: a loss beyond its margin.
-    is_closing = abs(held) > kept
-    closed_share = 1.0 - kept / (abs(held) if held != 0.0 else 1.0)
-    returned = closed_share * (position.margin + p.compute_profit(position, filled))
-    returned = returned if is_closing else 0.0
-    margin_left = position.margin * (1.0 - closed_share) if kept > 0.0 else 0.0
+    # The part that closes. What it releases may be negative: a loss beyond its margin.
+    is_closing = abs(held) > size_left
+    closed_share = 1.0 - size_left / (abs(held) if held != 0.0 else 1.0)
+    released = closed_share * (position.margin + p.compute_profit(position, filled))
+    released = released if is_closing else 0.0
+    margin_left = position.margin * (1.0 - closed_share) if size_left > 0.0 else 0.0
     margin_left = margin_left if is_closing else position.margin
 
     # The part that opens.
-    posted = (abs(quantity) - kept) * abs(filled)
-    posted *= 1.0 / compute_setting(rules.margin, multiplier)
-    return (balances.cash + returned) - posted, margin_left + posted
+    margin_posted = (abs(quantity) - size_left) * abs(filled)
+    margin_posted *= 1.0 / compute_setting(rules.margin, multiplier)
+    return (balances.cash + released) - margin_posted, margin_left + margin_posted
 
 
 @cold

@@ -4,8 +4,19 @@ Such a bar is *quiet*. Its other steps, those of :mod:`.bar`, have nothing to do
 one valuation take their place; a bar that may not be quiet is left to :func:`.bar.process_bar`,
 which gives a quiet bar the same numbers. An account of any positions asks
 :func:`take_together`. That of one position has functions of its own, on values that stay in
-registers: its notional lies in a bracket of the margin table, which is kept from bar to bar, since
-it rarely changes.
+registers: its notional lies in a bracket of the margin table, which stays the same from bar to bar
+as long as the notional stays inside.
+
+====================  ==============================================================================
+word                  what it is, and its unit
+====================  ==============================================================================
+value                 contract value u: notional of one contract, signed as by its kind
+opened                equity at the open of the bar, before any fill: money
+bracket               row of the margin table: notionals ``above`` a limit, and at ``most`` another
+bound                 a test that may find too many bars, and never too few, that are not quiet
+crossed               a cross position is held, which stands behind the cash
+sound                 nothing is left to do at the close: equity and wallet are not under 0, no ruin
+====================  ==============================================================================
 """
 
 from __future__ import annotations
@@ -26,9 +37,10 @@ from backtest.core import FloatArray
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 
-HAS_ORDER_FEE, HAS_EXITS = r.FLAGS.index("has_order_fee"), r.FLAGS.index("has_exits")
+HAS_ORDER_FEE = r.FLAGS.index("has_order_fee")
+HAS_EXITS = r.FLAGS.index("has_exits")
 LEFT, QUIET, FILLED, WHOLE = range(4)
-"""How a bar was taken: not at all, without a fill, with fills, or with fills and general steps."""
+"""How a bar was passed: not at all, without a fill, with fills, or with fills and general steps."""
 
 
 class One(NamedTuple):
@@ -107,7 +119,9 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
 
     ``is_clear`` says that the ledger has no money but profits: the last bar was quiet, too.
     """
-    terms, state, quotes = bar.terms, bar.state, bar.quotes
+    terms = bar.terms
+    state = bar.state
+    quotes = bar.quotes
     if is_event_due(bar.feed, state, t):
         return LEFT
 
@@ -123,7 +137,7 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
         return LEFT
 
     # 5. and 7. Orders fill. What is held then must be quiet again.
-    before: float = state.wallet.equity
+    equity_before: float = state.wallet.equity
     is_calm = True
     if is_filling:
         fill_at_open(bar, t, opened)
@@ -139,9 +153,11 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
         if len(bar.scratch.cuts) > 0 and not is_filling:
             count_quiet_decisions(bar, t, opened)
         return FILLED if is_filling else QUIET
+
+    # Nothing has changed yet without a fill; after one, the general steps end the bar.
     if not is_filling:
         return LEFT
-    finish_at_close(bar, t, before)
+    finish_at_close(bar, t, equity_before)
     return WHOLE
 
 
@@ -157,9 +173,12 @@ def close_together(bar: r.AccountBar, equity: float, has_filled: bool) -> None:
             position.marked = close
         elif has_filled:
             position.best = 0.0
+
+        # Fills have entered the profit up to their price.
         if has_filled:
             profit += bar.ledger[i].price_pnl
         bar.ledger[i].price_pnl = profit
+
         position.since += 1.0
         position.since_stop += 1.0
     close_wallet(state.wallet, equity)
@@ -187,12 +206,16 @@ def count_quiet_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
 
 
 def is_event_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> bool:
+    """Return whether a listing, a flow or a settlement of funding is due in bar t."""
     for i in range(len(state.positions)):
         if feed.span[i, 0] == t:
             return True
-    flow, event = state.cursor[r.FLOW_NEXT], state.cursor[r.FUNDING_NEXT]
-    is_flow = flow < len(feed.flow_bar) and feed.flow_bar[flow] == t
-    return bool(is_flow or (event < len(feed.funding_bar) and feed.funding_bar[event] == t))
+
+    flow = state.cursor[r.FLOW_NEXT]
+    if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
+        return True
+    settlement = state.cursor[r.FUNDING_NEXT]
+    return bool(settlement < len(feed.funding_bar) and feed.funding_bar[settlement] == t)
 
 
 def set_opens(bar: r.AccountBar, t: int) -> None:
@@ -205,46 +228,53 @@ def set_opens(bar: r.AccountBar, t: int) -> None:
 
 def set_rest(bar: r.AccountBar, t: int, is_filling: bool) -> bool:
     """Write the other prices of what is or may be held; False if they need the general bar."""
-    terms, feed, state, quotes = bar.terms, bar.feed, bar.state, bar.quotes
+    feed = bar.feed
+    state = bar.state
     for i in range(len(state.positions)):
-        quote = quotes.instruments[i]
+        quote = bar.quotes.instruments[i]
         if quote.is_listed == 0:
             continue
-        r.read_mark_close(terms, feed, quote, t, i)
+        r.read_mark_close(bar.terms, feed, quote, t, i)
         if state.positions[i].quantity == 0.0 and not is_filling:
             continue
+
+        # In its last bar an instrument that ends is closed.
         if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
             return False
-        r.read_extremes(terms, feed, quote, t, i)
-        is_inside = quote.low <= quote.open <= quote.high
-        if not (is_inside and quote.mark_low <= quote.mark_open <= quote.mark_high):
+
+        # Prices that are missing, NaN, fail these tests too.
+        r.read_extremes(bar.terms, feed, quote, t, i)
+        if not quote.low <= quote.open <= quote.high:
+            return False
+        if not quote.mark_low <= quote.mark_open <= quote.mark_high:
             return False
     return True
 
 
 def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
     """Return whether an order would fill at the open; writes kinds and targets into scratch."""
-    terms, state = bar.terms, bar.state
-    if terms.max_gross_leverage < math.inf:
+    # With a cap of gross leverage an order depends on those of the other positions.
+    if bar.terms.max_gross_leverage < math.inf:
         fills.choose_orders(bar, equity)
         return fills.has_order(bar.scratch, r.REDUCE) or fills.has_order(bar.scratch, r.INCREASE)
+
     is_any = False
-    for i in range(len(state.positions)):
+    for i in range(len(bar.state.positions)):
         is_any = is_trading(bar, equity, i) or is_any
     return bool(is_any)
 
 
 @inlined
 def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
-    """Return whether instrument i would fill an order; writes its kind, before and reach."""
-    state, quote = bar.state, bar.quotes.instruments[i]
-    bar.scratch.plans[i].kind = r.NO_TARGET
+    """Return whether instrument i would fill an order; writes its plan as :func:`plan_quietly`."""
+    state = bar.state
+    quote = bar.quotes.instruments[i]
+    plan = bar.scratch.plans[i]
+    plan.kind = r.NO_TARGET
     if quote.is_listed == 0:
         return False
     rules = r.pick_instrument(bar.terms, i)
-    return plan_quietly(
-        rules, state.wallet, state.positions[i], quote, bar.scratch.plans[i], equity
-    )
+    return plan_quietly(rules, state.wallet, state.positions[i], quote, plan, equity)
 
 
 @inlined
@@ -256,30 +286,43 @@ def plan_quietly(
     plan: r.OrderPlan,
     equity: float,
 ) -> bool:
-    """Return whether what was decided of a position would fill; writes kind, before and reach."""
+    """Return whether what was decided of a position would fill, before limits cut the order.
+
+    Writes the kind of the order, its target, and the notional that is held into its plan.
+    """
     plan.kind = r.NO_TARGET
     if position.is_pending == 0.0 or wallet.is_ruined != 0.0:
         return False
+
+    # Where trading has ended, what is held is closed.
     if position.is_halted == 1.0 or wallet.is_over != 0.0:
         return bool(position.quantity != 0.0)
-    is_asking, _, held, reach = fills.measure_order(rules, wallet, position, quote, equity)
-    if not is_asking:
+
+    has_target, _, held, target = fills.measure_order(rules, wallet, position, quote, equity)
+    if not has_target:
         return False
-    plan.kind, plan.notional_held, plan.target = r.IN_BAND, held, reach
-    if reach == math.inf or not is_outside(rules, equity, reach, held):
-        return reach == math.inf
+    plan.kind = r.IN_BAND
+    plan.notional_held = held
+    plan.target = target
+
+    # 4.2 The band. An infinite target is outside of any, and limits cut it.
+    if target == math.inf:
+        return True
+    if not is_outside(rules, equity, target, held):
+        return False
     plan.kind = r.SMALL
-    return not is_too_small(rules, abs(quote.fill), reach, held)
+    return not is_too_small(rules, abs(quote.fill), target, held)
 
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
     """Return whether equity, wallet and the test of ruin at the close need nothing done."""
-    count, crossed = 0, 0
+    is_held = False
+    is_crossed = False
     for i in range(len(state.positions)):
         if state.positions[i].quantity != 0.0:
-            count += 1
-            crossed += 0 if r.is_isolated(terms, i) else 1
-    return is_sound_with(terms, state.wallet, equity, count > 0, crossed > 0)
+            is_held = True
+            is_crossed = is_crossed or not r.is_isolated(terms, i)
+    return is_sound_with(terms, state.wallet, equity, is_held, is_crossed)
 
 
 @inlined
@@ -291,13 +334,18 @@ def is_sound_with(
         return False
     if not is_held or wallet.is_ruined != 0.0:
         return True
-    wealth, paid_in = equity + wallet.reserve, wallet.paid_in
-    is_under = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
-    return not (is_under or equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE))
+
+    # 5. Ruin: wealth under the limit of the account, or nothing left to trade with.
+    wealth = equity + wallet.reserve
+    paid_in = wallet.paid_in
+    is_ruined = wealth <= terms.ruin_at * paid_in * (1.0 + TOLERANCE)
+    is_empty = equity <= p.NOTHING_LEFT * paid_in * (1.0 + TOLERANCE)
+    return not (is_ruined or is_empty)
 
 
 @inlined
 def pick_prices(feed: r.MarketFeed) -> Prices:
+    """Return the prices of the only instrument, which compiled code keeps in registers."""
     return Prices(
         open=feed.open[:, 0],
         high=feed.high[:, 0],
@@ -312,15 +360,19 @@ def pick_prices(feed: r.MarketFeed) -> Prices:
 
 def find_quiet_end(bar: r.AccountBar, t: int, stop: int) -> int:
     """Return the bar from t to stop up to which no payment, listing or delisting is due."""
-    feed, state = bar.feed, bar.state
+    feed = bar.feed
+    cursor = bar.state.cursor
     if feed.span[0, 0] >= t:
         return t
+
+    # An instrument that ends is closed in its last bar.
     end = min(stop, feed.span[0, 1] - feed.ends[0])
-    flow, event = state.cursor[r.FLOW_NEXT], state.cursor[r.FUNDING_NEXT]
+    flow = cursor[r.FLOW_NEXT]
     if flow < len(feed.flow_bar):
         end = min(end, feed.flow_bar[flow])
-    if event < len(feed.funding_bar):
-        end = min(end, feed.funding_bar[event])
+    settlement = cursor[r.FUNDING_NEXT]
+    if settlement < len(feed.funding_bar):
+        end = min(end, feed.funding_bar[settlement])
     return int(end)
 
 
@@ -328,16 +380,24 @@ def find_quiet_end(bar: r.AccountBar, t: int, stop: int) -> int:
 def find_initial_bracket(terms: r.Terms, notional: float) -> InitialBracket:
     """Return the bracket of initial margin in which a notional lies."""
     tables = terms.rules.brackets
-    x = tables.initial_multipliers[0]
-    if tables.settings[0] > 0.0:
-        setting = min(tables.settings[0], tables.leverages[0, 0] / x)
-        return InitialBracket(setting, 1.0, -1.0, math.inf)
-    above, k = -1.0, 1
-    while k < tables.counts[0] and notional > tables.caps[0, k - 1]:
-        above = tables.caps[0, k - 1]
-        k += 1
-    most = tables.caps[0, k - 1] if k < tables.counts[0] else math.inf
-    return InitialBracket(tables.leverages[0, k - 1], x, above, most)
+    multiplier = tables.initial_multipliers[0]
+
+    # A venue leverage that is set holds for all notionals, up to the highest of the table.
+    setting = tables.settings[0]
+    if setting > 0.0:
+        leverage = min(setting, tables.leverages[0, 0] / multiplier)
+        return InitialBracket(leverage=leverage, multiplier=1.0, above=-1.0, most=math.inf)
+
+    above = -1.0
+    level = 0
+    last = tables.counts[0] - 1
+    while level < last and notional > tables.caps[0, level]:
+        above = tables.caps[0, level]
+        level += 1
+    most = tables.caps[0, level] if level < last else math.inf
+    return InitialBracket(
+        leverage=tables.leverages[0, level], multiplier=multiplier, above=above, most=most
+    )
 
 
 @inlined
@@ -389,15 +449,18 @@ def open_quietly(one: One, prices: Prices, t: int) -> float:
 @inlined
 def compute_equity_of_one(one: One, value: float) -> float:
     """Return the equity of an account of one position, at a value u."""
-    equity, position = one.wallet.cash, one.position
+    cash = one.wallet.cash
+    position = one.position
     if one.is_isolated:
         isolated = position.margin
         if position.quantity != 0.0:
             isolated += position.quantity * (value - position.entry)
-        return equity + isolated
-    if position.quantity != 0.0:
-        equity += position.quantity * value
-    return equity
+        return cash + isolated
+
+    # The value of an instrument that is not held may be NaN.
+    if position.quantity == 0.0:
+        return cash
+    return cash + position.quantity * value
 
 
 @inlined
@@ -436,7 +499,8 @@ def is_quiet_alone(
     if not one.has_stop:
         return True
     held = r.Position(quantity, position.entry, position.margin, position.marked)
-    low, high = value_one(one, prices.low, t), value_one(one, prices.high, t)
+    low = value_one(one, prices.low, t)
+    high = value_one(one, prices.high, t)
     return not p.is_stopped(rules, held, p.find_adverse(held, low, high))
 
 
@@ -457,18 +521,19 @@ def fill_at_open(bar: r.AccountBar, t: int, equity: float) -> None:
     bar.log.step[0] = 8
 
 
-def finish_at_close(bar: r.AccountBar, t: int, before: float) -> None:
-    """Take an account of some equity ``before`` from its fills at the open through the bar."""
+def finish_at_close(bar: r.AccountBar, t: int, equity_before: float) -> None:
+    """Take an account from its fills at the open through the bar; its equity was that before."""
     bars.set_quotes(bar.terms, bar.feed, bar.quotes, t)
-    bars.finish_bar(bar, t, before, before + bar.state.wallet.reserve)
+    bars.finish_bar(bar, t, equity_before, equity_before + bar.state.wallet.reserve)
 
 
 @inlined
 def close_quietly(one: One, close: float, equity: float) -> float:
     """Mark the account at the close of a quiet bar; return the profit of the position."""
-    wallet, position = one.wallet, one.position
+    position = one.position
     one.quote.mark_close = close
     position.value = close
+
     profit = 0.0
     if position.quantity != 0.0:
         profit += position.quantity * (close - position.marked)
@@ -476,5 +541,5 @@ def close_quietly(one: One, close: float, equity: float) -> float:
     position.since += 1.0
     position.since_stop += 1.0
 
-    close_wallet(wallet, equity)
+    close_wallet(one.wallet, equity)
     return profit

@@ -186,6 +186,14 @@ class Quote(Struct):
     is_last: float
 
 
+class CostRates(NamedTuple):
+    """What a trade costs: slippage and impact of the price, and the fee of its notional."""
+
+    slippage: float
+    impact: float
+    fee: float
+
+
 class Trade(NamedTuple):
     """What a trade did: balances after it, profit to the mark, costs, and contracts at a value u.
 
@@ -307,9 +315,10 @@ class OptionState(NamedTuple):
     ``priced`` the marks up to which profit is booked, ``paid`` the average price of what is held.
     Quotes are those of :class:`OptionFeed`, per contract. ``targets`` are signed contracts to hold,
     NaN for none. Sums of the bar are ``profits``, ``fees``, ``slippage``, ``losses`` (of
-    liquidations) and the notional ``traded``. An order has a ``prices`` per contract, contracts
-    that are ``kept`` and ``added``; ``before`` are those of the account while a trial has others,
-    ``started`` those at the start of a liquidation.
+    liquidations) and the notional ``traded``. An order has one of ``prices`` per contract; of the
+    contracts, ``quantities_kept`` stay and ``quantities_added`` come. ``quantities_aside`` are
+    those of the account while a trial has others, ``started`` those at the start of a liquidation.
+    One that closes at once trades ``quantities_closed``, with their losses and fees.
     """
 
     positions: margin.OptionPositions
@@ -328,10 +337,13 @@ class OptionState(NamedTuple):
     losses: FloatArray
     traded: FloatArray
     prices: FloatArray
-    kept: FloatArray
-    added: FloatArray
-    before: FloatArray
+    quantities_kept: FloatArray
+    quantities_added: FloatArray
+    quantities_aside: FloatArray
     started: FloatArray
+    quantities_closed: FloatArray
+    losses_of_close: FloatArray
+    fees_of_close: FloatArray
 
 
 FUNDING_NEXT, FLOW_NEXT = range(2)
@@ -900,11 +912,8 @@ def log_event(
     value: float,
     quantity: float,
     amount: float,
-    fee: float = 0.0,
-    slippage: float = 0.0,
-    impact: float = 0.0,
 ) -> None:
-    """Log an event: its value u or 1, signed contracts, money, and the costs of a fill."""
+    """Log an event: its value u or 1, signed contracts, and money. It has no costs yet."""
     row = log.written[0]
     log.written[0] = row + 1
     if row < len(log.entries):
@@ -915,18 +924,30 @@ def log_event(
         entry["value"] = value
         entry["quantity"] = quantity
         entry["amount"] = amount
+        entry["fee"] = 0.0
+        entry["slippage"] = 0.0
+        entry["impact"] = 0.0
+        entry["owner"] = i
+        entry["step"] = log.step[0]
+
+
+def log_costs(log: EventLog, fee: float, slippage: float, impact: float) -> None:
+    """Write what a fill cost into the entry of the last event."""
+    row = log.written[0] - 1
+    if row < len(log.entries):
+        entry = log.entries[row]
+
         entry["fee"] = fee
         entry["slippage"] = slippage
         entry["impact"] = impact
-        entry["owner"] = i
-        entry["step"] = log.step[0]
 
 
 def log_liquidation(
     log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
 ) -> None:
     """Log a liquidation at a mark u, with its loss."""
-    log_event(log, t, i, Event.LIQUIDATED, value, quantity, abs(quantity) * abs(value), loss)
+    log_event(log, t, i, Event.LIQUIDATED, value, quantity, abs(quantity) * abs(value))
+    log_costs(log, fee=loss, slippage=0.0, impact=0.0)
 
 
 def pack_positions(feed: OptionFeed, groups: Any) -> margin.OptionPositions:

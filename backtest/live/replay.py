@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest.account import AccountBar, log_event, payments
+from backtest.account import AccountBar, log_costs, log_event, payments
 from backtest.account import bar as bar_steps
 from backtest.account import records as r
 from backtest.account.events import Event
@@ -519,12 +519,12 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     slippage = change * (fact.filled - fact.value)
     if fact.kind in ("liquidation", "takeover"):
         price_shown = fact.value
-        costs = (fact.fee + slippage, 0.0)
+        costs = (fact.fee + slippage, 0.0, 0.0)
         ledger.liquidation_loss += costs[0]
         ledger.liquidations += 1.0
     else:
         price_shown = fact.filled
-        costs = (fact.fee, slippage)
+        costs = (fact.fee, slippage, 0.0)
         ledger.fees += fact.fee
         ledger.slippage += slippage
     ledger.price_pnl += position.quantity * (fact.value - position.marked)
@@ -534,4 +534,5 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
 
     accounts.put_balances(terms, state, i, before, after)
     notional = abs(change) * abs(price_shown)
-    log_event(bar.log, t, i, ENTRIES[fact.kind], price_shown, change, notional, *costs)
+    log_event(bar.log, t, i, ENTRIES[fact.kind], price_shown, change, notional)
+    log_costs(bar.log, *costs)

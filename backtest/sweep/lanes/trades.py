@@ -30,7 +30,7 @@ from backtest import account as a
 from backtest.account import position as p
 from backtest.account.money import WALLET
 from backtest.account.orders import LARGEST_WORSENING, round_quantity, trade
-from backtest.account.records import FLAGS, Balances, Trade
+from backtest.account.records import FLAGS, Balances, CostRates, Trade
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting
@@ -416,17 +416,8 @@ def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, aft
     if rules.has_impact:
         notional = abs(after - balances.position.quantity) * abs(quote.fill)
         impact = a.compute_square_root_impact(rules.impact, quote, notional)
-    return trade(
-        rules,
-        balances,
-        quote.fill,
-        after,
-        slippage=rules.slippage,
-        impact=impact,
-        fee_rate=rules.fee,
-        quote=quote,
-        is_order=True,
-    )
+    rates = CostRates(slippage=rules.slippage, impact=impact, fee=rules.fee)
+    return trade(rules, balances, quote.fill, after, rates, quote, is_order=True)
 
 
 @inlined
