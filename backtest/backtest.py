@@ -62,9 +62,12 @@ _T = TypeVar("_T")
 def near_names(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Say of an argument that is none what it is near to, and of a field how to change it."""
     called: Any = function
-    code, title = called.__code__, called.__qualname__
-    known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    is_method, known = known[0] == "self", [name for name in known if name != "self"]
+    code = called.__code__
+    title = called.__qualname__
+    known = list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    is_method = known[0] == "self"
+    if is_method:
+        known.remove("self")
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
