@@ -104,7 +104,7 @@ def concatenate(before: Market, after: Market) -> Market:
         )
 
     n_before = int(np.searchsorted(before.time, after.start))
-    bars = {}
+    bars: dict[str, Any] = {}
     for name in ("time", *ON_CLOCK):
         bars[name] = np.concatenate([getattr(before, name)[:n_before], getattr(after, name)])
     columns = {}
