@@ -10,7 +10,7 @@ import pytest
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from backtest import Market, indicators
-from backtest.core.units import parse_duration
+from backtest.core import parse_duration
 from backtest.indicators import (
     close_to_close_volatility,
     ewma_volatility,
@@ -50,15 +50,16 @@ def market_of(close: Any, funding: pd.Series | None = None) -> Market:
 
 
 def session_market(close: Any, index: pd.DatetimeIndex) -> Market:
-    return Market.from_frames(market_of(close).bars().set_axis(index), sessions=True)
+    bars = market_of(close).bars().set_axis(index)
+    return Market.from_frames(bars, sessions=True)
 
 
 def sessions_market(days: int, per_day: int) -> Market:
     """Return half-hour bars from 14:30 UTC on, on business days."""
     starts = pd.bdate_range("2024-01-01 14:30", periods=days, tz="UTC").repeat(per_day)
     opens = starts + pd.to_timedelta(np.tile(30 * np.arange(per_day), days), "min")
-    path = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, len(opens))))
-    return session_market(path, opens)
+    steps = np.random.default_rng(0).normal(0, 0.01, len(opens))
+    return session_market(100.0 * np.exp(np.cumsum(steps)), opens)
 
 
 def funded(hours: list[float], rates: list[float], n: int = 100) -> Market:
@@ -70,19 +71,25 @@ def funded(hours: list[float], rates: list[float], n: int = 100) -> Market:
 def test_volatility_by_hand():
     """Half-life 1: weights 1, 1/2, 1/4 from the last return back. Returns 0.1, 0.3, -0.1: the last
     two have mean 0.1, and squares that add up to 0.08."""
-    a, b, c = 0.1**2, 0.2**2, 0.3**2
+    a = 0.1**2
+    b = 0.2**2
+    c = 0.3**2
     variance = [np.nan, np.nan, (b + a / 2) / 1.5, (c + b / 2 + a / 4) / 1.75]
     found = ewma_volatility(market_of(np.exp([0.0, 0.1, -0.1, 0.2])), 1.0)
     np.testing.assert_allclose(found, np.sqrt(np.multiply(variance, 8760.0)), rtol=1e-12)
+
+    variance = [np.nan, np.nan, 0.02, 0.08]
     found = close_to_close_volatility(market_of(np.exp([0.0, 0.1, 0.4, 0.3])), 2)
-    expected = np.sqrt(np.multiply([np.nan, np.nan, 0.02, 0.08], 8760.0))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(found, np.sqrt(np.multiply(variance, 8760.0)), rtol=1e-12)
 
 
 def test_sharpe_by_hand():
     """Returns 0.1 and 0.3 less funding of 0.1: mean 0.15, deviation sqrt(0.005)."""
     stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
-    sharpe = rolling_sharpe(market_of([1.0, 1.1, 1.43], funding=pd.Series([0.1], index=stamp)), 2)
+    market = market_of([1.0, 1.1, 1.43], funding=pd.Series([0.1], index=stamp))
+
+    sharpe = rolling_sharpe(market, 2)
+
     per_bar = 0.15 / math.sqrt(0.005)
     assert np.isnan(sharpe.ratio[:2]).all()
     assert np.isnan(sharpe.error[:2]).all()
@@ -94,6 +101,7 @@ def test_sharpe_by_hand():
 def test_long_returns_pay_the_funding_known_since_the_last_close():
     """A stamp a few ms before an open is known at the close before; one at a close is not."""
     market = funded([0, 2 - 5 * MS, 3, 3.5], [0.1, 0.02, 0.003, 0.0004], n=5)
+
     np.testing.assert_allclose(settled_funding(market), [0.1, 0.02, 0.0, 0.0034, 0.0])
     np.testing.assert_allclose(long_returns(market), [np.nan, -0.02, 0.0, -0.0034, 0.0])
 
@@ -106,27 +114,37 @@ def test_funding_at_an_open_is_charged_to_the_position_carried_into_it():
     signal = np.array([1.0, 1.0, 0.0, -1.0, -0.5, 0.0, 1.0, 1.0])
     hours = [3 + 7 * MS, 4 - 5 * MS, 4.5, 5, 7]
     market = funded(hours, [0.1, 0.02, 0.003, 0.0004, 0.05], n=8).with_signal(signal)
+    earned = traded_returns(market)
+
+    # bar        0       1    2    3     4      5       6    7
     expected = [np.nan, 0.0, 0.0, -0.1, 0.003, 0.0004, 0.0, 0.0]
-    np.testing.assert_allclose(traded_returns(market), expected, atol=1e-15)
+    np.testing.assert_allclose(earned, expected, atol=1e-15)
     settled = [np.nan, 0.0, 0.0, 0.12, 0.003, 0.0004, 0.0, 0.05]
     np.testing.assert_allclose(-long_returns(market), settled, atol=1e-15)
+
     for n in range(1, 9):
-        assert traded_returns(market.prefix(n)).tobytes() == traded_returns(market)[:n].tobytes()
+        assert traded_returns(market.prefix(n)).tobytes() == earned[:n].tobytes()
 
 
 def test_with_a_signal_of_one_what_is_traded_is_the_long_position():
     market = Market.sample(bars=300)
-    assert traded_returns(market).tobytes() == long_returns(market).tobytes()
+    long = long_returns(market)
+
+    assert traded_returns(market).tobytes() == long.tobytes()
+
     short = traded_returns(market.with_signal(-np.ones(300)))
-    assert short[1:].tobytes() == (-long_returns(market)[1:]).tobytes()
+    assert short[1:].tobytes() == (-long[1:]).tobytes()
 
 
 def test_bars_are_counted_in_days_of_365_and_sessions_of_252():
     """Bars of a session by the sessions that have passed."""
     assert bars_per_year(Market.sample(bars=3, interval="1m")) == 525_600.0
     assert bars_per_year(Market.sample(bars=3, interval="8h")) == 1095.0
+
     days = pd.bdate_range("2024-01-01", periods=10, tz="UTC")
     assert bars_per_year(session_market(np.arange(1.0, 11.0), days)) == 252.0
+
+    # Seven bars a session: unknown in the first.
     expected = np.where(np.arange(21) < 7, np.nan, 252.0 * 7.0)
     np.testing.assert_array_equal(bars_per_year(sessions_market(days=3, per_day=7)), expected)
 
@@ -134,8 +152,9 @@ def test_bars_are_counted_in_days_of_365_and_sessions_of_252():
 def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions():
     """Months of 28 to 31 days are 12 a year; a week that begins on Tuesday is still a week."""
     months = pd.date_range("2015-01-01", periods=120, freq="MS", tz="UTC")
-    monthly = bars_per_year(session_market(np.arange(1.0, 121.0), months))[12:]
-    assert monthly == pytest.approx(12.0, rel=3e-3)
+    monthly = session_market(np.arange(1.0, 121.0), months)
+    assert bars_per_year(monthly)[12:] == pytest.approx(12.0, rel=3e-3)
+
     weeks = pd.date_range("2024-01-01", periods=60, freq="7D", tz="UTC")
     shifted = weeks.where(np.arange(60) % 9 != 3, weeks + pd.Timedelta(days=1))
     market = session_market(np.arange(1.0, 61.0), shifted)
@@ -146,8 +165,11 @@ def test_bars_longer_than_a_day_count_by_calendar_time_in_a_market_with_sessions
 def test_the_sharpe_ratio_is_of_the_side_that_is_traded():
     """A short earns what a long loses; flat bars earn 0; an unknown side spoils its windows."""
     market = Market.sample(bars=300)
+
     ratio = rolling_sharpe(market, 50).ratio
-    assert np.array_equal(rolling_sharpe(market.with_signal(-np.ones(300)), 50).ratio, -ratio, True)
+    short = rolling_sharpe(market.with_signal(-np.ones(300)), 50).ratio
+    assert np.array_equal(short, -ratio, equal_nan=True)
+
     signal = np.where(np.arange(300) < 100, np.nan, 1.0)
     later = rolling_sharpe(market.with_signal(signal), 50).ratio
     assert np.isnan(later[:150]).all()
@@ -195,18 +217,27 @@ def test_settlements_every_8_hours_give_the_weighted_mean_of_pandas():
     """A half-life of 24 bars is one of 3 settlements, until which nothing is known; a year has 1095
     of them."""
     market = Market.sample(bars=2000)
-    expected = pd.Series(market.funding_rate[1:]).ewm(halflife=3.0).mean().to_numpy() * EIGHTS
+    rates = pd.Series(market.funding_rate[1:])
+    expected = rates.ewm(halflife=3.0).mean().to_numpy() * EIGHTS
+
     found = funding_forecast(market, 24.0)
+
     np.testing.assert_allclose(found[24::8], expected[2:], rtol=1e-12)
     assert np.isnan(found[:24]).all()
+
+    # Nothing changes between settlements.
     for hour in range(9, 16):
-        assert found[hour::8].tobytes() == found[8::8][: len(found[hour::8])].tobytes()
+        column = found[hour::8]
+        assert column.tobytes() == found[8::8][: len(column)].tobytes()
 
 
 def test_a_change_of_cadence_changes_no_annual_rate():
     """0.008 % for 8 hours, then 0.001 % an hour: 8.76 % a year throughout, with any half-life."""
     hours = [*range(0, 41, 8), *range(41, 81)]
-    found = funding_forecast(funded(hours, [8e-5] * 6 + [1e-5] * 40), HALF_LIVES)
+    market = funded(hours, [8e-5] * 6 + [1e-5] * 40)
+
+    found = funding_forecast(market, HALF_LIVES)
+
     for half_life, column in zip(HALF_LIVES.tolist(), found.T, strict=True):
         first = max(8, math.ceil(half_life))
         np.testing.assert_allclose(column[first:], 0.0876, rtol=1e-9)
@@ -215,11 +246,14 @@ def test_a_change_of_cadence_changes_no_annual_rate():
 
 def test_hours_and_eights_are_weighed_by_their_time_by_hand():
     """Half-life 8: at hour 9, 1e-4 for 8 h weighs 2^(-1/8) and 4e-5 for 1 h weighs 1."""
-    found = funding_forecast(funded([0, 8, 9], [0.05, 1e-4, 4e-5], n=12), 8.0)
+    market = funded([0, 8, 9], [0.05, 1e-4, 4e-5], n=12)
+
+    found = funding_forecast(market, 8.0)
     w = 0.5**0.125
     assert found[9] == pytest.approx((w * 1e-4 + 4e-5) / (w * 8 + 1) * 8760.0, rel=1e-12)
     assert found[8] == pytest.approx(1e-4 / 8 * 8760.0, rel=1e-12)
-    all_alike = funding_forecast(funded([0, 8, 9], [0.05, 1e-4, 4e-5], n=12), math.inf)
+
+    all_alike = funding_forecast(market, math.inf)
     assert all_alike[9] == pytest.approx(1.4e-4 / 9 * 8760.0, rel=1e-12)
 
 
@@ -229,6 +263,7 @@ def test_a_settlement_counts_from_the_first_close_after_its_stamp():
         found = funding_forecast(funded([0, 8 + late], [1e-4, 1e-4], n=12), 4.0)
         assert np.isnan(found[:8]).all()
         assert np.isfinite(found[8:]).all()
+
     early = funding_forecast(funded([0, 8 - 0.013 / 3600], [1e-4, 1e-4], n=12), 4.0)
     assert np.isfinite(early[7:]).all()
 
@@ -236,6 +271,7 @@ def test_a_settlement_counts_from_the_first_close_after_its_stamp():
 def test_all_settlements_of_a_daily_bar_count_the_same():
     market = Market.sample(bars=30, interval="1d")
     found = funding_forecast(market, 5.0)
+
     days = np.searchsorted(market.time + market.interval, market.funding_time, side="right")
     weights = 0.5 ** ((29 - days[1:]) / 5.0)
     expected = np.average(market.funding_rate[1:], weights=weights) * EIGHTS
@@ -244,7 +280,10 @@ def test_all_settlements_of_a_daily_bar_count_the_same():
 
 def test_long_silence_leaves_the_last_rate_and_the_next_one_counts():
     """After 5000 bars the weights of a half-life of one bar are 0: only what comes then is left."""
-    found = funding_forecast(funded([0, 8, 5000, 5008], [1e-4, 2e-4, 3e-4, 4e-4], n=5010), 1.0)
+    market = funded([0, 8, 5000, 5008], [1e-4, 2e-4, 3e-4, 4e-4], n=5010)
+
+    found = funding_forecast(market, 1.0)
+
     assert found[4999] == pytest.approx(2e-4 / 8 * 8760, rel=1e-12)
     assert found[5000] == pytest.approx(3e-4 / 4992 * 8760, rel=1e-12)
 
@@ -267,16 +306,25 @@ STILL = {
 @pytest.mark.parametrize("name", STILL)
 def test_of_a_price_that_stands_still_without_funding(name):
     estimate, expected = STILL[name]
-    np.testing.assert_array_equal(estimate(held_market(np.full(400, 7.0))), expected)
+    market = held_market(np.full(400, 7.0))
+
+    np.testing.assert_array_equal(estimate(market), expected)
 
 
 def test_momentum_is_the_log_return_net_of_funding():
     """ln 1.1, ln 1.2, ln(1.2 / 1.1) less the 0.01 settled in the third bar, with its stamp."""
     stamp = pd.DatetimeIndex(["2024-01-01 02:00"], tz="UTC")
     market = market_of([1.0, 1.1, 1.2], funding=pd.Series([0.01], index=stamp))
+
     found = find_moves(market, np.array([1, 2, 3]))
-    expected = [[math.nan] * 3, [math.log(1.1), *[math.nan] * 2]]
-    expected += [[math.log(1.2 / 1.1) - 0.01, math.log(1.2) - 0.01, math.nan]]
+
+    nan = math.nan
+    expected = [
+        # over 1 bar, 2, 3
+        [nan, nan, nan],
+        [math.log(1.1), nan, nan],
+        [math.log(1.2 / 1.1) - 0.01, math.log(1.2) - 0.01, nan],
+    ]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -286,6 +334,7 @@ def test_strength_is_the_move_in_deviations_clipped():
     z = 0.04 / (0.01 * math.sqrt(4.75 / 1.75) * math.sqrt(3.0))
     assert trend_strength(market, 3, 1.0, full=5.0)[3] == pytest.approx(z / 5.0, rel=1e-12)
     assert trend_strength(market, 3, 1.0, full=1.0)[3] == 1.0
+
     falling = held_market(np.exp([0.0, -0.01, -0.02, -0.04]))
     assert trend_strength(falling, 3, 1.0, full=1.0)[3] == -1.0
     assert np.isnan(trend_strength(market, 3, 1.0)[:3]).all()
@@ -298,10 +347,13 @@ def test_the_sign_is_right_as_often_as_the_normal_law_has_it(drift, sigma, lookb
     start = 1e-9 if drift > 0.0 else 1e14  # decades away from the largest and smallest price
     mu = drift + 0.5 * sigma**2
     market = walk(400 * lookback + 1, mu, sigma, seed=lookback, start=start)
+
     signs = trend_sign(market, lookback)[lookback::lookback]
+
     chance = Phi(abs(drift) * math.sqrt(lookback / YEAR) / sigma)
     found = np.mean(signs == np.sign(drift))
     assert len(signs) == 400
+
     assert found == pytest.approx(chance, abs=3 * math.sqrt(chance * (1 - chance) / 400))
 
 
@@ -309,15 +361,20 @@ def test_the_strategy_of_the_paper_earns_what_the_sign_is_right():
     """sign(r_{t-n,t}) 40 % / sigma r_{t,t+1}: mean 0.4 SR (2 Phi(SR sqrt T) - 1) per year. SR = m /
     sigma, with a drift of log prices whose sign changes every year; the first lookback of each year
     is left out. 40 years of hours at a volatility of 40 % have an error of 0.4 / sqrt 40."""
-    drift, sigma, lookback, years = 2.0, 0.5, 720, 40
+    drift = 2.0
+    sigma = 0.5
+    lookback = 720
+    years = 40
     rng = np.random.default_rng(5)
     sides = np.repeat(np.tile([1.0, -1.0], years // 2), YEAR)
     noise = sigma / math.sqrt(YEAR) * rng.standard_normal(years * YEAR)
     steps = sides * drift / YEAR + noise
     market = held_market(100.0 * np.exp(np.cumsum(steps)))
+
     weight = trend_sign(market, lookback) * 0.4 / ewma_volatility(market, 2000.0)
     earned = (weight[:-1] * steps[1:]).reshape(-1)
     settled = (np.arange(1, years * YEAR) % YEAR > lookback) & np.isfinite(earned)
+
     ratio = drift / sigma
     expected = 0.4 * ratio * (2 * Phi(ratio * math.sqrt(lookback / YEAR)) - 1)
     error = 0.4 / math.sqrt(settled.sum() / YEAR)
@@ -328,7 +385,8 @@ def filter_known(market: Market, volatility, bars) -> np.ndarray:
     """Return the probabilities of stress by statsmodels, at the parameters of a simulation."""
     returns = log_returns(market)[1:]
     model = MarkovRegression(returns, k_regimes=2, trend="n", switching_variance=True)
-    found = model.filter([1 - 1 / bars[0], 1 / bars[1], *(np.square(volatility) / YEAR)])
+    chances = [1 - 1 / bars[0], 1 / bars[1]]
+    found = model.filter([*chances, *(np.square(volatility) / YEAR)])
     return np.append(np.nan, found.filtered_marginal_probabilities[:, 1])
 
 
@@ -337,9 +395,13 @@ def simulate(
 ) -> tuple[Market, np.ndarray]:
     """Return an hourly market whose volatility jumps between two values, and which it has."""
     rng = np.random.default_rng(seed)
-    moves, state = rng.random(n), np.zeros(n, dtype=int)
+    moves = rng.random(n)
+    state = np.zeros(n, dtype=int)
     for t in range(1, n):
-        state[t] = 1 - state[t - 1] if moves[t] < 1.0 / bars[state[t - 1]] else state[t - 1]
+        before = state[t - 1]
+        changes = moves[t] < 1.0 / bars[before]
+        state[t] = 1 - before if changes else before
+
     steps = np.array(volatility)[state] / math.sqrt(YEAR) * rng.standard_normal(n)
     return held_market(100.0 * np.exp(np.cumsum(steps))), state
 
@@ -354,10 +416,12 @@ def test_learning_recovers_the_states_nearly_as_well_as_knowing(volatility, bars
     market, state = simulate(30_000, volatility, bars, seed=3)
     best = filter_known(market, volatility, bars)
     found = learned_regimes(market, 2000, *bars)
+
     later = slice(2000, None)
-    right = ((found.filtered > 0.5) == state)[later].mean()
+    said = found.filtered > 0.5
+    right = (said == state)[later].mean()
     most = ((best > 0.5) == state)[later].mean()
-    differ = ((found.filtered > 0.5) != (best > 0.5))[later].mean()
+    differ = (said != (best > 0.5))[later].mean()
     assert right >= most - 3 * math.sqrt(differ / (28_000 / 50))
     assert differ < 0.01
 
@@ -367,7 +431,9 @@ def test_a_market_of_one_regime_is_called_calm_and_can_still_part_in_two():
     one, _ = simulate(8000, (0.5, 0.5), (200.0, 50.0), seed=6)
     two, state = simulate(12_000, (0.5, 1.5), (200.0, 50.0), seed=7)
     market = held_market(np.concatenate([one.close, one.close[-1] / 100.0 * two.close]))
+
     found = learned_regimes(market, 500, 200, 50)
+
     assert np.mean(found.filtered[2000:8000]) < 0.2
     assert ((found.filtered[12_000:] > 0.5) == state[4000:]).mean() > 0.95
 
@@ -392,7 +458,8 @@ def sided() -> Market:
 def forecast_spread(market: Market, horizon: int) -> np.ndarray:
     """Return sigma over a horizon by pandas, with a half-life of 24 bars."""
     squares = pd.Series(long_returns(market) ** 2)
-    return np.sqrt(squares.ewm(halflife=24.0, min_periods=24).mean().to_numpy() * horizon)
+    per_bar = squares.ewm(halflife=24.0, min_periods=24).mean().to_numpy()
+    return np.sqrt(per_bar * horizon)
 
 
 def sorted_tail(losses: np.ndarray, level: float) -> tuple[float, float]:
@@ -415,22 +482,30 @@ def test_a_model_of_history_is_the_tail_of_the_losses_in_its_window(
     """Filtered losses are scaled from the forecast that they met to that of now. Fewer than 10
     independent losses beyond the level are those of single bars, times the deviation of their
     sum."""
-    is_filtered, bars = model.startswith("filtered"), 1 if (1 - level) * window < 60 else horizon
+    is_filtered = model.startswith("filtered")
+    bars = 1 if (1 - level) * window < 60 else horizon
     sigma = forecast_spread(sided, bars) if is_filtered else np.ones(sided.n_bars)
-    given = {"window": window, "half_life": 24.0, "level": level, "horizon": horizon}
-    found, earned = tail_losses(sided, model, **given), held_returns(sided, bars)
-    first = window + bars - 1 + 24 * is_filtered
     ahead = np.concatenate([np.full(bars, np.nan), sigma[:-bars]])
+    earned = held_returns(sided, bars)
+
+    terms = {"window": window, "half_life": 24.0, "level": level, "horizon": horizon}
+    found = tail_losses(sided, model, **terms)
+
+    first = window + bars - 1 + 24 * is_filtered
     for t in range(first, sided.n_bars, 3):
         side = -1.0 if sided.signal[t] < 0 else 1.0
         ends = np.arange(t - window + 1, t + 1)
         tail = sorted_tail(-side * earned[ends] / ahead[ends], level)
+
+        # The deviation of a sum of bars that are correlated with the bar before.
         x = np.nan_to_num(earned / ahead)
         rho = x[ends] @ x[ends - 1] / (x[ends] @ x[ends])
         many = horizon if bars < horizon else 1
         spread = many + 2 * sum((many - k) * rho**k for k in range(1, many))
+
         wanted = np.multiply(tail, sigma[t] * math.sqrt(spread))
         assert [part[t] for part in found] == pytest.approx(wanted, rel=1e-9, abs=1e-16)
+
     assert np.isnan(found.value_at_risk[:first]).all()
 
 
@@ -440,8 +515,10 @@ def test_what_is_held_over_a_horizon_pays_the_funding_settled_in_it(sided: Marke
     earned = held_returns(sided, 3)
     for t in range(3, 200):
         inside = (sided.funding_time < closes[t]) & (sided.funding_time >= closes[t - 3])
-        expected = sided.close[t] / sided.close[t - 3] - 1.0 - sided.funding_rate[inside].sum()
+        carry = sided.funding_rate[inside].sum()
+        expected = sided.close[t] / sided.close[t - 3] - 1.0 - carry
         assert earned[t] == pytest.approx(expected, abs=1e-14)
+
     np.testing.assert_allclose(held_returns(sided, 1), long_returns(sided), atol=1e-15)
 
 
@@ -457,7 +534,9 @@ def test_true_range_and_atr_by_hand():
         index=pd.date_range("2024-01-01", periods=4, freq="1h", tz="UTC"),
     )
     market = Market.from_frames(bars)
+
     np.testing.assert_array_equal(indicators.true_range(market), [4.0, 6.0, 2.0, 10.0])
+
     both = indicators.atr(market, [1, 2])
     np.testing.assert_array_equal(both[:, 0], [4.0, 6.0, 2.0, 10.0])
     np.testing.assert_array_equal(both[:, 1], [np.nan, 5.0, 3.5, 6.75])

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 import backtest as bt
-from backtest.core.units import DAY
-from backtest.indicators import ewma_volatility
-from backtest.indicators.forecasts import (
+from backtest.core import DAY
+from backtest.indicators import (
     NOTHING_SEEN,
+    ewma_volatility,
     find_day,
     forecast_liquidation,
     forecast_volatility,
@@ -52,27 +52,35 @@ def test_the_forecast_is_the_first_passage_of_the_mark_within_a_day(result: bt.R
     """Student's t of four degrees, volatility with a half-life of three days of closes."""
     bars = result.bars
     held = (bars["position"] != 0.0).to_numpy()
-    expected, found = touch_by_hand(result, 72.0, 365), bars["liquidation_probability"].to_numpy()
+    expected = touch_by_hand(result, half_life=72.0, days=365)
+    found = bars["liquidation_probability"].to_numpy()
+
     np.testing.assert_allclose(found[held], expected[held], rtol=1e-13)
     assert (found[~held] == 0.0).all()
     assert (~held).sum() > 100
+
     assert np.flatnonzero(np.isnan(found)).tolist() == [*range(1, 72)]
+
     names = [*bars.columns]
     assert names[names.index("liquidation_price") + 1] == "liquidation_probability"
 
 
 def test_a_position_that_no_price_liquidates_is_never_forecast_to_be():
     result = live(walk(200, 0.0, 0.6, seed=0), Constant(leverage=0.9))
+
     assert result.bars["liquidation_price"].isna().all()
     assert (result.bars["liquidation_probability"] == 0.0).all()
 
 
 def test_a_position_whose_requirement_fails_already_is_certain_to_be_liquidated():
     """A long with the mark at its liquidation price or under it, a short with it over it."""
-    position, mark = np.array([1.0, 1.0, -1.0, -1.0, 0.0]), np.full(5, 100.0)
+    position = np.array([1.0, 1.0, -1.0, -1.0, 0.0])
+    mark = np.full(5, 100.0)
     price = np.array([100.0, 103.0, 97.0, 103.0, NAN])
     sigma = np.array([0.5, NAN, 0.5, NAN, NAN])
+
     found = forecast_liquidation(position, mark, price, sigma, 1 / 365)
+
     np.testing.assert_array_equal(found, [1.0, NAN, 1.0, NAN, 0.0])
 
 
@@ -84,9 +92,16 @@ def often(freq: str) -> bt.Market:
 
 
 def test_the_volatility_is_that_of_the_estimator_in_every_market():
+    """With a half-life of three days: 72 hours, 3 days, 144 half-hours of sessions, one bar."""
+    hourly = bt.Market.sample(bars=500)
     daily = bt.Market.sample(bars=2400).resample("1d")
-    shut = ((sessions_market(40, 7), 144.0), (often("7D"), 1.0), (often("MS").prefix(12), 1.0))
-    for market, half_life in ((bt.Market.sample(bars=500), 72.0), (daily, 3.0), *shut):
+    for market, half_life in (
+        (hourly, 72.0),
+        (daily, 3.0),
+        (sessions_market(40, 7), 144.0),
+        (often("7D"), 1.0),
+        (often("MS").prefix(12), 1.0),
+    ):
         found, _ = forecast_volatility(
             NOTHING_SEEN, market.time, market.close, market.interval, is_session=market.sessions
         )
@@ -103,9 +118,11 @@ def days_that_calm_down(calm: int = 40) -> bt.Market:
 def test_calm_is_not_believed_where_the_year_was_wilder():
     """s^.65 y^.35 with s the last three days' volatility, y that of 365 days; s without a year."""
     market = days_that_calm_down()
+
     found, _ = forecast_volatility(
         NOTHING_SEEN, market.time, market.close, market.interval, is_session=False
     )
+
     recent = ewma_volatility(market, 3.0)
     squares = pd.Series(np.diff(np.log(market.close), prepend=np.nan) ** 2)
     year = np.sqrt(squares.rolling(365, min_periods=364).mean().to_numpy() * 365.0)
@@ -127,10 +144,12 @@ def test_hours_have_the_same_year_as_days():
     found, _ = forecast_volatility(
         NOTHING_SEEN, market.time, market.close, market.interval, is_session=False
     )
+
     recent = ewma_volatility(market, 72.0)
     squares = pd.Series(np.diff(np.log(market.close), prepend=np.nan) ** 2)
     year = np.sqrt(squares.rolling(8760, min_periods=8759).mean().to_numpy() * 8760.0)
     wanted = np.fmax(recent, recent**0.65 * year**0.35)
+
     np.testing.assert_array_equal(found[:8759], recent[:8759])
     np.testing.assert_allclose(found[8760:], wanted[8760:], rtol=2e-3)
 
@@ -139,9 +158,13 @@ def test_hours_have_the_same_year_as_days():
 def test_a_history_in_two_parts_has_the_same_bits(cut: int):
     for market in (days_that_calm_down(), bt.Market.sample(bars=9000).resample("4h")):
         terms = {"interval": market.interval, "is_session": False}
-        whole, last = forecast_volatility(NOTHING_SEEN, market.time, market.close, **terms)
-        _, trail = forecast_volatility(NOTHING_SEEN, market.time[:cut], market.close[:cut], **terms)
-        rest, end = forecast_volatility(trail, market.time[cut:], market.close[cut:], **terms)
+        time = market.time
+        close = market.close
+
+        whole, last = forecast_volatility(NOTHING_SEEN, time, close, **terms)
+        _, trail = forecast_volatility(NOTHING_SEEN, time[:cut], close[:cut], **terms)
+        rest, end = forecast_volatility(trail, time[cut:], close[cut:], **terms)
+
         np.testing.assert_array_equal(rest, whole[cut:])
         np.testing.assert_array_equal(end, last)
 
@@ -151,12 +174,15 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
     market = result.market
     first = run(market.prefix(cut))
     stored = bt.Result.load(first.save(tmp_path))
-    rest = market.between(*[str(market.times[max(cut - 1 - overlap, 0)]), None])
+    begins = str(market.times[max(cut - 1 - overlap, 0)])
+    rest = market.between(begins)
+
     whole = result.bars["liquidation_probability"].to_numpy()
     for earlier in (first, stored):
         second = run(rest, resume=earlier)
         parts = [earlier.bars, second.bars]
         found = np.concatenate([part["liquidation_probability"].to_numpy() for part in parts])
+
         np.testing.assert_array_equal(found, whole)
         assert second.volatilities[1].tolist() == result.volatilities[1].tolist()
 
@@ -164,8 +190,10 @@ def test_a_resumed_run_forecasts_what_one_run_would_have(result, tmp_path, cut: 
 def test_in_a_market_with_sessions_a_day_is_a_session():
     """Seven bars of half an hour each."""
     result = live(sessions_market(40, 7), Constant(leverage=5.0), calendar="252")
+
     found = result.bars["liquidation_probability"].to_numpy()
-    np.testing.assert_allclose(found[1:], touch_by_hand(result, 144.0, 252)[1:], rtol=1e-13)
+    expected = touch_by_hand(result, half_life=144.0, days=252)
+    np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-13)
     assert np.isnan(found[1:7]).all()  # how long a session is, is known after the first
 
 
@@ -182,15 +210,21 @@ def test_on_bitcoin_the_forecast_is_reliable_in_years_it_was_not_chosen_on(side:
     distribution forecasts less than half of what happened at 10 %, which is outside. The interval
     is that of Clopper and Pearson, of windows of a day that do not overlap."""
     market = bt.Market.load(FOLDER, since="2022-01-01", until="2024-01-01")
-    held, sigma = np.full(market.n_bars, side), ewma_volatility(market, 72.0)
+    held = np.full(market.n_bars, side)
+    sigma = ewma_volatility(market, 72.0)
+
     for distance in (0.05, 0.07, 0.1, 0.2):
         price = market.mark_close * math.exp(-side * distance)
         touched, is_known = find_touches(held, price, market.mark_low, market.mark_high, 24)
         rows = is_known & ~np.isnan(sigma)
-        share, windows = touched[rows].mean(), rows.sum() / 24
-        hits, misses = share * windows, (1.0 - share) * windows
+
+        share = touched[rows].mean()
+        windows = rows.sum() / 24
+        hits = share * windows
+        misses = (1.0 - share) * windows
         lower = stats.beta.ppf(0.025, hits, misses + 1.0) if hits else 0.0
         upper = stats.beta.ppf(0.975, hits + 1.0, misses)
+
         found = forecast_liquidation(held, market.mark_close, price, sigma, 1 / 365)[rows].mean()
         assert lower < found < upper
         if distance == 0.1:

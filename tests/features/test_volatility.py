@@ -10,7 +10,7 @@ import pytest
 from arch import arch_model
 
 from backtest import Market
-from backtest._compile.kernels import compile_module
+from backtest._compile import compile_module
 from backtest.indicators import (
     TAIL_MODELS,
     WEIGHTED_ESTIMATORS,
@@ -62,19 +62,23 @@ def market() -> Market:
 
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_weighted_means_are_those_of_pandas(market: Market, name: str):
-    each = pd.Series(WEIGHTED[name](market))
-    needed = [min(max(2, math.ceil(h)), market.n_bars + 1) for h in HALF_LIVES]
-    expected = [
-        each.ewm(halflife=h, min_periods=n).mean() for h, n in zip(HALF_LIVES, needed, strict=True)
-    ]
+    per_bar = pd.Series(WEIGHTED[name](market))
+    expected = []
+    for half_life in HALF_LIVES:
+        needed = min(max(2, math.ceil(half_life)), market.n_bars + 1)
+        expected.append(per_bar.ewm(halflife=half_life, min_periods=needed).mean())
+
     found = volatility(market, name, HALF_LIVES)
+
     np.testing.assert_allclose(found, np.sqrt(np.transpose(expected) * kit.YEAR), rtol=1e-12)
 
 
 def test_a_single_bar_by_hand():
     """ln(H/L) = 0.3, ln(C/O) = 0.1, H 0.2 over O and 0.1 over C, L 0.1 under O and 0.2 under C."""
     market = kit.make_market(np.exp([[0.0, 0.2, -0.1, 0.1]] * 2))
-    parkinson, garman = 0.09 / (4 * math.log(2)), 0.045 - (2 * math.log(2) - 1) * 0.01
+    parkinson = 0.09 / (4 * math.log(2))
+    garman = 0.045 - (2 * math.log(2) - 1) * 0.01
+
     for name, variance in (("parkinson", parkinson), ("garman-klass", garman)):
         found = volatility(market, name, 2.0)
         np.testing.assert_allclose(found, [np.nan, math.sqrt(kit.YEAR * variance)], rtol=1e-12)
@@ -86,20 +90,27 @@ def test_yang_zhang_by_hand():
     w = 0.5 ** (1 / 2.0)
     k = 0.34 / (1.34 + 1.0 / w)
     wanted = k * 0.01 + (1.0 - k) * 0.04 + 0.05**2 / (1.0 + w)
+
     found = volatility(market, "yang-zhang", 2.0)
+
     np.testing.assert_allclose(found, [np.nan, math.sqrt(kit.YEAR * wanted)], rtol=1e-12)
 
 
 def test_ranges_see_the_night_of_session_days():
     """A third of the variance comes between close and open: ranges alone saw 0.82 of the whole."""
-    rng, n = np.random.default_rng(5), 4000
-    night, steps = 0.006 * rng.standard_normal(n), rng.standard_normal((n, 400))
+    rng = np.random.default_rng(5)
+    n = 4000
+    night = 0.006 * rng.standard_normal(n)
+    steps = rng.standard_normal((n, 400))
+
     inside = np.cumsum(0.0085 / 20.0 * steps, axis=1)
     first = np.cumsum(night + np.concatenate([[0.0], inside[:-1, -1]]))
-    logs = [first, first + inside.max(axis=1).clip(0), first + inside.min(axis=1).clip(None, 0)]
-    days = dict(zip(("high", "low"), np.exp(logs[1:]), strict=True))
+    high = np.exp(first + inside.max(axis=1).clip(0))
+    low = np.exp(first + inside.min(axis=1).clip(None, 0))
     close = np.exp(first + inside[:, -1])
-    stocks = kit.bars_market(np.exp(first), close, "B", "2000-01-03", {"sessions": True}, **days)
+    terms = {"sessions": True}
+    stocks = kit.bars_market(np.exp(first), close, "B", "2000-01-03", terms, high=high, low=low)
+
     closes = volatility(stocks, "ewma", math.inf)[-1]
     for name in ("parkinson", "garman-klass", "yang-zhang"):
         assert volatility(stocks, name, math.inf)[-1] == pytest.approx(closes, rel=0.04)
@@ -112,19 +123,24 @@ def gbm() -> Market:
     b + sqrt((a - b)^2 - 2 v ln U)) / 2, v the variance of a step. Only where both extremes of a bar
     fall into one step are they not drawn together as they should be: measured, no variance differs
     from that of 128 steps by 0.2 %."""
-    rng, shape = np.random.default_rng(0), (40_000, 32)
+    rng = np.random.default_rng(0)
+    shape = (40_000, 32)
     step = 0.01 / math.sqrt(32)
     moves = step * rng.standard_normal(shape)
     after = np.cumsum(moves, axis=1)
+
     ends = 2.0 * after - moves
-    room = [np.sqrt(moves**2 - 2 * step**2 * np.log(rng.random(shape))) for _ in range(2)]
-    start = np.concatenate([[0.0], np.cumsum(after[:-1, -1])])
+    above = np.sqrt(moves**2 - 2 * step**2 * np.log(rng.random(shape)))
+    below = np.sqrt(moves**2 - 2 * step**2 * np.log(rng.random(shape)))
     logs = {
-        "high": 0.5 * (ends + room[0]).max(axis=1), "low": 0.5 * (ends - room[1]).min(axis=1),
+        "high": 0.5 * (ends + above).max(axis=1),
+        "low": 0.5 * (ends - below).min(axis=1),
         "close": after[:, -1],
-    }  # fmt: skip
+    }
+
+    start = np.concatenate([[0.0], np.cumsum(after[:-1, -1])])
     start -= start.mean()
-    bars = {name: np.exp(start + each) for name, each in logs.items()}
+    bars = {name: np.exp(start + log) for name, log in logs.items()}
     return kit.bars_market(np.exp(start), **bars)
 
 
@@ -133,13 +149,18 @@ def test_efficiency_is_the_published_one(gbm, name: str, published: float):
     """Variance of squared returns over that of the estimate; Garman and Klass (1980). A sample
     variance has a relative standard error of sqrt((kurtosis - 1) / n): 1.9 % for squared normals,
     less for ranges, together at most 2.4 %."""
-    ratio = (np.log(gbm.close / gbm.open) ** 2).var() / WEIGHTED[name](gbm).var()
+    of_returns = (np.log(gbm.close / gbm.open) ** 2).var()
+
+    ratio = of_returns / WEIGHTED[name](gbm).var()
+
     assert ratio == pytest.approx(published, rel=3 * 0.024)
 
 
 def test_an_implied_volatility_is_the_column_of_that_name(market: Market):
     values = np.linspace(0.4, 0.9, 400)
-    assert (implied_volatility(market.with_columns(implied_volatility=values)) == values).all()
+    market = market.with_columns(implied_volatility=values)
+    assert (implied_volatility(market) == values).all()
+
     most = market.with_columns(implied_volatility=np.full(400, 10.0))
     assert implied_volatility(most).tolist() == [10.0] * 400
 
@@ -174,9 +195,11 @@ def test_a_model_is_fitted_on_a_schedule_of_bars_and_once(long_market: Market, c
     assert np.isnan(found[:1000]).all()
     assert np.isfinite(found[1000:]).all()
     assert volatility(long_market, "garch", 5.0).tobytes() == found.tobytes()
+
     garch_volatility(long_market.prefix(1300))
     volatility(long_market, ["garch", "ewma", "garch"], np.array([1.0, 2.0, 3.0]))
     assert calls == [1000, 1100, 1210, 1331]
+
     garch_volatility(market_of(long_market.close * 3.0))
     assert len(calls) == 8  # other rounding, other returns
 
@@ -188,9 +211,11 @@ def test_a_forecast_is_that_of_arch_with_the_same_parameters(long_market: Market
     for start, stop in ((1000, 1100), (1210, 1331), (1331, 1400)):
         fit = fit_garch(returns[:start])
         assert fit is not None
+
         theirs = model_of(returns[: stop - 1]).fix(fit)
         expected = theirs.conditional_volatility[start:]  # of the bars after start
         np.testing.assert_allclose(found[start : stop - 1], expected, rtol=1e-12)
+
         last = theirs.forecast(horizon=1).variance.to_numpy()[-1, 0]
         assert found[stop - 1] == pytest.approx(math.sqrt(last), rel=1e-12)
 
@@ -208,6 +233,7 @@ def test_where_a_fit_fails_the_one_before_stays(
 
     monkeypatch.setattr(fitted_models, "fit_garch", fit)
     found = garch_volatility(long_market)
+
     assert np.isnan(found[:1100]).all()
     assert found[1100:1210].tobytes() == whole[1100:1210].tobytes()
     assert np.isfinite(found[1210:1331]).all()
@@ -233,8 +259,11 @@ def slow_har(market: Market, t: int, first: int) -> float:
     seen = market.prefix(t + 1)
     squares = pd.Series(log_returns(seen) ** 2, index=seen.times)
     daily = squares.groupby(squares.index.floor("D")).sum()
-    n = 252.0 if market.sessions else 365.0
-    week, month = (5, 22) if market.sessions else (7, 30)
+    if market.sessions:
+        n, week, month = 252.0, 5, 22
+    else:
+        n, week, month = 365.0, 7, 30
+
     over = seen.end >= daily.index.as_unit("ns").asi8 + 86_400 * 10**9
     daily = daily[over].iloc[1:].to_numpy()
     table = pd.DataFrame({"one": 1.0, "day": daily})
@@ -254,6 +283,7 @@ def test_a_forecast_is_that_of_least_squares(days: Market, first: int):
     found = har_volatility(days, first=first)
     start = 6 * (1 + 30 + first) - 1
     assert np.isnan(found[:start]).all()
+
     assert np.isfinite(found[start:]).all()
     for t in (start - 1, start, start + 1, start + 5, start + 6, start + 40, 899):
         assert found[t] == pytest.approx(slow_har(days, t, first), rel=1e-9, nan_ok=True)
@@ -264,6 +294,7 @@ def test_a_session_is_over_with_the_first_bar_of_the_next():
     sessions = sessions_market(60, 7)
     found = har_volatility(sessions, first=10)
     start = 7 * (1 + 22 + 10)
+
     assert np.isnan(found[:start]).all()
     assert np.isfinite(found[start:]).all()
     for t in (start, start + 6, start + 7, 419):
@@ -272,18 +303,24 @@ def test_a_session_is_over_with_the_first_bar_of_the_next():
 
 def test_compiled_kernels_have_the_bits_of_plain_python(long_market: Market):
     """Fused or reordered arithmetic would show."""
-    n, decay = 200, 0.5 ** (1.0 / np.array([0.5, 3.0, 64.0]))
+    n = 200
+    decay = 0.5 ** (1.0 / np.array([0.5, 3.0, 64.0]))
     returns = np.where(np.arange(n) % 7 < 3, 0.0, log_returns(long_market)[:n])
     leave = np.array([[0.01, 0.5, 0.1], [0.05, 0.9, 0.1]])
     needed = np.array([2, 3, 64])
+
     found = []
-    for each in (kernels, compile_module(kernels)):
-        mean, filtered, tail = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros((2, n))
-        each.ewma_lanes(
-            returns[:, None] ** 2, decay, needed, np.linspace(1.0, 2.0, n), np.zeros((2, 3)), mean
-        )
-        each.learn_lanes(returns**2, 1.0 - decay, leave, needed, np.zeros((10, 3)), filtered)
-        each.tail_lane(-returns, 2.05, 2.0, np.zeros(40), np.full(40, -np.inf), tail)
+    for code in (kernels, compile_module(kernels)):
+        mean = np.zeros((n, 3))
+        squares = returns[:, None] ** 2
+        code.ewma_lanes(squares, decay, needed, np.linspace(1.0, 2.0, n), np.zeros((2, 3)), mean)
+
+        filtered = np.zeros((n, 3))
+        code.learn_lanes(returns**2, 1.0 - decay, leave, needed, np.zeros((10, 3)), filtered)
+
+        tail = np.zeros((2, n))
+        code.tail_lane(-returns, 2.05, 2.0, np.zeros(40), np.full(40, -np.inf), tail)
+
         found.append([array.tobytes() for array in (mean, filtered, tail)])
     assert found[0] == found[1]
 
@@ -293,7 +330,9 @@ def test_equal_funding_on_a_price_that_stands_still_has_no_sharpe_ratio():
     index = pd.date_range("2024-01-01 00:30", periods=300, freq="1h", tz="UTC")
     market = market_of([7.0] * 300, funding=pd.Series(0.0003, index=index))
     assert len(set(long_returns(market)[10:])) == 1
-    assert np.isnan(rolling_sharpe(market, np.array([2, 7, 100])).ratio).all()
+
+    sharpe = rolling_sharpe(market, np.array([2, 7, 100]))
+    assert np.isnan(sharpe.ratio).all()
 
 
 class Family(NamedTuple):
@@ -333,7 +372,13 @@ def tail_of(model: str, part: int) -> kit.Estimate:
 
 
 def reach_of(*names: str) -> kit.Estimate:
-    return lambda m, at: forecast_reach(m, **{**ONE, **{each: REACH[each][at] for each in names}})
+    """Return the estimate at several values of the named settings, the others being usual."""
+
+    def estimate(market: Market, at: Any) -> np.ndarray:
+        settings = ONE | {name: REACH[name][at] for name in names}
+        return forecast_reach(market, **settings)
+
+    return estimate
 
 
 def har_of(market: Market, first: Any) -> np.ndarray:
@@ -391,9 +436,9 @@ FAMILIES = {
     ),
 }  # fmt: skip
 CASES = [
-    pytest.param(family, name, marks=pytest.mark.slow if family == "garch" else ())
-    for family, each in FAMILIES.items()
-    for name in each.estimates
+    pytest.param(family, estimate, marks=pytest.mark.slow if family == "garch" else ())
+    for family, its in FAMILIES.items()
+    for estimate in its.estimates
 ]
 
 
@@ -402,7 +447,9 @@ CASES = [
 def test_the_bits_do_not_depend_on_other_values_nor_on_the_future(family: str, name: str, make):
     values, cuts, estimates, own = FAMILIES[family]
     market = (make or own)()
+
     kit.check_lanes_are_each_alone(estimates[name], market, values)
+
     cuts = tuple(n for n in cuts if n < market.n_bars)
     kit.check_knows_the_past_only(estimates[name], market, values, (*cuts, market.n_bars - 1))
 
@@ -412,8 +459,12 @@ def jumping_market(width: float, days: int = 30) -> Market:
     moves = 0.002 * np.where(np.random.default_rng(5).random(24 * days) < 0.5, -1.0, 1.0)
     close = 100.0 * np.exp(np.cumsum(moves))
     opened = np.concatenate([[100.0], close[:-1]])
-    rows = {"open": opened, "high": np.maximum(opened, close) * math.exp(width),
-            "low": np.minimum(opened, close) * math.exp(-width), "close": close}  # fmt: skip
+    rows = {
+        "open": opened,
+        "high": np.maximum(opened, close) * math.exp(width),
+        "low": np.minimum(opened, close) * math.exp(-width),
+        "close": close,
+    }
     index = pd.date_range("2023-01-01", periods=len(close), freq="1h", tz="UTC")
     return Market.from_frames(pd.DataFrame(rows, index))
 
@@ -425,23 +476,29 @@ def test_calibrated_ranges_have_the_volatility_of_closes(name: str):
         found = volatility(jumping_market(width), name, 24.0, calibrate=True)
         assert np.isnan(found[:23]).all()
         np.testing.assert_allclose(found[25:], 0.002 * math.sqrt(8760.0), rtol=1e-9)
+
         bare = volatility(jumping_market(width), name, 24.0)
         assert bare[-1] != pytest.approx(found[-1], rel=0.05)
 
 
 def test_the_calibration_by_hand():
     """Ranges of 3 %, 1 % and 2 %, returns of 1 %, -2 % and 1 % behind a first bar without one."""
-    widths, moves = np.array([0.02, 0.03, 0.01, 0.02]), np.array([0.0, 0.01, -0.02, 0.01])
+    # the first bar has no return
+    widths = np.array([0.02, 0.03, 0.01, 0.02])
+    moves = np.array([0.0, 0.01, -0.02, 0.01])
     close = 100.0 * np.exp(np.cumsum(moves))
     opened = np.concatenate([[100.0], close[:-1]])
     low = np.minimum(opened, close)
-    rows = {"open": opened, "high": np.maximum(low * np.exp(widths), np.maximum(opened, close)),
-            "low": low, "close": close}  # fmt: skip
+    high = np.maximum(low * np.exp(widths), np.maximum(opened, close))
+    rows = {"open": opened, "high": high, "low": low, "close": close}
     index = pd.date_range("2023-01-01", periods=4, freq="1h", tz="UTC")
     market = Market.from_frames(pd.DataFrame(rows, index))
+
+    found = volatility(market, "parkinson", 1.0, calibrate=True)[-1]
+    bare = volatility(market, "parkinson", 1.0, calibrate=False)[-1]
+
     ranges = np.log(market.high / market.low)[1:] ** 2 / (4.0 * math.log(2.0))
     ratio = np.sum(moves[1:] ** 2) / np.sum(ranges)
-    found, bare = (volatility(market, "parkinson", 1.0, calibrate=x)[-1] for x in (True, False))
     assert found / bare == pytest.approx(math.sqrt(ratio), rel=1e-12)
 
 
@@ -450,6 +507,7 @@ def test_a_calibration_is_causal_and_forgets_after_a_year():
     found = volatility(whole, "garman-klass", 24.0, calibrate=True)
     cut = volatility(whole.prefix(5000), "garman-klass", 24.0, calibrate=True)
     np.testing.assert_array_equal(found[:5000], cut)
+
     later = volatility(whole.slice(500, whole.n_bars), "garman-klass", 24.0, calibrate=True)
     np.testing.assert_allclose(found[-1], later[-1], rtol=1e-9)
 
@@ -460,7 +518,9 @@ def test_a_calibrated_range_of_an_endless_half_life_weighs_all_bars_alike():
     squares = log_returns(market)[1:] ** 2
     variance = parkinson_variance(market)
     expected = 8760.0 * variance.mean() * squares.mean() / variance[1:].mean()
+
     found = volatility(market, "parkinson", math.inf, calibrate=True)
+
     assert np.isnan(found[1])
     assert found[-1] ** 2 == pytest.approx(expected)
 
@@ -469,6 +529,7 @@ def test_only_ranges_are_calibrated():
     market = jumping_market(0.003)
     said = "calibrate is of ranges, parkinson, garman-klass, yang-zhang, and must be left out for"
     kit.check_refused(lambda: volatility(market, "ewma", 24.0, calibrate=True), said)
+
     mixed = volatility(market, ["parkinson", "yang-zhang"], 24.0, calibrate=True)
     alone = volatility(market, "yang-zhang", 24.0, calibrate=True)
     np.testing.assert_array_equal(mixed[:, 1], alone)
@@ -482,15 +543,15 @@ def test_covariances_at_wanted_bars_are_those_of_pandas(half_life, monkeypatch):
     returns[:4, 2] = np.nan
     returns[500:520, 0] = np.nan
     wanted = np.array([0, 3, 4, 63, 64, 505, 700, 999])
+
     is_known = np.isfinite(returns).all(axis=1, keepdims=True)
     known = np.where(is_known, returns, np.nan)
     products = (known[:, :, None] * known[:, None, :]).reshape(1_000, 9)
     expected = pd.DataFrame(products).ewm(halflife=half_life).mean().to_numpy()[wanted]
+
     blocks = list(averages.walk_covariances(returns, half_life, wanted))
-    assert [block.first for block in blocks] == np.cumsum([0, *map(len_of, blocks[:-1])]).tolist()
+
+    sizes = [len(block.values) for block in blocks]
+    assert [block.first for block in blocks] == np.cumsum([0, *sizes[:-1]]).tolist()
     found = np.concatenate([block.values for block in blocks])
     np.testing.assert_allclose(found.reshape(-1, 9), expected, rtol=1e-12, atol=1e-20)
-
-
-def len_of(block):
-    return len(block.values)
