@@ -30,9 +30,11 @@ def test_four_bars_with_fee_and_funding_by_hand():
     1198, 1980 / 956; moves of 1x: 0.1, -0.1, 0."""
     bars = (100.0, (100.0, 110.0, 100.0, 110.0), (110.0, 110.0, 99.0, 99.0), 99.0)
     venue = venue_of(fees={"taker": 0.001})
+
     result = play(*bars, targets=[2.0, math.nan], venue=venue, funding=[(2, 0.01)])
     split = result.attribution()
     assert list(result.bars["equity"]) == [1000.0, 1198.0, 956.0, 956.0]
+
     held = [2.0, 2200 / 1198, 1980 / 956]
     drag = math.log(1.198) - 0.198 + math.log(956 / 1198) - (956 / 1198 - 1.0)
     own_drag = math.log(1.1) - 0.1 + math.log(0.9) + 0.1
@@ -43,6 +45,7 @@ def test_four_bars_with_fee_and_funding_by_hand():
         "funding": -22 / 1198,
         "volatility_drag": drag - own_drag,
     }
+
     assert split.terms.to_dict() == pytest.approx(expected, rel=1e-12, abs=1e-16)
     assert split.leverage_held == pytest.approx(np.mean(held), rel=1e-14)
     assert split.growth == pytest.approx(math.log(0.956), rel=1e-13)
@@ -53,6 +56,7 @@ def test_a_stop_leaves_the_rest_of_the_bar_to_forced_exits():
     bars = (100.0, (100.0, 100.0, 80.0, 80.0), 80.0)
     result = play(*bars, targets=[2.0, 0.0], account=account_of(stop_loss=0.1))
     table = result.attribution(by="year")
+
     assert table["forced_exits"].sum() == pytest.approx(-0.2 - 2.0 * -0.2, rel=1e-12)
     assert result.attribution().growth == pytest.approx(math.log(0.8), rel=1e-12)
 
@@ -62,9 +66,11 @@ def test_what_a_liquidation_costs_stands_under_its_own_name():
     bars = (100.0, (100.0, 100.0, 90.0, 99.0), 99.0)
     venue = venue_of(liquidation={"fee": 0.01, "slippage": 0.0})
     result = play(*bars, targets=[5.0, 0.0], account=isolated(10.0), venue=venue)
+
     loss = result.metrics["liquidation_loss"]
-    split = result.attribution()
     assert loss > 0.0
+
+    split = result.attribution()
     assert split.liquidation_loss == pytest.approx(-loss / 1000.0, rel=1e-12)
     pnl = result.metrics["price_pnl"] / 1000.0
     assert split.forced_exits == pytest.approx(pnl - 5.0 * -0.01, rel=1e-12)
@@ -72,8 +78,11 @@ def test_what_a_liquidation_costs_stands_under_its_own_name():
 
 def test_a_gap_between_close_and_open_stands_under_fills():
     """Decided at 100, bought at 102, marked at 102: 2 % of the move was never held."""
-    market = bars_market(np.array([100.0, 102.0, 102.0]), np.array([100.0, 102.0, 102.0]))
+    prices = np.array([100.0, 102.0, 102.0])
+    market = bars_market(prices, prices)
+
     split = live(market, Constant(leverage=1.0)).attribution()
+
     held = 100.0 / 102.0  # a notional of 1 at 102, valued at the close before
     assert split.fills == pytest.approx(-0.02 * held, rel=1e-12)
     assert split.growth == pytest.approx(0.0, abs=1e-15)
@@ -86,20 +95,26 @@ def test_the_terms_of_a_random_run_add_up(seed):
     terms = case.account | {"negative_limit": None, "conversion": "listed"}
     case = replace(case, account=terms, collateral=[])  # which is attributed by instrument
     result = bt.run(policy=Follow(), **case.for_engine(bt))
-    split, table = result.attribution(), result.attribution(by="day")
+
+    split = result.attribution()
     finite = split.terms.drop("ruin")
+    assert np.isfinite(finite).all()
+
     scale = max(1.0, finite.abs().sum())
     start = case.account["capital"] + case.account["reserve"]
     unit = float(result.of_account("unit")[-1])
-    assert np.isfinite(finite).all()
     if unit > 0.0:
         assert split.ruin == 0.0
         assert split.growth == pytest.approx(math.log(unit / start), abs=1e-9 * scale)
         assert finite.sum() == pytest.approx(split.growth, abs=1e-9 * scale)
     else:
-        assert split.ruin == split.growth == -math.inf
+        assert split.ruin == -math.inf
+        assert split.growth == -math.inf
+
+    table = result.attribution(by="day")
     lasting = table["ruin"] == 0.0
-    assert ((table[list(TERMS)].sum(axis=1) - table["growth"])[lasting].abs() <= 1e-9 * scale).all()
+    differences = table[list(TERMS)].sum(axis=1) - table["growth"]
+    assert (differences[lasting].abs() <= 1e-9 * scale).all()
     np.testing.assert_allclose(table[list(TERMS)].sum(), split.terms, atol=1e-9 * scale)
 
 
@@ -109,11 +124,14 @@ def test_constant_leverage_has_no_timing(signal, kind):
     """Rebalanced at every open, 3x is 3x of the wealth before each bar, up or down."""
     size = {"contract": {"kind": kind, "lot": 0.0, "min_notional": 0.0}}
     market = walk(1000, 0.5, 0.8, seed=8)
-    settings = {"venue": venue_of(**size)}
-    split = live(market, Constant(leverage=3.0), signal=signal, **settings).attribution()
+
+    result = live(market, Constant(leverage=3.0), signal=signal, venue=venue_of(**size))
+
+    split = result.attribution()
     assert split.leverage_held == pytest.approx(3.0, rel=1e-12)
     assert split.leverage_timing == pytest.approx(0.0, abs=1e-12)
     assert split.timing_error == pytest.approx(0.0, abs=1e-12)
+
     value = market.close if kind == "linear" else -1.0 / market.close
     moves = signal * np.diff(value) / np.abs(value[:-1])
     assert split.price_1x == pytest.approx(np.log1p(moves).sum(), rel=1e-10)
@@ -123,7 +141,9 @@ def test_constant_leverage_has_no_timing(signal, kind):
 def test_a_signal_decides_the_direction_and_times_without_one_count_for_nothing():
     """Long, short, out, long: 2x in each has no timing, and 1x earns what the signal earns."""
     signal = np.array([1.0, -1.0, 0.0, 1.0, -1.0, 1.0, 0.0])
-    split = live(steps_market(), Constant(leverage=2.0), signal=signal).attribution()
+    result = live(steps_market(), Constant(leverage=2.0), signal=signal)
+
+    split = result.attribution()
     moves = signal[:-1] * np.array(SOME)
     assert split.price_1x == pytest.approx(np.log1p(moves).sum(), rel=1e-12)
     assert split.average_leverage == pytest.approx(moves.sum(), rel=1e-12)
@@ -136,6 +156,7 @@ def test_deposits_and_withdrawals_are_no_growth():
     flows = pd.Series([5000.0, -2500.0], index=market.times[[2, 4]])
     plain = live(market, Constant(leverage=2.0)).attribution()
     account = bt.Account(flows=flows)
+
     flowing = live(market, Constant(leverage=2.0), account=account).attribution()
     np.testing.assert_allclose(flowing.terms, plain.terms, atol=1e-13)
 
@@ -145,11 +166,15 @@ def test_ruin_is_a_term_of_its_own_and_the_others_tell_how_it_came():
     bars = (100.0, (100.0, 110.0, 100.0, 110.0), (110.0, 110.0, 77.0, 77.0), 80.0, 90.0)
     result = play(*bars, targets=10.0, venue=TAKEOVER)
     assert result.metrics["ruined"] == 1.0
+
     split = result.attribution()
-    assert split.growth == split.ruin == -math.inf
+    assert split.growth == -math.inf
+    assert split.ruin == -math.inf
+
     rest = split.terms.drop("ruin")
     assert np.isfinite(rest).all()
     assert rest.sum() == pytest.approx(math.log(2.0) - 1.0, rel=1e-9)  # doubled, then lost
+
     assert split.liquidation_loss < 0.0
     assert "inf" in str(split)
 
@@ -157,8 +182,10 @@ def test_ruin_is_a_term_of_its_own_and_the_others_tell_how_it_came():
 def test_ruin_with_a_reserve_left_is_a_loss_like_any_other():
     reserve = account_of(reserve=250.0, margin_call=0.99, top_up_to=0.5)
     bars = (100.0, (100.0, 100.0, 60.0, 60.0), 60.0, 60.0)
+
     result = play(*bars, targets=10.0, venue=TAKEOVER, account=reserve)
     assert result.metrics["ruined"] == 1.0
+
     split = result.attribution()
     assert split.ruin == 0.0
     assert split.growth == pytest.approx(math.log(250.0 / 1250.0), rel=1e-12)
@@ -167,12 +194,16 @@ def test_ruin_with_a_reserve_left_is_a_loss_like_any_other():
 
 def test_rows_by_month_add_up_across_and_down():
     result = live(walk(24 * 75, 0.5, 0.9, seed=3), Constant(leverage=2.0))
+
     table = result.attribution(by="month")
     assert list(table.index.strftime("%Y-%m-%d")) == ["2020-01-01", "2020-02-01", "2020-03-01"]
     assert table.index.tz is not None
     assert list(table.columns) == [*TERMS, "growth"]
+
     np.testing.assert_allclose(table[list(TERMS)].sum(axis=1), table["growth"], atol=1e-12)
-    np.testing.assert_allclose(table.sum()[list(TERMS)], result.attribution().terms, atol=1e-12)
+    whole = result.attribution().terms
+    np.testing.assert_allclose(table.sum()[list(TERMS)], whole, atol=1e-12)
+
     assert len(result.attribution(by="week")) == 11
 
 
@@ -185,9 +216,10 @@ def test_a_run_and_its_continuation_add_up_to_the_whole(tmp_path):
     first = bt.run(market.prefix(120), policy, signal=signal[:120], **AT_BINANCE)
     second = bt.run(market, policy, signal=signal, resume=first, **AT_BINANCE)
     loaded = bt.Result.load(second.save(tmp_path))
+
     joint = ["average_leverage", "leverage_timing"]
+    terms = whole.attribution().terms
     for rest in (second, loaded):
         parts = first.attribution().terms + rest.attribution().terms
-        terms = whole.attribution().terms
         np.testing.assert_allclose(parts.drop(joint), terms.drop(joint), atol=1e-12)
         assert parts[joint].sum() == pytest.approx(terms[joint].sum(), abs=1e-12)

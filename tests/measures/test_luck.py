@@ -43,9 +43,11 @@ def test_psr_of_a_hedge_fund():
     (OF_AIFINHUB, 100, 1.0 / math.sqrt(252), 0.16, 1.5e-3),
 ])  # fmt: skip
 def test_published_deflated_sharpe_ratios(case, n_trials, std, expected, error):
-    given = dict(case)
-    sharpe = given.pop("sharpe") / math.sqrt(given.pop("periods"))
-    found = luck.deflated_sharpe(sharpe, **given, n_trials=n_trials, std=std)
+    moments = {name: case[name] for name in case if name not in ("sharpe", "periods")}
+    sharpe = case["sharpe"] / math.sqrt(case["periods"])
+
+    found = luck.deflated_sharpe(sharpe, **moments, n_trials=n_trials, std=std)
+
     assert found == pytest.approx(expected, abs=error)
 
 
@@ -61,9 +63,11 @@ def test_published_benchmarks(n_trials, std, expected, error):
 def test_moments_by_hand():
     """Returns 1, 1, 4: mean 2, squares 1 + 1 + 4, cubes -1 - 1 + 8, fourth powers 1 + 1 + 16."""
     found = luck.estimate_moments(np.array([1.0, 1.0, 4.0]))
+
     assert found.n == 3
-    expected = (2.0 / math.sqrt(3.0), (6 / 3) / 2.0**1.5, (18 / 3) / 2.0**2)
-    assert (found.sharpe, found.skew, found.kurtosis) == pytest.approx(expected, rel=1e-12)
+    assert found.sharpe == pytest.approx(2.0 / math.sqrt(3.0), rel=1e-12)
+    assert found.skew == pytest.approx((6 / 3) / 2.0**1.5, rel=1e-12)
+    assert found.kurtosis == pytest.approx((18 / 3) / 2.0**2, rel=1e-12)
 
 
 def test_psr_by_hand():
@@ -75,13 +79,17 @@ def test_psr_by_hand():
 
 def test_far_in_the_tail_a_probability_is_still_exact():
     """Phi(-10) = 7.62e-24, where 1 - Phi(10) would be 0."""
-    found = luck.probabilistic_sharpe(0.0, 101, benchmark=-(-10.0 / math.sqrt(100.0)))
+    benchmark = 10.0 / math.sqrt(100.0)
+
+    found = luck.probabilistic_sharpe(0.0, 101, benchmark=benchmark)
+
     assert found == pytest.approx(7.619853024160526e-24, rel=1e-9)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, -0.3, 1e6])
 def test_returns_that_stand_still_tell_nothing(level: float):
     returns = np.full(50, level)
+
     assert luck.estimate_moments(returns) == (0.0, 50, 0.0, 3.0)
     assert luck.deflated_sharpe_of_returns(returns, n_trials=1, std=0.1) == 0.5
     assert luck.deflated_sharpe_of_returns(returns, n_trials=9, std=0.1) < 0.5
@@ -93,16 +101,22 @@ def plain_cscv(returns: np.ndarray, splits: int, metric: str) -> list[float]:
     def judge(rows: np.ndarray) -> list[float]:
         if metric == "mean":
             return [float(np.mean(column)) for column in rows.T]
-        return [float(np.mean(c) / np.std(c, ddof=1)) if np.ptp(c) else 0.0 for c in rows.T]
+        ratios = []
+        for column in rows.T:
+            is_still = np.ptp(column) == 0.0
+            ratios.append(0.0 if is_still else float(np.mean(column) / np.std(column, ddof=1)))
+        return ratios
 
     blocks = np.array_split(returns, splits)
     logits = []
     for chosen in itertools.combinations(range(splits), splits // 2):
+        others = [i for i in range(splits) if i not in chosen]
         inside = judge(np.concatenate([blocks[i] for i in chosen]))
-        outside = judge(np.concatenate([blocks[i] for i in range(splits) if i not in chosen]))
-        best = inside.index(max(inside))
-        equal = sum(value == outside[best] for value in outside)
-        rank = sum(value < outside[best] for value in outside) + (equal + 1) / 2
+        outside = judge(np.concatenate([blocks[i] for i in others]))
+
+        winner = outside[inside.index(max(inside))]
+        equal = sum(value == winner for value in outside)
+        rank = sum(value < winner for value in outside) + (equal + 1) / 2
         share = rank / (len(outside) + 1)
         logits.append(math.log(share / (1 - share)))
     return logits
@@ -114,19 +128,28 @@ def test_cscv_is_the_plain_one(metric: str, samples: int, splits: int):
     returns = noise_of(samples, samples, 7) + 0.001
     returns[:, 5] = 0.0  # never traded
     returns[samples // 2 :, 6] = 0.0  # ruined
+
     logits = plain_cscv(returns, splits, metric)
     found = overfitting.probability_of_backtest_overfitting(returns, n_splits=splits, metric=metric)
+
     np.testing.assert_allclose(np.sort(found.logits), np.sort(logits), rtol=1e-12)
     assert found.pbo == np.mean(np.array(logits) <= 0.0)
 
 
 def test_the_best_everywhere_is_not_overfit():
     """The published case of four trials in a constant order: no half prefers another."""
-    columns = [[0.3, 0.32, 0.31, 0.33], [0.1, 0.09, 0.11, 0.08], [0.05, 0.06, 0.04, 0.07],
-               [0.01, 0.02, 0.0, 0.03]]  # fmt: skip
+    trials = [
+        # by quarter
+        [0.3, 0.32, 0.31, 0.33],
+        [0.1, 0.09, 0.11, 0.08],
+        [0.05, 0.06, 0.04, 0.07],
+        [0.01, 0.02, 0.0, 0.03],
+    ]
+
     found = overfitting.probability_of_backtest_overfitting(
-        np.transpose(columns), n_splits=4, metric="mean"
+        np.transpose(trials), n_splits=4, metric="mean"
     )
+
     assert found.pbo == 0.0
     np.testing.assert_allclose(found.logits, [math.log(4.0)] * 6)
 
@@ -144,9 +167,10 @@ def test_copies_of_a_trial_are_one_trial():
     one = noise_of(0, trials=1)
     for returns in (one, np.repeat(one, 30, axis=1), np.zeros((9, 4)), np.full((9, 4), 0.1)):
         assert trial_luck.effective_trials(returns) == pytest.approx(1.0, rel=1e-9)
-    assert trial_luck.effective_trials(one * np.array([1.0, 2.0, 5.0])) == pytest.approx(
-        1.0, rel=1e-9
-    )
+
+    scaled = one * np.array([1.0, 2.0, 5.0])
+    assert trial_luck.effective_trials(scaled) == pytest.approx(1.0, rel=1e-9)
+
     nearly = one * np.linspace(0.2, 1.5, 12) + 0.02 * noise_of(1, trials=12)
     assert trial_luck.effective_trials(nearly) < 1.2  # 12 of 12 were said
 
@@ -161,6 +185,7 @@ def test_copies_add_no_luck_and_new_trials_add_theirs():
     """Ten trials have an expected maximum of 1.539, 128 of 2.59 and 2,000 of 3.44 (exact)."""
     ten = np.repeat(noise_of(3, 500, 10), 12, axis=1)
     assert luck_of(ten, n_trials=2_000) == pytest.approx(1.539, rel=0.02)
+
     many = noise_of(4, 1_000, 128)
     assert luck_of(many) == pytest.approx(2.59, rel=0.03)
     assert luck_of(many, n_trials=2_000) == pytest.approx(3.44, rel=0.03)
@@ -170,7 +195,9 @@ def test_trials_with_a_common_part_expect_the_best_that_is_seen():
     """The luck that all share does not choose: with correlation 0.8, sqrt(0.2) of 2.75 is left."""
     rng = np.random.default_rng(4)
     common = rng.standard_normal((2_000, 1))
-    returns = math.sqrt(0.8) * common + math.sqrt(0.2) * rng.standard_normal((2_000, 200))
+    own = rng.standard_normal((2_000, 200))
+    returns = math.sqrt(0.8) * common + math.sqrt(0.2) * own
+
     assert luck_of(returns) == pytest.approx(math.sqrt(0.2) * 2.746, rel=0.03)
     assert trial_luck.effective_trials(returns) == pytest.approx(5.6, rel=0.03)  # 200 were said
 
@@ -212,9 +239,10 @@ def compute_intervals(returns, measure="log_growth", pairs=ONE, seed=0, **settin
 def noise(k, n, seed, *, persistence=0.0, common=0.0):
     """Return standard normal series of shape (k, n), with an AR(1) and a common part."""
     rng = np.random.default_rng(seed)
-    steps = math.sqrt(common) * rng.standard_normal(n + 100) + math.sqrt(1.0 - common) * (
-        rng.standard_normal((k, n + 100))
-    )
+    shared = rng.standard_normal(n + 100)
+    own = rng.standard_normal((k, n + 100))
+    steps = math.sqrt(common) * shared + math.sqrt(1.0 - common) * own
+
     series = np.empty_like(steps)
     series[:, 0] = steps[:, 0]
     for t in range(1, n + 100):
@@ -229,7 +257,9 @@ def ladder(k):
 
 def test_estimates_are_those_of_numpy():
     x = 0.01 * noise(3, 200, seed=1) + 0.001
-    found = {name: each.estimate(x)[0] for name, each in differences.STATISTICS.items()}
+
+    found = {name: its.estimate(x)[0] for name, its in differences.STATISTICS.items()}
+
     deviation = np.std(x, axis=1, ddof=1)
     np.testing.assert_allclose(found["log_growth"], np.mean(x, axis=1))
     np.testing.assert_allclose(found["sharpe"], np.mean(x, axis=1) / deviation)
@@ -241,11 +271,14 @@ def test_an_influence_is_what_a_little_more_weight_on_a_return_does(measure):
     x = 0.01 * noise(1, 60, seed=2) + 0.002
     estimate = differences.STATISTICS[measure].estimate
     base = np.repeat(x, 400, axis=1)
-    value, influence = estimate(base)[0][0], estimate(x)[1][0]
+    values, _ = estimate(base)
+    _, influences = estimate(x)
+    influence = influences[0]
     assert abs(influence.mean()) < 1e-12
+
     for t in range(0, 60, 7):
-        more = estimate(np.append(base, x[:, t : t + 1], axis=1))[0][0]
-        change = (more - value) * (base.shape[1] + 1)
+        more, _ = estimate(np.append(base, x[:, t : t + 1], axis=1))
+        change = (more[0] - values[0]) * (base.shape[1] + 1)
         assert change == pytest.approx(influence[t], abs=2e-3 * np.abs(influence).max())
 
 
@@ -255,6 +288,7 @@ def test_resampled_histories_are_those_of_arch(n, block):
     arch = pytest.importorskip("arch.bootstrap")
     drawn = [*differences.draw_histories(n, block, 20, np.random.default_rng(5))]
     reference = arch.StationaryBootstrap(block, np.arange(n), seed=np.random.default_rng(5))
+
     for history, (rows, _) in zip(drawn, reference.bootstrap(20), strict=True):
         assert history.periods.tolist() == rows[0].tolist()
         assert np.diff(history.periods)[history.starts[1:] - 1].tolist().count(1) == 0
@@ -272,16 +306,20 @@ def test_an_interval_of_95_percent_holds_the_true_difference_that_often(
     standard errors: of 200 replications sqrt(0.05 x 0.95 / 200) = 0.0154, and of a quantile of 499
     draws that all share 0.0098, together 0.018."""
     z = noise(400, 250, seed=3, persistence=persistence, common=0.5)
-    mean, deviation = np.array([[0.002], [0.0]]), np.array([[0.02], [0.015]])
-    z = z.reshape(200, 2, 250)
-    returns = mean + deviation * z
+    mean = np.array([[0.002], [0.0]])
+    deviation = np.array([[0.02], [0.015]])
+    returns = mean + deviation * z.reshape(200, 2, 250)
     if measure == "log_growth":
         returns = np.expm1(returns)  # so that its mean is known
-    scale = {"log_growth": 365.0}.get(measure, math.sqrt(365.0))
-    true = {"log_growth": 0.002, "sharpe": 0.1}[measure] * scale
+        true = 0.002 * 365.0
+    else:
+        true = 0.1 * math.sqrt(365.0)
+
     rows = returns.reshape(400, 250)
     found = compute_intervals(rows, measure, pairs=ladder(400), draws=499, block=block)
-    assert abs(np.mean((found.low <= true) & (true <= found.high)) - 0.95) <= 3 * 0.018
+
+    is_inside = (found.low <= true) & (true <= found.high)
+    assert abs(np.mean(is_inside) - 0.95) <= 3 * 0.018
 
 
 @pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
@@ -289,7 +327,9 @@ def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure)
     rows = 0.01 * noise(120, 80, seed=5)
     rows[::2] += 0.002 * np.linspace(0.0, 2.0, 60)[:, None]
     rows[::2] *= np.linspace(1.0, 3.0, 60)[:, None]
+
     found = compute_intervals(rows, measure, pairs=ladder(120), confidence=0.9, draws=99)
+
     outside = (found.low > 0.0) | (found.high < 0.0)
     assert 0 < outside.sum() < 60
     np.testing.assert_array_equal(outside, found.p_value <= 0.1 + 1e-12)
@@ -297,8 +337,13 @@ def test_the_interval_leaves_out_no_difference_exactly_where_p_is_small(measure)
 
 @pytest.mark.parametrize("measure", ["log_growth", "sharpe"])
 def test_an_account_does_not_differ_from_itself(measure):
-    found = compute_intervals(np.tile(0.01 * noise(1, 100, seed=7), (2, 1)), measure)
-    assert (found.difference[0], found.low[0], found.high[0]) == (0.0, 0.0, 0.0)
+    one = 0.01 * noise(1, 100, seed=7)
+
+    found = compute_intervals(np.tile(one, (2, 1)), measure)
+
+    assert found.difference[0] == 0.0
+    assert found.low[0] == 0.0
+    assert found.high[0] == 0.0
     assert found.p_value[0] == 1.0
 
 
@@ -306,8 +351,11 @@ def test_what_was_planted_is_found_though_each_account_alone_is_uncertain():
     """Both earn 0 ± 2 % a day; the second pays 0.05 % more, known to ± 0.02 %."""
     first = 0.02 * noise(1, 400, seed=8)[0]
     second = first - 5e-4 + 2e-4 * noise(1, 400, seed=9)[0]
+
     found = compute_intervals(np.array([first, second]))
+
     assert found.low[0] > 0.0
+
     assert found.p_value[0] == pytest.approx(1 / 200)
     error = 2e-4 * math.sqrt(1 / 400) * 365
     assert found.difference[0] == pytest.approx(5e-4 * 365, abs=5 * error)
@@ -318,7 +366,9 @@ def test_a_difference_that_lies_in_one_day_cannot_be_told():
     first = 0.01 * noise(1, 100, seed=10)[0]
     second = first.copy()
     second[50] -= 0.3
+
     found = compute_intervals(np.array([first, second]))
+
     assert math.isinf(found.high[0])
     assert found.p_value[0] > 0.2
 
@@ -328,17 +378,19 @@ def test_the_error_is_the_spread_of_means_over_histories():
     series = noise(1, 150, seed=14, persistence=0.5)
     histories = differences.draw_histories(150, 8, 2_000, np.random.default_rng(0))
     means = [series[0, chosen].mean() for chosen, _ in histories]
-    assert differences.resampling_error(series, 8)[0] == pytest.approx(np.std(means), rel=3 * 0.016)
+    error = differences.resampling_error(series, 8)[0]
+    assert error == pytest.approx(np.std(means), rel=3 * 0.016)
 
 
 def test_blocks_are_long_where_returns_follow_each_other():
-    calm, persistent = noise(1, 500, seed=15), noise(1, 500, seed=15, persistence=0.8)
+    calm = noise(1, 500, seed=15)
+    persistent = noise(1, 500, seed=15, persistence=0.8)
     least = math.ceil(500 ** (1 / 3))
+    longer = differences.choose_block(persistent)
+
     assert differences.choose_block(calm) == least
-    assert differences.choose_block(persistent) > 2 * least
-    assert differences.choose_block(
-        np.vstack([calm, persistent, persistent])
-    ) == differences.choose_block(persistent)
+    assert longer > 2 * least
+    assert differences.choose_block(np.vstack([calm, persistent, persistent])) == longer
     assert differences.choose_block(np.zeros((1, 500))) == least
 
 

@@ -13,10 +13,10 @@ from scipy import stats
 
 import backtest as bt
 from backtest import ParameterError, results
+from backtest.results import Constraint, rank_by_objective, read_constraints, read_objective
 from backtest.results.luck import estimate_moments, probabilistic_sharpe, probability_of_skill
 from backtest.results.measure_table import Samples, measure_returns
 from backtest.results.performance import calendar_returns, gain_over_loss
-from backtest.results.ranking import Constraint, rank_by_objective, read_constraints, read_objective
 from tests.kit import check_refused
 from tests.scenes import (
     NAN,
@@ -36,7 +36,8 @@ from tests.scenes import (
 K = np.arange(60)
 MARKET = np.round(0.02 * np.sin(1.7 * K) + 0.013 * np.cos(0.9 * K * K) + 0.001, 6)
 RETURNS = np.round(1.6 * MARKET + 0.008 * np.sin(3.1 * K + 0.5) - 0.0007, 6)
-NOTHING, FLAT = np.empty(0), np.full(10, 0.01)
+NOTHING = np.empty(0)
+FLAT = np.full(10, 0.01)
 TABLE = {
     "sharpe": np.array([3.0, 1.0, 2.0, NAN, NAN, 1.5]),
     "max_drawdown": np.array([0.9, 0.2, 0.5, 0.0, NAN, 0.3]),
@@ -69,8 +70,10 @@ def test_the_error_of_the_sharpe_ratio_is_that_of_lo_for_normal_returns():
 
 def test_the_probability_of_skill_is_the_normal_quantile_of_sharpe_over_its_error():
     sharpe = np.mean(RETURNS) / np.std(RETURNS, ddof=1) * math.sqrt(365)
-    score = sharpe / results.sharpe_error(RETURNS, 365.0, n=results.effective_observations(RETURNS))
+    n = results.effective_observations(RETURNS)
+    score = sharpe / results.sharpe_error(RETURNS, 365.0, n=n)
     assert probability_of_skill(RETURNS) == near(0.5 * math.erfc(-score / math.sqrt(2)))
+
     # quantstats.stats.probabilistic_sharpe_ratio takes moments corrected for bias
     published = probabilistic_sharpe(**estimate_moments(RETURNS)._asdict())
     assert published == near(0.4198839324084561, rel=1e-5)
@@ -81,25 +84,31 @@ def test_autocorrelated_returns_count_as_fewer_by_hand():
     2 lags, weights 2/3 and 1/3: 1 + 2 (2/3 0.25 - 1/3 0.3) = 17/15, times 1 + 3/4."""
     returns = np.array([1.0, 2.0, 3.0, 4.0])
     assert results.effective_observations(returns) == near(4.0 / (17.0 / 15.0 * 1.75))
-    assert results.effective_observations(np.tile([1.0, -1.0], 9)) == 18.0  # no more than there are
+
+    alternating = np.tile([1.0, -1.0], 9)
+    assert results.effective_observations(alternating) == 18.0  # no more than there are
     assert results.effective_observations(FLAT) == len(FLAT)
 
 
 def draw_returns(kind: str, draws: int, n: int) -> np.ndarray:
     """Return series of shape (draws, n) with a deviation of 1 and a mean of 1 a year."""
     steps = np.random.default_rng(n).standard_normal((n + 200, draws))
-    series, variance = steps.copy(), np.ones(draws)
+    series = steps.copy()
+    variance = np.ones(draws)
     phi, theta = {"AR": (0.15, 0.0), "ARMA": (0.5, -0.3)}.get(kind, (0.0, 0.0))
+
     for t in range(1, n + 200):
         if kind == "GARCH":
             variance = 0.05 + 0.1 * series[t - 1] ** 2 + 0.85 * variance
             series[t] *= np.sqrt(variance)
         series[t] += phi * series[t - 1] + theta * steps[t - 1]
+
     scale = math.sqrt((1.0 + 2.0 * phi * theta + theta**2) / (1.0 - phi**2))
     return series[200:].T / scale + 365**-0.5
 
 
 def share_held(kind: str, draws: int, n: int) -> float:
+    """Return how often a true ratio of 1 lies within 1.96 errors of the estimate."""
     held = 0
     for returns in draw_returns(kind, draws, n):
         nothing = np.zeros(len(returns))
@@ -118,15 +127,18 @@ def test_an_error_under_autocorrelation_holds_the_true_ratio():
 @pytest.mark.parametrize("n", [250, 500, 1_000])
 @pytest.mark.parametrize("kind", ["independent", "GARCH", "AR", "ARMA"])
 def test_intervals_of_the_sharpe_ratio_hold_the_true_one(kind, n):
-    assert (0.92 if n == 250 else 0.93) <= share_held(kind, 2_000, n) <= 0.97
+    least = 0.92 if n == 250 else 0.93
+    assert least <= share_held(kind, 2_000, n) <= 0.97
 
 
 @pytest.mark.parametrize("aversion", [0.0, 0.5, 1.0, 3.0, 10.0])
 def test_the_certainty_equivalent_of_lognormal_growth_is_its_closed_form(aversion):
     # E[exp(x (1 - g))]^(1 / (1 - g)) = exp(mu + (1 - g) sigma² / 2) for x ~ N(mu, sigma²)
-    mu, sigma = 0.001, 0.02
+    mu = 0.001
+    sigma = 0.02
     x = np.random.default_rng(2).standard_normal(200_000)
     x = mu + sigma * (x - np.mean(x)) / np.std(x)
+
     expected = math.expm1(365 * (mu + (1 - aversion) * sigma**2 / 2))
     assert results.certainty_equivalent(np.expm1(x), 365.0, aversion) == near(expected, rel=2e-2)
 
@@ -134,9 +146,11 @@ def test_the_certainty_equivalent_of_lognormal_growth_is_its_closed_form(aversio
 def test_what_is_undefined_is_nan():
     assert math.isnan(probability_of_skill(NOTHING))
     assert math.isnan(probability_of_skill(FLAT))
+
     assert math.isnan(results.sharpe_error(RETURNS[:1], 365.0))
     assert math.isnan(results.sharpe_error(FLAT, 365.0))
     assert math.isnan(results.certainty_equivalent(NOTHING, 365.0))
+
     assert all(map(math.isnan, results.fit_market(RETURNS[:2], MARKET[:2], 365.0)))
     assert all(map(math.isnan, results.fit_market(RETURNS[:10], FLAT, 365.0)))
 
@@ -168,6 +182,7 @@ def test_kupiec_stands_in_the_regions_of_his_table(probability):
     for days, low, high in KUPIEC[probability]:
         for failures in range(low + 1, high):
             assert judge(hits_of(days, failures), probability).kupiec_p > 0.05
+
         for failures in {low, high} - {0}:
             assert judge(hits_of(days, failures), probability).kupiec_p < 0.05
 
@@ -176,23 +191,30 @@ def test_both_tests_give_the_figures_of_the_risk_management_toolbox():
     """MathWorks, Risk Management Toolbox, help page of varbacktest.cc: 57 violations in 1043 days
     at 95 %, N00 932, N01 53, N10 53, N11 4; jointly 0.72013 with a p-value of 0.69763."""
     hits = [0] + [1] * 5 + [0, 1] * 52 + [0] * 933
-    assert (len(hits), sum(hits)) == (1043, 57)
+    assert len(hits) == 1043
+    assert sum(hits) == 57
+
     found = judge(hits, 0.05)
     assert found.kupiec == pytest.approx(0.46147, abs=5e-6)
     assert found.kupiec_p == pytest.approx(0.49694, abs=5e-6)
     assert found.christoffersen == pytest.approx(0.25866, abs=5e-6)
     assert found.christoffersen_p == pytest.approx(0.61104, abs=5e-6)
+
     assert stats.chi2.sf(found.kupiec + found.christoffersen, 2) == pytest.approx(0.69763, abs=5e-6)
 
 
 def test_scores_by_hand():
     """Forecasts .1 .4 .4 .8 of 0 0 1 1: Brier (.01 + .16 + .36 + .04) / 4; of .5 always .25."""
     found = results.calibration([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
-    assert (found.count, found.frequency, found.base_brier) == (4, 0.5, 0.25)
+    assert found.count == 4
+    assert found.frequency == 0.5
+    assert found.base_brier == 0.25
     assert found.forecast == pytest.approx(0.425, rel=1e-15)
     assert found.brier == pytest.approx(0.1425, rel=1e-15)
+
     # p = .425: L_0 = .575^2 .425^2, L_1 = .5^4
-    assert found.kupiec == pytest.approx(4 * math.log(0.25 / (0.575 * 0.425)), rel=1e-12)
+    likelihood = 4 * math.log(0.25 / (0.575 * 0.425))
+    assert found.kupiec == pytest.approx(likelihood, rel=1e-12)
     assert found.kupiec_p == pytest.approx(stats.chi2.sf(found.kupiec, 1), rel=1e-12)
 
 
@@ -200,18 +222,22 @@ def test_independence_by_hand():
     """0 0 1 1 1 0: n00 1, n01 1, n10 1, n11 2; q0 1/2, q1 2/3, q 3/5 of five transitions. ln L_1 =
     2 ln(1/2) + 2 ln(2/3) + ln(1/3), ln L_0 = 2 ln(2/5) + 3 ln(3/5)."""
     found = judge([0, 0, 1, 1, 1, 0], 0.3)
+
     apart = 2 * math.log(1 / 2) + 2 * math.log(2 / 3) + math.log(1 / 3)
     alike = 2 * math.log(2 / 5) + 3 * math.log(3 / 5)
+
     assert found.christoffersen == pytest.approx(2.0 * (apart - alike), rel=1e-12)
     assert found.christoffersen_p == pytest.approx(stats.chi2.sf(found.christoffersen, 1))
 
 
 def test_pairs_that_are_not_known_do_not_count():
     """What is left stands side by side: 1 0 1 1."""
+    forecast = pd.Series([0.2, np.nan, 0.3, 0.4, 0.5, np.nan])
     outcome = np.array([1.0, 1.0, 0.0, 1.0, 1.0, np.nan])
-    rest = results.calibration([0.2, 0.3, 0.4, 0.5], [True, False, True, True])
-    assert results.calibration(pd.Series([0.2, np.nan, 0.3, 0.4, 0.5, np.nan]), outcome) == rest
-    assert rest.count == 4
+
+    known = results.calibration([0.2, 0.3, 0.4, 0.5], [True, False, True, True])
+    assert known.count == 4
+    assert results.calibration(forecast, outcome) == known
 
 
 @pytest.mark.parametrize(("forecast", "outcome", "message"), [
@@ -226,36 +252,46 @@ def test_what_is_no_forecast_with_an_outcome_is_refused(forecast, outcome, messa
 
 def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
     """Return the measures of §7 from the tables alone."""
-    bars, returns = result.bars, result.returns.to_numpy()
+    bars = result.bars
+    returns = result.returns.to_numpy()
     hours = (bars.index[1] - bars.index[0]) / pd.Timedelta("1h")
     years = len(bars) * hours / 24 / YEAR
     unit = np.array([1.0, *bars["unit"]])
+
+    # Returns over what cash earns; bar 0 earns no interest.
     bars_held = np.full(len(returns), 24 / hours)
-    bars_held[0] -= 1  # bar 0 earns no interest
+    bars_held[0] -= 1
     excess = returns - ((1 + result.venue.cash_rate * hours / 24 / YEAR) ** bars_held - 1)
+    downside = math.sqrt(np.mean(np.minimum(excess, 0) ** 2))
+
+    # The deepest fall: its peak, its trough and the first bar that is back at the peak.
     peak = np.maximum.accumulate(unit)
     fall = 1 - unit / peak
     trough = int(np.argmax(fall))
     top = int(np.flatnonzero(unit[: trough + 1] == peak[trough])[-1])
     back = np.flatnonzero(unit[trough:] >= peak[trough])
     end = trough + int(back[0]) if back.size else len(bars)
+
     losses = np.sort(-returns)
     tail = {}
     for level in (95, 99):
         var = losses[math.ceil(level / 100 * (len(losses) - 1))]
         tail |= {f"var_{level}": var, f"es_{level}": losses[losses >= var].mean()}
+    low, high = np.quantile(returns, [0.05, 0.95])
+
     traded = result.events[result.events["kind"].isin(TRADES)]
-    cagr = unit[-1] ** (1 / years) - 1
-    near = np.abs(bars["mark"] / bars["liquidation_price"] - 1) <= 0.1
-    downside = math.sqrt(np.mean(np.minimum(excess, 0) ** 2))
     kinds = ("liquidation", "stop", "margin_call")
     counts = {f"{kind}s": float((result.events["kind"] == kind).sum()) for kind in kinds}
-    earned = bars["equity"].iloc[-1] - result.account.capital - bars["flows"].sum()
     sums = {name: bars[name].sum() for name in ("price_pnl", "fees", "slippage", "funding")}
-    days_of, months_of = (bars.index.strftime(text) for text in ("%Y-%m-%d", "%Y-%m"))
-    ends = [bars["unit"].groupby(each).last() for each in (days_of, months_of)]
-    by_day, by_month = (each / each.shift(fill_value=1.0) - 1.0 for each in ends)
-    low, high = np.quantile(returns, [0.05, 0.95])
+    earned = bars["equity"].iloc[-1] - result.account.capital - bars["flows"].sum()
+    near = np.abs(bars["mark"] / bars["liquidation_price"] - 1) <= 0.1
+
+    cagr = unit[-1] ** (1 / years) - 1
+    ends_of_days = bars["unit"].groupby(bars.index.strftime("%Y-%m-%d")).last()
+    ends_of_months = bars["unit"].groupby(bars.index.strftime("%Y-%m")).last()
+    by_day = ends_of_days / ends_of_days.shift(fill_value=1.0) - 1.0
+    by_month = ends_of_months / ends_of_months.shift(fill_value=1.0) - 1.0
+
     return {
         **tail, **counts, **sums,
         "skewness": stats.skew(returns, bias=False),
@@ -297,8 +333,10 @@ def measure(result: bt.Result, periods: float = YEAR) -> dict[str, float]:
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_the_measures_equal_an_independent_computation(seed, terms):
     result = measured(seed, **terms)
+
     expected = measure(result)
     found = {name: result.metrics[name] for name in expected}
+
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-10, nan_ok=True)
 
 
@@ -316,6 +354,7 @@ def test_margin_in_use_and_the_return_on_it_by_hand():
     margin = np.array([0.0, 62.5, 68.75, 61.875, 0.0])
     assert result.bars["equity"].to_numpy() == near(equity)
     assert result.bars["initial_margin"].to_numpy() == near(margin)
+
     assert result.metrics["fills"] == 2
     assert result.metrics["mean_margin_use"] == near(np.mean(margin / equity))
     assert result.metrics["return_on_margin"] == near(-11.99 / np.mean(margin) * 365 / 5)
@@ -332,10 +371,14 @@ def test_calendar_months_compound_and_may_be_partial_at_both_ends():
 
 def test_costs_a_year_are_over_the_mean_equity():
     result = measured(1)
-    rates, bars = results.find_cost_rates(result.tally, result.span), result.bars
+    bars = result.bars
     years = len(bars) / 24 / YEAR
+
+    rates = results.find_cost_rates(result.tally, result.span)
+
     for name in ("fees", "slippage", "funding"):
-        assert rates[name] == is_(bars[name].sum() / bars["equity"].mean() / years, 1e-9), name
+        expected = bars[name].sum() / bars["equity"].mean() / years
+        assert rates[name] == is_(expected, 1e-9), name
     assert rates["fees"] > 0.0
 
 
@@ -344,15 +387,18 @@ def test_the_sampling_period_and_the_sessions_scale_the_ratios():
     for sampling, calendar, periods in (("1d", "252", 252.0), ("4h", "365", 6 * YEAR)):
         terms = {"account": account_of(), "sampling": sampling, "calendar": calendar}
         result = bt.run(market, Follow(), venue=venue_of(), **terms, compile=False)
+
         expected = measure(result, periods)
         for name in ("sharpe", "sortino", "volatility", "var_95", "es_95"):
             assert result.metrics[name] == is_(expected[name], 1e-9), name
-        assert len(result.returns) == (20 if sampling == "1d" else 120)
+        n_returns = 20 if sampling == "1d" else 120
+        assert len(result.returns) == n_returns
 
 
 def test_daily_returns_are_those_of_the_last_closes_of_the_days():
     result = measured(1)
     unit = result.bars["unit"]
+
     ends = np.array([1.0, *unit[unit.index.hour == 23]])
     assert result.returns.to_numpy() == is_(ends[1:] / ends[:-1] - 1)
 
@@ -370,7 +416,9 @@ def test_the_drawdown_runs_from_its_peak_to_its_recovery():
     # 1x by the day: peak at the close of day 2, trough on day 4, back at the peak on day 6
     closes = [100, 100, 120, 110, 90, 100, 120, 130]
     bars = [(a, max(a, b), min(a, b), b) for a, b in zip([100, *closes], closes, strict=False)]
+
     metrics = play(*bars, targets=(1.0, NAN), interval="1d").metrics
+
     assert metrics["max_drawdown"] == is_(0.25)
     assert metrics["drawdown_days"] == is_(4.0)
     assert metrics["recovered"] == 1.0
@@ -382,9 +430,11 @@ def test_ruin_is_dated_and_later_returns_are_zero():
     assert metrics["ruined"] == 1.0
     assert metrics["ruin_time"] == is_(3.0)
     assert metrics["time_to_first_liquidation"] == is_(3.0)
+
+    assert result.returns.tolist() == [0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     assert metrics["cagr"] == -1.0
     assert math.isnan(metrics["leverage_decay"])
-    assert result.returns.tolist() == [0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
     assert metrics["max_drawdown"] == 1.0
     assert metrics["recovered"] == 0.0
 
@@ -394,14 +444,18 @@ def test_returns_after_ruin_are_zero_also_where_wealth_is_left_and_earns():
     account = account_of(flows=series({72: 1000.0}), reserve=500.0, margin_call=0.8, top_up_to=0.5)
     venue = venue_of(interest_on="balance", cash_rate=0.365)
     terms = {"venue": venue, "account": account, "interval": "1d"}
+
     result = play(100, 100, 10, *[100] * 3, targets=10.0, **terms)
+
     assert result.metrics["ruined"] == 1.0
     assert result.returns.tolist()[3:] == [0.0, 0.0, 0.0]
 
 
 def test_wealth_counts_the_reserve():
     account = account_of(margin_call=0.8, top_up_to=0.5, reserve=500.0)
+
     result = play(100, (100, 100, 95.5, 95.5), 95.5, targets=(10.0, NAN), account=account)
+
     # 1,500 of wealth lose 450; the top-up moves 405 within it
     assert result.bars["unit"].tolist() == [1.0, is_(1050 / 1500), is_(1050 / 1500)]
     assert result.metrics["total_return"] == is_(-0.3)
@@ -462,22 +516,30 @@ def test_bad_input_is_refused(case):
 def test_a_violation_is_in_units_of_the_bound_and_equality_breaks_some(text, value, violation):
     _, constraint = read_constraints({"sharpe": text})
     found = constraint.violation({"sharpe": np.array([value])})[0]
-    assert found > 0.0 if violation is None else found == pytest.approx(violation)
+    if violation is None:
+        assert found > 0.0
+    else:
+        assert found == pytest.approx(violation)
 
 
 @pytest.mark.parametrize("name", ["time_to_first_liquidation", "ruin_time"])
 def test_what_never_came_came_later_than_any_bound_but_not_in_a_set_that_failed(name):
     metrics = {name: np.array([NAN, 45.0, 15.0, NAN]), "ruined": np.array([0.0, 0.0, 0.0, NAN])}
-    late, early = [0.0, 0.0, 0.5, math.inf], [math.inf, 0.5, 0.0, math.inf]
+    late = [0.0, 0.0, 0.5, math.inf]
+    early = [math.inf, 0.5, 0.0, math.inf]
+
     for text, expected in {">= 30": late, "> 30": late, "<= 30": early}.items():
-        constraint = read_constraints({name: text})[1]
+        _, constraint = read_constraints({name: text})
+
         assert constraint.violation(metrics).tolist() == expected
+
     assert np.isnan(metrics[name][0])
 
 
 def test_no_ruin_is_always_a_constraint():
     assert read_constraints() == (Constraint("ruined", "==", 0.0),)
     assert read_constraints({"ruined": "== 0"}) == read_constraints(None)
+
     both = read_constraints({"sharpe": "> 1"})
     assert [*map(str, both)] == ["ruined == 0", "sharpe > 1"]
 
