@@ -34,10 +34,12 @@ class EqualRatios(bt.TransferRule):
         """Return what the account with more backing than its share sends."""
         (one, first), (other, second) = accounts.items()
         needed = first.requirement + second.requirement
+
         if needed == 0.0:
             return {}
         backing = first.backing + second.backing
         excess = first.backing - first.requirement * (backing / needed)
+
         if excess > 0.0:
             return {(one, other): excess}
         return {(other, one): -excess} if excess < 0.0 else {}
@@ -57,8 +59,8 @@ def make_test(*bars: Any, capital: float = 100.0, rate: float = RATE, **terms: A
 
 def move(*closes: float) -> list[tuple[float, float, float, float]]:
     """Return bars that go straight from each close to the next; the first stands still."""
-    before = [closes[0], *closes[:-1]]
-    return [(a, max(a, b), min(a, b), b) for a, b in zip(before, closes, strict=True)]
+    opens = [closes[0], *closes[:-1]]
+    return [(a, max(a, b), min(a, b), b) for a, b in zip(opens, closes, strict=True)]
 
 
 def hold(level: float) -> bt.Policy:

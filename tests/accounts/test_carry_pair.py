@@ -61,17 +61,15 @@ def test_the_short_account_of_the_pair_fails_at_its_barrier():
     short_venue = make_venue(maintenance_rate=RATE, max_leverage=200)
     for rise, dead in ((0.2191, 0), (0.2193, 1)):
         market = scenes.market_of(*move(100.0, 100.0, 100.0 * math.exp(rise)))
-        tests = {
-            "spot": bt.Backtest(
-                market, venue=scenes.venue_of(brackets=[scenes.bracket(leverage=1.0, rate=1e-6)]),
-                account=scenes.account_of(capital=800.0),
-            ),
-            "perp": bt.Backtest(
-                market, venue=short_venue, account=scenes.account_of(capital=200.0), signal=-1.0
-            ),
-        }  # fmt: skip
+        spot_venue = scenes.venue_of(brackets=[scenes.bracket(leverage=1.0, rate=1e-6)])
+        spot = bt.Backtest(market, venue=spot_venue, account=scenes.account_of(capital=800.0))
+        perp = bt.Backtest(
+            market, venue=short_venue, account=scenes.account_of(capital=200.0), signal=-1.0
+        )
         policies = {"spot": Hold(1.0), "perp": Hold(4.0)}
-        book = run(tests, policies, transfer=bt.Never())
+
+        book = run({"spot": spot, "perp": perp}, policies, transfer=bt.Never())
+
         assert book.metrics["liquidations"] == dead
         assert book.liquidated_with_money_elsewhere == 0  # the spot is bought with all it has
         assert book.results["spot"].metrics["final_equity"] == pytest.approx(800 * math.exp(rise))
@@ -81,16 +79,18 @@ def test_the_short_account_of_the_pair_fails_at_its_barrier():
 @pytest.mark.parametrize("sigma", [0.5, 0.9])
 def test_simulated_pairs_are_liquidated_as_often_as_the_closed_form_says(sigma):
     """Within three standard errors on 4,000 paths of half a year of hours."""
-    paths = bt.simulate_paths(
-        still_market(), FlatGBM(volatility=sigma), paths=PATHS, horizon=f"{HOURS}h", seed=3
-    )
+    model = FlatGBM(volatility=sigma)
+    horizon = f"{HOURS}h"
+    paths = bt.simulate_paths(still_market(), model, paths=PATHS, horizon=horizon, seed=3)
     venue = make_venue(maintenance_rate=RATE, max_leverage=200)
+
     for share in SHARES:
         account = bt.Account(capital=1000.0 * share, max_leverage=200)
         test = bt.Backtest(still_market(), venue=venue, account=account, signal=-1.0)
-        risk = test.liquidation_risk(
-            Hold((1.0 - share) / share), paths=paths, horizons=(f"{HOURS}h",)
-        )
+        policy = Hold((1.0 - share) / share)
+
+        risk = test.liquidation_risk(policy, paths=paths, horizons=(horizon,))
+
         found = float(risk.table["p_liquidation"].iloc[0])
         wanted = probability(share, sigma)
         error = math.sqrt(wanted * (1.0 - wanted) / PATHS)

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import ParameterError, PolicyError
 from backtest.accounts.rules import ask_rule
-from backtest.core.errors import ParameterError, PolicyError
 from tests import scenes
 from tests.accounts.desk import Script, hold, make_test, move, run
 from tests.kit import check_refused
@@ -26,38 +26,55 @@ def status(equity=100.0, available=50.0, ratio=0.0, **more):
 
 def test_a_top_up_brings_the_ratio_back():
     """60 needed of 100: at a ratio of .3 there are 200."""
-    answer = bt.TopUp().transfer(NOW, {"a": status(ratio=0.6), "b": status(available=500.0)})
+    accounts = {"a": status(ratio=0.6), "b": status(available=500.0)}
+
+    answer = bt.TopUp().transfer(NOW, accounts)
+
     assert answer == {("b", "a"): pytest.approx(100.0)}
 
 
 def test_a_top_up_adds_the_fee_and_counts_what_is_on_its_way():
+    """100 and the fee of 2; 30 are on their way and 10 are ordered."""
     called = status(ratio=0.6, fee=2.0, in_transit=30.0, ordered=10.0)
-    answer = bt.TopUp().transfer(NOW, {"a": called, "b": status(available=500.0, fee=2.0)})
+    accounts = {"a": called, "b": status(available=500.0, fee=2.0)}
+
+    answer = bt.TopUp().transfer(NOW, accounts)
+
     assert answer == {("b", "a"): pytest.approx(62.0)}
 
 
 def test_the_account_with_the_most_available_sends_first_and_partly_if_less():
     accounts = {
-        "a": status(ratio=0.6), "b": status(available=30.0), "c": status(available=40.0),
+        "a": status(ratio=0.6),
+        "b": status(available=30.0),
+        "c": status(available=40.0),
         "d": status(available=1.0),
-    }  # fmt: skip
+    }
+
     answer = bt.TopUp().transfer(NOW, accounts)
+
     assert [*answer.items()] == [(("c", "a"), 40.0), (("b", "a"), 30.0), (("d", "a"), 1.0)]
 
 
 def test_called_accounts_and_those_with_options_send_nothing():
     accounts = {
-        "a": status(ratio=0.6), "b": status(ratio=0.5), "c": status(available=9e9, can_send=False)
-    }  # fmt: skip
+        "a": status(ratio=0.6),
+        "b": status(ratio=0.5),
+        "c": status(available=9e9, can_send=False),
+    }
     assert bt.TopUp().transfer(NOW, accounts) == {}
-    assert bt.TopUp().transfer(NOW, {"a": status(ratio=0.49), "b": status()}) == {}
+
+    uncalled = {"a": status(ratio=0.49), "b": status()}
+    assert bt.TopUp().transfer(NOW, uncalled) == {}
 
 
 def test_shares_are_kept_from_the_band_on():
     rule = bt.KeepShares({"a": 0.6, "b": 0.4}, band=0.1)
     assert rule.transfer(NOW, {"a": status(69.0), "b": status(31.0)}) == {}
+
     answer = rule.transfer(NOW, {"a": status(75.0), "b": status(25.0)})
     assert answer == {("a", "b"): pytest.approx(15.0)}
+
     cut = rule.transfer(NOW, {"a": status(75.0, available=5.0), "b": status(25.0)})
     assert cut == {("a", "b"): pytest.approx(5.0)}
 
@@ -65,6 +82,7 @@ def test_shares_are_kept_from_the_band_on():
 def test_profits_are_swept_to_the_account_that_keeps_them():
     rule = bt.SweepProfits(to="b", above=0.1)
     assert rule.transfer(NOW, {"a": status(109.0, capital=100.0), "b": status()}) == {}
+
     answer = rule.transfer(NOW, {"a": status(120.0, capital=100.0), "b": status(capital=1.0)})
     assert answer == {("a", "b"): pytest.approx(20.0)}
 
@@ -72,6 +90,7 @@ def test_profits_are_swept_to_the_account_that_keeps_them():
 def test_a_rule_is_printed_and_read_by_its_parameters():
     assert repr(bt.TopUp(when_margin_ratio=0.8, to=0.4)) == "TopUp(when_margin_ratio=0.8, to=0.4)"
     assert bt.TopUp(when_margin_ratio=0.8) == bt.TopUp.from_dict({"when_margin_ratio": 0.8})
+
     rule = bt.KeepShares({"a": 0.6, "b": 0.4})
     assert eval(repr(rule), vars(bt).copy()) == rule
     assert hash(rule) == hash(bt.KeepShares({"a": 0.6, "b": 0.4}))
@@ -144,17 +163,19 @@ def test_books_that_make_no_sense_are_refused(make, words):
 
 def test_pegged_currencies_are_added_up_where_it_is_said():
     tests = {"a": settled("USDT"), "b": settled("USDC")}
+
     book = run(tests, hold(0.0), settle="USD", transfer=bt.Never())
+
     assert book.settlement == "USD"
     assert "USD, USDT and USDC count as one" in " ".join(book.list_assumptions())
 
 
 def test_fills_before_the_open_are_refused_by_name_where_money_moves():
     early = TESTS["a"].replace(account=scenes.account_of(fill="same_close"))
-    check_refused(
-        lambda: bt.Accounts({"a": early, "b": TESTS["b"]}, transfer=bt.TopUp()), "account 'a': fill"
-    )
-    assert bt.Accounts({"a": early, "b": TESTS["b"]}).run(hold(0.0), compile=False)
+
+    tests = {"a": early, "b": TESTS["b"]}
+    check_refused(lambda: bt.Accounts(tests, transfer=bt.TopUp()), "account 'a': fill")
+    assert bt.Accounts(tests).run(hold(0.0), compile=False)
 
 
 class Say:
@@ -200,11 +221,8 @@ def test_what_a_rule_raises_is_told_with_its_place():
             """Raise."""
             return {("a", "b"): accounts["c"].equity}
 
-    check_refused(
-        lambda: run(TESTS, hold(0.0), transfer=Fails()),
-        "Fails.transfer raised KeyError",
-        PolicyError,
-    )
+    said = "Fails.transfer raised KeyError"
+    check_refused(lambda: run(TESTS, hold(0.0), transfer=Fails()), said, PolicyError)
 
 
 def test_a_rule_that_draws_or_remembers_is_refused():
@@ -225,10 +243,9 @@ def test_a_rule_that_draws_or_remembers_is_refused():
             self.asked += 1
             return {("a", "b"): float(self.asked)}
 
+    said = "when asked again"
     for rule in (Draws(), Counts()):
-        check_refused(
-            lambda rule=rule: run(TESTS, hold(0.0), transfer=rule), "when asked again", PolicyError
-        )
+        check_refused(lambda rule=rule: run(TESTS, hold(0.0), transfer=rule), said, PolicyError)
 
 
 def test_a_rule_that_looks_at_later_bars_is_refused():
@@ -244,9 +261,8 @@ def test_a_rule_that_looks_at_later_bars_is_refused():
             return {("a", "b"): 1.0} if len(later) and later[0] < 99.5 else {}
 
     before = market.close.copy()
-    check_refused(
-        lambda: run(tests, hold(0.0), transfer=Peeks()), "later bars are replaced", PolicyError
-    )
+    said = "later bars are replaced"
+    check_refused(lambda: run(tests, hold(0.0), transfer=Peeks()), said, PolicyError)
     assert (market.close == before).all()
 
 
@@ -254,7 +270,9 @@ def test_accounts_with_options_receive_and_do_not_send():
     accounts = {"a": status(can_send=False), "b": status()}
     with pytest.raises(PolicyError, match="'a', which has options"):
         ask_rule(Say({("a", "b"): 1.0}), NOW, accounts)
-    assert ask_rule(Say({("b", "a"): 1.0, ("a", "b"): 0.0}), NOW, accounts) == {("b", "a"): 1.0}
+
+    answer = {("b", "a"): 1.0, ("a", "b"): 0.0}
+    assert ask_rule(Say(answer), NOW, accounts) == {("b", "a"): 1.0}
 
 
 def test_scripts_are_rules():
