@@ -48,15 +48,19 @@ def needed(quantities, prices, rule, venues=PLAIN, **terms):
 
 def test_brackets_add_up_by_hand():
     """60,000 in the second bracket of both: .5 % less the amount of 50, and N / 100 at first."""
-    rows = {name: venue.brackets for name, venue in BINANCE.items()}
-    assert [(r.floor, r.maintenance_rate) for r in rows[BTC][:2]] == [(0, 0.004), (50_000, 0.005)]
-    assert [(r.floor, r.maintenance_rate) for r in rows[ETH][:2]] == [(0, 0.004), (50_000, 0.005)]
+    for name in (BTC, ETH):
+        first, second, *_ = BINANCE[name].brackets
+        assert first.floor == 0
+        assert first.maintenance_rate == 0.004
+        assert second.floor == 50_000
+        assert second.maintenance_rate == 0.005
 
     held = {BTC: 1.0, ETH: -20.0}
     assert needed(held, PRICES, bt.Brackets(), BINANCE) == 2 * (60_000.0 * 0.005 - 50.0)
 
-    margin = sum(60_000.0 / rows[name][1].max_leverage for name in (BTC, ETH))
-    assert bt.margin.initial(BINANCE, held, PRICES) == margin
+    of_btc = 60_000.0 / BINANCE[BTC].brackets[1].max_leverage
+    of_eth = 60_000.0 / BINANCE[ETH].brackets[1].max_leverage
+    assert bt.margin.initial(BINANCE, held, PRICES) == of_btc + of_eth
     assert bt.margin.initial(BINANCE, held, PRICES, venue_leverage=20) == 6_000.0
 
 
@@ -187,10 +191,15 @@ def make_portfolios(count=25):
     rules = {name: read_rules(venue) for name, venue in venues.items()}
     tiers = [(0, 1e4, 1), (1e4, 4e4, 0.9)]
     coin = bt.Collateral("BTC", 1.0, prices=1.0, tiers=tiers, cancels_risk="coins")
-    moves = [(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)]
-    charges = {"minimum": 0.004, "contingency": 0.002, "pair_contingency": 0.003, "level": 1.05}
-    terms = {"moves": moves, "groups": {"coins": ["BTCUSDT", "ETHUSDT"]}, "initial": (1.2, 0.003)}
-    scenarios = bt.ScenarioMargin(**terms, **charges)
+    scenarios = bt.ScenarioMargin(
+        moves=[(-0.3, 0.2), (-0.1, 1.0), (-0.05, 1.0), (0.05, 1.0), (0.1, 1.0), (0.3, 0.2)],
+        groups={"coins": ["BTCUSDT", "ETHUSDT"]},
+        initial=(1.2, 0.003),
+        minimum=0.004,
+        contingency=0.002,
+        pair_contingency=0.003,
+        level=1.05,
+    )
     offsets = scenarios.override(across="same row", offset=0.6, pair_contingency=0.0)
     for rule in (bt.Brackets(), bt.Brackets(level=1.05), scenarios, offsets):
         has_coin = not isinstance(rule, bt.Brackets)
@@ -271,7 +280,6 @@ def test_the_place_of_failure_is_the_first_one():
         expected = bisect_place(packed, held, cash, start, end)
 
         assert found == pytest.approx(expected, abs=1e-11, nan_ok=True)
-
         failures += 0.0 < expected < 1.0
     assert failures >= 5
 
@@ -358,8 +366,8 @@ def test_a_book_under_portfolio_margin_by_hand():
     found = bt.calculate_book(
         BINANCE, {BTC: 0.8, ETH: -10}, PRICES, entries={BTC: 58_500, ETH: 3_000}, balance=6_000,
         rule=bt.PresetMargin(preset="okx-portfolio"), collateral=coin,
-
     )  # fmt: skip
+
     assert found.requirement == pytest.approx(10_080)
     assert found.backing == pytest.approx(12_900)
     assert found.collateral == pytest.approx(5_700)
@@ -403,7 +411,6 @@ def test_one_position_has_the_closed_form():
 def test_groups_move_together_and_collateral_follows_its_instrument():
     """Long spot-like A against short B of one group, and a coin worth A as collateral. 10 A of 100
     and 20 B of 50 cancel in the group, and the coin counts 80 of its 100. A alone, down by f: 230 -
-
     1,080 f is left; needed are 5 % of 2,050 - 1,000 f, more than the 100 f of the group and the 5
     of C: f = 127.5 / 1,030."""
     rule = bt.ScenarioMargin(moves=[-0.1, 0.1], groups={"g": ["A", "B"]}, minimum=0.05)
@@ -468,8 +475,8 @@ def test_a_field_takes_rules_presets_and_objects():
     own = field.check("requirement", Fifth())
     assert isinstance(own, OwnMargin)
     assert own.level == 1.5
-
     assert own.to_dict() == {"level": 1.5, "own": "Fifth"}
+
     stored = MarginRule.from_dict(own.to_dict())
     assert stored.to_dict() == own.to_dict()
     assert stored == MarginRule.from_dict(stored.to_dict())
@@ -480,7 +487,6 @@ def test_a_field_takes_rules_presets_and_objects():
 
     assert bt.margin.requirement(venue, 2.0, 100.0, own) == 40.0  # a fifth of 200
     assert bt.margin.initial(venue, 2.0, 100.0, own) == 50.0
-
     assert bt.calculate_book(venue, 2.0, 100.0, balance=100.0, rule=own).distance == 40.0
 
 
@@ -554,13 +560,13 @@ def test_every_figure_of_a_long_by_hand():
     terms = {"side": "long", "entry": 30_000, "leverage": 10, "volatility": 0.6}
     found = bt.calculate_liquidation(BITCOIN, **terms)
 
-    price = 27_000 / 0.996
     assert found.quantity == 1.0
     assert found.notional == 30_000.0
     assert found.collateral == 3_000.0
     assert found.initial_margin == 3_000.0
     assert found.maintenance_margin == 120.0
 
+    price = 27_000 / 0.996
     assert found.liquidation_price == pytest.approx(price, rel=1e-12)
     assert found.bankruptcy_price == pytest.approx(27_000.0, rel=1e-12)
     assert found.distance == pytest.approx(price / 30_000 - 1, rel=1e-12)
@@ -618,8 +624,8 @@ def test_the_tails_lose_no_digits():
 def test_at_the_edges_it_is_what_it_must_be():
     assert touch_probability(0.0, 0.5, DAY) == 1.0
     assert touch_probability(-0.0, 0.0, 0.0) == 1.0
-
     assert touch_probability(0.0, 0.5, DAY, degrees_of_freedom=3.0) == 1.0
+
     assert touch_probability(-0.1, 0.5, 0.0) == 0.0
     assert touch_probability(-0.1, 0.0, DAY) == 0.0
     assert touch_probability(math.inf, 0.5, DAY) == 0.0
@@ -637,9 +643,10 @@ def test_at_the_edges_it_is_what_it_must_be():
 def test_without_drift_the_average_over_variances_is_students_t(freedom: float):
     """2 T(-a / s) of unit variance."""
     distance = -np.geomspace(1e-3, 2.0, 12)
+    scale = 0.8 * math.sqrt(DAY * (freedom - 2.0) / freedom)
 
     still = touch_probability(distance, 0.8, DAY, degrees_of_freedom=freedom)
-    scale = 0.8 * math.sqrt(DAY * (freedom - 2.0) / freedom)
+
     np.testing.assert_allclose(still, 2.0 * stdtr(freedom, distance / scale), rtol=1e-12)
 
 
@@ -650,8 +657,8 @@ def test_the_distance_is_the_inverse_of_the_probability(freedom: float):
     for sigma, horizon in ((0.1, 1e-4), (0.8, DAY), (2.0, 1.0)):
         distance = touch_distance(probability, sigma, horizon, **terms)
         assert distance[0] == 0.0
-
         assert (np.diff(distance) > 0.0).all()
+
         for side in (-1.0, 1.0):
             found = touch_probability(side * distance, sigma, horizon, **terms)
             np.testing.assert_allclose(found, probability, rtol=1e-9)

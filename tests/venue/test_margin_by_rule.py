@@ -80,8 +80,8 @@ def test_quantiles_of_paths_are_those_of_their_history_and_their_own_days():
     rng = np.random.default_rng(4)
     history = np.repeat(rng.standard_normal((40, 1)), 5, axis=1)
     history[0] = np.nan
-
     values = np.concatenate([history, rng.standard_normal((20, 5))])
+
     for share in (0.0, 0.01, 0.3, 0.99, 0.99999, 1.0):
         found = compute_expanding_quantile(values, share)
         assert np.isnan(found[0]).all()
@@ -145,8 +145,8 @@ def test_hours_multiply_weekends_and_nights():
 def test_open_interest_has_tiers():
     tiers = [OpenInterestTier(0.0, 0.01), OpenInterestTier(500.0, 0.02)]
     market = days_of([0.0, 0.0, 0.0])
-
     rule = OpenInterest("oi", tiers)
+
     found = levels(rule, market.with_columns(oi=[9, 100, 9, 500, 9, 499, 9, 9]))
     np.testing.assert_array_equal(found, [0.01, 0.02, 0.01, 0.01])
 
@@ -184,7 +184,6 @@ def test_a_margin_is_in_force_from_the_first_open_after_its_notice(notice, begin
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_an_account_under_a_rule_is_that_under_its_recorded_series(rule):
     venue = VENUE.override(margin=rule)
-
     account = bt.Account(margin_call=0.5, max_leverage=10.0)
     market = SAMPLE.slice(0, 400)
 
@@ -208,7 +207,6 @@ def test_rules_see_no_future(rule):
 
     check = LookAheadCheck("margin", observe, SAMPLE)
     check.run(lambda: observe(SAMPLE))
-
     assert check.causality.cuts > 3
 
 
@@ -269,9 +267,8 @@ def test_policies_see_what_is_announced_in_runs_and_in_rows_of_a_sweep():
 
     for _, row in test.sweep(Wary, sets).table.iterrows():
         venue = VENUE.override(margin=Volatility(lambda_=row["venue.margin.lambda_"]))
-
-        own = test.replace(venue=venue).run(Wary(share=row["share"]))
-        assert own.metrics["total_return"] == pytest.approx(row["total_return"], rel=1e-9)
+        alone = test.replace(venue=venue).run(Wary(share=row["share"]))
+        assert alone.metrics["total_return"] == pytest.approx(row["total_return"], rel=1e-9)
 
 
 def test_rules_are_stored_and_changed():

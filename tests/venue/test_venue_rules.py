@@ -250,7 +250,6 @@ def rates_of(result):
     # hours of one day: 19,000 are traded, and today does not count
     (VENUE, (1.0, 0.0) * 10, "1h", [1e-3] * 19),
     # 2,000 traded on day 2, then again after 30 days, and after 31, when they are forgotten
-    (VENUE, [0.0, 2.0, *[NAN] * 29, 0.0, 0.0], "1d", [1e-3, 5e-4]),
 
     (VENUE, [0.0, 2.0, *[NAN] * 30, 0.0, 0.0], "1d", [1e-3, 1e-3]),
     # 1,600 on the second day, then tier 1: 0.75 x 5 bp + 0.25 x 0
