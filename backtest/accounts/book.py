@@ -95,11 +95,16 @@ class Accounts:
     ) -> None:
         self.accounts = check_accounts(accounts)
         names = [*self.accounts]
-        self.transfer = check_rule(Never() if transfer is None else transfer, names)
+        if transfer is None:
+            transfer = Never()
+        self.transfer = check_rule(transfer, names)
+
+        # Times in ns, beside the texts that the manifest has.
         self.every = every
         self.every_ns = core.parse_duration(every, "every")
         self.delay = str(delay)
         self.delay_ns = read_delay(delay)
+
         self.fee = float(core.Real(0.0).check("fee", fee))
         self.settle = settle
         self.currency = agree_currency(find_currencies(self.accounts), settle)
@@ -157,6 +162,8 @@ class Accounts:
         for name, test in self.accounts.items():
             with naming(name):
                 setups[name] = set_up_run(test, assigned[name])
+
+        # A formula that overflows where it is compiled is run again with its limits checked.
         try:
             return self.simulate(setups, compile, progress, has_overflowed=False)
         except OverflowedFormula:
@@ -201,20 +208,22 @@ class Accounts:
     ) -> AccountsResult:
         """Return the result of a run whose accounts are set up."""
         has_transfers = not isinstance(self.transfer, Never)
-        accounts = {
-            name: SimulatedAccount(
+        accounts = {}
+        for name, setup in setups.items():
+            accounts[name] = SimulatedAccount(
                 name,
                 setup,
                 is_compiled=compile,
                 has_overflowed=has_overflowed,
                 has_transfers=has_transfers,
             )
-            for name, setup in setups.items()
-        }
         queue = TransferQueue(accounts, delay=self.delay_ns, fee=self.fee)
+
         wakes = find_wakes(accounts, self.every_ns)
         if has_transfers:
             self.simulate_wakes(accounts, queue, wakes, progress)
+
+        # After the last wake: what is still waiting leaves, and all bars that are left.
         queue.depart_before(np.inf)
         for name, account in accounts.items():
             with naming(name):
@@ -335,6 +344,7 @@ def check_accounts(accounts: Any) -> dict[str, Conditions]:
             "accounts must be two tests or more by name, {'cex': bt.Backtest(...), 'dex': "
             f"bt.Backtest(...)}} for example, got {core.repr_plain(accounts)}"
         )
+
     for name, test in accounts.items():
         if not (isinstance(name, str) and NAME.fullmatch(name)):
             raise core.ParameterError(

@@ -75,8 +75,11 @@ class AccountsResult(SettingsResult):
     called = "accounts"
     call = "bt.Accounts"
     numbers = (
-        "saved_by_transfer", "saved_amount", "liquidated_with_money_elsewhere", "money_elsewhere",
-    )  # fmt: skip
+        "saved_by_transfer",
+        "saved_amount",
+        "liquidated_with_money_elsewhere",
+        "money_elsewhere",
+    )
     table_names = ("bars", "transfers", "attribution", "measures")
     long_tables = ("bars",)
 
@@ -173,13 +176,14 @@ class AccountsResult(SettingsResult):
     def verdict(self) -> str:
         change = core.format_percent(self.metrics["total_return"], is_signed=True)
         fall = core.format_percent(self.metrics["max_drawdown"])
-        parts = [f"All accounts together: {change}, deepest fall {fall}"]
+        clauses = [f"All accounts together: {change}, deepest fall {fall}"]
+
         liquidated = self.attribution.index[self.attribution["liquidations"] > 0.0]
         if len(liquidated):
-            parts.append(f"liquidated: {', '.join(map(str, liquidated))}")
+            clauses.append(f"liquidated: {', '.join(map(str, liquidated))}")
         else:
-            parts.append("none was liquidated")
-        return f"{'; '.join(parts)}."
+            clauses.append("none was liquidated")
+        return f"{'; '.join(clauses)}."
 
     @property
     def details(self) -> str:
@@ -188,6 +192,7 @@ class AccountsResult(SettingsResult):
             f"{settings['transfer']} is asked every {settings['every']}; a transfer takes "
             f"{settings['delay']} and costs {settings['fee']:g}."
         ]
+
         if self.liquidated_with_money_elsewhere:
             times = core.count_nouns(self.liquidated_with_money_elsewhere, "bar")
             texts.append(
@@ -204,56 +209,121 @@ class AccountsResult(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         metrics = self.metrics
-        fees = float(self.transfers["fee"].sum())
-        moved = float(self.transfers["sent"].sum())
-        elsewhere = f"with {core.format_money(self.money_elsewhere)} available"
-        saved = f"by {core.format_money(self.saved_amount)} that arrived"
+        fees = core.format_money(float(self.transfers["fee"].sum()))
+        moved = core.format_money(float(self.transfers["sent"].sum()))
+        saved = ""
+        if self.saved_by_transfer:
+            saved = f"by {core.format_money(self.saved_amount)} that arrived"
+        elsewhere = ""
+        if self.liquidated_with_money_elsewhere:
+            elsewhere = f"with {core.format_money(self.money_elsewhere)} available"
+
         return [
             Headline("final_equity", "final equity", metrics["final_equity"], "money"),
             Headline("total_return", "total return", metrics["total_return"], "signed percent"),
             Headline("sharpe", "Sharpe", metrics["sharpe"], "decimals"),
             Headline("max_drawdown", "deepest fall", metrics["max_drawdown"], "percent"),
-            Headline("transfers", "transfers", self._count_sent(), "count",
-                     f"{core.format_money(moved)} sent, fees {core.format_money(fees)}"),
+            Headline(
+                name="transfers",
+                title="transfers",
+                value=self._count_sent(),
+                style="count",
+                note=f"{moved} sent, fees {fees}",
+            ),
             Headline("liquidations", "liquidations", metrics["liquidations"], "count"),
-            Headline("saved_by_transfer", "saved by a transfer", self.saved_by_transfer, "count",
-                     saved if self.saved_by_transfer else ""),
-            Headline("liquidated_with_money_elsewhere", "liquidated with money elsewhere",
-                     self.liquidated_with_money_elsewhere, "count",
-                     elsewhere if self.liquidated_with_money_elsewhere else ""),
-        ]  # fmt: skip
+            Headline(
+                name="saved_by_transfer",
+                title="saved by a transfer",
+                value=self.saved_by_transfer,
+                style="count",
+                note=saved,
+            ),
+            Headline(
+                name="liquidated_with_money_elsewhere",
+                title="liquidated with money elsewhere",
+                value=self.liquidated_with_money_elsewhere,
+                style="count",
+                note=elsewhere,
+            ),
+        ]
 
     def list_parts(self) -> list[Part]:
-        names = [*self.results]
-        terms = [str(name) for name in self.attribution if name != "liquidations"]
-        money = {name: Head(name_term(name), "money", "money") for name in terms}
-        heads: dict[str, Head] = {**money, "liquidations": Head("liquidations", "", "count")}
-        amounts = dict.fromkeys(("asked", "sent", "fee", "arrived"), "money")
-        lines = self.bars[["equity", *(f"equity {name}" for name in names)]]
-        lines = lines.set_axis(["all together", *names], axis=1)
         return [
-            Part("whole", "All accounts", f"Equity at closes, with what is on its way. {MONEY}", (
-                ShownChart("equity", "Equity", "Of all accounts, and of each at its closes.",
-                           lines, "steps", y="equity", has_legend=True),
-                ShownChart("drawdown", "Drawdown", "Of the unit value of all accounts.",
-                           self.bars[["drawdown"]], "area", percent="y", height=180),
-            )),
-            Part("accounts", "By account", "What each had, earned, sent and received.", (
-                ShownTable(self.attribution[[*SUMMARIZED]].rename(columns=name_term).T,
-                           labels=Head("money"),
-                           heads={name: Head(name, "", "money") for name in names}),
-            ), "summary"),
-            Part("attribution", "By account", "Where the money was made, and where it went.", (
-                ShownTable(self.attribution, labels=Head("account"), heads=heads), MONEY),
+            Part(
+                key="whole",
+                title="All accounts",
+                lead=f"Equity at closes, with what is on its way. {MONEY}",
+                blocks=(self._draw_equity(), self._draw_drawdown()),
             ),
-            Part("transfers", "Transfers", "What was asked, what left, and what arrived.", (
-                ShownTable(self.transfers.drop(columns="asked_at").set_index(
-                               self.transfers["asked_at"]),
-                           labels=Head("asked at"), empty="Nothing was sent.",
-                           heads={name: Head(name, "money", style)
-                                  for name, style in amounts.items()}),
-            ), "both"),
-        ]  # fmt: skip
+            Part(
+                key="accounts",
+                title="By account",
+                lead="What each had, earned, sent and received.",
+                blocks=(self._tabulate_summary(),),
+                shows="summary",
+            ),
+            Part(
+                key="attribution",
+                title="By account",
+                lead="Where the money was made, and where it went.",
+                blocks=(self._tabulate_attribution(), MONEY),
+            ),
+            Part(
+                key="transfers",
+                title="Transfers",
+                lead="What was asked, what left, and what arrived.",
+                blocks=(self._tabulate_transfers(),),
+                shows="both",
+            ),
+        ]
+
+    def _draw_equity(self) -> ShownChart:
+        names = [*self.results]
+        lines = self.bars[["equity", *(f"equity {name}" for name in names)]]
+        return ShownChart(
+            key="equity",
+            title="Equity",
+            caption="Of all accounts, and of each at its closes.",
+            table=lines.set_axis(["all together", *names], axis=1),
+            kind="steps",
+            y="equity",
+            has_legend=True,
+        )
+
+    def _draw_drawdown(self) -> ShownChart:
+        return ShownChart(
+            key="drawdown",
+            title="Drawdown",
+            caption="Of the unit value of all accounts.",
+            table=self.bars[["drawdown"]],
+            kind="area",
+            percent="y",
+            height=180,
+        )
+
+    def _tabulate_summary(self) -> ShownTable:
+        return ShownTable(
+            self.attribution[[*SUMMARIZED]].rename(columns=name_term).T,
+            labels=Head("money"),
+            heads={name: Head(name, "", "money") for name in self.results},
+        )
+
+    def _tabulate_attribution(self) -> ShownTable:
+        heads = {}
+        for name in self.attribution:
+            heads[str(name)] = Head(name_term(str(name)), "money", "money")
+        heads["liquidations"] = Head("liquidations", "", "count")
+        return ShownTable(self.attribution, labels=Head("account"), heads=heads)
+
+    def _tabulate_transfers(self) -> ShownTable:
+        amounts = ("asked", "sent", "fee", "arrived")
+        asked_at = self.transfers["asked_at"]
+        return ShownTable(
+            self.transfers.drop(columns="asked_at").set_index(asked_at),
+            labels=Head("asked at"),
+            heads={name: Head(name, "money", "money") for name in amounts},
+            empty="Nothing was sent.",
+        )
 
     def list_assumptions(self) -> tuple[str, ...]:
         texts = [
@@ -305,6 +375,7 @@ class AccountsResult(SettingsResult):
             if len(places) != 1:
                 raise core.damage_error(folder / FOLDER / name, f"must hold the result {identity}")
             results[name] = Result.load(places[0])
+
         made = cls(results=results, settings=settings)
         vars(made)["_tables"] = dict(tables)
         vars(made)["manifest"] = manifest  # what was saved, not what is left of it
@@ -324,12 +395,11 @@ def make_result(
 ) -> AccountsResult:
     """Return the result of accounts whose bars are all simulated."""
     outcomes = {name: account.find_outcome() for name, account in accounts.items()}
-    paths = {
-        name: follow_account(
-            account, outcomes[name].record, float(outcomes[name].tally.money.traded)
-        )
-        for name, account in accounts.items()
-    }
+    paths = {}
+    for name, account in accounts.items():
+        traded = float(outcomes[name].tally.money.traded)
+        paths[name] = follow_account(account, outcomes[name].record, turnover=traded)
+
     end = max(int(account.closes[-1]) for account in accounts.values())
     times = np.append(wakes, end)
     transfers = follow_transfers(accounts, queue.log, times, book.fee)
@@ -338,6 +408,7 @@ def make_result(
     results = {}
     for name, account in accounts.items():
         results[name] = finish(with_transfers(account), outcomes[name])
+
     rule = book.transfer
     sampling = agree([account.setup.test.sampling for account in accounts.values()], "1d")
     made = AccountsResult(
@@ -370,8 +441,9 @@ def tabulate(
     whole = follow_whole(accounts, paths, results, queue.log, queue.fee)
     start = min(int(account.opens[account.first]) for account in accounts.values())
     period = core.parse_duration(sampling)
-    setups = [account.setup for account in accounts.values()]
-    periods = agree([setup.periods for setup in setups], core.units.YEAR_DAYS * core.DAY / period)
+    usual_periods = core.units.YEAR_DAYS * core.DAY / period
+    periods = agree([account.setup.periods for account in accounts.values()], usual_periods)
+
     measured = measure_whole(whole, start, period, periods, results)
     return {
         "bars": tabulate_whole(whole),
@@ -383,7 +455,9 @@ def tabulate(
 
 def agree(values: list[Any], other: Any) -> Any:
     """Return what all values are, or another where they differ."""
-    return values[0] if len({*values}) == 1 else other
+    if len({*values}) == 1:
+        return values[0]
+    return other
 
 
 def with_transfers(account: SimulatedAccount) -> Setup:
@@ -424,11 +498,9 @@ def look_for_rescues(
     accounts: Mapping[str, SimulatedAccount], results: Mapping[str, Result], queue: TransferQueue
 ) -> dict[str, float]:
     """Return how often a transfer saved an account, or money lay elsewhere, with the amounts."""
-    elsewhere = [
-        amount
-        for amount in find_money_elsewhere(accounts, results, queue.log)
-        if amount > queue.fee
-    ]
+    amounts = find_money_elsewhere(accounts, results, queue.log)
+    elsewhere = [amount for amount in amounts if amount > queue.fee]
+
     saved = []
     for name, account in accounts.items():
         amount = find_saving_amount(account, results[name])

@@ -185,12 +185,14 @@ class Shares(core.Declaration):
         """Return them as a table that does not change, or raise a Fault."""
         if not isinstance(value, Mapping) or not value:
             raise core.Fault("must be shares by the name of an account, {'cex': 0.6, 'dex': 0.4}")
+
         shares = {}
         for name, share in value.items():
             try:
                 shares[str(name)] = SHARE.read(share)
             except core.Fault as fault:
                 raise core.Fault(str(fault), f"{core.repr_given(share)} for {name}") from None
+
         total = math.fsum(shares.values())
         if not abs(total - 1.0) <= ROUNDING:
             raise core.Fault(f"must be 1 together, they are {total:g}")
@@ -278,10 +280,11 @@ class SweepProfits(TransferRule):
         """Return the profits of all accounts but the one that receives them."""
         answer: dict[tuple[str, str], float] = {}
         for name, status in accounts.items():
+            if name == self.to or not status.can_send:
+                continue
             profit = status.equity - status.capital
-            is_due = profit > self.above * status.capital and status.can_send
             amount = min(profit, status.available)
-            if name != self.to and is_due and amount > status.fee:
+            if profit > self.above * status.capital and amount > status.fee:
                 answer[name, self.to] = amount
         return answer
 
@@ -326,6 +329,7 @@ def ask_rule(rule: Any, time: pd.Timestamp, accounts: Statuses) -> dict[tuple[st
         raise core.PolicyError(
             f"{name}.transfer raised {type(error).__name__}: {error}, at {time:%Y-%m-%d %H:%M} UTC"
         ) from error
+
     fault = find_answer_fault(answer, accounts)
     if fault:
         raise core.PolicyError(f"{name}.transfer {fault}, at {time:%Y-%m-%d %H:%M} UTC")
@@ -340,31 +344,44 @@ def find_answer_fault(answer: Any, accounts: Statuses) -> str:
             f"{core.repr_plain(answer)}"
         )
     for pair, amount in answer.items():
-        if not (isinstance(pair, tuple) and len(pair) == 2):
-            return (
-                "must name a transfer by (sender, receiver), ('cex', 'dex') for example, got "
-                f"{core.repr_plain(pair)}"
-            )
-        for name in pair:
-            if name not in accounts:
-                near = core.did_you_mean(str(name), [*accounts])
-                return (
-                    f"must name accounts of the book, {', '.join(accounts)}, got {name!r:.60}{near}"
-                )
-        sender, receiver = pair
-        if sender == receiver:
-            return f"must send from one account to another, got {sender!r} to itself"
-        is_number = isinstance(amount, numbers.Real) and not isinstance(amount, bool)
-        if not (is_number and math.isfinite(amount) and amount >= 0.0):
-            return (
-                f"must return finite amounts of at least 0, got {core.repr_plain(amount)} from "
-                f"{sender!r} to {receiver!r}; swap the two names to send the other way"
-            )
-        if amount > 0.0 and not accounts[sender].can_send:
-            return (
-                f"must not send from {sender!r}, which has options: it can only receive; look at "
-                "can_send of an account before sending from it"
-            )
+        fault = find_pair_fault(pair, accounts) or find_amount_fault(pair, amount, accounts)
+        if fault:
+            return fault
+    return ""
+
+
+def find_pair_fault(pair: Any, accounts: Statuses) -> str:
+    """Return why a key of an answer names no transfer between two accounts."""
+    if not (isinstance(pair, tuple) and len(pair) == 2):
+        return (
+            "must name a transfer by (sender, receiver), ('cex', 'dex') for example, got "
+            f"{core.repr_plain(pair)}"
+        )
+    for name in pair:
+        if name not in accounts:
+            near = core.did_you_mean(str(name), [*accounts])
+            return f"must name accounts of the book, {', '.join(accounts)}, got {name!r:.60}{near}"
+
+    sender, receiver = pair
+    if sender == receiver:
+        return f"must send from one account to another, got {sender!r} to itself"
+    return ""
+
+
+def find_amount_fault(pair: tuple[str, str], amount: Any, accounts: Statuses) -> str:
+    """Return why an amount cannot be sent."""
+    sender, receiver = pair
+    is_number = isinstance(amount, numbers.Real) and not isinstance(amount, bool)
+    if not (is_number and math.isfinite(amount) and amount >= 0.0):
+        return (
+            f"must return finite amounts of at least 0, got {core.repr_plain(amount)} from "
+            f"{sender!r} to {receiver!r}; swap the two names to send the other way"
+        )
+    if amount > 0.0 and not accounts[sender].can_send:
+        return (
+            f"must not send from {sender!r}, which has options: it can only receive; look at "
+            "can_send of an account before sending from it"
+        )
     return ""
 
 

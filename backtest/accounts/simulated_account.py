@@ -157,8 +157,10 @@ class SimulatedAccount:
 
     def read_close(self, t: int) -> a.AccountBar:
         """Return a bar whose opens are the marks of close t, the last one."""
-        terms, feed = self.drive.terms.terms, self.drive.inputs.feed
+        terms = self.drive.terms.terms
+        feed = self.drive.inputs.feed
         bar = self.at_close._replace(terms=terms, feed=feed)
+
         for i, position in enumerate(self.state.positions):
             if not feed.span[i, 0] <= t < feed.span[i, 1]:
                 continue
@@ -253,14 +255,18 @@ class SimulatedAccount:
 
 def list_flows(setup: Setup) -> list[Flow]:
     """Return the account's own deposits and withdrawals, in their order."""
-    feed, flows = setup.inputs.feed, setup.account.flows
+    flows = setup.account.flows
     if flows is None:
         return []
+
+    # A flow that is dated before the open of its bar comes before transfers at that open.
     stamps = core.read_stamps(flows.index, name="flows")
     bars = np.searchsorted(setup.markets.time, stamps, side="left")
     inside = (bars < len(setup.markets.time)) & (bars >= setup.first)
     opens = setup.markets.time[bars[inside]]
     orders = np.where(np.asarray(stamps)[inside] >= opens, AT_OPEN, BEFORE_OPEN)
+
+    feed = setup.inputs.feed
     rows = zip(feed.flow_bar, orders, feed.flow_amount, strict=True)
     return [Flow(int(bar), int(order), float(amount)) for bar, order, amount in rows]
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from backtest import core
 from backtest.accounts.simulated_account import ARRIVING, LEAVING, SimulatedAccount
-from backtest.core import FloatArray, IntArray
+from backtest.core import IntArray
 
 CUT_BY_AVAILABLE = "available"
 CUT_BY_FEE = "fee"
@@ -138,6 +138,7 @@ class TransferQueue:
         self.travelling = [
             transfer for transfer in self.travelling if not self.has_arrived(transfer)
         ]
+
         amounts: dict[str, list[float]] = {name: [] for name in self.accounts}
         for transfer in self.travelling:
             amounts[transfer.receiver].append(transfer.arrived)
@@ -151,29 +152,37 @@ class TransferQueue:
 
     def tabulate(self) -> pd.DataFrame:
         """Return the log as a table; see :class:`backtest.accounts.AccountsResult`."""
-        log = self.log
-        has_left = [transfer.sent > 0.0 for transfer in log]
-        left_at = [self.find_time(transfer.sender, transfer.departure_bar) for transfer in log]
-        fees = np.where(has_left, self.fee, 0.0)
+        rows = [self.describe(transfer) for transfer in self.log]
+        table = pd.DataFrame(rows, columns=[*COLUMNS])
+        for name, kind in COLUMNS.items():
+            if kind == "time":
+                table[name] = core.utc_index(table[name].to_numpy(dtype=np.int64))
+            else:
+                table[name] = table[name].astype(kind)
+        return table
 
-        arrived_at = [self.find_time(transfer.receiver, transfer.arrival_bar) for transfer in log]
-        has_arrived = [transfer.arrival_bar is not None for transfer in log]
-        arrived = np.where(has_arrived, [transfer.arrived for transfer in log], 0.0)
-
-        return pd.DataFrame(
-            {
-                "asked_at": to_times([transfer.asked_at for transfer in log]),
-                "sender": pd.Series([transfer.sender for transfer in log], dtype="str"),
-                "receiver": pd.Series([transfer.receiver for transfer in log], dtype="str"),
-                "asked": to_amounts([transfer.asked for transfer in log]),
-                "left_at": to_times(np.where(has_left, left_at, NO_TIME)),
-                "sent": to_amounts([transfer.sent for transfer in log]),
-                "cut": pd.Series([transfer.cut for transfer in log], dtype="str"),
-                "fee": to_amounts(fees),
-                "arrived_at": to_times(arrived_at),
-                "arrived": arrived,
-            }
-        )
+    def describe(self, transfer: Transfer) -> dict[str, Any]:
+        """Return the row of a transfer; what was not sent has no time at which it left."""
+        left_at = NO_TIME
+        fee = 0.0
+        if transfer.sent > 0.0:
+            left_at = self.find_time(transfer.sender, transfer.departure_bar)
+            fee = self.fee
+        arrived = 0.0
+        if transfer.arrival_bar is not None:
+            arrived = transfer.arrived
+        return {
+            "asked_at": transfer.asked_at,
+            "sender": transfer.sender,
+            "receiver": transfer.receiver,
+            "asked": transfer.asked,
+            "left_at": left_at,
+            "sent": transfer.sent,
+            "cut": transfer.cut,
+            "fee": fee,
+            "arrived_at": self.find_time(transfer.receiver, transfer.arrival_bar),
+            "arrived": arrived,
+        }
 
     def find_time(self, name: str, bar: int | None) -> int:
         """Return the open of a bar of an account, UTC ns; that of no time without a bar."""
@@ -185,12 +194,16 @@ class TransferQueue:
 
 NO_TIME = int(np.iinfo(np.int64).min)
 """NaT in ns."""
-
-
-def to_times(stamps: Any) -> pd.DatetimeIndex:
-    """Return times of UTC ns."""
-    return core.utc_index(np.array(stamps, dtype=np.int64))
-
-
-def to_amounts(amounts: Any) -> FloatArray:
-    return np.array(amounts, dtype=np.float64)
+COLUMNS = {
+    "asked_at": "time",
+    "sender": "str",
+    "receiver": "str",
+    "asked": "float64",
+    "left_at": "time",
+    "sent": "float64",
+    "cut": "str",
+    "fee": "float64",
+    "arrived_at": "time",
+    "arrived": "float64",
+}
+"""Columns of the table of transfers, and what they hold."""

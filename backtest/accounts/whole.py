@@ -90,14 +90,16 @@ def follow_transfers(
     for transfer in log:
         if transfer.sent == 0.0:
             continue
+
         sender = accounts[transfer.sender]
-        receiver = accounts[transfer.receiver]
         row = int(np.searchsorted(times, sender.closes[transfer.departure_bar]))
         steps[0, row] += transfer.sent
         steps[2, row] += fee
         if transfer.arrival_bar is not None:
+            receiver = accounts[transfer.receiver]
             row = int(np.searchsorted(times, receiver.closes[transfer.arrival_bar]))
             steps[1, row] += transfer.arrived
+
     left, arrived, fees = np.cumsum(steps[:, :-1], axis=1)
     return TransferPath(left, arrived, fees)
 
@@ -169,19 +171,27 @@ def follow_whole(
 ) -> WholePath:
     """Return the path of all accounts together."""
     times = join_times([account.closes[account.first :] for account in accounts.values()])
-    rows = {name: find_rows(account, times) for name, account in accounts.items()}
+    equities = {}
+    wealths = []
+    notionals = []
+    externals = []
+    for name, account in accounts.items():
+        path = paths[name]
+        row = find_rows(account, times)
+        gross = np.abs(results[name].notionals).sum(axis=1)
+        equities[name] = path.equity[row]
+        wealths.append(path.wealth[row])
+        notionals.append(np.concatenate([[0.0], gross])[row])
+        externals.append(path.external[row])
+
+    # What is on its way belongs to no account.
     transit = follow_transfers(accounts, log, times, fee).in_transit
     on_way = [transit] if transit.any() else []
-    equities = {name: paths[name].equity[rows[name]] for name in accounts}
     equity = add_exactly([*equities.values(), *on_way])
-    wealth = add_exactly([*(paths[name].wealth[rows[name]] for name in accounts), *on_way])
-    gross = [
-        np.concatenate([[0.0], np.abs(results[name].notionals).sum(axis=1)])[rows[name]]
-        for name in accounts
-    ]
+    wealth = add_exactly([*wealths, *on_way])
 
     # Deposits and withdrawals leave the unit value as it is; what moves inside is none.
-    external = add_exactly([paths[name].external[rows[name]] for name in accounts])
+    external = add_exactly(externals)
     begun = math.fsum(account.start_wealth for account in accounts.values())
     flows = np.diff(external, prepend=0.0)
     before = np.concatenate([[begun], wealth[:-1]]) + flows
@@ -193,7 +203,7 @@ def follow_whole(
         equity=equity,
         wealth=wealth,
         in_transit=transit,
-        leverage=performance.divide(add_exactly(gross), equity),
+        leverage=performance.divide(add_exactly(notionals), equity),
         unit=unit,
         by_account=equities,
     )
@@ -228,22 +238,28 @@ def measure_whole(
 
     ``period`` is that of sampling, ns, ``periods`` are those of a year. The risk-free rate is 0.
     """
-    last = np.diff((path.times - 1) // period, append=-1) != 0
-    returns = performance.sampled_returns(path.unit, last.astype(np.float64), 1.0)
-    n = len(returns)
-    deviation = float(np.std(returns, ddof=1)) if n > 1 else math.nan
-    downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2))) if n else math.nan
-    mean = float(np.mean(returns)) if n else math.nan
-    years = (int(path.times[-1]) - start) / (YEAR_DAYS * DAY)
-    is_ruined = bool(path.wealth[-1] <= LEAST * path.wealth[0])
-    growth = float(path.unit[-1])
-    cagr = -1.0 if is_ruined else performance.find_growth_rate(growth, years)
-    deepest = performance.max_drawdown(np.concatenate([[1.0], path.unit]))
-    sums = {name: sum_measure(results, name) for name in (*COSTS, *SUMMED)}
-    traded = math.fsum(float(result.tally.money.traded) for result in results.values())
-    mean_equity = float(np.mean(path.equity))
-    still = np.zeros(n)
+    is_last = np.diff((path.times - 1) // period, append=-1) != 0
+    returns = performance.sampled_returns(path.unit, is_last.astype(np.float64), 1.0)
+    mean, deviation, downside = measure_moments(returns)
+    still = np.zeros(len(returns))
     shape = measure_returns(Samples(returns, still, still), periods)
+
+    # Growth, and the deepest fall from what it was at the start or later.
+    years = (int(path.times[-1]) - start) / (YEAR_DAYS * DAY)
+    growth = float(path.unit[-1])
+    is_ruined = bool(path.wealth[-1] <= LEAST * path.wealth[0])
+    cagr = -1.0
+    if not is_ruined:
+        cagr = performance.find_growth_rate(growth, years)
+    deepest = performance.max_drawdown(np.concatenate([[1.0], path.unit]))
+    calmar = math.nan
+    if deepest > 0.0:
+        calmar = cagr / deepest
+
+    turnover = math.nan
+    mean_equity = float(np.mean(path.equity))
+    if mean_equity > 0.0:
+        turnover = sum_measure(results, "traded") / mean_equity / years
     return {
         "total_return": growth - 1.0,
         "cagr": cagr,
@@ -251,10 +267,10 @@ def measure_whole(
         "sharpe": float(performance.annualize_ratios(mean, deviation, periods)),
         "sortino": float(performance.annualize_ratios(mean, downside, periods)),
         "max_drawdown": deepest,
-        "calmar": cagr / deepest if deepest > 0.0 else math.nan,
+        "calmar": calmar,
         **{name: shape[name] for name in SHAPES},
-        "turnover": traded / mean_equity / years if mean_equity > 0.0 else math.nan,
-        **sums,
+        "turnover": turnover,
+        **{name: sum_measure(results, name) for name in (*COSTS, *SUMMED)},
         "ruined": float(is_ruined),
         "mean_leverage": float(np.mean(path.leverage)),
         "peak_leverage": float(np.max(path.leverage)),
@@ -262,12 +278,33 @@ def measure_whole(
     }
 
 
+def measure_moments(returns: FloatArray) -> tuple[float, float, float]:
+    """Return mean, standard deviation and downside deviation; NaN of too few returns."""
+    if len(returns) == 0:
+        return math.nan, math.nan, math.nan
+
+    deviation = math.nan
+    if len(returns) > 1:
+        deviation = float(np.std(returns, ddof=1))
+    downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
+    return float(np.mean(returns)), deviation, downside
+
+
 SUMMED = ("price_pnl", "liquidations", "liquidation_loss", "bad_debt", "fills", "stops")
 """Measures of the whole, beside the costs, that are sums over accounts."""
 SHAPES = (
-    "var_95", "es_95", "var_99", "es_99", "sharpe_error", "probabilistic_sharpe", "skewness",
-    "excess_kurtosis", "omega", "tail_ratio",
-)  # fmt: skip
+    "var_95",
+    "es_95",
+    "var_99",
+    "es_99",
+    "sharpe_error",
+    "probabilistic_sharpe",
+    "skewness",
+    "excess_kurtosis",
+    "omega",
+    "tail_ratio",
+)
+"""Measures of the returns of the whole."""
 
 
 def sum_measure(results: Mapping[str, Result], name: str) -> float:
@@ -286,9 +323,10 @@ def attribute_accounts(
     rows = {}
     for name, account in accounts.items():
         money = results[name].tally.money
-        sent = [transfer for transfer in log if transfer.sender == name and transfer.sent > 0.0]
+        n_sent = sum(transfer.sender == name and transfer.sent > 0.0 for transfer in log)
         arrived = [flow.amount for flow in account.list_transfers() if flow.order == ARRIVING]
-        left = [flow.amount for flow in account.list_transfers() if flow.order == LEAVING]
+        left = [-flow.amount for flow in account.list_transfers() if flow.order == LEAVING]
+
         rows[name] = {
             "start": account.start_wealth,
             "deposits": float(paths[name].external[-1]),
@@ -297,9 +335,9 @@ def attribute_accounts(
             "liquidation_loss": float(money.liquidation_loss),
             "bad_debt": float(money.bad_debt),
             "profit": float(paths[name].earned[-1]),
-            "sent": math.fsum(-amount for amount in left),
+            "sent": math.fsum(left),
             "received": math.fsum(arrived),
-            "transfer_fees": fee * len(sent),
+            "transfer_fees": fee * n_sent,
             "end": float(paths[name].wealth[-1]),
             "liquidations": float(money.liquidations),
         }
@@ -326,11 +364,11 @@ def find_money_elsewhere(
         incoming = [transfer for transfer in log if transfer.receiver == name and transfer.sent > 0]
         for bar in list_liquidations(results[name].entries):
             opens_at = int(account.opens[bar])
+            others = [other for other in accounts if other != name]
             amounts = [
-                read_available(accounts[other], results[other], opens_at)
-                for other in accounts
-                if other != name
+                read_available(accounts[other], results[other], opens_at) for other in others
             ]
+
             for transfer in incoming:
                 left_at = accounts[transfer.sender].opens[transfer.departure_bar]
                 is_under_way = transfer.arrival_bar is None or transfer.arrival_bar > bar
