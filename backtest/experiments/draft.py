@@ -53,6 +53,7 @@ def put(tables: dict[str, Any], names: list[str], value: Any) -> None:
         elif not isinstance(entry, dict):
             table[parent] = {}
         table = table[parent]
+
     table[last] = value
 
 
@@ -160,7 +161,7 @@ def anchor_policy(path: str, folder: Path) -> str:
 
 def anchor_venue(value: str, folder: Path, key: str) -> str:
     """Return an entry of ``[venue]``, or of an instrument in it, with the path that it names."""
-    last = key.rpartition(".")[2]
+    _, _, last = key.rpartition(".")
     if last == "preset" and value.startswith("file:"):
         return f"file:{folder / value.removeprefix('file:')}"
     if last == "listing":

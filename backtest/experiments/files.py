@@ -40,7 +40,9 @@ def load(path: str | Path, kind: type[_C]) -> _C:
     Tables of policies and jobs, such as ``[policy]`` and ``[tune]``, are left aside, with a
     warning. Raises ParameterError if the file is no experiment.
     """
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE
     draft = Draft(read_experiment(file), file=file)
     aside = ", ".join(f"[{name}]" for name in draft.tables if name not in TABLES)
     if aside:
@@ -62,8 +64,9 @@ def save(test: Conditions, path: str | Path) -> Path:
         raise core.ParameterError(
             "a test with listed options cannot be saved, keep its experiment file"
         )
-    target = Path(path)
-    folder = target.with_suffix("") if target.suffix == ".toml" else target
+    folder = Path(path)
+    if folder.suffix == ".toml":
+        folder = folder.with_suffix("")
 
     tables: dict[str, Any] = {
         "data": find_files(test.market) or save_market(test.market, folder / "market"),
@@ -80,7 +83,9 @@ def save(test: Conditions, path: str | Path) -> Path:
 
     # One file, unless something was written beside it.
     has_folder = folder.exists()
-    file = folder / FILE if has_folder else folder.with_suffix(".toml")
+    file = folder.with_suffix(".toml")
+    if has_folder:
+        file = folder / FILE
     parts = []
     for name, table in tables.items():
         lines = "\n".join(write_entries(table))
@@ -92,8 +97,13 @@ def save(test: Conditions, path: str | Path) -> Path:
 
 def write_terms(test: Conditions) -> dict[str, str | None]:
     """Return the entries of ``[run]`` that are fields of a test, as texts."""
-    values = {name: getattr(test, name) for name in ("calendar", *TAKEN_AS_THEY_ARE)}
-    return {name: None if value is None else str(value) for name, value in values.items()}
+    texts: dict[str, str | None] = {}
+    for name in ("calendar", *TAKEN_AS_THEY_ARE):
+        value = getattr(test, name)
+        texts[name] = None
+        if value is not None:
+            texts[name] = str(value)
+    return texts
 
 
 def write_detail(detail: Any, folder: Path) -> dict[str, str]:
@@ -119,6 +129,7 @@ def write_signal(test: Conditions, folder: Path) -> dict[str, Any]:
         frame = values.to_frame(seen.names[0])
     else:
         frame = weights_to_frame(read_weights(values, seen), seen)
+
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(folder / "signal.parquet")
     return {"weights": "signal.parquet"}
@@ -144,36 +155,53 @@ def find_files(market: Any) -> dict[str, Any] | None:
         except (SyntaxError, ValueError):
             return None
 
-        if name == "sample":
-            entries: dict[str, Any] = {"path": SAMPLE}
-            if "seed" in named:
-                entries["path"] = f"{SAMPLE}:{named['seed']}"
-        else:
-            entries = {NAMES.get(argument, argument): value for argument, value in named.items()}
-            entries["path"] = [str(Path(path).resolve()) for path in paths]
+        entries = name_files(name, paths, named)
         for step, arguments, _ in steps:
             if step == "resample":
                 entries[step] = arguments[0]
-
-        is_part |= "bars" in named or any(step != "resample" for step, *_ in steps)
         collect_entries(values, entries)
 
-    data = {key: several if len(several) > 1 else several[0] for key, several in values.items()}
+        # Bars that were given, or cut: the file has others.
+        is_cut = any(step != "resample" for step, *_ in steps)
+        is_part |= "bars" in named or is_cut
+
+    data: dict[str, Any] = {}
+    for key, several in values.items():
+        data[key] = several[0] if len(several) == 1 else several
     if is_part:
         data |= {"from": core.format_time(market.start), "to": core.format_time(market.end)}
-    try:
-        loaded = load_data(Draft({"data": data}))
-    except core.BacktestError:
+    if not loads_again(data, market):
         return None
-    is_same = type(loaded) is type(market) and loaded.content_hash == market.content_hash
-    return data if is_same else None
+    return data
+
+
+def name_files(name: str, paths: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``[data]`` for the call that loaded an instrument."""
+    if name == "sample":
+        if "seed" in named:
+            return {"path": f"{SAMPLE}:{named['seed']}"}
+        return {"path": SAMPLE}
+
+    entries = {NAMES.get(argument, argument): value for argument, value in named.items()}
+    entries["path"] = [str(Path(path).resolve()) for path in paths]
+    return entries
+
+
+def loads_again(data: Mapping[str, Any], market: Any) -> bool:
+    """Return whether the entries of ``[data]`` load the same market."""
+    try:
+        loaded = load_data(Draft({"data": dict(data)}))
+    except core.BacktestError:
+        return False
+    return type(loaded) is type(market) and loaded.content_hash == market.content_hash
 
 
 def collect_entries(values: dict[str, list[Any]], entries: Mapping[str, Any]) -> None:
     """Add to ``values``, by key, what the entries of an instrument have that is not there yet."""
     for key, entry in entries.items():
         known = values.setdefault(key, [])
-        for value in entry if isinstance(entry, list) else [entry]:
+        new = entry if isinstance(entry, list) else [entry]
+        for value in new:
             if value not in known:
                 known.append(value)
 
@@ -191,6 +219,7 @@ def name_venues(venue: Any) -> dict[str, Any]:
             changed = find_changed(preset.to_dict(), venue.to_dict())
             if preset.override(changed) == venue:
                 return {"preset": text, **changed}
+
     return {"preset": "", **venue.to_dict()}
 
 
@@ -201,6 +230,7 @@ def find_changed(known: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str
         before = known.get(name)
         if before == value:
             continue
+
         if isinstance(value, dict) and isinstance(before, dict):
             changed[name] = find_changed(before, value)
         else:
@@ -213,11 +243,15 @@ def name_policy(policy: Policy) -> dict[str, Any]:
     cls = getattr(type(policy), "written", type(policy))
     if cls.__module__.startswith("backtest."):
         return {"name": repr(policy)}
+
     file = inspect.getsourcefile(cls)
     if file is None or hasattr(type(policy), "written"):
         raise core.ParameterError(f"an overlay must be of a file to be saved, got {policy!r}")
-    is_packaged = bool(sys.modules[cls.__module__].__package__)  # may import what is beside it
-    place = cls.__module__ if is_packaged else Path(file).resolve()
+
+    # A module of a package may import what is beside it, so it is named as a module.
+    place = str(Path(file).resolve())
+    if sys.modules[cls.__module__].__package__:
+        place = cls.__module__
     return {"name": f"{place}:{cls.__name__}", "settings": policy.settings()}
 
 
@@ -226,8 +260,10 @@ def write_entries(table: Mapping[str, Any]) -> Iterator[str]:
     for key, value in table.items():
         if value is None:
             continue
-        is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", key)
-        yield f"{key if is_bare else json.dumps(key)} = {write_value(value)}"
+        name = key
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            name = json.dumps(key)
+        yield f"{name} = {write_value(value)}"
 
 
 def write_value(value: Any) -> str:
@@ -236,5 +272,7 @@ def write_value(value: Any) -> str:
         return f"{{{', '.join(write_entries(value))}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(write_value, value))}]"
-    text = json.dumps(value, ensure_ascii=False)  # TOML's too, but for what is not finite
+
+    # JSON's texts are TOML's too, but for what is not finite.
+    text = json.dumps(value, ensure_ascii=False)
     return {"Infinity": "inf", "-Infinity": "-inf", "NaN": "nan"}.get(text, text)

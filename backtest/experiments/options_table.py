@@ -92,6 +92,7 @@ def read_contracts(entry: Any) -> dict[str, Option]:
             contract = Option(one_entry)
         else:
             contract = Option.from_dict(one_entry, where=f"options.contracts.{number}")
+
         contracts[str(contract.name)] = contract
     return contracts
 

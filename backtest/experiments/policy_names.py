@@ -200,7 +200,9 @@ def find_source(name: str) -> Path | None:
         spec = importlib.util.find_spec(name)
     except core.RAISED:
         return None
-    return None if spec is None or spec.origin is None else Path(spec.origin)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin)
 
 
 def import_file(file: Path) -> ModuleType:
@@ -213,6 +215,7 @@ def import_file(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.append(str(file.resolve().parent))
+
     try:
         spec.loader.exec_module(module)
     except core.RAISED as error:
@@ -224,12 +227,16 @@ def import_file(file: Path) -> ModuleType:
 def refuse_import(noun: str, place: str, file: Path | None, error: BaseException) -> Exception:
     """Return the error of a file or module of policies that raised one, with its last line."""
     text = str(error)
-    line = None if file is None else find_last_line(error, file)
+    line = None
     if isinstance(error, SyntaxError):
         text = error.msg
         line = error.lineno
-    where = place if line is None else f"{place}:{line}"
+    elif file is not None:
+        line = find_last_line(error, file)
 
+    where = place
+    if line is not None:
+        where = f"{place}:{line}"
     if isinstance(error, core.BacktestError):
         return core.PolicyError(f"{where}: {error}")
     return core.PolicyError(
@@ -241,7 +248,9 @@ def find_last_line(error: BaseException, file: Path) -> int | None:
     """Return the last line of a file in a traceback, None if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
-    return lines[-1] if lines else None
+    if not lines:
+        return None
+    return lines[-1]
 
 
 def build_node(node: ast.AST, find_class: Callable[[str], type[Any]]) -> Any:

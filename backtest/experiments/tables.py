@@ -127,9 +127,15 @@ TEXTS = {
 ReadKeys = Callable[[str], Mapping[str, "Key"]]
 
 PLAIN: dict[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "float": (float,), "bool": (bool,), "Sequence[str]": (list,),
-    "Sequence[float]": (list,), "TimeLike": TIME,
-}  # fmt: skip
+    "str": (str,),
+    "int": (int,),
+    "float": (float,),
+    "bool": (bool,),
+    "Sequence[str]": (list,),
+    "Sequence[float]": (list,),
+    "TimeLike": TIME,
+}
+"""Types of values in a file by the annotations of arguments."""
 
 
 @cache
@@ -137,16 +143,18 @@ def read_keys(table: str) -> dict[str, Key]:
     """Return the keys of a table that describes a test, or its policies."""
     keys: dict[str, Key] = {}
     for name, (kinds, *text) in OWN.get(table, {}).items():
-        all_kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-        keys[name] = Key(table, name, all_kinds, *text)
+        if not isinstance(kinds, tuple):
+            kinds = (kinds,)  # noqa: PLW2901 - one type is written without its tuple
+        keys[name] = Key(table, name, kinds, *text)
 
     # What a function or a model has beside them comes after, and changes none of them.
     if table == "data":
         for key in read_arguments(table, Markets.load, TEXTS):
             if key.name not in OF_LOAD:
                 keys.setdefault(key.name, key)
-    for key in list_fields(MODELS[table], table, "") if table in MODELS else ():
-        keys.setdefault(key.name, key)
+    if table in MODELS:
+        for key in list_fields(MODELS[table], table, ""):
+            keys.setdefault(key.name, key)
     return keys
 
 
@@ -155,7 +163,9 @@ def read_arguments(table: str, function: Any, texts: Mapping[str, str]) -> Itera
     documented = read_parameters(inspect.getdoc(function) or "")
     for name, argument in inspect.signature(function).parameters.items():
         text = texts.get(f"{table}.{name}") or texts.get(name, documented.get(name)) or ""
-        default = None if argument.default is argument.empty else argument.default
+        default = None
+        if argument.default is not argument.empty:
+            default = argument.default
         yield Key(table, name, read_kinds(str(argument.annotation)), text, default)
 
 
@@ -165,6 +175,7 @@ def read_kinds(annotation: str) -> tuple[type, ...]:
     for part in annotation.split(" | "):
         if part == "None":
             continue
+
         if part.startswith("Mapping[str, "):
             kinds += (dict,)
         elif part in PLAIN:
@@ -179,9 +190,11 @@ def read_parameters(text: str) -> dict[str, str]:
     section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     sentences: dict[str, str] = {}
     for names, body in re.findall(r"^(\S[^:\n]*?)(?: :.*)?\n((?:    .*\n?)+)", section, re.M):
+        # Up to the first stop, without the marks of cross references and code.
         first = re.split(r"(?<=[\w)])[.;:] ", " ".join(body.split()))[0].rstrip(".:")
         plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", first).replace("``", "")
-        sentence = f"{plain[:1].upper()}{plain[1:]}."
+        sentence = f"{core.capitalize(plain)}."
+
         for name in names.split(", "):
             sentences[name] = sentence
     return sentences
@@ -192,16 +205,28 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
     texts = read_parameters(inspect.getdoc(model) or "")
     named = vars(sys.modules[model.__module__])
     for name, field in model.__dataclass_fields__.items():
-        part = named.get(str(field.type).partition(" ")[0])
+        class_name, _, _ = str(field.type).partition(" ")
+        part = named.get(class_name)
         if isinstance(part, type) and issubclass(part, core.Value):
             yield from list_fields(part, table, f"{prefix}{name}.")
-        else:
-            default = field.default if isinstance(field.default, (int, float, str)) else None
-            yield Key(table, f"{prefix}{name}", (), texts.get(name, ""), default)
+            continue
+
+        default = None
+        if isinstance(field.default, (int, float, str)):
+            default = field.default
+        yield Key(table, f"{prefix}{name}", (), texts.get(name, ""), default)
 
 
-KIND_TEXTS = {str: "text", int: "a whole number", float: "a number", bool: "true or false",
-              list: "a list", dict: "a table", dt.date: "a time"}  # fmt: skip
+KIND_TEXTS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+    dt.date: "a time",
+}
+"""What errors call the types of values."""
 
 
 def has_kind(value: object, kinds: tuple[type, ...]) -> bool:
@@ -209,6 +234,7 @@ def has_kind(value: object, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, list) and list in kinds:
         inner = tuple(kind for kind in kinds if kind is not list)
         return all(has_kind(element, inner) for element in value)
+
     if not kinds:
         return True
     if isinstance(value, bool):  # an int to Python, and no number of a file
@@ -236,11 +262,15 @@ def list_faults(
     tables: Mapping[str, Any], read_job: ReadKeys | None, lead: str = ""
 ) -> Iterator[str]:
     """Yield the faults of an experiment's tables, or of those of one of its accounts."""
-    known = [*OF_ACCOUNT] if lead else [*TABLES, *JOBS, *MODELS, ACCOUNTS]
+    owner = "an experiment"
+    known = [*TABLES, *JOBS, *MODELS, ACCOUNTS]
+    if lead:
+        owner = "an account"
+        known = [*OF_ACCOUNT]
+
     for name, table in tables.items():
         place = f"{lead}{name}"
         if name not in known:
-            owner = "an account" if lead else "an experiment"
             yield f"{place}: {owner} has no such table{suggest(name, known)}"
         elif not isinstance(table, dict):
             yield f"{place}: must be a table, got {table!r:.60}"
@@ -277,22 +307,30 @@ def list_account_faults(accounts: Mapping[str, Any], read_job: ReadKeys | None) 
 
 def list_table_faults(title: str, table: Any, keys: Mapping[str, Key]) -> Iterator[str]:
     """Yield what is wrong with the entries of a table, by the keys that it may have."""
+    is_of_policies = title.rpartition(".")[2] == "policy"
+    hint = ""
+    if "settings" in keys:
+        hint = f"; parameters belong in {title}.settings"
+
     for name, value in table.items():
         place = f"{title}.{name}"
-        is_of_policies = title.rpartition(".")[2] == "policy"
         if is_of_policies and name not in keys and is_policy(value):
             yield from list_table_faults(place, value, keys)
         elif name not in keys:
-            hint = f"; parameters belong in {title}.settings" if "settings" in keys else ""
             yield f"{place}: no such key{suggest(name, keys)}{hint}"
         elif not has_kind(value, keys[name].kinds):
             yield f"{place}: must be {describe_kinds(keys[name].kinds)}, got {value!r:.60}"
         elif place == "compare.policies":
-            for label, entry in value.items():
-                if isinstance(entry, dict):
-                    yield from list_table_faults(f"{place}.{label}", entry, read_keys("policy"))
-                else:
-                    yield f"{place}.{label}: must be a table, got {entry!r:.60}"
+            yield from list_compared_faults(place, value)
+
+
+def list_compared_faults(place: str, policies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the faults of the policies that are compared, by their labels."""
+    for label, entry in policies.items():
+        if isinstance(entry, dict):
+            yield from list_table_faults(f"{place}.{label}", entry, read_keys("policy"))
+        else:
+            yield f"{place}.{label}: must be a table, got {entry!r:.60}"
 
 
 def suggest(name: str, known: Collection[str]) -> str:

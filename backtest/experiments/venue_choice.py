@@ -30,6 +30,7 @@ def choose_listings(
     chosen = dict(table)
     if has_files and not is_chosen(table):
         refuse_silence(markets)
+
     is_shared = names_listing(table)
     if not is_shared and not any(names_listing(table.get(name)) for name in markets.names):
         check_keys(table, markets)
@@ -94,8 +95,10 @@ def find_listing(market: Market) -> Path | None:
         (_, paths, _), *_ = list_calls(market.source)
     except (SyntaxError, ValueError):
         return None
+
     for path in map(Path, paths):
-        file = (path if path.is_dir() else path.parent) / LISTING_FILE
+        folder = path if path.is_dir() else path.parent
+        file = folder / LISTING_FILE
         if file.is_file():
             return file
     return None
@@ -110,29 +113,43 @@ def complete_listing(entries: Mapping[str, Any], name: str, market: Market) -> d
             f"venue.listing must be given without a preset, got {preset!r}; like= names the preset "
             "of the other rules"
         )
+
     if preset == AUTO:
-        file = find_listing(market)
-        if file is None:
-            raise core.ParameterError(
-                f"--venue {AUTO} needs {LISTING_FILE} beside the bars of "
-                f"{market.instrument or name}, which `backtest data fetch` writes; got none"
-            )
+        file = require_listing(name, market)
         complete |= {"listing": str(file), BESIDE: True}
         complete.setdefault("like", find_like(file))
     elif preset:
-        parsed = listing.parse_listing_name(preset)
-        stated = {"listing": parsed.path, "symbol": parsed.symbol, "like": parsed.like}
-        complete |= {key: value for key, value in stated.items() if value}
-        if parsed.date is not None:
-            complete["date"] = parsed.date
+        complete |= name_listing(preset)
     return complete
+
+
+def require_listing(name: str, market: Market) -> Path:
+    """Return the listing beside the bars; raise a ParameterError if there is none."""
+    file = find_listing(market)
+    if file is None:
+        raise core.ParameterError(
+            f"--venue {AUTO} needs {LISTING_FILE} beside the bars of "
+            f"{market.instrument or name}, which `backtest data fetch` writes; got none"
+        )
+    return file
+
+
+def name_listing(preset: str) -> dict[str, Any]:
+    """Return the keys of a listing that a text ``file:`` states."""
+    parsed = listing.parse_listing_name(preset)
+    stated = {"listing": parsed.path, "symbol": parsed.symbol, "like": parsed.like}
+    entries: dict[str, Any] = {key: value for key, value in stated.items() if value}
+    if parsed.date is not None:
+        entries["date"] = parsed.date
+    return entries
 
 
 def find_like(file: Path) -> str:
     """Return the preset that a fetched listing names, Binance's if it names none."""
     content = core.read_json_file(file)
-    like = content.get("like") if isinstance(content, Mapping) else None
-    return str(like or listing.DEFAULT_LIKE)
+    if not isinstance(content, Mapping):
+        return listing.DEFAULT_LIKE
+    return str(content.get("like") or listing.DEFAULT_LIKE)
 
 
 def check_keys(table: Mapping[str, Any], markets: Markets) -> None:
@@ -149,7 +166,9 @@ def read_entries(entries: Mapping[str, Any]) -> Venue:
     for name in ("listing", "symbol", "like"):
         if not isinstance(entries.get(name, ""), str):
             raise core.ParameterError(f"venue.{name}: must be text, got {entries[name]!r:.60}")
-    file, symbol = entries["listing"], entries["symbol"]
+
+    file = entries["listing"]
+    symbol = entries["symbol"]
     like = entries.get("like", listing.DEFAULT_LIKE)
     if BESIDE in entries and not listing.find_listings(file, symbol)[-1].tiers:
         return read_without_tiers(file, symbol, like)
@@ -161,18 +180,19 @@ def read_without_tiers(file: str, symbol: str, like: str) -> Venue:
 
     Binance gives tiers to accounts only, so a fetch without a key has none.
     """
-    newest = listing.find_listings(file, symbol)[-1]
     name = listing.name_plainly(symbol)
-    venue = like.partition(":")[0]
+    venue, _, _ = like.partition(":")
     if name not in preset_files.read_tables(venue):
         raise core.VenueError(
             f"{file}: {symbol}.brackets: are needed, the venue gives tiers to accounts only and "
             f"{venue} has no table of {name}; save fetch_leverage_tiers() of yours as 'tiers' there"
         )
+
     core.warn_caller(
         f"{file} has no tiers of {symbol}, which the venue gives to accounts only: the margin "
         f"brackets are those of {venue}:{name}"
     )
     preset = Venue.preset(venue, name)
+    newest = listing.find_listings(file, symbol)[-1]
     contract, _ = listing.read_contract(newest, preset.contract.to_dict(), f"{venue}:{name}")
     return preset.override(contract=contract)
