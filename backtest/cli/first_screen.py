@@ -24,8 +24,11 @@ class Row(NamedTuple):
     subject: str = DAILY
 
 
-SEARCH, RISK, MARGIN = "Searches and tests", "Risk and size", "Venues and margin"
-LIVE, PROGRAM = "Live accounts", "Program"
+SEARCH = "Searches and tests"
+RISK = "Risk and size"
+MARGIN = "Venues and margin"
+LIVE = "Live accounts"
+PROGRAM = "Program"
 COMMANDS = {
     "judge": Row("judgements", "one answer: better than constant leverage, timed, safe?"),
     "run": Row("runs", "an account through a market under a policy"),
@@ -69,7 +72,10 @@ backtest judge vol-target --data btc/ --data eth/"""
 END = "COMMAND --help has its flags. --version, --install-completion, --show-completion"
 USUAL_WIDTH = 80
 """Columns where there is no terminal, and the most that are used."""
-BOLD, CYAN = "1", "1;36"
+LEAST_WIDTH = 20
+BOLD = "1"
+CYAN = "1;36"
+"""Styles of terminals, by their numbers."""
 
 Painter = Callable[[str, str], str]
 """Takes a style and a text, and returns what is written to show it."""
@@ -88,7 +94,8 @@ def show(arguments: list[str]) -> None:
 
 def write_screen() -> str:
     """Return the first screen as this process shows it."""
-    return "\n".join(list_lines(find_width(), paint if is_output_colored() else leave_plain))
+    draw = paint if is_output_colored() else leave_plain
+    return "\n".join(list_lines(find_width(), draw))
 
 
 def is_output_colored() -> bool:
@@ -110,13 +117,13 @@ def find_width() -> int:
     """Return the columns that are used: of the terminal, of 20 to 80."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns):
-        return min(max(int(columns), 20), USUAL_WIDTH)
+        return min(max(int(columns), LEAST_WIDTH), USUAL_WIDTH)
 
-    # standard input or errors may be a terminal where the output is none
+    # Standard input or errors may be a terminal where the output is none.
     for descriptor in range(3):
         try:
             width = os.get_terminal_size(descriptor).columns or USUAL_WIDTH
-            return min(max(width, 20), USUAL_WIDTH)
+            return min(max(width, LEAST_WIDTH), USUAL_WIDTH)
         except OSError:
             continue
     return USUAL_WIDTH
@@ -140,40 +147,48 @@ def list_lines(width: int, draw: Painter) -> Iterator[str]:
     for example in examples.splitlines()[1:]:
         yield from wrap(f"  {example}", width)
 
-    daily = {name: row for name, row in COMMANDS.items() if row.subject == DAILY}
     yield ""
     yield draw(BOLD, DAILY)
-    name_width = max(map(len, daily))
-    for name, row in daily.items():
-        first, *more = wrap(row.text, width - name_width - 4)
-        yield f"  {draw(CYAN, name.ljust(name_width))}  {first}"
-        yield from (" " * (name_width + 4) + text for text in more)
+    yield from list_daily(width, draw)
 
     for subject in dict.fromkeys(row.subject for row in COMMANDS.values()):
         if subject == DAILY:
             continue
+        texts = {name: row.text for name, row in COMMANDS.items() if row.subject == subject}
         yield ""
         yield draw(BOLD, subject)
-        chosen = {name: row.text for name, row in COMMANDS.items() if row.subject == subject}
-        yield from list_subject(chosen, width, draw)
+        yield from list_subject(texts, width, draw)
 
     yield ""
     yield from wrap(END, width)
 
 
+def list_daily(width: int, draw: Painter) -> Iterator[str]:
+    """Yield the lines of what is used every day, a command each, with its text beside it."""
+    daily = {name: row.text for name, row in COMMANDS.items() if row.subject == DAILY}
+    name_width = max(map(len, daily))
+    for name, text in daily.items():
+        first, *more = wrap(text, width - name_width - 4)
+        yield f"  {draw(CYAN, name.ljust(name_width))}  {first}"
+        for line in more:
+            yield f"{' ' * (name_width + 4)}{line}"
+
+
 def list_subject(texts: dict[str, str], width: int, draw: Painter) -> Iterator[str]:
     """Yield the lines of the commands of a subject, each with what it does in parentheses."""
+    last = next(reversed(texts))
     line = " "
-    length = 1
+    length = 1  # without the marks of colors
     for name, text in texts.items():
-        ending = ")" if name == next(reversed(texts)) else "),"
-        item = f"{name} ({text}{ending}"
-        if length > 1 and length + 1 + len(item) > width:
+        about = f"({text})" if name == last else f"({text}),"
+        added = 2 + len(name) + len(about)
+        if length > 1 and length + added > width:
             yield line
             line = " "
             length = 1
-        line += f" {draw(CYAN, name)} ({text}{ending}"
-        length += 1 + len(item)
+
+        line = f"{line} {draw(CYAN, name)} {about}"
+        length += added
     yield line
 
 

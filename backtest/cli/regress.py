@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,41 +61,76 @@ def record(
     backtest regress record calm.toml --judge --mode tolerance --tolerance '*=10%'
     """
     checked_mode = gate.check_mode(mode or EXACT)
-    if walk and judge:
-        raise ParameterError("a baseline is of a walk or of a judgement, got --walk and --judge")
-    kind = ""
-    if walk or judge:
-        kind = WALK if walk else JUDGED
+    kind = choose_kind(walk=walk, judge=judge)
     bands = dict(split_pair("--tolerance", text, "sharpe=0.05") for text in tolerance or ())
-    if not judge:  # whose measures have the names of its markets
-        gate.choose_bands((*METRICS, *BETTER_IF) if walk else METRICS, bands, {})
-    names = [gate.name_baseline(f"{x.stem}-{kind}" if kind else x.stem) for x in experiments]
+    check_bands(bands, kind)
+
+    names = [name_recorded(file, kind) for file in experiments]
     gate.check_unique_names(experiments, names)
-    existing = {path.stem.casefold(): path for path in out.glob("*.json")}
+    refuse_recorded(names, experiments, out)
+
+    # All run before the first is written.
+    taken = []
     for name, file in zip(names, experiments, strict=True):
-        if name.casefold() in existing:
-            raise DataError(
-                f"an experiment has one baseline, {file} has {existing[name.casefold()]}; "
-                f"backtest regress check {shlex.quote(str(out))} --update --reason '...' rewrites "
-                "it"
-            )
-    taken = [
-        gate.take_baseline(
+        baseline = gate.take_baseline(
             run_recorded(file, kind),
             name,
             experiment=Path(os.path.relpath(file, out)).as_posix(),
             mode=checked_mode,
             tolerance=bands,
         )
-        for file, name in zip(experiments, names, strict=True)
-    ]
-    paths = [gate.save_baseline(each, out) for each in taken]
+        taken.append(baseline)
+    paths = [gate.save_baseline(baseline, out) for baseline in taken]
+
     if as_json:
-        rows = zip(taken, paths, strict=True)
-        print_json({each.name: {"path": str(path), "mode": each.mode} for each, path in rows})
+        rows = {}
+        for baseline, path in zip(taken, paths, strict=True):
+            rows[baseline.name] = {"path": str(path), "mode": baseline.mode}
+        print_json(rows)
         return
-    for each, path in zip(taken, paths, strict=True):
-        typer.echo(f"{each.name}: recorded, {len(each.trace.time):,} bars: {path}")
+    for baseline, path in zip(taken, paths, strict=True):
+        bars = f"{len(baseline.trace.time):,} bars"
+        typer.echo(f"{baseline.name}: recorded, {bars}: {path}")
+
+
+def choose_kind(*, walk: bool, judge: bool) -> str:
+    """Return whether a walk or a judgement is recorded, empty of a run."""
+    if walk and judge:
+        raise ParameterError("a baseline is of a walk or of a judgement, got --walk and --judge")
+    if walk:
+        return WALK
+    if judge:
+        return JUDGED
+    return ""
+
+
+def check_bands(bands: Mapping[str, str], kind: str) -> None:
+    """Raise a ParameterError for a tolerance of no measure of such a result."""
+    if kind == JUDGED:  # its measures have the names of its markets
+        return
+    measures = [*METRICS]
+    if kind == WALK:
+        measures += BETTER_IF
+    gate.choose_bands(measures, bands, {})
+
+
+def name_recorded(file: Path, kind: str) -> str:
+    """Return the name of an experiment's baseline."""
+    if not kind:
+        return gate.name_baseline(file.stem)
+    return gate.name_baseline(f"{file.stem}-{kind}")
+
+
+def refuse_recorded(names: Sequence[str], experiments: Sequence[Path], out: Path) -> None:
+    """Raise a DataError for an experiment that has a baseline."""
+    existing = {path.stem.casefold(): path for path in out.glob("*.json")}
+    for name, file in zip(names, experiments, strict=True):
+        path = existing.get(name.casefold())
+        if path is not None:
+            raise DataError(
+                f"an experiment has one baseline, {file} has {path}; backtest regress check "
+                f"{shlex.quote(str(out))} --update --reason '...' rewrites it"
+            )
 
 
 def run_recorded(file: Path, kind: str) -> Any:
@@ -140,32 +175,25 @@ def check(
     backtest regress check baselines/calm.json --allow-better sharpe
     backtest regress check --update --reason 'funding was charged twice'
     """
-    terms: dict[str, Any] = {"allow_better": allow_better or ()}
-    terms["mode"] = None if mode is None else gate.check_mode(mode)
+    terms: dict[str, Any] = {"allow_better": allow_better or (), "mode": None}
+    if mode is not None:
+        terms["mode"] = gate.check_mode(mode)
     gate.list_allowed(terms["allow_better"])
-    if update and not (reason or "").strip():
-        raise ParameterError(
-            "--update needs a --reason, 'funding was charged twice' for example, got none"
-        )
-    if reason is not None and not update:
-        raise ParameterError("--reason is kept only with a rewritten baseline: it needs --update")
+    check_reason(reason, is_updated=update)
+
+    # Before code of a policy runs.
     target = prepare_summary(summary)
     places = baselines or [FOLDER]
-    loaded: dict[Path, Baseline | BacktestError] = {}
-    for path in gate.find_baselines(places):
-        try:
-            loaded[path] = gate.load_baseline(path)
-        except BacktestError as error:
-            loaded[path] = error
-    gate.check_unique_names([*loaded], [path.stem for path in loaded])
-    tests = {x for x, each in loaded.items() if getattr(each, "experiment", "") is None}
-    tests = tests - {*places} if len(tests) < len(loaded) else set()
-    verdicts = [
-        RegressVerdict(path.stem, gate.SKIPPED, "a test made its result: pytest checks it")
-        if path in tests
-        else check_baseline(path, each, terms, reason)
-        for path, each in loaded.items()
-    ]
+    loaded = load_baselines(places)
+    tests = find_tests(loaded, places)
+    verdicts = []
+    for path, baseline in loaded.items():
+        if path in tests:
+            reason_skipped = "a test made its result: pytest checks it"
+            verdicts.append(RegressVerdict(path.stem, gate.SKIPPED, reason_skipped))
+        else:
+            verdicts.append(check_baseline(path, baseline, terms, reason))
+
     code = gate.combine_exit_codes(verdicts)
     if target is not None:  # before the output, which a policy may have closed
         with target.open("a", encoding="utf-8") as output:
@@ -178,16 +206,58 @@ def check(
         raise typer.Exit(code)
 
 
+def check_reason(reason: str | None, *, is_updated: bool) -> None:
+    """Raise a ParameterError unless there is a reason where baselines are rewritten, only there."""
+    if is_updated and not (reason or "").strip():
+        raise ParameterError(
+            "--update needs a --reason, 'funding was charged twice' for example, got none"
+        )
+    if reason is not None and not is_updated:
+        raise ParameterError("--reason is kept only with a rewritten baseline: it needs --update")
+
+
+def load_baselines(places: Sequence[Path]) -> dict[Path, Baseline | BacktestError]:
+    """Return the baselines by file; one that cannot be loaded is its error."""
+    loaded: dict[Path, Baseline | BacktestError] = {}
+    for path in gate.find_baselines(places):
+        try:
+            loaded[path] = gate.load_baseline(path)
+        except BacktestError as error:
+            loaded[path] = error
+
+    gate.check_unique_names([*loaded], [path.stem for path in loaded])
+    return loaded
+
+
+def find_tests(
+    loaded: Mapping[Path, Baseline | BacktestError], places: Sequence[Path]
+) -> set[Path]:
+    """Return the baselines of tests, which are skipped beside others unless they are named."""
+    tests = set()
+    for path, baseline in loaded.items():
+        if isinstance(baseline, Baseline) and baseline.experiment is None:
+            tests.add(path)
+
+    if len(tests) == len(loaded):
+        return set()
+    return tests - {*places}
+
+
 def prepare_summary(given: Path | None) -> Path | None:
     """Return the file that the verdict is appended to, empty unless it is that of a CI step.
 
     It is called before code of a policy runs: a policy may change the folder, and if it ended the
     process, the verdict of an earlier check would stand for this one.
     """
+    step = None
     text = os.environ.get(SUMMARY)
-    step = Path(text).absolute() if text else None
-    target = step if given is None else given.absolute()
-    if target is not None and target != step:
+    if text:
+        step = Path(text).absolute()
+    if given is None:
+        return step
+
+    target = given.absolute()
+    if target != step:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"")
     return target
@@ -207,6 +277,7 @@ def check_baseline(
         if not isinstance(error, BacktestError):
             traceback.print_exc(file=sys.stderr)
         return gate.report_failure(was.name, error, terms["mode"] or was.mode)
+
     if reason is None or not now.is_other_than(was):
         return verdict
     gate.save_baseline(gate.rewrite_baseline(was, now, reason), path.parent)
@@ -219,5 +290,5 @@ def run_again(path: Path, was: Baseline) -> Baseline:
             f"{path} has no experiment to run again: a test made it, and pytest checks it"
         )
     file = Path(os.path.normpath(path.parent / was.experiment))
-    kind = next((each for each in (WALK, JUDGED) if each in was.facts), "")
+    kind = next((kind for kind in (WALK, JUDGED) if kind in was.facts), "")
     return gate.take_baseline(run_recorded(file, kind), was.name)

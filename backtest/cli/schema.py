@@ -14,10 +14,15 @@ from backtest.experiments.tables import ACCOUNTS, MODELS, OF_ACCOUNT, Key
 DRAFT = "http://json-schema.org/draft-07/schema#"
 """The draft that editors of TOML read."""
 KINDS = {
-    str: "string", int: "integer", float: "number", bool: "boolean", list: "array",
-    dict: "object", dt.date: "string",
-}  # fmt: skip
-"""Types of TOML by those of JSON; a time is text there."""
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    list: "array",
+    dict: "object",
+    dt.date: "string",
+}
+"""Types of JSON by those of TOML; a time is text there."""
 
 
 @command("schema")
@@ -33,18 +38,18 @@ def schema() -> None:
 
 def make_schema() -> dict[str, Any]:
     tables = {name: describe_table(name) for name in sorted({*TABLES, *MODELS})}
-    policy, venue = tables["policy"], tables["venue"]
+    policy = tables["policy"]
+    venue = tables["venue"]
 
-    # by instrument, each a whole table: [policy.BTCUSDT], [venue.BTCUSDT]
+    # By instrument, each a whole table: [policy.BTCUSDT], [venue.BTCUSDT]
     one_policy = {**policy, "additionalProperties": False}
     one_venue = {**venue, "additionalProperties": False}
-    policy["additionalProperties"] = {
-        "allOf": [{"$ref": "#/definitions/policy"}, {"required": ["name"]}]
-    }
+    any_policy = {"$ref": "#/definitions/policy"}
+    policy["additionalProperties"] = {"allOf": [any_policy, {"required": ["name"]}]}
     venue["additionalProperties"] = {"$ref": "#/definitions/venue"}
-    tables["compare"]["properties"]["policies"]["additionalProperties"] = {
-        "$ref": "#/definitions/policy"
-    }
+    compared = tables["compare"]["properties"]["policies"]
+    compared["additionalProperties"] = any_policy
+
     tables[ACCOUNTS] = {
         "type": "object",
         "additionalProperties": {
@@ -69,22 +74,27 @@ def describe_table(table: str) -> dict[str, Any]:
     for key in read_keys(table).values():
         *outer, name = key.name.split(".")
         holder = whole
-        for each in outer:
+        for part_name in outer:
             part = {"properties": {}, "additionalProperties": False}
-            holder = holder["properties"].setdefault(each, part)
+            holder = holder["properties"].setdefault(part_name, part)
         holder["properties"][name] = describe_key(key)
     return whole
 
 
 def describe_key(key: Key) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": key.text} if key.text else {}
+    described: dict[str, Any] = {}
+    if key.text:
+        described["description"] = key.text
+
     names = list(dict.fromkeys(KINDS[kind] for kind in key.kinds))
-    if names:
-        described["type"] = names[0] if len(names) == 1 else names
+    if len(names) == 1:
+        described["type"] = names[0]
+    elif names:
+        described["type"] = names
     if isinstance(key.default, str | int) or is_finite(key.default):
         described["default"] = key.default
 
-    # the items of a list are what may also stand alone: one path, or several
+    # The items of a list are what may also stand alone: one path, or several
     inner = [name for name in names if name != "array"]
     if "array" in names and inner:
         described["items"] = {"type": inner}

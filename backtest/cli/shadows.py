@@ -34,35 +34,42 @@ def shadow(draft: Draft, *, output: Output) -> None:
     for name, example in (("fills", "trades.csv"), ("snapshot", "account.json")):
         if name not in table:
             raise ParameterError(f"shadow.{name} is needed, --{name} {example} for example")
+
     test, policy, _ = build_experiment(draft)
     zone = draft.table("data").get("timezone")
     fills = backtest.read_fills(table.pop("fills"), timezone=zone)
     snapshots = read_snapshots(table.pop("snapshot"))
-    named = draft.file.stem if draft.file is not None else name_policies(policy)
+    settings = {"experiment": name_account(draft, policy), **table}
     with show_progress("following both accounts"):
-        found = test.shadow(
-            policy,
-            fills,
-            snapshots,
-            store=output.store,
-            **{"experiment": named, **table},
-        )
+        found = test.shadow(policy, fills, snapshots, store=output.store, **settings)
+
+    lines = [write_colored(found, verbose=output.verbose)]
     if output.report is not None:
         found.report(output.report)
-    saved = None if output.store is None else str(ledger.find_ledger(output.store))
+        lines.append(f"report: {output.report}")
+    saved = None
+    if output.store is not None:
+        saved = str(ledger.find_ledger(output.store))
+        lines.append(f"ledger: {saved}")
+
     if output.as_json:
         print_json({"ledger": saved, **found.to_dict()})
-        return
-    lines = [write_colored(found, verbose=output.verbose)]
-    lines += [] if output.report is None else [f"report: {output.report}"]
-    lines += [] if saved is None else [f"ledger: {saved}"]
-    typer.echo("\n\n".join(lines))
+    else:
+        typer.echo("\n\n".join(lines))
+
+
+def name_account(draft: Draft, policy: Any) -> str:
+    """Return the name under which the ledger has an account: of its file, or of its policy."""
+    if draft.file is None:
+        return name_policies(policy)
+    return draft.file.stem
 
 
 def read_snapshots(given: str | list[str]) -> list[backtest.AccountSnapshot]:
     """Return the snapshots in JSON files, each of one or of a list of them."""
+    paths = [given] if isinstance(given, str) else given
     snapshots = []
-    for path in [given] if isinstance(given, str) else given:
+    for path in paths:
         content = read_json_file(Path(path))
         rows = content if isinstance(content, list) else [content]
         snapshots += [backtest.AccountSnapshot.from_content(row, where=path) for row in rows]

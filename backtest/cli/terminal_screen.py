@@ -19,14 +19,12 @@ import typer.core
 from backtest.cli.first_screen import TEXT, format_version
 
 TABLE = Path(__file__).with_name("help.json")
-TYPES: dict[str, Any] = {
-    str(each): each
-    for each in (
-        *(bool, int, float, str, Path, list[str], list[Path]),
-        *(bool | None, int | None, float | None, str | None, Path | None),
-        *(list[str] | None, list[Path] | None),
-    )
-}
+PLAIN = (bool, int, float, str, Path, list[str], list[Path])
+OPTIONAL = (
+    *(bool | None, int | None, float | None, str | None, Path | None),
+    *(list[str] | None, list[Path] | None),
+)
+TYPES: dict[str, Any] = {str(kind): kind for kind in (*PLAIN, *OPTIONAL)}
 """The types that parameters of commands have, by the names that the table has for them."""
 
 
@@ -89,19 +87,18 @@ def add_command(app: typer.Typer, name: str) -> None:
     """Add a command that can show its help, and do nothing else."""
     commands = read_table()["commands"]
     text = commands[name]["help"]
-    inner = {
-        full.removeprefix(f"{name} "): command
-        for full, command in commands.items()
-        if full.startswith(f"{name} ")
-    }
+    inner = {}
+    for full_name, command in commands.items():
+        if full_name.startswith(f"{name} "):
+            inner[full_name.removeprefix(f"{name} ")] = command
     if not inner:
         app.command(name, help=text)(build_stub(commands[name]["parameters"]))
         return
 
     group = typer.Typer(add_completion=False, rich_markup_mode="rich")
     group.callback(help=text)(lambda: None)
-    for each, command in inner.items():
-        group.command(each, help=command["help"])(build_stub(command["parameters"]))
+    for inner_name, command in inner.items():
+        group.command(inner_name, help=command["help"])(build_stub(command["parameters"]))
     app.add_typer(group, name=name)
 
 
@@ -114,15 +111,16 @@ def build_stub(names: list[str]) -> Callable[..., None]:
         raise NotImplementedError
 
     stub.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    stub.__annotations__ = {each.name: each.annotation for each in parameters}
+    stub.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return stub
 
 
 def build_parameter(row: dict[str, Any]) -> inspect.Parameter:
     make: Any = typer.Argument if row["is_argument"] else typer.Option
+    kind = TYPES[row["type"]]
     return inspect.Parameter(
         row["name"],
         inspect.Parameter.KEYWORD_ONLY,
         default=row.get("default", inspect.Parameter.empty),
-        annotation=Annotated[TYPES[row["type"]], make(*row["flags"], **row["about"])],
+        annotation=Annotated[kind, make(*row["flags"], **row["about"])],
     )
