@@ -32,7 +32,9 @@ WIDEST = 1e3
 """The widest relative tolerance; a wider one does not fail whatever the run does."""
 STRICT = 1e-9
 """The relative tolerance of a measure for which none is given."""
-BETTER, WORSE, NEITHER = "better", "worse", "neither better nor worse"
+BETTER = "better"
+WORSE = "worse"
+NEITHER = "neither better nor worse"
 BEST_IF_NEVER = ("ruin_time", "time_to_first_liquidation")
 """Times that are NaN if what they time did not happen, which is the best outcome."""
 

@@ -46,7 +46,8 @@ from backtest.judgement.judgement import Judgement
 from backtest.results import Result
 from backtest.search import WalkForward
 
-EXACT, TOLERANCE = "exact", "tolerance"
+EXACT = "exact"
+TOLERANCE = "tolerance"
 MODES = (EXACT, TOLERANCE)
 
 

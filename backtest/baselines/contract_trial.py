@@ -226,6 +226,8 @@ def list_account_changes(policy_class: type[policies.Policy]) -> dict[str, Any]:
         changes |= {"margin": "isolated", "venue_leverage": 20.0}
     if any(name == "stop_distance" for _, name in list_terms(policy_class)):
         changes["stop_loss"] = 0.05
+
+    # Options are margined together, in an account with cross margin.
     if policies.trades_options(policy_class):
         changes |= {
             "margin": "cross",

@@ -54,7 +54,8 @@ LONGEST = 64
 REPEATED = frozenset({"policy.text", "data.flows_after_the_end"})
 """Facts that only say again what others say."""
 
-WALK, JUDGED = "walk", "judged"
+WALK = "walk"
+JUDGED = "judged"
 WINNERS = "winners"
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "scipy", "pandas", "arch")

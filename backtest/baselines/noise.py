@@ -21,7 +21,8 @@ ROUNDING = 1e-9
 
 NOISY = {"log_growth": ("total_return", "cagr", "final_equity"), "sharpe": ("sharpe",)}
 """Statistics of the returns whose differences have a test, and the measures that follow them."""
-INDISTINGUISHABLE, UNKNOWN = "indistinguishable", "unknown"
+INDISTINGUISHABLE = "indistinguishable"
+UNKNOWN = "unknown"
 
 
 class Noise(NamedTuple):

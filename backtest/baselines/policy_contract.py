@@ -405,6 +405,7 @@ def join_finding(joined: dict[str, Finding], finding: Finding, label: str) -> No
     known = joined.setdefault(finding.name, finding)
     if not known.passed:
         return
+
     if not finding.passed:
         detail = f"{label}: {finding.detail}" if label else finding.detail
         joined[finding.name] = finding._replace(detail=detail)

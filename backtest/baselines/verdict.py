@@ -14,8 +14,11 @@ from backtest.baselines.trace import BarMoves, Trace, compare_traces
 from backtest.core import BacktestError, format_time, to_plain
 from backtest.results.measure_table import METRICS
 
-SAME, MOVED, UNMEASURED = "same", "moved", "not measured"
-REWRITTEN, SKIPPED = "rewritten", "skipped"
+SAME = "same"
+MOVED = "moved"
+UNMEASURED = "not measured"
+REWRITTEN = "rewritten"
+SKIPPED = "skipped"
 EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
 ALWAYS_COUNTED = (SAME, MOVED, UNMEASURED)
 MOST_NAMED = 5
@@ -300,6 +303,7 @@ def decide(verdict: RegressVerdict, accepted: Sequence[str]) -> tuple[str, str]:
     if any(move.name not in accepted for move in verdict.moved):
         reason = "; ".join(list_directions(verdict, accepted))
         return MOVED, reason or f"{b.NEITHER}: what moved is within noise"
+
     if accepted:
         return SAME, f"better in {', '.join(accepted)}, which is allowed"
     if verdict.mode == TOLERANCE:

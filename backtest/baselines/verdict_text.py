@@ -135,6 +135,7 @@ def list_causes(verdict: RegressVerdict) -> Iterator[Remark]:
 def group_changes(verdict: RegressVerdict) -> dict[str, list[str]]:
     """Return the texts of the inputs that changed by their kind."""
     is_other_python = any(change.startswith("python ") for change in verdict.host)
+
     by_kind: dict[str, list[str]] = {}
     for change in verdict.changes:
         text = str(change)

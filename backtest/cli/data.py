@@ -351,6 +351,7 @@ def show_chain(quotes: ChainFile, *, as_json: AsJson = False) -> None:
     if as_json:
         printing.print_json({"snapshots": to_rows(found.table), "defects": to_rows(found.rows)})
         return
+
     printing.print_paragraph(repr(chain), indent="")
     typer.echo(repr(found))
     kept = [name for name in CHECKS if found.total[name]]
@@ -379,10 +380,12 @@ def show_surface(
         raise ParameterError(
             f"a surface is of one snapshot, got {len(chain.times)}: choose one with --time"
         )
+
     with printing.show_progress("fitting the surface"):
         surface = Surface.fit(chain, model)  # type: ignore[arg-type] # checked there
     if report is not None:
         surface.report(report)
+
     fits = surface.fits.assign(crossings=surface.arbitrage()["crossings"])
     if as_json:
         content = {

@@ -328,6 +328,7 @@ def is_range(numbers: Sequence[Any], n: int, *, is_log: bool) -> bool:
 def read_objective(text: str) -> str | dict[str, float]:
     if "=" not in text:
         return text
+
     weights = {}
     for part in text.split(","):
         name, weight = split_pair("--objective", part, "sharpe=1,turnover=-0.01")

@@ -209,6 +209,7 @@ def list_given(entries: list[Entry]) -> list[Trial]:
     if tables == {"data"}:
         markets = label_markets(load_data(draft))
         return [Trial(None, label, market, None) for label, market in markets.items()]
+
     if "data" in tables:
         return list_of_test(build_test(draft))
     if not tables:

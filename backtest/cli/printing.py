@@ -65,7 +65,7 @@ def degrade(error: UnicodeError) -> tuple[str, int]:
         raise error
     letters = error.object[error.start : error.end].translate(PLAIN)
     plain = unicodedata.normalize("NFKD", letters)
-    kept = "".join(each for each in plain if not unicodedata.combining(each))
+    kept = "".join(letter for letter in plain if not unicodedata.combining(letter))
     return kept.encode("ascii", "replace").decode(), error.end
 
 
@@ -78,6 +78,7 @@ def degrading_output() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper) and stream.errors in STRICT:
             changed.append((stream, stream.errors))
             stream.reconfigure(errors=DEGRADED)
+
     try:
         yield
     finally:
@@ -345,15 +346,16 @@ class Meter:
         text = self.what
         if self.done:
             text = f"{text}: {self.done:,} {self.unit}".rstrip()
-            if self.total:
-                text += f" of {self.total:,}"
-            if speed and self.unit:
-                digits = ",.0f" if speed >= 10.0 else ".2g"
-                text += f", {speed:{digits}} per second"
+        if self.done and self.total:
+            text = f"{text} of {self.total:,}"
+        if self.done and speed and self.unit:
+            digits = ",.0f" if speed >= 10.0 else ".2g"
+            text = f"{text}, {speed:{digits}} per second"
+
         if COMPILING.depth:
-            text += " (waiting for the compiler)"
+            text = f"{text} (waiting for the compiler)"
         if self.note:
-            text += f", {self.note}"
+            text = f"{text}, {self.note}"
         return text
 
 

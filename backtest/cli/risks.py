@@ -305,6 +305,7 @@ def read_margin_rules(texts: Sequence[str]) -> dict[str, DynamicMargin | None]:
         if equals and call.strip() == "table":
             named[name] = None
             continue
+
         try:  # nothing but calls of rules is evaluated
             node = ast.parse(call.strip(), mode="eval").body
             named[name] = build_node(node, kinds.__getitem__)

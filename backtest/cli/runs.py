@@ -167,6 +167,7 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
         raise ParameterError(
             "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot"
         )
+
     state = backtest.AccountSnapshot.load(table.pop("snapshot"))
     test, policy, _ = build_experiment(draft)
     found = test.decide(policy, **table, state=state)
@@ -193,6 +194,7 @@ def replay(draft: Draft, *, output: Output) -> None:
         raise ParameterError(
             "replay.fills is needed, a table of time, instrument, quantity, price and fee"
         )
+
     test = build_test(draft)
     if "begin" in table:
         table["start"] = backtest.AccountSnapshot.load(table.pop("begin"))

@@ -74,6 +74,8 @@ def describe_table(table: str) -> dict[str, Any]:
     for key in read_keys(table).values():
         *outer, name = key.name.split(".")
         holder = whole
+
+        # A table for each name before the last.
         for part_name in outer:
             part = {"properties": {}, "additionalProperties": False}
             holder = holder["properties"].setdefault(part_name, part)

@@ -104,12 +104,14 @@ def show_listing(
             f"`backtest venues read` needs {lacking}: backtest venues read tiers.json --symbol "
             "BTC/USDT:USDT"
         )
+
     rules = Venue.read(file, symbol, like or listing.DEFAULT_LIKE, at)
     funding = read_funding_terms(file, symbol, like or listing.DEFAULT_LIKE, at)
-    source: Any = rules.in_force
     if as_json:
         print_json({"venue": rules.to_dict(), "funding": funding and funding.to_dict()})
         return
+
+    source: Any = rules.in_force
     print_title(f"{source.preset}, {source.since or 'of a day that is not known'}")
     print_paragraph(f"Of the listing: {', '.join(source.listed)}. All others: {source.like}.")
     if rules.contract.unknown:

@@ -337,12 +337,12 @@ def write_row(
         elif head.style == MEASURE:
             yield write_measure(name, float(value))
         elif shown.is_tinted:
-            yield Cell(write_cell(head, row, name), choose_tint(float(value)))
+            yield Cell(write_value(head, row, name), choose_tint(float(value)))
         else:
-            yield write_cell(head, row, name)
+            yield write_value(head, row, name)
 
 
-def write_cell(head: core.Head, row: Mapping[Any, Any], name: str) -> str:
+def write_value(head: core.Head, row: Mapping[Any, Any], name: str) -> str:
     """Return the text of a value, or of the range that it begins."""
     write = STYLES[head.style]
     text = core.format_cell(row[name], write)

@@ -363,9 +363,11 @@ def list_settings(pair: Pair) -> Iterator[tuple[str, str, str]]:
     for name in dict.fromkeys((*first, *second)):
         text = first.get(name, "not set")
         other = second.get(name, "not set")
-        if text != other:
-            words = name.replace(".settings", "").replace("_", " ").replace(".", " ")
-            yield words, core.clip(text, MAX_LETTERS), core.clip(other, MAX_LETTERS)
+        if text == other:
+            continue
+
+        words = name.replace(".settings", "").replace("_", " ").replace(".", " ")
+        yield words, core.clip(text, MAX_LETTERS), core.clip(other, MAX_LETTERS)
 
 
 def flatten_manifest(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

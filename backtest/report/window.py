@@ -80,6 +80,7 @@ def sum_returns(result: Result, ends: core.IntArray) -> dict[str, list[float]]:
     excess = returns - sample_risk_free(result)
     samples = np.flatnonzero(result.ends_sample)
     owner = np.searchsorted(ends, samples)
+
     values = {
         "count": np.ones(len(returns)),
         "returns": returns,
