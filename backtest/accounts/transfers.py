@@ -194,7 +194,7 @@ class TransferQueue:
 
 NO_TIME = int(np.iinfo(np.int64).min)
 """NaT in ns."""
-COLUMNS = {
+COLUMNS: dict[str, Any] = {
     "asked_at": "time",
     "sender": "str",
     "receiver": "str",

@@ -286,7 +286,7 @@ LEFT = 36
 FOOT = 18
 """Room for the labels of its axes."""
 DRAWN = ("run",)
-"""Kinds whose notebook shows a chart."""
+"""Kinds whose pages and notebooks have the charts of a run."""
 
 
 def write_cell(source: core.Reportable) -> str:
