@@ -21,11 +21,14 @@ SPANS = {"train": "50d", "test": "20d", "sampler": "sobol", "robust": False}
 def made(tmp_path_factory):
     store = tmp_path_factory.mktemp("made")
     short = bt.Market.sample(bars=24 * 5)
+
     live(VolTarget()).save(store)
     live(Constant(leverage=1.0)).save(store)
     bt.Backtest(short, **AT_BINANCE).sweep(VolTarget, {"target": [0.2, 0.4]}).save(store)
+
     both = {"vol-target": VolTarget(), "constant": Constant()}
     compare_policies(bt.Market.sample(bars=24 * 40), both, draws=99, **AT_BINANCE).save(store)
+
     with pytest.MonkeyPatch.context() as patch:
         stand_in(put=patch.setattr)
         seek(store=store, trials=40)
@@ -38,7 +41,8 @@ def store(made, tmp_path):
 
 
 def folder_of(store: Path, kind: str) -> Path:
-    return next(store / each.name for each in list_results(store) if each.kind == kind)
+    entry = next(entry for entry in list_results(store) if entry.kind == kind)
+    return store / entry.name
 
 
 def spoil(path: Path, change: str) -> None:

@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.json_values import to_plain
-from backtest.core.result_parts import ShownTable
+from backtest.core import ShownTable, to_plain
 from backtest.core.saved_result import SEAL, SavedResult, hash_manifest
 from backtest.report.render import MAX_SHOWN, write_html, write_text
 from backtest.report.write import (
@@ -171,16 +170,22 @@ def made(name: str) -> Any:
 def test_saved_and_loaded_it_is_the_same(name, tmp_path):
     one = made(name)
     folder = one.save(tmp_path)
+
     entry = read_entry(folder)
-    assert (entry.name, entry.kind, entry.trouble) == (folder.name, one.kind, "")
+    assert entry.name == folder.name
+    assert entry.kind == one.kind
+    assert entry.trouble == ""
     assert folder.name.endswith(one.manifest["id"])
+
     loaded = type(one).load(folder)
     assert loaded.manifest == one.manifest
     assert loaded.summary() == one.summary()
     assert repr(loaded) == repr(one)
     assert loaded.verdict == one.verdict
+
     for part in getattr(one, "table_names", ()):
-        table, again = getattr(one, part), getattr(loaded, part)
+        table = getattr(one, part)
+        again = getattr(loaded, part)
         if isinstance(table, pd.DataFrame):
             pd.testing.assert_frame_equal(
                 again, table, check_freq=False, check_dtype=False, check_index_type=False,
@@ -188,7 +193,9 @@ def test_saved_and_loaded_it_is_the_same(name, tmp_path):
             )  # fmt: skip
         else:
             assert type(again) is type(table)
+
     assert read_files(loaded.save(tmp_path / "again")) == read_files(folder)
+
     for path in folder.rglob("*.parquet"):
         path.write_bytes(b"")
     check_refused(lambda: type(one).load(folder), "was changed or truncated", bt.DataError)
@@ -205,7 +212,7 @@ def make_combined_sweep() -> Any:
     )
 
 
-WAYS = copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))
+WAYS = (copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one)))
 OTHERS: dict[str, Callable[[], Any]] = {
     "surface": lambda: bt.Surface.fit(bt.Chain.sample()),
     "replay": make_replay,
@@ -218,6 +225,7 @@ OTHERS: dict[str, Callable[[], Any]] = {
 def test_a_result_that_is_copied_or_sent_to_a_process_says_the_same(name, way):
     one = made(name) if name in MAKES else OTHERS[name]()
     copied = way(one)
+
     assert type(copied) is type(one)
     assert copied.summary() == one.summary()
     assert json.dumps(to_plain(copied.to_dict())) == json.dumps(to_plain(one.to_dict()))
@@ -228,11 +236,13 @@ def test_a_result_that_is_copied_or_sent_to_a_process_says_the_same(name, way):
 def test_copies_run_again_and_their_trades_know_the_run(way):
     sweep = way(made("sweep"))
     assert sweep.replay(1).metrics == pytest.approx(made("sweep").replay(1).metrics, nan_ok=True)
+
     trades = made("run").trades
     copied = way(trades)
     assert copied.equals(trades)
     assert copied.measures.equals(trades.measures)
     assert copied.lots("fifo").equals(trades.lots("fifo"))
+
     with pytest.raises(TypeError, match="can only be read"):
         way(made("run").metrics)["sharpe"] = 9.0
     with pytest.raises(KeyError, match="did you mean 'sharpe'"):
@@ -268,8 +278,10 @@ def forge(manifest: Any, draws: random.Random) -> Any:
 @pytest.mark.parametrize("name", MAKES)
 def test_the_page_of_a_forged_manifest_is_a_page_or_one_sentence(name, n_draws, tmp_path):
     folder = made(name).save(tmp_path)
-    path, draws = folder / "manifest.json", random.Random(name)
+    path = folder / "manifest.json"
+    draws = random.Random(name)
     manifest = json.loads(path.read_text())
+
     for _ in range(n_draws):
         forged = forge(manifest, draws)
         path.write_text(json.dumps(forged))
@@ -286,7 +298,8 @@ def test_the_page_of_a_forged_manifest_is_a_page_or_one_sentence(name, n_draws, 
 def test_the_command_refuses_a_forged_manifest_in_one_sentence(name, tmp_path, capsys):
     """Of the first draw that makes no page."""
     folder = made(name).save(tmp_path)
-    path, draws = folder / "manifest.json", random.Random(name)
+    path = folder / "manifest.json"
+    draws = random.Random(name)
     manifest = json.loads(path.read_text())
     page = tmp_path / "page.html"
 
@@ -300,7 +313,8 @@ def test_the_command_refuses_a_forged_manifest_in_one_sentence(name, tmp_path, c
 
     assert any(is_refused() for _ in range(100))
     code, out, told = call(capsys, "report", folder, "--out", page)
-    assert (code, out) == (2, ""), told
+    assert code == 2, told
+    assert out == "", told
     assert told.startswith("error: ")
     assert len(told.splitlines()) == 1, told
 
@@ -309,35 +323,42 @@ def test_the_command_refuses_a_forged_manifest_in_one_sentence(name, tmp_path, c
 def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(kind):
     """Of every kind, as all are renderings of one declaration."""
     found = bt.Surface.fit(bt.Chain.sample()) if kind == "surface" else made(kind)
+
     page = build_page(found)
     shown = json.loads(write_text(page, "json"))
-    plain = {name: SPACES.sub(" ", text) for name, text in {
+    texts = {
         "terminal": found.summary(),
         "page": unescape(write_html(page)),
         "markdown": write_text(page, "md").replace("\\", ""),
         "notebook": unescape(found._repr_html_()),
-    }.items()}  # fmt: skip
+    }
+    plain = {name: SPACES.sub(" ", text) for name, text in texts.items()}
+
     hidden = list_hidden(found)  # growth per year of a few days stays in JSON and in Python
-    numbers = [each for each in found.list_numbers() if each.name not in hidden]
+    numbers = [number for number in found.list_numbers() if number.name not in hidden]
     assert shown["headlines"] == [
-        {"label": each.title, "value": str(each), "note": each.note} for each in numbers
+        {"label": number.title, "value": str(number), "note": number.note} for number in numbers
     ]
+
     for name, text in plain.items():
-        missing = [each.title for each in numbers if SPACES.sub(" ", str(each)) not in text]
+        missing = [x.title for x in numbers if SPACES.sub(" ", str(x)) not in text]
         assert not missing, name
+
     values = shown.get("numbers") or {}
-    for each in numbers:
-        if isinstance(values.get(each.name), float):
-            assert str(each._replace(value=values[each.name])) == str(each)
+    for number in numbers:
+        value = values.get(number.name)
+        if isinstance(value, float):
+            assert str(number._replace(value=value)) == str(number)
+
     for part in found.list_parts():
         if part.shows != "both":
             continue
-        blocks = [
-            hide(block, hidden)
-            if isinstance(block, ShownTable) and block.table is not None
-            else block
-            for block in part.list_blocks()
-        ]
+
+        blocks = []
+        for block in part.list_blocks():
+            has_table = isinstance(block, ShownTable) and block.table is not None
+            blocks.append(hide(block, hidden) if has_table else block)
+
         for block in write_blocks(blocks, part.key):
             cells = [cell for row in getattr(block, "rows", ())[:MAX_SHOWN] for cell in row]
             for cell in cells:
@@ -363,13 +384,14 @@ for name in {names}:
     assert os.waitpid(child, 0)[1] == 0, name
 """.format(names=names, store=str(tmp_path))
     )
+
     for name, kind in zip(names, MAKES, strict=True):
         text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        plain = SPACES.sub(" ", unescape(text))
         hidden = list_hidden(made(kind))
-        numbers = [each for each in made(kind).list_numbers() if each.name not in hidden]
-        assert all(
-            SPACES.sub(" ", str(each)) in SPACES.sub(" ", unescape(text)) for each in numbers
-        )
+        for number in made(kind).list_numbers():
+            if number.name not in hidden:
+                assert SPACES.sub(" ", str(number)) in plain, (kind, number.name)
 
 
 def test_every_kind_is_tested():

@@ -62,12 +62,15 @@ def test_what_is_no_result_is_named_and_never_deleted(store, capsys, name):
     """Before: bars.parquet, manifest.json or trials/ made a folder the store's to delete."""
     folder = fill(store / name, FOREIGN[name])
     before = read_files(folder)
+
     code, out, err = call(capsys, "results", "prune", "--damaged", "--yes", "--results", str(store))
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert read_files(folder) == before
     assert "left, not known to be a result" in out
+
     found = ask(capsys, "results", "prune", "--damaged", "--yes", "--results", store)
-    assert [each["name"] for each in found["not_ours"]] == [name]
+    assert [folder["name"] for folder in found["not_ours"]] == [name]
     assert len(list_results(store)) == 2
 
 
@@ -83,16 +86,20 @@ LINKED = {
 @pytest.mark.parametrize("place", LINKED)
 def test_links_are_named_and_nothing_behind_them_is_deleted(store, run, tmp_path, capsys, place):
     """Before: a folder of leftovers with a link stayed half deleted, and was called deleted."""
-    (tmp_path / "outside").mkdir()
-    precious = tmp_path / "outside" / "precious"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    precious = outside / "precious"
     precious.write_text("mine")
+
     link = store / LINKED[place].replace("RUN", run.name)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
-    link.symlink_to(tmp_path / "outside", target_is_directory=True)
+    link.symlink_to(outside, target_is_directory=True)
+
     words = ("--keep", "0", "--damaged", "--unfinished", "--yes")
     code, out, err = call(capsys, "results", "prune", *words, "--results", str(store))
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert "left, not known to be a result" in out
     assert link.is_symlink()
     assert precious.read_text() == "mine"
@@ -100,14 +107,19 @@ def test_links_are_named_and_nothing_behind_them_is_deleted(store, run, tmp_path
 
 def test_a_result_with_a_file_of_somebody_is_left(store, run):
     (run / "notes.txt").write_text("precious")
+
     chosen, kept = choose_deletions(store, Filter())
+
     assert chosen == []
-    assert [(each.name, "'notes.txt'" in each.why) for each in kept] == [(run.name, True)]
+    (left,) = kept
+    assert left.name == run.name
+    assert "'notes.txt'" in left.why
 
 
 def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monkeypatch):
     to_delete, _ = choose_deletions(store, Filter())
-    unlink, gone = os.unlink, []
+    unlink = os.unlink
+    gone = []
 
     def die(path, **how):
         if len(gone) == 3:
@@ -116,12 +128,16 @@ def test_a_prune_that_is_killed_leaves_what_the_next_one_knows(store, run, monke
         unlink(path, **how)
 
     monkeypatch.setattr(os, "unlink", die)
+
     with pytest.raises(KeyboardInterrupt):
         delete_chosen(store, to_delete)
     monkeypatch.undo()
+
     left, kept = choose_deletions(store, **DAMAGED)
-    assert (len(left), kept) == (1, [])
-    assert len(delete_chosen(store, left)[0]) == 1
+    assert len(left) == 1
+    assert kept == []
+    deleted, _ = delete_chosen(store, left)
+    assert len(deleted) == 1
     assert list(store.iterdir()) == []
 
 
@@ -131,7 +147,7 @@ def test_a_result_that_is_saved_again_keeps_the_notes_beside_it(saved, run, stor
     bt.Result.load(saved).save(store)
     assert (run / "notes.txt").read_text() == "precious"
     assert (run / "plots" / "a.png").read_bytes() == b"png"
-    assert [each.name for each in store.iterdir()] == [run.name]
+    assert [path.name for path in store.iterdir()] == [run.name]
 
 
 HOSTILE = {
@@ -147,15 +163,21 @@ HOSTILE = {
 
 
 def check_all(store: Path, capsys, whole: str) -> None:
-    entries = {each.name: each for each in list_results(store)}
+    """Require that lists, checks and prunings end, and that one result is whole."""
+    entries = {entry.name: entry for entry in list_results(store)}
     assert [name for name in entries if not entries[name].trouble] == [whole]
+
     where = ("--results", str(store))
     found = ask(capsys, "results", "verify", *where, code=1)
-    checks = {each["name"]: each for each in found["checked"]}
+    checks = {check["name"]: check for check in found["checked"]}
     assert [name for name in checks if not checks[name]["faults"]] == [whole]
-    assert call(capsys, "results", "list", *where)[0] == 0
+
+    code, _, _ = call(capsys, "results", "list", *where)
+    assert code == 0
+
     told = ask(capsys, "results", "prune", "--damaged", "--yes", *where)
-    assert {*told["deleted"], *(each["name"] for each in told["not_ours"])} | {whole} == {*entries}
+    not_ours = {folder["name"] for folder in told["not_ours"]}
+    assert {*told["deleted"]} | not_ours | {whole} == {*entries}
     assert (store / whole).is_dir()
 
 
@@ -163,6 +185,7 @@ def test_hostile_manifests_are_named_and_stop_nothing(store, run, capsys):
     """Before: RecursionError ended `results verify`."""
     for k, content in enumerate(HOSTILE.values()):
         fill(store / f"m{k}-{ID}", {"manifest.json": content})
+
     check_all(store, capsys, run.name)
     assert len(list(store.glob(f"*-{ID}"))) == len(HOSTILE)
 
@@ -204,7 +227,9 @@ def test_a_manifest_with_a_fitting_hash_and_other_content_has_no_page(
     path.write_text(json.dumps(manifest))
     target = tmp_path / "page.html"
     code, out, err = call(capsys, "report", run.name, "--out", str(target), "--results", str(store))
-    assert (code, out) == (2, "")
+
+    assert code == 2
+    assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert not target.exists()

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest import results
+from backtest import DataError, results
+from backtest.core import to_plain
 from backtest.core.atomic_files import DRAFT_FILE, LOCK, hold_lock_file
-from backtest.core.errors import DataError
-from backtest.core.json_values import to_plain
 from backtest.strategies import Constant
 from tests.kills import clear_leftovers, count_steps, die_at
 from tests.kit import ask_test, slow
@@ -28,7 +27,7 @@ pytestmark = [
 
 def is_there(store: Path, kind: str) -> bool:
     """Return whether a validation was begun or finished; to resume any other is an error."""
-    return any(each.is_dir() for each in store.glob(f"*-{kind}-*"))
+    return any(folder.is_dir() for folder in store.glob(f"*-{kind}-*"))
 
 
 def walk(store: Path) -> object:
@@ -56,11 +55,13 @@ def read_found(store: Path) -> dict[str, object]:
     of a record of looks may stay after a kill: nothing reads it."""
     files = read_all(store).items()
     found: dict[str, object] = {name: data for name, data in files if DRAFT_FILE not in name}
-    for each in store.glob("[!.]*-study-*/manifest.json"):
-        study = bt.Study.load(each.parent)
+
+    for manifest in store.glob("[!.]*-study-*/manifest.json"):
+        folder = manifest.parent
+        study = bt.Study.load(folder)
         outcome = study.outcome.to_dict()
-        found = {name: data for name, data in found.items() if each.parent.name not in name}
-        found[each.parent.name] = (study.table.to_csv(), to_plain(outcome), study.manifest)
+        found = {name: data for name, data in found.items() if folder.name not in name}
+        found[folder.name] = (study.table.to_csv(), to_plain(outcome), study.manifest)
     return found
 
 
@@ -68,20 +69,24 @@ def kill_and_do_again(
     work: Callable[[Path], object], folder: Path, kills: int, rng: np.random.Generator
 ) -> None:
     steps = count_steps(lambda: work(folder / "whole"))
-    whole, done = read_found(folder / "whole"), 0
+    whole = read_found(folder / "whole")
+
+    done = 0
     while done < kills:
         store = folder / str(done)
         for _ in range(min(3, kills - done)):
             ended = die_at(int(rng.integers(steps)), lambda store=store: work(store))
             assert ended in (0, -signal.SIGKILL)
             done += ended != 0
-            assert not [each for each in results.list_results(store) if each.trouble and each.id]
+            entries = results.list_results(store)
+            assert not [entry for entry in entries if entry.trouble and entry.id]
+
         work(store)
         clear_leftovers(store)
-        assert not [each for each in results.list_results(store) if each.trouble]
-        assert not any(
-            results.verify_folder(each).faults for each in store.iterdir() if each.is_dir()
-        )
+        assert not [entry for entry in results.list_results(store) if entry.trouble]
+        for result in store.iterdir():
+            if result.is_dir():
+                assert not results.verify_folder(result).faults
         assert read_found(store) == whole
 
 
@@ -108,28 +113,37 @@ def processes():
 @pytest.mark.parametrize("kind", ["run", "sweep", "comparison"])
 def test_two_writers_and_a_reader_never_meet_half_a_result(made, processes, tmp_path, kind):
     """Between two renames there is a moment without any: the reader then sees none."""
-    source = next(made / e.name for e in results.list_results(made) if e.kind == kind)
+    source = find_result(made, kind)
     shutil.copytree(source, tmp_path / source.name)
     told = (source, tmp_path, 15)
     writers = [processes.Process(target=save_the_same, args=told) for _ in range(2)]
-    for each in writers:
-        each.start()
-    while any(each.is_alive() for each in writers):
+
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
         results.list_results(tmp_path)  # it raises nothing
-    for each in writers:
-        each.join()
-        assert each.exitcode == 0
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+
     assert not results.verify_folder(tmp_path / source.name).faults
-    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [source.name]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [source.name]
+
+
+def find_result(store: Path, kind: str) -> Path:
+    entry = next(entry for entry in results.list_results(store) if entry.kind == kind)
+    return store / entry.name
 
 
 def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
     draft = tmp_path / ".saving-x"
     draft.mkdir()
+
     assert "was left" in results.read_entry(draft).trouble
     with hold_lock_file(draft / LOCK):
         assert results.read_entry(draft).is_busy
         assert results.choose_deletions(tmp_path, results.Filter(), with_damaged=True) == ([], [])
+
     chosen, _ = results.choose_deletions(tmp_path, results.Filter(), with_damaged=True)
     with hold_lock_file(draft / LOCK):
         assert results.delete_chosen(tmp_path, chosen) == ([], [".saving-x"])
@@ -143,8 +157,9 @@ def test_a_draft_that_is_being_written_is_told_from_one_that_was_left(tmp_path):
 @pytest.mark.parametrize("is_there", [True, *slow([False])])
 def test_a_full_disk_leaves_a_store_as_it_was(made, tmp_path, monkeypatch, kind, broken, is_there):
     """Whichever write finds no space: no folder that was not there, and the old one whole."""
-    source = next(made / e.name for e in results.list_results(made) if e.kind == kind)
-    found, store = results.load_saved(source), tmp_path / "store"
+    source = find_result(made, kind)
+    found = results.load_saved(source)
+    store = tmp_path / "store"
     if is_there:
         found.save(store)
     before = repr(results.list_results(store))
@@ -156,6 +171,7 @@ def test_a_full_disk_leaves_a_store_as_it_was(made, tmp_path, monkeypatch, kind,
         patch.setattr(broken, refuse)
         with pytest.raises(DataError, match="No space left") as caught:
             found.save(store)
+
     assert source.name in str(caught.value)
     assert repr(results.list_results(store)) == before
     assert found.save(store).is_dir()

@@ -8,7 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import results
-from backtest.core.units import DAY
+from backtest.core import DAY
 from backtest.search import Study
 from backtest.strategies import Constant
 from tests.kit import ask_test, call, check_refused, slow
@@ -19,11 +19,15 @@ from tests.validation.worlds import Lever, make_market
 
 @pytest.mark.slow
 def test_measures_are_those_of_the_run_and_of_the_best_set_and_policy(store):
-    run, sweep = folder_of(store, "run"), folder_of(store, "sweep")
+    run = folder_of(store, "run")
     assert results.read_entry(run).metrics["sharpe"] == bt.Result.load(run).metrics["sharpe"]
+
+    sweep = folder_of(store, "sweep")
     assert results.read_entry(sweep).metrics["sharpe"] == bt.Sweep.load(sweep).table["sharpe"].max()
+
     study = folder_of(store, "study")
     assert results.read_entry(study).metrics["sharpe"] == Study.load(study).best["sharpe"]
+
     found = bt.Comparison.load(folder_of(store, "comparison"))
     best = found.table.loc[found.order[0], "sharpe"]
     assert results.read_entry(folder_of(store, "comparison")).metrics["sharpe"] == best
@@ -33,13 +37,13 @@ def test_a_ruined_account_is_never_among_the_best():
     """Its Sharpe ratio is of the returns before: one that doubled and was lost stood on top."""
     measures = ("sharpe", "max_drawdown", "mean_leverage", "ruined")
     values = {"lost": (9.0, 0.1, 1, 1), "poor": (-1.0, 0.9, 2), "good": (2.0, 0.2, 3, 0)}
-    entries = [
-        results.StoreEntry(name, kind="run", metrics=dict(zip(measures, each, strict=False)))
-        for name, each in values.items()
-    ]
+    entries = []
+    for name, row in values.items():
+        metrics = dict(zip(measures, row, strict=False))
+        entries.append(results.StoreEntry(name, kind="run", metrics=metrics))
 
     def names(by, **order):
-        return [each.name for each in results.sort_entries(entries, by, **order)]
+        return [entry.name for entry in results.sort_entries(entries, by, **order)]
 
     assert names("sharpe") == ["good", "poor", "lost"]
     assert names("max_drawdown") == ["good", "poor", "lost"]
@@ -53,6 +57,7 @@ def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store)
     identity = folder.name.rpartition("-")[2]
     for name in (folder.name, identity, identity[:6], "sweep", str(folder)):
         assert results.find_folder(name, store) == folder
+
     (folder / "manifest.json").unlink()
     assert results.find_folder(identity[:6], store) == folder
 
@@ -81,6 +86,7 @@ def test_every_damage_to_every_file_is_found_and_named_by_verify(store, kind, ch
             continue  # a flipped bit may be in a space: see the test of edited JSON
         content = path.read_bytes()
         spoil(path, change)
+
         check = results.verify_folder(folder)
         is_gone = path.name == "manifest.json" and change == "deleted"
         if is_beside and change == "deleted":  # unfinished, or saved by an earlier version
@@ -100,6 +106,7 @@ def test_a_manifest_edited_by_hand_is_not_believed(store, kind):
     manifest = json.loads(path.read_text())
     manifest["account"]["capital"] = 9.0
     path.write_text(json.dumps(manifest))
+
     assert "sha256" in results.read_entry(folder).trouble
     found = results.verify_folder(folder).faults
     assert ("manifest.json", "was changed: its sha256 does not match its content") in found
@@ -118,7 +125,8 @@ def test_every_key_of_a_manifest_is_covered(store):
     content = path.read_text()
     for name, value in json.loads(content).items():
         edit(path, name, f"{value} and 1,000,000 more")
-        assert "manifest.json" in {each for each, _ in results.verify_folder(folder).faults}, name
+        faults = {file for file, _ in results.verify_folder(folder).faults}
+        assert "manifest.json" in faults, name
         with pytest.raises(bt.DataError):
             results.load_saved(folder)
         path.write_text(content)
@@ -133,11 +141,14 @@ def test_the_report_of_a_damaged_manifest_is_a_sentence(store, capsys, value):
     for name in ("data", "files", "id", "kind", "policy", "account", "versions", "format"):
         edit(path, name, value)
         code, _, err = call(capsys, "report", folder.name, "--results", store)
-        assert (code, err.count("\n")) == (2, 1), (name, err)
+        assert code == 2, (name, err)
+        assert err.count("\n") == 1, (name, err)
         assert err.startswith("error: "), (name, err)
         path.write_text(content)
+
     path.write_text(json.dumps(value))
-    assert call(capsys, "report", folder.name, "--results", store)[0] == 2
+    code, _, _ = call(capsys, "report", folder.name, "--results", store)
+    assert code == 2
     path.write_text(content)
 
 
@@ -146,35 +157,43 @@ def test_the_report_of_a_damaged_manifest_is_a_sentence(store, capsys, value):
 def test_damage_to_the_provenance_of_the_accounts_of_a_walk_is_found(tmp_path, capsys):
     """Before: verify overlooked it."""
     ask_test("walk_forward", make_market(90), Lever, **SEARCH, **SPANS, store=tmp_path)
-    assert call(capsys, "results", "verify", "--results", tmp_path)[0] == 0
-    names = ("*/accounts/result/provenance.json", "*/provenance.json")
-    paths = [next(tmp_path.glob(name)) for name in names]
-    for path in paths:
+    code, _, _ = call(capsys, "results", "verify", "--results", tmp_path)
+    assert code == 0
+
+    of_account = next(tmp_path.glob("*/accounts/result/provenance.json"))
+    of_walk = next(tmp_path.glob("*/provenance.json"))
+
+    for path in (of_account, of_walk):
         content = path.read_bytes()
         path.write_bytes(content[:-9])
         code, out, _ = call(capsys, "results", "verify", "--results", tmp_path)
-        assert (code, path.name in out) == (1, True), (path, out)
+        assert code == 1, (path, out)
+        assert path.name in out, (path, out)
         path.write_bytes(content)
 
 
 def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
-    for k, each in enumerate(sorted(store.iterdir())):
-        path = each / "manifest.json"
+    for k, folder in enumerate(sorted(store.iterdir())):
+        path = folder / "manifest.json"
         if path.exists():
             os.utime(path, ns=(k * DAY, k * DAY))
     run = folder_of(store, "run")
     (run / "bars.parquet").unlink()
-    newest = results.sort_entries(each for each in results.list_results(store) if not each.trouble)[
-        0
-    ]
+    whole = [entry for entry in results.list_results(store) if not entry.trouble]
+    newest = results.sort_entries(whole)[0]
+
     to_delete, _ = results.choose_deletions(store, results.Filter(), keep=1)
     assert len(to_delete) == 3
+
     deleted, left = results.delete_chosen(store, to_delete)
-    assert (len(deleted), left) == (3, [])
-    assert {each.name for each in results.list_results(store)} == {newest.name, run.name}
+    assert len(deleted) == 3
+    assert left == []
+    assert {entry.name for entry in results.list_results(store)} == {newest.name, run.name}
     assert (store / "looks.jsonl").is_file()
+
     damaged, kept = results.choose_deletions(store, results.Filter(before=0), with_damaged=True)
-    assert ([each.name for each in damaged], kept) == ([run.name], [])
+    assert [entry.name for entry in damaged] == [run.name]
+    assert kept == []
     assert results.delete_chosen(store, damaged) == ([run.name], [])
 
 
@@ -186,10 +205,15 @@ def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
 
     with pytest.warns(UserWarning, match="unfinished"):
         folder = seek(store=tmp_path, progress=interrupt).folder
-    wanted = results.Filter(kinds=("study",))
+
     (entry,) = results.list_results(tmp_path)
-    assert (entry.name, entry.kind, entry.is_finished) == (folder.name, "study", False)
+    assert entry.name == folder.name
+    assert entry.kind == "study"
+    assert not entry.is_finished
     assert entry.note == "16 sets"
+
+    wanted = results.Filter(kinds=("study",))
     assert results.choose_deletions(tmp_path, wanted) == ([], [])
     chosen, _ = results.choose_deletions(tmp_path, wanted, with_unfinished=True)
-    assert results.delete_chosen(tmp_path, chosen)[0] == [folder.name]
+    deleted, _ = results.delete_chosen(tmp_path, chosen)
+    assert deleted == [folder.name]

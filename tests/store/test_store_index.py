@@ -20,17 +20,21 @@ OLD = store_index.UNSETTLED + 1_000_000_000
 def large(tmp_path, monkeypatch):
     """A store that counts as large, of six results; and what is read beside its index."""
     store = tmp_path / "store"
-    results = [bt.run(MARKET, policy, **AT_BINANCE) for policy in (Constant(), VolTarget())]
-    for result in results:
-        saved = result.save(store)
+    for policy in (Constant(), VolTarget()):
+        saved = bt.run(MARKET, policy, **AT_BINANCE).save(store)
         shutil.copytree(saved, store / f"{saved.name[:-1]}x")
         shutil.copytree(saved, store / f"{saved.name[:-1]}y")
+
     read = []
     plain = listing.read_entry
+
+    def note(folder):
+        read.append(folder.name)
+        return plain(folder)
+
     monkeypatch.setattr(listing, "SMALLEST", 2)
-    monkeypatch.setattr(
-        listing, "read_entry", lambda folder: read.append(folder.name) or plain(folder)
-    )
+    monkeypatch.setattr(listing, "read_entry", note)
+
     now = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: now() + OLD)  # all changes are long ago
     return store, read
@@ -47,9 +51,11 @@ def list_both(store, read, monkeypatch):
     read.clear()
     entries = listing.list_results(store)
     changed = [*read]
+
     plain = list_plainly(store, monkeypatch)
     assert list(map(repr, entries)) == list(map(repr, plain))  # NaN is NaN
-    assert [each.to_dict().keys() for each in entries] == [each.to_dict().keys() for each in plain]
+    for entry, same in zip(entries, plain, strict=True):
+        assert entry.to_dict().keys() == same.to_dict().keys()
     return changed
 
 
@@ -63,7 +69,8 @@ def test_a_large_store_is_read_once(large, monkeypatch):
 def test_what_changes_in_a_store_is_read_again(large, monkeypatch):
     store, read = large
     list_both(store, read, monkeypatch)
-    first, second, third, *_ = names = listing.list_folders(store)
+    names = listing.list_folders(store)
+    first, second, third, *_ = names
 
     # replaced by the same files, as by another process
     shutil.copytree(store / first, store / "draft")
@@ -84,7 +91,8 @@ def test_what_changes_in_a_store_is_read_again(large, monkeypatch):
     file.write_text(content.replace("1", "2"))
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert list_both(store, read, monkeypatch) == [third]
-    (broken,) = [each for each in listing.list_results(store) if each.trouble]
+    (broken,) = [entry for entry in listing.list_results(store) if entry.trouble]
+
     assert broken.name == third
 
     # mended, and a file beside the results
@@ -102,6 +110,7 @@ def test_an_index_that_is_damaged_or_of_other_code_is_made_again(large, monkeypa
     content = file.read_bytes()
     head, _, numbers = content.partition(b"\n")
     index = json.loads(head)
+
     if change == "cut":
         file.write_bytes(content[:-8])
     elif change == "gone":
@@ -111,6 +120,7 @@ def test_an_index_that_is_damaged_or_of_other_code_is_made_again(large, monkeypa
     else:
         other = {"text": "{", "list": "[]", "names": json.dumps(index | {"measures": []})}
         file.write_bytes(other[change].encode() + b"\n" + numbers)
+
     assert len(list_both(store, read, monkeypatch)) == 6
     assert list_both(store, read, monkeypatch) == []
 
@@ -123,6 +133,7 @@ def test_a_file_that_changed_just_now_or_a_link_is_not_kept(large, monkeypatch, 
     (store / first / "bars.parquet").symlink_to(tmp_path / "bars.parquet")
     later = time.time_ns() + 60_000_000_000
     os.utime(store / second / "state.json", ns=(later, later))
+
     list_both(store, read, monkeypatch)
     assert list_both(store, read, monkeypatch) == [first, second]
 
@@ -134,6 +145,7 @@ def test_a_store_that_cannot_be_written_is_listed_without_an_index(large, monkey
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(store_index.core, "write_file", refuse)
+
     assert len(list_both(store, read, monkeypatch)) == 6
     assert not (store / store_index.INDEX).exists()
 
