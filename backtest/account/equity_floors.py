@@ -213,7 +213,7 @@ def find_stop_on_segment(bar: r.AccountBar) -> float:
     return float(min(max(place, 0.0), 1.0))
 
 
-def compute_drawn(bar: r.AccountBar, place: float) -> float:
+def measure_above_floor(bar: r.AccountBar, place: float) -> float:
     """Return the equity above its floor at a part of the segment; writes values there."""
     scratch = bar.scratch
     values = scratch.between
@@ -226,25 +226,29 @@ def compute_drawn(bar: r.AccountBar, place: float) -> float:
 
 @of_options(returns=0.0)
 def find_stop_with_options(bar: r.AccountBar) -> float:
-    """Return the same with options: some places are tested, and the first failure bisected."""
+    """Return the first place on the way at which the equity is at its floor, with options.
+
+    Their value is no line in the place, so some places are tested, and the first at which nothing
+    is left above the floor is bisected. UNREACHED if there is none.
+    """
     sound = 0.0
     for part in range(option_pool.PARTS + 1):
         place = part / option_pool.PARTS
-        if compute_drawn(bar, place) <= 0.0:
+        if measure_above_floor(bar, place) <= 0.0:
             # At the start of the segment there is nothing before it.
             if part == 0:
                 return place
-            return bisect_drawn(bar, sound, place)
+            return bisect_floor(bar, sound, place)
         sound = place
 
     return UNREACHED
 
 
-def bisect_drawn(bar: r.AccountBar, sound: float, failing: float) -> float:
+def bisect_floor(bar: r.AccountBar, sound: float, failing: float) -> float:
     """Return the first place at which the equity is at its floor, between two places."""
     for _ in range(option_pool.HALVINGS):
         middle = 0.5 * (sound + failing)
-        if compute_drawn(bar, middle) <= 0.0:
+        if measure_above_floor(bar, middle) <= 0.0:
             failing = middle
         else:
             sound = middle

@@ -102,9 +102,11 @@ def find_stop(
 def find_reached(
     bar: r.AccountBar, i: int, low: float, high: float, level: float
 ) -> tuple[int, float, float]:
-    """Return the kind of the stop that prices reach between two values u, its u, and a goal.
+    """Return the kind of the stop that prices reach, its value, and that of a take-profit.
 
-    The goal is the u of a take-profit that they reach; NaN if they reach none.
+    Prices go from ``low`` to ``high``, and all of these are contract values u: what one contract is
+    worth, 1 / price where it is inverse. A value is NaN where it is not reached. ``level`` is the
+    floor of the equity that closes the position too, NaN if it has none.
     """
     rules = r.share(r.pick_instrument(bar.terms, i))
     position = r.pick_position(bar.state, i)

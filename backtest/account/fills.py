@@ -406,9 +406,10 @@ def find_allowed_by_margin(
 ) -> float:
     """Return the notional that the margin of instrument i allows by itself (4.3).
 
-    For a cross position that is the cap of its table alone: what backs it is shared, and tested by
-    the common factor. ``cost`` is per unit of notional. The search ends at ``enough``: from there
-    on the answer may be any number of at least that.
+    An isolated position is backed by its own wallet: what counts of the equity, less the fee. What
+    backs a cross position is shared, and tested later by the common factor, so here the cap of its
+    table alone is left. ``cost`` is what one unit of notional costs to add. The search ends at
+    ``enough``: from there on the answer may be any number of at least that.
     """
     terms = bar.terms
     plan = bar.scratch.plans[i]

@@ -146,7 +146,8 @@ def finish_placing(bar: r.AccountBar, common_factor: float) -> None:
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
     """Write the limit into ``quote.fill``, and the value beyond it that fills into the plan.
 
-    Both are contract values. ``beyond_limit`` is NaN if no price could be beyond.
+    Both are contract values, but ticks are of the price, so the second goes through the price and
+    back. ``side`` is 1 for a buy, -1 for a sale. ``beyond_limit`` is NaN if no price is beyond.
     """
     # On the better side of the decision: below its price for a buy, above for a sale.
     rules = r.share(r.pick_instrument(terms, i))

@@ -232,7 +232,8 @@ def find_step(bar: r.AccountBar, i: int) -> float:
 def sum_loan(bar: r.AccountBar, backing: float) -> tuple[float, float, float]:
     """Return assets and debts of the health factor of a pool, and its cash, negative if borrowed.
 
-    Margin is taken from what is long, and added to what is short.
+    The account is read as a loan: what is long was bought with its cash, and what is short was
+    borrowed and sold for cash. Assets count less their maintenance margin, debts count with it.
     """
     terms = bar.terms
     held = bar.state.held

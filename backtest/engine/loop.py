@@ -545,7 +545,11 @@ def decide_quietly(
 
 
 def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int) -> bool:
-    """Write the decisions of close t into the positions; False if one is not allowed."""
+    """Write the decisions of close t into the positions; False if one is not allowed.
+
+    Policies of longer bars see row k of their own bars, and decide at the closes of these alone. A
+    leverage below 0 is not allowed, and no venue leverage of 0 or less.
+    """
     state = bar.state
     k = t
     if sees_longer_bars(deciders):

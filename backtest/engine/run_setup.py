@@ -30,7 +30,11 @@ from backtest.venue import Venue, find_charged
 
 
 def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
-    """Return the markets of a resumed run, and the bar at which it goes on."""
+    """Return the markets of a resumed run, and the bar at which it goes on.
+
+    The old history comes before the new. ``spans`` holds the first bar of each instrument and the
+    bar after its last, counted in bars of the joined markets.
+    """
     if not is_same_account(markets.names, resume.names):
         raise core.ParameterError(
             f"a resumed run must have the same instruments in the same order, "

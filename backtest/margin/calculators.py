@@ -529,11 +529,16 @@ def tabulate_options(book: Book) -> pd.DataFrame:
 
 
 def tabulate_moves(book: Book) -> pd.DataFrame:
+    """Return the moves that fail the book, down and up, of prices that move by one ratio.
+
+    A row for each group of the rule, for each index of options with the instruments linked to it,
+    and for all. An instrument by itself has its row in the table of positions.
+    """
     names = book.names
     indices = tuple(dict.fromkeys(book.option_groups))
     rows: dict[str, tuple[Any, ...]] = {}
     for group, members in book.rule.list_groups(names).items():
-        # A group of one or of all is told by the positions, or by the last row.
+        # A group of one is a row of the positions, and one of all is the last row.
         is_part = len(members) > 1 and set(members) != set(names)
         if is_part and group not in indices:
             rows[f"group {group}"] = members, *find_moves(book, members)

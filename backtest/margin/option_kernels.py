@@ -69,8 +69,9 @@ def compute_skewed_volatility(
 def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> None:
     """Write the value of option i in each scenario into ``scratch.table``.
 
-    What does not change with the scenario is computed once: it is the price of
-    ``b.scalar_price`` taken apart, at a forward and a volatility that move.
+    It is Black-76, as ``b.scalar_price`` has it: the intrinsic value, and a time value that
+    depends on log(forward / strike) and on deviation = volatility sqrt(years) alone. A scenario
+    moves forward and volatility; what it does not move is computed once.
     """
     shocks = rules.shocks
     table = rules.scratch.table

@@ -89,48 +89,74 @@ def find_layout(
         check_exists(path)
 
     where = ", ".join(map(str, paths))
-    folder = paths[0]
     is_folder = any(path.is_dir() for path in paths)
     if is_folder and len(paths) > 1:
         raise DataError(f"one folder or several files are loaded, got {len(paths)} ({where})")
 
-    # Our own names come first, then those of freqtrade and the archive.
-    files = list_files(folder) if is_folder else [*map(parse_name, paths)]
-    ours = []
     if is_folder:
-        ours = [file for file in files if stem_of(file.path) in ROLES]
-    named = [file for file in files if file.pair]
-    facts: dict[str, Any] = {}
-    if has_our_bars(ours) or (ours and not needs_bars):
-        files = ours
-        facts = _read_folder_facts(folder, options)
-    elif has_bars(named) and (is_folder or named == files):
-        files, facts = _choose_files(named, where, options)
-        unused = [file.path.name for file in named if file not in files]
-        if unused and not is_folder:
-            raise DataError(
-                f"files given one by one must belong together, {', '.join(unused)} does not "
-                f"({where}); give mark and funding of the same pair, mark of the same bars"
-            )
-    elif is_folder:
-        files = named
+        layout = _lay_out_folder(paths[0], options, needs_bars=needs_bars)
+    else:
+        layout = _lay_out_files(paths, where, options)
 
-    if needs_bars and not has_bars(files):
-        inside = sorted(folder.iterdir()) if is_folder else paths
+    if needs_bars and not has_bars(layout.files):
+        inside = sorted(paths[0].iterdir()) if is_folder else paths
         names = ", ".join(path.name for path in inside[:8]) or "nothing"
         raise DataError(f"there must be bars, found {names} ({where}); {_CURE}")
+    return _group_by_role(layout, where), layout.facts
 
+
+class _Layout(NamedTuple):
+    """The files of one market, and what is noted or named of it."""
+
+    files: Sequence[NamedFile]
+    facts: dict[str, Any]
+    is_ours: bool = False  # a folder with the names that this program writes
+
+
+def _lay_out_folder(folder: Path, options: ReadOptions, *, needs_bars: bool) -> _Layout:
+    """Return what a folder holds: our own names, else those of freqtrade and of the archive."""
+    files = list_files(folder)
+    ours = [file for file in files if stem_of(file.path) in ROLES]
+    if has_our_bars(ours) or (ours and not needs_bars):
+        return _Layout(ours, _read_folder_facts(folder, options), is_ours=True)
+
+    named = [file for file in files if file.pair]
+    if has_bars(named):
+        return _Layout(*_choose_files(named, str(folder), options))
+    return _Layout(named, {})
+
+
+def _lay_out_files(paths: Sequence[Path], where: str, options: ReadOptions) -> _Layout:
+    """Return files given one by one: of a pair if each is named by one, else as they are."""
+    files = [*map(parse_name, paths)]
+    is_each_named = all(file.pair for file in files)
+    if not is_each_named or not has_bars(files):
+        return _Layout(files, {})
+
+    chosen, facts = _choose_files(files, where, options)
+    unused = [file.path.name for file in files if file not in chosen]
+    if unused:
+        raise DataError(
+            f"files given one by one must belong together, {', '.join(unused)} does not "
+            f"({where}); give mark and funding of the same pair, mark of the same bars"
+        )
+    return _Layout(chosen, facts)
+
+
+def _group_by_role(layout: _Layout, where: str) -> dict[str, list[Path]]:
+    """Return the paths of each role; raise if a role has tables that cannot be one."""
     paths_by_role: dict[str, list[Path]] = {role: [] for role in ROLES}
-    for file in files:
+    for file in layout.files:
         paths_by_role[file.role].append(file.path)
+
     for role, parts in paths_by_role.items():
         # Files of different dates are joined, others are two tables.
         stems = {re.sub(r"[\W\d_]+", "", stem_of(path)) for path in parts}
-        if len(parts) > 1 and (files is ours or len(stems) > 1):
+        if len(parts) > 1 and (layout.is_ours or len(stems) > 1):
             raise DataError(
                 f"one file of {role} is needed, found {parts[0].name} and {parts[1].name} ({where})"
             )
-    return paths_by_role, facts
+    return paths_by_role
 
 
 def has_bars(files: Sequence[NamedFile]) -> bool:
