@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,37 +89,46 @@ def split_conditions(test: Conditions, policy: AnyPolicy) -> list[JudgedTest]:
     if len(market) == 1 or market.options:  # options are valued beside their underlying
         return [JudgedTest(", ".join(market.names), test, policy)]
 
-    found = []
-    for name, one in market.items():
-        own = test.replace(
-            market=one,
+    tests = []
+    for name, instrument in market.items():
+        alone = test.replace(
+            market=instrument,
             venue=pick_one(test.venue, name, "venue"),
             account=test.account.for_instrument(name),
             signal=pick_signal(test.signal, name),
         )
-        found.append(JudgedTest(name, own, pick_one(policy, name, "policy")))
-    return found
+        tests.append(JudgedTest(name, alone, pick_one(policy, name, "policy")))
+    return tests
 
 
 def name_markets(markets: AnyMarkets) -> dict[str, Market]:
+    """Return markets by name: their own names, or those of their instruments."""
     if isinstance(markets, Market):
         return {markets.instrument or "market": markets}
-    if isinstance(markets, Mapping):
-        named = dict(markets)
-    else:
-        given = [*(markets or ())]
-        named = {getattr(each, "instrument", "") or f"market {k}": each
-                 for k, each in enumerate(given, 1)}  # fmt: skip
-        if len(named) < len(given):
-            raise core.ParameterError(
-                "markets must be of different instruments, or have names, "
-                f"{{'BTC old': market, ...}}, got {len(given)} of {', '.join(named)}"
-            )
-    if not named:
+
+    if not isinstance(markets, Mapping):
+        markets = name_listed(markets or ())
+    if not markets:
         raise core.ParameterError("markets must be one or more, got none")
-    for name, each in named.items():
-        if not isinstance(each, Market):
-            raise core.ParameterError(f"{name} must be a Market, got {core.repr_plain(each):.60}")
+    for name, market in markets.items():
+        if not isinstance(market, Market):
+            raise core.ParameterError(f"{name} must be a Market, got {core.repr_plain(market):.60}")
+    return dict(markets)
+
+
+def name_listed(markets: Iterable[Any]) -> dict[str, Any]:
+    """Return what is listed by its instruments, or by its places where it has none."""
+    listed = [*markets]
+    named = {}
+    for k, market in enumerate(listed, 1):
+        name = getattr(market, "instrument", "") or f"market {k}"
+        named[name] = market
+
+    if len(named) < len(listed):
+        raise core.ParameterError(
+            "markets must be of different instruments, or have names, "
+            f"{{'BTC old': market, ...}}, got {len(listed)} of {', '.join(named)}"
+        )
     return named
 
 
@@ -136,6 +145,7 @@ def choose_test(conditions: Conditions, policy: AnyPolicy, name: str, market: Ma
 
 
 def pick_one(given: Any, name: str, what: str) -> Any:
+    """Return what is given for all markets, or of what is given by name that of one market."""
     if isinstance(given, Mapping) and name not in given:
         raise core.ParameterError(
             f"{what} must be one for all markets, or one for each; {name} has none, got "
@@ -155,20 +165,22 @@ def choose_venue(venue: Any, market: Market) -> tuple[Any, str]:
 
     What the venue changes of its preset is changed of the other symbol too.
     """
-    terms = venue.in_force if isinstance(venue, Venue) else None
     instrument = market.instrument
-    if terms is None or not instrument or market.synthetic:
+    if not isinstance(venue, Venue) or not instrument or market.synthetic:
         return venue, ""
-    preset, _, symbol = terms.preset.rpartition(":")
-    if terms.symbol in (instrument, "STOCK"):
+
+    terms = venue.in_force
+    if terms is None or terms.symbol in (instrument, "STOCK"):
         return venue, ""
     if terms.like:
         return venue, f"{instrument} is judged by the listing of {terms.symbol}"
 
+    preset, _, symbol = terms.preset.rpartition(":")
     house = preset.partition("@")[0]
-    known = {each.symbol for each in preset_files.available() if each.venue == house}
+    known = {listing.symbol for listing in preset_files.available() if listing.venue == house}
     if instrument not in known:
         return venue, f"{instrument} is judged by the rules of {symbol}, its venue lists none of it"
+
     usual = Venue.preset(preset, symbol).to_dict()
     changed = {name: value for name, value in venue.to_dict().items() if usual[name] != value}
     return Venue.preset(preset, instrument).override(changed), ""
@@ -185,6 +197,8 @@ def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) ->
         raise core.ParameterError("a policy that is re-tuned must be one for all markets")
     search = Search(trials=tune, seed=seed, **how)
     walk = walk_forward(judged.test, judged.policy, search)
+
+    # What goes on from the last close: the policy of the last span.
     test = judged.test.replace(start=walk.folds["test_start"].iloc[0])
     (policy,) = {*walk.result.policies.values()}
     benchmark = hold_at_equal_risk(walk.fixed, like=walk.result)
@@ -195,16 +209,18 @@ def find_benchmark(result: Result) -> ScaledAccount | Lack:
     """Return the constant leverage at the risk of an account: itself, if its leverage is one."""
     if why := explain_lack(result):
         return Lack(why)
-    if is_constant(result):
-        volatility = float(result.metrics["volatility"])
-        return ScaledAccount(result, 1.0, volatility, target=volatility)
-    return hold_at_equal_risk(result)
+    if not is_constant(result):
+        return hold_at_equal_risk(result)
+
+    volatility = float(result.metrics["volatility"])
+    return ScaledAccount(result, 1.0, volatility, target=volatility)
 
 
 def is_constant(result: Result) -> bool:
     """Return whether an account decided one leverage at each close from its first decision on."""
     if result.options is not None:
         return False
+
     leverage = read_leverage(result)
     is_decided = ~np.isnan(leverage)
     first = int(np.argmax(is_decided.any(axis=1)))
@@ -228,5 +244,7 @@ def fix_direction(account: JudgedAccount) -> Conditions:
     test = account.test
     if test.signal is None or isinstance(test.signal, int | float):
         return test
-    last = np.broadcast_to(account.result.quotes.signal, account.result.marks.shape)[-1]
-    return test.replace(signal=float(last[0]))
+
+    result = account.result
+    directions = np.broadcast_to(result.quotes.signal, result.marks.shape)
+    return test.replace(signal=float(directions[-1, 0]))

@@ -34,26 +34,25 @@ def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[
     markets = as_markets(account.test.market)
     venues = engine.read_venues(account.test.venue, markets)
     known = choose_factors(None, markets, venues)
-    chosen = [cost.factor for cost in COSTS.values() if cost.factor in known]
-    changed = sensitivity(account.test, account.policy, factors=chosen, **how)
+    factors = [cost.factor for cost in COSTS.values() if cost.factor in known]
+    changed = sensitivity(account.test, account.policy, factors=factors, **how)
 
     given_up = measure_given_up(account)
     for name, cost in COSTS.items():
-        growth = math.nan
-        if cost.factor in chosen:
-            after: Any = changed.table.loc[(cost.factor, cost.step), "growth"]
-            growth = float(after)
-        yield (
-            name,
-            {
-                "given_up": given_up.get(name, math.nan),
-                "growth": changed.base,
-                "step": cost.step,
-                "growth_at_step": growth,
-                "n": len(account.result.returns),
-                "why": "",
-            },
-        )
+        growth_at_step = math.nan
+        if cost.factor in factors:
+            raised: Any = changed.table.loc[(cost.factor, cost.step), "growth"]
+            growth_at_step = float(raised)
+
+        row = {
+            "given_up": given_up.get(name, math.nan),
+            "growth": changed.base,
+            "step": cost.step,
+            "growth_at_step": growth_at_step,
+            "n": len(account.result.returns),
+            "why": "",
+        }
+        yield name, row
 
 
 def measure_given_up(account: JudgedAccount) -> dict[str, float]:
@@ -61,14 +60,18 @@ def measure_given_up(account: JudgedAccount) -> dict[str, float]:
     result = account.result
     if not result.has_one_position:
         return {}
+
     split = result.attribution()
-    return {name: -split.amounts[cost.term] / split.years for name, cost in COSTS.items()}
+    given_up = {}
+    for name, cost in COSTS.items():
+        given_up[name] = -split.amounts[cost.term] / split.years
+    return given_up
 
 
 def judge_capacity(account: JudgedAccount, **how: Any) -> dict[str, Any]:
     """Return the capital at which growth is half of that at the account's, or why there is none."""
     try:
-        found = capacity(account.test, account.policy, **how)
+        largest = capacity(account.test, account.policy, **how)
     except core.ParameterError as error:
         return {"half_growth": math.nan, "capacity": str(error)}
-    return {"half_growth": found.half_growth, "capacity": found.verdict}
+    return {"half_growth": largest.half_growth, "capacity": largest.verdict}

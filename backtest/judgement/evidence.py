@@ -36,30 +36,36 @@ def judge_timing(account: JudgedAccount, **how: Any) -> dict[str, Any]:
         return row | {"why": OF_OPTIONS}
     if row["fills"] < FEW_FILLS:
         return row | {"why": f"not timed: {core.count_nouns(row['fills'], 'fill')}"}
-    found = timing_test(account.result, **how)
+
+    tested = timing_test(account.result, **how)
     return row | {
-        "p_growth": found.p_growth,
-        "shifts": len(found.table),
-        "leverage_timing": found.leverage_timing,
-        "timing_error": found.timing_error,
-        "why": found.why,
+        "p_growth": tested.p_growth,
+        "shifts": len(tested.table),
+        "leverage_timing": tested.leverage_timing,
+        "timing_error": tested.timing_error,
+        "why": tested.why,
     }
 
 
 def list_promises(account: JudgedAccount) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each promise of the policy, with what came."""
     columns = ["rule", "bound", "value", "low", "high", "n", "n_needed", "verdict"]
-    table = account.result.promises[columns]
-    for name, row in zip(table.index, table.to_dict("records"), strict=True):
-        yield str(name), {**{str(column): value for column, value in row.items()}, "why": ""}
+    promises = account.result.promises[columns]
+    records: Any = promises.to_dict("records")
+    for name, row in zip(promises.index, records, strict=True):
+        yield str(name), {**row, "why": ""}
 
 
 def count_verdicts(rows: Mapping[Any, Mapping[str, Any]]) -> str:
     """Return how many promises were kept, not kept, and are too early to judge."""
     counts = Counter(str(row["verdict"]) for row in rows.values())
-    if not counts:
-        return "it promises nothing"
-    return ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+    return write_counts(counts) or "it promises nothing"
+
+
+def write_counts(counts: Mapping[str, int]) -> str:
+    """Return how often each verdict came, as clauses; empty if none did."""
+    came = [verdict for verdict in VERDICTS if counts.get(verdict)]
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in came)
 
 
 class SearchNotes:
@@ -74,14 +80,18 @@ class SearchNotes:
         """Return the sets tried on the bars of an account, and the looks; None without a store."""
         if self.store is None:
             return None
+
         data = account.result.manifest["data"]
         whole = {"data": data, "searched": data["end"]}
-        tried = {
-            (note["study"], note["policy"]): int(note["sets"])
-            for note in read_notes(self.store, TRIED, whole)
-        }
+        tried = {}
+        for note in read_notes(self.store, TRIED, whole):
+            tried[note["study"], note["policy"]] = int(note["sets"])
+
         held_out = {"data": data, "searched": data["start"]}
-        looks = {repr(sorted(each.items())) for each in read_notes(self.store, LOOKS, held_out)}
+        notes = read_notes(self.store, LOOKS, held_out)
+        looks = {repr(sorted(note.items())) for note in notes}
+
+        # Markets may share a study, or a look: pooled, each counts once.
         self.tried |= tried
         self.looks |= looks
         return sum(tried.values()), len(looks)
@@ -105,6 +115,7 @@ def judge_search(
     if counted is not None:
         row["trials"] = max(counted[0], 1)
         row["looks"] = float(counted[1])
+
     row |= {"deflated_sharpe": math.nan, "p_adjusted": math.nan}
     if difference is None or not len(difference) or not np.any(difference):
         return row | {"n": 0}
@@ -119,4 +130,6 @@ def judge_search(
 
 
 def read_difference(daily: DailyGrowth | None) -> core.FloatArray | None:
-    return None if daily is None else np.asarray(daily.difference, dtype=np.float64)
+    if daily is None:
+        return None
+    return np.asarray(daily.difference, dtype=np.float64)

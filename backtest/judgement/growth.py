@@ -64,8 +64,12 @@ def measure_daily(account: JudgedAccount, benchmark: ScaledAccount) -> DailyGrow
     # Up to 1 % of volatility that is left over would favor the side with more of it.
     excess = constant - sampled.free
     spread = float(np.std(excess, ddof=1))
-    ratio = float(np.std(own - sampled.free, ddof=1)) / spread if spread > 0.0 else 1.0
-    scaled = own if benchmark.result is result else sampled.free + ratio * excess
+    ratio = 1.0
+    if spread > 0.0:
+        ratio = float(np.std(own - sampled.free, ddof=1)) / spread
+    scaled = sampled.free + ratio * excess
+    if benchmark.result is result:  # itself, to the last bit
+        scaled = own
 
     # Before its first decision the account holds nothing, and there is nothing to compare.
     decided = int(read_decisions(result).first.min())
@@ -86,9 +90,11 @@ def test_difference(
     It is the bootstrap of ``bt.compare``, in blocks of time.
     """
     n = len(difference)
-    row: dict[str, Any] = {"n": n, "years": n / per_year}
+    years = n / per_year
+    row: dict[str, Any] = {"n": n, "years": years}
     if n < LEAST_SAMPLES:
-        return row | {"why": f"{core.count_nouns(n, 'return')}, under {LEAST_SAMPLES} are too few"}
+        counted = core.count_nouns(n, "return")
+        return row | {"why": f"{counted}, under {LEAST_SAMPLES} are too few"}
 
     returns = np.vstack([np.expm1(difference.to_numpy()), np.zeros(n)])
     drawn = compare_pairs(
@@ -99,6 +105,7 @@ def test_difference(
         draws=draws,
         rng=np.random.default_rng(seed),
     )
+
     gap = float(drawn.difference[0])
     high = float(drawn.high[0])
     return row | {
@@ -106,7 +113,7 @@ def test_difference(
         "low": float(drawn.low[0]),
         "high": high,
         "p_value": float(drawn.p_value[0]),
-        "years_needed": count_years_needed(gap, high - gap, n / per_year),
+        "years_needed": count_years_needed(gap, high - gap, years),
         "why": "",
     }
 
@@ -115,23 +122,39 @@ def count_years_needed(gap: float, half: float, years: float) -> float:
     """Return after how many years an interval as noisy as this one leaves 0; NaN beyond 1,000."""
     if gap == 0.0 or not math.isfinite(half):
         return math.nan
+
     needed = years * (half / gap) ** 2
-    return needed if needed <= LONGEST else math.nan
+    if needed > LONGEST:
+        return math.nan
+    return needed
+
+
+def describe_no_difference(n: int, per_year: float) -> dict[str, Any]:
+    """Return what stands for a difference that is exactly 0, of n sampling periods."""
+    return {
+        "difference": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+        "p_value": 1.0,
+        "n": n,
+        "years": n / per_year,
+    }
 
 
 def describe_account(account: JudgedAccount, daily: DailyGrowth | None) -> dict[str, Any]:
     """Return growth and worst drawdown of an account, its constant leverage and its market."""
     result = account.result
     held = measure_market(result)
-    with np.errstate(divide="ignore"):
-        row = {
-            "growth": float(np.log1p(result.metrics["cagr"])),
-            "held_growth": float(np.log1p(held["cagr"])),
-        }
-    row |= {
+    with np.errstate(divide="ignore"):  # an account that was ruined has -inf
+        growth = float(np.log1p(result.metrics["cagr"]))
+        held_growth = float(np.log1p(held["cagr"]))
+    row = {
+        "growth": growth,
+        "held_growth": held_growth,
         "max_drawdown": float(result.metrics["max_drawdown"]),
         "held_drawdown": held["max_drawdown"],
     }
+
     benchmark = account.benchmark
     if daily is None or isinstance(benchmark, Lack):
         return row
@@ -148,21 +171,17 @@ def judge_growth(
 ) -> tuple[dict[str, Any], DailyGrowth | None]:
     """Return the row of one market, and its daily growth; None where nothing can be compared."""
     lack = explain_lack(account)
-    if lack or isinstance(account.benchmark, Lack):
+    benchmark = account.benchmark
+    if lack or isinstance(benchmark, Lack):
         return describe_account(account, None) | {"why": lack}, None
-    daily = measure_daily(account, account.benchmark)
-    row = describe_account(account, daily)
-    if account.benchmark.result is account.result:
-        n = len(daily.own)
-        exact = dict.fromkeys(("difference", "low", "high"), 0.0)
-        why = "it is constant leverage"
-        return row | exact | {
-            "p_value": 1.0,
-            "n": n,
-            "years": n / daily.per_year,
-            "why": why,
-        }, daily
-    return row | test_difference(daily.difference, daily.per_year, draws, seed), daily
+
+    daily = measure_daily(account, benchmark)
+    if benchmark.result is account.result:
+        difference = describe_no_difference(len(daily.own), daily.per_year)
+        difference["why"] = "it is constant leverage"
+    else:
+        difference = test_difference(daily.difference, daily.per_year, draws, seed)
+    return describe_account(account, daily) | difference, daily
 
 
 def pool_growth(
@@ -173,14 +192,13 @@ def pool_growth(
     A day counts once: its difference is the mean of those of the markets that there are on it. So
     what markets have in common is resampled together, in the same blocks of time.
     """
-    table = pd.DataFrame({name: daily.difference for name, daily in found.items()})
-    table = table.sort_index()
+    differences = {name: daily.difference for name, daily in found.items()}
+    table = pd.DataFrame(differences).sort_index()
     table[POOLED] = table.mean(axis=1)
     if not found:
         return {"why": "no market could be tested"}, table
+
     per_year = float(np.mean([daily.per_year for daily in found.values()]))
     if not table[POOLED].to_numpy().any():
-        exact = dict.fromkeys(("difference", "low", "high"), 0.0)
-        n = len(table)
-        return exact | {"p_value": 1.0, "n": n, "years": n / per_year, "why": ""}, table
+        return describe_no_difference(len(table), per_year) | {"why": ""}, table
     return test_difference(table[POOLED], per_year, draws, seed), table

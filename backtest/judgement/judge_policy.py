@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -88,6 +88,10 @@ def judge(
     core.Range(s.LEAST_PATHS, 10**7).check("paths", paths, whole=True)
     core.Range(99, 10**6).check("draws", draws, whole=True)
     core.Range(0, 2**62).check("seed", seed, whole=True)
+    n_threads = count_cores()
+    if threads is not None:
+        n_threads = core.Whole(1).check("threads", threads)
+
     tests = a.plan_tests(conditions, policy, markets)
     court = Court(
         paths=paths,
@@ -95,10 +99,11 @@ def judge(
         seed=seed,
         store=None if store is None else Path(store),
         score=score,
-        threads=count_cores() if threads is None else core.Whole(1).check("threads", threads),
+        threads=n_threads,
         compile=compile,
         progress=progress,
     )
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notices and rows say what matters
         court.run(tests, tune)
@@ -141,77 +146,89 @@ class Court:
     def run(self, tests: Iterable[a.JudgedTest], tune: int | None) -> None:
         """Run the account of each market; one that fails is kept with its cause."""
         errors = []
-        for each in tests:
+        for judged in tests:
             try:
-                how = {"threads": self.threads, "compile": self.compile, "store": self.store}
-                self.accounts[each.name] = a.run_accounts(each, tune, self.seed, **how)
+                account = a.run_accounts(
+                    judged,
+                    tune,
+                    self.seed,
+                    threads=self.threads,
+                    compile=self.compile,
+                    store=self.store,
+                )
             except core.BacktestError as error:
                 errors.append(error)
-                self.faults[each.name] = str(error)
-                self.rows["growth"].append({"market": each.name, "why": f"failed: {error}"})
-                self.tell("growth", each.name, f"failed: {error}")
+                self.keep_fault(judged.name, error)
+            else:
+                self.accounts[judged.name] = account
+
         if not self.accounts:
             raise errors[0]
 
+    def keep_fault(self, market: str, error: core.BacktestError) -> None:
+        """Write why a market failed into the faults, and as its row of growth."""
+        self.faults[market] = str(error)
+        why = f"failed: {error}"
+        self.rows["growth"].append({"market": market, "why": why})
+        self.tell("growth", market, why)
+
     def answer(self) -> None:
         """Answer the six questions in their order."""
-        found = self.answer_growth()
+        daily_growth = self.answer_growth()
         self.answer_each("timing", self.answer_timing)
         self.answer_each("survival", self.answer_survival)
         self.answer_each("costs", self.answer_costs)
         self.answer_each("promises", self.answer_promises)
-        self.answer_search(found)
+        self.answer_search(daily_growth)
 
     def answer_each(
         self, question: str, answer: Callable[[a.JudgedAccount], Iterator[str]]
     ) -> None:
+        """Answer a question for each account, and report what it yields as rows."""
         for name, account in self.accounts.items():
             for text in answer(account):
                 self.tell(question, name, text)
 
     def answer_growth(self) -> dict[str, g.DailyGrowth]:
-        found: dict[str, g.DailyGrowth] = {}
+        """Write the rows of growth, and return the daily growth of the markets that have it."""
+        daily_growth: dict[str, g.DailyGrowth] = {}
         for name, account in self.accounts.items():
             row, daily = g.judge_growth(account, self.draws, self.seed)
             if daily is not None:
-                found[name] = daily
+                daily_growth[name] = daily
             self.rows["growth"].append({"market": name, **row})
             self.tell("growth", name, write_growth(row))
 
-        row, self.differences = g.pool_growth(found, self.draws, self.seed)
-        self.rows["growth"].append({"market": g.POOLED, **row})
-        self.tell("growth", g.POOLED, write_growth(row))
-        return found
+        pooled, self.differences = g.pool_growth(daily_growth, self.draws, self.seed)
+        self.rows["growth"].append({"market": g.POOLED, **pooled})
+        self.tell("growth", g.POOLED, write_growth(pooled))
+        return daily_growth
 
     def answer_timing(self, account: a.JudgedAccount) -> Iterator[str]:
         row = e.judge_timing(account, threads=self.threads)
         self.rows["timing"].append({"market": account.name, **row})
-        if row["fills"] < FEW_FILLS and row["why"] != e.OF_OPTIONS:
-            yield row["why"]
-            return
-        if row["why"]:
-            yield f"not tested: {row['why']} ({core.count_nouns(row['fills'], 'fill')})"
-            return
-        yield (
-            f"{core.count_nouns(row['fills'], 'fill')}, mean leverage {row['mean_leverage']:.2f}x, "
-            f"p of growth {row['p_growth']:.3f} (n {row['shifts']:,} shifts)"
-        )
+        yield write_timing(row)
 
     def answer_survival(self, account: a.JudgedAccount) -> Iterator[str]:
         limits: Row = {"market": account.name, "leverage_today": account.leverage_today, "why": ""}
-        how = {"threads": self.threads, "compile": self.compile}
         try:
             # One batch of paths for the risk of a month and the largest scale.
             drawn = s.draw_paths(account, s.MONTH, self.paths, self.seed)
             drawn.keep_all()
             month = yield from self.answer_risk(account, drawn)
-            scale, scores = s.judge_scale(account, month, score=self.score, **how)
+
+            scale, scores = s.judge_scale(
+                account, month, score=self.score, threads=self.threads, compile=self.compile
+            )
             limits |= scale
             yield s.write_scale(limits, self.paths)
             yield from self.keep_scores(account, scores)
         except core.BacktestError as error:
             limits["why"] = str(error)
-            yield from self.leave_unknown(account, str(error))
+            self.leave_unknown(account, str(error))
+            yield f"not tested: {error}"
+
+        # Crashes are replayed on history, and need no paths.
         try:
             limits |= s.judge_crashes(account)
             yield write_crashes(limits)
@@ -234,6 +251,7 @@ class Court:
                 told[horizon] = row["probability"]
                 self.rows["survival"].append({"market": account.name, "horizon": horizon, **row})
                 yield f"lost within {horizon}: {s.write_chance(row)}"
+
         if self.score:
             scored = score_risk(month, threads=self.threads, more=told)
             yield from self.keep_scores(account, scored.scores, scored.intervals)
@@ -246,40 +264,41 @@ class Court:
         intervals: pd.DataFrame | None = None,
     ) -> Iterator[str]:
         """Keep the scores of forecasts of an account, and yield each as a clause."""
-        market = {"market": account.name}
-        tables = {"scores": scores, "intervals": intervals}
-        for name, table in tables.items():
-            if table is None:
-                continue
-            for row in table.reset_index().to_dict("records"):
-                self.rows[name].append(market | {str(key): x for key, x in row.items()})
-                if name == "intervals":
-                    yield write_interval(row["forecast"], row)
-                elif row["days"] == ALL:
-                    yield write_score(row["forecast"], row)
+        for row in list_records(scores):
+            self.rows["scores"].append({"market": account.name, **row})
+            if row["days"] == ALL:
+                yield write_score(row["forecast"], row)
 
-    def leave_unknown(self, account: a.JudgedAccount, why: str) -> Iterator[str]:
-        """Keep why the horizons that have no row yet were not tested."""
-        known = {row["horizon"] for row in self.rows["survival"]
-                 if row["market"] == account.name}  # fmt: skip
-        for horizon in (each for horizons in s.HORIZONS.values() for each in horizons):
+        for row in list_records(intervals):
+            self.rows["intervals"].append({"market": account.name, **row})
+            yield write_interval(row["forecast"], row)
+
+    def leave_unknown(self, account: a.JudgedAccount, why: str) -> None:
+        """Write why the horizons that have no row yet were not tested."""
+        known = set()
+        for row in self.rows["survival"]:
+            if row["market"] == account.name:
+                known.add(row["horizon"])
+
+        for horizon in itertools.chain.from_iterable(s.HORIZONS.values()):
             if horizon not in known:
                 row = {"market": account.name, "horizon": horizon, "why": why}
                 self.rows["survival"].append(row)
-        yield f"not tested: {why}"
 
     def answer_costs(self, account: a.JudgedAccount) -> Iterator[str]:
         try:
             for name, row in c.judge_costs(account, compile=self.compile):
                 self.rows["costs"].append({"market": account.name, "cost": name, **row})
                 yield write_cost(name, row)
-            row = c.judge_capacity(account, compile=self.compile)
+            capital = c.judge_capacity(account, compile=self.compile)
         except core.BacktestError as error:
-            row = {"half_growth": float("nan"), "capacity": f"not tested: {error}"}
+            capital = {"half_growth": math.nan, "capacity": f"not tested: {error}"}
+
+        # What capital the policy bears stands beside its other limits.
         for limits in self.rows["limits"]:
             if limits["market"] == account.name:
-                limits.update(row)
-        yield f"capital: {row['capacity']}"
+                limits.update(capital)
+        yield f"capital: {capital['capacity']}"
 
     def answer_promises(self, account: a.JudgedAccount) -> Iterator[str]:
         rows = dict(e.list_promises(account))
@@ -287,60 +306,99 @@ class Court:
             self.rows["promises"].append({"market": account.name, "promise": name, **row})
         yield e.count_verdicts(rows)
 
-    def answer_search(self, found: Mapping[str, g.DailyGrowth]) -> None:
+    def answer_search(self, daily_growth: Mapping[str, g.DailyGrowth]) -> None:
+        """Write the rows of the search, by market and pooled."""
         notes = e.SearchNotes(self.store)
-        p_values = {row["market"]: row.get("p_value", float("nan")) for row in self.rows["growth"]}
+        p_values = {row["market"]: row.get("p_value", math.nan) for row in self.rows["growth"]}
         for name, account in self.accounts.items():
-            difference = e.read_difference(found.get(name))
-            row = e.judge_search(notes.read(account), difference, p_values[name])
-            self.rows["search"].append({"market": name, **row})
-            self.tell("search", name, write_search(row))
+            difference = e.read_difference(daily_growth.get(name))
+            self.keep_search(name, notes.read(account), difference, p_values[name])
 
-        pooled = self.differences[g.POOLED].to_numpy() if found else None
-        row = e.judge_search(notes.pooled, pooled, p_values[g.POOLED])
-        self.rows["search"].append({"market": g.POOLED, **row})
-        self.tell("search", g.POOLED, write_search(row))
+        pooled = None
+        if daily_growth:
+            pooled = self.differences[g.POOLED].to_numpy()
+        self.keep_search(g.POOLED, notes.pooled, pooled, p_values[g.POOLED])
+
+    def keep_search(
+        self,
+        market: str,
+        counted: tuple[int, int] | None,
+        difference: core.FloatArray | None,
+        p_value: float,
+    ) -> None:
+        row = e.judge_search(counted, difference, p_value)
+        self.rows["search"].append({"market": market, **row})
+        self.tell("search", market, write_search(row))
 
     def write(self, tests: list[a.JudgedTest], policy: AnyPolicy, tune: int | None) -> Judgement:
-        tables = {
-            name: pd.DataFrame(self.rows[name], columns=list(columns)).set_index("market")
-            for name, columns in TABLES.items()
-        }
-        for table in tables.values():
-            for column, absent in ABSENT.items():
-                if column in table:
-                    table[column] = [absent if pd.isna(x) else x for x in table[column]]
-
-        judged = {each.name: each for each in tests}
-        used = {name: plain(each.test) for name, each in judged.items()}
-        venues: Any = {name: each.venue for name, each in used.items()}
-        settings = {
-            "policy": write_policy(policy),
-            "name": name_policy(policy),
-            "policies": {name: describe_policies(x.policy) for name, x in self.accounts.items()},
-            "markets": list(judged),
-            "venue": results.describe_venue(
-                venues if len(venues) > 1 else next(iter(venues.values()))
-            ),
-            "account": next(iter(used.values())).account.to_dict(),
-            "ends": {name: core.format_time(as_markets(x.market).end) for name, x in used.items()},
-            "directions": {name: find_direction(x) for name, x in self.accounts.items()},
-            "tune": tune,
-            "n_paths": self.paths,
-            "draws": self.draws,
-            "seed": self.seed,
-            "is_counted": self.store is not None,
-            "is_scored": self.score,
-            "faults": self.faults,
-            "cautions": [each.caution for each in tests if each.caution],
-        }
+        tables = {name: make_table(self.rows[name], columns) for name, columns in TABLES.items()}
+        used = {judged.name: plain(judged.test) for judged in tests}
+        results_of_accounts = {name: account.result for name, account in self.accounts.items()}
         return Judgement(
             **tables,
             differences=self.differences,
-            settings=settings,
-            markets={name: each.market for name, each in used.items()},
-            accounts={name: each.result for name, each in self.accounts.items()},
+            settings={
+                **describe_tests(used),
+                **self.describe_accounts(),
+                "policy": write_policy(policy),
+                "name": name_policy(policy),
+                "tune": tune,
+                "n_paths": self.paths,
+                "draws": self.draws,
+                "seed": self.seed,
+                "is_counted": self.store is not None,
+                "is_scored": self.score,
+                "faults": self.faults,
+                "cautions": [judged.caution for judged in tests if judged.caution],
+            },
+            markets={name: test.market for name, test in used.items()},
+            accounts=results_of_accounts,
         )
+
+    def describe_accounts(self) -> Row:
+        """Return the policy and the direction of each account, by market."""
+        policies = {}
+        directions = {}
+        for name, account in self.accounts.items():
+            policies[name] = describe_policies(account.policy)
+            directions[name] = find_direction(account)
+        return {"policies": policies, "directions": directions}
+
+
+def list_records(table: pd.DataFrame | None) -> list[Row]:
+    """Return the rows of a table with their labels; none without a table."""
+    if table is None:
+        return []
+    records: list[Any] = table.reset_index().to_dict("records")
+    return records
+
+
+def make_table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows as a table by market, with what stands where a row lacks a text or a claim."""
+    table = pd.DataFrame(rows, columns=list(columns)).set_index("market")
+    for column, absent in ABSENT.items():
+        if column in table:
+            is_absent = table[column].isna()
+            table[column] = table[column].astype(object).mask(is_absent, absent).infer_objects()
+    return table
+
+
+def describe_tests(used: Mapping[str, Conditions]) -> Row:
+    """Return the markets, their ends, the account, and the venue, or venues by market."""
+    venues: Any = {name: test.venue for name, test in used.items()}
+    if len(venues) == 1:
+        (venues,) = venues.values()
+
+    ends = {}
+    for name, test in used.items():
+        ends[name] = core.format_time(as_markets(test.market).end)
+    account = next(iter(used.values())).account
+    return {
+        "markets": list(used),
+        "venue": results.describe_venue(venues),
+        "account": account.to_dict(),
+        "ends": ends,
+    }
 
 
 def expect_walk(test: Conditions, tune: int) -> tuple[int, float]:
@@ -349,18 +407,23 @@ def expect_walk(test: Conditions, tune: int) -> tuple[int, float]:
     seconds = 0.0
     for market in as_markets(test.market).values():
         days = (market.end - market.start) / DAY
-        folds = max(math.ceil((days - TRAIN_DAYS) / TEST_DAYS), 0)
-        bars = TRAIN_DAYS * DAY / market.interval
-        own = expect_seconds(round(bars), 1, is_compiled=True, in_lanes=True, has_own_signal=False)
-        sets += folds * tune
-        seconds += folds * tune * own * PARTS
+        n_folds = max(math.ceil((days - TRAIN_DAYS) / TEST_DAYS), 0)
+        n_bars = round(TRAIN_DAYS * DAY / market.interval)
+        seconds_a_set = expect_seconds(
+            n_bars, 1, is_compiled=True, in_lanes=True, has_own_signal=False
+        )
+
+        sets += n_folds * tune
+        seconds += n_folds * tune * seconds_a_set * PARTS
     return sets, seconds
 
 
 def find_direction(account: a.JudgedAccount) -> float | None:
     """Return the direction that an account of one market has on paths, if it has one."""
     signal = a.fix_direction(account).signal
-    return float(signal) if isinstance(signal, int | float) else None
+    if isinstance(signal, int | float):
+        return float(signal)
+    return None
 
 
 def describe_policies(policy: Any) -> Any:
@@ -371,59 +434,91 @@ def describe_policies(policy: Any) -> Any:
 
 def write_policy(policy: Any) -> str:
     if isinstance(policy, Mapping):
-        return ", ".join(f"{name}: {each!r}" for name, each in policy.items())
-    return policy.__name__ if isinstance(policy, type) else repr(policy)
+        return ", ".join(f"{name}: {of_market!r}" for name, of_market in policy.items())
+    if isinstance(policy, type):
+        return policy.__name__
+    return repr(policy)
 
 
 def name_policy(policy: Any) -> str:
-    given = [*policy.values()] if isinstance(policy, Mapping) else [policy]
-    kinds = [each if isinstance(each, type) else type(each) for each in given]
-    return ", ".join(dict.fromkeys(each.__name__ for each in kinds))
+    """Return the name of the class of a policy, or of each, once."""
+    policies = [policy]
+    if isinstance(policy, Mapping):
+        policies = [*policy.values()]
+
+    names = {}
+    for chosen in policies:
+        kind = chosen if isinstance(chosen, type) else type(chosen)
+        names[kind.__name__] = True
+    return ", ".join(names)
+
+
+# What a row says as soon as it is known.
 
 
 def write_growth(row: Row) -> str:
     if "difference" not in row:
         return f"not tested: {row['why']}"
-    gap, low, high = (
-        core.format_percent(row[name], is_signed=True) for name in ("difference", "low", "high")
-    )
+
+    gap = core.format_percent(row["difference"], is_signed=True)
+    low = core.format_percent(row["low"], is_signed=True)
+    high = core.format_percent(row["high"], is_signed=True)
     text = f"{gap} of log growth a year (95 %: {low} to {high}, n {row['n']:,})"
-    if "max_drawdown" not in row:
+    if "max_drawdown" not in row:  # pooled, there is no account
         return text
-    fall, constant, held = (
-        core.format_percent(row[name])
-        for name in ("max_drawdown", "constant_drawdown", "held_drawdown")
-    )
+
+    fall = core.format_percent(row["max_drawdown"])
+    constant = core.format_percent(row["constant_drawdown"])
+    held = core.format_percent(row["held_drawdown"])
     return f"{text}; worst drawdown {fall}, constant {constant}, {BUY_AND_HOLD} {held}"
+
+
+def write_timing(row: Row) -> str:
+    fills = core.count_nouns(row["fills"], "fill")
+    if row["fills"] < FEW_FILLS and row["why"] != e.OF_OPTIONS:
+        return str(row["why"])
+    if row["why"]:
+        return f"not tested: {row['why']} ({fills})"
+    return (
+        f"{fills}, mean leverage {row['mean_leverage']:.2f}x, "
+        f"p of growth {row['p_growth']:.3f} (n {row['shifts']:,} shifts)"
+    )
 
 
 def write_cost(name: str, row: Row) -> str:
     lead = f"{name}: "
     if not math.isnan(row["given_up"]):
         lead = f"{name} took {core.format_percent(row['given_up'])} of log growth a year; "
-    times = f"{row['step']:g} times"
-    what = f"at {times} the volatility" if name == "decay" else f"at {times} the {name}"
-    left = core.format_percent(row["growth_at_step"])
-    return (
-        f"{lead}growth {left} {what}, {core.format_percent(row['growth'])} as run (n {row['n']:,})"
-    )
+
+    # Funding that never was has no double.
+    growth = f"growth {core.format_percent(row['growth'])} as run"
+    if not math.isnan(row["growth_at_step"]):
+        raised = "volatility" if name == "decay" else name
+        left = core.format_percent(row["growth_at_step"])
+        growth = f"{growth}, {left} at {row['step']:g} times the {raised}"
+    return f"{lead}{growth} (n {row['n']:,})"
 
 
 def write_crashes(limits: Row) -> str:
-    survived = limits["survived"]
-    text = "no crash replayed is survived"
-    if survived:
-        text = f"worst crash survived {survived} (-{core.format_percent(limits['survived_fall'])})"
+    survived = "no crash replayed is survived"
+    if limits["survived"]:
+        fall = core.format_percent(limits["survived_fall"])
+        survived = f"worst crash survived {limits['survived']} (-{fall})"
+
     if not limits["fatal"]:
-        return f"{text}, all {limits['n_crashes']} are"
-    return f"{text}, not {limits['fatal']} (-{core.format_percent(limits['fatal_fall'])})"
+        return f"{survived}, all {limits['n_crashes']} are"
+    fall = core.format_percent(limits["fatal_fall"])
+    return f"{survived}, not {limits['fatal']} (-{fall})"
 
 
 def write_search(row: Row) -> str:
     if not row["is_counted"]:
         return "trials and looks at a holdout are not counted: no store"
-    p = "not tested"
+
+    tested = "not tested"
     if row["n"]:
         deflated = core.format_probability(row["deflated_sharpe"])
-        p = f"p {row['p_adjusted']:.3f} and deflated Sharpe {deflated} of the difference"
-    return f"{row['trials']:,} trials, {row['looks']:.0f} looks at a holdout; {p} (n {row['n']:,})"
+        tested = f"p {row['p_adjusted']:.3f} and deflated Sharpe {deflated} of the difference"
+    trials = core.count_nouns(row["trials"], "trial")
+    looks = core.count_nouns(int(row["looks"]), "look")
+    return f"{trials}, {looks} at a holdout; {tested} (n {row['n']:,})"

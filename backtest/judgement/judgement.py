@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from backtest import core
@@ -17,7 +16,7 @@ from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownT
 from backtest.judgement import growth as g
 from backtest.judgement import rule
 from backtest.judgement import survival as s
-from backtest.judgement.evidence import OF_OPTIONS, VERDICTS
+from backtest.judgement.evidence import OF_OPTIONS, write_counts
 from backtest.market import Market, Markets
 from backtest.results import Result
 from backtest.results.manifest import describe_history
@@ -113,19 +112,24 @@ class Judgement(SettingsResult):
 
     def describe_data(self) -> Mapping[str, Any]:
         """Return the data of all markets, which need not fit one account."""
-        parts = [describe_history(each) for each in (self.markets or {}).values()]
-        if len(parts) < 2:
-            return parts[0] if parts else describe_history(None)
-        hashes = "".join(str(each["content_hash"]) for each in parts)
+        histories = [describe_history(market) for market in (self.markets or {}).values()]
+        if not histories:
+            return describe_history(None)
+        if len(histories) == 1:
+            return histories[0]
+
+        table = pd.DataFrame(histories)
+        texts = table.astype(str)
+        hashes = "".join(texts["content_hash"])
         return {
-            "source": ", ".join(str(each["source"]) for each in parts),
+            "source": ", ".join(texts["source"]),
             "instrument": ", ".join(self.names),
             "content_hash": hashlib.sha256(hashes.encode()).hexdigest(),
-            "start": min(str(each["start"]) for each in parts),
-            "end": max(str(each["end"]) for each in parts),
-            "bars": sum(int(each["bars"]) for each in parts),
-            "interval": ", ".join(dict.fromkeys(str(each["interval"]) for each in parts)),
-            "synthetic": any(each["synthetic"] for each in parts),
+            "start": texts["start"].min(),
+            "end": texts["end"].max(),
+            "bars": int(table["bars"].sum()),
+            "interval": ", ".join(texts["interval"].unique()),
+            "synthetic": bool(table["synthetic"].any()),
             "filled": {},
         }
 
@@ -143,39 +147,44 @@ class Judgement(SettingsResult):
     def findings(self) -> rule.Findings:
         """What the rule of the sentence reads."""
         pooled: Any = self.growth.loc[g.POOLED]
-        own = self.growth.drop(index=g.POOLED)
-        untested = [str(why) for why in own["why"][own["difference"].isna()] if why]
+        by_market = self.growth.drop(index=g.POOLED)
+        is_tested = by_market["difference"].notna()
+        is_ruined = by_market["growth"].astype(float) == -math.inf
+        causes = [str(why) for why in by_market["why"][~is_tested] if why]
+        n_days = 0
+        if not math.isnan(pooled["n"]):
+            n_days = int(pooled["n"])
+
         timing = self.timing
+        is_one_value = timing["is_one_value"].astype(bool)
         has_options = timing["why"] == OF_OPTIONS
-        is_timed = (timing["fills"] >= FEW_FILLS) & ~timing["is_one_value"].astype(bool)
-        is_timed &= ~has_options
+        is_timed = (timing["fills"] >= FEW_FILLS) & ~is_one_value & ~has_options
+
         market, source, chance = self.find_danger()
         return rule.Findings(
             markets=self.names,
-            ruined=tuple(map(str, own.index[np.isneginf(own["growth"].astype(float))])),
+            ruined=list_names(by_market, is_ruined),
             chance=chance,
             chance_market=market,
             chance_source=source,
-            timed=tuple(map(str, timing.index[is_timed])),
+            timed=list_names(timing, is_timed),
             fills=int(timing["fills"].sum()),
-            is_one_value=bool(timing["is_one_value"].astype(bool).all()),
+            is_one_value=bool(is_one_value.all()),
             is_timing_tested=not has_options.all(),
-            tested=tuple(map(str, own.index[own["difference"].notna()])),
+            tested=list_names(by_market, is_tested),
             difference=float(pooled["difference"]),
             low=float(pooled["low"]),
             high=float(pooled["high"]),
-            n=int(pooled["n"]) if pooled["n"] == pooled["n"] else 0,
+            n=n_days,
             years_needed=float(pooled["years_needed"]),
-            why=next(iter(untested), str(pooled["why"])),
+            why=next(iter(causes), str(pooled["why"])),
         )
 
     def find_danger(self) -> tuple[str, str, float]:
         """Return the market, the source and the highest probability of loss in 30 days."""
-        month = self.survival[self.survival["horizon"] == s.MONTH]
-        rows: dict[tuple[str, str], dict[str, Any]] = {
-            (str(name), s.MONTH): {source: float(row[source]) for source in ("paths", "history")}
-            for name, row in month.iterrows()
-        }
+        rows: dict[tuple[str, str], Any] = {}
+        for name, row in self.survival.iterrows():
+            rows[str(name), str(row["horizon"])] = row
         return s.find_worst(rows)
 
     @property
@@ -190,7 +199,8 @@ class Judgement(SettingsResult):
 
     def list_unmet(self, required: Iterable[str]) -> list[str]:
         """Return which requirements do not hold, of ``better``, ``safe`` and ``timed``."""
-        return [each for each in rule.check_requirements([*required]) if each not in self.met]
+        names = rule.check_requirements([*required])
+        return [name for name in names if name not in self.met]
 
     @property
     def policy_name(self) -> str:
@@ -202,8 +212,10 @@ class Judgement(SettingsResult):
 
     @property
     def heading(self) -> str:
-        tuned = ", re-tuned," if self.settings["tune"] else ""
-        return core.clip(f"{self.title}{tuned} judged on {', '.join(self.names)}", 200)
+        subject = self.title
+        if self.settings["tune"]:
+            subject = f"{self.title}, re-tuned,"
+        return core.clip(f"{subject} judged on {', '.join(self.names)}", 200)
 
     @property
     def note(self) -> str:
@@ -239,36 +251,42 @@ class Judgement(SettingsResult):
     @property
     def notices(self) -> tuple[str, ...]:
         failed = [f"{name} failed: {why}" for name, why in self.faults.items()]
-        return (*failed, *(f"{core.capitalize(each)}." for each in self.settings["cautions"]))
+        cautions = [f"{core.capitalize(caution)}." for caution in self.settings["cautions"]]
+        return (*failed, *cautions)
 
     @property
     def measures(self) -> dict[str, float]:
         """What a baseline records: the figures of the sentence, pooled and by market."""
-        found = {}
+        figures = {}
         for name, row in self.growth.iterrows():
             for column in ("difference", "low", "high"):
-                found[f"judged_{column} {name}"] = float(row[column])
+                figures[f"judged_{column} {name}"] = float(row[column])
+
         for name, row in self.survival.iterrows():
-            for column in ("paths", "history"):
-                found[f"judged_loss_{row['horizon']}_{column} {name}"] = float(row[column])
-        for name, row in self.timing.iterrows():
-            found[f"judged_p_growth {name}"] = float(row["p_growth"])
-        for name, row in self.limits.iterrows():
-            found[f"judged_scale {name}"] = float(row["largest_scale"])
-        return found
+            for source in ("paths", "history"):
+                figures[f"judged_loss_{row['horizon']}_{source} {name}"] = float(row[source])
+
+        for name, p_growth in self.timing["p_growth"].items():
+            figures[f"judged_p_growth {name}"] = float(p_growth)
+        for name, scale in self.limits["largest_scale"].items():
+            figures[f"judged_scale {name}"] = float(scale)
+        return figures
 
     def to_dict(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "met": list(self.met), **super().to_dict()}
 
     def list_numbers(self) -> list[Headline]:
         found = self.findings
-        low, high = (core.format_percent(x, is_signed=True) for x in (found.low, found.high))
+        low = core.format_percent(found.low, is_signed=True)
+        high = core.format_percent(found.high, is_signed=True)
         scale = self.limits["largest_scale"].astype(float)
         p_growth = self.timing["p_growth"].astype(float)
         fall = self.growth["max_drawdown"].astype(float)
+
         where = "not tested"
         if not math.isnan(found.chance):
             where = f"highest: {found.chance_market}, by {found.chance_source}"
+
         return [
             Headline(
                 "difference",
@@ -277,13 +295,7 @@ class Judgement(SettingsResult):
                 "signed percent",
                 f"log growth a year; 95 %: {low} to {high}, n {found.n:,}",
             ),
-            Headline(
-                "chance",
-                "lost within 30 days",
-                found.chance,
-                "chance",
-                where,
-            ),
+            Headline("chance", "lost within 30 days", found.chance, "chance", where),
             Headline(
                 "largest_scale",
                 "largest scale",
@@ -295,22 +307,19 @@ class Judgement(SettingsResult):
         ]
 
     def list_parts(self) -> list[Part]:
-        return [
-            self.show_growth(),
-            self.show_timing(),
-            self.show_survival(),
-            *([show_scores(self.scores, self.intervals)] if len(self.scores) else []),
-            self.show_costs(),
-            self.show_promises(),
-            self.show_search(),
-        ]
+        parts = [self.show_growth(), self.show_timing(), self.show_survival()]
+        if len(self.scores):
+            parts.append(show_scores(self.scores, self.intervals))
+        return [*parts, self.show_costs(), self.show_promises(), self.show_search()]
 
     def show_growth(self) -> Part:
         """Return the section on growth over constant leverage."""
-        heads = {
+        tested = {
             "difference": Head("difference", "log growth a year", "signed percent"),
             "low": Head("95 % interval", "", "signed percent", "high"),
             "n": Head("n", "days", "count"),
+        }
+        beside = {
             "growth": Head("policy", "log growth a year", "growth"),
             "constant_growth": Head("constant", "log growth a year", "growth"),
             "held_growth": Head("buy and hold", "log growth a year", "growth"),
@@ -319,12 +328,11 @@ class Judgement(SettingsResult):
             "held_drawdown": Head("buy and hold", "worst drawdown", "percent"),
             "constant_leverage": Head("constant", "mean leverage", "turns"),
         }
-        tested = {name: heads[name] for name in ("difference", "low", "n")}
-        beside = {name: head for name, head in heads.items() if name not in tested}
-        own = self.growth.drop(index=g.POOLED)
+
+        by_market = self.growth.drop(index=g.POOLED)
         blocks: list[Shown] = [
             show_by_market(self.growth, tested, "Growth over constant leverage"),
-            show_by_market(own, beside, "Beside it"),
+            show_by_market(by_market, beside, "Beside it"),
             self.draw_differences(),
             *list_untested(self.growth),
         ]
@@ -339,10 +347,12 @@ class Judgement(SettingsResult):
 
     def draw_differences(self) -> ShownChart:
         """Return the chart of the differences, added up over time."""
-        summed = self.differences.cumsum() if len(self.differences.columns) else None
+        summed = None
         colors = {}
-        if summed is not None:
+        if len(self.differences.columns):
+            summed = self.differences.cumsum()
             colors = dict.fromkeys(map(str, summed.columns), "neutral") | {g.POOLED: "accent"}
+
         return ShownChart(
             "differences",
             "Log growth over constant leverage, added up",
@@ -389,6 +399,8 @@ class Judgement(SettingsResult):
             "fatal": Head("first not survived"),
             "fatal_fall": Head("its fall", "of the mark", "percent"),
         }
+
+        causes = [*list_untested(self.survival), *list_untested(self.limits)]
         return Part(
             "survival",
             "Will it survive?",
@@ -396,7 +408,7 @@ class Judgement(SettingsResult):
             (
                 show_by_market(self.survival, heads, "Probability of losing the account"),
                 show_by_market(self.limits, limits, "Scale and crashes"),
-                *dict.fromkeys([*list_untested(self.survival), *list_untested(self.limits)]),
+                *dict.fromkeys(causes),
             ),
             "both",
         )
@@ -412,7 +424,8 @@ class Judgement(SettingsResult):
             "n": Head("n", "days", "count"),
         }
         capital = {"half_growth": Head("growth halves at", "capital", "round money")}
-        notes = [f"{name}: {text}" for name, text in self.limits["capacity"].items() if text]
+
+        notes = list_notes(self.limits["capacity"])
         halves = self.limits[["half_growth"]].dropna()
         return Part(
             "costs",
@@ -437,12 +450,15 @@ class Judgement(SettingsResult):
             "n": Head("n", "", "count"),
             "verdict": Head("verdict"),
         }
-        counts = self.promises["verdict"].value_counts()
-        told = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if each in counts)
+
+        counts: Any = self.promises["verdict"].value_counts()
+        told = write_counts(counts)
+        if told:
+            told = f"{core.capitalize(told)}."
         return Part(
             "promises",
             "Does it keep its promises?",
-            f"{core.capitalize(told)}." if told else "",
+            told,
             (show_by_market(self.promises, heads, empty="It promises nothing."),),
             "both",
         )
@@ -452,6 +468,7 @@ class Judgement(SettingsResult):
         if not self.settings["is_counted"]:
             text = "Trials and looks at a holdout are not counted: there is no store of results."
             return Part("search", "Is it the search?", text, (text,), "both")
+
         heads = {
             "trials": Head("trials", "on these bars", "count"),
             "looks": Head("looks", "at a holdout", "count"),
@@ -504,12 +521,24 @@ def show_by_market(
 
 def list_untested(table: pd.DataFrame) -> list[str]:
     """Return why rows of a table were not tested, a sentence for each market."""
-    said = dict.fromkeys(
-        f"{name}: {why.rstrip('.')}."
-        for name, why in table["why"].items()
-        if why and name != g.POOLED
-    )
-    return [str(each) for each in said]
+    sentences = {}
+    for name, why in table["why"].items():
+        if why and name != g.POOLED:
+            sentences[f"{name}: {why.rstrip('.')}."] = True
+    return [*sentences]
+
+
+def list_notes(texts: pd.Series[str]) -> list[str]:
+    """Return what is said of each market, by name; once if the same is said of all."""
+    said = texts[texts != ""]
+    if len(said) > 1 and said.nunique() == 1:
+        return [core.capitalize(said.iloc[0])]
+    return [f"{name}: {text}" for name, text in said.items()]
+
+
+def list_names(table: pd.DataFrame, is_meant: pd.Series[bool]) -> tuple[str, ...]:
+    """Return the markets of a table of which a claim holds."""
+    return tuple(map(str, table.index[is_meant]))
 
 
 def write_years_needed(found: rule.Findings) -> str:

@@ -67,28 +67,37 @@ class LossForecast(DatedForecast):
 
     def find(self, market: Market, read: ReadPolicy) -> bool:
         """Return whether the account was lost, on the terms that were in force when it was told."""
-        policy: Any = None if self.policy == HELD else read(self.policy)
+        policy: Any = None
+        if self.policy != HELD:
+            policy = read(self.policy)
         if self.size is not None:
             policy = scale_policy(policy, self.size)
+
         (venue,) = fix_margin_tables({"": Venue.from_dict(self.venue)}, self.made).values()
         test = Conditions(
             market, venue=venue, account=Account.from_dict(self.account), signal=self.signal
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            paths = simulate_paths(market, "gbm", paths=1, horizon=self.horizon, funding=None)
-            runner = PathsRunner(paths, policy, test)
-            bar = find_close(market, self.made)
-            if bar < runner.warm_up.known:
-                raise core.DataError(
-                    f"columns of the policy are not known at {core.format_time(self.made)}: the "
-                    "data must begin earlier"
-                )
-            last = int((market.time + market.interval <= self.due).sum()) - 1
-            (came,) = find_lost(
-                runner, np.array([bar]), last - bar, is_ruin_counted=self.is_ruin_counted
+            return self.replay(market, policy, test)
+
+    def replay(self, market: Market, policy: Any, test: Conditions) -> bool:
+        """Return whether an account that is new at the close of the forecast was lost."""
+        # The runner wants paths; what it lives is history alone.
+        paths = simulate_paths(market, "gbm", paths=1, horizon=self.horizon, funding=None)
+        runner = PathsRunner(paths, policy, test)
+        bar = find_close(market, self.made)
+        if bar < runner.warm_up.known:
+            raise core.DataError(
+                f"columns of the policy are not known at {core.format_time(self.made)}: the "
+                "data must begin earlier"
             )
-        return bool(came)
+
+        last = int((market.time + market.interval <= self.due).sum()) - 1
+        (is_lost,) = find_lost(
+            runner, np.array([bar]), last - bar, is_ruin_counted=self.is_ruin_counted
+        )
+        return bool(is_lost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +114,7 @@ class ShortfallForecast(DatedForecast):
         rule = DynamicMargin.from_dict(self.rule).override({self.parameter: self.value})
         past = PastDays(market, Venue.from_dict(self.venue), rule)
         is_over, is_known = past.find_over(rule)
+
         is_inside = (past.days.time >= self.made) & (past.days.time < self.due)
         if not (is_inside & is_known).any():
             raise core.DataError(
@@ -134,10 +144,12 @@ def list_losses(saved: LiquidationRisk) -> Iterator[DatedForecast]:
     made = core.to_nanoseconds(saved.settings["paths"]["start"])
     terms = read_terms(saved)
     why = terms.pop("why")
+
     if saved.settings["resumed"] is not None:
         why = "its account went on from a saved result"
     if "default_rate" in saved.settings:
         why = "it tells of defaults of the venue, which no data have"
+
     for horizon, row in saved.table.iterrows():
         yield LossForecast(
             name=name_loss(str(horizon)),
@@ -184,22 +196,28 @@ def list_shortfalls(saved: MarginCalibration) -> Iterator[DatedForecast]:
 
 def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
     told = saved.settings
-    ends = told["ends"]
-    venues = told["venue"] if len(saved.names) > 1 else {saved.names[0]: told["venue"]}
-    common = {"account": told["account"], "policy": str(told["policy"])}
+    venues = told["venue"]
+    if len(saved.names) == 1:
+        venues = {saved.names[0]: told["venue"]}
+    why = ""
+    if told["tune"]:
+        why = "it was re-tuned"
+
     for market, row in saved.survival.iterrows():
-        if row["why"]:
+        if row["why"]:  # it was not tested
             continue
+        horizon = str(row["horizon"])
         yield LossForecast(
-            name=name_loss(str(row["horizon"])),
+            name=name_loss(horizon),
             instrument=str(market),
-            made=core.to_nanoseconds(ends[market]),
-            horizon=str(row["horizon"]),
+            made=core.to_nanoseconds(told["ends"][market]),
+            horizon=horizon,
             told=float(row["probability"]),
+            why=why,
+            policy=str(told["policy"]),
             venue=venues[market],
+            account=told["account"],
             signal=told["directions"][market],
-            why="it was re-tuned" if told["tune"] else "",
-            **common,
         )
 
 
@@ -215,19 +233,22 @@ READERS: Mapping[type, Callable[[Any], Iterator[DatedForecast]]] = {
 def read_terms(saved: LiquidationRisk | MaxLeverage) -> dict[str, Any]:
     """Return the terms of the account of a result, and why it cannot be scored, if so."""
     told = saved.settings
+    instruments = saved.manifest["data"].get("instruments") or {}
     why = ""
     if told["overlay"] is not None:
         why = "its account has an overlay"
-    instruments = saved.manifest["data"].get("instruments") or {}
     if "fees" not in told["venue"] or len(instruments) > 1:
         why = "its account has several instruments"
-    signal = told["signal"]
+
+    signal = None
+    if isinstance(told["signal"], float | int):
+        signal = told["signal"]
     return {
         "instrument": str(saved.manifest["data"]["instrument"]),
         "policy": str(told["policy"]),
         "venue": told["venue"],
         "account": told["account"],
-        "signal": signal if isinstance(signal, float | int) else None,
+        "signal": signal,
         "why": why,
     }
 

@@ -9,9 +9,12 @@ from backtest import core
 from backtest.judgement.survival import SAFE
 from backtest.search.shifts import FEW_FILLS
 
-UNSAFE, NOT_TIMED = "unsafe", "not timed"
-BETTER, WORSE = "better", "worse"
-NOT_TESTED, NO_EVIDENCE = "not tested", "no evidence of a difference"
+UNSAFE = "unsafe"
+NOT_TIMED = "not timed"
+BETTER = "better"
+WORSE = "worse"
+NOT_TESTED = "not tested"
+NO_EVIDENCE = "no evidence of a difference"
 OUTCOMES = (UNSAFE, NOT_TIMED, BETTER, WORSE, NOT_TESTED, NO_EVIDENCE)
 """What a judgement says, in the order in which it is asked."""
 LEAST_GAIN = 0.005
@@ -78,10 +81,12 @@ def decide(found: Findings) -> str:
         return UNSAFE
     if found.is_timing_tested and not found.timed:
         return NOT_TIMED
+
     if found.is_better:
         return BETTER
     if found.high < 0.0:
         return WORSE
+
     if not found.tested or math.isnan(found.difference):
         return NOT_TESTED
     return NO_EVIDENCE
@@ -100,7 +105,8 @@ def list_met(found: Findings) -> tuple[str, ...]:
 
 
 def check_requirements(required: list[str] | tuple[str, ...]) -> list[str]:
-    return [core.Choice(*REQUIREMENTS).check("require", each.strip()) for each in required]
+    known = core.Choice(*REQUIREMENTS)
+    return [known.check("require", name.strip()) for name in required]
 
 
 def write_sentence(found: Findings, policy: str) -> str:
@@ -114,8 +120,11 @@ def write_sentence(found: Findings, policy: str) -> str:
         return f"Not tested: {policy} has no constant leverage to be compared with, {found.why}."
 
     gap = core.format_percent(found.difference, is_signed=True)
-    ends = " to ".join(core.format_percent(x, is_signed=True) for x in (found.low, found.high))
-    figures = f"{gap} of log growth a year {found.place} (95 %: {ends}; {found.n:,} days)"
+    low = core.format_percent(found.low, is_signed=True)
+    high = core.format_percent(found.high, is_signed=True)
+    interval = f"95 %: {low} to {high}; {found.n:,} days"
+    figures = f"{gap} of log growth a year {found.place} ({interval})"
+
     if outcome == BETTER:
         return f"Better: {policy} grew more than constant leverage at equal risk, by {figures}."
     if outcome == WORSE:
@@ -129,8 +138,11 @@ def write_sentence(found: Findings, policy: str) -> str:
 def write_danger(found: Findings, policy: str) -> str:
     if found.ruined:
         return f"{policy} lost its account on {', '.join(found.ruined)}"
+
     chance = core.format_chance(found.chance)
-    source = "its own history" if found.chance_source == "history" else "simulated paths"
+    source = "simulated paths"
+    if found.chance_source == "history":
+        source = "its own history"
     return (
         f"{policy} loses its account within 30 days with a probability of {chance} on "
         f"{found.chance_market}, by {source}; {core.format_chance(SAFE)} is the limit"

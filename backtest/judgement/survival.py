@@ -23,7 +23,8 @@ from backtest.risk.paths import Paths, choose_funding, simulate_paths
 from backtest.risk.stress import stress
 
 MODEL = "filtered"
-MONTH, YEAR = "30d", "365d"
+MONTH = "30d"
+YEAR = "365d"
 HORIZONS = {MONTH: ("7d", MONTH), YEAR: (YEAR,)}
 """Horizons by the length of the paths that answer them: a year of hours takes fewer paths."""
 YEAR_SHARE = 8
@@ -86,6 +87,7 @@ def measure_risks(
         if length == YEAR:
             count = max(drawn.count // YEAR_SHARE, 1)
             paths = draw_paths(account, length, count, seed, model=choose_model(drawn))
+
         runner = PathsRunner(
             paths, account.policy, test, compile=compile, is_trusted=length != MONTH
         )
@@ -96,8 +98,8 @@ def list_horizons(risk: LiquidationRisk) -> Iterator[tuple[str, dict[str, Any]]]
     """Yield the horizons of a risk, and what a judgement says of each."""
     count = risk.settings["paths"]["paths"]
     for horizon, row in risk.table.iterrows():
-        named = {name: float(row[column]) for column, name in RISKS.items()}
-        yield str(horizon), named | {"n": count, "why": ""}
+        chances = {name: float(row[column]) for column, name in RISKS.items()}
+        yield str(horizon), {**chances, "n": count, "why": ""}
 
 
 def judge_scale(
@@ -109,7 +111,7 @@ def judge_scale(
     that factor, held at past dates, if they are asked for.
     """
     drawn: Any = risk.paths
-    found = search_paths(
+    largest = search_paths(
         fix_direction(account),
         account.policy,
         [drawn],
@@ -120,13 +122,14 @@ def judge_scale(
         risk=risk,
         **how,
     )
-    row = found.table.iloc[-1]
+
+    last = largest.table.iloc[-1]
     limits = {
-        "largest_scale": found.leverage,
-        "is_limited": bool(row["is_limited"]),
-        "evaluations": len(found.grid),
+        "largest_scale": largest.leverage,
+        "is_limited": bool(last["is_limited"]),
+        "evaluations": len(largest.grid),
     }
-    return limits, found.scores
+    return limits, largest.scores
 
 
 def judge_crashes(account: JudgedAccount) -> dict[str, Any]:
@@ -134,19 +137,22 @@ def judge_crashes(account: JudgedAccount) -> dict[str, Any]:
 
     Crashes are ordered by how far the mark falls in them.
     """
-    found = stress(account.result)
-    falls: dict[str, float] = found.settings["falls"]
-    is_dead = found.table["liquidated"]
+    stressed = stress(account.result)
+    falls: dict[str, float] = stressed.settings["falls"]
+    is_dead = stressed.table["liquidated"]
     survived = [name for name in falls if not is_dead[name]]
     fatal = [name for name in falls if is_dead[name]]
-    row: dict[str, Any] = {"n_crashes": len(falls), "n_survived": len(survived)}
-    row |= describe_crash("survived", max(survived, key=falls.__getitem__, default=""), falls)
-    row |= describe_crash("fatal", min(fatal, key=falls.__getitem__, default=""), falls)
-    return row
 
-
-def describe_crash(key: str, name: str, falls: dict[str, float]) -> dict[str, Any]:
-    return {key: name, f"{key}_fall": falls.get(name, math.nan)}
+    worst_survived = max(survived, key=falls.__getitem__, default="")
+    first_fatal = min(fatal, key=falls.__getitem__, default="")
+    return {
+        "n_crashes": len(falls),
+        "n_survived": len(survived),
+        "survived": worst_survived,
+        "survived_fall": falls.get(worst_survived, math.nan),
+        "fatal": first_fatal,
+        "fatal_fall": falls.get(first_fatal, math.nan),
+    }
 
 
 def find_worst(rows: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str, float]:
@@ -158,10 +164,12 @@ def find_worst(rows: dict[tuple[str, str], dict[str, Any]]) -> tuple[str, str, f
     for (market, horizon), row in rows.items():
         if horizon != MONTH:
             continue
+
         for source in ("paths", "history"):
-            chance = row.get(source, math.nan)
-            if chance > worst[2] or math.isnan(worst[2]):
-                worst = (market, source, float(chance))
+            highest = worst[2]
+            chance = float(row.get(source, math.nan))
+            if chance > highest or math.isnan(highest):
+                worst = (market, source, chance)
     return worst
 
 
@@ -169,17 +177,21 @@ def write_chance(row: dict[str, Any]) -> str:
     """Return one horizon as a clause: by paths, and by history."""
     if row["why"]:
         return f"not tested: {row['why']}"
-    low, high = (core.format_chance(row[name]) for name in ("low", "high"))
-    text = f"paths {core.format_chance(row['paths'])} ({low} to {high}, n {row['n']:,})"
+
+    low = core.format_chance(row["low"])
+    high = core.format_chance(row["high"])
+    by_paths = f"paths {core.format_chance(row['paths'])} ({low} to {high}, n {row['n']:,})"
     if math.isnan(row["history"]):
-        return f"{text}; history too short"
-    past = core.format_chance(row["history"])
-    return f"{text}; history {past} (n {row['starts']:,.0f}, {row['starts_apart']:,.0f} apart)"
+        return f"{by_paths}; history too short"
+
+    starts = f"n {row['starts']:,.0f}, {row['starts_apart']:,.0f} apart"
+    return f"{by_paths}; history {core.format_chance(row['history'])} ({starts})"
 
 
 def write_scale(limits: dict[str, Any], paths: int) -> str:
-    tried = f"n {paths:,} paths, {limits['evaluations']} scales tried"
+    scale = f"{limits['largest_scale']:.3g}"
     bound = f"{core.format_chance(SAFE)} in {MONTH}"
+    tried = f"n {paths:,} paths, {limits['evaluations']} scales tried"
     if limits["is_limited"]:
-        return f"no scale up to {limits['largest_scale']:.3g} is lost with over {bound} ({tried})"
-    return f"largest scale {limits['largest_scale']:.3g} at {bound} ({tried})"
+        return f"no scale up to {scale} is lost with over {bound} ({tried})"
+    return f"largest scale {scale} at {bound} ({tried})"
