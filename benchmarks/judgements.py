@@ -1,0 +1,144 @@
+"""The judgement of each shipped policy, with its defaults, on the markets of some folders.
+
+    python benchmarks/judgements.py FOLDER... [--only POLICY...] [--from DAY] [--to DAY]
+
+FOLDER holds bars, mark prices and funding of one or several instruments, in freqtrade's layout or
+the project's own. It prints JSON with a row for each policy, and the table of docs/found.md.
+Combinators hold a volatility target, and constant leverage if they take two policies. Policies of
+options, spot legs, isolated margin and stops are left out: their judgement needs another account.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from timing import print_json, read_flags
+
+import backtest as bt
+from backtest import strategies
+from backtest.core import format_chance, format_percent
+from backtest.experiments.policy_names import built_in_policies
+from backtest.policies import sets_margin, trades_options
+
+LEFT_OUT = (strategies.Carry, strategies.FixedRisk)
+"""A policy of a spot leg, and one that sizes by the stop of its account."""
+CAPITAL = 10_000.0
+BAND = 0.05
+
+
+def list_policies(only: list[str]) -> list[bt.Policy]:
+    """Return the policies with their defaults; combinators over the plainest ones."""
+    inner = (strategies.Constant(2.0), strategies.VolTarget())
+    policies: list[bt.Policy] = []
+    for kind in built_in_policies():
+        if trades_options(kind) or sets_margin(kind) or kind in LEFT_OUT:
+            continue
+        if only and kind.__name__ not in only:
+            continue
+        parts = inner[-kind.takes[0] :] if issubclass(kind, bt.Combinator) else ()
+        policies.append(kind(*parts))
+    return policies
+
+
+def load_markets(folders: list[Path], start: str, end: str) -> dict[str, bt.Market]:
+    """Return the markets of all folders, by instrument; a folder may have several."""
+    markets = {}
+    for folder in folders:
+        coins = sorted({path.name.partition("_")[0] for path in folder.glob("*-futures.*")})
+        for name in [f"{coin}USDT" for coin in coins] or [None]:
+            market = bt.Market.load(folder, instrument=name, since=start, until=end)
+            markets[market.instrument] = market
+    return markets
+
+
+def judge_policy(policy: bt.Policy, markets: dict[str, bt.Market]) -> dict[str, Any]:
+    """Return the row of one policy; one that fails on all markets has its cause alone."""
+    test = bt.Backtest(
+        next(iter(markets.values())),
+        venue=bt.Venue.preset("binance-usdm", "BTCUSDT"),
+        account=bt.Account(capital=CAPITAL, band=BAND),
+    )
+    began = time.process_time()
+    try:
+        judged = test.judge(policy, markets=markets)
+    except bt.BacktestError as error:
+        return {"policy": type(policy).__name__, "why": str(error).partition("\n")[0]}
+
+    findings = judged.findings
+    return {
+        "policy": judged.policy_name,
+        "settings": judged.title,
+        "outcome": judged.outcome,
+        "sentence": judged.verdict,
+        "difference": findings.difference,
+        "low": findings.low,
+        "high": findings.high,
+        "n": findings.n,
+        "by_market": judged.growth["difference"].dropna().to_dict(),
+        "chance": findings.chance,
+        "chance_market": findings.chance_market,
+        "largest_scale": judged.limits["largest_scale"].to_dict(),
+        "p_growth": judged.timing["p_growth"].to_dict(),
+        "faults": dict(judged.faults),
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
+
+
+def write_table(rows: list[dict[str, Any]], names: list[str]) -> str:
+    """Return a line for each policy, in Markdown."""
+    heads = ["policy", "outcome", "difference", *names, "lost in 30 days", "largest scale", "p"]
+    lines = [heads, ["---"] * len(heads)]
+    lines += [list_cells(row, names) for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def list_cells(row: dict[str, Any], names: list[str]) -> list[str]:
+    """Return the cells of one policy."""
+    if "outcome" not in row:
+        return [f"`{row['policy']}`", f"failed: {row['why']}"]
+
+    gap = "not tested"
+    if not math.isnan(row["difference"]):
+        low, high = (format_percent(row[end], is_signed=True) for end in ("low", "high"))
+        gap = f"{format_percent(row['difference'], is_signed=True)} ({low} to {high})"
+    gaps = [write_gap(row["by_market"].get(name, math.nan)) for name in names]
+    lost = f"{format_chance(row['chance'])} ({row['chance_market']})"
+    scale = min(row["largest_scale"].values())
+    p_growth = [p for p in row["p_growth"].values() if not math.isnan(p)]
+    p = f"{min(p_growth):.2f}" if p_growth else ""
+    return [f"`{row['policy']}`", row["outcome"], gap, *gaps, lost, f"{scale:.3g}", p]
+
+
+def write_gap(difference: float) -> str:
+    """Return the difference on one market, or that there is none."""
+    if math.isnan(difference):
+        return "not tested"
+    return format_percent(difference, is_signed=True)
+
+
+def main() -> None:
+    """Judge the policies, print JSON, and the table of docs/found.md."""
+    wanted = read_flags(__doc__, "folders", only=["all"], start="2021-01-01", end="2024-01-01")
+    warnings.simplefilter("ignore")
+    markets = load_markets([Path(folder) for folder in wanted.folders], wanted.start, wanted.end)
+    only = [] if wanted.only == ["all"] else wanted.only
+    rows = []
+    for policy in list_policies(only):
+        row = judge_policy(policy, markets)
+        sys.stderr.write(f"{row['policy']}: {row.get('sentence', row.get('why'))}\n")
+        rows.append(row)
+
+    spans = {
+        name: [str(market.times[0]), str(market.times[-1])] for name, market in markets.items()
+    }
+    print_json({"markets": spans, "capital": CAPITAL, "band": BAND, "rows": rows})
+    sys.stdout.write("\n" + write_table(rows, [*markets]))
+
+
+if __name__ == "__main__":
+    main()
