@@ -92,7 +92,6 @@ def tabulate_hedging(result: Result) -> ShownTable:
 
 
 def list_option_history(result: Result) -> Iterator[Shown]:
-    yield draw_greeks(result)
     yield tabulate_roll_costs(result)
     yield draw_option_profit(result)
 
@@ -127,7 +126,8 @@ def draw_greeks(result: Result) -> ShownChart:
             "instruments, gross": "neutral",
             "net delta": "loss",
         },
-        height=680,
+        size="half",
+        height=340,
         panels=(
             Panel("Leverage, x", leverage, height=1.6),
             Panel("Gamma: change of delta per 1 % of price", ("gamma",)),

@@ -39,6 +39,8 @@ HEADS: Mapping[str, Head] = {
     "p_holm": Head("p", "corrected", "p-value"),
     "impact": Head("impact", "per year", "percent"),
     "costs": Head("costs", "per year", "percent"),
+    "fees_annual": Head("fees", "per year", "percent"),
+    "funding_annual": Head("funding", "per year", "percent"),
     "sharpe": Head("Sharpe ratio", "", "decimals"),
     "equity": Head("equity", "money", "money"),
     "p_ruin": Head("ruin", "probability", "chance"),

@@ -60,7 +60,7 @@ def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
         traces += draw_panel(shown, panel, table, layout, place)
     traces += draw_events(shown, [panel.title for panel in panels])
 
-    mark_spans(shown, layout, last_panel=len(panels))
+    mark_spans(shown, layout, panels)
     mark_lines(shown, layout)
     return build_chart(shown, traces, layout)
 
@@ -192,9 +192,10 @@ def draw_events(shown: ShownChart, titles: list[str]) -> Traces:
         yield draw_points(times, rows["y"].to_numpy(), name, first["color"], **more)
 
 
-def mark_spans(shown: ShownChart, layout: Layout, last_panel: int) -> None:
-    """Write the spans into ``layout``, each named at the foot of the last panel."""
-    foot = name_axis("y", last_panel)
+def mark_spans(shown: ShownChart, layout: Layout, panels: list[Panel]) -> None:
+    """Write the spans into ``layout``, named at the foot of the filled panel, else of the first."""
+    filled = [place for place, panel in enumerate(panels, start=1) if panel.filled]
+    foot = name_axis("y", filled[0] if filled else 1)
     for first, last, name in shown.spans:
         shape = {
             "type": "rect",

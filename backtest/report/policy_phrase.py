@@ -46,6 +46,24 @@ def write_phrase(manifest: Mapping[str, Any]) -> str:
     return f"{core.capitalize(name)} {number}"
 
 
+def phrase_heading(heading: str) -> str:
+    """Return a heading that ends in the call of a shipped policy with the phrase of that policy."""
+    called = re.search(r"([A-Z]\w*)\(([^()]*)\)$", heading)
+    if called is None:
+        return heading
+    settings = {}
+    for part in called[2].split(", "):
+        name, _, text = part.partition("=")
+        number = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text)
+        settings[name] = float(text) if number else text.strip("'")
+
+    policy = {"name": called[1], "settings": settings, "text": called[0]}
+    manifest = {"policy": policy, "policy_module": "backtest.strategies."}
+    if find_class(manifest) is None:
+        return heading
+    return heading[: called.start()] + write_phrase(manifest)
+
+
 def list_chips(result: Result) -> tuple[str, ...]:
     """Return the settings that were changed, but for what the title says."""
     chips = [core.clip(chip, MAX_LETTERS) for chip in walk_chips(result.manifest)]

@@ -20,6 +20,7 @@ from backtest.core.number_text import Head
 from backtest.core.result_parts import Part, Shown, ShownChart, ShownTable
 from backtest.engine.target_cuts import WORDS
 from backtest.report import run_charts
+from backtest.report.option_charts import list_first_charts
 from backtest.report.option_parts import list_option_costs, list_option_history
 from backtest.report.overview import draw_overview
 from backtest.report.page import list_heads, name_unit
@@ -59,6 +60,12 @@ def list_parts(result: Result) -> list[Part]:
 
 def list_account_parts(result: Result) -> list[Part]:
     return [
+        Part(
+            key="payoff",
+            title="Options",
+            lead="What they pay, and how their value moves.",
+            blocks=lambda: list_first_charts(result),
+        ),
         Part(
             key="equity",
             title="The account over time",
@@ -165,10 +172,7 @@ def list_option_parts(result: Result) -> list[Part]:
         Part(
             key="options",
             title="Options over time",
-            lead=(
-                "What the options added to the account's leverage, what they cost, "
-                "which part of their profit each Greek explains."
-            ),
+            lead=("What each cost, and which part of their profit each Greek explains."),
             blocks=lambda: list_option_history(result),
         ),
     ]

@@ -16,7 +16,7 @@ from backtest.core.number_text import Measured
 from backtest.core.result_folders import CURE
 from backtest.core.result_parts import ShownExplorer
 from backtest.report import render
-from backtest.report.basis import build_basis, list_terms
+from backtest.report.basis import build_basis, find_settings, list_terms
 from backtest.report.charts import draw_declared
 from backtest.report.explorer import write_explorer
 from backtest.report.figures import LIGHT, TEMPLATE, thin_rows
@@ -27,8 +27,10 @@ from backtest.report.page import (
     Page,
     Paragraph,
     Section,
+    Table,
     write_table,
 )
+from backtest.report.policy_phrase import phrase_heading
 from backtest.report.run_figures import list_hidden_measures
 from backtest.report.run_page import dress_page
 from backtest.results import run_record
@@ -120,7 +122,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
     return Page(
         kind=found.called or found.kind,
         manifest=manifest,
-        title=core.clip(found.heading, render.MAX_TITLE),
+        title=core.clip(phrase_heading(found.heading), render.MAX_TITLE),
         notices=notices,
         marked_summary=write_verdict(found),
         details=write_details(found, manifest["data"]),
@@ -167,20 +169,24 @@ def list_sections(found: Any, origin: Origin) -> list[Section]:
     name = core.name_folder(found.folder_title, str(found.manifest["id"]))
     command = shlex.join(["backtest", "report", name])
     is_folded = bool(found.list_parts())
+    currency = find_currency(found.manifest)
     for section in build_basis(found, command, origin):
-        sections.append(section._replace(is_folded=is_folded))
+        blocks = [name_money(block, currency) for block in section.blocks]
+        sections.append(section._replace(is_folded=is_folded, blocks=blocks))
     return sections
 
 
 def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[Section]:
     """Return the sections that hold something, but for those that are shown ``elsewhere`` only."""
     hidden = list_hidden(found)
+    currency = find_currency(found.manifest)
     sections = []
     for part in found.list_parts():
         if part.shows == elsewhere:
             continue
 
-        blocks = [*write_blocks(part.list_blocks(with_charts=with_charts), part.key, hidden)]
+        shown = part.list_blocks(with_charts=with_charts)
+        blocks = [*write_blocks(shown, part.key, hidden, currency)]
         if blocks:
             section = Section(part.key, part.title, part.lead, blocks, part.is_folded, part.is_half)
             sections.append(section)
@@ -245,10 +251,17 @@ def hide_lines(
     return shown
 
 
+MONEY = ("money", "settlement currency")
+"""Units of results that do not know their currency; a page that knows it names it."""
+
+
 def write_blocks(
-    blocks: Iterable[core.Shown], key: str, hidden: Sequence[str] = ()
+    blocks: Iterable[core.Shown], key: str, hidden: Sequence[str] = (), currency: str = ""
 ) -> Iterator[Block]:
-    """Yield what is shown of a part, without empty texts, charts and tables."""
+    """Yield what is shown of a part, without empty texts, charts and tables.
+
+    ``currency`` is the unit of money, empty if it is not known.
+    """
     for shown in blocks:
         if isinstance(shown, str):
             if shown:
@@ -258,13 +271,36 @@ def write_blocks(
         elif shown.table is None:
             continue
         elif isinstance(shown, core.ShownChart):
-            chart = draw_declared(shown)
+            x = currency if currency and shown.x in MONEY else shown.x
+            y = currency if currency and shown.y in MONEY else shown.y
+            chart = draw_declared(shown._replace(x=x, y=y))
             if chart is not None:
                 yield chart._replace(key=chart.key or key)
         elif len(shown.table):
-            yield write_table(hide(shown, hidden))
+            yield name_money(write_table(hide(shown, hidden)), currency)
         elif shown.empty:
             yield Paragraph(shown.empty)
+
+
+def name_money(block: Block, currency: str) -> Block:
+    """Return a table whose columns of money have the currency as their unit, others as they are."""
+    if not currency or not isinstance(block, Table):
+        return block
+
+    columns = []
+    for column in block.columns:
+        is_money = column.unit in MONEY
+        columns.append(column._replace(unit=currency) if is_money else column)
+    return block._replace(columns=tuple(columns))
+
+
+def find_currency(manifest: Mapping[str, Any]) -> str:
+    """Return the currency in which all venues of a manifest settle, empty if it is not known."""
+    venues = find_settings(manifest).get("venue") or {}
+    if "contract" in venues:
+        venues = {"": venues}
+    settled = {str(each.get("contract", {}).get("settles") or "") for each in venues.values()}
+    return settled.pop() if len(settled) == 1 else ""
 
 
 def write_report(found: Any, path: Path, format_: str | None = None) -> Path:

@@ -26,6 +26,7 @@ from backtest.results.option_profit import EXPLAINED
 from backtest.results.performance import max_drawdown
 from backtest.results.promises import JUDGED, judge_promises
 from backtest.results.run_data import RunData, RunOptions, find_causes, label_owners
+from backtest.results.tables import DUST
 
 SHORT = 330.0
 """Days of a run under which its yearly figures are said to be extrapolated."""
@@ -482,7 +483,9 @@ class RunRecord(RunData):
         # What instruments posted, what the rest of the account did, and both.
         posted = self.closes.posted
         total_margin = self.closes.initial
-        margins = np.column_stack([posted, total_margin - posted.sum(axis=1), total_margin])
+        rest = total_margin - posted.sum(axis=1)
+        rest[np.abs(rest) <= DUST * total_margin] = 0.0
+        margins = np.column_stack([posted, rest, total_margin])
         inverse_equity = performance.divide(1.0, self.of_account("equity"))
 
         total = 0.0

@@ -268,6 +268,7 @@ class Comparison(core.SavedResult):
 
     def list_parts(self) -> list[Part]:
         gaps: list[Shown] = [self._draw_gaps(measure) for measure in TITLES]
+        percent = f"{100.0 * self.confidence:g}"
         return [
             Part(
                 key="accounts",
@@ -279,7 +280,7 @@ class Comparison(core.SavedResult):
             Part(
                 key="differences",
                 title="What differs by more than noise",
-                lead=(f"Each account less {self.baseline}; intervals hold {self.confidence:.0%}."),
+                lead=f"Each account less {self.baseline}; intervals hold {percent} %.",
                 blocks=(*gaps, self._tabulate_gaps()),
                 shows="both",
             ),
@@ -318,7 +319,7 @@ class Comparison(core.SavedResult):
             kind="intervals",
             x="difference",
             percent="" if measure == "sharpe" else "x",
-            size="narrow",
+            size="half",
         )
 
     def _tabulate_gaps(self) -> ShownTable:

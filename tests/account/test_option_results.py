@@ -8,6 +8,7 @@ import pytest
 
 import backtest as bt
 from backtest import options
+from backtest.report.option_charts import list_first_charts
 from backtest.results.option_profit import EXPLAINED
 from tests.kit import Once, ask_test, bars_market, check_refused, make_venue
 
@@ -238,3 +239,19 @@ def test_options_are_refused_where_nothing_values_them():
 
     check_refused(lambda: ask_test("replay", markets, result.fills, **terms), words)
     check_refused(lambda: ask_test("decide", markets, Once(), state=result, **terms), words)
+
+
+def test_a_payoff_is_that_of_the_contracts_held_last():
+    """A strangle owes 10,000 at 70,000 and 130,000; a coin beside a call gains with the price."""
+    payoff, greeks = list_first_charts(example("strangle"))
+    table = payoff.table["options"]
+    assert table[80_000.0] == table[120_000.0] == 0.0
+    owed = np.interp([70_000.0, 125_000.0], table.index, table)
+    assert owed == pytest.approx([-10_000.0, -5_000.0], rel=1e-9)
+    assert len(greeks.panels) == 4
+
+    covered = next(list_first_charts(example("covered"))).table
+    gained = covered["with the position"] - covered["options"]
+    slopes = np.diff(gained) / np.diff(covered.index)
+    assert slopes == pytest.approx(np.full(len(slopes), slopes[0]))
+    assert slopes[0] > 0.5

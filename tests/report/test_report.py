@@ -23,6 +23,7 @@ from backtest.report.charts import draw_declared
 from backtest.report.explored_sets import explore_sweep, find_neighbors
 from backtest.report.figures import drop_dust, thin_rows
 from backtest.report.page import Section, Table, write_measure, write_table
+from backtest.report.policy_phrase import phrase_heading
 from backtest.report.render import (
     GAP,
     choose_columns,
@@ -217,6 +218,18 @@ def test_the_title_is_a_phrase_and_what_was_changed_are_chips():
     assert "half life 24 bars</li>" in write_html(page)
     plain = build_page(live(Constant(leverage=8.0), days=2))
     assert (plain.title, plain.chips) == ("Constant leverage 8x", ())
+    assert (
+        phrase_heading("Stress test: Constant(leverage=5.0)") == "Stress test: Constant leverage 5x"
+    )
+    assert phrase_heading("Stress test: Mine(leverage=5.0)") == "Stress test: Mine(leverage=5.0)"
+
+
+def test_a_page_names_the_currency_of_its_money_where_it_knows_it(page):
+    blocks = [block for section in page.sections for block in section.blocks]
+    tables = [block for block in blocks if isinstance(block, Table)]
+    units = {column.unit for table in tables for column in table.columns if not table.is_pairs}
+    assert "USDT" in units
+    assert not {"money", "settlement currency"} & units
 
 
 def test_three_figures_are_large_and_the_third_is_how_near_liquidation_was():

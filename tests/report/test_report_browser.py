@@ -210,3 +210,14 @@ def test_the_first_screen_is_drawn_before_the_library_is_compiled(browser, files
     assert {0xFFAE5F1F, 0xFF0D49C0} <= {*colors}  # the account and its drawdown, as ABGR
     assert page.evaluate("window.Plotly === undefined")
     page.close()
+
+
+@pytest.mark.parametrize("name", ["run", "sweep"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(browser, files, name, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    page = open_page(context, files[name])
+    violations = axe.Axe().run(page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
+    context.close()

@@ -250,15 +250,28 @@ const findShown = (figure) => {
   const [from, to] = windows.span;
   return [Math.max(from, whole[0]), Math.min(to, whole[1])];
 };
+// On paper charts are lower, and their letters as small as those of tables.
+const shrinkLetters = (value) => {
+  if (value === null || typeof value !== "object" || ArrayBuffer.isView(value)) return;
+  Object.entries(value).forEach(([key, item]) => {
+    if (/font$/.test(key) && item.size) item.size = Math.round(8 * item.size) / 10;
+    shrinkLetters(item);
+  });
+};
 const compose = (box) => {
   const plain = data.charts[box.dataset.chart];
   const figure = copy(plain);
   const template = copy(data.template);
   // On paper a chart is as wide as its column, and lower.
-  const paper = { half: 330, third: 215, beside: box.closest(".abreast") ? 360 : 690 };
-  const width = printing ? (paper[box.parentElement.className] || 690) : box.clientWidth;
+  const sheet = 952;
+  const isBeside = box.closest(".abreast") && box.closest(".abreast").querySelectorAll(".block").length < 2;
+  const paper = { half: 0.48, third: 0.31, beside: isBeside ? 0.4 : 1 };
+  const width = printing ? Math.round(sheet * (paper[box.parentElement.className] || 1)) : box.clientWidth;
   const tall = Number(box.dataset.height);
-  const layout = { ...figure.layout, template, width, height: printing ? Math.max(Math.min(Math.round(tall * 0.56), 470), 130) : tall };
+  const lower = tall > 600 ? 0.64 : 0.5;
+  const height = printing ? Math.max(Math.round(tall * lower), 125) : tall;
+  const layout = { ...figure.layout, template, width, height };
+  if (printing) [layout.annotations, layout.legend, template].forEach((part) => shrinkLetters(part || null));
   if (width < wide) {
     layout.dragmode = false;
     // The buttons are always shown where nothing hovers: keep them off the first line of the chart.
