@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -20,6 +21,8 @@ MOST_WINNERS = 8
 """Maximum number of parameters of best sets of folds that are named."""
 ALWAYS_SHOWN = ("total_return", "cagr", "sharpe", "max_drawdown", "final_equity")
 """The measures that a verdict shows whether they moved or not, in this order."""
+SUMMARIZED = (*ALWAYS_SHOWN, "liquidations")
+"""The measures in the summary of a pull request."""
 DIGITS = (6, 9, 12, 17)
 """Digits of two numbers, the first with which they look different; 17 give every bit."""
 
@@ -195,8 +198,39 @@ def write_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 
 
 def write_markdown(verdicts: Sequence[RegressVerdict]) -> str:
+    """Return verdicts for a pull request: six rows each, and all that they say folded below."""
+    parts = [f"## Regression gate: {count_statuses(verdicts)}"]
+    for verdict in verdicts:
+        # A name is that of a file, and may be anything: here only what is text to Markdown too.
+        name = verdict.name if re.fullmatch(r"[\w.-]+", verdict.name) else "baseline"
+        parts.append(f"**{name}: {verdict.status}**")
+        rows = list_summary(verdict)
+        if rows:
+            parts.append("\n".join(["| measure | baseline | now | |", "|---|---|---|---|", *rows]))
+
     text = html.escape(write_text(verdicts), quote=False)
-    return f"## Regression gate: {count_statuses(verdicts)}\n\n<pre>\n{text}\n</pre>\n"
+    parts.append(
+        f"<details><summary>The whole verdict</summary>\n<pre>\n{text}\n</pre>\n</details>"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def list_summary(verdict: RegressVerdict) -> list[str]:
+    """Return the rows of the first measures, with an arrow where one moved, up or down."""
+    by_name = {move.name: move for move in verdict.metrics}
+    rows = []
+    for name in SUMMARIZED:
+        if name not in by_name:
+            continue
+
+        move = by_name[name]
+        was, now, change = format_move(move.was, move.now)
+        arrow = "="
+        if move.now != move.was:
+            arrow = "\N{UPWARDS ARROW}" if move.now > move.was else "\N{DOWNWARDS ARROW}"
+            arrow += f" {change}" if change else ""
+        rows.append(f"| {name} | {was} | {now} | {arrow} |")
+    return rows
 
 
 def format_pair(one: float, other: float) -> tuple[str, str]:

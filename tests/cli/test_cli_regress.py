@@ -125,8 +125,8 @@ def test_an_update_rewrites_what_moved(capsys):
 def test_hostile_names_are_text(name):
     text = write_markdown([report_failure(name, DataError(f"{name} ]]> &amp; \n# x"))])
     inside = text.partition("<pre>\n")[2]
-    assert inside.endswith("\n</pre>\n")
-    assert "<" not in inside.removesuffix("</pre>\n")
+    assert inside.endswith("\n</pre>\n</details>\n")
+    assert "<" not in inside.removesuffix("</pre>\n</details>\n")
 
 
 EXITS = {

@@ -176,14 +176,15 @@ def test_the_workflow_of_the_policy_repository_runs_as_it_is_written(tmp_path):
         "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0",
     }  # fmt: skip
     commands = [each["run"] for each in steps["jobs"]["policies"]["steps"] if "run" in each]
-    assert len(commands) == 3
+    assert len(commands) == 5
     for command in commands:
         words = ["bash", "-eo", "pipefail", "-c", command]
         done = subprocess.run(
             words, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    assert (folder / "reports" / "tests.xml").is_file()
+    for name in ("tests.xml", "verdict.md", "steady.html"):
+        assert (folder / "reports" / name).is_file()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import backtest as bt
 from backtest import baselines, core
 from backtest.baselines import bands
 from backtest.baselines.noise import compare_returns
+from backtest.baselines.verdict import MetricMove
 from backtest.baselines.verdict_text import count_statuses, list_headline, list_tables
 from backtest.core.errors import DataError, ParameterError
 from backtest.results.measure_table import METRICS
@@ -651,3 +652,21 @@ def test_a_walk_is_recorded_and_checked_at_the_command_line(tmp_path, monkeypatc
     assert "walk.trials: 4 -> 16" in text
     assert "winners changed" in text
     assert "walk_growth" in (tmp_path / "out.md").read_text()
+
+
+def test_the_summary_of_a_pull_request_has_six_rows_and_folds_the_rest():
+    names = ("total_return", "cagr", "sharpe", "max_drawdown", "final_equity", "liquidations")
+    moves = [
+        MetricMove(name, 1.0, 2.0 if name == "sharpe" else 1.0, bands.Band(relative=1e-9), "better")
+        for name in (*names, "turnover")
+    ]
+    text = baselines.write_markdown(
+        [baselines.RegressVerdict("calm", "moved", "x", metrics=(*moves,))]
+    )
+    seen, _, folded = text.partition("<details>")
+    assert [row.split(" | ")[0] for row in seen.splitlines() if row.startswith("| ")] == [
+        "| measure",
+        *(f"| {name}" for name in names),
+    ]
+    assert "| sharpe | 1 | 2 | \N{UPWARDS ARROW} +100 % |" in seen
+    assert "calm: moved: x" in folded
