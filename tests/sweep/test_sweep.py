@@ -178,6 +178,11 @@ def test_a_map_leaves_out_what_is_ruined():
     figure = run(Constant, sets, venue=CRASH).heatmap("account.band", "leverage")
     assert np.isnan(figure.data[0].z).tolist() == [[False] * 2, [False] * 2, [True] * 2]
 
+    # A page made of a notebook has the same cells, in a table without scripts.
+    table = figure._repr_mimebundle_()["text/html"]
+    assert "<script" not in table
+    assert (table.count('<td style="background'), table.count("<td></td>")) == (4, 2)
+
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     sweep = run(Constant, {"leverage": [1.0]})
