@@ -149,4 +149,7 @@ def list_sweep_assumptions(sweep: Sweep) -> Iterator[str]:
 
 
 def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
-    return draw_chart(draw_map(explore_sweep(sweep, metric), x, y))
+    """Return a figure whose table pages made of notebooks show."""
+    from backtest.report.notebook_map import MapFigure  # noqa: PLC0415 - it loads Plotly
+
+    return MapFigure(draw_chart(draw_map(explore_sweep(sweep, metric), x, y)))
