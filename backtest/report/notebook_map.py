@@ -23,7 +23,7 @@ class MapFigure(go.Figure):  # type: ignore[misc]
         """Show both: a notebook chooses the figure, a page made of it the table."""
         from IPython.display import display  # noqa: PLC0415 - only in a notebook
 
-        display(self._repr_mimebundle_(), raw=True)
+        display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, *given: Any, **named: Any) -> dict[str, Any]:
         bundle = dict(super()._repr_mimebundle_(*given, **named))
