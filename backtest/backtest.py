@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
-    from backtest.risk.path_models import Drift, PathModel
+    from backtest.risk.path_drift import Drift
+    from backtest.risk.path_models import PathModel
     from backtest.risk.paths import Paths
     from backtest.risk.variations import Capacity, ParameterSensitivity, Sensitivity
     from backtest.search.comparison import Comparison

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.margin_systems import calibrate_margin, compare_margin
     from backtest.risk.path_models import Filtered, GBM, PathModel, Stationary
-    from backtest.risk.path_models import block_length, describe_drift, summarize_funding
+    from backtest.risk.path_models import block_length
+    from backtest.risk.path_drift import describe_drift
+    from backtest.risk.funding_process import summarize_funding
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.scored_risk import liquidation_risk
     from backtest.risk.scenarios import Scenario, crashes
@@ -37,9 +39,9 @@ else:
         "risk.liquidations": "LiquidationRisk",
         "risk.path_runner": "PathsRunner",
         "risk.margin_systems": "MarginCalibration MarginComparison calibrate_margin compare_margin",
-        "risk.path_models": (
-            "Filtered GBM PathModel Stationary block_length describe_drift summarize_funding"
-        ),
+        "risk.path_models": "Filtered GBM PathModel Stationary block_length",
+        "risk.path_drift": "describe_drift",
+        "risk.funding_process": "summarize_funding",
         "risk.paths": "Paths simulate_paths",
         "risk.scored_risk": "liquidation_risk",
         "risk.scenarios": "Scenario crashes",

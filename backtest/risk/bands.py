@@ -22,6 +22,7 @@ from backtest.market.markets import remake
 from backtest.results import performance, run_record
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import path_kernels, path_models
+from backtest.risk.funding_process import find_grid
 from backtest.risk.scores import estimate
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def find_places(rows: Rows) -> core.IntArray:
 def list_rows(markets: Markets, first: int) -> Rows:
     """Return the bars after ``first``, by their phase."""
     every = [markets.interval, markets.decision_interval or markets.interval]
-    grids = map(path_models.find_grid, markets.values())
+    grids = map(find_grid, markets.values())
     every += [grid.every for grid in grids if grid is not None]
     if markets.sessions and markets.interval < DAY:  # a session's first bar has the gap of a night
         every.append(DAY)

@@ -19,7 +19,7 @@ from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.market import as_markets
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
-from backtest.risk.path_models import describe_drift
+from backtest.risk.path_drift import describe_drift
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.scores import estimate

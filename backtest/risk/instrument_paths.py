@@ -9,7 +9,7 @@ import numpy as np
 
 from backtest import core
 from backtest.market import Market
-from backtest.risk import path_models as laws
+from backtest.risk.funding_process import MONTH, FundingChoice, make_process
 from backtest.risk.path_bars import (
     MARKS,
     PRICES,
@@ -18,7 +18,9 @@ from backtest.risk.path_bars import (
     append_bars,
     bound_extremes,
 )
-from backtest.risk.path_models import FundingChoice, PathModel
+from backtest.risk.path_draws import BASIS, FUNDING, ROWS, Draws
+from backtest.risk.path_drift import count_per_year
+from backtest.risk.path_models import PathModel
 from backtest.risk.path_rows import RowTable, plan_calendar
 
 AT_ONCE = 32
@@ -50,22 +52,22 @@ class InstrumentPaths:
         self.history = history
         self.model = model
         self.funding = funding
-        self.process = laws.make_process(past, funding)
+        self.process = make_process(past, funding)
         self.calendar = plan_calendar(history, horizon, self.process.grid, every)
         self.table = RowTable(history, past, model, self.calendar) if model.is_resampled else None
         self.basis = fit_basis(past)
 
-    def draw(self, draws: laws.Draws) -> PathBars:
+    def draw(self, draws: Draws) -> PathBars:
         """Return the bars of a block of paths."""
         history = self.history
         bars, n = draws.shape
-        recent = history.volume[history.time > history.time[-1] - laws.MONTH]
+        recent = history.volume[history.time > history.time[-1] - MONTH]
         volume = np.mean(recent)
         ratios = np.ones((4, 1, 1))
         residuals = self.process.residuals
         if self.table is not None:
-            rows, variance = self.table.choose(draws.generator(laws.ROWS).random((bars, n, 2)))
-            drift = self.model.drift / laws.count_per_year(history)
+            rows, variance = self.table.choose(draws.generator(ROWS).random((bars, n, 2)))
+            drift = self.model.drift / count_per_year(history)
             logs = self.table.lay(rows, variance, drift)
             ratios = np.take(self.table.ratios, rows, axis=1)
             volume = volume * self.table.shares[rows]
@@ -87,7 +89,7 @@ class InstrumentPaths:
         if history.has_mark:
             marks = bound_extremes(self.put_first(MARKS, prices, ratios))
 
-        uniforms = draws.generator(laws.FUNDING).random((len(self.calendar.stamps), n))
+        uniforms = draws.generator(FUNDING).random((len(self.calendar.stamps), n))
         rates = self.process.walk(residuals, uniforms, self.process.draw_unknown(draws))
         volumes = np.broadcast_to(volume, (1, n, bars))
         return PathBars(
@@ -98,20 +100,20 @@ class InstrumentPaths:
             rates=rates.T.copy(),
         )
 
-    def _walk(self, draws: laws.Draws) -> core.FloatArray:
+    def _walk(self, draws: Draws) -> core.FloatArray:
         """Return the logs of a parametric model over the last close, (4, paths, bars)."""
         bars, n = draws.shape
-        moves, highs, lows = self.model.walk(draws, laws.count_per_year(self.history))
+        moves, highs, lows = self.model.walk(draws, count_per_year(self.history))
         logs = np.zeros((4, n, bars))
         logs[1] = highs.T
         logs[2] = lows.T
         logs[3] = moves.T
         return logs
 
-    def _walk_basis(self, draws: laws.Draws) -> core.FloatArray:
+    def _walk_basis(self, draws: Draws) -> core.FloatArray:
         """Return mark over last, which reverts to its mean, (4, paths, bars)."""
         now, mean, keep, spread = self.basis
-        z = draws.normals(laws.BASIS)
+        z = draws.normals(BASIS)
         basis = np.full((len(z) + 1, z.shape[1]), now)
         for t, shock in enumerate(z):
             basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock

@@ -26,8 +26,10 @@ from backtest.policies import Combinator, Policy
 from backtest.results.settings_result import SettingsResult
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
+from backtest.risk.funding_process import summarize_funding
 from backtest.risk.liquidations import LiquidationRisk
 from backtest.risk.past_starts import PastStarts, bound_apart, describe_apart
+from backtest.risk.path_drift import Drift, describe_drift
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, choose_funding, simulate_paths
 from backtest.risk.replays import replay_held
@@ -158,7 +160,7 @@ class MaxLeverage(SettingsResult):
         weights = (f"{text or 'signal'} {held[x]:.3g}" for x, text in label_names(held).items())
         return (
             "The smallest of all rows is the one to use: models start at today's volatility and at "
-            f"the long-run one. Their paths have {path_models.describe_drift(self._drawn)}. "
+            f"the long-run one. Their paths have {describe_drift(self._drawn)}. "
             f"{history} Weights: {', '.join(weights)}.{self._write_held()}"
         )
 
@@ -196,7 +198,7 @@ class MaxLeverage(SettingsResult):
             x=size, y="probability", has_legend=True, height=320,
         )  # fmt: skip
         models = ShownTable(self.table, labels=Head("model"), heads=heads)
-        funding = path_models.summarize_funding(self._drawn.get("funding_fit", {}))
+        funding = summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
         parts = [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
         if self.scores is not None:
@@ -214,7 +216,7 @@ def max_leverage(  # noqa: PLR0913 - as the method
     models: Sequence[str | path_models.PathModel | type[path_models.PathModel]] = USUAL_MODELS,
     paths: int = 10_000,
     seed: int = 0,
-    drift: path_models.Drift | None = None,
+    drift: Drift | None = None,
     evaluations: int | None = None,
     score: bool = False,
     threads: int = 1,
@@ -845,7 +847,7 @@ def leverage_frontier(
     conditions: Conditions,
     policy: AnyPolicy | None = None,
     *,
-    drift: path_models.Drift,
+    drift: Drift,
     horizon: str = "90d",
     model: str | path_models.PathModel | type[path_models.PathModel] = "filtered",
     paths: int = 2_000,
@@ -860,7 +862,7 @@ def leverage_frontier(
     bars = r.read_horizons(drawn[0], horizon)[horizon]
     years = core.parse_duration(horizon) / YEAR
     begun = float(conditions.account.capital + conditions.account.reserve)
-    told = [path_models.describe_drift(each.describe()).partition(";")[0] for each in drawn]
+    told = [describe_drift(each.describe()).partition(";")[0] for each in drawn]
     named = {
         "paths without drift" if x == "no drift" else f"paths with {x}": each
         for x, each in zip(told, drawn, strict=True)

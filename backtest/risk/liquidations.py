@@ -19,8 +19,9 @@ from backtest.engine import Conditions
 from backtest.market import label_names
 from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
+from backtest.risk.funding_process import summarize_funding
 from backtest.risk.past_starts import CALM, PAST, PastStarts, describe_apart
-from backtest.risk.path_models import describe_drift, summarize_funding
+from backtest.risk.path_drift import describe_drift
 from backtest.risk.path_runner import PathLives, PathsRunner
 from backtest.risk.paths import Paths
 from backtest.risk.scores import ALL, estimate, show_scores, write_score

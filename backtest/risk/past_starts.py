@@ -11,7 +11,8 @@ from backtest import core
 from backtest.core.units import DAY
 from backtest.indicators import ewma_volatility, log_returns
 from backtest.market import Market
-from backtest.risk.path_models import HALF_LIFE, count_per_year
+from backtest.risk.path_drift import count_per_year
+from backtest.risk.path_models import HALF_LIFE
 
 PAST = ("history", "history_starts", "history_apart", "history_high", "history_worst_year")
 YEAR = 365 * DAY

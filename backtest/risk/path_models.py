@@ -1,27 +1,20 @@
-"""Models of paths, their fits and their random numbers, and the process of funding.
-
-Blocks of paths have a row per bar and a column per path, so that a longer horizon begins with the
-same bars. Their numbers are those of NumPy's Philox.
-"""
+"""Models of paths and their fits: Brownian motion, and rows of history, plain or filtered."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 
 from backtest import _compile, core
 from backtest.core.code_names import sp
-from backtest.core.one_thread import one_thread
-from backtest.core.units import DAY, HOUR, YEAR_DAYS
+from backtest.core.units import YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
-from backtest.market import SESSIONS, Market, bars_per_year, cadence, nearest_minute
-from backtest.market.tables import MAX_RATE
+from backtest.market import SESSIONS, Market
 from backtest.results import find_block_length
-from backtest.venue import FundingTerms
+from backtest.risk.path_draws import Draws, Moves
+from backtest.risk.path_drift import count_per_year
 
 MOST_RETURNS = 20_000
 """Returns that a fit looks at, the latest ones."""
@@ -43,77 +36,6 @@ LEAST_SQUARES = 11
 """Fewer returns have no estimate of a block length."""
 DOUBLINGS, NEGLIGIBLE = 64, 1e-12
 """The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
-LARGEST_PERSISTENCE = 0.9999
-WIDE = 1.5
-"""The spread of log prices at the end around today's from which few paths make the mean price."""
-HISTORY, SHRUNK = "history", "shrunk"
-Drift = float | str
-"""Growth of the expected price per year, or :data:`HISTORY` or :data:`SHRUNK`."""
-
-
-Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
-"""Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
-NORMALS, EXTREMES, ROWS, BASIS, FUNDING, PARTS = 0, 1, 3, 4, 5, 8
-"""The kinds of random numbers: each has a generator of its own, whose number keeps its draws."""
-
-
-@dataclass(frozen=True)
-class Draws:
-    """The random numbers of one instrument on one block of paths.
-
-    ``shape`` counts bars and paths, ``loads`` is the row of the instrument in the factor of the
-    correlation. Moves are of the instrument; all other numbers are common to all.
-    """
-
-    seed: int
-    block: int
-    shape: tuple[int, int]
-    bridge: int = 1
-    loads: tuple[float, ...] = (1.0,)
-
-    def generator(self, kind: int, instrument: int = 0, part: int = 0) -> np.random.Generator:
-        key = np.array([self.seed, self.block], dtype=np.uint64)
-        counter = np.array([0, instrument, part, kind], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
-    def normals(self, kind: int, part: int = 0) -> core.FloatArray:
-        return self.generator(kind, 0, part).standard_normal(self.shape)
-
-    def joint_normals(self) -> core.FloatArray:
-        total = np.zeros(self.shape)
-        for j, load in enumerate(self.loads):
-            if load != 0.0:
-                total += load * self.generator(NORMALS, j).standard_normal(self.shape)
-        return total
-
-    def extremes(
-        self, moves: core.FloatArray, variance: core.FloatArray | float
-    ) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
-
-        P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
-        prices between them.
-        """
-        steps, share = self.bridge, variance / self.bridge
-        parts = range(1000, 1000 + steps)
-        z: list[Any] = [self.normals(PARTS, i) if steps > 1 else 0.0 for i in parts]
-        center = sum(z) / steps
-        at, high, low = np.zeros((3, *self.shape))
-        for i in range(steps):
-            waits = self.generator(EXTREMES, part=i)
-            up, down = np.moveaxis(waits.standard_exponential((*self.shape, 2)), -1, 0)
-            move = moves / steps + np.sqrt(share) * (z[i] - center)
-            high = np.maximum(high, at + find_top(move, share, up))
-            low = np.minimum(low, at - find_top(-move, share, down))
-            at = at + move
-        return high, low
-
-
-def find_top(
-    move: core.FloatArray, variance: core.FloatArray | float, wait: core.FloatArray
-) -> core.FloatArray:
-    """Return the highest point of a Brownian bridge from 0 to ``move``, by an exponential."""
-    return np.asarray(0.5 * (move + np.sqrt(move * move + 2.0 * variance * wait)))
 
 
 class PathModel(core.Value):
@@ -153,46 +75,6 @@ class PathModel(core.Value):
     def walk(self, draws: Draws, per_year: float) -> Moves:
         """Return log moves and extremes of the bars of a block; ``per_year`` counts bars."""
         raise NotImplementedError
-
-
-def read_drift(drift: Drift, market: Market) -> float:
-    """Return a growth per year; that of history is that of the mean simple return of its bars.
-
-    ``"shrunk"`` is that times max(0, 1 - (s / drift)^2), s its standard error: James and Stein
-    (1961), Proc. 4th Berkeley Symposium 1, in one dimension, by the positive part.
-    """
-    if drift in (HISTORY, SHRUNK):
-        moves, per_year = np.exp(log_returns(market)[1:]), count_per_year(market)
-        found = math.log(float(np.mean(moves))) * per_year
-        error = float(np.std(moves)) / math.sqrt(len(moves)) * per_year
-        kept = max(0.0, 1.0 - (error / found) ** 2) if found else 0.0
-        return found if drift == HISTORY else found * kept
-    if isinstance(drift, str):
-        raise core.ParameterError(
-            f"drift must be a number per year, 'history' or 'shrunk', got {drift[:60]!r}"
-        )
-    rate = float(core.Real().check("drift", drift))
-    core.warn_of_high_rate("drift", rate)
-    return rate
-
-
-def describe_drift(paths: Mapping[str, Any]) -> str:
-    """Describe the drift of paths, and where they are too wide to show their mean price."""
-    rates, found = paths["drift"], "no drift"
-    if any(rates.values()):
-        shown = {name: core.format_percent(rate, is_signed=True) for name, rate in rates.items()}
-        each = [f"{name} {rate}" for name, rate in shown.items()]
-        text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
-        of = "of history, " if paths["drift_of_history"] else "of "
-        found = f"a drift {of}{text} per year"
-    wide = {name: size for name, size in paths.get("spread", {}).items() if size > WIDE}
-    each = [f"{size:.1f}{f' ({name})' * (len(rates) > 1)}" for name, size in wide.items()]
-    said = f"; log prices end {', '.join(each)} from today's (root mean square): few paths make the"
-    return found + f"{said} mean price, and it is not seen in a sample" * bool(wide)
-
-
-def count_per_year(market: Market) -> float:
-    return float(np.ravel(bars_per_year(market))[-1])  # with sessions, the first day has NaN
 
 
 class GBM(PathModel):
@@ -390,192 +272,3 @@ class Filtered(_Resampled):
         most = MOST_VARIANCE * max(float(np.max(ahead)), self.variance_now)
         weights = np.array([self.variance_now, self.omega, self.alpha, self.beta, most])
         return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
-
-
-FundingChoice: TypeAlias = str | float | FundingTerms | None
-FITTED = "fitted"
-LONG_HISTORY = 180 * DAY
-"""Span of settlements from which the means of 1, 7 and 30 days have weights of their own."""
-LEAST_SETTLEMENTS = 10
-"""Settlements below which the rate of paths is their mean."""
-LEAST_DEVIATION = 1e-12
-MONTH = 30 * DAY
-LEAST_BASE = 0.05
-"""The share of equal settlements from which a rate counts as the one that the venue clamps to."""
-
-
-class FundingGrid(NamedTuple):
-    """The settlements to come: every so many ns, at ``anchor`` plus multiples of it."""
-
-    every: int
-    anchor: int
-
-    def find(self, start: int, end: int) -> core.IntArray:
-        """Return the stamps from ``start`` up to but not including ``end``, ns."""
-        first = -((self.anchor - start) // self.every)
-        last = -((self.anchor - end) // self.every)
-        return self.anchor + self.every * np.arange(first, last, dtype=np.int64)
-
-
-def find_grid(history: Market) -> FundingGrid | None:
-    if len(history.funding_time) < 2:  # how often is not known
-        return None
-    recent = history.funding_time[-100:]
-    return FundingGrid(cadence(recent), int(nearest_minute(recent)[-1]))
-
-
-@dataclass(frozen=True, eq=False)
-class FundingProcess:
-    """Process that draws the funding rates of paths.
-
-    ``r_k = c + b1 r_(k-1) + b2 (mean of 1 day) + b3 (of 7 days) + b4 (of 30 days) + e_k``, within
-    the cap. What is paid is ``usual`` where r_k is no farther than ``clamp`` from it.
-
-    ``weights`` are b1 to b4 and ``windows`` the settlements in each of the means; a first-order
-    autoregression has b1 alone. ``centers`` are the means of these means, and ``errors``, (1 +
-    windows) squared, a factor of the covariance of the level at them and of the weights. ``rates``
-    (n,) are the settlements of history on the grid of paths, ``residuals`` e of the last 180 days,
-    in order of time, ``cap`` the largest rate of either sign. Where no rate is repeated, ``usual``
-    is NaN and ``clamp`` 0.
-    """
-
-    kind: str
-    grid: FundingGrid | None
-    constant: float = 0.0
-    rates: core.FloatArray = field(default_factory=lambda: np.empty(0))
-    weights: tuple[float, ...] = ()
-    windows: tuple[int, ...] = (1,)
-    cap: float = MAX_RATE
-    residuals: core.FloatArray = field(default_factory=lambda: np.empty(0))
-    centers: core.FloatArray = field(default_factory=lambda: np.empty(0))
-    errors: core.FloatArray = field(default_factory=lambda: np.zeros((1, 1)))
-    usual: float = math.nan
-    clamp: float = 0.0
-
-    def draw_unknown(
-        self, draws: Draws
-    ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
-        """Return constants (paths,), weights (windows, paths) and factors of residuals (paths,).
-
-        A short history does not know them: level and weights have the errors of the regression, and
-        a variance that lasts for a month was seen once a month (chi-squared).
-        """
-        months = max(len(self.rates) * self.grid.every / MONTH, 3.0) if self.grid else 3.0
-        first, second = (draws.generator(FUNDING, part=part) for part in (1, 2))
-        spread = np.sqrt(months / second.chisquare(months, draws.shape[1]))
-        normals = first.standard_normal((len(self.errors), draws.shape[1]))
-        known, shifts = np.array(self.weights)[:, None], spread * (self.errors @ normals)
-        weights = np.maximum(known + shifts[1:], 0.0)
-        total = np.maximum(np.sum(weights, axis=0), 1e-9)
-        weights *= np.minimum(1.0, LARGEST_PERSISTENCE / total)
-        return self.constant + shifts[0] - self.centers @ (weights - known), weights, spread
-
-    def walk(
-        self, residuals: core.FloatArray, uniforms: core.FloatArray, unknown: tuple[Any, Any, Any]
-    ) -> core.FloatArray:
-        """Return the rates of paths by settlement, of the shape of ``uniforms``.
-
-        A uniform number chooses among ``residuals``: in order of time, instruments have those of
-        the same time. ``unknown`` is what :meth:`draw_unknown` returns.
-        """
-        if not self.weights:
-            return np.full_like(uniforms, self.constant)
-        (constant, drawn, spread), count, lags = unknown, len(residuals), self.windows[-1]
-        rates, weights = np.zeros((lags + len(uniforms), uniforms.shape[1])), 0.0
-        rates[:lags] = self.rates[-lags:, None]
-        for weight, each in zip(drawn, self.windows, strict=True):
-            inside = np.arange(lags)[:, None] >= lags - each
-            weights = weights + inside * (weight / each)
-        ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
-        for k, shock in enumerate(residuals[ranks]):
-            rate = constant + spread * shock + np.sum(weights * rates[k : k + lags], axis=0)
-            rates[k + lags] = np.clip(rate, -self.cap, self.cap)
-        paid = rates[lags:]
-        return np.where(np.abs(paid - self.usual) < self.clamp, self.usual, paid)
-
-    def __str__(self) -> str:
-        if self.grid is None:
-            return "none"
-        mean = self.constant / (1.0 - sum(self.weights))
-        if not self.weights:
-            return f"constant at {format_rate(mean)}"
-        return (
-            f"{self.kind} of {len(self.rates):,} settlements every "
-            f"{core.format_duration(self.grid.every)}; starts at {format_rate(self.rates[-1])}, "
-            f"long-run mean {format_rate(mean)}, residuals {format_rate(np.std(self.residuals))}"
-        )
-
-
-def format_rate(rate: Any) -> str:
-    return core.format_bps(float(f"{rate:.3g}"))
-
-
-def read_funding(funding: object) -> FundingChoice:
-    if funding is None or funding == FITTED or isinstance(funding, FundingTerms):
-        return funding
-    if isinstance(funding, str):
-        raise core.ParameterError(
-            f"funding must be 'fitted', a rate, terms or None, got {funding:.40}"
-            + core.did_you_mean(funding, [FITTED])
-        )
-    return float(core.Real(-MAX_RATE, MAX_RATE).check("funding", funding))
-
-
-def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
-    grid = None if funding is None else find_grid(history)
-    if isinstance(funding, float):
-        return FundingProcess("constant", grid or FundingGrid(8 * HOUR, 0), funding)
-    if grid is None:
-        return FundingProcess("none", None)
-    cap = funding.cap if isinstance(funding, FundingTerms) else math.inf
-    time = nearest_minute(history.funding_time)
-    knots = np.concatenate([[2 * time[0] - time[1]], time]).astype(np.float64)
-    paid = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
-    stamps = grid.find(int(time[0]), int(time[-1]) + 1)
-    ends, starts = (np.interp(each, knots, paid) for each in (stamps, stamps - grid.every))
-    return fit_process(np.asarray(ends - starts), grid, min(cap, MAX_RATE))
-
-
-def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:
-    """Return the autoregression of settlements, by least squares on all of them.
-
-    Weights are at least 0 and their sum is under 1, so that every shock dies out. The clamp makes
-    the base rate as frequent as it was in the last 180 days, if residuals come in any order.
-    Source: Corsi (2009), A Simple Approximate Long-Memory Model of Realized Volatility, J.
-    Financial Econometrics 7(2), whose regression on means of several spans this is. The errors are
-    F of the covariance F F' = (x'x)^-1 x' diag(e^2) x (x'x)^-1 with x = (1, means less their
-    center). Source: White (1980), A Heteroskedasticity-Consistent Covariance Matrix Estimator and a
-    Direct Test for Heteroskedasticity, Econometrica 48(4).
-    """
-    if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
-        return FundingProcess("constant", grid, float(np.mean(rates)))
-    is_long = len(rates) * grid.every >= LONG_HISTORY
-    kind = f"{'heterogeneous' if is_long else 'first-order'} autoregression"
-    windows = (1, *(max(each // grid.every, 1) for each in (DAY, 7 * DAY, MONTH) if is_long))
-    sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(max(windows), len(rates))
-    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
-    target, centers, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
-    with one_thread():
-        weights, _ = sp.optimize.nnls((means - centers) / unit, (target - np.mean(target)) / unit)
-    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
-    constant, known = float(np.mean(target) - centers @ weights), tuple(map(float, weights))
-    x = np.column_stack([np.ones(len(means)), means - centers])
-    with one_thread():
-        residuals = target - constant - means @ weights
-        root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
-    residuals = residuals[-(LONG_HISTORY // grid.every) :]
-    recent = rates[-len(residuals) :]
-    values, counts = np.unique(np.round(recent, 12), return_counts=True)
-    usual, share, clamp = float(values[counts.argmax()]), counts.max() / len(recent), 0.0
-    if share < LEAST_BASE:
-        usual = math.nan
-    else:
-        mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
-        clamp = float(np.quantile(np.abs(mixed - usual), share))
-    return FundingProcess(
-        kind, grid, constant, rates, known, windows, cap, residuals, centers, root.T, usual, clamp
-    )
-
-
-def summarize_funding(fits: Mapping[str, str]) -> list[str]:
-    return [f"funding{f' of {name}' * (len(fits) > 1)}: {fit}" for name, fit in fits.items()]

@@ -12,9 +12,10 @@ from backtest import _compile, core
 from backtest.core.units import DAY
 from backtest.market import Market
 from backtest.risk import path_kernels
-from backtest.risk import path_models as laws
+from backtest.risk.funding_process import FundingGrid
 from backtest.risk.path_bars import MARKS, PRICES
 from backtest.risk.path_kernels import LOG_STEP
+from backtest.risk.path_models import Filtered
 
 LEAST_SHARE = 1e-12
 """The least variance at which log means are tabulated, as a share of the largest."""
@@ -37,7 +38,7 @@ class PathCalendar(NamedTuple):
 
 
 def plan_calendar(
-    history: Market, horizon: int, grid: laws.FundingGrid | None, every: int
+    history: Market, horizon: int, grid: FundingGrid | None, every: int
 ) -> PathCalendar:
     """Return the calendar of ``horizon`` ns, with phases that repeat after ``every`` ns."""
     if history.end + horizon > np.iinfo(np.int64).max - 2 * WEEK:
@@ -140,7 +141,7 @@ class RowTable:
         volatility = volatility[-history.n_bars :]
         close_before = np.concatenate([[np.nan], history.close[:-1]])
         self.moves = np.log(prices / close_before) / volatility
-        if isinstance(model, laws.Filtered):  # the first bar has variance_now
+        if isinstance(model, Filtered):  # the first bar has variance_now
             self.variance[0] /= float(np.mean(self.moves[3, phases >= 0] ** 2))
             self.variance[4] = max(self.variance[4], self.variance[0])
 

@@ -15,9 +15,12 @@ from backtest.core.one_thread import one_thread
 from backtest.indicators import log_returns
 from backtest.market import Market, Markets, as_given, as_markets
 from backtest.risk import path_models as laws
+from backtest.risk.funding_process import FITTED, FundingChoice, find_grid, read_funding
 from backtest.risk.instrument_paths import InstrumentPaths
 from backtest.risk.path_bars import PathBars
-from backtest.risk.path_models import FITTED, Drift, FundingChoice, PathModel
+from backtest.risk.path_draws import Draws
+from backtest.risk.path_drift import HISTORY, Drift, read_drift
+from backtest.risk.path_models import PathModel
 from backtest.venue import FundingTerms, Venue
 from backtest.venue.funding import terms as find_terms
 
@@ -89,7 +92,7 @@ class Paths:
             self.factor = factor_correlation(np.array(self.correlation))
 
         # Rows have the phases of all grids of funding at once.
-        grids = [laws.find_grid(past) for past in self.pasts.values()]
+        grids = [find_grid(past) for past in self.pasts.values()]
         every = math.lcm(self.markets.interval, *(grid.every for grid in grids if grid is not None))
         self.members = {}
         for name, market in self.markets.items():
@@ -221,7 +224,7 @@ class Paths:
         if number not in kept:
             loads = tuple(map(float, self.factor[self.names.index(name)]))
             shape = (self.n_bars, self.block)
-            bars = self.members[name].draw(laws.Draws(self.seed, number, shape, self.bridge, loads))
+            bars = self.members[name].draw(Draws(self.seed, number, shape, self.bridge, loads))
             if len(kept) >= self.most_kept:
                 kept.clear()
             kept[number] = bars
@@ -390,7 +393,7 @@ def simulate_paths(
         )
     funding_by_name = {}
     for name, choice in engine.give_each(funding, history, one="funding").items():
-        funding_by_name[name] = laws.read_funding(choice)
+        funding_by_name[name] = read_funding(choice)
     return Paths(
         history=as_given(history, market),
         pasts=pasts,
@@ -400,7 +403,7 @@ def simulate_paths(
         seed=int(seed),
         bridge=bridge,
         funding=funding_by_name,
-        drift_of_history=drift == laws.HISTORY,
+        drift_of_history=drift == HISTORY,
         correlation=read_correlation(correlation, history),
         recipe={
             "market": market,
@@ -427,7 +430,7 @@ def choose_models(model: Any, pasts: Mapping[str, Market], drift: Drift | None) 
     for name, past in pasts.items():
         chosen: PathModel = model if isinstance(model, PathModel) else kind.fit(past)
         if drift is not None:
-            chosen = chosen.override(drift=laws.read_drift(drift, past))
+            chosen = chosen.override(drift=read_drift(drift, past))
         models[name] = chosen
 
     # Rows are repeated together, in the longest blocks of all.

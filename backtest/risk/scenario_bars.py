@@ -15,8 +15,8 @@ import pandas as pd
 from backtest import core
 from backtest.core.units import DAY, HOUR
 from backtest.market import Market, find_coin
+from backtest.risk.funding_process import MONTH
 from backtest.risk.path_bars import MARKS, PRICES, append_bars
-from backtest.risk.path_models import MONTH
 from backtest.risk.scenarios import FILE, MOVES, Scenario, crashes
 
 

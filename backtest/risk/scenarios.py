@@ -14,7 +14,7 @@ import numpy as np
 from backtest import account as a
 from backtest import core
 from backtest.market import Market
-from backtest.risk.path_models import MONTH
+from backtest.risk.funding_process import MONTH
 from backtest.venue import Venue, has_spread, scale_cost
 
 SCALE = core.Real(0.0)

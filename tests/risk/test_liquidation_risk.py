@@ -27,7 +27,7 @@ from backtest.risk.largest_leverage import (
 )
 from backtest.risk.liquidations import PathEvents, describe_horizon
 from backtest.risk.past_starts import PAST, bound_apart, describe_apart, measure_calm
-from backtest.risk.path_models import read_drift
+from backtest.risk.path_drift import read_drift
 from backtest.risk.path_runner import PathsRunner, observe_paths
 from backtest.risk.scores import estimate
 from backtest.strategies import Constant, Cppi, TailHedge, VolTarget

@@ -14,7 +14,9 @@ from backtest import paths as models
 from backtest import strategies
 from backtest.margin import touch_probability
 from backtest.results import find_block_length
+from backtest.risk import funding_process, path_draws
 from backtest.risk import path_models as laws
+from backtest.risk.path_drift import describe_drift
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import factor_correlation
 from tests.kit import YEAR, bars_market, check_refused, risk_of, slow
@@ -27,7 +29,7 @@ DAYS = {"paths": 6, "horizon": "2d", "seed": 3}
 GBM = models.GBM(volatility=0.8)
 ROWS = models.Stationary(block=30.0)
 WEIGHTS = (0.4, 0.3, 0.15, 0.05)
-GRID = laws.FundingGrid(8 * 3600 * 10**9, 0)
+GRID = funding_process.FundingGrid(8 * 3600 * 10**9, 0)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +241,7 @@ def test_an_extreme_hour_leaves_the_mean_price_where_it_is(deviations):
     ends = closes[:, -1] / closes[:, 0]
     assert np.std(np.log(ends)) < 1.5
     assert ends.mean() == pytest.approx(1.0, abs=4.0 * ends.std() / math.sqrt(2000))
-    assert laws.describe_drift(drawn.describe()) == "no drift"
+    assert describe_drift(drawn.describe()) == "no drift"
 
 
 def test_paths_too_wide_for_a_mean_are_finite_and_told():
@@ -248,7 +250,7 @@ def test_paths_too_wide_for_a_mean_are_finite_and_told():
     bars = drawn.draw(0, 20)
     assert np.isfinite(bars.prices).all()
     assert bars.prices.min() > 0.0
-    assert "few paths make the mean price" in laws.describe_drift(drawn.describe())
+    assert "few paths make the mean price" in describe_drift(drawn.describe())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -519,7 +521,7 @@ def spread_of_means(rates: np.ndarray) -> np.ndarray:
 
 
 def test_least_squares_find_the_weights_of_a_known_process():
-    found = laws.fit_process(draw_rates(12_000), GRID, 0.1)
+    found = funding_process.fit_process(draw_rates(12_000), GRID, 0.1)
     assert found.kind == "heterogeneous autoregression"
     assert found.windows == (1, 3, 21, 90)
     assert found.weights == pytest.approx(WEIGHTS, abs=0.05)
@@ -552,11 +554,11 @@ def test_paths_follow_the_regression_from_the_last_settlements(settled, model):
 def test_the_band_of_a_short_history_is_wider_by_what_it_does_not_know():
     """180 days of settlements see a variance 6 times: 6 / chi-squared has a mean of 6 / 4."""
     rates = draw_rates(540)
-    days = laws.fit_process(rates, GRID, 0.1)
-    constant, weights, spread = days.draw_unknown(laws.Draws(1, 0, (1, 40_000)))
+    days = funding_process.fit_process(rates, GRID, 0.1)
+    constant, weights, spread = days.draw_unknown(path_draws.Draws(1, 0, (1, 40_000)))
     assert np.mean(spread**2) == pytest.approx(6 / (6 - 2), rel=0.05)
     assert weights.min() >= 0.0
-    assert weights.sum(axis=0).max() <= laws.LARGEST_PERSISTENCE + 1e-12
+    assert weights.sum(axis=0).max() <= funding_process.LARGEST_PERSISTENCE + 1e-12
     # level and weights have the errors of White's covariance, by hand
     x = np.array([[1.0, *(rates[k - n : k].mean() for n in (1, 3, 21, 90))]
                   for k in range(90, 540)])  # fmt: skip
@@ -568,8 +570,8 @@ def test_the_band_of_a_short_history_is_wider_by_what_it_does_not_know():
     assert days.errors @ days.errors.T == pytest.approx(wanted, rel=1e-6)
     level = constant + centers @ weights
     assert np.std(level) == pytest.approx(math.sqrt(1.5 * wanted[0, 0]), rel=0.03)
-    long = laws.fit_process(draw_rates(5400), GRID, 0.1)
-    assert np.mean(long.draw_unknown(laws.Draws(1, 0, (1, 40_000)))[2] ** 2) < 1.05
+    long = funding_process.fit_process(draw_rates(5400), GRID, 0.1)
+    assert np.mean(long.draw_unknown(path_draws.Draws(1, 0, (1, 40_000)))[2] ** 2) < 1.05
 
 
 @pytest.mark.slow
@@ -578,8 +580,11 @@ def test_the_band_of_the_mean_rate_holds_as_told_from_180_days():
     held, count = 0, 300
     for seed in range(count):
         rates = draw_rates(630, seed=seed)
-        fit, draws = laws.fit_process(rates[:540], GRID, 0.1), laws.Draws(seed, 0, (90, 200))
-        uniforms = draws.generator(laws.FUNDING).random((90, 200))
+        fit, draws = (
+            funding_process.fit_process(rates[:540], GRID, 0.1),
+            path_draws.Draws(seed, 0, (90, 200)),
+        )
+        uniforms = draws.generator(path_draws.FUNDING).random((90, 200))
         means = fit.walk(fit.residuals, uniforms, fit.draw_unknown(draws)).mean(axis=0)
         low, high = np.quantile(means, (0.05, 0.95))
         held += low <= rates[540:].mean() <= high
@@ -608,11 +613,14 @@ def test_the_level_of_today_goes_on():
 def test_short_histories_have_simpler_processes_and_say_so(settled):
     found = bt.simulate_paths(settled.prefix(3 * 100), GBM, paths=2, horizon="5d")
     assert found.leader.process.kind == "first-order autoregression"
-    (said,) = laws.summarize_funding(found.describe()["funding_fit"])
+    (said,) = funding_process.summarize_funding(found.describe()["funding_fit"])
     assert "first-order autoregression of 300 settlements every 8h" in said
     few = bt.simulate_paths(settled.prefix(6), GBM, paths=2, horizon="5d")
     assert np.allclose(few.draw(0, 2).rates, settled.funding_rate[:6].mean(), atol=1e-18)
-    assert "funding: constant at" in laws.summarize_funding(few.describe()["funding_fit"])[0]
+    assert (
+        "funding: constant at"
+        in funding_process.summarize_funding(few.describe()["funding_fit"])[0]
+    )
     none = bt.simulate_paths(bt.Market.from_frames(settled.bars()), GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
     terms = {"venue": free_venue(), "account": free_account()}
@@ -652,7 +660,7 @@ def test_the_weights_of_funding_leave_no_shock_that_grows():
     turns = 1e-4 + 1e-5 * (-1.0) ** np.arange(800) * (1.0 + 0.1 * np.cos(np.arange(800)))
     for rates in (walk + 1e-5 * np.arange(800), turns):
         for n, windows in ((539, (1,)), (800, (1, 3, 21, 90))):
-            found = laws.fit_process(rates[:n], GRID, 0.1)
+            found = funding_process.fit_process(rates[:n], GRID, 0.1)
             assert found.windows == windows
             assert min(found.weights) >= 0.0
             assert sum(found.weights) <= 0.9999 + 1e-12

@@ -1,0 +1,78 @@
+"""Random numbers of paths: one generator each kind, instrument and block, and Brownian extremes.
+
+Blocks of paths have a row per bar and a column per path, so that a longer horizon begins with the
+same bars. Their numbers are those of NumPy's Philox.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from backtest import core
+
+Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
+"""Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
+NORMALS, EXTREMES, ROWS, BASIS, FUNDING, PARTS = 0, 1, 3, 4, 5, 8
+"""The kinds of random numbers: each has a generator of its own, whose number keeps its draws."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one instrument on one block of paths.
+
+    ``shape`` counts bars and paths, ``loads`` is the row of the instrument in the factor of the
+    correlation. Moves are of the instrument; all other numbers are common to all.
+    """
+
+    seed: int
+    block: int
+    shape: tuple[int, int]
+    bridge: int = 1
+    loads: tuple[float, ...] = (1.0,)
+
+    def generator(self, kind: int, instrument: int = 0, part: int = 0) -> np.random.Generator:
+        key = np.array([self.seed, self.block], dtype=np.uint64)
+        counter = np.array([0, instrument, part, kind], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    def normals(self, kind: int, part: int = 0) -> core.FloatArray:
+        return self.generator(kind, 0, part).standard_normal(self.shape)
+
+    def joint_normals(self) -> core.FloatArray:
+        total = np.zeros(self.shape)
+        for j, load in enumerate(self.loads):
+            if load != 0.0:
+                total += load * self.generator(NORMALS, j).standard_normal(self.shape)
+        return total
+
+    def extremes(
+        self, moves: core.FloatArray, variance: core.FloatArray | float
+    ) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
+
+        P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
+        prices between them.
+        """
+        steps, share = self.bridge, variance / self.bridge
+        parts = range(1000, 1000 + steps)
+        z: list[Any] = [self.normals(PARTS, i) if steps > 1 else 0.0 for i in parts]
+        center = sum(z) / steps
+        at, high, low = np.zeros((3, *self.shape))
+        for i in range(steps):
+            waits = self.generator(EXTREMES, part=i)
+            up, down = np.moveaxis(waits.standard_exponential((*self.shape, 2)), -1, 0)
+            move = moves / steps + np.sqrt(share) * (z[i] - center)
+            high = np.maximum(high, at + find_top(move, share, up))
+            low = np.minimum(low, at - find_top(-move, share, down))
+            at = at + move
+        return high, low
+
+
+def find_top(
+    move: core.FloatArray, variance: core.FloatArray | float, wait: core.FloatArray
+) -> core.FloatArray:
+    """Return the highest point of a Brownian bridge from 0 to ``move``, by an exponential."""
+    return np.asarray(0.5 * (move + np.sqrt(move * move + 2.0 * variance * wait)))
