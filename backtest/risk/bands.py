@@ -67,10 +67,17 @@ class Rows(NamedTuple):
         uniforms = np.random.Generator(np.random.Philox(key=key)).random((n - self.first - 1, 1, 2))
         rows = np.empty((1, len(uniforms)), np.int64)
         _compile.compile_module(path_kernels).repeat_rows(
-            uniforms, find_places(self)[self.first + 1 :], np.append(self.phases, -1), self.order,
-            self.counts, self.starts, np.zeros(n), np.array([block, 1.0, 1.0, 1.0]), rows,
+            uniforms,
+            find_places(self)[self.first + 1 :],
+            np.append(self.phases, -1),
+            self.order,
+            self.counts,
+            self.starts,
+            np.zeros(n),  # no variance is followed
+            np.array([block, 1.0, 1.0, 1.0]),
+            rows,
             np.empty(rows.shape),
-        )  # fmt: skip
+        )
         return np.concatenate([np.arange(self.first + 1), rows[0]])
 
 
@@ -81,17 +88,25 @@ def find_places(rows: Rows) -> core.IntArray:
 
 def list_rows(markets: Markets, first: int) -> Rows:
     """Return the bars after ``first``, by their phase."""
-    every = [markets.interval, markets.decision_interval or markets.interval]
-    grids = map(find_grid, markets.values())
-    every += [grid.every for grid in grids if grid is not None]
+    intervals = [markets.interval, markets.decision_interval or markets.interval]
+    for market in markets.values():
+        grid = find_grid(market)
+        if grid is not None:
+            intervals.append(grid.every)
     if markets.sessions and markets.interval < DAY:  # a session's first bar has the gap of a night
-        every.append(DAY)
-    phase = markets.time % math.lcm(*every)
-    known, phases = np.unique(phase[first + 1 :], return_inverse=True)
-    phases = np.concatenate([np.full(first + 1, -1), phases])
-    counts = np.bincount(phases[first + 1 :], minlength=len(known))
-    order = np.argsort(phases, kind="stable")
-    return Rows(first, phases, order, first + 1 + np.cumsum(counts) - counts, counts)
+        intervals.append(DAY)
+
+    phase = markets.time % math.lcm(*intervals)
+    known, drawn_phases = np.unique(phase[first + 1 :], return_inverse=True)
+    phases = np.concatenate([np.full(first + 1, -1), drawn_phases])
+    counts = np.bincount(drawn_phases, minlength=len(known))
+    return Rows(
+        first=first,
+        phases=phases,
+        order=np.argsort(phases, kind="stable"),
+        starts=first + 1 + np.cumsum(counts) - counts,
+        counts=counts,
+    )
 
 
 def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
@@ -114,17 +129,21 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     fields["volume"] = market.volume[rows]
     fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
 
-    # A settlement just before an open belongs to it.
+    # The settlements of each bar that is repeated; one just before an open belongs to it.
     bar = np.searchsorted(market.time - jitter, market.funding_time, side="right") - 1
     firsts = np.searchsorted(bar, rows, side="left")
     counts = np.searchsorted(bar, rows, side="right") - firsts
     place = np.repeat(np.arange(len(rows)), counts)
     within = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
     event = firsts[place] + within
-    fields["funding_time"] = market.funding_time[event] + (market.time - market.time[rows])[place]
+    moved = market.time - market.time[rows]
+
+    fields["funding_time"] = market.funding_time[event] + moved[place]
     fields["funding_rate"] = market.funding_rate[event]
     fields["funding_mark"] = market.funding_mark[event] * factor[place]
-    return Market(**fields | {"filled": {}, "source": f"resampled {market.source}"})
+    fields["filled"] = {}
+    fields["source"] = f"resampled {market.source}"
+    return Market(**fields)
 
 
 class Resampler:
@@ -133,44 +152,67 @@ class Resampler:
     def __init__(self, result: Result, block: float | None, seed: int) -> None:
         self.setup = find_setup(result)
         markets = self.setup.markets
-        check_markets(markets, self.setup.first)
-        self.rows = list_rows(markets, self.setup.first)
+        first = self.setup.first
+        check_markets(markets, first)
+        self.rows = list_rows(markets, first)
         if block is None:
-            returns = (log_returns(each)[self.setup.first + 1 :] for each in markets.values())
+            returns = [log_returns(market)[first + 1 :] for market in markets.values()]
             block = max(map(path_models.block_length, returns))
-        self.block, self.seed = block, seed
-        names = markets.names
-        jitters = [core.parse_duration(self.setup.venues[name].funding_jitter) for name in names]
-        self.jitters = dict(zip(names, jitters, strict=True))
-        self.assets = [align_prices(each, markets) for each in self.setup.account.collateral]
+        self.block = block
+        self.seed = seed
+
+        # A jitter of more than a quarter of a bar would move settlements into other bars.
+        most = markets.interval // 4
+        self.jitters = {}
+        for name in markets.names:
+            jitter = core.parse_duration(self.setup.venues[name].funding_jitter)
+            self.jitters[name] = min(jitter, most)
+        self.assets = [align_prices(asset, markets) for asset in self.setup.account.collateral]
 
     def draw(self, number: int) -> core.IntArray:
+        """Return the bar of the run that each bar of a path repeats."""
         return self.rows.draw(self.block, self.seed, number)
 
     def resample(self, rows: core.IntArray) -> engine.Setup:
         """Return the setup of the account on resampled markets; its signal comes with the bars."""
-        setup, most = self.setup, self.setup.markets.interval // 4
-        found = {
-            name: resample_market(each, rows, min(self.jitters[name], most))
-            for name, each in setup.markets.items()
-        }
-        markets = remake(setup.markets, found)
+        setup = self.setup
+        resampled = {}
+        for name, market in setup.markets.items():
+            resampled[name] = resample_market(market, rows, self.jitters[name])
+        markets = remake(setup.markets, resampled)
         weights = setup.signal
         if weights.shape[1] > 1:
             weights = np.ascontiguousarray(weights[:, rows])
-        assets = [
-            replace(each, prices=resample_market(own, rows, 0)) if own is not None else each
-            for each, own in zip(setup.account.collateral, self.assets, strict=True)
-        ]
-        account = replace(setup.account, collateral=assets) if assets else setup.account
+
         clock = find_clock(markets)
         observed = engine.observe_policies(
-            setup.policies, setup.overlay, clock.seen, setup.venues, clock.pick(weights),
+            setup.policies,
+            setup.overlay,
+            clock.seen,
+            setup.venues,
+            clock.pick(weights),
             is_checked=False,
-        )  # fmt: skip
-        return setup.change(
-            markets=markets, signal=weights, observed=observed, account=account, benchmark=None
         )
+        return setup.change(
+            markets=markets,
+            signal=weights,
+            observed=observed,
+            account=self._resample_collateral(rows),
+            benchmark=None,
+        )
+
+    def _resample_collateral(self, rows: core.IntArray) -> Any:
+        """Return the account with the prices of its collateral on the same bars."""
+        account = self.setup.account
+        if not self.assets:
+            return account
+        collateral = []
+        for asset, prices in zip(account.collateral, self.assets, strict=True):
+            if prices is None:
+                collateral.append(asset)
+            else:
+                collateral.append(replace(asset, prices=resample_market(prices, rows, 0)))
+        return replace(account, collateral=collateral)
 
     def run(self, rows: core.IntArray, how: engine.Compile) -> Any:
         """Return the outcome of the account on resampled markets."""
@@ -197,6 +239,7 @@ def find_setup(result: Result) -> engine.Setup:
 
 
 def check_markets(markets: Markets, first: int) -> None:
+    """Refuse markets that cannot be resampled: options, bars of single instruments, few bars."""
     if markets.options:
         raise core.ParameterError(
             f"resampled markets have no prices of options, got {next(iter(markets.options))!r}; "
@@ -221,13 +264,13 @@ def align_prices(asset: Any, markets: Markets) -> Market | None:
     if not isinstance(asset.prices, Market):
         return None
     begin = int(np.searchsorted(asset.prices.time, markets.time[0]))
-    own = asset.prices.slice(begin, min(begin + markets.n_bars, asset.prices.n_bars))
-    if not np.array_equal(own.time, markets.time):
+    prices = asset.prices.slice(begin, min(begin + markets.n_bars, asset.prices.n_bars))
+    if not np.array_equal(prices.time, markets.time):
         raise core.DataError(
             f"prices of the collateral {asset.name} must have the bars of the market, which are "
             "resampled together"
         )
-    return own
+    return prices
 
 
 def measure_unit(result: Result, unit: core.FloatArray) -> dict[str, float]:
@@ -238,16 +281,20 @@ def measure_unit(result: Result, unit: core.FloatArray) -> dict[str, float]:
     span = result.span
     returns = performance.sampled_returns(unit, result.ends_sample, 1.0)
     excess = returns - result.samples.risk_free
-    spread = float(np.std(excess, ddof=1)) if len(excess) > 1 else math.nan
-    mean, deviation = np.array([float(np.mean(excess))]), np.array([spread])
-    peak = np.maximum.accumulate(np.concatenate([[1.0], unit]))
+    mean = np.array([float(np.mean(excess))])
+    deviation = np.array([math.nan])
+    if len(excess) > 1:
+        deviation = np.array([float(np.std(excess, ddof=1))])
+
+    # Times of peaks, and the end: the longest gap is the longest time under water.
+    values = np.concatenate([[1.0], unit])
+    peak = np.maximum.accumulate(values)
     time = np.concatenate([[span.start], span.closes])
-    is_peak = np.concatenate([[1.0], unit]) >= peak
-    highs = np.append(time[is_peak], time[-1])
+    highs = np.append(time[values >= peak], time[-1])
     return {
         "total_return": float(unit[-1]) - 1.0,
         "cagr": performance.find_growth_rate(float(unit[-1]), span.years),
-        "max_drawdown": float(np.max(1.0 - np.concatenate([[1.0], unit]) / peak)),
+        "max_drawdown": float(np.max(1.0 - values / peak)),
         "under_water": float(np.max(np.diff(highs))) / DAY,
         "sharpe": float(performance.annualize_ratios(mean, deviation, span.periods)[0]),
     }
@@ -262,7 +309,9 @@ def find_first_passage(unit: core.FloatArray, loss: float, goal: float | None) -
     reached = np.flatnonzero(is_lost | is_won)
     if not len(reached):
         return ""
-    return "loss" if is_lost[reached[0]] else "goal"
+    if is_lost[reached[0]]:
+        return "loss"
+    return "goal"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -307,25 +356,29 @@ class Bands(SettingsResult):
         count = int(self.settings["n"])
         if not 0 <= number < count:
             raise core.ParameterError(f"number must be one of 0 to {count - 1}, got {number}")
-        drawn: engine.Setup = self.resampler.resample(self.resampler.draw(number))
-        (*markets,) = drawn.markets.values()
-        return markets[0] if len(markets) == 1 else drawn.markets
+
+        setup: engine.Setup = self.resampler.resample(self.resampler.draw(number))
+        (*markets,) = setup.markets.values()
+        if len(markets) == 1:
+            return markets[0]
+        return setup.markets
 
     @property
     def note(self) -> str:
         row: Any = self.table.loc[(ACCOUNT, "total_return")]
-        low, high = (core.format_percent(float(row[name])) for name in ("low", "high"))
+        low = core.format_percent(float(row["low"]))
+        high = core.format_percent(float(row["high"]))
         return f"{low} to {high}"
 
     @property
     def verdict(self) -> str:
         row: Any = self.table.loc[(ACCOUNT, "total_return")]
-        said = {name: core.format_percent(float(row[name])) for name in (*QUANTILES, "run")}
+        returns = {name: core.format_percent(float(row[name])) for name in (*QUANTILES, "run")}
         share: Any = self.chances.loc["liquidated", ACCOUNT]
-        dead = core.format_chance(float(share))
         return (
-            f"On resampled markets 90 % of accounts return {said['low']} to {said['high']}, half "
-            f"of them over {said['median']}; the run returned {said['run']}. {dead} are liquidated."
+            f"On resampled markets 90 % of accounts return {returns['low']} to {returns['high']}, "
+            f"half of them over {returns['median']}; the run returned {returns['run']}. "
+            f"{core.format_chance(float(share))} are liquidated."
         )
 
     @property
@@ -348,16 +401,18 @@ class Bands(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         shares = self.chances[ACCOUNT]
-        found = [
+        numbers = [
             Headline(f"p_{name}", words, float(shares[name]), "percent", "of accounts")
             for name, words in self.name_events().items()
         ]
         for name in self.list_measures_shown():
             row: Any = self.table.loc[(ACCOUNT, name)]
-            style = "percent" if name not in {"sharpe", "under_water"} else "decimals"
+            style = "percent"
+            if name in {"sharpe", "under_water"}:
+                style = "decimals"
             note = f"median; the run {format_measure(name, float(row['run']))}"
-            found.append(Headline(name, WORDS[name], float(row["median"]), style, note))
-        return found
+            numbers.append(Headline(name, WORDS[name], float(row["median"]), style, note))
+        return numbers
 
     def list_measures_shown(self) -> list[str]:
         """Return the measures of the table; growth per year from 90 days on."""
@@ -365,42 +420,76 @@ class Bands(SettingsResult):
 
     def name_events(self) -> dict[str, str]:
         """Return the words of the rows of ``chances``."""
-        loss, goal = self.settings["loss"], self.settings["goal"]
-        names = {"liquidated": "liquidated", "loss": f"loses {100.0 * loss:g} %"}
-        if goal is not None:
-            names["loss"] += " first"
-            names["goal"] = f"gains {100.0 * goal:g} % first"
-        return names
+        loses = f"loses {100.0 * self.settings['loss']:g} %"
+        goal = self.settings["goal"]
+        if goal is None:
+            return {"liquidated": "liquidated", "loss": loses}
+        return {
+            "liquidated": "liquidated",
+            "loss": f"{loses} first",
+            "goal": f"gains {100.0 * goal:g} % first",
+        }
 
     def list_parts(self) -> list[Part]:
-        rows = {}
-        for name in self.list_measures_shown():
-            for source, words in ((ACCOUNT, ""), (RETURNS, ", returns resampled")):
-                row: Any = self.table.loc[(source, name)]
-                ends = {
-                    each: format_measure(name, float(row[each])) for each in (*QUANTILES, "run")
-                }
-                rows[f"{WORDS[name]}{words}"] = ends
-        heads = {each: Head(each, f"{share:.0%}") for each, share in QUANTILES.items()}
+        heads = {name: Head(name, f"{share:.0%}") for name, share in QUANTILES.items()}
         heads["run"] = Head("the run")
-        events = self.chances.rename(index=self.name_events())
         chance = {
             ACCOUNT: Head("of accounts", style="chance"),
             "low": Head("95 % interval", "", "chance", "high"),
             RETURNS: Head("returns resampled", style="chance"),
         }
-        names = list(map(str, self.fan))
-        colors = {name: "accent" if name.startswith(ACCOUNT) else "neutral" for name in names}
-        dotted = tuple(name for name in names if not name.endswith("median"))
-        return [Part("bands", "What it could have done", self.explain_returns(), (
-            ShownChart("fan", "Value over that at the start", "Medians, and 5 to 95 % (dotted).",
-                       self.fan, "line", colors, has_legend=True, height=380, dotted=dotted),
-            ShownTable(rows, "Measures", labels=Head("measure"), heads=heads),
-            ShownTable(events, "Shares of accounts", labels=Head("an account"), heads=chance),
-        ), shows="both")]  # fmt: skip
+        events = self.chances.rename(index=self.name_events())
+        return [
+            Part(
+                "bands",
+                "What it could have done",
+                self.explain_returns(),
+                (
+                    self._chart_fan(),
+                    ShownTable(self._list_rows(), "Measures", labels=Head("measure"), heads=heads),
+                    ShownTable(
+                        events, "Shares of accounts", labels=Head("an account"), heads=chance
+                    ),
+                ),
+                shows="both",
+            )
+        ]
+
+    def _list_rows(self) -> dict[str, dict[str, str]]:
+        """Return the rows of the measures, of accounts and of resampled returns, as texts."""
+        rows = {}
+        for name in self.list_measures_shown():
+            for source, words in ((ACCOUNT, ""), (RETURNS, ", returns resampled")):
+                row: Any = self.table.loc[(source, name)]
+                columns = (*QUANTILES, "run")
+                texts = {column: format_measure(name, float(row[column])) for column in columns}
+                rows[f"{WORDS[name]}{words}"] = texts
+        return rows
+
+    def _chart_fan(self) -> ShownChart:
+        colors = {}
+        dotted = []
+        for name in map(str, self.fan):
+            colors[name] = "neutral"
+            if name.startswith(ACCOUNT):
+                colors[name] = "accent"
+            if not name.endswith("median"):
+                dotted.append(name)
+        return ShownChart(
+            "fan",
+            "Value over that at the start",
+            "Medians, and 5 to 95 % (dotted).",
+            self.fan,
+            "line",
+            colors,
+            has_legend=True,
+            height=380,
+            dotted=tuple(dotted),
+        )
 
 
 def format_measure(name: str, value: float) -> str:
+    """Return a measure as text: a percentage, or a number of days or deviations."""
     if name in {"sharpe", "under_water"}:
         return core.format_number(value)
     return core.format_percent(value)
@@ -426,57 +515,70 @@ def bands(
         goal = core.Real(0.0, open_low=True).check("goal", goal)
     if block is not None:
         block = core.Real(1.0).check("block", block)
-    made = Resampler(result, block, int(seed))
-    n_bars = made.setup.markets.n_bars
+    resampler = Resampler(result, block, int(seed))
+    setup = resampler.setup
     how: engine.Compile = bool(compile)
-    if compile and not engine.is_plain_sooner(count * n_bars):
+    if compile and not engine.is_plain_sooner(count * setup.markets.n_bars):
         how = "now"
-    check_repeated(made, result, how)
+    check_repeated(resampler, result, how)
 
-    begun = float(result.tally.first_unit)
-    own = np.asarray(result.of_account("unit")) / begun
-    growth = performance.divide(own, np.concatenate([[1.0], own[:-1]]))
+    first_unit = float(result.tally.first_unit)
+    unit_of_run = np.asarray(result.of_account("unit")) / first_unit
+    before = np.concatenate([[1.0], unit_of_run[:-1]])
+    growth = performance.divide(unit_of_run, before)
     rows: list[dict[str, float]] = []
-    values, shuffled = np.empty((2, count, len(own)), np.float32)
+    units = np.empty((count, len(unit_of_run)), np.float32)
+    shuffled = np.empty((count, len(unit_of_run)), np.float32)
     events = {name: np.zeros((2, count), np.bool_) for name in ("liquidated", "loss", "goal")}
     for k in range(count):
-        drawn = made.draw(k)
-        outcome = made.run(drawn, how)
-        unit = outcome.record.account.unit / begun
-        found = measure_unit(result, unit)
+        bars = resampler.draw(k)
+        outcome = resampler.run(bars, how)
+        unit = outcome.record.account.unit / first_unit
+        row = measure_unit(result, unit)
         if outcome.tally.ruin >= 0:
-            found["cagr"] = -1.0
-        repeated = drawn[made.setup.first :] - made.setup.first
+            row["cagr"] = -1.0
+
+        # The returns of the run itself, in the order of the bars.
+        repeated = bars[setup.first :] - setup.first
         returns = np.asarray(np.cumprod(growth[repeated]), dtype=np.float64)
-        again = measure_unit(result, returns)
-        rows.append(found | {f"{RETURNS}_{name}": value for name, value in again.items()})
-        values[k], shuffled[k] = unit, returns
+        for name, value in measure_unit(result, returns).items():
+            row[f"{RETURNS}_{name}"] = value
+
+        rows.append(row)
+        units[k] = unit
+        shuffled[k] = returns
         events["liquidated"][0, k] = outcome.tally.money.liquidations > 0.0
-        for source, value in enumerate((unit, returns)):
-            if reached := find_first_passage(value, loss, goal):
+        for source, path in enumerate((unit, returns)):
+            if reached := find_first_passage(path, loss, goal):
                 events[reached][source, k] = True
         core.report_progress(progress, k + 1, count)
 
     paths = pd.DataFrame(rows).rename_axis("path")
     settings = {
-        "policy": result.title, "n": count, "seed": int(seed), "block": made.block, "loss": loss,
-        "goal": goal, "run": result.manifest["id"],
-    }  # fmt: skip
+        "policy": result.title,
+        "n": count,
+        "seed": int(seed),
+        "block": resampler.block,
+        "loss": loss,
+        "goal": goal,
+        "run": result.manifest["id"],
+    }
     return Bands(
-        table=tabulate_measures(result, paths, own),
+        table=tabulate_measures(result, paths, unit_of_run),
         chances=tabulate_events(events, goal),
-        fan=tabulate_fan(result, values, shuffled),
+        fan=tabulate_fan(result, units, shuffled),
         paths=paths,
         settings=settings,
         market=result.markets,
-        resampler=made,
+        resampler=resampler,
     )
 
 
-def check_repeated(made: Resampler, result: Result, how: engine.Compile) -> None:
+def check_repeated(resampler: Resampler, result: Result, how: engine.Compile) -> None:
     """Refuse a run that its own bars do not give again: one whose policies changed on the way."""
-    outcome = made.run(np.arange(made.setup.markets.n_bars), how)
-    before, after = float(result.of_account("equity")[-1]), float(outcome.record.account.equity[-1])
+    outcome = resampler.run(np.arange(resampler.setup.markets.n_bars), how)
+    before = float(result.of_account("equity")[-1])
+    after = float(outcome.record.account.equity[-1])
     if not abs(after - before) <= SAME * max(abs(before), result.account.capital):
         raise core.ParameterError(
             "bands need a run of the same policies throughout, which its own bars give again: it "
@@ -485,40 +587,48 @@ def check_repeated(made: Resampler, result: Result, how: engine.Compile) -> None
 
 
 def tabulate_measures(result: Result, paths: pd.DataFrame, own: core.FloatArray) -> pd.DataFrame:
+    """Return the quantiles of each measure by source, and that of the run, ``own`` (n_bars,)."""
     days = (int(result.span.closes[-1]) - result.span.start) / DAY
-    had = measure_unit(result, own)
+    of_run = measure_unit(result, own)
     if result.metrics["ruined"]:
-        had["cagr"] = -1.0
-    shown = [name for name in MEASURES if name != "cagr" or run_record.shows_growth(days)]
+        of_run["cagr"] = -1.0
+
     rows = {}
-    for source, front in ((ACCOUNT, ""), (RETURNS, f"{RETURNS}_")):
-        for name in shown:
-            known = paths[f"{front}{name}"].dropna().to_numpy()
-            ends = {
-                each: float(np.quantile(known, share)) if len(known) else math.nan
-                for each, share in QUANTILES.items()
-            }
-            rows[source, name] = {**ends, "run": had[name]}
+    for source, prefix in ((ACCOUNT, ""), (RETURNS, f"{RETURNS}_")):
+        for name in MEASURES:
+            if name == "cagr" and not run_record.shows_growth(days):
+                continue
+            values = paths[f"{prefix}{name}"].dropna().to_numpy()
+            row = dict.fromkeys(QUANTILES, math.nan)
+            if len(values):
+                for column, share in QUANTILES.items():
+                    row[column] = float(np.quantile(values, share))
+            rows[source, name] = {**row, "run": of_run[name]}
     index = pd.MultiIndex.from_tuples(rows, names=["source", "measure"])
     return pd.DataFrame(list(rows.values()), index=index)
 
 
 def tabulate_events(events: Mapping[str, core.BoolArray], goal: float | None) -> pd.DataFrame:
+    """Return the share of accounts with each event, its interval, and that of returns."""
     rows: dict[str, dict[str, float]] = {}
     for name, (accounts, returns) in events.items():
         if name == "goal" and goal is None:
             continue
         share, low, high = estimate(int(accounts.sum()), len(accounts), 0.95)
-        again = math.nan if name == "liquidated" else float(np.mean(returns))
-        rows[name] = {ACCOUNT: share, "low": low, "high": high, RETURNS: again}
+        of_returns = float(np.mean(returns))
+        if name == "liquidated":  # returns have none of their own
+            of_returns = math.nan
+        rows[name] = {ACCOUNT: share, "low": low, "high": high, RETURNS: of_returns}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("event")
 
 
 def tabulate_fan(result: Result, values: Any, shuffled: Any) -> pd.DataFrame:
+    """Return the quantiles of both sources by time, at as many closes as a chart shows."""
     last = len(result.span.closes) - 1
-    at = np.unique(np.linspace(0, last, min(FAN_POINTS, last + 1)).astype(np.int64))
+    bars = np.unique(np.linspace(0, last, min(FAN_POINTS, last + 1)).astype(np.int64))
     columns = {}
-    for source, each in ((ACCOUNT, values), (RETURNS, shuffled)):
+    for source, paths in ((ACCOUNT, values), (RETURNS, shuffled)):
+        shown = paths[:, bars].astype(np.float64)
         for name, share in QUANTILES.items():
-            columns[f"{source} {name}"] = np.quantile(each[:, at].astype(np.float64), share, axis=0)
-    return pd.DataFrame(columns, index=core.utc_index(result.span.closes[at]))
+            columns[f"{source} {name}"] = np.quantile(shown, share, axis=0)
+    return pd.DataFrame(columns, index=core.utc_index(result.span.closes[bars]))

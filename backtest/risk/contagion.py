@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class BookCrowd:
     def content_hash(self) -> str:
         """A hash of all accounts."""
         arrays = (self.quantity, self.entry, self.coins, self.cash)
-        return hashlib.sha256(b"".join(each.tobytes() for each in arrays)).hexdigest()[:16]
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
     @classmethod
     @core.checked
@@ -100,32 +100,47 @@ class BookCrowd:
             Coins that are collateral.
         """
         check_columns(frame, COLUMNS)
-        names, labels = tuple(prices), tuple(map(str, cash))
-        held_by = frame["account"].astype(str).tolist()
+        names = tuple(prices)
+        labels = tuple(map(str, cash))
+        holders = frame["account"].astype(str).tolist()
         core.check_names("prices of the crowd", set(frame["market"]), names, noun="market")
-        core.check_names("cash of the crowd", set(held_by), labels, noun="account")
-        if frame.duplicated(["account", "market"]).any():
-            row = int(np.argmax(frame.duplicated(["account", "market"])))
+        core.check_names("cash of the crowd", set(holders), labels, noun="account")
+        is_second = frame.duplicated(["account", "market"])
+        if is_second.any():
             raise core.ParameterError(
-                f"an account must have one position in a market, got a second in row {row}"
+                "an account must have one position in a market, got a second in row "
+                f"{int(np.argmax(is_second))}"
             )
+
         shape = (len(labels), len(names))
-        quantity, entry, held = np.zeros(shape), np.ones(shape), np.zeros(shape)
-        place = {label: row for row, label in enumerate(labels)}
-        rows = [place[each] for each in held_by]
-        places = [names.index(each) for each in frame["market"]]
+        quantity = np.zeros(shape)
+        entry = np.ones(shape)
+        row_of = {label: row for row, label in enumerate(labels)}
+        rows = [row_of[label] for label in holders]
+        columns = [names.index(name) for name in frame["market"]]
         sizes = read_column(frame, "quantity")
-        quantity[rows, places] = read_sides(frame["side"]) * sizes
-        entry[rows, places] = read_column(frame, "entry")
+        quantity[rows, columns] = read_sides(frame["side"]) * sizes
+        entry[rows, columns] = read_column(frame, "entry")
+
+        coins_held = np.zeros(shape)
         core.check_names("cash of the crowd", map(str, coins or {}), labels, noun="account")
-        for label, own in (coins or {}).items():
-            core.check_names(f"coins of {label!r}", own, names, noun="market")
-            for name, amount in own.items():
+        for label, amounts in (coins or {}).items():
+            core.check_names(f"coins of {label!r}", amounts, names, noun="market")
+            for name, amount in amounts.items():
                 core.check_range(f"coins of {label!r}", amount, low=0.0)
-                held[place[str(label)], names.index(name)] = amount
-        money = [core.check_range(f"cash of {x!r}", each, low=0.0) for x, each in cash.items()]
-        now = np.array([find_price(each) for each in prices.values()])
-        return cls(names, labels, quantity, entry, held, np.array(money), now)
+                coins_held[row_of[str(label)], names.index(name)] = amount
+
+        for label, amount in cash.items():
+            core.check_range(f"cash of {label!r}", amount, low=0.0)
+        return cls(
+            names=names,
+            accounts=labels,
+            quantity=quantity,
+            entry=entry,
+            coins=coins_held,
+            cash=np.array([float(amount) for amount in cash.values()]),
+            prices=np.array([find_price(price) for price in prices.values()]),
+        )
 
 
 def find_spread(book: Books) -> FloatArray:
@@ -134,15 +149,19 @@ def find_spread(book: Books) -> FloatArray:
     Of the first round, (n, n): what fails by the impact of one market's net flow alone, over its
     gross flow, longs and shorts together.
     """
-    n, first = len(book.start), book.find_failing(book.shocked)
-    found, failed = np.zeros((n, n)), book.quantity[first] * book.unit
-    net, gross = np.sum(failed, axis=0), np.sum(np.abs(failed), axis=0)
+    n = len(book.start)
+    first = book.find_failing(book.shocked)
+    flows = book.quantity[first] * book.unit
+    net = np.sum(flows, axis=0)
+    gross = np.sum(np.abs(flows), axis=0)
+
+    spread = np.zeros((n, n))
     for j in np.flatnonzero(net).tolist():
-        own = np.zeros(n)
-        own[j] = net[j]
-        rows = np.setdiff1d(book.find_failing(book.find_marks(own)), first)
-        found[:, j] = np.sum(np.abs(book.quantity[rows]), axis=0) * book.unit / gross[j]
-    return found
+        alone = np.zeros(n)
+        alone[j] = net[j]
+        rows = np.setdiff1d(book.find_failing(book.find_marks(alone)), first)
+        spread[:, j] = np.sum(np.abs(book.quantity[rows]), axis=0) * book.unit / gross[j]
+    return spread
 
 
 def measure_radius(spread: FloatArray, accounts: int) -> float:
@@ -206,13 +225,13 @@ class Contagion(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        rounds = core.count_nouns(len(self.losses), "round")
         if not self.liquidated:
             return "No account fails."
+        accounts = core.count_nouns(len(self.accounts), "account")
+        rounds = core.count_nouns(len(self.losses), "round")
         return (
-            f"{self.liquidated:,} of {core.count_nouns(len(self.accounts), 'account')} fail in "
-            f"{rounds}; one unit of forced flow in {self.caused.idxmax()} causes "
-            f"{self.caused.max():.2f} units over all markets."
+            f"{self.liquidated:,} of {accounts} fail in {rounds}; one unit of forced flow in "
+            f"{self.caused.idxmax()} causes {self.caused.max():.2f} units over all markets."
         )
 
     @property
@@ -221,108 +240,221 @@ class Contagion(SettingsResult):
         return self.spread.sum()
 
     def list_numbers(self) -> list[Headline]:
-        n = f"of {len(self.accounts):,} accounts"
         numbers = [
-            Headline("caused", "caused by one unit", float(self.caused.max()), "decimals",
-                     f"units of forced flow, forced in {self.caused.idxmax()}"),
-            Headline("radius", "spectral radius", self.radius, "decimals",
-                     "of units caused by each unit; grows over 1"),
-            Headline("liquidated", "liquidated", self.liquidated, "count", n),
-            Headline("deficit", "deficit", self.deficit, "money",
-                     "money: losses beyond what backed them"),
-        ]  # fmt: skip
-        return [each for each in numbers if not each.is_unknown]
+            Headline(
+                "caused",
+                "caused by one unit",
+                float(self.caused.max()),
+                "decimals",
+                f"units of forced flow, forced in {self.caused.idxmax()}",
+            ),
+            Headline(
+                "radius",
+                "spectral radius",
+                self.radius,
+                "decimals",
+                "of units caused by each unit; grows over 1",
+            ),
+            Headline(
+                "liquidated",
+                "liquidated",
+                self.liquidated,
+                "count",
+                f"of {len(self.accounts):,} accounts",
+            ),
+            Headline(
+                "deficit",
+                "deficit",
+                self.deficit,
+                "money",
+                "money: losses beyond what backed them",
+            ),
+        ]
+        return [number for number in numbers if not number.is_unknown]
 
     def list_parts(self) -> list[Part]:
         names = [str(name) for name in self.spread]
+        return [
+            self._show_rounds(names),
+            self._show_spread(names),
+            self._show_payers(),
+        ]
+
+    def _show_rounds(self, names: list[str]) -> Part:
         prices = self.rounds[[f"price {name}" for name in names]]
         moves = 100.0 * (prices / prices.iloc[0] - 1.0).set_axis(names, axis=1)
+        chart = ShownChart(
+            "rounds",
+            "Prices after each round",
+            "% of the price after the shock.",
+            moves,
+            "points",
+            has_legend=True,
+        )
+        table = ShownTable(
+            self.losses,
+            "Losses by round and market",
+            labels=Head("round", "", "count"),
+            heads={name: Head(name, "money lost", "money") for name in names},
+        )
+        signs = f"Losses are positive, gains negative. {MONEY}"
+        return Part(
+            "rounds", "The rounds", "Round 0 is only the shock.", (chart, table, signs), "both"
+        )
+
+    def _show_spread(self, names: list[str]) -> Part:
+        table = ShownTable(
+            pd.concat([self.spread, self.caused.to_frame("over all markets").T]),
+            labels=Head("market"),
+            heads={name: Head(name, "units", "decimals") for name in names},
+        )
+        return Part(
+            "spread",
+            "What forced flow causes",
+            "Forced flow in a market (row) for each unit forced in another (column).",
+            (table,),
+            "both",
+        )
+
+    def _show_payers(self) -> Part:
         paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
-        count = {"money": Head("paid", "money", "money")}
-        money = {str(name): Head(str(name), "money lost", "money") for name in names}
-        units = {str(name): Head(str(name), "units", "decimals") for name in names}
-        sign = f"Losses are positive, gains negative. {MONEY}"
-        spread = pd.concat([self.spread, self.caused.to_frame("over all markets").T])
-        return [
-            Part("rounds", "The rounds", "Round 0 is only the shock.", (
-                ShownChart("rounds", "Prices after each round", "% of the price after the shock.",
-                           moves, "points", has_legend=True),
-                ShownTable(self.losses, "Losses by round and market",
-                           labels=Head("round", "", "count"), heads=money),
-                sign,
-            ), "both"),
-            Part("spread", "What forced flow causes", "Forced flow in a market (row) for each unit "
-                 "forced in another (column).", (
-                ShownTable(spread, labels=Head("market"), heads=units),), "both"),
-            Part("payers", "Who paid", "Where the deficit of bankrupt accounts went.",
-                 (ShownTable(paid, labels=Head("payer"), heads=count),), "both"),
-        ]  # fmt: skip
+        heads = {"money": Head("paid", "money", "money")}
+        return Part(
+            "payers",
+            "Who paid",
+            "Where the deficit of bankrupt accounts went.",
+            (ShownTable(paid, labels=Head("payer"), heads=heads),),
+            "both",
+        )
 
 
 def spread_losses(
-    crowd: BookCrowd, venue: Any, shock: Any, impact: Any, volume: Any, haircuts: Any,
+    crowd: BookCrowd,
+    venue: Any,
+    shock: Any,
+    impact: Any,
+    volume: Any,
+    haircuts: Any,
     insurance: float,
-) -> Contagion:  # fmt: skip
+) -> Contagion:
     """Follow the cascade of a crowd of books; arguments as those of :func:`cascade`."""
-
-    def give(name: str, value: Any, default: Any = None) -> list[Any]:
-        if not isinstance(value, Mapping):
-            return [value] * len(crowd.names)
-        core.check_names(f"{name} of the cascade", value, crowd.names, noun="market")
-        return [value.get(each, default) for each in crowd.names]
-
-    venues: list[Any] = [None if x is None else read_venue(x) for x in give("venue", venue)]
-    if None in venues or None in give("impact", impact):
-        raise core.ParameterError(
-            f"venue and impact must be one for all, or one for each of {', '.join(crowd.names)}"
-        )
-    shocks = np.array([core.Real(-1.0, 10.0, open_low=True).check("shock", x)
-                       for x in give("shock", shock, 0.0)])  # fmt: skip
-    curves = [law.curve(money, None, own.contract) for law, money, own in
-              zip(give("impact", impact), give("volume", volume), venues, strict=True)]  # fmt: skip
-    cut = [core.check_range("haircut", x or 0.0, low=0.0, high=1.0)
-           for x in give("haircuts", haircuts, 0.0)]  # fmt: skip
     names = list(crowd.names)
-    for name, own in zip(names, venues, strict=True):
-        if own.contract.kind != "linear" or own.liquidation.mode != "close":
-            raise core.ParameterError(
-                f"venue of {name} must be linear with liquidation.mode 'close' in a cascade of "
-                f"several markets, got {own.contract.kind!r} and {own.liquidation.mode!r}"
-            )
-    terms = [read_terms(*each) for each in zip(venues, curves, cut, strict=True)]
+    venues = read_venues(names, venue, impact)
+    shocks = read_shocks(names, shock)
+    curves = read_curves(names, venues, impact, volume)
+    shares = list_by_market(names, "haircuts", haircuts, default=0.0)
+    cuts = [core.check_range("haircut", share or 0.0, low=0.0, high=1.0) for share in shares]
+    check_venues(names, venues)
+
     book = Books(
-        terms, crowd.prices, shocks, names=names, quantity=crowd.quantity, entry=crowd.entry,
-        money=crowd.cash, coins=crowd.coins / [own.contract.size for own in venues],
+        [read_terms(*terms) for terms in zip(venues, curves, cuts, strict=True)],
+        crowd.prices,
+        shocks,
+        names=names,
+        quantity=crowd.quantity,
+        entry=crowd.entry,
+        money=crowd.cash,
+        coins=crowd.coins / [own_venue.contract.size for own_venue in venues],
         insurance=insurance,
-    )  # fmt: skip
-    spread, book.first_equity = find_spread(book), book.measure_equity(book.start)
+    )
+    # The spread is that of the start, before anything fails.
+    spread = find_spread(book)
+    book.first_equity = book.measure_equity(book.start)
     final = book.run()
-    begun = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0),
-             **book.name_all("price", book.shocked)}  # fmt: skip
-    columns = [f"{what} {name}" for what in ("long", "short") for name in names]
-    index = pd.RangeIndex(1, len(book.rows) + 1, name="round")
+
+    accounts = {
+        "round": book.failed,
+        "equity": book.first_equity,
+        "after": book.measure_equity(final),
+        "deficit": book.lost,
+        "haircut": book.haircut,
+    }
+    settings = {
+        "crowd": {"content_hash": crowd.content_hash, "accounts": len(crowd)},
+        "venues": {
+            name: own_venue.to_dict() for name, own_venue in zip(names, venues, strict=True)
+        },
+        "shock": dict(zip(names, shocks.tolist(), strict=True)),
+        "curves": {name: curve._asdict() for name, curve in zip(names, curves, strict=True)},
+        "haircuts": dict(zip(names, cuts, strict=True)),
+        "insurance": insurance,
+    }
     return Contagion(
-        rounds=pd.DataFrame([begun, *book.rows], columns=[*begun, *columns * bool(book.rows)])
-        .fillna(0.0).rename_axis("round"),
-        losses=pd.DataFrame(book.rows, index, [f"loss {name}" for name in names], np.float64)
-        .set_axis(names, axis=1),
-        accounts=pd.DataFrame(
-            {"round": book.failed, "equity": book.first_equity, "after": book.measure_equity(final),
-             "deficit": book.lost, "haircut": book.haircut},
-            index=pd.Index(crowd.accounts, name="account"),
-        ),
+        rounds=tabulate_rounds(book, names, insurance),
+        losses=tabulate_losses(book, names),
+        accounts=pd.DataFrame(accounts, index=pd.Index(crowd.accounts, name="account")),
         spread=pd.DataFrame(spread, index=pd.Index(names, name="market"), columns=names),
         radius=measure_radius(spread, len(crowd)),
         deficit=float(sum(row["deficit"] for row in book.rows)),
         liquidated=int(np.count_nonzero(book.failed)),
-        settings={
-            "crowd": {"content_hash": crowd.content_hash, "accounts": len(crowd)},
-            "venues": {name: own.to_dict() for name, own in zip(names, venues, strict=True)},
-            "shock": dict(zip(names, shocks.tolist(), strict=True)),
-            "curves": {name: own._asdict() for name, own in zip(names, curves, strict=True)},
-            "haircuts": dict(zip(names, cut, strict=True)), "insurance": insurance,
-        },
-    )  # fmt: skip
+        settings=settings,
+    )
+
+
+def list_by_market(names: Sequence[str], what: str, value: Any, default: Any = None) -> list[Any]:
+    """Return the value of each market: the same for all, or from a mapping."""
+    if not isinstance(value, Mapping):
+        return [value] * len(names)
+    core.check_names(f"{what} of the cascade", value, names, noun="market")
+    return [value.get(name, default) for name in names]
+
+
+def read_venues(names: Sequence[str], venue: Any, impact: Any) -> list[Venue]:
+    """Return the venue of each market; every market needs one, and an impact."""
+    given = list_by_market(names, "venue", venue)
+    if None in given or None in list_by_market(names, "impact", impact):
+        raise core.ParameterError(
+            f"venue and impact must be one for all, or one for each of {', '.join(names)}"
+        )
+    return [read_venue(own_venue) for own_venue in given]
+
+
+def read_shocks(names: Sequence[str], shock: Any) -> FloatArray:
+    """Return the move that starts the cascade in each market, 0 where none is given."""
+    moves = list_by_market(names, "shock", shock, default=0.0)
+    return np.array([core.Real(-1.0, 10.0, open_low=True).check("shock", move) for move in moves])
+
+
+def read_curves(
+    names: Sequence[str], venues: Sequence[Venue], impact: Any, volume: Any
+) -> list[Any]:
+    """Return the impact curve of each market, from its law and the money traded per day."""
+    laws = list_by_market(names, "impact", impact)
+    volumes = list_by_market(names, "volume", volume)
+    curves = []
+    for law, money, venue in zip(laws, volumes, venues, strict=True):
+        curves.append(law.curve(money, None, venue.contract))
+    return curves
+
+
+def check_venues(names: Sequence[str], venues: Sequence[Venue]) -> None:
+    """Refuse venues that a cascade of several markets does not model."""
+    for name, venue in zip(names, venues, strict=True):
+        if venue.contract.kind != "linear" or venue.liquidation.mode != "close":
+            raise core.ParameterError(
+                f"venue of {name} must be linear with liquidation.mode 'close' in a cascade of "
+                f"several markets, got {venue.contract.kind!r} and {venue.liquidation.mode!r}"
+            )
+
+
+def tabulate_rounds(book: Books, names: Sequence[str], insurance: float) -> pd.DataFrame:
+    """Return the rounds of a cascade that has run, of which round 0 is the shock alone."""
+    shocked = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0)}
+    shocked |= book.name_all("price", book.shocked)
+    columns = [*shocked]
+    if book.rows:
+        columns += [f"long {name}" for name in names]
+        columns += [f"short {name}" for name in names]
+    rounds = pd.DataFrame([shocked, *book.rows], columns=columns)
+    return rounds.fillna(0.0).rename_axis("round")
+
+
+def tabulate_losses(book: Books, names: Sequence[str]) -> pd.DataFrame:
+    """Return the losses of the rounds of a cascade, by market."""
+    index = pd.RangeIndex(1, len(book.rows) + 1, name="round")
+    columns = [f"loss {name}" for name in names]
+    losses = pd.DataFrame(book.rows, index, columns, np.float64)
+    return losses.set_axis(list(names), axis=1)
 
 
 @core.record_making
@@ -392,19 +524,35 @@ def cascade(
     the last price is the clearing price nearest to that before the shock.
     """
     core.check_range("insurance", insurance, low=0.0)
-    given: Any = {"venue": venue, "shock": shock, "impact": impact, "volume": volume}
     if isinstance(crowd, Crowd):
         if haircuts is not None:
             raise core.ParameterError(f"haircuts must be left out for one market, got {haircuts}")
+        one: Any = {"venue": venue, "shock": shock, "impact": impact, "volume": volume}
         return shock_crowd(
-            crowd, price=price, recovery=recovery, jump=jump, me=me, insurance=insurance, adl=adl,
-            **given,
-        )  # fmt: skip
-    alone = {"price": price, "recovery": recovery, "jump": jump or None, "me": me,
-             "adl": None if adl in (None, "queue") else adl}  # fmt: skip
-    for name, value in alone.items():
+            crowd,
+            price=price,
+            recovery=recovery,
+            jump=jump,
+            me=me,
+            insurance=insurance,
+            adl=adl,
+            **one,
+        )
+
+    of_one_market = {"price": price, "recovery": recovery, "jump": jump or None, "me": me}
+    if adl != "queue":
+        of_one_market["adl"] = adl
+    for name, value in of_one_market.items():
         if value is not None:
             raise core.ParameterError(
                 f"{name} must be left out with several markets, got {value!r:.40}"
             )
-    return spread_losses(crowd, haircuts=haircuts, insurance=insurance, **given)
+    return spread_losses(
+        crowd,
+        venue=venue,
+        shock=shock,
+        impact=impact,
+        volume=volume,
+        haircuts=haircuts,
+        insurance=insurance,
+    )

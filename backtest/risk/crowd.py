@@ -45,7 +45,9 @@ class Skew(dict[str, float]):
             return "Only one side is held, so leverage has no skew"
         if abs(gap) < LEAST_SKEW:
             return "Longs and shorts have the same leverage"
-        side = "more" if gap > 0.0 else "less"
+        side = "less"
+        if gap > 0.0:
+            side = "more"
         return f"Longs have {abs(gap):.2f}x {side} leverage than shorts ({gap:+.2f}x)"
 
     def _say_liquidations(self) -> str:
@@ -53,7 +55,10 @@ class Skew(dict[str, float]):
         span = f"within {100.0 * self.span:g} % of the price"
         if math.isnan(ratio):
             return f"nothing is liquidated {span}"
-        near, far = ("below", "above") if ratio > 0.0 else ("above", "below")
+
+        near, far = "above", "below"
+        if ratio > 0.0:
+            near, far = "below", "above"
         if math.isinf(ratio):
             return f"{span} all that is liquidated is {near} it (log ratio {ratio:+.2f})"
         if abs(ratio) < LEAST_SKEW:
@@ -124,19 +129,25 @@ class Crowd:
             The price now; a cascade starts from it.
         """
         check_columns(frame, COLUMNS)
-        values = {name: read_column(frame, name) for name in COLUMNS[1:]}
-        equity = read_column(frame, "equity") if "equity" in frame else values["collateral"]
-        if np.any(equity < values["collateral"] * (1.0 - 1e-12)):
+        quantity = read_column(frame, "quantity")
+        entry = read_column(frame, "entry")
+        collateral = read_column(frame, "collateral")
+        equity = collateral
+        if "equity" in frame:
+            equity = read_column(frame, "equity")
+        if np.any(equity < collateral * (1.0 - 1e-12)):
             raise core.ParameterError(
                 "equity must be at least the collateral, got less in row "
-                f"{int(np.argmax(equity < values['collateral']))}"
+                f"{int(np.argmax(equity < collateral))}"
             )
+        if price is not None:
+            price = find_price(price)
         return cls(
-            quantity=read_sides(frame["side"]) * values["quantity"],
-            entry=values["entry"],
-            collateral=values["collateral"],
+            quantity=read_sides(frame["side"]) * quantity,
+            entry=entry,
+            collateral=collateral,
             equity=equity,
-            price=None if price is None else find_price(price),
+            price=price,
             origin={"made_from": "positions", "accounts": len(frame)},
         )
 
@@ -183,30 +194,41 @@ class Crowd:
         lookback : str
             How far back entries go, such as ``"30d"``.
         """
-        market = unwrap_market(entries) if isinstance(entries, Market | Markets) else None
+        market = None
+        last = entries
+        if isinstance(entries, Market | Markets):
+            market = unwrap_market(entries)
+            last = float(market.close[-1])
         if open_interest is None:
             open_interest = find_open_interest(market)
         core.check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
         core.check_range("long_share", long_share, low=0.0, high=1.0)
         n = int(core.Range(1, MOST_ACCOUNTS).check("accounts", accounts, whole=True))
         start = int(core.Range(0, 2**63 - 1).check("seed", seed, whole=True))
+
+        # The order of the draws is part of a crowd: leverage, sides, entries.
         rng = np.random.default_rng(start)
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
-        now = find_price(price, entries if market is None else float(market.close[-1]))
-        venue = None if venue is None else read_venue(venue)
-        contract = Contract() if venue is None else venue.contract
-        margin = 0.0 if venue is None else margins.read_rules(venue).rates[0]
+        now = find_price(price, last)
+        contract = Contract()
+        maintenance = 0.0
+        if venue is not None:
+            venue = read_venue(venue)
+            contract = venue.contract
+            maintenance = margins.read_rules(venue).rates[0]
         if market is None:
             entry = np.full(n, find_price(entries, now))
         else:
-            entry = draw_entries(market, ratio, is_long, lookback, rng, margin)
+            entry = draw_entries(market, ratio, is_long, lookback, rng, maintenance)
+
+        # All accounts of a side have the same notional now.
         longs = int(np.sum(is_long))
-        notional = open_interest * np.where(
+        share = np.where(
             is_long, long_share / max(longs, 1), (1.0 - long_share) / max(n - longs, 1)
         )
-        size = notional / abs(value_of(contract, now))
+        size = open_interest * share / abs(value_of(contract, now))
         collateral = size * np.abs(value_of(contract, entry)) / ratio
         origin = {
             "made_from": "leverage",
@@ -216,7 +238,7 @@ class Crowd:
             "accounts": n,
             "seed": start,
             "lookback": lookback,
-            "maintenance_rate": margin,
+            "maintenance_rate": maintenance,
         }
         return cls(
             quantity=np.where(is_long, size, -size),
@@ -269,22 +291,31 @@ class Crowd:
         both in a sentence. The map of both is :meth:`ladder`.
         """
         core.check_range("within", within, low=0.0, high=10.0, open_low=True)
-        size, held = self.notional(price), np.abs(self.leverage)
-        sides = [size > 0.0, size < 0.0]
-        means = [
-            float(np.average(held[x], weights=np.abs(size[x]))) if x.any() else math.nan
-            for x in sides
-        ]
+        notional = self.notional(price)
+        leverage = np.abs(self.leverage)
+        gap = average_by_size(leverage, notional, notional > 0.0)
+        gap -= average_by_size(leverage, notional, notional < 0.0)
+
         ladder = self.ladder(venue, price=price, bins=1000, span=within)
-        long, short = (float(ladder[name].sum()) for name in ("long", "short"))
-        ratio = math.copysign(math.inf, long - short) if long != short else math.nan
-        if min(long, short) > 0.0:
+        long = float(ladder["long"].sum())
+        short = float(ladder["short"].sum())
+        if long == short == 0.0:
+            ratio = math.nan
+        elif min(long, short) > 0.0:
             ratio = math.log(long / short)
-        return Skew(within, leverage=means[0] - means[1], liquidations=ratio)
+        else:
+            ratio = math.copysign(math.inf, long - short)
+        return Skew(within, leverage=gap, liquidations=ratio)
 
     @core.checked
-    def ladder(self, venue: Venue | str | None = None, *, price: float | None = None,
-               bins: int = 100, span: float = 0.5) -> pd.DataFrame:  # fmt: skip
+    def ladder(
+        self,
+        venue: Venue | str | None = None,
+        *,
+        price: float | None = None,
+        bins: int = 100,
+        span: float = 0.5,
+    ) -> pd.DataFrame:
         """Return the notional that is liquidated at each price; bankruptcy prices without a venue.
 
         ``bins`` price levels reach to both sides by ``span``, a fraction of the price now.
@@ -294,22 +325,38 @@ class Crowd:
         now = find_price(price, self.price)
         n = int(core.Range(2, 100_000).check("bins", bins, whole=True))
         core.check_range("span", span, low=0.0, high=10.0, open_low=True)
-        if venue is None:
-            with np.errstate(divide="ignore"):
-                value = value_of(self.contract, self.entry) - self.collateral / self.quantity
-            prices = price_of(self.contract, value)
-        else:
+        prices = self._find_bankruptcy_prices()
+        if venue is not None:
             prices = self.liquidation_prices(venue)
-        notional, found = self.notional(now), {}
+
+        notional = self.notional(now)
         edges = now * np.linspace(max(1.0 - span, 0.0), 1.0 + span, n + 1)
+        levels = {}
         for name, side in (("long", 1.0), ("short", -1.0)):
             rows = ~np.isnan(prices) & (side * notional > 0.0)
-            found[name] = np.histogram(prices[rows], edges, weights=np.abs(notional[rows]))[0]
+            levels[name] = np.histogram(prices[rows], edges, weights=np.abs(notional[rows]))[0]
+
+        # What a move from the price now to a level liquidates.
         middle = 0.5 * (edges[:-1] + edges[1:])
-        falling = np.cumsum(np.where(middle < now, found["long"], 0.0)[::-1])[::-1]
-        rising = np.cumsum(np.where(middle < now, 0.0, found["short"]))
-        cumulative = np.where(middle < now, falling, rising)
-        return pd.DataFrame({**found, "cumulative": cumulative}, pd.Index(middle, name="price"))
+        falling = np.cumsum(np.where(middle < now, levels["long"], 0.0)[::-1])[::-1]
+        rising = np.cumsum(np.where(middle < now, 0.0, levels["short"]))
+        levels["cumulative"] = np.where(middle < now, falling, rising)
+        return pd.DataFrame(levels, pd.Index(middle, name="price"))
+
+    def _find_bankruptcy_prices(self) -> core.FloatArray:
+        """Return the price at which each account has lost its collateral."""
+        with np.errstate(divide="ignore"):
+            value = value_of(self.contract, self.entry) - self.collateral / self.quantity
+        return np.asarray(price_of(self.contract, value))
+
+
+def average_by_size(
+    values: core.FloatArray, notional: core.FloatArray, is_side: core.BoolArray
+) -> float:
+    """Return the mean of one side's values, weighted by notional; NaN of an empty side."""
+    if not is_side.any():
+        return math.nan
+    return float(np.average(values[is_side], weights=np.abs(notional[is_side])))
 
 
 def find_liquidation_prices(
@@ -325,6 +372,7 @@ def find_liquidation_prices(
 
 
 def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
+    """Refuse a table that lacks columns."""
     if missing := [name for name in names if name not in frame]:
         raise core.ParameterError(
             f"frame must have the columns {', '.join(names)}, it has no {', '.join(missing)}"
@@ -332,35 +380,39 @@ def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def read_sides(sides: pd.Series[Any]) -> core.FloatArray:
+    """Return 1 of longs and -1 of shorts, (n,)."""
     words = {"long": 1.0, "short": -1.0, 1: 1.0, -1: -1.0}
-    found = sides.map(words).to_numpy(dtype=np.float64)
-    if np.isnan(found).any():
-        row = int(np.argmax(np.isnan(found)))
+    signs = sides.map(words).to_numpy(dtype=np.float64)
+    if np.isnan(signs).any():
+        row = int(np.argmax(np.isnan(signs)))
         raise core.ParameterError(
             f"side must be 'long' or 'short', or 1 or -1, got {sides.iloc[row]!r} in row {row}"
         )
-    return np.asarray(found)
+    return np.asarray(signs)
 
 
 def read_column(frame: pd.DataFrame, name: str) -> core.FloatArray:
+    """Return the positive numbers of a column, (n,)."""
     values = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
     is_bad = ~((values > 0.0) & np.isfinite(values))
-    if is_bad.any():
-        row = int(np.argmax(is_bad))
-        raise core.ParameterError(
-            f"{name} must be positive and finite, got {frame[name].iloc[row]} in row {row}"
-            + "; the side gives the direction" * (name == "quantity")
-        )
-    return values
+    if not is_bad.any():
+        return values
+
+    row = int(np.argmax(is_bad))
+    text = f"{name} must be positive and finite, got {frame[name].iloc[row]} in row {row}"
+    if name == "quantity":
+        text = f"{text}; the side gives the direction"
+    raise core.ParameterError(text)
 
 
 def find_price(*given: float | None) -> float:
-    known = next((each for each in given if each is not None), None)
-    if known is None:
-        raise core.ParameterError(
-            "price must be given, got None; price=, or entries=market to use its last close"
-        )
-    return core.check_range("price", known, low=0.0, high=1e300, open_low=True)
+    """Return the first price that is given."""
+    for price in given:
+        if price is not None:
+            return core.check_range("price", price, low=0.0, high=1e300, open_low=True)
+    raise core.ParameterError(
+        "price must be given, got None; price=, or entries=market to use its last close"
+    )
 
 
 VALUE_COLUMN = "open_interest_value"
@@ -368,32 +420,49 @@ VALUE_COLUMN = "open_interest_value"
 
 def find_open_interest(market: Market | None) -> float:
     """Return the notional of all longs and shorts at the end of a market, from its column."""
-    values = None if market is None else market.columns.get(VALUE_COLUMN)
-    known = np.empty(0) if values is None else values[np.isfinite(values)]
-    if not len(known):
-        raise core.ParameterError(
-            f"open_interest must be given where entries are no market with the column "
-            f"{VALUE_COLUMN}, which backtest data fetch --with metrics has"
-        )
-    return 2.0 * float(known[-1])
+    if market is not None and VALUE_COLUMN in market.columns:
+        values = market.columns[VALUE_COLUMN]
+        known = values[np.isfinite(values)]
+        if len(known):
+            return 2.0 * float(known[-1])
+    raise core.ParameterError(
+        f"open_interest must be given where entries are no market with the column "
+        f"{VALUE_COLUMN}, which backtest data fetch --with metrics has"
+    )
 
 
 def draw_leverage(leverage: Any, n: int, rng: np.random.Generator) -> core.FloatArray:
-    name, *parts = (leverage if isinstance(leverage, str) else f"constant:{leverage}").split(":")
-    try:
-        low, high = (float(each) for each in (parts * 2 if len(parts) == 1 else parts))
-    except ValueError:
-        low = high = 0.0
-    is_known = (name, len(parts)) in (("constant", 1), ("uniform", 2), ("loguniform", 2))
-    if not is_known or not 0.0 < low <= high < np.inf:
-        raise core.ParameterError(
-            "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X' or a "
-            f"positive number, got {core.repr_plain(leverage)}"
-        )
+    """Return the leverage of each account, (n,), from a law such as ``"uniform:2:20"``."""
+    name, low, high = read_leverage(leverage)
     share = rng.random(n)
     if name == "loguniform":
         return np.asarray(low * (high / low) ** share)
     return low + (high - low) * share
+
+
+def read_leverage(leverage: Any) -> tuple[str, float, float]:
+    """Return the name of a law of leverage and its range; of a constant, both ends are it."""
+    law = leverage
+    if not isinstance(leverage, str):
+        law = f"constant:{leverage}"
+    name, *ends = law.split(":")
+    try:
+        numbers = [float(end) for end in ends]
+    except ValueError:
+        numbers = []
+
+    if name == "constant" and len(numbers) == 1:
+        low = high = numbers[0]
+    elif name in ("uniform", "loguniform") and len(numbers) == 2:
+        low, high = numbers
+    else:
+        low = high = 0.0  # refused below
+    if not 0.0 < low <= high < np.inf:
+        raise core.ParameterError(
+            "leverage must be 'loguniform:LOW:HIGH', 'uniform:LOW:HIGH', 'constant:X' or a "
+            f"positive number, got {core.repr_plain(leverage)}"
+        )
+    return name, low, high
 
 
 def draw_entries(
@@ -407,15 +476,22 @@ def draw_entries(
     """Draw closes in proportion to volume; again where an account would not have survived since."""
     length = core.parse_duration(lookback, "lookback")
     rows = slice(-max(1, length // market.interval), None)
-    close, weight = market.close[rows], market.volume[rows].astype(np.float64)
-    weight = weight if weight.sum() > 0.0 else np.ones(len(close))
+    close = market.close[rows]
+    weight = market.volume[rows].astype(np.float64)
+    if not weight.sum() > 0.0:
+        weight = np.ones(len(close))
     edges = np.cumsum(weight) / np.sum(weight)
+
+    # The extremes after the close of each bar, up to the end.
     lowest = np.minimum.accumulate(np.append(market.low[rows][1:], np.inf)[::-1])[::-1]
     highest = np.maximum.accumulate(np.append(market.high[rows][1:], -np.inf)[::-1])[::-1]
-    row = np.full(len(leverage), len(close) - 1)
+
+    # Who survives no draw enters at the last close.
+    last = len(close) - 1
+    row = np.full(len(leverage), last)
     left = np.arange(len(leverage))
     for _ in range(ROUNDS):
-        drawn = np.searchsorted(edges, rng.random(len(left)), side="right").clip(max=len(close) - 1)
+        drawn = np.searchsorted(edges, rng.random(len(left)), side="right").clip(max=last)
         share = 1.0 / leverage[left]
         survives = np.where(
             is_long[left],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -64,6 +64,7 @@ class Wealth(NamedTuple):
 
     @property
     def before(self) -> core.FloatArray:
+        """The wealth at the close before each bar, 1 before the first."""
         return np.concatenate([np.ones((len(self.close), 1)), self.close[:, :-1]], axis=1)
 
 
@@ -78,14 +79,19 @@ def read_wealth(
 
     A day opens at the close before, unless ``opened`` says at what.
     """
-    found = Wealth(close, close if least is None else least, close if most is None else most, close)
+    if least is None:
+        least = close
+    if most is None:
+        most = close
+    wealth = Wealth(close, least=least, most=most, opened=close)
     if opened is None:
         first = np.where(find_first_bars(day), np.arange(len(day)), 0)
-        opened = found.before[:, np.maximum.accumulate(first)]
-    return found._replace(opened=opened)
+        opened = wealth.before[:, np.maximum.accumulate(first)]
+    return wealth._replace(opened=opened)
 
 
 def find_first_bars(day: core.IntArray) -> core.BoolArray:
+    """Return whether each bar is the first of its day."""
     return np.asarray(np.diff(day, prepend=day[0] - 1) != 0)
 
 
@@ -97,11 +103,14 @@ def find_floors(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.Fl
     """
     if rules.trailing is None:
         return np.full(wealth.close.shape, 1.0 - rules.max_loss)
+
     peaks = wealth.most
     if rules.trailing == "close":
         peaks = np.where(find_first_bars(day), wealth.before, 1.0)
     floor = np.maximum.accumulate(np.maximum(peaks, 1.0), axis=1) - rules.max_loss
-    return np.asarray(floor if rules.locked is None else np.minimum(floor, 1.0 + rules.locked))
+    if rules.locked is None:
+        return np.asarray(floor)
+    return np.asarray(np.minimum(floor, 1.0 + rules.locked))
 
 
 def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.BoolArray:
@@ -110,12 +119,15 @@ def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.Bo
     is_passed &= day - day[0] + 1 >= rules.min_days
     if rules.consistency is None:
         return np.asarray(is_passed)
+
     # The best of the days before, at their last closes, and of this one up to the target.
     is_last = np.append(np.diff(day) != 0, False)
     profits = np.where(is_last, wealth.close - wealth.opened, -np.inf)
-    profits = np.concatenate([np.full((len(profits), 1), -np.inf), profits[:, :-1]], axis=1)
-    best = np.maximum(np.maximum.accumulate(profits, axis=1), wealth.most - wealth.opened)
-    return np.asarray(is_passed & (best <= rules.consistency * (wealth.most - 1.0) + 1e-12))
+    profits_before = np.concatenate([np.full((len(profits), 1), -np.inf), profits[:, :-1]], axis=1)
+    best_before = np.maximum.accumulate(profits_before, axis=1)
+    best = np.maximum(best_before, wealth.most - wealth.opened)
+    largest = rules.consistency * (wealth.most - 1.0) + 1e-12
+    return np.asarray(is_passed & (best <= largest))
 
 
 def find_outcomes(
@@ -129,24 +141,27 @@ def find_outcomes(
     """
     n, bars = wealth.close.shape
     floor = find_floors(rules, wealth, day)
-    daily = np.full((n, bars), -np.inf)
-    if rules.daily_loss is not None:
-        daily = wealth.opened * (1.0 - rules.daily_loss)
-        if rules.is_of_capital:
-            daily = wealth.opened - rules.daily_loss
-    is_daily = wealth.close <= daily + REACHED
+    daily_floor = np.full((n, bars), -np.inf)
+    if rules.daily_loss is not None and rules.is_of_capital:
+        daily_floor = wealth.opened - rules.daily_loss
+    elif rules.daily_loss is not None:
+        daily_floor = wealth.opened * (1.0 - rules.daily_loss)
+
+    is_daily = wealth.close <= daily_floor + REACHED
     is_maximum = wealth.least <= floor + REACHED
     is_failed = is_daily | is_maximum
     is_passed = find_passes(rules, wealth, day)
-    is_done = is_failed | is_passed
-    at = np.where(is_done.any(axis=1), is_done.argmax(axis=1), bars)
-    is_decided = at < bars
 
-    rows, last = np.arange(n), np.minimum(at, bars - 1)
-    cause = np.where(is_daily & ((daily > floor) | ~is_maximum), DAILY, MAXIMUM)[rows, last]
-    found = np.where(is_failed[rows, last], cause, PASSED)
-    is_both = is_decided & is_failed[rows, last] & is_passed[rows, last]
-    return np.where(is_decided, found, UNDECIDED), at, is_both
+    # The first bar with an end decides; where it reaches both, the account fails.
+    is_done = is_failed | is_passed
+    deciding = np.where(is_done.any(axis=1), is_done.argmax(axis=1), bars)
+    is_decided = deciding < bars
+    place = (np.arange(n), np.minimum(deciding, bars - 1))
+    is_daily_first = is_daily & ((daily_floor > floor) | ~is_maximum)
+    cause = np.where(is_daily_first, DAILY, MAXIMUM)[place]
+    outcome = np.where(is_failed[place], cause, PASSED)
+    is_both = is_decided & is_failed[place] & is_passed[place]
+    return np.where(is_decided, outcome, UNDECIDED), deciding, is_both
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,16 +194,16 @@ class PassingProbability(SettingsResult):
     @property
     def verdict(self) -> str:
         row: Any = self.table.loc["paths"]
-        low, high = (core.format_percent(float(row[name])) for name in ("low", "high"))
-        text = (
-            f"The account passes with a probability of {core.format_percent(float(row['passed']))} "
-            f"({low} to {high})"
-        )
-        if "history" in self.table.index:
-            past: Any = self.table.loc["history"]
-            share = core.format_percent(float(past["passed"]))
-            text += f"; in history {share} of {core.count_nouns(int(past['n']), 'start')} passed"
-        return f"{text}."
+        passed = core.format_percent(float(row["passed"]))
+        low = core.format_percent(float(row["low"]))
+        high = core.format_percent(float(row["high"]))
+        text = f"The account passes with a probability of {passed} ({low} to {high})"
+        if "history" not in self.table.index:
+            return f"{text}."
+
+        past: Any = self.table.loc["history"]
+        share = core.format_percent(float(past["passed"]))
+        return f"{text}; in history {share} of {core.count_nouns(int(past['n']), 'start')} passed."
 
     @property
     def details(self) -> str:
@@ -210,20 +225,34 @@ class PassingProbability(SettingsResult):
 
     def list_parts(self) -> list[Part]:
         heads = {
-            "n": Head("accounts", "", "count"), "days": Head("median", "days to pass", "number"),
-            **{name: Head(name.replace("_", " "), "share", "percent") for name in OUTCOMES},
-            "both": Head("failed", "in a bar of both", "percent"),
-            **{name: Head(name, "of passed", "percent") for name in ("low", "high")},
-        }  # fmt: skip
-        colors = {"passed": "accent", "daily loss": "loss", "max loss": "neutral"}
-        by_day = self.by_day.rename(columns=lambda name: name.replace("_", " "))
+            "n": Head("accounts", "", "count"),
+            "days": Head("median", "days to pass", "number"),
+        }
+        for name in OUTCOMES:
+            heads[name] = Head(name.replace("_", " "), "share", "percent")
+        heads["both"] = Head("failed", "in a bar of both", "percent")
+        heads["low"] = Head("low", "of passed", "percent")
+        heads["high"] = Head("high", "of passed", "percent")
+        chart = ShownChart(
+            "outcomes",
+            "Outcomes by day",
+            "Shares of paths by the end of each day.",
+            self.by_day.rename(columns=lambda name: name.replace("_", " ")),
+            "line",
+            {"passed": "accent", "daily loss": "loss", "max loss": "neutral"},
+            percent="y",
+            x="day",
+            has_legend=True,
+        )
         return [
-            Part("outcomes", "Outcomes", "Of accounts that begin anew.", (
-                ShownTable(self.table, labels=Head("source"), heads=heads),
-                ShownChart("outcomes", "Outcomes by day", "Shares of paths by the end of each day.",
-                           by_day, "line", colors, percent="y", x="day", has_legend=True),
-            ), shows="both")
-        ]  # fmt: skip
+            Part(
+                "outcomes",
+                "Outcomes",
+                "Of accounts that begin anew.",
+                (ShownTable(self.table, labels=Head("source"), heads=heads), chart),
+                shows="both",
+            )
+        ]
 
 
 @core.checked_only("paths", "compile", "progress")
@@ -246,17 +275,68 @@ def passing_probability(  # noqa: PLR0913 - as the method
 ) -> PassingProbability:
     """Answer :meth:`backtest.Backtest.passing_probability`, which documents it."""
     test = conditions
-    basis = test.account.daily_basis
     days = core.Whole(1).check("days", days)
     rules = Challenge(
-        core.Real(0.0, open_low=True).check("target", target),
-        INNER_SHARE.check("max_loss", max_loss),
-        None if daily_loss is None else INNER_SHARE.check("daily_loss", daily_loss),
-        None if trailing is None else core.Choice("close", "intrabar").check("trailing", trailing),
-        None if locked is None else core.Real().check("locked", locked), basis == "initial",
-        core.Whole(0).check("min_days", min_days),
-        None if consistency is None else SHARE.check("consistency", consistency),
-    )  # fmt: skip
+        target=core.Real(0.0, open_low=True).check("target", target),
+        max_loss=INNER_SHARE.check("max_loss", max_loss),
+        daily_loss=check_given(INNER_SHARE, "daily_loss", daily_loss),
+        trailing=check_given(core.Choice("close", "intrabar"), "trailing", trailing),
+        locked=check_given(core.Real(), "locked", locked),
+        is_of_capital=test.account.daily_basis == "initial",
+        min_days=core.Whole(0).check("min_days", min_days),
+        consistency=check_given(SHARE, "consistency", consistency),
+    )
+    check_rules(rules, test, days)
+    if daily_loss is not None:
+        test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
+    if paths is None:
+        paths = simulate_paths(plain(test).market, horizon=f"{days}d")
+    runner = PathsRunner(paths, policy, test, None, compile)
+    if paths.horizon < days * DAY:
+        span = core.format_duration(paths.horizon)
+        raise core.ParameterError(f"days must be at most the {span} of the paths, got {days}")
+
+    # Bars of the challenge: the days since the start at their ends, and the account's own days.
+    calendar = paths.calendar
+    passed = np.ceil((calendar.time[1:] - calendar.time[0]) / DAY).astype(np.int64)
+    passed = passed[passed <= days]
+    zone = test.account.day
+    day = number_days(calendar.time[1 : len(passed) + 1], zone)
+
+    judged = []
+    count = core.Whole(1).check("threads", threads)
+    for lives in runner.run_chunks(threads=count, progress=progress):
+        records = (lives.wealth, lives.least, lives.most, lives.day_open)
+        wealth = [record[:, : len(day)] / runner.account.capital for record in records]
+        judged.append(judge(rules, wealth, day))
+    outcome, deciding, is_both = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+
+    spent = passed[np.minimum(deciding, len(passed) - 1)]
+    rows = {"paths": describe_outcomes(outcome, spent, is_both)}
+    past = judge_past(rules, runner, len(day), zone)
+    if past is not None:
+        rows["history"] = describe_outcomes(*past)
+
+    terms = {"rules": rules._asdict(), "days": days, "paths": paths.describe()}
+    return PassingProbability(
+        table=pd.DataFrame.from_dict(rows, orient="index").rename_axis("source"),
+        by_day=count_by_day(outcome, np.append(passed, passed[-1] + 1)[deciding], int(passed[-1])),
+        paths=paths,
+        settings=describe_terms(policy, test) | terms,
+        market=paths.history,
+    )
+
+
+def check_given(declared: Any, name: str, value: Any) -> Any:
+    """Return a value as its declaration has it; None stays."""
+    if value is None:
+        return None
+    return declared.check(name, value)
+
+
+def check_rules(rules: Challenge, test: Conditions, days: int) -> None:
+    """Refuse rules that do not go together, or with the account of the test."""
+    account = test.account
     if rules.min_days > days:
         raise core.ParameterError(
             f"min_days must be at most the {days} days of the challenge, got {rules.min_days}"
@@ -265,62 +345,59 @@ def passing_probability(  # noqa: PLR0913 - as the method
         raise core.ParameterError(
             f"locked is used only with trailing, 'close' for example, got {rules.locked:g}"
         )
-    if rules.daily_loss is not None and test.account.daily_loss not in {None, rules.daily_loss}:
+    if rules.daily_loss is not None and account.daily_loss not in {None, rules.daily_loss}:
         raise core.ParameterError(
-            f"daily_loss must be that of the account, {test.account.daily_loss:g}, got "
+            f"daily_loss must be that of the account, {account.daily_loss:g}, got "
             f"{rules.daily_loss:g}"
         )
-    if test.account.reserve > 0.0 or test.account.flows is not None:
-        name = "reserve" if test.account.reserve > 0.0 else "flows"
-        raise core.ParameterError(
-            f"account.{name} must be left out of a challenge, whose wealth is that of the capital, "
-            f"got {core.repr_plain(getattr(test.account, name))}"
-        )
-    if daily_loss is not None:
-        test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
-    drawn = simulate_paths(plain(test).market, horizon=f"{days}d") if paths is None else paths
-    runner = PathsRunner(drawn, policy, test, None, compile)
-    zone, capital = test.account.day, runner.account.capital
-    passed = np.ceil((drawn.calendar.time[1:] - drawn.calendar.time[0]) / DAY).astype(np.int64)
-    if drawn.horizon < days * DAY:
-        span = core.format_duration(drawn.horizon)
-        raise core.ParameterError(f"days must be at most the {span} of the paths, got {days}")
-    passed = passed[passed <= days]
-    day = number_days(drawn.calendar.time[1 : len(passed) + 1], zone)
-    found = []
-    count = core.Whole(1).check("threads", threads)
-    for lives in runner.run_chunks(threads=count, progress=progress):
-        kept = (lives.wealth, lives.least, lives.most, lives.day_open)
-        close, least, most, opened = (each[:, : len(day)] / capital for each in kept)
-        base = opened if rules.daily_loss is not None else None
-        found.append(find_outcomes(rules, read_wealth(close, day, least, most, base), day))
-    outcome, at, is_both = (np.concatenate(each) for each in zip(*found, strict=True))
-    rows = {"paths": describe_outcomes(outcome, passed[np.minimum(at, len(passed) - 1)], is_both)}
-    past = []
-    for (close, least, most, opened), days_of, since in live_past(runner, len(day), zone):
-        base = opened if rules.daily_loss is not None else None
-        code, decided, both = find_outcomes(
-            rules, read_wealth(close, days_of, least, most, base), days_of
-        )
-        past.append((int(code[0]), int(since[min(int(decided[0]), len(since) - 1)]), bool(both[0])))
-    if past:
-        codes, taken, are_both = (np.array(each) for each in zip(*past, strict=True))
-        rows["history"] = describe_outcomes(codes, taken, are_both)
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
-    settings = describe_terms(policy, test) | {
-        "rules": rules._asdict(), "days": days, "paths": drawn.describe(),
-    }  # fmt: skip
-    ends = np.append(passed, passed[-1] + 1)[at]
-    index = pd.RangeIndex(1, int(passed[-1]) + 1, name="day")
-    by_day = {
-        name: [float(np.mean((outcome == k) & (ends <= day))) for day in index]
-        for k, name in enumerate(OUTCOMES[:UNDECIDED])
-    }
-    shares = pd.DataFrame(by_day, index=index)
-    return PassingProbability(table, shares, drawn, settings=settings, market=drawn.history)
+    for name, is_used in (("reserve", account.reserve > 0.0), ("flows", account.flows is not None)):
+        if is_used:
+            raise core.ParameterError(
+                f"account.{name} must be left out of a challenge, whose wealth is that of the "
+                f"capital, got {core.repr_plain(getattr(account, name))}"
+            )
+
+
+def judge(
+    rules: Challenge, wealth: Sequence[core.FloatArray], day: core.IntArray
+) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
+    """Return the outcomes of wealth at closes, the least, the most and the base of its day."""
+    close, least, most, opened = wealth
+    base = None
+    if rules.daily_loss is not None:
+        base = opened
+    return find_outcomes(rules, read_wealth(close, day, least, most, base), day)
+
+
+def judge_past(
+    rules: Challenge, runner: PathsRunner, bars: int, zone: str
+) -> tuple[core.IntArray, core.IntArray, core.BoolArray] | None:
+    """Return outcomes, days until them and whether a bar had both, of history; None of no start."""
+    outcomes = []
+    spent = []
+    are_both = []
+    for wealth, day, since in live_past(runner, bars, zone):
+        outcome, deciding, is_both = judge(rules, wealth, day)
+        outcomes.append(int(outcome[0]))
+        spent.append(int(since[min(int(deciding[0]), len(since) - 1)]))
+        are_both.append(bool(is_both[0]))
+    if not outcomes:
+        return None
+    return np.array(outcomes), np.array(spent), np.array(are_both)
+
+
+def count_by_day(outcome: core.IntArray, ends: core.IntArray, last: int) -> pd.DataFrame:
+    """Return the shares of paths that have had each outcome by the end of each day."""
+    index = pd.RangeIndex(1, last + 1, name="day")
+    shares = {}
+    for code, name in enumerate(OUTCOMES[:UNDECIDED]):
+        is_of_it = outcome == code
+        shares[name] = [float(np.mean(is_of_it & (ends <= day))) for day in index]
+    return pd.DataFrame(shares, index=index)
 
 
 def number_days(opens: core.IntArray, zone: str) -> core.IntArray:
+    """Return the number of the local day in which each bar opens."""
     local = core.utc_index(opens).tz_convert(zone).tz_localize(None)
     return np.asarray(local.as_unit("ns").asi8 // DAY)
 
@@ -328,12 +405,17 @@ def number_days(opens: core.IntArray, zone: str) -> core.IntArray:
 def describe_outcomes(
     outcome: core.IntArray, days: core.IntArray, is_both: core.BoolArray
 ) -> dict[str, float]:
-    n, passed = len(outcome), outcome == PASSED
-    shares = {name: float(np.mean(outcome == k)) for k, name in enumerate(OUTCOMES)}
-    _, low, high = estimate(int(passed.sum()), n, 0.95)
-    median = float(np.median(days[passed])) if passed.any() else math.nan
-    both = float(np.mean(is_both))
-    return {"n": float(n), **shares, "both": both, "low": low, "high": high, "days": median}
+    """Return a row of the table, with the interval of what passed and the median days to pass."""
+    is_passed = outcome == PASSED
+    row = {"n": float(len(outcome))}
+    for code, name in enumerate(OUTCOMES):
+        row[name] = float(np.mean(outcome == code))
+    row["both"] = float(np.mean(is_both))
+    _, row["low"], row["high"] = estimate(int(is_passed.sum()), len(outcome), 0.95)
+    row["days"] = math.nan
+    if is_passed.any():
+        row["days"] = float(np.median(days[is_passed]))
+    return row
 
 
 def live_past(
@@ -346,20 +428,19 @@ def live_past(
     """
     markets = as_markets(runner.paths.history)
     opens = number_days(markets.time, zone)
-    begins, chosen, free = (
-        np.flatnonzero(opens[1:] != opens[:-1]),
-        list[int](),
-        runner.warm_up.known,
-    )
-    for first in begins.tolist():
+    starts = []
+    free = runner.warm_up.known
+    for first in np.flatnonzero(opens[1:] != opens[:-1]).tolist():
         if first >= free and first + bars < markets.n_bars:
-            chosen.append(first)
+            starts.append(first)
             free = first + bars
-    if not chosen:
+    if not starts:
         return
-    for k, lives in runner.live_past(np.array(chosen), bars + 1):
-        rows = slice(chosen[k] + 1, chosen[k] + 1 + bars)
-        since = np.ceil((markets.time[rows] + markets.interval - markets.time[rows][0]) / DAY)
-        kept = [engine.WEALTH, engine.LEAST_WEALTH, engine.MOST_WEALTH, engine.DAY_OPEN]
-        wealth = lives[kept, None, 1:] / runner.account.capital
+
+    fields = [engine.WEALTH, engine.LEAST_WEALTH, engine.MOST_WEALTH, engine.DAY_OPEN]
+    for k, lives in runner.live_past(np.array(starts), bars + 1):
+        rows = slice(starts[k] + 1, starts[k] + 1 + bars)
+        ends = markets.time[rows] + markets.interval
+        since = np.ceil((ends - markets.time[rows][0]) / DAY)
+        wealth = lives[fields, None, 1:] / runner.account.capital
         yield wealth, opens[rows], since.astype(np.int64)

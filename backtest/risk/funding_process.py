@@ -19,6 +19,9 @@ from backtest.risk.path_draws import FUNDING, Draws
 from backtest.venue import FundingTerms
 
 LARGEST_PERSISTENCE = 0.9999
+"""The largest sum of the weights, so that every shock dies out."""
+LEAST_MONTHS = 3.0
+"""The fewest months that a variance of residuals counts as seen: fewer have no finite spread."""
 FundingChoice: TypeAlias = str | float | FundingTerms | None
 FITTED = "fitted"
 LONG_HISTORY = 180 * DAY
@@ -45,10 +48,11 @@ class FundingGrid(NamedTuple):
 
 
 def find_grid(history: Market) -> FundingGrid | None:
-    if len(history.funding_time) < 2:  # how often is not known
+    """Return the grid of the last settlements; None below two, from which no cadence is known."""
+    if len(history.funding_time) < 2:
         return None
     recent = history.funding_time[-100:]
-    return FundingGrid(cadence(recent), int(nearest_minute(recent)[-1]))
+    return FundingGrid(every=cadence(recent), anchor=int(nearest_minute(recent)[-1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,15 +91,23 @@ class FundingProcess:
         A short history does not know them: level and weights have the errors of the regression, and
         a variance that lasts for a month was seen once a month (chi-squared).
         """
-        months = max(len(self.rates) * self.grid.every / MONTH, 3.0) if self.grid else 3.0
-        first, second = (draws.generator(FUNDING, part=part) for part in (1, 2))
-        spread = np.sqrt(months / second.chisquare(months, draws.shape[1]))
-        normals = first.standard_normal((len(self.errors), draws.shape[1]))
-        known, shifts = np.array(self.weights)[:, None], spread * (self.errors @ normals)
-        weights = np.maximum(known + shifts[1:], 0.0)
+        months = LEAST_MONTHS
+        if self.grid is not None:
+            months = max(len(self.rates) * self.grid.every / MONTH, LEAST_MONTHS)
+        n_paths = draws.shape[1]
+        normals = draws.generator(FUNDING, part=1).standard_normal((len(self.errors), n_paths))
+        spread = np.sqrt(months / draws.generator(FUNDING, part=2).chisquare(months, n_paths))
+        shifts = spread * (self.errors @ normals)
+
+        # Every shock dies out: no weight is negative, and their sum is under 1.
+        fitted = np.array(self.weights)[:, None]
+        weights = np.maximum(fitted + shifts[1:], 0.0)
         total = np.maximum(np.sum(weights, axis=0), 1e-9)
         weights *= np.minimum(1.0, LARGEST_PERSISTENCE / total)
-        return self.constant + shifts[0] - self.centers @ (weights - known), weights, spread
+
+        # The level is known at the mean of history, so other weights move the constant.
+        constants = self.constant + shifts[0] - self.centers @ (weights - fitted)
+        return constants, weights, spread
 
     def walk(
         self, residuals: core.FloatArray, uniforms: core.FloatArray, unknown: tuple[Any, Any, Any]
@@ -107,18 +119,27 @@ class FundingProcess:
         """
         if not self.weights:
             return np.full_like(uniforms, self.constant)
-        (constant, drawn, spread), count, lags = unknown, len(residuals), self.windows[-1]
-        rates, weights = np.zeros((lags + len(uniforms), uniforms.shape[1])), 0.0
+
+        constants, drawn_weights, spread = unknown
+        lags = self.windows[-1]
+        rates = np.zeros((lags + len(uniforms), uniforms.shape[1]))
         rates[:lags] = self.rates[-lags:, None]
-        for weight, each in zip(drawn, self.windows, strict=True):
-            inside = np.arange(lags)[:, None] >= lags - each
-            weights = weights + inside * (weight / each)
+
+        # The means of several windows are one weight for each lag, (lags, paths).
+        lag_weights = 0.0
+        for weight, window in zip(drawn_weights, self.windows, strict=True):
+            is_inside = np.arange(lags)[:, None] >= lags - window
+            lag_weights = lag_weights + is_inside * (weight / window)
+
+        count = len(residuals)
         ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
         for k, shock in enumerate(residuals[ranks]):
-            rate = constant + spread * shock + np.sum(weights * rates[k : k + lags], axis=0)
+            mean = np.sum(lag_weights * rates[k : k + lags], axis=0)
+            rate = constants + spread * shock + mean
             rates[k + lags] = np.clip(rate, -self.cap, self.cap)
-        paid = rates[lags:]
-        return np.where(np.abs(paid - self.usual) < self.clamp, self.usual, paid)
+
+        unclamped = rates[lags:]
+        return np.where(np.abs(unclamped - self.usual) < self.clamp, self.usual, unclamped)
 
     def __str__(self) -> str:
         if self.grid is None:
@@ -134,33 +155,48 @@ class FundingProcess:
 
 
 def format_rate(rate: Any) -> str:
+    """Return a rate in basis points, to three digits."""
     return core.format_bps(float(f"{rate:.3g}"))
 
 
 def read_funding(funding: object) -> FundingChoice:
+    """Return what the user says about the funding of paths, checked."""
     if funding is None or funding == FITTED or isinstance(funding, FundingTerms):
         return funding
     if isinstance(funding, str):
+        hint = core.did_you_mean(funding, [FITTED])
         raise core.ParameterError(
-            f"funding must be 'fitted', a rate, terms or None, got {funding:.40}"
-            + core.did_you_mean(funding, [FITTED])
+            f"funding must be 'fitted', a rate, terms or None, got {funding:.40}{hint}"
         )
     return float(core.Real(-MAX_RATE, MAX_RATE).check("funding", funding))
 
 
 def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
-    grid = None if funding is None else find_grid(history)
+    """Return the process of a market's funding: none, constant, or fitted on its settlements."""
+    grid = None
+    if funding is not None:
+        grid = find_grid(history)
     if isinstance(funding, float):
         return FundingProcess("constant", grid or FundingGrid(8 * HOUR, 0), funding)
     if grid is None:
         return FundingProcess("none", None)
-    cap = funding.cap if isinstance(funding, FundingTerms) else math.inf
+
+    cap = MAX_RATE
+    if isinstance(funding, FundingTerms):
+        cap = min(funding.cap, MAX_RATE)
+    return fit_process(spread_on_grid(history, grid), grid, cap)
+
+
+def spread_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
+    """Return what history paid in each interval of a grid; its cadence may have been another."""
     time = nearest_minute(history.funding_time)
     knots = np.concatenate([[2 * time[0] - time[1]], time]).astype(np.float64)
     paid = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
+
     stamps = grid.find(int(time[0]), int(time[-1]) + 1)
-    ends, starts = (np.interp(each, knots, paid) for each in (stamps, stamps - grid.every))
-    return fit_process(np.asarray(ends - starts), grid, min(cap, MAX_RATE))
+    ends = np.interp(stamps, knots, paid)
+    starts = np.interp(stamps - grid.every, knots, paid)
+    return np.asarray(ends - starts)
 
 
 def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:
@@ -176,33 +212,65 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     """
     if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
         return FundingProcess("constant", grid, float(np.mean(rates)))
-    is_long = len(rates) * grid.every >= LONG_HISTORY
-    kind = f"{'heterogeneous' if is_long else 'first-order'} autoregression"
-    windows = (1, *(max(each // grid.every, 1) for each in (DAY, 7 * DAY, MONTH) if is_long))
-    sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(max(windows), len(rates))
-    means = np.column_stack([(sums[k] - sums[k - each]) / each for each in windows])
-    target, centers, unit = rates[max(windows) :], np.mean(means, axis=0), float(np.std(rates))
+
+    kind = "first-order autoregression"
+    windows: tuple[int, ...] = (1,)
+    if len(rates) * grid.every >= LONG_HISTORY:
+        kind = "heterogeneous autoregression"
+        windows = (1, *(max(span // grid.every, 1) for span in (DAY, 7 * DAY, MONTH)))
+
+    # The means of each window before a settlement explain it.
+    sums = np.concatenate([[0.0], np.cumsum(rates)])
+    k = np.arange(max(windows), len(rates))
+    means = np.column_stack([(sums[k] - sums[k - window]) / window for window in windows])
+    target = rates[max(windows) :]
+    centers = np.mean(means, axis=0)
+    unit = float(np.std(rates))
     with one_thread():
         weights, _ = sp.optimize.nnls((means - centers) / unit, (target - np.mean(target)) / unit)
     weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
-    constant, known = float(np.mean(target) - centers @ weights), tuple(map(float, weights))
+    constant = float(np.mean(target) - centers @ weights)
+
     x = np.column_stack([np.ones(len(means)), means - centers])
     with one_thread():
         residuals = target - constant - means @ weights
         root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
-    residuals = residuals[-(LONG_HISTORY // grid.every) :]
-    recent = rates[-len(residuals) :]
-    values, counts = np.unique(np.round(recent, 12), return_counts=True)
-    usual, share, clamp = float(values[counts.argmax()]), counts.max() / len(recent), 0.0
-    if share < LEAST_BASE:
-        usual = math.nan
-    else:
-        mixed = recent - residuals + np.random.default_rng(0).permutation(residuals)
-        clamp = float(np.quantile(np.abs(mixed - usual), share))
+
+    recent_residuals = residuals[-(LONG_HISTORY // grid.every) :]
+    usual, clamp = fit_clamp(rates[-len(recent_residuals) :], recent_residuals)
     return FundingProcess(
-        kind, grid, constant, rates, known, windows, cap, residuals, centers, root.T, usual, clamp
+        kind=kind,
+        grid=grid,
+        constant=constant,
+        rates=rates,
+        weights=tuple(map(float, weights)),
+        windows=windows,
+        cap=cap,
+        residuals=recent_residuals,
+        centers=centers,
+        errors=root.T,
+        usual=usual,
+        clamp=clamp,
     )
 
 
+def fit_clamp(rates: core.FloatArray, residuals: core.FloatArray) -> tuple[float, float]:
+    """Return the rate that the venue clamps to, and how near a rate is for it; NaN and 0 if none.
+
+    The clamp makes that rate as frequent as it was, if residuals come in any order.
+    """
+    values, counts = np.unique(np.round(rates, 12), return_counts=True)
+    usual = float(values[counts.argmax()])
+    share = counts.max() / len(rates)
+    if share < LEAST_BASE:
+        return math.nan, 0.0
+
+    mixed = rates - residuals + np.random.default_rng(0).permutation(residuals)
+    return usual, float(np.quantile(np.abs(mixed - usual), share))
+
+
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:
-    return [f"funding{f' of {name}' * (len(fits) > 1)}: {fit}" for name, fit in fits.items()]
+    """Return a line on the funding of each instrument."""
+    if len(fits) == 1:
+        return [f"funding: {fit}" for fit in fits.values()]
+    return [f"funding of {name}: {fit}" for name, fit in fits.items()]

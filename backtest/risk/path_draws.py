@@ -17,6 +17,8 @@ Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
 NORMALS, EXTREMES, ROWS, BASIS, FUNDING, PARTS = 0, 1, 3, 4, 5, 8
 """The kinds of random numbers: each has a generator of its own, whose number keeps its draws."""
+FIRST_PART = 1000
+"""The part of the first step of a bridge. A change of it would change all paths of bridges."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,21 @@ class Draws:
     loads: tuple[float, ...] = (1.0,)
 
     def generator(self, kind: int, instrument: int = 0, part: int = 0) -> np.random.Generator:
+        """Return the generator of one kind of numbers, from its beginning."""
         key = np.array([self.seed, self.block], dtype=np.uint64)
         counter = np.array([0, instrument, part, kind], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def normals(self, kind: int, part: int = 0) -> core.FloatArray:
-        return self.generator(kind, 0, part).standard_normal(self.shape)
+        """Return standard normal numbers that all instruments share, (bars, paths)."""
+        return self.generator(kind, part=part).standard_normal(self.shape)
 
     def joint_normals(self) -> core.FloatArray:
+        """Return the instrument's own, correlated with those of the others, (bars, paths)."""
         total = np.zeros(self.shape)
-        for j, load in enumerate(self.loads):
+        for instrument, load in enumerate(self.loads):
             if load != 0.0:
-                total += load * self.generator(NORMALS, j).standard_normal(self.shape)
+                total += load * self.generator(NORMALS, instrument).standard_normal(self.shape)
         return total
 
     def extremes(
@@ -56,19 +61,27 @@ class Draws:
         P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
         prices between them.
         """
-        steps, share = self.bridge, variance / self.bridge
-        parts = range(1000, 1000 + steps)
-        z: list[Any] = [self.normals(PARTS, i) if steps > 1 else 0.0 for i in parts]
-        center = sum(z) / steps
-        at, high, low = np.zeros((3, *self.shape))
+        steps = self.bridge
+        step_variance = variance / steps
+        shocks = self._draw_shocks()
+        mean_shock = sum(shocks) / steps
+
+        price = np.zeros(self.shape)
+        high = np.zeros(self.shape)
+        low = np.zeros(self.shape)
         for i in range(steps):
-            waits = self.generator(EXTREMES, part=i)
-            up, down = np.moveaxis(waits.standard_exponential((*self.shape, 2)), -1, 0)
-            move = moves / steps + np.sqrt(share) * (z[i] - center)
-            high = np.maximum(high, at + find_top(move, share, up))
-            low = np.minimum(low, at - find_top(-move, share, down))
-            at = at + move
+            waits = self.generator(EXTREMES, part=i).standard_exponential((*self.shape, 2))
+            move = moves / steps + np.sqrt(step_variance) * (shocks[i] - mean_shock)
+            high = np.maximum(high, price + find_top(move, step_variance, waits[..., 0]))
+            low = np.minimum(low, price - find_top(-move, step_variance, waits[..., 1]))
+            price = price + move
         return high, low
+
+    def _draw_shocks(self) -> list[Any]:
+        """Return the shocks of a bridge's steps; a single step has none."""
+        if self.bridge == 1:
+            return [0.0]
+        return [self.normals(PARTS, part) for part in range(FIRST_PART, FIRST_PART + self.bridge)]
 
 
 def find_top(

@@ -25,12 +25,14 @@ def read_drift(drift: Drift, market: Market) -> float:
     ``"shrunk"`` is that times max(0, 1 - (s / drift)^2), s its standard error: James and Stein
     (1961), Proc. 4th Berkeley Symposium 1, in one dimension, by the positive part.
     """
-    if drift in (HISTORY, SHRUNK):
-        moves, per_year = np.exp(log_returns(market)[1:]), count_per_year(market)
-        found = math.log(float(np.mean(moves))) * per_year
-        error = float(np.std(moves)) / math.sqrt(len(moves)) * per_year
-        kept = max(0.0, 1.0 - (error / found) ** 2) if found else 0.0
-        return found if drift == HISTORY else found * kept
+    if drift == HISTORY:
+        return measure_drift(market)[0]
+    if drift == SHRUNK:
+        mean, error = measure_drift(market)
+        if mean == 0.0:
+            return 0.0
+        return mean * max(0.0, 1.0 - (error / mean) ** 2)
+
     if isinstance(drift, str):
         raise core.ParameterError(
             f"drift must be a number per year, 'history' or 'shrunk', got {drift[:60]!r}"
@@ -40,20 +42,49 @@ def read_drift(drift: Drift, market: Market) -> float:
     return rate
 
 
+def measure_drift(market: Market) -> tuple[float, float]:
+    """Return the growth of history per year, and its standard error."""
+    moves = np.exp(log_returns(market)[1:])
+    per_year = count_per_year(market)
+    mean = math.log(float(np.mean(moves))) * per_year
+    error = float(np.std(moves)) / math.sqrt(len(moves)) * per_year
+    return mean, error
+
+
 def describe_drift(paths: Mapping[str, Any]) -> str:
     """Describe the drift of paths, and where they are too wide to show their mean price."""
-    rates, found = paths["drift"], "no drift"
+    rates = paths["drift"]
+    text = "no drift"
     if any(rates.values()):
-        shown = {name: core.format_percent(rate, is_signed=True) for name, rate in rates.items()}
-        each = [f"{name} {rate}" for name, rate in shown.items()]
-        text = shown[next(iter(shown))] if len(set(rates.values())) == 1 else ", ".join(each)
-        of = "of history, " if paths["drift_of_history"] else "of "
-        found = f"a drift {of}{text} per year"
-    wide = {name: size for name, size in paths.get("spread", {}).items() if size > WIDE}
-    each = [f"{size:.1f}{f' ({name})' * (len(rates) > 1)}" for name, size in wide.items()]
-    said = f"; log prices end {', '.join(each)} from today's (root mean square): few paths make the"
-    return found + f"{said} mean price, and it is not seen in a sample" * bool(wide)
+        source = "of"
+        if paths["drift_of_history"]:
+            source = "of history,"
+        text = f"a drift {source} {list_rates(rates)} per year"
+
+    ends = []
+    for name, size in paths.get("spread", {}).items():
+        if size <= WIDE:
+            continue
+        end = f"{size:.1f}"
+        if len(rates) > 1:
+            end = f"{end} ({name})"
+        ends.append(end)
+    if not ends:
+        return text
+    return (
+        f"{text}; log prices end {', '.join(ends)} from today's (root mean square): few paths "
+        "make the mean price, and it is not seen in a sample"
+    )
+
+
+def list_rates(rates: Mapping[str, float]) -> str:
+    """Return the growth of each instrument, or the one of all."""
+    shown = {name: core.format_percent(rate, is_signed=True) for name, rate in rates.items()}
+    if len(set(rates.values())) == 1:
+        return next(iter(shown.values()))
+    return ", ".join(f"{name} {rate}" for name, rate in shown.items())
 
 
 def count_per_year(market: Market) -> float:
-    return float(np.ravel(bars_per_year(market))[-1])  # with sessions, the first day has NaN
+    """Return the bars in a year; with sessions, the first day is NaN and the last one counts."""
+    return float(np.ravel(bars_per_year(market))[-1])

@@ -30,23 +30,32 @@ def repeat_rows(
 ) -> None:
     """Write the row that each bar repeats, and its variance, into arrays (paths, bars).
 
-    The arguments are those of :class:`backtest.risk.paths.RowTable`: ``phases`` of the bars,
+    The arguments are those of :class:`backtest.risk.path_rows.RowTable`: ``phases`` of the bars,
     ``row_phases`` of the rows and -1, and ``weights`` of the variance after each row. ``numbers``
     are the mean length of a block, the first variance, omega and the largest variance.
     """
-    block, now, omega, most = numbers[0], numbers[1], numbers[2], numbers[3]
+    block = numbers[0]
+    first_variance = numbers[1]
+    omega = numbers[2]
+    most = numbers[3]
     for path in range(len(rows)):
-        row, ahead = -1, now
+        row = -1
+        ahead = first_variance
         for t in range(len(phases)):
             phase = phases[t]
+
+            # A new block begins at any row of the phase. In a block, the next row follows; where
+            # it is of another phase or of none, the block goes on at the first row of its own.
             if t == 0 or uniforms[t, path, 0] * block < 1.0:
                 rank = min(int(uniforms[t, path, 1] * counts[phase]), counts[phase] - 1)
                 row = order[starts[phase] + rank]
             elif row_phases[row + 1] == phase:
                 row += 1
-            else:  # of the next phase, there is none after the last row
+            else:
                 row = order[starts[phase]]
-            rows[path, t], variance[path, t] = row, ahead
+
+            rows[path, t] = row
+            variance[path, t] = ahead
             ahead = min(omega + weights[row] * ahead, most)
 
 

@@ -20,9 +20,11 @@ MOST_RETURNS = 20_000
 """Returns that a fit looks at, the latest ones."""
 LEAST_RETURNS = 100
 """Returns that a fit needs."""
-HALF_LIFE, REVERSION = 3.0, 20.0
-"""Days in which half of a shock leaves the volatility of ``Filtered``, and in which the volatility
-comes half of the way back to that of history. Chosen on 2020 and 2021, see docs/paths.md."""
+HALF_LIFE = 3.0
+"""Days in which half of a shock leaves the volatility of ``Filtered``. It and the next one were
+chosen on 2020 and 2021, see docs/paths.md."""
+REVERSION = 20.0
+"""Days in which the volatility comes half of the way back to that of history."""
 STATE = 0.8
 """The part of the log distance of today's variance from that of history which paths start with. On
 BTC, ETH and LTC, of 1, 7 and 30 days at 3x, 5x and 10x, 14 of 18 forecasts of 2020 and 2021 (every
@@ -34,8 +36,12 @@ MOST_VARIANCE = 4.0
 of 50 deviations it would grow until single rows make the mean price, and all others fall."""
 LEAST_SQUARES = 11
 """Fewer returns have no estimate of a block length."""
-DOUBLINGS, NEGLIGIBLE = 64, 1e-12
-"""The most doublings of the rows in a sum, and the factor under which more rows add nothing."""
+DOUBLINGS = 64
+"""The most doublings of the rows in a sum."""
+NEGLIGIBLE = 1e-12
+"""The factor under which more rows add nothing to a sum."""
+LARGEST_LOG_SCALE = 14.0
+"""The largest log of a factor of squared rows, of either sign."""
 
 
 class PathModel(core.Value):
@@ -52,13 +58,16 @@ class PathModel(core.Value):
     def fit(cls, market: Market) -> Self:
         """Return the model with its parameters estimated on the last 20,000 returns of a market."""
         returns = log_returns(market)[1:][-MOST_RETURNS:]
-        if len(returns) < LEAST_RETURNS or not float(np.std(returns)) > 0.0:
-            found = f"{len(returns)}" if len(returns) < LEAST_RETURNS else "prices that do not move"
-            raise core.DataError(
-                f"a fit of {cls.__name__} needs at least {LEAST_RETURNS} returns that vary, got "
-                f"{found} in {market!r}; the model can be made from parameters"
-            )
-        return cls._fit(market, returns)
+        if len(returns) >= LEAST_RETURNS and float(np.std(returns)) > 0.0:
+            return cls._fit(market, returns)
+
+        found = "prices that do not move"
+        if len(returns) < LEAST_RETURNS:
+            found = f"{len(returns)}"
+        raise core.DataError(
+            f"a fit of {cls.__name__} needs at least {LEAST_RETURNS} returns that vary, got "
+            f"{found} in {market!r}; the model can be made from parameters"
+        )
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
@@ -116,8 +125,8 @@ def block_length(returns: core.FloatArray) -> float:
         raise core.ParameterError(
             f"a block length needs at least {LEAST_SQUARES} returns, got {len(returns)}"
         )
-    found = find_block_length(returns**2)
-    return max(float(len(returns) ** (1.0 / 3.0)), found)  # it is NaN if the squares do not vary
+    least = float(len(returns) ** (1.0 / 3.0))
+    return max(least, find_block_length(returns**2))  # it is NaN if the squares do not vary
 
 
 def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> float:
@@ -127,10 +136,14 @@ def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> flo
     """
 
     def excess(log: float) -> float:
-        return math.log(min(find_long_run(model, math.exp(log) * rows) / target, 1e9))
+        ratio = find_long_run(model, math.exp(log) * rows) / target
+        return math.log(min(ratio, 1e9))  # a variance that grows forever is infinite
 
-    is_found = rows.any() and excess(-14.0) < 0.0 < excess(14.0)
-    return math.exp(sp.optimize.brentq(excess, -14.0, 14.0, xtol=1e-13)) if is_found else 1.0
+    # Rows of one price, or weights that no factor brings to the target, stay as they are.
+    low, high = -LARGEST_LOG_SCALE, LARGEST_LOG_SCALE
+    if not (rows.any() and excess(low) < 0.0 < excess(high)):
+        return 1.0
+    return math.exp(sp.optimize.brentq(excess, low, high, xtol=1e-13))
 
 
 def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
@@ -142,17 +155,24 @@ def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
     rows_t + beta, ``u_{t+1} = (1 - q) (omega + a_t u_t) + q mean(omega + a u)``. So u is a multiple
     of S, ``S_{t+1} = 1 + (1 - q) a_t S_t``, on a circle of rows.
     """
-    stay, n = 1.0 - 1.0 / model.block, len(rows)
+    stay = 1.0 - 1.0 / model.block
+    n = len(rows)
     growth = model.alpha * rows + model.beta
-    factor, total = stay * np.roll(growth, 1), np.ones(n)
+
+    # S adds up products of ever more rows behind each one: a doubling joins two runs of them.
+    factor = stay * np.roll(growth, 1)
+    total = np.ones(n)
     with np.errstate(over="ignore", invalid="ignore"):
-        for doubling in range(DOUBLINGS):  # of the rows behind each one that total counts
+        for doubling in range(DOUBLINGS):
             if not NEGLIGIBLE < np.max(factor) < math.inf:
                 break
             total = total + factor * np.roll(total, 2**doubling % n)
             factor = factor * np.roll(factor, 2**doubling % n)
         left = 1.0 - (1.0 - stay) * float(np.mean(growth * total))
-    return model.omega / left * float(np.mean(rows * total)) if left > 0.0 else math.inf
+
+    if not left > 0.0:
+        return math.inf
+    return model.omega / left * float(np.mean(rows * total))
 
 
 class _Resampled(PathModel):
@@ -237,28 +257,33 @@ class Filtered(_Resampled):
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
-        day = count_per_year(market) / (SESSIONS if market.sessions else YEAR_DAYS)
-        alpha = 1.0 - 0.5 ** (1.0 / max(HALF_LIFE * day, LEAST_HALF_LIFE))
-        back = 1.0 - 0.5 ** (1.0 / max(REVERSION * day, LEAST_HALF_LIFE))
+        days_per_year = YEAR_DAYS
+        if market.sessions:
+            days_per_year = SESSIONS
+        day = count_per_year(market) / days_per_year
+        alpha = find_weight(HALF_LIFE * day)
+        reversion = find_weight(REVERSION * day)
         square = float(np.mean(returns**2))
-        bare = cls(
+        at_history = cls(
             block=1.0,
-            omega=back * square,
+            omega=reversion * square,
             alpha=alpha,
-            beta=1.0 - alpha - back,
+            beta=1.0 - alpha - reversion,
             variance_now=square,
         )
-        now = float(bare.filter(market)[-1])
-        made = bare.override(variance_now=square * (now / square) ** STATE)
-        left = log_returns(market)[1:] / made.scale(market)[0][1:]
-        return made.override(block=block_length(left[-len(returns) :]))
+
+        now = float(at_history.filter(market)[-1])
+        model = at_history.override(variance_now=square * (now / square) ** STATE)
+        divided = log_returns(market)[1:] / model.scale(market)[0][1:]
+        return model.override(block=block_length(divided[-len(returns) :]))
 
     def filter(self, market: Market) -> core.FloatArray:
         """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
         squares = log_returns(market) ** 2
         ahead = np.full(market.n_bars, find_backcast(squares[1:]))
+        weights = np.array([self.omega, self.alpha, self.beta])
         _compile.compile_module(kernels).filter_variance(
-            squares, np.array([self.omega, self.alpha, self.beta]), float(ahead[0]), 1, ahead
+            squares, weights, float(ahead[0]), 1, ahead
         )
         return ahead
 
@@ -266,9 +291,17 @@ class Filtered(_Resampled):
         """Return the volatility that the model had for each bar, times a constant, and weights."""
         returns = log_returns(market)
         ahead = self.filter(market)
-        found = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
-        rows = (returns[1:] / found[1:]) ** 2
+        volatility = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
+
+        rows = (returns[1:] / volatility[1:]) ** 2
         target = float(np.mean(returns[1:] ** 2))
+        row_scale = find_row_scale(self, rows, target)
+
         most = MOST_VARIANCE * max(float(np.max(ahead)), self.variance_now)
         weights = np.array([self.variance_now, self.omega, self.alpha, self.beta, most])
-        return np.asarray(found / math.sqrt(find_row_scale(self, rows, target))), weights
+        return np.asarray(volatility / math.sqrt(row_scale)), weights
+
+
+def find_weight(half_life: float) -> float:
+    """Return the weight per bar that is half gone after so many bars, of at least the least."""
+    return 1.0 - 0.5 ** (1.0 / max(half_life, LEAST_HALF_LIFE))

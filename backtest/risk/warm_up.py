@@ -36,15 +36,22 @@ class WarmUp(NamedTuple):
 
     def count_bars(self, markets: Markets, venues: Mapping[str, Venue]) -> int:
         """Return how many bars of history columns have in front of simulated ones."""
-        if any(each.margin is not None for each in venues.values()):  # a rule knows all days
+        # A margin rule knows all days.
+        if any(venue.margin is not None for venue in venues.values()):
             return markets.n_bars
         return min(max(LEAST_BARS, TIMES_KNOWN * self.needed), markets.n_bars)
 
 
 def measure_warm_up(observed: Sequence[engine.ObservedPolicy], markets: Markets) -> WarmUp:
+    """Return when the columns of observed policies have their first values."""
     clock = find_clock(markets)
-    closes = np.arange(markets.n_bars) if clock.is_every else clock.find_closes()
-    known, needed, never = 0, 0, set[Column]()
+    closes = np.arange(markets.n_bars)
+    if not clock.is_every:
+        closes = clock.find_closes()
+
+    known = 0
+    needed = 0
+    never = set[Column]()
     for column, first in list_first_values(observed).items():
         if first is None:
             never.add(column)
@@ -87,11 +94,11 @@ def check_known(
     stop = find_clock(markets).count(bar + 1)
     for column, first in list_first_values(observed).items():
         place, name = column
-        own = observed[place]
-        if column in apart or (first is not None and own.first + first < stop):
+        policy = observed[place]
+        if column in apart or (first is not None and policy.first + first < stop):
             continue
         raise core.DataError(
-            f"columns must be known where {before} begin: {name!r} of {own.policy!r:.80} has no "
+            f"columns must be known where {before} begin: {name!r} of {policy.policy!r:.80} has no "
             f"value in the {bar + 1:,} bars up to {core.format_time(int(markets.time[bar]))} UTC; "
             "give a longer history, or settings that need fewer bars"
         )
@@ -104,8 +111,8 @@ def list_first_values(
 
     Bars are those that the policy sees, from the first one of its instrument on.
     """
-    return {
-        (place, name): engine.find_first_value(column)
-        for place, own in enumerate(observed)
-        for name, column in own.columns.items()
-    }
+    first_values = {}
+    for place, policy in enumerate(observed):
+        for name, column in policy.columns.items():
+            first_values[place, name] = engine.find_first_value(column)
+    return first_values
