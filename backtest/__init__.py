@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from backtest.risk.contagion import BookCrowd, Contagion, cascade
     from backtest.risk.crowd import Crowd
     from backtest.risk.funded import PassingProbability
-    from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage
+    from backtest.risk.largest_leverage import MaxLeverage
+    from backtest.risk.leverage_frontier import LeverageFrontier
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.paths import Paths, simulate_paths
@@ -117,7 +118,8 @@ _NAMES = {
     "risk.contagion": "BookCrowd Contagion cascade",
     "risk.crowd": "Crowd",
     "risk.funded": "PassingProbability",
-    "risk.largest_leverage": "LeverageFrontier MaxLeverage",
+    "risk.largest_leverage": "MaxLeverage",
+    "risk.leverage_frontier": "LeverageFrontier",
     "risk.liquidations": "LiquidationRisk",
     "risk.margin_systems": "MarginCalibration MarginComparison",
     "risk.paths": "Paths simulate_paths",

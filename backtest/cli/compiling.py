@@ -21,7 +21,7 @@ from backtest.cli.command import command, flag
 from backtest.cli.printing import show_progress
 from backtest.market import Market, Markets
 from backtest.policies import Combinator, Policy, number_elements
-from backtest.risk.largest_leverage import HoldOnce
+from backtest.risk.leverage_sizes import HoldOnce
 from backtest.search.equal_risk import ConstantLeverage
 from backtest.sweep.lanes.block import find_read
 from backtest.sweep.lanes.formulas import locate_lane_formula, write_lane_formula

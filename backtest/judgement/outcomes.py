@@ -14,7 +14,8 @@ from backtest.account import Account
 from backtest.engine import Conditions
 from backtest.judgement.judgement import Judgement
 from backtest.market import Market
-from backtest.risk.largest_leverage import MaxLeverage, scale_policy
+from backtest.risk.largest_leverage import MaxLeverage
+from backtest.risk.leverage_sizes import scale_policy
 from backtest.risk.liquidations import LiquidationRisk
 from backtest.risk.margin_systems import MarginCalibration, PastDays
 from backtest.risk.path_runner import PathsRunner

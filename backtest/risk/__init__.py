@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from backtest.risk.contagion import BookCrowd, Contagion
     from backtest.risk.crowd import Crowd
     from backtest.risk.funded import PassingProbability, passing_probability
-    from backtest.risk.largest_leverage import LeverageFrontier, MaxLeverage, leverage_frontier
-    from backtest.risk.largest_leverage import max_leverage
+    from backtest.risk.largest_leverage import MaxLeverage, max_leverage
+    from backtest.risk.leverage_frontier import LeverageFrontier, leverage_frontier
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.path_runner import PathsRunner
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
@@ -35,7 +35,8 @@ else:
         "risk.contagion": "BookCrowd Contagion",
         "risk.crowd": "Crowd",
         "risk.funded": "PassingProbability passing_probability",
-        "risk.largest_leverage": "LeverageFrontier MaxLeverage leverage_frontier max_leverage",
+        "risk.largest_leverage": "MaxLeverage max_leverage",
+        "risk.leverage_frontier": "LeverageFrontier leverage_frontier",
         "risk.liquidations": "LiquidationRisk",
         "risk.path_runner": "PathsRunner",
         "risk.margin_systems": "MarginCalibration MarginComparison calibrate_margin compare_margin",
