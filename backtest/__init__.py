@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from backtest.risk.crowd import Crowd
     from backtest.risk.funded import PassingProbability
     from backtest.risk.largest_leverage import MaxLeverage
-    from backtest.risk.leverage_frontier import LeverageFrontier
+    from backtest.risk.growth_frontier import LeverageFrontier
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.paths import Paths, simulate_paths
@@ -119,7 +119,7 @@ _NAMES = {
     "risk.crowd": "Crowd",
     "risk.funded": "PassingProbability",
     "risk.largest_leverage": "MaxLeverage",
-    "risk.leverage_frontier": "LeverageFrontier",
+    "risk.growth_frontier": "LeverageFrontier",
     "risk.liquidations": "LiquidationRisk",
     "risk.margin_systems": "MarginCalibration MarginComparison",
     "risk.paths": "Paths simulate_paths",

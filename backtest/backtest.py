@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from backtest.results.ranking import ObjectiveLike
     from backtest.results.result import Result
     from backtest.risk.funded import PassingProbability
+    from backtest.risk.growth_frontier import LeverageFrontier
     from backtest.risk.largest_leverage import MaxLeverage
-    from backtest.risk.leverage_frontier import LeverageFrontier
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
     from backtest.risk.path_drift import Drift
@@ -1144,7 +1144,7 @@ class Backtest(Conditions):
         History has accounts that are new at opens a horizon apart, so that no bar is in two of
         them.
         """
-        from backtest.risk.leverage_frontier import leverage_frontier
+        from backtest.risk.growth_frontier import leverage_frontier
 
         return leverage_frontier(
             self,

@@ -76,7 +76,7 @@ KINDS = {
     "bands": "backtest.risk.bands:Bands",
     "cascade": "backtest.risk.cascade:Cascade",
     "parameter-sensitivity": "backtest.risk.variations:ParameterSensitivity",
-    "leverage-frontier": "backtest.risk.leverage_frontier:LeverageFrontier",
+    "leverage-frontier": "backtest.risk.growth_frontier:LeverageFrontier",
     "frontier": "backtest.search.frontier:Frontier",
     "contagion": "backtest.risk.contagion:Contagion",
     "book": "backtest.accounts.result:AccountsResult",

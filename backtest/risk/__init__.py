@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from backtest.risk.crowd import Crowd
     from backtest.risk.funded import PassingProbability, passing_probability
     from backtest.risk.largest_leverage import MaxLeverage, max_leverage
-    from backtest.risk.leverage_frontier import LeverageFrontier, leverage_frontier
+    from backtest.risk.growth_frontier import LeverageFrontier, leverage_frontier
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.path_runner import PathsRunner
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
@@ -36,7 +36,7 @@ else:
         "risk.crowd": "Crowd",
         "risk.funded": "PassingProbability passing_probability",
         "risk.largest_leverage": "MaxLeverage max_leverage",
-        "risk.leverage_frontier": "LeverageFrontier leverage_frontier",
+        "risk.growth_frontier": "LeverageFrontier leverage_frontier",
         "risk.liquidations": "LiquidationRisk",
         "risk.path_runner": "PathsRunner",
         "risk.margin_systems": "MarginCalibration MarginComparison calibrate_margin compare_margin",

@@ -23,7 +23,7 @@ from backtest.results.settings_result import SettingsResult
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
 from backtest.risk.funding_process import summarize_funding
-from backtest.risk.leverage_sizes import choose_grid, scale_policy
+from backtest.risk.leverage_sizes import choose_grid, name_size, scale_policy
 from backtest.risk.leverage_trials import (
     HISTORY,
     LONG_RUN,
@@ -95,29 +95,35 @@ class MaxLeverage(SettingsResult):
     @property
     def bound_by(self) -> str:
         """The row that decides, the smallest."""
-        return str(self.table.index[int(np.argmin(self.table["leverage"].iloc[:-1].to_numpy()))])
+        sizes = self.table["leverage"].iloc[:-1].to_numpy()
+        return str(self.table.index[int(np.argmin(sizes))])
 
     @property
     def verdict(self) -> str:
-        bound = core.format_chance(self.settings["probability"])
         row: Any = self.table.iloc[-1]
-        name, chance = self.bound_by, core.format_chance(row["p_liquidation"])
-        if name == HISTORY:
-            past = self.settings["history"]
-            apart = describe_apart(past["hits"], past["apart"], past["high"])
-            name = f"history's own frequency, {chance} there ({apart})"
-        else:
-            name = f"{self._describe_model(name)}, {chance} there"
-        error = f" ± {row['leverage_error']:.2g}" if row["leverage_error"] > 0.0 else ""
-        end = ", the end of those tried" if row["is_limited"] else ""
-        lost = ""
-        if row["wiped_out"] >= 0.0:
-            lost = f", and {core.format_chance(float(row['wiped_out']))} of accounts are wiped out"
-        return (
-            f"Up to a {self.grid.index.name} of {self.leverage:.3g}{error}{end}, the account is "
-            f"liquidated within {self.settings['horizon']} with a probability of at most {bound}; "
-            f"the bound is {name}{lost}."
+        size = f"{self.leverage:.3g}"
+        if row["leverage_error"] > 0.0:
+            size = f"{size} ± {row['leverage_error']:.2g}"
+        if row["is_limited"]:
+            size = f"{size}, the end of those tried"
+        allowed = core.format_chance(self.settings["probability"])
+        text = (
+            f"Up to a {self.grid.index.name} of {size}, the account is liquidated within "
+            f"{self.settings['horizon']} with a probability of at most {allowed}; the bound is "
+            f"{self._describe_bound(core.format_chance(row['p_liquidation']))}"
         )
+        if row["wiped_out"] >= 0.0:
+            lost = core.format_chance(float(row["wiped_out"]))
+            return f"{text}, and {lost} of accounts are wiped out."
+        return f"{text}."
+
+    def _describe_bound(self, chance: str) -> str:
+        """Return the row that decides, in words, and the probability there."""
+        if self.bound_by != HISTORY:
+            return f"{self._describe_model(self.bound_by)}, {chance} there"
+        past = self.settings["history"]
+        apart = describe_apart(past["hits"], past["apart"], past["high"])
+        return f"history's own frequency, {chance} there ({apart})"
 
     def _describe_model(self, name: str) -> str:
         if name.endswith(LONG_RUN):
@@ -133,8 +139,11 @@ class MaxLeverage(SettingsResult):
         if past is not None:
             apart = describe_apart(past["hits"], past["apart"], past["high"])
             history = f"History: {past['starts']:,} starts, one a day, {apart}."
-        held = self.settings["weights"]
-        weights = (f"{text or 'signal'} {held[x]:.3g}" for x, text in label_names(held).items())
+
+        weights = []
+        of_instruments = self.settings["weights"]
+        for name, label in label_names(of_instruments).items():
+            weights.append(f"{label or 'signal'} {of_instruments[name]:.3g}")
         return (
             "The smallest of all rows is the one to use: models start at today's volatility and at "
             f"the long-run one. Their paths have {describe_drift(self._drawn)}. "
@@ -155,12 +164,18 @@ class MaxLeverage(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         return [
-            Headline("leverage", f"largest {self.grid.index.name}", self.leverage,
-                     note=self.bound_by, text=f"{self.leverage:.3g}")
-        ]  # fmt: skip
+            Headline(
+                "leverage",
+                f"largest {self.grid.index.name}",
+                self.leverage,
+                note=self.bound_by,
+                text=f"{self.leverage:.3g}",
+            )
+        ]
 
     def list_parts(self) -> list[Part]:
-        size, (low, high) = str(self.grid.index.name), r.name_interval("p_liquidation")
+        size = str(self.grid.index.name)
+        low, high = r.name_interval("p_liquidation")
         heads = {
             "leverage": Head(size),
             "leverage_error": Head("± its error", "over paths", "decimals"),
@@ -171,9 +186,15 @@ class MaxLeverage(SettingsResult):
             "is_limited": Head("venue's maximum", "", "claim"),
         }
         chart = ShownChart(
-            "grid", "Probability by size", "On the first 256 paths of each model.", self.grid,
-            x=size, y="probability", has_legend=True, height=320,
-        )  # fmt: skip
+            "grid",
+            "Probability by size",
+            "On the first 256 paths of each model.",
+            self.grid,
+            x=size,
+            y="probability",
+            has_legend=True,
+            height=320,
+        )
         models = ShownTable(self.table, labels=Head("model"), heads=heads)
         funding = summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
@@ -210,10 +231,11 @@ def max_leverage(  # noqa: PLR0913 - as the method
             raise core.ParameterError(
                 f"evaluations are of one model, ['filtered'] for example, got {len(models)} models"
             )
+
     test: Any = plain(conditions)
     how: Any = {"paths": paths, "horizon": horizon, "seed": seed, "drift": drift}
     how["funding"] = choose_funding(test.venue)
-    drawn = [simulate_paths(test.market, each, **how) for each in models]
+    drawn = [simulate_paths(test.market, model, **how) for model in models]
     return search_paths(
         conditions,
         policy,
@@ -247,73 +269,100 @@ def search_paths(
     ``risk`` is that of the policy itself on the first batch, if it was measured before: the first
     of the ``evaluations`` is then known.
     """
-    chance = probability
-    paths = drawn[0].count
-    if not chance * paths >= LEAST_HITS:
+    paths = drawn[0]
+    if not probability * paths.count >= LEAST_HITS:
         raise core.ParameterError(
-            f"paths must be at least {math.ceil(LEAST_HITS / chance)} for the probability "
-            f"{chance:g}, got {paths}"
+            f"paths must be at least {math.ceil(LEAST_HITS / probability)} for the probability "
+            f"{probability:g}, got {paths.count}"
         )
-    sizes = choose_grid(policy, conditions, drawn[0])
-    named = name_models(drawn)
+    sizes = choose_grid(policy, conditions, paths)
+    models = name_models(drawn)
     if evaluations is not None:
-        named = dict(itertools.islice(named.items(), 1))
+        models = dict(itertools.islice(models.items(), 1))
 
-    begun: dict[int, PathsRunner] = {}
+    runners: dict[int, PathsRunner] = {}
 
-    def make(each: Paths, size: float) -> PathsRunner:
+    def make(paths: Paths, size: float) -> PathsRunner:
         """Return the account of a size; what does not depend on the size is made once."""
         scaled = scale_policy(policy, size)
-        if id(each) not in begun:
-            begun[id(each)] = PathsRunner(each, scaled, conditions, compile=compile)
-            return begun[id(each)]
-        return begun[id(each)].with_policy(scaled)
+        if id(paths) in runners:
+            return runners[id(paths)].with_policy(scaled)
+        runners[id(paths)] = PathsRunner(paths, scaled, conditions, compile=compile)
+        return runners[id(paths)]
 
-    core.report_progress(progress, 0, len(named) + 1)
-    bars, span = r.read_horizons(drawn[0], horizon)[horizon], core.parse_duration(horizon)
+    core.report_progress(progress, 0, len(models) + 1)
+    bars = r.read_horizons(paths, horizon)[horizon]
+    span = core.parse_duration(horizon)
     trials: list[PathTrials] = [
-        PathTrials(name, each, functools.partial(make, each), bars, span, threads)
-        for name, each in named.items()
+        PathTrials(name, of_model, functools.partial(make, of_model), bars, span, threads)
+        for name, of_model in models.items()
     ]
-    first = make(drawn[0], float(sizes[0]))
-    start = float(sizes[0])
-    if evaluations is not None:
-        start = 1.0 if policy is not None else math.sqrt(float(sizes[0] * sizes[-1]))
-    past = HistoryTrials(HISTORY, drawn[0], functools.partial(make, drawn[0]), bars, span)
+    first = make(paths, float(sizes[0]))
+    start = choose_start(policy, sizes, evaluations)
+    past = HistoryTrials(HISTORY, paths, functools.partial(make, paths), bars, span)
     if risk is None:
         past.begin(start)
     else:
         share: Any = risk.table.loc[horizon, "p_liquidation"]
-        trials[0].counted[start] = round(float(share) * paths)
+        trials[0].counted[start] = round(float(share) * paths.count)
         past.begin(start, risk.find_past(horizon))
     if past.count:
         trials.append(past)
+
     if evaluations is None:
-        tried = search_grid(trials, sizes, chance, progress)
+        searched = search_grid(trials, sizes, probability, progress)
     else:
-        drawn[0].keep_all()
+        paths.keep_all()
         quick_first = trials[::-1]  # history takes a third of the time of the paths
         most = float(sizes[-1])
-        tried = bisect_leverage(quick_first, start, most, chance, evaluations, progress)
-    sizes, rows, columns = tried
+        searched = bisect_leverage(quick_first, start, most, probability, evaluations, progress)
+
+    terms = {"probability": probability, "horizon": horizon}
+    terms |= describe_accounts(conditions, first)
+    terms["history"] = None
+    if past.count:
+        terms["history"] = past.describe(searched.rows[HISTORY]["leverage"])
+    if evaluations is not None:
+        terms["evaluations"] = evaluations
+    terms["paths"] = {name: of_model.describe() for name, of_model in models.items()}
+    label = name_size(policy)
+    result = MaxLeverage(
+        table=tabulate_rows(searched.rows),
+        grid=pd.DataFrame(searched.columns, index=pd.Index(searched.sizes, name=label)),
+        settings=r.describe_terms(policy or "one position, held", conditions) | terms,
+        market=conditions.market,
+    )
+    if not score:
+        return result
+    name = f"{label} {result.leverage:.3g} liquidated within {horizon}"
+    held = replay_held(make(paths, result.leverage), name, bars, probability).tabulate()
+    return replace(result, scores=held.scores, forecasts=held.forecasts)
+
+
+def choose_start(
+    policy: AnyPolicy | None, sizes: core.FloatArray, evaluations: int | None
+) -> float:
+    """Return the size that is tried first: the least of a grid, or where a bisection begins."""
+    if evaluations is None:
+        return float(sizes[0])
+    if policy is None:
+        return math.sqrt(float(sizes[0] * sizes[-1]))
+    return 1.0
+
+
+def describe_accounts(conditions: Conditions, runner: PathsRunner) -> dict[str, Any]:
+    """Return the signal that was given, and the weights of the instruments at the end."""
+    signal = None
+    if conditions.signal is not None:
+        signal = runner.signal
+    paths = runner.paths
+    weights = runner.list_weights(paths.markets)[:, -1].tolist()
+    return {"signal": signal, "weights": dict(zip(paths.names, weights, strict=True))}
+
+
+def tabulate_rows(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return a row per source, and the one with the smallest leverage again, as the worst."""
     least = min(rows, key=lambda name: rows[name]["leverage"])
     table = pd.DataFrame(rows.values(), index=pd.Index(rows, name="model"))
     table.loc["worst"] = table.loc[least]
-    label = "leverage" if policy is None else "factor"
-    weights = first.list_weights(drawn[0].markets)[:, -1].tolist()
-    settings = r.describe_terms(policy or "one position, held", conditions) | {
-        "probability": chance,
-        "horizon": horizon,
-        "signal": None if conditions.signal is None else first.signal,
-        "weights": dict(zip(drawn[0].names, weights, strict=True)),
-        "history": past.describe(rows[HISTORY]["leverage"]) if past.count else None,
-        **({} if evaluations is None else {"evaluations": evaluations}),
-        "paths": {name: each.describe() for name, each in named.items()},
-    }
-    grid = pd.DataFrame(columns, index=pd.Index(sizes, name=label))
-    found = MaxLeverage(table, grid, settings=settings, market=conditions.market)
-    if not score:
-        return found
-    name = f"{label} {found.leverage:.3g} liquidated within {horizon}"
-    held = replay_held(make(drawn[0], found.leverage), name, bars, chance).tabulate()
-    return replace(found, scores=held.scores, forecasts=held.forecasts)
+    return table

@@ -36,24 +36,46 @@ def choose_grid(policy: AnyPolicy | None, test: Conditions, paths: Paths) -> cor
     """Return the leverages, or factors on those of a policy, that a search scans, increasing."""
     if policy is not None:
         return np.geomspace(0.1, 20.0, 16)
+
     account = test.account
+    most = 1000.0
     venues = [*engine.read_venues(test.venue, paths.markets).values()]
-    most = min(1000.0, *(max(row.max_leverage for row in each.brackets) for each in venues))
+    for venue in venues:
+        most = min(most, max(bracket.max_leverage for bracket in venue.brackets))
     if len(venues) == 1:
-        (own,) = fix_margin_tables({"": venues[0]}, paths.calendar.time[0]).values()
-        cost = find_newest(own.fees.taker) + find_newest(own.slippage.rate)
-        held = (
-            min(row.cap / account.capital, row.max_leverage / (1.0 + cost * row.max_leverage))
-            for row in own.brackets
-        )
-        most = min(most, max(held))
-    limits = [*core.list_values(account.max_leverage), *core.list_values(account.venue_leverage)]
-    most = min([most, *(each for each in limits if isinstance(each, int | float))])
+        most = min(most, find_most_opened(venues[0], account.capital, paths))
+    for limit in (
+        *core.list_values(account.max_leverage),
+        *core.list_values(account.venue_leverage),
+    ):
+        if isinstance(limit, int | float):
+            most = min(most, limit)
     return np.geomspace(min(0.5, 0.5 * most), most, 16)
 
 
+def find_most_opened(venue: Any, capital: float, paths: Paths) -> float:
+    """Return the largest leverage at which a bracket opens a position, and its fill is paid."""
+    (venue,) = fix_margin_tables({"": venue}, paths.calendar.time[0]).values()
+    cost = find_newest(venue.fees.taker) + find_newest(venue.slippage.rate)
+    most = 0.0
+    for bracket in venue.brackets:
+        paid = bracket.max_leverage / (1.0 + cost * bracket.max_leverage)
+        most = max(most, min(bracket.cap / capital, paid))
+    return most
+
+
 def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
+    """Return a policy of a size: one position that is held, or a policy times a factor."""
+    if policy is None:
+        return HoldOnce(size=size)
     scaled: Any = Scaled  # a combinator takes its policies first
     if isinstance(policy, Mapping):
-        return {name: scaled(each, factor=size) for name, each in policy.items()}
-    return HoldOnce(size=size) if policy is None else scaled(policy, factor=size)
+        return {name: scaled(part, factor=size) for name, part in policy.items()}
+    return scaled(policy, factor=size)
+
+
+def name_size(policy: AnyPolicy | None) -> str:
+    """Return what a size is: the leverage of one position, or a factor on a policy."""
+    if policy is None:
+        return "leverage"
+    return "factor"

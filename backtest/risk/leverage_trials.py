@@ -23,29 +23,39 @@ SLOPE_STEP = 0.2
 """How far down and up, in the log of the size, the slope of the probability is measured."""
 CONFIRMED = 6
 """Times that the answer is halved on all paths: to 1/64 of three standard errors on each side."""
-ROUGH, SEARCHED = 256, 2000
-"""Paths on which the grid is scanned, and those on which the gap is narrowed."""
-ROUNDS, LANES = 2, 6
-"""Times that the gap is narrowed after the scan, and leverages inside it at a time."""
-HISTORY, LONG_RUN = "history", ", long run"
-"""The row of history, and what the name of a model has that starts at the long-run volatility."""
+ROUGH = 256
+"""Paths on which the grid is scanned."""
+SEARCHED = 2000
+"""Paths on which the gap is narrowed."""
+ROUNDS = 2
+"""Times that the gap is narrowed after the scan."""
+LANES = 6
+"""Leverages inside the gap at a time."""
+HISTORY = "history"
+"""The row of history."""
+LONG_RUN = ", long run"
+"""What the name of a model has that starts at the long-run volatility."""
 
 
 def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
     """Return the paths by name, those from today's volatility also from the long-run one."""
-    found: dict[str, Paths] = {}
-    for each in drawn:
-        name = type(each.model).__name__.lower()
-        name = f"{name} {len(found) + 1}" if name in found else name
-        found[name] = each
-        models: dict[str, Any] = {}
-        for instrument, model in each.models.items():
-            squares = log_returns(each.markets[instrument])[1:][-path_models.MOST_RETURNS :] ** 2
-            if hasattr(model, "variance_now"):
-                models[instrument] = model.override(variance_now=float(np.mean(squares)))
-        if models:
-            found[name + LONG_RUN] = replace(each, models={**each.models, **models})
-    return found
+    named: dict[str, Paths] = {}
+    for paths in drawn:
+        name = type(paths.model).__name__.lower()
+        if name in named:
+            name = f"{name} {len(named) + 1}"
+        named[name] = paths
+
+        long_run: dict[str, Any] = {}
+        for instrument, model in paths.models.items():
+            if not hasattr(model, "variance_now"):
+                continue
+            returns = log_returns(paths.markets[instrument])[1:][-path_models.MOST_RETURNS :]
+            variance = float(np.mean(returns**2))
+            long_run[instrument] = model.override(variance_now=variance)
+        if long_run:
+            named[name + LONG_RUN] = replace(paths, models={**paths.models, **long_run})
+    return named
 
 
 @dataclass(eq=False)
@@ -66,7 +76,8 @@ class PathTrials:
     def __post_init__(self) -> None:
         self.kept: dict[float, Any] = {}
         self.counted: dict[float, int] = {}
-        self.rough, self.count = min(ROUGH, self.paths.count), min(SEARCHED, self.paths.count)
+        self.rough = min(ROUGH, self.paths.count)
+        self.count = min(SEARCHED, self.paths.count)
 
     def keep(self, size: float) -> PathsRunner:
         """Return what runs accounts of a size, compiled before threads start."""
@@ -88,17 +99,19 @@ class PathTrials:
                 left = [k for k, hit in enumerate(hits) if hit <= most]
                 runners = [self.kept[sizes[k]] for k in left]
 
-                def live(runner: PathsRunner, first: int = first, stop: int = stop) -> int:
+                def count_block(runner: PathsRunner, first: int = first, stop: int = stop) -> int:
                     lives = runner.run_block(first, stop)
-                    return int(np.sum(r.find_first(lives.liquidations[:, : self.bars]) < self.bars))
+                    bar = r.find_first(lives.liquidations[:, : self.bars])
+                    return int(np.sum(bar < self.bars))
 
-                for k, hit in zip(left, pool.map(live, runners), strict=True):
+                for k, hit in zip(left, pool.map(count_block, runners), strict=True):
                     hits[k] += hit
         return hits
 
     def count_ruined(self, size: float, count: int) -> int:
         """Return how many of the first paths leave an account of a size with nothing."""
-        runner, ruined = self.keep(size), 0
+        runner = self.keep(size)
+        ruined = 0
         for first in range(0, count, self.paths.block):
             stop = min(first + self.paths.block, count)
             self.paths.draw_all(first, stop)  # which keeps them for all sizes
@@ -131,14 +144,17 @@ class HistoryTrials(PathTrials):
 
     def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:  # noqa: ARG002 - as that of paths
         """Return how many starts with the whole horizon ahead liquidate each size."""
-        past = [self.live(size, most) for size in sizes]
-        return [int(np.sum((x.room >= self.bars) & (x.firsts < self.bars))) for x in past]
+        hits = []
+        for size in sizes:
+            past = self.live(size, most)
+            is_hit = (past.room >= self.bars) & (past.firsts < self.bars)
+            hits.append(int(np.sum(is_hit)))
+        return hits
 
     def describe(self, size: float) -> dict[str, float]:
         """Return starts, those apart, and the largest probability that these leave possible."""
-        past = self.live(size)
-        found = past.summarize(self.bars, self.horizon)
-        apart = int(found["history_apart"])
+        summary = self.live(size).summarize(self.bars, self.horizon)
+        apart = int(summary["history_apart"])
         share = self.count_hits([size], self.count, math.inf)[0] / self.count
         hits, high = bound_apart(share, apart)
         return {"starts": self.count, "apart": apart, "hits": hits, "high": high}
@@ -148,28 +164,12 @@ def search_leverage(
     trials: PathTrials, sizes: core.FloatArray, chance: float
 ) -> tuple[dict[str, Any], list[float]]:
     """Return a row, and the probability by size on the first trials."""
-    grid, count = [0.0, *map(float, sizes)], trials.count
-    rough = [hit / trials.rough for hit in trials.count_hits(grid[1:], trials.rough, math.inf)]
+    rough_hits = trials.count_hits(sizes.tolist(), trials.rough, math.inf)
+    rough = [hits / trials.rough for hits in rough_hits]
     known: dict[float, int] = {}
+    best = find_largest(trials, [0.0, *map(float, sizes)], rough, chance, known)
 
-    def is_over(*asked: float) -> list[bool]:
-        new = [size for size in asked if size not in known]
-        known.update(zip(new, trials.count_hits(new, count, chance * count), strict=True))
-        return [known[size] > chance * count for size in asked]
-
-    at = next((k for k, p in enumerate(rough, 1) if p > chance), len(grid) - 1)
-    is_over(*grid[max(at - 1, 1) : at + 1])  # both on the same draws
-    while at < len(grid) and not is_over(grid[at])[0]:
-        at += 1
-    while 1 < at < len(grid) and is_over(grid[at - 1])[0]:
-        at -= 1
-    best, high = grid[at - 1], grid[min(at, len(grid) - 1)]
-    for _ in range(ROUNDS if at < len(grid) else 0):
-        inside = np.geomspace(max(best, 0.01 * high), high, LANES + 2)[1:-1].tolist()
-        over = [*is_over(*inside), True]
-        first = over.index(True)
-        best, high = [best, *inside][first], [*inside, high][first]
-    chance_there = measure(trials, best, count, known.get(best))
+    chance_there = measure(trials, best, trials.count, known.get(best))
     is_limited = bool(best == sizes[-1])
     row = {
         "leverage": best,
@@ -181,11 +181,55 @@ def search_leverage(
     }
     if isinstance(trials, HistoryTrials):
         return row, rough  # whose starts overlap
-    row["wiped_out"] = trials.count_ruined(best, count) / count
+
+    row["wiped_out"] = trials.count_ruined(best, trials.count) / trials.count
     if not is_limited:
         known_chance = chance_there["p_liquidation"]
         row["leverage_error"] = measure_error(trials, best, known_chance, most=float(sizes[-1]))
     return row, rough
+
+
+def find_largest(
+    trials: PathTrials,
+    grid: Sequence[float],
+    rough: Sequence[float],
+    chance: float,
+    known: dict[float, int],
+) -> float:
+    """Return the largest size that is not over a chance; write hits of the sizes tried to known.
+
+    ``grid`` begins with 0, ``rough`` are the shares of its other sizes on the first trials: they
+    say where the search begins.
+    """
+    limit = chance * trials.count
+
+    def is_over(*asked: float) -> list[bool]:
+        new = [size for size in asked if size not in known]
+        known.update(zip(new, trials.count_hits(new, trials.count, limit), strict=True))
+        return [known[size] > limit for size in asked]
+
+    # The first size of the grid that is over, with all trials.
+    place = len(grid) - 1
+    for k, share in enumerate(rough, 1):
+        if share > chance:
+            place = k
+            break
+    is_over(*grid[max(place - 1, 1) : place + 1])  # both on the same draws
+    while place < len(grid) and not is_over(grid[place])[0]:
+        place += 1
+    while 1 < place < len(grid) and is_over(grid[place - 1])[0]:
+        place -= 1
+    best = grid[place - 1]
+    if place == len(grid):
+        return best
+
+    # The gap below it is narrowed, several sizes at a time.
+    high = grid[place]
+    for _ in range(ROUNDS):
+        inside = np.geomspace(max(best, 0.01 * high), high, LANES + 2)[1:-1].tolist()
+        first = [*is_over(*inside), True].index(True)
+        best, high = [best, *inside][first], [*inside, high][first]
+    return best
 
 
 class Searched(NamedTuple):
@@ -202,12 +246,15 @@ def search_grid(
     """Return the largest size of each source on a grid; the smallest is confirmed on all paths."""
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
-    for done, each in enumerate(trials):
+    for done, source in enumerate(trials):
         core.report_progress(progress, done, len(trials))
-        rows[each.name], columns[each.name] = search_leverage(each, sizes, chance)
+        rows[source.name], columns[source.name] = search_leverage(source, sizes, chance)
 
     # The smallest is measured on all paths, which may make another one the smallest.
-    models = {each.name: each for each in trials if not isinstance(each, HistoryTrials)}
+    models = {}
+    for source in trials:
+        if not isinstance(source, HistoryTrials):
+            models[source.name] = source
     least = min(rows, key=lambda name: rows[name]["leverage"])
     while least in models:
         confirm(models.pop(least), rows[least], chance, most=float(sizes[-1]))
@@ -244,31 +291,33 @@ def bisect_leverage(
         size = math.sqrt(max(best, 0.01 * high) * high)
 
     sizes = sorted(shares)
-    overs = [max(shares[each].values()) > chance for each in sizes]
+    overs = [max(shares[size].values()) > chance for size in sizes]
     rows = {}
-    for each in sources[::-1]:
-        hits = shares.get(best, {}).get(each.name, 0.0)
-        rows[each.name] = {
+    columns = {}
+    for source in sources:
+        columns[source.name] = [shares[size].get(source.name, math.nan) for size in sizes]
+    for source in sources[::-1]:
+        hits = shares.get(best, {}).get(source.name, 0.0)
+        rows[source.name] = {
             "leverage": best,
             "leverage_error": math.nan,
-            **measure(each, best, each.count, round(hits * each.count)),
+            **measure(source, best, source.count, round(hits * source.count)),
             "wiped_out": math.nan,
             "is_monotone": overs == sorted(overs),
             "is_limited": not any(overs),
         }
-    columns = {each.name: [shares[x].get(each.name, math.nan) for x in sizes] for each in sources}
     return Searched(np.array(sizes), rows, columns)
 
 
 def measure_sources(sources: Sequence[PathTrials], size: float, chance: float) -> dict[str, float]:
     """Return the share of each source on which a size is liquidated, until one is over a chance."""
     shares: dict[str, float] = {}
-    for each in sources:
-        hits = each.counted.get(size)
+    for source in sources:
+        hits = source.counted.get(size)
         if hits is None:
-            hits = each.count_hits([size], each.count, chance * each.count)[0]
-        shares[each.name] = hits / each.count
-        if shares[each.name] > chance:
+            hits = source.count_hits([size], source.count, chance * source.count)[0]
+        shares[source.name] = hits / source.count
+        if shares[source.name] > chance:
             break
     return shares
 
@@ -279,10 +328,10 @@ def measure(
     """Return the probability of a size on the first trials; ``hits`` are counted if not given."""
     if hits is None:
         hits = trials.count_hits([size], count, math.inf)[0]
-    found = r.describe_share("p_liquidation", hits, count) | {"paths": count}
-    if isinstance(trials, HistoryTrials):
-        found |= dict.fromkeys(r.name_interval("p_liquidation"), math.nan)
-    return found
+    row = r.describe_share("p_liquidation", hits, count) | {"paths": count}
+    if isinstance(trials, HistoryTrials):  # whose starts overlap
+        row |= dict.fromkeys(r.name_interval("p_liquidation"), math.nan)
+    return row
 
 
 def measure_error(trials: PathTrials, size: float, chance: float, *, most: float) -> float:
@@ -311,7 +360,8 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
     paths are over at the lower end, it is lowered while they are over.
     """
     count = trials.paths.count
-    size, error = row["leverage"], row["leverage_error"]
+    size = row["leverage"]
+    error = row["leverage_error"]
     if error > 0.0 and count > trials.count:
         row["leverage_error"] = error * math.sqrt(trials.count / count)
         high = min(math.log(size) + 3.0 * error / size, math.log(most))

@@ -66,17 +66,18 @@ def replay_risk(
     draws 2,000 paths. Nothing is drawn for horizons with under ten dates.
     """
     check_replayed(runner)
-    bars = {name: count_bars(runner, name) for name in told_today}
-    plans = {name: find_dates(runner, n) for name, n in bars.items()}
+    bars: dict[str, int] = {}
+    plans: dict[str, core.IntArray] = {}
+    records: dict[str, tuple[sc.Record, float]] = {}
+    for name, told_now in told_today.items():
+        bars[name] = count_bars(runner, name)
+        plans[name] = find_dates(runner, bars[name])
+        records[name_loss(name)] = leave_untold(runner, plans[name]), told_now
+
     drawn = [name for name, dates in plans.items() if len(dates) >= sc.LEAST_DATES]
     total = sum(len(plans[name]) for name in drawn)
-    records = {
-        name_loss(name): (leave_untold(runner, plans[name]), told)
-        for name, told in told_today.items()
-    }
-    intervals: dict[str, sc.IntervalRecord] = {}
-
     done = 0
+    intervals: dict[str, sc.IntervalRecord] = {}
     for name in drawn:
         dates = plans[name]
         forecasts: list[Forecast] = []
@@ -84,11 +85,13 @@ def replay_risk(
             forecasts.append(forecast_at(runner, past, bar, name, threads=threads))
             done += 1
             core.report_progress(progress, done, total)
-        told = np.array([each.probability for each in forecasts])
+
+        told = np.array([forecast.probability for forecast in forecasts])
         record = make_record(runner, dates, told, find_lost(runner, dates, bars[name]))
         records[name_loss(name)] = record, told_today[name]
         if core.parse_duration(name) == FUNDING_DAYS * DAY:
-            intervals |= score_funding(runner, dates, name, [each.funding for each in forecasts])
+            bands = [forecast.funding for forecast in forecasts]
+            intervals |= score_funding(runner, dates, name, bands)
 
     intervals |= score_tails(runner)
     return Replayed(records, intervals)
@@ -108,6 +111,7 @@ def replay_held(runner: PathsRunner, name: str, bars: int, told: float) -> Repla
 
 
 def check_replayed(runner: PathsRunner) -> None:
+    """Refuse the scores of an account that goes on."""
     if runner.resume is not None:
         raise core.ParameterError(
             "score must be of a new account, got resume: at past dates nothing was held"
@@ -201,6 +205,7 @@ def find_lost(
 
 
 def leave_untold(runner: PathsRunner, dates: core.IntArray) -> sc.Record:
+    """Return the record of dates, as bars of history, at which nothing was told."""
     markets = as_markets(runner.paths.history)
     return sc.leave_untold(markets.time[dates] + markets.interval)
 
@@ -208,16 +213,18 @@ def leave_untold(runner: PathsRunner, dates: core.IntArray) -> sc.Record:
 def make_record(
     runner: PathsRunner, dates: core.IntArray, told: core.FloatArray, came: core.BoolArray
 ) -> sc.Record:
+    """Return the record of dates; one is calm if the market of an instrument that is held is."""
     markets = as_markets(runner.paths.history)
     closes = markets.time[dates] + markets.interval
     weights = runner.list_weights(runner.paths.markets)[:, -1].tolist()
-    held = [name for name, weight in zip(runner.paths.names, weights, strict=True) if weight]
     pasts = runner.paths.pasts
-    is_calm = [
-        any(measure_calm(cut_past(pasts[name], close)) < CALM for name in held)
-        for close in closes.tolist()
-    ]
-    return sc.Record(closes, told, came, np.array(is_calm, np.bool_))
+
+    is_calm = np.zeros(len(dates), np.bool_)
+    for name, weight in zip(runner.paths.names, weights, strict=True):
+        if weight:
+            for k, close in enumerate(closes.tolist()):
+                is_calm[k] |= measure_calm(cut_past(pasts[name], close)) < CALM
+    return sc.Record(closes, told, came, is_calm)
 
 
 def cut_past(market: Market, close: int) -> Market:
@@ -246,18 +253,16 @@ def score_funding(
     today = measure_band(runner.paths)
     if grid is None or np.isnan(today).any():
         return {}
+
     market = as_markets(runner.paths.history)[runner.paths.names[0]]
     closes = market.time[dates] + market.interval
     ratios: list[float] = []
     times: list[int] = []
-    for close, (low, middle, high) in zip(closes.tolist(), bands, strict=True):
+    for close, band in zip(closes.tolist(), bands, strict=True):
         is_due = (market.funding_time >= close) & (market.funding_time < close + 30 * DAY)
-        if not is_due.any() or math.isnan(middle):
-            continue
-        away = float(market.funding_rate[is_due].mean()) - middle
-        side = high - middle if away > 0.0 else middle - low
-        ratios.append(abs(away) / side if side > 0.0 else math.inf if away else 0.0)
-        times.append(close)
+        if is_due.any() and not math.isnan(band[1]):
+            times.append(close)
+            ratios.append(measure_ratio(float(market.funding_rate[is_due].mean()), band))
 
     per_year = YEAR / grid.every
     low, middle, high = (per_year * today).tolist()
@@ -265,6 +270,20 @@ def score_funding(
         np.array(times), np.array(ratios), BAND_SHARE, (low, high), center=middle
     )
     return {f"mean funding of {horizon}, per year": record}
+
+
+def measure_ratio(rate: float, band: core.FloatArray) -> float:
+    """Return how far a rate is from the middle of a band, over the end of the band on its side."""
+    low, middle, high = band
+    away = rate - middle
+    side = middle - low
+    if away > 0.0:
+        side = high - middle
+    if side > 0.0:
+        return float(abs(away) / side)
+    if away:
+        return math.inf
+    return 0.0
 
 
 def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
@@ -275,9 +294,9 @@ def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
     (history,) = as_markets(runner.paths.history).values()
     signal = runner.list_weights(as_markets(history))[0]
     market = Market(**history.fields() | {"signal": signal, "source": history.source})
-    side = -1.0 if signal[-1] < 0.0 else 1.0
-    given = {name: getattr(policy, name) for name in TAIL_PARAMETERS if name != "measure"}
-    tail = tail_losses(market, **given)
+    arguments = {name: getattr(policy, name) for name in TAIL_PARAMETERS}
+    del arguments["measure"]
+    tail = tail_losses(market, **arguments)
     bars = int(policy.horizon)
 
     known = np.flatnonzero(tail.value_at_risk > 0.0)
@@ -285,7 +304,9 @@ def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
         return {}
     dates = sc.choose_dates(int(known[0]), market.n_bars - 1, bars)
     dates = dates[tail.value_at_risk[dates] > 0.0]
-    losses = -side * held_returns(market, bars)[dates + bars]
+    losses = -held_returns(market, bars)[dates + bars]
+    if signal[-1] < 0.0:
+        losses = -losses
     value = tail.value_at_risk[dates]
     shortfall = tail.expected_shortfall[dates]
     is_beyond = losses > value
@@ -293,13 +314,11 @@ def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
     if is_beyond.any():
         beyond = float(losses[is_beyond].mean() / shortfall[is_beyond].mean())
 
-    closes = market.time[dates] + market.interval
-    words = f"{100.0 * policy.level:g} % of {core.count_nouns(bars, 'bar')}, 1x"
     value_record = sc.IntervalRecord(
-        closes,
-        losses / value,
-        float(policy.level),
-        (-math.inf, float(tail.value_at_risk[-1])),
+        time=market.time[dates] + market.interval,
+        ratios=losses / value,
+        promised=float(policy.level),
+        today=(-math.inf, float(tail.value_at_risk[-1])),
     )
     shortfall_record = value_record._replace(
         is_mean=True,
@@ -307,6 +326,7 @@ def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
         beyond=beyond,
         beyond_n=int(is_beyond.sum()),
     )
+    words = f"{100.0 * policy.level:g} % of {core.count_nouns(bars, 'bar')}, 1x"
     return {f"VaR {words}": value_record, f"ES {words}": shortfall_record}
 
 

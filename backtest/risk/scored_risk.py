@@ -44,6 +44,7 @@ def liquidation_risk(
         raise core.ParameterError(
             f"recovery must be left out without default_rate, got {recovery:g}"
         )
+
     if paths is None:
         paths = simulate_paths(plain(conditions).market)
     runner = PathsRunner(paths, policy, conditions, resume, compile)
@@ -60,8 +61,11 @@ def liquidation_risk(
     )
     if not score:
         return risk
-    found = score_risk(risk, threads=threads, progress=progress)
-    return replace(risk, **found._asdict())
+
+    scored = score_risk(risk, threads=threads, progress=progress)
+    return replace(
+        risk, scores=scored.scores, intervals=scored.intervals, forecasts=scored.forecasts
+    )
 
 
 def score_risk(

@@ -57,8 +57,12 @@ def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, floa
     Source: Clopper and Pearson (1934), Biometrika 26(4).
     """
     side = 0.5 * (1.0 - confidence)
-    low = float(core.sp.special.betaincinv(hits, n - hits + 1, side)) if hits else 0.0
-    high = float(core.sp.special.betaincinv(hits + 1, n - hits, 1.0 - side)) if hits < n else 1.0
+    low = 0.0
+    if hits:
+        low = float(core.sp.special.betaincinv(hits, n - hits + 1, side))
+    high = 1.0
+    if hits < n:
+        high = float(core.sp.special.betaincinv(hits + 1, n - hits, 1.0 - side))
     return hits / n, low, high
 
 
@@ -122,6 +126,7 @@ class Correction(NamedTuple):
 
 
 def find_log_odds(told: Any) -> core.FloatArray:
+    """Return the log odds of probabilities, which are finite."""
     clipped = np.clip(np.asarray(told, np.float64), LEAST_TOLD, 1.0 - LEAST_TOLD)
     return np.asarray(core.sp.special.logit(clipped))
 
@@ -162,12 +167,12 @@ def fit_correction(told: core.FloatArray, came: core.BoolArray) -> Correction | 
 
 def correct_dates(record: Record) -> core.FloatArray:
     """Return each forecast as the record before it corrects it, (n,); as told until it does."""
-    found = record.told.copy()
-    for k in range(len(found)):
+    corrected = record.told.copy()
+    for k in range(len(corrected)):
         correction = fit_correction(record.told[:k], record.came[:k])
         if correction is not None:
-            found[k] = correction.apply(record.told[k])
-    return found
+            corrected[k] = correction.apply(record.told[k])
+    return corrected
 
 
 def measure_slope(record: Record) -> float:
@@ -189,6 +194,7 @@ def measure_record(record: Record) -> dict[str, Any]:
     row |= {"n": n, "verdict": f"{TOO_EARLY}: {core.count_nouns(n, 'date')}"}
     if n == 0 or np.isnan(record.told).any():
         return row
+
     came, low, high = estimate(int(np.count_nonzero(record.came)), n, 0.95)
     told = float(np.mean(record.told))
     row |= {
@@ -199,8 +205,14 @@ def measure_record(record: Record) -> dict[str, Any]:
         "slope": measure_slope(record),
         "brier": float(np.mean((record.told - record.came) ** 2)),
     }
-    if n >= LEAST_DATES:
-        row["verdict"] = AS_TOLD if low <= told <= high else TOO_HIGH if told > high else TOO_LOW
+    if n < LEAST_DATES:
+        return row
+    if told > high:
+        row["verdict"] = TOO_HIGH
+    elif told < low:
+        row["verdict"] = TOO_LOW
+    else:
+        row["verdict"] = AS_TOLD
     return row
 
 
@@ -310,16 +322,19 @@ def measure_interval(name: str, record: IntervalRecord) -> dict[str, Any]:
 def judge_interval(record: IntervalRecord) -> str:
     """Return whether a bound held as often as promised, or that it is too early to say."""
     n = len(record.ratios)
+    if record.is_mean and record.beyond_n >= LEAST_EVENTS:
+        return ""
     if record.is_mean:
-        if record.beyond_n >= LEAST_EVENTS:
-            return ""
         return f"{TOO_EARLY}: {core.count_nouns(record.beyond_n, 'loss')} beyond"
     if n < LEAST_DATES:
         return f"{TOO_EARLY}: {core.count_nouns(n, 'date')}"
+
     _, low, high = estimate(int(np.count_nonzero(record.ratios <= 1.0)), n, 0.95)
     if low > record.promised:
         return "held too often"
-    return AS_TOLD if record.promised <= high else "held too seldom"
+    if high < record.promised:
+        return "held too seldom"
+    return AS_TOLD
 
 
 class Scored(NamedTuple):
@@ -335,27 +350,33 @@ def tabulate_scores(
     intervals: Mapping[str, IntervalRecord] | None = None,
 ) -> Scored:
     """Return the tables of some records, each with the probability that is told today."""
-    rows = [row for name, each in records.items() for row in list_scores(name, *each)]
-    dated = [
-        {
-            "forecast": name,
-            "time": core.format_time(int(time)),
-            "told": told,
-            "corrected": corrected,
-            "came": float(came),
-            "is_calm": bool(is_calm),
-        }
-        for name, (record, _) in records.items()
-        for time, told, came, is_calm, corrected in zip(*record, correct_dates(record), strict=True)
-        if not math.isnan(told)
-    ]
-    held = [measure_interval(name, each) for name, each in (intervals or {}).items()]
+    scores: list[dict[str, Any]] = []
+    forecasts: list[dict[str, Any]] = []
+    for name, (record, today) in records.items():
+        scores += list_scores(name, record, today)
+        forecasts += list_forecasts(name, record)
+    held = [measure_interval(name, record) for name, record in (intervals or {}).items()]
     columns = ["forecast", "time", "told", "corrected", "came", "is_calm"]
     return Scored(
-        pd.DataFrame(rows, columns=list(SCORES)).set_index("forecast"),
-        pd.DataFrame(held, columns=list(INTERVALS)).set_index("forecast"),
-        pd.DataFrame(dated, columns=columns).set_index("forecast"),
+        scores=pd.DataFrame(scores, columns=list(SCORES)).set_index("forecast"),
+        intervals=pd.DataFrame(held, columns=list(INTERVALS)).set_index("forecast"),
+        forecasts=pd.DataFrame(forecasts, columns=columns).set_index("forecast"),
     )
+
+
+def list_forecasts(name: str, record: Record) -> Iterator[dict[str, Any]]:
+    """Yield each dated forecast of a record, and what came."""
+    corrected = correct_dates(record)
+    for k, told in enumerate(record.told):
+        if not math.isnan(told):
+            yield {
+                "forecast": name,
+                "time": core.format_time(int(record.time[k])),
+                "told": told,
+                "corrected": corrected[k],
+                "came": float(record.came[k]),
+                "is_calm": bool(record.is_calm[k]),
+            }
 
 
 SCORE_HEADS = {
@@ -417,6 +438,7 @@ def show_scores(scores: pd.DataFrame, intervals: pd.DataFrame | None = None) -> 
 
 
 def show_table(table: pd.DataFrame, heads: Mapping[str, Head], caption: str) -> ShownTable:
+    """Return a table of those columns that it has and that have a head."""
     shown = {name: head for name, head in heads.items() if name in table}
     label = Head(str(table.index.name))
     return ShownTable(table, caption, labels=label, heads=shown, columns=tuple(shown))
@@ -426,13 +448,18 @@ def write_score(name: str, row: Any) -> str:
     """Return the score of a forecast as a clause: told, came, n, slope and interval."""
     if row["n"] < LEAST_DATES:
         return f"{name}: {row['verdict']}"
-    told, came, low, high = (core.format_chance(row[x]) for x in ("told", "came", "low", "high"))
+
+    told = core.format_chance(row["told"])
+    came = core.format_chance(row["came"])
+    low = core.format_chance(row["low"])
+    high = core.format_chance(row["high"])
     text = f"{name}: told {told}, came {came} (95 %: {low} to {high}, n {row['n']:,})"
     if not math.isnan(row["slope"]):
-        text += f", slope {row['slope']:.2f}"
+        text = f"{text}, slope {row['slope']:.2f}"
     if not math.isnan(row["recalibrated"]):
-        text += f"; today {core.format_chance(row['today'])}, recalibrated "
-        text += core.format_chance(row["recalibrated"])
+        today = core.format_chance(row["today"])
+        recalibrated = core.format_chance(row["recalibrated"])
+        text = f"{text}; today {today}, recalibrated {recalibrated}"
     return text
 
 
@@ -440,6 +467,8 @@ def write_interval(name: str, row: Any) -> str:
     """Return how often a bound held as a clause."""
     if row["n"] < LEAST_DATES:
         return f"{name}: {row['verdict']}"
-    promised, held = core.format_percent(row["promised"]), core.format_percent(row["held"])
-    low, high = core.format_percent(row["low"]), core.format_percent(row["high"])
+    promised = core.format_percent(row["promised"])
+    held = core.format_percent(row["held"])
+    low = core.format_percent(row["low"])
+    high = core.format_percent(row["high"])
     return f"{name}: promised {promised}, held {held} (95 %: {low} to {high}, n {row['n']:,})"

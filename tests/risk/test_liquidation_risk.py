@@ -14,8 +14,8 @@ from backtest import paths as models
 from backtest.engine import BatchLoop, set_up_again
 from backtest.indicators import touch_distance, touch_probability
 from backtest.policies import observe, observe_together
-from backtest.risk import leverage_frontier
-from backtest.risk.leverage_frontier import REFINED, Outcomes, describe_best, refine_best
+from backtest.risk import growth_frontier
+from backtest.risk.growth_frontier import REFINED, Outcomes, describe_best, refine_best
 from backtest.risk.leverage_sizes import Scaled
 from backtest.risk.leverage_trials import confirm, name_models, search_leverage
 from backtest.risk.liquidations import PathEvents, describe_horizon
@@ -654,7 +654,7 @@ def test_an_overlay_scales_the_only_position_too():
 def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     """Rebalanced every bar, leverage L grows by prod(1 + L r); history rises by 0.1 % an hour."""
     sizes = np.array([1.0, 2.0, 150.0])
-    monkeypatch.setattr(leverage_frontier, "choose_grid", lambda *_: sizes)
+    monkeypatch.setattr(growth_frontier, "choose_grid", lambda *_: sizes)
     market = kit.market_of(100.0 * 1.001 ** np.arange(240), "1h", start="2023-01-01")
     how = {"horizon": "24h", "model": models.GBM(volatility=0.5), "paths": 12}
     found = ask_test("leverage_frontier", market, Constant(1.0), **TERMS, drift=0.4, **how)

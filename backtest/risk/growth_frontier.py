@@ -1,0 +1,408 @@
+"""leverage_frontier(): growth of the median account against the probability of liquidation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, engine
+from backtest.core import Progress
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Part, ShownChart, ShownTable
+from backtest.core.units import DAY, YEAR_DAYS
+from backtest.engine import AnyPolicy, Conditions, plain
+from backtest.results.settings_result import SettingsResult
+from backtest.risk import liquidations as r
+from backtest.risk import path_models
+from backtest.risk.leverage_sizes import choose_grid, name_size, scale_policy
+from backtest.risk.leverage_trials import HISTORY
+from backtest.risk.path_drift import Drift, describe_drift
+from backtest.risk.path_runner import PathsRunner
+from backtest.risk.paths import Paths, simulate_paths
+
+YEAR = YEAR_DAYS * DAY
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LeverageFrontier(SettingsResult):
+    """Growth against the probability of liquidation, by leverage or by factor on a policy.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By ``source`` (paths with the drift, paths with none, history) and ``leverage`` or
+        ``factor``: ``growth``, the median log growth per year (minus infinity where half of the
+        accounts have nothing left), ``p_liquidation`` with ``p_liquidation_simulation_low`` and
+        ``p_liquidation_simulation_high`` (95 %, Clopper and Pearson), and ``accounts``, their
+        number: paths, or starts in history that have no bar in common.
+    best : DataFrame
+        By ``source``, where the median account grows most: ``size``, ``growth``, their standard
+        errors over the accounts, ``size_error`` and ``growth_error`` (bootstrap), there
+        ``p_liquidation`` and ``wiped_out``, the share of ruined accounts, and ``is_at_end``:
+        whether it is the lowest or the highest size that was tried. On paths it is refined between
+        the sizes of the table.
+    """
+
+    table: pd.DataFrame
+    best: pd.DataFrame
+
+    kind = "leverage-frontier"
+    called = "leverage frontier"
+
+    @property
+    def heading(self) -> str:
+        return f"How much leverage: {self.note}, within {self.settings['horizon']}"
+
+    @property
+    def note(self) -> str:
+        return f"{self.settings['drift']}, and none beside it"
+
+    @property
+    def verdict(self) -> str:
+        source = self.best.index[0]
+        size = self.table.index.names[1]
+        row: Any = self.best.iloc[0]
+        best = f"{row['size']:.3g}"
+        if row["size_error"] > 0.0:
+            best = f"{best} ± {row['size_error']:.2g}"
+        if row["is_at_end"]:
+            best = f"{best}, the end of those tried,"
+        lost = core.format_chance(float(row["wiped_out"]))
+        liquidated = core.format_chance(float(row["p_liquidation"]))
+        return (
+            f"The median account grows most at a {size} of {best} on {source}; {lost} are wiped "
+            f"out, and {liquidated} of accounts are liquidated there."
+        )
+
+    def find_best(self, source: str) -> float:
+        """Return the leverage, or factor, at which the median account of a source grows most."""
+        best: Any = self.best.loc[source, "size"]
+        return float(best)
+
+    @property
+    def details(self) -> str:
+        past = "History's accounts are new at opens a horizon apart."
+        if HISTORY not in self.table.index.get_level_values(0):
+            past = f"History has no row: it is no longer than {self.settings['horizon']}."
+        sources = list(dict.fromkeys(self.table.index.get_level_values(0)))
+        others = [f"{self.find_best(name):.3g} on {name}" for name in sources[1:]]
+        return (
+            f"It grows most at {', '.join(others)}. The drift is an assumption: without one, the "
+            f"median only falls with leverage, and that of history is mostly noise. {past}"
+        )
+
+    def list_parts(self) -> list[Part]:
+        size = str(self.table.index.names[1])
+        low, high = r.name_interval("p_liquidation")
+        heads = {
+            "growth": Head("median log growth", "per year", "growth"),
+            low: Head("95 % interval", "", "chance", high),
+            "accounts": Head("accounts", "", "count"),
+        }
+        best = {
+            "size": Head(size, "highest growth", "decimals"),
+            "size_error": Head("± its error", "", "decimals"),
+            "growth": Head("median log growth", "per year", "growth"),
+            "growth_error": Head("± its error", "", "growth"),
+            "wiped_out": Head("wiped out", "of accounts", "chance"),
+            "is_at_end": Head("at the end of the grid", "", "claim"),
+        }
+        return [
+            Part(
+                "frontier",
+                "Growth and risk",
+                "All leverages see the same paths.",
+                (
+                    *self._chart_growth(size),
+                    ShownTable(
+                        self.best, "Highest median growth", labels=Head("source"), heads=best
+                    ),
+                    ShownTable(self.table, labels=Head("source"), heads=heads),
+                ),
+                shows="both",
+            )
+        ]
+
+    def _chart_growth(self, size: str) -> tuple[ShownChart, ShownChart]:
+        """Return growth by the probability of liquidation, and by size, a color per source."""
+        flat = self.table.reset_index()
+        sources = list(dict.fromkeys(flat["source"]))
+        colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
+        growth = self.table["growth"].replace(-np.inf, np.nan)
+
+        of_source = {}
+        for name in sources:
+            of_source[name] = growth.where(flat["source"].to_numpy() == name).to_numpy()
+        by_risk = ShownChart(
+            "risk",
+            "Median log growth a year by probability of liquidation",
+            "",
+            pd.DataFrame(of_source, flat["p_liquidation"]),
+            "cloud",
+            colors,
+            "probability of liquidation",
+            "log growth",
+            percent="xy",
+            has_legend=True,
+            height=380,
+        )
+        by_size = ShownChart(
+            "size",
+            f"Median log growth a year by {size}",
+            "Growth under -100 % a year is not drawn.",
+            growth.where(growth >= -1.0).unstack(0)[sources].dropna(how="all"),
+            "points",
+            colors,
+            size,
+            percent="y",
+            has_legend=True,
+        )
+        return by_risk, by_size
+
+
+class Outcomes(NamedTuple):
+    """What became of the accounts of one size, each of shape (n,): log growth per year, events."""
+
+    growth: core.FloatArray
+    is_liquidated: core.BoolArray
+    is_ruined: core.BoolArray
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.growth))
+
+
+GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
+REFINED = 12
+"""Evaluations of the golden section, which narrow the gap to .618^11 = .5 % of it."""
+RESAMPLED = 200
+"""Bootstrap samples of the accounts behind a standard error."""
+
+
+def refine_best(known: dict[float, Outcomes], simulate: Callable[[float], Outcomes]) -> None:
+    """Add sizes between the neighbors of the best one, by the golden section of its log."""
+    sizes = sorted(known)
+    place = max(range(len(sizes)), key=lambda k: known[sizes[k]].median)
+    low = math.log(sizes[max(place - 1, 0)])
+    high = math.log(sizes[min(place + 1, len(sizes) - 1)])
+    if not high > low:
+        return
+
+    def measure_at(log: float) -> float:
+        size = math.exp(log)
+        if size not in known:
+            known[size] = simulate(size)
+        return known[size].median
+
+    # Two points inside the gap; the worse one becomes its end, the better one stays inside.
+    inner = high - GOLDEN * (high - low)
+    outer = low + GOLDEN * (high - low)
+    at_inner = measure_at(inner)
+    at_outer = measure_at(outer)
+    for _ in range(REFINED - 2):
+        if at_inner >= at_outer:
+            high = outer
+            outer = inner
+            at_outer = at_inner
+            inner = high - GOLDEN * (high - low)
+            at_inner = measure_at(inner)
+        else:
+            low = inner
+            inner = outer
+            at_inner = at_outer
+            outer = low + GOLDEN * (high - low)
+            at_outer = measure_at(outer)
+
+
+def describe_best(known: Mapping[float, Outcomes], seed: int) -> dict[str, Any]:
+    """Return the size whose median account grows most, and standard errors over the accounts.
+
+    They are the deviations of its size, and of its growth, over bootstrap samples of the accounts,
+    the same accounts at all sizes.
+    """
+    sizes = np.array(sorted(known))
+    growth = np.array([known[size].growth for size in sizes.tolist()])
+    medians = np.median(growth, axis=1)
+    best = int(np.argmax(medians))
+
+    rng = np.random.default_rng(seed)
+    n = growth.shape[1]
+    drawn_sizes = np.empty(RESAMPLED)
+    drawn_growth = np.empty(RESAMPLED)
+    for k in range(RESAMPLED):
+        drawn_medians = np.median(growth[:, rng.integers(0, n, n)], axis=1)
+        drawn_sizes[k] = sizes[int(np.argmax(drawn_medians))]
+        drawn_growth[k] = drawn_medians[best]
+
+    growth_error = math.nan
+    finite = drawn_growth[np.isfinite(drawn_growth)]
+    if len(finite):
+        growth_error = float(np.std(finite))
+    chosen = known[float(sizes[best])]
+    return {
+        "size": float(sizes[best]),
+        "size_error": float(np.std(drawn_sizes)),
+        "growth": float(medians[best]),
+        "growth_error": growth_error,
+        "p_liquidation": float(np.mean(chosen.is_liquidated)),
+        "wiped_out": float(np.mean(chosen.is_ruined)),
+        "is_at_end": best in {0, len(sizes) - 1},
+    }
+
+
+@core.checked_only("compile", "progress", "model")
+def leverage_frontier(
+    conditions: Conditions,
+    policy: AnyPolicy | None = None,
+    *,
+    drift: Drift,
+    horizon: str = "90d",
+    model: str | path_models.PathModel | type[path_models.PathModel] = "filtered",
+    paths: int = 2_000,
+    seed: int = 0,
+    compile: bool = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+) -> LeverageFrontier:
+    """Answer :meth:`backtest.Backtest.leverage_frontier`, which documents it."""
+    market = plain(conditions).market
+    drawn = [
+        simulate_paths(market, model, paths=paths, horizon=horizon, seed=seed, drift=rate)
+        for rate in (drift, 0.0)
+    ]
+    sizes = choose_grid(policy, conditions, drawn[0])
+    sources = {name_source(paths_drawn): paths_drawn for paths_drawn in drawn}
+    account = conditions.account
+    capital = float(account.capital + account.reserve)
+    terms = Terms(
+        policy=policy,
+        conditions=conditions,
+        bars=r.read_horizons(drawn[0], horizon)[horizon],
+        years=core.parse_duration(horizon) / YEAR,
+        capital=capital,
+        compile=compile,
+    )
+
+    total = len(sizes) * (len(sources) + 1) + REFINED * len(sources)
+    count = itertools.count(1)
+
+    def report() -> None:
+        core.report_progress(progress, min(next(count), total), total)
+
+    outcomes: dict[str, dict[float, Outcomes]] = {}
+    rows: dict[tuple[str, float], dict[str, float]] = {}
+    for source, paths_drawn in sources.items():
+        outcomes[source] = live_paths(terms, paths_drawn, sizes.tolist(), report)
+    past = live_history(terms, drawn[0], sizes.tolist(), report)
+    if past:
+        outcomes[HISTORY] = past
+
+    for source, of_sizes in outcomes.items():
+        for size in sizes.tolist():
+            if size in of_sizes:
+                rows[source, size] = describe_outcomes(of_sizes[size])
+
+    label = name_size(policy)
+    table = pd.DataFrame(
+        list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["source", label])
+    )
+    described = {source: describe_best(of_sizes, seed) for source, of_sizes in outcomes.items()}
+    best = pd.DataFrame(described).T.rename_axis("source")
+    types = dict.fromkeys(best, float) | {"is_at_end": bool}
+    settings = r.describe_terms(policy or "one position, held", conditions) | {
+        "horizon": horizon,
+        "drift": next(iter(sources)),
+        "paths": drawn[0].describe(),
+    }
+    return LeverageFrontier(table, best.astype(types), settings=settings, market=conditions.market)
+
+
+class Terms(NamedTuple):
+    """What all accounts of a frontier have in common; ``bars`` and ``years`` are the horizon."""
+
+    policy: AnyPolicy | None
+    conditions: Conditions
+    bars: int
+    years: float
+    capital: float
+    compile: bool
+
+    def begin(self, paths: Paths, size: float) -> PathsRunner:
+        """Return what runs accounts of a size; others of it have what does not depend on size."""
+        return PathsRunner(
+            paths, scale_policy(self.policy, size), self.conditions, compile=self.compile
+        )
+
+    def read(self, wealth: Any, is_liquidated: Any, is_ruined: Any) -> Outcomes:
+        """Return the outcomes of accounts by their wealth at the end."""
+        with np.errstate(divide="ignore"):
+            growth = np.log(np.maximum(wealth, 0.0) / self.capital) / self.years
+        return Outcomes(growth, np.asarray(is_liquidated), np.asarray(is_ruined))
+
+
+def name_source(paths: Paths) -> str:
+    """Return the words for paths with their drift."""
+    drift = describe_drift(paths.describe()).partition(";")[0]
+    if drift == "no drift":
+        return "paths without drift"
+    return f"paths with {drift}"
+
+
+def describe_outcomes(outcomes: Outcomes) -> dict[str, float]:
+    """Return a row of the table."""
+    n = len(outcomes.growth)
+    share = r.describe_share("p_liquidation", int(outcomes.is_liquidated.sum()), n)
+    return {"growth": outcomes.median, **share, "accounts": n}
+
+
+def live_paths(
+    terms: Terms, paths: Paths, sizes: list[float], report: Callable[[], None]
+) -> dict[float, Outcomes]:
+    """Return the outcomes of sizes on paths, and of those between that refine the best one."""
+    first = terms.begin(paths, sizes[0])
+    bars = terms.bars
+
+    def simulate(size: float) -> Outcomes:
+        runner = first.with_policy(scale_policy(terms.policy, size))
+        chunks = [*runner.run_chunks()]
+        report()
+        hits = [r.find_first(chunk.liquidations[:, :bars]) < bars for chunk in chunks]
+        return terms.read(
+            np.concatenate([chunk.wealth[:, bars - 1] for chunk in chunks]),
+            np.concatenate(hits),
+            np.concatenate([chunk.is_ruined[:, bars - 1] != 0.0 for chunk in chunks]),
+        )
+
+    outcomes = {size: simulate(size) for size in sizes}
+    refine_best(outcomes, simulate)
+    return outcomes
+
+
+def live_history(
+    terms: Terms, paths: Paths, sizes: list[float], report: Callable[[], None]
+) -> dict[float, Outcomes]:
+    """Return the outcomes of sizes in history, of accounts that have no bar in common."""
+    starts = np.arange(0, paths.markets.n_bars - terms.bars, terms.bars)
+    outcomes: dict[float, Outcomes] = {}
+    first = terms.begin(paths, sizes[0])
+    for size in sizes:
+        runner = first.with_policy(scale_policy(terms.policy, size))
+        starts = starts[starts >= runner.warm_up.known]
+        if not len(starts):
+            continue
+
+        wealth = []
+        is_liquidated = []
+        is_ruined = []
+        for _, life in runner.live_past(starts, terms.bars + 1):
+            wealth.append(life[engine.WEALTH, -1])
+            is_liquidated.append(life[engine.LIQUIDATED, 1:].any())
+            is_ruined.append(life[engine.RUINED, -1] != 0.0)
+        outcomes[size] = terms.read(np.array(wealth), is_liquidated, is_ruined)
+        report()
+    return outcomes
