@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.scenarios import Scenario, crashes
     from backtest.risk.stress import Stress, stress
-    from backtest.risk.variations import Bounds, Capacity, Sensitivity, bounds
+    from backtest.risk.capital_capacity import Capacity
+    from backtest.risk.factor_sensitivity import Sensitivity
+    from backtest.risk.intrabar_bounds import Bounds, bounds
     from backtest.search.compare import compare
     from backtest.search.comparison import Comparison
     from backtest.search.cross_validate import CrossValidation
@@ -125,7 +127,9 @@ _NAMES = {
     "risk.paths": "Paths simulate_paths",
     "risk.scenarios": "Scenario crashes",
     "risk.stress": "Stress stress",
-    "risk.variations": "Bounds Capacity Sensitivity bounds",
+    "risk.capital_capacity": "Capacity",
+    "risk.factor_sensitivity": "Sensitivity",
+    "risk.intrabar_bounds": "Bounds bounds",
     "search.compare": "compare",
     "search.comparison": "Comparison",
     "search.cross_validate": "CrossValidation",

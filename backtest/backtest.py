@@ -35,15 +35,17 @@ if TYPE_CHECKING:
     from backtest.results.benchmark import BenchmarkLike
     from backtest.results.ranking import ObjectiveLike
     from backtest.results.result import Result
+    from backtest.risk.capital_capacity import Capacity
+    from backtest.risk.factor_sensitivity import Sensitivity
     from backtest.risk.funded import PassingProbability
     from backtest.risk.growth_frontier import LeverageFrontier
     from backtest.risk.largest_leverage import MaxLeverage
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.margin_systems import MarginCalibration, MarginComparison
+    from backtest.risk.parameter_steps import ParameterSensitivity
     from backtest.risk.path_drift import Drift
     from backtest.risk.path_models import PathModel
     from backtest.risk.paths import Paths
-    from backtest.risk.variations import Capacity, ParameterSensitivity, Sensitivity
     from backtest.search.comparison import Comparison
     from backtest.search.cross_validate import CrossValidation
     from backtest.search.frontier import Frontier
@@ -1257,7 +1259,7 @@ class Backtest(Conditions):
         -----
         What is half is compared with the smallest capital; the first crossing counts, to 1 %.
         """
-        from backtest.risk.variations import capacity
+        from backtest.risk.capital_capacity import capacity
 
         return capacity(self, policy, capitals=capitals, compile=compile, progress=progress)
 
@@ -1286,7 +1288,7 @@ class Backtest(Conditions):
             Whether to change the parameters of the policy, and of a rule of the signal, instead:
             see :class:`ParameterSensitivity`.
         """
-        from backtest.risk.variations import sensitivity
+        from backtest.risk.factor_sensitivity import sensitivity
 
         return sensitivity(
             self, policy, factors=factors, parameters=parameters, compile=compile, progress=progress

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from backtest import core, engine
 from backtest.judgement.accounts import JudgedAccount
 from backtest.market import as_markets
-from backtest.risk.variations import capacity, choose_factors, sensitivity
+from backtest.risk.capital_capacity import capacity
+from backtest.risk.factor_sensitivity import choose_factors, sensitivity
 
 
 class Cost(NamedTuple):

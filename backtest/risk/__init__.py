@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from backtest.risk.scored_risk import liquidation_risk
     from backtest.risk.scenarios import Scenario, crashes
     from backtest.risk.stress import Stress
-    from backtest.risk.variations import Bounds, Capacity, ParameterSensitivity, Sensitivity
-    from backtest.risk.variations import bounds, capacity, sensitivity
+    from backtest.risk.capital_capacity import Capacity, capacity
+    from backtest.risk.factor_sensitivity import Sensitivity, sensitivity
+    from backtest.risk.intrabar_bounds import Bounds, bounds
+    from backtest.risk.parameter_steps import ParameterSensitivity
 else:
     __getattr__ = find_lazily(__name__, {
         "risk.bands": "Bands",
@@ -47,7 +49,8 @@ else:
         "risk.scored_risk": "liquidation_risk",
         "risk.scenarios": "Scenario crashes",
         "risk.stress": "Stress",
-        "risk.variations": (
-            "Bounds Capacity ParameterSensitivity Sensitivity bounds capacity sensitivity"
-        ),
+        "risk.capital_capacity": "Capacity capacity",
+        "risk.factor_sensitivity": "Sensitivity sensitivity",
+        "risk.intrabar_bounds": "Bounds bounds",
+        "risk.parameter_steps": "ParameterSensitivity",
     })  # fmt: skip

@@ -215,9 +215,9 @@ class Crowd:
         contract = Contract()
         maintenance = 0.0
         if venue is not None:
-            venue = read_venue(venue)
-            contract = venue.contract
-            maintenance = margins.read_rules(venue).rates[0]
+            own_venue = read_venue(venue)
+            contract = own_venue.contract
+            maintenance = margins.read_rules(own_venue).rates[0]
         if market is None:
             entry = np.full(n, find_price(entries, now))
         else:

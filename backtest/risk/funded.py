@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -359,7 +359,7 @@ def check_rules(rules: Challenge, test: Conditions, days: int) -> None:
 
 
 def judge(
-    rules: Challenge, wealth: Sequence[core.FloatArray], day: core.IntArray
+    rules: Challenge, wealth: Iterable[core.FloatArray], day: core.IntArray
 ) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
     """Return the outcomes of wealth at closes, the least, the most and the base of its day."""
     close, least, most, opened = wealth

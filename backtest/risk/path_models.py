@@ -304,4 +304,5 @@ class Filtered(_Resampled):
 
 def find_weight(half_life: float) -> float:
     """Return the weight per bar that is half gone after so many bars, of at least the least."""
-    return 1.0 - 0.5 ** (1.0 / max(half_life, LEAST_HALF_LIFE))
+    kept: float = 0.5 ** (1.0 / max(half_life, LEAST_HALF_LIFE))
+    return 1.0 - kept

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.risk.variations import find_half, scale_moves
+from backtest.risk.capital_capacity import find_half
+from backtest.risk.factor_sensitivity import scale_moves
 from backtest.strategies import Constant
 from tests import kit
 from tests.kit import ask_test, check_refused

@@ -1,0 +1,187 @@
+"""capacity(): growth and Sharpe ratio of a policy by capital."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pandas as pd
+
+from backtest import core, engine
+from backtest.account.money import FILL_COSTS
+from backtest.core import Progress
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.engine import AnyPolicy, Compile, Conditions, plain
+from backtest.engine.run import run
+from backtest.market import as_markets
+from backtest.results import find_cost_rates
+from backtest.results.settings_result import SettingsResult
+from backtest.risk.liquidations import describe_terms
+from backtest.risk.shown_growth import choose_shown_growth, count_account_days
+
+MONEY = core.Real(0, open_low=True)
+TOLERANCE = 0.01
+"""Relative error of the capitals at which a measure is half."""
+HALVED = {"growth": "growth", "sharpe": "the Sharpe ratio"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Capacity(SettingsResult):
+    """Growth and Sharpe ratio of a policy at different capitals.
+
+    Attributes
+    ----------
+    table : DataFrame
+        By ``capital``: ``growth`` per year and ``sharpe``; ``mean_leverage``, which falls where
+        orders are cut by participation or by the venue's largest notional; ``impact`` and
+        ``costs`` (fees, slippage and impact), per year of the mean equity; ``final_equity`` as a
+        multiple of the capital; ``ruined``, 1 where the account was.
+    half_growth, half_sharpe : float
+        The capital at which the growth, or the Sharpe ratio, is half of that at the smallest
+        capital; NaN if it is not halved at the largest, or is not over 0 at the smallest.
+    days : float
+        How long the accounts ran.
+    """
+
+    table: pd.DataFrame
+    half_growth: float
+    half_sharpe: float
+    days: float
+
+    kind = "capacity"
+    is_yearly = True
+    details = "One run for each capital; only the costs of size and the limits on it differ."
+
+    @property
+    def note(self) -> str:
+        return f"growth halves at {core.format_round_money(self.half_growth)}"
+
+    @property
+    def verdict(self) -> str:
+        texts = []
+        for name, measure in HALVED.items():
+            capital, first = getattr(self, f"half_{name}"), self.table.iloc[0]
+            if not math.isnan(capital):
+                texts.append(f"{measure} halves at {core.format_round_money(capital)}")
+            elif first["ruined"] or not first[name] > 0.0:
+                texts.append(f"{measure} is not above 0 at the smallest capital, so it has no half")
+            else:
+                texts.append(f"{measure} is not halved at any capital tried")
+        return f"{core.capitalize('; '.join(texts))}."
+
+    def list_numbers(self) -> list[Headline]:
+        first, at = self.table.iloc[0], core.format_round_money(float(self.table.index[0]))
+        shown, money = choose_shown_growth(self.days), "round money"
+        growth, sharpe = shown.compound(float(first["growth"])), float(first["sharpe"])
+        return [
+            Headline("half_growth", "growth halves at", self.half_growth, money),
+            Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, money),
+            Headline(
+                "growth" if shown.is_yearly else "total_return",
+                "growth",
+                growth,
+                "percent",
+                f"{shown.when}, at {at}",
+            ),
+            Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {at}"),
+        ]
+
+    def list_parts(self) -> list[Part]:
+        lead = "A dotted line marks the capital at which a measure is half of the first."
+        of_equity = "of equity per year"
+        shown = choose_shown_growth(self.days)
+        table = self.table.assign(growth=shown.compound(self.table["growth"]))
+        heads = {
+            "growth": Head("growth", shown.when, "percent"),
+            "impact": Head("impact", of_equity, "percent"),
+            "costs": Head("costs", of_equity, "percent"),
+            "final_equity": Head("final equity", "of the capital", "multiple"),
+        }
+        return [
+            Part("capitals", "By capital", lead, (
+                ShownChart("capacity-growth", "Growth", f"% {shown.when}.", 100.0 * table["growth"],
+                           "points", x="capital", log="x", marks=(self.half_growth,)),
+                ShownChart("capacity-sharpe", "Sharpe ratio", "", self.table["sharpe"], "points",
+                           x="capital", log="x", marks=(self.half_sharpe,)),
+                ShownTable(table, labels=Head("capital", "money", "count"), heads=heads),
+            ), shows="both")
+        ]  # fmt: skip
+
+
+@core.checked_only("progress", "capitals")
+def capacity(
+    conditions: Conditions,
+    policy: AnyPolicy,
+    *,
+    capitals: Sequence[float] | None = None,
+    compile: Compile = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+) -> Capacity:
+    """Answer :meth:`backtest.Backtest.capacity`, which documents it."""
+    test = plain(conditions)
+    account = test.account
+    if account.flows is not None:
+        raise core.ParameterError("account.flows must be left out: the capital varies")
+    venues = engine.read_venues(test.venue, as_markets(test.market))
+    slips = [each.slippage for each in venues.values()]
+    if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
+        raise core.ParameterError(
+            "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
+            "slippage.max_participation is None"
+        )
+    if capitals is None:
+        capitals = [float(account.capital) * 10.0 ** (k / 2) for k in range(15)]
+    grid = [MONEY.check("capital", each) for each in capitals]
+    if len(grid) < 2 or any(b <= a for a, b in pairwise(grid)):
+        raise core.ParameterError(
+            f"capitals must be two or more increasing numbers, got {core.repr_plain(capitals):.60}"
+        )
+
+    @functools.cache
+    def measure(capital: float) -> dict[str, float]:
+        with engine.warn_once(is_first=capital == grid[0]):
+            own = test.replace(account=account.override({"capital": capital}))
+            result = run(own, policy, compile=compile)
+        metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
+        return {
+            "growth": float(metrics["cagr"]),
+            "sharpe": float(metrics["sharpe"]),
+            "mean_leverage": float(metrics["mean_leverage"]),
+            "impact": rates["impact"],
+            "costs": sum(rates[name] for name in FILL_COSTS),
+            "final_equity": float(metrics["final_equity"]) / capital,
+            "ruined": float(metrics["ruined"]),
+        }
+
+    for k, capital in enumerate(grid):
+        measure(capital)
+        core.report_progress(progress, k + 1, len(grid))
+    growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
+    table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
+    settings = describe_terms(policy, test)
+    days = count_account_days(test)
+    return Capacity(table, growth, sharpe, days, settings=settings, market=test.market)
+
+
+def find_half(
+    name: str, grid: Sequence[float], measure: Callable[[float], Mapping[str, float]]
+) -> float:
+    first = measure(grid[0])
+    half = 0.5 * first[name]
+    if first.get("ruined") or not half > 0.0:
+        return math.nan
+
+    def gap(log: float) -> float:
+        row = measure(math.exp(log))
+        return -half if row.get("ruined") else row[name] - half
+
+    for low, high in pairwise(grid):
+        if not gap(math.log(high)) > 0.0:
+            return math.exp(
+                core.sp.optimize.brentq(gap, math.log(low), math.log(high), xtol=0.5 * TOLERANCE)
+            )
+    return math.nan

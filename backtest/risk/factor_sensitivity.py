@@ -1,0 +1,222 @@
+"""sensitivity(): a run under one changed assumption at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, engine, signals
+from backtest.core import Progress
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.engine import AnyPolicy, Compile, Conditions, plain
+from backtest.engine.run import run
+from backtest.market import Market, Markets, as_given, as_markets
+from backtest.results.settings_result import SettingsResult
+from backtest.risk.liquidations import describe_terms
+from backtest.risk.parameter_steps import ParameterSensitivity, step_parameters
+from backtest.risk.path_bars import MARKS, PRICES
+from backtest.risk.scenarios import scale_margin, scale_slippage
+from backtest.risk.shown_growth import ShownGrowth, choose_shown_growth, count_account_days
+from backtest.venue import Venue, scale_cost
+
+LEAST_CHANGE = 0.00005
+"""Change of growth that is not 0.00 %."""
+
+
+def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
+    if name == "rates":
+        names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
+        names += ["short_rate"] if venue.interest_on == "loan" else []
+        return {each: getattr(venue, each) + x for each in names}
+    if name == "fees":
+        return {each: scale_cost(venue, each, x, math.inf) for each in ("fees.taker", "fees.maker")}
+    if name == "slippage":
+        return scale_slippage(venue, x) | {"slippage.impact": venue.slippage.impact * x}
+    return {} if venue.contract.is_spot else scale_margin(venue, x)
+
+
+def scale_moves(market: Market, factor: float) -> Market:
+    logs = np.log(market.close)
+    moves = np.diff(logs)
+    mean = float(np.mean(moves))
+    close = logs[0] + np.concatenate([[0.0], np.cumsum(factor * moves + (1.0 - factor) * mean)])
+    before = np.concatenate([[logs[0]], logs[:-1]])
+    start = np.concatenate([[close[0]], close[:-1]])
+    fields = market.fields()
+    for name in (*PRICES, *MARKS):
+        away = np.log(getattr(market, name)) - before
+        away[1:] = factor * away[1:] + (1.0 - factor) * mean
+        fields[name] = np.exp(start + away)
+    return Market(**fields, source=f"{market.source}, volatility")
+
+
+def change_funding(market: Market, rates: core.FloatArray) -> Market:
+    return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
+
+
+OF_MARKET: dict[str, Callable[[Market, float], Market]] = {
+    "funding": lambda own, x: change_funding(own, own.funding_rate * x),
+    "funding shift": lambda own, x: change_funding(own, own.funding_rate + x),
+    "volatility": scale_moves,
+}
+FACTORS = ("rates", "funding", "funding shift", "fees", "slippage", "margin", "volatility")
+STEPS = {"rates": (-0.01, 0.01), "funding shift": (-1e-4, 1e-4), "volatility": (0.75, 1.25)}
+"""Of the other factors, half and double."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sensitivity(SettingsResult):
+    """Results under single changed assumptions.
+
+    ``table`` has a row per ``factor`` and ``step``: ``growth`` (the CAGR), and ``change_of_growth``
+    against ``base``, that of the unchanged run. ``days`` is how long the account ran.
+    """
+
+    table: pd.DataFrame
+    base: float
+    days: float
+
+    kind = "sensitivity"
+    is_yearly = True
+
+    @property
+    def details(self) -> str:
+        text = "One assumption is changed at a time; the others stay as they are."
+        if spot := self.settings.get("unmargined"):
+            text += f" Margin stays that of {', '.join(spot)}: a spot leg has none."
+        return text
+
+    @property
+    def note(self) -> str:
+        shown = choose_shown_growth(self.days)
+        return f"growth {core.format_percent(shown.compound(self.base))} {shown.when}"
+
+    @property
+    def verdict(self) -> str:
+        shown = choose_shown_growth(self.days)
+        change = self._show_table(shown)["change_of_growth"].dropna()
+        base = core.format_percent(shown.compound(self.base))
+        text = f"Growth is {base} {shown.when} as run"
+        if not len(change) or not change.abs().max() >= LEAST_CHANGE:
+            return f"{text}, and no factor changes it."
+        most: Any = change.abs().idxmax()
+        moved = core.format_percent(float(change.loc[most]), is_signed=True)
+        step = format_step(*most)
+        return f"{text}. It depends most on {most[0]}: {step} changes it by {moved}."
+
+    def list_numbers(self) -> list[Headline]:
+        shown = choose_shown_growth(self.days)
+        growth = shown.compound(self.base)
+        name = "growth" if shown.is_yearly else "total_return"
+        return [Headline(name, "growth as run", growth, "percent", shown.when)]
+
+    def list_parts(self) -> list[Part]:
+        shown = choose_shown_growth(self.days)
+        table = self._show_table(shown)
+        down, up = "\N{BLACK DOWN-POINTING TRIANGLE}", "\N{BLACK UP-POINTING TRIANGLE}"
+        steps = f"for the lowest step ({down}) and the highest ({up})"
+        caption = f"Change of growth, % {shown.when}, {steps}."
+        heads = {
+            "step": Head("step"),
+            "growth": Head("growth", shown.when, "percent"),
+            "change_of_growth": Head("change of growth", shown.when, "signed percent"),
+        }
+        written = table.reset_index(level=1)
+        written["step"] = [format_step(str(name), x) for name, x in written["step"].items()]
+        return [
+            Part("factors", "By factor", "Steps are multiples (x), or shifts.", (
+                ShownChart("tornado", "Tornado", caption, 100.0 * table["change_of_growth"],
+                           "tornado"),
+                ShownTable(written, labels=Head("factor"), heads=heads),
+                "A change of growth is growth with the step less growth as run.",
+            ), shows="both")
+        ]  # fmt: skip
+
+    def _show_table(self, shown: ShownGrowth) -> pd.DataFrame:
+        growth = shown.compound(self.table["growth"])
+        change = growth - shown.compound(self.base)
+        return self.table.assign(growth=growth, change_of_growth=change)
+
+
+def format_step(factor: str, step: float) -> str:
+    """Write a step of a factor with its unit: a multiple, or a shift in basis points."""
+    if factor == "rates":
+        return f"{1e4 * step:+g} bp a year"
+    if factor == "funding shift":
+        return f"{1e4 * step:+g} bp a settlement"
+    return f"{step:g}x"
+
+
+@core.checked_only("progress", "factors")
+def sensitivity(
+    conditions: Conditions,
+    policy: AnyPolicy,
+    *,
+    factors: Sequence[str] | None = None,
+    parameters: bool = False,
+    compile: Compile = True,  # noqa: A002 - the word of bt.run
+    progress: Progress | None = None,
+) -> Sensitivity | ParameterSensitivity:
+    """Answer :meth:`backtest.Backtest.sensitivity`, which documents it."""
+    if parameters:
+        if factors is not None:
+            raise core.ParameterError(f"parameters=True allows no factors, got {factors!r:.60}")
+        return step_parameters(conditions, policy, compile, progress)
+    test = plain(conditions)
+    markets = as_markets(test.market)
+    venues = engine.read_venues(test.venue, markets)
+    chosen = choose_factors(factors, markets, venues)
+    signal = signals.read_named(test.signal, test.market)
+    signal = signals.resolve_signal(signal, test.market)  # of the market as it is
+
+    def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
+        is_first = changed is markets and theirs is venues
+        venue: Any = theirs if isinstance(test.market, Markets) else next(iter(theirs.values()))
+        with engine.warn_once(is_first=is_first):
+            own = test.replace(market=as_given(changed, test.market), venue=venue, signal=signal)
+            result = run(own, policy, compile=compile)
+        return float(result.metrics["cagr"])
+
+    first, rows = grow(markets, venues), []
+    for done, name in enumerate(chosen, 1):
+        for step in STEPS.get(name, (0.5, 2.0)):
+            if name in OF_MARKET:
+                changed = {k: OF_MARKET[name](each, step) for k, each in markets.items()}
+                growth = grow(markets.with_markets(changed), venues)
+            else:
+                terms = {
+                    k: own.override(change_venue(own, name, step)) for k, own in venues.items()
+                }
+                growth = grow(markets, terms)
+            rows.append((name, step, growth, growth - first))
+        core.report_progress(progress, done, len(chosen))
+    described = describe_terms(policy, test) | {"factors": list(chosen)}
+    if spot := [name for name, each in venues.items() if each.contract.is_spot]:
+        described["unmargined"] = spot
+    table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
+    table = table.set_index(["factor", "step"])
+    days = count_account_days(test)
+    return Sensitivity(table, first, days, settings=described, market=test.market)
+
+
+def choose_factors(
+    factors: Sequence[str] | None, markets: Markets, venues: Mapping[str, Venue]
+) -> tuple[str, ...]:
+    idle = set() if any(each.interest_on for each in venues.values()) else {"rates"}
+    if not any(each.funding_time.size for each in markets.values()):
+        idle |= {"funding", "funding shift"}
+    if all(each.contract.is_spot for each in venues.values()):
+        idle.add("margin")
+    known = [name for name in FACTORS if name not in idle]
+    if factors is None:
+        return tuple(known)
+    if not factors:
+        raise core.ParameterError("factors must be a list of names, got none")
+    choice = core.Choice(*known)  # of those with an effect on venue and market
+    return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
