@@ -62,36 +62,40 @@ class Capacity(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        texts = []
-        for name, measure in HALVED.items():
-            capital, first = getattr(self, f"half_{name}"), self.table.iloc[0]
-            if not math.isnan(capital):
-                texts.append(f"{measure} halves at {core.format_round_money(capital)}")
-            elif first["ruined"] or not first[name] > 0.0:
-                texts.append(f"{measure} is not above 0 at the smallest capital, so it has no half")
-            else:
-                texts.append(f"{measure} is not halved at any capital tried")
-        return f"{core.capitalize('; '.join(texts))}."
+        clauses = [self._describe_half(name, words) for name, words in HALVED.items()]
+        return f"{core.capitalize('; '.join(clauses))}."
+
+    def _describe_half(self, name: str, words: str) -> str:
+        """Return at which capital a measure is half of the first, or why at none."""
+        capital = getattr(self, f"half_{name}")
+        if not math.isnan(capital):
+            return f"{words} halves at {core.format_round_money(capital)}"
+        first = self.table.iloc[0]
+        if first["ruined"] or not first[name] > 0.0:
+            return f"{words} is not above 0 at the smallest capital, so it has no half"
+        return f"{words} is not halved at any capital tried"
 
     def list_numbers(self) -> list[Headline]:
-        first, at = self.table.iloc[0], core.format_round_money(float(self.table.index[0]))
-        shown, money = choose_shown_growth(self.days), "round money"
-        growth, sharpe = shown.compound(float(first["growth"])), float(first["sharpe"])
+        first = self.table.iloc[0]
+        capital = core.format_round_money(float(self.table.index[0]))
+        shown = choose_shown_growth(self.days)
+        name = "total_return"
+        if shown.is_yearly:
+            name = "growth"
         return [
-            Headline("half_growth", "growth halves at", self.half_growth, money),
-            Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, money),
+            Headline("half_growth", "growth halves at", self.half_growth, "round money"),
+            Headline("half_sharpe", "Sharpe ratio halves at", self.half_sharpe, "round money"),
             Headline(
-                "growth" if shown.is_yearly else "total_return",
+                name,
                 "growth",
-                growth,
+                shown.compound(float(first["growth"])),
                 "percent",
-                f"{shown.when}, at {at}",
+                f"{shown.when}, at {capital}",
             ),
-            Headline("sharpe", "Sharpe ratio", sharpe, "decimals", f"at {at}"),
+            Headline("sharpe", "Sharpe ratio", float(first["sharpe"]), "decimals", f"at {capital}"),
         ]
 
     def list_parts(self) -> list[Part]:
-        lead = "A dotted line marks the capital at which a measure is half of the first."
         of_equity = "of equity per year"
         shown = choose_shown_growth(self.days)
         table = self.table.assign(growth=shown.compound(self.table["growth"]))
@@ -101,15 +105,36 @@ class Capacity(SettingsResult):
             "costs": Head("costs", of_equity, "percent"),
             "final_equity": Head("final equity", "of the capital", "multiple"),
         }
+        growth = ShownChart(
+            "capacity-growth",
+            "Growth",
+            f"% {shown.when}.",
+            100.0 * table["growth"],
+            "points",
+            x="capital",
+            log="x",
+            marks=(self.half_growth,),
+        )
+        sharpe = ShownChart(
+            "capacity-sharpe",
+            "Sharpe ratio",
+            "",
+            self.table["sharpe"],
+            "points",
+            x="capital",
+            log="x",
+            marks=(self.half_sharpe,),
+        )
+        capitals = ShownTable(table, labels=Head("capital", "money", "count"), heads=heads)
         return [
-            Part("capitals", "By capital", lead, (
-                ShownChart("capacity-growth", "Growth", f"% {shown.when}.", 100.0 * table["growth"],
-                           "points", x="capital", log="x", marks=(self.half_growth,)),
-                ShownChart("capacity-sharpe", "Sharpe ratio", "", self.table["sharpe"], "points",
-                           x="capital", log="x", marks=(self.half_sharpe,)),
-                ShownTable(table, labels=Head("capital", "money", "count"), heads=heads),
-            ), shows="both")
-        ]  # fmt: skip
+            Part(
+                "capitals",
+                "By capital",
+                "A dotted line marks the capital at which a measure is half of the first.",
+                (growth, sharpe, capitals),
+                shows="both",
+            )
+        ]
 
 
 @core.checked_only("progress", "capitals")
@@ -124,19 +149,11 @@ def capacity(
     """Answer :meth:`backtest.Backtest.capacity`, which documents it."""
     test = plain(conditions)
     account = test.account
-    if account.flows is not None:
-        raise core.ParameterError("account.flows must be left out: the capital varies")
-    venues = engine.read_venues(test.venue, as_markets(test.market))
-    slips = [each.slippage for each in venues.values()]
-    if not any(each.impact > 0.0 or each.max_participation is not None for each in slips):
-        raise core.ParameterError(
-            "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
-            "slippage.max_participation is None"
-        )
+    check_size_matters(test)
     if capitals is None:
         capitals = [float(account.capital) * 10.0 ** (k / 2) for k in range(15)]
-    grid = [MONEY.check("capital", each) for each in capitals]
-    if len(grid) < 2 or any(b <= a for a, b in pairwise(grid)):
+    grid = [MONEY.check("capital", capital) for capital in capitals]
+    if len(grid) < 2 or any(larger <= smaller for smaller, larger in pairwise(grid)):
         raise core.ParameterError(
             f"capitals must be two or more increasing numbers, got {core.repr_plain(capitals):.60}"
         )
@@ -144,9 +161,10 @@ def capacity(
     @functools.cache
     def measure(capital: float) -> dict[str, float]:
         with engine.warn_once(is_first=capital == grid[0]):
-            own = test.replace(account=account.override({"capital": capital}))
-            result = run(own, policy, compile=compile)
-        metrics, rates = result.metrics, find_cost_rates(result.tally, result.span)
+            sized = test.replace(account=account.override({"capital": capital}))
+            result = run(sized, policy, compile=compile)
+        metrics = result.metrics
+        rates = find_cost_rates(result.tally, result.span)
         return {
             "growth": float(metrics["cagr"]),
             "sharpe": float(metrics["sharpe"]),
@@ -160,16 +178,33 @@ def capacity(
     for k, capital in enumerate(grid):
         measure(capital)
         core.report_progress(progress, k + 1, len(grid))
-    growth, sharpe = (find_half(name, grid, measure) for name in HALVED)
-    table = pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital"))
-    settings = describe_terms(policy, test)
-    days = count_account_days(test)
-    return Capacity(table, growth, sharpe, days, settings=settings, market=test.market)
+    return Capacity(
+        table=pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital")),
+        half_growth=find_half("growth", grid, measure),
+        half_sharpe=find_half("sharpe", grid, measure),
+        days=count_account_days(test),
+        settings=describe_terms(policy, test),
+        market=test.market,
+    )
+
+
+def check_size_matters(test: Conditions) -> None:
+    """Refuse an account with flows, and venues where the size of an account has no effect."""
+    if test.account.flows is not None:
+        raise core.ParameterError("account.flows must be left out: the capital varies")
+    for venue in engine.read_venues(test.venue, as_markets(test.market)).values():
+        if venue.slippage.impact > 0.0 or venue.slippage.max_participation is not None:
+            return
+    raise core.ParameterError(
+        "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
+        "slippage.max_participation is None"
+    )
 
 
 def find_half(
     name: str, grid: Sequence[float], measure: Callable[[float], Mapping[str, float]]
 ) -> float:
+    """Return the first capital at which a measure is half of that at the smallest; NaN if none."""
     first = measure(grid[0])
     half = 0.5 * first[name]
     if first.get("ruined") or not half > 0.0:
@@ -177,11 +212,12 @@ def find_half(
 
     def gap(log: float) -> float:
         row = measure(math.exp(log))
-        return -half if row.get("ruined") else row[name] - half
+        if row.get("ruined"):
+            return -half
+        return row[name] - half
 
-    for low, high in pairwise(grid):
-        if not gap(math.log(high)) > 0.0:
-            return math.exp(
-                core.sp.optimize.brentq(gap, math.log(low), math.log(high), xtol=0.5 * TOLERANCE)
-            )
+    for smaller, larger in pairwise(grid):
+        low, high = math.log(smaller), math.log(larger)
+        if not gap(high) > 0.0:
+            return math.exp(core.sp.optimize.brentq(gap, low, high, xtol=0.5 * TOLERANCE))
     return math.nan

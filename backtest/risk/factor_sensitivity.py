@@ -30,22 +30,31 @@ LEAST_CHANGE = 0.00005
 
 
 def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
+    """Return the terms of a venue under a factor and its step, for ``override``."""
     if name == "rates":
-        names = ["borrow_rate", "cash_rate"] if venue.interest_on else []
-        names += ["short_rate"] if venue.interest_on == "loan" else []
-        return {each: getattr(venue, each) + x for each in names}
+        names = []
+        if venue.interest_on:
+            names = ["borrow_rate", "cash_rate"]
+        if venue.interest_on == "loan":
+            names.append("short_rate")
+        return {rate: getattr(venue, rate) + x for rate in names}
     if name == "fees":
-        return {each: scale_cost(venue, each, x, math.inf) for each in ("fees.taker", "fees.maker")}
+        return {fee: scale_cost(venue, fee, x, math.inf) for fee in ("fees.taker", "fees.maker")}
     if name == "slippage":
         return scale_slippage(venue, x) | {"slippage.impact": venue.slippage.impact * x}
-    return {} if venue.contract.is_spot else scale_margin(venue, x)
+    if venue.contract.is_spot:
+        return {}
+    return scale_margin(venue, x)
 
 
 def scale_moves(market: Market, factor: float) -> Market:
+    """Return a market whose log moves are a multiple away from their mean, which stays."""
     logs = np.log(market.close)
     moves = np.diff(logs)
     mean = float(np.mean(moves))
     close = logs[0] + np.concatenate([[0.0], np.cumsum(factor * moves + (1.0 - factor) * mean)])
+
+    # All prices of a bar move away from the close before as its close does.
     before = np.concatenate([[logs[0]], logs[:-1]])
     start = np.concatenate([[close[0]], close[:-1]])
     fields = market.fields()
@@ -57,6 +66,7 @@ def scale_moves(market: Market, factor: float) -> Market:
 
 
 def change_funding(market: Market, rates: core.FloatArray) -> Market:
+    """Return a market with other rates of funding, (n_settlements,)."""
     return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
 
 
@@ -112,16 +122,24 @@ class Sensitivity(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         shown = choose_shown_growth(self.days)
-        growth = shown.compound(self.base)
-        name = "growth" if shown.is_yearly else "total_return"
-        return [Headline(name, "growth as run", growth, "percent", shown.when)]
+        name = "total_return"
+        if shown.is_yearly:
+            name = "growth"
+        return [Headline(name, "growth as run", shown.compound(self.base), "percent", shown.when)]
 
     def list_parts(self) -> list[Part]:
         shown = choose_shown_growth(self.days)
         table = self._show_table(shown)
         down, up = "\N{BLACK DOWN-POINTING TRIANGLE}", "\N{BLACK UP-POINTING TRIANGLE}"
         steps = f"for the lowest step ({down}) and the highest ({up})"
-        caption = f"Change of growth, % {shown.when}, {steps}."
+        tornado = ShownChart(
+            "tornado",
+            "Tornado",
+            f"Change of growth, % {shown.when}, {steps}.",
+            100.0 * table["change_of_growth"],
+            "tornado",
+        )
+
         heads = {
             "step": Head("step"),
             "growth": Head("growth", shown.when, "percent"),
@@ -130,13 +148,18 @@ class Sensitivity(SettingsResult):
         written = table.reset_index(level=1)
         written["step"] = [format_step(str(name), x) for name, x in written["step"].items()]
         return [
-            Part("factors", "By factor", "Steps are multiples (x), or shifts.", (
-                ShownChart("tornado", "Tornado", caption, 100.0 * table["change_of_growth"],
-                           "tornado"),
-                ShownTable(written, labels=Head("factor"), heads=heads),
-                "A change of growth is growth with the step less growth as run.",
-            ), shows="both")
-        ]  # fmt: skip
+            Part(
+                "factors",
+                "By factor",
+                "Steps are multiples (x), or shifts.",
+                (
+                    tornado,
+                    ShownTable(written, labels=Head("factor"), heads=heads),
+                    "A change of growth is growth with the step less growth as run.",
+                ),
+                shows="both",
+            )
+        ]
 
     def _show_table(self, shown: ShownGrowth) -> pd.DataFrame:
         growth = shown.compound(self.table["growth"])
@@ -168,6 +191,7 @@ def sensitivity(
         if factors is not None:
             raise core.ParameterError(f"parameters=True allows no factors, got {factors!r:.60}")
         return step_parameters(conditions, policy, compile, progress)
+
     test = plain(conditions)
     markets = as_markets(test.market)
     venues = engine.read_venues(test.venue, markets)
@@ -175,44 +199,65 @@ def sensitivity(
     signal = signals.read_named(test.signal, test.market)
     signal = signals.resolve_signal(signal, test.market)  # of the market as it is
 
-    def grow(changed: Markets, theirs: Mapping[str, Venue]) -> float:
-        is_first = changed is markets and theirs is venues
-        venue: Any = theirs if isinstance(test.market, Markets) else next(iter(theirs.values()))
+    def grow(markets_then: Markets, venues_then: Mapping[str, Venue]) -> float:
+        """Return the growth of the account on other markets or venues."""
+        is_first = markets_then is markets and venues_then is venues
+        venue: Any = venues_then
+        if not isinstance(test.market, Markets):
+            venue = next(iter(venues_then.values()))
         with engine.warn_once(is_first=is_first):
-            own = test.replace(market=as_given(changed, test.market), venue=venue, signal=signal)
-            result = run(own, policy, compile=compile)
+            market = as_given(markets_then, test.market)
+            changed = test.replace(market=market, venue=venue, signal=signal)
+            result = run(changed, policy, compile=compile)
         return float(result.metrics["cagr"])
 
-    first, rows = grow(markets, venues), []
+    base = grow(markets, venues)
+    rows = []
     for done, name in enumerate(chosen, 1):
         for step in STEPS.get(name, (0.5, 2.0)):
             if name in OF_MARKET:
-                changed = {k: OF_MARKET[name](each, step) for k, each in markets.items()}
-                growth = grow(markets.with_markets(changed), venues)
+                growth = grow(change_markets(markets, name, step), venues)
             else:
-                terms = {
-                    k: own.override(change_venue(own, name, step)) for k, own in venues.items()
-                }
-                growth = grow(markets, terms)
-            rows.append((name, step, growth, growth - first))
+                growth = grow(markets, change_venues(venues, name, step))
+            rows.append((name, step, growth, growth - base))
         core.report_progress(progress, done, len(chosen))
-    described = describe_terms(policy, test) | {"factors": list(chosen)}
-    if spot := [name for name, each in venues.items() if each.contract.is_spot]:
-        described["unmargined"] = spot
+
+    settings = describe_terms(policy, test) | {"factors": list(chosen)}
+    if spot := [name for name, venue in venues.items() if venue.contract.is_spot]:
+        settings["unmargined"] = spot
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
-    table = table.set_index(["factor", "step"])
-    days = count_account_days(test)
-    return Sensitivity(table, first, days, settings=described, market=test.market)
+    return Sensitivity(
+        table=table.set_index(["factor", "step"]),
+        base=base,
+        days=count_account_days(test),
+        settings=settings,
+        market=test.market,
+    )
+
+
+def change_markets(markets: Markets, name: str, step: float) -> Markets:
+    """Return the markets under a factor of theirs."""
+    change = OF_MARKET[name]
+    return markets.with_markets({k: change(market, step) for k, market in markets.items()})
+
+
+def change_venues(venues: Mapping[str, Venue], name: str, step: float) -> dict[str, Venue]:
+    """Return the venues under a factor of theirs."""
+    return {k: venue.override(change_venue(venue, name, step)) for k, venue in venues.items()}
 
 
 def choose_factors(
     factors: Sequence[str] | None, markets: Markets, venues: Mapping[str, Venue]
 ) -> tuple[str, ...]:
-    idle = set() if any(each.interest_on for each in venues.values()) else {"rates"}
-    if not any(each.funding_time.size for each in markets.values()):
+    """Return the factors that are changed: those given, or all with an effect."""
+    idle = set()
+    if not any(venue.interest_on for venue in venues.values()):
+        idle.add("rates")
+    if not any(market.funding_time.size for market in markets.values()):
         idle |= {"funding", "funding shift"}
-    if all(each.contract.is_spot for each in venues.values()):
+    if all(venue.contract.is_spot for venue in venues.values()):
         idle.add("margin")
+
     known = [name for name in FACTORS if name not in idle]
     if factors is None:
         return tuple(known)

@@ -52,7 +52,8 @@ class Bounds(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        path, worst = (float(self.table[way]["final_equity"]) for way in WAYS)
+        path = float(self.table["path"]["final_equity"])
+        worst = float(self.table["worst"]["final_equity"])
         if not len(self.bars):
             return f"The runs agree in all {self.n_bars:,} bars: final equity {path:,.2f}."
         return (
@@ -63,28 +64,26 @@ class Bounds(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         of = f"of {self.n_bars:,}"
-        return [
-            Headline("parted", "bars that part", len(self.bars), "count", of),
-            *(
-                Headline(f"final_equity_{way}", "final equity",
-                         float(self.table[way]["final_equity"]), "money", f"under {way}")
-                for way in WAYS
-            ),
-        ]  # fmt: skip
+        numbers = [Headline("parted", "bars that part", len(self.bars), "count", of)]
+        for way in WAYS:
+            equity = float(self.table[way]["final_equity"])
+            numbers.append(
+                Headline(f"final_equity_{way}", "final equity", equity, "money", f"under {way}")
+            )
+        return numbers
 
     def list_parts(self) -> list[Part]:
         lead = (
             "Under worst, each position moves to its own adverse extreme at once, which removes "
             "hedges between markets."
         )
+        measures = ShownTable(self.table, labels=Head("metric"), has_measures=True)
         heads = {way: Head(f"equity under {way}", "", "money") for way in WAYS}
+        bars = ShownTable(self.bars, labels=Head("bar", "UTC"), heads=heads)
         return [
-            Part("measures", "Measures", lead,
-                 (ShownTable(self.table, labels=Head("metric"), has_measures=True),),
-                 shows="both"),
-            Part("bars", "Bars that part", "Equity after the bar.",
-                 (ShownTable(self.bars, labels=Head("bar", "UTC"), heads=heads),)),
-        ]  # fmt: skip
+            Part("measures", "Measures", lead, (measures,), shows="both"),
+            Part("bars", "Bars that part", "Equity after the bar.", (bars,)),
+        ]
 
 
 @core.checked_only("progress", "result")
@@ -102,45 +101,65 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     or at another price, or if their equity was equal before the bar and is not after it, each by
     more than 1e-9. After the first such bar they may also part because they hold other positions.
     """
-    markets = result.markets
-    problems = {
-        "an account with limit orders: pass detail= to bt.run":
-            result.account.fill == "limit",
-        "a loaded result: run the experiment again": markets is None,
-        "a resumed run: run the whole span at once": result.manifest["resumed_from"] is not None,
-        "a re-optimized run: run one policy": "switches" in result.manifest["policy"],
-        "a market with decision_interval=: leave it out":
-            markets is not None and markets.decision_interval > 0,
-    }  # fmt: skip
-    for problem, is_true in problems.items():
-        if is_true:
-            raise core.ParameterError(
-                f"bounds run one account from its start under both ways, got {problem}"
-            )
+    check_run(result)
     runs = dict.fromkeys(WAYS, result)
     for way in set(WAYS) - {result.account.intrabar}:
         setup = result.setup.change(account=replace(result.account, intrabar=way))
         runs[way] = engine.run_again(result, setup, progress)
-    table = pd.DataFrame(
-        {way: [float(each.metrics[name]) for name in SHOWN] for way, each in runs.items()},
-        index=pd.Index(SHOWN, name="metric"),
-    )
-    equity = pd.DataFrame({way: each.bars["equity"] for way, each in runs.items()})
+
+    measures = {}
+    equity = pd.DataFrame()
+    for way, of_way in runs.items():
+        measures[way] = [float(of_way.metrics[name]) for name in SHOWN]
+        equity[way] = of_way.bars["equity"]
     is_same = np.isclose(equity["path"], equity["worst"], rtol=1e-9, atol=0.0)
     is_parted = ~is_same & np.concatenate(([True], is_same[:-1]))
-    places = defaultdict[tuple[Any, str], list[tuple[str, str]]]
-    one, other = places(list), places(list)  # kind and price, to nine digits
-    inside = [each.kind.name for each in INSIDE]
-    for found, each in zip((one, other), runs.values(), strict=True):
-        for row in each.events[each.events["kind"].isin(inside)].itertuples():
-            name = str(getattr(row, "instrument", each.names[0]))
-            found[row.time, name].append((str(row.kind), f"{row.price:.9g}"))
+
+    # Bars in which something happens in one run alone, or at another price.
+    path = list_inside(runs["path"])
+    worst = list_inside(runs["worst"])
     names = pd.Series("", index=equity.index.rename("time"), dtype=object)
-    for time, name in {**one, **other}:
-        if one.get((time, name)) != other.get((time, name)):
+    for time, name in {**path, **worst}:
+        if path.get((time, name)) != worst.get((time, name)):
             names[time] = f"{names[time]}, {name}".removeprefix(", ")
             is_parted[equity.index.get_loc(time)] = True
+
     equity.insert(0, "instruments", names)
-    bars = pd.DataFrame(equity.rename_axis("time")[is_parted])
-    settings = {"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]}
-    return Bounds(table, bars, len(result.time), runs, settings=settings, market=result.markets)
+    return Bounds(
+        table=pd.DataFrame(measures, index=pd.Index(SHOWN, name="metric")),
+        bars=pd.DataFrame(equity.rename_axis("time")[is_parted]),
+        n_bars=len(result.time),
+        runs=runs,
+        settings={"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]},
+        market=result.markets,
+    )
+
+
+def check_run(result: Result) -> None:
+    """Refuse a run that cannot be run again under the other way."""
+    markets = result.markets
+    problem = ""
+    if result.account.fill == "limit":
+        problem = "an account with limit orders: pass detail= to bt.run"
+    elif markets is None:
+        problem = "a loaded result: run the experiment again"
+    elif result.manifest["resumed_from"] is not None:
+        problem = "a resumed run: run the whole span at once"
+    elif "switches" in result.manifest["policy"]:
+        problem = "a re-optimized run: run one policy"
+    elif markets.decision_interval > 0:
+        problem = "a market with decision_interval=: leave it out"
+    if problem:
+        raise core.ParameterError(
+            f"bounds run one account from its start under both ways, got {problem}"
+        )
+
+
+def list_inside(result: Result) -> dict[tuple[Any, str], list[tuple[str, str]]]:
+    """Return kind and price, to nine digits, of what happened in bars, by time and instrument."""
+    inside = [event.kind.name for event in INSIDE]
+    happened = defaultdict[tuple[Any, str], list[tuple[str, str]]](list)
+    for row in result.events[result.events["kind"].isin(inside)].itertuples():
+        name = str(getattr(row, "instrument", result.names[0]))
+        happened[row.time, name].append((str(row.kind), f"{row.price:.9g}"))
+    return happened

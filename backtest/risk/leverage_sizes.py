@@ -71,7 +71,8 @@ def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
     scaled: Any = Scaled  # a combinator takes its policies first
     if isinstance(policy, Mapping):
         return {name: scaled(part, factor=size) for name, part in policy.items()}
-    return scaled(policy, factor=size)
+    combined: Policy = scaled(policy, factor=size)
+    return combined
 
 
 def name_size(policy: AnyPolicy | None) -> str:

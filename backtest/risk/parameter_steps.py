@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -76,40 +76,62 @@ class ParameterSensitivity(SettingsResult):
     @property
     def note(self) -> str:
         counts = self.verdicts["verdict"].value_counts()
-        names = ("flat", "sloped", "cliff", *["failed"] * ("failed" in counts))
+        names = ["flat", "sloped", "cliff"]
+        if "failed" in counts:
+            names.append("failed")
         return ", ".join(f"{counts.get(name, 0)} {name}" for name in names)
 
     @property
     def verdict(self) -> str:
         cliffs = self.verdicts.index[self.verdicts["verdict"] == "cliff"]
         text = f"Of {core.count_nouns(len(self.verdicts), 'parameter')}: {self.note}."
-        return f"{text} Cliff: {', '.join(cliffs)}." if len(cliffs) else text
+        if not len(cliffs):
+            return text
+        return f"{text} Cliff: {', '.join(cliffs)}."
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Which steps end at a bound, and which runs failed, and why."""
-        names = [f"{name} {value}" for name, value in self.table.index]
-        rows = [*zip(names, self.table.to_dict("records"), strict=True)]
-        clipped = [name for name, row in rows if row["is_clipped"]]
-        bound = [f"Steps that end at a bound, before their size: {', '.join(clipped)}."]
-        failed = [f"{name} failed: {row['fault']}" for name, row in rows if row["fault"]]
-        return (*(bound if clipped else ()), *failed)
+        clipped = []
+        notices = []
+        for (parameter, value), row in zip(
+            self.table.index, self.table.to_dict("records"), strict=True
+        ):
+            if row["is_clipped"]:
+                clipped.append(f"{parameter} {value}")
+            if row["fault"]:
+                notices.append(f"{parameter} {value} failed: {row['fault']}")
+        if clipped:
+            bound = f"Steps that end at a bound, before their size: {', '.join(clipped)}."
+            notices.insert(0, bound)
+        return tuple(notices)
 
     def list_numbers(self) -> list[Headline]:
         shown = choose_shown_growth(self.days)
-        base, edge = (shown.logarithmic(each) for each in (self.base, self.edge))
-        of = "" if shown.is_yearly else "_of_days"
+        suffix = "_of_days"
+        if shown.is_yearly:
+            suffix = ""
         return [
-            Headline(f"base{of}", "log growth as run", base, "growth", shown.when),
-            Headline(f"edge{of}", "edge on constant leverage", edge, "growth",
-                     f"log growth {shown.when}, at equal risk"),
-        ]  # fmt: skip
+            Headline(
+                f"base{suffix}",
+                "log growth as run",
+                shown.logarithmic(self.base),
+                "growth",
+                shown.when,
+            ),
+            Headline(
+                f"edge{suffix}",
+                "edge on constant leverage",
+                shown.logarithmic(self.edge),
+                "growth",
+                f"log growth {shown.when}, at equal risk",
+            ),
+        ]
 
     def list_parts(self) -> list[Part]:
         shown = choose_shown_growth(self.days)
-        yearly = {name: self.table[name] for name in ("growth", "change", "error")}
-        table = self.table.assign(**{name: shown.logarithmic(x) for name, x in yearly.items()})
-        change = 100.0 * table["change"].replace(-np.inf, np.nan)
+        columns = ("growth", "change", "error")
+        table = self.table.assign(**{name: shown.logarithmic(self.table[name]) for name in columns})
         heads = {
             "step": Head("step", "of the value", "signed percent"),
             "is_clipped": Head("at its bound", "", "claim"),
@@ -119,81 +141,139 @@ class ParameterSensitivity(SettingsResult):
             "max_drawdown": Head("max drawdown", "", "percent"),
             "ruined": Head("ruined", "", "claim"),
         }
-        caption = f"Change of log growth, % {shown.when}, for the lowest value and the highest."
-        return [Part("parameters", "By parameter", "", (
-            ShownTable(self.verdicts, labels=Head("parameter"), heads={"value": Head("value")}),
-            ShownChart("tornado", "Tornado", caption, change, "tornado"),
-            ShownTable(table.drop(columns="fault"), "Steps", labels=Head("parameter"),
-                       heads=heads),
-        ), shows="both")]  # fmt: skip
+        tornado = ShownChart(
+            "tornado",
+            "Tornado",
+            f"Change of log growth, % {shown.when}, for the lowest value and the highest.",
+            100.0 * table["change"].replace(-np.inf, np.nan),
+            "tornado",
+        )
+        steps = table.drop(columns="fault")
+        return [
+            Part(
+                "parameters",
+                "By parameter",
+                "",
+                (
+                    ShownTable(
+                        self.verdicts, labels=Head("parameter"), heads={"value": Head("value")}
+                    ),
+                    tornado,
+                    ShownTable(steps, "Steps", labels=Head("parameter"), heads=heads),
+                ),
+                shows="both",
+            )
+        ]
 
 
 def step_parameters(
     test: Conditions, policy: AnyPolicy, is_compiled: Compile, progress: Progress | None
 ) -> ParameterSensitivity:
+    """Return the sensitivity of an account to the parameters of its policy and signal."""
     if isinstance(policy, Mapping):
         raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
     runs = read_runs(test, policy, compile=bool(is_compiled))
-    own = {
-        name: each for name, each in runs.varied.settings.items()
+    settings = {
+        name: setting
+        for name, setting in runs.varied.settings.items()
         if name.startswith(SIGNAL) or not split_name(name)[0]
-    }  # fmt: skip
-    used = {name: each for name, each in own.items() if is_in_use(runs.varied, name)}
-    steps = [(name, *step) for name, each in used.items() for step in list_steps(each)]
+    }
+    steps = []
+    for name, setting in settings.items():
+        if is_in_use(runs.varied, name):
+            steps += [Step(name, *step) for step in list_steps(setting)]
     if not steps:
         raise core.ParameterError(f"parameters=True needs a parameter, {policy!r:.60} has none")
-    today = {name: each.value for name, each in own.items()}
-    if all(name.startswith(SIGNAL) for name in own):
-        runs = runs.fit_to(own)
-    tried = [today, *({**today, name: value} for name, value, *_ in steps)]
-    sets = check_sets(runs.varied, {name: [row[name] for row in tried] for name in today})
+
+    # The account as it is comes first, then one set a step.
+    today = {name: setting.value for name, setting in settings.items()}
+    if all(name.startswith(SIGNAL) for name in settings):
+        runs = runs.fit_to(settings)
+    tried = [today, *({**today, step.name: step.value} for step in steps)]
+    columns = {name: [row[name] for row in tried] for name in today}
+    sets = check_sets(runs.varied, columns)
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     found = evaluator.evaluate(sets, returns=True, progress=progress)
     if found.errors[0] or not found.done.all() or found.returns is None:
         raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
+
     years = (runs.market.end - int(runs.market.time[runs.first])) / (YEAR_DAYS * DAY)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.log1p(found.metrics["total_return"]) / years
         growth[found.metrics["ruined"] > 0.0] = -np.inf
         logs = np.log1p(found.returns.T)
-    gaps = logs[1:] - logs[0]
-    errors = np.full(len(steps), np.nan)
+    edge = measure_edge(evaluator.replay(today), float(growth[0]), years)
+    table = pd.DataFrame(
+        {
+            "parameter": [step.name for step in steps],
+            "value": [write_value(step.value) for step in steps],
+            "step": [step.size for step in steps],
+            "is_clipped": [step.is_clipped for step in steps],
+            "growth": growth[1:],
+            "sharpe": found.metrics["sharpe"][1:],
+            "max_drawdown": found.metrics["max_drawdown"][1:],
+            "change": growth[1:] - growth[0],
+            "error": measure_errors(logs[1:] - logs[0], years),
+            "ruined": found.metrics["ruined"][1:] > 0.0,
+            "fault": found.errors[1:],
+        }
+    ).set_index(["parameter", "value"])
+    judged = {}
+    for name, rows in table.groupby(level=0, sort=False):
+        judged[name] = [write_value(today[str(name)]), judge_steps(rows, edge)]
+    verdicts = pd.DataFrame.from_dict(judged, orient="index", columns=["value", "verdict"])
+    return ParameterSensitivity(
+        table=table,
+        verdicts=verdicts.rename_axis("parameter"),
+        base=float(growth[0]),
+        edge=edge,
+        days=years * YEAR_DAYS,
+        settings=describe_terms(policy, test),
+        market=test.market,
+    )
+
+
+class Step(NamedTuple):
+    """A value of a parameter that is tried; ``size`` is NaN of an option."""
+
+    name: str
+    value: Any
+    size: float
+    is_clipped: bool
+
+
+def measure_errors(gaps: core.FloatArray, years: float) -> core.FloatArray:
+    """Return the standard errors of changes of growth, (n_steps,), NaN where one is not finite.
+
+    ``gaps`` (n_steps, n_returns) are log returns less those of the account as it is.
+    """
+    errors = np.full(len(gaps), np.nan)
     known = np.isfinite(gaps).all(axis=1)
     if known.any() and gaps.shape[1] > 1:
         block = choose_block(gaps[known])
         errors[known] = resampling_error(gaps[known], block) * gaps.shape[1] / years
-    result = evaluator.replay(today)
+    return errors
+
+
+def measure_edge(result: Any, growth: float, years: float) -> float:
+    """Return log growth less that of constant leverage at equal risk; NaN where that is unknown.
+
+    0 where the returns are those of constant leverage.
+    """
     held = equal_risk.hold_at_equal_risk(result)
-    edge = math.nan
-    if isinstance(held, equal_risk.ScaledAccount):
-        away = result.returns - held.rest * held.result.returns
-        is_own = bool(np.std(away) > ALIKE * np.std(result.returns))
-        edge = is_own * (float(growth[0]) - math.log1p(held.result.metrics["total_return"]) / years)
-    rows = [(name, write_value(value), *step) for name, value, *step in steps]
-    table = pd.DataFrame(rows, columns=["parameter", "value", "step", "is_clipped"]).assign(
-        growth=growth[1:],
-        **{name: found.metrics[name][1:] for name in ("sharpe", "max_drawdown")},
-        change=growth[1:] - growth[0],
-        error=errors,
-        ruined=found.metrics["ruined"][1:] > 0.0,
-        fault=found.errors[1:],
-    ).set_index(["parameter", "value"])  # fmt: skip
-    judged = pd.DataFrame.from_dict(
-        {
-            name: [write_value(today[str(name)]), judge_steps(rows, edge)]
-            for name, rows in table.groupby(level=0, sort=False)
-        },
-        orient="index",
-        columns=["value", "verdict"],
-    ).rename_axis("parameter")
-    return ParameterSensitivity(
-        table, judged, float(growth[0]), edge, years * YEAR_DAYS,
-        settings=describe_terms(policy, test), market=test.market,
-    )  # fmt: skip
+    if not isinstance(held, equal_risk.ScaledAccount):
+        return math.nan
+    away = result.returns - held.rest * held.result.returns
+    if not np.std(away) > ALIKE * np.std(result.returns):
+        return 0.0
+    return growth - math.log1p(held.result.metrics["total_return"]) / years
 
 
 def write_value(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    """Return a value of a parameter as text."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
 
 
 def is_in_use(varied: VariedTest, name: str) -> bool:
@@ -209,29 +289,45 @@ def is_in_use(varied: VariedTest, name: str) -> bool:
 
 def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
     """Yield the values of a setting that are tried, with their step and whether it is clipped."""
-    value, space = setting.value, setting.space
+    value = setting.value
+    space = setting.space
     if not isinstance(value, int | float) or isinstance(value, bool):
-        options = (True, False) if setting.kind is bool else getattr(space, "options", ())
-        yield from ((each, math.nan, False) for each in options if each != value)
+        options = getattr(space, "options", ())
+        if setting.kind is bool:
+            options = (True, False)
+        for option in options:
+            if option != value:
+                yield option, math.nan, False
         return
-    reach = abs(value) or (space.high - space.low if math.isfinite(space.high - space.low) else 1.0)
-    found: dict[Any, tuple[float, bool]] = {}
+
+    # Steps are shares of the value; of 0, shares of the range.
+    reach = abs(value)
+    if reach == 0.0:
+        reach = 1.0
+        if math.isfinite(space.high - space.low):
+            reach = space.high - space.low
+    steps: dict[Any, tuple[float, bool]] = {}
     for step in (-0.1, 0.1, -0.25, 0.25):  # of two that end at one value, the smaller counts
         wanted = value + step * reach
-        if setting.kind is int:
-            least = value + (1 if step > 0.0 else -1)
-            wanted = (max if step > 0.0 else min)(round(wanted), least)
-        new = min(max(wanted, space.low), space.high)
-        if new != value:
-            found.setdefault(new, (step, new != wanted))
-    yield from ((new, *found[new]) for new in sorted(found))
+        if setting.kind is int and step > 0.0:
+            wanted = max(round(wanted), value + 1)
+        elif setting.kind is int:
+            wanted = min(round(wanted), value - 1)
+        allowed = min(max(wanted, space.low), space.high)
+        if allowed != value:
+            steps.setdefault(allowed, (step, allowed != wanted))
+    for allowed in sorted(steps):
+        yield (allowed, *steps[allowed])
 
 
 def judge_steps(rows: pd.DataFrame, edge: float) -> str:
+    """Return the verdict on a parameter by the rows of its steps."""
     small = rows[rows["step"].abs() == SMALL]
     loses = (edge > 0.0) & (small["change"] < -LOST_EDGE * edge)
     if bool(small["ruined"].any() or loses.any()):
         return "cliff"
     if (rows["fault"] != "").any():
         return "failed"
-    return "flat" if bool((rows["change"].abs() <= rows["error"]).all()) else "sloped"
+    if bool((rows["change"].abs() <= rows["error"]).all()):
+        return "flat"
+    return "sloped"

@@ -25,14 +25,19 @@ class ShownGrowth(NamedTuple):
 
     def compound(self, growth: Any) -> Any:
         """Return compound growth per year as it is shown."""
-        return growth if self.years is None else (1.0 + growth) ** self.years - 1.0
+        if self.years is None:
+            return growth
+        return (1.0 + growth) ** self.years - 1.0
 
     def logarithmic(self, growth: Any) -> Any:
         """Return log growth per year, or its error, as it is shown."""
-        return growth if self.years is None else growth * self.years
+        if self.years is None:
+            return growth
+        return growth * self.years
 
 
 def choose_shown_growth(days: float) -> ShownGrowth:
+    """Return how the growth of some days is shown."""
     if shows_growth(days):
         return ShownGrowth(None, "per year")
     return ShownGrowth(days / YEAR_DAYS, f"in {core.count_nouns(round(days), 'day')}")
