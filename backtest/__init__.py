@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from backtest.risk.largest_leverage import MaxLeverage
     from backtest.risk.growth_frontier import LeverageFrontier
     from backtest.risk.liquidations import LiquidationRisk
-    from backtest.risk.margin_systems import MarginCalibration, MarginComparison
+    from backtest.risk.margin_calibration import MarginCalibration
+    from backtest.risk.margin_systems import MarginComparison
     from backtest.risk.paths import Paths, simulate_paths
     from backtest.risk.scenarios import Scenario, crashes
     from backtest.risk.stress import Stress, stress
@@ -123,7 +124,8 @@ _NAMES = {
     "risk.largest_leverage": "MaxLeverage",
     "risk.growth_frontier": "LeverageFrontier",
     "risk.liquidations": "LiquidationRisk",
-    "risk.margin_systems": "MarginCalibration MarginComparison",
+    "risk.margin_calibration": "MarginCalibration",
+    "risk.margin_systems": "MarginComparison",
     "risk.paths": "Paths simulate_paths",
     "risk.scenarios": "Scenario crashes",
     "risk.stress": "Stress stress",

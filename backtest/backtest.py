@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from backtest.risk.growth_frontier import LeverageFrontier
     from backtest.risk.largest_leverage import MaxLeverage
     from backtest.risk.liquidations import LiquidationRisk
-    from backtest.risk.margin_systems import MarginCalibration, MarginComparison
+    from backtest.risk.margin_calibration import MarginCalibration
+    from backtest.risk.margin_systems import MarginComparison
     from backtest.risk.parameter_steps import ParameterSensitivity
     from backtest.risk.path_drift import Drift
     from backtest.risk.path_models import PathModel
@@ -1387,7 +1388,7 @@ class Backtest(Conditions):
         DataError
             If the margin is unknown on over a tenth of the days of the paths. Fewer are left out.
         """
-        from backtest.risk.margin_systems import calibrate_margin
+        from backtest.risk.margin_calibration import calibrate_margin
 
         return calibrate_margin(
             self,

@@ -17,7 +17,7 @@ from backtest.market import Market
 from backtest.risk.largest_leverage import MaxLeverage
 from backtest.risk.leverage_sizes import scale_policy
 from backtest.risk.liquidations import LiquidationRisk
-from backtest.risk.margin_systems import MarginCalibration, PastDays
+from backtest.risk.margin_calibration import MarginCalibration, PastDays
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import simulate_paths
 from backtest.risk.replays import find_lost, name_loss

@@ -68,7 +68,7 @@ KINDS = {
     "passing-probability": "backtest.risk.funded:PassingProbability",
     "max-leverage": "backtest.risk.largest_leverage:MaxLeverage",
     "bounds": "backtest.risk.intrabar_bounds:Bounds",
-    "margin-calibration": "backtest.risk.margin_systems:MarginCalibration",
+    "margin-calibration": "backtest.risk.margin_calibration:MarginCalibration",
     "margin-comparison": "backtest.risk.margin_systems:MarginComparison",
     "capacity": "backtest.risk.capital_capacity:Capacity",
     "sensitivity": "backtest.risk.factor_sensitivity:Sensitivity",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from backtest.risk.growth_frontier import LeverageFrontier, leverage_frontier
     from backtest.risk.liquidations import LiquidationRisk
     from backtest.risk.path_runner import PathsRunner
-    from backtest.risk.margin_systems import MarginCalibration, MarginComparison
-    from backtest.risk.margin_systems import calibrate_margin, compare_margin
+    from backtest.risk.margin_calibration import MarginCalibration, calibrate_margin
+    from backtest.risk.margin_systems import MarginComparison, compare_margin
     from backtest.risk.path_models import Filtered, GBM, PathModel, Stationary
     from backtest.risk.path_models import block_length
     from backtest.risk.path_drift import describe_drift
@@ -41,7 +41,8 @@ else:
         "risk.growth_frontier": "LeverageFrontier leverage_frontier",
         "risk.liquidations": "LiquidationRisk",
         "risk.path_runner": "PathsRunner",
-        "risk.margin_systems": "MarginCalibration MarginComparison calibrate_margin compare_margin",
+        "risk.margin_calibration": "MarginCalibration calibrate_margin",
+        "risk.margin_systems": "MarginComparison compare_margin",
         "risk.path_models": "Filtered GBM PathModel Stationary block_length",
         "risk.path_drift": "describe_drift",
         "risk.funding_process": "summarize_funding",

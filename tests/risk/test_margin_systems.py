@@ -12,7 +12,7 @@ import pytest
 
 import backtest as bt
 from backtest.cli import risks
-from backtest.risk import margin_systems
+from backtest.risk import margin_calibration, margin_levels, margin_systems
 from backtest.venue.margin_rules import (
     Buffer,
     Hours,
@@ -112,7 +112,7 @@ def hand(*bars, shares=0.5, sides=(1.0,), margin=0.1):
     wide = np.ones((len(bars), 1))
     forced = {"fee": 0.01, "slippage": 0.02, "mode": "close"}
     venue = venue_of(brackets=[bracket(leverage=40.0, rate=0.01)], liquidation=forced)
-    return margin_systems.live(margin_systems.Prices(time, *table), margin * wide, venue, *accounts)
+    return margin_systems.live(margin_levels.Prices(time, *table), margin * wide, venue, *accounts)
 
 
 def test_an_account_fails_at_the_worst_price_of_a_bar_by_hand():
@@ -163,7 +163,7 @@ def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
 @pytest.mark.parametrize(("paths", "unknown"), [(4, 0.1), (5, 0.125)])
 def test_days_of_unknown_margin_are_left_out_up_to_a_tenth(monkeypatch, paths, unknown):
     """On that many of 40 paths no margin is known: 4 of 40 are a tenth, 5 are refused."""
-    measure = margin_systems.measure_levels
+    measure = margin_levels.measure_levels
 
     def forget(rule, days, time, venue):
         found = measure(rule, days, time, venue)
@@ -202,12 +202,12 @@ def test_marks_inside_the_days_count_from_every_close_and_on_both_sides():
     hours = np.array([24, 36, 48, 60]) * 3_600_000_000_000
     rows = [[100, 112, 95, 105], [105, 111, 104, 110], [110, 111, 108, 109], [109, 109, 90, 99]]
     columns = np.array(rows, dtype=np.float64).T[:, :, None]
-    bars, closes = margin_systems.Prices(hours, *columns), np.array([24, 48, 72]) * hours[0] // 24
-    found = margin_systems.find_worst(bars, closes, 1, 100.0)[:, 0]
+    bars, closes = margin_levels.Prices(hours, *columns), np.array([24, 48, 72]) * hours[0] // 24
+    found = margin_calibration.find_worst(bars, closes, 1, 100.0)[:, 0]
     np.testing.assert_allclose(found, [0.12, 1.0 - 90 / 110, 0.0], rtol=1e-12)
-    both = margin_systems.find_worst(bars, closes, 2, 100.0)[:, 0]
+    both = margin_calibration.find_worst(bars, closes, 2, 100.0)[:, 0]
     np.testing.assert_allclose(both, [0.12, 1.0 - 90 / 110, 0.0], rtol=1e-12)
-    low = margin_systems.find_worst(bars, closes, 2, 104.0)[0, 0]
+    low = margin_calibration.find_worst(bars, closes, 2, 104.0)[0, 0]
     assert low == pytest.approx(1.0 - 90 / 104)
 
 
@@ -282,9 +282,9 @@ def test_a_value_holds_in_history_too_where_paths_are_calmer():
 @pytest.mark.parametrize(("count", "share"), [(40, 0.5), (60, 0.4), (500, 0.04)])
 def test_ranks_are_those_of_a_binomial(count, share):
     """Each end is the nearest to the middle beyond which 2.5 % lie: at 40, .5 not 27 but 26."""
-    assert margin_systems.find_ranks(20_000, 1e-3) == (20, 29, 11)
+    assert margin_calibration.find_ranks(20_000, 1e-3) == (20, 29, 11)
     chance = [math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(count)]
-    _, most, least = margin_systems.find_ranks(count, share)
+    _, most, least = margin_calibration.find_ranks(count, share)
     assert math.fsum(chance[: most + 1]) >= 0.975 > math.fsum(chance[:most])
     assert math.fsum(chance[: least + 1]) < 0.025 <= math.fsum(chance[: least + 2])
 

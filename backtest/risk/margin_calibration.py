@@ -1,0 +1,428 @@
+"""calibrate_margin(): the least parameter of a margin rule with shortfalls on few paths."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, engine, results
+from backtest.core import FloatArray, IntArray, Progress
+from backtest.core.number_text import Head
+from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
+from backtest.engine import Conditions
+from backtest.market import Market
+from backtest.results.settings_result import SettingsResult
+from backtest.risk import scores as sc
+from backtest.risk.margin_levels import (
+    Prices,
+    join_paths,
+    list_rules,
+    measure_levels,
+    read_one_market,
+)
+from backtest.risk.past_starts import CALM, measure_calm
+from backtest.risk.paths import Paths, simulate_paths
+from backtest.risk.replays import cut_past
+from backtest.risk.scenarios import crashes
+from backtest.venue import Venue
+from backtest.venue import margin_rules as by_rule
+from backtest.venue.margin_rules import DailyCloses, DynamicMargin
+
+CHUNK = 2000
+"""Paths that are calibrated together."""
+STEPS = 40
+"""Bisections, to 1e-12 of the range."""
+GRID = 9
+"""Values at which monotonicity is checked."""
+PER_TAIL = 20
+"""Paths for each one with a shortfall that may be left."""
+SHORTFALL = core.Real(0.0, 0.5, open_low=True)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginCalibration(SettingsResult):
+    """The least parameter of a margin rule with shortfalls on few paths, and in history as few.
+
+    Attributes
+    ----------
+    value : float
+        The larger of two: the (1 - shortfall) order statistic of the paths' own least ones, and the
+        least one with a shortfall in at most that share of history's windows. Infinite beyond the
+        largest value of the parameter.
+    low, high : float
+        The ends of the binomial 95 % interval of that of the paths alone.
+    reversals : float
+        The share of the paths on which a larger parameter brings a shortfall back, on a grid.
+    table : DataFrame
+        By value of the grid: the share of ``paths`` with a shortfall, that of ``history``'s windows
+        of the same length, and the margin ``today``.
+    crashes : DataFrame
+        By crash: its ``move``, and the ``least`` parameter whose margin of today covers it,
+        infinite where none does.
+    scores, forecasts : DataFrame, optional
+        With ``score``: the value found, held at past dates: what was told and what came.
+    """
+
+    value: float
+    low: float
+    high: float
+    reversals: float
+    table: pd.DataFrame
+    crashes: pd.DataFrame
+    scores: pd.DataFrame | None = None
+    forecasts: pd.DataFrame | None = None
+
+    kind = "margin-calibration"
+    long_tables = ("forecasts",)
+    called = "Margin calibration"
+    call = "Backtest.calibrate_margin"
+
+    @property
+    def name(self) -> str:
+        """The parameter."""
+        return str(self.settings["parameter"])
+
+    @property
+    def details(self) -> str:
+        text = (
+            "A constant position, long and short, opened at any day's close of a path: at no mark "
+            "inside the days of the rule may its loss be over the margin at that close."
+        )
+        told = core.format_percent(self.settings["shortfall"])
+        text += f" At most {told} of the paths, and of history's windows, may have a shortfall."
+        past = self.settings["history"]
+        if past is None:
+            text += " History is too short for windows of this length."
+        else:
+            text += f" History has {past['windows']:,} windows of this length, from every day."
+        if not math.isfinite(self.value) and not self.name.endswith("days"):
+            text += ' A margin grows without a bound with days: solve="days" finds those.'
+        if unknown := self.settings["unknown_days"]:
+            share = core.format_percent(unknown)
+            text += f" The margin is not known on {share} of these days, which are left out."
+        if self.scores is not None:
+            (row,) = self.scores[self.scores["days"] == sc.ALL].to_dict("records")
+            text += f" Held at past dates, {sc.write_score('a shortfall', row)}."
+        return text
+
+    @property
+    def note(self) -> str:
+        return f"{self.name} {format_parameter(self.value)}"
+
+    @property
+    def verdict(self) -> str:
+        nearest, past = self.settings["nearest"], self.settings["history"]
+        told = core.format_percent(self.settings["shortfall"])
+        share = core.format_percent(nearest["paths"])
+        found = f"on {share} of the paths"
+        if past is not None:
+            found += f" and {core.format_percent(past['share'])} of history's windows"
+        if not math.isfinite(self.value):
+            return (
+                f"No {self.name} leaves a shortfall on at most {told}; the nearest, "
+                f"{nearest['value']:.5g}, leaves one {found}."
+            )
+        return f"{self.name} {format_parameter(self.value)} leaves a shortfall {found}."
+
+    def list_numbers(self) -> list[Headline]:
+        unit = self.settings["unit"]
+        interval = ""
+        if math.isfinite(self.value):
+            interval = (
+                f" {format_parameter(self.low)} to {format_parameter(self.high)} by the paths "
+                "alone, a 95 % interval"
+            )
+        return [
+            Headline("value", self.name, self.value, "number", f"{unit}{interval}".strip(),
+                     text=format_parameter(self.value)),
+            Headline("reversals", "not monotone", self.reversals, "percent", "of the paths"),
+        ]  # fmt: skip
+
+    def list_parts(self) -> list[Part]:
+        unit = self.settings["unit"]
+        heads = {"paths": Head("shortfall", "of the paths", "percent"),
+                 "history": Head("shortfall", "of history's windows", "percent"),
+                 "today": Head("margin today", "of notional", "percent"),
+                 "move": Head("move", "of the price", "signed percent")}  # fmt: skip
+        least = [format_parameter(x) for x in self.crashes["least"]]
+        needed = self.crashes.assign(least=least)
+        heads["least"] = Head(self.name, unit)
+        return [
+            Part("grid", "By value", "", (
+                ShownChart("grid", "Paths with a shortfall", "% of the paths.",
+                           100.0 * self.table["paths"], "points", marks=(self.value,)),
+                ShownTable(self.table, labels=Head(self.name, unit), heads=heads),
+            ), "both"),
+            Part("crashes", "Crashes", "The least value whose margin of today covers the move.", (
+                ShownTable(needed, labels=Head("crash"), heads=heads),), "both"),
+            *([] if self.scores is None else [sc.show_scores(self.scores)]),
+        ]  # fmt: skip
+
+
+def find_unit(name: str) -> str:
+    """Return the unit of a parameter of a rule."""
+    units = {
+        "days": "days",
+        "lambda_": "per day",
+        "share": "of the margin",
+        "quantile": "of losses",
+    }
+    return units.get(name.rpartition(".")[2], "")
+
+
+def format_parameter(value: float) -> str:
+    return f"{value:.5g}" if math.isfinite(value) else "beyond its range"
+
+
+MOST_UNKNOWN = 0.1
+"""The largest share of the days of all paths whose margin may be unknown."""
+SOLVED = {"buffer": "share"}
+"""Words for parameters of rules."""
+
+
+@core.checked_only("progress", "rule")
+def calibrate_margin(
+    conditions: Conditions,
+    rule: Any,
+    *,
+    solve: str = "quantile",
+    shortfall: Annotated[float, SHORTFALL] = 1e-3,
+    paths: Annotated[int, core.Whole(1)] | None = None,
+    horizon: str = "30d",
+    model: Any = "filtered",
+    seed: Annotated[int, core.Whole(0)] = 0,
+    score: bool = False,
+    progress: Progress | None = None,
+) -> MarginCalibration:
+    """Answer :meth:`backtest.Backtest.calibrate_margin`, which documents it."""
+    one, venue = read_one_market(engine.plain(conditions), "calibrate_margin")
+    checked: Any = rule if rule is None else by_rule.Rule().check("rule", rule)
+    if rule is None or not checked.is_of_volatility:
+        raise core.ParameterError(
+            f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
+        )
+    least = math.ceil(PER_TAIL / SHORTFALL.check("shortfall", shortfall))
+    count = least if paths is None else paths
+    if count < least:
+        raise core.ParameterError(
+            f"paths must be at least {PER_TAIL} / shortfall, {least:,}, got {count:,}"
+        )
+    parameter = find_parameter(checked, solve)
+    ahead = simulate_paths(one, model, paths=count, horizon=horizon, seed=seed)
+    tries = Tries(one, venue, checked, parameter, ahead, progress)
+    by_paths, low, high = (
+        tries.bisect(lambda x, rank=rank: int(np.sum(tries.find_shortfalls(x))) <= rank)  # type: ignore[misc] # a default
+        for rank in find_ranks(count, shortfall)
+    )
+    by_history = tries.bisect(lambda x: not tries.measure_history(x)[0] > shortfall)
+    value = max(by_paths, by_history)
+    grid = np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
+    if tries.low < value < tries.high:  # denser where the solution is
+        steps = 0.5 ** np.arange(1, GRID // 2 + 1)
+        below, above = value - (value - tries.low) * steps, (tries.high - value) * steps[::-1]
+        grid = np.concatenate([below, [value], value + above])
+    failed = np.stack([tries.find_shortfalls(each) for each in grid])
+    reversals = float(np.mean(np.any(failed[1:] & ~failed[:-1], axis=0)))
+    today = [tries.find_margin_today(each) for each in grid]
+    past = [tries.measure_history(each)[0] for each in grid]
+    table = pd.DataFrame(
+        {"paths": failed.mean(axis=1), "history": past, "today": today}, index=grid
+    )
+    nearest = value if math.isfinite(value) else tries.high
+    share, windows = tries.measure_history(nearest)
+    moves = {each.name: each.price for each in crashes()}
+    needed = {
+        name: tries.bisect(lambda x, move=move: tries.find_margin_today(x) >= abs(move))  # type: ignore[misc] # a default
+        for name, move in moves.items()
+    }
+    scored = {}
+    if score:
+        name = f"{tries.name} {nearest:.5g}: a shortfall within {horizon}"
+        held = sc.tabulate_scores({name: (tries.hold(nearest, shortfall), shortfall)})
+        scored = {"scores": held.scores, "forecasts": held.forecasts}
+    return MarginCalibration(
+        value=value, low=low, high=high, reversals=reversals,
+        table=table.rename_axis(tries.name), crashes=pd.DataFrame({"move": moves, "least": needed}),
+        settings={"rule": repr(checked), "terms": checked.to_dict(), "parameter": tries.name,
+                  "unit": find_unit(tries.name), "horizon": horizon, "shortfall": shortfall,
+                  "nearest": {"value": nearest,
+                              "paths": float(np.mean(tries.find_shortfalls(nearest)))},
+                  "history": {"share": share, "windows": windows} if windows else None,
+                  "unknown_days": tries.unknown, "venue": results.describe_venue(venue),
+                  "paths": ahead.describe()},
+        market=one, **scored,
+    )  # fmt: skip
+
+
+def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
+    """Return the dotted name of the outermost number of that name in a rule, and its range."""
+    wanted, known = SOLVED.get(name, name), list[str]()
+    for prefix, inner in list_rules(rule):
+        declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
+        for each, declared in declarations.items():
+            if isinstance(declared, core.Real | core.Range) and math.isfinite(declared.high):
+                known.append(each)
+                if each == wanted:
+                    return prefix + each, declared.low, declared.high
+    raise core.ParameterError(
+        f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
+        f"got {name!r}"
+    )
+
+
+def find_ranks(count: int, share: float) -> tuple[int, int, int]:
+    """Return how many paths may fail, for the value and the ends of its binomial 95 % interval.
+
+    Each end is on the wrong side of the true value with a probability of at most 2.5 %; the next
+    order statistic towards the middle is so with more.
+    """
+    chances = core.sp.special.bdtr(np.arange(count + 1), count, share)  # that at most so many fail
+    most, least = np.searchsorted(chances, [0.975, 0.025]).tolist()
+    return math.floor(count * share), most, max(least - 1, 0)
+
+
+def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatArray:
+    """Return the largest move of marks within some days from each day's close, (n_days, n).
+
+    The larger of both sides, as a fraction of the close; ``days`` (n_days,) are closes in ns,
+    ``last`` is the mark before the bars. After the last closes counts what is left of the bars.
+    """
+    ends = np.searchsorted(bars.time, days)  # the first bar after each close
+    n = len(ends)
+    lows, highs = np.full((2, n, bars.low.shape[1]), np.nan)
+    for k, (first, stop) in enumerate(itertools.pairwise([*ends.tolist(), len(bars.time)])):
+        if first < stop:
+            lows[k] = np.min(bars.low[first:stop], axis=0)
+            highs[k] = np.max(bars.high[first:stop], axis=0)
+
+    worst = np.zeros_like(lows)
+    for k in range(n):
+        if ends[k] >= len(bars.time):
+            break
+        close = bars.close[ends[k] - 1] if ends[k] else last
+        ahead = slice(k, k + period)
+        low, high = np.nanmin(lows[ahead], axis=0), np.nanmax(highs[ahead], axis=0)
+        worst[k] = np.maximum(1.0 - low / close, high / close - 1.0)
+    return worst
+
+
+class PastDays:
+    """The days of history, and the largest move of marks within the days of a rule from each."""
+
+    def __init__(self, market: Market, venue: Venue, rule: DynamicMargin) -> None:
+        self.venue = venue
+        self.days = by_rule.read_days(market)
+        innermost: Any = list_rules(rule)[-1][1]
+        self.period = max(math.ceil(innermost.days), 1)
+        marks = (getattr(market, f"mark_{name}")[:, None] for name in Prices._fields[1:])
+        bars = Prices(market.time, *marks)
+        last = float(market.mark_close[-1])
+        self.worst = find_worst(bars, self.days.time, self.period, last)[:, 0]
+
+    def find_over(self, rule: DynamicMargin) -> tuple[core.BoolArray, core.BoolArray]:
+        """Return the days whose move is over the margin at their close, and those that know one."""
+        levels = measure_levels(rule, self.days, self.days.time, self.venue).daily
+        return self.worst > levels, ~np.isnan(levels)
+
+
+class Tries:
+    """The paths on which values of a parameter are tried; every value sees the same ones.
+
+    ``unknown`` is the largest share of their days on which a value tried has no known margin.
+    """
+
+    def __init__(
+        self, market: Market, venue: Venue, rule: DynamicMargin,
+        parameter: tuple[str, float, float], paths: Paths, progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self.market = market
+        self.venue, self.rule = venue, rule
+        self.name, self.low, self.high = parameter
+        self.unknown = 0.0
+        self.shortfalls: dict[float, core.BoolArray] = {}
+        self.past = PastDays(market, venue, rule)
+        self.days = self.past.days
+        self.period = self.past.period
+        last = float(market.mark_close[-1])
+        self.parts: list[tuple[DailyCloses, FloatArray]] = []
+        for first in range(0, paths.count, CHUNK):
+            days, bars = join_paths(market, paths, first, min(first + CHUNK, paths.count))
+            known = int(np.searchsorted(days.time, paths.calendar.time[1]))  # where paths begin
+            worst = find_worst(bars, days.time[known:], self.period, last)
+            self.parts.append((days, worst))
+            core.report_progress(progress, min(first + CHUNK, paths.count), paths.count)
+        # History as paths have it: windows of their length, from each day's close.
+        self.window = len(self.parts[0][1])
+
+    def find_shortfalls(self, value: float) -> core.BoolArray:
+        """Return for each path whether a loss is over the margin before it, (n_paths,).
+
+        Days of unknown margin are left out; over a tenth of the days of all paths is an error.
+        """
+        if value in self.shortfalls:
+            return self.shortfalls[value]
+        rule, found = self.rule.override({self.name: value}), []
+        unknown, total = 0, 0
+        for days, worst in self.parts:
+            levels = measure_levels(rule, days, days.time, self.venue).daily[-len(worst) :]
+            found.append(np.any(worst > levels, axis=0))
+            unknown += int(np.isnan(levels).sum())
+            total += levels.size
+        if unknown > MOST_UNKNOWN * total:
+            raise core.DataError(
+                f"the margin must be known on {1.0 - MOST_UNKNOWN:.0%} of the days of the paths, "
+                f"got {1.0 - unknown / total:.0%} of {total:,} with {rule!r:.100}; give a longer "
+                "history, or a rule that needs fewer days"
+            )
+        self.unknown = max(self.unknown, unknown / total)
+        self.shortfalls[value] = np.concatenate(found)
+        return self.shortfalls[value]
+
+    def hold(self, value: float, told: float) -> sc.Record:
+        """Return the record of a value held at past days: did their window have a shortfall.
+
+        Windows have the length of paths and no day in common, but for the days of the rule.
+        """
+        is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
+        first = int(np.argmax(is_known)) if is_known.any() else len(is_known)
+        days = sc.choose_dates(first, len(is_known), self.window)
+        closes = self.days.time[days]
+        if len(days) < sc.LEAST_DATES:
+            return sc.leave_untold(closes)
+        came = np.array([is_over[day : day + self.window].any() for day in days.tolist()])
+        is_calm = [measure_calm(cut_past(self.market, x)) < CALM for x in closes.tolist()]
+        return sc.Record(closes, np.full(len(days), told), came, np.array(is_calm))
+
+    def measure_history(self, value: float) -> tuple[float, int]:
+        """Return the share of history's windows with a shortfall, and how many there are."""
+        is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
+        is_over = is_over[is_known]
+        count = len(is_over) - self.window + 1
+        if count < 1:
+            return math.nan, 0
+        windows = np.lib.stride_tricks.sliding_window_view(is_over, self.window)
+        return float(np.mean(windows.any(axis=1))), count
+
+    def find_margin_today(self, value: float) -> float:
+        rule = self.rule.override({self.name: value})
+        return float(measure_levels(rule, self.days, self.days.time, self.venue).daily[-1])
+
+    def bisect(self, is_enough: Callable[[float], bool]) -> float:
+        """Return the least value that is enough; infinity where none is."""
+        low, high = self.low, self.high
+        if not is_enough(high):
+            return math.inf
+        if is_enough(low):
+            return low
+        for _ in range(STEPS):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if is_enough(middle) else (middle, high)
+            if high - low <= 1e-6 * max(abs(high), 1e-3):
+                break
+        return high

@@ -1,0 +1,99 @@
+"""The margins of a rule at closes and in bars, and the days and prices that they rest on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from backtest import core, engine
+from backtest.core import FloatArray, IntArray
+from backtest.engine import Conditions
+from backtest.market import Market, as_markets
+from backtest.risk.paths import Paths
+from backtest.venue import Venue, choose_multipliers
+from backtest.venue import margin_rules as by_rule
+from backtest.venue.margin_rules import DailyCloses, DynamicMargin
+
+
+class Levels(NamedTuple):
+    """Margins per notional: at closes of days (n_days, ...), and in force in bars (n_bars, ...)."""
+
+    daily: FloatArray
+    by_bar: FloatArray
+
+
+class Prices(NamedTuple):
+    """Mark prices by bar, (n_bars, 1) or (n_bars, n_paths), and the bars' opens in ns (n_bars,)."""
+
+    time: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+
+
+def list_rules(rule: DynamicMargin) -> list[tuple[str, DynamicMargin]]:
+    """Return a rule and those that it wraps, each with the prefix of its dotted names."""
+    found = [("", rule)]
+    while isinstance(rule, by_rule.Wrapper):
+        rule = rule.rule
+        found.append((f"{found[-1][0]}rule.", rule))
+    return found
+
+
+def measure_levels(
+    rule: DynamicMargin | None, days: DailyCloses, time: IntArray, venue: Venue
+) -> Levels:
+    """Return the margins of a rule for bars with these opens; None is the venue's own table."""
+    (rates, _), (at_close, _) = venue.find_lowest(time), venue.find_lowest(days.time)
+    if rule is None:
+        whole = np.ones((1, *days.returns.shape[1:]))
+        return Levels((at_close * whole.T).T, (rates * whole.T).T)
+    found, known = rule.compute_levels(days), days.time + rule.delay
+    daily = (rule.place(found, known, days.time, at_close).T * at_close).T
+    daily = np.where(np.isnan(by_rule.find_newest_levels(found, known, days.time)), np.nan, daily)
+    return Levels(daily, (rule.place(found, known, time, rates).T * rates).T)
+
+
+def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
+    """Return the only market of a test, and its venue, whose table nothing moves but the rules."""
+    markets = as_markets(test.market)
+    if len(markets) > 1:
+        raise core.ParameterError(
+            f"{name} needs one market, got {', '.join(markets)}: give markets one at a time"
+        )
+    (market,) = markets.values()
+    (venue,) = engine.read_venues(test.venue, markets).values()
+    if venue.contract.kind != "linear":
+        raise core.ParameterError(
+            f"{name} needs a linear contract, got a venue of {venue.contract.kind!r} ones"
+        )
+    if venue.margin is not None:
+        raise core.ParameterError(
+            f"{name} compares rules with the venue's own table: leave venue.margin out and give "
+            f"its rule as an argument, got {venue.margin!r}"
+        )
+    for key, multiplier in choose_multipliers(venue).items():
+        if isinstance(multiplier, pd.Series) or multiplier != 1.0:
+            raise core.ParameterError(
+                f"{name} compares rules with the venue's own table: leave venue.{key} out and "
+                f"scale the rates of venue.brackets, got {core.repr_plain(multiplier):.60}"
+            )
+    return market, venue
+
+
+def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[DailyCloses, Prices]:
+    """Return the days of history and of some paths after it, and the paths' own bars."""
+    (bars,) = paths.draw_all(first, stop).values()
+    time, marks = paths.calendar.time, bars.marks
+    before = market.time < time[0]
+    joined = np.concatenate([market.time[before], time])
+    rows, ends = by_rule.find_day_ends(joined, market.interval)
+    known = int(np.count_nonzero(before))
+    own = rows[rows >= known] - known
+    past = np.repeat(market.mark_close[rows[rows < known], None], stop - first, axis=1)
+    closes = np.concatenate([past, marks[3].T[own]])
+    returns = np.concatenate([np.full((1, stop - first), np.nan), np.diff(np.log(closes), axis=0)])
+    return DailyCloses(ends, rows, returns), Prices(time[1:], *(each.T[1:] for each in marks))
