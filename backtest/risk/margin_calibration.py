@@ -25,6 +25,7 @@ from backtest.risk.margin_levels import (
     list_rules,
     measure_levels,
     read_one_market,
+    read_prices,
 )
 from backtest.risk.past_starts import CALM, measure_calm
 from backtest.risk.paths import Paths, simulate_paths
@@ -146,23 +147,32 @@ class MarginCalibration(SettingsResult):
 
     def list_parts(self) -> list[Part]:
         unit = self.settings["unit"]
-        heads = {"paths": Head("shortfall", "of the paths", "percent"),
-                 "history": Head("shortfall", "of history's windows", "percent"),
-                 "today": Head("margin today", "of notional", "percent"),
-                 "move": Head("move", "of the price", "signed percent")}  # fmt: skip
-        least = [format_parameter(x) for x in self.crashes["least"]]
-        needed = self.crashes.assign(least=least)
-        heads["least"] = Head(self.name, unit)
-        return [
-            Part("grid", "By value", "", (
-                ShownChart("grid", "Paths with a shortfall", "% of the paths.",
-                           100.0 * self.table["paths"], "points", marks=(self.value,)),
-                ShownTable(self.table, labels=Head(self.name, unit), heads=heads),
-            ), "both"),
-            Part("crashes", "Crashes", "The least value whose margin of today covers the move.", (
-                ShownTable(needed, labels=Head("crash"), heads=heads),), "both"),
-            *([] if self.scores is None else [sc.show_scores(self.scores)]),
-        ]  # fmt: skip
+        heads = {
+            "paths": Head("shortfall", "of the paths", "percent"),
+            "history": Head("shortfall", "of history's windows", "percent"),
+            "today": Head("margin today", "of notional", "percent"),
+            "move": Head("move", "of the price", "signed percent"),
+            "least": Head(self.name, unit),
+        }
+        chart = ShownChart(
+            "grid",
+            "Paths with a shortfall",
+            "% of the paths.",
+            100.0 * self.table["paths"],
+            "points",
+            marks=(self.value,),
+        )
+        grid = ShownTable(self.table, labels=Head(self.name, unit), heads=heads)
+        least = [format_parameter(value) for value in self.crashes["least"]]
+        crashes = ShownTable(self.crashes.assign(least=least), labels=Head("crash"), heads=heads)
+        lead = "The least value whose margin of today covers the move."
+        parts = [
+            Part("grid", "By value", "", (chart, grid), "both"),
+            Part("crashes", "Crashes", lead, (crashes,), "both"),
+        ]
+        if self.scores is not None:
+            parts.append(sc.show_scores(self.scores))
+        return parts
 
 
 def find_unit(name: str) -> str:
@@ -177,7 +187,10 @@ def find_unit(name: str) -> str:
 
 
 def format_parameter(value: float) -> str:
-    return f"{value:.5g}" if math.isfinite(value) else "beyond its range"
+    """Return a value of a parameter as text; infinity is beyond its range."""
+    if not math.isfinite(value):
+        return "beyond its range"
+    return f"{value:.5g}"
 
 
 MOST_UNKNOWN = 0.1
@@ -201,75 +214,102 @@ def calibrate_margin(
     progress: Progress | None = None,
 ) -> MarginCalibration:
     """Answer :meth:`backtest.Backtest.calibrate_margin`, which documents it."""
-    one, venue = read_one_market(engine.plain(conditions), "calibrate_margin")
-    checked: Any = rule if rule is None else by_rule.Rule().check("rule", rule)
-    if rule is None or not checked.is_of_volatility:
+    market, venue = read_one_market(engine.plain(conditions), "calibrate_margin")
+    checked: Any = None
+    if rule is not None:
+        checked = by_rule.Rule().check("rule", rule)
+    if checked is None or not checked.is_of_volatility:
         raise core.ParameterError(
             f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
         )
-    least = math.ceil(PER_TAIL / SHORTFALL.check("shortfall", shortfall))
-    count = least if paths is None else paths
-    if count < least:
+    least_paths = math.ceil(PER_TAIL / SHORTFALL.check("shortfall", shortfall))
+    if paths is None:
+        paths = least_paths
+    if paths < least_paths:
         raise core.ParameterError(
-            f"paths must be at least {PER_TAIL} / shortfall, {least:,}, got {count:,}"
+            f"paths must be at least {PER_TAIL} / shortfall, {least_paths:,}, got {paths:,}"
         )
+
     parameter = find_parameter(checked, solve)
-    ahead = simulate_paths(one, model, paths=count, horizon=horizon, seed=seed)
-    tries = Tries(one, venue, checked, parameter, ahead, progress)
-    by_paths, low, high = (
-        tries.bisect(lambda x, rank=rank: int(np.sum(tries.find_shortfalls(x))) <= rank)  # type: ignore[misc] # a default
-        for rank in find_ranks(count, shortfall)
-    )
+    ahead = simulate_paths(market, model, paths=paths, horizon=horizon, seed=seed)
+    tries = Tries(market, venue, checked, parameter, ahead, progress)
+    by_paths, low, high = (tries.solve_paths(rank) for rank in find_ranks(paths, shortfall))
     by_history = tries.bisect(lambda x: not tries.measure_history(x)[0] > shortfall)
     value = max(by_paths, by_history)
-    grid = np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
-    if tries.low < value < tries.high:  # denser where the solution is
-        steps = 0.5 ** np.arange(1, GRID // 2 + 1)
-        below, above = value - (value - tries.low) * steps, (tries.high - value) * steps[::-1]
-        grid = np.concatenate([below, [value], value + above])
-    failed = np.stack([tries.find_shortfalls(each) for each in grid])
-    reversals = float(np.mean(np.any(failed[1:] & ~failed[:-1], axis=0)))
-    today = [tries.find_margin_today(each) for each in grid]
-    past = [tries.measure_history(each)[0] for each in grid]
-    table = pd.DataFrame(
-        {"paths": failed.mean(axis=1), "history": past, "today": today}, index=grid
-    )
-    nearest = value if math.isfinite(value) else tries.high
-    share, windows = tries.measure_history(nearest)
-    moves = {each.name: each.price for each in crashes()}
-    needed = {
-        name: tries.bisect(lambda x, move=move: tries.find_margin_today(x) >= abs(move))  # type: ignore[misc] # a default
-        for name, move in moves.items()
-    }
-    scored = {}
+    table, reversals = tabulate_values(tries, value)
+
+    moves = {crash.name: crash.price for crash in crashes()}
+    needed = {name: tries.solve_move(move) for name, move in moves.items()}
+    nearest = tries.high
+    if math.isfinite(value):
+        nearest = value
+    scored: dict[str, Any] = {}
     if score:
         name = f"{tries.name} {nearest:.5g}: a shortfall within {horizon}"
         held = sc.tabulate_scores({name: (tries.hold(nearest, shortfall), shortfall)})
         scored = {"scores": held.scores, "forecasts": held.forecasts}
+
+    share, windows = tries.measure_history(nearest)
+    history = None
+    if windows:
+        history = {"share": share, "windows": windows}
+    on_paths = float(np.mean(tries.find_shortfalls(nearest)))
+    settings = {
+        "rule": repr(checked),
+        "terms": checked.to_dict(),
+        "parameter": tries.name,
+        "unit": find_unit(tries.name),
+        "horizon": horizon,
+        "shortfall": shortfall,
+        "nearest": {"value": nearest, "paths": on_paths},
+        "history": history,
+        "unknown_days": tries.unknown,
+        "venue": results.describe_venue(venue),
+        "paths": ahead.describe(),
+    }
     return MarginCalibration(
-        value=value, low=low, high=high, reversals=reversals,
-        table=table.rename_axis(tries.name), crashes=pd.DataFrame({"move": moves, "least": needed}),
-        settings={"rule": repr(checked), "terms": checked.to_dict(), "parameter": tries.name,
-                  "unit": find_unit(tries.name), "horizon": horizon, "shortfall": shortfall,
-                  "nearest": {"value": nearest,
-                              "paths": float(np.mean(tries.find_shortfalls(nearest)))},
-                  "history": {"share": share, "windows": windows} if windows else None,
-                  "unknown_days": tries.unknown, "venue": results.describe_venue(venue),
-                  "paths": ahead.describe()},
-        market=one, **scored,
-    )  # fmt: skip
+        value=value,
+        low=low,
+        high=high,
+        reversals=reversals,
+        table=table,
+        crashes=pd.DataFrame({"move": moves, "least": needed}),
+        settings=settings,
+        market=market,
+        **scored,
+    )
+
+
+def tabulate_values(tries: Tries, value: float) -> tuple[pd.DataFrame, float]:
+    """Return what values on a grid leave, and the share of paths that a larger one brings back."""
+    grid = np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
+    if tries.low < value < tries.high:  # denser where the solution is
+        steps = 0.5 ** np.arange(1, GRID // 2 + 1)
+        below = value - (value - tries.low) * steps
+        above = value + (tries.high - value) * steps[::-1]
+        grid = np.concatenate([below, [value], above])
+
+    failed = np.stack([tries.find_shortfalls(tried) for tried in grid])
+    reversals = float(np.mean(np.any(failed[1:] & ~failed[:-1], axis=0)))
+    columns = {
+        "paths": failed.mean(axis=1),
+        "history": [tries.measure_history(tried)[0] for tried in grid],
+        "today": [tries.find_margin_today(tried) for tried in grid],
+    }
+    return pd.DataFrame(columns, index=pd.Index(grid, name=tries.name)), reversals
 
 
 def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
     """Return the dotted name of the outermost number of that name in a rule, and its range."""
-    wanted, known = SOLVED.get(name, name), list[str]()
+    wanted = SOLVED.get(name, name)
+    known = list[str]()
     for prefix, inner in list_rules(rule):
         declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
-        for each, declared in declarations.items():
+        for field, declared in declarations.items():
             if isinstance(declared, core.Real | core.Range) and math.isfinite(declared.high):
-                known.append(each)
-                if each == wanted:
-                    return prefix + each, declared.low, declared.high
+                known.append(field)
+                if field == wanted:
+                    return prefix + field, declared.low, declared.high
     raise core.ParameterError(
         f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
         f"got {name!r}"
@@ -295,7 +335,8 @@ def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatA
     """
     ends = np.searchsorted(bars.time, days)  # the first bar after each close
     n = len(ends)
-    lows, highs = np.full((2, n, bars.low.shape[1]), np.nan)
+    lows = np.full((n, bars.low.shape[1]), np.nan)
+    highs = np.full((n, bars.low.shape[1]), np.nan)
     for k, (first, stop) in enumerate(itertools.pairwise([*ends.tolist(), len(bars.time)])):
         if first < stop:
             lows[k] = np.min(bars.low[first:stop], axis=0)
@@ -305,9 +346,12 @@ def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatA
     for k in range(n):
         if ends[k] >= len(bars.time):
             break
-        close = bars.close[ends[k] - 1] if ends[k] else last
+        close = last
+        if ends[k]:
+            close = bars.close[ends[k] - 1]
         ahead = slice(k, k + period)
-        low, high = np.nanmin(lows[ahead], axis=0), np.nanmax(highs[ahead], axis=0)
+        low = np.nanmin(lows[ahead], axis=0)
+        high = np.nanmax(highs[ahead], axis=0)
         worst[k] = np.maximum(1.0 - low / close, high / close - 1.0)
     return worst
 
@@ -320,10 +364,9 @@ class PastDays:
         self.days = by_rule.read_days(market)
         innermost: Any = list_rules(rule)[-1][1]
         self.period = max(math.ceil(innermost.days), 1)
-        marks = (getattr(market, f"mark_{name}")[:, None] for name in Prices._fields[1:])
-        bars = Prices(market.time, *marks)
         last = float(market.mark_close[-1])
-        self.worst = find_worst(bars, self.days.time, self.period, last)[:, 0]
+        worst = find_worst(read_prices(market), self.days.time, self.period, last)
+        self.worst = worst[:, 0]
 
     def find_over(self, rule: DynamicMargin) -> tuple[core.BoolArray, core.BoolArray]:
         """Return the days whose move is over the margin at their close, and those that know one."""
@@ -338,25 +381,35 @@ class Tries:
     """
 
     def __init__(
-        self, market: Market, venue: Venue, rule: DynamicMargin,
-        parameter: tuple[str, float, float], paths: Paths, progress: Progress | None,
-    ) -> None:  # fmt: skip
+        self,
+        market: Market,
+        venue: Venue,
+        rule: DynamicMargin,
+        parameter: tuple[str, float, float],
+        paths: Paths,
+        progress: Progress | None,
+    ) -> None:
         self.market = market
-        self.venue, self.rule = venue, rule
+        self.venue = venue
+        self.rule = rule
         self.name, self.low, self.high = parameter
         self.unknown = 0.0
         self.shortfalls: dict[float, core.BoolArray] = {}
         self.past = PastDays(market, venue, rule)
         self.days = self.past.days
         self.period = self.past.period
+
         last = float(market.mark_close[-1])
+        begin = paths.calendar.time[1]
         self.parts: list[tuple[DailyCloses, FloatArray]] = []
         for first in range(0, paths.count, CHUNK):
-            days, bars = join_paths(market, paths, first, min(first + CHUNK, paths.count))
-            known = int(np.searchsorted(days.time, paths.calendar.time[1]))  # where paths begin
-            worst = find_worst(bars, days.time[known:], self.period, last)
+            stop = min(first + CHUNK, paths.count)
+            days, bars = join_paths(market, paths, first, stop)
+            days_before = int(np.searchsorted(days.time, begin))
+            worst = find_worst(bars, days.time[days_before:], self.period, last)
             self.parts.append((days, worst))
-            core.report_progress(progress, min(first + CHUNK, paths.count), paths.count)
+            core.report_progress(progress, stop, paths.count)
+
         # History as paths have it: windows of their length, from each day's close.
         self.window = len(self.parts[0][1])
 
@@ -367,11 +420,14 @@ class Tries:
         """
         if value in self.shortfalls:
             return self.shortfalls[value]
-        rule, found = self.rule.override({self.name: value}), []
-        unknown, total = 0, 0
+
+        rule = self.rule.override({self.name: value})
+        is_over = []
+        unknown = 0
+        total = 0
         for days, worst in self.parts:
             levels = measure_levels(rule, days, days.time, self.venue).daily[-len(worst) :]
-            found.append(np.any(worst > levels, axis=0))
+            is_over.append(np.any(worst > levels, axis=0))
             unknown += int(np.isnan(levels).sum())
             total += levels.size
         if unknown > MOST_UNKNOWN * total:
@@ -381,7 +437,7 @@ class Tries:
                 "history, or a rule that needs fewer days"
             )
         self.unknown = max(self.unknown, unknown / total)
-        self.shortfalls[value] = np.concatenate(found)
+        self.shortfalls[value] = np.concatenate(is_over)
         return self.shortfalls[value]
 
     def hold(self, value: float, told: float) -> sc.Record:
@@ -390,13 +446,16 @@ class Tries:
         Windows have the length of paths and no day in common, but for the days of the rule.
         """
         is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
-        first = int(np.argmax(is_known)) if is_known.any() else len(is_known)
+        first = len(is_known)
+        if is_known.any():
+            first = int(np.argmax(is_known))
         days = sc.choose_dates(first, len(is_known), self.window)
         closes = self.days.time[days]
         if len(days) < sc.LEAST_DATES:
             return sc.leave_untold(closes)
+
         came = np.array([is_over[day : day + self.window].any() for day in days.tolist()])
-        is_calm = [measure_calm(cut_past(self.market, x)) < CALM for x in closes.tolist()]
+        is_calm = [measure_calm(cut_past(self.market, close)) < CALM for close in closes.tolist()]
         return sc.Record(closes, np.full(len(days), told), came, np.array(is_calm))
 
     def measure_history(self, value: float) -> tuple[float, int]:
@@ -410,19 +469,33 @@ class Tries:
         return float(np.mean(windows.any(axis=1))), count
 
     def find_margin_today(self, value: float) -> float:
+        """Return the margin per notional at the last close of history."""
         rule = self.rule.override({self.name: value})
         return float(measure_levels(rule, self.days, self.days.time, self.venue).daily[-1])
 
+    def solve_paths(self, rank: int) -> float:
+        """Return the least value with a shortfall on at most so many paths."""
+        return self.bisect(lambda value: int(np.sum(self.find_shortfalls(value))) <= rank)
+
+    def solve_move(self, move: float) -> float:
+        """Return the least value whose margin of today covers a move of either sign."""
+        return self.bisect(lambda value: self.find_margin_today(value) >= abs(move))
+
     def bisect(self, is_enough: Callable[[float], bool]) -> float:
         """Return the least value that is enough; infinity where none is."""
-        low, high = self.low, self.high
+        low = self.low
+        high = self.high
         if not is_enough(high):
             return math.inf
         if is_enough(low):
             return low
+
         for _ in range(STEPS):
             middle = 0.5 * (low + high)
-            low, high = (low, middle) if is_enough(middle) else (middle, high)
+            if is_enough(middle):
+                high = middle
+            else:
+                low = middle
             if high - low <= 1e-6 * max(abs(high), 1e-3):
                 break
         return high

@@ -36,25 +36,31 @@ class Prices(NamedTuple):
 
 def list_rules(rule: DynamicMargin) -> list[tuple[str, DynamicMargin]]:
     """Return a rule and those that it wraps, each with the prefix of its dotted names."""
-    found = [("", rule)]
+    prefix = ""
+    rules = [(prefix, rule)]
     while isinstance(rule, by_rule.Wrapper):
         rule = rule.rule
-        found.append((f"{found[-1][0]}rule.", rule))
-    return found
+        prefix = f"{prefix}rule."
+        rules.append((prefix, rule))
+    return rules
 
 
 def measure_levels(
     rule: DynamicMargin | None, days: DailyCloses, time: IntArray, venue: Venue
 ) -> Levels:
     """Return the margins of a rule for bars with these opens; None is the venue's own table."""
-    (rates, _), (at_close, _) = venue.find_lowest(time), venue.find_lowest(days.time)
+    rates, _ = venue.find_lowest(time)
+    rates_at_close, _ = venue.find_lowest(days.time)
     if rule is None:
         whole = np.ones((1, *days.returns.shape[1:]))
-        return Levels((at_close * whole.T).T, (rates * whole.T).T)
-    found, known = rule.compute_levels(days), days.time + rule.delay
-    daily = (rule.place(found, known, days.time, at_close).T * at_close).T
-    daily = np.where(np.isnan(by_rule.find_newest_levels(found, known, days.time)), np.nan, daily)
-    return Levels(daily, (rule.place(found, known, time, rates).T * rates).T)
+        return Levels(daily=(rates_at_close * whole.T).T, by_bar=(rates * whole.T).T)
+
+    factors = rule.compute_levels(days)
+    known = days.time + rule.delay
+    daily = (rule.place(factors, known, days.time, rates_at_close).T * rates_at_close).T
+    is_unknown = np.isnan(by_rule.find_newest_levels(factors, known, days.time))
+    by_bar = (rule.place(factors, known, time, rates).T * rates).T
+    return Levels(daily=np.where(is_unknown, np.nan, daily), by_bar=by_bar)
 
 
 def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
@@ -87,13 +93,28 @@ def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
 def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[DailyCloses, Prices]:
     """Return the days of history and of some paths after it, and the paths' own bars."""
     (bars,) = paths.draw_all(first, stop).values()
-    time, marks = paths.calendar.time, bars.marks
-    before = market.time < time[0]
-    joined = np.concatenate([market.time[before], time])
+    time = paths.calendar.time
+    is_before = market.time < time[0]
+    joined = np.concatenate([market.time[is_before], time])
     rows, ends = by_rule.find_day_ends(joined, market.interval)
-    known = int(np.count_nonzero(before))
-    own = rows[rows >= known] - known
-    past = np.repeat(market.mark_close[rows[rows < known], None], stop - first, axis=1)
-    closes = np.concatenate([past, marks[3].T[own]])
-    returns = np.concatenate([np.full((1, stop - first), np.nan), np.diff(np.log(closes), axis=0)])
-    return DailyCloses(ends, rows, returns), Prices(time[1:], *(each.T[1:] for each in marks))
+
+    # Closes of days: those of history are the same on all paths.
+    count = int(np.count_nonzero(is_before))
+    rows_of_paths = rows[rows >= count] - count
+    past = np.repeat(market.mark_close[rows[rows < count], None], stop - first, axis=1)
+    closes = np.concatenate([past, bars.marks[3].T[rows_of_paths]])
+    first_day = np.full((1, stop - first), np.nan)
+    returns = np.concatenate([first_day, np.diff(np.log(closes), axis=0)])
+    prices = Prices(time[1:], *(marks.T[1:] for marks in bars.marks))
+    return DailyCloses(ends, rows, returns), prices
+
+
+def read_prices(market: Market) -> Prices:
+    """Return the mark prices of a market, (n_bars, 1)."""
+    return Prices(
+        time=market.time,
+        open=market.mark_open[:, None],
+        high=market.mark_high[:, None],
+        low=market.mark_low[:, None],
+        close=market.mark_close[:, None],
+    )

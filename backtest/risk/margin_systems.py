@@ -16,6 +16,7 @@ from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import Conditions
+from backtest.market import Market
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.margin_levels import (
     Prices,
@@ -23,8 +24,9 @@ from backtest.risk.margin_levels import (
     list_rules,
     measure_levels,
     read_one_market,
+    read_prices,
 )
-from backtest.risk.paths import simulate_paths
+from backtest.risk.paths import Paths, simulate_paths
 from backtest.venue import Venue, find_newest
 from backtest.venue import margin_rules as by_rule
 from backtest.venue.margin_rules import DynamicMargin
@@ -45,8 +47,11 @@ def count_warm_up(rule: DynamicMargin | None) -> int:
     """
     if rule is None:
         return 0
-    decay = getattr(list_rules(rule)[-1][1], "lambda_", None)
-    return 0 if decay is None else math.ceil(math.log(0.5) / math.log(decay))
+    innermost = list_rules(rule)[-1][1]
+    decay = getattr(innermost, "lambda_", None)
+    if decay is None:
+        return 0
+    return math.ceil(math.log(0.5) / math.log(decay))
 
 
 def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str, float]:
@@ -58,17 +63,20 @@ def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str
     Investigation into the Procyclicality of Risk-Based Initial Margin Models, Bank of England
     Financial Stability Paper 29.
     """
-    found = {
+    measures = {
         "mean": float(np.mean(in_force)),
         "peak": float(np.max(in_force)),
         "peak_to_trough": float(np.max(in_force) / np.min(in_force)),
     }
     for n in RISES:
-        before, after = levels[:-n], levels[n:]
-        is_long = len(after) > 0
-        found[f"rise_{n}d"] = float(np.max(after / before - 1.0)) if is_long else math.nan
-        found[f"points_{n}d"] = float(np.max(after - before)) if is_long else math.nan
-    return found
+        before = levels[:-n]
+        after = levels[n:]
+        measures[f"rise_{n}d"] = math.nan
+        measures[f"points_{n}d"] = math.nan
+        if len(after):
+            measures[f"rise_{n}d"] = float(np.max(after / before - 1.0))
+            measures[f"points_{n}d"] = float(np.max(after - before))
+    return measures
 
 
 def measure_coverage(
@@ -76,7 +84,8 @@ def measure_coverage(
 ) -> Iterator[dict[str, Any]]:
     """Yield, for a long and a short, how often losses of periods that do not overlap are over m."""
     moves = (closes[period:] / closes[:-period] - 1.0)[::period]
-    margins, n = levels[: len(closes) - period : period], len(moves)
+    margins = levels[: len(closes) - period : period]
+    n = len(moves)
     for side, is_over in (("long", -moves > margins), ("short", moves > margins)):
         row: dict[str, Any] = {
             "side": side,
@@ -87,8 +96,9 @@ def measure_coverage(
             "christoffersen_p": math.nan,
         }
         if row["expected"] >= FEW:
-            found = results.calibration(np.full(n, 1.0 - share), is_over)
-            row |= {"kupiec_p": found.kupiec_p, "christoffersen_p": found.christoffersen_p}
+            test = results.calibration(np.full(n, 1.0 - share), is_over)
+            row["kupiec_p"] = test.kupiec_p
+            row["christoffersen_p"] = test.christoffersen_p
         yield row
 
 
@@ -100,14 +110,21 @@ def draw_accounts(
     Each account has the venue's largest leverage at its entry to the power of its share.
     """
     rng = np.random.default_rng([seed, count, n_bars])
-    entries = rng.integers(0, n_bars, count) * (not is_new)
-    return entries, np.where(rng.random(count) < 0.5, 1.0, -1.0), rng.random(count)
+    entries = rng.integers(0, n_bars, count)
+    if is_new:
+        entries = np.zeros_like(entries)
+    sides = np.where(rng.random(count) < 0.5, 1.0, -1.0)
+    return entries, sides, rng.random(count)
 
 
 def live(
-    prices: Prices, margins: FloatArray, venue: Venue, entries: IntArray, sides: FloatArray,
+    prices: Prices,
+    margins: FloatArray,
+    venue: Venue,
+    entries: IntArray,
+    sides: FloatArray,
     shares: FloatArray,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Return calls, liquidations and bad debt of accounts of constant quantity.
 
     ``margins`` (n_bars, 1 or n) are the maintenance margins in each bar, under which the largest
@@ -116,43 +133,52 @@ def live(
     liquidations. It begins again at the next open. What is lost beyond its equity is bad debt,
     which a fund pays that gets the fees. Positions have no effect on prices.
     """
-    n, forced = len(sides), venue.liquidation
+    n = len(sides)
+    bars = len(prices.time)
     rates, leverages = venue.find_lowest(prices.time)
     largest = ((leverages * rates) / margins.T).T
-    slippage, fee = find_newest(forced.slippage), find_newest(forced.fee)
-    entry, backing = np.full(n, np.nan), np.zeros(n)
-    starts, was_called = entries.copy(), np.zeros(n, np.bool_)
+    slippage = find_newest(venue.liquidation.slippage)
+    fee = find_newest(venue.liquidation.fee)
+
+    # Money is in units of each account's notional at entry; an entry of NaN is no position.
+    entry = np.full(n, np.nan)
+    backing = np.zeros(n)
+    starts = entries.copy()
+    was_called = np.zeros(n, np.bool_)
     calls = liquidations = bad_debt = held = 0.0
-    fund, fund_peak, used = 0.0, 0.0, 0.0
-    for t in range(len(prices.time)):
+    fund = fund_peak = used = 0.0
+    for t in range(bars):
         is_new = starts == t
         if is_new.any():
-            opened = np.broadcast_to(prices.open[t], (n,))[is_new]
-            entry[is_new] = opened
             allowed = np.broadcast_to(largest[t], (n,))[is_new]
+            entry[is_new] = np.broadcast_to(prices.open[t], (n,))[is_new]
             backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** shares[is_new]
             was_called[is_new] = False
+
         worst = np.where(sides > 0.0, prices.low[t], prices.high[t]) / entry
         equity = backing + sides * (worst - 1.0)
         needed = margins[t] * worst
         is_called = equity * CALL < needed
         calls += np.count_nonzero(is_called & ~was_called)
         was_called = is_called
-        fails = equity <= needed
         held += np.count_nonzero(entry > 0.0)
+
+        fails = equity <= needed
         if fails.any():
             left = equity[fails] - slippage * worst[fails]
             paid = np.clip(left, 0.0, fee * worst[fails])
-            liquidations += len(left)
             missing = float(np.sum(np.maximum(-left, 0.0)))
+            liquidations += len(left)
             bad_debt += missing
+
             fund += float(np.sum(paid)) - missing
             fund_peak = max(fund_peak, fund)
             used = max(used, fund_peak - fund)
             entry[fails] = np.nan
             starts[fails] = t + 1
-    bars = len(prices.time)
-    years = max(held, 1.0) * (prices.time[-1] - prices.time[0]) / max(bars - 1, 1) / YEAR_DAYS / DAY
+
+    span = prices.time[-1] - prices.time[0]
+    years = max(held, 1.0) * span / max(bars - 1, 1) / YEAR_DAYS / DAY
     return {
         "calls": calls / years,
         "liquidations": liquidations / years,
@@ -207,7 +233,8 @@ class MarginComparison(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        mean, ratio = self.table["mean"], self.table["peak_to_trough"]
+        mean = self.table["mean"]
+        ratio = self.table["peak_to_trough"]
         text = (
             f"{mean.idxmin()} ties up the least, {core.format_percent(float(mean.min()))} of "
             f"notional; {ratio.idxmin()} moves least, {ratio.min():.2f} times from trough to peak"
@@ -225,51 +252,65 @@ class MarginComparison(SettingsResult):
         ]
 
     def list_parts(self) -> list[Part]:
+        return [self._show_levels(), self._show_coverage(), self._show_accounts()]
+
+    def _show_levels(self) -> Part:
         heads = {
             "mean": Head("mean", "of notional", "percent"),
             "peak": Head("peak", "of notional", "percent"),
             "cost": Head("cost", "over the rule inside", "signed percent"),
             "peak_to_trough": Head("peak / trough", "", "turns"),
-            **{
-                f"rise_{n}d": Head(f"rise, {n} d", "of the margin", "signed percent") for n in RISES
-            },
-            **{
-                f"points_{n}d": Head(f"rise, {n} d", "of notional", "signed percent") for n in RISES
-            },
         }
-        tests = {name: Head(name, "count", "count") for name in ("periods", "breaches")}
-        tests["expected"] = Head("expected", "count", "decimals")
-        tests |= {
-            name: Head(f"{name.removesuffix('_p').capitalize()} p", "", "p-value")
-            for name in ("kupiec_p", "christoffersen_p")
+        for n in RISES:
+            heads[f"rise_{n}d"] = Head(f"rise, {n} d", "of the margin", "signed percent")
+        for n in RISES:
+            heads[f"points_{n}d"] = Head(f"rise, {n} d", "of notional", "signed percent")
+        chart = ShownChart(
+            "levels",
+            "Margin per notional",
+            "% of notional.",
+            100.0 * self.levels,
+            has_legend=True,
+        )
+        table = ShownTable(self.table, labels=Head("rule"), heads=heads)
+        lead = "Margin per notional at the close of each day."
+        return Part("levels", "Margin over time", lead, (chart, table), "both")
+
+    def _show_coverage(self) -> Part:
+        heads = {
+            "periods": Head("periods", "count", "count"),
+            "breaches": Head("breaches", "count", "count"),
+            "expected": Head("expected", "count", "decimals"),
+            "kupiec_p": Head("Kupiec p", "", "p-value"),
+            "christoffersen_p": Head("Christoffersen p", "", "p-value"),
         }
-        lost = {
+        table = ShownTable(self.coverage, labels=Head("rule"), heads=heads)
+        few = "No p-value: too few breaches are expected, under ten."
+        return Part("coverage", "Coverage", few, (table,), "both")
+
+    def _show_accounts(self) -> Part:
+        heads = {
             "calls": Head("calls", "per account and year", "decimals"),
             "liquidations": Head("liquidations", "per account and year", "decimals"),
             "bad_debt": Head("bad debt", "of notional, per account and year", "percent"),
             "fund_used": Head("fund used", "of notional, per account", "percent"),
         }
-        known = self.accounts.xs("history", level="where")["bad_debt"]
-        held, lost_in_debt = 100.0 * self.table["mean"], 100.0 * known
-        points = {str(rule): {held[rule]: lost_in_debt[rule]} for rule in held.index}
-        frontier = pd.DataFrame(points).sort_index()
-        few = "No p-value: too few breaches are expected, under ten."
-        return [
-            Part("levels", "Margin over time", "Margin per notional at the close of each day.", (
-                ShownChart("levels", "Margin per notional", "% of notional.", 100.0 * self.levels,
-                           has_legend=True),
-                ShownTable(self.table, labels=Head("rule"), heads=heads),
-            ), "both"),
-            Part("coverage", "Coverage", few, (
-                ShownTable(self.coverage, labels=Head("rule"), heads=tests),), "both"),
-            Part("accounts", "Accounts", self.details, (
-                ShownTable(self.accounts, labels=Head("rule"), heads=lost),
-                ShownChart("frontier", "Capital tied up against bad debt", "On history: % of "
-                           "notional on average, and % of notional lost per account and year.",
-                           frontier, "cloud", x="margin on average, % of notional",
-                           y="bad debt, % of notional a year", has_legend=True),
-            ), "both"),
-        ]  # fmt: skip
+        # A column per rule, with one point: its margin and what was lost.
+        tied_up = 100.0 * self.table["mean"]
+        lost = 100.0 * self.accounts.xs("history", level="where")["bad_debt"]
+        points = {str(rule): {tied_up[rule]: lost[rule]} for rule in tied_up.index}
+        frontier = ShownChart(
+            "frontier",
+            "Capital tied up against bad debt",
+            "On history: % of notional on average, and % of notional lost per account and year.",
+            pd.DataFrame(points).sort_index(),
+            "cloud",
+            x="margin on average, % of notional",
+            y="bad debt, % of notional a year",
+            has_legend=True,
+        )
+        table = ShownTable(self.accounts, labels=Head("rule"), heads=heads)
+        return Part("accounts", "Accounts", self.details, (table, frontier), "both")
 
 
 COVERAGE = core.Real(0.5, 1.0, open_high=True)
@@ -289,70 +330,108 @@ def compare_margin(
     progress: Progress | None = None,
 ) -> MarginComparison:
     """Answer :meth:`backtest.Backtest.compare_margin`, which documents it."""
-    one, venue = read_one_market(engine.plain(conditions), "compare_margin")
+    market, venue = read_one_market(engine.plain(conditions), "compare_margin")
     COVERAGE.check("coverage", coverage)
     core.Whole(1).check("accounts", accounts)
-    for name, number in (("paths", paths), ("seed", seed)):
-        core.Whole(0).check(name, number)
-    if not rules:
-        raise core.ParameterError("rules must be a table of margin rules by name, got none")
-    chosen: dict[str, DynamicMargin | None] = {
-        str(name): None if each is None else by_rule.Rule().check(f"rules.{name}", each)
-        for name, each in rules.items()
-    }
-    days, names = by_rule.read_days(one), ("mark_open", "mark_high", "mark_low", "mark_close")
-    prices = Prices(one.time, *(getattr(one, name)[:, None] for name in names))
-    found = {name: measure_levels(each, days, one.time, venue) for name, each in chosen.items()}
-    known = ~np.any([np.isnan(each.daily) for each in found.values()], axis=0)
-    warm_up = max(map(count_warm_up, chosen.values()))
-    is_warm = known & (np.cumsum(known) > warm_up)
-    if np.count_nonzero(is_warm) < 2:
-        raise core.DataError(
-            f"compare_margin needs two days on which every rule is known, {warm_up} days after "
-            f"the first, got {one.n_bars:,} bars of {core.format_duration(one.interval)}"
-        )
-    closes = one.mark_close[days.rows][known]
-    first = int(np.searchsorted(one.time, days.time[is_warm][0]))  # where all are in force
-    rows, covered, lost = (list[dict[str, Any]]() for _ in range(3))
-    drawn = draw_accounts(accounts, one.n_bars, seed)
-    ahead = simulate_paths(one, model, paths=paths, horizon=horizon, seed=seed) if paths else None
+    core.Whole(0).check("paths", paths)
+    core.Whole(0).check("seed", seed)
+    chosen = read_rules(rules)
+
+    days = by_rule.read_days(market)
+    levels = {name: measure_levels(rule, days, market.time, venue) for name, rule in chosen.items()}
+    known = ~np.any([np.isnan(of_rule.daily) for of_rule in levels.values()], axis=0)
+    is_warm = find_warm(known, max(map(count_warm_up, chosen.values())), market)
+    closes = market.mark_close[days.rows][known]
+    first = int(np.searchsorted(market.time, days.time[is_warm][0]))  # where all are in force
+    ahead = None
+    if paths:
+        ahead = simulate_paths(market, model, paths=paths, horizon=horizon, seed=seed)
+
+    rows: list[dict[str, Any]] = []
+    covered: list[dict[str, Any]] = []
+    lost: list[dict[str, Any]] = []
+    drawn = draw_accounts(accounts, market.n_bars, seed)
     for done, (name, rule) in enumerate(chosen.items(), 1):
-        levels, share, period = found[name], coverage, 1
-        inner: Any = rule
-        if rule is not None:  # what is inside, with the limits of the outermost
-            inner = list_rules(rule)[-1][1].override(
-                floor=rule.floor, cap=rule.cap, notice=rule.notice
-            )
-            if rule.is_of_volatility:
-                share, period = float(inner.quantile), max(math.ceil(inner.days), 1)
-        daily = levels.daily[is_warm]
-        plain = float(np.mean(measure_levels(inner, days, one.time, venue).by_bar[first:]))
-        own = measure_procyclicality(daily, levels.by_bar[first:])
-        rows.append({"rule": name, **own, "cost": own["mean"] / plain - 1.0})
+        in_force = levels[name].by_bar
+        inner = find_inner(rule)
+        of_inner = measure_levels(inner, days, market.time, venue).by_bar[first:]
+        measures = measure_procyclicality(levels[name].daily[is_warm], in_force[first:])
+        cost = measures["mean"] / float(np.mean(of_inner)) - 1.0
+        rows.append({"rule": name, **measures, "cost": cost})
         if rule is not None:
-            known_levels = levels.daily[known]
-            covered += [
-                {"rule": name} | row
-                for row in measure_coverage(known_levels, closes, period, share)
-            ]
-        outcome = live(prices, levels.by_bar[:, None], venue, *drawn)
+            period, share = find_promise(rule, inner, coverage)
+            of_sides = measure_coverage(levels[name].daily[known], closes, period, share)
+            covered += [{"rule": name, **row} for row in of_sides]
+
+        outcome = live(read_prices(market), in_force[:, None], venue, *drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
-            own_days, bars = join_paths(one, ahead, 0, paths)
-            on_paths = measure_levels(rule, own_days, bars.time, venue).by_bar
-            begun = draw_accounts(paths, len(bars.time), seed, is_new=True)
-            lost.append({"rule": name, "where": "paths", **live(bars, on_paths, venue, *begun)})
+            outcome = live_paths(rule, market, ahead, venue, seed)
+            lost.append({"rule": name, "where": "paths", **outcome})
         core.report_progress(progress, done, len(chosen))
-    dates = core.utc_index(days.time[known])
+
+    settings: dict[str, Any] = {"rules": {}, "venue": results.describe_venue(venue)}
+    for name, rule in chosen.items():
+        settings["rules"][name] = None
+        if rule is not None:
+            settings["rules"][name] = repr(rule)
+    settings |= {"coverage": coverage, "accounts": accounts}
+    if ahead is not None:
+        settings["paths"] = ahead.describe()
+    daily = {name: of_rule.daily[known] for name, of_rule in levels.items()}
     return MarginComparison(
         table=pd.DataFrame(rows).set_index("rule"),
         coverage=pd.DataFrame(covered, columns=COVERED).set_index(["rule", "side"]),
         accounts=pd.DataFrame(lost).set_index(["rule", "where"]),
-        levels=pd.DataFrame({name: each.daily[known] for name, each in found.items()}, index=dates),
-        settings={
-            "rules": {name: None if each is None else repr(each) for name, each in chosen.items()},
-            "venue": results.describe_venue(venue), "coverage": coverage, "accounts": accounts,
-            **({} if ahead is None else {"paths": ahead.describe()}),
-        },
-        market=one,
-    )  # fmt: skip
+        levels=pd.DataFrame(daily, index=core.utc_index(days.time[known])),
+        settings=settings,
+        market=market,
+    )
+
+
+def read_rules(rules: Mapping[str, Any]) -> dict[str, DynamicMargin | None]:
+    """Return margin rules by name, checked; None is the venue's own table."""
+    if not rules:
+        raise core.ParameterError("rules must be a table of margin rules by name, got none")
+    chosen: dict[str, DynamicMargin | None] = {}
+    for name, rule in rules.items():
+        chosen[str(name)] = None
+        if rule is not None:
+            chosen[str(name)] = by_rule.Rule().check(f"rules.{name}", rule)
+    return chosen
+
+
+def find_warm(known: core.BoolArray, warm_up: int, market: Market) -> core.BoolArray:
+    """Return the days after so many known ones; two are needed."""
+    is_warm = known & (np.cumsum(known) > warm_up)
+    if np.count_nonzero(is_warm) < 2:
+        raise core.DataError(
+            f"compare_margin needs two days on which every rule is known, {warm_up} days after "
+            f"the first, got {market.n_bars:,} bars of {core.format_duration(market.interval)}"
+        )
+    return np.asarray(is_warm)
+
+
+def find_inner(rule: DynamicMargin | None) -> Any:
+    """Return what a rule wraps, with the limits of the outermost: what a wrapper costs."""
+    if rule is None:
+        return None
+    innermost: Any = list_rules(rule)[-1][1]
+    return innermost.override(floor=rule.floor, cap=rule.cap, notice=rule.notice)
+
+
+def find_promise(rule: DynamicMargin, inner: Any, coverage: float) -> tuple[int, float]:
+    """Return the days that a margin is meant for, and the share of losses that it covers."""
+    if rule.is_of_volatility:
+        return max(math.ceil(inner.days), 1), float(inner.quantile)
+    return 1, coverage
+
+
+def live_paths(
+    rule: DynamicMargin | None, market: Market, paths: Paths, venue: Venue, seed: int
+) -> dict[str, float]:
+    """Return what becomes of an account on each path, all new at its first bar."""
+    days, bars = join_paths(market, paths, 0, paths.count)
+    in_force = measure_levels(rule, days, bars.time, venue).by_bar
+    drawn = draw_accounts(paths.count, len(bars.time), seed, is_new=True)
+    return live(bars, in_force, venue, *drawn)
