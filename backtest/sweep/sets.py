@@ -40,6 +40,8 @@ _T = TypeVar("_T")
 
 
 class Setting(NamedTuple):
+    """What sets may vary: a parameter, or a field of account or venue, and its value as it is."""
+
     name: str
     kind: type
     space: Any
@@ -49,17 +51,23 @@ class Setting(NamedTuple):
 
     @property
     def dtype(self) -> type:
-        if self.kind is int:
-            return np.float64 if self.may_be_none else np.int64
-        if self.kind is float:
+        """The type of a column of it; None is NaN, so whole numbers that may be None are floats."""
+        if self.kind is int and not self.may_be_none:
+            return np.int64
+        if self.kind in (int, float):
             return np.float64
-        return np.bool_ if self.kind is bool else object
+        if self.kind is bool:
+            return np.bool_
+        return object
 
     @property
     def when(self) -> core.Condition:
+        """The setting that this one depends on, by its whole name, and the values that use it."""
         when: core.Condition = getattr(self.space, "when", None)
         head, _ = split_name(self.name)
-        return when if when is None else (f"{head}{'.' * bool(head)}{when[0]}", when[1])
+        if when is None or not head:
+            return when
+        return f"{head}.{when[0]}", when[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,174 +84,253 @@ class VariedTest:
     rule: SignalRule | None = None
 
     def __post_init__(self) -> None:
-        if not issubclass(self.policy_class, Policy):
-            is_table = isinstance(self.policy, Mapping)
-            found = "a table of policies" if is_table else f"{self.policy!r:.60}"
-            raise core.ParameterError(
-                "policy must be one policy for all instruments, or its class, whose parameters the "
-                f"sets vary, got {found}"
-            )
+        if issubclass(self.policy_class, Policy):
+            return
+        found = f"{self.policy!r:.60}"
+        if isinstance(self.policy, Mapping):
+            found = "a table of policies"
+        raise core.ParameterError(
+            "policy must be one policy for all instruments, or its class, whose parameters the "
+            f"sets vary, got {found}"
+        )
 
     @property
     def policy_class(self) -> type[Policy]:
-        return self.policy if isinstance(self.policy, type) else type(self.policy)
+        """The class of the policy."""
+        if isinstance(self.policy, type):
+            return self.policy
+        return type(self.policy)
 
     @cached_property
     def settings(self) -> dict[str, Setting]:
-        own, above = [*list_parameters(self.policy)], self.test.overlay
-        names = (name for name in self.names if name not in RESERVED)
-        found = [each._replace(name=f"{name}.{each.name}") for name in names for each in own]
-        found += [*own, *list_fields(self.test.account, "account"), *list_venues(self.venue)]
-        found += [] if self.rule is None else list_parameters(self.rule, SIGNAL)
-        found += [] if above is None else list_parameters(above, f"{OVERLAY}.")
-        return {setting.name: setting for setting in found}
+        """All that sets may vary, by name: first the parameters of single instruments."""
+        parameters = [*list_parameters(self.policy)]
+        settings = []
+        for name in self.names:
+            if name not in RESERVED:
+                settings += [each._replace(name=f"{name}.{each.name}") for each in parameters]
+        settings += parameters
+        settings += list_fields(self.test.account, "account")
+        settings += list_venues(self.venue)
+        if self.rule is not None:
+            settings += list_parameters(self.rule, SIGNAL)
+        if self.test.overlay is not None:
+            settings += list_parameters(self.test.overlay, f"{OVERLAY}.")
+        return {setting.name: setting for setting in settings}
 
     @property
     def venue(self) -> Any:
+        """The venue of the test, or the venues by instrument."""
         return self.test.venue
 
     def for_instrument(self, name: str, market: Market) -> VariedTest:
         """Return the test of a separate account in one of several instruments."""
-        own = {"venue": pick(self.venue, name), "signal": pick(self.test.signal, name)}
-        account = self.test.account.for_instrument(name)
-        return dataclasses.replace(
-            self, test=self.test.replace(market=market, account=account, **own)
+        alone = self.test.replace(
+            market=market,
+            account=self.test.account.for_instrument(name),
+            venue=pick(self.venue, name),
+            signal=pick(self.test.signal, name),
         )
+        return dataclasses.replace(self, test=alone)
 
     def has_own(self, names: Iterable[str]) -> bool:
+        """Return whether some names are of single instruments, or of the overlay."""
         heads = {split_name(name)[0] for name in names}
-        return bool(heads & ({*self.names} - {*RESERVED} | {OVERLAY}))
+        owners = {*self.names} - {*RESERVED} | {OVERLAY}
+        return bool(heads & owners)
 
     def build_test(self, values: Mapping[str, Any], **changes: Any) -> Conditions:
-        found = {"venue": self.build_venue(values), "account": self.build_account(values),
-                 "overlay": self.build_overlay(values)}  # fmt: skip
+        """Return the test that a set describes; ``changes`` replace fields of it."""
+        fields = {
+            "venue": self.build_venue(values),
+            "account": self.build_account(values),
+            "overlay": self.build_overlay(values),
+        }
         if self.rule is not None:
-            found["signal"] = self.build_signal(values)
-        return self.test.replace(**{**found, **changes})
+            fields["signal"] = self.build_signal(values)
+        return self.test.replace(**(fields | changes))
 
     def build_policies(self, values: Mapping[str, Any]) -> Any:
+        """Return the policy that a set describes, or those of the instruments."""
         if any(find_own(values, name) for name in self.names):
             return {name: self.build_policy(find_values(values, name)) for name in self.names}
         return self.build_policy(values)
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
-        own = {name: value for name, value in values.items() if not split_name(name)[0]}
-        return change_settings(self.policy, self._read(own, ""))
+        """Return the policy with the parameters of a set that are of all instruments."""
+        of_all = {name: value for name, value in values.items() if not split_name(name)[0]}
+        return change_settings(self.policy, self._read(of_all, ""))
 
     def change_policy(self, policy: Policy, values: Mapping[str, Any]) -> Policy:
         """Return a policy of another set with the parameters of this one, all of them its own."""
         return change_settings(policy, self._read(values, ""))
 
     def build_overlay(self, values: Mapping[str, Any]) -> Policy | None:
-        above, own = self.test.overlay, self._read(values, f"{OVERLAY}.")
-        return change_settings(above, own) if above and own else above
+        """Return the overlay that a set describes, None without one."""
+        overlay = self.test.overlay
+        changes = self._read(values, f"{OVERLAY}.")
+        if not overlay or not changes:
+            return overlay
+        return change_settings(overlay, changes)
 
     def build_signal(self, values: Mapping[str, Any]) -> SignalRule | None:
-        rule = self.rule
-        return rule if rule is None else change_settings(rule, self._read(values, SIGNAL))
+        """Return the rule of the signal that a set describes, None without one."""
+        if self.rule is None:
+            return None
+        return change_settings(self.rule, self._read(values, SIGNAL))
 
     def build_account(self, values: Mapping[str, Any]) -> Account:
-        changes, account = self._read(values, "account."), self.test.account
-        return account.override(changes) if changes else account
+        """Return the account that a set describes."""
+        changes = self._read(values, "account.")
+        if not changes:
+            return self.test.account
+        return self.test.account.override(changes)
 
     def build_venue(self, values: Mapping[str, Any]) -> Any:
+        """Return the venue that a set describes, or the venues by instrument."""
         changes = self._read(values, "venue.")
         if not changes:
             return self.venue
         if isinstance(self.venue, Venue):
             return self.venue.override(changes)
-        return {name: each.override(changes) for name, each in self.venue.items()}
+        return {name: venue.override(changes) for name, venue in self.venue.items()}
 
     def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        own = take_part(values, prefix)
-        return {k: to_plain_value(self.settings[f"{prefix}{k}"], v) for k, v in own.items()}
+        """Return the values of a set under a prefix, without it, as plain ones."""
+        part = take_part(values, prefix)
+        return {
+            name: to_plain_value(self.settings[f"{prefix}{name}"], value)
+            for name, value in part.items()
+        }
 
 
 def list_parameters(
     owner: type[Policy] | Policy | SignalRule, prefix: str = ""
 ) -> Iterator[Setting]:
-    held = {} if isinstance(owner, type) else owner.settings()
-    own = (
-        each._replace(default=held.get(k, each.default)) for k, each in owner.parameters().items()
-    )
-    for each in (part for one in own for part in one.list_elements()):
-        space: Any = core.Flag() if each.space is None else each.space
-        flag = core.Flag().check if each.kind is bool else space.check
-        check = partial(space.check, whole=True) if each.kind is int else flag
-        value = dataclasses.MISSING if each.default is None else each.default
-        yield Setting(f"{prefix}{each.name}", each.kind, space, check, value, may_be_none=False)
+    """Yield the parameters of a policy or rule, those with several elements one by one."""
+    held = {}
+    if not isinstance(owner, type):
+        held = owner.settings()
+    for name, parameter in owner.parameters().items():
+        current = parameter._replace(default=held.get(name, parameter.default))
+        for element in current.list_elements():
+            yield read_parameter(element, prefix)
+
+
+def read_parameter(parameter: Any, prefix: str) -> Setting:
+    """Return a parameter as a setting."""
+    space: Any = parameter.space
+    if space is None:
+        space = core.Flag()
+    check = space.check
+    if parameter.kind is int:
+        check = partial(space.check, whole=True)
+    elif parameter.kind is bool:
+        check = core.Flag().check
+
+    value = parameter.default
+    if value is None:
+        value = dataclasses.MISSING
+    name = f"{prefix}{parameter.name}"
+    return Setting(name, parameter.kind, space, check, value, may_be_none=False)
 
 
 def list_venues(venue: Venues) -> Iterator[Setting]:
+    """Yield the fields of a venue; of several, those that all of them have."""
     if isinstance(venue, Venue):
         yield from list_fields(venue, "venue")
         return
-    found = [{each.name: each for each in list_fields(own, "venue")} for own in venue.values()]
-    for name, setting in found[0].items():
-        if all(name in each for each in found):
-            values = {key: each[name].value for key, each in zip(venue, found, strict=True)}
-            is_same = len({repr(value) for value in values.values()}) == 1
-            yield setting if is_same else setting._replace(value=core.FrozenTable(values))
+
+    by_venue = {}
+    for name, one in venue.items():
+        by_venue[name] = {setting.name: setting for setting in list_fields(one, "venue")}
+    first = next(iter(by_venue.values()))
+    for field, setting in first.items():
+        if not all(field in settings for settings in by_venue.values()):
+            continue
+        values = {name: settings[field].value for name, settings in by_venue.items()}
+        if len({repr(value) for value in values.values()}) == 1:
+            yield setting
+        else:
+            yield setting._replace(value=core.FrozenTable(values))
 
 
 def list_fields(value: core.Value, prefix: str) -> Iterator[Setting]:
+    """Yield the declared fields of an account or venue, and those of the values in them."""
     declarations = core.find_declarations(type(value))  # type: ignore[arg-type] # classes do hash
-    for each in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
-        space = declarations.get(each.name)
-        name, content = f"{prefix}.{each.name}", getattr(value, each.name)
-        if space is None and isinstance(content, core.Value) and each.default is not None:
+    for field in dataclasses.fields(value):  # type: ignore[arg-type] # every class is declared
+        space = declarations.get(field.name)
+        name = f"{prefix}.{field.name}"
+        content = getattr(value, field.name)
+        if space is None and isinstance(content, core.Value) and field.default is not None:
             yield from list_fields(content, name)
         elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
-            yield Setting(name, space.kind, space, space.check, content, each.default is None)
+            yield Setting(name, space.kind, space, space.check, content, field.default is None)
             if isinstance(content, core.Value):
                 yield from list_fields(content, name)
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
+    """Return the values of one instrument, by the names of its parameters."""
+    own_values: dict[str, _T] = {}
     if owner in RESERVED:
-        return {}
-    split = ((split_name(name), value) for name, value in values.items())
-    return {own: value for (head, own), value in split if head == owner}
+        return own_values
+    for name, value in values.items():
+        head, parameter = split_name(name)
+        if head == owner:
+            own_values[parameter] = value
+    return own_values
 
 
 def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
+    """Return the values of a set as one instrument has them: its own where there are such."""
     return {**values, **find_own(values, owner)}
 
 
 def take_part(values: Mapping[str, _T], prefix: str) -> dict[str, _T]:
+    """Return the values under a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
 def to_plain_value(setting: Setting, value: object) -> object:
-    value = value.item() if isinstance(value, np.generic) else value
+    """Return a value of a column as Python's own; NaN is None where that is allowed."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if setting.may_be_none and isinstance(value, float) and math.isnan(value):
         return None
     return value
 
 
 def pick(given: Any, name: str) -> Any:
+    """Return what one instrument has of a venue or signal: its own, or the one of all."""
     if isinstance(given, Mapping):
         if name not in given:
             raise core.ParameterError(
                 f"venue and signal must be one for all markets, or one for each; {name} has none"
             )
         return given[name]
-    return given[name] if hasattr(given, "columns") else given
+    if hasattr(given, "columns"):
+        return given[name]
+    return given
 
 
 def count_sets(sets: Sets) -> int:
+    """Return how many sets there are."""
     return len(next(iter(sets.values())))
 
 
 def take_sets(sets: Sets, rows: int | slice | np.ndarray) -> dict[str, Any]:
+    """Return some of the sets, or the values of one."""
     return {name: values[rows] for name, values in sets.items()}
 
 
 def find_codes(values: np.ndarray) -> core.IntArray:
+    """Return numbers of shape (n,), the same for equal values."""
     if values.dtype == object:
-        values = pd.factorize(np.array([repr(value) for value in values.tolist()], object))[0]
-    found: core.IntArray = np.unique(values, return_inverse=True)[1]
-    return found
+        texts = [repr(value) for value in values.tolist()]
+        values = pd.factorize(np.array(texts, object))[0]
+    codes: core.IntArray = np.unique(values, return_inverse=True)[1]
+    return codes
 
 
 def number_rows(sets: Sets, n: int) -> core.IntArray:
@@ -262,6 +349,7 @@ def group_rows(codes: core.IntArray) -> Iterator[core.IntArray]:
 
 
 def cut_rows_at(rows: core.IntArray, ends: core.IntArray) -> Iterator[core.IntArray]:
+    """Yield rows in parts that end before each of some places."""
     first = 0
     for stop in ends:
         yield rows[first:stop]
@@ -269,112 +357,157 @@ def cut_rows_at(rows: core.IntArray, ends: core.IntArray) -> Iterator[core.IntAr
 
 
 def grid(values: Mapping[str, Any]) -> Sets:
+    """Return the product of the values of each name; the last name varies fastest."""
     axes = {name: as_column(name, axis) for name, axis in values.items()}
-    n_sets = math.prod(len(axis) for axis in axes.values())
+    lengths = [len(axis) for axis in axes.values()]
+    n_sets = math.prod(lengths)
     if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
         raise core.ParameterError(
             f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}; "
             "sets=100000 draws from a large space"
         )
-    lengths = [len(axis) for axis in axes.values()]
     places = np.unravel_index(np.arange(n_sets), lengths)
     return {name: axis[place] for (name, axis), place in zip(axes.items(), places, strict=True)}
 
 
 def from_frame(frame: pd.DataFrame) -> Sets:
-    if frame.empty or not frame.columns.is_unique:
-        repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
-        raise core.ParameterError(
-            "a table of sets must have rows, and one column per name, got "
-            + (f"one with {', '.join(repeated)} twice" if repeated else f"of shape {frame.shape}")
-        )
-    return {str(name): as_column(str(name), frame[name].array) for name in frame.columns}
+    """Return the sets of a table, one a row."""
+    if not frame.empty and frame.columns.is_unique:
+        return {str(name): as_column(str(name), frame[name].array) for name in frame.columns}
+
+    found = f"of shape {frame.shape}"
+    repeated = [str(name) for name in frame.columns[frame.columns.duplicated()]]
+    if repeated:
+        found = f"one with {', '.join(repeated)} twice"
+    raise core.ParameterError(
+        f"a table of sets must have rows, and one column per name, got {found}"
+    )
 
 
 def as_column(name: str, values: Any) -> np.ndarray:
+    """Return values as an array of shape (n,); of mixed kinds, as objects."""
     if isinstance(values, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
         values = values.to_numpy()
-    values = list(values) if isinstance(values, (tuple, set, range)) else values
-    kinds = {type(value) for value in values} if isinstance(values, list) else {float}
-    is_plain = len(kinds) == 1 or all(issubclass(kind, int | float) for kind in kinds - {bool})
-    if is_plain and bool not in kinds - {next(iter(kinds), None)}:
-        column = np.atleast_1d(np.asarray(values))
-    else:
+    if isinstance(values, (tuple, set, range)):
+        values = list(values)
+    if isinstance(values, list) and not are_alike(values):
         column = np.empty(len(values), dtype=object)
         column[:] = values
+    else:
+        column = np.atleast_1d(np.asarray(values))
     if column.ndim != 1:
         raise core.ParameterError(f"values of {name} must be a list, got shape {column.shape}")
-    return column.astype(object) if column.dtype.kind in "UST" else column
+    if column.dtype.kind in "UST":
+        return column.astype(object)
+    return column
+
+
+def are_alike(values: list[Any]) -> bool:
+    """Return whether an array keeps the values of a list: of one type, or numbers but no bools."""
+    kinds = {type(value) for value in values}
+    if len(kinds) == 1:
+        return True
+    return bool not in kinds and all(issubclass(kind, int | float) for kind in kinds)
 
 
 def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
+    """Return sets in the types of their settings; refuse them with all faults at once."""
     settings = varied.settings
-    given = {str(name): as_column(str(name), values) for name, values in sets.items()}
-    faults, lengths = [*find_unknown(settings, given)], {len(each) for each in given.values()}
+    columns = {str(name): as_column(str(name), values) for name, values in sets.items()}
+    faults = [*find_unknown(settings, columns)]
+    lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1 or 0 in lengths:
-        found = ", ".join(f"{name} {len(values)}" for name, values in given.items())
-        faults.append(f"sets must be arrays of one length, at least 1, got {found or 'nothing'}")
-    faults += find_missing(settings, given)
-    known = {name: each for name, each in given.items() if name in settings}
-    converted = {k: convert_column(settings[k], each, faults) for k, each in known.items()}
+        counts = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
+        faults.append(f"sets must be arrays of one length, at least 1, got {counts or 'nothing'}")
+    faults += find_missing(settings, columns)
+    converted = {}
+    for name, column in columns.items():
+        if name in settings:
+            converted[name] = convert_column(settings[name], column, faults)
     if faults:
         raise core.ParameterError("\n".join(faults))
+
+    # Accounts and venues are checked once for all sets that have the same ones.
     n = count_sets(converted)
-    own = {k: each for k, each in converted.items() if k.startswith(("account.", "venue."))}
-    for rows in group_rows(number_rows(own, n)) if own else ():
-        values = take_sets(own, rows[0])
-        try:
-            account, venue = varied.build_account(values), varied.build_venue(values)
-            tables = [each for each in vars(account).values() if isinstance(each, core.FrozenTable)]
-            tables += [] if isinstance(venue, Venue) else [venue]
-            if not tables:
-                check_setting(account, venue)
-            for name in tables[0] if tables else ():
-                if all(name in each for each in tables):
-                    check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
-        except core.BacktestError as error:
-            raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
+    prefixes = ("account.", "venue.")
+    terms = {name: column for name, column in converted.items() if name.startswith(prefixes)}
+    if terms:
+        for rows in group_rows(number_rows(terms, n)):
+            try:
+                check_terms(varied, take_sets(terms, rows[0]))
+            except core.BacktestError as error:
+                raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
     return reset_inactive(settings, converted)
 
 
+def check_terms(varied: VariedTest, values: Mapping[str, Any]) -> None:
+    """Check the account and venue of a set together, those of each instrument apart."""
+    account = varied.build_account(values)
+    venue = varied.build_venue(values)
+    tables = [field for field in vars(account).values() if isinstance(field, core.FrozenTable)]
+    if not isinstance(venue, Venue):
+        tables.append(venue)
+    if not tables:
+        check_setting(account, venue)
+        return
+    for name in tables[0]:
+        if all(name in table for table in tables):
+            check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
+
+
 def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
+    """Yield a fault for each name that is no setting, with the nearest ones."""
+    has_rule = any(name.startswith(SIGNAL) for name in settings)
     for name in given:
-        if name.startswith(SIGNAL) and not any(each.startswith(SIGNAL) for each in settings):
+        if name.startswith(SIGNAL) and not has_rule:
             yield f"{name} needs a signal rule, the signal is none; rsi:14:30:70 for example"
         elif name not in settings:
-            own = ", ".join(each for each in settings if not split_name(each)[0])
-            known = f"{own or 'no parameters'}, account.band, venue.fees.taker and such"
-            same = [each for each in settings if split_name(each)[1] == split_name(name)[1]]
-            near = core.did_you_mean(name, same) or core.did_you_mean(name, settings)
-            near = near or f"; there are {known}"
-            yield f"there is nothing named {name!r} to vary{near}"
+            yield f"there is nothing named {name!r} to vary{suggest_names(settings, name)}"
+
+
+def suggest_names(settings: Mapping[str, Setting], name: str) -> str:
+    """Return the names that are near one: first those of the same parameter; else all there are."""
+    same = [known for known in settings if split_name(known)[1] == split_name(name)[1]]
+    near = core.did_you_mean(name, same) or core.did_you_mean(name, settings)
+    if near:
+        return near
+    parameters = ", ".join(known for known in settings if not split_name(known)[0])
+    return f"; there are {parameters or 'no parameters'}, account.band, venue.fees.taker and such"
 
 
 def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
+    """Yield a fault for each setting without a default that is not given."""
     for name, setting in settings.items():
         if setting.value is dataclasses.MISSING and not {name, split_name(name)[1]} & {*given}:
             yield f"{name} has no default and must be given"
 
 
 def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
-    """Return values in the type of a setting; a fault says which it refuses."""
+    """Return values in the type of a setting; add a fault that says which it refuses."""
+    # Numbers in their range need no check one by one; 0.0 as below.
     if setting.kind is float and given.dtype == np.float64 and is_in_range(setting.space, given):
         return given + 0.0
-    codes, told = find_codes(given), dict[int, str]()
+
+    codes = find_codes(given)
+    refused = dict[int, str]()
     different = given[np.unique(codes, return_index=True)[1]]
     converted = np.empty(len(different), object)
-    for k, value in enumerate(different):
+    for code, value in enumerate(different):
         try:
-            converted[k] = convert_value(setting, value)
+            converted[code] = convert_value(setting, value)
         except core.BacktestError as error:
-            converted[k], told[k] = setting.dtype(), str(error)
-    places = np.flatnonzero(np.isin(codes, [*told]))
+            converted[code] = setting.dtype()
+            refused[code] = str(error)
+    places = np.flatnonzero(np.isin(codes, [*refused]))
     if len(places):
-        faults.append(f"{told[int(codes[places[0]])]}{name_sets(places, len(given))}")
-    found: np.ndarray = converted[codes].astype(setting.dtype)
+        faults.append(f"{refused[int(codes[places[0]])]}{name_sets(places, len(given))}")
+
+    column: np.ndarray = converted[codes].astype(setting.dtype)
+    if column.dtype.kind != "f":
+        return column
     # Adding 0.0 turns -0.0 into 0.0, so that equal sets have equal bits.
-    return found + 0.0 if found.dtype.kind == "f" else found
+    return column + 0.0
 
 
 def is_in_range(space: object, values: np.ndarray) -> bool:
@@ -400,10 +533,14 @@ def convert_value(setting: Setting, value: object) -> object:
 
 
 def name_sets(places: core.IntArray, n: int) -> str:
-    return f", in {len(places)} of {n} sets, first in set {places[0]}" if n > 1 else ""
+    """Return which of n sets a fault is of."""
+    if n == 1:
+        return ""
+    return f", in {len(places)} of {n} sets, first in set {places[0]}"
 
 
 def reset_inactive(settings: Settings, sets: Sets) -> Sets:
+    """Return sets with the defaults of parameters where another one leaves them without effect."""
     reset = dict(sets)
     for name in sets.keys() & settings.keys():
         is_active = find_active(settings, sets, name)
@@ -414,25 +551,41 @@ def reset_inactive(settings: Settings, sets: Sets) -> Sets:
 
 
 def find_active(settings: Settings, sets: Sets, name: str) -> core.BoolArray:
+    """Return in which sets a parameter has an effect, (n_sets,), by those that it depends on."""
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
     when = settings[name].when
     while when is not None:
         other, wanted = when
+        values: Any = settings[other].value
         known = find_known(other, settings, sets)
-        values: Any = sets[known] if known in sets else settings[other].value
-        options = wanted if isinstance(wanted, tuple) else (wanted,)
-        is_active &= np.isin(values, np.array(options, dtype=settings[other].dtype))
+        if known in sets:
+            values = sets[known]
+        is_active &= np.isin(values, np.array(list_options(wanted), dtype=settings[other].dtype))
         when = settings[other].when
     return is_active
+
+
+def list_options(wanted: Any) -> tuple[Any, ...]:
+    """Return the values of a condition, of which it may name one or several."""
+    if isinstance(wanted, tuple):
+        return wanted
+    return (wanted,)
 
 
 def find_known(name: str, settings: Settings, given: Mapping[str, Any]) -> str:
     """Return the name of all instruments in place of one's own that is not given."""
     of_all = split_name(name)[1]
-    return of_all if name not in given and of_all in settings and of_all in given else name
+    if name not in given and of_all in settings and of_all in given:
+        return of_all
+    return name
 
 
 class Dimension(NamedTuple):
+    """What a space varies: a range of numbers, or options.
+
+    ``value`` is that of sets in which it has no effect.
+    """
+
     name: str
     kind: str
     low: float
@@ -444,11 +597,18 @@ class Dimension(NamedTuple):
 
     @property
     def dtype(self) -> type:
-        if self.kind in ("float", "int", "bool"):
-            return {"float": np.float64, "int": np.int64, "bool": np.bool_}[self.kind]
+        """The type of its values; options of numbers are numbers."""
+        if self.kind == "float":
+            return np.float64
+        if self.kind == "int":
+            return np.int64
+        if self.kind == "bool":
+            return np.bool_
         kinds = {type(option) for option in self.options}
+        if kinds == {int}:
+            return np.int64
         if kinds <= {int, float}:
-            return np.int64 if kinds == {int} else np.float64
+            return np.float64
         return object
 
     def decode(self, part: core.FloatArray) -> np.ndarray:
@@ -456,10 +616,14 @@ class Dimension(NamedTuple):
         if self.options:
             places = np.minimum((part * len(self.options)).astype(np.int64), len(self.options) - 1)
             return np.array(self.options, dtype=self.dtype)[places]
+
         low, high = self._edges()
         values = low + part * (high - low)
-        values = np.exp(values) if self.log else values
-        values = np.rint(values) if self.kind == "int" else values
+        if self.log:
+            values = np.exp(values)
+        if self.kind == "int":
+            values = np.rint(values)
+        # The ends are exact.
         values = np.where(part <= 0.0, self.low, np.where(part >= 1.0, self.high, values))
         return np.clip(values, self.low, self.high).astype(self.dtype)
 
@@ -467,12 +631,14 @@ class Dimension(NamedTuple):
         """Return the numbers in [0, 1] that are decoded to these values, of shape (n,)."""
         if self.options:
             options = np.array(self.options, dtype=self.dtype).tolist()
-            places = {repr(option): k for k, option in enumerate(options)}
-            found = [places.get(repr(value), 0) for value in values.tolist()]
-            return (np.array(found) + 0.5) / len(self.options)
+            place_of = {repr(option): place for place, option in enumerate(options)}
+            places = [place_of.get(repr(value), 0) for value in values.tolist()]
+            return (np.array(places) + 0.5) / len(self.options)
+
         low, high = self._edges()
         numbers = values.astype(np.float64)
-        numbers = np.log(numbers) if self.log else numbers
+        if self.log:
+            numbers = np.log(numbers)
         if not high > low:
             return np.full(numbers.shape, 0.5)
         part: core.FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
@@ -480,55 +646,85 @@ class Dimension(NamedTuple):
 
     def _edges(self) -> tuple[float, float]:
         """Return the ends of the range on its scale, widened by a half for whole numbers."""
-        half = 0.5 if self.kind == "int" else 0.0
-        low, high = self.low - half, self.high + half
-        return (math.log(low), math.log(high)) if self.log else (low, high)
+        low = self.low
+        high = self.high
+        if self.kind == "int":
+            low -= 0.5
+            high += 0.5
+        if self.log:
+            return math.log(low), math.log(high)
+        return low, high
 
 
 Settings: TypeAlias = Mapping[str, Setting | Dimension]
 
 
 def read_dimension(setting: Setting, want: Any) -> Dimension:
-    name, value = setting.name, setting.value
-    options: tuple[Any, ...] = ()
+    """Return the dimension of a setting: a range of numbers, bounds, or a list of options."""
     if isinstance(want, tuple) and setting.kind not in (str, bool):
-        if len(want) != 2:
-            raise core.ParameterError(
-                f"bounds of {name} must be (low, high), got {want!r}; options are written as [...]"
-            )
-        low, high = (core.ANY_NUMBER.check(name, bound) for bound in want)
-        is_log = getattr(setting.space, "log", False)
-        if not low <= high or (is_log and not low > 0.0):
-            raise core.ParameterError(
-                f"bounds of {name} must be low <= high{', over 0' * is_log}, got {want!r}"
-            )
-        want = core.Range(low, high, log=is_log)
+        want = read_bounds(setting, want)
     if isinstance(want, core.Range):
-        low, high, is_log, kind = want.low, want.high, want.log, "float"
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise core.ParameterError(
-                f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give "
-                "its bounds, or fix it"
-            )
-        if setting.kind is int:
-            low, high, kind = math.ceil(low), math.floor(high), "int"
-        for bound in (low, high):
-            setting.check(name, bound)
-    else:
-        if isinstance(want, core.Choice):
-            want = want.options
-        elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
-            raise core.ParameterError(
-                f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
-                "belongs in fix"
-            )
-        options = tuple(dict.fromkeys(convert_value(setting, each) for each in want))
-        low, high, is_log = 0.0, float(len(options)), False
-        kind = "bool" if setting.kind is bool else "choice"
+        return read_range(setting, want)
+
+    name = setting.name
+    if isinstance(want, core.Choice):
+        want = want.options
+    elif not isinstance(want, (list, np.ndarray, range)) or len(want) == 0:
+        raise core.ParameterError(
+            f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
+            "belongs in fix"
+        )
+    options = tuple(dict.fromkeys(convert_value(setting, option) for option in want))
+    kind = "choice"
+    if setting.kind is bool:
+        kind = "bool"
+    value = choose_value(setting, options[0])
+    return Dimension(name, kind, 0.0, float(len(options)), False, options, None, value)
+
+
+def read_bounds(setting: Setting, want: tuple[Any, ...]) -> core.Range:
+    """Return the range of bounds (low, high), on the scale that the setting declares."""
+    name = setting.name
+    if len(want) != 2:
+        raise core.ParameterError(
+            f"bounds of {name} must be (low, high), got {want!r}; options are written as [...]"
+        )
+    low = core.ANY_NUMBER.check(name, want[0])
+    high = core.ANY_NUMBER.check(name, want[1])
+    is_log = getattr(setting.space, "log", False)
+    if is_log and not (low <= high and low > 0.0):
+        raise core.ParameterError(f"bounds of {name} must be low <= high, over 0, got {want!r}")
+    if not low <= high:
+        raise core.ParameterError(f"bounds of {name} must be low <= high, got {want!r}")
+    return core.Range(low, high, log=is_log)
+
+
+def read_range(setting: Setting, want: core.Range) -> Dimension:
+    """Return the dimension of a range; that of whole numbers ends at whole numbers inside it."""
+    name = setting.name
+    low, high = want.low, want.high
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise core.ParameterError(
+            f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give "
+            "its bounds, or fix it"
+        )
+    kind = "float"
+    if setting.kind is int:
+        kind = "int"
+        low, high = math.ceil(low), math.floor(high)
+    for bound in (low, high):
+        setting.check(name, bound)
+    return Dimension(name, kind, low, high, want.log, (), None, choose_value(setting, low))
+
+
+def choose_value(setting: Setting, first: Any) -> Any:
+    """Return the value that counts where a dimension has no effect: its own, NaN, or the first."""
+    value = setting.value
     if value is dataclasses.MISSING or isinstance(value, core.FrozenTable):
-        value = options[0] if options else low
-    value = math.nan if value is None else value
-    return Dimension(name, kind, low, high, is_log, options, None, value)
+        value = first
+    if value is None:
+        return math.nan
+    return value
 
 
 Given = Mapping[str, Any]
@@ -536,32 +732,46 @@ Given = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Space:
+    """The dimensions that are varied, and the values that all sets have."""
+
     dimensions: tuple[Dimension, ...]
     fixed: dict[str, Any]
 
     @property
     def by_name(self) -> dict[str, Dimension]:
-        return {each.name: each for each in self.dimensions}
+        """The dimensions by name."""
+        return {dimension.name: dimension for dimension in self.dimensions}
 
     def decode(self, cube: core.FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1]."""
         n = len(cube)
-        sets = {each.name: each.decode(cube[:, k]) for k, each in enumerate(self.dimensions)}
+        sets = {}
+        for k, dimension in enumerate(self.dimensions):
+            sets[dimension.name] = dimension.decode(cube[:, k])
         for name, value in self.fixed.items():
-            sets[name] = np.full(n, value, dtype=object if isinstance(value, str) else None)
+            dtype = None
+            if isinstance(value, str):
+                dtype = object
+            sets[name] = np.full(n, value, dtype=dtype)
         return reset_inactive(self.by_name, sets)
 
     def encode(self, sets: Sets) -> core.FloatArray:
         """Return points of shape (n_sets, n_dimensions) that decode to these sets."""
-        return np.column_stack([each.encode(sets[each.name]) for each in self.dimensions])
+        columns = [dimension.encode(sets[dimension.name]) for dimension in self.dimensions]
+        return np.column_stack(columns)
 
     def list_ends(self) -> Sets:
-        counts = [len(each.options) or 1 for each in self.dimensions]
-        rows = [tuple(k % n for n in counts) for k in range(max(counts))]  # each word once
-        options = (np.array(rows, dtype=np.float64) + 0.5) / np.array(counts)
-        is_number = np.array([not each.options for each in self.dimensions], dtype=np.bool_)
-        ends = [np.where(is_number, end, options) for end in (0.0, 1.0)]
-        return self.decode(np.concatenate(ends).reshape(-1, len(counts)))
+        """Return sets at the lower and at the upper ends of all ranges, with each option once."""
+        counts = [len(dimension.options) or 1 for dimension in self.dimensions]
+        places = np.arange(max(counts))[:, None] % np.array(counts)
+        options = (places + 0.5) / np.array(counts)
+        is_number = np.array([count == 1 for count in counts], dtype=np.bool_)
+        is_number &= np.array(
+            [not dimension.options for dimension in self.dimensions], dtype=np.bool_
+        )
+        lower = np.where(is_number, 0.0, options)
+        upper = np.where(is_number, 1.0, options)
+        return self.decode(np.concatenate([lower, upper]))
 
     @classmethod
     def read(cls, described: Mapping[str, Any]) -> Self:
@@ -574,7 +784,8 @@ class Space:
         return cls(tuple(dimensions), dict(described["fixed"]))
 
     def describe(self) -> dict[str, Any]:
-        rows = [each._asdict() for each in self.dimensions]
+        """Return the space as plain data, for a manifest."""
+        rows = [dimension._asdict() for dimension in self.dimensions]
         plain: dict[str, Any] = core.to_plain({"dimensions": rows, "fixed": self.fixed})
         return plain
 
@@ -582,75 +793,115 @@ class Space:
 def read_space(
     varied: VariedTest, given: Given | None = None, *, fix: Given | None = None
 ) -> Space:
-    for name, value in (("space", given), ("fix", fix)):
-        if value is not None and not isinstance(value, Mapping):
-            example = "(0.1, 1.0)" if name == "space" else "0.4"
-            raise core.ParameterError(
-                f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
-                f"example, got {core.repr_plain(value)}"
-            )
-    settings, fixed = varied.settings, dict(fix or {})
-    free = [each for each in list_parameters(varied.policy_class) if each.name not in fixed]
-    free = [each for each in free if getattr(each.space, "searched", True)]
-    spaces = {each.name: [False, True] if each.kind is bool else each.space for each in free}
-    wanted = spaces if given is None else dict(given)
+    """Return the space that is given, or that of all declared ranges; refuse all faults at once."""
+    check_mapping("space", given, example="(0.1, 1.0)")
+    check_mapping("fix", fix, example="0.4")
+    settings = varied.settings
+    fixed = dict(fix or {})
+    wanted = list_declared(varied, fixed)
+    if given is not None:
+        wanted = dict(given)
+
     faults = [*find_unknown(settings, {**wanted, **fixed})]
-    faults += [] if wanted else ["space must have something to vary, got nothing"]
-    faults += [f"{k} must not be both varied and fixed" for k in fixed if k in wanted]
+    if not wanted:
+        faults.append("space must have something to vary, got nothing")
+    faults += [f"{name} must not be both varied and fixed" for name in fixed if name in wanted]
     faults += find_missing(settings, {**wanted, **fixed})
-    dimensions = []
-    for name in (name for name in wanted if name in settings):
+    dimensions = {}
+    for name, want in wanted.items():
+        if name not in settings:
+            continue
         try:
-            dimensions.append(read_dimension(settings[name], wanted[name]))
+            dimensions[name] = read_dimension(settings[name], want)
         except core.BacktestError as error:
             faults.append(str(error))
-    for name in (name for name in fixed if name in settings):
+    for name, value in fixed.items():
+        if name not in settings:
+            continue
         try:
-            fixed[name] = convert_value(settings[name], fixed[name])
+            fixed[name] = convert_value(settings[name], value)
         except core.BacktestError as error:
             faults.append(str(error))
     if faults:
         raise core.ParameterError("\n".join(faults))
-    varying = {each.name: each for each in dimensions}
-    kept, n_before = dict[str, Dimension](), -1
-    while n_before != len(varying):  # without one, others may not be used either
-        n_before, kept = len(varying), {}
-        for each in list(varying.values()):
-            when, never = find_condition(each.name, varying, settings, fixed)
+    used = find_used(settings, dimensions, fixed, is_given=given is not None)
+    return Space(tuple(used.values()), fixed)
+
+
+def check_mapping(name: str, value: object, *, example: str) -> None:
+    """Refuse what is no mapping by the names of parameters."""
+    if value is not None and not isinstance(value, Mapping):
+        raise core.ParameterError(
+            f"{name} must be a mapping by the names of parameters, {{'target': {example}}} for "
+            f"example, got {core.repr_plain(value)}"
+        )
+
+
+def list_declared(varied: VariedTest, fixed: Given) -> dict[str, Any]:
+    """Return the declared ranges of the parameters of a policy that searches vary."""
+    spaces = {}
+    for setting in list_parameters(varied.policy_class):
+        if setting.name in fixed or not getattr(setting.space, "searched", True):
+            continue
+        spaces[setting.name] = setting.space
+        if setting.kind is bool:
+            spaces[setting.name] = [False, True]
+    return spaces
+
+
+def find_used(
+    settings: Mapping[str, Setting],
+    dimensions: Mapping[str, Dimension],
+    fixed: Given,
+    *,
+    is_given: bool,
+) -> dict[str, Dimension]:
+    """Return the dimensions with an effect in some set, each with what it depends on.
+
+    One that the user gives must have an effect; a declared one is left out.
+    """
+    varying = dict(dimensions)
+    while True:
+        used = dict[str, Dimension]()
+        for name, dimension in varying.items():
+            when, never = find_condition(name, varying, settings, fixed)
             if not never:
-                kept[each.name] = each._replace(when=when)
-            elif given is not None:
+                used[name] = dimension._replace(when=when)
+            elif is_given:
                 raise core.ParameterError(
-                    f"{each.name} has no effect in any set: it is used only where {never}"
+                    f"{name} has no effect in any set: it is used only where {never}"
                 )
-            else:
-                del varying[each.name]
-    return Space(tuple(kept.values()), fixed)
+        if len(used) == len(varying):
+            return used
+        varying = used  # without one, others may not be used either
 
 
 def find_condition(
     name: str, varying: Given, settings: Mapping[str, Setting], fixed: Given
 ) -> tuple[core.Condition, str]:
     """Return on what varying parameter it depends whether one is used, and why if it never is."""
-    when, found = settings[name].when, None
+    nearest: core.Condition = None
+    when = settings[name].when
     while when is not None:
         other, wanted = when
-        options = wanted if isinstance(wanted, tuple) else (wanted,)
+        options = list_options(wanted)
         known = find_known(other, settings, {**varying, **fixed})
         if known in varying:
-            found = found or (known, options)
+            nearest = nearest or (known, options)
         elif fixed.get(known, settings[other].value) not in options:
             return None, f"{other} is {' or '.join(map(repr, options))}"
         when = settings[other].when
-    return found, ""
+    return nearest, ""
 
 
 def draw_sets(space: Space, n: int, *, seed: int = 0) -> Sets:
+    """Return n sets that are drawn from a space."""
     n = int(core.Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
     return space.decode(draw_cube(len(space.dimensions), n, np.random.default_rng(seed)))
 
 
 def draw_cube(d: int, n: int, rng: np.random.Generator) -> core.FloatArray:
+    """Return n points in d dimensions, (n, d), of a scrambled Sobol sequence."""
     # The sequence is balanced for powers of two; points beyond n are dropped.
     cube = core.sp.stats.qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())
     return cube[:n]
