@@ -219,8 +219,8 @@ def step_parameters(
         }
     ).set_index(["parameter", "value"])
     judged = {}
-    for name, rows in table.groupby(level=0, sort=False):
-        judged[name] = [write_value(today[str(name)]), judge_steps(rows, edge)]
+    for parameter, rows in table.groupby(level=0, sort=False):
+        judged[parameter] = [write_value(today[str(parameter)]), judge_steps(rows, edge)]
     verdicts = pd.DataFrame.from_dict(judged, orient="index", columns=["value", "verdict"])
     return ParameterSensitivity(
         table=table,
