@@ -171,7 +171,7 @@ def test_days_of_unknown_margin_are_left_out_up_to_a_tenth(monkeypatch, paths, u
             found.daily[:, :paths] = np.nan
         return found
 
-    monkeypatch.setattr(margin_systems, "measure_levels", forget)
+    monkeypatch.setattr(margin_calibration, "measure_levels", forget)
     test = bt.Backtest(days_of(swing(0.02, 60), per_day=1), venue=VENUE, account=bt.Account())
     model = bt.paths.GBM(volatility=0.02 * math.sqrt(365.0), drift=0.0)
     how = {"shortfall": 0.5, "paths": 40, "horizon": "5d", "model": model, "seed": 1}
