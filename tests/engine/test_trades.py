@@ -33,9 +33,15 @@ def run_by_hand(**account: Any) -> bt.Result:
             (105, 106, 98, 99), flat(99), flat(99)]  # fmt: skip
     market = make_market(rows, funding=pd.DataFrame({"rate": [0.01]}, index=HOURS[3:4]))
     signal = np.array([1.0, 1, 1, -1, -1, 0, 0, 0])
-    given = bt.Account(**{"capital": 1_000.0, "band": 0.5, **account})
-    terms = {"venue": make_venue(taker=0.001, lot=0.1), "account": given, "compile": False}
-    return bt.run(market, Constant(leverage=1.0), signal=signal, **terms)
+
+    return bt.run(
+        market,
+        Constant(leverage=1.0),
+        signal=signal,
+        venue=make_venue(taker=0.001, lot=0.1),
+        account=bt.Account(**{"capital": 1_000.0, "band": 0.5, **account}),
+        compile=False,
+    )
 
 
 def test_two_trades_by_hand():
@@ -43,46 +49,53 @@ def test_two_trades_by_hand():
     The flip sells what is held and as much as 1x of the equity; its fee is shared by quantity."""
     result = run_by_hand()
     fills = result.events[result.events["kind"] == "fill"]
-    held, short = float(fills["quantity"].iloc[0]), -float(result.positions["quantity"].iloc[4])
+    long = float(fills["quantity"].iloc[0])
+    short = -float(result.positions["quantity"].iloc[4])
     assert len(fills) == 3
+
     first, second = result.trades.to_dict("records")
+    assert (first["opened"], first["ended"]) == ("order", "order")
     assert (first["side"], first["entry_price"], first["exit_price"]) == ("long", 100.0, 110.0)
     assert (first["entry_time"], first["exit_time"]) == (HOURS[1], HOURS[4])
-    assert (first["bars"], first["quantity"]) == (3, held)
-    assert first["price_pnl"] == pytest.approx(held * 10.0)
-    assert first["funding"] == pytest.approx(held * 110.0 * 0.01)
-    assert first["fees"] == pytest.approx(0.001 * held * (100.0 + 110.0))
+    assert (first["bars"], first["quantity"]) == (3, long)
+    assert first["price_pnl"] == pytest.approx(long * 10.0)
+    assert first["funding"] == pytest.approx(long * 110.0 * 0.01)
+    assert first["fees"] == pytest.approx(0.001 * long * (100.0 + 110.0))
     assert first["profit"] == pytest.approx(first["price_pnl"] - first["fees"] - first["funding"])
-    peak = held * 110.0 / result.bars["equity"].iloc[3]
+    assert first["return"] == pytest.approx(first["profit"] / (long * 100.0))
+    peak = long * 110.0 / result.bars["equity"].iloc[3]
     assert first["peak_leverage"] == pytest.approx(peak, rel=1e-12)
-    assert first["return"] == pytest.approx(first["profit"] / (held * 100.0))
     # bars 1 to 3 whole: 95 and 112; the fill at the open of bar 4 is at 110
     assert (first["mae_last"], first["mfe_last"]) == pytest.approx((-0.05, 0.12))
+
+    assert (second["opened"], second["ended"]) == ("order", "order")
     assert (second["side"], second["quantity"]) == ("short", pytest.approx(short))
     assert second["fees"] == pytest.approx(0.001 * short * (110.0 + 99.0))
     assert second["price_pnl"] == pytest.approx(short * 11.0)
     # bars 4 and 5 whole: up to 115, down to 98
     assert (second["mae_mark"], second["mfe_mark"]) == pytest.approx((-5 / 110, 12 / 110))
-    assert (first["ended"], second["ended"], second["opened"]) == ("order", "order", "order")
 
 
 def test_measures_by_hand():
-    result = run_by_hand()
-    one, other = result.trades["profit"]
-    measures = result.trades.measures
-    assert measures["expectancy"] == pytest.approx((one + other) / 2)
+    trades = run_by_hand().trades
+    long, short = trades["profit"]
+
+    measures = trades.measures
+    assert measures["expectancy"] == pytest.approx((long + short) / 2)
     assert (measures["trades"], measures["win_rate"], measures["open"]) == (2.0, 1.0, 0.0)
     assert math.isnan(measures["profit_factor"])
     assert measures["time_in_market"] == 5 / 8
-    assert result.trades.measures_by("side").loc["short", "expectancy"] == pytest.approx(other)
-    assert result.trades.measures_by("year").index.tolist() == [pd.Timestamp("2024", tz="UTC")]
-    assert type(result.trades[["profit"]]) is pd.DataFrame
+
+    assert trades.measures_by("side").loc["short", "expectancy"] == pytest.approx(short)
+    assert trades.measures_by("year").index.tolist() == [pd.Timestamp("2024", tz="UTC")]
+    assert type(trades[["profit"]]) is pd.DataFrame
 
 
-def test_lots_by_hand():
+def test_lots_are_closed_first_in_first_out_by_hand():
     """2 and 1 are bought, 1 sold, then 4: two short remain until 2 are bought."""
     turns = split_trades(np.array([2.0, 1.0, -1.0, -4.0, 2.0]))
     assert turns.after.tolist() == [2.0, 3.0, 2.0, -2.0, 0.0]
+
     opened, closed, contracts = match_first_in(turns)
     assert opened.tolist() == [0, 0, 1, 3]
     assert closed.tolist() == [2, 3, 3, 4]
@@ -91,28 +104,34 @@ def test_lots_by_hand():
 
 def check_sums(result: bt.Result) -> set[str]:
     """Hold the rows of all views to the ledger, to 1e-9 of turnover; return how trades ended."""
-    account, positions = result.record.account, result.record.positions
+    account = result.record.account
+    costs = sum(getattr(account, name) for name in SPLIT[1:])
     gains = account.price_pnl + account.bad_debt + account.collateral_pnl - account.conversion
-    gains = gains - account.interest - sum(getattr(account, name) for name in SPLIT[1:])
+    gains = gains - account.interest - costs
     start = account.equity[0] - gains[0] - account.flows[0]
     change = account.equity[-1] - start - account.flows.sum()
-    kinds = result.events["kind"].isin([each.kind.name for each in TRADED])
-    traded = result.events.loc[kinds, "amount"].abs().sum()
-    most = 1e-9 * max(float(traded), float(np.abs(account.equity).max()), abs(start))
+
+    kinds = result.events["kind"].isin([event.kind.name for event in TRADED])
+    turnover = float(result.events.loc[kinds, "amount"].abs().sum())
+    tolerance = 1e-9 * max(turnover, float(np.abs(account.equity).max()), abs(start))
+
+    # The interest that short spot legs pay for coins is in the funding of trades.
     entries = result.entries
     of_positions = (entries["kind"] == Event.INTEREST) & (entries["owner"] >= 0)
-    carried = {
-        "funding": entries["amount"][of_positions].sum()
-    }  # what short spot legs pay for coins
+    sums = {name: getattr(result.record.positions, name).sum() for name in SPLIT}
+    sums["funding"] += entries["amount"][of_positions].sum()
+
     for view in ("trip", "fifo"):
         trades = result.trades.lots(view)
-        assert trades["profit"].sum() + trades.unallocated.sum() == pytest.approx(change, abs=most)
+        profit = trades["profit"].sum() + trades.unallocated.sum()
+        assert profit == pytest.approx(change, abs=tolerance)
         for name in SPLIT:
-            expected = getattr(positions, name).sum() + carried.get(name, 0.0)
-            assert trades[name].sum() == pytest.approx(expected, abs=most), (view, name)
+            assert trades[name].sum() == pytest.approx(sums[name], abs=tolerance), (view, name)
+
         assert not trades.isna().any(axis=None)
         assert (trades[["mae_mark", "mae_last"]] <= 0.0).all(axis=None)
         assert (trades[["mfe_mark", "mfe_last", "bars"]] >= 0.0).all(axis=None)
+
     return set(result.trades["ended"])
 
 
@@ -125,8 +144,13 @@ def check_sums(result: bt.Result) -> set[str]:
 def test_trades_add_up_to_the_change_of_equity(seeds, kinds, monkeypatch):
     trust_data(monkeypatch)
     makers = (make_portfolio_case, make_mode_case, make_full_case, make_case, make_exit_case)
-    ended = [check_sums(run_engine(makers[seed % 5](seed))) for seed in seeds]
-    assert kinds <= set.union(*ended)
+
+    ended: set[str] = set()
+    for seed in seeds:
+        make = makers[seed % 5]
+        ended |= check_sums(run_engine(make(seed)))
+
+    assert kinds <= ended
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -136,29 +160,33 @@ def test_saved_and_resumed_runs_have_their_trades(tmp_path, kind):
     pair = simulate_pair(60)
     market = pair if kind == "several" else pair["AAA"]
     account = bt.Account(margin="isolated", stop_loss=0.1, venue_leverage=8.0)
-    given = {"venue": make_venue(taker=0.001), "account": account, "compile": False}
-    first = bt.run(market.prefix(30), Hold(2.0), **given)
-    later = bt.run(market, Hold(2.0), resume=first, **given)
+    terms = {"venue": make_venue(taker=0.001), "account": account, "compile": False}
+    first = bt.run(market.prefix(30), Hold(2.0), **terms)
+    later = bt.run(market, Hold(2.0), resume=first, **terms)
     check_sums(later)
     assert "earlier run" in set(later.trades["opened"])
+
     lots = later.trades.lots("fifo")
     carried = lots[lots["opened"] == "earlier run"].iloc[0]
     known = first.positions[first.positions["instrument"] == carried["instrument"]]
     assert carried["entry_price"] == pytest.approx(known["mark"].iloc[-1], rel=1e-9)
+
     loaded = bt.Result.load(later.save(tmp_path)).trades
     for view in ("trip", "fifo"):
-        both = (pd.DataFrame(each.lots(view)) for each in (loaded, later.trades))
-        pd.testing.assert_frame_equal(*both)
+        expected = pd.DataFrame(later.trades.lots(view))
+        pd.testing.assert_frame_equal(pd.DataFrame(loaded.lots(view)), expected)
 
 
 @pytest.mark.filterwarnings("ignore:the history of A, B ends")
 def test_delistings_and_expiries_end_trades():
-    three = {name: make_market([flat(100)] * n) for name, n in (("A", 6), ("B", 4), ("C", 6))}
+    bars = {"A": 6, "B": 4, "C": 6}
+    markets = {name: make_market([flat(100)] * n_bars) for name, n_bars in bars.items()}
     expiring = make_venue().override({"contract": {"expires": "2024-01-01 04:00"}})
     venues = {"A": expiring, "B": make_venue(), "C": make_venue()}
     terms = {"account": bt.Account(), "venue": venues, "compile": False}
-    done = bt.run(bt.Markets(three, currency="USDT"), Hold(1.0), **terms)
-    ended = dict(zip(done.trades["instrument"], done.trades["ended"], strict=True))
+    result = bt.run(bt.Markets(markets, currency="USDT"), Hold(1.0), **terms)
+
+    ended = dict(zip(result.trades["instrument"], result.trades["ended"], strict=True))
     assert ended == {"A": "expiry", "B": "delisting", "C": "open"}
 
 
@@ -171,14 +199,18 @@ def test_trades_are_those_of_vectorbt(signal):
     result = bt.run(PLAIN, Constant(leverage=0.5), account=account, signal=signal, **TERMS)
     theirs = make_portfolio(result).positions.records
     ours = result.trades
+
     assert len(ours) == len(theirs) > 0
     assert ours["quantity"].to_numpy() == pytest.approx(theirs["size"].to_numpy(), rel=1e-8)
+
     for name in ("entry_price", "exit_price"):
         assert ours[name].to_numpy() == pytest.approx(theirs[name].to_numpy(), rel=1e-8)
+
     most = 1e-8 * float((theirs["size"] * theirs["entry_price"]).max())
     fees = theirs["entry_fees"] + theirs["exit_fees"]
     assert ours["fees"].to_numpy() == pytest.approx(fees.to_numpy(), abs=most)
     assert ours["profit"].to_numpy() == pytest.approx(theirs["pnl"].to_numpy(), abs=most)
+
     entry = pd.DatetimeIndex(result.bars.index)[theirs["entry_idx"].to_numpy()]
     assert ours["entry_time"].tolist() == entry.tolist()
 
@@ -197,17 +229,24 @@ def test_realized_and_paper_gains_and_losses_by_hand(freq, lost):
     fifth day is a Friday: a weekend without bars counts nothing."""
     rows = [flat(100), (100, 101, 99, 100), (103, 106, 102, 105), flat(105), (105, 106, 104, 104),
             (103, 104, 99, 100), (100, 106, 99, 100), flat(100), flat(100)]  # fmt: skip
+    has_sessions = freq == "1B"
     days = pd.date_range("2024-01-01", periods=len(rows), freq=freq, tz="UTC")
     bars = pd.DataFrame(rows, columns=["open", "high", "low", "close"], index=days)
-    market = bt.Market.from_frames(bars, sessions=freq == "1B")
-    terms = {"account": bt.Account(band=0.5), "calendar": "252" if freq == "1B" else "365"}
-    signal = np.array([1.0, 1, 0, 1, 1, 1, 0, 0, 0])
-    result = bt.run(market, Constant(leverage=1.0), venue=make_venue(), signal=signal, **terms)
-    found = result.trades.realization()
+    market = bt.Market.from_frames(bars, sessions=has_sessions)
+    result = bt.run(
+        market,
+        Constant(leverage=1.0),
+        signal=np.array([1.0, 1, 0, 1, 1, 1, 0, 0, 0]),
+        venue=make_venue(),
+        account=bt.Account(band=0.5),
+        calendar="252" if has_sessions else "365",
+    )
+
+    realization = result.trades.realization()
     counts = ["realized_gains", "paper_gains", "realized_losses", "paper_losses"]
-    assert found[counts].tolist() == [1.0, 1.0, 1.0, 1.0]
-    assert (found["pgr"], found["plr"], found["standard_error"]) == (0.5, 0.5, 0.5)
-    assert (found["days_won"], found["days_lost"]) == (2.0, lost)
+    assert realization[counts].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert realization[["pgr", "plr", "standard_error"]].tolist() == [0.5, 0.5, 0.5]
+    assert realization[["days_won", "days_lost"]].tolist() == [2.0, lost]
 
 
 @pytest.mark.parametrize("rule", ["stop_loss", "take_profit"])
@@ -215,7 +254,12 @@ def test_a_stop_realizes_losses_and_a_take_profit_gains(rule):
     market = bt.Market.sample(bars=365, interval="1d")
     account = bt.Account(band=0.9, **{rule: 0.06})
     result = bt.run(market, Constant(1.0), venue=make_venue(), account=account, compile=False)
-    found = result.trades.realization()
-    by_stop, by_profit = found["plr"] > found["pgr"], found["pgr"] > found["plr"]
-    assert (by_stop, by_profit) == (rule == "stop_loss", rule == "take_profit")
-    assert found["liquidations"] == found["expiries"] == 0.0
+
+    realization = result.trades.realization()
+    gains = realization["pgr"]
+    losses = realization["plr"]
+    if rule == "stop_loss":
+        assert losses > gains
+    else:
+        assert gains > losses
+    assert realization["liquidations"] == realization["expiries"] == 0.0
