@@ -7,25 +7,30 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core import FrozenTable, ParameterError
-from backtest.core.values import Value, name_place
+from backtest.core import FrozenTable, ParameterError, Value
+from backtest.core.values import name_place
 from backtest.paths import GBM, Filtered, Stationary
-from backtest.venue.margin_table import Earlier, InForce
+from backtest.venue import Earlier, InForce
 
 
 def days(*values: Any, tz: str | None = "UTC") -> "pd.Series[float]":
     return pd.Series([*values], index=pd.date_range("2021-01-01", periods=len(values), tz=tz))
 
 
-UP, DOWN = bt.FeeTier(1.0, 5e-4, 0.0), bt.FeeTier(0.5, 4e-4, 0.0)
-ROW, NEXT = bt.Bracket(0.0, 1e5, 50.0, 0.01), bt.Bracket(1e5, inf, 20.0, 0.025)
-FEES, SLIP = bt.Fees(taker=5e-4, maker=2e-4), bt.Slippage(rate=1e-4)
+UP = bt.FeeTier(1.0, 5e-4, 0.0)
+DOWN = bt.FeeTier(0.5, 4e-4, 0.0)
+ROW = bt.Bracket(0.0, 1e5, 50.0, 0.01)
+NEXT = bt.Bracket(1e5, inf, 20.0, 0.025)
+FEES = bt.Fees(taker=5e-4, maker=2e-4)
+SLIP = bt.Slippage(rate=1e-4)
 CLOSE = bt.Liquidation(fee=0.01, slippage=0.002)
-OLD, NEW = (Earlier(until=day, brackets=[ROW]) for day in ("2021-01-01", "2022-01-01"))
+OLD = Earlier(until="2021-01-01", brackets=[ROW])
+NEW = Earlier(until="2022-01-01", brackets=[ROW])
 SPOT = bt.Contract(kind="spot", haircut=0.05, borrow_rate=0.08)
 ON_SPOT = {"contract": SPOT, "brackets": [bt.Bracket(0.0, inf, 3.0, 0.0)]}
 COIN = bt.Collateral("BTC", 1.0, prices=100.0, rate=0.9)
-MOVES, TIERS = [(-0.1, 1), (0.1, 1)], [(0, 1, 0.5)]
+MOVES = [(-0.1, 1), (0.1, 1)]
+TIERS = [(0, 1, 0.5)]
 CALL = {"kind": "call", "strike": 5e4, "expiry": "2026-01-31", "underlying": "BTC"}
 GOOD: dict[type[Value], dict[str, Any]] = {
     bt.Bracket: {"floor": 0.0, "cap": 1e5, "max_leverage": 50.0, "maintenance_rate": 0.01},
@@ -199,8 +204,9 @@ BAD: list[Row] = [
 
 
 def make(cls: type[Value], changes: dict[str, Any]) -> Value:
-    given = GOOD.get(cls, {}) | changes
-    return cls(**{name: value for name, value in given.items() if value is not ...})
+    """Return a value with good fields but for changes; ``...`` leaves a field out."""
+    fields = GOOD.get(cls, {}) | changes
+    return cls(**{name: value for name, value in fields.items() if value is not ...})
 
 
 @pytest.mark.parametrize(("cls", "changes", "words"), BAD)
@@ -208,8 +214,10 @@ def test_a_bad_field_is_refused_with_its_place(
     cls: type[Value], changes: dict[str, Any], words: str
 ) -> None:
     make(cls, ON_SPOT if changes.items() >= ON_SPOT.items() else {})  # the least is sound
+
     with pytest.raises(bt.ParameterError) as caught:
         make(cls, changes)
+
     assert str(caught.value).startswith(f"{name_place(cls)}.{words}")
 
 
@@ -238,9 +246,11 @@ SEVERAL: list[tuple[type[Value], dict[str, Any], list[str]]] = [
 def test_all_faults_are_listed_a_line_each(cls: Any, changes: Any, faults: list[str]) -> None:
     with pytest.raises(bt.ParameterError) as caught:
         make(cls, changes)
+
     lines = sorted(str(caught.value).splitlines())
     assert len(lines) == len(faults)
-    assert all(line.startswith(words) for line, words in zip(lines, sorted(faults), strict=True))
+    for line, words in zip(lines, sorted(faults), strict=True):
+        assert line.startswith(words)
 
 
 @pytest.mark.parametrize(("data", "words"), [

@@ -29,10 +29,13 @@ def test_every_measure_is_kept(kind):
 
 
 def test_measures_are_compared_where_both_sides_know_them():
-    was, now = {"fees": 1.0, "gone": 2.0}, {"fees": 1.0, "new": 3.0}
+    was = {"fees": 1.0, "gone": 2.0}
+    now = {"fees": 1.0, "new": 3.0}
     assert [*before.compare_measures(was, now, before.TOLERANCE)] == []
-    found = [*before.compare_measures(was, now | {"fees": 1.1}, before.TOLERANCE)]
-    assert found == ["fees: 1.0 before, 1.1 now"]
+
+    moved = {**now, "fees": 1.1}
+    texts = [*before.compare_measures(was, moved, before.TOLERANCE)]
+    assert texts == ["fees: 1.0 before, 1.1 now"]
 
 
 def test_a_new_measure_is_named_with_the_command_that_adds_it():
@@ -41,6 +44,7 @@ def test_a_new_measure_is_named_with_the_command_that_adds_it():
         "tests/data/before.json lacks new and still has gone; "
         "renew its measures by: python -m tests.before --measures"
     )
+
     was = {"metrics": {"sharpe": 1.0, "gone": 2.0}, "events": [[0.0, "fill"]]}
     now = {"metrics": {"sharpe": 9.0, "new": 3.0}, "events": []}
     renewed = {"metrics": {"sharpe": 1.0, "new": 3.0}, "events": [[0.0, "fill"]]}
@@ -50,13 +54,16 @@ def test_a_new_measure_is_named_with_the_command_that_adds_it():
 def test_the_file_is_written_as_it_stands(tmp_path):
     file = tmp_path / "before.json"
     before.write(WAS, file)
+
     assert file.read_text("utf-8") == before.FILE.read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", [*[name for name in RUNS if not name.endswith(".toml")], *SLOW])
 def test_a_run_equals_that_of_before(name):
     tolerance = before.FITTED.get(name, before.TOLERANCE)
-    assert [*before.differences(WAS[name], before.run_quietly(RUNS[name]), tolerance)] == []
+    result = before.run_quietly(RUNS[name])
+
+    assert [*before.differences(WAS[name], result, tolerance)] == []
 
 
 @pytest.mark.slow
@@ -64,21 +71,24 @@ def test_no_run_without_options_compiles_what_the_core_has():
     """``make test`` builds the core into the package; policies of tests compile their formulas."""
     if not any(BUILT.glob("*/simulate_batch-*.o")):
         pytest.skip("backtest compile has not built the core of this checkout")
+
     COMPILED.clear()
     for make in RUNS.values():
         before.run_quietly(make)
+
     names = {name.partition("-")[0] for name in COMPILED}
     assert {name for name in names if "option" not in name and "policy" not in name} <= OF_OPTIONS
 
 
 def test_a_fee_that_is_off_by_a_ten_millionth_is_seen():
     """5e-4 + 1e-7 of a turnover of three equities is 3e-7 of the equity: 300 times what may be."""
-    was, now = (run_with_a_fee(5e-4 + error) for error in (0.0, 1e-7))
-    kept = before.describe(was)
-    assert [*before.differences(kept, was)] == []
-    found = [*before.differences(kept, now)]
-    assert any(line.startswith("fees: ") for line in found)
-    assert any(line.startswith("event ") for line in found)
+    was = run_with_a_fee(5e-4)
+    described = before.describe(was)
+    assert [*before.differences(described, was)] == []
+
+    texts = [*before.differences(described, run_with_a_fee(5e-4 + 1e-7))]
+    assert any(text.startswith("fees: ") for text in texts)
+    assert any(text.startswith("event ") for text in texts)
 
 
 def run_with_a_fee(taker: float) -> bt.Result:

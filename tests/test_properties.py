@@ -65,8 +65,13 @@ class Case:
         close = price * np.exp(np.cumsum(0.012 * rng.standard_normal(n)))
         opens = np.append(price, close[:-1])
         wick = np.exp(0.004 * np.abs(rng.standard_normal((2, n))))
-        high, low = np.maximum(opens, close) * wick[0], np.minimum(opens, close) / wick[1]
-        bars = {"open": opens, "high": high, "low": low, "close": close, "volume": 1e9}
+        bars = {
+            "open": opens,
+            "high": np.maximum(opens, close) * wick[0],
+            "low": np.minimum(opens, close) / wick[1],
+            "close": close,
+            "volume": 1e9,
+        }
         return pd.DataFrame(bars, index=pd.date_range(start, periods=n, freq="1h"))
 
     def market(self, **more: Any) -> bt.Market:
@@ -77,14 +82,25 @@ class Case:
         return bt.Market.from_frames(bars, funding=funding)
 
     def account(self, capital: float = 1000.0, **more: Any) -> bt.Account:
-        isolated = {"venue_leverage": 15.0} if self.margin == "isolated" else {}
-        return bt.Account(capital=capital, margin=self.margin, band=self.band, **isolated, **more)
+        if self.margin == "isolated":
+            more["venue_leverage"] = 15.0
+        return bt.Account(capital=capital, margin=self.margin, band=self.band, **more)
 
     def run(self, market: Any = None, **more: Any) -> bt.Result:
-        terms = {"venue": venue_of(**COSTS), "account": self.account(), "signal": self.side}
-        policy = more.pop("policy", self.policy)
-        market = self.market() if market is None else market
-        return bt.run(market, policy, **{**terms, **more})
+        """Run the case, or what is changed of it."""
+        settings = {
+            "policy": self.policy,
+            "venue": venue_of(**COSTS),
+            "account": self.account(),
+            "signal": self.side,
+            **more,
+        }
+        return bt.run(self.market() if market is None else market, **settings)
+
+    def test(self, market: bt.Market) -> bt.Backtest:
+        """Return the case as a test of a market."""
+        venue = venue_of(**COSTS)
+        return bt.Backtest(market, venue=venue, account=self.account(), signal=self.side)
 
 
 cases = st.builds(
@@ -102,9 +118,12 @@ def equity_of(result: bt.Result) -> np.ndarray:
 
 
 def assert_near(one: Any, other: Any, rel: float = 1e-9) -> None:
-    one, other = np.asarray(one), np.asarray(other)
-    assert one.shape == other.shape
-    np.testing.assert_allclose(one, other, rtol=rel, atol=rel * max(1.0, np.abs(other).max()))
+    values = np.asarray(one)
+    expected = np.asarray(other)
+    assert values.shape == expected.shape
+
+    tolerance = rel * max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(values, expected, rtol=rel, atol=tolerance)
 
 
 def holds(**draws: Any) -> Callable[[Any], Any]:
@@ -119,6 +138,7 @@ def test_profit_is_the_sum_of_its_terms(case):
     costs = ["fees", "slippage", "impact", "funding", "liquidation_loss"]
     profit = bars["price_pnl"] + bars["bad_debt"] - bars[costs].sum(axis=1)
     assert_near(bars["equity"].diff()[1:], profit[1:])
+
     split = result.attribution()
     if math.isfinite(split.growth):
         assert math.isclose(split.terms.sum(), split.growth, abs_tol=1e-9)
@@ -146,73 +166,80 @@ def test_days_shift_nothing(case, days):
 @holds()
 def test_a_market_is_markets_of_one(case):
     market = case.market()
-    other = case.run(bt.Markets({"ONE": market}), signal={"ONE": case.side})
-    assert equity_of(other).tolist() == equity_of(case.run(market)).tolist()
-    assert other.manifest["id"] == case.run(market).manifest["id"]
+    single = case.run(market)
+    of_one = case.run(bt.Markets({"ONE": market}), signal={"ONE": case.side})
+
+    assert equity_of(of_one).tolist() == equity_of(single).tolist()
+    assert of_one.manifest["id"] == single.manifest["id"]
 
 
 @holds(levels=st.lists(st.floats(0.2, 9.0), min_size=1, max_size=4, unique=True))
 def test_a_row_of_a_sweep_is_a_run(case, levels):
-    market, terms = case.market(), {"venue": venue_of(**COSTS), "account": case.account()}
-    table = bt.Backtest(market, signal=case.side, **terms).sweep(Lean, {"level": levels})
+    market = case.market()
+    table = case.test(market).sweep(Lean, {"level": levels}).table
+
     for level in levels:
-        alone = case.run(market, policy=Lean(level=level))
-        row = table.table[table.table["level"] == level].iloc[0]
-        assert row["final_equity"] == pytest.approx(alone.metrics["final_equity"], rel=1e-9)
+        row = table[table["level"] == level].iloc[0]
+        run = case.run(market, policy=Lean(level=level))
+        assert row["final_equity"] == pytest.approx(run.metrics["final_equity"], rel=1e-9)
 
 
 @holds()
 def test_a_replay_of_the_fills_is_the_run(case):
-    result = case.run()
-    again = bt.Backtest(
-        bt.Backtest.of(result).market, venue=venue_of(**COSTS), account=case.account()
-    ).replay(result.fills)
-    assert_near(again.bars["equity"], equity_of(result))
+    market = case.market()
+    result = case.run(market)
+    test = bt.Backtest(market, venue=venue_of(**COSTS), account=case.account())
+
+    assert_near(test.replay(result.fills).bars["equity"], equity_of(result))
 
 
 @holds(bar=st.integers(2, 45))
 def test_a_decision_is_that_of_the_next_bar(case, bar):
-    market, terms = case.market(), {"venue": venue_of(**COSTS), "account": case.account()}
-    known, until = market.slice(0, bar + 1), market.slice(0, bar + 2)
-    before, after = case.run(known), case.run(until)
-    told = bt.Backtest(known, signal=case.side, **terms).decide(
-        case.policy, state=before, at=float(market.open[bar + 1])
-    )
-    time = after.bars.index[-1]
-    filled = after.fills[(after.fills["time"] == time) & (after.fills["kind"] == "order")]
-    assert sum(told.order.values()) == pytest.approx(filled["quantity"].sum(), rel=1e-9, abs=1e-9)
+    market = case.market()
+    known = market.slice(0, bar + 1)
+    next_open = float(market.open[bar + 1])
+    decision = case.test(known).decide(case.policy, state=case.run(known), at=next_open)
+
+    after = case.run(market.slice(0, bar + 2))
+    is_next = (after.fills["time"] == after.bars.index[-1]) & (after.fills["kind"] == "order")
+    filled = after.fills[is_next]["quantity"].sum()
+    assert sum(decision.order.values()) == pytest.approx(filled, rel=1e-9, abs=1e-9)
 
 
 @holds()
 def test_an_inverse_position_is_a_linear_one_of_the_other_coin(case):
     """In coins, a long of the price is a short of 1 / price, quoted in coins, of equal leverage."""
     bars = case.frame()
-    dual = 1.0 / bars[["open", "low", "high", "close"]].set_axis(bars.columns[:4], axis=1)
+    reciprocal = 1.0 / bars[["open", "low", "high", "close"]].set_axis(bars.columns[:4], axis=1)
+    policy = Constant(leverage=min(case.level, 3.0))
+    terms = {"account": case.account(), "compile": False}
     free = {"liquidation": {"fee": 0.0}}
-    one, other = (
-        bt.run(bt.Market.from_frames(frame), Constant(leverage=min(case.level, 3.0)), venue=venue,
-               account=case.account(), signal=side, compile=False)
-        for frame, venue, side in (
-            (bars, coin_venue(**free), case.side),
-            (dual.assign(volume=1e9), venue_of(**free), -case.side),
-        )
-    )  # fmt: skip
-    assert_near(equity_of(one), equity_of(other))
+
+    market = bt.Market.from_frames(bars)
+    inverse = bt.run(market, policy, venue=coin_venue(**free), signal=case.side, **terms)
+    dual = bt.Market.from_frames(reciprocal.assign(volume=1e9))
+    linear = bt.run(dual, policy, venue=venue_of(**free), signal=-case.side, **terms)
+    assert_near(equity_of(inverse), equity_of(linear))
 
 
 @holds(name=st.sampled_from(["A", "Z"]))
 def test_an_untouched_instrument_changes_nothing(case, name):
-    beside = dataclasses.replace(case, seed=case.seed + 7).market()
-    both = bt.Markets({"M": case.market(), name: beside})
-    result = case.run(both, signal={"M": case.side, name: 0.0})
+    untouched = dataclasses.replace(case, seed=case.seed + 7).market()
+    markets = bt.Markets({"M": case.market(), name: untouched})
+    result = case.run(markets, signal={"M": case.side, name: 0.0})
+
     assert_near(equity_of(result), equity_of(case.run()))
+
+
+def draw_market(case: Case, name: str, **more: Any) -> bt.Market:
+    """Return a market of an instrument's own seed."""
+    return dataclasses.replace(case, seed=case.seed + ord(name)).market(**more)
 
 
 @holds(order=st.permutations("ABC"))
 def test_the_order_of_instruments_changes_nothing(case, order):
     def run(names: Any) -> np.ndarray:
-        own = {name: dataclasses.replace(case, seed=case.seed + ord(name)) for name in names}
-        markets = bt.Markets({name: each.market() for name, each in own.items()})
+        markets = bt.Markets({name: draw_market(case, name) for name in names})
         return equity_of(case.run(markets, signal={"A": 0.3, "B": -0.4, "C": case.side / 3}))
 
     assert_near(run(order), run("ABC"))
@@ -221,12 +248,12 @@ def test_the_order_of_instruments_changes_nothing(case, order):
 @holds(share=st.floats(0.0, 1.0), amount=st.floats(-300.0, 900.0))
 def test_a_flow_in_two_parts_is_that_flow(case, share, amount):
     def run(*parts: tuple[float, float]) -> np.ndarray:
-        flows = pd.Series({START + pd.Timedelta(hours=h): each for h, each in parts})
+        flows = pd.Series({START + pd.Timedelta(hours=hour): part for hour, part in parts})
         return equity_of(case.run(account=case.account(flows=flows)))
 
-    hours = 20.25, 20.5  # one bar: both are there at its next open
-    parts = [*zip(hours, (share * amount, (1.0 - share) * amount), strict=True)]
-    assert_near(run(*parts), run((20.25, amount)))
+    # one bar: both are there at its next open
+    in_parts = run((20.25, share * amount), (20.5, (1.0 - share) * amount))
+    assert_near(in_parts, run((20.25, amount)))
 
 
 @holds()
@@ -235,6 +262,7 @@ def test_a_saved_result_and_test_load_as_they_are(case):
     with tempfile.TemporaryDirectory() as folder:
         again = bt.Result.load(result.save(folder))
         test = bt.Backtest.load(bt.Backtest.of(result).save(Path(folder, "test")))
+
     assert equity_of(again).tolist() == equity_of(result).tolist()
     assert dict(again.metrics) == pytest.approx(dict(result.metrics), rel=0, nan_ok=True)
     assert equity_of(test.run(case.policy, compile=False)).tolist() == equity_of(result).tolist()
@@ -243,7 +271,9 @@ def test_a_saved_result_and_test_load_as_they_are(case):
 @holds()
 def test_a_limit_of_loss_that_cannot_be_reached_is_none(case):
     limited = case.account(daily_loss=0.999999, weekly_loss=0.999999)
-    plain, other = case.run(), case.run(account=limited)
+    plain = case.run()
+    other = case.run(account=limited)
+
     if plain.bars["equity"].min() > 1.0:
         assert equity_of(other).tolist() == equity_of(plain).tolist()
 
@@ -252,10 +282,11 @@ def test_a_limit_of_loss_that_cannot_be_reached_is_none(case):
 def test_a_margin_rule_is_its_recorded_series(case, quantile, lambda_):
     rule = bt.margin_rules.Volatility(quantile=quantile, lambda_=lambda_, cap=12.0)
     venue = venue_of(**COSTS)
-    found = case.run(venue=venue.override(margin=rule))
-    series = found.margin_multipliers.iloc[:, 0]
-    same = case.run(venue=venue.override(margin_multiplier=series))
-    assert equity_of(same).tolist() == equity_of(found).tolist()
+    by_rule = case.run(venue=venue.override(margin=rule))
+
+    series = by_rule.margin_multipliers.iloc[:, 0]
+    by_series = case.run(venue=venue.override(margin_multiplier=series))
+    assert equity_of(by_series).tolist() == equity_of(by_rule).tolist()
 
 
 @holds(
@@ -264,20 +295,25 @@ def test_a_margin_rule_is_its_recorded_series(case, quantile, lambda_):
 )  # fmt: skip
 def test_a_cascade_of_one_market_is_the_cascade(case, shock, coefficient, kind, insurance):
     rng = np.random.default_rng(case.seed)
-    n, price = 40, 100.0
-    rows = pd.DataFrame({"side": np.where(rng.random(n) < 0.7, "long", "short"),
-                         "quantity": rng.uniform(0.5, 3.0, n),
-                         "entry": rng.uniform(96.0, 106.0, n)})  # fmt: skip
+    n = 40
+    price = 100.0
+    rows = pd.DataFrame({
+        "side": np.where(rng.random(n) < 0.7, "long", "short"),
+        "quantity": rng.uniform(0.5, 3.0, n),
+        "entry": rng.uniform(96.0, 106.0, n),
+    })  # fmt: skip
     rows["collateral"] = rows["quantity"] * rows["entry"] / rng.uniform(1.0, 12.0, n)
     venue = venue_of(liquidation={"fee": 0.004, "slippage": 0.002, "mode": "close"})
     terms = {"impact": kind(coefficient), "volume": 1_000.0, "insurance": insurance}
+
     crowd = bt.Crowd.from_positions(rows, price=price)
     one = bt.cascade(crowd, venue, shock=shock, adl=None, **terms)
+
     cash = dict(enumerate(rows["collateral"]))
-    books = bt.BookCrowd.from_positions(
-        rows.assign(account=range(n), market="A"), cash, {"A": price}
-    )
+    of_accounts = rows.assign(account=range(n), market="A")
+    books = bt.BookCrowd.from_positions(of_accounts, cash, {"A": price})
     several = bt.cascade(books, venue, shock={"A": shock}, **terms)
+
     assert several.liquidated == one.liquidated
     assert_near(several.rounds["price A"], one.rounds["price"], 1e-12)
     assert_near(several.deficit, one.deficit)
@@ -287,12 +323,12 @@ def test_a_cascade_of_one_market_is_the_cascade(case, shock, coefficient, kind, 
 
 @holds(order=st.permutations("ABC"))
 def test_budgets_follow_their_instruments(case, order):
-    own = {name: dataclasses.replace(case, seed=case.seed + ord(name)) for name in "ABC"}
     budgets = {"A": 0.5, "B": 0.3, "C": 0.2}
 
     def allocate(names: Any) -> pd.DataFrame:
-        markets = bt.Markets({name: own[name].market(n=4 * 24) for name in names})
-        wanted = {name: budgets[name] for name in names}
-        return bt.allocate.risk_budget(markets, wanted, half_life=3, every=24)
+        markets = bt.Markets({name: draw_market(case, name, n=4 * 24) for name in names})
+        in_order = {name: budgets[name] for name in names}
+        weights = bt.allocate.risk_budget(markets, in_order, half_life=3, every=24)
+        return weights[[*"ABC"]]
 
-    assert_near(allocate(order)[[*"ABC"]], allocate("ABC")[[*"ABC"]])
+    assert_near(allocate(order), allocate("ABC"))
