@@ -119,14 +119,15 @@ def run_engine(
     overlay = None
     if case.overlay is not None:
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
+    policies: Any = {name: choose_policy(case, tape) for name, tape in case.tapes.items()}
+
     with warnings.catch_warnings(), case.feeding():
         warnings.simplefilter("ignore")
-        policies: Any = {name: choose_policy(case, tape) for name, tape in case.tapes.items()}
-        given = case.for_engine(bt)
+        terms = case.for_engine(bt)
         if stop is not None:
-            given["market"] = given["market"].prefix(stop)
-            given["signal"] = given["signal"].iloc[:stop]
-        return bt.run(policy=policies, overlay=overlay, compile=is_compiled, resume=resume, **given)
+            terms["market"] = terms["market"].prefix(stop)
+            terms["signal"] = terms["signal"].iloc[:stop]
+        return bt.run(policy=policies, overlay=overlay, compile=is_compiled, resume=resume, **terms)
 
 
 def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = True) -> Outcome:
@@ -148,23 +149,27 @@ def scales(out: Outcome) -> np.ndarray:
 
 
 def differences(case: PortfolioCase, out: Outcome, result: Any) -> list[str]:
+    """Return where the engine differs from the oracle, first bars first."""
     scale = scales(out)
     last = find_horizon(case, out, result, scale)
-    found: list[tuple[int, str]] = []
-    for name, got, expected, weight in compare_columns(case, out, result):
-        off = ~(np.abs(got - expected) * weight <= TOLERANCE * scale)
-        found.extend(
-            (int(t), f"bar {t} {name}: {got[t]!r}, oracle {expected[t]!r}")
-            for t in np.flatnonzero(off[:last])[:2]
-        )
-    is_spot = any(each["contract"]["kind"] == "spot" for each in case.venues.values())
+
+    faults: list[tuple[int, str]] = []
+    for name, values, expected, weight in compare_columns(case, out, result):
+        is_off = ~(np.abs(values - expected) * weight <= TOLERANCE * scale)
+        faults += [
+            (int(t), f"bar {t} {name}: {values[t]!r}, oracle {expected[t]!r}")
+            for t in np.flatnonzero(is_off[:last])[:2]
+        ]
+
+    is_spot = any(venue["contract"]["kind"] == "spot" for venue in case.venues.values())
     if result.has_one_position and case.requirement is None and not is_spot:
-        found += compare_prices(case, out, result.bars, scale, last)
-    wrong = [text for _, text in sorted(found)]
+        faults += compare_prices(case, out, result.bars, scale, last)
+
+    texts = [text for _, text in sorted(faults)]
     if last == len(scale):
-        wrong += compare_ledger(out, result.events, scale)
-        wrong += compare_counts(out, result.metrics)
-    return wrong
+        texts += compare_ledger(out, result.events, scale)
+        texts += compare_counts(out, result.metrics)
+    return texts
 
 
 def find_horizon(case: PortfolioCase, out: Outcome, result: Any, scale: np.ndarray) -> int:
@@ -172,16 +177,18 @@ def find_horizon(case: PortfolioCase, out: Outcome, result: Any, scale: np.ndarr
     wallet that an order or a withdrawal spent to the last bit holds 0 or some 1e-17 of what it
     held. Whether that buys anything, and whether the account is ruined when its margin is lost too,
     is then decided by rounding."""
-    dust = np.zeros(len(scale), dtype=bool)
+    is_dust = np.zeros(len(scale), dtype=bool)
     margins = case.account["margin"]
-    if "isolated" in (margins.values() if isinstance(margins, dict) else [margins]):
-        for values in (floats(out.equity), result.bars["equity"].to_numpy()):
-            dust[1:] |= ((values != 0) & (np.abs(values) <= 1e-12 * scale))[:-1]
+    modes = margins.values() if isinstance(margins, dict) else [margins]
+    if "isolated" in modes:
+        for equity in (floats(out.equity), result.bars["equity"].to_numpy()):
+            is_dust[1:] |= ((equity != 0) & (np.abs(equity) <= 1e-12 * scale))[:-1]
+
     fills = result.events[result.events["kind"] == "fill"]
-    at = result.bars.index.get_indexer(fills["time"], method="ffill")
+    bars = result.bars.index.get_indexer(fills["time"], method="ffill")
     amounts = fills["amount"].to_numpy()
-    dust[at[(amounts > 0) & (amounts <= 1e-12 * scale[at])]] = True
-    return int(np.argmax(dust)) if dust.any() else len(scale)
+    is_dust[bars[(amounts > 0) & (amounts <= 1e-12 * scale[bars])]] = True
+    return int(np.argmax(is_dust)) if is_dust.any() else len(scale)
 
 
 def compare_columns(
@@ -189,20 +196,24 @@ def compare_columns(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
     """Yield name, values of the engine and of the oracle, and the money that a unit of it is."""
     bars = result.bars
-    has_options = "option_quantity" in out.columns
     for name in MONEY:
-        if name in bars:
-            rows = getattr(out, name)
-            rows = [sum(row) for row in rows] if isinstance(rows[0], tuple) else rows
-            weight = off_edges(case, result) if name in AT_EDGES else 1.0
-            yield name, bars[name].to_numpy(dtype=float), floats(rows), weight
+        if name not in bars:
+            continue
+
+        rows = getattr(out, name)
+        if isinstance(rows[0], tuple):  # of instruments
+            rows = [sum(row) for row in rows]
+        weight = off_edges(case, result) if name in AT_EDGES else 1.0
+        yield name, bars[name].to_numpy(dtype=float), floats(rows), weight
+
     yield compare_ratio(out, bars["margin_ratio"].to_numpy(dtype=float))
-    if has_options:
+    if "option_quantity" in out.columns:
         yield from compare_options(case, out, result)
+
     held = read_positions(case, result)
     for i, name in enumerate(out.names):
-        both = ("quantity", "margin")
-        quantity, margin = (floats([row[i] for row in getattr(out, each)]) for each in both)
+        quantity = floats([row[i] for row in out.quantity])
+        margin = floats([row[i] for row in out.margin])
         yield f"quantity of {name}", held["quantity"][i], quantity, value_contracts(case, name)
         yield f"margin of {name}", held["margin"][i], margin, 1.0
 
@@ -210,22 +221,29 @@ def compare_columns(
 def compare_options(
     case: PortfolioCase, out: Outcome, result: Any
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
+    record = result.record.options
     for k, option in enumerate(case.options):
-        both = (out.option_quantity, out.option_mark)
-        held, mark = (floats([row[k] for row in rows]) for rows in both)
+        quantity = floats([row[k] for row in out.option_quantity])
+        mark = floats([row[k] for row in out.option_mark])
         unit = option.size * (1.0 if option.is_coin else option.rows["index_close"])
-        got = result.record.options
-        yield f"quantity of {option.name}", got.quantity[:, k], held, unit
-        yield f"mark of {option.name}", got.value[:, k], mark, np.abs(held)
+        yield f"quantity of {option.name}", record.quantity[:, k], quantity, unit
+        yield f"mark of {option.name}", record.value[:, k], mark, np.abs(quantity)
 
 
-def compare_ratio(out: Outcome, got: np.ndarray) -> tuple[str, np.ndarray, np.ndarray, Any]:
-    ratio, backing = floats(out.margin_ratio), floats(out.backing)
+def compare_ratio(out: Outcome, values: np.ndarray) -> tuple[str, np.ndarray, np.ndarray, Any]:
+    """Return the margin ratio, whose unit is the backing; equal ones, also infinite, as 0."""
+    expected = floats(out.margin_ratio)
+    backing = floats(out.backing)
     with np.errstate(invalid="ignore"):
-        is_same = got == ratio
-        weight = np.abs(backing) / np.maximum(1.0, ratio)
-    values = (np.where(is_same, 0.0, each) for each in (got, ratio, weight))
-    return "margin_ratio", *values
+        is_same = values == expected
+        weight = np.abs(backing) / np.maximum(1.0, expected)
+
+    return (
+        "margin_ratio",
+        np.where(is_same, 0.0, values),
+        np.where(is_same, 0.0, expected),
+        np.where(is_same, 0.0, weight),
+    )
 
 
 def off_edges(case: PortfolioCase, result: Any) -> np.ndarray:
@@ -233,8 +251,8 @@ def off_edges(case: PortfolioCase, result: Any) -> np.ndarray:
     off = np.ones(len(result.bars))
     for i, name in enumerate(result.names):
         notional = np.abs(result.notionals[:, i])
-        for each in case.venues[name]["brackets"]:
-            off[np.abs(notional / each["cap"] - 1.0) <= TOLERANCE] = 0.0
+        for row in case.venues[name]["brackets"]:
+            off[np.abs(notional / row["cap"] - 1.0) <= TOLERANCE] = 0.0
     return off
 
 
@@ -244,55 +262,67 @@ def compare_prices(
     """Compare the notional at the price of liquidation, or put the price into its equation. A
     position of nothing may have any price; a price at a notional of nothing may be none."""
     (name,) = out.names
-    contract, prices = case.venues[name]["contract"], bars["liquidation_price"].to_numpy(float)
+    venue = case.venues[name]
+    contract = venue["contract"]
+    prices = bars["liquidation_price"].to_numpy(float)
     closes = close_of(case, name)
-    found = []
+
+    faults = []
     for t in range(last):
-        quantity, allowed = float(out.quantity[t][0]), TOLERANCE * float(scale[t])
-        expected = out.liquidation_price[t][0]
-        at = [float(p) for p in (expected, prices[t]) if p is not None and not math.isnan(p)]
-        notionals = [abs(quantity * value_of(contract, p)) for p in at]
-        if abs(quantity * value_of(contract, closes[t])) <= allowed:
+        quantity = float(out.quantity[t][0])
+        allowed = TOLERANCE * float(scale[t])
+        notional = quantity * value_of(contract, closes[t])
+        if abs(notional) <= allowed:
             continue
-        if len(at) < 2:
+
+        expected = out.liquidation_price[t][0]
+        known = [float(p) for p in (expected, prices[t]) if p is not None and not math.isnan(p)]
+        notionals = [abs(quantity * value_of(contract, price)) for price in known]
+        if len(known) < 2:
             is_same = max(notionals, default=0.0) <= allowed
         else:
+            # What backs it there, less what it needs there, is 0; or both prices are one.
             change = quantity * (value_of(contract, prices[t]) - value_of(contract, closes[t]))
             needed = out.table[t][0].requirement(Decimal(notionals[1]))
-            if case.venues[name]["venue"]["maintenance_at"] == "entry":
+            if venue["venue"]["maintenance_at"] == "entry":
                 needed = out.requirement[t]
             left = abs(float(out.backing[t]) + change - float(needed))
             is_same = min(left, abs(notionals[0] - notionals[1])) <= allowed
+
         if not is_same:
-            found.append((t, f"bar {t} liquidation_price: {prices[t]!r}, oracle {expected}"))
-    return found
+            faults.append((t, f"bar {t} liquidation_price: {prices[t]!r}, oracle {expected}"))
+    return faults
 
 
 def compare_ledger(out: Outcome, events: pd.DataFrame, scale: np.ndarray) -> list[str]:
     """Return the kinds whose totals differ; calls carry no money and are counted."""
-    turnover = max(float(sum(out.traded)), float(scale[-1]))
+    tolerance = TOLERANCE * max(float(sum(out.traded)), float(scale[-1]))
     totals = events.groupby("kind", observed=False)["amount"].sum()
-    wrong = [
-        f"ledger {kind}: {totals.get(kind, 0.0)!r}, oracle {float(out.total(kind))!r}"
-        for kind in KINDS
-        if not abs(totals.get(kind, 0.0) - float(out.total(kind))) <= TOLERANCE * turnover
-    ]
-    counts = {kind: int((events["kind"] == kind).sum()) for kind in CALLS}
-    return wrong + [
-        f"ledger {kind}: {count}, oracle {out.count(kind)}"
-        for kind, count in counts.items()
-        if count != out.count(kind)
-    ]
+
+    faults = []
+    for kind in KINDS:
+        total = totals.get(kind, 0.0)
+        expected = float(out.total(kind))
+        if not abs(total - expected) <= tolerance:
+            faults.append(f"ledger {kind}: {total!r}, oracle {expected!r}")
+    for kind in CALLS:
+        count = int((events["kind"] == kind).sum())
+        if count != out.count(kind):
+            faults.append(f"ledger {kind}: {count}, oracle {out.count(kind)}")
+    return faults
 
 
 def compare_counts(out: Outcome, metrics: Any) -> list[str]:
     waits = floats(out.waits)
     expected = {
-        "margin_calls": out.count("margin_call"), "calls_met": out.count("call_met"),
-        "calls_failed": out.count("call_failed"), "liquidated_after_call": len(waits),
+        "margin_calls": out.count("margin_call"),
+        "calls_met": out.count("call_met"),
+        "calls_failed": out.count("call_failed"),
+        "liquidated_after_call": len(waits),
         "time_to_liquidation_after_call": waits.mean() if len(waits) else math.nan,
-        "ambiguous_bars": sum(out.ambiguous), "both_reached": sum(out.both_reached),
-    }  # fmt: skip
+        "ambiguous_bars": sum(out.ambiguous),
+        "both_reached": sum(out.both_reached),
+    }
     return [
         f"{name}: {metrics[name]!r}, oracle {value!r}"
         for name, value in expected.items()
@@ -304,13 +334,14 @@ def read_positions(case: PortfolioCase, result: Any) -> dict[str, np.ndarray]:
     """Return quantities and margins on the clock, by instrument; 0 without a bar."""
     table = result.positions
     codes = table["instrument"].cat.codes.to_numpy()
-    found = {}
-    for each in ("quantity", "margin"):
-        values, rows = table[each].to_numpy(), np.zeros((len(case.tapes), len(case.clock)))
+    positions = {}
+    for column in ("quantity", "margin"):
+        values = table[column].to_numpy()
+        rows = np.zeros((len(case.tapes), len(case.clock)))
         for i, name in enumerate(case.tapes):
             rows[i, place_of(case, name)] = values[codes == i]
-        found[each] = rows
-    return found
+        positions[column] = rows
+    return positions
 
 
 def place_of(case: PortfolioCase, name: str) -> slice:
@@ -360,18 +391,19 @@ def tape(
 ) -> Tape:
     """Return hourly bars; the last target is repeated, funding is (hours, rate, own price), and
     the policy observes the columns too, if :data:`tests.cases.OBSERVED` has their names."""
-    stamps = START + HOUR * (first + np.arange(len(bars)))
-    frame = pd.DataFrame(bars, columns=["open", "high", "low", "close"], index=utc(stamps))
+    index = utc(START + HOUR * (first + np.arange(len(bars))))
+    frame = pd.DataFrame(bars, columns=["open", "high", "low", "close"], index=index)
     frame = frame.astype(float).assign(volume=1e9)
     if target:
         frame["target"] = [*target, *[target[-1]] * (len(bars) - len(target))]
     frame = frame.assign(**(columns or {}))
-    paid = None
+
+    settlements = None
     if funding:
-        index = utc([round(START + hours * HOUR) for hours, _, _ in funding])
+        stamps = utc([round(START + hours * HOUR) for hours, _, _ in funding])
         rows = [(rate, price) for _, rate, price in funding]
-        paid = pd.DataFrame(rows, columns=["rate", "mark"], index=index)
-    return Tape(frame, None, paid, HOUR)
+        settlements = pd.DataFrame(rows, columns=["rate", "mark"], index=stamps)
+    return Tape(frame, None, settlements, HOUR)
 
 
 def scene(
@@ -385,16 +417,24 @@ def scene(
 ) -> PortfolioCase:
     """Return an account without costs and with one bracket, but for what is said. ``venues`` has
     changes by group for each instrument, or under ``"*"`` for all."""
-    clock = sorted({stamp for each in tapes.values() for stamp in each.bars.index.asi8})
-    index = utc(clock)
-    given = venues or {}
+    clock: set[int] = set()
+    for one in tapes.values():
+        clock.update(one.bars.index.asi8)
     columns = {name: np.broadcast_to(signal[name], len(clock)).copy() for name in tapes}
+    signals = pd.DataFrame(columns, index=utc(sorted(clock)), dtype=float)
+
+    changes = venues or {}
+    of_all = changes.get("*", {})
     return PortfolioCase(
-        seed=-1, tapes=dict(tapes),
-        venues={name: venue_of(given.get("*", {}), given.get(name, {})) for name in tapes},
-        account=ACCOUNT | account, requirement=requirement, collateral=list(collateral),
-        signal=pd.DataFrame(columns, index=index, dtype=float), overlay=None,
-    )  # fmt: skip
+        seed=-1,
+        tapes=dict(tapes),
+        venues={name: venue_of(of_all, changes.get(name, {})) for name in tapes},
+        account=ACCOUNT | account,
+        requirement=requirement,
+        collateral=list(collateral),
+        signal=signals,
+        overlay=None,
+    )
 
 
 def make_scene(
@@ -402,8 +442,10 @@ def make_scene(
 ) -> PortfolioCase:
     """Return a scene of A, B and C: bars and targets of each; a tuple has a term of each."""
     tapes = {name: tape(*leg) for name, leg in zip("ABC", legs, strict=False)}
-    own = {k: dict(zip(tapes, x, strict=True)) if type(x) is tuple else x for k, x in terms.items()}
-    return scene(tapes, dict(zip(tapes, signal, strict=False)), **own)
+    for term, value in terms.items():
+        if type(value) is tuple:
+            terms[term] = dict(zip(tapes, value, strict=True))
+    return scene(tapes, dict(zip(tapes, signal, strict=False)), **terms)
 
 
 def venue_of(*changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -429,8 +471,9 @@ def play(
     **account: Any,
 ) -> Outcome:
     changes = {"brackets": [bracket(leverage=16.0)]} | (venue or {})
-    tapes, signal = {"TEST": tape(bars, targets, funding)}, {"TEST": signals}
-    return assert_agrees(scene(tapes, signal, venues={"*": changes}, **account), "by hand").alone()
+    tapes = {"TEST": tape(bars, targets, funding)}
+    case = scene(tapes, {"TEST": signals}, venues={"*": changes}, **account)
+    return assert_agrees(case, "by hand").alone()
 
 
 def later(*bars: Bar, **terms: Any) -> Callable[[], Outcome]:
@@ -467,21 +510,25 @@ def check_outcome(out: Outcome, numbers: Mapping[str, Any]) -> None:
     for name, wanted in numbers.items():
         head, *places = name.split()
         kind, _, what = head.partition(".")
-        rows = out.events if kind == "events" else out.of_kind(kind)
-        own = {"n": len(rows), "total": out.total(kind)}
+        events = out.events if kind == "events" else out.of_kind(kind)
         if not what:
-            found = getattr(out, head)
+            value = getattr(out, head)
+        elif what == "n":
+            value = len(events)
+        elif what == "total":
+            value = out.total(kind)
         else:
-            found = own[what] if what in own else [getattr(event, what) for event in rows]
+            value = [getattr(event, what) for event in events]
+
         for place in places:
-            found = found[int(place)]
+            value = value[int(place)]
         if what in ("kind", "instrument"):
-            assert found == wanted, name
+            assert value == wanted, name
         else:
-            assert plain(found) == pytest.approx(plain(wanted), rel=1e-12, abs=1e-12), name
+            assert plain(value) == pytest.approx(plain(wanted), rel=1e-12, abs=1e-12), name
 
 
 def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(part) for part in value]
     return float(value) if isinstance(value, Decimal | Fraction) else value

@@ -40,11 +40,13 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "tests" / "data" / "before.json"
 WAS: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 EXAMPLES = ROOT / "examples"
-TOLERANCE, LEAST = 1e-9, 1e-12
+TOLERANCE = 1e-9
+LEAST = 1e-12
 FITTED = dict.fromkeys(("options.toml", "tail-hedge.toml"), 1e-6)
 """Tolerances of runs on fitted surfaces: the fit stops where another processor rounds otherwise."""
-MOST, FIRST = 300, 150
-"""A run of more events than the first keeps as many as the second, and totals by kind and month."""
+MOST = 300
+FIRST = 150
+"""A run of more events than MOST keeps as many as FIRST, and totals by kind and month."""
 SEEDS = 8
 MAKERS = {
     "exit": cases.make_exit_case, "full": cases.make_full_case, "margin": cases.make_margin_case,
@@ -64,10 +66,12 @@ def run_example(name: str) -> bt.Result:
 
 
 def run_imported() -> bt.Result:
+    """Run an example whose data a command imports first."""
     with tempfile.TemporaryDirectory() as folder:
         desk = Path(folder)
         shutil.copytree(EXAMPLES / "data", desk / "data")
         shutil.copy(EXAMPLES / "run-imported.toml", desk)
+
         columns = "time=day,open=o,high=h,low=l,close=c,volume=v,view=view"
         code = run_command([
             "data", "import", str(desk / "data" / "prices.csv"), "--columns", columns,
@@ -75,6 +79,7 @@ def run_imported() -> bt.Result:
             "--funding", str(desk / "data" / "funding.csv"), "--out", str(desk / "btc"),
         ])  # fmt: skip
         assert code == 0
+
         file = desk / "run-imported.toml"
         file.write_text(file.read_text().replace('path = "data"', 'path = "btc"'))
         return run_experiment(file)
@@ -110,15 +115,16 @@ def describe(result: bt.Result) -> dict[str, Any]:
     is_payment = events["kind"].isin(["interest", "expense", "funding"])
     is_rounding = is_payment & (events["amount"].abs() < LEAST)
     events = events[~is_rounding]
+
     names = [name for name in events.columns if name not in ("time", "kind", "instrument")]
+    numbers = events[names].to_numpy(dtype=float)
     minutes = (events["time"] - result.bars.index[0]) / pd.Timedelta("1min")
-    who = events["instrument"] if "instrument" in events else [""] * len(events)
+    owners = events["instrument"] if "instrument" in events else [""] * len(events)
     rows = [
-        [round(float(minute), 6), str(kind), str(instrument), *map(keep, numbers)]
-        for minute, kind, instrument, numbers in zip(
-            minutes, events["kind"], who, events[names].to_numpy(dtype=float), strict=True
-        )
+        [round(float(minute), 6), str(kind), str(owner), *map(keep, row)]
+        for minute, kind, owner, row in zip(minutes, events["kind"], owners, numbers, strict=True)
     ]
+
     kept = {
         "columns": names,
         "metrics": {name: keep(value) for name, value in result.metrics.items()},
@@ -126,8 +132,8 @@ def describe(result: bt.Result) -> dict[str, Any]:
         "events": rows,
     }
     if len(rows) > MOST:
-        month = events["time"].dt.strftime("%Y-%m")
-        totals = events.groupby([month, "kind"], observed=True)["amount"].agg(["count", "sum"])
+        months = events["time"].dt.strftime("%Y-%m")
+        totals = events.groupby([months, "kind"], observed=True)["amount"].agg(["count", "sum"])
         kept["events"] = rows[:FIRST]
         kept["totals"] = {
             f"{month} {kind}": [int(count), float(total)]
@@ -153,10 +159,11 @@ def differences(
 def compare_measures(was: dict[str, Any], now: dict[str, Any], tolerance: float) -> Iterator[str]:
     """Yield where measures that both sides know differ; names are :func:`find_moved_names`'s."""
     for key in sorted(was.keys() & now.keys()):
-        before, after = float(was[key]), float(now[key])
-        if not math.isclose(before, after, rel_tol=tolerance, abs_tol=LEAST) and not (
-            math.isnan(before) and math.isnan(after)
-        ):
+        before = float(was[key])
+        after = float(now[key])
+        are_unknown = math.isnan(before) and math.isnan(after)
+        is_close = math.isclose(before, after, rel_tol=tolerance, abs_tol=LEAST)
+        if not are_unknown and not is_close:
             yield f"{key}: {before!r} before, {after!r} now"
 
 
@@ -168,7 +175,8 @@ def compare_totals(
 ) -> Iterator[str]:
     scale = max(float(result.bars["equity"].max()), result.events["amount"].abs().sum())
     for key in sorted({*was} | {*now}):
-        (count, total), (count_now, total_now) = was.get(key, (0, 0.0)), now.get(key, (0, 0.0))
+        count, total = was.get(key, (0, 0.0))
+        count_now, total_now = now.get(key, (0, 0.0))
         if count != count_now or not is_near(total, total_now, scale, tolerance):
             yield f"{key}: {count} of {total!r} before, {count_now} of {total_now!r} now"
 
@@ -180,30 +188,28 @@ def compare_events(
     result: bt.Result,
     tolerance: float,
 ) -> Iterator[str]:
+    """Yield the first event that differs. An amount is measured by the account of its bar."""
     if len(was) != len(now):
         yield f"{len(was)} events before, {len(now)} now"
+
     equity = np.maximum.accumulate(result.bars["equity"].to_numpy(dtype=float))
     ends = (result.bars.index - result.bars.index[0]) / pd.Timedelta("1min")
     turnover = 0.0
     for old, new in zip(was, now, strict=False):
-        before, after = (dict(zip(columns, map(float, row[3:]), strict=True)) for row in (old, new))
+        before = dict(zip(columns, map(float, old[3:]), strict=True))
+        after = dict(zip(columns, map(float, new[3:]), strict=True))
+        if new[1] == "fill" and math.isfinite(after["amount"]):
+            turnover += abs(after["amount"])
         bar = max(int(np.searchsorted(ends, new[0], "right")) - 1, 0)
-        if new[1] == "fill":
-            turnover += abs(after["amount"]) if math.isfinite(after["amount"]) else 0.0
-        scale = max(float(equity[bar]), result.account.capital, turnover)
+        money = max(float(equity[bar]), result.account.capital, turnover)
+
         is_same = old[1:3] == new[1:3] and abs(old[0] - new[0]) <= 1e-6
-        if is_same and all(
-            is_near(
-                before[each],
-                after[each],
-                scale if each == "amount" else abs(after[each]),
-                tolerance,
-            )
-            for each in columns
-        ):
-            continue
-        yield f"event {old} before, {new} now"
-        return
+        for column in columns:
+            scale = money if column == "amount" else abs(after[column])
+            is_same = is_same and is_near(before[column], after[column], scale, tolerance)
+        if not is_same:
+            yield f"event {old} before, {new} now"
+            return
 
 
 def is_near(before: float, after: float, scale: float, tolerance: float) -> bool:

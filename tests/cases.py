@@ -84,14 +84,14 @@ class PortfolioCase:
 
     def for_oracle(self) -> tuple[Any, ...]:
         markets = {name: tape.for_oracle() for name, tape in self.tapes.items()}
-        targets: dict[str, Any] = {
-            name: tape.bars["target"].reindex(self.clock).to_numpy()
-            for name, tape in self.tapes.items()
-        }
-        if self.counts:
-            targets = dict.fromkeys(self.tapes, divide_by_count)
         signals = {name: self.signal[name].to_numpy() for name in self.tapes}
         venues = {name: plain_venue(venue) for name, venue in self.venues.items()}
+
+        targets: dict[str, Any] = dict.fromkeys(self.tapes, divide_by_count)
+        if not self.counts:
+            for name, tape in self.tapes.items():
+                targets[name] = tape.bars["target"].reindex(self.clock).to_numpy()
+
         requirement = None
         if self.requirement is not None:
             requirement = SimpleNamespace(**self.requirement)
@@ -112,25 +112,24 @@ class PortfolioCase:
 
     def make_rule(self, bt: Any) -> Any:
         rule = self.requirement or {}
-        return (bt.ScenarioMargin if "moves" in rule else bt.Brackets)(**rule)
+        kind = bt.ScenarioMargin if "moves" in rule else bt.Brackets
+        return kind(**rule)
 
     def feeding(self) -> Any:
         return nullcontext()
 
     def for_engine(self, bt: Any) -> dict[str, Any]:
         """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
-        terms = self.account
+        markets = {name: tape.for_engine(bt, name) for name, tape in self.tapes.items()}
         collateral = [
             bt.Collateral(**asset, prices=tape.for_engine(bt, asset["name"]))
             for asset, tape in self.collateral
         ]
+        account = bt.Account(**self.account, requirement=self.make_rule(bt), collateral=collateral)
         return {
-            "market": bt.Markets(
-                {name: tape.for_engine(bt, name) for name, tape in self.tapes.items()},
-                currency="TEST",
-            ),
+            "market": bt.Markets(markets, currency="TEST"),
             "venue": {name: make_venue(bt, venue) for name, venue in self.venues.items()},
-            "account": bt.Account(**terms, requirement=self.make_rule(bt), collateral=collateral),
+            "account": account,
             "signal": self.signal,
         }
 
@@ -179,49 +178,61 @@ def draw_costs(
 ) -> tuple[Tape, dict[str, Any]]:
     """Draw costs of one instrument over time; a requirement with a closing fee has one taker."""
     groups = {name: dict(venue[name]) for name in ("fees", "slippage", "liquidation")}
-    stamps, columns = tape.bars.index.asi8, {}
+    stamps = tape.bars.index.asi8
+    n = len(stamps)
+    groups = {name: dict(venue[name]) for name in ("fees", "slippage", "liquidation")}
+    columns = {}
     for group, name in DATED:
         if rng.random() < 0.3 or (name == "taker" and venue["venue"]["includes_close_fee"]):
             continue
-        n = len(stamps)
+
         values = max(abs(groups[group].get(name, 0.0)), 1e-4) * rng.uniform(0.1, 3.0, n)
-        if rng.random() < 0.5:
-            at = np.r_[draws.START - draws.DAY, np.sort(rng.choice(stamps, 3, replace=False)) + 1]
-            groups[group][name] = pd.Series(np.resize(values, 4), index=draws.utc(at))
-            continue
-        values[1:][rng.random(n - 1) < 0.2] = np.nan
-        groups[group][name] = f"{group}_{name}"
-        columns[f"{group}_{name}"] = values
-    if any(isinstance(groups["fees"][name], str | pd.Series) for name in ("taker", "maker")):
+        if rng.random() < 0.5:  # a series
+            changes = np.sort(rng.choice(stamps, 3, replace=False)) + 1
+            index = draws.utc(np.r_[draws.START - draws.DAY, changes])
+            groups[group][name] = pd.Series(np.resize(values, 4), index=index)
+        else:  # a column
+            values[1:][rng.random(n - 1) < 0.2] = np.nan
+            groups[group][name] = f"{group}_{name}"
+            columns[f"{group}_{name}"] = values
+
         groups["fees"].pop("tiers", None)
     return replace(tape, bars=tape.bars.assign(**columns)), venue | groups
 
 
 def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]:
+    """Return the venue of a spot leg in the place of one of a perpetual."""
     haircut = 0.0 if rng.random() < 0.15 else float(rng.uniform(0.01, 0.3))
     most = float(rng.uniform(0.2, 0.95)) / max(haircut, 0.04)
     cap = 10.0 ** float(rng.uniform(3.5, 12))
-    own = venue["venue"] | {
+    bracket = {"floor": 0.0, "cap": cap, "max_leverage": most, "maintenance_rate": 0.0}
+    terms = venue["venue"] | {
         "maintenance_at": "mark", "includes_close_fee": False, "margin_multiplier": 1.0,
         "profit_counts": "all",
     }  # fmt: skip
-    forced = venue["liquidation"]
-    if forced["step"] == "bracket":
-        forced = forced | {"step": float(rng.uniform(0.1, 0.7))}
-    terms = {"kind": "spot", "haircut": haircut, "borrow_rate": float(rng.uniform(0.0, 3.0))}
-    row = {"floor": 0.0, "cap": cap, "max_leverage": most, "maintenance_rate": 0.0}
-    changes = {"contract": venue["contract"] | terms, "brackets": [row]}
-    return venue | changes | {"venue": own, "liquidation": forced}
+
+    liquidation = dict(venue["liquidation"])
+    if liquidation["step"] == "bracket":
+        liquidation["step"] = float(rng.uniform(0.1, 0.7))
+    spot = {"kind": "spot", "haircut": haircut, "borrow_rate": float(rng.uniform(0.0, 3.0))}
+    return venue | {
+        "contract": venue["contract"] | spot,
+        "brackets": [bracket],
+        "venue": terms,
+        "liquidation": liquidation,
+    }
 
 
 def draw_holding(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any]:
+    """Draw the longest holding time of each instrument, some without one; or none at all."""
     if rng.random() > 0.4:
         return {}
+
     hours = next(iter(case.tapes.values())).interval // draws.HOUR
-    longest = {
-        name: f"{int(rng.integers(1, 4)) * hours}h" if rng.random() < 0.7 else None
-        for name in case.tapes
-    }
+    longest: dict[str, str | None] = {}
+    for name in case.tapes:
+        is_timed = rng.random() < 0.7
+        longest[name] = f"{int(rng.integers(1, 4)) * hours}h" if is_timed else None
     return {"max_holding": longest}
 
 
@@ -233,27 +244,31 @@ def draw_terms(
     has_scenarios: bool,
 ) -> tuple[Tape, dict[str, Any]]:
     """Draw what an instrument may have besides: columns of the market, terms of the venue."""
-    bars, own, capital = tape.bars, dict(venue["venue"]), case.account["capital"]
+    capital = case.account["capital"]
+    bars = tape.bars
     moves = np.abs(np.log(bars["close"] / bars["open"])).to_numpy() + 1e-4
     width = np.where(rng.random(len(bars)) < 0.1, np.nan, moves * bars["close"].to_numpy())
     bars = bars.assign(sigma=moves, width=width)
-    fees, contract, brackets = dict(venue["fees"]), dict(venue["contract"]), venue["brackets"]
+
+    terms = dict(venue["venue"])
+    fees = dict(venue["fees"])
+    contract = dict(venue["contract"])
     if rng.random() < 0.4:
         fees["per_order"] = capital * float(np.exp(rng.uniform(np.log(1e-5), np.log(0.01))))
-    if rng.random() < 0.3 and not own["includes_close_fee"]:
+    if rng.random() < 0.3 and not terms["includes_close_fee"]:
         volumes = capital * np.cumsum(rng.uniform(0.5, 20.0, 2))
         fees["tiers"] = [
-            SimpleNamespace(volume=float(v), taker=fees["taker"] * cut, maker=-1e-4)
-            for v, cut in zip(volumes, (0.7, 0.4), strict=True)
+            SimpleNamespace(volume=float(volume), taker=fees["taker"] * cut, maker=-1e-4)
+            for volume, cut in zip(volumes, (0.7, 0.4), strict=True)
         ]
     if rng.random() < 0.3:
         contract |= {"round_to_tick": True, "tick": float(bars["low"].min()) * 0.003}
     if not has_scenarios and rng.random() < 0.3:
-        own["margin_multiplier"] = 1.0
-        own["maintenance_multiplier"] = float(rng.uniform(0.8, 2.0))
-        own["initial_multiplier"] = float(rng.uniform(0.5, 2.0))
-    venue = venue | {"fees": fees, "contract": contract, "venue": own, "brackets": brackets}
-    return replace(tape, bars=bars), venue
+        terms["margin_multiplier"] = 1.0
+        terms["maintenance_multiplier"] = float(rng.uniform(0.8, 2.0))
+        terms["initial_multiplier"] = float(rng.uniform(0.5, 2.0))
+
+    return replace(tape, bars=bars), venue | {"fees": fees, "contract": contract, "venue": terms}
 
 
 def draw_expenses(seed: int, venues: dict[str, dict[str, Any]]) -> None:
@@ -269,22 +284,31 @@ def make_stage(
 ) -> draws.Scene:
     """Draw what all instruments share; bars move by a good part of what the leverage bears. An
     account of one instrument lives longer, and is in coins as often as not."""
-    linear = 0.5 if is_alone else 0.85
+    is_linear_at = 0.5 if is_alone else 0.85
     low, high = (0.03, 1.0) if is_alone else (0.1, 1.5)
-    is_linear = bool(rng.random() < linear) if settles is None else settles == "cash"
+    is_linear = bool(rng.random() < is_linear_at) if settles is None else settles == "cash"
     leverage = float(np.exp(rng.uniform(np.log(1.0), np.log(25))))
     reach = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    n_bars = int(rng.integers(30, 61) if is_alone else rng.integers(6, 13))
+    interval = int(rng.choice([draws.HOUR, 4 * draws.HOUR, 8 * draws.HOUR, draws.DAY]))
+    capital = float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5))
     return draws.Scene(
-        rng=rng, n_bars=int(rng.integers(30, 61) if is_alone else rng.integers(6, 13)),
-        interval=int(rng.choice([draws.HOUR, 4 * draws.HOUR, 8 * draws.HOUR, draws.DAY])),
-        price=1.0, capital=float(rng.uniform(5_000, 50_000) if is_linear else rng.uniform(0.5, 5)),
-        leverage=leverage, sigma=min(0.2, reach / max(leverage, 1.0)), is_linear=is_linear,
-    )  # fmt: skip
+        rng=rng,
+        n_bars=n_bars,
+        interval=interval,
+        price=1.0,
+        capital=capital,
+        leverage=leverage,
+        sigma=min(0.2, reach / max(leverage, 1.0)),
+        is_linear=is_linear,
+    )
 
 
 def make_moves(scene: draws.Scene) -> np.ndarray:
     """Draw fat-tailed moves of bars: row 0 inside the bars, row 1 between them."""
-    rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
+    rng = scene.rng
+    n = scene.n_bars
+    sigma = scene.sigma
     inside = np.clip(rng.standard_t(3, n) * 0.6 * sigma, -0.6, 0.6)
     gaps = np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.4), rng.normal(0, 2 * sigma, n), 0.0)
     gaps[0] = 0.0
@@ -292,16 +316,19 @@ def make_moves(scene: draws.Scene) -> np.ndarray:
 
 
 def make_tape(scene: draws.Scene, common: np.ndarray) -> Tape:
-    rng, n, sigma = scene.rng, scene.n_bars, scene.sigma
+    rng = scene.rng
+    sigma = scene.sigma
     share = scene.pick(0.0, 0.6, 0.95, -0.5)
     moves, gaps = share * common + math.sqrt(1.0 - share**2) * make_moves(scene)
     close = np.log(scene.price) + np.cumsum(moves + gaps)
     start = close - moves
+
     bars = draws.frame_of(scene, start, close, sigma)
     mark = None
     if scene.chance(0.5):
-        shift = rng.normal(0, sigma * scene.pick(0.02, 0.3), (2, n))
+        shift = rng.normal(0, sigma * scene.pick(0.02, 0.3), (2, scene.n_bars))
         mark = draws.frame_of(scene, start + shift[0], close + shift[1], sigma)
+
     bars["volume"] = draws.make_volume(scene, bars, {"size": 1.0})
     bars["target"] = draws.make_targets(scene)
     return Tape(bars, mark, draws.make_funding(scene, bars), scene.interval)
@@ -313,7 +340,8 @@ def list_and_delist(scene: draws.Scene, tapes: dict[str, Tape]) -> dict[str, Tap
     result = {}
     for name, tape in tapes.items():
         n = len(tape.bars)
-        first, last = 0, n
+        first = 0
+        last = n
         if name != whole and scene.chance(0.25):
             first = int(scene.rng.integers(0, n // 2))
         if name != whole and scene.chance(0.25):
@@ -327,7 +355,8 @@ def cut(tape: Tape, first: int, last: int) -> Tape:
     mark = None if tape.mark is None else tape.mark.iloc[first:last]
     funding = tape.funding
     if funding is not None:
-        start, end = bars.index[0], bars.index[-1] + pd.Timedelta(tape.interval, "ns")
+        start = bars.index[0]
+        end = bars.index[-1] + pd.Timedelta(tape.interval, "ns")
         funding = funding[(funding.index >= start) & (funding.index < end)]
         funding = funding if len(funding) else None
     return replace(tape, bars=bars, mark=mark, funding=funding)
@@ -335,12 +364,15 @@ def cut(tape: Tape, first: int, last: int) -> Tape:
 
 def make_overlay(scene: draws.Scene, tapes: Mapping[str, Tape]) -> Swing | None:
     """Draw an overlay now and then, where no short of a portfolio of 1x is lost within a bar."""
-    rises = [
-        np.fmax(tape.bars["high"], tape.bars["open"].shift(-1)) / tape.bars["open"]
-        for tape in tapes.values()
-    ]
-    swing = Swing(scene.uniform(0.3, 1.3), scene.interval) if scene.chance(0.3) else None
-    return swing if max(float(rise.max()) for rise in rises) < 1.9 else None
+    swing = None
+    if scene.chance(0.3):
+        swing = Swing(scene.uniform(0.3, 1.3), scene.interval)
+
+    for tape in tapes.values():
+        highest = np.fmax(tape.bars["high"], tape.bars["open"].shift(-1))
+        if float((highest / tape.bars["open"]).max()) >= 1.9:
+            return None
+    return swing
 
 
 def make_signal(
@@ -370,29 +402,34 @@ def make_shared(scene: draws.Scene) -> dict[str, Any]:
 
 
 def make_one_venue(scene: draws.Scene, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw the venue of one instrument; what all share is given."""
     fees = draws.make_fees(scene)
-    liquidation = draws.make_liquidation(scene) | {"mode": shared["mode"]}
+    liquidation = draws.make_liquidation(scene) | {"mode": shared["mode"], "impact": 0.0}
     if shared["mode"] != "partial":
         liquidation["full_below"] = 0.0
-    liquidation["impact"] = 0.0
     if shared["mode"] != "takeover" and scene.chance(0.2):
         liquidation["impact"] = scene.uniform(0.05, 0.4) / (draws.DAY // scene.interval) ** 0.5
+
     kind = scene.pick("one", "one", "scalar", "series")
-    multiplier = {"one": 1.0, "scalar": scene.uniform(1.0, 2.0)}.get(kind)
-    own = {name: value for name, value in shared.items() if name != "mode"}
-    own |= {
-        "maintenance_at": "entry" if scene.chance(0.15) else "mark",
-        "includes_close_fee": scene.chance(0.25),
-        "margin_multiplier": draws.make_series(scene, 1.0, 2.0)
-        if multiplier is None
-        else multiplier,
-        "profit_counts": scene.pick("all", "all", "losses", scene.uniform(0.0, 1.0)),
-    }
+    scalar = scene.uniform(1.0, 2.0)  # drawn for all kinds
+    terms = {name: value for name, value in shared.items() if name != "mode"}
+    terms["maintenance_at"] = "entry" if scene.chance(0.15) else "mark"
+    terms["includes_close_fee"] = scene.chance(0.25)
+    terms["margin_multiplier"] = 1.0
+    if kind == "scalar":
+        terms["margin_multiplier"] = scalar
+    elif kind == "series":
+        terms["margin_multiplier"] = draws.make_series(scene, 1.0, 2.0)
+    terms["profit_counts"] = scene.pick("all", "all", "losses", scene.uniform(0.0, 1.0))
+
     return {
         "contract": draws.make_contract(scene),
-        "brackets": draws.make_brackets(scene, fees["taker"]), "fees": fees,
-        "slippage": draws.make_slippage(scene), "liquidation": liquidation, "venue": own,
-    }  # fmt: skip
+        "brackets": draws.make_brackets(scene, fees["taker"]),
+        "fees": fees,
+        "slippage": draws.make_slippage(scene),
+        "liquidation": liquidation,
+        "venue": terms,
+    }
 
 
 def make_case(seed: int) -> PortfolioCase:
@@ -415,38 +452,50 @@ def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
 def draw_case(
     seed: int, scene: draws.Scene, names: list[str], settles: str | None = None
 ) -> PortfolioCase:
+    """Draw the parts of a case, each for all instruments before the next."""
     rng = scene.rng
     weights = rng.dirichlet(np.full(len(names), 2.0)) if len(names) > 1 else np.ones(1)
     common = make_moves(scene)
-    scenes = {
-        name: replace(
+
+    scenes = {}
+    for name, weight in zip(names, weights, strict=True):
+        price = scene.spread(10, 50_000)
+        is_alike = scene.chance(0.95) or settles
+        scenes[name] = replace(
             scene,
-            price=scene.spread(10, 50_000),
+            price=price,
             capital=scene.capital * float(weight),
-            is_linear=scene.is_linear if scene.chance(0.95) or settles else not scene.is_linear,
+            is_linear=scene.is_linear if is_alike else not scene.is_linear,
         )
-        for name, weight in zip(names, weights, strict=True)
-    }
+
     shared = make_shared(scene)
-    tapes = {name: make_tape(each, common) for name, each in scenes.items()}
+    tapes = {name: make_tape(one, common) for name, one in scenes.items()}
     if len(names) > 1:
         tapes = list_and_delist(scene, tapes)
-    venues = {name: make_one_venue(each, shared) for name, each in scenes.items()}
+    venues = {name: make_one_venue(one, shared) for name, one in scenes.items()}
+
     requirement = make_requirement(scene, names, venues)
+    has_scenarios = requirement is not None and "moves" in requirement
     collateral = make_collateral(scene, common, requirement)
     account = make_account(scene, names, venues, has_collateral=bool(collateral))
-    order = make_order(scene, names, is_scenario=bool(requirement and "moves" in requirement))
+
+    order = make_order(scene, names, is_scenario=has_scenarios)
     for venue in venues.values():
         venue["liquidation"]["order"] = order
-        is_bracket = venue["liquidation"]["step"] == "bracket"
-        if is_bracket and requirement is not None and "moves" in requirement:
+        if venue["liquidation"]["step"] == "bracket" and has_scenarios:
             venue["liquidation"]["step"] = scene.uniform(0.1, 0.7)
+
+    signal = make_signal(scene, tapes, dict(zip(names, weights, strict=True)))
     return PortfolioCase(
-        seed=seed, tapes=tapes, venues=venues, account=account, requirement=requirement,
+        seed=seed,
+        tapes=tapes,
+        venues=venues,
+        account=account,
+        requirement=requirement,
         collateral=collateral,
-        signal=make_signal(scene, tapes, dict(zip(names, weights, strict=True))),
+        signal=signal,
         overlay=make_overlay(scene, tapes),
-    )  # fmt: skip
+    )
 
 
 Maker = Callable[[int], PortfolioCase]
@@ -455,9 +504,11 @@ Maker = Callable[[int], PortfolioCase]
 def make_mode_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
     """Return the account of a seed with a fill mode, and an equity stop or a health factor. A
     health factor needs partial liquidations under brackets."""
-    case, rng = make(seed), np.random.default_rng([seed, 19])
+    case = make(seed)
+    rng = np.random.default_rng([seed, 19])
     stop = float(rng.uniform(0.05, 0.6)) if rng.random() < 0.6 else None
     fill = str(rng.choice(["next_open", "next_close", "same_close"], p=[0.2, 0.4, 0.4]))
+
     has_scenarios = case.requirement is not None and "moves" in case.requirement
     for venue in case.venues.values():
         is_partial = venue["liquidation"]["mode"] == "partial" and not has_scenarios
@@ -469,17 +520,19 @@ def make_mode_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCas
 def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
     """Return the account of a seed with terms that few accounts have, and stops of every kind.
     Fixed fees, tiers, ticks, automatic margin, two multipliers, open interest, exits by columns."""
-    case, rng = make_mode_case(seed, make), np.random.default_rng([seed, 20])
-    tapes, venues, account = {}, {}, dict(case.account)
+    case = make_mode_case(seed, make)
+    rng = np.random.default_rng([seed, 20])
+    account = dict(case.account)
     is_isolated = set(account["margin"].values()) == {"isolated"}
     account["auto_margin"] = is_isolated and bool(rng.random() < 0.6)
-    sigma = float(
-        np.mean(
-            [np.mean(np.abs(np.log(t.bars["close"] / t.bars["open"]))) for t in case.tapes.values()]
-        )
-    )
+
+    moves = [np.log(tape.bars["close"] / tape.bars["open"]) for tape in case.tapes.values()]
+    sigma = float(np.mean([np.mean(np.abs(move)) for move in moves]))
     account |= draws.draw_exits(rng, sigma + 1e-4, "trailing_stop", "take_profit")
+
     has_scenarios = case.requirement is not None and "moves" in case.requirement
+    tapes = {}
+    venues = {}
     for name, tape in case.tapes.items():
         tapes[name], venues[name] = draw_terms(rng, case, tape, case.venues[name], has_scenarios)
     draw_expenses(seed, venues)
@@ -495,24 +548,30 @@ def make_margin_case(seed: int) -> PortfolioCase:
     """Return the account of a seed whose isolated positions have a setting for each bar. Now and
     then NaN, infinite, over what the venue allows or under what the wallet can post. Also with time
     stops."""
-    case, rng = make_full_case(seed), np.random.default_rng([seed, 36])
-    account, tapes = dict(case.account) | draw_holding(rng, case), {}
+    case = make_full_case(seed)
+    rng = np.random.default_rng([seed, 36])
+    account = dict(case.account) | draw_holding(rng, case)
+    account["margin"] = dict(account["margin"])
+    account["venue_leverage"] = {}
     for venue in case.venues.values():
         venue["fees"].pop("tiers", None)
-    account["margin"], account["venue_leverage"] = dict(account["margin"]), {}
+
+    tapes = {}
     for name, tape in case.tapes.items():
         most = case.venues[name]["brackets"][0]["max_leverage"]
         usual = float(min(most, max(1.0, most ** rng.uniform(0.1, 1.0))))
-        given = case.account["venue_leverage"][name]
+        setting = case.account["venue_leverage"][name]
         is_isolated = account["margin"][name] == "isolated" or rng.random() < 0.7
         account["margin"][name] = "isolated" if is_isolated else "cross"
-        account["venue_leverage"][name] = usual if is_isolated and given is None else given
+        account["venue_leverage"][name] = usual if is_isolated and setting is None else setting
+
         tapes[name] = tape
         if is_isolated:
             n = len(tape.bars)
             asked = usual * rng.choice([0.3, 0.7, 1.0, 1.0, 1.5, 4.0, np.inf], n)
             asked[rng.random(n) < 0.3] = np.nan
             tapes[name] = replace(tape, bars=tape.bars.assign(setting=asked))
+
     return replace(case, tapes=tapes, account=account)
 
 
@@ -521,13 +580,15 @@ def make_cold_case(seed: int) -> PortfolioCase:
     never come, and every second time remember how often they were asked. Settings begin late too,
     where there are any."""
     make = (make_exit_case, make_full_case, make_margin_case, make_limit_case)[seed % 4]
-    case, rng = make(seed), np.random.default_rng([seed, 38])
+    case = make(seed)
+    rng = np.random.default_rng([seed, 38])
     tapes = {}
     for name, tape in case.tapes.items():
         n = len(tape.bars)
         slow = rng.normal(0.0, 1.0, n)
         slow[rng.random(n) < 0.2] = np.nan
         slow[: int(rng.integers(0, n // 2))] = np.nan
+
         columns = {"slow": slow}
         if rng.random() < 0.3:
             columns["never"] = np.full(n, np.nan)
@@ -535,56 +596,72 @@ def make_cold_case(seed: int) -> PortfolioCase:
             setting = tape.bars["setting"].to_numpy(copy=True)
             setting[: int(rng.integers(0, n // 2))] = np.nan
             columns["setting"] = setting
+
         tapes[name] = replace(tape, bars=tape.bars.assign(**columns))
     return replace(case, tapes=tapes, counts=seed // 4 % 2 == 1)
 
 
 def make_dated_case(seed: int) -> PortfolioCase:
     """Return the account of a seed with costs that change over time: series, columns, spreads."""
-    case, rng = make_full_case(seed), np.random.default_rng([seed, 21])
-    tapes, venues = {}, {}
+    case = make_full_case(seed)
+    rng = np.random.default_rng([seed, 21])
+    tapes = {}
+    venues = {}
     for name, tape in case.tapes.items():
         tapes[name], venues[name] = draw_costs(rng, tape, case.venues[name])
     return replace(case, tapes=tapes, venues=venues)
 
 
 def make_limit_case(seed: int) -> PortfolioCase:
-    case, rng = make_dated_case(seed), np.random.default_rng([seed, 22])
+    """Return the account of a seed whose orders rest at limits."""
+    case = make_dated_case(seed)
+    rng = np.random.default_rng([seed, 22])
     account = {**case.account, "fill": "limit", "intrabar": "path"}
-    typical = np.mean([np.mean(t.bars["high"] / t.bars["low"] - 1.0) for t in case.tapes.values()])
+
+    spans = [np.mean(tape.bars["high"] / tape.bars["low"] - 1.0) for tape in case.tapes.values()]
+    typical = np.mean(spans)
     offsets = {name: float(typical * rng.uniform(0.0, 0.6)) for name in case.tapes}
     account["offset"] = offsets if rng.random() < 0.5 else offsets[min(offsets)]
     account["closing"] = str(rng.choice(["market", "limit"]))
     if rng.random() < 0.3:
         hours = int(rng.integers(1, 5)) * next(iter(case.tapes.values())).interval // draws.HOUR
         account["max_holding"] = f"{max(hours, 1)}h"
-    venues = {
-        name: venue | {"fees": venue["fees"] | {"maker_share": 0.0}}
-        for name, venue in case.venues.items()
-    }
+
+    venues = {}
+    for name, venue in case.venues.items():
+        venues[name] = venue | {"fees": venue["fees"] | {"maker_share": 0.0}}
     return replace(case, account=account, venues=venues)
 
 
 def make_spot_case(seed: int) -> PortfolioCase:
     """Return the account of a seed with some of its linear instruments as spot legs. The next
     seed's, if all of its instruments are inverse."""
-    case, rng = make_mode_case(seed), np.random.default_rng([seed, 21])
-    linear = [n for n, each in case.venues.items() if each["contract"]["kind"] == "linear"]
+    case = make_mode_case(seed)
+    rng = np.random.default_rng([seed, 21])
+    linear = [name for name, venue in case.venues.items() if venue["contract"]["kind"] == "linear"]
     if not linear:
         return make_spot_case(seed + 1)
+
     legs = [name for name in linear if rng.random() < 0.4] or linear[:1]
-    account, venues = dict(case.account), {}
+    account = dict(case.account)
+    account["margin"] = dict(account["margin"])
+    account["venue_leverage"] = dict(account["venue_leverage"])
+    venues = {}
     for name, venue in case.venues.items():
-        own = venue["venue"] | {"interest_on": "balance", "short_rate": 0.0}
-        forced = {k: v for k, v in venue["liquidation"].items() if k != "full_below_health"}
-        venues[name] = venue | {"venue": own, "liquidation": forced}
-        if name in legs:
-            venues[name] = draw_spot(rng, venues[name])
-            account["margin"] = account["margin"] | {name: "cross"}
+        terms = venue["venue"] | {"interest_on": "balance", "short_rate": 0.0}
+        liquidation = dict(venue["liquidation"])
+        liquidation.pop("full_below_health", None)
+        venues[name] = venue | {"venue": terms, "liquidation": liquidation}
+        if name not in legs:
+            continue
+
+        venues[name] = draw_spot(rng, venues[name])
+        account["margin"][name] = "cross"
+        setting = account["venue_leverage"][name]
+        if setting is not None:
             most = venues[name]["brackets"][0]["max_leverage"]
-            setting = account["venue_leverage"][name]
-            setting = None if setting is None else min(setting, most)
-            account["venue_leverage"] = account["venue_leverage"] | {name: setting}
+            account["venue_leverage"][name] = min(setting, most)
+
     for name in case.venues:  # the pool is liquidated in one mode
         if account["margin"][name] == "cross":
             assert venues[name]["liquidation"]["mode"] == venues[legs[0]]["liquidation"]["mode"]
@@ -604,36 +681,45 @@ def make_order(scene: draws.Scene, names: list[str], *, is_scenario: bool) -> An
 def make_requirement(
     scene: draws.Scene, names: list[str], venues: dict[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
+    """Draw a rule of scenarios, a level of brackets, or None; writes multipliers of 1."""
     level = scene.sometimes(0.4, 0.9, 1.3, 1.0)
     if scene.chance(0.5):
         return None if level == 1.0 else {"level": level}
+
     for venue in venues.values():
         venue["venue"]["margin_multiplier"] = 1.0
     grouped = [name for name in names if scene.chance(0.5)]
     groups = {GROUP: grouped} if len(grouped) > 1 else {}
     free = [name for name in names if not groups or name not in grouped]
     across = scene.pick("independent", "same row")
+    is_same_row = across == "same row"
+
+    # Moves up and down, none too small, of which each group has its own scale.
     reach = min(0.5, scene.spread(0.02, 0.5) / scene.leverage**0.5)
-    steps = np.linspace(-1.0, 1.0, int(scene.rng.integers(2, 6)))
-    rows = [
-        (float(step * reach), scene.uniform(0.7, 1.0)) for step in steps if abs(step * reach) > 1e-3
-    ]
-    moves = {
-        group: [(move * scale, weight) for move, weight in rows]
-        for group in (*groups, *free)
-        for scale in [scene.uniform(0.5, 1.5)]
-    }
-    factor, contingency = scene.uniform(0.7, 1.1), scene.sometimes(0.4, 0.0, 0.02)
+    steps = reach * np.linspace(-1.0, 1.0, int(scene.rng.integers(2, 6)))
+    rows = [(float(step), scene.uniform(0.7, 1.0)) for step in steps if abs(step) > 1e-3]
+    moves = {}
+    for group in (*groups, *free):
+        scale = scene.uniform(0.5, 1.5)
+        moves[group] = [(move * scale, weight) for move, weight in rows]
+
+    factor = scene.uniform(0.7, 1.1)
+    contingency = scene.sometimes(0.4, 0.0, 0.02)
     initial = (factor * scene.uniform(1.05, 1.6), contingency + scene.sometimes(0.4, 0.0, 0.02))
-    in_products = across == "same row" and len(moves) > 1 and scene.chance(0.4)
+    in_products = is_same_row and len(moves) > 1 and scene.chance(0.4)
     return {
-        "level": level, "moves": moves, "groups": groups or None,
-        "products": {"first": list(moves)[:-1]} if in_products else None, "across": across,
-        "offset": scene.pick(0.0, 1.0, scene.uniform(0.0, 1.0)) if across == "same row" else 0.0,
-        "factor": factor, "minimum": scene.sometimes(0.4, 0.0, 0.03), "contingency": contingency,
+        "level": level,
+        "moves": moves,
+        "groups": groups or None,
+        "products": {"first": list(moves)[:-1]} if in_products else None,
+        "across": across,
+        "offset": scene.pick(0.0, 1.0, scene.uniform(0.0, 1.0)) if is_same_row else 0.0,
+        "factor": factor,
+        "minimum": scene.sometimes(0.4, 0.0, 0.03),
+        "contingency": contingency,
         "pair_contingency": scene.sometimes(0.3, 0.0, 0.03),
         "initial": initial if scene.chance(0.8) or level > 1.0 else None,
-    }  # fmt: skip
+    }
 
 
 def make_collateral(
@@ -641,23 +727,29 @@ def make_collateral(
 ) -> list[tuple[dict[str, Any], Tape]]:
     if not scene.chance(0.35):
         return []
+
     result = []
     for k in range(int(scene.rng.integers(1, 3))):
         tape = make_tape(replace(scene, price=scene.spread(1.0, 1000.0)), common)
         tape = replace(tape, funding=None, bars=tape.bars.drop(columns="target"))
+
         worth = scene.capital * scene.spread(0.05, 1.5)
         rate = scene.uniform(0.5, 1.0)
         cap = worth * scene.uniform(0.4, 1.2)
         tiers = [(0.0, cap, rate), (cap, 3.0 * cap, rate * scene.uniform(0.2, 0.95))]
         has_tiers = scene.chance(0.5)
+
         cancels = None
         if requirement is not None and "moves" in requirement and scene.chance(0.5):
             cancels = scene.pick(*requirement["moves"])
         asset = {
-            "name": f"C{k}", "amount": worth / float(tape.bars["open"].iloc[0]),
-            "rate": None if has_tiers else rate, "tiers": tiers if has_tiers else None,
-            "slippage": scene.sometimes(0.7, 0.0, 0.02), "cancels_risk": cancels,
-        }  # fmt: skip
+            "name": f"C{k}",
+            "amount": worth / float(tape.bars["open"].iloc[0]),
+            "rate": None if has_tiers else rate,
+            "tiers": tiers if has_tiers else None,
+            "slippage": scene.sometimes(0.7, 0.0, 0.02),
+            "cancels_risk": cancels,
+        }
         result.append((asset, tape))
     return result
 
@@ -675,25 +767,31 @@ def make_account(
         for venue in venues.values():
             venue["venue"]["call_grace"] = None
     has_reserve = call is not None and scene.chance(0.6)
+
     kind = scene.pick("cross", "cross", "cross", "mixed", "mixed", "isolated")
-    margin = {name: kind if kind != "mixed" else scene.pick("cross", "isolated") for name in names}
-    settings = {
-        name: min(
-            venues[name]["brackets"][0]["max_leverage"],
-            max(1.0, scene.leverage * scene.spread(0.5, 4.0)),
-        )
-        for name in names
-    }
-    plain = scene.chance(0.6)
-    setting = {
-        name: None if plain and margin[name] == "cross" else x for name, x in settings.items()
-    }
+    margin = {}
+    for name in names:
+        margin[name] = scene.pick("cross", "isolated") if kind == "mixed" else kind
+
+    settings = {}
+    for name in names:
+        most = venues[name]["brackets"][0]["max_leverage"]
+        settings[name] = min(most, max(1.0, scene.leverage * scene.spread(0.5, 4.0)))
+    if scene.chance(0.6):  # cross positions have no setting
+        for name in names:
+            if margin[name] == "cross":
+                settings[name] = None
+
     stops = {name: min(0.9, scene.uniform(0.5, 4.0) * scene.sigma) for name in names}
     return {
-        "capital": scene.capital, "margin": margin, "venue_leverage": setting, "min_leverage": 0.0,
+        "capital": scene.capital,
+        "margin": margin,
+        "venue_leverage": settings,
+        "min_leverage": 0.0,
         "max_leverage": scene.sometimes(0.3, 0.6, 2.0, np.inf) * scene.leverage,
         "band": scene.sometimes(0.4, 0.0, 0.25) * scene.leverage,
-        "stop_loss": stops if scene.chance(0.35) else None, "margin_call": call,
+        "stop_loss": stops if scene.chance(0.35) else None,
+        "margin_call": call,
         "reserve": scene.uniform(0.0, 1.5) * scene.capital if has_reserve else 0.0,
         "top_up_to": call * scene.uniform(0.3, 0.9) if has_reserve else None,
         "after_liquidation": "halt" if scene.chance(0.15) else "continue",
@@ -704,4 +802,4 @@ def make_account(
         "max_overlay": scene.sometimes(0.3, 0.5, 1.5, np.inf),
         "negative_limit": scene.pick(0.0, 0.2) * scene.capital if has_collateral else None,
         "conversion": scene.pick("listed", "pro_rata") if has_collateral else "listed",
-    }  # fmt: skip
+    }

@@ -57,12 +57,16 @@ class Scene:
 
 
 def frame_of(scene: Scene, start: np.ndarray, close: np.ndarray, sigma: float) -> pd.DataFrame:
+    """Return bars of logarithms of opens and closes, with wicks."""
     wick = np.abs(scene.rng.normal(0, 0.5 * sigma, (2, scene.n_bars)))
-    high, low = np.maximum(start, close) + wick[0], np.minimum(start, close) - wick[1]
-    columns = {"open": start, "high": high, "low": low, "close": close}
-    return pd.DataFrame(
-        {name: np.exp(values) for name, values in columns.items()}, index=utc(scene.time)
-    )
+    logs = {
+        "open": start,
+        "high": np.maximum(start, close) + wick[0],
+        "low": np.minimum(start, close) - wick[1],
+        "close": close,
+    }
+    columns = {name: np.exp(values) for name, values in logs.items()}
+    return pd.DataFrame(columns, index=utc(scene.time))
 
 
 def make_contract(scene: Scene) -> dict[str, Any]:
@@ -87,26 +91,30 @@ def make_funding(scene: Scene, bars: pd.DataFrame) -> pd.DataFrame | None:
     """Draw settlements: at opens but for some milliseconds or seconds, or anywhere in the bar."""
     if scene.chance(0.15):
         return None
+
     rng = scene.rng
     every = int(scene.pick(HOUR, 4 * HOUR, 8 * HOUR, scene.interval, scene.interval // 3))
     stamps = START + np.arange(-(-(scene.end - START) // every) + 1) * every  # to the end and on
     off = scene.pick(5e6, 5e9, 70e9, every / 3)  # 5 ms, 5 s, 70 s (over the jitter), anywhere
-    stamps = stamps + rng.uniform(-off, off, stamps.size).astype(np.int64)
-    stamps = np.unique(stamps)
+    stamps = np.unique(stamps + rng.uniform(-off, off, stamps.size).astype(np.int64))
+
     bar = np.clip((stamps - START) // scene.interval, 0, scene.n_bars - 1)
-    own = bars["close"].to_numpy()[bar] * np.exp(rng.normal(0, scene.sigma, stamps.size))
-    known = rng.random(stamps.size) < scene.pick(0.0, 0.5, 1.0)
-    rate = rng.normal(0, scene.pick(1e-4, 0.02 / scene.leverage, 0.1 / scene.leverage), stamps.size)
-    rate = np.clip(rate, -0.099, 0.099)
-    return pd.DataFrame({"rate": rate, "mark": np.where(known, own, np.nan)}, index=utc(stamps))
+    mark = bars["close"].to_numpy()[bar] * np.exp(rng.normal(0, scene.sigma, stamps.size))
+    mark[rng.random(stamps.size) >= scene.pick(0.0, 0.5, 1.0)] = np.nan
+
+    spread = scene.pick(1e-4, 0.02 / scene.leverage, 0.1 / scene.leverage)
+    rate = np.clip(rng.normal(0, spread, stamps.size), -0.099, 0.099)
+    return pd.DataFrame({"rate": rate, "mark": mark}, index=utc(stamps))
 
 
 def make_targets(scene: Scene) -> np.ndarray:
     """Draw leverages around the typical one; some NaN, infinite, zero."""
-    rng, n = scene.rng, scene.n_bars
-    keep = rng.random(n) < scene.pick(0.0, 0.7)
+    rng = scene.rng
+    n = scene.n_bars
+    keeps_last = rng.random(n) < scene.pick(0.0, 0.7)
     level = scene.leverage * np.exp(rng.normal(0, scene.pick(0.05, 0.6), n))
-    targets = level[np.maximum.accumulate(np.where(keep, 0, np.arange(n)))]
+    targets = level[np.maximum.accumulate(np.where(keeps_last, 0, np.arange(n)))]
+
     targets[rng.random(n) < scene.pick(0.0, 0.15)] = np.nan
     targets[rng.random(n) < scene.pick(0.0, 0.0, 0.1, 0.9)] = np.inf
     targets[rng.random(n) < scene.pick(0.0, 0.05)] = 0.0
@@ -117,14 +125,19 @@ def make_brackets(scene: Scene, taker: float) -> list[dict[str, Any]]:
     """Draw 1 to 4 brackets that the position crosses, each clearly dearer than the last."""
     count = int(scene.rng.integers(1, 5))
     rate = min(scene.spread(0.002, 0.03), 0.6 / scene.leverage)
-    floor, cap = 0.0, scene.capital * scene.leverage * scene.spread(0.1, 3.0)
+    floor = 0.0
+    cap = scene.capital * scene.leverage * scene.spread(0.1, 3.0)
     most = 1e9
+
     rows = []
     for k in range(count):
         most = max(1.0, min(0.98 * most, scene.uniform(0.4, 0.95) / (rate + taker)))
-        cap = cap * (scene.pick(1.0, 1e6) if k == count - 1 else 1.0)
+        if k == count - 1:
+            cap *= scene.pick(1.0, 1e6)
         rows.append({"floor": floor, "cap": cap, "max_leverage": most, "maintenance_rate": rate})
-        floor, cap = cap, cap * scene.uniform(1.3, 3.0)
+
+        floor = cap
+        cap *= scene.uniform(1.3, 3.0)
         rate = min(0.8, rate * scene.uniform(1.3, 3.0))
     return rows
 

@@ -17,18 +17,21 @@ def make_table() -> dict[str, Any]:
     """Return the table of helps; what several commands have is in it once."""
     for name in SCREEN:
         build_command(name)
+
     parameters: dict[str, Any] = {}
-    commands = {name: {"help": format_help(text)} for name, text in GROUPS.items()}
+    commands: dict[str, Any] = {name: {"help": format_help(text)} for name, text in GROUPS.items()}
     order = [*SCREEN]
     for name in sorted(COMMANDS, key=lambda name: order.index(name.partition(" ")[0])):
-        declared, names = COMMANDS[name], list[str]()
-        for each in inspect.signature(build_function(declared)).parameters.values():
-            row = describe(each)
-            key = each.name
+        declared = COMMANDS[name]
+        names = []
+        for parameter in inspect.signature(build_function(declared)).parameters.values():
+            row = describe(parameter)
+            key = parameter.name
             if parameters.setdefault(key, row) != row:
-                key = f"{each.name} of {name}"
+                key = f"{parameter.name} of {name}"
                 parameters[key] = row
             names.append(key)
+
         text = format_help(declared.function.__doc__ or "")
         commands[name] = {"help": text, "parameters": names}
     return {"commands": commands, "parameters": parameters}

@@ -105,9 +105,10 @@ def behind_the_view(_: Any, market: Any) -> Any:
 
 
 def behind_the_end(_: Any, market: Any) -> Any:
-    n, close = market.n_bars, market.close
-    more = np.lib.stride_tricks.as_strided(close, (n + 1,), close.strides, writeable=False)
-    return 100.0 * (more[1:] / close - 1.0)
+    close = market.close
+    shape = (market.n_bars + 1,)
+    longer = np.lib.stride_tricks.as_strided(close, shape, close.strides, writeable=False)
+    return 100.0 * (longer[1:] / close - 1.0)
 
 
 def every(n: int, offset: int = 0) -> Any:

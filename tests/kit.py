@@ -19,7 +19,7 @@ import pytest
 import backtest as bt
 from backtest import Market
 from backtest.cli import main, printing
-from backtest.core.errors import BacktestError
+from backtest.core import BacktestError
 from backtest.engine.conditions import FIELDS
 from backtest.policies.lookahead import rewrite_after
 
@@ -62,12 +62,15 @@ def bars_market(
 ) -> bt.Market:
     """Return a market of opens and closes, and of other columns; terms are those of frames."""
     bars = {
-        "open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
-        "close": close, **columns,
-    }  # fmt: skip
+        "open": opens,
+        "high": np.maximum(opens, close),
+        "low": np.minimum(opens, close),
+        "close": close,
+        **columns,
+    }
     index = pd.date_range(start, periods=len(close), freq=freq, tz="UTC")
-    given = {"now": "2200-01-01", **(terms or {})}  # generated bars may be of the future
-    return bt.Market.from_frames(pd.DataFrame(bars, index=index), **given)
+    settings = {"now": "2200-01-01", **(terms or {})}  # generated bars may be of the future
+    return bt.Market.from_frames(pd.DataFrame(bars, index=index), **settings)
 
 
 def walk(
@@ -128,11 +131,11 @@ def flat(price: float) -> tuple[float, float, float, float]:
 
 def make_venue(**more) -> bt.Venue:
     """Return a venue without costs, maintenance 5 %, leverage up to 20, closing."""
-    given = {
+    terms = {
         "taker": 0.0, "slippage": 0.0, "maintenance_rate": 0.05, "max_leverage": 20.0,
         "liquidation_fee": 0.0,
     }  # fmt: skip
-    return bt.Venue.simple(**{**given, **more})
+    return bt.Venue.simple(**{**terms, **more})
 
 
 class Loud(bt.Policy):
@@ -150,20 +153,25 @@ class Loud(bt.Policy):
 def simulate_pair(n: int = 600, seed: int = 0) -> bt.Markets:
     """Return two wild markets with funding, the second listed later and delisted earlier."""
     rng = np.random.default_rng(seed)
-    found = {}
+    index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
+    markets = {}
     for name, first, stop in (("AAA", 0, n), ("BBB", n // 10, n - n // 10)):
         close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
         start = np.concatenate(([100.0], close[:-1]))
         wick = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
-        high, low = np.maximum(start, close) * wick[0], np.minimum(start, close) / wick[1]
-        index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
-        frame = pd.DataFrame(
-            {"open": start, "high": high, "low": low, "close": close, "volume": 1e5}, index=index
-        ).iloc[first:stop]
+        bars = {
+            "open": start,
+            "high": np.maximum(start, close) * wick[0],
+            "low": np.minimum(start, close) / wick[1],
+            "close": close,
+            "volume": 1e5,
+        }
+        frame = pd.DataFrame(bars, index=index).iloc[first:stop]
+
         stamps = frame.index[::8]
         funding = pd.DataFrame({"rate": rng.normal(0.0, 1e-3, len(stamps))}, index=stamps)
-        found[name] = bt.Market.from_frames(frame, funding=funding)
-    return bt.Markets(found, currency="USDT")
+        markets[name] = bt.Market.from_frames(frame, funding=funding)
+    return bt.Markets(markets, currency="USDT")
 
 
 MY_POLICY = '''

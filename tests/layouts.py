@@ -117,15 +117,17 @@ def write_binance_zip(folder: Path) -> Written:
     paths = []
     for kind, frame in (("klines", MARKET.bars()), ("markPriceKlines", MARKET.mark())):
         for number, (day, part) in enumerate(frame.groupby(frame.index.normalize())):
-            late = number >= 2
-            text = kline_text(part, unit=1_000 if late else 1_000_000, has_header=late)
+            is_late = number >= 2
+            text = kline_text(part, unit=1_000 if is_late else 1_000_000, has_header=is_late)
             name = f"BTCUSDT-1h-{day:%Y-%m-%d}"
             path = folder / kind / "BTCUSDT" / "1h" / f"{name}.zip"
             paths.append(zip_text(path, f"{name}.csv", text))
+
     stamps = MARKET.funding_time // 1_000_000 + 3
     rates = zip(stamps.tolist(), MARKET.funding_rate.tolist(), strict=True)
     text = "calc_time,funding_interval_hours,last_funding_rate\n"
     text += "".join(f"{ms - 3},8,{rate!r}\n" for ms, rate in rates)
+
     path = folder / "fundingRate" / "BTCUSDT" / "BTCUSDT-fundingRate-2023-01.zip"
     paths.append(zip_text(path, "BTCUSDT-fundingRate-2023-01.csv", text))
     return paths[::-1], {}

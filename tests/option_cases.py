@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest.account.records import make_option_feed
+from backtest.account import make_option_feed
 from backtest.engine import inputs
 from backtest.options.option_listing import OptionListing
-from backtest.venue.option_contract import OptionCosts
+from backtest.venue import OptionCosts
 from tests.cases import PortfolioCase, Tape, make_portfolio_case
 from tests.draws import DAY, START
 
@@ -154,7 +154,8 @@ class OptionTape:
 
     def vega(self, moment: Any, index: float) -> float:
         forward = self.forward(moment, index)
-        years, sigma = self.years(moment), self.volatility(moment)
+        years = self.years(moment)
+        sigma = self.volatility(moment)
         return vega_black(forward, self.strike, years, sigma, self.rate)
 
 
@@ -171,40 +172,48 @@ class OptionCase(PortfolioCase):
         rule = self.requirement or {}
         if "options" in rule:
             rule = rule | {"options": bt.OptionShocks(**vars(rule["options"]))}
+
         kinds = {"moves": bt.ScenarioMargin, "naked": bt.Strategy, "maintenance": bt.Standard}
-        return next((kinds[each] for each in kinds if each in rule), bt.Brackets)(**rule)
+        for field, kind in kinds.items():
+            if field in rule:
+                return kind(**rule)
+        return bt.Brackets(**rule)
 
     def for_engine(self, bt: Any) -> dict[str, Any]:
         """Return the keyword arguments of bt.run; the markets list the options by name."""
-        given = super().for_engine(bt)
-        given["market"].listing = OptionListing(
+        terms = super().for_engine(bt)
+        terms["market"].listing = OptionListing(
             options={option.name: make_contract(bt, option) for option in self.options},
-            underlyings={option.name: option.underlying for option in self.options}, surfaces={},
-            chains={}, quote_age=0, max_age=0,
-        )  # fmt: skip
-        return given
+            underlyings={option.name: option.underlying for option in self.options},
+            surfaces={},
+            chains={},
+            quote_age=0,
+            max_age=0,
+        )
+        return terms
 
     @contextmanager
     def feeding(self) -> Iterator[None]:
-        kept = inputs.read_option_feed
-        made = make_option_feed(len(self.options), len(self.clock))
-        inputs.read_option_feed = lambda *_: self.fill_feed(made)
+        """Let the engine read these options in the place of those of its market."""
+        read = inputs.read_option_feed
+        feed = make_option_feed(len(self.options), len(self.clock))
+        inputs.read_option_feed = lambda *_: self.fill_feed(feed)
         try:
             yield
         finally:
-            inputs.read_option_feed = kept
+            inputs.read_option_feed = read
 
     def fill_feed(self, feed: Any) -> Any:
         """Write the options into the arrays of a feed; each contract has its own expiry."""
         names = list(self.tapes)
-        stamps = [option.expiry_time for option in self.options]
         ends = [(option.underlying, option.expiry_time) for option in self.options]
         pairs = [(*end, option.strike) for end, option in zip(ends, self.options, strict=True)]
         feed.expiries[:] = [ends.index(end) for end in ends]
         feed.pairs[:] = [pairs.index(pair) for pair in pairs]
-        feed.expiry_times[:] = stamps
+        feed.expiry_times[:] = [option.expiry_time for option in self.options]
         feed.are_listed[:] = 1
         feed.ages[:] = 0.0
+
         for k, option in enumerate(self.options):
             feed.instruments[k] = names.index(option.underlying)
             for field, name in OF_CONTRACT.items():
@@ -226,29 +235,35 @@ def make_contract(bt: Any, option: OptionTape) -> Any:
 
 
 def make_option_case(seed: int) -> OptionCase:
+    """Return the account of a seed with options on up to two of its instruments."""
     rng = np.random.default_rng([seed, 39])
     settles = "coin" if rng.random() < 0.35 else "cash"
     case = make_portfolio_case(seed, settles)
     whole = [name for name, tape in case.tapes.items() if len(tape.bars) == len(case.clock)]
     underlyings = whole[:1] if settles == "coin" else whole[:2]
+
     kind = draw_kind(rng, settles)
     requirement = draw_rule(rng, case, kind)
     intrabar = "path" if rng.random() < 0.8 else "worst"
     account = dict(case.account) | {"after_liquidation": "continue", "intrabar": intrabar}
     account["margin"] = account["margin"] | dict.fromkeys(underlyings, "cross")
+
     mode = str(rng.choice(["close", "takeover", "partial"], p=[0.45, 0.15, 0.4]))
     is_last = bool(rng.random() < 0.2)
     venues = {}
     for name, venue in case.venues.items():
-        own = venue["venue"] | {"call_grace": None, "option_costs": COSTS}
-        forced = venue["liquidation"]
-        forced = forced | {"mode": mode}
-        forced |= {"full_below": 0.0} | ({"impact": 0.0} if forced["mode"] == "takeover" else {})
-        forced |= {"order": "futures_then_options"} if is_last else {}
+        terms = venue["venue"] | {"call_grace": None, "option_costs": COSTS}
+        liquidation = venue["liquidation"] | {"mode": mode, "full_below": 0.0}
+        if mode == "takeover":
+            liquidation["impact"] = 0.0
+        if is_last:
+            liquidation["order"] = "futures_then_options"
         if kind == "scenarios":
-            own["margin_multiplier"] = 1.0
-            forced |= {"step": 0.3} if forced["step"] == "bracket" else {}
-        venues[name] = venue | {"venue": own, "liquidation": forced}
+            terms["margin_multiplier"] = 1.0
+            if liquidation["step"] == "bracket":
+                liquidation["step"] = 0.3
+        venues[name] = venue | {"venue": terms, "liquidation": liquidation}
+
     collateral = [(asset | {"cancels_risk": None}, tape) for asset, tape in case.collateral]
     case = replace(
         case, account=account, venues=venues, requirement=requirement, collateral=collateral
@@ -260,9 +275,8 @@ def make_option_case(seed: int) -> OptionCase:
 def draw_kind(rng: np.random.Generator, settles: str) -> str:
     """Draw the kind of the margin rule; strategies are of cash."""
     kinds = ["standard", "scenarios", "brackets", "strategies"]
-    return str(
-        rng.choice(kinds, p=[0.35, 0.3, 0.1, 0.25] if settles == "cash" else [0.5, 0.4, 0.1, 0.0])
-    )
+    chances = [0.35, 0.3, 0.1, 0.25] if settles == "cash" else [0.5, 0.4, 0.1, 0.0]
+    return str(rng.choice(kinds, p=chances))
 
 
 def draw_rule(rng: np.random.Generator, case: PortfolioCase, kind: str) -> dict[str, Any] | None:
@@ -282,19 +296,29 @@ def draw_rule(rng: np.random.Generator, case: PortfolioCase, kind: str) -> dict[
         }
     if kind == "strategies":
         return {
-            "level": level, "naked": float(rng.uniform(0.05, 0.25)),
-            "least_call": float(rng.uniform(0.02, 0.1)), "least_put": float(rng.uniform(0.02, 0.1)),
-            "covered_itm": bool(rng.random() < 0.5), "conversion": 0.0,
-            "loan_value": float(rng.choice([0.0, 0.25])), "loan_days": 273.0,
-        }  # fmt: skip
+            "level": level,
+            "naked": float(rng.uniform(0.05, 0.25)),
+            "least_call": float(rng.uniform(0.02, 0.1)),
+            "least_put": float(rng.uniform(0.02, 0.1)),
+            "covered_itm": bool(rng.random() < 0.5),
+            "conversion": 0.0,
+            "loan_value": float(rng.choice([0.0, 0.25])),
+            "loan_days": 273.0,
+        }
+    return draw_scenarios(rng, case, level)
+
+
+def draw_scenarios(rng: np.random.Generator, case: PortfolioCase, level: float) -> dict[str, Any]:
+    """Draw moves of price and volatility, an extreme one among them, and charges of options."""
     reach = float(rng.uniform(0.03, 0.2))
-    rows = [
-        (move * reach, 1.0, shock) for move in (-1.0, -0.5, 0.0, 0.5, 1.0) for shock in (0.4, -0.3)
-    ]
+    rows: list[tuple[float, ...]] = []
+    for move in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        rows += [(move * reach, 1.0, 0.4), (move * reach, 1.0, -0.3)]
     rows.append((2.5 * reach, 0.3, 0.4, float(rng.choice([0.0, 0.01])) * case.account["capital"]))
+
     charge = float(rng.choice([0.0, 0.004]))
     names = list(case.tapes)
-    grouped = names[:2] if len(names) > 1 and rng.random() < 0.5 else None
+    is_grouped = len(names) > 1 and rng.random() < 0.5
     shocks = {
         "power": (float(rng.choice([0.0, 0.3])), float(rng.choice([0.0, 0.13]))),
         "days": 30.0,
@@ -304,20 +328,24 @@ def draw_rule(rng: np.random.Generator, case: PortfolioCase, kind: str) -> dict[
         "delta_charge": (float(rng.choice([0.0, 0.01])), 0.0),
         "futures_range": float(rng.choice([math.inf, reach])),
     }
+
     factor = float(rng.uniform(0.7, 1.0))
     across = str(rng.choice(["independent", "same row"]))
+    least = max(1.0, level)
     return {
-        "level": level, "moves": {"*": rows} if grouped is None else {"*": rows, "pair": rows},
-        "groups": None if grouped is None else {"pair": grouped}, "products": None,
-        "across": across, "offset": float(rng.uniform(0.0, 1.0)) if across == "same row" else 0.0,
-        "factor": factor, "minimum": 0.0, "contingency": float(rng.choice([0.0, 0.02])),
+        "level": level,
+        "moves": {"*": rows, "pair": rows} if is_grouped else {"*": rows},
+        "groups": {"pair": names[:2]} if is_grouped else None,
+        "products": None,
+        "across": across,
+        "offset": float(rng.uniform(0.0, 1.0)) if across == "same row" else 0.0,
+        "factor": factor,
+        "minimum": 0.0,
+        "contingency": float(rng.choice([0.0, 0.02])),
         "pair_contingency": 0.0,
-        "initial": (
-            max(1.0, level) * factor * float(rng.uniform(1.05, 1.5)),
-            0.03 * max(1.0, level),
-        ),
+        "initial": (least * factor * float(rng.uniform(1.05, 1.5)), 0.03 * least),
         "options": SimpleNamespace(**shocks),
-    }  # fmt: skip
+    }
 
 
 def draw_options(
@@ -330,18 +358,26 @@ def draw_options(
 ) -> tuple[OptionTape, ...]:
     """Draw one to four contracts with their orders, one or two under a rule of strategies. In
     larger books the package tries three pairings, and all may miss the cheapest."""
-    found: list[OptionTape] = []
-    same_kind, sign = bool(rng.random() < 0.7), int(rng.choice([-1, 1]))
+    options: list[OptionTape] = []
+    places = set()
+    has_one_kind = bool(rng.random() < 0.7)
+    common_sign = int(rng.choice([-1, 1]))
     most = 3 if kind == "strategies" else 5
     for k in range(int(rng.integers(1, most))):
         underlying = underlyings[int(rng.integers(len(underlyings)))]
-        each = sign if kind == "strategies" and same_kind else int(rng.choice([-1, 1]))
-        tape = draw_option(rng, case, f"O{k}", underlying, each, is_coin=is_coin)
-        targets = draw_targets(rng, case, tape, 1.0 if kind == "brackets" else None)
-        tape = replace(tape, rows=tape.rows | {"targets": targets})
-        if (tape.strike, tape.expiry_time) not in {(o.strike, o.expiry_time) for o in found}:
-            found.append(tape)
-    return tuple(found)
+        sign = common_sign
+        if kind != "strategies" or not has_one_kind:
+            sign = int(rng.choice([-1, 1]))
+
+        option = draw_option(rng, case, f"O{k}", underlying, sign, is_coin=is_coin)
+        targets = draw_targets(rng, case, option, 1.0 if kind == "brackets" else None)
+        option = replace(option, rows=option.rows | {"targets": targets})
+
+        place = (option.strike, option.expiry_time)
+        if place not in places:
+            options.append(option)
+            places.add(place)
+    return tuple(options)
 
 
 def marks_of(tape: Tape) -> Any:
@@ -358,86 +394,125 @@ def draw_option(
     is_coin: bool,
 ) -> OptionTape:
     """Draw one contract; time values are a good part of the moves of a bar."""
-    tape, n = case.tapes[underlying], len(case.clock)
-    marks, interval = marks_of(tape), tape.interval
-    opens, closes = marks["open"].to_numpy(), marks["close"].to_numpy()
+    tape = case.tapes[underlying]
+    n = len(case.clock)
+    interval = tape.interval
+    opens = marks_of(tape)["open"].to_numpy()
+    closes = marks_of(tape)["close"].to_numpy()
     moves = float(np.mean(np.abs(np.log(closes / opens)))) + 1e-3
+
+    # Most expire in a bar of the data, some of them inside it; others later.
     if rng.random() < SOON:
         bar = int(rng.integers(min(3, n - 1), n))
-        inside = bool(rng.random() < 0.3)
-        expiry = START + bar * interval + (interval // 3 if inside else 0)
+        is_inside = bool(rng.random() < 0.3)
+        expiry = START + bar * interval + (interval // 3 if is_inside else 0)
         spot = float(opens[bar] * (1.0 + rng.normal(0.0, 0.2 * moves)))
     else:
-        bar, inside, spot = -1, False, math.nan
-        expiry = (
-            START + n * interval + int(rng.uniform(1, 300 if rng.random() < 0.7 else 800)) * DAY
-        )
+        bar = -1
+        is_inside = False
+        longest = 300 if rng.random() < 0.7 else 800
+        expiry = START + n * interval + int(rng.uniform(1, longest)) * DAY
+        spot = math.nan
+
     stamps = START + interval * np.arange(n)
     years_open = np.maximum(expiry - stamps, 0) / YEAR
     years_close = np.maximum(expiry - stamps - interval, 0) / YEAR
-    wide = moves * math.sqrt(n) * float(rng.uniform(0.5, 3.0))
-    sigma = min(wide / math.sqrt(years_open[0]), 30.0)
+    width = moves * math.sqrt(n) * float(rng.uniform(0.5, 3.0))
+    sigma = min(width / math.sqrt(years_open[0]), 30.0)
     walk = np.exp(np.cumsum(rng.normal(0.0, 0.05, 2 * n)))
+    least_spread = 2e-3 * (np.ones(n) if is_coin else opens)
     rows = {
-        "years_open": years_open, "years_close": years_close,
-        "volatilities_open": sigma * walk[::2], "volatilities_close": sigma * walk[1::2],
+        "years_open": years_open,
+        "years_close": years_close,
+        "volatilities_open": sigma * walk[::2],
+        "volatilities_close": sigma * walk[1::2],
         "bases_open": np.exp(rng.normal(0.0, 0.2 * moves, n)),
-        "bases_close": np.exp(rng.normal(0.0, 0.2 * moves, n)), "index_open": opens,
-        "index_close": closes, "marks_open": np.full(n, np.nan), "marks_close": np.full(n, np.nan),
+        "bases_close": np.exp(rng.normal(0.0, 0.2 * moves, n)),
+        "index_open": opens,
+        "index_close": closes,
+        "marks_open": np.full(n, np.nan),
+        "marks_close": np.full(n, np.nan),
         "half_spread": sigma * rng.uniform(0.0, 0.1, n),
-        "half_price": np.where(np.arange(n) % 3 == 0, np.nan, 2e-3 * (1.0 if is_coin else opens)),
-    }  # fmt: skip
-    if bar >= 0 and not inside:
+        "half_price": np.where(np.arange(n) % 3 == 0, np.nan, least_spread),
+    }
+    if bar >= 0 and not is_inside:
         rows["bases_open"][bar] = 1.0
-    strike = float(opens[0] * np.exp(rng.normal(0.0, 1.0) * wide))
+
+    strike = float(opens[0] * np.exp(rng.normal(0.0, 1.0) * width))
     size = float(rng.choice([1.0, 0.1, 10.0]))
-    is_free = rng.random() < 0.2
-    rate, cap = (0.0, 1.0) if is_free else (float(rng.uniform(1e-4, 1e-3)), 0.125)
-    unit = 1.0 if is_coin else float(opens[0])
-    result = OptionTape(
-        name=name, underlying=underlying, sign=sign, strike=strike, size=size, is_coin=is_coin,
-        rate=float(rng.choice([0.0, 0.05])), fees=(rate, cap, rate / 2.0, cap),
-        tick=float(rng.choice([0.0, 1e-5])) * unit, expiry_time=expiry, expiry_bar=bar,
-        is_inside=inside, expiry_spot=spot, rows=rows,
-    )  # fmt: skip
-    return replace(result, rows=rows | draw_quotes(rng, result, n))
+    fee_rate = 0.0
+    fee_cap = 1.0
+    if rng.random() >= 0.2:
+        fee_rate = float(rng.uniform(1e-4, 1e-3))
+        fee_cap = 0.125
+    rate = float(rng.choice([0.0, 0.05]))
+    tick = float(rng.choice([0.0, 1e-5])) * (1.0 if is_coin else float(opens[0]))
+
+    option = OptionTape(
+        name=name,
+        underlying=underlying,
+        sign=sign,
+        strike=strike,
+        size=size,
+        is_coin=is_coin,
+        rate=rate,
+        fees=(fee_rate, fee_cap, fee_rate / 2.0, fee_cap),
+        tick=tick,
+        expiry_time=expiry,
+        expiry_bar=bar,
+        is_inside=is_inside,
+        expiry_spot=spot,
+        rows=rows,
+    )
+    return replace(option, rows=rows | draw_quotes(rng, option, n))
 
 
 def draw_quotes(rng: np.random.Generator, option: OptionTape, n: int) -> dict[str, np.ndarray]:
     """Draw rows of quotes at some opens, now and then with one side; and marks of the venue."""
-    found = {name: np.full(n, np.nan) for name in ("bid", "ask", "marks_open", "marks_close")}
+    bid = np.full(n, np.nan)
+    ask = np.full(n, np.nan)
+    marks_open = np.full(n, np.nan)
+    marks_close = np.full(n, np.nan)
     has_quote = rng.random(n) < rng.choice([0.0, 0.3, 0.8])
     for t in range(n):
-        value = [
-            option.value(SimpleNamespace(bar=t, is_close=is_close), option.rows[name][t], None)
-            / option.size
-            for is_close, name in ((False, "index_open"), (True, "index_close"))
-        ]
+        at_open = SimpleNamespace(bar=t, is_close=False)
+        at_close = SimpleNamespace(bar=t, is_close=True)
+        value_open = option.value(at_open, option.rows["index_open"][t], None) / option.size
+        value_close = option.value(at_close, option.rows["index_close"][t], None) / option.size
+
         if has_quote[t] and rng.random() < 0.5:
-            found["marks_open"][t] = value[0] * rng.uniform(0.95, 1.05)
+            marks_open[t] = value_open * rng.uniform(0.95, 1.05)
         if rng.random() < 0.5 * has_quote[t]:
-            found["marks_close"][t] = value[1] * rng.uniform(0.95, 1.05)
+            marks_close[t] = value_close * rng.uniform(0.95, 1.05)
         if has_quote[t] and rng.random() < 0.9:
-            found["bid"][t] = value[0] * rng.uniform(0.85, 0.95)
+            bid[t] = value_open * rng.uniform(0.85, 0.95)
         if has_quote[t] and rng.random() < 0.9:
-            found["ask"][t] = value[0] * rng.uniform(1.05, 1.15)
-    return found | {"has_quote": has_quote}
+            ask[t] = value_open * rng.uniform(1.05, 1.15)
+
+    return {
+        "bid": bid,
+        "ask": ask,
+        "marks_open": marks_open,
+        "marks_close": marks_close,
+        "has_quote": has_quote,
+    }
 
 
 def draw_targets(
     rng: np.random.Generator, case: PortfolioCase, option: OptionTape, side: float | None
 ) -> np.ndarray:
     """Draw the contracts to hold from some opens on; mostly sold, and a few turns."""
-    n, capital = len(case.clock), case.account["capital"]
-    notional = capital * math.exp(rng.uniform(math.log(1.0), math.log(30.0)))
+    n = len(case.clock)
+    notional = case.account["capital"] * math.exp(rng.uniform(math.log(1.0), math.log(30.0)))
     unit = 1.0 if option.is_coin else float(option.rows["index_open"][0])
     usual = side or float(rng.choice([-1.0, 1.0], p=[0.6, 0.4]))
-    found = usual * notional / (unit * option.size) * rng.uniform(0.3, 1.0, n)
-    found[rng.random(n) < 0.15] = 0.0
+    targets = usual * notional / (unit * option.size) * rng.uniform(0.3, 1.0, n)
+
+    targets[rng.random(n) < 0.15] = 0.0
     if side is None:
-        found[rng.random(n) < 0.1] *= -0.5
-    found[rng.random(n) < 0.6] = np.nan
-    found[0] = np.nan
+        targets[rng.random(n) < 0.1] *= -0.5
+    targets[rng.random(n) < 0.6] = np.nan
+    targets[0] = np.nan
     if option.expiry_bar >= 0:
-        found[option.expiry_bar + option.is_inside :] = np.nan
-    return found
+        targets[option.expiry_bar + option.is_inside :] = np.nan
+    return targets

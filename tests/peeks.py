@@ -205,11 +205,12 @@ PAST = {
 
 def refitted(market: Any) -> Any:
     """Return forecasts of a regression fitted every 100 bars on all bars before."""
-    moves, found = log_returns(market), np.full(market.n_bars, np.nan)
+    moves = log_returns(market)
+    forecasts = np.full(market.n_bars, np.nan)
     for k in range(300, market.n_bars, 100):
         slope = np.dot(moves[1:k], moves[: k - 1]) / np.dot(moves[:k], moves[:k])
-        found[k : k + 100] = slope * moves[k : k + 100]
-    return found
+        forecasts[k : k + 100] = slope * moves[k : k + 100]
+    return forecasts
 
 
 def closed_periods(market: Any, rule: str) -> Any:
@@ -233,7 +234,8 @@ def single_layers(market: Any) -> Any:
     returns = np.append(np.zeros(63), log_returns(market)).astype(np.float32)
     windows = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(returns, 64))
     rng = np.random.default_rng(0)
-    inner, outer = (rng.normal(size=size).astype(np.float32) for size in ((64, 32), (32, 1)))
+    inner = rng.normal(size=(64, 32)).astype(np.float32)
+    outer = rng.normal(size=(32, 1)).astype(np.float32)
     return (np.tanh(100 * windows @ inner) @ outer)[:, 0]
 
 
@@ -249,11 +251,12 @@ def single_deviation_by_fft(market: Any) -> Any:
 
 def chaos_of_first_bars(market: Any) -> Any:
     """A chaotic map started by the first closes: redrawn by any noise, but the same in parts."""
-    x, found = float(np.mod(1e3 * market.close[0], 0.98)) + 0.01, []
+    x = float(np.mod(1e3 * market.close[0], 0.98)) + 0.01
+    values = []
     for _ in range(market.n_bars):
         x = 3.99 * x * (1.0 - x)
-        found.append(x)
-    return np.array(found)
+        values.append(x)
+    return np.array(values)
 
 
 SINGLE = {

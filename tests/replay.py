@@ -36,8 +36,10 @@ def klines(start: int, end: int, length: int, kind: str = "bars") -> np.ndarray:
         shift = 3.0 if kind == "mark" else 0.0
         return 30_000 + 2_000 * np.sin(when / 9.0) + 300 * np.sin(when * 5.0) + shift
 
-    first, last = price(place), price(place + length / DAY_MS)
-    high, low = np.maximum(first, last) + 1.5, np.minimum(first, last) - 1.5
+    first = price(place)
+    last = price(place + length / DAY_MS)
+    high = np.maximum(first, last) + 1.5
+    low = np.minimum(first, last) - 1.5
     volume = np.zeros(opens.size) if kind == "mark" else 10 + 9 * np.sin(place * 40.0)
     return np.column_stack([opens, first, high, low, last, volume])
 

@@ -15,10 +15,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account import InstrumentRules
-from backtest.account.records import Quote
+from backtest.account import InstrumentRules, Quote
 from backtest.engine.inputs import read_instrument_rules
-from backtest.margin.brackets import read_rules
+from backtest.margin import read_rules
 
 GROUPS: dict[str, dict[str, Any]] = {
     "contract": {"kind": "linear", "size": 1.0, "lot": 0.0, "tick": 1e-8, "min_notional": 0.0},
@@ -82,19 +81,24 @@ def market_of(
     interval: str = "1h",
 ) -> bt.Market:
     """Return a market; the last target is repeated; funding of (hours, rate, own price)."""
-    told = list(targets) if isinstance(targets, Sequence) else [targets]
-    told += [told[-1]] * (len(bars) - len(told))
-    table = frame(bars, interval).assign(volume=volume, target=told)
+    column = list(targets) if isinstance(targets, Sequence) else [targets]
+    column += [column[-1]] * (len(bars) - len(column))
+    table = frame(bars, interval).assign(volume=volume, target=column)
     table["volume"] = table["volume"].astype(float)
-    events = None
+
+    settlements = None
     if funding:
         rows = [(*event, NAN)[1:3] for event in funding]
         stamps = pd.DatetimeIndex([at(event[0]) for event in funding])
-        events = pd.DataFrame(rows, index=stamps, columns=["rate", "mark"], dtype=float)
+        settlements = pd.DataFrame(rows, index=stamps, columns=["rate", "mark"], dtype=float)
+
     return bt.Market.from_frames(
-        table, mark=None if mark is None else frame(mark, interval), funding=events,
-        funding_gaps="zero" if funding else None, interval=interval,
-    )  # fmt: skip
+        table,
+        mark=None if mark is None else frame(mark, interval),
+        funding=settlements,
+        funding_gaps="zero" if funding else None,
+        interval=interval,
+    )
 
 
 def bracket(floor=0.0, cap=INF, leverage: float = 16.0, rate: float = 0.05) -> bt.Bracket:
@@ -158,19 +162,30 @@ def by_hand(cases: Hand) -> Any:
 
 
 def check_numbers(result: bt.Result, numbers: dict[str, Any]) -> None:
+    """Compare a run with its numbers, whose names are those of :data:`Hand`."""
     for name, wanted in numbers.items():
         kind, _, what = name.partition(".")
         if not what:
-            found = result.bars[kind].tolist()
-            found = found if isinstance(wanted, list) else found[-1]
+            value = result.bars[kind].tolist()
+            if not isinstance(wanted, list):
+                value = value[-1]
         elif kind == "metrics":
-            found = result.metrics[what]
+            value = result.metrics[what]
         else:
-            rows = happened(result, kind)
-            hours = (rows["time"] - START) / pd.Timedelta("1h")
-            own = {"n": len(rows), "total": rows["amount"].sum(), "hours": hours.tolist()}
-            found = own[what] if what in own else rows[what].tolist()
-        assert found == pytest.approx(wanted, rel=1e-12, abs=1e-9, nan_ok=True), name
+            value = read_events(result, kind, what)
+        assert value == pytest.approx(wanted, rel=1e-12, abs=1e-9, nan_ok=True), name
+
+
+def read_events(result: bt.Result, kind: str, what: str) -> Any:
+    """Return the number, the total, the hours or a column of the events of a kind."""
+    events = happened(result, kind)
+    if what == "n":
+        return len(events)
+    if what == "total":
+        return events["amount"].sum()
+    if what == "hours":
+        return ((events["time"] - START) / pd.Timedelta("1h")).tolist()
+    return events[what].tolist()
 
 
 def happened(result: bt.Result, kind: str) -> pd.DataFrame:
@@ -225,12 +240,14 @@ def walk(n, *, seed=0, sigma=0.01, gap=0.0, price=100.0):
     close = price * np.exp(np.cumsum(moves + gaps))
     start = close / np.exp(moves)
     wick = np.exp(0.3 * sigma * np.abs(rng.standard_normal((2, n))))
-    high, low = np.maximum(start, close) * wick[0], np.minimum(start, close) / wick[1]
+    high = np.maximum(start, close) * wick[0]
+    low = np.minimum(start, close) / wick[1]
     return [tuple(map(float, bar)) for bar in zip(start, high, low, close, strict=True)]
 
 
 def measured(seed, *, leverage=3.0, inverse=False, liquidated=False, **market):
-    bars = walk(24 * 30, seed=seed, sigma=0.006 if not liquidated else 0.008)
+    """Play a month with every cost but impact, fed by flows; some are liquidated."""
+    bars = walk(24 * 30, seed=seed, sigma=0.008 if liquidated else 0.006)
     stamps = [(h + 0.0, 0.0003 * math.cos(h)) for h in range(8, 24 * 30, 8)]
     venue = venue_of(
         contract={"kind": "inverse"} if inverse else {},

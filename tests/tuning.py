@@ -14,9 +14,7 @@ import numpy as np
 import backtest as bt
 from backtest.results.measure_table import CORE
 from backtest.search import Study, samplers, winner
-from backtest.sweep import set_runs
-from backtest.sweep.set_evaluator import Rows
-from backtest.sweep.sets import VariedTest, count_sets, read_space
+from backtest.sweep import Rows, VariedTest, count_sets, read_space, set_runs
 from tests.kit import ask_test
 from tests.scenes import venue_of
 
@@ -84,7 +82,8 @@ class MadeUp:
     wait = staticmethod(time.sleep)
 
     def __init__(self, varied: VariedTest, **_: Any) -> None:
-        self.market, self.varied = varied.test.market, varied
+        self.market = varied.test.market
+        self.varied = varied
         self.asked: list[tuple[int, int, int | None]] = []
 
     is_pooled = False
@@ -97,14 +96,20 @@ class MadeUp:
         self.wait(self.pause)
         n = count_sets(sets)
         self.asked.append((n, first, stop))
+
         metrics = {name: np.zeros(n) for name in CORE} | {"ruin_time": np.full(n, math.nan)}
         metrics |= {"turnover": np.ones(n), "fills": np.full(n, 100.0)}
-        found = type(self).surface({name: np.asarray(values) for name, values in sets.items()})
-        errors = [str(error) for error in found.pop("error", [""] * n)]
-        metrics |= found
+        columns = {name: np.asarray(values) for name, values in sets.items()}
+        measures = type(self).surface(columns)
+        errors = [str(error) for error in measures.pop("error", [""] * n)]
+        metrics |= measures
+        has_failed = np.array([error != "" for error in errors])
         for values in metrics.values():
-            values[np.array([error != "" for error in errors])] = math.nan
-        drawn = dict(enumerate(self._draw(sets, metrics["sharpe"]).T)) if returns else {}
+            values[has_failed] = math.nan
+
+        drawn = {}
+        if returns:
+            drawn = dict(enumerate(self._draw(sets, metrics["sharpe"]).T))
         return Rows(metrics, drawn, errors, np.ones(n, dtype=np.bool_))
 
     doubts: tuple[str, ...] = ()
@@ -131,13 +136,17 @@ class Drawn:
 
     def __init__(self, space, seed, trials) -> None:
         self.rng = np.random.default_rng(seed)
-        self.d, self.left = len(space.dimensions), trials
+        self.d = len(space.dimensions)
+        self.left = trials
         self.kept = np.empty((0, self.d))
         self.scores = np.empty(0)
 
     def ask(self) -> np.ndarray:
-        n = self.batch if self.left is None else min(self.batch, self.left)
-        self.left = None if self.left is None else self.left - n
+        n = self.batch
+        if self.left is not None:
+            n = min(self.batch, self.left)
+            self.left -= n
+
         cube = self.rng.random((n, self.d))
         if len(self.kept):
             near = self.kept[self.rng.integers(0, len(self.kept), n // 2)]
@@ -149,7 +158,8 @@ class Drawn:
         worth = np.where((violation == 0.0) & ~np.isnan(score), score, -1e9)
         everything = np.concatenate([self.scores, worth])
         best = np.argsort(-everything, kind="stable")[:8]
-        self.kept, self.scores = np.concatenate([self.kept, cube])[best], everything[best]
+        self.kept = np.concatenate([self.kept, cube])[best]
+        self.scores = everything[best]
 
 
 def make_drawn(name: str, space, *, seed, trials=None, objectives=1) -> Drawn:
@@ -174,5 +184,5 @@ def space_of(policy: type[bt.Policy], given: Any = None):
 
 
 def seek(policy: Any = Hills, **settings) -> Study:
-    wanted = {"venue": venue_of(), "account": bt.Account(), "trials": 400, **settings}
-    return ask_test("tune", wanted.pop("market", MARKET), policy, **wanted)
+    terms = {"venue": venue_of(), "account": bt.Account(), "trials": 400, **settings}
+    return ask_test("tune", terms.pop("market", MARKET), policy, **terms)

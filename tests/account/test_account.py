@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.account import check_setting
+from backtest.account import check_setting
 from tests.agreement import assert_agrees
 from tests.cases import make_case
 from tests.draws import DAY, START, utc

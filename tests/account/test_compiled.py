@@ -13,8 +13,7 @@ import pytest
 import backtest as bt
 from backtest import _compile, strategies
 from backtest import account as accounts
-from backtest.engine import batch, driver
-from backtest.engine.formulas import make_recipe
+from backtest.engine import batch, driver, make_recipe
 from backtest.policies import Combinator
 from backtest.strategies import Constant, VolTarget
 from tests.agreement import run_engine, trust_data

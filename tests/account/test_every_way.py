@@ -13,9 +13,8 @@ import pytest
 
 import backtest as bt
 from backtest.engine import formulas
+from backtest.sweep import Evaluator, VariedTest
 from backtest.sweep.lanes import runner
-from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets import VariedTest
 from tests.account.test_compiled import is_same
 from tests.account.test_resumed import find_stop
 from tests.agreement import choose_policy, place_of, run_engine, trust_data

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.policies.policy import sets_margin
+from backtest.policies import sets_margin
 from backtest.strategies import Average, Capped, Constant
 from tests.kit import check_refused, market_of
 from tests.scenes import (

@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 
 from backtest._compile.compiler import find_layout
-from backtest.account import events, money
+from backtest.account import Quote, events, money
 from backtest.account.events import ENTRY, EVENTS, Event
 from backtest.account.money import SIGNS, SUMMED, Ledger, Money, Wallet
-from backtest.account.records import (
-    AssetWalk,
-    MarginCall,
-    OrderPlan,
-    PositionState,
-    Quote,
-    Walk,
-)
+from backtest.account.records import AssetWalk, MarginCall, OrderPlan, PositionState, Walk
 from backtest.core.structs import Struct, Structs
-from backtest.results.tally import Tally
+from backtest.results import Tally
 from tests.scenes import FEE, play, venue_of
 
 STRUCTS = (

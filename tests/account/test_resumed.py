@@ -12,7 +12,7 @@ import backtest as bt
 from backtest.account.events import Event
 from backtest.baselines import take_baseline
 from backtest.baselines.policy_contract import Probe
-from backtest.engine.run import Segment, merge_segments, run_switched
+from backtest.engine import Segment, merge_segments, run_switched
 from backtest.strategies import Cppi, VolTarget
 from tests.agreement import place_of, run_engine, trust_data
 from tests.cases import PortfolioCase, make_full_case

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.errors import PolicyError
+from backtest.core import PolicyError
 from backtest.results import Result
 from backtest.results.performance import diversification_ratio, risk_shares
 from backtest.strategies import Constant, VolTarget

@@ -12,8 +12,7 @@ import pytest
 import backtest as bt
 from backtest.engine import run_again
 from backtest.report.write import build_head
-from backtest.results import load_saved
-from backtest.results.differences import STATISTICS
+from backtest.results import STATISTICS, load_saved
 from backtest.search.comparison import TITLES
 from backtest.search.equal_risk import (
     hold_at_equal_risk,

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core.errors import BacktestError
-from backtest.market.clock import find_clock
+from backtest.core import BacktestError
+from backtest.market import find_clock
 from tests.kit import ask_test, check_refused, free_venue
 
 HOUR = 3_600_000_000_000

@@ -9,12 +9,13 @@ from scipy import signal as filters
 
 import backtest as bt
 from backtest import engine
-from backtest.core.fields import Choice, Range
-from backtest.policies import lookahead
+from backtest.core import Choice, Range
+from backtest.policies import Causality, lookahead
 from backtest.policies import observing as observations
-from backtest.policies.lookahead import ENOUGH, Causality, describe_cuts
+from backtest.policies.lookahead import ENOUGH, describe_cuts
 from backtest.policies.observing import observe_checked
-from backtest.signals.computed import NOT_CHECKED, describe_signal_check
+from backtest.signals import describe_signal_check
+from backtest.signals.computed import NOT_CHECKED
 from backtest.strategies import VolTarget
 from tests.hidden_peeks import LONGEST, POLICIES
 from tests.kit import ask_test, check_refused, free_venue, market_of

@@ -14,17 +14,17 @@ from scipy import stats
 
 import backtest as bt
 from backtest import strategies
-from backtest.core.errors import ParameterError
+from backtest.core import ParameterError
 from backtest.policies import Promise
+from backtest.report import build_page
 from backtest.report.basis import is_sound
 from backtest.report.page import format_span
 from backtest.report.render import write_text
 from backtest.report.run_charts import find_drawdowns
 from backtest.report.run_parts import format_signed, tabulate_falls
-from backtest.report.write import build_page
+from backtest.results import expected_shortfall, value_at_risk
 from backtest.results.benchmark import index_traded, read_prices, spread_weights
 from backtest.results.measure_table import ABOUT
-from backtest.results.performance import expected_shortfall, value_at_risk
 from backtest.results.promises import (
     Finding,
     count_interval,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
-from backtest.engine.policies import find_first_value, find_warm_up
+from backtest.engine import find_first_value, find_warm_up
 from backtest.strategies import Capped, Constant, Lowest
 from tests.agreement import Counting
 from tests.kit import AT_BINANCE

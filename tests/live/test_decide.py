@@ -11,9 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest.account.events import FORCED, Event
-from backtest.engine.batch import run_account
-from backtest.engine.run import finish
-from backtest.engine.run_setup import set_up_run
+from backtest.engine import finish, run_account, set_up_run
 from backtest.live.state import find_account_reads
 from backtest.strategies import Capped, Cppi, VolTarget
 from tests import kit

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.account.records import OptionFeed
+from backtest.account import OptionFeed
+from backtest.options import schedule_options
 from backtest.options.option_inputs import find_nearest, read_option_feed
-from backtest.options.option_schedule import schedule_options
 from backtest.strategies import Collar, Constant, CoveredCall, TailHedge, VolTarget
 from tests.kit import Hold, check_refused, market_of
 from tests.options.listed_markets import PUT, make_chain, make_markets, make_surfaces, make_venue

@@ -15,7 +15,7 @@ from backtest.baselines import bands
 from backtest.baselines.noise import compare_returns
 from backtest.baselines.verdict import MetricMove
 from backtest.baselines.verdict_text import count_statuses, list_headline, list_tables
-from backtest.core.errors import DataError, ParameterError
+from backtest.core import DataError, ParameterError
 from backtest.results.measure_table import METRICS
 from backtest.strategies import Constant
 from tests.kit import (

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest import indicators
 from backtest.strategies import Kelly
-from backtest.sweep.sets import VariedTest, read_space
+from backtest.sweep import VariedTest, read_space
 from tests.kit import ask, call, check_refused, free_venue, live, walk
 
 FLOORED: dict[str, Any] = {"floor_loss": 0.3, "probability": 0.1}

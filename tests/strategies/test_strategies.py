@@ -11,9 +11,9 @@ from scipy import stats
 
 import backtest as bt
 from backtest import indicators, strategies
-from backtest.margin.brackets import read_rules
+from backtest.margin import read_rules
+from backtest.report import build_page
 from backtest.report.render import write_html
-from backtest.report.write import build_page
 from backtest.results import calibration
 from backtest.strategies.margin_buffer import find_notional
 from tests.kit import YEAR, ask_test, bars_market, check_refused, free_venue, live, market_of, walk

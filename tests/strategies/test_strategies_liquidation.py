@@ -10,7 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest.indicators import ewma_volatility, touch_distance, touch_probability
-from backtest.margin.brackets import read_rules
+from backtest.margin import read_rules
 from backtest.strategies import LeverageLoop, LiquidationDistance, LiquidationProbability
 from tests import scenes
 from tests.kit import YEAR, free_venue, live, walk
