@@ -42,6 +42,7 @@ def find_messages() -> dict[str, str]:
                 said |= {*map(id, node.values)}
             elif not isinstance(node, ast.Constant):
                 continue
+
             text = "" if id(node) in said else write_text(node)
             if " " in text.strip() and CODE.search(text):
                 found[f"{path.relative_to(ROOT)}:{node.lineno}"] = text
@@ -51,7 +52,7 @@ def find_messages() -> dict[str, str]:
 def write_text(node: Any) -> str:
     """Return a constant text, or an f-string with {} for its values."""
     if isinstance(node, ast.JoinedStr):
-        return "".join(write_text(each) or "{}" for each in node.values)
+        return "".join(write_text(part) or "{}" for part in node.values)
     is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
     return node.value if is_text else ""
 
@@ -264,7 +265,8 @@ def hear(code: str, names: dict[str, Any], capsys: Any) -> str:
         except bt.BacktestError as raised:
             error = f"error: {raised}"
     printed = capsys.readouterr()
-    told = " ".join([error, *(str(each.message) for each in caught), printed.out, printed.err])
+    warned = [str(warning.message) for warning in caught]
+    told = " ".join([error, *warned, printed.out, printed.err])
     return re.sub(r"\s+", " ", told)
 
 
@@ -277,10 +279,12 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "accounts.toml").write_text(FILE, encoding="utf-8")
     (tmp_path / "e.toml").write_text("[data]\npath = 'sample'\nto = 2023-01-03\n")
     MARKET.bars().rename_axis("day").reset_index().to_csv("timeless.csv", index=False)
-    for each in "ab":
-        OTHER.save(f"{each}/btc")
-    (tmp_path / "results" / "bad").mkdir(parents=True)
-    (tmp_path / "results" / "bad" / "manifest.json").write_text("{}")
+    for name in "ab":
+        OTHER.save(f"{name}/btc")
+
+    bad = tmp_path / "results" / "bad"
+    bad.mkdir(parents=True)
+    (bad / "manifest.json").write_text("{}")
 
 
 @pytest.mark.parametrize("row", [
@@ -294,9 +298,11 @@ def test_a_cure_works_on_what_raised_it(row, desk, capsys):
     names = dict(NAMES)
     if "one baseline" in row.words:
         cli("regress record e.toml --out kept")
+
     told = hear(row.cause, names, capsys)
     assert row.words in told, told
     assert row.cure in told, told
+
     filled = row.filled or row.cure
     if filled.startswith("backtest "):
         assert main(shlex.split(filled)[1:]) in (0, 1), capsys.readouterr().err
@@ -310,9 +316,13 @@ def test_a_cure_works_on_what_raised_it(row, desk, capsys):
 def test_every_message_with_code_is_listed():
     listed = [*(row.words for row in ROWS), *SEEN_BY, *UNTRIED, *NOT_RAISED]
     found = find_messages()
-    unlisted = {place: text for place, text in found.items()
-                if not any(words in text for words in listed)}  # fmt: skip
+
+    def is_listed(text: str) -> bool:
+        return any(words in text for words in listed)
+
+    unlisted = {place: text for place, text in found.items() if not is_listed(text)}
     assert not unlisted
+
     gone = [words for words in listed if not any(words in text for text in found.values())]
     assert not gone
 
@@ -331,9 +341,11 @@ def test_the_names_and_commands_of_messages_exist(capsys):
             for part in name.split(".")[1:]:
                 assert hasattr(value, part), (place, name)
                 value = getattr(value, part)
-        for command in re.findall(
+
+        commands = re.findall(
             r"(?<!probability of )\bbacktest ((?:data|results|regress|options) \w+|[a-z]+)", text
-        ):
+        )
+        for command in commands:
             assert main([*command.split(), "--help"]) == 0, (place, command)
 
 
@@ -341,7 +353,7 @@ def test_the_names_and_commands_of_messages_exist(capsys):
 def test_a_cure_that_makes_a_signal_does_not_look_ahead(code):
     def hold(seen: Any) -> Any:
         if isinstance(seen, bt.Markets):
-            frame = pd.concat({name: daily(each) for name, each in seen.items()}, axis=1)
+            frame = pd.concat({name: daily(market) for name, market in seen.items()}, axis=1)
             return eval(code, {"bt": bt, "markets": seen, "frame": frame})
         return eval(code, {"bt": bt, "market": seen, "signal": daily(seen)})
 

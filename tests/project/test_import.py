@@ -23,10 +23,8 @@ from tests.market.conftest import doubled
 
 TERMS = {**AT_BINANCE, "account": bt.Account(band=0.1)}
 GOOD = kline_text(MARKET.bars(), unit=1_000_000, has_header=True)
-IN_MS, IN_US = (
-    kline_text(part, unit=unit, has_header=False)
-    for part, unit in ((MARKET.bars()[:48], 1_000_000), (MARKET.bars()[48:], 1_000))
-)
+IN_MS = kline_text(MARKET.bars()[:48], unit=1_000_000, has_header=False)
+IN_US = kline_text(MARKET.bars()[48:], unit=1_000, has_header=False)
 PLAIN = MARKET.bars().to_csv(index_label="time")
 LARGE = "0" * 100_001
 
@@ -50,8 +48,10 @@ def bytes_of(result: bt.Result) -> tuple[bytes, bytes, dict[str, bytes]]:
 def test_a_run_on_what_a_layout_holds_has_the_same_bytes(tmp_path: Path, layout: str, expected):
     paths, terms = LAYOUTS[layout](tmp_path)
     market = bt.Market.load(*paths, **terms)
+
     original = OF_KLINES if layout == "binance_zip" else MARKET
     assert {*market.columns} == {*original.columns}
+
     again = bt.Market.load(market.save(tmp_path / "imported"))
     assert again.content_hash == market.content_hash
     assert market.content_hash == original.content_hash
@@ -64,6 +64,7 @@ def test_columns_may_be_named_by_position_and_others_are_left_out(tmp_path: Path
     path.write_text(kline_text(MARKET.bars(), unit=1_000_000, has_header=False))
     columns = {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "count": 8}
     market = bt.Market.load(path, columns=columns)
+
     assert list(market.columns) == ["count"]
     assert not market.volume.any()
     assert market.close.tolist() == MARKET.close.tolist()
@@ -73,9 +74,11 @@ def test_columns_of_funding_are_named_with_its_kind(tmp_path: Path):
     (bars,) = own_files(tmp_path, ("bars",))
     rates = MARKET.funding()[["rate"]].rename(columns={"rate": "fr"})
     rates.to_csv(tmp_path / "fees.csv", index_label="at")
+
     columns = {"funding.time": "at", "funding.rate": "fr"}
     market = bt.Market.load(bars, funding=[tmp_path / "fees.csv"], columns=columns)
     assert market.funding_rate.tolist() == MARKET.funding_rate.tolist()
+
     with pytest.raises(bt.ParameterError, match=r"did you mean 'funding\.rate'"):
         bt.Market.load(bars, columns={"funding.rte": "fr"})
     check_refused(lambda: bt.Market.load(bars, columns={"time": "zz"}), "'zz' is not", bt.DataError)
@@ -84,8 +87,10 @@ def test_columns_of_funding_are_named_with_its_kind(tmp_path: Path):
 def test_newest_first_is_read_from_a_file_but_disorder_is_refused(tmp_path: Path):
     MARKET.bars().iloc[::-1].to_csv(tmp_path / "bars.csv", index_label="time")
     assert bt.Market.load(tmp_path).close.tolist() == MARKET.close.tolist()
+
     with pytest.raises(bt.DataError, match="bars must be in order of time"):
         bt.Market.from_frames(MARKET.bars().iloc[::-1])
+
     mixed = MARKET.bars().iloc[[*range(95, 2, -1), 0, 1, 2]]
     mixed.to_csv(tmp_path / "bars.csv", index_label="time")
     check_refused(lambda: bt.Market.load(tmp_path), "bars must be in order of time", bt.DataError)
@@ -101,6 +106,7 @@ def test_naive_sessions_of_yahoo_ask_for_a_zone_and_for_sessions(tmp_path: Path)
     )  # fmt: skip
     frame.to_csv(tmp_path / "SPY.csv")
     check_refused(lambda: bt.Market.load(tmp_path / "SPY.csv"), "stamps must have a time zone")
+
     market = bt.Market.load(tmp_path / "SPY.csv", timezone="America/New_York", sessions=True)
     assert market.sessions
     assert market.close.tolist() == price.tolist()
@@ -142,12 +148,16 @@ def test_a_repair_is_done_when_asked_and_recorded(tmp_path: Path, repair, kind, 
     paths = own_files(tmp_path, **{kind: change})
     with pytest.raises(bt.DataError) as first:
         bt.Market.load(*paths)
+
+    # Another repair leaves the error as it is.
     other = "bar-gaps=flat" if repair == "sort" else "sort"
     with pytest.raises(bt.DataError, match=re.escape(str(first.value))):
         bt.Market.load(*paths, repair=other)
+
     market = bt.Market.load(*paths, repair=repair)
     assert len(market) == 96
     assert note in market.filled[key]
+
     again = bt.Market.load(market.save(tmp_path / "out"))
     assert dict(again.filled) == dict(market.filled)
     assert run(again).manifest["data"]["filled"][key] == market.filled[key]
@@ -156,7 +166,9 @@ def test_a_repair_is_done_when_asked_and_recorded(tmp_path: Path, repair, kind, 
 def test_a_repair_with_nothing_to_do_changes_and_records_nothing(tmp_path: Path):
     every = ["drop-duplicates=last", "sort", "bar-gaps=flat", "mark-gaps=last", "range",
              "funding-gaps=zero", "open=close", "redenomination=2022-01-01x10"]  # fmt: skip
+
     market = bt.Market.load(*own_files(tmp_path), repair=every, instrument="BTCUSDT")
+
     assert market == MARKET
     assert dict(market.filled) == {}
     assert len(every) == len(KINDS)
@@ -172,9 +184,10 @@ def test_an_open_takes_the_close_that_is_asked_for(tmp_path: Path):
     """The bar at 03:00 has no open, that at 04:00 one of zero; the closes are 101 to 106."""
     index = pd.date_range("2024-01-01", periods=6, freq="h", tz="UTC")
     opens = [100.5, 101.0, 102.0, np.nan, 0.0, 105.0]
-    frame = pd.DataFrame({"open": opens, "high": 110.0, "low": 90.0, "close": np.arange(101, 107)})
-    frame.set_index(index).to_csv(tmp_path / "bars.csv", index_label="time")
+    prices = {"open": opens, "high": 110.0, "low": 90.0, "close": np.arange(101, 107)}
+    pd.DataFrame(prices).set_index(index).to_csv(tmp_path / "bars.csv", index_label="time")
     check_refused(lambda: bt.Market.load(tmp_path), "repair='open=close' or repair='open=previous'")
+
     for way, filled in (("close", [104.0, 105.0]), ("previous", [103.0, 104.0])):
         market = bt.Market.load(tmp_path, repair=f"open={way}")
         assert market.open.tolist() == [*opens[:3], *filled, 105.0]
@@ -186,6 +199,7 @@ def test_a_range_is_widened_to_open_and_close(tmp_path: Path):
     rows = "".join(f"{1709251200 + 3600 * hour},9853,9855,9854,9854.5,9\n" for hour in range(6))
     (tmp_path / "bars.csv").write_text(f"time,open,high,low,close,volume\n{rows}")
     check_refused(lambda: bt.Market.load(tmp_path), "repair='range' where the venue itself")
+
     market = bt.Market.load(tmp_path, repair="range")
     assert market.low.tolist() == [9853.0] * 6
     assert market.high.tolist() == [9855.0] * 6
@@ -194,19 +208,20 @@ def test_a_range_is_widened_to_open_and_close(tmp_path: Path):
 
 def test_a_redenomination_that_is_declared_multiplies_what_came_before(tmp_path: Path):
     def change(frame: pd.DataFrame) -> pd.DataFrame:
-        factors = {name: 0.001 if name != "volume" else 1000.0 for name in frame.columns}
-        return frame.assign(
-            **{
-                name: np.where(np.arange(len(frame)) < 48, frame[name] * factor, frame[name])
-                for name, factor in factors.items()
-            }
-        )
+        """Divide the prices of the first 48 bars by 1,000, and multiply their volume."""
+        changed = frame.copy()
+        for name in frame.columns:
+            factor = 1000.0 if name == "volume" else 0.001
+            changed[name] = np.where(np.arange(len(frame)) < 48, frame[name] * factor, frame[name])
+        return changed
 
     paths = own_files(tmp_path, bars=change, mark=change)
+
     assert bt.quality(paths).find("bars", "change of unit").count == 1
     market = bt.Market.load(*paths, repair="redenomination=2023-01-03x1000")
     for name in ("open", "low", "mark_high", "close", "volume"):
         np.testing.assert_allclose(getattr(market, name), getattr(MARKET, name), rtol=1e-12)
+
     note = "2023-01-03x1000: 48 of 96 in bars, first at 2023-01-01 UTC; 2023-01-03x1000: 48 of 96"
     assert market.filled["redenomination"].startswith(note)
 
@@ -290,20 +305,24 @@ def test_a_table_that_would_expand_to_too_much_is_refused(tmp_path, monkeypatch)
     frame = pd.DataFrame(np.zeros((500_000, 6)), columns=list("abcdef"))
     frame.to_parquet(tmp_path / "x.parquet")
     frame.to_feather(tmp_path / "x.feather", compression="zstd")
+
+    said = "at most 400,000 bytes, got 500,000 rows of 6 columns"
     for path in (tmp_path / "x.parquet", tmp_path / "x.feather"):
-        said = "at most 400,000 bytes, got 500,000 rows of 6 columns"
         check_refused(lambda path=path: bt.Market.load(path), said, bt.DataError)
 
 
-@pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[each[0] for each in HOSTILE])
+@pytest.mark.parametrize(("name", "write", "rule"), HOSTILE, ids=[name for name, *_ in HOSTILE])
 def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path, monkeypatch, name, write, rule):
     if name.startswith("large"):
         monkeypatch.setattr(files, "LARGEST", 100_000)
+
     inside = tmp_path / "in"
     inside.mkdir()
     path = write(inside)
     before = sorted(tmp_path.rglob("*"))
+
     with pytest.raises(bt.DataError, match=rule) as refused:
         bt.Market.load(path).save(tmp_path / "out")
+
     assert len(str(refused.value)) < 5000
     assert sorted(tmp_path.rglob("*")) == before

@@ -99,7 +99,7 @@ def test_the_package_is_its_rooms():
 
 def list_imports() -> Iterator[tuple[str, str]]:
     for module, path in MODULES.items():
-        yield from ((module, each) for each in read_imports(path) if is_ours(each))
+        yield from ((module, imported) for imported in read_imports(path) if is_ours(imported))
 
 
 def test_a_wing_imports_only_rooms_before_it():
@@ -118,6 +118,8 @@ def test_modules_do_not_import_each_other_in_a_circle():
     for module, imported in list_imports():
         if imported != "backtest" and (module, imported) not in DOORS:
             needs[module] |= {imported} - {module}
+
+    # Leave out what needs nothing that is left, until no more goes.
     while free := [module for module in needs if not needs[module] & needs.keys()]:
         for module in free:
             del needs[module]
@@ -126,9 +128,12 @@ def test_modules_do_not_import_each_other_in_a_circle():
 
 def test_one_room_alone_knows_numba_llvm_and_bytecode_and_it_knows_no_rule():
     private = {"numba", "llvmlite", "dis", "opcode"}
-    using = {name for name, path in MODULES.items() for each in read_imports(path)
-             if each.partition(".")[0] in private}  # fmt: skip
-    assert {find_room(name) for name in using} == {"_compile"}
+    using = set()
+    for name, path in MODULES.items():
+        if any(module.partition(".")[0] in private for module in read_imports(path)):
+            using.add(find_room(name))
+    assert using == {"_compile"}
+
     below = {find_room(to) for name, to in list_imports() if find_room(name) == "_compile"}
     assert below == {"core", "_compile"}
 
@@ -148,17 +153,23 @@ def test_a_strategy_imports_only_public_names(module):
 
 def test_each_dependency_has_a_row_that_names_its_use():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = [re.split("[>=]", requirement)[0] for requirement in project["dependencies"]]
+
     section = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Dependencies\n")[2]
-    rows = re.findall(r"^\| ([a-z0-9-]+) \| .+ \| [\d.]+ \|$", section.partition("\n## ")[0], re.M)
-    assert sorted(rows) == [re.split("[>=]", each)[0] for each in project["dependencies"]]
+    table = section.partition("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z0-9-]+) \| .+ \| [\d.]+ \|$", table, re.M)
+    assert sorted(rows) == needed
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_what_a_page_of_maintainers_names_is_there(page):
     text = (ROOT / page).read_text("utf-8")
-    code = " ".join(each.read_text("utf-8") for each in MODULES.values())
+    code = " ".join(path.read_text("utf-8") for path in MODULES.values())
+
     assert {*re.findall(r"`([a-z]*_\w+)`", text)} <= {"_built", *re.findall(r"\w+", code)}
-    assert all((ROOT / x).exists() for x in re.findall(r"`((?:backtest|tests)/[\w/]+\.\w+)`", text))
+
+    for name in re.findall(r"`((?:backtest|tests)/[\w/]+\.\w+)`", text):
+        assert (ROOT / name).exists(), name
 
 
 @pytest.mark.slow
@@ -171,8 +182,9 @@ def test_what_is_slow_waits_for_its_first_use_and_hides_no_function():
     code += f"print([name for name in {early} if name in sys.modules]); "
     code += "from backtest.cli import main; main(['policies']); main(['run', '--help']); "
     code += f"print([name for name in {slow} if name in sys.modules])"
-    printed = run_python(code).splitlines()
-    assert (printed[0], printed[-1]) == ("[]", "[]")
+    first, *_, last = run_python(code).splitlines()
+    assert first == "[]"
+    assert last == "[]"
 
 
 @pytest.mark.slow
@@ -181,12 +193,14 @@ def test_a_run_loads_what_it_uses(tmp_path):
     unused += ["vectorbt", "skopt", "sklearn", "cmaes", "jinja2"]
     unused += ["backtest.strategies.kelly", "backtest.search.study", "backtest.risk.cascade"]
     run = "main(['run', '--policy', 'constant', '--no-save', '--to', '2023-01-09']); "
+
     run_python(f"from backtest.cli import main; {run}")  # what it compiles is kept
     code = f"import gc, sys; from backtest.cli import main; {run}"
     code += f"print([name for name in {unused} if name in sys.modules], gc.isenabled()); "
     code += f"main(['run', '--results', {str(tmp_path)!r}, '--to', '2023-01-09']); "
     code += "print('pandas' in sys.modules)"
     printed = run_python(code).splitlines()
+
     assert "[] True" in printed
     assert printed[-1] == "False"
 
@@ -200,6 +214,7 @@ def test_the_package_is_pickled_by_name():
 def test_a_module_exports_what_it_lists(module):
     assert all(hasattr(module, name) for name in module.__all__)
     assert {*module.__all__} <= {*dir(module)}
+
     with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'oops'"):
         _ = module.oops
 
@@ -211,11 +226,9 @@ def test_a_namespace_shows_what_is_its_own(module):
 
 def read_checked(path: Path) -> dict[str, str]:
     """Return the names that a file imports for type checkers, with their places."""
-    (block,) = (
-        each
-        for each in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING"
-    )
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    ifs = [node for node in tree.body if isinstance(node, ast.If)]
+    (block,) = (node for node in ifs if ast.unparse(node.test) == "TYPE_CHECKING")
     return {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
         for node in block.body
@@ -238,17 +251,17 @@ LAZY = [name for name, path in MODULES.items() if "find_lazily(__name__" in path
 @pytest.mark.parametrize("name", LAZY)
 def test_the_names_of_a_room_are_imported_where_type_checkers_read_them(name):
     """No module of a room may have the name of a function: it would hide it once imported."""
-    (table,) = (
-        ast.literal_eval(node.args[1])
-        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "find_lazily"
-    )
-    used = {
-        each: f"backtest.{place}.{each}" for place, names in table.items() for each in names.split()
-    }
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (call,) = (node for node in calls if ast.unparse(node.func) == "find_lazily")
+
+    used = {}
+    for place, names in ast.literal_eval(call.args[1]).items():
+        used |= {exported: f"backtest.{place}.{exported}" for exported in names.split()}
     assert read_checked(MODULES[name]) == used
-    functions = [each for each, place in used.items() if place != f"{name}.{each}"]
-    assert not {f"{name}.{each}" for each in functions} & MODULES.keys()
+
+    functions = [exported for exported, place in used.items() if place != f"{name}.{exported}"]
+    assert not {f"{name}.{function}" for function in functions} & MODULES.keys()
 
 
 def test_importing_the_package_loads_no_library():
@@ -261,9 +274,12 @@ def test_importing_the_package_loads_no_library():
 def test_what_users_import_has_a_docstring_and_so_have_its_methods(module):
     values = {name: getattr(module, name) for name in module.__all__}
     for name, value in [*values.items()]:
-        if inspect.isclass(value):
-            own = {each: vars(value)[each] for each in vars(value) if not each.startswith("_")}
-            values |= {f"{name}.{each}": part for each, part in own.items() if is_method(part)}
+        if not inspect.isclass(value):
+            continue
+        for attribute, part in vars(value).items():
+            if not attribute.startswith("_") and is_method(part):
+                values[f"{name}.{attribute}"] = part
+
     assert [name for name, value in values.items() if not is_documented(value)] == []
 
 

@@ -61,6 +61,7 @@ def test_the_policy_of_the_readme_is_that_of_the_tutorial_and_runs(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (policy,) = find_blocks("python")
     assert policy in find_blocks("python", (ROOT / "docs" / "tutorial.md").read_text("utf-8"))
+
     (tmp_path / "steady.py").write_text(policy, encoding="utf-8")
     flags = ("--no-compile", "--no-save", "--to", "2023-02-01")
     assert main(["run", "--policy", "steady.py:Steady", "--set", "target=0.4", *flags]) == 0
@@ -131,11 +132,13 @@ def test_the_gate_of_the_policy_repository_passes_and_notices_a_change(desk, cap
     ended, out, err = call(capsys, "regress", "check", "--json")
     assert ended == 0, f"{out}{err}\n{STALE}"
     (found,) = json.loads(out)["baselines"]
-    named = [each["name"] for each in found["changes"] if each["kind"] != "engine"]
-    is_other_python = any(each.startswith("python ") for each in found["platform"])
+    named = [change["name"] for change in found["changes"] if change["kind"] != "engine"]
+    is_other_python = any(line.startswith("python ") for line in found["platform"])
     assert named in ([], ["policy.source_hash"] if is_other_python else []), STALE
+
     policy = Path("policies/steady.py")
     policy.write_text(policy.read_text().replace("1.0 - 2.0 * account", "0.99 - 2.0 * account"))
+
     code, out, _ = call(capsys, "regress", "check")
     assert code == 1
     assert "source" in out
@@ -152,37 +155,47 @@ def test_the_tests_of_the_policy_repository_pass(desk):
 @pytest.mark.slow
 def test_the_workflow_of_the_policy_repository_runs_as_it_is_written(tmp_path):
     """In an empty home, and an environment that has its other requirements but not the package."""
-    yaml, folder, tree = pytest.importorskip("yaml"), tmp_path / "repository", tmp_path / "tree"
+    yaml = pytest.importorskip("yaml")
+    folder = tmp_path / "repository"
+    tree = tmp_path / "tree"
     shutil.copytree(EXAMPLES / "policy-repo", folder)
     for name in ("backtest", "backtest_pytest"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
+
     needed = (folder / "requirements.txt").read_text().splitlines()
     (place,) = (k for k, line in enumerate(needed) if line.startswith(GIT))
     needed[place] = f"leverage-backtest @ {tree.as_uri()}"
     (folder / "requirements.txt").write_text("\n".join(needed))
+
     made = start("-m", "venv", "--without-pip", str(tmp_path / "venv"), folder=tmp_path)
     assert made.returncode == 0
     (own,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    (own / "others.pth").write_text("\n".join(each for each in sys.path if "site-packages" in each))
+    others = [place for place in sys.path if "site-packages" in place]
+    (own / "others.pth").write_text("\n".join(others))
+
     scripts = tmp_path / "venv" / "bin"
     for name in ("pip", "pytest"):
         (scripts / name).write_text(f'#!/bin/sh\nexec python -m {name} "$@"\n')
         (scripts / name).chmod(0o755)
-    steps = yaml.safe_load((folder / ".github/workflows/policies.yml").read_text())
+
+    workflow = yaml.safe_load((folder / ".github/workflows/policies.yml").read_text())
+    steps = workflow["jobs"]["policies"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert len(commands) == 5
+
     environment = {
         "HOME": str(tmp_path / "home"), "PATH": f"{scripts}:/usr/bin:/bin",
         "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0",
     }  # fmt: skip
-    commands = [each["run"] for each in steps["jobs"]["policies"]["steps"] if "run" in each]
-    assert len(commands) == 5
     for command in commands:
         words = ["bash", "-eo", "pipefail", "-c", command]
         done = subprocess.run(
             words, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
     for name in ("tests.xml", "verdict.md", "steady.html"):
         assert (folder / "reports" / name).is_file()
 
@@ -190,8 +203,10 @@ def test_the_workflow_of_the_policy_repository_runs_as_it_is_written(tmp_path):
 @pytest.mark.slow
 def test_the_cells_of_the_notebook_run_in_order(desk):
     cells = json.loads((EXAMPLES / "notebook.ipynb").read_text("utf-8"))["cells"]
-    code = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
     done = start("-c", "\n".join(code), folder=desk)
+
     assert done.returncode == 0, done.stderr[-3000:]
     assert (desk / "steady.html").is_file()
 
@@ -229,8 +244,10 @@ def test_five_bars_by_hand_are_what_the_account_does(folder):
     module = ModuleType("five_bars")
     blocks.run_python(blocks.find_blocks(text)[0], folder, "accounting", module)
     bars = module.result.bars
+
     rows = re.findall(r"^\| ([0-4]) \|.*\| ([\d,.]+) \|$", text, re.MULTILINE)
     assert [f"{equity:,.2f}" for equity in bars["equity"]] == [shown for _, shown in rows]
+
     first = 1_000.0 + 30 * 2 - 30 * 100 * 0.001
     held = math.floor(5 * (first - 30 * 102 * 0.0005) / 102 * 1_000) / 1_000
     second = first - 30 * 102 * 0.0005 - (held - 30) * 102 * 0.001 - held
@@ -239,6 +256,7 @@ def test_five_bars_by_hand_are_what_the_account_does(folder):
     last = third + held * (price - 97) - 0.005 * held * price
     assert bars["equity"].to_list() == pytest.approx([1_000, first, second, third, last], rel=1e-12)
     assert bars["liquidation_price"].iloc[3] == pytest.approx(price, rel=1e-12)
+
     for shown in ("51.738", "83.31", "1.53", "2.22", "51.74", "206.95", "708.36", "21.55"):
         assert shown in text
 
@@ -256,6 +274,7 @@ def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
     (tmp_path / "d.html").write_text(
         f'<a href="{links.REPOSITORY}README.md#use">r</a><a href="{gone}">g'
     )
+
     found = ["a.html: b.html#y", "a.html: c.html", f"d.html: {gone}"]
     assert links.find_dead(tmp_path) == found
     assert "docs.ext.links build/docs" in (ROOT / "Makefile").read_text("utf-8")
@@ -283,9 +302,8 @@ def test_each_link_of_a_page_read_in_a_clone_leads_somewhere(page):
     """To a file or folder of the repository, and to a heading of it; no page includes another."""
     text = page.read_text("utf-8")
     assert "{include}" not in text
-    for link in re.findall(
-        r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
-    ):
+    plain = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", plain):
         if re.match(r"https?:|mailto:", link):
             continue
         path, _, anchor = link.partition("#")
@@ -316,10 +334,14 @@ def test_a_folder_of_the_users_called_strategies_changes_nothing(tmp_path):
 @pytest.mark.parametrize("name", sorted(PORTS))
 def test_a_ported_example_has_the_numbers_of_the_other_tool(name, folder):
     """And the page shows both, with the version."""
-    section, known = ports.read_sections()[name], PORTS[name]
+    section = ports.read_sections()[name]
+    known = PORTS[name]
     (block,) = blocks.find_blocks(section)
-    ours = ast.literal_eval(blocks.run_python(block, folder, "moving").text.splitlines()[-1])
+
+    printed = blocks.run_python(block, folder, "moving").text
+    ours = ast.literal_eval(printed.splitlines()[-1])
     assert ours == pytest.approx(known["numbers"], rel=1e-9)
+
     assert f" {known['version']} | here |" in section
     for key, theirs in known["numbers"].items():
         words = [f"{v:,}" if isinstance(v, int) else f"{v:,.6f}" for v in (theirs, ours[key])]

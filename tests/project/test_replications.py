@@ -33,6 +33,7 @@ def needs(path: Path) -> tuple[pytest.MarkDecorator, ...]:
 
 AFTER = "drawdown, after {} years, %, paper 68 to 93"
 REPLICATIONS: dict[str, tuple[Any, dict[str, tuple[float, float]], Any]] = {
+    # what is run, rows with the value and how far ours may be from it, marks
     # Table 1, market: alpha 4.86 (+-0.20), beta 0.61, R^2 0.37 (+-0.02), N 1065; ours is 4.87. The
     # same data in another vintage: the first three agree to the digits printed but for the last.
     "Moreira and Muir": (lambda: moreira_muir.replicate(FACTORS),
@@ -86,6 +87,7 @@ def test_what_was_published_comes_out(name):
     rows = replicate(run())
     for row, (value, most) in expected.items():
         assert rows[row].ours == pytest.approx(value, abs=most)
+
     if name == "Moreira and Muir":
         assert sum(not math.isnan(row.tolerance) for row in rows.values()) == 21
     if name == "Avellaneda and Zhang":
@@ -100,6 +102,7 @@ def test_avellaneda_and_zhang_on_real_prices():
     """Over quarters of 2020 to 2023 the formula errs by less than a tenth of the drag it explains.
     But for 2x rebalanced daily, whose error is one day: 12 March 2020, a fall of 39 %."""
     rows = replicate(leveraged_funds.replicate(years=1, folder=str(BITCOIN)))
+
     for turns in (2.0, 3.0, -1.0, -2.0):
         name = f"{turns:g}x hourly on real prices"
         drag = rows[f"{name}, mean drag a quarter"].ours

@@ -38,28 +38,34 @@ def needs_sentence(function: ast.FunctionDef, *, has_values: bool) -> bool:
     returned = ast.unparse(function.returns) if function.returns else ""
     if returned.startswith("tuple[") and not returned.endswith("...]"):
         return True
+
     names = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
-    floats = {
-        each.arg for each in function.args.args if ast.unparse(each.annotation or each) == "float"
-    }
-    stored = {
-        find_root(node)
-        for node in ast.walk(function)
-        if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store)
-    }
-    is_of_value = has_values and bool({"u", "value"} & floats)
-    return is_of_value or bool((names - {"self"}) & stored) or "bound" in function.name.split("_")
+    stored = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            stored.add(find_root(node))
+    if (names - {"self"}) & stored:
+        return True
+
+    floats = set()
+    for argument in function.args.args:
+        if argument.annotation and ast.unparse(argument.annotation) == "float":
+            floats.add(argument.arg)
+    if has_values and {"u", "value"} & floats:
+        return True
+
+    return "bound" in function.name.split("_")
 
 
 @pytest.mark.parametrize("room", SPOKEN)
 def test_functions_that_need_a_sentence_have_one(room: str) -> None:
     """A sentence for what returns a tuple, writes into an argument, has a value, or is a bound."""
-    silent = [
-        f"{path.relative_to(ROOT)}:{function.lineno} {function.name}"
-        for path in sorted((ROOT / "backtest" / room).rglob("*.py"))
-        if SPOKEN[room] not in path.parts
-        for function in list_functions(ast.parse(path.read_text(encoding="utf-8")))
-        if needs_sentence(function, has_values=room == "margin") and not ast.get_docstring(function)
-        and not function.name.startswith("__")
-    ]  # fmt: skip
+    silent = []
+    for path in sorted((ROOT / "backtest" / room).rglob("*.py")):
+        if SPOKEN[room] in path.parts:
+            continue
+        for function in list_functions(ast.parse(path.read_text(encoding="utf-8"))):
+            is_silent = not ast.get_docstring(function) and not function.name.startswith("__")
+            if is_silent and needs_sentence(function, has_values=room == "margin"):
+                silent.append(f"{path.relative_to(ROOT)}:{function.lineno} {function.name}")
     assert not silent, silent

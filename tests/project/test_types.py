@@ -87,7 +87,7 @@ def test_a_type_checker_knows_what_methods_return_and_finds_mistakes(checker, wr
 
 def complete(code: str) -> set[str]:
     script = jedi.Script(BEGIN + code, project=jedi.Project(ROOT), path=ROOT / "user.py")
-    return {each.name for each in script.complete()}
+    return {completion.name for completion in script.complete()}
 
 
 def test_an_editor_completes_methods_of_a_test_and_of_a_result():
