@@ -22,10 +22,12 @@ OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
 
 
 def log_causes(bar: r.AccountBar, t: int) -> None:
-    """Log where each cause stands before a liquidation of the pool.
+    """Log where each cause stands before a liquidation of the pool, a row for each.
 
-    Of an instrument and the collateral, level times the Euler share less what it gained in this
-    bar; of flows what they took; and last D. Writes ``scratch.shares`` on the way.
+    The cause of an instrument, and of the collateral, is what it needs (the level of liquidation
+    times its Euler share of the requirement) less what it gained in this bar; that of flows is what
+    they took out. The last row is D, what the pool has over the level times the requirement. Writes
+    ``scratch.shares`` on the way.
     """
     state = bar.state
     n_instruments = len(state.positions)

@@ -312,7 +312,9 @@ def reduce_to_ratio(
 ) -> Trade:
     """Return the reduction that brings the margin ratio of an isolated position to a number.
 
-    The size q that stays solves requirement(q) = ratio * (backing - cost of closing the rest).
+    The size q that stays solves requirement(q) = ratio * (backing - cost of closing the rest). The
+    cost of the rest is that of the whole size less q times that of a contract, so in each bracket
+    q (rate * value - ratio * cost of a contract) is at most ratio * (backing - cost of the whole).
     """
     position = balances.position
     contract_notional = abs(quote.fill)
@@ -329,10 +331,10 @@ def reduce_to_ratio(
         valued_at = abs(position.entry)
     allowed = compute_affordable(
         rules.margin,
-        size,
-        valued_at,
-        ratio * cost * contract_notional,
-        ratio * backing,
-        quote.multiplier,
+        size=size,
+        value=valued_at,
+        cost=ratio * cost * contract_notional,
+        spared=ratio * backing,
+        multiplier=quote.multiplier,
     )
     return fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)

@@ -24,6 +24,7 @@ from backtest.engine import plain
 from backtest.experiments.draft import Draft
 from backtest.experiments.policy_names import build_node
 from backtest.market import label_names, unwrap_market
+from backtest.policies import Policy
 from backtest.risk import Linear, Paths, Scenario, SquareRoot, describe_drift
 from backtest.risk.paths import choose_funding
 from backtest.sweep import count_cores
@@ -126,11 +127,22 @@ def find_leverage(
     policy = experiment.policy if draft.table("policy") else None
     terms = {"compile": experiment.compile, **settings, **paths}
     if probability is None:
-        if paths["drift"] is None:
-            raise ParameterError("a frontier of leverages needs --drift, got none")
-        with show_progress("leverage", "leverages") as progress:
-            return experiment.test.leverage_frontier(policy, progress=progress, **terms)
+        return search_frontier(experiment.test, policy, terms)
+    return search_largest(experiment.test, policy, probability, terms)
 
+
+def search_frontier(test: Backtest, policy: Policy | None, terms: Mapping[str, Any]) -> Any:
+    """Return the growth of leverages, with progress; it needs a drift to be believed."""
+    if terms["drift"] is None:
+        raise ParameterError("a frontier of leverages needs --drift, got none")
+    with show_progress("leverage", "leverages") as progress:
+        return test.leverage_frontier(policy, progress=progress, **terms)
+
+
+def search_largest(
+    test: Backtest, policy: Policy | None, probability: float, terms: Mapping[str, Any]
+) -> Any:
+    """Return the largest leverage of a probability, with a line for each model that is done."""
     began = time.monotonic()
     with show_progress("largest leverage", "models") as meter:
 
@@ -139,9 +151,7 @@ def find_leverage(
             seconds = time.monotonic() - began
             print_message(f"largest leverage: {done} of {total} models searched, {seconds:.0f} s")
 
-        return experiment.test.max_leverage(
-            policy, probability=probability, progress=report, **terms
-        )
+        return test.max_leverage(policy, probability=probability, progress=report, **terms)
 
 
 def list_untaken(

@@ -300,10 +300,11 @@ def bind_compiled(
     has_orders: bool = False,
     has_overflowed: bool = False,
 ) -> Deciders:
-    """Return the policies by address; ``call_back`` gives that of one which stays in Python.
+    """Return the policies as the compiled loop asks them: each by the address of its formula.
 
-    So do those that order options, if ``has_orders``, and those of users whose whole numbers went
-    beyond 64 bits, if one ``has_overflowed``; else each that numba refuses.
+    A policy stays in plain Python if it orders options, which ``has_orders`` allows; if numba
+    refuses it; and if a user wrote it, once whole numbers ``has_overflowed`` 64 bits. The loop then
+    calls it at the address that ``call_back`` returns. Without ``call_back``, a refusal is raised.
     """
     addresses = deciders.addresses.copy()
     wants_table = np.zeros(len(addresses), np.int64)
@@ -311,22 +312,26 @@ def bind_compiled(
     wants_bar = np.zeros(len(addresses), np.int64)
 
     for i, (policy, columns) in enumerate(policies):
-        is_called_back = has_orders and p.trades_options(policy)
-        formula: Any = None
+        orders_options = has_orders and p.trades_options(policy)
+        formula: Formula | None = None
         refusal: Exception | None = None
         try:
             if has_overflowed:
                 refuse_of_user(policy, columns)
-            if not is_called_back:
+            if not orders_options:
                 formula = compile_formula(policy, columns, deciders.width)
         except Exception as error:  # numba raises what it likes; no policy runs here
             if call_back is None:
                 raise
             refusal = error
 
-        if formula is None and call_back is not None:
+        if formula is None:
+            if call_back is None:
+                raise TypeError("a policy that orders options is called back, never compiled")
             address = call_back(refusal, deciders, policy, columns, i)
-            account = WHOLE if is_called_back else find_wanted_back(policy, columns)
+            account = WHOLE
+            if not orders_options:
+                account = find_wanted_back(policy, columns)
             formula = Formula(address, has_table=False, account=account, has_bar=True)
 
         addresses[i] = formula.address

@@ -1,4 +1,4 @@
-"""One account on many paths: histories laid end to end, which one call of the loop lives."""
+"""One account on many paths: histories laid end to end, through which one call of the loop goes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backtest.engine import driver
 from backtest.engine import loop as steps
 from backtest.engine import policies as p
 from backtest.engine.batch import begin, bind_policies, copy_state
-from backtest.engine.inputs import AccountInputs
+from backtest.engine.inputs import AccountInputs, DailyFees
 from backtest.engine.loop import DONE
 from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
@@ -382,7 +382,7 @@ class BatchLoop:
         tape = prepared.tape._replace(lanes=lanes)
         if not is_same:
             for k, place in enumerate(places):
-                self.live_one(prepared, tape, place, k)
+                self.run_alone(prepared, tape, place, k)
             return
 
         inputs = prepared.inputs
@@ -403,22 +403,28 @@ class BatchLoop:
         if why != DONE:
             raise LaneFault(int(np.searchsorted(places[:, STOP], reached, side="right")))
 
-    def live_one(self, prepared: PreparedLanes, tape: RunTape, place: IntArray, k: int) -> None:
-        """Live lane k, whose terms change on the way: fees by what was traded, margin tables."""
+    def run_alone(self, prepared: PreparedLanes, tape: RunTape, place: IntArray, k: int) -> None:
+        """Run the account through lane k by itself; raises LaneFault.
+
+        Lanes share their terms, but for what changes by the account on the way: fees by the volume
+        that it traded, and margin tables. Such accounts go one after the other.
+        """
         inputs = prepared.inputs
-        bound = prepared.bound
         first = int(place[FIRST])
         stop = int(place[STOP])
         if inputs.fees is not None:
-            n_before = int(place[BEGIN])
-            n_after = len(inputs.feed.time) - stop
-            day = np.pad(inputs.fees.day, (n_before, n_after), constant_values=(0, FOREVER))
-            inputs = inputs._replace(fees=inputs.fees._replace(day=day))
+            inputs = pad_fees(inputs, inputs.fees, n_before=int(place[BEGIN]), stop=stop)
 
+        # The tape holds this lane alone, as the first of one.
         lanes = tape.lanes._replace(places=place[None], known=tape.lanes.known[k : k + 1])
-        steps.begin_lane(lanes, inputs.feed, bound, prepared.state, 0)
-        traded = None if self.setup.resume is None else self.setup.resume.traded
-        part = driver.LoopPart(prepared.loop.simulate, prepared.loop.pack, bound, bound=bound)
+        steps.begin_lane(lanes, inputs.feed, prepared.bound, prepared.state, 0)
+        traded = None
+        if self.setup.resume is not None:
+            traded = self.setup.resume.traded
+        part = driver.LoopPart(
+            prepared.loop.simulate, prepared.loop.pack, prepared.bound, bound=prepared.bound
+        )
+
         try:
             drive = driver.Drive(
                 inputs,
@@ -438,16 +444,23 @@ class BatchLoop:
             if self.has_overflowed:
                 return
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # told where the lanes end, see tell_overflow
+                warnings.simplefilter("ignore")  # the warning comes where the lanes end
                 self.loop = bind_policies(
                     self.setup, self.deciders, is_compiled=True, has_overflowed=True
                 )
             self.has_overflowed = True
 
-    def tell_overflow(self) -> None:
+    def warn_of_overflow(self) -> None:
         """Warn if whole numbers of a policy went beyond 64 bits; not in a thread of lanes."""
         if self.has_overflowed and self.loop.plain_because:
             core.warn_caller(f"the lanes ran in plain Python: {self.loop.plain_because}")
+
+
+def pad_fees(inputs: AccountInputs, fees: DailyFees, n_before: int, stop: int) -> AccountInputs:
+    """Return inputs whose days of fees cover the feed: bars before and after a lane have none."""
+    n_after = len(inputs.feed.time) - stop
+    day = np.pad(fees.day, (n_before, n_after), constant_values=(0, FOREVER))
+    return inputs._replace(fees=fees._replace(day=day))
 
 
 def choose_apart(firsts: IntArray, left: IntArray, width: int) -> list[int]:

@@ -242,7 +242,7 @@ class PathsRunner(core.Carried):
 
         try:
             yield from loop.live_from(begins, width)
-            loop.tell_overflow()
+            loop.warn_of_overflow()
         except engine.LaneFault as fault:
             first = int(begins[fault.lane])
             alone = setup.change(first=first, started=int(markets.time[first]))
@@ -286,7 +286,7 @@ class PathsRunner(core.Carried):
             for lives in run_all(self.run_block, firsts, stops):
                 core.report_progress(progress, lives.first + len(lives.wealth), total)
                 yield lives
-        self.loop.tell_overflow()
+        self.loop.warn_of_overflow()
 
     @functools.cached_property
     def loop(self) -> engine.BatchLoop:

@@ -220,9 +220,21 @@ def hold_at_equal_risk(
     It trades the same bars and signal, under the same overlay, at the same costs and margin, from
     the bar at which the policy first decided. Its band is that of the account, times its own mean
     gross leverage over that of the policy. The scale is known only afterwards: to compare, not to
-    trade. ``like`` is the account whose volatility and decisions it has, where that cannot be run
-    again: the one of a walk, whose parameters changed on the way. ``is_unsignalled``: it is long in
-    every instrument, with equal weights, whatever the signal is.
+    trade.
+
+    Parameters
+    ----------
+    result : Result
+        The account whose terms it has, run and not loaded.
+    like : Result, optional
+        The account whose volatility and decisions it has, where that is another: a walk, whose
+        parameters changed on the way, cannot be run again. Default: ``result``.
+    volatility : float, optional
+        Annual volatility to reach. Default: that of ``like``.
+    exact : float
+        The distance to it, as a share, at which the search ends.
+    is_unsignalled : bool
+        Hold every instrument long with equal weights, whatever the signal is.
     """
     if like is None:
         like = result
@@ -238,14 +250,17 @@ def hold_at_equal_risk(
     since = int(decided.first.min())
 
     def run_at(scale: float, last: ScaledAccount) -> Result:
-        # Gross leverage is proportional to the scale but for costs, so the last run says it.
+        # Its gross leverage over that of the policy scales its band. It is proportional to the
+        # scale but for costs, so the last run says what it will be; before the first none does.
         share = 1.0
-        if last.result is not like and decided.gross > 0.0:
-            share = measure_gross(last.result, since) * scale / last.scale / decided.gross
+        is_first = last.result is like
+        if not is_first and decided.gross > 0.0:
+            gross = measure_gross(last.result, since) * scale / last.scale
+            share = gross / decided.gross
         return run_again(result, set_up_constant(setup, scale, decided, share))
 
-    before = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
-    first = run_at(1.0, before)
+    policy = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
+    first = run_at(1.0, last=policy)
     return scale_to_volatility(first, target, most=math.inf, exact=exact, run_at=run_at)
 
 
