@@ -67,13 +67,17 @@ def test_values_lie_in_the_domain_of_their_measure():
         metrics = TEST.run(Constant(leverage=leverage), compile=False).metrics
         for name, each in ABOUT.items():
             low, high = each.domain
-            assert math.isnan(metrics[name]) or low <= metrics[name] <= high, name
+            value = metrics[name]
+            if not math.isnan(value):
+                assert low <= value <= high, name
 
 
 def test_a_bound_is_checked_in_python_in_files_and_as_a_flag(capsys, tmp_path):
-    bad, said = {"max_drawdown": "<= 40"}, "'<= 0.4' for example"
+    bad = {"max_drawdown": "<= 40"}
+    said = "'<= 0.4' for example"
     space = {"leverage": (0.2, 0.9)}
     rows = TEST.sweep(Constant, {"leverage": [0.5, 1.0]}, compile=False)
+
     for refused in (
         lambda: TEST.tune(Constant, trials=4, space=space, constraints=bad),
         lambda: TEST.walk_forward(Constant, train="5d", test="5d", space=space, constraints=bad),
@@ -81,11 +85,13 @@ def test_a_bound_is_checked_in_python_in_files_and_as_a_flag(capsys, tmp_path):
         lambda: rows.best("sharpe", bad),
     ):
         check_refused(refused, said)
+
     file = tmp_path / "bad.toml"
     file.write_text('[sweep]\nvalues.leverage = "1,2"\nconstraints.max_drawdown = "<= 40"\n')
     for arguments in (("sweep", file), ("tune", "--constraints", "max_drawdown<=40")):
         code, _, err = call(capsys, *arguments, "--policy", "constant", "--no-save")
-        assert (code, said in err) == (2, True)
+        assert code == 2
+        assert said in err
 
 
 @pytest.mark.parametrize(("objective", "constraints", "words"), [
@@ -119,14 +125,17 @@ def test_an_objective_that_may_differ_is_accepted(objective, constraints):
 def test_a_report_of_a_sweep_is_ranked_by_a_measure_turned_round():
     rows = TEST.sweep(Constant, {"leverage": [0.5, 1.0]}, compile=False)
     explored = explore_sweep(rows, "-max_drawdown")
+
     assert explored.name == "-max_drawdown"
     assert explored.values.tolist() == (-rows.metrics["max_drawdown"]).tolist()
     check_refused(lambda: explore_sweep(rows, "sharp"), "there is no measure 'sharp'")
 
 
 def test_an_objective_is_checked_in_python_in_files_and_as_a_flag(capsys, tmp_path):
-    said, space = "ruined is the same in all", {"leverage": (0.2, 0.9)}
+    said = "ruined is the same in all"
+    space = {"leverage": (0.2, 0.9)}
     rows = TEST.sweep(Constant, {"leverage": [0.5, 1.0]}, compile=False)
+
     for refused in (
         lambda: TEST.walk_forward(Constant, train="5d", test="5d", space=space, objective="ruined"),
         lambda: TEST.objective(Constant, objective="ruined"),
@@ -134,6 +143,7 @@ def test_an_objective_is_checked_in_python_in_files_and_as_a_flag(capsys, tmp_pa
         lambda: rows.best("ruined"),
     ):
         check_refused(refused, said)
+
     file = tmp_path / "bad.toml"
     file.write_text('[sweep]\nvalues.leverage = "1,2"\nobjective = "ruined"\n')
     for arguments in (
@@ -142,7 +152,8 @@ def test_an_objective_is_checked_in_python_in_files_and_as_a_flag(capsys, tmp_pa
         ("tune", "--objective", "ruined"),
     ):
         code, _, err = call(capsys, *arguments, "--policy", "constant", "--no-save")
-        assert (code, said in err) == (2, True)
+        assert code == 2
+        assert said in err
 
 
 @pytest.mark.parametrize(("promise", "words"), [
@@ -167,9 +178,11 @@ def test_a_bound_far_from_every_set_is_a_warning():
     (text,) = find_far_bounds(read_constraints(bounds), metrics)
     assert "within a factor 10 of the bound turnover <= 1000: turnover was 15 to 28" in text
     assert not [*find_far_bounds(read_constraints({"turnover": "<= 100"}), metrics)]
+
     terms = {"trials": 4, "space": {"leverage": (0.2, 0.9)}, "compile": False}
     study = TEST.tune(Constant, constraints={"turnover": "<= 1e6"}, **terms)
     assert any("within a factor 10" in each for each in study.warnings)
+
     rows = TEST.sweep(Constant, {"leverage": [0.5, 1.0]}, compile=False)
     with pytest.warns(UserWarning, match="within a factor 10"):
         rows.best("sharpe", {"turnover": "<= 1e6"})

@@ -25,7 +25,10 @@ pytestmark = pytest.mark.usefixtures("made_up")
 def test_measures_of_returns_by_hand():
     """Returns 10 %, -20 %, 25 %: the account is 1.1, .88, 1.1 in a quarter, 12 samples a year."""
     found = measure_returns(np.array([[0.1, -0.2, 0.25]]), Span(0.25, 12.0))
+
+    # The mean is 5 %: they are 5, -25 and 20 % from it.
     deviation = math.sqrt((0.05**2 + 0.25**2 + 0.2**2) / 2)
+
     assert found["total_return"][0] == pytest.approx(0.1)
     assert found["cagr"][0] == pytest.approx(1.1**4 - 1)
     assert found["volatility"][0] == pytest.approx(deviation * math.sqrt(12))
@@ -33,6 +36,7 @@ def test_measures_of_returns_by_hand():
     assert found["sortino"][0] == pytest.approx(0.05 / math.sqrt(0.04 / 3) * math.sqrt(12))
     assert found["max_drawdown"][0] == pytest.approx(0.2)
     assert found["calmar"][0] == pytest.approx((1.1**4 - 1) / 0.2)
+
     worth = (1.1**-2 + 0.8**-2 + 1.25**-2) / 3
     assert found["certainty_equivalent"][0] == pytest.approx(worth**-6 - 1)
 
@@ -42,9 +46,11 @@ def test_standard_errors_are_those_of_closed_forms():
     returns = np.random.default_rng(3).normal(0.001, 0.01, (800, 2))
     span = Span(800 / 365, 365.0)
     own = measure_returns(returns.T, span)
+
     goal = trials.Goal(read_objective("sharpe"), (), (read_objective("cagr"),))
     errors = np.std([*resample_scores(goal, own, returns, span, 400, 0)], axis=0)
     growth = np.std(np.log1p(returns), axis=0) / math.sqrt(800) * 365 * (1 + own["cagr"])
+
     for k in (0, 1):
         assert errors[k, 0] == pytest.approx(sharpe_error(returns[:, k], 365.0), rel=0.12)
         assert errors[k, 1] == pytest.approx(growth[k], rel=0.12)
@@ -52,9 +58,11 @@ def test_standard_errors_are_those_of_closed_forms():
 
 def test_sets_that_none_beats_are_those_of_brute_force():
     rng = np.random.default_rng(0)
+
     for m in (1, 2, 3):
         scores = rng.integers(0, 6, (60, m)).astype(float)
         scores[::7, 0] = np.nan
+
         beats = (scores[:, None] >= scores).all(2) & (scores[:, None] > scores).any(2)
         expected = beats.any(axis=0) | np.isnan(scores).any(axis=1)
         np.testing.assert_array_equal(is_dominated(scores), expected)
@@ -64,6 +72,7 @@ def test_a_search_without_gains_ends_after_as_many_evaluations_as_its_patience(o
     """The first set is the only gain: on a plain every other one is as good."""
     on(lambda sets: {"sharpe": np.ones(len(sets["x"]))})
     study = seek(patience=50, robust=False)
+
     assert sum(batch.stage == "search" for batch in study.batches) > 1
     assert int((study.table["stage"] == "search").sum()) == 51
     assert study.manifest["patience"] == 50
@@ -107,7 +116,8 @@ def test_a_patient_search_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
 
 def spread(sets: Columns) -> Columns:
     """Return growth x (1 + y / 100) and drawdown (x / 10)^2: the frontier is y = 100."""
-    x, y = sets["x"], sets["y"]
+    x = sets["x"]
+    y = sets["y"]
     ruined = ((x > 9.0) & (y > 50.0)).astype(float)
     return {"cagr": x * (1 + y / 100), "max_drawdown": (x / 10) ** 2, "ruined": ruined}
 
@@ -116,22 +126,30 @@ def test_a_frontier_has_the_sets_that_none_beats_and_no_ruined_one(on):
     on(spread)
     study = seek(objective=["cagr", "max_drawdown"], trials=300, robust=False)
     found = study.frontier(draws=20)
+
     table = study.table[study.table["ruined"] == 0.0]
-    growth, fall = table["cagr"].to_numpy(), table["max_drawdown"].to_numpy()
+    growth = table["cagr"].to_numpy()
+    fall = table["max_drawdown"].to_numpy()
     beats = (growth[:, None] >= growth) & (fall[:, None] <= fall)
     beats &= (growth[:, None] > growth) | (fall[:, None] < fall)
     assert found.found == int((~beats.any(axis=0)).sum())
+
     front = found.points[found.points["point"] == "frontier"]
     assert front["cagr"].is_monotonic_decreasing
     assert front["max_drawdown"].is_monotonic_decreasing
+
     default = found.points[found.points["point"] == "default"].iloc[0]
-    assert (default["x"], default["y"]) == (5.0, 10.0)
+    assert default["x"] == 5.0
+    assert default["y"] == 10.0
     assert found.is_beaten(int(default.name))
+
     assert found.verdict.startswith("The knee has CAGR")
     assert "on the holdout" in found.verdict
+
     assert any("The set default is beaten" in notice for notice in found.notices)
     assert {"holdout_cagr", "holdout_max_drawdown", "non_dominated"} <= {*found.points}
     assert "not deflated" in found.details
+
     assert study.best["x"] == pytest.approx(found.points.loc[found.knee, "x"])
     assert study.outcome.chosen_by == "knee"
 
@@ -145,6 +163,7 @@ def test_the_chosen_set_of_a_frontier_is_the_best_one_of_its_study(on):
     for many, rule in ((300, spread), (12, same), (9, spread)):
         on(rule)
         study = seek(objective=["cagr", "max_drawdown"], trials=many, robust=False, sampler="sobol")
+
         found = study.frontier(draws=5)
         assert (found.points["point"] == "frontier").sum() == min(found.found, 64)
         assert not found.is_beaten(found.knee)
@@ -155,6 +174,7 @@ def test_the_knee_is_farthest_from_the_chord():
     """On the circle around (0, 0) it is at 45 degrees, whatever the units."""
     angle = np.linspace(0.0, np.pi / 2, 19)
     assert find_knee(np.column_stack([np.sin(angle), 50 * np.cos(angle)])) == (9, True)
+
     corner = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.7, 0.7, 0.7], [0.4, 0.4, 0.4]])
     assert find_knee(corner) == (3, True)
 
@@ -165,6 +185,7 @@ def test_a_frontier_that_is_nearly_straight_has_no_knee():
     for bulge, knee in ((0.0, (0, False)), (0.035, (0, False)), (0.036, (1, True))):
         middle = 0.5 + bulge
         assert find_knee(np.array([[1.0, 0.0], [middle, middle], [0.0, 1.0]])) == knee
+
     assert find_knee(np.array([[3.0, 4.0]])) == (0, False)
 
 
@@ -197,6 +218,7 @@ def test_sets_without_fills_are_never_on_a_frontier_or_chosen(on):
 def test_a_search_in_which_no_set_fills_an_order_says_so(on, monkeypatch):
     on(lambda sets: {"sharpe": np.zeros(len(sets["x"])), "turnover": np.zeros(len(sets["x"]))})
     monkeypatch.setattr(winner, "explain_unfilled", lambda *_: "the signal was 0")
+
     study = seek(trials=20, robust=False)
     assert study.best is None
     assert any(
@@ -210,8 +232,10 @@ def test_shares_are_those_of_paired_histories():
     returns = noise + np.array([0.0, 0.001])
     span = Span(200 / 365, 365.0)
     goal = trials.Goal(read_objective("cagr"), (), (read_objective("max_drawdown"),))
+
     own = measure_returns(returns.T, span)
     drawn = resample_scores(goal, own, returns, span, 50, 0)
+
     assert np.mean([~is_dominated(each) for each in drawn], axis=0).tolist() == [0.0, 1.0]
 
 
@@ -230,17 +254,20 @@ def test_a_search_for_a_frontier_covers_it_with_few_evaluations():
     """Hypervolume of 1,000 sets over the exact one, from the worst values; 4 parameters."""
     shares = []
     for seed in range(5):
-        sampler, scores = Chebyshev(4, seed, 1000, 2), np.empty((0, 2))
+        sampler = Chebyshev(4, seed, 1000, 2)
+        scores = np.empty((0, 2))
         for _ in range(15):
             cube = sampler.ask()
             off = 1 + 16 * np.mean((cube[:, 1:] - 0.6) ** 2, axis=1)
             new = np.column_stack([-cube[:, 0], -off * (1 - (cube[:, 0] / off) ** 2)])
             sampler.tell(cube, new, np.zeros(len(cube)))
             scores = np.vstack([scores, new])
+
         front = scores[~is_dominated(scores)] + [1.0, 6.76]
         front = front[np.argsort(-front[:, 0])]
         tops = np.maximum.accumulate(np.concatenate([[0.0], front[:, 1]]))
         shares.append(float(np.sum(front[:, 0] * np.diff(tops))) / (5.76 + 1 / 3))
+
     assert np.median(shares) > 0.98
 
 
@@ -258,11 +285,15 @@ def test_importance_is_that_of_ishigamis_function():
 
     space = space_of(Three)
     sets = space.decode(np.random.default_rng(0).random((2000, 3)))
-    a, b, c = (sets[name] for name in "abc")
+    a = sets["a"]
+    b = sets["b"]
+    c = sets["c"]
     scores = np.sin(a) + 7 * np.sin(b) ** 2 + 0.1 * c**4 * np.sin(a)
     batch = trials.Batch("search", 0.0, sets, {}, scores, np.zeros(2000), [""] * 2000)
+
     table = measure_importance(space, batch, 0)
     share = table["share"]
+
     assert share["a"] == pytest.approx(0.314, abs=0.05)
     assert share["b"] == pytest.approx(0.442, abs=0.05)
     assert share["a x c"] == pytest.approx(0.244, abs=0.05)
@@ -275,8 +306,10 @@ def test_importance_is_that_of_ishigamis_function():
 def test_the_page_of_a_long_study_shows_which_parameters_matter():
     """The dome falls by ((x - 6) / 5)^2 and by ln(y / 20)^2: y matters most."""
     study = seek(trials=600, robust=False)
+
     share = study.importance()["share"]
     assert share["y"] > 0.9 > share["x"] > 0.005  # exactly 0.976 and 0.024
+
     part = next(part for part in study.list_parts() if part.key == "importance")
     chart, table = part.list_blocks()
     assert draw_chart(chart) is not None
@@ -307,6 +340,7 @@ def test_a_score_of_noise_gives_no_parameter_importance():
         rng = np.random.default_rng(seed)
         sets = space.decode(rng.random((500, 4)))
         noise = rng.standard_normal(500)
+
         batch = trials.Batch("search", 0.0, sets, {}, noise, np.zeros(500), [""] * 500)
         claims += measure_importance(space, batch, seed)["is_over_noise"].iloc[:4].any()
     assert claims <= 4  # fixed seeds: 5 or more of 20 at a rate of 1 in 20 is 1 in 400
@@ -328,6 +362,7 @@ def test_a_parameter_that_explains_a_tenth_of_the_score_is_over_the_noise():
     sets = space.decode(rng.random((500, 2)))
     scores = math.sqrt(12.0 / 9.0) * sets["x"] + rng.standard_normal(500)
     batch = trials.Batch("search", 0.0, sets, {}, scores, np.zeros(500), [""] * 500)
+
     table = measure_importance(space, batch, 0)
     assert table.loc["x", "is_over_noise"]
     assert not table.loc["y", "is_over_noise"]

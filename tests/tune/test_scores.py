@@ -37,6 +37,7 @@ SPACE = {"level": (0.1, 2.0), "account.band": (0.0, 0.1)}
 def test_scores_are_those_of_a_search(market, policy, given, space):
     table = ask_test("tune", market, policy, **TERMS, **given, **SEARCH, space=space).table
     score = ask_test("objective", market, policy, **TERMS, **given)
+
     scores = [score({name: row[name] for name in space}) for row in table.to_dict("records")]
     assert scores == table["score"].tolist()
 
@@ -73,18 +74,23 @@ def seek_pair(markets=MARKETS, **settings):
 def test_the_best_of_a_study_is_its_runs(tmp_path):
     overlay = Hold(0.5)
     study = seek_pair(overlay=overlay, store=tmp_path)
-    split, best = 45, study.best_values
+
+    split = 45
+    best = study.best_values
     terms = {**PAIR, "account": ACCOUNT.override({"band": best["account.band"]})}
     policy = Hold(best["level"])
+
     searched = bt.run(MARKETS.prefix(split), policy, overlay=overlay, **terms)
     held = bt.run(MARKETS, policy, overlay=overlay, start=MARKETS.times[split], **terms)
+
     for name in ("sharpe", "final_equity", "turnover"):
         assert study.best[name] == searched.metrics[name]
         assert study.outcome.holdout[name] == held.metrics[name]
-    assert (
-        study.replay().metrics["sharpe"]
-        == bt.run(MARKETS, policy, overlay=overlay, **terms).metrics["sharpe"]
-    )
+
+    replayed = study.replay()
+    whole = bt.run(MARKETS, policy, overlay=overlay, **terms)
+    assert replayed.metrics["sharpe"] == whole.metrics["sharpe"]
+
     again = seek_pair(overlay=overlay, store=tmp_path, resume=True)
     assert again.look(best)["sharpe"] == study.outcome.holdout["sharpe"]
     assert again.best_venue == VENUES
@@ -98,13 +104,16 @@ def test_an_instrument_listed_in_the_holdout_is_not_searched():
     weights = pd.DataFrame({"AAA": 1.0, "BBB": -0.5}, index=MARKETS.times)
     rule = bt.ScenarioMargin(moves=[(-0.1, 1.0), (0.1, 1.0)], groups={"B": ["BBB"]})
     account = bt.Account(capital=1_000.0, requirement=rule, band={"AAA": 0.0, "BBB": 0.1})
+
     sets = {"level": (0.5, 1.0)}
     with pytest.warns(UserWarning, match="BBB is first listed in the holdout"):
         study = seek_pair(space=sets, signal=weights, account=account, holdout=55 / 60, trials=4)
+
     policy = Hold(study.best_values["level"])
     terms = {**PAIR, "account": account}
     alone = bt.run(MARKETS.prefix(split), policy, signal=weights, **terms)
     assert study.best["final_equity"] == alone.metrics["final_equity"]
+
     whole = bt.run(MARKETS, policy, signal=weights, start=MARKETS.times[split], **terms)
     assert study.outcome.holdout["final_equity"] == whole.metrics["final_equity"]
 

@@ -55,6 +55,7 @@ def test_a_shift_is_neither_none_nor_one_that_knows_prices_to_come():
     circle = shifts.DayCircle(np.arange(11), 10)
     found = [Shift(day, 3, True).find_rows(circle)[0] for day in range(1, 8)]
     assert found == [9, 8, 7, 6, 5, 4, 9]
+
     short = shifts.DayCircle(np.arange(4), 3)
     assert Shift(1, 3, True).find_rows(short).tolist() == [0, 1, 2]
 
@@ -64,11 +65,14 @@ def test_a_shifted_signal_is_the_run_of_a_signal_that_comes_later(compiled):
     evaluator = make_evaluator(TEST, Constant(1.0), compiled=compiled)
     shift = Shift(11, 4, True)
     (found,) = signal_shifts.run_shifted(evaluator, {k: v[:1] for k, v in SETS.items()}, [shift])
+
     rule = MaCross(2, 5).compute(DAYS)
     later = pd.Series(np.roll(rule, 11), DAYS.times)
     run = TEST.replace(signal=later).run(Constant(1.0), compile=compiled)
+
     assert found.metrics["total_return"][0] == pytest.approx(run.metrics["total_return"], rel=1e-9)
     assert found.metrics["fees"][0] == pytest.approx(run.metrics["fees"], rel=1e-9)
+
     again = ShiftedEvaluator(evaluator, shift).replay({k: v[0] for k, v in SETS.items()})
     assert again.metrics["total_return"] == pytest.approx(run.metrics["total_return"], rel=1e-12)
 
@@ -78,11 +82,13 @@ def test_shifted_columns_are_the_run_of_columns_that_come_later():
     test = TEST.replace(signal=None)
     evaluator = make_evaluator(test, InAndOut)
     rows = ShiftedEvaluator(evaluator, Shift(7, 2, False)).evaluate({"window": np.array([5, 9])})
+
     mean = InAndOut(window=5).observe(DAYS)["mean"]
     later = mean.copy()
     later[5:] = np.roll(mean[5:], 7)
     market = replace(DAYS, columns={**DAYS.columns, "given": later})
     run = test.replace(market=market).run(Given())
+
     assert rows.metrics["total_return"][0] == pytest.approx(run.metrics["total_return"], rel=1e-9)
 
 
@@ -94,30 +100,40 @@ def test_p_is_the_share_of_shifts_whose_best_set_reaches_the_best():
         trials=8, robust=False,
     )  # fmt: skip
     signal = study.verdict.signal
+
     assert signal.untested == ""
     assert signal.every == 1
     bars = study.task.split
     assert signal.shifts == bars - signal.memory
+
     part = DAYS.prefix(bars)
     best = []
     rules = [MaCross(fast, slow) for fast in (2, 3) for slow in (5, 9)]
+
     for day in [0, 1, 2]:
         sharpes = []
         for rule in rules:
             later = pd.Series(np.roll(rule.compute(part), day), part.times)
             run = test.replace(market=part, signal=later).run(Constant(1.0))
             sharpes.append(run.metrics["sharpe"])
+
         best.append(max(sharpes))
+
     assert best[0] == pytest.approx(study.table["score"].max(), rel=1e-9)
+
+    # The same shifts as the search makes them, a set at a time.
     kept = {"signal.fast": np.array([2, 2, 3, 3]), "signal.slow": np.array([5, 9, 5, 9])}
     evaluator = make_evaluator(test.replace(market=part), Constant(1.0))
+
     highest = np.full(2, -np.inf)
     for k in range(4):
         one = {name: values[k : k + 1] for name, values in kept.items()}
         moved = [Shift(day, signal.memory, True) for day in (1, 2)]
+
         for place, rows in enumerate(signal_shifts.run_shifted(evaluator, one, moved)):
             found = signal_shifts.find_highest(study.task.problem.goal, rows)
             highest[place] = max(highest[place], found)
+
     assert highest == pytest.approx(best[1:], rel=1e-9)
 
 
@@ -127,8 +143,13 @@ def test_too_few_days_or_too_many_sets_are_not_tested():
     assert few == (
         "90 days less 75 that the signal remembers give fewer than 19 shifts; search more days"
     )
+
     days, every = signal_shifts.choose_shifts(evaluator, 4, 9, is_of_signal=True)
-    assert (len(days), every, days[0], days[-1]) == (80, 1, 1, 80)
+    assert len(days) == 80
+    assert every == 1
+    assert days[0] == 1
+    assert days[-1] == 80
+
     many = signal_shifts.choose_shifts(evaluator, 100_000, 9, is_of_signal=True)
     assert many.startswith("19 shifts of 100,000 sets would take over 120 s; search at most ")
 
@@ -146,6 +167,7 @@ def test_evidence_of_a_signal_is_a_small_share_and_a_gain():
     growth = growth_test.GrowthTest(difference=0.4, p_adjusted=0.9, trials=3.0, untested="")
     found = SignalTest(0.025, 40, every=2, memory=5, gain=0.4, benchmark=winner.UNSIGNALLED)
     verdict = winner.Verdict(9, 0, growth=growth, signal=found, is_unsignalled=True)
+
     assert verdict.is_evidence
     assert describe_evidence(verdict) == (
         "evidence that the best trial beats the unsignalled market at equal risk: +40.00 % of log "
@@ -155,11 +177,14 @@ def test_evidence_of_a_signal_is_a_small_share_and_a_gain():
         "The best of 9 parameter sets does as well in 1 of 40 shifts in time (one in 2 of the "
         "days), the unshifted one among them; 0.05 or less, and a gain, would be evidence."
     ]
+
     assert not verdict._replace(signal=found._replace(gain=-0.1)).is_evidence
     assert not verdict._replace(signal=found._replace(holdout_gain=-0.1)).is_evidence
+
     large = verdict._replace(signal=found._replace(p_value=0.075))
     assert not large.is_evidence
     assert describe_evidence(large).startswith("no evidence that the best trial beats the unsig")
+
     lacking = verdict._replace(signal=SignalTest(untested="too few days"))
     assert not lacking.is_evidence
     assert next(describe_test(lacking)).endswith("in time were not tested: too few days.")
@@ -173,5 +198,6 @@ def test_a_market_that_fell_to_nothing_is_compared_with_cash():
         for gain in (1.0, 0.5)
     ]
     assert growth_test.measure_gain(parts) == pytest.approx(np.log(3.0) / 2.0)
+
     rose = [part._replace(lines={"buy and hold": {"total_return": 1.0}}) for part in parts]
     assert growth_test.measure_gain(rose) == pytest.approx((np.log(3.0) - 2.0 * np.log(2.0)) / 2.0)

@@ -34,8 +34,10 @@ def test_a_finished_study_is_given_back_at_once_and_not_begun_again(tmp_path):
     first = seek(store=tmp_path)
     calls = []
     again = seek(store=tmp_path, resume=True, progress=calls.append)
+
     assert is_same(first, again)
     assert not calls
+
     words = f"{first.folder}: this study was already started; resume=True"
     check_refused(lambda: seek(store=tmp_path), words, ParameterError)
 
@@ -45,11 +47,14 @@ def test_a_loaded_study_is_the_one_that_was_made(tmp_path):
     terms = {"space": {"x": (0.0, 10.0), "account.band": (0.0, 0.2)}, "fix": {"y": 20}}
     made = seek(store=tmp_path, **terms)
     loaded = Study.load(made.folder)
+
     assert is_same(made, loaded)
     assert loaded.summary() == made.summary()
     assert loaded.best_values == made.best_values
+
     with pytest.raises(ParameterError, match="resume=True returns the study with it"):
         _ = loaded.best_policy
+
     again = seek(store=tmp_path, resume=True, **terms)
     assert again.best_policy == made.best_policy
     assert again.best_account == made.best_account
@@ -79,7 +84,8 @@ def make_other_hills() -> type[bt.Policy]:
         def leverage(self, bar, account):
             return self.x + 1.0
 
-    Hills.__module__, Hills.__qualname__ = "tests.tuning", "Hills"
+    Hills.__module__ = "tests.tuning"
+    Hills.__qualname__ = "Hills"
     return Hills
 
 
@@ -102,6 +108,7 @@ def cut(store: Path, n: int = 14) -> Path:
 
     with pytest.warns(UserWarning, match="unfinished"):
         folder = seek(store=store, progress=interrupt).folder
+
     assert len(list((folder / "trials").iterdir())) == n
     return folder
 
@@ -111,16 +118,20 @@ def test_two_processes_do_not_work_on_one_study(tmp_path, monkeypatch):
     words = f"another process ({os.getpid()}) is already running"
     with trials.hold_lock(cut(tmp_path)):
         check_refused(lambda: seek(store=tmp_path, resume=True), words, DataError)
+
     assert seek(store=tmp_path, resume=True).complete  # a lock left behind is no obstacle
 
 
 def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path):
-    whole, folder = seek(), cut(tmp_path)
+    whole = seek()
+    folder = cut(tmp_path)
+
     path = folder / "trials" / "000007.parquet"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     words = f"{path}: cannot read trials"
     check_refused(lambda: seek(store=tmp_path, resume=True), words, DataError)
+
     for later in sorted((folder / "trials").glob("*.parquet"))[7:]:
         later.unlink()
     pd.testing.assert_frame_equal(whole.table, seek(store=tmp_path, resume=True).table)
@@ -129,6 +140,7 @@ def test_a_truncated_batch_is_named_and_costs_only_itself(tmp_path):
 def test_a_sampler_that_has_changed_is_noticed(tmp_path, monkeypatch):
     cut(tmp_path)
     monkeypatch.setattr("tests.tuning.Drawn.batch", 30)
+
     with pytest.raises(DataError, match="does not hold the sets that the sampler proposes"):
         seek(store=tmp_path, resume=True)
 
@@ -154,6 +166,7 @@ def test_a_full_disk_loses_no_finished_trial(tmp_path, monkeypatch, n):
         fail_after(patch, n, code)
         with pytest.raises(DataError, match=f"{re.escape(os.strerror(code))}; resume=True"):
             seek(store=tmp_path / "full")
+
     assert not list((tmp_path / "full").rglob(f"{DRAFT_FILE}*"))
     assert is_same(whole, seek(store=tmp_path / "full", resume=n > 0))
 

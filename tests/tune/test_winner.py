@@ -31,11 +31,15 @@ SCORES = np.array([3.0, 1.0])
 
 def test_robust_takes_the_plateau_and_plain_the_spike(on):
     on(tuning.spike_and_plateau)
-    robust, plain = tuning.seek(trials=1200, seed=2), tuning.seek(trials=1200, seed=2, robust=False)
+    robust = tuning.seek(trials=1200, seed=2)
+    plain = tuning.seek(trials=1200, seed=2, robust=False)
+
     assert abs(robust.best["x"] - 7.5) < 1.5
+
     assert plain.best["sharpe"] == 3.0
     assert any("sits on a spike" in text for text in plain.warnings)
     assert not any("spike" in text for text in robust.warnings)
+
     assert robust.verdict.plain_score == 3.0
     assert robust.verdict.plain_plateau == 0.0
     assert robust.verdict.plateau == pytest.approx(1.0, abs=0.01)
@@ -44,6 +48,7 @@ def test_robust_takes_the_plateau_and_plain_the_spike(on):
 
 def test_the_winner_has_the_highest_low_quantile():
     study = tuning.seek()
+
     assert study.table["robust_score"].idxmax() == study.best_trial
     assert study.verdict.robust_score == study.best["robust_score"]
     assert study.best["robust_score"] <= study.best["score"]
@@ -77,13 +82,16 @@ def test_neighbours_lie_in_the_box_and_whole_numbers_move_by_one():
     }
     rng = np.random.default_rng(0)
     near = neighbors.draw_neighbors(space, sets, Robustness(neighbours=64), rng)
+
     for k in range(3):
         part = slice(64 * k, 64 * (k + 1))
         assert np.abs(near["x"][part] - sets["x"][k]).max() <= 1.0 + 1e-9
         assert near["x"][part].std() > 0.1
-        assert set((near["n"][part] - sets["n"][k]).tolist()) == [{-1, 0, 1}, {0, 1}, {-1, 0}][k]
+        moves = near["n"][part] - sets["n"][k]
+        assert set(moves.tolist()) == [{-1, 0, 1}, {0, 1}, {-1, 0}][k]
         assert set(near["mode"][part]) == {"a"}
         assert not near["fast"][part].any()
+
     assert near["x"].min() >= 0.0
     assert near["x"].max() <= 10.0
 
@@ -92,7 +100,8 @@ def test_where_all_that_leads_stands_at_the_edge_of_a_constraint_the_winner_stan
     """A slope that ends in a cliff: 32 leading sets in the order of y, all at the cliff."""
 
     def surface(sets: tuning.Columns) -> tuning.Columns:
-        x, y = sets["x"], sets["y"]
+        x = sets["x"]
+        y = sets["y"]
         return {"sharpe": x + 0.001 * y, "max_drawdown": np.where(x > 8.0, 0.9, 0.1)}
 
     on(surface)
@@ -132,9 +141,11 @@ def test_by_what_a_winner_is_chosen(judged, median, is_enough, expected):
 def test_trials_of_other_studies_count(tmp_path):
     first = tuning.seek(store=tmp_path)
     second = tuning.seek(store=tmp_path, seed=1)
+
     assert first.verdict.other_trials == 0
     assert second.verdict.other_trials == first.trials
     assert second.verdict.effective_trials > first.verdict.effective_trials
+
     summary = " ".join(second.summary().split())
     assert f"sets tried elsewhere {first.trials:,} in other searches of the store" in summary
     assert "same bars: Hills" in summary
@@ -155,9 +166,11 @@ def test_noise_is_called_noise_and_skill_is_not(on):
     on(noise)
     unlucky = tuning.seek(robust=False).verdict
     assert unlucky.score > 3.5
+
     on(lambda sets: {"sharpe": 14.0 - np.abs(sets["x"] - 5.0)})
     skilled = tuning.seek(robust=False).verdict
     assert skilled.deflated_sharpe > 0.95
+
     assert 0.0 <= unlucky.overfitting <= 1.0
     assert unlucky.deflated_sharpe < skilled.deflated_sharpe
 
@@ -168,12 +181,14 @@ def test_edges_of_every_kind():
     told = list(winner.warn_of_edges(space, values))
     assert len(told) == 1  # x = 0 is natural; depth does not matter in mode a
     assert told[0].startswith("n = 6 lies on the upper edge")
+
     assert len(list(winner.warn_of_edges(space, {**values, "mode": "b"}))) == 2
 
 
 def test_a_best_among_ruined_neighbors_says_so(on):
     on(lambda sets: {"sharpe": np.where(sets["x"] > 9.9, 3.0, 1.0), "ruined": sets["x"] <= 9.9})
     study = tuning.seek(trials=400, robust=False)
+
     (told,) = (text for text in study.warnings if "spike" in text)
     assert told.endswith("is 3, and half of its neighbors or more are ruined or break a constraint")
     assert "inf" not in study.summary()
@@ -190,6 +205,7 @@ def test_a_spike_is_what_its_neighbours_are_not():
 
 def test_one_set_alone_was_not_chosen():
     study = tuning.seek(space={"x": [6.0]}, trials=10)
+
     assert study.trials == 1
     assert study.verdict.effective_trials == 1.0
     assert study.verdict.lucky_sharpe == 0.0
@@ -202,6 +218,7 @@ def make_part(gap: float, days: int = 365, fills: int = 50, seed: int = 0, **cha
     rng = np.random.default_rng(seed)
     constant, noise = 0.02 * rng.standard_normal((2, days))
     noise = 0.25 * (noise - noise.mean()) + gap / 365
+
     returns = np.expm1(np.stack([constant + noise, constant]))
     line = {"cagr": 0.1, "volatility": 0.4}
     part = growth_test.BenchmarkedPart({"best trial": line}, returns, days / 365, fills, "")
@@ -211,25 +228,32 @@ def make_part(gap: float, days: int = 365, fills: int = 50, seed: int = 0, **cha
 def test_growth_over_constant_leverage_by_hand(few_draws):
     """3 years of .6 and 1 of .2 are .5 a year; of n trials p is 1 - (1 - p)^n."""
     found = check_growth([make_part(0.6, 1_095), make_part(0.2)], 5.0, seed=0)
+
     assert found.difference == pytest.approx(0.5, rel=1e-9)
     assert found.holdout_difference == pytest.approx(0.2, rel=1e-9)
     assert found.p_value == pytest.approx(1.0 / 300.0)  # no history of 299 is as far
     assert found.p_adjusted == pytest.approx(1.0 - (1.0 - found.p_value) ** 5, rel=1e-9)
     assert found.is_evidence
+
     assert not check_growth([make_part(0.6, 1_095), make_part(-0.1)], 5.0, seed=0).is_evidence
     assert not check_growth([make_part(-0.6, 1_095)], 5.0, seed=0).is_evidence
+
     many = check_growth([make_part(0.25, 1_095)], 40.0, seed=0)
     assert many.p_value < 0.05 < many.p_adjusted
+
     ruined = make_part(0.6, untested="one of them was ruined")
     assert not check_growth([make_part(0.6), ruined], 1.0, seed=0).is_evidence
+
     assert check_growth([make_part(0.6, 20)], 1.0, seed=0).untested == "under 30 returns"
 
 
 def test_trials_that_are_the_market_in_other_sizes_are_one_trial():
     """Copies of one difference count once, others each; constant leverage is no difference."""
-    part, rng = make_part(0.0), np.random.default_rng(3)
+    part = make_part(0.0)
     constant = part.returns[1]
+    rng = np.random.default_rng(3)
     own = 0.01 * rng.standard_normal((365, 40))
+
     assert count_trials(constant[:, None] + own, [part], 40) > 25.0
     assert count_trials(constant[:, None] + own[:, :1] * np.ones(40), [part], 40) < 1.01
     assert count_trials(own[:, :1], [part], 40) == 40.0  # one column shows no correlation
@@ -254,10 +278,13 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     more = {"cagr": 0.9, "total_return": 0.4, "volatility": 0.8}
     lines = {"best trial": own, "buy and hold": more, "constant leverage at equal risk": less}
     worse = {**lines, "buy and hold": {**less, "volatility": 0.8}}
+
     found = judge(make_part(0.6, 1_095), make_part(0.2, fills=4), lines=(worse, lines))
     text = found.verdict_text
+
     assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
     assert ": +50.00 % of log growth a year, p " in text
+
     text = " ".join(found.list_remarks())
     assert "adjusted by 3 independent differences" in text
     assert "the difference is +20.00 % a year with 4 fills, under 10, too few to judge" in text
@@ -266,10 +293,12 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     assert "constant leverage at equal risk grew" not in text
     assert "n the search" not in text
     assert found.has_evidence
+
     noise = judge(make_part(0.02))
     assert noise.verdict_text.startswith("no evidence that the best trial beats constant")
     assert not noise.has_evidence
     assert not tuning.seek(trials=40).has_evidence
+
     loaded = TypeAdapter(StudyOutcome).validate_python(found.outcome.to_dict())
     assert loaded.verdict.growth == found.verdict.growth
     assert loaded.lines == found.outcome.lines
@@ -281,14 +310,18 @@ def test_a_search_has_rows_for_its_benchmarks_in_the_search_and_on_the_holdout(m
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
     market = tuning.MARKET.resample("4h")
     study = ask_test("tune", market, VolTarget, **terms, trials=4, sampler="sobol")
-    split, close = find_split(market, "25%"), market.mark_close
+
+    split = find_split(market, "25%")
+    close = market.mark_close
     spans = ((0, split), (split, market.n_bars))
+
     for (first, stop), lines in zip(spans, study.outcome.lines, strict=True):
         own, held, constant = lines.values()
         assert [*lines] == ["best trial", "buy and hold", "constant leverage at equal risk"]
         assert held["total_return"] == pytest.approx(close[stop - 1] / close[first] - 1.0)
         assert constant["volatility"] == pytest.approx(own["volatility"], rel=1e-3)
         assert constant["fees"] > 0.0
+
     assert study.outcome.lines[1]["best trial"]["sharpe"] == study.outcome.holdout["sharpe"]
     events = study.task.whole.replay(study.best_values, first=split).events
     assert study.verdict.growth.holdout_fills == int((events["kind"] == "fill").sum())
@@ -317,9 +350,11 @@ def test_timing_at_random_in_a_rising_market_is_no_skill(monkeypatch):
     for seed in range(5):
         steps = np.random.default_rng(seed).normal(0.9 / 365, 0.6 / 365**0.5, 1_000)
         close = 100.0 * np.exp(np.cumsum(steps))
+
         market = bars_market(np.concatenate(([100.0], close[:-1])), close, "D")
         how = {"trials": 32, "sampler": "sobol", "robust": False, "seed": seed}
         study = ask_test("tune", market, Timing, venue=free_venue(), account=bt.Account(), **how)
+
         assert not study.has_evidence
         deflated.append(study.verdict.deflated_sharpe)
     assert max(deflated) < 0.95  # it is of the difference from constant leverage
@@ -346,6 +381,7 @@ def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
     monkeypatch.setattr(set_runs, "choose_evaluator", lambda pool, *, is_separate: build)
     tuning.seek()
     seen, whole = made
+
     assert seen.market.n_bars == 720
     assert whole.market.n_bars == 960
     assert whole.asked == [(1, 720, None)]  # the winner, once, from the split on
@@ -357,6 +393,7 @@ def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
     assert study.verdict.holdout_score == study.verdict.score
     assert study.verdict.looks is study.looks is None
     assert "accesses not counted: no store" in study.summary()
+
     without = tuning.seek(holdout=None)
     assert without.outcome.holdout == {}
     assert without.looks == 0
@@ -369,15 +406,18 @@ def test_every_look_is_counted(tmp_path):
     assert first.looks == 1
     assert "accessed once" in first.summary()
     assert tuning.seek(store=tmp_path, resume=True).looks == 1
+
     first.look(first.best_values)
     assert first.looks == 1  # the same set again tells nothing new
     first.look({"x": 1.0, "y": 2.0})
     assert first.looks == 2
+
     second = tuning.seek(store=tmp_path, seed=1)
     assert second.verdict.looks == 3
     assert first.looks == 3
     assert first.verdict.looks == 1  # at its time
     assert "accessed 3 times" in second.summary()
+
     assert tuning.seek(store=tmp_path, market=tuning.MARKET.prefix(900)).looks == 1
     assert Study.load(first.folder).looks == 3
 
@@ -394,8 +434,11 @@ def test_looks_and_trials_on_data_that_have_grown_since_count(tmp_path):
     grown = tuning.seek(store=tmp_path, market=long)
     assert grown.looks == 2
     assert grown.verdict.other_trials == first.trials
+
     other = tuning.seek(store=tmp_path, market=of_instrument(tuning.MARKET, "ETH"))
-    assert (other.looks, other.verdict.other_trials) == (1, 0)
+    assert other.looks == 1
+    assert other.verdict.other_trials == 0
+
     # its holdout ends before theirs
     early = tuning.seek(store=tmp_path, market=long.prefix(400), seed=7)
     assert early.looks == 1
@@ -409,13 +452,14 @@ def test_with_the_real_evaluator_a_poisoned_holdout_changes_nothing(monkeypatch)
     clean = of_instrument(tuning.MARKET, "POISON")
     poisoned = rewrite_after(clean, 719, np.random.default_rng(0))
     terms = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
-    both = ((clean, 1), (poisoned, 2))
-    one, other = (
-        ask_test("tune", x, VolTarget, **terms, trials=40, threads=threads) for x, threads in both
-    )
+
+    one = ask_test("tune", clean, VolTarget, **terms, trials=40, threads=1)
+    other = ask_test("tune", poisoned, VolTarget, **terms, trials=40, threads=2)
+
     pd.testing.assert_frame_equal(one.table, other.table)
     assert one.best_values == other.best_values
     assert one.outcome.holdout != other.outcome.holdout
+
     row = bt.run(clean.prefix(720), one.best_policy, venue=one.best_venue, account=one.best_account)
     assert row.metrics["sharpe"] == one.best["sharpe"]
     assert one.replay().metrics["final_equity"] > 0.0
