@@ -90,10 +90,12 @@ def live(market: bt.Market, policy: bt.Policy, **settings: Any) -> bt.Result:
 
 def find_touches(position, price, low, high, bars):
     """Return whether each close's liquidation price is touched in so many bars, and is known."""
-    low = pd.Series(low).rolling(bars).min().shift(-bars).to_numpy()
-    high = pd.Series(high).rolling(bars).max().shift(-bars).to_numpy()
-    is_known = ~np.isnan(low) & ~np.isnan(price) & (position != 0.0)
-    return np.where(position > 0.0, low <= price, high >= price) & is_known, is_known
+    lowest = pd.Series(low).rolling(bars).min().shift(-bars).to_numpy()
+    highest = pd.Series(high).rolling(bars).max().shift(-bars).to_numpy()
+
+    is_known = ~np.isnan(lowest) & ~np.isnan(price) & (position != 0.0)
+    is_touched = np.where(position > 0.0, lowest <= price, highest >= price)
+    return is_touched & is_known, is_known
 
 
 class Hold(bt.Policy):
@@ -155,10 +157,12 @@ def simulate_pair(n: int = 600, seed: int = 0) -> bt.Markets:
     rng = np.random.default_rng(seed)
     index = pd.date_range("2024-01-01", periods=n, freq="1h", tz="UTC")
     markets = {}
+
     for name, first, stop in (("AAA", 0, n), ("BBB", n // 10, n - n // 10)):
         close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
         start = np.concatenate(([100.0], close[:-1]))
         wick = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
+
         bars = {
             "open": start,
             "high": np.maximum(start, close) * wick[0],
@@ -166,11 +170,13 @@ def simulate_pair(n: int = 600, seed: int = 0) -> bt.Markets:
             "close": close,
             "volume": 1e5,
         }
+
         frame = pd.DataFrame(bars, index=index).iloc[first:stop]
 
         stamps = frame.index[::8]
         funding = pd.DataFrame({"rate": rng.normal(0.0, 1e-3, len(stamps))}, index=stamps)
         markets[name] = bt.Market.from_frames(frame, funding=funding)
+
     return bt.Markets(markets, currency="USDT")
 
 
@@ -199,17 +205,20 @@ def check_refused(
     """Require an error with one of the words, which ``|`` separates."""
     with pytest.raises(kind) as caught:
         make()
-    assert any(part in str(caught.value) for part in words.split("|")), caught.value
+    message = str(caught.value)
+    assert any(part in message for part in words.split("|")), caught.value
 
 
 def override(words: Sequence[str], *flags: str) -> list[str]:
     """Return the words of a command with flags, in the place of those of the same name."""
-    given = {flag for flag in flags if flag.startswith("--")}
-    kept = [
-        word
-        for before, word in pairwise(["", *words])
-        if not (word in given or (before in given and not word.startswith("--")))
-    ]
+    replaced = {flag for flag in flags if flag.startswith("--")}
+
+    kept = []
+    for before, word in pairwise(["", *words]):
+        is_value = before in replaced and not word.startswith("--")
+        if word not in replaced and not is_value:
+            kept.append(word)
+
     return [*kept, *flags]
 
 
@@ -248,10 +257,14 @@ def run_python(code: str) -> str:
 def compare_policies(market: Any, policies: Mapping[str, Any], **settings: Any) -> bt.Comparison:
     """Return the comparison of policies, or of results among them, by name."""
     rules = {name: settings.pop(name) for name in RULES if name in settings}
-    results = {
-        name: each if isinstance(each, bt.Result) else bt.run(market, each, **settings)
-        for name, each in policies.items()
-    }
+
+    results = {}
+    for name, policy in policies.items():
+        if isinstance(policy, bt.Result):
+            results[name] = policy
+        else:
+            results[name] = bt.run(market, policy, **settings)
+
     return bt.compare(results, **{"draws": 99, **rules})
 
 
@@ -270,10 +283,11 @@ def risk_of(paths: bt.Paths, policy: Any, **terms: Any) -> bt.LiquidationRisk:
 def slow(cases: Iterable[Any]) -> list[Any]:
     """Return cases of a parametrized test that are marked slow: those like one that is not. A case
     of several arguments is a plain tuple."""
-    return [
-        pytest.param(*(case if type(case) is tuple else (case,)), marks=pytest.mark.slow)
-        for case in cases
-    ]
+    marked = []
+    for case in cases:
+        arguments = case if type(case) is tuple else (case,)
+        marked.append(pytest.param(*arguments, marks=pytest.mark.slow))
+    return marked
 
 
 def check_lanes_are_each_alone(estimate: Estimate, market: Market, values: np.ndarray) -> None:
@@ -282,10 +296,13 @@ def check_lanes_are_each_alone(estimate: Estimate, market: Market, values: np.nd
     assert whole.shape == (market.n_bars, len(values))
     assert whole.dtype == np.float64
     assert whole.flags.c_contiguous
+
     for k, value in enumerate(values):
         assert whole[:, k].tobytes() == estimate(market, value).tobytes()
+
     for n in (1, 2, 7, 8, 9, 31):
         assert estimate(market, values[:n]).tobytes() == whole[:, :n].tobytes()
+
     assert estimate(market, values[::-1]).tobytes() == whole[:, ::-1].tobytes()
 
 
@@ -296,7 +313,9 @@ def check_knows_the_past_only(
     whole = estimate(market, values)
     for n in cuts:
         assert estimate(market.prefix(n), values).tobytes() == whole[:n].tobytes()
+
         other = estimate(rewrite_after(market, n - 1, np.random.default_rng(n)), values)
         assert other[:n].tobytes() == whole[:n].tobytes()
+
         if np.isfinite(whole[-1]).all() and n < market.n_bars - 20:
             assert (other[n + 1 :] != whole[n + 1 :]).any()

@@ -65,8 +65,15 @@ def series(values: dict[float, float]) -> pd.Series:
     return pd.Series([float(value) for value in values.values()], index=[at(h) for h in values])
 
 
+def widen(bar: Prices) -> tuple[float, float, float, float]:
+    """Return the four prices of a bar, also of one that stands still."""
+    if isinstance(bar, tuple):
+        return bar
+    return (bar, bar, bar, bar)
+
+
 def frame(bars: Sequence[Prices], interval: str = "1h") -> pd.DataFrame:
-    rows = [bar if isinstance(bar, tuple) else (bar, bar, bar, bar) for bar in bars]
+    rows = [widen(bar) for bar in bars]
     step = pd.Timedelta(interval.replace("d", "D"))
     index = pd.date_range(START, periods=len(rows), freq=step, unit="ns")
     return pd.DataFrame(rows, index=index, columns=["open", "high", "low", "close"], dtype=float)
@@ -83,11 +90,13 @@ def market_of(
     """Return a market; the last target is repeated; funding of (hours, rate, own price)."""
     column = list(targets) if isinstance(targets, Sequence) else [targets]
     column += [column[-1]] * (len(bars) - len(column))
+
     table = frame(bars, interval).assign(volume=volume, target=column)
     table["volume"] = table["volume"].astype(float)
 
     settlements = None
     if funding:
+        # Without a price of its own, a settlement takes that of the bars: NaN.
         rows = [(*event, NAN)[1:3] for event in funding]
         stamps = pd.DatetimeIndex([at(event[0]) for event in funding])
         settlements = pd.DataFrame(rows, index=stamps, columns=["rate", "mark"], dtype=float)
@@ -108,12 +117,17 @@ def bracket(floor=0.0, cap=INF, leverage: float = 16.0, rate: float = 0.05) -> b
 
 def venue_of(**changes: Any) -> bt.Venue:
     """Return a venue without costs and with one bracket; parts are given as dicts."""
-    kinds = (bt.Contract, bt.Fees, bt.Slippage, bt.Liquidation)
-    made = {
-        name: kind(**plain | changes.pop(name, {}))
-        for kind, (name, plain) in zip(kinds, GROUPS.items(), strict=True)
+    kinds = {
+        "contract": bt.Contract,
+        "fees": bt.Fees,
+        "slippage": bt.Slippage,
+        "liquidation": bt.Liquidation,
     }
-    return bt.Venue(**made, **{"brackets": [bracket()]} | changes)
+    parts: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        parts[name] = kind(**GROUPS[name] | changes.pop(name, {}))
+
+    return bt.Venue(**parts, **{"brackets": [bracket()]} | changes)
 
 
 def account_of(**changes: Any) -> bt.Account:
@@ -146,11 +160,18 @@ def play(
     policy: bt.Policy | None = None,
     **market: Any,
 ) -> bt.Result:
+    values = None
+    if signal is not None:
+        values = np.asarray(signal, dtype=float)[()]
+
     return bt.run(
-        market_of(*bars, targets=targets, **market), policy or Follow(), venue=venue or venue_of(),
+        market_of(*bars, targets=targets, **market),
+        policy or Follow(),
+        venue=venue or venue_of(),
         account=account or account_of(),
-        signal=None if signal is None else np.asarray(signal, dtype=float)[()], compile=False,
-    )  # fmt: skip
+        signal=values,
+        compile=False,
+    )
 
 
 def later(*bars: Prices, **terms: Any) -> Callable[[], bt.Result]:
@@ -165,6 +186,7 @@ def check_numbers(result: bt.Result, numbers: dict[str, Any]) -> None:
     """Compare a run with its numbers, whose names are those of :data:`Hand`."""
     for name, wanted in numbers.items():
         kind, _, what = name.partition(".")
+
         if not what:
             value = result.bars[kind].tolist()
             if not isinstance(wanted, list):
@@ -173,18 +195,21 @@ def check_numbers(result: bt.Result, numbers: dict[str, Any]) -> None:
             value = result.metrics[what]
         else:
             value = read_events(result, kind, what)
+
         assert value == pytest.approx(wanted, rel=1e-12, abs=1e-9, nan_ok=True), name
 
 
 def read_events(result: bt.Result, kind: str, what: str) -> Any:
     """Return the number, the total, the hours or a column of the events of a kind."""
     events = happened(result, kind)
+
     if what == "n":
         return len(events)
     if what == "total":
         return events["amount"].sum()
     if what == "hours":
         return ((events["time"] - START) / pd.Timedelta("1h")).tolist()
+
     return events[what].tolist()
 
 
@@ -237,8 +262,10 @@ def walk(n, *, seed=0, sigma=0.01, gap=0.0, price=100.0):
     rng = np.random.default_rng(seed)
     moves = sigma * rng.standard_normal(n)
     gaps = gap * rng.standard_normal(n)
+
     close = price * np.exp(np.cumsum(moves + gaps))
     start = close / np.exp(moves)
+
     wick = np.exp(0.3 * sigma * np.abs(rng.standard_normal((2, n))))
     high = np.maximum(start, close) * wick[0]
     low = np.minimum(start, close) / wick[1]
@@ -247,8 +274,11 @@ def walk(n, *, seed=0, sigma=0.01, gap=0.0, price=100.0):
 
 def measured(seed, *, leverage=3.0, inverse=False, liquidated=False, **market):
     """Play a month with every cost but impact, fed by flows; some are liquidated."""
-    bars = walk(24 * 30, seed=seed, sigma=0.008 if liquidated else 0.006)
-    stamps = [(h + 0.0, 0.0003 * math.cos(h)) for h in range(8, 24 * 30, 8)]
+    # Of 30 days, funding every 8 hours.
+    sigma = 0.008 if liquidated else 0.006
+    bars = walk(24 * 30, seed=seed, sigma=sigma)
+    stamps = [(hour + 0.0, 0.0003 * math.cos(hour)) for hour in range(8, 24 * 30, 8)]
+
     venue = venue_of(
         contract={"kind": "inverse"} if inverse else {},
         fees={"taker": 0.0004, "maker": 0.0004},
@@ -259,5 +289,10 @@ def measured(seed, *, leverage=3.0, inverse=False, liquidated=False, **market):
         cash_rate=0.04,
     )
     account = account_of(band=0.3, flows=series({24 * 10: 300.0, 24 * 20 + 5.5: -200.0}))
-    targets = [leverage, *[NAN] * 23] * 30 if liquidated else leverage
+
+    # What is liquidated is opened once a day, and left alone.
+    targets = leverage
+    if liquidated:
+        targets = [leverage, *[NAN] * 23] * 30
+
     return play(*bars, targets=targets, venue=venue, account=account, funding=stamps, **market)
