@@ -35,9 +35,12 @@ def bracket_venue(mode: str, rng: np.random.Generator) -> bt.Venue:
     step: Any = "bracket" if rng.random() < 0.3 else float(rng.uniform(0.1, 0.6))
     terms = {"step": step, "full_below": 50.0} if mode == "partial" else {}
     fee, slippage = rng.uniform(0.0, 0.02, 2)
-    rows = ((0.0, 100.0, 0.005), (5_000.0, 50.0, 0.01), (50_000.0, 20.0, 0.025))
-    caps = (5_000.0, 50_000.0, np.inf)
-    brackets = [bt.Bracket(row[0], cap, *row[1:]) for row, cap in zip(rows, caps, strict=True)]
+
+    brackets = [
+        bt.Bracket(0.0, 5_000.0, 100.0, 0.005),
+        bt.Bracket(5_000.0, 50_000.0, 50.0, 0.01),
+        bt.Bracket(50_000.0, np.inf, 20.0, 0.025),
+    ]
     venue = plain_venue(mode, fee=float(fee), slippage=float(slippage), **terms)
     return venue.override({"fees.taker": 5e-4, "slippage.rate": 1e-4}, brackets=brackets)
 
@@ -100,8 +103,10 @@ def test_a_crowd_takes_the_open_interest_of_its_market():
     crowd = bt.Crowd.from_leverage(
         entries=market.with_columns(open_interest_value=value), leverage=3.0, accounts=100
     )
+
     assert np.abs(crowd.notional()).sum() == pytest.approx(6e6)
     assert crowd.notional().sum() == pytest.approx(0.0, abs=1.0)
+
     for entries in (market, 100.0, market.with_columns(open_interest_value=np.full(60, np.nan))):
         check_refused(
             lambda entries=entries: bt.Crowd.from_leverage(entries=entries, leverage=3.0),
@@ -114,7 +119,9 @@ def test_a_crowd_takes_the_open_interest_of_its_market():
 def test_the_fall_with_linear_impact_is_the_shock_over_one_less_reproduction(reproduction):
     # x + R fall = fall, so fall = x / (1 - R): 0.01 / 0.1 = 0.1 with R = 0.9
     hit = fall(reproduction)
-    wanted, near = SHOCK / (1.0 - reproduction), FALL / N / (1.0 - reproduction)
+
+    wanted = SHOCK / (1.0 - reproduction)
+    near = FALL / N / (1.0 - reproduction)
     assert 1.0 - hit.final_price / 100.0 == pytest.approx(wanted, abs=near)
     assert hit.multiplier == pytest.approx(1.0 / (1.0 - reproduction), rel=2e-2)
     assert hit.reproduction == pytest.approx(reproduction, abs=2e-3)
@@ -129,9 +136,11 @@ def test_it_runs_away_from_a_reproduction_number_of_one(reproduction, runs_away)
 @pytest.mark.parametrize("coefficient", [0.02, 0.2])
 def test_the_fall_with_square_root_impact_is_the_root_of_its_quadratic(coefficient):
     # fall = x + k sqrt(r fall), r in daily volumes per unit of fall
-    volume, law = 50.0 * DENSITY, bt.SquareRoot(coefficient)
+    volume = 50.0 * DENSITY
+    law = bt.SquareRoot(coefficient)
     crowd = uniform_ladder(N, FALL)
     hit = bt.cascade(crowd, plain_venue(), shock=-SHOCK, volume=volume, impact=law)
+
     r = DENSITY / volume
     root = (coefficient * math.sqrt(r) + math.sqrt(coefficient**2 * r + 4.0 * SHOCK)) / 2.0
     assert 1.0 - hit.final_price / 100.0 == pytest.approx(root**2, abs=2.0 * FALL / N)
@@ -156,6 +165,7 @@ def test_a_rise_squeezes_shorts_as_a_fall_does_longs():
 def test_rungs_sell_from_their_own_price_or_from_that_of_the_last(shock, impact, closes, final):
     terms = {"impact": bt.Linear(impact / 100.0), "volume": 1.0, "insurance": math.inf}
     hit = bt.cascade(longs_failing_at([99.0, 98.0]), plain_venue(), shock=shock, **terms)
+
     assert hit.accounts["close_price"].tolist() == pytest.approx(closes)
     assert hit.final_price == pytest.approx(final)
 
@@ -173,6 +183,7 @@ def find_clearing_move(distance, notional, shock, curve) -> float:
     is_known = (notional > 0.0) & ~np.isnan(distance)
     order = np.argsort(distance[is_known], kind="stable")
     move = shock + curve.fall(np.append(0.0, np.cumsum(notional[is_known][order])))
+
     holds = distance[is_known][order] > move[:-1] * (1.0 + 1e-12)
     return float(move[np.append(holds, True).argmax()])
 
@@ -184,21 +195,29 @@ def test_rounds_end_where_the_sweep_of_the_ladder_does():
         shock = rng.uniform(0.005, 0.1)
         curve = ImpactCurve(rng.uniform(0.01, 0.3), rng.choice([0.5, 1.0]), 1e5)
         law = bt.SquareRoot if curve.exponent == 0.5 else bt.Linear
-        venue, terms = plain_venue(slippage=0.003), {"volume": 1e5, "insurance": math.inf}
+
+        venue = plain_venue(slippage=0.003)
+        terms = {"volume": 1e5, "insurance": math.inf}
         hit = bt.cascade(crowd, venue, shock=-shock, impact=law(curve.factor), **terms)
         if (crowd.liquidation_prices(venue)[crowd.quantity < 0.0] <= 100.0).any():
             continue  # shorts that fail at once buy, which a one-sided ladder does not know
+
         distance = 1.0 - crowd.liquidation_prices(venue) / 100.0
         move = find_clearing_move(distance, crowd.notional(), shock, curve)
         assert hit.final_price == pytest.approx(100.0 * max(1.0 - move, 1e-6), rel=1e-12)
+
         reached = (crowd.notional() > 0.0) & (distance <= move * (1.0 + 1e-12))
         assert hit.liquidated == reached.sum()
 
 
 def test_an_empty_crowd_changes_nothing():
     hit = bt.cascade(NOBODY, plain_venue(), shock=-0.03, impact=bt.SquareRoot(1.0), volume=1.0)
-    assert (hit.final_price, hit.multiplier, len(hit.rounds)) == (97.0, pytest.approx(1.0), 1)
-    assert (hit.reproduction, hit.deficit, len(hit.haircuts)) == (0.0, 0.0, 0)
+    assert hit.final_price == 97.0
+    assert hit.multiplier == pytest.approx(1.0)
+    assert len(hit.rounds) == 1
+    assert hit.reproduction == 0.0
+    assert hit.deficit == 0.0
+    assert len(hit.haircuts) == 0
 
 
 class OpenOnce(bt.Policy):
@@ -220,12 +239,15 @@ def test_own_account_without_impact_is_a_run_on_the_same_bars(mode, margin, shoc
     account = bt.Account(capital=1_000.0, margin=margin, venue_leverage=8.0)
     terms: dict = {"venue": venue, "account": account}
     held = bt.run(STILL, OpenOnce(), **terms)
+
     closes = np.array([100.0, 100.0, 100.0 * (1.0 + shock)])
     bars = bars_market(closes, closes) if is_jump else market_of(closes)
     after = bt.run(bars, OpenOnce(), **terms)
+
     more: dict = {"jump": True, "adl": None} if is_jump else {}
     more |= {"shock": shock, "impact": bt.Linear(0.0), "me": held, "insurance": math.inf}
     hit = bt.cascade(NOBODY, venue, **more)
+
     assert hit.me is not None
     assert hit.me["liquidated"] is (after.metrics["liquidations"] > 0)
     assert hit.deficit == pytest.approx(after.metrics["bad_debt"], rel=1e-9, abs=1e-9)
@@ -241,7 +263,8 @@ def test_own_account_may_be_a_position():
 
 
 def random_arguments(rng: np.random.Generator) -> dict[str, Any]:
-    is_root, size = rng.random() < 0.5, rng.uniform(0.0, 1.0)
+    is_root = rng.random() < 0.5
+    size = rng.uniform(0.0, 1.0)
     law = bt.SquareRoot(0.5 * size) if is_root else bt.Linear(size)
     return {
         "shock": float(rng.choice([-1.0, 1.0]) * rng.uniform(0.0, 0.2)),
@@ -262,6 +285,7 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
         venue = bracket_venue(["close", "takeover", "partial"][seed % 3], rng)
         crowd = random_crowd(rng, int(rng.integers(1, 120)))
         hit = bt.cascade(crowd, venue, **random_arguments(rng))
+
         rounds = hit.rounds
         assert rounds["off"].max() <= 1e-9, seed
         paid = rounds[["fund_paid", "adl_paid", "haircuts", "unpaid"]].sum(axis=1)
@@ -270,13 +294,16 @@ def test_the_books_balance_in_every_round_of_random_crowds(crowds):
         parts = rounds[["deficit", "fund_paid", "adl_paid", "haircuts", "unpaid"]]
         assert (parts >= -1e-6).all(axis=None), seed
         assert hit.haircuts.sum() == pytest.approx(rounds["haircuts"].sum(), abs=1e-6)
+
         met += rounds[["deficit", "adl", "haircuts", "unpaid"]].sum().to_numpy() > 0.0
     assert (met > crowds / 25).all()  # each way of paying was met
 
 
 def test_books_that_do_not_balance_are_an_error():
-    terms, start = read_terms(plain_venue(), ImpactCurve(0.0, 1.0, 1.0)), np.array([100.0])
+    terms = read_terms(plain_venue(), ImpactCurve(0.0, 1.0, 1.0))
+    start = np.array([100.0])
     held = {"quantity": np.ones((1, 1)), "entry": np.full((1, 1), 100.0), "money": np.ones(1)}
+
     books = Books([terms], start, np.zeros(1), **held)
     before = books.sum_money(start)
     books.cash[0] += 1.0
@@ -287,6 +314,7 @@ def test_deleveraging_takes_the_highest_return_times_leverage_first():
     # A jump to 80: the long has 10 - 20 = -10. Both shorts gained 20 %; their leverage is 80 / 70
     # and 80 / 30. So the second closes at 90, where the long has nothing left, and gets 10 + 10.
     hit = jump(two_sides())
+
     assert hit.accounts["deleveraged"].tolist() == [0.0, 0.0, 1.0]
     assert hit.accounts["close_price"].tolist()[::2] == pytest.approx([90.0, 90.0])
     paid = {"fund_paid": 0.0, "adl_paid": 10.0, "haircuts": 0.0, "unpaid": 0.0}
@@ -304,6 +332,7 @@ def test_the_fund_pays_first_and_profits_pay_what_it_lacks():
     # Without deleveraging the long is sold at 80 and lacks 10. The fund has 4. The shorts gained 20
     # each, so each gives 3.
     hit = jump(two_sides(), adl=None, insurance=4.0)
+
     paid = {"fund_paid": 4.0, "adl_paid": 0.0, "haircuts": 6.0, "unpaid": 0.0}
     assert hit.payers() == pytest.approx(paid)
     assert hit.haircuts.tolist() == pytest.approx([0.0, 3.0, 3.0])
@@ -325,9 +354,11 @@ def test_impact_that_recovers_between_rounds_liquidates_less():
     crowd = longs_failing_at(np.linspace(99.5, 85.0, 200))
     terms: dict[str, Any] = {"shock": -0.02, "impact": bt.Linear(0.06), "volume": 1e4,
                              "insurance": math.inf}  # fmt: skip
+
     stays = bt.cascade(crowd, plain_venue(), **terms)
     recovers = bt.cascade(crowd, plain_venue(), recovery="1m", **terms)
     assert recovers.liquidated < stays.liquidated
+
     # what the last round leaves is half of the impact
     falls = 98.0 - np.array([recovers.rounds["price"].iloc[-1], recovers.final_price])
     assert falls[1] == pytest.approx(falls[0] / 2.0)
@@ -351,19 +382,22 @@ BAD_DRAWS: tuple[dict[str, Any], ...] = (
     ("bad", "is_draw"), [*((each, False) for each in BAD), *((each, True) for each in BAD_DRAWS)]
 )
 def test_bad_arguments_are_refused(bad, is_draw):
-    drawn = {"open_interest": 1e6, "entries": 100.0, "accounts": 10}
-    terms: dict[str, Any] = drawn if is_draw else {
-        "crowd": longs_failing_at([99.0]), "venue": plain_venue(), "shock": -0.1,
-        "impact": bt.SquareRoot(1.0), "volume": 1.0,
-    }  # fmt: skip
-    call: Any = bt.Crowd.from_leverage if is_draw else bt.cascade
-    check_refused(lambda: call(**terms | bad), next(iter(bad)), bt.ParameterError)
+    if is_draw:
+        function: Any = bt.Crowd.from_leverage
+        terms: dict[str, Any] = {"open_interest": 1e6, "entries": 100.0, "accounts": 10}
+    else:
+        function = bt.cascade
+        terms = {"crowd": longs_failing_at([99.0]), "venue": plain_venue(), "shock": -0.1}
+        terms |= {"impact": bt.SquareRoot(1.0), "volume": 1.0}
+
+    check_refused(lambda: function(**terms | bad), next(iter(bad)), bt.ParameterError)
 
 
 def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     """Without a market the page has no time, and an infinite fund is no number."""
     terms = {"shock": -0.05, "impact": bt.Linear(0.0), "insurance": math.inf}
     hit = bt.cascade(longs_failing_at([99.0, 98.0]), plain_venue(), **terms)
+
     text = hit.report(tmp_path / "page.md").read_text(encoding="utf-8")
     assert "Without a market" in text
     assert "unlimited" in text
@@ -379,12 +413,14 @@ def test_a_cascade_prints_gives_json_and_changes_with_its_options(capsys, monkey
     assert code == 0, err
     assert "multiplier" in out
     assert "This account " in out
+
     plain = run()
     assert plain["shock"] == -0.1
     assert plain == run()
     for more in (("--insurance", "1e9"), ("--impact", "linear:0.5"), ("--leverage", "constant:20"),
                  ("--set", "cascade.seed=1"), ("--recovery", "1m")):  # fmt: skip
         assert run(*more)["rounds"] != plain["rounds"], more
+
     bare = ("--insurance", "0", "--jump")  # nobody trades on the way: accounts go bankrupt
     assert run(*bare, "--adl", "none")["rounds"] != run(*bare)["rounds"]
 
@@ -405,23 +441,30 @@ def test_liquidation_prices_of_inverse_contracts():
     expected = bt.margin.liquidation_price(venue, crowd.quantity, crowd.entry, crowd.collateral)
     np.testing.assert_allclose(crowd.liquidation_prices(venue), expected, rtol=1e-12)
     assert np.abs(crowd.notional()).sum() == pytest.approx(50.0)  # coins
+
     hit = bt.cascade(crowd, venue, shock=-0.1, impact=bt.SquareRoot(0.1), volume=100.0)
     assert hit.rounds["off"].max() <= 1e-9
     assert hit.multiplier > 1.0
+
     terms = {"shock": -0.1, "impact": bt.Linear(0.0)}
     check_refused(lambda: bt.cascade(crowd, plain_venue(), **terms), "contract", bt.ParameterError)
 
 
 def test_drawn_accounts_have_the_stated_interest_leverage_and_sides():
-    given, how = {"open_interest": 1e6, "entries": 200.0}, {"long_share": 0.7, "seed": 1}
+    given = {"open_interest": 1e6, "entries": 200.0}
+    how = {"long_share": 0.7, "seed": 1}
     crowd = bt.Crowd.from_leverage(**given, leverage="loguniform:1:50", accounts=20_000, **how)
+
     notional = crowd.notional()
     assert len(crowd) == 20_000
     assert np.abs(notional).sum() == pytest.approx(1e6)
     assert notional[notional > 0.0].sum() == pytest.approx(0.7e6)
+
     ratio = np.abs(crowd.leverage)
-    assert (ratio.min() >= 1.0) & (ratio.max() <= 50.0)
+    assert ratio.min() >= 1.0
+    assert ratio.max() <= 50.0
     assert np.median(ratio) == pytest.approx(math.sqrt(50.0), rel=0.03)
+
     few = bt.Crowd.from_leverage(**given, leverage=7.0, accounts=3)
     assert np.abs(few.leverage) == pytest.approx(7.0)
 
@@ -430,24 +473,30 @@ def test_entries_from_a_market_are_its_closes_that_the_account_survived():
     market = bt.Market.sample(bars=2_000)
     terms = {"open_interest": 1e6, "leverage": "uniform:2:40", "accounts": 2_000}
     crowd = bt.Crowd.from_leverage(entries=market, lookback="20d", **terms)
+
     closes = market.close[-480:]
     assert np.isin(crowd.entry, closes).all()
     assert crowd.price == market.close[-1]
-    lows = np.minimum.accumulate(market.low[-480:][::-1])[::-1]
+
+    # The lowest low of each bar and all later ones; after the last bar there is none.
+    lowest = np.minimum.accumulate(market.low[-480:][::-1])[::-1]
+    lows = np.append(lowest, math.inf)
     for entry, ratio in zip(crowd.entry, crowd.leverage, strict=True):
-        rows = np.flatnonzero(closes == entry)
         if ratio > 0.0:  # a long: at one of these bars or later nothing was under its bankruptcy
-            later = [lows[row + 1] if row + 1 < len(lows) else math.inf for row in rows]
-            assert max(later) > entry * (1.0 - 1.0 / ratio)
+            rows = np.flatnonzero(closes == entry)
+            assert lows[rows + 1].max() > entry * (1.0 - 1.0 / ratio)
 
 
 def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():
-    market, venue = bt.Market.sample(bars=2_000), plain_venue()
+    market = bt.Market.sample(bars=2_000)
+    venue = plain_venue()
     terms = {"open_interest": 1e6, "leverage": "uniform:2:60", "accounts": 3_000}
+
     for given, are_failing in (({}, True), ({"venue": venue}, False)):
         crowd = bt.Crowd.from_leverage(entries=market, **terms, **given)
         room = market.close[-1] - crowd.liquidation_prices(venue)
         assert (np.sign(crowd.quantity) * room <= 0.0).any() == are_failing
+
     assert crowd.contract == venue.contract
 
 
@@ -459,6 +508,7 @@ def test_the_ladder_counts_notional_by_price():
     assert level["long"] == pytest.approx(400.0)
     assert level["cumulative"] == pytest.approx(600.0)
     assert ladder["short"].sum() == 0.0
+
     bare = longs_failing_at(np.array([99.2])).ladder(bins=200)
     # bankruptcy: 100 - collateral = 0.99 x 99.2 = 98.2
     assert bare["long"].idxmax() == pytest.approx(98.25)
@@ -480,10 +530,13 @@ def test_the_skew_of_leverage_by_hand():
     frame = pd.DataFrame({"side": ["long", "long", "short"], "quantity": [3.0, 1.0, 2.0],
                           "entry": [100.0] * 3, "collateral": [30.0, 20.0, 100.0]})  # fmt: skip
     crowd = bt.Crowd.from_positions(frame, price=100.0)
-    near, wide = crowd.skew(within=0.15), crowd.skew(within=0.6)
+    near = crowd.skew(within=0.15)
+    wide = crowd.skew(within=0.6)
+
     assert near == {"leverage": pytest.approx(8.75 - 2.0), "liquidations": math.inf}
     assert wide["liquidations"] == pytest.approx(math.log(400.0 / 200.0))
     assert math.isnan(crowd.skew(within=0.01)["liquidations"])
+
     assert str(near) == (
         "Longs have 6.75x more leverage than shorts (+6.75x); within 15 % of the price all that is "
         "liquidated is below it (log ratio +inf)."
@@ -493,11 +546,13 @@ def test_the_skew_of_leverage_by_hand():
         "(log ratio +0.69)."
     )
     assert "nothing is liquidated within 1 % of the price" in str(crowd.skew(within=0.01))
+
     shorts = bt.Crowd.from_positions(frame[frame["side"] == "short"], price=100.0).skew(within=0.6)
     assert str(shorts) == (
         "Only one side is held, so leverage has no skew; within 60 % of the price all that is "
         "liquidated is above it (log ratio -inf)."
     )
+
     turned = frame.assign(side=["short", "short", "long"])
     less = bt.Crowd.from_positions(turned, price=100.0).skew(within=0.6)
     assert str(less).startswith("Longs have 6.75x less leverage than shorts (-6.75x); ")
@@ -506,6 +561,7 @@ def test_the_skew_of_leverage_by_hand():
 def test_a_ratio_of_longs_to_shorts_is_a_log_ratio():
     market = bt.Market.sample(bars=3).with_columns(ratio=[1.0, math.e, np.nan])
     np.testing.assert_allclose(bt.indicators.leverage_skew(market, "ratio"), [0.0, 1.0, np.nan])
+
     wrong = market.with_columns(ratio=[1.0, 0.0, 1.0])
     said = "must be a ratio over 0, got 0"
     check_refused(lambda: bt.indicators.leverage_skew(wrong, "ratio"), said, bt.DataError)
