@@ -52,18 +52,21 @@ def call(place: Path, command: str, *more: str) -> int:
 def test_a_validation_is_run_listed_verified_shown_and_reported(place, command, capsys):
     assert call(place, command) == 0
     assert capsys.readouterr().out.startswith("Held")
-    entry = next(
-        each for each in results.list_results(place / "results") if each.kind == KINDS[command]
-    )
+    saved = results.list_results(place / "results")
+    entry = next(entry for entry in saved if entry.kind == KINDS[command])
     assert not entry.trouble
     assert entry.title == "Held over size"
     assert entry.metrics
+
     folder = place / "results" / entry.name
     check = results.verify_folder(folder)
-    assert (check.faults, check.remarks) == ((), ())
+    assert check.faults == ()
+    assert check.remarks == ()
     assert results.read_entry(folder).id == results.load_saved(folder).manifest["id"]
+
     page = results.load_saved(folder).report(place / f"{command}.md").read_text()
     assert results.load_saved(folder).verdict.lower() in page.lower()
+
     assert main(["results", "show", entry.id, "--results", str(place / "results")]) == 0
     assert "backtest validate" in capsys.readouterr().out
 
@@ -77,6 +80,7 @@ def test_bad_input_is_refused_with_code_2_and_leaves_nothing(place, tmp_path, wo
     base = ["--data", str(place / "data"), "--policy", f"{place / 'held.py'}:Held", *SEARCH]
     assert main(["validate", *words, *base, "--results", str(tmp_path / "r")]) == 2
     assert text in capsys.readouterr().err
+
     assert list(tmp_path.rglob("r/*")) == []
 
 
@@ -98,7 +102,8 @@ def begun(tmp_path):
 def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path, monkeypatch):
     """Six sets, four at a time in three groups: what is stored is not run again."""
     monkeypatch.setattr(importlib.import_module("backtest.search.cross_validate"), "CHUNK", 4)
-    run, sizes = Evaluator.evaluate, []
+    run = Evaluator.evaluate
+    sizes = []
 
     def count(self, sets, **terms):
         sizes.append(count_sets(sets))
@@ -113,28 +118,40 @@ def test_a_cross_validation_killed_after_a_batch_ends_at_the_same_bytes(tmp_path
     made = validate(tmp_path / "whole")
     begun = tmp_path / "killed"
     end = die_at(NEVER, lambda: validate(begun, progress=kill_this_process))
+
     assert end == -signal.SIGKILL
     entry = next(each for each in results.list_results(begun) if each.kind == "cross-validation")
-    assert (entry.note, entry.is_finished, entry.trouble) == ("3 batches of sets", False, "")
+    assert entry.note == "3 batches of sets"
+    assert entry.is_finished is False
+    assert entry.trouble == ""
     assert not results.verify_folder(begun / entry.name).faults
     check_refused(lambda: validate(begun), "already started", bt.ParameterError)
+
     max((begun / entry.name).rglob("[0-9]*.parquet")).unlink()  # killed between two groups
     monkeypatch.setattr(Evaluator, "evaluate", count)
     assert validate(begun, resume=True).summary() == made.summary()
     assert sizes == [4, 2, 2, 2]  # the last group of the first four, and all of the other two
+
     assert read_all(begun) == read_all(tmp_path / "whole")
+
     given_back = validate(begun, resume=True, progress=kill_this_process)
     assert given_back.summary() == made.summary()
 
 
 def test_an_unfinished_walk_is_listed_and_pruned_only_when_asked(begun):
     entry = next(each for each in results.list_results(begun) if each.kind == "walk-forward")
-    assert (entry.name[:12], entry.policy, entry.instrument) == (UNFINISHED, "Lever", "RANDOM")
-    assert (entry.note, entry.is_finished, entry.trouble) == ("in fold 1 of 2", False, "")
+    assert entry.name[:12] == UNFINISHED
+    assert entry.policy == "Lever"
+    assert entry.instrument == "RANDOM"
+    assert entry.note == "in fold 1 of 2"
+    assert entry.is_finished is False
+    assert entry.trouble == ""
     assert not results.verify_folder(begun / entry.name).faults
+
     with pytest.raises(bt.DataError, match=r"must be finished .* resume=True"):
         results.load_saved(begun / entry.name)
     check_refused(lambda: walk(begun), "already started", bt.ParameterError)
+
     assert not results.choose_deletions(begun, results.Filter())[0]
     (begun / "notes").mkdir()
     (begun / "notes" / "mine.txt").touch()

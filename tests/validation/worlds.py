@@ -54,6 +54,8 @@ def make_market(days: int, *, seed: int = 0, drift: float = 0.0, bars: int = 4) 
     steps = rng.normal(drift / bars, 0.01, days * bars)
     close = 100.0 * np.exp(np.cumsum(steps))
     opened = np.concatenate(([100.0], close[:-1]))
-    high, low = np.maximum(opened, close) * 1.001, np.minimum(opened, close) * 0.999
+    high = np.maximum(opened, close) * 1.001
+    low = np.minimum(opened, close) * 0.999
+
     terms = {"instrument": "RANDOM"}
     return bars_market(opened, close, f"{24 // bars}h", "2024-01-01", terms, high=high, low=low)
