@@ -50,14 +50,17 @@ def file(tmp_path):
 def test_a_file_of_several_accounts_runs_as_they_do_in_python(file, tmp_path, capsys):
     data = ask(capsys, "run", file, "--results", tmp_path / "results")
     assert data["settings"]["transfer"] == "KeepShares(shares={'cex': 0.6, 'dex': 0.4}, band=0.05)"
+
     market = bt.Market.sample().slice(None, "2023-01-06")
     test = bt.Backtest(market, venue="binance-usdm:BTCUSDT", account=bt.Account(capital=6e3))
     short = test.replace(account=bt.Account(capital=4e3), signal=-1.0)
     rule = bt.KeepShares({"cex": 0.6, "dex": 0.4}, band=0.05)
+
     book = bt.Accounts(
         {"cex": test, "dex": short}, transfer=rule, every="1h", delay="30min", fee=5.0
     ).run(bt.strategies.Constant(leverage=6.0), compile=False)
     assert len(book.transfers) > 0
+
     loaded = bt.AccountsResult.load(data["path"])
     assert loaded.bars["equity"].tolist() == book.bars["equity"].tolist()
     assert json.loads(json.dumps(data["transfers"])) == data["transfers"]

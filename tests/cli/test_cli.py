@@ -44,15 +44,18 @@ def test_what_a_policy_prints_is_no_part_of_the_json(capsys, folder):
     noisy = MY_POLICY.replace("return 1.0", 'print("at", bar.close); return 1.0')
     (folder / "noisy.py").write_text('print("imported")\n' + noisy)
     words = ("--policy", "noisy.py:Mine", "--json", "--no-save", "--to", "2023-01-02")
+
     code, out, err = call(capsys, "run", "--no-compile", *words)
     assert code == 0
     assert json.loads(out)["policy"] == "Mine()"
     assert err.startswith("imported\nat ")
+
     assert "imported" in call(capsys, "run", *words[:2], *words[3:])[1]
 
 
 def test_json_is_one_object_with_null_for_nan_and_nothing_else(capsys):
     found = ask(capsys, "run", *SHORT, "--results", "there")
+
     assert found["metrics"]["ruin_time"] is None
     assert found["data"]["synthetic"] is True
     assert found["path"].startswith("there/")
@@ -64,8 +67,10 @@ def test_what_a_summary_says_is_no_warning_too(capsys, folder):
     bars = pd.DataFrame(100.0, index=index, columns=["open", "high", "low", "close"])
     bars.rename_axis("time").to_csv(folder / "bars.csv")
     flat = ("--policy", "constant", "--instrument", "BTCUSDT", "--set", "leverage=0")
+
     _, out, err = call(capsys, "run", "--data", "bars.csv", "--no-compile", *flat)
     swept = call(capsys, "sweep", "--data", "bars.csv", "--vary", "leverage=0,1", *flat[:4])
+
     assert "".join(swept[1:]).count("filled no order") == 1
     for words in ("tested on last prices", "no order was filled", "the oldest margin table"):
         assert (out + err).casefold().count(words) == 1
@@ -79,17 +84,21 @@ def test_flags_reach_policy_venue_account_and_run(capsys):
         "venue.fees.per_order=2", "venue.profit_counts=losses", "venue.liquidation.impact=0.1",
         "venue.liquidation.mode=close",
     ]  # fmt: skip
+
     flags = [word for each in settings for word in ("--set", each)]
     flags += ["--capital", "500", "--margin", "isolated", "--max-leverage", "4", "--signal", "-0.5"]
     code, _, err = call(capsys, "run", *SHORT, *flags, "--results", "r")
     assert code == 0, err
+
     result = bt.Result.load(next(Path("r").iterdir()))
+
     assert result.manifest["policy"]["settings"] == VolTarget(0.6, 24.0).settings()
     assert result.venue.fees.taker == pytest.approx(3e-4)
     assert result.venue.slippage.rate == pytest.approx(2e-4)
     account = {"capital": 500, "margin": "isolated", "venue_leverage": 7, "band": 0.1}
     account |= {"max_leverage": 4, "stop_loss": 0.2, "ruin_at": 0.3, "auto_margin": True}
     assert result.account == bt.Account(**account)
+
     assert result.venue.fees.per_order == 2.0
     assert result.venue.profit_counts == "losses"
     assert result.venue.liquidation.impact == 0.1
@@ -106,6 +115,7 @@ def test_files_with_a_byte_order_mark_are_read(capsys, folder, encoding, mark):
     text = '[data]\npath = "sample"\nto = 2023-01-05\n[policy]\nname = "constant"\n'
     (folder / "it.toml").write_text(mark + text, encoding=encoding)
     assert ask(capsys, "run", "it.toml", *PLAIN)["policy"] == "Constant(leverage=1.0)"
+
     (folder / "it.json").write_text(mark + '{"equity": 10000}', encoding=encoding)
     decided = call(capsys, "decide", "it.toml", "--snapshot", "it.json", "--no-compile", "--json")
     assert json.loads(decided[1])["equity"]["before"] == 10_000
@@ -116,6 +126,7 @@ def test_an_experiment_may_hold_a_multiple(folder):
     (folder / "e.toml").write_text(text)
     account = build_experiment(draft_experiment(folder / "e.toml", [])).test.account
     expected = {"stop_loss": bt.Multiple(2.0, "atr"), "take_profit": bt.Multiple(3.0, "atr")}
+
     assert account == bt.Account(**expected)
 
 
@@ -123,16 +134,19 @@ def test_a_number_of_days_a_year_is_read_from_a_file_as_from_set(folder):
     (folder / "e.toml").write_text("run = {calendar = 365}\n")
     of_file = draft_experiment(folder / "e.toml", [])
     of_set = draft_experiment(None, [read_entry("run.calendar", "365")])
+
     assert [build_experiment(each).test.calendar for each in (of_file, of_set)] == ["365"] * 2
 
 
 def test_a_list_is_given_whole_in_a_file_or_by_its_numbers(folder):
     file = folder / "e.toml"
     file.write_text('policy = {name = "ladder", settings = {levels = [3, 2, 1]}}\n')
+
     given = {"": (3, 2, 1), "levels.1=2.5": (3, 2.5, 1), "levels=4,1,0": (4, 1, 0)}
     for word, levels in given.items():
         entries = [read_entry(*word.split("="))] if word else []
         assert build_experiment(draft_experiment(file, entries)).policy.levels == levels
+
     typed = draft_experiment(None, [("policy.name", "Ladder(levels=(5, 2, 1))")])
     assert build_experiment(typed).policy.levels == (5, 2, 1)
 
@@ -149,7 +163,9 @@ def test_after_compile_nothing_but_policies_is_compiled(folder):
     cache = folder / "cache"
     environment = {**os.environ, "BACKTEST_CACHE_DIR": str(cache)}
     environment.pop("BACKTEST_COMPILE", None)
-    constant, short = ("--policy", "constant", "--no-save"), ("--to", "2023-01-15")
+    constant = ("--policy", "constant", "--no-save")
+    short = ("--to", "2023-01-15")
+
     for words in (
         ("compile",),
         ("run", *constant, *short),
@@ -179,8 +195,8 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
         seen.append((policy.__name__, market))
         passed = policy.__name__ == "Mine"
         found = Finding("sees no future", passed, "" if passed else "column x looks ahead")
-        for each in () if progress is None else (found,):
-            progress(each)
+        if progress is not None:
+            progress(found)
         return [found, Finding("trades", True, "", False)]
 
     monkeypatch.setattr(policies, "check_policy", find)
@@ -188,7 +204,9 @@ def test_check_exits_with_1_where_a_check_fails(capsys, folder, monkeypatch):
     assert code == 1
     assert "Mine: passes the policy checks, 1 of 2 not tried" in out
     assert "column x looks ahead" in out
+
     assert seen == [("Mine", None), ("Other", None)]
+
     assert call(capsys, "check", "mine.py:Mine")[0] == 0
     assert ask(capsys, "check", "mine.py:Other", code=1)["Other"][0]["passed"] is False
 
@@ -213,8 +231,10 @@ def test_check_is_on_the_venue_and_the_account_that_a_run_takes(
     monkeypatch.setattr(policies, "check_policy", find)
     target = file if is_file else "mine.py:Mine"
     venue = ("--venue", "binance-usdm:ETHUSDT", "--set", "venue.fees.taker=0.001")
+
     code, _, err = call(capsys, "check", target, *ISOLATED, *venue)
     assert code == 0, err
+
     account = bt.Account(margin="isolated", venue_leverage=20.0, max_leverage=7.0)
     assert seen[0].account == (account.override({"capital": 500.0}) if is_file else account)
     preset = bt.Venue.preset("binance-usdm", "ETHUSDT")
@@ -242,6 +262,7 @@ def test_a_sweep_from_a_start_has_the_run_from_that_start(capsys, folder):
     code, out, err = call(capsys, "sweep", *words)
     assert code == 0
     assert "warning" not in err
+
     found = json.loads(out)
     best = ("--set", f"target={found['top'][0]['target']}")
     again = ask(capsys, "run", *SPAN, *best, *PLAIN)
@@ -252,9 +273,11 @@ def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     market = bt.Market.sample().between(None, "2023-01-20")
     terms = {**AT_BINANCE, "start": "2023-01-05"}
     identity = bt.run(market, VolTarget(), signal="breakout:24", **terms).manifest["id"]
+
     assert ask(capsys, "run", "--signal", "breakout:24", *FAST)["id"] == identity
     named = ask(capsys, "run", "--signal", "breakout", "--set", "signal.window=24", *FAST)
     assert named["id"] == identity
+
     file = tmp_path / "breakout.toml"
     file.write_text("[run]\nsignal = 'breakout'\nsignal_settings = {window = 24}\n")
     assert ask(capsys, "run", file, *FAST)["id"] == identity
@@ -277,6 +300,7 @@ def test_the_first_screen_is_that_of_all_commands(capsys, monkeypatch, environme
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+
     assert main(["--help"]) == 0
     early = capsys.readouterr().out
     assert app.main(["--help"]) == 0
@@ -289,6 +313,7 @@ def test_the_help_of_a_command_is_that_of_the_command(capsys, monkeypatch, name,
     """It is drawn from a table, without importing the command; the bytes are its own."""
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
+
     assert main([*name.split(), "--help"]) == 0
     early = capsys.readouterr().out
     assert app.main([*name.split(), "--help"]) == 0
@@ -309,11 +334,13 @@ def test_the_first_screen_fits_eighty_columns_and_forty_lines(capsys, monkeypatc
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = call(capsys)
     lines = out.splitlines()
+
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
     first = lines.index("Every day") + 1
     daily = ["judge", "run", "tune", "compare", "risk", "decide", "data", "report", "regress"]
     assert [line.split()[0] for line in lines[first : first + 9]] == daily
+
     rest = " ".join(lines[first + 9 :])
     assert all(f"{name} (" in rest for name in COMMANDS if name not in daily)
 
@@ -322,8 +349,10 @@ def test_the_first_screen_and_the_version_import_no_command():
     code = "import sys; from backtest.cli import main; main(['--version']); main([]); "
     code += "loaded = {'numpy', 'pandas', 'pydantic', 'typer', 'rich', 'backtest.cli.app'}; "
     code += "print(sorted(loaded & {*sys.modules}))"
+
     lines = run_python(code).splitlines()
-    assert (lines[0].split()[0], lines[-1]) == ("backtest", "[]")
+    assert lines[0].split()[0] == "backtest"
+    assert lines[-1] == "[]"
 
 
 def test_the_help_of_a_command_loads_the_library_that_draws_it_alone():
@@ -342,7 +371,8 @@ def test_each_command_has_help_with_examples(capsys, name):
         assert "Examples" in out
 
 
-ACCOUNT, DATA = (bt.run, bt.Account), (bt.Markets.load, bt.Market.load)
+ACCOUNT = (bt.run, bt.Account)
+DATA = (bt.Markets.load, bt.Market.load)
 TEST = bt.Backtest
 SIDES = {
     "run": ACCOUNT, "compare": (*ACCOUNT, bt.compare), "decide": (*ACCOUNT, TEST.decide),
@@ -379,21 +409,29 @@ OBJECTS = {
 
 def list_flags(name: str) -> dict[str, str]:
     """Return the flags of a command, without ``no-``, with the names of their arguments."""
-    made, rest = build_command(name.partition(" ")[0]), name.partition(" ")[2]
-    found = (made.commands[rest] if rest else made).params
-    flags = [max(each.opts, key=len) for each in found if each.param_type_name == "option"]
-    plain = [each.replace("--no-", "--") for each in flags]
-    return {each: WRITTEN.get(each, each[2:].replace("-", "_")) for each in plain}
+    command, _, subcommand = name.partition(" ")
+    made = build_command(command)
+    if subcommand:
+        made = made.commands[subcommand]
+
+    options = [each for each in made.params if each.param_type_name == "option"]
+    flags = [max(option.opts, key=len).replace("--no-", "--") for option in options]
+    return {flag: WRITTEN.get(flag, flag[2:].replace("-", "_")) for flag in flags}
 
 
 @pytest.mark.parametrize("name", SIDES)
 def test_each_flag_is_an_argument_and_each_argument_a_flag_or_a_key(name):
     flags = list_flags(name)
-    functions = [*SIDES[name], *(DATA if "--data" in flags else ())]
-    functions += [bt.Result.summary] if "--verbose" in flags else []
+    functions = [*SIDES[name]]
+    if "--data" in flags:
+        functions += DATA
+    if "--verbose" in flags:
+        functions.append(bt.Result.summary)
     arguments = {each for function in functions for each in inspect.signature(function).parameters}
+
     tables = (*TABLES, *MODELS) if "--set" in flags else ()
     keys = {key for table in tables for key in read_keys(table)}
+
     elsewhere = ONE_SIDED | {each for each in WRITTEN if each in flags}
     assert {flag for flag, own in flags.items() if own not in arguments} <= elsewhere
     assert arguments - {*flags.values()} - keys - {*tables} <= OBJECTS
@@ -407,6 +445,7 @@ def test_a_switch_says_what_it_does(name):
         for each in command.params:
             if getattr(each, "is_flag", False):
                 assert not each.help.startswith("Whether"), each.opts
+
             assert not each.opts[0].startswith("--no-")
 
 
@@ -426,7 +465,9 @@ def test_help_lists_every_key_of_a_table(capsys):
     ):
         out = call(capsys, "help", table)[1]
         assert all(f"\n{key} " in out for key in keys)
+
     assert "10000.0" in call(capsys, "help", "account")[1]
+
     code, _, err = call(capsys, "help", "acount")
     assert code == 2
     assert "did you mean 'account'?" in err
@@ -444,6 +485,7 @@ def test_a_full_output_is_one_line_and_no_success(tmp_path, words):
     """Before: a traceback of OSError, and of `--help` exit code 0."""
     with Path("/dev/full").open("w") as full:
         done = start(*words, stdout=full)
+
     assert done.returncode == 2
     assert done.stderr.endswith("cannot write the output: No space left on device\n")
 
@@ -454,7 +496,8 @@ def test_a_reader_that_leaves_ends_the_command_in_silence(tmp_path):
     os.close(reader)
     done = start("results", "list", "--json", stdout=writer)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert done.returncode == 1
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("words", [

@@ -54,10 +54,17 @@ def build(text: str = "", **flags: Any) -> Experiment:
     file = Path("e.toml") if text else None
     if file is not None:
         file.write_text(text)
-    tables = ("run", "data", "policy", "venue", "account")
-    keys = {name_flag(x).strip("-"): x for table in tables for x in read_keys(table).values()}
-    typed = {x: each if isinstance(each, list) else [each] for x, each in flags.items()}
-    entries = [entry for name, texts in typed.items() for entry in read_flags(keys[name], texts)]
+
+    keys: dict[str, Any] = {}
+    for table in ("run", "data", "policy", "venue", "account"):
+        for key in read_keys(table).values():
+            keys[name_flag(key).strip("-")] = key
+
+    entries: list[Any] = []
+    for name, value in flags.items():
+        texts = value if isinstance(value, list) else [value]
+        entries += read_flags(keys[name], texts)
+
     return build_experiment(draft_experiment(file, entries))
 
 
@@ -79,6 +86,7 @@ def test_a_flag_has_a_whole_sentence_of_its_own():
 ])  # fmt: skip
 def test_flags_name_several_markets(flags):
     test, policy, _ = build(**flags)
+
     assert test.market == bt.Markets.load("data")
     assert isinstance(policy, VolTarget)
     assert test.signal is None
@@ -90,9 +98,11 @@ def test_several_samples_are_markets_named_after_their_seeds():
     flags = build(data=["sample:1", "sample"], to="2023-01-03")
     file = build('data = {path = ["sample:1", "sample"], to = "2023-01-03"}')
     own = {"sample-1": bt.Market.sample(seed=1), "sample-0": bt.Market.sample()}
+
     for test, *_ in (flags, file):
         assert test.market == bt.Markets(own).between(None, "2023-01-03")
         assert test.venue == bt.Venue.preset("binance-usdm", "BTCUSDT")
+
     assert build(data=["sample:1"]).test.market == own["sample-1"]
 
 
@@ -120,9 +130,12 @@ def test_a_venue_is_completed_by_the_symbol_of_each():
     venue = build(data=FOLDERS, venue="binance-usdm@latest", set=cheap).test.venue["ETHUSDT"]
     assert venue.fees.taker == 4e-4
     assert venue.brackets == bt.Venue.preset("binance-usdm", "ETHUSDT", at="latest").brackets
+
     assert complete_preset("reg-t", "AAPL", bt.Market.sample(bars=2)) == "reg-t:STOCK"  # of each
+
     fine = build(data=FOLDERS, set=["venue.contract.lot=0.5"]).test.venue  # was: in full
     assert [each.contract.lot for each in fine.values()] == [0.5, 0.5]
+
     said = "are for BTCUSDT, the prices are for ETHUSDT; --venue NAME without a symbol"
     with pytest.warns(UserWarning, match=said) as warned:
         one = build(data=FOLDERS, venue="binance-usdm:BTCUSDT").test.venue
@@ -140,6 +153,7 @@ def test_tables_are_the_venues_of_their_instruments():
         fees = {{taker = 0.002}}
         """
     ).test.venue
+
     assert venue["BTCUSDT"].fees.taker == 0.001
     assert venue["BTCUSDT"].brackets == bt.Venue.preset("binance-usdm", "BTCUSDT").brackets
     assert venue["ETHUSDT"].fees.taker == 0.002
@@ -151,11 +165,14 @@ def test_fields_of_the_account_may_be_by_instrument():
         f"{DATA}account = {{margin = {{BTCUSDT = 'cross', ETHUSDT = 'isolated'}}, band = 0.1, "
         "venue_leverage = 5}"
     ).test.account
+
     assert account.margin["ETHUSDT"] == "isolated"
     assert account.band == 0.1
+
     own = ["account.venue_leverage.BTCUSDT=5", "account.venue_leverage.ETHUSDT=3"]
     typed = build(data=FOLDERS, set=own).test.account
     assert typed.venue_leverage["BTCUSDT"] == 5
+
     typed = build(data=FOLDERS, set=["account.venue_leverage=7"]).test.account
     assert typed.venue_leverage == 7.0
 
@@ -180,6 +197,7 @@ def test_weights_come_from_a_file(path):
     expected = bt.signals.from_frame(bt.Markets.load("data"), frame)
     pd.testing.assert_frame_equal(test.signal, expected, check_freq=False)
     assert test.signal["BTCUSDT"].iloc[0] == 0.0
+
     again = build(f'{DATA}run.weights = "{path}"').test.signal
     pd.testing.assert_frame_equal(again, expected, check_freq=False)
 
@@ -194,16 +212,20 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     code, _, err = call(
         capsys, *RUN, "--set", "run.weights=w.csv", "--set", "overlay.name=Constant(leverage=1)"
     )
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     (saved,) = Path("results").iterdir()
+
     found = ask(capsys, *RUN, "--set", "run.weights=w.csv", "--no-save")
     assert set(found["attribution"]) >= {"BTCUSDT", "ETHUSDT", "total"}
     assert found["contagion"] == []
+
     markets = bt.Markets.load("data")
     weights = bt.signals.from_frame(markets, write_weights("w.csv"))
     venue = bt.Venue.preset("binance-usdm", [*markets])
     terms = {"venue": venue, "account": bt.Account(), "signal": weights}
     result = bt.run(markets, Constant(leverage=2), **terms)
+
     assert found["metrics"]["total_return"] == result.metrics["total_return"]
     assert saved.is_dir()
 
@@ -216,18 +238,25 @@ def test_weights_by_a_rule():
     ):
         test, *_ = build(text, **flags)
         assert test.signal.equals(bt.allocate.inverse_volatility(markets))
-    rule, more = "run.allocate = 'inverse-volatility'", "run.allocate_settings.half_life = 48"
+
+    rule = "run.allocate = 'inverse-volatility'"
+    more = "run.allocate_settings.half_life = 48"
     test, *_ = build(f"{DATA}{rule}\n{more}", set=["allocate.every=6"])
     assert test.signal.equals(bt.allocate.inverse_volatility(markets, half_life=48, every=6))
+
     test, *_ = build(f"{DATA}{rule}\nrun.decision_interval = '4h'")
     assert test.signal.equals(bt.allocate.inverse_volatility(markets.resample("4h")))
+
     test, *_ = build(f"{DATA}run.allocate = 'equal'")
     assert test.signal.equals(bt.allocate.equal(markets))
+
     test, *_ = build(f"{DATA}run.allocate = 'risk-budget'", set=["allocate.half_life=48"])
     assert test.signal == bt.allocate.RiskBudget(dict.fromkeys(markets.names, 1.0), half_life=48.0)
+
     budgets = "run.allocate_settings.budgets = {BTCUSDT = 0.7, ETHUSDT = 0.3}"
     test, *_ = build(f"{DATA}run.allocate = 'risk-budget'\n{budgets}")
     assert test.signal == bt.allocate.RiskBudget({"BTCUSDT": 0.7, "ETHUSDT": 0.3})
+
     again = ["signal.budgets.BTCUSDT=0.2"]  # as a sweep says it
     test, *_ = build(f"{DATA}run.allocate = 'risk-budget'\n{budgets}", set=again)
     assert test.signal == bt.allocate.RiskBudget({"BTCUSDT": 0.2, "ETHUSDT": 0.3})

@@ -73,7 +73,8 @@ def check(capsys, *arguments):
 def test_the_unchanged_experiment_is_the_same(capsys):
     assert "calm: recorded, 240 bars: baselines/calm.json" in record(capsys)
     code, out, err = check(capsys)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert "calm: same: every bar is the same" in out
     assert "bit by bit" in out
 
@@ -96,6 +97,7 @@ def test_what_cannot_be_measured_is_2_and_the_others_are_still_checked(what, cap
     )
     record(capsys, "other.toml")
     BROKEN[what]()
+
     code, out, _ = check(capsys)
     assert code == 2
     assert "calm: not measured: " in out
@@ -113,10 +115,12 @@ def test_nothing_is_written_unless_every_experiment_runs(capsys, folder):
 def test_an_update_rewrites_what_moved(capsys):
     record(capsys)
     change("calm.toml", "0.0005", "0.0006")
+
     code, out, _ = check(capsys, "--update", "--reason", "the venue raised its fee")
     assert code == 0
     assert "calm: rewritten: the venue raised its fee (moved: worse in" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
+
     assert check(capsys)[0] == 0
     assert len(list(Path("baselines").iterdir())) == 2
 
@@ -146,6 +150,7 @@ def test_a_policy_that_exits_is_one_that_raises(folder, capsys, place):
     record(capsys)
     (folder / "mine.py").write_text("import sys\n" + POLICY + EXITS[place])
     assert call(capsys, "regress", "check")[0] == 2
+
     code, _, err = call(capsys, "run", "calm.toml", "--no-save")
     assert code == 2
     assert "Traceback" not in err
@@ -165,9 +170,11 @@ RAISED = {
 def test_what_no_handler_of_exceptions_catches_is_2(folder, capsys, place):
     record(capsys)
     (folder / "mine.py").write_text(RAISED[place])
+
     code, out, _ = check(capsys)
     assert code == 2
     assert "calm: not measured: a run must end, raised" in out
+
     code, _, err = call(capsys, "run", "calm.toml", "--no-save")
     assert code == 2
     assert err.startswith("error: a policy must return, it raised")
@@ -200,8 +207,10 @@ def test_no_end_of_the_process_passes_a_moved_baseline(folder, capsys, way):
     (folder / "mine.py").write_text(code + POLICY)
     (folder / "held_beside.py").write_text("LEVEL = 5.0\n")
     (folder / "verdict.md").write_text("1 same, 0 moved, 0 not measured")
+
     words = [sys.executable, "-m", "backtest", "regress", "check", "--summary", "verdict.md"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+
     verdict = (folder / "verdict.md").read_text()
     assert done.returncode == wanted, done.stderr
     assert "0 moved, 0 not measured" not in verdict
@@ -217,8 +226,10 @@ def test_a_policy_that_exits_is_a_failed_row():
                 sys.exit(0)
             return self.level
 
-    venue, market = bt.Venue.preset("binance-usdm", "BTCUSDT"), bt.Market.sample(bars=48)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=48)
     terms = {"venue": venue, "account": bt.Account(), "compile": False}
     with pytest.warns(UserWarning, match="Leaver.leverage raised SystemExit"):
         found = ask_test("sweep", market, Leaver, {"level": [1.0, 2.0]}, **terms)
+
     assert [*found.table["ruined"].isna()] == [False, True]

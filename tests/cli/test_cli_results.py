@@ -45,14 +45,19 @@ def test_a_list_is_filtered_sorted_and_cut(capsys, results):
     everything = ask(capsys, "list", "--sort", "sharpe")["results"]
     sharpes = [each["metrics"]["sharpe"] for each in everything]
     assert sharpes == sorted(sharpes, reverse=True)
+
     turned = ask(capsys, "list", "--sort", "sharpe", "--reverse")["results"]
     assert [each["metrics"]["sharpe"] for each in turned] == sharpes[::-1]
-    assert [e["kind"] for e in ask(capsys, "list", "--kind", "sweep")["results"]] == ["sweep"]
-    assert [e["policy"] for e in ask(capsys, "list", "--policy", "constant")["results"]] == [
-        "Constant(leverage=1.0)"
-    ]
+
+    sweeps = ask(capsys, "list", "--kind", "sweep")["results"]
+    assert [each["kind"] for each in sweeps] == ["sweep"]
+    constants = ask(capsys, "list", "--policy", "constant")["results"]
+    assert [each["policy"] for each in constants] == ["Constant(leverage=1.0)"]
+
     first = ask(capsys, "list", "--sort", "sharpe", "--top", "1")
-    assert (len(first["results"]), first["found"]) == (1, 3)
+    assert len(first["results"]) == 1
+    assert first["found"] == 3
+
     assert ask(capsys, "list", "--where", f"sharpe>{sharpes[0]}")["results"] == []
     assert len(ask(capsys, "list", "--since", "1d", "synthetic")["results"]) == 3
     assert ask(capsys, "list", "--since", "2100-01-01")["results"] == []
@@ -62,10 +67,12 @@ def test_what_is_damaged_or_left_is_named_in_every_list(capsys, results):
     run = folder_of(results, "voltarget")
     (run / "bars.parquet").unlink()
     (results / ".saving-x").mkdir()
+
     code, out, _ = call(capsys, "results", "list", "--kind", "sweep")
     assert code == 0
     assert f"{run.name}: bars.parquet" in out
     assert ".saving-x: it was left by a process that died" in out
+
     found = ask(capsys, "list")
     assert [each["name"] for each in found["not_readable"]] == [".saving-x", run.name]
 
@@ -78,6 +85,7 @@ def test_a_list_of_80_columns_tells_its_rows_apart(capsys, results, monkeypatch)
     for each in ask(capsys, "list", "--kind", "run")["results"]:
         assert each["id"][:8] in out
         assert all(word in out for word in re.findall(r"\w+=[^,)]+", each["policy"]))
+
     assert "…" not in out
     assert fold_words("Tail(Flat(x=2.0), y=-0.1)", 11) == "Tail(Flat(\nx=2.0),\ny=-0.1)"
 
@@ -94,15 +102,19 @@ def test_hostile_names_and_texts_are_written_out(capsys, results):
 def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
     run = folder_of(results, "constant")
     code, out, err = call(capsys, "results", "show", run.name[-16:-8])
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert "Constant(leverage=1.0)" in out
     assert "source hash" in out
     line = out.rsplit("run again by\n", 1)[1].strip()
     assert "\n" not in line
+
     shutil.rmtree(run)
     code, _, err = call(capsys, *override(shlex.split(line)[1:], "--results", "results"))
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert run.is_dir()
+
     assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
 
 
@@ -110,14 +122,19 @@ def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
     code, out, _ = call(capsys, "results", "prune", "--keep", "1", "--dry-run")
     assert code == 0
     assert "to delete: " in out
+
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     code, out, _ = call(capsys, "results", "prune", "--keep", "1")
-    assert (code, out.splitlines()[-1]) == (0, "nothing was deleted")
+    assert code == 0
+    assert out.splitlines()[-1] == "nothing was deleted"
     assert len(list(results.glob("*-*"))) == 3
+
     monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
     code, out, _ = call(capsys, "results", "prune", "--keep", "1")
-    assert (code, out.splitlines()[-1]) == (0, "deleted 2")
+    assert code == 0
+    assert out.splitlines()[-1] == "deleted 2"
     assert len(list(results.glob("*-*"))) == 1
+
     found = ask(capsys, "prune", "--keep", "0", "--yes")
     assert len(found["deleted"]) == 1
     assert call(capsys, "results", "list")[1] == "no results in results\n"

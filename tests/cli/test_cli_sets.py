@@ -36,10 +36,12 @@ def test_the_best_row_is_the_run_of_the_printed_settings(capsys):
     vary = ("target=0.3:0.9:4", "account.band=0,0.1", "account.stop_loss=none,0.1",
             "venue.fees.taker=0.0009")  # fmt: skip
     varied = [word for each in vary for word in ("--vary", each)]
+
     best = ask_sweep(capsys, *given, *varied)["top"][0]
     out = call(capsys, "sweep", *SHORT, "--no-save", *given, *varied)[1]
     words = shlex.split(out.rsplit("other options and\n", 1)[1])
     assert len(words) == 8
+
     metrics = ask(capsys, "run", *SHORT, *given, *words, "--no-save")["metrics"]
     for name in ("final_equity", "sharpe", "fees", "max_drawdown"):
         assert metrics[name] == pytest.approx(best[name], rel=1e-9)
@@ -50,6 +52,7 @@ def test_the_command_line_and_python_agree(capsys):
     found = ask_sweep(capsys, "--draws", "8", "--seed", "3", "--metrics", "core")
     market = bt.Market.sample().between(None, "2023-01-08")
     swept = bt.Backtest(market, **AT_BINANCE).sweep(VolTarget(), 8, seed=3, metrics="core")
+
     assert found["id"] == swept.manifest["id"]
     assert found["path"] is None
     assert found["top"][0]["row"] == swept.best().name
@@ -77,8 +80,10 @@ class Fragile(bt.Policy):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         code, out, err = call(capsys, "sweep", *SHORT, "--no-save", *flags, *harsh)
+
     assert code == 0
     assert "1 of 4 sets failed" in err
+
     order = re.findall(r"^ *(\d)  +(-?[\d.]+)", out, re.MULTILINE)
     assert order[0] == ("1", "0.1")
     assert order[-1] == ("4", "-1")
@@ -101,6 +106,7 @@ def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
     code, out, _ = call(capsys, "sweep", *SHORT, "--draws", "8")
     assert code == 130
     assert "3 of 8 parameter sets were run" in out
+
     assert len(bt.Sweep.load(next(Path("results").iterdir())).table) == 3
 
 
@@ -129,13 +135,17 @@ def test_a_search_prints_its_summary_and_the_command_that_runs_the_winner(capsys
     flags = ("--space", "target=0.1:1", "--space", "account.band=0:0.2", "--fix", "half_life=48")
     given = shlex.split("--capital 777 --signal -0.5 --set target=2 --set venue.fees.taker=0.0003")
     code, out, err = call(capsys, "tune", *FEW, *flags, *given)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
+
     assert "sets searched for the best Sharpe" in out
     assert "Deflated Sharpe ratio" in out
     assert "On the holdout" in out
     assert Path(out.rsplit("full result: ", 1)[1].strip()) == studies[0].folder
+
     line = shlex.split(re.search(r"`backtest run`, .* and\n(.*)$", out, re.MULTILINE)[1])
     assert "half_life=48" in line
+
     again = ask(capsys, "run", *SHORT_TUNE[:2], *given, *line, "--no-save")["metrics"]
     for name, value in studies[0].replay().metrics.items():
         assert again[name] == (None if math.isnan(value) else value)
@@ -147,11 +157,15 @@ def test_flags_reach_the_search(capsys):
     words += "liquidations==0 --space half_life=log:10:100 --space power=1,2 --fix target=0.3 "
     words += "--no-robust --holdout none --seconds 99"
     found = ask(capsys, "tune", *FEW, "--no-save", *words.split())
+
     study = found["study"]
     half_life, power = study["space"]["dimensions"]
-    assert (half_life["low"], half_life["high"], half_life["log"]) == (10, 100, True)
+    assert half_life["low"] == 10
+    assert half_life["high"] == 100
+    assert half_life["log"] is True
     assert power["options"] == [1, 2]
     assert study["space"]["fixed"] == {"target": 0.3}
+
     expected = {
         "objective": "calmar - 0.01 * turnover", "robust": False, "holdout": None, "trials": 24,
         "constraints": ["ruined == 0", "max_drawdown <= 0.9", "liquidations == 0"], "seconds": 99.0,
@@ -189,11 +203,13 @@ def test_an_interrupted_search_says_how_to_go_on_and_ends_the_same(capsys, monke
     with monkeypatch.context() as patch:
         patch.setattr(searches.printing, "show_progress", lambda *_: shown)
         code, out, err = call(capsys, "tune", *FEW)
+
     assert code == 130
     assert err == "warning: interrupted: the study is unfinished, 16 sets were evaluated\n"
     assert "UNFINISHED" in out
     assert "it can be resumed" in out
     assert "continue with the same command and --resume" in out
+
     code, out, _ = call(capsys, "tune", *FEW, "--resume")
     assert code == 0
     assert out.rsplit("full result:", 1)[0] == whole.rsplit("full result:", 1)[0]
@@ -227,11 +243,13 @@ def test_a_comparison_of_the_command_line_is_that_of_python(capsys, folder, word
     (folder / "c.toml").write_text(TABLE)
     typed = f"{words} --set cppi.multiplier=5 --set account.band=0.3 --seed 3"
     found = ask(capsys, "compare", *typed.split(), *SHORT_COMPARE, "--no-save")
+
     market = bt.Market.sample().between(None, "2023-02-05").resample("4h")
     account = {**AT_BINANCE, "account": bt.Account(band=0.3)}
     policies = {"calm": Constant(), "bold": Constant(leverage=2.0), "cppi": Cppi(multiplier=5.0)}
     results = {name: bt.run(market, each, **account) for name, each in policies.items()}
     compared = bt.compare(results, baseline="bold", draws=99, seed=3, **terms)
+
     assert found["comparison"]["id"] == compared.manifest["id"]
     assert found["path"] is None
     assert [row["policy"] for row in found["table"]] == [*policies]
@@ -244,21 +262,26 @@ def test_a_risk_is_estimated_and_repeats(capsys, tmp_path):
     first = ask(capsys, *given, "--model", "gbm")["table"][0]
     assert first["horizon"] == "1d"
     assert 0.0 <= first["p_liquidation"] <= 1.0
+
     assert main([*given, "--model", "gbm", "--report", "risk.html"]) == 0
     assert "liquidation" in capsys.readouterr().out
     assert (tmp_path / "risk.html").exists()
+
     assert main([*given, "--model", "gbm", "--from-run"]) == 0
 
 
 def test_the_most_leverage_is_found(capsys):
     given = ["risk", "--to", "2023-01-20", "--find-leverage", "0.5"]
     given += ["--paths", "40", "--horizon", "2h", "--model", "gbm"]
+
     held = ask(capsys, *given)["table"]
     assert [row["model"] for row in held] == ["gbm", "worst"]
     assert held[0]["p_liquidation"] <= 0.5
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert main([*given, "--policy", "constant", "--set", "leverage=8"]) == 0
+
     said = capsys.readouterr()
     assert "largest factor" in said.out
     assert "largest leverage: 1 of 1 models searched, " in said.err  # stderr is no terminal
@@ -271,6 +294,7 @@ def test_shocks_and_ladders_are_read_from_flags(capsys):
     assert found["table"][0]["loss"] > 0.0
     assert sorted({row["margin"] for row in found["ladder"]}) == [1.0, 2.0, 3.0]
     assert len(found["ladder"]) == 9
+
     assert main(["stress", *CONSTANT, "--scenarios", "2020-03-12"]) == 0
     assert "2020-03-12" in capsys.readouterr().out
 
@@ -296,8 +320,10 @@ def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
     given = [words[0], *POLICY, *words[1:], "--to", "2023-01-10"]
     assert ask(capsys, *given, "--no-save")["path"] is None
     assert not (tmp_path / "results").exists()
+
     folder = ask(capsys, *given, "--results", "kept")["path"]
     assert folder.startswith(f"kept/{kind}-")
+
     assert main(["results", "show", folder]) == 0
     assert f"backtest {words[0]}" in capsys.readouterr().out
 
@@ -305,8 +331,10 @@ def test_results_are_saved_unless_told_otherwise(words, kind, capsys, tmp_path):
 def test_paths_are_shown(capsys):
     given = ["paths", "--paths", "50", "--horizon", "2d", "--model", "gbm"]
     code, out, err = call(capsys, *given)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert out.startswith("50 paths of 48 bars, GBM, seed 0, no drift")
+
     spread = ask(capsys, *given)["spread"]
     (rows,) = spread.values()
     assert [row["days"] for row in rows] == ["1", "2"]

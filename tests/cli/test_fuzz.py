@@ -68,12 +68,18 @@ def test_a_value_of_a_wrong_type_is_read_or_refused(
 ):
     """Every table and key of an experiment, up to the call of its function."""
     stop_all(monkeypatch, FUNCTIONS)
-    file, words = tmp_path / "e.toml", (COMMANDS.get(table, "run") or table).split()
+    file = tmp_path / "e.toml"
+    words = (COMMANDS.get(table, "run") or table).split()
+
+    beside = {}
+    for name in ("data", table):
+        for other, text in BESIDE.get(name, {}).items():
+            beside[f"{name}.{other}"] = text
+
     for value in values:
-        lines = {f"{name}.{each}": text for name in {"data", table}
-                 for each, text in BESIDE.get(name, {}).items()}  # fmt: skip
-        lines[f"{table}.{key}"] = value
+        lines = {**beside, f"{table}.{key}": value}
         file.write_text("\n".join(f"{name} = {text}" for name, text in lines.items()))
+
         code, _, err = call(capsys, *words, file)
         assert code in (0, 2), (value, err)
         assert "Traceback" not in err, (value, err)

@@ -15,10 +15,12 @@ def write(monkeypatch, encoding: str, *arguments: str) -> tuple[int, str, str]:
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     for name, stream in zip(("stdout", "stderr"), streams, strict=True):
         monkeypatch.setattr(sys, name, stream)
+
     code = main(list(arguments))
     for stream in streams:
         stream.flush()
         assert stream.errors == "strict"  # as it was
+
     written = [stream.buffer.getvalue().decode(encoding) for stream in streams]
     return code, *written
 
@@ -30,6 +32,7 @@ def test_letters_that_a_stream_lacks_are_written_plainly(monkeypatch, encoding):
     with printing.degrading_output():
         stream.write("\u00e9 \u2264 \u2192 \u00d7 \u2026 \u2500 \u20bf \udc80")
         stream.flush()
+
     text = stream.buffer.getvalue().decode(encoding)
     if encoding == "ascii":
         assert text.strip() == "e <= -> x ... - ? ?"
@@ -40,7 +43,8 @@ def test_letters_that_a_stream_lacks_are_written_plainly(monkeypatch, encoding):
 ])  # fmt: skip
 def test_commands_print_on_streams_of_one_byte(monkeypatch, encoding, command):
     code, out, err = write(monkeypatch, encoding, command)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert out
 
 
@@ -55,6 +59,7 @@ def test_json_keeps_every_letter_as_an_escape(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     printing.print_json({"name": "\u03c3\u2192"})
     stream.flush()
+
     assert json.loads(stream.buffer.getvalue().decode("latin-1")) == {"name": "\u03c3\u2192"}
 
 
@@ -63,9 +68,11 @@ def test_a_summary_is_written_on_a_stream_of_one_byte(monkeypatch):
         bt.Market.sample(bars=200), venue="binance-usdm:BTCUSDT", account=bt.Account()
     )
     summary = test.run(bt.strategies.Constant(), compile=False).summary(verbose=True)
+
     stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", stream)
     with printing.degrading_output():
         printing.typer.echo(summary)
     stream.flush()
+
     assert "Constant" in stream.buffer.getvalue().decode("cp1252")

@@ -150,18 +150,24 @@ def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
         "two.py": MY_POLICY,
     }.items():
         (folder / name).write_text(text)
+
     own_files(folder, ("bars",))
     (folder / "full").mkdir()
     (folder / "full" / "mine.txt").touch()
     before = sorted(folder.rglob("*"))
+
     command, *rest = shlex.split(typed)
     plain = ["--no-compile"] if command in ("run", "sweep", "tune", "compare", "risk") else []
     code, out, err = call(capsys, command, *plain, *rest)
-    assert (code, out) == (2, "")
+
+    assert code == 2
+    assert out == ""
     assert err.startswith("error: ")
     assert "Traceback" not in err
     assert words in err
-    assert [each for each in sorted(folder.rglob("*")) if "__pycache__" not in each.parts] == before
+
+    after = [each for each in sorted(folder.rglob("*")) if "__pycache__" not in each.parts]
+    assert after == before
 
 
 @pytest.mark.parametrize("command", ["run --to 2023-01-03 --no-save", "compile", "results list"])
@@ -169,7 +175,8 @@ def test_an_unknown_way_to_compile_is_refused_wherever_it_is_read(command, capsy
     """Before: it was read only where something had to be compiled."""
     monkeypatch.setenv("BACKTEST_COMPILE", "never")
     code, out, err = call(capsys, *command.split())
-    assert (code, out) == (2, "")
+    assert code == 2
+    assert out == ""
     assert err == (
         "error: the environment variable BACKTEST_COMPILE must be one of auto, now, got 'never'\n"
     )

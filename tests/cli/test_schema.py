@@ -31,7 +31,8 @@ def read(text: str) -> Any:
 
 def test_the_command_prints_the_schema(capsys):
     code, out, err = call(capsys, "schema")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == ""
     assert json.loads(out) == make_schema()
 
 
@@ -46,6 +47,7 @@ def test_every_table_has_its_keys():
     assert {*TABLES, "venue", "account", "accounts", "lending"} == {*tables}
     assert tables["tune"]["properties"]["trials"]["type"] == "integer"
     assert tables["data"]["properties"]["path"]["type"] == ["string", "array"]
+
     account = tables["account"]["properties"]
     assert {*bt.Account.__dataclass_fields__} <= {*account}
     assert all(each["description"] for each in account.values() if "properties" not in each)

@@ -34,11 +34,12 @@ def build(data: Path | list[str], **venue: object) -> bt.Backtest:
 def test_a_listing_beside_the_bars_must_be_chosen(tmp_path):
     folder = save_market(tmp_path / "pnut", listing=LISTING)
     check_refused(lambda: build(folder), "--venue auto uses", bt.ParameterError)
+
     venue = build(folder, preset="auto").venue
-    assert venue == bt.Venue.read(LISTING, PNUT).override(
-        {"in_force.preset": "venue.json#PNUTUSDT"}
-    )
+    listed = bt.Venue.read(LISTING, PNUT)
+    assert venue == listed.override({"in_force.preset": "venue.json#PNUTUSDT"})
     assert build(folder, preset="binance-usdm:ADAUSDT").venue.in_force.symbol == "ADAUSDT"
+
     bare = save_market(tmp_path / "bare")
     check_refused(
         lambda: build(bare, preset="auto"), "needs venue.json beside the bars of", bt.ParameterError
@@ -50,12 +51,14 @@ def test_a_listing_beside_the_bars_must_be_chosen(tmp_path):
 def test_tiers_that_a_venue_keeps_for_accounts_are_those_of_the_preset(tmp_path):
     entry = {**ENTRY, "symbol": "ADAUSDT", "baseAsset": "ADA"}
     lacking = {key: value for key, value in LISTING.items() if key != "tiers"}
-    ada = save_market(tmp_path / "ada", "ADAUSDT", {**lacking, "exchangeInfo": {
-        "symbols": [entry]}})  # fmt: skip
+    listing = {**lacking, "exchangeInfo": {"symbols": [entry]}}
+    ada = save_market(tmp_path / "ada", "ADAUSDT", listing)
+
     with pytest.warns(UserWarning, match="which the venue gives to accounts only"):
         venue = build(ada, preset="auto").venue
     assert venue.contract.tick == 0.00001
     assert venue.brackets == bt.Venue.preset("binance-usdm", "ADAUSDT").brackets
+
     pnut = save_market(tmp_path / "pnut", listing=lacking)
     check_refused(
         lambda: build(pnut, preset="auto"), "PNUTUSDT.brackets: are needed", bt.VenueError
@@ -66,10 +69,13 @@ def test_tiers_that_a_venue_keeps_for_accounts_are_those_of_the_preset(tmp_path)
 def test_each_instrument_of_several_has_its_own_symbol(tmp_path):
     names = ("PNUTUSDT", "KSMUSDT")
     folders = [str(save_market(tmp_path / name, name)) for name in names]
+
     venues = build(folders, preset=f"file:{FILE}?like=binance-usdm&date={DAY}").venue
     assert [venue.in_force.symbol for venue in venues.values()] == [*names]
+
     venues = build(folders, listing=str(FILE), KSMUSDT={"preset": "binance-usdm:KSMUSDT"}).venue
     assert [venue.in_force.like for venue in venues.values()] == ["binance-usdm:BTCUSDT", None]
+
     venues = build(folders, listing=str(FILE), contract={"lot": 2.0}).venue
     assert [venue.contract.lot for venue in venues.values()] == [2.0, 2.0]
 
@@ -88,8 +94,10 @@ date = {DAY}
 contract.lot = 1.0
 """
     (tmp_path / "test.toml").write_text(text, encoding="utf-8")
+
     result = ask(capsys, "run", str(tmp_path / "test.toml"), "--no-save")
     assert result["metrics"]
+
     code, shown, _ = call(capsys, "run", str(tmp_path / "test.toml"), "--no-save")
     assert code == 0
     assert "of the listing tiers.json#PNUTUSDT of 2026-09-29" in " ".join(shown.split())
@@ -112,10 +120,12 @@ def test_a_command_shows_a_listing(capsys):
     shown = ask(capsys, "venues", "read", str(FILE), "--symbol", PNUT)
     assert shown["venue"]["in_force"]["preset"] == "listing_tiers.json#PNUTUSDT"
     assert shown["venue"]["contract"]["lot"] == "unknown"
+
     code, out, _ = call(capsys, "venues", "read", str(FILE), "--symbol", PNUT, "--at", DAY)
     assert code == 0
     text = " ".join(out.split())
     assert "listing_tiers.json#PNUTUSDT, 2026-09-29" in text
     assert "Unknown: lot, tick, min_notional." in text
+
     assert call(capsys, "venues", "read", str(FILE))[0] == 2
     assert call(capsys, "venues", "binance-usdm:BTCUSDT", "--symbol", "X")[0] == 2
