@@ -44,8 +44,10 @@ class Slow(bt.Policy):
 
 def prepare(policy: Any, **settings: Any) -> Evaluator:
     given = {"compile": False, **settings}
-    account, market = given.pop("account", bt.Account()), given.pop("market", MARKET)
+    account = given.pop("account", bt.Account())
+    market = given.pop("market", MARKET)
     signal = given.pop("signal", None)
+
     test = bt.Backtest(market, venue=VENUE, account=account, signal=signal)
     return Evaluator(VariedTest(test, policy), **given)
 
@@ -70,6 +72,7 @@ def cluster():
 def test_rows_are_those_of_one_machine_bit_for_bit(cluster):
     own = prepare(VolTarget, compile=True, signal=np.linspace(-1.0, 1.0, 240))
     sets = grid({"target": np.linspace(0.1, 1.0, 20), "half_life": [24.0, 72.0], "power": [1, 2]})
+
     with on_cluster(own, cluster.scheduler_address) as working:
         check_same(working.evaluate(sets, returns=True), own.evaluate(sets, returns=True))
         check_same(
@@ -104,6 +107,7 @@ def brake(most, drawdown, limit):
 """
         )
         sys.modules.pop("beside_mine", None)
+
         own = prepare(load_policy(str(tmp_path / "mine.py")), compile=factor == 1.0)
         with on_cluster(own, cluster.scheduler_address) as working:
             check_same(working.evaluate(sets), own.evaluate(sets))
@@ -121,6 +125,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(cluster):
 
     with on_cluster(own, cluster.scheduler_address) as working:
         found = working.evaluate(sets, progress=kill_one)
+
     assert not alive
     check_same(found, own.evaluate({**sets, "pause": np.zeros(24)}))
 
@@ -139,6 +144,7 @@ def test_a_market_that_is_lost_is_sent_again(cluster):
                 working.client.cancel(working.sent, force=True)
 
         found = working.evaluate(sets, progress=lose)
+
     assert len(sent) == 2
     check_same(found, own.evaluate({**sets, "pause": np.zeros(24)}))
 
@@ -155,6 +161,7 @@ def test_a_cluster_that_loses_all_that_is_sent_answers_what_is_done(cluster, mon
 
         with pytest.warns(UserWarning, match="the cluster lost what was sent 2 times"):
             found = working.evaluate(sets, progress=lose)
+
     assert 0 < found.done.sum() < 24
 
 
@@ -190,13 +197,16 @@ def test_what_is_missing_is_told(monkeypatch):
     """Dask, the scheduler, or every worker."""
     monkeypatch.setattr(clustering, "WAIT", 0.5)
     check_refused(enter("tcp://127.0.0.1:1"), "cannot use the cluster")
+
     wait = distributed.Client.wait_for_workers
     monkeypatch.setattr(clustering, "WAIT", 60.0)
     monkeypatch.setattr(
         distributed.Client, "wait_for_workers", lambda self, n, timeout: wait(self, n, timeout=0.5)
     )
+
     with start_cluster(0) as empty:
         address = empty.scheduler_address
         check_refused(enter(address), f"cannot use the cluster {address}")
+
     monkeypatch.setitem(sys.modules, "distributed", None)
     check_refused(enter("local:2"), "pip install 'leverage-backtest[cluster]'", bt.ParameterError)

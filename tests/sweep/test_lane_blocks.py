@@ -40,10 +40,13 @@ class Jumpy(bt.Policy):
 
     def observe(self, market):
         rng = np.random.default_rng([self.seed, len(market.instrument)])
-        noise, draw = rng.uniform(0.5, 1.5, 999), rng.random(999)
+        noise = rng.uniform(0.5, 1.5, 999)
+        draw = rng.random(999)
+
         noise[draw < self.wild] = np.nan
         noise[draw < 0.5 * self.wild] = 0.0
         noise[draw < 0.05 * self.wild] = np.inf
+
         noise = noise[: market.n_bars]
         return {"noise": noise, "spare": noise * 2.0}
 
@@ -61,18 +64,27 @@ def make_markets(rng: np.random.Generator, n_bars: int) -> bt.Markets:
     """Return one to four wild markets with funding; some are listed late, or delisted early."""
     found = {}
     for k in range(int(rng.integers(1, 5))):
-        first = int(rng.integers(0, n_bars // 3)) if k and rng.random() < 0.4 else 0
-        stop = n_bars - int(rng.integers(0, n_bars // 3)) if k and rng.random() < 0.4 else n_bars
+        first = 0
+        if k and rng.random() < 0.4:
+            first = int(rng.integers(0, n_bars // 3))
+        stop = n_bars
+        if k and rng.random() < 0.4:
+            stop = n_bars - int(rng.integers(0, n_bars // 3))
+
         steps = rng.normal(0.0, rng.uniform(0.005, 0.03), n_bars)
         steps[rng.random(n_bars) < 0.01] *= 8.0
         close = 100.0 * np.exp(np.cumsum(steps))
         start = np.concatenate(([100.0], close[:-1])) * np.exp(rng.normal(0.0, 1e-3, n_bars))
         wick = 1.0 + np.abs(rng.normal(0.0, 0.005, (2, n_bars)))
-        high, low = np.maximum(start, close) * wick[0], np.minimum(start, close) / wick[1]
-        volume, rows = rng.uniform(10.0, 1e4, n_bars), slice(first, stop)
+        high = np.maximum(start, close) * wick[0]
+        low = np.minimum(start, close) / wick[1]
+        volume = rng.uniform(10.0, 1e4, n_bars)
+
+        rows = slice(first, stop)
         stamps = HOURS[rows][:: int(rng.integers(3, 9))]
         stamps = stamps + pd.Timedelta(minutes=20 * int(rng.integers(0, 2)))
         rates = pd.Series(rng.normal(0.0, 1e-3, len(stamps)), index=stamps)
+
         terms = {"funding": rates, "instrument": "ABCD"[: k + 1], "funding_gaps": "zero"}
         own = {"high": high[rows], "low": low[rows], "volume": volume[rows], "terms": terms}
         market = bars_market(start[rows], close[rows], start=HOURS[first], **own)
@@ -92,16 +104,18 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
     """Return random markets, an account and sets; the largest leverages are liquidated."""
     rng = np.random.default_rng([seed, 17])
     markets = make_markets(rng, n_bars)
-    pick, more, third = rng.random(12), rng.random(12), rng.random(4)
+    pick = rng.random(12)
+    more = rng.random(12)
+    third = rng.random(4)
+
     caps = np.array([2e4, 1e5, np.inf]) * rng.uniform(0.2, 5.0)
     lots = {"lot": 0.01, "min_notional": 5.0} if pick[0] < 0.5 else {"lot": 0.0}
     venue = bt.Venue(
         contract=bt.Contract(kind="inverse" if more[0] < 0.2 else "linear", **lots),
         brackets=[
-            bt.Bracket(*row)
-            for row in zip(
-                [0.0, *caps[:2]], caps, (50.0, 25.0, 10.0), (0.005, 0.01, 0.03), strict=True
-            )
+            bt.Bracket(0.0, caps[0], 50.0, 0.005),
+            bt.Bracket(caps[0], caps[1], 25.0, 0.01),
+            bt.Bracket(caps[1], caps[2], 10.0, 0.03),
         ],
         fees=bt.Fees(taker=5e-4 * (pick[1] < 0.7), maker=1e-4),
         slippage=bt.Slippage(
@@ -117,8 +131,13 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
             mode=["close", "takeover", "partial"][int(3 * pick[4])], fee=0.01, slippage=1e-3
         ),
     )
+
     flows = pd.Series([500.0, -300.0], index=markets.times[[5, n_bars // 2]])
-    margins = dict.fromkeys(markets.names, "cross") | {"A": "isolated"}
+    margin: Any = "cross"
+    if more[3] < 0.25:
+        margin = "isolated"
+    elif more[3] < 0.5:
+        margin = dict.fromkeys(markets.names, "cross") | {"A": "isolated"}
     account = bt.Account(
         capital=10_000.0, band=0.1 * (pick[5] < 0.5), max_leverage=20.0,
         min_leverage=0.05 if pick[6] < 0.2 else 0.0,
@@ -127,18 +146,22 @@ def make_case(seed: int, n_bars: int, n_sets: int) -> tuple[Evaluator, dict[str,
         requirement=bt.Brackets(level=1.05 if pick[10] < 0.1 else 1.0),
         intrabar="worst" if pick[11] < 0.3 else "path",
         max_gross_leverage=(4.0, 15.0, np.inf)[seed % 3],
-        margin="isolated" if more[3] < 0.25 else margins if more[3] < 0.5 else "cross",
+        margin=margin,
         venue_leverage=15.0, stop_loss=0.03 if more[4] < 0.4 else None,
         trailing_stop=0.05 if more[5] < 0.2 else None, take_profit=0.08 if more[6] < 0.2 else None,
         collateral=make_collateral(markets, third) if third[0] < 0.1 else (),
         negative_limit=[0.0, 3e3][int(third[1] < 0.5)] if third[0] < 0.1 else None,
     )  # fmt: skip
+
     weights = rng.choice([-0.5, 0.0, 0.3, 1.0], (n_bars // 20 + 1, len(markets)))
     table = weights.repeat(20, axis=0)[:n_bars]
-    signal = pd.DataFrame(table, index=markets.times, columns=list(markets.names))
+    signal: pd.DataFrame | None = None
+    if rng.random() < 0.6:
+        signal = pd.DataFrame(table, index=markets.times, columns=list(markets.names))
+
     policy = Capped.over(Jumpy) if more[8] < 0.2 else Jumpy
-    signal = signal if rng.random() < 0.6 else None
     test = bt.Backtest(markets, venue=venue, account=account, sampling="4h", signal=signal)
+
     sets = {
         "scale": np.geomspace(0.2, 60.0, n_sets),
         "seed": rng.integers(0, 3, n_sets),
@@ -158,13 +181,16 @@ def require_equal(rows: Any, others: Any) -> None:
     assert rows.errors == others.errors
     scale = 1e5 + np.nan_to_num(others.metrics["turnover"])
     left = np.clip(np.nan_to_num(1.0 + others.metrics["total_return"], nan=1.0), 1e-4, 1.0)
+
     for name, column in rows.metrics.items():
         other = others.metrics[name]
         # who lost nearly all has as many digits less of what is left
         away = np.abs(column - other) <= 1e-9 / left * np.maximum(np.abs(other), 1e-3)
         money = np.abs(column - other) <= 1e-9 * scale if name in MONEY else False
+
         same = away | money | (np.isnan(column) & np.isnan(other)) | (column == other)
         assert same.all(), (name, column[~same], other[~same])
+
     apart = np.abs(np.nan_to_num(rows.returns) - np.nan_to_num(others.returns))
     assert (apart <= 1e-9 / left).all()
     np.testing.assert_array_equal(np.isnan(rows.returns), np.isnan(others.returns))
@@ -187,6 +213,7 @@ def test_blocks_of_random_accounts_have_the_rows_of_their_sets(seeds, least, mon
             rows = evaluator.evaluate(sets, returns=True)
             monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
             require_equal(rows, evaluator.evaluate(sets, returns=True))
+
         found += [rows.metrics[name].sum() for name in ("ruined", "liquidations")]
     assert (found > least).all()
 
@@ -213,18 +240,22 @@ def test_accounts_are_taken_in_lanes(kind, monkeypatch):
     changed, terms, more = TAKEN[kind]
     markets = make_markets(np.random.default_rng(5), 600)
     assert len(markets) == 3
+
     venue = make_venue(taker=5e-4, slippage=1e-4, maintenance_rate=0.01, max_leverage=50)
     account = bt.Account(band=0.02, max_leverage=20.0, **terms)
     test = bt.Backtest(markets, venue=venue.override(changed), account=account, sampling="4h")
     evaluator = Evaluator(VariedTest(test, Jumpy))
     sets = {"scale": np.geomspace(0.2, 60.0, 70), "seed": np.arange(70) % 3, **more}
+
     with monkeypatch.context() as patch:
         patch.setattr(runner, "score_set", None)
         rows = evaluator.evaluate(sets, returns=True)
+
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     require_equal(rows, evaluator.evaluate(sets, returns=True))
     assert rows.metrics["liquidations"].sum() > (10 if more else 100)
     assert evaluator.taken[:2] == (70, 70)
+
     untiered = Evaluator(VariedTest(test.replace(venue=venue), Jumpy)).evaluate(sets)
     assert (untiered.metrics["fees"] > 1.01 * rows.metrics["fees"]).any() == bool(more)
 
@@ -232,10 +263,12 @@ def test_accounts_are_taken_in_lanes(kind, monkeypatch):
 @pytest.mark.compiled
 def test_bars_that_sets_take_alone_are_counted_by_reason():
     """Two flows of eight sets: 16 of 2,400 bars."""
-    market, venue = bt.Market.sample(bars=300), bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=300)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     flows = pd.Series([500.0, -300.0], index=market.times[[50, 90]])
     test = bt.Backtest(market, venue=venue, account=bt.Account(flows=flows))
     sweep = test.sweep(Constant, {"leverage": np.linspace(0.1, 0.8, 8)})
+
     assert sweep.evaluator.taken.alone.tolist() == [16, 0, 0, 0, 0, 0]
     assert sweep.manifest["simulated"] == (
         "8 sets were simulated in blocks, 0 one by one; bars of a block simulated by themselves: "
@@ -318,14 +351,17 @@ class Together(bt.Policy):
 def test_sets_of_a_block_are_observed_together_where_their_columns_are_their_own(
     is_mixed, monkeypatch
 ):
-    market, venue = bt.Market.sample(bars=300), bt.Venue.preset("binance-usdm", "BTCUSDT")
+    market = bt.Market.sample(bars=300)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
     test = bt.Backtest(market, venue=venue, account=bt.Account())
     evaluator = Evaluator(VariedTest(test, Together), threads=1)
     sets = {"length": np.geomspace(1.0, 400.0, 40).repeat(2), "is_mixed": np.full(80, is_mixed)}
+
     SHAPES.clear()
     rows = evaluator.evaluate(sets, returns=True)
     assert SHAPES.count((32,)) == 1
     assert SHAPES.count((8,)) == (0 if is_mixed else 1)
+
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     evaluator = Evaluator(VariedTest(test, Together), threads=1)
     require_equal(rows, evaluator.evaluate(sets, returns=True))

@@ -90,11 +90,13 @@ def assert_rows_are_runs(evaluator: Evaluator, sets, rows: Rows, every: int = 1,
             with pytest.raises(bt.BacktestError):
                 evaluator.replay(values, **span)
             continue
+
         result = evaluator.replay(values, **span)
         for name, column in rows.metrics.items():
             alone = result.metrics[name]
             is_same = are_equal(name, column[k], alone, evaluator.varied.test.account.capital)
             assert is_same, (k, name, column[k], alone)
+
         if rows.sampled:
             given = (rows.returns[:, k], result.returns.to_numpy())
             np.testing.assert_allclose(*given, rtol=1e-9, atol=1e-12)
@@ -228,9 +230,11 @@ def evaluate(market, policy, venue, account: Any = None, *, rule: Any = None, **
 def test_a_row_is_its_run(kind):
     policy, venue, terms, sets = ROWS[kind]
     given = {"signal": np.where(np.arange(BARS) // 170 % 2 == 0, 1.0, -0.7), **terms}
-    signal, account = given.pop("signal"), bt.Account(**given)
+    signal = given.pop("signal")
+    account = bt.Account(**given)
     rule = read_named(signal, MARKET) if isinstance(signal, str) else None
     evaluator = evaluate(MARKET, policy, venue, account, rule=rule, signal=signal)
+
     rows = evaluator.evaluate(sets, returns=True)
     assert rows.done.all()
     assert not any(rows.errors)
@@ -252,12 +256,17 @@ def test_rows_of_random_accounts_are_runs(seeds, compiled, monkeypatch):
     """In plain Python no record is written."""
     trust_data(monkeypatch)
     for seed in seeds:
-        case = (make_portfolio_case, make_full_case)[seed % 2](seed)
-        hours = case.overlay and case.overlay.every / 3_600_000_000_000
-        overlay = case.overlay and Swinging(level=case.overlay.level, hours=hours)
+        make = make_full_case if seed % 2 else make_portfolio_case
+        case = make(seed)
+        overlay = None
+        if case.overlay:
+            hours = case.overlay.every / 3_600_000_000_000
+            overlay = Swinging(level=case.overlay.level, hours=hours)
+
         sets = {"account.band": np.array([0.0, 0.3]), "account.capital": np.array([9e3, 4e4])}
         test = bt.Backtest(**case.for_engine(bt), overlay=overlay)
         evaluator = Evaluator(VariedTest(test, Scripted()), compile=compiled)
+
         rows = evaluator.evaluate(sets, returns=True)
         assert_rows_are_runs(evaluator, sets, rows)
         assert len(rows.done) == 2
@@ -272,6 +281,7 @@ def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
         "account.band": rng.uniform(0.0, 0.3, 150),
         "account.max_leverage": rng.uniform(1.0, 60.0, 150),
     }
+
     evaluator = evaluate(SAMPLE, VolTarget, LEAN)
     evaluator.threads = 1
     return evaluator, sets
@@ -281,10 +291,12 @@ def lean() -> tuple[Evaluator, dict[str, np.ndarray]]:
 def test_rows_do_not_depend_on_threads_order_or_neighbours(lean):
     evaluator, sets = lean
     rows = evaluator.evaluate(sets)
+
     evaluator.threads = 3
     order = np.random.default_rng(1).permutation(150)
     other = evaluator.evaluate({name: column[order] for name, column in sets.items()})
     evaluator.threads = 1
+
     for name, column in rows.metrics.items():
         np.testing.assert_array_equal(other.metrics[name], column[order])
 
@@ -318,9 +330,11 @@ def test_ctrl_c_returns_what_is_done(lean, monkeypatch):
 def test_a_set_that_fails_is_a_row_with_its_cause_and_the_others_go_on(capfd):
     evaluator = evaluate(SAMPLE.prefix(300), Loud, BINANCE)
     rows = evaluator.evaluate({"least": np.array([1.0, -1.0, 2.0, 4.5])})
+
     assert [bool(error) for error in rows.errors] == [False, True, False, True]
     assert "at least 0" in rows.errors[1]
     assert "too loud" in rows.errors[3]
+
     assert rows.done.all()
     assert np.isfinite(rows.metrics["sharpe"][[0, 2]]).all()
     assert "too loud" not in capfd.readouterr().err
@@ -331,8 +345,10 @@ def test_a_number_out_of_its_range_fails_its_set_alone_in_a_block():
     evaluator = evaluate(SAMPLE.prefix(200), VolTarget, BINANCE)
     targets = np.array([0.2, 0.3, 99.0, 0.4, 0.5, math.nan, 0.6, 0.7])
     rows = evaluator.evaluate({"target": targets})
+
     assert [bool(error) for error in rows.errors] == [k in (2, 5) for k in range(8)]
     assert "target must be 0.05 to 2" in rows.errors[2]
+
     kept = [0, 1, 3, 4, 6, 7]
     again = evaluator.evaluate({"target": targets[kept]})
     for name, column in again.metrics.items():
@@ -344,6 +360,7 @@ def test_sets_that_contradict_themselves_are_rows_with_their_cause():
     sets = {"account.min_leverage": [2.0, 0.0, 1.0], "account.max_leverage": [1.0, 1.0, 0.5]}
     sets = {name: np.array(values) for name, values in sets.items()}
     rows = evaluator.evaluate(sets, returns=True)
+
     assert ["min_leverage" in error for error in rows.errors] == [True, False, True]
     assert rows.done.all()
     assert np.isnan(rows.returns[:, [0, 2]]).all()
@@ -360,9 +377,11 @@ def test_rows_of_accounts_whose_orders_take_a_share_as_margin_are_runs(terms):
         "leverage": np.tile(np.linspace(0.5, 9.0, 7), 10),
         "account.margin_share": np.repeat([*np.geomspace(0.02, 0.9, 9), np.nan], 7),
     }
+
     rows = evaluator.evaluate(sets)
     assert evaluator.taken[0] == 70
     assert_rows_are_runs(evaluator, sets, rows, 6)
+
     use = rows.metrics["mean_margin_use"]
     assert (use[:7] < 0.025).all()
     assert use[6] < 0.3 * use[-1]
@@ -375,9 +394,10 @@ def test_rows_of_isolated_accounts_that_impact_cuts_are_runs(sign):
     venue = BINANCE.override({"slippage.impact": 3.0, "contract.lot": 0.0})
     account = bt.Account(capital=1e8, margin="isolated", venue_leverage=3.0)
     terms = {"venue": venue, "account": account, "signal": sign * np.ones(BARS)}
-    table = (
-        bt.Backtest(SAMPLE, **terms).sweep(Constant, {"leverage": np.linspace(0.5, 6.0, 6)}).table
-    )
+
+    test = bt.Backtest(SAMPLE, **terms)
+    table = test.sweep(Constant, {"leverage": np.linspace(0.5, 6.0, 6)}).table
+
     for _, row in table.iterrows():
         run = bt.run(SAMPLE, Constant(row["leverage"]), **terms)
         for name in ("price_pnl", "fees", "impact", "final_equity"):

@@ -60,12 +60,13 @@ def test_a_grid_is_the_product_with_the_last_name_fastest():
 def test_every_field_of_account_and_venue_may_vary():
     names = set(vary(VolTarget).settings)
     fields = {f"account.{each.name}" for each in dataclasses.fields(bt.Account)}
+
     for part in ("fees", "slippage", "liquidation", "contract"):
         kind = type(getattr(VENUE, part))
         fields |= {f"venue.{part}.{each.name}" for each in dataclasses.fields(kind)}
-    fixed = {"contract.kind", "contract.expires", "contract.settles"}
-    fixed |= {"fees.tiers"}
-    fixed = {"account.collateral", "account.flows", *(f"venue.{each}" for each in fixed)}
+
+    of_venue = ("contract.kind", "contract.expires", "contract.settles", "fees.tiers")
+    fixed = {"account.collateral", "account.flows", *(f"venue.{each}" for each in of_venue)}
     assert fields - names == fixed
     assert {"venue.borrow_rate", "venue.call_grace", "venue.margin_multiplier"} <= names
 
@@ -79,10 +80,13 @@ def test_a_set_becomes_a_policy_a_venue_and_an_account():
         "venue.fees.taker": np.float64(1e-3),
         "venue.liquidation.step": "bracket",
     }
-    policy, test = base.build_policies(values), base.build_test(values)
-    venue, account = test.venue, test.account
+
+    policy = base.build_policies(values)
+    test = base.build_test(values)
+
     assert policy == VolTarget(target=0.3, power=2.0)
-    assert account == bt.Account(band=0.1)
+    assert test.account == bt.Account(band=0.1)
+    venue = test.venue
     assert venue.fees == bt.Fees(taker=1e-3, maker=VENUE.fees.maker)
     assert venue.liquidation.step == "bracket"
     assert venue.brackets == VENUE.brackets
@@ -96,6 +100,7 @@ def test_columns_come_in_their_settled_types():
         "venue.call_grace": pd.Series([None, None], dtype=object),
         "venue.liquidation.step": [0.5, "bracket"],
     }  # fmt: skip
+
     sets = check(Modes, given)
     kinds = {name: values.dtype.kind for name, values in sets.items()}
     assert [kinds[name] for name in ("scale", "count", "mode", "is_on")] == ["f", "i", "O", "b"]
@@ -108,6 +113,7 @@ def test_columns_come_in_their_settled_types():
 def test_what_does_not_matter_is_set_to_its_default():
     sets = check(Modes(scale=1.5), grid({"mode": ["plain", "scaled"], "scale": [1.0, 2.0]}))
     assert sets["scale"].tolist() == [1.5, 1.5, 1.0, 2.0]
+
     sets = check(Modes, {"mode": ["both", "scaled"], "kind": ["y", "y"], "count": [3, 3]})
     assert sets["kind"].tolist() == ["y", "x"]
     assert sets["count"].tolist() == [3, 2]
@@ -158,11 +164,13 @@ def test_a_condition_may_name_a_later_parameter_but_not_lead_in_a_circle():
 def test_a_space_is_all_declared_ranges_unless_told_otherwise():
     space = space_of(VolTarget, power=2)
     target, half_life, estimator = space.dimensions
+
     assert target[:7] == ("target", "float", 0.05, 2.0, True, (), None)
     assert half_life.value == 72.0
     assert half_life.when == ("estimator", WEIGHTED_ESTIMATORS)
     assert estimator.options == VOLATILITY_ESTIMATORS
     assert space.fixed == {"power": 2.0}
+
     assert len(space_of(VolTarget, power=2, estimator="ewma").dimensions) == 2
     assert len(space_of(VolTarget, power=2, estimator="garch").dimensions) == 1
     assert read_space(vary(VolTarget), {"feedback": (0.0, 0.1)}).dimensions[0].name == "feedback"
@@ -174,6 +182,7 @@ def test_a_space_reads_bounds_ranges_options_and_fields():
         "account.stop_loss": [None, 0.1], "account.band": Range(0.0, 0.2),
         "venue.liquidation.step": [0.2, "bracket"],
     }  # fmt: skip
+
     dimensions = space_of(SharpeScaling, given).dimensions
     kinds = ["float", "int", "choice", "choice", "float", "choice"]
     assert [each.kind for each in dimensions] == kinds
@@ -200,35 +209,44 @@ def test_points_become_sets_and_sets_become_points():
     given = {"mode": ["plain", "both"], "scale": (0.5, 2), "count": (1, 4)}
     space = space_of(Modes, given, kind="y")
     cube = np.array([[0.9, 0.0, 0.0], [0.9, 1.0, 1.0], [0.6, 0.5, 0.3], [0.1, 0.9, 0.9]])
+
     sets = space.decode(cube)
     assert sets["mode"].tolist() == ["both", "both", "both", "plain"]
     assert sets["scale"].tolist() == [0.5, 2.0, 1.0, 1.0]
     assert sets["count"].tolist() == [1, 4, 2, 2]
     assert sets["kind"].tolist() == ["y"] * 4
     assert sets["count"].dtype == np.int64
+
     again = space.decode(space.encode(sets))
     for name, column in sets.items():
         if name not in ("mode", "kind"):
             assert again[name].tolist() == pytest.approx(column.tolist())
+
     check(Modes, sets)
 
 
 def test_a_parameter_that_never_matters_is_no_dimension():
     names = [each.name for each in space_of(Modes, mode="plain").dimensions]
     assert names == ["is_on"]
+
     reduced = space_of(Modes, mode="both").dimensions
     assert {each.name: each.when for each in reduced}["scale"] is None
     assert {each.name: each.when for each in reduced}["count"] == ("kind", ("y",))
+
     chained = space_of(Modes, kind="y").dimensions
     assert {each.name: each.when for each in chained}["count"] == ("mode", ("both",))
 
 
 def test_draws_fill_the_space_and_depend_on_the_seed_alone():
     space = space_of(VolTarget)
-    one, same, other = (draw_sets(space, 300, seed=seed) for seed in (1, 1, 2))
+    one = draw_sets(space, 300, seed=1)
+    same = draw_sets(space, 300, seed=1)
+    other = draw_sets(space, 300, seed=2)
+
     for name in one:
         assert (one[name] == same[name]).all()
         assert not (one[name] == other[name]).all()
+
     assert np.median(one["half_life"]) == pytest.approx(math.sqrt(2 * 2000), rel=0.25)
     assert len(check(VolTarget, one)["target"]) == 300
 
@@ -240,9 +258,11 @@ def test_a_sweep_varies_one_instrument_and_the_overlay():
     for _, row in sweep.table.iloc[::3].iterrows():
         policies = {"AAA": Hold(float(row["AAA.level"])), "BBB": Hold(float(row["level"]))}
         overlay = VolTarget(target=float(row["overlay.target"]), half_life=12.0)
+
         result = bt.run(PAIR, policies, overlay=overlay, **OF_PAIR)
         for name in ("total_return", "sharpe", "fees", "turnover"):
             assert row[name] == result.metrics[name], name
+
     assert sweep.table["total_return"].nunique() == 8
 
 
@@ -251,11 +271,14 @@ def test_a_search_finds_and_returns_them():
     space = {"AAA.level": [0.2, 0.9], "overlay.target": [0.2, 0.6]}
     how = {"objective": "total_return", "trials": 4, "sampler": "grid", "overlay": OVERLAY}
     study = ask_test("tune", PAIR, Hold(1.0), space=space, **how, **OF_PAIR)
+
     best = study.best_values
-    policies, overlay = study.best_policy, study.best_overlay
+    policies = study.best_policy
+    overlay = study.best_overlay
     assert policies["AAA"] == Hold(best["AAA.level"])
     assert policies["BBB"] == Hold(1.0)
     assert overlay == VolTarget(target=best["overlay.target"], half_life=12.0)
+
     again = bt.run(PAIR, policies, overlay=overlay, **OF_PAIR)
     assert study.replay().metrics["total_return"] == again.metrics["total_return"]
 
@@ -275,6 +298,7 @@ def test_sets_whose_rule_is_refused_fail_with_the_reason():
     sets = {"signal.fast": [5, 60], "signal.slow": [50, 90]}
     with pytest.warns(UserWarning, match="1 of 4 sets failed"):
         found = bt.Backtest(MARKET, signal="ma-cross", **TERMS).sweep(Constant(leverage=1.0), sets)
+
     failed = found.table[found.table["error"] != ""]
     assert failed[["signal.fast", "signal.slow"]].to_numpy().tolist() == [[60, 50]]
     assert "fast must be below slow 50, got 60" in failed["error"].iloc[0]
@@ -342,4 +366,5 @@ def test_an_overlay_is_checked_from_the_first_weight_on_as_in_a_run():
     flat = pd.DataFrame(0.0, index=pair.times[:10], columns=pair.names)
     signal = pd.concat([flat, pd.DataFrame(0.5, index=pair.times[10:], columns=pair.names)])
     test = bt.Backtest(pair, **TERMS, overlay=Awake(), signal=signal)
+
     Evaluator(VariedTest(test, Constant), compile=False).check_causal({"leverage": np.array([1.0])})

@@ -1,6 +1,7 @@
 """A start in the middle: bars before it warm the columns of each set, as those of its run."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,13 +38,15 @@ def assert_rows_are_runs(found: bt.Sweep, market, policy: type[bt.Policy], **ter
 ])  # fmt: skip
 @pytest.mark.parametrize("kind", ["one market", "a rule", "longer bars", "two markets"])
 def test_a_row_from_a_start_is_the_run_from_that_start(kind, compiled):
-    market, terms = MARKET, dict(TERMS)
+    market = MARKET
+    terms = dict(TERMS)
     if kind == "a rule":
         terms["signal"] = "breakout:24"
     if kind == "longer bars":
         terms["decision_interval"] = "4h"
     if kind == "two markets":
         market = bt.Markets({"BTC": MARKET, "ETH": OTHER.slice(100, 500)})
+
     found = ask_test("sweep", market, VolTarget, SETS, compile=bool(compiled), **terms)
     assert_rows_are_runs(found, market, VolTarget, compile=compiled, **terms)
 
@@ -51,6 +54,7 @@ def test_a_row_from_a_start_is_the_run_from_that_start(kind, compiled):
 def test_the_first_bar_after_a_start_is_warm():
     """VolTarget knows its volatility at the start: it fills at the second bar, as the run does."""
     found = bt.Backtest(MARKET, **TERMS).sweep(VolTarget, SETS, compile=False)
+
     assert (found.table["fills"] > 0).all()
     assert found.replay(3).fills["time"].iloc[0] == MARKET.times[208]
     assert found.manifest["data"]["start"] == "2023-01-09 15:00"
@@ -61,6 +65,7 @@ def test_a_row_run_again_is_the_run_to_its_id():
     found = bt.Backtest(MARKET, **TERMS).sweep(VolTarget, SETS, compile=False)
     alone = bt.run(MARKET, VolTarget(target=0.9, half_life=150.0), compile=False, **TERMS)
     assert found.replay(3).manifest["id"] == alone.manifest["id"]
+
     detail = found.detail(3).iloc[0]
     for name in PATH:
         assert are_equal(name, detail[name], alone.metrics[name], 10_000.0)
@@ -82,8 +87,10 @@ def test_weeks_of_sessions_are_counted_from_the_start():
     times = pd.date_range("2000-01-03", periods=450, freq="7D", tz="UTC")[kept]
     bars = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close[kept]), times)
     market = bt.Market.from_frames(bars, interval="7d", sessions=True)
+
     terms = {"venue": free_venue(), "account": bt.Account(), "calendar": "252"}
     terms["start"] = market.times[150]
+
     found = ask_test("sweep", market, Constant, {"leverage": [0.5, 1.0]}, compile=False, **terms)
     assert_rows_are_runs(found, market, Constant, compile=False, **terms)
 
@@ -94,8 +101,10 @@ def test_flows_are_those_from_the_start_on():
     found = ask_test("sweep", MARKET, VolTarget, SETS, compile=False, **terms)
     assert (found.table["flows"] == 1200.0).all()
     assert_rows_are_runs(found, MARKET, VolTarget, compile=False, **terms)
+
     early = bt.Account(flows=pd.Series([500.0], index=MARKET.times[[50]]))
     test = bt.Backtest(MARKET, **{**TERMS, "account": early})
+
     for method, given in ((test.run, (VolTarget(),)), (test.sweep, (VolTarget, SETS))):
         with pytest.raises(bt.ParameterError, match="flows must not lie before the first bar"):
             method(*given, compile=False)
@@ -104,16 +113,24 @@ def test_flows_are_those_from_the_start_on():
 @pytest.mark.parametrize("kind", ["series", "array", "of the bars from there"])
 def test_a_signal_may_be_unknown_before_the_start(kind):
     values = np.where(np.arange(500) < 207, np.nan, 0.5)
-    signal = {"series": pd.Series(values, MARKET.times).dropna(), "array": values}.get(kind)
-    terms = {**TERMS, "signal": values[207:] if signal is None else signal}
+    if kind == "series":
+        signal: Any = pd.Series(values, MARKET.times).dropna()
+    elif kind == "array":
+        signal = values
+    else:
+        signal = values[207:]
+
+    terms = {**TERMS, "signal": signal}
     found = ask_test("sweep", MARKET, VolTarget, SETS, compile=False, **terms)
     assert_rows_are_runs(found, MARKET, VolTarget, compile=False, **terms)
+
     if kind == "series":
         many = {"A": MARKET, "B": OTHER}
         apart = ask_test(
             "sweep", many, VolTarget, SETS, accounts="separate", compile=False, **terms
         )
         assert apart.table["sharpe A"].tolist() == found.table["sharpe"].tolist()
+
         sets = {"trials": 4, "robust": False, "sampler": "sobol", "compile": False}
         study = ask_test("tune", MARKET, VolTarget, **sets, **terms)
         seen = MARKET.prefix(study.task.split)
@@ -136,6 +153,7 @@ def test_steps_of_parameters_count_years_from_the_start():
     found = bt.Backtest(MARKET, **TERMS).sensitivity(
         VolTarget(target=0.9), parameters=True, compile=False
     )
+
     result = bt.run(MARKET, VolTarget(target=0.9), compile=False, **TERMS)
     years = (500 - 207) / (365.0 * 24.0)
     growth = math.log1p(result.metrics["total_return"]) / years

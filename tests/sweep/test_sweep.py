@@ -44,10 +44,12 @@ class Tabled(bt.Policy):
 def test_sets_may_be_a_table_or_a_number_of_draws():
     table = pd.DataFrame({"target": [0.2, 0.4], "half_life": [24.0, 72.0]})
     pd.testing.assert_frame_equal(run(VolTarget, table).table[["target", "half_life"]], table)
+
     drawn = run(VolTarget, 5, seed=3)
     assert drawn.parameters == ("target", "half_life", "power", "estimator")
     pd.testing.assert_frame_equal(drawn.table, run(VolTarget, 5, seed=3).table)
     assert run(VolTarget, 5, space={"account.band": (0.0, 0.1)}).parameters == ("account.band",)
+
     again = run(VolTarget, drawn.table[list(drawn.parameters)])
     pd.testing.assert_frame_equal(again.table, drawn.table)
 
@@ -56,6 +58,7 @@ def test_equal_sets_are_run_once_and_keep_their_rows():
     seen = []
     sets = {"mode": ["plain"] * 4, "scale": [0.5, 1.0, 2.0, 0.5], "is_on": [True] * 3 + [False]}
     sets = pd.DataFrame(sets)
+
     sweep = run(Modes, sets, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
     assert sweep.table["scale"].tolist() == [1.0] * 4
@@ -64,7 +67,8 @@ def test_equal_sets_are_run_once_and_keep_their_rows():
 
 def test_columns_are_checked_once_for_what_observe_reads(monkeypatch):
     """In each sweep once for equal values of what it reads."""
-    checked, check = [], policies.check_once
+    checked = []
+    check = policies.check_once
 
     def count(policy, *given):
         checked.append(repr(policy))
@@ -85,6 +89,7 @@ def test_a_parameter_named_like_a_measure_is_told_apart():
     assert sweep.parameters == ("size", "policy.volatility")
     assert sweep.table["volatility"].iloc[0] != 0.1
     assert sweep.replay(1).policy == Fragile(size=2.0, volatility=0.1)
+
     again = run(Fragile, sweep.table[list(sweep.parameters)])
     pd.testing.assert_frame_equal(again.table, sweep.table)
 
@@ -95,10 +100,12 @@ def test_measures_of_the_path_come_by_replay():
     sweep = run(VolTarget, sets)
     full = sweep.detail(sweep.table)
     assert list(full) == [*sets, *METRICS]
+
     terms = {"venue": VENUE, "account": ACCOUNT}
     alone = bt.run(MARKET, VolTarget(target=0.8, half_life=72.0), **terms).metrics
     named = {name: alone[name] for name in METRICS}
     np.testing.assert_equal(full.loc[3, [*METRICS]].to_dict(), named)
+
     pd.testing.assert_frame_equal(sweep.detail([3, 0]), full.loc[[3, 0]])
     pd.testing.assert_frame_equal(sweep.detail(sweep.top(2)), full.loc[sweep.top(2).index])
     assert sweep.detail(1).index.tolist() == [1]
@@ -109,6 +116,7 @@ def test_a_ruined_set_is_a_row_below_all_others():
     sweep = run(Constant, {"leverage": [1.0, 60.0, 90.0]}, venue=CRASH)
     assert sweep.table["ruined"].tolist() == [0.0, 1.0, 1.0]
     assert sweep.table["ruin_time"].notna().tolist() == [False, True, True]
+
     lucky = bt.Sweep(sweep.table.assign(sharpe=[-1.0, 3.0, 4.0]), sweep.manifest)
     assert lucky.best().name == 0
     lived = sweep.table["ruin_time"]
@@ -122,6 +130,7 @@ def test_where_nothing_keeps_the_constraints_the_best_says_so():
     with pytest.warns(UserWarning, match=said):
         best = sweep.best(constraints={"sharpe": ">= 99"})
     assert best.name == sweep.table["sharpe"].idxmax()
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sweep.best("max_drawdown", {"max_drawdown": "< 1"})
@@ -131,6 +140,7 @@ def test_a_failed_set_is_a_row_with_its_cause():
     with pytest.warns(UserWarning, match=r"2 of 4 sets failed, the first \(row 1\)") as caught:
         sweep = run(Fragile, {"size": [1.0, -1.0, 2.0, -2.0]})
     assert len(caught) == 1
+
     assert sweep.table["error"].iloc[[0, 2]].tolist() == ["", ""]
     assert "PolicyError" in sweep.table["error"][1]
     assert "\n" not in sweep.table["error"][1]
@@ -157,6 +167,7 @@ def test_a_policy_that_does_not_compile_is_swept_with_one_warning():
     with pytest.warns(UserWarning, match="Tabled is swept in plain Python") as caught:
         sweep = run(Tabled, {"size": [1.0, 2.0, 3.0]}, compile=True)
     assert len(caught) == 1
+
     plain = run(Constant, {"leverage": [1.0, 2.0, 3.0]})
     both = (sweep.table.drop(columns="size"), plain.table.drop(columns="leverage"))
     pd.testing.assert_frame_equal(*both)
@@ -168,6 +179,7 @@ def test_a_map_shows_the_median_of_the_other_parameters():
     sweep = run(VolTarget, sets)
     figure = sweep.heatmap("target", "half_life", "max_drawdown")
     medians = sweep.table.pivot_table("max_drawdown", "half_life", "target", aggfunc="median")
+
     assert np.array_equal(figure.data[0].z, medians.to_numpy())
     assert figure.layout.xaxis.title.text == "target"
     figure.to_json()
@@ -181,15 +193,19 @@ def test_a_map_leaves_out_what_is_ruined():
     # A page made of a notebook has the same cells, in a table without scripts.
     table = figure._repr_mimebundle_()["text/html"]
     assert "<script" not in table
-    assert (table.count('<td style="background'), table.count("<td></td>")) == (4, 2)
+    assert table.count('<td style="background') == 4
+    assert table.count("<td></td>") == 2
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     sweep = run(Constant, {"leverage": [1.0]})
-    result, folder = sweep.replay(0).save(tmp_path), sweep.save(tmp_path)
+    result = sweep.replay(0).save(tmp_path)
+    folder = sweep.save(tmp_path)
+
     said = "must be the folder of a saved"
     check_refused(lambda: bt.Sweep.load(result), f"{said} sweep, got a result", DataError)
     check_refused(lambda: bt.Result.load(folder), f"{said} result, got a sweep", DataError)
+
     loaded = bt.Sweep.load(folder)
     assert loaded.best().equals(sweep.best())
     check_refused(lambda: loaded.replay(0), "a loaded sweep has none", ParameterError)
@@ -221,6 +237,7 @@ def test_a_row_pools_the_rows_of_each_market(pool, alone):
     for name in ("sharpe", "total_return", "cagr"):
         expected = joined([table[name] for table in alone.values()], axis=0)
         np.testing.assert_allclose(found[name], expected, rtol=1e-15)
+
     for market, table in alone.items():
         assert found[f"sharpe {market}"].tolist() == table["sharpe"].tolist()
         assert found[f"ruined {market}"].tolist() == table["ruined"].tolist()
@@ -231,6 +248,7 @@ def test_rows_hold_the_runs_of_each_market(alone):
     found = sweep_apart(bt.Markets(MARKETS), accounts="separate")
     sharpes = {name: run.metrics["sharpe"] for name, run in found.replay(1).items()}
     assert sharpes == {name: table["sharpe"].iloc[1] for name, table in alone.items()}
+
     named = {name: found.manifest[name] for name in ("accounts", "pool")}
     assert named == {"accounts": "separate", "pool": "mean"}
     assert "(mean of 3 markets)" in found.verdict
@@ -240,12 +258,14 @@ def test_groups_of_rows_take_no_memory_of_their_own():
     """Of 100,000 groups, a list has a view of 100 bytes or more each; the numbers have 8."""
     n = 100_000
     codes = np.arange(n)[::-1].copy()
+
     tracemalloc.start()
     try:
         total = sum(int(rows[0]) for rows in group_rows(codes))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
     assert total == n * (n - 1) // 2
     assert peak < 64 * n
 
@@ -271,6 +291,7 @@ def test_warnings_of_sets_are_kept_once_and_so_many():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rows = run_one_by_one(replay, sets, ("sharpe",), False, None)
+
     texts = [str(each.message) for each in caught]
     assert texts[:2] == ["the same", "of set 0.0"]
     assert len(texts) == 100
@@ -282,6 +303,7 @@ def test_sets_that_numpy_cannot_allocate_are_one_sentence(monkeypatch, capsys):
     said = "sweep needs more memory than there is: Unable to allocate 4.00 EiB"
     terms = {"venue": VENUE, "account": bt.Account()}
     check_refused(lambda: ask_test("sweep", MARKET, Constant, {"leverage": [1.0]}, **terms), said)
+
     words = ("--policy", "constant", "--vary", "leverage=1,2", "--no-save")
     code, _, err = call(capsys, "sweep", *words)
     assert code == 2
@@ -302,8 +324,10 @@ def test_returns_are_the_mean_on_the_days_that_all_have():
     names = {"A": MARKETS["BTC"].slice(0, 240), "B": MARKETS["BTC"].slice(48, 400)}
     test = bt.Backtest(names, venue=VENUE, account=bt.Account(), signal=dict.fromkeys(names, 1.0))
     evaluator = PooledEvaluator(VariedTest(test, bt.strategies.Constant))
+
     rows = evaluator.evaluate({"leverage": np.array([1.0])}, returns=True)
     series = [run.returns.to_numpy() for run in evaluator.replay({"leverage": 1.0}).values()]
+
     assert [len(each) for each in series] == [10, 15]  # days: 0 to 9, and 2 to 16
     np.testing.assert_array_equal(rows.returns[:, 0], 0.5 * (series[0][2:] + series[1][:8]))
 
@@ -316,6 +340,7 @@ def test_copies_of_a_market_count_as_one():
     one = ask_test("tune", market, bt.strategies.VolTarget, **terms).verdict
     copies = dict.fromkeys("ABCD", market)
     found = ask_test("tune", copies, bt.strategies.VolTarget, accounts="separate", **terms).verdict
+
     np.testing.assert_allclose(
         [found.deflated_sharpe, found.effective_trials, found.score, found.holdout_score],
         [one.deflated_sharpe, one.effective_trials, one.score, one.holdout_score],
@@ -362,10 +387,12 @@ def test_sets_that_decide_on_few_of_their_bars_are_counted():
         "3 of 6 parameter sets decided on under 80 % of their bars, since their columns were not "
         "known before; 1 never did: too long a warm-up; give more bars, or shorter windows"
     )
+
     with pytest.warns(UserWarning, match="2 of 6 parameter sets filled no order"):
         found = run(VolTarget, sets)
     assert f"{said}." in [*found.notices]
     assert found.table["turnover"].iloc[-1] == 0.0
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "warm_up" not in run(VolTarget, {"half_life": [24.0, 80.0]}).manifest
