@@ -13,7 +13,7 @@ from backtest import Choice, ParameterError, Range
 from backtest.indicators import VOLATILITY_ESTIMATORS, WEIGHTED_ESTIMATORS
 from backtest.strategies import Constant, SharpeScaling, VolTarget
 from backtest.sweep.set_evaluator import Evaluator
-from backtest.sweep.sets import VariedTest, check_sets, draw_sets, grid, read_space
+from backtest.sweep.sets import VariedTest, as_column, check_sets, draw_sets, grid, read_space
 from tests.kit import Hold, ask_test, check_refused, make_venue, simulate_pair
 from tests.sweep.sweeps import ACCOUNT, MARKET, VENUE, Modes
 
@@ -90,6 +90,16 @@ def test_a_set_becomes_a_policy_a_venue_and_an_account():
     assert venue.fees == bt.Fees(taker=1e-3, maker=VENUE.fees.maker)
     assert venue.liquidation.step == "bracket"
     assert venue.brackets == VENUE.brackets
+
+
+def test_a_list_of_bools_and_numbers_stays_as_it_is():
+    column = as_column("level", [True, 2, 0.5])
+
+    assert column.dtype == object
+    assert [type(value) for value in column] == [bool, int, float]
+    assert column.tolist() == [True, 2, 0.5]
+    assert as_column("level", [1, 2.5]).dtype == np.float64
+    assert as_column("level", [True, False]).dtype == np.bool_
 
 
 def test_columns_come_in_their_settled_types():
