@@ -46,7 +46,7 @@ class Noise(NamedTuple):
         if self.reason:
             return f"{self.verdict}: {self.reason}"
         return (
-            f"{self.verdict}: log growth {self.difference:+.3g} per year, {CONFIDENCE:.0%} "
+            f"{self.verdict}: log growth {self.difference:+.3g} per year, {100.0 * CONFIDENCE:g} % "
             f"interval {self.low:+.3g} to {self.high:+.3g}, p = {self.p_value:.3g}, "
             f"{self.samples} returns"
         )

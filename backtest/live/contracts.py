@@ -81,9 +81,10 @@ def check_value(
         return
 
     raise ParameterError(
-        f"{what} must be within {CLOSE:.0%} of {format_money(ours)}, which {abs(quantity):.12g} "
-        f"contracts of {size:.12g} are worth at {format_price(price)}, got {format_money(value)}; "
-        "give the right contractSize and quantity, or leave the value out"
+        f"{what} must be within {100.0 * CLOSE:g} % of {format_money(ours)}, which "
+        f"{abs(quantity):.12g} contracts of {size:.12g} are worth at {format_price(price)}, "
+        f"got {format_money(value)}; give the right contractSize and quantity, or leave the value "
+        "out"
     )
 
 

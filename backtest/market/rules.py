@@ -314,7 +314,8 @@ class Outlier(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{format_time(self.time)}: {self.name} {abs(self.distance):.1%} away, "
+            f"{format_time(self.time)}: {self.name} "
+            f"{core.format_percent(abs(self.distance), 1)} away, "
             f"{self.moves:.0f} typical moves"
         )
 
@@ -562,7 +563,7 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
 
     time = mark.time[rows[start] : rows[start] + n]
     text = f"{math.exp(ratio):.4g} times the last price at the median of {n} bars"
-    rule = f"mark prices must stay within {MAX_MARK:.0%} of last prices, got {text}"
+    rule = f"mark prices must stay within {100.0 * MAX_MARK:g} % of last prices, got {text}"
     place = f"{mark.name}, from {format_time(int(time[0]))} UTC"
     return [Hit(time, rule, place=place, places=(text,))]
 
@@ -578,7 +579,7 @@ def find_wicks(subject: Subject) -> list[Hit]:
     wicks_below = -np.expm1(-below)
     wicks = np.fmax(np.fmax(wicks_above, wicks_below), 0.0)
 
-    longest = f"the longest {wicks.max():.2%} beyond the mark"
+    longest = f"the longest {core.format_percent(wicks.max())} beyond the mark"
     return find_rows(mark.time, wicks > WICK, places=(longest,))
 
 
@@ -623,8 +624,8 @@ def find_bad_rates(subject: Subject) -> list[Hit]:
     if rate is not None:
         most = tables.MAX_RATE
         text = (
-            f"funding rates must lie within {most:+.0%} and {-most:+.0%} per settlement "
-            f"(0.0001 is 0.01 %){got}"
+            f"funding rates must lie within {100.0 * most:+.0f} % and {-100.0 * most:+.0f} % per "
+            f"settlement (0.0001 is 0.01 %){got}"
         )
         is_within = np.abs(rate) <= most
         hits += find_rows(time, ~is_within, text, rate.__getitem__)
@@ -660,7 +661,7 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     a_year = abs(median) * 365 * DAY / USUAL
     text = (
         "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
-        f"{size} in {n} settlements, {a_year:.0%} a year"
+        f"{size} in {n} settlements, {core.format_percent(a_year, 0)} a year"
     )
     place = f"{subject.table.name}, from {format_time(int(stamps[0]))} UTC"
     return [Hit(stamps, text, place=place, places=(f"{size}: in per cent?",))]

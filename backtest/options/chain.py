@@ -309,7 +309,8 @@ class Inspection:
                 share = count / counts["quotes"]
                 first = self.rows[self.rows["check"] == name].iloc[0]
                 lines.append(
-                    f"{count:>8,} ({share:.1%}): {text}; first {first['name']} at "
+                    f"{count:>8,} ({core.format_percent(share, 1)}): {text}; "
+                    f"first {first['name']} at "
                     f"{first['time']:%Y-%m-%d %H:%M}"
                 )
         if len(lines) == 1:

@@ -202,7 +202,7 @@ class Surface(core.Reportable):
         name = f"{self.underlying} " if self.underlying else ""
         return (
             f"Surface({name}{self.time:%Y-%m-%d %H:%M}, {self.model}, {len(self.fits)} expiries, "
-            f"{self.inside:.1%} of quotes inside)"
+            f"{core.format_percent(self.inside, 1)} of quotes inside)"
         )
 
     @property

@@ -84,7 +84,7 @@ def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
         label = escape_label(name)
         color = choose_color(shown, name, place)
         values = column.to_numpy(dtype=np.float64)
-        style = style_line(shown, place)
+        style = style_line(shown, str(name), place)
         if is_time:
             closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
             yield draw_series(closes, values, label, color, **style)
@@ -94,11 +94,13 @@ def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
     yield from draw_marks(shown, table)
 
 
-def style_line(shown: core.ShownChart, place: int) -> dict[str, Any]:
+def style_line(shown: core.ShownChart, name: str, place: int) -> dict[str, Any]:
     """Return what a line has beside its values; without colors, dashes tell lines apart."""
     line = {}
     if not shown.colors:
         line["dash"] = choose_dash(place)
+    if name in shown.dotted:
+        line["dash"] = "dot"
     if shown.kind == "steps":
         line["shape"] = "hv"
 

@@ -450,10 +450,16 @@ def count_cautions(metrics: Sequence[Mapping[Any, float]]) -> str:
     if n == 0:
         return ""
 
-    subject = "this set"
-    if len(metrics) > 1:
-        subject = f"{n:,} of these {len(metrics):,} sets"
-        if has_caution[0]:
-            subject = f"{subject}, the best one among them,"
+    caution = f"negative growth or a drawdown over {100.0 * DEEP:.0f} %"
+    if len(metrics) == 1:
+        return f"this set has {caution}"
+    if n == len(metrics):
+        return f"all of these {n:,} sets have {caution}"
+    if n == 1 and has_caution[0]:
+        return f"the best of these {len(metrics):,} sets has {caution}"
+
+    subject = f"{n:,} of these {len(metrics):,} sets"
+    if has_caution[0]:
+        subject = f"{subject}, the best one among them,"
     verb = "has" if n == 1 else "have"
-    return f"{subject} {verb} negative growth or a drawdown over 80 %"
+    return f"{subject} {verb} {caution}"

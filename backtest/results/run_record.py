@@ -57,7 +57,7 @@ def describe_short(start: Any, end: Any, of: str = "") -> str:
     days = count_days_between(start, end)
     if not 0.0 < days < SHORT:
         return ""
-    sentences = [f"Yearly figures{of} are extrapolated from {days:,.1f} days."]
+    sentences = [f"Yearly figures{of} are extrapolated from {days:,.4g} days."]
     if not shows_growth(days):
         sentences.append(f"CAGR and Calmar{of} are not shown under {FEW:g} days.")
     return " ".join(sentences)

@@ -388,12 +388,6 @@ class Bands(SettingsResult):
             f"{self.settings['block']:.3g} bars on average (stationary bootstrap), prices, marks, "
             "funding and signal together; so they have its drift. Each is traded by the same "
             "policy. "
-            f"{self.explain_returns()}"
-        )
-
-    def explain_returns(self) -> str:
-        """Return why resampled returns of the run are another thing, in a sentence."""
-        return (
             "Resampled returns of the run (gray) keep the leverage and the liquidations that it "
             "had, wherever they fall: a liquidation cannot be shuffled, for it ends or changes "
             "all that comes after."
@@ -431,7 +425,9 @@ class Bands(SettingsResult):
         }
 
     def list_parts(self) -> list[Part]:
-        heads = {name: Head(name, f"{share:.0%}") for name, share in QUANTILES.items()}
+        heads = {
+            name: Head(name, core.format_percent(share, 0)) for name, share in QUANTILES.items()
+        }
         heads["run"] = Head("the run")
         chance = {
             ACCOUNT: Head("of accounts", style="chance"),
@@ -443,7 +439,7 @@ class Bands(SettingsResult):
             Part(
                 "bands",
                 "What it could have done",
-                self.explain_returns(),
+                "",
                 (
                     self._chart_fan(),
                     ShownTable(self._list_rows(), "Measures", labels=Head("measure"), heads=heads),

@@ -126,11 +126,14 @@ class Capacity(SettingsResult):
             marks=(self.half_sharpe,),
         )
         capitals = ShownTable(table, labels=Head("capital", "money", "count"), heads=heads)
+        lead = ""
+        if not (math.isnan(self.half_growth) and math.isnan(self.half_sharpe)):
+            lead = "A dotted line marks the capital at which a measure is half of the first."
         return [
             Part(
                 "capitals",
                 "By capital",
-                "A dotted line marks the capital at which a measure is half of the first.",
+                lead,
                 (growth, sharpe, capitals),
                 shows="both",
             )

@@ -431,10 +431,12 @@ class Tries:
             unknown += int(np.isnan(levels).sum())
             total += levels.size
         if unknown > MOST_UNKNOWN * total:
+            least = core.format_percent(1.0 - MOST_UNKNOWN, 0)
+            known = core.format_percent(1.0 - unknown / total, 0)
             raise core.DataError(
-                f"the margin must be known on {1.0 - MOST_UNKNOWN:.0%} of the days of the paths, "
-                f"got {1.0 - unknown / total:.0%} of {total:,} with {rule!r:.100}; give a longer "
-                "history, or a rule that needs fewer days"
+                f"the margin must be known on {least} of the days of the paths, got {known} of "
+                f"{total:,} with {rule!r:.100}; give a longer history, or a rule that needs fewer "
+                "days"
             )
         self.unknown = max(self.unknown, unknown / total)
         self.shortfalls[value] = np.concatenate(is_over)

@@ -76,10 +76,12 @@ class Stress(SettingsResult):
         loss = self.table["loss"]
         worst = float(loss.max())
         verb = "loses" if worst >= 0.0 else "gains"
+        where = f"in the worst, {loss.idxmax()},"
+        if len(self.table) == 1:
+            where = f"in {loss.idxmax()}"
         text = (
-            f"{n_liquidated} of {len(self.table)} scenarios liquidate the account; the worst, "
-            f"{loss.idxmax()}, {verb} {core.format_money(abs(worst))} of "
-            f"{core.format_money(self.worth)}"
+            f"{n_liquidated} of {len(self.table)} scenarios liquidate the account; {where} it "
+            f"{verb} {core.format_money(abs(worst))} of {core.format_money(self.worth)}"
         )
         if self.worth > 0.0:
             text += f", {core.format_percent(abs(worst) / self.worth)}"
@@ -108,6 +110,7 @@ class Stress(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         loss = self.table["loss"]
+        worst = float(loss.max())
         n_liquidated = int(self.table["liquidated"].sum())
         return [
             Headline(
@@ -116,7 +119,14 @@ class Stress(SettingsResult):
                 n_liquidated,
                 text=f"{n_liquidated} of {len(self.table)}",
             ),
-            Headline("worst_loss", "largest loss", float(loss.max()), "money", str(loss.idxmax())),
+            Headline(
+                name="worst_loss",
+                title="largest loss" if worst >= 0.0 else "smallest gain",
+                value=worst,
+                style="money",
+                note=str(loss.idxmax()),
+                text=core.format_money(abs(worst)),
+            ),
         ]
 
     def list_parts(self) -> list[Part]:

@@ -147,7 +147,7 @@ class Comparison(core.SavedResult):
             finding = f"these differ by more than noise: {'; '.join(parts)}."
         return (
             f"Against {self.baseline}, {self.describe_volatilities()}, with "
-            f"{self.confidence:.0%} confidence, {finding}"
+            f"{100.0 * self.confidence:g} % confidence, {finding}"
         )
 
     @property

@@ -424,8 +424,8 @@ class CrossValidation(v.Validation):
             return "no verdict: there is nothing to choose among"
 
         lost = (
-            f"in {float(pbo):.0%} of {len(self.splits)} splits the chosen set was no better than "
-            "the median (half by chance)"
+            f"in {core.format_percent(float(pbo), 0)} of {len(self.splits)} splits the chosen set "
+            "was no better than the median (half by chance)"
         )
         if pbo > v.EVEN:
             return f"choosing the best set adds nothing: {lost}"
@@ -547,9 +547,21 @@ class CrossValidation(v.Validation):
         return ShownTable(
             self.splits.assign(groups=groups),
             caption="Splits",
+            note=self._explain_infinite(),
             heads={"groups": core.Head("tested on groups")},
             most=len(groups),
             is_searched=True,
+        )
+
+    def _explain_infinite(self) -> str:
+        """Return what -inf means out of sample, empty if no split has it."""
+        n_infinite = int(np.isneginf(self.splits["out_of_sample"]).sum())
+        if n_infinite == 0:
+            return ""
+        return (
+            f"-inf out of sample ({core.count_nouns(n_infinite, 'split')}): in the test groups the "
+            f"chosen set was ruined, or has no finite {self.objective}, as an account that never "
+            "traded."
         )
 
     def list_assumptions(self) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ BAD = {
         "1 missing in 1 gap (funding, first gap from 2023-01-02 to 2023-01-02 16:00 UTC)"),
     "settled twice": (replace("funding", lambda f: pd.concat([f, f.shift(1, freq="7ms")])
         .sort_index()), "9 pairs are under 1m apart, the first by 7 ms (funding, first at"),
-    "percent": (cell("funding", "rate", 1, 0.25), "funding rates must lie within +10% and -10% "
+    "percent": (cell("funding", "rate", 1, 0.25), "funding rates must lie within +10 % and -10 % "
         "per settlement (0.0001 is 0.01 %), got 0.25 in 1 of 9 settlements"),
     "no rate": (cell("funding", "rate", 1, np.nan), "got nan in 1 of 9 settlements"),
     "free mark": (replace("funding", lambda f: f.assign(mark=0.0)), "got 0.0 in 9 of 9"),
@@ -84,7 +84,7 @@ BAD = {
     ), "epochs must all be in one unit, got 1672531200000 and 1672549200000000 (bars, row 5)"),
 }  # fmt: skip
 SAMPLE = Market.sample(bars=600)
-MARKS = "mark prices must stay within 20% of last prices, got "
+MARKS = "mark prices must stay within 20 % of last prices, got "
 RATES = "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
 LATE = np.where(np.arange(4000) < 2900, 1.0, 10.0)
 

@@ -182,7 +182,7 @@ def test_a_single_print_far_from_its_neighbors_is_an_outlier(name, factor):
 
     (found,) = find_outliers(Subject("bars", table, table, HOUR, sessions=False, bars=None))
     assert found.time.tolist() == [1000 * HOUR]
-    assert re.search(rf": {name} [45]\.\d% away, [2-9]\d\d? typical", *found.places)
+    assert re.search(rf": {name} [45]\.\d % away, [2-9]\d\d? typical", *found.places)
 
 
 @pytest.mark.parametrize("row", [0, 1, 2, -3, -2, -1])
@@ -336,7 +336,7 @@ def test_wicks_of_the_last_price_beyond_the_mark_are_counted(tmp_path: Path):
     assert wicks.first == "2023-01-03 02:00"
     assert wicks.last == "2023-01-03 12:00"
     beyond = 1.0 - 0.9 * LOW / max(LOW, MARKET.mark_low[60])
-    assert wicks.places == (f"the longest {beyond:.2%} beyond the mark",)
+    assert wicks.places == (f"the longest {100.0 * beyond:.2f} % beyond the mark",)
 
 
 def test_missing_settlements_are_counted_by_the_cadence_around_them(tmp_path: Path):

@@ -13,7 +13,13 @@ from scipy import stats
 
 import backtest as bt
 from backtest import ParameterError, results
-from backtest.results import Constraint, rank_by_objective, read_constraints, read_objective
+from backtest.results import (
+    Constraint,
+    count_cautions,
+    rank_by_objective,
+    read_constraints,
+    read_objective,
+)
 from backtest.results.luck import estimate_moments, probabilistic_sharpe, probability_of_skill
 from backtest.results.measure_table import Samples, measure_returns
 from backtest.results.performance import calendar_returns, gain_over_loss
@@ -551,3 +557,19 @@ def test_a_lucky_sharpe_before_ruin_never_wins():
 def test_constraints_come_before_objectives():
     found = rank_by_objective(TABLE, "sharpe", {"max_drawdown": "<= 0.2"}, FAILED)
     assert found.tolist() == [1, 3, 5, 2, 0, 4]
+
+
+CALM, POOR = {"cagr": 0.1}, {"cagr": -0.1}
+CAUTION = "negative growth or a drawdown over 80 %"
+
+
+@pytest.mark.parametrize(("sets", "said"), [
+    ([CALM, CALM], ""),
+    ([POOR], f"this set has {CAUTION}"),
+    ([POOR, POOR], f"all of these 2 sets have {CAUTION}"),
+    ([POOR, CALM], f"the best of these 2 sets has {CAUTION}"),
+    ([CALM, POOR], f"1 of these 2 sets has {CAUTION}"),
+    ([POOR, POOR, CALM], f"2 of these 3 sets, the best one among them, have {CAUTION}"),
+])  # fmt: skip
+def test_cautions_of_the_best_sets_are_counted_in_words(sets, said):
+    assert count_cautions(sets) == said

@@ -484,7 +484,7 @@ def test_chains_and_surfaces_at_the_command_line(capsys, tmp_path: Path):
     code, text, _ = call(capsys, "options", "chain", *flags)
     assert code == 0
     assert "104 quotes in 2 snapshots" in text
-    assert "1 (1.0%): the bid is above the ask" in text
+    assert "1 (1.0 %): the bid is above the ask" in text
     assert ask(capsys, "options", "chain", *flags)["defects"][0]["check"] == "crossed"
 
     code, text, error = call(capsys, "options", "surface", *flags)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.report.charts import draw_declared
 from backtest.risk.bands import find_first_passage, list_rows, measure_unit
 from backtest.strategies import Constant, VolTarget
 from tests.kit import Hold, call, check_refused, free_venue, market_of
@@ -197,6 +198,15 @@ def test_bands_say_what_they_are_and_their_frame_has_both_sources():
     frame = found.to_frame()
     assert set(frame.columns.get_level_values(1)) == {"account", "returns"}
     assert "total_return" in frame.index
+
+
+def test_medians_are_drawn_solid_and_the_ends_of_bands_dotted():
+    result = bt.run(make_market(draw_moves(50)), Constant(leverage=2.0), **PLAIN, compile=False)
+    chart = result.bands(4, compile=False).list_parts()[0].blocks[0]
+    lines = draw_declared(chart).figure["data"]
+    is_dotted = {line["name"]: line["line"].get("dash") == "dot" for line in lines}
+    assert len(is_dotted) == 6
+    assert is_dotted == {name: not name.endswith("median") for name in is_dotted}
 
 
 def test_wrong_input_is_one_clear_error(tmp_path):

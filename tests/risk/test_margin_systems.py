@@ -177,7 +177,7 @@ def test_days_of_unknown_margin_are_left_out_up_to_a_tenth(monkeypatch, paths, u
     how = {"shortfall": 0.5, "paths": 40, "horizon": "5d", "model": model, "seed": 1}
     rule = Volatility(lambda_=0.9999, days=1.0)
     if unknown > 0.1:
-        said = "the margin must be known on 90% of the days of the paths, got 88% of 240 with"
+        said = "the margin must be known on 90 % of the days of the paths, got 88 % of 240 with"
         check_refused(lambda: test.calibrate_margin(rule, **how), said, bt.DataError)
         return
     found = test.calibrate_margin(rule, **how)

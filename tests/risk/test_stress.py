@@ -281,6 +281,20 @@ def test_bad_arguments_are_refused(settings, words):
     check_refused(lambda: bt.stress(held(), **given), words, bt.ParameterError)
 
 
+@pytest.mark.parametrize(("price", "title", "worst", "said"), [
+    (0.1, "smallest gain", "100.00", "in one it gains 100.00 of"),
+    (-0.02, "largest loss", "20.00", "in one it loses 20.00 of"),
+])  # fmt: skip
+def test_the_worst_scenario_may_be_a_gain(price, title, worst, said):
+    """A long of 1x on 1,000 moves with the price."""
+    market = kit.market_of(np.full(60, 100.0), start="2023-01-01", volume=1000.0)
+    found = bt.stress(held(1.0, market=market), bt.Scenario("one", price=price))
+    number = found.list_numbers()[1]
+    assert (number.title, str(number)) == (title, worst)
+    assert said in found.verdict
+    assert number.value == pytest.approx(float(found.table["loss"].max()))
+
+
 def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
     market = bt.Market.from_frames(steady().bars(), instrument="DOGEUSDT")
     result = bt.run(market, Hold(2.0), **kit.AT_BINANCE)

@@ -1,5 +1,6 @@
 """sensitivity(), capacity() and bounds(): by hand, against runs, and their refusals."""
 
+import dataclasses
 import math
 from typing import Annotated
 
@@ -133,6 +134,9 @@ def test_the_capital_at_which_growth_is_half_is_a_root():
     assert growths[1] == pytest.approx(0.5 * growths[0], rel=0.05)
     assert grid[0] < found.half_growth < grid[-1]
     assert found.table.loc[grid[0], "growth"] == growths[0]
+    assert found.list_parts()[0].lead.startswith("A dotted line")
+    unmarked = dataclasses.replace(found, half_growth=math.nan, half_sharpe=math.nan)
+    assert unmarked.list_parts()[0].lead == ""
 
 
 def test_the_first_crossing_is_found_to_one_per_cent_and_none_is_unknown():

@@ -1,5 +1,6 @@
 """Spans equal those found by brute force, and a split is what fresh accounts in its groups say."""
 
+import dataclasses
 import math
 from itertools import combinations
 from typing import Annotated
@@ -283,6 +284,17 @@ def test_a_split_without_a_best_set_says_why(policy, space, reason):
     given = {"groups": 4, "test_groups": 2, "trials": 4, "space": space, "compile": False}
     result = bt.Backtest(market, **AT_BINANCE).cross_validate(policy, **given)
     assert result.figures["warnings"] == [reason]
+
+
+def test_a_score_of_minus_infinity_out_of_sample_is_explained(found):
+    assert "-inf" not in found._tabulate_splits().note
+    splits = found.splits.copy()
+    splits.loc[[2, 5], "out_of_sample"] = -math.inf
+    note = dataclasses.replace(found, splits=splits)._tabulate_splits().note
+    assert note == (
+        "-inf out of sample (2 splits): in the test groups the chosen set was ruined, or has no "
+        f"finite {found.objective}, as an account that never traded."
+    )
 
 
 @pytest.mark.parametrize(("n", "k", "spread"), [(10, 5, 0.17), (10, 2, 0.23)])
