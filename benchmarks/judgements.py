@@ -3,7 +3,8 @@
     python benchmarks/judgements.py FOLDER... [--only POLICY...] [--from DAY] [--to DAY]
 
 FOLDER holds bars, mark prices and funding of one or several instruments, in freqtrade's layout or
-the project's own. It prints JSON with a row for each policy, and the table of docs/found.md.
+the project's own. It prints JSON with a row for each policy, and the table of docs/found.md. A line
+for each policy goes to standard error as it is known, and Ctrl-C prints the rows so far.
 Combinators hold a volatility target, and constant leverage if they take two policies. Policies of
 options, spot legs, isolated margin and stops are left out: their judgement needs another account.
 """
@@ -54,6 +55,23 @@ def load_markets(folders: list[Path], start: str, end: str) -> dict[str, bt.Mark
             market = bt.Market.load(folder, instrument=name, since=start, until=end)
             markets[market.instrument] = market
     return markets
+
+
+def judge_policies(
+    policies: list[bt.Policy], markets: dict[str, bt.Market]
+) -> list[dict[str, Any]]:
+    """Return a row for each policy; Ctrl-C ends the list early."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for policy in policies:
+            row = judge_policy(policy, markets)
+            rows.append(row)
+            sentence = row.get("sentence", row.get("why"))
+            sys.stderr.write(f"{row['policy']} ({len(rows)} of {len(policies)}): {sentence}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"stopped after {len(rows)} of {len(policies)} policies\n")
+
+    return rows
 
 
 def judge_policy(policy: bt.Policy, markets: dict[str, bt.Market]) -> dict[str, Any]:
@@ -127,11 +145,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     markets = load_markets([Path(folder) for folder in wanted.folders], wanted.start, wanted.end)
     only = [] if wanted.only == ["all"] else wanted.only
-    rows = []
-    for policy in list_policies(only):
-        row = judge_policy(policy, markets)
-        sys.stderr.write(f"{row['policy']}: {row.get('sentence', row.get('why'))}\n")
-        rows.append(row)
+    rows = judge_policies(list_policies(only), markets)
 
     spans = {
         name: [str(market.times[0]), str(market.times[-1])] for name, market in markets.items()
