@@ -199,8 +199,8 @@ def check_size_matters(test: Conditions) -> None:
         if venue.slippage.impact > 0.0 or venue.slippage.max_participation is not None:
             return
     raise core.ParameterError(
-        "capacity needs costs or limits that depend on size, slippage.impact is 0 and "
-        "slippage.max_participation is None"
+        "the size of an account costs nothing here: give the venue slippage.impact or "
+        "slippage.max_participation"
     )
 
 

@@ -232,7 +232,7 @@ def capacity_of(**terms):
     (sensitivity_to("fees"), "factors must be"),
     (sensitivity_to(["rates"]), "got 'rates'"),
     (sensitivity_to(["correlation"]), "got 'correlation'"),
-    (capacity_of(venue=kit.free_venue()), "costs or limits that depend on size"),
+    (capacity_of(venue=kit.free_venue()), "the size of an account costs nothing here"),
     (capacity_of(capitals=[1e4, 1e3]), "two or more increasing numbers"),
     (capacity_of(capitals="1e4"), "capitals must be a sequence"),
 ])  # fmt: skip
