@@ -346,19 +346,20 @@ class Judgement(SettingsResult):
         )
 
     def draw_differences(self) -> ShownChart:
-        """Return the chart of the differences, added up over time."""
-        summed = None
-        colors = {}
-        if len(self.differences.columns):
-            summed = self.differences.cumsum()
-            colors = dict.fromkeys(map(str, summed.columns), "neutral") | {g.POOLED: "accent"}
+        """Return the chart of the differences, added up over time; each market has its color."""
+        names = [str(name) for name in self.differences if name != g.POOLED]
+        if len(names) > 1:
+            # The first line has the color of what is meant.
+            names = [g.POOLED, *names]
 
+        summed = None
+        if names:
+            summed = self.differences[names].cumsum()
         return ShownChart(
             "differences",
             "Log growth over constant leverage, added up",
             "Flat: no difference. What is earned in a few days is no record.",
             summed,
-            colors=colors,
             y="log growth",
             has_legend=True,
         )
@@ -545,7 +546,10 @@ def write_years_needed(found: rule.Findings) -> str:
     """Return after how many years such a difference would show."""
     if math.isnan(found.years_needed):
         return "A difference as small as this would not show in 1,000 years."
+
+    years = f"{found.years_needed:,.0f}"
+    unit = "year" if years == "1" else "years"
     return (
         f"A difference as large as this, and as noisy, would show after about "
-        f"{found.years_needed:,.0f} years {found.whole_place}."
+        f"{years} {unit} {found.whole_place}."
     )

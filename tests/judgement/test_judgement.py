@@ -1,5 +1,6 @@
 """One answer on a policy: each row is what its own command computes, and one sentence by rule."""
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -12,6 +13,7 @@ import backtest as bt
 from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
 from backtest.judgement.judge_policy import JudgedRow
+from backtest.report.charts import draw_declared
 from backtest.results.result import Lack
 from backtest.risk.paths import choose_funding
 from backtest.search.equal_risk import hold_at_equal_risk
@@ -78,6 +80,20 @@ def test_a_day_of_several_markets_is_the_mean_of_those_there_are():
     assert table["pooled"].iloc[-1] == pytest.approx(0.5 * (0.02 + 0.03))
     assert row["n"] == 60
     assert row["difference"] == pytest.approx(365.0 * table["pooled"].mean())
+
+
+def test_each_market_has_its_own_color_in_the_chart_of_differences(calm):
+    _, judged, _ = calm
+    gaps = judged.differences["M1"]
+    several = pd.DataFrame({"A": gaps, "B": 2.0 * gaps, "C": 0.5 * gaps, "pooled": gaps})
+    chart = draw_declared(dataclasses.replace(judged, differences=several).draw_differences())
+    lines = {trace["name"]: trace["line"] for trace in chart.figure["data"]}
+    assert [*lines] == ["pooled", "A", "B", "C"]
+    assert len({line["color"] for line in lines.values()}) == 4
+
+    # Pooled is the same line where there is one market.
+    alone = draw_declared(judged.draw_differences())
+    assert [trace["name"] for trace in alone.figure["data"]] == ["M1"]
 
 
 @pytest.mark.parametrize("leverage", [2.0, *slow([0.5, 1.0])])
