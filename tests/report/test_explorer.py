@@ -20,10 +20,9 @@ from backtest.sweep.sweep_table import Sweep
 @pytest.fixture(scope="module")
 def explorer(sweep):
     page = build_page(sweep)
-    (found,) = (
-        each for section in page.sections for each in section.blocks if isinstance(each, Explorer)
-    )
-    return found
+    blocks = [block for section in page.sections for block in section.blocks]
+    (explorer,) = (block for block in blocks if isinstance(block, Explorer))
+    return explorer
 
 
 def test_a_curve_ends_at_the_return_of_its_set(sweep):
@@ -54,9 +53,11 @@ def test_curves_of_two_hundred_sets_take_less_than_300_kilobytes():
     times = np.arange(1_461) * 86_400_000_000_000
     returns = {str(k): 0.03 * rng.standard_normal(1_460) for k in range(200)}
     curves = lay_out_curves(times, returns)
+
     assert curves.shape == (200, 200)
     for name, own in returns.items():
         assert curves[name].iloc[-1] == pytest.approx(np.prod(1.0 + own))
+
     values = curves.to_numpy().T.ravel()
     assert len(pack_text(str(encode_figure(values)))) < 300_000
 
@@ -71,10 +72,14 @@ def test_a_set_that_failed_has_no_curve_and_no_set_none():
 def test_marks_are_those_of_the_search(sweep, explorer):
     explored = explore_sweep(sweep)
     data = explorer.data
+
     best = data["labels"][data["best"]]
     assert best == str(sweep.table.index[explored.best])
+
     near = {data["labels"][place] for place in np.flatnonzero(data["near"])}
-    assert near == {str(sweep.table.index[k]) for k in np.flatnonzero(find_neighbors(explored))}
+    neighbors = np.flatnonzero(find_neighbors(explored))
+    assert near == {str(sweep.table.index[place]) for place in neighbors}
+
     assert data["default"] == {"target": 0.4, "half_life": 72.0, "account.band": 0.0}
     assert data["objective"] == data["measures"][0]["name"] == "sharpe"
 

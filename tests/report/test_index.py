@@ -40,6 +40,7 @@ def store(tmp_path):
     saved = run.save(folder)
     fall = bt.Scenario("fall", price=-0.3, over="2h")
     bt.stress(run, [fall], ladder={"price": (-0.3, 0.3, 3)}).save(folder)
+
     shutil.copytree(saved, folder / "broken")
     (folder / "broken" / "bars.parquet").write_bytes(b"PAR1" + bytes(100) + b"PAR1")
     (folder / "empty").mkdir()
@@ -55,15 +56,19 @@ def read_links(index: Path) -> list[Path]:
 def test_every_result_has_a_page_and_damaged_ones_a_reason(store, tmp_path, capsys):
     out = tmp_path / "site"
     code, said, err = call(capsys, "report", "--all", "--results", store, "--out", out)
-    assert (code, said.strip()) == (0, str(out / "index.html"))
+    assert code == 0
+    assert said.strip() == str(out / "index.html")
+
     pages = read_links(out / "index.html")
     assert len(pages) == 2
     assert all(page.read_text("utf-8").startswith("<!DOCTYPE html>") for page in pages)
+
     text = (out / "index.html").read_text("utf-8")
     assert "results: 1 stress, 1 run, 2 damaged" in text
     for reason in ("bars.parquet: was changed or truncated", "holds no manifest.json"):
         assert text.count(f"damaged: {reason}") == 1
         assert reason in err
+
     metrics = live(Constant(leverage=0.5)).metrics
     shown = f'<td class="number" data-value="{metrics["total_return"]}">'
     assert text.count(shown) == 1
@@ -78,6 +83,7 @@ def test_names_are_escaped(store, tmp_path):
     assert "&lt;b&gt;x&amp;y%2F&lt;_b&gt;" in text
     assert "<b>" not in text
     assert "\u202e" not in text
+
     assert [head for head, _ in scripts_of(text)] == [' type="application/json" id="curves"', ""]
     curves = json.loads(scripts_of(text)[0][1])
     assert {len(row["values"]) for row in curves["rows"].values()} == {160}
@@ -88,16 +94,20 @@ def test_pages_of_a_store_share_one_library_and_those_without_charts_have_none(s
     out = tmp_path / "site"
     test = bt.Backtest(bt.Market.sample(bars=48), **AT_BINANCE)
     test.sweep(Constant, {"leverage": [0.5, 1.0]}).save(store)  # its explorer needs no library
+
     write_all(store, out)
-    packed = re.fullmatch(
-        'window.packedLibrary = "(.*)";\n', (out / "pages" / LIBRARY).read_text("utf-8")
-    )
+
+    library = (out / "pages" / LIBRARY).read_text("utf-8")
+    packed = re.fullmatch('window.packedLibrary = "(.*)";\n', library)
     assert unpack_text(packed[1]) == read_plotly()
+
     pages = [page.read_text("utf-8") for page in read_links(out / "index.html")]
     assert len(pages) == 3
     assert max(map(len, pages)) < 400_000
+
     has_charts = [f'<script src="{LIBRARY}"></script>' in page for page in pages]
     assert sorted(has_charts) == [False, True, True]
+
     for page, has in zip(pages, has_charts, strict=True):
         policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
         assert policy.count("sha256-") == (2 if has else 1)
@@ -131,9 +141,11 @@ def test_the_security_policy_lets_run_our_two_scripts_only(html):
     own = next(text for head, text in scripts_of(html) if head == "")
     packed = next(text for head, text in scripts_of(html) if 'id="plotly"' in head)
     library = unpack_text(packed)
+
     assert library == read_plotly()
     expected = [hashlib.sha256(text.encode()).digest() for text in (own, library)]
     assert hashes == [base64.b64encode(each).decode() for each in expected]
+
     assert "default-src 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
     assert "unsafe-eval" not in policy
@@ -148,12 +160,14 @@ def test_hostile_names_of_a_run_are_text(result, name):
     manifest["policy"] |= {"text": name, "name": name}
     manifest["data"] |= {"instrument": name, "source": name, "filled": {name: name}}
     manifest["causality"] = name
+
     page = build_page(dataclasses.replace(result, manifest=manifest))
     html = write_html(page)
     assert len(re.findall(r"<script", html)) == len(scripts_of(html)) == 3
     assert len(re.findall(r"<img", html)) == 0
     assert not {"\u202e", "\u2066"} & set(html)
     assert ("{{ 7 * 7 }}" in html) == ("7 * 7" in name)
+
     prose = re.sub(r"(?ms)^(`{3,})\n.*?^\1$", "", write_text(page, "md"))
     assert "backtest run" not in prose, "commands stand in blocks of code, as they are"
     assert "<script" not in prose
@@ -170,9 +184,11 @@ def test_a_notebook_shows_names_as_text(result):
     manifest["policy"]["text"] = HOSTILE_TEXTS[0]
     manifest["data"]["instrument"] = HOSTILE_TEXTS[1]
     cell = dataclasses.replace(result, manifest=manifest)._repr_html_()
+
     assert "<script" not in cell
     assert "<img" not in cell
     assert "<svg" in cell
+
     for name in HOSTILE_TEXTS[4:]:
         manifest["policy"]["text"] = manifest["data"]["instrument"] = name
         cell = dataclasses.replace(result, manifest=manifest)._repr_html_()
@@ -184,12 +200,17 @@ def test_a_notebook_shows_names_as_text(result):
     "name", HOSTILE_TEXTS[:2] + HOSTILE_TEXTS[5:], ids=["script", "image", "long"]
 )
 def test_hostile_names_of_parameters_are_text(sweep, name):
-    facts = {name if key == "target" else key: v for key, v in sweep.manifest["parameters"].items()}
+    facts = {}
+    for key, fact in sweep.manifest["parameters"].items():
+        facts[name if key == "target" else key] = fact
+
     table = sweep.table.rename(columns={"target": name})
+
     hostile = bt.Sweep(table, {**sweep.manifest, "parameters": facts})
     page = build_page(hostile)
     html = write_html(page)
     assert len(scripts_of(html)) == html.count("<script") == 2  # data and ours
+
     figures = json.dumps([encode_figure(chart.figure) for chart in page.charts])
     assert "<img" not in figures
     assert "<script" not in figures

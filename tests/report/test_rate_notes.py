@@ -24,11 +24,13 @@ def hold_week(last: float, venue: bt.Venue, *, sessions: bool = True, dividend: 
     closes = [100.0, 100.0, 100.0, 100.0, last]
     frame = pd.DataFrame({"open": 100.0, "high": max(100.0, last), "low": 100.0, "close": closes,
                           "volume": 1e6}, index=index)  # fmt: skip
+
     paid = None
     gaps: dict[str, str] = {}
     if dividend:
         gaps = {"funding_gaps": "zero"}
         paid = pd.DataFrame({"rate": [-dividend], "mark": [100.0]}, index=index[3:4])
+
     market = bt.Market.from_frames(frame, sessions=sessions, funding=paid, **gaps)
     return bt.run(market, Keep(), venue=venue, account=bt.Account(), compile=False)
 
@@ -61,8 +63,10 @@ def test_nothing_is_said_of_rates_that_are_given_or_small():
 def test_the_rate_that_a_preset_assumes_is_said_where_it_is_much_of_the_profit():
     """10,000 for 3 days of 360 at 8 %: 6.67 of some 20, less fees and slippage."""
     reg_t = bt.Venue.preset("reg-t", "STOCK")
-    (note,) = [x for x in find_notes(hold_week(100.1, reg_t)) if x.startswith("Interest")]
+    notes = find_notes(hold_week(100.1, reg_t))
+    (note,) = [text for text in notes if text.startswith("Interest")]
     assert "at rates that its preset assumes, borrow_rate 8 %: give yours" in note
+
     own = hold_week(100.1, reg_t.override({"borrow_rate": 0.07}))
     assert not [x for x in find_notes(own) if x.startswith("Interest")]
 

@@ -23,24 +23,26 @@ def files(result, sweep, tmp_path_factory):
     manifest = json.loads(json.dumps(result.manifest))
     manifest["policy"] |= {"text": HOSTILE, "name": HOSTILE, "settings": {}}
     manifest["data"]["instrument"] = HOSTILE
-    pages = {
-        "run": build_page(result),
-        "hostile": build_page(dataclasses.replace(result, manifest=manifest)),
-        "sweep": build_page(sweep),
-    }
+
+    hostile = dataclasses.replace(result, manifest=manifest)
+    pages = {"run": build_page(result), "hostile": build_page(hostile), "sweep": build_page(sweep)}
     return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
 
 
 def open_page(context, file):
     """Open a file and wait for its charts; keep what went wrong and what was asked for."""
     page = context.new_page()
-    page.trouble, page.requests = [], []
+    page.trouble = []
+    page.requests = []
+
     page.on("console", lambda message: page.trouble.append(message.text))
     page.on("pageerror", lambda error: page.trouble.append(str(error)))
     page.on("request", lambda request: page.requests.append(request.url))
+
     page.goto(file.as_uri())
     page.wait_for_selector("html[data-ready]", state="attached")
     assert page.evaluate("document.documentElement.dataset.ready") == "yes"
+
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     for box in page.query_selector_all("[data-chart]"):
         box.scroll_into_view_if_needed()
@@ -57,6 +59,7 @@ def visit(browser, files):
         return open_page(contexts[-1], files[name])
 
     yield visit
+
     for context in contexts:
         context.close()
 
@@ -78,15 +81,18 @@ def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, 
     page = visit(name, width)
     assert page.trouble == []
     assert page.requests == [files[name].as_uri()]
+
     counts = page.evaluate(
         "[...document.querySelectorAll('[data-chart]')].map(box =>"
         " box.querySelectorAll('.main-svg .trace, .main-svg .hm, .main-svg .point').length)"
     )
     assert len(counts) >= charts
     assert min(counts, default=1) > 0
+
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.title() != "broken"
     assert "\u202e" not in page.content()
+
     has_library = 2 * bool(charts)  # packed, and unpacked; an explorer needs none
     assert page.evaluate("document.scripts.length") == 2 + has_library  # data, ours
     if name == "hostile":
@@ -96,16 +102,20 @@ def test_every_chart_draws_in_silence_and_without_a_request(visit, files, name, 
 def test_the_ledger_is_searched_by_words(page, result):
     page.fill(".search .words", "liquidation")
     rows = page.locator(".ledger tbody tr")
+
     assert rows.count() == result.metrics["liquidations"]
     page.fill(".search .words", "2023-01-20 flow")
     assert rows.count() == 1
     page.fill(".search .words", "")
+
     before = rows.count()
     page.click(".more")
     assert rows.count() > before
+
     page.fill(".search .words", "<b>no such</b>")
     assert rows.count() == 0
     assert page.inner_text(".count") == "0 of 0 shown"
+
     page.fill(".search .words", "")
 
 
@@ -115,13 +125,17 @@ def test_a_mark_leads_to_its_row_and_a_row_to_its_time(page):
         " const trace = box.data.find(each => each.name.startsWith('liquidation ('));"
         " box.emit('plotly_click', {points: [{customdata: trace.customdata[1]}]}); })()"
     )
+
     row = page.locator("tr.found")
     assert row.count() == 1
     assert "liquidation" in row.inner_text()
+
     stamp = row.locator("button").inner_text()
     row.locator("button").click()
+
     range_ = page.evaluate("document.querySelector('[data-chart=story]').layout.xaxis.range")
-    low, high = (pd.Timestamp(each) for each in range_)
+    low = pd.Timestamp(range_[0])
+    high = pd.Timestamp(range_[1])
     assert low < pd.Timestamp(stamp) < high
     assert high - low <= pd.Timedelta("10D")
     assert page.trouble == []
@@ -138,18 +152,22 @@ def test_one_window_is_shown_by_all_charts_and_its_figures_are_computed(page, re
     ends = result.ends_sample.nonzero()[0]
     inside = unit[ends[-31] :]
     fall = (1.0 - inside / np.maximum.accumulate(inside)).max()
+
     assert page.evaluate(READ, "total_return") == f"{100 * (inside[-1] / inside[0] - 1):.2f} %"
     assert page.evaluate(READ, "max_drawdown") == f"{100 * fall:.2f} %"
+
     volatility = result.returns.to_numpy()[-30:].std(ddof=1) * 365**0.5
     assert page.evaluate(READ, "volatility") == f"{100 * volatility:.2f} %"
     assert "of-run" in page.evaluate(
         "document.querySelector('.facts [data-measure=es_95]').parentElement.className"
     )
+
     page.evaluate("document.querySelector('[data-chart=rolling]').scrollIntoView()")
     page.wait_for_function(
         "() => document.querySelector('[data-chart=rolling]').layout.xaxis.range[0]"
         " === document.querySelector('[data-chart=story]').layout.xaxis.range[0]"
     )
+
     page.click(".window [data-days='0']")
     whole = format_percent(result.metrics["total_return"])
     assert page.evaluate(READ, "total_return") == whole
@@ -168,13 +186,16 @@ def test_a_click_shows_the_equity_of_a_set_and_sliders_say_how_far_the_nearest_i
     assert page.locator(".explorer .set").count() == 15  # 5 targets, 3 half-lives, at one band
     assert page.locator(".explorer .mark.best").count() == 1
     assert page.inner_text(".explored h3") == "The best set"
+
     page.locator(".explorer .set").nth(3).click()
     assert page.inner_text(".explored h3") == "The chosen set beside the best"
     assert page.locator(".explorer .curve.selected").count() == 1
     assert "15 of 15 places lie on the sliders" in page.inner_text(".said")
+
     page.locator(".controls select").nth(1).select_option("parameter account.band")
     assert page.locator(".explorer .set").count() == 10
     page.locator(".controls select").nth(3).select_option("measure max_drawdown")
+
     label = page.inner_text(".explored th")
     page.locator(".explored [role=application]").press("ArrowLeft")
     assert page.inner_text(".explored th") != label
@@ -192,6 +213,7 @@ def test_plots_are_drawn_as_they_come_into_view_and_all_of_them_for_print(browse
     page.wait_for_selector("html[data-ready]", state="attached")
     assert page.evaluate("document.querySelector('[data-chart=story]').layout.height") == 860
     assert page.evaluate(NOT_DRAWN) > 0
+
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(NOT_DRAWN) == 0
     page.close()
@@ -202,6 +224,7 @@ def test_the_first_screen_is_drawn_before_the_library_is_compiled(browser, files
     page.add_init_script("window.requestAnimationFrame = () => 0")  # the library waits for it
     page.goto(files["run"].as_uri())
     page.wait_for_selector("[data-chart=story] canvas")
+
     colors = page.evaluate(
         "(() => { const still = document.querySelector('[data-chart=story] canvas');"
         " const { data } = still.getContext('2d').getImageData(0, 0, still.width, still.height);"
@@ -218,6 +241,7 @@ def test_axe_finds_no_violation(browser, files, name, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     page = open_page(context, files[name])
+
     violations = axe.Axe().run(page).response["violations"]
     assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
     context.close()

@@ -60,9 +60,11 @@ def test_the_page_has_both_curves_from_one_and_their_ratio(pair):
     page = build_pair_page(pair.first, pair.second)
     lines = {line["name"]: line["y"] for line in page.charts[0].figure["data"]}
     first, second, ratio = lines.values()
+
     assert first[0] == second[0] == 1.0
     assert first[-1] == pytest.approx(pair.first.metrics["final_equity"] / 1_000.0)
     assert ratio[-1] == pytest.approx(second[-1] / first[-1])
+
     html = write_html(page)
     assert "account band" in html
     assert "First bar that differs" in html
@@ -70,13 +72,13 @@ def test_the_page_has_both_curves_from_one_and_their_ratio(pair):
 
 def test_two_results_of_other_kinds_are_refused(pair, tmp_path):
     run = pair.first.save(tmp_path)
-    sweep = bt.Backtest(make_market(ROWS), venue=make_venue(), account=bt.Account()).sweep(
-        Constant, {"leverage": [0.5, 1.0]}, compile=False
-    )
+    test = bt.Backtest(make_market(ROWS), venue=make_venue(), account=bt.Account())
+    sweep = test.sweep(Constant, {"leverage": [0.5, 1.0]}, compile=False)
     other = sweep.save(tmp_path)
+
     page = tmp_path / "pair.json"
-    check_refused(
-        lambda: write_pair((run, other), page, "json"), "two results side by side must be of one"
-    )
+    words = "two results side by side must be of one"
+    check_refused(lambda: write_pair((run, other), page, "json"), words)
+
     write_pair((run, run), page, "json")
     assert json.loads(page.read_text())["first_difference"] is None
