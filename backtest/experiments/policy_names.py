@@ -33,6 +33,16 @@ def built_in_policies() -> list[type[Policy]]:
     return sorted(policies, key=lambda policy: policy.title())
 
 
+def find_shipped(name: str) -> type[Policy] | None:
+    """Return the policy of a class name, None if there is none; no other policy is loaded."""
+    from backtest import strategies  # noqa: PLC0415 - they stand on the public names
+
+    if name not in strategies.__all__:
+        return None
+    policy: type[Policy] = getattr(strategies, name)
+    return policy
+
+
 def list_installed() -> dict[str, str]:
     """Return what installed packages declare, by name, as ``--policy`` takes it; import nothing."""
     declared = importlib.metadata.entry_points(group=GROUP)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from backtest import core
-from backtest.experiments.policy_names import built_in_policies
+from backtest.experiments.policy_names import find_shipped
 from backtest.report.basis import describe_account, name_policy
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def find_class(manifest: Mapping[str, Any]) -> type[Policy] | None:
     module = str(manifest.get("policy_module", ""))
     if not module.startswith("backtest.strategies."):
         return None
-    name = manifest["policy"].get("name")
-    return next((cls for cls in built_in_policies() if cls.__name__ == name), None)
+    return find_shipped(str(manifest["policy"].get("name")))
 
 
 def split_name(name: str) -> str:
