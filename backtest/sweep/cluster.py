@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,15 +37,32 @@ SHARE = 32
 """Blocks per worker, if there are sets enough: small blocks end at about the same time."""
 MOST_SENT = 5
 """How often what is left is sent, as workers take the market with them when they die."""
-LOCAL, ADDRESS = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"\w+://[^/\s]+:\d+")
+LOCAL = re.compile(r"local:([1-9]\d{0,3})")
+ADDRESS = re.compile(r"\w+://[^/\s]+:\d+")
+LOCAL_OPTIONS: dict[str, Any] = {
+    "threads_per_worker": 1,
+    "host": "127.0.0.1",
+    "memory_limit": None,
+    "dashboard_address": "127.0.0.1:0",
+    "scheduler_kwargs": {"dashboard": False},
+    "silence_logs": logging.CRITICAL,
+}
+"""How workers of this computer are started: a thread each, no page, and nothing to read."""
 
 
 @contextlib.contextmanager
 def on_cluster(evaluator: e.Evaluator, cluster: str | None) -> Iterator[e.Evaluator]:
+    """Give an evaluator whose sets run on a cluster, until the block ends; itself without one.
+
+    ``cluster`` is the address of a scheduler, or ``local:N`` for N processes of this computer.
+    """
     if cluster is None:
         yield evaluator
         return
-    text = cluster if isinstance(cluster, str) else ""
+
+    text = ""
+    if isinstance(cluster, str):
+        text = cluster
     local = LOCAL.fullmatch(text)
     if not (ADDRESS.fullmatch(text) or local):
         raise core.ParameterError(
@@ -57,30 +75,36 @@ def on_cluster(evaluator: e.Evaluator, cluster: str | None) -> Iterator[e.Evalua
         raise core.ParameterError(
             f"cluster needs Dask: {error}; pip install 'leverage-backtest[cluster]'"
         ) from error
-    options = {"threads_per_worker": 1, "host": "127.0.0.1", "memory_limit": None}
-    options |= {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
-    options |= {"silence_logs": logging.CRITICAL}
+
     with contextlib.ExitStack() as stack:
         try:
             place: Any = text
             if local:
-                workers = distributed.LocalCluster(n_workers=int(local[1]), **options)
+                workers = distributed.LocalCluster(n_workers=int(local[1]), **LOCAL_OPTIONS)
                 place = stack.enter_context(workers)
             client = distributed.Client(place, timeout=WAIT, set_as_default=False)
             stack.enter_context(client).wait_for_workers(1, timeout=WAIT)
             client.get_versions(check=True)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise core.BacktestError(f"cannot use the cluster {cluster}: {error}") from error
-        if isinstance(evaluator, e.PooledEvaluator):
-            pooled = copy(evaluator)
-            members = evaluator.members.items()
-            pooled.members = {name: ClusterEvaluator(each, client) for name, each in members}
-            yield pooled
-        else:
-            yield ClusterEvaluator(evaluator, client)
+
+        yield spread(evaluator, client)
+
+
+def spread(evaluator: e.Evaluator, client: Any) -> e.Evaluator:
+    """Return the evaluator on a cluster; of accounts by market, each of them on it."""
+    if not isinstance(evaluator, e.PooledEvaluator):
+        return ClusterEvaluator(evaluator, client)
+
+    pooled = copy(evaluator)
+    members = evaluator.members.items()
+    pooled.members = {name: ClusterEvaluator(member, client) for name, member in members}
+    return pooled
 
 
 class ClusterEvaluator(e.Evaluator):
+    """An evaluator whose sets run in blocks on the workers of a cluster."""
+
     def __init__(self, local: e.Evaluator, client: Any) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.client = client
@@ -89,18 +113,17 @@ class ClusterEvaluator(e.Evaluator):
 
     def _send_market(self) -> Any:
         """Send job and market to all workers, which keep them for all blocks."""
-        given = [self.job, self.market]
-        return self.client.scatter(given, broadcast=True, hash=False, timeout=WAIT)
+        return self.client.scatter(
+            [self.job, self.market], broadcast=True, hash=False, timeout=WAIT
+        )
 
     def _evaluate(
         self, sets: Sets, wanted: e.EvaluatedBars, progress: core.Progress | None
     ) -> e.Rows:
         distributed: Any = importlib.import_module("distributed")
-        n, unit = count_sets(sets), LANES if self.compile else 1
         work = ClusterWork(sets, wanted, e.start_rows(sets, self.measured), {}, progress)
-        n_workers = max(len(self.client.nthreads()), 1)
-        size = unit * -(-n // (SHARE * n_workers * unit))
-        parts = [np.arange(k, min(k + size, n)) for k in range(0, n, size)]
+        parts = self._split(count_sets(sets))
+
         try:
             for attempt in range(MOST_SENT):
                 if attempt > 0:  # the market was lost with a worker: the others take its place
@@ -117,9 +140,19 @@ class ClusterEvaluator(e.Evaluator):
             raise core.BacktestError(
                 f"workers of the cluster died at the same sets: {error}"
             ) from error
+
         for text, kind in work.told.items():
             core.warn_caller(text, kind)
         return work.rows
+
+    def _split(self, n: int) -> list[Any]:
+        """Return the places of sets by part: whole blocks, where sets run in blocks."""
+        unit = 1
+        if self.compile:
+            unit = LANES
+        n_workers = max(len(self.client.nthreads()), 1)
+        size = unit * -(-n // (SHARE * n_workers * unit))
+        return [np.arange(begin, min(begin + size, n)) for begin in range(0, n, size)]
 
     def _evaluate_parts(self, work: ClusterWork, parts: list[Any]) -> Exception | None:
         """Put the rows of parts of the sets; return why the cluster lost some, None if it did not.
@@ -129,12 +162,13 @@ class ClusterEvaluator(e.Evaluator):
         distributed: Any = importlib.import_module("distributed")
         futures: dict[Any, Any] = {}
         for part in parts:
-            given = (*self.sent, take_sets(work.sets, part), work.wanted._asdict())
-            futures[self.client.submit(compute_block, *given, pure=False, retries=3)] = part
+            block = (*self.sent, take_sets(work.sets, part), work.wanted._asdict())
+            futures[self.client.submit(compute_block, *block, pure=False, retries=3)] = part
+
         try:
             for future in distributed.as_completed(list(futures), loop=self.client.loop):
-                found, warned = future.result()
-                e.put_rows(work.rows, futures[future], found)
+                rows, warned = future.result()
+                e.put_rows(work.rows, futures[future], rows)
                 work.told.update(warned)
                 core.report_progress(work.progress, int(work.rows.done.sum()), len(work.rows.done))
         except KeyboardInterrupt:
@@ -143,6 +177,7 @@ class ClusterEvaluator(e.Evaluator):
             self.client.cancel(list(futures), force=True)
             lost: Exception = error
             return lost
+
         return None
 
 
@@ -169,18 +204,23 @@ def compute_block(
         warnings.simplefilter("always")
         if name not in EVALUATORS:
             EVALUATORS.clear()
-            given, varied, settings = pickle.loads(content)
-            test = Conditions(market, **given)
+            conditions, varied, settings = pickle.loads(content)
+            test = Conditions(market, **conditions)
             EVALUATORS[name] = e.Evaluator(VariedTest(test, *varied), threads=1, **settings)
-        found = EVALUATORS[name].evaluate(sets, **wanted)
-    return found, tuple(dict.fromkeys((str(each.message), each.category) for each in caught))
+
+        rows = EVALUATORS[name].evaluate(sets, **wanted)
+
+    warned = dict.fromkeys((str(warning.message), warning.category) for warning in caught)
+    return rows, tuple(warned)
 
 
 def describe_job(evaluator: e.Evaluator) -> tuple[str, bytes]:
     """Pickle the settings of an evaluator under a name of its own; the user's code by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
     settings: dict[str, Any] = {"memory": evaluator.memory, "compile": evaluator.compile}
-    settings["metrics"] = "all" if evaluator.metrics == STREAMED else "core"
+    settings["metrics"] = "core"
+    if evaluator.metrics == STREAMED:
+        settings["metrics"] = "all"
     varied = evaluator.varied
     content = (fields(varied.test), (varied.policy, varied.names, varied.rule), settings)
 
@@ -193,20 +233,29 @@ def describe_job(evaluator: e.Evaluator) -> tuple[str, bytes]:
                 return operator.methodcaller("over", *policies), (each.written,)
             return super().reducer_override(each)
 
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
-    installed.append(Path(__file__).resolve().parents[1])
-    own, file = [], io.BytesIO()  # modules of the user, which workers lack
-    for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "")
-        is_own = path.suffix == ".py" and path.is_file() and name != "__main__"
-        if is_own and not any(path.resolve().is_relative_to(each) for each in installed):
-            own.append(module)
-    for module in own:
+    modules = find_user_modules()
+    for module in modules:
         cloudpickle.register_pickle_by_value(module)
+    file = io.BytesIO()
     try:
         Packer(file).dump(content)
     finally:
-        for module in own:
+        for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
+
     return uuid.uuid4().hex, file.getvalue()
+
+
+def find_user_modules() -> list[ModuleType]:
+    """Return the modules of the user that are loaded, which workers lack."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in names]
+    installed.append(Path(__file__).resolve().parents[1])
+
+    modules = []
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        is_script = path.suffix == ".py" and path.is_file() and name != "__main__"
+        if is_script and not any(path.resolve().is_relative_to(folder) for folder in installed):
+            modules.append(module)
+    return modules

@@ -49,8 +49,8 @@ def lay_out_curves(
 
     ``returns`` (n_times - 1,) are by sampling period; those of a set that failed are NaN.
     """
-    fitting = {name: own for name, own in returns.items() if len(own) == len(times) - 1}
-    known = {name: own for name, own in fitting.items() if not np.isnan(own).any()}
+    fitting = {name: values for name, values in returns.items() if len(values) == len(times) - 1}
+    known = {name: values for name, values in fitting.items() if not np.isnan(values).any()}
     if not known:
         return None
 
@@ -70,6 +70,8 @@ def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, 
     constant = result._constant
     if isinstance(constant, Lack):
         return {}
+
+    # From a unit of nothing on, each period loses all.
     unit = np.append(1.0, constant.unit[result.ends_sample != 0.0])
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.nan_to_num(unit[1:] / unit[:-1] - 1.0, nan=-1.0)
@@ -93,8 +95,8 @@ def trace_sets(
     rows = thin_order(order, MOST_CURVES)
     names = [labels[row] for row in rows.tolist()]
     if not sampled:
-        found = sample_returns(evaluator, sets, rows)
-        sampled = {name: found[:, place] for place, name in enumerate(names)}
+        table = sample_returns(evaluator, sets, rows)
+        sampled = dict(zip(names, table.T, strict=True))
 
     returns = {str(name): sampled[name] for name in names if name in sampled}
     returns |= hold_constant(evaluator, take_sets(sets, int(order[0])))

@@ -69,6 +69,8 @@ class BlockFault(Exception):  # noqa: N818 - a reason to run the sets one by one
 
 
 class Watched:
+    """A policy for ``observe``, which notes the settings that are read of it."""
+
     def __init__(self, policy: Policy, values: Mapping[str, Any]) -> None:
         self._policy = policy
         self._values = values
@@ -81,15 +83,20 @@ class Watched:
         if name == "settings":
             self._read.update(dict.fromkeys(self._values))
             return lambda: dict(self._values)
-        found = inspect.getattr_static(type(self._policy), name)
-        return found.__get__(self, type(self._policy)) if hasattr(found, "__get__") else found
+
+        # Methods of the policy are bound to this object, so that what they read is seen too.
+        attribute = inspect.getattr_static(type(self._policy), name)
+        if hasattr(attribute, "__get__"):
+            return attribute.__get__(self, type(self._policy))
+        return attribute
 
     def __repr__(self) -> str:
         self._read.update(dict.fromkeys(self._values))
         return repr(self._policy)
 
     def reads(self) -> tuple[str, ...]:
-        read = {name: each for name, each in self._values.items() if name in self._read}
+        """Return the names of the settings that were read, one for each element of a tuple."""
+        read = {name: value for name, value in self._values.items() if name in self._read}
         return tuple(number_elements(read))
 
 
@@ -121,6 +128,7 @@ class Columns:
         self.memory = memory
         self.reads: tuple[str, ...] = ()
         self.takes_arrays = True
+
         self._checked: dict[tuple[object, ...], policies.Causality] = {}
         self._kept: OrderedDict[tuple[object, ...], Observed] = OrderedDict()
         self._lock = threading.Lock()
@@ -128,6 +136,7 @@ class Columns:
     def of_one(
         self, values: Mapping[str, Any], seen: Mapping[Any, Observed] = core.NOTHING
     ) -> Observed:
+        """Return the columns of one set: those in ``seen``, those that are kept, or new ones."""
         with self._lock:
             key = self._find_key(values)
             if key in seen:
@@ -135,6 +144,7 @@ class Columns:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
+
         return self._keep(values, self._observe_alone(values))
 
     def observe_together(self, sets: Sequence[Mapping[str, Any]]) -> dict[Any, Observed]:
@@ -144,32 +154,37 @@ class Columns:
         class, and one or three of each later one, are compared with their own observation; once one
         differs, or it raises, each set is observed alone.
         """
-        some = list({self._find_key(each): each for each in sets}.values())
-        differ = [name for name in self.reads if len({each.get(name) for each in some}) > 1]
-        is_apt = all(isinstance(each.get(name), float) for each in some for name in differ)
-        if len(some) < LEAST_TOGETHER or not is_apt or not self.takes_arrays:
+        different = list({self._find_key(values): values for values in sets}.values())
+        n = len(different)
+        if n < LEAST_TOGETHER or not self.takes_arrays:
             return {}
-        policy = self.build(some[0])
+        varied = self._find_varied(different)
+        for name in varied:
+            if not all(isinstance(values.get(name), float) for values in different):
+                return {}
+        policy = self.build(different[0])
         if not policies.takes_arrays(policy):
             return {}
-        compared = range(len(some))
-        if type(policy) in TRIED:
-            n_compared = 1 if len(some) <= FEW_TOGETHER else 3
-            rng = np.random.default_rng(len(some))
-            compared = rng.integers(0, len(some), n_compared).tolist()
-        alone = {k: self._observe_alone(some[k]) for k in compared}
-        arrays = {name: np.array([each[name] for each in some]) for name in differ}
+
+        alone = {}
+        for place in choose_compared(type(policy), n):
+            alone[place] = self._observe_alone(different[place])
+        arrays = {name: np.array([values[name] for values in different]) for name in varied}
         shown: Any = Watched(policy, {**policy.settings(), **arrays})
-        seen = policies.observe_together(
-            lambda: type(policy).observe(shown, self.market), alone, len(some)
-        )
+        seen = policies.observe_together(lambda: type(policy).observe(shown, self.market), alone, n)
         self.takes_arrays = bool(seen)
-        if seen:
-            TRIED.add(type(policy))
-        return {
-            self._find_key(values): {name: each[:, k] for name, each in seen.items()}
-            for k, values in enumerate(some if seen else ())
-        }
+        if not seen:
+            return {}
+
+        TRIED.add(type(policy))
+        observed = {}
+        for k, values in enumerate(different):
+            observed[self._find_key(values)] = {name: column[:, k] for name, column in seen.items()}
+        return observed
+
+    def _find_varied(self, sets: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return the names of what ``observe`` reads and sets differ in."""
+        return [name for name in self.reads if len({values.get(name) for values in sets}) > 1]
 
     def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:
         return tuple(map(values.get, self.reads))
@@ -203,14 +218,16 @@ class Columns:
         shown = number_elements(policy.settings())
         if self._find_key(shown) in self._checked:
             return self._checked[self._find_key(shown)]
+
         seen, causality = policies.check_once(policy, self.market, observe_whole)
         if failed:
             return None
         self._keep(values, dict(seen))
-        self._checked[self._find_key(shown)] = causality
+        self._checked[self._find_key(shown)] = causality  # by what was read just now
         return causality
 
     def _observe_alone(self, values: Mapping[str, Any]) -> Observed:
+        """Return the columns of one set, and note which settings they depend on."""
         policy = self.build(values)
         watched: Any = Watched(policy, policy.settings())
         try:
@@ -219,6 +236,8 @@ class Columns:
         except Exception:  # the wrapper may lack something that the policy uses
             seen = policies.observe(policy, self.market)
             reads = tuple(number_elements(policy.settings()))
+
+        # Another setting matters than was known: the keys of what is kept are too short.
         with self._lock:
             missing = [name for name in reads if name not in self.reads]
             if missing:
@@ -227,20 +246,41 @@ class Columns:
         return seen
 
 
+def choose_compared(kind: type[Policy], n: int) -> Sequence[int]:
+    """Return the places of sets that are also observed alone: all n of a class the first time."""
+    if kind not in TRIED:
+        return range(n)
+    n_compared = 3
+    if n <= FEW_TOGETHER:
+        n_compared = 1
+    places: list[int] = np.random.default_rng(n).integers(0, n, n_compared).tolist()
+    return places
+
+
 def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {k: v for k, v in find_values(values, name).items() if not split_name(k)[0]}
+    """Return the parameters of the policy of one instrument."""
+    of_instrument = find_values(values, name)
+    return {key: value for key, value in of_instrument.items() if not split_name(key)[0]}
 
 
 def list_ends(sets: Sets) -> list[dict[str, Any]]:
     """Return sets in which numbers are highest or lowest, many at once, and one for each word."""
+    if not sets:
+        return [{}]
     numbers = [values for values in sets.values() if values.dtype.kind not in "Ob"]
-    rows: dict[int, None] = {} if sets else {0: None}
-    for find_end in (np.max, np.min) if numbers else ():
-        is_end = np.array([values == find_end(values) for values in numbers])
-        votes = np.where(is_end, is_end.sum(axis=0), -1)
-        rows |= dict.fromkeys(votes.argmax(axis=1).tolist())
-    for values in (each for each in sets.values() if each.dtype.kind in "Ob"):
-        rows |= dict.fromkeys(np.unique(s.find_codes(values), return_index=True)[1].tolist())
+    words = [values for values in sets.values() if values.dtype.kind in "Ob"]
+
+    # For each number the row at its end that is at the end of most others.
+    rows: dict[int, None] = {}
+    if numbers:
+        for find_end in (np.max, np.min):
+            is_end = np.array([values == find_end(values) for values in numbers])
+            votes = np.where(is_end, is_end.sum(axis=0), -1)
+            rows |= dict.fromkeys(votes.argmax(axis=1).tolist())
+
+    for values in words:
+        firsts = np.unique(s.find_codes(values), return_index=True)[1]
+        rows |= dict.fromkeys(firsts.tolist())
     return [take_sets(sets, row) for row in list(rows)[:MOST_SETS]]
 
 
@@ -262,39 +302,64 @@ class Panel:
         first: int,
         stop: int | None,
     ) -> None:
-        self.varied, test = varied, varied.test
-        markets = whole if stop is None else whole.prefix(stop)
-        self.markets, self.first = markets, first
-        closes = markets.time[first:] + markets.interval
-        periods = engine.count_periods(test.calendar, test.sampling, markets, first)
-        self.span = RunSpan(int(markets.time[first]), closes, first, periods)
-        clock, known = find_clock(markets), find_clock(whole).seen
-        self.seen = clock.seen
-        signal: Any = test.signal
-        if rule is not None:
-            signal = rule.weigh(known, is_checked=False)
-        if isinstance(test.market, Market) and rule is None:
-            given = signals.resolve_signal(signal, test.market)
-            weights = engine.read_signals(given, known, clock.at(first), is_alone=True)
-            self.weights = np.ascontiguousarray(weights[:, : self.seen.n_bars])
-        else:
-            self.weights = read_weights(signal, self.seen, first=clock.at(first))
-        self.columns = []
-        by_name = dict(venues)
-        for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
-            seen = by_name[name].show_margin(self.seen[name])
-            own = seen.with_signal(np.clip(row[span[0] : span[1]], -1.0, 1.0))
-            self.columns.append(Columns(own, self.varied.build_policy, memory / len(markets)))
+        self.varied = varied
+        self.first = first
+        self.markets = whole
+        if stop is not None:
+            self.markets = whole.prefix(stop)
+        self.seen = find_clock(self.markets).seen
+        self.span = self._measure_span()
+
+        self.weights = self._read_weights(whole, rule)
+        self.columns = self._lay_out_columns(dict(venues), memory)
+        observe = partial(engine.observe_overlay, markets=self.seen, signal=self.weights)
+        self._observe_overlay = lru_cache(KEPT)(observe)
+
+        # What sets of a thread leave for the next, each under the lock.
         self._lock = threading.RLock()
         self._pattern: engine.Setup | None = None
         self._pattern_terms: tuple[tuple[str, Any], ...] = ()
         self._terms: Kept[engine.Setup] = OrderedDict()
-        observe = partial(engine.observe_overlay, markets=self.seen, signal=self.weights)
-        self._observe_overlay = lru_cache(KEPT)(observe)
         self._tables: Kept[PriceTable] = OrderedDict()
         self._deciders: Kept[engine.Deciders] = OrderedDict()
         self._flat: Kept[FlatColumns] = OrderedDict()
         self._rooms: list[LentRoom] = []
+
+    def _measure_span(self) -> RunSpan:
+        """Return the bars of accounts, their closes, and how many sampling periods they make."""
+        test = self.varied.test
+        markets = self.markets
+        closes = markets.time[self.first :] + markets.interval
+        periods = engine.count_periods(test.calendar, test.sampling, markets, self.first)
+        return RunSpan(int(markets.time[self.first]), closes, self.first, periods)
+
+    def _read_weights(self, whole: Markets, rule: signals.SignalRule | None) -> core.FloatArray:
+        """Return the signal by instrument, (n_markets, n_bars), from a rule on the whole market."""
+        test = self.varied.test
+        clock = find_clock(self.markets)
+        known = find_clock(whole).seen
+        first = clock.at(self.first)
+        if rule is not None:
+            return read_weights(rule.weigh(known, is_checked=False), self.seen, first=first)
+
+        signal: Any = test.signal
+        if not isinstance(test.market, Market):
+            return read_weights(signal, self.seen, first=first)
+        directions = signals.resolve_signal(signal, test.market)
+        weights = engine.read_signals(directions, known, first, is_alone=True)
+        return np.ascontiguousarray(weights[:, : self.seen.n_bars])
+
+    def _lay_out_columns(self, venues: Mapping[str, Venue], memory: float) -> list[Columns]:
+        """Return the columns by instrument, on markets with their signal and rules of margin."""
+        laid_out = []
+        for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
+            shown = venues[name].show_margin(self.seen[name])
+            signal = np.clip(row[span[0] : span[1]], -1.0, 1.0)
+            columns = Columns(
+                shown.with_signal(signal), self.varied.build_policy, memory / len(self.markets)
+            )
+            laid_out.append(columns)
+        return laid_out
 
     def _find(self, kept: Kept[_T], key: Hashable, make: Callable[[], _T], most: int) -> _T:
         """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
@@ -319,18 +384,24 @@ class Panel:
             self._rooms.append(room)
 
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
+        """Yield what a check for look-ahead found, of sets at the ends of their parameters."""
         for overlay in list_ends(s.take_part(sets, f"{OVERLAY}.")):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.varied.build_overlay(named))
+
         for name, columns in zip(self.seen.names, self.columns, strict=True):
-            found = (columns.check_causal(values) for values in list_ends(find_own(sets, name)))
-            yield from (each for each in found if each is not None)
+            for values in list_ends(find_own(sets, name)):
+                causality = columns.check_causal(values)
+                if causality is not None:
+                    yield causality
 
     def check_set(self, values: Mapping[str, Any]) -> None:
+        """Check the columns of one set for look-ahead in each market."""
         for name, columns in zip(self.seen.names, self.columns, strict=True):
             columns.check_causal(find_values(values, name))
 
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
+        """Return the setup of one set: the first is made in full, others like it."""
         policy = self.varied.build_policies(values)
         _, term_names = self._split_names(values)
         terms = tuple((name, values[name]) for name in term_names)
@@ -345,12 +416,14 @@ class Panel:
             account = without_flows_before(account, int(self.markets.time[self.first]))
             changes |= {"account": account, "start": core.utc_index(self.markets.time)[self.first]}
         observed = self._observe(policy, values)
+
         with self._lock:
             if self._pattern is None:
                 test = self.varied.build_test(values, **changes)
                 self._pattern_terms = terms
                 self._pattern = engine.set_up(test, policy, observed=observed)
                 return self._pattern
+
         venue = self.varied.build_venue(values)
         return engine.set_up_like(self._pattern, venue, account, observed)
 
@@ -364,9 +437,10 @@ class Panel:
         """
         own_names, term_names = self._split_names(sets[0])
         own_sets = [{name: values[name] for name in own_names} for values in sets]
-        observed_together = [each.observe_together(own_sets) for each in self.columns]
-        pattern, reads_terms = like.observed[0].policy, self._reads_terms(like)
+        observed_together = [columns.observe_together(own_sets) for columns in self.columns]
+        reads_terms = self._reads_terms(like)
         above = like.observed[len(self.columns) :]
+        pattern = like.observed[0].policy
         shared = self._share_policy(pattern, own_sets)
 
         setups = []
@@ -378,9 +452,14 @@ class Panel:
             if terms:
                 setup = self._find(self._terms, terms, partial(self.set_up, values), LANES)
 
-            policy = self.varied.change_policy(pattern, own) if shared is None else shared
-            pairs = zip(self.columns, observed_together, strict=True)
-            columns = [each.of_one(own, seen) for each, seen in pairs]
+            policy = shared
+            if policy is None:
+                policy = self.varied.change_policy(pattern, own)
+            columns = []
+            for market_columns, seen in zip(self.columns, observed_together, strict=True):
+                columns.append(market_columns.of_one(own, seen))
+
+            # Sets that are alike in all this have one setup.
             key = (id(setup.inputs), id(policy), *map(id, columns))
             if key not in alike:
                 observed = self._show(policy, columns)
@@ -390,6 +469,7 @@ class Panel:
                 policies_by_name = dict.fromkeys(self.markets.names, policy)
                 alike[key] = setup._replace(policies=policies_by_name, observed=observed)
             setups.append(alike[key])
+
         return setups
 
     def _share_policy(self, pattern: Policy, sets: Sequence[Mapping[str, Any]]) -> Policy | None:
@@ -400,9 +480,10 @@ class Panel:
 
         declared = first.parameters()
         for name in sets[0]:
-            values = np.array([each[name] for each in sets])
-            space = declared[name].space if name in declared else None
-            if values.dtype != np.float64 or not s.is_in_range(space, values):
+            if name not in declared:
+                return None
+            column = np.array([values[name] for values in sets])
+            if column.dtype != np.float64 or not s.is_in_range(declared[name].space, column):
                 return None
         return first
 
@@ -426,13 +507,14 @@ class Panel:
     def _observe(
         self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
     ) -> list[engine.ObservedPolicy]:
-        found = []
-        for k, (each, name) in enumerate(zip(self.columns, self.seen.names, strict=True)):
-            one, own = core.pick_value(policy, name), find_own(values, name)
-            columns = each.of_one(own)
-            first = int(self.seen.spans[k, 0])
-            found.append(engine.ObservedPolicy(one, each.market, columns, first, ""))
-        return [*found, *self._observe_overlay(self.varied.build_overlay(values))]
+        """Return the policies of a set with their columns in each market, and the overlay's."""
+        observed = []
+        firsts = self.seen.spans[:, 0].tolist()
+        for columns, name, first in zip(self.columns, self.seen.names, firsts, strict=True):
+            of_market = core.pick_value(policy, name)
+            seen = columns.of_one(find_own(values, name))
+            observed.append(engine.ObservedPolicy(of_market, columns.market, seen, first, ""))
+        return [*observed, *self._observe_overlay(self.varied.build_overlay(values))]
 
     def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, Tally]:
         """Return state, policy table and tally of a parameter set at the first bar."""
@@ -442,40 +524,65 @@ class Panel:
 
     def find_deciders(self, setup: engine.Setup) -> engine.Deciders:
         """Return the policy table of a parameter set."""
-        n, width = len(self.markets), setup.inputs.terms.rules.brackets.floors.shape[1]
-        is_same = len({id(each.policy) for each in setup.observed[:n]}) == 1
-        shown = setup.observed[:1] + setup.observed[n:] if is_same else setup.observed
-        settings = [each.policy.settings().items() for each in shown]
-        kinds = ((k, type(v), v if isinstance(v, str) else "") for own in settings for k, v in own)
-
         observed = setup.observed
+        n = len(self.markets)
 
         def bind() -> engine.Deciders:
-            made = engine.gather_deciders(setup, observed)
-            return engine.bind_compiled(made, engine.list_policies(observed))
+            deciders = engine.gather_deciders(setup, observed)
+            return engine.bind_compiled(deciders, engine.list_policies(observed))
 
         def flatten() -> FlatColumns:
             columns, _ = engine.flatten_columns(observed)
             return FlatColumns(observed, columns, engine.find_known_bars(observed, n))
 
         try:
-            pattern = self._find(self._deciders, (width, is_same, *kinds), bind, LANES)
+            pattern = self._find(self._deciders, find_table_kind(setup, n), bind, LANES)
         except core.BacktestError:
             raise
         except Exception as refusal:  # numba may raise anything; the policy does not run here
             text = engine.explain_refusal(refusal, observed[0].policy)
             raise NotCompiled(text) from refusal
-        key = tuple(id(each.columns) for each in observed)
-        flat = self._find(self._flat, key, flatten, KEPT)
-        rooms = ("shown", "bar", "margin", "levels")
-        own: dict[str, Any] = {name: np.zeros_like(getattr(pattern, name)) for name in rooms}
+        flat = self._find(self._flat, tuple(id(one.columns) for one in observed), flatten, KEPT)
+
+        # Methods are those of the pattern. What a set writes and reads is its own.
+        own: dict[str, Any] = {}
+        for name in ("shown", "bar", "margin", "levels"):
+            own[name] = np.zeros_like(getattr(pattern, name))
         own["params"], _ = engine.flatten_settings(observed)
         own["memory"], _ = engine.flatten_memory(observed)
-        own |= {"columns": flat.columns, "known": flat.known}
+        own["columns"] = flat.columns
+        own["known"] = flat.known
         return pattern._replace(methods=0, **own)
 
     def find_table(self, setup: engine.Setup) -> PriceTable:
-        brackets, shape = setup.inputs.terms.rules.brackets, setup.inputs.feed.open.shape
+        """Return the table of prices of setups with the same sizes of brackets."""
+        brackets = setup.inputs.terms.rules.brackets
+        shape = setup.inputs.feed.open.shape
 
-        key = brackets.sizes.tobytes(), brackets.are_inverse.tobytes()
-        return self._find(self._tables, key, lambda: PriceTable(np.empty((*shape, 4)), set()), KEPT)
+        def make() -> PriceTable:
+            return PriceTable(np.empty((*shape, 4)), set())
+
+        key = (brackets.sizes.tobytes(), brackets.are_inverse.tobytes())
+        return self._find(self._tables, key, make, KEPT)
+
+
+def find_table_kind(setup: engine.Setup, n: int) -> tuple[Hashable, ...]:
+    """Return what the policy tables of two setups have in common when one call serves both.
+
+    That is how wide brackets are, whether the n markets share a policy, and the types of all
+    settings with their words: numbers alone may differ.
+    """
+    width = setup.inputs.terms.rules.brackets.floors.shape[1]
+    is_same = len({id(one.policy) for one in setup.observed[:n]}) == 1
+    shown = setup.observed
+    if is_same:
+        shown = setup.observed[:1] + setup.observed[n:]
+
+    kinds: list[tuple[str, type, str]] = []
+    for one in shown:
+        for name, value in one.policy.settings().items():
+            word = ""
+            if isinstance(value, str):
+                word = value
+            kinds.append((name, type(value), word))
+    return (width, is_same, *kinds)

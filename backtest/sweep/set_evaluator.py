@@ -51,7 +51,9 @@ class Rows(NamedTuple):
     @property
     def shares(self) -> core.FloatArray:
         """The shares of bars on which sets decided, of shape (n_sets,)."""
-        return np.ones(len(self.done)) if self.decided is None else self.decided
+        if self.decided is None:
+            return np.ones(len(self.done))
+        return self.decided
 
     @property
     def returns(self) -> core.FloatArray:
@@ -63,6 +65,7 @@ class Rows(NamedTuple):
         return table
 
     def finish(self) -> Rows:
+        """Return the rows; Ctrl-C goes on if it left any out."""
         if not self.done.all():
             raise KeyboardInterrupt
         return self
@@ -74,19 +77,20 @@ MOSTLY = 0.8
 
 def describe_decided(decided: core.FloatArray) -> str:
     """Return how many sets decided on few of their bars, empty if none: their shares are given."""
-    few, never = int(np.sum(decided < MOSTLY)), int(np.sum(decided == 0.0))
+    few = int(np.sum(decided < MOSTLY))
     if not few:
         return ""
     text = (
         f"{few:,} of {len(decided):,} parameter sets decided on under {100.0 * MOSTLY:g} % of "
         "their bars, since their columns were not known before"
     )
-    if never:
-        text += f"; {never:,} never did: too long a warm-up"
+    if never := int(np.sum(decided == 0.0)):
+        text = f"{text}; {never:,} never did: too long a warm-up"
     return f"{text}; give more bars, or shorter windows"
 
 
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
+    """Return the rows of sets that have not run: all measures are NaN."""
     n = count_sets(sets)
     metrics = {name: np.full(n, np.nan) for name in names}
     return Rows(metrics, {}, [""] * n, np.zeros(n, dtype=np.bool_), np.full(n, np.nan))
@@ -96,10 +100,12 @@ def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
     """Write the measures, errors and returns of a part into ``rows`` at places."""
     for name, column in rows.metrics.items():
         column[places] = part.metrics[name]
+
     for k, place in enumerate(places.tolist()):
         rows.errors[place] = part.errors[k]
         if k in part.sampled:
             rows.sampled[place] = part.sampled[k]
+
     rows.shares[places] = part.shares
     rows.done[places] = part.done
 
@@ -120,8 +126,9 @@ def run_one_by_one(
     returns: bool,
     progress: core.Progress | None,
 ) -> Rows:
+    """Return the rows of sets that each run alone; after Ctrl-C, those that have run."""
     rows = start_rows(sets, names)
-    metrics, n = rows.metrics, len(rows.done)
+    n = len(rows.done)
     told: dict[tuple[str, type[Warning]], None] = {}
 
     def note(message: Warning | str, category: type[Warning], *_: Any, **_more: Any) -> None:
@@ -133,23 +140,30 @@ def run_one_by_one(
         try:
             for k in range(n):
                 try:
-                    result = replay(take_sets(sets, k))
-                    measured = {**dict.fromkeys(OPTION_COSTS, 0.0), **result.metrics}
-                    for name in names:
-                        metrics[name][k] = measured[name]
-                    if returns:
-                        rows.sampled[k] = result.returns.to_numpy()
-                    rows.shares[k] = measure_result(result)
+                    put_result(rows, k, replay(take_sets(sets, k)), names, has_returns=returns)
                 except core.RAISED as error:  # a policy may raise anything
                     rows.errors[k] = " ".join(f"{type(error).__name__}: {error}".split())
                 rows.done[k] = True
                 core.report_progress(progress, k + 1, n)
         except KeyboardInterrupt:
-            for column in metrics.values():
+            for column in rows.metrics.values():
                 column[~rows.done] = np.nan
+
     for text, kind in told:
         core.warn_caller(text, kind)
     return rows
+
+
+def put_result(
+    rows: Rows, place: int, result: results.Result, names: tuple[str, ...], *, has_returns: bool
+) -> None:
+    """Write the measures of a run into the rows; options cost nothing where there are none."""
+    measures = {**dict.fromkeys(OPTION_COSTS, 0.0), **result.metrics}
+    for name in names:
+        rows.metrics[name][place] = measures[name]
+    if has_returns:
+        rows.sampled[place] = result.returns.to_numpy()
+    rows.shares[place] = measure_result(result)
 
 
 class Taken(NamedTuple):
@@ -161,18 +175,23 @@ class Taken(NamedTuple):
     alone: core.IntArray = np.zeros(len(REASONS), np.int64)
 
     def add(self, other: Taken) -> Taken:
+        """Return the sums of two counts."""
         sums: Any = map(sum, zip(self, other, strict=True))
         return Taken(*sums)
 
     def __str__(self) -> str:
         if self.in_blocks + self.one_by_one == 0:
             return ""
+
         text = f"{self.in_blocks:,} sets were simulated in blocks, {self.one_by_one:,} one by one"
-        shares = {
-            why: n / self.bars for why, n in zip(REASONS.values(), self.alone, strict=True) if n
-        }
-        listed = ", ".join(f"{100.0 * share:.2g} % for {why}" for why, share in shares.items())
-        return text + f"; bars of a block simulated by themselves: {listed}" * bool(listed) + "."
+        shares = []
+        for why, n in zip(REASONS.values(), self.alone, strict=True):
+            if n:
+                shares.append(f"{100.0 * (n / self.bars):.2g} % for {why}")
+
+        if not shares:
+            return f"{text}."
+        return f"{text}; bars of a block simulated by themselves: {', '.join(shares)}."
 
 
 Metrics = Literal["all", "core"]
@@ -185,9 +204,10 @@ class EvaluatedBars(NamedTuple):
 
 
 class Evaluator(core.Carried):
-    is_pooled = False  # whether accounts of several markets are
-
     """Runs sets on one market. Accounts begin at bar ``first``; bars before it warm the columns."""
+
+    is_pooled = False
+    """Whether each market has an account of its own, whose measures are pooled."""
 
     def __init__(
         self,
@@ -202,20 +222,22 @@ class Evaluator(core.Carried):
         self.market: Any = varied.test.market
         self.markets = as_markets(self.market)
         self.first = engine.find_first_bar(self.markets, varied.test.start)
-        self.metrics = CORE if metrics == "core" else STREAMED
-        self.threads = None if threads is None else core.Whole(1).check("threads", threads)
+
+        self.metrics = STREAMED
+        if metrics == "core":
+            self.metrics = CORE
+        self.threads = threads
+        if threads is not None:
+            self.threads = core.Whole(1).check("threads", threads)
         self.memory = memory
-        self.plain_because = "" if core.Flag().check("compile", compile) else "compile=False"
+        self.plain_because = "compile=False"
+        if core.Flag().check("compile", compile):
+            self.plain_because = ""
+
         self.checked: policies.Causality | None = None
         self.has_checked = False
         self.taken = Taken()
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(memory))
-        size = int(float(match[1]) * SIZES.get(match[2], 0)) if match else 0
-        if size <= 0:
-            raise core.ParameterError(
-                f"memory must be a size such as '1GiB' ({', '.join(SIZES)}), got {memory!r}"
-            )
-        self._room = size / 2 / PANELS
+        self._room = read_size(memory) / 2 / PANELS
 
     @functools.cached_property
     def _make_panel(self) -> Callable[..., Panel]:
@@ -224,11 +246,15 @@ class Evaluator(core.Carried):
 
     @property
     def compile(self) -> bool:
+        """Whether runs may be compiled."""
         return not self.plain_because
 
     @property
     def measured(self) -> tuple[str, ...]:
-        return (*self.metrics, *(OPTION_COSTS if self.markets.options else ()))
+        """The names of the measures of a row; with options, also what they cost."""
+        if self.markets.options:
+            return (*self.metrics, *OPTION_COSTS)
+        return self.metrics
 
     def evaluate(
         self,
@@ -239,12 +265,15 @@ class Evaluator(core.Carried):
         returns: bool = False,
         progress: core.Progress | None = None,
     ) -> Rows:
-        begin = self.first if first is None else first
-        return self._evaluate(sets, EvaluatedBars(begin, stop, returns), progress)
+        """Return the rows of sets whose accounts begin at a bar, and end before another."""
+        if first is None:
+            first = self.first
+        return self._evaluate(sets, EvaluatedBars(first, stop, returns), progress)
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
         if self._is_swept():
             self.check_causal(sets, wanted.first, wanted.stop)
+
         if self._is_swept() and not self._is_plain_sooner(sets, wanted):
             try:
                 return self._evaluate_lanes(sets, wanted, progress)
@@ -254,6 +283,7 @@ class Evaluator(core.Carried):
                 f"{self.varied.policy_class.__name__} is swept in plain Python, some thousand "
                 f"times slower: {self.plain_because}"
             )
+
         return self._evaluate_plainly(sets, wanted, progress)
 
     def check_causal(self, sets: Sets, first: int | None = None, stop: int | None = None) -> None:
@@ -261,14 +291,18 @@ class Evaluator(core.Carried):
         if self.has_checked or count_sets(sets) == 0:
             return
         self.has_checked = True
+
         if self.varied.rule is not None:
-            for own in list_ends(s.take_part(sets, s.SIGNAL)):
-                self._check_rule({f"{s.SIGNAL}{name}": value for name, value in own.items()})
-        begin = self.first if first is None else first
-        found = self._find_panel({}, begin, stop).check_ends(sets)
-        self.checked = min(found, key=lambda each: each.cuts, default=None)
+            for ends in list_ends(s.take_part(sets, s.SIGNAL)):
+                self._check_rule({f"{s.SIGNAL}{name}": value for name, value in ends.items()})
+
+        if first is None:
+            first = self.first
+        checks = self._find_panel({}, first, stop).check_ends(sets)
+        self.checked = min(checks, key=lambda check: check.cuts, default=None)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
+        """Check signal, columns and overlay of one set, whose run gives its faults."""
         if self._is_swept() and self._check_rule(values):
             self._find_panel(values, self.first, None).check_set(values)
 
@@ -282,51 +316,61 @@ class Evaluator(core.Carried):
         return True
 
     def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
-        varied, names = self.varied, self.markets.names  # also of what is not listed yet
-        venue = varied.build_venue({k: x for k, x in values.items() if k.startswith(s.MARGIN)})
+        """Return the panel of sets with this signal and these rules of margin; a few are kept."""
+        margin = {name: value for name, value in values.items() if name.startswith(s.MARGIN)}
+        venue = self.varied.build_venue(margin)
+        names = self.markets.names  # also of what is not listed yet
         venues = tuple((name, s.pick(venue, name)) for name in names)
-        return self._make_panel(varied.build_signal(values), venues, first, stop)
+        return self._make_panel(self.varied.build_signal(values), venues, first, stop)
 
     @property
     def causality(self) -> str:
-        found = self.checked if self._is_swept() else None
-        columns = found or "columns checked in every run"
+        """What was checked for a look ahead, in words."""
+        columns: Any = "columns checked in every run"
+        if self._is_swept() and self.checked:
+            columns = self.checked
         if self.varied.rule is not None:
             return f"{columns}; signal checked at both ends of its parameters, and in the best set"
         return signals.join_checks(columns, self.varied.test.signal)
 
     @property
     def doubts(self) -> list[str]:
-        found = self.checked if self._is_swept() else None
-        said = "few bars for the look-ahead check: " if found is not None and found.is_weak else ""
-        few = [f"{said}{found}"] if said or (found is not None and found.market_columns) else []
+        """What the checks could not see, a sentence each."""
+        doubts = []
+        check = self.checked
+        if check is not None and self._is_swept():
+            if check.is_weak:
+                doubts.append(f"few bars for the look-ahead check: {check}")
+            elif check.market_columns:
+                doubts.append(f"{check}")
+
         signal = signals.describe_signal_check(self.varied.test.signal)
-        return few + ([signal] if signal == NOT_CHECKED else [])
+        if signal == NOT_CHECKED:
+            doubts.append(signal)
+        return doubts
 
     def _evaluate_lanes(
         self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
     ) -> Rows:
+        """Return the rows of sets that run together; those with a fault run again one by one."""
         from backtest.sweep.lanes.runner import score_sets  # noqa: PLC0415 - numba loads with it
 
         rows = start_rows(sets, self.metrics)
-        faulty = []  # the run of each set gives the reason
-        first, stop, returns = wanted
         scored = score_sets(
-            self.metrics, sets, lambda own: self._find_panel(own, first, stop),
-            self.threads or count_cores(), self._room, returns=returns,
-        )  # fmt: skip
+            self.metrics,
+            sets,
+            lambda values: self._find_panel(values, wanted.first, wanted.stop),
+            self.threads or count_cores(),
+            self._room,
+            returns=wanted.returns,
+        )
+        faulty = []  # the run of each set gives the reason
+
         try:
-            for places, found in scored:
-                if isinstance(found, Scored):
-                    errors, done = [""] * len(places), np.ones(len(places), dtype=np.bool_)
-                    sampled = dict(enumerate(found.returns.T)) if returns else {}
-                    part = Rows(found.metrics, sampled, errors, done, found.decided)
-                    put_rows(rows, places, part)
-                    n_bars = (self.markets.n_bars if stop is None else stop) - first
-                    n, alone = len(places), found.alone
-                    more = Taken(0, n) if alone is None else Taken(n, 0, n * n_bars, alone)
-                    self.taken = self.taken.add(more)
-                elif found is not None:
+            for places, part in scored:
+                if isinstance(part, Scored):
+                    self._put_scored(rows, places, part, wanted)
+                elif part is not None:
                     faulty.append(places)
                 core.report_progress(progress, int(rows.done.sum()), len(rows.done))
             for places in faulty:
@@ -336,25 +380,51 @@ class Evaluator(core.Carried):
             pass
         return rows
 
+    def _put_scored(
+        self, rows: Rows, places: core.IntArray, scored: Scored, wanted: EvaluatedBars
+    ) -> None:
+        """Write the scores of some sets into the rows, and count how they were simulated."""
+        n = len(places)
+        sampled = {}
+        if wanted.returns:
+            sampled = dict(enumerate(scored.returns.T))
+        part = Rows(scored.metrics, sampled, [""] * n, np.ones(n, dtype=np.bool_), scored.decided)
+        put_rows(rows, places, part)
+
+        if scored.alone is None:
+            self.taken = self.taken.add(Taken(one_by_one=n))
+            return
+        n_bars = self._find_stop(wanted.stop) - wanted.first
+        taken = Taken(in_blocks=n, bars=n * n_bars, alone=scored.alone)
+        self.taken = self.taken.add(taken)
+
+    def _find_stop(self, stop: int | None) -> int:
+        """Return the bar before which accounts end, by default the end of the data."""
+        if stop is None:
+            return self.markets.n_bars
+        return stop
+
     def _is_swept(self) -> bool:
         is_own = isinstance(self.varied.test.account.requirement, OwnMargin)
         return not (is_own or self.plain_because or self.markets.options)
 
     def _is_plain_sooner(self, sets: Sets, wanted: EvaluatedBars) -> bool:
-        stop = self.markets.n_bars if wanted.stop is None else wanted.stop
-        n = (stop - wanted.first) * count_sets(sets) * len(self.markets)
+        n_bars = self._find_stop(wanted.stop) - wanted.first
+        n = n_bars * count_sets(sets) * len(self.markets)
         has_options = bool(self.markets.options)
         return engine.is_plain_sooner(n) and not engine.is_loop_compiled(has_options=has_options)
 
     def _evaluate_plainly(
         self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
     ) -> Rows:
-        is_compiled = self.compile and not self._is_plain_sooner(sets, wanted)
-        how: Any = {"compile": "now" if is_compiled else self.compile}
-        replay = partial(self.replay, first=wanted.first, stop=wanted.stop, **how)
+        how: Any = self.compile
+        if self.compile and not self._is_plain_sooner(sets, wanted):
+            how = "now"
+        replay = partial(self.replay, first=wanted.first, stop=wanted.stop, compile=how)
         return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
 
     def evaluate_path(self, sets: Sets) -> Rows:
+        """Return the measures of whole paths of equity, from runs one by one."""
         return run_one_by_one(self.replay, sets, PATH, False, None)
 
     def replay(
@@ -365,6 +435,7 @@ class Evaluator(core.Carried):
         stop: int | None = None,
         compile: engine.Compile | None = None,  # noqa: A002 - as that of bt.run
     ) -> results.Result:
+        """Return the run of one set, by default on all bars."""
         changes: dict[str, Any] = {}
         if stop is not None:
             changes["market"] = self.market.prefix(stop)
@@ -372,10 +443,24 @@ class Evaluator(core.Carried):
             account = self.varied.build_account(values)
             changes["account"] = without_flows_before(account, int(self.market.time[first]))
             changes["start"] = self.market.times[first]
+
+        if compile is None:
+            compile = self.compile  # noqa: A001 - as above
         test = self.varied.build_test(values, **changes)
-        policy = self.varied.build_policies(values)
-        compile = self.compile if compile is None else compile  # noqa: A001 - as above
-        return run(test, policy, compile=compile)
+        return run(test, self.varied.build_policies(values), compile=compile)
+
+
+def read_size(memory: str) -> int:
+    """Return the bytes of a size such as ``"1GiB"``."""
+    size = 0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(memory))
+    if match:
+        size = int(float(match[1]) * SIZES.get(match[2], 0))
+    if size <= 0:
+        raise core.ParameterError(
+            f"memory must be a size such as '1GiB' ({', '.join(SIZES)}), got {memory!r}"
+        )
+    return size
 
 
 Pool = Literal["mean", "median", "worst"]
@@ -391,10 +476,15 @@ def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatAr
         total = np.where(came, values, 0.0).sum(axis=0)
         with np.errstate(invalid="ignore"):
             return np.asarray(total / came.sum(axis=0))
+
     direction = ABOUT[name].better
-    if pool == "worst" and direction != 0:
-        return np.asarray(values.min(axis=0) if direction > 0 else values.max(axis=0))
-    return np.asarray(np.median(values, axis=0) if pool == "median" else values.mean(axis=0))
+    if pool == "worst" and direction > 0:
+        return np.asarray(values.min(axis=0))
+    if pool == "worst" and direction < 0:
+        return np.asarray(values.max(axis=0))
+    if pool == "median":
+        return np.asarray(np.median(values, axis=0))
+    return np.asarray(values.mean(axis=0))
 
 
 class PooledEvaluator(Evaluator):
@@ -421,29 +511,41 @@ class PooledEvaluator(Evaluator):
         self.varied = varied
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
-        stop = self.market.n_bars if wanted.stop is None else wanted.stop
-        spans = self.find_spans(wanted.first, stop)
+        spans = self.find_spans(wanted.first, self._find_stop(wanted.stop))
         parts: dict[str, Rows] = {}
 
         def report(done: int, total: int) -> None:
             core.report_progress(progress, (len(parts) * total + done) // len(spans), total)
 
-        for name, (a, b) in spans.items():
-            how: Any = {"returns": wanted.returns, "progress": report if progress else None}
-            parts[name] = self.members[name].evaluate(sets, first=a, stop=b, **how)
-        self.taken = functools.reduce(Taken.add, (each.taken for each in self.members.values()))
+        report_part = None  # without progress, no part reports any
+        if progress:
+            report_part = report
+        for name, (first, stop) in spans.items():
+            parts[name] = self.members[name].evaluate(
+                sets, first=first, stop=stop, returns=wanted.returns, progress=report_part
+            )
+
+        self.taken = functools.reduce(Taken.add, [member.taken for member in self.members.values()])
         rows = pool_rows(parts, self.pool)
         if not wanted.returns:
             return rows
-        sampling, periods = self.varied.test.sampling, {}
+        return rows._replace(sampled=dict(enumerate(self._average_returns(parts, spans).T)))
+
+    def _average_returns(
+        self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
+    ) -> core.FloatArray:
+        """Return the mean returns over markets, (n_samples, n_sets), on the days that all have."""
+        sampling = self.varied.test.sampling
+        periods = {}
         for name, span in spans.items():
-            part = self.members[name].market.slice(*span)
-            period = max(core.parse_duration(sampling, "sampling"), part.interval)
-            periods[name] = part.time[engine.mark_samples(part, sampling) != 0.0] // period
-        common, found = functools.reduce(np.intersect1d, periods.values()), []
-        for name, each in parts.items():
-            found.append(each.returns[np.isin(periods[name], common)])
-        return rows._replace(sampled=dict(enumerate(np.mean(found, axis=0).T)))
+            market = self.members[name].market.slice(*span)
+            period = max(core.parse_duration(sampling, "sampling"), market.interval)
+            is_sampled = engine.mark_samples(market, sampling) != 0.0
+            periods[name] = market.time[is_sampled] // period
+
+        common = functools.reduce(np.intersect1d, periods.values())
+        returns = [rows.returns[np.isin(periods[name], common)] for name, rows in parts.items()]
+        return np.asarray(np.mean(returns, axis=0))
 
     def evaluate_path(self, sets: Sets) -> Rows:
         parts = {name: each.evaluate_path(sets) for name, each in self.members.items()}
@@ -452,52 +554,65 @@ class PooledEvaluator(Evaluator):
     def replay(  # type: ignore[override] # one run of each market
         self, values: Mapping[str, object], *, first: int | None = None, stop: int | None = None
     ) -> dict[str, results.Result]:
-        begin = self.first if first is None else first
-        spans = self.find_spans(begin, self.market.n_bars if stop is None else stop)
-        return {
-            name: self.members[name].replay(values, first=a, stop=b)
-            for name, (a, b) in spans.items()
-        }
+        """Return the runs of one set by instrument."""
+        if first is None:
+            first = self.first
+        runs = {}
+        for name, (begin, end) in self.find_spans(first, self._find_stop(stop)).items():
+            runs[name] = self.members[name].replay(values, first=begin, stop=end)
+        return runs
 
     def check_causal(self, sets: Sets, first: int | None = None, stop: int | None = None) -> None:
-        for each in self.members.values():
-            each.check_causal(sets, first, stop)
+        """Check the accounts of all markets."""
+        for member in self.members.values():
+            member.check_causal(sets, first, stop)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
-        for each in self.members.values():
-            each.check_set(values)
+        """Check the accounts of all markets with one set."""
+        for member in self.members.values():
+            member.check_set(values)
 
     @property
     def causality(self) -> str:
-        return "; ".join(dict.fromkeys(each.causality for each in self.members.values()))
+        """What was checked for a look ahead, of all markets once."""
+        return "; ".join(dict.fromkeys(member.causality for member in self.members.values()))
 
     @property
     def doubts(self) -> list[str]:
-        return [*dict.fromkeys(text for each in self.members.values() for text in each.doubts)]
+        """What the checks could not see, of all markets once."""
+        doubts: dict[str, None] = {}
+        for member in self.members.values():
+            doubts |= dict.fromkeys(member.doubts)
+        return [*doubts]
 
     def find_spans(self, first: int, stop: int) -> dict[str, tuple[int, int]]:
-        found = {}
-        spans = zip(self.market.names, self.market.spans.tolist(), strict=True)
-        for name, (begins, ends) in spans:
-            span = max(first - begins, 0), min(stop, ends) - begins
-            if span[1] - span[0] > 1:
-                found[name] = span
-        return found
+        """Return the bars of each market between two of the clock, where it has two or more."""
+        spans = {}
+        for name, (begins, ends) in zip(self.market.names, self.market.spans.tolist(), strict=True):
+            begin = max(first - begins, 0)
+            end = min(stop, ends) - begins
+            if end - begin > 1:
+                spans[name] = (begin, end)
+        return spans
 
 
 def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
-    first = next(iter(parts.values()))
-    done = np.all([rows.done for rows in parts.values()], axis=0)
-    each_has = zip(*(rows.errors for rows in parts.values()), strict=True)
-    named = [[f"{k}: {x}" for k, x in zip(parts, each, strict=True) if x] for each in each_has]
-    errors = [each[0] if each else "" for each in named]
+    """Return the rows of sets over several markets; a set that failed in one has no measures."""
+    every = [*parts.values()]
+    done = np.all([rows.done for rows in every], axis=0)
+    errors = [""] * len(done)
+    for name, rows in reversed([*parts.items()]):
+        for k, error in enumerate(rows.errors):
+            if error:
+                errors[k] = f"{name}: {error}"
+
     is_kept = done & (np.array(errors, dtype=object) == "")
     metrics = {}
-    for name in first.metrics:
-        values = np.array([rows.metrics[name] for rows in parts.values()])
+    for name in every[0].metrics:
+        values = np.array([rows.metrics[name] for rows in every])
         metrics[name] = np.where(is_kept, pool_measure(name, values, pool), np.nan)
     for name in ("sharpe", "total_return", "max_drawdown", "ruined"):
-        if name in first.metrics:
-            metrics |= {f"{name} {one}": rows.metrics[name] for one, rows in parts.items()}
-    decided = np.min([rows.shares for rows in parts.values()], axis=0)
+        if name in every[0].metrics:
+            metrics |= {f"{name} {market}": rows.metrics[name] for market, rows in parts.items()}
+    decided = np.min([rows.shares for rows in every], axis=0)
     return Rows(metrics, {}, errors, done, decided)

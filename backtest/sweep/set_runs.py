@@ -82,44 +82,59 @@ class SetRuns:
         return signals.read_directions(self.test.signal, self.market, self.first).keep_times()
 
     def describe_signal(self) -> str:
+        """Return what the signal is, in words; of separate accounts, each signal once."""
         signal: Any = self.test.signal
         if not self.is_separate:
             return signals.read_directions(signal, self.market, self.first).describe()
-        found = []
+
+        descriptions: dict[str, None] = {}
         for name, one in self.market.items():
             first = engine.find_first_bar(one, self.test.start)
-            found.append(signals.read_directions(signal[name], one, first))
-        return "; ".join(dict.fromkeys(each.describe() for each in found))
+            directions = signals.read_directions(signal[name], one, first)
+            descriptions[directions.describe()] = None
+        return "; ".join(descriptions)
 
     def describe(self, kind: str, names: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
         """Return the manifest of a result of sets that vary the settings with these names."""
-        test, market, cls = self.test, self.market, self.varied.policy_class
-        known, varied = self.varied.settings, {*names}
-        own = (each.name for each in s.list_parameters(cls) if each.name not in varied)
-        held = {x: known[x].value for x in own if known[x].value is not dataclasses.MISSING}
-        source, begins = results.hash_source(cls), self.first
-        manifest: dict[str, Any] = core.to_plain(
-            {
-                "kind": kind,
-                "data": results.describe_data(
-                    market,
-                    test.account,
-                    int(market.time[begins]),
-                    market.time[begins:] + market.interval,
-                ),
-                "policy": {"name": cls.__name__, "source_hash": source, "settings": held},
-                "venue": results.describe_venue(self.varied.venue),
-                "account": test.account.to_dict(),
-                "signal": self.describe_signal(),
-                **({} if test.overlay is None else {"overlay": repr(test.overlay)}),
-                **({"accounts": "separate", "pool": self.pool} if self.is_separate else {}),
-                "sampling": test.sampling,
-                "calendar": test.calendar,
-                **settings,
-            }
-        )
-        beside = {"policy_module": cls.__module__, "versions": core.find_versions()}
+        test = self.test
+        times = self.market.time
+        policy_class = self.varied.policy_class
+        content = {
+            "kind": kind,
+            "data": results.describe_data(
+                self.market,
+                test.account,
+                int(times[self.first]),
+                times[self.first :] + self.market.interval,
+            ),
+            "policy": {
+                "name": policy_class.__name__,
+                "source_hash": results.hash_source(policy_class),
+                "settings": self._list_held({*names}),
+            },
+            "venue": results.describe_venue(self.varied.venue),
+            "account": test.account.to_dict(),
+            "signal": self.describe_signal(),
+        }
+        if test.overlay is not None:
+            content["overlay"] = repr(test.overlay)
+        if self.is_separate:
+            content |= {"accounts": "separate", "pool": self.pool}
+        content |= {"sampling": test.sampling, "calendar": test.calendar, **settings}
+
+        # Versions are outside of what the id stands for.
+        manifest: dict[str, Any] = core.to_plain(content)
+        beside = {"policy_module": policy_class.__module__, "versions": core.find_versions()}
         return {"id": core.compute_id(manifest), **manifest, **beside}
+
+    def _list_held(self, varied: set[str]) -> dict[str, Any]:
+        """Return the parameters of the policy that sets do not vary, and that have a value."""
+        held = {}
+        for parameter in s.list_parameters(self.varied.policy_class):
+            value = self.varied.settings[parameter.name].value
+            if parameter.name not in varied and value is not dataclasses.MISSING:
+                held[parameter.name] = value
+        return held
 
 
 def read_runs(
@@ -132,57 +147,81 @@ def read_runs(
     threads: int | None = None,
     memory: str = "1GiB",
 ) -> SetRuns:
+    """Return how sets of a policy run in a test; refuse what does not fit, and warn of doubts."""
     Choice(*get_args(Accounts)).check("accounts", accounts)
     is_separate = accounts == "separate"
-    if is_separate and isinstance(test.market, Market):
-        raise ParameterError(
-            f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
-            f"got {core.repr_plain(test.market)}"
-        )
-    shared = [each for each in list_shared_settings(test.account) if each in WHOLE]
-    if is_separate and shared:
-        raise ParameterError(f"account.{shared[0]} needs accounts='shared'")
-    if is_separate and test.overlay is not None:
-        raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
+    if is_separate:
+        check_separate(test)
+
+    # The market: contracts end when they expire, and accounts need two bars from the start on.
     test = plain(test)
     engine.check_bars_left(test.market, test.start)
     market = engine.end_expired(test.market, test.venue)
     if is_separate and test.start is not None:
         market = drop_ended(market, test.start)
     first = engine.find_first_bar(market, test.start)
-    named = signals.read_named(test.signal, market)
-    rule = named if isinstance(named, SignalRule) else None
-    names = market.names if isinstance(market, Markets) and not is_separate else ()
+
+    # What sets vary: a rule of the signal too, and in one account the parameters by instrument.
+    signal: Any = signals.read_named(test.signal, market)
+    rule = None
+    if isinstance(signal, SignalRule):
+        rule = signal
+    names: tuple[str, ...] = ()
+    if isinstance(market, Markets) and not is_separate:
+        names = market.names
     varied = s.VariedTest(test.replace(market=market), policy, names, rule)
-    signal: Any
+
     if is_separate:
-        signal = {}
-        for name, one in market.items():
-            own = varied.for_instrument(name, one).test
-            found = signals.resolve_signal(s.pick(named, name), one)
-            begins = engine.find_first_bar(one, test.start)
-            signal[name] = signals.read_directions(found, own.market, begins).keep_times()
+        signal = resolve_by_instrument(signal, varied)
     else:
         setting(test)  # the markets fit one account
-        signal = signals.resolve_signal(named, market)
+        signal = signals.resolve_signal(signal, market)
         signals.warn_of_weights(signal, as_markets(market))
     engine.warn_of_market(market, test.venue, first)
     engine.warn_of_flows(test.account, as_markets(market), int(market.time[first]))
+
     varied = dataclasses.replace(varied, test=varied.test.replace(signal=signal))
     return SetRuns(varied, is_separate, pool, compile, threads, memory)
 
 
+def check_separate(test: Conditions) -> None:
+    """Refuse accounts by instrument for one market, and with what joins several in one account."""
+    if isinstance(test.market, Market):
+        raise ParameterError(
+            f"accounts='separate' needs several markets, {{'BTC': btc, 'ETH': eth}}, "
+            f"got {core.repr_plain(test.market)}"
+        )
+    for name in list_shared_settings(test.account):
+        if name in WHOLE:
+            raise ParameterError(f"account.{name} needs accounts='shared'")
+    if test.overlay is not None:
+        raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
+
+
+def resolve_by_instrument(signal: Any, varied: s.VariedTest) -> dict[str, Any]:
+    """Return the signal of each account, with the times of its bars."""
+    by_name = {}
+    for name, market in as_markets(varied.test.market).items():
+        own = varied.for_instrument(name, market).test
+        resolved = signals.resolve_signal(s.pick(signal, name), market)
+        first = engine.find_first_bar(market, own.start)
+        by_name[name] = signals.read_directions(resolved, own.market, first).keep_times()
+    return by_name
+
+
 def drop_ended(markets: Markets, start: core.TimeLike) -> Markets:
     """Return the markets without those that have no two bars left from the start on."""
-    firsts = {name: engine.find_first_bar(one, start) for name, one in markets.items()}
-    kept = {name: one for name, one in markets.items() if one.n_bars - firsts[name] >= 2}
-    if len(kept) == len(markets):
+    firsts = {name: engine.find_first_bar(market, start) for name, market in markets.items()}
+    left = {name: market for name, market in markets.items() if market.n_bars - firsts[name] >= 2}
+    if len(left) == len(markets):
         return markets
-    source = f"{markets.source}.select({', '.join(map(repr, kept))})"
-    return rebuild(kept, markets.currency, source, markets.last_opens, markets.listing)
+
+    source = f"{markets.source}.select({', '.join(map(repr, left))})"
+    return rebuild(left, markets.currency, source, markets.last_opens, markets.listing)
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
+    """Return what makes the evaluator: of one account, or of one for each market."""
     Choice(*get_args(Pool)).check("pool", pool)
     if is_separate:
         return functools.partial(PooledEvaluator, pool=pool)
@@ -220,57 +259,81 @@ def sweep(  # noqa: PLR0913 - as the method
         threads=threads, memory=memory,
     )  # fmt: skip
     Choice("all", "core").check("metrics", metrics)
-    given = build_sets(sets, runs.varied, space=space, seed=seed)
-    chosen = s.check_sets(runs.varied, given)
+    chosen = s.check_sets(runs.varied, build_sets(sets, runs.varied, space=space, seed=seed))
     runs = runs.fit_to(chosen)
+
     evaluator = runs.make(runs.market, runs.test.signal, metrics)
     evaluator.check_causal(chosen)
     with on_cluster(evaluator, cluster) as working:
         built = sweep_table.build_table(working, chosen, progress)
     table = built.table
+
+    # The best set is checked for look-ahead too, beside those at the ends of their parameters.
     metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
     best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
     evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
+
     if n := count_unfilled({"turnover": table["turnover"].to_numpy()}):
         core.warn_caller(
             f"{n:,} of {len(table):,} parameter sets filled no order; run one of them to see why",
             core.NoFillWarning,
         )
-    parameters, digest = {}, hashlib.sha256()
-    for name, column in chosen.items():
-        digest.update(f"{name} {column.dtype} ".encode())
-        is_plain = column.dtype != object
-        digest.update(column.tobytes() if is_plain else json.dumps(column.tolist()).encode())
-        each = runs.varied.settings[name]
-        shown: dict[str, Any] = {"unit": getattr(each.space, "unit", "")}
-        shown["log"] = getattr(each.space, "log", False)
-        default = each.value
-        is_number = isinstance(default, int | float) and math.isfinite(default)
-        if is_number or isinstance(default, str):
-            shown["default"] = default
+
+    parameters = {}
+    for name in chosen:
+        shown = describe_parameter(runs.varied.settings[name])
         parameters[sweep_table.name_column(name)] = shown
+    drawn = None
+    if is_count(sets):
+        drawn = {"seed": seed}
+
     manifest = runs.describe(
         "sweep",
         chosen,
         parameters=parameters,
         metrics=metrics,
-        drawn={"seed": seed} if is_count(sets) else None,
-        sets={"asked": s.count_sets(chosen), "hash": digest.hexdigest()},
+        drawn=drawn,
+        sets={"asked": s.count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
-    found = {"causality": evaluator.causality, "simulated": str(evaluator.taken)}
+    manifest["causality"] = evaluator.causality
+    manifest["simulated"] = str(evaluator.taken)
     if built.decided:
-        found["warm_up"] = built.decided
-    return sweep_table.Sweep(table, {**manifest, **found}, evaluator, built.sampled)
+        manifest["warm_up"] = built.decided
+    return sweep_table.Sweep(table, manifest, evaluator, built.sampled)
+
+
+def describe_parameter(varied: s.Setting) -> dict[str, Any]:
+    """Return unit, scale and default of what sets vary; the default if a manifest can hold it."""
+    shown: dict[str, Any] = {"unit": getattr(varied.space, "unit", "")}
+    shown["log"] = getattr(varied.space, "log", False)
+    default = varied.value
+    is_number = isinstance(default, int | float) and math.isfinite(default)
+    if is_number or isinstance(default, str):
+        shown["default"] = default
+    return shown
+
+
+def hash_sets(sets: s.Sets) -> str:
+    """Return the SHA-256 of names, types and values; values of any kind count as JSON."""
+    digest = hashlib.sha256()
+    for name, column in sets.items():
+        digest.update(f"{name} {column.dtype} ".encode())
+        if column.dtype == object:
+            digest.update(json.dumps(column.tolist()).encode())
+        else:
+            digest.update(column.tobytes())
+    return digest.hexdigest()
 
 
 def build_sets(
     sets: SetsLike, varied: s.VariedTest, *, space: Mapping[str, Any] | None, seed: int
 ) -> s.Sets:
+    """Return the sets of a number of draws, of a table, or of the product of lists."""
     Whole(0).check("seed", seed)
     if is_count(sets):
-        found = s.read_space(varied, space)
-        return s.draw_sets(found, int(sets), seed=seed)
+        return s.draw_sets(s.read_space(varied, space), int(sets), seed=seed)
+
     if space is not None:
         raise ParameterError(
             "space needs a number of sets to draw from it, sets=1000 for example, "
@@ -284,6 +347,7 @@ def build_sets(
                     f"measure {name}"
                 )
         return s.from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
+
     if isinstance(sets, Mapping):
         return s.grid(sets)
     raise ParameterError(

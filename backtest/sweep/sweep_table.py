@@ -28,8 +28,11 @@ from backtest.sweep.set_evaluator import Evaluator, describe_decided
 from backtest.sweep.sets import Sets, count_sets, from_frame, number_rows, take_sets
 
 ERROR = "error"
-SCORE, VIOLATION, STAGE = "score", "violation", "stage"
-ROBUST, PLATEAU = "robust_score", "plateau"
+SCORE = "score"
+VIOLATION = "violation"
+STAGE = "stage"
+ROBUST = "robust_score"
+PLATEAU = "plateau"
 TAKEN = frozenset({*METRICS, *OPTION_COSTS, ERROR, SCORE, VIOLATION, STAGE, ROBUST, PLATEAU})
 
 
@@ -45,32 +48,48 @@ class BuiltTable(NamedTuple):
 
 
 def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> BuiltTable:
+    """Return the table of sets, of which equal ones run once; warn of those that failed.
+
+    After Ctrl-C the table has the sets that were done.
+    """
     places, codes = find_different(sets)
     different = take_sets(sets, places)
     are_few = len(codes) <= MOST_CURVES and not evaluator.is_pooled
     rows = evaluator.evaluate(different, returns=are_few, progress=progress)
     if not rows.done.any():
         raise KeyboardInterrupt
-    first, errors = int(np.argmax(rows.done)), np.array(rows.errors, dtype=object)
+    errors = np.array(rows.errors, dtype=object)
     if all(errors[rows.done]):
-        evaluator.replay(take_sets(different, first))
+        first = int(np.argmax(rows.done))
+        evaluator.replay(take_sets(different, first))  # raises the error of the set itself
         raise core.PolicyError(f"every set failed, the first with: {errors[first]}")
+
     columns = {name_column(name): column for name, column in sets.items()}
     table = pd.DataFrame({**columns, **take_sets(rows.metrics, codes)})
     if any(rows.errors):
         table[ERROR] = errors[codes]
-    done, n = rows.done[codes], len(codes)
-    failed = [k for k, code in enumerate(codes.tolist()) if rows.errors[code]]
-    if failed:
-        text = f"{len(failed):,} of {n:,} sets failed, the first (row {failed[0]}) with: "
-        core.warn_caller(text + rows.errors[codes[failed[0]]])
+        warn_of_failed(errors[codes])
+
+    n = len(codes)
+    done = rows.done[codes]
     if not done.all():
         core.warn_caller(f"interrupted: {n - int(done.sum()):,} of {n:,} sets were not done")
     decided = describe_decided(rows.shares[codes][done])
-    sampled = {
-        row: rows.sampled[code] for row, code in enumerate(codes.tolist()) if code in rows.sampled
-    }
+
+    sampled = {}
+    for row, code in enumerate(codes.tolist()):
+        if code in rows.sampled:
+            sampled[row] = rows.sampled[code]
     return BuiltTable(order_columns(table[done], tuple(columns)), decided, sampled)
+
+
+def warn_of_failed(errors: np.ndarray) -> None:
+    """Warn of sets that failed, with the error of the first; the errors of others are empty."""
+    failed = np.flatnonzero(errors != "")
+    core.warn_caller(
+        f"{len(failed):,} of {len(errors):,} sets failed, the first (row {failed[0]}) with: "
+        f"{errors[failed[0]]}"
+    )
 
 
 def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
@@ -81,26 +100,34 @@ def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
 
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
+    """Return the table with its parameters first, then measures, those by market, and errors."""
     names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS) if name in table)]
     others = [name for name in map(str, table) if name not in names]
     names += [name for name in others if name.partition(" ")[0] in METRICS]
-    return table[names + [ERROR] * (ERROR in table)]
+    if ERROR in table:
+        names.append(ERROR)
+    return table[names]
 
 
 def name_column(name: str) -> str:
-    return f"policy.{name}" if name in TAKEN else name
+    """Return the column of a parameter, ``policy.name`` where the name is that of a measure."""
+    if name in TAKEN:
+        return f"policy.{name}"
+    return name
 
 
 def name_parameter(column: str) -> str:
     return column.removeprefix("policy.")
 
 
-"""Where the figures, tables and charts are declared."""
 Labels: TypeAlias = "int | Iterable[int] | pd.DataFrame"
 
 
 def find_failed(table: pd.DataFrame) -> core.BoolArray:
-    return np.array(table[ERROR] != "" if ERROR in table else [False] * len(table), dtype=np.bool_)
+    """Return which sets failed, of shape (n_sets,)."""
+    if ERROR not in table:
+        return np.zeros(len(table), dtype=np.bool_)
+    return np.array(table[ERROR] != "", dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -217,8 +244,10 @@ class Sweep(core.SavedResult):
         """
         place = self.rank(objective, constraints)[0]
         row = {name: values[place : place + 1] for name, values in self.metrics.items()}
-        broken = [str(each) for each in read_constraints(constraints) if each.violation(row)[0] > 0]
-        doubts = [*find_far_bounds(read_constraints(constraints), self.metrics)]
+        bounds = read_constraints(constraints)
+
+        doubts = [*find_far_bounds(bounds, self.metrics)]
+        broken = [str(bound) for bound in bounds if bound.violation(row)[0] > 0]
         if broken:
             doubts.insert(
                 0, f"no set satisfies all constraints, the best breaks {', '.join(broken)}"
@@ -281,14 +310,15 @@ class Sweep(core.SavedResult):
         """
         evaluator = self._find_evaluator()
         table = self._select(rows)
-        found = evaluator.evaluate_path(self._find_sets(table))
-        done = int(found.done.sum())
-        if done == 0:
+        measured = evaluator.evaluate_path(self._find_sets(table))
+        n_done = int(measured.done.sum())
+        if n_done == 0:
             raise KeyboardInterrupt
-        if done < len(table):
-            text = f"interrupted: {len(table) - done:,} of {len(table):,} rows were not run again"
-            core.warn_caller(text)
-        return order_columns(table.assign(**found.metrics)[found.done], self.parameters)
+
+        if n_done < len(table):
+            n_left = len(table) - n_done
+            core.warn_caller(f"interrupted: {n_left:,} of {len(table):,} rows were not run again")
+        return order_columns(table.assign(**measured.metrics)[measured.done], self.parameters)
 
     @property
     def folder_title(self) -> str:
@@ -303,8 +333,13 @@ class Sweep(core.SavedResult):
     @property
     def note(self) -> str:
         """The number of sets."""
-        asked = f" of {self.manifest['sets']['asked']:,}"
-        return f"{len(self.table):,}{'' if self.complete else asked} sets"
+        return f"{self._count()} sets"
+
+    def _count(self) -> str:
+        """Return how many sets ran; after Ctrl-C, of how many."""
+        if self.complete:
+            return f"{len(self.table):,}"
+        return f"{len(self.table):,} of {self.manifest['sets']['asked']:,}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sweep as data for JSON; a table of more than 10,000 sets is left out."""
@@ -326,7 +361,9 @@ class Sweep(core.SavedResult):
 
     def list_policies(self) -> Iterable[type]:
         """Return the class of the policy; nothing of a loaded sweep."""
-        return [self.evaluator.varied.policy_class] if self.evaluator else []
+        if self.evaluator is None:
+            return []
+        return [self.evaluator.varied.policy_class]
 
     def _lay_out(self) -> dict[str, pd.DataFrame | None]:
         words = {name: encode_objects(self.table[name].to_numpy()) for name in self.parameters}
@@ -343,24 +380,32 @@ class Sweep(core.SavedResult):
     def __repr__(self) -> str:
         best = self.table.iloc[int(self.rank()[0])]
         values = ", ".join(f"{name}={core.format_value(best[name])}" for name in self.parameters)
-        left_out = "" if self.complete else f" of {self.manifest['sets']['asked']:,}"
         return (
-            f"<Sweep of {self.manifest['policy']['name']}: {len(self.table):,}{left_out} sets on "
+            f"<Sweep of {self.manifest['policy']['name']}: {self._count()} sets on "
             f"{self.manifest['data']['source']}, best sharpe {best['sharpe']:.2f} with {values}>"
         )
 
     def _select(self, rows: Labels) -> pd.DataFrame:
-        given: Any = rows.index if isinstance(rows, pd.DataFrame) else rows
-        labels = pd.Index(np.atleast_1d(np.asarray(given)), name=self.table.index.name)
+        """Return the rows with some labels, in their order; refuse labels that are unknown."""
+        asked: Any = rows
+        if isinstance(rows, pd.DataFrame):
+            asked = rows.index
+        labels = pd.Index(np.atleast_1d(np.asarray(asked)), name=self.table.index.name)
+
+        # Of bools, pandas would find the rows 0 and 1.
         is_known = labels.isin(self.table.index) & (labels.inferred_type != "boolean")
-        unknown = labels[~is_known].tolist()
-        if unknown or not len(labels):
+        refused: Any = None
+        if not len(labels):
+            refused = labels
+        elif not is_known.all():
+            refused = labels[~is_known].tolist()[0]
+        if refused is not None:
             raise core.ParameterError(
                 f"rows must be labels of the table, {self.table.index[0]} to "
-                f"{self.table.index[-1]}, got {unknown[0] if unknown else labels!r}"
+                f"{self.table.index[-1]}, got {refused!r}"
             )
-        found: pd.DataFrame = self.table.loc[labels]
-        return found
+        selected: pd.DataFrame = self.table.loc[labels]
+        return selected
 
     def _find_sets(self, table: pd.DataFrame) -> Sets:
         names = self.manifest["parameters"]
