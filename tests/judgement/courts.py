@@ -66,11 +66,14 @@ def make_market(years: float, seed: int, *, drift: float = 1.0) -> bt.Market:
     rng = np.random.default_rng(seed)
     n = round(365 * years)
     index = pd.date_range("2015-01-01", periods=n, freq="1D", tz="UTC")
+
     is_calm = number_blocks(index.as_unit("ns").asi8) % 2 == 0
     sigma = np.where(is_calm, 0.01, 0.02)
     mu = np.where(is_calm, drift * SHARPE * np.sqrt(2.0) * 0.01 / np.sqrt(365.0), 0.0)
+
     close = 100.0 * np.exp(np.cumsum(mu - 0.5 * sigma**2 + sigma * rng.standard_normal(n)))
     opened = np.concatenate(([100.0], close[:-1]))
+
     bars = pd.DataFrame(
         {
             "open": opened,
