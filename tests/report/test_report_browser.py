@@ -32,6 +32,7 @@ def files(result, sweep, tmp_path_factory):
 def open_page(context, file):
     """Open a file and wait for its charts; keep what went wrong and what was asked for."""
     page = context.new_page()
+    page.set_default_timeout(300_000)  # a machine under load draws late, which is no fault here
     page.trouble = []
     page.requests = []
 
