@@ -6,7 +6,7 @@ where somebody reads it, from the record: the account is put back as it stood at
 ====================  ==============================================================================
 word                  what it is, and its unit
 ====================  ==============================================================================
-row                   row of the record, of which bar ``first`` is row 0
+row                   row of the record; row 0 is bar ``first``
 requirement           R, maintenance margin of the cross positions together: money
 share                 part of R that a position, or a coin of collateral, needs: money
 distance              backing less the level times R: money left until the pool fails

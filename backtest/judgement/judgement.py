@@ -538,7 +538,7 @@ def list_notes(texts: pd.Series[str]) -> list[str]:
 
 
 def list_names(table: pd.DataFrame, is_meant: pd.Series[bool]) -> tuple[str, ...]:
-    """Return the markets of a table of which a claim holds."""
+    """Return the markets of a table for which a claim holds."""
     return tuple(map(str, table.index[is_meant]))
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PARTS_OF_TRADES = (*tables.COSTS,)
 """Events that are costs of the trade before them."""
 COMMON = ("fill", "funding", "interest", "expense")
-"""Events of which a ledger leaves the smallest out first."""
+"""A ledger that is too long leaves out the smallest of these events first."""
 MAX_ROWS = 2000
 """Most rows of a ledger."""
 

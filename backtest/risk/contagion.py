@@ -438,7 +438,7 @@ def check_venues(names: Sequence[str], venues: Sequence[Venue]) -> None:
 
 
 def tabulate_rounds(book: Books, names: Sequence[str], insurance: float) -> pd.DataFrame:
-    """Return the rounds of a cascade that has run, of which round 0 is the shock alone."""
+    """Return the rounds of a cascade that has run; round 0 is the shock alone."""
     shocked = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0)}
     shocked |= book.name_all("price", book.shocked)
     columns = [*shocked]

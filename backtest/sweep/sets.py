@@ -566,7 +566,7 @@ def find_active(settings: Settings, sets: Sets, name: str) -> core.BoolArray:
 
 
 def list_options(wanted: Any) -> tuple[Any, ...]:
-    """Return the values of a condition, of which it may name one or several."""
+    """Return the values that a condition names, one or several."""
     if isinstance(wanted, tuple):
         return wanted
     return (wanted,)

@@ -48,7 +48,7 @@ class BuiltTable(NamedTuple):
 
 
 def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> BuiltTable:
-    """Return the table of sets, of which equal ones run once; warn of those that failed.
+    """Return the table of sets; equal ones run once. Warns of those that failed.
 
     After Ctrl-C the table has the sets that were done.
     """
