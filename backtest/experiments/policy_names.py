@@ -164,8 +164,8 @@ def find_built_in(name: str) -> type[Policy]:
     from backtest import strategies  # noqa: PLC0415 - they stand on the public names
 
     by_title = {format_title(class_name): class_name for class_name in strategies.__all__}
-    if name in by_title or name in strategies.__all__:
-        policy: type[Policy] = getattr(strategies, by_title.get(name, name))
+    policy = find_shipped(by_title.get(name, name))
+    if policy is not None:
         return policy
 
     installed = list_installed()
