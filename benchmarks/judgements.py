@@ -108,28 +108,33 @@ def judge_policy(policy: bt.Policy, markets: dict[str, bt.Market]) -> dict[str, 
 
 
 def write_table(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """Return a line for each policy, in Markdown."""
+    """Return a line for each policy that was judged, in Markdown; p are those of the markets."""
     heads = ["policy", "outcome", "difference", *names, "lost in 30 days", "largest scale", "p"]
     lines = [heads, ["---"] * len(heads)]
-    lines += [list_cells(row, names) for row in rows]
+
+    # Combinators whose defaults change nothing have the line of what they hold.
+    by_cells: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if "outcome" in row:
+            by_cells.setdefault(tuple(list_cells(row, names)), []).append(f"`{row['policy']}`")
+    lines += [[", ".join(policies), *cells] for cells, policies in by_cells.items()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def list_cells(row: dict[str, Any], names: list[str]) -> list[str]:
-    """Return the cells of one policy."""
-    if "outcome" not in row:
-        return [f"`{row['policy']}`", f"failed: {row['why']}"]
-
+    """Return the cells of one policy but its name."""
     gap = "not tested"
     if not math.isnan(row["difference"]):
         low, high = (format_percent(row[end], is_signed=True) for end in ("low", "high"))
         gap = f"{format_percent(row['difference'], is_signed=True)} ({low} to {high})"
     gaps = [write_gap(row["by_market"].get(name, math.nan)) for name in names]
-    lost = f"{format_chance(row['chance'])} ({row['chance_market']})"
+    lost = "none"
+    if row["chance"] > 0.0:
+        lost = f"{format_chance(row['chance'])} ({row['chance_market']})"
     scale = min(row["largest_scale"].values())
-    p_growth = [p for p in row["p_growth"].values() if not math.isnan(p)]
-    p = f"{min(p_growth):.2f}" if p_growth else ""
-    return [f"`{row['policy']}`", row["outcome"], gap, *gaps, lost, f"{scale:.3g}", p]
+    p_growth = [row["p_growth"].get(name, math.nan) for name in names]
+    p = ", ".join("-" if math.isnan(p) else f"{p:.2f}" for p in p_growth)
+    return [row["outcome"], gap, *gaps, lost, f"{scale:.3g}", p]
 
 
 def write_gap(difference: float) -> str:
