@@ -705,7 +705,10 @@ def make_requirement(
 
     factor = scene.uniform(0.7, 1.1)
     contingency = scene.sometimes(0.4, 0.0, 0.02)
-    initial = (factor * scene.uniform(1.05, 1.6), contingency + scene.sometimes(0.4, 0.0, 0.02))
+    more = scene.uniform(1.05, 1.6)
+    fixed = contingency + scene.sometimes(0.4, 0.0, 0.02)
+    least = max(1.0, level)  # accounts fail at the level times the requirement
+    initial = (max(more, least) * factor, max(fixed, least * contingency))
     in_products = is_same_row and len(moves) > 1 and scene.chance(0.4)
     return {
         "level": level,

@@ -184,6 +184,7 @@ BAD: list[Row] = [
     (bt.ScenarioMargin, {"products": {"p": ["g"]}}, "products: must be left out with"),
     (bt.ScenarioMargin, {"offset": 0.5}, "offset: must be left out with across='independent', in"),
     (bt.ScenarioMargin, {"initial": (0.9, 0)}, "initial: must be at least (1, 0), or an order is"),
+    (bt.ScenarioMargin, {"initial": (1.1, 0), "level": 1.2}, "initial: must be at least (1.2, 0)"),
     (bt.ScenarioMargin, {"initial": 1.2}, "initial: must be 2 numbers, got 1.2"),
     (bt.ScenarioMargin, {"level": 1.2}, "initial: must be at least (1.2, 0), or an order is"),
     (bt.OptionShocks, {"short_charge": (0.2, 0.1)}, "short_charge: must have an initial charge of"),

@@ -35,6 +35,8 @@ from backtest.venue.preset_files import Group
 Names = Sequence[str]
 Assets = Sequence[Collateral]
 OWN_RULES: Any = portfolio_kernels.OWN_RULES
+SLACK = 1e-12
+"""Rounding by which a figure of initial margin may be under the level times that of maintenance."""
 
 
 @runtime_checkable
@@ -206,12 +208,12 @@ class ScenarioMargin(MarginRule, kw_only=True):
             if self.offset > 0.0:
                 yield "offset", rule
 
+        # A level over 1 fails before the requirement: initial margin is the level times it or more.
         factor, contingency = self.initial_terms()
-        is_enough = factor >= self.factor and contingency >= self.contingency
-        # A level over 1 fails before the requirement, which initial margin must then exceed.
-        if not is_enough or (self.initial is None and self.level > 1.0):
-            least = max(1.0, self.level)
-            terms = f"({least * self.factor:g}, {least * self.contingency:g})"
+        least_factor = max(1.0, self.level) * self.factor
+        least_contingency = max(1.0, self.level) * self.contingency
+        if factor < least_factor - SLACK or contingency < least_contingency - SLACK:
+            terms = f"({least_factor:g}, {least_contingency:g})"
             yield "initial", f"must be at least {terms}, or an order is liquidated at once"
         if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
             yield "factor", "must be over 0, or minimum or contingency, or nothing is required"
