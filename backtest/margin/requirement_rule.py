@@ -336,10 +336,11 @@ class Standard(MarginRule, kw_only=True):
     option_value: Annotated[str, core.Choice("none", "long")] = "none"
 
     def faults(self) -> Faults:
-        if self.least < self.maintenance * min(1.0, self.level):
+        failing = self.level * self.maintenance
+        if self.least < failing - SLACK:
             yield (
                 "least",
-                f"must be at least maintenance {self.maintenance:g}, "
+                f"must be at least level times maintenance, {failing:g}, "
                 "or an order is liquidated at once",
             )
 
