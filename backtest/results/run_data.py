@@ -454,10 +454,13 @@ def find_causes(run: RunData) -> dict[str, Any]:
     restarts = is_cause & np.concatenate(([False], np.diff(owner) <= 0))
     numbers = np.cumsum(begins | restarts)
 
-    # A position in profit is a victim if the liquidation closed it.
+    # A position in profit is a victim if the liquidation closed it. Other owners of what is closed,
+    # collateral and options, have numbers that mean something else among causes.
     labels = np.array([*run.names, "collateral", "flows", "rules"], dtype=object)
-    pairs = numbers * len(labels) + owner
-    is_closed = np.isin(pairs, pairs[entries["kind"] == Event.LIQUIDATED])
+    n = len(run.names)
+    of_position = numbers * n + owner
+    is_closing = (entries["kind"] == Event.LIQUIDATED) & (owner < n)
+    is_closed = (owner < n) & np.isin(of_position, of_position[is_closing])
     profit = np.where(is_closed, np.maximum(entries["amount"], 0.0), 0.0)
 
     is_shown = is_cause & ((entries["value"] > 0.0) | (profit > 0.0))

@@ -4,6 +4,7 @@ Unless said otherwise: 1,000 of capital, one bracket of 16x and 5 % maintenance,
 """
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.account.events import ENTRY, Event
+from backtest.results.run_data import find_causes
 from backtest.strategies import Constant
 from tests.agreement import flat, make_scene, run_engine, scenarios
 from tests.scenes import (
@@ -270,6 +273,41 @@ def test_a_hedge_is_not_liquidated_while_the_margin_holds_at_every_price(require
     result = hedge(requirement, intrabar=intrabar)
     assert result.metrics["liquidations"] == 0
     assert result.bars["equity"].iloc[-1] == pytest.approx(1000.0, rel=1e-12)
+
+
+def test_an_option_that_closed_makes_no_position_of_the_next_liquidation_a_victim():
+    """Owner 6 is an option. Causes of two positions have five numbers, so 6 of the first
+    liquidation stands where 1 of the second does."""
+    rows = [
+        # kind, owner, value, amount
+        (Event.CAUSED, 0, 1.0, -5.0),
+        (Event.LIQUIDATED, 0, 90.0, -5.0),
+        (Event.LIQUIDATED, 6, 2.0, -1.0),
+        (Event.CAUSED, 0, 1.0, -4.0),
+        (Event.CAUSED, 1, 0.0, 3.0),
+        (Event.LIQUIDATED, 0, 80.0, -4.0),
+    ]
+    entries = np.zeros(len(rows), ENTRY)
+    for entry, (kind, owner, value, amount) in zip(entries, rows, strict=True):
+        entry["kind"] = kind
+        entry["owner"] = owner
+        entry["value"] = value
+        entry["amount"] = amount
+    run: Any = SimpleNamespace(
+        entries=entries,
+        has_one_position=False,
+        names=["A", "B"],
+        time=np.arange(2),
+        span=SimpleNamespace(first=0),
+    )
+
+    found = find_causes(run)
+    assert found["cause"].tolist() == ["A", "A"]
+    assert found["liquidation"].tolist() == [1, 2]
+
+    # Where the second one closes B, B is a victim with its profit.
+    entries["owner"][-1] = 1
+    assert find_causes(run)["profit"].tolist() == [0.0, 0.0, 3.0]
 
 
 @pytest.mark.parametrize(
