@@ -204,7 +204,7 @@ def write_names(table: pd.DataFrame) -> None:
 
     head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
     day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
-    strike = unnamed["strike"].map("{:g}".format)
+    strike = unnamed["strike"].map("{:.15g}".format)
     letter = unnamed["kind"].str[0].str.upper()
     table.loc[unnamed.index, "name"] = head + "-" + day + "-" + strike + "-" + letter
 

@@ -213,14 +213,18 @@ def find_half(
     if first.get("ruined") or not half > 0.0:
         return math.nan
 
-    def gap(log: float) -> float:
-        row = measure(math.exp(log))
+    # What the grid measured is not measured again: exp(log(x)) may differ from x in its last bit.
+    measured = {math.log(capital): capital for capital in grid}
+
+    def find_gap(log: float) -> float:
+        row = measure(measured.get(log, math.exp(log)))
         if row.get("ruined"):
             return -half
         return row[name] - half
 
     for smaller, larger in pairwise(grid):
-        low, high = math.log(smaller), math.log(larger)
-        if not gap(high) > 0.0:
-            return math.exp(core.sp.optimize.brentq(gap, low, high, xtol=0.5 * TOLERANCE))
+        low = math.log(smaller)
+        high = math.log(larger)
+        if not find_gap(high) > 0.0:
+            return math.exp(core.sp.optimize.brentq(find_gap, low, high, xtol=0.5 * TOLERANCE))
     return math.nan

@@ -221,7 +221,15 @@ class Crowd:
         if market is None:
             entry = np.full(n, find_price(entries, now))
         else:
-            entry = draw_entries(market, ratio, is_long, lookback, rng, maintenance)
+            entry = draw_entries(
+                market,
+                ratio,
+                is_long,
+                lookback,
+                rng,
+                maintenance,
+                is_inverse=contract.kind == "inverse",
+            )
 
         # All accounts of a side have the same notional now.
         longs = int(np.sum(is_long))
@@ -472,6 +480,8 @@ def draw_entries(
     lookback: str,
     rng: np.random.Generator,
     margin: float,
+    *,
+    is_inverse: bool,
 ) -> core.FloatArray:
     """Draw closes in proportion to volume; again where an account would not have survived since."""
     length = core.parse_duration(lookback, "lookback")
@@ -493,11 +503,30 @@ def draw_entries(
     for _ in range(ROUNDS):
         drawn = np.searchsorted(edges, rng.random(len(left)), side="right").clip(max=last)
         share = 1.0 / leverage[left]
+        long_fails, short_fails = find_failing_moves(share, margin, is_inverse=is_inverse)
         survives = np.where(
             is_long[left],
-            lowest[drawn] > close[drawn] * (1.0 - share) / (1.0 - margin),
-            highest[drawn] < close[drawn] * (1.0 + share) / (1.0 + margin),
+            lowest[drawn] > close[drawn] * long_fails,
+            highest[drawn] < close[drawn] * short_fails,
         )
         row[left[survives]] = drawn[survives]
         left = left[~survives]
     return np.asarray(close[row])
+
+
+def find_failing_moves(
+    share: core.FloatArray, margin: float, *, is_inverse: bool
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the price over that of the entry at which a long and a short fail.
+
+    Each has collateral of ``share`` of its notional at the entry, in the settlement currency, and
+    fails where collateral and profit are ``margin`` times the notional then. An inverse short with
+    its whole notional in coins never does: infinite.
+    """
+    if not is_inverse:
+        return (1.0 - share) / (1.0 - margin), (1.0 + share) / (1.0 + margin)
+
+    # In coins the notional is 1 / price: share + 1 - 1 / x = margin / x for a long.
+    with np.errstate(divide="ignore"):
+        short = (1.0 - margin) / np.maximum(1.0 - share, 0.0)
+    return (1.0 + margin) / (1.0 + share), short

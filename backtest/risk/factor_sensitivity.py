@@ -62,6 +62,13 @@ def scale_moves(market: Market, factor: float) -> Market:
         away = np.log(getattr(market, name)) - before
         away[1:] = factor * away[1:] + (1.0 - factor) * mean
         fields[name] = np.exp(start + away)
+
+    # A settlement has the price that it had in its bar, moved like those of the bar.
+    bar = np.searchsorted(market.time, market.funding_time, side="right") - 1
+    bar = np.clip(bar, 0, market.n_bars - 1)
+    away = np.log(market.funding_mark) - before[bar]
+    moved = np.where(bar > 0, factor * away + (1.0 - factor) * mean, away)
+    fields["funding_mark"] = np.exp(start[bar] + moved)
     return Market(**fields, source=f"{market.source}, volatility")
 
 

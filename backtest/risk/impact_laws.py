@@ -121,7 +121,10 @@ def find_volume(volume: float | None, market: Market | None, contract: Contract)
         return None
     rows = find_window(market)
     money = market.volume[rows] * np.abs(value_of(contract, market.close[rows]))
-    return float(np.sum(money)) / (len(money) * market.interval / DAY)
+    days = len(money) * market.interval / DAY
+    if market.sessions:
+        days = len(np.unique(market.time[rows] // DAY))
+    return float(np.sum(money)) / days
 
 
 def find_window(market: Market) -> slice:

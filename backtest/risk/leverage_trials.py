@@ -374,7 +374,13 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
                 size = middle
         row["leverage"] = size
 
+    searched = row["leverage"]
     row |= measure(trials, row["leverage"], count)
     while row["p_liquidation"] > chance:
         row["leverage"] *= min((chance / row["p_liquidation"]) ** 0.25, 0.99)
         row |= measure(trials, row["leverage"], count)
+
+    # What else the row says is of this size, too.
+    row["wiped_out"] = trials.count_ruined(row["leverage"], count) / count
+    if row["leverage"] < searched:
+        row["is_limited"] = False

@@ -83,7 +83,7 @@ class Option(Value):
     def _make_name(self) -> str:
         """Return a name as Deribit's if it says all the rest, else with the day as 2026-06-26."""
         day = pd.Timestamp(str(self.expiry))
-        ending = f"{self.strike:g}-{LETTERS[str(self.kind)]}"
+        ending = f"{self.strike:.15g}-{LETTERS[str(self.kind)]}"
         short_day = day.strftime("%d%b%y").upper().lstrip("0")
         short_name = f"{self.underlying}-{short_day}-{ending}"
         if {field: getattr(self, field) for field in SAID} == read_name(short_name):

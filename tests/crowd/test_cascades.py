@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.risk.crowd import find_failing_moves
 from backtest.risk.crowd_books import Books, read_terms
 from backtest.risk.impact_laws import ImpactCurve
 from tests.kit import ask, bars_market, call, check_refused, free_venue, market_of
@@ -485,6 +486,26 @@ def test_entries_from_a_market_are_its_closes_that_the_account_survived():
         if ratio > 0.0:  # a long: at one of these bars or later nothing was under its bankruptcy
             rows = np.flatnonzero(closes == entry)
             assert lows[rows + 1].max() > entry * (1.0 - 1.0 / ratio)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01])
+def test_an_account_fails_where_its_collateral_and_profit_are_its_maintenance_margin(margin):
+    """Entry 100, 5x: 20 +- (P - 100) = m P, and in coins 1/500 +- (1/100 - 1/P) = m / P."""
+    share = np.array([0.2])
+    long, short = find_failing_moves(share, margin, is_inverse=False)
+    assert 20.0 + (100.0 * long - 100.0) == pytest.approx(margin * 100.0 * long)
+    assert 20.0 - (100.0 * short - 100.0) == pytest.approx(margin * 100.0 * short)
+
+    long, short = find_failing_moves(share, margin, is_inverse=True)
+    low = 100.0 * long
+    high = 100.0 * short
+    assert 1 / 500 + (1 / 100 - 1 / low) == pytest.approx(margin / low)
+    assert 1 / 500 - (1 / 100 - 1 / high) == pytest.approx(margin / high)
+    assert long > 0.8 / (1.0 - margin)  # coins lose value with the price
+
+    # All of the notional in coins: no rise takes it.
+    _, never = find_failing_moves(np.array([1.0]), margin, is_inverse=True)
+    assert np.isinf(never)
 
 
 def test_nobody_fails_before_the_shock_in_a_crowd_drawn_for_a_venue():

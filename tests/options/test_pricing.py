@@ -324,3 +324,12 @@ BAD = [  # arguments of a price, and words of the refusal
 @pytest.mark.parametrize(("given", "words"), BAD)
 def test_bad_input_gets_one_clear_error(given, words):
     check_refused(lambda: options.price(*given), words, kind=bt.ParameterError)
+
+
+@pytest.mark.parametrize(
+    ("strike", "text"),
+    [(28_000.0, "28000"), (0.5, "0.5"), (1e6, "1000000"), (12_345.67, "12345.67")],
+)
+def test_a_name_has_all_digits_of_the_strike(strike, text):
+    option = bt.Option(kind="call", strike=strike, expiry="2026-06-26 08:00", underlying="BTC")
+    assert option.name == f"BTC-2026-06-26-{text}-C"

@@ -379,9 +379,11 @@ def test_a_leverage_at_the_end_of_the_grid_has_no_error():
 def test_a_leverage_is_lowered_until_all_paths_confirm_it():
     tables = Tables()
     tables.paths = SimpleNamespace(count=10_000)
-    row = {"leverage": 5.0, "leverage_error": math.nan}
+    row = {"leverage": 5.0, "leverage_error": math.nan, "wiped_out": 1.0, "is_limited": True}
     confirm(tables, row, 0.01, most=100.0)
     assert 4.2 < row["leverage"] < 4.31
+    assert row["wiped_out"] == pytest.approx(0.0025, rel=0.1)  # of the size found
+    assert not row["is_limited"]
     assert row["p_liquidation"] <= 0.01
     assert row["paths"] == 10_000
 

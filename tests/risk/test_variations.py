@@ -109,6 +109,19 @@ def test_volatility_scales_moves_and_keeps_their_mean():
     assert np.all(wild.high >= np.maximum(wild.open, wild.close) * (1 - 1e-12))
 
 
+def test_volatility_moves_the_prices_of_settlements_with_their_bars():
+    """A settlement .1 % over the open of its bar is 1.5 times as far from it after the change."""
+    plain = bt.Market.sample(bars=500)
+    bar = np.searchsorted(plain.time, plain.funding_time, side="right") - 1
+    bar = np.minimum(bar, plain.n_bars - 1)
+    fields = plain.fields() | {"funding_mark": 1.001 * plain.mark_open[bar]}
+    market = bt.Market(**fields, source="made")
+
+    wild = scale_moves(market, 1.5)
+    ratio = wild.funding_mark / wild.mark_open[bar]
+    assert ratio[bar > 0] == pytest.approx(1.001**1.5, rel=1e-12)
+
+
 def costly(impact: float = 1.0, most: float | None = None) -> bt.Venue:
     terms = {"slippage.impact": impact, "slippage.max_participation": most}
     return kit.free_venue().override(terms)
