@@ -422,6 +422,7 @@ class Account(core.Value, kw_only=True):
         yield from self._find_faults_of_top_ups()
 
     def _find_faults_of_top_ups(self) -> core.Faults:
+        """Yield the field and the rule of each fault of margin calls and their reserve."""
         called_at = self.margin_call
         goal = self.top_up_to
         if self.reserve > 0 and (called_at is None or goal is None):
@@ -437,6 +438,7 @@ class Account(core.Value, kw_only=True):
             yield "top_up_to", rule
 
     def _find_faults_of_equity_limits(self) -> core.Faults:
+        """Yield the faults of what goes with stops of the equity and limits of loss."""
         if self.after_stop != "continue" and self.equity_stop is None:
             yield "after_stop", "is used only with equity_stop, 0.1 for example"
 
@@ -450,6 +452,7 @@ class Account(core.Value, kw_only=True):
             yield "day", f"{rule}, or with after_stop='next month'"
 
     def _find_margin_faults(self) -> core.Faults:
+        """Yield the faults of leverage, isolated margin and automatic margin."""
         largest = float(np.min(self.max_leverage))
         if not self.min_leverage <= largest:
             rule = f"must be at most max_leverage {largest:g}"
@@ -464,6 +467,7 @@ class Account(core.Value, kw_only=True):
             yield "auto_margin", "must be False in cross margin, where all money backs the position"
 
     def _find_faults_of_fills(self) -> core.Faults:
+        """Yield the faults of limit orders: fields that they need, or that need them."""
         if self.fill != "limit":
             rule = f"is used only with fill='limit', the fill is {self.fill!r}"
             if self.offset is not None:
@@ -479,6 +483,7 @@ class Account(core.Value, kw_only=True):
             yield "intrabar", rule
 
     def _find_faults_of_collateral(self) -> core.Faults:
+        """Yield the faults of collateral, and of a share of the equity as margin."""
         names = [asset.name for asset in self.collateral]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

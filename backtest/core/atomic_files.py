@@ -53,6 +53,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def sync_to_disk(path: Path) -> None:
+    """Wait until a file or folder is on the disk; Windows cannot sync folders."""
     if os.name == "nt" and path.is_dir():
         return
     flags = os.O_RDONLY

@@ -58,6 +58,7 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     """Wrap a function so that its arguments of these names are checked."""
 
     def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Return the function with a check of its arguments before each call."""
         parameters = inspect.signature(function).parameters.values()
         order = [parameter.name for parameter in parameters if parameter.kind in POSITIONAL]
         last = order[-1] if order else ""  # the name of all positional arguments that are left
@@ -66,6 +67,7 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
 
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            """Call the function with its arguments read by their annotations."""
             asked = find_asked()  # at the first call: annotations may name later modules
             read: list[Any] = []
             for place, value in enumerate(args):
@@ -253,6 +255,7 @@ def read_items(*parts: Any, is_fixed: bool) -> Admitted:
     kinds = [read_hint(part) for part in parts if part is not Ellipsis] or [None]
 
     def read(value: Any) -> Any:
+        """Return the items of a flat sequence of some kinds, else REFUSED."""
         is_flat = getattr(value, "ndim", 1) == 1 and isinstance(value, Iterable)
         if not is_flat or isinstance(value, str | bytes | Mapping):
             return REFUSED
@@ -275,6 +278,7 @@ def read_items(*parts: Any, is_fixed: bool) -> Admitted:
 
 
 def admit_number(value: Any) -> Any:
+    """Return a real number of Python or NumPy as a plain one, else REFUSED."""
     number = value
     if isinstance(value, np.ndarray) and not value.ndim:
         number = value[()]
@@ -301,6 +305,7 @@ def admit_whole(value: Any) -> Any:
 
 
 def admit_array(value: Any) -> Any:
+    """Return an array of numbers, or a list or table as one; REFUSED for anything else."""
     if isinstance(value, np.ndarray) or is_column(value):
         is_numeric = isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf"
         if not is_numeric or not value.ndim:

@@ -100,6 +100,7 @@ class Range(Declaration):
             )
 
     def __repr__(self) -> str:
+        """Return the call that makes this range; what is at its default is left out."""
         parts = [f"{self.low:g}", f"{self.high:g}"]
 
         # What is not at its default, in the order of the fields.
@@ -191,6 +192,7 @@ class Real(Declaration):
     kind: ClassVar[type] = float
 
     def __str__(self) -> str:
+        """Return the bounds in words, for messages."""
         bounds = []
         if math.isfinite(self.low) and self.open_low:
             bounds.append(f"over {self.low:g}")
@@ -351,6 +353,7 @@ class Timed(Declaration):
     kind: ClassVar[type] = float
 
     def read(self, value: Any) -> Cost:
+        """Return a constant or a series whose numbers are all in range; Fault names the first."""
         if self.constant and not is_series(value):
             return self.number.read(value)
         series = read_timed(value, may_be_infinite=self.number.may_be_infinite)

@@ -20,6 +20,7 @@ class Limit:
         self.n_modules = 0
 
     def enter(self) -> None:
+        """Limit libraries to one thread until the last that entered leaves."""
         from threadpoolctl import ThreadpoolController  # noqa: PLC0415 - fits alone need it
 
         with self.lock:

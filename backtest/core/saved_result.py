@@ -153,6 +153,7 @@ class SavedResult(Reportable):
     manifest: Mapping[str, Any]
 
     def __init_subclass__(cls) -> None:
+        """Write noun, plural and call of a kind of result, where it does not say its own."""
         super().__init_subclass__()
         if "kind" in vars(cls):
             cls.noun = vars(cls).get("noun", cls.kind)

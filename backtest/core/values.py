@@ -78,6 +78,7 @@ class Value:
         made.__init__ = __init__
 
     def __post_init__(self) -> None:
+        """Check the rules that span fields; ValidationError lists all that are broken."""
         faults: list[pydantic_core.InitErrorDetails] = []
         for name, rule in self.faults():
             place = _split_place(name)

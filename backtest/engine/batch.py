@@ -197,6 +197,7 @@ class AccountRun:
         switches: Sequence[Switch] = (),
         has_overflowed: bool = False,
     ) -> None:
+        """Begin an account whose policies change at the bars of some switches."""
         self.setup = setup
         inputs, self.state, deciders, tally = begin(setup)
         self.parts = [Switch(setup.first, setup.observed), *switches]
@@ -319,6 +320,7 @@ class LaterBars:
         *,
         is_compiled: bool,
     ) -> None:
+        """Begin an account from a state, and from the memory of its policies there."""
         self.setup = setup
         self.state = state
 

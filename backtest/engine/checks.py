@@ -67,6 +67,7 @@ def read_venues(venue: object, markets: Markets) -> dict[str, Venue]:
 
 
 def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -> None:
+    """Raise for the first fault of a run: of markets, venues, account, margin or options."""
     names = [*markets.names]
     settled = check_settlement(markets, venues)
     check_collateral(account.collateral, markets.names, settled)
@@ -85,6 +86,7 @@ def check_run(markets: Markets, venues: Mapping[str, Venue], account: Account) -
 def find_faults_of_venues(
     markets: Markets, venues: Mapping[str, Venue], account: Account
 ) -> Iterator[str]:
+    """Yield the faults of venues beside the markets and the account, a sentence each."""
     yield from find_different_fields(markets.names, venues)
     yield from find_misnamed(markets, venues, account)
     for name, venue in venues.items():
@@ -145,6 +147,10 @@ def find_faults_of_margin(
     accounts: Mapping[str, Account],
     account: Account,
 ) -> Iterator[str]:
+    """Yield the faults of margin that span instruments, a sentence each.
+
+    ``accounts`` are the terms of the account for each instrument.
+    """
     cross = [name for name, own in accounts.items() if own.margin == "cross"]
     for name in cross[1:]:
         mode_of_first = venues[cross[0]].liquidation.mode
@@ -284,6 +290,7 @@ def warn_of_rates(markets: Markets, venue: Any) -> None:
 
 
 def describe_high_rates(venue: Any, market: Market) -> Iterator[str]:
+    """Yield a warning for each fee or yearly rate that is as high as one in other units."""
     fees: dict[str, Any] = {"fees.taker": venue.fees.taker, "fees.maker": venue.fees.maker}
     for k, tier in enumerate(venue.fees.tiers):
         fees[f"fees.tiers.{k}.taker"] = tier.taker

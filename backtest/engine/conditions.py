@@ -56,6 +56,7 @@ class Conditions:
     end: core.TimeLike | None = None
 
     def __post_init__(self) -> None:
+        """Read and check the fields; ParameterError or VenueError names the one at fault."""
         if not isinstance(self.account, Account):
             raise core.ParameterError(
                 f"account must be an Account, got {core.repr_plain(self.account)}"
@@ -168,6 +169,7 @@ def plain(conditions: _C) -> _C:
 
 @keep("plain")
 def make_plain(conditions: _C) -> _C:
+    """Return conditions with one market that has longer bars and the end in it, made once."""
     decision_interval = conditions.decision_interval
     detail = conditions.detail
     whole = with_clock(conditions.market, decision_interval, detail)

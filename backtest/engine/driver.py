@@ -333,6 +333,10 @@ class Drive:
         first: int,
         chunk: int = CHUNK,
     ) -> None:
+        """Begin to drive an account from bar ``first``, ``chunk`` bars at a time.
+
+        What a chunk may have to put back, if its bars are taken once more, is listed in ``arrays``.
+        """
         self.inputs = inputs
         self.state = state
         self.part = part

@@ -131,6 +131,7 @@ class OptionChain(Mapping[str, ListedOption]):
         coins: float,
         t: int,
     ) -> None:
+        """Hold what a policy sees of the options that live at the close of bar t."""
         self._listed = listed
         self._quantities = quantities
         self._policy = policy
@@ -261,6 +262,7 @@ class OptionTrader:
     """Asks the policies that trade options: each when it has answered its leverage."""
 
     def __init__(self, setup: Setup, listed: ListedContracts, trades: Sequence[Trade]) -> None:
+        """Begin to trade options for some policies of a setup."""
         self.markets = setup.markets
         self.listed = listed
         self.trades = trades

@@ -420,6 +420,12 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
     make = tuple.__new__
 
     def answer(deciders: Any, venue: Any, i: int, time: int, local: int) -> float:
+        """Return the leverage that the policy decides at bar ``local``; NaN leaves the position.
+
+        Writes the venue leverage beside the shown numbers, where the policy decides one. Raises an
+        error of the policy, with its bar, for what it raises, a negative leverage, or a setting of
+        0.
+        """
         numbers = deciders.shown.base
         numbers[0] = time / 1e9
         values = numbers.tolist()
@@ -474,6 +480,10 @@ def bind_formula(policy: Policy, own: Policy, formula: Any) -> Callable[..., flo
     n_memory = len(start)
 
     def decide(deciders: Any, i: int, bar: Any, account: Any) -> float:
+        """Return the leverage of a formula with memory, and write its new memory in place.
+
+        TypeError if the memory changes its length.
+        """
         first = deciders.memory_at[i]
         memory = deciders.memory[first : first + n_memory]
         before = memory_type(*map(Number, memory.flat))
@@ -539,6 +549,7 @@ class Callbacks:
         instrument = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own
 
         def call(*arguments: int) -> float:
+            """Return the decision to compiled code; an error is kept, and -1 stops the loop."""
             gate = self.gate
             try:
                 gate.is_closed = False

@@ -230,6 +230,10 @@ def list_flows(account: Account, until: int) -> list[tuple[int, float]]:
 def set_up_run(
     test: Conditions, policy: AnyPolicy, *, resume: Any = None, benchmark: BenchmarkLike = None
 ) -> Setup:
+    """Return the checked setup of a run, and warn of what is odd in its data and terms.
+
+    ``resume`` is an earlier result whose account goes on.
+    """
     earlier = read_resume(resume, test.start)
     setup = set_up(test, policy, resume=earlier, benchmark=benchmark)
     if earlier is not None:

@@ -490,6 +490,11 @@ def _compute_leverage(notional: float, equity: float) -> float:
 
 
 def tabulate_positions(book: Book, shares: FloatArray) -> pd.DataFrame:
+    """Return what is held, a row for each instrument: prices, money, and moves that liquidate.
+
+    ``down`` and ``up`` are relative moves of that price alone, NaN if none liquidates; ``shares``
+    are the parts of the requirement.
+    """
     held = book.held
     moves = [find_moves(book, (name,)) for name in book.names]
     columns = {

@@ -52,6 +52,7 @@ class StoredMarket(Value, kw_only=True):
 
 class Prices(core.Declaration):
     def read(self, value: Any) -> Market | StoredMarket | str | float:
+        """Return a market, stored or not, the name of an instrument, or a price over 0."""
         if isinstance(value, Mapping):
             return StoredMarket.from_dict(value)
         if isinstance(value, Market | StoredMarket):
@@ -100,6 +101,7 @@ class Collateral(Value):
     cancels_risk: Annotated[str | None, Text()] = None
 
     def faults(self) -> Faults:
+        """Yield the faults of haircuts: a rate or tiers, which join and never rise."""
         if (self.rate is None) == (self.tiers is None):
             yield "rate", "must be given, or tiers, and not both"
 

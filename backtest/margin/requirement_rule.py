@@ -201,6 +201,7 @@ class ScenarioMargin(MarginRule, kw_only=True):
     _omitted = frozenset({"options"})
 
     def faults(self) -> Faults:
+        """Yield the faults of a scenario rule: offsets, initial margin, and rows to be added."""
         if self.across == "independent":
             rule = "must be left out with across='independent', in which gains count nothing"
             if self.products is not None:
@@ -431,6 +432,7 @@ class StoredRule:
 
 class Requirement(core.Declaration):
     def read(self, value: Any) -> MarginRule:
+        """Return a margin rule: from a rule, a preset's name, a table, or an object of the user."""
         if isinstance(value, MarginRule):
             return value
         if isinstance(value, str):

@@ -29,6 +29,7 @@ class Moves(core.Declaration):
     is_table: ClassVar[bool] = True
 
     def read(self, value: Any) -> core.FrozenTable:
+        """Return scenarios by group: lists of moves and their weights."""
         # A list holds for every group.
         table = {EVERY: value}
         if isinstance(value, Mapping):
@@ -74,6 +75,7 @@ class NameGroups(core.Declaration):
     is_table: ClassVar[bool] = True
 
     def read(self, value: Any) -> core.FrozenTable:
+        """Return lists of names by group; Fault if one name is in two of them."""
         if not isinstance(value, Mapping) or not value:
             raise Fault(f"must be a table of lists of names, {{'first': ['{self.member} 1']}}")
         for names in value.values():

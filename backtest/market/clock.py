@@ -42,6 +42,12 @@ def bars_per_year(market: Market) -> float | FloatArray:
 
 
 def count_bars_per_year(time: IntArray, interval: int, is_session: bool) -> float | FloatArray:
+    """Return the bars of a year, one number or one for each bar: what makes rates yearly.
+
+    Without sessions it follows from the length of a bar. With sessions, days have SESSIONS bars a
+    year; shorter and longer bars are counted as far as they have passed, so no later one is known,
+    and NaN stands until the first session has.
+    """
     if not is_session:
         return YEAR_DAYS * DAY / interval
     if interval == DAY:

@@ -126,6 +126,11 @@ def read_request(
     without: Sequence[str] = (),
     with_more: Sequence[str] = (),
 ) -> Request:
+    """Return what to fetch, checked; ParameterError if a source does not have it.
+
+    ``without`` are kinds of data to leave out, ``with_more`` those of Binance's archive to add. A
+    fetch begins and ends at midnights of UTC, as archives have a file a day.
+    """
     core.Choice(*ARCHIVES, *OFFERS).check("source", source)
     for kind in without:
         core.Choice("funding", "mark").check("without", kind)
@@ -288,6 +293,10 @@ class Archive(NamedTuple):
         return content
 
     def _download(self, url: str) -> bytes | None:
+        """Return a file whose checksum agrees, None if the archive has none.
+
+        Raises PassingError for what another try may mend, DataError for what it cannot.
+        """
         httpx = import_or_refuse("httpx")
         try:
             answer = self.client.get(url)
@@ -600,6 +609,11 @@ def fetch_from_archive(
     report: Callable[[int, int], None] | None,
     notice: Callable[[str], None],
 ) -> Fetched:
+    """Fetch the days of a span from Binance's archive into a folder, and its listing.
+
+    ``facts`` are what is noted in the folder, ``now`` is in UTC ns. ``report`` and ``notice`` are
+    those of :func:`fetch_market`. Whatever happens, the retry hooks of the caller are put back.
+    """
     address = (base_url or ARCHIVE_URL).rstrip("/")
     stamina = import_or_refuse("stamina")
 

@@ -268,6 +268,10 @@ def _choose_one(
 
 
 def read_facts(path: Path) -> dict[str, Any]:
+    """Return what market.json says of a market; nothing without the file.
+
+    DataError if a key or the type of its value is unknown.
+    """
     if not path.is_file():
         return {}
     facts = core.parse_json(core.read_small(path), path)

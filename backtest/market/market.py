@@ -234,6 +234,7 @@ class Market(BarClock):
     decision_interval: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
+        """Freeze all arrays and tables; a signal that never changes stays one number."""
         # Without mark prices, two fields share one array.
         frozen: dict[int, Any] = {}
         for name, array in self._arrays().items():
@@ -430,6 +431,7 @@ class Market(BarClock):
         return {name: value for name, value in fields if isinstance(value, np.ndarray)}
 
     def _hash_content(self) -> str:
+        """Return the SHA-256 of all bars, columns and settings, the same on every machine."""
         names = sorted(self.columns)
         flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
         if self.decision_interval:
@@ -473,6 +475,10 @@ class Market(BarClock):
         return functools.partial(Market, **fields, source=self.source, signal=signal), ()
 
     def _slice(self, first: int, stop: int, step: str) -> Market:
+        """Return the bars from first to before stop; ``step`` is what the source says of it.
+
+        A part that begins with the market shares what was computed of its beginnings.
+        """
         # An event stamped up to a quarter of a bar early belongs to the open.
         lead = self.interval
         if first:

@@ -57,6 +57,7 @@ FUNDING = Panel._fields[9:]
 
 
 def check_markets(markets: object) -> None:
+    """Raise ParameterError unless it is a mapping of names to markets, at least one."""
     if not isinstance(markets, Mapping):
         raise ParameterError(
             f"markets must be a mapping of names to markets, got {type(markets).__name__}"
@@ -255,6 +256,7 @@ class Markets(BarClock, Mapping[str, Market]):
         quote_age: str | None = None,
         max_age: str = MAX_AGE,
     ) -> None:
+        """Hold markets by name, with the options that are listed on them, if any."""
         listing = None
         given = markets
         if isinstance(given, Mapping):
@@ -281,6 +283,10 @@ class Markets(BarClock, Mapping[str, Market]):
         lasts: Mapping[str, int],
         listing: Any,
     ) -> None:
+        """Write the fields of checked markets; ParameterError if their bars do not fit together.
+
+        ``lasts`` are the opens of the last bars, ns; ``listing`` are the options.
+        """
         check_alike(markets)
         if currency is not None and not (isinstance(currency, str) and currency.strip()):
             raise ParameterError(f"currency must be text, got {currency!r}")

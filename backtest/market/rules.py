@@ -86,6 +86,7 @@ def find_disorder(subject: Subject) -> list[Hit]:
 
 
 def find_repeats(subject: Subject) -> list[Hit]:
+    """Return the rows whose time another row before them has."""
     table = subject.table
     if is_increasing(table.time):
         return []
@@ -134,6 +135,7 @@ def find_off_grid(subject: Subject) -> list[Hit]:
 
 
 def find_bar_gaps(subject: Subject) -> list[Hit]:
+    """Return where bars are missing between others; a market with sessions has such gaps."""
     interval = subject.interval
     if not interval or subject.sessions:
         return []
@@ -191,6 +193,7 @@ def hits_of_gaps(
 
 
 def find_bad_prices(subject: Subject) -> list[Hit]:
+    """Return the bars without any price, and those with a price that is impossible."""
     table = subject.table
     noun = ""
     cure = _EMPTY_BARS
@@ -235,6 +238,7 @@ def lacks_open(table: TimedTable) -> BoolArray:
 
 
 def find_bad_ranges(subject: Subject) -> list[Hit]:
+    """Return the bars whose high or low is inside of their open and close."""
     table = subject.table
     if not table.has_prices:
         return []
@@ -276,6 +280,7 @@ def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
 
 
 def find_bad_volume(subject: Subject) -> list[Hit]:
+    """Return the bars whose volume is negative, NaN, or larger than any market's."""
     table = subject.table
     volume = table.columns.get("volume")
     if volume is None:
@@ -474,6 +479,7 @@ def measure_level_offsets(edges: Sequence[int], jump_sizes: FloatArray) -> list[
 
 
 def find_other_length(subject: Subject) -> list[Hit]:
+    """Return the mark bars that open between the bars, as they have another length."""
     if not subject.odd.size or subject.bars is None:
         return []
 
@@ -569,6 +575,7 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
 
 
 def find_wicks(subject: Subject) -> list[Hit]:
+    """Return the bars that go far beyond their mark bars: prices that liquidate nobody."""
     bars, mark = subject.marked
     if not (bars.has_prices and mark.has_prices and mark.time.size):
         return []
@@ -601,6 +608,7 @@ def find_stale(subject: Subject) -> list[Hit]:
 
 
 def find_settled_twice(subject: Subject) -> list[Hit]:
+    """Return the settlements that follow another one within milliseconds."""
     time = subject.time
     gaps = np.diff(time)
     is_repeat = gaps < tables.JITTER
@@ -615,6 +623,7 @@ def find_settled_twice(subject: Subject) -> list[Hit]:
 
 
 def find_bad_rates(subject: Subject) -> list[Hit]:
+    """Return the settlements whose rate or mark price is impossible."""
     time = subject.table.time
     columns = subject.table.columns
     got = ", got {got} in {n} of {of} settlements"
@@ -721,6 +730,7 @@ def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
 
 
 def find_uncovered(subject: Subject) -> list[Hit]:
+    """Return the ends of the bars that no settlement of funding covers."""
     span = subject.span
     covered = subject.covered
     if subject.bars is None or covered is None or covered == span:
@@ -868,6 +878,10 @@ def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 
 
 def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
+    """Return a table without repeated rows, and the times that were dropped.
+
+    ``way`` is which of the rows with one time stays, "first" or "last"; "" drops equal rows only.
+    """
     frame = pd.DataFrame({"": table.time, **table.columns})
     compared = None  # all columns
     kept: Any = "first"
@@ -890,6 +904,10 @@ def read_redenomination(way: str) -> tuple[int, float]:
 
 
 def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaired:
+    """Return a table in the units after a redenomination, and the times that it changes.
+
+    ``way`` has the time and the factor: prices before it are multiplied, volumes divided.
+    """
     time, factor = read_redenomination(way)
     is_before = table.time < time
     price_factors = np.where(is_before, factor, 1.0)
@@ -904,6 +922,10 @@ def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaire
 
 
 def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
+    """Return a table with the opens that were missing, and their times.
+
+    They are the close of the bar before (``way`` "previous"), or that of the same bar.
+    """
     if "open" not in table.columns:
         return table, table.time[:0]
     closes = table.columns.get("close", np.zeros(table.time.size))
@@ -917,6 +939,7 @@ def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
 
 
 def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
+    """Return a table whose highs and lows hold open and close, and the times that it changes."""
     if not table.has_prices:
         return table, table.time[:0]
     top, bottom = measure_bodies(table)
@@ -929,6 +952,12 @@ def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 
 
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
+    """Return a table with flat bars in its gaps, and the times that it changes.
+
+    A flat bar repeats the last close, with a volume of 0. The table stays as it is where bars are
+    off the grid, or too many are missing: these are errors of their own. Rows before the first
+    price are dropped with a warning.
+    """
     if interval is None or "close" not in table.columns or not is_increasing(table.time):
         return table, table.time[:0]
 

@@ -51,6 +51,7 @@ def find_weekdays(days: pd.DatetimeIndex) -> set[int]:
 
 
 def is_holiday(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) -> bool:
+    """Return whether a market is closed on a day: a rule closes it, or a holiday beside it."""
     if find_closed_rules(day, days, weekdays):
         return True
 

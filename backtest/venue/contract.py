@@ -124,6 +124,7 @@ class Contract(Value, kw_only=True):
         return changes
 
     def faults(self) -> Faults:
+        """Yield the faults of a contract: fields that its kind needs, or does not have."""
         if self.round_to_tick and self.tick is None:
             yield "tick", "must be known with round_to_tick"
 

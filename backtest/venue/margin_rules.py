@@ -375,6 +375,10 @@ class Hours(Wrapper):
     morning: Annotated[float, Real(0, 24)] = 6.0
 
     def scale_hours(self, time: IntArray) -> FloatArray:
+        """Return the factor on margin of each time, ns: at night and at weekends it is higher.
+
+        The larger of the two counts where both hold, times the factor of the rule inside.
+        """
         hours = time % DAY / HOUR
         is_weekend = (time // DAY + FIRST_WEEKDAY) % 7 >= SATURDAY
 

@@ -61,6 +61,7 @@ class Option(Value):
     lot: Annotated[float | None, NOT_NEGATIVE] = None
 
     def faults(self) -> Faults:
+        """Yield the fields that contradict the name of an option, and those that are missing."""
         said = read_name(self.name)
         for field, value in said.items():
             declared = getattr(self, field)

@@ -38,6 +38,10 @@ class Tables(Declaration):
     """A list of tables with a date and a source, oldest first, or one of them."""
 
     def read(self, value: Any) -> tuple[Group, ...]:
+        """Return dated margin tables, the earliest first; Fault if one lacks a date or a source.
+
+        A single table may stand without a list.
+        """
         tables = value
         if isinstance(value, Mapping):
             tables = [value]

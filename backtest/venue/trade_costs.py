@@ -59,6 +59,10 @@ ORDERS = (
 
 class ReductionOrder(core.Declaration):
     def read(self, value: Any) -> str | tuple[str, ...]:
+        """Return the order of a liquidation: a known rule, or the instruments one after another.
+
+        Fault if it is neither, or names one twice.
+        """
         if isinstance(value, str) and value in ORDERS:
             return value
 

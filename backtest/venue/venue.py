@@ -193,6 +193,7 @@ class Venue(Value, kw_only=True):
     margin: Annotated[DynamicMargin | None, Rule()] = None
 
     def faults(self) -> Faults:
+        """Yield the faults that span fields: tables and fees, interest, multipliers, spot."""
         yield from self._find_fee_faults()
         close_fee = 0.0
         if self.includes_close_fee:
@@ -250,6 +251,7 @@ class Venue(Value, kw_only=True):
         return self.profit_counts
 
     def __repr__(self) -> str:
+        """Return preset, leverage and interest in a line, and a line for each part of the venue."""
         name = "no preset"
         if self.in_force:
             name = self.in_force.preset
