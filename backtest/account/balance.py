@@ -32,13 +32,15 @@ from backtest.core.structs import Structs
 from backtest.core.units import TOLERANCE
 from backtest.margin import is_pool_failing as is_short
 
+NO_INSTRUMENT = -1
+"""Owner of an event in the log that is the account's; the last row of the ledger is its own."""
 LEAST = 1e-300
 """More than nothing: keeps a pool that owes nothing from failing at an excess of 0."""
 
 
 @inlined
 def value_at(state: r.AccountState, values: FloatArray, prices: FloatArray) -> None:
-    """Write the values u of positions and the prices of collateral at which all is valued."""
+    """Write the contract values of positions and prices of collateral at which all is valued."""
     for i in range(len(values)):
         state.positions[i].value = values[i]
     for c in range(len(prices)):
@@ -94,7 +96,7 @@ def has_collateral(state: r.AccountState) -> bool:
 
 
 def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
-    """Return B, the cash without the unrealized profit of cross positions."""
+    """Return the balance: cash without the unrealized profit of cross positions, money realized."""
     balance = state.wallet.cash
     for i in range(len(state.positions)):
         position = state.positions[i]
@@ -132,7 +134,7 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
-    """Return M, what backs the cross positions at the values being tested."""
+    """Return what backs the cross positions and options at the values being tested: money."""
     backing = margin.compute_portfolio_backing(terms.rules, state.held, state.wallet.cash)
     if holds_options(state):
         backing += compute_counted(terms, state)
@@ -145,7 +147,10 @@ def compute_counted(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def compute_needed(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
-    """Return R, the maintenance or the initial requirement of the cross positions and options."""
+    """Return what the rule of the account asks of cross positions and options: money.
+
+    That is their initial margin, or without ``is_initial`` their maintenance margin.
+    """
     if holds_options(state):
         return compute_with_options(terms, state, is_initial)
     return margin.compute_portfolio_requirement(terms.rules, state.held, is_initial)
@@ -153,7 +158,7 @@ def compute_needed(terms: r.Terms, state: r.AccountState, is_initial: bool) -> f
 
 @of_options(returns=0.0)
 def compute_with_options(terms: r.Terms, state: r.AccountState, is_initial: bool) -> float:
-    """Return R of an account that holds options."""
+    """Return the same of an account that holds options."""
     pool = margin.OptionPool(terms.rules, state.held, state.options.positions, terms.options.rules)
     return margin.compute_option_requirement(pool, is_initial)
 
@@ -167,7 +172,7 @@ def compute_account_equity(terms: r.Terms, state: r.AccountState) -> float:
 def compute_equity_at(
     terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray
 ) -> float:
-    """Return the equity without the reserve at some values u and prices of collateral."""
+    """Return the equity without the reserve, at some contract values and prices of collateral."""
     equity = state.wallet.cash
     isolated = 0.0
     for i in range(len(state.positions)):
@@ -187,13 +192,20 @@ def compute_equity_at(
 
 
 def compute_excess(terms: r.Terms, state: r.AccountState) -> float:
-    """Return D = M - level R at the values being tested."""
+    """Return what the pool has over its requirement, at the values being tested: money.
+
+    That is its backing less the level of liquidation times the maintenance margin: it fails at 0.
+    """
     needed = terms.rules.level * compute_needed(terms, state, is_initial=False)
     return compute_pool(terms, state) - needed
 
 
 def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
-    """Return whether the pool fails at the values being tested: M <= level R."""
+    """Return whether the pool fails at the values being tested (section 5).
+
+    It fails where its backing is at most the level of liquidation times its maintenance margin. A
+    pool without positions owes nothing, so it never fails.
+    """
     if count_cross(terms, state) == 0:
         return False
     if not holds_options(state):
@@ -202,10 +214,11 @@ def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
-    """Return D = M - level R less rounding: the pool of an account with options fails at 0.
+    """Return the excess of the pool with rounding against the trader: it fails at 0.
 
-    Rounding counts against the trader, but not where only long options are held: they cannot lose
-    more than they cost, so a pool that has and needs nothing does not fail.
+    Of an account with options. Rounding counts against the trader, but not where only long options
+    are held: they cannot lose more than they cost, so a pool that has and needs nothing does not
+    fail.
     """
     backing = compute_pool(terms, state)
     needed = terms.rules.level * compute_needed(terms, state, is_initial=False)
@@ -275,7 +288,10 @@ def enter_fill(
 
 
 def is_under_limit(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
-    """Return whether the balance is so negative that the venue converts collateral."""
+    """Return whether the balance is so negative that the venue converts collateral.
+
+    Rounding, as a share of the limit and the equity, counts against the trader.
+    """
     limit = terms.negative_limit * (1.0 - TOLERANCE) + TOLERANCE * max(equity, 0.0)
     return has_collateral(state) and compute_balance(terms, state) < -limit
 
@@ -287,14 +303,24 @@ def is_unbacked(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def write_off(bar: r.AccountBar, t: int, debt: float) -> None:
-    """Write cash that is missing off as bad debt, and log it."""
+    """Write off cash that is missing, ``debt`` of money: the venue bears it as bad debt."""
     bar.state.wallet.cash += debt
-    bar.ledger[len(bar.ledger) - 1].bad_debt += debt
-    r.log_event(bar.log, t, -1, Event.BAD_DEBT, 1.0, 0.0, debt)
+    book_bad_debt(bar, t, NO_INSTRUMENT, value=1.0, debt=debt)
+
+
+def book_bad_debt(bar: r.AccountBar, t: int, i: int, value: float, debt: float) -> None:
+    """Enter bad debt of instrument i, or of the account (NO_INSTRUMENT), into ledger and log.
+
+    ``debt`` is money that the account owes and cannot pay, positive: the venue's loss. ``value`` is
+    the contract value at which the position was closed, 1 for the account.
+    """
+    row = len(bar.ledger) - 1 if i == NO_INSTRUMENT else i
+    bar.ledger[row].bad_debt += debt
+    r.log_event(bar.log, t, i, Event.BAD_DEBT, value, quantity=0.0, amount=debt)
 
 
 def mark_to_ledger(state: r.AccountState, i: int, value: float, ledger: Structs[Money]) -> None:
-    """Mark a position at a value u, and enter its profit into the ledger."""
+    """Mark a position at a contract value, and enter its profit into the ledger."""
     marked, pnl = mark_position(r.pick_position(state, i), value)
     r.put_position(state, i, marked)
     ledger[i].price_pnl += pnl

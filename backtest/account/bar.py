@@ -15,7 +15,7 @@ wealth                equity and reserve
 reserve               money outside of the account that tops it up after a margin call
 unit                  value of a share of the account: its return, whatever is paid in or out
 pending decision      what the policy decided at the last close, and has not filled
-quote.fill            value u at which decisions fill: the open, or a close
+quote.fill            contract value at which decisions fill: the open, or a close
 mark                  price by which the venue values and liquidates; the last price trades
 ====================  ============================================================================
 """
@@ -198,7 +198,7 @@ def follow_flows(bar: r.AccountBar, equity_before: float) -> None:
 
 
 def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) -> None:
-    """Write the quotes of bar t as values u, and the multipliers and costs of its date."""
+    """Write the quotes of bar t as contract values, and the multipliers and costs of its date."""
     for i in range(len(quotes.instruments)):
         quote = quotes.instruments[i]
         quote.is_last = 1 if feed.ends[i] == 1 and t == feed.span[i, 1] - 1 else 0
@@ -288,7 +288,7 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_bests(bar: r.AccountBar) -> None:
-    """Advance the best value u of trailing stops by this bar; 0 where nothing is held."""
+    """Advance the best contract value of trailing stops by this bar; 0 where nothing is held."""
     state = bar.state
     for i in range(len(state.positions)):
         position = state.positions[i]

@@ -26,8 +26,8 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
 
     The cause of an instrument, and of the collateral, is what it needs (the level of liquidation
     times its Euler share of the requirement) less what it gained in this bar; that of flows is what
-    they took out. The last row is D, what the pool has over the level times the requirement. Writes
-    ``scratch.shares`` on the way.
+    they took out. The last row is what the pool has over the level times the requirement. All are
+    money. Writes ``scratch.shares`` on the way.
     """
     state = bar.state
     n_instruments = len(state.positions)
@@ -58,7 +58,11 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
 
 
 def log_cause(bar: r.AccountBar, t: int, i: int) -> None:
-    """Log the cause of an instrument, with what it holds and its profit."""
+    """Log the cause of an instrument: what it needs less what it gained in the bar, money.
+
+    What it needs is the level of liquidation times its share of the requirement; an isolated
+    position needs nothing of the pool. Quantity and profit are those of its position.
+    """
     terms = bar.terms
     position = bar.state.positions[i]
     quantity = position.quantity

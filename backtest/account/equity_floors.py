@@ -79,7 +79,7 @@ def find_floor(terms: r.Terms, state: r.AccountState) -> int:
 
 
 def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: FloatArray) -> bool:
-    """Return whether a floor of the equity acts at some last values u and prices of collateral."""
+    """Return whether a floor of the equity acts, at last contract values and collateral prices."""
     level = compute_stop_level(terms, state) * (1.0 + TOLERANCE)
     if balance.count_open(state) == 0:
         return False

@@ -5,8 +5,8 @@
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-stop                  exit that limits a loss: a value u on the losing side of the price
-goal                  value u of a take-profit that prices reach; NaN if they do not
+stop                  exit that limits a loss: a contract value on the losing side of the price
+goal                  contract value of a take-profit that prices reach; NaN if they do not
 kind                  event of the exit that acts (``p.STOP`` and others), ``p.NOTHING`` for none
 adverse               the extreme of a bar that is worse for the position
 level                 equity of the floor that acts at a single position, NaN elsewhere
@@ -89,9 +89,9 @@ def liquidate_in_gap(bar: r.AccountBar, t: int) -> None:
 def find_stop(
     bar: r.AccountBar, i: int, low: float, high: float, level: float = math.nan
 ) -> tuple[int, float]:
-    """Return the kind of the exit that acts between two values u, and its value u.
+    """Return the kind of the exit that acts between two contract values, and its contract value.
 
-    A stop comes before a take-profit.
+    A stop comes before a take-profit. Without an exit: ``p.NOTHING`` and NaN.
     """
     kind, stop, goal = find_reached(bar, i, low, high, level)
     if kind == p.NOTHING and not math.isnan(goal):
@@ -104,7 +104,7 @@ def find_reached(
 ) -> tuple[int, float, float]:
     """Return the kind of the stop that prices reach, its value, and that of a take-profit.
 
-    Prices go from ``low`` to ``high``, and all of these are contract values u: what one contract is
+    Prices go from ``low`` to ``high``, and all of these are contract values: what one contract is
     worth, 1 / price where it is inverse. A value is NaN where it is not reached. ``level`` is the
     floor of the equity that closes the position too, NaN if it has none.
     """
@@ -112,7 +112,7 @@ def find_reached(
     position = r.pick_position(bar.state, i)
     adverse = p.find_adverse(position, low, high)
 
-    # A plain stop-loss has a closed form of its own, and nothing else can act.
+    # Without trailing stop, take-profit or floor, a plain stop-loss alone can act.
     if not rules.has_exits:
         if rules.has_stop and p.is_stopped(rules, position, adverse):
             return p.STOP, p.compute_stop(rules, position), math.nan
@@ -138,7 +138,7 @@ def find_reached(
 
 
 def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
-    """Return the exit that acts first on the segment, at which part, and its value u.
+    """Return the exit that acts first on the segment, at which part, and its contract value.
 
     Without one: NOTHING, UNREACHED and NaN.
     """
@@ -175,7 +175,10 @@ def may_take_profit(bar: r.AccountBar, i: int) -> bool:
 
 
 def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
-    """Close a position at the value u of an exit, and drop what was decided of it."""
+    """Close a position at the contract value of an exit, and drop what was decided of it.
+
+    ``kind`` is the event of the exit. Writes account, ledger and log.
+    """
     terms = bar.terms
     state = bar.state
     rules = r.share(r.pick_instrument(terms, i))
@@ -199,7 +202,10 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
 
 
 def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatArray) -> None:
-    """Close all positions and options where a floor of the equity acts, at some last values u."""
+    """Close all positions and options, as a floor of the equity acts at some contract values.
+
+    ``prices`` are those of the collateral. Writes account, ledger and log, and drops all orders.
+    """
     state = bar.state
     floor = equity_floors.find_floor(bar.terms, state)
     for i in range(len(state.positions)):
@@ -217,10 +223,11 @@ def close_account(bar: r.AccountBar, t: int, values: FloatArray, prices: FloatAr
 
 
 def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
-    """Close at the open what was held for the longest time allowed."""
+    """Close at the open what was held for the longest time allowed; ``time`` is the open's, ns."""
     terms = bar.terms
     state = bar.state
-    if not terms.has_time_stop:
+    # Nothing depends on when a position was opened.
+    if not terms.tracks_openings:
         return
 
     for i in range(len(state.positions)):
@@ -233,7 +240,8 @@ def stop_by_time(bar: r.AccountBar, t: int, time: float) -> None:
 
 def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
     """Write the time, ns, at which each position was opened; NaN where nothing is held."""
-    if not terms.has_time_stop:
+    # No time stop and no distance that is fixed at the entry reads it.
+    if not terms.tracks_openings:
         return
 
     for i in range(len(state.positions)):
@@ -245,10 +253,14 @@ def stamp_openings(terms: r.Terms, state: r.AccountState, time: float) -> None:
 
 
 def keep_distances(bar: r.AccountBar) -> None:
-    """Give stops that are fixed at the entry the distances of the bar that opened the position."""
+    """Write the distances of stops that are fixed at the entry into the quotes of a bar.
+
+    They are those of the bar that opened the position, as factors of the account's distance.
+    """
     terms = bar.terms
     feed = bar.feed
-    if not terms.has_time_stop:
+    # No distance is fixed at the entry.
+    if not terms.tracks_openings:
         return
     for i in range(len(bar.state.positions)):
         opened = bar.state.positions[i].opened

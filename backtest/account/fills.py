@@ -219,7 +219,10 @@ def write_target(bar: r.AccountBar, equity: float, i: int) -> int:
 
 @inlined
 def measure_target(bar: r.AccountBar, equity: float, i: int) -> tuple[bool, float, float, float]:
-    """Return what :func:`measure_order` does, of instrument i."""
+    """Return whether the leverage of instrument i has a target, its side, notional held and target.
+
+    Without a target the other three mean nothing. The target, notional, may be infinite.
+    """
     rules = r.pick_instrument(bar.terms, i)
     quote = bar.quotes.instruments[i]
     return measure_order(rules, bar.state.wallet, bar.state.positions[i], quote, equity)
@@ -291,7 +294,7 @@ def compute_largest_target(bar: r.AccountBar, equity: float, i: int) -> float:
 
 
 def find_largest_isolated(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional that the equity allows an isolated position, before costs."""
+    """Return the notional that the equity allows an isolated position, before costs (4.1)."""
     rules = r.share(r.pick_instrument(bar.terms, i))
     balances = balance.pick_balances(bar.terms, bar.state, i)
     notional_held = bar.scratch.plans[i].notional_held
@@ -301,11 +304,14 @@ def find_largest_isolated(bar: r.AccountBar, equity: float, i: int) -> float:
 
 
 def find_largest_cross(bar: r.AccountBar, i: int) -> float:
-    """Return the notional that the pool allows instrument i alone, before costs."""
+    """Return the notional that the pool of cross positions allows instrument i alone (4.1).
+
+    As if no other position needed margin, and before costs: later limits test both.
+    """
     terms = bar.terms
-    # Profits that do not count back no order (4.3). That of instrument i does, unless the order
-    # adds to the position: closing it makes the profit money. The haircut of a spot leg is part of
-    # its initial margin, so it is not taken from the backing.
+    # Profits that do not count (`profit_counts`) back no order (4.3). That of instrument i does
+    # count if the order closes the position, which makes the profit money. The haircut of a spot
+    # leg is part of its initial margin, so it is not taken from the backing.
     is_same_side = bar.scratch.plans[i].notional_held > 0.0
     realized = order_limits.NO_ORDER if is_same_side else i
     backing = balance.compute_pool(terms, bar.state)
@@ -349,7 +355,8 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
 def cut_increase(bar: r.AccountBar, equity: float, i: int) -> None:
     """Write costs, notional kept and added of an increase, within its own limits (4.3).
 
-    Costs come first, as all limits are tested after them.
+    In this order: its share of the equity, its margin, and its wallet. Costs come first, as all
+    limits are tested after them.
     """
     plan = bar.scratch.plans[i]
     price_order(bar, i)
@@ -357,26 +364,36 @@ def cut_increase(bar: r.AccountBar, equity: float, i: int) -> None:
     if order_limits.cut_to_share(bar, equity, i):
         price_order(bar, i)
 
-    allowed = find_allowed_alone(bar, equity, i)
-    write_increase(bar, equity, i, allowed)
-
+    write_increase(bar, equity, i, cost=plan.cost)
     # If nothing is left and nothing closes, no order is sent: it has no fixed fee.
     if plan.notional_added == 0.0 and plan.notional_held >= 0.0:
         plan.fee = 0.0
 
 
-def write_increase(bar: r.AccountBar, equity: float, i: int, allowed: float) -> None:
-    """Write the notional that an increase keeps and adds, up to what is allowed.
+def write_increase(bar: r.AccountBar, equity: float, i: int, cost: float) -> None:
+    """Write the notional that an increase keeps and adds, within its margin and wallet (4.3).
 
-    An increase never becomes a reduction (4.3): what it keeps stays, however little is allowed. The
-    stage ``allowed_by_margin`` is written too, for the report.
+    Writes ``notional_kept`` and ``notional_added`` of its plan, and ``allowed_by_margin``: what
+    the first of the two limits left, for the report of cuts. ``cost`` is what the order costs per
+    unit of notional, as a fraction.
     """
     plan = bar.scratch.plans[i]
+    target = plan.target
     notional_kept = max(plan.notional_held, 0.0)
-    notional_wanted = min(plan.target, allowed)
+    limit = limit_by_margin(bar, equity, i, cost)
+
+    # An increase never becomes a reduction: what it keeps stays, however little is allowed.
+    notional = max(min(target, limit), notional_kept)
     plan.notional_kept = notional_kept
-    plan.notional_added = max(notional_wanted - notional_kept, 0.0)
-    plan.allowed_by_margin = find_allowed_without_wallet(bar, equity, i, allowed)
+    plan.notional_added = 0.0
+    plan.allowed_by_margin = notional
+    if notional <= notional_kept:
+        return
+
+    # A cross order is not tested against a wallet: its pool is tested later, with all increases.
+    if r.is_isolated(bar.terms, i):
+        notional = min(target, limit_by_wallet(bar, i, notional))
+    plan.notional_added = max(notional - notional_kept, 0.0)
 
 
 def price_order(bar: r.AccountBar, i: int) -> None:
@@ -401,15 +418,13 @@ def price_order(bar: r.AccountBar, i: int) -> None:
     plan.fee = orders.compute_order_fee(rules, quote)
 
 
-def find_allowed_by_margin(
-    bar: r.AccountBar, equity: float, i: int, cost: float, enough: float
-) -> float:
+def limit_by_margin(bar: r.AccountBar, equity: float, i: int, cost: float) -> float:
     """Return the notional that the margin of instrument i allows by itself (4.3).
 
-    An isolated position is backed by its own wallet: what counts of the equity, less the fee. What
-    backs a cross position is shared, and tested later by the common factor, so here the cap of its
-    table alone is left. ``cost`` is what one unit of notional costs to add. The search ends at
-    ``enough``: from there on the answer may be any number of at least that.
+    An isolated position is backed by its own wallet: what counts of the equity, less the fixed
+    fee. What backs a cross position is shared, and tested later by the common factor, so here the
+    cap of its table alone is left. ``cost`` is what one unit of notional costs to add. From the
+    target on, the answer may be any number of at least that.
     """
     terms = bar.terms
     plan = bar.scratch.plans[i]
@@ -429,42 +444,15 @@ def find_allowed_by_margin(
         held=notional_held,
         cost=cost,
         multiplier=quote.initial,
-        enough=enough,
+        enough=plan.target,
     )
 
 
-def find_allowed_alone(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional that margin and wallet allow the order of instrument i (4.3).
+def limit_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
+    """Return how much of a notional the wallet can pay for in an isolated position (4.3).
 
-    Only an isolated order is tested against the wallet: its margin and fee must fit.
-    """
-    plan = bar.scratch.plans[i]
-    target = plan.target
-    allowed_by_margin = find_allowed_by_margin(bar, equity, i, cost=plan.cost, enough=target)
-    if not r.is_isolated(bar.terms, i):
-        return allowed_by_margin
-
-    # A target that its share of the equity cut to nothing: 0 with the sign of its side, as the
-    # products below would have it.
-    if target == 0.0:
-        return float(plan.side * 0.0)
-
-    # A share of the equity may have cut the target to what is held: nothing to pay for. To
-    # contracts and back, as below, so that the last bit is the same.
-    contract_notional = abs(bar.quotes.instruments[i].fill)
-    if target <= plan.notional_held:
-        return float(target * (1.0 / contract_notional) * contract_notional)
-    # Margin leaves no room: what is held stays, as an increase never reduces.
-    if allowed_by_margin <= plan.notional_held:
-        quantity_held = bar.state.positions[i].quantity
-        return float(plan.side * quantity_held * contract_notional)
-    return find_allowed_by_wallet(bar, i, min(target, allowed_by_margin))
-
-
-def find_allowed_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
-    """Return how much of a notional the wallet can pay for in an isolated position.
-
-    What is kept of the old position is paid for already. Contracts are by side.
+    What is kept of the old position is paid for already. The steps are in contracts by side, and
+    multiply by inverses, as lanes of a sweep do: so rows and runs are equal to the last bit.
     """
     plan = bar.scratch.plans[i]
     quote = bar.quotes.instruments[i]
@@ -472,10 +460,8 @@ def find_allowed_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
 
     # Each contract takes its margin and its fee, at the dearest fill that it can have.
     rules = r.share(r.pick_instrument(bar.terms, i))
-    posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
-    dearest = orders.bound_unit(rules, quote, plan.side, plan.worsening)
-    contract_cost = dearest * (posted + rules.fee)
-    # A product with the inverse, as sweeps compute it: equal to the last bit.
+    dearest = orders.bound_fill_notional(rules, quote, plan.side, plan.worsening)
+    contract_cost = dearest * orders.compute_outlay(rules, quote, plan.fee_rate)
     affordable = compute_wallet_of_order(bar, i) * (1.0 / contract_cost)
 
     quantity_kept = max(plan.side * bar.state.positions[i].quantity, 0.0)
@@ -485,7 +471,7 @@ def find_allowed_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
 
 
 def compute_wallet_of_order(bar: r.AccountBar, i: int) -> float:
-    """Return the money that an isolated order can post, after its fixed fee."""
+    """Return the money that an isolated order can post, after its fixed fee (4.3)."""
     plan = bar.scratch.plans[i]
     balances = balance.pick_balances(bar.terms, bar.state, i)
     quantity_held = balances.position.quantity
@@ -498,20 +484,8 @@ def compute_wallet_of_order(bar: r.AccountBar, i: int) -> float:
     quote = bar.quotes.instruments[i]
     filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
     wallet: float = balances.cash + compute_backing(rules, balances, filled_value)
-    wallet -= rules.fee * abs(quantity_held) * abs(filled_value)
+    wallet -= plan.fee_rate * abs(quantity_held) * abs(filled_value)
     return wallet - plan.fee
-
-
-def find_allowed_without_wallet(bar: r.AccountBar, equity: float, i: int, allowed: float) -> float:
-    """Return what margin leaves of an increase, if the wallet were no limit.
-
-    ``allowed`` is by margin and wallet together. Where it cuts an isolated order, the report wants
-    to know which of the two did, so margin is asked alone.
-    """
-    plan = bar.scratch.plans[i]
-    if r.is_isolated(bar.terms, i) and allowed < plan.target:
-        allowed = find_allowed_by_margin(bar, equity, i, cost=plan.cost, enough=plan.target)
-    return float(max(min(plan.target, allowed), plan.notional_kept))
 
 
 def cut_to_balance(bar: r.AccountBar) -> None:
@@ -575,10 +549,9 @@ def write_balance_costs(bar: r.AccountBar, i: int) -> None:
         return
 
     # An isolated order takes margin and fee, at the dearest fill that it can have.
-    posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
-    dearest = orders.bound_unit(rules, quote, plan.side, plan.worsening)
-    per_notional = dearest / contract_notional
-    plan.cost_of_balance = per_notional * (posted + plan.fee_rate)
+    dearest = orders.bound_fill_notional(rules, quote, plan.side, plan.worsening)
+    price_ratio = dearest / contract_notional
+    plan.cost_of_balance = price_ratio * orders.compute_outlay(rules, quote, plan.fee_rate)
 
     # All pay the fixed fee, but those that their own limits cut to nothing. A flip returns margin
     # and profit of what it closes, less the fee of that.

@@ -215,9 +215,10 @@ def take_option_step(bar: r.AccountBar, t: int, k: int) -> None:
 
 @of_options(returns=-1)
 def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
-    """Return the option whose step ranks best, -1 if none beats what is given.
+    """Return the option whose step of a liquidation ranks best, -1 if none beats what is given.
 
-    ``least`` is the gain of D that a step must have, ``best`` the score that it must beat.
+    ``least`` is what a step must add to the excess of the pool (backing less level times
+    requirement): money, more than rounding. ``best`` is the score that it must beat.
     """
     terms = bar.terms
     state = bar.state
@@ -237,7 +238,7 @@ def choose_option_step(bar: r.AccountBar, least: float, best: float) -> int:
 
 
 def try_option_step(bar: r.AccountBar, k: int) -> tuple[float, float]:
-    """Return by how much a step of option k raises D, and which part of the position it trades.
+    """Return what a step of option k adds to the excess of the pool, and the part that it trades.
 
     Writes position and cash as after the step, asks, and takes them back.
     """
@@ -316,7 +317,11 @@ def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
 def rank(
     terms: r.Terms, relief: float, loss: float, needed: float, notional: float, place: float
 ) -> float:
-    """Return how a step ranks in the order of the account: the largest comes first."""
+    """Return how a step of a liquidation ranks in the order of the account: the largest first.
+
+    ``relief`` is the gain of excess per notional closed, ``loss`` the unrealized loss, ``needed``
+    the requirement of the position alone: money. ``place`` is its place in an order by name.
+    """
     if terms.order == r.LARGEST_LOSS:
         return loss
     if terms.order == r.LARGEST_REQUIREMENT:

@@ -7,7 +7,7 @@ the price has gone beyond its limit.
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-limit_value           contract value u at the limit of an order
+limit_value           contract value at the limit of an order
 beyond_limit          contract value that prices must reach to fill it; NaN if there is none
 resting_quantity      signed contracts to hold after the fill; NaN if no order rests
 opened_now            what a resting order did to its position in this bar: OPENED, INCREASED or 0
@@ -22,7 +22,7 @@ from backtest import margin
 from backtest.account import balance, fills, order_limits, orders
 from backtest.account import records as r
 from backtest.account.events import Event
-from backtest.account.position import compute_backing, worsen
+from backtest.account.position import worsen
 
 # Placing.
 
@@ -185,7 +185,8 @@ def limit_increase(bar: r.AccountBar, equity: float, i: int) -> None:
 
     write_limit_costs(bar, i)
     order_limits.cut_to_share(bar, equity, i)
-    fills.write_increase(bar, equity, i, find_allowed_resting(bar, equity, i))
+    # The margin of an isolated order is tested at its limit, where it has no cost but its fee.
+    fills.write_increase(bar, equity, i, cost=plan.fee_rate)
 
     # Nothing is left and nothing closes: no order, and no fixed fee.
     if plan.notional_added == 0.0 and plan.notional_held >= 0.0:
@@ -229,35 +230,6 @@ def leave_unplaced(bar: r.AccountBar, i: int) -> None:
     bar.scratch.plans[i].kind = r.UNPLACED
     quote = bar.quotes.instruments[i]
     quote.fill = quote.open
-
-
-def find_allowed_resting(bar: r.AccountBar, equity: float, i: int) -> float:
-    """Return the notional that margin and wallet allow a resting increase alone.
-
-    As :func:`.find_allowed_alone` at market, without worsening: its fill is its limit.
-    """
-    terms = bar.terms
-    plan = bar.scratch.plans[i]
-    quote = bar.quotes.instruments[i]
-    allowed_by_margin = fills.find_allowed_by_margin(
-        bar, equity, i, cost=plan.fee_rate, enough=math.inf
-    )
-    if not r.is_isolated(terms, i):
-        return allowed_by_margin
-
-    # What can be posted: the wallet, and what closing the opposite position returns, less the fee
-    # of it (the notional held of a flip is negative).
-    rules = r.share(r.pick_instrument(terms, i))
-    balances = balance.pick_balances(terms, bar.state, i)
-    wallet = balances.cash - plan.fee
-    if plan.notional_held < 0.0:
-        backing = compute_backing(rules, balances, quote.fill)
-        wallet += backing + plan.fee_rate * plan.notional_held
-
-    posted = 1.0 / margin.compute_setting(rules.margin, quote.initial)
-    affordable = max(wallet / (posted + plan.fee_rate), 0.0)
-    notional_kept = max(plan.notional_held, 0.0)
-    return float(notional_kept + min(allowed_by_margin - notional_kept, affordable))
 
 
 def place_order(bar: r.AccountBar, t: int, i: int, quantity: float) -> None:

@@ -3,7 +3,7 @@
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-value                 mark u at which the position fails: it is closed from there
+value                 mark value at which the position fails: it is closed from there
 closed                signed contracts that a step of a liquidation closes
 step                  one reduction; a partial liquidation has as many as it needs
 rest                  what a step leaves: a small one is closed whole
@@ -31,7 +31,7 @@ LEAST_PART = 1e-9
 
 @cold
 def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value) -> Balances:
-    """Liquidate a position at a mark u by its mode; return what it leaves (accounting 5).
+    """Liquidate a position at a mark value by its mode; return what it leaves (accounting 5).
 
     It is isolated, or all that the pool has. One that is closed leaves its margin in the cash, and
     no debt. Writes ledger and log.
@@ -104,14 +104,17 @@ def release_margin(bar: r.AccountBar, t: int, i: int, now: Balances, value: Valu
     """
     left = now.position.margin
     if left < 0.0:
-        r.log_event(bar.log, t, i, Event.BAD_DEBT, value, quantity=0.0, amount=-left)
-        bar.ledger[i].bad_debt -= left
+        balance.book_bad_debt(bar, t, i, value, debt=-left)
     return Balances(now.cash + max(left, 0.0), Position(0.0, 0.0, 0.0, value))
 
 
 @cold
 def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[Balances, float]:
-    """Return what a takeover at u leaves, and the loss: all that backed the position."""
+    """Return the balances after a takeover at a contract value, and the loss.
+
+    The venue takes the position and all that backs it: that is the loss. A backing under 0 stays,
+    as margin or cash that is owed.
+    """
     backing = p.compute_backing(rules, balances, value)
     debt = min(backing, 0.0)
     if rules.margin.is_isolated:
@@ -126,9 +129,10 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[B
 def choose_reduction(
     rules: InstrumentRules, balances: Balances, value: Value, initial: float, multiplier: float
 ) -> float:
-    """Return the signed contracts that the next step of a liquidation closes at a mark u.
+    """Return the signed contracts that the next step of a liquidation closes at a mark value.
 
-    ``initial`` are the contracts without sign at its start.
+    All of them, a share, or what brings the position down a bracket; of a margin loan whose health
+    factor is low, as many as repay it. ``initial`` are the contracts without sign at its start.
     """
     held = balances.position.quantity
     if is_step_whole(rules, balances, value, initial):
@@ -153,7 +157,11 @@ def choose_reduction(
 
 
 def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, initial: float) -> bool:
-    """Return whether a liquidation at u closes all: by mode, small rest, or nothing behind it."""
+    """Return whether a liquidation at a contract value closes all that is left.
+
+    It does if it is not partial, if little is left (by the venue's limit, or by rounding against
+    the ``initial`` contracts), or if nothing backs the position.
+    """
     held = balances.position.quantity
     notional = abs(held) * abs(value)
     if rules.liquidation_mode != r.PARTIAL:
@@ -167,7 +175,10 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, init
 
 
 def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float:
-    """Return the signed contracts of a partial step at u: its share, or down to the bracket."""
+    """Return the signed contracts that a partial step closes at a contract value.
+
+    That is the venue's share of the position, or what brings it down to the bracket below.
+    """
     if rules.step > 0.0:
         return held * rules.step
 
@@ -182,7 +193,7 @@ def choose_share(rules: InstrumentRules, held: Contracts, value: Value) -> float
 
 @cold
 def repay_all(rules: InstrumentRules, held: Contracts, value: Value, debt: float) -> float:
-    """Return the signed contracts that repay a debt at a value u, fee and slippage included.
+    """Return the signed contracts that repay a debt at a contract value, fee and slippage included.
 
     The debt of a short is all of it.
     """
@@ -193,7 +204,7 @@ def repay_all(rules: InstrumentRules, held: Contracts, value: Value, debt: float
 
 
 def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Quote) -> float:
-    """Return the value u at which a liquidation closes contracts, with slippage and impact."""
+    """Return the contract value at which a liquidation fills, with slippage and impact."""
     worsening = rules.liquidation_slippage
     if rules.liquidation_impact > 0.0:
         notional = abs(closed) * abs(value)
@@ -204,7 +215,10 @@ def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Qu
 
 
 def find_step(bar: r.AccountBar, i: int) -> float:
-    """Return the signed contracts that the next step of a liquidation of the pool closes."""
+    """Return the signed contracts of instrument i that the next step of a liquidated pool closes.
+
+    The rules are those of :func:`choose_reduction`, but backing and health factor are the pool's.
+    """
     state = bar.state
     rules = r.share(r.pick_instrument(bar.terms, i))
     position = r.pick_position(state, i)
@@ -270,7 +284,11 @@ def cap_fee(asked: float, left: float) -> float:
 def close_contracts(
     rules: InstrumentRules, balances: Balances, value: Value, closed: Contracts, quote: Quote
 ) -> tuple[Balances, float, float]:
-    """Close some contracts at u; return the balances, the loss beyond u, and the notional."""
+    """Return the balances after a liquidation of some contracts, its loss and its notional.
+
+    ``value`` is the contract value at which the position failed; the loss is what the fill and the
+    fee take beyond it.
+    """
     position = balances.position
     filled = find_fill(rules, value, closed, quote)
     quantity = position.quantity - closed
@@ -301,7 +319,7 @@ def close_contracts(
 def add_from_wallet(
     bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value
 ) -> Balances:
-    """Return the balances with margin added from the cash at a mark u (3); writes the log.
+    """Return the balances with margin added from the cash at a mark value (3); writes the log.
 
     Whole initial margins of the position, as many as it takes, or what the cash has.
     """

@@ -17,7 +17,7 @@ pool                  what is called together: an isolated position by its index
                       positions by the number of instruments
 backing, requirement  as in :mod:`.balance`, of a pool: money
 ratio                 requirement / backing: 0 of a flat pool, infinite without backing
-unmet                 bars for which a call has been open, -1 if there is none
+unmet                 bars for which a call has been open, NO_CALL if there is none
 grace                 bars that a venue waits before it reduces, -1 for ever
 ====================  ============================================================================
 """
@@ -38,6 +38,9 @@ from backtest.core.units import DAY, TOLERANCE
 
 TRIALS = 200
 """Trials of a factor; each halves what is left of the interval: no float is left before."""
+
+NO_CALL = -1.0
+"""Value of ``unmet`` without a call."""
 
 # Pools, and their ratio.
 
@@ -164,7 +167,7 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
         log_call(bar, t, pool, Event.TOPPED_UP, moved)
         call.ratio = ratio
         if is_met:
-            call.unmet = -1.0
+            call.unmet = NO_CALL
         else:
             log_call(bar, t, pool, Event.CALL_PARTLY_MET, ratio)
     end_call(bar, t, pool, is_met, ratio)
@@ -211,7 +214,10 @@ def force_reductions(bar: r.AccountBar, t: int) -> None:
 
 
 def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
-    """Reduce an isolated position to the ratio that ends its call; what it frees stays posted."""
+    """Reduce an isolated position to the ratio that ends its call, at the fill of the bar.
+
+    The margin that the reduction frees stays posted. Writes account, ledger, log and call.
+    """
     terms = bar.terms
     state = bar.state
     rules = r.share(r.pick_instrument(terms, i))
@@ -289,9 +295,11 @@ def find_reduction(bar: r.AccountBar) -> float:
 def compute_spare(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float
 ) -> float:
-    """Return what the pool would have over its requirement with all positions times a factor.
+    """Return what the pool has to spare for ``grace_ratio`` with all positions times a factor.
 
-    Writes the quantities into the account, asks, and takes them back.
+    That is the ratio times what backs the pool, after the costs of closing the rest, less its
+    requirement: money, under 0 if the ratio is not met. Writes the quantities into the account,
+    asks, and takes them back.
     """
     backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
     if holds_options(state):
@@ -313,7 +321,10 @@ def compute_spare(
 
 
 def end_pool_grace(bar: r.AccountBar, t: int, pool: int, is_reduced: bool) -> None:
-    """Log and count how a call ended after its grace: a reduction is a failure."""
+    """Log and count how the open call of a pool ended after its grace.
+
+    It failed if the pool was reduced, or if its ratio is still too high; else it was met.
+    """
     state = bar.state
     if state.calls[pool].is_open == 0:
         return
@@ -336,43 +347,60 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
 
 
 def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
-    """Take the call of a pool over a close: what is open ends or goes on, or a call begins."""
+    """Take the margin call of a pool over the close of bar t; writes call, ledger and log.
+
+    What is open ends or goes on; then a call begins if the margin ratio has crossed ``margin_call``
+    since the last close. ``is_lost`` says that the account was ruined at this close.
+    """
     terms = bar.terms
     call = bar.state.calls[pool]
     ratio = compute_pool_ratio(bar, pool)
     is_under = is_pool_under(terms, ratio)
-    # After a grace that is over, a ratio that is still high is a new call.
-    was_over = call.ratio >= terms.margin_call * (1.0 - TOLERANCE)
-    was_over = was_over and not is_pool_forced(terms, bar.state, pool)
+    was_called = was_called_before(terms, bar.state, pool)
+    is_liquidated = bar.ledger[pool].liquidations > 0.0
 
     # How long ago it was called is known until the pool is liquidated or under the ratio again.
-    is_liquidated = bar.ledger[pool].liquidations > 0.0
     if is_liquidated:
         count_liquidated_call(bar, t, pool)
     if is_liquidated or is_under or bar.ledger[pool].calls_met > 0.0:
         call.called_at = math.nan
+    end_at_close(bar, t, pool, has_failed=is_liquidated or is_lost, ratio=ratio)
 
-    if is_open_at_close(bar, pool):
-        has_failed = is_liquidated or is_lost
-        answer_at_close(bar, t, pool, has_failed=has_failed, is_under=is_under, ratio=ratio)
-    else:
-        call.is_open = 0.0
-
+    # From here on it counts how long the ratio has been too high, or begins to.
     call.is_called = 0.0
     if is_under:
-        call.unmet = -1.0
-    elif was_over:
-        call.unmet = call.unmet + 1.0 if call.unmet >= 0.0 else -1.0
-    else:
+        call.unmet = NO_CALL
+    elif not was_called:
         begin_call(bar, t, pool, ratio)
+    elif call.unmet >= 0.0:
+        call.unmet += 1.0
     call.ratio = ratio
 
 
+def was_called_before(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
+    """Return whether a ratio that is too high at this close was called at an earlier one.
+
+    After a grace that is over it was not: a ratio that is still high is a new call.
+    """
+    was_over = state.calls[pool].ratio >= terms.margin_call * (1.0 - TOLERANCE)
+    return was_over and not is_pool_forced(terms, state, pool)
+
+
 @inlined
-def is_open_at_close(bar: r.AccountBar, pool: int) -> bool:
-    """Return whether a call goes on that nothing in this bar has ended."""
+def end_at_close(bar: r.AccountBar, t: int, pool: int, has_failed: bool, ratio: float) -> None:
+    """End an open call at the close if it has failed or is met; one that is neither stays open.
+
+    One that something else in this bar has ended is logged already, and only closed here.
+    """
+    call = bar.state.calls[pool]
     money = bar.ledger[pool]
-    return bar.state.calls[pool].is_open == 1.0 and not money.calls_met + money.calls_failed > 0.0
+    has_ended = money.calls_met + money.calls_failed > 0.0
+    if call.is_open != 1.0 or has_ended:
+        call.is_open = 0.0
+        return
+    if has_failed or is_pool_under(bar.terms, ratio):
+        end_call(bar, t, pool, is_met=not has_failed, ratio=ratio)
+        call.is_open = 0.0
 
 
 def count_liquidated_call(bar: r.AccountBar, t: int, pool: int) -> None:
@@ -382,15 +410,6 @@ def count_liquidated_call(bar: r.AccountBar, t: int, pool: int) -> None:
     if money.calls_met == 0.0 and not math.isnan(called_at):
         money.liquidated_calls += 1.0
         money.call_days += (bar.feed.time[t] - called_at) / DAY
-
-
-def answer_at_close(
-    bar: r.AccountBar, t: int, pool: int, has_failed: bool, is_under: bool, ratio: float
-) -> None:
-    """End an open call that has failed, or is met; else it stays open."""
-    if has_failed or is_under:
-        end_call(bar, t, pool, is_met=not has_failed, ratio=ratio)
-        bar.state.calls[pool].is_open = 0.0
 
 
 def begin_call(bar: r.AccountBar, t: int, pool: int, ratio: float) -> None:

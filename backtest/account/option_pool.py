@@ -72,9 +72,10 @@ def find_place_with_options(bar: r.AccountBar) -> float:
 
 
 def follow_segment(bar: r.AccountBar, left: float) -> tuple[float, float]:
-    """Return where the excess first falls to 0, and a lower bound of it at the end.
+    """Return where on the segment the pool first fails, and a lower bound of its excess at the end.
 
-    ``left`` is the excess at the start. The bound is of a segment that is UNREACHED, else 0.
+    The excess is what the pool has over its requirement: money; it fails at 0. ``left`` is the
+    excess at the start. The bound is of a segment on which it does not fail (UNREACHED), else 0.
     """
     fall = bound_fall(bar)
     sound = 0.0
@@ -170,10 +171,10 @@ def bound_fall(bar: r.AccountBar) -> float:
 
 
 def bound_position_fall(bar: r.AccountBar, i: int) -> float:
-    """Return the bound of a cross position: negative where it gains more than margin takes.
+    """Return a bound of how far a cross position can lower the excess on the segment: money.
 
-    The slope counts a loss. Where the position gains on the way, the gain stands instead, which is
-    twice the gain less.
+    Negative where it gains more than its margin takes. The slope counts a loss. Where the position
+    gains on the way, the gain stands instead, which is twice the gain less.
     """
     change = bar.scratch.walk[i].mark_end - bar.scratch.walk[i].mark
     gain = 0.0
@@ -184,7 +185,7 @@ def bound_position_fall(bar: r.AccountBar, i: int) -> float:
 
 
 def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> float:
-    """Return the bound of an option, on the way of its index."""
+    """Return a bound of how far option k can lower the excess, on the way of its index: money."""
     terms = bar.terms
     positions = bar.state.options.positions
     start = options.find_index(terms, k, bar.scratch.mark)
@@ -207,7 +208,7 @@ def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> flo
 def sum_options_on(
     terms: r.Terms, state: r.AccountState, i: int, values: FloatArray
 ) -> tuple[float, float]:
-    """Return what options on instrument i are worth at some values u, and their notional.
+    """Return what options on instrument i are worth at some contract values, and their notional.
 
     Writes the marks of options at these values, if any are on it.
     """
@@ -263,7 +264,7 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
 
 
 def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
-    """Put the values u and prices from before a search aside."""
+    """Put the contract values and prices from before a search aside."""
     for i in range(len(state.positions)):
         scratch.walk[i].value_aside = state.positions[i].value
     for c in range(len(state.held.prices)):
@@ -282,7 +283,7 @@ def is_far_with_options(bar: r.AccountBar, i: int, excess: float) -> bool:
 
 @of_options(returns=0.0)
 def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float) -> float:
-    """Return the value u of instrument i at which the pool fails, NaN if there is none.
+    """Return the contract value of instrument i at which the pool fails, NaN if there is none.
 
     ``left`` is the excess now. Writes the values and marks of the account, and takes them back.
     """

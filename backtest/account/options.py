@@ -75,7 +75,7 @@ ENDLESS = 2**63 - 1
 
 @of_options(returns=0.0)
 def find_index(terms: Terms, k: int, values: FloatArray) -> float:
-    """Return the price of the underlying of option k at some values u."""
+    """Return the price of the underlying of option k at some contract values."""
     i = terms.options.instruments[k]
     brackets = terms.rules.brackets
     return compute_price(brackets.sizes[i], brackets.are_inverse[i], values[i])
@@ -83,7 +83,7 @@ def find_index(terms: Terms, k: int, values: FloatArray) -> float:
 
 @of_options(returns=None)
 def price_options(terms: Terms, state: AccountState, values: FloatArray) -> None:
-    """Write the marks of options at some values u of their underlyings.
+    """Write the marks of options at some contract values of their underlyings.
 
     Of those that are held or ordered. An index that has not moved needs nothing.
     """
@@ -163,9 +163,10 @@ def write_expired(state: AccountState, k: int) -> None:
 
 
 def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
-    """Write values, marks and their offset anew, from the venue's mark or the model.
+    """Write value and mark of option k anew, at the price ``index`` of its underlying.
 
-    ``quoted`` is the venue's mark of one contract, NaN if there is none.
+    ``quoted`` is the venue's mark of one contract, NaN if there is none: then the mark is the
+    value by the model. The offset of the mark from that value stays until the next bar.
     """
     own = state.options
     positions = own.positions
@@ -360,7 +361,11 @@ def begin_options(bar: AccountBar, t: int, equity: float) -> None:
 
 
 def begin_option(bar: AccountBar, t: int, k: int, wanted: float) -> None:
-    """Price an order, and fill it if it reduces; else write what it keeps and adds."""
+    """Price the order of option k, and fill it at once if it reduces the position.
+
+    ``wanted`` are signed contracts. What adds waits for margin: the quantities that it keeps and
+    adds are written. Where nobody quotes its side, the order is dropped and logged.
+    """
     state = bar.state
     own = state.options
     quantity = own.positions.quantities[k]
@@ -413,8 +418,9 @@ def is_adding_options(state: AccountState) -> bool:
 
 @of_options(returns=(0.0, 0.0))
 def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
-    """Return what orders pay in fees and closings, and the premiums that can be cut.
+    """Return the money that orders of options pay in any case, and the premiums that can be cut.
 
+    In any case they pay fees, and the price of what closes a short. Premiums are of options bought.
     Sales bring money, and pay only fees.
     """
     own = state.options

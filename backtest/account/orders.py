@@ -62,9 +62,10 @@ def is_outside(rules: InstrumentRules, equity: float, target: Notional, held: No
 def is_too_small(
     rules: InstrumentRules, contract_notional: float, target: Notional, held: Notional
 ) -> bool:
-    """Return whether an order surely stays under the minimum notional, whatever limits it.
+    """Return whether an order surely stays under the minimum notional (4.5), whatever limits it.
 
-    A bound: False says nothing. Limits leave less of an order, or a lot more.
+    A bound: False says nothing. Limits of leverage and margin leave less of an order, and rounding
+    to lots at most a lot more.
     """
     # A wallet, impact and volume may leave another size of the order.
     if rules.margin.is_isolated or rules.has_impact or rules.participation < math.inf:
@@ -108,11 +109,21 @@ def compute_cost(rules: InstrumentRules, side: float, worsening: float) -> float
     return worsening + rules.fee * (1.0 + side * worsening)
 
 
-def bound_unit(rules: InstrumentRules, quote: Quote, side: float, worsening: float) -> float:
-    """Return the most notional of a contract that an order has at its fill, however it is cut.
+def compute_outlay(rules: InstrumentRules, quote: Quote, fee_rate: float) -> float:
+    """Return the money that an isolated order takes from the wallet per unit of notional (4.3).
 
-    ``worsening`` is that of the whole order. One that is cut has less impact, so a sale of linear
-    contracts, or a purchase of inverse ones, has more notional by contract.
+    That is the margin that it posts, 1 / venue leverage, and its fee by rate.
+    """
+    return 1.0 / compute_setting(rules.margin, quote.initial) + fee_rate
+
+
+def bound_fill_notional(
+    rules: InstrumentRules, quote: Quote, side: float, worsening: float
+) -> float:
+    """Return the most notional that one contract of an order has at its fill, however it is cut.
+
+    ``worsening`` is that of the whole order, as a fraction. One that is cut has less impact, so a
+    sale of linear contracts, or a purchase of inverse ones, has more notional by contract.
     """
     of_whole_order = abs(p.worsen(rules, quote.fill, side, worsening))
     if not rules.has_impact:
@@ -177,7 +188,7 @@ def truncate(rules: InstrumentRules, size: Contracts) -> float:
 
 
 def round_price(rules: InstrumentRules, value: Value, side: float) -> float:
-    """Return the value u of the price rounded to a tick against the side (accounting 4.6).
+    """Return the contract value of the price rounded to a tick against the side (accounting 4.6).
 
     A buyer pays the tick above, a seller gets the one below; the lowest price is one tick.
     """
@@ -191,7 +202,7 @@ def round_price(rules: InstrumentRules, value: Value, side: float) -> float:
 
 
 def round_worsening(rules: InstrumentRules, value: Value, side: float, worsening: float) -> float:
-    """Return the worsening from u to the price of a fill, rounded if prices are, as a fraction."""
+    """Return the worsening from a value to its fill, as a fraction; rounded where prices are."""
     if not rules.rounds_price:
         return worsening
     filled = round_price(rules, p.worsen(rules, value, side, worsening), side)
@@ -232,17 +243,17 @@ def trade(
     quote: Quote,
     is_order: bool,
 ) -> Trade:
-    """Trade to a quantity at u, worsened by slippage and impact; return what it did (4.6, 4.7).
+    """Return the trade to a quantity at a contract value, worsened by slippage and impact.
 
-    Only orders (``is_order``) are rounded to ticks. A change of 0 does nothing and costs nothing.
-    Free of branches on what differs between accounts, as lanes call it.
+    Sections 4.6 and 4.7. Only orders (``is_order``) are rounded to ticks. A change of 0 does
+    nothing and costs nothing. Free of branches on what differs between accounts, as lanes call it.
     """
     position = balances.position
     change = quantity - position.quantity
     marked = value if change != 0.0 else position.marked
     side = 1.0 if change > 0.0 else -1.0
 
-    # 4.6 The price, and what it costs beyond u: by impact its part, the rest is slippage.
+    # 4.6 The price, and what it costs beyond the value: by impact its part, the rest is slippage.
     impact = rates.impact
     worsening = rates.slippage + impact
     filled = p.worsen(rules, value, side, min(worsening, LARGEST_WORSENING))
@@ -283,10 +294,10 @@ def move_margin(
     filled: Value,
     multiplier: float,
 ) -> tuple[float, float]:
-    """Return the cash and the posted margin after an isolated trade filled at u (accounting 3).
+    """Return the cash and the posted margin after an isolated trade (accounting 3).
 
-    What closes returns its share of margin and profit; what opens posts its initial margin. Free of
-    branches, as lanes call it.
+    ``filled`` is the contract value at which it filled. What closes returns its share of margin and
+    profit; what opens posts its initial margin. Free of branches, as lanes call it.
     """
     position = balances.position
     held = position.quantity
@@ -310,11 +321,12 @@ def move_margin(
 def reduce_to_ratio(
     rules: InstrumentRules, balances: Balances, quote: Quote, ratio: float
 ) -> Trade:
-    """Return the reduction that brings the margin ratio of an isolated position to a number.
+    """Return the reduction that brings the margin ratio of an isolated position down to a number.
 
-    The size q that stays solves requirement(q) = ratio * (backing - cost of closing the rest). The
-    cost of the rest is that of the whole size less q times that of a contract, so in each bracket
-    q (rate * value - ratio * cost of a contract) is at most ratio * (backing - cost of the whole).
+    The ratio is requirement / backing. The size that stays, in contracts, is the largest whose
+    requirement is at most ratio times what backs it once the rest is closed. Closing costs money in
+    proportion to what closes, so the backing is that after closing all, and each contract that
+    stays spares its part of the cost: two terms that :func:`.compute_affordable` takes.
     """
     position = balances.position
     contract_notional = abs(quote.fill)

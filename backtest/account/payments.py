@@ -90,9 +90,10 @@ def compute_withdrawable(bar: r.AccountBar) -> float:
 
 
 def compute_free(terms: r.Terms, state: r.AccountState) -> float:
-    """Return what no position of an account needs: M less initial margin, at most the balance B.
+    """Return the money that no position of an account needs, never negative.
 
-    With collateral the balance may be negative, down to a limit.
+    What backs the pool less its initial margin, but at most the balance (money realized). With
+    collateral the balance may become negative, down to the venue's limit.
     """
     free = balance.compute_pool(terms, state)
     for i in range(len(state.positions)):
@@ -160,7 +161,7 @@ def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
 
 
 def pay_settlement(bar: r.AccountBar, t: int, i: int, value: float, rate: float) -> None:
-    """Pay the funding of one position at a value u into balances, ledger and log."""
+    """Pay the funding of one position at a contract value into balances, ledger and log."""
     rules = r.share(r.pick_instrument(bar.terms, i))
     before = balance.pick_balances(bar.terms, bar.state, i)
     after, paid = p.pay_funding(rules, before, value, rate)
@@ -170,7 +171,7 @@ def pay_settlement(bar: r.AccountBar, t: int, i: int, value: float, rate: float)
 
 
 def liquidate_isolated(bar: r.AccountBar, t: int, i: int, value: float, is_failed: bool) -> bool:
-    """Liquidate an isolated position that fails at a mark u; return whether it was.
+    """Liquidate an isolated position that fails at a mark value; return whether it was.
 
     ``is_failed`` says that it is known to fail there. The wallet may add margin to it before.
     """

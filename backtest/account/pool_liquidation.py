@@ -7,7 +7,7 @@ from.
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-loss                  what closing costs beyond the value u at which the pool failed: money
+loss                  what closing costs beyond the contract value at which the pool failed: money
 asked                 the fee that the venue asks; an account pays at most what is left: money
 gross                 notional that was closed, which fees and losses are shared by
 excess                D = M - level R; a step must raise it

@@ -7,12 +7,12 @@ Branches on flags of :class:`.InstrumentRules` are free, as lanes compile each k
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-value                 contract value u(P) of section 1: money a contract, negative if inverse
-entry                 average value u at which the position was opened
-marked                value u up to which its profit is booked
-best                  best value u since the entry, which a trailing stop follows
+value                 contract contract value(P) of section 1: money a contract, negative if inverse
+entry                 average contract value at which the position was opened
+marked                contract value up to which its profit is booked
+best                  best contract value since the entry, which a trailing stop follows
 backing               what stands behind a position: its margin and profit, or all cash
-stop                  value u at which an exit acts: of a loss, a trail, a profit or the equity
+stop                  contract value at which an exit acts: loss, trail, profit or equity
 ====================  ============================================================================
 
 Numbers such as 4.3 are sections of ``docs/accounting.md``.
@@ -31,7 +31,7 @@ from backtest.margin import compute_liquidation_value, compute_maintenance, comp
 
 
 def compute_value_of(rules: InstrumentRules, price: Price) -> float:
-    """Return the value u of one contract at a price (accounting 1)."""
+    """Return the contract value of one contract at a price (accounting 1)."""
     if rules.margin.is_inverse:
         return -rules.margin.size / price
     return rules.margin.size * price
@@ -39,7 +39,10 @@ def compute_value_of(rules: InstrumentRules, price: Price) -> float:
 
 @inlined
 def worsen(rules: InstrumentRules, value: Value, side: float, rate: Rate) -> float:
-    """Return u of the price moved by a fraction: up for side 1 (a buyer), down for -1."""
+    """Return the contract value of the price moved by a fraction: up for side 1, down for -1.
+
+    A buyer has side 1, so a positive rate makes each side's price worse.
+    """
     up = 1.0 + rate
     down = 1.0 - rate
     if rules.margin.is_inverse:
@@ -51,13 +54,13 @@ def worsen(rules: InstrumentRules, value: Value, side: float, rate: Rate) -> flo
 
 
 def mark_position(position: Position, value: Value) -> tuple[Position, float]:
-    """Return the position marked at a value u, and its profit since the last mark."""
+    """Return the position marked at a contract value, and its profit since the last mark."""
     pnl = position.quantity * (value - position.marked)
     return Position(position.quantity, position.entry, position.margin, value), pnl
 
 
 def compute_profit(position: Position, value: Value) -> float:
-    """Return the unrealized profit at a value u: q (u - entry)."""
+    """Return the unrealized profit at a contract value: q (u - entry)."""
     return position.quantity * (value - position.entry)
 
 
@@ -69,7 +72,7 @@ def add_margin(position: Position, amount: float) -> Position:
 def compute_requirement(
     rules: InstrumentRules, position: Position, value: Value, multiplier: float
 ) -> float:
-    """Return the maintenance margin at a value u, or at the entry (`maintenance_at`)."""
+    """Return the maintenance margin at a contract value, or at the entry (`maintenance_at`)."""
     valued_at = position.entry if rules.margin.is_valued_at_entry else value
     notional = abs(position.quantity) * abs(valued_at)
     return compute_maintenance(rules.margin, notional, multiplier)
@@ -83,20 +86,20 @@ def find_side(position: Position) -> float:
 
 @inlined
 def compute_stop(rules: InstrumentRules, position: Position) -> float:
-    """Return u of the stop price: a fraction of the entry price on the losing side."""
+    """Return the contract value of the stop-loss, a fraction of the entry on the losing side."""
     return worsen(rules, position.entry, -find_side(position), rules.stop_loss)
 
 
 @inlined
 def is_stopped(rules: InstrumentRules, position: Position, value: Value) -> bool:
-    """Return whether a position is held and the value u reached its stop-loss."""
+    """Return whether a position is held and the contract value reached its stop-loss."""
     stop = compute_stop(rules, position)
     is_reached = find_side(position) * (value - stop) <= TOLERANCE * abs(stop)
     return is_reached & (position.quantity != 0.0) & (rules.stop_loss > 0.0)
 
 
 def compute_entry(position: Position, quantity: Contracts, filled: Value) -> float:
-    """Return the average entry u after a trade to a quantity, filled at u (accounting 1).
+    """Return the average entry, a contract value, after a trade to a quantity (accounting 1).
 
     A reduction keeps the entry, an increase averages it, what opens or flips starts a new one.
     """
@@ -111,12 +114,12 @@ def compute_entry(position: Position, quantity: Contracts, filled: Value) -> flo
 
 @inlined
 def find_adverse(position: Position, low: Value, high: Value) -> float:
-    """Return the extreme value u that is worse for the position: the low of a long one."""
+    """Return the extreme contract value that is worse for the position: the low of a long one."""
     return low if position.quantity > 0.0 else high
 
 
 def compute_equity(rules: InstrumentRules, balances: Balances, value: Value) -> float:
-    """Return what cash and position are worth at a value u."""
+    """Return what cash and position are worth at a contract value."""
     backing = compute_backing(rules, balances, value)
     if rules.margin.is_isolated:
         return balances.cash + backing
@@ -124,7 +127,7 @@ def compute_equity(rules: InstrumentRules, balances: Balances, value: Value) -> 
 
 
 def compute_backing(rules: InstrumentRules, balances: Balances, value: Value) -> float:
-    """Return what backs the position at a value u: its margin and profit, or all cash."""
+    """Return what backs the position at a contract value: its margin and profit, or all cash."""
     position = balances.position
     if rules.margin.is_isolated:
         return position.margin + compute_profit(position, value)
@@ -133,7 +136,10 @@ def compute_backing(rules: InstrumentRules, balances: Balances, value: Value) ->
 
 @inlined
 def compute_uncounted(rules: InstrumentRules, position: Position, value: Value) -> float:
-    """Return the part of a profit at u that backs no order (`profit_counts`, accounting 4.3)."""
+    """Return the part of the profit at a contract value that backs no order (4.3): money.
+
+    It is what the account's `profit_counts` leaves out of a profit that is not realized.
+    """
     if not rules.has_profit_share:
         return 0.0
     profit = compute_profit(position, value)
@@ -141,7 +147,7 @@ def compute_uncounted(rules: InstrumentRules, position: Position, value: Value) 
 
 
 def is_failing(rules: InstrumentRules, balances: Balances, value: Value, multiplier: float) -> bool:
-    """Return whether the requirement fails at a value u, equality included (accounting 5)."""
+    """Return whether the requirement fails at a contract value, or just holds (accounting 5)."""
     position = balances.position
     needed = compute_requirement(rules, position, value, multiplier)
     is_short = compute_backing(rules, balances, value) <= needed * (1.0 + TOLERANCE)
@@ -149,7 +155,7 @@ def is_failing(rules: InstrumentRules, balances: Balances, value: Value, multipl
 
 
 def compute_root(rules: InstrumentRules, balances: Balances, multiplier: float) -> float:
-    """Return the value u at which the requirement just fails, NaN if there is none."""
+    """Return the contract value at which the requirement just fails, NaN if there is none."""
     position = balances.position
     # What backs the position at a value of 0: all cash, or its margin less what it cost.
     base = balances.cash
@@ -186,7 +192,7 @@ USED_UP = 1e-9
 def move_value(
     rules: InstrumentRules, value: Value, side: float, distance: Price, is_distance: bool
 ) -> float:
-    """Return u of the price moved up (side 1) or down (-1); NaN if there is no such price.
+    """Return the contract value of a price moved up (side 1) or down (-1); NaN if none is there.
 
     ``distance`` is a fraction of the price, or a distance in price if ``is_distance``. One that is
     not over 0, such as an unknown one, moves nothing.
@@ -208,37 +214,38 @@ def move_value(
 
 
 def compute_loss_stop(rules: InstrumentRules, position: Position, quote: Quote) -> float:
-    """Return the value u of the stop-loss, NaN without one."""
+    """Return the contract value of the stop-loss, NaN without one."""
     distance = rules.stop_loss * quote.stop_scale
     side = -find_side(position)
     return move_value(rules, position.entry, side, distance, rules.is_stop_distance)
 
 
 def compute_trail(rules: InstrumentRules, position: Position, quote: Quote, best: Value) -> float:
-    """Return the value u of the trailing stop, from the best u so far; NaN without one."""
+    """Return the contract value of the trailing stop, from the best one so far; NaN without one."""
     distance = rules.trailing_stop * quote.trail_scale
     side = -find_side(position)
     return move_value(rules, best, side, distance, rules.is_trail_distance)
 
 
 def compute_target_price(rules: InstrumentRules, position: Position, quote: Quote) -> float:
-    """Return the value u of the take-profit, NaN without one."""
+    """Return the contract value of the take-profit, NaN without one."""
     distance = rules.take_profit * quote.profit_scale
     side = find_side(position)
     return move_value(rules, position.entry, side, distance, rules.is_profit_distance)
 
 
 def is_through(side: float, value: Value, stop: Value) -> bool:
-    """Return whether a value u reached a stop on its way against side, equality included."""
+    """Return whether a contract value reached a stop on its way against side, equality included."""
     return side * (value - stop) <= TOLERANCE * abs(stop)
 
 
 def find_nearest_stop(
     rules: InstrumentRules, balances: Balances, quote: Quote, best: Value, level: float
 ) -> tuple[int, float]:
-    """Return the kind of the stop that comes first, and its value u; NOTHING and NaN if none.
+    """Return the kind of the stop that prices meet first, and its contract value.
 
-    ``best`` is the best u since the entry, ``level`` the equity of an equity stop, NaN for none.
+    NOTHING and NaN if there is none. ``best`` is the best contract value since the entry, ``level``
+    the equity of an equity stop, NaN for none.
     """
     position = balances.position
     side = find_side(position)
@@ -256,7 +263,7 @@ def find_nearest_stop(
         kind = TRAIL
         nearest = trail
 
-    # The equity is linear in the value u: level = equity at 0 + quantity * u.
+    # The equity is linear in the contract value: level = equity at 0 + quantity * u.
     quantity = position.quantity if position.quantity != 0.0 else math.nan
     root = (level - compute_equity(rules, balances, 0.0)) / quantity
     if not math.isnan(root) and not side * (nearest - root) >= 0.0:
@@ -266,7 +273,7 @@ def find_nearest_stop(
 
 
 def follow_prices(best: Value, position: Position, quote: Quote) -> float:
-    """Return the best value u since the entry after the extremes of a bar; 0 if nothing is held."""
+    """Return the best contract value since the entry after a bar; 0 if nothing is held."""
     # The best extreme is the adverse one of the opposite side. Free of branches, as lanes call it.
     extreme = find_adverse(position, quote.high, quote.low)
     is_better = (extreme - best) * find_side(position) > 0.0
@@ -281,7 +288,7 @@ def move(start: float, end: float, place: float) -> float:
 
 
 def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[float, float]:
-    """Return at which part of a segment of values u a stop acts, and the value u it fills at.
+    """Return at which part of a segment of contract values a stop acts, and where it fills.
 
     The caller knows that the segment reaches it. ``side`` is that of the position for a stop that
     limits a loss, the opposite one for a take-profit.
@@ -298,7 +305,7 @@ def place_stop(side: float, start: Value, end: Value, stop: Value) -> tuple[floa
 def pay_funding(
     rules: InstrumentRules, balances: Balances, value: Value, rate: Rate
 ) -> tuple[Balances, float]:
-    """Return the balances after a funding payment at a value u, and what was paid (3).
+    """Return the balances after a funding payment at a contract value, and what was paid (3).
 
     Cash pays for a cross position; for an isolated one its margin, or the wallet first.
     """

@@ -8,7 +8,7 @@ asked again.
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-last, mark            values u of a position now, by last prices and by marks
+last, mark            contract values of a position now, by last prices and by marks
 price                 mark of a collateral now
 ..._end               the same at the end of the segment
 place                 part of a segment, 0 to 1; UNREACHED if something does not act on it
@@ -49,7 +49,7 @@ TO_EXTREME, TO_OTHER, TO_CLOSE = range(LEGS)
 
 
 class NextEvent(NamedTuple):
-    """What acts first on a segment: what, on which instrument, where, and an exit's value u, kind.
+    """What acts first on a segment: what, on which instrument, where; of an exit, value and kind.
 
     The instrument is -1 of the pool and of a floor; value and kind are NaN and NOTHING of others.
     """
@@ -101,7 +101,7 @@ def is_surely_quiet(bar: r.AccountBar, is_filling: bool) -> bool:
 
 
 def follow_opened(bar: r.AccountBar) -> None:
-    """Advance the best value u of positions that limit orders opened in the bar by its close.
+    """Advance the best value of positions that limit orders opened in the bar by its close.
 
     Only the close surely came after the fill.
     """
@@ -118,7 +118,11 @@ def follow_opened(bar: r.AccountBar) -> None:
 
 
 def take_late_profits(bar: r.AccountBar, t: int) -> None:
-    """Close what a resting order opened or increased where the close is beyond its take-profit."""
+    """Close positions at their take-profit, where the close of the bar is beyond it.
+
+    Of those alone that a resting order opened or increased in this bar: inside the bar, their
+    take-profit could not act, as its extreme may have come before the fill.
+    """
     state = bar.state
     for i in range(len(state.positions)):
         rules = r.share(r.pick_instrument(bar.terms, i))
@@ -140,8 +144,9 @@ def take_late_profits(bar: r.AccountBar, t: int) -> None:
 def is_quiet(bar: r.AccountBar) -> bool:
     """Return whether no price of the bar can make anything act; False where it is not certain.
 
-    D = M - level R under brackets is a sum of concave functions of one price each. So it is least
-    at an extreme of each, whichever way the prices move.
+    Under brackets, what the pool has over its requirement is a sum of concave functions, each of
+    one price. So it is least with each price at one of its extremes, whichever way prices move: if
+    something is left even there, the pool cannot fail.
     """
     terms = bar.terms
     state = bar.state
@@ -181,7 +186,11 @@ def is_quiet(bar: r.AccountBar) -> bool:
 def find_least(
     terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int, level: float
 ) -> float:
-    """Return the least of value less level times maintenance of a position in this bar, a bound."""
+    """Return a bound of the least that a position adds to the excess of the pool in this bar.
+
+    That is its value less ``level`` times its maintenance margin, the lower one at the two extremes
+    of its mark: money.
+    """
     position = state.positions[i]
     quote = quotes.instruments[i]
     tables = terms.rules.brackets
@@ -213,7 +222,10 @@ def find_least_of_asset(bar: r.AccountBar, c: int) -> float:
 
 @inlined
 def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, i: int) -> bool:
-    """Return whether an extreme of the bar, a bound, may liquidate an isolated position."""
+    """Return whether an extreme of the bar may liquidate an isolated position; a bound.
+
+    CAUTION is a share of its notional that must be left: more than rounding.
+    """
     position = state.positions[i]
     quote = quotes.instruments[i]
     posted = position.margin - position.quantity * position.entry
@@ -233,10 +245,11 @@ def is_stop_near(bar: r.AccountBar, i: int) -> bool:
 
 
 def is_sound_on_path(bar: r.AccountBar) -> bool:
-    """Return whether a bound of how far D can fall on the walk shows that nothing acts.
+    """Return whether nothing acts on the walk, by a bound of how far the excess can fall on it.
 
-    Of a pool with options. It goes the three legs, less a bound for each, and ends at the opens
-    again.
+    Of a pool with options: its excess is what it has over its requirement, money. From that at the
+    open, a bound of the fall is taken for each of the three legs. False is not certain. The walk is
+    at the opens again after it.
     """
     terms = bar.terms
     state = bar.state
@@ -365,7 +378,7 @@ def choose_turns(bar: r.AccountBar) -> None:
 
 
 def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, market: int) -> bool:
-    """Return whether the account has no less equity at all highs together than at all lows.
+    """Return whether prices go to their lows first, where the account has less equity.
 
     One market alone is judged by its cross positions, options and collateral. Writes the marks of
     options: those at the opens, in the end.
@@ -404,7 +417,7 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
 
 
 def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
-    """Write the values u and prices at the end of a leg of the walk."""
+    """Write the contract values and prices at the end of a leg of the walk."""
     for i in range(len(scratch.walk)):
         aim_at_quote(scratch.walk[i], quotes.instruments[i], leg)
     for c in range(len(scratch.assets)):
@@ -413,7 +426,7 @@ def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
 
 @inlined
 def aim_at_quote(prices: r.Walk, quote: r.Quote, leg: int) -> None:
-    """Write the values u of an instrument at the end of a leg; the mark turns with the last."""
+    """Write the contract values of an instrument at the end of a leg; mark and last turn as one."""
     is_low = (prices.goes_low_first == 1.0) == (leg == TO_EXTREME)
     if leg == TO_CLOSE:
         prices.last_end = quote.close
@@ -561,7 +574,7 @@ def act(bar: r.AccountBar, t: int, event: NextEvent) -> None:
 
 
 def advance(scratch: r.Scratch, place: float) -> None:
-    """Move the values u and prices to a part of the segment."""
+    """Move the contract values and prices to a part of the segment."""
     for i in range(len(scratch.walk)):
         prices = scratch.walk[i]
         prices.last = p.move(prices.last, prices.last_end, place)
@@ -616,7 +629,8 @@ def find_pool_failure(bar: r.AccountBar) -> float:
     if is_walking(terms, state):
         return option_pool.find_place_with_options(bar)
 
-    # Under brackets D is concave on a segment: sound at the end, it can fail at the start alone.
+    # Under brackets the excess is concave on a segment: a pool that does not fail at its end can
+    # fail at its start alone.
     balance.value_at(state, scratch.mark_end, scratch.price_end)
     is_short_at_end = balance.is_pool_short(terms, state)
     if not is_short_at_end and not terms.rules.has_scenarios:

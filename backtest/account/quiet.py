@@ -10,7 +10,7 @@ as long as the notional stays inside.
 ====================  ==============================================================================
 word                  what it is, and its unit
 ====================  ==============================================================================
-value                 contract value u: notional of one contract, signed as by its kind
+value                 contract value: notional of one contract, signed as by its kind
 opened                equity at the open of the bar, before any fill: money
 bracket               row of the margin table: notionals ``above`` a limit, and at ``most`` another
 bound                 a test that may find too many bars, and never too few, that are not quiet
@@ -86,7 +86,7 @@ def may_be_quiet(terms: r.Terms, feed: r.MarketFeed, state: r.AccountState) -> b
     """Return whether the rules of the account allow quiet bars."""
     # Interest, margin calls and time stops act in bars without a fill. Limit orders and fills at a
     # close need other prices than the open.
-    if terms.has_interest or terms.margin_call != 0.0 or terms.has_time_stop:
+    if terms.has_interest or terms.margin_call != 0.0 or terms.tracks_openings:
         return False
     if terms.fill != r.AT_OPEN:
         return False
@@ -115,9 +115,11 @@ def is_one_plain(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
-    """Take all positions through bar t if it may be quiet; return how, LEFT with nothing changed.
+    """Take all positions through bar t if it may be quiet; return how it was passed.
 
-    ``is_clear`` says that the ledger has no money but profits: the last bar was quiet, too.
+    LEFT: it may not be quiet, and nothing has changed. QUIET: prices moved. FILLED: orders filled
+    too. WHOLE: the general steps ended it, as something else may act after the fills. ``is_clear``
+    says that the ledger has no money but profits: the last bar was quiet, too.
     """
     terms = bar.terms
     state = bar.state
@@ -286,9 +288,10 @@ def plan_quietly(
     plan: r.OrderPlan,
     equity: float,
 ) -> bool:
-    """Return whether what was decided of a position would fill, before limits cut the order.
+    """Return whether what was decided of a position would fill at the open of a bar.
 
-    Writes the kind of the order, its target, and the notional that is held into its plan.
+    Before limits cut the order: these are tested only if it would. Writes the kind of the order,
+    its target, and the notional held into its plan.
     """
     plan.kind = r.NO_TARGET
     if position.is_pending == 0.0 or wallet.is_ruined != 0.0:
@@ -329,7 +332,11 @@ def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:
 def is_sound_with(
     terms: r.Terms, wallet: Wallet, equity: float, is_held: bool, is_crossed: bool
 ) -> bool:
-    """Return the same of a wallet; ``is_crossed``: a cross position stands behind its cash."""
+    """Return whether equity, wallet and the test of ruin at the close need nothing done.
+
+    ``is_held``: the account holds anything. ``is_crossed``: a cross position stands behind a
+    negative cash.
+    """
     if equity < 0.0 or (not is_crossed and wallet.cash < 0.0):
         return False
     if not is_held or wallet.is_ruined != 0.0:
@@ -414,7 +421,7 @@ def follow_bracket(
 def follow_initial_bracket(
     terms: r.Terms, initial: InitialBracket, notional: float
 ) -> InitialBracket:
-    """Return the same of the bracket of initial margin."""
+    """Return the initial bracket of a notional, if it may be another one than it was."""
     if initial.above < notional <= initial.most:
         return initial
     return find_initial_bracket(terms, notional)
@@ -430,7 +437,7 @@ def compute_in_bracket(terms: r.Terms, bracket: margin.MarginBracket, notional: 
 
 @inlined
 def value_one(one: One, prices: FloatArray, t: int) -> float:
-    """Return a price of bar t as a value u."""
+    """Return a price of bar t as a contract value."""
     return margin.compute_value(one.size, one.is_inverse, prices[t])
 
 
@@ -448,7 +455,7 @@ def open_quietly(one: One, prices: Prices, t: int) -> float:
 
 @inlined
 def compute_equity_of_one(one: One, value: float) -> float:
-    """Return the equity of an account of one position, at a value u."""
+    """Return the equity of an account of one position, at a contract value."""
     cash = one.wallet.cash
     position = one.position
     if one.is_isolated:

@@ -81,13 +81,14 @@ class InstrumentRules(NamedTuple):
 class PositionState(Struct):
     """The position in one instrument, what was decided of it, and what it counts; flags are 0 or 1.
 
-    Signed ``quantity`` in contracts, average ``entry`` in u (0 when flat), posted ``margin``
-    (isolated only), the u at which it was last ``marked``, and that at which it is valued now
-    (``value``). Of the last close: ``leverage`` and ``signal``, and the venue leverage that the
-    policy ``asked`` for; NaN where none was decided. ``setting`` is the venue leverage, ``best``
-    the best u since the entry, ``factor`` the overlay of its last order. ``refused_adding`` and
-    ``refused_returning``: margin could not move. ``opened`` is a time in ns, ``since`` counts bars
-    since its last liquidation, ``since_stop`` those since its last stop.
+    Signed ``quantity`` in contracts, average ``entry`` as a contract value (0 when flat), posted
+    ``margin`` (isolated only), the contract value at which it was last ``marked``, and that at
+    which it is valued now (``value``). Of the last close: ``leverage`` and ``signal``, and the
+    venue leverage that the policy ``asked`` for; NaN where none was decided. ``setting`` is the
+    venue leverage, ``best`` the best value since the entry, ``factor`` the overlay of its last
+    order. ``refused_adding`` and ``refused_returning``: margin could not move. ``opened`` is a time
+    in ns, ``since`` counts bars since its last liquidation, ``since_stop`` those since its last
+    stop.
     """
 
     __slots__ = ()
@@ -148,7 +149,7 @@ class Balances(NamedTuple):
 
 @lay_out
 class Quote(Struct):
-    """One bar of an instrument as values u: last and mark prices, and market data.
+    """One bar of an instrument as contract values: last and mark prices, and market data.
 
     Of collateral as prices: the open, those of the mark, and the ``fill`` at which it converts.
     ``multiplier`` is x_t of maintenance margin, ``initial`` that of initial margin. ``volume``
@@ -195,7 +196,7 @@ class CostRates(NamedTuple):
 
 
 class Trade(NamedTuple):
-    """What a trade did: balances after it, profit to the mark, costs, and contracts at a value u.
+    """What a trade did: balances after it, profit to the mark, costs, contracts and their value.
 
     ``price_pnl`` is the profit of what was held, up to the value that it traded from.
     """
@@ -387,11 +388,11 @@ class Terms(NamedTuple):
     sells all collateral in proportion to its value, otherwise in the order given. ``equity_stop``,
     ``daily_loss`` and ``weekly_loss`` are fractions, 0 for none, of what was paid in if
     ``is_of_paid_in``; ``has_floor`` is whether any is not. ``max_holding`` of shape (n,) is in ns,
-    0 for none, and ``has_time_stop`` whether any is not, or any distance of a stop is ``fixed`` at
-    the entry: of shape (3, n), of stop-loss, take-profit and trailing stop. ``offsets`` of shape
-    (n,) are those of limit orders, as fractions of the price, ``makers`` their fee rates; with
-    ``rests_closing`` closings and reductions rest too. ``expenses`` of shape (n,) are those of the
-    contracts, per year of notional. ``options`` are the rules of options.
+    0 for none. ``fixed`` of shape (3, n) says which distances of stop-loss, take-profit and
+    trailing stop are fixed at the entry. With any of both, the account ``tracks_openings``.
+    ``offsets`` of shape (n,) are those of limit orders, as fractions of the price, ``makers`` their
+    fee rates; with ``rests_closing`` closings and reductions rest too. ``expenses`` of shape (n,)
+    are those of the contracts, per year of notional. ``options`` are the rules of options.
     """
 
     instruments: Any
@@ -423,7 +424,7 @@ class Terms(NamedTuple):
     is_of_paid_in: bool
     has_floor: bool
     max_holding: FloatArray
-    has_time_stop: bool
+    tracks_openings: bool
     fixed: IntArray
     offsets: FloatArray
     makers: FloatArray
@@ -545,7 +546,7 @@ def at_column(rows: Any, t: int, i: int) -> Any:
 
 @inlined
 def read_value(terms: Terms, prices: FloatArray, t: int, i: int) -> float:
-    """Return a price of the feed as a value u."""
+    """Return a price of the feed as a contract value."""
     tables = terms.rules.brackets
     return margin.compute_value(tables.sizes[i], tables.are_inverse[i], prices[t, i])
 
@@ -573,7 +574,7 @@ def read_extremes(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) 
 
 @inlined
 def read_mark_close(terms: Terms, feed: MarketFeed, quote: Quote, t: int, i: int) -> None:
-    """Write the mark close of bar t into a quote, as a value u."""
+    """Write the mark close of bar t into a quote, as a contract value."""
     quote.mark_close = read_value(terms, feed.mark_close, t, i)
 
 
@@ -632,9 +633,9 @@ class OrderPlan(Struct):
     a unit of notional costs the equity and takes from the balance: margin and fee of an isolated
     order, the fee of a cross order; ``returned_by_flip`` is what closing the opposite position
     returns to it. ``fee`` is fixed, ``fee_rate`` that of notional, ``worsening`` the price
-    concession. Of a limit order: the contracts to hold after it (NaN: none rests), the u of its
-    limit, and that which the price must go through. ``opened_now`` is 1 if an order of this bar
-    opened the position, 2 if one increased it.
+    concession. Of a limit order: the contracts to hold after it (NaN: none rests), the contract
+    value of its limit, and that which the price must go through. ``opened_now`` is 1 if an order of
+    this bar opened the position, 2 if one increased it.
 
     Its stages: the notional that its margin allows; the value of a contract, ``contract_notional``;
     contracts on its side before it, as the limits leave them, in whole lots, and after the fill.
@@ -675,13 +676,14 @@ class OrderPlan(Struct):
 class Walk(Struct):
     """An instrument on the way of prices through a bar, and what of it is put aside.
 
-    Last and mark values u now and at the next waypoint, and the last one ``between`` them.
-    ``goes_low_first`` and ``is_hit`` (liquidated at the open) are flags. ``failure`` is the u at
-    which the position fails, as found at the close, ``carried`` the contracts held before fills at
-    the close, ``quantity_at_start`` those at the start of a liquidation. ``quantity_aside`` and
-    ``value_aside`` are those of the account while a trial has others in their place. Of a pool that
-    is closed at once: contracts, notional, cost and fee of this position. Of a change of the venue
-    leverage: the margin to post, negative to return, and whether the setting is new.
+    Last and mark contract values now and at the next waypoint, and the last one ``between`` them.
+    ``goes_low_first`` and ``is_hit`` (liquidated at the open) are flags. ``failure`` is the
+    contract value at which the position fails, as found at the close, ``carried`` the contracts
+    held before fills at the close, ``quantity_at_start`` those at the start of a liquidation.
+    ``quantity_aside`` and ``value_aside`` are those of the account while a trial has others in
+    their place. Of a pool that is closed at once: contracts, notional, cost and fee of this
+    position. Of a change of the venue leverage: the margin to post, negative to return, and whether
+    the setting is new.
     """
 
     __slots__ = ()
@@ -913,7 +915,7 @@ def log_event(
     quantity: float,
     amount: float,
 ) -> None:
-    """Log an event: its value u or 1, signed contracts, and money. It has no costs yet."""
+    """Log an event: its contract value or 1, signed contracts, and money. It has no costs yet."""
     row = log.written[0]
     log.written[0] = row + 1
     if row < len(log.entries):
@@ -945,7 +947,7 @@ def log_costs(log: EventLog, fee: float, slippage: float, impact: float) -> None
 def log_liquidation(
     log: EventLog, t: int, i: int, value: float, quantity: float, loss: float
 ) -> None:
-    """Log a liquidation at a mark u, with its loss."""
+    """Log a liquidation at a mark value, with its loss."""
     log_event(log, t, i, Event.LIQUIDATED, value, quantity, abs(quantity) * abs(value))
     log_costs(log, fee=loss, slippage=0.0, impact=0.0)
 

@@ -7,7 +7,7 @@ gross                 notional of all positions at their marks, without signs: m
 backing, needed       money that backs the cross positions, and the margin that they need
 worst_...             the two of that margin pool, cross or isolated, which is nearest to failing
 excess                backing less what is needed: D of the pool, money
-failure               the contract value u at which a position's margin pool fails, others fixed
+failure               the contract value at which a position's margin pool fails, others fixed
 near                  within :data:`NEAR` of the close; far is not
 ====================  ==============================================================================
 """
@@ -58,7 +58,7 @@ class Counting(NamedTuple):
 
 
 class QuietBar(NamedTuple):
-    """The contracts held in a quiet bar, their marks u, their profit, and what the account has."""
+    """The contracts held in a quiet bar, their mark values and profit, and what the account has."""
 
     quantity: float
     mark_before: float
@@ -78,7 +78,11 @@ def count_bar(
     close: CloseFacts,
     t: int,
 ) -> None:
-    """Add bar t to the tally; marks u and equity ``before`` are those of the last close."""
+    """Add bar t to the tally of a run: samples, money, log growth and exposure.
+
+    ``marks_before`` (contract values) and ``equity_before`` are those of the last close. In a bar
+    that is quiet the ledger has the profit of prices alone.
+    """
     state = bar.state
     clock = counting.clock
     tally = counting.tally
@@ -168,7 +172,11 @@ def find_first(first: float, is_so: bool, t: int) -> float:
 def add_decay(
     bar: a.AccountBar, counting: Counting, marks_before: FloatArray, base: float, t: int
 ) -> None:
-    """Add what holding contracts, not leverage, did to log growth."""
+    """Add to the tally what holding contracts, instead of leverage, did to log growth in the bar.
+
+    ``base`` is 1 / the equity that the bar began with. The drift is what a constant leverage would
+    have grown by; the product of ``grown`` is what the contracts grew by.
+    """
     held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
 
     drift = 0.0
@@ -220,9 +228,11 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 
 
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
-    """Return exposure and margin at the close; writes the u at which positions fail.
+    """Return exposure and margin of the account at the close of a bar, money.
 
-    With ``has_prices`` it is written for all positions, else where it may be near.
+    Writes into each position's walk the contract value at which it fails (its pool or, isolated,
+    itself), other prices fixed: with ``has_prices`` of all positions, else where a bound lets it be
+    near the close.
     """
     terms = bar.terms
     state = bar.state
@@ -273,8 +283,8 @@ def may_fail_near(
 ) -> bool:
     """Return whether a price within :data:`NEAR` of the close may make one position fail; a bound.
 
-    Backing less requirement is concave in u and over 0 at the close, so it is over 0 up to the
-    farthest price near by, if it is there.
+    Backing less requirement is concave in the contract value and over 0 at the close, so it is over
+    0 up to the farthest price near by, if it is there.
     """
     quantity = one.position.quantity
     value = one.position.value
@@ -297,7 +307,10 @@ def look_at_one_close(
     initial: a.InitialBracket,
     notional: float,
 ) -> CloseFacts:
-    """Return the same as :func:`look_at_close` of one position, whose brackets are known."""
+    """Return exposure and margin of an account of one position, whose brackets are known.
+
+    They are those of :func:`look_at_close`, which is called where the position may fail near by.
+    """
     position = one.position
     bar.scratch.walk[0].failure = math.nan
     if position.quantity == 0.0:
@@ -358,7 +371,11 @@ def measure_gross(bar: a.AccountBar) -> CloseFacts:
 
 
 def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
-    """Return whether the failing price of instrument i is sought: a bound, or ``has_prices``."""
+    """Return whether the failing price of instrument i is sought.
+
+    With ``has_prices`` of all that is held; else where a bound does not show that it is far.
+    ``excess`` is what the pool has over its requirement: money.
+    """
     terms = bar.terms
     state = bar.state
     if a.is_walking(terms, state) and not a.is_isolated(terms, i):
@@ -386,9 +403,9 @@ def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, exces
 
 
 def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
-    """Return the price of one instrument at which its margin pool fails, others fixed; NaN if none.
+    """Return the contract value at which the margin pool of an instrument fails; NaN if none.
 
-    ``excess`` is D = M - level R of the pool now.
+    Other prices are fixed. ``excess`` is what the pool has over its requirement now: money.
     """
     terms = bar.terms
     state = bar.state

@@ -185,6 +185,8 @@ def make_ask() -> Any:
     call_formula = _compile.make_call("d", ARRAYS, n_numbers=4)
 
     def ask_address(deciders: Any, terms: Any, _quotes: Any, i: int, time: int, local: int) -> Any:
+        # The rules of margin are written for a policy that reads them; the overlay, the last
+        # policy, has none.
         count = 1
         margin = deciders.margin
         if i < len(deciders.addresses) - 1 and deciders.wants_table[i] == 1:

@@ -479,7 +479,10 @@ def measure_account(
     progress: Progress | None,
     simulate: Callable[..., Any] | None = None,
 ) -> core.FloatArray:
-    """Run the compiled loop without a record; writes ``state`` and ``tally``, returns units.
+    """Take an account through all bars by the compiled loop; return its unit value at each close.
+
+    No record of bars is written, only ``state`` and ``tally``. Without ``has_units`` the answer is
+    empty.
 
     ``simulate`` is a :class:`CompiledCalls` of the caller's thread, which packs the inputs that it
     had before only once.

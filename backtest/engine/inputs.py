@@ -526,7 +526,7 @@ def read_terms(
         is_of_paid_in=account.daily_basis == "initial",
         has_floor=any((account.equity_stop, account.daily_loss, account.weekly_loss)),
         max_holding=max_holding,
-        has_time_stop=bool(np.any(max_holding) or np.any(fixed)),
+        tracks_openings=bool(np.any(max_holding) or np.any(fixed)),
         fixed=fixed,
         offsets=np.array([core.pick_value(account.offset, name) or 0.0 for name in names]),
         makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
@@ -590,7 +590,7 @@ def has_scenarios(account: a.Account) -> bool:
 
 
 def number_prices(setup: Any) -> IntArray:
-    """Return a number for each instrument and asset, (n + C,): equal where prices move together.
+    """Return a number for each instrument and collateral, (n + C,), equal if they move together.
 
     Under scenarios these are the members of a group; else those with the same prices.
     """

@@ -12,7 +12,7 @@ t                     bar of the market
 k                     bar that policies see; the same as t, unless they decide on longer bars
 way                   how a bar was passed: ``QUIET``, ``FILLED``, ``WHOLE``; ``LEFT`` if it was not
 quiet                 prices moved, and nothing else happened
-mark                  contract value u at the mark price of the close
+mark                  contract value at the mark price of the close
 counted               added to the tally, from which the metrics follow; paths are not
 close                 exposure and margin at the close
 overlay               the policy of the whole account, which decides a factor on all positions
@@ -318,7 +318,7 @@ def is_full(tape: RunTape) -> bool:
 
 
 def remember_marks(bar: a.AccountBar, tape: RunTape, t: int, is_first: bool) -> None:
-    """Write the mark closes of the last bar as values u into tape.before."""
+    """Write the mark closes of the last bar as contract values into tape.before."""
     last = max(t - 1, 0)
     for i in range(len(tape.before)):
         tape.before[i] = bar.quotes.instruments[i].mark_close
@@ -448,7 +448,7 @@ def take_quietly(
     bracket: margin.MarginBracket,
     t: int,
 ) -> tuple[int, float, float]:
-    """Take the account through bar t; return the way, the mark u at its close, and the profit.
+    """Take the account through bar t; return the way, the mark value at its close, and the profit.
 
     The profit is that of the mark, without what fills and the general steps booked.
     """
@@ -690,7 +690,11 @@ def decide_as(
     t: int,
     k: int,
 ) -> None:
-    """Write leverage, venue leverage and signal that are decided into the position, NaN if none."""
+    """Write what the policy of instrument i decides at close t into its position.
+
+    Leverage and venue leverage are NaN where it decides none; the signal is that of bar t. Its own
+    bar there is k. ``is_done``: the account has ended, or the policy has no bar.
+    """
     position.leverage = math.nan
     position.is_pending = 0
     position.asked = math.nan

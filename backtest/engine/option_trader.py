@@ -308,7 +308,11 @@ class OptionTrader:
         time: int,
         local: int,
     ) -> float:
-        """Return the leverage of a policy, and ask it for orders unless no bar can fill them."""
+        """Return the leverage of a policy, after its orders of options are written.
+
+        The policy is asked for orders at each close but the last, after which no bar fills them. It
+        sees the account and the bar as its leverage did.
+        """
         leverage: float = decide(deciders, venue, i, time, local)
         t = int(self.cursor[CURRENT_BAR])
         if i < len(self.scratch.plans):

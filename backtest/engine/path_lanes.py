@@ -87,7 +87,11 @@ def lay(
 
 
 def lay_inputs(setup: Setup, lanes: int, drawn: Mapping[str, FloatArray]) -> AccountInputs:
-    """Return the inputs of lanes; fields of the feed that are not drawn are those of the setup."""
+    """Return the inputs of some lanes: the bars of one account, laid end to end, a lane each.
+
+    ``drawn`` are the fields of the feed that differ by lane, laid out already; all others are those
+    of the setup, repeated.
+    """
     inputs: AccountInputs = setup.inputs
     width = len(inputs.feed.time)
     fields: dict[str, Any] = dict(drawn)
@@ -110,7 +114,11 @@ def lay_inputs(setup: Setup, lanes: int, drawn: Mapping[str, FloatArray]) -> Acc
 
 
 def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArray:
-    """Return a field of the feed for lanes that all have it as it is."""
+    """Return a field of the feed for lanes that all have it as it is: repeated, lane after lane.
+
+    ``width`` is the bars of a lane. Bars of settlements and flows count on from lane to lane. What
+    has no axis of bars is copied alone.
+    """
     if name.startswith("asset_"):
         return np.tile(values, (1, lanes))
     if name in {"funding_bar", "flow_bar"}:
@@ -121,7 +129,7 @@ def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArr
 
 
 def lay_deciders(deciders: Deciders, observed: Sequence[ObservedPolicy], lanes: int) -> Deciders:
-    """Return policies for lanes, whose columns are those of ``observed``."""
+    """Return policies for lanes that lie end to end; their columns are those of ``observed``."""
     columns, columns_at = p.flatten_columns([*observed])
     return deciders._replace(
         columns=columns,
@@ -136,7 +144,11 @@ def lay_deciders(deciders: Deciders, observed: Sequence[ObservedPolicy], lanes: 
 def place_lanes(
     feed: Any, begins: IntArray, firsts: IntArray, stops: IntArray, started: Any
 ) -> IntArray:
-    """Return the rows of ``Lanes.places``, of lanes whose settlements and flows are from begins."""
+    """Return the rows of ``Lanes.places``: bars of each lane, and its next settlement and flow.
+
+    ``begins``, ``firsts`` and ``stops`` are bars at which the lane's market begins, its account
+    begins, and both end; ``started`` is when the account began, ns.
+    """
     funding = np.searchsorted(feed.funding_bar, begins)
     flows = np.searchsorted(feed.flow_bar, begins)
     times = np.broadcast_to(started, begins.shape)
@@ -158,7 +170,10 @@ class FlatAccount(NamedTuple):
 
 
 def lay_flat(state: AccountState, deciders: Deciders) -> FlatAccount:
-    """Return an account and the memory of its policies whose numbers lie in one array."""
+    """Return an account and the memory of its policies whose numbers lie in one array.
+
+    So one copy of numbers begins a lane again. All arrays and structs become views of it.
+    """
     names = [name for name in state._fields if name not in ("held", "options")]
     leaves = [state.held.amounts, state.held.prices]
     leaves += [getattr(state, name) for name in names]

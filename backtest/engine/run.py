@@ -189,7 +189,11 @@ def describe_switches(result: Result, segments: Sequence[Segment]) -> Result:
 def observe_segment(
     setup: Setup, segment: Segment, weights: core.FloatArray | None
 ) -> list[ObservedPolicy]:
-    """Return the policies of a segment with columns of what was known by its last bar."""
+    """Return the policies of a segment with their columns, known up to its last bar.
+
+    ``weights`` are the signals of its rule, (n, n_seen), None for those of the setup. Where its
+    bars are too few for a policy, its columns are NaN. The overlay is observed again if it is new.
+    """
     n = len(setup.markets)
     clock = find_clock(setup.markets)
     observed = []

@@ -56,9 +56,9 @@ class Lanes(NamedTuple):
 class RunTape(NamedTuple):
     """What a run writes.
 
-    ``is_on`` (1,) is 1 if the record is written. ``before`` (n,) are the marks u of the last close,
-    ``units`` the unit value of each bar, empty if nobody asks for it, and ``pool`` requirement and
-    backing of the pool at the last close.
+    ``is_on`` (1,) is 1 if the record is written. ``before`` (n,) are the mark values of the last
+    close, ``units`` the unit value of each bar, empty if nobody asks for it, and ``pool``
+    requirement and backing of the pool at the last close.
     """
 
     log: a.EventLog

@@ -146,7 +146,12 @@ def compute_best_leverage(rules: MarginRules, multiplier: float) -> float:
 def compute_largest_notional(
     rules: MarginRules, equity: float, held: float, cost: float, multiplier: float, enough: float
 ) -> float:
-    """Return the largest notional that some equity allows, or one of at least ``enough``."""
+    """Return the largest notional that some equity allows, or one of at least ``enough``.
+
+    ``held`` is the notional by side before the order, ``cost`` what one more unit of notional
+    costs: equity pays for both the costs and the initial margin. ``multiplier`` divides the
+    leverages of the brackets.
+    """
     if rules.setting > 0.0:
         setting = compute_setting(rules, multiplier)
         cap = compute_cap(rules, setting, multiplier)
@@ -219,7 +224,11 @@ def compute_step_floor(rules: MarginRules, notional: float) -> float:
 def compute_affordable(
     rules: MarginRules, size: float, value: float, cost: float, spared: float, multiplier: float
 ) -> float:
-    """Return the contracts, at most ``size``, whose maintenance the backing left covers."""
+    """Return the most contracts, up to ``size``, whose maintenance margin is covered.
+
+    ``value`` is the notional of a contract. Each contract that is kept spares ``cost``, the money
+    that closing it would take; ``spared`` is what backs the position if all of it closes.
+    """
     allowed = size
     amount = 0.0
     last_rate = 0.0
@@ -240,10 +249,11 @@ def compute_affordable(
 def compute_liquidation_value(
     rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
 ) -> float:
-    """Return the u at which ``base + q u = MM``; NaN if no price liquidates.
+    """Return the contract value at which a position fails; NaN if no price liquidates.
 
-    Of the roots of all brackets it is the one that the price meets first: the highest of a long,
-    the lowest of a short.
+    There its backing, ``base`` + quantity * value, equals its maintenance margin. Of the roots of
+    all brackets it is the one that the price meets first: the highest of a long, the lowest of a
+    short.
     """
     size = abs(quantity)
     side = choose(quantity > 0.0, 1.0, -1.0)

@@ -51,6 +51,7 @@ def scalar_maintenance(rules: MarginRules, notional: float, multiplier: float) -
 
 
 def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) -> float:
+    """Return the largest notional that an equity opens at a venue leverage; infinity: the best."""
     if leverage < math.inf:
         cap = b.compute_cap(rules, leverage, rules.initial_multiplier)
         return max(0.0, min(cap, equity * leverage))
@@ -64,6 +65,10 @@ def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) 
 
 
 def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
+    """Return the largest notional that survives a move of the price to ``ratio`` times itself.
+
+    Infinite if any does.
+    """
     if equity <= 0.0:
         return 0.0
     # The value of an inverse contract moves the other way.
@@ -111,6 +116,11 @@ def scalar_liquidation_price(
     other_backing: float,
     other_maintenance: float,
 ) -> float:
+    """Return the price at which a position of a pool is liquidated, others unchanged; NaN if none.
+
+    ``collateral`` and ``other_backing`` are money that backs it, ``other_maintenance`` what the
+    other positions need of it.
+    """
     if quantity == 0.0:
         return math.nan
     value = compute_value(rules.size, rules.is_inverse, entry)
@@ -375,7 +385,7 @@ class Book:  # REPLACE
     def requirement(
         self, gross_values: FloatArray | None = None, *, is_initial: bool = False
     ) -> float:
-        """Return R; scenarios count gross notional at ``gross_values``, if there are any."""
+        """Return the requirement; scenarios count gross notional at ``gross_values``, if given."""
         pool = self.pool()
         option_kernels.fill_options(self.options, self.option_rules)
         if gross_values is None or not self.packed.has_scenarios or self.packed.own > 0:
@@ -640,7 +650,7 @@ def list_followed(assets: Sequence[Collateral], names: Sequence[str]) -> tuple[s
 
 
 def value_contracts(rules: Mapping[str, MarginRules], prices: Mapping[str, float]) -> FloatArray:
-    """Return the value u of a contract of each instrument at a price."""
+    """Return the contract value of a contract of each instrument at a price."""
     values = []
     for name, row in rules.items():
         values.append(compute_value(row.size, row.is_inverse, prices[name]))

@@ -382,7 +382,11 @@ def find_bracket_amount(rules: PortfolioRules, held: Holdings, i: int) -> float:
 def combine_scenarios(
     rules: PortfolioRules, held: Holdings, loss: float, is_initial: bool
 ) -> float:
-    """Return the margin of a worst loss, and of the gross notional and offsets of what is held."""
+    """Return the margin that a rule of scenarios asks for a worst loss: money.
+
+    A factor of the loss, or a minimum of the gross notional if that is more, and charges on gross
+    notional and on what longs and shorts of a group offset.
+    """
     tables = rules.scenarios
     gross = compute_gross(rules, held)
     offset = 0.0
@@ -478,10 +482,12 @@ def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
 
 
 def fill_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write each position's Euler share of R, ``q_i dR/dq_i``, and each collateral's, (n + C,).
+    """Write the share of each position and collateral in the requirement R into ``shares``, money.
 
-    At a kink the derivative is that of the active row, the first of equal ones, and of the lower
-    bracket. A spot leg has its haircut / level besides.
+    The Euler share of a position is ``q_i dR/dq_i``: what R changes by, per contract, times the
+    contracts. Shares add up to R. At a kink the derivative is that of the scenario that decides,
+    the first of equal ones, and of the lower bracket. A spot leg has its haircut / level besides.
+    ``shares`` has n positions, and then C collaterals.
     """
     shares[:] = 0.0
     if rules.own > 0:
@@ -519,9 +525,10 @@ def fill_own_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write each instrument's part of the scenario requirement into ``shares``.
+    """Write the part of each instrument and collateral in a requirement by scenarios.
 
-    Positions that offset in a group share its charge on them.
+    The loss is split by what each loses in the scenario that decides for its product. Positions
+    that offset in a group share its charge on them.
     """
     tables = rules.scenarios
     loss = compute_scenario_loss(rules, held)
@@ -703,10 +710,11 @@ def compute_left_at(segment: Segment, i: int, x: float) -> float:
 
 
 def find_root(segment: Segment, i: int, sound: float, failing: float) -> float:
-    """Return where D falls to 0 between two places, or ratios of the price of instrument ``i``.
+    """Return where the pool fails between two places, or between ratios of the price of ``i``.
 
-    By false position with the halving of the Illinois method (Dowell and Jarratt 1971); under a
-    requirement of the user's own, which may jump or be infinite, by bisection.
+    It fails where what it has over its requirement falls to 0. ``sound`` is over that, ``failing``
+    not. By false position with the halving of the Illinois method (Dowell and Jarratt 1971); under
+    a requirement of the user's own, which may jump or be infinite, by bisection.
     """
     if segment.rules.own > 0:
         return bisect_root(segment, i, sound, failing)
@@ -742,7 +750,10 @@ def find_root(segment: Segment, i: int, sound: float, failing: float) -> float:
 
 
 def bisect_root(segment: Segment, i: int, sound: float, failing: float) -> float:
-    """Return where D falls to 0 by bisection, at the failing end of the smallest interval."""
+    """Return where the pool fails between two places, by bisection: see :func:`find_root`.
+
+    The answer is the failing end of the smallest interval, so that the pool has failed there.
+    """
     above = compute_left_at(segment, i, sound)
     below = compute_left_at(segment, i, failing)
     root = failing
@@ -791,7 +802,10 @@ def find_group(packed: PortfolioRules, i: int) -> int:
 
 
 def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Waypoint) -> None:
-    """Write into ``end`` the waypoint with prices of the group of i at ``ratio`` times start."""
+    """Write into ``end`` the values of ``start`` with the prices of i's group times a ratio.
+
+    Without scenarios, i is moved alone. Values of inverse contracts move by 1 / ratio.
+    """
     group = find_group(packed, i)
     inverse_ratio = 1.0 / ratio
     for j in range(len(start.values)):
