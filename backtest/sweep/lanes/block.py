@@ -31,7 +31,7 @@ from backtest.results import RunSpan, measure_accounts, sampled_returns, start_t
 from backtest.results.tally import Tally
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.formulas import find_block
-from backtest.sweep.lanes.loop import NAMES
+from backtest.sweep.lanes.loop import NAMES, BlockMarket, LoneRun
 from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, PriceTable, make_aligned
 from backtest.sweep.panel import BlockFault, Scored
 
@@ -62,10 +62,14 @@ def fits_lanes(setup: engine.Setup, deciders: engine.Deciders) -> bool:
 
 
 def has_lane_rules(terms: Terms) -> bool:
-    """Return whether lanes have the rules of the account."""
+    """Return whether lanes have the rules of the account.
+
+    Not those of scenarios and levels of a pool, floors of the equity, times of positions, margin
+    calls, interest on loans, and fills at other prices than the open.
+    """
     if terms.rules.has_scenarios or terms.rules.level != 1.0:
         return False
-    if terms.has_floor or terms.has_time_stop or terms.margin_call != 0.0 or terms.grace >= 0.0:
+    if terms.has_floor or terms.tracks_openings or terms.margin_call != 0.0 or terms.grace >= 0.0:
         return False
     if terms.is_loan and terms.has_interest:
         return False
@@ -73,7 +77,11 @@ def has_lane_rules(terms: Terms) -> bool:
 
 
 def has_lane_positions(terms: Terms) -> bool:
-    """Return whether lanes have the rules of all instruments."""
+    """Return whether lanes have the rules of all instruments.
+
+    Not of spot legs, expenses, margin at the entry, cross beside isolated positions, nor what
+    REFUSED lists.
+    """
     brackets = terms.rules.brackets
     if np.any(terms.flags[:, REFUSED]) or np.any(terms.expenses) or terms.rules.spot.has_any:
         return False
@@ -106,7 +114,8 @@ def has_lane_policies(setup: engine.Setup, deciders: engine.Deciders) -> bool:
 
 def list_shared(setup: engine.Setup) -> tuple[Any, ...]:
     """Return all that the lanes of a block share of the terms and the feed."""
-    inputs, feed = setup.inputs, setup.inputs.feed
+    inputs = setup.inputs
+    feed = inputs.feed
     brackets = inputs.terms.rules.brackets._replace(takers=0)  # lanes read their own
     rules = inputs.terms.rules._replace(brackets=brackets)
     terms = inputs.terms._replace(instruments=0, numbers=0, rules=rules)
@@ -129,7 +138,10 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def find_kinds(terms: Terms) -> IntArray:
-    """Return how lanes fill the orders of each instrument, of shape (n,)."""
+    """Return by which code lanes fill the orders of each instrument, of shape (n,): a kind.
+
+    The kinds are PLAIN, LOTS, LINEAR, INVERTED, ISOLATED and ISOLATED_INVERSE.
+    """
     are_inverse = terms.rules.brackets.are_inverse != 0
     are_isolated = terms.rules.brackets.are_isolated != 0
     has_impact = terms.flags[:, records.FLAGS.index("has_impact")] != 0
@@ -172,7 +184,10 @@ class Block(NamedTuple):
 
 
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
-    """Return the columns of each policy of each set as one array; equal ones are the same array."""
+    """Return the columns of each policy of each set, joined end to end into one array.
+
+    Sets that observe by the same parameters share their columns, and so the joined array.
+    """
     joined: dict[int, FloatArray] = {}
     for setup in setups:
         for observed in setup.observed:
@@ -195,7 +210,11 @@ def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
 def score_block(
     names: tuple[str, ...], block: Block, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    """Pass a block through the market, and measure it; None if it was stopped."""
+    """Pass the accounts of a block through the market, and measure them; None if it was stopped.
+
+    ``names`` are those of the measures. The answer has a row for each set: measures, returns of
+    samples if these are wanted, and the share of bars at which it decided.
+    """
     setup = block.setups[0]
     n_sets = len(block.setups)
     ends = setup.inputs.clock.ends_sample[setup.first :]
@@ -218,24 +237,33 @@ def score_block(
 
 
 def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
-    """Return the share of the bars on which each set decided, of shape (n_sets,)."""
+    """Return the share of the bars on which each set decided, of shape (n_sets,).
+
+    ``traded`` is what each set traded: money.
+    """
     setup = block.setups[0]
-    begins, n_bars = block.deciders.firsts.tolist(), len(setup.inputs.feed.time)
-    shares = [
-        engine.measure_decided(own, begins, setup.first, n_bars, has_traded=amount > 0.0)
-        for own, amount in zip(block.warm_ups, traded.tolist(), strict=True)
-    ]
+    firsts = block.deciders.firsts.tolist()
+    n_bars = len(setup.inputs.feed.time)
+    shares = []
+    for warm_ups, amount in zip(block.warm_ups, traded.tolist(), strict=True):
+        has_traded = amount > 0.0
+        share = engine.measure_decided(warm_ups, firsts, setup.first, n_bars, has_traded=has_traded)
+        shares.append(share)
     return np.array(shares)
 
 
 def start_lanes(block: Block, n_samples: int) -> Lanes:
-    """Return the arrays of a block, with each lane at the start of its set."""
+    """Return the arrays of a block, with the account of each lane before its first bar.
+
+    ``n_samples`` is how many samples (such as days) end in the sweep. Lanes beyond the sets of the
+    block are not live: they copy the first, and never trade.
+    """
     lanes = make_lanes(block, n_samples)
     position = lanes.position.reshape(len(lanes.signal), -1, LANES)
     position[:, r.HELD.target] = math.nan
     position[:, [r.HELD.last_stop, r.HELD.last_hit]] = -math.inf
 
-    # Sets of the same inputs start alike. Lanes without a set, which never trade, copy the first.
+    # Sets of the same inputs start alike.
     n_sets = len(block.setups)
     groups: dict[int, list[int]] = {}
     for lane, setup in enumerate(block.setups):
@@ -325,15 +353,15 @@ def make_lanes(block: Block, n_samples: int) -> Lanes:
 
 
 def find_widest(inputs: Any) -> list[float]:
-    """Return the largest u of each instrument with lots, 0 for others."""
-    widest = []
-    for i, has_rounding in enumerate(inputs.terms.flags[:, HAS_ROUNDING]):
-        widest.append(find_widest_value(inputs, i) if has_rounding else 0.0)
+    """Return the largest contract value of each instrument with lots, 0 for others."""
+    widest = [0.0] * len(inputs.terms.flags)
+    for i in np.flatnonzero(inputs.terms.flags[:, HAS_ROUNDING]).tolist():
+        widest[i] = find_widest_value(inputs, i)
     return widest
 
 
 def find_widest_value(inputs: Any, i: int) -> float:
-    """Return the largest value u of an instrument, without sign, at any price of the market.
+    """Return the largest contract value of an instrument, without sign, at any price.
 
     It is at an extreme of the prices: the value rises with them.
     """
@@ -348,12 +376,18 @@ def find_widest_value(inputs: Any, i: int) -> float:
 
 
 def find_least(inputs: Any, widest: Sequence[float]) -> float:
-    """Bound the equity that the smallest position of any instrument needs, at any bar."""
+    """Return a bound of the equity that the smallest order of any instrument needs, at any bar.
+
+    ``widest`` are the largest contract values of instruments. The smallest order is a lot or the
+    minimum notional; it needs its notional / the best leverage.
+    """
     terms = inputs.terms
     least = 0.0
     for i in np.flatnonzero(terms.flags[:, HAS_ROUNDING]).tolist():
-        # The best leverage of any date.
-        tables = [pick_margin(terms, i), *(margin for _, k, margin in inputs.changes if k == i)]
+        # The margin tables of all dates.
+        tables = [pick_margin(terms, i)]
+        tables += [margin for _, k, margin in inputs.changes if k == i]
+
         best = min(compute_best_leverage(table, inputs.feed.initial[0, i]) for table in tables)
         most = min(best, terms.numbers[i, r.NUMBER.max_leverage])
         lot_notional = terms.numbers[i, r.NUMBER.lot] * widest[i]
@@ -386,18 +420,25 @@ def start_memories(panel: Sequence[Any]) -> FloatArray:
 
 
 def gather_policies(block: Block, n: int) -> LanePolicies:
-    """Return the policies of a block, with what they see and remember by lane."""
+    """Return the policies of a block of n instruments, with what they see and remember by lane.
+
+    Each lane is the account of one set: its policies have parameters, columns and memory of their
+    own, or share those that are equal.
+    """
     deciders = block.deciders
     panel = block.setups[0].observed
+
+    # Where the columns of each lane begin in memory, and from which bar on it is asked.
     columns = np.zeros((n, LANES), np.int64)
     known = np.zeros((n, LANES), np.int64)
     for i in range(n):
         columns[i] = fill_up(find_addresses([of_set[i] for of_set in block.columns]))
         known[i] = fill_up([warm_ups[i].bar for warm_ups in block.warm_ups])
 
+    # Sets of the same setup start with the same memory, which is made once.
     setups = {id(setup): setup for setup in block.setups}
-    of_setup = {key: start_memories(setup.observed) for key, setup in setups.items()}
-    memories = fill_up([of_setup[id(setup)] for setup in block.setups])
+    memory_of = {key: start_memories(setup.observed) for key, setup in setups.items()}
+    memories = fill_up([memory_of[id(setup)] for setup in block.setups])
     widths = [len(start_memory(observed.policy) or ()) for observed in panel]
     n_columns = np.array([len(observed.columns) for observed in panel[:n]], np.int64)
     return LanePolicies(
@@ -427,7 +468,11 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
 
 
 def lay_params(block: Block) -> FloatArray:
-    """Return the parameters of all lanes: those of the first, and what sets vary."""
+    """Return the parameters of all lanes, a row of LANES numbers for each parameter.
+
+    They are those of the first set, but for the parameters that sets vary: each lane has its own,
+    and lanes without a set that of the last one.
+    """
     observed = list(block.setups[0].observed)
     numbers, begins = engine.flatten_settings(observed)
     rows = make_aligned((len(numbers) + 1) * LANES)
@@ -469,6 +514,7 @@ class LaneFees:
     """The fees of lanes, by what each of them traded in the days before."""
 
     def __init__(self, block: Block, lanes: Lanes) -> None:
+        """Begin with nothing traded; lanes whose tiers are equal make a group."""
         self.account = lanes.account.reshape(-1, LANES)
         self.numbers = lanes.numbers.reshape(-1, r.N_NUMBERS, LANES)
         inputs: list[Any] = [setup.inputs for setup in block.setups]
@@ -477,14 +523,17 @@ class LaneFees:
         first = int(self.day[block.setups[0].first])
         self.traded = TradedDays(first, np.zeros(LANES), np.zeros((WINDOW, LANES)))
 
-        # Lanes of equal tiers are charged together.
+        # Groups are charged together, each by one look at its tiers.
         places_of: dict[Any, list[int]] = {}
         for lane, of_set in enumerate(inputs):
             places_of.setdefault(of_set.fees.fees, []).append(lane)
         self.groups = [(inputs[places[0]].fees, places) for places in places_of.values()]
 
     def charge(self, t: int) -> int:
-        """Write the fees of bar t; return the end of its day."""
+        """Write the fee rates of all lanes at bar t, the first of a day; return the end of the day.
+
+        Tiers go by what a lane traded in the days before. Fees without tiers (NaN) stay.
+        """
         so_far = self.account[r.TALLY.traded].copy()
         days = self.traded.add(so_far - self.traded_before)
         self.traded_before = so_far
@@ -506,6 +555,7 @@ class Room:
     """
 
     def __init__(self, block: Block) -> None:
+        """Make an account like those of a block, and keep what it begins with."""
         setup = block.setups[0]
         self.inputs = setup.inputs
         self.first = setup.first
@@ -518,8 +568,10 @@ class Room:
         records = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger(n))
         self.of_account = (silence(block.deciders, n), state, *records, tape)
         self.take = _compile.Caller(find_block())
-        self.address = 0
+        self.market = BlockMarket(self.inputs.feed, self.inputs.clock, self.inputs.log_returns)
+        self.lone: LoneRun | None = None
 
+        # All arrays that lanes write into; :meth:`begin` writes their first numbers back.
         brackets = self.in_time.terms.rules.brackets
         written = (self.in_time.terms.numbers, brackets.multipliers, brackets.initial_multipliers)
         views = map(view_leaf, flatten((*self.of_account, *written)))
@@ -532,15 +584,28 @@ class Room:
         if self.inputs.changes:  # the tables of the last block are those of its last day
             self.in_time = start_terms(self.inputs, self.first)
 
-    def find_address(self, shared: tuple[Any, ...], tally: Tally) -> int:
-        """Return the address of the loop of a run, for arguments of these kinds."""
-        if self.address == 0:
-            silent, *account, tape = self.of_account
+    def find_lone(self, tally: Tally) -> LoneRun:
+        """Return what a lane passes a bar alone with: the same record for all blocks.
+
+        The address of its loop is that for arguments of these kinds.
+        """
+        if self.lone is None:
+            deciders, state, quotes, scratch, ledger, tape = self.of_account
             terms = engine.pack_terms(self.in_time.terms)
             simulate = engine.find_entry("simulate_batch", has_parts=False)
-            run_of = (silent, *account, tally, tape)
-            self.address, _ = simulate(terms, *shared, *run_of, 0, ADDRESS)
-        return self.address
+            run_of = (deciders, state, quotes, scratch, ledger, tally, tape)
+            address, _ = simulate(terms, *self.market, *run_of, 0, ADDRESS)
+            self.lone = LoneRun(
+                deciders=deciders,
+                state=state,
+                quotes=quotes,
+                scratch=scratch,
+                ledger=ledger,
+                tape=tape,
+                address=address,
+                first=self.first,
+            )
+        return self.lone
 
 
 def find_room(block: Block) -> Room:
@@ -582,8 +647,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
     room.begin()
     fees = LaneFees(block, lanes) if inputs.fees is not None else None
     policies = gather_policies(block, inputs.feed.open.shape[1])
-    shared = (inputs.feed, inputs.clock, inputs.log_returns)
-    address = room.find_address(shared, lanes.tally)
+    lone = room.find_lone(lanes.tally)
 
     t = setup.first
     while t < n_bars:
@@ -596,10 +660,7 @@ def run_block(block: Block, lanes: Lanes, is_stopped: Callable[[], bool]) -> boo
         span = (t, stop)
         lanes.cursor[r.CURSOR.is_written] = span in block.table.written
 
-        of_block = (*shared, policies, lanes)
-        t, why = room.take(
-            room.in_time.packed, *of_block, *room.of_account, address, setup.first, *span
-        )
+        t, why = room.take(room.in_time.packed, room.market, policies, lanes, lone, *span)
         if why != DONE:
             raise BlockFault
         block.table.written.add(span)

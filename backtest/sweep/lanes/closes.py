@@ -141,7 +141,11 @@ def count_close(account: FloatArray, equity: float, lane: int) -> bool:
 
 
 def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    """Count leverage, initial margin and the peak of the margin needed at the closes of the bar."""
+    """Count leverage, initial margin and the peak of the margin needed at the closes of the bar.
+
+    Margin rates are bounds, so a lane whose share of margin needed may be a new peak is measured
+    exactly after that (:func:`raise_peaks`).
+    """
     account = lanes.account
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
     is_first = True
@@ -197,7 +201,10 @@ def count_exposure(account: FloatArray, cap: float, lane: int) -> None:
 
 
 def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
-    """Add the notional of a cross position, and a bound of its margin, to the sums so far."""
+    """Add a cross position to the sums of all lanes: gross notional, and margin needed, a bound.
+
+    With ``is_first`` the sums begin with it.
+    """
     account = lanes.account
     contract_notional = abs(lanes.prices[r.PRICE.close, i])
     rate = lanes.prices[r.PRICE.rate, i]
@@ -210,9 +217,11 @@ def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
 
 
 def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> None:
-    """Write the sum of the initial margin of cross positions so far.
+    """Add the initial margin of a cross position to the sum of each lane.
 
-    ``wanted`` holds the leverage that the bracket of each lane allows on the way.
+    It is the notional / the leverage of its bracket, or the venue leverage that is set. The row
+    ``wanted`` holds the leverage of each lane meanwhile: bracket by bracket, lanes whose notional
+    is over its floor take its leverage.
     """
     account = lanes.account
     position = lanes.position
@@ -245,7 +254,11 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
 
 
 def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
-    """Keep the position whose bound of the margin needed is the largest share of its backing."""
+    """Add an isolated position to the sums of all lanes: gross notional and margin posted.
+
+    Of each lane the worst position so far is kept: the one whose margin needed (a bound) is the
+    largest share of its backing. Shares are compared by products, as a backing may be 0.
+    """
     account = lanes.account
     position = lanes.position
     close = lanes.prices[r.PRICE.close, i]
@@ -267,7 +280,11 @@ def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
-    """Write what the pool needed at most, or the isolated position nearest, of lanes as bits."""
+    """Measure the margin needed of some lanes, as bits, and write it where it is a new peak.
+
+    Of the pool, or of the isolated position whose margin needed is the largest share of its
+    backing. A peak is a pair, needed and backing: their ratio is compared.
+    """
     account = lanes.account
     while peaks != 0:
         lane = lowest(peaks)
@@ -286,9 +303,10 @@ def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
 
 
 def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float, float]:
-    """Return the margin that a lane needs, and what backs it: of the pool, or the worst position.
+    """Return the maintenance margin that a lane needs, and what backs it: money, no bounds.
 
-    Exactly, where the sums of all lanes are bounds.
+    Of its pool of cross positions; of isolated ones, those of the position whose margin needed is
+    the largest share of its backing.
     """
     position = lanes.position
     brackets = terms.rules.brackets
@@ -313,7 +331,11 @@ def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float
 
 
 def end_samples(lanes: Lanes, free: float) -> None:
-    """End a sample in all lanes, each by the tally of a run; ``free`` is its risk-free return."""
+    """End a sample (such as a day) in all lanes, one after another, by the tally of a run.
+
+    The rows of a lane are written into that tally, and back. ``free`` is the risk-free return of
+    the sample.
+    """
     account = lanes.account
     tally = view_numbers(lanes.tally)
     for lane in range(LANES):
@@ -327,7 +349,10 @@ def end_samples(lanes: Lanes, free: float) -> None:
 
 
 def keep_units(lanes: Lanes) -> None:
-    """Write the unit values at the end of a sample, and bound quantities anew."""
+    """Write the unit values of all lanes at the end of a sample, and bound quantities anew.
+
+    The bound of an instrument is the largest quantity that any lane holds, and GROWTH more.
+    """
     k = lanes.cursor[r.CURSOR.sample]
     if k < len(lanes.units):
         for lane in range(LANES):

@@ -6,6 +6,7 @@ The loop calls a formula once per bar and instrument, through its address.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ KINDS = (*["pointer"] * 6, *["whole"] * 2)
 @functools.cache
 def find_block() -> _compile.Entry:
     """Return the loop over lanes, under a hash of its sources and of the rules."""
-    paths = [*(Path(str(each.__file__)) for each in MODULES), Path(__file__)]
+    paths = [Path(str(module.__file__)) for module in MODULES]
+    paths.append(Path(__file__))
     texts = (path.read_text(encoding="utf-8") for path in paths)
     own = core.hash_texts(*texts, engine.hash_rules())[:12]
     return _compile.Entry("take_block", own, compile_block)
@@ -47,39 +49,26 @@ def write_lane_formula(
     constants if they are 0 or 1. ``read`` are the fields of the account that it reads.
     """
     settings = number_elements(policy.settings())
-    constants = {name for name, each in settings.items() if each in (0, 1)} - asked
-    inside = "seen[{}]".format if has_own_columns else "seen_{}".format
-    prices = range(len(BAR_FIELDS) - 1)
-    given = [
-        repr(each) if name in constants else engine.read_parameter(f"params[{k * LANES}]", each)
-        for k, (name, each) in enumerate(settings.items())
-    ]
-    shared = [f"shared_{name.replace('.', '_at_')}" for name in settings]
-    hoisted = [f"    {name} = {each}" for name, each in zip(shared, given, strict=True)]
-    hoisted += [f"    bar_{k} = bar_numbers[{k}]" for k in prices]
-    if not has_own_columns:
-        hoisted += [f"    seen_{k} = seen[{k * LANES}]" for k in range(len(columns))]
-    margin = dict.fromkeys(LEVELS, "(0.0,)")
-    margin |= {name: "False" if name.startswith("is_") else "0.0" for name in engine.MARGIN_NUMBERS}
-    venue = ", ".join(f"{name}={value}" for name, value in margin.items())
-    shown = AccountView._fields[:-1]
-    view = [f"shown[{at_row(k)}]" if each in read else "0.0" for k, each in enumerate(shown)]
-    own = [inside(at_row(k) if has_own_columns else k) for k in range(len(columns))]
-    lines = [
-        engine.read_parameter(f"params[{at_row(k)}]", each) if name in varied else shared[k]
-        for k, (name, each) in enumerate(settings.items())
-    ]
+    shared = {name: f"shared_{name.replace('.', '_at_')}" for name in settings}
+    of_lane = []
+    for k, (name, value) in enumerate(settings.items()):
+        if name in varied:
+            of_lane.append(engine.read_parameter(f"params[{at_row(k)}]", value))
+        else:
+            of_lane.append(shared[name])
+
     place = engine.Place(
         head=[
             "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",
-            f"    venue = MarginRules({venue})",
-            *hoisted,
+            f"    venue = MarginRules({write_venue()})",
+            *write_shared(settings, shared, asked),
+            *write_seen(columns, has_own_columns=has_own_columns),
             "    is_negative = False",
             "    for lane in range(count):",
         ],
-        settings=engine.write_settings(lines, policy),
-        bar=["time / 1e9", *(f"bar_{k}" for k in prices), *own],
-        account=[f"account = AccountView({', '.join(view)}, venue)"],
+        settings=engine.write_settings(of_lane, policy),
+        bar=["time / 1e9", *name_bar(columns, has_own_columns=has_own_columns)],
+        account=[f"account = AccountView({', '.join(list_shown(read))}, venue)"],
         end=[
             f"        leverage += target[{at_row(1)}]",
             "        target[np.uint64(lane)] = leverage",
@@ -95,6 +84,56 @@ def write_lane_formula(
     )
 
 
+def write_venue() -> str:
+    """Return the arguments of margin rules that are empty: lanes show none."""
+    arguments = dict.fromkeys(LEVELS, "(0.0,)")
+    for name in engine.MARGIN_NUMBERS:
+        arguments[name] = "False" if name.startswith("is_") else "0.0"
+    return ", ".join(f"{name}={value}" for name, value in arguments.items())
+
+
+def write_shared(
+    settings: Mapping[str, Any], shared: Mapping[str, str], asked: frozenset[str]
+) -> list[str]:
+    """Return lines that read the parameters of the first lane, before the loop over lanes.
+
+    A parameter that is 0 or 1, and that no set asks for, is a constant: the compiler drops the
+    branches that it rules out. ``shared`` are the names of the lines, by parameter.
+    """
+    lines = []
+    for k, (name, value) in enumerate(settings.items()):
+        text = engine.read_parameter(f"params[{k * LANES}]", value)
+        if value in (0, 1) and name not in asked:
+            text = repr(value)
+        lines.append(f"    {shared[name]} = {text}")
+    return lines
+
+
+def write_seen(columns: tuple[str, ...], *, has_own_columns: bool) -> list[str]:
+    """Return lines that read the bar, and columns that all lanes share, before the loop."""
+    lines = [f"    bar_{k} = bar_numbers[{k}]" for k in range(len(BAR_FIELDS) - 1)]
+    if not has_own_columns:
+        lines += [f"    seen_{k} = seen[{k * LANES}]" for k in range(len(columns))]
+    return lines
+
+
+def name_bar(columns: tuple[str, ...], *, has_own_columns: bool) -> list[str]:
+    """Return where the fields of a bar but its time stand, and then its columns."""
+    of_bar = [f"bar_{k}" for k in range(len(BAR_FIELDS) - 1)]
+    of_columns = [f"seen_{k}" for k in range(len(columns))]
+    if has_own_columns:
+        of_columns = [f"seen[{at_row(k)}]" for k in range(len(columns))]
+    return of_bar + of_columns
+
+
+def list_shown(read: frozenset[str]) -> list[str]:
+    """Return where the fields of the account that a policy sees stand; 0 for one it never reads."""
+    shown = []
+    for k, name in enumerate(AccountView._fields[:-1]):
+        shown.append(f"shown[{at_row(k)}]" if name in read else "0.0")
+    return shown
+
+
 def locate_lane_formula(recipe: engine.Recipe) -> int:
     """Return the address of a formula of lanes, compiled if no folder has it."""
     return engine.find_address(recipe, KINDS, has_counts=False)
@@ -107,10 +146,12 @@ def is_formula_compiled(recipe: engine.Recipe) -> bool:
 
 
 def at_row(k: int) -> str:
+    """Return the text of the place of a lane in row k."""
     return f"np.uint64({k * LANES} + lane)"
 
 
 def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
+    """Return the object of the loop over lanes, for such arguments as :func:`.take_block` takes."""
     twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
     twins |= {
         id(rows.cell): _compile.jit(lambda row, i: np.uint64(row * LANES + i), forceinline=True),
@@ -118,7 +159,11 @@ def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
         id(loop.ask_lanes): _compile.jit(make_ask(), forceinline=True),
     }
     names = _compile.compile_rules(MODULES, twins)[loop]
-    of_run = (*given[:4], *given[6:11], given[5].tally, given[11], 0, 1)  # of the loop of a run
+
+    # Arguments of the loop of a run, in its order.
+    terms, market, _, lanes, lone, *_ = given
+    of_account = (lone.deciders, lone.state, lone.quotes, lone.scratch, lone.ledger)
+    of_run = (terms, *market, *of_account, lanes.tally, lone.tape, 0, 1)
     names["pass_alone"] = _compile.make_loop_call(of_run)
     return _compile.compile_twin(loop.take_block, names, own, given)
 
@@ -133,17 +178,30 @@ def make_ask() -> Any:
     call_lanes = _compile.make_call("q", ARRAYS, n_numbers=2)
 
     def ask_through_addresses(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
-        seen, columns, length = policies.seen, policies.columns, policies.lengths[i]
+        # The numbers of bar ``local`` of each column; without columns of their own, lanes have
+        # those of the first.
+        seen = policies.seen
+        n_lanes = LANES if policies.has_own_columns else 1
         for k in range(policies.n_columns[i]):
-            for lane in range(LANES if policies.has_own_columns else 1):
-                at = columns[i * LANES + lane]
-                place = (k * length + local) * policies.stride
-                seen[k * LANES + lane] = read_number(at, place)
+            place = (k * policies.lengths[i] + local) * policies.stride
+            for lane in range(n_lanes):
+                address = policies.columns[i * LANES + lane]
+                seen[k * LANES + lane] = read_number(address, place)
+
         answered: int = call_lanes(
-            policies.addresses[i], lanes.position, (i * N_POSITION + HELD.target) * LANES,
-            policies.params, policies.params_at[i] * LANES, seen, policies.memory,
-            policies.memory_at[i] * LANES, policies.shown, policies.bar, LANES, time,
-        )  # fmt: skip
+            policies.addresses[i],
+            lanes.position,
+            (i * N_POSITION + HELD.target) * LANES,
+            policies.params,
+            policies.params_at[i] * LANES,
+            seen,
+            policies.memory,
+            policies.memory_at[i] * LANES,
+            policies.shown,
+            policies.bar,
+            LANES,
+            time,
+        )
         return answered == 1
 
     return ask_through_addresses

@@ -1,9 +1,26 @@
-"""The bar loop of a sweep: 64 accounts side by side, and alone where something rare is due."""
+"""The bar loop of a sweep: 64 accounts side by side, and alone where something rare is due.
+
+A *lane* is one account of a block. Most bars do the same to all lanes: prices move, funding is
+paid, orders fill. A lane in which something rare may happen, such as a liquidation or a stop,
+passes that bar alone, through the loop of a run: it is kept as it was before the bar, taken out,
+and put back.
+
+====================  ============================================================================
+word                  what it is
+====================  ============================================================================
+rare                  lanes that pass a bar alone, as bits: bit k is lane k
+asking                groups of lanes in which one may trade, as bits
+lone run              account and records in which a lane passes a bar alone
+live, ended           a lane that decides; one that is ruined or over, and stays as it is
+closing               ended lanes with something left to close or to earn, as bits
+local                 bar that a policy sees: counted from the first bar of its columns
+====================  ============================================================================
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backtest.account import AccountState, MarketBar, MarketFeed, Scratch, Terms, share
 from backtest.account.money import WALLET
@@ -17,7 +34,7 @@ from backtest.results import Clock, grow_free
 from backtest.sweep.lanes import quiet
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units
-from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, spot
+from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, lowest, spot
 from backtest.sweep.lanes.trades import (
     fill_trades,
     find_exits,
@@ -27,153 +44,262 @@ from backtest.sweep.lanes.trades import (
 )
 
 if TYPE_CHECKING:
+    from backtest.account.money import Money
     from backtest.core import FloatArray
+    from backtest.core.structs import Structs
 
 
 OFTEN = 8
 """Bars in a row with a trade after which the next is expected to have one."""
 
 
+class BlockMarket(NamedTuple):
+    """What the accounts of a block pass: prices and payments, the clock, log returns by bar."""
+
+    feed: MarketFeed
+    clock: Clock
+    log_returns: FloatArray
+
+
+class LoneRun(NamedTuple):
+    """Account and records in which one lane at a time passes a bar, and the loop of a run.
+
+    ``address`` is that of the compiled loop. ``deciders`` decide nothing, as the close of a bar is
+    decided for all lanes together. ``first`` is the first bar of the sweep.
+    """
+
+    deciders: Deciders
+    state: AccountState
+    quotes: MarketBar
+    scratch: Scratch
+    ledger: Structs[Money]
+    tape: RunTape
+    address: int
+    first: int
+
+
 def pass_alone(address: Any, *arguments: Any) -> tuple[int, int]:
+    """Call the loop of a run at an address; compiled code binds its own."""
     raise NotImplementedError
 
 
 def ask_lanes(policies: LanePolicies, lanes: Lanes, i: int, time: int, local: int) -> bool:
+    """Write what the policy of instrument i decides for all lanes; compiled code binds its own."""
     raise NotImplementedError
 
 
-def take_block(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
+def take_block(
     terms: Terms,
-    feed: MarketFeed,
-    clock: Clock,
-    log_returns: FloatArray,
+    market: BlockMarket,
     policies: LanePolicies,
     lanes: Lanes,
-    deciders: Deciders,
-    state: AccountState,
-    quotes: MarketBar,
-    scratch: Scratch,
-    ledger: FloatArray,
-    tape: RunTape,
-    address: Any,
-    first: int,
+    lone: LoneRun,
     start: int,
     stop: int,
 ) -> tuple[int, int]:
-    """Take the lanes from bar start to stop; return the bar reached, and why it ended there."""
-    rules, markets, asked, block = share(terms), share(feed), share(policies), share(lanes)
-    own, n = share(state), len(block.signal)
-    shown, quotes, scratch, tape = share(deciders), share(quotes), share(scratch), share(tape)
-    times = share(clock)
-    quiet.begin_prices(rules, markets, block)
-    if block.cursor[r.CURSOR.is_written] == 0:
-        quiet.write_table(rules, markets, block, start, stop)
+    """Take all lanes from bar start to stop; return the bar reached, and why it ended there.
+
+    All lanes pass a bar side by side. Those in which something rare may happen pass it again,
+    alone, from where they stood before it; what they were in the meantime is written over.
+    """
+    terms = share(terms)
+    market = share(market)
+    policies = share(policies)
+    lanes = share(lanes)
+    lone = share(lone)
+    feed = market.feed
+    clock = market.clock
+    n = len(lanes.signal)
+
+    quiet.begin_prices(terms, feed, lanes)
+    # The blocks of a market share a table of prices: the first that reaches these bars writes it.
+    if lanes.cursor[r.CURSOR.is_written] == 0:
+        quiet.write_table(terms, feed, lanes, start, stop)
+
     for t in range(start, stop):
-        quiet.write_bar_prices(rules, markets, block, t)
-        rare = pass_open(rules, markets, block, n, t)
-        close_lanes(rules, block, n)
-        free = grow_free(block.free[0], clock.risk_free[t])
+        quiet.write_bar_prices(terms, feed, lanes, t)
+        rare = pass_open(terms, feed, lanes, n, t)
+        close_lanes(terms, lanes, n)
+        free = grow_free(lanes.free[0], clock.risk_free[t])
         if clock.ends_sample[t] != 0.0:
-            end_samples(block, free)
-        alone = rare
+            end_samples(lanes, free)
+
         if rare != 0:
-            quiet.write_before(rules, markets, block, t)
-        while alone != 0:
-            lane = r.lowest(alone)
-            alone &= alone - 1
-            r.take_out(block, rules, own, t, t - first, lane)
-            _, why = pass_alone(
-                address, rules, markets, times, log_returns, shown, own, quotes, scratch, ledger,
-                block.tally, tape, t, t + 1,
-            )  # fmt: skip
+            quiet.write_before(terms, feed, lanes, t)
+            why = pass_rare(terms, market, lanes, lone, rare, t)
             if why != DONE:
                 return t, why
-            r.put_back(block, rules, own, t, lane)
-        end_bar(markets, clock, block, free, t)
+
+        # What lanes share moves on after the lanes that pass alone, which read it as it was.
+        end_bar(feed, clock, lanes, free, t)
         if rare != 0:
-            end_lanes(rules, block, n)
-        if not ask_all(rules, markets, asked, block, t):
+            end_lanes(terms, lanes, n)
+        if not ask_all(terms, feed, policies, lanes, t):
             return t, NEGATIVE
     return stop, DONE
 
 
+def pass_rare(
+    terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, rare: int, t: int
+) -> int:
+    """Take the lanes of some bits through bar t, one after another, by the loop of a run.
+
+    Return why it stopped: DONE, or the fault of the first lane that has one.
+    """
+    while rare != 0:
+        lane = lowest(rare)
+        rare &= rare - 1
+        r.take_out(lanes, terms, lone.state, t, t - lone.first, lane)
+        _, why = pass_alone(
+            lone.address,
+            terms,
+            market.feed,
+            market.clock,
+            market.log_returns,
+            lone.deciders,
+            lone.state,
+            lone.quotes,
+            lone.scratch,
+            lone.ledger,
+            lanes.tally,
+            lone.tape,
+            t,
+            t + 1,
+        )
+        if why != DONE:
+            return why
+        r.put_back(lanes, terms, lone.state, t, lane)
+    return DONE
+
+
+# The open: payments and trades.
+
+
 def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> int:
-    """Pay and trade; return the lanes that pass this bar alone, and are kept as they were."""
+    """Pay funding and interest, and trade; return as bits the lanes that pass this bar alone.
+
+    Those lanes are kept as they were before the bar.
+    """
+    cursor = lanes.cursor
     is_due = lanes.is_due[t] != 0
-    if is_due and is_whole(feed, lanes, t):
+    # A flow, or the end of an instrument, is for the loop of a run: no lane does anything here.
+    if is_due and is_for_runs(feed, lanes, t):
         rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
         lanes.found[r.REASON.whole] = rare
-        r.keep_rare(lanes, rare, n, False)
+        r.keep_rare(lanes, rare, n, is_paying=False)
         return rare
-    event = lanes.cursor[r.CURSOR.event]
+
+    # Steps 2 and 3 of a bar: funding at the open, and interest since the last one.
+    event = cursor[r.CURSOR.event]
     has_funding = is_due and event < len(feed.funding_bar) and feed.funding_bar[event] == t
-    is_paying = has_funding or (terms.has_interest and t > 0)
+    has_interest = terms.has_interest and t > 0
+    is_paying = has_funding or has_interest
     if is_paying:
         quiet.begin_payments(lanes, n)
-        quiet.pay_lanes(terms, feed, lanes, t, 1)
-        if terms.has_interest and t > 0:
+        quiet.pay_lanes(terms, feed, lanes, t, is_open=1)
+        if has_interest:
             quiet.charge_lanes(terms, feed, lanes, t)
+
+    # Step 5. Lanes that pass the bar alone are kept before the others trade.
     is_trading, rare = decide_trades(terms, feed, lanes, n, t)
-    rare |= lanes.cursor[r.CURSOR.closing]
+    closing = cursor[r.CURSOR.closing]
+    rare |= closing
     if rare != 0:
-        rare &= find_lanes(lanes, r.LIVE) | lanes.cursor[r.CURSOR.closing]
-        lanes.found[r.REASON.whole], lanes.found[r.REASON.over] = 0, lanes.cursor[r.CURSOR.closing]
+        rare &= find_lanes(lanes, r.LIVE) | closing
+        lanes.found[r.REASON.whole] = 0
+        lanes.found[r.REASON.over] = closing
         r.keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
+
+    # Step 6: funding inside the bar, on what is held now.
     if is_paying:
-        quiet.pay_lanes(terms, feed, lanes, t, 0)
-        account = lanes.account
-        for lane in range(LANES):
-            account[cell(r.TALLY.funding, lane)] += account[cell(r.WORK.funded, lane)]
-            account[cell(r.TALLY.interest, lane)] += account[cell(r.WORK.charged, lane)]
+        quiet.pay_lanes(terms, feed, lanes, t, is_open=0)
+        count_payments(lanes)
     if lanes.moves_stops:
         follow_bests(lanes, n)
     return rare
 
 
+def count_payments(lanes: Lanes) -> None:
+    """Add the funding and the interest that each lane paid in the bar to its tally."""
+    account = lanes.account
+    for lane in range(LANES):
+        account[cell(r.TALLY.funding, lane)] += account[cell(r.WORK.funded, lane)]
+        account[cell(r.TALLY.interest, lane)] += account[cell(r.WORK.charged, lane)]
+
+
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
-    """Plan what lanes trade; return whether any does, and those that pass the bar alone."""
-    is_asking, rare, is_trading = n == 1, 0, False
-    is_asking &= lanes.cursor[r.CURSOR.n_trading] >= OFTEN and lanes.kinds[0] <= r.LOTS
-    is_asking &= lanes.is_pending[0] == 1 and lanes.prices[r.PRICE.is_listed, 0] != 0.0
-    is_asking &= terms.max_gross_leverage == math.inf  # else a look would not be for nothing
-    lanes.found[r.REASON.exit], lanes.found[r.REASON.capped], lanes.found[r.REASON.order] = 0, 0, 0
-    lanes.cursor[r.CURSOR.asking] = r.ALL_GROUPS
+    """Plan what lanes trade; return whether any does, and as bits those that pass the bar alone.
+
+    Writes into ``found`` the lanes of each reason for that, and into the cursor how many bars in a
+    row some lane traded.
+    """
+    cursor = lanes.cursor
+    found = lanes.found
+    found[r.REASON.exit] = 0
+    found[r.REASON.capped] = 0
+    found[r.REASON.order] = 0
+    cursor[r.CURSOR.asking] = r.ALL_GROUPS
+
+    # A look says who may trade, and who may fail. Planning says it too, so a lane that trades at
+    # every bar is not looked at before.
+    rare = 0
+    is_asking = trades_often(terms, lanes, n)
     if not is_asking:
         is_asking, rare = quiet.look(terms, lanes, n)
-    lanes.found[r.REASON.loss] = rare
+    found[r.REASON.loss] = rare
+
+    # Stops are tested of what is held, and then of what is wanted.
     if lanes.has_exits or (is_asking and lanes.has_rest):
         quiet.write_rest_of_prices(terms, feed, lanes, t)
     if lanes.has_exits:
-        lanes.found[r.REASON.exit] = find_exits(terms, lanes, n, False)
+        found[r.REASON.exit] = find_exits(terms, lanes, n, is_planned=False)
+    is_trading = False
     if is_asking:
-        is_trading, lanes.found[r.REASON.order] = plan_trades(terms, lanes, n)
+        is_trading, found[r.REASON.order] = plan_trades(terms, lanes, n)
         if lanes.has_exits:
-            lanes.found[r.REASON.exit] |= find_exits(terms, lanes, n, True)
+            found[r.REASON.exit] |= find_exits(terms, lanes, n, is_planned=True)
     else:
-        lanes.found[r.REASON.capped] = find_overruled(terms, lanes, n)
-        rare |= lanes.found[r.REASON.capped]
-    rare |= lanes.found[r.REASON.exit] | lanes.found[r.REASON.order]
-    lanes.cursor[r.CURSOR.n_trading] = lanes.cursor[r.CURSOR.n_trading] + 1 if is_trading else 0
+        found[r.REASON.capped] = find_overruled(terms, lanes, n)
+        rare |= found[r.REASON.capped]
+
+    rare |= found[r.REASON.exit] | found[r.REASON.order]
+    cursor[r.CURSOR.n_trading] = cursor[r.CURSOR.n_trading] + 1 if is_trading else 0
     return is_trading, rare
 
 
-def is_whole(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
+def trades_often(terms: Terms, lanes: Lanes, n: int) -> bool:
+    """Return whether lanes of one position traded at so many bars that this one is expected to.
+
+    Of kinds of fills that need no look. A cap of gross leverage is tested by the look.
+    """
+    if n != 1 or lanes.kinds[0] > r.LOTS or terms.max_gross_leverage < math.inf:
+        return False
+    may_fill = lanes.is_pending[0] == 1 and lanes.prices[r.PRICE.is_listed, 0] != 0.0
+    return bool(may_fill and lanes.cursor[r.CURSOR.n_trading] >= OFTEN)
+
+
+def is_for_runs(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
+    """Return whether money flows in bar t, or an instrument ends: lanes have no rules for them."""
     flow = lanes.cursor[r.CURSOR.flow]
     if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         return True
-    found = False
-    for i in range(len(lanes.signal)):
-        found = found or (feed.ends[i] == 1 and t == feed.span[i, 1] - 1)
-    return bool(found)
+    for i in range(len(lanes.signal)):  # noqa: SIM110 - numba compiles no generators
+        if feed.ends[i] == 1 and t == feed.span[i, 1] - 1:
+            return True
+    return False
 
 
 def find_lanes(lanes: Lanes, life: float) -> int:
+    """Return as bits the lanes whose ``is_live`` is LIVE, ENDED or 0 (a lane without a set)."""
     found = 0
     for lane in range(LANES):
         found |= (lanes.account[cell(r.OWN.is_live, lane)] == life) << lane
     return found
+
+
+# The end of a bar.
 
 
 def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -> None:
@@ -184,35 +310,59 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
     lanes.free[0] = free
     if lanes.is_due[t] == 0:
         return
-    event, flow = lanes.cursor[r.CURSOR.event], lanes.cursor[r.CURSOR.flow]
+
+    cursor = lanes.cursor
+    event = cursor[r.CURSOR.event]
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         lanes.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
         event += 1
+    cursor[r.CURSOR.event] = event
+
+    flow = cursor[r.CURSOR.flow]
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         flow += 1
-    lanes.cursor[r.CURSOR.event], lanes.cursor[r.CURSOR.flow] = event, flow
+    cursor[r.CURSOR.flow] = flow
 
 
 def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
-    """Let lanes that are ruined or over rest, unless closes would change what they are worth."""
-    account, position, closing = lanes.account, lanes.position, 0
+    """Write that lanes which are ruined or over have ended, and which of them are still busy.
+
+    An ended lane decides nothing more. One that is busy passes each further bar alone.
+    """
+    account = lanes.account
+    position = lanes.position
+    closing = 0
     for lane in range(LANES):
         is_over = account[cell(WALLET.is_ruined, lane)] + account[cell(WALLET.is_over, lane)] != 0.0
         if not is_over or account[cell(r.OWN.is_live, lane)] == 0.0:
             continue
         account[cell(r.OWN.is_live, lane)] = r.ENDED
-        unit, money = account[cell(WALLET.unit, lane)], account[cell(WALLET.equity, lane)]
-        worth = account[cell(WALLET.scale, lane)] * (money + account[cell(WALLET.reserve, lane)])
-        is_busy = bool(terms.has_interest) and account[cell(WALLET.cash, lane)] != 0.0
-        is_busy = is_busy or abs(worth - unit) > TOLERANCE * unit  # its money was withdrawn
         for i in range(n):
             position[spot(i, r.HELD.target, lane)] = math.nan
-            is_busy = is_busy or position[spot(i, r.HELD.quantity, lane)] != 0.0
-        closing |= is_busy << lane
+        closing |= is_busy(terms, lanes, n, lane) << lane
+
     lanes.cursor[r.CURSOR.closing] = closing
     for i in range(n):
         for lane in range(LANES):
             position[spot(i, r.HELD.rest, lane)] = find_rest(lanes, i, lane)
+
+
+def is_busy(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
+    """Return whether further bars would change what an ended lane is worth.
+
+    It holds a position, earns or pays interest, or its unit value has not followed a withdrawal.
+    """
+    account = lanes.account
+    if terms.has_interest and account[cell(WALLET.cash, lane)] != 0.0:
+        return True
+    for i in range(n):
+        if lanes.position[spot(i, r.HELD.quantity, lane)] != 0.0:
+            return True
+
+    unit = account[cell(WALLET.unit, lane)]
+    wealth = account[cell(WALLET.equity, lane)] + account[cell(WALLET.reserve, lane)]
+    worth = account[cell(WALLET.scale, lane)] * wealth
+    return bool(abs(worth - unit) > TOLERANCE * unit)
 
 
 @inlined
@@ -223,10 +373,45 @@ def find_rest(lanes: Lanes, i: int, lane: int) -> float:
     return 0.0 if is_deciding else math.nan
 
 
+# The decisions at the close.
+
+
+def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
+    """Write the targets and signals of all lanes at the close; return whether all are sound.
+
+    A target under 0 is not sound. An instrument that cannot be traded has no target, NaN.
+    """
+    is_sound = True
+    if policies.wants_account:
+        show_accounts(policies, lanes, feed.time[t])
+
+    for i in range(len(lanes.signal)):
+        lanes.signal[i] = at_column(feed.signal, t, i)
+        lanes.is_pending[i] = at_column(policies.tradable, t, i)
+        local = t - policies.firsts[i]
+        # Up to this bar the columns of some lanes are not known.
+        if 0 <= local <= policies.latest[i]:
+            hold_back(policies, lanes, i, local)
+
+        if lanes.is_pending[i] == 0:
+            for lane in range(LANES):
+                lanes.position[spot(i, r.HELD.target, lane)] = math.nan
+            continue
+        if policies.wants_bar:
+            show_bar(feed, policies, lanes, i, t)
+        if policies.wants_account:
+            show_positions(terms, policies, lanes, i, t)
+        is_sound &= ask_lanes(policies, lanes, i, feed.time[t], local)
+        if local < policies.latest[i]:
+            keep_memory(policies, i, local)
+    return is_sound
+
+
 def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
     """Let lanes whose columns are not known yet decide nothing: their target will be NaN."""
     for lane in range(LANES):
-        rest = find_rest(lanes, i, lane) if local >= policies.known[cell(i, lane)] else math.nan
+        is_known = local >= policies.known[cell(i, lane)]
+        rest = find_rest(lanes, i, lane) if is_known else math.nan
         lanes.position[spot(i, r.HELD.rest, lane)] = rest
 
 
@@ -236,34 +421,6 @@ def keep_memory(policies: LanePolicies, i: int, local: int) -> None:
         for lane in range(LANES):
             if local < policies.known[cell(i, lane)]:
                 policies.memory[cell(row, lane)] = policies.begun[cell(row, lane)]
-
-
-def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
-    """Write the targets and signals of all lanes at the close; return whether all are sound."""
-    is_sound, n = True, len(lanes.signal)
-    if policies.wants_account:
-        show_accounts(policies, lanes, feed.time[t])
-    for i in range(n):
-        lanes.signal[i] = at_column(feed.signal, t, i)
-        lanes.is_pending[i] = at_column(policies.tradable, t, i)
-        local = t - policies.firsts[i]
-        if 0 <= local <= policies.latest[i]:
-            hold_back(policies, lanes, i, local)
-        if lanes.is_pending[i] != 0:
-            if policies.wants_bar:
-                bar = policies.bar
-                bar[0], bar[1], bar[2] = feed.open[t, i], feed.high[t, i], feed.low[t, i]
-                bar[3], bar[4], bar[5] = feed.close[t, i], feed.mark_close[t, i], feed.volume[t, i]
-                bar[6] = lanes.last_funding[i]
-            if policies.wants_account:
-                show_positions(terms, policies, lanes, i, t)
-            is_sound &= ask_lanes(policies, lanes, i, feed.time[t], local)
-            if local < policies.latest[i]:
-                keep_memory(policies, i, local)
-        else:
-            for lane in range(LANES):
-                lanes.position[spot(i, r.HELD.target, lane)] = math.nan
-    return is_sound
 
 
 NAMES = (
@@ -277,11 +434,26 @@ NAMES = (
 ) = (AccountView._fields.index(name) for name in NAMES)  # fmt: skip
 
 
+def show_bar(feed: MarketFeed, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
+    """Write the prices and the last funding rate of bar t that the policy of instrument i sees."""
+    bar = policies.bar
+    bar[0] = feed.open[t, i]
+    bar[1] = feed.high[t, i]
+    bar[2] = feed.low[t, i]
+    bar[3] = feed.close[t, i]
+    bar[4] = feed.mark_close[t, i]
+    bar[5] = feed.volume[t, i]
+    bar[6] = lanes.last_funding[i]
+
+
 def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
-    account, shown = lanes.account, policies.shown
+    """Write what the policies of each lane see of its account at a time, ns."""
+    account = lanes.account
+    shown = policies.shown
     days = (time + policies.interval - policies.start) / DAY_NS
     for lane in range(LANES):
-        equity, unit = account[cell(WALLET.equity, lane)], account[cell(WALLET.unit, lane)]
+        equity = account[cell(WALLET.equity, lane)]
+        unit = account[cell(WALLET.unit, lane)]
         peak = account[cell(WALLET.peak, lane)]
         shown[cell(SEEN_EQUITY, lane)] = equity
         shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
@@ -290,22 +462,26 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
 
 
 def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t: int) -> None:
-    account, position, shown = lanes.account, lanes.position, policies.shown
-    unit, is_isolated = (
-        abs(lanes.prices[r.PRICE.close, i]),
-        terms.rules.brackets.are_isolated[i] != 0,
-    )
+    """Write what the policy of instrument i sees of the position of each lane.
+
+    Leverage is signed, and 0 without equity. A liquidation is that of the position if it is
+    isolated, else that of the pool.
+    """
+    account = lanes.account
+    position = lanes.position
+    shown = policies.shown
+    contract_notional = abs(lanes.prices[r.PRICE.close, i])
+    is_isolated = terms.rules.brackets.are_isolated[i] != 0
     for lane in range(LANES):
-        quantity, equity = (
-            position[spot(i, r.HELD.quantity, lane)],
-            account[cell(WALLET.equity, lane)],
-        )
-        is_shown = (quantity != 0.0) & (equity > 0.0)
-        of_pool, of_its_own = (
-            account[cell(WALLET.since_pool, lane)],
-            position[spot(i, r.HELD.last_hit, lane)],
-        )
-        shown[cell(SEEN_LEVERAGE, lane)] = quantity * unit / equity if is_shown else 0.0
+        quantity = position[spot(i, r.HELD.quantity, lane)]
+        equity = account[cell(WALLET.equity, lane)]
+        has_leverage = (quantity != 0.0) & (equity > 0.0)
+        leverage = quantity * contract_notional / equity if has_leverage else 0.0
+        shown[cell(SEEN_LEVERAGE, lane)] = leverage
         shown[cell(SEEN_POSITION, lane)] = quantity
         shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.HELD.last_stop, lane)]
-        shown[cell(SINCE_LIQUIDATION, lane)] = t - (of_its_own if is_isolated else of_pool)
+
+        hit_alone = position[spot(i, r.HELD.last_hit, lane)]
+        hit_with_pool = account[cell(WALLET.since_pool, lane)]
+        last_hit = hit_alone if is_isolated else hit_with_pool
+        shown[cell(SINCE_LIQUIDATION, lane)] = t - last_hit

@@ -14,7 +14,11 @@ from backtest.sweep.lanes import rows as r
 
 
 def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
-    """Write what holds in a chunk of bars: limits, and what a unit traded costs without impact."""
+    """Write what holds in a chunk of bars: multipliers, the largest notional, and costs.
+
+    Margins do not change within a chunk; the largest notional is what the margin table allows at
+    any equity.
+    """
     prices = lanes.prices
     brackets = terms.rules.brackets
     for i in range(len(lanes.signal)):
@@ -132,14 +136,21 @@ def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int)
 
 
 def bound_moves(lanes: r.Lanes, i: int) -> None:
-    """Bound what a contract can lose and need in the bar, and pay of funding after the open."""
+    """Write a bound of what one contract can lose in the bar, with the margin that it needs then.
+
+    Money per contract, and the funding after the open with it. 1e-9 allows for rounding.
+    """
     prices = lanes.prices
     spare = (prices[r.PRICE.rate, i] + 1e-9) * prices[r.PRICE.widest, i]
     prices[r.PRICE.reach, i] = prices[r.PRICE.far, i] + spare + prices[r.PRICE.due, i]
 
 
 def bound_rates(terms: Terms, lanes: r.Lanes, i: int) -> None:
-    """Bound the margin rates of all notionals up to ``top``, which that of no lane exceeds."""
+    """Write bounds of the margin rates that hold for the notionals of all lanes.
+
+    They are the largest rates of the brackets up to the largest notional, and hold up to the row
+    ``top``: there the next bracket begins.
+    """
     prices = lanes.prices
     most = lanes.most[i] * prices[r.PRICE.widest, i] * r.SLACK
     rate, top_of_rate = bound_maintenance(terms, most, i)
@@ -168,7 +179,10 @@ def bound_maintenance(terms: Terms, most: float, i: int) -> tuple[float, float]:
 
 
 def bound_initial(terms: Terms, most: float, i: int) -> tuple[float, float]:
-    """Return the largest initial margin rate up to a notional, and up to which it holds."""
+    """Return the largest initial margin rate up to a notional, and the notional it holds up to.
+
+    A venue leverage that is set holds for all notionals.
+    """
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[i]
     if tables.settings[i] > 0.0:
@@ -216,9 +230,10 @@ def pay_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int, is_open: i
 def pay_settlement(
     terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int, is_open: int, event: int
 ) -> None:
-    """Pay a settlement at the open of bar t (1) or inside it (0); at the open, bound a later one.
+    """Pay a settlement of funding if it is due now: at the open of bar t (1), or inside it (0).
 
-    At the venue's price, or at the mark open where it is not known.
+    One that is due inside the bar is added at the open to the bound of what a contract may lose.
+    Funding is paid at the venue's price, or at the mark open where that is not known.
     """
     brackets = terms.rules.brackets
     i = feed.funding_instrument[event]
@@ -284,7 +299,11 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None
 
 
 def look(terms: Terms, lanes: r.Lanes, n: int) -> tuple[bool, int]:
-    """Value all lanes at the open; return whether any may trade, and as bits who may fail."""
+    """Value all lanes (accounts) at the open, before their orders.
+
+    Return whether any lane may trade, and as bits the lanes that may fail in the bar by what they
+    hold. Writes ``is_asking`` of each instrument.
+    """
     is_isolated = terms.rules.brackets.are_isolated[0] != 0
     if n > 1:
         return look_at_several(lanes, is_isolated, n)
@@ -316,9 +335,10 @@ def look_at_several(lanes: r.Lanes, is_isolated: bool, n: int) -> tuple[bool, in
 
 @inlined
 def look_at_one(lanes: r.Lanes, kind: r.FillKind) -> tuple[bool, int]:
-    """Return the answers of :func:`look`, of a single position; groups that ask go to the cursor.
+    """Return the answers of :func:`look` for lanes of one position.
 
-    Writes worth and spare of each lane.
+    Writes worth and spare of each lane, and into the cursor ``asking``, as bits, the groups of
+    lanes in which a target is outside of its band.
     """
     quote = r.quote_open(lanes.prices, 0)
     table = r.Table(size=1.0, setting=1.0, first_leverage=1.0)
@@ -346,9 +366,10 @@ def look_at_one(lanes: r.Lanes, kind: r.FillKind) -> tuple[bool, int]:
 
 @inlined
 def value_lane(lanes: r.Lanes, kind: r.FillKind, value: float, lane: int) -> tuple[float, float]:
-    """Write and return what a lane of one position is worth at a value u, and what it can spare.
+    """Write and return what a lane of one position is worth at some value, and what it can spare.
 
-    Free of branches between lanes: an isolated position must bear its loss by its own backing.
+    Money: cash and position, and what is left after the most that it may lose in the bar; -1 for an
+    isolated position that its own margin may not save. Free of branches on what differs by lane.
     """
     account = lanes.account
     position = lanes.position
@@ -379,7 +400,10 @@ def find_spent(lanes: r.Lanes) -> int:
 
 
 def value_lanes(lanes: r.Lanes, is_isolated: bool, n: int) -> int:
-    """Write worth and spare of lanes of several positions; return as bits who may fail."""
+    """Write worth and spare of lanes of several positions; return as bits the lanes that may fail.
+
+    Worth is money at the open; spare is what is left after the most that all positions may lose.
+    """
     account = lanes.account
     for lane in range(r.LANES):
         cash = account[r.cell(WALLET.cash, lane)]
@@ -434,7 +458,10 @@ def add_worth(lanes: r.Lanes, i: int) -> None:
 
 
 def add_worth_isolated(lanes: r.Lanes, i: int) -> None:
-    """Add what a position that stands alone is worth and may lose; it may not lose its backing."""
+    """Add what an isolated position is worth and may lose in the bar to the sums of all lanes.
+
+    One that may lose all that backs it makes the spare of its lane -1: the lane passes alone.
+    """
     account = lanes.account
     position = lanes.position
     value = lanes.prices[r.PRICE.open, i]

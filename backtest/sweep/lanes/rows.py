@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest.account import AccountState, InstrumentRules, Terms, find_line
 from backtest.account.money import WALLET
-from backtest.account.records import NUMBERS, Quote
+from backtest.account.records import FLOW_NEXT, FUNDING_NEXT, NUMBERS, Quote
 from backtest.core.kernels import inlined
 from backtest.core.structs import number_fields, view_numbers
 from backtest.margin import MarginRules
@@ -42,7 +42,11 @@ In row ``since_pool`` stands the bar of the pool's last liquidation. The turnove
 
 
 class OwnRows(NamedTuple):
-    """Rows of an account that lanes alone have."""
+    """Rows of an account that lanes alone have.
+
+    ``line`` is the equity at which it is ruined or too poor to order, ``least`` what the smallest
+    order needs: money. ``keep`` is the lowest share of a peak so far, ``is_live`` see LIVE.
+    """
 
     line: int
     is_live: int
@@ -58,7 +62,13 @@ STATE_ROWS = FIRST_OF_TALLY + len(TALLY)
 
 
 class WorkRows(NamedTuple):
-    """Rows in which a bar is computed."""
+    """Rows in which a bar is computed: sums of a lane over its positions so far, money.
+
+    ``worth``, ``lost``, ``costs``, ``spare`` and ``initial`` as in :mod:`.trades`. ``base`` earns
+    interest; ``funded`` and ``charged`` are paid. ``wanted`` is a notional or a leverage, and
+    ``adding`` is over 0 if an order adds. At the close, ``gross`` notional, margin ``needed``, and
+    the ``pool`` that backs it.
+    """
 
     cash_before: int
     worth: int
@@ -205,9 +215,8 @@ class Lanes(NamedTuple):
     that pass a bar alone, as they were before it. ``prices`` of shape (N_PRICES, n) are those of
     the bar, ``most`` of shape (n,) bounds the quantities of all lanes. ``signal`` and
     ``is_pending`` are what all lanes have decided, ``is_asking`` says which instruments trade in
-    this bar, ``kinds`` how they fill. ``is_known[0]`` of shape (n,) are, as bits,
-    the lanes whose row ``FAILURE`` holds (the u at which a position that stands alone is
-    liquidated), ``is_known[1]`` whether the rows ``STOP_*`` do (the u between which no stop acts).
+    this bar, ``kinds`` how they fill. ``is_known`` of shape (n,) is 1 where the rows ``stop_low``
+    and ``stop_high`` hold: the contract values between which no stop of a lane acts.
     ``found`` are, as bits, the lanes that may pass the bar alone for each of :data:`REASONS`,
     ``counts`` how often lanes did, by the first of them.
     ``table`` of shape (n_bars, n, 4) holds prices that all blocks share, and ``is_due`` of shape
@@ -293,87 +302,107 @@ class LanePolicies(NamedTuple):
 
 @inlined
 def has_bit(bits: int, k: int) -> bool:
+    """Return whether bit k is set."""
     return (bits >> k) & 1 != 0
 
 
 def cell(row: int, lane: int) -> int:
+    """Return the place of a lane's number in a row of ``Lanes.account``."""
     return row * LANES + lane
 
 
 @inlined
 def spot(i: int, row: int, lane: int) -> int:
+    """Return the place of a lane's number in a row of ``Lanes.position``, of instrument i."""
     return cell(i * N_POSITION + row, lane)
 
 
 @inlined
 def term(i: int, row: int, lane: int) -> int:
+    """Return the place of a lane's number in a row of ``Lanes.numbers``, of instrument i."""
     return cell(i * N_NUMBERS + row, lane)
 
 
 def lowest(bits: int) -> int:
+    """Return the place of the lowest bit that is set; compiled code binds an instruction."""
     return (int(bits) & -int(bits)).bit_length() - 1
 
 
 def make_aligned(n: int) -> FloatArray:
+    """Return n zeros that begin with a cache line, where vectors of lanes load fastest."""
     per_line = CACHE_LINE // 8
     raw = np.zeros(n + per_line)
     first = -(raw.ctypes.data // 8) % per_line
     return raw[first : first + n]
 
 
+# Lanes that pass a bar alone: kept before it, taken out, and put back.
+
+
 def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
-    """Keep lanes that pass a bar alone, and count each by the first reason that found it."""
-    account, position, left = lanes.account, lanes.position, rare
-    for reason in range(len(lanes.counts)):
-        own = lanes.found[reason] & left
-        left &= ~own
-        while own != 0:
-            own &= own - 1
-            lanes.counts[reason] += 1
+    """Keep the lanes of some bits as they were before the bar, and count why they pass it alone.
+
+    With ``is_paying``, cash and margins are those from before the payments of the bar.
+    """
+    count_reasons(lanes, rare)
     while rare != 0:
         lane = lowest(rare)
         rare &= rare - 1
-        for row in range(STATE_ROWS):
-            lanes.kept_account[cell(row, lane)] = account[cell(row, lane)]
-        if is_paying:
-            lanes.kept_account[cell(0, lane)] = account[cell(WORK.cash_before, lane)]
-        for i in range(n):
-            for row in range(HELD_ROWS):
-                lanes.kept_position[spot(i, row, lane)] = position[spot(i, row, lane)]
-            if is_paying and lanes.has_isolated:
-                before = position[spot(i, HELD.margin_before, lane)]
-                lanes.kept_position[spot(i, HELD.margin, lane)] = before
-            position[spot(i, HELD.want, lane)] = position[spot(i, HELD.quantity, lane)]
+        keep_lane(lanes, n, is_paying, lane)
+
+
+def count_reasons(lanes: Lanes, rare: int) -> None:
+    """Count each of some lanes, as bits, by the first of the reasons that found it."""
+    uncounted = rare
+    for reason in range(len(lanes.counts)):
+        found = lanes.found[reason] & uncounted
+        uncounted &= ~found
+        while found != 0:
+            found &= found - 1
+            lanes.counts[reason] += 1
+
+
+def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
+    """Write the account and the positions of a lane into ``kept_account`` and ``kept_position``.
+
+    The lane wants to hold what it holds, so that it does not trade with the others.
+    """
+    account = lanes.account
+    position = lanes.position
+    for row in range(STATE_ROWS):
+        lanes.kept_account[cell(row, lane)] = account[cell(row, lane)]
+    if is_paying:
+        lanes.kept_account[cell(WALLET.cash, lane)] = account[cell(WORK.cash_before, lane)]
+
+    for i in range(n):
+        for row in range(HELD_ROWS):
+            lanes.kept_position[spot(i, row, lane)] = position[spot(i, row, lane)]
+        if is_paying and lanes.has_isolated:
+            margin_before = position[spot(i, HELD.margin_before, lane)]
+            lanes.kept_position[spot(i, HELD.margin, lane)] = margin_before
+        position[spot(i, HELD.want, lane)] = position[spot(i, HELD.quantity, lane)]
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
-    """Write a lane as it was kept, before bar t, into the state and tally of a run."""
-    account, position = lanes.kept_account, lanes.kept_position
+    """Write a lane as it was kept, before bar t, into the state, terms and tally of a run.
+
+    ``bars`` are those that the sweep has passed.
+    """
+    account = lanes.kept_account
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
         wallet[row] = account[cell(row, lane)]
+    # Lanes keep the bar of a liquidation, runs the bars since.
     state.wallet.since_pool = t - 1.0 - account[cell(WALLET.since_pool, lane)]
     state.wallet.turnover = account[cell(TALLY.traded, lane)]
+
     for i in range(len(state.positions)):
-        quantity = position[spot(i, HELD.quantity, lane)]
-        state.positions[i].quantity = quantity
-        state.positions[i].entry = position[spot(i, HELD.entry, lane)]
-        state.positions[i].marked = lanes.prices[PRICE.before, i] if quantity != 0.0 else 0.0
-        state.positions[i].margin = position[spot(i, HELD.margin, lane)]
-        state.positions[i].best = position[spot(i, HELD.best, lane)]
-        state.positions[i].leverage = position[spot(i, HELD.target, lane)]
-        state.positions[i].signal = lanes.signal[i]
-        state.positions[i].is_pending = lanes.is_pending[i]
-        state.positions[i].is_halted = int(position[spot(i, HELD.is_halted, lane)])
-        state.positions[i].factor = 1.0
-        state.positions[i].last_funding = lanes.last_funding[i]
-        state.positions[i].since = state.wallet.since_pool
-        if terms.rules.brackets.are_isolated[i]:
-            state.positions[i].since = t - 1.0 - position[spot(i, HELD.last_hit, lane)]
-        state.positions[i].since_stop = t - 1.0 - position[spot(i, HELD.last_stop, lane)]
+        take_position_out(lanes, terms, state, i, t, lane)
         for row in range(N_NUMBERS):
             terms.numbers[i, row] = lanes.numbers[term(i, row, lane)]
-    state.cursor[0], state.cursor[1] = lanes.cursor[CURSOR.event], lanes.cursor[CURSOR.flow]
+    state.cursor[FUNDING_NEXT] = lanes.cursor[CURSOR.event]
+    state.cursor[FLOW_NEXT] = lanes.cursor[CURSOR.flow]
+
     tally = view_numbers(lanes.tally)
     for row in range(len(tally)):
         tally[row] = account[cell(FIRST_OF_TALLY + row, lane)]
@@ -382,37 +411,89 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
     lanes.tally.bars = bars
 
 
+def take_position_out(
+    lanes: Lanes, terms: Terms, state: AccountState, i: int, t: int, lane: int
+) -> None:
+    """Write the position of a lane in instrument i, before bar t, into the state of a run."""
+    kept = lanes.kept_position
+    position = state.positions[i]
+    quantity = kept[spot(i, HELD.quantity, lane)]
+    position.quantity = quantity
+    position.entry = kept[spot(i, HELD.entry, lane)]
+    position.marked = lanes.prices[PRICE.before, i] if quantity != 0.0 else 0.0
+    position.margin = kept[spot(i, HELD.margin, lane)]
+    position.best = kept[spot(i, HELD.best, lane)]
+
+    # What was decided at the last close.
+    position.leverage = kept[spot(i, HELD.target, lane)]
+    position.signal = lanes.signal[i]
+    position.is_pending = lanes.is_pending[i]
+    position.is_halted = int(kept[spot(i, HELD.is_halted, lane)])
+    position.factor = 1.0
+    position.last_funding = lanes.last_funding[i]
+
+    # Bars since the last liquidation, of the pool or of an isolated position, and the last stop.
+    position.since = state.wallet.since_pool
+    if terms.rules.brackets.are_isolated[i]:
+        position.since = t - 1.0 - kept[spot(i, HELD.last_hit, lane)]
+    position.since_stop = t - 1.0 - kept[spot(i, HELD.last_stop, lane)]
+
+
 def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int) -> None:
     """Write the state and tally of a run after bar t into a lane."""
-    account, position = lanes.account, lanes.position
+    account = lanes.account
     wallet = view_numbers(state.wallet)
     for row in range(WALLET_ROWS):
         account[cell(row, lane)] = wallet[row]
     account[cell(WALLET.since_pool, lane)] = t - state.wallet.since_pool
-    reserve, least = state.wallet.reserve, account[cell(OWN.least, lane)]
+
+    # Flows and top-ups move the line at which the account is ruined.
+    reserve = state.wallet.reserve
     line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
+    least = account[cell(OWN.least, lane)]
     account[cell(OWN.line, lane)] = max(line, least - reserve, 0.0)
+
     tally = view_numbers(lanes.tally)
     for row in range(len(tally)):
         account[cell(FIRST_OF_TALLY + row, lane)] = tally[row]
-    low, low_peak = lanes.tally.low, lanes.tally.low_peak
+    low = lanes.tally.low
+    low_peak = lanes.tally.low_peak
     account[cell(OWN.keep, lane)] = low / low_peak if low_peak > 0.0 else 0.0
+
     for i in range(len(state.positions)):
-        size = abs(state.positions[i].quantity)
-        position[spot(i, HELD.quantity, lane)] = state.positions[i].quantity
-        position[spot(i, HELD.entry, lane)] = state.positions[i].entry
-        position[spot(i, HELD.margin, lane)] = state.positions[i].margin
-        position[spot(i, HELD.best, lane)] = state.positions[i].best
-        position[spot(i, HELD.last_stop, lane)] = t - state.positions[i].since_stop
-        position[spot(i, HELD.last_hit, lane)] = t - state.positions[i].since
-        position[spot(i, HELD.is_halted, lane)] = state.positions[i].is_halted
-        lanes.is_known[i] = 0
-        if size > lanes.most[i]:
-            lanes.most[i] = size
-            lanes.cursor[CURSOR.is_bound] = 0
+        put_position_back(lanes, state, i, t, lane)
+
+
+def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: int) -> None:
+    """Write the position of a run in instrument i after bar t into a lane."""
+    position = state.positions[i]
+    held = lanes.position
+    held[spot(i, HELD.quantity, lane)] = position.quantity
+    held[spot(i, HELD.entry, lane)] = position.entry
+    held[spot(i, HELD.margin, lane)] = position.margin
+    held[spot(i, HELD.best, lane)] = position.best
+    held[spot(i, HELD.last_stop, lane)] = t - position.since_stop
+    held[spot(i, HELD.last_hit, lane)] = t - position.since
+    held[spot(i, HELD.is_halted, lane)] = position.is_halted
+
+    # Stops of all lanes are written anew, and bounds where this lane has passed them.
+    lanes.is_known[i] = 0
+    size = abs(position.quantity)
+    if size > lanes.most[i]:
+        lanes.most[i] = size
+        lanes.cursor[CURSOR.is_bound] = 0
+
+
+# The rules and the quotes of lanes, as those of a run.
 
 
 class FillKind(NamedTuple):
+    """What the code that fills some orders has rules for.
+
+    Each kind of fills is compiled of its own, so these flags cost nothing. ``is_alone``: the
+    account has one position.
+    """
+
     has_rounding: bool
     has_impact: bool
     is_inverse: bool
@@ -427,8 +508,16 @@ class FillKind(NamedTuple):
 def make_kind(
     has_rounding: bool, has_impact: bool, is_inverse: bool, is_isolated: bool, is_alone: bool
 ) -> FillKind:
+    """Return a kind of fills; the distances of its stops are fractions of the price."""
     return FillKind(
-        has_rounding, has_impact, is_inverse, is_isolated, False, False, False, is_alone
+        has_rounding=has_rounding,
+        has_impact=has_impact,
+        is_inverse=is_inverse,
+        is_isolated=is_isolated,
+        is_stop_distance=False,
+        is_profit_distance=False,
+        is_trail_distance=False,
+        is_alone=is_alone,
     )
 
 
@@ -444,6 +533,11 @@ class Table(NamedTuple):
 def read_rules(
     numbers: FloatArray, kind: FillKind, table: Table, i: int, lane: int
 ) -> InstrumentRules:
+    """Return the rules by which a lane trades instrument i, as those of a run.
+
+    What lanes have no rules for is off: margin tables, whose limits are tested by bounds,
+    liquidations, ticks, fixed fees and limits by date.
+    """
     return InstrumentRules(
         has_stop=False,
         has_impact=kind.has_impact,
@@ -509,6 +603,7 @@ else:
 
 @inlined
 def quote_open(prices: FloatArray, i: int) -> Quote:
+    """Return the quote of instrument i, whose orders fill at the open of the bar."""
     value = prices[PRICE.open, i]
     return LaneQuote(
         open=value,

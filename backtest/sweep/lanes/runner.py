@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest._compile import COMPILER_LOCK
-from backtest.core import BacktestError, IntArray, list_values
+from backtest.core import BacktestError, FloatArray, IntArray, list_values
 from backtest.engine import Setup, measure_account, measure_observed
 from backtest.policies import split_name
 from backtest.results import sampled_returns
@@ -86,23 +86,16 @@ def score_sets(
     *,
     returns: bool,
 ) -> Iterator[Found]:
-    def list_tasks() -> Iterator[SetTask | IntArray]:
-        seen = {name: each for name, each in sets.items() if name.startswith((s.SIGNAL, s.MARGIN))}
-        codes = s.number_rows(seen, count_sets(sets))
-        most = LANES if codes.any() else -(-count_sets(sets) // threads)  # 0 is the first group
-        for rows in s.group_rows(codes):
-            some = take_sets(sets, rows)
-            try:
-                panel = find_panel(take_sets(some, 0))
-            except BacktestError:
-                yield rows
-                continue
-            for task in split(some, panel, returns, min(LANES, most), memory):
-                yield task._replace(rows=rows[task.rows])
+    """Yield the places of sets and their scores, as threads finish them, in no order.
 
+    ``names`` are those of the measures. ``find_panel`` returns the markets and columns that a set
+    shares with those of the same signals and margins. Observed columns of a block take at most
+    ``memory`` bytes. Twice as many tasks as threads wait at most, so few columns are held at once.
+    """
     n_threads = max(1, min(threads, count_sets(sets)))
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="sweep")
-    tasks, stopped = list_tasks(), threading.Event()
+    tasks = list_tasks(sets, find_panel, threads, memory, returns=returns)
+    stopped = threading.Event()
     waiting: set[Future[list[Found]]] = set()
     try:
         while True:
@@ -118,46 +111,138 @@ def score_sets(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def list_tasks(
+    sets: Sets,
+    find_panel: Callable[[Mapping[str, Any]], Panel],
+    threads: int,
+    memory: float,
+    *,
+    returns: bool,
+) -> Iterator[SetTask | IntArray]:
+    """Yield the tasks of a sweep; the places alone of sets whose panel cannot be made."""
+    of_panel = [name for name in sets if name.startswith((s.SIGNAL, s.MARGIN))]
+    codes = s.number_rows({name: sets[name] for name in of_panel}, count_sets(sets))
+
+    # Sets of one panel are shared out among the threads; of several each fills its blocks.
+    most = LANES
+    has_one_panel = not codes.any()
+    if has_one_panel:
+        most = min(LANES, -(-count_sets(sets) // threads))
+
+    for rows in s.group_rows(codes):
+        sets_of_panel = take_sets(sets, rows)
+        try:
+            panel = find_panel(take_sets(sets_of_panel, 0))
+        except BacktestError:
+            yield rows
+            continue
+        for task in split(sets_of_panel, panel, returns, most, memory):
+            yield task._replace(rows=rows[task.rows])
+
+
+class Order(NamedTuple):
+    """The order in which sets make blocks: places, those after which a block must end, and keys.
+
+    ``read`` are the values that policies observe by: sets that share them share columns.
+    """
+
+    rows: IntArray
+    ends: IntArray
+    read: list[np.ndarray]
+
+
+def order_sets(sets: Sets, panel: Panel) -> Order:
+    """Return sets in an order in which those that fit into one block stand side by side.
+
+    Sets differ in a block in numbers alone: not in texts, and in terms only of OWN_TERMS.
+    """
+    # Where the close fee is in the margin, it changes the requirements, which lanes share.
+    own_terms = OWN_TERMS
+    if any(venue.includes_close_fee for venue in list_values(panel.varied.venue)):
+        own_terms = OWN_TERMS - {"venue.fees.taker"}
+
+    texts = [name for name in sets if sets[name].dtype == object]
+    terms = [name for name in sets if split_name(name)[0] and name not in own_terms]
+    apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
+    # All lanes of a block have a stop, a band or a lot, or none has.
+    numbers = [name for name in sets if name in own_terms and sets[name].dtype != object]
+    apart += [sets[name] > 0.0 for name in numbers]
+
+    observed = dict.fromkeys(name for columns in panel.columns for name in columns.reads)
+    read = [sets[name] for name in observed if name in sets]
+    keys = [*reversed(read), *apart]
+    rows = np.arange(count_sets(sets))
+    if keys:
+        rows = np.lexsort([s.find_codes(key) for key in keys])
+    return Order(rows, find_ends(rows, apart), read)
+
+
 def split(
     sets: Sets, panel: Panel, has_returns: bool, most: int, memory: float
 ) -> Iterator[SetTask]:
-    reads = dict.fromkeys(name for each in panel.columns for name in each.reads)
-    texts = [name for name in sets if sets[name].dtype == object]
-    venues = list_values(panel.varied.venue)
-    is_in_margin = any(each.includes_close_fee for each in venues)  # lanes share requirements
-    own_terms = OWN_TERMS - {"venue.fees.taker"} if is_in_margin else OWN_TERMS
-    terms = [name for name in sets if split_name(name)[0] and name not in own_terms]
-    apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
-    shared = [sets[name] for name in sets if name in own_terms and sets[name].dtype != object]
-    apart += [each > 0.0 for each in shared]
-    read = [sets[name] for name in reads if name in sets]
-    keys = [*reversed(read), *apart]
-    order = np.lexsort([*map(s.find_codes, keys)]) if keys else np.arange(count_sets(sets))
+    """Yield tasks of at most ``most`` sets: blocks of lanes where they fit, else single sets."""
+    order = order_sets(sets, panel)
     n_bars = len(panel.span.closes)
-    fits = not panel.varied.has_own(sets)  # lanes share policies and overlay
     bars_in_all = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
     is_worth_compiling = bars_in_all >= LEAST_BAR_SETS
-    fits = fits and (is_worth_compiling or find_block().is_compiled())
-    for rows in s.cut_rows_at(order, find_ends(order, apart)):
-        setup, limit = None, 0
-        if fits and len(rows) >= LEAST_LANES:
-            with suppress(BacktestError):  # the run of this set gives the reason
-                first = panel.set_up(take_sets(sets, int(rows[0])))
-                setup = first if b.fits_lanes(first, panel.begin(first)[1]) else None
-        if setup is not None:
-            columns = [x for policy in setup.observed for x in policy.columns.values()]
-            limit = max(1, int(memory // max(sum(x.nbytes for x in columns), 1)))
-        groups: Iterable[IntArray] = [rows]
-        size = max(most, LEAST_LANES)
-        if 0 < limit < size:  # whose columns have room at once
-            ends = find_ends(rows, read)
-            groups = s.cut_rows_at(rows, np.append(ends[limit - 1 : -1 : limit], ends[-1]))
-        for part in (group[k : k + size] for group in groups for k in range(0, len(group), size)):
+    has_lanes = is_worth_compiling or find_block().is_compiled()
+    # Lanes share policies and overlay.
+    may_fit = has_lanes and not panel.varied.has_own(sets)
+
+    size = max(most, LEAST_LANES)
+    for rows in s.cut_rows_at(order.rows, order.ends):
+        setup = None
+        if may_fit and len(rows) >= LEAST_LANES:
+            setup = find_lane_setup(panel, take_sets(sets, int(rows[0])))
+
+        for part in cut_to_size(rows, order.read, setup, size, memory):
             is_block = setup is not None and len(part) >= LEAST_LANES
-            like = setup if is_block else None
-            for some in [part] if is_block else part[:, None]:
-                own = take_sets(sets, some)
-                yield SetTask(some, own, panel, has_returns, like, is_worth_compiling)
+            for places in [part] if is_block else part[:, None]:
+                yield SetTask(
+                    rows=places,
+                    sets=take_sets(sets, places),
+                    panel=panel,
+                    has_returns=has_returns,
+                    setup=setup if is_block else None,
+                    waits_for_compiler=is_worth_compiling,
+                )
+
+
+def find_lane_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
+    """Return the setup of a set if lanes have its rules, else None.
+
+    Also None if it is wrong: its own run gives the reason.
+    """
+    with suppress(BacktestError):
+        setup = panel.set_up(values)
+        _, deciders, _ = panel.begin(setup)
+        if b.fits_lanes(setup, deciders):
+            return setup
+    return None
+
+
+def cut_to_size(
+    rows: IntArray, read: list[np.ndarray], setup: Setup | None, size: int, memory: float
+) -> Iterator[IntArray]:
+    """Yield parts of at most ``size`` rows, whose observed columns fit into ``memory`` bytes.
+
+    ``setup`` is that of the first row if they may make blocks: its columns have the usual size.
+    """
+    groups: Iterable[IntArray] = [rows]
+    if setup is not None:
+        n_bytes = 0
+        for observed in setup.observed:
+            n_bytes += sum(column.nbytes for column in observed.columns.values())
+        most_columns = max(1, int(memory // max(n_bytes, 1)))
+        # After so many different values of what policies read, a block ends.
+        if most_columns < size:
+            ends = find_ends(rows, read)
+            at = np.append(ends[most_columns - 1 : -1 : most_columns], ends[-1])
+            groups = s.cut_rows_at(rows, at)
+
+    for group in groups:
+        for first in range(0, len(group), size):
+            yield group[first : first + size]
 
 
 def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
@@ -173,66 +258,98 @@ def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
 def score_task(
     names: tuple[str, ...], task: SetTask | IntArray, is_stopped: Callable[[], bool]
 ) -> list[Found]:
+    """Score the sets of a task: as a block if they make one, else each in the loop of a run.
+
+    If a block has a fault, its sets are scored one by one: the run of the set at fault says it.
+    """
     if not isinstance(task, SetTask):
         return [(task, BlockFault())]
     if task.setup is not None:
-        try:
+        with suppress(BacktestError, BlockFault):
             return [(task.rows, score_lanes(names, task, task.setup, is_stopped))]
-        except (BacktestError, BlockFault):
-            pass
-    found: list[Found] = []
+
+    scored: list[Found] = []
     for k in range(len(task.rows)):
         one = task._replace(rows=task.rows[k : k + 1], sets=take_sets(task.sets, k))
-        found.append((one.rows, score_set(names, one, is_stopped)))
-    return found
+        scored.append((one.rows, score_set(names, one, is_stopped)))
+    return scored
 
 
 def score_lanes(
-    names: tuple[str, ...], task: SetTask, like: Setup, is_stopped: Callable[[], bool]
+    names: tuple[str, ...], task: SetTask, first: Setup, is_stopped: Callable[[], bool]
 ) -> Scored | None:
-    panel = task.panel
-    columns_of_sets = [each.tolist() for each in task.sets.values()]
-    sets = [dict(zip(task.sets, row, strict=True)) for row in zip(*columns_of_sets, strict=True)]
-    setups = panel.set_up_lanes(like, sets)
-    first, *others = {id(each.inputs): each for each in setups}.values()
-    if not all(b.is_same(b.list_shared(first), b.list_shared(each)) for each in others):
-        raise BlockFault
+    """Score the sets of a task as a block of lanes; None if it was stopped.
 
+    ``first`` is the setup of its first set. Raises BlockFault if the sets share too little, or if
+    the task does not wait for the compiler of a formula.
+    """
+    panel = task.panel
+    values_of_sets = {name: values.tolist() for name, values in task.sets.items()}
+    rows = zip(*values_of_sets.values(), strict=True)
+    setups = panel.set_up_lanes(
+        first, [dict(zip(values_of_sets, row, strict=True)) for row in rows]
+    )
+    check_shared(setups)
+
+    varied = {name: values for name, values in values_of_sets.items() if len({*values}) > 1}
     columns = b.join_columns(setups)
-    pairs = zip(task.sets, columns_of_sets, strict=True)
-    varied = {name: values for name, values in pairs if len({*values}) > 1}
-    own, asked = b.has_own_columns(columns), frozenset(task.sets)
-    with COMPILER_LOCK:
-        formulas = []
-        for each in setups[0].observed:
-            shown = each.policy, tuple(each.columns)
-            read = b.find_read(*shown)
-            recipe = write_lane_formula(*shown, frozenset(varied), asked, read, has_own_columns=own)
-            if not (task.waits_for_compiler or is_formula_compiled(recipe)):
-                raise BlockFault
-            formulas.append(locate_lane_formula(recipe))
+    addresses = locate_formulas(task, setups[0], frozenset(varied), columns)
 
     with panel.lend_room() as lent:
         block = b.Block(
             setups=setups,
             varied=varied,
-            deciders=panel.find_deciders(like),
-            addresses=formulas,
+            deciders=panel.find_deciders(first),
+            addresses=addresses,
             columns=columns,
             warm_ups=b.find_warm_ups(setups, len(panel.markets)),
             span=panel.span,
             has_returns=task.has_returns,
             is_full=bool(EXPOSED & {*names}),
-            table=panel.find_table(first),
+            table=panel.find_table(setups[0]),
             lent=lent,
         )
         return b.score_block(names, block, is_stopped)
 
 
+def check_shared(setups: list[Setup]) -> None:
+    """Raise BlockFault unless all setups have in common what the lanes of a block share."""
+    by_inputs = {id(setup.inputs): setup for setup in setups}
+    first, *others = by_inputs.values()
+    for other in others:
+        if not b.is_same(b.list_shared(first), b.list_shared(other)):
+            raise BlockFault
+
+
+def locate_formulas(
+    task: SetTask, setup: Setup, varied: frozenset[str], columns: list[list[FloatArray]]
+) -> list[int]:
+    """Return the address of the formula of each policy of a block, compiled where it must be.
+
+    ``varied`` are the parameters that differ between its sets, ``columns`` those of each set.
+    """
+    addresses = []
+    with COMPILER_LOCK:
+        for observed in setup.observed:
+            names = tuple(observed.columns)
+            recipe = write_lane_formula(
+                observed.policy,
+                names,
+                varied,
+                asked=frozenset(task.sets),
+                read=b.find_read(observed.policy, names),
+                has_own_columns=b.has_own_columns(columns),
+            )
+            if not (task.waits_for_compiler or is_formula_compiled(recipe)):
+                raise BlockFault
+            addresses.append(locate_lane_formula(recipe))
+    return addresses
+
+
 def score_set(
     names: tuple[str, ...], task: SetTask, is_stopped: Callable[[], bool]
 ) -> Scored | BlockFault | None:
-    """Score a set in the loop of a run; None if it was stopped."""
+    """Score a set in the loop of a run; None if it was stopped, BlockFault if it fails."""
 
     def go_on(_done: int, _all: int) -> None:
         if is_stopped():
@@ -242,26 +359,38 @@ def score_set(
     try:
         setup = panel.set_up(task.sets)
         state, deciders, tally = panel.begin(setup)
-        began = np.array([state.wallet.equity])
-        given = (setup.inputs, state, deciders, tally, panel.first)
+        equity_at_start = np.array([state.wallet.equity])
         with panel.lend_room() as lent:
             units = measure_account(
-                *given, has_units=task.has_returns, progress=go_on, simulate=lent.simulate
+                setup.inputs,
+                state,
+                deciders,
+                tally,
+                panel.first,
+                has_units=task.has_returns,
+                progress=go_on,
+                simulate=lent.simulate,
             )
     except BacktestError:
         return BlockFault()
     except Stopped:
         return None
-    flat = {name: np.array([value]) for name, value in tally.to_dict().items()}
-    metrics = b.measure_wallets(names, panel.span, flat, state.wallet.numbers[None], began)
+
+    numbers = {name: np.array([value]) for name, value in tally.to_dict().items()}
+    wallets = state.wallet.numbers[None]
+    metrics = b.measure_wallets(names, panel.span, numbers, wallets, equity_at_start)
     returns = np.zeros(0)
     if task.has_returns:
         ends = setup.inputs.clock.ends_sample[panel.first :]
         returns = sampled_returns(units, ends, tally.first_unit)
-    has_traded = bool(flat["traded"][0] > 0.0)
+
+    has_traded = bool(numbers["traded"][0] > 0.0)
     decided = measure_observed(setup.observed, panel.markets, panel.first, has_traded=has_traded)
     return Scored(metrics, returns[:, None], np.array([decided]))
 
 
 def count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

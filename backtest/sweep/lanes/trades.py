@@ -85,28 +85,38 @@ class Stake(NamedTuple):
 
 
 def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
-    """Write what lanes want to hold; return whether any trades, and as bits who may fail."""
+    """Write what each lane (account) wants to hold after its orders at the open.
+
+    Return whether any lane trades, and as bits the lanes that may fail in the bar: they pass it
+    alone. Margin rates are bounds for all quantities up to a largest one. A plan that goes beyond
+    it raises it, and is made again with the bounds for the larger one.
+    """
     rare = find_capped(terms, lanes, n)
     lanes.found[r.REASON.capped] = rare
 
     while True:
-        is_trading, is_over, is_any = plan_once(terms, lanes, n)
+        is_trading, is_over, may_any_fail = plan_once(terms, lanes, n)
         if not is_over:
-            return is_trading, rare | (find_spent(lanes) if is_any else 0)
+            break
         for i in range(n):
             bound_rates(terms, lanes, i)
             bound_moves(lanes, i)
 
+    if may_any_fail:
+        rare |= find_spent(lanes)
+    return is_trading, rare
+
 
 def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
-    """Plan trades after what is kept: each tests the sums so far.
+    """Plan the trades of all instruments; return three answers about the lanes.
 
-    Return whether any lane trades, whether one passes the bound of quantities, and whether one may
-    fail.
+    These are whether any lane trades, whether one wants more than the bound of quantities, and
+    whether one may fail. Losses, costs and margins of a lane are summed position by position: first
+    of the positions that stay, then of those with an order, each of which tests the sums so far.
     """
     is_trading = False
     is_over = False
-    is_any = False
+    may_any_fail = False
     is_first = True
     for i in range(n):
         if lanes.prices[r.PRICE.is_listed, i] != 0.0 and lanes.is_asking[i] == 0:
@@ -118,9 +128,9 @@ def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
             trades, exceeds, may_fail = plan_by_kind(terms, lanes, is_first, i)
             is_trading = is_trading or trades
             is_over = is_over or exceeds
-            is_any = is_any or may_fail
+            may_any_fail = may_any_fail or may_fail
             is_first = False
-    return is_trading, is_over, is_any
+    return is_trading, is_over, may_any_fail
 
 
 def make_table(terms: a.Terms, i: int) -> Table:
@@ -130,7 +140,11 @@ def make_table(terms: a.Terms, i: int) -> Table:
 
 
 def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[bool, bool, bool]:
-    """Return the answers of :func:`plan` of code for the kind of fills of an instrument."""
+    """Plan the trades of an instrument by the code for its kind of fills.
+
+    Return the three answers of :func:`plan_once`. Each kind is compiled of its own, as its flags
+    are constants in it: so each call stands here by itself.
+    """
     kind = lanes.kinds[i]
     table = make_table(terms, i)
     if len(lanes.signal) == 1 and kind < r.LINEAR:
@@ -149,7 +163,10 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
 
 
 def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
-    """Return the answers of :func:`plan` of code for the kind of fills of a single position."""
+    """Plan the trades of the only position by the code for its kind of fills.
+
+    Return the three answers of :func:`plan_once`. Alone, a position needs no sums.
+    """
     if kind == r.PLAIN:
         return plan(lanes, make_cross(has_rounding=False, is_alone=True), table, True, 0)
     if kind == r.LOTS:
@@ -199,8 +216,12 @@ def make_isolated(is_inverse: bool, is_alone: bool) -> FillKind:
 def plan(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int
 ) -> tuple[bool, bool, bool]:
-    """Plan the trades of the groups that ask; return the answers of :func:`plan_once`."""
+    """Plan the trades of an instrument in the groups of lanes in which one asks.
+
+    Return the three answers of :func:`plan_once`. Groups are bits of the cursor ``asking``.
+    """
     answers = 0
+    # Group by group: the lowest bit that is left, which is then taken away.
     asking = lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
@@ -215,17 +236,19 @@ def plan(
 def plan_group(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, group: int, i: int
 ) -> int:
-    """Plan the trades of a group; return three answers of :func:`plan_once` as bits.
+    """Plan the trades of a group of lanes; return the answers of :func:`plan_once` as bits.
 
-    Writes of each lane what it wants to hold, and what is spare after all positions so far.
+    Writes for each lane the contracts that it wants to hold (``want``), the notional that it
+    reaches (``wanted``), and what it can spare after all positions so far (``spare``): money. A
+    lane whose spare is not over 0 may fail.
     """
     account = lanes.account
     position = lanes.position
     quote = r.quote_open(lanes.prices, i)
-    most = lanes.most[i] * abs(quote.fill)
+    largest_notional = lanes.most[i] * abs(quote.fill)
     is_trading = False
     is_over = False
-    is_any = False
+    may_any_fail = False
     for k in range(r.GROUP):
         lane = group * r.GROUP + k
         rules = r.read_rules(lanes.numbers, kind, table, i, lane)
@@ -242,14 +265,14 @@ def plan_group(
             spare = spare_isolated(account, kind, rules, quote, order, stake, is_first, lane)
         else:
             spare = spare_pool(account, kind, order, stake, is_first, lane)
-        is_any |= not spare > 0.0
+        may_any_fail |= not spare > 0.0
 
         account[cell(r.WORK.spare, lane)] = spare
         account[cell(r.WORK.wanted, lane)] = stake.reached
         position[spot(i, r.HELD.want, lane)] = after
         is_trading |= after != quantity
-        is_over |= stake.reached > most
-    return is_trading | (is_over << 1) | (is_any << 2)
+        is_over |= stake.reached > largest_notional
+    return is_trading | (is_over << 1) | (may_any_fail << 2)
 
 
 @inlined
@@ -274,7 +297,11 @@ def measure_stake(
     i: int,
     lane: int,
 ) -> Stake:
-    """Return what a lane puts at stake by its position, held or after its order."""
+    """Return what a lane puts at stake by its position: bounds, in money.
+
+    What it may lose in the bar, by what it holds or, if that is more, by what it wants to hold;
+    what its order costs; and the initial margin that the position needs.
+    """
     position = lanes.position
     quantity = position[spot(i, r.HELD.quantity, lane)]
     contract_notional = abs(quote.fill)
@@ -330,9 +357,11 @@ def measure_stake(
 def spare_pool(
     account: FloatArray, kind: FillKind, order: LaneOrder, stake: Stake, is_first: bool, lane: int
 ) -> float:
-    """Return a number over 0 if the lane can bear what all its positions so far may lose and cost.
+    """Return what a lane can spare after the losses and costs of its cross positions so far.
 
-    If one of them grows, their initial margin must be there. The sums so far are kept.
+    Money; a lane whose number is not over 0 may fail. If a position grows, the initial margin of
+    all must be there too, so the smaller of the two numbers counts. With several positions, the
+    sums so far are read, and written for the next one.
     """
     lost = stake.lost
     costs = stake.cost
@@ -364,10 +393,11 @@ def spare_isolated(
     is_first: bool,
     lane: int,
 ) -> float:
-    """Return a number over 0 if all positions so far bear what they may lose, and cash the costs.
+    """Return what a lane can spare after its isolated positions so far, -1 if one may fail.
 
-    A position that shrinks keeps its ratio, so only one that grows is tested. The sums so far are
-    kept.
+    Money. Each position must bear its loss by its own margin, and the cash must pay for all orders.
+    A position that shrinks keeps its margin ratio, so only one that grows is tested. With several
+    positions, the sums so far are read, and written for the next one; the smallest number counts.
     """
     worth = account[cell(r.WORK.worth, lane)]
     cash = account[cell(WALLET.cash, lane)]
@@ -397,7 +427,11 @@ def spare_isolated(
 
 
 def raise_most(lanes: Lanes, i: int) -> bool:
-    """Raise the bound of quantities of all lanes to what they reach; return whether any does."""
+    """Raise the bound of quantities of instrument i to what lanes want; return whether it rose.
+
+    By GROWTH more than needed, so that it is not raised at each bar. An infinite wish is left out:
+    its lane passes the bar alone.
+    """
     largest = 0.0
     asking = lanes.cursor[r.CURSOR.asking]
     for lane in range(LANES):
@@ -485,7 +519,10 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
 
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
-    """Add what a position that stays may lose and needs to the sums so far, or begin them."""
+    """Add what a position without an order may lose and needs to the sums of each lane.
+
+    With ``is_first`` the sums begin with it. A position that stays has no costs.
+    """
     account = lanes.account
     loss_of_one = lanes.prices[r.PRICE.reach, i]
     initial_of_one = lanes.prices[r.PRICE.initial_rate, i] * lanes.prices[r.PRICE.at_open, i]
@@ -493,6 +530,7 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
     if is_isolated:
         initial_of_one = 0.0
 
+    # Group by group: the lowest bit that is left, which is then taken away.
     asking = lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
@@ -514,7 +552,10 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
 
 
 def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
-    """Return as bits the lanes that want to hold more than the cap of gross leverage."""
+    """Return as bits the lanes that want more gross notional than the cap of gross leverage allows.
+
+    A bound: of each position counts what is held or what is wanted, whichever is larger.
+    """
     account = lanes.account
     cap = terms.max_gross_leverage / r.SLACK
     if cap == math.inf:
@@ -534,7 +575,10 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
 
 
 def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
-    """Return as bits the lanes whose bands keep more than the cap of gross leverage lets them."""
+    """Return as bits the lanes whose bands may keep more than the cap of gross leverage allows.
+
+    Only where a decision waits to fill: without one, no band is tested.
+    """
     for i in range(n):
         if lanes.is_pending[i] == 1 and lanes.prices[r.PRICE.is_listed, i] != 0.0:
             return find_capped(terms, lanes, n)
@@ -612,6 +656,7 @@ def make_rounded(is_inverse: bool, is_isolated: bool) -> FillKind:
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
     """Fill an instrument in the groups of lanes that ask."""
     quote = r.quote_open(lanes.prices, i)
+    # Group by group: the lowest bit that is left, which is then taken away.
     asking = lanes.cursor[r.CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
@@ -672,7 +717,10 @@ def fill_lane(
 
 
 def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
-    """Return lanes whose stops this bar may reach with what they hold, or with what they want."""
+    """Return as bits the lanes whose stops the prices of this bar may reach: they pass it alone.
+
+    With what they hold, or with ``is_planned`` with what they want to hold.
+    """
     position = lanes.position
     prices = lanes.prices
     rare = 0
@@ -692,7 +740,10 @@ def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
 
 
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
-    """Write the u between which no stop of each lane acts, with what it holds or what it wants."""
+    """Write the contract values between which no stop of each lane acts.
+
+    Of what each lane holds, or with ``is_planned`` of what it wants to hold.
+    """
     flags = terms.flags
     kind = FillKind(
         has_rounding=True,
@@ -722,7 +773,10 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
 def write_stops_of_lane(
     lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, is_planned: bool, i: int, lane: int
 ) -> None:
-    """Write the u between which no stop of a lane acts: a stop and a goal are on either side."""
+    """Write the contract values between which no stop of a lane acts.
+
+    A stop and a take-profit are on either side of them.
+    """
     position = lanes.position
     held = pick_held(position, i, lane)
     want = position[spot(i, r.HELD.want, lane)]
@@ -753,7 +807,7 @@ def pick_held(position: FloatArray, i: int, lane: int) -> a.Position:
 
 @inlined
 def widen(stop: float, side: float) -> float:
-    """Return the u of a stop moved towards prices by rounding, which counts against the trader."""
+    """Return a stop moved towards prices by rounding, which counts against the trader."""
     return stop + side * (2.0 * TOLERANCE) * abs(stop)
 
 
@@ -764,7 +818,7 @@ def pick(is_there: bool, stop: float, other: float) -> float:
 
 
 def follow_bests(lanes: Lanes, n: int) -> None:
-    """Advance the best value u of trailing stops in all lanes."""
+    """Advance the best contract value of trailing stops in all lanes."""
     position = lanes.position
     for i in range(n):
         if lanes.prices[r.PRICE.is_listed, i] == 0.0:
