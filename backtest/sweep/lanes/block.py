@@ -87,6 +87,7 @@ def has_lane_positions(terms: Terms) -> bool:
         return False
     if np.any(brackets.are_valued_at_entry):
         return False
+
     # All are isolated, or none.
     if len(set(brackets.are_isolated.tolist())) != 1:
         return False
@@ -244,6 +245,7 @@ def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
     setup = block.setups[0]
     firsts = block.deciders.firsts.tolist()
     n_bars = len(setup.inputs.feed.time)
+
     shares = []
     for warm_ups, amount in zip(block.warm_ups, traded.tolist(), strict=True):
         has_traded = amount > 0.0
@@ -322,6 +324,7 @@ def make_lanes(block: Block, n_samples: int) -> Lanes:
     trails = terms.numbers[:, records.NUMBERS.index("trailing_stop")]
     scales = (feed.stop_scale, feed.profit_scale, feed.trail_scale)
     has_scales = any(len(scale) > 1 for scale in scales)
+
     return Lanes(
         account=make_aligned(r.N_ACCOUNT * LANES),
         position=make_aligned(n * r.N_POSITION * LANES),
@@ -367,6 +370,7 @@ def find_widest_value(inputs: Any, i: int) -> float:
     """
     feed = inputs.feed
     brackets = inputs.terms.rules.brackets
+
     widest = 0.0
     for prices in (feed.open, feed.mark_open, feed.mark_low, feed.mark_high):
         for price in (np.nanmin(prices[:, i]), np.nanmax(prices[:, i])):
@@ -595,6 +599,7 @@ class Room:
             simulate = engine.find_entry("simulate_batch", has_parts=False)
             run_of = (deciders, state, quotes, scratch, ledger, tally, tape)
             address, _ = simulate(terms, *self.market, *run_of, 0, ADDRESS)
+
             self.lone = LoneRun(
                 deciders=deciders,
                 state=state,

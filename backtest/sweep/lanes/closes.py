@@ -50,6 +50,8 @@ def follow_lows(lanes: Lanes) -> None:
         unit = account[cell(WALLET.unit, lane)]
         low = account[cell(r.TALLY.low, lane)]
         low_peak = account[cell(r.TALLY.low_peak, lane)]
+
+        # The deepest fall so far is kept as a pair: the unit, and the peak before it.
         is_low = is_deeper(peak, low, low_peak, unit)
         low = unit if is_low else low
         low_peak = peak if is_low else low_peak
@@ -168,6 +170,7 @@ def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
             pool = account[cell(r.WORK.pool, lane)]
         account[cell(r.WORK.pool, lane)] = pool
         count_exposure(account, terms.max_gross_leverage, lane)
+
         # Ratios are compared by products: nothing may back a lane.
         needed = account[cell(r.WORK.needed, lane)]
         peak_needed = account[cell(r.TALLY.peak_needed, lane)]
@@ -208,6 +211,7 @@ def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
     account = lanes.account
     contract_notional = abs(lanes.prices[r.PRICE.close, i])
     rate = lanes.prices[r.PRICE.rate, i]
+
     for lane in range(LANES):
         notional = abs(lanes.position[spot(i, r.HELD.quantity, lane)]) * contract_notional
         gross = 0.0 if is_first else account[cell(r.WORK.gross, lane)]
@@ -319,6 +323,7 @@ def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float
             close = lanes.prices[r.PRICE.close, i]
             needed = find_maintenance(brackets, i, abs(quantity) * abs(close))
             backing = find_backing(position, close, i, lane)
+
             total += needed
             worst, pool = raise_ratio(worst, pool, needed, backing, True)
 

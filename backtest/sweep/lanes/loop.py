@@ -150,6 +150,7 @@ def pass_rare(
         lane = lowest(rare)
         rare &= rare - 1
         r.take_out(lanes, terms, lone.state, t, t - lone.first, lane)
+
         _, why = pass_alone(
             lone.address,
             terms,
@@ -168,6 +169,7 @@ def pass_rare(
         )
         if why != DONE:
             return why
+
         r.put_back(lanes, terms, lone.state, t, lane)
     return DONE
 
@@ -455,6 +457,7 @@ def show_accounts(policies: LanePolicies, lanes: Lanes, time: int) -> None:
         equity = account[cell(WALLET.equity, lane)]
         unit = account[cell(WALLET.unit, lane)]
         peak = account[cell(WALLET.peak, lane)]
+
         shown[cell(SEEN_EQUITY, lane)] = equity
         shown[cell(SEEN_PEAK, lane)] = equity * (peak / unit)
         shown[cell(SEEN_DRAWDOWN, lane)] = 1.0 - unit / peak
@@ -477,6 +480,7 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t
         equity = account[cell(WALLET.equity, lane)]
         has_leverage = (quantity != 0.0) & (equity > 0.0)
         leverage = quantity * contract_notional / equity if has_leverage else 0.0
+
         shown[cell(SEEN_LEVERAGE, lane)] = leverage
         shown[cell(SEEN_POSITION, lane)] = quantity
         shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.HELD.last_stop, lane)]

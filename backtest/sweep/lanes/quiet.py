@@ -173,6 +173,8 @@ def bound_maintenance(terms: Terms, most: float, i: int) -> tuple[float, float]:
     while k < tables.counts[i] and most > tables.floors[i, k]:
         rate = max(rate, scale_rate(tables.rates[i, k], multiplier, fee))
         k += 1
+
+    # In the last bracket it holds for all notionals.
     if k < tables.counts[i]:
         return rate, tables.floors[i, k]
     return rate, math.inf
@@ -210,6 +212,8 @@ def begin_payments(lanes: r.Lanes, n: int) -> None:
         account[r.cell(r.WORK.costs, lane)] = 0.0
         account[r.cell(r.WORK.funded, lane)] = 0.0
         account[r.cell(r.WORK.charged, lane)] = 0.0
+
+    # Cross positions have no margin of their own.
     if not lanes.has_isolated:
         return
     for i in range(n):
@@ -436,6 +440,7 @@ def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
     if is_isolated:
         worth = cash + worth
         account[r.cell(r.WORK.worth, lane)] = worth
+
     lost = account[r.cell(r.WORK.lost, lane)]
     spare: float = worth - account[r.cell(r.OWN.line, lane)] - lost
     if is_isolated:

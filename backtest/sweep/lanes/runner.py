@@ -96,6 +96,7 @@ def score_sets(
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="sweep")
     tasks = list_tasks(sets, find_panel, threads, memory, returns=returns)
     stopped = threading.Event()
+
     waiting: set[Future[list[Found]]] = set()
     try:
         while True:
@@ -103,6 +104,7 @@ def score_sets(
                 waiting.add(pool.submit(score_task, names, task, stopped.is_set))
             if not waiting:
                 return
+
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 yield from future.result()
@@ -340,6 +342,8 @@ def locate_formulas(
                 read=b.find_read(observed.policy, names),
                 has_own_columns=b.has_own_columns(columns),
             )
+
+            # A short sweep does not wait for the compiler: its sets are run one by one.
             if not (task.waits_for_compiler or is_formula_compiled(recipe)):
                 raise BlockFault
             addresses.append(locate_lane_formula(recipe))

@@ -149,6 +149,7 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
     table = make_table(terms, i)
     if len(lanes.signal) == 1 and kind < r.LINEAR:
         return plan_alone(lanes, kind, table)
+
     if kind == r.PLAIN:
         return plan(lanes, make_cross(has_rounding=False, is_alone=False), table, is_first, i)
     if kind == r.LOTS:
@@ -254,6 +255,7 @@ def plan_group(
         rules = r.read_rules(lanes.numbers, kind, table, i, lane)
         quantity = position[spot(i, r.HELD.quantity, lane)]
         worth = account[cell(r.WORK.worth, lane)]
+
         # Who trades at every bar was not looked at before.
         if kind.is_alone and not kind.is_isolated:
             worth = account[cell(WALLET.cash, lane)] + quantity * quote.fill
@@ -377,6 +379,7 @@ def spare_pool(
         account[cell(r.WORK.initial, lane)] = initial
         account[cell(r.WORK.adding, lane)] = adding
 
+    # The line is the equity at which the account is ruined, or too poor to order.
     spare = order.worth - account[cell(r.OWN.line, lane)] - (lost + costs)
     free = order.worth - costs - initial
     return free if (adding > 0.0) & (not free >= spare) else spare
@@ -681,6 +684,8 @@ def fill_lane(
     want = position[spot(i, r.HELD.want, lane)]
     margin = 0.0
     available = cash
+
+    # An isolated position trades in the turn of those that shrink, or of those that grow.
     if kind.is_isolated:
         margin = position[spot(i, r.HELD.margin, lane)]
         available = max(cash, 0.0)
@@ -824,6 +829,7 @@ def follow_bests(lanes: Lanes, n: int) -> None:
         if lanes.prices[r.PRICE.is_listed, i] == 0.0:
             continue
         quote = r.quote_open(lanes.prices, i)
+
         for lane in range(LANES):
             held = pick_held(position, i, lane)
             best = position[spot(i, r.HELD.best, lane)]
