@@ -62,7 +62,7 @@ def log_ratio(forward: float, strike: float) -> float:
 
 
 def normalized_price(x: float, s: float) -> float:
-    """Return b of x <= 0 and a deviation s; 0 without one."""
+    """Return the normalized price of x <= 0 and a deviation s; 0 without one."""
     if s > 0.0:
         price, _ = price_and_slope(x, s)
         return price
@@ -70,7 +70,13 @@ def normalized_price(x: float, s: float) -> float:
 
 
 def price_and_slope(x: float, s: float) -> tuple[float, float]:
-    """Return b of x <= 0 and a deviation s > 0, and its derivative by s."""
+    """Return the normalized price b of x <= 0 and a deviation s > 0, and its derivative by s.
+
+    With x = -abs(ln(forward / strike)) and s = volatility sqrt(years), b is the time value over
+    sqrt(forward strike): exp(x / 2) Phi(x / s + s / 2) - exp(-x / 2) Phi(x / s - s / 2). Here it is
+    the derivative times a difference of Mills' ratios R, which keeps its digits far out of the
+    money.
+    """
     q = -x / s
     t = 0.5 * s
     slope = math.exp(-0.5 * (q * q + t * t)) / ROOT_TWO_PI
@@ -119,7 +125,11 @@ def scalar_price(
     rate: float,
     is_coin: bool,
 ) -> float:
-    """Return the value of a call (``sign`` 1) or put (-1), in cash or in coins of the forward."""
+    """Return the value of a call (``sign`` 1) or put (-1), in cash or in coins of the forward.
+
+    Black (1976): the discounted intrinsic value, and the time value, which is the same for calls
+    and puts. NaN if an argument is out of range or NaN.
+    """
     if not is_possible(forward, strike, years, volatility, rate):
         return math.nan
 
@@ -143,7 +153,12 @@ def scalar_greeks(
     rate: float,
     is_coin: bool,
 ) -> Greeks:
-    """Return the Greeks of a call (``sign`` 1) or put (-1), in cash or in coins of the forward."""
+    """Return the Greeks of a call (``sign`` 1) or put (-1), in cash or in coins of the forward.
+
+    All are derivatives of :func:`scalar_price`: delta and gamma by the forward, vega and volga by
+    the volatility, theta by time as it passes, rho by the rate, vanna by forward and volatility.
+    NaN if an argument is out of range or NaN.
+    """
     if not is_possible(forward, strike, years, volatility, rate):
         nan = math.nan
         return Greeks(nan, nan, nan, nan, nan, nan, nan)

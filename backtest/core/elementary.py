@@ -61,8 +61,10 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
     """Return e to the power of first + second, times 2 to the whole number in ``shifted``.
 
     The sum is at most half of ln 2; ``second`` is the part that ``first`` loses. The power of 2 is
-    two factors, since one alone may be out of range where the product is not.
+    two factors, since one alone may be out of range where the product is not. Only additions,
+    products and shifts of bits, so that compiled code does many numbers at once.
     """
+    # 1 + r + r^2 (1/2 + r/6 + ...), the polynomial in three parts that do not wait for each other.
     r = first + second
     r2 = r * r
     r4 = r2 * r2
@@ -76,6 +78,7 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
     series = (start + r4 * middle) + (r4 * r4) * end
     value = 1.0 + (first + (second + r2 * series))
 
+    # The bits of a float are its exponent, then its mantissa: a power of 2 has an exponent alone.
     exponent = bits_of(shifted) - SHIFT_BITS
     half = exponent >> 1
     half_power = float_of((half << 52) + ONE_BITS)
@@ -104,12 +107,18 @@ def log_series(z: float) -> float:
 
 
 def log(x: float) -> float:
-    """Return the natural logarithm of x; -inf of 0, NaN of a negative number."""
+    """Return the natural logarithm of x; -inf of 0, NaN of a negative number.
+
+    With x = m 2^k and f = m - 1 it is k ln 2 + ln(1 + f), as in fdlibm: ln(1 + f) is
+    f - f^2 / 2 + s (f^2 / 2 + series) with s = f / (2 + f).
+    """
     x = float(x)
     m, k = split_float(x)
     f = m - 1.0
     s = f / (m + 1.0)
     half = 0.5 * f * f
+
+    # The small parts are summed first, so that rounding is that of the largest alone.
     rest = s * (half + log_series(s * s)) + k * LN_2_LOW
     value = k * LN_2_HIGH - ((half - rest) - f)
 
@@ -126,7 +135,9 @@ def upper_bits(x: float) -> float:
 def log_in_two(x: float) -> tuple[float, float]:
     """Return the logarithm of x > 0 as the sum of a float and one of at most 1 % of it.
 
-    s = (m - 1) / (m + 1) is followed to 78 bits, so the sum is right to a relative 2^-58.
+    With x = m 2^k it is k ln 2 + 2 s + series, s = (m - 1) / (m + 1). A power multiplies it by its
+    exponent, and with it its error: so s is followed to 78 bits, in a high and a low part, and the
+    sum is right to a relative 2^-58.
     """
     m, k = split_float(x)
     f = m - 1.0
@@ -140,6 +151,7 @@ def log_in_two(x: float) -> tuple[float, float]:
     d_low = m - (d_high - 1.0)
     s_low = ((f - s_high * d_high) - s_high * d_low) * inverse
 
+    # What the sum of the two large parts lost goes to the small part.
     far = k * LN_2_HIGH
     near = 2.0 * s_high
     value = far + near
@@ -172,10 +184,17 @@ def power(x: float, y: float) -> float:
 
 
 def general_power(size: float, y: float) -> float:
-    """Return e to the power of y ln(size) for a size of at least 0, the logarithm in two parts."""
+    """Return e to the power of y ln(size), for a size of at least 0.
+
+    Logarithm and product are in two parts, high and low, since an error of the exponent is one of
+    the result times its size. Sizes of 0 and infinity have their own answers.
+    """
+    # A larger y than MAX_FACTOR changes nothing, but would lose the parts.
     high, low = log_in_two(size)
     factor = MAX_FACTOR if y > MAX_FACTOR else y
     factor = -MAX_FACTOR if factor < -MAX_FACTOR else factor
+
+    # The exponent as a power of 2: its whole part k is split off.
     exponent = (high + low) * (factor * PER_LN_2)
     shifted = min(OVERFLOW, max(UNDERFLOW, exponent)) + SHIFT
     k = shifted - SHIFT
@@ -222,7 +241,11 @@ interpolation of degree 25, computed with 50 digits and written as powers."""
 
 
 def mills_ratio(z: float) -> float:
-    """Return (1 - Phi(z)) / phi(z) for z >= 0: the upper tail over the density."""
+    """Return (1 - Phi(z)) / phi(z) for z >= 0: the upper tail over the density.
+
+    By the polynomial whose coefficients :data:`MILLS` has, in powers of y = (z - 5) / (z + 5): four
+    sums by Horner's rule in y^4, which compiled code computes side by side.
+    """
     y = (z - 5.0) / (z + 5.0)
     square = y * y
     fourth = square * square
@@ -245,6 +268,7 @@ def normal_density(z: float) -> float:
     ``z**2`` units in the last place.
     """
     z = float(z)
+    # Beyond 40 the density is 0. The square of ``high`` is exact; ``low`` is the rest of z^2.
     size = min(40.0, abs(z))
     high = upper_bits(size)
     low = (size - high) * (size + high)
