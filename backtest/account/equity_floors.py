@@ -90,9 +90,10 @@ def is_drawn(terms: r.Terms, state: r.AccountState, values: FloatArray, prices: 
 
 
 def begin_day(bar: r.AccountBar, t: int) -> None:
-    """Note the equity at the first open of a day and of a week, and drop orders while none fill.
+    """Write the equity at the first open of a day and of a week, from which losses are measured.
 
-    None fills of an account that is flat at or under the floor of its day or week.
+    An account that is flat at or under the floor of its day or week rests: its orders are dropped
+    until the next day, or the next week.
     """
     terms = bar.terms
     state = bar.state

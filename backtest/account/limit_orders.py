@@ -50,7 +50,10 @@ def place_orders(bar: r.AccountBar, t: int, equity: float) -> None:
 
 
 def start_placing(bar: r.AccountBar) -> None:
-    """Value positions at the open, quotes at the decision; forget the old orders."""
+    """Value what is held at the open, and orders at the price of their decision.
+
+    Writes the values of the account and ``quote.fill``, and forgets the orders of the last bar.
+    """
     balance.value_at(bar.state, bar.quotes.open, bar.quotes.asset_open)
     for i in range(len(bar.state.positions)):
         quote = bar.quotes.instruments[i]
@@ -114,7 +117,10 @@ def place_reductions(bar: r.AccountBar, t: int) -> None:
 
 
 def place_reduction(bar: r.AccountBar, t: int, i: int) -> None:
-    """Place a reduction, on the side of the price that is opposite to the position."""
+    """Place a limit order that reduces or closes a position, unless it went to market.
+
+    A long position is sold above the price of the decision, a short one bought below it.
+    """
     plan = bar.scratch.plans[i]
     quantity_held = bar.state.positions[i].quantity
     if quantity_held == 0.0 or goes_to_market(bar.terms, bar.state, i):

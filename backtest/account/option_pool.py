@@ -114,9 +114,10 @@ def bisect_place(bar: r.AccountBar, sound: float, failing: float) -> float:
 
 
 def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
-    """Return the first place in between at which a price crosses a strike, else ``before``.
+    """Return the first place between two at which a price crosses a strike, else ``before``.
 
-    With ``intrabar="worst"`` only: prices of one market move apart there.
+    Places are parts of the segment, 0 to 1. Only under ``intrabar="worst"`` a strike can make the
+    requirement jump, as an option and its hedge may move apart there.
     """
     terms = bar.terms
     if terms.intrabar != r.WORST:

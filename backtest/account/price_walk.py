@@ -352,10 +352,11 @@ def start_walk(quotes: r.MarketBar, scratch: r.Scratch) -> None:
 
 
 def choose_turns(bar: r.AccountBar) -> None:
-    """Write whether each price goes to its low first, once for the bar.
+    """Write whether each price goes to its low or to its high first, once for the bar.
 
-    On a path all go the way that costs more together. At worst each market goes the way that costs
-    its positions more, and an isolated position its own.
+    With ``intrabar="path"`` all prices go the same way, the one that costs the account more. With
+    "worst" each market goes the way that costs its own positions more, and the price of an isolated
+    position the way that costs that position more.
     """
     terms = bar.terms
     state = bar.state

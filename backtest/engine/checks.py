@@ -208,7 +208,10 @@ def is_equal(first: object, second: object) -> bool:
 
 
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
-    """Return the currency in which all contracts settle."""
+    """Return the currency in which all contracts settle; ParameterError if they have several.
+
+    It is what contracts, the names of instruments and the markets say; they must agree.
+    """
     contracts = {name: venues[name].contract for name in markets.names}
     said = {name: (market.instrument,) for name, market in markets.items()}
     by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}

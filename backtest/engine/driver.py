@@ -271,9 +271,11 @@ class TermsInTime:
         self.charged = b""
 
     def at(self, t: int, stop: int, traded: a.TradedDays | None) -> tuple[int, Any]:
-        """Write the terms of bar t; return the bar at which they may change, and what was traded.
+        """Write the terms that hold at bar t; return the bar at which they may change next.
 
-        That is at most ``stop``; what was traded is by day up to that of bar t.
+        Margin tables change at dates, and fees by tiers at the first bar of a day. The bar is at
+        most ``stop``. Also returns what was traded by day, with the day of bar t begun. Terms are
+        packed for compiled code only where they have changed.
         """
         for bar, i, table in self.inputs.changes:
             if bar > t:

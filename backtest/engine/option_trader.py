@@ -443,7 +443,11 @@ class OptionTrader:
         return name
 
     def close_left(self, trade: Trade, chain: OptionChain, t: int) -> None:
-        """Close the contracts that no leg of the policy holds any more, where they have a quote."""
+        """Order to close the contracts that no leg of a policy holds any more, at bar t + 1.
+
+        A leg that now holds another contract has left its former one. Without a quote a contract
+        waits for a later close.
+        """
         legs = self.listed.legs
         for option in chain.positions():
             k = trade.contracts[option.name]
@@ -496,8 +500,13 @@ def make_trader(
 
 
 def resume_legs(legs: Legs, before: RunOptions, trades: Sequence[Trade]) -> None:
-    """Write the legs of the resumed run, in the order in which they opened their contracts."""
-    quantity = before.record.quantity
+    """Write into ``legs`` what each leg held at the end of the run that is resumed.
+
+    A leg of a policy owns the contract that it opened, also after it has closed it. Where a leg
+    opened several contracts, one after another, the last one counts: so they are gone through in
+    the order in which they were last opened or closed.
+    """
+    quantity = before.record.quantity  # (n_bars, n_contracts)
     changed = np.diff(quantity != 0.0, axis=0, prepend=False)
     last_opened = []
     for of_contract in changed.T:

@@ -299,7 +299,12 @@ class BatchLoop:
                 yield k, lives[:, first:stop]
 
     def prepare(self, laid: Laid, lives: FloatArray) -> Callable[[IntArray], None]:
-        """Return what takes the account through some places of lanes, and writes ``lives``."""
+        """Return a function that takes the account through some places of lanes.
+
+        It writes what the account was at each close into ``lives``. Compiled whole numbers that go
+        beyond 64 bits make a fault: then the policies are called back in plain Python, and the
+        lanes are passed again.
+        """
         has_overflowed = self.has_overflowed  # read before the loop, which is written before it
         loop = self.loop
         prepared = self.prepare_lanes(laid, lives, loop, has_overflowed=has_overflowed)

@@ -123,7 +123,11 @@ def observe_policies(
 def observe_overlay(
     overlay: Policy | None, markets: Markets, signal: FloatArray, *, is_checked: bool = True
 ) -> list[ObservedPolicy]:
-    """Return the overlay with its columns of the index, in a list; NaN before the first signal."""
+    """Return the overlay with its columns, in a list; an empty one without an overlay.
+
+    It observes the index of the portfolio: one market made of all, weighted by their signals of
+    shape (n, n_bars). Before the first signal there is no index, and its columns are NaN.
+    """
     if overlay is None:
         return []
     index = markets.index(signal.T)

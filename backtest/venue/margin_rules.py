@@ -94,7 +94,10 @@ class DynamicMargin(Value, kw_only=True):
         return rule
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
-        """Return m at each day's close, of the shape of the returns; NaN is not yet known."""
+        """Return the margin per notional, m, at each day's close; NaN while it is not known.
+
+        Of the shape of the returns: (n_days,), or (n_days, n_paths) of simulated paths.
+        """
         raise NotImplementedError
 
     def find_factors(self, returns: FloatArray) -> FloatArray:
@@ -185,7 +188,7 @@ class Volatility(DynamicMargin):
     is_of_volatility: ClassVar[bool] = True
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
-        """Return m at each day's close; the first return makes it known."""
+        """Return the margin per notional at each day's close; the first return makes it known."""
         return self.find_factors(days.returns) * self.compute_volatility(days.returns)
 
     def compute_volatility(self, returns: FloatArray) -> FloatArray:
@@ -194,7 +197,11 @@ class Volatility(DynamicMargin):
         return np.asarray(np.sqrt(mean.to_numpy())).reshape(returns.shape)
 
     def find_factors(self, returns: FloatArray) -> FloatArray:
-        """Return q sqrt(days)."""
+        """Return m per unit of daily volatility: a quantile of returns over volatility, scaled.
+
+        The scale is sqrt(days), the time that a position takes to close. The quantile is that of
+        the normal distribution, or the larger of both tails of all returns so far.
+        """
         root = math.sqrt(self.days)
         if self.shape == "normal":
             return np.full(returns.shape, root * NormalDist().inv_cdf(self.quantile))
@@ -213,8 +220,9 @@ class Volatility(DynamicMargin):
 def compute_expanding_quantile(values: FloatArray, share: float) -> FloatArray:
     """Return the quantile of the values so far at each row, (n_days,) or (n_days, n_paths).
 
-    NaN does not count. Paths have their history in common, which is sorted once: of it only the
-    values around the quantile can change places with those of a path.
+    ``share`` is that of the quantile, 0.99 for example. NaN does not count. Paths have their
+    history in common, which is sorted once: of it only the values around the quantile can change
+    places with those of a path.
     """
     columns = values
     if values.ndim == 1:
@@ -243,7 +251,11 @@ def compute_expanding_quantile(values: FloatArray, share: float) -> FloatArray:
 
 
 def find_joint_quantile(ordered: FloatArray, values: FloatArray, share: float) -> FloatArray:
-    """Return the quantile of sorted values and those of each column together, (n_paths,)."""
+    """Return the quantile of a history and the values of each path together, (n_paths,).
+
+    ``ordered`` is the history, sorted; ``values`` of shape (n_days, n_paths) come after it. The
+    quantile interpolates between the two values around its place, as NumPy's does.
+    """
     n_own = len(values)
     place = share * (len(ordered) + n_own - 1)
     rank = math.floor(place)
@@ -408,7 +420,11 @@ class Buffer(Wrapper):
     share: Annotated[float, core.Range(0.0, 10.0)] = 0.25
 
     def compute_levels(self, days: DailyCloses) -> FloatArray:
-        """Return c at each day's close; the first is m."""
+        """Return the margin with its buffer, c, at each day's close; the first is m.
+
+        As the margin m falls, c falls with it only down to (1 + share) m; as m rises, the buffer of
+        yesterday is used before c rises.
+        """
         levels = self.rule.compute_levels(days)
         buffered = np.empty_like(levels)
         yesterday = np.zeros(levels.shape[1:])
