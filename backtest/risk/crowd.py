@@ -135,10 +135,10 @@ class Crowd:
         equity = collateral
         if "equity" in frame:
             equity = read_column(frame, "equity")
-        if np.any(equity < collateral * (1.0 - 1e-12)):
+        is_less = equity < collateral * (1.0 - 1e-12)
+        if np.any(is_less):
             raise core.ParameterError(
-                "equity must be at least the collateral, got less in row "
-                f"{int(np.argmax(equity < collateral))}"
+                f"equity must be at least the collateral, got less in row {int(np.argmax(is_less))}"
             )
         if price is not None:
             price = find_price(price)

@@ -58,10 +58,10 @@ class MaxLeverage(SettingsResult):
         (or the factor) and its standard error over the paths, ``leverage_error`` (NaN for history,
         at the end of the grid, and with ``evaluations``), ``p_liquidation`` at it with
         ``p_liquidation_simulation_low`` and ``p_liquidation_simulation_high`` (NaN for history),
-        ``paths`` (of history: starts) behind them, ``wiped_out``, the share of the first 2,000
-        paths that leave nothing (NaN as the error is), ``is_monotone`` (whether the probability
-        never fell along the scanned grid), ``is_limited`` (whether no leverage allowed by venue and
-        account reaches the probability: it is the end of the grid).
+        ``paths`` (of history: starts) behind them, ``wiped_out``, the share of them that leaves
+        nothing (NaN as the error is), ``is_monotone`` (whether the probability never fell along the
+        scanned grid; with ``evaluations``, up to the leverage found), ``is_limited`` (whether no
+        leverage allowed by venue and account reaches the probability: it is the end of the grid).
     grid : DataFrame
         The probability by leverage, a column per row, on the first 256 paths or on all starts. With
         ``evaluations`` a leverage that is over the probability has a lower bound of it.

@@ -94,9 +94,11 @@ class PathTrials:
         hits = [0] * len(sizes)
         with ThreadPoolExecutor(self.threads, thread_name_prefix="paths") as pool:
             for first in range(0, count, self.paths.block):
+                left = [k for k, hit in enumerate(hits) if hit <= most]
+                if not left:
+                    break
                 stop = min(first + self.paths.block, count)
                 self.paths.draw_all(first, stop)  # which keeps them for all sizes
-                left = [k for k, hit in enumerate(hits) if hit <= most]
                 runners = [self.kept[sizes[k]] for k in left]
 
                 def count_block(runner: PathsRunner, first: int = first, stop: int = stop) -> int:
@@ -290,6 +292,7 @@ def bisect_leverage(
         core.report_progress(progress, done + 1, evaluations)
         size = math.sqrt(max(best, 0.01 * high) * high)
 
+    # Of a size that is over, paths were counted until it was: its share is a lower bound.
     sizes = sorted(shares)
     overs = [max(shares[size].values()) > chance for size in sizes]
     rows = {}
@@ -297,13 +300,14 @@ def bisect_leverage(
     for source in sources:
         columns[source.name] = [shares[size].get(source.name, math.nan) for size in sizes]
     for source in sources[::-1]:
+        whole = [share for share in columns[source.name] if share <= chance]
         hits = shares.get(best, {}).get(source.name, 0.0)
         rows[source.name] = {
             "leverage": best,
             "leverage_error": math.nan,
             **measure(source, best, source.count, round(hits * source.count)),
             "wiped_out": math.nan,
-            "is_monotone": overs == sorted(overs),
+            "is_monotone": whole == sorted(whole),
             "is_limited": not any(overs),
         }
     return Searched(np.array(sizes), rows, columns)
