@@ -22,7 +22,7 @@ from timing import print_json, read_flags
 
 import backtest as bt
 from backtest import strategies
-from backtest.core import format_chance, format_percent
+from backtest.core import format_chance
 from backtest.experiments.policy_names import built_in_policies
 from backtest.policies import sets_margin, trades_options
 
@@ -108,8 +108,11 @@ def judge_policy(policy: bt.Policy, markets: dict[str, bt.Market]) -> dict[str, 
 
 
 def write_table(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """Return a line for each policy that was judged, in Markdown; p are those of the markets."""
-    heads = ["policy", "outcome", "difference", *names, "lost in 30 days", "largest scale", "p"]
+    """Return a line for each policy that was judged, in Markdown.
+
+    Differences are in per cent of log growth a year; p are those of the markets.
+    """
+    heads = ["policy", "outcome", "difference, %", *names, "lost in 30 days", "largest scale", "p"]
     lines = [heads, ["---"] * len(heads)]
 
     # Combinators whose defaults change nothing have the line of what they hold.
@@ -123,10 +126,9 @@ def write_table(rows: list[dict[str, Any]], names: list[str]) -> str:
 
 def list_cells(row: dict[str, Any], names: list[str]) -> list[str]:
     """Return the cells of one policy but its name."""
-    gap = "not tested"
+    gap = write_gap(row["difference"])
     if not math.isnan(row["difference"]):
-        low, high = (format_percent(row[end], is_signed=True) for end in ("low", "high"))
-        gap = f"{format_percent(row['difference'], is_signed=True)} ({low} to {high})"
+        gap = f"{gap} ({write_gap(row['low'])} to {write_gap(row['high'])})"
     gaps = [write_gap(row["by_market"].get(name, math.nan)) for name in names]
     lost = "none"
     if row["chance"] > 0.0:
@@ -138,10 +140,10 @@ def list_cells(row: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def write_gap(difference: float) -> str:
-    """Return the difference on one market, or that there is none."""
+    """Return a difference of log growth in per cent a year, or that there is none."""
     if math.isnan(difference):
         return "not tested"
-    return format_percent(difference, is_signed=True)
+    return f"{100.0 * difference:+.2f}"
 
 
 def main() -> None:
