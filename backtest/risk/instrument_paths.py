@@ -23,7 +23,7 @@ from backtest.risk.path_drift import count_per_year
 from backtest.risk.path_models import PathModel
 from backtest.risk.path_rows import RowTable, plan_calendar
 
-AT_ONCE = 32
+AT_ONCE = 64
 """Paths whose markets share arrays."""
 FARTHEST = 230.0
 """The largest distance of a log price from today's: prices stay within 1e-100 to 1e100 of it."""

@@ -260,6 +260,11 @@ class PathsRunner(core.Carried):
             chosen = dict.fromkeys(names, chosen)
         return read_weights(chosen, markets, first=0)
 
+    @functools.cached_property
+    def weights_seen(self) -> core.FloatArray:
+        """The signal on the first path with history in front, (n, bars): that of all paths."""
+        return self.list_weights(self.seen)
+
     def run_path(self, i: int) -> Result:
         """Return the result of path i, which is run alone."""
         number = i % self.paths.count
@@ -422,7 +427,7 @@ class PathsRunner(core.Carried):
         width = self.paths.width
         seen = self.seen
         before = seen[name].slice(0, seen.n_bars - width + 1)
-        signal = self.list_weights(seen)[self.paths.names.index(name)]
+        signal = self.weights_seen[self.paths.names.index(name)]
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
 
         # A column that a path does not have keeps its last value.
@@ -430,7 +435,9 @@ class PathsRunner(core.Carried):
         parts: dict[str, list[core.FloatArray]] = {key: [] for key in observed.columns}
         known: list[int] = []
         for some in self.paths.members[name].list_markets(bars, before, **fields):
-            for columns in observe_paths(observed.policy, some):
+            # Paths of a policy that is trusted were compared on others: the first ones are enough.
+            is_compared = not (self.is_trusted and known)
+            for columns in observe_paths(observed.policy, some, is_compared=is_compared):
                 for key, usual in last.items():
                     parts[key].append(columns.get(key, usual)[-width:])
                 front = max(map(len, columns.values()), default=width) - width
@@ -461,13 +468,19 @@ class PathsRunner(core.Carried):
         return fields
 
 
-def observe_paths(policy: policies.Policy, paths: PathMarkets) -> list[dict[str, core.FloatArray]]:
-    """Return the columns of some paths: observed together where the first and last are the same."""
+def observe_paths(
+    policy: policies.Policy, paths: PathMarkets, *, is_compared: bool = True
+) -> list[dict[str, core.FloatArray]]:
+    """Return the columns of some paths: observed together where the first and last are the same.
+
+    Without ``is_compared`` the first alone is looked at.
+    """
     lanes = range(len(paths.rows["close"]))
     if not policies.parts_take_arrays(policy):
         return [policies.observe(policy, paths.pick(k)) for k in lanes]
 
-    alone = {k: policies.observe(policy, paths.pick(k)) for k in (0, lanes[-1])}
+    compared = {0, lanes[-1]} if is_compared else {0}
+    alone = {k: policies.observe(policy, paths.pick(k)) for k in compared}
     together = policies.observe_together(lambda: policy.observe(paths.join()), alone, len(lanes))
     if together:
         return [{name: values[:, k] for name, values in together.items()} for k in lanes]

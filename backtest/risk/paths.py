@@ -118,6 +118,7 @@ class Paths:
         self.block = min(BLOCK, max(1 << int(math.log2(fitting)), 2))
         self.most_kept = 1
         self._kept: dict[str, dict[int, PathBars]] = {}
+        self._kept_rates: dict[int, core.FloatArray] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -218,17 +219,38 @@ class Paths:
             return parts[0]
         return PathBars(*(np.concatenate(fields, axis=-2) for fields in zip(*parts, strict=True)))
 
+    def keep_rates(self) -> None:
+        """Keep the rates of funding of each block that is drawn, of the first instrument."""
+        self._kept_rates = {}
+
+    def draw_rates(self, count: int) -> core.FloatArray:
+        """Return the rates of funding of the first paths of the first instrument, by path."""
+        name = self.names[0]
+        kept = self._kept_rates or {}
+        rates = []
+        for number in range(-(-count // self.block)):
+            if number in kept:
+                rates.append(kept[number])
+            else:
+                rates.append(self._draw_block(number, name).rates)
+        return np.concatenate(rates)[:count]
+
     def _draw_block(self, number: int, name: str) -> PathBars:
         """Return a block of paths of an instrument, which is kept for as long as there is room."""
         kept = self._kept.setdefault(name, {})
-        if number not in kept:
-            loads = tuple(map(float, self.factor[self.names.index(name)]))
-            shape = (self.n_bars, self.block)
-            bars = self.members[name].draw(Draws(self.seed, number, shape, self.bridge, loads))
-            if len(kept) >= self.most_kept:
-                kept.clear()
-            kept[number] = bars
-        return kept[number]
+        bars = kept.get(number)
+        if bars is not None:
+            return bars
+
+        loads = tuple(map(float, self.factor[self.names.index(name)]))
+        shape = (self.n_bars, self.block)
+        bars = self.members[name].draw(Draws(self.seed, number, shape, self.bridge, loads))
+        if len(kept) >= self.most_kept:
+            kept.clear()
+        kept[number] = bars
+        if self._kept_rates is not None and name == self.names[0]:
+            self._kept_rates[number] = bars.rates
+        return bars  # another thread may have cleared what is kept
 
     def closes(
         self, first: int = 0, stop: int | None = None, name: str | None = None

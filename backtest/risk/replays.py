@@ -29,6 +29,7 @@ from backtest.risk.paths import Paths
 BAND = (0.05, 0.5, 0.95)
 """Quantiles of the mean funding of paths: the ends of its band, and the median."""
 BAND_SHARE = 0.9
+UNKNOWN_BAND = np.full(len(BAND), np.nan)
 FUNDING_DAYS = 30
 """Days whose mean funding has a band."""
 YEAR = 365 * DAY
@@ -89,7 +90,7 @@ def replay_risk(
         told = np.array([forecast.probability for forecast in forecasts])
         record = make_record(runner, dates, told, find_lost(runner, dates, bars[name]))
         records[name_loss(name)] = record, told_today[name]
-        if core.parse_duration(name) == FUNDING_DAYS * DAY:
+        if is_of_band(name):
             bands = [forecast.funding for forecast in forecasts]
             intervals |= score_funding(runner, dates, name, bands)
 
@@ -153,7 +154,7 @@ def forecast_at(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         paths = runner.paths.draw_again(close, horizon, sc.SCORED_PATHS)
-        paths.keep_all()
+        paths.keep_rates()
         test = runner.test.replace(market=paths.history, venue=runner.venues, start=None)
         dated = replace(runner, paths=paths, test=test, resume=None, is_trusted=True)
         lost = count_lost(dated, r.read_horizons(paths, horizon)[horizon], threads)
@@ -164,7 +165,7 @@ def forecast_at(
     row = known.summarize(paths.n_bars, core.parse_duration(horizon))
     row[r.BY_MODEL] = by_model
     told = r.choose_probability(row, 0.0, is_calm=is_calm)
-    return Forecast(told, measure_band(paths))
+    return Forecast(told, measure_band(paths) if is_of_band(horizon) else UNKNOWN_BAND)
 
 
 def count_lost(runner: PathsRunner, bars: int, threads: int) -> int:
@@ -232,16 +233,21 @@ def cut_past(market: Market, close: int) -> Market:
     return market.prefix(int((market.time + market.interval <= close).sum()))
 
 
+def is_of_band(horizon: str) -> bool:
+    """Return whether the mean funding of a horizon has a band."""
+    return core.parse_duration(horizon) == FUNDING_DAYS * DAY
+
+
 def measure_band(paths: Paths) -> core.FloatArray:
     """Return the band of the mean funding rate of paths of one instrument, (3,), or NaN."""
     if paths.leader.process.grid is None or len(paths.names) > 1:
-        return np.full(len(BAND), np.nan)
-    rates = paths.draw(0, min(paths.count, sc.SCORED_PATHS)).rates
+        return UNKNOWN_BAND
+    rates = paths.draw_rates(min(paths.count, sc.SCORED_PATHS))
     horizon = int(paths.calendar.time[0]) + paths.markets.interval + FUNDING_DAYS * DAY
     stamps = paths.leader.process.grid.find(int(paths.calendar.time[1]), horizon)
     count = min(len(stamps), rates.shape[1])
     if count == 0:
-        return np.full(len(BAND), np.nan)
+        return UNKNOWN_BAND
     return np.asarray(np.quantile(rates[:, :count].mean(axis=1), BAND))
 
 
