@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -295,13 +296,15 @@ class MarketSource(NamedTuple):
     """Where one market is: a path, and the instrument to choose if the path holds several.
 
     ``names`` are those that it may be called, the default first; ``currency`` is the settlement
-    currency, as the files say it.
+    currency, as the files say it. ``folder`` is the name of the folder of which it is the only
+    market.
     """
 
     names: tuple[str, ...]
     path: Path
     instrument: str | None = None
     currency: str = ""
+    folder: str = ""
 
 
 def find_sources(
@@ -309,27 +312,53 @@ def find_sources(
 ) -> dict[str, MarketSource]:
     """Return where each market is, by name: those of some instruments, or all of the paths."""
     sources: list[MarketSource] = []
+    sources_by_path: dict[Path, list[MarketSource]] = {}
     for path in paths:
         if path.is_dir():
-            sources += _list_markets(path, is_named=len(paths) > 1)
+            held = _list_markets(path, is_named=len(paths) > 1)
         else:  # a file, or a path that is missing: the loader says so
             name = parse_name(path).instrument or stem_of(path)
-            sources.append(MarketSource((name,), path))
+            held = [MarketSource((name,), path)]
+        sources += held
+        sources_by_path[path] = held
     if instruments is not None:
         if len({*instruments}) < len(instruments):
             raise ParameterError(f"each instrument is given once, got {', '.join(instruments)}")
-        return {name: _choose(name, sources) for name in instruments}
+        chosen = {name: _choose(name, sources) for name in instruments}
+        _check_all_used(sources_by_path, [*chosen.values()], instruments)
+        return chosen
 
+    # One instrument in two folders has their names.
+    counts = Counter(source.names[0] for source in sources)
     by_name: dict[str, MarketSource] = {}
     for source in sources:
-        first = by_name.setdefault(source.names[0], source)
+        name = source.names[0]
+        if counts[name] > 1 and source.folder:
+            name = source.folder
+        first = by_name.setdefault(name, source)
         if first is not source:
             raise DataError(
-                f"each market must have a name of its own, {source.names[0]!r} occurs twice "
+                f"each market must have a name of its own, {name!r} occurs twice "
                 f"({first.path}, {source.path}); bt.Markets({{name: Market.load(...), ...}}) names "
                 "them"
             )
     return by_name
+
+
+def _check_all_used(
+    sources_by_path: Mapping[Path, Sequence[MarketSource]],
+    chosen: Sequence[MarketSource],
+    instruments: Sequence[str],
+) -> None:
+    """Raise ParameterError if a path holds none of the instruments that are chosen."""
+    for path, sources in sources_by_path.items():
+        if any(source in chosen for source in sources):
+            continue
+        held = ", ".join(source.names[0] for source in sources)
+        raise ParameterError(
+            f"each path must hold an instrument that is chosen, {path} has {held}, chosen are "
+            f"{', '.join(instruments)}; add one of the path's, or leave the path out"
+        )
 
 
 def _list_markets(folder: Path, *, is_named: bool) -> list[MarketSource]:
@@ -370,7 +399,7 @@ def find_in_folders(
 def _list_folder(folder: Path, *, is_named: bool = False) -> list[MarketSource]:
     """Return the markets in a folder, or else in the folders in it.
 
-    A folder's only market is named after it if ``is_named``, as those of folders in it are.
+    A folder's only market may be named after it if ``is_named``, as those of folders in it may.
     """
     sources = _list_in_folder(folder, is_named=is_named)
     if sources:
@@ -395,12 +424,14 @@ def _list_in_folder(folder: Path, *, is_named: bool) -> list[MarketSource]:
     for file in pairs.values():
         # Of several markets in a folder, each is chosen by its own name.
         names = file.names
-        chosen = None
+        currency = find_settlement(file)
         if len(pairs) > 1:
-            chosen = file.names[0]
+            sources.append(MarketSource(names, folder, file.names[0], currency))
         elif is_named:
-            names = (folder_name, *file.names)
-        sources.append(MarketSource(names, folder, chosen, find_settlement(file)))
+            names = (*names, folder_name)
+            sources.append(MarketSource(names, folder, None, currency, folder_name))
+        else:
+            sources.append(MarketSource(names, folder, None, currency))
     return sources
 
 

@@ -461,7 +461,8 @@ class Markets(BarClock, Mapping[str, Market]):
         ----------
         *paths : str or Path
             With one path, a market is named after its instrument, or else its folder. With several
-            paths, the market of a folder with one is named after the folder.
+            paths, it is named after the pair that the names of its files say. Without a pair, or
+            where several folders have the same one, a folder's only market is named after it.
         instruments : sequence of str, optional
             Which markets to load, in this order, under these names: those of their instruments
             (``"BTCUSDT"``; in freqtrade's files also ``"BTC/USDT:USDT"``) or of their folders.

@@ -226,10 +226,17 @@ def test_several_paths_are_named_after_their_folders_and_what_they_hold(tmp_path
     write_pair(tmp_path / "rest", "XRP_USDT_USDT")
 
     paths = [tmp_path / name for name in ("btc", "eth", "rest")]
-    assert bt.Markets.load(*paths).names == ("btc", "eth", "LTCUSDT", "XRPUSDT")
+    assert bt.Markets.load(*paths).names == ("btc", "ETHUSDT", "LTCUSDT", "XRPUSDT")
+
+    write_pair(tmp_path / "other", "ETH_USDT_USDT")
+    assert bt.Markets.load(paths[1], tmp_path / "other").names == ("eth", "other")
 
     wanted = ["ETHUSDT", "BTCUSDT"]
-    assert bt.Markets.load(*paths, instruments=wanted).names == ("ETHUSDT", "BTCUSDT")
+    assert bt.Markets.load(*paths[:2], instruments=wanted).names == ("ETHUSDT", "BTCUSDT")
+    check_refused(
+        lambda: bt.Markets.load(*paths, instruments=wanted),
+        "has LTCUSDT, XRPUSDT, chosen are ETHUSDT, BTCUSDT; add one of the path's, or leave",
+    )
 
     assert bt.Markets.load(paths[0]).names == ("BTCUSDT",)
     check_refused(lambda: bt.Markets.load(paths), "; bt.Markets.load(*paths) gives")
