@@ -467,6 +467,8 @@ def read_text(key: Key, text: str) -> Any:
     """Return the value of a key that a text of the command line is."""
     if key.name == "objective":
         return read_objective(text)
+    if key.place == "judge.require":
+        return text.split(",")  # its words are few, and the rule of the sentence checks them
     if key.kinds == (list,):
         return read_list(text, name=key.place)
 

@@ -559,7 +559,7 @@ def load_markets(paths: Sequence[str], instruments: Sequence[str]) -> dict[str, 
     for path in paths:
         for name in instruments or [""]:
             market = Market.load(path, instrument=name or None)
-            markets[market.instrument] = market
+            markets[market.instrument or Path(path).resolve().name] = market
     return markets
 
 

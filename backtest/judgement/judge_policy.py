@@ -143,6 +143,11 @@ class Court:
         if self.progress is not None:
             self.progress(JudgedRow(question, market, text))
 
+    def tell_pooled(self, question: str, text: str) -> None:
+        """Report the row of all markets; of one market alone it would say the same again."""
+        if len(self.accounts) + len(self.faults) > 1:
+            self.tell(question, g.POOLED, text)
+
     def run(self, tests: Iterable[a.JudgedTest], tune: int | None) -> None:
         """Run the account of each market; one that fails is kept with its cause."""
         errors = []
@@ -201,7 +206,7 @@ class Court:
 
         pooled, self.differences = g.pool_growth(daily_growth, self.draws, self.seed)
         self.rows["growth"].append({"market": g.POOLED, **pooled})
-        self.tell("growth", g.POOLED, write_growth(pooled))
+        self.tell_pooled("growth", write_growth(pooled))
         return daily_growth
 
     def answer_timing(self, account: a.JudgedAccount) -> Iterator[str]:
@@ -328,7 +333,10 @@ class Court:
     ) -> None:
         row = e.judge_search(counted, difference, p_value)
         self.rows["search"].append({"market": market, **row})
-        self.tell("search", market, write_search(row))
+        if market == g.POOLED:
+            self.tell_pooled("search", write_search(row))
+        else:
+            self.tell("search", market, write_search(row))
 
     def write(self, tests: list[a.JudgedTest], policy: AnyPolicy, tune: int | None) -> Judgement:
         tables = {name: make_table(self.rows[name], columns) for name, columns in TABLES.items()}
@@ -390,14 +398,18 @@ def describe_tests(used: Mapping[str, Conditions]) -> Row:
         (venues,) = venues.values()
 
     ends = {}
+    instruments = {}
     for name, test in used.items():
-        ends[name] = core.format_time(as_markets(test.market).end)
+        market = as_markets(test.market)
+        ends[name] = core.format_time(market.end)
+        instruments[name] = ", ".join(one.instrument for one in market.values()) or name
     account = next(iter(used.values())).account
     return {
         "markets": list(used),
         "venue": results.describe_venue(venues),
         "account": account.to_dict(),
         "ends": ends,
+        "instruments": instruments,
     }
 
 

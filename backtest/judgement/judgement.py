@@ -283,10 +283,6 @@ class Judgement(SettingsResult):
         p_growth = self.timing["p_growth"].astype(float)
         fall = self.growth["max_drawdown"].astype(float)
 
-        where = "not tested"
-        if not math.isnan(found.chance):
-            where = f"highest: {found.chance_market}, by {found.chance_source}"
-
         return [
             Headline(
                 "difference",
@@ -295,7 +291,7 @@ class Judgement(SettingsResult):
                 "signed percent",
                 f"log growth a year; 95 %: {low} to {high}, n {found.n:,}",
             ),
-            Headline("chance", "lost within 30 days", found.chance, "chance", where),
+            self.show_danger(),
             Headline(
                 "largest_scale",
                 "largest scale",
@@ -305,6 +301,24 @@ class Judgement(SettingsResult):
             Headline("p_growth", "p of its timing", float(p_growth.min()), "decimals", "lowest"),
             Headline("max_drawdown", "worst drawdown", float(fall.max()), "percent"),
         ]
+
+    def show_danger(self) -> Headline:
+        """Return the highest probability of loss in 30 days, or of how many paths none was lost."""
+        found = self.findings
+        number = Headline("chance", "lost within 30 days", found.chance, "chance", "not tested")
+        if math.isnan(found.chance):
+            return number
+        if found.chance > 0.0:
+            return number._replace(note=f"highest: {found.chance_market}, by {found.chance_source}")
+
+        # A share of 0 is known as well as the paths are many, and no better.
+        month = self.survival[self.survival["horizon"] == s.MONTH]
+        most = core.format_chance(float(month["high"].max()))
+        count = int(month["n"].min())
+        return number._replace(
+            text=f"0 of {count:,}",
+            note=f"paths on each market, none in history: at most {most} by the model",
+        )
 
     def list_parts(self) -> list[Part]:
         parts = [self.show_growth(), self.show_timing(), self.show_survival()]
@@ -331,7 +345,7 @@ class Judgement(SettingsResult):
 
         by_market = self.growth.drop(index=g.POOLED)
         blocks: list[Shown] = [
-            show_by_market(self.growth, tested, "Growth over constant leverage"),
+            show_by_market(self.leave_pooled(self.growth), tested, "Growth over constant leverage"),
             show_by_market(by_market, beside, "Beside it"),
             self.draw_differences(),
             *list_untested(self.growth),
@@ -344,6 +358,12 @@ class Judgement(SettingsResult):
             tuple(blocks),
             "both",
         )
+
+    def leave_pooled(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a table without its pooled row where that is of one market, and says it again."""
+        if len(self.names) > 1:
+            return table
+        return table.drop(index=g.POOLED)
 
     def draw_differences(self) -> ShownChart:
         """Return the chart of the differences, added up over time; each market has its color."""
@@ -477,7 +497,7 @@ class Judgement(SettingsResult):
             "deflated_sharpe": Head("deflated Sharpe", "of the difference", "probability"),
             "n": Head("n", "days", "count"),
         }
-        table = show_by_market(self.search, heads)
+        table = show_by_market(self.leave_pooled(self.search), heads)
         return Part(
             "search",
             "Is it the search?",

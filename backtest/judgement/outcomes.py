@@ -210,7 +210,7 @@ def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
         horizon = str(row["horizon"])
         yield LossForecast(
             name=name_loss(horizon),
-            instrument=str(market),
+            instrument=told["instruments"][market],
             made=core.to_nanoseconds(told["ends"][market]),
             horizon=horizon,
             told=float(row["probability"]),

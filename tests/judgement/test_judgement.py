@@ -13,6 +13,7 @@ import backtest as bt
 from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
 from backtest.judgement.judge_policy import JudgedRow
+from backtest.judgement.outcomes import list_forecasts
 from backtest.report.charts import draw_declared
 from backtest.results.result import Lack
 from backtest.risk.paths import choose_funding
@@ -303,6 +304,27 @@ def test_the_sentence_names_the_markets_that_were_compared():
     assert "on A (" in rule.write_sentence(find(markets=("A",), tested=("A",)), "Mine")
 
 
+def test_a_loss_that_no_path_had_is_shown_by_how_many_paths_there_are(calm):
+    _, judged, _ = calm
+    none = judged.survival.assign(paths=0.0, history=0.0, high=0.00184, n=2_000)
+    (number,) = [
+        each
+        for each in dataclasses.replace(judged, survival=none).list_numbers()
+        if each.name == "chance"
+    ]
+    assert str(number) == "0 of 2,000"
+    assert "at most 0.184 % by the model" in number.note
+
+    some = judged.survival.assign(paths=0.004, history=0.0)
+    (number,) = [
+        each
+        for each in dataclasses.replace(judged, survival=some).list_numbers()
+        if each.name == "chance"
+    ]
+    assert str(number) == "0.4 %"
+    assert number.note == "highest: M1, by paths"
+
+
 def test_the_larger_of_paths_and_history_is_the_danger():
     rows = {
         ("A", "7d"): {"paths": 0.9, "history": 0.9},
@@ -385,6 +407,9 @@ def test_a_market_that_fails_is_a_row_with_its_cause():
     assert found.outcome == rule.NO_EVIDENCE
     assert "on 1 of these 2" in found.verdict
 
+    # What is forecast is of an instrument, whatever its market is called.
+    assert {forecast.instrument for forecast in list_forecasts(found)} == {"M8"}
+
     check_refused(lambda: make_test(bad, **COSTLY).judge(Failing()), "too high", bt.PolicyError)
 
 
@@ -464,6 +489,7 @@ def test_the_command_prints_rows_the_sentence_and_its_exit_code(tmp_path, capsys
     code, out, told = call(capsys, *given, "--require", "timed,safe")
     assert code == 0, told
     assert "Was anything timed? M9:" in told
+    assert "pooled" not in told + out
     assert "No evidence of a difference" in out
 
     code, out, told = call(capsys, *given, "--require", "better", "--json")
@@ -471,9 +497,11 @@ def test_the_command_prints_rows_the_sentence_and_its_exit_code(tmp_path, capsys
     assert code == (0 if "better" in data["met"] else 1)
     assert {row["market"] for row in data["growth"]} == {"M9", "pooled"}
 
-    code, _, told = call(capsys, *given, "--require", "best")
-    assert code == 2
-    assert told.count("\n") == 1
+    for words in ("best", "", "better,"):
+        code, _, told = call(capsys, *given, "--require", words)
+        assert code == 2
+        assert "must be one of better, safe, timed" in told
+        assert told.count("\n") == 1
 
 
 @pytest.mark.slow
