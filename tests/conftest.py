@@ -43,3 +43,10 @@ settings.load_profile("ci")
 def _compile_where_it_is_tested(request, monkeypatch):
     if any(map(request.node.get_closest_marker, ("slow", "compiled"))):
         monkeypatch.setenv("BACKTEST_COMPILE", "now")
+
+
+@pytest.fixture(autouse=True)
+def _look_for_peeks_where_they_are_planted(request, monkeypatch):
+    """Check columns of policies at a third of the usual cuts, where a test plants no peek."""
+    if not request.node.get_closest_marker("peeks"):
+        monkeypatch.setattr("backtest.policies.lookahead.CHAINS", 2)

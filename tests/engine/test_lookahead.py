@@ -21,6 +21,7 @@ from tests.hidden_peeks import LONGEST, POLICIES
 from tests.kit import ask_test, check_refused, free_venue, market_of
 from tests.peeks import HONEST, MARKET, PEEKS, find_tolerance, log_returns, observing
 
+pytestmark = pytest.mark.peeks
 FEW = {"late mean": 13, "unknown": 0}
 """Cuts of what is known in few rows of a short market, or in none."""
 SHORT = MARKET.prefix(600)

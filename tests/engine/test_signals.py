@@ -18,6 +18,7 @@ from backtest.strategies import Constant, VolTarget
 from tests.kit import AT_BINANCE, check_refused, free_venue, live, market_of
 from tests.scenes import happened
 
+pytestmark = pytest.mark.peeks
 HOURS = bt.Market.sample(bars=48)
 BY_TEXT = pd.Series(1.0, index=HOURS.times.strftime("%F %T"))[::-1]
 BY_NUMBER = pd.Series(1.0, index=range(48))

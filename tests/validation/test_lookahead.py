@@ -10,7 +10,10 @@ from backtest.sweep.set_evaluator import Evaluator
 from tests.kit import ask_test, risk_of
 from tests.validation.worlds import ACCOUNT, VENUE, make_market
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # short spans
+pytestmark = [
+    pytest.mark.peeks,
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # short spans
+]
 MARKET = make_market(210)  # 840 bars of 6 h
 PANEL = bt.Markets({"A": MARKET, "B": make_market(210, seed=3)})
 TERMS: dict[str, Any] = {"venue": VENUE, "account": ACCOUNT}
