@@ -354,7 +354,7 @@ def test_an_account_at_zero_equity_with_a_debt_and_collateral_goes_on():
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(2), pytest.param(range(500, 1_000), marks=pytest.mark.slow)], ids=str
+    "seeds", [range(2), pytest.param(range(500, 750), marks=pytest.mark.slow)], ids=str
 )
 def test_drawn_accounts_end_with_balanced_books(seeds, monkeypatch):
     """Several instruments, collateral, flows and ruin; the oracle lives the seeds up to 500."""

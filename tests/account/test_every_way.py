@@ -19,11 +19,14 @@ from tests.account.test_compiled import is_same
 from tests.account.test_resumed import find_stop
 from tests.agreement import choose_policy, place_of, run_engine, trust_data
 from tests.cases import OBSERVED, PortfolioCase
+from tests.kit import slow
 from tests.option_cases import OptionCase, make_option_case
 from tests.oracle.test_engine import KINDS
 from tests.sweep.sweeps import are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+MAKES = [*(make for make in KINDS if make is not make_option_case), *slow([make_option_case])]
+"""The kinds of accounts: a loop that may hold options compiles for over a minute."""
 SEEDS = 46
 """Of each of eleven kinds: 506 accounts."""
 LEAST_RESUMED = 0.9
@@ -198,7 +201,7 @@ def check_parts(case: PortfolioCase, whole: Any, stop: int, label: str) -> None:
 @pytest.mark.parametrize(
     "seeds", [range(1), pytest.param(range(1, SEEDS), marks=pytest.mark.slow)], ids=str
 )
-@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", MAKES, ids=lambda make: make.__name__)
 def test_an_account_is_the_same_whatever_runs_it(make, seeds, monkeypatch):
     trust_data(monkeypatch)
     ways = [check_account(make(seed), f"{make.__name__}({seed})") for seed in seeds]

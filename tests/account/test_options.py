@@ -432,7 +432,7 @@ def test_a_partial_liquidation_names_instruments_before_options(order):
 
 
 @pytest.mark.parametrize(
-    "first", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 500, 20))]
+    "first", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 300, 20))]
 )
 def test_random_accounts_with_options_balance(first):
     """§6 at every bar to 1e-28, which ``simulate`` asserts."""

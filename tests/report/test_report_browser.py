@@ -175,8 +175,7 @@ def test_one_window_is_shown_by_all_charts_and_its_figures_are_computed(page, re
     assert page.trouble == []
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_nothing_overlaps_overflows_or_leaves_half_a_row_empty(visit, width, scheme):
     page = visit("run", width, color_scheme=scheme)
     assert list_faults(page) == []

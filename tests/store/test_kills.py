@@ -93,7 +93,7 @@ def kill_and_do_again(
 @pytest.mark.slow
 @pytest.mark.parametrize("work", WORKS)
 def test_killed_twelve_times_it_ends_at_the_same_bytes(tmp_path, work):
-    kill_and_do_again(work, tmp_path, 60 // len(WORKS), np.random.default_rng(5))
+    kill_and_do_again(work, tmp_path, 12, np.random.default_rng(5))
 
 
 def save_the_same(source: Path, store: Path, times: int) -> None:
@@ -115,7 +115,7 @@ def test_two_writers_and_a_reader_never_meet_half_a_result(made, processes, tmp_
     """Between two renames there is a moment without any: the reader then sees none."""
     source = find_result(made, kind)
     shutil.copytree(source, tmp_path / source.name)
-    told = (source, tmp_path, 15)
+    told = (source, tmp_path, 8)
     writers = [processes.Process(target=save_the_same, args=told) for _ in range(2)]
 
     for writer in writers:
