@@ -1,6 +1,6 @@
 """Properties that hold for every account: drawn markets, venues and settings.
 
-``BACKTEST_CASES`` is the number of cases of each property, 12 if it is not given; a case that fails
+``BACKTEST_CASES`` is the number of cases of each property, 8 if it is not given; a case that fails
 is printed with its draws.
 """
 
@@ -24,7 +24,7 @@ from backtest.strategies import Constant
 from tests.scenes import coin_venue, venue_of
 
 CASES = settings(
-    max_examples=int(os.environ.get("BACKTEST_CASES", "12")), deadline=None, phases=[Phase.generate]
+    max_examples=int(os.environ.get("BACKTEST_CASES", "8")), deadline=None, phases=[Phase.generate]
 )
 COSTS: dict[str, Any] = {
     "fees": {"taker": 0.0006, "maker": 0.0002},

@@ -19,6 +19,7 @@ for fit in (bt.indicators.garch_volatility, bt.indicators.har_volatility):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="needs two CPUs that a process can be held to",

@@ -475,6 +475,7 @@ def test_the_benchmark_of_a_constant_is_its_own_account():
 # The command line.
 
 
+@pytest.mark.slow
 def test_the_command_prints_rows_the_sentence_and_its_exit_code(tmp_path, capsys):
     folder = tmp_path / "m9"
     make_market(1.0, seed=9).save(folder)

@@ -42,7 +42,8 @@ HELPERS = {"timing.py", "replications/comparison.py", "replications/paths.py"}
 
 PORTS = json.loads((BENCHMARKS / "ports.json").read_text("utf-8"))
 SITE = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
-FAST, SLOW = ("tutorial",), ("concepts", "moving")
+FAST = ("tutorial",)
+SLOW = ("concepts", "moving", "howto", "searches", "validation", "risk", "sweeps", "margin-systems")
 """`make test` runs every block of FAST, none of SLOW and the gallery, else the first of a page."""
 
 

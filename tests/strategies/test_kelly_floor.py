@@ -126,11 +126,11 @@ def test_nothing_is_held_where_the_drift_is_too_uncertain():
 
 
 def test_errors_are_a_column_of_observe_which_is_held():
-    market = walk(4000, mu=1.5, sigma=0.5, seed=4)
-    policy = Kelly(**FLOORED, errors=True, shrinkage=0.0, window=2000, cap=50.0)
+    market = walk(1000, mu=1.5, sigma=0.5, seed=4)
+    policy = Kelly(**FLOORED, errors=True, shrinkage=0.0, window=500, cap=50.0)
     columns = policy.observe(market)
     limit = columns["limit"]
-    drift = indicators.rolling_drift(market, 2000)
+    drift = indicators.rolling_drift(market, 500)
     sigma = indicators.ewma_volatility(market, 168.0)
     expected = indicators.floored_kelly(drift.mean, drift.error, sigma, loss=0.3, probability=0.1)
     np.testing.assert_array_equal(limit, expected)
@@ -156,11 +156,11 @@ def test_a_search_leaves_the_limit_alone_unless_its_space_names_it():
 
 
 def test_sweeps_hold_what_runs_hold():
-    market = walk(3000, mu=1.5, sigma=0.5, seed=4)
+    market = walk(400, mu=1.5, sigma=0.5, seed=4)
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
     sets = {
         "floor_loss": [0.2, 0.4], "probability": [0.05, 0.2], "errors": [False, True],
-        "shrinkage": [0.0], "window": [1000],
+        "shrinkage": [0.0], "window": [200],
     }  # fmt: skip
     table = test.sweep(Kelly, sets, compile=False).table
     assert table["final_equity"].nunique() == 8
@@ -171,7 +171,7 @@ def test_sweeps_hold_what_runs_hold():
             probability=row["probability"],
             errors=bool(row["errors"]),
             shrinkage=0.0,
-            window=1000,
+            window=200,
         )
         run = test.run(policy, compile=False)
         assert row["final_equity"] == pytest.approx(run.metrics["final_equity"], rel=1e-12)
@@ -341,11 +341,11 @@ def test_returns_that_have_no_best_weights_are_refused(make, words):
 
 
 @pytest.mark.parametrize(("policy", "names"), [
-    (Kelly(window=500), {"fraction", "window", "shrinkage", "half_life", "cap"}),
-    (Kelly(**FLOORED, window=500), {"window", "shrinkage", "half_life", "cap", "floor_loss"}),
+    (Kelly(window=50), {"fraction", "window", "shrinkage", "half_life", "cap"}),
+    (Kelly(**FLOORED, window=50), {"window", "shrinkage", "half_life", "cap", "floor_loss"}),
 ])  # fmt: skip
 def test_sensitivity_steps_what_is_in_use(policy, names):
-    market = walk(1500, mu=1.5, sigma=0.5, seed=4)
+    market = walk(150, mu=1.5, sigma=0.5, seed=4)
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
     stepped = test.sensitivity(policy, parameters=True, compile=False)
 

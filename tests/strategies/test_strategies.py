@@ -225,11 +225,11 @@ def test_feedback_mends_a_range_that_is_always_too_wide():
     )
     terms: dict[str, Any] = {"half_life": 100.0, "estimator": "parkinson"}
 
-    plain = live(wicks, strategies.VolTarget(**terms), sampling="1h", compile=False)
+    plain = live(wicks, strategies.VolTarget(**terms), sampling="1h")
     assert plain.metrics["volatility"] < 0.37
 
     learning = strategies.VolTarget(**terms, feedback=0.01)
-    mended = live(wicks, learning, sampling="1h", compile=False)
+    mended = live(wicks, learning, sampling="1h")
     assert mended.metrics["volatility"] == pytest.approx(0.4, rel=0.03)
 
 

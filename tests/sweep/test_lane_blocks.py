@@ -197,7 +197,7 @@ def require_equal(rows: Any, others: Any) -> None:
 
 
 @pytest.mark.parametrize(("seeds", "least"), [
-    pytest.param((2, 11, 53), (0, 0), marks=pytest.mark.compiled),
+    pytest.param((2, 53), (0, 0), marks=pytest.mark.compiled),
     pytest.param(range(40), (40, 400), marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_blocks_of_random_accounts_have_the_rows_of_their_sets(seeds, least, monkeypatch):

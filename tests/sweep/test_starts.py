@@ -14,11 +14,11 @@ from tests.kit import ask_test, check_refused, free_venue
 from tests.sweep.sweeps import LEAN, are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-MARKET = bt.Market.sample(bars=500)
-OTHER = bt.Market.sample(bars=500, seed=3)
-START = MARKET.times[207]  # inside a day
-SETS = {"target": [0.3, 0.9], "half_life": [20.0, 150.0]}
-"""Of the second half-life, the first column known is at bar 150."""
+MARKET = bt.Market.sample(bars=260)
+OTHER = bt.Market.sample(bars=260, seed=3)
+START = MARKET.times[87]  # inside a day
+SETS = {"target": [0.3, 0.9], "half_life": [20.0, 60.0]}
+"""Of the second half-life, the first column known is at bar 60."""
 TERMS = {"venue": LEAN, "account": bt.Account(), "start": START}
 
 
@@ -45,7 +45,7 @@ def test_a_row_from_a_start_is_the_run_from_that_start(kind, compiled):
     if kind == "longer bars":
         terms["decision_interval"] = "4h"
     if kind == "two markets":
-        market = bt.Markets({"BTC": MARKET, "ETH": OTHER.slice(100, 500)})
+        market = bt.Markets({"BTC": MARKET, "ETH": OTHER.slice(40, 260)})
 
     found = ask_test("sweep", market, VolTarget, SETS, compile=bool(compiled), **terms)
     assert_rows_are_runs(found, market, VolTarget, compile=compiled, **terms)
@@ -56,14 +56,14 @@ def test_the_first_bar_after_a_start_is_warm():
     found = bt.Backtest(MARKET, **TERMS).sweep(VolTarget, SETS, compile=False)
 
     assert (found.table["fills"] > 0).all()
-    assert found.replay(3).fills["time"].iloc[0] == MARKET.times[208]
-    assert found.manifest["data"]["start"] == "2023-01-09 15:00"
-    assert found.manifest["data"]["bars"] == 500 - 207
+    assert found.replay(3).fills["time"].iloc[0] == MARKET.times[88]
+    assert found.manifest["data"]["start"] == "2023-01-04 15:00"
+    assert found.manifest["data"]["bars"] == 260 - 87
 
 
 def test_a_row_run_again_is_the_run_to_its_id():
     found = bt.Backtest(MARKET, **TERMS).sweep(VolTarget, SETS, compile=False)
-    alone = bt.run(MARKET, VolTarget(target=0.9, half_life=150.0), compile=False, **TERMS)
+    alone = bt.run(MARKET, VolTarget(target=0.9, half_life=60.0), compile=False, **TERMS)
     assert found.replay(3).manifest["id"] == alone.manifest["id"]
 
     detail = found.detail(3).iloc[0]
@@ -72,7 +72,7 @@ def test_a_row_run_again_is_the_run_to_its_id():
 
 
 def test_separate_accounts_begin_at_the_start_and_ended_markets_are_left_out():
-    markets = {"BTC": MARKET, "ETH": OTHER.slice(100, 500), "OLD": OTHER.slice(0, 208)}
+    markets = {"BTC": MARKET, "ETH": OTHER.slice(40, 260), "OLD": OTHER.slice(0, 88)}
     found = bt.Backtest(markets, **TERMS).sweep(VolTarget, SETS, accounts="separate", compile=False)
     for name in ("BTC", "ETH"):
         own = bt.Backtest(markets[name], **TERMS).sweep(VolTarget, SETS, compile=False).table
@@ -96,13 +96,13 @@ def test_weeks_of_sessions_are_counted_from_the_start():
 
 
 def test_flows_are_those_from_the_start_on():
-    flows = pd.Series([500.0, 700.0], index=MARKET.times[[250, 300]])
+    flows = pd.Series([500.0, 700.0], index=MARKET.times[[130, 180]])
     terms = {**TERMS, "account": bt.Account(flows=flows)}
     found = ask_test("sweep", MARKET, VolTarget, SETS, compile=False, **terms)
     assert (found.table["flows"] == 1200.0).all()
     assert_rows_are_runs(found, MARKET, VolTarget, compile=False, **terms)
 
-    early = bt.Account(flows=pd.Series([500.0], index=MARKET.times[[50]]))
+    early = bt.Account(flows=pd.Series([500.0], index=MARKET.times[[20]]))
     test = bt.Backtest(MARKET, **{**TERMS, "account": early})
 
     for method, given in ((test.run, (VolTarget(),)), (test.sweep, (VolTarget, SETS))):
@@ -112,13 +112,13 @@ def test_flows_are_those_from_the_start_on():
 
 @pytest.mark.parametrize("kind", ["series", "array", "of the bars from there"])
 def test_a_signal_may_be_unknown_before_the_start(kind):
-    values = np.where(np.arange(500) < 207, np.nan, 0.5)
+    values = np.where(np.arange(260) < 87, np.nan, 0.5)
     if kind == "series":
         signal: Any = pd.Series(values, MARKET.times).dropna()
     elif kind == "array":
         signal = values
     else:
-        signal = values[207:]
+        signal = values[87:]
 
     terms = {**TERMS, "signal": signal}
     found = ask_test("sweep", MARKET, VolTarget, SETS, compile=False, **terms)
@@ -155,6 +155,6 @@ def test_steps_of_parameters_count_years_from_the_start():
     )
 
     result = bt.run(MARKET, VolTarget(target=0.9), compile=False, **TERMS)
-    years = (500 - 207) / (365.0 * 24.0)
+    years = (260 - 87) / (365.0 * 24.0)
     growth = math.log1p(result.metrics["total_return"]) / years
     assert math.isclose(found.base, growth, rel_tol=1e-12)

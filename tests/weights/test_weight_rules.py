@@ -209,6 +209,7 @@ def test_bad_allocations_are_refused(case):
     check_refused(*BAD[case])
 
 
+@pytest.mark.peeks
 def test_planted_peeks_into_the_returns_are_found(monkeypatch):
     honest = weights.find_returns
 
@@ -352,6 +353,7 @@ def test_budgets_are_by_name_whatever_the_order_of_instruments():
     np.testing.assert_allclose(totals[0], totals[1], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_searches_choose_budgets():
     rule = bt.allocate.RiskBudget({"A": 0.5, "B": 0.3, "C": 0.2})
     terms = {"signal": rule, "trials": 4, "sampler": "sobol", **TERMS}
