@@ -157,9 +157,9 @@ class SavedResult(Reportable):
         super().__init_subclass__()
         if "kind" in vars(cls):
             cls.noun = vars(cls).get("noun", cls.kind)
-            usual = f"{cls.kind}s"
+            usual = f"{cls.kind.replace('-', ' ')}s"
             if cls.kind.endswith("y"):
-                usual = f"{cls.kind[:-1]}ies"
+                usual = f"{usual[:-2]}ies"
             cls.plural = vars(cls).get("plural", usual)
             cls.call = vars(cls).get("call", f"Backtest.{cls.kind.replace('-', '_')}")
 

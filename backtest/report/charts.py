@@ -252,7 +252,7 @@ def draw_signed_bars(labels: list[str], values: list[float], before: str = "") -
         "orientation": "h",
         "y": labels,
         "x": values,
-        "text": [f"{before}{value:+.3g}" for value in values],
+        "text": [f"{before}{write_change(value)}" for value in values],
         "textposition": "outside",
         "textfont": {"size": 11, "color": LIGHT["muted"]},
         "cliponaxis": False,
@@ -260,6 +260,13 @@ def draw_signed_bars(labels: list[str], values: list[float], before: str = "") -
         "showlegend": False,
         "hovertemplate": "%{y}: %{text}<extra></extra>",
     }
+
+
+def write_change(value: float) -> str:
+    """Return a signed number with two decimals, or with two significant digits under 0.1."""
+    if 0.0 < abs(value) < 0.1:
+        return f"{value:+.2g}"
+    return f"{value:+,.2f}"
 
 
 def draw_fan(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
@@ -289,7 +296,7 @@ def draw_fan(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tra
 
 
 def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> Traces:
-    """Yield a dotted line up for each mark; three names in a row stand at three heights."""
+    """Yield a dotted line up for each mark; three names in a row stand at three heights above."""
     if not shown.marks:
         return
     values = mask_infinite(table.to_numpy(dtype=np.float64))
@@ -308,7 +315,7 @@ def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> Traces:
     names = shown.mark_names or ("mark",) * len(shown.marks)
     for place, (mark, name) in enumerate(zip(shown.marks, names, strict=True)):
         if math.isfinite(mark):
-            top = high * (1.0 - 0.09 * (place % 3))
+            top = high + 0.09 * (high - low) * (place % 3)
             yield draw_line([mark, mark], [low, top], name, "neutral", **style, text=["", name])
 
 

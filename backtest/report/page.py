@@ -196,7 +196,7 @@ class Page:
     def subtitle(self) -> str:
         data = self.manifest["data"]
         if not data.get("bars"):
-            return "Without a market"
+            return ""
         name = data["instrument"] or "unnamed instrument"
         return f"{name}, {format_span(data)}, {data['bars']:,} bars of {data['interval']}"
 

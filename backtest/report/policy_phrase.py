@@ -22,6 +22,8 @@ WORDS = {"vol": "volatility", "cppi": "CPPI", "ltv": "loan to value"}
 """Words of names of classes and parameters that people write otherwise."""
 SHARES = ("per sqrt(year)", "of ", "per year")
 """Beginnings of units in which a number is a share, written in per cent."""
+CALL = re.compile(r"([A-Z]\w*)\(([^()]*)\)$")
+"""The call of a policy, which ends a text."""
 MAX_CHIPS = 12
 MAX_LETTERS = 60
 """Most chips of a page, and letters of one."""
@@ -48,9 +50,33 @@ def write_phrase(manifest: Mapping[str, Any]) -> str:
 
 def phrase_heading(heading: str) -> str:
     """Return a heading that ends in the call of a shipped policy with the phrase of that policy."""
-    called = re.search(r"([A-Z]\w*)\(([^()]*)\)$", heading)
+    called = CALL.search(heading)
     if called is None:
         return heading
+
+    manifest = read_call(called)
+    if find_class(manifest) is None:
+        return heading
+    return heading[: called.start()] + write_phrase(manifest)
+
+
+def describe_call(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the phrase of the call of a shipped policy, and its settings that were changed.
+
+    Any other text stays as it is.
+    """
+    called = CALL.fullmatch(text)
+    if called is None:
+        return text, ()
+
+    manifest = read_call(called)
+    if find_class(manifest) is None:
+        return text, ()
+    return write_phrase(manifest), tuple(walk_policy_chips(manifest))
+
+
+def read_call(called: re.Match[str]) -> dict[str, Any]:
+    """Return what a manifest has of the policy whose call was found in a text."""
     settings = {}
     for part in called[2].split(", "):
         name, _, text = part.partition("=")
@@ -58,10 +84,7 @@ def phrase_heading(heading: str) -> str:
         settings[name] = float(text) if number else text.strip("'")
 
     policy = {"name": called[1], "settings": settings, "text": called[0]}
-    manifest = {"policy": policy, "policy_module": "backtest.strategies."}
-    if find_class(manifest) is None:
-        return heading
-    return heading[: called.start()] + write_phrase(manifest)
+    return {"policy": policy, "policy_module": "backtest.strategies."}
 
 
 def list_chips(result: Result) -> tuple[str, ...]:
@@ -74,19 +97,7 @@ def list_chips(result: Result) -> tuple[str, ...]:
 
 
 def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
-    policy = manifest["policy"]
-    cls = find_class(manifest)
-    declared: Mapping[str, Any] = {}
-    if cls is not None:
-        declared = cls.parameters()
-    settings = dict(policy.get("settings") or {})
-    first = next(iter(settings), None)
-    for name, value in settings.items():
-        is_said = name == first and isinstance(value, int | float)
-        is_default = name in declared and declared[name].default == value
-        if not is_said and not is_default:
-            yield f"{split_name(name)} {write_setting(cls, name, value)}"
-
+    yield from walk_policy_chips(manifest)
     if manifest.get("overlay"):
         yield f"overlay {name_policy(manifest['overlay'])}"
     signal, _, _ = str(manifest.get("signal", "")).partition(" sha256")
@@ -101,6 +112,22 @@ def walk_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name.replace('_', ' ')} {text}"
     if manifest.get("resumed_from"):
         yield f"resumed from {manifest['resumed_from']}"
+
+
+def walk_policy_chips(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the settings of the policy that were changed, but for what the title says."""
+    cls = find_class(manifest)
+    declared: Mapping[str, Any] = {}
+    if cls is not None:
+        declared = cls.parameters()
+
+    settings = dict(manifest["policy"].get("settings") or {})
+    first = next(iter(settings), None)
+    for name, value in settings.items():
+        is_said = name == first and isinstance(value, int | float)
+        is_default = name in declared and declared[name].default == value
+        if not is_said and not is_default:
+            yield f"{split_name(name)} {write_setting(cls, name, value)}"
 
 
 def find_class(manifest: Mapping[str, Any]) -> type[Policy] | None:

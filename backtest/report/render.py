@@ -101,7 +101,9 @@ def write_terminal(page: Page, sections: Sequence[Section], *, is_colored: bool 
     In color what ruins an account is bold red, and notes are dim.
     """
     width = find_width()
-    parts: list[Any] = [wrap(core.clip(page.title, MAX_TITLE)), wrap(page.subtitle)]
+    parts: list[Any] = [wrap(core.clip(page.title, MAX_TITLE))]
+    if page.subtitle:
+        parts.append(wrap(page.subtitle))
     parts += [paint(wrap(f"! {notice}"), warn(notice)) for notice in page.notices]
     parts += ["", wrap(page.verdict)]
     if page.facts:

@@ -35,8 +35,6 @@ DEFINITIONS = {
     "a position, as a fraction of the price",
 }
 """What figures mean that are no measures of their own."""
-OF_RUINED = ("sharpe", "sortino", "sharpe_error", "probabilistic_sharpe", "calmar")
-"""Measures that a ruined account does not show: most of their returns are zeros after the ruin."""
 YEARLY = ("sharpe", "sortino", "alpha", "alpha_error", "certainty_equivalent", "return_on_margin")
 """Yearly measures that a run of few days does not show, beside growth per year."""
 
@@ -62,7 +60,7 @@ def list_hidden_measures(result: Result) -> tuple[str, ...]:
     if not run_record.shows_growth(count_days(result)):
         hidden += [*run_record.EXTRAPOLATED, *YEARLY]
     if result.metrics["ruined"]:
-        hidden += OF_RUINED
+        hidden += run_record.OF_RUINED
     return tuple(dict.fromkeys(hidden))
 
 

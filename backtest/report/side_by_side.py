@@ -127,13 +127,13 @@ def build_pair_page(first: Any, second: Any) -> Page:
         measured = Section(
             key="measures",
             title="Measures",
-            lead="The arrow shows the change from the first to the second.",
+            lead=f"{name_both(pair)} The arrow shows the change from the first to the second.",
             blocks=list_tables(pair, measures),
         )
-        sections = [measured, show_settings(pair, settings)]
+        sections = [measured, show_settings(settings)]
 
         if pair.is_run:
-            sections.append(show_difference(pair, difference))
+            sections.append(show_difference(difference))
             chart = draw_pair(pair)
             if chart is not None:
                 sections.insert(0, Section("story", "Both over time", "", [chart]))
@@ -159,10 +159,10 @@ def build_pair_page(first: Any, second: Any) -> Page:
     )
 
 
-def show_settings(pair: Pair, settings: list[tuple[str, str, str]]) -> Section:
+def show_settings(settings: list[tuple[str, str, str]]) -> Section:
     block: Block = Paragraph("All settings are the same.")
     if settings:
-        block = tabulate_settings(pair, settings)
+        block = tabulate_settings(settings)
     return Section(
         key="settings",
         title="Settings that differ",
@@ -172,10 +172,10 @@ def show_settings(pair: Pair, settings: list[tuple[str, str, str]]) -> Section:
     )
 
 
-def show_difference(pair: Pair, difference: Difference | None) -> Section:
+def show_difference(difference: Difference | None) -> Section:
     block: Block = Paragraph("No bar that both have differs.")
     if difference is not None:
-        block = tabulate_difference(pair, difference)
+        block = tabulate_difference(difference)
     return Section(
         key="bar",
         title="First bar that differs",
@@ -207,10 +207,10 @@ def list_notices(pair: Pair) -> list[str]:
     if any(first.get(key) != second.get(key) for key in ("start", "end")):
         span = f"{first.get('start')} to {first.get('end')}"
         other = f"{second.get('start')} to {second.get('end')}"
-        notices.append(
-            f"They cover different times, {span} and {other}: curves begin at 1 where both have "
-            "bars, measures are of each whole run."
-        )
+        shared = "they share no bar, so no curves are shown"
+        if max(first["start"], second["start"]) < min(first["end"], second["end"]):
+            shared = "curves begin at 1 where both have bars, measures are of each whole run"
+        notices.append(f"They cover different times, {span} and {other}: {shared}.")
 
     if first.get("content_hash") != second.get("content_hash"):
         notices.append("Their data are not the same.")
@@ -226,10 +226,10 @@ def write_verdict(pair: Pair, n_settings: int) -> str:
     first = pair.first.metrics
     second = pair.second.metrics
     return (
-        f"The return was {core.format_percent(first['total_return'])} and is "
-        f"{core.format_percent(second['total_return'])}, the worst drawdown was "
-        f"{core.format_percent(first['max_drawdown'])} and is "
-        f"{core.format_percent(second['max_drawdown'])}; {differing}"
+        f"The first returned {core.format_percent(first['total_return'])} and the second "
+        f"{core.format_percent(second['total_return'])}; their worst drawdowns were "
+        f"{core.format_percent(first['max_drawdown'])} and "
+        f"{core.format_percent(second['max_drawdown'])}. {differing}"
     )
 
 
@@ -293,7 +293,8 @@ def list_measures(pair: Pair) -> dict[str, tuple[float, float]]:
     for name in (*RISKS, *USES):
         values = (pair.first.metrics[name], pair.second.metrics[name])
         is_known = not all(map(math.isnan, values))
-        if is_known and name not in hidden:
+        is_unused = name in USES and not any(values)
+        if is_known and not is_unused and name not in hidden:
             measures[name] = values
     return measures
 
@@ -305,16 +306,16 @@ def is_same(first: float, second: float) -> bool:
 def list_tables(pair: Pair, measures: Mapping[str, tuple[float, float]]) -> list[Block]:
     """Return the tables of return and risk, and of leverage and costs; or one of all numbers."""
     if not pair.is_run:
-        return [tabulate_measures(pair, measures, "Numbers")]
+        return [tabulate_measures(measures, "Numbers")]
     risks = {name: measures[name] for name in RISKS if name in measures}
     uses = {name: measures[name] for name in USES if name in measures}
     return [
-        tabulate_measures(pair, risks, "Return and risk"),
-        tabulate_measures(pair, uses, "Leverage and costs"),
+        tabulate_measures(risks, "Return and risk"),
+        tabulate_measures(uses, "Leverage and costs"),
     ]
 
 
-def tabulate_measures(pair: Pair, measures: Mapping[str, tuple[float, float]], title: str) -> Table:
+def tabulate_measures(measures: Mapping[str, tuple[float, float]], title: str) -> Table:
     rows = {}
     for name, (first, second) in measures.items():
         rows[name_measure(name)] = {
@@ -325,9 +326,12 @@ def tabulate_measures(pair: Pair, measures: Mapping[str, tuple[float, float]], t
     shown = ShownTable(
         rows,
         caption=title,
-        note=name_both(pair),
         labels=Head("measure"),
-        heads={"first": Head("first"), "second": Head("second"), "change": Head("change")},
+        heads={
+            "first": Head("first", "", "money"),
+            "second": Head("second", "", "money"),
+            "change": Head("change"),
+        },
     )
     return write_table(shown)
 
@@ -386,12 +390,11 @@ def flatten_manifest(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple
             yield name, core.format_setting(value)
 
 
-def tabulate_settings(pair: Pair, settings: list[tuple[str, str, str]]) -> Table:
+def tabulate_settings(settings: list[tuple[str, str, str]]) -> Table:
     rows = {name: {"first": first, "second": second} for name, first, second in settings}
     shown = ShownTable(
         rows,
         caption="Settings",
-        note=name_both(pair),
         labels=Head("setting"),
         heads={"first": Head("first"), "second": Head("second")},
     )
@@ -430,14 +433,14 @@ def find_first_difference(pair: Pair) -> Difference | None:
     return Difference(time=core.format_time(int(index[row].value)), values=differing)
 
 
-def tabulate_difference(pair: Pair, difference: Difference) -> Table:
+def tabulate_difference(difference: Difference) -> Table:
     rows = {}
     for name, (first, second) in difference.values.items():
         rows[name.replace("_", " ")] = {"first": first, "second": second}
     shown = ShownTable(
         rows,
         caption="First bar that differs",
-        note=f"The bar that opens at {difference.time} UTC. {name_both(pair)}",
+        note=f"The bar that opens at {difference.time} UTC.",
         labels=Head("column"),
         heads={"first": Head("first", "", "money"), "second": Head("second", "", "money")},
     )

@@ -16,9 +16,10 @@ from urllib.parse import quote
 from backtest import core, results
 from backtest.report import render
 from backtest.report.page import write_measure
+from backtest.report.policy_phrase import describe_call
 from backtest.report.sparkline import HEIGHT, WIDTH, Curve, find_curve
 from backtest.report.write import MAX_NOTE, build_page, showing
-from backtest.results.listing import LEFTOVER, name_fault
+from backtest.results.listing import LEFTOVER, name_fault, name_kind
 from backtest.results.measure_table import ABOUT
 
 INDEX = "index.html"
@@ -72,15 +73,16 @@ def write_result(saved: Path, pages: Path, objective: str) -> Curve | None:
 
 def describe_row(entry: results.StoreEntry, curve: Curve | None) -> dict[str, Any]:
     name = entry.name.encode("utf-8", "replace").decode()
-    title = core.clip(entry.title or name, MAX_NOTE)
+    kind = name_kind(entry.kind)
+    phrase, chips = describe_call(entry.title or core.capitalize(kind))
+    title = core.clip(phrase, MAX_NOTE)
     metrics: Mapping[str, float] = {}
     if entry.trouble:
         notes = [f"damaged: {entry.trouble}"]
     else:
-        notes = [results.describe_note(entry)]
+        notes = [*chips, results.describe_note(entry)]
         metrics = entry.shown_metrics
-    if title != name:
-        notes.append(name)
+    notes.append(name)
 
     link = ""
     if entry.is_finished and not entry.trouble:
@@ -88,7 +90,9 @@ def describe_row(entry: results.StoreEntry, curve: Curve | None) -> dict[str, An
     return {
         "entry": entry,
         "name": name,
+        "kind": kind,
         "title": title,
+        "call": core.clip(entry.title, MAX_NOTE),
         "note": core.clip(", ".join(filter(None, notes)), MAX_NOTE),
         "link": link,
         "cells": [describe_cell(metrics, measure) for measure in SHOWN],
@@ -112,8 +116,9 @@ def write_index(store: Path, entries: list[results.StoreEntry], rows: list[dict[
     return template.render(
         rows=rows,
         store=store.resolve().name,
+        n_entries=core.count_nouns(len(entries), "result"),
         kinds=results.count_kinds(readable),
-        names=sorted({entry.kind for entry in readable}),
+        names=sorted({row["kind"] for row in rows if not row["entry"].trouble}),
         damaged=len(entries) - len(readable),
         measures=[results.name_measure(name) for name in SHOWN],
         style=render.read_template("page.css"),

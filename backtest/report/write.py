@@ -34,7 +34,7 @@ from backtest.report.policy_phrase import phrase_heading
 from backtest.report.run_figures import list_hidden_measures
 from backtest.report.run_page import dress_page
 from backtest.results import run_record
-from backtest.results.listing import UNTOLD, Origin, describe_origin
+from backtest.results.listing import UNTOLD, Origin, describe_origin, name_kind
 from backtest.results.measure_table import ABOUT
 
 SYNTHETIC = "Synthetic data: these prices are made up."
@@ -120,7 +120,7 @@ def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
 
     made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
     return Page(
-        kind=found.called or found.kind,
+        kind=found.called or name_kind(found.kind),
         manifest=manifest,
         title=core.clip(phrase_heading(found.heading), render.MAX_TITLE),
         notices=notices,

@@ -40,7 +40,12 @@ from backtest.core import result_folders as s
 from backtest.core.atomic_files import LOCK
 from backtest.results.manifest import describe_search
 from backtest.results.result import RUN
-from backtest.results.run_record import EXTRAPOLATED, count_days_between, shows_growth
+from backtest.results.run_record import (
+    EXTRAPOLATED,
+    OF_RUINED,
+    count_days_between,
+    shows_growth,
+)
 from backtest.results.store_index import (
     SMALLEST,
     Row,
@@ -84,6 +89,15 @@ KINDS = {
 }
 """The classes of saved results by their kind, imported when a folder of one is read."""
 Saved: TypeAlias = core.SavedResult
+
+
+HYPHENED = ("walk-forward", "cross-validation")
+"""Kinds that are written with a hyphen."""
+
+
+def name_kind(kind: str) -> str:
+    """Return a kind as people write it, ``"passing probability"``."""
+    return kind if kind in HYPHENED else kind.replace("-", " ")
 
 
 def find_kind(kind: str) -> Any:
@@ -238,15 +252,20 @@ class StoreEntry:
     is_dirty: bool | None = None
 
     def find_shown(self, name: str) -> float | None:
-        """Return a measure as lists show it to people: no growth per year of few days."""
-        if name in EXTRAPOLATED and self.is_short:
-            return None
-        return self.metrics.get(name)
+        """Return a measure as lists show it to people, None if it is hidden or not known.
+
+        Hidden are growth per year of few days, and the Sharpe ratio of a ruined account.
+        """
+        return self.shown_metrics.get(name)
 
     @property
     def shown_metrics(self) -> dict[str, float]:
         """The measures that :meth:`find_shown` returns, by name."""
-        hidden = EXTRAPOLATED if self.is_short else ()
+        hidden: tuple[str, ...] = ()
+        if self.is_short:
+            hidden += EXTRAPOLATED
+        if self.metrics.get("ruined"):
+            hidden += OF_RUINED
         return {name: value for name, value in self.metrics.items() if name not in hidden}
 
     @property
@@ -445,7 +464,9 @@ def count_kinds(entries: Iterable[StoreEntry]) -> str:
 
     counts = []
     for kind, n in Counter(entry.kind for entry in entries).items():
-        noun = kind if n == 1 else plurals.get(kind, kind)
+        noun = name_kind(kind)
+        if n > 1:
+            noun = plurals.get(kind, kind)
         counts.append(f"{n:,} {noun}")
     return ", ".join(counts) or "none"
 

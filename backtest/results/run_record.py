@@ -36,6 +36,8 @@ FEW = 90.0
 """Days under which growth per year is not shown to people: 5 % in a week is over 1,100 % a year."""
 EXTRAPOLATED = ("cagr", "calmar")
 """The measures that extrapolate growth to a year."""
+OF_RUINED = ("sharpe", "sortino", "sharpe_error", "probabilistic_sharpe", "calmar")
+"""Measures that a ruined account does not show: most of their returns are zeros after the ruin."""
 
 
 def count_days_between(start: Any, end: Any) -> float:

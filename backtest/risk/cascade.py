@@ -198,7 +198,7 @@ class Cascade(SettingsResult):
             "points",
             x="round",
             y="price",
-            size="half",
+            size="beside",
             height=280,
         )
         fund = ShownChart(
@@ -224,7 +224,7 @@ class Cascade(SettingsResult):
             "rounds",
             "The rounds",
             "The price, and what each round liquidated.",
-            (price, fund, table, note),
+            (table, price, fund, note),
             shows="both",
         )
 

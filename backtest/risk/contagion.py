@@ -314,6 +314,7 @@ class Contagion(SettingsResult):
             "Forced flow in a market (row) for each unit forced in another (column).",
             (table,),
             "both",
+            is_half=True,
         )
 
     def _show_payers(self) -> Part:
@@ -325,6 +326,7 @@ class Contagion(SettingsResult):
             "Where the deficit of bankrupt accounts went.",
             (ShownTable(paid, labels=Head("payer"), heads=heads),),
             "both",
+            is_half=True,
         )
 
 

@@ -123,7 +123,7 @@ class Sensitivity(SettingsResult):
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
             return f"{text}, and no factor changes it."
         most: Any = change.abs().idxmax()
-        moved = core.format_percent(float(change.loc[most]), is_signed=True)
+        moved = f"{100.0 * float(change.loc[most]):+.2f} points"
         step = format_step(*most)
         return f"{text}. It depends most on {most[0]}: {step} changes it by {moved}."
 
@@ -142,7 +142,7 @@ class Sensitivity(SettingsResult):
         tornado = ShownChart(
             "tornado",
             "Tornado",
-            f"Change of growth, % {shown.when}, {steps}.",
+            f"Change of growth in points, {shown.when}, {steps}.",
             100.0 * table["change_of_growth"],
             "tornado",
         )

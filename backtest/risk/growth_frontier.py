@@ -57,7 +57,7 @@ class LeverageFrontier(SettingsResult):
 
     @property
     def heading(self) -> str:
-        return f"How much leverage: {self.note}, within {self.settings['horizon']}"
+        return f"How much leverage within {self.settings['horizon']}"
 
     @property
     def note(self) -> str:
@@ -73,11 +73,16 @@ class LeverageFrontier(SettingsResult):
             best = f"{best} ± {row['size_error']:.2g}"
         if row["is_at_end"]:
             best = f"{best}, the end of those tried,"
+        outcome = f"The median account grows most at a {size} of {best} on {source}"
+        if row["growth"] < 0.0:
+            outcome = (
+                f"At no {size} that was tried does the median account grow on {source}. It shrinks "
+                f"least at {best}"
+            )
         lost = core.format_chance(float(row["wiped_out"]))
         liquidated = core.format_chance(float(row["p_liquidation"]))
         return (
-            f"The median account grows most at a {size} of {best} on {source}; {lost} are wiped "
-            f"out, and {liquidated} of accounts are liquidated there."
+            f"{outcome}; {lost} are wiped out, and {liquidated} of accounts are liquidated there."
         )
 
     def find_best(self, source: str) -> float:
@@ -93,7 +98,7 @@ class LeverageFrontier(SettingsResult):
         sources = list(dict.fromkeys(self.table.index.get_level_values(0)))
         others = [f"{self.find_best(name):.3g} on {name}" for name in sources[1:]]
         return (
-            f"It grows most at {', '.join(others)}. The drift is an assumption: without one, the "
+            f"Its best is {', '.join(others)}. The drift is an assumption: without one, the "
             f"median only falls with leverage, and that of history is mostly noise. {past}"
         )
 
@@ -134,7 +139,9 @@ class LeverageFrontier(SettingsResult):
         flat = self.table.reset_index()
         sources = list(dict.fromkeys(flat["source"]))
         colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
-        growth = self.table["growth"].replace(-np.inf, np.nan)
+        growth = self.table["growth"]
+        growth = growth.where(growth >= -1.0)
+        left_out = "Growth under -100 % a year is not drawn."
 
         of_source = {}
         for name in sources:
@@ -142,7 +149,7 @@ class LeverageFrontier(SettingsResult):
         by_risk = ShownChart(
             "risk",
             "Median log growth a year by probability of liquidation",
-            "",
+            left_out,
             pd.DataFrame(of_source, flat["p_liquidation"]),
             "cloud",
             colors,
@@ -155,8 +162,8 @@ class LeverageFrontier(SettingsResult):
         by_size = ShownChart(
             "size",
             f"Median log growth a year by {size}",
-            "Growth under -100 % a year is not drawn.",
-            growth.where(growth >= -1.0).unstack(0)[sources].dropna(how="all"),
+            left_out,
+            growth.unstack(0)[sources].dropna(how="all"),
             "points",
             colors,
             size,

@@ -81,7 +81,7 @@ class MarginCalibration(SettingsResult):
 
     kind = "margin-calibration"
     long_tables = ("forecasts",)
-    called = "Margin calibration"
+    called = "margin calibration"
     call = "Backtest.calibrate_margin"
 
     @property

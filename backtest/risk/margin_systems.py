@@ -34,7 +34,7 @@ from backtest.venue.margin_rules import DynamicMargin
 RISES = (1, 5, 30)
 """Days over which rises of margin are measured."""
 FEW = 10
-"""Expected breaches under which coverage is not tested."""
+"""Breaches, expected or counted, under which coverage is not tested."""
 CALL = 0.8
 """Margin over equity at which an account gets a margin call."""
 COVERED = ["rule", "side", "periods", "breaches", "expected", "kupiec_p", "christoffersen_p"]
@@ -95,7 +95,7 @@ def measure_coverage(
             "kupiec_p": math.nan,
             "christoffersen_p": math.nan,
         }
-        if row["expected"] >= FEW:
+        if max(row["expected"], row["breaches"]) >= FEW:
             test = results.calibration(np.full(n, 1.0 - share), is_over)
             row["kupiec_p"] = test.kupiec_p
             row["christoffersen_p"] = test.christoffersen_p
@@ -217,7 +217,7 @@ class MarginComparison(SettingsResult):
     levels: pd.DataFrame
 
     kind = "margin-comparison"
-    called = "Margin systems"
+    called = "margin systems"
     call = "Backtest.compare_margin"
 
     @property
@@ -236,14 +236,15 @@ class MarginComparison(SettingsResult):
         mean = self.table["mean"]
         ratio = self.table["peak_to_trough"]
         text = (
-            f"{mean.idxmin()} ties up the least, {core.format_percent(float(mean.min()))} of "
-            f"notional; {ratio.idxmin()} moves least, {ratio.min():.2f} times from trough to peak"
+            f"The least is tied up by {mean.idxmin()}, {core.format_percent(float(mean.min()))} of "
+            f"notional; the steadiest is {ratio.idxmin()}, {ratio.min():.2f} times from trough to "
+            "peak"
         )
         lost = self.accounts["bad_debt"]
         if not (lost > 0.0).any():
             return f"{text}; no account left bad debt."
         worst: Any = lost.idxmax()
-        return f"{text}; {worst[0]} leaves the most bad debt, on {worst[1]}."
+        return f"{text}; the most bad debt is left by {worst[0]}, on {worst[1]}."
 
     def list_numbers(self) -> list[Headline]:
         return [
@@ -285,7 +286,7 @@ class MarginComparison(SettingsResult):
             "christoffersen_p": Head("Christoffersen p", "", "p-value"),
         }
         table = ShownTable(self.coverage, labels=Head("rule"), heads=heads)
-        few = "No p-value: too few breaches are expected, under ten."
+        few = "No p-value: under ten breaches are expected, and under ten happened."
         return Part("coverage", "Coverage", few, (table,), "both")
 
     def _show_accounts(self) -> Part:
@@ -310,7 +311,8 @@ class MarginComparison(SettingsResult):
             has_legend=True,
         )
         table = ShownTable(self.accounts, labels=Head("rule"), heads=heads)
-        return Part("accounts", "Accounts", self.details, (table, frontier), "both")
+        lead = "What happened to accounts that hold a constant position."
+        return Part("accounts", "Accounts", lead, (table, frontier), "both")
 
 
 COVERAGE = core.Real(0.5, 1.0, open_high=True)

@@ -407,6 +407,7 @@ class CrossValidation(v.Validation):
     manifest: Mapping[str, Any]
 
     kind = "cross-validation"
+    plural = "cross-validations"
     is_yearly = True
     call = "Backtest.cross_validate"
     can_be_resumed = True

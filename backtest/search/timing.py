@@ -28,6 +28,7 @@ from backtest.search.shifts import (
     find_circle,
     find_p,
 )
+from backtest.search.signal_shifts import SIGNIFICANT
 from backtest.search.study import Study
 from backtest.search.walk_forward import WalkForward
 from backtest.signals import SignalRule
@@ -218,9 +219,12 @@ class TimingTest(SettingsResult):
             return core.capitalize(f"{self.why}.")
         n = len(self.table)
         reached = round(self.p_growth * n)
+        judged = "Timing earned nothing we can see"
+        if self.p_growth <= SIGNIFICANT:
+            judged = "Timing earned more than luck explains"
         return (
-            f"The same leverage at another time grew as much with p = {self.p_growth:.2g}: "
-            f"{reached:,} of {n:,} shifts, the unshifted one among them."
+            f"{judged}: {reached:,} of {n:,} shifts of the same leverage, the unshifted one among "
+            f"them, grew at least as much (p = {self.p_growth:.2g})."
         )
 
     def list_numbers(self) -> list[Headline]:
@@ -266,7 +270,7 @@ class TimingTest(SettingsResult):
                 key="shifts",
                 title="Shifts in time",
                 lead="The dotted line is the unshifted replay.",
-                blocks=(*charts, unshifted),
+                blocks=(unshifted, *charts),
                 shows="both",
             )
         ]
@@ -293,7 +297,7 @@ def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
         y="shifts",
         marks=(float(values[0]),) if is_known[0] else (),
         mark_names=("unshifted",),
-        size="half",
+        size="beside",
     )
 
 

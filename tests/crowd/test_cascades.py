@@ -400,7 +400,7 @@ def test_a_cascade_of_given_positions_has_a_report(tmp_path):
     hit = bt.cascade(longs_failing_at([99.0, 98.0]), plain_venue(), **terms)
 
     text = hit.report(tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "Without a market" in text
+    assert "bars of" not in text
     assert "unlimited" in text
 
 

@@ -64,7 +64,7 @@ def test_every_result_has_a_page_and_damaged_ones_a_reason(store, tmp_path, caps
     assert all(page.read_text("utf-8").startswith("<!DOCTYPE html>") for page in pages)
 
     text = (out / "index.html").read_text("utf-8")
-    assert "results: 1 stress, 1 run, 2 damaged" in text
+    assert "4 results in <code>results</code>: 1 stress, 1 run, 2 damaged" in text
     for reason in ("bars.parquet: was changed or truncated", "holds no manifest.json"):
         assert text.count(f"damaged: {reason}") == 1
         assert reason in err

@@ -65,6 +65,7 @@ def test_the_page_has_both_curves_from_one_and_their_ratio(pair):
     assert first[-1] == pytest.approx(pair.first.metrics["final_equity"] / 1_000.0)
     assert ratio[-1] == pytest.approx(second[-1] / first[-1])
 
+    assert "they share no bar" not in " ".join(page.notices)
     html = write_html(page)
     assert "account band" in html
     assert "First bar that differs" in html

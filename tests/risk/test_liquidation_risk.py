@@ -673,7 +673,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     past = found.table.loc["history"]
     assert past["accounts"].tolist() == [9, 9, 9]
     assert past["growth"].iloc[1] == pytest.approx(8760 * math.log1p(0.002), rel=1e-6)
-    assert "+40.00 %" in found.heading
+    assert "+40.00 %" in found.verdict
     assert "opens a horizon apart" in found.details
     how = {**how, "horizon": "240h"}
     longer = ask_test("leverage_frontier", market, Constant(1.0), **TERMS, drift=0.4, **how)
@@ -682,7 +682,7 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert high == pytest.approx(1 - 0.025 ** (1 / 12))
     assert found.verdict.startswith("The median account grows most at a factor of ")
     assert found.verdict.endswith("of accounts are liquidated there.")
-    assert found.details.startswith("It grows most at ")
+    assert found.details.startswith("Its best is ")
 
 
 def test_a_drift_within_its_error_shrinks_to_none():

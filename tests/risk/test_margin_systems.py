@@ -97,6 +97,13 @@ def test_coverage_counts_periods_that_do_not_overlap():
     long, short = margin_systems.measure_coverage(np.full(7, 0.1), closes, 2, 0.99)
     assert (long["periods"], long["breaches"], short["breaches"]) == (3, 1, 1)
     assert math.isnan(long["kupiec_p"])
+
+    # Sixty falls of 50 % are over a margin of 10 %, where 1.2 of 120 are expected.
+    closes = np.tile([100.0, 50.0], 61)[:121]
+    long, _ = margin_systems.measure_coverage(np.full(121, 0.1), closes, 1, 0.99)
+    assert (long["breaches"], long["expected"]) == (60, pytest.approx(1.2))
+    assert long["kupiec_p"] < 1e-12
+
     closes = 100.0 * np.exp(np.cumsum(swing(0.2, 2001)))
     long, _ = margin_systems.measure_coverage(np.full(2001, 0.19), closes, 1, 0.5)
     assert (long["breaches"], long["expected"]) == (0, 1000.0)

@@ -25,6 +25,18 @@ const writeForm = (value, form) => {
 };
 const unpackArray = (value) => Array.from(Array.isArray(value) ? value : unpackValue(value), (each) => (each === null ? NaN : each));
 
+// Round values between two numbers.
+const chooseEven = (low, high) => {
+  const raw = (high - low) / 5;
+  const size = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((each) => each * size).find((each) => each >= raw);
+  const even = [];
+  for (let value = Math.ceil(low / step) * step; value <= high && even.length < 9; value += step) even.push(value);
+  return even;
+};
+const fewSteps = 12; // different values from which on they may be those of a random search
+const mostSteps = 40; // different values up to which an axis has a cell for each
+
 // A column that an axis or the colors can show: a parameter or a measure, scaled to 0..1.
 const readColumn = (source, kind) => {
   const values = unpackArray(source.values);
@@ -35,9 +47,12 @@ const readColumn = (source, kind) => {
   const span = turn(high) - turn(low) || 1;
   const distinct = [...new Set(known)].sort((a, b) => a - b);
   const write = (value) => (source.words ? source.words[value] : kind === "measure" ? writeForm(value, source.form) : round(value));
+  // An axis has a cell for each value of a grid, and is a scale where nearly every set has its own.
+  const isShared = distinct.length <= mostSteps && values.length >= 2 * distinct.length;
+  const isStepped = kind === "parameter" && (Boolean(source.words) || distinct.length <= fewSteps || isShared);
   const unit = source.unit ? `, ${source.unit}` : "";
   return {
-    ...source, kind, values, low, high, distinct, write,
+    ...source, kind, values, low, high, distinct, isStepped, write,
     title: kind === "measure" ? source.title : `${source.name}${unit}`,
     scale: (value) => (turn(value) - turn(low)) / span,
     back: (part) => (source.log ? Math.exp(turn(low) + part * span) : low + part * span),
@@ -45,7 +60,6 @@ const readColumn = (source, kind) => {
 };
 const near = 0.1; // of a range, as far as neighbors reach
 const tied = 1e-4; // values are rounded to five digits
-const mostSteps = 40; // different values up to which an axis has a cell for each
 
 const explore = (box, source) => {
   const parameters = source.parameters.map((each) => readColumn(each, "parameter"));
@@ -153,16 +167,17 @@ const explore = (box, source) => {
   const sliders = element("div", box, undefined, "sliders");
   parameters.forEach((each) => {
     const isStepped = each.words || each.distinct.length <= mostSteps;
+    const isOn = parameters.every((own) => own.isStepped); // of a random search no set lies on sliders
     const steps = isStepped ? each.distinct.length - 1 : 200;
     const value = each.values[source.best];
-    const slider = { value, isOn: true };
+    const slider = { value, isOn };
     state.sliders.set(each, slider);
     const row = element("div", sliders, undefined, "slider");
     slider.row = row;
     const label = element("label", row);
     const check = element("input", label);
     check.type = "checkbox";
-    check.checked = true;
+    check.checked = isOn;
     label.append(` ${each.name}`);
     const range = element("input", row);
     range.type = "range";
@@ -170,7 +185,8 @@ const explore = (box, source) => {
     range.max = steps;
     range.setAttribute("aria-label", each.name);
     range.value = isStepped ? each.distinct.findIndex((own) => own === value) : Math.round(steps * each.scale(value));
-    const output = element("output", row, each.write(value));
+    range.disabled = !isOn;
+    const output = element("output", row, isOn ? each.write(value) : "any");
     const read = () => {
       slider.value = isStepped ? each.distinct[range.value] : each.back(range.value / steps);
       slider.isOn = check.checked;
@@ -189,7 +205,7 @@ const explore = (box, source) => {
 
   // ----------------------------------------------------------------- map
   const place1 = (column, size, from, isUp) => {
-    const isStepped = column.distinct.length <= mostSteps && column.kind === "parameter";
+    const { isStepped } = column;
     const step = size / (isStepped ? column.distinct.length : 1);
     const part = (value) => (isStepped ? (column.distinct.indexOf(value) + 0.5) / column.distinct.length : 0.03 + 0.94 * column.scale(value));
     const at = (value) => (isUp ? from + size - part(value) * size : from + part(value) * size);
@@ -212,7 +228,7 @@ const explore = (box, source) => {
     }
     const ticks = column.log ? chooseTicks(column.low, column.high, 400 * (22 / room)) : null;
     if (ticks && ticks.length > 1) return ticks;
-    return [0, 0.25, 0.5, 0.75, 1].map(column.back);
+    return column.high > column.low ? chooseEven(column.low, column.high) : [column.low];
   };
   const tint = (place, [low, high]) => {
     const value = state.color.values[place];
@@ -231,7 +247,7 @@ const explore = (box, source) => {
   const drawMap = (shown, best, neighbors) => {
     const width = Math.max(left.clientWidth || 560, 260);
     const height = Math.min(Math.max(0.72 * width, 300), 480);
-    const labels = state.y.distinct.length <= mostSteps ? state.y.distinct.map(state.y.write) : [state.y.low, state.y.high, state.y.back(0.5)].map(state.y.write);
+    const labels = state.y.isStepped ? state.y.distinct.map(state.y.write) : [state.y.low, state.y.high, state.y.back(0.5)].map(state.y.write);
     const margin = { l: 16 + Math.min(Math.max(...labels.map((text) => measureText(text, 11))), 110), r: 10, t: 24, b: 58 };
     const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, width, height, tabindex: 0, role: "application", "aria-label": `Map of ${shown.length} sets: arrow keys walk from set to set` });
     const hatch = shape("pattern", { id: `hatch-${box.dataset.explorer}`, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, shape("defs", {}, svg));
@@ -348,12 +364,7 @@ const explore = (box, source) => {
     const foot = isLog ? low : Math.min(low, ...lines.flatMap((line) => line.values));
     const up = (value) => height - margin.b - (turn(Math.max(value, foot)) - turn(foot)) / (turn(high) - turn(foot) || 1) * (height - margin.t - margin.b);
     const across = (time) => margin.l + (time - times[0]) / (times[times.length - 1] - times[0]) * (width - margin.l - margin.r);
-    const raw = (high - foot) / 5;
-    const size = 10 ** Math.floor(Math.log10(raw));
-    const step = [1, 2, 5, 10].map((each) => each * size).find((each) => each >= raw);
-    const even = [];
-    for (let value = Math.ceil(foot / step) * step; value <= high && even.length < 9; value += step) even.push(value);
-    const ticks = isLog ? chooseTicks(low, high, height - margin.t - margin.b) : even;
+    const ticks = isLog ? chooseTicks(low, high, height - margin.t - margin.b) : chooseEven(foot, high);
     ticks.forEach((value) => {
       shape("line", { x1: margin.l, x2: width - margin.r, y1: up(value), y2: up(value), class: "grid" }, svg);
       shape("text", { x: margin.l - 6, y: up(value) + 4, "text-anchor": "end" }, svg, round(value));
@@ -422,7 +433,7 @@ const explore = (box, source) => {
       each.values[nearest.place] === slider.value ? "" : ` (asked ${each.write(slider.value)})`}`).join(", ");
     const exact = shown.filter((spot) => spot.far <= tied).length;
     said.textContent = `${total}Nearest to the sliders: ${values}, ${nearest.far <= tied ? "exactly" : `${nearest.far.toFixed(2)} of a range away`}. `
-      + `${exact} of ${shown.length} places lie on the sliders${exact < shown.length ? `, the farthest ${shown[0].far.toFixed(2)} of a range away (the paler, the farther)` : ""}.`;
+      + `${exact} of ${shown.length} places ${exact === 1 ? "lies" : "lie"} on the sliders${exact < shown.length ? `, the farthest ${shown[0].far.toFixed(2)} of a range away (the paler, the farther)` : ""}.`;
   };
   box.hidden = false;
   show();
