@@ -45,7 +45,11 @@ def run_account(
     progress: core.Progress | None,
     switches: Sequence[Switch] = (),
 ) -> Outcome:
-    """Simulate an account; from the bar of each switch on, its policies decide."""
+    """Simulate an account from its first bar to its last; return its record.
+
+    From the bar of each switch on, the policies of the switch decide. Where the whole numbers of a
+    compiled formula go beyond 64 bits, the account is simulated again with that formula in Python.
+    """
     run = partial(simulate, setup, progress=progress, switches=switches)
     choice = choose_loop(setup, is_compiled=is_compiled)
 
@@ -248,7 +252,11 @@ class AccountRun:
         return gathered
 
     def begin_part(self) -> driver.Drive:
-        """Return what drives the account through the bars of its part, with what it remembers."""
+        """Return what drives the account through the bars of its part.
+
+        Its policies begin with a memory of their own, but the overlay goes on with its own, and so
+        does the highest unit value at a decision.
+        """
         deciders = self.deciders[self.part]
         before = self.memory
         n = len(self.state.positions)
@@ -269,7 +277,7 @@ class AccountRun:
         )
 
     def advance(self, stop: int, progress: core.Progress | None = None) -> None:
-        """Take the account through its bars up to bar ``stop``."""
+        """Take the account through its bars up to bar ``stop``, part by part."""
         while self.drive.t < stop:
             end = self.stops[self.part]
             self.drive.advance(min(stop, end), progress)

@@ -25,7 +25,10 @@ from backtest.venue.venue import ACCOUNT_FIELDS
 
 
 def find_misfit(table: Iterable[Any], names: Sequence[str], known: Sequence[str]) -> str:
-    """Return what is wrong with the names of a table: those not known, or those it lacks."""
+    """Return what is wrong with the names of a table, in words; empty if nothing is.
+
+    ``known`` are the names that it may have, ``names`` those that it must have.
+    """
     listed = [*table]
     unknown = [name for name in listed if name not in known]
     if unknown:
@@ -107,7 +110,7 @@ def find_faults_of_venues(
 
 
 def find_different_fields(names: Sequence[str], venues: Mapping[str, Venue]) -> Iterator[str]:
-    """Yield the fields of the account that the venues do not share."""
+    """Yield a fault for each field that holds for the whole account but differs between venues."""
     first = names[0]
     for name in names[1:]:
         for field in (*ACCOUNT_FIELDS, "liquidation.order"):
@@ -122,7 +125,7 @@ def find_different_fields(names: Sequence[str], venues: Mapping[str, Venue]) -> 
 
 
 def find_misnamed(markets: Markets, venues: Mapping[str, Venue], account: Account) -> Iterator[str]:
-    """Yield the tables by instrument that name others, or not all."""
+    """Yield a fault for each table by instrument that names unknown ones, or not all."""
     names = markets.names
     known = [*markets.last_opens]
     order = venues[names[0]].liquidation.order

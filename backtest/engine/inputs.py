@@ -463,7 +463,11 @@ def read_signal(setup: Any) -> FloatArray:
 
 
 def measure_log_returns(marks: FloatArray, are_inverse: Any) -> FloatArray:
-    """Return the log returns of 1x held in each instrument, (n_bars, n); NaN where not finite."""
+    """Return the log returns of a leverage of 1 in each instrument, (n_bars, n).
+
+    From mark to mark. One unit of an inverse contract gains 1 - before / after of its notional. NaN
+    where it is not finite.
+    """
     log_returns = np.full(marks.shape, np.nan)
     before = marks[:-1]
     after = marks[1:]
