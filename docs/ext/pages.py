@@ -9,7 +9,7 @@ from pathlib import Path
 
 from docs.ext import api, commands, gallery, venues
 from docs.ext.links import REPOSITORY
-from docs.ext.markdown import write_table
+from docs.ext.markdown import escape, write_table
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
@@ -28,6 +28,32 @@ def list_keys() -> dict[str, str]:
         head = ["key", "default or type", "meaning"]
         parts.append(f"## `[{table}]`\n\n" + write_table(head, rows))
     return {"keys": "# Keys of an experiment\n\n" + "\n".join(parts)}
+
+
+def list_measures() -> dict[str, str]:
+    from backtest.results import name_measure
+    from backtest.results.measure_table import ABOUT
+
+    rows = []
+    for name, measure in ABOUT.items():
+        rows.append([f"`{name}`", name_measure(name), measure.unit, measure.meaning])
+    head = ["key of `result.metrics`", "name", "unit", "meaning"]
+    lead = "The page of metrics has the formulas, that of attribution how money adds up."
+    return {"measures": f"# Measures\n\n{lead}\n\n{write_table(head, rows)}"}
+
+
+def list_exchanges() -> dict[str, str]:
+    from backtest.venue.account_fields import read_account_fields
+
+    rows = []
+    for field in read_account_fields():
+        money = f" ({field.settles})" if field.settles else ""
+        has_profit = "yes" if field.has_profit else "no"
+        exchanges = ", ".join(field.exchanges)
+        rows.append([exchanges, f"`{field.field}`{money}", has_profit, escape(field.source)])
+    head = ["exchange", "field", "with unrealized profit", "source"]
+    lead = "What ccxt's fields of money contain, for snapshots of accounts."
+    return {"exchanges": f"# Accounts of exchanges\n\n{lead}\n\n{write_table(head, rows)}"}
 
 
 def list_cells() -> dict[str, str]:
@@ -51,7 +77,8 @@ def list_committed() -> dict[str, str]:
 
 
 GENERATORS: tuple[Callable[[], dict[str, str]], ...] = (
-    api.list_pages, commands.list_pages, list_keys, venues.list_pages, gallery.list_pages,
+    api.list_pages, commands.list_pages, list_keys, list_measures, list_exchanges,
+    venues.list_pages, gallery.list_pages,
 )  # fmt: skip
 """Each returns the texts of its pages by name."""
 
