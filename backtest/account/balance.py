@@ -214,11 +214,11 @@ def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
-    """Return the excess of the pool with rounding against the trader: it fails at 0.
+    """Return what a pool with options has over its requirement, rounded against it: it fails at 0.
 
-    Of an account with options. Rounding counts against the trader, but not where only long options
-    are held: they cannot lose more than they cost, so a pool that has and needs nothing does not
-    fail.
+    Money: backing less the level of liquidation times the requirement. Rounding counts against the
+    trader, but not where only long options are held: they cannot lose more than they cost, so a
+    pool that has and needs nothing does not fail.
     """
     backing = compute_pool(terms, state)
     needed = terms.rules.level * compute_needed(terms, state, is_initial=False)
@@ -226,6 +226,8 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
     if has_positions or has_short_options(state):
         return backing - needed * (1.0 + TOLERANCE)
 
+    # Only long options: rounding counts for them. An excess of 0 is made more than that, so that
+    # the pool, which fails at 0, holds.
     excess = backing - needed * (1.0 - TOLERANCE)
     excess += TOLERANCE * margin.compute_options_value(state.options.positions)
     if excess < 0.0:

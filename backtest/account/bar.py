@@ -181,7 +181,11 @@ def convert_collateral(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_flows(bar: r.AccountBar, equity_before: float) -> None:
-    """Change by flows and top-ups what returns and limits of loss are measured from."""
+    """Write flows and top-ups into what returns and limits of loss are measured from.
+
+    The unit value stays. The highest equity, a peak of the past, changes in proportion; the equity
+    at which a day or a week began changes by the amount, as the loss since then is an amount too.
+    """
     wallet = bar.state.wallet
     rescale_unit(bar.state, bar.ledger, equity_before)
     flows = money.total(bar.ledger, money.MONEY.flows)

@@ -111,11 +111,13 @@ def measure_shares(bar: r.AccountBar) -> float:
 def write_parts(
     bar: r.AccountBar, parts: FloatArray, withheld: FloatArray, requirement: float
 ) -> None:
-    """Write each position's part of the requirement, and of the value of options that is withheld.
+    """Write the part of each instrument in the requirement into ``parts``: money.
 
-    ``requirement`` is that of the pool, to which the ``parts`` of cross positions add up; that of
-    an isolated position is its own. Begins with the Euler shares in ``scratch.shares``, and takes
-    from them what the brackets subtract, haircuts and ``withheld`` values, which lower the backing.
+    The part of an isolated position is its own requirement. Those of cross positions add up to
+    ``requirement``, that of the pool. Each begins with level times its share of it
+    (``scratch.shares``, which must be written before) and lacks what lowers the backing instead:
+    its haircut, and the value of options that does not count, which goes into ``withheld``. Under
+    brackets it lacks their amounts too; under other rules the parts are scaled to the sum.
     """
     terms = bar.terms
     rules = terms.rules

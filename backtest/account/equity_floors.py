@@ -155,9 +155,10 @@ def keep_pause(bar: r.AccountBar, t: int) -> None:
 
 
 def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Write the highest equity so far; a used-up stop starts anew once all is closed.
+    """Write the highest equity so far at the close of bar t: money.
 
-    Whatever closed it, the account pauses as after the stop.
+    An account at its equity stop has used it up. Once all is closed, the highest equity starts anew
+    from what is left, and the account pauses as after the stop, whatever closed it.
     """
     state = bar.state
     if bar.terms.equity_stop == 0.0:
@@ -172,11 +173,15 @@ def follow_highest(bar: r.AccountBar, t: int, equity: float) -> None:
 
 
 def drop_after_equity_stop(bar: r.AccountBar, t: int, floor: int) -> None:
-    """Drop all orders; after the loss of a day or a week none fills until the next."""
+    """Drop all orders after a floor of the equity has closed the account.
+
+    ``floor`` is OF_EQUITY, OF_DAY or OF_WEEK, whose numbers are 0, 1 and 2: after the loss of a day
+    or a week nothing fills until the next, and the longer rest counts.
+    """
     state = bar.state
     drop_orders(state)
     for i in range(len(state.positions)):
-        state.positions[i].since_stop = -1.0
+        state.positions[i].since_stop = -1.0  # the close of the bar adds 1
     state.wallet.rests = max(state.wallet.rests, 1.0 * floor)
     if floor == OF_EQUITY:
         begin_pause(bar, t)

@@ -187,7 +187,7 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     quote = bar.quotes.instruments[i]
     done = trade(rules, before, value, 0.0, rates, quote, is_order=True)
 
-    # The events of the floors follow that of the equity stop.
+    # Events of floors are numbered in the order of the floors: DRAW + OF_DAY is that of a day.
     floor = equity_floors.find_floor(terms, state) if kind == p.DRAW else 0
     is_profit = kind == p.PROFIT
     balance.enter_fill(bar, t, i, kind + floor, before, done, stops=0 if is_profit else 1)
@@ -196,7 +196,7 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     if is_profit:
         bar.ledger[i].take_profits += 1.0
     else:
-        position.since_stop = -1.0
+        position.since_stop = -1.0  # the close of the bar adds 1
     if kind == p.DRAW:
         equity_floors.drop_after_equity_stop(bar, t, floor)
 
@@ -270,11 +270,11 @@ def keep_distances(bar: r.AccountBar) -> None:
         # The bar of the entry: the first that opens at or after its time.
         first = feed.span[i, 0]
         last = feed.span[i, 1] - 1
-        t = first + np.searchsorted(feed.time[first:last], int(opened))
+        entry_bar = first + np.searchsorted(feed.time[first:last], int(opened))
         quote = bar.quotes.instruments[i]
         if terms.fixed[STOP_ROW, i] == 1:
-            quote.stop_scale = r.at_column(feed.stop_scale, t, i)
+            quote.stop_scale = r.at_column(feed.stop_scale, entry_bar, i)
         if terms.fixed[PROFIT_ROW, i] == 1:
-            quote.profit_scale = r.at_column(feed.profit_scale, t, i)
+            quote.profit_scale = r.at_column(feed.profit_scale, entry_bar, i)
         if terms.fixed[TRAIL_ROW, i] == 1:
-            quote.trail_scale = r.at_column(feed.trail_scale, t, i)
+            quote.trail_scale = r.at_column(feed.trail_scale, entry_bar, i)

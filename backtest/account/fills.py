@@ -500,7 +500,8 @@ def cut_to_balance(bar: r.AccountBar) -> None:
     if not has_isolated_increase(terms, bar.scratch) and not options.is_adding_options(state):
         return
 
-    # Payments that the balance limits, and those that come before them.
+    # Payments that the balance limits, and those that come before them: fees of cross orders, and
+    # what closes short options.
     fees_before, payments = options.sum_premiums(terms, state)
     returned_by_flips = 0.0
     for i in range(len(state.positions)):
@@ -520,6 +521,8 @@ def cut_to_balance(bar: r.AccountBar) -> None:
         else:
             returned_by_flips += plan.returned_by_flip
 
+    # A balance that owes money backs nothing, but does not lower what flips return. Flips at a loss
+    # may return less than nothing.
     available = max(balance.compute_balance(terms, state) - fees_before, 0.0)
     available = max(available + returned_by_flips, 0.0)
     if payments > available:

@@ -264,7 +264,11 @@ def try_option_step(bar: r.AccountBar, k: int) -> tuple[float, float]:
 
 
 def score_option_step(bar: r.AccountBar, k: int, gain: float, part: float) -> float:
-    """Return how a step of option k ranks in the order of the account; the largest is first."""
+    """Return how a step of option k ranks in the order of the account; the largest is first.
+
+    ``gain`` is what the step adds to the excess of the pool: money. ``part`` is the share of the
+    position that it trades.
+    """
     terms = bar.terms
     state = bar.state
     positions = state.options.positions
@@ -288,9 +292,9 @@ def score_option_step(bar: r.AccountBar, k: int, gain: float, part: float) -> fl
 
 
 def compute_requirement_of_option(bar: r.AccountBar, k: int) -> float:
-    """Return the requirement of option k alone, 0 if no step ranks by it.
+    """Return the requirement of option k alone, 0 if no step ranks by it: money.
 
-    Hides all else, asks, and takes that back.
+    Hides all other positions and options, asks, and takes that back. Collateral stays.
     """
     terms = bar.terms
     state = bar.state

@@ -76,13 +76,16 @@ def take_step(
     terms = bar.terms
     rules = r.share(r.pick_instrument(terms, i))
     quote = bar.quotes.instruments[i]
-    size_at_start = abs(before.position.quantity)
-    closed = choose_reduction(rules, now, value, size_at_start, quote.multiplier)
 
-    # The health factor of a pool is that of the account, at the level of its rule.
+    # The health factor is that of the position; of a pool whose level is not 1, that of the account
+    # at this level. At a level of 1 the two are the same for a position alone.
     is_of_pool = not rules.margin.is_isolated and rules.full_below_health > 0.0
     if is_of_pool and terms.rules.level != 1.0:
         closed = find_step(bar, i)
+    else:
+        size_at_start = abs(before.position.quantity)
+        closed = choose_reduction(rules, now, value, size_at_start, quote.multiplier)
+
     after, loss, notional = close_contracts(rules, now, value, closed, quote)
     if not rules.margin.is_isolated:
         balance.put_balances(terms, bar.state, i, before, after)
@@ -224,7 +227,7 @@ def find_step(bar: r.AccountBar, i: int) -> float:
     position = r.pick_position(state, i)
     held = position.quantity
     value = state.positions[i].value
-    # As if the pool backed this position alone.
+    # As if the pool backed this position alone: cash is the backing without its value.
     backing = balance.compute_pool(bar.terms, state)
     balances = r.Balances(backing - held * value, position)
     size_at_start = abs(bar.scratch.walk[i].quantity_at_start)
@@ -244,10 +247,12 @@ def find_step(bar: r.AccountBar, i: int) -> float:
 
 
 def sum_loan(bar: r.AccountBar, backing: float) -> tuple[float, float, float]:
-    """Return assets and debts of the health factor of a pool, and its cash, negative if borrowed.
+    """Return assets and debts of the health factor of a pool, and its cash: money.
 
     The account is read as a loan: what is long was bought with its cash, and what is short was
-    borrowed and sold for cash. Assets count less their maintenance margin, debts count with it.
+    borrowed and sold for cash, so cash is negative if money is borrowed. Assets count less their
+    maintenance margin, debts count with it, at the level of the account's rule. The health factor
+    is (assets + cash) / debts with a positive cash, else assets / (debts - cash).
     """
     terms = bar.terms
     held = bar.state.held

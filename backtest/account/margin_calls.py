@@ -297,9 +297,9 @@ def compute_spare(
 ) -> float:
     """Return what the pool has to spare for ``grace_ratio`` with all positions times a factor.
 
-    That is the ratio times what backs the pool, after the costs of closing the rest, less its
-    requirement: money, under 0 if the ratio is not met. Writes the quantities into the account,
-    asks, and takes them back.
+    That is grace_ratio * (backing - costs of closing the rest) - requirement: money, under 0 if the
+    ratio is not met. The fixed fees count for any factor.
+    Writes the quantities into the account, asks, and takes them back.
     """
     backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
     if holds_options(state):
@@ -349,8 +349,11 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
 def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
     """Take the margin call of a pool over the close of bar t; writes call, ledger and log.
 
-    What is open ends or goes on; then a call begins if the margin ratio has crossed ``margin_call``
-    since the last close. ``is_lost`` says that the account was ruined at this close.
+    A call is open (``is_open``) until it is met or fails. ``unmet`` counts the closes since, also
+    after it has failed, as long as the ratio is too high; ``called_at`` is its time, for the
+    report. What is open ends or goes on; then a call begins if the margin ratio has crossed
+    ``margin_call`` since the last close. ``is_lost`` says that the account was ruined at this
+    close.
     """
     terms = bar.terms
     call = bar.state.calls[pool]

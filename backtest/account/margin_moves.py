@@ -65,7 +65,9 @@ def is_any_asked(state: r.AccountState) -> bool:
 def choose_setting(bar: r.AccountBar, i: int) -> None:
     """Write the venue leverage of a position, and the margin to move.
 
-    ``margin_moved`` and ``is_new_setting`` of its walk; the setting goes into state and tables.
+    ``asked`` is what the policy wants, infinite for the largest; the setting is what the bracket of
+    the notional allows of it. It goes into state and margin tables, and into the walk goes whether
+    it is new (``is_new_setting``) and the money to move (``margin_moved``), negative if it returns.
     """
     position = bar.state.positions[i]
     asked = position.asked
@@ -150,9 +152,9 @@ def log_move(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None
 def log_refused(
     bar: r.AccountBar, t: int, i: int, wanted: float, refused: float, was_refused: float
 ) -> float:
-    """Log margin that a new setting could not move; return whether it is refused now.
+    """Log margin that a new setting could not move; return 1 while a refusal goes on, else 0.
 
-    ``was_refused`` is 1 while margin is refused: each refusal is logged once, not at every bar.
+    ``was_refused`` is that of the last bar: each refusal is logged once, where the setting is new.
     """
     if refused <= TOLERANCE * wanted:
         return 0.0

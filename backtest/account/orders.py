@@ -147,7 +147,8 @@ def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) 
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
     """Return the contracts to hold after participation, lots and minimum notional (4.4, 4.5).
 
-    Signed contracts. Free of branches on what differs between accounts, as lanes call it.
+    Signed contracts. Free of branches on what differs between accounts, as lanes of a sweep (64
+    accounts side by side) call it: each case is computed, and the one that holds is chosen.
     """
     # Without rules there is only float rounding: a change of nothing else does not trade.
     change = abs(wanted - held)

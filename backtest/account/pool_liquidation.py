@@ -222,6 +222,7 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     if not is_paid_in_full:
         paid_of_options = left * (premiums / gross) if gross > 0.0 else 0.0
     forced_options.end_close(bar, t, asked_of_options, paid_of_options)
+    # Fees may have made the balance negative again.
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     # The shares of the fee add up to all that was left, give or take rounding.
     if not is_paid_in_full and left > 0.0:

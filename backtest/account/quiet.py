@@ -188,7 +188,11 @@ def close_together(bar: r.AccountBar, equity: float, has_filled: bool) -> None:
 
 @inlined
 def close_wallet(wallet: Wallet, equity: float) -> None:
-    """Write the equity at the close of a quiet bar, and the unit value."""
+    """Write the equity at the close of a quiet bar, and the unit value.
+
+    The unit value is scale * (equity + reserve): the return of the account, whatever is paid in or
+    out. An account without wealth at the last close has no return: its unit stays.
+    """
     wealth = wallet.equity + wallet.reserve
     wallet.pool_failed = 0.0
     wallet.since_pool += 1.0
@@ -229,7 +233,11 @@ def set_opens(bar: r.AccountBar, t: int) -> None:
 
 
 def set_rest(bar: r.AccountBar, t: int, is_filling: bool) -> bool:
-    """Write the other prices of what is or may be held; False if they need the general bar."""
+    """Write marks and extremes of what is or may be held into the quotes of bar t.
+
+    Return False if the general steps must take the bar: prices are missing or odd, or an instrument
+    that is held ends.
+    """
     feed = bar.feed
     state = bar.state
     for i in range(len(state.positions)):
@@ -389,7 +397,8 @@ def find_initial_bracket(terms: r.Terms, notional: float) -> InitialBracket:
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[0]
 
-    # A venue leverage that is set holds for all notionals, up to the highest of the table.
+    # A venue leverage that is set holds for all notionals, up to the highest of the table. It is
+    # divided by nothing more: the multiplier is in the limit of the table alone.
     setting = tables.settings[0]
     if setting > 0.0:
         leverage = min(setting, tables.leverages[0, 0] / multiplier)
@@ -479,14 +488,16 @@ def is_quiet_alone(
     bracket: margin.MarginBracket,
     t: int,
 ) -> bool:
-    """Return whether no price of bar t can liquidate or stop the position; a bound.
+    """Return whether no price of bar t can liquidate or stop the position; False is not certain.
 
-    Backing less requirement is concave in the price, so it is least at an extreme.
+    Backing less requirement is concave in the price, so it is least at one of the two extremes.
+    ``bracket`` is that of the last close: a notional outside of it is looked up in the table.
     """
     position = one.position
     quantity = position.quantity
     if quantity == 0.0:
         return True
+    # Prices that are missing, NaN, or an open beyond the extremes are for the general bar.
     if not prices.low[t] <= prices.open[t] <= prices.high[t]:
         return False
     if not prices.mark_low[t] <= prices.mark_open[t] <= prices.mark_high[t]:
@@ -514,8 +525,9 @@ def is_quiet_alone(
 def fill_at_open(bar: r.AccountBar, t: int, equity: float) -> None:
     """Fill what the last close decided, in a bar whose steps before the fills do nothing.
 
-    Its quotes have the opens; the rest that fills read is that of the last close, and margins
-    that stay the same.
+    Quotes have the opens of the bar. Volume and volatility are read here, as known at the last
+    close; margins and costs do not change by date in an account that may be quiet. Events of fills
+    are those of step 5 in the log.
     """
     for i in range(len(bar.state.positions)):
         quote = bar.quotes.instruments[i]

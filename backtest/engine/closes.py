@@ -172,10 +172,11 @@ def find_first(first: float, is_so: bool, t: int) -> float:
 def add_decay(
     bar: a.AccountBar, counting: Counting, marks_before: FloatArray, base: float, t: int
 ) -> None:
-    """Add to the tally what holding contracts, instead of leverage, did to log growth in the bar.
+    """Add to the tally the log growth of what is held, and that of its moves one by one.
 
-    ``base`` is 1 / the equity that the bar began with. The drift is what a constant leverage would
-    have grown by; the product of ``grown`` is what the contracts grew by.
+    The decay is their difference: log(1 + sum of leverage * return), less the sum of leverage * log
+    return. The bar adds the second as ``drift``, and the factor of the first, ``grown``, to a
+    product whose logarithm is taken later. ``base`` is 1 / the equity that the bar began with.
     """
     held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
 
@@ -202,7 +203,10 @@ def multiply_decay(tally: Tally, drift: float, grown: float) -> None:
 
 @inlined
 def count_quietly(counting: Counting, quiet: QuietBar, close: CloseFacts, t: int) -> None:
-    """Add quiet bar t of an account of one position to the tally, as :func:`count_bar` does."""
+    """Add quiet bar t of an account of one position to the tally, as :func:`count_bar` does.
+
+    Its money is the profit of prices alone. Drift and growth are those of :func:`add_decay`.
+    """
     clock = counting.clock
     tally = counting.tally
     results.add_free(clock, tally, t)
@@ -392,7 +396,11 @@ def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> b
 
 @inlined
 def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, excess: float) -> bool:
-    """Return whether a bound shows that no price near by liquidates instrument i."""
+    """Return whether a bound shows that no price near by liquidates instrument i.
+
+    A move of the price by a share x of itself lowers backing by at most x times the notional, and
+    raises the requirement, whose rates are under 1, by at most level * x * notional.
+    """
     level = terms.rules.level
     if a.is_isolated(terms, i):
         level = 1.0
@@ -431,7 +439,10 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
 
 @of_options(returns=math.nan)
 def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float:
-    """Return the nearer of the prices, down and up, at which a pool with options fails."""
+    """Return the contract value at which a pool with options fails, down or up: the nearer price.
+
+    NaN if none does. Rounding of the requirement counts against the pool.
+    """
     terms = bar.terms
     backing_left = excess - TOLERANCE * abs(a.compute_pool(terms, bar.state) - excess)
     down = a.find_value_with_options(bar, i, False, backing_left)

@@ -118,7 +118,8 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
     """Take the account through the bars from start to stop, or through each lane of the tape.
 
     Returns the bar reached, and why it stopped there. If ``stop`` is :data:`ADDRESS`, return the
-    address of :func:`simulate_account` instead.
+    address of :func:`simulate_account` instead. What is shared is passed by its address from here
+    on, so that calls do not copy it.
     """
     terms = a.share(terms)
     feed = a.share(feed)
@@ -448,9 +449,12 @@ def take_quietly(
     bracket: margin.MarginBracket,
     t: int,
 ) -> tuple[int, float, float]:
-    """Take the account through bar t; return the way, the mark value at its close, and the profit.
+    """Take the account of one position through bar t; return how, the mark at its close, profit.
 
-    The profit is that of the mark, without what fills and the general steps booked.
+    How is LEFT (it may not be quiet; nothing has changed), QUIET (prices moved), FILLED (orders
+    filled) or WHOLE (the general steps ended the bar). The mark is a contract value. The profit is
+    that of the mark, without what fills and the general steps booked. Steps are those of a bar in
+    ``docs/accounting.md``.
     """
     terms = bar.terms
     position = one.position
@@ -705,7 +709,7 @@ def decide_as(
     if is_done or position.is_halted == 1:
         return
 
-    # 4. Until each of its columns has had a value, the policy decides nothing.
+    # Until each of its columns has had a value, the policy decides nothing.
     local = k - asking.first
     if local < asking.known:
         return

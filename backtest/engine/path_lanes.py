@@ -255,11 +255,13 @@ class BatchLoop:
         return lives.reshape(N_LIVES, laid.lanes, laid.width)
 
     def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
-        """Yield the same rows, (8, width), of an account that is new at each of some bars.
+        """Yield what an account was at each close that begins anew at each of some bars.
 
-        Its setup is that of the whole market, and its histories may overlap; they end with the
-        data. With the rows comes the place of the bar in ``firsts``, which rise. Rows that are
-        yielded are written again later. Raises LaneFault as :meth:`live` does.
+        ``firsts`` are these bars, rising; a life goes on for ``width`` bars, or to the end of the
+        data. Yields the place of the bar in ``firsts``, and rows of shape (N_LIVES, width), which
+        are written again later: use them before the next. Lives may overlap, but the bars of one
+        pass lie in one array, so each pass takes lives that do not. Raises LaneFault as
+        :meth:`live` does.
         """
         setup = self.setup
         feed = setup.inputs.feed
@@ -284,6 +286,7 @@ class BatchLoop:
             begins = firsts[chosen]
             stops = np.minimum(begins + width, len(years))
             places = place_lanes(feed, begins, begins, stops, feed.time[begins])
+            # The market of each life begins with the data, not with the life.
             places[:, BEGIN] = 0
             lives[:] = 0.0
 

@@ -391,11 +391,18 @@ def find_trail(market: Market, seen: int) -> core.FloatArray:
 
 
 def find_before(setup: Setup) -> Before:
-    """Return what the run knew at the close before its first bar."""
+    """Return what was known at the close before the first bar of a run, for its results.
+
+    Of a resumed run that is the last close of the earlier one; of a new one nothing but the prices
+    that its market has before, and the capital. ``stands`` has n + 3 numbers, those of
+    :func:`.find_stands`: where the causes of a liquidation stood at the last high, of n
+    instruments, collateral, flows, and rules. ``trails`` are volatilities of prices.
+    """
     markets = setup.markets
     n = len(markets)
     resume = setup.resume
     if resume is not None:
+        # One position alone has no causes to tell apart.
         stands = np.zeros(n + 3)
         if not resume.has_one_position:
             stands = find_stands(resume, resume.record.n_bars)

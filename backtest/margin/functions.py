@@ -86,7 +86,12 @@ def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) 
 
 
 def find_survivable(rules: MarginRules, backing: float, lost: float, move: float) -> float:
-    """Return the largest N with ``N lost + MM(move N) <= backing``."""
+    """Return the largest notional N with ``N lost + MM(move N) <= backing``; infinite if all do.
+
+    ``lost`` is what a notional of 1 loses in the move, ``move`` its value after it, and MM the
+    maintenance margin of a notional: that after the move, or at the entry where the venue tests it
+    there. ``backing`` is money.
+    """
     # The notional that the venue tests, over the one that is opened.
     tested = 1.0 if rules.is_valued_at_entry else move
 

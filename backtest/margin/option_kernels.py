@@ -443,7 +443,9 @@ def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
 def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
     """Return an upper bound of the change of the delta, in money, of a unit of option i per price.
 
-    A delta bends most where the normal density is largest; without deviation it jumps.
+    The delta in money is delta * price in cash, which changes by the delta, at most 1, and by the
+    price times the change of the delta; in coins it is the delta alone. A delta bends most where
+    the normal density is largest; without deviation it jumps.
     """
     deviation = options.volatilities[i] * math.sqrt(options.years[i])
     bend = math.inf
@@ -456,9 +458,11 @@ def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
 
 @of_options(returns=0.0)
 def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> float:
-    """Return an upper bound of the change of backing less requirement of option i per price.
+    """Return an upper bound of how fast option i can lower the excess of its pool: per price.
 
-    With ``gains`` the price moves so that the option gains: then its value takes nothing away.
+    The excess is what backs the pool less level times its requirement, money. It falls by the loss
+    of the option's value and by what its requirement rises. With ``gains`` the price moves so that
+    the option gains: then its value takes nothing away. ``low`` is the lowest price on the way.
     """
     packed = pool.packed
     options = pool.options
@@ -472,7 +476,8 @@ def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> flo
     if not options.are_coin[i]:
         return float(abs(options.quantities[i]) * lost)
 
-    # In coins, what is taken off losses changes with the price too.
+    # A relief is an amount in quotes. In coins it is relief / price, which changes by at most
+    # relief / low^2 per price.
     relief = 0.0
     if rules.kind == BY_SCENARIOS:
         for k in range(rules.shocks.reliefs.shape[1]):

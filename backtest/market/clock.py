@@ -213,14 +213,18 @@ def combine(market: Market) -> Market:
 
 
 def make_clock(market: Market | Markets) -> PolicyClock:
-    """Return the longer bars of a market, and the bars of the market at which each closes."""
+    """Return the longer bars of a market, and the bars of the market at which each closes.
+
+    ``rows`` has a number for each bar of the market: k, if the longer bar k closes there, and else
+    -1 less the longer bar that is the next to close.
+    """
     markets = as_markets(market)
     length = markets.decision_interval
     combined = {name: combine(single) for name, single in markets.items()}
     lasts = find_last_opens(markets)
     seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
 
-    # The longer bar that is the next to end at the open of each bar.
+    # Of each bar, the longer bar that ends next; at first as if it did not close there.
     time = markets.time
     opens = seen.time
     next_bar = np.searchsorted(opens + length, time, side="right")
@@ -239,7 +243,8 @@ def make_clock(market: Market | Markets) -> PolicyClock:
 def find_last_opens(markets: Markets) -> dict[str, int]:
     """Return the open of the last longer bar of each instrument that has one, ns.
 
-    Without gaps it is the last that is complete; with gaps the one that holds the last bar.
+    Without gaps it is the last that is complete. With gaps the one that holds the last bar, as a
+    longer bar may lack some of its bars there anyway.
     """
     length = markets.decision_interval
     origin = tables.grid_origin(length)

@@ -479,7 +479,8 @@ class Market(BarClock):
 
         A part that begins with the market shares what was computed of its beginnings.
         """
-        # An event stamped up to a quarter of a bar early belongs to the open.
+        # A settlement stamped up to a quarter of a bar early belongs to the open; in
+        # a part that begins with the data, one in the whole bar before it.
         lead = self.interval
         if first:
             lead = self.interval // 4

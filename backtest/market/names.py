@@ -241,7 +241,12 @@ def _rename_volume(frame: pd.DataFrame, instrument: str, where: str) -> pd.DataF
 
 
 def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -> pd.DataFrame:
-    """Return the stamps of settlements, the fraction that each paid, and the mark, if known."""
+    """Return a table of funding with our names of columns: time, rate, and mark if it is known.
+
+    Sources have one of three forms. Rows of settlements have the time of each, and the rate that
+    was paid. Samples of a rate in force have a stamp, the rate, and the time of the payment to come
+    (:data:`LEAD`). A table of ours, whose names are known already, stays as it is.
+    """
     rates = _find_rates(known)
     if not rates:
         _refuse_other_unit(frame, known, where)
@@ -255,6 +260,7 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
         payments = find_payments(frame, stamps[0], [rate])
         times = [name for name in times if name not in payments]
 
+    # Ours: a rate and the index, no other name.
     if rates == ["rate"] and not times and not payments:
         return frame
 
@@ -271,6 +277,7 @@ def _rename_funding(frame: pd.DataFrame, known: Mapping[str, Any], where: str) -
             columns["time"] = frame[_only("time", stamps or times, where)]
         return pd.DataFrame(columns | {"rate": frame[rate]})
 
+    # Rows of settlements. Where dYdX stamps them, "effectiveat", its price is the mark.
     times = times or stamps
     ours = {rate: "rate"}
     marks = ["mark_price", "markprice"]

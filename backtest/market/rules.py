@@ -880,7 +880,8 @@ def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
 def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     """Return a table without repeated rows, and the times that were dropped.
 
-    ``way`` is which of the rows with one time stays, "first" or "last"; "" drops equal rows only.
+    ``way`` is which of the rows with one time stays, "first" or "last"; "" drops only rows that are
+    equal in all columns.
     """
     frame = pd.DataFrame({"": table.time, **table.columns})
     compared = None  # all columns
