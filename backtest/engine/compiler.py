@@ -70,7 +70,12 @@ PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 
 @functools.cache
 def compile_core() -> dict[int, Any]:
-    """Return the scalar rules, inlined into what calls them, and let formulas call public ones."""
+    """Return the compiled scalar rules, and let compiled formulas call public functions.
+
+    The rules are those of one position, inlined into what calls them, by the identity of the plain
+    functions. Registering a public function makes numba call the scalar rule of it; mathematical
+    functions have compiled versions of their own.
+    """
     twins = start_twins()
     _compile.compile_rules(CORE, twins, left_out=PUBLIC_NAMES, inlines_all=True)
     kernels = _compile.compile_functions(implied_kernels)

@@ -373,7 +373,9 @@ class Drive:
     def advance_chunk(self, stop: int) -> None:
         """Take the account through bars up to ``stop``, or to where its terms change.
 
-        If the log is full, it stays at its bar, and has a larger log.
+        If the loop stops before, all that it wrote is put back: with a full log the account stays
+        at its bar, and has a larger log; with a fault it is taken to the bar before once more, and
+        the error of that bar is raised.
         """
         t = self.t
         inputs = self.inputs
@@ -437,7 +439,12 @@ class Drive:
         return reached, why
 
     def find_decision_error(self, t: int) -> core.PolicyError:
-        """Return the error of a decision that is not allowed at close t, from the bar before it."""
+        """Return the error of a decision that is not allowed at close t.
+
+        The account stands at the bar before it. Bar t is run once more in plain Python, where the
+        policy raises its own error; if it does not, a whole number of the compiled formula went
+        beyond 64 bits.
+        """
         error = report_bad_decision(self.inputs, t)
         is_compiled = self.part.pack is not None
         if self.part.deciders.methods == 0 or not is_compiled:
@@ -541,7 +548,11 @@ def explain_refusal(refusal: Exception, policy: Policy) -> str:
 
 
 def measure_closes(setup: Any, run: RunData, rows: slice) -> Closes:
-    """Return what is at the closes of the rows of a run, from its record and its inputs."""
+    """Return margin, backing and failing prices at the closes of some rows of a run.
+
+    They are computed from the record, where they are asked for, by the plain or the compiled rules
+    of the run. Row 0 is the first bar of the account.
+    """
     inputs = setup.inputs
     first = setup.first
     n = len(setup.markets.names)

@@ -129,7 +129,10 @@ def write_decide(memory: type | None, place: Place) -> list[str]:
 
 
 def read_parameter(text: str, value: object) -> str:
-    """Return the text of a setting as what it is, of the text of its number."""
+    """Return source code that reads a setting with its own type from the number in ``text``.
+
+    ``value`` is an example of it. A text is no number: it stands in the code as it is.
+    """
     if isinstance(value, bool):
         return f"({text} != 0.0)"
     if isinstance(value, int):

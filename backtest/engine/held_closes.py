@@ -93,9 +93,12 @@ def write_balances(bar: a.AccountBar, closes: Closes, row: int) -> None:
 
 
 def write_shares(bar: a.AccountBar, closes: Closes, row: int) -> float:
-    """Write the shares of the requirement R and what they leave into closes; return R.
+    """Write the shares of the pool's requirement into a row of closes; return the requirement.
 
-    The backing must stand there already.
+    ``share`` and ``collateral_share`` are Euler shares, ``distance`` what the pool has over level
+    times the requirement, ``own`` each instrument's part of that, and ``withheld`` the value of its
+    options that does not count: money. ``backing`` must stand in the row already, and shares must
+    be measured before parts, which read them.
     """
     needed: float = a.measure_shares(bar)
     at_level = bar.terms.rules.level * needed

@@ -213,6 +213,7 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
     if not market.sessions and has_gaps(market):
         clock = find_clock(market)
         sigma_of_longer, adv_of_longer = measure_impact(clock.seen, venue)
+        # Of each bar the longer one that it lies in: k where that closes, -1 - k before.
         rows = np.where(clock.rows >= 0, clock.rows, -clock.rows - 1)
         rows = np.minimum(rows, clock.seen.n_bars - 1)
         return sigma_of_longer[rows], adv_of_longer[rows]
@@ -277,6 +278,7 @@ def measure_years(market: Market | Markets, venue: Venue, first: int, started: i
     else:
         years = np.array([market.interval / year])
 
+    # The first bar of the data is 0 already, or charges no interest; a resumed run owes it.
     if first == 0 or started != market.time[first]:
         return years
     by_bar = np.broadcast_to(years, (market.n_bars,)).copy()

@@ -350,7 +350,11 @@ class OptionTrader:
         self.close_left(trade, chain, t)
 
     def show_chain(self, trade: Trade, account: AccountView, t: int) -> OptionChain:
-        """Return the contracts that a policy may order at close t."""
+        """Return the contracts that a policy may order at close t.
+
+        ``coins`` is what the account has of the coins of their underlyings, in money: collateral,
+        and the wallet where contracts settle in coins.
+        """
         is_of_instrument = trade.i < len(self.state.positions)
         name = ""
         if is_of_instrument:

@@ -62,8 +62,9 @@ def lay(
 ) -> Laid:
     """Return lanes that differ only in some fields of the feed and in columns, end to end.
 
-    Both are given of shape (lanes * width, ...). ``known`` of shape (lanes, n) has the bar of its
-    lane from which on each policy is asked, by default that of the columns of the setup.
+    ``drawn`` are these fields and ``columns`` the columns of each policy, of lanes * width bars.
+    ``known`` of shape (lanes, policies) is the bar of its lane from which on each policy is asked;
+    that of the columns of the setup for those that it leaves out.
     """
     observed = [own._replace(first=0) for own in setup.observed]
     if columns is not None:
@@ -370,7 +371,11 @@ class BatchLoop:
     def bind_lanes(
         self, laid: Laid, deciders: Deciders, loop: driver.BoundLoop, *, has_overflowed: bool
     ) -> tuple[driver.BoundLoop, Deciders]:
-        """Return the loop for lanes, and their policies as it asks them."""
+        """Return the loop for lanes, and their policies as it asks them.
+
+        A compiled loop with compiled policies goes on with their addresses; a loop in plain Python
+        asks their methods; a compiled loop whose policies are in plain Python is bound anew.
+        """
         if loop.pack is not None and not loop.plain_because:
             compiled = loop.deciders[0]
             bound = deciders._replace(
@@ -393,7 +398,11 @@ class BatchLoop:
         return loop, loop.deciders[0]
 
     def pass_through(self, prepared: PreparedLanes, places: IntArray) -> None:
-        """Take the account through some places of lanes; raises LaneFault."""
+        """Take the account through some places of lanes; LaneFault names the first with a fault.
+
+        Lanes whose terms do not change on the way (``is_same``) pass in one call of the loop, which
+        takes its bars from the places. Others pass one after another.
+        """
         is_same = prepared.is_same
         lanes = Lanes(
             places=places if is_same else places[:0],
@@ -462,7 +471,10 @@ class BatchLoop:
             raise LaneFault(k) from error
 
     def call_back(self) -> None:
-        """Let policies of users decide in plain Python from now on, in any thread."""
+        """Let policies of users decide in plain Python from now on, in any thread.
+
+        Called once a compiled formula may have gone beyond whole numbers of 64 bits.
+        """
         with COMPILER_LOCK:
             if self.has_overflowed:
                 return

@@ -371,9 +371,9 @@ TRAIL = "trail"
 
 
 def find_trail(market: Market, seen: int) -> core.FloatArray:
-    """Return what the forecast of volatility remembers of the first bars of a market.
+    """Return what the forecast of volatility remembers after the first ``seen`` bars of a market.
 
-    It is kept, as a search begins many runs at the same bar.
+    The market keeps the last answer, as a search begins many runs at the same bar.
     """
     facts = vars(market)["facts"]
     last = facts.get(TRAIL)

@@ -115,7 +115,7 @@ def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
         count = int(missing.sum())
         longest = int(missing.max())
     else:
-        # A bar without a mark has no row in the table of marks.
+        # A bar without a mark has no row in the table of marks, so it is counted among the bars.
         table = subject.table.ordered
         if subject.bars is not None and rule.name == "bars without a mark":
             table = subject.bars

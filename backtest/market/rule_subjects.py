@@ -71,7 +71,10 @@ class Subject:
 
     @cached_property
     def odd(self) -> IntArray:
-        """The times of mark bars that do not open with bars, or the first if they are longer."""
+        """The times of mark bars that do not open with the bars of the market.
+
+        One time, the first, stands for all if the mark bars open with bars but are longer.
+        """
         time = self.time
         if self.bars is None or not self.interval or not time.size:
             return np.empty(0, np.int64)
@@ -81,7 +84,7 @@ class Subject:
         if is_off.any():
             return np.asarray(time[is_off])
 
-        # Under four stamps say nothing of a length.
+        # The spacing of fewer than four stamps may be a gap.
         apart = spacing(time)
         usual = spacing(self.bars.time) or self.interval
         if apart is not None and apart > usual and time.size > 3:

@@ -376,7 +376,10 @@ def measure_typical_moves(closes: pd.Series) -> FloatArray:
 
 
 def measure_nearer_offsets(closes: pd.Series) -> pd.Series:
-    """Return the distance of each log close from the nearer median, of three before or after."""
+    """Return the distance of each log close from the nearer of two medians, NaN without both.
+
+    They are those of the three closes before it and of the three after it.
+    """
     since = closes - closes.rolling(3, min_periods=1).median().shift()
     until = closes - closes[::-1].rolling(3, min_periods=1).median().shift()[::-1]
 
@@ -528,9 +531,10 @@ def find_unmarked(subject: Subject) -> list[Hit]:
 def find_furthest(
     values: FloatArray, stretch: IntArray, least: float = 0.0
 ) -> tuple[float, int, int]:
-    """Return the median furthest from 0 of stretches, where that stretch begins, and its rows.
+    """Return the median of the stretch whose median is furthest from 0, its first row, its length.
 
-    A median counts as 0 if fewer than ``least`` of its stretch have its sign.
+    ``stretch`` numbers the stretch of each row. A median counts as 0 if the share of its stretch
+    that has its sign is under ``least``.
     """
     groups = pd.Series(values).groupby(stretch)
     medians = groups.transform("median")
@@ -546,7 +550,11 @@ def find_furthest(
 
 
 def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
-    """Judge the median distance of marks from last prices, in the stretch where it is largest."""
+    """Judge the median distance of marks from last prices, in the stretch where it is largest.
+
+    A rule that refuses data has distances that are impossible; with ``doubts``, a rule that warns
+    has those that are only unlikely.
+    """
     bars, mark = subject.marked
     if subject.odd.size or not ("close" in bars.columns and "close" in mark.columns):
         return []
@@ -648,7 +656,11 @@ def find_bad_rates(subject: Subject) -> list[Hit]:
 
 
 def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
-    """Judge the median rate per 8 hours in the 20 days in which it is largest."""
+    """Judge the median rate per 8 hours in the 20 days in which it is largest.
+
+    A rule that refuses data has the rates that are impossible; with ``doubts``, a rule that warns
+    has those that are only unlikely.
+    """
     time = subject.whole.time
     rate = subject.whole.columns.get("rate", np.zeros(0))
     rows = np.flatnonzero(np.isfinite(rate))

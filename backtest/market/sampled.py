@@ -52,7 +52,11 @@ def find_payments(frame: pd.DataFrame, stamps: Any, known: Collection[Any]) -> l
 
 
 def read_repeated(values: pd.Series) -> tuple[IntArray, IntArray] | None:
-    """Return rows with a time and the times, UTC ns, if these repeat and lie on whole hours."""
+    """Return the rows and times of payment, UTC ns, if a column may hold such times; else None.
+
+    The times of payments to come repeat from sample to sample, and lie on whole hours. A number of
+    0 and an empty text are no time.
+    """
     if values.dtype.kind == "b":
         return None
     is_known = values.notna()

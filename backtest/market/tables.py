@@ -246,7 +246,8 @@ def read_leads(
         has_payment[rows] = True
         leads = np.fmin(leads, np.where(lead >= 0.0, lead, np.nan))
 
-    # A feed may lag behind a payment for a moment; mostly late, it is of the payment before.
+    # A feed may lag behind a payment for a moment. Where half of the rows or more are late, the
+    # column has the time of the payment before, not of the one to come.
     late = int((has_payment & np.isnan(leads)).sum())
     if 2 * late >= has_payment.sum():
         columns = " and ".join(map(str, frame.columns))
@@ -549,7 +550,11 @@ def cadence(time: IntArray) -> int:
 
 
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
-    """Return the time within one cadence of the settlements in a span, as (start, end) in ns."""
+    """Return the time that settlements in a span cover, as (start, end) in ns.
+
+    Each covers one cadence before and after it. Without any in the span, it is the time that
+    all settlements cover.
+    """
     usual = cadence(time)
     after = int(np.searchsorted(time, start - JITTER))
     before = int(np.searchsorted(time, end)) - 1
@@ -573,6 +578,7 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int,
     if gaps.size < 1:
         return []
 
+    # A gap is longer than any usual distance, or than 1.5 times the longer of those beside it.
     limit = _limit(time)
     is_gap = (gaps > limit) | (2 * gaps > 3 * find_longer_beside(gaps, limit))
     is_inside = (time[:-1] >= start - JITTER) & (time[1:] < end)
@@ -711,7 +717,10 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
 
 
 def check_length(since: IntArray, interval: int, length: int, *, sessions: bool) -> None:
-    """Raise ParameterError unless bars fit into stretches of a length; ``since`` their origin."""
+    """Raise ParameterError unless bars fit into stretches of a length, ns.
+
+    ``since`` is the open of each bar, counted from where the first stretch begins.
+    """
     bar_length = core.format_duration(interval)
     wanted = core.format_duration(length)
     if sessions:

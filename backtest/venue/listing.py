@@ -353,11 +353,12 @@ def find_kind(content: Any) -> str | None:
 
     first = rows[0]
     if is_table and isinstance(first, list | tuple):
-        return TIERS  # of a symbol without tiers it is said that it has none
+        return TIERS  # by symbol, an empty list for one without tiers
     if not isinstance(first, Mapping):
         return None
 
     for kind, fields in FIELDS_OF_KINDS:
+        # Tiers by symbol are lists, which were found above.
         if is_table and kind == TIERS:
             continue
         if any(name in first for name in fields):
@@ -755,10 +756,10 @@ def find_expiry(market: Mapping[str, Any]) -> str | None:
 def read_precision(
     market: Mapping[str, Any], limits: Mapping[str, Any], place: str
 ) -> dict[str, float | None]:
-    """Return the lot and the tick of a market of ccxt, whose precision may count decimals.
+    """Return the lot and the tick of a market of ccxt, in which precision has two forms.
 
-    A step over the smallest order, or of 0, is none: the precision is a number of decimals then,
-    that of prices too.
+    It is a step, such as 0.001, or a number of decimals, such as 3. A number that is over the
+    smallest order, or 0, cannot be a step: then both are decimals.
     """
     precision = market.get("precision") or {}
     amount = read_number(precision, "amount", f"{place}.precision")
