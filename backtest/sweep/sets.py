@@ -28,13 +28,17 @@ Sets: TypeAlias = Mapping[str, np.ndarray]
 MOST_CELLS = 1_000_000_000
 """Most values in a grid; more are treated as a mistake."""
 
-SIGNAL, MARGIN = "signal.", "venue.margin."
+SIGNAL = "signal."
 """The beginning of the names of parameters of a signal's rule."""
+
+MARGIN = "venue.margin."
+"""The beginning of the names of fields of a venue's margin."""
 
 OVERLAY = "overlay"
 RESERVED = ("account", "venue", "signal", OVERLAY)
 
 _FIXED = ("contract.kind", "contract.expires", "contract.settles")
+"""The ends of names of fields that all sets share."""
 
 _T = TypeVar("_T")
 
@@ -106,12 +110,18 @@ class VariedTest:
         """All that sets may vary, by name: first the parameters of single instruments."""
         parameters = [*list_parameters(self.policy)]
         settings = []
-        for name in self.names:
-            if name not in RESERVED:
-                settings += [each._replace(name=f"{name}.{each.name}") for each in parameters]
+        for instrument in self.names:
+            if instrument in RESERVED:
+                continue
+            settings += [
+                parameter._replace(name=f"{instrument}.{parameter.name}")
+                for parameter in parameters
+            ]
+
         settings += parameters
         settings += list_fields(self.test.account, "account")
         settings += list_venues(self.venue)
+
         if self.rule is not None:
             settings += list_parameters(self.rule, SIGNAL)
         if self.test.overlay is not None:
@@ -241,14 +251,18 @@ def list_venues(venue: Venues) -> Iterator[Setting]:
         yield from list_fields(venue, "venue")
         return
 
-    by_venue = {}
-    for name, one in venue.items():
-        by_venue[name] = {setting.name: setting for setting in list_fields(one, "venue")}
-    first = next(iter(by_venue.values()))
+    by_instrument = {}
+    for instrument, venue_of_one in venue.items():
+        fields = list_fields(venue_of_one, "venue")
+        by_instrument[instrument] = {setting.name: setting for setting in fields}
+
+    first = next(iter(by_instrument.values()))
     for field, setting in first.items():
-        if not all(field in settings for settings in by_venue.values()):
+        if not all(field in settings for settings in by_instrument.values()):
             continue
-        values = {name: settings[field].value for name, settings in by_venue.items()}
+
+        # Venues that agree have the value itself, others a table of their values.
+        values = {name: settings[field].value for name, settings in by_instrument.items()}
         if len({repr(value) for value in values.values()}) == 1:
             yield setting
         else:
@@ -262,19 +276,28 @@ def list_fields(value: core.Value, prefix: str) -> Iterator[Setting]:
         space = declarations.get(field.name)
         name = f"{prefix}.{field.name}"
         content = getattr(value, field.name)
-        if space is None and isinstance(content, core.Value) and field.default is not None:
-            yield from list_fields(content, name)
-        elif space is not None and getattr(space, "constant", True) and not name.endswith(_FIXED):
-            yield Setting(name, space.kind, space, space.check, content, field.default is None)
-            if isinstance(content, core.Value):
+        may_be_none = field.default is None
+
+        # A value without a range of its own, such as a contract: its fields vary.
+        if space is None:
+            if isinstance(content, core.Value) and not may_be_none:
                 yield from list_fields(content, name)
+            continue
+        if not getattr(space, "constant", True) or name.endswith(_FIXED):
+            continue
+
+        # A value with a range, such as a margin rule: it varies whole, or a field of it.
+        yield Setting(name, space.kind, space, space.check, content, may_be_none)
+        if isinstance(content, core.Value):
+            yield from list_fields(content, name)
 
 
 def find_own(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
     """Return the values of one instrument, by the names of its parameters."""
-    own_values: dict[str, _T] = {}
     if owner in RESERVED:
-        return own_values
+        return {}
+
+    own_values: dict[str, _T] = {}
     for name, value in values.items():
         head, parameter = split_name(name)
         if head == owner:
@@ -289,7 +312,11 @@ def find_values(values: Mapping[str, _T], owner: str) -> dict[str, _T]:
 
 def take_part(values: Mapping[str, _T], prefix: str) -> dict[str, _T]:
     """Return the values under a prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+    part = {}
+    for name, value in values.items():
+        if name.startswith(prefix):
+            part[name.removeprefix(prefix)] = value
+    return part
 
 
 def to_plain_value(setting: Setting, value: object) -> object:
@@ -361,14 +388,19 @@ def grid(values: Mapping[str, Any]) -> Sets:
     axes = {name: as_column(name, axis) for name, axis in values.items()}
     lengths = [len(axis) for axis in axes.values()]
     n_sets = math.prod(lengths)
+
     if not axes or not 0 < n_sets * len(axes) <= MOST_CELLS:
         sizes = " x ".join(f"{name} {len(axis)}" for name, axis in axes.items()) or "nothing"
         raise core.ParameterError(
             f"a grid must have values for every name, {MOST_CELLS:,} in all at most, got {sizes}; "
             "sets=100000 draws from a large space"
         )
+
     places = np.unravel_index(np.arange(n_sets), lengths)
-    return {name: axis[place] for (name, axis), place in zip(axes.items(), places, strict=True)}
+    columns = {}
+    for name, place in zip(axes, places, strict=True):
+        columns[name] = axes[name][place]
+    return columns
 
 
 def from_frame(frame: pd.DataFrame) -> Sets:
@@ -391,6 +423,8 @@ def as_column(name: str, values: Any) -> np.ndarray:
         values = values.to_numpy()
     if isinstance(values, (tuple, set, range)):
         values = list(values)
+
+    # numpy would turn a list of numbers and texts into texts.
     if isinstance(values, list) and not are_alike(values):
         column = np.empty(len(values), dtype=object)
         column[:] = values
@@ -398,6 +432,8 @@ def as_column(name: str, values: Any) -> np.ndarray:
         column = np.atleast_1d(np.asarray(values))
     if column.ndim != 1:
         raise core.ParameterError(f"values of {name} must be a list, got shape {column.shape}")
+
+    # Texts are objects, which have no longest length.
     if column.dtype.kind in "UST":
         return column.astype(object)
     return column
@@ -415,12 +451,14 @@ def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
     """Return sets in the types of their settings; refuse them with all faults at once."""
     settings = varied.settings
     columns = {str(name): as_column(str(name), values) for name, values in sets.items()}
+
     faults = [*find_unknown(settings, columns)]
     lengths = {len(column) for column in columns.values()}
     if len(lengths) != 1 or 0 in lengths:
         counts = ", ".join(f"{name} {len(column)}" for name, column in columns.items())
         faults.append(f"sets must be arrays of one length, at least 1, got {counts or 'nothing'}")
     faults += find_missing(settings, columns)
+
     converted = {}
     for name, column in columns.items():
         if name in settings:
@@ -428,29 +466,39 @@ def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
     if faults:
         raise core.ParameterError("\n".join(faults))
 
-    # Accounts and venues are checked once for all sets that have the same ones.
-    n = count_sets(converted)
-    prefixes = ("account.", "venue.")
-    terms = {name: column for name, column in converted.items() if name.startswith(prefixes)}
-    if terms:
-        for rows in group_rows(number_rows(terms, n)):
-            try:
-                check_terms(varied, take_sets(terms, rows[0]))
-            except core.BacktestError as error:
-                raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
+    check_all_terms(varied, converted)
     return reset_inactive(settings, converted)
+
+
+def check_all_terms(varied: VariedTest, sets: Sets) -> None:
+    """Check accounts and venues, once for all sets that have the same ones."""
+    prefixes = ("account.", "venue.")
+    terms = {name: column for name, column in sets.items() if name.startswith(prefixes)}
+    if not terms:
+        return
+
+    n = count_sets(sets)
+    for rows in group_rows(number_rows(terms, n)):
+        try:
+            check_terms(varied, take_sets(terms, rows[0]))
+        except core.BacktestError as error:
+            raise core.ParameterError(f"{error}{name_sets(rows, n)}") from None
 
 
 def check_terms(varied: VariedTest, values: Mapping[str, Any]) -> None:
     """Check the account and venue of a set together, those of each instrument apart."""
     account = varied.build_account(values)
     venue = varied.build_venue(values)
+
+    # What has a value for each instrument: some fields of an account, or venues.
     tables = [field for field in vars(account).values() if isinstance(field, core.FrozenTable)]
     if not isinstance(venue, Venue):
         tables.append(venue)
     if not tables:
         check_setting(account, venue)
         return
+
+    # An instrument that a table lacks is refused where the test is built.
     for name in tables[0]:
         if all(name in table for table in tables):
             check_setting(account.for_instrument(name), core.pick_value(venue, name), name)
@@ -477,9 +525,14 @@ def suggest_names(settings: Mapping[str, Setting], name: str) -> str:
 
 
 def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -> Iterator[str]:
-    """Yield a fault for each setting without a default that is not given."""
+    """Yield a fault for each setting without a default that is not given.
+
+    The parameter of one instrument may be given by that of all.
+    """
     for name, setting in settings.items():
-        if setting.value is dataclasses.MISSING and not {name, split_name(name)[1]} & {*given}:
+        of_all = split_name(name)[1]
+        is_given = name in given or of_all in given
+        if setting.value is dataclasses.MISSING and not is_given:
             yield f"{name} has no default and must be given"
 
 
@@ -489,6 +542,7 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
     if setting.kind is float and given.dtype == np.float64 and is_in_range(setting.space, given):
         return given + 0.0
 
+    # Each different value is checked once.
     codes = find_codes(given)
     refused = dict[int, str]()
     different = given[np.unique(codes, return_index=True)[1]]
@@ -499,6 +553,8 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
         except core.BacktestError as error:
             converted[code] = setting.dtype()
             refused[code] = str(error)
+
+    # All sets with a refused value are one fault, which gives the reason of the first.
     places = np.flatnonzero(np.isin(codes, [*refused]))
     if len(places):
         faults.append(f"{refused[int(codes[places[0]])]}{name_sets(places, len(given))}")
@@ -518,18 +574,20 @@ def is_in_range(space: object, values: np.ndarray) -> bool:
 
 
 def convert_value(setting: Setting, value: object) -> object:
+    """Return a value as a column holds it: checked, and NaN for None."""
     value = to_plain_value(setting, value)
     if value is None and setting.may_be_none:
         return math.nan
+
     checked = setting.check(setting.name, value)
-    if setting.kind is float and isinstance(checked, Multiple | str | pd.Series):
-        cure = "compare two venues, one with each"
-        if isinstance(checked, Multiple):
-            cure = f"give the account the multiple, and vary {setting.name}.multiple"
-        raise core.ParameterError(
-            f"{setting.name} must be a number to vary, got {value!r:.80}; {cure}"
-        )
-    return checked
+    if setting.kind is not float or not isinstance(checked, Multiple | str | pd.Series):
+        return checked
+
+    # A field may be given by a rule or over time, but no column holds such values.
+    cure = "compare two venues, one with each"
+    if isinstance(checked, Multiple):
+        cure = f"give the account the multiple, and vary {setting.name}.multiple"
+    raise core.ParameterError(f"{setting.name} must be a number to vary, got {value!r:.80}; {cure}")
 
 
 def name_sets(places: core.IntArray, n: int) -> str:
@@ -554,13 +612,17 @@ def find_active(settings: Settings, sets: Sets, name: str) -> core.BoolArray:
     """Return in which sets a parameter has an effect, (n_sets,), by those that it depends on."""
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
     when = settings[name].when
+
+    # A parameter may depend on one that depends on another.
     while when is not None:
         other, wanted = when
         values: Any = settings[other].value
         known = find_known(other, settings, sets)
         if known in sets:
             values = sets[known]
-        is_active &= np.isin(values, np.array(list_options(wanted), dtype=settings[other].dtype))
+
+        options: np.ndarray = np.array(list_options(wanted), dtype=settings[other].dtype)
+        is_active &= np.isin(values, options)
         when = settings[other].when
     return is_active
 
@@ -604,6 +666,7 @@ class Dimension(NamedTuple):
             return np.int64
         if self.kind == "bool":
             return np.bool_
+
         kinds = {type(option) for option in self.options}
         if kinds == {int}:
             return np.int64
@@ -623,8 +686,10 @@ class Dimension(NamedTuple):
             values = np.exp(values)
         if self.kind == "int":
             values = np.rint(values)
-        # The ends are exact.
-        values = np.where(part <= 0.0, self.low, np.where(part >= 1.0, self.high, values))
+
+        # The ends are exact, whatever exp and the widened edges of whole numbers give.
+        values = np.where(part >= 1.0, self.high, values)
+        values = np.where(part <= 0.0, self.low, values)
         return np.clip(values, self.low, self.high).astype(self.dtype)
 
     def encode(self, values: np.ndarray) -> core.FloatArray:
@@ -639,6 +704,8 @@ class Dimension(NamedTuple):
         numbers = values.astype(np.float64)
         if self.log:
             numbers = np.log(numbers)
+
+        # A range of one number is decoded from anywhere.
         if not high > low:
             return np.full(numbers.shape, 0.5)
         part: core.FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
@@ -651,6 +718,7 @@ class Dimension(NamedTuple):
         if self.kind == "int":
             low -= 0.5
             high += 0.5
+
         if self.log:
             return math.log(low), math.log(high)
         return low, high
@@ -674,12 +742,21 @@ def read_dimension(setting: Setting, want: Any) -> Dimension:
             f"{name} must be given as bounds or as a list of options, got {want!r}; one value "
             "belongs in fix"
         )
+
     options = tuple(dict.fromkeys(convert_value(setting, option) for option in want))
     kind = "choice"
     if setting.kind is bool:
         kind = "bool"
-    value = choose_value(setting, options[0])
-    return Dimension(name, kind, 0.0, float(len(options)), False, options, None, value)
+    return Dimension(
+        name,
+        kind,
+        low=0.0,
+        high=float(len(options)),
+        log=False,
+        options=options,
+        when=None,
+        value=choose_value(setting, options[0]),
+    )
 
 
 def read_bounds(setting: Setting, want: tuple[Any, ...]) -> core.Range:
@@ -689,6 +766,7 @@ def read_bounds(setting: Setting, want: tuple[Any, ...]) -> core.Range:
         raise core.ParameterError(
             f"bounds of {name} must be (low, high), got {want!r}; options are written as [...]"
         )
+
     low = core.ANY_NUMBER.check(name, want[0])
     high = core.ANY_NUMBER.check(name, want[1])
     is_log = getattr(setting.space, "log", False)
@@ -702,19 +780,32 @@ def read_bounds(setting: Setting, want: tuple[Any, ...]) -> core.Range:
 def read_range(setting: Setting, want: core.Range) -> Dimension:
     """Return the dimension of a range; that of whole numbers ends at whole numbers inside it."""
     name = setting.name
-    low, high = want.low, want.high
+    low = want.low
+    high = want.high
     if not (math.isfinite(low) and math.isfinite(high)):
         raise core.ParameterError(
             f"a range must be finite to be drawn from, {name} has {low:g} to {high:g}; give "
             "its bounds, or fix it"
         )
+
     kind = "float"
     if setting.kind is int:
         kind = "int"
-        low, high = math.ceil(low), math.floor(high)
-    for bound in (low, high):
-        setting.check(name, bound)
-    return Dimension(name, kind, low, high, want.log, (), None, choose_value(setting, low))
+        low = math.ceil(low)
+        high = math.floor(high)
+    setting.check(name, low)
+    setting.check(name, high)
+
+    return Dimension(
+        name,
+        kind,
+        low=low,
+        high=high,
+        log=want.log,
+        options=(),
+        when=None,
+        value=choose_value(setting, low),
+    )
 
 
 def choose_value(setting: Setting, first: Any) -> Any:
@@ -744,15 +835,15 @@ class Space:
 
     def decode(self, cube: core.FloatArray) -> Sets:
         """Return the sets at points of shape (n_sets, n_dimensions) in [0, 1]."""
-        n = len(cube)
         sets = {}
         for k, dimension in enumerate(self.dimensions):
             sets[dimension.name] = dimension.decode(cube[:, k])
+
         for name, value in self.fixed.items():
             dtype = None
             if isinstance(value, str):
                 dtype = object
-            sets[name] = np.full(n, value, dtype=dtype)
+            sets[name] = np.full(len(cube), value, dtype=dtype)
         return reset_inactive(self.by_name, sets)
 
     def encode(self, sets: Sets) -> core.FloatArray:
@@ -762,15 +853,15 @@ class Space:
 
     def list_ends(self) -> Sets:
         """Return sets at the lower and at the upper ends of all ranges, with each option once."""
-        counts = [len(dimension.options) or 1 for dimension in self.dimensions]
-        places = np.arange(max(counts))[:, None] % np.array(counts)
-        options = (places + 0.5) / np.array(counts)
-        is_number = np.array([count == 1 for count in counts], dtype=np.bool_)
-        is_number &= np.array(
-            [not dimension.options for dimension in self.dimensions], dtype=np.bool_
-        )
-        lower = np.where(is_number, 0.0, options)
-        upper = np.where(is_number, 1.0, options)
+        # The middles of the options, (most options, n_dimensions): they begin again where a
+        # dimension has fewer than another one.
+        counts = np.array([len(dimension.options) or 1 for dimension in self.dimensions])
+        places = np.arange(max(counts))[:, None] % counts
+        options = (places + 0.5) / counts
+
+        is_range = np.array([not dimension.options for dimension in self.dimensions])
+        lower = np.where(is_range, 0.0, options)
+        upper = np.where(is_range, 1.0, options)
         return self.decode(np.concatenate([lower, upper]))
 
     @classmethod
@@ -807,25 +898,33 @@ def read_space(
         faults.append("space must have something to vary, got nothing")
     faults += [f"{name} must not be both varied and fixed" for name in fixed if name in wanted]
     faults += find_missing(settings, {**wanted, **fixed})
-    dimensions = {}
-    for name, want in wanted.items():
-        if name not in settings:
-            continue
-        try:
-            dimensions[name] = read_dimension(settings[name], want)
-        except core.BacktestError as error:
-            faults.append(str(error))
-    for name, value in fixed.items():
-        if name not in settings:
-            continue
-        try:
-            fixed[name] = convert_value(settings[name], value)
-        except core.BacktestError as error:
-            faults.append(str(error))
+
+    dimensions = read_known(settings, wanted, read_dimension, faults)
+    fixed_values = read_known(settings, fixed, convert_value, faults)
     if faults:
         raise core.ParameterError("\n".join(faults))
-    used = find_used(settings, dimensions, fixed, is_given=given is not None)
-    return Space(tuple(used.values()), fixed)
+
+    used = find_used(settings, dimensions, fixed_values, is_given=given is not None)
+    return Space(tuple(used.values()), fixed_values)
+
+
+def read_known(
+    settings: Mapping[str, Setting],
+    given: Given,
+    read: Callable[[Setting, Any], _T],
+    faults: list[str],
+) -> dict[str, _T]:
+    """Return what is read of each setting that is known; add a fault for what is refused."""
+    # A name that is unknown is a fault already.
+    values = {}
+    for name, value in given.items():
+        if name not in settings:
+            continue
+        try:
+            values[name] = read(settings[name], value)
+        except core.BacktestError as error:
+            faults.append(str(error))
+    return values
 
 
 def check_mapping(name: str, value: object, *, example: str) -> None:
@@ -841,8 +940,10 @@ def list_declared(varied: VariedTest, fixed: Given) -> dict[str, Any]:
     """Return the declared ranges of the parameters of a policy that searches vary."""
     spaces = {}
     for setting in list_parameters(varied.policy_class):
-        if setting.name in fixed or not getattr(setting.space, "searched", True):
+        is_searched = getattr(setting.space, "searched", True)
+        if setting.name in fixed or not is_searched:
             continue
+
         spaces[setting.name] = setting.space
         if setting.kind is bool:
             spaces[setting.name] = [False, True]
@@ -864,24 +965,32 @@ def find_used(
     while True:
         used = dict[str, Dimension]()
         for name, dimension in varying.items():
-            when, never = find_condition(name, varying, settings, fixed)
-            if not never:
+            when, unmet = find_condition(name, varying, settings, fixed)
+            if not unmet:
                 used[name] = dimension._replace(when=when)
             elif is_given:
                 raise core.ParameterError(
-                    f"{name} has no effect in any set: it is used only where {never}"
+                    f"{name} has no effect in any set: it is used only where {unmet}"
                 )
+
+        # Without one, others may not be used either.
         if len(used) == len(varying):
             return used
-        varying = used  # without one, others may not be used either
+        varying = used
 
 
 def find_condition(
     name: str, varying: Given, settings: Mapping[str, Setting], fixed: Given
 ) -> tuple[core.Condition, str]:
-    """Return on what varying parameter it depends whether one is used, and why if it never is."""
+    """Return on which varying parameter the use of one depends, and the condition no set meets.
+
+    The first is None where nothing that varies decides, the second empty where the parameter
+    has an effect in some set.
+    """
     nearest: core.Condition = None
     when = settings[name].when
+
+    # A parameter may depend on one that depends on another.
     while when is not None:
         other, wanted = when
         options = list_options(wanted)
@@ -890,6 +999,7 @@ def find_condition(
             nearest = nearest or (known, options)
         elif fixed.get(known, settings[other].value) not in options:
             return None, f"{other} is {' or '.join(map(repr, options))}"
+
         when = settings[other].when
     return nearest, ""
 
