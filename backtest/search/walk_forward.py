@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from backtest import core, engine
 from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import Conditions
+from backtest.market import Market, Markets
 from backtest.policies import Policy
 from backtest.results import Result, run_record
 from backtest.results.result import Lack
@@ -38,8 +39,19 @@ FEW_TRADES = 10
 """A fold with fewer trades than this says little about its parameters."""
 MOST_NOTES = 5
 """Most kinds of warnings of folds that a walk repeats."""
-MEASURES = ("cagr", "volatility", "sharpe", "max_drawdown", "total_return", "turnover", "fees",
-            "funding", "liquidations")  # fmt: skip
+MEASURES = (
+    "cagr",
+    "volatility",
+    "sharpe",
+    "max_drawdown",
+    "total_return",
+    "turnover",
+    "fees",
+    "funding",
+    "liquidations",
+)
+NEAR_EDGE = 1e-12
+"""A move of the chosen set may pass the edge of a box by this much, a rounding error."""
 OF_SPANS = {
     "train_start": core.Head("trained from", "UTC"),
     "test_start": core.Head("tested from", "UTC"),
@@ -49,6 +61,7 @@ STABILITY = (
     "Plateau held: share of folds whose chosen set lies in the box of the last one. Correlation: "
     "of the ranks of all sets between consecutive folds."
 )
+NO_CHOICE = "a single set leaves nothing to choose"
 RANK = "Rank: 1 is the best set of the test span, 0.5 the median, 0 the worst."
 BESIDE = (
     "Constant leverage pays the same costs, and has the volatility of the re-optimized account; "
@@ -71,73 +84,40 @@ def walk_forward(
 ) -> WalkForward:
     """Answer :meth:`backtest.Backtest.walk_forward`, which documents it."""
     problem = v.read_validated(conditions, policy, search)
-    market, store = problem.market, problem.store
-    spans = v.plan_spans(market, train, test, anchored, gap, first=problem.first)
-    table = v.tabulate_spans(market, spans).to_numpy()
-    rows = [[f"{time:%Y-%m-%d %H:%M:%S}" for time in row] for row in table.tolist()]
-    manifest = problem.describe_search(KIND, spans={"columns": list(v.TIMES), "rows": rows})
+    spans = v.plan_spans(problem.market, train, test, anchored, gap, first=problem.first)
+    manifest = problem.describe_search(KIND, spans=describe_spans(problem.market, spans))
 
     def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
-        found = search_folds(problem, evaluator, spans, folder, progress)
-        fixed = evaluator.replay(found[0].values, first=spans[0].test)
-        ways = count_ways(store, {**manifest, "searched": v.describe_bar(market, spans[0].test)})
-        result = run_walk(problem, found) or fixed
-        folds = v.tabulate_spans(market, spans)
-        for name in problem.names:
-            folds[name_column(name)] = [fold.values[name] for fold in found]
-        verdicts = [fold.outcome.verdict for fold in found]
-        folds["in_sample"] = [each.score for each in verdicts]
-        folds["out_of_sample"] = [each.holdout_score for each in verdicts]
-        folds["rank"] = [v.find_rank(x.trials["out_of_sample"].to_numpy(), x.winner) for x in found]
-        folds = folds.assign(
-            shrinkage=folds["out_of_sample"] / folds["in_sample"].where(folds["in_sample"] > 0.0),
-            difference=folds["out_of_sample"] - folds["in_sample"],
-            trials=[each.trials for each in verdicts],
-            deflated_sharpe=[each.deflated_sharpe for each in verdicts],
-        )
-        inside, outside = float(np.nanmean([fold.growth for fold in found])), e.find_growth(result)
-        fills = result.events.loc[result.events["kind"] == "fill", "time"]
-        rows = np.searchsorted(market.time, pd.DatetimeIndex(fills).as_unit("ns").asi8)
-        trades = [int(np.sum((rows >= fold.span.test) & (rows < fold.span.stop))) for fold in found]
-        sampled = sample_returns({"re-optimized": result})
-        skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
-        beside = {e.BUY_AND_HOLD: e.measure_market(fixed)}
-        held = e.hold_at_equal_risk(fixed, like=result)
-        lack = held.why if isinstance(held, Lack) else e.explain_distance(held)
-        if isinstance(held, e.ScaledAccount) and not lack:
-            beside[e.CONSTANT] = dict(held.result.metrics)
-        broken = problem.goal.list_broken(result.metrics)
-        figures = {
-            "growth_in_sample": inside,
-            "growth_out_of_sample": outside,
-            "growth_fixed": e.find_growth(fixed),
-            "efficiency": outside / inside if inside > 0.0 else math.nan,
-            "efficiency_difference": outside - inside,
-            "mean_rank": float(folds["rank"].mean()),
-            "pbo": v.estimate_overfitting(folds["rank"], folds["rank"].count()).to_dict(),
-            "ways": ways,
-            "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
-            "broken": {str(each): float(result.metrics[each.name]) for each in broken},
-            "beside": beside,
-            "lack": lack,
-            "trades": trades,
-            "warnings": list(list_warnings(found, trades)),
-        }
-        tables = {k: fold.trials for k, fold in enumerate(found)}
-        trials = pd.concat(tables, names=["fold", "row"]).reset_index("fold")
-        sides = ["in_sample", "out_of_sample"]
-        trials[sides] = trials[sides].where(np.isfinite)
+        searched = search_folds(problem, evaluator, spans, folder=folder, progress=progress)
+
+        # The account with static parameters comes first: a walk whose parameters never change
+        # is that account.
+        fixed = evaluator.replay(searched[0].values, first=spans[0].test)
+        searched_from = v.describe_bar(problem.market, spans[0].test)
+        ways = count_ways(problem.store, {**manifest, "searched": searched_from})
+        result = run_walk(problem, searched) or fixed
+
+        folds = tabulate_folds(problem, searched)
         return WalkForward(
             folds=folds,
             result=result,
             fixed=fixed,
-            stability=measure_stability(problem, found),
-            trials=trials.reset_index(drop=True),
-            figures=figures,
+            stability=measure_stability(problem, searched),
+            trials=tabulate_trials(searched),
+            figures=measure_walk(
+                problem, searched, ranks=folds["rank"], result=result, fixed=fixed, ways=ways
+            ),
             manifest=manifest,
         )
 
     return v.make_or_resume(WalkForward, problem, manifest, make)
+
+
+def describe_spans(market: Market | Markets, spans: Sequence[v.FoldSpan]) -> dict[str, Any]:
+    """Return the times of all spans as the manifest holds them."""
+    table = v.tabulate_spans(market, spans)
+    texts = table.apply(lambda times: times.dt.strftime("%Y-%m-%d %H:%M:%S"))
+    return {"columns": list(v.TIMES), "rows": texts.to_numpy().tolist()}
 
 
 def count_ways(store: Path | None, facts: Mapping[str, Any]) -> int:
@@ -166,60 +146,124 @@ class SearchedFold(NamedTuple):
 def search_folds(
     problem: SearchProblem,
     whole: Evaluator,
-    spans: list[v.FoldSpan],
+    spans: Sequence[v.FoldSpan],
+    *,
     folder: Path | None,
     progress: core.Progress | None,
 ) -> list[SearchedFold]:
-    found: list[SearchedFold] = []
+    """Search each train span, and evaluate its sets on the test span after it.
+
+    A fold in which no set can be chosen trades the set of the fold before; the first one must
+    have a set of its own.
+    """
+    searched: list[SearchedFold] = []
     most = problem.trials or 0
+    total = len(spans) * most
+    accounts_begin = spans[0].train
+
     for k, span in enumerate(spans):
+        fold = search_fold(
+            problem,
+            whole,
+            span,
+            accounts_begin,
+            folder=folder and folder / f"fold-{k:05d}",
+            progress=count_from(k * most, most=most, total=total, report=progress),
+        )
 
-        def report(now: t.Progress, before: int = k * most) -> None:
-            core.report_progress(progress, before + min(now.trials, most), len(spans) * most)
-
-        own = None if folder is None else folder / f"fold-{k:05d}"
-        seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
-        held_out: Any = SpanEvaluator(whole, spans[0].train, span.stop)
-        task = StudyTask(problem, seen, held_out, span.test, {"id": ""}, is_judged=False)
-        journal = t.Journal(own)
-        examiner = t.Examiner(seen, problem.goal, journal, total=problem.trials, progress=report)
-        outcome = search_and_choose(task, examiner).outcome
-        trials = t.gather(examiner.batches)
-        rows, codes = find_different(trials.sets)
-        sets = take_sets(trials.sets, rows)
-        later = t.Examiner(whole, problem.goal, t.Journal(own and own / "test"))
-        outside = later.evaluate(sets, t.PART, first=span.test, stop=span.stop)
-        winner, values, growth = -1, {}, math.nan
-        if outcome.best >= 0:
-            best, settings = take_sets(trials.sets, outcome.best), whole.varied.settings
-            values = {name: to_plain_value(settings[name], value) for name, value in best.items()}
-            winner = int(codes[outcome.best])
-            first, stop = whole.market.time[[span.train, span.train_stop - 1]].tolist()
-            years = (stop + whole.market.interval - first) / (YEAR_DAYS * DAY)
-            growth = math.log1p(float(trials.metrics["total_return"][outcome.best])) / years
-        elif found:
-            values = found[-1].values
-        else:
+        if fold.winner < 0 and not searched:
             raise core.ParameterError(
                 "the first train span must have a set that can be chosen, from "
-                f"{v.describe_bar(whole.market, span.train)} none can: {outcome.warnings[0]}"
+                f"{v.describe_bar(whole.market, span.train)} none can: {fold.outcome.warnings[0]}"
             )
-        table = pd.DataFrame({
-            "in_sample": t.worst_where_broken(trials)[rows],
-            "out_of_sample": v.order_scores(outside.scores, outside.metrics["ruined"]),
-            "is_winner": np.arange(len(rows)) == winner,
-            **{name_column(name): sets[name] for name in problem.names},
-        })  # fmt: skip
-        found.append(SearchedFold(span, table, winner, values, growth, outcome))
-    core.report_progress(progress, len(spans) * most, len(spans) * most)
-    return found
+        if fold.winner < 0:
+            fold = fold._replace(values=searched[-1].values)
+        searched.append(fold)
+
+    core.report_progress(progress, total, total)
+    return searched
+
+
+def count_from(
+    before: int, *, most: int, total: int, report: core.Progress | None
+) -> Callable[[t.Progress], None]:
+    """Return a function that reports the progress of one fold as that of the walk."""
+
+    def report_fold(now: t.Progress) -> None:
+        core.report_progress(report, before + min(now.trials, most), total)
+
+    return report_fold
+
+
+def search_fold(
+    problem: SearchProblem,
+    whole: Evaluator,
+    span: v.FoldSpan,
+    accounts_begin: int,
+    *,
+    folder: Path | None,
+    progress: Callable[[t.Progress], None],
+) -> SearchedFold:
+    """Search the train span of a fold, and evaluate all its sets on the test span.
+
+    Accounts of the holdout begin at a bar, ``accounts_begin``. Where no set can be chosen the
+    fold has no values.
+    """
+    # In sample: the search sees the train span alone, its verdict the test span too.
+    seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
+    held_out: Any = SpanEvaluator(whole, accounts_begin, span.stop)
+    task = StudyTask(problem, seen, held_out, split=span.test, facts={"id": ""}, is_judged=False)
+    examiner = t.Examiner(
+        seen, problem.goal, t.Journal(folder), total=problem.trials, progress=progress
+    )
+    outcome = search_and_choose(task, examiner).outcome
+    trials = t.gather(examiner.batches)
+
+    # Out of sample: each different set once, from the first bar of the test span.
+    rows, codes = find_different(trials.sets)
+    sets = take_sets(trials.sets, rows)
+    test_examiner = t.Examiner(whole, problem.goal, t.Journal(folder and folder / "test"))
+    tested = test_examiner.evaluate(sets, t.PART, first=span.test, stop=span.stop)
+
+    winner = -1
+    values: dict[str, Any] = {}
+    growth = math.nan
+    if outcome.best >= 0:
+        winner = int(codes[outcome.best])
+        values = read_values(whole, take_sets(trials.sets, outcome.best))
+        total_return = float(trials.metrics["total_return"][outcome.best])
+        growth = math.log1p(total_return) / count_train_years(whole.market, span)
+
+    columns = {
+        "in_sample": t.worst_where_broken(trials)[rows],
+        "out_of_sample": v.order_scores(tested.scores, tested.metrics["ruined"]),
+        "is_winner": np.arange(len(rows)) == winner,
+    }
+    for name in problem.names:
+        columns[name_column(name)] = sets[name]
+    return SearchedFold(span, pd.DataFrame(columns), winner, values, growth, outcome)
+
+
+def read_values(whole: Evaluator, set_values: Sets) -> dict[str, Any]:
+    """Return the values of one set by name, as plain Python values."""
+    settings = whole.varied.settings
+    return {name: to_plain_value(settings[name], value) for name, value in set_values.items()}
+
+
+def count_train_years(market: Market | Markets, span: v.FoldSpan) -> float:
+    """Return the years from the first open to the last close of a train span."""
+    first_open = int(market.time[span.train])
+    last_close = int(market.time[span.train_stop - 1]) + market.interval
+    return (last_close - first_open) / (YEAR_DAYS * DAY)
 
 
 class SpanEvaluator:
     """An evaluator of accounts that begin at bar ``first``, on the bars before ``stop``."""
 
     def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
-        self.whole, self.first, self.stop = whole, first, stop
+        self.whole = whole
+        self.first = first
+        self.stop = stop
         self.market = whole.market.prefix(stop)
 
     def __getattr__(self, name: str) -> Any:
@@ -240,67 +284,211 @@ class SpanEvaluator:
         return self.whole.replay(values, first=begin, stop=end)
 
 
-def run_walk(problem: SearchProblem, found: list[SearchedFold]) -> Result | None:
+def run_walk(problem: SearchProblem, searched: Sequence[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
-    varied, segments = problem.varied, []
-    stops = [*(fold.span.test for fold in found[1:]), problem.market.n_bars]
-    for fold, stop in zip(found, stops, strict=True):
+    varied = problem.varied
+    usual_overlay = problem.test.overlay
+
+    # Test spans adjoin: a set trades until the next one begins, the last to the end.
+    stops = [fold.span.test for fold in searched[1:]]
+    stops.append(problem.market.n_bars)
+    segments = []
+    for fold, stop in zip(searched, stops, strict=True):
         overlay = varied.build_overlay(fold.values)
-        own = None if overlay is problem.test.overlay else overlay
-        policy, rule = varied.build_policies(fold.values), varied.build_signal(fold.values)
-        segments.append(engine.Segment(fold.span.test, stop, policy, rule, own))
+        segment = engine.Segment(
+            fold.span.test,
+            stop,
+            varied.build_policies(fold.values),
+            rule=varied.build_signal(fold.values),
+            overlay=None if overlay is usual_overlay else overlay,
+        )
+        segments.append(segment)
+
     segments = engine.merge_segments(segments)
     if len(segments) == 1:
         return None
-    whole = problem.test.replace(overlay=segments[0].overlay or problem.test.overlay)
-    if problem.first > 0 and isinstance(whole.signal, np.ndarray):  # it may begin at the start
+
+    whole = problem.test.replace(overlay=segments[0].overlay or usual_overlay)
+    # A signal as an array may begin where accounts do; the walk needs one of all bars.
+    if problem.first > 0 and isinstance(whole.signal, np.ndarray):
         whole = whole.replace(signal=problem.keep_times())
     return engine.run_switched(whole, segments, compile=problem.compile)
 
 
-def list_warnings(found: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
-    bars = (fold.span.stop - fold.span.test for fold in found)
-    if short := [each for each in bars if each < v.FEW_BARS]:
+def tabulate_folds(problem: SearchProblem, searched: Sequence[SearchedFold]) -> pd.DataFrame:
+    """Return a row per fold: its spans, its best set, and what that scored."""
+    folds = v.tabulate_spans(problem.market, [fold.span for fold in searched])
+    for name in problem.names:
+        folds[name_column(name)] = [fold.values[name] for fold in searched]
+
+    verdicts = [fold.outcome.verdict for fold in searched]
+    folds["in_sample"] = [verdict.score for verdict in verdicts]
+    folds["out_of_sample"] = [verdict.holdout_score for verdict in verdicts]
+    folds["rank"] = [
+        v.find_rank(fold.trials["out_of_sample"].to_numpy(), fold.winner) for fold in searched
+    ]
+
+    positive = folds["in_sample"].where(folds["in_sample"] > 0.0)
+    return folds.assign(
+        shrinkage=folds["out_of_sample"] / positive,
+        difference=folds["out_of_sample"] - folds["in_sample"],
+        trials=[verdict.trials for verdict in verdicts],
+        deflated_sharpe=[verdict.deflated_sharpe for verdict in verdicts],
+    )
+
+
+def tabulate_trials(searched: Sequence[SearchedFold]) -> pd.DataFrame:
+    """Return a row per fold and set; a score that is not finite is NaN."""
+    tables = {k: fold.trials for k, fold in enumerate(searched)}
+    trials = pd.concat(tables, names=["fold", "row"]).reset_index("fold")
+    scores = ["in_sample", "out_of_sample"]
+    trials[scores] = trials[scores].where(np.isfinite)
+    return trials.reset_index(drop=True)
+
+
+def measure_walk(
+    problem: SearchProblem,
+    searched: Sequence[SearchedFold],
+    *,
+    ranks: pd.Series,
+    result: Result,
+    fixed: Result,
+    ways: int,
+) -> dict[str, Any]:
+    """Return the headline figures of a walk as data, in the order of the page."""
+    inside = float(np.nanmean([fold.growth for fold in searched]))
+    outside = e.find_growth(result)
+    trades = count_trades(problem.market, searched, result)
+
+    sampled = sample_returns({"re-optimized": result})
+    skill = deflate_alone(sampled.returns[0] - sampled.free, ways)
+    benchmarks, lack = measure_benchmarks(result, fixed)
+    broken = problem.goal.list_broken(result.metrics)
+    return {
+        "growth_in_sample": inside,
+        "growth_out_of_sample": outside,
+        "growth_fixed": e.find_growth(fixed),
+        "efficiency": outside / inside if inside > 0.0 else math.nan,
+        "efficiency_difference": outside - inside,
+        "mean_rank": float(ranks.mean()),
+        "pbo": v.estimate_overfitting(ranks, ranks.count()).to_dict(),
+        "ways": ways,
+        "probabilistic_sharpe": 0.0 if result.metrics["ruined"] else skill,
+        "broken": {str(rule): float(result.metrics[rule.name]) for rule in broken},
+        "beside": benchmarks,
+        "lack": lack,
+        "trades": trades,
+        "warnings": list(list_warnings(searched, trades)),
+    }
+
+
+def count_trades(
+    market: Market | Markets, searched: Sequence[SearchedFold], result: Result
+) -> list[int]:
+    """Return how many fills an account has in the test span of each fold."""
+    is_fill = result.events["kind"] == "fill"
+    times = pd.DatetimeIndex(result.events.loc[is_fill, "time"]).as_unit("ns").asi8
+    bars = np.searchsorted(market.time, times)
+
+    trades = []
+    for fold in searched:
+        is_inside = (bars >= fold.span.test) & (bars < fold.span.stop)
+        trades.append(int(np.sum(is_inside)))
+    return trades
+
+
+def measure_benchmarks(result: Result, fixed: Result) -> tuple[dict[str, Any], str]:
+    """Return the measures of the market and of a constant leverage at equal risk.
+
+    The second value says why there is no constant leverage, empty if there is one.
+    """
+    benchmarks: dict[str, Any] = {e.BUY_AND_HOLD: e.measure_market(fixed)}
+    constant = e.hold_at_equal_risk(fixed, like=result)
+    if isinstance(constant, Lack):
+        return benchmarks, constant.why
+
+    lack = e.explain_distance(constant)
+    if not lack:
+        benchmarks[e.CONSTANT] = dict(constant.result.metrics)
+    return benchmarks, lack
+
+
+def list_warnings(searched: Sequence[SearchedFold], trades: Sequence[int]) -> Iterator[str]:
+    """Yield warnings of a walk, one sentence each; ``trades`` are those of each fold."""
+    n_folds = len(searched)
+    lengths = [fold.span.stop - fold.span.test for fold in searched]
+    short = [n_bars for n_bars in lengths if n_bars < v.FEW_BARS]
+    if short:
         yield (
-            f"{len(short)} of {len(found)} test spans have under {v.FEW_BARS} bars, the shortest "
+            f"{len(short)} of {n_folds} test spans have under {v.FEW_BARS} bars, the shortest "
             f"{min(short)}: scores of these folds are mostly noise"
         )
-    few = sum(n < FEW_TRADES for n in trades)
-    if 2 * few > len(found):
+
+    n_idle = sum(n_trades < FEW_TRADES for n_trades in trades)
+    if 2 * n_idle > n_folds:
         yield (
-            f"{few} of {len(found)} folds have under {FEW_TRADES} trades, {sum(trades):,} in all: "
+            f"{n_idle} of {n_folds} folds have under {FEW_TRADES} trades, {sum(trades):,} in all: "
             "too few to judge the parameters of a fold"
         )
+
+    # Warnings that differ in their numbers alone are of one kind. The commonest come first.
     kinds: dict[str, list[str]] = {}
-    for text in (text for fold in found for text in fold.outcome.warnings):
-        kinds.setdefault(re.sub(r"[-+]?\d[\d.,e+-]*", "#", text), []).append(text)
-    for texts in sorted(kinds.values(), key=len, reverse=True)[:MOST_NOTES]:
-        yield f"in {len(texts)} of {len(found)} folds, as in the first of them: {texts[0]}"
+    for fold in searched:
+        for text in fold.outcome.warnings:
+            kind = re.sub(r"[-+]?\d[\d.,e+-]*", "#", text)
+            kinds.setdefault(kind, []).append(text)
+    commonest = sorted(kinds.values(), key=len, reverse=True)
+    for texts in commonest[:MOST_NOTES]:
+        yield f"in {len(texts)} of {n_folds} folds, as in the first of them: {texts[0]}"
 
 
-def measure_stability(problem: SearchProblem, found: Sequence[SearchedFold]) -> pd.DataFrame:
-    known: list[float] = []  # rank correlations of three or more sets that two folds tried
-    for pair in itertools.pairwise(found):
-        one, other = (fold.trials.drop(columns=["out_of_sample", "is_winner"]) for fold in pair)
-        both = one.merge(other, on=[name for name in one if name != "in_sample"])
-        scores = both[["in_sample_x", "in_sample_y"]].to_numpy()
-        table = pd.DataFrame(scores[np.isfinite(scores).all(axis=1)])
-        if len(table) > 2 and not (table.nunique() == 1).any():
-            known.append(table[0].corr(table[1], method="spearman"))
+def measure_stability(problem: SearchProblem, searched: Sequence[SearchedFold]) -> pd.DataFrame:
+    """Return how much the chosen set moves from fold to fold, a row per parameter."""
+    correlation = correlate_ranks(searched)
     rows = {}
-    for each in problem.space.dimensions:
-        values = np.array([fold.values[each.name] for fold in found])
-        places = each.encode(values)
-        width = np.ptp(np.quantile(places, [0.25, 0.75]))
-        down, up = find_extent(each, values[:-1], problem.robustness.width)
+    for dimension in problem.space.dimensions:
+        values = np.array([fold.values[dimension.name] for fold in searched])
+        places = dimension.encode(values)
+
+        width = float(np.ptp(np.quantile(places, [0.25, 0.75])))
+        if dimension.options:  # options have no order, and so no range
+            width = math.nan
+
+        # Each set but the last has a box around it: is the next set inside?
+        down, up = find_extent(dimension, values[:-1], problem.robustness.width)
         moves = np.diff(places)
-        is_held = (moves >= -down - 1e-12) & (moves <= up + 1e-12)
-        rows[each.name] = {
-            "interquartile_range": math.nan if each.options else float(width),
+        is_held = (moves >= -down - NEAR_EDGE) & (moves <= up + NEAR_EDGE)
+
+        rows[dimension.name] = {
+            "interquartile_range": width,
             "plateau_held": float(np.mean(is_held)) if len(is_held) else math.nan,
-            "rank_correlation": float(np.mean(known)) if known else math.nan,
+            "rank_correlation": correlation,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+
+
+def correlate_ranks(searched: Sequence[SearchedFold]) -> float:
+    """Return the mean rank correlation in sample of the sets that two folds in a row tried.
+
+    NaN if no two folds in a row have three finite scores in common that are not all equal.
+    """
+    unused = ["out_of_sample", "is_winner"]
+    correlations: list[float] = []
+    for before, after in itertools.pairwise(searched):
+        earlier = before.trials.drop(columns=unused)
+        later = after.trials.drop(columns=unused)
+        parameters = [name for name in earlier if name != "in_sample"]
+        both = earlier.merge(later, on=parameters)
+
+        scores = both[["in_sample_x", "in_sample_y"]].to_numpy()
+        table = pd.DataFrame(scores[np.isfinite(scores).all(axis=1)])
+        is_constant = bool((table.nunique() == 1).any())
+        if len(table) > 2 and not is_constant:
+            correlations.append(table[0].corr(table[1], method="spearman"))
+
+    if not correlations:
+        return math.nan
+    return float(np.mean(correlations))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -370,45 +558,61 @@ class WalkForward(v.Validation):
     def chance(self) -> v.ChanceCount:
         """Winners that were better than the median set out of sample, beside what chance gives."""
         ranks = self.folds["rank"].dropna()
-        n, found = len(ranks), int((ranks > v.EVEN).sum())
-        tail = sum(math.comb(n, k) for k in range(found, n + 1))
-        return v.ChanceCount(found, n, 0.5 * n, tail / 2**n)
+        n = len(ranks)
+        n_better = int((ranks > v.EVEN).sum())
+        tail = sum(math.comb(n, k) for k in range(n_better, n + 1))
+        return v.ChanceCount(found=n_better, n=n, expected=0.5 * n, p_value=tail / 2**n)
 
     @property
     def verdict(self) -> str:
         if self.result.metrics["ruined"]:
             return "do not trust it: the re-optimized account was ruined out of sample"
-        pbo, count, ways = self.pbo, self.chance, int(self.figures["ways"])
-        number = core.format_probability(self.probabilistic_sharpe)
-        ratio = f"probabilistic Sharpe ratio {number}"
-        number = f"{ratio} out of sample"
+
+        pbo = self.pbo
+        ratio = f"probabilistic Sharpe ratio {core.format_probability(self.probabilistic_sharpe)}"
+        skill = f"{ratio} out of sample"
+        ways = int(self.figures["ways"])
         if ways > 1:
-            number += f", deflated by {ways} ways of choosing"
-        words = f"chosen sets were {{}} the median ({count.expected:g} by chance)"
-        lost = f"{count.n - count.found} of {count.n} {words.format('no better than')}"
-        won = f"{count.found} of {count.n} {words.format('better than')}"
-        gains, single = "the policy gains out of sample", "a single set leaves nothing to choose"
+            skill += f", deflated by {ways} ways of choosing"
+
         if self.probabilistic_sharpe < v.EVIDENCE:
-            text = (
-                f"no evidence that re-optimizing finds what lasts: {number}; "
-                f"{lost if count.n else single}"
+            return f"no evidence that re-optimizing finds what lasts: {skill}; {self._count_lost()}"
+        if math.isnan(pbo):
+            return f"evidence of a gain out of sample, {skill}; {NO_CHOICE}"
+        if pbo > v.EVEN:
+            return (
+                "the policy gains out of sample, but choosing its parameters adds nothing: "
+                f"{ratio}, yet {self._count_lost()}"
             )
-        elif math.isnan(pbo):
-            text = f"evidence of a gain out of sample, {number}; {single}"
-        elif pbo > v.EVEN:
-            text = f"{gains}, but choosing its parameters adds nothing: {ratio}, yet {lost}"
-        elif pbo.high >= v.EVEN:
-            text = f"{gains}, and choosing its parameters may add nothing: {ratio}; {won}"
-        else:
-            text = f"evidence that it lasts: {number}, and {won}"
-        return text
+        if pbo.high >= v.EVEN:
+            return (
+                "the policy gains out of sample, and choosing its parameters may add nothing: "
+                f"{ratio}; {self._count_won()}"
+            )
+        return f"evidence that it lasts: {skill}, and {self._count_won()}"
+
+    def _count_won(self) -> str:
+        count = self.chance
+        return (
+            f"{count.found} of {count.n} chosen sets were better than the median "
+            f"({count.expected:g} by chance)"
+        )
+
+    def _count_lost(self) -> str:
+        count = self.chance
+        if count.n == 0:
+            return NO_CHOICE
+        return (
+            f"{count.n - count.found} of {count.n} chosen sets were no better than the median "
+            f"({count.expected:g} by chance)"
+        )
 
     @property
     def notices(self) -> tuple[str, ...]:
         rules = self.figures["broken"]
         if not rules:
             return super().notices
-        broken = ", ".join(f"{k} (it came to {value:.4g})" for k, value in rules.items())
+        broken = ", ".join(f"{rule} (it came to {value:.4g})" for rule, value in rules.items())
         text = f"Out of sample the account broke a constraint of the search: {broken}."
         return (text, *super().notices)
 
@@ -422,9 +626,11 @@ class WalkForward(v.Validation):
         elif self.chance.n and self.pbo.high >= v.EVEN:
             chance = core.format_probability(self.chance.p_value)
             yield f"By chance as many chosen sets or more are better with probability {chance}."
+
         span = self.result.span
         days = run_record.count_days_between(span.start, int(span.closes[-1]))
-        if better := e.name_better(self.figures["beside"], self.result.metrics, days=days):
+        better = e.name_better(self.figures["beside"], self.result.metrics, days=days)
+        if better:
             yield f"{core.capitalize(better)}."
 
     @property
@@ -437,55 +643,104 @@ class WalkForward(v.Validation):
 
     @property
     def details(self) -> str:
-        found = (self.figures[f"growth_{k}_sample"] for k in ("in", "out_of"))
-        inside, outside = map(core.format_percent, found)
+        inside = core.format_percent(self.figures["growth_in_sample"])
+        outside = core.format_percent(self.figures["growth_out_of_sample"])
+        sentences = [
+            *self.list_remarks(),
+            self.describe_search(),
+            f"Log growth per year was {inside} in sample and {outside} out of sample.",
+        ]
+
         span = self.result.span
-        short = run_record.describe_short(span.start, span.closes[-1], " out of sample")
-        remarks = " ".join(self.list_remarks())
-        growth = f"Log growth per year was {inside} in sample and {outside} out of sample."
-        return " ".join(filter(None, (remarks, self.describe_search(), growth, short)))
+        short = run_record.describe_short(span.start, span.closes[-1], of=" out of sample")
+        if short:
+            sentences.append(short)
+        return " ".join(sentences)
 
     def describe_benchmarks(self) -> str:
         """Return what stands beside the accounts, and why constant leverage does not, if so."""
-        if lack := self.figures["lack"]:
+        lack = self.figures["lack"]
+        if lack:
             return f"{BESIDE} There is no constant leverage: {lack}."
         return BESIDE
 
     def list_parts(self) -> list[Part]:
-        kept = {"re-optimized": self.result, "static parameters": self.fixed}
-        units, rows = {}, {}
-        for name, each in kept.items():
-            unit = each.of_account("unit") / each.tally.first_unit
-            units[name] = pd.Series(unit, core.utc_index(each.span.named))
-            rows[name] = dict(each.metrics)
-        table = pd.DataFrame.from_dict({**rows, **self.figures["beside"]}, orient="index")
-        table = table.reindex(columns=list(MEASURES)).astype(float)
-        edges = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
-        accounts = (
-            show_accounts(pd.DataFrame(units), dict(zip(kept, ("accent", "neutral"), strict=True)),
-                          tuple(map(float, edges)), "Thin lines: parameters may change."),
-            ShownTable(table, "Measures over all test spans", self.describe_benchmarks(),
-                       labels=core.Head("account"), columns=MEASURES),
-        )  # fmt: skip
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
-        points, what = self.trials.set_index("in_sample"), self.objective
-        out, is_best = points["out_of_sample"], points["is_winner"]
-        drawn = pd.DataFrame({"all sets": out.where(~is_best), "chosen sets": out.where(is_best)})
-        scatter = ShownChart(
-            "scatter", f"{what} in and out of sample", v.SCATTER, drawn, "scatter",
-            {"all sets": "neutral", "chosen sets": "accent"}, f"{what} in sample",
-            f"{what} out of sample", has_legend=True, height=400,
-        )  # fmt: skip
         return [
-            Part("account", "The account over time", "One account through all test spans: it "
-                 "trades from what it holds when parameters change.",
-                 accounts, "both"),
-            Part("choice", "What choosing was worth", "Sets chosen on train spans, in their test "
-                 "spans.", (
-                     scatter,
-                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
-                     ShownTable(self.stability, "Stability", STABILITY))),
-        ]  # fmt: skip
+            Part(
+                "account",
+                "The account over time",
+                "One account through all test spans: it trades from what it holds when parameters "
+                "change.",
+                blocks=(self._chart_accounts(), self._show_measures()),
+                shows="both",
+            ),
+            Part(
+                "choice",
+                "What choosing was worth",
+                "Sets chosen on train spans, in their test spans.",
+                blocks=(
+                    self._chart_choice(),
+                    ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
+                    ShownTable(self.stability, "Stability", STABILITY),
+                ),
+            ),
+        ]
+
+    def _chart_accounts(self) -> ShownChart:
+        """Return the unit values of both accounts; lines mark where parameters may change."""
+        units = {
+            "re-optimized": read_units(self.result),
+            "static parameters": read_units(self.fixed),
+        }
+        changes = pd.DatetimeIndex(self.folds["test_start"]).as_unit("ns").asi8
+        return show_accounts(
+            pd.DataFrame(units),
+            colors={"re-optimized": "accent", "static parameters": "neutral"},
+            marks=tuple(map(float, changes)),
+            more="Thin lines: parameters may change.",
+        )
+
+    def _show_measures(self) -> ShownTable:
+        """Return the measures of both accounts, and of what is held beside them."""
+        rows = {
+            "re-optimized": dict(self.result.metrics),
+            "static parameters": dict(self.fixed.metrics),
+            **self.figures["beside"],
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        return ShownTable(
+            table.reindex(columns=list(MEASURES)).astype(float),
+            "Measures over all test spans",
+            self.describe_benchmarks(),
+            labels=core.Head("account"),
+            columns=MEASURES,
+        )
+
+    def _chart_choice(self) -> ShownChart:
+        """Return the scores of all sets in and out of sample, the chosen ones in color."""
+        measure = self.objective
+        sets = self.trials.set_index("in_sample")
+        scores = sets["out_of_sample"]
+        is_chosen = sets["is_winner"]
+        table = pd.DataFrame(
+            {
+                "all sets": scores.where(~is_chosen),
+                "chosen sets": scores.where(is_chosen),
+            }
+        )
+        return ShownChart(
+            "scatter",
+            f"{measure} in and out of sample",
+            v.SCATTER,
+            table,
+            kind="scatter",
+            colors={"all sets": "neutral", "chosen sets": "accent"},
+            x=f"{measure} in sample",
+            y=f"{measure} out of sample",
+            has_legend=True,
+            height=400,
+        )
 
     def list_assumptions(self) -> tuple[str, ...]:
         facts = self.manifest
@@ -499,21 +754,50 @@ class WalkForward(v.Validation):
         return v.select_metrics(self.result.metrics)
 
     def list_numbers(self) -> list[Headline]:
-        pbo, ways = self.pbo, int(self.figures["ways"])
-        said = f"that the true Sharpe is above 0; over {v.EVIDENCE} would be evidence"
-        said += f", deflated by {ways} ways of choosing" * (ways > 1)
+        pbo = self.pbo
+        ways = int(self.figures["ways"])
+        meaning = f"that the true Sharpe is above 0; over {v.EVIDENCE} would be evidence"
+        if ways > 1:
+            meaning += f", deflated by {ways} ways of choosing"
+
         return [
-            Headline("sharpe", "Sharpe, re-optimized", self.result.metrics["sharpe"], "decimals",
-                     "out of sample"),
-            Headline("probabilistic_sharpe", "Probabilistic Sharpe ratio",
-                     self.probabilistic_sharpe, "probability", said),
-            Headline("efficiency", "Walk-forward efficiency", self.efficiency, "decimals",
-                     "growth out of sample over in sample (Pardo)"),
-            Headline("pbo", "Overfitting", float(pbo), "decimals", "share of chosen sets no better "
-                     f"than the median, 0.5 by chance; {pbo.low:.2f} to {pbo.high:.2f}"),
-            Headline("sharpe_fixed", "Sharpe, static", self.fixed.metrics["sharpe"],
-                     "decimals", "over the same bars"),
-        ]  # fmt: skip
+            Headline(
+                "sharpe",
+                "Sharpe, re-optimized",
+                self.result.metrics["sharpe"],
+                style="decimals",
+                note="out of sample",
+            ),
+            Headline(
+                "probabilistic_sharpe",
+                "Probabilistic Sharpe ratio",
+                self.probabilistic_sharpe,
+                style="probability",
+                note=meaning,
+            ),
+            Headline(
+                "efficiency",
+                "Walk-forward efficiency",
+                self.efficiency,
+                style="decimals",
+                note="growth out of sample over in sample (Pardo)",
+            ),
+            Headline(
+                "pbo",
+                "Overfitting",
+                float(pbo),
+                style="decimals",
+                note="share of chosen sets no better than the median, 0.5 by chance; "
+                f"{pbo.low:.2f} to {pbo.high:.2f}",
+            ),
+            Headline(
+                "sharpe_fixed",
+                "Sharpe, static",
+                self.fixed.metrics["sharpe"],
+                style="decimals",
+                note="over the same bars",
+            ),
+        ]
 
     def __repr__(self) -> str:
         name = self.manifest["policy"]["name"]
@@ -536,4 +820,12 @@ class WalkForward(v.Validation):
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:
         done = len(list(folder.glob("fold-*")))
-        return f"in fold {done:,} of {len(manifest['spans']['rows']):,}" if done else "no set yet"
+        if not done:
+            return "no set yet"
+        return f"in fold {done:,} of {len(manifest['spans']['rows']):,}"
+
+
+def read_units(account: Result) -> pd.Series:
+    """Return the unit value of an account at each close, 1 at its start."""
+    unit = account.of_account("unit") / account.tally.first_unit
+    return pd.Series(unit, core.utc_index(account.span.named))
