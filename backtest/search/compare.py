@@ -282,10 +282,15 @@ def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[s
         for key in sorted({*mine, *theirs}):
             name = f"{lead}.{key}" if lead else key
             yield from walk_differences(mine.get(key), theirs.get(key), name)
-    elif isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        return
+
+    # Lists of two lengths differ as a whole.
+    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
         for place, (one, other) in enumerate(zip(mine, theirs, strict=True)):
             yield from walk_differences(one, other, f"{lead}[{place}]")
-    elif mine != theirs:
+        return
+
+    if mine != theirs:
         yield lead, mine, theirs
 
 
@@ -382,12 +387,14 @@ def pair_policies(
     """Return each policy beside the baseline, with what decides between the two."""
     names = [*table.index]
     others = [name for name in names if name != baseline]
-    to = names.index(baseline)
-    places = np.array([(names.index(name), to) for name in others], dtype=np.int64)
+    baseline_row = names.index(baseline)
+    rows = [(names.index(name), baseline_row) for name in others]
+    places = np.array(rows, dtype=np.int64)
 
-    lost = np.array([measured.is_lost(row) for row in table.to_dict("records")])
+    # Two that lost everything are not told apart by what they did before.
     bases = np.array([find_basis(returns, pair, ruined) for pair in places], dtype=object)
-    bases[lost[places].all(axis=1)] = LOST
+    is_lost = np.array([measured.is_lost(row) for row in table.to_dict("records")])
+    bases[is_lost[places].all(axis=1)] = LOST
     return Pairs(others, places, bases)
 
 

@@ -48,8 +48,13 @@ LEAST_DRAWN = 1e-4
 MOST_NUMBERS = 8
 """Policies that have a figure at the top of the page."""
 ACCOUNTS = "The unit value of each account, free of deposits, and its fall from its own peak."
-TEST, SAME, RUIN, FEW, NONE = "test", "alike", "ruin", "too few returns", "undefined"
-UNTESTED, LOST = "no test", "both lost"
+TEST = "test"
+SAME = "alike"
+RUIN = "ruin"
+FEW = "too few returns"
+NONE = "undefined"
+UNTESTED = "no test"
+LOST = "both lost"
 """How a difference is decided."""
 
 

@@ -44,7 +44,9 @@ from backtest.sweep.sets import Sets
 KIND = "cross-validation"
 CHUNK = 256
 """Sets that are run at a time, which is what a kill can lose."""
-RETURNS, FAILED, DECIDED = "sampled returns", "has failed", "share of bars decided on"
+RETURNS = "sampled returns"
+FAILED = "has failed"
+DECIDED = "share of bars decided on"
 """Columns of a stored table beside the measures."""
 PANELS = 200
 """Panels of noise by which the interval of an overfitting probability is calibrated."""
@@ -155,9 +157,13 @@ def score_splits(
     insides = []
     outsides = []
     for tested in plan.list_tests():
+        # A group that trains right after a tested one begins after the embargo.
         is_embargoed = v.find_embargoed(n_groups, tested)
-        others = [group for group in range(n_groups) if group not in tested]
-        trained = [embargoed[g] if is_embargoed[g] else plain[g] for g in others]
+        trained = []
+        for group in range(n_groups):
+            if group in tested:
+                continue
+            trained.append(embargoed[group] if is_embargoed[group] else plain[group])
 
         inside, violation = score_parts(problem.goal, trained, failed, periods)
         insides.append(np.where(violation == 0.0, inside, -np.inf))
@@ -183,6 +189,8 @@ def lay_out_paths(
     """
     if problem.is_separate:
         return None
+
+    # The times of the first group begin with its start, those of the others where one ends.
     times = []
     for group, run in enumerate(runs):
         span = plan.groups.span(group)
@@ -190,11 +198,13 @@ def lay_out_paths(
         if len(sampled) - 1 != len(run.returns):
             return None
         times.append(sampled if group == 0 else sampled[1:])
+
+    # A path that has lost everything returns nothing.
     before = np.concatenate([np.ones((len(units), 1)), units[:, :-1]], axis=1)
-    returns = np.divide(units, before, out=np.zeros_like(units), where=before > 0.0)
-    returns = np.where(before > 0.0, returns - 1.0, 0.0)
-    named = {str(path): own for path, own in enumerate(returns)}
-    return lay_out_curves(np.concatenate(times), named)
+    growth = np.divide(units, before, out=np.zeros_like(units), where=before > 0.0)
+    returns = np.where(before > 0.0, growth - 1.0, 0.0)
+    by_path = {str(path): path_returns for path, path_returns in enumerate(returns)}
+    return lay_out_curves(np.concatenate(times), by_path)
 
 
 def score_parts(
@@ -225,6 +235,7 @@ def build_result(
     n_empty = int(np.sum(rows < 0))
     if n_empty:
         warnings.append(describe_empty(problem.goal, runs, n_empty, len(rows)))
+
     medians = splits[["in_sample", "out_of_sample"]].where(np.isfinite).median()
     independent = count_independent(plan.groups.n, plan.test_groups)
     matrix = [problem.goal.objective.score(run.metrics) for run in runs]
@@ -253,7 +264,13 @@ def list_chosen(
 ) -> list[Any]:
     """Return the values of a parameter in the chosen sets; None where no set was."""
     setting = problem.varied.settings[name]
-    return [None if row < 0 else to_plain_value(setting, values[row]) for row in rows.tolist()]
+    chosen: list[Any] = []
+    for row in rows.tolist():
+        if row < 0:
+            chosen.append(None)
+        else:
+            chosen.append(to_plain_value(setting, values[row]))
+    return chosen
 
 
 def describe_empty(goal: Goal, runs: Sequence[GroupRuns], n_empty: int, n_splits: int) -> str:
@@ -348,28 +365,39 @@ def choose_winners(
         best = int(np.argmax(trained))
         if np.isfinite(trained[best]):
             rank = v.find_rank(tested, best)
+
             rows.append((best, float(trained[best]), float(tested[best]), rank))
         else:
             rows.append((-1, math.nan, math.nan, math.nan))
+
     return pd.DataFrame(rows, columns=["row", "in_sample", "out_of_sample", "rank"])
 
 
 def count_independent(n: int, k: int) -> float:
-    """Return how many independent splits have an overfitting that scatters as much on noise."""
+    """Return how many independent splits have an overfitting that scatters as much on noise.
+
+    A share of n independent splits, each over the median or not by chance, has a variance of
+    0.25 / n.
+    """
+    # Which groups a split tests, (n_splits, n); of many splits some, evenly apart.
     splits = list(itertools.combinations(range(n), k))
-    chosen = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
-    is_tested = np.zeros((len(chosen), n))
-    for row, place in enumerate(chosen.tolist()):
+    places = np.unique(np.linspace(0, len(splits) - 1, MOST_COMPARED).astype(np.int64))
+    is_tested = np.zeros((len(places), n))
+    for row, place in enumerate(places.tolist()):
         is_tested[row, list(splits[place])] = 1.0
 
+    # The share of splits whose best set in training is no better than the median in the test,
+    # where the results of all sets in all groups are noise.
     rng = np.random.default_rng(0)
     shares = []
     for _ in range(PANELS):
-        panel = rng.standard_normal((n, PANEL_SETS))
-        outside = is_tested @ panel
-        best = np.argmax((1.0 - is_tested) @ panel, axis=1)[:, None]
-        rank = np.mean(outside < np.take_along_axis(outside, best, axis=1), axis=1)
-        shares.append(np.mean(rank * PANEL_SETS / (PANEL_SETS - 1) <= 0.5))
+        noise = rng.standard_normal((n, PANEL_SETS))
+        outside = is_tested @ noise
+        inside = (1.0 - is_tested) @ noise
+        best = np.argmax(inside, axis=1)[:, None]
+        is_worse = outside < np.take_along_axis(outside, best, axis=1)
+        rank = np.mean(is_worse, axis=1) * PANEL_SETS / (PANEL_SETS - 1)
+        shares.append(np.mean(rank <= 0.5))
     return 0.25 / float(np.var(shares, ddof=1))
 
 
@@ -494,20 +522,27 @@ class CrossValidation(v.Validation):
         """Draw the paths as a fan, equal ones as one line that names them all."""
         if self.curves is None:
             return ShownChart("fan", "", "", None)
-        groups: dict[bytes, list[str]] = {}
-        for name, values in self.curves.items():
-            groups.setdefault(np.round(values.to_numpy(), 9).tobytes(), []).append(str(name))
-        lines = {", ".join(names): self.curves[names[0]] for names in groups.values()}
-        lines = {f"path{'s' if ',' in names else ''} {names}": own for names, own in lines.items()}
+
+        # Paths are equal, to nine digits, where the same sets were chosen.
+        equal_paths: dict[bytes, list[str]] = {}
+        for path, values in self.curves.items():
+            key = np.round(values.to_numpy(), 9).tobytes()
+            equal_paths.setdefault(key, []).append(str(path))
+        lines = {}
+        for paths in equal_paths.values():
+            noun = "path" if len(paths) == 1 else "paths"
+            lines[f"{noun} {', '.join(paths)}"] = self.curves[paths[0]]
+
+        caption = "One unit of money along each path, the best first."
+        n_paths = len(self.curves.columns)
+        if len(lines) < n_paths:
+            caption += f" Of {n_paths} paths {len(lines)} differ: equal ones are one line."
+
         order = sorted(lines, key=lambda name: -float(lines[name].iloc[-1]))
-        n_paths, n_lines = len(self.curves.columns), len(lines)
-        same = ""
-        if n_lines < n_paths:
-            same = f" Of {n_paths} paths {n_lines} differ: equal ones are one line."
         return ShownChart(
             key="fan",
             title="Paths",
-            caption=f"One unit of money along each path, the best first.{same}",
+            caption=caption,
             table=pd.DataFrame({name: lines[name] for name in order}),
             kind="accounts",
             has_legend=True,

@@ -19,7 +19,8 @@ from backtest.results.performance import LEAST_DEVIATION
 from backtest.results.result import EqualRisk, Lack, Result
 from backtest.results.run_record import measure_holding, shows_growth
 
-BUY_AND_HOLD, CONSTANT = "buy and hold", "constant leverage at equal risk"
+BUY_AND_HOLD = "buy and hold"
+CONSTANT = "constant leverage at equal risk"
 """The benchmark lines of an account."""
 MOST_RUNS = 6
 """The most runs of one account in the search for its scale."""
@@ -68,9 +69,9 @@ def scale_to_volatility(
     """Scale all positions of an account, and run it again, until it has an annual volatility.
 
     ``most`` is the largest scale; ``run_at`` returns the account at a scale, given the nearest one
-    so far. Secant steps in logarithms: ln c <- ln c + ln(target / sigma) /
-    e, with the elasticity e = 1 at first, and then d ln sigma / d ln c of the last two runs. The
-    nearest of at most 6 runs is returned; ``distance`` says how near, ``exact`` how near suffices.
+    so far. Secant steps in logarithms: ln c <- ln c + ln(target / sigma) / e, with the elasticity
+    e = 1 at first, and then d ln sigma / d ln c of the last two runs. The nearest of at most 6 runs
+    is returned; ``distance`` says how near, ``exact`` how near suffices.
     """
     volatility = result.metrics["volatility"]
     best = ScaledAccount(result, 1.0, volatility, target)
@@ -79,24 +80,25 @@ def scale_to_volatility(
     for _ in range(MOST_RUNS):
         if best.distance <= exact or not volatility > LEAST_DEVIATION:
             break
+
         step = math.exp(math.log(target / volatility) / elasticity)
-        last = scale
+        scale_before = scale
         scale = min(most, scale * step)
         if run_at is None:
             run = run_again(result, result.setup.scale(scale))
         else:
             run = run_at(scale, best)
-        again = best._replace(result=run, scale=scale)
-        if again.distance < best.distance:
-            best = again
+        scaled = best._replace(result=run, scale=scale)
+        if scaled.distance < best.distance:
+            best = scaled
 
         # The elasticity between the last two runs is that of the next step.
-        after = again.result.metrics["volatility"]
-        if not after > LEAST_DEVIATION or scale == last:
+        volatility_before = volatility
+        volatility = run.metrics["volatility"]
+        if not volatility > LEAST_DEVIATION or scale == scale_before:
             break
-        answer = math.log(after / volatility) / math.log(scale / last)
-        elasticity = float(np.clip(answer, *ELASTICITY))
-        volatility = after
+        change = math.log(volatility / volatility_before)
+        elasticity = float(np.clip(change / math.log(scale / scale_before), *ELASTICITY))
     return best
 
 

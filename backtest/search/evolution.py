@@ -25,9 +25,11 @@ BEST = 4096
 """Best points that are remembered, to begin strategies at: one of each generation."""
 HILLS = 6
 """Hills that strategies begin at."""
-NEAR, FAR = 0.05, 0.3
+NEAR = 0.05
+FAR = 0.3
 """The least distance of two hills, log-uniform in this share of axes."""
-SHORT, LONG = 0.02, 0.2
+SHORT = 0.02
+LONG = 0.2
 """First steps of strategies around a hill, log-uniform."""
 FIRST_STEP = 0.25
 """First steps of strategies elsewhere."""

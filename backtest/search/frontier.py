@@ -22,7 +22,9 @@ from backtest.search.patience import find_span, resample_scores
 from backtest.search.winner import FEW_FILLS, StudyTask, describe_lack
 from backtest.sweep import Rows, Sets, count_sets, name_column, take_sets
 
-FRONTIER, DEFAULT, TODAY = "frontier", "default", "as given"
+FRONTIER = "frontier"
+DEFAULT = "default"
+TODAY = "as given"
 SHARE = "non_dominated"
 """Share of resampled histories in which no other set beats one in every objective."""
 MOST_POINTS = 64
@@ -241,15 +243,26 @@ def format_value(name: str, value: Any) -> str:
 
 def choose_apart(scores: core.FloatArray, most: int) -> core.IntArray:
     """Return the rows of points that lie farthest apart, the best of each objective first."""
+    # All objectives count alike, in ranges of their own.
     width = np.ptp(scores, axis=0)
     scaled = scores / np.where(width > 0.0, width, 1.0)
 
     chosen = [*dict.fromkeys(np.argmax(scaled, axis=0).tolist())]
-    apart = np.min([np.linalg.norm(scaled - scaled[k], axis=1) for k in chosen], axis=0)
-    while len(chosen) < min(most, len(scores)) and apart.max() > 0.0:
-        chosen.append(int(np.argmax(apart)))
-        apart = np.minimum(apart, np.linalg.norm(scaled - scaled[chosen[-1]], axis=1))
+    to_nearest = np.full(len(scaled), np.inf)
+    for row in chosen:
+        to_nearest = np.minimum(to_nearest, measure_distances(scaled, row))
+
+    # The next is always the point whose nearest chosen one is farthest away.
+    while len(chosen) < min(most, len(scores)) and to_nearest.max() > 0.0:
+        row = int(np.argmax(to_nearest))
+        chosen.append(row)
+        to_nearest = np.minimum(to_nearest, measure_distances(scaled, row))
     return np.array(chosen)
+
+
+def measure_distances(points: core.FloatArray, row: int) -> core.FloatArray:
+    """Return the distances of points (n, d) from the one in a row, (n,)."""
+    return np.asarray(np.linalg.norm(points - points[row], axis=1))
 
 
 def build_frontier(
@@ -277,6 +290,8 @@ def build_frontier(
     everything = t.join_columns([sets, take_sets(trials.sets, places[rivals])])
     rows = task.seen.evaluate(everything, returns=True).finish()
     shares = measure_shares(task, goal, rows, draws)
+
+    # A row for each listed set and reference, without the rivals.
     n = len(roles)
     columns: dict[str, Any] = {"point": roles}
     for name in objectives:
@@ -387,9 +402,9 @@ def list_references(task: StudyTask) -> dict[str, dict[str, Any]]:
     references = {DEFAULT: plain}
     if not isinstance(varied.policy, type) and plain != today:
         references[TODAY] = today
-    missing = (None, MISSING)
-    return {
-        role: values
-        for role, values in references.items()
-        if not any(value in missing for value in values.values())
-    }
+
+    # A set whose values are not all known cannot be run.
+    for role, values in [*references.items()]:
+        if None in values.values() or MISSING in values.values():
+            del references[role]
+    return references

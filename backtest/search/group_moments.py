@@ -141,16 +141,17 @@ def combine_parts(parts: Sequence[GroupPart], periods: float) -> dict[str, core.
 def add_parts(parts: Sequence[GroupPart]) -> dict[str, core.FloatArray]:
     """Return the moments and measures of consecutive groups that add up, each in its way."""
     years = np.stack([part["years"] for part in parts])
-    sums: dict[str, core.FloatArray] = {}
+    combined: dict[str, core.FloatArray] = {}
     for name in parts[0]:
         rows = np.stack([part[name] for part in parts])
+
         if name in MOMENTS or name in SUMS:
-            sums[name] = np.sum(rows, axis=0)
+            combined[name] = np.sum(rows, axis=0)
         elif name in MAXIMA:
-            sums[name] = np.max(rows, axis=0)
+            combined[name] = np.max(rows, axis=0)
         elif name in MEANS:
-            sums[name] = np.sum(rows * years, axis=0) / np.sum(years, axis=0)
-    return sums
+            combined[name] = np.sum(rows * years, axis=0) / np.sum(years, axis=0)
+    return combined
 
 
 def find_deviation(
@@ -176,16 +177,18 @@ def stitch_paths(
     is_alive = np.ones(len(rows), dtype=np.bool_)
     lived: list[GroupPart] = []
     returns = []
-    for row, part, run in zip(rows.T, parts, runs, strict=True):
-        chosen = np.maximum(row, 0)
-        is_living = is_alive & (row >= 0)
+    for group_rows, part, run in zip(rows.T, parts, runs, strict=True):
+        # A path trades in a group if it has a set there (-1 is none) and was not ruined before.
+        is_trading = is_alive & (group_rows >= 0)
+        chosen = np.maximum(group_rows, 0)
         values = {}
         for name, column in part.items():
             values[name] = column[chosen]
-            if name not in TIME:  # who does not live earns and costs nothing
-                values[name] = np.where(is_living, values[name], 0.0)
+            if name not in TIME:  # who does not trade earns and costs nothing
+                values[name] = np.where(is_trading, values[name], 0.0)
+
         lived.append(values)
-        returns.append(run.returns[:, chosen] * is_living)
+        returns.append(run.returns[:, chosen] * is_trading)
         is_alive = is_alive & (values["ruined"] == 0.0)
 
     # A drawdown may reach across groups, which the accounts of each do not see.

@@ -139,12 +139,13 @@ def pool_lines(
     """Return the measures of each line, of separate accounts as they are pooled."""
     pooled = {}
     for name, accounts in lines.items():
-        line = dict(accounts[0])
-        if len(accounts) > 1:
-            for measure in line:
-                column = np.array([[metrics[measure]] for metrics in accounts])
-                line[measure] = float(pool_measure(measure, column, pool)[0])
-        pooled[name] = line
+        pooled[name] = dict(accounts[0])
+        if len(accounts) == 1:
+            continue
+
+        for measure in accounts[0]:
+            column = np.array([[metrics[measure]] for metrics in accounts])
+            pooled[name][measure] = float(pool_measure(measure, column, pool)[0])
     return pooled
 
 

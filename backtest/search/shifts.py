@@ -79,7 +79,9 @@ def choose_every(n_accounts: float, seconds_each: float) -> int:
     return max(math.ceil(n_accounts * seconds_each / MOST_SECONDS), 1)
 
 
-PLAIN, LOOP, LANE = 200e-6, 1.5e-6, 0.15e-6
+PLAIN = 200e-6
+LOOP = 1.5e-6
+LANE = 0.15e-6
 """Seconds for a bar of an instrument: in plain Python, in the compiled loop, and in a lane.
 
 On one core of a busy server. The number of shifts follows from these figures and not from a clock,
@@ -87,7 +89,8 @@ so that the same inputs have the same p on every machine.
 """
 OF_SIGNAL = 3e-6
 """Seconds for reading a signal of its own, by bar and instrument."""
-OF_ACCOUNT, OF_PLAIN = 5e-3, 0.05
+OF_ACCOUNT = 5e-3
+OF_PLAIN = 0.05
 """Seconds for setting an account up that is not in a lane: compiled, and in plain Python."""
 OF_BLOCK = 0.03
 """Seconds for setting up the lanes of one shift, whatever the number of sets."""

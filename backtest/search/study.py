@@ -441,14 +441,13 @@ class Study(SearchResult):
     @property
     def verdict_text(self) -> str:
         """Whether the best trial beats constant leverage at equal risk, in a sentence."""
-        verdict = self.verdict
         if not self.trials:
             return "no verdict: nothing was evaluated"
-        if verdict is None:
+        if self.verdict is None:
             return "no verdict yet: the study is not finished"
         if self.best is None:
             return f"no best trial: {self.warnings[0]}"
-        return describe_evidence(verdict)
+        return describe_evidence(self.verdict)
 
     def list_remarks(self) -> Iterator[str]:
         """Yield what stands under the figures of the verdict, in sentences."""

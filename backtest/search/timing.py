@@ -281,11 +281,12 @@ def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
     values = table[name].to_numpy()
     is_known = np.isfinite(values)
     known = values[is_known]
-    low, high = 0.0, 1.0
+    span = (0.0, 1.0)
     if len(known):
-        low, high = known.min(), known.max()
+        span = (known.min(), known.max())
 
-    counts, edges = np.histogram(values[1:][is_known[1:]], BINS, (low, high))
+    # The first value is that of the replay that is not shifted.
+    counts, edges = np.histogram(values[1:][is_known[1:]], BINS, span)
     middle = pd.Index((edges[:-1] + edges[1:]) / 2.0, name=title)
     return ShownChart(
         key=f"timing-{name}",

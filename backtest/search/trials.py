@@ -28,8 +28,11 @@ SamplerName = Literal["auto", "gp", "sobol", "random", "grid"]
 PART = "part"
 """The stage of sets that are evaluated on a part of the time."""
 TRIALS = "trials"
-LOOKS, TRIED, WALKED = "looks.jsonl", "trials.jsonl", "walks.jsonl"
-SET, METRIC = "set:", "metric:"
+LOOKS = "looks.jsonl"
+TRIED = "trials.jsonl"
+WALKED = "walks.jsonl"
+SET = "set:"
+METRIC = "metric:"
 DECIDED = "decided"
 """The share of its bars on which a set decided, kept beside its measures."""
 FORMAT = 1
@@ -411,31 +414,34 @@ class Examiner:
         done = 0
 
         while done < n_sets:
-            rest = take_sets(sets, slice(done, None))
+            left = take_sets(sets, slice(done, None))
             stored = self.stored
             if stored is not None:
+                # The study that is resumed stopped this stage at the deadline.
                 if deadline < math.inf and stored.stage != stage:
                     break
-                self._check_stored(stored, rest, stage)
-                pieces.append(stored)
-                self.stored = self.journal.read_next()
-                self._add(stored)
+                piece = self._repeat_stored(stored, left, stage)
             elif self.batches and self.elapsed >= deadline:
                 break
             else:
-                piece = self._evaluate(rest, stage, first=first, stop=stop, deadline=deadline)
-                pieces.append(piece)
-            done += count_sets(pieces[-1].sets)
+                piece = self._evaluate(left, stage, first=first, stop=stop, deadline=deadline)
+
+            pieces.append(piece)
+            done += count_sets(piece.sets)
         return join_batches(pieces, sets)
 
-    def _check_stored(self, stored: Batch, sets: Sets, stage: str) -> None:
-        """Raise DataError if a stored batch does not have the next sets."""
+    def _repeat_stored(self, stored: Batch, sets: Sets, stage: str) -> Batch:
+        """Return a stored batch, counted, and read the next one; it must have the next sets."""
         proposed = take_sets(sets, slice(count_sets(stored.sets)))
         if stored.stage != stage or not has_same_sets(proposed, stored.sets):
             raise core.DataError(
                 f"{self.journal.folder}: batch {self.journal.position - 1:06d} does not hold the "
                 "sets that the sampler proposes now; resume with the versions in its manifest"
             )
+
+        self.stored = self.journal.read_next()
+        self._add(stored)
+        return stored
 
     def _evaluate(
         self, sets: Sets, stage: str, *, first: int | None, stop: int | None, deadline: float
@@ -461,6 +467,7 @@ class Examiner:
         metrics[DECIDED] = rows.shares[:n_done]
         failed = np.array([error != "" for error in errors], dtype=np.bool_)
         scores, violation = self.goal.score(metrics, failed)
+
         batch = Batch(
             stage=stage,
             seconds=self.elapsed,
@@ -506,6 +513,7 @@ class Examiner:
             part = self.evaluate(asked, SEARCH, deadline=deadline)
             if not part.errors:
                 break
+
             parts.append(part)
             patience.count(part)
             done += len(part.errors)
@@ -557,7 +565,11 @@ def join_batches(pieces: Sequence[Batch], sets: Sets | None = None) -> Batch:
 
 
 def join_columns(parts: list[Any]) -> dict[str, Any]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """Return tables of the same columns as one, in their order."""
+    columns = {}
+    for name in parts[0]:
+        columns[name] = np.concatenate([part[name] for part in parts])
+    return columns
 
 
 def gather(batches: Sequence[Batch]) -> Batch:

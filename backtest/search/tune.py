@@ -139,6 +139,8 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
         study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task, curves)
         making = core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get())
         vars(study)[core.KEPT] = making
+
+        # What is unfinished stays in its folder; what is finished moves into the store.
         if outcome is None:
             core.warn_caller(
                 f"interrupted: the study is unfinished, {study.trials:,} sets were evaluated"

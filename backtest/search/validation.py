@@ -146,11 +146,14 @@ def plan_spans(
     begin = int(market.time[first])
     trained = core.parse_duration(train, "train")
     tested = core.parse_duration(test, "test")
+
+    # A duration is over 0, but a gap may be none.
     is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
     between = 0 if is_none else core.parse_duration(gap, "gap")
-    first_test = begin + trained + between
     if between >= min(trained, tested):
         raise core.ParameterError("gap must be shorter than train and test, '0d' for none")
+
+    first_test = begin + trained + between
     if first_test >= market.end:
         half = (market.end - begin) // 2
         raise core.ParameterError(
@@ -166,9 +169,11 @@ def plan_spans(
         train_start = begin if anchored else max(begin, train_end - trained)
         times = [train_start, train_end, opened, opened + tested]
         span = FoldSpan(*np.searchsorted(market.time, times).tolist())
+
         # What is left after the last whole span is too short for one of its own.
         if market.n_bars - span.stop < LEAST_TEST:
             span = span._replace(stop=market.n_bars)
+
         check_length(market, "train", span.train, span.train_stop, LEAST_TRAIN, fold=len(spans))
         check_length(market, "test", span.test, span.stop, LEAST_TEST, fold=len(spans))
         spans.append(span)
@@ -219,9 +224,7 @@ def split_groups(
 
     # Groups have as many sampling periods each, and are cut where these end.
     closes = first + np.flatnonzero(mark_samples(market, sampling)[first:]) + 1
-    parts = np.array_split(np.arange(len(closes)), n)
-    stops = [int(part[-1]) + 1 if len(part) else 0 for part in parts]
-    samples = np.array([0, *stops])
+    samples = np.cumsum([0, *map(len, np.array_split(np.arange(len(closes)), n))])
     edges = np.concatenate(([first], closes))[samples]
     least = int(np.diff(edges).min())
     if least < LEAST_TRAIN or int(np.diff(samples).min()) < 2:
@@ -237,10 +240,10 @@ def list_paths(n: int, k: int) -> list[list[int]]:
 
     Source: Lopez de Prado (2018), Advances in Financial Machine Learning, section 12.4.
     """
-    splits = list(itertools.combinations(range(n), k))
-    splits_of = [
-        [split for split, tested in enumerate(splits) if group in tested] for group in range(n)
-    ]
+    splits_of: list[list[int]] = [[] for _ in range(n)]
+    for split, tested in enumerate(itertools.combinations(range(n), k)):
+        for group in tested:
+            splits_of[group].append(split)
     return [list(path) for path in zip(*splits_of, strict=True)]
 
 

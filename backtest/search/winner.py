@@ -55,7 +55,10 @@ from backtest.sweep.equity_curves import find_sample_times, lay_out_curves
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import SIGNAL, Sets, Space, find_active
 
-BY_ROBUST, BY_KEPT, BY_SCORE, BY_KNEE = "robust_score", "kept", "score", "knee"
+BY_ROBUST = "robust_score"
+BY_KEPT = "kept"
+BY_SCORE = "score"
+BY_KNEE = "knee"
 BY_FIRST = "first objective"
 """By what the best trial is chosen."""
 ENOUGH = 16
@@ -392,6 +395,8 @@ def count_affordable(problem: SearchProblem, examiner: t.Examiner) -> float:
     affordable = math.inf
     if problem.trials is not None:
         affordable = min(BUDGET_SHARE * problem.trials, problem.trials - n_evaluated)
+
+    # A budget of seconds, at the rate so far.
     if problem.seconds is not None and problem.is_robust:
         rate = n_evaluated / max(examiner.seconds, 1e-9)
         affordable = min(affordable, 0.5 * BUDGET_SHARE * problem.seconds * rate)
@@ -563,7 +568,8 @@ def choose_winner(
         place = int(np.argmax(candidates.robust))
         if is_enough or scores[place] >= median:
             return place, BY_ROBUST
-    elif is_enough:
+
+    if is_enough and not is_any_robust:
         return int(np.argmax(candidates.kept)), BY_KEPT
     return int(np.argmax(scores)), BY_SCORE
 
