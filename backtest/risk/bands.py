@@ -35,7 +35,8 @@ WORDS = {
     "total_return": "return", "cagr": "CAGR", "max_drawdown": "worst drawdown",
     "under_water": "longest time under water, days", "sharpe": "Sharpe",
 }  # fmt: skip
-ACCOUNT, RETURNS = "account", "returns"
+ACCOUNT = "account"
+RETURNS = "returns"
 FAN_POINTS = 200
 """Most times of the chart."""
 SAME = 1e-9
@@ -115,13 +116,16 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     All prices of a bar are multiplied by one factor, so that its moves from the close before stay
     what they were. Volumes, columns and settlements are those of the bar that is repeated.
     """
+    # Each bar moves from the close of the path before it as it did from the close of the run.
     before = np.maximum(rows - 1, 0)
     moves = market.close[rows] / market.close[before]
     moves[0] = 1.0
     close = market.close[0] * np.cumprod(moves)
     factor = np.concatenate([[1.0], close[:-1] / market.close[before[1:]]])
+
+    # Up to the first bar that is drawn the bits are those of the run.
     is_own = rows == np.arange(len(rows))
-    factor[np.cumprod(is_own) == 1] = 1.0  # the same bits, up to the first bar that is drawn
+    factor[np.cumprod(is_own) == 1] = 1.0
 
     fields = market.fields()
     for name in PRICES:
@@ -129,18 +133,19 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     fields["volume"] = market.volume[rows]
     fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
 
-    # The settlements of each bar that is repeated; one just before an open belongs to it.
+    # The settlements of each bar that is repeated, as runs of them: where a run begins, and how
+    # many there are. One just before an open belongs to the bar that opens.
     bar = np.searchsorted(market.time - jitter, market.funding_time, side="right") - 1
     firsts = np.searchsorted(bar, rows, side="left")
     counts = np.searchsorted(bar, rows, side="right") - firsts
     place = np.repeat(np.arange(len(rows)), counts)
-    within = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
-    event = firsts[place] + within
-    moved = market.time - market.time[rows]
+    within_run = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+    settlement = firsts[place] + within_run
 
-    fields["funding_time"] = market.funding_time[event] + moved[place]
-    fields["funding_rate"] = market.funding_rate[event]
-    fields["funding_mark"] = market.funding_mark[event] * factor[place]
+    later = market.time - market.time[rows]
+    fields["funding_time"] = market.funding_time[settlement] + later[place]
+    fields["funding_rate"] = market.funding_rate[settlement]
+    fields["funding_mark"] = market.funding_mark[settlement] * factor[place]
     fields["filled"] = {}
     fields["source"] = f"resampled {market.source}"
     return Market(**fields)
@@ -206,12 +211,14 @@ class Resampler:
         account = self.setup.account
         if not self.assets:
             return account
+
         collateral = []
         for asset, prices in zip(account.collateral, self.assets, strict=True):
             if prices is None:
                 collateral.append(asset)
             else:
                 collateral.append(replace(asset, prices=resample_market(prices, rows, 0)))
+
         return replace(account, collateral=collateral)
 
     def run(self, rows: core.IntArray, how: engine.Compile) -> Any:
@@ -306,6 +313,7 @@ def find_first_passage(unit: core.FloatArray, loss: float, goal: float | None) -
     is_won = np.zeros(len(unit), np.bool_)
     if goal is not None:
         is_won = unit >= (1.0 + goal) * (1.0 - 1e-12)
+
     reached = np.flatnonzero(is_lost | is_won)
     if not len(reached):
         return ""
@@ -399,13 +407,16 @@ class Bands(SettingsResult):
             Headline(f"p_{name}", words, float(shares[name]), "percent", "of accounts")
             for name, words in self.name_events().items()
         ]
+
         for name in self.list_measures_shown():
             row: Any = self.table.loc[(ACCOUNT, name)]
             style = "percent"
             if name in {"sharpe", "under_water"}:
                 style = "decimals"
+
             note = f"median; the run {format_measure(name, float(row['run']))}"
             numbers.append(Headline(name, WORDS[name], float(row["median"]), style, note))
+
         return numbers
 
     def list_measures_shown(self) -> list[str]:
@@ -460,6 +471,7 @@ class Bands(SettingsResult):
                 columns = (*QUANTILES, "run")
                 texts = {column: format_measure(name, float(row[column])) for column in columns}
                 rows[f"{WORDS[name]}{words}"] = texts
+
         return rows
 
     def _chart_fan(self) -> ShownChart:
@@ -471,6 +483,7 @@ class Bands(SettingsResult):
                 colors[name] = "accent"
             if not name.endswith("median"):
                 dotted.append(name)
+
         return ShownChart(
             "fan",
             "Value over that at the start",
@@ -511,17 +524,19 @@ def bands(
         goal = core.Real(0.0, open_low=True).check("goal", goal)
     if block is not None:
         block = core.Real(1.0).check("block", block)
+
     resampler = Resampler(result, block, int(seed))
     setup = resampler.setup
     how: engine.Compile = bool(compile)
     if compile and not engine.is_plain_sooner(count * setup.markets.n_bars):
-        how = "now"
+        how = "now"  # the bars of all paths together are worth the time it takes
     check_repeated(resampler, result, how)
 
     first_unit = float(result.tally.first_unit)
     unit_of_run = np.asarray(result.of_account("unit")) / first_unit
     before = np.concatenate([[1.0], unit_of_run[:-1]])
     growth = performance.divide(unit_of_run, before)
+
     rows: list[dict[str, float]] = []
     units = np.empty((count, len(unit_of_run)), np.float32)
     shuffled = np.empty((count, len(unit_of_run)), np.float32)
@@ -594,12 +609,14 @@ def tabulate_measures(result: Result, paths: pd.DataFrame, own: core.FloatArray)
         for name in MEASURES:
             if name == "cagr" and not run_record.shows_growth(days):
                 continue
+
             values = paths[f"{prefix}{name}"].dropna().to_numpy()
             row = dict.fromkeys(QUANTILES, math.nan)
             if len(values):
                 for column, share in QUANTILES.items():
                     row[column] = float(np.quantile(values, share))
             rows[source, name] = {**row, "run": of_run[name]}
+
     index = pd.MultiIndex.from_tuples(rows, names=["source", "measure"])
     return pd.DataFrame(list(rows.values()), index=index)
 
@@ -610,11 +627,15 @@ def tabulate_events(events: Mapping[str, core.BoolArray], goal: float | None) ->
     for name, (accounts, returns) in events.items():
         if name == "goal" and goal is None:
             continue
+
         share, low, high = estimate(int(accounts.sum()), len(accounts), 0.95)
+
         of_returns = float(np.mean(returns))
         if name == "liquidated":  # returns have none of their own
             of_returns = math.nan
+
         rows[name] = {ACCOUNT: share, "low": low, "high": high, RETURNS: of_returns}
+
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("event")
 
 
@@ -622,9 +643,11 @@ def tabulate_fan(result: Result, values: Any, shuffled: Any) -> pd.DataFrame:
     """Return the quantiles of both sources by time, at as many closes as a chart shows."""
     last = len(result.span.closes) - 1
     bars = np.unique(np.linspace(0, last, min(FAN_POINTS, last + 1)).astype(np.int64))
+
     columns = {}
     for source, paths in ((ACCOUNT, values), (RETURNS, shuffled)):
         shown = paths[:, bars].astype(np.float64)
         for name, share in QUANTILES.items():
             columns[f"{source} {name}"] = np.quantile(shown, share, axis=0)
+
     return pd.DataFrame(columns, index=core.utc_index(result.span.closes[bars]))

@@ -105,6 +105,7 @@ class Capacity(SettingsResult):
             "costs": Head("costs", of_equity, "percent"),
             "final_equity": Head("final equity", "of the capital", "multiple"),
         }
+
         growth = ShownChart(
             "capacity-growth",
             "Growth",
@@ -115,6 +116,7 @@ class Capacity(SettingsResult):
             log="x",
             marks=(self.half_growth,),
         )
+
         sharpe = ShownChart(
             "capacity-sharpe",
             "Sharpe ratio",

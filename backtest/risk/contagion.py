@@ -443,10 +443,12 @@ def tabulate_rounds(book: Books, names: Sequence[str], insurance: float) -> pd.D
     """Return the rounds of a cascade that has run; round 0 is the shock alone."""
     shocked = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0)}
     shocked |= book.name_all("price", book.shocked)
+
     columns = [*shocked]
     if book.rows:
         columns += [f"long {name}" for name in names]
         columns += [f"short {name}" for name in names]
+
     rounds = pd.DataFrame([shocked, *book.rows], columns=columns)
     return rounds.fillna(0.0).rename_axis("round")
 

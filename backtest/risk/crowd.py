@@ -45,6 +45,7 @@ class Skew(dict[str, float]):
             return "Only one side is held, so leverage has no skew"
         if abs(gap) < LEAST_SKEW:
             return "Longs and shorts have the same leverage"
+
         side = "less"
         if gap > 0.0:
             side = "more"
@@ -135,13 +136,16 @@ class Crowd:
         equity = collateral
         if "equity" in frame:
             equity = read_column(frame, "equity")
+
         is_less = equity < collateral * (1.0 - 1e-12)
         if np.any(is_less):
             raise core.ParameterError(
                 f"equity must be at least the collateral, got less in row {int(np.argmax(is_less))}"
             )
+
         if price is not None:
             price = find_price(price)
+
         return cls(
             quantity=read_sides(frame["side"]) * quantity,
             entry=entry,
@@ -199,6 +203,7 @@ class Crowd:
         if isinstance(entries, Market | Markets):
             market = unwrap_market(entries)
             last = float(market.close[-1])
+
         if open_interest is None:
             open_interest = find_open_interest(market)
         core.check_range("open_interest", open_interest, low=0.0, high=1e300, open_low=True)
@@ -211,6 +216,7 @@ class Crowd:
         ratio = draw_leverage(leverage, n, rng)
         is_long = np.arange(n) < round(long_share * n)
         rng.shuffle(is_long)
+
         now = find_price(price, last)
         contract = Contract()
         maintenance = 0.0
@@ -341,8 +347,9 @@ class Crowd:
         edges = now * np.linspace(max(1.0 - span, 0.0), 1.0 + span, n + 1)
         levels = {}
         for name, side in (("long", 1.0), ("short", -1.0)):
-            rows = ~np.isnan(prices) & (side * notional > 0.0)
-            levels[name] = np.histogram(prices[rows], edges, weights=np.abs(notional[rows]))[0]
+            is_of_side = ~np.isnan(prices) & (side * notional > 0.0)
+            weights = np.abs(notional[is_of_side])
+            levels[name], _ = np.histogram(prices[is_of_side], edges, weights=weights)
 
         # What a move from the price now to a level liquidates.
         middle = 0.5 * (edges[:-1] + edges[1:])

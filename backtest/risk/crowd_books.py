@@ -142,6 +142,8 @@ class Books:
         quantity = self.quantity[rows]
         values = self.to_values(prices)
         gaps: FloatArray = self.cash[rows] + np.sum(quantity * values, axis=1)
+
+        # Coins count less their haircut. What just meets its requirement, to rounding, fails.
         for i, market in enumerate(self.terms):
             gaps += self.coins[rows, i] * values[:, i] * (1.0 - market.haircut)
             notional: Any = np.abs(quantity[:, i] * values[:, i])
@@ -403,17 +405,21 @@ class Books:
         coins: FloatArray = self.coins[row]
         sold = np.zeros(len(coins))
         least = -TOLERANCE * abs(float(self.cash[row]))
+
         values = self.value_coins(reach)
         while self.cash[row] < least and np.any(coins > 0.0):
             worth = float(coins @ values)
+
             share = 1.0
             if worth > 0.0:
                 share = min(1.0, -float(self.cash[row]) / worth)
+
             for i in np.flatnonzero(coins).tolist():
                 piece = float(coins[i]) * share
                 coins[i] -= piece
                 values[i] = self.trade(row, i, piece, reach)
                 sold[i] += piece
+
         return sold
 
     def value_coins(self, reach: FloatArray) -> FloatArray:

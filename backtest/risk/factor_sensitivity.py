@@ -38,10 +38,14 @@ def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
         if venue.interest_on == "loan":
             names.append("short_rate")
         return {rate: getattr(venue, rate) + x for rate in names}
+
     if name == "fees":
         return {fee: scale_cost(venue, fee, x, math.inf) for fee in ("fees.taker", "fees.maker")}
+
     if name == "slippage":
         return scale_slippage(venue, x) | {"slippage.impact": venue.slippage.impact * x}
+
+    # The last factor is margin, which a spot market has not.
     if venue.contract.is_spot:
         return {}
     return scale_margin(venue, x)
@@ -120,8 +124,10 @@ class Sensitivity(SettingsResult):
         change = self._show_table(shown)["change_of_growth"].dropna()
         base = core.format_percent(shown.compound(self.base))
         text = f"Growth is {base} {shown.when} as run"
+
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
             return f"{text}, and no factor changes it."
+
         most: Any = change.abs().idxmax()
         moved = f"{100.0 * float(change.loc[most]):+.2f} points"
         step = format_step(*most)
@@ -212,6 +218,7 @@ def sensitivity(
         venue: Any = venues_then
         if not isinstance(test.market, Markets):
             venue = next(iter(venues_then.values()))
+
         with engine.warn_once(is_first=is_first):
             market = as_given(markets_then, test.market)
             changed = test.replace(market=market, venue=venue, signal=signal)

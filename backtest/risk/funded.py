@@ -83,7 +83,9 @@ def read_wealth(
         least = close
     if most is None:
         most = close
+
     wealth = Wealth(close, least=least, most=most, opened=close)
+
     if opened is None:
         first = np.where(find_first_bars(day), np.arange(len(day)), 0)
         opened = wealth.before[:, np.maximum.accumulate(first)]
@@ -233,6 +235,7 @@ class PassingProbability(SettingsResult):
         heads["both"] = Head("failed", "in a bar of both", "percent")
         heads["low"] = Head("low", "of passed", "percent")
         heads["high"] = Head("high", "of passed", "percent")
+
         chart = ShownChart(
             "outcomes",
             "Outcomes by day",
@@ -341,10 +344,12 @@ def check_rules(rules: Challenge, test: Conditions, days: int) -> None:
         raise core.ParameterError(
             f"min_days must be at most the {days} days of the challenge, got {rules.min_days}"
         )
+
     if rules.locked is not None and rules.trailing is None:
         raise core.ParameterError(
             f"locked is used only with trailing, 'close' for example, got {rules.locked:g}"
         )
+
     if rules.daily_loss is not None and account.daily_loss not in {None, rules.daily_loss}:
         raise core.ParameterError(
             f"daily_loss must be that of the account, {account.daily_loss:g}, got "
@@ -381,6 +386,7 @@ def judge_past(
         outcomes.append(int(outcome[0]))
         spent.append(int(since[min(int(deciding[0]), len(since) - 1)]))
         are_both.append(bool(is_both[0]))
+
     if not outcomes:
         return None
     return np.array(outcomes), np.array(spent), np.array(are_both)
@@ -411,7 +417,9 @@ def describe_outcomes(
     for code, name in enumerate(OUTCOMES):
         row[name] = float(np.mean(outcome == code))
     row["both"] = float(np.mean(is_both))
+
     _, row["low"], row["high"] = estimate(int(is_passed.sum()), len(outcome), 0.95)
+
     row["days"] = math.nan
     if is_passed.any():
         row["days"] = float(np.median(days[is_passed]))

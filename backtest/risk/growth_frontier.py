@@ -73,12 +73,14 @@ class LeverageFrontier(SettingsResult):
             best = f"{best} ± {row['size_error']:.2g}"
         if row["is_at_end"]:
             best = f"{best}, the end of those tried,"
+
         outcome = f"The median account grows most at a {size} of {best} on {source}"
         if row["growth"] < 0.0:
             outcome = (
                 f"At no {size} that was tried does the median account grow on {source}. It shrinks "
                 f"least at {best}"
             )
+
         lost = core.format_chance(float(row["wiped_out"]))
         liquidated = core.format_chance(float(row["p_liquidation"]))
         return (
@@ -212,6 +214,7 @@ def refine_best(known: dict[float, Outcomes], simulate: Callable[[float], Outcom
     outer = low + GOLDEN * (high - low)
     at_inner = measure_at(inner)
     at_outer = measure_at(outer)
+
     for _ in range(REFINED - 2):
         if at_inner >= at_outer:
             high = outer

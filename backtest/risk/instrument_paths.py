@@ -65,6 +65,9 @@ class InstrumentPaths:
         volume = np.mean(recent)
         ratios = np.ones((4, 1, 1))
         residuals = self.process.residuals
+
+        # Moves, the mark over the last price, and volume: of the rows of history that each bar
+        # repeats, or of a parametric model, which repeats none.
         if self.table is not None:
             rows, variance = self.table.choose(draws.generator(ROWS).random((bars, n, 2)))
             drift = self.model.drift / count_per_year(history)
@@ -84,6 +87,7 @@ class InstrumentPaths:
         logs[3] = close
         prices = np.exp(np.clip(logs, -FARTHEST, FARTHEST, out=logs), out=logs)
         prices *= float(history.close[-1])
+
         last = bound_extremes(self.put_first(PRICES, prices, 1.0))
         marks = last
         if history.has_mark:
@@ -113,13 +117,16 @@ class InstrumentPaths:
     def _walk_basis(self, draws: Draws) -> core.FloatArray:
         """Return mark over last, which reverts to its mean, (4, paths, bars)."""
         now, mean, keep, spread = self.basis
-        z = draws.normals(BASIS)
-        basis = np.full((len(z) + 1, z.shape[1]), now)
-        for t, shock in enumerate(z):
+        shocks = draws.normals(BASIS)
+        basis = np.full((len(shocks) + 1, shocks.shape[1]), now)
+        for t, shock in enumerate(shocks):
             basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock
 
-        middle = 0.5 * (basis[:-1] + basis[1:])
-        return np.exp([basis[:-1].T, middle.T, middle.T, basis[1:].T])
+        # At the open, the high, the low and the close: the extremes have what lies between.
+        opens = basis[:-1].T
+        closes = basis[1:].T
+        middle = 0.5 * (opens + closes)
+        return np.exp([opens, middle, middle, closes])
 
     def put_first(
         self, names: tuple[str, ...], values: core.FloatArray, by: float | core.FloatArray

@@ -149,6 +149,7 @@ def check_run(result: Result) -> None:
         problem = "a re-optimized run: run one policy"
     elif markets.decision_interval > 0:
         problem = "a market with decision_interval=: leave it out"
+
     if problem:
         raise core.ParameterError(
             f"bounds run one account from its start under both ways, got {problem}"

@@ -106,12 +106,14 @@ class MaxLeverage(SettingsResult):
             size = f"{size} ± {row['leverage_error']:.2g}"
         if row["is_limited"]:
             size = f"{size}, the end of those tried"
+
         allowed = core.format_chance(self.settings["probability"])
         text = (
             f"Up to a {self.grid.index.name} of {size}, the account is liquidated within "
             f"{self.settings['horizon']} with a probability of at most {allowed}; the bound is "
             f"{self._describe_bound(core.format_chance(row['p_liquidation']))}"
         )
+
         if row["wiped_out"] >= 0.0:
             lost = core.format_chance(float(row["wiped_out"]))
             return f"{text}, and {lost} of accounts are wiped out."
@@ -185,6 +187,7 @@ class MaxLeverage(SettingsResult):
             "is_monotone": Head("monotone in size", "", "claim"),
             "is_limited": Head("venue's maximum", "", "claim"),
         }
+
         chart = ShownChart(
             "grid",
             "Probability by size",
@@ -195,6 +198,7 @@ class MaxLeverage(SettingsResult):
             has_legend=True,
             height=320,
         )
+
         models = ShownTable(self.table, labels=Head("model"), heads=heads)
         funding = summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
@@ -297,8 +301,11 @@ def search_paths(
         PathTrials(name, of_model, functools.partial(make, of_model), bars, span, threads)
         for name, of_model in models.items()
     ]
+
     first = make(paths, float(sizes[0]))
     start = choose_start(policy, sizes, evaluations)
+
+    # History's share on the first batch is known where the policy itself was measured.
     past = HistoryTrials(HISTORY, paths, functools.partial(make, paths), bars, span)
     if risk is None:
         past.begin(start)
@@ -306,6 +313,7 @@ def search_paths(
         share: Any = risk.table.loc[horizon, "p_liquidation"]
         trials[0].counted[start] = round(float(share) * paths.count)
         past.begin(start, risk.find_past(horizon))
+
     if past.count:
         trials.append(past)
 
@@ -325,6 +333,7 @@ def search_paths(
     if evaluations is not None:
         terms["evaluations"] = evaluations
     terms["paths"] = {name: of_model.describe() for name, of_model in models.items()}
+
     label = name_size(policy)
     result = MaxLeverage(
         table=tabulate_rows(searched.rows),
@@ -334,6 +343,7 @@ def search_paths(
     )
     if not score:
         return result
+
     name = f"{label} {result.leverage:.3g} liquidated within {horizon}"
     held = replay_held(make(paths, result.leverage), name, bars, probability).tabulate()
     return replace(result, scores=held.scores, forecasts=held.forecasts)

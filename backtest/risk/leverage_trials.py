@@ -114,11 +114,13 @@ class PathTrials:
         """Return how many of the first paths leave an account of a size with nothing."""
         runner = self.keep(size)
         ruined = 0
+
         for first in range(0, count, self.paths.block):
             stop = min(first + self.paths.block, count)
             self.paths.draw_all(first, stop)  # which keeps them for all sizes
             lives = runner.run_block(first, stop)
             ruined += int(np.sum(lives.is_ruined[:, self.bars - 1] != 0.0))
+
         return ruined
 
 
@@ -221,16 +223,19 @@ def find_largest(
         place += 1
     while 1 < place < len(grid) and is_over(grid[place - 1])[0]:
         place -= 1
+
     best = grid[place - 1]
     if place == len(grid):
         return best
 
-    # The gap below it is narrowed, several sizes at a time.
+    # The gap below it is narrowed, several sizes at a time: it ends at the first that is over.
     high = grid[place]
     for _ in range(ROUNDS):
         inside = np.geomspace(max(best, 0.01 * high), high, LANES + 2)[1:-1].tolist()
-        first = [*is_over(*inside), True].index(True)
-        best, high = [best, *inside][first], [*inside, high][first]
+        first_over = [*is_over(*inside), True].index(True)
+        sizes = [best, *inside, high]
+        best = sizes[first_over]
+        high = sizes[first_over + 1]
     return best
 
 
@@ -320,9 +325,11 @@ def measure_sources(sources: Sequence[PathTrials], size: float, chance: float) -
         hits = source.counted.get(size)
         if hits is None:
             hits = source.count_hits([size], source.count, chance * source.count)[0]
+
         shares[source.name] = hits / source.count
         if shares[source.name] > chance:
             break
+
     return shares
 
 
@@ -368,6 +375,7 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
     error = row["leverage_error"]
     if error > 0.0 and count > trials.count:
         row["leverage_error"] = error * math.sqrt(trials.count / count)
+
         high = min(math.log(size) + 3.0 * error / size, math.log(most))
         size *= math.exp(-3.0 * error / size)
         for _ in range(CONFIRMED):
@@ -376,6 +384,7 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
                 high = math.log(middle)
             else:
                 size = middle
+
         row["leverage"] = size
 
     searched = row["leverage"]

@@ -55,11 +55,13 @@ def list_usual_horizons(paths: Paths) -> list[str]:
     """Return the length of the paths, and the usual horizons that a bar fits into, by length."""
     time = paths.calendar.time
     first_bar = int(time[1] - time[0])
+
     spans = {}
     for name in (core.format_duration(paths.horizon), *USUAL):
         span = core.parse_duration(name)
         if first_bar <= span <= paths.horizon:
             spans[span] = name
+
     return [name for _, name in sorted(spans.items())]
 
 
@@ -326,6 +328,7 @@ class LiquidationRisk(SettingsResult):
         horizon = self.table.index[-1]
         chance = core.format_chance(row["probability"])
         text = f"The account is lost within {horizon} with a probability of {chance}"
+
         if row["probability"] > row[BY_MODEL]:
             by_model = core.format_chance(row[BY_MODEL])
             return f"{text}, history's frequency, as the market is calm (the model: {by_model})."
@@ -395,7 +398,8 @@ class LiquidationRisk(SettingsResult):
         return (f"No order was filled on any path: {no_fill}.",)
 
     def list_numbers(self) -> list[Headline]:
-        last, horizon = self.table.iloc[-1], self.table.index[-1]
+        last = self.table.iloc[-1]
+        horizon = self.table.index[-1]
         numbers = [
             Headline(
                 "equity_50",

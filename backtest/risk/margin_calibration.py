@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -91,26 +91,31 @@ class MarginCalibration(SettingsResult):
 
     @property
     def details(self) -> str:
-        text = (
+        return " ".join(self._explain())
+
+    def _explain(self) -> Iterator[str]:
+        """Yield what a shortfall is, and what is known of this one, in sentences."""
+        yield (
             "A constant position, long and short, opened at any day's close of a path: at no mark "
             "inside the days of the rule may its loss be over the margin at that close."
         )
         told = core.format_percent(self.settings["shortfall"])
-        text += f" At most {told} of the paths, and of history's windows, may have a shortfall."
+        yield f"At most {told} of the paths, and of history's windows, may have a shortfall."
+
         past = self.settings["history"]
         if past is None:
-            text += " History is too short for windows of this length."
+            yield "History is too short for windows of this length."
         else:
-            text += f" History has {past['windows']:,} windows of this length, from every day."
+            yield f"History has {past['windows']:,} windows of this length, from every day."
+
         if not math.isfinite(self.value) and not self.name.endswith("days"):
-            text += ' A margin grows without a bound with days: solve="days" finds those.'
-        if unknown := self.settings["unknown_days"]:
-            share = core.format_percent(unknown)
-            text += f" The margin is not known on {share} of these days, which are left out."
+            yield 'A margin grows without a bound with days: solve="days" finds those.'
+        if self.settings["unknown_days"]:
+            share = core.format_percent(self.settings["unknown_days"])
+            yield f"The margin is not known on {share} of these days, which are left out."
         if self.scores is not None:
             (row,) = self.scores[self.scores["days"] == sc.ALL].to_dict("records")
-            text += f" Held at past dates, {sc.write_score('a shortfall', row)}."
-        return text
+            yield f"Held at past dates, {sc.write_score('a shortfall', row)}."
 
     @property
     def note(self) -> str:
@@ -118,18 +123,19 @@ class MarginCalibration(SettingsResult):
 
     @property
     def verdict(self) -> str:
-        nearest, past = self.settings["nearest"], self.settings["history"]
-        told = core.format_percent(self.settings["shortfall"])
-        share = core.format_percent(nearest["paths"])
-        found = f"on {share} of the paths"
+        nearest = self.settings["nearest"]
+        past = self.settings["history"]
+        where = f"on {core.format_percent(nearest['paths'])} of the paths"
         if past is not None:
-            found += f" and {core.format_percent(past['share'])} of history's windows"
-        if not math.isfinite(self.value):
-            return (
-                f"No {self.name} leaves a shortfall on at most {told}; the nearest, "
-                f"{nearest['value']:.5g}, leaves one {found}."
-            )
-        return f"{self.name} {format_parameter(self.value)} leaves a shortfall {found}."
+            where += f" and {core.format_percent(past['share'])} of history's windows"
+
+        if math.isfinite(self.value):
+            return f"{self.name} {format_parameter(self.value)} leaves a shortfall {where}."
+        told = core.format_percent(self.settings["shortfall"])
+        return (
+            f"No {self.name} leaves a shortfall on at most {told}; the nearest, "
+            f"{nearest['value']:.5g}, leaves one {where}."
+        )
 
     def list_numbers(self) -> list[Headline]:
         unit = self.settings["unit"]
@@ -154,6 +160,7 @@ class MarginCalibration(SettingsResult):
             "move": Head("move", "of the price", "signed percent"),
             "least": Head(self.name, unit),
         }
+
         chart = ShownChart(
             "grid",
             "Paths with a shortfall",
@@ -162,14 +169,17 @@ class MarginCalibration(SettingsResult):
             "points",
             marks=(self.value,),
         )
+
         grid = ShownTable(self.table, labels=Head(self.name, unit), heads=heads)
         least = [format_parameter(value) for value in self.crashes["least"]]
         crashes = ShownTable(self.crashes.assign(least=least), labels=Head("crash"), heads=heads)
+
         lead = "The least value whose margin of today covers the move."
         parts = [
             Part("grid", "By value", "", (chart, grid), "both"),
             Part("crashes", "Crashes", lead, (crashes,), "both"),
         ]
+
         if self.scores is not None:
             parts.append(sc.show_scores(self.scores))
         return parts
@@ -289,8 +299,10 @@ def tabulate_values(tries: Tries, value: float) -> tuple[pd.DataFrame, float]:
         above = value + (tries.high - value) * steps[::-1]
         grid = np.concatenate([below, [value], above])
 
+    # On which paths each value leaves a shortfall, (n_values, n_paths).
     failed = np.stack([tries.find_shortfalls(tried) for tried in grid])
-    reversals = float(np.mean(np.any(failed[1:] & ~failed[:-1], axis=0)))
+    comes_back = failed[1:] & ~failed[:-1]
+    reversals = float(np.mean(np.any(comes_back, axis=0)))
     columns = {
         "paths": failed.mean(axis=1),
         "history": [tries.measure_history(tried)[0] for tried in grid],
@@ -303,6 +315,7 @@ def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
     """Return the dotted name of the outermost number of that name in a rule, and its range."""
     wanted = SOLVED.get(name, name)
     known = list[str]()
+
     for prefix, inner in list_rules(rule):
         declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
         for field, declared in declarations.items():
@@ -310,6 +323,7 @@ def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
                 known.append(field)
                 if field == wanted:
                     return prefix + field, declared.low, declared.high
+
     raise core.ParameterError(
         f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
         f"got {name!r}"
@@ -422,6 +436,7 @@ class Tries:
             return self.shortfalls[value]
 
         rule = self.rule.override({self.name: value})
+
         is_over = []
         unknown = 0
         total = 0
@@ -430,6 +445,7 @@ class Tries:
             is_over.append(np.any(worst > levels, axis=0))
             unknown += int(np.isnan(levels).sum())
             total += levels.size
+
         if unknown > MOST_UNKNOWN * total:
             least = core.format_percent(1.0 - MOST_UNKNOWN, 0)
             known = core.format_percent(1.0 - unknown / total, 0)
@@ -448,17 +464,19 @@ class Tries:
         Windows have the length of paths and no day in common, but for the days of the rule.
         """
         is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
-        first = len(is_known)
+        first_known = len(is_known)
         if is_known.any():
-            first = int(np.argmax(is_known))
-        days = sc.choose_dates(first, len(is_known), self.window)
+            first_known = int(np.argmax(is_known))
+        days = sc.choose_dates(first_known, len(is_known), self.window)
         closes = self.days.time[days]
         if len(days) < sc.LEAST_DATES:
             return sc.leave_untold(closes)
 
         came = np.array([is_over[day : day + self.window].any() for day in days.tolist()])
-        is_calm = [measure_calm(cut_past(self.market, close)) < CALM for close in closes.tolist()]
-        return sc.Record(closes, np.full(len(days), told), came, np.array(is_calm))
+        ratios = [measure_calm(cut_past(self.market, close)) for close in closes.tolist()]
+        return sc.Record(
+            closes, told=np.full(len(days), told), came=came, is_calm=np.array(ratios) < CALM
+        )
 
     def measure_history(self, value: float) -> tuple[float, int]:
         """Return the share of history's windows with a shortfall, and how many there are."""

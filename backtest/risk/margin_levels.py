@@ -52,15 +52,24 @@ def measure_levels(
     rates, _ = venue.find_lowest(time)
     rates_at_close, _ = venue.find_lowest(days.time)
     if rule is None:
-        whole = np.ones((1, *days.returns.shape[1:]))
-        return Levels(daily=(rates_at_close * whole.T).T, by_bar=(rates * whole.T).T)
+        ones = np.ones((1, *days.returns.shape[1:]))
+        return Levels(daily=multiply_rows(ones, rates_at_close), by_bar=multiply_rows(ones, rates))
 
-    factors = rule.compute_levels(days)
-    known = days.time + rule.delay
-    daily = (rule.place(factors, known, days.time, rates_at_close).T * rates_at_close).T
-    is_unknown = np.isnan(by_rule.find_newest_levels(factors, known, days.time))
-    by_bar = (rule.place(factors, known, time, rates).T * rates).T
-    return Levels(daily=np.where(is_unknown, np.nan, daily), by_bar=by_bar)
+    # Levels are known some time after each close, and then multiply the table's rates.
+    levels = rule.compute_levels(days)
+    known_from = days.time + rule.delay
+    at_close = rule.place(levels, known_from, days.time, rates_at_close)
+    by_bar = rule.place(levels, known_from, time, rates)
+
+    # Before the first level the floor is in force, but the margin of the rule is not known.
+    is_unknown = np.isnan(by_rule.find_newest_levels(levels, known_from, days.time))
+    daily = np.where(is_unknown, np.nan, multiply_rows(at_close, rates_at_close))
+    return Levels(daily=daily, by_bar=multiply_rows(by_bar, rates))
+
+
+def multiply_rows(multipliers: FloatArray, rates: FloatArray) -> FloatArray:
+    """Return multipliers (n_times, ...), each row times its rate, (n_times,)."""
+    return np.asarray((multipliers.T * rates).T)
 
 
 def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
@@ -70,17 +79,20 @@ def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
         raise core.ParameterError(
             f"{name} needs one market, got {', '.join(markets)}: give markets one at a time"
         )
+
     (market,) = markets.values()
     (venue,) = engine.read_venues(test.venue, markets).values()
     if venue.contract.kind != "linear":
         raise core.ParameterError(
             f"{name} needs a linear contract, got a venue of {venue.contract.kind!r} ones"
         )
+
     if venue.margin is not None:
         raise core.ParameterError(
             f"{name} compares rules with the venue's own table: leave venue.margin out and give "
             f"its rule as an argument, got {venue.margin!r}"
         )
+
     for key, multiplier in choose_multipliers(venue).items():
         if isinstance(multiplier, pd.Series) or multiplier != 1.0:
             raise core.ParameterError(

@@ -68,6 +68,7 @@ def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str
         "peak": float(np.max(in_force)),
         "peak_to_trough": float(np.max(in_force) / np.min(in_force)),
     }
+
     for n in RISES:
         before = levels[:-n]
         after = levels[n:]
@@ -76,6 +77,7 @@ def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str
         if len(after):
             measures[f"rise_{n}d"] = float(np.max(after / before - 1.0))
             measures[f"points_{n}d"] = float(np.max(after - before))
+
     return measures
 
 
@@ -86,6 +88,7 @@ def measure_coverage(
     moves = (closes[period:] / closes[:-period] - 1.0)[::period]
     margins = levels[: len(closes) - period : period]
     n = len(moves)
+
     for side, is_over in (("long", -moves > margins), ("short", moves > margins)):
         row: dict[str, Any] = {
             "side": side,
@@ -95,10 +98,12 @@ def measure_coverage(
             "kupiec_p": math.nan,
             "christoffersen_p": math.nan,
         }
+
         if max(row["expected"], row["breaches"]) >= FEW:
             test = results.calibration(np.full(n, 1.0 - share), is_over)
             row["kupiec_p"] = test.kupiec_p
             row["christoffersen_p"] = test.christoffersen_p
+
         yield row
 
 
@@ -145,6 +150,7 @@ def live(
     backing = np.zeros(n)
     starts = entries.copy()
     was_called = np.zeros(n, np.bool_)
+
     calls = liquidations = bad_debt = held = 0.0
     fund = fund_peak = used = 0.0
     for t in range(bars):
@@ -240,9 +246,11 @@ class MarginComparison(SettingsResult):
             f"notional; the steadiest is {ratio.idxmin()}, {ratio.min():.2f} times from trough to "
             "peak"
         )
+
         lost = self.accounts["bad_debt"]
         if not (lost > 0.0).any():
             return f"{text}; no account left bad debt."
+
         worst: Any = lost.idxmax()
         return f"{text}; the most bad debt is left by {worst[0]}, on {worst[1]}."
 
@@ -266,6 +274,7 @@ class MarginComparison(SettingsResult):
             heads[f"rise_{n}d"] = Head(f"rise, {n} d", "of the margin", "signed percent")
         for n in RISES:
             heads[f"points_{n}d"] = Head(f"rise, {n} d", "of notional", "signed percent")
+
         chart = ShownChart(
             "levels",
             "Margin per notional",
@@ -274,6 +283,7 @@ class MarginComparison(SettingsResult):
             has_legend=True,
         )
         table = ShownTable(self.table, labels=Head("rule"), heads=heads)
+
         lead = "Margin per notional at the close of each day."
         return Part("levels", "Margin over time", lead, (chart, table), "both")
 
@@ -341,10 +351,13 @@ def compare_margin(
 
     days = by_rule.read_days(market)
     levels = {name: measure_levels(rule, days, market.time, venue) for name, rule in chosen.items()}
+
+    # The days on which every rule is known, and those after which all have warmed up.
     known = ~np.any([np.isnan(of_rule.daily) for of_rule in levels.values()], axis=0)
     is_warm = find_warm(known, max(map(count_warm_up, chosen.values())), market)
     closes = market.mark_close[days.rows][known]
     first = int(np.searchsorted(market.time, days.time[is_warm][0]))  # where all are in force
+
     ahead = None
     if paths:
         ahead = simulate_paths(market, model, paths=paths, horizon=horizon, seed=seed)
@@ -357,9 +370,11 @@ def compare_margin(
         in_force = levels[name].by_bar
         inner = find_inner(rule)
         of_inner = measure_levels(inner, days, market.time, venue).by_bar[first:]
+
         measures = measure_procyclicality(levels[name].daily[is_warm], in_force[first:])
         cost = measures["mean"] / float(np.mean(of_inner)) - 1.0
         rows.append({"rule": name, **measures, "cost": cost})
+
         if rule is not None:
             period, share = find_promise(rule, inner, coverage)
             of_sides = measure_coverage(levels[name].daily[known], closes, period, share)
@@ -377,9 +392,11 @@ def compare_margin(
         settings["rules"][name] = None
         if rule is not None:
             settings["rules"][name] = repr(rule)
+
     settings |= {"coverage": coverage, "accounts": accounts}
     if ahead is not None:
         settings["paths"] = ahead.describe()
+
     daily = {name: of_rule.daily[known] for name, of_rule in levels.items()}
     return MarginComparison(
         table=pd.DataFrame(rows).set_index("rule"),
@@ -395,11 +412,13 @@ def read_rules(rules: Mapping[str, Any]) -> dict[str, DynamicMargin | None]:
     """Return margin rules by name, checked; None is the venue's own table."""
     if not rules:
         raise core.ParameterError("rules must be a table of margin rules by name, got none")
+
     chosen: dict[str, DynamicMargin | None] = {}
     for name, rule in rules.items():
         chosen[str(name)] = None
         if rule is not None:
             chosen[str(name)] = by_rule.Rule().check(f"rules.{name}", rule)
+
     return chosen
 
 

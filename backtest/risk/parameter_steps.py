@@ -92,19 +92,19 @@ class ParameterSensitivity(SettingsResult):
     @property
     def notices(self) -> tuple[str, ...]:
         """Which steps end at a bound, and which runs failed, and why."""
+        steps = [f"{parameter} {value}" for parameter, value in self.table.index]
         clipped = []
-        notices = []
-        for (parameter, value), row in zip(
-            self.table.index, self.table.to_dict("records"), strict=True
-        ):
+        failures = []
+        for step, row in zip(steps, self.table.to_dict("records"), strict=True):
             if row["is_clipped"]:
-                clipped.append(f"{parameter} {value}")
+                clipped.append(step)
             if row["fault"]:
-                notices.append(f"{parameter} {value} failed: {row['fault']}")
-        if clipped:
-            bound = f"Steps that end at a bound, before their size: {', '.join(clipped)}."
-            notices.insert(0, bound)
-        return tuple(notices)
+                failures.append(f"{step} failed: {row['fault']}")
+
+        if not clipped:
+            return tuple(failures)
+        bound = f"Steps that end at a bound, before their size: {', '.join(clipped)}."
+        return (bound, *failures)
 
     def list_numbers(self) -> list[Headline]:
         shown = choose_shown_growth(self.days)
@@ -189,8 +189,10 @@ def step_parameters(
     today = {name: setting.value for name, setting in settings.items()}
     if all(name.startswith(SIGNAL) for name in settings):
         runs = runs.fit_to(settings)
-    tried = [today, *({**today, step.name: step.value} for step in steps)]
-    columns = {name: [row[name] for row in tried] for name in today}
+    columns = {name: [value] for name, value in today.items()}
+    for step in steps:
+        for name, value in {**today, step.name: step.value}.items():
+            columns[name].append(value)
     sets = check_sets(runs.varied, columns)
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     found = evaluator.evaluate(sets, returns=True, progress=progress)
@@ -300,22 +302,25 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
                 yield option, math.nan, False
         return
 
-    # Steps are shares of the value; of 0, shares of the range.
-    reach = abs(value)
-    if reach == 0.0:
-        reach = 1.0
+    # Steps are shares of the value; of 0, shares of the range, or of 1 where it has no end.
+    size = abs(value)
+    if size == 0.0:
+        size = 1.0
         if math.isfinite(space.high - space.low):
-            reach = space.high - space.low
+            size = space.high - space.low
+
     steps: dict[Any, tuple[float, bool]] = {}
     for step in (-0.1, 0.1, -0.25, 0.25):  # of two that end at one value, the smaller counts
-        wanted = value + step * reach
+        wanted = value + step * size
         if setting.kind is int and step > 0.0:
             wanted = max(round(wanted), value + 1)
         elif setting.kind is int:
             wanted = min(round(wanted), value - 1)
+
         allowed = min(max(wanted, space.low), space.high)
         if allowed != value:
             steps.setdefault(allowed, (step, allowed != wanted))
+
     for allowed in sorted(steps):
         yield (allowed, *steps[allowed])
 
@@ -326,6 +331,7 @@ def judge_steps(rows: pd.DataFrame, edge: float) -> str:
     loses = (edge > 0.0) & (small["change"] < -LOST_EDGE * edge)
     if bool(small["ruined"].any() or loses.any()):
         return "cliff"
+
     if (rows["fault"] != "").any():
         return "failed"
     if bool((rows["change"].abs() <= rows["error"]).all()):

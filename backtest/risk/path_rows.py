@@ -80,9 +80,11 @@ def list_opens(history: Market, horizon: int) -> core.IntArray:
     if not history.sessions:
         return last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
 
-    weeks = np.arange(last // WEEK, (last + horizon) // WEEK + 2, dtype=np.int64) * WEEK
+    # Of sessions, the opens of a week are repeated in each week that the path touches.
+    end = last + horizon
+    weeks = np.arange(last // WEEK, end // WEEK + 2, dtype=np.int64) * WEEK
     opens = (weeks[:, None] + find_week(history)[None, :]).ravel()
-    is_ahead = (opens > last) & (opens <= last + horizon)
+    is_ahead = (opens > last) & (opens <= end)
     return np.concatenate([[last], opens[is_ahead]])
 
 
@@ -156,6 +158,7 @@ class RowTable:
         shape = uniforms.shape[1::-1]
         rows = np.empty(shape, np.int64)
         variance = np.empty(shape)
+
         _compile.compile_module(path_kernels).repeat_rows(
             uniforms,
             self.calendar.phases[1:],
@@ -181,6 +184,7 @@ class RowTable:
         moves = self.moves[3, self.order[self.starts[0] :]]
         starts = self.starts - self.starts[0]
         shape = (len(starts), len(nodes))
+
         values = np.empty(shape)
         slopes = np.empty(shape)
         for j, node in enumerate(nodes.tolist()):
@@ -213,13 +217,15 @@ class RowTable:
         self, variance: core.FloatArray, phase: int | core.IntArray
     ) -> core.FloatArray:
         """Return the log of the mean of exp(move) over the rows of a phase, given the variance."""
-        first, cubics = self.log_means
-        place = np.log(variance) * (1.0 / LOG_STEP) - first
-        count = cubics.shape[2]
-        node = np.clip(place.astype(np.int64), 0, count - 1)
-        place -= node
-        a, b, c, d = np.take(cubics.reshape(4, -1), phase * count + node, axis=1)
-        return np.asarray(a + place * (b + place * (c + place * d)))
+        # The node below each variance, and how far it lies behind that, in steps.
+        first_node, cubics = self.log_means
+        n_nodes = cubics.shape[2]
+        place = np.log(variance) * (1.0 / LOG_STEP) - first_node
+        node = np.clip(place.astype(np.int64), 0, n_nodes - 1)
+        x = place - node
+
+        a, b, c, d = np.take(cubics.reshape(4, -1), phase * n_nodes + node, axis=1)
+        return np.asarray(a + x * (b + x * (c + x * d)))
 
     @functools.cached_property
     def growth(self) -> core.FloatArray:

@@ -220,9 +220,11 @@ class PathsRunner(core.Carried):
         for name, weight in zip(self.paths.names, weights, strict=True):
             if weight == 0.0:
                 continue
+
             ratio = measure_calm(self.paths.pasts[name])
             if not math.isnan(ratio):
                 ratios[name] = ratio
+
         return ratios
 
     def live_past(self, begins: core.IntArray, width: int) -> Iterator[tuple[int, core.FloatArray]]:
@@ -258,6 +260,7 @@ class PathsRunner(core.Carried):
             chosen = dict(zip(names, map(float, last), strict=True))
         elif isinstance(chosen, float):
             chosen = dict.fromkeys(names, chosen)
+
         return read_weights(chosen, markets, first=0)
 
     @functools.cached_property
@@ -269,6 +272,7 @@ class PathsRunner(core.Carried):
         """Return the result of path i, which is run alone."""
         number = i % self.paths.count
         joined = self.join(self.paths.draw_all(number, number + 1), 0, number)
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             setup = self.set_up_on(joined, self.setup)
@@ -286,11 +290,13 @@ class PathsRunner(core.Carried):
         size = self.paths.block
         firsts = range(0, total, size)
         stops = [min(first + size, total) for first in firsts]
+
         with ThreadPoolExecutor(threads, thread_name_prefix="paths") as pool:
             run_all = map if threads == 1 else pool.map
             for lives in run_all(self.run_block, firsts, stops):
                 core.report_progress(progress, lives.first + len(lives.wealth), total)
                 yield lives
+
         self.loop.warn_of_overflow()
 
     @functools.cached_property

@@ -215,9 +215,11 @@ class Paths:
             begin = number * size
             part = slice(max(first - begin, 0), min(stop - begin, size))
             parts.append(self._draw_block(number, name).select(part))
+
         if len(parts) == 1:
             return parts[0]
-        return PathBars(*(np.concatenate(fields, axis=-2) for fields in zip(*parts, strict=True)))
+        joined = [np.concatenate(fields, axis=-2) for fields in zip(*parts, strict=True)]
+        return PathBars(*joined)
 
     def keep_rates(self) -> None:
         """Keep the rates of funding of each block that is drawn, of the first instrument."""
@@ -271,6 +273,7 @@ class Paths:
             if behind:
                 source = f"{member.history.source} then {source}"
             markets[name] = member.market_of(bars[name], k, before, source=source)
+
         return Markets(markets, currency=self.markets.currency or None)
 
 

@@ -243,11 +243,13 @@ def measure_band(paths: Paths) -> core.FloatArray:
     if paths.leader.process.grid is None or len(paths.names) > 1:
         return UNKNOWN_BAND
     rates = paths.draw_rates(min(paths.count, sc.SCORED_PATHS))
+
     horizon = int(paths.calendar.time[0]) + paths.markets.interval + FUNDING_DAYS * DAY
     stamps = paths.leader.process.grid.find(int(paths.calendar.time[1]), horizon)
     count = min(len(stamps), rates.shape[1])
     if count == 0:
         return UNKNOWN_BAND
+
     return np.asarray(np.quantile(rates[:, :count].mean(axis=1), BAND))
 
 
@@ -285,6 +287,8 @@ def measure_ratio(rate: float, band: core.FloatArray) -> float:
     side = middle - low
     if away > 0.0:
         side = high - middle
+
+    # Any move towards a side of no width is beyond it.
     if side > 0.0:
         return float(abs(away) / side)
     if away:
@@ -297,22 +301,27 @@ def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
     policy = find_tail_policy(runner)
     if policy is None:
         return {}
+
+    # What the policy was told at every close, on its signal.
     (history,) = as_markets(runner.paths.history).values()
     signal = runner.list_weights(as_markets(history))[0]
     market = Market(**history.fields() | {"signal": signal, "source": history.source})
     arguments = {name: getattr(policy, name) for name in TAIL_PARAMETERS}
     del arguments["measure"]
     tail = tail_losses(market, **arguments)
-    bars = int(policy.horizon)
 
     known = np.flatnonzero(tail.value_at_risk > 0.0)
     if not len(known):
         return {}
+
+    # What came over the horizon after each date: losses of the side that is held now.
+    bars = int(policy.horizon)
     dates = sc.choose_dates(int(known[0]), market.n_bars - 1, bars)
     dates = dates[tail.value_at_risk[dates] > 0.0]
     losses = -held_returns(market, bars)[dates + bars]
     if signal[-1] < 0.0:
         losses = -losses
+
     value = tail.value_at_risk[dates]
     shortfall = tail.expected_shortfall[dates]
     is_beyond = losses > value

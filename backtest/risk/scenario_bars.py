@@ -218,7 +218,9 @@ def measure_fall(bars: Bars) -> float:
     for shock in bars.values():
         if shock.mark.shape[1] == 0:
             continue
+
         _, high, low, _ = shock.mark
         peaks = np.maximum.accumulate(np.maximum(high, 1.0))
         falls.append(1.0 - float(np.min(low / peaks)))
+
     return max(falls)

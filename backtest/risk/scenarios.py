@@ -114,10 +114,12 @@ class Scenario(core.Value):
     def faults(self) -> core.Faults:
         if self.shape == "bar" and self.over is not None:
             yield "over", "must be left out with shape 'bar', which lasts one bar"
+
         if self.prices is not None and not isinstance(self.prices, Mapping):
             yield "prices", "must name instruments, {'ETHUSDT': -0.4}; price is the move of all"
         if self.prices is not None and self.correlation is not None and self.price != 0.0:
             yield "price", "must be left out: prices with a correlation move all instruments"
+
         if (self.date is None) != (self.until is None):
             yield "until", "must be given with date, and only with it"
         elif self.date is not None and core.read_time(self.until) <= core.read_time(self.date):

@@ -60,9 +60,11 @@ def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, floa
     low = 0.0
     if hits:
         low = float(core.sp.special.betaincinv(hits, n - hits + 1, side))
+
     high = 1.0
     if hits < n:
         high = float(core.sp.special.betaincinv(hits + 1, n - hits, 1.0 - side))
+
     return hits / n, low, high
 
 
@@ -144,17 +146,21 @@ def fit_correction(told: core.FloatArray, came: core.BoolArray) -> Correction | 
     # By Newton's method: the penalized likelihood has one mode, and no step is longer than 1.
     odds = find_log_odds(told)
     table = np.column_stack([np.ones(len(odds)), odds])
+    expected = np.array([0.0, 1.0])  # of the intercept and the slope, before any record
+    weights = expected.copy()
+
+    # Of the two weights, the intercept is fitted, and from 30 events on the slope.
     fitted = 1 if events < FEW_EVENTS else 2
     x = table[:, :fitted]
-    expected = np.array([0.0, 1.0])
-    weights = expected.copy()
     inverse = np.zeros((fitted, fitted))
+
     for _ in range(100):
         chance = core.sp.special.expit(table @ weights)
         pull = (weights - expected)[:fitted] / PRIOR**2
         gradient = x.T @ (chance - came) + pull
         curvature = (x.T * (chance * (1.0 - chance))) @ x + np.eye(fitted) / PRIOR**2
         inverse = np.linalg.inv(curvature)
+
         step = inverse @ gradient
         weights[:fitted] -= step / max(float(np.max(np.abs(step))), 1.0)
         if float(np.max(np.abs(step))) < 1e-12:
@@ -205,6 +211,7 @@ def measure_record(record: Record) -> dict[str, Any]:
         "slope": measure_slope(record),
         "brier": float(np.mean((record.told - record.came) ** 2)),
     }
+
     if n < LEAST_DATES:
         return row
     if told > high:
@@ -222,14 +229,17 @@ def list_scores(name: str, record: Record, today: float) -> Iterator[dict[str, A
     ``today`` is the probability that is told now. Beside it stands what the record makes of it.
     """
     recalibrated = math.nan
-    brier = math.nan
-    is_untold = bool(np.isnan(record.told).any())
     correction = fit_correction(record.told, record.came)
     if correction is not None and not math.isnan(today):
         recalibrated = float(correction.apply(today))
+
+    # The Brier score of the corrections, if the record made any.
+    brier = math.nan
+    is_untold = bool(np.isnan(record.told).any())
     corrected = correct_dates(record)
     if not is_untold and np.any(corrected != record.told):
         brier = float(np.mean((corrected - record.came) ** 2))
+
     yield {
         "forecast": name,
         "days": ALL,
@@ -240,9 +250,10 @@ def list_scores(name: str, record: Record, today: float) -> Iterator[dict[str, A
     }
     if is_untold:
         return
+
+    absent = dict.fromkeys(("today", "recalibrated", "recalibrated_brier"), math.nan)
     for days, chosen in ((CALM_DAYS, record.is_calm), (OTHER_DAYS, ~record.is_calm)):
         row = measure_record(record.select(chosen))
-        absent = dict.fromkeys(("today", "recalibrated", "recalibrated_brier"), math.nan)
         yield {"forecast": name, "days": days, **row, **absent}
 
 
@@ -279,12 +290,16 @@ def adapt_factors(ratios: core.FloatArray, promised: float) -> core.FloatArray:
     factors = np.full(len(ratios) + 1, np.nan)
     failing = 1.0 - promised
     level = failing
+
     for k in range(BURN_IN, len(ratios) + 1):
         before = ratios[:k]
         asked = min(max(1.0 - level, 0.0), 1.0)
         factors[k] = np.quantile(before, asked, method="weibull")
+
+        # The level falls after a failure, and rises after a bound that held.
         if k < len(ratios):
             level += GAMMA * (failing - float(ratios[k] > factors[k]))
+
     return factors
 
 
@@ -355,7 +370,9 @@ def tabulate_scores(
     for name, (record, today) in records.items():
         scores += list_scores(name, record, today)
         forecasts += list_forecasts(name, record)
+
     held = [measure_interval(name, record) for name, record in (intervals or {}).items()]
+
     columns = ["forecast", "time", "told", "corrected", "came", "is_calm"]
     return Scored(
         scores=pd.DataFrame(scores, columns=list(SCORES)).set_index("forecast"),
@@ -419,14 +436,17 @@ def show_scores(scores: pd.DataFrame, intervals: pd.DataFrame | None = None) -> 
     """Return the section of a page on scores, by forecast or by market and forecast."""
     front = {"forecast": Head("forecast")}
     blocks: list[Shown] = [show_table(scores, front | SCORE_HEADS, "What was told, and what came")]
+
     known = scores[scores["recalibrated"].notna()]
     if len(known):
         blocks.append(show_table(known, front | TODAY_HEADS, "Today, recalibrated"))
     else:
         blocks.append("No record has 10 events and 10 non-events, from which on it is corrected.")
+
     if intervals is not None and len(intervals):
         blocks.append(show_table(intervals, front | INTERVAL_HEADS, "Intervals"))
         blocks.append(show_table(intervals, front | INTERVAL_TODAY_HEADS, "Intervals today"))
+
     return Part(
         "scores",
         "How good were such forecasts?",

@@ -75,10 +75,12 @@ class Stress(SettingsResult):
         n_liquidated = int(self.table["liquidated"].sum())
         loss = self.table["loss"]
         worst = float(loss.max())
+
         verb = "loses" if worst >= 0.0 else "gains"
         where = f"in the worst, {loss.idxmax()},"
         if len(self.table) == 1:
             where = f"in {loss.idxmax()}"
+
         text = (
             f"{n_liquidated} of {len(self.table)} scenarios liquidate the account; {where} it "
             f"{verb} {core.format_money(abs(worst))} of {core.format_money(self.worth)}"
@@ -181,12 +183,14 @@ class Stress(SettingsResult):
             sentences.append(
                 f"Break-even: the move of {moves}; the others move as in the scenario."
             )
+
         sentences.append(f"Losses and costs are positive, gains negative. {MONEY}")
         sentences.append(
             "Distance: the smallest distance of the mark from the liquidation price; a stop or an "
             "order may close the position before. On the way to the break-even move the policy "
             "continues to trade at the closes, and may have sold."
         )
+
         if self.table["break_even"].isna().any():
             sentences.append("Where the break-even is -, no price move liquidates the account.")
         return " ".join(sentences)
@@ -284,17 +288,18 @@ def find_break_even(
         return next(iter(logs)), math.nan
 
     # The side that hurts: a replay goes its own way, other moves may be turned.
-    held = account.exposures
     farthest = dict(logs)
     for name, bars in (replayed or {}).items():
         low, high = find_log_extremes(bars)
         farthest[name] = low if -low >= high else high
-    gains = [held[name] * log for name, log in farthest.items()]
+    gains = [account.exposures[name] * log for name, log in farthest.items()]
+
     side = math.copysign(1.0, logs[lead])
     if replayed is None and sum(gains) > 0.0:
         side = -side
 
     def is_dead(size: float) -> bool:
+        """Return whether the account is liquidated where the lead moves by a log move."""
         factor = side * size / logs[lead]
         if replayed is None:
             moves = {name: shrink(factor * log) for name, log in logs.items()}
@@ -305,12 +310,14 @@ def find_break_even(
             scaled = {}
             for name, bars in replayed.items():
                 scaled[name] = bars._replace(last=bars.last**factor, mark=bars.mark**factor)
+
         steps, _ = account.pass_bars(moved, scaled, is_search=True)
         return bool(steps.tally.money.liquidations > 0)
 
     limit = LARGEST_RISE
     if replayed is None and side < 0.0:
         limit = LARGEST_FALL
+
     sizes: Sequence[float] = [limit]
     if min(gains) < 0.0 < max(gains):
         sizes = [size for size in HEDGED if size <= limit]

@@ -109,14 +109,17 @@ class StressedAccount:
         for c, asset in enumerate(self.result.account.collateral):
             if self.find_instrument(asset.prices) is not None:
                 continue
+
             last = {name: fields[f"asset_{name}"][c] for name in PRICES}
             mark = {name: fields[f"asset_mark_{name}"][c] for name in PRICES}
+
             assets[asset.name] = Market.from_frames(
                 pd.DataFrame(last, history.times),
                 mark=pd.DataFrame(mark, history.times),
                 interval=core.format_duration(history.interval),
                 sessions=history.sessions,
             )
+
         return assets
 
     def _measure_exposures(self) -> dict[str, float]:
