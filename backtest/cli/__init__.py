@@ -41,4 +41,6 @@ def find_early(given: list[str]) -> Callable[[list[str]], None] | None:
 
     from backtest.cli import terminal_screen  # noqa: PLC0415 - loads the library of commands
 
-    return terminal_screen.show_help if terminal_screen.is_help(given) else None
+    if terminal_screen.is_help(given):
+        return terminal_screen.show_help
+    return None

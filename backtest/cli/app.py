@@ -112,7 +112,9 @@ def show_keys(
     core.Choice(*known).check("the table", table)
     rows = []
     for key in experiment.read_keys(table).values():
-        usual = describe_kinds(key.kinds) if key.default is None else str(key.default)
+        usual = str(key.default)
+        if key.default is None:
+            usual = describe_kinds(key.kinds)
         rows.append((key.name, usual, key.text))
     printing.render(rows, ("key", "default or type", "meaning"))
 
@@ -137,16 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = show_warning
         try:
             return run_command(words)
-        except core.BacktestError as error:
-            printing.print_message(f"error: {name_flags(str(error), words)}")
-            return printing.FAILED if isinstance(error, core.AccountingError) else printing.REFUSED
-        except typer.TyperException as error:
-            path = getattr(getattr(error, "ctx", None), "command_path", "backtest")
-            text = error.format_message().rstrip(".")
-            printing.print_message(f"error: {text}; see {path} --help")
-            return printing.REFUSED
-        except OSError as error:
-            return printing.report_system_error(error)
+        except (core.BacktestError, typer.TyperException, OSError) as error:
+            return report_fault(error, words)
         except SystemExit as error:
             if isinstance(error.__context__, OSError):  # typer's: the reader of the output has left
                 raise
@@ -163,6 +157,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             printing.print_message(f"error: a policy must return, it raised {what}")
             return printing.REFUSED
+
+
+def report_fault(error: Exception, words: Sequence[str]) -> int:
+    """Print what was wrong with a command or its data, and return the exit code."""
+    if isinstance(error, core.BacktestError):
+        printing.print_message(f"error: {name_flags(str(error), words)}")
+        if isinstance(error, core.AccountingError):
+            return printing.FAILED
+        return printing.REFUSED
+
+    if isinstance(error, typer.TyperException):
+        path = getattr(getattr(error, "ctx", None), "command_path", "backtest")
+        text = error.format_message().rstrip(".")
+        printing.print_message(f"error: {text}; see {path} --help")
+        return printing.REFUSED
+    return printing.report_system_error(error)
 
 
 def run_command(words: Sequence[str]) -> int:

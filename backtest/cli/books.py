@@ -75,6 +75,7 @@ def refuse_hidden_flags(draft: Draft) -> None:
         table, _, key = place.partition(".")
         if table not in OF_ACCOUNT:
             continue
+
         for name, tables in draft.table(ACCOUNTS).items():
             hiding = tables.get(table, {})
             if is_other(hiding) or key.partition(".")[0] in hiding:

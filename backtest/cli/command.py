@@ -37,7 +37,10 @@ USUAL = (
 
 EVERY = "Every experiment"
 """The panel of the flags that all experiments have; it is the last one."""
-DATE, DURATION, PATH, SETTING = "DATE", "DURATION", "PATH", "NAME=VALUE"
+DATE = "DATE"
+DURATION = "DURATION"
+PATH = "PATH"
+SETTING = "NAME=VALUE"
 METAVARS = {
     **dict.fromkeys(("--from", "--to", "--start", "--now", "--since", "--older-than"), DATE),
     **dict.fromkeys(("--horizon", "--decision-interval", "--train", "--test", "--gap"), DURATION),
@@ -80,7 +83,10 @@ class Output:
 
     @property
     def store(self) -> Path | None:
-        return self.results if self.save else None
+        """Where results are saved; None with --no-save."""
+        if not self.save:
+            return None
+        return self.results
 
     def give_out(
         self,
@@ -204,8 +210,13 @@ def read_entries(declared: Command, keys: Sequence[Key], values: dict[str, Any])
         value = values.pop(key.place.replace(".", "_"))
         if isinstance(value, bool):
             yield key.place, value
-        elif value:
-            yield from declared.read(key, value if isinstance(value, list) else [value])
+            continue
+
+        texts = value
+        if value and not isinstance(value, list):
+            texts = [value]
+        if texts:
+            yield from declared.read(key, texts)
 
 
 def list_parameters(
@@ -239,8 +250,11 @@ def list_parameters(
 
 def describe_options(declared: Command, keys: Sequence[Key]) -> dict[str, Any]:
     """Return the annotations of the file of an experiment and of the flags of its keys, by name."""
-    metavar = "[POLICY or EXPERIMENT.toml]" if declared.takes_policy else "[EXPERIMENT.toml]"
+    metavar = "[EXPERIMENT.toml]"
+    if declared.takes_policy:
+        metavar = "[POLICY or EXPERIMENT.toml]"
     file = typer.Argument(metavar=metavar, hidden=True)
+
     kinds: dict[str, Any] = {"experiment": Annotated[Path | None, file]}
     for key in keys:
         kinds[key.place.replace(".", "_")] = describe_option(key, panel=None)

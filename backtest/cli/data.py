@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,14 +93,17 @@ def fetch(
         "without": without or (),
         "with_more": ",".join(more).split(",") if more else [],
     }
+
     requests = [read_request(symbol, **terms) for symbol in symbols]
 
     now = time.time_ns()
     done = []
     for symbol, folder, request in zip(symbols, folders, requests, strict=True):
         with printing.show_progress(f"fetching {symbol}", "days") as meter:
-            is_shown = sys.stderr.isatty()
-            notice = partial(setattr, meter, "note") if is_shown else printing.print_message
+            # A terminal shows the latest notice behind the progress; a log has them all.
+            notice = printing.print_message
+            if sys.stderr.isatty():
+                notice = partial(setattr, meter, "note")
             fetched = fetch_market(
                 folder, request, now=now, base_url=base_url, report=meter, notice=notice
             )
@@ -109,7 +113,10 @@ def fetch(
 
     if as_json:
         rows = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
-        printing.print_json(rows[0] if len(rows) == 1 else {"folder": str(out), "markets": rows})
+        content: dict[str, Any] = {"folder": str(out), "markets": rows}
+        if len(rows) == 1:
+            content = rows[0]
+        printing.print_json(content)
         return
     words = [f"--data {folder}" for folder in folders]
     if all((folder / LISTING_FILE).exists() for folder in folders):
@@ -233,7 +240,9 @@ def import_files(
 
     printing.print_title(f"{market.instrument or 'market'} {format_duration(market.interval)}")
     span = f"{format_time(market.start)} to {format_time(market.end)} UTC"
-    marks = "with mark prices" if market.has_mark else "no mark prices"
+    marks = "no mark prices"
+    if market.has_mark:
+        marks = "with mark prices"
     printing.print_paragraph(
         f"{len(market)} bars, {span}; {marks}; {market.funding_time.size} settlements"
     )
@@ -296,8 +305,8 @@ def print_quality(report: Any) -> None:
         facts.extend((table, name, value) for name, value in by_name.items())
     print_rows(("table", "fact", ""), facts)
 
-    findings = [[getattr(finding, name) for name in COLUMNS] for finding in report.findings]
-    print_rows(COLUMNS, findings)
+    read_columns = attrgetter(*COLUMNS)
+    print_rows(COLUMNS, [list(read_columns(finding)) for finding in report.findings])
 
     places: list[Any] = []
     for finding in report.findings:

@@ -224,7 +224,9 @@ def read_test_keys(table: str) -> dict[str, Key]:
     texts = tables.read_parameters(inspect.getdoc(backtest.Backtest) or "")
     described = {}
     for name, key in keys.items():
-        described[name] = key if key.text else key._replace(text=texts.get(name, ""))
+        described[name] = key
+        if not key.text:
+            described[name] = key._replace(text=texts.get(name, ""))
     return described
 
 
@@ -259,7 +261,9 @@ def parse_typed(text: str) -> Any:
 def format_typed(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return core.repr_given(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return core.repr_given(value)
+    return str(value)
 
 
 def read_values(text: Any, *, name: str) -> list[Any]:
@@ -279,7 +283,9 @@ def read_bounds(text: Any, *, name: str) -> Any:
         return read_list(text, name=name)
 
     low, high, is_log = read_range(text, 2, name=name)
-    return core.Range(low, high, log=True) if is_log else (low, high)
+    if is_log:
+        return core.Range(low, high, log=True)
+    return low, high
 
 
 def read_list(text: Any, *, name: str) -> list[Any]:
@@ -303,8 +309,11 @@ def read_range(text: str, n: int, *, name: str) -> Sequence[float]:
     if is_range(numbers, n, is_log=is_log):
         return [*map(float, numbers), is_log]
 
-    form = "LOW:HIGH:COUNT" if n == 3 else "LOW:HIGH"
-    order = "" if n == 3 else ", LOW <= HIGH"
+    form = "LOW:HIGH"
+    order = ", LOW <= HIGH"
+    if n == 3:
+        form = "LOW:HIGH:COUNT"
+        order = ""
     raise core.ParameterError(f"{name} must be {form}, or log:{form} above 0{order}, got {text!r}")
 
 
@@ -446,12 +455,20 @@ def read_entry(name: str, text: str) -> Entry:
 
     first, dot, _ = key.partition(".")
     known = read_keys(table).get(first)
-    if known is None:
-        is_policy = table in ("policy", "overlay")
-        return (f"{table}.settings.{key}" if is_policy else name), text
-    if not dot:
-        return name, read_text(known, text)
-    return name, text if first in RAW else parse_typed(text)
+    if known is not None:
+        return name, read_known_entry(known, text, is_inside=bool(dot))
+    if table in ("policy", "overlay"):
+        return f"{table}.settings.{key}", text
+    return name, text
+
+
+def read_known_entry(key: Key, text: str, *, is_inside: bool) -> Any:
+    """Return the value of a key, or of an entry inside the table that a key is."""
+    if not is_inside:
+        return read_text(key, text)
+    if key.name in RAW:
+        return text
+    return parse_typed(text)
 
 
 def read_account_entry(key: str, text: str) -> Entry:
@@ -484,4 +501,6 @@ def read_text(key: Key, text: str) -> Any:
     if is_text and not {int, float} & {*key.kinds}:
         return text
     value = parse_typed(text)
-    return text if value is None and is_text else value
+    if value is None and is_text:
+        return text
+    return value

@@ -180,7 +180,9 @@ def list_subject(texts: dict[str, str], width: int, draw: Painter) -> Iterator[s
     line = " "
     length = 1  # without the marks of colors
     for name, text in texts.items():
-        about = f"({text})" if name == last else f"({text}),"
+        about = f"({text}),"
+        if name == last:
+            about = f"({text})"
         added = 2 + len(name) + len(about)
         if length > 1 and length + added > width:
             yield line

@@ -33,8 +33,11 @@ def judge(draft: Draft, *, output: Output) -> None:
     required = check_requirements(draft.table("judge").get("require", []))
     found = run_judgement(draft, store=output.store)
     unmet = found.list_unmet(required)
-    more = [f"required, and not met: {', '.join(unmet)}"] if unmet else []
+    more = []
+    if unmet:
+        more.append(f"required, and not met: {', '.join(unmet)}")
     output.give_out(found, more=more)
+
     if found.faults:
         raise typer.Exit(printing.REFUSED)
     if unmet:

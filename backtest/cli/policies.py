@@ -47,8 +47,13 @@ def policies(
     backtest policies my_policy.py --json
     backtest policies desk.policies:Steady
     """
-    kinds = load_policies(policy) if policy else built_in_policies()
-    installed = {} if policy else list_installed()
+    if policy:
+        kinds = load_policies(policy)
+        installed = {}
+    else:
+        kinds = built_in_policies()
+        installed = list_installed()
+
     if as_json:
         rows = [describe_kind(kind) for kind in kinds]
         rows += [{"name": name, "policy": place} for name, place in installed.items()]
@@ -88,18 +93,24 @@ def describe_kind(kind: Any) -> dict[str, Any]:
 def print_kind(kind: Any, *, in_full: bool) -> None:
     """Print a policy: its first line or its whole docstring, and a table of its parameters."""
     print_title(kind.title())
-    text = inspect.getdoc(kind) if in_full else kind.summary()
+    text = kind.summary()
+    if in_full:
+        text = inspect.getdoc(kind)
     typer.echo(textwrap.indent(text or "", "  "))
 
     rows = []
     for parameter in kind.parameters().values():
-        default = "" if parameter.default is None else str(parameter.default)
+        default = ""
+        if parameter.default is not None:
+            default = str(parameter.default)
         unit = ""
         values = "True, False"
         if parameter.space is not None:
             unit = parameter.space.unit
             values = str(parameter.space).removesuffix(f" {unit}")
+
         rows.append((parameter.name, default, values, unit))
+
     if rows:
         render(rows, ("parameter", "default", "range", "unit"))
 
@@ -145,19 +156,24 @@ def check(
     }  # fmt: skip
     entries: list[Entry] = []
     for place, texts in given.items():
-        entries += read_flags(find_key(place), texts) if texts else []
-    found = {}
-    for each, name, market, terms in list_trials(policy, entries):
-        title = f"{each.__name__} on {name}" if name else each.__name__
-        if not as_json:
-            print_title(title)
-        progress = None if as_json else print_finding
-        found[title] = check_policy(each, market, terms=terms, progress=progress)
-        if not as_json:
-            print_title(f"{title}: {summarize_findings(found[title])}")
+        if texts:
+            entries += read_flags(find_key(place), texts)
+
+    findings_by_title = {}
+    for trial in list_trials(policy, entries):
+        title = trial.cls.__name__
+        if trial.label:
+            title = f"{title} on {trial.label}"
+        findings_by_title[title] = run_checks(trial, title, is_printed=not as_json)
+
+    has_failed = False
+    plain = {}
+    for title, findings in findings_by_title.items():
+        plain[title] = [finding._asdict() for finding in findings]
+        has_failed |= not all(finding.passed for finding in findings)
     if as_json:
-        print_json({name: [each._asdict() for each in found[name]] for name in found})
-    if not all(each.passed for findings in found.values() for each in findings):
+        print_json(plain)
+    if has_failed:
         raise typer.Exit(1)
 
 
@@ -168,6 +184,17 @@ class Trial(NamedTuple):
     label: str
     market: Market | None
     terms: Terms | None
+
+
+def run_checks(trial: Trial, title: str, *, is_printed: bool) -> list[Finding]:
+    """Return what the checks of a policy find, printed one by one as they end."""
+    if not is_printed:
+        return check_policy(trial.cls, trial.market, terms=trial.terms)
+
+    print_title(title)
+    findings = check_policy(trial.cls, trial.market, terms=trial.terms, progress=print_finding)
+    print_title(f"{title}: {summarize_findings(findings)}")
+    return findings
 
 
 def option_of(place: str) -> Any:
@@ -182,16 +209,22 @@ def list_trials(policy: str, entries: list[Entry]) -> list[Trial]:
                 "a policy is checked as its class declares it; --set accepts account.KEY and "
                 f"venue.KEY, got {place.removeprefix('policy.settings.')}"
             )
+    trials: list[Trial] = []
     if not policy.endswith(".toml"):
-        given = list_given(entries)
-        return [x._replace(cls=each) for each in load_policies(policy) for x in given]
+        unassigned = list_given(entries)
+        for kind in load_policies(policy):
+            trials += [trial._replace(cls=kind) for trial in unassigned]
+        return trials
 
-    if on_data := [place for place, _ in entries if place.startswith("data.")]:
-        raise ParameterError(
-            f"the policies of an experiment are checked on its own data, got {on_data[0]}"
-        )
-    test, own, _ = build_experiment(draft_experiment(Path(policy), entries))
-    trials = [x._replace(cls=type(pick_value(own, x.cls))) for x in list_of_test(test)]
+    for place, _ in entries:
+        if place.startswith("data."):
+            raise ParameterError(
+                f"the policies of an experiment are checked on its own data, got {place}"
+            )
+    test, policies, _ = build_experiment(draft_experiment(Path(policy), entries))
+    for trial in list_of_test(test):
+        instrument_policy = pick_value(policies, trial.cls)
+        trials.append(trial._replace(cls=type(instrument_policy)))
     if test.overlay is not None:
         whole = plain(test).market
         index = as_markets(whole).index(resolve_signal(test.signal, whole))
@@ -247,7 +280,9 @@ def choose_word(finding: Finding) -> str:
         return "warns"
     if not finding.passed:
         return "FAILS"
-    return "ok" if finding.tried else "not tried"
+    if not finding.tried:
+        return "not tried"
+    return "ok"
 
 
 def summarize_findings(findings: list[Finding]) -> str:

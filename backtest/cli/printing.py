@@ -31,8 +31,13 @@ if TYPE_CHECKING:
     from backtest.search import Progress
 
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-PIPED_WIDTH, MAX_MESSAGE = 160, 2_000
+DONE = 0
+FAILED = 1
+REFUSED = 2
+INTERRUPTED = 130
+"""The exit codes."""
+PIPED_WIDTH = 160
+MAX_MESSAGE = 2_000
 JSON_OUTPUT: ContextVar[TextIO | None] = ContextVar("json_output", default=None)
 
 
@@ -156,7 +161,7 @@ def render(
     heads = [name.replace("_", " ") for name in columns]
     is_right = find_numbers(rows, len(columns))
     widths = measure_columns(heads, cells)
-    has_tabs = any("\t" in cell for row in cells for cell in row)
+    has_tabs = any("\t" in "".join(row) for row in cells)
     fits = sum(widths) + len(GAP) * (len(widths) - 1) <= console.width
     is_simple = fits and not has_tabs
     for name, head, right, width in zip(columns, heads, is_right, widths, strict=True):
@@ -214,21 +219,29 @@ def fold_cells(
 
     folded = []
     for row in cells:
-        pairs = zip(columns, row, strict=True)
-        folded.append([fold_words(text, room) if name in fold else text for name, text in pairs])
+        texts = []
+        for name, text in zip(columns, row, strict=True):
+            if name in fold:
+                texts.append(fold_words(text, room))
+            else:
+                texts.append(text)
+        folded.append(texts)
     return folded
 
 
 def measure_columns(heads: list[str], cells: list[list[str]]) -> list[int]:
     """Return the widest line of each column, in columns of the terminal."""
-    return [
-        max(measure_line(line) for text in column for line in text.split("\n"))
-        for column in zip(heads, *cells, strict=True)
-    ]
+    widths = []
+    for column in zip(heads, *cells, strict=True):
+        lines = "\n".join(column).split("\n")
+        widths.append(max(map(measure_line, lines)))
+    return widths
 
 
 def measure_line(text: str) -> int:
-    return len(text) if text.isascii() else int(rich.cells.cell_len(text))
+    if text.isascii():
+        return len(text)
+    return int(rich.cells.cell_len(text))
 
 
 def write_rows(cells: list[list[str]], widths: list[int], is_right: list[bool]) -> Iterator[str]:
@@ -270,7 +283,9 @@ def is_number(cell: object) -> bool:
 def write_cell(cell: object, *, is_share: bool) -> str:
     if cell is None:
         return "-"
-    return format_cell(cell, format_percent if is_share else write_number)
+    if is_share:
+        return format_cell(cell, format_percent)
+    return format_cell(cell, write_number)
 
 
 def write_number(value: float) -> str:
@@ -287,14 +302,20 @@ def print_message(text: str) -> None:
 
 
 def shorten(line: str) -> str:
-    return line if len(line) <= MAX_MESSAGE else f"{line[:600]} ..."
+    if len(line) <= MAX_MESSAGE:
+        return line
+    return f"{line[:600]} ..."
 
 
 def report_system_error(error: OSError) -> int:
-    reason = error.strerror or str(error)
+    """Print what the operating system refused, and return the exit code."""
     if error.errno == errno.EPIPE:  # the reader has seen enough
         return FAILED
-    what = f"refused {error.filename}" if error.filename else "cannot write the output"
+
+    reason = error.strerror or str(error)
+    what = "cannot write the output"
+    if error.filename:
+        what = f"refused {error.filename}"
     print_message(f"error: the operating system {what}: {reason}")
     return REFUSED
 

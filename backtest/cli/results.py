@@ -107,8 +107,9 @@ def list_(
         typer.echo(f"no results in {clean(str(results))}")
         return
     if shown:
-        asked = [] if sort in CELLS else [sort]
-        asked.extend(bound.name for bound in chosen.bounds)
+        asked = [bound.name for bound in chosen.bounds]
+        if sort not in CELLS:
+            asked.insert(0, sort)
         render_entries(shown, asked)
 
     count = describe_count(len(found), len(everything) - len(unread))
@@ -130,10 +131,15 @@ def render_entries(entries: Sequence[Any], asked: Sequence[str]) -> None:
     if is_wide:
         columns.append("kind")
 
-    heads = [name if name in CELLS else name_measure(name) for name in columns]
-    if not is_wide:
-        heads = [head.removeprefix("total ") for head in heads]
-    rows = [[show_cell(entry, name) for name in columns] for entry in entries]
+    heads = []
+    for name in columns:
+        head = name_measure(name)
+        if name in CELLS:
+            head = name
+        if not is_wide:
+            head = head.removeprefix("total ")
+        heads.append(head)
+    rows = [show_cells(entry, columns) for entry in entries]
 
     fold = ["policy", "name", "source"]
     if asked:
@@ -171,8 +177,15 @@ def write_policy(entry: Any) -> str:
     return f"{entry.policy} ({listing.describe_note(entry)})".strip()
 
 
+def write_id(entry: Any) -> str:
+    """Return the beginning of an id; the name of a folder that is not called by its id."""
+    if entry.name.endswith(entry.id):
+        return str(entry.id[:SHOWN_ID])
+    return str(entry.name)
+
+
 CELLS: dict[str, Callable[[Any], object]] = {
-    "id": lambda entry: entry.id[:SHOWN_ID] if entry.name.endswith(entry.id) else entry.name,
+    "id": write_id,
     "name": lambda entry: entry.name,
     "kind": lambda entry: entry.kind,
     "policy": write_policy,
@@ -200,6 +213,11 @@ def show_cell(entry: Any, name: str) -> object:
     if name in ABOUT:
         return reports.format_measure(name, value)
     return f"{value:.6g}"
+
+
+def show_cells(entry: Any, names: Sequence[str]) -> list[object]:
+    """Return a row of a list of results."""
+    return [show_cell(entry, name) for name in names]
 
 
 def print_named(lines: Sequence[str]) -> None:
@@ -295,8 +313,10 @@ def verify(
 def print_lines(word: str, name: str, lines: Sequence[tuple[str, str]]) -> None:
     """Print what was found of the files of a result; "." is the folder itself."""
     for file, text in lines:
-        place = "" if file == "." else f"{file} "
-        print_paragraph(f"{word} {name}: {place}{text}", indent="")
+        what = text
+        if file != ".":
+            what = f"{file} {text}"
+        print_paragraph(f"{word} {name}: {what}", indent="")
 
 
 @command("results prune")
@@ -366,8 +386,10 @@ def prune(
         return
     for name in left:
         typer.echo(f"left, it is in use: {name!r}")
-    if chosen and not dry_run:
-        typer.echo(f"deleted {len(deleted):,}" if is_agreed else "nothing was deleted")
+    if is_agreed:
+        typer.echo(f"deleted {len(deleted):,}")
+    elif chosen and not dry_run:
+        typer.echo("nothing was deleted")
 
 
 def print_choice(chosen: Sequence[Any], kept: Sequence[Any]) -> None:
@@ -519,6 +541,7 @@ def score(
         }
         print_json(content)
         return
+
     if rows:
         render_outcomes(rows)
     passed = core.count_nouns(len(rows), "forecast")
@@ -555,6 +578,7 @@ def load_markets(paths: Sequence[str], instruments: Sequence[str]) -> dict[str, 
         raise ParameterError(
             "results score needs the data of what came, --data btc/ for example, got none"
         )
+
     markets: dict[str, Market] = {}
     for path in paths:
         for name in instruments or [""]:

@@ -161,6 +161,7 @@ def list_untaken(
     for name in settings:
         if name not in ("threads", "evaluations", "score"):
             yield f"risk.{name}"
+
     for name in paths:
         if name not in ("paths", "horizon", "models", "model", "seed", "drift"):
             yield f"paths.{name}"
@@ -291,9 +292,12 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
     terms = {**draft.table("margin"), **paths}
     named = read_margin_rules(rules or USUAL_RULES)
     calibrates = "solve" in terms
-    of_other = {"coverage", "accounts"} if calibrates else {"shortfall", "score"}
+    word = "without"
+    of_other = {"shortfall", "score"}
+    if calibrates:
+        word = "with"
+        of_other = {"coverage", "accounts"}
     for wrong in sorted(of_other & terms.keys()):
-        word = "with" if calibrates else "without"
         raise ParameterError(f"margin.{wrong} must be left out {word} --solve")
 
     if calibrates:
@@ -450,6 +454,7 @@ def read_impact(text: str) -> Any:
         coefficients = [float(part) for part in parts]
     except ValueError:
         coefficients = []
+
     if not 1 <= len(coefficients) <= most:
         raise ParameterError(
             f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"

@@ -59,6 +59,7 @@ def read_compared(key: Key, texts: list[str]) -> Iterator[experiment.Entry]:
     if key.place not in ("policy.name", "policy.settings"):
         yield from experiment.read_flags(key, texts)
         return
+
     for text in texts:
         if key.name == "name":
             label, policy = label_policy(text)

@@ -76,7 +76,9 @@ def sweep(draft: Draft, *, output: Output) -> None:
 
 def check_ranking(table: Mapping[str, Any], objective: Any, constraints: Any) -> None:
     """Refuse an unknown measure, or one that the constraints fix, before the sweep."""
-    measured = CORE if table.get("metrics") == "core" else STREAMED
+    measured = STREAMED
+    if table.get("metrics") == "core":
+        measured = CORE
     nothing = {name: np.zeros(1) for name in measured}
     rank_by_objective(nothing, objective, constraints, failed=np.zeros(1, dtype=np.bool_))
 
@@ -184,7 +186,9 @@ def tune(draft: Draft, *, output: Output, gate: Gate = False, timing: Timing = F
 
     title = objective if isinstance(objective, str) else "score"
     study = run_search(test.tune, policy, search, title, output)
-    more = list_settings({} if study.best is None else study.best_values)
+    more = []
+    if study.best is not None:
+        more = list_settings(study.best_values)
     if study.folder is not None and not study.complete:
         more.append(RESUME)
     if timing and study.complete and study.best is not None:
@@ -199,9 +203,9 @@ def tune(draft: Draft, *, output: Output, gate: Gate = False, timing: Timing = F
 
 def check_frontier(search: Mapping[str, Any], *, gate: bool, timing: bool) -> None:
     """Refuse what needs a set that was chosen: several objectives choose none."""
-    if gate or timing:
-        word = "gate" if gate else "timing"
-        raise ParameterError(f"several objectives choose no set, and take no --{word}")
+    for flag, is_given in (("--gate", gate), ("--timing", timing)):
+        if is_given:
+            raise ParameterError(f"several objectives choose no set, and take no {flag}")
     if search.get("robust", False):
         raise ParameterError("several objectives take no tune.robust, got true")
 
@@ -285,9 +289,14 @@ def folds(draft: Draft, *, as_json: AsJson = False) -> None:
 def give_out_validation(draft: Draft, how: str, output: Output, *, timing: bool = False) -> None:
     with noting_resume(output):
         found = run_validation(draft, how, store=output.store)
-    folder = None if output.store is None else output.store / name_result(found.manifest)
-    more = [test_timing(found, output).verdict] if timing else []
-    output.give_out(found, None, more, folder=folder)
+
+    folder = None  # in which the validation was saved
+    if output.store is not None:
+        folder = output.store / name_result(found.manifest)
+    more = []
+    if timing:
+        more.append(test_timing(found, output).verdict)
+    output.give_out(found, more=more, folder=folder)
 
 
 def run_validation(draft: Draft, method: str = "walk_forward", **more: Any) -> Any:

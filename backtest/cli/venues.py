@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from typing import Annotated, Any
 
 import typer
@@ -99,7 +100,9 @@ def show_listing(
     file: str | None, symbol: str | None, like: str | None, at: str | None, *, as_json: bool
 ) -> None:
     if file is None or symbol is None:
-        lacking = "a file or folder" if file is None else "--symbol"
+        lacking = "--symbol"
+        if file is None:
+            lacking = "a file or folder"
         raise ParameterError(
             f"`backtest venues read` needs {lacking}: backtest venues read tiers.json --symbol "
             "BTC/USDT:USDT"
@@ -140,9 +143,10 @@ def print_groups(rules: Venue, funding: FundingTerms | None) -> None:
 
 def print_margin_tables(rules: Venue) -> None:
     fields = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
+    read_fields = attrgetter(*fields)
     for since, brackets in zip(rules.days(), rules.tables(), strict=True):
         typer.echo(f"\nmargin table from {since or 'an unknown day'}")
-        rows = [[getattr(bracket, field) for field in fields] for bracket in brackets]
+        rows = [list(read_fields(bracket)) for bracket in brackets]
         render(rows, fields, shares=("maintenance_rate",))
 
 
@@ -168,7 +172,9 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
         return
 
     title = f"{name.venue}:{name.symbol}"
-    print_title(f"{title}@{day}" if day else title)
+    if day:
+        title = f"{title}@{day}"
+    print_title(title)
     print_groups(rules, funding)
     print_margin_tables(rules)
     print_paragraph(f"All margin tables: {', '.join(dates)}.")
@@ -244,13 +250,19 @@ def liq(
     del numbers["probabilities"]
     digits = max(0, math.ceil(-math.log10(rules.contract.tick or 1e-6) - 1e-9))
     for name in ("liquidation_price", "bankruptcy_price"):
-        numbers[name] = "none" if math.isnan(numbers[name]) else f"{numbers[name]:,.{digits}f}"
+        price = numbers[name]
+        numbers[name] = f"{price:,.{digits}f}"
+        if math.isnan(price):
+            numbers[name] = "none"
     for name in ("distance", "volatility"):
         if numbers[name] is not None:
             numbers[name] = format_percent(numbers[name])
     for horizon, chance in odds.items():
         numbers[f"liquidated in {horizon}"] = format_percent(chance)
 
-    print_title(venue if table is None else f"{venue}, margin table of {table.since}")
+    title = venue
+    if table is not None:
+        title = f"{venue}, margin table of {table.since}"
+    print_title(title)
     rows = [(name.replace("_", " "), value) for name, value in numbers.items()]
     render(rows, ("of the position", ""))
