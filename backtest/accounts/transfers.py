@@ -168,9 +168,11 @@ class TransferQueue:
         if transfer.sent > 0.0:
             left_at = self.find_time(transfer.sender, transfer.departure_bar)
             fee = self.fee
+
         arrived = 0.0
         if transfer.arrival_bar is not None:
             arrived = transfer.arrived
+
         return {
             "asked_at": transfer.asked_at,
             "sender": transfer.sender,

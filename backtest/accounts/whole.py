@@ -171,6 +171,7 @@ def follow_whole(
 ) -> WholePath:
     """Return the path of all accounts together."""
     times = join_times([account.closes[account.first :] for account in accounts.values()])
+
     equities = {}
     wealths = []
     notionals = []
@@ -192,6 +193,8 @@ def follow_whole(
 
     # Deposits and withdrawals leave the unit value as it is; what moves inside is none.
     external = add_exactly(externals)
+
+    # The unit value grows from close to close by what deposits do not explain.
     begun = math.fsum(account.start_wealth for account in accounts.values())
     flows = np.diff(external, prepend=0.0)
     before = np.concatenate([[begun], wealth[:-1]]) + flows

@@ -246,12 +246,14 @@ def check_gaps(trial: ContractTrial) -> list[Finding]:
     for column, values in trial.columns.items():
         if np.isin(values, ALWAYS_KNOWN).all():
             continue
+
         for gap in GAPS:
             gapped = values[: market.n_bars].copy()
             gapped[first + gap :] = np.nan
             target = decide_without(trial, market, first, {column: gapped})[gap]
             if math.isnan(target) or target == usual[gap]:
                 continue
+
             text = (
                 f"where {column} is NaN, at {trial.name_bar(first + gap)}, the leverage is "
                 f"{target:.4g}: a number hides that it is unknown; min(2.0, x) and "

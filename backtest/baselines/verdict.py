@@ -291,6 +291,7 @@ def find_lost_parts(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
             lost_data = find_lost_data(old_part, now[name])
         if lost_data:
             lost.append(f"{lost_data} of {name}")
+
     return ", ".join(lost)
 
 

@@ -166,6 +166,8 @@ def anchor_venue(value: str, folder: Path, key: str) -> str:
         return f"file:{folder / value.removeprefix('file:')}"
     if last == "listing":
         return str(folder / value)
+
+    # An instrument of a file of presets, FILE.toml:SYMBOL.
     if key.endswith("preset") and re.search(r"\.(json|toml):", value):  # FILE.toml:SYMBOL
         return str(folder / value)
     return value

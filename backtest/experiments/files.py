@@ -43,12 +43,14 @@ def load(path: str | Path, kind: type[_C]) -> _C:
     file = Path(path)
     if file.is_dir():
         file = file / FILE
+
     draft = Draft(read_experiment(file), file=file)
     aside = ", ".join(f"[{name}]" for name in draft.tables if name not in TABLES)
     if aside:
         core.warn_caller(
             f"{file.name}: {aside} are no part of a test, which is loaded without them"
         )
+
     return build_test(draft, kind)
 
 

@@ -112,6 +112,7 @@ def names_symbol(symbol: str, instrument: str) -> bool:
     """
     if symbol in FOR_ALL:
         return True
+
     coin, word = read_coin(symbol)
     for part in instrument.split(":"):
         part_coin, part_word = read_coin(part)

@@ -187,6 +187,7 @@ def forecast_har_once(
     known = _forecasts.get(key)
     if known is not None:
         return known
+
     if len(_forecasts) >= MOST_FORECASTS:
         _forecasts.clear()
     forecasts = forecast_har(variance, lengths, first)

@@ -240,11 +240,13 @@ class Judgement(SettingsResult):
         found = self.findings
         if self.outcome == rule.NO_EVIDENCE:
             yield write_years_needed(found)
+
         if found.is_unsafe and not math.isnan(found.difference):
             gap = core.format_percent(found.difference, is_signed=True)
             yield f"Against constant leverage it made {gap} of log growth a year {found.place}."
         if not found.is_unsafe and not found.is_known_safe:
             yield "Whether it survives could not be tested."
+
         if len(self.names) > 1:
             yield f"Nothing is said of markets other than these {len(self.names)}."
 

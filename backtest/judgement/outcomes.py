@@ -280,8 +280,10 @@ def find_outcome(
     market = markets.get(forecast.instrument)
     if market is None or market.end < forecast.due:
         return None
+
     if forecast.why:
         return Outcome(forecast, None, forecast.why)
+
     try:
         return Outcome(forecast, forecast.find(market, read), "")
     except core.BacktestError as error:

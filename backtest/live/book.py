@@ -165,8 +165,10 @@ def write_table(orders: pd.DataFrame) -> str:
                 f"  {row['side']} {row['quantity']:.12g} {name} at {row['price']:.12g}, "
                 f"notional {row['notional']:,.2f}"
             )
+
         if row["sent"]:
             sent.append(text)
         else:
             not_sent.append(f"{text}: not sent, {row['why_not']}")
+
     return "\n".join([*sent, *not_sent])

@@ -117,6 +117,7 @@ def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
         raise DataError(
             f"{what} must be a file, a table or a list of mappings, got {repr_plain(source)}"
         )
+
     return rename_known(table, KNOWN, what), is_file
 
 
@@ -144,6 +145,8 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
         check_ids(table)
 
     nothing = [None] * len(table)
+
+    # What ccxt has for a fee: a list of them, one, or none.
     listed = table.get("fees", nothing)
     single = table.get("fee", nothing)
     costs = []
@@ -155,6 +158,7 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
         cost, currency = paid or (0.0, "")
         costs.append(cost)
         currencies.append(currency)
+
     warn_without_fees(n_without)
 
     columns = {

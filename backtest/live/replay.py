@@ -202,6 +202,7 @@ def compare(
     table = table[is_inside]
     bars = bars[is_inside]
     amounts = table["amount"].to_numpy()
+
     n_bars = replay.record.n_bars
     for term in dict.fromkeys(table["term"]):
         if is_level:
@@ -511,6 +512,7 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     else:
         cash = before.cash - change * fact.filled
         margin = 0.0
+
     filled = accounts.Balances(cash, accounts.Position(quantity, entry, margin, fact.value))
     after = accounts.charge(rules, filled, fact.fee)
 
@@ -527,6 +529,7 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
         costs = (fact.fee, slippage, 0.0)
         ledger.fees += fact.fee
         ledger.slippage += slippage
+
     ledger.price_pnl += position.quantity * (fact.value - position.marked)
     ledger.traded += abs(change) * abs(fact.filled)
     if fact.kind == "stop":

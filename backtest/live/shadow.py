@@ -781,6 +781,7 @@ def compare_quantities(
         theirs = 0.0 if position is None else position.quantity
         if abs(ours - theirs) > LARGE * max(abs(ours), abs(theirs)):
             differing[name] = (ours, theirs)
+
     return differing
 
 

@@ -296,6 +296,7 @@ def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dic
     """Return our instruments by symbol; raise if one would have several, or one twice."""
     known_names = names or {}
     symbol_by_name: dict[str, str] = {}
+
     for symbol in symbols:
         name = known_names.get(symbol, name_symbol(symbol))
         if name in symbol_by_name:
@@ -305,6 +306,7 @@ def name_symbols(symbols: Iterable[str], names: Mapping[str, str] | None) -> dic
                 "supported"
             )
         symbol_by_name[name] = symbol
+
     return {symbol: name for name, symbol in symbol_by_name.items()}
 
 
@@ -410,10 +412,12 @@ def read_number(row: Mapping[str, Any], field: str) -> float:
     value = row.get(field)
     if value in MISSING:
         return 0.0
+
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
+
     if not math.isfinite(number):
         raise ParameterError(
             f"{field} of a position must be a number, got {value!r} ({row.get('symbol')})"
@@ -696,6 +700,7 @@ def value_positions(setup: Setup, state: AccountState) -> tuple[float, float]:
     """
     paid = 0.0
     worth = 0.0
+
     for i, name in enumerate(setup.markets.names):
         position = state.positions[i]
         quantity = position.quantity
@@ -704,4 +709,5 @@ def value_positions(setup: Setup, state: AccountState) -> tuple[float, float]:
         else:
             paid += quantity * position.entry
             worth += quantity * position.marked
+
     return paid, worth

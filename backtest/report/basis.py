@@ -445,6 +445,7 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for line in summarize_funding(paths.get("funding_fit", {})):
         name, _, text = line.partition(": ")
         yield name, text
+
     correlation = paths.get("correlation")
     if correlation:
         rows = [", ".join(f"{value:.3f}" for value in row) for row in correlation]

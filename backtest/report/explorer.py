@@ -136,6 +136,7 @@ def name_form(name: str) -> str:
     """Return how the browser writes a measure."""
     if name not in ABOUT:
         return "number"
+
     unit = ABOUT[name].unit
     if unit.startswith("fraction") or name == "volatility":
         return "percent"

@@ -66,9 +66,11 @@ def pack_numbers(values: np.ndarray) -> dict[str, Any]:
     """Return numbers as Plotly reads them, or of long lines as rounded and shuffled bytes."""
     with np.errstate(over="ignore"):
         floats = values.astype("<f4")
+
     if values.ndim > 1:
         shape = ", ".join(map(str, values.shape))
         return {"dtype": "f4", "bdata": write_bytes(floats), "shape": shape}
+
     if len(values) <= FEW:
         return {"dtype": "f4", "bdata": write_bytes(floats)}
     return {"floats": shuffle(round_bits(floats))}

@@ -89,6 +89,7 @@ def label_marks(
         if n_shown[kind] < total:
             count = f"largest {n_shown[kind]:,} of {count}"
         labels[kind] = f"{kinds_of[kind].words} ({count})"
+
     return labels
 
 

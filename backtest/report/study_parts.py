@@ -500,12 +500,14 @@ def list_plateau_luck(verdict: Verdict, n_candidates: int) -> Iterator[Finding]:
         style="decimals",
         about="near its own on a plateau",
     )
+
     if n_candidates > 1:
         about = f"objective of {n_candidates} candidates"
         if math.isfinite(verdict.plain_plateau):
             median = core.format_number(verdict.plain_plateau)
             about = f"{about}; the median of the neighbors there is {median}"
         yield Finding(name="highest", value=verdict.plain_score, style="decimals", about=about)
+
     yield Finding(
         name="neighbors within constraints",
         value=verdict.kept,

@@ -168,11 +168,13 @@ def list_sections(found: Any, origin: Origin) -> list[Section]:
     sections = sorted(list_shown(found, "summary"), key=lambda section: section.is_folded)
     name = core.name_folder(found.folder_title, str(found.manifest["id"]))
     command = shlex.join(["backtest", "report", name])
+
     is_folded = bool(found.list_parts())
     currency = find_currency(found.manifest)
     for section in build_basis(found, command, origin):
         blocks = [name_money(block, currency) for block in section.blocks]
         sections.append(section._replace(is_folded=is_folded, blocks=blocks))
+
     return sections
 
 

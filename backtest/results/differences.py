@@ -121,6 +121,7 @@ def compare_pairs(
     scale = statistic.scale(sampled)
     series = statistic.read(sampled)
     values, influences = statistic.estimate(series)
+
     difference = pair_differences(values, pairs)
     influence = pair_differences(influences, pairs)
     length = choose_block(influence) if block is None else block

@@ -176,10 +176,12 @@ def read_label(value: Any, title: str) -> Label | None:
         return Label(TEXT, value)
     if value is None or value is pd.NA or value is pd.NaT:
         return None
+
     if isinstance(value, bool | np.bool_):
         return Label(BOOLEAN, bool(value))
     if isinstance(value, int | float | np.number):
         return Label(NUMBER, float(value)) if math.isfinite(value) else None
+
     raise core.ParameterError(
         f"{title} must have texts, booleans or numbers, got {value!r}; .astype(str) makes texts"
     )
@@ -426,6 +428,7 @@ def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
         columns["to"] = np.append(phases.edges[1:], np.nan)
     columns["bars"] = counts
     columns["share"] = counts / len(places)
+
     columns["log_growth"] = sum_by_phase(growth)
     columns |= measure_spreads(run, places, n_phases + 1)
     columns["max_drawdown"] = measure_falls(places, unit, before, n_phases + 1)
@@ -469,6 +472,7 @@ def measure_spreads(
         if count < 2:
             continue
         gains = excess[is_inside]
+
         periods = run.span.periods * count / float(shares[is_inside].sum())
         deviation = float(np.std(gains, ddof=1))
         sharpe = performance.annualize_ratios(np.mean(gains), deviation, periods)

@@ -180,18 +180,22 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
 
     if promise.measure == "lowest_unit":
         return state_exactly(float(unit.min()), n=len(unit))
+
     if promise.measure == "margin_ratio_twice":
         ratio = divide(run.closes.requirement, run.of_account("equity"))
         highest = np.minimum(ratio[1:], ratio[:-1]).max(initial=0.0)
         return state_exactly(float(highest), n=len(ratio), n_least=2)
+
     if promise.measure == "liquidations" and promise.horizon:
         is_held = (run.notionals != 0.0).any(axis=1)[::step]
         return compare_liquidations(run, promise.bound * is_held, step)
+
     if promise.horizon:
         tail, level = read_tail(promise.measure) or (value_at_risk, 0.99)
         ends = unit[::step]
         returns = divide(ends[1:], ends[:-1], empty=1.0) - 1.0
         return measure_tail(returns, level, tail)
+
     if promise.measure == "volatility":
         return measure_volatility(run._sampled, run.metrics["volatility"])
     n = int(np.count_nonzero(run.ends_sample))

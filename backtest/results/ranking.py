@@ -227,6 +227,7 @@ def find_cure(constraint: Constraint) -> str:
     """Return what was likely meant by a bound outside of the values of its measure."""
     name, operator, bound = constraint
     low, high = ABOUT[name].domain
+
     if ABOUT[name].unit == FRACTION and high < math.inf:
         if high < bound <= 100.0:
             return f"fractions are not per cent, '{operator} {bound / 100.0:g}' for example"
@@ -354,6 +355,7 @@ def is_dominated(scores: core.FloatArray) -> core.BoolArray:
         beaten[row] = bool((is_no_worse & is_better).any())
         if not beaten[row]:
             frontier = np.vstack([frontier, scores[row]])
+
     return beaten
 
 

@@ -44,11 +44,13 @@ def list_bars(result: RunRecord) -> dict[str, Any]:
     for name, column in result.closes._asdict().items():
         if name not in BY_POSITION:
             bars[name] = column
+
     bars["ends_sample"] = result.ends_sample
     if result.benchmark is not None:
         bars["market_return"] = result.benchmark
     for place, asset in enumerate(result.account.collateral):
         bars[f"price of {asset.name}"] = result.asset_marks[:, place]
+
     return bars
 
 

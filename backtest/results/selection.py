@@ -42,10 +42,12 @@ class Filter(NamedTuple):
             return False
         if self.policy and normalize_name(self.policy) not in normalize_name(entry.policy):
             return False
+
         if not self.has_text(entry):
             return False
         if self.bounds and not self.is_within_bounds(entry):
             return False
+
         if self.since is not None and entry.saved < self.since:
             return False
         return self.before is None or entry.saved < self.before

@@ -34,6 +34,7 @@ class SettingsResult(core.SavedResult):
                 tables.append(name)
             if annotation in {"float", "int", "str"}:
                 numbers.append(name)
+
         cls.table_names = vars(cls).get("table_names", tuple(tables))
         cls.numbers = vars(cls).get("numbers", tuple(numbers))
 

@@ -99,6 +99,7 @@ def attribute_money(
         in_account = {name: values[span] for name, values in account.items()}
         in_positions = {name: values[span] for name, values in held.items()}
         periods[start] = attribution_table(names, in_account, in_positions)
+
     return pd.concat(periods, names=[starts.name])
 
 

@@ -97,10 +97,12 @@ def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
             # A rest that is rounding ends with its lot.
             is_used_up = closes_all or left <= unmatched * (1.0 + FLAT)
             matched = left if is_used_up else unmatched
+
             lots.append((entry, k, matched))
             unmatched -= matched
             if matched < left:
                 open_lots.appendleft((entry, left - matched))
+
         if opened > 0.0:
             open_lots.append((k, opened))
 
@@ -221,6 +223,7 @@ def list_holdings(run: RunRecord) -> list[Holding]:
             place=i,
         )
         holdings.append(holding)
+
     if run.options is not None:
         holdings += list_option_holdings(run.options)
     return holdings

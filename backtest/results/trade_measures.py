@@ -106,7 +106,9 @@ def collect_trades(run: RunRecord, view: TradeView) -> dict[str, Any]:
         fills = read_fills(run, entries, holding)
         parts.append(compute_trades(run, holding, fills, view))
 
-    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    table = {}
+    for name in parts[0]:
+        table[name] = np.concatenate([part[name] for part in parts])
     order = np.lexsort((table["exit_time"], table["entry_time"]))
     return {name: values[order] for name, values in table.items()}
 
@@ -159,13 +161,17 @@ def name_endings(run: RunRecord, holding: Holding, fills: Fills, rows: TradeRows
     """Return how each trade ended; a delisting at the contract's expiry is an expiry."""
     kind = fills.kind[rows.exit]
     ended = np.array([ENDED[number] for number in kind.tolist()], dtype=object)
-    if holding.place is None:
+
+    # Options have no venue of their own, and perpetuals do not expire.
+    expires = None
+    if holding.place is not None:
+        expires = run.venues[holding.name].contract.expires
+    if expires is None:
         return ended
-    expires = run.venues[holding.name].contract.expires
-    if expires is not None:
-        next_close = run.span.closes[fills.bar[rows.exit]] + run.interval
-        is_over = next_close >= core.to_nanoseconds(expires)
-        ended[(kind == Event.DELISTED) & is_over] = "expiry"
+
+    next_close = run.span.closes[fills.bar[rows.exit]] + run.interval
+    is_over = next_close >= core.to_nanoseconds(expires)
+    ended[(kind == Event.DELISTED) & is_over] = "expiry"
     return ended
 
 
@@ -214,6 +220,7 @@ def measure_excursions(
         if np.isnan(low).all():
             down = np.full(len(end_price), np.nan)
             up = np.full(len(end_price), np.nan)
+
         excursions[f"mae_{name}"] = np.where(is_long, down, -up)
         excursions[f"mfe_{name}"] = np.where(is_long, up, -down) + 0.0
     return excursions

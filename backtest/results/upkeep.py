@@ -63,6 +63,7 @@ def verify_folder(folder: Path) -> FolderCheck:
         entry = read_entry(folder)
         note = entry.trouble or "is not finished: continue it with its command and --resume"
         return FolderCheck(name, entry.kind, files=0, faults=(), remarks=((WHOLE, note),))
+
     if not (folder / s.MANIFEST).exists() and not (folder / provenance.PROVENANCE).exists():
         remark = (WHOLE, "is not a result")
         return FolderCheck(name, UNKNOWN, files=0, faults=(), remarks=(remark,))
@@ -77,6 +78,7 @@ def verify_folder(folder: Path) -> FolderCheck:
         faults = list(dict.fromkeys(list_faults(folder, kind, manifest)))
         if not faults:
             load_saved(folder)
+
         if not (folder / provenance.PROVENANCE).is_file():
             missing = "is missing: the code that made the result is not known"
             remarks.append((provenance.PROVENANCE, missing))
