@@ -158,6 +158,8 @@ class Columns:
         n = len(different)
         if n < LEAST_TOGETHER or not self.takes_arrays:
             return {}
+
+        # Only numbers with a fraction become arrays: a window of bars is a whole number.
         varied = self._find_varied(different)
         for name in varied:
             if not all(isinstance(values.get(name), float) for values in different):
@@ -166,11 +168,14 @@ class Columns:
         if not policies.takes_arrays(policy):
             return {}
 
+        # The policy is shown a column of values for each of its parameters that varies.
         alone = {}
         for place in choose_compared(type(policy), n):
             alone[place] = self._observe_alone(different[place])
-        arrays = {name: np.array([values[name] for values in different]) for name in varied}
-        shown: Any = Watched(policy, {**policy.settings(), **arrays})
+        settings = dict(policy.settings())
+        for name in varied:
+            settings[name] = np.array([values[name] for values in different])
+        shown: Any = Watched(policy, settings)
         seen = policies.observe_together(lambda: type(policy).observe(shown, self.market), alone, n)
         self.takes_arrays = bool(seen)
         if not seen:
@@ -184,12 +189,19 @@ class Columns:
 
     def _find_varied(self, sets: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the names of what ``observe`` reads and sets differ in."""
-        return [name for name in self.reads if len({values.get(name) for values in sets}) > 1]
+        varied = []
+        for name in self.reads:
+            different = {values.get(name) for values in sets}
+            if len(different) > 1:
+                varied.append(name)
+        return varied
 
     def _find_key(self, values: Mapping[str, Any]) -> tuple[object, ...]:
+        """Return the values of a set that ``observe`` reads: equal ones have the same columns."""
         return tuple(map(values.get, self.reads))
 
     def _keep(self, values: Mapping[str, Any], seen: Observed) -> Observed:
+        """Keep the columns of a set; those used longest ago leave when memory is full."""
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
             self._kept[self._find_key(values)] = seen
@@ -435,17 +447,17 @@ class Panel:
         Sets have the same names. Of each, only the numbers that it changes are checked. Where they
         lie in their ranges and policies have no memory, the policy of the first set stands for all.
         """
-        own_names, term_names = self._split_names(sets[0])
-        own_sets = [{name: values[name] for name in own_names} for values in sets]
-        observed_together = [columns.observe_together(own_sets) for columns in self.columns]
+        parameter_names, term_names = self._split_names(sets[0])
+        parameter_sets = [pick_names(values, parameter_names) for values in sets]
+        observed_together = [columns.observe_together(parameter_sets) for columns in self.columns]
         reads_terms = self._reads_terms(like)
-        above = like.observed[len(self.columns) :]
+        overlay = like.observed[len(self.columns) :]
         pattern = like.observed[0].policy
-        shared = self._share_policy(pattern, own_sets)
+        shared = self._share_policy(pattern, parameter_sets)
 
         setups = []
         alike: dict[tuple[int, ...], engine.Setup] = {}
-        for values, own in zip(sets, own_sets, strict=True):
+        for values, parameters in zip(sets, parameter_sets, strict=True):
             # Account and venue: those of the other set, unless sets vary them.
             terms = tuple((name, values[name]) for name in term_names)
             setup = like
@@ -454,16 +466,15 @@ class Panel:
 
             policy = shared
             if policy is None:
-                policy = self.varied.change_policy(pattern, own)
+                policy = self.varied.change_policy(pattern, parameters)
             columns = []
             for market_columns, seen in zip(self.columns, observed_together, strict=True):
-                columns.append(market_columns.of_one(own, seen))
+                columns.append(market_columns.of_one(parameters, seen))
 
             # Sets that are alike in all this have one setup.
             key = (id(setup.inputs), id(policy), *map(id, columns))
             if key not in alike:
-                observed = self._show(policy, columns)
-                observed += above
+                observed = [*self._show(policy, columns), *overlay]
                 if reads_terms:
                     observed = engine.show_terms(observed, setup.account, setup.venues)
                 policies_by_name = dict.fromkeys(self.markets.names, policy)
@@ -490,19 +501,28 @@ class Panel:
     @staticmethod
     def _split_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
         """Return the names of the policy's parameters, and those of terms and signals."""
-        own = [name for name in names if not split_name(name)[0]]
-        return own, [name for name in names if split_name(name)[0]]
+        parameters = []
+        terms = []
+        for name in names:
+            head, _ = split_name(name)
+            if head:
+                terms.append(name)
+            else:
+                parameters.append(name)
+        return parameters, terms
 
     def _reads_terms(self, like: engine.Setup) -> bool:
-        return any(any(engine.list_terms(type(each.policy))) for each in like.observed)
+        """Return whether some policy observes terms of the account or the venue."""
+        kinds = {type(observed.policy) for observed in like.observed}
+        return any(any(engine.list_terms(kind)) for kind in kinds)
 
     def _show(self, policy: Policy, columns: Sequence[Observed]) -> list[engine.ObservedPolicy]:
         """Return one policy with its columns in each market."""
+        observed = []
         firsts = self.seen.spans[:, 0].tolist()
-        return [
-            engine.ObservedPolicy(policy, each.market, seen, first, "")
-            for each, seen, first in zip(self.columns, columns, firsts, strict=True)
-        ]
+        for market_columns, seen, first in zip(self.columns, columns, firsts, strict=True):
+            observed.append(engine.ObservedPolicy(policy, market_columns.market, seen, first, ""))
+        return observed
 
     def _observe(
         self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
@@ -564,6 +584,11 @@ class Panel:
 
         key = (brackets.sizes.tobytes(), brackets.are_inverse.tobytes())
         return self._find(self._tables, key, make, KEPT)
+
+
+def pick_names(values: Mapping[str, _T], names: Iterable[str]) -> dict[str, _T]:
+    """Return the values of some names."""
+    return {name: values[name] for name in names}
 
 
 def find_table_kind(setup: engine.Setup, n: int) -> tuple[Hashable, ...]:

@@ -455,7 +455,8 @@ def read_size(memory: str) -> int:
     size = 0
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B)\s*", str(memory))
     if match:
-        size = int(float(match[1]) * SIZES.get(match[2], 0))
+        number, unit = match.groups()
+        size = int(float(number) * SIZES.get(unit, 0))
     if size <= 0:
         raise core.ParameterError(
             f"memory must be a size such as '1GiB' ({', '.join(SIZES)}), got {memory!r}"
@@ -511,13 +512,14 @@ class PooledEvaluator(Evaluator):
         self.varied = varied
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
+        """Return the rows of sets in all markets, pooled; progress is that of all together."""
         spans = self.find_spans(wanted.first, self._find_stop(wanted.stop))
         parts: dict[str, Rows] = {}
 
         def report(done: int, total: int) -> None:
             core.report_progress(progress, (len(parts) * total + done) // len(spans), total)
 
-        report_part = None  # without progress, no part reports any
+        report_part = None
         if progress:
             report_part = report
         for name, (first, stop) in spans.items():
@@ -548,7 +550,7 @@ class PooledEvaluator(Evaluator):
         return np.asarray(np.mean(returns, axis=0))
 
     def evaluate_path(self, sets: Sets) -> Rows:
-        parts = {name: each.evaluate_path(sets) for name, each in self.members.items()}
+        parts = {name: member.evaluate_path(sets) for name, member in self.members.items()}
         return pool_rows(parts, self.pool)
 
     def replay(  # type: ignore[override] # one run of each market
