@@ -116,20 +116,26 @@ def find_floors(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.Fl
 
 
 def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.BoolArray:
-    """Return whether the most of a bar reaches the target, under the rules of days."""
+    """Return whether the most of a bar reaches the target, under the rules of days.
+
+    A target or a share that is met to rounding is met.
+    """
     is_passed = wealth.most >= 1.0 + rules.target - 1e-12
     is_passed &= day - day[0] + 1 >= rules.min_days
     if rules.consistency is None:
         return np.asarray(is_passed)
 
-    # The best of the days before, at their last closes, and of this one up to the target.
+    # The best profit of a day: of the days before, at their last closes, and of this one so far.
     is_last = np.append(np.diff(day) != 0, False)
     profits = np.where(is_last, wealth.close - wealth.opened, -np.inf)
-    profits_before = np.concatenate([np.full((len(profits), 1), -np.inf), profits[:, :-1]], axis=1)
+    none_before = np.full((len(profits), 1), -np.inf)
+    profits_before = np.concatenate([none_before, profits[:, :-1]], axis=1)
     best_before = np.maximum.accumulate(profits_before, axis=1)
     best = np.maximum(best_before, wealth.most - wealth.opened)
-    largest = rules.consistency * (wealth.most - 1.0) + 1e-12
-    return np.asarray(is_passed & (best <= largest))
+
+    # No day may have more than its share of the whole profit.
+    allowed = rules.consistency * (wealth.most - 1.0) + 1e-12
+    return np.asarray(is_passed & (best <= allowed))
 
 
 def find_outcomes(
@@ -290,6 +296,8 @@ def passing_probability(  # noqa: PLR0913 - as the method
         consistency=check_given(SHARE, "consistency", consistency),
     )
     check_rules(rules, test, days)
+
+    # The account trades under the rule of the day, and is stopped by it.
     if daily_loss is not None:
         test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
     if paths is None:
@@ -314,7 +322,9 @@ def passing_probability(  # noqa: PLR0913 - as the method
         judged.append(judge(rules, wealth, day))
     outcome, deciding, is_both = (np.concatenate(parts) for parts in zip(*judged, strict=True))
 
+    # What is undecided to the end spends all days, and is of the day after the last in by_day.
     spent = passed[np.minimum(deciding, len(passed) - 1)]
+    end_days = np.append(passed, passed[-1] + 1)[deciding]
     rows = {"paths": describe_outcomes(outcome, spent, is_both)}
     past = judge_past(rules, runner, len(day), zone)
     if past is not None:
@@ -323,7 +333,7 @@ def passing_probability(  # noqa: PLR0913 - as the method
     terms = {"rules": rules._asdict(), "days": days, "paths": paths.describe()}
     return PassingProbability(
         table=pd.DataFrame.from_dict(rows, orient="index").rename_axis("source"),
-        by_day=count_by_day(outcome, np.append(passed, passed[-1] + 1)[deciding], int(passed[-1])),
+        by_day=count_by_day(outcome, end_days, last=int(passed[-1])),
         paths=paths,
         settings=describe_terms(policy, test) | terms,
         market=paths.history,

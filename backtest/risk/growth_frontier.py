@@ -287,6 +287,7 @@ def leverage_frontier(
     ]
     sizes = choose_grid(policy, conditions, drawn[0])
     sources = {name_source(paths_drawn): paths_drawn for paths_drawn in drawn}
+
     account = conditions.account
     capital = float(account.capital + account.reserve)
     terms = Terms(
@@ -305,13 +306,14 @@ def leverage_frontier(
         core.report_progress(progress, min(next(count), total), total)
 
     outcomes: dict[str, dict[float, Outcomes]] = {}
-    rows: dict[tuple[str, float], dict[str, float]] = {}
     for source, paths_drawn in sources.items():
         outcomes[source] = live_paths(terms, paths_drawn, sizes.tolist(), report)
     past = live_history(terms, drawn[0], sizes.tolist(), report)
     if past:
         outcomes[HISTORY] = past
 
+    # The sizes of the grid are rows; those between them, of which the best is one, are not.
+    rows: dict[tuple[str, float], dict[str, float]] = {}
     for source, of_sizes in outcomes.items():
         for size in sizes.tolist():
             if size in of_sizes:

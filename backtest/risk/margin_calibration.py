@@ -347,25 +347,26 @@ def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatA
     The larger of both sides, as a fraction of the close; ``days`` (n_days,) are closes in ns,
     ``last`` is the mark before the bars. After the last closes counts what is left of the bars.
     """
-    ends = np.searchsorted(bars.time, days)  # the first bar after each close
-    n = len(ends)
-    lows = np.full((n, bars.low.shape[1]), np.nan)
-    highs = np.full((n, bars.low.shape[1]), np.nan)
-    for k, (first, stop) in enumerate(itertools.pairwise([*ends.tolist(), len(bars.time)])):
+    # The lowest and highest mark between each close and the next one.
+    n_bars = len(bars.time)
+    firsts = np.searchsorted(bars.time, days)  # the first bar after each close
+    lows = np.full((len(firsts), bars.low.shape[1]), np.nan)
+    highs = np.full_like(lows, np.nan)
+    for k, (first, stop) in enumerate(itertools.pairwise([*firsts.tolist(), n_bars])):
         if first < stop:
             lows[k] = np.min(bars.low[first:stop], axis=0)
             highs[k] = np.max(bars.high[first:stop], axis=0)
 
+    # The moves within the days from each close that has a bar after it.
     worst = np.zeros_like(lows)
-    for k in range(n):
-        if ends[k] >= len(bars.time):
+    for k, first in enumerate(firsts.tolist()):
+        if first >= n_bars:
             break
         close = last
-        if ends[k]:
-            close = bars.close[ends[k] - 1]
-        ahead = slice(k, k + period)
-        low = np.nanmin(lows[ahead], axis=0)
-        high = np.nanmax(highs[ahead], axis=0)
+        if first > 0:
+            close = bars.close[first - 1]
+        low = np.nanmin(lows[k : k + period], axis=0)
+        high = np.nanmax(highs[k : k + period], axis=0)
         worst[k] = np.maximum(1.0 - low / close, high / close - 1.0)
     return worst
 

@@ -173,6 +173,8 @@ def step_parameters(
     if isinstance(policy, Mapping):
         raise core.ParameterError("parameters=True needs one policy, got policies by instrument")
     runs = read_runs(test, policy, compile=bool(is_compiled))
+
+    # Parameters of the signal and of all instruments, not those of single ones.
     settings = {
         name: setting
         for name, setting in runs.varied.settings.items()
@@ -194,6 +196,7 @@ def step_parameters(
         for name, value in {**today, step.name: step.value}.items():
             columns[name].append(value)
     sets = check_sets(runs.varied, columns)
+
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     found = evaluator.evaluate(sets, returns=True, progress=progress)
     if found.errors[0] or not found.done.all() or found.returns is None:
@@ -205,6 +208,7 @@ def step_parameters(
         growth[found.metrics["ruined"] > 0.0] = -np.inf
         logs = np.log1p(found.returns.T)
     edge = measure_edge(evaluator.replay(today), float(growth[0]), years)
+
     table = pd.DataFrame(
         {
             "parameter": [step.name for step in steps],
@@ -220,6 +224,7 @@ def step_parameters(
             "fault": found.errors[1:],
         }
     ).set_index(["parameter", "value"])
+
     judged = {}
     for parameter, rows in table.groupby(level=0, sort=False):
         judged[parameter] = [write_value(today[str(parameter)]), judge_steps(rows, edge)]

@@ -14,7 +14,8 @@ from backtest.market import Market, bars_per_year
 
 WIDE = 1.5
 """The spread of log prices at the end around today's from which few paths make the mean price."""
-HISTORY, SHRUNK = "history", "shrunk"
+HISTORY = "history"
+SHRUNK = "shrunk"
 Drift = float | str
 """Growth of the expected price per year, or :data:`HISTORY` or :data:`SHRUNK`."""
 

@@ -290,12 +290,13 @@ class Filtered(_Resampled):
     def scale(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the volatility that the model had for each bar, times a constant, and weights."""
         returns = log_returns(market)
-        ahead = self.filter(market)
+        ahead = self.filter(market)  # at each close, of the next bar
         volatility = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
 
-        rows = (returns[1:] / volatility[1:]) ** 2
+        # The constant gives paths the variance of history.
+        squared = (returns[1:] / volatility[1:]) ** 2
         target = float(np.mean(returns[1:] ** 2))
-        row_scale = find_row_scale(self, rows, target)
+        row_scale = find_row_scale(self, squared, target)
 
         most = MOST_VARIANCE * max(float(np.max(ahead)), self.variance_now)
         weights = np.array([self.variance_now, self.omega, self.alpha, self.beta, most])

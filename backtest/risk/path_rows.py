@@ -125,6 +125,8 @@ class RowTable:
     def __init__(self, history: Market, past: Market, model: Any, calendar: PathCalendar) -> None:
         self.block = float(model.block)
         self.calendar = calendar
+
+        # What a bar repeats of its row: the mark over the last price, and its share of volume.
         prices = np.array([getattr(history, name) for name in PRICES])
         marks = np.array([getattr(history, name) for name in MARKS])
         self.ratios = marks / prices
@@ -139,11 +141,14 @@ class RowTable:
         self.counts = np.bincount(phases[phases >= 0])
         self.starts = int(np.sum(phases < 0)) + np.cumsum(self.counts) - self.counts
 
+        # Log moves over the close before, in units of the volatility that the model had then.
         volatility, self.variance = model.scale(past)
         volatility = volatility[-history.n_bars :]
         close_before = np.concatenate([[np.nan], history.close[:-1]])
         self.moves = np.log(prices / close_before) / volatility
-        if isinstance(model, Filtered):  # the first bar has variance_now
+
+        # The first bar of a path has the model's variance now, on average over all rows.
+        if isinstance(model, Filtered):
             self.variance[0] /= float(np.mean(self.moves[3, phases >= 0] ** 2))
             self.variance[4] = max(self.variance[4], self.variance[0])
 

@@ -83,7 +83,10 @@ class KeptBlocks:
 
 def measure_bytes(columns: PathColumns) -> int:
     by_policy, _ = columns
-    return sum(values.nbytes for named in by_policy for values in named.values())
+    total = 0
+    for columns_of_policy in by_policy:
+        total += sum(values.nbytes for values in columns_of_policy.values())
+    return total
 
 
 @dataclass(eq=False)
@@ -440,14 +443,15 @@ class PathsRunner(core.Carried):
         last = {key: column[-1:].repeat(width) for key, column in observed.columns.items()}
         parts: dict[str, list[core.FloatArray]] = {key: [] for key in observed.columns}
         known: list[int] = []
-        for some in self.paths.members[name].list_markets(bars, before, **fields):
+        for markets in self.paths.members[name].list_markets(bars, before, **fields):
             # Paths of a policy that is trusted were compared on others: the first ones are enough.
             is_compared = not (self.is_trusted and known)
-            for columns in observe_paths(observed.policy, some, is_compared=is_compared):
+            for columns in observe_paths(observed.policy, markets, is_compared=is_compared):
                 for key, usual in last.items():
                     parts[key].append(columns.get(key, usual)[-width:])
-                front = max(map(len, columns.values()), default=width) - width
-                known.append(max(engine.find_warm_up(columns).bar - front, 0))
+
+                n_before = max(map(len, columns.values()), default=width) - width
+                known.append(max(engine.find_warm_up(columns).bar - n_before, 0))
 
         joined = {key: np.concatenate(pieces) for key, pieces in parts.items()}
         return joined, np.array(known, np.int64)
@@ -488,13 +492,16 @@ def observe_paths(
     compared = {0, lanes[-1]} if is_compared else {0}
     alone = {k: policies.observe(policy, paths.pick(k)) for k in compared}
     together = policies.observe_together(lambda: policy.observe(paths.join()), alone, len(lanes))
-    if together:
-        return [{name: values[:, k] for name, values in together.items()} for k in lanes]
 
+    observed = []
     for k in lanes:
-        if k not in alone:
-            alone[k] = policies.observe(policy, paths.pick(k))
-    return [alone[k] for k in lanes]
+        if together:
+            observed.append({name: values[:, k] for name, values in together.items()})
+        elif k in alone:
+            observed.append(alone[k])
+        else:
+            observed.append(policies.observe(policy, paths.pick(k)))
+    return observed
 
 
 def check_start(runner: PathsRunner) -> None:

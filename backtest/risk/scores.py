@@ -38,9 +38,13 @@ GAMMA = 0.1
 """Step of the adaptive level, as Gibbs and Candès have it."""
 BURN_IN = 20
 """Dates from which on a bound is adapted."""
-ALL, CALM_DAYS, OTHER_DAYS = "all", "calm", "other"
+ALL = "all"
+CALM_DAYS = "calm"
+OTHER_DAYS = "other"
 TOO_EARLY = "too early"
-AS_TOLD, TOO_HIGH, TOO_LOW = "as told", "told too much", "told too little"
+AS_TOLD = "as told"
+TOO_HIGH = "told too much"
+TOO_LOW = "told too little"
 SCORES = (
     "forecast", "days", "n", "told", "came", "low", "high", "slope", "brier", "today",
     "recalibrated", "recalibrated_brier", "verdict",

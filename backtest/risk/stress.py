@@ -424,6 +424,7 @@ def stress(
 
     @functools.cache
     def stand_at(time: int) -> StressedAccount:
+        """Return the account under the margin tables of a time."""
         return StressedAccount(result, fix_margin_tables(result.venues, time))
 
     rows = {}
@@ -454,6 +455,7 @@ def stress(
         account = stand_at(find_table_time(result, how, shock))
         steps.append(account.live(shock, account.make(shock)))
         core.report_progress(progress, done, total)
+
     climbed = None
     if steps:
         index = pd.MultiIndex.from_tuples(points, names=[*axes])
@@ -472,12 +474,12 @@ def stress(
         "tables": list(describe_tables(result, times)),
         "not_counted": [core.capitalize(f"{idle}.")] if idle else [],
     }
+    # Scenarios have different numbers of bars.
+    paths = pd.DataFrame({name: pd.Series(path) for name, path in moves.items()})
     return Stress(
         table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
         ladder=climbed,
-        moves=pd.DataFrame({name: pd.Series(own) for name, own in moves.items()}).rename_axis(
-            "bar"
-        ),
+        moves=paths.rename_axis("bar"),
         settings=settings,
         market=result.markets,
     )
