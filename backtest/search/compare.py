@@ -100,6 +100,7 @@ def compare(
     if accounts is not None:
         results = {name: account.result for name, account in accounts.items()}
 
+    # By how much each is still apart from the common volatility.
     sampled = sample_returns(results)
     table = tabulate_accounts(results, accounts)
     rest = np.ones(len(results))
@@ -108,13 +109,14 @@ def compare(
     differences, blocks = tabulate_differences(sampled, table, rest, baseline, rules, progress)
 
     cautions = [*list_cautions(sampled, accounts or {})]
+    for caution in cautions:
+        core.warn_caller(caution)
     manifest = describe_comparison(results, accounts, sampled, baseline, rules)
     manifest |= {"blocks": blocks, "warnings": cautions}
     manifest["versions"] = {**core.find_versions(), "arch": core.find_version("arch")}
     manifest = core.to_plain(manifest)
+
     index = next(iter(results.values())).returns.index
-    for caution in cautions:
-        core.warn_caller(caution)
     return Comparison(
         table=table,
         differences=differences,
@@ -502,6 +504,8 @@ def find_basis(returns: core.FloatArray, pair: core.IntArray, ruined: core.BoolA
     if len(one) < LEAST_SAMPLES:
         return FEW
 
-    apart = np.sqrt(np.mean((one - other) ** 2))
+    distance = np.sqrt(np.mean((one - other) ** 2))
     size = np.sqrt(max(np.mean(one**2), np.mean(other**2)))
-    return SAME if apart <= ALIKE * size else TEST
+    if distance <= ALIKE * size:
+        return SAME
+    return TEST

@@ -133,13 +133,15 @@ def score_candidates(
         values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
         samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
 
+    # The robust score is half of a low quantile on the whole, half of the mean one over parts.
     lows = []
     for values in samples:
         table = pd.DataFrame(values)
         low = table.quantile(robustness.quantile, axis=1, interpolation="lower")
         lows.append(low)
-    parts = pd.DataFrame(lows[1:], columns=range(k), dtype=float).mean()  # without NaN
-    robust = 0.5 * (lows[0] + parts.fillna(lows[0]))
+    on_whole = lows[0]
+    in_parts = pd.DataFrame(lows[1:], columns=range(k), dtype=float).mean()  # without NaN
+    robust = 0.5 * (on_whole + in_parts.fillna(on_whole))
     return CandidateScores(
         robust=robust.to_numpy(),
         plateau=np.median(neighbor_scores, axis=1),

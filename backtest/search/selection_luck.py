@@ -74,28 +74,32 @@ def measure_luck(
     sample = t.spread_sample(problem.space, trials.sets, feasible, SAMPLE, rng)
     sample = np.append(sample[sample != best], best)
     rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True).finish()
+    returns = rows.returns
     n_sets = max(len(places), len(sample))
     test = evaluator.varied.test
     periods = count_periods(test.calendar, test.sampling, test.market, evaluator.first)
 
+    # Of separate accounts the Sharpe ratio is that of their mean returns, not the pooled one.
     luck = SelectionLuck(sharpe=float(trials.metrics["sharpe"][best]))
-    if evaluator.is_pooled and len(rows.returns) > 1:
-        luck = luck._replace(sharpe=measure_sharpe(rows.returns[:, -1], periods))
+    if evaluator.is_pooled and len(returns) > 1:
+        luck = luck._replace(sharpe=measure_sharpe(returns[:, -1], periods))
+
     if is_judged:
-        n_trials = count_trials(rows.returns, parts, n_sets) * (1.0 + others / n_sets)
+        n_trials = count_trials(returns, parts, n_sets) * (1.0 + others / n_sets)
         luck = luck._replace(growth=check_growth(parts, n_trials, problem.seed))
-    if len(rows.returns) < 4:
-        return LuckSample(luck, sample, rows.returns)
+    if len(returns) < 4:
+        return LuckSample(luck, sample, returns)
 
     with contextlib.suppress(core.BacktestError):  # returns that are not finite
         if len(sample) > 1:  # one set alone has no halves to be ranked in
-            splits = min(SPLITS, len(rows.returns) // 4 * 2)
-            overfitting = results.probability_of_backtest_overfitting(rows.returns, n_splits=splits)
+            splits = min(SPLITS, len(returns) // 4 * 2)
+            overfitting = results.probability_of_backtest_overfitting(returns, n_splits=splits)
             luck = luck._replace(overfitting=overfitting.pbo)
-        compared = subtract_constant(rows.returns, parts)
+
+        compared = subtract_constant(returns, parts)
         if compared is not None:
             luck = deflate_best(luck, compared, periods, n_sets=n_sets, others=others)
-    return LuckSample(luck, sample, rows.returns)
+    return LuckSample(luck, sample, returns)
 
 
 def measure_sharpe(returns: core.FloatArray, periods: float) -> float:

@@ -459,6 +459,8 @@ def replay_shifts(
     """Return the log growth of the targets of a run at each shift, in days."""
     policy, rule = make_replayed(decided)
     sets: dict[str, Any] = {"shift": days}
+
+    # A signal that moves is shifted with the targets; one that does not is a number of each.
     signal: Any
     if moves(decided.signal):
         sets["signal.shift"] = days
@@ -467,6 +469,8 @@ def replay_shifts(
         signal = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
         if not isinstance(test.market, Markets):
             signal = signal[decided.names[0]]
+
+    # Each instrument has the targets of its own place.
     if len(decided.names) > 1:
         for place, name in enumerate(decided.names):
             sets[f"{name}.instrument"] = np.full(len(days), place)
