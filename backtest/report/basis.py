@@ -406,6 +406,7 @@ def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, st
     """Yield the names and texts of settings, those of tables with the name of the table before."""
     for name, value in settings.items():
         title = f"{of} {name}".strip().replace("_", " ")
+
         if name in ("policy", "overlay") and isinstance(value, Mapping):
             yield title, name_policy(value)
             if "source_hash" in value:

@@ -12,7 +12,8 @@ from backtest import core
 
 SHADE = "31,95,174"
 """Red, green and blue of the highest value; the lowest has no color."""
-PALEST, DEEPEST = 0.04, 0.6
+PALEST = 0.04
+DEEPEST = 0.6
 """Opacity of the lowest and of the highest value: black and white text can be read on both."""
 
 

@@ -41,7 +41,8 @@ def draw_payoff(result: Result, options: RunOptions) -> ShownChart:
 
     It is the underlying with the most contracts, at the last close at which any was held.
     """
-    held, terms = options.record.quantity, options.terms
+    held = options.record.quantity
+    terms = options.terms
     bar = int(np.flatnonzero(held.any(axis=1))[-1])
     amounts = held[bar] * terms.sizes
     by_underlying = np.bincount(terms.instruments, np.abs(amounts))

@@ -1,4 +1,25 @@
-"""The content of a report before it is written: sections of blocks, made from what is declared."""
+"""The content of a report before it is written: sections of blocks, made from what is declared.
+
+A result declares values of :mod:`backtest.core.result_parts`; a page holds what is written of them.
+
+====================  ============================================================================
+word                  what it is
+====================  ============================================================================
+result                what a run, a search or a test of risk left: it declares what a page shows
+part                  a titled piece of a result, declared; it becomes a section
+section               a titled piece of a page; one that is folded opens when it is asked for
+block                 what a section holds: a paragraph, table, chart, explorer or code
+shown                 a text, table, chart or explorer that is declared; it becomes a block
+headline              a figure of a result, declared; it becomes a fact at the top of the page
+fact                  label, value and note of a figure, as texts
+head                  the title and unit of a column, and the style in which it is written
+style                 how numbers of a kind are written: percent, money, turns
+measure               a figure of a run that :data:`~backtest.results.measure_table.ABOUT` defines
+figure                what Plotly draws of a chart, as data
+notice                a sentence at the top of a page that warns of what it says
+origin                how a result is made again: its command, and what is not known of it
+====================  ============================================================================
+"""
 
 from __future__ import annotations
 
@@ -334,6 +355,7 @@ def write_row(
     """Yield the cells of a row; in a table of measures by row, ``label`` is the measure."""
     for name, head in heads.items():
         value = row[name]
+
         if shown.has_measures and not isinstance(value, str):
             yield format_measure(label, float(value))
         elif head.style == MEASURE:

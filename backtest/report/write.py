@@ -268,20 +268,32 @@ def write_blocks(
         if isinstance(shown, str):
             if shown:
                 yield Paragraph(shown, "note")
-        elif isinstance(shown, ShownExplorer):
-            yield write_explorer(shown, tuple(hidden))
-        elif shown.table is None:
             continue
-        elif isinstance(shown, core.ShownChart):
-            x = currency if currency and shown.x in MONEY else shown.x
-            y = currency if currency and shown.y in MONEY else shown.y
-            chart = draw_declared(shown._replace(x=x, y=y))
+        if isinstance(shown, ShownExplorer):
+            yield write_explorer(shown, tuple(hidden))
+            continue
+        if shown.table is None:
+            continue
+
+        if isinstance(shown, core.ShownChart):
+            chart = draw_declared(name_axes(shown, currency))
             if chart is not None:
                 yield chart._replace(key=chart.key or key)
         elif len(shown.table):
             yield name_money(write_table(hide(shown, hidden)), currency)
         elif shown.empty:
             yield Paragraph(shown.empty)
+
+
+def name_axes(shown: core.ShownChart, currency: str) -> core.ShownChart:
+    """Return a chart whose axes of money have the currency as their unit, if it is known."""
+    if not currency:
+        return shown
+    if shown.x in MONEY:
+        shown = shown._replace(x=currency)
+    if shown.y in MONEY:
+        shown = shown._replace(y=currency)
+    return shown
 
 
 def name_money(block: Block, currency: str) -> Block:
