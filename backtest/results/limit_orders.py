@@ -27,13 +27,14 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
     bar = np.searchsorted(run.time, times)
 
     # An order is filled if a fill of its instrument comes after it in the same bar.
-    key = bar * (len(run.names) + 1) + owner
+    bar_and_owner = bar * (len(run.names) + 1) + owner
     fills = np.flatnonzero(kinds == "fill")
-    last_fill = dict(zip(key[fills].tolist(), fills.tolist(), strict=True))
+    last_fill = dict(zip(bar_and_owner[fills].tolist(), fills.tolist(), strict=True))
     placed = np.flatnonzero(kinds == "limit_order")
-    rows = zip(key[placed].tolist(), placed.tolist(), strict=True)
-    is_filled = [last_fill.get(place, -1) > row for place, row in rows]
+    fill_rows = [last_fill.get(key, -1) for key in bar_and_owner[placed].tolist()]
+    is_filled = np.array(fill_rows, dtype=np.int64) > placed
 
+    # The move of the mark from the close of the bar to the next one.
     marks = run.marks
     bar = bar[placed]
     owner = owner[placed]
@@ -47,7 +48,7 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
             "side": np.where(quantity > 0.0, "buy", "sell"),
             "price": events["price"].to_numpy()[placed],
             "quantity": np.abs(quantity),
-            "is_filled": np.array(is_filled, dtype=np.bool_),
+            "is_filled": is_filled,
             "next_move": np.where(after > bar, move_against, np.nan) + 0.0,
         }
     )

@@ -60,7 +60,8 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 """Most results that an error names."""
-LEFTOVER, UNKNOWN = "leftover", "unknown"
+LEFTOVER = "leftover"
+UNKNOWN = "unknown"
 KINDS = {
     "run": "backtest.results.result:Result",
     "sweep": "backtest.sweep.sweep_table:Sweep",

@@ -22,7 +22,10 @@ from backtest.results.luck import effective_observations, sharpe_error
 from backtest.results.promises import count_liquidations
 from backtest.results.run_record import RunRecord, accumulate_risk_free
 
-VOLATILITY, TREND, DRAWDOWN, BULL_BEAR = ("volatility", "trend", "drawdown", "bull_bear")
+VOLATILITY = "volatility"
+TREND = "trend"
+DRAWDOWN = "drawdown"
+BULL_BEAR = "bull_bear"
 BUILT_IN = (VOLATILITY, TREND, DRAWDOWN, BULL_BEAR)
 
 VOLATILITY_WINDOW = 30 * DAY
@@ -129,7 +132,9 @@ class Label(NamedTuple):
     value: Any
 
 
-BOOLEAN, NUMBER, TEXT = ("boolean", "number", "text")
+BOOLEAN = "boolean"
+NUMBER = "number"
+TEXT = "text"
 
 
 def group_values(values: Any, bins: int | None, title: str) -> Phases:
@@ -141,12 +146,16 @@ def group_values(values: Any, bins: int | None, title: str) -> Phases:
     labels = [read_label(value, title) for value in values]
     different = sorted({label for label in labels if label is not None})
     if not are_labels(different):
-        numbers = [np.nan if label is None else label.value for label in labels]
-        return cut_into_quantiles(np.array(numbers), bins or BINS)
+        numbers = np.full(len(labels), np.nan)
+        for k, label in enumerate(labels):
+            if label is not None:
+                numbers[k] = label.value
+        return cut_into_quantiles(numbers, bins or BINS)
 
+    # A bar whose value is not known is in no phase, -1.
     check_no_bins(bins, title, len(different))
-    rows = {label: row for row, label in enumerate(different)}
-    places = [-1 if label is None else rows[label] for label in labels]
+    row_of: dict[Label | None, int] = {label: row for row, label in enumerate(different)}
+    places = [row_of.get(label, -1) for label in labels]
     names = [shorten_label(label) for label in different]
     return Phases(np.array(places, dtype=np.int64), names)
 
@@ -222,11 +231,13 @@ def measure_market(closes: core.IntArray, price: core.FloatArray, column: str) -
         highs = values.rolling(pd.Timedelta(HIGH_WINDOW, "ns")).max()
         return np.asarray(1.0 - values / highs)
 
+    # Sigma per sqrt(day), from that of a bar.
     logs = np.log(price)
     moves = pd.Series(np.diff(logs, prepend=np.nan), values.index)
+    of_bar = moves.rolling(pd.Timedelta(VOLATILITY_WINDOW, "ns")).std().to_numpy()
     bars_per_day = (len(closes) - 1) * DAY / max(int(closes[-1] - closes[0]), 1)
-    sigma = moves.rolling(pd.Timedelta(VOLATILITY_WINDOW, "ns")).std().to_numpy()
-    sigma = np.where(closes - closes[0] >= VOLATILITY_WINDOW, sigma * bars_per_day**0.5, np.nan)
+    is_full = closes - closes[0] >= VOLATILITY_WINDOW
+    sigma = np.where(is_full, of_bar * bars_per_day**0.5, np.nan)
     if column == VOLATILITY:
         return np.asarray(sigma * YEAR_DAYS**0.5)
 
@@ -487,11 +498,15 @@ def measure_falls(
     places: core.IntArray, unit: core.FloatArray, before: core.FloatArray, n_phases: int
 ) -> core.FloatArray:
     """Return the worst drawdown at closes within one stretch of each phase, from its first open."""
+    # The number of the stretch that each bar is in.
     begins = np.append(True, np.diff(places) != 0)
     stretch = np.cumsum(begins) - 1
+
+    # A stretch has peaks of its own; the first is what it began with.
     peaks = pd.Series(unit).groupby(stretch).cummax().to_numpy()
     peaks = np.maximum(peaks, before[begins][stretch])
     falls = 1.0 - performance.divide(unit, peaks, 1.0)
+
     deepest = pd.Series(falls).groupby(places).max()
     return np.array(deepest.reindex(pd.RangeIndex(n_phases)), dtype=np.float64)
 
@@ -518,14 +533,17 @@ def find_p_values(
     that of the others, s its deviation over the draws; the p-value is the share of draws in which
     the largest |d* - d| / s of all phases is at or over |d| / s: it allows for their number.
     """
+    # The growth and the bars of each phase in each sampling period, (n_samples, n_phases).
     is_end = run.ends_sample != 0.0
     sample = np.cumsum(is_end) - is_end
-    n = int(sample[-1]) + 1
+    n_samples = int(sample[-1]) + 1
     is_known = places < n_phases
     cells = sample[is_known] * n_phases + places[is_known]
-    shape = (n, n_phases)
-    bars = np.bincount(cells, minlength=n * n_phases).reshape(shape).astype(np.float64)
-    grown = np.bincount(cells, weights=growth[is_known], minlength=n * n_phases).reshape(shape)
+    n_cells = n_samples * n_phases
+    bars = np.bincount(cells, minlength=n_cells).astype(np.float64)
+    grown = np.bincount(cells, weights=growth[is_known], minlength=n_cells)
+    bars = bars.reshape(n_samples, n_phases)
+    grown = grown.reshape(n_samples, n_phases)
 
     times = np.count_nonzero(bars, axis=0)
     others = np.count_nonzero(bars.sum(axis=1, keepdims=True) > bars, axis=0)
@@ -533,11 +551,14 @@ def find_p_values(
     if not can_test.any() or not np.isfinite(grown).all():
         return np.full(n_phases, np.nan)
 
+    # d, and d* - d of each draw. Blocks are as long as growth beyond the mean of a phase lasts.
     gap = compare_growth(grown.sum(axis=0), bars.sum(axis=0))
-    influence = (grown - bars * (grown.sum(axis=0) / np.maximum(bars.sum(axis=0), 1.0))).T
+    mean_growth = grown.sum(axis=0) / np.maximum(bars.sum(axis=0), 1.0)
+    influence = (grown - bars * mean_growth).T
     block = choose_block(influence[can_test])
     sums = resample_sums(np.hstack((grown, bars)), block, np.random.default_rng(0))
     drawn = compare_growth(sums[:, :n_phases], sums[:, n_phases:]) - gap
+
     error = np.full(n_phases, 0.0)
     error[can_test] = np.nanstd(drawn[:, can_test], axis=0)
     can_test &= error > performance.LEAST_DEVIATION * np.abs(growth).max()

@@ -50,17 +50,20 @@ class Constraint(NamedTuple):
 
     def violation(self, metrics: MetricArrays) -> core.FloatArray:
         """Return by how much each set violates the bound, as a share of it; NaN by infinity."""
+        # The time of what never came in a run is infinite.
         values = select_measure(metrics, self.name)
         if self.name in NEVER:
             has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
             values = np.where(np.isnan(values) & has_run, np.inf, values)
 
-        sign = -1.0 if self.operator[0] == ">" else 1.0
-        over = sign * (values - self.bound)
+        over = values - self.bound
+        if self.operator[0] == ">":
+            over = -over
         if self.operator == "==":
             over = np.abs(over)
         elif self.operator in ("<", ">"):  # the bound itself violates it, by next to nothing
             over = np.where(over >= 0.0, np.maximum(over, np.finfo(np.float64).tiny), over)
+
         violation: core.FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
         violation[np.isnan(values)] = np.inf
         return violation
@@ -383,6 +386,8 @@ def find_knee(scores: core.FloatArray) -> Knee:
     """
     width = np.ptp(scores, axis=0)
     scaled = (scores - scores.min(axis=0)) / np.where(width > 0.0, width, 1.0)
+
+    # The chord has the points x with across @ x = 1.
     ends = scaled[np.argmax(scaled, axis=0)]
     across = np.linalg.lstsq(ends, np.ones(len(ends)), rcond=None)[0]
 

@@ -47,9 +47,15 @@ def measure_realization(run: RunRecord) -> dict[str, float]:
     for share, kind in (("pgr", "gains"), ("plr", "losses")):
         realized = figures[f"realized_{kind}"]
         n = realized + figures[f"paper_{kind}"]
-        p = realized / n if n else math.nan
+        if n == 0.0:
+            figures[share] = math.nan
+            variance = math.nan
+            continue
+
+        p = realized / n
         figures[share] = p
-        variance += p * (1.0 - p) / n if n else math.nan
+        variance += p * (1.0 - p) / n
+
     figures["difference"] = figures["pgr"] - figures["plr"]
     figures["standard_error"] = math.sqrt(variance)
     return figures

@@ -77,8 +77,11 @@ def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -
 
     hedges = list_hedges(run, options)
     if by == "bar":
-        sums = {name: sum(hedge.money[name] for hedge in hedges.values()) for name in MONEY}
-        return pd.DataFrame(sums, index=utc_index(run.time))
+        money = {}
+        for name in MONEY:
+            money[name] = sum(hedge.money[name] for hedge in hedges.values())
+        return pd.DataFrame(money, index=utc_index(run.time))
+
     rows = [measure_hedge(run, place, hedge) for place, hedge in hedges.items()]
     index = pd.Index([run.names[place] for place in hedges], name="instrument")
     return pd.DataFrame(rows, columns=[*COLUMNS], index=index)
@@ -128,13 +131,22 @@ def measure_variance(run: RunData, place: int, has_options: BoolArray) -> float:
 
 def measure_hedge(run: RunData, place: int, hedge: Hedge) -> dict[str, float]:
     """Return the row of an instrument that hedges options."""
-    errors = hedge.money["error"][hedge.is_held]
+    # The implied variance, weighted as the realized one is.
+    implied = math.nan
+    weight = float(np.abs(hedge.weight).sum())
+    if weight > 0.0:
+        implied = float(np.abs(hedge.implied).sum()) / weight
+
+    # What the hedge missed, over all bars; a deviation of one bar is not known.
     n_bars = int(hedge.is_held.sum())
-    size = float(np.abs(hedge.weight).sum())
-    implied = float(np.abs(hedge.implied).sum()) / size if size > 0.0 else math.nan
+    deviation = math.nan
+    if n_bars > 1:
+        errors = hedge.money["error"][hedge.is_held]
+        deviation = float(errors.std(ddof=1)) * math.sqrt(n_bars)
+
     row = {name: float(money.sum()) for name, money in hedge.money.items()}
     row |= {
-        "deviation": float(errors.std(ddof=1)) * math.sqrt(n_bars) if n_bars > 1 else math.nan,
+        "deviation": deviation,
         "expected_deviation": hedge.variance * math.sqrt(0.5 * float((hedge.weight**2).sum())),
         "volatility": math.sqrt(hedge.variance),
         "implied_volatility": math.sqrt(implied),

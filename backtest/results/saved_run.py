@@ -141,10 +141,11 @@ def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
     """Return the measures that differ from those of a saved result; none if it cannot be read."""
     try:
         before = dict(core.read_json_file(saved))
-        pairs = np.array([(value, metrics.get(name)) for name, value in before.items()], np.float64)
+        old = np.array([*before.values()], np.float64)
+        new = np.array([metrics.get(name) for name in before], np.float64)
     except (core.DataError, TypeError, ValueError):
         return []
-    old, new = pairs.T
+
     is_same = np.isclose(old, new, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
     return [name for name, same in zip(before, is_same, strict=True) if not same]
 

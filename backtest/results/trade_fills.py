@@ -38,7 +38,8 @@ FLAT = 1e-10
 """The largest rest of a trade, as a fraction of it, that is rounding: the position is closed."""
 CARRIED_ROUNDING = 1e-9
 """The largest rest of the first bar's fills, as a fraction, that is rounding: nothing was held."""
-CARRIED, OPEN = -1, -2
+CARRIED = -1
+OPEN = -2
 """Kinds of the fills before the first, of what an earlier run held, and after the last."""
 ENDED: dict[int, str] = {int(kind): word for kind, word in ENDINGS.items()} | {OPEN: "open"}
 """How a trade ended, by the kind of its last fill."""
