@@ -159,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return printing.REFUSED
 
 
-def report_fault(error: Exception, words: Sequence[str]) -> int:
+def report_fault(
+    error: core.BacktestError | typer.TyperException | OSError, words: Sequence[str]
+) -> int:
     """Print what was wrong with a command or its data, and return the exit code."""
     if isinstance(error, core.BacktestError):
         printing.print_message(f"error: {name_flags(str(error), words)}")

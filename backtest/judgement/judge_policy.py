@@ -37,7 +37,8 @@ ABSENT: Row = {
     **dict.fromkeys(("is_limited", "is_one_value", "is_counted"), False),
 }
 """What stands in a row that lacks a text or a claim."""
-TRAIN_DAYS, TEST_DAYS = 365, 30
+TRAIN_DAYS = 365
+TEST_DAYS = 30
 """The spans of the walk of a policy that is re-tuned."""
 PARTS = 4.0
 """How often the bars of a train span are simulated for each set, with neighbors and parts."""
