@@ -150,17 +150,15 @@ class TopUp(TransferRule):
 
     def transfer(self, time: pd.Timestamp, accounts: Statuses) -> Answer:  # noqa: ARG002
         """Return what the called accounts lack, from those with the most available."""
-        called = [
-            name for name, status in accounts.items()
-            if status.margin_ratio >= self.when_margin_ratio
-        ]  # fmt: skip
+        called = []
+        left = {}
+        for name, status in accounts.items():
+            if status.margin_ratio >= self.when_margin_ratio:
+                called.append(name)
+            elif status.can_send:
+                left[name] = status.available
         called.sort(key=lambda name: (-accounts[name].margin_ratio, name))
 
-        left = {
-            name: status.available
-            for name, status in accounts.items()
-            if name not in called and status.can_send
-        }
         answer: dict[tuple[str, str], float] = {}
         for receiver in called:
             status = accounts[receiver]
@@ -228,12 +226,11 @@ class KeepShares(TransferRule):
 
     def transfer(self, time: pd.Timestamp, accounts: Statuses) -> Answer:  # noqa: ARG002
         """Return what brings the shares back, empty within the band."""
-        held = {
-            name: status.equity + status.in_transit + status.ordered
-            for name, status in accounts.items()
-        }
         whole = math.fsum(status.equity + status.in_transit for status in accounts.values())
-        excess = {name: held[name] - self.shares[name] * whole for name in held}
+        excess = {}
+        for name, status in accounts.items():
+            held = status.equity + status.in_transit + status.ordered
+            excess[name] = held - self.shares[name] * whole
         if not max(map(abs, excess.values())) > self.band * max(whole, 0.0):
             return {}
 
@@ -282,6 +279,8 @@ class SweepProfits(TransferRule):
         for name, status in accounts.items():
             if name == self.to or not status.can_send:
                 continue
+
+            # A transfer that its fee would eat is not worth sending.
             profit = status.equity - status.capital
             amount = min(profit, status.available)
             if profit > self.above * status.capital and amount > status.fee:

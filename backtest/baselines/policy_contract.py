@@ -97,12 +97,13 @@ def check_defaults(trial: ContractTrial) -> str:
     if memory is not None:
         text = f"{text}, has the memory {', '.join(memory._fields)}"
 
-    notes = [
-        f"; {name} = {value!r} is no parameter, as it has no annotation: "
-        f"{name}: Annotated[{type(value).__name__}, bt.Range(low, high)] = {value!r} would be one"
-        for name, value in list_bare_numbers(trial.cls).items()
-    ]
-    return f"{text}{''.join(notes)}"
+    for name, value in list_bare_numbers(trial.cls).items():
+        kind = type(value).__name__
+        text += (
+            f"; {name} = {value!r} is no parameter, as it has no annotation: "
+            f"{name}: Annotated[{kind}, bt.Range(low, high)] = {value!r} would be one"
+        )
+    return text
 
 
 def list_bare_numbers(policy_class: type[policies.Policy]) -> dict[str, int | float]:
@@ -111,8 +112,9 @@ def list_bare_numbers(policy_class: type[policies.Policy]) -> dict[str, int | fl
     for cls in policy_class.__mro__:
         annotated = vars(cls).get("__annotations__", ())
         for name, value in vars(cls).items():
-            if type(value) not in (int, float):
+            if type(value) not in (int, float):  # True and False are no numbers here
                 continue
+
             if name not in annotated and not hasattr(policies.Policy, name):
                 bare[name] = value
     return bare

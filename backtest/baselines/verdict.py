@@ -194,8 +194,10 @@ def is_ruined(baseline: Baseline) -> bool:
 def compare_metrics(was: Baseline, now: Baseline) -> tuple[MetricMove, ...]:
     """Return all measures of a baseline and of a run, in the order of pages."""
     order = {name: place for place, name in enumerate(METRICS)}
+    names = sorted(was.metrics, key=lambda name: order.get(name, len(order)))
+
     moves = []
-    for name in sorted(was.metrics, key=lambda name: order.get(name, len(order))):
+    for name in names:
         old_value = was.metrics[name]
         new_value = now.metrics[name]
         move = MetricMove(

@@ -68,10 +68,11 @@ def split_settings(
     """Return the settings of all instruments, and those of single ones by name."""
     shared: dict[str, Any] = {}
     by_name: dict[str, dict[str, Any]] = {}
+
     for key, value in settings.items():
-        head, rest = split_name(key)
-        if head in names:  # BTCUSDT.target
-            by_name.setdefault(head, {})[rest] = value
+        instrument, parameter = split_name(key)
+        if instrument in names:  # BTCUSDT.target
+            by_name.setdefault(instrument, {})[parameter] = value
         else:
             shared[key] = value
     return shared, by_name

@@ -272,17 +272,19 @@ def list_faults(
         place = f"{lead}{name}"
         if name not in known:
             yield f"{place}: {owner} has no such table{suggest(name, known)}"
-        elif not isinstance(table, dict):
+            continue
+        if not isinstance(table, dict):
             yield f"{place}: must be a table, got {table!r:.60}"
-        elif name == ACCOUNTS:
+            continue
+
+        if name == ACCOUNTS:
             yield from list_account_faults(table, read_job)
         elif name in TABLES:
             yield from list_table_faults(place, table, read_keys(name))
-        elif name in JOBS:
-            if read_job is not None:
-                yield from list_table_faults(place, table, read_job(name))
-        else:
+        elif name not in JOBS:
             yield from list_preset_faults(place, table)
+        elif read_job is not None:
+            yield from list_table_faults(place, table, read_job(name))
 
 
 def list_preset_faults(place: str, table: Mapping[str, Any]) -> Iterator[str]:

@@ -439,7 +439,9 @@ class Replayer:
         return others
 
     def _enter(self, bar: AccountBar, fact: Any) -> None:
+        """Write a fill, a sale of collateral or a bad debt into the account, ledger and log."""
         bar.log.step[0] = fact.step if fact.step >= 0 else self._default
+
         if fact.kind == "bad_debt":
             bar.state.wallet.cash -= fact.fee
             bar.ledger[self.n].bad_debt -= fact.fee

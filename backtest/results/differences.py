@@ -134,11 +134,13 @@ def compare_pairs(
     for row, history in enumerate(draw_histories(n_periods, length, draws, rng)):
         drawn = np.take(series, history.periods, axis=1)
         drawn_values, drawn_influences = statistic.estimate(drawn)
+        gap = pair_differences(drawn_values, pairs) - difference
+
+        # s*, of the sums over blocks; a history of equal differences has no error.
         block_sums = np.add.reduceat(drawn_influences, history.starts, axis=1)
         sums = pair_differences(block_sums, pairs)
         spread = np.sqrt(np.sum(sums**2, axis=1)) / n_periods
-        spread[spread <= rounding] = 0.0  # a history of equal differences has no error
-        gap = pair_differences(drawn_values, pairs) - difference
+        spread[spread <= rounding] = 0.0
         ratios[row] = studentize(gap, spread)
         if progress is not None:
             progress(row + 1)

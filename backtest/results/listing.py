@@ -343,6 +343,7 @@ def read_entry(folder: Path) -> StoreEntry:
 
 
 def try_entry(folder: Path) -> StoreEntry:
+    """Return the entry of a folder; what is wrong with it is the entry's trouble."""
     kind = UNKNOWN
     disk: dict[str, Any] = {}
     try:
@@ -354,12 +355,14 @@ def try_entry(folder: Path) -> StoreEntry:
         facts = read_facts(manifest)
         if is_begun(folder):
             facts |= read_progress(folder, kind, manifest)
-        else:
-            faults = s.find_faults(folder, manifest, find_kind(kind), with_hashes=False)
-            for name, what in faults:
-                return StoreEntry(folder.name, kind, f"{name}: {what}; {s.CURE}", **disk)
-            facts |= find_kind(kind)._read_line(folder, manifest)
-            facts |= summarize_making(core.read_provenance(folder, facts["id"]))
+            return StoreEntry(folder.name, kind, **{**disk, **facts})
+
+        faults = s.find_faults(folder, manifest, find_kind(kind), with_hashes=False)
+        for name, what in faults:
+            return StoreEntry(folder.name, kind, f"{name}: {what}; {s.CURE}", **disk)
+
+        facts |= find_kind(kind)._read_line(folder, manifest)
+        facts |= summarize_making(core.read_provenance(folder, facts["id"]))
         return StoreEntry(folder.name, kind, **{**disk, **facts})
     except core.BacktestError as error:
         trouble = name_fault(error, folder)

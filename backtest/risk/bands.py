@@ -542,25 +542,15 @@ def bands(
     shuffled = np.empty((count, len(unit_of_run)), np.float32)
     events = {name: np.zeros((2, count), np.bool_) for name in ("liquidated", "loss", "goal")}
     for k in range(count):
-        bars = resampler.draw(k)
-        outcome = resampler.run(bars, how)
-        unit = outcome.record.account.unit / first_unit
-        row = measure_unit(result, unit)
-        if outcome.tally.ruin >= 0:
-            row["cagr"] = -1.0
+        lived = live_path(resampler, result, k, growth, how)
+        rows.append(lived.measures)
+        units[k] = lived.unit
+        shuffled[k] = lived.returns
 
-        # The returns of the run itself, in the order of the bars.
-        repeated = bars[setup.first :] - setup.first
-        returns = np.asarray(np.cumprod(growth[repeated]), dtype=np.float64)
-        for name, value in measure_unit(result, returns).items():
-            row[f"{RETURNS}_{name}"] = value
-
-        rows.append(row)
-        units[k] = unit
-        shuffled[k] = returns
-        events["liquidated"][0, k] = outcome.tally.money.liquidations > 0.0
-        for source, path in enumerate((unit, returns)):
-            if reached := find_first_passage(path, loss, goal):
+        events["liquidated"][0, k] = lived.is_liquidated
+        for source, values in enumerate((lived.unit, lived.returns)):
+            reached = find_first_passage(values, loss, goal)
+            if reached:
                 events[reached][source, k] = True
         core.report_progress(progress, k + 1, count)
 
@@ -583,6 +573,41 @@ def bands(
         market=result.markets,
         resampler=resampler,
     )
+
+
+class LivedPath(NamedTuple):
+    """What a path makes of the account of a run, and of its returns; values are 1 at the start.
+
+    ``unit`` and ``returns`` (n_bars,) are the values of the account and of the returns of the run,
+    repeated as the path has it; ``measures`` are those of both.
+    """
+
+    measures: dict[str, float]
+    unit: core.FloatArray
+    returns: core.FloatArray
+    is_liquidated: bool
+
+
+def live_path(
+    resampler: Resampler, result: Result, number: int, growth: core.FloatArray, how: engine.Compile
+) -> LivedPath:
+    """Run the account on path ``number``; ``growth`` (n_bars,) is that of the unit in the run."""
+    bars = resampler.draw(number)
+    outcome = resampler.run(bars, how)
+    unit = outcome.record.account.unit / float(result.tally.first_unit)
+    measures = measure_unit(result, unit)
+    if outcome.tally.ruin >= 0:
+        measures["cagr"] = -1.0
+
+    # The returns of the run itself, in the order of the bars.
+    first = resampler.setup.first
+    repeated = bars[first:] - first
+    returns = np.asarray(np.cumprod(growth[repeated]), dtype=np.float64)
+    for name, value in measure_unit(result, returns).items():
+        measures[f"{RETURNS}_{name}"] = value
+
+    is_liquidated = bool(outcome.tally.money.liquidations > 0.0)
+    return LivedPath(measures, unit, returns, is_liquidated)
 
 
 def check_repeated(resampler: Resampler, result: Result, how: engine.Compile) -> None:

@@ -91,7 +91,8 @@ class Books:
         # The way of the prices.
         self.start = start
         self.shocked = start * (1.0 + shocks)
-        self.unit = np.abs(self.to_values(start))
+        self.first_values = self.to_values(start)
+        self.unit = np.abs(self.first_values)
         self.flow = np.zeros(len(terms))
         self.level = start.copy()
 
@@ -259,6 +260,8 @@ class Books:
         """
         order = self.order if self.is_joined else self.order_one
         rows, reaches = order(rows, marks)
+
+        # What fails for the first time in this round.
         is_new = self.failed[rows] == 0
         self.failed[rows[is_new]] = len(self.rows) + 1
         fresh = float(np.sum(np.abs(self.quantity[rows[is_new]]) @ self.unit))
@@ -311,9 +314,10 @@ class Books:
         lack = 0.0
         coins = np.zeros(n_markets)
         lost = np.zeros(n_markets)
-        first_values = self.to_values(self.start)
 
         for k, (row, reach) in enumerate(zip(rows.tolist(), reaches, strict=True)):
+            # Beyond the fund an account is deleveraged, and does not trade. In takeover the fund
+            # has what is left of an account, else only what is missing.
             if self.adl is not None:
                 left = self._find_left(row, reach)
                 if -left > max(fund, 0.0):
@@ -323,18 +327,29 @@ class Books:
                     continue
                 fund += left if self.mode == "takeover" else min(left, 0.0)
 
-            asked = 0.0
-            for i in np.flatnonzero(sizes[k]).tolist():
-                size = float(sizes[k, i])
-                self.quantity[row, i] -= size
-                value = self.trade(row, i, size, reach)
-                asked += self.terms[i].fee * abs(size * value)
-                lost[i] -= size * (value - first_values[i])
-                self.closed[row] += abs(size)
-                self.closed_money[row] += abs(size) * value
+            fees = self._close_positions(row, sizes[k], reach, lost)
             coins += self.sell_coins(row, reach)
-            coins += self.charge_fees(row, asked, reach)
+            coins += self.charge_fees(row, fees, reach)
         return Closing(sizes, is_sold, lack, coins, lost)
+
+    def _close_positions(
+        self, row: int, sizes: FloatArray, reach: FloatArray, lost: FloatArray
+    ) -> float:
+        """Trade some of the positions of an account away, and return the fees of that.
+
+        Adds what each market lost from the start of the shock on to ``lost`` (n_markets,).
+        """
+        fees = 0.0
+        for i in np.flatnonzero(sizes).tolist():
+            size = float(sizes[i])
+            self.quantity[row, i] -= size
+            value = self.trade(row, i, size, reach)
+
+            fees += self.terms[i].fee * abs(size * value)
+            lost[i] -= size * (value - self.first_values[i])
+            self.closed[row] += abs(size)
+            self.closed_money[row] += abs(size) * value
+        return fees
 
     def _find_left(self, row: int, reach: FloatArray) -> float:
         """Return what an account of one market has once it is closed without impact of its own."""

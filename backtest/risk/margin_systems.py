@@ -154,6 +154,7 @@ def live(
     calls = liquidations = bad_debt = held = 0.0
     fund = fund_peak = used = 0.0
     for t in range(bars):
+        # Accounts that begin at this open, each at its leverage.
         is_new = starts == t
         if is_new.any():
             allowed = np.broadcast_to(largest[t], (n,))[is_new]
@@ -161,6 +162,7 @@ def live(
             backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** shares[is_new]
             was_called[is_new] = False
 
+        # Calls at the adverse extreme of the bar; one that lasts counts once.
         worst = np.where(sides > 0.0, prices.low[t], prices.high[t]) / entry
         equity = backing + sides * (worst - 1.0)
         needed = margins[t] * worst
@@ -169,6 +171,7 @@ def live(
         was_called = is_called
         held += np.count_nonzero(entry > 0.0)
 
+        # Liquidations: the fee goes to the fund as far as something is left, which pays debts.
         fails = equity <= needed
         if fails.any():
             left = equity[fails] - slippage * worst[fails]

@@ -449,9 +449,7 @@ def stress(
 
     # A ladder is a grid of shocks of one bar.
     steps = []
-    for done, point in enumerate(points, len(chosen) + 1):
-        fields = {"name": "ladder", "shape": "bar", **dict(zip(axes, point, strict=True))}
-        shock = Scenario.from_dict(fields, where="ladder")
+    for done, shock in enumerate(list_shocks(axes, points), len(chosen) + 1):
         account = stand_at(find_table_time(result, how, shock))
         steps.append(account.live(shock, account.make(shock)))
         core.report_progress(progress, done, total)
@@ -493,6 +491,13 @@ def check_not_ruined(result: Result) -> None:
         f"the account was ruined in the run, at {time} UTC with "
         f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
     )
+
+
+def list_shocks(axes: Iterable[str], points: Iterable[tuple[float, ...]]) -> Iterator[Scenario]:
+    """Yield the shock of each point of a ladder, whose coordinates are fields of a scenario."""
+    for point in points:
+        fields = dict(zip(axes, point, strict=True))
+        yield Scenario.from_dict({"name": "ladder", "shape": "bar", **fields}, where="ladder")
 
 
 def choose_scenarios(

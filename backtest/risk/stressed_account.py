@@ -461,6 +461,7 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
                 values[i] = mark[i] + share * (mark_end[i] - mark[i])
                 stops.append((i, kind, stop))
 
+        # Measuring a gap moves the values of the state, which are set anew for each position.
         a.value_at(state, values, asset_prices)
         a.price_options(terms, state, values)
         excess = a.compute_excess(terms, state)
@@ -473,6 +474,7 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
             if gap > 0.0:
                 least = min(least, gap)
 
+        # The next leg goes on without what was stopped.
         for i, kind, stop in stops:
             a.stop_position(bar, t, i, kind, stop)
         last = last_end
