@@ -147,6 +147,7 @@ def describe_data(
 def describe_instrument(
     market: Market, account: Account, start: int, closes: IntArray
 ) -> dict[str, Any]:
+    """Return what a manifest says of the bars of one instrument, and of flows after them."""
     n_late_flows = 0  # counting them loads pandas
     if account.flows is not None:
         last_open = core.utc_index(market.time[-1:])[0]

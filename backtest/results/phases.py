@@ -205,6 +205,7 @@ def check_no_bins(bins: int | None, title: str, count: int = 2) -> None:
 
 
 def cut_into_quantiles(values: core.FloatArray, bins: int) -> Phases:
+    """Return phases of equal counts of known values, from the lowest on."""
     is_known = np.isfinite(values)
     steps = np.linspace(0.0, 1.0, bins + 1)
     edges = np.full(bins + 1, np.nan)

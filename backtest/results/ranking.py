@@ -145,6 +145,7 @@ def apply_function(
 
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:
+    """Return the weighted sum of measures as an objective, named ``sharpe - 0.5 * turnover``."""
     terms = []
     for name, weight in weights.items():
         if not isinstance(name, str):
@@ -181,6 +182,7 @@ def read_constraints(constraints: Mapping[str, str] | None = None) -> tuple[Cons
 
 
 def _read_constraint(name: str, text: object) -> Constraint:
+    """Return the bound that a text such as ``"<= 0.4"`` sets on a measure."""
     check_metric(name)
     match = _CONSTRAINT.fullmatch(str(text))
     bound = math.nan

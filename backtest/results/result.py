@@ -445,6 +445,7 @@ class Result(RunRecord, core.SavedResult):
 
     @classmethod
     def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+        """Return the result that a folder of a store holds; it has no markets and no policies."""
         where = f"{folder / MANIFEST}"
         account = Account.from_dict(manifest["account"], where=f"{where}, account")
         stored: Any = core.from_plain(core.read_json_file(folder / STATE))
@@ -505,6 +506,7 @@ class Result(RunRecord, core.SavedResult):
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a list of a store shows of a run, from the file of its measures."""
         for name in (METRICS, STATE):
             if core.hash_file(folder / name) != manifest["files"][name]:
                 raise core.damage_error(folder / name, "was changed")

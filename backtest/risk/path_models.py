@@ -71,6 +71,7 @@ class PathModel(core.Value):
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
+        """Return the model of a market; ``returns`` are the latest log returns of its bars."""
         raise NotImplementedError
 
     @property

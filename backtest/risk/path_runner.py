@@ -182,6 +182,7 @@ class PathsRunner(core.Carried):
         return past
 
     def live_past_days(self, bars: int, least: int, most: float) -> PastStarts:
+        """Run the account from each day on, as :meth:`find_past` says, which keeps the answer."""
         markets = as_markets(self.paths.history)
         time = markets.time
         has_marks = all(market.has_mark for market in markets.values())

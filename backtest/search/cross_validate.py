@@ -123,6 +123,7 @@ class SplitPlan(NamedTuple):
 def plan_splits(
     problem: problems.SearchProblem, groups: int, test_groups: int, embargo: int | str | None
 ) -> SplitPlan:
+    """Return the groups and the embargo of a cross-validation, in bars and in samples."""
     market = problem.market
     sampling = problem.test.sampling
     cut, n_tested = v.split_groups(market, groups, test_groups, sampling, first=problem.first)

@@ -66,6 +66,7 @@ class Evolution:
         self._asked = np.empty((0, d))
 
     def ask(self) -> FloatArray:
+        """Return the next points to try, (n, d): of the Sobol sequence, then of all strategies."""
         if self._done < self._explored:
             return self._stream.take(STRATEGIES * self._members)
 
@@ -124,11 +125,13 @@ class Auto(Evolution):
         self._best = Standing(violation=math.inf, score=-math.inf)
 
     def ask(self) -> FloatArray:
+        """Return the next points to try; none once nothing was gained for long."""
         if self._done > PATIENCE * max(self._gained, EXPLORED):
             return self._known.cube[:0]
         return super().ask()
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Teach the strategies what their points gave, and note the best point so far."""
         points = grade(cube, score, violation)
         self._done += len(cube)
         if self._strategies:
@@ -223,6 +226,7 @@ class Chebyshev(Evolution):
         self._front = np.empty((0, objectives))
 
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+        """Move the frontier, teach each strategy its points, and let old strategies go."""
         self._done += len(cube)
         broken = np.where(np.isnan(score).any(axis=1), np.inf, np.nan_to_num(violation, nan=np.inf))
         least = int(np.argmin(broken))
@@ -247,6 +251,7 @@ class Chebyshev(Evolution):
         self._weights = {strategy: self._weights[strategy] for strategy in unfinished}
 
     def _begin(self) -> cmaes.CMA:
+        """Return a strategy that begins at the best point of the frontier under drawn weights."""
         weights = self._rng.dirichlet(np.ones(self._front.shape[1]))
         step = draw_between(SHORT, LONG, self._rng)
         middle = self._middle

@@ -49,6 +49,7 @@ class GaussianProcess:
         self._asked.update(point.tobytes() for point in cube)
 
     def _propose(self) -> FloatArray:
+        """Return the point at which a process fitted to known points promises most, (d,)."""
         from skopt import Optimizer, space  # noqa: PLC0415 - takes a second to import
 
         # The process is fitted to the best points and to the latest.

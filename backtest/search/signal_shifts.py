@@ -133,6 +133,7 @@ class ShiftedPanel(Panel):
         return self._shift(super()._show(policy, columns))
 
     def _shift(self, observed: list[engine.ObservedPolicy]) -> list[engine.ObservedPolicy]:
+        """Return policies with the columns of other days; those of a shifted signal stay."""
         if self.shift.is_of_signal:
             return observed
 

@@ -103,6 +103,7 @@ def objective(
     goal = problem.goal
 
     def score(values: Mapping[str, Any]) -> float:
+        """Return the objective of a set: NaN if it failed, -inf if it breaks a constraint."""
         if not isinstance(values, Mapping):
             raise core.ParameterError(
                 f"values must be a mapping of parameters, got {core.repr_plain(values):.60}"

@@ -151,6 +151,7 @@ class SignalQuestion(NamedTuple):
         return read_answer(answer, self.market, self.title, self.names)
 
     def _make_error(self, error: BaseException) -> core.PolicyError:
+        """Return the error of a function that raised: what, where, and given which market."""
         code = self.function
         if isinstance(code, functools.partial):
             code = code.func

@@ -74,10 +74,12 @@ def inverse_volatility(
     require_panel(markets)
 
     def allocate(seen: Markets) -> core.FloatArray:
+        """Return the weights of the instruments that are seen, (n_bars, n_instruments)."""
         squares = pd.DataFrame(find_returns(seen) ** 2)
         variances = squares.ewm(halflife=half_life).mean().to_numpy()  # each by its own past alone
 
         def solve(segment: Segment) -> core.FloatArray:
+            """Return the inverse volatilities of a segment's members, as shares of their sum."""
             of_members = variances[np.ix_(segment.bars, segment.members)]
             check_moves(of_members, segment.bars, segment.members, seen)
             inverse = 1.0 / np.sqrt(of_members)
@@ -206,6 +208,7 @@ def allocate_risk(
     returns = find_returns(seen) * sides
 
     def solve(segment: Segment) -> core.FloatArray:
+        """Return the weights with which members spend their shares of the budget of risk."""
         members = segment.members
         member_budgets = shares[members] / shares[members].sum()
         weights = np.empty((len(segment.bars), len(members)))
@@ -365,6 +368,7 @@ def fit_segments(
     done = 0
 
     def solve(segment: Segment) -> core.FloatArray:
+        """Return the weights fitted at each bar of a segment, (n_bars, n_members)."""
         nonlocal done
         rows = []
         for t in segment.bars:

@@ -120,6 +120,7 @@ class ClusterEvaluator(e.Evaluator):
     def _evaluate(
         self, sets: Sets, wanted: e.EvaluatedBars, progress: core.Progress | None
     ) -> e.Rows:
+        """Return the rows of sets; those whose market a worker lost are sent again."""
         distributed: Any = importlib.import_module("distributed")
         work = ClusterWork(sets, wanted, e.start_rows(sets, self.measured), {}, progress)
         parts = self._split(count_sets(sets))

@@ -271,6 +271,7 @@ class Evaluator(core.Carried):
         return self._evaluate(sets, EvaluatedBars(first, stop, returns), progress)
 
     def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
+        """Return the rows of sets: in lanes where they can, or else one by one."""
         if self._is_swept():
             self.check_causal(sets, wanted.first, wanted.stop)
 
