@@ -514,9 +514,9 @@ def list_tables(account: Account) -> list[str]:
 
 
 def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
-    """Return when an account trades again that an equity stop closes in bars, ns.
+    """Return for each bar when trading resumes if an equity stop closes the account there, ns.
 
-    Infinite if it never does. ``opens`` of shape (n_bars,) are those of the bars.
+    Infinite if it never does. ``opens`` of shape (n_bars,) are those of the bars, UTC ns.
     """
     if account.after_stop == "continue":
         return np.asarray(opens, dtype=np.float64)

@@ -797,7 +797,11 @@ def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
 
 
 def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
-    """Write the costs of a bar, of shape (6, n), into the rules of one instrument."""
+    """Write the costs of a bar, of shape (6, n), into the rules of one instrument; NaN stays.
+
+    Taker and maker fees stand in arrays of their own. In plain Python the record of the rules is
+    written anew from all of these.
+    """
     for k in range(len(DATED_ROWS)):
         if not math.isnan(costs[k, i]):
             terms.numbers[i, DATED_ROWS[k]] = costs[k, i]

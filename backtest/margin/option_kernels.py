@@ -168,7 +168,11 @@ def fill_losses(pool: OptionPool) -> None:
 
 
 def fill_expiry_values(options: OptionPositions, rules: OptionRules) -> None:
-    """Write the value of each expiry now into ``scratch.totals``, and in each row into ``sums``."""
+    """Sum the values of what is held by expiry: now, and in each scenario (a row of the rule).
+
+    Writes ``scratch.totals`` of shape (expiries,) and ``scratch.sums`` (expiries, scenarios); reads
+    the values of the options and ``scratch.table``, their values in each scenario.
+    """
     scratch = rules.scratch
     scratch.sums[:] = 0.0
     scratch.totals[:] = 0.0

@@ -479,8 +479,12 @@ def ask_rule(
 def make_rule(
     name: str, table: Group, groups: Mapping[str, Names], underlyings: Names = ()
 ) -> MarginRule:
-    """Return the rule of a table of a preset for groups of instruments and of options."""
+    """Return the rule of a table of a preset for groups of instruments and of options.
+
+    A table has scenarios by group; a group that it does not name has those of EVERY.
+    """
     requirement = table["requirement"]
+    # A rule without scenarios is the same for all groups.
     if "moves" not in requirement:
         return MarginRule.from_dict(requirement)
 

@@ -21,7 +21,11 @@ Names = Sequence[str]
 
 
 def pack_moves(rule: Any, groups: Iterable[str]) -> list[FloatArray]:
-    """Return the columns of the scenarios of groups, (G, K) each; no rows without a rule."""
+    """Return the numbers of the scenarios of groups as columns, of shape (groups, scenarios) each.
+
+    A scenario is a row of numbers: its move, weight, change of volatility and relief. Groups with
+    fewer rows repeat their last one; without a rule there are no groups.
+    """
     rows_by_group = []
     if rule is not None:
         rows_by_group = [rule.rows_of(group) for group in groups]

@@ -166,7 +166,12 @@ def find_cheapest_cover(pool: OptionPool) -> int:
 
 
 def find_units_on_path(pool: OptionPool, last: int) -> float:
-    """Return the units that the whole path to a long can carry."""
+    """Return the units that the whole path to long option ``last`` can carry.
+
+    A path goes from a short option to a long one, over pairs that may change places. ``paths`` has
+    before each long the short that leads to it (TO_LONG), and before each short the long that leads
+    to it (TO_SHORT), -1 where the path begins.
+    """
     scratch = pool.rules.scratch
     units: float = scratch.rows[SPARE, last]
 
@@ -278,7 +283,11 @@ def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
 
 
 def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
-    """Return what the shorts of group g need that shares cover, less what conversions spare."""
+    """Return what the short options of group g need that shares cover, less what conversions spare.
+
+    Money. ``matches`` has the units of each short option that each long one covers, and in its last
+    column those that shares cover.
+    """
     options = pool.options
     rates = pool.rules.rates
     n = len(options.signs)
@@ -303,9 +312,9 @@ def compute_spared(pool: OptionPool, g: int, i: int, units: float) -> float:
     """
     options = pool.options
     rules = pool.rules
-    of_shares = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
-    of_shares /= abs(find_shares(pool, g))
-    spared = of_shares - rules.rates.conversion * options.strikes[i]
+    per_share = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
+    per_share /= abs(find_shares(pool, g))
+    spared = per_share - rules.rates.conversion * options.strikes[i]
 
     locked = 0.0
     for j in range(len(options.signs)):
@@ -322,12 +331,14 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
     n = len(options.signs)
     shares = find_shares(pool, g)
 
+    # Where shares cover first, that gets a bonus that no other pair outweighs.
     bonus = 0.0
     if way == COVERED_FIRST:
         for i in range(n):
             if options.groups[i] == g:
                 bonus = FAR * options.indices[i]
 
+    # Long shares cover calls, short ones puts; they stand after the options, in place n.
     for sign in (1.0, -1.0):
         rows[SPARE, n] = max(0.0, sign * shares)
         for i in range(n):
