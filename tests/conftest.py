@@ -1,5 +1,6 @@
 """The suite prints and decides the same wherever it runs, on a build server as in a terminal."""
 
+import gc
 import os
 import shutil
 import signal
@@ -26,6 +27,13 @@ os.environ.setdefault("BACKTEST_CACHE_DIR", str(COMPILED))
 os.environ.setdefault("BACKTEST_COMPILE", "auto")
 """Runs use the core that `make test` compiles, else plain Python, if they are short, to
 the same bits; slow tests compile what the core lacks into this folder, which all workers share."""
+
+
+def pytest_collection_finish():
+    """Let garbage collection pass over what was imported, which stays for the whole run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_configure(config):

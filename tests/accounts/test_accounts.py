@@ -292,6 +292,7 @@ def live_both(steps):
     return of_pair, of_cross
 
 
+@pytest.mark.slow
 def test_the_order_in_which_accounts_are_named_changes_nothing_but_rounding():
     market = bt.Market.sample(bars=24 * 15)
     test = bt.Backtest(market, **AT_BINANCE)

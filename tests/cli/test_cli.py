@@ -28,7 +28,7 @@ from backtest.cli.first_screen import COMMANDS
 from backtest.experiments.tables import JOBS
 from backtest.strategies import VolTarget
 from tests.help_table import write_table
-from tests.kit import AT_BINANCE, MY_POLICY, ask, call, run_python
+from tests.kit import AT_BINANCE, MY_POLICY, ask, call, run_python, slow
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--to", "2023-01-15")
@@ -269,6 +269,7 @@ def test_a_sweep_from_a_start_has_the_run_from_that_start(capsys, folder):
     assert again["metrics"]["sharpe"] == found["top"][0]["sharpe"]
 
 
+@pytest.mark.slow
 def test_flags_and_files_give_the_run_of_python(tmp_path, capsys):
     market = bt.Market.sample().between(None, "2023-01-20")
     terms = {**AT_BINANCE, "start": "2023-01-05"}
@@ -307,7 +308,9 @@ def test_the_first_screen_is_that_of_all_commands(capsys, monkeypatch, environme
     assert early == capsys.readouterr().out
 
 
-@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1", "COLUMNS": "110"}], ids=str)
+@pytest.mark.parametrize(
+    "environment", [{}, *slow([{"FORCE_COLOR": "1", "COLUMNS": "110"}])], ids=str
+)
 @pytest.mark.parametrize("name", terminal_screen.read_table()["commands"])
 def test_the_help_of_a_command_is_that_of_the_command(capsys, monkeypatch, name, environment):
     """It is drawn from a table, without importing the command; the bytes are its own."""

@@ -230,6 +230,7 @@ def test_a_run_of_several_prints_and_saves_its_account(capsys, folder: Path):
     assert saved.is_dir()
 
 
+@pytest.mark.slow
 def test_weights_by_a_rule():
     markets = bt.Markets.load("data")
     for flags, text in (

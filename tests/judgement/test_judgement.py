@@ -147,6 +147,7 @@ def test_the_timing_is_that_of_the_timing_test(calm):
     assert row["fills"] == test.run(Calm()).metrics["fills"]
 
 
+@pytest.mark.slow
 def test_the_probability_of_loss_is_that_of_the_risk():
     """At ten times the market, where some paths lose the account."""
     test = make_test(make_market(2.0, seed=3), **COSTLY)
@@ -391,6 +392,7 @@ class Failing(bt.Policy):
         return 2.0 if bar.close > bar.open else 1.0
 
 
+@pytest.mark.slow
 def test_a_market_that_fails_is_a_row_with_its_cause():
     good = make_market(0.5, seed=8)
     fields = good.fields()

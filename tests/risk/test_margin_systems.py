@@ -151,6 +151,7 @@ def test_on_paths_margins_go_on_from_history():
     assert calls["buffer"] <= calls["ewma"]
 
 
+@pytest.mark.slow
 def test_the_least_quantile_on_gaussian_paths_has_a_closed_form():
     """With a known volatility, marks of a day leave q s on one side with 2 (1 - F(q)), on either
     with twice that: n days are within it in (1 - 4 (1 - F(q)))^n."""

@@ -246,6 +246,7 @@ def test_the_largest_leverage_is_held_at_past_dates(few):
     assert "Held at past dates" in " ".join(found.summary().split())
 
 
+@pytest.mark.slow
 def test_a_calibrated_margin_is_held_at_past_dates(few):
     test = make_test(2.0)
     rule = bt.margin_rules.Volatility()

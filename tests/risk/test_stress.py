@@ -235,6 +235,7 @@ def test_an_episode_is_replayed_only_from_data_of_its_kind_of_asset():
     assert kinds["2020-03-12"] == "crypto"
 
 
+@pytest.mark.slow
 def test_the_crashes_have_dates_and_sources_and_order_by_leverage():
     episodes = bt.crashes()
     assert {"2020-03-12", "2021-05-19", "2022-06-13", "2022-11-08", "2024-08-05", "2025-10-10",
@@ -295,6 +296,7 @@ def test_the_worst_scenario_may_be_a_gain(price, title, worst, said):
     assert number.value == pytest.approx(float(found.table["loss"].max()))
 
 
+@pytest.mark.slow
 def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
     market = bt.Market.from_frames(steady().bars(), instrument="DOGEUSDT")
     result = bt.run(market, Hold(2.0), **kit.AT_BINANCE)
@@ -452,6 +454,7 @@ def test_the_distance_of_a_stopped_position_is_measured_at_its_stop():
     assert row["distance"] == pytest.approx(1.0 - price / (0.98 * entry), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_stocks_are_shown_beside_stocks_alone():
     names = {*bt.stress(held(), bt.crashes()).table.index}
     stocks = {each.name for each in bt.crashes() if each.asset == "stocks"}

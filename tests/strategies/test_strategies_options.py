@@ -23,6 +23,7 @@ from benchmarks.hedging_error import (
     integrate_gamma,
     simulate,
 )
+from tests.kit import slow
 from tests.options.listed_markets import make_chain, make_surfaces, make_venue
 
 pytestmark = pytest.mark.filterwarnings("ignore:volatility is flat before")
@@ -149,6 +150,7 @@ def test_a_straddle_spends_its_budget_on_both_sides():
     assert (fills["quantity"] * fills["price"]).sum() == pytest.approx(1_200.0, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_covered_call_and_a_collar_follow_the_position():
     """1.5 turns on 60,000 are 3 coins. A covered call that is held to its last day settles."""
     sold = find_fills(run(CoveredCall(Constant(1.5), tenor=4.0, roll=0.0), days=6))
@@ -249,6 +251,7 @@ def test_a_run_goes_on_with_its_legs():
     assert len(find_fills(rest)) == 2
 
 
+@pytest.mark.slow
 def test_at_its_true_volatility_it_earns_nothing_and_errs_by_the_root_of_the_steps():
     """Truth 4: zero within two standard errors; the error is that of the theorem, halved by 4 n."""
     errors = []
@@ -262,7 +265,7 @@ def test_at_its_true_volatility_it_earns_nothing_and_errs_by_the_root_of_the_ste
     assert errors[0] / errors[1] == pytest.approx(2.0, rel=0.3)
 
 
-@pytest.mark.parametrize("implied", [0.45, 0.8])
+@pytest.mark.parametrize("implied", [0.45, *slow([0.8])])
 def test_at_a_wrong_volatility_it_earns_the_integral_of_gamma(implied: float):
     """Truth 4: bought and hedged at 45 % it earns what gamma gives; at 80 % it loses that."""
     paths = simulate(64, N_PATHS, finest=64)

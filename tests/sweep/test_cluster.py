@@ -165,6 +165,7 @@ def test_a_cluster_that_loses_all_that_is_sent_answers_what_is_done(cluster, mon
     assert 0 < found.done.sum() < 24
 
 
+@pytest.mark.slow
 def test_ctrl_c_returns_what_is_done_and_leaves_the_cluster_free(cluster):
     own = prepare(Slow, market=bt.Market.sample(bars=60))
     sets = {"size": np.linspace(0.0, 3.0, 40), "pause": np.full(40, 0.05)}

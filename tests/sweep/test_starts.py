@@ -10,7 +10,7 @@ import pytest
 import backtest as bt
 from backtest.results.measure_table import PATH
 from backtest.strategies import Constant, VolTarget
-from tests.kit import ask_test, check_refused, free_venue
+from tests.kit import ask_test, check_refused, free_venue, slow
 from tests.sweep.sweeps import LEAN, are_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -110,7 +110,7 @@ def test_flows_are_those_from_the_start_on():
             method(*given, compile=False)
 
 
-@pytest.mark.parametrize("kind", ["series", "array", "of the bars from there"])
+@pytest.mark.parametrize("kind", ["array", *slow(["series", "of the bars from there"])])
 def test_a_signal_may_be_unknown_before_the_start(kind):
     values = np.where(np.arange(260) < 87, np.nan, 0.5)
     if kind == "series":
@@ -148,6 +148,7 @@ def test_a_start_that_leaves_one_bar_is_refused():
     check_refused(lambda: bt.folds(MARKET, start=MARKET.times[-1]), said, bt.ParameterError)
 
 
+@pytest.mark.slow
 def test_steps_of_parameters_count_years_from_the_start():
     """Growth per year of the policy as given is that of its run."""
     found = bt.Backtest(MARKET, **TERMS).sensitivity(

@@ -171,6 +171,7 @@ def test_a_promise_that_no_value_has_is_an_error(promise, words):
     check_refused(lambda: TEST.run(Promising(0.5), compile=False), words, bt.PolicyError)
 
 
+@pytest.mark.slow
 def test_a_bound_far_from_every_set_is_a_warning():
     """Turnovers of 15 to 28 a year are over 10 times from 1,000, and not from 100."""
     metrics = {"turnover": np.array([15.0, 28.0, math.nan]), "max_drawdown": np.array([0.001] * 3)}

@@ -124,6 +124,7 @@ def test_the_higher_of_two_hills_is_found_by_nearly_every_seed():
     assert sum(height > 1.05 * 0.995 for height in highest) >= 5
 
 
+@pytest.mark.slow
 def test_auto_ends_when_nothing_is_gained():
     asked, scores, _ = search("auto", SQUARE, bowl)
     assert len(asked) < 100_000

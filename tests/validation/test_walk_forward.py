@@ -210,6 +210,7 @@ def test_arguments_that_cannot_be_are_refused(given, match):
     )
 
 
+@pytest.mark.slow
 def test_a_signal_of_any_form_leads_an_account_whose_winners_differ():
     market = make_market(90, seed=1)
     turns = np.sign(np.sin(np.arange(market.n_bars) / 25.0))
