@@ -158,8 +158,9 @@ def write_withheld(bar: r.AccountBar, withheld: FloatArray) -> None:
 def add_option_shares(bar: r.AccountBar, needed: float) -> None:
     """Add the parts of the requirement that options have to the shares of underlyings.
 
-    What the positions alone do not need is split by notional; a value that does not count is a
-    requirement of its option, at the level.
+    What the positions alone do not need is split by notional. The value of an option that does not
+    count as backing is a requirement of it: it is divided by the level here, as shares are
+    multiplied by the level where they are compared with backing.
     """
     terms = bar.terms
     state = bar.state

@@ -204,7 +204,12 @@ def has_kept_band(scratch: r.Scratch) -> bool:
 
 
 def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
-    """Add what margin, wallet, volume, lots, minimum and the market cut of an order."""
+    """Add what margin, wallet, volume, lots, minimum and the market cut of an order.
+
+    Each cuts what the one before left: from the target to what is allowed, to what is rounded, to
+    what is filled, notional by side. An order that was not placed is UNFILLED as far as margin
+    would have let it.
+    """
     scratch = bar.scratch
     plan = scratch.plans[i]
     notional_allowed = plan.quantity_allowed * plan.contract_notional

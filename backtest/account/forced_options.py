@@ -29,7 +29,11 @@ LEAST_PART = 1e-9
 
 
 def price_forced(terms: r.Terms, state: r.AccountState, k: int, side: float) -> float:
-    """Return the price at which a liquidation trades an option on a side."""
+    """Return the price at which a liquidation trades an option on a side; money per contract.
+
+    The worsening moves the volatility of the price, in points: half of the quoted spread, and for a
+    purchase the slippage of the underlying's rules.
+    """
     own = state.options
     worsening = 0.0
     if side > 0.0:

@@ -150,10 +150,11 @@ def finish_placing(bar: r.AccountBar, common_factor: float) -> None:
 
 
 def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, side: float) -> None:
-    """Write the limit into ``quote.fill``, and the value beyond it that fills into the plan.
+    """Write the limit of an order, and the price beyond it at which it fills.
 
-    Both are contract values, but ticks are of the price, so the second goes through the price and
-    back. ``side`` is 1 for a buy, -1 for a sale. ``beyond_limit`` is NaN if no price is beyond.
+    The limit goes into ``quote.fill``, the value that prices must reach into ``beyond_limit`` of
+    the plan, NaN if no price is beyond. Both are contract values, but ticks are of the price, so
+    the second goes through the price and back. ``side`` is 1 for a buy, -1 for a sale.
     """
     # On the better side of the decision: below its price for a buy, above for a sale.
     rules = r.share(r.pick_instrument(terms, i))

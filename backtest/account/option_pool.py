@@ -77,6 +77,7 @@ def follow_segment(bar: r.AccountBar, left: float) -> tuple[float, float]:
     The excess is what the pool has over its requirement: money; it fails at 0. ``left`` is the
     excess at the start. The bound is of a segment on which it does not fail (UNREACHED), else 0.
     """
+    # All places up to ``sound`` are sound, and ``left`` is the excess there.
     fall = bound_fall(bar)
     sound = 0.0
     for part in range(1, PARTS + 1):
@@ -193,7 +194,8 @@ def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> flo
     end = options.find_index(terms, k, bar.scratch.mark_end)
     low = min(start, end)
     way = abs(end - start)
-    # A straight way in the value of an inverse contract: prices move fastest at the higher end.
+    # A segment is straight in the contract value v of an inverse contract, whose price is 1 / v:
+    # the price changes by 1 / v^2, at most high / low times the mean of the way.
     if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
         way *= max(start, end) / low
 

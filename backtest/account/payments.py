@@ -238,10 +238,11 @@ def charge_on_balance(bar: r.AccountBar, t: int, years: float) -> None:
 
 
 def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
-    """Return the money on which interest is due, and the notional sold short of a loan.
+    """Return the money on which interest is due, and of a loan the notional sold short.
 
-    The balance of derivatives is cash without the profit of positions, and margins. Of a loan it is
-    what is left after paying for the positions: negative if it is borrowed.
+    Positive money earns, negative money pays. Of derivatives it is the cash without the profit of
+    positions, and posted margins. Of a loan it is what is left after paying for the positions,
+    isolated ones too: negative if it is borrowed.
     """
     terms = bar.terms
     state = bar.state

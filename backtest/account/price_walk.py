@@ -511,7 +511,10 @@ def is_any_both_reached(bar: r.AccountBar) -> bool:
 
 
 def is_both_reached(bar: r.AccountBar, i: int) -> bool:
-    """Return whether a bar reaches a take-profit, and a stop or the liquidation of the position."""
+    """Return whether a bar reaches a take-profit, and also a stop or the liquidation of a position.
+
+    Then the order of its extremes decides which acts. Writes ends of the segment on the way.
+    """
     terms = bar.terms
     quote = bar.quotes.instruments[i]
     walk_of = bar.scratch.walk[i]

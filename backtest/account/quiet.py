@@ -203,7 +203,11 @@ def close_wallet(wallet: Wallet, equity: float) -> None:
 
 
 def count_quiet_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Count the decisions of a bar that fills none; orders too small to fill are planned."""
+    """Count the decisions of a quiet bar t in which no order filled, for the report of cuts.
+
+    Orders that are under the minimum notional have only been bounded: their stages are written by
+    the general steps, which fill nothing.
+    """
     if not fills.has_order(bar.scratch, r.SMALL):
         count_decisions(bar, t, equity)
         return
