@@ -130,7 +130,10 @@ def read_stamps(
 
 
 def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.DatetimeIndex:
-    """Return the times of texts, NaT where they are none; with a zone if all have one."""
+    """Return the times of texts, NaT where they are none; with a zone if all have one.
+
+    Raises ``error`` if all are times, and some have a zone while others have none.
+    """
     utc_texts = texts
     if texts.str.endswith(_UTC_NAMES).any():
         utc_texts = texts.str.replace(_NAME_OF_UTC.pattern, "Z", regex=True)
@@ -139,9 +142,11 @@ def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.D
         utc_texts.where(has_year_first), format="ISO8601", utc=True, errors="coerce"
     )
 
-    # What is no time has no say about zones.
-    is_naive = ~utc_texts.where(times.notna(), "2000-01-01 00Z").str.contains(_ENDS_IN_ZONE)
-    if is_naive.any() and not is_naive.all() and times.notna().all():
+    # Texts that are no times are refused where they are read, and say nothing of zones here.
+    is_time = times.notna()
+    has_zone = utc_texts.str.contains(_ENDS_IN_ZONE)
+    is_naive = is_time & ~has_zone
+    if is_time.all() and is_naive.any() and has_zone.any():
         row = int(np.flatnonzero(is_naive != is_naive.iloc[0])[0])
         raise error(
             f"stamps must all have a zone or none, got {utc_texts.iloc[0]!r} and "

@@ -144,6 +144,19 @@ class Contract(Value, kw_only=True):
             self._set_fields(min_notional=5.0)
 
 
+def choose_settlement(contract: Contract, by_name: str, given: str) -> str:
+    """Return the currency in which a contract settles, empty if nothing says it.
+
+    Its venue is believed first. An inverse contract settles in the coin of its name, which a
+    currency for all markets does not replace; for a linear one the currency given comes first.
+    """
+    if contract.settles:
+        return contract.settles
+    if contract.kind == "inverse":
+        return by_name or given
+    return given or by_name
+
+
 def agree_settlement(
     contracts: Mapping[str, Contract],
     *,
@@ -165,11 +178,7 @@ def agree_settlement(
         if is_checked:
             check_name_of_market(name, names, contract, by_name)
 
-        currency = contract.settles
-        if not currency and is_inverse:
-            currency = by_name or given
-        elif not currency:
-            currency = given or by_name
+        currency = choose_settlement(contract, by_name, given)
         if currency:
             known[name] = currency
 
