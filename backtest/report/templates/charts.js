@@ -258,6 +258,13 @@ const shrinkLetters = (value) => {
     shrinkLetters(item);
   });
 };
+// The share of its height that a chart keeps on paper. A run with options has more charts, which stay
+// within four sheets too.
+const chooseShare = (box, tall, isWhole) => {
+  if (tall > 600) return 0.64;
+  if (box.closest("#payoff")) return 0.8; // five panels of Greeks
+  return isWhole && document.getElementById("payoff") ? 0.37 : 0.5;
+};
 const compose = (box) => {
   const plain = data.charts[box.dataset.chart];
   const figure = copy(plain);
@@ -268,8 +275,8 @@ const compose = (box) => {
   const paper = { half: 0.48, third: 0.31, beside: isBeside ? 0.4 : 1 };
   const width = printing ? Math.round(sheet * (paper[box.parentElement.className] || 1)) : box.clientWidth;
   const tall = Number(box.dataset.height);
-  const lower = tall > 600 ? 0.64 : 0.5;
-  const height = printing ? Math.max(Math.round(tall * lower), 125) : tall;
+  const isWhole = !paper[box.parentElement.className];
+  const height = printing ? Math.max(Math.round(tall * chooseShare(box, tall, isWhole)), 110) : tall;
   const layout = { ...figure.layout, template, width, height };
   if (printing) [layout.annotations, layout.legend, template].forEach((part) => shrinkLetters(part || null));
   if (width < wide) {

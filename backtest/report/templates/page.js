@@ -22,10 +22,12 @@ window.addEventListener("resize", () => {
 let theme = root.dataset.theme;
 window.addEventListener("beforeprint", () => {
   printing = true; theme = root.dataset.theme; root.dataset.theme = "light";
+  document.querySelectorAll("#equity").forEach((each) => each.after(...document.querySelectorAll("#payoff")));
   charts.forEach(draw);
 });
 window.addEventListener("afterprint", () => {
   printing = false; root.dataset.theme = theme;
+  document.querySelectorAll("#payoff").forEach((each) => each.after(...document.querySelectorAll("#equity")));
   drawAgain();
 });
 
