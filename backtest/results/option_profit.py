@@ -286,13 +286,16 @@ def weigh_gamma(
     bar = follow_bar(quotes, opened)
     bar.end[2] = np.nan_to_num(bar.end[2])  # one that has expired has no time left
 
+    # What was carried moves from the last close to the open, what is held then on to the close.
     for moves in (follow_gap(quotes, carried), bar):
         gamma = compute_greeks(in_cash, moves.options, moves.start)[1]
         forward, volatility, years = moves.start
-        power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
         amount = moves.quantities * terms.sizes[moves.options]
-        time = years - np.maximum(moves.end[2], 0.0)
-        weight = amount * gamma * forward**power * time
+        years_of_move = years - np.maximum(moves.end[2], 0.0)
+
+        # G S^2 dt; in coins it is over S.
+        power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
+        weight = amount * gamma * forward**power * years_of_move
 
         place = (moves.bars, moves.options)
         np.add.at(weights, place, weight)

@@ -375,7 +375,9 @@ ROUNDING = 1e-9
 def share_causes(run: RunData) -> Entries:
     """Return the entries of a run with the share of each cause in place of where it stands.
 
-    Those that have none and gained nothing are left out.
+    A cause, an instrument, the collateral, flows or rules, stands in the log at what it needs of
+    the pool less what it gained in the bar. Its share is of what it took since the last high: the
+    rise of its need, less its gains. Those that have none and gained nothing are left out.
     """
     entries = np.array(run.entries)
     stands = entries["value"]
@@ -383,15 +385,17 @@ def share_causes(run: RunData) -> Entries:
     n_causes = len(run.names) + 3
     for rows in np.flatnonzero(is_cause).reshape(-1, n_causes):
         bar = int(entries["bar"][rows[0]]) - run.span.first
-        falls = stands[rows] - find_stands(run, bar)
-        falls[-1] = -falls[-1] - falls[:-1].sum()  # D falls, and rules take what is left over
-        falls = np.maximum(falls, 0.0)
+        taken = stands[rows] - find_stands(run, bar)
 
-        # Where nothing fell, rules alone brought the pool down.
+        # The last row is the excess of the pool: rules took what the others leave of its fall.
+        taken[-1] = -taken[-1] - taken[:-1].sum()
+        taken = np.maximum(taken, 0.0)
+
+        # Where nothing was taken, rules alone brought the pool down.
         shares = np.zeros(n_causes)
         shares[-1] = 1.0
-        if falls.sum() > 0.0:
-            shares = falls / falls.sum()
+        if taken.sum() > 0.0:
+            shares = taken / taken.sum()
         stands[rows] = np.where(shares > ROUNDING, shares, 0.0)
 
     is_none = is_cause & (stands == 0.0) & ~(entries["amount"] > 0.0)
@@ -399,7 +403,11 @@ def share_causes(run: RunData) -> Entries:
 
 
 def find_stands(run: RunData, stop: int) -> FloatArray:
-    """Return where the causes stood at the last high before a bar, and their gains since."""
+    """Return where the causes stood at the last high before a bar, plus their gains since.
+
+    Of shape (n + 3,): what n instruments, the collateral and flows needed then, and the excess of
+    the pool.
+    """
     unit = run.of_account("unit")[:stop]
     highs = np.maximum.accumulate(np.concatenate(([run.first_peak], unit)))
     rows = np.flatnonzero(unit >= highs[:-1])
@@ -419,7 +427,7 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
 
 
 def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
-    """Return ``stands`` (n + 3,) and what each cause gained in some bars; of rules it is not known.
+    """Return ``stands`` (n + 3,) plus what each cause gained in some bars; that of rules stays.
 
     Gains are added bar by bar, so that a run in parts, which begins with the stands of the part
     before, has the bits of the whole.
@@ -433,6 +441,7 @@ def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
         net: Any = sum(SIGNS[name] * getattr(of_options, name) for name in OPTION_TERMS)
         gains = gains + run.options.sum_by_underlying(net[rows], n)
 
+    # A row of stands, and a row of gains for each bar: isolated positions need nothing of the pool.
     steps = np.zeros((len(account.flows) + 1, n + 3))
     steps[0] = stands
     steps[1:, :n] = np.where(run.are_isolated, 0.0, gains)

@@ -194,14 +194,17 @@ class Books:
     def order(self, rows: IntArray, marks: FloatArray) -> tuple[IntArray, FloatArray]:
         """Return accounts in the order in which they fail, and the prices where, (n_rows, n).
 
-        A fraction of the way to the marks under 0 is where one that fails at the start would have
-        failed on a way that had begun before; those that gain on the way come last, at 0.
+        Each fails at a fraction of the way from the start to the marks, 0 to 1. Of those that fail
+        at the start already, the one that is deepest in failure comes first: the way is followed
+        backward to where it would not fail yet, a fraction under 0. Those that fail at the start
+        and gain on the way come last.
         """
         shape = (len(rows), len(marks))
         gaps_at_start = self.find_gaps(rows, np.broadcast_to(self.start, shape))
         gaps_at_marks = self.find_gaps(rows, np.broadcast_to(marks, shape))
         are_last = (gaps_at_start <= 0.0) & (gaps_at_marks > gaps_at_start)
 
+        # The way from failing to not failing is halved; ``high`` is where an account fails.
         low = np.full(len(rows), -BEFORE)
         high = np.ones(len(rows))
         for _ in range(HALVINGS):
@@ -288,6 +291,8 @@ class Books:
                 deleveraged += float(np.sum(np.abs(self.quantity[closed, 0])))
                 missing += self.deleverage(closed, side, bankrupt, marks)
 
+        # The fund pays first, which changes fees and fund.
+        covered = self.cover(gaps + missing, marks)
         long = np.sum(np.maximum(closing.sizes, 0.0), axis=0)
         short = np.sum(np.maximum(-closing.sizes, 0.0), axis=0)
         return {
@@ -296,7 +301,7 @@ class Books:
             "fresh": fresh,
             "adl": deleveraged * float(self.unit[0]),
             "adl_paid": closing.lack - missing,
-            **self.cover(gaps + missing, marks),
+            **covered,
             "fees": self.fees - fees_before,
             "insurance": self.fund,
             **self.name_all("flow", (long - short) * self.unit),

@@ -267,13 +267,15 @@ def measure_edge(result: Any, growth: float, years: float) -> float:
 
     0 where the returns are those of constant leverage.
     """
-    held = equal_risk.hold_at_equal_risk(result)
-    if not isinstance(held, equal_risk.ScaledAccount):
+    constant = equal_risk.hold_at_equal_risk(result)
+    if not isinstance(constant, equal_risk.ScaledAccount):
         return math.nan
-    away = result.returns - held.rest * held.result.returns
-    if not np.std(away) > ALIKE * np.std(result.returns):
+
+    # ``rest`` is the factor that is left to the volatility of the account, 1 but for little.
+    difference = result.returns - constant.rest * constant.result.returns
+    if not np.std(difference) > ALIKE * np.std(result.returns):
         return 0.0
-    return growth - math.log1p(held.result.metrics["total_return"]) / years
+    return growth - math.log1p(constant.result.metrics["total_return"]) / years
 
 
 def write_value(value: Any) -> str:
@@ -288,10 +290,14 @@ def is_in_use(varied: VariedTest, name: str) -> bool:
     parameter = varied.policy_class.parameters().get(name)
     if parameter is None:
         return True
-    is_off = varied.settings[name].value == parameter.default
-    if is_off and not getattr(parameter.space, "searched", True):
+
+    # What searches leave out does nothing at its default.
+    is_default = varied.settings[name].value == parameter.default
+    if is_default and not getattr(parameter.space, "searched", True):
         return False
-    return not find_condition(name, {}, varied.settings, {})[1]
+
+    _, unmet = find_condition(name, {}, varied.settings, {})
+    return not unmet
 
 
 def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:

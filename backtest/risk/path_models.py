@@ -258,12 +258,15 @@ class Filtered(_Resampled):
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
+        """Return the model of a market; ``returns`` are the latest log returns of its bars."""
         days_per_year = YEAR_DAYS
         if market.sessions:
             days_per_year = SESSIONS
-        day = count_per_year(market) / days_per_year
-        alpha = find_weight(HALF_LIFE * day)
-        reversion = find_weight(REVERSION * day)
+        bars_per_day = count_per_year(market) / days_per_year
+
+        # Weights by half-lives, in bars; the variance returns to that of history.
+        alpha = find_weight(HALF_LIFE * bars_per_day)
+        reversion = find_weight(REVERSION * bars_per_day)
         square = float(np.mean(returns**2))
         at_history = cls(
             block=1.0,
@@ -273,8 +276,11 @@ class Filtered(_Resampled):
             variance_now=square,
         )
 
+        # Paths start with a part of the distance of today's variance from that of history.
         now = float(at_history.filter(market)[-1])
         model = at_history.override(variance_now=square * (now / square) ** STATE)
+
+        # Blocks keep what the variance does not explain: returns are divided by its root.
         divided = log_returns(market)[1:] / model.scale(market)[0][1:]
         return model.override(block=block_length(divided[-len(returns) :]))
 

@@ -234,7 +234,9 @@ class RowTable:
 
     @functools.cached_property
     def growth(self) -> core.FloatArray:
-        """The mean of a product is not the product of the means: rows of a block are neighbors.
+        """The log growth per bar that blocks of rows add to that of single rows, (bars + 1,).
+
+        The mean of a product is not the product of the means: rows of a block are neighbors.
 
         :func:`backtest.risk.path_kernels.follow_blocks` says how it is found.
         """

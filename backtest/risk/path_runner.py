@@ -309,6 +309,8 @@ class PathsRunner(core.Carried):
 
     def begin(self, bars: Mapping[str, PathBars]) -> tuple[engine.Setup, bool]:
         """Return the setup of an account on paths, and whether each path has its own setup."""
+        # Set up on bars whose times are those of all paths. Flows may be of times that the bars do
+        # not have, and come back below; measures of a path are of days.
         seen = self.seen
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

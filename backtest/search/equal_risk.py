@@ -163,8 +163,9 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
     policy does not see, keeps the bands in the account.
     """
     names = setup.markets.names
-    bands = {name: core.pick_value(setup.account.band, name) for name in names}
-    bands = {name: band * band_share for name, band in bands.items()}
+    bands = {name: band_share * core.pick_value(setup.account.band, name) for name in names}
+
+    # The policy keeps to the bands itself, and is not cut by limits that were of another policy.
     account = replace(setup.account, band=0.0, min_leverage=0.0, max_leverage=math.inf)
     policies = {name: ConstantLeverage(band=band) for name, band in bands.items()}
     if setup.overlay is not None:
@@ -181,6 +182,8 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
     observed = observe_policies(
         policies, setup.overlay, clock.seen, setup.venues, weights, is_checked=False
     )
+
+    # What is asked, NaN before the policy of the run first decided.
     for place, (first, stop) in enumerate(clock.seen.spans.tolist()):
         asked = np.where(closes < decided.first[place], np.nan, seen[place])
         observed[place] = observed[place]._replace(columns={"asked": asked[first:stop]})

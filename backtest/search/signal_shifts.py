@@ -90,15 +90,19 @@ class ShiftedPanel(Panel):
     """A panel whose signal, or whose columns, come some days later than they do in another one."""
 
     def __init__(self, panel: Panel, shift: Shift) -> None:
+        # All that does not come later is that of the other panel.
         vars(self).update(vars(panel))
         self.panel = panel
         self.shift = shift
         self.repeats = shift.n_shifts
+
+        # What is kept of setups and of columns is of this shift alone.
         self._lock = threading.RLock()
         self._terms = OrderedDict()
         self._flat = OrderedDict()
         self._shifted: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
 
+        # The weights of other days, and the feed of them, which the first setup lays out.
         if shift.is_of_signal:
             clock = find_clock(self.markets)
             circle = find_market_circle(self.seen, clock.at(self.first))
@@ -248,17 +252,24 @@ def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Ite
     """
     n = count_sets(sets)
     is_few = evaluator.compile and not (evaluator.is_pooled or n >= LEAST_LANES)
-    parts: list[list[Any]] = [[] for _ in moved]
+    scored: list[list[Any]] = [[] for _ in moved]
     if is_few and engine.is_loop_compiled(has_options=False):
         panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
         tasks = [SetTask(np.arange(n), sets, ShiftedPanel(panel, shift), False) for shift in moved]
-        with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
-            names = evaluator.metrics
-            parts = [*pool.map(lambda task: score_task(names, task, lambda: False), tasks)]
 
-    for shift, part in zip(moved, parts, strict=True):
-        rows = join_scored(start_rows(sets, evaluator.measured), part)
-        if not rows.done.all():  # none, or one whose run gives the reason
+        def is_stopped() -> bool:
+            return False
+
+        def score(task: SetTask) -> list[Any]:
+            return [*score_task(evaluator.metrics, task, is_stopped)]
+
+        with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
+            scored = [*pool.map(score, tasks)]
+
+    # Where sets were not simulated, or one has a fault, a sweep does it, and gives the reason.
+    for shift, parts in zip(moved, scored, strict=True):
+        rows = join_scored(start_rows(sets, evaluator.measured), parts)
+        if not rows.done.all():
             rows = shift_evaluator(evaluator, shift).evaluate(sets).finish()
         yield rows
 
