@@ -315,7 +315,7 @@ class Books:
         n_markets = reaches.shape[1]
         sizes = self.choose_sizes(rows, reaches)
         is_sold = np.ones(len(rows), np.bool_)
-        fund = self.fund
+        fund_left = self.fund
         lack = 0.0
         coins = np.zeros(n_markets)
         lost = np.zeros(n_markets)
@@ -325,12 +325,12 @@ class Books:
             # has what is left of an account, else only what is missing.
             if self.adl is not None:
                 left = self._find_left(row, reach)
-                if -left > max(fund, 0.0):
+                if -left > max(fund_left, 0.0):
                     lack -= left
                     is_sold[k] = False
                     sizes[k] = 0.0
                     continue
-                fund += left if self.mode == "takeover" else min(left, 0.0)
+                fund_left += left if self.mode == "takeover" else min(left, 0.0)
 
             fees = self._close_positions(row, sizes[k], reach, lost)
             coins += self.sell_coins(row, reach)
@@ -395,15 +395,15 @@ class Books:
     def quote(self, i: int, reach: float, size: float, flow: float) -> tuple[float, float]:
         """Return how far the shock has gone where an account fails, and the value that it gets.
 
-        ``reach`` is the price at which it fails, ``size`` is positive for what is sold. The value
-        is in the mean of a flow that is added.
+        ``reach`` is the price at which it fails, after the impact of the flow so far; ``size`` is
+        positive for what is sold. The value is what a ``flow`` gets on average, under its impact.
         """
         market = self.terms[i]
         start = float(self.start[i])
         shocked = float(self.shocked[i])
         flow_before = float(self.flow[i])
 
-        # The price before impact, which never goes back.
+        # The price before impact, which never goes back: impact is added to the price after it.
         level = shocked
         if not self.is_jump:
             low, high = sorted((start, shocked))
@@ -450,7 +450,8 @@ class Books:
     def charge_fees(self, row: int, asked: float, reach: FloatArray) -> FloatArray:
         """Take the fees of all closings, at most what is left; return the coins sold for them.
 
-        They come after the last closing and the coins (RULES-MANY 3), and make no shortfall.
+        They come after the last closing and the sale of coins, and leave no debt: what coins bring
+        too little of is waived. Coins are sold where the account fails, at ``reach``.
         """
         left = float(self.cash[row] + self.quantity[row] @ self.to_values(reach))
         left += float(self.coins[row] @ self.value_coins(reach))
@@ -496,13 +497,15 @@ class Books:
     def deleverage(
         self, bankrupt: IntArray, side: float, left_out: IntArray, marks: FloatArray
     ) -> float:
-        """Close positions of one side against the other, at the price at which they have nothing.
+        """Close positions of one side against the other, at the value at which they have nothing.
 
-        Returns what the accounts in profit that are closed then lack.
+        Returns what accounts of the other side lack that are worth less than nothing after it.
         """
         quantity = self.quantity[:, 0]
         total = float(np.sum(np.abs(quantity[bankrupt])))
-        price = -side * float(np.sum(self.cash[bankrupt])) / total
+
+        # Together the bankrupt have cash + side * total * value = 0.
+        value = -side * float(np.sum(self.cash[bankrupt])) / total
         self.closed[bankrupt] += np.abs(quantity[bankrupt])
         self.closed_money[bankrupt] -= side * self.cash[bankrupt]
         self.cash[bankrupt] = 0.0
@@ -513,16 +516,17 @@ class Books:
             taken = self._take_by_rank(others, total, float(self.to_values(marks)[0]))
         else:
             taken = self._take_pro_rata(others, total, side)
-        self.cash[others] -= side * taken * price
+
+        self.cash[others] -= side * taken * value
         quantity[others] += side * taken
         self.closed[others] += taken
-        self.closed_money[others] += taken * price
+        self.closed_money[others] += taken * value
         self.deleveraged[others] += taken
 
         # The liquidity account takes the rest.
         rest = side * (total - float(np.sum(taken)))
         self.liquidity[0] += rest
-        self.liquidity_cash -= rest * price
+        self.liquidity_cash -= rest * value
         return self.drop_losses(others)
 
     def _take_by_rank(self, others: IntArray, total: float, value: float) -> FloatArray:

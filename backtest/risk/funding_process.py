@@ -88,8 +88,9 @@ class FundingProcess:
     ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
         """Return constants (paths,), weights (windows, paths) and factors of residuals (paths,).
 
-        A short history does not know them: level and weights have the errors of the regression, and
-        a variance that lasts for a month was seen once a month (chi-squared).
+        They differ from those fitted as a short history leaves them open: level and weights by the
+        errors of the regression, the variance of residuals by chi-squared. It lasts for about a
+        month, so a history of n months has seen n of it, its degrees of freedom.
         """
         months = LEAST_MONTHS
         if self.grid is not None:
@@ -138,6 +139,7 @@ class FundingProcess:
             rate = constants + spread * shock + mean
             rates[k + lags] = np.clip(rate, -self.cap, self.cap)
 
+        # The venue clamps rates near the usual one to it.
         unclamped = rates[lags:]
         return np.where(np.abs(unclamped - self.usual) < self.clamp, self.usual, unclamped)
 
@@ -219,7 +221,8 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
         kind = "heterogeneous autoregression"
         windows = (1, *(max(span // grid.every, 1) for span in (DAY, 7 * DAY, MONTH)))
 
-    # The means of each window before a settlement explain it.
+    # The means of each window before a settlement explain it. Units make no difference but to the
+    # solver; weights that sum to too much are scaled down, so that every shock dies out.
     sums = np.concatenate([[0.0], np.cumsum(rates)])
     k = np.arange(max(windows), len(rates))
     means = np.column_stack([(sums[k] - sums[k - window]) / window for window in windows])
@@ -231,6 +234,7 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
     constant = float(np.mean(target) - centers @ weights)
 
+    # F of the errors, and the clamp by the last 180 days.
     x = np.column_stack([np.ones(len(means)), means - centers])
     with one_thread():
         residuals = target - constant - means @ weights
@@ -265,6 +269,8 @@ def fit_clamp(rates: core.FloatArray, residuals: core.FloatArray) -> tuple[float
     if share < LEAST_BASE:
         return math.nan, 0.0
 
+    # Rates as simulated ones are, with residuals in another order: the share of them that was at
+    # the usual rate lies within the clamp.
     mixed = rates - residuals + np.random.default_rng(0).permutation(residuals)
     return usual, float(np.quantile(np.abs(mixed - usual), share))
 

@@ -88,7 +88,10 @@ class PathTrials:
         return runner
 
     def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:
-        """Return how many of the first paths liquidate each size; over ``most`` it ends."""
+        """Return how many of the first paths liquidate each size.
+
+        A size that is over ``most`` is followed no further: its count is a lower bound.
+        """
         for size in sizes:
             self.keep(size)
         hits = [0] * len(sizes)

@@ -41,9 +41,9 @@ COVERED = ["rule", "side", "periods", "breaches", "expected", "kupiec_p", "chris
 
 
 def count_warm_up(rule: DynamicMargin | None) -> int:
-    """Return the days until weights of a rule's volatility have halved: before, single days are it.
+    """Return the days after which the weights of a rule's volatility have halved, 0 without any.
 
-    0 of a rule without weights.
+    Before that a volatility rests on a few days.
     """
     if rule is None:
         return 0
@@ -84,7 +84,11 @@ def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str
 def measure_coverage(
     levels: FloatArray, closes: FloatArray, period: int, share: float
 ) -> Iterator[dict[str, Any]]:
-    """Yield, for a long and a short, how often losses of periods that do not overlap are over m."""
+    """Yield, for a long and a short, how often losses are over the margin.
+
+    Losses are those of ``period`` days from close to close, which do not overlap; ``share`` of them
+    the margin is meant to cover.
+    """
     moves = (closes[period:] / closes[:-period] - 1.0)[::period]
     margins = levels[: len(closes) - period : period]
     n = len(moves)

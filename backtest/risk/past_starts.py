@@ -41,8 +41,8 @@ class PastStarts(NamedTuple):
     def summarize(self, bars: int, horizon: int) -> dict[str, float]:
         """Return the share lost within some bars, of those with so many, and the worst year.
 
-        ``horizon`` is their time in ns; so far apart, starts have no bar in common. Of those the
-        share leaves a largest probability possible.
+        ``horizon`` is their time in ns: starts that lie so far apart have no bar in common. As many
+        independent starts bound the probability from above.
         """
         is_whole = self.room >= bars
         times = self.times[is_whole]

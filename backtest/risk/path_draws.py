@@ -58,8 +58,8 @@ class Draws:
     ) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
 
-        P(M >= m) = exp(-2 m (m - x) / v) for m >= max(0, x). A bridge of several steps draws the
-        prices between them.
+        A bridge to x with variance v reaches a highest point M with P(M >= m) = exp(-2 m (m - x) /
+        v) for m >= max(0, x). A bridge of several steps draws the prices between them.
         """
         steps = self.bridge
         step_variance = variance / steps

@@ -156,6 +156,7 @@ def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
     rows_t + beta, ``u_{t+1} = (1 - q) (omega + a_t u_t) + q mean(omega + a u)``. So u is a multiple
     of S, ``S_{t+1} = 1 + (1 - q) a_t S_t``, on a circle of rows.
     """
+    # 1 - q, and a_t of each row.
     stay = 1.0 - 1.0 / model.block
     n = len(rows)
     growth = model.alpha * rows + model.beta

@@ -232,7 +232,11 @@ class PathsRunner(core.Carried):
         return ratios
 
     def live_past(self, begins: core.IntArray, width: int) -> Iterator[tuple[int, core.FloatArray]]:
-        """Yield what ``live_from`` of the loop does, of the account at some bars of history."""
+        """Yield what ``live_from`` of the loop does, of the account at some bars of history.
+
+        Accounts are without flows, whose times are those of another start. Warnings of the setup
+        were given before.
+        """
         markets = as_markets(self.paths.history)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -250,9 +254,10 @@ class PathsRunner(core.Carried):
             yield from loop.live_from(begins, width)
             loop.warn_of_overflow()
         except engine.LaneFault as fault:
+            # Run alone, the account raises the error that says what is wrong.
             first = int(begins[fault.lane])
             alone = setup.change(first=first, started=int(markets.time[first]))
-            engine.run_account(alone, is_compiled=False, progress=None)  # it says what
+            engine.run_account(alone, is_compiled=False, progress=None)
             raise
 
     def list_weights(self, markets: Markets) -> core.FloatArray:
@@ -460,7 +465,10 @@ class PathsRunner(core.Carried):
         return joined, np.array(known, np.int64)
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
-        """Return prices and volumes of some paths, (bars, n), and their rates of funding."""
+        """Return prices and volumes of n paths end to end, and their rates of funding.
+
+        Prices and volumes have shape (n * width, n_instruments).
+        """
         paths = list(bars.values())
         columns = [(*path.prices, *path.marks, path.volume) for path in paths]
         fields = {}

@@ -207,7 +207,7 @@ class Paths:
         return {name: self.draw(first, stop, name) for name in self.names}
 
     def draw(self, first: int, stop: int, name: str | None = None) -> PathBars:
-        """Return the same of one instrument, by default the first."""
+        """Return the bars of paths ``first`` up to ``stop`` of an instrument, else of the first."""
         name = name or self.names[0]
         size = self.block
         parts = []

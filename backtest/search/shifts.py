@@ -59,7 +59,10 @@ class DayCircle(NamedTuple):
 
 
 def find_circle(closes: core.IntArray, interval: int, *, first: int, is_session: bool) -> DayCircle:
-    """Return the whole days of decisions at some closes, in ns, from row ``first`` on."""
+    """Return the whole days of decisions at some closes, in ns, from row ``first`` on.
+
+    Days are those of the sessions, else of 24 hours from the first open on.
+    """
     n = len(closes)
     first = min(first, n - 1)
     opens = closes - interval
@@ -67,9 +70,9 @@ def find_circle(closes: core.IntArray, interval: int, *, first: int, is_session:
     changes = np.flatnonzero(np.diff(days) != 0) + 1
     begins = np.concatenate([[first], changes[changes > first]])
 
-    # The last day counts if its last bar ends it; a session ends with the data.
-    ends_day = (closes[-1] - opens[first]) % DAY == 0
-    if is_session or ends_day or interval >= DAY:
+    # The last day counts if it is whole: its last bar ends it, or a session ends with the data.
+    is_last_whole = (closes[-1] - opens[first]) % DAY == 0
+    if is_session or is_last_whole or interval >= DAY:
         begins = np.append(begins, n)
     return DayCircle(begins.astype(np.int64), n)
 

@@ -128,11 +128,14 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
 def apply_overlay(
     result: Result, leverage: core.FloatArray, closes: core.IntArray, rows: core.IntArray
 ) -> core.FloatArray:
-    """Return leverages within the limits of the account, scaled by its overlay."""
+    """Return leverages within the limits of the account, scaled by its overlay.
+
+    NaN leaves a position as it is, but an overlay of 0 closes it.
+    """
     feed = result.setup.inputs.feed
     least = [result.account.for_instrument(name).min_leverage for name in result.names]
-    filled = np.searchsorted(feed.time, closes)  # the bars that open at the closes
-    most = feed.limit[np.minimum(filled, len(feed.limit) - 1)]
+    fill_rows = np.searchsorted(feed.time, closes)  # the bars that open at the closes
+    most = feed.limit[np.minimum(fill_rows, len(feed.limit) - 1)]
     limited = np.minimum(np.maximum(leverage, least), most)
 
     overlay = result.of_account("overlay")[rows, None]

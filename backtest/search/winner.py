@@ -390,7 +390,7 @@ def choose_best(task: StudyTask, examiner: t.Examiner, trials: t.Batch) -> Choic
 
 
 def count_affordable(problem: SearchProblem, examiner: t.Examiner) -> float:
-    """Return how many neighbors the budget has left for: a share of trials, or of seconds."""
+    """Return for how many neighbors, in sets, the budget of trials or of seconds is left."""
     n_evaluated = sum(count_sets(batch.sets) for batch in examiner.batches)
     affordable = math.inf
     if problem.trials is not None:
@@ -558,10 +558,11 @@ def evaluate_holdout(
 def choose_winner(
     candidates: CandidateScores, scores: core.FloatArray, median: float, *, is_enough: bool
 ) -> tuple[int, str]:
-    """Return the best among k candidates, the one with the highest robust score, and by what.
+    """Return the place of the best among k candidates, and by what it was chosen.
 
-    Without one, that with the largest share of neighbors that hold; of too few (not ``is_enough``),
-    the highest of ``scores`` (k,) in place of such a trial, or of one below the median.
+    Of enough candidates it has the highest robust score, or where none has one the largest share
+    of neighbors that hold. Of too few it has the highest robust score if that trial is not below
+    the ``median``, or else the highest of ``scores`` (k,).
     """
     is_any_robust = bool(np.isfinite(candidates.robust).any())
     if is_any_robust:

@@ -77,6 +77,7 @@ class Watched:
         self._read: dict[str, None] = {}
 
     def __getattr__(self, name: str) -> Any:
+        """Return what the policy has by a name; a setting that is read is noted."""
         if name in self._values:
             self._read[name] = None
             return self._values[name]
@@ -413,7 +414,11 @@ class Panel:
             columns.check_causal(find_values(values, name))
 
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
-        """Return the setup of one set: the first is made in full, others like it."""
+        """Return the setup of one set.
+
+        The first is made in full, the pattern of the others. One with its account and venue
+        differs in policies alone, any other in all but the bars and the signal.
+        """
         policy = self.varied.build_policies(values)
         _, term_names = self._split_names(values)
         terms = tuple((name, values[name]) for name in term_names)
@@ -543,7 +548,11 @@ class Panel:
         return state, self.find_deciders(setup), tally
 
     def find_deciders(self, setup: engine.Setup) -> engine.Deciders:
-        """Return the policy table of a parameter set."""
+        """Return the policy table of a parameter set.
+
+        The compiled calls, and the columns laid end to end, are kept for sets like it; its
+        settings, its memory and what policies are shown are its own.
+        """
         observed = setup.observed
         n = len(self.markets)
 
@@ -562,6 +571,7 @@ class Panel:
         except Exception as refusal:  # numba may raise anything; the policy does not run here
             text = engine.explain_refusal(refusal, observed[0].policy)
             raise NotCompiled(text) from refusal
+
         flat = self._find(self._flat, tuple(id(one.columns) for one in observed), flatten, KEPT)
 
         # Methods are those of the pattern. What a set writes and reads is its own.

@@ -299,6 +299,7 @@ class Evaluator(core.Carried):
 
         if first is None:
             first = self.first
+        # Of all checks the weakest is told, that with the fewest cuts.
         checks = self._find_panel({}, first, stop).check_ends(sets)
         self.checked = min(checks, key=lambda check: check.cuts, default=None)
 
@@ -377,7 +378,7 @@ class Evaluator(core.Carried):
             for places in faulty:
                 plain = self._evaluate_plainly(take_sets(sets, places), wanted, None)
                 put_rows(rows, places, plain)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # what is not done is left out, and says so
             pass
         return rows
 
@@ -473,6 +474,8 @@ def pool_measure(name: str, values: core.FloatArray, pool: Pool) -> core.FloatAr
     """Return one measure of all sets from that of each market, of shape (n_markets, n_sets)."""
     if name == "ruined":
         return np.asarray(values.sum(axis=0))
+
+    # The time to what never came is NaN: of the others it is the mean, whatever the pool.
     if name in NEVER:
         came = ~np.isnan(values)
         total = np.where(came, values, 0.0).sum(axis=0)
