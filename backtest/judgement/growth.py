@@ -57,6 +57,10 @@ def explain_lack(account: JudgedAccount) -> str:
 
 
 def measure_daily(account: JudgedAccount, benchmark: ScaledAccount) -> DailyGrowth:
+    """Return the log returns of an account, and of constant leverage at exactly its volatility.
+
+    They are those of sampling periods from the first decision of the policy on.
+    """
     result = account.result
     sampled = sample_returns({"policy": result, "constant": benchmark.result})
     own, constant = sampled.returns

@@ -292,6 +292,10 @@ class Court:
                 self.rows["survival"].append(row)
 
     def answer_costs(self, account: a.JudgedAccount) -> Iterator[str]:
+        """Yield what each cost eats, and the capital that halves growth; both become rows.
+
+        Where one of them fails, the capital is not tested either.
+        """
         try:
             for name, row in c.judge_costs(account, compile=self.compile):
                 self.rows["costs"].append({"market": account.name, "cost": name, **row})

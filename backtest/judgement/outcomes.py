@@ -142,6 +142,7 @@ def list_forecasts(saved: Any) -> list[DatedForecast]:
 
 
 def list_losses(saved: LiquidationRisk) -> Iterator[DatedForecast]:
+    """Yield the probabilities of loss that a risk told, by horizon, and why they have no score."""
     made = core.to_nanoseconds(saved.settings["paths"]["start"])
     terms = read_terms(saved)
     why = terms.pop("why")
@@ -196,7 +197,10 @@ def list_shortfalls(saved: MarginCalibration) -> Iterator[DatedForecast]:
 
 
 def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
+    """Yield the probability of loss that a judgement told of each market that it tested."""
     told = saved.settings
+
+    # Of one market the settings have the venue itself, of several a table of them.
     venues = told["venue"]
     if len(saved.names) == 1:
         venues = {saved.names[0]: told["venue"]}
@@ -238,10 +242,11 @@ def read_terms(saved: LiquidationRisk | MaxLeverage) -> dict[str, Any]:
     why = ""
     if told["overlay"] is not None:
         why = "its account has an overlay"
-    if "fees" not in told["venue"] or len(instruments) > 1:
+    is_table = "fees" not in told["venue"]  # of venues by instrument
+    if is_table or len(instruments) > 1:
         why = "its account has several instruments"
 
-    signal = None
+    signal = None  # a series, which the settings do not hold
     if isinstance(told["signal"], float | int):
         signal = told["signal"]
     return {

@@ -57,7 +57,10 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
 
 
 def check_coin(run: RunRecord, market: Market) -> None:
-    """Raise ParameterError unless a market prices the only coin in which a run settles."""
+    """Raise ParameterError unless a market prices the only coin in which a run settles.
+
+    A market whose instrument names no known coin is taken at its word.
+    """
     contracts = [venue.contract for venue in run.list_venues()]
     coins = {contract.settles for contract in contracts if contract.kind == "inverse"}
     if not coins:

@@ -60,7 +60,10 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
 def find_references(
     run: RunRecord, entries: Entries, names: npt.NDArray[np.object_], price: FloatArray
 ) -> FloatArray:
-    """Return the prices of entries without slippage and impact."""
+    """Return the prices of entries without slippage and impact, which are in the prices of trades.
+
+    A trade at v whose slippage and impact cost c in all was at v - c / quantity without them.
+    """
     is_trade = np.isin(entries["kind"], TRADES)
     quantity = entries["quantity"]
     in_price = sum(entries[FILL_COSTS[name]] for name in IN_PRICE)
@@ -107,7 +110,9 @@ def list_settlements(run: RunRecord) -> dict[tuple[str, int], list[Settlement]]:
     return settlements
 
 
-FUNDING_AT_OPEN, INSIDE, EXITS_INSIDE = 2, 6, 7
+FUNDING_AT_OPEN = 2
+INSIDE = 6
+EXITS_INSIDE = 7
 """Steps of a bar: payments at the open, those inside, and stops and liquidations."""
 
 
@@ -147,7 +152,7 @@ def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object
 
 
 def place_in_bar(step: int, opened: int, *, interval: int, stamp: int) -> int:
-    """Return the time of a step of a bar, ns."""
+    """Return the time of a step of a bar, ns: sorted by time, steps keep their order in the bar."""
     if step < INSIDE:
         return opened
     if step == INSIDE:

@@ -301,9 +301,11 @@ def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def find_held(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a policy that its sets do not vary, with their values."""
-    space = manifest.get("space")
-    if manifest.get("kind") == "sweep":  # whose settings are those that no set has
+    # A sweep lists only the settings that its sets do not vary.
+    if manifest.get("kind") == "sweep":
         return dict(manifest["policy"]["settings"])
+
+    space = manifest.get("space")
     if not space:
         return {}
 

@@ -260,7 +260,10 @@ class RunData:
 
     @cached_property
     def volatilities(self) -> tuple[FloatArray, FloatArray]:
-        """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, k)."""
+        """Forecasts of shape (n_bars, n), and their trails after the last bar, of shape (n, k).
+
+        A trail is what the filter of an instrument remembers, with which a later run begins.
+        """
         forecasts = np.full((len(self.time), len(self.names)), np.nan)
         trails = np.empty_like(self.before.trails)
         for i, (first, stop) in enumerate(self.spans.tolist()):
