@@ -259,7 +259,12 @@ def measure_accounts(
 
 
 def measure_core(tally: Mapping[str, Any], span: RunSpan, unit: FloatArray) -> dict[str, Any]:
-    """Return the measures that a sweep has too, of many accounts."""
+    """Return the measures that a sweep has too, of many accounts.
+
+    ``tally`` has what was summed over bars: ``ruin`` is the bar of a ruin, -1 without one, ``low``
+    the unit value at the deepest fall and ``low_peak`` the peak before it; ``squares`` are of the
+    sampled returns, ``excess_squares`` of those over the risk-free rate, less their means.
+    """
     growth = unit / tally["first_unit"]
     rates = [performance.find_growth_rate(factor, span.years) for factor in growth.tolist()]
     is_ruined = tally["ruin"] >= 0

@@ -188,7 +188,8 @@ def follow_ended(
 ) -> Moves:
     """Return the moves of contracts that ended inside a bar, from its open on.
 
-    They end at the settlement, or at the forward at which they have what they ``made``.
+    They end at the settlement, or at the forward at which contracts have what was ``made`` of them.
+    Starts and ends are forward, volatility and years.
     """
     bars, options = np.nonzero(ended)
     quantities = ended[bars, options]

@@ -260,6 +260,7 @@ def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Fin
     A horizon counts once, however often its account was liquidated; one without a forecast, or
     that the run does not cover, does not count.
     """
+    # The horizon of a close begins with the bar after it; nothing comes after the last.
     hits = np.append(count_liquidations(run)[1:], np.zeros(1))
     n = (len(hits) - 1) // step
     came: Any = hits[: n * step].reshape(n, step).any(axis=1)

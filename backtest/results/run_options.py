@@ -88,7 +88,11 @@ def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -
 
 
 def list_hedges(run: RunData, options: RunOptions) -> dict[int, Hedge]:
-    """Return what was earned on each instrument that hedges options, by its place."""
+    """Return what was earned on each instrument that hedges options, by its place.
+
+    In theory an option hedged at its implied volatility s_h earns half of G S^2 (s^2 - s_h^2) dt,
+    s the realized one; ``error`` is what was earned beyond that.
+    """
     weights, implied = weigh_gamma(options.terms, options.quotes, options.carried, options.opened)
     is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
     hedges = {}

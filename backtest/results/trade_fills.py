@@ -155,6 +155,9 @@ def list_trades(fills: Fills, view: TradeView) -> TradeRows:
     """Return the lots of an instrument, first in first out, or their sums by round trip."""
     turns = fills.turns
     entry, exit_, contracts = match_first_in(turns)
+
+    # A lot has the share of its contracts in what each of its two fills cost, and what holding
+    # cost between them.
     share_of_entry = contracts / np.abs(turns.quantity[entry])
     share_of_exit = contracts / np.abs(turns.quantity[exit_])
     lots: dict[str, Any] = {
@@ -169,6 +172,7 @@ def list_trades(fills: Fills, view: TradeView) -> TradeRows:
     for name, cost in fills.costs.items():
         lots[name] = cost[entry] * share_of_entry + cost[exit_] * share_of_exit
 
+    # A round trip begins where a position is opened from nothing, and ends with its last lot.
     if view == "trip":
         trips = (np.cumsum(turns.starts) - 1)[entry]
         lots = {name: np.bincount(trips, column) for name, column in lots.items()}
@@ -252,7 +256,11 @@ def read_entries(run: RunRecord) -> Entries:
 
 
 def read_fills(run: RunRecord, entries: Entries, holding: Holding) -> Fills:
-    """Return the fills of a holding, with what it began with and what is left as its ends."""
+    """Return the fills of a holding.
+
+    What it began with is a fill before the first, ``CARRIED``, what is left one after the last,
+    ``OPEN``. The fee of a liquidation is its loss.
+    """
     owned = entries[entries["owner"] == holding.owner]
     is_fill = np.isin(owned["kind"], TRADED) & (owned["quantity"] != 0.0)
     fill_rows = np.flatnonzero(is_fill)
@@ -267,7 +275,8 @@ def read_fills(run: RunRecord, entries: Entries, holding: Holding) -> Fills:
         parts.append(make_entry(last, OPEN, holding.value[last], -left))
     fills = np.concatenate(parts)
 
-    # What was paid per contract held, at the next fill of each payment.
+    # What was paid per contract held, at the next fill of each payment. Fills stand one place later
+    # behind one that was carried.
     holding_costs = {}
     for name, kinds in HOLDING_COSTS.items():
         rows = np.flatnonzero(np.isin(owned["kind"], kinds))

@@ -482,7 +482,11 @@ def lay_out_differences(
 
 
 def decide(part: pd.DataFrame, bases: np.ndarray, *, is_tested: bool, rules: Rules) -> pd.DataFrame:
-    """Return the rows of a measure with corrected p-values, and what is more than noise."""
+    """Return the rows of a measure with corrected p-values, and what is more than noise.
+
+    ``bases`` say what decides each difference; it is no test where the measure is not tested, and
+    nothing where the difference is not defined. An infinite difference, after a ruin, is clear.
+    """
     part.loc[bases == LOST, ["difference", "low", "high"]] = np.nan
     is_test = bases == TEST
     part.loc[is_test, "p_holm"] = measured.holm(part["p_value"][is_test].to_numpy())
