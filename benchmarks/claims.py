@@ -53,7 +53,8 @@ from backtest.risk.past_starts import CALM, measure_calm
 
 PARTS = ("paths", "column", "ranges", "margin", "split")
 SPLITS = ("2021-07-01", "2022-01-01", "2023-01-01")
-LEVERS, COLUMN_LEVERS = (3.0, 5.0, 10.0), (5.0, 10.0, 20.0)
+LEVERS = (3.0, 5.0, 10.0)
+COLUMN_LEVERS = (5.0, 10.0, 20.0)
 DAYS = (1, 7, 30)
 YEAR_BARS = 365 * 24
 TOLD, WINDOW = 0.02, 30
@@ -108,8 +109,10 @@ def judge_column(market: bt.Market) -> list[dict[str, Any]]:
     year = np.sqrt(8760.0 * squares.rolling(YEAR_BARS, min_periods=YEAR_BARS - 1).mean())
     rows = np.arange(YEAR_BARS, market.n_bars - 24, 6)
     ahead = rows[:, None] + 1 + np.arange(24)
-    low, high = market.mark_low[ahead].min(axis=1), market.mark_high[ahead].max(axis=1)
-    mark, weeks = market.mark_close[rows], market.times[rows].strftime("%G-%V")
+    low = market.mark_low[ahead].min(axis=1)
+    high = market.mark_high[ahead].max(axis=1)
+    mark = market.mark_close[rows]
+    weeks = market.times[rows].strftime("%G-%V")
     is_calm = today[rows] < CALM * year.to_numpy()[rows]
     found = []
     for lever in (side * x for x in COLUMN_LEVERS for side in (1.0, -1.0)):
@@ -142,10 +145,12 @@ def measure_forecasts(rows: pd.DataFrame, names: list[str]) -> list[dict[str, An
 
 def measure_forecast(weeks: Weeks, part: pd.DataFrame, name: str) -> dict[str, Any]:
     """Return what was told and what came, with the intervals of bias and slope."""
-    told, came = part[name], part["outcome"]
+    told = part[name]
+    came = part["outcome"]
     week = part["week"]
     n = weeks.resample(week, np.ones(len(part)))
-    total, hits = weeks.resample(week, told), weeks.resample(week, came)
+    total = weeks.resample(week, told)
+    hits = weeks.resample(week, came)
     with np.errstate(divide="ignore", invalid="ignore"):
         biases = (total - hits) / n
         covariances = weeks.resample(week, told * came) - total * hits / n

@@ -53,7 +53,8 @@ def copy_commit(folder: Path) -> None:
 def take(python: Path, words: tuple[str, ...], *, is_clone: bool) -> Taken:
     """Run a command from an empty home, and return its seconds, those of its children included."""
     with tempfile.TemporaryDirectory() as made:
-        home, place = Path(made, "home"), Path(made, "place")
+        home = Path(made, "home")
+        place = Path(made, "place")
         home.mkdir()
         place.mkdir()
         if is_clone:

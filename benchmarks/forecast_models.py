@@ -69,7 +69,8 @@ BLOCK_WEEKS, RESAMPLES = 6, 2000
 def load_coins(folders: list[str], between: tuple[str, str]) -> list[bt.Market]:
     """Return the markets of the folders; last prices stand in before the first mark price."""
     gaps: dict[str, Any] = {"mark_gaps": "last", "funding_gaps": "zero"}
-    found, errors = [], []
+    found = []
+    errors = []
     for folder, coin in itertools.product(folders, COINS):
         try:
             whole = bt.Market.load(folder, instrument=coin, **gaps)
@@ -94,7 +95,8 @@ def find_touched(low: FloatArray, high: FloatArray, levels: FloatArray) -> BoolA
 
     ``low`` and ``high`` (n_paths, n_bars) are logs over the mark at the start.
     """
-    lows, highs = np.minimum.accumulate(low, axis=1), np.maximum.accumulate(high, axis=1)
+    lows = np.minimum.accumulate(low, axis=1)
+    highs = np.maximum.accumulate(high, axis=1)
     ends = [min(24 * days, low.shape[1]) - 1 for days in DAYS]
     return np.array(
         [
@@ -120,7 +122,8 @@ def fit_model(history: bt.Market, name: str) -> Any:
     kind, _, state = name.partition(":")
     if not state:
         return kind
-    fit, mean = bt.paths.Filtered.fit(history), float(np.mean(log_returns(history)[1:] ** 2))
+    fit = bt.paths.Filtered.fit(history)
+    mean = float(np.mean(log_returns(history)[1:] ** 2))
     return fit.override(variance_now=mean * (fit.variance_now / mean) ** (float(state) / STATE))
 
 
@@ -321,7 +324,8 @@ def main() -> None:
         book = bt.Markets({x.instrument: x.between(first, x.end) for x in markets})
         sys.stdout.write(f"{tabulate_together(book, wanted.paths).round(2).to_string()}\n")
         return
-    span, least = (wanted.start, wanted.end), 24 * wanted.least
+    span = (wanted.start, wanted.end)
+    least = 24 * wanted.least
     tasks = [(each, k) for each in markets for k in find_dates(each, *span, least)]
     if not tasks:
         sys.exit(f"no date has {wanted.least} days of history before it and a day after it")

@@ -43,7 +43,8 @@ def main() -> None:
             for seed in range(given.seeds)
         ]  # fmt: skip
         every = pd.concat([grid, *searches]) * [1.0, -1.0]
-        worst, best = (grid * [1.0, -1.0]).min().to_numpy(), every.max().to_numpy()
+        worst = (grid * [1.0, -1.0]).min().to_numpy()
+        best = every.max().to_numpy()
         scaled = [((x * [1.0, -1.0] - worst) / (best - worst)).clip(0).to_numpy() for x in searches]
         dense = ((grid * [1.0, -1.0] - worst) / (best - worst)).to_numpy()
         shares = [measure_volume(x) / measure_volume(np.vstack([x, dense])) for x in scaled]

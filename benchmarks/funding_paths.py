@@ -43,13 +43,15 @@ def forecast(
     """Return a row per month: whether the band held, and deviations in basis points."""
     rows = []
     for month in months:
-        start, end = month.value, month.value + AHEAD * DAY
+        start = month.value
+        end = month.value + AHEAD * DAY
         if start - market.start < least * DAY or end > market.end:
             continue
         given = {"paths": count, "horizon": f"{AHEAD}d", "start": month, "seed": 1}
         known = market.between(max(start - most * DAY, market.start), market.end)
         drawn = bt.simulate_paths(known, GBM, **given)
-        rates, base = drawn.draw(0, count).rates, drawn.leader.process.usual
+        rates = drawn.draw(0, count).rates
+        base = drawn.leader.process.usual
         came = market.funding_rate[(market.funding_time >= start) & (market.funding_time < end)]
         low, high = np.quantile(rates.mean(axis=1), (0.05, 0.95))
         rows.append({

@@ -58,7 +58,8 @@ def make_market(path: np.ndarray) -> bt.Market:
 
 def make_flat(volatility: float) -> Surfaces:
     """Return one flat surface, an hour before the first bar."""
-    time, years = START - pd.Timedelta(hours=1), np.array([7.0, 30.0]) / 365.0
+    time = START - pd.Timedelta(hours=1)
+    years = np.array([7.0, 30.0]) / 365.0
     expiries = [time + pd.Timedelta(days=days) for days in (7, 30)]
     fits = pd.DataFrame({"expiry": expiries, "years": years, "forward": SPOT})
     smiles = tuple(SVI(volatility**2 * t, 0.0, 0.0, 0.0, 0.1) for t in years)
@@ -124,7 +125,8 @@ def compute_error(n: int) -> float:
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     times = (np.arange(2_000) + 0.5) / 2_000 * YEARS
     shifts = SIGMA * np.sqrt(times)[:, None] * nodes - 0.5 * SIGMA**2 * times[:, None]
-    spots, left = SPOT * np.exp(shifts), (YEARS - times)[:, None]
+    spots = SPOT * np.exp(shifts)
+    left = (YEARS - times)[:, None]
     d1 = np.log(spots / SPOT) / (SIGMA * np.sqrt(left)) + 0.5 * SIGMA * np.sqrt(left)
     gammas = np.exp(-0.5 * d1**2) / math.sqrt(2 * math.pi) / (spots * SIGMA * np.sqrt(left))
     squared = ((gammas * spots**2 * SIGMA**2) ** 2 * weights).sum(axis=1) / weights.sum()
@@ -152,7 +154,8 @@ def describe_mean(values: np.ndarray) -> dict[str, float]:
 def describe_true(n: int, n_paths: int, block: int, seed: int) -> dict[str, Any]:
     """Return the error of n steps hedged at the true volatility."""
     gains = collect_gains(simulate(n, n_paths, seed=seed), SIGMA, block)
-    deviation, expected = float(gains.std(ddof=1)), compute_error(n)
+    deviation = float(gains.std(ddof=1))
+    expected = compute_error(n)
     squares = (gains - gains.mean()) ** 2
     spread = float(squares.std(ddof=1)) / math.sqrt(n_paths) / (2.0 * deviation)
     return {
@@ -164,7 +167,8 @@ def describe_true(n: int, n_paths: int, block: int, seed: int) -> dict[str, Any]
 def describe_wrong(implied: float, n: int, n_paths: int, block: int, seed: int) -> dict[str, Any]:
     """Return what a call earns that is bought and hedged at a wrong volatility."""
     paths = simulate(n, n_paths, seed=seed)
-    gains, expected = collect_gains(paths, implied, block), integrate_gamma(paths, implied)
+    gains = collect_gains(paths, implied, block)
+    expected = integrate_gamma(paths, implied)
     place = ("call", SPOT, SPOT, YEARS)
     return {
         "implied": implied, "steps": n, "gain": describe_mean(gains),
@@ -182,7 +186,8 @@ def main() -> int:
     parser.add_argument("--block", type=int, default=40, help="paths that share an account")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    steps, size = given.steps or [16, 64, 256], (given.paths, given.block, given.seed)
+    steps = given.steps or [16, 64, 256]
+    size = (given.paths, given.block, given.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         true = [describe_true(n, *size) for n in steps]

@@ -30,7 +30,8 @@ KINDS = {
     "tails": "independent, Student's t with 3 degrees of freedom",
 }
 GARCH = {"volatile": (0.1, 0.85), "persistent": (0.06, 0.93)}
-MEAN, DEVIATION = np.array([[0.001], [0.0]]), np.array([[0.02], [0.015]])
+MEAN = np.array([[0.001], [0.0]])
+DEVIATION = np.array([[0.02], [0.015]])
 CORRELATION = 0.7
 WARM_UP = 1_500
 LONG = (2_000, 2_000)
@@ -127,7 +128,8 @@ def read_flags(words: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Print the coverage of all cells as JSON, and each row on stderr once it is known."""
-    given, rows = read_flags(), []
+    given = read_flags()
+    rows = []
     for kind in given.kinds.split(","):
         true = find_truth(kind, np.random.default_rng(0))
         for days in map(int, given.days.split(",")):

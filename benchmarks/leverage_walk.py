@@ -25,13 +25,15 @@ BARS, CHANCE = 720, 0.01
 
 def main() -> None:
     """Walk through the quarters, and print what became of each leverage."""
-    models, quarters = ["filtered", "stationary", "gbm"], ["2021Q1", "2023Q3"]
+    models = ["filtered", "stationary", "gbm"]
+    quarters = ["2021Q1", "2023Q3"]
     wanted = read_flags(__doc__, "folder", models=models, paths=10_000, quarters=quarters)
     coins = {each.instrument: each for each in load_coins(wanted.folder, ("2020-01-01", "2024"))}
     whole = bt.Markets(coins)
     whole = whole.slice(int(whole.spans[:, 0].max()), whole.n_bars)
     venues = {name: bt.Venue.preset("binance-usdm", name) for name in coins}
-    account, rows = bt.Account(capital=10_000), []
+    account = bt.Account(capital=10_000)
+    rows = []
     for quarter in pd.period_range(*wanted.quarters, freq="Q"):
         ends = [(quarter + k).end_time.ceil("D").tz_localize("UTC").value for k in range(2)]
         now, later = np.searchsorted(whole.time, ends).tolist()

@@ -2,12 +2,14 @@
 
     python benchmarks/mutants.py [--seed 83] [--count 40] [--rooms account,margin,engine]
                                  [--tests FOLDER] [--only NUMBER,NUMBER] [--minutes 20]
+                                 [--keep FILE]
 
 Draws ``count`` operators of comparison and arithmetic in the rooms' sources, exchanges each for
 another, one at a time in a copy of the package, and runs the tests of the rooms, then three seeds
 of each kind of the oracle, in plain Python, until one fails. An error that no test notices is
 printed with its line: a test is missing there, or the code does nothing. ``--tests`` takes tests
-of another checkout on the same sources, to compare two versions of them.
+of another checkout on the same sources, to compare two versions of them. ``--keep`` writes each
+mutant to a file as soon as it is tried; a call with that file goes on with those that it lacks.
 """
 
 from __future__ import annotations
@@ -117,7 +119,8 @@ def run_tests(folder: Path, words: tuple[str, ...], minutes: float) -> str:
     Empty if all pass.
     """
     environment = {**os.environ, "BACKTEST_COMPILE": "auto", "PYTHONPATH": str(folder)}
-    flags = ("-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", "--no-header", "--tb=no")
+    in_plain_python = "not slow and not compiled"  # to compile a mutant takes a minute and more
+    flags = ("-q", "-x", "-m", in_plain_python, "-p", "no:cacheprovider", "--no-header", "--tb=no")
     command = [sys.executable, "-m", "pytest", *words, *flags]
     try:
         done = subprocess.run(
@@ -165,6 +168,21 @@ def try_mutant(mutant: Mutant, folder: Path, minutes: float) -> dict[str, Any]:
     }
 
 
+def read_kept(file: Path | None) -> list[dict[str, Any]]:
+    """Return the mutants that an earlier call has tried, in the order of its file."""
+    if file is None or not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def require_passing(folder: Path, rooms: list[str], minutes: float) -> None:
+    """End with an error if a test fails without any mutant."""
+    for room in rooms:
+        failed = find_killer(folder, room, minutes)
+        if failed:
+            sys.exit(f"the tests of {room} must pass without a mutant, {failed} does not")
+
+
 def main() -> None:
     """Try the mutants that the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -174,6 +192,7 @@ def main() -> None:
     parser.add_argument("--tests", type=Path, default=ROOT / "tests")
     parser.add_argument("--only", default="")
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--keep", type=Path)
     flags = parser.parse_args()
 
     rooms = flags.rooms.split(",")
@@ -181,19 +200,24 @@ def main() -> None:
     drawn = random.Random(flags.seed).sample(population, flags.count)
     wanted = [int(number) for number in flags.only.split(",") if number] or range(len(drawn))
 
-    rows = []
+    rows = read_kept(flags.keep)
+    tried = {row["number"] for row in rows}
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_project(folder, flags.tests)
-        for room in rooms:
-            failed = find_killer(folder, room, flags.minutes)
-            if failed:
-                sys.exit(f"the tests of {room} must pass without a mutant, {failed} does not")
+        if not rows:
+            require_passing(folder, rooms, flags.minutes)
         for number in wanted:
+            if number in tried:
+                continue
             started = time.monotonic()
             row = {"number": number, **try_mutant(drawn[number], folder, flags.minutes)}
             row["seconds"] = round(time.monotonic() - started)
             rows.append(row)
+            if flags.keep is not None:
+                with flags.keep.open("a", encoding="utf-8") as file:
+                    file.write(f"{json.dumps(row)}\n")
             sys.stderr.write(f"{number}: {row['place']} {row['killed_by'] or 'SURVIVES'}\n")
 
     killed = sum(bool(row["killed_by"]) for row in rows)

@@ -38,11 +38,15 @@ def time_each(work: Callable[[], Any], n: int) -> float:
 def time_kernels(n: int) -> dict[str, float]:
     """Return nanoseconds per price, per set of Greeks, and per implied volatility."""
     rng = np.random.default_rng(0)
-    forward, rate = np.full(n, 100.0), np.full(n, 0.02)
+    forward = np.full(n, 100.0)
+    rate = np.full(n, 0.02)
     strike = forward * np.exp(rng.normal(0.0, 0.2, n))
-    years, volatility = rng.uniform(0.02, 1.0, n), rng.uniform(0.2, 1.0, n)
+    years = rng.uniform(0.02, 1.0, n)
+    volatility = rng.uniform(0.2, 1.0, n)
     sign = np.where(strike > forward, 1.0, -1.0)
-    values, found, greeks = np.empty(n), np.empty(n), np.empty((n, 7))
+    values = np.empty(n)
+    found = np.empty(n)
+    greeks = np.empty((n, 7))
     terms = np.stack([sign, forward, strike, years, volatility, rate])
     implied = compile_module(implied_kernels)
     implied.fill_prices(terms, False, values)
@@ -77,7 +81,8 @@ def time_margin(n: int) -> dict[str, float]:
         for k, strike in enumerate(np.linspace(30_000.0, 120_000.0, n))
     ]  # fmt: skip
     book = read_book({}, {}, {}, rule, options=held)
-    options, rules = book.options, book.option_rules
+    options = book.options
+    rules = book.option_rules
     kernels = compile_module(option_kernels)
 
     def reuse() -> None:

@@ -19,7 +19,8 @@ from typing import Any
 from tests.report.conftest import FLAGS
 from tests.report.layout import list_faults
 
-WIDTHS, SCHEMES = (1280, 400), ("light", "dark")
+WIDTHS = (1280, 400)
+SCHEMES = ("light", "dark")
 MOST_BYTES = 2_300_000
 
 

@@ -108,7 +108,9 @@ def measure_vectorbt(markets: bt.Markets, n_sets: int, repeat: int) -> dict[str,
     columns = min(n_sets, 16)
     case = make_cases(columns)["core"]._replace(account=ACCOUNT, venue=VENUE, policy=VolTarget())
     case = case._replace(sets={"target": np.linspace(0.05, 0.5, columns)})
-    opens, closes, weights = [], [], []
+    opens = []
+    closes = []
+    weights = []
     for target in case.sets["target"]:
         for market in markets.values():
             with np.errstate(divide="ignore"):

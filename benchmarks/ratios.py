@@ -251,7 +251,8 @@ def measure_once(folder: Path) -> Iterator[tuple[str, float]]:
 def measure_short(repeat: int) -> Iterator[tuple[str, float]]:
     """Yield the ratios of runs of a year of hours, and of sweeps of 2,000."""
     numbers = itertools.count(1)
-    hours, short = bt.Market.sample(), bt.Market.sample(bars=2_000)
+    hours = bt.Market.sample()
+    short = bt.Market.sample(bars=2_000)
 
     def run(policy: bt.Policy) -> None:
         dict(bt.run(hours, policy, venue=VENUE, account=ACCOUNT).metrics)
@@ -374,7 +375,8 @@ def build_program(name: str, folder: Path) -> str | None:
     compiler = shutil.which("cc")
     if compiler is None:
         return None
-    source, program = Path(__file__).with_name(f"{name}.c"), str(folder / name)
+    source = Path(__file__).with_name(f"{name}.c")
+    program = str(folder / name)
     flags = NATIVE if name == "limit" else NATIVE[:2]  # the account checks for NaN
     subprocess.run([compiler, *flags, str(source), "-lm", "-o", program], check=True)
     return program
@@ -399,7 +401,8 @@ def main() -> int:
     """Measure and print; return 1 if a ratio is beyond its limit."""
     flags: dict[str, Any] = {"no-limits": False}
     wanted = read_flags(__doc__, repeat=5, bars=525_600, only=PARTS, **flags)
-    market, repeat = bt.Market.sample(bars=wanted.bars, interval="1m"), wanted.repeat
+    market = bt.Market.sample(bars=wanted.bars, interval="1m")
+    repeat = wanted.repeat
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts: dict[str, Callable[[], Iterator[tuple[str, float]]]] = {

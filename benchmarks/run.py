@@ -45,7 +45,8 @@ def measure_recorded(market: bt.Market, repeat: int) -> dict[str, Any]:
     result = bt.run(market, POLICY, venue=VENUE, account=ACCOUNT)
     # Without their times: vectorbt takes ten times as long where an index has a time zone.
     targets = pd.Series(result.bars["target"].to_numpy()).clip(0, 1).shift(1)
-    opens, closes = pd.Series(market.open), pd.Series(market.close)
+    opens = pd.Series(market.open)
+    closes = pd.Series(market.close)
 
     def ours() -> None:
         dict(bt.run(market, POLICY, venue=VENUE, account=ACCOUNT).metrics)

@@ -190,7 +190,8 @@ def measure_vectorbt(market: bt.Market, case: Case, repeat: int) -> dict[str, An
     with np.errstate(divide="ignore"):
         targets = np.linspace(0.05, 1.0, columns)[None, :] / sigma[:, None]
     targets = pd.DataFrame(np.clip(targets, 0.0, 1.0)).shift(1)
-    opens, closes = pd.Series(market.open), pd.Series(market.close)
+    opens = pd.Series(market.open)
+    closes = pd.Series(market.close)
 
     def simulate() -> Any:
         return vbt.Portfolio.from_orders(

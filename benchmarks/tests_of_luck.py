@@ -53,12 +53,20 @@ TERMS: dict[str, Any] = {
 }  # fmt: skip
 SPREAD, DAILY = 0.5, 0.03
 PARTS = ("timing", "signals", "importance", "promises", "starts", "frontier")
-DAYS, MEMORIES, SKILLS = 250, (0.97, 0.8), (0.0, 0.1, 0.2)
+DAYS = 250
+MEMORIES = (0.97, 0.8)
+SKILLS = (0.0, 0.1, 0.2)
 SEARCHED, VOLATILITY, SHARPE = 1_095, 0.6, 3.0
-FAST, SLOW, PLANTED = [3, 5, 8, 12], [15, 20, 30, 45], (5, 20)
+FAST = [3, 5, 8, 12]
+SLOW = [15, 20, 30, 45]
+PLANTED = (5, 20)
 SETS, PARAMETERS = 500, 4
-PROMISED, LENGTHS, TIMES = 0.6, (60, 365), (1.0, 1.5)
-HISTORY, HORIZON, FALLS = 4 * 365, 30, (0.15, 0.25, 0.35)
+PROMISED = 0.6
+LENGTHS = (60, 365)
+TIMES = (1.0, 1.5)
+HISTORY = 4 * 365
+HORIZON = 30
+FALLS = (0.15, 0.25, 0.35)
 TRUTH = 200_000
 """Paths by which the true probability of a loss is known."""
 FRONTIER_BARS, FRONTIER_TRIALS = 4_000, 60
@@ -141,7 +149,8 @@ def make_market(seed: int, sharpe: float) -> bt.Market:
             side = np.sign(np.mean(close[-fast:]) - np.mean(close[-slow:]))
         drift = sharpe * VOLATILITY / 365.0 * side
         close.append(close[-1] * math.exp(step + drift - 0.5 * daily**2))
-    opens, closes = np.array(close[:-1]), np.array(close[1:])
+    opens = np.array(close[:-1])
+    closes = np.array(close[1:])
     bars = {"open": opens, "high": np.maximum(opens, closes), "low": np.minimum(opens, closes),
             "close": closes}  # fmt: skip
     index = pd.date_range("2020-01-01", periods=SEARCHED, freq="D", tz="UTC")
@@ -150,7 +159,9 @@ def make_market(seed: int, sharpe: float) -> bt.Market:
 
 def measure_searches(count: int, sharpe: float) -> dict[str, Any]:
     """Return how often a search of a signal is evidence, and how often p is at most .05."""
-    claims, small, tested = [], [], []
+    claims = []
+    small = []
+    tested = []
     space = {"signal.fast": FAST, "signal.slow": SLOW}
     for seed in range(count):
         test = bt.Backtest(make_market(seed, sharpe), signal=MaCross(*PLANTED), **TERMS)
@@ -173,11 +184,13 @@ def measure_noise_forests(count: int) -> dict[str, Any]:
     """Return how often scores of noise give a parameter, or a pair, an importance."""
     market = bt.Market.sample(bars=200)
     space = read_space(VariedTest(bt.Backtest(market, **TERMS), Four), None)
-    alone, pairs = [], []
+    alone = []
+    pairs = []
     for seed in range(count):
         rng = np.random.default_rng([13, seed])
         sets = space.decode(rng.random((SETS, PARAMETERS)))
-        scores, zeros = rng.standard_normal(SETS), np.zeros(SETS)
+        scores = rng.standard_normal(SETS)
+        zeros = np.zeros(SETS)
         batch = Batch("search", 0.0, sets, {}, scores, zeros, [""] * SETS)
         claims = measure_importance(space, batch, seed)["is_over_noise"]
         alone.append(bool(claims.iloc[:PARAMETERS].any()))
@@ -214,7 +227,9 @@ def measure_starts(count: int, fall: float) -> dict[str, Any]:
     truth = float(np.mean(drawn <= level))
     times = DAY * np.arange(HISTORY)
     room = HISTORY - np.arange(HISTORY)
-    below, shares, bounds = [], [], []
+    below = []
+    shares = []
+    bounds = []
     for _ in range(count):
         path = np.append(0.0, np.cumsum(daily * rng.standard_normal(HISTORY)))
         ahead = np.lib.stride_tricks.sliding_window_view(path, HORIZON + 1)

@@ -54,7 +54,9 @@ def cushion_rate(m: float, jumps: Jumps, order: int) -> float:
 
     order m mu + order (order - 1) / 2 m^2 sigma^2 + l E[(1 + m Z)^order - 1; Z > -1/m].
     """
-    down, up, edge = jumps.mean_down, jumps.mean_up, -math.log(1.0 - 1.0 / m)
+    down = jumps.mean_down
+    up = jumps.mean_up
+    edge = -math.log(1.0 - 1.0 / m)
     total = 0.0
     for j in range(order + 1):
         risen = (1.0 - jumps.down) / (1.0 - j * up)
@@ -67,7 +69,8 @@ def cushion_rate(m: float, jumps: Jumps, order: int) -> float:
 
 def shortfall_moment(m: float, jumps: Jumps, years: float, order: int = 1) -> float:
     """Return the mean of the shortfall's power, in multiples of the cushion at the start."""
-    rate, down = gap_rate(m, jumps), jumps.mean_down
+    rate = gap_rate(m, jumps)
+    down = jumps.mean_down
     gap = sum(math.comb(order, j) * (-1.0) ** j / (1.0 + j * down) for j in range(order + 1))
     excess = cushion_rate(m, jumps, order) - rate
     return rate * (m - 1.0) ** order * gap * math.expm1(excess * years) / excess
@@ -91,7 +94,8 @@ def gap_rows(paths: int, rng: np.random.Generator) -> list[Row]:
     ends = np.array([[run_path(market, m) for m in MULTIPLIERS] for market in markets])
     rows = []
     for k, m in enumerate(MULTIPLIERS):
-        chance, short = loss_probability(m, JUMPS, YEARS), np.maximum(-ends[:, k], 0.0)
+        chance = loss_probability(m, JUMPS, YEARS)
+        short = np.maximum(-ends[:, k], 0.0)
         mean, square = (shortfall_moment(m, JUMPS, YEARS, order) for order in (1, 2))
         error = math.sqrt(chance * (1.0 - chance) / paths)
         spread = math.sqrt((square - mean**2) / paths)
@@ -104,9 +108,11 @@ def gap_rows(paths: int, rng: np.random.Generator) -> list[Row]:
 
 def smooth_rows(paths: int, rng: np.random.Generator) -> list[Row]:
     """Return Black and Perold's case: no loss, and ln C_T = m ln S_T - (m^2 - m) sigma^2 T / 2."""
-    none, m = JUMPS._replace(rate=0.0), SMOOTH
+    none = JUMPS._replace(rate=0.0)
+    m = SMOOTH
     drag = 0.5 * (m**2 - m) * SIGMA**2 * YEARS
-    left, losses = [], 0
+    left = []
+    losses = 0
     for _ in range(paths):
         market = draw_market(none, rng)
         end = run_path(market, m)

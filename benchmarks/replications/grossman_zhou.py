@@ -101,7 +101,8 @@ def replicate(years: int = 60, seed: int = 0) -> list[Row]:
     for i, share in enumerate(SHARES, start=len(FLOORS)):
         over = middle * OVERSHOOT * share * KELLY * SIGMA / math.sqrt(YEAR)
         near = over * abs(2.0 * share - share**2) + allow(share, years)
-        ours, known = float(growth[i]) / (1.0 - middle), 2.0 * share - share**2
+        ours = float(growth[i]) / (1.0 - middle)
+        known = 2.0 * share - share**2
         rows.append(Row(f"alpha {middle:g}: growth at {share:g} Kelly / best", ours, known, near))
     fastest = SHARES[int(np.argmax(growth[len(FLOORS) :]))]
     return [*rows, Row(f"alpha {middle:g}: share of Kelly that grows fastest", fastest, 1.0, 0.25)]

@@ -39,7 +39,8 @@ DAYS = 365
 
 def hold(market: bt.Market, turns: float, venue: bt.Venue) -> bt.Result:
     """Return the account of a fund, short where its leverage is negative."""
-    policy, side = Constant(leverage=abs(turns)), math.copysign(1.0, turns)
+    policy = Constant(leverage=abs(turns))
+    side = math.copysign(1.0, turns)
     return live(market, policy, venue=venue, signal=side, compile=market.n_bars > 10_000)
 
 
@@ -121,7 +122,8 @@ def compare_quarters(market: bt.Market, turns: float, every: str) -> list[Row]:
     sums = pd.DataFrame(steps, index=quarter).groupby(level=0).sum()
     near = 1.05 * abs(float(sums["left"].mean())) + 1e-3  # an open is not quite the close before
     name = f"{turns:g}x {every} on real prices"
-    mean, deviation = sums["bare"].mean(), sums["bare"].std()
+    mean = sums["bare"].mean()
+    deviation = sums["bare"].std()
     return [
         Row(f"{name}, mean drag a quarter", float(sums["drag"].mean()), math.nan),
         Row(f"{name}, mean error of the formula", float(mean), 0.0, near),

@@ -97,7 +97,8 @@ def manage(market: bt.Market, target: float, power: float, **settings: object) -
     """Return what an account under the rule earned by month, from the second month on."""
     policy = LastMonth(target=target, power=power)
     result = live(market, policy, calendar="252", compile=False, **settings)
-    unit, price = result.bars["unit"].to_numpy(), market.close
+    unit = result.bars["unit"].to_numpy()
+    price = market.close
     return Managed(
         returns=unit[1:] / unit[:-1] - 1.0,
         plain=price[1:] / price[:-1] - 1.0,
@@ -121,7 +122,8 @@ def between(managed: Managed, span: str) -> Managed:
 
 def regress(managed: Managed) -> Fit:
     """Return the regression of managed on plain returns."""
-    x, y = managed.plain, managed.returns
+    x = managed.plain
+    y = managed.returns
     beta = float(np.cov(y, x)[0, 1] / x.var(ddof=1))
     alpha = PERCENT_A_YEAR * float(y.mean() - beta * x.mean())
     return Fit(alpha, beta, float(np.corrcoef(y, x)[0, 1] ** 2), len(x))
