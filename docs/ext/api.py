@@ -51,13 +51,15 @@ def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
     for name in bt.__all__:
         if not inspect.ismodule(getattr(bt, name)):
             parts[find_room(getattr(bt, name))].append(name)
-    pages, index = {}, "# Every public name\n"
+    pages = {}
+    index = "# Every public name\n"
     for room, names in parts.items():
         if names:
             pages[f"api/{room}"] = write_page(write, ROOMS[room], "backtest", "bt", names)
             index += f"\n## [{ROOMS[room]}](api/{room}.md)\n\n{list_calls('backtest', 'bt', names)}"
     for title, path in MODULES.items():
-        module, page = importlib.import_module(path), f"api/{title.replace('.', '-')}"
+        module = importlib.import_module(path)
+        page = f"api/{title.replace('.', '-')}"
         names = list_names(module)
         about = (inspect.getdoc(module) or "").partition("\n")[0]
         if title == "bt.strategies":
@@ -173,7 +175,8 @@ def write_call(value: Any) -> str:
         parameters = inspect.signature(value).parameters.values()
     except ValueError:
         return ""
-    words, is_named = [], False
+    words = []
+    is_named = False
     for each in parameters:
         if each.name in ("self", "cls"):
             continue

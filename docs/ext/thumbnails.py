@@ -58,7 +58,8 @@ def draw_bars(heights: Heights) -> list[str]:
     step = (RIGHT - LEFT) / len(heights)
     bars = []
     for place, height in enumerate(heights):
-        x, tall = LEFT + (place + 0.2) * step, height * (FOOT - TOP)
+        x = LEFT + (place + 0.2) * step
+        tall = height * (FOOT - TOP)
         size = f'x="{x:.0f}" y="{FOOT - tall:.0f}" width="{0.6 * step:.0f}" height="{tall:.0f}"'
         bars.append(f'<rect {size} class="{"red" if place == len(heights) - 1 else "blue"}"/>')
     return bars

@@ -16,15 +16,19 @@ class Account(Walk):
     def run(self) -> Outcome:
         for t in range(len(self.clock)):
             self.begin(t)
+
             self.turn_pages()
             self.stay_out()
             self.fill_early()  # 0
+
             self.step_1_flows()
             self.pay_funding(self.at_open[t])  # 2
             self.step_3_interest()
             self.step_4_gap_check()
+
             if self.fills in ("next_open", "limit"):
                 self.fill_pending()  # 5
+
             self.step_6_inside()
             self.step_7_walk()
             self.fill_late()
@@ -48,8 +52,10 @@ class Account(Walk):
             self.revalue(each, point.marks[each.rank])
             if self.is_delisted(each):
                 self.exchange("delisted", each, -each.quantity, point.marks[each.rank], each.taker)
+
         self.revalue_assets(point.assets)
         self.settle_pool()
+
         if self.equity(point) < 0:
             self.note("negative equity at a close")
             debt = -self.equity(point)
@@ -59,8 +65,10 @@ class Account(Walk):
     def finish_close(self, point: Point) -> None:
         self.follow_highest(self.equity(point))
         self.check_identity(point)
+
         limit = self.negative_limit * (ONE - TIE) + max(self.equity(point), ZERO) * TIE
         self.must_convert = self.has_collateral and self.balance() < -limit
+
         self.test_calls(point)
         self.record(point)
 
@@ -70,6 +78,7 @@ class Account(Walk):
         if has_stop and equity <= (ONE - self.equity_stop) * self.highest * (ONE + REMAINDER):
             self.highest = equity
             self.leave()
+
         self.highest = max(self.highest, equity)
 
     def test_ruin(self, point: Point) -> None:
@@ -78,6 +87,7 @@ class Account(Walk):
         gains = self.row["price_pnl"] + self.row["collateral_pnl"] + self.row["bad_debt"]
         if self.is_ruined or not gains < costs:  # not: withdrawn by its owner
             return
+
         equity = self.equity(point)
         wealth = equity + self.reserve
         causes = {
@@ -85,9 +95,11 @@ class Account(Walk):
             "under the line": wealth <= self.ruin_at * self.paid_in * (ONE + TIE),
             "poor": self.is_poor(wealth),
         }
+
         for cause, is_it in causes.items():
             if is_it:
                 self.note(f"ruined: {cause}")
+
         if not any(causes.values()):
             return
         self.end_ruined(point)
@@ -128,7 +140,8 @@ class Account(Walk):
 
     def check_identity(self, point: Point) -> None:
         """§6: the change of equity is the sum of its causes."""
-        row, equity = self.row, self.equity(point)
+        row = self.row
+        equity = self.equity(point)
         before = self.out.equity[-1] if self.t > 0 else self.capital
         causes = sum(row[name] for name in GAINS) - sum(row[name] for name in COSTS)
         scale = max(abs(before), equity, row["traded"], abs(row["price_pnl"]), ONE)
@@ -138,7 +151,8 @@ class Account(Walk):
     # ----- the record -----
 
     def record(self, point: Point) -> None:
-        equity, initial = self.equity(point), self.initial(point)
+        equity = self.equity(point)
+        initial = self.initial(point)
         row = self.row | {
             "equity": equity,
             "cash": self.cash,
@@ -186,14 +200,16 @@ class Account(Walk):
     @property
     def owner(self) -> Position | None:
         """Whose margin is shown: the pool's, or that of the only position, isolated."""
-        only, is_one = self.positions[0], len(self.positions) == 1 and not self.options
+        only = self.positions[0]
+        is_one = len(self.positions) == 1 and not self.options
         return only if is_one and only.is_isolated else None
 
     def liquidation_price(self, position: Position, point: Point) -> Decimal | None:
         """§3, of a position by itself: where the requirement starts to fail; None if nowhere."""
         if position.quantity == 0 or not self.is_plain:
             return None
-        value, leg = point.marks[0], position.leg(point.marks[0])
+        value = point.marks[0]
+        leg = position.leg(point.marks[0])
         if position.fails(value) if position.is_isolated else self.cross_fails(point):
             return position.contract.price(value)
         side = (1 if position.quantity > 0 else -1) * (1 if position.contract.is_linear else -1)

@@ -49,7 +49,8 @@ class Liquidations(Options):
     def fails_unaided(self, position: Position, value: Decimal) -> bool:
         """§3: an isolated position fails, and the wallet has nothing more to add. One initial
         margin of the position at a time, as long as the requirement fails."""
-        wallet, added = max(self.balance(), ZERO), ZERO
+        wallet = max(self.balance(), ZERO)
+        added = ZERO
         while self.has_auto_margin and wallet > added and position.fails(value):
             each = abs(position.quantity * position.entry) / position.effective_setting
             amount = min(each, wallet - added)
@@ -91,8 +92,10 @@ class Liquidations(Options):
         while position.quantity != 0:
             part = position.quantity
             if not is_empty:
-                size, left = abs(position.quantity * value), position.backing(value)
-                needed, debt = position.leg(value).maintenance, max(size - left, ZERO)
+                size = abs(position.quantity * value)
+                left = position.backing(value)
+                needed = position.leg(value).maintenance
+                debt = max(size - left, ZERO)
                 weights = (size - needed, debt, debt)
                 if position.quantity < 0:
                     weights = (size + left, size + needed, ZERO)
@@ -149,7 +152,8 @@ class Liquidations(Options):
         assets at their thresholds, debts at theirs, and the cash owed. Where their quotient, the
         health factor, is low, the whole debt is repaid: a short owes its contracts; a long repays
         no debt where no cash is owed."""
-        held, notional = position.quantity, abs(position.quantity * value)
+        held = position.quantity
+        notional = abs(position.quantity * value)
         assets, debts, debt = weights
         is_low = position.healthy != 0 and assets <= position.healthy * debts
         if is_low:
@@ -214,7 +218,8 @@ class Liquidations(Options):
         """All positions at their worsened prices, then collateral, then the fees."""
         asked = loss = ZERO
         for each in self.cross:
-            value, part = point.marks[each.rank], each.quantity
+            value = point.marks[each.rank]
+            part = each.quantity
             worsened = self.force(each, part, value)
             self.cash += part * worsened
             loss += part * (value - worsened)
@@ -286,7 +291,8 @@ class Liquidations(Options):
         self, point: Point, initial: Mapping[str, Decimal], *, is_alone: bool
     ) -> tuple[Position | OptionState, Decimal] | None:
         """The first step in the venue's order that raises M - level·R; alone, the step."""
-        weights, least = self.weigh(point), TIE * self.required(point)
+        weights = self.weigh(point)
+        least = TIE * self.required(point)
         found: list[tuple[tuple[Decimal, int], Position | OptionState, Decimal]] = []
         for each in self.cross:
             part = self.part_to_close(each, point.marks[each.rank], initial[each.name], weights)
@@ -310,12 +316,14 @@ class Liquidations(Options):
         long is an asset less its requirement, a short a debt plus it; the cash is the rest of M."""
         pairs = zip(self.assets, point.assets, strict=True)
         assets = sum((a.counted(p) for a, p in pairs), ZERO)
-        cash, debts = self.backing(point) - assets, ZERO
+        cash = self.backing(point) - assets
+        debts = ZERO
         if self.rule.has_scenarios:
             return assets, debts, ZERO
         for each in self.cross:
             leg = each.leg(point.marks[each.rank])
-            size, needed = leg.notional, self.level * leg.maintenance
+            size = leg.notional
+            needed = self.level * leg.maintenance
             if each.quantity > 0:
                 assets, cash = assets + size - needed, cash - size
             else:

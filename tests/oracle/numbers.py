@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 DIGITS = 40
-ZERO, ONE = Decimal(0), Decimal(1)
+ZERO = Decimal(0)
+ONE = Decimal(1)
 INFINITY = Decimal("Infinity")
 TIE = Decimal("1e-12")  # §2: in favor of the event
 LOT_TOLERANCE = Decimal("1e-6")  # §4.5, in lots
@@ -89,7 +90,8 @@ def find_fall(test: Function, low: Decimal, high: Decimal) -> Decimal:
     """The one root of a concave function that is > 0 at low and <= 0 at high. The interval is
     halved until the function is straight on it; then the chord has the root. Concave and equal to
     its chord in the middle is equal to it everywhere."""
-    at_low, at_high = test(low), test(high)
+    at_low = test(low)
+    at_high = test(high)
     while True:
         middle = (low + high) / 2
         at_middle = test(middle)
@@ -98,9 +100,11 @@ def find_fall(test: Function, low: Decimal, high: Decimal) -> Decimal:
         if is_straight or high - low < STRAIGHT:
             return low + (high - low) * at_low / (at_low - at_high)
         if at_middle > 0:
-            low, at_low = middle, at_middle
+            low = middle
+            at_low = at_middle
         else:
-            high, at_high = middle, at_middle
+            high = middle
+            at_high = at_middle
 
 
 def largest_passing(test: Function, edges: Sequence[Decimal] = ()) -> Decimal | None:
@@ -121,10 +125,12 @@ def find_high(test: Function, low: Decimal, high: Decimal) -> Decimal | None:
     """A place where a concave function is >= 0, though at no end, by thirds; None without one."""
     for _ in range(160):
         third = (high - low) / 3
-        left, right = test(low + third), test(high - third)
+        left = test(low + third)
+        right = test(high - third)
         if max(left, right) >= 0:
             return low + third if left >= 0 else high - third
-        at_low, at_high = test(low), test(high)
+        at_low = test(low)
+        at_high = test(high)
         size = abs(at_low) + abs(at_high)
         if abs(left - (2 * at_low + at_high) / 3) <= STRAIGHT * size:
             return None  # straight
@@ -134,7 +140,8 @@ def find_high(test: Function, low: Decimal, high: Decimal) -> Decimal | None:
 
 def find_signs(nets: Callable[[Decimal], Mapping[str, Decimal]]) -> list[Decimal]:
     """Where linear functions of [0, 1] change their signs."""
-    first, last = nets(ZERO), nets(ONE)
+    first = nets(ZERO)
+    last = nets(ONE)
     pairs = [(first.get(name, ZERO), last.get(name, ZERO)) for name in {**first, **last}]
     return [a / (a - b) for a, b in pairs if a * b < 0]
 
@@ -163,7 +170,8 @@ class Program:
         self.columns.append((rows, cost))
 
     def least(self) -> Decimal:
-        rows, n = list(self.amounts), len(self.columns)
+        rows = list(self.amounts)
+        n = len(self.columns)
         m = len(rows)
         table = [
             [column.get(row, ZERO) for column, _ in self.columns]

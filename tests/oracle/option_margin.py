@@ -125,7 +125,9 @@ class PerOption(Standard):
 
     def of_unit(self, held: Holding, initial: bool) -> Decimal:
         """max(b, b'·mark) + mark, and initially max(a - otm, c) + mark, in units of the coin."""
-        rule, unit, mark = self.rule, held.unit_price(), held.unit_mark
+        rule = self.rule
+        unit = held.unit_price()
+        mark = held.unit_mark
         of_mark = exact(rule.of_mark) * mark if held.option.sign < 0 else ZERO
         factor = exact(getattr(rule, "factor", 1.0))
         needed = max(exact(rule.maintenance) * unit, of_mark) * factor
@@ -154,7 +156,8 @@ class Strategies(Standard):
         return total
 
     def naked(self, held: Holding) -> Decimal:
-        rule, price = self.rule, held.index
+        rule = self.rule
+        price = held.index
         is_call = held.option.sign > 0
         least = exact(rule.least_call) * price
         if not is_call:
@@ -196,7 +199,8 @@ class Strategies(Standard):
         for i, call in enumerate(shorts):
             for k, put in enumerate(shorts):
                 if call.option.sign > 0 > put.option.sign:
-                    one, two = self.naked(call), self.naked(put)
+                    one = self.naked(call)
+                    two = self.naked(put)
                     both = one + put.unit_mark if one >= two else two + call.unit_mark
                     program.add({("short", i): ONE, ("short", k): ONE}, both)
 
@@ -214,7 +218,8 @@ class Scenarios(Standard):
             group: [tuple((*row, 0.0, 0.0)[:4]) for row in rows]
             for group, rows in rule.moves.items()
         }
-        groups, products = rule.groups or {}, rule.products or {}
+        groups = rule.groups or {}
+        products = rule.products or {}
         self.group_of = {name: group for group, names in groups.items() for name in names}
         self.product_of = {group: name for name, owned in products.items() for group in owned}
         self.of_maintenance = (exact(rule.factor), exact(rule.contingency))
@@ -230,7 +235,8 @@ class Scenarios(Standard):
         """The volatility of a row: relative, by tenor, with a floor where it rises."""
         if move == 0.0:
             return None
-        shocks, days = self.shocks, held.years * DAYS
+        shocks = self.shocks
+        days = held.years * DAYS
         power = shocks.power[0] if days <= shocks.days else shocks.power[1]
         scale = (shocks.days / max(days, shocks.least_days)) ** power if power else 1.0
         moved = held.option.volatility(held.moment) * max(0.0, 1.0 + move * scale)
@@ -271,7 +277,8 @@ class Scenarios(Standard):
         for group, rows in losses.items():
             own = group if self.product_of else ""
             products.setdefault(self.product_of.get(group, own), []).append(rows)
-        total, offset = ZERO, exact(self.rule.offset)
+        total = ZERO
+        offset = exact(self.rule.offset)
         for groups in products.values():
             rows = zip(*groups, strict=True)
             total += max(ZERO, *(sum(x if x > 0 else offset * x for x in row) for row in rows))

@@ -57,7 +57,8 @@ class Options(State):
 
     def fill_price(self, option: OptionState, side: int, point: Point) -> Decimal | None:
         """Ask or bid of the row, or half of the spread from the mark; None: unquoted."""
-        given, t = option.given, self.t
+        given = option.given
+        t = self.t
         if given.has_quote[t]:
             quote = float((given.ask if side > 0 else given.bid)[t])
             return None if math.isnan(quote) else exact(quote) * option.size
@@ -68,8 +69,11 @@ class Options(State):
     ) -> Decimal:
         """The value at another volatility, a tick from the mark at least, and not under 0. Where
         vega is under 1e-4 of the forward, the spread of the price, if that is known."""
-        given, moment, mark = option.given, self.moment, self.mark(option, point)
-        index, half_price = float(self.index_of(option, point)), float(given.half_price[self.t])
+        given = option.given
+        moment = self.moment
+        mark = self.mark(option, point)
+        index = float(self.index_of(option, point))
+        half_price = float(given.half_price[self.t])
         if not math.isnan(half_price) and (
             given.vega(moment, index) < 1e-4 * given.forward(moment, index)
         ):
@@ -85,7 +89,8 @@ class Options(State):
     def trade_option(self, option: OptionState, change: Decimal, price: Decimal) -> None:
         """dQ·p and the fee leave w; the distance to the mark is slippage."""
         point = self.at_fills()
-        mark, index = self.mark(option, point), self.index_of(option, point)
+        mark = self.mark(option, point)
+        index = self.index_of(option, point)
         self.revalue_option(option, mark)
         fee = abs(change) * option.fee(price, index)
         self.cash -= change * price + fee
@@ -110,7 +115,8 @@ class Options(State):
                 self.note("unquoted")
                 self.log_option("unquoted", each, change, ZERO)
                 continue
-            held, after = each.quantity, each.pending
+            held = each.quantity
+            after = each.pending
             if after == 0 or (after * held > 0 and abs(after) <= abs(held)):
                 self.trade_option(each, change, price)
             else:
@@ -173,7 +179,8 @@ class Options(State):
     def forced_price(self, option: OptionState, side: int, point: Point) -> Decimal:
         """Half of the spread from the mark, and the slippage of liquidations too if bought. Nobody
         bids where the row has no bid."""
-        given, t = option.given, self.t
+        given = option.given
+        t = self.t
         if side < 0 and given.has_quote[t] and math.isnan(given.bid[t]):
             return ZERO
         spread = float(given.half_spread[t])
@@ -198,7 +205,8 @@ class Options(State):
     def part_of_option(self, option: OptionState, point: Point) -> Decimal:
         """One step of its underlying's venue, or all of it when it is small."""
         forced = self.position_of(option)
-        notional, step = self.notional_of(option, point), forced.venue.liquidation.step
+        notional = self.notional_of(option, point)
+        step = forced.venue.liquidation.step
         is_whole = notional <= forced.full_below or step == "bracket"
         if is_whole or abs(option.quantity) <= REMAINDER * self.started[option.name]:
             return option.quantity
@@ -209,7 +217,8 @@ class Options(State):
         """What a step adds to M - level·R, after worsening and fee."""
         before = self.surplus(point)
         price = self.forced_price(option, -1 if part > 0 else 1, point)
-        held, cash = option.quantity, self.cash
+        held = option.quantity
+        cash = self.cash
         option.quantity, self.cash = held - part, cash + part * price
         asked = abs(part) * option.fee(price, self.index_of(option, point))
         after = self.surplus(point) - self.forced_fee(asked, self.backing(point))
@@ -220,7 +229,8 @@ class Options(State):
         self, option: OptionState, part: Decimal, gain: Decimal, point: Point
     ) -> tuple[Decimal, int]:
         """Where an option stands in the order; after the instruments where they are named."""
-        mark, notional = self.mark(option, point), self.notional_of(option, point)
+        mark = self.mark(option, point)
+        notional = self.notional_of(option, point)
         index = self.index_of(option, point)
         one = Holding(option.given, option.quantity, index, mark, self.moment)
         by_kind = {

@@ -146,7 +146,8 @@ class Orders(Margins):
         equity: Decimal,
     ) -> bool:
         """§4.2: too near to trade, unless the target is to be flat."""
-        target, now = wanted[position.name], held[position.name]
+        target = wanted[position.name]
+        now = held[position.name]
         is_in = target != 0 and abs(target - now) <= position.band * equity * (ONE + TIE)
         if is_in:
             self.note("left alone: band")
@@ -211,7 +212,8 @@ class Orders(Margins):
         self, owner: Position | None, positions: Sequence[Position], point: Point
     ) -> bool:
         """To the ratio of the call, after costs, by one factor; False where nothing traded."""
-        called, top = exact(self.account.margin_call), self.account.top_up_to
+        called = exact(self.account.margin_call)
+        top = self.account.top_up_to
         ratio = called * (ONE - 10 * TIE) if top is None else exact(top)
         values = {each.name: each.value("fill") for each in positions}
         whole = sum((abs(e.quantity * values[e.name]) * e.reducing_cost for e in positions), ZERO)
@@ -280,7 +282,8 @@ class Orders(Margins):
         less impact a seller gets more for a contract, and posts more: without impact the most.
         (In coins a buyer does.)
         """
-        value, direction = abs(position.value("fill")), 1 if target > 0 else -1
+        value = abs(position.value("fill"))
+        direction = 1 if target > 0 else -1
         before = held * direction  # negative for a flip
         wanted = position.cost(direction, position.worsening(abs(target - held)))
         target = direction * self.within_share(position, abs(target), before, equity, wanted)
@@ -420,9 +423,11 @@ class Orders(Margins):
         """Where a notional crosses the cap of a bracket: initial margin jumps there."""
         edges = []
         for order in orders:
-            position, value = order.position, abs(order.position.value("fill"))
+            position = order.position
+            value = abs(order.position.value("fill"))
             if order.adding != 0:
-                kept, added = abs(order.quantity(ZERO)) * value, abs(order.adding) * value
+                kept = abs(order.quantity(ZERO)) * value
+                added = abs(order.adding) * value
                 edges += [(cap - kept) / added for cap in position.table.caps if cap != INFINITY]
         return edges
 
@@ -457,7 +462,8 @@ class Orders(Margins):
 
     def fill(self, position: Position, change: Decimal) -> None:
         """§4.6 and 4.7: at the worsened price, with its fee; rounding to ticks is slippage."""
-        value, side = position.value("fill"), 1 if change > 0 else -1
+        value = position.value("fill")
+        side = 1 if change > 0 else -1
         impact = position.impact(abs(change * value), position.impact_factor)
         whole = position.slip + impact
         self.revalue(position, value)
@@ -599,7 +605,8 @@ class RestingOrders(Orders):
 
     @staticmethod
     def next_fill(position: Position, start: Point, end: Point, place: Decimal) -> Decimal | None:
-        opened, ended = start.lasts[position.rank], end.lasts[position.rank]
+        opened = start.lasts[position.rank]
+        ended = end.lasts[position.rank]
         now = opened + place * (ended - opened)
         if position.resting.is_reached(position.contract.price(now)):
             return place
@@ -609,7 +616,8 @@ class RestingOrders(Orders):
         return min(ONE, max(place, (through - opened) / (ended - opened)))
 
     def fill_resting(self, position: Position, _: Point) -> None:
-        order, held = position.resting, position.quantity
+        order = position.resting
+        held = position.quantity
         value = position.contract.value(order.limit)
         if order.adds and position.is_isolated and not self.covers(position, order, value):
             self.note("limit order cancelled: empty wallet")
@@ -628,7 +636,8 @@ class RestingOrders(Orders):
 
     def covers(self, position: Position, order: Resting, value: Decimal) -> bool:
         """Whether the wallet still pays margin and fee of an isolated order."""
-        held, wallet = position.quantity, max(self.balance(), ZERO)
+        held = position.quantity
+        wallet = max(self.balance(), ZERO)
         opening = order.change
         if held * order.change < 0:
             opening += held

@@ -80,7 +80,8 @@ class Settlement(NamedTuple):
 
 def settlements_of(market: Any, rank: int, jitter: int) -> Iterator[tuple[int, bool, Settlement]]:
     """§2.2: the bar of each event, whether it belongs to its open by the jitter, and the event."""
-    opens, length = [int(stamp) for stamp in market.time], int(market.interval)
+    opens = [int(stamp) for stamp in market.time]
+    length = int(market.interval)
     window = min(jitter, length // 4)
     rows = zip(market.funding_time, market.funding_rate, market.funding_mark, strict=True)
     for time, rate, mark in rows:

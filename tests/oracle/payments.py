@@ -83,7 +83,8 @@ class Payments(Liquidations):
 
     def top_up(self, owner: Position | None, call: Call) -> None:
         """§5: from the reserve, what brings the margin ratio to ``top_up_to``."""
-        wanted, point = self.account.top_up_to, self.at("open")
+        wanted = self.account.top_up_to
+        point = self.at("open")
         if wanted is None:
             return
         missing = self.needed_by(owner, point) / exact(wanted) - self.behind(owner, point)
@@ -234,7 +235,8 @@ class Payments(Liquidations):
 
     def margins_pay(self) -> None:
         """Interest that an empty wallet cannot pay: isolated margins pay it, pro rata to M."""
-        missing, paying = max(-self.cash, ZERO), self.isolated
+        missing = max(-self.cash, ZERO)
+        paying = self.isolated
         posted = {each.name: max(each.margin, ZERO) for each in paying}
         if self.is_plain and paying:  # it pays whatever its margin is
             posted = {paying[0].name: missing}
@@ -275,7 +277,8 @@ class Margins(Payments):
 
     def choose_setting(self, position: Position) -> Move:
         """Cut to what the bracket of the position allows, or to what is set already."""
-        asked, before = position.asked, position.setting
+        asked = position.asked
+        before = position.setting
         notional = abs(position.quantity * position.value("fill"))
         pairs = zip(position.table.caps, position.table.leverages, strict=True)
         allowed = [leverage for cap, leverage in pairs if notional <= cap]
@@ -290,7 +293,8 @@ class Margins(Payments):
 
     def give_back(self, move: Move, point: Point) -> None:
         """Down to the initial margin at the new setting and the unrealized loss."""
-        position, value = move.position, point.lasts[move.position.rank]
+        position = move.position
+        value = point.lasts[move.position.rank]
         setting = position.effective_setting
         at_price = abs(position.quantity * value) / setting - position.profit(value)
         least = max(at_price, abs(position.quantity * position.entry) / setting)

@@ -95,7 +95,9 @@ class Position:
         self.opened_at = 0  # from flat
 
     def read_venue(self) -> None:
-        venue, slip, forced = self.venue, self.venue.slippage, self.venue.liquidation
+        venue = self.venue
+        slip = self.venue.slippage
+        forced = self.venue.liquidation
         self.lot, self.least = exact(venue.contract.lot), exact(venue.contract.min_notional)
         rounds = getattr(venue.contract, "round_to_tick", False)
         self.tick = exact(venue.contract.tick) if rounds else None
@@ -169,7 +171,8 @@ class Position:
 
     def choose_costs(self, stamp: int) -> None:
         """§4.5: what worsens a fill, and what a liquidation costs, in this bar."""
-        slip, forced = self.venue.slippage, self.venue.liquidation
+        slip = self.venue.slippage
+        forced = self.venue.liquidation
         self.slip = self.now(slip.rate, stamp) + self.now(getattr(slip, "spread", 0.0), stamp) / 2
         self.forced_fee, self.forced_slip = (
             self.now(each, stamp) for each in (forced.fee, forced.slippage)

@@ -67,7 +67,8 @@ class State:
 
     def read_account(self) -> None:
         """The account in exact numbers; its state before the first bar."""
-        account, venue = self.account, self.venue
+        account = self.account
+        venue = self.venue
         rule = getattr(account, "requirement", None)
         self.level = exact(getattr(rule, "level", 1.0))
         self.rule = margin_rule(rule)
@@ -328,7 +329,8 @@ class State:
         for each in self.options:
             quantity = (amounts or {}).get(each.name, each.quantity)
             if quantity != 0 and not each.is_gone:
-                index, mark = self.index_of(each, point), self.mark(each, point)
+                index = self.index_of(each, point)
+                mark = self.mark(each, point)
                 found.append(Holding(each.given, quantity, index, mark, self.moment))
         return found
 
@@ -360,14 +362,16 @@ class State:
 
     def required(self, point: Point, sizes: Sizes | None = None) -> Decimal:
         """level·R."""
-        legs, held = self.legs(point, sizes or {}), self.holdings(point)
+        legs = self.legs(point, sizes or {})
+        held = self.holdings(point)
         return self.level * self.rule.needed(legs, self.cancelling(point), held, False)
 
     def initial(
         self, point: Point, sizes: Sizes | None = None, amounts: Sizes | None = None
     ) -> Decimal:
         """initial(cross): by brackets that of a long spot leg contains its haircut."""
-        legs, held = self.legs(point, sizes or {}), self.holdings(point, amounts)
+        legs = self.legs(point, sizes or {})
+        held = self.holdings(point, amounts)
         whole = self.rule.needed(legs, self.cancelling(point), held, True)
         return whole if self.rule.has_scenarios else whole - self.withheld(point, sizes)
 
@@ -455,7 +459,8 @@ class State:
         self, kind: str, position: Position, change: Decimal, value: Decimal, fee_rate: Decimal
     ) -> None:
         """§1 and 3: what a trade at u does to cash, margin, quantity and entry."""
-        held, debt = position.quantity, min(self.balance(), ZERO)
+        held = position.quantity
+        debt = min(self.balance(), ZERO)
         is_against = held * change < 0
         reducing = min(abs(held), abs(change)).copy_sign(change) if is_against else ZERO
         opening = change - reducing

@@ -133,7 +133,8 @@ def seen_in(case: cases.PortfolioCase, out: Outcome) -> set[tuple[str, str]]:
     seen |= {("path", "ruined")} if any(out.ruined) else set()
     seen |= {("path", "halted")} if any(out.halted) else set()
     if out.count("liquidation"):
-        venue, margin = case.venues["TEST"], case.account["margin"]["TEST"]
+        venue = case.venues["TEST"]
+        margin = case.account["margin"]["TEST"]
         by = " by bracket" if venue["liquidation"]["step"] == "bracket" else ""
         mode = venue["liquidation"]["mode"]
         mode += by if mode == "partial" else ""
@@ -189,7 +190,8 @@ def test_random_accounts_of_several_reach_the_rules(make):
 def test_the_comparison_sees_an_error_in_one_bar(seed, columns):
     """An error of 1e-6 of the capital in one bar is found, and that alone."""
     case = cases.make_case(LIVELY) if seed is None else cases.make_portfolio_case(seed)
-    out, result = simulate(*case.for_oracle()), run_engine(case)
+    out = simulate(*case.for_oracle())
+    result = run_engine(case)
     assert differences(case, out, result) == []
     for column in columns:
         tables = {"bars": result.bars.copy(), "positions": result.positions.copy()}
@@ -238,7 +240,8 @@ def test_shares_of_margin_equal_the_oracle(make, block, monkeypatch):
     trust_data(monkeypatch)
     cut = 0
     for seed in range(24) if block else (4,):
-        case, rng = make(seed), np.random.default_rng([81, seed])
+        case = make(seed)
+        rng = np.random.default_rng([81, seed])
         if "moves" in (getattr(case, "requirement", None) or {}):
             continue
         names = list(getattr(case, "tapes", {}))
@@ -261,7 +264,8 @@ def test_limits_of_loss_equal_the_oracle(make, monkeypatch):
     trust_data(monkeypatch)
     acted: Counter[str] = Counter()
     for seed in range(16):
-        case, rng = make(seed), np.random.default_rng([80, seed])
+        case = make(seed)
+        rng = np.random.default_rng([80, seed])
         share = float(np.exp(rng.uniform(np.log(0.002), np.log(0.2))))
         limits = {
             "daily_loss": share if seed % 4 != 3 else None,
@@ -285,7 +289,8 @@ def test_pauses_after_equity_stops_equal_the_oracle(make, block, monkeypatch):
     trust_data(monkeypatch)
     pauses = 0
     for seed in range(16 if block else 2):
-        case, rng = make(seed), np.random.default_rng([96, seed])
+        case = make(seed)
+        rng = np.random.default_rng([96, seed])
         limits = {
             "equity_stop": float(np.exp(rng.uniform(np.log(0.002), np.log(0.2)))),
             "after_stop": ("6h", "halt", "next month", "2d")[seed % 4],

@@ -34,7 +34,8 @@ class Drawn(NamedTuple):
 
 def draw(seed: int) -> Drawn:
     """Draw a book of one to eight options under the rule of a random account, with futures."""
-    rng, case = np.random.default_rng([seed, 390]), make_option_case(seed)
+    rng = np.random.default_rng([seed, 390])
+    case = make_option_case(seed)
     rule = (case.requirement or {}) | {"level": 1.0}
     if "moves" in rule:  # of each underlying by itself
         rule |= {"groups": None, "moves": {"*": rule["moves"]["*"]}}
@@ -80,7 +81,8 @@ def by_oracle(drawn: Drawn) -> list[float]:
 
 def by_package(drawn: Drawn) -> list[float]:
     """The same by the public functions."""
-    at, options = pd.Timestamp(START), []
+    at = pd.Timestamp(START)
+    options = []
     for each, quantity in drawn.options.items():
         index = drawn.indices[each.underlying]
         options.append(
@@ -106,10 +108,12 @@ def test_margin_of_random_books(first):
     """Maintenance, initial margin and what counts, to 1e-11 of the notional. By strategies the
     package tries three pairings. The best of them needs the least that any does in 99 of 100 books,
     and never less than that."""
-    count, dearer = 1000 if first else 40, 0
+    count = 1000 if first else 40
+    dearer = 0
     for seed in range(first, first + count):
         drawn = draw(seed)
-        mine, theirs = by_oracle(drawn), by_package(drawn)
+        mine = by_oracle(drawn)
+        theirs = by_package(drawn)
         scale = sum(
             abs(quantity) * o.size * (1.0 if o.is_coin else drawn.indices[o.underlying])
             for o, quantity in drawn.options.items()

@@ -144,7 +144,8 @@ def test_the_crash_of_2025_liquidates_three_coins_that_fall_together():
         equity = 1 + sum(q[n] * (prices[n] - CRASH[n][1][0]) for n in q)
         return equity, equity - 0.005 * sum(q[n] * prices[n] for n in q)
 
-    first, last = surplus(0.0)[1], surplus(1.0)[1]
+    first = surplus(0.0)[1]
+    last = surplus(1.0)[1]
     x = first / (first - last)
     assert x == pytest.approx(0.8343, abs=5e-5)
     left = surplus(x)[0]
@@ -171,9 +172,11 @@ def test_taken_over_in_the_crash_nothing_is_left():
 
 def test_what_fails_along_the_path_fails_at_worst():
     """Random hedges of three, without stops: the bound is one."""
-    rng, failed = np.random.default_rng(5), 0
+    rng = np.random.default_rng(5)
+    failed = 0
     for _ in range(60):
-        tapes, signal = {}, {}
+        tapes = {}
+        signal = {}
         for name in "ABC":
             up, down, close = rng.uniform(0.0, 0.2, 3)
             bar = (100, 100 * (1 + up), 100 * (1 - down), 100 * (1 - down + close * (up + down)))

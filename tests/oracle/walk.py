@@ -33,7 +33,9 @@ class Walk(RestingOrders):
 
     def step_4_gap_check(self) -> None:
         """All mark opens together, isolated positions each; otherwise stops at their opens."""
-        point, was_alone, acted = self.at("open"), self.is_alone(), set()
+        point = self.at("open")
+        was_alone = self.is_alone()
+        acted = set()
         if self.cross_fails(point):
             self.note("liquidated in a gap")
             acted |= {each.name for each in self.cross}
@@ -92,7 +94,8 @@ class Walk(RestingOrders):
         """The price at which a lone position brings the equity there; the open if it is under."""
         if not self.floors():
             return []
-        equity, here = self.last_equity(self.at("open")), position.value("open")
+        equity = self.last_equity(self.at("open"))
+        here = position.value("open")
         root = here + (self.stop_level() - equity) / position.quantity
         if not (root > 0 if position.contract.is_linear else root < 0):
             if equity > self.stop_level():
@@ -122,7 +125,8 @@ class Walk(RestingOrders):
         """``path``: all at their lows, then at their highs, or the other way round. ``worst``: what
         shares its extremes goes to the one that costs more, then to the other. What is not held
         goes to its low first."""
-        low, high = self.at("low"), self.at("high")
+        low = self.at("low")
+        high = self.at("high")
         together: dict[Any, list[Exposure]] = defaultdict(list)
         for each in self.exposures(low, high):
             together[each.key if self.intrabar == "worst" else None].append(each)
@@ -134,12 +138,15 @@ class Walk(RestingOrders):
         else:
             is_first = falls.get(None, True)
             self.note("walked: lows first" if is_first else "walked: highs first")
-            own, of_assets = [is_first] * len(self.positions), [is_first] * len(self.assets)
-        first, second = choose(low, high, own, of_assets), choose(high, low, own, of_assets)
+            own = [is_first] * len(self.positions)
+            of_assets = [is_first] * len(self.assets)
+        first = choose(low, high, own, of_assets)
+        second = choose(high, low, own, of_assets)
         return [self.at("open"), first, second, self.at("close")]
 
     def exposures(self, low: Point, high: Point) -> list[Exposure]:
-        found, opened = [], self.at("open")
+        found = []
+        opened = self.at("open")
         for each in self.held:
             change = each.quantity * (low.marks[each.rank] - high.marks[each.rank])
             notional = abs(each.quantity * opened.marks[each.rank])
@@ -149,7 +156,8 @@ class Walk(RestingOrders):
             notional = abs(asset.amount * opened.assets[k])
             found.append(Exposure(self.key_of_asset(asset), change, notional))
         for option in self.held_options if self.options_matter else ():
-            key, notional = self.key_of(self.position_of(option)), self.notional_of(option, opened)
+            key = self.key_of(self.position_of(option))
+            notional = self.notional_of(option, opened)
             change = option.quantity * (self.mark(option, low) - self.mark(option, high))
             found.append(Exposure(key, change, notional))
         return found
@@ -175,10 +183,13 @@ class Walk(RestingOrders):
     def adverse_point(self) -> Point:
         """Every cross position at its adverse extreme, or at its stop if that is nearer. Collateral
         is a long position without a stop."""
-        opened, low, high = self.at("open"), self.at("low"), self.at("high")
+        opened = self.at("open")
+        low = self.at("low")
+        high = self.at("high")
         marks = list(opened.marks)
         for each in self.cross:
-            i, end = each.rank, low if each.quantity > 0 else high
+            i = each.rank
+            end = low if each.quantity > 0 else high
             place, _, _ = next_loss(each, opened, end, ZERO)
             share = ONE if place is None else place
             marks[i] += share * (end.marks[i] - marks[i])
@@ -209,8 +220,10 @@ class Walk(RestingOrders):
     def reaches_liquidation(self, position: Position, worst: str) -> bool:
         """Whether the marks have the price that liquidates it, all else at the open. Its group of
         the scenarios moves along, and the collateral that cancels its risk."""
-        opened, rank = self.at("open"), position.rank
-        marks, assets = list(opened.marks), list(opened.assets)
+        opened = self.at("open")
+        rank = position.rank
+        marks = list(opened.marks)
+        assets = list(opened.assets)
         marks[rank] = position.value(f"mark_{worst}")
         end = opened._replace(marks=tuple(marks))
         if position.is_isolated:
@@ -284,7 +297,8 @@ class Walk(RestingOrders):
         stages = [low + (ONE - low) * k / PARTS for k in range(1, PARTS + 1)]
         for each in self.held_options if self.intrabar == "worst" else ():
             position = self.position_of(each)
-            opened, ended = start.marks[position.rank], end.marks[position.rank]
+            opened = start.marks[position.rank]
+            ended = end.marks[position.rank]
             if opened != ended:
                 at = position.contract.value(exact(each.given.strike))
                 stages.append((at - opened) / (ended - opened))
@@ -303,7 +317,8 @@ class Walk(RestingOrders):
     def next_own_failure(
         position: Position, start: Point, end: Point, place: Decimal
     ) -> Decimal | None:
-        opened, ended = start.marks[position.rank], end.marks[position.rank]
+        opened = start.marks[position.rank]
+        ended = end.marks[position.rank]
         if position.fails(opened + place * (ended - opened)):
             return place
         if not position.fails(ended):
@@ -319,7 +334,8 @@ class Walk(RestingOrders):
             return place
         if not self.is_drawn(end):
             return None
-        before, after = self.last_equity(now), self.last_equity(end)
+        before = self.last_equity(now)
+        after = self.last_equity(end)
         share = (before - self.stop_level()) / (before - after)
         return min(ONE, place + max(ZERO, share) * (ONE - place))
 
@@ -402,8 +418,10 @@ def next_exit(
     place: Decimal,
 ) -> Exit:
     """The first of some exits; one that is behind the price already acts here."""
-    opened, ended = start.lasts[position.rank], end.lasts[position.rank]
-    now, found = opened + place * (ended - opened), []
+    opened = start.lasts[position.rank]
+    ended = end.lasts[position.rank]
+    now = opened + place * (ended - opened)
+    found = []
     for kind, price in exits:
         if reaches(position.contract.price(now), price, is_falling):
             found.append((place, kind, now))

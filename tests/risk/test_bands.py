@@ -45,7 +45,8 @@ def test_buy_and_hold_without_costs_has_the_bands_of_its_market():
     market = make_market(draw_moves(60))
     result = bt.run(market, Constant(leverage=1.0), **PLAIN, compile=False)
     found = result.bands(8, compile=False)
-    returns, falls = [], []
+    returns = []
+    falls = []
     for i in range(8):
         path = found.market_of(i)
         value = np.concatenate([[1.0], path.close[1:] / path.open[1]])
@@ -83,7 +84,8 @@ def test_without_drift_a_goal_is_reached_first_in_the_share_of_the_loss():
     """Moves of one step up or down: 4 steps up before 2 down has the probability 2 / 6."""
     step = 0.05
     moves = np.tile([step, -step], 300)
-    goal, loss = math.expm1(4 * step), -math.expm1(-2 * step)
+    goal = math.expm1(4 * step)
+    loss = -math.expm1(-2 * step)
     reached = [
         find_first_passage(np.exp(np.cumsum(path)), loss, goal) for path in draw_many(moves, 3000)
     ]
@@ -125,7 +127,8 @@ def test_prices_marks_funding_and_columns_of_all_instruments_are_drawn_together(
     drawn = found.market_of(1)
     for name, path in drawn.items():
         own = markets[name]
-        moves, known = np.diff(np.log(path.close)), np.diff(np.log(own.close))
+        moves = np.diff(np.log(path.close))
+        known = np.diff(np.log(own.close))
         np.testing.assert_allclose(moves, known[rows[1:] - 1], rtol=1e-9, atol=1e-14)
         np.testing.assert_allclose(path.mark_low / path.low, own.mark_low[rows] / own.low[rows])
         assert path.columns["label"].tolist() == own.columns["label"][rows].tolist()

@@ -91,7 +91,10 @@ def test_hours_of_a_price_without_drift_pass_with_b_over_a_plus_b():
     market = bt.Market.sample(bars=240)
     model = bt.paths.GBM(volatility=1.5)
     drawn = bt.simulate_paths(market, model, paths=20_000, horizon="20d", funding=None)
-    rules, hits, decided, at_closes = PLAIN._replace(target=0.15, max_loss=0.05), 0, 0, 0
+    rules = PLAIN._replace(target=0.15, max_loss=0.05)
+    hits = 0
+    decided = 0
+    at_closes = 0
     day = np.zeros(drawn.n_bars, np.int64)
     for first in range(0, 20_000, drawn.block):
         bars = drawn.draw(first, min(first + drawn.block, 20_000))
@@ -147,7 +150,8 @@ def draw(n, bars, sigma, drift, seed=0):
 
 def test_a_driftless_constant_quantity_passes_with_b_over_a_plus_b():
     """Gambler's ruin: of wealth that moves as a martingale, b / (a + b) reach a before -b."""
-    rules, step = PLAIN._replace(target=0.2), 0.02
+    rules = PLAIN._replace(target=0.2)
+    step = 0.02
     found = judge_closes(rules, 1.0 + draw(3_000, 700, step, 0.0), np.zeros(700, np.int64))
     a, b = (each + CORRECTED * step for each in (0.2, 0.1))
     assert np.mean(found == 3) < 0.002
@@ -161,7 +165,8 @@ def test_constant_leverage_passes_with_the_closed_form_of_a_drifting_logarithm(n
     drift = nu * step**2
     walks = np.exp(draw(3_000, bars, step, drift))
     found = judge_closes(PLAIN, walks, np.zeros(bars, np.int64))
-    up, down = math.log(1.1) + CORRECTED * step, -math.log(0.9) + CORRECTED * step
+    up = math.log(1.1) + CORRECTED * step
+    down = -math.log(0.9) + CORRECTED * step
     k = 2.0 * nu
     expected = (1.0 - math.exp(k * down)) / (math.exp(-k * up) - math.exp(k * down))
     assert np.mean(found == 0) == pytest.approx(expected, abs=0.025)
@@ -170,12 +175,14 @@ def test_constant_leverage_passes_with_the_closed_form_of_a_drifting_logarithm(n
 def test_the_daily_limit_is_the_recursion_of_the_killed_density():
     """Day by day on a grid: the density of log wealth, killed at both barriers and at the day's."""
     per_day, n_days, step, loss = 4, 20, 0.02, 0.05
-    low, high = math.log(0.9), math.log(1.1)
+    low = math.log(0.9)
+    high = math.log(1.1)
     grid = np.linspace(low, high, 242)[1:-1]
     move = np.exp(-0.5 * ((grid[None, :] - grid[:, None]) / step) ** 2) * (grid[1] - grid[0])
     move /= step * math.sqrt(2.0 * math.pi)
     above = np.array([0.5 * math.erfc((high - x) / step / math.sqrt(2.0)) for x in grid])
-    day, passes = np.empty((len(grid),) * 2), np.zeros(len(grid))
+    day = np.empty((len(grid),) * 2)
+    passes = np.zeros(len(grid))
     for k, start in enumerate(grid):
         alive = grid > start + math.log(1.0 - loss)
         density = np.zeros(len(grid))
@@ -229,7 +236,8 @@ def test_paths_and_history_add_up_to_one():
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
 def test_an_account_fails_by_the_daily_loss_where_its_limit_acts(zone):
     """Opens lie up to 3 % from the closes before them, also at the first open of a day."""
-    rng, drawn = np.random.default_rng(1), bt.Market.sample(bars=24 * 6)
+    rng = np.random.default_rng(1)
+    drawn = bt.Market.sample(bars=24 * 6)
     names = ("open", "high", "low", "close")
     frame = pd.DataFrame({name: getattr(drawn, name) for name in names}, index=drawn.times)
     frame["open"] *= np.exp(rng.normal(0.0, 0.03, len(frame)))

@@ -41,7 +41,8 @@ SAME = {"rtol": 1e-12, "atol": 1e-9}
 
 @pytest.mark.parametrize("estimator", ["ewma", "parkinson", "garman-klass", "har"])
 def test_paths_observed_together_have_their_own_columns(estimator):
-    market, policy = bt.Market.sample(bars=900), VolTarget(half_life=40.0, estimator=estimator)
+    market = bt.Market.sample(bars=900)
+    policy = VolTarget(half_life=40.0, estimator=estimator)
     drawn = bt.simulate_paths(market, paths=40, horizon="2d", seed=1)
     for some in drawn.leader.list_markets(drawn.draw(0, 40), market, source="drawn"):
         k = len(some.rows["close"])
@@ -55,7 +56,8 @@ def test_paths_observed_together_have_their_own_columns(estimator):
 
 
 def known(lever: float, days: float) -> float:
-    distance, drift = liquidation_distance(lever), -0.5 * SIGMA**2
+    distance = liquidation_distance(lever)
+    drift = -0.5 * SIGMA**2
     return touch_probability(distance, SIGMA, days / 365, drift=drift)
 
 
@@ -70,15 +72,18 @@ def test_paths_find_the_closed_form_from_2x_to_100x(days):
     # 7 leverages x 3 horizons at 99.99 % bounds, shared by 21 (Bonferroni)
     how = {"horizons": (f"{days}d",), "confidence": 1 - 1e-4 / 21}
     for lever in (2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0):
-        wanted, paths = known(lever, days), gbm_paths(paths=10_000, horizon=f"{days}d")
+        wanted = known(lever, days)
+        paths = gbm_paths(paths=10_000, horizon=f"{days}d")
         row = risk_of(paths, Hold(lever), **TERMS, **how).table.iloc[0]
-        low, high = row.p_liquidation_simulation_low, row.p_liquidation_simulation_high
+        low = row.p_liquidation_simulation_low
+        high = row.p_liquidation_simulation_high
         assert low <= wanted <= high, lever
 
 
 @pytest.mark.slow
 def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
-    paths, ways = gbm_paths(paths=300, horizon="2d"), ((True, 1), (True, 3), (False, 1))
+    paths = gbm_paths(paths=300, horizon="2d")
+    ways = ((True, 1), (True, 3), (False, 1))
     terms = [{**TERMS, "compile": flag, "threads": threads} for flag, threads in ways]
     first, *rest = (risk_of(paths, Hold(30.0), **each) for each in terms)
     for other in rest:
@@ -126,7 +131,8 @@ class Aging(bt.Policy):
 ])  # fmt: skip
 def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
     """Each is new: its age, its memory, its tier of fees, and no interest for the bar before."""
-    market, venue = sample(), free_venue().override(terms)
+    market = sample()
+    venue = free_venue().override(terms)
     given = {"venue": venue, "account": free_account()}
     runner = begin(draw(market, horizon="3h"), policy, **given)
     setup = runner.setup._replace(account=given["account"])
@@ -185,7 +191,8 @@ def calm_days(fall: int = 200) -> bt.Market:
 def test_in_calm_the_larger_of_model_and_history_is_the_probability():
     """A model of 5 % a year kills none; in history the fall kills those opened on its day or
     the day before, 2 of 428. A day's volatility is 0.2 % in the end, a year's about 1.9 %."""
-    market, model = calm_days(), models.GBM(volatility=0.05)
+    market = calm_days()
+    model = models.GBM(volatility=0.05)
     assert measure_calm(market) == pytest.approx(0.2 / 1.9, rel=0.05)
     paths = bt.simulate_paths(market, model, paths=5, horizon="2d")
     risk = risk_of(paths, Hold(8.0), **TERMS, default_rate=1.0)
@@ -204,7 +211,8 @@ def test_in_calm_the_larger_of_model_and_history_is_the_probability():
 
 
 def test_outside_of_calm_and_for_an_account_that_goes_on_the_model_decides():
-    wild, calm = calm_days().prefix(400), calm_days()
+    wild = calm_days().prefix(400)
+    calm = calm_days()
     model = models.GBM(volatility=0.05)
     paths = bt.simulate_paths(wild, model, paths=5, horizon="2d")
     risk = risk_of(paths, Hold(8.0), **TERMS)
@@ -268,7 +276,8 @@ def test_starts_apart_bound_the_probability_from_above():
 
 def test_accounts_that_trade_options_are_refused():
     """Also under an overlay; stress answers for them."""
-    paths, rule = gbm_paths(paths=4, horizon="1d"), TailHedge(Constant(2.0))
+    paths = gbm_paths(paths=4, horizon="1d")
+    rule = TailHedge(Constant(2.0))
     said = r"(?s)trade options, got .*TailHedge.*bt\.stress"
     with pytest.raises(bt.ParameterError, match=said):
         risk_of(paths, rule, **TERMS)
@@ -291,7 +300,8 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
         given = {"venue": make_venue(), "account": account}
         puts = pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].times[10:11])
         result = bt.run(markets, Constant(0.5), option_quantities=puts, **given)
-        history, model = bt.Markets({"BTC": markets["BTC"]}), models.GBM(volatility=SIGMA)
+        history = bt.Markets({"BTC": markets["BTC"]})
+        model = models.GBM(volatility=SIGMA)
         paths = bt.simulate_paths(history, model, paths=4, horizon="4h", funding=None)
         terms = {**given, "resume": result}
         if is_held:

@@ -210,7 +210,8 @@ def test_marks_inside_the_days_count_from_every_close_and_on_both_sides():
     hours = np.array([24, 36, 48, 60]) * 3_600_000_000_000
     rows = [[100, 112, 95, 105], [105, 111, 104, 110], [110, 111, 108, 109], [109, 109, 90, 99]]
     columns = np.array(rows, dtype=np.float64).T[:, :, None]
-    bars, closes = margin_levels.Prices(hours, *columns), np.array([24, 48, 72]) * hours[0] // 24
+    bars = margin_levels.Prices(hours, *columns)
+    closes = np.array([24, 48, 72]) * hours[0] // 24
     found = margin_calibration.find_worst(bars, closes, 1, 100.0)[:, 0]
     np.testing.assert_allclose(found, [0.12, 1.0 - 90 / 110, 0.0], rtol=1e-12)
     both = margin_calibration.find_worst(bars, closes, 2, 100.0)[:, 0]
@@ -298,7 +299,8 @@ def test_ranks_are_those_of_a_binomial(count, share):
 
 
 def test_what_cannot_be_compared_or_calibrated_is_refused():
-    market, rule = days_of(swing(0.02, 30)), Volatility(days=1.0)
+    market = days_of(swing(0.02, 30))
+    rule = Volatility(days=1.0)
     test = bt.Backtest(market, venue=VENUE, account=bt.Account())
     check_refused(lambda: test.compare_margin({}), "got none")
     check_refused(lambda: test.compare_margin({"a": 3}), "rules.a must be a rule")
@@ -331,7 +333,8 @@ def test_results_are_saved_and_loaded(tmp_path):
     loaded = type(found).load(found.save(tmp_path))
     assert loaded.verdict == found.verdict
     assert loaded.table.equals(found.table)
-    test, how = bt.Backtest(market, venue=VENUE, account=bt.Account()), {"horizon": "5d"}
+    test = bt.Backtest(market, venue=VENUE, account=bt.Account())
+    how = {"horizon": "5d"}
     solved = test.calibrate_margin(Buffer(Volatility()), solve="buffer", shortfall=0.2, **how)
     assert solved.name == "share"
     again = type(solved).load(solved.save(tmp_path))
@@ -341,7 +344,8 @@ def test_results_are_saved_and_loaded(tmp_path):
 
 def draw_garch(chains, steps, seed, alpha, beta, burn):
     """Yield returns of chains of a mean variance of (2 % a day)^2, a step after the other."""
-    rng, variance = np.random.default_rng(seed), np.ones(chains)
+    rng = np.random.default_rng(seed)
+    variance = np.ones(chains)
     for t in range(burn + steps):
         shock = np.sqrt(variance) * rng.standard_normal(chains)
         if t >= burn:
@@ -357,8 +361,11 @@ def test_the_buffer_that_makes_margins_stable_is_that_of_brute_force(shape):
     These are a quantile of one side times the volatility: the normal one, or, as they are known a
     day before, that of returns over the volatility of the day before.
     """
-    decay, terms = 0.9, {"alpha": 0.1, "beta": 0.85, "burn": 300}
-    losses, ratios, volatilities = [], [], []
+    decay = 0.9
+    terms = {"alpha": 0.1, "beta": 0.85, "burn": 300}
+    losses = []
+    ratios = []
+    volatilities = []
     total = weight = volatility = 0.0
     for t, move in enumerate(draw_garch(2_000, 1_000, 11, **terms)):
         losses.append(np.abs(move))

@@ -285,7 +285,8 @@ def test_the_first_bar_of_filtered_paths_has_todays_variance():
     today = drawn.model.filter(drawn.history)[-1]
     assert today > 2.0 * mean
     assert drawn.model.variance_now == pytest.approx(mean * (today / mean) ** 0.8, rel=1e-9)
-    alpha, back = 1.0 - 0.5 ** (1 / 72), 1.0 - 0.5 ** (1 / 480)
+    alpha = 1.0 - 0.5 ** (1 / 72)
+    back = 1.0 - 0.5 ** (1 / 480)
     assert drawn.model.alpha == pytest.approx(alpha, rel=1e-12)
     assert drawn.model.beta == pytest.approx(1.0 - alpha - back, rel=1e-12)
     assert drawn.model.omega == pytest.approx(back * mean, rel=1e-9)
@@ -387,7 +388,8 @@ def test_paths_begin_where_all_instruments_have_bars():
         with pytest.warns(UserWarning, match="200 of 300"):
             joint = bt.simulate_paths(markets, model, drift="history", **DAYS)
         alone = bt.simulate_paths(market, model, drift="history", **DAYS)
-        mine, own = joint.models["A"].to_dict(), alone.model.to_dict()
+        mine = joint.models["A"].to_dict()
+        own = alone.model.to_dict()
         assert {**mine, "block": 0} == {**own, "block": 0}
         assert str(joint.leader.process) == str(alone.leader.process)
     joined = paths.markets_of(paths.draw_all(0, 1), 0, 0, 50)
@@ -396,7 +398,8 @@ def test_paths_begin_where_all_instruments_have_bars():
     assert pd.Timestamp(paths.start) == market.times[-1]
 
 
-ONE, TWO = bt.Market.sample(bars=300), two_markets(200)
+ONE = bt.Market.sample(bars=300)
+TWO = two_markets(200)
 
 
 @pytest.mark.parametrize(("market", "settings", "words"), [
@@ -481,7 +484,8 @@ def test_watched_at_closes_only_the_barrier_is_shifted():
 
 def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market):
     drawn = bt.simulate_paths(market, GBM, paths=40, horizon="2d", seed=1)
-    bars, given = drawn.draw(0, 40), {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
+    bars = drawn.draw(0, 40)
+    given = {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
     for at, some in zip((0, 32), drawn.leader.list_markets(bars, market, **given), strict=True):
         for k in (0, len(some.rows["close"]) - 1):
             whole = drawn.leader.market_of(bars, at + k, market, **given)
@@ -528,7 +532,8 @@ def test_least_squares_find_the_weights_of_a_known_process():
     assert sum(found.weights) == pytest.approx(sum(WEIGHTS), abs=0.02)
     assert len(found.residuals) == 540  # of the last 180 days
     rates = draw_rates(12_000)
-    sums, k = np.concatenate([[0.0], np.cumsum(rates)]), np.arange(90, len(rates))
+    sums = np.concatenate([[0.0], np.cumsum(rates)])
+    k = np.arange(90, len(rates))
     means = [(sums[k] - sums[k - each]) / each for each in found.windows]
     residuals = rates[90:] - found.constant - np.dot(found.weights, means)
     np.testing.assert_allclose(residuals[-540:], found.residuals, rtol=1e-9, atol=1e-15)
@@ -580,10 +585,8 @@ def test_the_band_of_the_mean_rate_holds_as_told_from_180_days():
     held, count = 0, 300
     for seed in range(count):
         rates = draw_rates(630, seed=seed)
-        fit, draws = (
-            funding_process.fit_process(rates[:540], GRID, 0.1),
-            path_draws.Draws(seed, 0, (90, 200)),
-        )
+        fit = funding_process.fit_process(rates[:540], GRID, 0.1)
+        draws = path_draws.Draws(seed, 0, (90, 200))
         uniforms = draws.generator(path_draws.FUNDING).random((90, 200))
         means = fit.walk(fit.residuals, uniforms, fit.draw_unknown(draws)).mean(axis=0)
         low, high = np.quantile(means, (0.05, 0.95))

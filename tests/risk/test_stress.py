@@ -54,6 +54,7 @@ def stress_one(result, **scenario):
 def test_an_empty_scenario_changes_nothing():
     result = held()
     row = stress_one(result)
+
     assert row["equity"] == result.metrics["final_equity"]
     assert row["loss"] == 0.0
     assert not row["liquidated"]
@@ -67,6 +68,7 @@ def test_a_few_bars_after_a_run_do_not_wait_for_the_compiler(most, is_compiled, 
     monkeypatch.setenv("BACKTEST_COMPILE", "auto")
     monkeypatch.setattr(batch, "MOST_PLAIN", most)
     monkeypatch.setattr(engine, "is_loop_compiled", lambda **_: False)
+
     chosen = []
 
     class Noted(engine.LaterBars):
@@ -85,6 +87,7 @@ def test_the_break_even_of_a_bar_is_the_liquidation_price(signal, margin):
     terms = {"margin": margin} | ({"venue_leverage": 10.0} if margin == "isolated" else {})
     result = held(8.0, signal, **terms)
     row = stress_one(result, price=-0.01, shape="bar")
+
     even = result.market.close[-1] * (1.0 + row["break_even"])
     assert even == pytest.approx(result.bars["liquidation_price"].iloc[-1], rel=1e-11)
     assert row["distance"] > 0.0
@@ -95,7 +98,9 @@ def test_an_account_lost_before_is_refused():
     bars = steady().bars()
     bars.loc[bars.index[30:], ["open", "high", "low", "close"]] *= 0.5
     result = held(market=bt.Market.from_frames(bars))
+
     assert result.metrics["ruined"]
+
     told = "ruined in the run, at 2023-01-02 07:00 UTC with 0.00 left: no scenario can change it"
     check_refused(lambda: bt.stress(result, bt.Scenario("fall", price=-0.3)), told)
 
@@ -103,9 +108,12 @@ def test_an_account_lost_before_is_refused():
 def test_a_fall_by_hand():
     # a long of q = 10 * 1000 / 100.0909 at the second open; -5 % from the last close in one bar
     result = held()
-    quantity, last = result.state.held.quantities[0], result.market.close[-1]
+    quantity = result.state.held.quantities[0]
+    last = result.market.close[-1]
     row = stress_one(result, price=-0.05, shape="bar")
+
     assert row["loss"] == pytest.approx(0.05 * last * quantity, rel=1e-12)
+
     # the distance from the low, 0.95 last, to the liquidation price
     price = result.bars["liquidation_price"].iloc[-1]
     assert row["distance"] == pytest.approx((0.95 * last - price) / (0.95 * last), rel=1e-9)
@@ -113,15 +121,18 @@ def test_a_fall_by_hand():
 
 def test_funding_basis_and_margin_by_hand():
     result = held()
-    quantity, last = result.state.held.quantities[0], result.market.close[-1]
+    quantity = result.state.held.quantities[0]
+    last = result.market.close[-1]
     given = [
         bt.Scenario("rate", funding=0.001),
         bt.Scenario("discount", basis=-0.02, shape="bar"),
         bt.Scenario("double", margin=2.0, shape="bar"),
     ]
     table = bt.stress(result, given).table
+
     assert table.loc["rate", "funding"] == pytest.approx(0.001 * quantity * last)
     assert table.loc["discount", "loss"] == pytest.approx(0.02 * quantity * last)
+
     # with 1 % instead of 0.5 % maintenance: (w + q P) = 0.01 q P, w the cash
     price = -result.state.wallet.cash / (quantity * 0.99)
     assert table.loc["double", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-9)
@@ -132,7 +143,9 @@ def test_spread_and_depth_scale_the_costs_of_a_liquidation():
         slippage={"rate": 0.0001, "impact": 0.5}, liquidation={"slippage": 0.001, "impact": 0.5}
     )
     result = held(venue=venue, policy=VolTarget(target=0.5, half_life=12.0))
+
     calm, thin = (stress_one(result, over="3h", **x) for x in ({}, {"depth": 0.25, "spread": 3}))
+
     assert thin["slippage"] == pytest.approx(3 * calm["slippage"], rel=0.02)
     assert thin["impact"] == pytest.approx(2 * calm["impact"], rel=0.02)
     assert calm["impact"] > 0.0
@@ -144,6 +157,7 @@ def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
     out = fall.override(name="out", outage="2h")
     deep = bt.Scenario("deep", price=-0.2, over="2h", outage="2h")
     table = bt.stress(result, [fall, out, deep]).table
+
     # the stop acts at -2 %, the policy opens again at -2.5 %, and the stop acts again
     assert table.loc["fall", "loss"] < 0.8 * table.loc["out", "loss"]
     assert table.loc["deep", "liquidated"]
@@ -152,6 +166,7 @@ def test_in_an_outage_stops_and_decisions_do_not_act_and_liquidations_do():
 
 def test_no_stop_of_an_account_acts_in_an_outage():
     named = {each.name for each in dataclasses.fields(bt.Account) if "stop" in each.name}
+
     named |= {"take_profit", "max_holding", "daily_loss", "weekly_loss", "daily_basis", "day"}
     assert named == {*NO_STOPS}
 
@@ -163,6 +178,7 @@ def test_an_outage_takes_an_account_whose_days_and_pauses_are_its_own():
     """
     limits = {"equity_stop": 0.3, "after_stop": "halt", "daily_loss": 0.2}
     result = held(2.0, **limits, day="Asia/Tokyo", daily_basis="initial")
+
     out = bt.Scenario("out", price=-0.3, over="2h", outage="2h")
     assert bt.stress(result, [out]).table.loc["out", "loss"] == pytest.approx(600, rel=2e-3)
 
@@ -173,7 +189,9 @@ def test_a_winner_is_closed_at_the_bankruptcy_price_of_its_counterparty():
     result = held(5.0, signal=-1.0)
     shock = bt.Scenario("fall", price=-0.1, shape="bar", adl=0.25, adl_leverage=20)
     row = bt.stress(result, shock).table.iloc[0]
-    quantity, last = result.state.held.quantities[0], result.market.close[-1]
+    quantity = result.state.held.quantities[0]
+    last = result.market.close[-1]
+
     assert row["lost_to_adl"] == pytest.approx(0.25 * 0.05 * last * abs(quantity))
     assert bt.stress(result, shock.override(price=-0.04)).table["lost_to_adl"].iloc[0] == 0.0
 
@@ -182,16 +200,19 @@ def test_a_default_of_the_venue_takes_its_share_of_the_equity_there():
     """A fall of 5 % costs 500 of 1,000; 40 % of the 500 left are lost, and the reserve is not."""
     result = held(10.0, reserve=300.0, margin_call=0.8, top_up_to=0.5)
     equity = result.of_account("equity")[-1]
+
     fall = bt.Scenario("fall", price=-0.05, shape="bar")
     given = [fall, bt.Scenario("now", venue_default=0.4),
              fall.override(name="both", venue_default=0.4)]  # fmt: skip
     table = bt.stress(result, given).table
     assert table.loc["now", "loss"] == table.loc["now", "lost_to_default"] == 0.4 * equity
     assert table.loc["now", "equity"] == pytest.approx(0.6 * equity + 300.0, rel=1e-12)
+
     left = equity - table.loc["fall", "loss"]
     assert table.loc["fall", "lost_to_default"] == 0.0
     assert table.loc["both", "lost_to_default"] == pytest.approx(0.4 * left, rel=1e-12)
     assert table.loc["both", "equity"] == pytest.approx(0.6 * left + 300.0, rel=1e-12)
+
     assert table.loc["both", "break_even"] == table.loc["fall", "break_even"]
     assert not table["liquidated"].any()
 
@@ -202,9 +223,11 @@ def test_a_bridge_without_volatility_is_a_line_and_a_seed_repeats():
     still = line.override(name="still", shape="bridge", volatility=0.0)
     wild = line.override(name="wild", shape="bridge", volatility=30.0, seed=3)
     table = bt.stress(result, [line, still, wild, wild.override(name="again")]).table
+
     assert table.loc["line"].equals(table.loc["still"])
     assert table.loc["wild", "distance"] < table.loc["line", "distance"]
     assert table.loc["wild", "equity"] == table.loc["again", "equity"]
+
     # a bridge of the volatility of the month before, unless said otherwise
     usual = bt.Scenario("usual", price=-0.1, over="6h")
     assert (usual.shape, usual.volatility) == ("bridge", 1.0)
@@ -213,9 +236,11 @@ def test_a_bridge_without_volatility_is_a_line_and_a_seed_repeats():
 @pytest.mark.parametrize("policy", [Hold(6.0), VolTarget(target=1.0)])
 def test_a_replay_on_its_own_day_equals_the_run(policy):
     market = bt.Market.sample(bars=400)
+
     before = bt.run(market.prefix(300), policy, **kit.AT_BINANCE)
     span = {"date": str(market.times[300]), "until": str(market.times[360])}
     row = bt.stress(before, bt.Scenario("then", **span), rules="then", data=market).table.iloc[0]
+
     whole = bt.run(market.prefix(360), policy, **kit.AT_BINANCE, resume=before)
     assert row["from"] == "data"
     assert row["bars"] == 60
@@ -229,7 +254,9 @@ def test_an_episode_is_replayed_only_from_data_of_its_kind_of_asset():
     span = {"date": str(market.times[300]), "until": str(market.times[305]), "price": -0.1}
     given = [bt.Scenario(asset, **span, asset=asset) for asset in ("stocks", "crypto", "any")]
     table = bt.stress(held(), given, data=market).table
+
     assert table["from"].to_list() == ["figures", "data", "data"]
+
     kinds = {each.name: each.asset for each in bt.crashes()}
     assert kinds["1987-10-19"] == kinds["2020-03 stocks"] == "stocks"
     assert kinds["2020-03-12"] == "crypto"
@@ -240,10 +267,13 @@ def test_the_crashes_have_dates_and_sources_and_order_by_leverage():
     episodes = bt.crashes()
     assert {"2020-03-12", "2021-05-19", "2022-06-13", "2022-11-08", "2024-08-05", "2025-10-10",
             "1987-10-19"} <= {each.name for each in episodes}  # fmt: skip
+
     assert all(each.source and each.date and each.price < 0.0 for each in episodes)
     assert all(type(each).from_dict(each.to_dict()) == each for each in episodes)
+
     short = [each for each in episodes if each.over in ("5h", "8h", "14h", "24h", "1d")]
     losses = [bt.stress(held(lever), short).table["liquidated"].sum() for lever in (1.0, 10.0)]
+
     assert losses == [0, len(short)]
     assert len(short) > 3
 
@@ -252,17 +282,20 @@ def test_a_ladder_is_a_grid():
     ladder = bt.stress(
         held(5.0), bt.Scenario("nothing"), ladder={"price": (-0.3, 0.3, 7), "margin": (1.0, 2.0)}
     ).ladder
+
     assert list(ladder.index.names) == ["price", "margin"]
     assert len(ladder) == 14
     assert (ladder.xs(1.0, level="margin")["equity"].diff().dropna() > -1e-9).all()
     assert ladder.xs(-0.3, level="price")["liquidated"].all()
     assert not ladder.xs(0.3, level="price")["liquidated"].any()
+
     one = bt.stress(held(5.0), bt.Scenario("nothing"), ladder={"price": (-0.3, 0.3, 3)}).summary()
     assert [line.split()[0] for line in one.splitlines() if line.endswith("yes")][-1] == "-0.3"
 
 
 def test_a_list_of_a_ladder_holds_values_also_if_the_last_is_whole():
-    still, axes = bt.Scenario("nothing"), {"margin": [1.0, 2.0, 3]}
+    still = bt.Scenario("nothing")
+    axes = {"margin": [1.0, 2.0, 3]}
     found = bt.stress(held(5.0), still, ladder=axes).ladder
     assert found.index.get_level_values("margin").tolist() == [1.0, 2.0, 3.0]
 
@@ -290,6 +323,7 @@ def test_the_worst_scenario_may_be_a_gain(price, title, worst, said):
     """A long of 1x on 1,000 moves with the price."""
     market = kit.market_of(np.full(60, 100.0), start="2023-01-01", volume=1000.0)
     found = bt.stress(held(1.0, market=market), bt.Scenario("one", price=price))
+
     number = found.list_numbers()[1]
     assert (number.title, str(number)) == (title, worst)
     assert said in found.verdict
@@ -309,6 +343,7 @@ def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
         }
         assert "Margin tables in force since 2021-03-18, 2022-12-29, 2024-10-24." in text
         assert "2020-03-12 is older than any table known, of 2021-03-18, which stands" in text
+
     plain = bt.stress(result, bt.Scenario("fall", price=-0.1))
     assert not plain.notices
     assert "Margin tables in force since 2022-12-29." in plain.details
@@ -318,8 +353,10 @@ def test_what_does_not_count_and_the_date_of_the_rules_are_said(tmp_path):
 @pytest.mark.slow
 def test_shocks_by_instrument_and_correlations_by_hand():
     result = held(2.0, {"A": 0.5, "B": -0.5}, market=bt.Markets({"A": steady(), "B": wild()}))
-    quantity, last = result.state.held.quantities, result.marks[-1]
+    quantity = result.state.held.quantities
+    last = result.marks[-1]
     sigma = [np.std(np.diff(np.log(each.close))) for each in (steady(), wild())]
+
     follow = math.expm1(0.5 * sigma[1] / sigma[0] * math.log(0.9))
     whole = math.expm1(sigma[1] / sigma[0] * math.log(0.9))
     for terms, move in (
@@ -337,13 +374,17 @@ def test_shocks_by_instrument_and_correlations_by_hand():
 def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
     twins = bt.Markets(dict.fromkeys(TWINS, steady()))
     result = held(10.0, {"A": 1.0, "B": -1.0}, market=twins, max_leverage=20)
+
     leg = bt.Scenario("leg", prices={"A": -0.3}, shape="bar")
     table = bt.stress(result, [bt.Scenario("fall", price=-0.3, shape="bar"), leg]).table
+
     assert not table.loc["fall", "liquidated"]
     assert abs(table.loc["fall", "loss"]) < 1e-6
     assert table.loc["leg", "liquidated"]
+
     # equity + q_a (P_a - P) = 0.005 (q_a P_a + q_b P), of the legs q P = 10,000 at the last close
-    q, last = result.state.held.quantities[0], result.marks[-1, 0]
+    q = result.state.held.quantities[0]
+    last = result.marks[-1, 0]
     price = (q * last * 1.005 - float(result.of_account("equity")[-1])) / (0.995 * q)
     assert table.loc["leg", "break_even"] == pytest.approx(price / last - 1.0, rel=1e-6)
 
@@ -355,8 +396,10 @@ def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
     with pytest.warns(UserWarning, match="ends before"):
         result = held(2.0, None, market=bt.Markets(given))
     row = stress_one(result, prices={"C": -0.1}, shape="bar")
-    quantity, last = result.state.held.quantities[2], market.mark_close[-1]
+    quantity = result.state.held.quantities[2]
+    last = market.mark_close[-1]
     assert row["loss"] == pytest.approx(0.1 * quantity * last, rel=1e-9)
+
     gone = bt.Scenario("fall", prices={"B": -0.1})
     check_refused(lambda: bt.stress(result, gone), "no instrument 'B'")
 
@@ -367,8 +410,10 @@ def test_a_contract_that_expires_in_a_scenario_is_closed_at_its_mark():
     venues = {"A": free_venue(), "B": free_venue().override({"contract.expires": ends})}
     result = held(4.0, None, venues, bt.Markets({"A": market, "B": market}))
     row = stress_one(result, price=-0.1, over="4h", shape="line")
+
     # B is closed after one of four bars, at 0.9 ** 0.25 of the last close
-    quantities, last = result.state.held.quantities, market.close[-1]
+    quantities = result.state.held.quantities
+    last = market.close[-1]
     wanted = last * (0.1 * quantities[0] + (1.0 - 0.9**0.25) * quantities[1])
     assert row["loss"] == pytest.approx(wanted, rel=1e-9)
 
@@ -382,7 +427,8 @@ def test_collateral_moves_by_its_own_prices_and_a_constant_one_where_it_is_named
     ]
     market = bt.Markets({"A": steady(), "B": wild()})
     result = held(3.0, None, market=market, collateral=assets, negative_limit=1e6)
-    quantities, last = result.state.held.quantities, result.marks[-1]
+    quantities = result.state.held.quantities
+    last = result.marks[-1]
     for terms, (a, b, gold, peg) in (
         ({"prices": {"USDC": -0.2}}, (0.0, 0.0, 0.0, -0.2)),
         ({"prices": {"GOLD": 0.1, "B": -0.1}}, (0.0, -0.1, 0.1, 0.0)),
@@ -402,9 +448,11 @@ def test_collateral_beside_one_instrument_moves_if_named_and_stays_in_a_replay()
     head = held(3.0, None, market=market.prefix(40), **terms)
     peg = bt.Scenario("peg", prices={"USDC": -0.2}, shape="bar")
     assert bt.stress(head, peg).table.loc["peg", "loss"] == pytest.approx(10.0, rel=1e-9)
+
     days = bt.Scenario("then", date=str(market.times[40]), until=str(market.times[50]))
     row = bt.stress(head, days, data=market).table.iloc[0]
     assert row["from"] == "data"
+
     whole = held(3.0, None, market=market.prefix(50), **terms)
     assert row["equity"] == pytest.approx(whole.metrics["final_equity"], rel=1e-9)
 
@@ -413,9 +461,11 @@ def test_the_distance_is_that_of_all_marks_at_a_waypoint():
     """Of a hedge, the other leg moves too: frozen, each leg would be near its liquidation."""
     hedge = held(8.0, {"A": 1.0, "B": -1.0}, market=bt.Markets(dict.fromkeys(TWINS, steady())))
     row = stress_one(hedge, price=-0.3, shape="bar")
+
     # nearest at the open: B fails d above P, where E - q d = 0.005 q (2 P + d). With A frozen, B
     # would be liquidated by the fall, and with B frozen A.
-    quantity, last = hedge.state.held.quantities[0], hedge.marks[-1, 0]
+    quantity = hedge.state.held.quantities[0]
+    last = hedge.marks[-1, 0]
     gap = (hedge.metrics["final_equity"] / quantity - 0.01 * last) / 1.005
     assert row["distance"] == pytest.approx(gap / last, rel=1e-9)
 
@@ -441,6 +491,7 @@ def test_no_row_says_liquidated_no_and_no_distance(monkeypatch, policy, terms):
     found = bt.stress(result, given)
     assert ((found.table["distance"] == 0.0) == found.table["liquidated"]).all()
     assert not found.table["liquidated"].all()
+
     said = " ".join(found.summary().split())
     assert said.count("figures") == len(given)  # bars from: not a hidden column
     assert "the policy continues to trade at the closes" in said
@@ -449,7 +500,9 @@ def test_no_row_says_liquidated_no_and_no_distance(monkeypatch, policy, terms):
 def test_the_distance_of_a_stopped_position_is_measured_at_its_stop():
     result = held(10.0, margin="isolated", venue_leverage=20.0, stop_loss=0.02)
     row = stress_one(result, price=-0.2, shape="bar")
-    entry, price = result.state.held.entries[0], result.bars["liquidation_price"].iloc[-1]
+
+    entry = result.state.held.entries[0]
+    price = result.bars["liquidation_price"].iloc[-1]
     assert not row["liquidated"]
     assert row["distance"] == pytest.approx(1.0 - price / (0.98 * entry), rel=1e-9)
 
@@ -460,6 +513,7 @@ def test_stocks_are_shown_beside_stocks_alone():
     stocks = {each.name for each in bt.crashes() if each.asset == "stocks"}
     assert names == {each.name for each in bt.crashes()} - stocks
     terms = {"venue": free_venue(), "account": free_account(), "calendar": "252"}
+
     run = bt.run(market_of("SPX", sessions=True), Hold(1.0), **terms)
     assert stocks <= {*bt.stress(run).table.index}
 
@@ -484,9 +538,11 @@ def replay(name: str, *markets: bt.Market):
 def test_each_coin_has_its_own_hours_and_the_others_those_of_the_coin_that_fell_most():
     markets = [market_of(name) for name in ("BTCUSDT", "ADAUSDT", "SOLUSDT")]
     bars, source = replay("2025-10-10", *markets)
+
     hours = read_bars(CRASHES["2025-10-10"])
     assert source == "history; SOLUSDT: rows of ADA"
     assert (bars["ADAUSDT"].mark == hours["ADA"][1]).all()
+
     # marks fell by 16.5 % (BTC) to 66.5 % (ADA) from their highs
     assert (bars["SOLUSDT"].last == bars["ADAUSDT"].last).all()
     assert (bars["SOLUSDT"].mark == bars["ADAUSDT"].mark).all()
@@ -520,16 +576,20 @@ def test_days_of_stocks_are_replayed_in_sessions_and_hours_of_coins_in_markets_t
 
 def test_a_volatility_target_loses_what_it_loses_on_the_real_days():
     """On a straight line it levered up, and lost far more."""
-    before, scenario = market_of("SPX", sessions=True), CRASHES["2020-03 stocks"]
+    before = market_of("SPX", sessions=True)
+    scenario = CRASHES["2020-03 stocks"]
     terms = {"venue": free_venue(), "account": free_account(), "calendar": "252"}
     run = bt.run(before, VolTarget(target=0.2, half_life=20.0), **terms)
     row = bt.stress(run, scenario).table.iloc[0]
     real = next(iter(read_bars(scenario).values()))[0].T * before.close[-1]
+
     index = pd.bdate_range(before.times[-1] + pd.Timedelta("1D"), periods=23, tz="UTC")
     more = pd.DataFrame(real, columns=list(PRICES), index=index).assign(volume=1000.0)
     whole = bt.Market.from_frames(pd.concat([before.bars(), more]), sessions=True)
+
     after = bt.run(whole, VolTarget(target=0.2, half_life=20.0), **terms)
     expected = after.bars["equity"].iloc[-1] / after.bars["equity"].iloc[-24] - 1.0
+
     assert -row["loss"] / run.metrics["final_equity"] == pytest.approx(expected, abs=0.02)
     assert row["from"] == "history"
 
@@ -548,8 +608,10 @@ def test_a_book_of_three_coins_at_four_turns_does_not_survive_october_2025():
 def test_a_crash_that_is_moved_is_made_of_its_figures():
     run = held(1.0, None, market=market_of("BTCUSDT"), policy=Constant(leverage=1.0))
     crash = CRASHES["2024-08-05"]
+
     given = [crash, crash.override(name="mine"), crash.override(price=-0.3)]
     found = [bt.stress(run, each).table["from"].iloc[0] for each in given]
     assert found == ["history", "figures", "figures"]
+
     wide = crash.override(spread=3.0)
     assert bt.stress(run, wide).table["from"].iloc[0] == "history"

@@ -70,7 +70,8 @@ def test_margin_is_not_scaled_for_a_spot_leg():
     own = costly()
     spot = bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, like=own)
     pair = bt.Markets({"COIN": RISING, "PERP": RISING}, currency="USDT")
-    venues, signal = {"COIN": spot, "PERP": own}, {"COIN": 0.5, "PERP": -0.5}
+    venues = {"COIN": spot, "PERP": own}
+    signal = {"COIN": 0.5, "PERP": -0.5}
     given = {**TERMS, "signal": signal, "factors": ["margin"]}
     found = ask_test("sensitivity", pair, Constant(1.0), venue=venues, **given)
     assert len(found.table) == 2
@@ -82,7 +83,8 @@ def test_margin_is_not_scaled_for_a_spot_leg():
 def test_growth_of_under_90_days_is_shown_of_the_whole_time_and_kept_per_year_in_tables():
     """12 days: (1 + growth a year) ** (12 / 365) - 1 is the return of the run."""
     given = {"venue": costly(), "signal": 0.5, **TERMS}
-    test, policy = bt.Backtest(RISING, **given), Constant(2.0)
+    test = bt.Backtest(RISING, **given)
+    policy = Constant(2.0)
     total = test.run(policy).metrics["total_return"]
     found = test.sensitivity(policy, factors=["fees"])
     capacity = test.capacity(policy, capitals=[1e3, 1e4])
@@ -310,7 +312,8 @@ class Fragile(bt.Policy):
 
 
 def test_a_step_that_fails_has_its_error_and_one_at_a_bound_is_marked():
-    market, calls = bt.Market.sample(bars=40), []
+    market = bt.Market.sample(bars=40)
+    calls = []
     found = bt.Backtest(market, venue=free_venue(), account=free_account()).sensitivity(
         Fragile(),
         compile=False,
