@@ -135,6 +135,7 @@ class Account(Walk):
     def is_too_poor_for(position: Position, wealth: Decimal) -> bool:
         """Wealth times the largest leverage allowed is under the least order; a ban passes."""
         most = min(max(leverage for _, leverage in position.limits()), position.limit)
+
         least = max(position.least, position.lot * abs(position.value("mark_close")))
         return position.limit != 0 and wealth * most < least * (ONE - TIE)
 
@@ -144,7 +145,9 @@ class Account(Walk):
         equity = self.equity(point)
         before = self.out.equity[-1] if self.t > 0 else self.capital
         causes = sum(row[name] for name in GAINS) - sum(row[name] for name in COSTS)
+
         scale = max(abs(before), equity, row["traded"], abs(row["price_pnl"]), ONE)
+
         assert abs(equity - before - causes) <= EXACT * scale, f"bar {self.t}: {before}, {causes}"
         assert equity >= -EXACT * scale, f"bar {self.t}: equity {equity} is negative"
 
@@ -168,17 +171,22 @@ class Account(Walk):
             "both_reached": self.is_both_reached,
             "available": max(self.backing(point) - self.uncounted(point) - initial, ZERO),
         }
+
         for name in ("quantity", "margin"):
             row[name] = tuple(getattr(each, name) for each in self.positions)
+
         row["realized_pnl"] = tuple(each.realized for each in (*self.positions, *self.options))
         row["table"] = tuple(getattr(each, "table", None) for each in self.positions)
+
         row["entry"] = tuple(
             each.contract.price(each.entry) if each.quantity else None for each in self.positions
         )
+
         row["unrealized_pnl"] = tuple(
             each.profit(value) if each.quantity else ZERO
             for each, value in zip(self.positions, point.marks, strict=True)
         )
+
         if self.options:
             marks = [ZERO if each.is_gone else self.mark(each, point) for each in self.options]
             row["option_quantity"] = tuple(each.quantity for each in self.options)
@@ -187,13 +195,16 @@ class Account(Walk):
                 each.quantity * (mark - each.paid)
                 for each, mark in zip(self.options, marks, strict=True)
             )
+
         row["leverage"] = tuple(
             each.quantity * abs(value) / equity if each.quantity else ZERO
             for each, value in zip(self.positions, point.marks, strict=True)
         )
+
         row["liquidation_price"] = tuple(
             self.liquidation_price(each, point) for each in self.positions
         )
+
         for name, value in row.items():
             self.out.columns[name].append(value)
 
@@ -212,13 +223,17 @@ class Account(Walk):
         leg = position.leg(point.marks[0])
         if position.fails(value) if position.is_isolated else self.cross_fails(point):
             return position.contract.price(value)
+
         side = (1 if position.quantity > 0 else -1) * (1 if position.contract.is_linear else -1)
         fixed = position.margin - position.quantity * position.entry
         cash = fixed if position.is_isolated else self.cash  # what does not move with the price
+
         notional = leg.table.boundary(cash, side)
         if leg.at_entry:
             notional = side * (leg.maintenance - cash)
+
         if notional is None or notional <= 0:
             return None
+
         root = notional / abs(position.quantity)
         return position.contract.price(root if position.contract.is_linear else -root)

@@ -89,6 +89,7 @@ class Liquidations(Options):
         """``partial``: again while the requirement fails at this price."""
         initial = abs(position.quantity)
         is_empty = position.backing(value) <= TIE * abs(position.quantity * value)
+
         while position.quantity != 0:
             part = position.quantity
             if not is_empty:
@@ -100,6 +101,7 @@ class Liquidations(Options):
                 if position.quantity < 0:
                     weights = (size + left, size + needed, ZERO)
                 part = self.part_to_close(position, value, initial, weights)
+
             is_empty = self.force_isolated(position, part, value)
             if not (is_empty or position.fails(value)):
                 return
@@ -124,6 +126,7 @@ class Liquidations(Options):
         """Take a part out of a position at the trigger; return u at which it is sold."""
         worsened = position.forced_value(part, value)
         self.log_forced("liquidation", position, -part, value)
+
         position.realized += part * (value - position.entry)
         position.quantity -= part
         return worsened
@@ -138,6 +141,7 @@ class Liquidations(Options):
         self.log_forced("liquidation", position, -position.quantity, value)
         position.realized += position.profit(value)
         position.quantity = ZERO
+
         self.charge("liquidation_loss", max(backing, ZERO), position, value)
         self.charge("bad_debt", max(-backing, ZERO))
 
@@ -155,20 +159,24 @@ class Liquidations(Options):
         held = position.quantity
         notional = abs(position.quantity * value)
         assets, debts, debt = weights
+
         is_low = position.healthy != 0 and assets <= position.healthy * debts
         if is_low:
             self.note("health is low")
+
         if notional <= position.full_below:
             return held
         if is_low and (held < 0 or debt > 0):
             sold_for = (ONE - position.forced_fee) * (ONE - position.forced_slip) * abs(value)
             return held if held < 0 else min(held, debt / sold_for)
+
         step = position.venue.liquidation.step
         kept = (
             ONE - exact(step) if step != "bracket" else position.table.floor_of(notional) / notional
         )
         if kept * abs(held) < REMAINDER * initial:
             return held
+
         self.note("partial step")
         return held * (ONE - kept)
 
@@ -182,6 +190,7 @@ class Liquidations(Options):
             self.revalue_option(option, self.mark(option, point))
         for each in self.cross:
             self.revalue(each, point.marks[each.rank])
+
         self.note_liquidation(self.pool)
         for each in self.positions:
             if not each.is_isolated:
@@ -190,6 +199,7 @@ class Liquidations(Options):
             self.is_halted = True
             for each in self.positions:  # what has not filled yet closes
                 each.pending = (0.0, 0.0) if each.pending else None
+
         mode = (self.cross[0].venue if self.cross else self.venue).liquidation.mode
         self.note(f"pool: {mode}" + " alone" * self.is_alone())
         if mode == "takeover":
@@ -202,20 +212,25 @@ class Liquidations(Options):
     def take_over(self, point: Point) -> None:
         """Cross positions, B and all collateral are lost; a negative rest is bad debt."""
         self.revalue_assets(point.assets)
+
         worth = (each.quantity * point.marks[each.rank] for each in self.cross)
         lost = sum(worth, self.cash) + self.in_full(point.assets) + self.lose_options(point)
+
         for asset, price in zip(self.assets, point.assets, strict=True):
             self.log_asset("liquidation", asset, asset.amount, asset.amount * price)
             asset.amount = ZERO
+
         self.cash = ZERO
         for each in self.cross:
             self.give_up(each, point.marks[each.rank], lost)
             lost = ZERO
+
         self.charge("liquidation_loss", max(lost, ZERO))
         self.charge("bad_debt", max(-lost, ZERO))
 
     def close_pool(self, point: Point) -> None:
         """All positions at their worsened prices, then collateral, then the fees."""
+
         asked = loss = ZERO
         for each in self.cross:
             value = point.marks[each.rank]
@@ -224,6 +239,7 @@ class Liquidations(Options):
             self.cash += part * worsened
             loss += part * (value - worsened)
             asked += each.forced_fee * abs(part * worsened)
+
         lost, more = self.close_options(point)
         loss, asked = loss + lost, asked + more
         if self.cash < 0 and self.has_collateral:
@@ -232,6 +248,7 @@ class Liquidations(Options):
         worth = (max(a.amount, ZERO) * p * (ONE - a.slippage) for a, p in pairs)
         fee = self.forced_fee(asked, max(sum(worth, self.cash), ZERO))
         self.cash -= fee
+
         self.charge("liquidation_loss", loss + fee)
         if self.cash < 0 and self.has_collateral:
             self.sell(-self.cash, point.assets)
@@ -241,17 +258,21 @@ class Liquidations(Options):
         """Sell collateral worth some money after slippage, in the order listed or pro rata."""
         self.revalue_assets(prices)
         is_pro_rata = getattr(self.account, "conversion", "listed") == "pro_rata"
+
         owned = [(a, p * (ONE - a.slippage)) for a, p in zip(self.assets, prices, strict=True)]
         owned = [(a, net) for a, net in owned if a.amount > 0]
+
         total = sum((a.amount * net for a, net in owned), ZERO)
         for asset, net in owned:
             worth = total if is_pro_rata else asset.amount * net
             sold = asset.amount * min(ONE, needed / worth)
             asset.amount -= sold
             self.cash += sold * net
+
             cost = sold * net * asset.slippage / (ONE - asset.slippage)
             self.row["conversion"] += cost
             self.log_asset("conversion", asset, sold, sold * net)
+
             if not is_pro_rata:
                 needed -= sold * net
                 if needed <= 0:

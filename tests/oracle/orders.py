@@ -82,9 +82,11 @@ class Orders(Margins):
         point = self.at_fills()
         equity = self.equity(point)
         self.change_settings(point)
+
         replaced = self.force_reductions(point)
         if equity <= 0:
             return
+
         deciding = [
             each for each in self.present if each.name not in replaced and each.pending is not None
         ]
@@ -92,12 +94,14 @@ class Orders(Margins):
             if self.t > 0:
                 self.place_orders(deciding, point)
             return
+
         increases: list[tuple[Position, Decimal, Decimal]] = []
         for position, target, held in self.choose_orders(deciding, equity, point):
             if is_reduction(target, held):
                 self.fill_to(position, target / abs(position.value("fill")))
             else:
                 increases.append((position, target, held))
+
         bought = self.order_options(point)
         if increases or bought:
             self.fill_increases(increases, bought, equity, point)
@@ -110,16 +114,20 @@ class Orders(Margins):
         """What trades: the position, its target notional within the cap, the notional held."""
         held = {each.name: each.quantity * abs(each.value("fill")) for each in self.present}
         wanted = {each.name: self.target(each, equity, held[each.name], point) for each in deciding}
+
         own = [each for each in deciding if wanted[each.name] is not None]
         aimed = {each.name for each in own if not (self.is_halted or each.is_halted)}
         self.scale_to_cap(wanted, held, aimed, equity)
+
         kept = [each for each in own if self.is_in_band(each, wanted, held, equity)]
         trading = {each.name for each in own} - {each.name for each in kept}
+
         gross = sum((abs(wanted[n] if n in trading else held[n]) for n in held), ZERO)
         if gross > BAND_SLACK * exact(self.max_gross) * equity * (ONE + TIE):
             over = [each for each in kept if abs(held[each.name]) > abs(wanted[each.name])]
             self.note("bands narrowed by the cap" if over else "over the cap")
             kept = [each for each in kept if each not in over]
+
         return [(each, wanted[each.name], held[each.name]) for each in own if each not in kept]
 
     def scale_to_cap(
@@ -133,6 +141,7 @@ class Orders(Margins):
         most = exact(self.max_gross) * equity
         rest = sum((abs(held[name]) for name in held if name not in aimed), ZERO)
         total = sum((abs(wanted[name]) for name in aimed), ZERO)
+
         if total > 0 and total + rest > most:
             self.note("scaled to the cap")
             for name in aimed:
@@ -148,6 +157,7 @@ class Orders(Margins):
         """§4.2: too near to trade, unless the target is to be flat."""
         target = wanted[position.name]
         now = held[position.name]
+
         is_in = target != 0 and abs(target - now) <= position.band * equity * (ONE + TIE)
         if is_in:
             self.note("left alone: band")
@@ -161,16 +171,21 @@ class Orders(Margins):
         if equity <= position.order_fee and not (self.is_halted or position.is_halted):
             self.note("left alone: no money for the order")
             return None
+
         if signal == 0:
             return ZERO
+
         if math.isnan(answer) or math.isnan(self.factor):
             self.note("left alone: NaN")
             return None
+
         if self.factor == 0:
             return ZERO
+
         leverage = min(max(answer, position.floor), float(position.limit))
         if not math.isinf(leverage):
             return exact(signal) * exact(leverage) * exact(self.factor) * equity
+
         most = max(self.most_alone(position, equity, held * exact(signal) > 0, signal, point), ZERO)
         is_over = abs(signal) == 1 and held * exact(signal) > most
         return held if is_over else exact(signal) * most  # §3: never force-reduced
@@ -185,11 +200,14 @@ class Orders(Margins):
         else:
             free = self.backing(point) - self.uncounted(point, () if adds else (position.name,))
             free += position.withheld(point.marks[position.rank], position.quantity)
+
         if position.is_isolated or not self.rule.has_scenarios:
             return max(min(cap, most * free) for cap, most in position.limits())
+
         unit = (ONE if signal > 0 else -ONE) / abs(value)
         each = self.rule.needed([position.leg(value, unit)], [], [], True)
         each += position.withheld(value, unit)
+
         cap = max(cap for cap, _ in position.limits())
         return min(cap, free / each) if each > 0 else cap
 
@@ -198,6 +216,7 @@ class Orders(Margins):
     def force_reductions(self, point: Point) -> set[str]:
         """The broker reduces after the grace; the names whose decision that replaces."""
         replaced: set[str] = set()
+
         is_due = self.pool.was_forced and self.cross and not self.pool.was_liquidated
         if is_due and self.reduce_to_ratio(None, self.cross, point):
             self.note("reduced by force")
@@ -215,6 +234,7 @@ class Orders(Margins):
         called = exact(self.account.margin_call)
         top = self.account.top_up_to
         ratio = called * (ONE - 10 * TIE) if top is None else exact(top)
+
         values = {each.name: each.value("fill") for each in positions}
         whole = sum((abs(e.quantity * values[e.name]) * e.reducing_cost for e in positions), ZERO)
         backing = self.behind(owner, point) - sum((e.order_fee for e in positions), ZERO)
@@ -231,6 +251,7 @@ class Orders(Margins):
         kept = largest_passing(room) or ZERO
         sizes = [(each, kept * each.quantity) for each in positions]
         done = sum(self.fill_forced(each, size) for each, size in sizes) > 0
+
         call = self.pool if owner is None else owner.call
         is_met = not done and self.margin_ratio(owner, point) < self.call_level()
         self.end_call(owner, call, point, is_met=is_met)

@@ -28,6 +28,7 @@ class Payments(Liquidations):
                 self.move(amount)
             else:
                 self.withdraw(-amount)
+
         if self.must_convert and self.balance() < 0:
             self.note("converted")
             self.sell(-self.balance(), [prices["open"][self.t] for prices in self.asset_prices])
@@ -36,6 +37,7 @@ class Payments(Liquidations):
         for owner, call in self.calls():
             if call.is_called and call.is_open and self.margin_ratio(owner, self.at("open")) > 0:
                 self.top_up(owner, call)
+
         self.test_grace()
 
     def calls(self) -> list[tuple[Position | None, Call]]:
@@ -47,6 +49,7 @@ class Payments(Liquidations):
         """§2.1: money from outside, or (negative) to it. §5: a withdrawal takes the same share of
         the capital paid in as of the wealth."""
         wealth = self.equity(self.at("open")) + self.reserve
+
         left = max(wealth + amount, ZERO) / wealth if amount < 0 else ONE
         self.paid_in = left * self.paid_in + max(amount, ZERO)
         self.cash += amount
@@ -58,6 +61,7 @@ class Payments(Liquidations):
         """§5: money from outside moves the highest equity in proportion, all of a bar at once."""
         self.arrived += amount
         self.openings = {name: each + amount for name, each in self.openings.items()}
+
         equity = self.out.equity[-1] if self.t > 0 else self.capital
         if equity > 0:
             self.highest = max(ZERO, self.highest_before * (equity + self.arrived) / equity)
@@ -71,10 +75,12 @@ class Payments(Liquidations):
             free = min(
                 free, self.balance() + (self.negative_limit if self.has_collateral else ZERO)
             )
+
         for each in self.isolated if self.is_plain else ():
             value = point.marks[each.rank]
             needed = each.leg(value).initial + each.uncounted(value)
             free = min(self.cash, self.equity(point) - needed)
+
         taken = min(asked, max(ZERO, free))
         if taken > 0:
             self.move(-taken)
@@ -87,20 +93,24 @@ class Payments(Liquidations):
         point = self.at("open")
         if wanted is None:
             return
+
         missing = self.needed_by(owner, point) / exact(wanted) - self.behind(owner, point)
         if missing <= 0:
             return
+
         amount = min(missing, self.reserve)
         if amount > 0:
             self.draw_reserve(owner, amount)
             call.ratio = self.margin_ratio(owner, point)  # a breach after this is a new crossing
         ratio = self.margin_ratio(owner, point)
+
         is_met = ratio < self.call_level()
         if amount > 0 and is_met:
             call.unmet = 0
         elif amount > 0:
             self.note("call partly met")
             self.log("call_partly_met", owner, ZERO, ratio)
+
         self.end_call(owner, call, point, is_met=is_met)
 
     def draw_reserve(self, owner: Position | None, amount: Decimal) -> None:
@@ -141,14 +151,18 @@ class Payments(Liquidations):
         for owner, call in self.calls():
             before, call.ratio = call.ratio, self.margin_ratio(owner, point)
             call.is_called = False
+
             if self.account.margin_call is None:
                 continue
+
             if call.was_liquidated or self.is_ruined:
                 self.end_call(owner, call, point, is_met=False)
+
             if call.ratio < self.call_level():
                 self.end_call(owner, call, point, is_met=True)
                 call.called_at, call.unmet = None, 0
                 continue
+
             call.is_called = before < self.call_level() or call.was_forced
             call.unmet = 1 if call.is_called else call.unmet + (call.unmet > 0)
             if call.is_called:
@@ -166,6 +180,7 @@ class Payments(Liquidations):
             value = mark = position.value("mark_open")
             if event.price is not None:
                 value = position.contract.value(event.price)
+
             payment = position.quantity * abs(value) * event.rate
             if position.is_isolated and position.venue.isolated_funding == "margin":
                 position.margin -= payment
@@ -173,6 +188,7 @@ class Payments(Liquidations):
                 debt = min(self.balance(), ZERO)
                 self.cash -= payment
                 self.lift_wallet(position, debt)
+
             self.charge("funding", payment, position, value)
             if position.is_isolated and self.fails_unaided(position, mark):
                 self.note("liquidated after funding")
@@ -182,10 +198,12 @@ class Payments(Liquidations):
         """Funding and what expires inside the bar, by stamp; funding first at equal stamps."""
         events = self.inside[self.t]
         expiring = [each for each in self.options if each.expires_in(self.t, is_inside=True)]
+
         for each in sorted(expiring, key=lambda option: option.given.expiry_time):
             self.pay_funding([e for e in events if e.time <= each.given.expiry_time])
             events = [event for event in events if event.time > each.given.expiry_time]
             self.expire(each)
+
         self.pay_funding(events)
 
     # ----- step 3: interest -----
@@ -196,10 +214,13 @@ class Payments(Liquidations):
         for option in self.options:
             if option.expires_in(self.t, is_inside=False):
                 self.expire(option)
+
         if self.t == 0:
             return
+
         since = self.clock[self.t - 1]
         years = Decimal(self.stamp - since) / DAY / exact(self.venue.day_count)
+
         if self.venue.interest_on == "balance":
             base = self.balance() + sum((each.margin for each in self.isolated), ZERO)
             shorts = ZERO
@@ -208,7 +229,9 @@ class Payments(Liquidations):
             base = sum(parts, self.cash)
             owing = (each for each in self.held if each.quantity < 0)
             shorts = sum((abs(e.quantity * e.value("mark_open")) for e in owing), ZERO)
+
         rate = self.borrow_rate(since) if base < 0 else self.cash_rate(since)
+
         due = (shorts * self.short_rate(since) - base * rate) * years
         self.cash -= due
         self.charge("interest", due)
@@ -219,6 +242,7 @@ class Payments(Liquidations):
                 self.note("pays for coins")
                 self.cash -= lent
                 self.charge("interest", lent, each, value)
+
         self.pay_expenses(years)
         if not (self.cross or self.has_collateral or self.has_options):
             self.margins_pay()
@@ -240,10 +264,14 @@ class Payments(Liquidations):
         posted = {each.name: max(each.margin, ZERO) for each in paying}
         if self.is_plain and paying:  # it pays whatever its margin is
             posted = {paying[0].name: missing}
+
         whole = sum(posted.values(), ZERO)
+
         if missing == 0 or whole == 0:
             return
+
         self.note("margins pay interest" if len(paying) == 1 else "margins share interest")
+
         taken = min(missing, whole)
         for each in paying:
             each.margin -= taken * posted[each.name] / whole

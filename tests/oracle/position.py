@@ -99,6 +99,7 @@ class Position:
         slip = self.venue.slippage
         forced = self.venue.liquidation
         self.lot, self.least = exact(venue.contract.lot), exact(venue.contract.min_notional)
+
         rounds = getattr(venue.contract, "round_to_tick", False)
         self.tick = exact(venue.contract.tick) if rounds else None
         self.step = exact(venue.contract.tick)
@@ -174,6 +175,7 @@ class Position:
         slip = self.venue.slippage
         forced = self.venue.liquidation
         self.slip = self.now(slip.rate, stamp) + self.now(getattr(slip, "spread", 0.0), stamp) / 2
+
         self.forced_fee, self.forced_slip = (
             self.now(each, stamp) for each in (forced.fee, forced.slippage)
         )
