@@ -72,22 +72,27 @@ class Position:
         self.is_spot = venue.contract.kind == "spot"
         self.haircut = exact(venue.contract.haircut) if self.is_spot else ZERO
         self.coin_rate = AsOf(venue.contract.borrow_rate) if self.is_spot else None
+
         self.read_venue()
         self.read_account(account)
+
         self.prices = {name: decimals(getattr(market, name)) for name in (*PRICES, "volume")}
         self.first = bisect_left(clock, int(market.time[0]))
         self.last = self.first + len(market.time) - 1
         self.policy = Decisions(market, answers, self.first)
+
         self.target = math.nan  # what the policy decided at the last close
         self.quantity = self.margin = ZERO  # signed contracts; M of an isolated position
         self.entry = self.valued_at = ZERO  # u: the average, and where price pnl was last taken
         self.best = ZERO  # the best last price since the position was opened
         self.realized = ZERO  # in this bar
+
         self.is_halted = False
         self.call = Call()
         self.pending: tuple[float, float] | None = None
         self.limit_price: Decimal | None = None  # at which orders are sized, but for the open
         self.resting: Resting | None = None
+
         self.is_opened = self.is_increased = False  # by a limit order in this bar
         self.has_setting = "setting" in getattr(market, "columns", {})
         self.asked: float | None = None  # the venue leverage that was decided
@@ -105,18 +110,23 @@ class Position:
         self.step = exact(venue.contract.tick)
         self.expense = exact(getattr(venue.contract, "expense", 0.0))
         self.fee_per_order = AsOf(getattr(venue.fees, "per_order", 0.0))
+
         self.impact_factor = exact(slip.impact)
         part = slip.max_participation
         self.participation = None if part is None else exact(part)
         self.forced_impact = exact(getattr(forced, "impact", 0.0))
+
         self.full_below = exact(forced.full_below)
         self.healthy = exact(getattr(forced, "full_below_health", 0.0))
+
         own = (getattr(venue, f"{kind}_multiplier", None) for kind in ("maintenance", "initial"))
         self.multiplier, self.initial_multiplier = (
             AsOf(venue.margin_multiplier if each is None else each) for each in own
         )
+
         counted = getattr(venue, "profit_counts", "all")
         self.counted = exact({"all": 1.0, "losses": 0.0}.get(counted, counted))
+
         has_impact = self.impact_factor or self.forced_impact
         self.statistics = None
         if has_impact:
@@ -126,18 +136,25 @@ class Position:
     def read_account(self, account: Any) -> None:
         name = self.name
         self.is_isolated = per_name(account.margin, name, "cross") == "isolated"
+
         setting = per_name(account.venue_leverage, name)
         self.setting = None if setting is None else exact(setting)
+
         self.floor = per_name(account.min_leverage, name, 0.0)
         self.most = AsOf(per_name(account.max_leverage, name, math.inf))
         self.band = exact(per_name(account.band, name, 0.0))
+
         share = per_name(getattr(account, "margin_share", None), name)
         self.share = None if share is None else exact(share)
+
         self.fills = getattr(account, "fill", "next_open")
+
         longest = per_name(getattr(account, "max_holding", None), name)
         self.longest = None if longest is None else nanoseconds(longest)
+
         offset = per_name(getattr(account, "offset", None), name)
         self.offset = None if offset is None else exact(offset)
+
         self.stops = {
             kind: per_name(getattr(account, kind, None), name)
             for kind in ("stop_loss", "trailing_stop", "take_profit")
@@ -150,12 +167,15 @@ class Position:
         self.here = t - self.first if self.first <= t <= self.last else None
         self.realized, self.call.was_liquidated = ZERO, False
         self.resting, self.is_opened, self.is_increased = None, False, False
+
         if self.here is None:
             return
+
         self.read_decision(self.here - 1)
         self.choose_costs(stamp)
         self.choose_fees(volume_before, stamp)
         self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
+
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
         initial = self.initial_multiplier(stamp)
         self.table: Brackets = brackets_of(self.venue, self.multiplier(stamp), initial, close_fee)
@@ -165,8 +185,11 @@ class Position:
         self.target, self.asked = math.nan, None
         if row < 0:
             return
+
         self.target = self.policy.decide(row)
+
         setting = self.market.columns["setting"][row] if self.has_setting else math.nan
+
         if self.policy.is_asked(row) and not math.isnan(setting):
             self.asked = float(setting)
 
@@ -193,6 +216,7 @@ class Position:
         for tier in getattr(fees, "tiers", None) or ():
             if volume * (ONE + NOTHING_LEFT) >= exact(tier.volume):
                 fees = tier
+
         share = exact(self.venue.fees.maker_share)
         self.taker, self.maker = self.now(fees.taker, stamp), self.now(fees.maker, stamp)
         self.fee = self.taker * (ONE - share) + self.maker * share
@@ -225,6 +249,7 @@ class Position:
     def limits(self) -> list[tuple[Decimal, Decimal]]:
         """Pairs of cap and leverage; one of them must admit an order."""
         pairs = list(zip(self.table.caps, self.table.leverages, strict=True))
+
         setting = self.effective_setting
         if setting is None:
             return pairs
@@ -266,6 +291,7 @@ class Position:
         statistics = self.statistics[self.here - 1] if self.statistics and self.here else None
         if statistics is None:
             return ZERO
+
         sigma, volume = statistics
         return factor * sigma * (notional / volume).sqrt()
 
@@ -280,6 +306,7 @@ class Position:
         """§4.6: in whole ticks where the contract rounds, against the trader."""
         if self.tick is None:
             return value
+
         steps = self.contract.price(value) / self.tick - side * LOT_TOLERANCE
         whole = steps.to_integral_value(ROUND_CEILING if side > 0 else ROUND_FLOOR)
         return self.contract.value(max(whole, ONE) * self.tick)
@@ -315,6 +342,7 @@ class Position:
                 change = self.truncated(most).copy_sign(change)
                 is_flat = abs(self.quantity + change) < LOT_TOLERANCE * self.lot
                 return -self.quantity if is_flat else change
+
         whole = self.truncated(abs(quantity)).copy_sign(quantity)
         adds = quantity * self.quantity > 0 and abs(quantity) >= abs(self.quantity)
         if adds and abs(whole) < abs(self.quantity):  # less than a lot to add to an odd position
@@ -340,18 +368,22 @@ class Position:
         stop = self.stops[name]
         if stop is None or start <= 0:
             return None
+
         if hasattr(stop, "column"):
             rows = self.market.columns[stop.column]
             before = self.here
             if getattr(stop, "fixed", False):  # the bars that were closed when it was opened
                 before = sum(1 for stamp in self.market.time.tolist() if stamp < self.opened_at)
+
             known = float(rows[before - 1]) if before else math.nan
             if math.isnan(known) or known == 0:
                 return None
+
             distance = exact(stop.multiple) * exact(known)
             distance = distance if stop.unit == "price" else distance * start
         else:
             distance = exact(stop) * start
+
         price = start + side * (1 if self.quantity > 0 else -1) * distance
         return price if price > 0 else None
 
@@ -361,11 +393,13 @@ class Position:
         """Kind and price of the stop that prices from low to high reach, losses first."""
         is_long = self.quantity > 0
         adverse, favorable = (low, high) if is_long else (high, low)
+
         losing = [
             stop for stop in (*self.losing_stops(), *more) if reaches(adverse, stop[1], is_long)
         ]
         if losing:  # the nearest is the first that an adverse move meets
             return (max if is_long else min)(losing, key=lambda stop: stop[1])
+
         goals = [goal for goal in self.goals() if reaches(favorable, goal[1], not is_long)]
         return goals[0] if goals else None
 

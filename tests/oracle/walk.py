@@ -35,6 +35,7 @@ class Walk(RestingOrders):
         """All mark opens together, isolated positions each; otherwise stops at their opens."""
         point = self.at("open")
         was_alone = self.is_alone()
+
         acted = set()
         if self.cross_fails(point):
             self.note("liquidated in a gap")
@@ -46,6 +47,7 @@ class Walk(RestingOrders):
                 self.note("liquidated in a gap")
                 acted.add(each.name)
                 self.liquidate_isolated(each, value)
+
         if not was_alone and self.is_drawn(point):
             self.note("equity stop in a gap")
             self.close_account(point)
@@ -56,6 +58,7 @@ class Walk(RestingOrders):
                 if stop is not None:
                     self.note("stopped in a gap")
                     self.close_by_stop(stop[0], each, each.value("open"))
+
         self.stop_by_time()
 
     def stop_by_time(self) -> None:
@@ -72,6 +75,7 @@ class Walk(RestingOrders):
         found = []
         if self.equity_stop is not None:
             found.append(("equity_stop", (ONE - self.equity_stop) * self.highest))
+
         for name, share in self.loss_limits.items():
             base = self.paid_in if self.is_of_initial else self.openings[name]
             found.append((f"{name}_loss", self.openings[name] - share * base))
@@ -94,13 +98,16 @@ class Walk(RestingOrders):
         """The price at which a lone position brings the equity there; the open if it is under."""
         if not self.floors():
             return []
+
         equity = self.last_equity(self.at("open"))
         here = position.value("open")
         root = here + (self.stop_level() - equity) / position.quantity
+
         if not (root > 0 if position.contract.is_linear else root < 0):
             if equity > self.stop_level():
                 return []
             root = here
+
         return [(self.acting_floor()[0], position.contract.price(root))]
 
     # ----- step 7: the waypoints -----
@@ -110,9 +117,11 @@ class Walk(RestingOrders):
             return
         self.note(f"walked: {self.intrabar}")
         self.look_for_doubts()
+
         points = self.waypoints()
         for start, end in pairwise(points):
             self.walk_segment(start, end)
+
         if self.take_late_profits():
             self.walk_segment(points[-1], points[-1])  # the tests again, at the same place
 
@@ -127,10 +136,12 @@ class Walk(RestingOrders):
         goes to its low first."""
         low = self.at("low")
         high = self.at("high")
+
         together: dict[Any, list[Exposure]] = defaultdict(list)
         for each in self.exposures(low, high):
             together[each.key if self.intrabar == "worst" else None].append(each)
         falls = {key: falls_first(each) for key, each in together.items()}
+
         if self.intrabar == "worst":
             assert not self.waiting(), "worst has no resting orders"
             own = [falls.get(self.key_of(each), True) for each in self.positions]
@@ -140,6 +151,7 @@ class Walk(RestingOrders):
             self.note("walked: lows first" if is_first else "walked: highs first")
             own = [is_first] * len(self.positions)
             of_assets = [is_first] * len(self.assets)
+
         first = choose(low, high, own, of_assets)
         second = choose(high, low, own, of_assets)
         return [self.at("open"), first, second, self.at("close")]
@@ -155,6 +167,7 @@ class Walk(RestingOrders):
             change = asset.amount * (low.assets[k] - high.assets[k])
             notional = abs(asset.amount * opened.assets[k])
             found.append(Exposure(self.key_of_asset(asset), change, notional))
+
         for option in self.held_options if self.options_matter else ():
             key = self.key_of(self.position_of(option))
             notional = self.notional_of(option, opened)
@@ -193,10 +206,12 @@ class Walk(RestingOrders):
             place, _, _ = next_loss(each, opened, end, ZERO)
             share = ONE if place is None else place
             marks[i] += share * (end.marks[i] - marks[i])
+
         assets = tuple(
             a if asset.amount > 0 else b
             for asset, a, b in zip(self.assets, low.assets, high.assets, strict=True)
         )
+
         changes: dict[int, Decimal] = defaultdict(Decimal)
         for option in self.held_options:
             worth = option.quantity * (self.mark(option, low) - self.mark(option, high))
@@ -204,15 +219,18 @@ class Walk(RestingOrders):
                 changes[self.position_of(option).rank] += worth
         for rank, change in changes.items():
             marks[rank] = (low if change <= 0 else high).marks[rank]
+
         return opened._replace(marks=tuple(marks), assets=assets)
 
     def reaches_both(self, position: Position) -> bool:
         """Whether the bar has its take-profit, and its stop or its liquidation price."""
         is_long = position.quantity > 0
         worst, best = ("low", "high") if is_long else ("high", "low")
+
         goals = (reaches(position.price(best), goal, not is_long) for _, goal in position.goals())
         if not any(goals):
             return False
+
         losing = position.losing_stops()
         is_stopped = any(reaches(position.price(worst), stop, is_long) for _, stop in losing)
         return is_stopped or self.reaches_liquidation(position, worst)
@@ -228,6 +246,7 @@ class Walk(RestingOrders):
         end = opened._replace(marks=tuple(marks))
         if position.is_isolated:
             return self.next_own_failure(position, opened, end, ZERO) is not None
+
         if self.rule.has_scenarios:
             group = self.rule.group(position.name)
             ratio = position.price(f"mark_{worst}") / position.price("mark_open")
@@ -237,6 +256,7 @@ class Walk(RestingOrders):
             for k, asset in enumerate(self.assets):
                 assets[k] *= ratio if asset.group == group else ONE
             end = opened._replace(marks=tuple(marks), assets=tuple(assets))
+
         return self.next_failure(opened, end, ZERO) is not None
 
     # ----- along a segment -----
@@ -250,12 +270,14 @@ class Walk(RestingOrders):
                 (each for each in found if each[0] <= first + TIE), key=lambda each: each[1]
             )
             place = max(place, where)
+
             act(between(start, end, place))
 
     def next_events(self, start: Point, end: Point, place: Decimal) -> Iterator[Happening]:
         """What happens next, by rank at equal places. Failures of the pool and of isolated
         positions, the equity stop, stops, take-profits, fills."""
         n = len(self.positions)
+
         happenings = [
             (self.next_failure(start, end, place), 0, self.liquidate_in_walk),
             (self.next_drawdown(start, end, place), 1 + n, self.drawn_in_walk),
@@ -267,12 +289,15 @@ class Walk(RestingOrders):
             where, kind, value = next_loss(each, start, end, place)
             act = partial(self.stop_in_walk, each, kind, value)
             happenings.append((where, 2 + n + each.rank, act))
+
             where, kind, value = next_goal(each, start, end, place)
             act = partial(self.stop_in_walk, each, kind, value)
             happenings.append((where, 2 + 2 * n + each.rank, act))
+
         for each in self.waiting():
             where = self.next_fill(each, start, end, place)
             happenings.append((where, 2 + 3 * n + each.rank, partial(self.fill_resting, each)))
+
         return (each for each in happenings if each[0] is not None)
 
     def next_failure(self, start: Point, end: Point, place: Decimal) -> Decimal | None:
@@ -282,7 +307,9 @@ class Walk(RestingOrders):
             return place
         if self.options_matter:
             return self.next_failure_in_parts(start, end, place)
+
         signs = find_signs(lambda at: self.rule.nets(self.legs(between(start, end, at), {})))
+
         for stage in sorted({ONE, *(sign for sign in signs if place < sign < 1)}):
             if self.cross_fails(between(start, end, stage)):
                 if self.surplus(between(start, end, stage)) > 0:
@@ -302,6 +329,7 @@ class Walk(RestingOrders):
             if opened != ended:
                 at = position.contract.value(exact(each.given.strike))
                 stages.append((at - opened) / (ended - opened))
+
         for stage in sorted(stage for stage in stages if low < stage <= 1):
             if self.cross_fails(between(start, end, stage)):
                 high = stage
@@ -334,6 +362,7 @@ class Walk(RestingOrders):
             return place
         if not self.is_drawn(end):
             return None
+
         before = self.last_equity(now)
         after = self.last_equity(end)
         share = (before - self.stop_level()) / (before - after)
