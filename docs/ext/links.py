@@ -22,6 +22,7 @@ def find_all(pattern: str, path: Path) -> set[str]:
 
 def find_dead(site: Path) -> list[str]:
     anchors = {path.resolve(): find_all(r'\bid="([^"]+)"', path) for path in site.rglob("*.html")}
+
     dead = []
     for path in anchors:
         for link in find_all(r'\b(?:href|src)="([^"]+)"', path):
@@ -31,11 +32,14 @@ def find_dead(site: Path) -> list[str]:
                 dead += [] if file.exists() else [f"{path.name}: {link}"]
             if parts.scheme or parts.netloc:
                 continue
+
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             anchor = unquote(parts.fragment)
             known = anchors.get(target)
+
             if not target.exists() or (anchor and known is not None and anchor not in known):
                 dead.append(f"{path.name}: {link}")
+
     return sorted(dead)
 
 

@@ -49,6 +49,7 @@ def judge_bars(rules, *bars, days=None):
     """Return outcome, bar and whether it reached both, of bars of (least, most, close)."""
     day = np.arange(len(bars)) if days is None else np.array(days)
     least, most, close = (np.array([each]) for each in zip(*bars, strict=True))
+
     found, at, both = find_outcomes(rules, read_wealth(close, day, least, most), day)
     return ("passed", "daily_loss", "max_loss", "undecided")[found[0]], int(at[0]), bool(both[0])
 
@@ -91,11 +92,14 @@ def test_hours_of_a_price_without_drift_pass_with_b_over_a_plus_b():
     market = bt.Market.sample(bars=240)
     model = bt.paths.GBM(volatility=1.5)
     drawn = bt.simulate_paths(market, model, paths=20_000, horizon="20d", funding=None)
+
     rules = PLAIN._replace(target=0.15, max_loss=0.05)
+
     hits = 0
     decided = 0
     at_closes = 0
     day = np.zeros(drawn.n_bars, np.int64)
+
     for first in range(0, 20_000, drawn.block):
         bars = drawn.draw(first, min(first + drawn.block, 20_000))
         begun = bars.prices[3, :, :1]
@@ -103,6 +107,7 @@ def test_hours_of_a_price_without_drift_pass_with_b_over_a_plus_b():
         found = find_outcomes(rules, Wealth(close, low, high, close), day)[0]
         hits, decided = hits + np.sum(found == 0), decided + np.sum(found != 3)
         at_closes += np.sum(judge_closes(rules, close, day) == 0)
+
     error = math.sqrt(0.25 * 0.75 / 20_000)
     assert decided / 20_000 > 0.9999
     assert abs(hits / 20_000 - 0.25) < 3.0 * error
@@ -153,7 +158,9 @@ def test_a_driftless_constant_quantity_passes_with_b_over_a_plus_b():
     rules = PLAIN._replace(target=0.2)
     step = 0.02
     found = judge_closes(rules, 1.0 + draw(3_000, 700, step, 0.0), np.zeros(700, np.int64))
+
     a, b = (each + CORRECTED * step for each in (0.2, 0.1))
+
     assert np.mean(found == 3) < 0.002
     assert np.mean(found == 0) == pytest.approx(b / (a + b), abs=0.025)
 
@@ -164,11 +171,14 @@ def test_constant_leverage_passes_with_the_closed_form_of_a_drifting_logarithm(n
     step, bars = 0.02, 700
     drift = nu * step**2
     walks = np.exp(draw(3_000, bars, step, drift))
+
     found = judge_closes(PLAIN, walks, np.zeros(bars, np.int64))
+
     up = math.log(1.1) + CORRECTED * step
     down = -math.log(0.9) + CORRECTED * step
     k = 2.0 * nu
     expected = (1.0 - math.exp(k * down)) / (math.exp(-k * up) - math.exp(k * down))
+
     assert np.mean(found == 0) == pytest.approx(expected, abs=0.025)
 
 
@@ -177,10 +187,13 @@ def test_the_daily_limit_is_the_recursion_of_the_killed_density():
     per_day, n_days, step, loss = 4, 20, 0.02, 0.05
     low = math.log(0.9)
     high = math.log(1.1)
+
     grid = np.linspace(low, high, 242)[1:-1]
     move = np.exp(-0.5 * ((grid[None, :] - grid[:, None]) / step) ** 2) * (grid[1] - grid[0])
     move /= step * math.sqrt(2.0 * math.pi)
+
     above = np.array([0.5 * math.erfc((high - x) / step / math.sqrt(2.0)) for x in grid])
+
     day = np.empty((len(grid),) * 2)
     passes = np.zeros(len(grid))
     for k, start in enumerate(grid):
@@ -193,13 +206,16 @@ def test_the_daily_limit_is_the_recursion_of_the_killed_density():
         day[k] = density
     density = np.zeros(len(grid))
     density[np.argmin(np.abs(grid))] = 1.0
+
     passed = 0.0
     for _ in range(n_days):
         passed += density @ passes
         density = density @ day
+
     bars = per_day * n_days
     rules = PLAIN._replace(daily_loss=loss)
     found = judge_closes(rules, np.exp(draw(20_000, bars, step, 0.0)), np.arange(bars) // per_day)
+
     assert np.mean(found == 0) == pytest.approx(passed, abs=0.01)
     assert np.mean(found == 3) == pytest.approx(density.sum(), abs=0.01)
     assert np.mean(found == 1) > 0.3
@@ -223,11 +239,14 @@ def test_paths_and_history_add_up_to_one():
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
     drawn = bt.simulate_paths(market, bt.paths.GBM(volatility=1.5), paths=12, horizon="2d")
     found = test.passing_probability(Once(), paths=drawn, days=2, daily_loss=0.04)
+
     sums = found.table[["passed", "daily_loss", "max_loss", "undecided"]].sum(axis=1)
     assert sums.tolist() == pytest.approx([1.0, 1.0])
     assert found.table["n"].tolist() == [12.0, 4.0]  # of two days each, from the second day on
+
     last = found.by_day.iloc[-1]
     assert last.to_dict() == found.table.loc["paths", [*last.index]].to_dict()
+
     with pytest.raises(bt.ParameterError, match="target"):
         test.passing_probability(Constant(), target=0.0)
 
@@ -238,25 +257,33 @@ def test_an_account_fails_by_the_daily_loss_where_its_limit_acts(zone):
     """Opens lie up to 3 % from the closes before them, also at the first open of a day."""
     rng = np.random.default_rng(1)
     drawn = bt.Market.sample(bars=24 * 6)
+
     names = ("open", "high", "low", "close")
     frame = pd.DataFrame({name: getattr(drawn, name) for name in names}, index=drawn.times)
     frame["open"] *= np.exp(rng.normal(0.0, 0.03, len(frame)))
     frame["high"], frame["low"] = frame.max(axis=1), frame.min(axis=1)
     market = bt.Market.from_frames(frame)
+
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account(daily_loss=0.02, day=zone))
     how = {"paths": 8, "horizon": "2d", "funding": None}
     paths = bt.simulate_paths(market, bt.paths.Stationary(block=12.0), **how)
+
     rules = {"target": 9.0, "max_loss": 0.99, "daily_loss": 0.02, "days": 2}
     found = test.passing_probability(Constant(leverage=0.4), paths=paths, **rules)
+
     runner = PathsRunner(paths, Constant(leverage=0.4), test, None, False)
     acted = ["daily_loss" in runner.run_path(i).events["kind"].to_numpy() for i in range(8)]
+
     assert 0 < sum(acted) < 8
     assert found.table.loc["paths", "daily_loss"] == np.mean(acted)
+
     opens = number_days(market.time, zone)
     starts = np.flatnonzero(np.diff(opens))[::2][: int(found.table.loc["history", "n"])]
     spans = [market.slice(market.times[k], market.times[k + 48]) for k in starts]
+
     past = [test.replace(market=x).run(Constant(leverage=0.4)) for x in spans]
     failed = np.mean([("daily_loss" in each.events["kind"].to_numpy()) for each in past])
+
     assert found.table.loc["history", "daily_loss"] == failed
 
 
@@ -275,10 +302,13 @@ def test_what_contradicts_a_challenge_is_refused():
     check_refused(
         lambda: passing(days=1, consistency=1.5), "consistency must be at least 0 and at most 1"
     )
+
     own = bt.Account(daily_loss=0.04, day="Europe/Prague")
     check_refused(lambda: passing(own, days=1), "daily_loss must be that of the account, 0.04")
+
     topped = bt.Account(reserve=5.0, margin_call=0.8, top_up_to=0.5)
     check_refused(lambda: passing(topped, days=1), "account.reserve must be left")
+
     assert len(passing(days=1).by_day) == 1
 
 

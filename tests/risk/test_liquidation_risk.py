@@ -71,10 +71,12 @@ def gbm_paths(**settings) -> bt.Paths:
 def test_paths_find_the_closed_form_from_2x_to_100x(days):
     # 7 leverages x 3 horizons at 99.99 % bounds, shared by 21 (Bonferroni)
     how = {"horizons": (f"{days}d",), "confidence": 1 - 1e-4 / 21}
+
     for lever in (2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0):
         wanted = known(lever, days)
         paths = gbm_paths(paths=10_000, horizon=f"{days}d")
         row = risk_of(paths, Hold(lever), **TERMS, **how).table.iloc[0]
+
         low = row.p_liquidation_simulation_low
         high = row.p_liquidation_simulation_high
         assert low <= wanted <= high, lever
@@ -85,7 +87,9 @@ def test_compiled_and_plain_are_the_same_bits_in_any_number_of_threads():
     paths = gbm_paths(paths=300, horizon="2d")
     ways = ((True, 1), (True, 3), (False, 1))
     terms = [{**TERMS, "compile": flag, "threads": threads} for flag, threads in ways]
+
     first, *rest = (risk_of(paths, Hold(30.0), **each) for each in terms)
+
     for other in rest:
         assert first.table.equals(other.table)
         assert first.fan.equals(other.fan)
@@ -102,15 +106,18 @@ def test_the_interval_is_that_of_clopper_and_pearson():
 def test_the_report_of_a_risk_says_what_happened():
     risk = risk_of(gbm_paths(paths=2000), Hold(30.0), **TERMS, horizons=("1d", "7d"))
     last = risk.table.iloc[-1]
+
     hazard = risk.hazard
     assert hazard["at_risk"].iloc[0] == 2000
     assert hazard["liquidated"].sum() == round(last.p_liquidation * 2000)
     assert 1 - np.prod(1 - hazard["hazard"]) == pytest.approx(last.p_liquidation)
+
     assert list(risk.fan.iloc[-1]) == sorted(risk.fan.iloc[-1])
     path = risk.path()
     assert path["price"].iloc[-1] < 1.0
     assert 0.0 < path["equity"].iloc[-1] < 1000.0
     assert math.isnan(last.p_margin_call)
+
     quiet = risk_of(gbm_paths(paths=50, horizon="1d"), Hold(0.0), **TERMS)
     check_refused(quiet.path, "no path was liquidated", bt.ParameterError)
     said = " ".join(quiet.summary().split())
@@ -134,15 +141,18 @@ def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
     market = sample()
     venue = free_venue().override(terms)
     given = {"venue": venue, "account": free_account()}
+
     runner = begin(draw(market, horizon="3h"), policy, **given)
     setup = runner.setup._replace(account=given["account"])
     setup = set_up_again(setup, runner.paths.markets, np.ones((1, 120)), first=0, started=0)
+
     firsts = np.array([23, 40, 47, 90])
     assert dict(BatchLoop(setup, is_compiled=False).live_from(firsts[:0], 40)) == {}
     for k, lives in BatchLoop(setup, is_compiled=False).live_from(firsts, 40):
         first = int(firsts[k])
         head = market.prefix(min(first + 40, 120))
         run = bt.run(head, policy, **given, start=market.times[first])
+
         assert np.allclose(lives[0], run.bars["equity"], **SAME), first
 
 
@@ -166,6 +176,7 @@ def test_history_is_counted_from_every_day_by_hand():
         "The account is lost within 2d with a probability of 0 %: liquidation 0 %, ruin 0 %; "
         "history: 0.50 % of 398 starts."
     )
+
     half, twentieth, _, headline = risk.list_numbers()
     assert (half.value, twentieth.value) == (row["equity_50"], row["equity_05"])
     assert headline.note.endswith(
@@ -173,6 +184,7 @@ def test_history_is_counted_from_every_day_by_hand():
         "prices"
     )
     assert risk.table.loc["1d", "history"] == pytest.approx(1 / 399)
+
     short = bt.simulate_paths(daily(300), models.GBM(volatility=0.1), paths=5, horizon="2d")
     risk = risk_of(short, Hold(10.0), **TERMS)
     assert risk.verdict.endswith("; history: too short.")
@@ -193,11 +205,13 @@ def test_in_calm_the_larger_of_model_and_history_is_the_probability():
     the day before, 2 of 428. A day's volatility is 0.2 % in the end, a year's about 1.9 %."""
     market = calm_days()
     model = models.GBM(volatility=0.05)
+
     assert measure_calm(market) == pytest.approx(0.2 / 1.9, rel=0.05)
     paths = bt.simulate_paths(market, model, paths=5, horizon="2d")
     risk = risk_of(paths, Hold(8.0), **TERMS, default_rate=1.0)
     row = risk.table.loc["2d"]
     assert [*risk.table][:2] == ["probability", "model_probability"]
+
     default = 1.0 - math.exp(-2 / 365)
     assert row["history"] == pytest.approx(2 / 428)
     assert row["probability"] == pytest.approx(1.0 - (1.0 - 2 / 428) * (1.0 - default))
@@ -206,6 +220,7 @@ def test_in_calm_the_larger_of_model_and_history_is_the_probability():
         "The account is lost within 2d with a probability of 1.01 %, history's frequency, as the "
         "market is calm (the model: 0 %)."
     )
+
     assert "a volatility of 0.11 of the last year's" in risk.details
     assert risk.list_numbers()[-1].value == row["probability"]
 
@@ -216,6 +231,7 @@ def test_outside_of_calm_and_for_an_account_that_goes_on_the_model_decides():
     model = models.GBM(volatility=0.05)
     paths = bt.simulate_paths(wild, model, paths=5, horizon="2d")
     risk = risk_of(paths, Hold(8.0), **TERMS)
+
     assert risk.table.loc["2d", "history"] > 0.0
     assert risk.table.loc["2d", "probability"] == 0.0
 
@@ -239,18 +255,23 @@ def test_the_probability_counts_every_cause_and_no_cause_is_hidden():
     drawn = gbm_paths(paths=400, horizon="30d")
     account = free_account(margin_call=0.8, reserve=100.0, top_up_to=0.5)
     terms = {**TERMS, "account": account, "default_rate": 5.0}
+
     risk = risk_of(drawn, Hold(0.0), **terms)
     row = risk.table.loc["30d"]
     assert row["probability"] == row["p_default"] > 0.25
+
     chance = f"{100.0 * row['p_default']:.3g} %"
     assert risk.verdict.startswith(
         f"The account is lost within 30d with a probability of {chance}: liquidation 0 %, ruin "
         f"0 %, default of the venue {chance}"
     )
+
     head = risk.list_numbers()[-1]
     assert (head.name, head.value) == ("probability_30d", row["probability"])
+
     lines = risk.summary().splitlines()
     assert next(line.split()[1:3] for line in lines if line.startswith("30d")) == chance.split()
+
     hidden = [line for line in lines if "hidden columns" in line]
     assert not any(word in line for line in hidden for word in ("ruin", "default", "any cause"))
 
@@ -261,6 +282,7 @@ def test_one_path_is_lost_once_whatever_hits_it_first():
     wealth = np.zeros((1, 4))
     events = PathEvents(firsts, wealth, wealth, wealth, None)
     row = describe_horizon(events, 0, 4, np.arange(1.0, 10.0), 0.95)
+
     parts = ("model_probability", "p_liquidation", "p_ruin", "p_margin_call", "p_default")
     assert [row[name] for name in parts] == [0.5, 0.25, 0.25, 0.25, 0.25]
 
@@ -268,6 +290,7 @@ def test_one_path_is_lost_once_whatever_hits_it_first():
 def test_starts_apart_bound_the_probability_from_above():
     """None of 48: 1 - .05^(1/48) = 6.05 %; a share of 0.8 % of them is none."""
     assert bound_apart(0.0, 48) == (0, pytest.approx(1.0 - 0.05 ** (1 / 48)))
+
     hits, high = bound_apart(0.008, 48)
     assert describe_apart(hits, 48, high) == "0 of 48 apart: at most 6.1 %"
     assert bound_apart(0.5, 48) == (24, pytest.approx(beta.ppf(0.95, 25, 24)))
@@ -278,6 +301,7 @@ def test_accounts_that_trade_options_are_refused():
     """Also under an overlay; stress answers for them."""
     paths = gbm_paths(paths=4, horizon="1d")
     rule = TailHedge(Constant(2.0))
+
     said = r"(?s)trade options, got .*TailHedge.*bt\.stress"
     with pytest.raises(bt.ParameterError, match=said):
         risk_of(paths, rule, **TERMS)
@@ -287,6 +311,7 @@ def test_accounts_that_trade_options_are_refused():
         bt.Backtest(still_market(), **TERMS).max_leverage(
             rule, models=[models.GBM(volatility=SIGMA)]
         )
+
     with pytest.raises(bt.ParameterError, match=r"(?s)no prices of options, got 'PUT'.*bt\.stress"):
         bt.simulate_paths(make_markets(), "gbm")
 
@@ -299,11 +324,14 @@ def test_a_result_that_holds_options_is_refused_until_they_are_closed():
         markets = make_markets(bars=bars)
         given = {"venue": make_venue(), "account": account}
         puts = pd.DataFrame({"PUT": [2.0]}, index=markets["BTC"].times[10:11])
+
         result = bt.run(markets, Constant(0.5), option_quantities=puts, **given)
+
         history = bt.Markets({"BTC": markets["BTC"]})
         model = models.GBM(volatility=SIGMA)
         paths = bt.simulate_paths(history, model, paths=4, horizon="4h", funding=None)
         terms = {**given, "resume": result}
+
         if is_held:
             with pytest.raises(bt.ParameterError, match=r"(?s)a result that holds PUT.*bt\.stress"):
                 risk_of(paths, Constant(0.5), **terms)
@@ -318,9 +346,12 @@ def test_it_finds_the_leverage_of_the_closed_form():
     # price of liquidation x = (L - 1) / (0.995 L), so L = 1 / (1 - 0.995 x)
     how = {"probability": 0.05, "horizon": "7d", "models": [models.GBM(volatility=0.8, drift=0.32)]}
     found = ask_test("max_leverage", still_market(), **TERMS, **how, paths=4000, seed=1)
+
     x = math.exp(-touch_distance(0.05, 0.8, 7 / 365))
+
     # the error of p is sqrt(0.05 * 0.95 / 4000) = 0.0034, 7 % of it; that of L some 3 %
     assert found.leverage == pytest.approx(1 / (1 - 0.995 * x), rel=0.04)
+
     row = found.table.loc["gbm"]
     assert row["p_liquidation"] <= 0.05 < row["p_liquidation_simulation_high"]
     assert row["is_monotone"]

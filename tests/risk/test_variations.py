@@ -60,8 +60,10 @@ def test_a_number_is_a_signal_as_in_a_run():
 def test_only_what_applies_is_changed_by_default():
     found = bt.Backtest(rising(), venue=free_venue(), **TERMS).sensitivity(Hold(2.0))
     assert "rates" not in found.table.index.get_level_values("factor")
+
     charged = free_venue(interest_on="balance", cash_rate=0.02)
     one = bt.Backtest(rising(), venue=charged, **TERMS).sensitivity(Hold(0.0), factors=["rates"])
+
     # nothing held: the account earns 2 % a year, and 3 % with 100 bp more
     assert one.table.loc[("rates", 0.01), "growth"] == pytest.approx(0.0304, abs=1e-3)
 
@@ -71,11 +73,14 @@ def test_margin_is_not_scaled_for_a_spot_leg():
     spot = bt.Venue.spot(taker=0.0, slippage=0.0, haircut=0.1, borrow_rate=0.0, like=own)
     pair = bt.Markets({"COIN": RISING, "PERP": RISING}, currency="USDT")
     venues = {"COIN": spot, "PERP": own}
+
     signal = {"COIN": 0.5, "PERP": -0.5}
     given = {**TERMS, "signal": signal, "factors": ["margin"]}
     found = ask_test("sensitivity", pair, Constant(1.0), venue=venues, **given)
+
     assert len(found.table) == 2
     assert "Margin stays that of COIN: a spot leg has none." in " ".join(found.summary().split())
+
     with pytest.raises(bt.ParameterError, match="a factor must be"):
         bt.Backtest(RISING, venue=spot, **TERMS).sensitivity(Constant(1.0), factors=["margin"])
 
@@ -85,19 +90,24 @@ def test_growth_of_under_90_days_is_shown_of_the_whole_time_and_kept_per_year_in
     given = {"venue": costly(), "signal": 0.5, **TERMS}
     test = bt.Backtest(RISING, **given)
     policy = Constant(2.0)
+
     total = test.run(policy).metrics["total_return"]
     found = test.sensitivity(policy, factors=["fees"])
     capacity = test.capacity(policy, capitals=[1e3, 1e4])
     steps = test.sensitivity(policy, parameters=True)
+
     assert found.verdict.startswith(f"Growth is {100.0 * total:.2f} % in 12 days as run")
     (own,) = found.list_numbers()
     of_capital = capacity.list_numbers()[2]
+
     assert own.value == pytest.approx(total)
     assert of_capital.value == pytest.approx(total, rel=1e-2)
     assert of_capital.note == "in 12 days, at 1,000"
+
     assert steps.list_numbers()[0].value == pytest.approx(math.log1p(total))
     for each in (found, capacity, steps):
         assert "per year" not in each.summary().replace("costs, per year", "")
+
     assert found.to_dict()["base"] == pytest.approx((1.0 + total) ** (365.0 / 12.0) - 1.0)
 
 
@@ -105,8 +115,10 @@ def test_volatility_scales_moves_and_keeps_their_mean():
     market = bt.Market.sample(bars=500)
     wild = scale_moves(market, 1.5)
     before, after = (np.diff(np.log(each.close)) for each in (market, wild))
+
     assert after.std() == pytest.approx(1.5 * before.std())
     assert after.mean() == pytest.approx(before.mean(), abs=1e-12)
+
     assert np.all(wild.low <= np.minimum(wild.open, wild.close) * (1 + 1e-12))
     assert np.all(wild.high >= np.maximum(wild.open, wild.close) * (1 - 1e-12))
 
@@ -133,6 +145,7 @@ def test_the_cost_of_impact_grows_with_the_root_of_the_capital():
     """Four times the capital: twice the cost of each trade, as a share of the equity."""
     grid = [1.0, 1e4, 4e4, 16e4]
     found = bt.Backtest(RISING, venue=costly(0.1), **OF_1000).capacity(Constant(2.0), capitals=grid)
+
     one, four, sixteen = found.table["impact"].iloc[1:]
     assert four / one == pytest.approx(2.0, rel=0.02)
     assert sixteen / four == pytest.approx(2.0, rel=0.02)
@@ -141,14 +154,17 @@ def test_the_cost_of_impact_grows_with_the_root_of_the_capital():
 def test_the_capital_at_which_growth_is_half_is_a_root():
     grid = [1e3, 1e8, 1e10]
     found = bt.Backtest(RISING, venue=costly(), **OF_1000).capacity(Constant(2.0), capitals=grid)
+
     growths = []
     for capital in (grid[0], found.half_growth):
         account = bt.Account(capital=capital)
         run = bt.run(RISING, Constant(2.0), venue=costly(), account=account)
         growths.append(run.metrics["cagr"])
+
     assert growths[1] == pytest.approx(0.5 * growths[0], rel=0.05)
     assert grid[0] < found.half_growth < grid[-1]
     assert found.table.loc[grid[0], "growth"] == growths[0]
+
     assert found.list_parts()[0].lead.startswith("A dotted line")
     unmarked = dataclasses.replace(found, half_growth=math.nan, half_sharpe=math.nan)
     assert unmarked.list_parts()[0].lead == ""
@@ -170,6 +186,7 @@ def test_participation_alone_holds_a_large_account_back():
         .capacity(Constant(2.0), capitals=[1e3, 1e7])
         .table["mean_leverage"]
     )
+
     assert small == pytest.approx(2.0, rel=0.05)
     assert large < 0.5 * small
 
