@@ -136,8 +136,11 @@ class LeverageFrontier(SettingsResult):
             )
         ]
 
-    def _chart_growth(self, size: str) -> tuple[ShownChart, ShownChart]:
-        """Return growth by the probability of liquidation, and by size, a color per source."""
+    def _chart_growth(self, size: str) -> tuple[ShownChart, ...]:
+        """Return growth by the probability of liquidation, and by size, a color per source.
+
+        Where all drawn accounts have the same probability, none say, growth by size is all.
+        """
         flat = self.table.reset_index()
         sources = list(dict.fromkeys(flat["source"]))
         colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
@@ -172,6 +175,8 @@ class LeverageFrontier(SettingsResult):
             percent="y",
             has_legend=True,
         )
+        if self.table["p_liquidation"][growth.notna()].nunique() < 2:
+            return (by_size,)
         return by_risk, by_size
 
 
