@@ -78,7 +78,7 @@ class LeverageFrontier(SettingsResult):
         if row["growth"] < 0.0:
             outcome = (
                 f"At no {size} that was tried does the median account grow on {source}. It shrinks "
-                f"least at {best}"
+                f"least at {best.removesuffix(',')}"
             )
 
         lost = core.format_chance(float(row["wiped_out"]))

@@ -1,6 +1,7 @@
 """liquidation_risk() and max_leverage(): closed forms, single runs, several positions, refusals."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -721,7 +722,10 @@ def test_growth_and_risk_by_leverage_are_those_of_the_paths(monkeypatch):
     assert "History has no row: it is no longer than 240h." in longer.details
     high = found.table["p_liquidation_simulation_high"].iloc[0]
     assert high == pytest.approx(1 - 0.025 ** (1 / 12))
-    assert found.verdict.startswith("The median account grows most at a factor of ")
+    assert found.verdict.startswith("At no factor that was tried does the median account grow on ")
+    assert ", the end of those tried; 0 % are wiped out" in found.verdict
+    grown = replace(found, best=found.best.assign(growth=0.1))
+    assert grown.verdict.startswith("The median account grows most at a factor of ")
     assert found.verdict.endswith("of accounts are liquidated there.")
     assert found.details.startswith("Its best is ")
 
