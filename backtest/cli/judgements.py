@@ -6,11 +6,13 @@ from typing import Any
 
 import typer
 
+from backtest import core
 from backtest.cli import printing
-from backtest.cli.build import build_experiment
+from backtest.cli.build import Experiment, build_experiment
 from backtest.cli.command import Output, command, list_flags
 from backtest.core import ParameterError
 from backtest.engine import plain
+from backtest.experiments.data_table import list_texts, load_data
 from backtest.experiments.draft import Draft
 from backtest.judgement.judge_policy import JudgedRow, expect_walk
 from backtest.judgement.judgement import Judgement
@@ -48,7 +50,7 @@ def run_judgement(draft: Draft, **more: Any) -> Judgement:
     """Judge the policy of an experiment by its table ``[judge]``; rows are told as known."""
     settings = {name: x for name, x in draft.table("judge").items() if name != "require"}
     with printing.show_progress("judge: reading the data"):
-        test, policy, is_compiled = build_experiment(draft)
+        (test, policy, is_compiled), unreadable = build_readable(draft)
     if test.overlay is not None:
         raise ParameterError("overlay must be left out: each market has an account of its own")
     if settings.get("tune") is not None:
@@ -58,4 +60,44 @@ def run_judgement(draft: Draft, **more: Any) -> Judgement:
     def tell(row: JudgedRow) -> None:
         printing.print_message(str(row))
 
-    return test.judge(policy, **settings, **more, compile=is_compiled, progress=tell)
+    for path, why in unreadable.items():
+        tell(JudgedRow("growth", path, f"failed: {why}"))
+    found = test.judge(policy, **settings, **more, compile=is_compiled, progress=tell)
+    if unreadable:
+        return found.with_faults(unreadable)
+    return found
+
+
+def build_readable(draft: Draft) -> tuple[Experiment, dict[str, str]]:
+    """Return the experiment of the paths that can be read, and why others cannot, by path.
+
+    Raises DataError where none can, or where what is wrong is not of one path.
+    """
+    try:
+        return build_experiment(draft), {}
+    except core.DataError:
+        readable, unreadable = split_paths(draft)
+        if not readable or not unreadable:
+            raise
+        return build_experiment(choose_paths(draft, readable)), unreadable
+
+
+def split_paths(draft: Draft) -> tuple[list[str], dict[str, str]]:
+    """Return the paths of ``[data]`` that can be read alone, and why the others cannot."""
+    readable = []
+    unreadable = {}
+    for path in list_texts(draft.table("data").get("path", [])):
+        try:
+            load_data(choose_paths(draft, [path]))
+        except core.BacktestError as error:
+            unreadable[path] = str(error)
+        else:
+            readable.append(path)
+    return readable, unreadable
+
+
+def choose_paths(draft: Draft, paths: list[str]) -> Draft:
+    """Return a draft of some paths of data, and of all their instruments."""
+    data = {**draft.table("data"), "path": paths}
+    data.pop("instrument", None)
+    return draft._replace(tables={**draft.tables, "data": data})

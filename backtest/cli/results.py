@@ -500,6 +500,12 @@ def score(
     instrument: Annotated[
         Texts, option("Which instruments of a folder with several; repeat.", "--instrument")
     ] = None,
+    since: Annotated[
+        str | None, option("First bar to read, UTC.", "--from", metavar="DATE")
+    ] = None,
+    until: Annotated[
+        str | None, option("End of the last bar, UTC.", "--to", metavar="DATE")
+    ] = None,
     policy: Annotated[
         Texts, option("Where a policy of your own is, FILE.py:Class; repeat.", "--policy")
     ] = None,
@@ -516,7 +522,7 @@ def score(
     """
     from backtest.judgement.outcomes import find_outcome, list_forecasts  # noqa: PLC0415 - alone
 
-    markets = load_markets(data or [], instrument or [])
+    markets = load_markets(data or [], instrument or [], since=since, until=until)
     read_named = partial(read_saved_policy, policy or [])
     rows: list[dict[str, Any]] = []
     unscored: list[str] = []
@@ -572,7 +578,9 @@ def load_told(folder: Path) -> Any:
     return listing.load_saved(folder)
 
 
-def load_markets(paths: Sequence[str], instruments: Sequence[str]) -> dict[str, Market]:
+def load_markets(
+    paths: Sequence[str], instruments: Sequence[str], *, since: str | None, until: str | None
+) -> dict[str, Market]:
     """Return the markets of some folders by instrument."""
     if not paths:
         raise ParameterError(
@@ -582,7 +590,7 @@ def load_markets(paths: Sequence[str], instruments: Sequence[str]) -> dict[str, 
     markets: dict[str, Market] = {}
     for path in paths:
         for name in instruments or [""]:
-            market = Market.load(path, instrument=name or None)
+            market = Market.load(path, instrument=name or None, since=since, until=until)
             markets[market.instrument or Path(path).resolve().name] = market
     return markets
 

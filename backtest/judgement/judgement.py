@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -142,6 +142,19 @@ class Judgement(SettingsResult):
     def faults(self) -> Mapping[str, str]:
         """Why markets failed, by name."""
         return dict(self.settings["faults"])
+
+    def with_faults(self, faults: Mapping[str, str]) -> Judgement:
+        """Return the judgement with markets that failed before it, each a row with its cause."""
+        tested = self.growth.index.drop(g.POOLED)
+        growth = self.growth.reindex([*tested, *faults, g.POOLED])
+        for name, why in faults.items():
+            growth.loc[name, "why"] = f"failed: {why}"
+        settings = {
+            **self.settings,
+            "markets": [*self.names, *faults],
+            "faults": {**self.faults, **faults},
+        }
+        return replace(self, growth=growth, settings=settings)
 
     @property
     def findings(self) -> rule.Findings:
@@ -285,13 +298,18 @@ class Judgement(SettingsResult):
         p_growth = self.timing["p_growth"].astype(float)
         fall = self.growth["max_drawdown"].astype(float)
 
+        compared = f"log growth a year; 95 %: {low} to {high}, n {found.n:,}"
+        if math.isnan(found.difference):
+            compared = f"not tested: {found.why}"
+        timed = "not tested" if p_growth.isna().all() else "lowest"
+
         return [
             Headline(
                 "difference",
                 "over constant leverage",
                 found.difference,
                 "signed percent",
-                f"log growth a year; 95 %: {low} to {high}, n {found.n:,}",
+                compared,
             ),
             self.show_danger(),
             Headline(
@@ -300,7 +318,7 @@ class Judgement(SettingsResult):
                 float(scale.min()),
                 note="of the policy, at 1 % in 30 days",
             ),
-            Headline("p_growth", "p of its timing", float(p_growth.min()), "decimals", "lowest"),
+            Headline("p_growth", "p of its timing", float(p_growth.min()), "decimals", timed),
             Headline("max_drawdown", "worst drawdown", float(fall.max()), "percent"),
         ]
 

@@ -202,8 +202,9 @@ def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
 
     # Of one market the settings have the venue itself, of several a table of them.
     venues = told["venue"]
-    if len(saved.names) == 1:
-        venues = {saved.names[0]: told["venue"]}
+    judged = [*told["ends"]]
+    if len(judged) == 1:
+        venues = {judged[0]: told["venue"]}
     why = ""
     if told["tune"]:
         why = "it was re-tuned"

@@ -500,6 +500,14 @@ def test_the_command_prints_rows_the_sentence_and_its_exit_code(tmp_path, capsys
     assert code == (0 if "better" in data["met"] else 1)
     assert {row["market"] for row in data["growth"]} == {"M9", "pooled"}
 
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "bars.feather").write_bytes(b"no table")
+    code, out, told = call(capsys, *given, "--data", bad, "--draws", "99")
+    assert code == 2
+    assert f"Better than constant? {bad}: failed: " in told
+    assert "on 1 of these 2" in out
+
     for words in ("best", "", "better,"):
         code, _, told = call(capsys, *given, "--require", words)
         assert code == 2

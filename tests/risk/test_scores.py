@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest import core
 from backtest.judgement.outcomes import find_outcome, list_forecasts
 from backtest.risk import replays, scores
 from backtest.risk.path_runner import PathsRunner
@@ -366,6 +367,8 @@ def test_a_saved_forecast_is_scored_from_data_given_later(tmp_path, capsys):
     assert "2 forecasts whose horizon has passed; 1 have not" in out
     rows = ask(capsys, *words)["passed"]
     assert [row["told"] for row in rows] == risk.table["probability"].tolist()[:2]
+    rows = ask(capsys, *words, "--to", core.format_time(int(market.time[370])))["passed"]
+    assert [row["told"] for row in rows] == risk.table["probability"].tolist()[:1]
 
 
 @pytest.mark.slow
