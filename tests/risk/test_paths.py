@@ -483,10 +483,10 @@ def test_watched_at_closes_only_the_barrier_is_shifted():
 
 
 def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market):
-    drawn = bt.simulate_paths(market, GBM, paths=40, horizon="2d", seed=1)
-    bars = drawn.draw(0, 40)
+    drawn = bt.simulate_paths(market, GBM, paths=72, horizon="2d", seed=1)
+    bars = drawn.draw(0, 72)
     given = {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
-    for at, some in zip((0, 32), drawn.leader.list_markets(bars, market, **given), strict=True):
+    for at, some in zip((0, 64), drawn.leader.list_markets(bars, market, **given), strict=True):
         for k in (0, len(some.rows["close"]) - 1):
             whole = drawn.leader.market_of(bars, at + k, market, **given)
             assert some.pick(k).content_hash == whole.content_hash
