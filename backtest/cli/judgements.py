@@ -71,11 +71,14 @@ def run_judgement(draft: Draft, **more: Any) -> Judgement:
 def build_readable(draft: Draft) -> tuple[Experiment, dict[str, str]]:
     """Return the experiment of the paths that can be read, and why others cannot, by path.
 
-    Raises DataError where none can, or where what is wrong is not of one path.
+    Raises DataError where none can, where what is wrong is not of one path, or where instruments
+    are chosen: whether one is in a path that cannot be read is not known.
     """
     try:
         return build_experiment(draft), {}
     except core.DataError:
+        if draft.table("data").get("instrument"):
+            raise
         readable, unreadable = split_paths(draft)
         if not readable or not unreadable:
             raise
@@ -97,7 +100,6 @@ def split_paths(draft: Draft) -> tuple[list[str], dict[str, str]]:
 
 
 def choose_paths(draft: Draft, paths: list[str]) -> Draft:
-    """Return a draft of some paths of data, and of all their instruments."""
+    """Return a draft of some paths of data."""
     data = {**draft.table("data"), "path": paths}
-    data.pop("instrument", None)
     return draft._replace(tables={**draft.tables, "data": data})
