@@ -296,8 +296,7 @@ class MarketSource(NamedTuple):
     """Where one market is: a path, and the instrument to choose if the path holds several.
 
     ``names`` are those that it may be called, the default first; ``currency`` is the settlement
-    currency, as the files say it. ``folder`` is the name of the folder of which it is the only
-    market.
+    currency, as the files say it. ``folder`` is the name of its folder, if that holds no other.
     """
 
     names: tuple[str, ...]

@@ -62,7 +62,7 @@ def effective_trials(returns: core.FloatArray, *, n_trials: int | None = None) -
 
 
 def simulate_luck(returns: core.FloatArray, *, n_trials: int | None = None) -> TrialLuck:
-    """Return the luck of trials, of which ``returns`` are a sample; :func:`effective_trials`.
+    """Return the luck of trials by the ``returns`` of a sample; see :func:`effective_trials`.
 
     Without skill, the highest of these is expected as high as that of the number of independent
     trials that is returned, whose ratios have the deviation that is returned.

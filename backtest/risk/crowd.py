@@ -530,10 +530,11 @@ def find_failing_moves(
     fails where collateral and profit are ``margin`` times the notional then. An inverse short with
     its whole notional in coins never does: infinite.
     """
+    long_fails = (1.0 - share) / (1.0 - margin)
+    short_fails = (1.0 + share) / (1.0 + margin)
     if not is_inverse:
-        return (1.0 - share) / (1.0 - margin), (1.0 + share) / (1.0 + margin)
+        return long_fails, short_fails
 
-    # In coins the notional is 1 / price: share + 1 - 1 / x = margin / x for a long.
+    # In coins the notional is 1 / price, in which a long is the short, and the other way round.
     with np.errstate(divide="ignore"):
-        short = (1.0 - margin) / np.maximum(1.0 - share, 0.0)
-    return (1.0 + margin) / (1.0 + share), short
+        return 1.0 / short_fails, 1.0 / np.maximum(long_fails, 0.0)

@@ -317,7 +317,7 @@ def leverage_frontier(
     if past:
         outcomes[HISTORY] = past
 
-    # The sizes of the grid are rows; those between them, of which the best is one, are not.
+    # The sizes of the grid are rows. Sizes between them, such as the best one, are not.
     rows: dict[tuple[str, float], dict[str, float]] = {}
     for source, of_sizes in outcomes.items():
         for size in sizes.tolist():

@@ -112,7 +112,7 @@ def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
 
     These are whether any lane trades, whether one wants more than the bound of quantities, and
     whether one may fail. Losses, costs and margins of a lane are summed position by position: first
-    of the positions that stay, then of those with an order, each of which tests the sums so far.
+    of the positions that stay, then of those with an order. Each order tests the sums so far.
     """
     is_trading = False
     is_over = False
