@@ -13,7 +13,7 @@ import numpy as np
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest.account import AccountBar, log_costs, log_event, payments
+from backtest.account import AccountBar, balance, log_costs, log_event, payments
 from backtest.account import bar as bar_steps
 from backtest.account import records as r
 from backtest.account.events import Event
@@ -443,9 +443,7 @@ class Replayer:
         bar.log.step[0] = fact.step if fact.step >= 0 else self._default
 
         if fact.kind == "bad_debt":
-            bar.state.wallet.cash -= fact.fee
-            bar.ledger[self.n].bad_debt -= fact.fee
-            log_event(bar.log, self._t, -1, Event.BAD_DEBT, 1.0, 0.0, -fact.fee)
+            balance.write_off(bar, self._t, debt=-fact.fee)
         elif fact.place >= self.n:
             self._enter_conversion(bar, fact)
         else:
