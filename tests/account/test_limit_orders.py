@@ -197,3 +197,32 @@ def test_a_liquidation_after_a_fill_leaves_what_limits_took_of_the_order():
         assert cuts.loc["all", ["decisions", "mean_held"]].tolist() == pytest.approx([2, 7.5 / 2])
         unfilled = cuts.loc["unfilled", ["decisions", "mean_shortfall"]]
         assert unfilled.tolist() == pytest.approx([1, 7.5])
+
+
+def test_the_report_of_cuts_tests_an_isolated_order_by_what_it_costs_at_its_limit():
+    """10x of 1,000 at a limit of 100 that the open has passed, 96; a fee of 1 %, a setting of 10.
+
+    An isolated order posts its margin at the limit, so the gap of 4 % is no cost of it:
+    N / 10 + N / 100 = 1,000 leaves 10,000 / 1.1 of 10,000 asked. Its margin cut all of that, and
+    the wallet no more. A cross order loses the gap from its backing: N / 10 + N 5 % = 1,000.
+    """
+    hours = pd.date_range("2024-01-01", periods=2, freq="h", tz="UTC")
+    price = [100.0, 96.0]
+    bars = {"open": price, "high": price, "low": price, "close": price}
+    frame = pd.DataFrame(bars, index=hours).assign(volume=1e6)
+    market = bt.Market.from_frames(frame, mark=frame.drop(columns="volume"))
+    venue = bt.Venue.simple(
+        taker=0.01, slippage=0.0, maintenance_rate=0.02, max_leverage=10, liquidation_fee=0.0
+    )
+    account = bt.Account(capital=1_000.0, fill="limit", offset=0.0, venue_leverage=10.0)
+
+    for mode, notional in (("isolated", 10_000 / 1.1), ("cross", 1_000 / 0.15)):
+        terms = account.override({"margin": mode})
+        result = bt.run(market, Constant(leverage=10.0), venue=venue, account=terms, compile=False)
+        assert result.bars["position"].tolist() == pytest.approx([0, notional / 100])
+
+        cuts = result.target_cuts()
+        assert cuts.index.tolist() == ["all", "venue_leverage"]
+        cut = 10.0 - notional / 1_000
+        assert cuts["mean_shortfall"].tolist() == pytest.approx([cut, cut])
+        assert cuts["mean_held"].tolist() == pytest.approx([notional / 1_000] * 2)
