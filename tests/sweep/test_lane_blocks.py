@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.strategies import Capped, Constant
+from backtest.strategies import Capped, Constant, VolTarget
 from backtest.sweep.lanes import runner
+from backtest.sweep.lanes.formulas import find_observed_texts
 from backtest.sweep.set_evaluator import Evaluator
 from backtest.sweep.sets import VariedTest
 from tests.agreement import trust_data
@@ -289,6 +290,102 @@ def test_many_sets_of_few_bars_wait_for_the_compiler(n_sets, in_blocks, monkeypa
 def test_few_sets_take_lanes_whose_formula_is_compiled(monkeypatch):
     monkeypatch.setattr(runner, "LEAST_BAR_SETS", 1_000_000)
     assert count_taken(8) == (8, 0)
+
+
+class Named(bt.Policy):
+    """Hold what a column says; its name is another by the text."""
+
+    size: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+    name: Annotated[str, bt.Choice("one", "other")] = "one"
+
+    def observe(self, market):
+        return {self.name: market.close * self.size}
+
+    def leverage(self, bar, account):
+        return self.size
+
+
+class Called(bt.Policy):
+    """Read a text by a property of the policy."""
+
+    size: Annotated[float, bt.Range(0.0, 10.0)] = 1.0
+    side: Annotated[str, bt.Choice("all", "half")] = "all"
+
+    @property
+    def share(self):
+        return 0.5 if self.side == "half" else 1.0
+
+    def leverage(self, bar, account):
+        return self.size * self.share
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [(VolTarget, {"estimator"}), (Named, {"name"}), (Called, set()), (Jumpy, set()),
+     (Capped, set())],
+)  # fmt: skip
+def test_a_text_that_no_decision_reads_is_found(kind, texts):
+    assert find_observed_texts(kind) == texts
+
+
+@pytest.mark.compiled
+def test_sets_that_observe_by_different_texts_share_a_block(monkeypatch):
+    """12 sets of three estimators are one block, of which each row is that of its own run."""
+    sets = {
+        "target": np.linspace(0.2, 0.9, 12),
+        "estimator": np.array(["ewma", "parkinson", "yang-zhang"] * 4, dtype=object),
+    }
+    test = bt.Backtest(
+        bt.Market.sample(bars=2_000), venue="binance-usdm:BTCUSDT", account=bt.Account()
+    )
+    evaluator = Evaluator(VariedTest(test, VolTarget), threads=2)
+    rows = evaluator.evaluate(sets, returns=True)
+    assert evaluator.taken[:2] == (12, 0)
+
+    monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
+    require_equal(rows, evaluator.evaluate(sets, returns=True))
+    assert len(set(rows.metrics["total_return"])) == 12
+
+
+@pytest.mark.compiled
+def test_sets_whose_texts_choose_the_columns_are_run_one_by_one(monkeypatch):
+    monkeypatch.setattr(runner, "LEAST_BAR_SETS", 0)
+    sets = {
+        "size": np.linspace(0.2, 0.9, 8),
+        "name": np.array(["one", "other"] * 4, dtype=object),
+    }
+    test = bt.Backtest(
+        bt.Market.sample(bars=400), venue="binance-usdm:BTCUSDT", account=bt.Account()
+    )
+    evaluator = Evaluator(VariedTest(test, Named))
+    rows = evaluator.evaluate(sets)
+    assert evaluator.taken[:2] == (0, 8)
+    assert np.isfinite(rows.metrics["total_return"]).all()
+
+
+@pytest.mark.compiled
+def test_few_sets_take_the_formula_of_all_numbers_if_theirs_is_not_compiled(monkeypatch):
+    """The formula in which the target alone varies is missing, that of all numbers is there."""
+    monkeypatch.setattr(runner, "LEAST_BAR_SETS", 1_000_000)
+    asked = []
+
+    def is_compiled(recipe):
+        asked.append(recipe)
+        return len(asked) > 1
+
+    sets = {"target": np.linspace(0.2, 0.9, 8)}
+    test = bt.Backtest(
+        bt.Market.sample(bars=480), venue="binance-usdm:BTCUSDT", account=bt.Account()
+    )
+    evaluator = Evaluator(VariedTest(test, VolTarget), threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "is_formula_compiled", is_compiled)
+        rows = evaluator.evaluate(sets, returns=True)
+    assert evaluator.taken[:2] == (8, 0)
+    assert len({recipe.name for recipe in asked}) == 2
+
+    monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
+    require_equal(rows, evaluator.evaluate(sets, returns=True))
 
 
 def count_taken(n_sets):

@@ -168,6 +168,7 @@ def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
 class Block(NamedTuple):
     """Sets side by side; ``varied`` are the values that differ, by name, one for each set.
 
+    With ``has_own_columns`` the formulas read the columns of each lane, else those of the first.
     ``lent`` has the records that blocks use one after another.
     """
 
@@ -176,6 +177,7 @@ class Block(NamedTuple):
     deciders: engine.Deciders
     addresses: Sequence[int]
     columns: Sequence[Sequence[FloatArray]]
+    has_own_columns: bool
     warm_ups: Sequence[list[engine.WarmUp]]
     span: RunSpan
     has_returns: bool
@@ -456,7 +458,7 @@ def gather_policies(block: Block, n: int) -> LanePolicies:
         latest=known.max(axis=1),
         columns=columns.ravel(),
         n_columns=n_columns,
-        has_own_columns=has_own_columns(block.columns),
+        has_own_columns=block.has_own_columns,
         stride=block.columns[0][0].strides[0] // 8,
         lengths=deciders.lengths,
         firsts=deciders.firsts,

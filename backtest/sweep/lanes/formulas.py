@@ -14,7 +14,14 @@ import numpy as np
 
 from backtest import _compile, core, engine
 from backtest.margin import LEVELS
-from backtest.policies import AccountView, Policy, number_elements
+from backtest.policies import (
+    AccountView,
+    Combinator,
+    Policy,
+    find_fields,
+    formula_of,
+    number_elements,
+)
 from backtest.policies.policy import BAR_FIELDS
 from backtest.sweep.lanes import closes, loop, quiet, rows, trades
 from backtest.sweep.lanes.rows import HELD, LANES, N_POSITION
@@ -34,6 +41,29 @@ def find_block() -> _compile.Entry:
     return _compile.Entry("take_block", own, compile_block)
 
 
+def find_observed_texts(kind: type[Policy]) -> frozenset[str]:
+    """Return the parameters of a policy that are texts, and that its formula does not read.
+
+    None of a policy whose formula may read any: a combinator, a formula that is made, one that
+    calls a method or reads a property.
+    """
+    if issubclass(kind, Combinator) or hasattr(kind, "make_formula"):
+        return frozenset()
+
+    declared = kind.parameters()
+    read = find_fields(formula_of(kind), 0)
+    if not read <= declared.keys():
+        return frozenset()
+    texts = {name for name, parameter in declared.items() if isinstance(parameter.default, str)}
+    return frozenset(texts - read)
+
+
+def list_numbers(policy: Policy) -> frozenset[str]:
+    """Return the names of the parameters of a policy that are numbers."""
+    settings = number_elements(policy.settings())
+    return frozenset(name for name, value in settings.items() if isinstance(value, int | float))
+
+
 def write_lane_formula(
     policy: Policy,
     columns: tuple[str, ...],
@@ -48,7 +78,9 @@ def write_lane_formula(
     Of its parameters some are ``varied`` over lanes; those that no set has ``asked`` for are
     constants if they are 0 or 1. ``read`` are the fields of the account that it reads.
     """
-    settings = number_elements(policy.settings())
+    settings = dict(number_elements(policy.settings()))
+    for name in find_observed_texts(type(policy)):
+        settings[name] = ""  # not read: one formula serves all texts
     shared = {name: f"shared_{name.replace('.', '_at_')}" for name in settings}
     of_lane = []
     for k, (name, value) in enumerate(settings.items()):

@@ -14,7 +14,7 @@ import numpy as np
 
 from backtest._compile import COMPILER_LOCK
 from backtest.core import BacktestError, FloatArray, IntArray, list_values
-from backtest.engine import Setup, measure_account, measure_observed
+from backtest.engine import Recipe, Setup, measure_account, measure_observed
 from backtest.policies import split_name
 from backtest.results import sampled_returns
 from backtest.results.measure_table import CORE, STREAMED
@@ -23,11 +23,13 @@ from backtest.sweep.lanes import block as b
 from backtest.sweep.lanes.block import LEAST_LANES
 from backtest.sweep.lanes.formulas import (
     find_block,
+    find_observed_texts,
     is_formula_compiled,
+    list_numbers,
     locate_lane_formula,
     write_lane_formula,
 )
-from backtest.sweep.lanes.rows import LANES
+from backtest.sweep.lanes.rows import GROUP, LANES
 from backtest.sweep.panel import BlockFault, Panel, Scored
 from backtest.sweep.sets import Sets, count_sets, take_sets
 
@@ -125,11 +127,13 @@ def list_tasks(
     of_panel = [name for name in sets if name.startswith((s.SIGNAL, s.MARGIN))]
     codes = s.number_rows({name: sets[name] for name in of_panel}, count_sets(sets))
 
-    # Sets of one panel are shared out among the threads; of several each fills its blocks.
+    # Sets of one panel are shared out among the threads; of several each fills its blocks. A block
+    # of 32 lanes takes less than half again as long as one of 4: smaller ones are not worth it.
     most = LANES
     has_one_panel = not codes.any()
     if has_one_panel:
-        most = min(LANES, -(-count_sets(sets) // threads))
+        share = -(-count_sets(sets) // threads)
+        most = min(LANES, max(GROUP, share))
 
     for rows in s.group_rows(codes):
         sets_of_panel = take_sets(sets, rows)
@@ -156,14 +160,16 @@ class Order(NamedTuple):
 def order_sets(sets: Sets, panel: Panel) -> Order:
     """Return sets in an order in which those that fit into one block stand side by side.
 
-    Sets differ in a block in numbers alone: not in texts, and in terms only of OWN_TERMS.
+    Sets differ in a block in numbers, in texts that are only observed, and in terms only of
+    OWN_TERMS.
     """
     # Where the close fee is in the margin, it changes the requirements, which lanes share.
     own_terms = OWN_TERMS
     if any(venue.includes_close_fee for venue in list_values(panel.varied.venue)):
         own_terms = OWN_TERMS - {"venue.fees.taker"}
 
-    texts = [name for name in sets if sets[name].dtype == object]
+    observed_alone = find_observed_texts(panel.varied.policy_class)
+    texts = [name for name in sets if sets[name].dtype == object and name not in observed_alone]
     terms = [name for name in sets if split_name(name)[0] and name not in own_terms]
     apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
     # All lanes of a block have a stop, a band or a lot, or none has.
@@ -293,17 +299,20 @@ def score_lanes(
     )
     check_shared(setups)
 
-    varied = {name: values for name, values in values_of_sets.items() if len({*values}) > 1}
+    # Texts that differ are observed alone, so they are not varied.
+    numbers = [name for name, values in task.sets.items() if values.dtype != object]
+    varied = {name: values_of_sets[name] for name in numbers if len({*values_of_sets[name]}) > 1}
     columns = b.join_columns(setups)
-    addresses = locate_formulas(task, setups[0], frozenset(varied), columns)
+    formulas = locate_formulas(task, setups[0], frozenset(varied), columns)
 
     with panel.lend_room() as lent:
         block = b.Block(
             setups=setups,
             varied=varied,
             deciders=panel.find_deciders(first),
-            addresses=addresses,
+            addresses=formulas.addresses,
             columns=columns,
+            has_own_columns=formulas.has_own_columns,
             warm_ups=b.find_warm_ups(setups, len(panel.markets)),
             span=panel.span,
             has_returns=task.has_returns,
@@ -322,32 +331,70 @@ def check_shared(setups: list[Setup]) -> None:
         if not b.is_same(b.list_shared(first), b.list_shared(other)):
             raise BlockFault
 
+    # A text that is observed may choose the columns, of which a block has one list.
+    names = [tuple(observed.columns) for observed in setups[0].observed]
+    for setup in setups:
+        if [tuple(observed.columns) for observed in setup.observed] != names:
+            raise BlockFault
+
+
+class BlockFormulas(NamedTuple):
+    """The addresses of the formulas of a block, one of each policy, and what they read.
+
+    With ``has_own_columns`` each lane has columns of its own, else all have those of the first.
+    """
+
+    addresses: list[int]
+    has_own_columns: bool
+
 
 def locate_formulas(
     task: SetTask, setup: Setup, varied: frozenset[str], columns: list[list[FloatArray]]
-) -> list[int]:
-    """Return the address of the formula of each policy of a block, compiled where it must be.
+) -> BlockFormulas:
+    """Return the formulas of the policies of a block, compiled where they must be.
 
-    ``varied`` are the parameters that differ between its sets, ``columns`` those of each set.
+    ``varied`` are the parameters that differ between its sets, ``columns`` those of each set. A
+    short sweep does not wait for the compiler: it takes the formulas in which all numbers vary, if
+    they are compiled. Raises BlockFault if they are not; the sets are then run one by one.
     """
-    addresses = []
+    asked = frozenset(task.sets)
+    differ = b.has_own_columns(columns)
     with COMPILER_LOCK:
-        for observed in setup.observed:
-            names = tuple(observed.columns)
-            recipe = write_lane_formula(
-                observed.policy,
-                names,
-                varied,
-                asked=frozenset(task.sets),
-                read=b.find_read(observed.policy, names),
-                has_own_columns=b.has_own_columns(columns),
-            )
+        recipes = write_formulas(setup, varied, asked, has_own_columns=differ)
+        if task.waits_for_compiler or all(map(is_formula_compiled, recipes)):
+            return BlockFormulas([*map(locate_lane_formula, recipes)], differ)
 
-            # A short sweep does not wait for the compiler: its sets are run one by one.
-            if not (task.waits_for_compiler or is_formula_compiled(recipe)):
-                raise BlockFault
-            addresses.append(locate_lane_formula(recipe))
-    return addresses
+        # Columns that are equal may be read as those of each lane, but not the other way round.
+        for has_own_columns in (True,) if differ else (True, False):
+            recipes = write_formulas(setup, None, None, has_own_columns=has_own_columns)
+            if all(map(is_formula_compiled, recipes)):
+                return BlockFormulas([*map(locate_lane_formula, recipes)], has_own_columns)
+    raise BlockFault
+
+
+def write_formulas(
+    setup: Setup,
+    varied: frozenset[str] | None,
+    asked: frozenset[str] | None,
+    *,
+    has_own_columns: bool,
+) -> list[Recipe]:
+    """Return the recipes of the formulas of a setup, in which all numbers vary where None is."""
+    recipes = []
+    for observed in setup.observed:
+        policy = observed.policy
+        columns = tuple(observed.columns)
+        numbers = list_numbers(policy)
+        recipe = write_lane_formula(
+            policy,
+            columns,
+            numbers if varied is None else varied,
+            asked=numbers if asked is None else asked,
+            read=b.find_read(policy, columns),
+            has_own_columns=has_own_columns,
+        )
+        recipes.append(recipe)
+    return recipes
 
 
 def score_set(
