@@ -101,7 +101,7 @@ def certainty_equivalent(
 
     ``returns`` (n,) are simple returns per sampling period, ``periods`` of them a year;
     ``risk_aversion`` is relative: 0 counts the mean, 1 the growth of the logarithm. -1 if a return
-    loses everything and the risk aversion is 1 or more; NaN without returns.
+    loses everything and the risk aversion is 1 or more; NaN without returns, or if one is NaN.
 
     Notes
     -----
@@ -115,7 +115,7 @@ def certainty_equivalent(
     >>> round(certainty_equivalent(np.array([0.5, -0.4]), 1.0, 1.0), 12)
     -0.051316701949
     """
-    if len(returns) == 0:
+    if len(returns) == 0 or np.isnan(returns).any():
         return math.nan
 
     growth = np.maximum(1.0 + returns, 0.0)
@@ -125,7 +125,7 @@ def certainty_equivalent(
             return compound_growth(float(np.exp(np.mean(np.log(growth)))), 1.0 / periods)
         utility = float(np.mean(growth**power))
 
-    if not utility > 0.0:  # nor is NaN
+    if utility <= 0.0:
         return -1.0
     return compound_growth(utility ** (1.0 / power), 1.0 / periods)
 

@@ -156,6 +156,8 @@ def test_what_is_undefined_is_nan():
     assert math.isnan(results.sharpe_error(RETURNS[:1], 365.0))
     assert math.isnan(results.sharpe_error(FLAT, 365.0))
     assert math.isnan(results.certainty_equivalent(NOTHING, 365.0))
+    for aversion in (0.0, 1.0, 3.0):
+        assert math.isnan(results.certainty_equivalent(np.array([0.01, np.nan]), 1.0, aversion))
 
     assert all(map(math.isnan, results.fit_market(RETURNS[:2], MARKET[:2], 365.0)))
     assert all(map(math.isnan, results.fit_market(RETURNS[:10], FLAT, 365.0)))
