@@ -142,7 +142,8 @@ def choose_deletions(
 ) -> tuple[list[StoreEntry], list[KeptFolder]]:
     """Return the results to delete, and the folders that are not known to be results.
 
-    Without a filter only those that ``with_unfinished`` and ``with_damaged`` name are chosen.
+    Without a filter only those that ``with_unfinished`` and ``with_damaged`` name are chosen. Of
+    the results that could go, the newest ``keep`` stay.
     """
     idle = [entry for entry in list_results(store) if not entry.is_busy]
     if wanted is None:
@@ -150,9 +151,11 @@ def choose_deletions(
     else:
         matching = [entry for entry in idle if wanted.matches(entry)]
 
-    # The newest come first, and are kept.
-    older = sort_entries(matching)[keep:]
-    chosen = [entry for entry in older if entry.is_finished or with_unfinished]
+    # What stays anyway takes no place among the newest, which come first.
+    if not with_unfinished:
+        matching = [entry for entry in matching if entry.is_finished]
+    chosen = sort_entries(matching)[keep:]
+
     troubled = [entry for entry in idle if entry.trouble]
     if not with_damaged:
         troubled = [entry for entry in troubled if is_remains(store / entry.name)]

@@ -197,6 +197,22 @@ def test_prune_keeps_the_newest_and_what_it_cannot_read(store):
     assert results.delete_chosen(store, damaged) == ([run.name], [])
 
 
+def test_what_is_unfinished_takes_no_place_among_the_newest_that_stay(tmp_path, monkeypatch):
+    """Two of three finished results stay, though an unfinished one is the newest."""
+    entries = []
+    for k, is_finished in enumerate([True, True, True, False]):
+        entry = results.StoreEntry(f"run-{k}", kind="run", saved=k * DAY, is_finished=is_finished)
+        entries.append(entry)
+    monkeypatch.setattr("backtest.results.upkeep.list_results", lambda _: entries)
+    monkeypatch.setattr("backtest.results.upkeep.find_reason_to_keep", lambda _: "")
+
+    chosen, _ = results.choose_deletions(tmp_path, results.Filter(), keep=2)
+    assert [entry.name for entry in chosen] == ["run-0"]
+
+    chosen, _ = results.choose_deletions(tmp_path, results.Filter(), keep=2, with_unfinished=True)
+    assert [entry.name for entry in chosen] == ["run-1", "run-0"]
+
+
 def test_prune_leaves_unfinished_studies_unless_told(tmp_path, monkeypatch):
     stand_in(put=monkeypatch.setattr)
 
