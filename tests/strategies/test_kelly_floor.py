@@ -11,6 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest import indicators
+from backtest.signals import kelly_weights
 from backtest.strategies import Kelly
 from backtest.sweep import VariedTest, read_space
 from tests.kit import ask, call, check_refused, free_venue, live, walk
@@ -284,6 +285,28 @@ def test_weights_of_a_brownian_motion_are_those_of_the_policy(loss: float, proba
     policy = Kelly(floor_loss=loss, probability=probability, shrinkage=0.0)
     leverage = decide(policy, drift=mu, error=0.0, sigma=sigma)
     assert weights.iloc[0] == pytest.approx(leverage, rel=2e-5)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(np.nan, id="no number"),
+        pytest.param(1.5, id="over the bound"),
+        pytest.param(0.5, id="less growth"),
+    ],
+)
+def test_weights_that_a_solver_makes_worse_stay(monkeypatch, point):
+    """Six of ten: with lambda 1 the bound ends at Kelly's weight of .2."""
+    table = np.array([[1.0]] * 6 + [[-1.0]] * 4)
+    shares = np.full(10, 0.1)
+    weights = np.array([0.1999])
+
+    def stop(*_, **__):
+        return SimpleNamespace(x=np.array([point]), success=False)
+
+    monkeypatch.setattr("scipy.optimize.minimize", stop)
+    improved = kelly_weights.improve_weights(weights, table, shares, 1.0, short=False)
+    assert improved.tolist() == [0.1999]
 
 
 def test_several_assets_meet_the_conditions_of_the_optimum():
