@@ -78,7 +78,12 @@ def measure_importance(space: Space, trials: t.Batch, seed: int) -> pd.DataFrame
     table = pd.DataFrame(
         {"share": share, "noise": np.divide(noise, total)}, index=pd.Index(names, name="parameters")
     )
-    table.loc["rest"] = 1.0 - share.sum(), math.nan
+
+    # A parameter may have that name.
+    rest = "rest"
+    if rest in names:
+        rest = "rest of the variance"
+    table.loc[rest] = 1.0 - share.sum(), math.nan
     table["is_over_noise"] = table["share"] > table["noise"]
     return table
 

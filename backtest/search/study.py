@@ -399,11 +399,12 @@ class Study(SearchResult):
         Returns
         -------
         DataFrame
-            By parameter, pair (``"x x y"``: of both together, beyond each alone) and ``"rest"``:
-            ``share``, over the declared ranges on their scales; ``noise``, the largest share of any
-            parameter (or pair) in 19 forests of permuted scores, which a score without effects
-            exceeds in one search of 20; ``is_over_noise``. Sets that were ruined or
-            filled no order have the worst finite score.
+            By parameter, pair (``"x x y"``: of both together, beyond each alone) and ``"rest"``
+            (``"rest of the variance"`` beside a parameter of that name): ``share``, over the
+            declared ranges on their scales; ``noise``, the largest share of any parameter (or
+            pair) in 19 forests of permuted scores, which a score without effects exceeds in one
+            search of 20; ``is_over_noise``. Sets that were ruined or filled no order have the
+            worst finite score.
 
         Raises
         ------

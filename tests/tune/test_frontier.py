@@ -316,6 +316,27 @@ def test_the_page_of_a_long_study_shows_which_parameters_matter():
     assert list(table.table.index) == ["x", "y", "x x y", "rest"]
 
 
+def test_a_parameter_may_be_called_rest(monkeypatch):
+    class Resting(bt.Policy):
+        rest: Annotated[float, bt.Range(0.0, 1.0)] = 0.0
+        other: Annotated[float, bt.Range(0.0, 1.0)] = 0.0
+
+        def leverage(self, bar, account):
+            return 1.0
+
+    monkeypatch.setattr("backtest.search.importance.TREES", 2)
+    monkeypatch.setattr("backtest.search.importance.PERMUTATIONS", 1)
+    space = space_of(Resting)
+    sets = space.decode(np.random.default_rng(0).random((500, 2)))
+    scores = sets["rest"]
+    batch = trials.Batch("search", 0.0, sets, {}, scores, np.zeros(500), [""] * 500)
+
+    share = measure_importance(space, batch, 0)["share"]
+    assert [*share.index] == ["rest", "other", "rest x other", "rest of the variance"]
+    assert share["rest"] > 0.9
+    assert share.sum() == pytest.approx(1.0)
+
+
 def test_importance_needs_500_sets():
     study = seek(trials=20, robust=False)
     check_refused(study.importance, "importance needs 500 sets whose scores differ, got 20")
