@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -38,12 +39,17 @@ LONG_RUN = ", long run"
 
 
 def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
-    """Return the paths by name, those from today's volatility also from the long-run one."""
+    """Return the paths by name, those from today's volatility also from the long-run one.
+
+    The second of a kind is ``"filtered 2"``, and so on.
+    """
     named: dict[str, Paths] = {}
+    counts = Counter[str]()
     for paths in drawn:
         name = type(paths.model).__name__.lower()
-        if name in named:
-            name = f"{name} {len(named) + 1}"
+        counts[name] += 1
+        if counts[name] > 1:
+            name = f"{name} {counts[name]}"
         named[name] = paths
 
         long_run: dict[str, Any] = {}
@@ -375,6 +381,7 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
     """
     count = trials.paths.count
     size = row["leverage"]
+    hits = None
     error = row["leverage_error"]
     if error > 0.0 and count > trials.count:
         row["leverage_error"] = error * math.sqrt(trials.count / count)
@@ -383,15 +390,17 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
         size *= math.exp(-3.0 * error / size)
         for _ in range(CONFIRMED):
             middle = math.exp(0.5 * (math.log(size) + high))
-            if trials.count_hits([middle], count, chance * count)[0] > chance * count:
+            hits_of_middle = trials.count_hits([middle], count, chance * count)[0]
+            if hits_of_middle > chance * count:
                 high = math.log(middle)
             else:
                 size = middle
+                hits = hits_of_middle  # of all paths, as it is not over
 
         row["leverage"] = size
 
     searched = row["leverage"]
-    row |= measure(trials, row["leverage"], count)
+    row |= measure(trials, row["leverage"], count, hits)
     while row["p_liquidation"] > chance:
         row["leverage"] *= min((chance / row["p_liquidation"]) ** 0.25, 0.99)
         row |= measure(trials, row["leverage"], count)

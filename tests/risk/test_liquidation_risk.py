@@ -445,6 +445,33 @@ def test_a_leverage_of_the_first_paths_is_bisected_on_all_of_them(start):
     assert 4.1 < near["leverage"] < 4.2
 
 
+def test_no_size_is_run_twice_on_all_paths():
+    counted = []
+
+    class Counted(Tables):
+        def count_hits(self, sizes, count, most):
+            counted.extend(sizes)
+            return super().count_hits(sizes, count, most)
+
+        def count_ruined(self, size, count):
+            return 0
+
+    tables = Counted()
+    tables.paths = SimpleNamespace(count=40_000)
+    row = {"leverage": 4.309, "leverage_error": 0.3}
+    confirm(tables, row, 0.01, most=100.0)
+    assert row["leverage"] in counted
+    assert len({*counted}) == len(counted)
+
+
+def test_models_of_one_kind_are_numbered_among_themselves():
+    market = bt.Market.sample(bars=300)
+    drawn = [bt.simulate_paths(market, x, paths=2, horizon="2h") for x in ("filtered", CALM)]
+    names = ["filtered", "filtered 2"]
+    named = name_models([drawn[0], drawn[0], drawn[1], drawn[1]])
+    assert [name for name in named if "long run" not in name] == [*names, "gbm", "gbm 2"]
+
+
 @pytest.mark.slow
 def test_models_of_todays_volatility_also_start_at_the_long_run_one():
     market = bt.Market.sample(bars=300)
