@@ -82,6 +82,22 @@ def test_rows_are_never_torn_and_funding_stays_at_its_stamps(market):
     assert np.array_equal(phases[0], np.broadcast_to(phases[1][1:], rows.shape))
 
 
+def test_a_block_is_drawn_though_another_thread_empties_what_is_kept(market):
+    class Emptied(dict):
+        """Another thread clears it as soon as a block is put there."""
+
+        def __setitem__(self, number, bars):
+            super().__setitem__(number, bars)
+            self.clear()
+
+    paths = bt.simulate_paths(market, "gbm", paths=3, horizon="2d", seed=1)
+    expected = paths.draw(0, 3)
+    (name,) = paths.names
+    paths._kept[name] = Emptied()
+    drawn = paths.draw(0, 3)
+    assert drawn.prices.tobytes() == expected.prices.tobytes()
+
+
 def test_blocks_have_their_length_and_rows_are_equally_likely(market):
     drawn = bt.simulate_paths(market, models.Stationary(block=20), paths=400, horizon="40d", seed=2)
     rows = drawn.draw(0, 400).rows.reshape(400, -1)[:, 1:]
