@@ -21,7 +21,7 @@ from backtest.cli.experiment import read_bound
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
 from backtest.experiments.policy_names import read_policy
-from backtest.market import Market
+from backtest.market import Market, find_sources
 from backtest.results import listing, name_measure, read_constraints, selection, upkeep
 from backtest.results.listing import KINDS
 from backtest.results.measure_table import ABOUT
@@ -587,11 +587,20 @@ def load_markets(
             "results score needs the data of what came, --data btc/ for example, got none"
         )
 
+    folders = [Path(path) for path in paths]
+    places: list[tuple[Path, str | None]] = []
+    if not instruments:
+        places = [(folder, None) for folder in folders]
+    elif len(folders) == 1:
+        places = [(folders[0], name) for name in instruments]
+    else:  # each instrument is in one of the folders
+        for name, source in find_sources(folders, instruments).items():
+            places.append((source.path, source.instrument or name))
+
     markets: dict[str, Market] = {}
-    for path in paths:
-        for name in instruments or [""]:
-            market = Market.load(path, instrument=name or None, since=since, until=until)
-            markets[market.instrument or Path(path).resolve().name] = market
+    for path, instrument in places:
+        market = Market.load(path, instrument=instrument, since=since, until=until)
+        markets[market.instrument or path.resolve().name] = market
     return markets
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from backtest.market.clock import decide_every, describe_clock, find_clock, has_gaps
     from backtest.market.clock import read_source, show_signal, with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
-    from backtest.market.layouts import find_in_folders, is_panel
+    from backtest.market.layouts import find_in_folders, find_sources, is_panel
     from backtest.market.market import OF_BEGINNINGS, Market, find_column, trust_fields
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market
@@ -29,7 +29,7 @@ else:
             "find_clock has_gaps read_source show_signal with_clock"
         ),
         "market.fetch": "Fetched fetch_market read_request",
-        "market.layouts": "find_in_folders is_panel",
+        "market.layouts": "find_in_folders find_sources is_panel",
         "market.files": "read_file suffix_of",
         "market.market": "OF_BEGINNINGS Market find_column trust_fields",
         "market.markets": (

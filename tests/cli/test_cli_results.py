@@ -5,10 +5,12 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backtest.cli import main
 from backtest.cli.printing import fold_words
+from backtest.cli.results import load_markets
 from tests import kit
 from tests.kit import call, override
 
@@ -116,6 +118,21 @@ def test_show_says_what_it_is_and_its_command_makes_it_again(capsys, results):
     assert run.is_dir()
 
     assert ask(capsys, "show", run.name)["manifest"]["id"] == run.name[-16:]
+
+
+def test_forecasts_are_scored_on_the_folder_that_has_their_instrument(tmp_path):
+    for instrument in ("BTCUSDT", "ETHUSDT"):
+        market = kit.market_of(np.full(5, 100.0), terms={"instrument": instrument})
+        market.save(tmp_path / instrument[:3].lower())
+
+    def load(*instruments, folders=("btc", "eth")):
+        paths = [str(tmp_path / folder) for folder in folders]
+        return load_markets(paths, instruments, since=None, until=None)
+
+    assert [*load()] == ["BTCUSDT", "ETHUSDT"]
+    assert [*load("ETHUSDT", "BTCUSDT")] == ["ETHUSDT", "BTCUSDT"]
+    assert [*load("BTCUSDT", folders=["btc"])] == ["BTCUSDT"]
+    kit.check_refused(lambda: load("BTCUSDT"), "each path must hold an instrument that is chosen")
 
 
 def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
