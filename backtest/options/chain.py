@@ -18,6 +18,7 @@ from backtest.core.units import YEAR_DAYS
 from backtest.market import Defects, read_file, rename_known, suffix_of, to_floats
 from backtest.market.files import SUFFIXES
 from backtest.options.pricing import Settlement, implied_volatility, price, volatility_reason
+from backtest.venue import format_strike
 
 NUMBERS = ("bid", "ask", "mark", "iv", "forward", "index")
 REQUIRED = ("time", "expiry", "strike", "kind", "bid", "ask")
@@ -204,7 +205,7 @@ def write_names(table: pd.DataFrame) -> None:
 
     head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
     day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
-    strike = unnamed["strike"].map("{:.15g}".format)
+    strike = unnamed["strike"].map(format_strike)
     letter = unnamed["kind"].str[0].str.upper()
     table.loc[unnamed.index, "name"] = head + "-" + day + "-" + strike + "-" + letter
 

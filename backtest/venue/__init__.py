@@ -7,7 +7,8 @@ from backtest.core.code_names import find_lazily
 if TYPE_CHECKING:
     from backtest.venue.margin_rules import DynamicMargin, Rule
     from backtest.venue.funding import FundingTerms, read_terms, terms
-    from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, require_costs
+    from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, format_strike
+    from backtest.venue.option_contract import require_costs
     from backtest.venue.contract import Contract, agree_settlement
     from backtest.venue.margin_table import Bracket, Earlier, InForce, InUse
     from backtest.venue.trade_costs import FeeTier, Fees, Liquidation, Slippage, check_no_column
@@ -18,7 +19,9 @@ else:
     __getattr__ = find_lazily(__name__, {
         "venue.funding": "FundingTerms read_terms terms",
         "venue.margin_rules": "DynamicMargin Rule",
-        "venue.option_contract": "Option OptionCosts OptionPosition require_costs",
+        "venue.option_contract": (
+            "Option OptionCosts OptionPosition format_strike require_costs"
+        ),
         "venue.contract": "Contract agree_settlement",
         "venue.margin_table": "Bracket Earlier InForce InUse",
         "venue.trade_costs": (

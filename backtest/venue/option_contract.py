@@ -84,7 +84,8 @@ class Option(Value):
     def _make_name(self) -> str:
         """Return a name as Deribit's if it says all the rest, else with the day as 2026-06-26."""
         day = pd.Timestamp(str(self.expiry))
-        ending = f"{self.strike:.15g}-{LETTERS[str(self.kind)]}"
+        strike: Any = self.strike
+        ending = f"{format_strike(strike)}-{LETTERS[str(self.kind)]}"
         short_day = day.strftime("%d%b%y").upper().lstrip("0")
         short_name = f"{self.underlying}-{short_day}-{ending}"
         if {field: getattr(self, field) for field in SAID} == read_name(short_name):
@@ -166,6 +167,11 @@ def read_name(name: str | None) -> dict[str, Any]:
 
 LETTERS = {"call": "C", "put": "P"}
 """How names say the kind of an option."""
+
+
+def format_strike(strike: float) -> str:
+    """Return a strike as names say it: all its digits, none of rounding."""
+    return f"{strike:.15g}"
 
 
 def format_day(time: Any) -> str:
