@@ -517,15 +517,16 @@ def write_cost(name: str, row: Row) -> str:
 
 
 def write_crashes(limits: Row) -> str:
-    survived = "no crash replayed is survived"
-    if limits["survived"]:
-        fall = core.format_percent(limits["survived_fall"])
-        survived = f"worst crash survived {limits['survived']} (-{fall})"
+    fatal_fall = core.format_percent(limits["fatal_fall"])
+    first_fatal = f"{limits['fatal']} (-{fatal_fall})"
+    if not limits["survived"]:
+        return f"no crash replayed is survived, not even {first_fatal}"
 
+    survived_fall = core.format_percent(limits["survived_fall"])
+    survived = f"worst crash survived {limits['survived']} (-{survived_fall})"
     if not limits["fatal"]:
         return f"{survived}, all {limits['n_crashes']} are"
-    fall = core.format_percent(limits["fatal_fall"])
-    return f"{survived}, not {limits['fatal']} (-{fall})"
+    return f"{survived}, not {first_fatal}"
 
 
 def write_search(row: Row) -> str:

@@ -448,7 +448,7 @@ class Judgement(SettingsResult):
             "A new account of the policy from the last close on: its first decision is today's.",
             (
                 show_by_market(self.survival, heads, "Probability of losing the account"),
-                show_by_market(self.limits, limits, "Scale and crashes"),
+                show_by_market(name_none(self.limits), limits, "Scale and crashes"),
                 *dict.fromkeys(causes),
             ),
             "both",
@@ -558,6 +558,15 @@ def show_by_market(
         columns=tuple(heads),
         empty=empty,
     )
+
+
+def name_none(limits: pd.DataFrame) -> pd.DataFrame:
+    """Return limits that say "none" where crashes were replayed and none is of a kind."""
+    is_replayed = limits["n_crashes"] > 0
+    shown = limits.copy()
+    for kind in ("survived", "fatal"):
+        shown[kind] = shown[kind].mask(is_replayed & (shown[kind] == ""), "none")
+    return shown
 
 
 def list_untested(table: pd.DataFrame) -> list[str]:

@@ -12,7 +12,8 @@ import pytest
 import backtest as bt
 from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
-from backtest.judgement.judge_policy import JudgedRow
+from backtest.judgement.judge_policy import JudgedRow, write_crashes
+from backtest.judgement.judgement import name_none
 from backtest.judgement.outcomes import list_forecasts
 from backtest.report.charts import draw_declared
 from backtest.results.result import Lack
@@ -193,6 +194,26 @@ def test_the_crashes_are_those_of_the_stress_test(calm):
     assert row["n_survived"] == len(alive)
     assert row["survived"] == max(alive, key=falls.__getitem__)
     assert row["survived_fall"] == max(falls[name] for name in alive)
+
+
+def test_a_page_says_none_where_every_crash_or_no_crash_is_survived():
+    limits = pd.DataFrame(
+        {
+            "n_crashes": [2, 2, 0],
+            "survived": ["worst", "", ""],
+            "fatal": ["", "mildest", ""],
+        },
+        index=["all", "no", "untested"],
+    )
+    shown = name_none(limits)
+    assert shown["fatal"].tolist() == ["none", "mildest", ""]
+    assert shown["survived"].tolist() == ["worst", "none", ""]
+    assert limits["fatal"].tolist() == ["", "mildest", ""]
+
+
+def test_crashes_of_which_none_is_survived_are_one_sentence():
+    row = {"n_crashes": 2, "survived": "", "fatal": "mildest", "fatal_fall": 0.25}
+    assert write_crashes(row) == "no crash replayed is survived, not even mildest (-25.00 %)"
 
 
 def test_the_costs_are_those_of_attribution_and_sensitivity(calm):
