@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,10 +54,8 @@ def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
     Of an array: no owner (0, 0), its size and that of an element, its address, shape and strides.
     """
     if isinstance(leaf, np.ndarray):
-        layout = "A"
-        if leaf.flags.c_contiguous and not isinstance(leaf, Column):
-            layout = "C"
-        kind = f"{leaf.dtype.str}{leaf.ndim}{layout}"
+        is_contiguous = leaf.flags.c_contiguous and not isinstance(leaf, Column)
+        kind = name_array(leaf.dtype, leaf.ndim, is_contiguous)
         address = leaf.ctypes.data
         return kind, (0, 0, leaf.size, leaf.itemsize, address, *leaf.shape, *leaf.strides)
 
@@ -75,13 +73,23 @@ def pack_leaf(leaf: Any) -> tuple[str, tuple[Any, ...]]:
     return KINDS[type(leaf)], (leaf,)
 
 
-def flatten(value: Any) -> Iterator[Any]:
-    """Yield what tuples of tuples hold, in their order."""
-    if isinstance(value, tuple):
-        for element in value:
-            yield from flatten(element)
-    else:
-        yield value
+@functools.cache
+def name_array(dtype: np.dtype[Any], ndim: int, is_contiguous: bool) -> str:
+    """Return the kind of an array: that of its elements, its dimensions, and its layout."""
+    return f"{dtype.str}{ndim}{'C' if is_contiguous else 'A'}"
+
+
+def flatten(value: Any) -> list[Any]:
+    """Return what tuples of tuples hold, in their order."""
+    if not isinstance(value, tuple):
+        return [value]
+    leaves: list[Any] = []
+    for element in value:
+        if isinstance(element, tuple):
+            leaves += flatten(element)
+        else:
+            leaves.append(element)
+    return leaves
 
 
 CALLED = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
