@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from backtest.core import FloatArray, IntArray, checked, parse_duration
 from backtest.core.units import DAY, MINUTE, YEAR_DAYS
@@ -141,26 +142,52 @@ def average_year(
     sums[places[is_recent]] = trail[2:][:YEAR_WINDOW][is_recent]
     counts[places[is_recent]] = trail[2 + YEAR_WINDOW :][is_recent]
 
-    mean = np.empty(len(time))
-    starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1)).tolist()
-    for start, stop in pairwise([*starts, len(time)]):
-        # Within a day sums grow bar by bar, from what the trail has of the day.
-        place = int(days[start]) - first_day
-        bars = slice(start, stop)
-        day_sums = np.cumsum(np.append(sums[place], squares[bars]))[1:]
-        day_counts = np.cumsum(np.append(counts[place], is_known[bars]))[1:]
-        sums[place] = day_sums[-1]
-        counts[place] = day_counts[-1]
+    # Within a day sums grow bar by bar, from what the trail has of the day.
+    starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1))
+    bars_of_days = find_bars(starts, len(time))
+    places = days[starts] - first_day
+    day_sums = sum_within_days(squares, bars_of_days, sums, places)
+    day_counts = sum_within_days(is_known, bars_of_days, counts, places)
 
-        days_before = slice(place - YEAR_WINDOW + 1, place)
-        total = day_sums + np.sum(sums[days_before])
-        count = day_counts + np.sum(counts[days_before])
-        mean[bars] = total / np.maximum(count, 1.0)
+    # Sums of the days before, each in the order of its days.
+    begins = (places - YEAR_WINDOW + 1)[bars_of_days.row]
+    total = day_sums + sliding_window_view(sums, YEAR_WINDOW - 1).sum(axis=1)[begins]
+    count = day_counts + sliding_window_view(counts, YEAR_WINDOW - 1).sum(axis=1)[begins]
+    mean = total / np.maximum(count, 1.0)
 
     is_year = (time + interval) / DAY - first >= YEAR_WINDOW - MINUTE / DAY
     ends = np.array([first, float(days[-1])])
     year_trail = (ends, sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:])
     return np.where(is_year, mean, np.nan), np.concatenate(year_trail)
+
+
+class BarsOfDays(NamedTuple):
+    """Where each bar stands in a table with a row a day: its row, and its place in the row."""
+
+    row: IntArray
+    place: IntArray
+
+
+def find_bars(starts: IntArray, n: int) -> BarsOfDays:
+    """Return where n bars stand, given the first bar of each day."""
+    row = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
+    return BarsOfDays(row, np.arange(n) - starts[row])
+
+
+def sum_within_days(
+    values: FloatArray, bars: BarsOfDays, sums: FloatArray, places: IntArray
+) -> FloatArray:
+    """Return the sums of each day up to each bar, and write those of whole days into ``sums``.
+
+    A day begins with what stands in ``sums`` at its place.
+    """
+    table = np.zeros((len(places), int(bars.place.max()) + 2))
+    table[:, 0] = sums[places]
+    table[bars.row, bars.place + 1] = values
+    grown = np.cumsum(table, axis=1)
+    sums[places] = grown[:, -1]
+    of_bars: FloatArray = grown[bars.row, bars.place + 1]
+    return of_bars
 
 
 def find_day(interval: int, *, is_session: bool) -> float:
