@@ -23,10 +23,12 @@ from backtest.engine.loop import DONE
 from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
 from backtest.engine.shown import Deciders
-from backtest.engine.tape import BEGIN, FIRST, N_LIVES, STOP, Lanes, RunTape
+from backtest.engine.tape import BEGIN, FIRST, N_LIVES, STARTED, STOP, Lanes, RunTape
 
 FOREVER = 2**40
 """A day that never comes."""
+N_PLACES = STARTED + 1
+"""Columns of ``Lanes.places``."""
 
 
 class LaneFault(Exception):  # noqa: N818 - no error of the user's: a run of the lane gives it
@@ -209,10 +211,11 @@ def view_as(like: Any, part: Any) -> Any:
 
 
 class PreparedLanes(NamedTuple):
-    """What one call of the loop needs for lanes, beside their places.
+    """What one call of the loop needs for lanes.
 
-    ``records`` are quotes, scratch and ledger; ``numbers`` are those of the account and its
-    memory, which begin each lane as in ``begun``. ``is_same`` says that no terms change on the way.
+    ``records`` are quotes, scratch and ledger. The lanes of the tape have room for as many places
+    as pass at once, which each call writes; none where terms change on the way (not ``is_same``),
+    as such lanes pass one by one.
     """
 
     loop: driver.BoundLoop
@@ -220,12 +223,8 @@ class PreparedLanes(NamedTuple):
     terms: Any
     state: AccountState
     bound: Deciders
-    known: IntArray
     records: tuple[Any, ...]
     tape: RunTape
-    numbers: FloatArray
-    begun: FloatArray
-    lives: FloatArray
     is_same: bool
 
 
@@ -270,13 +269,14 @@ class BatchLoop:
         inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
         deciders = gather_deciders(setup, setup.observed)
         lives = np.zeros((N_LIVES, len(years)))
+        most = -(-len(years) // width)  # lives of a pass do not overlap
         laid = Laid(
             inputs=inputs,
             deciders=deciders,
             observed=setup.observed,
-            known=deciders.known[None],
+            known=np.repeat(deciders.known[None], most, axis=0),
             width=width,
-            lanes=1,
+            lanes=most,
         )
         go = self.prepare(laid, lives)
 
@@ -350,6 +350,14 @@ class BatchLoop:
 
         # Terms that change on the way are packed on the way.
         is_same = inputs.fees is None and not inputs.changes
+        n_places = laid.lanes if is_same else 0
+        lanes = Lanes(
+            places=np.zeros((n_places, N_PLACES), np.int64),
+            known=laid.known,
+            lives=lives,
+            begun=numbers.copy(),
+            numbers=numbers,
+        )
         terms = inputs.terms
         if is_same and loop.pack is not None:
             terms = loop.pack(inputs.terms)
@@ -359,12 +367,8 @@ class BatchLoop:
             terms=terms,
             state=state,
             bound=bound,
-            known=laid.known,
             records=(new_quotes(n, assets), scratch, driver.new_ledger(n)),
-            tape=tape,
-            numbers=numbers,
-            begun=numbers.copy(),
-            lives=lives,
+            tape=tape._replace(lanes=lanes),
             is_same=is_same,
         )
 
@@ -403,19 +407,18 @@ class BatchLoop:
         Lanes whose terms do not change on the way (``is_same``) pass in one call of the loop, which
         takes its bars from the places. Others pass one after another.
         """
-        is_same = prepared.is_same
-        lanes = Lanes(
-            places=places if is_same else places[:0],
-            known=np.repeat(prepared.known, len(places) // len(prepared.known), axis=0),
-            lives=prepared.lives,
-            begun=prepared.begun,
-            numbers=prepared.numbers,
-        )
-        tape = prepared.tape._replace(lanes=lanes)
-        if not is_same:
+        tape = prepared.tape
+        if not prepared.is_same:
             for k, place in enumerate(places):
                 self.run_alone(prepared, tape, place, k)
             return
+
+        # The arrays stay where they are, so that a call need not pack its arguments again. Places
+        # that are left over have no bars.
+        n = len(places)
+        tape.lanes.places[:n] = places
+        tape.lanes.places[n:] = places[-1]
+        tape.lanes.places[n:, FIRST] = places[-1, STOP]
 
         inputs = prepared.inputs
         with np.errstate(all="ignore"):
