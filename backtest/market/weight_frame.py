@@ -47,14 +47,10 @@ def read_raw_weights(
     signal: Any, markets: Any, *, first: int = 0, argument: str = "signal"
 ) -> FloatArray:
     """Return weights of shape (n_instruments, n_bars) with NaN where there are none."""
-    if isinstance(signal, Mapping):
-        constants = {}
-        for name, weight in signal.items():
-            constants[name] = ANY_NUMBER.check(f"{argument}: the weight of {name!r}", weight)
-        signal = pd.DataFrame(constants, index=markets.times)
-
     try:
-        if is_frame(signal):
+        if isinstance(signal, Mapping):
+            values = read_constants(signal, markets, argument)
+        elif is_frame(signal):
             values = read_frame_values(signal, markets, argument)
         elif isinstance(signal, np.ndarray | list | tuple):
             values = core.to_real(signal)
@@ -86,6 +82,17 @@ def read_raw_weights(
             f"not, first for {markets.names[column]!r} at {first_time}, {values[bar, column]}"
         )
     return values.T.copy()
+
+
+def read_constants(weights: Mapping[Any, Any], markets: Any, argument: str) -> FloatArray:
+    """Return the same weights at each bar, (n_bars, n), NaN for an instrument that has none."""
+    constants = {}
+    for name, weight in weights.items():
+        constants[name] = ANY_NUMBER.check(f"{argument}: the weight of {name!r}", weight)
+
+    row = name_columns(pd.DataFrame(constants, index=[0]), markets, argument)
+    of_instruments = core.to_real(row.reindex(columns=[*markets.names]))
+    return np.broadcast_to(of_instruments, (markets.n_bars, len(markets)))
 
 
 def read_frame_values(frame: pd.DataFrame, markets: Any, argument: str) -> FloatArray:
