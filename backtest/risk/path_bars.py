@@ -38,6 +38,10 @@ class PathMarkets(NamedTuple):
     first: Market
     rows: dict[str, core.FloatArray]
 
+    @property
+    def n_bars(self) -> int:
+        return int(self.rows["close"].shape[1])
+
     def pick(self, k: int) -> Market:
         """Return path k as a market."""
         arrays = {name: rows[k] for name, rows in self.rows.items()}

@@ -7,7 +7,7 @@ import math
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
@@ -448,21 +448,27 @@ class PathsRunner(core.Carried):
         fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
 
         # A column that a path does not have keeps its last value.
-        last = {key: column[-1:].repeat(width) for key, column in observed.columns.items()}
+        last = {key: column[-1] for key, column in observed.columns.items()}
         parts: dict[str, list[core.FloatArray]] = {key: [] for key in observed.columns}
-        known: list[int] = []
+        known: list[core.IntArray] = []
         for markets in self.paths.members[name].list_markets(bars, before, **fields):
             # Paths of a policy that is trusted were compared on others: the first ones are enough.
-            is_compared = not (self.is_trusted and known)
-            for columns in observe_paths(observed.policy, markets, is_compared=is_compared):
-                for key, usual in last.items():
-                    parts[key].append(columns.get(key, usual)[-width:])
+            n = len(markets.rows["close"])
+            compared = {0, n - 1}
+            if self.is_trusted:
+                compared = set() if known else {0}
 
-                n_before = max(map(len, columns.values()), default=width) - width
-                known.append(max(engine.find_warm_up(columns).bar - n_before, 0))
+            for columns in observe_paths(observed.policy, markets, compared):
+                n_columns = count_paths(columns)
+                for key, usual in last.items():
+                    if key in columns:
+                        parts[key].append(np.ravel(columns[key][-width:].T))
+                    else:
+                        parts[key].append(np.full(n_columns * width, usual))
+                known.append(find_known(columns, n_columns, width))
 
         joined = {key: np.concatenate(pieces) for key, pieces in parts.items()}
-        return joined, np.array(known, np.int64)
+        return joined, np.concatenate(known)
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
         """Return prices and volumes of n paths end to end, and their rates of funding.
@@ -490,29 +496,45 @@ class PathsRunner(core.Carried):
 
 
 def observe_paths(
-    policy: policies.Policy, paths: PathMarkets, *, is_compared: bool = True
+    policy: policies.Policy, paths: PathMarkets, compared: Collection[int]
 ) -> list[dict[str, core.FloatArray]]:
-    """Return the columns of some paths: observed together where the first and last are the same.
+    """Return the columns of some paths: of all together, (n_bars, k), or of each alone, (n_bars,).
 
-    Without ``is_compared`` the first alone is looked at.
+    They are observed together where those that are ``compared`` have the same columns alone.
     """
-    lanes = range(len(paths.rows["close"]))
+    n = len(paths.rows["close"])
     if not policies.parts_take_arrays(policy):
-        return [policies.observe(policy, paths.pick(k)) for k in lanes]
+        return [policies.observe(policy, paths.pick(k)) for k in range(n)]
 
-    compared = {0, lanes[-1]} if is_compared else {0}
     alone = {k: policies.observe(policy, paths.pick(k)) for k in compared}
-    together = policies.observe_together(lambda: policy.observe(paths.join()), alone, len(lanes))
+    together = policies.observe_together(lambda: policy.observe(paths.join()), alone, n)
+    if together and all(np.shape(values) == (paths.n_bars, n) for values in together.values()):
+        return [together]
 
     observed = []
-    for k in lanes:
-        if together:
-            observed.append({name: values[:, k] for name, values in together.items()})
-        elif k in alone:
-            observed.append(alone[k])
-        else:
-            observed.append(policies.observe(policy, paths.pick(k)))
+    for k in range(n):
+        columns = alone[k] if k in alone else policies.observe(policy, paths.pick(k))
+        observed.append(columns)
     return observed
+
+
+def count_paths(columns: Mapping[str, core.FloatArray]) -> int:
+    """Return how many paths have these columns: one, or those of their second axis."""
+    counts = [1 if values.ndim == 1 else values.shape[1] for values in columns.values()]
+    return max(counts, default=1)
+
+
+def find_known(columns: Mapping[str, core.FloatArray], n: int, width: int) -> core.IntArray:
+    """Return the bar of each of n paths at which all columns have had a value, before it or on it.
+
+    Paths are the last ``width`` bars. Columns that never have a value do not count.
+    """
+    known = np.zeros(n, np.int64)
+    for values in columns.values():
+        has_value = ~np.isnan(values.reshape(len(values), n))
+        first = has_value.argmax(axis=0) - (len(values) - width)
+        known = np.maximum(known, np.where(has_value.any(axis=0), first, 0))
+    return known
 
 
 def check_start(runner: PathsRunner) -> None:

@@ -50,10 +50,12 @@ def test_paths_observed_together_have_their_own_columns(estimator):
         alone = {i: observe(policy, some.pick(i)) for i in range(k)}
         together = observe_together(lambda some=some: policy.observe(some.join()), alone, k)
         assert list(together) == ([] if estimator == "har" else ["sigma"])
-        found = observe_paths(policy, some)
-        assert all(
-            np.array_equal(found[i]["sigma"], alone[i]["sigma"], equal_nan=True) for i in alone
-        )
+        found = observe_paths(policy, some, compared={0, k - 1})
+        columns = [each["sigma"] for each in found]
+        if together:
+            columns = [*found[0]["sigma"].T]
+        assert len(columns) == k
+        assert all(np.array_equal(columns[i], alone[i]["sigma"], equal_nan=True) for i in alone)
 
 
 def known(lever: float, days: float) -> float:
