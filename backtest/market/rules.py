@@ -533,20 +533,21 @@ def find_furthest(
 ) -> tuple[float, int, int]:
     """Return the median of the stretch whose median is furthest from 0, its first row, its length.
 
-    ``stretch`` numbers the stretch of each row. A median counts as 0 if the share of its stretch
-    that has its sign is under ``least``.
+    ``stretch`` numbers the stretch of each row, in ascending order. A median counts as 0 if the
+    share of its stretch that has its sign is under ``least``.
     """
-    groups = pd.Series(values).groupby(stretch)
-    medians = groups.transform("median")
-    share = (values * medians > 0.0).groupby(stretch).transform("mean")
-    size = np.where(share >= least, np.abs(medians), 0.0)
+    starts = np.flatnonzero(np.diff(stretch, prepend=stretch[0] - 1))
+    parts = np.split(values, starts[1:])
 
-    first = int(size.argmax())
-    n_rows = int(groups.transform("size").iloc[first])
-    value = 0.0
-    if size[first]:
-        value = float(medians.iloc[first])
-    return value, first, n_rows
+    furthest = 0.0, 0, len(parts[0])
+    for first, part in zip(starts.tolist(), parts, strict=True):
+        median = float(np.median(part))
+        if abs(median) <= abs(furthest[0]):
+            continue
+        share = float(np.mean(part * median > 0.0))
+        if share >= least:
+            furthest = median, first, len(part)
+    return furthest
 
 
 def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
