@@ -8,6 +8,7 @@ has probability 0.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -33,8 +34,10 @@ OBSERVED = ("target", "slow", "never", "setting")
 """Columns that the policy of an instrument observes, those of them that its bars have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tape:
+    """The bars, marks and funding of an instrument; two tapes are the same if they are one."""
+
     bars: pd.DataFrame  # open, high, low, close, volume, and target for an instrument
     mark: pd.DataFrame | None
     funding: pd.DataFrame | None
@@ -57,13 +60,19 @@ class Tape:
         )
 
     def for_engine(self, bt: Any, name: str) -> Any:
-        return bt.Market.from_frames(
-            self.bars,
-            funding=self.funding,
-            mark=self.mark,
-            instrument=name,
-            funding_gaps=None if self.funding is None else "zero",  # stamps anywhere
-        )
+        return read_tape(self, bt, name)
+
+
+@functools.lru_cache(maxsize=32)
+def read_tape(tape: Tape, bt: Any, name: str) -> Any:
+    """Return the market of a tape; the runs of a case share it, for reading it takes their half."""
+    return bt.Market.from_frames(
+        tape.bars,
+        funding=tape.funding,
+        mark=tape.mark,
+        instrument=name,
+        funding_gaps=None if tape.funding is None else "zero",  # stamps anywhere
+    )
 
 
 @dataclass(frozen=True)

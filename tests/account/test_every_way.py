@@ -62,9 +62,10 @@ def fit_lanes(case: PortfolioCase) -> PortfolioCase:
     is_isolated = has_settings and "isolated" in account["margin"].values()
     account["margin"] = dict.fromkeys(case.tapes, "isolated" if is_isolated else "cross")
 
-    tapes = {}
+    tapes = dict(case.tapes)
     for name, tape in case.tapes.items():
-        tapes[name] = replace(tape, bars=tape.bars.drop(columns="setting", errors="ignore"))
+        if "setting" in tape.bars:
+            tapes[name] = replace(tape, bars=tape.bars.drop(columns="setting"))
 
     return replace(
         case,
