@@ -37,6 +37,8 @@ class Block(NamedTuple):
 class Output(NamedTuple):
     text: str
     html: str
+    seconds: float = 0.0
+    """Of CPU, in this process and in those that it waited for."""
 
 
 def find_blocks(page: str) -> list[Block]:

@@ -9,6 +9,8 @@ from typing import Any
 from docs.ext.markdown import write_table
 
 BARS = 24 * 90
+OPTION_BARS = 24 * 45
+"""For policies that trade options: each option is valued at each bar."""
 INNER = {
     "Average": "VolTarget(target=0.6), Constant(1.0)",
     "Lowest": "VolTarget(target=0.6), Cppi()",
@@ -34,7 +36,7 @@ DATA = {
 
 OPTIONS = """
 options = bt.Option.grid(
-    "BTC", strikes=range(20_000, 45_001, 2_500), start="2023-01-06", end="2023-05-12"
+    "BTC", strikes=range(25_000, 45_001, 5_000), start="2023-01-06", end="2023-03-31"
 )
 surfaces = bt.Surfaces.fit(bt.Chain.sample())
 market = bt.Markets({"BTC": market, **options}, surfaces={"BTC": surfaces}, max_age="100d")
@@ -97,7 +99,7 @@ def write_run(name: str, policy: Any) -> str:
     return (
         "import backtest as bt\n"
         f"from backtest.strategies import {', '.join(names)}\n\n"
-        f"market = bt.Market.sample(bars={BARS})\n"
+        f"market = bt.Market.sample(bars={OPTION_BARS if is_trading else BARS})\n"
         + (f"{DATA[name]}\n" if name in DATA else "")
         + 'venue = bt.Venue.preset("binance-usdm", "BTCUSDT")\n'
         + (OPTIONS if is_trading else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import re
 import tempfile
@@ -26,6 +28,11 @@ ON_SITE = {
 }
 """Folders to which pages link in a clone, and the made page that the site has of each."""
 PLOTLY = "plotly.min.js"
+IMPORTED = (
+    "plotly.express", "scipy.optimize", "scipy.stats", "sklearn.ensemble", "cmaes",
+    "arch.univariate",
+)  # fmt: skip
+"""What blocks import, or the package for them, that takes a second each."""
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -33,6 +40,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", show_reference)
     app.connect("source-read", link_repository)
     app.connect("env-get-outdated", find_outdated)
+    app.connect("env-before-read-docs", import_early)
     app.connect("doctree-read", run_page)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("autodoc-skip-member", skip_foreign)
@@ -103,7 +111,7 @@ def run_page(app: Sphinx, doctree: nodes.document) -> None:
     if outputs is None:
         print(f"running {len(listed)} blocks of {page}", flush=True)  # noqa: T201 - it takes time
         outputs = run_blocks(listed, page, is_shared=is_shared)
-        block_cache.write_outputs(kept, outputs)
+        block_cache.write_outputs(kept, page, outputs)
     for node, output in zip(found, outputs, strict=True):
         show_output(node, output)
 
@@ -113,7 +121,7 @@ def run_blocks(listed: list[blocks.Block], page: str, *, is_shared: bool) -> lis
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         blocks.write_samples(folder)
-        return [blocks.run_block(block, folder, page, shared) for block in listed]
+        return [block_cache.time_block(block, folder, page, shared) for block in listed]
 
 
 def find_outdated(
@@ -124,6 +132,16 @@ def find_outdated(
     before = getattr(env, "package_digest", "")
     env.package_digest = digest
     return [] if before == digest else sorted(env.found_docs)
+
+
+def import_early(_app: Sphinx, _env: object, names: list[str]) -> None:
+    """Import once what the processes that read pages, which are forks of this one, would each."""
+    if names:
+        for name in IMPORTED:
+            with contextlib.suppress(
+                ImportError
+            ):  # of what is not installed, the block will say so
+                importlib.import_module(name)
 
 
 def is_run(node: nodes.literal_block, is_page_run: bool) -> bool:
