@@ -50,7 +50,10 @@ docs: .venv/installed-docs
 	@echo "drawing the pictures, then running the blocks of pages, a line for each page"
 	BACKTEST_COMPILE=auto $(bin)/python -m docs.ext.pictures
 	$(bin)/python -m sphinx -W --keep-going -q -j auto docs build/docs
+	$(bin)/python -m docs.ext.thumbnails
 	$(bin)/python -m docs.ext.links build/docs
+	@printf '\nCPU seconds of the dearest pages, and of their blocks:\n'
+	@$(bin)/python -m docs.ext.block_cache
 
 wheel: .venv/installed
 	.ci/wheel

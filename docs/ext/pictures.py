@@ -1,4 +1,4 @@
-"""The pictures of pages: drawings of concepts and of the gallery, and the report of an account.
+"""The pictures of pages: drawings of concepts, and the report of an account.
 
 python -m docs.ext.pictures draws them again; make docs does too. The report needs Chromium (Debian:
 apt install chromium) and Playwright; where one is missing, its picture stays as it is.
@@ -10,8 +10,6 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-
-from docs.ext.thumbnails import draw_thumbnails
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 FLAGS = (
@@ -36,7 +34,7 @@ QUANTITY, ENTRY, WALLET, RATE = 1.0, 100.0, 25.0, 0.05
 
 def draw_all() -> dict[str, str]:
     """Return the text of each drawing by the name of its file."""
-    return {"bar.svg": draw_bar(), "account.svg": draw_account(), **draw_thumbnails(draw)}
+    return {"bar.svg": draw_bar(), "account.svg": draw_account()}
 
 
 def draw(width: int, height: int, title: str, parts: list[str]) -> str:

@@ -1,65 +1,169 @@
-"""A small drawing for each study of the gallery: what its figure looks like, not its numbers."""
+"""A thumbnail for each study of the gallery: the lines or bars of the figure that its block shows.
+
+python -m docs.ext.thumbnails draws them again, from what the blocks of the pages printed, and runs
+those that were not. A study without a figure shows the first lines of its output.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import base64
+import html
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from docs.ext import block_cache, blocks
+from docs.ext.pictures import PICTURES, draw
+
+GALLERY = Path(__file__).parents[1] / "gallery"
 WIDTH, HEIGHT = 240, 96
-"""Of a drawing, in pixels."""
+"""Of a thumbnail, in pixels."""
 LEFT, RIGHT, TOP, FOOT = 8, 232, 8, 88
 """Where its lines begin and end."""
-
-Heights = Sequence[float]
-"""Values from 0, the foot, to 1, the top, at even distances."""
-
-LINES: Mapping[str, Mapping[str, Heights]] = {
-    "own-data": {"": (.5, .62, .48, .7, .64, .8, .55, .68), "blue": (.5, .56, .5, .6, .57, .66)},
-    "volatility-target": {"": (.4, .7, .2, .8, .3, .9), "blue": (.4, .5, .42, .56, .5, .62)},
-    "hedge": {"red": (.6, .75, .7, .3, .1, .16), "blue": (.6, .7, .64, .5, .46, .5)},
-    "carry": {"": (.2, .5, .3, .6, .4, .5), "blue": (.2, .28, .36, .46, .55, .66)},
-    "loan": {"blue": (.9, .8, .85, .6, .5, .32), "red": (.25, .25, .25, .25, .25, .25)},
-    "cascade": {"blue": (.9, .88, .7, .45, .25, .2), "red": (.9, .88, .8, .74, .7, .7)},
-    "withdrawals": {"blue": (.8, .84, .7, .62, .4, .3, .1), "": (.8, .7, .6, .5, .4, .3, .2)},
-    "next-order": {"": (.3, .4, .36, .5, .46, .6), "blue": (.2, .2, .45, .45, .45, .7)},
-}  # fmt: skip
-"""Lines by their color, of the studies that show some over time."""
-BARS: Mapping[str, Heights] = {
-    "walk-forward": (.5, .7, .35, .6, .2, .45, .55), "stress": (.35, .8, .5, .95, .25),
-    "venues": (.3, .45, .5, .7, .9), "gate": (.6, .6, .6, .6, .85),
-}  # fmt: skip
-"""Bars, of the others; the last of the gate is the one that moved."""
+COLORS = ("blue", "red", "", "dash")
+"""Classes of the lines of a figure, in their order; more begin again."""
+N_POINTS = 112
+"""Of a line, at most: one for two pixels."""
+N_BINS = 12
+N_LINES = 4
+LINE_LENGTH = 41
+"""Of a text, which is cut there."""
 
 
-def draw_thumbnails(draw: Callable[[int, int, str, list[str]], str]) -> dict[str, str]:
-    """Return the text of each drawing by the name of its file; ``draw`` writes the whole of it."""
-    drawings = {}
-    for name, lines in LINES.items():
-        parts = [draw_path(heights, color) for color, heights in lines.items()]
-        drawings[f"study-{name}.svg"] = draw(WIDTH, HEIGHT, name, [draw_foot(), *parts])
-    for name, heights in BARS.items():
-        parts = draw_bars(heights)
-        drawings[f"study-{name}.svg"] = draw(WIDTH, HEIGHT, name, [draw_foot(), *parts])
-    return drawings
+class Trace(NamedTuple):
+    kind: str
+    x: Sequence[Any]
+    y: np.ndarray
 
 
-def draw_foot() -> str:
-    return f'<path d="M{LEFT} {FOOT} L{RIGHT} {FOOT}"/>'
+def main() -> None:
+    for page in sorted(GALLERY.glob("*.md")):
+        outputs = read_outputs(page)
+        path = PICTURES / f"study-{page.stem}.svg"
+        path.write_text(draw_study(page.stem, outputs), encoding="utf-8")
+        sys.stdout.write(f"{path.name}: {path.stat().st_size:,} bytes\n")
 
 
-def draw_path(heights: Heights, color: str) -> str:
-    step = (RIGHT - LEFT) / (len(heights) - 1)
-    points = []
-    for place, height in enumerate(heights):
-        points.append(f"{LEFT + place * step:.0f} {FOOT - height * (FOOT - TOP):.0f}")
-    return f'<path d="M{" L".join(points)}" class="{color}"/>'
+def read_outputs(page: Path) -> list[blocks.Output]:
+    """Return what the blocks of a page printed, as the site shows it."""
+    text = page.read_text(encoding="utf-8")
+    is_run = "run: true" in text.partition("\n# ")[0]
+    listed = [b for b in blocks.find_blocks(text) if b.language == "python" or is_run]
+    kept = block_cache.find_file(listed, is_shared=False)
+    outputs = block_cache.read_outputs(kept)
+    if outputs is None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            blocks.write_samples(folder)
+            outputs = [block_cache.time_block(each, folder, page.stem, None) for each in listed]
+        block_cache.write_outputs(kept, f"gallery/{page.stem}", outputs)
+    return outputs
 
 
-def draw_bars(heights: Heights) -> list[str]:
-    step = (RIGHT - LEFT) / len(heights)
-    bars = []
-    for place, height in enumerate(heights):
-        x = LEFT + (place + 0.2) * step
-        tall = height * (FOOT - TOP)
-        size = f'x="{x:.0f}" y="{FOOT - tall:.0f}" width="{0.6 * step:.0f}" height="{tall:.0f}"'
-        bars.append(f'<rect {size} class="{"red" if place == len(heights) - 1 else "blue"}"/>')
-    return bars
+def draw_study(name: str, outputs: Sequence[blocks.Output]) -> str:
+    """Return the thumbnail of a study from what its blocks printed."""
+    for output in outputs:
+        traces = read_traces(output.html)
+        if traces:
+            return draw(WIDTH, HEIGHT, name, [*draw_traces(traces)])
+        lines = re.findall(r'<(?:polyline|path)[^>]* (?:points|d)="([^"]+)"', output.html)
+        if lines:
+            return draw(WIDTH, HEIGHT, name, [*draw_lines(read_lines(lines))])
+
+    shown = "\n".join(output.text for output in outputs).strip().splitlines()
+    return draw(WIDTH, HEIGHT, name, [*draw_text(shown)])
+
+
+def read_traces(shown: str) -> list[Trace]:
+    """Return the lines and bars of the figure in an output; none if it has no figure."""
+    start = shown.find("Plotly.newPlot(")
+    if start < 0:
+        return []
+    figure, _ = json.JSONDecoder().raw_decode(shown[shown.index("[", start) :])
+    traces = []
+    for trace in figure:
+        if trace["type"] == "histogram":
+            heights, _ = np.histogram(read_values(trace["x"]), bins=N_BINS)
+            traces.append(Trace("bar", range(N_BINS), heights.astype(float)))
+        else:
+            traces.append(Trace(trace["type"], trace["x"], read_values(trace["y"])))
+    return traces
+
+
+def read_values(packed: Any) -> np.ndarray:
+    """Return the numbers of an axis, which Plotly packs or lists."""
+    if isinstance(packed, dict):
+        return np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"]).astype(float)
+    return np.asarray(packed, dtype=float)
+
+
+def read_lines(texts: Sequence[str]) -> list[np.ndarray]:
+    """Return the heights of the lines of a drawing, whose own point down."""
+    lines = []
+    for text in texts:
+        numbers = np.array(re.findall(r"-?\d+(?:\.\d+)?", text), dtype=float)
+        lines.append(-numbers[1::2])
+    return lines
+
+
+def draw_traces(traces: Sequence[Trace]) -> Iterator[str]:
+    """Yield the parts of a figure of bars, else of lines."""
+    if traces[0].kind == "bar":
+        return draw_bars([trace.y for trace in traces])
+    return draw_lines([trace.y for trace in traces])
+
+
+def draw_axis(height: float) -> str:
+    return f'<path d="M{LEFT} {height:.1f} L{RIGHT} {height:.1f}"/>'
+
+
+def draw_lines(lines: Sequence[np.ndarray]) -> Iterator[str]:
+    """Yield lines over one width, on one axis from their lowest value to their highest."""
+    yield draw_axis(FOOT)
+    low = min(float(np.nanmin(line)) for line in lines)
+    high = max(float(np.nanmax(line)) for line in lines)
+    for place, line in enumerate(lines):
+        rows = np.unique(np.linspace(0, len(line) - 1, N_POINTS).round().astype(int))
+        rows = rows[np.isfinite(line[rows])]
+        x = LEFT + (RIGHT - LEFT) * rows / (len(line) - 1)
+        y = FOOT - (FOOT - TOP) * (line[rows] - low) / (high - low)
+        points = " L".join(f"{a:.0f} {b:.1f}" for a, b in zip(x, y, strict=True))
+        yield f'<path d="M{points}" class="{COLORS[place % len(COLORS)]}"/>'
+
+
+def draw_bars(groups: Sequence[np.ndarray]) -> Iterator[str]:
+    """Yield bars, those of a group beside each other, from zero up or down."""
+    low = min(0.0, *(float(np.nanmin(group)) for group in groups))
+    high = max(0.0, *(float(np.nanmax(group)) for group in groups))
+    step = (RIGHT - LEFT) / len(groups[0])
+    width = 0.8 * step / len(groups)
+
+    def place_height(value: float) -> float:
+        return FOOT - (FOOT - TOP) * (value - low) / (high - low)
+
+    zero = place_height(0.0)
+    yield draw_axis(zero)
+    for place, group in enumerate(groups):
+        for k, value in enumerate(np.nan_to_num(group)):
+            x = LEFT + (k + 0.1) * step + place * width
+            end = place_height(float(value))
+            size = f'width="{width:.1f}" height="{abs(end - zero):.1f}"'
+            color = COLORS[place % len(COLORS)]
+            yield f'<rect x="{x:.1f}" y="{min(end, zero):.1f}" {size} class="{color}"/>'
+
+
+def draw_text(lines: Sequence[str]) -> Iterator[str]:
+    """Yield the first lines of what was printed, as a terminal has them."""
+    for place, line in enumerate(lines[:N_LINES]):
+        words = html.escape(line[:LINE_LENGTH])
+        yield f'<text x="{LEFT}" y="{24 + 20 * place}" style="font:9px monospace">{words}</text>'
+
+
+if __name__ == "__main__":
+    main()

@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from backtest.cli import main
 from benchmarks import ports
-from docs.ext import blocks, links, pages, pictures
+from docs.ext import blocks, links, pages, pictures, thumbnails
 from tests.kit import call
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +268,27 @@ def test_the_drawings_are_what_the_code_draws():
     """Else ``python -m docs.ext.pictures`` draws them again."""
     for name, drawing in pictures.draw_all().items():
         assert (ROOT / "docs" / "pictures" / name).read_text("utf-8") == drawing
+
+
+def test_each_study_of_the_gallery_has_a_small_thumbnail():
+    for page in (ROOT / "docs" / "gallery").glob("*.md"):
+        drawing = (ROOT / "docs" / "pictures" / f"study-{page.stem}.svg").read_bytes()
+        assert drawing.startswith(b"<svg")
+        assert len(drawing) <= 15_000
+
+
+def test_a_thumbnail_has_the_heights_of_the_figure_that_was_shown():
+    """Values 0, 1 and 2 lie at the foot, half way up and at the top: 88, 48 and 8 from above."""
+    line = go.Figure(go.Scatter(x=[1, 2, 3], y=np.array([0.0, 2.0, 1.0])))
+    drawn = thumbnails.draw_study("a", [blocks.Output("", blocks.write_html(line))])
+    assert 'd="M8 88.0 L120 8.0 L232 48.0"' in drawn
+
+    bars = go.Figure(go.Bar(x=["a", "b"], y=[1.0, -1.0]))
+    drawn = thumbnails.draw_study("a", [blocks.Output("", blocks.write_html(bars))])
+    assert 'x="19.2" y="8.0" width="89.6" height="40.0"' in drawn
+    assert 'x="131.2" y="48.0" width="89.6" height="40.0"' in drawn
+
+    assert ">a &lt; b</text>" in thumbnails.draw_study("a", [blocks.Output("a < b\n", "")])
 
 
 def test_a_dead_link_and_a_dead_anchor_are_found(tmp_path):
