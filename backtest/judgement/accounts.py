@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backtest import core
+from backtest import core, engine
 from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.engine.run import run
-from backtest.market import Market
-from backtest.policies import Policy
+from backtest.market import Market, as_markets
+from backtest.policies import Policy, change_settings, number_elements
 from backtest.results import Result
 from backtest.results.result import Lack
 from backtest.search.equal_risk import ScaledAccount, explain_lack, hold_at_equal_risk
 from backtest.search.problem import Search
 from backtest.search.timing import cut_test, read_decided
-from backtest.search.walk_forward import walk_forward
+from backtest.search.walk_forward import WalkForward, walk_forward
+from backtest.sweep import name_column
 from backtest.venue import Venue, preset_files
 
 AnyMarkets = Mapping[str, Market] | Sequence[Market] | Market | None
@@ -43,7 +45,7 @@ class JudgedAccount:
     """The account of a policy on one market, and the constant leverage at its risk.
 
     ``policy`` and ``test`` are what goes on from the last close: of a walk the policy of its last
-    span, and the test from its first test span on.
+    span, and the test from its first test span on. ``segments`` are the policies of all its spans.
     """
 
     name: str
@@ -51,6 +53,13 @@ class JudgedAccount:
     policy: AnyPolicy
     result: Result
     benchmark: ScaledAccount | Lack
+    segments: Sequence[engine.Segment] = ()
+
+    def run(self, test: Conditions, *, compile: bool) -> Result:  # noqa: A002 - the word of bt.run
+        """Return the account under other conditions; of a walk each span keeps its policy."""
+        if self.segments:
+            return engine.run_switched(test, self.segments, compile=compile)
+        return run(test, self.policy, compile=compile)
 
     @property
     def is_ruined(self) -> bool:
@@ -58,7 +67,9 @@ class JudgedAccount:
 
     @property
     def leverage_today(self) -> float:
-        """The gross leverage at the last close."""
+        """The gross leverage at the last close; NaN of an account that has nothing left."""
+        if self.is_ruined:
+            return math.nan
         return float(self.result.exposures.iloc[-1].abs().sum())
 
 
@@ -195,14 +206,43 @@ def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) ->
 
     if not isinstance(judged.policy, Policy | type):
         raise core.ParameterError("a policy that is re-tuned must be one for all markets")
-    search = Search(trials=tune, seed=seed, **how)
+    # A judgement that is made again, or goes on after it was stopped, finds its walk in the store.
+    search = Search(trials=tune, seed=seed, resume=None, **how)
     walk = walk_forward(judged.test, judged.policy, search)
 
-    # What goes on from the last close: the policy of the last span.
+    # One that was read there has no accounts to go on with: they are run again.
     test = judged.test.replace(start=walk.folds["test_start"].iloc[0])
-    (policy,) = {*walk.result.policies.values()}
-    benchmark = hold_at_equal_risk(walk.fixed, like=walk.result)
-    return JudgedAccount(judged.name, test, policy, walk.result, benchmark)
+    segments = list_segments(walk, judged.policy, test)
+    result = engine.run_switched(test, segments, compile=how["compile"])
+    fixed = run(test, segments[0].policy, compile=how["compile"])
+    benchmark = hold_at_equal_risk(fixed, like=result)
+
+    # What goes on from the last close is the policy of the last span.
+    last: Any = segments[-1].policy
+    return JudgedAccount(judged.name, test, last, result, benchmark, segments)
+
+
+def list_segments(
+    walk: WalkForward, policy: Policy | type[Policy], test: Conditions
+) -> list[engine.Segment]:
+    """Return the policies of the test spans of a walk: that of the search with each set chosen."""
+    market = as_markets(test.market)
+    times = pd.DatetimeIndex(walk.folds["test_start"]).as_unit("ns").asi8
+    firsts = np.searchsorted(market.time, times).tolist()
+    stops = [*firsts[1:], market.n_bars]
+
+    whole = change_settings(policy, {})
+    columns = {}
+    for name in number_elements(whole.settings()):
+        if name_column(name) in walk.folds:
+            column = walk.folds[name_column(name)].astype(object)
+            columns[name] = column.where(column.notna(), None).tolist()
+
+    segments = []
+    for k, (first, stop) in enumerate(zip(firsts, stops, strict=True)):
+        values = {name: column[k] for name, column in columns.items()}
+        segments.append(engine.Segment(first, stop, change_settings(whole, values)))
+    return engine.merge_segments(segments)
 
 
 def find_benchmark(result: Result) -> ScaledAccount | Lack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -36,7 +37,12 @@ def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[
     venues = engine.read_venues(account.test.venue, markets)
     known = choose_factors(None, markets, venues)
     factors = [cost.factor for cost in COSTS.values() if cost.factor in known]
-    changed = sensitivity(account.test, account.policy, factors=factors, **how)
+    changed = sensitivity(
+        account.test,
+        account.policy,
+        factors=factors,
+        run_account=functools.partial(account.run, **how),
+    )
 
     given_up = measure_given_up(account)
     for name, cost in COSTS.items():
@@ -72,7 +78,8 @@ def measure_given_up(account: JudgedAccount) -> dict[str, float]:
 def judge_capacity(account: JudgedAccount, **how: Any) -> dict[str, Any]:
     """Return the capital at which growth is half of that at the account's, or why there is none."""
     try:
-        largest = capacity(account.test, account.policy, **how)
+        run_account = functools.partial(account.run, **how)
+        largest = capacity(account.test, account.policy, run_account=run_account)
     except core.ParameterError as error:
         return {"half_growth": math.nan, "capacity": str(error)}
     return {"half_growth": largest.half_growth, "capacity": largest.verdict}

@@ -18,7 +18,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.engine import AnyPolicy, Compile, Conditions, plain
 from backtest.engine.run import run
 from backtest.market import as_markets
-from backtest.results import find_cost_rates
+from backtest.results import Result, find_cost_rates
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.shown_growth import choose_shown_growth, count_account_days
@@ -150,8 +150,14 @@ def capacity(
     capitals: Sequence[float] | None = None,
     compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
+    run_account: Callable[[Conditions], Result] | None = None,
 ) -> Capacity:
-    """Answer :meth:`backtest.Backtest.capacity`, which documents it."""
+    """Answer :meth:`backtest.Backtest.capacity`, which documents it.
+
+    ``run_account`` runs the account under changed conditions: that of the policy, unless given.
+    """
+    if run_account is None:
+        run_account = functools.partial(run, policy=policy, compile=compile)
     test = plain(conditions)
     account = test.account
     check_size_matters(test)
@@ -167,7 +173,7 @@ def capacity(
     def measure(capital: float) -> dict[str, float]:
         with engine.warn_once(is_first=capital == grid[0]):
             sized = test.replace(account=account.override({"capital": capital}))
-            result = run(sized, policy, compile=compile)
+            result = run_account(sized)
         metrics = result.metrics
         rates = find_cost_rates(result.tally, result.span)
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.engine import AnyPolicy, Compile, Conditions, plain
 from backtest.engine.run import run
 from backtest.market import Market, Markets, as_given, as_markets
+from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
 from backtest.risk.parameter_steps import ParameterSensitivity, step_parameters
@@ -198,8 +200,14 @@ def sensitivity(
     parameters: bool = False,
     compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
+    run_account: Callable[[Conditions], Result] | None = None,
 ) -> Sensitivity | ParameterSensitivity:
-    """Answer :meth:`backtest.Backtest.sensitivity`, which documents it."""
+    """Answer :meth:`backtest.Backtest.sensitivity`, which documents it.
+
+    ``run_account`` runs the account under changed conditions: that of the policy, unless given.
+    """
+    if run_account is None:
+        run_account = functools.partial(run, policy=policy, compile=compile)
     if parameters:
         if factors is not None:
             raise core.ParameterError(f"parameters=True allows no factors, got {factors!r:.60}")
@@ -222,7 +230,7 @@ def sensitivity(
         with engine.warn_once(is_first=is_first):
             market = as_given(markets_then, test.market)
             changed = test.replace(market=market, venue=venue, signal=signal)
-            result = run(changed, policy, compile=compile)
+            result = run_account(changed)
         return float(result.metrics["cagr"])
 
     base = grow(markets, venues)

@@ -95,7 +95,7 @@ class SearchProblem(SetRuns):
     patience: int | None
     holdout: str | float | None
     store: Path | None
-    resume: bool
+    resume: bool | None
     cluster: str | None
 
     @property
@@ -144,7 +144,7 @@ class Search:
     holdout: str | float | None = "25%"
     seed: int = 0
     store: str | Path | None = None
-    resume: bool = False
+    resume: bool | None = False
     accounts: Accounts = "shared"
     pool: Pool = "mean"
     threads: int | None = None
@@ -157,7 +157,7 @@ def check_search(search: Search) -> dict[str, Any]:
     """Check what the fields of a search may be by themselves; return its budget as numbers."""
     Choice(*get_args(SamplerName)).check("sampler", search.sampler)
     Whole(0).check("seed", search.seed)
-    if not isinstance(search.resume, bool | np.bool_):
+    if not isinstance(search.resume, bool | np.bool_ | None):
         raise ParameterError(f"resume must be True or False, got {repr_plain(search.resume)}")
     if search.store is not None and not is_path(search.store):
         raise ParameterError(

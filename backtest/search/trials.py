@@ -128,10 +128,13 @@ def load_batch(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bool) -> Path | None:
+def find_finished(
+    store: Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+) -> Path | None:
     """Return the folder of a finished search of the same manifest; None if there is none.
 
     Raises ParameterError if it was started without ``resume``, or ``resume`` has nothing to go on.
+    With None it goes on where there is something, and starts where there is nothing.
     """
     kind = manifest["kind"]
     if store is None:
@@ -145,7 +148,7 @@ def find_finished(store: Path | None, manifest: Mapping[str, Any], *, resume: bo
     finished = store / name
     begun = store / f"{UNFINISHED}{name}"
     is_finished = (finished / MANIFEST).is_file()
-    if not resume and (is_finished or (begun / MANIFEST).is_file()):
+    if resume is not None and not resume and (is_finished or (begun / MANIFEST).is_file()):
         raise core.ParameterError(
             f"{finished if is_finished else begun}: this {kind} was already started; resume=True "
             "continues it, or loads it if it is finished; another seed is another one"

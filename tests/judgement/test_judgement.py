@@ -478,14 +478,36 @@ def test_requirements_that_are_none_are_refused(calm):
 
 
 @pytest.mark.slow
-def test_a_walk_is_judged_on_its_test_spans_alone():
+def test_a_walk_is_judged_on_its_test_spans_alone(tmp_path):
     test = make_test(make_market(2.0, seed=5), **COSTLY)
-    found = test.judge(Sized(), tune=4)
+    found = test.judge(Sized(), tune=4, store=tmp_path)
     walk = test.walk_forward(Sized(), trials=4)
 
     assert found.growth.loc["M5", "n"] <= len(walk.result.returns)
     assert found.growth.loc["M5", "max_drawdown"] == walk.result.metrics["max_drawdown"]
     assert "out of sample alone" in found.details
+
+    # The walk is read from the store, whose table of folds has the sizes of all spans.
+    again = test.judge(Sized(), tune=4, store=tmp_path)
+    pd.testing.assert_frame_equal(again.costs, found.costs)
+
+
+@pytest.mark.slow
+def test_costs_of_a_walk_are_those_of_the_account_whose_policy_changed():
+    """Growth as run is that of the walk; more costs leave less; no set alone has that growth."""
+    test = make_test(make_market(2.0, seed=5), **COSTLY)
+    walk = test.walk_forward(Sized(), trials=4)
+    sizes = walk.folds["size"]
+    assert sizes.nunique() > 1
+
+    costs = test.judge(Sized(), tune=4).costs.set_index("cost")
+    growth = walk.result.metrics["cagr"]
+    assert (costs["growth"] == growth).all()
+    assert costs.loc["fees", "growth_at_step"] < growth
+
+    begun = test.replace(start=walk.folds["test_start"].iloc[0])
+    for size in sizes.unique():
+        assert begun.run(Sized(size=size)).metrics["cagr"] != growth
 
 
 def test_the_benchmark_of_a_constant_is_its_own_account():
