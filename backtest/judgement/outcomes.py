@@ -33,16 +33,16 @@ HELD = "one position, held"
 
 @dataclass(frozen=True, kw_only=True)
 class DatedForecast:
-    """One probability that was told of one market, at a close ``made``, ns.
+    """One probability that was forecast of one market, at a close ``made``, ns.
 
-    ``why`` it cannot be scored, if so.
+    ``why`` says why it cannot be scored; empty if it can be.
     """
 
     name: str
     instrument: str
     made: int
     horizon: str
-    told: float
+    probability: float
     why: str = ""
 
     @property
@@ -67,7 +67,7 @@ class LossForecast(DatedForecast):
     is_ruin_counted: bool = True
 
     def find(self, market: Market, read: ReadPolicy) -> bool:
-        """Return whether the account was lost, on the terms that were in force when it was told."""
+        """Return whether the account was lost, on the terms in force at the forecast."""
         policy: Any = None
         if self.policy != HELD:
             policy = read(self.policy)
@@ -142,22 +142,24 @@ def list_forecasts(saved: Any) -> list[DatedForecast]:
 
 
 def list_losses(saved: LiquidationRisk) -> Iterator[DatedForecast]:
-    """Yield the probabilities of loss that a risk told, by horizon, and why they have no score."""
-    made = core.to_nanoseconds(saved.settings["paths"]["start"])
+    """Yield the probabilities of loss of a risk result, by horizon, and why they have no score."""
+    settings = saved.settings
+    made = core.to_nanoseconds(settings["paths"]["start"])
     terms = read_terms(saved)
-    why = terms.pop("why")
 
-    if saved.settings["resumed"] is not None:
+    # Of several reasons one is enough.
+    why = terms.pop("why")
+    if settings["resumed"] is not None:
         why = "its account went on from a saved result"
-    if "default_rate" in saved.settings:
-        why = "it tells of defaults of the venue, which no data have"
+    if "default_rate" in settings:
+        why = "it counts defaults of the venue, which no data have"
 
     for horizon, row in saved.table.iterrows():
         yield LossForecast(
             name=name_loss(str(horizon)),
             made=made,
             horizon=str(horizon),
-            told=float(row["probability"]),
+            probability=float(row["probability"]),
             why=why,
             **terms,
         )
@@ -172,7 +174,7 @@ def list_sizes(saved: MaxLeverage) -> Iterator[DatedForecast]:
         name=f"{saved.grid.index.name} {saved.leverage:.3g} liquidated within {horizon}",
         made=core.to_nanoseconds(drawn["start"]),
         horizon=horizon,
-        told=float(saved.settings["probability"]),
+        probability=float(saved.settings["probability"]),
         why=why,
         size=saved.leverage,
         is_ruin_counted=False,
@@ -181,32 +183,32 @@ def list_sizes(saved: MaxLeverage) -> Iterator[DatedForecast]:
 
 
 def list_shortfalls(saved: MarginCalibration) -> Iterator[DatedForecast]:
-    told = saved.settings
-    value = float(told["nearest"]["value"])
+    settings = saved.settings
+    value = float(settings["nearest"]["value"])
     yield ShortfallForecast(
-        name=f"{saved.name} {value:.5g}: a shortfall within {told['horizon']}",
+        name=f"{saved.name} {value:.5g}: a shortfall within {settings['horizon']}",
         instrument=str(saved.manifest["data"]["instrument"]),
-        made=core.to_nanoseconds(told["paths"]["start"]),
-        horizon=str(told["horizon"]),
-        told=float(told["shortfall"]),
-        rule=told["terms"],
+        made=core.to_nanoseconds(settings["paths"]["start"]),
+        horizon=str(settings["horizon"]),
+        probability=float(settings["shortfall"]),
+        rule=settings["terms"],
         parameter=saved.name,
         value=value,
-        venue=told["venue"],
+        venue=settings["venue"],
     )
 
 
 def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
-    """Yield the probability of loss that a judgement told of each market that it tested."""
-    told = saved.settings
+    """Yield the probability of loss of each market that a judgement tested."""
+    settings = saved.settings
 
     # Of one market the settings have the venue itself, of several a table of them.
-    venues = told["venue"]
-    judged = [*told["ends"]]
+    venues = settings["venue"]
+    judged = [*settings["ends"]]
     if len(judged) == 1:
-        venues = {judged[0]: told["venue"]}
+        venues = {judged[0]: settings["venue"]}
     why = ""
-    if told["tune"]:
+    if settings["tune"]:
         why = "it was re-tuned"
 
     for market, row in saved.survival.iterrows():
@@ -215,15 +217,15 @@ def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
         horizon = str(row["horizon"])
         yield LossForecast(
             name=name_loss(horizon),
-            instrument=told["instruments"][market],
-            made=core.to_nanoseconds(told["ends"][market]),
+            instrument=settings["instruments"][market],
+            made=core.to_nanoseconds(settings["ends"][market]),
             horizon=horizon,
-            told=float(row["probability"]),
+            probability=float(row["probability"]),
             why=why,
-            policy=str(told["policy"]),
+            policy=str(settings["policy"]),
             venue=venues[market],
-            account=told["account"],
-            signal=told["directions"][market],
+            account=settings["account"],
+            signal=settings["directions"][market],
         )
 
 
@@ -238,23 +240,23 @@ READERS: Mapping[type, Callable[[Any], Iterator[DatedForecast]]] = {
 
 def read_terms(saved: LiquidationRisk | MaxLeverage) -> dict[str, Any]:
     """Return the terms of the account of a result, and why it cannot be scored, if so."""
-    told = saved.settings
+    settings = saved.settings
     instruments = saved.manifest["data"].get("instruments") or {}
     why = ""
-    if told["overlay"] is not None:
+    if settings["overlay"] is not None:
         why = "its account has an overlay"
-    is_table = "fees" not in told["venue"]  # of venues by instrument
+    is_table = "fees" not in settings["venue"]  # of venues by instrument
     if is_table or len(instruments) > 1:
         why = "its account has several instruments"
 
     signal = None  # a series, which the settings do not hold
-    if isinstance(told["signal"], float | int):
-        signal = told["signal"]
+    if isinstance(settings["signal"], float | int):
+        signal = settings["signal"]
     return {
         "instrument": str(saved.manifest["data"]["instrument"]),
-        "policy": str(told["policy"]),
-        "venue": told["venue"],
-        "account": told["account"],
+        "policy": str(settings["policy"]),
+        "venue": settings["venue"],
+        "account": settings["account"],
         "signal": signal,
         "why": why,
     }
@@ -268,13 +270,13 @@ class Outcome(NamedTuple):
     why: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what was told and what came, as data for JSON."""
+        """Return the forecast and what came of it, as data for JSON."""
         return {
             "instrument": self.forecast.instrument,
             "made": core.format_time(self.forecast.made),
             "due": core.format_time(self.forecast.due),
             "forecast": self.forecast.name,
-            "told": self.forecast.told,
+            "told": self.forecast.probability,
             "came": self.came,
         }
 
