@@ -18,7 +18,7 @@ from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Output, Texts, command, list_flags, option
 from backtest.cli.experiment import read_values
 from backtest.cli.printing import print_json, print_message, print_title, render, show_progress
-from backtest.core import Choice, ParameterError
+from backtest.core import Choice, FloatArray, ParameterError
 from backtest.core.units import DAY
 from backtest.engine import plain
 from backtest.experiments.draft import Draft
@@ -384,24 +384,44 @@ def paths(draft: Draft, *, as_json: AsJson = False) -> None:
         render(tables[name].reset_index(), shares=list(tables[name].columns))
 
 
+SPREAD_DAYS = (1.0, 7.0, 30.0)
+"""Days after the last close whose returns are shown, beside those of the end."""
+SPREAD_BLOCK = 1_024
+"""Paths that are drawn at a time."""
+
+
 def tabulate_spread(drawn: Paths) -> dict[str, pd.DataFrame]:
     """Return by instrument the quantiles of returns after 1, 7 and 30 days and at the end."""
-    days = np.asarray(drawn.calendar.time[1:] - drawn.calendar.time[0]) / DAY
-    marks = [day for day in (1.0, 7.0, 30.0) if day < days[-1]]
-    marks.append(float(days[-1]))
-    places = [0, *(np.searchsorted(days, marks) + 1)]
-    index = pd.Index([f"{day:g}" for day in marks], name="days")
+    opens = drawn.calendar.time
+    days = np.asarray(opens[1:] - opens[0]) / DAY
+    shown_days = [day for day in SPREAD_DAYS if day < days[-1]]
+    shown_days.append(float(days[-1]))
+
+    # Column 0 of the closes is the last one of history.
+    columns = [0, *(np.searchsorted(days, shown_days) + 1)]
+    index = pd.Index([f"{day:g}" for day in shown_days], name="days")
     heads = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 
-    # Block by block, so that all paths are never there at once.
-    edges = [*range(0, len(drawn), 1_024), len(drawn)]
     tables = {}
     for name in drawn.names:
-        parts = [drawn.closes(first, stop, name)[:, places] for first, stop in pairwise(edges)]
-        closes = np.concatenate(parts)
-        moves = closes[:, 1:] / closes[:, :1] - 1.0
-        tables[name] = pd.DataFrame(np.quantile(moves, QUANTILES, axis=0).T, index, heads)
+        closes = select_closes(drawn, name, columns)
+        returns = closes[:, 1:] / closes[:, :1] - 1.0
+        quantiles = np.quantile(returns, QUANTILES, axis=0)
+        tables[name] = pd.DataFrame(quantiles.T, index, heads)
     return tables
+
+
+def select_closes(drawn: Paths, name: str, columns: Sequence[int]) -> FloatArray:
+    """Return some closes of all paths of an instrument, (n_paths, n_columns).
+
+    Paths are drawn block by block, so that all of them are never in memory at once.
+    """
+    edges = [*range(0, len(drawn), SPREAD_BLOCK), len(drawn)]
+    blocks = []
+    for first, stop in pairwise(edges):
+        closes = drawn.closes(first, stop, name)
+        blocks.append(closes[:, columns])
+    return np.concatenate(blocks)
 
 
 CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookback")
