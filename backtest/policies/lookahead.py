@@ -306,12 +306,17 @@ class LookAheadCheck:
     def _start_chain(
         self, stop: int, length: int, known: list[str], *, most: int
     ) -> tuple[Part | None, int]:
-        """Return the first part of a chain, in which all columns are known, and the length tried.
+        """Return the part that begins a chain, None without one, and the length tried last.
 
-        Parts are made longer until they are, or would be longer than ``most``.
+        Parts up to ``stop`` double their length until all ``known`` columns have a value in them,
+        or the next would be longer than ``most`` or the market.
         """
+
+        def shows_all(part: Part) -> bool:
+            return all(is_any_known(part.columns[name]) for name in known)
+
         part = self._observe(max(0, stop - length), stop)
-        while part is None or not all(is_any_known(part.columns[name]) for name in known):
+        while part is None or not shows_all(part):
             length = 2 * length
             if length > min(stop, most):
                 break

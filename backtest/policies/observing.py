@@ -107,17 +107,25 @@ def observe_checked(
     """
     key = find_key(policy, market)
     facts = vars(market)["facts"]
-    last = facts.get(OBSERVED)  # read once: another thread may keep those of its own policy
-    if key is not None and effort == 1 and last is not None and last[0] == key:
-        return dict(last[1]), last[2]
+    last: Observed | None = facts.get(OBSERVED)  # once: another thread may keep its own policy's
+    if key is not None and effort == 1 and last is not None and last.key == key:
+        return dict(last.columns), last.causality
 
     def observe_whole() -> Columns:
         return observe(change_settings(policy, {}), market)
 
     columns, causality = check_once(policy, market, observe_whole, effort=effort)
     if key is not None:
-        facts[OBSERVED] = key, dict(columns), causality
+        facts[OBSERVED] = Observed(key, dict(columns), causality)
     return dict(columns), causality
+
+
+class Observed(NamedTuple):
+    """The columns of the last policy of a market, and how they were checked."""
+
+    key: tuple[object, ...]
+    columns: Columns
+    causality: Causality
 
 
 def check_once(
@@ -126,20 +134,25 @@ def check_once(
     """Return the columns of the whole market, and how they were checked for looking ahead.
 
     The first policy of some code is checked in full, those with other numbers at the largest moves:
-    on this market, on a beginning of it, or on one that is at most ``LONGER`` times as long.
+    on this market, on a beginning of it, or on one that is at most ``LONGER`` times as long. More
+    ``effort`` than 1 is always a full check.
     """
     check = start_check(policy, market, effort)
-    kind = find_kind(policy, market) if effort == 1 else None
-    kinds: dict[object, CheckedKind] = vars(market)["facts"].setdefault(OF_BEGINNINGS, {})
-    known = kinds.get(kind)
-    if known is not None and market.n_bars <= LONGER * known.n_bars:
-        columns = check.run_briefly(observe_whole, known.causality)
+    if effort != 1:
+        return check.run(observe_whole), check.causality
+
+    # The code was checked before: a few cuts will do, unless they show too little.
+    kind = find_kind(policy, market)
+    checked_kinds: dict[object, CheckedKind] = vars(market)["facts"].setdefault(OF_BEGINNINGS, {})
+    earlier = checked_kinds.get(kind)
+    if earlier is not None and market.n_bars <= LONGER * earlier.n_bars:
+        columns = check.run_briefly(observe_whole, earlier.causality)
         if columns is not None:
             return columns, check.causality
 
     columns = check.run(observe_whole)
     if kind is not None and check.causality.cuts >= ENOUGH:
-        kinds[kind] = CheckedKind(check.causality, market.n_bars)
+        checked_kinds[kind] = CheckedKind(check.causality, market.n_bars)
     return columns, check.causality
 
 
