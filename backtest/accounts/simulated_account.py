@@ -156,14 +156,19 @@ class SimulatedAccount:
         )
 
     def read_close(self, t: int) -> a.AccountBar:
-        """Return a bar whose opens are the marks of close t, the last one."""
+        """Return a bar whose opens are the marks of close t, the last one.
+
+        Positions are marked to it, in place.
+        """
         terms = self.drive.terms.terms
         feed = self.drive.inputs.feed
         bar = self.at_close._replace(terms=terms, feed=feed)
 
         for i, position in enumerate(self.state.positions):
-            if not feed.span[i, 0] <= t < feed.span[i, 1]:
+            is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
+            if not is_listed:
                 continue
+
             quote = bar.quotes.instruments[i]
             r.read_mark_close(terms, feed, quote, t, i)
             r.read_multipliers(terms, feed, quote, t, i)

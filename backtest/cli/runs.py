@@ -74,11 +74,17 @@ def label_policy(text: str) -> tuple[str, str]:
     if equals and "(" not in label:
         return label, policy
 
-    separator = ":" if OF_MODULE.fullmatch(text.strip()) else ".py:"
-    path, _, class_name = text.strip().partition(separator)
-    if class_name:
-        return format_title(class_name.partition("(")[0]), text
-    return Path(path).name.removesuffix(".py"), text
+    # A class of an installed module, module:Class, or of a file, FILE.py:Class.
+    written = text.strip()
+    separator = ".py:"
+    if OF_MODULE.fullmatch(written):
+        separator = ":"
+    path, _, call = written.partition(separator)
+    if not call:
+        return Path(path).name.removesuffix(".py"), text
+
+    class_name = call.partition("(")[0]
+    return format_title(class_name), text
 
 
 def read_setting(key: Key, text: str) -> experiment.Entry:

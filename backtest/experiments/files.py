@@ -177,14 +177,14 @@ def find_files(market: Any) -> dict[str, Any] | None:
     return data
 
 
-def name_files(name: str, paths: Any, named: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of ``[data]`` for the call that loaded an instrument."""
-    if name == "sample":
-        if "seed" in named:
-            return {"path": f"{SAMPLE}:{named['seed']}"}
+def name_files(method: str, paths: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``[data]`` for the call of a market's method that loaded it."""
+    if method == "sample":
+        if "seed" in keywords:
+            return {"path": f"{SAMPLE}:{keywords['seed']}"}
         return {"path": SAMPLE}
 
-    entries = {NAMES.get(argument, argument): value for argument, value in named.items()}
+    entries = {NAMES.get(keyword, keyword): value for keyword, value in keywords.items()}
     entries["path"] = [str(Path(path).resolve()) for path in paths]
     return entries
 

@@ -611,8 +611,10 @@ def write_sample() -> pd.DataFrame:
         years = days / 365.0
         forward = SPOT * math.exp(0.06 * years)
         deviation = 0.5 * math.sqrt(years)
-        z = np.linspace(-2.5, 2.5, 21)
-        strike = np.round(forward * np.exp(z * deviation), -2)
+        even = np.linspace(-2.5, 2.5, 21)
+        strike = np.round(forward * np.exp(even * deviation), -2)
+
+        # Strikes are rounded to hundreds: the smile is that of the rounded ones.
         z = np.log(strike / forward) / deviation
         volatility = 0.5 - 0.05 * z + 0.02 * z * z
 

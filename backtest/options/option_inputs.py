@@ -84,10 +84,12 @@ def find_price(markets: Markets, costs: OptionCosts, option: Option, owner: str,
         closes = market.time + market.interval
         in_window = (closes > expiry - length) & (closes <= expiry)
         marks: core.FloatArray = market.mark_close[in_window]
-        # A bar as long as the window says too little of it.
+
+        # Of a window, bars as long as it have one close, which says too little.
         if market.interval < length and len(marks):
             return float(np.mean(marks))
 
+    # ``bar`` counts the bars of all instruments.
     first_bar = int(markets.spans[markets.names.index(owner), 0])
     return float(market.mark_open[bar - first_bar])
 

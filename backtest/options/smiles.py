@@ -18,6 +18,12 @@ from backtest.core import FloatArray, ParameterError, check_range
 Number = float | FloatArray
 FARTHEST_K = 1.5
 """Size of the log-moneyness up to which the density of a smile is examined."""
+VERTEX_GRID = np.sinh(np.linspace(-5.0, 5.0, 401))
+"""Further points, in widths of the smile from its vertex."""
+ZOOMS = 3
+LOWEST = 3
+ZOOM_POINTS = 41
+"""How often the lowest points are looked at more closely, how many, and the points between."""
 GRID = np.unique(
     np.concatenate(
         [
@@ -124,16 +130,18 @@ class SVI:
     @property
     def least_density(self) -> float:
         """The smallest g(k) for |k| <= 1.5, the neighborhood of the vertex included."""
-        near = self.m + self.sigma * np.sinh(np.linspace(-5.0, 5.0, 401))
-        k = np.sort(np.concatenate([GRID, near[np.abs(near) <= FARTHEST_K]]))
+        # Points crowd at the vertex, where a narrow smile bends.
+        near_vertex = self.m + self.sigma * VERTEX_GRID
+        is_inside = np.abs(near_vertex) <= FARTHEST_K
+        k = np.sort(np.concatenate([GRID, near_vertex[is_inside]]))
         density = self.density(k)
 
-        # Zoom in on the lowest points: a dip may lie between two.
-        for _ in range(3):
-            lowest = np.argsort(density)[:3]
+        # Zoom in on the lowest points, between their neighbors: a dip may lie between two.
+        for _ in range(ZOOMS):
+            lowest = np.argsort(density)[:LOWEST]
             low = k[np.maximum(lowest - 1, 0)]
             high = k[np.minimum(lowest + 1, k.size - 1)]
-            k = np.sort(np.linspace(low, high, 41).ravel())
+            k = np.sort(np.linspace(low, high, ZOOM_POINTS).ravel())
             density = self.density(k)
         return float(np.min(density))
 

@@ -42,13 +42,14 @@ SYNTHETIC = "Synthetic data: these prices are made up."
 
 def build_page(found: Any, objective: str = "sharpe") -> Page:
     """Return the whole page; ``objective`` ranks the sets of a sweep."""
+    # Its parts read by which measure sets are ranked.
     vars(found)["ranked_by"] = objective
+
+    # What was made of no bars says nothing of data and command.
     manifest = core.to_plain(dict(found.manifest))
-    has_bars = manifest.get("data", {}).get("bars")
-    making = vars(found).get(core.KEPT)
     origin = UNTOLD
-    if has_bars:
-        origin = describe_origin(manifest, making)
+    if manifest.get("data", {}).get("bars"):
+        origin = describe_origin(manifest, vars(found).get(core.KEPT))
 
     page = build_head(found, origin)
     if found.kind in DRAWN:

@@ -111,18 +111,22 @@ class Judgement(NamedTuple):
     n_needed: float = math.nan
 
 
+MOSTLY_WHOLE = 0.99
+"""Share of bars with a signal of -1 or 1 above which promises are judged as they are said."""
+
 JUDGED = ("value", "expected", "low", "high", "n", "n_needed", "verdict")
 """Columns of what came of a promise."""
 
 
 def judge_promises(run: Any) -> list[dict[str, Any]]:
     """Return a row for each promise of a run: the promise, what came, and the verdict."""
-    # A signal between -1 and 1 makes less of a position than the policy promises.
-    is_whole = float(np.mean(np.abs(run.quotes.signal) == 1.0)) > 0.99
+    # A signal between -1 and 1 makes less of a position than the policy promises: what it said
+    # of a size is then a bound.
+    share_of_whole = float(np.mean(np.abs(run.quotes.signal) == 1.0))
     rows = []
     for fields in run.manifest.get("promises", ()):
         promise = Promise(*fields)
-        if not is_whole:
+        if share_of_whole <= MOSTLY_WHOLE:
             promise = promise.limit()
 
         finding = measure_promise(run, promise)
@@ -338,15 +342,17 @@ def split_volatility(run: Any, target: float) -> pd.Series | None:
     """
     if not run.has_one_instrument or "overlay" in run.manifest:
         return None
-    # The return of the mark over each bar, and its volatility as it was forecast before.
-    asked = pd.Series(run.of_positions("target")[:, 0]).ffill().to_numpy()
+
+    # The return of the mark over each bar, and its volatility as it was forecast before. A
+    # target holds until the policy gives another.
+    leverage = pd.Series(run.of_positions("target")[:, 0]).ffill().to_numpy()
     value = tables.value_of(run.venue.contract, run.mark)
     moves = np.diff(value) / np.abs(value[:-1])
     bars_per_year = np.broadcast_to(
         count_bars_per_year(run.time, run.interval, run.is_session), len(moves) + 1
     )
     with np.errstate(divide="ignore", invalid="ignore"):
-        sigma = target * np.abs(run.signal) / np.abs(asked) / np.sqrt(bars_per_year)
+        sigma = target * np.abs(run.signal) / np.abs(leverage) / np.sqrt(bars_per_year)
 
     is_known = (np.isfinite(sigma) & (sigma > 0.0))[:-1] & np.isfinite(moves)
     squares = moves[is_known] ** 2

@@ -330,6 +330,12 @@ class Contagion(SettingsResult):
         )
 
 
+def read_haircuts(names: Sequence[str], haircuts: Any) -> list[float]:
+    """Return the checked haircut of each market, 0 where none is given."""
+    shares = list_by_market(names, "haircuts", haircuts, default=0.0)
+    return [core.check_range("haircut", share or 0.0, low=0.0, high=1.0) for share in shares]
+
+
 def spread_losses(
     crowd: BookCrowd,
     venue: Any,
@@ -344,21 +350,22 @@ def spread_losses(
     venues = read_venues(names, venue, impact)
     shocks = read_shocks(names, shock)
     curves = read_curves(names, venues, impact, volume)
-    shares = list_by_market(names, "haircuts", haircuts, default=0.0)
-    cuts = [core.check_range("haircut", share or 0.0, low=0.0, high=1.0) for share in shares]
+    market_haircuts = read_haircuts(names, haircuts)
     check_venues(names, venues)
 
+    contract_sizes = [market_venue.contract.size for market_venue in venues]
     book = Books(
-        [read_terms(*terms) for terms in zip(venues, curves, cuts, strict=True)],
+        [*map(read_terms, venues, curves, market_haircuts)],
         crowd.prices,
         shocks,
         names=names,
         quantity=crowd.quantity,
         entry=crowd.entry,
         money=crowd.cash,
-        coins=crowd.coins / [own_venue.contract.size for own_venue in venues],
+        coins=crowd.coins / contract_sizes,
         insurance=insurance,
     )
+
     # The spread is that of the start, before anything fails.
     spread = find_spread(book)
     book.first_equity = book.measure_equity(book.start)
@@ -373,12 +380,10 @@ def spread_losses(
     }
     settings = {
         "crowd": {"content_hash": crowd.content_hash, "accounts": len(crowd)},
-        "venues": {
-            name: own_venue.to_dict() for name, own_venue in zip(names, venues, strict=True)
-        },
+        "venues": dict(zip(names, map(Venue.to_dict, venues), strict=True)),
         "shock": dict(zip(names, shocks.tolist(), strict=True)),
         "curves": {name: curve._asdict() for name, curve in zip(names, curves, strict=True)},
-        "haircuts": dict(zip(names, cuts, strict=True)),
+        "haircuts": dict(zip(names, market_haircuts, strict=True)),
         "insurance": insurance,
     }
     return Contagion(

@@ -293,36 +293,42 @@ def bisect_leverage(
     size that is over on one source is not tried on the others. Where the probability is not
     monotone in size, it is one of the sizes at which it crosses the chance.
     """
+    # By size, the share of accounts that each source that was asked liquidates.
     shares: dict[float, dict[str, float]] = {}
     best = 0.0
-    high = most
+    least_over = most
+    is_limited = True
     size = start
     for done in range(evaluations):
         shares[size] = measure_sources(sources, size, chance)
         if max(shares[size].values()) > chance:
-            high = size
+            least_over = size
+            is_limited = False
         else:
             best = size
         core.report_progress(progress, done + 1, evaluations)
-        size = math.sqrt(max(best, 0.01 * high) * high)
 
-    # Of a size that is over, paths were counted until it was: its share is a lower bound.
+        # The middle in logarithms; where no size is known to do, a tenth of the one that is over.
+        size = math.sqrt(max(best, 0.01 * least_over) * least_over)
+
     sizes = sorted(shares)
-    overs = [max(shares[size].values()) > chance for size in sizes]
-    rows = {}
     columns = {}
     for source in sources:
         columns[source.name] = [shares[size].get(source.name, math.nan) for size in sizes]
+
+    rows = {}
     for source in sources[::-1]:
-        whole = [share for share in columns[source.name] if share <= chance]
-        hits = shares.get(best, {}).get(source.name, 0.0)
+        # Of a size that is over, paths were counted until it was: its share is a lower bound.
+        complete = [share for share in columns[source.name] if share <= chance]
+        share_of_best = shares.get(best, {}).get(source.name, 0.0)
+        hits = round(share_of_best * source.count)
         rows[source.name] = {
             "leverage": best,
             "leverage_error": math.nan,
-            **measure(source, best, source.count, round(hits * source.count)),
+            **measure(source, best, source.count, hits),
             "wiped_out": math.nan,
-            "is_monotone": whole == sorted(whole),
-            "is_limited": not any(overs),
+            "is_monotone": complete == sorted(complete),
+            "is_limited": is_limited,
         }
     return Searched(np.array(sizes), rows, columns)
 

@@ -214,17 +214,23 @@ def leave_untold(runner: PathsRunner, dates: core.IntArray) -> sc.Record:
 def make_record(
     runner: PathsRunner, dates: core.IntArray, told: core.FloatArray, came: core.BoolArray
 ) -> sc.Record:
-    """Return the record of dates; one is calm if the market of an instrument that is held is."""
+    """Return the record of dates, bars of history: forecasts, what came, and which were calm.
+
+    A date is calm if the market of an instrument that is held is.
+    """
     markets = as_markets(runner.paths.history)
     closes = markets.time[dates] + markets.interval
     weights = runner.list_weights(runner.paths.markets)[:, -1].tolist()
-    pasts = runner.paths.pasts
 
     is_calm = np.zeros(len(dates), np.bool_)
     for name, weight in zip(runner.paths.names, weights, strict=True):
-        if weight:
-            for k, close in enumerate(closes.tolist()):
-                is_calm[k] |= measure_calm(cut_past(pasts[name], close)) < CALM
+        if weight == 0.0:
+            continue
+
+        history = runner.paths.pasts[name]
+        for k, close in enumerate(closes.tolist()):
+            ratio = measure_calm(cut_past(history, close))
+            is_calm[k] |= ratio < CALM
     return sc.Record(closes, told, came, is_calm)
 
 

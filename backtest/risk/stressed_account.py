@@ -287,14 +287,17 @@ class StressedAccount:
             apart=self.warm_up.never,
         )
 
-        # While the venue is out, neither decisions nor stops act.
         inputs = [setup.inputs]
         move_volatilities(setup, setup.inputs, scenario.implied_volatility)
+
+        # While the venue is out, for whole bars, neither decisions nor stops act.
         if scenario.outage is not None:
-            outage = -(-core.parse_duration(scenario.outage) // self.history.interval)
-            quiet = setup.change(account=replace(setup.account, **NO_STOPS)).inputs
-            move_volatilities(setup, quiet, scenario.implied_volatility)
-            inputs = [quiet] * outage + inputs
+            without_stops = replace(setup.account, **NO_STOPS)
+            inputs_of_outage = setup.change(account=without_stops).inputs
+            move_volatilities(setup, inputs_of_outage, scenario.implied_volatility)
+            length = core.parse_duration(scenario.outage)
+            n_bars = -(-length // self.history.interval)
+            inputs = [inputs_of_outage] * n_bars + inputs
 
         is_compiled = self._is_compiled(setup)
         try:

@@ -58,7 +58,11 @@ def suggest(signal: object, values: core.FloatArray) -> str:
 
 
 def cut_rows(signal: Any, whole: Market | Markets, part: Market | Markets) -> Any:
-    """Return the rows of a signal of a market that are of a part of it, with its note."""
+    """Return the rows of a signal of a market that are of a part of it, with its note.
+
+    Of an array, as many rows are cut at each end as the part lacks bars there: one of a wrong
+    length stays wrong by as many rows, so that its reader refuses it.
+    """
     if isinstance(signal, pd.Series | pd.DataFrame):
         return cut_table(signal, whole, part)
     if not isinstance(signal, np.ndarray | list | tuple):
@@ -66,9 +70,12 @@ def cut_rows(signal: Any, whole: Market | Markets, part: Market | Markets) -> An
 
     whole_times = m.find_clock(whole).seen.time
     part_times = m.find_clock(part).seen.time
-    first = int(np.searchsorted(whole_times, part_times[0]))
-    n_after = len(whole_times) - first - len(part_times)
-    return signal[min(first, len(signal)) : max(len(signal) - n_after, 0)]
+    n_before = int(np.searchsorted(whole_times, part_times[0]))
+    n_after = len(whole_times) - n_before - len(part_times)
+
+    first = min(n_before, len(signal))
+    stop = max(len(signal) - n_after, 0)
+    return signal[first:stop]
 
 
 def cut_table(

@@ -222,22 +222,24 @@ class Evaluator(core.Carried):
         self.market: Any = varied.test.market
         self.markets = as_markets(self.market)
         self.first = engine.find_first_bar(self.markets, varied.test.start)
-
         self.metrics = STREAMED
         if metrics == "core":
             self.metrics = CORE
+
         self.threads = threads
         if threads is not None:
             self.threads = core.Whole(1).check("threads", threads)
-        self.memory = memory
         self.plain_because = "compile=False"
         if core.Flag().check("compile", compile):
             self.plain_because = ""
 
+        # Half of the memory is for the columns of panels, of which a few are kept.
+        self.memory = memory
+        self._room = read_size(memory) / 2 / PANELS
+
         self.checked: policies.Causality | None = None
         self.has_checked = False
         self.taken = Taken()
-        self._room = read_size(memory) / 2 / PANELS
 
     @functools.cached_property
     def _make_panel(self) -> Callable[..., Panel]:

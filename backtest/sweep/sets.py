@@ -988,19 +988,19 @@ def find_condition(
     has an effect in some set.
     """
     nearest: core.Condition = None
-    when = settings[name].when
+    condition = settings[name].when
 
     # A parameter may depend on one that depends on another.
-    while when is not None:
-        other, wanted = when
-        options = list_options(wanted)
-        known = find_known(other, settings, {**varying, **fixed})
-        if known in varying:
-            nearest = nearest or (known, options)
-        elif fixed.get(known, settings[other].value) not in options:
-            return None, f"{other} is {' or '.join(map(repr, options))}"
+    while condition is not None:
+        owner, used_at = condition
+        options = list_options(used_at)
+        owner_in_sets = find_known(owner, settings, {**varying, **fixed})
 
-        when = settings[other].when
+        if owner_in_sets in varying:
+            nearest = nearest or (owner_in_sets, options)
+        elif fixed.get(owner_in_sets, settings[owner].value) not in options:
+            return None, f"{owner} is {' or '.join(map(repr, options))}"
+        condition = settings[owner].when
     return nearest, ""
 
 
