@@ -260,10 +260,12 @@ class Accounts:
         """Return what the rule is shown, by account."""
         in_transit = queue.count_in_transit()
         ordered = queue.count_ordered()
-        return {
-            name: account.show(in_transit=in_transit[name], ordered=ordered[name], fee=self.fee)
-            for name, account in accounts.items()
-        }
+        statuses = {}
+        for name, account in accounts.items():
+            statuses[name] = account.show(
+                in_transit=in_transit[name], ordered=ordered[name], fee=self.fee
+            )
+        return statuses
 
 
 class RuleChecks:

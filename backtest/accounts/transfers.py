@@ -134,14 +134,18 @@ class TransferQueue:
         return ordered
 
     def count_in_transit(self) -> dict[str, float]:
-        """Return what is on its way to each account: in no simulated bar yet."""
-        self.travelling = [
-            transfer for transfer in self.travelling if not self.has_arrived(transfer)
-        ]
+        """Return what is on its way to each account: in no simulated bar yet.
 
+        Transfers that have arrived leave the list of those under way.
+        """
+        under_way = []
         amounts: dict[str, list[float]] = {name: [] for name in self.accounts}
         for transfer in self.travelling:
-            amounts[transfer.receiver].append(transfer.arrived)
+            if not self.has_arrived(transfer):
+                under_way.append(transfer)
+                amounts[transfer.receiver].append(transfer.arrived)
+
+        self.travelling = under_way
         return {name: math.fsum(parts) for name, parts in amounts.items()}
 
     def has_arrived(self, transfer: Transfer) -> bool:

@@ -12,7 +12,7 @@ import pandas as pd
 from backtest import core
 from backtest.account.events import Event
 from backtest.account.money import COSTS, SIGNS, TERMS
-from backtest.accounts.simulated_account import ARRIVING, LEAVING, SimulatedAccount
+from backtest.accounts.simulated_account import ARRIVING, SimulatedAccount
 from backtest.accounts.transfers import Transfer
 from backtest.core import FloatArray, IntArray
 from backtest.core.units import DAY, YEAR_DAYS
@@ -327,8 +327,13 @@ def attribute_accounts(
     for name, account in accounts.items():
         money = results[name].tally.money
         n_sent = sum(transfer.sender == name and transfer.sent > 0.0 for transfer in log)
-        arrived = [flow.amount for flow in account.list_transfers() if flow.order == ARRIVING]
-        left = [-flow.amount for flow in account.list_transfers() if flow.order == LEAVING]
+        received = []
+        sent = []
+        for flow in account.list_transfers():
+            if flow.order == ARRIVING:
+                received.append(flow.amount)
+            else:
+                sent.append(-flow.amount)
 
         rows[name] = {
             "start": account.start_wealth,
@@ -338,8 +343,8 @@ def attribute_accounts(
             "liquidation_loss": float(money.liquidation_loss),
             "bad_debt": float(money.bad_debt),
             "profit": float(paths[name].earned[-1]),
-            "sent": math.fsum(left),
-            "received": math.fsum(arrived),
+            "sent": math.fsum(sent),
+            "received": math.fsum(received),
             "transfer_fees": fee * n_sent,
             "end": float(paths[name].wealth[-1]),
             "liquidations": float(money.liquidations),
@@ -367,10 +372,11 @@ def find_money_elsewhere(
         incoming = [transfer for transfer in log if transfer.receiver == name and transfer.sent > 0]
         for bar in list_liquidations(results[name].entries):
             opens_at = int(account.opens[bar])
-            others = [other for other in accounts if other != name]
-            amounts = [
-                read_available(accounts[other], results[other], opens_at) for other in others
-            ]
+            amounts = []
+            for other in accounts:
+                if other == name:
+                    continue
+                amounts.append(read_available(accounts[other], results[other], opens_at))
 
             for transfer in incoming:
                 left_at = accounts[transfer.sender].opens[transfer.departure_bar]

@@ -178,11 +178,12 @@ def rewrite_baseline(old: Baseline, new: Baseline, reason: str) -> Baseline:
 
 def list_moved(old: Baseline, new: Baseline) -> dict[str, float]:
     """Return the old values of the measures that are gone or differ."""
-    return {
-        name: value
-        for name, value in old.metrics.items()
-        if has_moved(value, new.metrics.get(name))
-    }
+    moved = {}
+    for name, value in old.metrics.items():
+        now = new.metrics.get(name)
+        if has_moved(value, now):
+            moved[name] = value
+    return moved
 
 
 def has_moved(was: float, now: float | None) -> bool:

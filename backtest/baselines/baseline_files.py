@@ -69,6 +69,10 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
     bars = write_trace(baseline.trace)
     digest = hashlib.sha256(bars).hexdigest()
     bars_name = f"{baseline.name}.{digest[:16]}.parquet"
+    metrics = {}
+    for name, value in baseline.metrics.items():
+        metrics[name] = {"value": value, "tolerance": baseline.bands[name].to_data()}
+
     document = {
         "format": FORMAT,
         "name": baseline.name,
@@ -76,10 +80,7 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
         "mode": baseline.mode,
         "facts": baseline.facts,
         "platform": baseline.host,
-        "metrics": {
-            name: {"value": value, "tolerance": baseline.bands[name].to_data()}
-            for name, value in baseline.metrics.items()
-        },
+        "metrics": metrics,
         "bars": {
             "file": bars_name,
             "sha256": digest,

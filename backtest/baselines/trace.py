@@ -93,9 +93,10 @@ def name_field(column: str) -> str:
 def take_trace(result: Result) -> Trace:
     """Return the bars of a run as a baseline keeps them."""
     n_bars = len(result.time)
-    arrays = {
-        name: normalize_column(column, n_bars) for name, column in list_columns(result).items()
-    }
+    arrays = {}
+    for name, column in list_columns(result).items():
+        arrays[name] = normalize_column(column, n_bars)
+
     return Trace(
         time=np.asarray(result.time),
         columns=arrays,

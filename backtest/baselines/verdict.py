@@ -116,15 +116,15 @@ class RegressVerdict:
 
     def _write_metrics(self) -> dict[str, dict[str, Any]]:
         noisy = {measure.name for measure in self.within_noise}
-        return {
-            measure.name: {
+        rows = {}
+        for measure in self.metrics:
+            rows[measure.name] = {
                 **measure._asdict(),
                 "tolerance": measure.tolerance.to_data(),
                 "inside": measure.is_inside,
                 "within_noise": measure.name in noisy,
             }
-            for measure in self.metrics
-        }
+        return rows
 
 
 def report_failure(name: str, error: BaseException, mode: str = EXACT) -> RegressVerdict:

@@ -85,9 +85,9 @@ def read_experiment(file: Path, read_job: ReadKeys | None = None) -> Tables:
     accounts = tables.pop(ACCOUNTS, {})
     complete = complete_tables(tables, file.parent)
     if accounts:
-        complete[ACCOUNTS] = {
-            name: complete_tables(account, file.parent) for name, account in accounts.items()
-        }
+        complete[ACCOUNTS] = {}
+        for name, account in accounts.items():
+            complete[ACCOUNTS][name] = complete_tables(account, file.parent)
     return complete
 
 

@@ -22,14 +22,15 @@ def build_by_instrument(
     Tables inside this one whose keys are not ``known`` are those of single instruments, as are
     settings that begin with a name, ``BTCUSDT.target``. Without any, one value is built for all.
     """
-    single = {
-        name: entry
-        for name, entry in entries.items()
-        if isinstance(entry, Mapping) and name not in known
-    }
+    single = {}
+    shared = {}
+    for key, entry in entries.items():
+        if isinstance(entry, Mapping) and key not in known:
+            single[key] = entry
+        else:
+            shared[key] = entry
     refuse_unknown(table, single, names, known)
 
-    shared = {name: entry for name, entry in entries.items() if name not in single}
     missing = [name for name in names if name not in single]
     if table == "policy" and single and missing and "name" not in shared:
         raise core.ParameterError(
@@ -41,6 +42,7 @@ def build_by_instrument(
     if not single and not by_name:
         return build(shared)
 
+    # What an instrument says itself wins over what is said of all.
     built = {}
     for name in names:
         full = dict(shared)

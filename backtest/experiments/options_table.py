@@ -46,10 +46,10 @@ def list_options(
         )
 
     markets = as_markets(market)
-    owners = {
-        name: options.find_underlying(str(contract.underlying), markets, f"option {name!r}")
-        for name, contract in contracts.items()
-    }
+    owners = {}
+    for name, contract in contracts.items():
+        underlying = str(contract.underlying)
+        owners[name] = options.find_underlying(underlying, markets, f"option {name!r}")
     settlement = entries.get("settlement")
     check_contracts(contracts, owners, venue, settlement)
 

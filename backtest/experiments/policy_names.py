@@ -75,11 +75,11 @@ def load_from_file(file: Path, name: str) -> list[type[Policy]]:
         raise core.ParameterError(f"a policy's file must exist, {str(file)!r} does not{near}")
 
     module = import_file(file)
-    defined = {
-        key: policy
-        for key, policy in find_policies(module).items()
-        if policy.__module__ == module.__name__
-    }
+    defined = {}  # not what it imports
+    for key, policy in find_policies(module).items():
+        is_own = policy.__module__ == module.__name__
+        if is_own:
+            defined[key] = policy
     return pick_policies(defined, "file", str(file), name)
 
 

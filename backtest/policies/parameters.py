@@ -50,11 +50,13 @@ class Parameter(NamedTuple):
         if defaults is None:
             defaults = [None] * self.length
         places = defaults.items() if isinstance(defaults, Mapping) else enumerate(defaults)
+
         space = dataclasses.replace(self.space, length=0)
-        return [
-            Parameter(name=f"{self.name}.{place}", kind=self.kind, space=space, default=default)
-            for place, default in places
-        ]
+        elements = []
+        for place, default in places:
+            name = f"{self.name}.{place}"
+            elements.append(Parameter(name, kind=self.kind, space=space, default=default))
+        return elements
 
 
 class Parameterized:
