@@ -85,6 +85,8 @@ def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
         color = choose_color(shown, name, place)
         values = column.to_numpy(dtype=np.float64)
         style = style_line(shown, str(name), place)
+        if shown.kind == "points" and column.count() > MOST_POINTS:
+            style["mode"] = "lines"
         if is_time:
             closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
             yield draw_series(closes, values, label, color, **style)
@@ -92,6 +94,10 @@ def draw_lines(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> T
             x = table.index.to_numpy()
             yield draw_line(x, mask_infinite(values), label, color, **style)
     yield from draw_marks(shown, table)
+
+
+MOST_POINTS = 60
+"""Of a line whose points are marked: more of them would make it a thick line."""
 
 
 def style_line(shown: core.ShownChart, name: str, place: int) -> dict[str, Any]:

@@ -204,6 +204,12 @@ def test_a_replay_and_a_stress_test_name_what_they_show(result):
     assert bars["x"] == pytest.approx([-5.0], abs=0.1)
     assert charts["moves"][0]["y"][-1] == pytest.approx(-10.0)
 
+    # The points of two bars are marked, those of three days would make a thick line.
+    assert charts["moves"][0]["mode"] == "lines+markers"
+    slow = bt.stress(calm, [bt.Scenario("slow", price=-0.1, over="72h")])
+    (drawn,) = [each for each in build_page(slow).charts if each.key == "moves"]
+    assert drawn.figure["data"][0]["mode"] == "lines"
+
     text = shocked.summary()
     assert "Where the break-even is -, no price move" in " ".join(text.split())
     assert re.search(r"^price +money", text, flags=re.M)
