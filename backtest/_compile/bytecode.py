@@ -484,8 +484,11 @@ class Editor(ast.NodeTransformer):
 
 # What a formula reads of its arguments.
 
+BAR = 1
 ACCOUNT = 2
-"""Place of the account among the arguments of a formula."""
+"""Places of the bar and of the account among the arguments of a formula."""
+READ = "fields_read"
+"""Attribute of a formula that hands its arguments on: the fields read of each, by place."""
 
 
 def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
@@ -494,7 +497,13 @@ def may_read_of_account(rule: Any, names: frozenset[str]) -> bool:
 
 def find_fields(rule: Any, place: int) -> frozenset[str]:
     """Return the fields that a formula reads of an argument, with ``*`` if it may read others."""
+    noted: dict[int, frozenset[str]] = getattr(rule, READ, {})
+    if place in noted:
+        return noted[place]
+
     code = rule.__code__
+    if place >= code.co_argcount:  # it is among *args
+        return frozenset({"*"})
     name = code.co_varnames[place]
     steps = list_steps(code)
     fields = set()

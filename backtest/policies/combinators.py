@@ -20,6 +20,7 @@ from backtest.policies.combined_parts import (
     build,
     choose_lower,
     name_tuple,
+    note_read,
     observe_parts,
     start_parts,
     write_arguments,
@@ -173,6 +174,7 @@ class Combinator(Policy, metaclass=CombinatorClass):
     def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles."""
         scope: dict[str, Any] = {"combine": rewrite_formula(type(self).combine)}
+        rules: dict[CombinedPart, Any] = {}
         lines: list[str] = []
 
         # What the whole remembers, by the text of its new value: first what is its own.
@@ -186,7 +188,8 @@ class Combinator(Policy, metaclass=CombinatorClass):
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
             memory = p.start_memory(policy)
             arguments = write_arguments(scope, k, part, columns)
-            scope[f"rule_{k}"] = p.formula_for(policy, part.find_own(columns))
+            rules[part] = p.formula_for(policy, part.find_own(columns))
+            scope[f"rule_{k}"] = rules[part]
             if memory is None:
                 lines.append(f"asked_{k} = 1.0 * rule_{k}({arguments})")
                 continue
@@ -206,12 +209,13 @@ class Combinator(Policy, metaclass=CombinatorClass):
             lines.append(f"leverage, after = {call}")
         else:
             lines.append(f"leverage = combine(self, bar, account, ({asked},))")
-        if not slots:
-            return build(self, "leverage", "", [*lines, "return leverage"], scope)
-
-        scope["Memory"] = name_tuple("Memory", tuple(slots))
-        lines.append(f"return leverage, Memory({', '.join(slots.values())})")
-        return build(self, "leverage", ", memory", lines, scope)
+        if slots:
+            scope["Memory"] = name_tuple("Memory", tuple(slots))
+            lines.append(f"return leverage, Memory({', '.join(slots.values())})")
+            formula = build(self, "leverage", ", memory", lines, scope)
+        else:
+            formula = build(self, "leverage", "", [*lines, "return leverage"], scope)
+        return note_read(formula, scope["combine"], rules)
 
     def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
         """Return the formula of the setting of its position, None if nothing decides it."""
@@ -220,12 +224,14 @@ class Combinator(Policy, metaclass=CombinatorClass):
             return own_formula
 
         scope: dict[str, Any] = {"choose_lower": choose_lower}
+        rules: dict[CombinedPart, Any] = {}
         lines: list[str] = []
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
             rule = p.margin_formula_for(policy, part.find_own(columns))
             if rule is None:
                 continue
 
+            rules[part] = rule
             scope[f"rule_{k}"] = rule
             answer = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
             if lines:
@@ -235,7 +241,8 @@ class Combinator(Policy, metaclass=CombinatorClass):
             return None
 
         lines.append("return asked")
-        formula: Callable[..., Any] = build(self, "venue_leverage", "", lines, scope)
+        built = build(self, "venue_leverage", "", lines, scope)
+        formula: Callable[..., Any] = note_read(built, None, rules)
         return formula
 
     def combine(self, *_: Any, **__: Any) -> Any:

@@ -9,6 +9,7 @@ from collections import namedtuple
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from backtest._compile.bytecode import ACCOUNT, BAR, READ, find_fields
 from backtest.core import PolicyError
 from backtest.policies import policy as p
 from backtest.policies.policy import Policy
@@ -40,6 +41,12 @@ class CombinedPart(NamedTuple):
         """Return its columns among those of the combinator, by its own names."""
         prefixed = [column for column in columns if column.startswith(self.prefix)]
         return tuple(column.removeprefix(self.prefix) for column in prefixed)
+
+    def name_in_whole(self, field: str) -> str:
+        """Return the name that a field of its bar has on that of the combinator."""
+        if field == "*" or field in p.BAR_FIELDS:
+            return field
+        return f"{self.prefix}{field}"
 
     def add_to(self, combined: dict[str, Any], values: Mapping[str, Any]) -> None:
         """Add its columns, or fields of memory, to those of the combinator; none may be there."""
@@ -99,6 +106,25 @@ def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, A
     scope["__name__"] = type(whole).__module__
     exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
     return scope[name]
+
+
+def note_read(formula: Any, own: Any, rules: Mapping[CombinedPart, Any]) -> Any:
+    """Return a formula that hands bar and account on, with a note of what is read of them.
+
+    By ``own``, the formula of the combinator, if it has one, and by those of its policies. Its text
+    alone would say that anything may be: then the account is prepared in full at each close.
+    """
+    of_bar: frozenset[str] = frozenset()
+    of_account: frozenset[str] = frozenset()
+    if own is not None:
+        of_bar = find_fields(own, BAR)
+        of_account = find_fields(own, ACCOUNT)
+
+    for part, rule in rules.items():
+        of_bar |= {part.name_in_whole(field) for field in find_fields(rule, BAR)}
+        of_account |= find_fields(rule, ACCOUNT)
+    setattr(formula, READ, {BAR: of_bar, ACCOUNT: of_account})
+    return formula
 
 
 def write_arguments(

@@ -13,7 +13,7 @@ import pytest
 
 import backtest as bt
 from backtest import Choice, PolicyError, Range
-from backtest._compile.bytecode import may_read_of_account, rewrite_formula
+from backtest._compile.bytecode import BAR, find_fields, may_read_of_account, rewrite_formula
 from backtest.policies import change_settings, formula_for
 from backtest.results import hash_source
 from backtest.strategies import VolTarget
@@ -504,6 +504,21 @@ def read_it(account):
     return account.liquidation_price
 
 
+class Near(bt.Policy):
+    def leverage(self, bar, account):
+        return 1.0 if account.liquidation_price > 0.5 * bar.close else 2.0
+
+
+class Twice(bt.Combinator):
+    def combine(self, bar, account, asked):
+        return 2.0 * asked[0]
+
+
+class Wary(bt.Combinator):
+    def combine(self, bar, account, asked):
+        return min(asked[0], account.liquidation_price)
+
+
 @pytest.mark.parametrize(("rule", "may"), [
     (lambda policy, bar, account: account.liquidation_price / bar.close, True),
     (lambda policy, bar, account: read_it(account), True),
@@ -511,6 +526,20 @@ def read_it(account):
     (lambda policy, bar, account: account[10], True),
     (lambda policy, bar, account: account.equity / bar.close, False),
     (formula_for(VolTarget(), ("sigma",)), False),
-], ids=["itself", "a function", "a text", "a place", "the equity", "no account"])  # fmt: skip
+    (formula_for(Twice(VolTarget()), ("vol_target__sigma",)), False),
+    (formula_for(Twice(Near()), ()), True),
+    (formula_for(Twice(Twice(Near())), ()), True),
+    (formula_for(Wary(VolTarget()), ("vol_target__sigma",)), True),
+    (lambda policy, *shown: shown[1].liquidation_price, True),
+], ids=[
+    "itself", "a function", "a text", "a place", "the equity", "no account", "a combinator",
+    "a policy inside", "a policy inside twice", "what combines", "arguments",
+])  # fmt: skip
 def test_the_liquidation_price_is_left_out_only_where_a_formula_cannot_read_it(rule, may):
     assert may_read_of_account(rule, ROOT_NAMES) == may
+
+
+def test_a_combinator_reads_what_its_policies_read_of_the_bar():
+    rule = formula_for(Twice(VolTarget()), ("vol_target__sigma",))
+    assert find_fields(rule, BAR) == {"vol_target__sigma"}
+    assert find_fields(formula_for(Twice(Near()), ()), BAR) == {"close"}
