@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -64,6 +65,13 @@ def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
     return named
 
 
+class BlockCount(NamedTuple):
+    """Of some paths those on which a size is liquidated, and those that leave it with nothing."""
+
+    liquidated: int
+    ruined: int
+
+
 @dataclass(eq=False)
 class PathTrials:
     """Accounts of several sizes on the same paths; ``make`` returns what runs one of a size.
@@ -82,6 +90,7 @@ class PathTrials:
     def __post_init__(self) -> None:
         self.kept: dict[float, Any] = {}
         self.counted: dict[float, int] = {}
+        self.blocks: dict[tuple[float, int, int], BlockCount] = {}
         self.rough = min(ROUGH, self.paths.count)
         self.count = min(SEARCHED, self.paths.count)
 
@@ -106,31 +115,33 @@ class PathTrials:
                 left = [k for k, hit in enumerate(hits) if hit <= most]
                 if not left:
                     break
+
                 stop = min(first + self.paths.block, count)
-                self.paths.draw_all(first, stop)  # which keeps them for all sizes
-                runners = [self.kept[sizes[k]] for k in left]
-
-                def count_block(runner: PathsRunner, first: int = first, stop: int = stop) -> int:
-                    lives = runner.run_block(first, stop)
-                    bar = r.find_first(lives.liquidations[:, : self.bars])
-                    return int(np.sum(bar < self.bars))
-
-                for k, hit in zip(left, pool.map(count_block, runners), strict=True):
-                    hits[k] += hit
+                sizes_left = [sizes[k] for k in left]
+                if any((size, first, stop) not in self.blocks for size in sizes_left):
+                    self.paths.draw_all(first, stop)  # which keeps them for all sizes
+                count_one = functools.partial(self.count_block, first, stop)
+                for k, block in zip(left, pool.map(count_one, sizes_left), strict=True):
+                    hits[k] += block.liquidated
         return hits
 
     def count_ruined(self, size: float, count: int) -> int:
         """Return how many of the first paths leave an account of a size with nothing."""
-        runner = self.keep(size)
         ruined = 0
-
         for first in range(0, count, self.paths.block):
             stop = min(first + self.paths.block, count)
-            self.paths.draw_all(first, stop)  # which keeps them for all sizes
-            lives = runner.run_block(first, stop)
-            ruined += int(np.sum(lives.is_ruined[:, self.bars - 1] != 0.0))
-
+            ruined += self.count_block(first, stop, size).ruined
         return ruined
+
+    def count_block(self, first: int, stop: int, size: float) -> BlockCount:
+        """Return what paths ``first`` to ``stop`` do to a size, which are run once."""
+        key = (size, first, stop)
+        if key not in self.blocks:
+            lives = self.keep(size).run_block(first, stop)
+            bar = r.find_first(lives.liquidations[:, : self.bars])
+            is_ruined = lives.is_ruined[:, self.bars - 1] != 0.0
+            self.blocks[key] = BlockCount(int(np.sum(bar < self.bars)), int(np.sum(is_ruined)))
+        return self.blocks[key]
 
 
 class HistoryTrials(PathTrials):
