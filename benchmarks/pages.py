@@ -56,7 +56,8 @@ def open_page(context: Any, file: Path, trouble: list[str]) -> Any:
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.goto(file.resolve().as_uri())
-    page.wait_for_selector("html[data-ready]", state="attached")
+    if page.query_selector("[id=page-data]"):  # the list of a store is ready at once
+        page.wait_for_selector("html[data-ready]", state="attached")
     return page
 
 
