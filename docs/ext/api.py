@@ -47,27 +47,38 @@ def list_site_pages() -> dict[str, str]:
 
 
 def make_pages(write: Callable[[str, str, str], str]) -> dict[str, str]:
-    parts: dict[str, list[str]] = {room: [] for room in ROOMS}
-    for name in bt.__all__:
-        if not inspect.ismodule(getattr(bt, name)):
-            parts[find_room(getattr(bt, name))].append(name)
     pages = {}
     index = "# Every public name\n"
-    for room, names in parts.items():
-        if names:
-            pages[f"api/{room}"] = write_page(write, ROOMS[room], "backtest", "bt", names)
-            index += f"\n## [{ROOMS[room]}](api/{room}.md)\n\n{list_calls('backtest', 'bt', names)}"
+
+    for room, names in list_rooms().items():
+        title = ROOMS[room]
+        pages[f"api/{room}"] = write_page(write, title, "backtest", "bt", names)
+        index += f"\n## [{title}](api/{room}.md)\n\n{list_calls('backtest', 'bt', names)}"
+
     for title, path in MODULES.items():
         module = importlib.import_module(path)
-        page = f"api/{title.replace('.', '-')}"
         names = list_names(module)
+        page = f"api/{title.replace('.', '-')}"
+        index += f"\n## [`{title}`]({page}.md)\n\n{list_calls(path, title, names)}"
+
         about = (inspect.getdoc(module) or "").partition("\n")[0]
         if title == "bt.strategies":
             about += " Each policy has a [page](../policies.md) of its own."
-        own = [] if title == "bt.strategies" else names
-        pages[page] = write_page(write, title, path, title, own, about)
-        index += f"\n## [`{title}`]({page}.md)\n\n{list_calls(path, title, names)}"
-    return pages | {"api": index}
+            names = []
+        pages[page] = write_page(write, title, path, title, names, about)
+
+    pages["api"] = index
+    return pages
+
+
+def list_rooms() -> dict[str, list[str]]:
+    """Return the names of ``bt`` by room; a room without any is left out."""
+    names_by_room: dict[str, list[str]] = {room: [] for room in ROOMS}
+    for name in bt.__all__:
+        value = getattr(bt, name)
+        if not inspect.ismodule(value):
+            names_by_room[find_room(value)].append(name)
+    return {room: names for room, names in names_by_room.items() if names}
 
 
 def list_calls(path: str, shown: str, names: list[str]) -> str:
@@ -75,8 +86,11 @@ def list_calls(path: str, shown: str, names: list[str]) -> str:
     rows = []
     for name in names:
         value = getattr(importlib.import_module(path), name)
-        about = inspect.getdoc(value) or "" if is_called(value) else ""
-        call = write_call(value) if is_called(value) else ""
+        about = ""
+        call = ""
+        if is_called(value):
+            about = inspect.getdoc(value) or ""
+            call = write_call(value)
         rows.append([f"`{shown}.{name}{call}`", about.partition("\n")[0]])
     return write_table(["call", "what it is"], rows)
 
@@ -117,8 +131,13 @@ def write_head(value: Any, shown: str, name: str) -> str:
     head = f"## `{shown}.{name}`\n\n"
     if is_called(value):
         return head
-    options = list_code(list(map(str, value))) if isinstance(value, Iterable) else ""
-    return head + (f"One of {options}.\n" if options else f"`{value}`\n")
+
+    options = ""
+    if isinstance(value, Iterable):
+        options = list_code(list(map(str, value)))
+    if options:
+        return f"{head}One of {options}.\n"
+    return f"{head}`{value}`\n"
 
 
 def is_called(value: Any) -> bool:
@@ -129,20 +148,25 @@ def write_directive(path: str, shown: str, name: str) -> str:
     value = getattr(importlib.import_module(path), name)
     if not is_called(value):
         return write_head(value, shown, name)
-    kind = "class" if inspect.isclass(value) else "function"
-    members = "   :members:\n   :inherited-members: object, tuple, Exception, UserWarning\n"
-    return (
-        f"{write_head(value, shown, name)}```{{eval-rst}}\n.. py:currentmodule:: {path}\n\n"
-        f".. auto{kind}:: {name}\n{members if kind == 'class' else ''}\n```\n"
-    )
+
+    directive = f".. autofunction:: {name}\n"
+    if inspect.isclass(value):
+        directive = (
+            f".. autoclass:: {name}\n"
+            "   :members:\n   :inherited-members: object, tuple, Exception, UserWarning\n"
+        )
+    head = write_head(value, shown, name)
+    return f"{head}```{{eval-rst}}\n.. py:currentmodule:: {path}\n\n{directive}\n```\n"
 
 
 def write_plainly(path: str, shown: str, name: str) -> str:
     value = getattr(importlib.import_module(path), name)
     if not is_called(value):
         return write_head(value, shown, name)
-    methods = list_methods(value) if inspect.isclass(value) else ()
-    parts = [write_text(f"{shown}.{name}", value), *(write_text(*each) for each in methods)]
+
+    parts = [write_text(f"{shown}.{name}", value)]
+    if inspect.isclass(value):
+        parts += [write_text(*method) for method in list_methods(value)]
     return write_head(value, shown, name) + "\n".join(parts)
 
 
@@ -175,16 +199,27 @@ def write_call(value: Any) -> str:
         parameters = inspect.signature(value).parameters.values()
     except ValueError:
         return ""
+
     words = []
     is_named = False
-    for each in parameters:
-        if each.name in ("self", "cls"):
+    for parameter in parameters:
+        if parameter.name in ("self", "cls"):
             continue
-        if each.kind is each.KEYWORD_ONLY and not is_named:
+
+        kind = parameter.kind
+        if kind is parameter.KEYWORD_ONLY and not is_named:
             words.append("*")
-        is_named = is_named or each.kind in (each.KEYWORD_ONLY, each.VAR_POSITIONAL)
-        stars = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
-        is_plain = isinstance(each.default, (str, int, float, tuple, type(None)))
-        default = "" if each.default is each.empty else f"={each.default!r}" if is_plain else "=..."
-        words.append(f"{stars}{each.name}{default}")
+        is_named = is_named or kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(kind, "")
+        words.append(f"{stars}{parameter.name}{write_default(parameter)}")
     return f"({', '.join(words)})"
+
+
+def write_default(parameter: inspect.Parameter) -> str:
+    """Return ``=`` and a default, three dots for one that is an object; empty without one."""
+    default = parameter.default
+    if default is parameter.empty:
+        return ""
+    if isinstance(default, (str, int, float, tuple, type(None))):
+        return f"={default!r}"
+    return "=..."

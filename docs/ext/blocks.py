@@ -64,6 +64,7 @@ def write_samples(folder: Path) -> None:
 def standing_in(folder: Path) -> Iterator[None]:
     environment = dict(os.environ)
     modules = set(sys.modules)
+
     os.environ |= {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}
     sys.path.insert(0, str(folder))
     try:
@@ -75,6 +76,7 @@ def standing_in(folder: Path) -> Iterator[None]:
         for name in set(sys.modules) - modules:
             if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
                 del sys.modules[name]
+
         os.environ.clear()
         os.environ.update(environment)
 
@@ -94,8 +96,13 @@ def run_python(block: Block, folder: Path, page: str, module: ModuleType | None 
     module = module or ModuleType(file.stem)
     module.__file__ = str(file)
     names = vars(module)
+
+    # The last expression is shown, as a notebook does.
     tree = ast.parse(block.code, file.name)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = tree.body.pop()
+
     printed = io.StringIO()
     with standing_in(folder), redirect_stdout(printed):
         sys.modules[module.__name__] = module
@@ -107,9 +114,10 @@ def run_python(block: Block, folder: Path, page: str, module: ModuleType | None 
         except Exception as error:
             error.add_note(f"{page}, the block in line {block.line}")
             raise
+
         html = write_html(shown)
         if shown is not None and not html:
-            print(repr(shown))  # noqa: T201 - as a notebook does
+            print(repr(shown))  # noqa: T201 - into the output of the block
     return Output(printed.getvalue(), html)
 
 
@@ -117,6 +125,7 @@ def write_html(shown: Any) -> str:
     if not hasattr(shown, "to_plotly_json"):
         display = getattr(shown, "_repr_html_", None)
         return display() if display else ""
+
     clear = "rgba(0,0,0,0)"  # the background of the page
     shown.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, font_color="#888", autosize=True)
     text: str = shown.to_html(
@@ -140,7 +149,8 @@ def run_shell(block: Block, folder: Path, page: str) -> Output:
     printed = io.StringIO()
     with standing_in(folder), redirect_stdout(printed), redirect_stderr(printed):
         for words in find_commands(block.code):
-            code = main([*words, *(PLAIN if words[0] in COMPILES else ())])
+            flags = PLAIN if words[0] in COMPILES else ()
+            code = main([*words, *flags])
             if code:
                 raise RuntimeError(
                     f"{page}, line {block.line}: backtest {shlex.join(words)} ended with {code}:\n"

@@ -28,21 +28,26 @@ def list_pages() -> dict[str, str]:
 def write_command(command: Any, parent: str, level: int) -> Iterator[str]:
     name = f"{parent} {command.name}"
     about, _, examples = (command.help or "").partition(EXAMPLES)
+
     yield f"{'#' * level} {name}\n\n{clean(about)}\n"
     if examples.strip():
         yield f"```console\n{clean(examples)}\n```\n"
-    shown = [each for each in command.params if not each.hidden]
-    for panel, flags in groupby(
-        shown, key=lambda each: each.rich_help_panel or "Arguments and options"
-    ):
-        rows = [
-            (", ".join(f"`{name}`" for name in [*each.opts, *each.secondary_opts]),
-             clean(each.help or ""))
-            for each in flags
-        ]  # fmt: skip
-        yield f"**{panel}**\n\n" + write_table(["flag", "meaning"], rows)
-    for each in getattr(command, "commands", {}).values():
-        yield from write_command(each, name, level + 1)
+
+    shown = [flag for flag in command.params if not flag.hidden]
+    for panel, flags in groupby(shown, key=name_panel):
+        rows = []
+        for flag in flags:
+            spellings = ", ".join(f"`{word}`" for word in [*flag.opts, *flag.secondary_opts])
+            rows.append([spellings, clean(flag.help or "")])
+        yield f"**{panel}**\n\n{write_table(['flag', 'meaning'], rows)}"
+
+    for child in getattr(command, "commands", {}).values():
+        yield from write_command(child, name, level + 1)
+
+
+def name_panel(flag: Any) -> str:
+    """Return the panel of the help in which a flag or an argument stands."""
+    return flag.rich_help_panel or "Arguments and options"
 
 
 def clean(text: str) -> str:

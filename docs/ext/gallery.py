@@ -51,61 +51,84 @@ venue = venue.override(option_costs=costs)
 def list_pages() -> dict[str, str]:
     from backtest import strategies
 
-    policies = {name: getattr(strategies, name) for name in strategies.__all__}
-    pages = {f"policies/{p.title()}": write_page(name, p) for name, p in policies.items()}
-    rows = [
-        [f"[`{name}`](policies/{p.title()}.md)", p.summary(), p.fails_when]
-        for name, p in policies.items()
-    ]
+    pages = {}
+    rows = []
+    for name in strategies.__all__:
+        policy = getattr(strategies, name)
+        page = f"policies/{policy.title()}"
+        pages[page] = write_page(name, policy)
+        rows.append([f"[`{name}`]({page}.md)", policy.summary(), policy.fails_when])
+
     table = write_table(["policy", "what it does", "when it fails"], rows)
-    return pages | {"policies": f"# The policies of the library\n\n{table}"}
+    pages["policies"] = f"# The policies of the library\n\n{table}"
+    return pages
 
 
 def write_page(name: str, policy: Any) -> str:
     about = (inspect.getdoc(policy) or "").split("\n", 1)[1]
     rule, _, source = about.partition("Source:")
-    rows = [
-        [f"`{each.name}`", f"`{each.default!r}`", str(each.space)]
-        for each in policy.parameters().values()
-    ]
-    return (
-        f"# {name}\n\n{policy.summary()}\n\n{indent_rule(rule)}\n\n"
-        f"**Source.** {indent_rule(source)}\n\n"
+    page = (
+        f"# {name}\n\n{policy.summary()}\n\n{escape_rule(rule)}\n\n"
+        f"**Source.** {escape_rule(source)}\n\n"
         f"**When it fails.** {policy.fails_when}\n\n"
         "## On the sample\n\n"
         f"```python\n{write_run(name, policy)}```\n\n"
-        + (f"## Parameters\n\n{write_table(['name', 'default', 'range'], rows)}" if rows else "")
     )
 
+    rows = [
+        [f"`{parameter.name}`", f"`{parameter.default!r}`", str(parameter.space)]
+        for parameter in policy.parameters().values()
+    ]
+    if rows:
+        page += f"## Parameters\n\n{write_table(['name', 'default', 'range'], rows)}"
+    return page
 
-def indent_rule(text: str) -> str:
+
+def escape_rule(text: str) -> str:
+    """Return the text of a docstring as Markdown, whose marks outside of code are escaped."""
     text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text.strip()).replace("``", "`")
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        p if i % 2 else re.sub(r"([*_<\[\]|^~])", r"\\\1", p) for i, p in enumerate(parts)
-    )
+    for place in range(0, len(parts), 2):  # code stands in between
+        parts[place] = re.sub(r"([*_<\[\]|^~])", r"\\\1", parts[place])
+    return "".join(parts)
 
 
 def write_run(name: str, policy: Any) -> str:
+    """Return the code of a run on the sample, which draws its equity and leverage."""
     import backtest as bt
 
-    inner = INNER.get(name, "VolTarget(target=0.6)") if issubclass(policy, bt.Combinator) else ""
+    inner = ""
+    if issubclass(policy, bt.Combinator):
+        inner = INNER.get(name, "VolTarget(target=0.6)")
     arguments = ", ".join(filter(None, [inner, SETTINGS.get(name, "")]))
-    isolated = 'margin="isolated", venue_leverage=5.0, ' if name in ISOLATED else ""
-    stop = "stop_loss=0.05, " if name == "FixedRisk" else ""
-    is_trading = hasattr(policy, "option_orders")
-    rule = 'requirement="deribit-standard", ' if is_trading else ""
     names = sorted({name, *re.findall(r"([A-Z]\w+)\(", inner)})
-    return (
-        "import backtest as bt\n"
-        f"from backtest.strategies import {', '.join(names)}\n\n"
-        f"market = bt.Market.sample(bars={OPTION_BARS if is_trading else BARS})\n"
-        + (f"{DATA[name]}\n" if name in DATA else "")
-        + 'venue = bt.Venue.preset("binance-usdm", "BTCUSDT")\n'
-        + (OPTIONS if is_trading else "")
-        + f"account = bt.Account({isolated}{rule}{stop}band=0.1)\n"
-        f"result = bt.run(market, {name}({arguments}), venue=venue, account=account)\n"
-        'daily = result.bars[["equity", "leverage"]].resample("1D").last()\n'
-        'figure = daily.plot(backend="plotly", facet_row="variable")\n'
-        "figure.update_yaxes(matches=None).update_layout(showlegend=False)\n"
-    )
+
+    is_trading = hasattr(policy, "option_orders")
+    n_bars = OPTION_BARS if is_trading else BARS
+    lines = [
+        "import backtest as bt",
+        f"from backtest.strategies import {', '.join(names)}\n",
+        f"market = bt.Market.sample(bars={n_bars})",
+    ]
+    if name in DATA:
+        lines.append(DATA[name])
+    lines.append('venue = bt.Venue.preset("binance-usdm", "BTCUSDT")')
+
+    terms = []
+    if name in ISOLATED:
+        terms += ['margin="isolated"', "venue_leverage=5.0"]
+    if is_trading:
+        lines.append(OPTIONS.removesuffix("\n"))
+        terms.append('requirement="deribit-standard"')
+    if name == "FixedRisk":
+        terms.append("stop_loss=0.05")
+    terms.append("band=0.1")
+
+    lines += [
+        f"account = bt.Account({', '.join(terms)})",
+        f"result = bt.run(market, {name}({arguments}), venue=venue, account=account)",
+        'daily = result.bars[["equity", "leverage"]].resample("1D").last()',
+        'figure = daily.plot(backend="plotly", facet_row="variable")',
+        "figure.update_yaxes(matches=None).update_layout(showlegend=False)\n",
+    ]
+    return "\n".join(lines)

@@ -11,24 +11,26 @@ from docs.ext.markdown import escape, write_table
 def list_pages() -> dict[str, str]:
     from backtest.venue import preset_files
 
-    found = sorted(preset_files.available(), key=lambda each: each.venue)
-    pages = {
-        f"venues/{venue}": write_venue(venue, list(presets))
-        for venue, presets in groupby(found, key=lambda each: each.venue)
-    }
+    presets = sorted(preset_files.available(), key=lambda preset: preset.venue)
+    pages = {}
+    for venue, of_venue in groupby(presets, key=lambda preset: preset.venue):
+        pages[f"venues/{venue}"] = write_venue(venue, list(of_venue))
     pages["venues/margin-rules"] = write_margins()
-    alike = [
-        [
-            f"[`{group[0].venue}`](venues/{group[0].venue}.md)",
-            ", ".join(f"`{each.symbol}`" for each in group),
-            *days,
-        ]
-        for group in preset_files.group_alike(found)
-        for days in [[", ".join(group[0].dates)]]
-    ]
-    table = write_table(["venue", "symbols", "days of their margin tables"], alike)
+
+    rows = []
+    for group in preset_files.group_alike(presets):
+        first = group[0]
+        link = f"[`{first.venue}`](venues/{first.venue}.md)"
+        rows.append([link, list_symbols(group), ", ".join(first.dates)])
+
+    table = write_table(["venue", "symbols", "days of their margin tables"], rows)
     rules = "[Margin rules of whole accounts](venues/margin-rules.md)."
-    return pages | {"venues": f"# Venue presets\n\n{table}\n{rules}\n"}
+    pages["venues"] = f"# Venue presets\n\n{table}\n{rules}\n"
+    return pages
+
+
+def list_symbols(presets: list[Any]) -> str:
+    return ", ".join(f"`{preset.symbol}`" for preset in presets)
 
 
 def write_venue(venue: str, presets: list[Any]) -> str:
@@ -37,13 +39,12 @@ def write_venue(venue: str, presets: list[Any]) -> str:
     parts = [f"# {venue}\n"]
     for group in preset_files.group_alike(presets):
         first = group[0]
-        symbols = ", ".join(f"`{each.symbol}`" for each in group)
         title = first.title if len(group) == 1 else f"{len(group)} symbols"
-        parts.append(f"## {title}\n\n{symbols}\n\nMargin tables: {', '.join(first.dates)}.\n")
-        rows = [
-            [each.group, str(each.date), escape(each.source)]
-            for each in preset_files.origins(first.venue, first.symbol, preset_files.LATEST)
-        ]
+        tables = f"Margin tables: {', '.join(first.dates)}."
+        parts.append(f"## {title}\n\n{list_symbols(group)}\n\n{tables}\n")
+
+        origins = preset_files.origins(first.venue, first.symbol, preset_files.LATEST)
+        rows = [[origin.group, str(origin.date), escape(origin.source)] for origin in origins]
         parts.append(write_table(["figures", "date", "source"], rows))
     return "\n".join(parts)
 
