@@ -70,7 +70,7 @@ class Subject:
         return bars, mark.rows(np.searchsorted(mark.time, bars.time))
 
     @cached_property
-    def odd(self) -> IntArray:
+    def misaligned(self) -> IntArray:
         """The times of mark bars that do not open with the bars of the market.
 
         One time, the first, stands for all if the mark bars open with bars but are longer.
@@ -97,7 +97,7 @@ class Subject:
         if self.role == "funding":
             covered = Span(*tables.coverage(self.once, *self.span))
             return self.span.within(covered)
-        if self.odd.size or not self.interval:
+        if self.misaligned.size or not self.interval:
             return None
 
         time = self.whole.time

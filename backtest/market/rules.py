@@ -483,7 +483,7 @@ def measure_level_offsets(edges: Sequence[int], jump_sizes: FloatArray) -> list[
 
 def find_other_length(subject: Subject) -> list[Hit]:
     """Return the mark bars that open between the bars, as they have another length."""
-    if not subject.odd.size or subject.bars is None:
+    if not subject.misaligned.size or subject.bars is None:
         return []
 
     length = "unknown"
@@ -495,12 +495,12 @@ def find_other_length(subject: Subject) -> list[Hit]:
         "mark bars must open with the bars and be as long, mark bars are "
         f"{length} apart, bars {usual}"
     )
-    return [Hit(subject.odd, text)]
+    return [Hit(subject.misaligned, text)]
 
 
 def find_unmarked(subject: Subject) -> list[Hit]:
     """Find bars without a mark bar: those outside the marks, and those between them."""
-    if subject.odd.size or subject.bars is None or subject.is_marked.all():
+    if subject.misaligned.size or subject.bars is None or subject.is_marked.all():
         return []
 
     time = subject.bars.time
@@ -557,7 +557,7 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     has those that are only unlikely.
     """
     bars, mark = subject.marked
-    if subject.odd.size or not ("close" in bars.columns and "close" in mark.columns):
+    if subject.misaligned.size or not ("close" in bars.columns and "close" in mark.columns):
         return []
 
     last_prices = bars.columns["close"]

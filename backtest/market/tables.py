@@ -299,10 +299,10 @@ def read_flag_texts(values: pd.Series, *, column: str, name: str) -> FloatArray:
     flag = read_flag(values)
     if flag is not None:
         return flag
-    odd = next(k for k in range(len(values)) if read_flag(values.iloc[k : k + 1]) is None)
+    row = next(k for k in range(len(values)) if read_flag(values.iloc[k : k + 1]) is None)
     raise DataError(
         f"{column} must be yes or no, true or false or 1 or 0 by whether a bar is finished, got "
-        f"{values.iloc[odd]!r} ({name}, row {odd}); write it so, or leave out the bars that are "
+        f"{values.iloc[row]!r} ({name}, row {row}); write it so, or leave out the bars that are "
         "not finished before you drop the column"
     )
 

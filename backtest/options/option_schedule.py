@@ -122,11 +122,12 @@ def check_times(stamps: core.IntArray, markets: Markets) -> None:
             f"to {core.format_time(markets.end)} UTC"
         )
 
-    odd = inside[~np.isin(inside, opens)]
-    if len(odd):
-        opened = int(opens[np.searchsorted(opens, odd[0]) - 1])
+    between_opens = inside[~np.isin(inside, opens)]
+    if len(between_opens):
+        first = int(between_opens[0])
+        opened = int(opens[np.searchsorted(opens, first) - 1])
         refuse(
             "must have rows by the opens of the bars at whose closes they are decided, got "
-            f"{core.format_time(int(odd[0]))} inside the bar of "
+            f"{core.format_time(first)} inside the bar of "
             f"{core.format_time(opened)} UTC"
         )
