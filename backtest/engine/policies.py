@@ -17,7 +17,8 @@ from backtest.core import RAISED, FloatArray, IntArray, Number, ParameterError, 
 from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
 from backtest.engine.shown import N_SHOWN, SETTING, WHOLE, Deciders
-from backtest.margin import LEVELS, MarginRules, pick_rules
+from backtest.margin import MarginRules, pick_rules
+from backtest.margin.portfolio_kernels import BracketTables
 from backtest.market import Market, Markets, find_clock
 from backtest.policies import AccountView, Policy, may_read_of_account
 from backtest.policies import policy as p
@@ -536,6 +537,21 @@ def find_read(rules: Sequence[Any]) -> list[int]:
     return places
 
 
+FIRST_TERM = BracketTables._fields.index("close_fees")
+"""The first column of brackets that is no level: those before it are counts and levels."""
+
+
+def read_margin_rules(brackets: BracketTables, i: int) -> MarginRules:
+    """Return the margin rules of instrument i in numbers and tuples, as a policy reads a venue."""
+    fields = []
+    for field in pick_rules(brackets, i):
+        value = np.asarray(field).tolist()
+        if isinstance(value, list):
+            value = tuple(value)
+        fields.append(value)
+    return MarginRules._make(fields)
+
+
 class Callbacks:
     """Policies in plain Python which the compiled loop calls; what one raises ends the run."""
 
@@ -574,17 +590,16 @@ class Callbacks:
         return int(ctypes.cast(self.kept[-1], ctypes.c_void_p).value or 0)
 
     def read_venue(self, i: int) -> MarginRules:
-        """Return the margin rules of instrument i, read again where the loop changed its rates."""
-        rates = b"".join(self.brackets[1 + len(LEVELS) :])
-        rates_before, rules = self.venues.get(i, (b"", None))
+        """Return the margin rules of instrument i, read again where the loop changed its terms.
 
-        if rules is None or rates_before != rates:
-            fields = []
-            for field in pick_rules(self.brackets, i):
-                value = np.asarray(field).tolist()
-                fields.append(tuple(value) if isinstance(value, list) else value)
-            rules = MarginRules._make(fields)
-            self.venues[i] = (rates, rules)
+        The levels of brackets are set when the account begins; the loop writes fees and multipliers
+        of all instruments. Their bytes are compared, as that is cheaper than to read them.
+        """
+        terms = b"".join(self.brackets[FIRST_TERM:])
+        terms_before, rules = self.venues.get(i, (b"", None))
+        if rules is None or terms_before != terms:
+            rules = read_margin_rules(self.brackets, i)
+            self.venues[i] = (terms, rules)
         return rules
 
     def simulate(self, bind: Callable[..., Callable[[], Any]], terms: Any, *arguments: Any) -> Any:
