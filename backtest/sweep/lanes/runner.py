@@ -203,7 +203,10 @@ def split(
         if may_fit and len(rows) >= LEAST_LANES:
             setup = find_lane_setup(panel, take_sets(sets, int(rows[0])))
 
-        for part in cut_to_size(rows, order.read, setup, size, memory):
+        groups = [rows]
+        if setup is not None:
+            groups = list(cut_by_memory(rows, order.read, setup, size, memory))
+        for part in cut_to_size(groups, size):
             is_block = setup is not None and len(part) >= LEAST_LANES
             for places in [part] if is_block else part[:, None]:
                 yield SetTask(
@@ -229,32 +232,41 @@ def find_lane_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:
     return None
 
 
-def cut_to_size(
-    rows: IntArray, read: list[np.ndarray], setup: Setup | None, size: int, memory: float
-) -> Iterator[IntArray]:
-    """Yield parts of at most ``size`` rows, whose observed columns fit into ``memory`` bytes.
+def cut_by_memory(
+    rows: IntArray, read: list[np.ndarray], setup: Setup, size: int, memory: float
+) -> Iterable[IntArray]:
+    """Return groups of rows whose observed columns fit into ``memory`` bytes together.
 
-    ``setup`` is that of the first row if they may make blocks: its columns have the usual size.
+    Rows with the same values of what policies read share their columns, and stand side by side.
+    ``setup`` is that of the first row: its columns have the usual size.
     """
-    groups: Iterable[IntArray] = [rows]
-    if setup is not None:
-        n_bytes = 0
-        for observed in setup.observed:
-            n_bytes += sum(column.nbytes for column in observed.columns.values())
-        most_columns = max(1, int(memory // max(n_bytes, 1)))
-        # After so many different values of what policies read, a block ends.
-        if most_columns < size:
-            ends = find_ends(rows, read)
-            at = np.append(ends[most_columns - 1 : -1 : most_columns], ends[-1])
-            groups = s.cut_rows_at(rows, at)
+    n_bytes = 0
+    for observed in setup.observed:
+        n_bytes += sum(column.nbytes for column in observed.columns.values())
 
+    # A block of ``size`` rows has at most as many different columns.
+    n_fitting = max(1, int(memory // max(n_bytes, 1)))
+    if n_fitting >= size:
+        return [rows]
+
+    # A group ends after so many runs of equal values, the last one where the rows end.
+    ends = find_ends(rows, read)
+    ends_of_groups = np.append(ends[n_fitting - 1 : -1 : n_fitting], ends[-1])
+    return s.cut_rows_at(rows, ends_of_groups)
+
+
+def cut_to_size(groups: Iterable[IntArray], size: int) -> Iterator[IntArray]:
+    """Yield parts of groups of at most ``size`` rows."""
     for group in groups:
         for first in range(0, len(group), size):
             yield group[first : first + size]
 
 
 def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
-    """Return the places in rows after which a value of some column is another, and their number."""
+    """Return the places in ``rows`` at which a run of equal values ends, one after its last row.
+
+    A run ends where any of the columns has another value in the next row, and with the last row.
+    """
     is_last = np.zeros(len(rows), dtype=np.bool_)
     is_last[-1:] = True
     for column in columns:
