@@ -213,17 +213,20 @@ def is_equal(first: object, second: object) -> bool:
 def check_settlement(markets: Markets, venues: Mapping[str, Venue]) -> str:
     """Return the currency in which all contracts settle; ParameterError if they have several.
 
-    It is what contracts, the names of instruments and the markets say; they must agree.
+    Contracts, the names of instruments and ``Markets.currency`` say it, and must agree.
     """
     contracts = {name: venues[name].contract for name in markets.names}
-    said = {name: (market.instrument,) for name, market in markets.items()}
-    by_name = {find_currency(m.instrument) or find_currency(name) for name, m in markets.items()}
+    instruments = {name: (market.instrument,) for name, market in markets.items()}
+    currencies_of_names = set()
+    for name, market in markets.items():
+        currencies_of_names.add(find_currency(market.instrument) or find_currency(name))
 
-    # A currency that the names say is not said twice.
+    # Where all names say the currency of the markets, names are believed, so that a contract that
+    # contradicts its own name is found.
     currency = ""
-    if markets.currency and by_name - {""} != {markets.currency}:
+    if markets.currency and currencies_of_names - {""} != {markets.currency}:
         currency = markets.currency
-    return agree_settlement(contracts, said=said, given=currency)
+    return agree_settlement(contracts, said=instruments, given=currency)
 
 
 # What a run warns of.

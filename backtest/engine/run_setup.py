@@ -314,30 +314,35 @@ def set_up(
 ) -> Setup:
     """Return a test with a policy as the loop reads it; ``observed`` has its columns, if known."""
     is_alone = isinstance(test.market, Market)
-    own = plain(test)
-    markets, venues, account = setting(own)
-    policies, overlay = assign_policies(policy, markets, own.overlay)
+    conditions = plain(test)
+    markets, venues, account = setting(conditions)
+    policies, overlay = assign_policies(policy, markets, conditions.overlay)
     check_margin_policies(policies, account)
     check_traders(policies, overlay, markets)
+
     decided_on: Market | Markets = markets
     if is_alone:
         (decided_on,) = markets.values()
-    signal = resolve_signal(own.signal, decided_on)
+    signal = resolve_signal(conditions.signal, decided_on)
 
+    # A resumed run goes on after its last bar, and keeps the time at which it began.
     if resume is not None:
         markets, first = join_resumed(resume, markets)
         started = resume.started
     else:
-        first = find_first_bar(markets, own.start)
-        check_bars_left(markets, own.start)
+        first = find_first_bar(markets, conditions.start)
+        check_bars_left(markets, conditions.start)
         started = int(markets.time[first])
 
     clock = find_clock(markets)
     seen = clock.seen
     weights = read_signals(signal, seen, clock.at(first), is_alone=is_alone)
     if not observed:
-        known = weights if resume is None else recall_weights(resume, markets, weights, first)
-        observed = observe_policies(policies, overlay, seen, venues, known)
+        # Policies observe the weights of the whole history, those of the earlier run too.
+        weights_observed = weights
+        if resume is not None:
+            weights_observed = recall_weights(resume, markets, weights, first)
+        observed = observe_policies(policies, overlay, seen, venues, weights_observed)
     setup = Setup(
         test=test,
         markets=markets,
@@ -349,7 +354,7 @@ def set_up(
         observed=observed,
         inputs=None,
         first=first,
-        periods=checks.count_periods(own.calendar, own.sampling, markets, first),
+        periods=checks.count_periods(conditions.calendar, conditions.sampling, markets, first),
         resume=resume,
         benchmark=read_benchmark(benchmark, markets, venues, first),
         given=signal,
