@@ -496,15 +496,23 @@ def measure_account(
     ``simulate`` is a :class:`CompiledCalls` of the caller's thread, which packs the inputs that it
     had before only once.
     """
-    units = np.zeros(len(inputs.feed.time) - first if has_units else 0)
+    n_bars = len(inputs.feed.time)
+    units = np.zeros(0)
+    if has_units:
+        units = np.zeros(n_bars - first)
+
+    # A tape that is off writes nothing but the units.
     tape = new_tape(len(state.positions), 0, first, 0)._replace(units=units)
     tape.is_on[0] = 0
+
     if simulate is None:
         simulate = find_simulate(is_compiled=True)
     part = LoopPart(simulate, pack_terms, deciders, bound=deciders)
-    own = copy_terms(inputs)
-    drive = Drive(own, state, part, counts=Counts(tally, None), tape=tape, first=first)
-    drive.advance(len(inputs.feed.time), progress)
+    # Bars write into terms, and the caller's are used again.
+    drive = Drive(
+        copy_terms(inputs), state, part, counts=Counts(tally, None), tape=tape, first=first
+    )
+    drive.advance(n_bars, progress)
     return units
 
 

@@ -424,10 +424,12 @@ class Markets(BarClock, Mapping[str, Market]):
 
         def compute() -> core.BoolArray:
             is_tradable = np.zeros((len(self), self.n_bars), dtype=np.bool_)
-            end = max(self.last_opens.values())
-            for row, name, (first, stop) in zip(is_tradable, self.names, self.spans, strict=True):
+            last_of_all = max(self.last_opens.values())
+            for i, name in enumerate(self.names):
+                first, stop = self.spans[i]
                 last = self.last_opens[name]
-                row[first:stop] = (last == end) | (self.time[first:stop] < last)
+                is_never_delisted = last == last_of_all
+                is_tradable[i, first:stop] = is_never_delisted | (self.time[first:stop] < last)
             return is_tradable
 
         return compute_once(self, "tradable", compute)

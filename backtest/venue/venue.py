@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeAlias, overload
@@ -524,13 +523,15 @@ class Venue(Value, kw_only=True):
         """Return the margin tables that apply to bars with these open times, with their bars."""
         core.check_shape("time", time, (-1,))
         ends = np.array([table.end for table in self.earlier], dtype=np.int64)
-        edges = [0, *np.searchsorted(time, ends).tolist(), len(time)]
+        first_bars = [0, *np.searchsorted(time, ends).tolist()]
+        stops = [*first_bars[1:], len(time)]
 
+        # A table without a bar is not in use.
         used = []
-        tables = zip(self.days(), self.tables(), pairwise(edges), strict=True)
-        for day, table, (first, stop) in tables:
+        tables = zip(self.days(), self.tables(), first_bars, stops, strict=True)
+        for day, brackets, first, stop in tables:
             if first < stop:
-                used.append(InUse(day, table, first, stop))
+                used.append(InUse(day, brackets, first, stop))
         return used
 
     def multiply_margin(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
@@ -576,18 +577,18 @@ VenueLike: TypeAlias = Venue | str | Mapping[str, Venue | str]
 """A venue, the name of a preset (``"binance-usdm:BTCUSDT"``), or one of them by instrument."""
 
 
-def read_venue(given: Any) -> Any:
-    """Return venues with the rules of its preset in place of each text ``NAME:SYMBOL[@DAY]``.
+def read_venue(venue: Any) -> Any:
+    """Return a venue in place of its name, or venues in place of names by instrument.
 
-    Of a text ``file:PATH#SYMBOL?like=NAME`` they are those of a listing. Anything else stays as it
-    is. Raises VenueError if there is no such preset or listing.
+    ``NAME:SYMBOL[@DAY]`` names a preset, ``file:PATH#SYMBOL?like=NAME`` a listing. Anything else
+    stays as it is. Raises VenueError if there is no such preset or listing.
     """
-    if isinstance(given, Mapping):
-        return {name: read_venue(venue) for name, venue in given.items()}
-    if not isinstance(given, str):
-        return given
+    if isinstance(venue, Mapping):
+        return {name: read_venue(of_instrument) for name, of_instrument in venue.items()}
+    if not isinstance(venue, str):
+        return venue
 
-    if given.startswith(listing.SCHEME):
-        name = listing.parse_listing_name(given)
+    if venue.startswith(listing.SCHEME):
+        name = listing.parse_listing_name(venue)
         return Venue.read(name.path, name.symbol, name.like, name.date)
-    return Venue.preset(*preset_files.parse_name(given))
+    return Venue.preset(*preset_files.parse_name(venue))
