@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +14,9 @@ from backtest.experiments.draft import Draft
 from backtest.experiments.instrument_tables import build_by_instrument
 from backtest.experiments.tables import DEFAULT_VENUE, SAMPLE
 from backtest.margin import RateCurve
-from backtest.market import Market, Markets, find_coin, is_panel
+from backtest.market import Market, Markets, is_panel
 from backtest.venue import Venue, preset_files
-
-FOR_ALL = ("STOCK",)
-"""Symbols of presets whose rules hold for every instrument of the venue."""
-
-OF_VENUES = re.compile(r"^P[FI]_|[-_](SWAP|PERPETUAL|PERP)$")
-"""What venues put around the name of a perpetual."""
+from backtest.venue.symbols import describe_other_symbol, names_symbol
 
 
 def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
@@ -71,21 +65,16 @@ def complete_presets(table: dict[str, Any], markets: Markets) -> None:
 
 def warn_of_other_symbol(venue: Venue, name: str, market: Market, n_markets: int) -> None:
     """Warn if the rules of a venue are for another symbol than the prices of an instrument."""
-    terms = venue.in_force
     instrument = market.instrument
-    if terms is None or market.synthetic or names_symbol(terms.symbol, instrument or name):
+    text = describe_other_symbol(venue, instrument or name, synthetic=market.synthetic)
+    if not text:
         return
 
-    symbol = terms.symbol
-    rules = f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
     if n_markets > 1:
-        text = (
-            f"{rules}, the prices are for {instrument or name}; --venue NAME without a symbol "
-            "uses the rules of each instrument"
-        )
-    elif instrument:
-        text = f"{rules}, the prices are for {instrument}"
-    else:
+        text = f"{text}; --venue NAME without a symbol uses the rules of each instrument"
+    elif not instrument:
+        symbol = venue.in_force.symbol if venue.in_force else ""
+        rules, _, _ = text.partition(", the prices")
         text = (
             f"the data do not name their instrument; {rules}: name it, --instrument {symbol}, or "
             "choose other rules, --venue NAME:SYMBOL"
@@ -102,31 +91,6 @@ def build_venue(entries: Mapping[str, Any]) -> Venue:
     if not entries["preset"]:
         return Venue.from_dict(terms)
     return Venue.preset(*preset_files.parse_name(entries["preset"])).override(terms)
-
-
-def names_symbol(symbol: str, instrument: str) -> bool:
-    """Return whether an instrument is that of a symbol, by whole names.
-
-    ``BTCUSDT`` is that of ``BTC/USDT:USDT``, of ``BTC`` and ``BTC-USD``, but ``WBTCUSDT`` is none
-    of them, and ``ETHFIUSDT`` not ``ETH``.
-    """
-    if symbol in FOR_ALL:
-        return True
-
-    coin, word = read_coin(symbol)
-    for part in instrument.split(":"):
-        part_coin, part_word = read_coin(part)
-        if part_coin == coin and part_word.startswith(word):
-            return True
-    return False
-
-
-def read_coin(name: str) -> tuple[str, str]:
-    """Return the coin in a name, and the name in plain letters; XBT is BTC."""
-    plain = OF_VENUES.sub("", name.upper()).replace("XBT", "BTC")
-    coin = find_coin(plain) or re.split(r"[^A-Z0-9]", plain)[0]
-    word = re.sub(r"[^A-Z0-9]", "", plain)
-    return coin, word
 
 
 def complete_preset(text: str, name: str, market: Market) -> str:

@@ -18,6 +18,7 @@ from backtest.live.state import AccountSnapshot
 from backtest.live.stated import Stated, find_price
 from backtest.market import Market, Markets, find_clock, find_later_sessions
 from backtest.policies import AccountView
+from backtest.venue.symbols import advise_rules, describe_other_symbol
 
 FRESH = 2
 """Bars, or sessions, after whose end data are old."""
@@ -38,6 +39,7 @@ NEAR_LIMIT = 1e-6
 def find_cautions(setup: Setup, stated: Stated, now: int) -> Iterator[Caution]:
     """Yield what the data, the venue, stated figures and the columns of policies give to say."""
     yield from find_age(setup.markets, now)
+    yield from find_other_rules(setup)
     yield from find_unknown(setup)
 
     if find_clock(setup.markets).rows[-1] < 0:
@@ -70,6 +72,19 @@ def find_age(markets: Markets, now: int) -> Iterator[Caution]:
     hours = (now - end) / HOUR
     age = f"{hours:.3g} h" if hours < 48.0 else f"{hours / 24.0:.4g} d"
     yield Caution(f"the data end at {format_time(end)}, {age} ago, more than {FRESH} {unit}")
+
+
+def find_other_rules(setup: Setup) -> Iterator[Caution]:
+    """Yield which instruments have the brackets, the lot and the minimum of another symbol."""
+    for name, market in setup.markets.items():
+        if not market.instrument:
+            continue
+        text = describe_other_symbol(
+            setup.venues[name], market.instrument, synthetic=market.synthetic
+        )
+        if text:
+            cure = advise_rules(setup.venues[name], market.instrument)
+            yield Caution(f"{text}: {cure}", instrument=name)
 
 
 def find_unknown(setup: Setup) -> Iterator[Caution]:

@@ -26,6 +26,7 @@ from backtest.results.limit_orders import describe_limit_orders
 from backtest.results.ranking import DOUBTS
 from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
+from backtest.venue.symbols import advise_rules, describe_other_symbol
 
 if TYPE_CHECKING:
     from backtest.results import Result
@@ -141,6 +142,7 @@ def list_notices(result: Result) -> Iterator[str]:
         yield f"NO FILL: no order was filled: {result.no_fill}"
     if result.metrics["ruined"]:
         yield describe_ruin(result)
+    yield from list_other_rules(result)
     yield from list_missing_data(result)
     yield from list_table_gaps(result)
 
@@ -178,6 +180,21 @@ def describe_ruin(result: Result) -> str:
         f"RUINED {when}, after {days:,.1f} days: equity {equity}, no trade since. "
         "Returns after the ruin count as 0 in volatility, VaR and ES"
     )
+
+
+def list_other_rules(result: Result) -> Iterator[str]:
+    """Yield which instruments have the rules of another symbol, and how to give their own."""
+    data = result.manifest["data"]
+    instruments: Mapping[str, Any] = data.get("instruments") or {result.names[0]: data}
+    for name, facts in instruments.items():
+        instrument = facts.get("instrument")
+        if not instrument or name not in result.venues:
+            continue
+
+        venue = result.venues[name]
+        text = describe_other_symbol(venue, instrument, synthetic=facts["synthetic"])
+        if text:
+            yield f"{text}: {advise_rules(venue, instrument)}"
 
 
 def list_missing_data(result: Result) -> Iterator[str]:

@@ -19,8 +19,9 @@ from backtest.cli.experiment import (
     read_keys,
 )
 from backtest.cli.first_screen import COMMANDS as SCREEN
-from backtest.experiments.venue_table import complete_preset, names_symbol
+from backtest.experiments.venue_table import complete_preset
 from backtest.strategies import Constant, VolTarget
+from backtest.venue.symbols import names_symbol
 from tests.kit import ask, call, check_refused
 
 HOURS = 24 * 20

@@ -388,6 +388,36 @@ def test_steps_of_orders_that_no_source_gives_are_said_with_the_cure():
     assert decide(venue=bt.Venue.preset("binance-usdm", "BTCUSDT")).warnings == ()
 
 
+def name_market(instrument: str) -> bt.Market:
+    return bt.Market.from_frames(MARKET.bars(), mark=MARKET.mark(), instrument=instrument)
+
+
+def test_no_order_follows_from_the_rules_of_another_symbol():
+    """BTC's brackets, lot and minimum are not those of COMP, which the presets do not have."""
+    btc = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    comp = name_market("COMPUSDT")
+    test = bt.Backtest(comp, venue=btc, account=bt.Account())
+    state = bt.AccountSnapshot(equity=1_000.0)
+    warnings = test.decide(bt.strategies.Constant(1.0), state=state, now=END).warnings
+    (warning,) = [warning for warning in warnings if "are for BTCUSDT" in str(warning)]
+    assert warning.stops
+    assert warning.instrument == comp.instrument
+    assert "the prices are for COMPUSDT: give its own, --venue file:LISTING.json" in str(warning)
+
+    # A result carries it too.
+    notices = test.run(bt.strategies.Constant(1.0), compile=False).notices
+    assert any("are for BTCUSDT, the prices are for COMPUSDT" in notice for notice in notices)
+
+    # What a preset has is named, and its rules are those of the instrument.
+    eth = test.replace(market=name_market("ETHUSDT"))
+    notices = eth.run(bt.strategies.Constant(1.0), compile=False).notices
+    assert any("give its own, --venue binance-usdm:ETHUSDT" in notice for notice in notices)
+    cured = eth.replace(venue="binance-usdm:ETHUSDT").run(
+        bt.strategies.Constant(1.0), compile=False
+    )
+    assert not any("are for" in notice for notice in cured.notices)
+
+
 def test_a_step_of_orders_is_a_number_or_unknown():
     check_refused(lambda: bt.Contract(lot="none"), "contract.lot: must be a number")
     check_refused(lambda: bt.Contract(tick=None, round_to_tick=True), "must be known with round")

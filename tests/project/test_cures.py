@@ -236,6 +236,7 @@ SEEN_BY = {
     "backtest data fetch --with metrics": "features/test_flows.py",
     "backtest data fetch --with premium": "features/test_flows.py",
     "must be a notional, ": "venue/test_listing.py",
+    "--venue file:LISTING.json": "live/test_decide.py",
 }
 """Words of messages whose input is long or compiles, and the test that raises each."""
 UNTRIED = (

@@ -1,0 +1,73 @@
+"""Whose rules a venue has: whether the symbol of a preset is that of an instrument."""
+
+from __future__ import annotations
+
+import re
+
+from backtest.market import find_coin
+from backtest.venue import preset_files
+from backtest.venue.venue import Venue
+
+FOR_ALL = ("STOCK",)
+"""Symbols of presets whose rules hold for every instrument of the venue."""
+
+OF_VENUES = re.compile(r"^P[FI]_|[-_](SWAP|PERPETUAL|PERP)$")
+"""What venues put around the name of a perpetual."""
+
+
+def describe_other_symbol(venue: Venue, instrument: str, *, synthetic: bool) -> str:
+    """Return that a venue has the rules of another symbol than the instrument, or nothing.
+
+    Nothing is said of rules that come from no preset or listing, and of synthetic prices.
+    """
+    terms = venue.in_force
+    if terms is None or synthetic or names_symbol(terms.symbol, instrument):
+        return ""
+    return (
+        f"the venue's rules (brackets, lot, minimum notional) are for {terms.symbol}, "
+        f"the prices are for {instrument}"
+    )
+
+
+def advise_rules(venue: Venue, instrument: str) -> str:
+    """Return how to give the rules of an instrument itself, after a venue of another symbol."""
+    house = ""
+    if venue.in_force is not None:
+        house, _, _ = (venue.in_force.like or venue.in_force.preset).partition(":")
+    for preset in preset_files.available():
+        if preset.venue == house and names_symbol(preset.symbol, instrument):
+            return f"give its own, --venue {preset.name}"
+    return f"give its own, {advise_listing(instrument)}"
+
+
+def advise_listing(instrument: str) -> str:
+    """Return how to give rules that no preset has: from a file of what the venue lists."""
+    return (
+        f"--venue file:LISTING.json (Venue.read(file, {instrument!r}) in Python), or --venue auto "
+        "where `backtest data fetch` saved venue.json"
+    )
+
+
+def names_symbol(symbol: str, instrument: str) -> bool:
+    """Return whether an instrument is that of a symbol, by whole names.
+
+    ``BTCUSDT`` is that of ``BTC/USDT:USDT``, of ``BTC`` and ``BTC-USD``, but ``WBTCUSDT`` is none
+    of them, and ``ETHFIUSDT`` not ``ETH``.
+    """
+    if symbol in FOR_ALL:
+        return True
+
+    coin, word = read_coin(symbol)
+    for part in instrument.split(":"):
+        part_coin, part_word = read_coin(part)
+        if part_coin == coin and part_word.startswith(word):
+            return True
+    return False
+
+
+def read_coin(name: str) -> tuple[str, str]:
+    """Return the coin in a name, and the name in plain letters; XBT is BTC."""
+    plain = OF_VENUES.sub("", name.upper()).replace("XBT", "BTC")
+    coin = find_coin(plain) or re.split(r"[^A-Z0-9]", plain)[0]
+    word = re.sub(r"[^A-Z0-9]", "", plain)
+    return coin, word
