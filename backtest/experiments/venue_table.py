@@ -112,7 +112,8 @@ def complete_preset(text: str, name: str, market: Market) -> str:
     if not candidates:
         raise core.VenueError(
             f"the venue must have a margin table of each instrument, {venue} has none of "
-            f"{names[-1]!r}; an experiment gives one, [venue.{name}] with preset = 'NAME:SYMBOL'"
+            f"{names[-1]!r}; an experiment gives one, [venue.{name}] with preset = "
+            "'NAME:SYMBOL' or 'file:LISTING.json'"
         )
     return f"{venue}:{candidates[0]}{at}{date}"
 

@@ -486,6 +486,11 @@ def find_coin(instrument: str) -> str:
     return split_pair(instrument)[0]
 
 
+def is_listed(coin: str) -> bool:
+    """Return whether a coin is one that large venues list."""
+    return _MULTIPLE.sub("", coin) in _COINS
+
+
 class Currency(core.Declaration):
     def read(self, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(r"[A-Z0-9]{1,12}", value):

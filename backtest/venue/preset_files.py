@@ -13,16 +13,18 @@ Presets are not updated automatically.
 from __future__ import annotations
 
 import datetime as dt
+import difflib
 import itertools
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from backtest import core
 from backtest.core import Declaration, Fault, Text, TimeLike, Value, VenueError, did_you_mean
+from backtest.market.names import is_listed, split_pair
 
 FOLDER = Path(__file__).with_name("presets")
 SUFFIXES = (".toml", ".json")
@@ -227,12 +229,38 @@ def choose_table(tables: Sequence[Group], day: str | None) -> tuple[Group, str |
 def find_preset(venue: str, symbol: str) -> VenueTables:
     symbols = read_tables(venue)
     if symbol not in symbols:
-        near = did_you_mean(str(symbol).upper(), symbols)
+        near = suggest_symbol(str(symbol).upper(), symbols)
         raise VenueError(
             f"symbol must be one that {venue} has a table for, got {symbol!r}{near}; 'backtest "
-            "venues' lists them, venue.override(brackets=...) gives others"
+            "venues' lists them, --venue file:LISTING.json (Venue.read() in Python) gives others, "
+            "or --venue auto where venue.json lies beside the bars"
         )
     return symbols[symbol]()
+
+
+def suggest_symbol(symbol: str, known: Iterable[str]) -> str:
+    """Return a near symbol as a question, or nothing; COMPUSDT is no slip for OPUSDT.
+
+    Of a coin that venues list, only symbols of that coin are near. Else the coins are compared, as
+    two names of one quote currency are alike by their ends.
+    """
+    coin, quote = split_pair(symbol)
+    if not coin:
+        return did_you_mean(symbol, known)
+
+    symbols = {}
+    for name in known:
+        known_coin, known_quote = split_pair(name)
+        if known_coin == coin:
+            return did_you_mean(symbol, [name])
+        if known_quote == quote and abs(len(known_coin) - len(coin)) <= 1:
+            symbols[known_coin] = name
+    near = []
+    if not is_listed(coin):
+        near = difflib.get_close_matches(coin, [*symbols], n=1, cutoff=0.6)
+    if not near:
+        return ""
+    return f"; did you mean {symbols[near[0]]!r}?"
 
 
 def find_files() -> dict[str, Path]:

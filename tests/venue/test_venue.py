@@ -647,3 +647,17 @@ def test_a_position_in_ada_is_liquidated_where_the_table_says():
     price = bt.margin.liquidation_price(venue, 500_000.0, 0.60, 30_000.0)
     assert price == pytest.approx((270_000.0 - 1_300.0) / (500_000.0 * 0.98), rel=1e-12)
     assert math.isclose(bt.margin.largest_notional(venue, 12_000.0), 300_000.0)
+
+
+@pytest.mark.parametrize(("symbol", "near"), [
+    ("COMPUSDT", ""), ("BCTUSDT", "BTCUSDT"), ("BTCUSD", "BTCUSDT"), ("btcusdt", "BTCUSDT"),
+])  # fmt: skip
+def test_another_coin_is_no_slip_of_a_symbol(symbol, near):
+    """COMP is a coin of its own, and OPUSDT is alike by its end alone."""
+    with pytest.raises(bt.VenueError) as caught:
+        bt.Venue.preset("binance-usdm", symbol)
+    said = str(caught.value)
+    assert "--venue file:LISTING.json" in said
+    assert "--venue auto" in said
+    assert ("did you mean" in said) == bool(near)
+    assert not near or f"did you mean {near!r}?" in said
