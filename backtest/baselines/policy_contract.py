@@ -229,9 +229,17 @@ def check_finite(trial: ContractTrial) -> str:
             f"it never decides: its leverage is NaN at all {n_asked} closes of "
             f"{trial.market.n_bars} bars"
         )
+    detail = f"finite at all {n_asked} decisions"
     if n_decided < n_asked:
-        return f"finite at {n_decided} of {n_asked} decisions, NaN (no change) at the others"
-    return f"finite at all {n_asked} decisions"
+        detail = f"finite at {n_decided} of {n_asked} decisions, NaN (no change) at the others"
+
+    # A column that was known and is lost again freezes the position, which no decision shows.
+    is_lost = ~trial.is_warm & (np.cumsum(trial.is_warm) > 0)
+    lost = np.flatnonzero(is_lost)
+    if len(lost):
+        when = trial.name_bar(int(lost[0]))
+        detail = f"{detail}; a column is NaN again at {len(lost)} closes, from {when}"
+    return detail
 
 
 def check_gaps(trial: ContractTrial) -> list[Finding]:

@@ -161,6 +161,17 @@ def list_notices(result: Result) -> Iterator[str]:
             "earlier data, or bt.run(start=...), warm them up"
         )
 
+    # A ruined or paused account is asked for nothing, and options have no target.
+    is_asked = not result.metrics["ruined"] and result.account.equity_stop is None
+    last = run_record.find_last_decision(result)
+    if last is not None and is_asked and result.options is None:
+        n_closes = len(result.time) - 1 - last
+        time = core.format_time(int(result.time[last + 1]))
+        yield (
+            f"no decision at the last {n_closes:,} closes, from {time} UTC on: the position was "
+            "left as it was; a column may have no value there"
+        )
+
     yield from list_rate_notes(result)
     late_flows = result.manifest["data"].get("flows_after_the_end")
     if late_flows:

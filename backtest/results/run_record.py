@@ -556,10 +556,32 @@ def find_start(result: RunRecord) -> float:
     return float(account.equity[0] - gains)
 
 
+REGULAR = 10
+"""Decisions, and closes without one, from which a stop of decisions is no habit of the policy."""
+
+
 def find_first_decision(result: RunRecord) -> int | None:
     """Return the row of the first close at which a policy decided, None if none ever did."""
     is_decided = ~np.isnan(result.of_positions("target")).all(axis=1)
     return int(np.argmax(is_decided)) if is_decided.any() else None
+
+
+def find_last_decision(result: RunRecord) -> int | None:
+    """Return the row of the last decision, None unless the decisions broke off before the end.
+
+    They did where at least :data:`REGULAR` were made, and the closes after the last one are more
+    than twice those of the longest pause between two.
+    """
+    is_decided = ~np.isnan(result.of_positions("target")).all(axis=1)
+    rows = np.flatnonzero(is_decided)
+    if len(rows) < REGULAR:
+        return None
+
+    n_after = len(is_decided) - 1 - int(rows[-1])
+    longest = int(np.diff(rows).max())
+    if n_after <= max(2 * longest, REGULAR):
+        return None
+    return int(rows[-1])
 
 
 def count_boundless(result: RunRecord) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest.baselines.policy_contract import check_policy
 from backtest.engine import find_first_value, find_warm_up
 from backtest.strategies import Capped, Constant, Lowest
 from tests.agreement import Counting
@@ -184,6 +185,28 @@ def test_a_run_says_from_which_bar_it_decided():
 
     known = bt.run(market, Eager(), compile=False, start=market.times[KNOWN], **AT_BINANCE)
     assert not list_late_starts(known)
+
+
+class Dying(bt.Policy):
+    """A column that is known at 20 closes, the last of them that of bar 19."""
+
+    def observe(self, market):
+        return {"x": np.where(np.arange(market.n_bars) < 20, 1.0, np.nan)}
+
+    def leverage(self, bar, account):
+        return bar.x
+
+
+def test_a_column_that_dies_is_said_by_the_run_and_by_the_check():
+    market = bt.Market.sample(bars=BARS)
+    result = bt.run(market, Dying(), compile=False, **AT_BINANCE)
+    told = [notice for notice in result.notices if notice.startswith("No decision at the last")]
+    assert len(told) == 1
+    assert f"last {BARS - 20} closes, from 2023-01-01 20:00 UTC on" in told[0]
+
+    checks = check_policy(Dying, market)
+    (finite,) = [each for each in checks if each.name == "decisions are finite"]
+    assert f"NaN again at {BARS - 20} closes" in finite.detail
 
 
 @pytest.mark.slow
