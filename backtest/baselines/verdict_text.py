@@ -174,8 +174,7 @@ def write_text(verdicts: Sequence[RegressVerdict]) -> str:
         for heads, rows in tables:
             lines += write_table(heads, rows)
 
-    if len(verdicts) > 1:
-        lines.append(count_statuses(verdicts))
+    lines.append(count_statuses(verdicts))
     return "\n".join(lines)
 
 

@@ -77,6 +77,7 @@ def test_the_unchanged_experiment_is_the_same(capsys):
     assert err == ""
     assert "calm: same: every bar is the same" in out
     assert "bit by bit" in out
+    assert "1 baseline: 1 same, 0 moved, 0 not measured" in out  # the line of docs/regression.md
 
 
 BROKEN = {
