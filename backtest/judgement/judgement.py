@@ -592,7 +592,7 @@ def list_names(table: pd.DataFrame, is_meant: pd.Series[bool]) -> tuple[str, ...
 
 
 def write_years_needed(found: rule.Findings) -> str:
-    """Return after how many years such a difference would show."""
+    """Return after how many years, those of the test included, such a difference would show."""
     if math.isnan(found.years_needed):
         return "A difference as small as this would not show in 1,000 years."
 
@@ -600,5 +600,5 @@ def write_years_needed(found: rule.Findings) -> str:
     unit = "year" if years == "1" else "years"
     return (
         f"A difference as large as this, and as noisy, would show after about "
-        f"{years} {unit} {found.whole_place}."
+        f"{years} {unit} in all, those seen included, {found.whole_place}."
     )

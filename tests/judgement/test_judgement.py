@@ -13,7 +13,7 @@ import backtest as bt
 from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
 from backtest.judgement.judge_policy import JudgedRow, write_crashes
-from backtest.judgement.judgement import name_none
+from backtest.judgement.judgement import name_none, write_years_needed
 from backtest.judgement.outcomes import list_forecasts
 from backtest.report.charts import draw_declared
 from backtest.results.result import Lack
@@ -324,6 +324,12 @@ def test_the_sentence_names_the_markets_that_were_compared():
     assert "on these 2 (" in rule.write_sentence(find(), "Mine")
     assert "on 1 of these 2 (" in rule.write_sentence(find(tested=("A",)), "Mine")
     assert "on A (" in rule.write_sentence(find(markets=("A",), tested=("A",)), "Mine")
+
+
+def test_the_years_until_a_difference_shows_count_those_seen():
+    """27 years of :func:`count_years_needed` hold the 3 that were tested."""
+    sentence = write_years_needed(find(years_needed=27.0))
+    assert "after about 27 years in all, those seen included, on these 2." in sentence
 
 
 def test_a_loss_that_no_path_had_is_shown_by_how_many_paths_there_are(calm):
