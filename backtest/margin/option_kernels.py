@@ -36,12 +36,22 @@ N_AFTER = 4
 
 
 LOW_SKEW, HIGH_SKEW, RISE, FALL = range(N_AFTER)
+"""Columns of ``scratch.table`` after the scenarios: two turns of the smile, two moves."""
 
 
 SKEW_CAP, SKEW_CAP_SLOPE, ABSOLUTE_CAP, ABSOLUTE_CAP_SLOPE = range(4)
-
-
 LEAST_WIDTH, WIDTH_SCALE, SKEW_LEVEL, SKEW_LEVEL_SLOPE = range(4, 8)
+"""Entries of ``ShockTables.skew``, as the rule declares them (``OptionShocks.skew``)."""
+LONG_BASE, LONG_MULTIPLE, LONG_ADDITION, SHORT_BASE, SHORT_MULTIPLE, SHORT_ADDITION = range(6)
+"""Entries of ``ShockTables.discounts``: base, multiple of the rate and addition to it, a year."""
+CONSTANT, PER_YEAR = range(2)
+"""Entries of ``ShockTables.delta_charge``."""
+FORWARD_MOVE, LOSS_SHARE, LOSS_SHARE_PER_YEAR = range(3)
+"""Entries of ``ShockTables.expiry_charge``."""
+OF_MAINTENANCE, OF_INITIAL = range(2)
+"""Entries of ``ShockTables.short_charge``."""
+UP_TO_DAYS, BEYOND_DAYS = range(2)
+"""Entries of ``ShockTables.power``."""
 
 
 def compute_skewed_volatility(
@@ -105,9 +115,9 @@ def fill_row_values(options: OptionPositions, rules: OptionRules, i: int) -> Non
 def compute_shock_scale(shocks: ShockTables, years: float) -> float:
     """Return by what a move of volatility is multiplied for a time to expiry."""
     days = DAYS_PER_YEAR * years
-    power = shocks.power[0]
+    power = shocks.power[UP_TO_DAYS]
     if days > shocks.days:
-        power = shocks.power[1]
+        power = shocks.power[BEYOND_DAYS]
     if power == 0.0:
         return 1.0
     return float((shocks.days / max(days, shocks.least_days)) ** power)
@@ -123,17 +133,24 @@ def shock_volatility(shocks: ShockTables, volatility: float, shock: float, scale
 
 
 def compute_discount(shocks: ShockTables, value: float, years: float, rate: float) -> float:
-    """Return the discount factor of a scenario for an option value (not below 0: a long)."""
-    terms = shocks.discounts
-    if len(terms) == 0:
+    """Return the factor by which a scenario multiplies what an expiry is worth in it.
+
+    Against the account either way: what is long shrinks by its time to expiry, what is short grows.
+    1 under a rule without discounts. ``rate`` is the interest rate a year.
+    """
+    discounts = shocks.discounts
+    if len(discounts) == 0:
         return 1.0
 
-    positive_rate = max(rate, 0.0)
+    # A negative rate would let a long grow and a short shrink.
+    counted_rate = max(rate, 0.0)
     if value >= 0.0:
-        return float(terms[0] * math.exp(-years * (positive_rate * terms[1] + terms[2])))
+        decay = counted_rate * discounts[LONG_MULTIPLE] + discounts[LONG_ADDITION]
+        return float(discounts[LONG_BASE] * math.exp(-years * decay))
 
-    # A short grows instead, at most by the interest of its time.
-    grown = terms[3] * math.exp(years * (positive_rate * terms[4] + terms[5]))
+    # A short grows at most by the interest of its time.
+    growth = counted_rate * discounts[SHORT_MULTIPLE] + discounts[SHORT_ADDITION]
+    grown = discounts[SHORT_BASE] * math.exp(years * growth)
     return float(min(math.exp(rate * years), grown))
 
 
@@ -250,7 +267,8 @@ def compute_charges_by_expiry(options: OptionPositions, rules: OptionRules, g: i
             risen = scratch.sums[expiry, after + RISE]
             fallen = scratch.sums[expiry, after + FALL]
             worst_gain = min(risen, fallen) - value_now
-            share = shocks.expiry_charge[1] + shocks.expiry_charge[2] * years
+            share = shocks.expiry_charge[LOSS_SHARE]
+            share += shocks.expiry_charge[LOSS_SHARE_PER_YEAR] * years
             forward += share * max(0.0, -worst_gain)
     return max(linear, absolute, forward)
 
@@ -275,7 +293,7 @@ def compute_option_loss(pool: OptionPool) -> float:
                 charged += compute_charges_by_expiry(options, rules, g)
         total += max(worst, charged)
 
-    if max(rules.shocks.delta_charge[0], rules.shocks.delta_charge[1]) > 0.0:
+    if max(rules.shocks.delta_charge[CONSTANT], rules.shocks.delta_charge[PER_YEAR]) > 0.0:
         total += compute_delta_charge(options, rules)
     return total
 
@@ -295,16 +313,17 @@ def compute_delta_charge(options: OptionPositions, rules: OptionRules) -> float:
     charge = 0.0
     for i in range(len(options.signs)):
         if is_first(options, i):
-            rate = max(shocks.delta_charge[0], shocks.delta_charge[1] * options.years[i])
+            by_time = shocks.delta_charge[PER_YEAR] * options.years[i]
+            rate = max(shocks.delta_charge[CONSTANT], by_time)
             charge += rate * abs(totals[options.expiries[i]])
     return charge
 
 
 def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
     """Return the charge on notional that is net short by strike and expiry."""
-    rate = rules.shocks.short_charge[0]
+    rate = rules.shocks.short_charge[OF_MAINTENANCE]
     if is_initial:
-        rate = rules.shocks.short_charge[1]
+        rate = rules.shocks.short_charge[OF_INITIAL]
     if rate <= 0.0:
         return 0.0
 
@@ -371,7 +390,7 @@ def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
         table[i, after + LOW_SKEW] = compute_option_value(options, i, 1.0, low)
         table[i, after + HIGH_SKEW] = compute_option_value(options, i, 1.0, high)
     if len(shocks.expiry_charge) > 0:
-        move = shocks.expiry_charge[0]
+        move = shocks.expiry_charge[FORWARD_MOVE]
         table[i, after + RISE] = compute_option_value(options, i, 1.0 + move, volatility)
         table[i, after + FALL] = compute_option_value(options, i, 1.0 - move, volatility)
 
@@ -435,12 +454,13 @@ def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
         moved = bound_value_slope(options, i, low, 1.0 + shocks.moves[group, k])
         steepest = max(steepest, tables.weights[group, k] * (moved + slope_now))
 
-    charge = max(shocks.delta_charge[0], shocks.delta_charge[1] * options.years[i])
+    by_time = shocks.delta_charge[PER_YEAR] * options.years[i]
+    charge = max(shocks.delta_charge[CONSTANT], by_time)
     if charge > 0.0:
         steepest += charge * options.sizes[i] * bound_delta_slope(options, i, low)
     short_slope = 0.0
     if not options.are_coin[i]:
-        short_slope = shocks.short_charge[0] * options.sizes[i]
+        short_slope = shocks.short_charge[OF_MAINTENANCE] * options.sizes[i]
     return float(tables.factor * steepest + short_slope)
 
 

@@ -470,10 +470,10 @@ def is_pool_failing(rules: PortfolioRules, held: Holdings, cash: float) -> bool:
 
     A backing that equals it, give or take rounding, fails.
     """
-    count = 0
+    n_held = 0
     for i in range(len(held.quantities)):
-        count += is_in_pool(rules, held, i)
-    if count == 0:
+        n_held += is_in_pool(rules, held, i)
+    if n_held == 0:
         return False
 
     required = compute_portfolio_requirement(rules, held, is_initial=False)
