@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backtest.engine.batch import is_plain_sooner, list_policies, run_account
     from backtest.engine.checks import check_run, check_settlement, count_periods, give_each
     from backtest.engine.checks import read_venues, warn_of_flows, warn_of_market, warn_once
-    from backtest.engine.compiler import compile_core, compile_general_rules, hash_rules
+    from backtest.engine.compiler import compile_account_rules, compile_scalar_rules, hash_rules
     from backtest.engine.conditions import AnyPolicy, Conditions, end_expired, fields, plain
     from backtest.engine.conditions import recall, restore, setting
     from backtest.engine.driver import CompiledCalls, Counts, Drive, LoopPart, OverflowedFormula
@@ -50,7 +50,7 @@ else:
             "warn_of_market warn_once"
         ),
         "engine.closes": "find_failure_value is_over_cap look_at_close",
-        "engine.compiler": "compile_core compile_general_rules hash_rules",
+        "engine.compiler": "compile_account_rules compile_scalar_rules hash_rules",
         "engine.conditions": "AnyPolicy Conditions end_expired fields plain recall restore setting",
         "engine.driver": (
             "CompiledCalls Counts Drive LoopPart OverflowedFormula TermsInTime bind_loop "

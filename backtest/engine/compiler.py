@@ -1,4 +1,10 @@
-"""Compile the rules and the loop, once for all accounts, and a formula for each policy."""
+"""Compile the rules and the loop, once for all accounts, and a formula for each policy.
+
+The rules are compiled twice, into two sets of twins, which do not call each other. Those of
+:func:`compile_scalar_rules` are the rules of one position, inlined for formulas of policies, whose
+public functions they stand for. Those of :func:`compile_account_rules` are all rules, called by the
+loop, where inlining all would cost minutes.
+"""
 
 from __future__ import annotations
 
@@ -69,20 +75,23 @@ PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 
 
 @functools.cache
-def compile_core() -> dict[int, Any]:
-    """Return the compiled scalar rules, and let compiled formulas call public functions.
+def compile_scalar_rules() -> dict[int, Any]:
+    """Return the twins of the rules of one position, and let formulas call public functions.
 
-    The rules are those of one position, inlined into what calls them, by the identity of the plain
-    functions. Registering a public function makes numba call the scalar rule of it; mathematical
-    functions have compiled versions of their own.
+    The twins stand by the identity of the plain functions, and are inlined into what calls them.
+    Registers overloads with numba, for the process: a formula that calls a public function gets the
+    scalar rule of it, and mathematical functions their compiled kernels.
     """
-    twins = start_twins()
+    twins = list_replacements()
     _compile.compile_rules(CORE, twins, left_out=PUBLIC_NAMES, inlines_all=True)
-    kernels = _compile.compile_functions(implied_kernels)
-    for public, scalar in (*PUBLIC, *OPTION_FUNCTIONS):
-        rule = vars(margin).get(scalar)
-        compiled = kernels[scalar] if rule is None else twins[id(rule)]
+    for public, scalar in PUBLIC:
+        compiled = twins[id(vars(margin)[scalar])]
         _compile.register_overload(public, compiled, replaced=REPLACED, literals=LITERALS)
+
+    # Functions of options and of mathematics have kernels, which are no rules of an account.
+    kernels = _compile.compile_functions(implied_kernels)
+    for public, scalar in OPTION_FUNCTIONS:
+        _compile.register_overload(public, kernels[scalar], replaced=REPLACED, literals=LITERALS)
 
     elementary = core.elementary
     for name in MATH:
@@ -93,8 +102,8 @@ def compile_core() -> dict[int, Any]:
     return twins
 
 
-def start_twins() -> dict[int, Any]:
-    """Return compiled functions of another text than the plain ones, by their identity."""
+def list_replacements() -> dict[int, Any]:
+    """Return compiled functions of another text than the plain ones, by identity of the plain."""
     return {
         id(a.orders.floor): _compile.jit(lambda size: np.floor(size), forceinline=True),  # noqa: PLW0108 - numba compiles it
         id(brackets.choose): _compile.jit(
@@ -112,7 +121,7 @@ LITERALS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def compile_part(recipe: Any, kinds: tuple[str, ...], *, has_counts: bool) -> _compile.ObjectFile:
     """Return the object of the formula of a recipe."""
-    compile_core()  # lets formulas call public functions
+    compile_scalar_rules()  # lets formulas call public functions
     formulas = {}
     if recipe.rule is not None:
         formulas["rule"] = recipe.rule
@@ -129,7 +138,7 @@ def compile_loop(
     name: str, object_name: str, arguments: tuple[Any, ...], *, has_parts: bool
 ) -> _compile.ObjectFile:
     """Return the object of a function of the loop; ``has_parts`` if it may hold options."""
-    compile_general_rules(has_parts=has_parts)
+    compile_account_rules(has_parts=has_parts)
     module = ENTRIES[name]
     space = SPACES[has_parts][module]
     return _compile.compile_twin(getattr(module, name), space, object_name, arguments)
@@ -142,12 +151,16 @@ SPACES: dict[bool, dict[ModuleType, dict[str, Any]]] = {}
 
 
 @functools.cache
-def compile_general_rules(*, has_parts: bool) -> dict[int, Any]:
-    """Compile all rules of the account and the loop, and return them by identity."""
+def compile_account_rules(*, has_parts: bool) -> dict[int, Any]:
+    """Compile all rules of the account and the loop, and return their twins by identity.
+
+    Writes the globals of the compiled modules into SPACES: entries are compiled in them. Without
+    parts, no account may hold options, and their functions return constants.
+    """
     jit = _compile.jit
     return_always = _compile.return_always
     pick = jit(portfolio_kernels.pick_rules, forceinline=True)
-    twins = start_twins() | {
+    twins = list_replacements() | {
         id(a.records.write_tuple): jit(return_always(None), forceinline=True),
         id(loop.locate): _compile.locate_function,
         id(loop.ask): jit(make_ask(), forceinline=True),

@@ -12,7 +12,7 @@ import pytest
 import backtest as bt
 from backtest.core import number_text as text
 from backtest.core.elementary import SHORT, raise_to
-from backtest.engine import compile_core
+from backtest.engine import compile_scalar_rules
 from backtest.live.book import format_leverage
 
 INF = math.inf
@@ -136,7 +136,7 @@ def test_whole_and_half_powers_are_exact():
 @functools.cache
 def compile_plainly(name: str) -> Callable[..., Any]:
     numba = pytest.importorskip("numba")
-    compile_core()  # lets compiled code call them
+    compile_scalar_rules()  # lets compiled code call them
 
     function = getattr(bt.math, name)
 

@@ -337,9 +337,9 @@ def test_drawn_formulas_have_the_bits_of_plain_python(tmp_path):
     """Compiled code may only say that it has no number; then plain Python is asked."""
     numba = pytest.importorskip("numba")
     from backtest._compile.lowering import jit_tree  # noqa: PLC0415 - loads numba
-    from backtest.engine.compiler import compile_core  # noqa: PLC0415
+    from backtest.engine.compiler import compile_scalar_rules  # noqa: PLC0415
 
-    compile_core()
+    compile_scalar_rules()
 
     drawing = Drawing(92)
     texts = [drawing.number(drawing.rng.choice([1, 2, 2, 3])) for _ in range(300)]
