@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backtest.account.balance import mark_to_ledger, pick_balances, put_balances, value_at
     from backtest.account.bar import open_bar, process_bar, set_quotes
     from backtest.account.money import clear_ledger
-    from backtest.account.options import close_options, is_walking, price_options
+    from backtest.account.options import must_value_options, price_options, value_options_at_close
     from backtest.account.orders import compute_square_root_impact, compute_target, fill, is_outside
     from backtest.account.orders import move_margin
     from backtest.account.margin_calls import compute_pool_backing, compute_pool_needed
@@ -56,7 +56,7 @@ else:
         "account.bar": "open_bar process_bar set_quotes",
         "account.causes": "measure_shares write_parts",
         "account.money": "clear_ledger",
-        "account.options": "close_options is_walking price_options",
+        "account.options": "must_value_options price_options value_options_at_close",
         "account.orders": "compute_square_root_impact compute_target fill is_outside move_margin",
         "account.margin_calls": "compute_pool_backing compute_pool_needed compute_pool_ratio",
         "account.margin_moves": "write_settings",

@@ -24,7 +24,7 @@ from backtest import margin
 from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.money import Money
-from backtest.account.options import count_options, holds_options, is_walking
+from backtest.account.options import count_options, holds_options, must_value_options
 from backtest.account.position import mark_position
 from backtest.core import FloatArray
 from backtest.core.kernels import inlined, of_options
@@ -75,7 +75,7 @@ def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
             return False
         n_held += 1
 
-    return n_held == 1 and not has_collateral(state) and not is_walking(terms, state)
+    return n_held == 1 and not has_collateral(state) and not must_value_options(terms, state)
 
 
 def has_one_position(terms: r.Terms, state: r.AccountState) -> bool:

@@ -342,7 +342,7 @@ def mark_account(bar: r.AccountBar, t: int) -> None:
     """Mark positions, options and collateral at the close, and close what is delisted."""
     state = bar.state
     quotes = bar.quotes
-    options.close_options(bar, t)
+    options.value_options_at_close(bar, t)
     for i in range(len(state.positions)):
         if not r.is_held(state, i):
             continue

@@ -316,7 +316,7 @@ def find_largest_cross(bar: r.AccountBar, i: int) -> float:
     realized = order_limits.NO_ORDER if is_same_side else i
     backing = balance.compute_pool(terms, bar.state)
     backing += margin.compute_haircut(terms.rules, bar.state.held, i)
-    backing -= order_limits.compute_all_uncounted(bar, realized)
+    backing -= order_limits.sum_uncounted_profits(bar, realized)
     if not terms.rules.has_scenarios:
         return find_largest_by_table(bar, i, backing)
 

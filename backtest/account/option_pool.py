@@ -130,14 +130,17 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
     for k in range(len(positions.strikes)):
         i = terms.options.instruments[k]
         start = bar.scratch.walk[i].mark
-        way = bar.scratch.walk[i].mark_end - start
-        if positions.quantities[k] == 0.0 or way == 0.0:
+        distance = bar.scratch.walk[i].mark_end - start
+        if positions.quantities[k] == 0.0 or distance == 0.0:
             continue
 
-        value = brackets.sizes[i] * positions.strikes[k]
+        # The contract value of the underlying at the strike.
+        value_at_strike = brackets.sizes[i] * positions.strikes[k]
         if brackets.are_inverse[i]:
-            value = -brackets.sizes[i] / positions.strikes[k]
-        place = (value - start) / way
+            value_at_strike = -brackets.sizes[i] / positions.strikes[k]
+        place = (value_at_strike - start) / distance
+
+        # A strike that prices stand on, give or take rounding, is passed already.
         if after * (1.0 + TOLERANCE) < place < first:
             first = place
 

@@ -52,10 +52,11 @@ def count_options(state: AccountState) -> int:
 
 
 @of_options(returns=False)
-def is_walking(terms: Terms, state: AccountState) -> bool:
-    """Return whether options change what backs the account or what it needs as prices move.
+def must_value_options(terms: Terms, state: AccountState) -> bool:
+    """Return whether options must be valued at each price on the way through a bar.
 
-    Shorts always do; longs where their value counts, or a floor of the equity looks at it.
+    Where they change what backs the account or what it needs: shorts always do; longs where their
+    value counts, or a floor of the equity looks at it.
     """
     rules = terms.options.rules
     sees_longs = rules.counted != NONE or rules.rates.loan_value > 0.0 or terms.has_floor
@@ -151,7 +152,7 @@ def read_marks(bar: AccountBar, t: int, k: int) -> None:
         write_expired(bar.state, k)
         index = data.expiry_spots[k]
         quoted = math.nan
-    restart(bar.terms, bar.state, k, index, quoted)
+    value_option(bar.terms, bar.state, k, index, quoted)
 
 
 def write_expired(state: AccountState, k: int) -> None:
@@ -162,8 +163,8 @@ def write_expired(state: AccountState, k: int) -> None:
     positions.bases[k] = 1.0
 
 
-def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
-    """Write value and mark of option k anew, at the price ``index`` of its underlying.
+def value_option(terms: Terms, state: AccountState, k: int, index: float, quoted: float) -> None:
+    """Write value, mark and offset of option k, at the price ``index`` of its underlying.
 
     ``quoted`` is the venue's mark of one contract, NaN if there is none: then the mark is the
     value by the model. The offset of the mark from that value stays until the next bar.
@@ -193,7 +194,7 @@ def restart(terms: Terms, state: AccountState, k: int, index: float, quoted: flo
 
 
 @of_options(returns=None)
-def close_options(bar: AccountBar, t: int) -> None:
+def value_options_at_close(bar: AccountBar, t: int) -> None:
     """Write market data and marks of options at the close, and forget the targets."""
     own = bar.state.options
     data = bar.feed.options
@@ -206,7 +207,7 @@ def close_options(bar: AccountBar, t: int) -> None:
 
         index = find_index(bar.terms, k, bar.quotes.mark_close)
         quoted = data.sizes[k] * data.marks_close[t, k]
-        restart(bar.terms, bar.state, k, index, quoted)
+        value_option(bar.terms, bar.state, k, index, quoted)
 
 
 @of_options(returns=None)

@@ -32,6 +32,7 @@ from backtest.account import options
 from backtest.account import records as r
 from backtest.account.balance import compute_counted, compute_needed, value_at
 from backtest.account.position import compute_uncounted
+from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 
 # The cap of gross leverage, on targets and bands.
@@ -219,7 +220,7 @@ def fit_increases(bar: r.AccountBar) -> float:
 
     # Profits that do not count back no order, unless the order realizes them.
     backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
-    backing -= compute_all_uncounted(bar, ALL_FLIPS)
+    backing -= sum_uncounted_profits(bar, ALL_FLIPS)
 
     # Margins of brackets add up, so those of others are summed once, and a single increase has a
     # closed form. Other requirements are of the account as a whole.
@@ -245,7 +246,7 @@ def fit_increases(bar: r.AccountBar) -> float:
 
 def is_joint(terms: r.Terms, state: r.AccountState) -> bool:
     """Return whether the requirement is the account's, not a sum of positions."""
-    has_options = options.is_walking(terms, state) or options.is_adding_options(state)
+    has_options = options.must_value_options(terms, state) or options.is_adding_options(state)
     return terms.rules.has_scenarios or has_options
 
 
@@ -291,27 +292,36 @@ def fit_single(bar: r.AccountBar, backing: float, i: int) -> float:
     return float(max(allowed_by_margin - plan.notional_kept, 0.0) / plan.notional_added)
 
 
-def compute_all_uncounted(bar: r.AccountBar, realized: int) -> float:
-    """Return the profit of cross positions that backs no order (4.3).
+def sum_uncounted_profits(bar: r.AccountBar, realized: int) -> float:
+    """Return the profit of cross positions that backs no order (4.3): what ``profit_counts`` omits.
 
-    It is what ``profit_counts`` leaves out. An order that closes a position makes its profit money,
-    which counts: ``realized`` is the instrument with such an order, ALL_FLIPS or NO_ORDER.
+    An order that closes a position makes its profit money, which counts. ``realized`` says whose:
+    of one instrument, of all positions that their orders flip (ALL_FLIPS), or of none (NO_ORDER).
     """
     total = 0.0
     for i in range(len(bar.state.positions)):
         if not r.is_held(bar.state, i) or r.is_isolated(bar.terms, i):
             continue
 
-        # The profit that an order realizes counts in full.
-        plan = bar.scratch.plans[i]
-        is_flip = plan.kind == r.INCREASE and plan.notional_held < 0.0
-        if i == realized or (realized == ALL_FLIPS and is_flip):
-            continue
-
-        rules = r.pick_instrument(bar.terms, i)
-        position = r.pick_position(bar.state, i)
-        total += compute_uncounted(rules, position, bar.state.positions[i].value)
+        if not is_profit_realized(bar.scratch, i, realized):
+            rules = r.pick_instrument(bar.terms, i)
+            position = r.pick_position(bar.state, i)
+            total += compute_uncounted(rules, position, bar.state.positions[i].value)
     return total
+
+
+@inlined
+def is_profit_realized(scratch: r.Scratch, i: int, realized: int) -> bool:
+    """Return whether an order makes the profit of position i money, which counts in full.
+
+    ``realized`` as in :func:`sum_uncounted_profits`.
+    """
+    if i == realized:
+        return True
+    # A flip is an increase on the other side than what is held.
+    plan = scratch.plans[i]
+    is_flip = plan.kind == r.INCREASE and plan.notional_held < 0.0
+    return realized == ALL_FLIPS and is_flip
 
 
 def compute_room(

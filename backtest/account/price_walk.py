@@ -28,11 +28,12 @@ from backtest import margin
 from backtest.account import balance, exits, option_pool, options, pool_liquidation
 from backtest.account import position as p
 from backtest.account import records as r
+from backtest.account.balance import NO_INSTRUMENT
 from backtest.account.equity_floors import CAUTION, find_stop_on_segment, is_drawdown_near
 from backtest.account.exits import SAME_PLACE, find_stop_place, stop_position
 from backtest.account.limit_orders import OPENED, fill_resting, find_fill_place, is_any_reached
 from backtest.account.option_pool import UNREACHED
-from backtest.account.options import is_walking
+from backtest.account.options import must_value_options
 from backtest.account.payments import liquidate_isolated
 from backtest.core.kernels import inlined
 
@@ -49,9 +50,10 @@ TO_EXTREME, TO_OTHER, TO_CLOSE = range(LEGS)
 
 
 class NextEvent(NamedTuple):
-    """What acts first on a segment: what, on which instrument, where; of an exit, value and kind.
+    """What acts first on a segment: what, on which instrument, and at which place of it.
 
-    The instrument is -1 of the pool and of a floor; value and kind are NaN and NOTHING of others.
+    The instrument is NO_INSTRUMENT of the pool and of a floor. An exit has the contract value that
+    it trades at and its kind; of all else they are NaN and NOTHING.
     """
 
     what: int
@@ -92,7 +94,7 @@ def is_surely_quiet(bar: r.AccountBar, is_filling: bool) -> bool:
 
     Writes the opens as values now, and the turns of all prices, unless extremes alone decide.
     """
-    is_sensed = is_filling or is_walking(bar.terms, bar.state)
+    is_sensed = is_filling or must_value_options(bar.terms, bar.state)
     if not is_sensed and is_quiet(bar):
         return True
     start_walk(bar.quotes, bar.scratch)
@@ -385,7 +387,7 @@ def is_low_first(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar, mar
     options: those at the opens, in the end.
     """
     n_instruments = len(state.positions)
-    has_options = is_walking(terms, state)
+    has_options = must_value_options(terms, state)
     at_low = 0.0
     at_high = 0.0
     gross = 0.0
@@ -466,7 +468,7 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
     if terms.intrabar == r.WORST or balance.count_cross(terms, state) == 0:
         return False
 
-    has_options = is_walking(terms, state)
+    has_options = must_value_options(terms, state)
     for i in range(len(scratch.walk)):
         scratch.walk[i].mark_end = scratch.walk[i].mark
         if r.is_held(state, i) and not r.is_isolated(terms, i):
@@ -543,38 +545,47 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
 
 
 def walk_segment(bar: r.AccountBar, t: int) -> None:
-    """Take prices to the end of a leg, and let act what comes first, again and again."""
+    """Take prices to the end of a leg, and let act what comes first, again and again.
+
+    The extremes of the equity are followed before and after each event: both belong to the way.
+    """
     while True:
         event = find_event(bar)
         if event.what == NONE:
             break
         advance(bar.scratch, event.place)
         follow_extremes(bar)
-        act(bar, t, event)
+        carry_out(bar, t, event)
         follow_extremes(bar)
 
     advance(bar.scratch, 1.0)
     follow_extremes(bar)
 
 
-def act(bar: r.AccountBar, t: int, event: NextEvent) -> None:
-    """Do what acts where prices stand now."""
+def carry_out(bar: r.AccountBar, t: int, event: NextEvent) -> None:
+    """Carry out an event where prices stand now: liquidate, close, stop or fill."""
     state = bar.state
     scratch = bar.scratch
+    i = event.i
     if event.what == POOL:
+        # The pool is closed at the marks of its place.
         balance.value_at(state, scratch.mark, scratch.price)
         pool_liquidation.liquidate_pool(bar, t, balance.has_only_position(bar.terms, state))
 
+    elif event.what == ALONE:
+        liquidate_isolated(bar, t, i, scratch.walk[i].mark, is_failed=True)
+
     elif event.what == DRAWN:
+        # What options gained up to here is entered before they are closed.
         options.price_options(bar.terms, state, scratch.mark)
         options.book_profits(state, bar.ledger)
         exits.close_account(bar, t, scratch.last, scratch.price)
-    elif event.what == ALONE:
-        liquidate_isolated(bar, t, event.i, scratch.walk[event.i].mark, is_failed=True)
-    elif event.what == FILLED:
-        fill_resting(bar, t, event.i)
+
+    elif event.what == EXIT:
+        stop_position(bar, t, i, event.kind, event.value)
+
     else:
-        stop_position(bar, t, event.i, event.kind, event.value)
+        fill_resting(bar, t, i)
 
 
 def advance(scratch: r.Scratch, place: float) -> None:
@@ -592,35 +603,49 @@ def find_event(bar: r.AccountBar) -> NextEvent:
     """Return what acts first on the segment.
 
     Ties go to the pool, then an isolated position, a floor, an exit, a resting order: each must be
-    nearer than those before it.
+    nearer than those before it (:func:`is_before`), so their order here is that of ties.
     """
     terms = bar.terms
     state = bar.state
-    event = NextEvent(NONE, -1, UNREACHED, math.nan, p.NOTHING)
+    first = make_event(NONE, NO_INSTRUMENT, UNREACHED)
     place = find_pool_failure(bar)
     if place <= 1.0:
-        event = NextEvent(POOL, -1, place, math.nan, p.NOTHING)
+        first = make_event(POOL, NO_INSTRUMENT, place)
+
     for i in range(len(state.positions)):
         if r.is_held(state, i) and r.is_isolated(terms, i):
             place = find_own_failure(bar, i)
-            if place < event.place - SAME_PLACE:
-                event = NextEvent(ALONE, i, place, math.nan, p.NOTHING)
+            if is_before(place, first):
+                first = make_event(ALONE, i, place)
 
     place = find_stop_on_segment(bar)
-    if place < event.place - SAME_PLACE:
-        event = NextEvent(DRAWN, -1, place, math.nan, p.NOTHING)
+    if is_before(place, first):
+        first = make_event(DRAWN, NO_INSTRUMENT, place)
+
     for i in range(len(state.positions)):
         if r.is_held(state, i):
             kind, place, value = find_stop_place(bar, i)
-            if kind != p.NOTHING and place < event.place - SAME_PLACE:
-                event = NextEvent(EXIT, i, place, value, kind)
+            if kind != p.NOTHING and is_before(place, first):
+                first = NextEvent(what=EXIT, i=i, place=place, value=value, kind=kind)
 
     if terms.fill == r.RESTING:
         for i in range(len(state.positions)):
             place = find_fill_place(state, bar.scratch, i)
-            if place < event.place - SAME_PLACE:
-                event = NextEvent(FILLED, i, place, math.nan, p.NOTHING)
-    return event
+            if is_before(place, first):
+                first = make_event(FILLED, i, place)
+    return first
+
+
+@inlined
+def make_event(what: int, i: int, place: float) -> NextEvent:
+    """Return an event that is no exit."""
+    return NextEvent(what=what, i=i, place=place, value=math.nan, kind=p.NOTHING)
+
+
+@inlined
+def is_before(place: float, event: NextEvent) -> bool:
+    """Return whether a place comes before that of an event; places that rounding parts are one."""
+    return place < event.place - SAME_PLACE
 
 
 def find_pool_failure(bar: r.AccountBar) -> float:
@@ -630,7 +655,7 @@ def find_pool_failure(bar: r.AccountBar) -> float:
     scratch = bar.scratch
     if balance.count_cross(terms, state) == 0:
         return UNREACHED
-    if is_walking(terms, state):
+    if must_value_options(terms, state):
         return option_pool.find_place_with_options(bar)
 
     # Under brackets the excess is concave on a segment: a pool that does not fail at its end can

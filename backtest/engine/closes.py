@@ -265,7 +265,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
                     worst_needed, worst_backing, needed_alone, backing_alone, True
                 )
         # The failing price costs a search, so it is sought only where a bound lets it be near.
-        if is_any_near(bar, i, backing - needed, has_prices):
+        if is_failure_sought(bar, i, backing - needed, has_prices):
             value = find_failure_value(bar, i, backing - needed)
             scratch.walk[i].failure = value
             ratio = value / mark if mark > 0.0 else mark / value
@@ -318,27 +318,22 @@ def look_at_one_close(
     position = one.position
     bar.scratch.walk[0].failure = math.nan
     if position.quantity == 0.0:
-        return CloseFacts(
-            gross=0.0,
-            backing=1.0,
-            needed=0.0,
-            worst_backing=1.0,
-            worst_needed=0.0,
-            is_near=False,
-            initial=position.margin if one.is_isolated else 0.0,
-        )
+        posted = 0.0
+        if one.is_isolated:
+            posted = position.margin
+        return report_no_margin(gross=0.0, initial=posted)
 
     backing = one.wallet.cash + position.quantity * position.value
     if one.is_isolated:
         backing = position.margin + position.quantity * (position.value - position.entry)
     needed = one.level * (bracket.rate * notional - bracket.amount)
-    is_near = False
-    if not backing - needed > (FARTHEST - 1.0) * (1.0 + one.level) * notional:
-        is_near = may_fail_near(bar.terms, one, bracket, backing)
-    if is_near:
-        return look_at_close(bar, False)
 
-    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, True)
+    # A cheap bound first, as `is_far` has it; NaN is not far. Then a closer one.
+    is_surely_far = backing - needed > (FARTHEST - 1.0) * (1.0 + one.level) * notional
+    if not is_surely_far and may_fail_near(bar.terms, one, bracket, backing):
+        return look_at_close(bar, has_prices=False)
+
+    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, is_held=True)
     posted = notional * initial.multiplier / initial.leverage
     # An isolated position leaves the cross pool empty.
     if one.is_isolated:
@@ -363,6 +358,12 @@ def measure_gross(bar: a.AccountBar) -> CloseFacts:
     for i in range(len(state.positions)):
         if a.is_held(state, i):
             gross += abs(state.positions[i].quantity) * abs(bar.quotes.instruments[i].mark_close)
+    return report_no_margin(gross=gross, initial=0.0)
+
+
+@inlined
+def report_no_margin(gross: float, initial: float) -> CloseFacts:
+    """Return a close without a margin requirement: nothing needed, of a backing of 1."""
     return CloseFacts(
         gross=gross,
         backing=1.0,
@@ -370,28 +371,32 @@ def measure_gross(bar: a.AccountBar) -> CloseFacts:
         worst_backing=1.0,
         worst_needed=0.0,
         is_near=False,
-        initial=0.0,
+        initial=initial,
     )
 
 
-def is_any_near(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
-    """Return whether the failing price of instrument i is sought.
+def is_failure_sought(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
+    """Return whether the price of instrument i at which its pool fails is sought.
 
-    With ``has_prices`` of all that is held; else where a bound does not show that it is far.
+    With ``has_prices``, of all that is held; else only where a bound does not show that it is far.
     ``excess`` is what the pool has over its requirement: money.
     """
     terms = bar.terms
     state = bar.state
-    if a.is_walking(terms, state) and not a.is_isolated(terms, i):
+
+    # A pool of options is moved by each of their underlyings, held or not.
+    if a.must_value_options(terms, state) and not a.is_isolated(terms, i):
         if not a.is_moved_by(terms, state, i):
             return False
         return has_prices or not a.is_far_with_options(bar, i, excess)
 
     if not a.is_held(state, i):
         return False
+    if has_prices:
+        return True
     position = state.positions[i]
     notional = abs(position.quantity) * abs(position.value)
-    return has_prices or not is_far(terms, state, i, notional, excess)
+    return not is_far(terms, state, i, notional, excess)
 
 
 @inlined
@@ -421,7 +426,7 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
         balances = a.Balances(0.0, a.pick_position(state, i))
         rules = a.share(a.pick_instrument(terms, i))
         return a.compute_root(rules, balances, bar.quotes.instruments[i].multiplier)
-    if a.is_walking(terms, state):
+    if a.must_value_options(terms, state):
         return find_failure_with_options(bar, i, excess)
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         return find_failure_by_brackets(bar, i, excess)

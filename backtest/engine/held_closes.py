@@ -78,7 +78,7 @@ def put_back(bar: a.AccountBar, held: HeldAtCloses, row: int, t: int) -> None:
         state.held.prices[c] = feed.asset_mark_close[c, t]
     for k in range(len(state.options.targets)):
         state.options.positions.quantities[k] = held.options[row, k]
-    a.close_options(bar, t)
+    a.value_options_at_close(bar, t)
 
 
 def write_balances(bar: a.AccountBar, closes: Closes, row: int) -> None:

@@ -606,20 +606,24 @@ def decide_overlay(
 ) -> bool:
     """Write the overlay that its policy decides into the wallet; False if it is not allowed.
 
-    NaN leaves it as it is.
+    Negative and infinite are not allowed; NaN leaves the overlay as it is. ``time`` is the open of
+    the bar k that policies see, ns.
     """
+    # The overlay is the policy after those of the instruments.
+    overlay_policy = len(bar.state.positions)
+    local = k - deciders.firsts[overlay_policy]
     show_account(deciders, bar.state, close)
     show_index_bar(deciders, k)
 
-    n = len(bar.state.positions)
-    local = k - deciders.firsts[n]
-    overlay = math.nan
-    if local >= deciders.known[n]:
-        overlay = ask(deciders, bar.terms, bar.quotes, n, time, local)
+    # Until each of its columns has had a value, the policy decides nothing.
+    if local < deciders.known[overlay_policy]:
+        return True
+    overlay = ask(deciders, bar.terms, bar.quotes, overlay_policy, time, local)
+    if math.isnan(overlay):
+        return True
     if overlay < 0.0 or overlay == math.inf:
         return False
-    if not math.isnan(overlay):
-        bar.state.wallet.overlay = min(overlay, bar.terms.max_overlay)
+    bar.state.wallet.overlay = min(overlay, bar.terms.max_overlay)
     return True
 
 

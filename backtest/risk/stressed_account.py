@@ -508,6 +508,6 @@ def measure_gap(bar: a.AccountBar, i: int, value: float, excess: float) -> float
     gap = (value - failure) / abs(value)
 
     # With options both sides may liquidate, and none is beyond while there is an excess.
-    if a.is_walking(bar.terms, bar.state):
+    if a.must_value_options(bar.terms, bar.state):
         return abs(gap) if excess > 0.0 else 0.0
     return gap if bar.state.positions[i].quantity > 0.0 else -gap
