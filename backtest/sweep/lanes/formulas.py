@@ -184,7 +184,7 @@ def at_row(k: int) -> str:
 
 def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     """Return the object of the loop over lanes, for such arguments as :func:`.take_block` takes."""
-    twins = engine.compile_general_rules(has_parts=False) | engine.compile_core()
+    twins = engine.compile_account_rules(has_parts=False) | engine.compile_scalar_rules()
     twins |= {
         id(rows.cell): _compile.jit(lambda row, i: np.uint64(row * LANES + i), forceinline=True),
         id(rows.lowest): _compile.find_lowest,
