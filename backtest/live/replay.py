@@ -529,6 +529,8 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
         costs = (fact.fee, slippage, 0.0)
         ledger.fees += fact.fee
         ledger.slippage += slippage
+        if change != 0.0 and fact.kind != "ruin":  # a run does not count what ruin closes
+            ledger.fills += 1.0
 
     ledger.price_pnl += position.quantity * (fact.value - position.marked)
     ledger.traded += abs(change) * abs(fact.filled)

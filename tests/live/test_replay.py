@@ -88,6 +88,19 @@ def test_the_fills_of_a_run_give_its_account(make, seeds, monkeypatch):
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.parametrize(("make", "seed"), [
+    (make_exit_case, 2),  # conversions of collateral
+    (make_full_case, 3),  # takeovers and bad debt
+    (make_full_case, 19),  # ruin
+    (make_limit_case, 2),
+])  # fmt: skip
+def test_a_replay_counts_the_fills_of_its_run(make, seed, monkeypatch):
+    trust_data(monkeypatch)
+
+    run, again = replay_case(make(seed))
+    assert again.metrics["fills"] == run.metrics["fills"] > 0.0
+
+
 def fills_of(*rows: tuple[float, float, float, float]) -> pd.DataFrame:
     """Return fills of (hours since the start, quantity, price, fee)."""
     table = pd.DataFrame(rows, columns=["hours", "quantity", "price", "fee"])
@@ -111,6 +124,7 @@ def test_two_fills_by_hand():
     assert equity == pytest.approx([1_000.0, 999.0, after_sale, after_sale, after_sale])
     assert result.fills["quantity"].tolist() == [2.0, -1.0]
     assert result.fills["kind"].tolist() == ["order", "order"]
+    assert result.metrics["fills"] == 2.0
 
 
 @pytest.mark.parametrize(("hours", "paid"), [(2.0 - 1.0 / 3_600.0, 0.0), (2.0, 2.0)])
