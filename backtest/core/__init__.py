@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from backtest.core.number_text import Head, capitalize, clip, count_nouns, escape_directions
     from backtest.core.number_text import format_bps, format_cell, format_chance, format_money
     from backtest.core.number_text import format_number, format_percent, format_price
-    from backtest.core.number_text import format_probability, format_round_money, format_setting
-    from backtest.core.number_text import format_signed, format_value, keep_units
+    from backtest.core.number_text import format_p_value, format_probability, format_round_money
+    from backtest.core.number_text import format_setting, format_signed, format_value, keep_units
     from backtest.core.parquet_tables import list_records
     from backtest.core.result_parts import Headline, NOTHING, Panel, Part, Shown, ShownChart
     from backtest.core.result_parts import ShownTable
@@ -88,8 +88,8 @@ else:
         "core.number_text": (
             "Head capitalize clip count_nouns escape_directions format_bps format_cell "
             "format_chance format_money format_number format_percent format_price "
-            "format_probability format_round_money format_setting format_signed format_value "
-            "keep_units"
+            "format_p_value format_probability format_round_money format_setting format_signed "
+            "format_value keep_units"
         ),
         "core.parquet_tables": "list_records",
         "core.provenance": (

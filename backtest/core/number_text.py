@@ -34,7 +34,9 @@ def write_known(write: Callable[[float], str]) -> Callable[[float], str]:
 format_number = write_known("{:,.2f}".format)
 format_signed = write_known("{:+.2f}".format)
 format_chance = write_known(lambda probability: f"{100.0 * probability:.3g} %")
+# Rounded against the claim: 0.9499 must not read as 0.95, nor a p-value of 0.0501 as 0.050.
 format_probability = write_known(lambda share: f"{math.floor(100.0 * share + 1e-9) / 100.0:.2f}")
+format_p_value = write_known(lambda p: f"{math.ceil(1000.0 * p - 1e-9) / 1000.0:.3f}")
 
 
 def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = False) -> str:
@@ -188,7 +190,8 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "percent": format_percent,
     "signed percent": partial(format_percent, is_signed=True),
     "growth": lambda value: EDGES.get(value) or format_percent(value),
-    "p-value": "{:.3f}".format,
+    "p-value": format_p_value,
+    "score": "{:.3f}".format,
     "chance": format_chance,
     "probability": format_probability,
     "money": format_limit,

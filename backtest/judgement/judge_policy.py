@@ -498,7 +498,7 @@ def write_timing(row: Row) -> str:
         return f"not tested: {row['why']} ({fills})"
     return (
         f"{fills}, mean leverage {row['mean_leverage']:.2f}x, "
-        f"p of growth {row['p_growth']:.3f} (n {row['shifts']:,} shifts)"
+        f"p of growth {core.format_p_value(row['p_growth'])} (n {row['shifts']:,} shifts)"
     )
 
 
@@ -536,7 +536,8 @@ def write_search(row: Row) -> str:
     tested = "not tested"
     if row["n"]:
         deflated = core.format_probability(row["deflated_sharpe"])
-        tested = f"p {row['p_adjusted']:.3f} and deflated Sharpe {deflated} of the difference"
+        p_value = core.format_p_value(row["p_adjusted"])
+        tested = f"p {p_value} and deflated Sharpe {deflated} of the difference"
     trials = core.count_nouns(row["trials"], "trial")
     looks = core.count_nouns(int(row["looks"]), "look")
     return f"{trials}, {looks} at a holdout; {tested} (n {row['n']:,})"

@@ -449,14 +449,14 @@ def list_trial_luck(verdict: Verdict) -> Iterator[Finding]:
     yield Finding(
         name="p-value, adjusted",
         value=growth.p_adjusted,
-        style="probability",
+        style="p-value",
         about=f"of that difference, for its {growth.trials:,.0f} independent differences",
     )
     signal = verdict.signal or SignalTest()
     yield Finding(
         name="p-value of shifts in time",
         value=signal.p_value,
-        style="probability",
+        style="p-value",
         about=f"share of {signal.shifts:,} shifts whose best set is as good",
     )
 

@@ -637,7 +637,8 @@ def describe_phases(table: pd.DataFrame, *, is_hindsight: bool) -> list[str]:
     p_values = known["p_value"].dropna()
     if len(p_values):
         lowest = float(p_values.min())
-        test = f"p-value {lowest:.3f}, block bootstrap, corrected for the number of phases"
+        p_value = core.format_p_value(lowest)
+        test = f"p-value {p_value}, block bootstrap, corrected for the number of phases"
         if lowest < SIGNIFICANT:
             texts.append(f"Growth in {p_values.idxmin()} differs from the rest ({test}).")
         else:

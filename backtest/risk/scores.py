@@ -407,14 +407,14 @@ SCORE_HEADS = {
     "came": Head("came", "", "chance"),
     "low": Head("95 % interval", "of what came", "chance", "high"),
     "slope": Head("slope", "1 is right", "decimals"),
-    "brier": Head("Brier score", "", "p-value"),
+    "brier": Head("Brier score", "", "score"),
     "verdict": Head("verdict"),
 }
 TODAY_HEADS = {
     "today": Head("today", "as told", "chance"),
     "recalibrated": Head("recalibrated", "by the record", "chance"),
-    "brier": Head("Brier score", "as told", "p-value"),
-    "recalibrated_brier": Head("Brier score", "recalibrated", "p-value"),
+    "brier": Head("Brier score", "as told", "score"),
+    "recalibrated_brier": Head("Brier score", "recalibrated", "score"),
 }
 INTERVAL_HEADS = {
     "n": Head("n", "dates", "count"),

@@ -550,10 +550,21 @@ def describe_evidence(verdict: w.Verdict) -> str:
         benchmark = w.UNSIGNALLED if verdict.is_unsignalled else "constant leverage at equal risk"
         return describe_growth(verdict.growth, benchmark)
 
-    gain = core.format_percent(signal.gain, is_signed=True)
-    number = f"{gain} of log growth a year, p {core.format_probability(signal.p_value)}"
     claim = "evidence" if signal.is_evidence else "no evidence"
-    return f"{claim} that the best trial beats {signal.benchmark}: {number}"
+    parts = [describe_gain(signal.gain, signal.holdout_gain, verdict.growth)]
+    parts.append(f"p {core.format_p_value(signal.p_value)} of shifts in time")
+    return f"{claim} that the best trial beats {signal.benchmark}: {'; '.join(parts)}"
+
+
+def describe_gain(gain: float, holdout_gain: float, growth: GrowthTest) -> str:
+    """Return a difference in log growth with its own p-value, and a loss on the holdout."""
+    text = f"{core.format_percent(gain, is_signed=True)} of log growth a year"
+    if not growth.untested:
+        text = f"{text}, adjusted p {core.format_p_value(growth.p_adjusted)}"
+    if holdout_gain <= 0.0:
+        loss = core.format_percent(holdout_gain, is_signed=True)
+        text = f"{text}; {loss} a year on the holdout"
+    return text
 
 
 def describe_test(verdict: w.Verdict) -> Iterator[str]:
@@ -593,9 +604,7 @@ def describe_growth(growth: GrowthTest, benchmark: str) -> str:
     if growth.untested:
         return f"{claim}: not tested, {growth.untested}"
 
-    gain = core.format_percent(growth.difference, is_signed=True)
-    p_value = core.format_probability(growth.p_adjusted)
-    return f"{claim}: {gain} of log growth a year, p {p_value}"
+    return f"{claim}: {describe_gain(growth.difference, growth.holdout_difference, growth)}"
 
 
 def format_sets(n: int) -> str:

@@ -214,7 +214,7 @@ class TimingTest(SettingsResult):
 
     @property
     def note(self) -> str:
-        return self.why or f"p {self.p_growth:.3f} of {len(self.table)} shifts"
+        return self.why or f"p {core.format_p_value(self.p_growth)} of {len(self.table)} shifts"
 
     @property
     def verdict(self) -> str:

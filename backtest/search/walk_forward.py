@@ -624,7 +624,7 @@ class WalkForward(v.Validation):
                 f"{self.pbo:.2f}."
             )
         elif self.chance.n and self.pbo.high >= v.EVEN:
-            chance = core.format_probability(self.chance.p_value)
+            chance = core.format_p_value(self.chance.p_value)
             yield f"By chance as many chosen sets or more are better with probability {chance}."
 
         span = self.result.span

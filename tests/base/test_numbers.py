@@ -182,6 +182,10 @@ def test_compiled_code_gives_the_bits_of_plain_python(name):
     (text.format_percent(0.0001, 4, is_signed=True), "+0.0100 %"),
     (text.format_probability(0.9499), "0.94"),
     (text.format_probability(0.95), "0.95"),
+    (text.format_p_value(0.0501), "0.051"),
+    (text.format_p_value(0.02649), "0.027"),
+    (text.format_p_value(0.05), "0.050"),
+    (text.format_p_value(1e-6), "0.001"),
     (text.format_chance(0.036217), "3.62 %"),
     (text.format_bps(0.0005), "5 bp"),
     (format_leverage(0.0034), "0.0034x"),
@@ -208,6 +212,7 @@ def test_a_number_is_written_in_one_way(written, expected):
     text.format_signed,
     text.format_percent,
     text.format_probability,
+    text.format_p_value,
     text.format_money,
     text.format_days,
 ])  # fmt: skip

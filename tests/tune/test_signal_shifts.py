@@ -171,7 +171,7 @@ def test_evidence_of_a_signal_is_a_small_share_and_a_gain():
     assert verdict.is_evidence
     assert describe_evidence(verdict) == (
         "evidence that the best trial beats the unsignalled market at equal risk: +40.00 % of log "
-        "growth a year, p 0.02"
+        "growth a year, adjusted p 0.900; p 0.025 of shifts in time"
     )
     assert [*describe_test(verdict)] == [
         "The best of 9 parameter sets does as well in 1 of 40 shifts in time (one in 2 of the "
@@ -179,11 +179,21 @@ def test_evidence_of_a_signal_is_a_small_share_and_a_gain():
     ]
 
     assert not verdict._replace(signal=found._replace(gain=-0.1)).is_evidence
-    assert not verdict._replace(signal=found._replace(holdout_gain=-0.1)).is_evidence
+    behind = verdict._replace(signal=found._replace(holdout_gain=-0.1))
+    assert not behind.is_evidence
+    assert describe_evidence(behind) == (
+        "no evidence that the best trial beats the unsignalled market at equal risk: +40.00 % of "
+        "log growth a year, adjusted p 0.900; -10.00 % a year on the holdout; p 0.025 of shifts in "
+        "time"
+    )
 
     large = verdict._replace(signal=found._replace(p_value=0.075))
     assert not large.is_evidence
     assert describe_evidence(large).startswith("no evidence that the best trial beats the unsig")
+
+    # Buy and hold stands in where no account at equal risk can be had: its gain has no p-value.
+    fallen = verdict._replace(growth=growth_test.GrowthTest(untested="ruined"))
+    assert describe_evidence(fallen).endswith("a year; p 0.025 of shifts in time")
 
     lacking = verdict._replace(signal=SignalTest(untested="too few days"))
     assert not lacking.is_evidence

@@ -283,7 +283,7 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
     text = found.verdict_text
 
     assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
-    assert ": +50.00 % of log growth a year, p " in text
+    assert ": +50.00 % of log growth a year, adjusted p " in text
 
     text = " ".join(found.list_remarks())
     assert "adjusted by 3 independent differences" in text
@@ -296,6 +296,10 @@ def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(f
 
     noise = judge(make_part(0.02))
     assert noise.verdict_text.startswith("no evidence that the best trial beats constant")
+
+    behind = judge(make_part(0.6, 1_095), make_part(-0.2))
+    assert not behind.has_evidence
+    assert behind.verdict_text.endswith("; -20.00 % a year on the holdout")
     assert not noise.has_evidence
     assert not tuning.seek(trials=40).has_evidence
 
