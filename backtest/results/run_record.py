@@ -577,7 +577,7 @@ def find_last_decision(result: RunRecord) -> int | None:
     if len(rows) < REGULAR:
         return None
 
-    n_after = len(is_decided) - 1 - int(rows[-1])
+    n_after = is_decided.size - 1 - int(rows[-1])
     longest = int(np.diff(rows).max())
     if n_after <= max(2 * longest, REGULAR):
         return None
