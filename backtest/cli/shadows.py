@@ -25,7 +25,8 @@ def shadow(draft: Draft, *, output: Output) -> None:
 
     The difference is the sum of parts: deposits, timing, sizes, orders, prices, fees, funding, and
     what is unexplained. Each call writes its days into shadow/ledger.parquet of the results; from
-    twenty days on a drift is said. With one snapshot the account began flat, with its capital.
+    twenty days on a drift is said. That is all that is saved: --no-save leaves it out. With one
+    snapshot the account began flat, with its capital.
 
     backtest shadow live.toml --fills trades.json --snapshot monday.json --snapshot tuesday.json
     backtest shadow live.toml --fills trades.csv --snapshot account.json --report shadow.html

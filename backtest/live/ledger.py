@@ -10,8 +10,8 @@ import numpy as np
 
 from backtest import core
 from backtest.core.code_names import pd
+from backtest.results.listing import LEDGER_FOLDER
 
-FOLDER = "shadow"
 FILE = "ledger.parquet"
 LOCK = "ledger.lock"
 KEYS = ["experiment", "day"]
@@ -22,7 +22,7 @@ ERRORS = 2.0
 
 
 def find_ledger(store: Path) -> Path:
-    return store / FOLDER / FILE
+    return store / LEDGER_FOLDER / FILE
 
 
 def read_ledger(store: Path) -> pd.DataFrame:

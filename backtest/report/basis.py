@@ -94,6 +94,8 @@ def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
 
 def list_commands(command: str, origin: Origin) -> Iterator[Block]:
     """Yield the commands that reproduce the result and write its report, and what limits them."""
+    if not command:  # of what is not saved
+        return
     source = "after result.save()"
     if origin.command:
         source = "from the saved result"

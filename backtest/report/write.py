@@ -48,7 +48,7 @@ def build_page(found: Any, objective: str = "sharpe") -> Page:
     # What was made of no bars says nothing of data and command.
     manifest = core.to_plain(dict(found.manifest))
     origin = UNTOLD
-    if manifest.get("data", {}).get("bars"):
+    if is_saved_kind(found) and manifest.get("data", {}).get("bars"):
         origin = describe_origin(manifest, vars(found).get(core.KEPT))
 
     page = build_head(found, origin)
@@ -164,11 +164,18 @@ def style_fact(number: core.Headline) -> FactStyle:
     return FactStyle(number.name, about, number.is_large)
 
 
+def is_saved_kind(found: Any) -> bool:
+    """Return whether a result can be saved, so that a command can write its report again."""
+    return isinstance(found, core.SavedResult)
+
+
 def list_sections(found: Any, origin: Origin) -> list[Section]:
     """Return what a page shows, folded sections last, and then what the result rests on."""
     sections = sorted(list_shown(found, "summary"), key=lambda section: section.is_folded)
-    name = core.name_folder(found.folder_title, str(found.manifest["id"]))
-    command = shlex.join(["backtest", "report", name])
+    command = ""
+    if is_saved_kind(found):
+        name = core.name_folder(found.folder_title, str(found.manifest["id"]))
+        command = shlex.join(["backtest", "report", name])
 
     is_folded = bool(found.list_parts())
     currency = find_currency(found.manifest)

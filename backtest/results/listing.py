@@ -60,6 +60,8 @@ SHORTEST = 4
 """The least number of letters that may abbreviate an id."""
 MOST_NAMED = 5
 """Most results that an error names."""
+LEDGER_FOLDER = "shadow"
+"""The folder of a store with the ledger of ``backtest shadow``."""
 LEFTOVER = "leftover"
 UNKNOWN = "unknown"
 KINDS = {
@@ -116,6 +118,11 @@ def is_leftover(folder: Path) -> bool:
 
 def is_result(folder: Path) -> bool:
     return (folder / s.MANIFEST).is_file() and not folder.name.startswith(".")
+
+
+def is_ledger(folder: Path) -> bool:
+    """Return whether a folder is that of the ledger of shadows, which is no result."""
+    return folder.name == LEDGER_FOLDER and not (folder / s.MANIFEST).exists()
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -180,7 +187,8 @@ def list_folders(store: Path) -> list[str]:
         ) from error
 
     hidden = (*s.LEFTOVERS, s.UNFINISHED)
-    return sorted(name for name in names if name[0] != "." or name.startswith(hidden))
+    shown = (name for name in names if name[0] != "." or name.startswith(hidden))
+    return sorted(name for name in shown if not is_ledger(store / name))
 
 
 def find_folder(name: str, store: Path) -> Path:

@@ -305,4 +305,11 @@ band = 0.9
     assert "Both accounts" in page
     assert "Parts of the difference" in page
 
+    # Only the ledger is saved: no command opens a shadow again, and its folder is no result.
+    assert "backtest report" not in page
+    assert "made in Python" not in page
+    code, out, _ = call(capsys, "results", "list", "--results", tmp_path / "results")
+    assert code == 0
+    assert "not readable" not in out
+
     assert call(capsys, *words[:2])[0] == 2
