@@ -196,6 +196,7 @@ def check_text(arguments: Sequence[str]) -> None:
 FLAGS = {
     r"\bsince='([^']*)'": (r"--from '\1'", r"--from '\1'"),
     r"\buntil='([^']*)'": (r"--to '\1'", r"--to '\1'"),
+    r"\bsince and until\b": ("--from and --to", "--from and --to"),
     r"\bsessions=True": ("--set data.sessions=true", "--sessions"),
     r"\btimezone='([^']*)'": (r"--set data.timezone=\1", r"--timezone \1"),
     r"\brepair='([^']*)'": (r"backtest data import --repair \1", r"--repair \1"),

@@ -18,7 +18,7 @@ from backtest.market import tables as timed
 from backtest.market.files import read_file
 from backtest.market.layouts import ROLES, find_layout, list_tables, parse_name
 from backtest.market.names import rename_columns
-from backtest.market.read_options import ReadOptions
+from backtest.market.read_options import ReadOptions, time_text
 from backtest.market.rule_subjects import Subject
 from backtest.market.rules import apply_repairs, count_uncovered, drop_duplicates
 from backtest.market.sampled import settle_rates
@@ -203,6 +203,11 @@ def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> Ti
     """Return the bars from ``since`` to ``until``, which must lie in their days."""
     if options.since is None and options.until is None:
         return bars
+    if options.since is not None and options.until is not None and options.until <= options.since:
+        raise ParameterError(
+            "since and until must be the begin and the end of a span, in this order, got "
+            f"{time_text(options.since)} and {time_text(options.until)}"
+        )
 
     first = int(bars.time.min())
     last = int(bars.time.max())

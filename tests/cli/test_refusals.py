@@ -127,6 +127,7 @@ REFUSED = [
 def test_cures_name_the_flags_of_commands():
     text = "since='2019', until='2024'; or mark_gaps='last'"
     named = "--from '2019', --to '2024'; or "
+    assert name_flags("since and until must lie", ["run"]) == "--from and --to must lie"
     assert name_flags(text, ["run"]) == f"{named}--set data.mark_gaps=last"
     assert name_flags(text, ["data", "import"]) == f"{named}--repair mark-gaps=last"
 

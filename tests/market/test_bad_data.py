@@ -139,6 +139,12 @@ def test_the_span_that_an_error_names_is_accepted():
     assert load(holed, since="2023-01-02 17:00", until="2023-01-04").n_bars == 31
 
 
+@pytest.mark.parametrize("until", ["2023-01-02", "2023-01-01 05:00"])
+def test_a_span_that_ends_before_it_begins_is_said_to_be_one(until):
+    words = f"in this order, got 2023-01-02 and {until}"
+    check_refused(lambda: load(good(), since="2023-01-02", until=until), words)
+
+
 def test_a_defect_outside_the_span_asked_for_does_not_count():
     frames = good()
     frames["bars"].iloc[2, 3] = np.nan
