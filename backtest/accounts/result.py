@@ -153,6 +153,14 @@ class AccountsResult(SettingsResult):
         return str(self.settings["settlement"])
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What must be read before any number: the notices of each account, under its name."""
+        notices = []
+        for name, result in self.results.items():
+            notices += [f"{name}: {notice}" for notice in result.notices]
+        return tuple(notices)
+
+    @property
     def title(self) -> str:
         return f"{', '.join(self.results)} under {self.settings['transfer']}"
 

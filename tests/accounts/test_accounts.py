@@ -372,6 +372,17 @@ def test_measures_of_the_whole_are_those_of_its_wealth():
         book.metrics["sharp"]
 
 
+def test_notices_of_an_account_are_those_of_the_whole_under_its_name():
+    """The band of b is wider than its leverage, so it never trades."""
+    idle = make_test(*[100.0] * 4, account=scenes.account_of(capital=100.0, band=50.0))
+    tests = {"a": make_test(*[100.0] * 4), "b": idle}
+    found = run(tests, Constant(2.0), transfer=bt.Never(), every="1h")
+
+    assert "NO FILL" in found.results["b"].notices[0]
+    expected = [f"{name}: {notice}" for name in "ab" for notice in found.results[name].notices]
+    assert list(found.notices) == expected
+
+
 def test_attribution_adds_up():
     market = bt.Market.sample(bars=24 * 15)
     test = bt.Backtest(market, **AT_BINANCE)
