@@ -445,7 +445,8 @@ class Judgement(SettingsResult):
         return Part(
             "survival",
             "Will it survive?",
-            "A new account of the policy from the last close on: its first decision is today's.",
+            "A new account of the policy from the last close on: its first decision is today's. "
+            "The largest scale is where accounts are lost, not the size that earns most.",
             (
                 show_by_market(self.survival, heads, "Probability of losing the account"),
                 show_by_market(name_none(self.limits), limits, "Scale and crashes"),
