@@ -60,24 +60,26 @@ def checked_only(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     def wrap(function: Callable[_P, _T]) -> Callable[_P, _T]:
         """Return the function with a check of its arguments before each call."""
         parameters = inspect.signature(function).parameters.values()
-        order = [parameter.name for parameter in parameters if parameter.kind in POSITIONAL]
-        last = order[-1] if order else ""  # the name of all positional arguments that are left
-        find_asked = functools.cache(lambda: find_admitted(function, names))
-        CHECKED[f"{function.__module__}.{function.__qualname__}"] = find_asked
+        positional = [parameter.name for parameter in parameters if parameter.kind in POSITIONAL]
+        of_others = positional[-1] if positional else ""  # the last one takes all others, as *args
+
+        # Read at the first call and kept: annotations may name modules that are loaded later.
+        read_annotations = functools.cache(lambda: find_admitted(function, names))
+        CHECKED[f"{function.__module__}.{function.__qualname__}"] = read_annotations
 
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             """Call the function with its arguments read by their annotations."""
-            asked = find_asked()  # at the first call: annotations may name later modules
+            admitted = read_annotations()
             read: list[Any] = []
             for place, value in enumerate(args):
-                name = order[place] if place < len(order) else last
-                read.append(read_one(function, asked, name, value))
+                name = positional[place] if place < len(positional) else of_others
+                read.append(read_one(function, admitted, name, value))
 
-            named: Any = {}
+            read_by_name: Any = {}
             for name, value in kwargs.items():
-                named[name] = read_one(function, asked, name, value)
-            return function(*read, **named)
+                read_by_name[name] = read_one(function, admitted, name, value)
+            return function(*read, **read_by_name)
 
         return call
 

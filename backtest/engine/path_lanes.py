@@ -68,20 +68,22 @@ def lay(
     ``known`` of shape (lanes, policies) is the bar of its lane from which on each policy is asked;
     that of the columns of the setup for those that it leaves out.
     """
-    observed = [own._replace(first=0) for own in setup.observed]
+    observed = [policy._replace(first=0) for policy in setup.observed]
     if columns is not None:
-        pairs = zip(observed, columns, strict=True)
-        observed = [own._replace(columns={**of_lanes}) for own, of_lanes in pairs]
+        for i, columns_of_lanes in enumerate(columns):
+            observed[i] = observed[i]._replace(columns={**columns_of_lanes})
 
+    # Each policy of a lane is asked from a bar on, counted from the first bar of all lanes.
     width = len(setup.inputs.feed.time)
-    before_lay = gather_deciders(setup, setup.observed)
-    asked_from = np.repeat(before_lay.known[None], lanes, axis=0)
+    deciders_of_one = gather_deciders(setup, setup.observed)
+    asked_from = np.repeat(deciders_of_one.known[None], lanes, axis=0)
     if known is not None:
-        begins = width * np.arange(lanes)
-        asked_from[:, : known.shape[1]] = known + begins[:, None]
+        first_bars = width * np.arange(lanes)
+        n_policies = known.shape[1]
+        asked_from[:, :n_policies] = first_bars[:, None] + known
     return Laid(
         inputs=lay_inputs(setup, lanes, drawn),
-        deciders=lay_deciders(before_lay, observed, lanes),
+        deciders=lay_deciders(deciders_of_one, observed, lanes),
         observed=observed,
         known=asked_from,
         width=width,

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from backtest import core
 from backtest.core import Fault, Faults, ParameterError, repr_plain
@@ -56,6 +56,17 @@ class RequirementRule(Protocol):
         """Return the initial margin."""
 
 
+class GroupMoves(NamedTuple):
+    """Which prices a rule moves together: scenarios by group, and the instruments of each group.
+
+    ``own_rule`` is the number of a user's rule, 0 if there is none.
+    """
+
+    scenarios: ScenarioMargin | None
+    groups: dict[str, tuple[str, ...]]
+    own_rule: int = 0
+
+
 class MarginRule(core.Value, kw_only=True):
     """Base class of the rules that compile; ``level`` is that of :class:`Brackets`."""
 
@@ -97,30 +108,22 @@ class MarginRule(core.Value, kw_only=True):
             return resolved.pack(rules, collateral, width, underlyings)
         self.check_names(names, collateral, underlyings)
 
-        number = 0
-        scenarios = None
-        groups = self.list_groups(names)
-        if isinstance(self, ScenarioMargin):
-            scenarios = self
-            for underlying in underlyings:
-                groups.setdefault(underlying, ())
-        if isinstance(self, OwnMargin):
-            # Searches move a price with its group: here each instrument is one of its own.
-            number = number_own_rule(self.rule, tuple(names))
-            scenarios = ScenarioMargin(moves=[0.0])
-            groups = {name: (name,) for name in names}
-
+        moves = self._list_moves(names, underlyings)
         packed = PortfolioRules(
             brackets=pack_brackets(list(rules.values()), width),
-            scenarios=pack_scenarios(scenarios, groups, names),
-            collateral=pack_collateral(collateral, tuple(groups)),
-            has_scenarios=scenarios is not None,
+            scenarios=pack_scenarios(moves.scenarios, moves.groups, names),
+            collateral=pack_collateral(collateral, tuple(moves.groups)),
+            has_scenarios=moves.scenarios is not None,
             level=self.level,
             spot=pack_spot(),
-            own=number,
+            own=moves.own_rule,
         )
-        check_inverse_moves(packed, groups, rules)
+        check_inverse_moves(packed, moves.groups, rules)
         return packed
+
+    def _list_moves(self, names: Names, underlyings: Names) -> GroupMoves:  # noqa: ARG002 - of scenarios
+        """Return which prices move together; none do where brackets alone are summed."""
+        return GroupMoves(scenarios=None, groups=self.list_groups(names))
 
 
 def find_kind(data: Mapping[str, Any]) -> type[MarginRule]:
@@ -254,6 +257,13 @@ class ScenarioMargin(MarginRule, kw_only=True):
             if name not in grouped:
                 groups[name] = (name,)
         return groups
+
+    def _list_moves(self, names: Names, underlyings: Names) -> GroupMoves:
+        """Return the scenarios and their groups; an underlying may have options alone."""
+        groups = self.list_groups(names)
+        for underlying in underlyings:
+            groups.setdefault(underlying, ())
+        return GroupMoves(scenarios=self, groups=groups)
 
     def rows_of(self, group: str) -> list[Row]:
         """Return the scenarios of a group: move, weight, move of volatility and relief."""
@@ -405,6 +415,17 @@ class OwnMargin(MarginRule, kw_only=True):
 
     def _settle(self) -> None:
         self._set_fields(level=float(getattr(self.rule, "level", 1.0)))
+
+    def _list_moves(self, names: Names, underlyings: Names) -> GroupMoves:  # noqa: ARG002 - of scenarios
+        """Return each instrument as a group of its own: a search moves a price with its group.
+
+        The rule says what is required, so the one scenario moves nothing.
+        """
+        return GroupMoves(
+            scenarios=ScenarioMargin(moves=[0.0]),
+            groups={name: (name,) for name in names},
+            own_rule=number_own_rule(self.rule, tuple(names)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         name = type(self.rule).__name__

@@ -381,16 +381,19 @@ class Markets(BarClock, Mapping[str, Market]):
         markets = [*self.values()]
         has_mark = any(market.has_mark for market in markets)
         prices: dict[str, FloatArray] = {}
-        for name in PRICES:
-            last = name.removeprefix("mark_")
-            if last != name and not has_mark:  # the marks are the arrays of the last prices
-                prices[name] = prices[last]
+        for name in PRICES:  # last prices, and then their marks
+            is_mark = name.startswith("mark_")
+            if is_mark and not has_mark:
+                # No market has marks: they are the same arrays as the last prices.
+                prices[name] = prices[name.removeprefix("mark_")]
                 continue
 
-            # By bar in memory, as the loop over bars reads them.
-            prices[name] = np.full((self.n_bars, len(markets)), np.nan).T
-            for row, (first, stop), market in zip(prices[name], self.spans, markets, strict=True):
-                row[first:stop] = getattr(market, name)
+            # All instruments of a bar stand side by side, as the loop over bars reads them.
+            by_bar = np.full((self.n_bars, len(markets)), np.nan)
+            for column, market in enumerate(markets):
+                first, stop = self.spans[column]
+                by_bar[first:stop, column] = getattr(market, name)
+            prices[name] = by_bar.T
         return prices
 
     def _join_settlements(self, jitter: int) -> dict[str, Any]:

@@ -671,16 +671,22 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     # Periods of 20 days; the last one is longer, with the days that are left over.
     every = tables.cadence(time)
     since = time[rows] - time[rows[0]]
-    periods = int((since[-1] + every) // PERIOD)
-    stretch = np.minimum(since // PERIOD, max(periods, 1) - 1)
-    median, start, n = find_furthest(rate[rows] * (USUAL / every), stretch, ONE_SIDED)
-    is_error = periods > 0 and abs(median) >= HIGHEST_RATE
-    if is_error is doubts or abs(median) < DOUBTFUL_RATE:
+    n_periods = int((since[-1] + every) // PERIOD)
+    last_period = max(n_periods, 1) - 1
+    period = np.minimum(since // PERIOD, last_period)
+    median, start, n = find_furthest(rate[rows] * (USUAL / every), period, ONE_SIDED)
+
+    # Under 20 days of rates are never impossible, as a squeeze may last as long.
+    highest = abs(median)
+    is_impossible = n_periods > 0 and highest >= HIGHEST_RATE
+    is_unlikely = highest >= DOUBTFUL_RATE and not is_impossible
+    is_hit = is_unlikely if doubts else is_impossible
+    if not is_hit:
         return []
 
     stamps = time[rows[start] : rows[start] + n]
-    size = f"{abs(median):.3g} in size per 8 hours"
-    a_year = abs(median) * 365 * DAY / USUAL
+    size = f"{highest:.3g} in size per 8 hours"
+    a_year = highest * 365 * DAY / USUAL
     text = (
         "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
         f"{size} in {n} settlements, {core.format_percent(a_year, 0)} a year"

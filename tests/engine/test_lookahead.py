@@ -396,7 +396,11 @@ def test_code_is_checked_in_full_on_a_market_that_is_no_beginning_or_much_longer
 
 
 def test_columns_that_warm_up_past_the_largest_moves_are_checked_in_full():
-    """A half-life of 400 bars is known at the end of the market alone: too few cuts count."""
+    """A half-life of 550 bars is known at the last 50 of 600 alone, after the largest moves.
+
+    The first policy of some code is checked in full. One with other numbers is compared at the
+    largest moves of the market, unless its column is not known there.
+    """
     market = bt.Market.sample(bars=600)
     _, first = look(VolTarget(half_life=20.0), market)
     _, similar = look(VolTarget(half_life=30.0), market)

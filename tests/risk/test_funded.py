@@ -217,7 +217,9 @@ def test_the_daily_limit_is_the_recursion_of_the_killed_density():
     found = judge_closes(rules, np.exp(draw(20_000, bars, step, 0.0)), np.arange(bars) // per_day)
 
     assert np.mean(found == 0) == pytest.approx(passed, abs=0.01)
-    assert np.mean(found == 3) == pytest.approx(density.sum(), abs=0.01)
+    survived = density.sum()
+    assert np.mean(found == 3) == pytest.approx(survived, abs=0.003)
+    assert survived > 0.003
     assert np.mean(found == 1) > 0.3
 
 
