@@ -154,7 +154,7 @@ def describe_table(subject: Subject) -> dict[str, Any]:
     if step:
         every = format_duration(step)
     facts: dict[str, Any] = {
-        "rows": int(subject.table.time.size),
+        "rows": int(time.size),
         "from": format_time(timed.nearest_minute(int(time[0]))),
         "to": format_time(timed.nearest_minute(end)),
         "every": every,

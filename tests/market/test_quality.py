@@ -101,6 +101,18 @@ def test_broken_rules_are_counted_and_placed(tmp_path, kind, change, rule, count
     assert bool(report.defects) == has_errors
 
 
+def test_facts_of_a_table_are_those_of_its_file(tmp_path: Path):
+    """Marks begin ten hours before the bars: they have ten rows more, from there on."""
+    folder = SAMPLE.save(tmp_path / "market")
+    bars = pd.read_parquet(folder / "bars.parquet")
+    bars.iloc[10:].to_parquet(folder / "bars.parquet")
+
+    facts = bt.quality(folder).facts
+    assert (facts["bars"]["rows"], facts["bars"]["from"]) == (710, "2023-01-01 10:00")
+    assert (facts["mark"]["rows"], facts["mark"]["from"]) == (720, "2023-01-01")
+    assert facts["mark"]["coverage"] == 1.0
+
+
 def test_sound_data_break_no_rule_in_files_as_in_a_market(tmp_path: Path):
     report = bt.quality(SAMPLE)
 
