@@ -175,11 +175,14 @@ def describe_partial(names: list[str]) -> str:
 
 
 def list_partial(result: Result, unit: str, style: str) -> list[str]:
-    """Return the first and the last period of a unit where the run has only a part of it."""
+    """Return the first and the last period of a unit where the run has only a part of it.
+
+    A bar is of the period in which it opens; a session may close with the open of the next.
+    """
     start = pd.Timestamp(result.span.start)
     end = pd.Timestamp(int(result.span.closes[-1]))
     first = start.to_period(unit)
-    last = (end - pd.Timedelta(1, "ns")).to_period(unit)
+    last = pd.Timestamp(int(result.time[-1])).to_period(unit)
 
     slack = pd.Timedelta(0)
     if result.is_session:

@@ -344,6 +344,17 @@ def test_partial_months_and_days_are_flagged_with_the_measures_that_count_them()
     assert notes["Monthly returns"].endswith("in per cent. Partial: Jan 2023, Feb 2023.")
 
 
+def test_the_month_of_the_last_session_is_no_part_of_the_next():
+    """Sessions of September to November in New York: the last one ends on December 1, 05:00 UTC."""
+    days = pd.bdate_range("2021-09-01", "2021-11-30", tz="America/New_York")
+    steps = 0.01 * np.random.default_rng(1).standard_normal(len(days))
+    market = market_of(100.0 * np.exp(np.cumsum(steps)), "1D")
+    bars = market.bars().set_axis(days)
+    sessions = bt.Market.from_frames(bars, sessions=True)
+    result = bt.run(sessions, Constant(leverage=1.0), venue="reg-t:STOCK", account=bt.Account())
+    assert run_charts.list_partial(result, "M", "%b %Y") == []
+
+
 def test_months_and_years_compound_to_the_run(result):
     """Worked by hand: 1 to 1.1 in December, to 1.32 in January, to 0.66 in March (none between)."""
     stamps = pd.to_datetime(["2020-12-30", "2020-12-31", "2021-01-05", "2021-03-01"], utc=True)
