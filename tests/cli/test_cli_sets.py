@@ -14,6 +14,7 @@ import pytest
 import backtest as bt
 from backtest.cli import experiment, main, searches
 from backtest.strategies import Constant, Cppi, VolTarget
+from backtest.sweep.lanes import runner
 from tests.kit import AT_BINANCE, ask, call
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +92,8 @@ class Fragile(bt.Policy):
 
 
 def test_ctrl_c_prints_and_saves_what_is_done(capsys, monkeypatch):
+    """Sets are simulated one by one: as a block, all eight are done at once."""
+    monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     run = bt.Backtest.sweep
 
     @functools.wraps(run)
