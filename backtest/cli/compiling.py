@@ -24,11 +24,7 @@ from backtest.policies import Combinator, Policy, number_elements
 from backtest.risk.leverage_sizes import HoldOnce
 from backtest.search.equal_risk import ConstantLeverage
 from backtest.sweep.lanes.block import find_read
-from backtest.sweep.lanes.formulas import (
-    list_numbers,
-    locate_lane_formula,
-    write_lane_formula,
-)
+from backtest.sweep.lanes.formulas import list_numbers, locate_lane_formula, write_lane_formula
 from backtest.sweep.panel import Columns
 
 Into = Annotated[
@@ -124,8 +120,7 @@ def use_policy(kind: type[Policy]) -> None:
     columns = tuple(observed.of_one(settings))
     read = find_read(policy, columns)
 
-    every_number = list_numbers(policy)
-    numbers = [name for name in settings if name in every_number]
+    numbers = list_numbers(policy)
     for varied in (*([name] for name in numbers[:2]), numbers):
         names = frozenset(varied)
         has_own_columns = any(name in observed.reads for name in varied)

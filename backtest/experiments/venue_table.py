@@ -16,7 +16,7 @@ from backtest.experiments.tables import DEFAULT_VENUE, SAMPLE
 from backtest.margin import RateCurve
 from backtest.market import Market, Markets, is_panel
 from backtest.venue import Venue, preset_files
-from backtest.venue.symbols import describe_other_symbol, names_symbol
+from backtest.venue.symbols import describe_other_symbol, describe_rules, names_symbol
 
 
 def build_venues(draft: Draft, markets: Markets) -> Venue | dict[str, Venue]:
@@ -73,11 +73,10 @@ def warn_of_other_symbol(venue: Venue, name: str, market: Market, n_markets: int
     if n_markets > 1:
         text = f"{text}; --venue NAME without a symbol uses the rules of each instrument"
     elif not instrument:
-        symbol = venue.in_force.symbol if venue.in_force else ""
-        rules, _, _ = text.partition(", the prices")
+        terms: Any = venue.in_force
         text = (
-            f"the data do not name their instrument; {rules}: name it, --instrument {symbol}, or "
-            "choose other rules, --venue NAME:SYMBOL"
+            f"the data do not name their instrument; {describe_rules(terms.symbol)}: name it, "
+            f"--instrument {terms.symbol}, or choose other rules, --venue NAME:SYMBOL"
         )
     warnings.warn(text, stacklevel=3)
 

@@ -23,10 +23,12 @@ def describe_other_symbol(venue: Venue, instrument: str, *, synthetic: bool) -> 
     terms = venue.in_force
     if terms is None or synthetic or names_symbol(terms.symbol, instrument):
         return ""
-    return (
-        f"the venue's rules (brackets, lot, minimum notional) are for {terms.symbol}, "
-        f"the prices are for {instrument}"
-    )
+    return f"{describe_rules(terms.symbol)}, the prices are for {instrument}"
+
+
+def describe_rules(symbol: str) -> str:
+    """Return of which symbol the rules of a venue are, as a clause."""
+    return f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
 
 
 def advise_rules(venue: Venue, instrument: str) -> str:

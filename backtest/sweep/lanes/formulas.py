@@ -58,10 +58,10 @@ def find_observed_texts(kind: type[Policy]) -> frozenset[str]:
     return frozenset(texts - read)
 
 
-def list_numbers(policy: Policy) -> frozenset[str]:
-    """Return the names of the parameters of a policy that are numbers."""
+def list_numbers(policy: Policy) -> list[str]:
+    """Return the names of the parameters of a policy that are numbers, in their order."""
     settings = number_elements(policy.settings())
-    return frozenset(name for name, value in settings.items() if isinstance(value, int | float))
+    return [name for name, value in settings.items() if isinstance(value, int | float)]
 
 
 def write_lane_formula(

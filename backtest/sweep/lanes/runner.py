@@ -343,7 +343,7 @@ def check_shared(setups: list[Setup]) -> None:
         if not b.is_same(b.list_shared(first), b.list_shared(other)):
             raise BlockFault
 
-    # A text that is observed may choose the columns, of which a block has one list.
+    # A text that sets observe by may choose their columns; all sets of a block have the same ones.
     names = [tuple(observed.columns) for observed in setups[0].observed]
     for setup in setups:
         if [tuple(observed.columns) for observed in setup.observed] != names:
@@ -396,7 +396,7 @@ def write_formulas(
     for observed in setup.observed:
         policy = observed.policy
         columns = tuple(observed.columns)
-        numbers = list_numbers(policy)
+        numbers = frozenset(list_numbers(policy))
         recipe = write_lane_formula(
             policy,
             columns,
