@@ -152,21 +152,10 @@ def list_policies(observed: Sequence[ObservedPolicy]) -> list[tuple[Policy, tupl
 
 def copy_state(state: AccountState) -> AccountState:
     """Return a copy that shares no memory; its cursor begins again."""
-    copied: AccountState = copy_arrays(state)
+    copied: AccountState = driver.copy_arrays(state)
     copied.cursor[:] = 0
     held = view_holdings(copied.positions, copied.held.amounts, copied.held.prices)
     return copied._replace(held=held)
-
-
-def copy_arrays(record: Any) -> Any:
-    """Return a copy of a named tuple of arrays, and of those in it, that shares no memory."""
-    copies = []
-    for field in record:
-        if isinstance(field, tuple):
-            copies.append(copy_arrays(field))
-        else:
-            copies.append(field.copy())
-    return type(record)._make(copies)
 
 
 # One account, through all of its bars.
@@ -203,7 +192,8 @@ class AccountRun:
     ) -> None:
         """Begin an account whose policies change at the bars of some switches."""
         self.setup = setup
-        inputs, self.state, deciders, tally = begin(setup)
+        shared, self.state, deciders, tally = begin(setup)
+        inputs = driver.copy_terms(shared)
         self.parts = [Switch(setup.first, setup.observed), *switches]
         self.memory = deciders
 

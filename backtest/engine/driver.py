@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -249,15 +250,26 @@ def read_tables(inputs: AccountInputs, first: int) -> a.Terms:
 
 
 def copy_terms(inputs: AccountInputs) -> AccountInputs:
-    """Return inputs with a copy of the terms that bars write into; all else is shared."""
-    brackets = inputs.terms.rules.brackets
-    own = brackets._replace(
-        multipliers=brackets.multipliers.copy(),
-        initial_multipliers=brackets.initial_multipliers.copy(),
-    )
-    rules = inputs.terms.rules._replace(brackets=own)
-    terms = inputs.terms._replace(numbers=inputs.terms.numbers.copy(), rules=rules)
-    return inputs._replace(terms=terms)
+    """Return inputs with a copy of all terms, which bars write into; all else is shared.
+
+    Threads share inputs, so each account writes into terms of its own: dated costs, multipliers,
+    the venue leverage decided, and the room in which a portfolio's margin is computed.
+    """
+    terms: a.Terms = copy_arrays(inputs.terms)
+    return inputs._replace(terms=terms._replace(instruments=copy(terms.instruments)))
+
+
+def copy_arrays(record: Any) -> Any:
+    """Return a copy of a named tuple in which no array shares memory; other values are shared."""
+    copies = []
+    for field in record:
+        if isinstance(field, tuple) and hasattr(field, "_fields"):
+            copies.append(copy_arrays(field))
+        elif isinstance(field, np.ndarray | Struct | Structs):
+            copies.append(field.copy())
+        else:
+            copies.append(field)
+    return type(record)._make(copies)
 
 
 class TermsInTime:
@@ -508,7 +520,6 @@ def measure_account(
     if simulate is None:
         simulate = find_simulate(is_compiled=True)
     part = LoopPart(simulate, pack_terms, deciders, bound=deciders)
-    # Bars write into terms, and the caller's are used again.
     drive = Drive(
         copy_terms(inputs), state, part, counts=Counts(tally, None), tape=tape, first=first
     )

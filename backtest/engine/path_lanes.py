@@ -343,7 +343,7 @@ class BatchLoop:
         numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
         loop, bound = self.bind_lanes(laid, deciders, loop, has_overflowed=has_overflowed)
 
-        inputs = laid.inputs
+        inputs = driver.copy_terms(laid.inputs)
         n = len(self.setup.markets)
         assets = len(state.priced)
         tape = driver.new_tape(n, 0, 0, 0)

@@ -1,0 +1,121 @@
+"""Inputs are shared by accounts in several threads: none of them writes into what others read."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backtest as bt
+from backtest import engine
+from backtest.engine import batch, driver
+from tests.agreement import run_engine, trust_data
+from tests.cases import make_full_case, make_margin_case
+from tests.kit import flat, make_market, make_venue
+from tests.oracle.test_engine import KINDS
+
+BARS = 300
+
+
+def list_arrays(record: Any, place: str = "inputs") -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the arrays of a named tuple, of those in it and of lists, with where they stand."""
+    if isinstance(record, np.ndarray):
+        yield place, record
+    elif hasattr(record, "_fields"):
+        for name in record._fields:
+            yield from list_arrays(getattr(record, name), f"{place}.{name}")
+    elif isinstance(record, list | tuple):
+        for k, value in enumerate(record):
+            yield from list_arrays(value, f"{place}[{k}]")
+
+
+def keep_bytes(inputs: Any) -> dict[str, bytes]:
+    """Return what the arrays of inputs hold, and in words the rules of plain Python."""
+    kept = {place: array.tobytes() for place, array in list_arrays(inputs)}
+    return kept | {"instruments": repr(inputs.terms.instruments).encode()}
+
+
+def list_changed(before: dict[str, bytes], inputs: Any) -> list[str]:
+    """Return the places of inputs whose bytes are others than before."""
+    after = keep_bytes(inputs)
+    assert [*after] == [*before]
+    return [place for place in before if after[place] != before[place]]
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_an_account_leaves_its_inputs_as_they_were(make, monkeypatch):
+    """Of each kind three accounts: brackets by date, costs by date, settings that are decided."""
+    trust_data(monkeypatch)
+    begin = batch.begin
+    kept: list[dict[str, bytes]] = []
+
+    def keep(setup: Any) -> Any:
+        kept.append(keep_bytes(setup.inputs))
+        return begin(setup)
+
+    monkeypatch.setattr(batch, "begin", keep)
+    for seed in range(3):
+        kept.clear()
+        result = run_engine(make(seed), is_compiled=False)
+        assert list_changed(kept[0], result.setup.inputs) == [], seed
+
+
+@pytest.mark.parametrize("make", [make_full_case, make_margin_case], ids=lambda make: make.__name__)
+def test_copied_terms_share_no_memory(make):
+    for seed in range(20):
+        inputs = run_engine(make(seed), is_compiled=False).setup.inputs
+        copied = driver.copy_terms(inputs)
+
+        shared = dict(list_arrays(inputs.terms))
+        for place, array in list_arrays(copied.terms):
+            assert array.dtype == shared[place].dtype
+            assert array.tobytes() == shared[place].tobytes()
+            assert not np.shares_memory(array, shared[place]), place
+
+
+class Settings(bt.Policy):
+    """Ask for another venue leverage at each close."""
+
+    def leverage(self, bar, account):
+        return 1.0
+
+    def venue_leverage(self, bar, account):
+        return 5.0 + bar.close % 7.0
+
+
+@pytest.fixture
+def setup() -> engine.Setup:
+    """An account whose costs and venue leverage are others in each bar."""
+    closes = 100.0 + np.arange(BARS) % 11
+    market = make_market([flat(close) for close in closes])
+    market = market.with_columns(dear=1e-4 * (1.0 + np.arange(BARS) % 7))
+    venue = make_venue().override({"fees.taker": "dear", "fees.maker": "dear"})
+    account = bt.Account(margin="isolated", venue_leverage=10.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return engine.set_up(bt.Backtest(market, venue=venue, account=account), Settings())
+
+
+@pytest.mark.compiled
+def test_a_measured_account_leaves_its_inputs_as_they_were(setup):
+    before = keep_bytes(setup.inputs)
+    inputs, state, deciders, tally = batch.begin(setup)
+    deciders = engine.bind_compiled(deciders, engine.list_policies(setup.observed))
+    engine.measure_account(
+        inputs, state, deciders, tally, setup.first, has_units=False, progress=None
+    )
+
+    assert tally.money.traded > 0.0
+    assert state.positions[0].setting != 10.0
+    assert list_changed(before, setup.inputs) == []
+
+
+def test_an_account_on_paths_leaves_its_inputs_as_they_were(setup):
+    before = keep_bytes(setup.inputs)
+    loop = engine.BatchLoop(setup, is_compiled=False)
+    lives = [lives.copy() for _, lives in loop.live_from(np.array([5, 50, 120]), 40)]
+
+    assert len(lives) == 3
+    assert lives[0].any()
+    assert list_changed(before, setup.inputs) == []
