@@ -22,7 +22,7 @@ from timing import print_json, read_flags
 
 import backtest as bt
 from backtest import strategies
-from backtest.core import format_chance
+from backtest.core import format_chance, format_p_value
 from backtest.experiments.policy_names import built_in_policies
 from backtest.policies import sets_margin, trades_options
 
@@ -135,7 +135,7 @@ def list_cells(row: dict[str, Any], names: list[str]) -> list[str]:
         lost = f"{format_chance(row['chance'])} ({row['chance_market']})"
     scale = min(row["largest_scale"].values())
     p_growth = [row["p_growth"].get(name, math.nan) for name in names]
-    p = ", ".join("-" if math.isnan(p) else f"{p:.2f}" for p in p_growth)
+    p = ", ".join("-" if math.isnan(p) else format_p_value(p) for p in p_growth)
     return [row["outcome"], gap, *gaps, lost, f"{scale:.3g}", p]
 
 
