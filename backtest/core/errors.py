@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 class BacktestError(Exception):
@@ -122,11 +123,47 @@ def warn_of_high_rate(name: str, rate: float, per: str = "a year") -> None:
         warn_caller(text, HighRateWarning)
 
 
+TOLD: set[tuple[str, type[Warning], str, int]] = set()
+"""Warnings that were shown: text, category, file and line."""
+SHOW = warnings.showwarning
+"""What shows a warning where nobody collects it."""
+
+
 def warn_caller(text: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line of the first caller outside of this package."""
+    """Warn at the line of the first caller outside of this package.
+
+    A line that says the same again is silent, as the filters of Python say. Python forgets what was
+    said when a filter changes, which observing a policy does: a loop of runs would warn in each.
+    """
     level = 2
     frame = sys._getframe(1)
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         level += 1
         frame = frame.f_back
+
+    module = str(frame.f_globals.get("__name__", ""))
+    action = find_action(text, category, module, frame.f_lineno)
+    if action in {"default", "module", "once"} and warnings.showwarning is SHOW:
+        said = (text, category, frame.f_code.co_filename, frame.f_lineno)
+        if said in TOLD:
+            return
+        TOLD.add(said)
     warnings.warn(text, category, stacklevel=level)
+
+
+def find_action(text: str, category: type[Warning], module: str, line: int) -> str:
+    """Return what the first filter that fits does with a warning of a line."""
+    for action, message, kind, of_module, at in warnings.filters:
+        fits = is_match(message, text) and is_match(of_module, module) and at in {0, line}
+        if fits and issubclass(category, kind):
+            return action
+    return "default"
+
+
+def is_match(pattern: Any, text: str) -> bool:
+    """Return whether a text fits the pattern of a filter: None, a regular expression or a text."""
+    if pattern is None:
+        return True
+    if isinstance(pattern, str):
+        return pattern == text
+    return pattern.match(text) is not None
