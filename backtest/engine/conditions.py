@@ -208,8 +208,9 @@ def fits_apart(conditions: Conditions) -> bool:
 
 
 @keep("setting")
+@keep("setting")
 def setting(conditions: Conditions) -> tuple[Markets, dict[str, Venue], Account]:
-    """Return the markets, the venue of each, and the account, after checking them together."""
+    """Return the markets, the venue of each, and the account, checked together once."""
     markets = as_markets(end_expired(conditions.market, conditions.venue))
     return markets, *check_panel(markets, conditions.account, conditions.venue)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from backtest import core, results
 from backtest import market as m
+from backtest.account import AccountState
 from backtest.account.events import Event
 from backtest.core import Progress
 from backtest.core.code_names import pd
@@ -32,6 +33,7 @@ from backtest.results.manifest import change_policy, write_manifest
 from backtest.results.record import Outcome
 from backtest.results.result import Result
 from backtest.results.run_data import Before, ChartedColumn, Quotes, find_stands, share_causes
+from backtest.results.run_record import RunRecord
 from backtest.signals.computed import write_note
 from backtest.signals.rules import SignalRule, resolve_signal
 
@@ -243,7 +245,8 @@ def finish(setup: Setup, outcome: Outcome) -> Result:
         warn_of_traders(setup)
     rows = list_cut_rows(markets.names, outcome.cuts)
     again = setup._replace(resume=None, is_compiled=outcome.is_compiled)
-    first_unit, first_peak = find_first_unit(setup)
+    begun = start_account_state(setup)
+    first_unit, first_peak = find_first_unit(setup.resume, float(begun.wallet.unit))
     result = Result(
         policies=setup.policies,
         overlay=setup.overlay,
@@ -271,7 +274,7 @@ def finish(setup: Setup, outcome: Outcome) -> Result:
         quotes=read_quotes(setup),
         asset_marks=np.ascontiguousarray(feed.asset_mark_close[:, first:].T),
         ends_sample=setup.inputs.clock.ends_sample[first:],
-        before=find_before(setup),
+        before=find_before(setup, begun),
         benchmark=read_moves(setup, benchmark),
         markets=markets,
         setup=again,
@@ -297,14 +300,15 @@ def warn_of_traders(setup: Setup) -> None:
         )
 
 
-def find_first_unit(setup: Setup) -> tuple[float, float]:
-    """Return the value of a unit before the first bar of the account, and its peak so far."""
-    begun = float(start_account_state(setup).wallet.unit)
-    before = setup.resume
-    if before is None:
+def find_first_unit(resume: RunRecord | None, begun: float) -> tuple[float, float]:
+    """Return the value of a unit before the first bar of the account, and its peak so far.
+
+    ``begun`` is that of a new account.
+    """
+    if resume is None:
         return begun, begun
-    peak = max(before.first_peak, float(before.of_account("unit").max()))
-    return before.first_unit, peak
+    peak = max(resume.first_peak, float(resume.of_account("unit").max()))
+    return resume.first_unit, peak
 
 
 QUOTES = (
@@ -390,13 +394,14 @@ def find_trail(market: Market, seen: int) -> core.FloatArray:
     return np.array(trail)
 
 
-def find_before(setup: Setup) -> Before:
+def find_before(setup: Setup, begun: AccountState) -> Before:
     """Return what was known at the close before the first bar of a run, for its results.
 
     Of a resumed run that is the last close of the earlier one; of a new one nothing but the prices
     that its market has before, and the capital. ``stands`` has n + 3 numbers, those of
     :func:`.find_stands`: where the causes of a liquidation stood at the last high, of n
-    instruments, collateral, flows, and rules. ``trails`` are volatilities of prices.
+    instruments, collateral, flows, and rules. ``trails`` are volatilities of prices. ``begun`` is
+    the state of a new account.
     """
     markets = setup.markets
     n = len(markets)
@@ -418,8 +423,7 @@ def find_before(setup: Setup) -> Before:
     for market, (listed, gone) in zip(markets.values(), markets.spans.tolist(), strict=True):
         seen = max(min(setup.first, gone) - listed, 0)
         trails.append(find_trail(market, seen))
-    held = start_account_state(setup).held
-    backing = compute_collateral_value(setup.inputs.terms.rules.collateral, held)
+    backing = compute_collateral_value(setup.inputs.terms.rules.collateral, begun.held)
     return Before(
         mark=np.full(n, np.nan),
         signal=np.zeros(n),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import core
+from backtest._compile.arguments import flatten
 from backtest.account import Account
 from backtest.core.code_names import is_frame, pd
 from backtest.engine import checks, driver
@@ -360,7 +361,66 @@ def set_up(
         given=signal,
         started=started,
     )
-    return setup.change()
+    observed = show_terms(setup.observed, account, venues)
+    return setup._replace(observed=observed, inputs=find_inputs(setup))
+
+
+MOST_KEPT = 100_000
+"""Bars times instruments up to which a test keeps the inputs of its last run, about 24 MB."""
+
+
+class KeptInputs(NamedTuple):
+    """The inputs of the last run of a test, and what they follow from."""
+
+    markets: Markets
+    venues: Mapping[str, Venue]
+    account: Account
+    signal: core.FloatArray
+    started: int
+    inputs: AccountInputs
+
+    def fits(self, setup: Setup) -> bool:
+        """Return whether a setup of the same test has these inputs."""
+        is_same = (
+            self.markets is setup.markets
+            and self.venues is setup.venues
+            and self.account is setup.account
+            and self.started == setup.started
+        )
+        return is_same and np.array_equal(self.signal, setup.signal, equal_nan=True)
+
+
+def find_inputs(setup: Setup) -> AccountInputs:
+    """Return the inputs of a setup; a small test without options keeps them for its next run.
+
+    They follow from the test but for the signal, whose array the user may have changed, and where
+    the account goes on. No account writes into them, and no user can.
+    """
+    n_values = setup.markets.n_bars * len(setup.markets)
+    if setup.resume is not None or setup.markets.options or n_values > MOST_KEPT:
+        return read_inputs(setup)
+
+    memory: dict[str, Any] = vars(setup.test).setdefault("_kept", {})
+    kept: KeptInputs | None = memory.get("inputs")
+    if kept is None or not kept.fits(setup):
+        kept = KeptInputs(
+            markets=setup.markets,
+            venues=setup.venues,
+            account=setup.account,
+            signal=setup.signal.copy(),
+            started=setup.started,
+            inputs=read_inputs(setup),
+        )
+        seal(kept.inputs)
+        memory["inputs"] = kept
+    return kept.inputs
+
+
+def seal(inputs: AccountInputs) -> None:
+    """Make arrays read-only that several runs share; the empty ones are those of no options."""
+    for array in flatten((inputs.feed, inputs.clock, inputs.log_returns)):
+        if isinstance(array, np.ndarray) and array.size > 0:
+            array.flags.writeable = False
 
 
 def recall_weights(

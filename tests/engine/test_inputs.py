@@ -10,6 +10,7 @@ import pytest
 import backtest as bt
 from backtest import engine
 from backtest.engine import batch, driver
+from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_full_case, make_margin_case
 from tests.kit import flat, make_market, make_venue
@@ -109,6 +110,31 @@ def test_a_measured_account_leaves_its_inputs_as_they_were(setup):
     assert tally.money.traded > 0.0
     assert state.positions[0].setting != 10.0
     assert list_changed(before, setup.inputs) == []
+
+
+def test_a_test_keeps_the_inputs_of_its_last_run_until_its_signal_changes():
+    """The array of a signal stays the user's own, who may write into it between two runs."""
+    market = make_market([flat(100.0 + k % 11) for k in range(BARS)])
+    signal = np.ones(BARS)
+    fields = {"venue": make_venue(), "account": bt.Account()}
+    test = bt.Backtest(market, signal=signal, **fields)
+
+    first = test.run(Constant(1.0))
+    again = test.run(Constant(2.0))
+    signal[BARS // 2 :] = -1.0
+    changed = test.run(Constant(2.0))
+
+    assert again.setup.inputs is first.setup.inputs
+    assert changed.setup.inputs is not first.setup.inputs
+    fresh = bt.Backtest(market, signal=signal.copy(), **fields).run(Constant(2.0))
+    assert changed.record.values.tobytes() == fresh.record.values.tobytes()
+    assert again.record.values.tobytes() != fresh.record.values.tobytes()
+
+
+def test_nobody_writes_into_inputs_that_runs_share(setup):
+    shared = setup.inputs
+    for place, array in list_arrays((shared.feed, shared.clock, shared.log_returns)):
+        assert array.size == 0 or not array.flags.writeable, place
 
 
 def test_an_account_on_paths_leaves_its_inputs_as_they_were(setup):
