@@ -48,8 +48,15 @@ if TYPE_CHECKING:
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
     from backtest.core.units import format_duration, format_time, parse_duration, report_progress
     from backtest.core.units import utc_index
-    from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value, find_declarations
-    from backtest.core.values import float_if_single, freeze, list_changed, list_values, pick_value
+    from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value, describe_value
+    from backtest.core.values import (
+        find_declarations,
+        float_if_single,
+        freeze,
+        list_changed,
+        list_values,
+        pick_value,
+    )
 else:
     __getattr__ = find_lazily(__name__, {
         "core": (
@@ -105,7 +112,7 @@ else:
             "parse_duration report_progress utc_index"
         ),
         "core.values": (
-            "AS_TUPLE Faults FrozenTable Value find_declarations float_if_single freeze "
-            "list_changed list_values pick_value"
+            "AS_TUPLE Faults FrozenTable Value describe_value find_declarations float_if_single "
+            "freeze list_changed list_values pick_value"
         ),
     })  # fmt: skip

@@ -8,11 +8,12 @@ All faults of a value come as one ParameterError with a line each, ``account.ban
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial, wraps
+from functools import cache, cached_property, partial, wraps
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from backtest.core.checked_calls import checked
 from backtest.core.code_names import is_series, pd
 from backtest.core.errors import ParameterError, did_you_mean
 from backtest.core.fields import Declaration, FloatSeries
-from backtest.core.json_values import WORDS, repr_given
+from backtest.core.json_values import WORDS, repr_given, to_plain
 from backtest.core.moments import read_stamps
 from backtest.core.number_text import format_setting
 from backtest.core.units import SECOND, utc_index
@@ -146,6 +147,10 @@ class Value:
             if value is not None and not is_omitted:
                 data[field.name] = _plain(value)
         return data
+
+    @cached_property
+    def _plain_text(self) -> str:
+        return json.dumps(to_plain(self.to_dict()))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "") -> Self:
@@ -421,6 +426,12 @@ def _write_times(series: FloatSeries) -> list[str]:
     if (times % SECOND).any():
         unit = "ns"
     return [*map(str, np.datetime_as_string(stamps, unit=unit))]
+
+
+def describe_value(value: Value) -> dict[str, Any]:
+    """Return what ``to_dict`` does as plain data, in containers of its own; it is written once."""
+    described: dict[str, Any] = json.loads(value._plain_text)
+    return described
 
 
 def _text(value: object) -> str:

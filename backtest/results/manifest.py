@@ -50,8 +50,8 @@ def write_manifest(
     if setup.overlay is not None:
         facts["overlay"] = describe_policy(setup.overlay)
     facts |= {
-        "venue": describe_venue(venue),
-        "account": setup.account.to_dict(),
+        "venue": {},
+        "account": {},
         "signal": setup.describe_signal(),
         "sampling": setup.test.sampling,
         "calendar": setup.test.calendar,
@@ -62,7 +62,10 @@ def write_manifest(
     if setup.benchmark is not None:
         facts["benchmark"] = compared_with
 
+    # The rules are plain already: they were written once.
     manifest: dict[str, Any] = core.to_plain(facts)
+    manifest["venue"] = describe_venue(venue)
+    manifest["account"] = core.describe_value(setup.account)
     aside = list_remarks(setup, span, plain_because=plain_because, compared_with=compared_with)
     return {"id": core.compute_id(manifest), **manifest, **aside}
 
@@ -190,9 +193,10 @@ def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
 
 
 def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
+    """Return the rules of a venue, or of that of each instrument, as plain data."""
     if isinstance(venue, Mapping):
-        return {name: part.to_dict() for name, part in venue.items()}
-    return venue.to_dict()
+        return {name: core.describe_value(part) for name, part in venue.items()}
+    return core.describe_value(venue)
 
 
 def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
