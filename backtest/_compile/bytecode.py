@@ -29,6 +29,9 @@ from backtest.core.errors import PolicyError
 
 CONSTANTS = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc, np.generic)
 
+KEPT_CODE = 1024
+"""Code objects of which is kept what their instructions say: a run asks again of the same ones."""
+
 
 # The identity of code.
 
@@ -201,16 +204,20 @@ def write_table(value: Any) -> str:
     return repr(type(value))
 
 
-def list_all_steps(function: types.FunctionType) -> Iterator[dis.Instruction]:
-    """Yield the instructions of a function, and of those inside it."""
-    for code in walk_code(function.__code__):
-        yield from dis.get_instructions(code)
+def list_all_steps(code: types.CodeType) -> Iterator[dis.Instruction]:
+    """Yield the instructions of a function's code, and of that inside it."""
+    for inner in walk_code(code):
+        yield from dis.get_instructions(inner)
 
 
 def catches_errors(function: types.FunctionType) -> bool:
     """Return whether a function has a ``try``, in which functions of math raise as ever."""
-    names = {step.opname for step in list_all_steps(function)}
-    return "PUSH_EXC_INFO" in names
+    return has_try(function.__code__)
+
+
+@functools.lru_cache(KEPT_CODE)
+def has_try(code: types.CodeType) -> bool:
+    return any(step.opname == "PUSH_EXC_INFO" for step in list_all_steps(code))
 
 
 # Formulas of users, with our powers and functions of math in place of Python's.
@@ -308,8 +315,13 @@ def is_of_user(value: Any) -> bool:
 
 def find_stored(function: types.FunctionType) -> frozenset[str]:
     """Return the names of its module and of functions around it that a function writes."""
+    return list_stored(function.__code__)
+
+
+@functools.lru_cache(KEPT_CODE)
+def list_stored(code: types.CodeType) -> frozenset[str]:
     outside = {"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"}
-    steps = list_all_steps(function)
+    steps = list_all_steps(code)
     return frozenset(str(step.argval) for step in steps if step.opname in outside)
 
 
