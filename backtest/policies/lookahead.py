@@ -39,6 +39,8 @@ NEAR = 480
 """Bars after the first end of a chain within which most of its other ends lie."""
 FUTURES = 4
 """Other bars that follow a part in which nothing is known, though a longer one knows its rows."""
+FROM_START = -1
+"""The number of the chain of parts that begin with the market."""
 ENOUGH = 20
 """Cuts after which a peek that shows at half of the cuts is missed once in a million times."""
 TOLERANCE = Policy.tolerance
@@ -130,16 +132,17 @@ class LookAheadCheck:
         self.causality = Causality(0, has_columns=False)
 
         self._observe_part = observe_part
-        self._observe_whole: Callable[[], Columns] = dict
+        self._observe_whole: Callable[[], Columns] = dict  # given to ``run``
         self._room = max(WORK * market.n_bars, MIN_WORK) * effort  # bars left to observe
 
-        # Where later bars matter most.
+        # Parts end before large moves and changes of funding: there a peek changes columns most.
         self._close = follow_largest_moves(market)
         if isinstance(market, Market):
             self._funding_changes = find_funding_changes(market)
 
-        # Equal markets are cut at equal places.
-        self._rng = np.random.default_rng(np.frombuffer(self._close[:256].tobytes(), np.uint32))
+        # The seed is the market's first prices, so that equal markets are cut at equal places.
+        seed = np.frombuffer(self._close[:256].tobytes(), np.uint32)
+        self._rng = np.random.default_rng(seed)
 
     def run(self, observe_whole: Callable[[], Columns]) -> Columns:
         """Return the columns of the whole market; raise a PolicyError if they look ahead."""
@@ -279,28 +282,30 @@ class LookAheadCheck:
             raise self._refuse(part, row, text, CURE)
 
     def _cut_chains(self, beginnings: list[Part]) -> None:
-        """Observe the chains; parts that begin with the market are added to ``beginnings``."""
+        """Observe the planned parts, and compare each with the one before it in its chain.
+
+        Parts that begin with the market are added to ``beginnings``.
+        """
         columns = beginnings[-1].columns
         known = [name for name, column in columns.items() if is_any_known(column)]
-        firsts = [int((~np.isnan(columns[name])).argmax()) for name in known]
-        warm = max(firsts, default=0)
-        length = min(warm + KNOWN, max(warm + 2, self.market.n_bars // 2))
+        warm_up = max((find_first_known(columns[name]) for name in known), default=0)
+        length = min(warm_up + KNOWN, max(warm_up + 2, self.market.n_bars // 2))
 
-        last_parts: dict[int, Part] = {}
+        last_of_chain = {FROM_START: beginnings[-1]}
         for stop, chain in self._plan(beginnings[-1].stop, length):
-            before = beginnings[-1] if chain < 0 else last_parts.get(chain)
-
-            part: Part | None
-            if before is not None:
-                part = self._observe(before.first, stop)
+            shorter = last_of_chain.get(chain)
+            if shorter is None:
+                part, length = self._start_chain(stop, length, known, most=warm_up + LONGEST)
             else:
-                part, length = self._start_chain(stop, length, known, most=warm + LONGEST)
+                part = self._observe(shorter.first, stop)
+
+            # The code under test may raise on a part; the chain goes on with the next one.
             if part is None:
                 continue
-            if before is not None:
-                self._compare(before, part)
-            last_parts[chain] = part
-            if chain < 0:
+            if shorter is not None:
+                self._compare(shorter, part)
+            last_of_chain[chain] = part
+            if chain == FROM_START:
                 beginnings.append(part)
 
     def _start_chain(
@@ -324,14 +329,14 @@ class LookAheadCheck:
         return part, length
 
     def _plan(self, least: int, length: int) -> list[tuple[int, int]]:
-        """Return the ends of parts and their chains, in order; chain -1 begins with the market."""
+        """Return the ends of parts and the numbers of their chains, in the order of the ends."""
         n = self.market.n_bars
         room = self._room
         plan: set[tuple[int, int]] = set()
         longest = min(n - 1, least + LONGEST)
         for stop in (longest, longest // 4):
             if least < stop <= room // 2:
-                plan.add((stop, -1))
+                plan.add((stop, FROM_START))
                 room -= stop
 
         low = max(least, length)
@@ -457,6 +462,11 @@ def name_column(name: str) -> str:
 def is_any_known(column: FloatArray) -> bool:
     """Return whether a column has a number."""
     return not bool(np.isnan(column).all())
+
+
+def find_first_known(column: FloatArray) -> int:
+    """Return the first row of a column that holds a number."""
+    return int((~np.isnan(column)).argmax())
 
 
 def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> IntArray:
