@@ -165,16 +165,24 @@ def explain_profit(
     the fills at the open, and at the close; ``profit`` is the price profit of the bar, ``settled``
     the price at which a contract expires inside the bar, else NaN.
     """
-    # What the contracts that ended inside the bar made: the rest of the profit of the bar.
-    before = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
-    made = profit - multiply(carried, quotes.value_open - before)
-    made -= multiply(closed, quotes.value_close - quotes.value_open)
-    ended = follow_ended(terms, quotes, opened - closed, made, settled)
+    # A bar's profit is that of the gap before its open, of the contracts held to its close, and
+    # of those that ended inside it, which have what the other two leave.
+    last_close = np.concatenate((quotes.value_open[:1], quotes.value_close[:-1]))
+    profit_of_gap = multiply(carried, quotes.value_open - last_close)
+    profit_to_close = multiply(closed, quotes.value_close - quotes.value_open)
+    profit_of_ended = profit - profit_of_gap - profit_to_close
 
+    all_moves = [
+        follow_gap(quotes, carried),
+        follow_bar(quotes, closed),
+        follow_ended(terms, quotes, opened - closed, profit_of_ended, settled),
+    ]
     parts = {name: np.zeros(profit.shape) for name in EXPLAINED}
-    for moves in (follow_gap(quotes, carried), follow_bar(quotes, closed), ended):
-        for name, money in zip(EXPLAINED, expand(terms, moves), strict=False):
+    for moves in all_moves:
+        for name, money in expand(terms, moves).items():
             np.add.at(parts[name], (moves.bars, moves.options), money)
+
+    # What the expansion to second order leaves.
     parts["rest"] = profit - sum(parts.values())
     return parts
 
@@ -183,25 +191,27 @@ def follow_ended(
     terms: OptionTerms,
     quotes: OptionQuotes,
     ended: FloatArray,
-    made: FloatArray,
+    profit: FloatArray,
     settled: FloatArray,
 ) -> Moves:
     """Return the moves of contracts that ended inside a bar, from its open on.
 
-    They end at the settlement, or at the forward at which contracts have what was ``made`` of them.
-    Starts and ends are forward, volatility and years.
+    Those that expired end at the settlement, with no time left. Those that were traded end at the
+    forward at which a contract is worth what they made: their ``profit`` over what they began with.
     """
     bars, options = np.nonzero(ended)
     quantities = ended[bars, options]
-    settlement = settled[bars, options]
     start = pick(quotes, "open", bars, options)
+    years = start[2]
 
-    value = quotes.value_open[bars, options] + made[bars, options] / quantities
-    forward = find_forwards(terms, options, start, value / terms.sizes[options])
-    is_traded = np.isnan(settlement)
+    value_at_end = quotes.value_open[bars, options] + profit[bars, options] / quantities
+    forward_traded = find_forwards(terms, options, start, value_at_end / terms.sizes[options])
+
+    settlement = settled[bars, options]
+    has_expired = ~np.isnan(settlement)
     end = start.copy()
-    end[0] = np.where(is_traded, forward, settlement)
-    end[2] = np.where(is_traded, end[2], 0.0)  # one that expires has no time left
+    end[0] = np.where(has_expired, settlement, forward_traded)
+    end[2] = np.where(has_expired, 0.0, years)
     return Moves(bars, options, quantities, start, end)
 
 
@@ -210,22 +220,22 @@ def multiply(quantities: FloatArray, values: FloatArray) -> FloatArray:
     return np.asarray(np.where(quantities != 0.0, quantities * values, 0.0))
 
 
-def expand(terms: OptionTerms, moves: Moves) -> FloatArray:
-    """Return the parts of the profit of some moves but for the rest, of shape (6, m)."""
-    delta, gamma, vega, theta, _, vanna, volga = compute_greeks(terms, moves.options, moves.start)
-    forward = moves.end[0] - moves.start[0]
-    volatility = np.nan_to_num(moves.end[1] - moves.start[1])
-    time = moves.start[2] - moves.end[2]
+def expand(terms: OptionTerms, moves: Moves) -> dict[str, FloatArray]:
+    """Return the parts of the profit of some moves, to second order, of shape (m,) by name."""
+    greeks = Greeks(*compute_greeks(terms, moves.options, moves.start))
+    forward_move = moves.end[0] - moves.start[0]
+    volatility_move = np.nan_to_num(moves.end[1] - moves.start[1])
+    years_passed = moves.start[2] - moves.end[2]
+
     amount = moves.quantities * terms.sizes[moves.options]
-    parts = (
-        delta * forward,
-        0.5 * gamma * forward**2,
-        vega * volatility,
-        theta * time,
-        vanna * forward * volatility,
-        0.5 * volga * volatility**2,
-    )
-    return np.stack([amount * part for part in parts])
+    return {
+        "delta": amount * (greeks.delta * forward_move),
+        "gamma": amount * (0.5 * greeks.gamma * forward_move**2),
+        "vega": amount * (greeks.vega * volatility_move),
+        "theta": amount * (greeks.theta * years_passed),
+        "vanna": amount * (greeks.vanna * forward_move * volatility_move),
+        "volga": amount * (0.5 * greeks.volga * volatility_move**2),
+    }
 
 
 def follow_gap(quotes: OptionQuotes, carried: FloatArray) -> Moves:
