@@ -23,6 +23,7 @@ from backtest.search.timing import cut_test, read_decided
 from backtest.search.walk_forward import WalkForward, walk_forward
 from backtest.sweep import name_column
 from backtest.venue import Venue, preset_files
+from backtest.venue.symbols import names_symbol
 
 AnyMarkets = Mapping[str, Market] | Sequence[Market] | Market | None
 
@@ -172,29 +173,41 @@ def pick_signal(signal: Any, name: str) -> Any:
 
 
 def choose_venue(venue: Any, market: Market) -> tuple[Any, str]:
-    """Return the venue by the symbol of a market, and a caution where it has none of its own.
+    """Return a venue with the rules of a market's instrument, and a caution where it has none.
 
-    What the venue changes of its preset is changed of the other symbol too.
+    A preset of another symbol becomes that of the instrument. What the caller changed of the one
+    is changed of the other too.
     """
     instrument = market.instrument
     if not isinstance(venue, Venue) or not instrument or market.synthetic:
         return venue, ""
 
+    # Rules that come from no preset or listing, or are those of the instrument, stay.
     terms = venue.in_force
-    if terms is None or terms.symbol in (instrument, "STOCK"):
+    if terms is None or names_symbol(terms.symbol, instrument):
         return venue, ""
     if terms.like:
         return venue, f"{instrument} is judged by the listing of {terms.symbol}"
 
     preset, _, symbol = terms.preset.rpartition(":")
-    house = preset.partition("@")[0]
-    known = {listing.symbol for listing in preset_files.available() if listing.venue == house}
-    if instrument not in known:
+    own_symbol = find_preset_symbol(preset.partition("@")[0], instrument)
+    if own_symbol is None:
         return venue, f"{instrument} is judged by the rules of {symbol}, its venue lists none of it"
 
     usual = Venue.preset(preset, symbol).to_dict()
     changed = {name: value for name, value in venue.to_dict().items() if usual[name] != value}
-    return Venue.preset(preset, instrument).override(changed), ""
+    return Venue.preset(preset, own_symbol).override(changed), ""
+
+
+def find_preset_symbol(house: str, instrument: str) -> str | None:
+    """Return the symbol under which the presets of a venue have an instrument, None without one."""
+    symbols = [preset.symbol for preset in preset_files.available() if preset.venue == house]
+    if instrument in symbols:
+        return instrument
+    for symbol in symbols:
+        if names_symbol(symbol, instrument):
+            return symbol
+    return None
 
 
 def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) -> JudgedAccount:
