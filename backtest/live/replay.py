@@ -360,48 +360,59 @@ class Replayer:
         self.close_bar = close["close_bar"]
 
     def process_bar(self, bar: AccountBar, t: int) -> None:
-        """Take the account through bar t: the steps of a run, and its fills between them."""
+        """Take the account through bar t: the steps of a run, and its fills between them.
+
+        Steps have the numbers of accounting 2. Each takes the fills that came with it; those left
+        wait for a later one.
+        """
         terms = bar.terms
         state = bar.state
         quotes = bar.quotes
-        opened = int(self.time[t])
         self._t = t
         self._default = DECIDED[terms.fill]
         bar_steps.set_quotes(terms, bar.feed, quotes, t)
         accounts.clear_ledger(bar.ledger)
         equity_before = state.wallet.equity
         wealth_before = equity_before + state.wallet.reserve
-        left = list(self.facts.get(t, ()))
+        fills = list(self.facts.get(t, ()))
 
-        # Fills at the close before the bar.
+        # 0. Fills at the close before the bar. What is held gains from that close to the fill.
         if terms.fill == r.EARLY and t > 0:
-            for i in range(self.n):
-                if accounts.is_held(state, i):
-                    accounts.mark_to_ledger(state, i, quotes.instruments[i].fill, bar.ledger)
-        left = self._apply(bar, left, lambda fact: fact.step == 0)
+            self._mark_to_fills(bar)
+        fills = self._enter_some(bar, fills, lambda fact: fact.step == 0)
 
-        # 1 Deposits and withdrawals.
+        # 1. Deposits and withdrawals.
         bar.log.step[0] = 1
         self.take_flows(bar, t)
-        left = self._apply(bar, left, lambda fact: fact.step == 1)
+        fills = self._enter_some(bar, fills, lambda fact: fact.step == 1)
         bar_steps.rescale_unit(state, bar.ledger, equity_before)
 
-        # 2 and 3 Funding at the open, then interest.
-        left = self._pay(bar, left, is_open=1)
+        # 2 and 3. Funding at the open, then interest.
+        fills = self._pay(bar, fills, is_open=1)
         bar.log.step[0] = 3
         if terms.has_interest and t > 0:
             accounts.charge_interest(bar, t)
         accounts.value_at(state, quotes.mark_open, quotes.asset_mark_open)
 
-        # Fills at the open, those between the settlements within the bar, and the rest.
-        left = self._apply(bar, left, lambda fact: fact.time == opened)
-        left = self._pay(bar, left, is_open=0)
-        self._apply(bar, left, lambda _: True)
+        # 5. Fills at the open.
+        opened = int(self.time[t])
+        fills = self._enter_some(bar, fills, lambda fact: fact.time == opened)
 
-        # 8 The close.
+        # 6 and 7. Funding inside the bar, each after the fills before it, then the other fills.
+        fills = self._pay(bar, fills, is_open=0)
+        self._enter_some(bar, fills, lambda _: True)
+
+        # 8. The close.
         bar_steps.follow_bests(bar)
         bar.log.step[0] = 8
         self.close_bar(bar, t, wealth_before)
+
+    def _mark_to_fills(self, bar: AccountBar) -> None:
+        """Enter into the ledger what held positions gain up to the price of an early fill."""
+        for i in range(self.n):
+            if accounts.is_held(bar.state, i):
+                price = bar.quotes.instruments[i].fill
+                accounts.mark_to_ledger(bar.state, i, price, bar.ledger)
 
     def _is_next_due(self, *place: Any) -> bool:
         """Return whether a settlement is due, for as many as are allowed at once."""
@@ -419,7 +430,7 @@ class Replayer:
             name = self.names[bar.feed.funding_instrument[event]]
             due = int(self.due[event])
             if not is_open:
-                left = self._apply(bar, left, lambda fact, due=due: fact.time < due)
+                left = self._enter_some(bar, left, lambda fact, due=due: fact.time < due)
 
             self._allowed = 1
             bar.log.step[0] = step
@@ -428,15 +439,17 @@ class Replayer:
                 self._enter(bar, left.pop(0))
         return left
 
-    def _apply(self, bar: AccountBar, left: list[Any], is_due: Callable[..., bool]) -> list[Any]:
+    def _enter_some(
+        self, bar: AccountBar, fills: list[Any], is_due: Callable[..., bool]
+    ) -> list[Any]:
         """Enter the fills that are due, and return the others."""
-        others = []
-        for fact in left:
+        left = []
+        for fact in fills:
             if is_due(fact):
                 self._enter(bar, fact)
             else:
-                others.append(fact)
-        return others
+                left.append(fact)
+        return left
 
     def _enter(self, bar: AccountBar, fact: Any) -> None:
         """Write a fill, a sale of collateral or a bad debt into the account, ledger and log."""

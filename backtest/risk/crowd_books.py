@@ -497,9 +497,10 @@ class Books:
     def deleverage(
         self, bankrupt: IntArray, side: float, left_out: IntArray, marks: FloatArray
     ) -> float:
-        """Close positions of one side against the other, at the value at which they have nothing.
+        """Close bankrupt accounts of one side against accounts of the other (ADL).
 
-        Returns what accounts of the other side lack that are worth less than nothing after it.
+        The price is that at which the bankrupt together are worth 0. Returns the debt of accounts
+        of the other side that it leaves with less than nothing.
         """
         quantity = self.quantity[:, 0]
         total = float(np.sum(np.abs(quantity[bankrupt])))
@@ -511,28 +512,29 @@ class Books:
         self.cash[bankrupt] = 0.0
         quantity[bankrupt] = 0.0
 
-        others = np.setdiff1d(np.flatnonzero(side * quantity < 0.0), left_out, assume_unique=True)
+        opposite = np.flatnonzero(side * quantity < 0.0)
+        opposite = np.setdiff1d(opposite, left_out, assume_unique=True)
         if self.adl == "queue":
-            taken = self._take_by_rank(others, total, float(self.to_values(marks)[0]))
+            taken = self._take_by_rank(opposite, total, float(self.to_values(marks)[0]))
         else:
-            taken = self._take_pro_rata(others, total, side)
+            taken = self._take_pro_rata(opposite, total, side)
 
-        self.cash[others] -= side * taken * value
-        quantity[others] += side * taken
-        self.closed[others] += taken
-        self.closed_money[others] += taken * value
-        self.deleveraged[others] += taken
+        self.cash[opposite] -= side * taken * value
+        quantity[opposite] += side * taken
+        self.closed[opposite] += taken
+        self.closed_money[opposite] += taken * value
+        self.deleveraged[opposite] += taken
 
-        # The liquidity account takes the rest.
+        # What no account could take, the liquidity account takes at the same price.
         rest = side * (total - float(np.sum(taken)))
         self.liquidity[0] += rest
         self.liquidity_cash -= rest * value
-        return self.drop_losses(others)
+        return self.drop_losses(opposite)
 
     def _take_by_rank(self, others: IntArray, total: float, value: float) -> FloatArray:
         """Return the contracts taken from each account, the highest ADL rank first.
 
-        The rank is the return times the leverage of a winner, the return over it of a loser.
+        The rank is return * leverage for an account in profit, return / leverage for one in loss.
         """
         quantity = self.quantity[others, 0]
         size = np.abs(quantity)

@@ -49,17 +49,25 @@ def lay_out_curves(
 
     ``returns`` (n_times - 1,) are by sampling period; those of a set that failed are NaN.
     """
-    fitting = {name: values for name, values in returns.items() if len(values) == len(times) - 1}
-    known = {name: values for name, values in fitting.items() if not np.isnan(values).any()}
-    if not known:
+    curves = {}
+    for name, values in returns.items():
+        # Returns of another span, or of a set that failed, have no curve over these times.
+        if len(values) != len(times) - 1 or np.isnan(values).any():
+            continue
+        curves[name] = np.append(1.0, np.cumprod(1.0 + values))
+    if not curves:
         return None
 
-    growth = 1.0 + np.stack([*known.values()], axis=1)
-    units = np.vstack([np.ones(growth.shape[1]), np.cumprod(growth, axis=0)])
-    most = min(MOST_TIMES, max(MOST_VALUES // len(known), 2))
-    kept = np.unique(np.linspace(0, len(times) - 1, most).round().astype(np.int64))
-    index = core.utc_index(times[kept]).rename("time")
-    return pd.DataFrame(units[kept], index=index, columns=[*known])
+    shown = thin_times(len(times), n_curves=len(curves))
+    index = core.utc_index(times[shown]).rename("time")
+    thinned = {name: curve[shown] for name, curve in curves.items()}
+    return pd.DataFrame(thinned, index=index)
+
+
+def thin_times(n_times: int, *, n_curves: int) -> core.IntArray:
+    """Return evenly spaced times, the first and the last among them, that a page has room for."""
+    most = min(MOST_TIMES, max(MOST_VALUES // n_curves, 2))
+    return np.unique(np.linspace(0, n_times - 1, most).round().astype(np.int64))
 
 
 def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
