@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backtest import core
-from backtest._compile.arguments import flatten
 from backtest.account import Account
 from backtest.core.code_names import is_frame, pd
 from backtest.engine import checks, driver
@@ -398,7 +397,7 @@ def find_inputs(setup: Setup) -> AccountInputs:
     """
     n_values = setup.markets.n_bars * len(setup.markets)
     if setup.resume is not None or setup.markets.options or n_values > MOST_KEPT:
-        return read_inputs(setup)
+        return seal(read_inputs(setup))
 
     memory: dict[str, Any] = vars(setup.test).setdefault("_kept", {})
     kept: KeptInputs | None = memory.get("inputs")
@@ -409,18 +408,18 @@ def find_inputs(setup: Setup) -> AccountInputs:
             account=setup.account,
             signal=setup.signal.copy(),
             started=setup.started,
-            inputs=read_inputs(setup),
+            inputs=seal(read_inputs(setup)),
         )
-        seal(kept.inputs)
         memory["inputs"] = kept
     return kept.inputs
 
 
-def seal(inputs: AccountInputs) -> None:
-    """Make arrays read-only that several runs share; the empty ones are those of no options."""
-    for array in flatten((inputs.feed, inputs.clock, inputs.log_returns)):
-        if isinstance(array, np.ndarray) and array.size > 0:
+def seal(inputs: AccountInputs) -> AccountInputs:
+    """Return inputs whose arrays of instruments are read-only: runs and results share them."""
+    for array in (*inputs.feed, *inputs.clock, inputs.log_returns):
+        if isinstance(array, np.ndarray):
             array.flags.writeable = False
+    return inputs
 
 
 def recall_weights(

@@ -218,7 +218,10 @@ class RunRecord(RunData):
         columns = tabulate_account(self, options)
         if self.has_one_instrument:
             columns |= tabulate_position(self)
-        return pd.DataFrame(columns, index=core.utc_index(self.time), copy=False)
+
+        # The table is the user's own, who may write into it; the record stays as it is.
+        own = {name: np.array(values) for name, values in columns.items()}
+        return pd.DataFrame(own, index=core.utc_index(self.time), copy=False)
 
     @cached_property
     def positions(self) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest import engine
-from backtest.engine import batch, driver
+from backtest.engine import batch, driver, run_setup
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
 from tests.cases import make_full_case, make_margin_case
@@ -133,8 +133,28 @@ def test_a_test_keeps_the_inputs_of_its_last_run_until_its_signal_changes():
 
 def test_nobody_writes_into_inputs_that_runs_share(setup):
     shared = setup.inputs
-    for place, array in list_arrays((shared.feed, shared.clock, shared.log_returns)):
-        assert array.size == 0 or not array.flags.writeable, place
+    arrays = list_arrays((shared.feed._replace(options=None), shared.clock, shared.log_returns))
+    for place, array in arrays:
+        assert not array.flags.writeable, place
+
+
+@pytest.mark.parametrize("most", [0, BARS], ids=["inputs read again", "inputs kept"])
+def test_what_is_written_into_a_table_of_bars_changes_no_other_number(monkeypatch, most):
+    """The bars of a result are a table of the user's; record and market stay as they are."""
+    monkeypatch.setattr(run_setup, "MOST_KEPT", most)
+    market = make_market([flat(100.0 + k % 11) for k in range(BARS)])
+    test = bt.Backtest(market, venue=make_venue(), account=bt.Account())
+
+    result = test.run(Constant(2.0))
+    record = result.record.values.tobytes()
+    bars = result.bars
+    for name in ("equity", "close"):
+        bars.loc[bars.index[5:], name] = 7.0
+
+    assert result.record.values.tobytes() == record
+    again = test.run(Constant(2.0))
+    assert again.record.values.tobytes() == record
+    np.testing.assert_array_equal(again.bars["close"], [100.0 + k % 11 for k in range(BARS)])
 
 
 def test_an_account_on_paths_leaves_its_inputs_as_they_were(setup):
