@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def show_warning(message: Warning | str, *_: Any, **_more: Any) -> None:
         if str(message) not in printed:
-            printing.print_message(f"warning: {message}")
+            printing.print_message(f"warning: {name_flags(str(message), words)}")
         printed.add(str(message))
 
     with warnings.catch_warnings(), printing.degrading_output():
@@ -142,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (core.BacktestError, typer.TyperException, OSError) as error:
             return report_fault(error, words)
         except SystemExit as error:
-            if isinstance(error.__context__, OSError):  # typer's: the reader of the output has left
+            # Typer's own, where what reads the output has left.
+            if isinstance(error.__context__, OSError):
                 raise
             printing.print_message(
                 f"error: a policy must return, it ended the program with exit code {error.code}"
@@ -151,9 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (typer.Abort, KeyboardInterrupt):
             printing.print_message("interrupted")
             return printing.INTERRUPTED
-        except Exception:
-            raise  # a fault of this program shows where it is
-        except BaseException as error:  # that code of a policy raised to pass what catches others
+        except Exception:  # a fault of this program: the traceback says where
+            raise
+        except BaseException as error:  # what only the code of a policy raises
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             printing.print_message(f"error: a policy must return, it raised {what}")
             return printing.REFUSED
@@ -204,6 +205,24 @@ FLAGS = {
     r"\b(mark|funding)_gaps='(\w+)'": (r"--set data.\1_gaps=\2", r"--repair \1-gaps=\2"),
 }
 """Arguments of readers that cures name, and what commands, and data import, have in their place."""
+KEYS = {
+    r"\bvenue\.override\(\{'([\w.]+)': '?([^'}]*)'?\}\)": r"--set venue.\1=\2",
+    r"\bvenue\.override\(brackets=(\.\.\.|\[bt\.Bracket\(\.\.\.\)\])\)": (
+        "[[venue.brackets]] of an experiment file"
+    ),
+    r"\bmarket\.between\(end='([^']*)'\)": r"--to '\1'",
+    r"\bbt\.OptionCosts\(lot=\)": "venue.option_costs.lot",
+    r"\bbt\.Option\((\w+)=\)( of one contract)?": r"\1 in its table of options.contracts",
+    r"\bbt\.Markets\(\.\.\., currency='(\w+)'\)": r"--set data.currency=\1",
+    r"\bbt\.Markets\(\{'long': market, 'short': market\}\)": "--data long/ --data short/",
+    r"\bbt\.Markets\(\{name: Market\.load\(\.\.\.\), \.\.\.\}\) names them": (
+        "folders of different names name them"
+    ),
+    r"fill='next_open', or transfer=bt\.Never\(\)": (
+        "--set account.fill=next_open, or --set transfer.rule=never"
+    ),
+}
+"""Python in cures, and the flag or the key of an experiment in its place."""
 
 
 def name_flags(text: str, words: Sequence[str]) -> str:
@@ -211,6 +230,8 @@ def name_flags(text: str, words: Sequence[str]) -> str:
     is_import = words[:2] == ["data", "import"]
     for pattern, (usual, of_import) in FLAGS.items():
         text = re.sub(pattern, of_import if is_import else usual, text)
+    for pattern, key in KEYS.items():
+        text = re.sub(pattern, key, text)
     return text
 
 

@@ -5,6 +5,7 @@ The tables that describe a test are those of :mod:`backtest.experiments`.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import shlex
@@ -83,7 +84,8 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "cascade": {
         "impact": (str, "Impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT."),
     },
-    "decide": {"snapshot": (str, "The account, as the JSON of its fields.")},
+    "decide": {"snapshot": (str, "The account: the JSON of its fields, or of ccxt's "
+                            "fetch_balance and fetch_positions.")},
     "shadow": {
         "fills": (str, "The account's fills: a CSV table, or the JSON of ccxt."),
         "snapshot": ((str, list), "The account: at the end, and before that at any times; repeat."),
@@ -450,7 +452,10 @@ def read_entry(name: str, text: str) -> Entry:
         return name, parse_typed(text)
     if key and table == ACCOUNTS:
         return read_account_entry(key, text)
-    if not key or table not in TABLES:
+    if not key:
+        return f"policy.settings.{name}", text
+    if table not in TABLES:
+        refuse_misspelled_table(table, key)
         return f"policy.settings.{name}", text
 
     first, dot, _ = key.partition(".")
@@ -460,6 +465,19 @@ def read_entry(name: str, text: str) -> Entry:
     if table in ("policy", "overlay"):
         return f"{table}.settings.{key}", text
     return name, text
+
+
+def refuse_misspelled_table(table: str, key: str) -> None:
+    """Raise ParameterError if a name is nearly that of a table that has the key.
+
+    Parameters of policies have points too, as ``levels.0``; they are no keys of a table.
+    """
+    for known in difflib.get_close_matches(table, [*TABLES, *MODELS], n=1):
+        if key in read_keys(known):
+            raise core.ParameterError(
+                f"--set needs a parameter of the policy or a key of a table, got "
+                f"{f'{table}.{key}'!r}; did you mean '{known}.{key}'?"
+            )
 
 
 def read_known_entry(key: Key, text: str, *, is_inside: bool) -> Any:

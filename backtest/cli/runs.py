@@ -172,7 +172,8 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
     table = dict(draft.table("decide"))
     if "snapshot" not in table:
         raise ParameterError(
-            "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot"
+            "decide.snapshot is needed, a file with the fields of bt.AccountSnapshot, or with what "
+            "ccxt's fetch_balance and fetch_positions return"
         )
 
     state = backtest.AccountSnapshot.load(table.pop("snapshot"))

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from backtest.core.errors import NoFillWarning, OutsideWarning, ParameterError, PolicyError
     from backtest.core.errors import RAISED
     from backtest.core.errors import VenueDateWarning, VenueError, WeightWarning, describe_fault
-    from backtest.core.errors import describe_high_rate, did_you_mean, warn_caller
+    from backtest.core.errors import (
+        describe_fraction,
+        describe_high_rate,
+        did_you_mean,
+        warn_caller,
+    )
     from backtest.core.errors import warn_of_high_rate
     from backtest.core.fields import ANY_NUMBER, Choice, Condition, Cost, DatedCost, Declaration
     from backtest.core.fields import Duration, Flag, FloatSeries, Real, Range, Rate, Text, Time
@@ -77,7 +82,7 @@ else:
             "AccountingError BacktestError BandWarning DataError Fault HighRateWarning "
             "InfiniteLeverageWarning LastPriceWarning NoFillWarning OutsideWarning ParameterError "
             "PolicyError RAISED VenueDateWarning VenueError WeightWarning describe_fault "
-            "describe_high_rate did_you_mean warn_caller warn_of_high_rate"
+            "describe_fraction describe_high_rate did_you_mean warn_caller warn_of_high_rate"
         ),
         "core.fields": (
             "ANY_NUMBER Choice Condition Cost DatedCost Declaration Duration Flag FloatSeries "

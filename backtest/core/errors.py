@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -92,6 +93,17 @@ RAISED = (Exception, SystemExit)
 def describe_fault(error: Exception) -> str:
     """Return what an error says, on one line."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
+PERCENT = re.compile(r"\s*([+-]?\d*\.?\d+)\s*%\s*")
+
+
+def describe_fraction(value: object) -> str:
+    """Return the fraction that a percentage stands for, as an advice after a rule, or nothing."""
+    match = PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return ""
+    return f", {float(match[1]) / 100.0:g} for {match[1]} %"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

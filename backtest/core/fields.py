@@ -15,7 +15,13 @@ from pydantic_core import PydanticCustomError, core_schema
 from backtest.core import moments, units
 from backtest.core.checked_calls import PLAIN, checked_fields, keep_if
 from backtest.core.code_names import is_series, pd
-from backtest.core.errors import BacktestError, Fault, ParameterError, did_you_mean
+from backtest.core.errors import (
+    BacktestError,
+    Fault,
+    ParameterError,
+    describe_fraction,
+    did_you_mean,
+)
 from backtest.core.json_values import repr_given
 
 Condition: TypeAlias = "tuple[str, object] | None"
@@ -178,7 +184,7 @@ def read_number(value: object, *, whole: bool = False) -> float:
     if whole and not number.is_integer():
         raise Fault("must be a whole number")
     if math.isnan(number):
-        raise Fault("must be a number")
+        raise Fault(f"must be a number{describe_fraction(value)}")
     return number
 
 
@@ -376,7 +382,8 @@ class DatedCost(Timed):
         number = pd.to_numeric(value.strip().rstrip("%"), errors="coerce")
         if not value.strip() or not math.isnan(number):
             raise Fault(
-                "must be a number, a series by UTC time or the name of a column of the market"
+                f"must be a number{describe_fraction(value)}, a series by UTC time or the name of "
+                "a column of the market"
             )
         return value
 

@@ -321,7 +321,10 @@ def list_table_faults(title: str, table: Any, keys: Mapping[str, Key]) -> Iterat
         elif name not in keys:
             yield f"{place}: no such key{suggest(name, keys)}{hint}"
         elif not has_kind(value, keys[name].kinds):
-            yield f"{place}: must be {describe_kinds(keys[name].kinds)}, got {value!r:.60}"
+            rule = describe_kinds(keys[name].kinds)
+            if float in keys[name].kinds:
+                rule = f"{rule}{core.describe_fraction(value)}"
+            yield f"{place}: must be {rule}, got {value!r:.60}"
         elif place == "compare.policies":
             yield from list_compared_faults(place, value)
 

@@ -18,6 +18,11 @@ REFUSED = [
     ("run --set data.resample=7x", "got '7x'"),
     ("run --set x", "--set needs NAME=VALUE"),
     ("run --set account.bnd=1", "account.bnd: Account has no such field; did you mean 'band'?"),
+    ("run --set acount.band=0.1", "got 'acount.band'; did you mean 'account.band'?"),
+    ("run --set account.band=40%", "account.band: must be a number, 0.4 for 40 %, got '40%'"),
+    ("run --set target=40%", "target must be a number, 0.4 for 40 %, got '40%'"),
+    ("run --set venue.fees.taker=0.05%", "must be a number, 0.0005 for 0.05 %, a series by UTC"),
+    ("risk --target 10%", "risk.target: must be a number, 0.1 for 10 %, got '10%'"),
     ("run --set target=9", "target must be 0.05 to 2 per sqrt(year), got 9"),
     ("run --data nope", "'nope'"),
     ("run --set options.contracts=BTC-27JAN23-30000-P", "options need contracts, and chains"),
@@ -122,6 +127,25 @@ REFUSED = [
     ("regress check --update", "--update needs a --reason"),
     ("regress check --reason x", "it needs --update"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cure", "named"), [
+    ("venue.override({'funding_jitter': ...})", "--set venue.funding_jitter=..."),
+    ("venue.override({'contract.settles': 'USDT'})", "--set venue.contract.settles=USDT"),
+    ("venue.override(brackets=...) uses", "[[venue.brackets]] of an experiment file uses"),
+    ("venue.override(brackets=[bt.Bracket(...)])", "[[venue.brackets]] of an experiment file"),
+    ("market.between(end='2023-01-01')", "--to '2023-01-01'"),
+    ("bt.Markets(..., currency='USDT')", "--set data.currency=USDT"),
+    ("bt.OptionCosts(lot=)", "venue.option_costs.lot"),
+    ("bt.Option(lot=) of one contract", "lot in its table of options.contracts"),
+    ("bt.Markets({'long': market, 'short': market})", "--data long/ --data short/"),
+    ("bt.Markets({name: Market.load(...), ...}) names them",
+     "folders of different names name them"),
+    ("fill='next_open', or transfer=bt.Never()",
+     "--set account.fill=next_open, or --set transfer.rule=never"),
+])  # fmt: skip
+def test_cures_in_python_are_flags_or_keys_of_an_experiment(cure, named):
+    assert name_flags(f"; give {cure}", ["run"]) == f"; give {named}"
 
 
 def test_cures_name_the_flags_of_commands():
