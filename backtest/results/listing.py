@@ -210,11 +210,26 @@ def find_folder(name: str, store: Path) -> Path:
             f"a name must match one result in {store}, {name!r:.60} matches {len(fitting)}: {shown}"
         )
 
+    # The accounts of a result of several have results of their own inside it.
+    inner = find_inner_folders(folders, store, name)
+    if len(inner) == 1:
+        return inner[0]
+
     known = [folder for folder in folders if is_result(store / folder)]
     raise core.DataError(
         f"no saved result is called {name!r:.60} in {store}{core.did_you_mean(name, known)}; "
         f"{SHORTEST} or more letters of an id are enough"
     )
+
+
+def find_inner_folders(folders: Sequence[str], store: Path, name: str) -> list[Path]:
+    """Return the folders inside those of other results whose name or id begins so."""
+    inner_names = {inner for kind in KINDS for inner in find_kind(kind).inner}
+    places = list[Path]()
+    for folder in folders:
+        for inner in inner_names:
+            places.extend((store / folder / inner).glob("*/*"))
+    return [place for place in places if fits_beginning(place.name, name) and is_result(place)]
 
 
 def fits_beginning(folder: str, beginning: str) -> bool:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.results import find_folder
 from backtest.strategies import Constant, VolTarget
 from tests import scenes
 from tests.accounts.desk import START, EqualRatios, Script, hold, make_test, move, run, same
@@ -418,6 +419,11 @@ def test_a_saved_result_is_the_same_again(tmp_path):
     assert (folder / "transfers.parquet").is_file()
     page = again.report(tmp_path / "page.html").read_text("utf-8")
     assert "liquidated with money elsewhere" in page
+
+    # The account of a book has a result of its own, which its id finds.
+    identity = book.results["b"].manifest["id"]
+    (inner,) = (folder / "accounts" / "b").iterdir()
+    assert find_folder(identity, tmp_path) == inner
 
 
 def test_a_comparison_has_the_numbers_of_a_run_of_each_rule():
