@@ -341,6 +341,7 @@ class Replayer:
         self.due = due
         self._allowed = 0  # settlements that may still be paid at once
         self._t = 0
+        self._stopped: set[int] = set()  # instruments whose last fill in this bar is of a stop
         self._default = DECIDED[r.AT_OPEN]
 
         pay = _compile.bind_functions(
@@ -372,6 +373,7 @@ class Replayer:
         self._default = DECIDED[terms.fill]
         bar_steps.set_quotes(terms, bar.feed, quotes, t)
         accounts.clear_ledger(bar.ledger)
+        self._stopped.clear()
         equity_before = state.wallet.equity
         wealth_before = equity_before + state.wallet.reserve
         fills = list(self.facts.get(t, ()))
@@ -461,6 +463,15 @@ class Replayer:
             self._enter_conversion(bar, fact)
         else:
             enter_fill(bar, self._t, fact)
+            self._count_stop(bar, fact)
+
+    def _count_stop(self, bar: AccountBar, fact: Any) -> None:
+        """Count a stop once, however many fills in a row its order had."""
+        if fact.kind != "stop":
+            self._stopped.discard(fact.place)
+        elif fact.place not in self._stopped:
+            self._stopped.add(fact.place)
+            bar.ledger[fact.place].stops += 1.0
 
     def _enter_conversion(self, bar: AccountBar, fact: Any) -> None:
         """Write a sale of collateral into the account, its ledger and the log."""
@@ -547,8 +558,6 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
 
     ledger.price_pnl += position.quantity * (fact.value - position.marked)
     ledger.traded += abs(change) * abs(fact.filled)
-    if fact.kind == "stop":
-        ledger.stops += 1.0
 
     accounts.put_balances(terms, state, i, before, after)
     notional = abs(change) * abs(price_shown)

@@ -174,7 +174,7 @@ class Shadow(core.Reportable):
         for name, (ours, theirs) in self.differing.items():
             notices.append(
                 f"The fills leave {ours:.12g} contracts of {name}, the last snapshot has "
-                f"{theirs:.12g}: fills are missing, or were not of this account"
+                f"{theirs:.12g}: fills are missing or repeated, or were not of this account"
             )
         return tuple(notices)
 

@@ -127,6 +127,18 @@ def test_two_fills_by_hand():
     assert result.metrics["fills"] == 2.0
 
 
+def test_a_stop_of_several_fills_is_one_stop():
+    """Two fills close 2 contracts by one stop; a position opened after it is stopped once more."""
+    rows = [(1.0, 2.0), (2.2, -1.0), (2.2, -1.0), (2.5, 1.0), (2.7, -1.0)]
+    fills = fills_of(*((hours, quantity, 105.0, 0.0) for hours, quantity in rows))
+    fills["kind"] = ["order", "stop", "stop", "order", "stop"]
+    fills.loc[0, "price"] = 100.0
+
+    result = replay(fills)
+    assert result.metrics["stops"] == 2.0
+    assert result.metrics["fills"] == 5.0
+
+
 @pytest.mark.parametrize(("hours", "paid"), [(2.0 - 1.0 / 3_600.0, 0.0), (2.0, 2.0)])
 def test_a_fill_before_a_settlement_has_moved_the_position(hours, paid):
     """Funding of 1 % at 02:00 on 2 at 100: sold a second before pays nothing, at 02:00 it pays."""
