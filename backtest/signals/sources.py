@@ -116,7 +116,7 @@ def from_frame(
     m.require_panel(markets)
     if not is_frame(frame):
         raise core.ParameterError(
-            f"weights must be a frame by time and instrument, were a {type(frame).__name__}; give "
+            f"weights must be a frame by time and instrument, got a {type(frame).__name__}; give "
             "pd.DataFrame(values, index=markets.times, columns=markets.names)"
         )
     by_bar = carry_rows(frame, markets) if carry else frame
