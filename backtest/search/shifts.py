@@ -47,14 +47,16 @@ class DayCircle(NamedTuple):
 
         A day that is longer than the earlier one repeats its last decision.
         """
-        rows = np.arange(self.n_rows)
+        # Of each day the one that it takes decisions from, its first row, and its last place.
         lengths = np.diff(self.begins)
-        to_day = np.repeat(np.arange(self.n_days), lengths)
-        from_day = (to_day - days) % max(self.n_days, 1)
+        from_day = (np.arange(self.n_days) - days) % max(self.n_days, 1)
+        moved = self.begins[from_day] - self.begins[:-1]
+        last_row = self.begins[from_day] + lengths[from_day] - 1
 
+        rows = np.arange(self.n_rows)
         inside = rows[self.begins[0] : self.begins[-1]]
-        place = np.minimum(inside - self.begins[to_day], lengths[from_day] - 1)
-        rows[self.begins[0] : self.begins[-1]] = self.begins[from_day] + place
+        inside += np.repeat(moved, lengths)
+        np.minimum(inside, np.repeat(last_row, lengths), out=inside)
         return rows
 
 
