@@ -13,15 +13,15 @@ import pandas as pd
 from backtest import core, engine
 from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.engine.run import run
-from backtest.market import Market, as_markets
-from backtest.policies import Policy, change_settings, number_elements
+from backtest.market import Market
+from backtest.policies import Policy
 from backtest.results import Result
 from backtest.results.result import Lack
+from backtest.risk.leverage_sizes import scale_policy
 from backtest.search.equal_risk import ScaledAccount, explain_lack, hold_at_equal_risk
 from backtest.search.problem import Search
 from backtest.search.timing import cut_test, read_decided
-from backtest.search.walk_forward import WalkForward, walk_forward
-from backtest.sweep import name_column
+from backtest.search.walk_forward import read_segments, walk_forward
 from backtest.venue import Venue, preset_files
 from backtest.venue.symbols import names_symbol
 
@@ -61,6 +61,17 @@ class JudgedAccount:
         if self.segments:
             return engine.run_switched(test, self.segments, compile=compile)
         return run(test, self.policy, compile=compile)
+
+    def run_scaled(self, factor: float, *, compile: bool) -> Result:  # noqa: A002 - as above
+        """Return the account with all that its policy decides times a factor."""
+        if not self.segments:
+            return run(self.test, scale_policy(self.policy, factor), compile=compile)
+
+        scaled = []
+        for segment in self.segments:
+            policy: Any = scale_policy(segment.policy, factor)
+            scaled.append(segment._replace(policy=policy))
+        return engine.run_switched(self.test, scaled, compile=compile)
 
     @property
     def is_ruined(self) -> bool:
@@ -222,40 +233,20 @@ def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) ->
     # A judgement that is made again, or goes on after it was stopped, finds its walk in the store.
     search = Search(trials=tune, seed=seed, resume=None, **how)
     walk = walk_forward(judged.test, judged.policy, search)
-
-    # One that was read there has no accounts to go on with: they are run again.
+    segments = read_segments(judged.test, judged.policy, search, walk.folds)
     test = judged.test.replace(start=walk.folds["test_start"].iloc[0])
-    segments = list_segments(walk, judged.policy, test)
-    result = engine.run_switched(test, segments, compile=how["compile"])
-    fixed = run(test, segments[0].policy, compile=how["compile"])
+
+    # The accounts of a walk that was read from files cannot go on: they are run again.
+    result = walk.result
+    fixed = walk.fixed
+    if result.setup is None:
+        result = engine.run_switched(test, segments, compile=how["compile"])
+        fixed = run(test, segments[0].policy, compile=how["compile"])
     benchmark = hold_at_equal_risk(fixed, like=result)
 
     # What goes on from the last close is the policy of the last span.
     last: Any = segments[-1].policy
     return JudgedAccount(judged.name, test, last, result, benchmark, segments)
-
-
-def list_segments(
-    walk: WalkForward, policy: Policy | type[Policy], test: Conditions
-) -> list[engine.Segment]:
-    """Return the policies of the test spans of a walk: that of the search with each set chosen."""
-    market = as_markets(test.market)
-    times = pd.DatetimeIndex(walk.folds["test_start"]).as_unit("ns").asi8
-    firsts = np.searchsorted(market.time, times).tolist()
-    stops = [*firsts[1:], market.n_bars]
-
-    whole = change_settings(policy, {})
-    columns = {}
-    for name in number_elements(whole.settings()):
-        if name_column(name) in walk.folds:
-            column = walk.folds[name_column(name)].astype(object)
-            columns[name] = column.where(column.notna(), None).tolist()
-
-    segments = []
-    for k, (first, stop) in enumerate(zip(firsts, stops, strict=True)):
-        values = {name: column[k] for name, column in columns.items()}
-        segments.append(engine.Segment(first, stop, change_settings(whole, values)))
-    return engine.merge_segments(segments)
 
 
 def find_benchmark(result: Result) -> ScaledAccount | Lack:

@@ -284,35 +284,58 @@ class SpanEvaluator:
         return self.whole.replay(values, first=begin, stop=end)
 
 
-def run_walk(problem: SearchProblem, searched: Sequence[SearchedFold]) -> Result | None:
-    """Run one account through all test spans; None if its parameters never change."""
+def list_segments(
+    problem: SearchProblem, firsts: Sequence[int], sets: Sequence[Mapping[str, Any]]
+) -> list[engine.Segment]:
+    """Return what decides in each test span: the bar with which it begins, and the set chosen.
+
+    Test spans adjoin: a set trades until the next one begins, the last to the end.
+    """
     varied = problem.varied
     usual_overlay = problem.test.overlay
-
-    # Test spans adjoin: a set trades until the next one begins, the last to the end.
-    stops = [fold.span.test for fold in searched[1:]]
-    stops.append(problem.market.n_bars)
     segments = []
-    for fold, stop in zip(searched, stops, strict=True):
-        overlay = varied.build_overlay(fold.values)
+    stops = [*firsts[1:], problem.market.n_bars]
+    for first, stop, values in zip(firsts, stops, sets, strict=True):
+        overlay = varied.build_overlay(values)
         segment = engine.Segment(
-            fold.span.test,
+            first,
             stop,
-            varied.build_policies(fold.values),
-            rule=varied.build_signal(fold.values),
+            varied.build_policies(values),
+            rule=varied.build_signal(values),
             overlay=None if overlay is usual_overlay else overlay,
         )
         segments.append(segment)
+    return engine.merge_segments(segments)
 
-    segments = engine.merge_segments(segments)
+
+def run_walk(problem: SearchProblem, searched: Sequence[SearchedFold]) -> Result | None:
+    """Run one account through all test spans; None if its parameters never change."""
+    firsts = [fold.span.test for fold in searched]
+    segments = list_segments(problem, firsts, [fold.values for fold in searched])
     if len(segments) == 1:
         return None
 
-    whole = problem.test.replace(overlay=segments[0].overlay or usual_overlay)
+    whole = problem.test.replace(overlay=segments[0].overlay or problem.test.overlay)
     # A signal as an array may begin where accounts do; the walk needs one of all bars.
     if problem.first > 0 and isinstance(whole.signal, np.ndarray):
         whole = whole.replace(signal=problem.keep_times())
     return engine.run_switched(whole, segments, compile=problem.compile)
+
+
+def read_segments(
+    conditions: Conditions, policy: type[Policy] | Policy, search: Search, folds: pd.DataFrame
+) -> list[engine.Segment]:
+    """Return what decides in each test span of a walk, by its table of folds."""
+    problem = v.read_validated(conditions, policy, search)
+    times = pd.DatetimeIndex(folds["test_start"]).as_unit("ns").asi8
+    firsts = np.searchsorted(problem.market.time, times).tolist()
+
+    columns = {}
+    for name in problem.names:
+        column = folds[name_column(name)].astype(object)
+        columns[name] = column.where(column.notna(), None).tolist()
+    sets = [{name: column[k] for name, column in columns.items()} for k in range(len(folds))]
+    return list_segments(problem, firsts, sets)
 
 
 def tabulate_folds(problem: SearchProblem, searched: Sequence[SearchedFold]) -> pd.DataFrame:
