@@ -11,7 +11,7 @@ import pandas as pd
 
 from backtest import core
 from backtest.judgement.accounts import JudgedAccount
-from backtest.results import Sampled, compare_pairs
+from backtest.results import Result, Sampled, compare_pairs
 from backtest.results.result import Lack
 from backtest.search.compare import LEAST_SAMPLES, sample_returns
 from backtest.search.equal_risk import (
@@ -75,15 +75,34 @@ def measure_daily(account: JudgedAccount, benchmark: ScaledAccount) -> DailyGrow
     if benchmark.result is result:  # itself, to the last bit
         scaled = own
 
-    # Before its first decision the account holds nothing, and there is nothing to compare.
+    return DailyGrowth(
+        own=count_growth(result, own),
+        constant=count_growth(result, scaled),
+        per_year=sampled.per_year,
+    )
+
+
+def count_growth(result: Result, returns: core.FloatArray) -> pd.Series[float]:
+    """Return the log growth by sampling period, from the first decision of an account on.
+
+    Before it the account holds nothing, and there is nothing to compare.
+    """
     decided = int(read_decisions(result).first.min())
     times = pd.DatetimeIndex(result.returns.index)
     is_counted = times.as_unit("ns").asi8 + result.interval > decided
-    return DailyGrowth(
-        own=pd.Series(np.log1p(own), times)[is_counted],
-        constant=pd.Series(np.log1p(scaled), times)[is_counted],
-        per_year=sampled.per_year,
-    )
+    return pd.Series(np.log1p(returns), times)[is_counted]
+
+
+def measure_growth(result: Result) -> float:
+    """Return the mean log growth a year of an account from its first decision on; -inf if ruined.
+
+    It is that of :func:`measure_daily`, of an account without a benchmark.
+    """
+    if result.metrics["ruined"]:
+        return -math.inf
+    sampled = sample_returns({"policy": result})
+    (own,) = sampled.returns
+    return float(count_growth(result, own).mean()) * sampled.per_year
 
 
 def test_difference(

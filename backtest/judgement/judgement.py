@@ -36,9 +36,9 @@ TABLES: dict[str, tuple[str, ...]] = {
         "history_high", "starts", "starts_apart", "why",
     ),
     "limits": (
-        "market", "leverage_today", "largest_scale", "is_limited", "evaluations", "survived",
-        "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived", "half_growth",
-        "capacity", "why",
+        "market", "leverage_today", "largest_scale", "growth_at_scale", "is_limited", "evaluations",
+        "survived", "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived",
+        "half_growth", "capacity", "why",
     ),
     "costs": ("market", "cost", "given_up", "growth", "step", "growth_at_step", "n", "why"),
     "promises": (
@@ -74,7 +74,8 @@ class Judgement(SettingsResult):
         ``backtest risk`` prints it; its two sources, ``paths`` with an interval of the simulation
         (``n`` paths), and ``history`` with the largest probability that its ``starts_apart`` leave.
     limits : DataFrame
-        By market: ``leverage_today``, the ``largest_scale`` of the policy at 1 % in 30 days, the
+        By market: ``leverage_today``, the ``largest_scale`` of the policy at 1 % in 30 days, its
+        ``growth_at_scale`` (log growth a year on history, -inf of an account that is ruined), the
         worst crash ``survived`` and the first ``fatal`` one with the falls of the mark, and the
         capital at ``half_growth``.
     costs : DataFrame
@@ -435,6 +436,7 @@ class Judgement(SettingsResult):
         limits = {
             "leverage_today": Head("leverage today", "", "turns"),
             "largest_scale": Head("largest scale", "at 1 % in 30 days"),
+            "growth_at_scale": Head("growth there", "log, a year", "growth"),
             "survived": Head("worst crash survived"),
             "survived_fall": Head("its fall", "of the mark", "percent"),
             "fatal": Head("first not survived"),

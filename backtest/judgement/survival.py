@@ -11,6 +11,7 @@ import pandas as pd
 from backtest import core
 from backtest.engine import plain
 from backtest.judgement.accounts import JudgedAccount, fix_direction
+from backtest.judgement.growth import measure_growth
 from backtest.risk.largest_leverage import search_paths
 from backtest.risk.liquidations import (
     BY_MODEL,
@@ -103,12 +104,18 @@ def list_horizons(risk: LiquidationRisk) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def judge_scale(
-    account: JudgedAccount, risk: LiquidationRisk, *, score: bool, **how: Any
+    account: JudgedAccount,
+    risk: LiquidationRisk,
+    *,
+    score: bool,
+    threads: int,
+    compile: bool,  # noqa: A002 - the word of bt.run
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     """Return the largest factor on a policy that is lost in 30 days with 1 % at most.
 
-    ``risk`` is that of a month, whose paths and history all factors see. With it come the scores of
-    that factor, held at past dates, if they are asked for.
+    ``risk`` is that of a month, whose paths and history all factors see. Beside the factor stands
+    what the policy times it grew by on history, as one account. With it come the scores of that
+    factor, held at past dates, if they are asked for.
     """
     drawn: Any = risk.paths
     largest = search_paths(
@@ -120,7 +127,8 @@ def judge_scale(
         evaluations=EVALUATIONS,
         score=score,
         risk=risk,
-        **how,
+        threads=threads,
+        compile=compile,
     )
 
     last = largest.table.iloc[-1]
@@ -128,6 +136,7 @@ def judge_scale(
         "largest_scale": largest.leverage,
         "is_limited": bool(last["is_limited"]),
         "evaluations": len(largest.grid),
+        "growth_at_scale": measure_growth(account.run_scaled(largest.leverage, compile=compile)),
     }
     return limits, largest.scores
 
@@ -192,6 +201,14 @@ def write_scale(limits: dict[str, Any], paths: int) -> str:
     scale = f"{limits['largest_scale']:.3g}"
     bound = f"{core.format_chance(SAFE)} in {MONTH}"
     tried = f"n {paths:,} paths, {limits['evaluations']} scales tried"
+    found = f"largest scale {scale} at {bound}"
     if limits["is_limited"]:
-        return f"no scale up to {scale} is lost with over {bound} ({tried})"
-    return f"largest scale {scale} at {bound} ({tried})"
+        found = f"no scale up to {scale} is lost with over {bound}"
+    return f"{found} ({tried}); {write_growth_at_scale(limits['growth_at_scale'])}"
+
+
+def write_growth_at_scale(growth: float) -> str:
+    if growth == -math.inf:
+        return "there it is ruined on history"
+    made = core.format_percent(growth, is_signed=True)
+    return f"there it made {made} of log growth a year on history"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.engine import plain
 from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
 from backtest.judgement.judge_policy import JudgedRow, write_crashes
@@ -17,6 +19,7 @@ from backtest.judgement.judgement import name_none, write_years_needed
 from backtest.judgement.outcomes import list_forecasts
 from backtest.report.charts import draw_declared
 from backtest.results.result import Lack
+from backtest.risk.leverage_sizes import Scaled
 from backtest.risk.paths import choose_funding
 from backtest.search.equal_risk import hold_at_equal_risk
 from backtest.strategies import Constant, TailHedge, VolTarget
@@ -182,6 +185,38 @@ def test_the_largest_scale_is_that_of_its_command():
     chance = own.grid.max(axis=1)
     assert (chance[tried <= own.leverage] <= 0.01).all()
     assert (chance[tried > own.leverage] > 0.01).all()
+
+
+def test_beside_the_largest_scale_stands_the_growth_of_the_account_at_it(calm):
+    """One account on history, by hand: the mean of ln(1 + r) a day since the first decision."""
+    test, judged, rows = calm
+    limits = judged.limits.loc["M1"]
+    result = test.run(Scaled(Calm(), factor=limits["largest_scale"]))
+    returns = result.returns.to_numpy()
+    n = int(judged.growth.loc["M1", "n"])
+    by_hand = np.mean(np.log1p(returns[-n:])) * 365.25
+    assert limits["growth_at_scale"] == pytest.approx(by_hand, rel=1e-3)
+
+    text = f"there it made {100.0 * limits['growth_at_scale']:+,.2f} % of log growth a year on"
+    assert any(text in row.text for row in rows)
+    tables = [block for part in judged.list_parts() for block in part.blocks]
+    assert any("growth_at_scale" in getattr(table, "columns", ()) for table in tables)
+
+
+def test_a_constant_at_a_scale_is_the_constant_of_that_leverage():
+    test = make_test(make_market(1.0, seed=2))
+    result = test.run(Constant(1.0))
+    account = JudgedAccount("M2", plain(test), Constant(1.0), result, Lack(""))
+    scaled = account.run_scaled(2.0, compile=False)
+    own = test.run(Constant(2.0))
+    assert scaled.of_account("equity").tolist() == own.of_account("equity").tolist()
+    assert growth.measure_growth(scaled) == growth.measure_growth(own)
+
+
+def test_growth_at_a_scale_that_ruins_is_minus_infinity():
+    ruined: Any = SimpleNamespace(metrics={"ruined": 1.0})
+    assert growth.measure_growth(ruined) == -math.inf
+    assert survival.write_growth_at_scale(-math.inf) == "there it is ruined on history"
 
 
 def test_the_crashes_are_those_of_the_stress_test(calm):
