@@ -64,38 +64,54 @@ def replay_risk(
 
     ``told_today`` are the probabilities by horizon, and ``past`` is what became of the accounts
     that were new at each day of history. At each date a model is fitted to the bars until then, and
-    draws 2,000 paths. Nothing is drawn for horizons with under ten dates.
+    draws 2,000 paths, for all horizons that are forecast there. Nothing is drawn for horizons with
+    under ten dates.
     """
     check_replayed(runner)
-    bars: dict[str, int] = {}
-    plans: dict[str, core.IntArray] = {}
+    bars = {name: count_bars(runner, name) for name in told_today}
+    plans = plan_dates(runner, bars)
     records: dict[str, tuple[sc.Record, float]] = {}
     for name, told_now in told_today.items():
-        bars[name] = count_bars(runner, name)
-        plans[name] = find_dates(runner, bars[name])
         records[name_loss(name)] = leave_untold(runner, plans[name]), told_now
 
-    drawn = [name for name, dates in plans.items() if len(dates) >= sc.LEAST_DATES]
-    total = sum(len(plans[name]) for name in drawn)
-    done = 0
-    intervals: dict[str, sc.IntervalRecord] = {}
-    for name in drawn:
-        dates = plans[name]
-        forecasts: list[Forecast] = []
-        for bar in dates.tolist():
-            forecasts.append(forecast_at(runner, past, bar, name, threads=threads))
-            done += 1
-            core.report_progress(progress, done, total)
+    # By horizon, what was told at each of its dates.
+    forecasts: dict[str, list[Forecast]] = {
+        name: [] for name, dates in plans.items() if len(dates) >= sc.LEAST_DATES
+    }
+    whole = sorted({bar for name in forecasts for bar in plans[name].tolist()})
+    for done, bar in enumerate(whole, 1):
+        due = [name for name in forecasts if bar in plans[name]]
+        told_there = forecast_at(runner, past, bar, due, threads=threads)
+        for name, forecast in told_there.items():
+            forecasts[name].append(forecast)
+        core.report_progress(progress, done, len(whole))
 
-        told = np.array([forecast.probability for forecast in forecasts])
+    intervals: dict[str, sc.IntervalRecord] = {}
+    for name, forecasts_of_name in forecasts.items():
+        dates = plans[name]
+        told = np.array([forecast.probability for forecast in forecasts_of_name])
         record = make_record(runner, dates, told, find_lost(runner, dates, bars[name]))
         records[name_loss(name)] = record, told_today[name]
         if is_of_band(name):
-            bands = [forecast.funding for forecast in forecasts]
+            bands = [forecast.funding for forecast in forecasts_of_name]
             intervals |= score_funding(runner, dates, name, bands)
 
     intervals |= score_tails(runner)
     return Replayed(records, intervals)
+
+
+def plan_dates(runner: PathsRunner, bars: Mapping[str, int]) -> dict[str, core.IntArray]:
+    """Return the dates of each horizon, given its bars.
+
+    Those of shorter horizons are planned beside those of the longest one that has ten.
+    """
+    plans: dict[str, core.IntArray] = {}
+    longer = 0
+    for name in sorted(bars, key=bars.__getitem__, reverse=True):
+        plans[name] = find_dates(runner, bars[name], longer)
+        if longer == 0 and len(plans[name]) >= sc.LEAST_DATES:
+            longer = int(plans[name][1] - plans[name][0])
+    return plans
 
 
 def replay_held(runner: PathsRunner, name: str, bars: int, told: float) -> Replayed:
@@ -128,14 +144,15 @@ def count_bars(runner: PathsRunner, horizon: str) -> int:
     return r.read_horizons(runner.paths, horizon)[horizon]
 
 
-def find_dates(runner: PathsRunner, bars: int) -> core.IntArray:
+def find_dates(runner: PathsRunner, bars: int, longer: int = 0) -> core.IntArray:
     """Return the dates of a horizon, as bars of history, from when a forecast could be made on.
 
-    Columns are known there, a model has returns to be fitted to, and one horizon lies before.
+    Columns are known there, a model has returns to be fitted to, and one horizon lies before. The
+    dates of a longer horizon lie ``longer`` bars apart.
     """
     markets = as_markets(runner.paths.history)
     first = max(runner.warm_up.known, LEAST_RETURNS + 1, bars)
-    return sc.choose_dates(first, markets.n_bars - 1, bars)
+    return sc.choose_dates(first, markets.n_bars - 1, bars, longer)
 
 
 class Forecast(NamedTuple):
@@ -146,34 +163,43 @@ class Forecast(NamedTuple):
 
 
 def forecast_at(
-    runner: PathsRunner, past: PastStarts, bar: int, horizon: str, *, threads: int
-) -> Forecast:
-    """Return what ``backtest risk`` tells at the close of a bar of history, of a new account."""
+    runner: PathsRunner, past: PastStarts, bar: int, horizons: Sequence[str], *, threads: int
+) -> dict[str, Forecast]:
+    """Return what ``backtest risk`` tells at the close of a bar of history, of a new account.
+
+    As there, paths are as long as the longest of the horizons, and serve all of them.
+    """
     markets = as_markets(runner.paths.history)
     close = int(markets.time[bar]) + markets.interval
+    longest = max(horizons, key=core.parse_duration)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        paths = runner.paths.draw_again(close, horizon, sc.SCORED_PATHS)
+        paths = runner.paths.draw_again(close, longest, sc.SCORED_PATHS)
         paths.keep_rates()
         test = runner.test.replace(market=paths.history, venue=runner.venues, start=None)
         dated = replace(runner, paths=paths, test=test, resume=None, is_trusted=True)
-        lost = count_lost(dated, r.read_horizons(paths, horizon)[horizon], threads)
+        bars = r.read_horizons(paths, horizons)
+        lost = count_lost(dated, bars, threads)
 
-    by_model = lost / paths.count
     is_calm = any(ratio < CALM for ratio in dated.measure_calm().values())
     known = know_past(past, markets.n_bars - 1 - bar, close - int(markets.time[0]))
-    row = known.summarize(paths.n_bars, core.parse_duration(horizon))
-    row[r.BY_MODEL] = by_model
-    told = r.choose_probability(row, 0.0, is_calm=is_calm)
-    return Forecast(told, measure_band(paths) if is_of_band(horizon) else UNKNOWN_BAND)
+    forecasts = {}
+    for name, n_bars in bars.items():
+        row = known.summarize(n_bars, core.parse_duration(name))
+        row[r.BY_MODEL] = lost[name] / paths.count
+        told = r.choose_probability(row, 0.0, is_calm=is_calm)
+        band = measure_band(paths) if is_of_band(name) else UNKNOWN_BAND
+        forecasts[name] = Forecast(told, band)
+    return forecasts
 
 
-def count_lost(runner: PathsRunner, bars: int, threads: int) -> int:
+def count_lost(runner: PathsRunner, bars: Mapping[str, int], threads: int) -> dict[str, int]:
     """Return how many paths lose the account within some bars, by liquidation or ruin."""
-    lost = 0
+    lost = dict.fromkeys(bars, 0)
     for lives in runner.run_chunks(threads=threads):
-        is_lost = (lives.liquidations[:, :bars] != 0.0) | (lives.is_ruined[:, :bars] != 0.0)
-        lost += int(is_lost.any(axis=1).sum())
+        first = np.minimum(r.find_first(lives.liquidations), r.find_first(lives.is_ruined))
+        for name, n_bars in bars.items():
+            lost[name] += int(np.sum(first < n_bars))
     return lost
 
 

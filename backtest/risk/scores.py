@@ -95,17 +95,28 @@ def leave_untold(time: core.IntArray) -> Record:
     return Record(time, np.full(n, np.nan), np.zeros(n, np.bool_), np.zeros(n, np.bool_))
 
 
-def choose_dates(first: int, last: int, bars: int) -> core.IntArray:
+def choose_dates(first: int, last: int, bars: int, longer: int = 0) -> core.IntArray:
     """Return the bars at whose closes the next ``bars`` bars are forecast, increasing.
 
     The horizons of two dates have no bar in common, and the latest ends at the bar ``last``. Dates
     lie at ``first`` or later; of over 60 that there are room for, 60 are taken, evenly apart.
+    Beside dates of a longer horizon, which lie ``longer`` bars apart, they lie a whole share of
+    that apart, if one fits: then both have dates in common, whose paths serve both.
     """
     count = max(last - first, 0) // bars
     step = bars
     if count > MOST_DATES:
         step = (last - first) // MOST_DATES
+    step = find_common_step(step, bars, longer)
     return last - step * np.arange(min(count, MOST_DATES), 0, -1)
+
+
+def find_common_step(step: int, bars: int, longer: int) -> int:
+    """Return the largest whole share of a longer step that is ``bars`` to ``step``, or the step."""
+    for share in range(-(-longer // step), longer // bars + 1):
+        if share and longer % share == 0:
+            return longer // share
+    return step
 
 
 class Correction(NamedTuple):

@@ -13,6 +13,7 @@ from backtest import core
 from backtest.judgement.outcomes import find_outcome, list_forecasts
 from backtest.risk import replays, scores
 from backtest.risk.path_runner import PathsRunner
+from backtest.risk.paths import Paths
 from backtest.strategies import Constant, TailRisk
 from tests.judgement.courts import make_market
 from tests.kit import ask, call, check_refused
@@ -55,6 +56,46 @@ def test_horizons_of_dates_have_no_bar_in_common_and_end_with_the_data():
     assert len(many) == 60
     assert np.diff(many).min() >= 10
     assert many[-1] + 10 <= 1_000
+
+
+def test_dates_of_a_short_horizon_are_a_whole_share_of_a_longer_one_apart():
+    """Of 16 bars apart at most: 40 bars have a fourth of 10, 45 a third of 15, 17 no share."""
+    longer = scores.choose_dates(40, 1_000, 40)
+    shorter = scores.choose_dates(10, 1_000, 10, longer=40)
+    assert np.diff(longer).tolist() == [40] * 23
+    assert np.diff(shorter).tolist() == [10] * 59
+    assert {*longer.tolist()} & {*shorter.tolist()} == {*range(400, 1_000, 40)}
+    assert np.diff(scores.choose_dates(10, 1_000, 10, longer=45)).tolist() == [15] * 59
+    assert np.diff(scores.choose_dates(10, 1_000, 10, longer=17)).tolist() == [16] * 59
+    assert np.diff(scores.choose_dates(10, 1_000, 10, longer=16)).tolist() == [16] * 59
+
+
+@pytest.mark.slow
+def test_paths_of_a_date_serve_all_horizons_that_are_forecast_there(few, monkeypatch):
+    """A month and a week of the same date: the week is that of the longer paths, drawn once."""
+    drawn: list[tuple[int, str]] = []
+    draw_again = Paths.draw_again
+
+    def note(paths, start, horizon, count):
+        drawn.append((start, horizon))
+        return draw_again(paths, start, horizon, count)
+
+    monkeypatch.setattr(Paths, "draw_again", note)
+    test = make_test()
+    found = test.liquidation_risk(
+        Constant(20.0), paths=draw(test, "30d", 50), horizons=["7d", "30d"], score=True
+    )
+    times = found.forecasts["time"]
+    week = {*times.loc["lost within 7d"]}
+    month = {*times.loc["lost within 30d"]}
+    assert len(drawn) == len(week | month) < len(week) + len(month)
+    assert [horizon for _, horizon in drawn].count("30d") == len(month)
+
+    # The first bars of a path do not depend on its length, so paths of a week tell the same.
+    how = {"past": found.find_past("30d"), "bar": 600, "threads": 1}
+    both = replays.forecast_at(found.runner, horizons=["7d", "30d"], **how)
+    alone = replays.forecast_at(found.runner, horizons=["7d"], **how)
+    assert 0.0 < alone["7d"].probability == both["7d"].probability < both["30d"].probability
 
 
 def test_a_horizon_with_under_ten_dates_is_too_early_and_draws_nothing(monkeypatch):
