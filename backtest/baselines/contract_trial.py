@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -300,7 +301,18 @@ def is_trying(trial: ContractTrial) -> bool:
 
 
 def holds(result: Result) -> bool:
-    return bool((result.positions["quantity"] != 0.0).any())
+    return any(column.any() for _, column in list_quantities(result, len(result.time)))
+
+
+def list_quantities(result: Result, n_bars: int) -> Iterator[tuple[str, core.FloatArray]]:
+    """Yield the name and the contracts of each instrument and option, at the first closes.
+
+    The table of positions has them too, but finds prices of liquidation first.
+    """
+    yield from zip(result.names, result.of_positions("quantity")[:n_bars].T, strict=True)
+    if result.options is not None:
+        quantity = result.options.record.quantity[:n_bars]
+        yield from zip(result.options.names, quantity.T, strict=True)
 
 
 def find_difference(one: core.FloatArray, other: core.FloatArray) -> int | None:

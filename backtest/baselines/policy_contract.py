@@ -20,8 +20,8 @@ from backtest.baselines.contract_trial import (
     Terms,
     choose_trial,
     find_difference,
+    list_quantities,
 )
-from backtest.core.code_names import pd
 from backtest.engine.batch import run_account
 from backtest.engine.conditions import Conditions
 from backtest.engine.run_setup import set_up
@@ -351,20 +351,18 @@ def check_causal_decisions(trial: ContractTrial) -> str:
             # Decisions about options have no leverage: what is held shows them.
             if not policies.trades_options(trial.cls):
                 continue
-            if not list_held(plain, t).equals(list_held(result, t)):
+            if list_held(plain, t) != list_held(result, t):
                 raise core.PolicyError(
                     f"looks ahead: the options held up to bar {t} differ {change} {t}"
                 )
     return "the same decisions, whatever comes after"
 
 
-def list_held(result: Result, t: int) -> pd.DataFrame:
-    """Return what was held up to the close of bar t, a row per time and instrument."""
-    is_before = result.positions["time"] <= result.bars.index[t]
-    held = result.positions.loc[is_before, ["time", "instrument", "quantity"]]
-    held = held.astype({"instrument": str})
-    table: pd.DataFrame = held.sort_values(["time", "instrument"]).reset_index(drop=True)
-    return table
+def list_held(result: Result, t: int) -> dict[str, list[float]]:
+    """Return the contracts at each close up to bar t, of what is held at any of them, by name."""
+    return {
+        name: column.tolist() for name, column in list_quantities(result, t + 1) if column.any()
+    }
 
 
 CHECKS = (

@@ -5,7 +5,7 @@ import inspect
 import math
 import random
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -298,6 +298,37 @@ def test_an_attribute_without_an_annotation_is_said_to_be_no_parameter(monkeypat
     assert finding.passed
     assert finding.detail.count("is no parameter") == 1
     assert "window: Annotated[int, bt.Range(low, high)] = 24 would be one" in finding.detail
+
+
+class Foreseeing(strategies.LongVolatility):
+    """Buy more straddles the lower the market that it was shown ends."""
+
+    fall: ClassVar[float] = 0.0
+
+    def observe(self, market):
+        Foreseeing.fall = 1.0 - float(market.close[-1]) / float(market.close[0])
+        return {}
+
+    def orders(self, bar, account, chain):
+        orders = super().orders(bar, account, chain)
+        return {
+            name: (contract, quantity * (1.0 + self.fall))
+            for name, (contract, quantity) in orders.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("cls", "is_causal"), [(strategies.LongVolatility, True), (Foreseeing, False)]
+)
+def test_orders_of_options_that_look_ahead_are_found(cls, is_causal):
+    """They have no leverage and no column that shows it: what the account holds does."""
+    whole = policy_contract.complete_class(cls)
+    trial = policy_contract.ContractTrial(whole, Market.sample(bars=72), ("cross",))
+    if is_causal:
+        assert policy_contract.check_causal_decisions(trial).startswith("the same decisions")
+        return
+    with pytest.raises(bt.PolicyError, match="looks ahead: the options held up to bar"):
+        policy_contract.check_causal_decisions(trial)
 
 
 @pytest.mark.parametrize("policy", OURS, ids=lambda cls: cls.__name__)
