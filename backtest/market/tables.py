@@ -354,6 +354,8 @@ def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> di
 def rename_known(frame: pd.DataFrame, known: Collection[str], where: str) -> pd.DataFrame:
     spelled = spell_columns(frame, known, where)
     our_names = {spelled[name]: name for name in known if name in spelled}
+    if all(column == name for column, name in our_names.items()):
+        return frame.copy(deep=False)  # to rename takes forty times as long
     return frame.rename(columns=our_names)
 
 
