@@ -564,6 +564,12 @@ HAND: Hand = {
             lambda health=health: pooled(80, 1, health), {"liquidation.quantity 0": sold})
         for health, sold in ((0.97, -4), (0.98, -40))
     },
+    # longs of 3450 + 6000, less 5 % of maintenance, are 8977.5: exactly .9975 of the 9000 owed
+    **{
+        f"a pool repays its whole debt also at that health itself, {health}": (
+            lambda health=health: pooled(86.25, 1, health), {"liquidation.quantity 0": sold})
+        for health, sold in ((0.9974, -4), (0.9975, -40))
+    },
     # assets 95 % of 4000 and 3000 of cash, debts 105 % of 6600: health .981
     **{
         f"a pool of low health buys a short back whole, {health}": (
