@@ -44,42 +44,58 @@ def noise(n: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("name", NAMES)
 def test_paths_are_markets_and_do_not_depend_on_blocks(market, name):
     drawn = bt.simulate_paths(market, name, paths=300, horizon="3d", seed=7)
+
+    # A path passes the checks of a market.
     path = drawn[280]
     again = bt.Market.from_frames(path.bars(), funding=path.funding(), mark=path.mark())
     assert again.n_bars == 73  # the last bar of history, and 72 hours
+
+    # It is the same in a block of all, alone, and as the last of fewer.
     whole = drawn.draw(0, 300)
-    part = drawn.draw(280, 281)
-    lone = bt.simulate_paths(market, name, paths=281, horizon="3d", seed=7).draw(280, 281)
-    for mine, theirs in zip(part, lone, strict=True):
-        assert np.array_equal(mine, theirs)
-    assert np.array_equal(whole.prices[:, 280:281], part.prices)
-    assert np.array_equal(path.close, part.prices[3, 0])
+    alone = drawn.draw(280, 281)
+    of_fewer = bt.simulate_paths(market, name, paths=281, horizon="3d", seed=7).draw(280, 281)
+    for field_alone, field_of_fewer in zip(alone, of_fewer, strict=True):
+        assert np.array_equal(field_alone, field_of_fewer)
+    assert np.array_equal(whole.prices[:, 280:281], alone.prices)
+    assert np.array_equal(path.close, alone.prices[3, 0])
+
     other = bt.simulate_paths(market, name, paths=300, horizon="3d", seed=8)
     assert not np.array_equal(other.closes(), drawn.closes())
-    # a longer horizon begins with the same bars
+
+    # A longer horizon begins with the same bars.
     longer = bt.simulate_paths(market, name, paths=300, horizon="5d", seed=7)
     assert np.array_equal(longer.closes()[:, :73], drawn.closes())
 
 
 def test_rows_are_never_torn_and_funding_stays_at_its_stamps(market):
-    given = {"paths": 60, "horizon": "20d", "seed": 1}
-    drawn = bt.simulate_paths(market, models.Stationary(block=50), **given)
+    model = models.Stationary(block=50)
+    drawn = bt.simulate_paths(market, model, paths=60, horizon="20d", seed=1)
     bars = drawn.draw(0, 60)
     rows = bars.rows.reshape(60, -1)[:, 1:]
     prices = bars.prices.reshape(4, 60, -1)
-    before = prices[3, :, :-1]
+    close_before = prices[3, :, :-1]
+
+    # What a bar loses to have no drift is the same factor for all its prices and paths.
+    move_of_row = market.close[rows[0]] / market.close[rows[0] - 1]
+    drift = prices[3, 0, 1:] / close_before[0] / move_of_row
+    assert np.all(np.abs(drift - 1.0) < 1e-3)
+
+    # The four prices of a bar are those of one row of history, over the close before it.
     source = np.array([market.open, market.high, market.low, market.close])
-    drift = prices[3, 0, 1:] / before[0] / (market.close[rows[0]] / market.close[rows[0] - 1])
-    assert np.all(np.abs(drift - 1.0) < 1e-3)  # of a bar: the same for all its prices and paths
     for j in range(4):
         wanted = source[j][rows] / market.close[rows - 1] * drift
-        assert np.allclose(prices[j, :, 1:] / before, wanted, rtol=1e-13)
+        assert np.allclose(prices[j, :, 1:] / close_before, wanted, rtol=1e-13)
+
+    # So is the mark, over the close of the row.
     marks = bars.marks.reshape(4, 60, -1)[3, :, 1:] / prices[3, :, 1:]
     assert np.allclose(marks, (market.mark_close / market.close)[rows], rtol=1e-13)
-    # stamps at 00, 08 and 16 hours only, with the rate of the row that is there
+
+    # Funding is due at 00, 08 and 16 hours alone, and a row lands on its own hour of these eight.
     assert set(pd.DatetimeIndex(drawn[0].funding().index).hour) == {0, 8, 16}
-    phases = [(each // 3_600_000_000_000) % 8 for each in (market.time[rows], drawn.calendar.time)]
-    assert np.array_equal(phases[0], np.broadcast_to(phases[1][1:], rows.shape))
+    hour = 3_600_000_000_000
+    hour_of_row = (market.time[rows] // hour) % 8
+    hour_of_path = (drawn.calendar.time // hour) % 8
+    assert np.array_equal(hour_of_row, np.broadcast_to(hour_of_path[1:], rows.shape))
 
 
 def test_a_block_is_drawn_though_another_thread_empties_what_is_kept(market):
@@ -92,6 +108,7 @@ def test_a_block_is_drawn_though_another_thread_empties_what_is_kept(market):
 
     paths = bt.simulate_paths(market, "gbm", paths=3, horizon="2d", seed=1)
     expected = paths.draw(0, 3)
+
     (name,) = paths.names
     paths._kept[name] = Emptied()
     drawn = paths.draw(0, 3)
@@ -101,38 +118,50 @@ def test_a_block_is_drawn_though_another_thread_empties_what_is_kept(market):
 def test_blocks_have_their_length_and_rows_are_equally_likely(market):
     drawn = bt.simulate_paths(market, models.Stationary(block=20), paths=400, horizon="40d", seed=2)
     rows = drawn.draw(0, 400).rows.reshape(400, -1)[:, 1:]
+
+    # A new block follows with probability 1/20, and by chance at the next row again: negligible.
     joined = rows[:, 1:] == rows[:, :-1] + 1
-    # a new block follows with probability 1/20, and by chance at the next row again: negligible
     assert 1.0 / (1.0 - joined.mean()) == pytest.approx(20.0, rel=0.03)
+
+    # Blocks put neighbors together: the variance of a count is below 2 * 20 times its mean.
     counts = np.bincount(rows.ravel(), minlength=market.n_bars)[1:]
-    expected = rows.size / (market.n_bars - 1)  # 192
-    # blocks put neighbors together: the variance of a count is below 2 * 20 times its mean
+    mean_count = rows.size / (market.n_bars - 1)  # 192
     assert counts.min() > 0
-    shares = counts.reshape(-1)[:1992].reshape(8, -1).sum(axis=1) / 249 / expected
+
+    # Each eighth of history, of 249 rows, has its share of the draws.
+    counts_of_eighths = counts[: 8 * 249].reshape(8, 249).sum(axis=1)
+    shares = counts_of_eighths / 249 / mean_count
     assert abs(shares - 1).max() < 0.1
 
 
 def test_block_lengths_are_those_of_arch():
     rng = np.random.default_rng(5)
     for n in (12, 30, 50, 500, 3000):
-        x = np.cumsum(rng.standard_normal(n)) if n == 50 else rng.standard_normal(n) ** 2
-        for series in (x, np.convolve(x, np.ones(4), mode="same")):
+        steps = rng.standard_normal(n)
+        rough = np.cumsum(steps) if n == 50 else steps**2
+        for series in (rough, np.convolve(rough, np.ones(4), mode="same")):
             expected = float(optimal_block_length(series)["stationary"].iloc[0])
             assert find_block_length(series) == pytest.approx(expected, rel=1e-8)
+
     assert math.isnan(find_block_length(np.ones(20)))
 
 
 @pytest.mark.slow
 def test_block_length_of_an_autoregression_is_that_of_politis_and_white():
-    # AR(1) with rho = 0.6: (2 rho / (1 - rho^2))^(2/3) n^(1/3) for the stationary bootstrap;
-    # the function squares its argument, so it is given roots of a positive autoregression
-    n, rho = 20_000, 0.6
+    """AR(1) with rho = 0.6: (2 rho / (1 - rho^2))^(2/3) n^(1/3) for the stationary bootstrap.
+
+    The function squares its argument, so it is given roots of a positive autoregression.
+    """
+    n = 20_000
+    rho = 0.6
     known = (2 * rho / (1 - rho**2)) ** (2 / 3) * n ** (1 / 3)
+
     found = []
     for seed in range(8):
         x = lfilter([1.0], [1.0, -rho], noise(n, seed))
         found.append(models.block_length(np.sqrt(x - x.min() + 1.0)))
     assert np.mean(found) == pytest.approx(known, rel=0.1)
+
     assert models.block_length(noise(8000, 1)) == pytest.approx(20.0, rel=0.2)  # at least n^(1/3)
 
 
@@ -153,20 +182,26 @@ def garch_returns(shocks, variance, omega, alpha, beta):
 def test_the_long_run_variance_of_resampled_rows_by_hand():
     model = models.Filtered(block=2.0, omega=1.0, alpha=0.1, beta=0.5, variance_now=1.0)
     rows = np.array([1.0, 3.0])
+
     # a = 0.6 and 0.8; u1 = (1 + 0.8 u2 + W) / 2, u2 = (1 + 0.6 u1 + W) / 2,
     # W = 1 + (0.6 u1 + 0.8 u2) / 2: u1 = 140 / 41, u2 = 130 / 41
     assert laws.find_long_run(model, rows) == pytest.approx((140 + 3 * 130) / 82, rel=1e-9)
-    alone = model.override(block=1.0)  # each row by itself: (1 + 3) / 2 / (1 - 0.7)
+
+    # Each row by itself: (1 + 3) / 2 / (1 - 0.7); three times the rows grow without end.
+    alone = model.override(block=1.0)
     assert laws.find_long_run(alone, rows) == pytest.approx(2.0 / 0.3, rel=1e-9)
     assert laws.find_long_run(alone, 3.0 * rows) == math.inf
-    half = laws.find_row_scale(alone, rows, 2.5)  # 2 c / (0.5 - 0.2 c) = 2.5
-    assert half == pytest.approx(0.5, rel=1e-8)
+
+    # Rows times c have a long run of 2.5 where 2 c / (0.5 - 0.2 c) = 2.5: c = 0.5.
+    scale = laws.find_row_scale(alone, rows, 2.5)
+    assert scale == pytest.approx(0.5, rel=1e-8)
 
 
 def test_filtered_paths_have_the_long_run_variance_of_history():
     returns = 0.002 * noise(4000, 1)
     returns[np.random.default_rng(2).choice(4000, 80, replace=False)] *= 6.0
     jumpy = with_returns(returns)
+
     model = models.Filtered(block=20.0, omega=2e-7, alpha=0.04, beta=0.94, variance_now=2e-5)
     drawn = bt.simulate_paths(jumpy, model, paths=400, horizon="90d", seed=1)
     moves = np.diff(np.log(drawn.closes()), axis=1)[:, -1000:]
@@ -176,6 +211,7 @@ def test_filtered_paths_have_the_long_run_variance_of_history():
 def test_a_start_in_the_past_uses_no_later_bar(market):
     early = bt.simulate_paths(market, "gbm", paths=2, start=market.times[1200], horizon="2d")
     assert early.history.n_bars == 1200
+
     alone = bt.simulate_paths(market.prefix(1200), "gbm", paths=2, horizon="2d")
     assert np.array_equal(early.closes(), alone.closes())
 
@@ -186,7 +222,10 @@ def test_sessions_go_on_at_their_times_of_the_week():
     drawn = bt.simulate_paths(stocks, models.Stationary(block=10), paths=5, horizon="28d", seed=1)
     assert drawn.n_bars == 20
     assert set(drawn.time.day_of_week) == {0, 1, 2, 3, 4}
-    weekdays = stocks.times.day_of_week.to_numpy()[drawn.draw(0, 5).rows.reshape(5, -1)[:, 1:]]
+
+    # The row of a Monday is that of a Monday.
+    rows = drawn.draw(0, 5).rows.reshape(5, -1)[:, 1:]
+    weekdays = stocks.times.day_of_week.to_numpy()[rows]
     assert np.array_equal(weekdays, np.broadcast_to(drawn.time.day_of_week[1:], weekdays.shape))
 
 
@@ -194,8 +233,9 @@ def test_sessions_go_on_at_their_times_of_the_week():
 def test_the_mean_price_is_todays(market, name):
     drawn = bt.simulate_paths(market, name, paths=4000, horizon="7d", seed=11)
     assert drawn.model.drift == 0.0
+
+    # Four standard errors, fixed seed; history itself rises by 0.2 % a week.
     ratio = drawn.closes()[:, -1] / market.close[-1]
-    # four standard errors, fixed seed; history itself rises by 0.2 % a week
     assert ratio.mean() == pytest.approx(1.0, abs=4.0 * ratio.std() / math.sqrt(4000))
 
 
@@ -203,9 +243,10 @@ def test_blocks_of_a_trending_history_have_no_drift_either():
     """Rows that follow each other rise together: the mean of a product is not that of means."""
     wave = 0.002 * np.sin(np.arange(3000) / 80.0) + 0.002 * noise(3000, 1)
     trending = with_returns(wave + 0.0005)
+
     model = models.Stationary(block=100.0)
-    ratio = bt.simulate_paths(trending, model, paths=4000, horizon="14d", seed=3).closes()
-    ends = ratio[:, -1] / ratio[:, 0]
+    closes = bt.simulate_paths(trending, model, paths=4000, horizon="14d", seed=3).closes()
+    ends = closes[:, -1] / closes[:, 0]
     assert ends.mean() == pytest.approx(1.0, abs=4.0 * ends.std() / math.sqrt(4000))
 
 
@@ -213,16 +254,21 @@ def test_the_growth_of_blocks_by_enumeration():
     history = with_returns(np.array([0.0, 0.01, -0.02, 0.03, 0.005]))
     drawn = bt.simulate_paths(history, models.Stationary(block=2.0), paths=1, horizon="3h")
     moves = np.log(history.close[1:] / history.close[:-1])
-    total = 0.0
+
+    # The mean of the price after three bars, over all 64 draws of four rows. The second and the
+    # third bar begin a block with a probability of a half, else they follow the row before.
+    mean_price = 0.0
     for rows in itertools.product(range(4), repeat=3):
         chance = 0.25
-        for t in (1, 2):  # the second and the third bar begin a block with a probability of a half
+        for t in (1, 2):
             follows = rows[t] == (rows[t - 1] + 1) % 4
             chance *= 0.5 * 0.25 + 0.5 * follows
-        total += chance * math.exp(moves[list(rows)].sum())
+        mean_price += chance * math.exp(moves[list(rows)].sum())
+
+    # Its log is what the paths lose, bar by bar.
     table = drawn.leader.table
     taken = table.growth[1:].sum() + 3 * float(table.find_log_mean(np.ones(1), 0)[0])
-    assert math.log(total) == pytest.approx(taken, abs=1e-14)
+    assert math.log(mean_price) == pytest.approx(taken, abs=1e-14)
     assert abs(table.growth).max() > 1e-5
 
 
@@ -242,10 +288,17 @@ def test_the_mean_over_rows_is_1_at_every_variance(deviations, model):
     history = with_an_extreme_hour(deviations)
     table = bt.simulate_paths(history, model, paths=1, horizon="1d").leader.table
     now, omega, _, beta, most = table.variance
-    sizes = np.sqrt(np.geomspace(min(now, omega / (1.0 - beta) if beta < 1.0 else now), most, 40))
-    for size in sizes:
-        moves = size * table.moves[3, 1:] - table.find_log_mean(np.array([size**2]), 0)
-        assert np.mean(np.exp(moves)) == pytest.approx(1.0, abs=1e-9 if size**2 < 4 * now else 1e-6)
+
+    # From the least variance that the model comes to, up to the largest.
+    least = now
+    if beta < 1.0:
+        least = min(now, omega / (1.0 - beta))
+
+    for variance in np.geomspace(least, most, 40):
+        log_mean = table.find_log_mean(np.array([variance]), 0)
+        moves = math.sqrt(variance) * table.moves[3, 1:] - log_mean
+        tolerance = 1e-9 if variance < 4 * now else 1e-6
+        assert np.mean(np.exp(moves)) == pytest.approx(1.0, abs=tolerance)
 
 
 @pytest.mark.parametrize("deviations", [-50.0, 50.0])
@@ -253,6 +306,7 @@ def test_an_extreme_hour_leaves_the_mean_price_where_it_is(deviations):
     drawn = bt.simulate_paths(
         with_an_extreme_hour(deviations), HOT, paths=2000, horizon="12d", seed=4
     )
+
     closes = drawn.closes()
     ends = closes[:, -1] / closes[:, 0]
     assert np.std(np.log(ends)) < 1.5
@@ -263,6 +317,7 @@ def test_an_extreme_hour_leaves_the_mean_price_where_it_is(deviations):
 def test_paths_too_wide_for_a_mean_are_finite_and_told():
     wide = HOT.override(variance_now=0.5)
     drawn = bt.simulate_paths(with_an_extreme_hour(50.0), wide, paths=20, horizon="12d")
+
     bars = drawn.draw(0, 20)
     assert np.isfinite(bars.prices).all()
     assert bars.prices.min() > 0.0
@@ -273,9 +328,13 @@ def test_paths_too_wide_for_a_mean_are_finite_and_told():
 def test_a_drift_moves_all_paths_alike(market, name):
     terms = {"paths": 3, "horizon": "7d", "seed": 1}
     plain = bt.simulate_paths(market, name, **terms).closes()[:, -1]
+
+    # A drift of 0.5 a year moves the end of a week by exp(0.5 * 7 / 365).
     moved = bt.simulate_paths(market, name, drift=0.5, **terms)
     assert moved.closes()[:, -1] / plain == pytest.approx(math.exp(0.5 * 7 / 365), rel=1e-12)
     assert [*moved.describe()["drift"].values()] == [0.5]
+
+    # That of history is the log of the mean return of an hour, times 8,760.
     of_history = bt.simulate_paths(market, name, drift="history", **terms)
     simple = market.close[1:] / market.close[:-1] - 1.0
     assert of_history.model.drift == pytest.approx(8760 * math.log1p(simple.mean()), rel=1e-9)
@@ -286,6 +345,7 @@ def test_a_model_with_parameters_keeps_its_drift(market):
     model = models.GBM(volatility=0.5, drift=0.3)
     assert bt.simulate_paths(market, model, paths=1).model.drift == 0.3
     assert bt.simulate_paths(market, model, paths=1, drift=0.0).model.drift == 0.0
+
     for wrong in ("histori", math.nan, [1.0]):
         with pytest.raises(bt.ParameterError, match="drift must be"):
             bt.simulate_paths(market, model, paths=1, drift=wrong)
@@ -294,13 +354,18 @@ def test_a_model_with_parameters_keeps_its_drift(market):
 def test_the_first_bar_of_filtered_paths_has_todays_variance():
     returns = np.concatenate([0.002 * noise(3000, 1), 0.006 * noise(48, 2)])
     drawn = bt.simulate_paths(with_returns(returns), "filtered", paths=1, horizon="1h")
+
     table = drawn.leader.table
     scaled = table.moves[3, 1:] * math.sqrt(table.variance[0])
     assert np.mean(scaled**2) == pytest.approx(drawn.model.variance_now, rel=1e-9)
+
+    # Today's is the filtered one, drawn a fifth of the way (in logs) to the mean.
     mean = np.mean(returns[1:] ** 2)
     today = drawn.model.filter(drawn.history)[-1]
     assert today > 2.0 * mean
     assert drawn.model.variance_now == pytest.approx(mean * (today / mean) ** 0.8, rel=1e-9)
+
+    # Half-lives of 72 hours for news, and of 480 for the way back to the mean.
     alpha = 1.0 - 0.5 ** (1 / 72)
     back = 1.0 - 0.5 ** (1 / 480)
     assert drawn.model.alpha == pytest.approx(alpha, rel=1e-12)
@@ -313,6 +378,7 @@ def two_markets(bars: int = 400) -> bt.Markets:
     one = bt.Market.sample(bars=bars, seed=1)
     other = bt.Market.sample(bars=bars, seed=2)
     mixed = np.exp(0.6 * np.log(one.close / one.close[0]) + 0.4 * np.log(other.close))
+
     scale = mixed / other.close
     fields = other.fields()
     for name in ("open", "high", "low", "close"):
@@ -327,18 +393,23 @@ def test_rows_of_history_are_drawn_together():
     paths = bt.simulate_paths(history, models.Stationary(block=9.0), **DAYS)
     one, two = (paths.draw(0, 6, name) for name in history)
     assert np.array_equal(one.rows, two.rows)
-    drawn = one.rows.reshape(6, -1)[:, 1:]
+
+    rows = one.rows.reshape(6, -1)[:, 1:]
     for name, bars in (("BTCUSDT", one), ("ETHUSDT", two)):
-        own = history[name]
+        source = history[name]
         close = bars.prices[3].reshape(6, -1)
-        moves = close[:, 1:] / close[:, :-1] / (own.close[drawn] / own.close[drawn - 1])
-        assert np.allclose(moves, moves[0], rtol=1e-12)  # the drift that a bar of all paths loses
+
+        # The move of the row, times the drift that a bar of all paths loses.
+        move_of_row = source.close[rows] / source.close[rows - 1]
+        drift = close[:, 1:] / close[:, :-1] / move_of_row
+        assert np.allclose(drift, drift[0], rtol=1e-12)
+
         mark = bars.marks[2].reshape(6, -1)[:, 1:] / close[:, 1:]
-        assert np.allclose(mark, own.mark_low[drawn] / own.close[drawn], rtol=1e-12)
+        assert np.allclose(mark, source.mark_low[rows] / source.close[rows], rtol=1e-12)
 
 
 def test_rows_keep_their_phase_of_the_longest_funding_interval():
-    # one settles every 8 hours, the other every 4: a row never lands where it settles otherwise
+    """One settles every 8 hours, the other every 4: a row keeps its hour of the eight."""
     one, other = two_markets().values()
     stamps = other.time[:: 4 * 3600 * 10**9 // other.interval]
     fields = other.fields() | {
@@ -346,12 +417,15 @@ def test_rows_keep_their_phase_of_the_longest_funding_interval():
         "funding_mark": np.full(len(stamps), np.nan),
     }  # fmt: skip
     history = bt.Markets({"A": one, "B": bt.Market(**fields, source="every 4 hours")})
+
     paths = bt.simulate_paths(history, models.Stationary(block=5.0), **DAYS)
     bars = {name: paths.draw(0, 6, name) for name in history}
     rows = bars["A"].rows.reshape(6, -1)[:, 1:]
     assert np.array_equal(bars["A"].rows, bars["B"].rows)
     assert (rows % 8 == (np.arange(rows.shape[1]) + history.n_bars) % 8).all()
-    counts = [len(each.calendar.stamps) for each in paths.members.values()]
+
+    # Two days: 6 settlements of one, 12 of the other.
+    counts = [len(member.calendar.stamps) for member in paths.members.values()]
     assert counts == [6, 12]
 
 
@@ -368,6 +442,7 @@ def test_at_correlation_1_the_same_model_draws_the_same_bars():
     history = bt.Markets(dict.fromkeys(("A", "B"), bt.Market.sample(bars=200)))
     path = bt.simulate_paths(history, model, **DAYS, correlation=1.0)[5]
     assert path["A"].content_hash == path["B"].content_hash
+
     apart = bt.simulate_paths(history, model, **DAYS, correlation=0.0)[5]
     assert not np.allclose(apart["A"].close[1:], apart["B"].close[1:])
 
@@ -375,13 +450,13 @@ def test_at_correlation_1_the_same_model_draws_the_same_bars():
 @pytest.mark.parametrize("rho", [-0.6, 0.0, 0.8])
 def test_moves_have_the_correlation_and_each_its_own_distribution(rho):
     history = bt.Markets({name: still_market() for name in ("A", "B", "C")})
-    given = {"paths": 400, "horizon": "100h", "seed": 1}
     matrix = np.array([[1.0, rho, 0.3], [rho, 1.0, 0.0], [0.3, 0.0, 1.0]])
-    paths = bt.simulate_paths(history, models.GBM(volatility=0.8), **given, correlation=matrix)
+    paths = bt.simulate_paths(history, GBM, paths=400, horizon="100h", seed=1, correlation=matrix)
     moves = [np.diff(np.log(paths.closes(name=name)), axis=1).ravel() for name in "ABC"]
+
     # The standard error of the correlation of 40,000 pairs is 1 / sqrt(40,000) = 0.005.
     assert np.allclose(np.corrcoef(moves), matrix, atol=0.035)
-    deviations = [float(np.std(each)) for each in moves]
+    deviations = [float(np.std(moves_of_one)) for moves_of_one in moves]
     assert deviations == pytest.approx([deviations[0]] * 3, rel=0.03)
 
 
@@ -399,15 +474,18 @@ def test_paths_begin_where_all_instruments_have_bars():
     with pytest.warns(UserWarning, match="from 2023-01-05 04:00 UTC on, 200 of 300"):
         paths = bt.simulate_paths(markets, models.Stationary(block=5.0), **DAYS)
     assert paths.history.n_bars == 200
+
     # What is A's own is fitted to A's past, and stays as it is alone.
     for model in ("gbm", "filtered"):
         with pytest.warns(UserWarning, match="200 of 300"):
             joint = bt.simulate_paths(markets, model, drift="history", **DAYS)
         alone = bt.simulate_paths(market, model, drift="history", **DAYS)
-        mine = joint.models["A"].to_dict()
-        own = alone.model.to_dict()
-        assert {**mine, "block": 0} == {**own, "block": 0}
+        fitted_joint = joint.models["A"].to_dict()
+        fitted_alone = alone.model.to_dict()
+        assert {**fitted_joint, "block": 0} == {**fitted_alone, "block": 0}
         assert str(joint.leader.process) == str(alone.leader.process)
+
+    # The last 50 bars of history, then the path.
     joined = paths.markets_of(paths.draw_all(0, 1), 0, 0, 50)
     assert joined.n_bars == 50 + paths.width
     assert joined["B"].time[50] == market.time[-1]
@@ -448,27 +526,34 @@ def test_columns_of_a_policy_of_the_user_are_made_for_each_path(monkeypatch):
     paths = bt.simulate_paths(bt.Market.sample(bars=700), horizon="1d", paths=3, seed=3)
     test = bt.Backtest(paths.history, venue=free_venue(), account=free_account())
     runner = PathsRunner(paths, strategies.VolTarget(), test)
-    (own,) = runner.setup.observed
-    own = own._replace(policy=HalfOnPathsThatRise())
-    columns, _ = runner.observe(own, paths.names[0], paths.draw(0, 3))
+    policy = HalfOnPathsThatRise()
+
+    # All three paths at once,
+    (observed,) = runner.setup.observed
+    columns, _ = runner.observe(observed._replace(policy=policy), paths.names[0], paths.draw(0, 3))
     found = columns["sigma"].reshape(3, -1)
+
+    # and each by itself, behind its history.
     for k in range(3):
         (joined,) = paths.markets_of(paths.draw_all(k, k + 1), 0, k, 2000).values()
-        np.testing.assert_array_equal(found[k], own.policy.observe(joined)["sigma"][-paths.width :])
+        sigma = policy.observe(joined)["sigma"]
+        np.testing.assert_array_equal(found[k], sigma[-paths.width :])
 
 
 def brownian_bars(bridge: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return high, low and close of bars from their open, in standard deviations of a bar."""
     model = models.GBM(volatility=0.8, drift=0.32)  # no drift of the log price
     drawn = bt.simulate_paths(still_market(), model, paths=1500, seed=3, bridge=bridge)
     prices = drawn.draw(0, 1500).prices.reshape(4, 1500, -1)[:, :, 1:]
     start, high, low, close = prices.reshape(4, -1)
+
     unit = 0.8 / math.sqrt(YEAR)
     return np.log(high / start) / unit, np.log(low / start) / unit, np.log(close / start) / unit
 
 
 def test_bars_of_brownian_motion_have_the_known_joint_moments():
-    # E[H - L] = sqrt(8 / pi), E[HL] = 1 - 2 ln 2, E[H^2 L^2] = 3 - 4 ln 2,
-    # E[H L C^2] = 2 - 2 ln 2 - 7/8 zeta(3), zeta(3) = 1.2020569
+    """E[H - L] = sqrt(8 / pi), E[HL] = 1 - 2 ln 2, E[H^2 L^2] = 3 - 4 ln 2,
+    E[H L C^2] = 2 - 2 ln 2 - 7/8 zeta(3), zeta(3) = 1.2020569."""
     high, low, close = brownian_bars(4)
     assert (high - low).mean() == pytest.approx(math.sqrt(8 / math.pi), rel=2e-3)
     assert (high * low).mean() == pytest.approx(1 - 2 * math.log(2), rel=5e-3)
@@ -478,19 +563,21 @@ def test_bars_of_brownian_motion_have_the_known_joint_moments():
 
 
 def test_one_step_draws_each_extreme_right_and_the_two_together_wrong():
-    # independent extremes: E[HL] = E[E[H|C] E[L|C]] = -0.423
+    """Independent extremes: E[HL] = E[E[H|C] E[L|C]] = -0.423."""
     high, low, _ = brownian_bars(1)
     assert high.mean() == pytest.approx(math.sqrt(2 / math.pi), rel=3e-3)
     assert (high * low).mean() == pytest.approx(-0.423, abs=2e-3)
 
 
 def test_watched_at_closes_only_the_barrier_is_shifted():
-    # Broadie, Glasserman, Kou (1997): a barrier watched every dt is as one that is 0.5826 sigma
-    # sqrt(dt) further away and watched always
-    sigma, days = 0.8, 3
+    """Broadie, Glasserman, Kou (1997): a barrier watched every dt is as one that is 0.5826 sigma
+    sqrt(dt) further away and watched always."""
+    sigma = 0.8
+    days = 3
     drawn = bt.simulate_paths(
         still_market(), models.GBM(volatility=sigma), paths=40_000, horizon=f"{days}d", seed=9
     )
+
     lowest = np.log(drawn.closes()[:, 1:] / 100.0).min(axis=1)
     for distance in (-0.03, -0.06, -0.1):
         shifted = distance - 0.5826 * sigma * math.sqrt(1 / YEAR)
@@ -502,13 +589,16 @@ def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market)
     drawn = bt.simulate_paths(market, GBM, paths=72, horizon="2d", seed=1)
     bars = drawn.draw(0, 72)
     given = {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
-    for at, some in zip((0, 64), drawn.leader.list_markets(bars, market, **given), strict=True):
-        for k in (0, len(some.rows["close"]) - 1):
-            whole = drawn.leader.market_of(bars, at + k, market, **given)
-            assert some.pick(k).content_hash == whole.content_hash
-            for own in (some.pick(k).close, some.join().close[:, k]):
+
+    # Blocks of 64 paths: the second begins with path 64.
+    blocks = drawn.leader.list_markets(bars, market, **given)
+    for first, block in zip((0, 64), blocks, strict=True):
+        for k in (0, len(block.rows["close"]) - 1):
+            whole = drawn.leader.market_of(bars, first + k, market, **given)
+            assert block.pick(k).content_hash == whole.content_hash
+            for close in (block.pick(k).close, block.join().close[:, k]):
                 with pytest.raises(ValueError, match="read-only"):
-                    own[0] = 1.0
+                    close[0] = 1.0
 
 
 def draw_rates(n: int, weights=WEIGHTS, scale: float = 1e-5, seed: int = 0) -> np.ndarray:
@@ -516,14 +606,18 @@ def draw_rates(n: int, weights=WEIGHTS, scale: float = 1e-5, seed: int = 0) -> n
     shocks = scale * np.random.default_rng(seed).standard_normal(n + 500)
     rates = [1e-4] * (n + 500)
     for k in range(90, n + 500):
-        means = [sum(rates[k - each : k]) / each for each in (1, 3, 21, 90)]
+        means = [sum(rates[k - window : k]) / window for window in (1, 3, 21, 90)]
         rates[k] = 1e-4 * (1 - sum(weights)) + float(np.dot(weights, means)) + shocks[k]
+
+    # Without the first 500, which begin from a constant.
     return np.array(rates[500:])
 
 
 def settle(rates: np.ndarray, freq: str = "8h", moves: np.ndarray | None = None) -> bt.Market:
+    """Return a market that settles these rates, one a bar."""
     n = len(rates)
-    moves = 0.01 * np.random.default_rng(9).standard_normal(n) if moves is None else moves
+    if moves is None:
+        moves = 0.01 * noise(n, 9)
     close = 100 * np.exp(np.cumsum(moves))
     index = pd.date_range("2021-01-01", periods=n, freq=freq, tz="UTC")
     return bars_market(close, close, freq, "2021-01-01", {"funding": pd.Series(rates, index=index)})
@@ -541,16 +635,18 @@ def spread_of_means(rates: np.ndarray) -> np.ndarray:
 
 
 def test_least_squares_find_the_weights_of_a_known_process():
-    found = funding_process.fit_process(draw_rates(12_000), GRID, 0.1)
+    rates = draw_rates(12_000)
+    found = funding_process.fit_process(rates, GRID, 0.1)
     assert found.kind == "heterogeneous autoregression"
     assert found.windows == (1, 3, 21, 90)
     assert found.weights == pytest.approx(WEIGHTS, abs=0.05)
     assert sum(found.weights) == pytest.approx(sum(WEIGHTS), abs=0.02)
-    assert len(found.residuals) == 540  # of the last 180 days
-    rates = draw_rates(12_000)
+
+    # What the weights leave, of the last 180 days, is as large as the shocks were.
+    assert len(found.residuals) == 540
     sums = np.concatenate([[0.0], np.cumsum(rates)])
     k = np.arange(90, len(rates))
-    means = [(sums[k] - sums[k - each]) / each for each in found.windows]
+    means = [(sums[k] - sums[k - window]) / window for window in found.windows]
     residuals = rates[90:] - found.constant - np.dot(found.weights, means)
     np.testing.assert_allclose(residuals[-540:], found.residuals, rtol=1e-9, atol=1e-15)
     assert np.std(residuals) == pytest.approx(1e-5, rel=0.02)
@@ -561,52 +657,69 @@ def test_paths_follow_the_regression_from_the_last_settlements(settled, model):
     drawn = bt.simulate_paths(settled, model, paths=7, horizon="60d", seed=3)
     process = drawn.leader.process
     assert np.array_equal(drawn.draw(4, 5).rates[0], drawn.draw(0, 7).rates[4])
-    truth = process.constant, np.array(process.weights)[:, None], 1.0
-    rates = process.walk(process.residuals, np.random.default_rng(3).random((180, 7)), truth).T
+
+    # A path of known weights goes on from the last rates of history.
+    known = process.constant, np.array(process.weights)[:, None], 1.0
+    uniforms = np.random.default_rng(3).random((180, 7))
+    rates = process.walk(process.residuals, uniforms, known).T
     whole = np.concatenate([settled.funding_rate, rates[4]])
+
+    # What the regression leaves of each of its rates is a residual of the fit.
     shocks = []
     for k in range(len(settled.funding_rate), len(whole)):
-        means = [whole[k - each : k].mean() for each in process.windows]
+        means = [whole[k - window : k].mean() for window in process.windows]
         shocks.append(whole[k] - process.constant - float(np.dot(process.weights, means)))
     gaps = np.abs(np.array(shocks)[:, None] - process.residuals[None, :])
-    assert gaps.min(axis=1).max() < 1e-15  # each shock is a residual of the fit
+    assert gaps.min(axis=1).max() < 1e-15
 
 
 def test_the_band_of_a_short_history_is_wider_by_what_it_does_not_know():
     """180 days of settlements see a variance 6 times: 6 / chi-squared has a mean of 6 / 4."""
     rates = draw_rates(540)
-    days = funding_process.fit_process(rates, GRID, 0.1)
-    constant, weights, spread = days.draw_unknown(path_draws.Draws(1, 0, (1, 40_000)))
+    fit = funding_process.fit_process(rates, GRID, 0.1)
+    draws = path_draws.Draws(1, 0, (1, 40_000))
+    constant, weights, spread = fit.draw_unknown(draws)
     assert np.mean(spread**2) == pytest.approx(6 / (6 - 2), rel=0.05)
     assert weights.min() >= 0.0
     assert weights.sum(axis=0).max() <= funding_process.LARGEST_PERSISTENCE + 1e-12
-    # level and weights have the errors of White's covariance, by hand
-    x = np.array([[1.0, *(rates[k - n : k].mean() for n in (1, 3, 21, 90))]
-                  for k in range(90, 540)])  # fmt: skip
+
+    # Rows of the regression: 1, and the means of the last 1, 3, 21 and 90 rates, centered.
+    x = np.ones((450, 5))
+    for column, window in enumerate((1, 3, 21, 90), start=1):
+        x[:, column] = [rates[k - window : k].mean() for k in range(90, 540)]
+    residuals = rates[90:] - fit.constant - x[:, 1:] @ fit.weights
     centers = x[:, 1:].mean(axis=0)
     x[:, 1:] -= centers
-    left = rates[90:] - days.constant - (x[:, 1:] + centers) @ days.weights
+
+    # Level and weights have the errors of White's covariance: (X'X)^-1 X' e^2 X (X'X)^-1.
     bread = np.linalg.inv(x.T @ x)
-    wanted = bread @ (x.T * left**2) @ x @ bread
-    assert days.errors @ days.errors.T == pytest.approx(wanted, rel=1e-6)
+    covariance = bread @ (x.T * residuals**2) @ x @ bread
+    assert fit.errors @ fit.errors.T == pytest.approx(covariance, rel=1e-6)
     level = constant + centers @ weights
-    assert np.std(level) == pytest.approx(math.sqrt(1.5 * wanted[0, 0]), rel=0.03)
+    assert np.std(level) == pytest.approx(math.sqrt(1.5 * covariance[0, 0]), rel=0.03)
+
+    # Of 1,800 days hardly anything is unknown.
     long = funding_process.fit_process(draw_rates(5400), GRID, 0.1)
-    assert np.mean(long.draw_unknown(path_draws.Draws(1, 0, (1, 40_000)))[2] ** 2) < 1.05
+    _, _, spread_of_long = long.draw_unknown(draws)
+    assert np.mean(spread_of_long**2) < 1.05
 
 
 @pytest.mark.slow
 def test_the_band_of_the_mean_rate_holds_as_told_from_180_days():
     """Of the mean of 30 days, 90 % are told; by errors of the level alone, 80 % were held."""
-    held, count = 0, 300
+    count = 300
+    held = 0
     for seed in range(count):
         rates = draw_rates(630, seed=seed)
         fit = funding_process.fit_process(rates[:540], GRID, 0.1)
+
         draws = path_draws.Draws(seed, 0, (90, 200))
         uniforms = draws.generator(path_draws.FUNDING).random((90, 200))
         means = fit.walk(fit.residuals, uniforms, fit.draw_unknown(draws)).mean(axis=0)
+
         low, high = np.quantile(means, (0.05, 0.95))
         held += low <= rates[540:].mean() <= high
+
     assert 0.86 <= held / count <= 0.94, held
 
 
@@ -614,7 +727,8 @@ def test_a_path_as_long_as_history_spreads_as_history(settled):
     wanted = spread_of_means(settled.funding_rate)
     for model in (ROWS, GBM):
         drawn = bt.simulate_paths(settled, model, paths=30, horizon="1000d", seed=1)
-        found = np.mean([spread_of_means(each) for each in drawn.draw(0, 30).rates], axis=0)
+        spreads = [spread_of_means(rates) for rates in drawn.draw(0, 30).rates]
+        found = np.mean(spreads, axis=0)
         assert np.all(np.abs(found / wanted - 1.0) < (0.25, 0.25, 0.4)), found / wanted
 
 
@@ -623,7 +737,8 @@ def test_the_level_of_today_goes_on():
     rates[-45:] += 5e-4
     drawn = bt.simulate_paths(settle(rates), GBM, paths=200, horizon="15d", seed=1)
     assert 2e-4 < float(drawn.draw(0, 200).rates.mean()) < 6e-4
-    # funding does not move prices
+
+    # Funding does not move prices.
     for other in (None, 1e-4):
         same = bt.simulate_paths(settle(rates), GBM, paths=2, horizon="2d", seed=1, funding=other)
         assert np.array_equal(same.closes(), drawn.closes(0, 2)[:, :7])
@@ -632,14 +747,16 @@ def test_the_level_of_today_goes_on():
 def test_short_histories_have_simpler_processes_and_say_so(settled):
     found = bt.simulate_paths(settled.prefix(3 * 100), GBM, paths=2, horizon="5d")
     assert found.leader.process.kind == "first-order autoregression"
-    (said,) = funding_process.summarize_funding(found.describe()["funding_fit"])
-    assert "first-order autoregression of 300 settlements every 8h" in said
+    (sentence,) = funding_process.summarize_funding(found.describe()["funding_fit"])
+    assert "first-order autoregression of 300 settlements every 8h" in sentence
+
+    # Of two days, the mean.
     few = bt.simulate_paths(settled.prefix(6), GBM, paths=2, horizon="5d")
     assert np.allclose(few.draw(0, 2).rates, settled.funding_rate[:6].mean(), atol=1e-18)
-    assert (
-        "funding: constant at"
-        in funding_process.summarize_funding(few.describe()["funding_fit"])[0]
-    )
+    sentence, *_ = funding_process.summarize_funding(few.describe()["funding_fit"])
+    assert "funding: constant at" in sentence
+
+    # Of none, none.
     none = bt.simulate_paths(bt.Market.from_frames(settled.bars()), GBM, paths=2, horizon="5d")
     assert not none[0].funding_time.size
     terms = {"venue": free_venue(), "account": free_account()}
@@ -648,12 +765,18 @@ def test_short_histories_have_simpler_processes_and_say_so(settled):
 
 def test_a_number_is_a_constant_none_is_none_and_terms_cap(settled):
     given = {"paths": 3, "horizon": "10d", "seed": 1}
+
+    # A number: 3 bp at each of 30 settlements.
     fixed = bt.simulate_paths(settled, ROWS, **given, funding=3e-4)
     assert np.array_equal(fixed.draw(0, 3).rates, np.full((3, 30), 3e-4))
     assert len(bt.simulate_paths(settled, ROWS, **given, funding=None).calendar.stamps) == 0
+
+    # Also where history settles none.
     bare = bt.Market.from_frames(settled.bars())
     paid = bt.simulate_paths(bare, GBM, **given, funding=3e-4)[0].funding()
     assert set(pd.DatetimeIndex(paid.index).hour) == {0, 8, 16}
+
+    # The terms of a venue cap what is drawn.
     terms = bt.funding.terms("binance-usdm", "BTCUSDT").override(cap=1.05e-4)
     capped = bt.simulate_paths(settled, GBM, **given, funding=terms).draw(0, 3).rates
     free = bt.simulate_paths(settled, GBM, **given).draw(0, 3).rates
@@ -663,12 +786,15 @@ def test_a_number_is_a_constant_none_is_none_and_terms_cap(settled):
 def test_several_instruments_have_processes_of_their_own(settled):
     both = bt.Markets({"A": settled, "B": settle(draw_rates(3000, seed=5, scale=4e-5))})
     given = {"paths": 4, "horizon": "20d", "seed": 2}
+
+    # The first has the rates that it has alone; the residuals of the second are four times its.
     for model, joint in ((GBM, {"correlation": 0.5}), (ROWS, {})):
         paths = bt.simulate_paths(both, model, **given, **joint)
         alone = bt.simulate_paths(settled, model, **given)
         assert np.array_equal(paths.draw(0, 4, "A").rates, alone.draw(0, 4).rates)
-        deviations = [np.std(each.process.residuals) for each in paths.members.values()]
+        deviations = [np.std(member.process.residuals) for member in paths.members.values()]
         assert deviations[1] == pytest.approx(4 * deviations[0], rel=0.1)
+
     mixed = bt.simulate_paths(both, GBM, **given, funding={"A": 2e-4, "B": None})
     assert [*mixed.describe()["funding_fit"].values()] == ["constant at 2 bp", "none"]
 
@@ -677,6 +803,7 @@ def test_the_weights_of_funding_leave_no_shock_that_grows():
     """Least squares of this walk would sum to over 1, and of that with b1 alone be negative."""
     walk = 1e-4 + 1e-5 * np.cumsum(np.random.default_rng(1).standard_normal(800))
     turns = 1e-4 + 1e-5 * (-1.0) ** np.arange(800) * (1.0 + 0.1 * np.cos(np.arange(800)))
+
     for rates in (walk + 1e-5 * np.arange(800), turns):
         for n, windows in ((539, (1,)), (800, (1, 3, 21, 90))):
             found = funding_process.fit_process(rates[:n], GRID, 0.1)
@@ -690,7 +817,8 @@ def test_a_repeated_rate_is_as_frequent_on_paths_as_it_was():
     rates = draw_rates(3000)
     rates[np.abs(rates - 1e-4) < 5e-6] = 1e-4
     share = np.mean(rates[-540:] == 1e-4)
+    assert 0.2 < share < 0.6
+
     drawn = bt.simulate_paths(settle(rates), GBM, paths=100, horizon="180d", seed=1)
     found = drawn.draw(0, 100).rates
-    assert 0.2 < share < 0.6
     assert np.mean(found == 1e-4) == pytest.approx(share, abs=0.06)
