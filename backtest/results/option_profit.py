@@ -285,29 +285,31 @@ def find_forwards(
 def weigh_gamma(
     terms: OptionTerms, quotes: OptionQuotes, carried: FloatArray, opened: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return G S^2 dt of each option in each bar, and the same times its implied variance.
+    """Return the weight G S^2 dt of each option in each bar, and the weight times s_h^2.
 
-    Of shape (n_bars, K), G the gamma in cash of all contracts at the start of a move, dt its years;
-    of options settled in coins over S: what an option hedged in its own settlement earns is half of
-    G S^2 (s^2 - s_h^2) dt, in coins too.
+    Both have the shape (n_bars, K). G is the gamma of all contracts at the start of a move, dt the
+    years that it takes, s_h the implied volatility. An option hedged in its own settlement currency
+    earns half of G S^2 (s^2 - s_h^2) dt, where s is the realized volatility. If that is a coin, G
+    is still the gamma in cash, and the weight is divided by S.
     """
     weights = np.zeros(opened.shape)
     implied = np.zeros(opened.shape)
     in_cash = terms._replace(are_coin=np.zeros_like(terms.are_coin))
-    bar = follow_bar(quotes, opened)
-    bar.end[2] = np.nan_to_num(bar.end[2])  # one that has expired has no time left
 
     # What was carried moves from the last close to the open, what is held then on to the close.
-    for moves in (follow_gap(quotes, carried), bar):
-        gamma = compute_greeks(in_cash, moves.options, moves.start)[1]
+    # One that expires on the way has no time left.
+    to_open = follow_gap(quotes, carried)
+    to_close = follow_bar(quotes, opened)
+    to_close.end[2] = np.nan_to_num(to_close.end[2])
+
+    for moves in (to_open, to_close):
         forward, volatility, years = moves.start
+        gamma = Greeks(*compute_greeks(in_cash, moves.options, moves.start)).gamma
         amount = moves.quantities * terms.sizes[moves.options]
         years_of_move = years - np.maximum(moves.end[2], 0.0)
 
-        # G S^2 dt; in coins it is over S.
         power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
         weight = amount * gamma * forward**power * years_of_move
-
         place = (moves.bars, moves.options)
         np.add.at(weights, place, weight)
         np.add.at(implied, place, weight * np.nan_to_num(volatility) ** 2)

@@ -91,7 +91,7 @@ def list_hedges(run: RunData, options: RunOptions) -> dict[int, Hedge]:
     """Return what was earned on each instrument that hedges options, by its place.
 
     In theory an option hedged at its implied volatility s_h earns half of G S^2 (s^2 - s_h^2) dt,
-    s the realized one; ``error`` is what was earned beyond that.
+    where s is the realized volatility; ``error`` is what was earned beyond that.
     """
     weights, implied = weigh_gamma(options.terms, options.quotes, options.carried, options.opened)
     is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
@@ -99,26 +99,29 @@ def list_hedges(run: RunData, options: RunOptions) -> dict[int, Hedge]:
     for place in options.hedged:
         is_on_it = options.terms.instruments == place
         has_options = is_exposed[:, is_on_it].any(axis=1)
-        variance = measure_variance(run, place, has_options)
-        weight = weights[:, is_on_it].sum(axis=1)
-        implied_of_it = implied[:, is_on_it].sum(axis=1)
+        has_hedge = run.of_positions("quantity")[:, place] != 0.0
 
-        made = options.record.price_pnl[:, is_on_it].sum(axis=1)
-        hedged = run.of_positions("price_pnl")[:, place]
-        profit = made + hedged
-        theory = 0.5 * (variance * weight - implied_of_it)
+        # What theory promises for the volatility that came while options were held.
+        realized = measure_variance(run, place, has_options)
+        weight = weights[:, is_on_it].sum(axis=1)
+        weighted_implied = implied[:, is_on_it].sum(axis=1)
+        theory = 0.5 * (realized * weight - weighted_implied)
+
+        profit_of_options = options.record.price_pnl[:, is_on_it].sum(axis=1)
+        profit_of_hedge = run.of_positions("price_pnl")[:, place]
+        profit = profit_of_options + profit_of_hedge
         hedges[place] = Hedge(
             money={
-                "options": made,
-                "hedge": hedged,
+                "options": profit_of_options,
+                "hedge": profit_of_hedge,
                 "profit": profit,
                 "theory": theory,
                 "error": profit - theory,
             },
             weight=weight,
-            implied=implied_of_it,
-            variance=variance,
-            is_held=has_options | (run.of_positions("quantity")[:, place] != 0.0),
+            implied=weighted_implied,
+            variance=realized,
+            is_held=has_options | has_hedge,
         )
     return hedges
 

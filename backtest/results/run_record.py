@@ -333,18 +333,19 @@ class RunRecord(RunData):
         if self.options is None:
             nothing: dict[str, Any] = {name: [] for name in (*EXPLAINED, "price_pnl")}
             return pd.DataFrame(nothing, dtype=np.float64)
+
         parts = {**self.options.parts, "price_pnl": self.options.record.price_pnl}
         if by == "option":
-            names = pd.Index([*self.options.names], name="option")
-            sums = {name: profit.sum(axis=0) for name, profit in parts.items()}
-            table = pd.DataFrame(sums, names)
+            by_option = {name: profit.sum(axis=0) for name, profit in parts.items()}
+            table = pd.DataFrame(by_option, pd.Index([*self.options.names], name="option"))
             table.loc["total"] = table.sum()
             return table
 
-        sums = {name: profit.sum(axis=1) for name, profit in parts.items()}
+        by_bar = {name: profit.sum(axis=1) for name, profit in parts.items()}
         if by == "bar":
-            return pd.DataFrame(sums, core.utc_index(self.time))
-        return pd.DataFrame(sums, find_periods(self.time, by)).groupby(level=0).sum()
+            return pd.DataFrame(by_bar, core.utc_index(self.time))
+        periods = find_periods(self.time, by)
+        return pd.DataFrame(by_bar, periods).groupby(level=0).sum()
 
     @core.checked
     def hedging_error(self, by: run_options.HedgeSplit = "instrument") -> pd.DataFrame:

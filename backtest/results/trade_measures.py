@@ -125,6 +125,9 @@ def compute_trades(
 ) -> dict[str, Any]:
     """Return the columns of the trades in one instrument or option; times are UTC ns."""
     rows = list_trades(fills, view)
+
+    # The gain is between prices of fills, which have slippage and impact in them. Both are added
+    # back here, and subtracted with the other costs.
     price_pnl = sum((rows.costs[name] for name in IN_PRICE), rows.gain)
     costs = sum(rows.costs.values()) + rows.loss + sum(rows.holding.values())
     profit = price_pnl - costs
@@ -132,9 +135,10 @@ def compute_trades(
     with np.errstate(divide="ignore", invalid="ignore"):
         on_entry_notional = profit / (rows.quantity * np.abs(rows.entry_value))
 
+    # An open trade is held at the last close too.
     first = fills.bar[rows.entry]
     last = fills.bar[rows.exit]
-    stop = last + (fills.kind[rows.exit] == OPEN)  # an open trade is held at the last close
+    stop = last + (fills.kind[rows.exit] == OPEN)
     return {
         "instrument": np.full(len(first), holding.name, dtype=object),
         "side": np.where(rows.side > 0.0, "long", "short"),
