@@ -63,12 +63,17 @@ class CombinedPart(NamedTuple):
 
 @functools.cache
 def view_class(part: CombinedPart) -> Any:
-    """Return a class like the policy's whose parameters are read from a combinator."""
-    names = part.flat
+    """Return a subclass of a combined policy that reads its parameters from the combinator.
+
+    A view has no values of its own: it holds the combinator as ``_whole``, which has the
+    parameters of all parts under names such as ``first_target``.
+    """
+    name_in_whole = part.flat
 
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
-        if name in names:
-            return getattr(object.__getattribute__(self, "_whole"), names[name])
+        if name in name_in_whole:
+            whole = object.__getattribute__(self, "_whole")
+            return getattr(whole, name_in_whole[name])
         return object.__getattribute__(self, name)
 
     body = {"__getattribute__": __getattribute__, "__module__": part.policy.__module__}

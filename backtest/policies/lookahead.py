@@ -166,7 +166,10 @@ class LookAheadCheck:
         return columns
 
     def _count_cuts(self, columns: Columns) -> Causality:
-        """Return the cuts of the column that has the fewest, of those with a known value."""
+        """Return at how many cuts the columns were checked: the fewest of any of them.
+
+        Columns without a value at any bar do not count, unless all are such.
+        """
         known = [name for name, column in columns.items() if is_any_known(column)]
         counts = {name: len(self.cuts.get(name, ())) for name in known or columns}
         unseen: tuple[str, ...] = ()

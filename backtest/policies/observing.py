@@ -70,29 +70,28 @@ def parts_take_arrays(policy: Policy) -> bool:
 def observe_together(
     observe: Callable[[], Columns], alone: Mapping[int, Mapping[str, FloatArray]], n: int
 ) -> dict[str, FloatArray]:
-    """Return the columns (n_bars, n) of n settings or paths; none where they are not those alone.
+    """Return the columns of n settings or paths observed in one call, (n_bars, n) by name.
 
-    ``alone`` are the columns (n_bars,) of some of the n, by place.
+    ``alone`` are the columns (n_bars,) of some of the n observed by themselves, by place. Nothing
+    is returned if the policy cannot take n values at once, or then computes other columns.
     """
     try:
         together = observe()
-    except Exception:  # it takes one value
+    except Exception:  # code of a policy that takes one value may raise anything
         return {}
     for place, columns in alone.items():
-        if not is_same_at(together, place, columns, n):
+        if not holds_at(together, place, columns, n):
             return {}
     return dict(together)
 
 
-def is_same_at(together: Columns, place: int, columns: Mapping[str, FloatArray], n: int) -> bool:
-    """Return whether columns (n_bars, n) hold those (n_bars,) of one of the n at its place."""
-    if together.keys() != columns.keys():
+def holds_at(together: Columns, place: int, alone: Mapping[str, FloatArray], n: int) -> bool:
+    """Return whether columns (n_bars, n) have at a place the columns (n_bars,) observed alone."""
+    if together.keys() != alone.keys():
         return False
-    for name, column in columns.items():
+    for name, column in alone.items():
         if np.shape(together[name]) != (len(column), n):
             return False
-
-    for name, column in columns.items():
         if not np.array_equal(together[name][:, place], column, equal_nan=True):
             return False
     return True
