@@ -137,12 +137,15 @@ def hash_inputs(result: Result) -> npt.NDArray[np.uint32] | None:
     if markets is None:
         return None
 
+    # Each instrument is mixed into the bars in which it is listed.
     mixed = np.zeros(markets.n_bars, dtype=np.uint64)
     for market, (first, stop) in zip(markets.values(), markets.spans, strict=True):
         mixed[first:stop] = mixed[first:stop] * HASH_FACTOR + hash_market(market)
-    # The upper half mixes best. Bars before the first of the run only warm it up.
+
+    # Of products of 64 bits the upper half depends on all bits of both factors.
     hashes = (mixed >> np.uint64(32)).astype(np.uint32)
-    return hashes[-len(result.time) :]
+    n_bars = len(result.time)  # earlier ones warm the policy up
+    return hashes[-n_bars:]
 
 
 def hash_market(market: Market) -> npt.NDArray[np.uint64]:

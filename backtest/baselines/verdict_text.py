@@ -125,9 +125,9 @@ def list_causes(verdict: RegressVerdict) -> Iterator[Remark]:
     if verdict.bars is not None and verdict.bars.data is not None:
         yield Remark("data differ", describe_data_move(verdict.bars, verdict.bars.data))
 
-    # Best sets of folds follow from the inputs: they explain nothing.
-    is_unexplained = all(change.kind == WINNERS for change in verdict.changes)
-    if verdict.status == MOVED and is_unexplained:
+    # That folds chose other sets is an effect of what changed, and no cause.
+    has_cause = any(change.kind != WINNERS for change in verdict.changes)
+    if verdict.status == MOVED and not has_cause:
         yield Remark(
             "changed",
             "no recorded fact of data, policy, venue, account or engine; a policy may depend on "

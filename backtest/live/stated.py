@@ -58,7 +58,10 @@ def read_prices(setup: Setup, argument: str, value: Any) -> dict[str, float]:
 def name_values(
     argument: str, value: Any, names: Sequence[str], n_markets: int
 ) -> Mapping[str, Any]:
-    """Return a value by name; one that has no name is that of the only market."""
+    """Return what ``decide`` was given for an argument, by the name of the instrument.
+
+    A single value is that of the only market; with several, each needs its name.
+    """
     if value is None:
         return {}
 

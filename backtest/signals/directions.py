@@ -45,14 +45,17 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
 
 
 def suggest(signal: object, values: core.FloatArray) -> str:
-    """Return a cure for values outside of [-1, 1], or unknown."""
+    """Return the clause that tells a user how to mend a signal with wrong values."""
     if (np.abs(values) > 1.0).any():
         return "; np.clip(signal, -1, 1)"
+
+    # All other wrong values are NaN.
     if not is_series(signal):
         return "; flat where it is unknown: np.nan_to_num(signal)"
 
-    # Values for few of the bars are those of longer bars.
-    if 2 * np.isnan(values).sum() < len(values):
+    # A series that misses most bars was made from longer ones, and holds between them.
+    n_missing = int(np.isnan(values).sum())
+    if 2 * n_missing < len(values):
         return "; flat where it is unknown: bt.signals.from_series(market, signal)"
     return f"; {CARRY_SERIES}"
 

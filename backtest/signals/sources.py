@@ -16,18 +16,23 @@ from backtest.signals.directions import CARRY_SERIES, warn_of_weights
 
 
 def find_carried(stamps: core.IntArray, market: Market | Markets) -> core.IntArray:
-    """Return the last of some ordered stamps before the close of each bar, -1 for none."""
-    before = stamps[stamps < market.start]
-    after = stamps[stamps >= market.end]
+    """Return for each bar the place of the row that holds: the last stamped before its close.
+
+    -1 where there is none. Warns of rows outside the market.
+    """
     what = "rows of the carried signal lie outside the market"
-    if before.size:
-        last = core.format_time(int(before[-1]))
+    earlier = stamps[stamps < market.start]
+    if earlier.size:
+        last = core.format_time(int(earlier[-1]))
         what = f"{what}, whose first bars hold the row of {last}"
 
-    # The first after the end is not counted: it is known when the last of longer bars is over.
-    end = int(after[0]) + 1 if after.size else market.end
+    # The first stamp after the end is expected: rows of longer bars are stamped at their ends.
+    later = stamps[stamps >= market.end]
+    end = int(later[0]) + 1 if later.size else market.end
     core.warn_of_outside(what, stamps, market.start, end)
-    return np.searchsorted(stamps, market.time + market.interval, side="left") - 1
+
+    closes = market.time + market.interval
+    return np.searchsorted(stamps, closes, side="left") - 1
 
 
 Fills: TypeAlias = Literal["close", "open"]
