@@ -213,6 +213,7 @@ def thin_rows(
     if n_rows <= 4 * buckets:
         return np.arange(n_rows, dtype=np.int64)
 
+    # The pixel of each row; pixels without a row are left out.
     edges = np.linspace(float(time[0]), float(time[-1]), buckets + 1)[:-1]
     starts = np.unique(np.searchsorted(time.astype(np.float64), edges))
     stops = np.append(starts[1:], n_rows)
@@ -221,11 +222,17 @@ def thin_rows(
     rows = [starts, stops - 1]
     for values in series:
         known = pd.Series(values).dropna()
-        groups = known.groupby(pixel[known.index])
-        gaps = np.flatnonzero(np.diff(np.isnan(values)))
-        if len(gaps) > buckets:
-            gaps = gaps[np.linspace(0, len(gaps) - 1, buckets).astype(np.int64)]
-        rows += [groups.idxmin().to_numpy(), groups.idxmax().to_numpy(), gaps, gaps + 1]
+        by_pixel = known.groupby(pixel[known.index])
+        rows.append(by_pixel.idxmin().to_numpy())
+        rows.append(by_pixel.idxmax().to_numpy())
+
+        # The rows on both sides of where a gap begins or ends, of too many gaps some.
+        edges_of_gaps = np.flatnonzero(np.diff(np.isnan(values)))
+        if len(edges_of_gaps) > buckets:
+            some = np.linspace(0, len(edges_of_gaps) - 1, buckets).astype(np.int64)
+            edges_of_gaps = edges_of_gaps[some]
+        rows.append(edges_of_gaps)
+        rows.append(edges_of_gaps + 1)
     return np.unique(np.concatenate(rows)).astype(np.int64)
 
 

@@ -187,7 +187,10 @@ def list_sections(found: Any, origin: Origin) -> list[Section]:
 
 
 def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[Section]:
-    """Return the sections that hold something, but for those that are shown ``elsewhere`` only."""
+    """Return the sections of a result for a page or a terminal, without empty ones.
+
+    Parts say where they are shown; those for ``elsewhere`` are left out.
+    """
     hidden = list_hidden(found)
     currency = find_currency(found.manifest)
     sections = []
@@ -196,10 +199,19 @@ def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[
             continue
 
         shown = part.list_blocks(with_charts=with_charts)
-        blocks = [*write_blocks(shown, part.key, hidden, currency)]
-        if blocks:
-            section = Section(part.key, part.title, part.lead, blocks, part.is_folded, part.is_half)
-            sections.append(section)
+        blocks = list(write_blocks(shown, part.key, hidden, currency))
+        if not blocks:
+            continue
+        sections.append(
+            Section(
+                part.key,
+                part.title,
+                part.lead,
+                blocks=blocks,
+                is_folded=part.is_folded,
+                is_half=part.is_half,
+            )
+        )
     return sections
 
 

@@ -103,20 +103,28 @@ def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
 
 
 def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[DailyCloses, Prices]:
-    """Return the days of history and of some paths after it, and the paths' own bars."""
+    """Return the daily closes of history and of some paths after it, and the prices of the paths.
+
+    Paths are those from ``first`` to before ``stop``. Their bar 0 is the last close of history.
+    """
     (bars,) = paths.draw_all(first, stop).values()
     time = paths.calendar.time
-    is_before = market.time < time[0]
-    joined = np.concatenate([market.time[is_before], time])
-    rows, ends = by_rule.find_day_ends(joined, market.interval)
+    is_history = market.time < time[0]
+    joined_time = np.concatenate([market.time[is_history], time])
+    rows, ends = by_rule.find_day_ends(joined_time, market.interval)
 
-    # Closes of days: those of history are the same on all paths.
-    count = int(np.count_nonzero(is_before))
-    rows_of_paths = rows[rows >= count] - count
-    past = np.repeat(market.mark_close[rows[rows < count], None], stop - first, axis=1)
-    closes = np.concatenate([past, bars.marks[3].T[rows_of_paths]])
-    first_day = np.full((1, stop - first), np.nan)
-    returns = np.concatenate([first_day, np.diff(np.log(closes), axis=0)])
+    # The days of history are the same on all paths.
+    n_paths = stop - first
+    n_history = int(np.count_nonzero(is_history))
+    rows_of_history = rows[rows < n_history]
+    rows_of_paths = rows[rows >= n_history] - n_history
+    closes_of_history = np.repeat(market.mark_close[rows_of_history, None], n_paths, axis=1)
+    closes_of_paths = bars.marks[3].T[rows_of_paths]
+    closes = np.concatenate([closes_of_history, closes_of_paths])
+
+    # The first day has no return.
+    unknown = np.full((1, n_paths), np.nan)
+    returns = np.concatenate([unknown, np.diff(np.log(closes), axis=0)])
     prices = Prices(time[1:], *(marks.T[1:] for marks in bars.marks))
     return DailyCloses(ends, rows, returns), prices
 

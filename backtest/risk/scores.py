@@ -379,7 +379,11 @@ def tabulate_scores(
     records: Mapping[str, tuple[Record, float]],
     intervals: Mapping[str, IntervalRecord] | None = None,
 ) -> Scored:
-    """Return the tables of some records, each with the probability that is told today."""
+    """Return the tables of some records of forecasts, each with the probability of today.
+
+    In a row of ``forecasts``, ``told`` is the probability that was stated, ``corrected`` the same
+    by the past of the record, and ``came`` whether the event came.
+    """
     scores: list[dict[str, Any]] = []
     forecasts: list[dict[str, Any]] = []
     for name, (record, today) in records.items():

@@ -98,12 +98,15 @@ def build_parts(
     for group, run in enumerate(runs):
         first, stop = groups.span(group)
         market = problem.market.prefix(stop)
+
+        # Cash earned by bar, compounded over each sampling period.
         rates = as_of(venue.cash_rate, market.time, "Venue.cash_rate")
         bar_years = engine.measure_years(market, venue, first, int(market.time[first]))
-        free = engine.earn_cash(rates, bar_years, market.n_bars)[first:]
+        free_by_bar = engine.earn_cash(rates, bar_years, market.n_bars)[first:]
         ends = engine.mark_samples(market, problem.test.sampling)[first:]
-        free = compound_free(free, ends)[skipped:]
+        free = compound_free(free_by_bar, ends)[skipped:]
 
+        # The years of the group, less those of the samples that are skipped.
         span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
         years = span / (YEAR_DAYS * DAY) * len(free) / len(run.returns)
         metrics = {name: values for name, values in run.metrics.items() if name in KNOWN}

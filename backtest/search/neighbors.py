@@ -64,17 +64,23 @@ def find_extent(
 def draw_neighbors(
     space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
 ) -> Sets:
-    """Return the neighbors of k sets, those of the first set first: as many for each."""
+    """Return the neighbors of k sets, those of the first set first: as many for each.
+
+    All sets have the same draws, each in the box around it.
+    """
     centers = space.encode(sets)
+    n_dimensions = centers.shape[1]
+    drawn = draw_cube(n_dimensions, robustness.neighbours, rng)
+    offsets = (2.0 * drawn - 1.0)[None, :, :]  # from -1 to 1 of the box
     down, up = half_widths(space, sets, robustness.width)
-    drawn = draw_cube(centers.shape[1], robustness.neighbours, rng)
-    offsets = (2.0 * drawn - 1.0)[None, :, :]
-    steps = np.where(offsets < 0.0, down[:, None, :], up[:, None, :])
+    half_width = np.where(offsets < 0.0, down[:, None, :], up[:, None, :])
+    points = centers[:, None, :] + offsets * half_width
 
     # What falls out of the cube is reflected into it.
-    points = np.abs(centers[:, None, :] + offsets * steps)
-    points = np.clip(np.where(points > 1.0, 2.0 - points, points), 0.0, 1.0)
-    return space.decode(points.reshape(-1, centers.shape[1]))
+    points = np.abs(points)
+    points = np.where(points > 1.0, 2.0 - points, points)
+    points = np.clip(points, 0.0, 1.0)
+    return space.decode(points.reshape(-1, n_dimensions))
 
 
 def choose_candidates(

@@ -149,13 +149,18 @@ def apply_overlay(
 def fold_signal(decided: Decided, account: Account) -> Decided:
     """Return the same targets with a constant signal, where it has one side in each instrument.
 
-    Accounts of one signal are simulated side by side, which is many times as fast.
+    Accounts of one signal are simulated side by side, which is many times as fast. Where the
+    signal is 0 the leverage is, which a minimum leverage would raise.
     """
-    least = [account.for_instrument(name).min_leverage for name in decided.names]
+    # The sum of the largest and the smallest signal is the side, if the other of them is 0.
     sides = np.max(decided.signal, axis=0) + np.min(decided.signal, axis=0)
     is_flat = decided.signal == 0.0
     has_one_side = bool((is_flat | (decided.signal == sides)).all())
-    if not has_one_side or (is_flat.any() and any(least)):
+    if not has_one_side:
+        return decided
+
+    has_least = any(account.for_instrument(name).min_leverage for name in decided.names)
+    if is_flat.any() and has_least:
         return decided
 
     leverage = np.where(is_flat, 0.0, decided.leverage)
