@@ -142,22 +142,25 @@ def count_as_venue(
 def count_position(
     name: str, held: HeldPosition, contract: Contract
 ) -> tuple[HeldPosition, Caution | None]:
-    """Return a position in contracts of the venue, and what is to be said of their size."""
-    value = math.nan if held.notional is None else held.notional
+    """Return a position of another program in contracts of the venue, and a caution about it.
+
+    The caution is None where its contracts are known to have the size of the venue's.
+    """
+    notional = math.nan if held.notional is None else held.notional
     price = math.nan if held.mark_price is None else held.mark_price
+
+    # The size of their contracts, stated or found from the notional, must give that notional.
     size, is_known = find_size(
-        contract, held.quantity, stated=held.contract_size, value=value, price=price
+        contract, held.quantity, stated=held.contract_size, value=notional, price=price
     )
     what = f"the notional of {name} at its mark price"
-    check_value(contract, held.quantity, size, value=value, price=price, what=what)
+    check_value(contract, held.quantity, size, value=notional, price=price, what=what)
     caution = describe_size(name, contract, held.quantity, size, is_known=is_known)
 
-    # The same size leaves the quantity to the bit.
+    # Contracts of the same size stay as they are, to the bit.
     quantity = held.quantity
     if size != contract.size:
         quantity = held.quantity * size / contract.size
-
-    # The value is of their contracts, and was compared.
     return replace(held, quantity=quantity, contract_size=None, notional=None), caution
 
 

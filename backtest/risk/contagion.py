@@ -445,16 +445,16 @@ def check_venues(names: Sequence[str], venues: Sequence[Venue]) -> None:
 
 
 def tabulate_rounds(book: Books, names: Sequence[str], insurance: float) -> pd.DataFrame:
-    """Return the rounds of a cascade that has run; round 0 is the shock alone."""
-    shocked = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0)}
-    shocked |= book.name_all("price", book.shocked)
+    """Return a row for each round of a cascade that has run; round 0 is the shock alone."""
+    of_shock = {"accounts": 0, "deficit": 0.0, "insurance": insurance, **dict.fromkeys(PAID, 0.0)}
+    of_shock |= book.name_all("price", book.shocked)
 
-    columns = [*shocked]
+    # The shock liquidates nobody: its row has 0 of what rounds close by market.
+    columns = [*of_shock]
     if book.rows:
         columns += [f"long {name}" for name in names]
         columns += [f"short {name}" for name in names]
-
-    rounds = pd.DataFrame([shocked, *book.rows], columns=columns)
+    rounds = pd.DataFrame([of_shock, *book.rows], columns=columns)
     return rounds.fillna(0.0).rename_axis("round")
 
 
