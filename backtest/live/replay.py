@@ -183,7 +183,11 @@ def count_and_warn(
 def compare(
     replay: Replay, table: pd.DataFrame
 ) -> Iterator[tuple[str, IntArray, FloatArray, FloatArray]]:
-    """Yield by term its bars, our amounts and theirs; a level is compared at each stamp."""
+    """Yield each term of a ledger with its bars, our amounts and those of the ledger.
+
+    An amount of money is compared by bar, a level, as the equity, at each of its stamps: the last
+    close before it.
+    """
     is_level = table["term"].isin(LEVELS).any()
     edges = replay.span.closes if is_level else replay.time
     first = int(edges[0])

@@ -114,10 +114,11 @@ def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, A
 
 
 def note_read(formula: Any, own: Any, rules: Mapping[CombinedPart, Any]) -> Any:
-    """Return a formula that hands bar and account on, with a note of what is read of them.
+    """Return the formula of a combinator, with a note of the fields that its formulas read.
 
-    By ``own``, the formula of the combinator, if it has one, and by those of its policies. Its text
-    alone would say that anything may be: then the account is prepared in full at each close.
+    The formula hands bar and account on whole, so its own text would say that any field may be
+    read, and the account would be prepared in full at each close. What is read is what ``own``
+    reads, the combinator's rule if it has one, and the ``rules`` of the combined policies.
     """
     of_bar: frozenset[str] = frozenset()
     of_account: frozenset[str] = frozenset()

@@ -381,6 +381,7 @@ def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:
     if basis in (SAME, LOST):
         return str(basis)
 
+    # Where one was ruined, or a measure is undefined, a difference has at most a side.
     mark = " *" if row["distinguishable"] else ""
     gap = row["difference"]
     if basis not in (TEST, FEW, UNTESTED):
@@ -388,12 +389,14 @@ def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:
             return f"n/a{mark}"
         return f"below{mark}" if gap < 0.0 else f"above{mark}"
 
+    # Ratios are numbers, all other measures per cent.
     is_ratio = row["measure"] == "sharpe"
     unit = 1.0 if is_ratio else 100.0
     text = f"{unit * gap:.2f}"
     if basis == TEST:
-        half = row["high"] - gap
-        text = f"{text} ± {unit * half:.2f}" if math.isfinite(half) else f"{text} ± ?"
+        half_width = row["high"] - gap
+        shown = f"{unit * half_width:.2f}" if math.isfinite(half_width) else "?"
+        text = f"{text} ± {shown}"
     if not is_ratio:
         text = f"{text} %"
     return f"{text}{mark}"

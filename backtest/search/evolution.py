@@ -251,12 +251,17 @@ class Chebyshev(Evolution):
         self._weights = {strategy: self._weights[strategy] for strategy in unfinished}
 
     def _begin(self) -> cmaes.CMA:
-        """Return a strategy that begins at the best point of the frontier under drawn weights."""
-        weights = self._rng.dirichlet(np.ones(self._front.shape[1]))
+        """Return a strategy that improves one mix of the objectives, with drawn weights.
+
+        It begins at the point of the frontier that is the best for this mix.
+        """
+        n_objectives = self._front.shape[1]
+        weights = self._rng.dirichlet(np.ones(n_objectives))
         step = draw_between(SHORT, LONG, self._rng)
-        middle = self._middle
+        middle = self._middle  # while no point keeps the constraints
         if len(self._front):
-            middle = self._cube[np.argmax(self._join(weights, self._front))]
+            joined = self._join(weights, self._front)
+            middle = self._cube[np.argmax(joined)]
 
         strategy = self._start(middle, step)
         self._weights[strategy] = weights
