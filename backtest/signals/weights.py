@@ -14,7 +14,7 @@ from backtest import core
 from backtest.core.code_names import pd
 from backtest.indicators import walk_covariances
 from backtest.market import Markets, read_weights, require_panel, weights_to_frame
-from backtest.signals.computed import compute_signal
+from backtest.signals.computed import compute_signal, write_note
 from backtest.signals.rules import SignalRule
 
 
@@ -35,7 +35,8 @@ def equal(markets: Markets) -> pd.DataFrame:
     [1.0, 1.0, 0.5, 0.5]
     """
     require_panel(markets)
-    return weights_to_frame(read_weights(None, markets), markets)
+    frame: pd.DataFrame = weights_to_frame(read_weights(None, markets), markets)
+    return write_note(frame, text="equal")
 
 
 def inverse_volatility(
@@ -88,7 +89,7 @@ def inverse_volatility(
         return hold_weights(seen, list_segments(seen, count_known(half_life), every), solve)
 
     frame: pd.DataFrame = compute_signal(markets, allocate)
-    return frame
+    return write_note(frame, text="inverse volatility")
 
 
 def count_known(half_life: float) -> int:
@@ -166,7 +167,7 @@ def risk_budget(
         return allocate_risk(seen, shares, signs, half_life, every)
 
     frame: pd.DataFrame = compute_signal(markets, allocate)
-    return frame
+    return write_note(frame, text="risk budget")
 
 
 class RiskBudget(SignalRule):
@@ -354,7 +355,7 @@ def fitted(
 
     fit_and_report.__name__ = type(estimator).__name__
     frame: pd.DataFrame = compute_signal(markets, fit_and_report)
-    return frame
+    return write_note(frame, text=type(estimator).__name__)
 
 
 def fit_segments(

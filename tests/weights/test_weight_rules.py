@@ -48,6 +48,27 @@ def test_equal_weights_are_those_of_a_run_without_a_signal():
     np.testing.assert_array_equal(MARKETS.index(frame).close, MARKETS.index().close)
 
 
+def test_a_run_says_how_its_weights_were_made():
+    sample = bt.Market.sample(bars=240)
+    other = bt.Market.sample(bars=240, seed=1)
+    markets = bt.Markets({"A": sample, "B": other})
+    weights_by_text = {
+        "equal": bt.allocate.equal(markets),
+        "inverse volatility": bt.allocate.inverse_volatility(markets),
+        "risk budget": bt.allocate.risk_budget(markets),
+    }
+    for text, frame in weights_by_text.items():
+        result = bt.run(
+            markets,
+            Constant(1.0),
+            venue=free_venue(),
+            account=bt.Account(),
+            signal=frame,
+            compile=False,
+        )
+        assert result.manifest["signal"].startswith(f"{text} sha256:")
+
+
 def test_inverse_volatility_of_two_by_hand():
     """Moves of 2 % and of 6 % at each bar: volatilities of 1 to 3, weights of 3/4 and 1/4."""
     moves = np.where(np.arange(20) % 2 == 0, 1.0, -1.0)
