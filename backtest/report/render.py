@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backtest import core
 from backtest.core.code_names import LateModule, rich
 from backtest.core.number_text import HARD_SPACE, MARKED, Measured
+from backtest.report.chart_library import read_library
 from backtest.report.figures import DARK, LIGHT, TEMPLATE
 from backtest.report.packing import encode_figure
 from backtest.report.page import (
@@ -349,7 +350,7 @@ def write_html(page: Page, *, shares_library: bool = False) -> str:
     script = read_scripts()
     library = ""
     if page.charts:
-        library = read_plotly()
+        library = read_library()
     packed = ""
     shared = ""
     if library and shares_library:
@@ -467,13 +468,7 @@ LIBRARY = "charts-library.js"
 
 def write_library() -> str:
     """Return the file that gives pages the packed library."""
-    return f'window.packedLibrary = "{pack_text(read_plotly())}";\n'
-
-
-@functools.cache
-def read_plotly() -> str:
-    text = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
-    return text.replace("\r\n", "\n")
+    return f'window.packedLibrary = "{pack_text(read_library())}";\n'
 
 
 MARKS_OF_HTML = "<>&"

@@ -17,7 +17,7 @@ from backtest.report.packing import encode_figure
 from backtest.report.render import (
     LIBRARY,
     pack_text,
-    read_plotly,
+    read_library,
     unpack_text,
     write_html,
     write_text,
@@ -99,7 +99,7 @@ def test_pages_of_a_store_share_one_library_and_those_without_charts_have_none(s
 
     library = (out / "pages" / LIBRARY).read_text("utf-8")
     packed = re.fullmatch('window.packedLibrary = "(.*)";\n', library)
-    assert unpack_text(packed[1]) == read_plotly()
+    assert unpack_text(packed[1]) == read_library()
 
     pages = [page.read_text("utf-8") for page in read_links(out / "index.html")]
     assert len(pages) == 3
@@ -142,7 +142,7 @@ def test_the_security_policy_lets_run_our_two_scripts_only(html):
     packed = next(text for head, text in scripts_of(html) if 'id="plotly"' in head)
     library = unpack_text(packed)
 
-    assert library == read_plotly()
+    assert library == read_library()
     expected = [hashlib.sha256(text.encode()).digest() for text in (own, library)]
     assert hashes == [base64.b64encode(each).decode() for each in expected]
 

@@ -1,0 +1,116 @@
+"""The library of charts that pages embed: what draws lines, bars and maps, of all that Plotly has.
+
+``plotly.min.js`` draws globes and meshes too: four times the bytes, and half of the time until a
+page shows its charts. It is a bundle of modules, functions that run when they are called first::
+
+    var NAME=WRAP((exports, module)=>{...});
+
+One of them registers the kinds of charts. Here all kinds that no page draws leave its list, and
+then the modules that nothing calls any more leave the text. Where the text looks otherwise, as it
+may in another release, it stays whole: pages are larger and slower then, and show the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib import resources
+
+KINDS = ("bar", "heatmap")
+"""The kinds of charts that pages draw, beside lines and points, which are always registered."""
+REGISTERED = re.compile(r"\.register\(\[((?:[\w$]+\(\),?)+)\]\)")
+"""The list of the kinds of charts: calls of their modules."""
+DEFINED = re.compile(r"\bvar ([\w$]+)=([\w$]+)\((?:\([^()]*\)|[\w$]+)=>\{")
+"""The beginning of a module: its name, and that of the function that wraps it."""
+CALLED = re.compile(r"([\w$]+)\(\)")
+MANY = 10
+"""Modules from which on what wraps them is one of the two wrappers of the bundle."""
+FEW_STEPS = 4
+"""Steps from a module of the list to the one that says its kind."""
+
+
+@functools.cache
+def read_library() -> str:
+    """Return the part of Plotly that pages embed."""
+    text = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
+    return trim_library(text.replace("\r\n", "\n"))
+
+
+def trim_library(text: str) -> str:
+    """Return the library with the kinds of charts that pages draw, or whole if it looks unknown."""
+    lists = REGISTERED.findall(text)
+    pieces = split_modules(text)
+    if len(lists) != 1:
+        return text
+
+    kinds = {name: find_kind(pieces, name) for name in CALLED.findall(lists[0])}
+    kept = [f"{name}()" for name, kind in kinds.items() if kind in KINDS]
+    if len(kept) != len(KINDS):
+        return text
+
+    shorter = {name: piece.replace(lists[0], ",".join(kept)) for name, piece in pieces.items()}
+    used = find_used(shorter)
+    trimmed = "".join(shorter[name] for name in shorter if name in used)
+    if list_missing(text, trimmed):
+        return text
+    return trimmed
+
+
+def split_modules(text: str) -> dict[str, str]:
+    """Return the text in pieces: each module by its name, and under "" what stands before them."""
+    found = [*DEFINED.finditer(text)]
+    n_wrapped = Counter(each[2] for each in found)
+    starts = {each[1]: each.start() for each in found if n_wrapped[each[2]] >= MANY}
+
+    pieces = {}
+    ends = [*starts.values(), len(text)]
+    pieces[""] = text[: ends[0]]
+    for name, start, end in zip(starts, ends, ends[1:], strict=False):
+        pieces[name] = text[start:end]
+    return pieces
+
+
+def find_kind(pieces: Mapping[str, str], name: str) -> str:
+    """Return the kind of chart that a module describes, itself or in those that it hands on."""
+    for _ in range(FEW_STEPS):
+        piece = pieces.get(name, "")
+        kind = re.search(r'moduleType:"trace",name:"(\w+)"', piece)
+        if kind:
+            return kind[1]
+
+        handed_on = re.search(r"\.exports=([\w$]+)\(\)", piece)
+        if handed_on is None:
+            return ""
+        name = handed_on[1]
+    return ""
+
+
+def find_used(pieces: Mapping[str, str]) -> set[str]:
+    """Return the pieces that are called from what is no module alone, or from a piece in use.
+
+    A module alone ends where the next one begins; other statements may follow what does not.
+    """
+    used = {name for name, piece in pieces.items() if not name or not piece.endswith("});")}
+    waiting = [*used]
+    while waiting:
+        for name in find_calls([pieces[waiting.pop()]]):
+            if name in pieces and name not in used:
+                used.add(name)
+                waiting.append(name)
+    return used
+
+
+def find_calls(texts: Iterable[str]) -> set[str]:
+    calls: set[str] = set()
+    for text in texts:
+        calls.update(CALLED.findall(text))
+    return calls
+
+
+def list_missing(text: str, trimmed: str) -> set[str]:
+    """Return the names that the trimmed text calls and that only the whole one defines."""
+    defined = re.compile(r"\bvar ([\w$]+)=[\w$]+\((?:\(|[\w$]+=>)")
+    lost = {*defined.findall(text)} - {*defined.findall(trimmed)}
+    return lost & find_calls([trimmed])
