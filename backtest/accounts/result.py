@@ -162,7 +162,7 @@ class AccountsResult(SettingsResult):
 
     @property
     def title(self) -> str:
-        return f"{', '.join(self.results)} under {self.settings['transfer']}"
+        return f"{', '.join(self.results)}, transfers by {self.settings['rule']}"
 
     @property
     def folder_title(self) -> str:
@@ -184,7 +184,7 @@ class AccountsResult(SettingsResult):
     def verdict(self) -> str:
         change = core.format_percent(self.metrics["total_return"], is_signed=True)
         fall = core.format_percent(self.metrics["max_drawdown"])
-        clauses = [f"All accounts together: {change}, deepest fall {fall}"]
+        clauses = [f"All accounts together: {change}, worst drawdown {fall}"]
 
         liquidated = self.attribution.index[self.attribution["liquidations"] > 0.0]
         if len(liquidated):
@@ -230,7 +230,7 @@ class AccountsResult(SettingsResult):
             Headline("final_equity", "final equity", metrics["final_equity"], "money"),
             Headline("total_return", "total return", metrics["total_return"], "signed percent"),
             Headline("sharpe", "Sharpe", metrics["sharpe"], "decimals"),
-            Headline("max_drawdown", "deepest fall", metrics["max_drawdown"], "percent"),
+            Headline("max_drawdown", "worst drawdown", metrics["max_drawdown"], "percent"),
             Headline(
                 name="transfers",
                 title="transfers",
@@ -294,7 +294,7 @@ class AccountsResult(SettingsResult):
             caption="Of all accounts, and of each at its closes.",
             table=lines.set_axis(["all together", *names], axis=1),
             kind="steps",
-            y="equity",
+            y="money",
             has_legend=True,
         )
 
@@ -321,13 +321,20 @@ class AccountsResult(SettingsResult):
         for name in self.attribution:
             heads[str(name)] = Head(name_term(str(name)), "money", "money")
         heads["liquidations"] = Head("liquidations", "", "count")
-        return ShownTable(self.attribution, labels=Head("account"), heads=heads)
+
+        # What no account had or paid is not shown; liquidations always are.
+        table = self.attribution
+        is_shown = (table != 0.0).any() | (table.columns == "liquidations")
+        return ShownTable(table.loc[:, is_shown], labels=Head("account"), heads=heads)
 
     def _tabulate_transfers(self) -> ShownTable:
         amounts = ("asked", "sent", "fee", "arrived")
         asked_at = self.transfers["asked_at"]
+        hidden = ["asked_at"]
+        if not self.transfers["cut"].astype(bool).any():
+            hidden.append("cut")
         return ShownTable(
-            self.transfers.drop(columns="asked_at").set_index(asked_at),
+            self.transfers.drop(columns=hidden).set_index(asked_at),
             labels=Head("asked at"),
             heads={name: Head(name, "money", "money") for name in amounts},
             empty="Nothing was sent.",

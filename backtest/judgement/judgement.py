@@ -511,7 +511,7 @@ class Judgement(SettingsResult):
         """Return the section on trials and looks at holdouts."""
         if not self.settings["is_counted"]:
             text = "Trials and looks at a holdout are not counted: there is no store of results."
-            return Part("search", "Is it the search?", text, (text,), "both")
+            return Part("search", "Is it the search?", "", (text,), "both")
 
         heads = {
             "trials": Head("trials", "on these bars", "count"),

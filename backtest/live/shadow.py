@@ -197,7 +197,7 @@ class Shadow(core.Reportable):
         rows = {}
         for name, amount in self.parts.items():
             rows[name] = {"amount": amount, "meaning": MEANINGS[name]}
-        heads = {"amount": Head("amount", "", "money"), "meaning": Head("meaning")}
+        heads = {"amount": Head("amount", "money", "money"), "meaning": Head("meaning")}
         table = ShownTable(rows, labels=Head("part"), heads=heads)
         return Part(
             "parts",
@@ -215,6 +215,8 @@ class Shadow(core.Reportable):
             "Equity",
             "The live account is known at its snapshots.",
             paths,
+            "points",
+            y="money",
             has_legend=True,
         )
         steps = ShownChart(
@@ -222,12 +224,13 @@ class Shadow(core.Reportable):
             "Parts",
             "What each part has come to.",
             self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]],
+            y="money",
             has_legend=True,
         )
         return Part("paths", "Both accounts", "Equity at the close of each bar.", (levels, steps))
 
     def _show_days(self) -> Part:
-        heads = {name: Head(name, "", "money") for name in ("policy", "account", *PARTS)}
+        heads = {name: Head(name, "money", "money") for name in ("policy", "account", *PARTS)}
         table = ShownTable(self.days, labels=Head("day"), heads=heads)
         return Part("days", "Days", "The change of each part by day.", (table,))
 
@@ -236,7 +239,12 @@ class Shadow(core.Reportable):
             "missed",
             "Orders that were missed",
             "Of the policy, without a fill.",
-            (ShownTable(self.missed), ShownTable(self.extra, "Fills without an order")),
+            (
+                ShownTable(self.missed, empty="No order of the policy was missed."),
+                ShownTable(
+                    self.extra, "Fills without an order", empty="No fill was without an order."
+                ),
+            ),
             is_folded=True,
         )
 

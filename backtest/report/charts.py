@@ -397,6 +397,7 @@ def draw_intervals(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) 
     trace = draw_points(value, labels, shown.key, error_x=error, hovertemplate=hover)
     colors = [LIGHT["accent" if is_marked else "neutral"] for is_marked in table.iloc[:, 3]]
     trace["marker"]["color"] = colors
+    trace["cliponaxis"] = False  # a value may lie at the end of its axis
 
     layout |= {"height": 110 + 34 * len(table)}
     layout["yaxis"] |= {"autorange": "reversed", "type": "category", "showgrid": False}
@@ -417,12 +418,12 @@ def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -
     if is_wide(*units):
         layout["yaxis"] |= LOG
 
-    for place, (name, unit) in enumerate(zip(table, units, strict=True)):
+    for place, (name, unit) in enumerate(join_equal(table)):
         drawdown = unit / np.maximum.accumulate(np.maximum(unit, 1.0)) - 1.0
         rows = thin_rows(closes, unit, drawdown)
         x = to_datetimes(closes[rows])
         label = escape_label(name)
-        color = choose_color(shown, name, place)
+        color = choose_color(shown, name.partition(EQUAL)[0], place)
         style: dict[str, Any] = {
             "line": {"dash": choose_dash(place)},
             "legendgroup": str(place),
@@ -438,6 +439,24 @@ def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -
         )
         below = {"yaxis": "y2", "hovertemplate": "%{y:.1%}"}
         yield draw_line(x, drawdown[rows], label, color, **style, **below)
+
+
+EQUAL = " = "
+"""Between the names of accounts that are one line."""
+
+
+def join_equal(table: pd.DataFrame) -> list[tuple[str, core.FloatArray]]:
+    """Return the columns under their names; equal ones are one, under the names of all."""
+    joined: list[tuple[str, core.FloatArray]] = []
+    for name, column in table.items():
+        values = column.to_numpy(dtype=np.float64)
+        for place, (other, known) in enumerate(joined):
+            if np.allclose(values, known, rtol=1e-9, atol=0.0, equal_nan=True):
+                joined[place] = (f"{other}{EQUAL}{name}", known)
+                break
+        else:
+            joined.append((str(name), values))
+    return joined
 
 
 def lay_out_accounts(shown: core.ShownChart, layout: Layout, closes: core.IntArray) -> None:

@@ -10,7 +10,7 @@ from backtest import core
 from backtest.core.code_names import pd
 from backtest.core.result_parts import Shown, ShownChart
 from backtest.report.option_parts import draw_greeks
-from backtest.report.run_charts import find_currency
+from backtest.results.run_record import find_currency
 from backtest.results.tables import value_of
 
 if TYPE_CHECKING:

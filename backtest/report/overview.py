@@ -147,11 +147,15 @@ def add_leverage(result: Result, drawing: Drawing) -> None:
     bars = result.bars
     title = "Leverage, x"
     if result.has_one_position:
-        drawing.columns["target"] = bars["target"].ffill().to_numpy()
+        target = bars["target"].ffill().to_numpy()
+        drawing.columns["target"] = target * result.signal
         drawing.columns["held"] = bars["leverage"].to_numpy()
         drawing.colors.update({"target": "neutral", "held": "accent"})
         drawing.panels.append(Panel(title, ("target", "held")))
-        drawing.captions.append("The target is what the policy returned.")
+        told = "The target is what the policy returned"
+        if np.any(result.signal != 1.0):
+            told += ", times the signal"
+        drawing.captions.append(f"{told}.")
         return
 
     gross = bars["gross_leverage"].to_numpy()

@@ -22,8 +22,8 @@ WORDS = {"vol": "volatility", "cppi": "CPPI", "ltv": "loan to value"}
 """Words of names of classes and parameters that people write otherwise."""
 SHARES = ("per sqrt(year)", "of ", "per year")
 """Beginnings of units in which a number is a share, written in per cent."""
-CALL = re.compile(r"([A-Z]\w*)\(([^()]*)\)$")
-"""The call of a policy, which ends a text."""
+CALL = re.compile(r"([A-Z]\w*)\(([^()]*)\)")
+"""The call of a policy in a text."""
 MAX_CHIPS = 12
 MAX_LETTERS = 60
 """Most chips of a page, and letters of one."""
@@ -49,7 +49,7 @@ def write_phrase(manifest: Mapping[str, Any]) -> str:
 
 
 def phrase_heading(heading: str) -> str:
-    """Return a heading that ends in the call of a shipped policy with the phrase of that policy."""
+    """Return a heading with the phrase of the shipped policy whose call it has."""
     called = CALL.search(heading)
     if called is None:
         return heading
@@ -57,7 +57,7 @@ def phrase_heading(heading: str) -> str:
     manifest = read_call(called)
     if find_class(manifest) is None:
         return heading
-    return heading[: called.start()] + write_phrase(manifest)
+    return heading[: called.start()] + write_phrase(manifest) + heading[called.end() :]
 
 
 def describe_call(text: str) -> tuple[str, tuple[str, ...]]:

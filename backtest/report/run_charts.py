@@ -19,6 +19,7 @@ from backtest.core.result_parts import Panel, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.results import find_periods, monthly_returns, run_record, tables, worst_drawdowns
 from backtest.results.promises import compare_liquidations
+from backtest.results.run_record import find_currency
 
 if TYPE_CHECKING:
     from backtest.results import Result
@@ -448,14 +449,6 @@ def judge_forecasts(result: Result) -> str:
 
 
 # Costs and trades.
-
-
-def find_currency(result: Result) -> str:
-    """Return the settlement currency; empty where not every venue says one."""
-    currencies = {venue.contract.settles or "" for venue in result.venues.values()}
-    if len(currencies) != 1:
-        return ""
-    return currencies.pop()
 
 
 def draw_costs(result: Result) -> ShownChart:

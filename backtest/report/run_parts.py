@@ -37,6 +37,7 @@ from backtest.results.limit_orders import count_limit_orders
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.promises import judge_promises, split_volatility
 from backtest.results.rolls import collect_options
+from backtest.results.run_record import find_currency
 
 if TYPE_CHECKING:
     from backtest.results import Result
@@ -514,7 +515,7 @@ def tabulate_statement(result: Result) -> ShownTable:
     period = "a year"
     if not run_record.shows_growth(days):
         period = f"in {days:,.0f} days"
-    currency = run_charts.find_currency(result) or "money"
+    currency = find_currency(result) or "money"
     return ShownTable(
         rows,
         caption="Statement of the account",

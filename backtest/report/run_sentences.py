@@ -16,7 +16,6 @@ from backtest.core.number_text import STYLES, Measured, strip_marks
 from backtest.core.units import DAY
 from backtest.market import split_notes
 from backtest.policies import sets_margin
-from backtest.report import run_charts
 from backtest.report.basis import describe_filled
 from backtest.report.rate_notes import list_rate_notes
 from backtest.report.run_figures import count_days
@@ -26,6 +25,7 @@ from backtest.results.limit_orders import describe_limit_orders
 from backtest.results.ranking import DOUBTS
 from backtest.results.run_data import find_causes
 from backtest.results.run_options import explain_idle_options
+from backtest.results.run_record import find_currency
 from backtest.venue.symbols import advise_rules, describe_other_symbol
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def write_marked_verdict(result: Result) -> str:
     # What the account made of its capital, beside the market.
     start = core.format_money(run_record.find_start(result))
     final = write_measure("final_equity", "money")
-    currency = run_charts.find_currency(result)
+    currency = find_currency(result)
     if currency:
         final = f"{final} {currency}"
 

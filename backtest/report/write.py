@@ -14,6 +14,7 @@ import numpy as np
 from backtest import core, results
 from backtest.core.number_text import Measured
 from backtest.core.result_folders import CURE
+from backtest.core.result_parts import MONEY as MONEY_TEXT
 from backtest.core.result_parts import ShownExplorer
 from backtest.report import render
 from backtest.report.basis import build_basis, find_settings, list_terms
@@ -31,7 +32,7 @@ from backtest.report.page import (
     write_table,
 )
 from backtest.report.policy_phrase import phrase_heading
-from backtest.report.run_figures import list_hidden_measures
+from backtest.report.run_figures import YEARLY, list_hidden_measures
 from backtest.report.run_page import dress_page
 from backtest.results import run_record
 from backtest.results.listing import UNTOLD, Origin, describe_origin, name_kind
@@ -206,7 +207,7 @@ def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[
             Section(
                 part.key,
                 part.title,
-                part.lead,
+                name_currency(part.lead, currency),
                 blocks=blocks,
                 is_folded=part.is_folded,
                 is_half=part.is_half,
@@ -228,9 +229,12 @@ def list_hidden(found: Any) -> tuple[str, ...]:
 
     # A search by growth has no other score to show.
     settings = found.manifest.get("settings") or found.manifest
+    names = run_record.EXTRAPOLATED
+    if found.kind == BOOK:
+        names += YEARLY
     ranked_by = getattr(found, "ranked_by", "")
     asked = f"{ranked_by} {settings.get('objective')} {settings.get('objectives')}"
-    return tuple(name for name in run_record.EXTRAPOLATED if name not in asked)
+    return tuple(name for name in names if name not in asked)
 
 
 def find_days(found: Any) -> float | None:
@@ -287,7 +291,7 @@ def write_blocks(
     for shown in blocks:
         if isinstance(shown, str):
             if shown:
-                yield Paragraph(shown, "note")
+                yield Paragraph(name_currency(shown, currency), "note")
             continue
         if isinstance(shown, ShownExplorer):
             yield write_explorer(shown, tuple(hidden))
@@ -303,6 +307,13 @@ def write_blocks(
             yield name_money(write_table(hide(shown, hidden)), currency)
         elif shown.empty:
             yield Paragraph(shown.empty)
+
+
+def name_currency(text: str, currency: str) -> str:
+    """Return a text that says what money is in with the currency, if it is known."""
+    if not currency:
+        return text
+    return text.replace(MONEY_TEXT, f"Money is in {currency}.")
 
 
 def name_axes(shown: core.ShownChart, currency: str) -> core.ShownChart:
@@ -330,7 +341,11 @@ def name_money(block: Block, currency: str) -> Block:
 
 def find_currency(manifest: Mapping[str, Any]) -> str:
     """Return the currency in which all venues of a manifest settle, empty if it is not known."""
-    venues = find_settings(manifest).get("venue") or {}
+    settings = find_settings(manifest)
+    if settings.get("settlement"):
+        return str(settings["settlement"])
+
+    venues = settings.get("venue") or settings.get("venues") or {}
     if "contract" in venues:
         venues = {"": venues}
     settled = {str(each.get("contract", {}).get("settles") or "") for each in venues.values()}
@@ -355,6 +370,8 @@ HEIGHT = 150
 LEFT = 36
 FOOT = 18
 """Room for the labels of its axes."""
+BOOK = "book"
+"""The kind of several accounts, whose measures of the whole are those of a run."""
 DRAWN = ("run",)
 """Kinds whose pages and notebooks have the charts of a run."""
 

@@ -40,6 +40,14 @@ OF_RUINED = ("sharpe", "sortino", "sharpe_error", "probabilistic_sharpe", "calma
 """Measures that a ruined account does not show: most of their returns are zeros after the ruin."""
 
 
+def find_currency(result: RunData) -> str:
+    """Return the settlement currency; empty where not every venue says one."""
+    currencies = {venue.contract.settles or "" for venue in result.venues.values()}
+    if len(currencies) != 1:
+        return ""
+    return currencies.pop()
+
+
 def count_days_between(start: Any, end: Any) -> float:
     """Return the days between two times, as texts or in ns."""
     if isinstance(start, str):

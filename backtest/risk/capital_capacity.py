@@ -109,10 +109,11 @@ class Capacity(SettingsResult):
         growth = ShownChart(
             "capacity-growth",
             "Growth",
-            f"% {shown.when}.",
-            100.0 * table["growth"],
+            f"Growth {shown.when}.",
+            table["growth"],
             "points",
-            x="capital",
+            x="money",
+            percent="y",
             log="x",
             marks=(self.half_growth,),
         )
@@ -123,7 +124,7 @@ class Capacity(SettingsResult):
             "",
             self.table["sharpe"],
             "points",
-            x="capital",
+            x="money",
             log="x",
             marks=(self.half_sharpe,),
         )

@@ -151,7 +151,7 @@ class Cascade(SettingsResult):
                 "deficit",
                 self.deficit,
                 "money",
-                "money: losses beyond what backed the accounts",
+                "losses beyond what backed the accounts",
             ),
         ]
 
@@ -201,11 +201,12 @@ class Cascade(SettingsResult):
             size="beside",
             height=280,
         )
+        insurance = self.rounds["insurance"]
         fund = ShownChart(
             "fund",
             "Insurance fund after each round",
-            "Empty where the fund is infinite.",
-            self.rounds["insurance"],
+            "",
+            insurance if insurance.nunique() > 1 else None,
             "steps",
             x="round",
             y="money",

@@ -267,7 +267,7 @@ class Contagion(SettingsResult):
                 "deficit",
                 self.deficit,
                 "money",
-                "money: losses beyond what backed them",
+                "losses beyond what backed them",
             ),
         ]
         return [number for number in numbers if not number.is_unknown]
@@ -286,16 +286,18 @@ class Contagion(SettingsResult):
         chart = ShownChart(
             "rounds",
             "Prices after each round",
-            "% of the price after the shock.",
+            "Change from the price after the shock.",
             moves,
             "points",
+            x="round",
+            y="%",
             has_legend=True,
         )
         table = ShownTable(
             self.losses,
             "Losses by round and market",
             labels=Head("round", "", "count"),
-            heads={name: Head(name, "money lost", "money") for name in names},
+            heads={name: Head(name, "money", "money") for name in names},
         )
         signs = f"Losses are positive, gains negative. {MONEY}"
         return Part(

@@ -164,9 +164,11 @@ class MarginCalibration(SettingsResult):
         chart = ShownChart(
             "grid",
             "Paths with a shortfall",
-            "% of the paths.",
-            100.0 * self.table["paths"],
+            "Share of the paths.",
+            self.table["paths"],
             "points",
+            x=f"{self.name} {unit}".strip(),
+            percent="y",
             marks=(self.value,),
         )
 

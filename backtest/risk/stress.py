@@ -19,6 +19,7 @@ from backtest.core.result_parts import MONEY, Headline, Part, ShownChart, ShownT
 from backtest.core.units import DAY
 from backtest.market import Market, Markets, as_markets
 from backtest.results import Result
+from backtest.results.run_record import find_currency
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.scenario_bars import (
     Bars,
@@ -201,9 +202,14 @@ class Stress(SettingsResult):
 
         axes = [str(name) for name in self.ladder.index.names]
         units = ", ".join(f"{name} ({find_unit(name)})" for name in axes)
-        losses = self.ladder["loss"]
         names = axes[:2]
+        losses = self.ladder["loss"]
+        unit = "money"
         text = f"Loss of one-bar shocks, by {' and '.join(names)}."
+        if self.worth > 0.0:
+            losses = (100.0 * losses / self.worth).round(2) + 0.0  # no -0
+            unit = "%"
+            text += " In % of what the account was worth at the last close of the run."
         if len(names) == 1:
             chart = ShownChart(
                 "ladder",
@@ -213,10 +219,11 @@ class Stress(SettingsResult):
                 "line",
                 {"loss": "loss"},
                 x=names[0],
-                y="money",
+                y=unit,
                 height=340,
             )
         else:
+            most = float(losses.abs().max())
             chart = ShownChart(
                 "ladder",
                 "Ladder",
@@ -224,9 +231,8 @@ class Stress(SettingsResult):
                 losses,
                 "heat",
                 {"loss": "loss"},
-                x="".join(names),
-                y="",
                 height=340,
+                limits=(-most, most),
             )
         table = ShownTable(
             self.ladder,
@@ -235,6 +241,26 @@ class Stress(SettingsResult):
             heads={"loss": Head("loss", "money", "money")},
         )
         return (chart, table, f"Units of the axes: {units}. A fall is negative.")
+
+    def _draw_moves(self) -> ShownChart:
+        """Return the price in each scenario by bar, on a log scale where one is far longer."""
+        n_bars = self.moves.count()
+        kind = "points" if n_bars.max() <= FEW_BARS else "line"
+        log = "x" if n_bars.max() > FAR_LONGER * n_bars.median() else ""
+        return ShownChart(
+            "moves",
+            "The price on the way",
+            "% of the last close of the run, at the close of each bar, of the instrument with the "
+            "largest exposure.",
+            100.0 * self.moves,
+            kind,
+            x="bar",
+            y="%",
+            log=log,
+            has_legend=True,
+            size="half",
+            height=380,
+        )
 
     def _draw_scenarios(self) -> Iterator[ShownChart]:
         """Yield what each scenario makes of the account, and the path of its price."""
@@ -245,11 +271,7 @@ class Stress(SettingsResult):
                 "last close of the run: a bar for each scenario.",
                 change.rename("change, %").to_frame(), "ranked", x="%", size="half",
             )  # fmt: skip
-        yield ShownChart(
-            "moves", "The price on the way", "% of the last close of the run, at the close of each "
-            "bar, of the instrument with the largest exposure.", 100.0 * self.moves, "points",
-            x="bar", y="%", has_legend=True, size="half", height=380,
-        )  # fmt: skip
+        yield self._draw_moves()
 
     def list_assumptions(self) -> tuple[str, ...]:
         return (
@@ -258,6 +280,10 @@ class Stress(SettingsResult):
         )
 
 
+FEW_BARS = 60
+"""Bars up to which the points of all scenarios are marked."""
+FAR_LONGER = 5.0
+"""Times the median length of the scenarios from which on their bars are on a log scale."""
 LARGEST_RISE = math.log(64.0)
 LARGEST_FALL = 36.7
 """The largest log moves that a search for the break-even tries."""
@@ -467,6 +493,7 @@ def stress(
         "rules": how,
         "scenarios": [scenario.to_dict() for scenario in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
+        "settlement": find_currency(result),
         "leads": leads if len(account.moving) > 1 else {},
         "falls": falls,
         "tables": list(describe_tables(result, times)),

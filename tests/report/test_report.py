@@ -19,10 +19,10 @@ from backtest.core.number_text import HARD_SPACE, STYLES, format_percent
 from backtest.core.result_parts import ShownTable
 from backtest.core.units import DAY
 from backtest.report import run_charts, run_figures, run_parts, run_sentences, window
-from backtest.report.charts import draw_declared
+from backtest.report.charts import draw_declared, join_equal
 from backtest.report.explored_sets import explore_sweep, find_neighbors
 from backtest.report.figures import drop_dust, thin_rows
-from backtest.report.page import Section, Table, write_measure, write_table
+from backtest.report.page import Paragraph, Section, Table, write_measure, write_table
 from backtest.report.policy_phrase import phrase_heading
 from backtest.report.render import (
     GAP,
@@ -212,7 +212,7 @@ def test_a_replay_and_a_stress_test_name_what_they_show(result):
 
     text = shocked.summary()
     assert "Where the break-even is -, no price move" in " ".join(text.split())
-    assert re.search(r"^price +money", text, flags=re.M)
+    assert re.search(r"^price +USDT", text, flags=re.M)
 
     data = result.manifest["data"] | {"filled": {"mark_gaps": "last: 2 of 4 bars"}}
     told = dataclasses.replace(result, manifest={**result.manifest, "data": data}).notices
@@ -634,3 +634,45 @@ def test_the_sentence_of_costs_names_each_cost_that_was_paid(monkeypatch):
     assert run_sentences.name_costs({**none, "fees": 2.0, "funding": -1.0}) == "fees and funding"
     assert run_sentences.name_costs({**none, "expense": 2.0}) == "expenses of funds"
     assert run_sentences.name_costs(none) == "costs"
+
+
+def test_a_heading_says_the_phrase_of_a_policy_in_its_middle():
+    heading = phrase_heading("Constant(leverage=5.0) judged on BTC")
+    assert heading == "Constant leverage 5x judged on BTC"
+
+
+def test_a_stress_test_names_the_currency_and_its_ladder_shares():
+    """A fall of 30 % at 0.5x takes 15 % of the account, and a rise gives it."""
+    calm = live(Constant(leverage=0.5), days=8)
+    ladder = {"price": (-0.3, 0.3, 3), "margin": (1.0, 2.0)}
+    page = build_page(bt.stress(calm, [bt.Scenario("fall", price=-0.1, over="2h")], ladder=ladder))
+
+    blocks = [block for section in page.sections for block in section.blocks]
+    units = {
+        column.unit for block in blocks if isinstance(block, Table) for column in block.columns
+    }
+    texts = " ".join(block.text for block in blocks if isinstance(block, Paragraph))
+    assert "USDT" in units
+    assert "money" not in units
+    assert "Money is in USDT." in texts
+
+    (drawn,) = [chart for chart in page.charts if chart.key == "ladder"]
+    heat = drawn.figure["data"][0]
+    assert heat["z"][0] == pytest.approx([15.0, 0.0, -15.0], abs=0.2)
+    assert heat["zmin"] == -heat["zmax"]
+
+
+def test_the_target_of_a_short_signal_is_short():
+    short = bt.run(bt.Market.sample(bars=96), Constant(1.0), signal=-1.0, **AT_BINANCE)
+    (story,) = [chart for chart in build_page(short).charts if chart.key == "story"]
+    lines = {trace["name"]: trace["y"] for trace in story.figure["data"]}
+    assert np.nanmin(lines["target"]) == np.nanmax(lines["target"]) == -1.0
+    assert np.nanmin(lines["held"]) == pytest.approx(-1.0, abs=0.05)
+
+
+def test_accounts_that_are_equal_are_one_line():
+    """Two of three columns are the same: the later one is named with the first."""
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 3.0], "c": [1.0, 2.0]})
+    joined = join_equal(frame)
+    assert [name for name, _ in joined] == ["a = c", "b"]
+    assert joined[0][1] == pytest.approx([1.0, 2.0])

@@ -294,6 +294,9 @@ const compose = (box) => {
     layout.xaxis = { ...layout.xaxis, range: shown.map(writeTime) };
     fitAxes(figure.data, layout, shown);
     placeNames(layout, shown);
+    // Dates of a narrow chart lie beside each other: few of them, none turned.
+    const most = Math.max(2, Math.floor((width - layout.margin.l - layout.margin.r) / 90));
+    if (width < wide) layout.xaxis = { ...layout.xaxis, nticks: most, tickangle: 0 };
   }
   return { traces: figure.data, layout };
 };
