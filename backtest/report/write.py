@@ -229,7 +229,7 @@ def list_hidden(found: Any) -> tuple[str, ...]:
 
     # A search by growth has no other score to show.
     settings = found.manifest.get("settings") or found.manifest
-    names = run_record.EXTRAPOLATED
+    names: tuple[str, ...] = run_record.EXTRAPOLATED
     if found.kind == BOOK:
         names += YEARLY
     ranked_by = getattr(found, "ranked_by", "")

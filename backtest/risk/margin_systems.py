@@ -285,8 +285,9 @@ class MarginComparison(SettingsResult):
         chart = ShownChart(
             "levels",
             "Margin per notional",
-            "% of notional.",
-            100.0 * self.levels,
+            "Share of notional.",
+            self.levels,
+            percent="y",
             has_legend=True,
         )
         table = ShownTable(self.table, labels=Head("rule"), heads=heads)
