@@ -97,6 +97,7 @@ def run_once() -> None:
     test = backtest.Backtest(Market.sample(bars=2_000), **make_terms())
     drawn = backtest.simulate_paths(test.market, paths=4, horizon="1d")
     test.liquidation_risk(constant, paths=drawn)
+    backtest.simulate_paths(test.market, "gbm", paths=4, horizon="1d").closes()
 
 
 def sweep_once() -> None:

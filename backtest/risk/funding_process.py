@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from backtest import core
+from backtest import _compile, core
 from backtest.core.code_names import sp
 from backtest.core.one_thread import one_thread
 from backtest.core.units import DAY, HOUR
 from backtest.market import Market, cadence, nearest_minute
 from backtest.market.tables import MAX_RATE
+from backtest.risk import path_kernels
 from backtest.risk.path_draws import FUNDING, Draws
 from backtest.venue import FundingTerms
 
@@ -127,17 +128,20 @@ class FundingProcess:
         rates[:lags] = self.rates[-lags:, None]
 
         # The means of several windows are one weight for each lag, (lags, paths).
-        lag_weights = 0.0
+        lag_weights = np.zeros((lags, uniforms.shape[1]))
         for weight, window in zip(drawn_weights, self.windows, strict=True):
             is_inside = np.arange(lags)[:, None] >= lags - window
-            lag_weights = lag_weights + is_inside * (weight / window)
+            lag_weights += is_inside * (weight / window)
 
         count = len(residuals)
         ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
-        for k, shock in enumerate(residuals[ranks]):
-            mean = np.sum(lag_weights * rates[k : k + lags], axis=0)
-            rate = constants + spread * shock + mean
-            rates[k + lags] = np.clip(rate, -self.cap, self.cap)
+        _compile.compile_module(path_kernels).walk_rates(
+            spread * residuals[ranks],
+            lag_weights,
+            np.full(uniforms.shape[1], constants),
+            float(self.cap),
+            rates,
+        )
 
         # The venue clamps rates near the usual one to it.
         unclamped = rates[lags:]

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from backtest import core
+from backtest import _compile, core
 from backtest.market import Market
+from backtest.risk import path_kernels
 from backtest.risk.funding_process import MONTH, FundingChoice, make_process
 from backtest.risk.path_bars import (
     MARKS,
@@ -16,7 +17,6 @@ from backtest.risk.path_bars import (
     PathBars,
     PathMarkets,
     append_bars,
-    bound_extremes,
 )
 from backtest.risk.path_draws import BASIS, FUNDING, ROWS, Draws
 from backtest.risk.path_drift import count_per_year
@@ -25,8 +25,6 @@ from backtest.risk.path_rows import RowTable, plan_calendar
 
 AT_ONCE = 64
 """Paths whose markets share arrays."""
-FARTHEST = 230.0
-"""The largest distance of a log price from today's: prices stay within 1e-100 to 1e100 of it."""
 MOST_KEPT = 0.9999
 """The largest persistence of the basis, so that it comes back to its mean."""
 
@@ -62,47 +60,48 @@ class InstrumentPaths:
         history = self.history
         bars, n = draws.shape
         recent = history.volume[history.time > history.time[-1] - MONTH]
-        volume = np.mean(recent)
-        ratios = np.ones((4, 1, 1))
+        mean_volume = np.mean(recent)
+        last = np.array(
+            [[getattr(history, name)[-1] for name in names] for names in (PRICES, MARKS)]
+        )
         residuals = self.process.residuals
 
         # Moves, the mark over the last price, and volume: of the rows of history that each bar
         # repeats, or of a parametric model, which repeats none.
+        rows = np.full((n, bars + 1), -1, np.int64)
+        volume = np.empty((n, bars + 1))
+        volume[:, 0] = history.volume[-1]
         if self.table is not None:
-            rows, variance = self.table.choose(draws.generator(ROWS).random((bars, n, 2)))
+            uniforms = draws.generator(ROWS).random((bars, n, 2))
             drift = self.model.drift / count_per_year(history)
-            logs = self.table.lay(rows, variance, drift)
-            ratios = np.take(self.table.ratios, rows, axis=1)
-            volume = volume * self.table.shares[rows]
+            chosen, prices, marks = self.table.draw(
+                uniforms, drift, last, has_mark=history.has_mark
+            )
+            rows[:, 1:] = chosen
+            np.multiply(mean_volume, self.table.shares[chosen], out=volume[:, 1:])
         else:
-            rows = np.full((n, bars), -1, np.int64)
-            logs = self._walk(draws)
+            volume[:, 1:] = mean_volume
+            prices, marks = self._follow(draws, last)
             residuals = np.sort(residuals)
-            if history.has_mark:
-                ratios = self._walk_basis(draws)
-
-        # The log moves of each bar over its last close become log prices over the first one.
-        close = np.cumsum(logs[3], axis=1)
-        logs[:, :, 1:] += close[:, :-1]
-        logs[3] = close
-        prices = np.exp(np.clip(logs, -FARTHEST, FARTHEST, out=logs), out=logs)
-        prices *= float(history.close[-1])
-
-        last = bound_extremes(self.put_first(PRICES, prices, 1.0))
-        marks = last
-        if history.has_mark:
-            marks = bound_extremes(self.put_first(MARKS, prices, ratios))
 
         uniforms = draws.generator(FUNDING).random((len(self.calendar.stamps), n))
         rates = self.process.walk(residuals, uniforms, self.process.draw_unknown(draws))
-        volumes = np.broadcast_to(volume, (1, n, bars))
-        return PathBars(
-            prices=last,
-            marks=marks,
-            volume=self.put_first(("volume",), volumes, 1.0)[0],
-            rows=np.pad(rows, ((0, 0), (1, 0)), constant_values=-1),
-            rates=rates.T.copy(),
+        return PathBars(prices, marks, volume, rows, rates=rates.T.copy())
+
+    def _follow(
+        self, draws: Draws, last: core.FloatArray
+    ) -> tuple[core.FloatArray, core.FloatArray]:
+        """Return prices and marks of a parametric model, (4, paths, bars + 1)."""
+        logs = self._walk(draws)
+        n, bars = logs.shape[1:]
+        has_mark = self.history.has_mark
+        prices = np.empty((4, n, bars + 1))
+        marks = np.empty((4, n if has_mark else 0, bars + 1))
+        ratios = self._walk_basis(draws) if has_mark else marks
+        _compile.compile_module(path_kernels).draw_moves(
+            logs, ratios, last, prices, marks, np.empty((8, bars))
         )
+        return prices, marks if has_mark else prices
 
     def _walk(self, draws: Draws) -> core.FloatArray:
         """Return the logs of a parametric model over the last close, (4, paths, bars)."""
@@ -127,16 +126,6 @@ class InstrumentPaths:
         closes = basis[1:].T
         middle = 0.5 * (opens + closes)
         return np.exp([opens, middle, middle, closes])
-
-    def put_first(
-        self, names: tuple[str, ...], values: core.FloatArray, by: float | core.FloatArray
-    ) -> core.FloatArray:
-        """Return values (k, paths, bars) times ``by`` with the last bar of history in front."""
-        last = [getattr(self.history, name)[-1] for name in names]
-        joined = np.empty((*values.shape[:2], values.shape[2] + 1))
-        joined[:, :, 0] = np.array(last)[:, None]
-        np.multiply(values, by, out=joined[:, :, 1:])
-        return joined
 
     def market_of(self, bars: PathBars, k: int, before: Market, **changes: Any) -> Market:
         """Return path k of some bars behind history; ``changes`` are other fields."""

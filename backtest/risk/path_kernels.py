@@ -1,4 +1,4 @@
-"""The kernels that walk resampled paths, and shares of them, through the rows of history."""
+"""The kernels that draw paths: rows of history and shares of them, prices, and rates of funding."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from backtest.core.kernels import inlined, kernel
 LOG_STEP = 0.02
 """The distance of the log variances at which log means are tabulated: the mean of exp(move) over
 rows is 1 to 1e-7, where bars are usual to 1e-9."""
+FARTHEST = 230.0
+"""The largest distance of a log price from today's: prices stay within 1e-100 to 1e100 of it."""
 LEAST_DIVISOR = 1e-300
 """Below it a share of paths is none; it keeps a division by 0 out of vector instructions."""
 
@@ -159,3 +161,147 @@ def read_log_mean(cubics: FloatArray, phase: int, log_variance: float, first_nod
     x = place - node
     curve = cubics[2, phase, node] + x * cubics[3, phase, node]
     return float(cubics[0, phase, node] + x * (cubics[1, phase, node] + x * curve))
+
+
+@kernel
+def draw_rows(
+    rows: IntArray,
+    variance: FloatArray,
+    moves: FloatArray,
+    ratios: FloatArray,
+    phases: IntArray,
+    shifts: FloatArray,
+    cubics: FloatArray,
+    first_node: float,
+    last: FloatArray,
+    prices: FloatArray,
+    marks: FloatArray,
+    scratch: FloatArray,
+) -> None:
+    """Write the prices of bars that repeat rows, and their marks, behind the last bar of history.
+
+    ``rows`` and ``variance`` (paths, bars) are those of each bar, ``moves`` and ``ratios`` (4,
+    n_rows) and ``cubics`` those of :class:`backtest.risk.path_rows.RowTable`. ``shifts`` (bars,)
+    are added to the log moves, less the log mean over the rows of a bar's phase. ``last`` (2, 4)
+    are the prices and marks of the last bar. ``prices`` and ``marks`` (4, paths, bars + 1) are
+    written; ``marks`` are empty where they are the prices. ``scratch`` is space of (10, bars).
+    """
+    n_bars = rows.shape[1]
+    logs = scratch[:4]
+    ratios_of_path = scratch[4:8]
+    roots = scratch[8]
+    added = scratch[9]
+    for path in range(len(rows)):
+        for t in range(n_bars):
+            roots[t] = math.sqrt(variance[path, t])
+        for t in range(n_bars):
+            added[t] = log(variance[path, t])
+        for t in range(n_bars):
+            added[t] = shifts[t] - read_log_mean(cubics, phases[t], added[t], first_node)
+
+        for j in range(4):
+            for t in range(n_bars):
+                logs[j, t] = moves[j, rows[path, t]] * roots[t] + added[t]
+        if marks.shape[1] > 0:
+            for j in range(4):
+                for t in range(n_bars):
+                    ratios_of_path[j, t] = ratios[j, rows[path, t]]
+        write_prices(logs, ratios_of_path, last, prices, marks, path)
+
+
+@kernel
+def draw_moves(
+    logs: FloatArray,
+    ratios: FloatArray,
+    last: FloatArray,
+    prices: FloatArray,
+    marks: FloatArray,
+    scratch: FloatArray,
+) -> None:
+    """Write the prices of a parametric model, and their marks, as :func:`draw_rows` does.
+
+    ``logs`` of open, high, low and close over the last close, and ``ratios`` of mark over last,
+    have shape (4, paths, bars); ``ratios`` are empty as ``marks`` are.
+    """
+    of_path = scratch[:4]
+    ratios_of_path = scratch[4:8]
+    for path in range(logs.shape[1]):
+        for j in range(4):
+            for t in range(logs.shape[2]):
+                of_path[j, t] = logs[j, path, t]
+        if marks.shape[1] > 0:
+            for j in range(4):
+                for t in range(logs.shape[2]):
+                    ratios_of_path[j, t] = ratios[j, path, t]
+        write_prices(of_path, ratios_of_path, last, prices, marks, path)
+
+
+@inlined
+def write_prices(
+    logs: FloatArray,
+    ratios: FloatArray,
+    last: FloatArray,
+    prices: FloatArray,
+    marks: FloatArray,
+    path: int,
+) -> None:
+    """Write prices and marks of a path; ``logs`` (4, bars) over the last close are changed."""
+    # The log moves of each bar over its last close become log prices over the first one.
+    n_bars = logs.shape[1]
+    close = 0.0
+    for t in range(n_bars):
+        step = logs[3, t]
+        logs[0, t] += close
+        logs[1, t] += close
+        logs[2, t] += close
+        close += step
+        logs[3, t] = close
+
+    for j in range(4):
+        prices[j, path, 0] = last[0, j]
+        for t in range(n_bars):
+            far = min(max(logs[j, t], -FARTHEST), FARTHEST)
+            prices[j, path, t + 1] = exp(far) * last[0, 3]
+
+    if marks.shape[1] > 0:
+        for j in range(4):
+            marks[j, path, 0] = last[1, j]
+            for t in range(n_bars):
+                marks[j, path, t + 1] = prices[j, path, t + 1] * ratios[j, t]
+        bound_extremes(marks, path)
+    bound_extremes(prices, path)
+
+
+@inlined
+def bound_extremes(prices: FloatArray, path: int) -> None:
+    """Put the highs and lows of a path beyond its opens and closes."""
+    for t in range(prices.shape[2]):
+        first = prices[0, path, t]
+        close = prices[3, path, t]
+        prices[1, path, t] = max(prices[1, path, t], first, close)
+        prices[2, path, t] = min(prices[2, path, t], first, close)
+
+
+@kernel
+def walk_rates(
+    shocks: FloatArray,
+    lag_weights: FloatArray,
+    constants: FloatArray,
+    cap: float,
+    rates: FloatArray,
+) -> None:
+    """Write the funding rates of paths into ``rates`` (lags + settlements, paths).
+
+    The first ``lags`` are known. ``shocks`` (settlements, paths) are residuals, ``lag_weights``
+    (lags, paths) the weights of the rates before, the oldest first, and ``constants`` (paths,).
+    """
+    lags = len(lag_weights)
+    for k in range(len(shocks)):
+        rate = rates[k + lags]
+        rate[:] = 0.0
+        for lag in range(lags):
+            for path in range(len(rate)):
+                rate[path] += lag_weights[lag, path] * rates[k + lag, path]
+        for path in range(len(rate)):
+            level = constants[path] + shocks[k, path] + rate[path]
+            rate[path] = min(max(level, -cap), cap)

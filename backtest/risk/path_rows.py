@@ -218,20 +218,6 @@ class RowTable:
         highest = math.log(most) / LOG_STEP
         return np.arange(math.floor(lowest), math.floor(highest) + 2)
 
-    def find_log_mean(
-        self, variance: core.FloatArray, phase: int | core.IntArray
-    ) -> core.FloatArray:
-        """Return the log of the mean of exp(move) over the rows of a phase, given the variance."""
-        # The node below each variance, and how far it lies behind that, in steps.
-        first_node, cubics = self.log_means
-        n_nodes = cubics.shape[2]
-        place = np.log(variance) * (1.0 / LOG_STEP) - first_node
-        node = np.clip(place.astype(np.int64), 0, n_nodes - 1)
-        x = place - node
-
-        a, b, c, d = np.take(cubics.reshape(4, -1), phase * n_nodes + node, axis=1)
-        return np.asarray(a + x * (b + x * (c + x * d)))
-
     @functools.cached_property
     def growth(self) -> core.FloatArray:
         """The log growth per bar that blocks of rows add to that of single rows, (bars + 1,).
@@ -265,11 +251,36 @@ class RowTable:
         )
         return growth
 
-    def lay(self, rows: core.IntArray, variance: core.FloatArray, drift: float) -> core.FloatArray:
-        """Return the logs of open, high, low and close over the last close, (4, paths, bars)."""
-        seen = variance if self.variance[2] > 0.0 else variance[:1]  # it is that of all paths
-        means = self.find_log_mean(seen, self.calendar.phases[1:])
-        logs = np.take(self.moves, rows, axis=1)
-        logs *= np.sqrt(seen)
-        logs += drift - self.growth[1:] - means
-        return logs
+    def draw(
+        self,
+        uniforms: core.FloatArray,
+        drift: float,
+        last: core.FloatArray,
+        *,
+        has_mark: bool,
+    ) -> tuple[core.IntArray, core.FloatArray, core.FloatArray]:
+        """Return the rows that bars repeat, their prices and their marks, (4, paths, bars + 1).
+
+        ``uniforms`` are those of :meth:`choose`, ``drift`` is that of a bar, and ``last`` (2, 4)
+        the prices and marks of the last bar of history, with which paths begin.
+        """
+        rows, variance = self.choose(uniforms)
+        n, bars = rows.shape
+        prices = np.empty((4, n, bars + 1))
+        marks = np.empty((4, n if has_mark else 0, bars + 1))
+        first_node, cubics = self.log_means
+        _compile.compile_module(path_kernels).draw_rows(
+            rows,
+            variance,
+            self.moves,
+            self.ratios,
+            self.calendar.phases[1:],
+            drift - self.growth[1:],
+            cubics,
+            float(first_node),
+            last,
+            prices,
+            marks,
+            np.empty((10, bars)),
+        )
+        return rows, prices, marks if has_mark else prices

@@ -14,9 +14,10 @@ from backtest import paths as models
 from backtest import strategies
 from backtest.margin import touch_probability
 from backtest.results import find_block_length
-from backtest.risk import funding_process, path_draws
+from backtest.risk import funding_process, path_draws, path_kernels
 from backtest.risk import path_models as laws
 from backtest.risk.path_drift import describe_drift
+from backtest.risk.path_rows import RowTable
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import factor_correlation
 from tests.kit import YEAR, bars_market, check_refused, risk_of, slow
@@ -250,6 +251,35 @@ def test_blocks_of_a_trending_history_have_no_drift_either():
     assert ends.mean() == pytest.approx(1.0, abs=4.0 * ends.std() / math.sqrt(4000))
 
 
+def find_log_mean(table: RowTable, variance: float) -> float:
+    """Return the log of the mean of exp(move) over the rows of phase 0, as paths have it."""
+    first_node, cubics = table.log_means
+    return path_kernels.read_log_mean(cubics, 0, math.log(variance), first_node)
+
+
+def test_prices_of_repeated_rows_by_hand():
+    """A log price is that of the last close plus the sized move, less its log mean and growth."""
+    history = with_an_extreme_hour(8.0)
+    drawn = bt.simulate_paths(history, HOT, paths=4, horizon="6h", seed=5)
+    table = drawn.leader.table
+    bars = drawn.draw(0, 4)
+    draws = path_draws.Draws(5, 0, (drawn.n_bars, drawn.block))
+    uniforms = draws.generator(path_draws.ROWS).random((drawn.n_bars, drawn.block, 2))
+    rows, variance = table.choose(uniforms)
+    assert bars.rows[:, 1:].tolist() == rows[:4].tolist()
+
+    for path in range(4):
+        log_price = 0.0
+        for t, row in enumerate(rows[path].tolist()):
+            size = variance[path, t]
+            taken = find_log_mean(table, size) + table.growth[t + 1]
+            logs = log_price + math.sqrt(size) * table.moves[:, row] - taken
+            first, high, low, close = history.close[-1] * np.exp(logs)
+            by_hand = [first, max(first, high, close), min(first, low, close), close]
+            assert bars.prices[:, path, t + 1] == pytest.approx(by_hand, rel=1e-12)
+            log_price = logs[3]
+
+
 def test_the_growth_of_blocks_by_enumeration():
     history = with_returns(np.array([0.0, 0.01, -0.02, 0.03, 0.005]))
     drawn = bt.simulate_paths(history, models.Stationary(block=2.0), paths=1, horizon="3h")
@@ -267,7 +297,7 @@ def test_the_growth_of_blocks_by_enumeration():
 
     # Its log is what the paths lose, bar by bar.
     table = drawn.leader.table
-    taken = table.growth[1:].sum() + 3 * float(table.find_log_mean(np.ones(1), 0)[0])
+    taken = table.growth[1:].sum() + 3 * find_log_mean(table, 1.0)
     assert math.log(mean_price) == pytest.approx(taken, abs=1e-14)
     assert abs(table.growth).max() > 1e-5
 
@@ -295,7 +325,7 @@ def test_the_mean_over_rows_is_1_at_every_variance(deviations, model):
         least = min(now, omega / (1.0 - beta))
 
     for variance in np.geomspace(least, most, 40):
-        log_mean = table.find_log_mean(np.array([variance]), 0)
+        log_mean = find_log_mean(table, variance)
         moves = math.sqrt(variance) * table.moves[3, 1:] - log_mean
         tolerance = 1e-9 if variance < 4 * now else 1e-6
         assert np.mean(np.exp(moves)) == pytest.approx(1.0, abs=tolerance)
