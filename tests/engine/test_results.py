@@ -656,6 +656,25 @@ def test_each_limit_has_its_name(account, leverage, cause):
     assert cause in result.target_cuts().index
 
 
+class Greedy(bt.Policy):
+    """Ask for 5x, and then for as much as there is."""
+
+    def leverage(self, bar, account):
+        return 5.0 if account.leverage == 0.0 else math.inf
+
+
+def test_an_infinite_leverage_asks_for_no_number_that_a_limit_could_cut():
+    """One decision is counted, 5x that is cut to 2x: with the others the mean would be infinite."""
+    account = bt.Account(max_leverage=2.0)
+    result = bt.run(STILL["A"], Greedy(), venue=make_venue(), account=account)
+
+    for cause in ("all", "max_leverage"):
+        cut = result.target_cuts().loc[cause]
+        assert cut["decisions"] == 1
+        assert cut["mean_asked"] == pytest.approx(5.0)
+        assert cut["mean_held"] == pytest.approx(2.0)
+
+
 class Silent(bt.Policy):
     def leverage(self, bar, account):
         return float("nan")
