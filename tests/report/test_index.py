@@ -77,12 +77,21 @@ def test_every_result_has_a_page_and_damaged_ones_a_reason(store, tmp_path, caps
 
 
 def test_names_are_escaped(store, tmp_path):
+    """The folder of the run is named "<b>x&y%2F<_b>", then a sign that turns the text around."""
     out = tmp_path / "site"
     write_all(store, out)
     text = (out / "index.html").read_text("utf-8")
+
     assert "&lt;b&gt;x&amp;y%2F&lt;_b&gt;" in text
     assert "<b>" not in text
     assert "\u202e" not in text
+
+
+def test_the_scripts_of_an_index_are_its_curves_and_its_own(store, tmp_path):
+    """A curve is drawn of 160 values, however long the run."""
+    out = tmp_path / "site"
+    write_all(store, out)
+    text = (out / "index.html").read_text("utf-8")
 
     assert [head for head, _ in scripts_of(text)] == [' type="application/json" id="curves"', ""]
     curves = json.loads(scripts_of(text)[0][1])

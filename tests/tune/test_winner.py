@@ -272,40 +272,64 @@ def judge(*parts, trials=3.0, lines=()):
     return replace(study, outcome=study.outcome._replace(verdict=verdict, lines=lines))
 
 
-def test_a_verdict_is_about_constant_leverage_and_names_fills_and_better_lines(few_draws):
-    own = {"cagr": 0.1, "total_return": 0.1, "volatility": 0.4}
-    less = {"cagr": 0.05, "total_return": 0.05, "volatility": 0.4}
-    more = {"cagr": 0.9, "total_return": 0.4, "volatility": 0.8}
-    lines = {"best trial": own, "buy and hold": more, "constant leverage at equal risk": less}
-    worse = {**lines, "buy and hold": {**less, "volatility": 0.8}}
+OWN = {"cagr": 0.1, "total_return": 0.1, "volatility": 0.4}
+LESS = {"cagr": 0.05, "total_return": 0.05, "volatility": 0.4}
+MORE = {"cagr": 0.9, "total_return": 0.4, "volatility": 0.8}
+SEARCHED = {
+    "best trial": OWN, "buy and hold": {**LESS, "volatility": 0.8},
+    "constant leverage at equal risk": LESS,
+}  # fmt: skip
+HELD_OUT = {**SEARCHED, "buy and hold": MORE}
+"""Lines of a study: the trial is better than both in the search; on the holdout one is better."""
 
-    found = judge(make_part(0.6, 1_095), make_part(0.2, fills=4), lines=(worse, lines))
+
+def judge_better_trial() -> bt.Study:
+    """Return a study whose trial is better than constant leverage: by .6 a year in 3 years of
+    search, and by .2 in a year of holdout, in which it has 4 fills."""
+    parts = (make_part(0.6, 1_095), make_part(0.2, fills=4))
+    return judge(*parts, lines=(SEARCHED, HELD_OUT))
+
+
+def test_a_verdict_is_about_constant_leverage(few_draws):
+    """3 years of .6 and 1 of .2 are .5 a year."""
+    found = judge_better_trial()
+
+    assert found.has_evidence
     text = found.verdict_text
-
     assert text.startswith("evidence that the best trial beats constant leverage at equal risk")
     assert ": +50.00 % of log growth a year, adjusted p " in text
 
-    text = " ".join(found.list_remarks())
+
+def test_remarks_name_few_fills_and_lines_that_grew_more_on_the_holdout(few_draws):
+    """Buy and hold grew by 40 % there, constant leverage by 5 %; none grew more in the search."""
+    text = " ".join(judge_better_trial().list_remarks())
+
     assert "adjusted by 3 independent differences" in text
     assert "the difference is +20.00 % a year with 4 fills, under 10, too few to judge" in text
-    assert "Deflated" not in text  # it stands in the table, beside what it is
     assert "On the holdout, buy and hold grew by 40.00 % in 10 days at a volatility of" in text
     assert "constant leverage at equal risk grew" not in text
     assert "n the search" not in text
-    assert found.has_evidence
+    assert "Deflated" not in text  # it stands in the table, beside what it is
 
+
+def test_a_small_difference_and_one_that_turns_on_the_holdout_are_no_evidence(few_draws):
     noise = judge(make_part(0.02))
+    assert not noise.has_evidence
     assert noise.verdict_text.startswith("no evidence that the best trial beats constant")
 
     behind = judge(make_part(0.6, 1_095), make_part(-0.2))
     assert not behind.has_evidence
     assert behind.verdict_text.endswith("; -20.00 % a year on the holdout")
-    assert not noise.has_evidence
+
     assert not tuning.seek(trials=40).has_evidence
 
-    loaded = TypeAdapter(StudyOutcome).validate_python(found.outcome.to_dict())
-    assert loaded.verdict.growth == found.verdict.growth
-    assert loaded.lines == found.outcome.lines
+
+def test_a_verdict_and_its_lines_are_read_back_from_plain_values(few_draws):
+    outcome = judge_better_trial().outcome
+    loaded = TypeAdapter(StudyOutcome).validate_python(outcome.to_dict())
+
+    assert loaded.verdict.growth == outcome.verdict.growth
+    assert loaded.lines == outcome.lines
 
 
 @pytest.mark.slow
