@@ -214,16 +214,22 @@ class Options(State):
         return option.quantity * exact(step)
 
     def gain_of_option(self, option: OptionState, part: Decimal, point: Point) -> Decimal:
-        """What a step adds to M - level·R, after worsening and fee."""
-        before = self.surplus(point)
-        price = self.forced_price(option, -1 if part > 0 else 1, point)
-        held = option.quantity
-        cash = self.cash
-        option.quantity, self.cash = held - part, cash + part * price
-        asked = abs(part) * option.fee(price, self.index_of(option, point))
-        after = self.surplus(point) - self.forced_fee(asked, self.backing(point))
-        option.quantity, self.cash = held, cash
-        return after - before
+        """What a step adds to M - level·R, after worsening and fee; leaves the account as it is."""
+        side = -1 if part > 0 else 1
+        price = self.forced_price(option, side, point)
+        quantity_before = option.quantity
+        cash_before = self.cash
+        surplus_before = self.surplus(point)
+
+        # As if the step were taken.
+        option.quantity -= part
+        self.cash += part * price
+        fee = abs(part) * option.fee(price, self.index_of(option, point))
+        surplus = self.surplus(point) - self.forced_fee(fee, self.backing(point))
+
+        option.quantity = quantity_before
+        self.cash = cash_before
+        return surplus - surplus_before
 
     def rank_of_option(
         self, option: OptionState, part: Decimal, gain: Decimal, point: Point
