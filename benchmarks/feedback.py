@@ -64,6 +64,7 @@ def measure_misses(market: bt.Market, policy: VolTarget, window: int) -> FloatAr
     leverage = (policy.target / sigma) ** policy.power
     earned = leverage[:-1] * (market.close[1:] / market.close[:-1] - 1.0)
     known = earned[np.isfinite(earned)]
+
     n_windows = len(known) // window
     squares = known[: n_windows * window].reshape(n_windows, window) ** 2
     realized: FloatArray = np.sqrt(YEAR * squares.mean(axis=1))
@@ -83,9 +84,11 @@ def print_rows(name: str, markets: list[bt.Market], estimator: str, window: int)
     plain = np.empty(0)
     for gain in GAINS:
         policy = VolTarget(target=TARGET, estimator=estimator, feedback=gain)
-        misses = np.concatenate([measure_misses(each, policy, window) for each in markets])
+        misses = np.concatenate([measure_misses(market, policy, window) for market in markets])
+
         if gain == 0.0:
             plain = misses
+
         low, high = bound_difference(misses, plain)
         root = math.sqrt(float(np.mean(misses**2)))
         sys.stdout.write(
@@ -100,8 +103,10 @@ def main() -> None:
     window = 24 * flags.days
     sys.stdout.write("| market | estimator | gain | root mean square | less that of 0 | mean |\n")
     sys.stdout.write("|---|---|---|---|---|---|\n")
+
     drawn = [draw_garch(flags.seed + k) for k in range(flags.count)]
     print_rows("GARCH", drawn, "ewma", window)
+
     for coin in load_coins(flags.folders, SPAN):
         for estimator in ESTIMATORS:
             print_rows(coin.instrument, [coin], estimator, window)

@@ -60,12 +60,14 @@ def take(python: Path, words: tuple[str, ...], *, is_clone: bool) -> Taken:
         if is_clone:
             copy_commit(place)  # the first place where Python looks for modules
         Path(place, POLICY).write_text(read_policy(), encoding="utf-8")
+
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "PYTHONPYCACHEPREFIX": str(home / "bytecode"),
         }
+
         start = time.perf_counter()
         process = subprocess.Popen(
             [str(python), "-m", "backtest", *words], cwd=place, env=environment,
@@ -74,6 +76,7 @@ def take(python: Path, words: tuple[str, ...], *, is_clone: bool) -> Taken:
         errors = b"" if process.stderr is None else process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
+
     if status:
         sys.exit(f"backtest {' '.join(words)} failed: {errors.decode()[-2000:]}")
     return Taken(usage.ru_utime + usage.ru_stime, wall)
@@ -84,21 +87,24 @@ def main() -> None:
     given = read_flags(__doc__, repeat=3, only=(*COMMANDS,))
     if not WHEEL.exists():
         sys.exit(f"{WHEEL} must exist: make wheel writes it")
+
     sources = {"wheel": WHEEL, "clone": Path(sys.executable)}
     found: dict[str, dict[str, Taken]] = {}
     for name in given.only:
         for source, python in sources.items():
             is_clone = source == "clone"
-            all_taken = [
-                take(python, COMMANDS[name], is_clone=is_clone) for _ in range(given.repeat)
-            ]
-            least = Taken(*(round(min(each), 2) for each in zip(*all_taken, strict=True)))
+            trials = [take(python, COMMANDS[name], is_clone=is_clone) for _ in range(given.repeat)]
+            cpu = min(trial.cpu for trial in trials)
+            wall = min(trial.wall for trial in trials)
+            least = Taken(round(cpu, 2), round(wall, 2))
             found.setdefault(name, {})[source] = least
             sys.stderr.write(f"{name}, {source}: {least.cpu} s of CPU\n")
+
     plain = {
-        name: {source: each._asdict() for source, each in row.items()}
+        name: {source: taken._asdict() for source, taken in row.items()}
         for name, row in found.items()
     }
+
     lines = [
         json.dumps({"first_seconds": plain, **describe_machine()}, indent=2),
         "\n| first | wheel, CPU | wall | clone, CPU | wall |\n|---|---|---|---|---|",

@@ -62,6 +62,7 @@ def make_flat(volatility: float) -> Surfaces:
     years = np.array([7.0, 30.0]) / 365.0
     expiries = [time + pd.Timedelta(days=days) for days in (7, 30)]
     fits = pd.DataFrame({"expiry": expiries, "years": years, "forward": SPOT})
+
     smiles = tuple(SVI(volatility**2 * t, 0.0, 0.0, 0.0, 0.1) for t in years)
     none = pd.DataFrame()
     surface = Surface(time, "A", "svi", smiles, fits, none, SPOT, "cash", none, None)
@@ -84,17 +85,20 @@ def hedge(
     markets: dict[str, Any] = {f"A{i}": make_market(path) for i, path in enumerate(paths)}
     first = markets["A0"]
     expiry = str(first.times[-1] + (first.times[1] - first.times[0]))
+
     names = [*markets]
     settlement = "coin" if kind == "inverse" else "cash"
     for name in names:
         markets[f"C{name}"] = bt.Option(
             kind="call", strike=SPOT, underlying=name, expiry=expiry, settlement=settlement
         )
+
     surfaces = dict.fromkeys(names, make_flat(implied))
     listed = bt.Markets(markets, surfaces=surfaces, max_age="400d", currency="USD")
     venue = bt.Venue.simple(
         taker=0, slippage=0, maintenance_rate=0.005, max_leverage=50, liquidation_fee=0
     ).override({"option_costs": FREE, "contract": bt.Contract(kind=kind, size=1e-6, lot=0.0)})
+
     capital = 100.0 if kind == "inverse" else 1e7
     account = bt.Account(capital=capital, requirement="deribit-standard")
     calls = [f"C{name}" for name in names]
@@ -123,12 +127,18 @@ def compute_error(n: int) -> float:
     The variance is the mean over paths of the sum of (gamma S^2 sigma^2 dt)^2 / 2.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+
+    # Prices at 2,000 times, at the quantiles of a normal distribution.
     times = (np.arange(2_000) + 0.5) / 2_000 * YEARS
     shifts = SIGMA * np.sqrt(times)[:, None] * nodes - 0.5 * SIGMA**2 * times[:, None]
     spots = SPOT * np.exp(shifts)
+
+    # Gamma of the call at each, by Black's formula.
     left = (YEARS - times)[:, None]
     d1 = np.log(spots / SPOT) / (SIGMA * np.sqrt(left)) + 0.5 * SIGMA * np.sqrt(left)
     gammas = np.exp(-0.5 * d1**2) / math.sqrt(2 * math.pi) / (spots * SIGMA * np.sqrt(left))
+
+    # The mean over paths, then over times.
     squared = ((gammas * spots**2 * SIGMA**2) ** 2 * weights).sum(axis=1) / weights.sum()
     return math.sqrt(0.5 * squared.mean() * YEARS * YEARS / n)
 
@@ -186,12 +196,14 @@ def main() -> int:
     parser.add_argument("--block", type=int, default=40, help="paths that share an account")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+
     steps = given.steps or [16, 64, 256]
     size = (given.paths, given.block, given.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         true = [describe_true(n, *size) for n in steps]
-        wrong = [describe_wrong(each, 64, *size) for each in given.implied or [0.45, 0.8]]
+        wrong = [describe_wrong(implied, 64, *size) for implied in given.implied or [0.45, 0.8]]
+
     found = {
         "paths": given.paths, "seed": given.seed, "volatility": SIGMA, "true": true, "wrong": wrong,
     }  # fmt: skip

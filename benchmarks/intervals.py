@@ -45,15 +45,18 @@ def make_noise(kind: str, pairs: int, n: int, rng: np.random.Generator) -> Float
         steps = rng.standard_t(3, shape) / np.sqrt(3.0)
     else:
         steps = rng.standard_normal(shape)
+
     if kind == "following":
         for t in range(1, len(steps)):
             steps[t] = 0.3 * steps[t - 1] + np.sqrt(1.0 - 0.09) * steps[t]
+
     if kind in GARCH:
         shock, memory = GARCH[kind]
         variance = np.ones((2, pairs))
         for t in range(1, len(steps)):
             variance = 1.0 - shock - memory + shock * steps[t - 1] ** 2 + memory * variance
             steps[t] *= np.sqrt(variance)
+
     return np.moveaxis(steps[WARM_UP:], 0, 2)
 
 
@@ -86,9 +89,11 @@ def count_held(
     count = returns.shape[1]
     sampled = sample(returns.reshape(2 * count, -1))
     pairs = np.stack([np.arange(count), count + np.arange(count)], axis=1)
+
     held = {}
     for name in STATISTICS:
         rng = np.random.default_rng(seed)
+
         found = compare_pairs(sampled, pairs, name, confidence=0.95, draws=draws, rng=rng)
         held[name] = int(np.sum((found.low <= true[name]) & (true[name] <= found.high)))
     return held
@@ -99,12 +104,14 @@ def measure_coverage(
 ) -> list[dict[str, Any]]:
     """Return a row per measure."""
     rng = np.random.default_rng([1, days, list(KINDS).index(kind)])
+
     held = dict.fromkeys(STATISTICS, 0)
     for first in range(0, given.pairs, given.together):
         returns = make_pairs(kind, min(given.together, given.pairs - first), days, rng)
         for name, count in count_held(returns, true, given.draws, first).items():
             held[name] += count
     rows = []
+
     for name, count in held.items():
         share = count / given.pairs
         error = math.sqrt(share * (1.0 - share) / given.pairs)
@@ -132,10 +139,12 @@ def main() -> int:
     rows = []
     for kind in given.kinds.split(","):
         true = find_truth(kind, np.random.default_rng(0))
+
         for days in map(int, given.days.split(",")):
             found = measure_coverage(kind, days, true, given)
             told = ", ".join(f"{row['measure']} {row['coverage']:.1%}" for row in found)
             print(f"{KINDS[kind]}, {days} days: {told}", file=sys.stderr, flush=True)  # noqa: T201
+
             rows += found
     print(json.dumps({"confidence": 0.95, "draws": given.draws, "rows": rows}, indent=1))  # noqa: T201
     return 0

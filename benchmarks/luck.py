@@ -62,11 +62,14 @@ def make_days(seed: int, drift: float, extra: float) -> bt.Market:
     """Return days whose mean is higher by ``extra`` after a hint of 1 and lower after one of 0."""
     rng = np.random.default_rng([7, seed])
     hint = (rng.random(DAYS) > 0.5).astype(np.float64)  # known at a close, for the next day
+
     side = np.concatenate(([0.0], 2.0 * hint[:-1] - 1.0))
     steps = VOLATILITY / math.sqrt(YEAR) * rng.standard_normal(DAYS)
     steps += drift / YEAR + extra * side
+
     if not extra:
         hint = (rng.random(DAYS) > 0.5).astype(np.float64)
+
     close = 100.0 * np.exp(np.cumsum(steps - 0.5 * VOLATILITY**2 / YEAR))
     opened = np.concatenate(([100.0], close[:-1]))
     frame = pd.DataFrame(
@@ -120,10 +123,12 @@ def measure_kelly(data: Path, count: int) -> dict[str, Any]:
         files = [data / folder / f"{coin}_USDT_USDT-1h-{kind}.feather" for kind in kinds]
         market = bt.Market.load(*files, since="2020-01-10", until="2024-01-01")
         found[coin] = {f"{k:g}": run_kelly(market, k) for k in (0.0, 1.0, 4.0)}
+
     drawn = [bt.Market.sample(bars=35_000, seed=seed) for seed in range(count)]
     for k in (0.0, 1.0, 4.0):
-        growth = [run_kelly(each, k) for each in drawn]
-        found.setdefault("no drift", {})[f"{k:g}"] = np.median(growth), sum(np.isinf(growth))
+        growth = [run_kelly(market, k) for market in drawn]
+        of_drawn = found.setdefault("no drift", {})
+        of_drawn[f"{k:g}"] = np.median(growth), sum(np.isinf(growth))
     return found
 
 

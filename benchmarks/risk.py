@@ -39,13 +39,16 @@ def time_paths(market: Any, model: Any, bridge: int, count: int) -> float:
     paths = bt.simulate_paths(
         market, model, paths=count, horizon=f"{HOURS}h", bridge=bridge, seed=1
     )
+
     venue = bt.Venue.preset("binance-usdm", "BTCUSDT", at="latest")
     test = bt.Backtest(market, venue=venue, account=bt.Account(capital=10_000))
     runner = PathsRunner(paths, Hold(), test)
     runner.run_block(0, 64)
+
     start = time.process_time()
     for _ in runner.run_chunks():
         pass
+
     n_markets = len(market) if isinstance(market, bt.Markets) else 1
     return (time.process_time() - start) / (n_markets * count * HOURS) * 1e6
 
@@ -57,6 +60,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     gbm = models.GBM(volatility=0.8)
     two = bt.Markets({"BTCUSDT": market, "ETHUSDT": bt.Market.sample(seed=1)})
+
     found: dict[str, Any] = {"paths": count, "bars": HOURS}
     found["us_per_path_bar"] = {
         "gbm, one step": time_paths(bare, gbm, 1, count),
@@ -67,6 +71,7 @@ def main() -> None:
             two, "filtered", 1, max(count // 10, 100)
         ),
     }
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     time_paths(bare, gbm, 1, 4 * count)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

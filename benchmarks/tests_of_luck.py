@@ -117,7 +117,10 @@ def make_planned(
     level = rng.standard_normal(n)
     for t in range(1, n):
         level[t] = memory * level[t - 1] + math.sqrt(1.0 - memory**2) * level[t]
+
+    # The log of the plan: a part of the next return, the rest of noise that remembers.
     log = skill * np.append(noise[1:], 0.0) + math.sqrt(1.0 - skill**2) * level
+
     close = 1e4 * np.exp(np.cumsum(DAILY * np.clip(noise, -8.0, 8.0)))
     opens = np.append(1e4, close[:-1])
     bars = {"open": opens, "high": np.maximum(opens, close), "low": np.minimum(opens, close),
@@ -142,6 +145,7 @@ def make_market(seed: int, sharpe: float) -> bt.Market:
     rng = np.random.default_rng([12, seed])
     daily = VOLATILITY / math.sqrt(365.0)
     fast, slow = PLANTED
+
     close = [100.0]
     for step in daily * rng.standard_normal(SEARCHED):
         side = 0.0
@@ -149,6 +153,7 @@ def make_market(seed: int, sharpe: float) -> bt.Market:
             side = np.sign(np.mean(close[-fast:]) - np.mean(close[-slow:]))
         drift = sharpe * VOLATILITY / 365.0 * side
         close.append(close[-1] * math.exp(step + drift - 0.5 * daily**2))
+
     opens = np.array(close[:-1])
     closes = np.array(close[1:])
     bars = {"open": opens, "high": np.maximum(opens, closes), "low": np.minimum(opens, closes),
@@ -162,6 +167,7 @@ def measure_searches(count: int, sharpe: float) -> dict[str, Any]:
     claims = []
     small = []
     tested = []
+
     space = {"signal.fast": FAST, "signal.slow": SLOW}
     for seed in range(count):
         test = bt.Backtest(make_market(seed, sharpe), signal=MaCross(*PLANTED), **TERMS)
@@ -169,6 +175,7 @@ def measure_searches(count: int, sharpe: float) -> dict[str, Any]:
             Constant(leverage=1.0), space=space, sampler="grid", robust=False,
             trials=len(FAST) * len(SLOW),
         )  # fmt: skip
+
         signal = study.verdict.signal
         claims.append(study.has_evidence)
         small.append(signal.p_value <= 0.05)
@@ -191,6 +198,7 @@ def measure_noise_forests(count: int) -> dict[str, Any]:
         sets = space.decode(rng.random((SETS, PARAMETERS)))
         scores = rng.standard_normal(SETS)
         zeros = np.zeros(SETS)
+
         batch = Batch("search", 0.0, sets, {}, scores, zeros, [""] * SETS)
         claims = measure_importance(space, batch, seed)["is_over_noise"]
         alone.append(bool(claims.iloc[:PARAMETERS].any()))
@@ -203,6 +211,7 @@ def measure_promises(count: int, kind: str, days: int, times: float) -> dict[str
     """Return how often a promised volatility is kept, not kept, or too early to judge."""
     rng = np.random.default_rng([14, days, round(10 * times)])
     noises = make_noise(kind, (count + 1) // 2, days, rng).reshape(-1, days)[:count]
+
     verdicts = []
     for noise in noises:
         close = 1e4 * np.exp(np.cumsum(times * PROMISED / math.sqrt(365.0) * noise))
@@ -211,10 +220,12 @@ def measure_promises(count: int, kind: str, days: int, times: float) -> dict[str
                 "close": close}  # fmt: skip
         index = pd.date_range("2023-01-01", periods=days, freq="D", tz="UTC")
         market = bt.Market.from_frames(pd.DataFrame(bars, index=index), now="2100-01-01")
-        verdicts.append(bt.Backtest(market, **TERMS).run(Promising()).promises["verdict"].iloc[0])
-    shares = {
-        word: count_share([v == word for v in verdicts]) for word in (KEPT, BROKEN, TOO_EARLY)
-    }
+        result = bt.Backtest(market, **TERMS).run(Promising())
+        verdicts.append(result.promises["verdict"].iloc[0])
+
+    shares = {}
+    for word in (KEPT, BROKEN, TOO_EARLY):
+        shares[word] = count_share([verdict == word for verdict in verdicts])
     return {"returns": kind, "days": days, "over promised": times, **shares}
 
 
@@ -223,10 +234,15 @@ def measure_starts(count: int, fall: float) -> dict[str, Any]:
     daily = VOLATILITY / math.sqrt(365.0)
     rng = np.random.default_rng([15, round(100 * fall)])
     level = math.log(1.0 - fall)
+
+    # The truth, by the lowest of the horizon on many paths.
     drawn = np.cumsum(daily * rng.standard_normal((TRUTH, HORIZON)), axis=1).min(axis=1)
     truth = float(np.mean(drawn <= level))
+
+    # What one history says: when it would have lost from each of its bars.
     times = DAY * np.arange(HISTORY)
     room = HISTORY - np.arange(HISTORY)
+
     below = []
     shares = []
     bounds = []
@@ -234,8 +250,10 @@ def measure_starts(count: int, fall: float) -> dict[str, Any]:
         path = np.append(0.0, np.cumsum(daily * rng.standard_normal(HISTORY)))
         ahead = np.lib.stride_tricks.sliding_window_view(path, HORIZON + 1)
         is_lost = ahead[:, 1:] - ahead[:, :1] <= level
+
         losses = np.full(HISTORY, HISTORY)
         losses[: len(ahead)] = np.where(is_lost.any(axis=1), is_lost.argmax(axis=1), HISTORY)
+
         past = PastStarts(times, losses, losses, room, has_marks=True)
         found = past.summarize(HORIZON, parse_duration("30d", "horizon"))
         shares.append(found["history"])
@@ -253,11 +271,13 @@ def measure_frontiers(count: int) -> dict[str, Any]:
     for seed in range(count):
         market = bt.Market.sample(bars=FRONTIER_BARS, seed=seed)
         test = bt.Backtest(market, **TERMS)
+
         objectives = ("cagr", "max_drawdown")
         found = test.frontier(VolTarget, objectives=objectives, trials=FRONTIER_TRIALS, seed=seed)
         rows.append({**found.points.loc[found.knee], "unfilled": found.unfilled,
                      "has_knee": found.has_knee})  # fmt: skip
         sys.stderr.write(f"{seed} {found.verdict}\n")
+
     table = pd.DataFrame(rows)
     return {
         "left out sets without fills": count_share([*(table["unfilled"] > 0)]),
@@ -275,15 +295,19 @@ def main() -> None:
         __doc__, parts=[*PARTS], draws=200, searches=40, planted=10, forests=100, frontiers=20,
         seconds=3.0,
     )  # fmt: skip
+
     warnings.simplefilter("ignore")
     if "timing" in wanted.parts:
         runner.LEAST_BAR_SETS = 0  # the same figures, six times as fast on few bars
     if "signals" in wanted.parts:
         shifts.MOST_SECONDS = wanted.seconds
+
     planned = [(memory, 0.0) for memory in MEMORIES]
     planned += [(0.8, known) for known in SKILLS if known]
     promised = itertools.product(("normal", "volatile"), LENGTHS, TIMES)
+
     pairs = ((wanted.searches, 0.0), (wanted.planted, SHARPE))
+
     measures: dict[str, Callable[[], Any]] = {
         "timing": lambda: [measure_timing(wanted.draws, *case) for case in planned],
         "signals": lambda: [measure_searches(*pair) for pair in pairs],
@@ -292,6 +316,7 @@ def main() -> None:
         "starts": lambda: [measure_starts(5 * wanted.draws, fall) for fall in FALLS],
         "frontier": lambda: measure_frontiers(wanted.frontiers),
     }
+
     print_json({part: measures[part]() for part in wanted.parts})
 
 

@@ -108,9 +108,11 @@ class Recorder:
         """Return scores and violations; end the search when its time is up."""
         start = time.perf_counter()
         score, violation = self.problem.judge(cube)
+
         now = time.perf_counter()
         self.evaluating += now - start
         self.evaluated += len(cube)
+
         best = float(np.max(score[(violation == 0.0) & np.isfinite(score)], initial=-math.inf))
         before = self.trace[-1][1] if self.trace else -math.inf
         self.trace.append((now - self.begun, max(best, before), self.evaluated))
@@ -148,6 +150,7 @@ def race(
             recorder = Recorder(problem, seconds)
             with contextlib.suppress(TimeUpError):
                 search(recorder, seed)
+
             runs[name].append(recorder)
             found, n = recorder.after(math.inf)
             sys.stderr.write(f"seed {seed}, {name}: {found:.6g} after {n} evaluations\n")
@@ -156,26 +159,27 @@ def race(
 
 def report_race(runs: dict[str, list[Recorder]], seconds: list[float]) -> dict[str, Any]:
     """Return regrets and costs."""
-    ends = [run.after(math.inf)[0] for each in runs.values() for run in each]
-    best = max(ends)
+    best = max(run.after(math.inf)[0] for seeds in runs.values() for run in seeds)
+
     report: dict[str, Any] = {"best_ever": best, "searches": {}}
-    for name, each in runs.items():
-        regrets = {
-            f"{limit:g}": [min((best - run.after(limit)[0]) / best, 1.0) for run in each]
-            for limit in seconds
-        }
-        thinking = [(run.trace[-1][0] - run.evaluating) / run.evaluated * 1e6 for run in each]
+    for name, seeds in runs.items():
+        regrets = {}
+        evaluations = {}
+        for limit in seconds:
+            ends = [run.after(limit) for run in seeds]
+            regrets[f"{limit:g}"] = [min((best - found) / best, 1.0) for found, _ in ends]
+            evaluations[f"{limit:g}"] = float(np.median([n for _, n in ends]))
+
+        thinking = [(run.trace[-1][0] - run.evaluating) / run.evaluated * 1e6 for run in seeds]
+
         report["searches"][name] = {
             "regret": {limit: float(np.median(column)) for limit, column in regrets.items()},
-            "found": sum(each <= NEAR for each in regrets[f"{max(seconds):g}"]),
+            "found": sum(regret <= NEAR for regret in regrets[f"{max(seconds):g}"]),
             "worst": max(regrets[f"{max(seconds):g}"]),
             "regrets": regrets,
-            "evaluations": {
-                f"{limit:g}": float(np.median([run.after(limit)[1] for run in each]))
-                for limit in seconds
-            },
+            "evaluations": evaluations,
             "ask_microseconds": float(np.median(thinking)),
-            "ended_after_seconds": [run.trace[-1][0] for run in each],
+            "ended_after_seconds": [run.trace[-1][0] for run in seeds],
         }
     return report
 
@@ -187,12 +191,14 @@ def main() -> None:
     problem = Problem(make_market(wanted.bars, MARKET_SEED))
     searches = {name: search_with(name) for name in SAMPLERS if name in wanted.only}
     start = time.perf_counter()
+
     problem.judge(np.random.default_rng(0).random((1024, len(problem.names))))
     report: dict[str, Any] = {
         "machine": describe_machine(),
         "bars": problem.evaluator.market.n_bars,
         "sets_per_second": 1024 / (time.perf_counter() - start),
     }
+
     if searches:
         runs = race(problem, searches, max(wanted.seconds), wanted.seeds)
         report |= report_race(runs, wanted.seconds)

@@ -29,24 +29,31 @@ class Row(NamedTuple):
         return not abs(self.ours - self.reference) > self.tolerance
 
 
+def list_values(row: Row) -> dict[str, str | float | bool | None]:
+    """Return the fields of a row as JSON has them, which knows no NaN, and whether it agrees."""
+    values: dict[str, str | float | bool | None] = {}
+    for name, value in row._asdict().items():
+        is_plain = isinstance(value, str) or math.isfinite(value)
+        values[name] = value if is_plain else None
+    return {**values, "agrees": row.agrees}
+
+
 def write(
     title: str, rows: Iterable[Row], facts: dict[str, Any], *, against: str = "published"
 ) -> None:
     """Print a table, then everything on one line of JSON; ``against`` names the reference."""
-    found = list(rows)
-    width = max(len(row.name) for row in found) + 2
+    rows = list(rows)
+    width = max(len(row.name) for row in rows) + 2
     column = max(11, len(against) + 2)
+
     lines = [title, f"{'':{width}}{'ours':>11}{against:>{column}}{'allowed':>10}"]
-    for row in found:
+    for row in rows:
         allowed = "" if math.isnan(row.tolerance) else f"{row.tolerance:.4g}"
         reference = "" if math.isnan(row.reference) else f"{row.reference:.4f}"
         mark = "" if row.agrees else "  DIFFERS"
         lines.append(f"{row.name:{width}}{row.ours:>11.4f}{reference:>{column}}{allowed:>10}{mark}")
-    plain = [
-        {k: v if isinstance(v, str) or math.isfinite(v) else None for k, v in row._asdict().items()}
-        | {"agrees": row.agrees}
-        for row in found
-    ]
+
+    plain = [list_values(row) for row in rows]
     text = json.dumps({"replication": title, "against": against, "rows": plain, **facts})
     sys.stdout.write("\n".join(lines) + f"\n{text}\n")
 
@@ -61,6 +68,7 @@ def run(
             parser.add_argument(name, type=Path)
         else:
             parser.add_argument(f"--{name}", type=int, default=parameter.default)
+
     given = vars(parser.parse_args())
     plain = {name: getattr(value, "name", value) for name, value in given.items()}
     write(title, replicate(**given), facts | plain, against=against)

@@ -57,11 +57,14 @@ def cushion_rate(m: float, jumps: Jumps, order: int) -> float:
     down = jumps.mean_down
     up = jumps.mean_up
     edge = -math.log(1.0 - 1.0 / m)
+
+    # E[(1 + m Z)^order] by powers of the price: m^j (1 - m)^(order - j) E[exp(j J)], above the gap.
     total = 0.0
     for j in range(order + 1):
         risen = (1.0 - jumps.down) / (1.0 - j * up)
         fallen = jumps.down * -math.expm1(-edge * (1.0 + j * down) / down) / (1.0 + j * down)
         total += math.comb(order, j) * (1.0 - m) ** (order - j) * m**j * (risen + fallen)
+
     kept = 1.0 - gap_rate(m, jumps) / jumps.rate
     diffusion = order * m * MU + 0.5 * order * (order - 1) * (m * SIGMA) ** 2
     return diffusion + jumps.rate * (total - kept)
@@ -92,11 +95,15 @@ def gap_rows(paths: int, rng: np.random.Generator) -> list[Row]:
     """Return probability and size of losses by multiplier, within three standard errors."""
     markets = (draw_market(JUMPS, rng) for _ in range(paths))
     ends = np.array([[run_path(market, m) for m in MULTIPLIERS] for market in markets])
+
     rows = []
     for k, m in enumerate(MULTIPLIERS):
         chance = loss_probability(m, JUMPS, YEARS)
         short = np.maximum(-ends[:, k], 0.0)
-        mean, square = (shortfall_moment(m, JUMPS, YEARS, order) for order in (1, 2))
+        mean = shortfall_moment(m, JUMPS, YEARS, 1)
+        square = shortfall_moment(m, JUMPS, YEARS, 2)
+
+        # Standard errors of a share and of a mean.
         error = math.sqrt(chance * (1.0 - chance) / paths)
         spread = math.sqrt((square - mean**2) / paths)
         rows += [
@@ -111,6 +118,7 @@ def smooth_rows(paths: int, rng: np.random.Generator) -> list[Row]:
     none = JUMPS._replace(rate=0.0)
     m = SMOOTH
     drag = 0.5 * (m**2 - m) * SIGMA**2 * YEARS
+
     left = []
     losses = 0
     for _ in range(paths):
@@ -119,9 +127,10 @@ def smooth_rows(paths: int, rng: np.random.Generator) -> list[Row]:
         losses += end <= 0.0
         growth = math.log(market.close[-1] / market.close[0])
         left.append(math.log(max(end, 1e-300)) - (m * growth - drag))
-    near = (
-        3.0 * drag * math.sqrt(2.0 / (PER_YEAR * YEARS * paths)) + 2.0 * m**3 * SIGMA**3 / PER_YEAR
-    )
+
+    # Three standard errors of the drag, and what steps of a bar leave of its third order.
+    error = 3.0 * drag * math.sqrt(2.0 / (PER_YEAR * YEARS * paths))
+    near = error + 2.0 * m**3 * SIGMA**3 / PER_YEAR
     return [
         Row(f"m {m:g} without jumps: losses", float(losses), 0.0, 0.0),
         Row(f"m {m:g} without jumps: ln cushion - formula", float(np.mean(left)), 0.0, near),

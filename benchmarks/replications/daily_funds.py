@@ -62,13 +62,19 @@ def replicate(file: Path) -> list[Row]:
     """Return the annual growth of each fund, and its largest distance from the formula."""
     market = read_market(file)
     years = (market.time[-1] - market.time[0]) / (365.25 * 86_400e9)
+
     rows = []
     for turns in LEVERAGES:
-        for rate in (0.0, RATE) if turns > 1.0 else (0.0,):
-            formula = predict(market, turns, rate)
+        rates = (0.0, RATE) if turns > 1.0 else (0.0,)
+        for rate in rates:
+            name = f"{turns:g}x"
+            if rate:
+                name = f"{name}, financed at {rate:.0%}"
+
             ours = hold(market, turns, rate)
-            name = f"{turns:g}x" + (f", financed at {rate:.0%}" if rate else "")
-            growth, known = (value[-1] ** (1.0 / years) - 1.0 for value in (ours, formula))
+            formula = predict(market, turns, rate)
+            growth = ours[-1] ** (1.0 / years) - 1.0
+            known = formula[-1] ** (1.0 / years) - 1.0
             off = float(np.max(np.abs(ours / formula - 1.0)))
             rows += [
                 Row(f"{name}, growth a year", float(growth), float(known), 1e-9),

@@ -60,23 +60,28 @@ def grow(close: FloatArray, years: int) -> tuple[pd.DataFrame, list[float]]:
         .sweep(DrawdownControl, list_sets(), metrics="core")
         .table
     )
+    found = {"growth": np.log(table["final_equity"]) / years, "drawdown": table["max_drawdown"]}
+
+    # The formula, of the highest and the last value of the account without a floor.
     unit = live(market, Constant(leverage=KELLY)).bars["unit"].to_numpy()
     peak = float(unit.max())
-    said = [
-        (1.0 - floor) * math.log(peak) + math.log(floor + (1.0 - floor) * unit[-1] / peak)
-        for floor in FLOORS
-    ]
-    found = {"growth": np.log(table["final_equity"]) / years, "drawdown": table["max_drawdown"]}
-    return pd.DataFrame(found), [value / years for value in said]
+    of_formula = []
+    for floor in FLOORS:
+        log_growth = (1.0 - floor) * math.log(peak)
+        log_growth += math.log(floor + (1.0 - floor) * unit[-1] / peak)
+        of_formula.append(log_growth / years)
+    return pd.DataFrame(found), of_formula
 
 
 def replicate(years: int = 60, seed: int = 0) -> list[Row]:
     """Return growth by floor and by share of Kelly, and what held on each path."""
     walks = mirrored_walks(years * YEAR + 2, MU, SIGMA, seed)
-    (up, up_said), (down, down_said) = (grow(close, years) for close in walks)
+    (up, formula_up), (down, formula_down) = (grow(close, years) for close in walks)
     growth = 0.5 * (up["growth"] + down["growth"]) / FULL
-    said = 0.5 * (np.array(up_said) + np.array(down_said)) / FULL
+    formula = 0.5 * (np.array(formula_up) + np.array(formula_down)) / FULL
     deepest = np.maximum(up["drawdown"], down["drawdown"])
+
+    # At full Kelly, by floor: an account seen once a bar overshoots its floor.
     rows = []
     for i, floor in enumerate(FLOORS):
         over = floor * OVERSHOOT * KELLY * SIGMA / math.sqrt(YEAR)
@@ -86,7 +91,7 @@ def replicate(years: int = 60, seed: int = 0) -> list[Row]:
             Row(f"{name}: growth / full Kelly", float(growth[i]), 1.0 - floor, near),
             Row(
                 f"{name}: growth / that of the path's formula",
-                float(growth[i] / said[i]),
+                float(growth[i] / formula[i]),
                 1.0,
                 1.3 * over,
             ),
@@ -97,13 +102,16 @@ def replicate(years: int = 60, seed: int = 0) -> list[Row]:
                 0.0,
             ),
         ]
+
+    # At the middle floor, by share of Kelly: 2 c - c^2 of the best growth.
     middle = FLOORS[1]
     for i, share in enumerate(SHARES, start=len(FLOORS)):
-        over = middle * OVERSHOOT * share * KELLY * SIGMA / math.sqrt(YEAR)
-        near = over * abs(2.0 * share - share**2) + allow(share, years)
-        ours = float(growth[i]) / (1.0 - middle)
         known = 2.0 * share - share**2
+        over = middle * OVERSHOOT * share * KELLY * SIGMA / math.sqrt(YEAR)
+        near = over * abs(known) + allow(share, years)
+        ours = float(growth[i]) / (1.0 - middle)
         rows.append(Row(f"alpha {middle:g}: growth at {share:g} Kelly / best", ours, known, near))
+
     fastest = SHARES[int(np.argmax(growth[len(FLOORS) :]))]
     return [*rows, Row(f"alpha {middle:g}: share of Kelly that grows fastest", fastest, 1.0, 0.25)]
 

@@ -68,6 +68,7 @@ def simulate(years: int, seed: int) -> list[Row]:
     growth, returns = measure(market)
     financed = venue_of(interest_on="loan", borrow_rate=RATE, cash_rate=RATE)
     charged = venue_of(taker=FEE)
+
     rows = []
     for turns in LEVERAGES:
         formula = predict(turns, growth, returns)
@@ -76,13 +77,18 @@ def simulate(years: int, seed: int) -> list[Row]:
             math.log1p(hold(market, turns, venue).metrics["total_return"])
             for venue in (FREE, charged, financed)
         )
+
+        # What is traded to keep the leverage, and at first.
         size = abs(turns)
         trading = FEE * (abs(turns**2 - turns) * float(np.sum(np.abs(returns))) + size)
-        # the interest of a bar is that since the open before: the first is on the cash alone
+
+        # The interest of a bar is that since the open before: the first is on the cash alone.
         carry = RATE / DAYS * ((1.0 - turns) * (len(returns) - 1) + 1.0)
-        # costs are relative to wealth after the bar's return, not before it
+
+        # Costs are relative to wealth after the bar's return, not before it.
         spread = size * SIGMA / math.sqrt(DAYS)
         later = 2.0 * spread**2 + size * abs(float(np.mean(returns)))
+
         rows += [
             Row(f"{turns:g}x", plain, formula, near),
             Row(
@@ -108,10 +114,12 @@ def compare_quarters(market: bt.Market, turns: float, every: str) -> list[Row]:
     """
     bare = bt.Market.from_frames(market.bars())
     funded = bt.Market.from_frames(market.bars(), funding=market.funding())
+
     simple = bare.close[1:] / bare.close[:-1] - 1.0
     drag = 0.5 * (turns**2 - turns) * simple**2
     formula = turns * np.log1p(simple) - drag
     paid = turns * settled_funding(funded)[1:]
+
     steps = {
         "drag": drag,
         "left": leave(turns, simple),
@@ -120,6 +128,7 @@ def compare_quarters(market: bt.Market, turns: float, every: str) -> list[Row]:
     }
     quarter = bare.times[1:].tz_localize(None).to_period("Q")
     sums = pd.DataFrame(steps, index=quarter).groupby(level=0).sum()
+
     near = 1.05 * abs(float(sums["left"].mean())) + 1e-3  # an open is not quite the close before
     name = f"{turns:g}x {every} on real prices"
     mean = sums["bare"].mean()
@@ -143,13 +152,15 @@ def replicate(years: int = 20, seed: int = 0, folder: str | None = None) -> list
     Three turns rebalanced daily are left out there: they did not live through 12 March 2020.
     """
     rows = simulate(years, seed)
-    if folder is not None:
-        hourly = bt.Market.load(folder, since="2020-01-01", until="2024-01-01")
-        daily = hourly.resample("1d")
-        for turns in (2.0, -1.0, -2.0):
-            rows += compare_quarters(daily, turns, "daily")
-        for turns in LEVERAGES:
-            rows += compare_quarters(hourly, turns, "hourly")
+    if folder is None:
+        return rows
+
+    hourly = bt.Market.load(folder, since="2020-01-01", until="2024-01-01")
+    daily = hourly.resample("1d")
+    for turns in (2.0, -1.0, -2.0):
+        rows += compare_quarters(daily, turns, "daily")
+    for turns in LEVERAGES:
+        rows += compare_quarters(hourly, turns, "hourly")
     return rows
 
 
@@ -160,6 +171,7 @@ def main() -> None:
     parser.add_argument("--years", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
+
     rows = replicate(wanted.years, wanted.seed, wanted.folder)
     facts = {"mu": MU, "sigma": SIGMA, "rate": RATE, "fee": FEE, "years": wanted.years}
     write("Leveraged funds, Avellaneda and Zhang (2010)", rows, facts, against="formula")

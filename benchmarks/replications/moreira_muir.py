@@ -81,14 +81,17 @@ def monthly_market(daily: pd.Series, *, is_forecast: bool = False) -> bt.Market:
     month = daily.index.tz_localize(None).to_period("M")
     returns = (1.0 + daily).groupby(month).prod() - 1.0
     deviation = daily.groupby(month).std() * math.sqrt(252.0)
+
     if is_forecast:
         logs = np.log(deviation.to_numpy())
         slope, level = np.polyfit(logs[:-1], logs[1:], 1)
         deviation = pd.Series(np.exp(level + slope * logs))
+
     close = 100.0 * np.cumprod(1.0 + returns.to_numpy())
     opens = np.concatenate([[100.0], close[:-1]])
     bars = {"open": opens, "close": close, "deviation": deviation.to_numpy()}
     bars |= {"high": np.maximum(opens, close), "low": np.minimum(opens, close)}
+
     index = pd.DatetimeIndex(returns.index.to_timestamp().tz_localize("UTC"), name="time")
     return bt.Market.from_frames(pd.DataFrame(bars, index=index), sessions=True)
 
@@ -142,6 +145,7 @@ def replicate(file: Path) -> list[Row]:
     """
     daily = read_factor(file)
     market = monthly_market(daily)
+
     small = 0.05  # the scale drops out
     managed, c = scale_to_market(manage(market, small, 2.0))
     fit = regress(managed)
@@ -154,15 +158,19 @@ def replicate(file: Path) -> list[Row]:
     for span, published in THIRDS.items():
         rows.append(Row(f"Table 2: alpha {span}", regress(between(managed, span)).alpha, published))
     rows += cost_rows(market, small * math.sqrt(c), managed)
+
+    # Table 5: other powers of the deviation,
     inverse, _ = scale_to_market(manage(market, small, 1.0))
     forecast, _ = scale_to_market(manage(monthly_market(daily, is_forecast=True), small, 2.0))
-    for name, each, published, ratio, near in (
+    for name, strategy, published, ratio, near in (
         ("1/RV^2", managed, 4.86, 0.52, 0.01),
         ("1/RV", inverse, 3.30, 0.53, 0.01),
         ("1/E[RV^2]", forecast, 3.85, 0.51, math.nan),
     ):
-        rows.append(Row(f"Table 5: {name} alpha", regress(each).alpha, published, 5.0 * near))
-        rows.append(Row(f"Table 5: {name} Sharpe ratio", sharpe(each), ratio, near))
+        rows.append(Row(f"Table 5: {name} alpha", regress(strategy).alpha, published, 5.0 * near))
+        rows.append(Row(f"Table 5: {name} Sharpe ratio", sharpe(strategy), ratio, near))
+
+    # and caps of the leverage.
     for cap, (published, ratio) in CAPS.items():
         account = bt.Account(capital=1.0, max_leverage=cap)
         capped = manage(market, small * math.sqrt(c), 2.0, account=account)

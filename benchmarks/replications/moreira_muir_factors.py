@@ -73,7 +73,9 @@ def make_markets(daily: pd.DataFrame) -> tuple[bt.Markets, FloatArray]:
     month = daily.index.tz_localize(None).to_period("M")
     returns = (1.0 + daily).groupby(month).prod() - 1.0
     weights = find_tangency(returns)
-    deviation = ((daily @ weights).groupby(month).std() * math.sqrt(252.0)).to_numpy()
+    daily_of_portfolio = daily @ weights
+    deviation = (daily_of_portfolio.groupby(month).std() * math.sqrt(252.0)).to_numpy()
+
     index = pd.DatetimeIndex(returns.index.to_timestamp().tz_localize("UTC"), name="time")
     markets = {}
     for name in FACTORS:
@@ -81,9 +83,11 @@ def make_markets(daily: pd.DataFrame) -> tuple[bt.Markets, FloatArray]:
         opens = np.concatenate([[100.0], close[:-1]])
         bars = {"open": opens, "close": close, "deviation": deviation}
         bars |= {"high": np.maximum(opens, close), "low": np.minimum(opens, close)}
+
         frame = pd.DataFrame(bars, index=index)
         marks = frame.drop(columns="deviation")
         markets[name] = bt.Market.from_frames(frame, mark=marks, instrument=name, sessions=True)
+
     return bt.Markets(markets), weights
 
 

@@ -51,11 +51,9 @@ def replicate(file: Path) -> list[Row]:
     """Return the drawdowns, and the Sharpe ratios beside that of the market."""
     market = monthly_market(read_factor(file))
     unscaled = manage(market, SMALL, 2.0)
-    rows = [
-        Row(
-            "drawdown, scale of all months, %", fall(scale_to_market(unscaled)[0].returns), math.nan
-        )
-    ]
+
+    scaled, _ = scale_to_market(unscaled)
+    rows = [Row("drawdown, scale of all months, %", fall(scaled.returns), math.nan)]
     for years in LEARNED:
         found = manage_with_past(market, unscaled, years)
         held = found._replace(returns=found.plain)

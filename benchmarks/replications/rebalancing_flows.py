@@ -40,19 +40,16 @@ def trade(close: FloatArray, fund: float) -> tuple[FloatArray, FloatArray]:
 def replicate(days: int = 250, seed: int = 0) -> list[Row]:
     """Return the slope of what each fund trades on what the formula says, and its largest error."""
     close = walk(np.random.default_rng(seed).standard_normal(days), 0.1, 0.25, 252)
+
     rows = []
     for fund in FUNDS:
         traded, formula = trade(close, fund)
         slope = float(traded @ formula / (formula @ formula))
-        rows.append(Row(f"{fund:+g}x: traded over A L (L - 1) r", slope, 1.0, 1e-6))
-        rows.append(
-            Row(
-                f"{fund:+g}x: largest difference, of A",
-                float(np.max(np.abs(traded - formula))),
-                0.0,
-                1e-6,
-            )
-        )
+        largest = float(np.max(np.abs(traded - formula)))
+        rows += [
+            Row(f"{fund:+g}x: traded over A L (L - 1) r", slope, 1.0, 1e-6),
+            Row(f"{fund:+g}x: largest difference, of A", largest, 0.0, 1e-6),
+        ]
     return rows
 
 
