@@ -327,7 +327,12 @@ class LiquidationRisk(SettingsResult):
         row = self.table.iloc[-1]
         horizon = self.table.index[-1]
         chance = core.format_chance(row["probability"])
-        text = f"The account is lost within {horizon} with a probability of {chance}"
+        median = core.format_money(row["equity_50"])
+        twentieth = core.format_money(row["equity_05"])
+        text = (
+            f"Half of the accounts have less than {median} after {horizon}, one in twenty less "
+            f"than {twentieth}. The account is lost within {horizon} with a probability of {chance}"
+        )
 
         if row["probability"] > row[BY_MODEL]:
             by_model = core.format_chance(row[BY_MODEL])

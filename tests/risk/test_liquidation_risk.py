@@ -40,6 +40,14 @@ SAME = {"rtol": 1e-12, "atol": 1e-9}
 """Of a capital of 1,000."""
 
 
+def write_lead(row, horizon):
+    """Return how a verdict begins: with what the median and the worst twentieth have left."""
+    return (
+        f"Half of the accounts have less than {row['equity_50']:,.2f} after {horizon}, one in "
+        f"twenty less than {row['equity_05']:,.2f}. "
+    )
+
+
 @pytest.mark.parametrize("estimator", ["ewma", "parkinson", "garman-klass", "har"])
 def test_paths_observed_together_have_their_own_columns(estimator):
     market = bt.Market.sample(bars=900)
@@ -175,7 +183,7 @@ def test_history_is_counted_from_every_day_by_hand():
     assert row[["history_starts", "history_apart"]].tolist() == [398, 199]
     assert row["history_worst_year"] == pytest.approx(2 / 365)
     assert row["history_high"] == pytest.approx(beta.ppf(0.95, 2, 198))
-    assert risk.verdict == (
+    assert risk.verdict == write_lead(row, "2d") + (
         "The account is lost within 2d with a probability of 0 %: liquidation 0 %, ruin 0 %; "
         "history: 0.50 % of 398 starts."
     )
@@ -219,7 +227,7 @@ def test_in_calm_the_larger_of_model_and_history_is_the_probability():
     assert row["history"] == pytest.approx(2 / 428)
     assert row["probability"] == pytest.approx(1.0 - (1.0 - 2 / 428) * (1.0 - default))
     assert row["model_probability"] == row["p_default"] == 0.0
-    assert risk.verdict == (
+    assert risk.verdict == write_lead(row, "2d") + (
         "The account is lost within 2d with a probability of 1.01 %, history's frequency, as the "
         "market is calm (the model: 0 %)."
     )
@@ -265,7 +273,8 @@ def test_the_probability_counts_every_cause_and_no_cause_is_hidden():
 
     chance = f"{100.0 * row['p_default']:.3g} %"
     assert risk.verdict.startswith(
-        f"The account is lost within 30d with a probability of {chance}: liquidation 0 %, ruin "
+        write_lead(row, "30d")
+        + f"The account is lost within 30d with a probability of {chance}: liquidation 0 %, ruin "
         f"0 %, default of the venue {chance}"
     )
 
