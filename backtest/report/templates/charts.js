@@ -261,9 +261,11 @@ const shrinkLetters = (value) => {
 // The share of its height that a chart keeps on paper. A run with options has more charts, which stay
 // within four sheets too.
 const chooseShare = (box, tall, isWhole) => {
-  if (tall > 600) return 0.64;
-  if (box.closest("#payoff")) return 0.8; // five panels of Greeks
-  return isWhole && document.getElementById("payoff") ? 0.37 : 0.5;
+  const hasOptions = document.getElementById("payoff");
+  if (tall > 600) return hasOptions ? 0.5 : 0.64;
+  if (box.closest("#payoff")) return 0.72; // five panels of Greeks
+  if (!hasOptions) return 0.5;
+  return isWhole ? 0.3 : 0.42;
 };
 const compose = (box) => {
   const plain = data.charts[box.dataset.chart];
