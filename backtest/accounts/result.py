@@ -354,7 +354,10 @@ class AccountsResult(SettingsResult):
         return tuple(texts)
 
     def list_policies(self) -> list[type]:
-        return [policy for result in self.results.values() for policy in result.list_policies()]
+        policies: list[type] = []
+        for result in self.results.values():
+            policies.extend(result.list_policies())
+        return policies
 
     def describe_data(self) -> Mapping[str, Any]:
         """Return the data of all accounts in one description; each result has its own."""

@@ -132,8 +132,8 @@ def check_books(
 
     # Rounding grows with what was traded and begun with, however little is left.
     turnover = math.fsum(path.turnover for path in paths.values())
-    begun = math.fsum(account.start_wealth for account in accounts.values())
-    scale = np.maximum(np.maximum(np.abs(held), np.abs(owed)), max(turnover, begun))
+    begun_with = sum_start_wealth(accounts)
+    scale = np.maximum(np.maximum(np.abs(held), np.abs(owed)), max(turnover, begun_with))
     is_balanced = np.abs(held - owed) <= TOLERANCE * scale  # False of NaN
     if is_balanced.all():
         return
@@ -195,10 +195,10 @@ def follow_whole(
     external = add_exactly(externals)
 
     # The unit value grows from close to close by what deposits do not explain.
-    begun = math.fsum(account.start_wealth for account in accounts.values())
+    begun_with = sum_start_wealth(accounts)
     flows = np.diff(external, prepend=0.0)
-    before = np.concatenate([[begun], wealth[:-1]]) + flows
-    unit: FloatArray = wealth / begun
+    before = np.concatenate([[begun_with], wealth[:-1]]) + flows
+    unit: FloatArray = wealth / begun_with
     if flows.any():
         unit = np.cumprod(performance.divide(wealth, before, 0.0)).astype(np.float64)
     return WholePath(
@@ -210,6 +210,11 @@ def follow_whole(
         unit=unit,
         by_account=equities,
     )
+
+
+def sum_start_wealth(accounts: Mapping[str, SimulatedAccount]) -> float:
+    """Return the wealth that all accounts began with."""
+    return math.fsum(account.start_wealth for account in accounts.values())
 
 
 def join_times(clocks: Sequence[IntArray]) -> IntArray:
@@ -355,21 +360,22 @@ def attribute_accounts(
 def list_liquidations(entries: Any) -> list[int]:
     """Return the bars in which an account was liquidated, in part or whole."""
     bars = entries["bar"][entries["kind"] == Event.LIQUIDATED]
-    return [int(bar) for bar in np.unique(bars)]
+    in_order: list[int] = np.unique(bars).astype(np.int64).tolist()
+    return in_order
 
 
 def find_money_elsewhere(
     accounts: Mapping[str, SimulatedAccount],
     results: Mapping[str, Result],
-    log: Iterable[Transfer],
+    log: Sequence[Transfer],
 ) -> list[float]:
-    """Return, for each bar that liquidates an account, what the others had available, or sent it.
+    """Return for each bar that liquidates an account the money that it could not use.
 
-    At their last closes before that bar opens, with what is on its way to the account.
+    It is what the others had available at their last closes before the bar opens, and what was on
+    its way to the account.
     """
     sums = []
     for name, account in accounts.items():
-        incoming = [transfer for transfer in log if transfer.receiver == name and transfer.sent > 0]
         for bar in list_liquidations(results[name].entries):
             opens_at = int(account.opens[bar])
             amounts = []
@@ -378,7 +384,9 @@ def find_money_elsewhere(
                     continue
                 amounts.append(read_available(accounts[other], results[other], opens_at))
 
-            for transfer in incoming:
+            for transfer in log:
+                if transfer.receiver != name or not transfer.sent > 0.0:
+                    continue
                 left_at = accounts[transfer.sender].opens[transfer.departure_bar]
                 is_under_way = transfer.arrival_bar is None or transfer.arrival_bar > bar
                 if left_at <= opens_at and is_under_way:
