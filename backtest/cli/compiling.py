@@ -24,7 +24,12 @@ from backtest.policies import Combinator, Policy, number_elements
 from backtest.risk.leverage_sizes import HoldOnce
 from backtest.search.equal_risk import ConstantLeverage
 from backtest.sweep.lanes.block import find_read
-from backtest.sweep.lanes.formulas import list_numbers, locate_lane_formula, write_lane_formula
+from backtest.sweep.lanes.formulas import (
+    list_numbers,
+    locate_lane_formula,
+    write_general_formula,
+    write_lane_formula,
+)
 from backtest.sweep.panel import Columns
 
 Into = Annotated[
@@ -108,7 +113,10 @@ def sweep_once() -> None:
 
 
 def use_policy(kind: type[Policy]) -> None:
-    """Run a policy; compile its formula for sweeps of its first numbers, and of all of them."""
+    """Run a policy, and compile the formulas of its sweeps.
+
+    They are those of its first two numbers, each swept alone, and that which serves every sweep.
+    """
     market = Market.sample(bars=400)
     policy = kind()
     try:
@@ -121,14 +129,16 @@ def use_policy(kind: type[Policy]) -> None:
     columns = tuple(observed.of_one(settings))
     read = find_read(policy, columns)
 
+    # Sets differ in their columns where a parameter that they vary is read by ``observe``.
     numbers = list_numbers(policy)
-    for varied in (*([name] for name in numbers[:2]), numbers):
-        names = frozenset(varied)
-        has_own_columns = any(name in observed.reads for name in varied)
-        recipe = write_lane_formula(
-            policy, columns, names, names, read, has_own_columns=has_own_columns
+    for name in numbers[:2]:
+        varied = frozenset([name])
+        differ = name in observed.reads
+        locate_lane_formula(
+            write_lane_formula(policy, columns, varied, varied, read, has_own_columns=differ)
         )
-        locate_lane_formula(recipe)
+    differ = any(name in observed.reads for name in numbers)
+    locate_lane_formula(write_general_formula(policy, columns, read, has_own_columns=differ))
 
 
 def hold_options(*, plain: bool = False) -> None:

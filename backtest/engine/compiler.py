@@ -198,38 +198,46 @@ ARRAYS = ((0, None), (1, None), (2, 3), (4, 5), (6, 7), (8, None), (9, None))
 """Places of the arrays among the arguments of a formula, each with that of its first number."""
 
 
+def write_margin_rules(deciders: Any, tables: Any, i: int) -> int:
+    """Write the margin rules of an instrument for its policy, and return the number of levels.
+
+    ``deciders.levels`` gets a row of each of ``LEVELS``, ``deciders.margin`` the numbers of
+    ``formulas.MARGIN_NUMBERS``, both in their order.
+    """
+    levels = deciders.levels
+    width = deciders.width
+    count: int = tables.counts[i]
+    for k in range(count):
+        levels[0 * width + k] = tables.floors[i, k]
+        levels[1 * width + k] = tables.caps[i, k]
+        levels[2 * width + k] = tables.rates[i, k]
+        levels[3 * width + k] = tables.amounts[i, k]
+        levels[4 * width + k] = tables.leverages[i, k]
+
+    numbers = deciders.margin
+    numbers[0] = tables.close_fees[i]
+    numbers[1] = tables.takers[i]
+    numbers[2] = tables.sizes[i]
+    numbers[3] = tables.settings[i]
+    numbers[4] = 1.0 if tables.are_inverse[i] else 0.0
+    numbers[5] = 1.0 if tables.are_isolated[i] else 0.0
+    numbers[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0
+    numbers[7] = tables.multipliers[i]
+    numbers[8] = tables.initial_multipliers[i]
+    return count
+
+
 def make_ask() -> Any:
-    """Return what takes the place of ``ask`` in compiled code: a call of a formula by address."""
+    """Return ``loop.ask`` for compiled code: it calls the formula of a policy by its address."""
     call_formula = _compile.make_call("d", ARRAYS, n_numbers=4)
+    write_rules = _compile.jit(write_margin_rules, forceinline=True)
 
     def ask_address(deciders: Any, terms: Any, _quotes: Any, i: int, time: int, local: int) -> Any:
-        # The rules of margin are written for a policy that reads them; the overlay, the last
-        # policy, has none.
-        count = 1
-        margin = deciders.margin
-        if i < len(deciders.addresses) - 1 and deciders.wants_table[i] == 1:
-            # The margin table of the instrument, a level a row of ``levels``.
-            tables = terms.rules.brackets
-            levels = deciders.levels
-            width = deciders.width
-            count = tables.counts[i]
-            for k in range(count):
-                levels[0 * width + k] = tables.floors[i, k]
-                levels[1 * width + k] = tables.caps[i, k]
-                levels[2 * width + k] = tables.rates[i, k]
-                levels[3 * width + k] = tables.amounts[i, k]
-                levels[4 * width + k] = tables.leverages[i, k]
-
-            # Its numbers, in the order of ``formulas.MARGIN_NUMBERS``.
-            margin[0] = tables.close_fees[i]
-            margin[1] = tables.takers[i]
-            margin[2] = tables.sizes[i]
-            margin[3] = tables.settings[i]
-            margin[4] = 1.0 if tables.are_inverse[i] else 0.0
-            margin[5] = 1.0 if tables.are_isolated[i] else 0.0
-            margin[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0
-            margin[7] = tables.multipliers[i]
-            margin[8] = tables.initial_multipliers[i]
+        # Only policies that read rules of margin get them. The overlay, the last one, never does.
+        n_levels = 1
+        is_overlay = i == len(deciders.addresses) - 1
+        if not is_overlay and deciders.wants_table[i] == 1:
+            n_levels = write_rules(deciders, terms.rules.brackets, i)
 
         return call_formula(
             deciders.addresses[i],
@@ -241,9 +249,9 @@ def make_ask() -> Any:
             deciders.columns_at[i],
             deciders.memory,
             deciders.memory_at[i],
-            margin,
+            deciders.margin,
             deciders.levels,
-            count,
+            n_levels,
             time,
             local,
             deciders.lengths[i],

@@ -116,6 +116,21 @@ def write_lane_formula(
     )
 
 
+def write_general_formula(
+    policy: Policy, columns: tuple[str, ...], read: frozenset[str], *, has_own_columns: bool
+) -> engine.Recipe:
+    """Return the recipe of the formula that serves every sweep of a policy: all numbers vary."""
+    numbers = frozenset(list_numbers(policy))
+    return write_lane_formula(
+        policy,
+        columns,
+        varied=numbers,
+        asked=numbers,
+        read=read,
+        has_own_columns=has_own_columns,
+    )
+
+
 def write_venue() -> str:
     """Return the arguments of margin rules that are empty: lanes show none."""
     arguments = dict.fromkeys(LEVELS, "(0.0,)")
@@ -205,28 +220,33 @@ ARRAYS = ((0, 1), (2, 3), (4, None), (5, 6), (7, None), (8, None))
 
 
 def make_ask() -> Any:
-    """Return what takes the place of ``ask_lanes``: calls of the formulas by their addresses."""
-    read_number: Any = _compile.read_number
-    call_lanes = _compile.make_call("q", ARRAYS, n_numbers=2)
+    """Return ``loop.ask_lanes`` for compiled code: it calls the formula of a policy by its address.
 
-    def ask_through_addresses(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
-        # The numbers of bar ``local`` of each column; without columns of their own, lanes have
-        # those of the first.
-        seen = policies.seen
+    The formula writes the target of each lane. It answers 0 if one of them is negative.
+    """
+    read_number: Any = _compile.read_number
+    call_formula = _compile.make_call("q", ARRAYS, n_numbers=2)
+
+    def read_columns(policies: Any, i: int, local: int) -> None:
+        # Lanes that share their columns have those of the first lane.
         n_lanes = LANES if policies.has_own_columns else 1
         for k in range(policies.n_columns[i]):
             place = (k * policies.lengths[i] + local) * policies.stride
             for lane in range(n_lanes):
-                address = policies.columns[i * LANES + lane]
-                seen[k * LANES + lane] = read_number(address, place)
+                column = policies.columns[i * LANES + lane]
+                policies.seen[k * LANES + lane] = read_number(column, place)
 
-        answered: int = call_lanes(
+    read_bar = _compile.jit(read_columns, forceinline=True)
+
+    def ask_address(policies: Any, lanes: Any, i: int, time: int, local: int) -> bool:
+        read_bar(policies, i, local)
+        answer: int = call_formula(
             policies.addresses[i],
             lanes.position,
             (i * N_POSITION + HELD.target) * LANES,
             policies.params,
             policies.params_at[i] * LANES,
-            seen,
+            policies.seen,
             policies.memory,
             policies.memory_at[i] * LANES,
             policies.shown,
@@ -234,6 +254,6 @@ def make_ask() -> Any:
             LANES,
             time,
         )
-        return answered == 1
+        return answer == 1
 
-    return ask_through_addresses
+    return ask_address

@@ -120,16 +120,17 @@ def write_before(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None
 
 
 def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
-    """Write what stops and impact need of bar t: last prices, volume, volatility and scales."""
+    """Write what only lanes with impact or stops read of bar t, into ``lanes.prices``."""
     prices = lanes.prices
-    last = max(t - 1, 0)
     for i in range(len(lanes.signal)):
-        prices[r.PRICE.last_low, i] = read_value(terms, feed.low, t, i)
-        prices[r.PRICE.last_high, i] = read_value(terms, feed.high, t, i)
-        prices[r.PRICE.volume, i] = feed.volume[last, i]
+        # Impact: a fill at the open knows the volume of the bar before.
+        prices[r.PRICE.volume, i] = feed.volume[max(t - 1, 0), i]
         prices[r.PRICE.sigma, i] = at_column(feed.sigma, t, i)
         prices[r.PRICE.adv, i] = at_column(feed.adv, t, i)
 
+        # Stops: the range of last prices that may reach them, and the scales of their distances.
+        prices[r.PRICE.last_low, i] = read_value(terms, feed.low, t, i)
+        prices[r.PRICE.last_high, i] = read_value(terms, feed.high, t, i)
         prices[r.PRICE.stop_scale, i] = at_column(feed.stop_scale, t, i)
         prices[r.PRICE.profit_scale, i] = at_column(feed.profit_scale, t, i)
         prices[r.PRICE.trail_scale, i] = at_column(feed.trail_scale, t, i)

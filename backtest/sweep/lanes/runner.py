@@ -25,8 +25,8 @@ from backtest.sweep.lanes.formulas import (
     find_block,
     find_observed_texts,
     is_formula_compiled,
-    list_numbers,
     locate_lane_formula,
+    write_general_formula,
     write_lane_formula,
 )
 from backtest.sweep.lanes.rows import GROUP, LANES
@@ -147,8 +147,9 @@ def list_tasks(
 
 
 class Order(NamedTuple):
-    """The order in which sets make blocks: places, those after which a block must end, and keys.
+    """The order in which sets make blocks.
 
+    ``rows`` are places of the sets, ``ends`` those in ``rows`` after which a block must end.
     ``read`` are the values that policies observe by: sets that share them share columns.
     """
 
@@ -160,55 +161,66 @@ class Order(NamedTuple):
 def order_sets(sets: Sets, panel: Panel) -> Order:
     """Return sets in an order in which those that fit into one block stand side by side.
 
-    Sets differ in a block in numbers, in texts that are only observed, and in terms only of
-    OWN_TERMS.
+    Within a block parameters that are numbers may differ, texts that are only observed, and of the
+    terms OWN_TERMS.
     """
     # Where the close fee is in the margin, it changes the requirements, which lanes share.
     own_terms = OWN_TERMS
     if any(venue.includes_close_fee for venue in list_values(panel.varied.venue)):
         own_terms = OWN_TERMS - {"venue.fees.taker"}
 
+    # What must be equal within a block.
     observed_alone = find_observed_texts(panel.varied.policy_class)
-    texts = [name for name in sets if sets[name].dtype == object and name not in observed_alone]
-    terms = [name for name in sets if split_name(name)[0] and name not in own_terms]
-    apart = [sets[name] for name in dict.fromkeys([*texts, *terms])]
-    # All lanes of a block have a stop, a band or a lot, or none has.
-    numbers = [name for name in sets if name in own_terms and sets[name].dtype != object]
-    apart += [sets[name] > 0.0 for name in numbers]
+    shared_keys = []
+    for name, values in sets.items():
+        is_term = bool(split_name(name)[0])
+        is_shared_text = values.dtype == object and name not in observed_alone
+        if is_shared_text or (is_term and name not in own_terms):
+            shared_keys.append(values)
 
+    # All lanes of a block have a stop, a band or a lot, or none has.
+    for name, values in sets.items():
+        if name in own_terms and values.dtype != object:
+            shared_keys.append(values > 0.0)
+
+    # Inside a block, sets with the same columns stand side by side. The last key sorts first.
     observed = dict.fromkeys(name for columns in panel.columns for name in columns.reads)
     read = [sets[name] for name in observed if name in sets]
-    keys = [*reversed(read), *apart]
+    keys = [*reversed(read), *shared_keys]
     rows = np.arange(count_sets(sets))
     if keys:
         rows = np.lexsort([s.find_codes(key) for key in keys])
-    return Order(rows, find_ends(rows, apart), read)
+    return Order(rows, find_ends(rows, shared_keys), read)
 
 
 def split(
     sets: Sets, panel: Panel, has_returns: bool, most: int, memory: float
 ) -> Iterator[SetTask]:
     """Yield tasks of at most ``most`` sets: blocks of lanes where they fit, else single sets."""
-    order = order_sets(sets, panel)
     n_bars = len(panel.span.closes)
-    bars_in_all = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
-    is_worth_compiling = bars_in_all >= LEAST_BAR_SETS
+    n_simulated = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
+    is_worth_compiling = n_simulated >= LEAST_BAR_SETS
+
+    # Lanes share policies and overlay: sets with policies of their own have none.
     has_lanes = is_worth_compiling or find_block().is_compiled()
-    # Lanes share policies and overlay.
     may_fit = has_lanes and not panel.varied.has_own(sets)
 
     size = max(most, LEAST_LANES)
+    order = order_sets(sets, panel)
     for rows in s.cut_rows_at(order.rows, order.ends):
         setup = None
         if may_fit and len(rows) >= LEAST_LANES:
             setup = find_lane_setup(panel, take_sets(sets, int(rows[0])))
 
-        groups = [rows]
+        groups: Iterable[IntArray] = [rows]
         if setup is not None:
-            groups = list(cut_by_memory(rows, order.read, setup, size, memory))
+            groups = cut_by_memory(rows, order.read, setup, size, memory)
+
+        # A part that is too small for lanes is a task for each of its sets.
         for part in cut_to_size(groups, size):
             is_block = setup is not None and len(part) >= LEAST_LANES
-            for places in [part] if is_block else part[:, None]:
+            tasks = [part] if is_block else list(part[:, None])
+            for places in tasks:
                 yield SetTask(
                     rows=places,
                     sets=take_sets(sets, places),
@@ -370,40 +382,47 @@ def locate_formulas(
     they are compiled. Raises BlockFault if they are not; the sets are then run one by one.
     """
     asked = frozenset(task.sets)
-    differ = b.has_own_columns(columns)
+    columns_differ = b.has_own_columns(columns)
     with COMPILER_LOCK:
-        recipes = write_formulas(setup, varied, asked, has_own_columns=differ)
+        recipes = write_formulas(setup, varied, asked, has_own_columns=columns_differ)
         if task.waits_for_compiler or all(map(is_formula_compiled, recipes)):
-            return BlockFormulas([*map(locate_lane_formula, recipes)], differ)
+            return BlockFormulas([*map(locate_lane_formula, recipes)], columns_differ)
 
         # Columns that are equal may be read as those of each lane, but not the other way round.
-        for has_own_columns in (True,) if differ else (True, False):
-            recipes = write_formulas(setup, None, None, has_own_columns=has_own_columns)
+        for has_own_columns in (True,) if columns_differ else (True, False):
+            recipes = write_general_formulas(setup, has_own_columns=has_own_columns)
             if all(map(is_formula_compiled, recipes)):
                 return BlockFormulas([*map(locate_lane_formula, recipes)], has_own_columns)
     raise BlockFault
 
 
 def write_formulas(
-    setup: Setup,
-    varied: frozenset[str] | None,
-    asked: frozenset[str] | None,
-    *,
-    has_own_columns: bool,
+    setup: Setup, varied: frozenset[str], asked: frozenset[str], *, has_own_columns: bool
 ) -> list[Recipe]:
-    """Return the recipes of the formulas of a setup, in which all numbers vary where None is."""
+    """Return the recipes of the formulas of a setup, one a policy, for what its sets vary."""
     recipes = []
     for observed in setup.observed:
-        policy = observed.policy
         columns = tuple(observed.columns)
-        numbers = frozenset(list_numbers(policy))
         recipe = write_lane_formula(
-            policy,
+            observed.policy,
             columns,
-            numbers if varied is None else varied,
-            asked=numbers if asked is None else asked,
-            read=b.find_read(policy, columns),
+            varied,
+            asked,
+            read=b.find_read(observed.policy, columns),
             has_own_columns=has_own_columns,
+        )
+        recipes.append(recipe)
+    return recipes
+
+
+def write_general_formulas(setup: Setup, *, has_own_columns: bool) -> list[Recipe]:
+    """Return the recipes of the formulas of a setup, one a policy, that serve every sweep."""
+    recipes = []
+    for observed in setup.observed:
+        columns = tuple(observed.columns)
+        read = b.find_read(observed.policy, columns)
+        recipe = write_general_formula(
+            observed.policy, columns, read, has_own_columns=has_own_columns
         )
         recipes.append(recipe)
     return recipes

@@ -747,7 +747,7 @@ def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     """Write the contract values between which no stop of each lane acts.
 
-    Of what each lane holds, or with ``is_planned`` of what it wants to hold.
+    Of what each lane holds, or with ``is_planned`` of what the groups that ask want to hold.
     """
     flags = terms.flags
     kind = FillKind(
@@ -763,10 +763,11 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
 
     table = Table(size=terms.rules.brackets.sizes[i], setting=1.0, first_leverage=1.0)
     quote = r.quote_open(lanes.prices, i)
-    asking = lanes.cursor[r.CURSOR.asking] if is_planned else r.ALL_GROUPS
-    while asking != 0:
-        group = lowest(asking)
-        asking &= asking - 1
+    # Group by group: the lowest bit that is left, which is then taken away.
+    groups = lanes.cursor[r.CURSOR.asking] if is_planned else r.ALL_GROUPS
+    while groups != 0:
+        group = lowest(groups)
+        groups &= groups - 1
         for k in range(r.GROUP):
             lane = group * r.GROUP + k
             rules = r.read_rules(lanes.numbers, kind, table, i, lane)
@@ -780,16 +781,19 @@ def write_stops_of_lane(
 ) -> None:
     """Write the contract values between which no stop of a lane acts.
 
-    A stop and a take-profit are on either side of them.
+    Its stop is on one side of them, its take-profit on the other.
     """
+    # The position tested. The best value of one that is opened or turned now is its entry.
     position = lanes.position
     held = pick_held(position, i, lane)
     want = position[spot(i, r.HELD.want, lane)]
-    after = trade_lane(rules, a.Balances(0.0, held), quote, want).balances.position
-    best = position[spot(i, r.HELD.best, lane)]
-    best = after.entry if is_planned & (held.quantity * after.quantity <= 0.0) else best
-    tested = after if is_planned else held
+    planned = trade_lane(rules, a.Balances(0.0, held), quote, want).balances.position
+    is_new = is_planned & (held.quantity * planned.quantity <= 0.0)
+    best_of_held = position[spot(i, r.HELD.best, lane)]
+    best = planned.entry if is_new else best_of_held
+    tested = planned if is_planned else held
 
+    # The stop of a long is below, its take-profit above; those of a short the other way round.
     side = p.find_side(tested)
     is_long = tested.quantity > 0.0
     is_short = tested.quantity < 0.0
