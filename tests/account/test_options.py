@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import backtest as bt
+from backtest import margin
+from backtest.margin import option_values
 from tests import agreement
 from tests.draws import DAY, HOUR, START
 from tests.kit import flat
@@ -439,3 +441,24 @@ def test_random_accounts_with_options_balance(first):
     count = 20 if first else 3
     for seed in range(first, first + count):
         simulate(*make_option_case(seed).for_oracle())
+
+
+@pytest.mark.parametrize(("is_coin", "gains", "slope"), [
+    # In coins: value .1 / 10 x 20 / 10 = .02 a contract; needed .02 + .5 x .02 = .03
+    (True, True, 3 * 2 * 0.03), (True, False, 3 * (0.02 + 2 * 0.03)),
+    # In cash: value .1; needed .1 + .075 x .1 + .5 x .1 = .1575
+    (False, True, 3 * 2 * 0.1575), (False, False, 3 * (0.1 + 2 * 0.1575)),
+])  # fmt: skip
+def test_the_bound_of_what_an_option_takes_from_its_pool_by_hand(is_coin, gains, slope):
+    """3 contracts of .1, sold at strike 20, from a price of 10 on; a level of 2 of a requirement
+    of 7.5 % of the underlying and half of the mark. A gain of value takes nothing away."""
+    one = {"sizes": 0.1, "quantities": -3.0, "strikes": 20.0, "bases": 1.0, "years": 0.25}
+    options = {name: np.array([value]) for name, value in one.items()}
+    rates = SimpleNamespace(maintenance=0.075, of_mark=0.5, factor=1.0)
+    pool = SimpleNamespace(
+        options=SimpleNamespace(**options, rates=np.zeros(1), are_coin=np.array([is_coin])),
+        rules=SimpleNamespace(kind=option_values.PER_OPTION, rates=rates),
+        packed=SimpleNamespace(level=2.0, scenarios=SimpleNamespace(factor=1.0)),
+    )
+
+    assert margin.bound_option_slope(pool, 0, 10.0, gains) == pytest.approx(slope, rel=1e-12)
