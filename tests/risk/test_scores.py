@@ -61,13 +61,15 @@ def test_horizons_of_dates_have_no_bar_in_common_and_end_with_the_data():
 def test_dates_of_a_short_horizon_are_a_whole_share_of_a_longer_one_apart():
     """Of 16 bars apart at most: 40 bars have a fourth of 10, 45 a third of 15, 17 no share."""
     longer = scores.choose_dates(40, 1_000, 40)
-    shorter = scores.choose_dates(10, 1_000, 10, longer=40)
     assert np.diff(longer).tolist() == [40] * 23
-    assert np.diff(shorter).tolist() == [10] * 59
+
+    # 60 dates, from bar 400 on those of the longer horizon among them.
+    shorter = scores.choose_dates(10, 1_000, 10, longer=40)
     assert {*longer.tolist()} & {*shorter.tolist()} == {*range(400, 1_000, 40)}
-    assert np.diff(scores.choose_dates(10, 1_000, 10, longer=45)).tolist() == [15] * 59
-    assert np.diff(scores.choose_dates(10, 1_000, 10, longer=17)).tolist() == [16] * 59
-    assert np.diff(scores.choose_dates(10, 1_000, 10, longer=16)).tolist() == [16] * 59
+
+    for bars_of_longer, apart in ((40, 10), (45, 15), (17, 16), (16, 16)):
+        dates = scores.choose_dates(10, 1_000, 10, longer=bars_of_longer)
+        assert np.diff(dates).tolist() == [apart] * 59
 
 
 @pytest.mark.slow

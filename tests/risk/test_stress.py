@@ -552,17 +552,25 @@ def test_each_coin_has_its_own_hours_and_the_others_those_of_the_coin_that_fell_
 
 @pytest.mark.parametrize(("freq", "hours"), [("15min", 0.25), ("1h", 1), ("4h", 4), ("1D", 24)])
 def test_bars_of_any_length_keep_the_extremes_and_the_close(freq: str, hours: float):
+    """Of 28 hours the file has last and mark prices: open, high, low, close."""
     bars, _ = replay("2020-03-12", market_of("BTCUSDT", freq, n=60))
     whole = read_bars(CRASHES["2020-03-12"])["BTC"]
+
     for found, expected in zip((bars["BTCUSDT"].last, bars["BTCUSDT"].mark), whole, strict=True):
         assert found.shape == (4, int(np.ceil(28 / hours)))
         if hours <= 1:
             assert (found[:, :: round(1 / hours)] == expected).all()
-        assert found[1].max() == pytest.approx(expected[1].max(), rel=1e-12)
-        assert found[2].min() == pytest.approx(expected[2].min(), rel=1e-12)
-        assert found[3, -1] == pytest.approx(expected[3, -1], rel=1e-12)
-        assert (found[1] >= np.maximum(found[0], found[3]) * (1 - 1e-12)).all()
-        assert (found[2] <= np.minimum(found[0], found[3]) * (1 + 1e-12)).all()
+
+        # The highest high, the lowest low and the last close are those of the hours.
+        opens, highs, lows, closes = found
+        _, known_highs, known_lows, known_closes = expected
+        assert highs.max() == pytest.approx(known_highs.max(), rel=1e-12)
+        assert lows.min() == pytest.approx(known_lows.min(), rel=1e-12)
+        assert closes[-1] == pytest.approx(known_closes[-1], rel=1e-12)
+
+        # Each bar is one: no open and no close lies outside.
+        assert (highs >= np.maximum(opens, closes) * (1 - 1e-12)).all()
+        assert (lows <= np.minimum(opens, closes) * (1 + 1e-12)).all()
 
 
 def test_days_of_stocks_are_replayed_in_sessions_and_hours_of_coins_in_markets_that_never_close():
