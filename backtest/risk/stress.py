@@ -499,6 +499,11 @@ def stress(
         "tables": list(describe_tables(result, times)),
         "not_counted": [core.capitalize(f"{idle}.")] if idle else [],
     }
+    # The data of one market are described as those of its run.
+    market: Any = result.markets
+    if len(market) == 1:
+        market = next(iter(market.values()))
+
     # Scenarios have different numbers of bars.
     paths = pd.DataFrame({name: pd.Series(path) for name, path in moves.items()})
     return Stress(
@@ -506,7 +511,7 @@ def stress(
         ladder=climbed,
         moves=paths.rename_axis("bar"),
         settings=settings,
-        market=result.markets,
+        market=market,
     )
 
 

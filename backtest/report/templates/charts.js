@@ -297,7 +297,7 @@ const compose = (box) => {
     fitAxes(figure.data, layout, shown);
     placeNames(layout, shown);
     // Dates of a narrow chart lie beside each other: few of them, none turned.
-    const most = Math.max(2, Math.floor((width - layout.margin.l - layout.margin.r) / 90));
+    const most = Math.max(3, Math.floor((width - layout.margin.l - layout.margin.r) / 62));
     if (width < wide) layout.xaxis = { ...layout.xaxis, nticks: most, tickangle: 0 };
   }
   return { traces: figure.data, layout };
