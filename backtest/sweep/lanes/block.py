@@ -301,7 +301,7 @@ def start_lane(setup: engine.Setup, widest: Sequence[float]) -> FloatArray:
     least = find_least(setup.inputs, widest)
     rows[r.OWN.least] = least
     rows[r.OWN.line] = max(line, least - wallet.reserve, 0.0)
-    rows[r.OWN.keep] = 1.0
+    rows[r.OWN.lowest_share] = 1.0
     rows[r.OWN.is_live] = 1.0
     return rows
 

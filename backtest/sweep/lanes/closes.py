@@ -11,8 +11,23 @@ from backtest.core.structs import view_numbers
 from backtest.engine import is_over_cap
 from backtest.margin import find_maintenance
 from backtest.results import finish_sample, invert, is_deeper, raise_ratio
-from backtest.sweep.lanes import rows as r
-from backtest.sweep.lanes.rows import LANES, Lanes, cell, lowest, spot
+from backtest.sweep.lanes.rows import (
+    CURSOR,
+    FIRST_OF_TALLY,
+    HELD,
+    LANES,
+    OWN,
+    PRICE,
+    TALLY,
+    WORK,
+    Lanes,
+    cell,
+    is_listed,
+    lowest,
+    select,
+    spot,
+    sum_before,
+)
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray
@@ -23,12 +38,13 @@ GROWTH = 1.1
 
 
 # Loops over lanes have no branch on what differs between lanes, so that the compiler computes them
-# side by side: both cases are computed, and a conditional expression chooses.
+# side by side: both cases are computed, and ``select`` chooses.
 
 
 def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     """Value all lanes at the closes of the bar, and count falls, leverage and margins of them."""
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
+    # One position has code of its own, for each margin mode: the flag is a constant in it.
     if n > 1:
         has_fallen = close_several(lanes, is_isolated, n)
     elif is_isolated:
@@ -39,88 +55,107 @@ def close_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     if has_fallen:
         follow_lows(lanes)
     if lanes.is_full:
-        expose_lanes(terms, lanes, n)
+        count_exposure(terms, lanes, n)
 
 
 def follow_lows(lanes: Lanes) -> None:
-    """Write the lowest unit under a peak, where a lane has fallen deeper than before."""
+    """Write the deepest fall of each lane so far, where this bar made one deeper.
+
+    A fall is a pair, the unit value and the peak before it. Their ratio is what :func:`count_close`
+    compares with.
+    """
     account = lanes.account
     for lane in range(LANES):
         peak = account[cell(WALLET.peak, lane)]
         unit = account[cell(WALLET.unit, lane)]
-        low = account[cell(r.TALLY.low, lane)]
-        low_peak = account[cell(r.TALLY.low_peak, lane)]
+        low = account[cell(TALLY.low, lane)]
+        low_peak = account[cell(TALLY.low_peak, lane)]
 
-        # The deepest fall so far is kept as a pair: the unit, and the peak before it.
         is_low = is_deeper(peak, low, low_peak, unit)
-        low = unit if is_low else low
-        low_peak = peak if is_low else low_peak
-        account[cell(r.TALLY.low, lane)] = low
-        account[cell(r.TALLY.low_peak, lane)] = low_peak
-        account[cell(r.OWN.keep, lane)] = low / low_peak
+        low = select(is_low, unit, low)
+        low_peak = select(is_low, peak, low_peak)
+
+        account[cell(TALLY.low, lane)] = low
+        account[cell(TALLY.low_peak, lane)] = low_peak
+        account[cell(OWN.lowest_share, lane)] = low / low_peak
 
 
 def close_several(lanes: Lanes, is_isolated: bool, n: int) -> bool:
-    """Value lanes of several positions; return whether any fell under its lowest share of a peak.
+    """Write the equity of lanes of several positions at the close, and count it.
 
-    Isolated positions are summed before the cash, as a run does: equal to the last bit.
+    Return whether any lane fell under its lowest share of a peak. Isolated positions are summed
+    before the cash, as a run does: equal to the last bit.
     """
     account = lanes.account
     for lane in range(LANES):
         cash = account[cell(WALLET.cash, lane)]
-        account[cell(WALLET.equity, lane)] = 0.0 if is_isolated else cash
+        account[cell(WALLET.equity, lane)] = select(is_isolated, 0.0, cash)
+
     for i in range(n):
-        if lanes.prices[r.PRICE.is_listed, i] != 0.0:
-            add_close(lanes, is_isolated, i)
+        if not is_listed(lanes, i):
+            continue
+        if is_isolated:
+            add_isolated_close(lanes, i)
+        else:
+            add_cross_close(lanes, i)
 
     has_fallen = False
     for lane in range(LANES):
+        equity = account[cell(WALLET.equity, lane)]
         if is_isolated:
-            worth = account[cell(WALLET.equity, lane)]
-            account[cell(WALLET.equity, lane)] = account[cell(WALLET.cash, lane)] + worth
-        has_fallen |= count_close(account, account[cell(WALLET.equity, lane)], lane)
+            equity = account[cell(WALLET.cash, lane)] + equity
+            account[cell(WALLET.equity, lane)] = equity
+        has_fallen |= count_close(account, equity, lane)
     return has_fallen
 
 
-def add_close(lanes: Lanes, is_isolated: bool, i: int) -> None:
-    """Add what a position is worth at its close to the equity of all lanes."""
+def add_cross_close(lanes: Lanes, i: int) -> None:
+    """Add the value of a cross position at its close to the equity of all lanes."""
+    account = lanes.account
+    close = lanes.prices[PRICE.close, i]
+    for lane in range(LANES):
+        quantity = lanes.position[spot(i, HELD.quantity, lane)]
+        account[cell(WALLET.equity, lane)] += quantity * close
+
+
+def add_isolated_close(lanes: Lanes, i: int) -> None:
+    """Add the margin and the profit of an isolated position at its close to the equity of lanes."""
     account = lanes.account
     position = lanes.position
-    close = lanes.prices[r.PRICE.close, i]
-    if is_isolated:
-        for lane in range(LANES):
-            entry = position[spot(i, r.HELD.entry, lane)]
-            profit = position[spot(i, r.HELD.quantity, lane)] * (close - entry)
-
-            before = account[cell(WALLET.equity, lane)] + position[spot(i, r.HELD.margin, lane)]
-            account[cell(WALLET.equity, lane)] = before + profit
-        return
-
+    close = lanes.prices[PRICE.close, i]
     for lane in range(LANES):
-        account[cell(WALLET.equity, lane)] += position[spot(i, r.HELD.quantity, lane)] * close
+        quantity = position[spot(i, HELD.quantity, lane)]
+        profit = quantity * (close - position[spot(i, HELD.entry, lane)])
+        margin = position[spot(i, HELD.margin, lane)]
+
+        equity = account[cell(WALLET.equity, lane)]
+        account[cell(WALLET.equity, lane)] = equity + margin + profit
 
 
 @inlined
 def find_backing(position: FloatArray, close: float, i: int, lane: int) -> float:
-    """Return what a position that stands alone is worth at its close."""
-    entry = position[spot(i, r.HELD.entry, lane)]
-    profit = position[spot(i, r.HELD.quantity, lane)] * (close - entry)
-    return float(position[spot(i, r.HELD.margin, lane)] + profit)
+    """Return margin and profit of an isolated position at its close."""
+    quantity = position[spot(i, HELD.quantity, lane)]
+    profit = quantity * (close - position[spot(i, HELD.entry, lane)])
+    return float(position[spot(i, HELD.margin, lane)] + profit)
 
 
 @inlined
 def close_one(lanes: Lanes, is_isolated: bool) -> bool:
-    """Value lanes of one position; return the same as :func:`close_several`."""
+    """Write the equity of lanes of one position at the close, and count it.
+
+    Return whether any lane fell under its lowest share of a peak.
+    """
     account = lanes.account
     position = lanes.position
-    close = lanes.prices[r.PRICE.close, 0]
+    close = lanes.prices[PRICE.close, 0]
     has_fallen = False
     for lane in range(LANES):
-        backing = position[spot(0, r.HELD.quantity, lane)] * close
+        backing = position[spot(0, HELD.quantity, lane)] * close
         if is_isolated:
             backing = find_backing(position, close, 0, lane)
-        equity = account[cell(WALLET.cash, lane)] + backing
 
+        equity = account[cell(WALLET.cash, lane)] + backing
         account[cell(WALLET.equity, lane)] = equity
         has_fallen |= count_close(account, equity, lane)
     return has_fallen
@@ -128,96 +163,108 @@ def close_one(lanes: Lanes, is_isolated: bool) -> bool:
 
 @inlined
 def count_close(account: FloatArray, equity: float, lane: int) -> bool:
-    """Write unit and peak of a lane; return whether it fell deeper than before."""
-    unit = account[cell(WALLET.scale, lane)] * (equity + account[cell(WALLET.reserve, lane)])
+    """Write the unit value of a lane and its peak; return whether it fell deeper than before."""
+    wealth = equity + account[cell(WALLET.reserve, lane)]
+    unit = account[cell(WALLET.scale, lane)] * wealth
     account[cell(WALLET.unit, lane)] = unit
-    account[cell(r.TALLY.equity, lane)] += equity
+    account[cell(TALLY.equity, lane)] += equity
 
     peak = account[cell(WALLET.peak, lane)]
-    peak = unit if unit > peak else peak
+    peak = select(unit > peak, unit, peak)
     account[cell(WALLET.peak, lane)] = peak
-    return bool(unit < peak * account[cell(r.OWN.keep, lane)])
+    return bool(unit < peak * account[cell(OWN.lowest_share, lane)])
 
 
 # Leverage and margin.
 
 
-def expose_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
+def count_exposure(terms: Terms, lanes: Lanes, n: int) -> None:
     """Count leverage, initial margin and the peak of the margin needed at the closes of the bar.
 
-    Margin rates are bounds, so a lane whose share of margin needed may be a new peak is measured
-    exactly after that (:func:`raise_peaks`).
+    Positions are summed first, then counted lane by lane. Margin rates are bounds, so a lane whose
+    share of margin needed may be a new peak is measured exactly at last (:func:`raise_peaks`).
     """
     account = lanes.account
     is_isolated = bool(terms.rules.brackets.are_isolated[0])
     is_first = True
     for i in range(n):
-        if lanes.prices[r.PRICE.is_listed, i] == 0.0:
+        if not is_listed(lanes, i):
             continue
         if is_isolated:
-            expose_isolated(lanes, is_first, i)
+            add_isolated_exposure(lanes, is_first, i)
         else:
-            expose_position(lanes, is_first, i)
+            add_cross_exposure(lanes, is_first, i)
             add_initial(terms.rules.brackets, lanes, is_first, i)
         is_first = False
     if is_first:
-        expose_nothing(lanes)
+        write_no_exposure(lanes)
 
     peaks = 0
     for lane in range(LANES):
-        pool = account[cell(WALLET.equity, lane)]
+        backing = account[cell(WALLET.equity, lane)]
         if is_isolated:
-            pool = account[cell(r.WORK.pool, lane)]
-        account[cell(r.WORK.pool, lane)] = pool
-        count_exposure(account, terms.max_gross_leverage, lane)
-
-        # Ratios are compared by products: nothing may back a lane.
-        needed = account[cell(r.WORK.needed, lane)]
-        peak_needed = account[cell(r.TALLY.peak_needed, lane)]
-        peaks |= (needed * account[cell(r.TALLY.peak_backing, lane)] > peak_needed * pool) << lane
+            backing = account[cell(WORK.pool, lane)]
+        count_leverage(account, terms.max_gross_leverage, lane)
+        peaks |= may_be_peak(account, backing, lane) << lane
     if peaks != 0:
         raise_peaks(terms, lanes, n, peaks)
 
 
-def expose_nothing(lanes: Lanes) -> None:
+@inlined
+def may_be_peak(account: FloatArray, backing: float, lane: int) -> bool:
+    """Return whether the share of margin needed of a lane, a bound, is over its peak so far.
+
+    Shares are compared by products: nothing may back a lane.
+    """
+    needed = account[cell(WORK.needed, lane)]
+    peak_needed = account[cell(TALLY.peak_needed, lane)]
+    peak_backing = account[cell(TALLY.peak_backing, lane)]
+    return bool(needed * peak_backing > peak_needed * backing)
+
+
+def write_no_exposure(lanes: Lanes) -> None:
     """Write the sums of a bar in which no instrument is listed."""
+    account = lanes.account
     for lane in range(LANES):
-        lanes.account[cell(r.WORK.gross, lane)] = 0.0
-        lanes.account[cell(r.WORK.needed, lane)] = 0.0
-        lanes.account[cell(r.WORK.initial, lane)] = 0.0
-        lanes.account[cell(r.WORK.pool, lane)] = 1.0
+        account[cell(WORK.gross, lane)] = 0.0
+        account[cell(WORK.needed, lane)] = 0.0
+        account[cell(WORK.initial, lane)] = 0.0
+        account[cell(WORK.pool, lane)] = 1.0  # nothing is needed: any backing gives a share of 0
 
 
 @inlined
-def count_exposure(account: FloatArray, cap: float, lane: int) -> None:
-    """Add leverage and initial margin of a lane to its tally."""
-    equity = account[cell(WALLET.equity, lane)]
-    initial = account[cell(r.WORK.initial, lane)]
-    account[cell(r.TALLY.initial, lane)] += initial
-    account[cell(r.TALLY.initial_share, lane)] += initial * invert(equity)
+def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
+    """Add leverage and initial margin of a lane to its tally; ``cap`` is of gross leverage."""
+    share_of_equity = invert(account[cell(WALLET.equity, lane)])
+    initial = account[cell(WORK.initial, lane)]
+    account[cell(TALLY.initial, lane)] += initial
+    account[cell(TALLY.initial_share, lane)] += initial * share_of_equity
 
-    leverage = account[cell(r.WORK.gross, lane)] * invert(equity)
-    highest = account[cell(r.TALLY.peak_leverage, lane)]
-    account[cell(r.TALLY.leverage, lane)] += leverage
-    account[cell(r.TALLY.peak_leverage, lane)] = leverage if leverage > highest else highest
-    account[cell(r.TALLY.over_cap, lane)] += 1.0 if is_over_cap(leverage, cap) else 0.0
+    leverage = account[cell(WORK.gross, lane)] * share_of_equity
+    account[cell(TALLY.leverage, lane)] += leverage
+    account[cell(TALLY.over_cap, lane)] += select(is_over_cap(leverage, cap), 1.0, 0.0)
+
+    peak = account[cell(TALLY.peak_leverage, lane)]
+    account[cell(TALLY.peak_leverage, lane)] = select(leverage > peak, leverage, peak)
 
 
-def expose_position(lanes: Lanes, is_first: bool, i: int) -> None:
+def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     """Add a cross position to the sums of all lanes: gross notional, and margin needed, a bound.
 
     With ``is_first`` the sums begin with it.
     """
     account = lanes.account
-    contract_notional = abs(lanes.prices[r.PRICE.close, i])
-    rate = lanes.prices[r.PRICE.rate, i]
+    contract_notional = abs(lanes.prices[PRICE.close, i])
+    rate = lanes.prices[PRICE.rate, i]
 
     for lane in range(LANES):
-        notional = abs(lanes.position[spot(i, r.HELD.quantity, lane)]) * contract_notional
-        gross = 0.0 if is_first else account[cell(r.WORK.gross, lane)]
-        needed = 0.0 if is_first else account[cell(r.WORK.needed, lane)]
-        account[cell(r.WORK.gross, lane)] = notional + gross
-        account[cell(r.WORK.needed, lane)] = notional * rate + needed
+        quantity = lanes.position[spot(i, HELD.quantity, lane)]
+        notional = abs(quantity) * contract_notional
+        gross = sum_before(account, WORK.gross, is_first, lane)
+        needed = sum_before(account, WORK.needed, is_first, lane)
+
+        account[cell(WORK.gross, lane)] = notional + gross
+        account[cell(WORK.needed, lane)] = notional * rate + needed
 
 
 def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> None:
@@ -228,36 +275,35 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
     is over its floor take its leverage.
     """
     account = lanes.account
-    position = lanes.position
-    contract_notional = abs(lanes.prices[r.PRICE.close, i])
+    contract_notional = abs(lanes.prices[PRICE.close, i])
     multiplier = tables.initial_multipliers[i]
     has_setting = tables.settings[i] > 0.0
     leverage = tables.leverages[i, 0] / multiplier
     if has_setting:
         leverage = min(tables.settings[i], leverage)
     for lane in range(LANES):
-        account[cell(r.WORK.wanted, lane)] = leverage
+        account[cell(WORK.wanted, lane)] = leverage
 
     # No lane is over the bound, so brackets above it are not asked.
     most = lanes.most[i] * contract_notional
     k = 1
     while not has_setting and k < tables.counts[i] and most > tables.caps[i, k - 1]:
-        cap = tables.caps[i, k - 1]
+        floor = tables.caps[i, k - 1]
         leverage = tables.leverages[i, k] / multiplier
         for lane in range(LANES):
-            is_over = abs(position[spot(i, r.HELD.quantity, lane)]) * contract_notional > cap
-            allowed = account[cell(r.WORK.wanted, lane)]
-            account[cell(r.WORK.wanted, lane)] = leverage if is_over else allowed
+            notional = abs(lanes.position[spot(i, HELD.quantity, lane)]) * contract_notional
+            so_far = account[cell(WORK.wanted, lane)]
+            account[cell(WORK.wanted, lane)] = select(notional > floor, leverage, so_far)
         k += 1
 
     for lane in range(LANES):
-        notional = abs(position[spot(i, r.HELD.quantity, lane)]) * contract_notional
-        before = 0.0 if is_first else account[cell(r.WORK.initial, lane)]
-        initial = notional / account[cell(r.WORK.wanted, lane)]
-        account[cell(r.WORK.initial, lane)] = before + initial
+        notional = abs(lanes.position[spot(i, HELD.quantity, lane)]) * contract_notional
+        before = sum_before(account, WORK.initial, is_first, lane)
+        initial = notional / account[cell(WORK.wanted, lane)]
+        account[cell(WORK.initial, lane)] = before + initial
 
 
-def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
+def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     """Add an isolated position to the sums of all lanes: gross notional and margin posted.
 
     Of each lane the worst position so far is kept: the one whose margin needed (a bound) is the
@@ -265,22 +311,25 @@ def expose_isolated(lanes: Lanes, is_first: bool, i: int) -> None:
     """
     account = lanes.account
     position = lanes.position
-    close = lanes.prices[r.PRICE.close, i]
-    rate = lanes.prices[r.PRICE.rate, i]
-    for lane in range(LANES):
-        gross = 0.0 if is_first else account[cell(r.WORK.gross, lane)]
-        initial = 0.0 if is_first else account[cell(r.WORK.initial, lane)]
-        notional = abs(position[spot(i, r.HELD.quantity, lane)]) * abs(close)
-        account[cell(r.WORK.initial, lane)] = initial + position[spot(i, r.HELD.margin, lane)]
-        account[cell(r.WORK.gross, lane)] = gross + notional
+    close = lanes.prices[PRICE.close, i]
+    rate = lanes.prices[PRICE.rate, i]
 
-        worst = 0.0 if is_first else account[cell(r.WORK.needed, lane)]
-        pool = 1.0 if is_first else account[cell(r.WORK.pool, lane)]
+    for lane in range(LANES):
+        notional = abs(position[spot(i, HELD.quantity, lane)]) * abs(close)
+        posted = position[spot(i, HELD.margin, lane)]
+        gross = sum_before(account, WORK.gross, is_first, lane)
+        initial = sum_before(account, WORK.initial, is_first, lane)
+        account[cell(WORK.gross, lane)] = gross + notional
+        account[cell(WORK.initial, lane)] = initial + posted
+
+        worst = sum_before(account, WORK.needed, is_first, lane)
+        backing_of_worst = select(is_first, 1.0, account[cell(WORK.pool, lane)])
         needed = notional * rate
         backing = find_backing(position, close, i, lane)
-        is_worse = needed * pool > worst * backing
-        account[cell(r.WORK.needed, lane)] = needed if is_worse else worst
-        account[cell(r.WORK.pool, lane)] = backing if is_worse else pool
+        is_worse = needed * backing_of_worst > worst * backing
+
+        account[cell(WORK.needed, lane)] = select(is_worse, needed, worst)
+        account[cell(WORK.pool, lane)] = select(is_worse, backing, backing_of_worst)
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
@@ -293,17 +342,17 @@ def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
     while peaks != 0:
         lane = lowest(peaks)
         peaks &= peaks - 1
-        needed_now, pool = measure_needed(terms, lanes, n, lane)
+        needed, backing = measure_needed(terms, lanes, n, lane)
 
-        needed, backing = raise_ratio(
-            account[cell(r.TALLY.peak_needed, lane)],
-            account[cell(r.TALLY.peak_backing, lane)],
-            needed_now,
-            pool,
-            account[cell(r.WORK.gross, lane)] > 0.0,
+        peak_needed, peak_backing = raise_ratio(
+            account[cell(TALLY.peak_needed, lane)],
+            account[cell(TALLY.peak_backing, lane)],
+            needed,
+            backing,
+            account[cell(WORK.gross, lane)] > 0.0,
         )
-        account[cell(r.TALLY.peak_needed, lane)] = needed
-        account[cell(r.TALLY.peak_backing, lane)] = backing
+        account[cell(TALLY.peak_needed, lane)] = peak_needed
+        account[cell(TALLY.peak_backing, lane)] = peak_backing
 
 
 def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float, float]:
@@ -314,22 +363,25 @@ def measure_needed(terms: Terms, lanes: Lanes, n: int, lane: int) -> tuple[float
     """
     position = lanes.position
     brackets = terms.rules.brackets
-    total = 0.0
-    worst = 0.0
-    pool = 1.0
+    needed_of_all = 0.0
+    needed_of_worst = 0.0
+    backing_of_worst = 1.0
     for i in range(n):
-        quantity = position[spot(i, r.HELD.quantity, lane)]
-        if quantity != 0.0:
-            close = lanes.prices[r.PRICE.close, i]
-            needed = find_maintenance(brackets, i, abs(quantity) * abs(close))
-            backing = find_backing(position, close, i, lane)
+        quantity = position[spot(i, HELD.quantity, lane)]
+        if quantity == 0.0:
+            continue
+        close = lanes.prices[PRICE.close, i]
+        needed = find_maintenance(brackets, i, abs(quantity) * abs(close))
+        backing = find_backing(position, close, i, lane)
 
-            total += needed
-            worst, pool = raise_ratio(worst, pool, needed, backing, True)
+        needed_of_all += needed
+        needed_of_worst, backing_of_worst = raise_ratio(
+            needed_of_worst, backing_of_worst, needed, backing, True
+        )
 
     if brackets.are_isolated[0]:
-        return worst, pool
-    return total, lanes.account[cell(WALLET.equity, lane)]
+        return needed_of_worst, backing_of_worst
+    return needed_of_all, lanes.account[cell(WALLET.equity, lane)]
 
 
 # Samples.
@@ -344,13 +396,13 @@ def end_samples(lanes: Lanes, free: float) -> None:
     account = lanes.account
     tally = view_numbers(lanes.tally)
     for lane in range(LANES):
-        for row in range(r.TALLY.sample_unit, r.TALLY.disutility + 1):
-            tally[row - r.FIRST_OF_TALLY] = account[cell(row, lane)]
+        for row in range(TALLY.sample_unit, TALLY.disutility + 1):
+            tally[row - FIRST_OF_TALLY] = account[cell(row, lane)]
 
         lanes.tally.sample_free = free
         finish_sample(lanes.tally, account[cell(WALLET.unit, lane)])
-        for row in range(r.TALLY.sample_unit, r.TALLY.disutility + 1):
-            account[cell(row, lane)] = tally[row - r.FIRST_OF_TALLY]
+        for row in range(TALLY.sample_unit, TALLY.disutility + 1):
+            account[cell(row, lane)] = tally[row - FIRST_OF_TALLY]
 
 
 def keep_units(lanes: Lanes) -> None:
@@ -358,15 +410,15 @@ def keep_units(lanes: Lanes) -> None:
 
     The bound of an instrument is the largest quantity that any lane holds, and GROWTH more.
     """
-    k = lanes.cursor[r.CURSOR.sample]
+    k = lanes.cursor[CURSOR.sample]
     if k < len(lanes.units):
         for lane in range(LANES):
             lanes.units[k, lane] = lanes.account[cell(WALLET.unit, lane)]
-    lanes.cursor[r.CURSOR.sample] = k + 1
+    lanes.cursor[CURSOR.sample] = k + 1
 
     for i in range(len(lanes.signal)):
         most = 0.0
         for lane in range(LANES):
-            most = max(most, abs(lanes.position[spot(i, r.HELD.quantity, lane)]))
+            most = max(most, abs(lanes.position[spot(i, HELD.quantity, lane)]))
         lanes.most[i] = GROWTH * most
-    lanes.cursor[r.CURSOR.is_bound] = 0
+    lanes.cursor[CURSOR.is_bound] = 0

@@ -34,7 +34,24 @@ from backtest.results import Clock, grow_free
 from backtest.sweep.lanes import quiet
 from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.closes import close_lanes, end_samples, keep_units
-from backtest.sweep.lanes.rows import LANES, LanePolicies, Lanes, cell, lowest, spot
+from backtest.sweep.lanes.rows import (
+    ALL_GROUPS,
+    CURSOR,
+    HELD,
+    LANES,
+    OWN,
+    PRICE,
+    REASON,
+    TALLY,
+    WORK,
+    LanePolicies,
+    Lanes,
+    cell,
+    lowest,
+    may_fill,
+    select,
+    spot,
+)
 from backtest.sweep.lanes.trades import (
     fill_trades,
     find_exits,
@@ -110,10 +127,9 @@ def take_block(
     feed = market.feed
     clock = market.clock
     n = len(lanes.signal)
-
     quiet.begin_prices(terms, feed, lanes)
     # The blocks of a market share a table of prices: the first that reaches these bars writes it.
-    if lanes.cursor[r.CURSOR.is_written] == 0:
+    if lanes.cursor[CURSOR.is_written] == 0:
         quiet.write_table(terms, feed, lanes, start, stop)
 
     for t in range(start, stop):
@@ -150,28 +166,36 @@ def pass_rare(
         lane = lowest(rare)
         rare &= rare - 1
         r.take_out(lanes, terms, lone.state, t, t - lone.first, lane)
-
-        _, why = pass_alone(
-            lone.address,
-            terms,
-            market.feed,
-            market.clock,
-            market.log_returns,
-            lone.deciders,
-            lone.state,
-            lone.quotes,
-            lone.scratch,
-            lone.ledger,
-            lanes.tally,
-            lone.tape,
-            t,
-            t + 1,
-        )
+        why = pass_bar(terms, market, lanes, lone, t)
         if why != DONE:
             return why
-
         r.put_back(lanes, terms, lone.state, t, lane)
     return DONE
+
+
+def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: int) -> int:
+    """Take the lane that was taken out through bar t by the loop of a run; return why it stopped.
+
+    What follows the address are the arguments of :func:`.engine.loop.simulate_account`, one by one:
+    a compiled function that is called by its address takes no records of others.
+    """
+    _, why = pass_alone(
+        lone.address,
+        terms,
+        market.feed,
+        market.clock,
+        market.log_returns,
+        lone.deciders,
+        lone.state,
+        lone.quotes,
+        lone.scratch,
+        lone.ledger,
+        lanes.tally,
+        lone.tape,
+        t,
+        t + 1,
+    )
+    return why
 
 
 # The open: payments and trades.
@@ -187,12 +211,12 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     # A flow, or the end of an instrument, is for the loop of a run: no lane does anything here.
     if is_due and is_for_runs(feed, lanes, t):
         rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
-        lanes.found[r.REASON.whole] = rare
+        lanes.found[REASON.whole] = rare
         r.keep_rare(lanes, rare, n, is_paying=False)
         return rare
 
     # Steps 2 and 3 of a bar: funding at the open, and interest since the last one.
-    event = cursor[r.CURSOR.event]
+    event = cursor[CURSOR.event]
     has_funding = is_due and event < len(feed.funding_bar) and feed.funding_bar[event] == t
     has_interest = terms.has_interest and t > 0
     is_paying = has_funding or has_interest
@@ -204,12 +228,12 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
 
     # Step 5. Lanes that pass the bar alone are kept before the others trade.
     is_trading, rare = decide_trades(terms, feed, lanes, n, t)
-    closing = cursor[r.CURSOR.closing]
+    closing = cursor[CURSOR.closing]
     rare |= closing
     if rare != 0:
         rare &= find_lanes(lanes, r.LIVE) | closing
-        lanes.found[r.REASON.whole] = 0
-        lanes.found[r.REASON.over] = closing
+        lanes.found[REASON.whole] = 0
+        lanes.found[REASON.over] = closing
         r.keep_rare(lanes, rare, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
@@ -227,8 +251,8 @@ def count_payments(lanes: Lanes) -> None:
     """Add the funding and the interest that each lane paid in the bar to its tally."""
     account = lanes.account
     for lane in range(LANES):
-        account[cell(r.TALLY.funding, lane)] += account[cell(r.WORK.funded, lane)]
-        account[cell(r.TALLY.interest, lane)] += account[cell(r.WORK.charged, lane)]
+        account[cell(TALLY.funding, lane)] += account[cell(WORK.funded, lane)]
+        account[cell(TALLY.interest, lane)] += account[cell(WORK.charged, lane)]
 
 
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
@@ -239,10 +263,10 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
     """
     cursor = lanes.cursor
     found = lanes.found
-    found[r.REASON.exit] = 0
-    found[r.REASON.capped] = 0
-    found[r.REASON.order] = 0
-    cursor[r.CURSOR.asking] = r.ALL_GROUPS
+    found[REASON.exit] = 0
+    found[REASON.capped] = 0
+    found[REASON.order] = 0
+    cursor[CURSOR.asking] = ALL_GROUPS
 
     # A look says who may trade, and who may fail. Planning says it too, so a lane that trades at
     # every bar is not looked at before.
@@ -250,24 +274,27 @@ def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) 
     is_asking = trades_often(terms, lanes, n)
     if not is_asking:
         is_asking, rare = quiet.look(terms, lanes, n)
-    found[r.REASON.loss] = rare
+    found[REASON.loss] = rare
 
     # Stops are tested of what is held, and then of what is wanted.
     if lanes.has_exits or (is_asking and lanes.has_rest):
         quiet.write_rest_of_prices(terms, feed, lanes, t)
     if lanes.has_exits:
-        found[r.REASON.exit] = find_exits(terms, lanes, n, is_planned=False)
+        found[REASON.exit] = find_exits(terms, lanes, n, is_planned=False)
     is_trading = False
     if is_asking:
-        is_trading, found[r.REASON.order] = plan_trades(terms, lanes, n)
+        is_trading, found[REASON.order] = plan_trades(terms, lanes, n)
         if lanes.has_exits:
-            found[r.REASON.exit] |= find_exits(terms, lanes, n, is_planned=True)
+            found[REASON.exit] |= find_exits(terms, lanes, n, is_planned=True)
     else:
-        found[r.REASON.capped] = find_overruled(terms, lanes, n)
-        rare |= found[r.REASON.capped]
+        found[REASON.capped] = find_overruled(terms, lanes, n)
+        rare |= found[REASON.capped]
 
-    rare |= found[r.REASON.exit] | found[r.REASON.order]
-    cursor[r.CURSOR.n_trading] = cursor[r.CURSOR.n_trading] + 1 if is_trading else 0
+    rare |= found[REASON.exit] | found[REASON.order]
+    if is_trading:
+        cursor[CURSOR.n_trading] += 1
+    else:
+        cursor[CURSOR.n_trading] = 0
     return is_trading, rare
 
 
@@ -278,13 +305,12 @@ def trades_often(terms: Terms, lanes: Lanes, n: int) -> bool:
     """
     if n != 1 or lanes.kinds[0] > r.LOTS or terms.max_gross_leverage < math.inf:
         return False
-    may_fill = lanes.is_pending[0] == 1 and lanes.prices[r.PRICE.is_listed, 0] != 0.0
-    return bool(may_fill and lanes.cursor[r.CURSOR.n_trading] >= OFTEN)
+    return bool(may_fill(lanes, 0) and lanes.cursor[CURSOR.n_trading] >= OFTEN)
 
 
 def is_for_runs(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
     """Return whether money flows in bar t, or an instrument ends: lanes have no rules for them."""
-    flow = lanes.cursor[r.CURSOR.flow]
+    flow = lanes.cursor[CURSOR.flow]
     if flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         return True
     for i in range(len(lanes.signal)):  # noqa: SIM110 - numba compiles no generators
@@ -297,7 +323,7 @@ def find_lanes(lanes: Lanes, life: float) -> int:
     """Return as bits the lanes whose ``is_live`` is LIVE, ENDED or 0 (a lane without a set)."""
     found = 0
     for lane in range(LANES):
-        found |= (lanes.account[cell(r.OWN.is_live, lane)] == life) << lane
+        found |= (lanes.account[cell(OWN.is_live, lane)] == life) << lane
     return found
 
 
@@ -314,16 +340,16 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
         return
 
     cursor = lanes.cursor
-    event = cursor[r.CURSOR.event]
+    event = cursor[CURSOR.event]
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
         lanes.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
         event += 1
-    cursor[r.CURSOR.event] = event
+    cursor[CURSOR.event] = event
 
-    flow = cursor[r.CURSOR.flow]
+    flow = cursor[CURSOR.flow]
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
         flow += 1
-    cursor[r.CURSOR.flow] = flow
+    cursor[CURSOR.flow] = flow
 
 
 def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
@@ -336,17 +362,17 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     closing = 0
     for lane in range(LANES):
         is_over = account[cell(WALLET.is_ruined, lane)] + account[cell(WALLET.is_over, lane)] != 0.0
-        if not is_over or account[cell(r.OWN.is_live, lane)] == 0.0:
+        if not is_over or account[cell(OWN.is_live, lane)] == 0.0:
             continue
-        account[cell(r.OWN.is_live, lane)] = r.ENDED
+        account[cell(OWN.is_live, lane)] = r.ENDED
         for i in range(n):
-            position[spot(i, r.HELD.target, lane)] = math.nan
+            position[spot(i, HELD.target, lane)] = math.nan
         closing |= is_busy(terms, lanes, n, lane) << lane
 
-    lanes.cursor[r.CURSOR.closing] = closing
+    lanes.cursor[CURSOR.closing] = closing
     for i in range(n):
         for lane in range(LANES):
-            position[spot(i, r.HELD.rest, lane)] = find_rest(lanes, i, lane)
+            position[spot(i, HELD.rest, lane)] = find_rest(lanes, i, lane)
 
 
 def is_busy(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
@@ -358,7 +384,7 @@ def is_busy(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
     if terms.has_interest and account[cell(WALLET.cash, lane)] != 0.0:
         return True
     for i in range(n):
-        if lanes.position[spot(i, r.HELD.quantity, lane)] != 0.0:
+        if lanes.position[spot(i, HELD.quantity, lane)] != 0.0:
             return True
 
     unit = account[cell(WALLET.unit, lane)]
@@ -370,9 +396,9 @@ def is_busy(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
 @inlined
 def find_rest(lanes: Lanes, i: int, lane: int) -> float:
     """Return what is added to the target of a lane: 0, or NaN where it decides nothing more."""
-    is_deciding = lanes.account[cell(r.OWN.is_live, lane)] == r.LIVE
-    is_deciding &= lanes.position[spot(i, r.HELD.is_halted, lane)] == 0.0
-    return 0.0 if is_deciding else math.nan
+    is_deciding = lanes.account[cell(OWN.is_live, lane)] == r.LIVE
+    is_deciding &= lanes.position[spot(i, HELD.is_halted, lane)] == 0.0
+    return select(is_deciding, 0.0, math.nan)
 
 
 # The decisions at the close.
@@ -397,7 +423,7 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
 
         if lanes.is_pending[i] == 0:
             for lane in range(LANES):
-                lanes.position[spot(i, r.HELD.target, lane)] = math.nan
+                lanes.position[spot(i, HELD.target, lane)] = math.nan
             continue
         if policies.wants_bar:
             show_bar(feed, policies, lanes, i, t)
@@ -413,8 +439,8 @@ def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
     """Let lanes whose columns are not known yet decide nothing: their target will be NaN."""
     for lane in range(LANES):
         is_known = local >= policies.known[cell(i, lane)]
-        rest = find_rest(lanes, i, lane) if is_known else math.nan
-        lanes.position[spot(i, r.HELD.rest, lane)] = rest
+        rest = select(is_known, find_rest(lanes, i, lane), math.nan)
+        lanes.position[spot(i, HELD.rest, lane)] = rest
 
 
 def keep_memory(policies: LanePolicies, i: int, local: int) -> None:
@@ -473,19 +499,19 @@ def show_positions(terms: Terms, policies: LanePolicies, lanes: Lanes, i: int, t
     account = lanes.account
     position = lanes.position
     shown = policies.shown
-    contract_notional = abs(lanes.prices[r.PRICE.close, i])
+    contract_notional = abs(lanes.prices[PRICE.close, i])
     is_isolated = terms.rules.brackets.are_isolated[i] != 0
     for lane in range(LANES):
-        quantity = position[spot(i, r.HELD.quantity, lane)]
+        quantity = position[spot(i, HELD.quantity, lane)]
         equity = account[cell(WALLET.equity, lane)]
         has_leverage = (quantity != 0.0) & (equity > 0.0)
         leverage = quantity * contract_notional / equity if has_leverage else 0.0
 
         shown[cell(SEEN_LEVERAGE, lane)] = leverage
         shown[cell(SEEN_POSITION, lane)] = quantity
-        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, r.HELD.last_stop, lane)]
+        shown[cell(SINCE_STOP, lane)] = t - position[spot(i, HELD.last_stop, lane)]
 
-        hit_alone = position[spot(i, r.HELD.last_hit, lane)]
+        hit_alone = position[spot(i, HELD.last_hit, lane)]
         hit_with_pool = account[cell(WALLET.since_pool, lane)]
-        last_hit = hit_alone if is_isolated else hit_with_pool
+        last_hit = select(is_isolated, hit_alone, hit_with_pool)
         shown[cell(SINCE_LIQUIDATION, lane)] = t - last_hit

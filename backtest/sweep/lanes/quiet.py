@@ -1,19 +1,63 @@
-"""Bars in which nothing is due but prices, funding and interest: payments, and looking for more."""
+"""Bars in which nothing is due but prices, funding and interest: payments, and looking for more.
+
+Loops over lanes have no branch on what differs between lanes: ``select`` chooses between two values
+that are both computed. Words are those of :mod:`.trades`; beside them:
+
+====================  ==============================================================================
+word                  what it is, and its unit
+====================  ==============================================================================
+widest                largest contract value of the bar, without sign: money per contract
+far                   the most that a contract may lose in the bar from its open on
+reach                 the same, with the margin that it needs there and the funding still to come
+rate                  bound of the maintenance margin of all lanes, per unit of notional
+top                   notional up to which the rates are bounds
+====================  ==============================================================================
+"""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from backtest.account import MarketFeed, Terms, compute_target, is_outside, pick_margin
 from backtest.account.money import WALLET
 from backtest.account.records import at, at_column, read_value
-from backtest.core import FloatArray
 from backtest.core.kernels import inlined
 from backtest.margin import compute_largest_notional, compute_payment, compute_value, scale_rate
-from backtest.sweep.lanes import rows as r
+from backtest.sweep.lanes.rows import (
+    CURSOR,
+    GROUP,
+    GROUPS,
+    HELD,
+    LANES,
+    OWN,
+    PRICE,
+    SLACK,
+    TABLE,
+    WORK,
+    FillKind,
+    Lanes,
+    Table,
+    cell,
+    is_listed,
+    make_kind,
+    may_fill,
+    quote_open,
+    read_rules,
+    select,
+    spot,
+)
+
+if TYPE_CHECKING:
+    from backtest.account import InstrumentRules, Quote
+    from backtest.core import FloatArray
 
 
-def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
+ROUNDING = 1e-9
+"""Share of the notional that allows for rounding in the bound of a loss."""
+
+
+def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
     """Write what holds in a chunk of bars: multipliers, the largest notional, and costs.
 
     Margins do not change within a chunk; the largest notional is what the margin table allows at
@@ -24,7 +68,7 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
     for i in range(len(lanes.signal)):
         brackets.multipliers[i] = feed.multiplier[0, i]
         brackets.initial_multipliers[i] = feed.initial[0, i]
-        prices[r.PRICE.limit, i] = compute_largest_notional(
+        prices[PRICE.limit, i] = compute_largest_notional(
             pick_margin(terms, i),
             equity=math.inf,
             held=0.0,
@@ -33,27 +77,28 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes) -> None:
             enough=math.inf,
         )
 
-        prices[r.PRICE.initial_x, i] = feed.initial[0, i]
+        prices[PRICE.initial_x, i] = feed.initial[0, i]
         lanes.is_known[i] = 0
         write_costs(lanes, i)
-    lanes.cursor[r.CURSOR.is_bound] = 0
+    lanes.cursor[CURSOR.is_bound] = 0
 
 
-def write_costs(lanes: r.Lanes, i: int) -> None:
+def write_costs(lanes: Lanes, i: int) -> None:
     """Write a bound of what a unit of notional costs without impact, of all lanes."""
     kind = make_simple(is_isolated=False)
-    table = r.Table(size=1.0, setting=1.0, first_leverage=1.0)
-    for lane in range(r.LANES):
-        rules = r.read_rules(lanes.numbers, kind, table, i, lane)
-        ratio = 1.0 + rules.slippage
-        cost = (rules.slippage * ratio + rules.fee * ratio) * r.SLACK
-        lanes.position[r.spot(i, r.HELD.cost, lane)] = cost
+    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
+    for lane in range(LANES):
+        rules = read_rules(lanes.numbers, kind, table, i, lane)
+        # Slippage moves the price, and the fee is of the price moved.
+        price_ratio = 1.0 + rules.slippage
+        cost = (rules.slippage * price_ratio + rules.fee * price_ratio) * SLACK
+        lanes.position[spot(i, HELD.cost, lane)] = cost
 
 
 @inlined
-def make_simple(is_isolated: bool) -> r.FillKind:
+def make_simple(is_isolated: bool) -> FillKind:
     """Return the kind of fills without rounding, impact and inverse contracts."""
-    return r.make_kind(
+    return make_kind(
         has_rounding=False,
         has_impact=False,
         is_inverse=False,
@@ -62,7 +107,7 @@ def make_simple(is_isolated: bool) -> r.FillKind:
     )
 
 
-def write_table(terms: Terms, feed: MarketFeed, lanes: r.Lanes, start: int, stop: int) -> None:
+def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: int) -> None:
     """Write the prices of bars that all blocks share, in the settlement currency per contract."""
     table = lanes.table
     for t in range(start, stop):
@@ -76,89 +121,90 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: r.Lanes, start: int, stop
             # The open and the close may lie outside of low and high.
             low = min(opened, low, close)
             high = max(opened, high, close)
-            table[t, i, r.TABLE.open] = value
-            table[t, i, r.TABLE.close] = close
-            table[t, i, r.TABLE.widest] = max(abs(low), abs(high), abs(value))
-            table[t, i, r.TABLE.far] = max(value - low, high - value)
+            table[t, i, TABLE.open] = value
+            table[t, i, TABLE.close] = close
+            table[t, i, TABLE.widest] = max(abs(low), abs(high), abs(value))
+            table[t, i, TABLE.far] = max(value - low, high - value)
 
 
-def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
+def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """Write the prices of bar t, and the bounds that hold in it."""
     prices = lanes.prices
     table = lanes.table
-    is_bound = lanes.cursor[r.CURSOR.is_bound] == 1
+    is_bound = lanes.cursor[CURSOR.is_bound] == 1
     for i in range(len(lanes.signal)):
-        is_listed = feed.span[i, 0] <= t < feed.span[i, 1]
-        prices[r.PRICE.is_listed, i] = 1.0 if is_listed else 0.0
-        if not is_listed:
+        prices[PRICE.is_listed, i] = 0.0
+        if not feed.span[i, 0] <= t < feed.span[i, 1]:
             continue
+        prices[PRICE.is_listed, i] = 1.0
 
-        value = table[t, i, r.TABLE.open]
-        widest = table[t, i, r.TABLE.widest]
-        prices[r.PRICE.open, i] = value
-        prices[r.PRICE.at_open, i] = abs(value)
-        prices[r.PRICE.close, i] = table[t, i, r.TABLE.close]
-        prices[r.PRICE.widest, i] = widest
-        prices[r.PRICE.far, i] = table[t, i, r.TABLE.far]
+        value = table[t, i, TABLE.open]
+        widest = table[t, i, TABLE.widest]
+        prices[PRICE.open, i] = value
+        prices[PRICE.at_open, i] = abs(value)
+        prices[PRICE.close, i] = table[t, i, TABLE.close]
+        prices[PRICE.widest, i] = widest
+        prices[PRICE.far, i] = table[t, i, TABLE.far]
 
         # Rates hold up to a notional: a wider price may carry a lane over it.
-        if not is_bound or lanes.most[i] * widest > prices[r.PRICE.top, i]:
+        largest_notional = lanes.most[i] * widest
+        if not is_bound or largest_notional > prices[PRICE.top, i]:
             bound_rates(terms, lanes, i)
-        prices[r.PRICE.due, i] = 0.0
+        prices[PRICE.due, i] = 0.0
         bound_moves(lanes, i)
-    lanes.cursor[r.CURSOR.is_bound] = 1
+    lanes.cursor[CURSOR.is_bound] = 1
 
 
-def write_before(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
+def write_before(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """Write what a contract was worth at the close before bar t, at its open if it is the first."""
     last = max(t - 1, 0)
     for i in range(len(lanes.signal)):
         before = read_value(terms, feed.mark_close, last, i)
         if math.isnan(before):
-            before = lanes.prices[r.PRICE.open, i]
-        lanes.prices[r.PRICE.before, i] = before
+            before = lanes.prices[PRICE.open, i]
+        lanes.prices[PRICE.before, i] = before
 
 
-def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
+def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """Write what only lanes with impact or stops read of bar t, into ``lanes.prices``."""
     prices = lanes.prices
     for i in range(len(lanes.signal)):
         # Impact: a fill at the open knows the volume of the bar before.
-        prices[r.PRICE.volume, i] = feed.volume[max(t - 1, 0), i]
-        prices[r.PRICE.sigma, i] = at_column(feed.sigma, t, i)
-        prices[r.PRICE.adv, i] = at_column(feed.adv, t, i)
+        prices[PRICE.volume, i] = feed.volume[max(t - 1, 0), i]
+        prices[PRICE.sigma, i] = at_column(feed.sigma, t, i)
+        prices[PRICE.adv, i] = at_column(feed.adv, t, i)
 
         # Stops: the range of last prices that may reach them, and the scales of their distances.
-        prices[r.PRICE.last_low, i] = read_value(terms, feed.low, t, i)
-        prices[r.PRICE.last_high, i] = read_value(terms, feed.high, t, i)
-        prices[r.PRICE.stop_scale, i] = at_column(feed.stop_scale, t, i)
-        prices[r.PRICE.profit_scale, i] = at_column(feed.profit_scale, t, i)
-        prices[r.PRICE.trail_scale, i] = at_column(feed.trail_scale, t, i)
+        prices[PRICE.last_low, i] = read_value(terms, feed.low, t, i)
+        prices[PRICE.last_high, i] = read_value(terms, feed.high, t, i)
+        prices[PRICE.stop_scale, i] = at_column(feed.stop_scale, t, i)
+        prices[PRICE.profit_scale, i] = at_column(feed.profit_scale, t, i)
+        prices[PRICE.trail_scale, i] = at_column(feed.trail_scale, t, i)
 
 
-def bound_moves(lanes: r.Lanes, i: int) -> None:
+def bound_moves(lanes: Lanes, i: int) -> None:
     """Write a bound of what one contract can lose in the bar, with the margin that it needs then.
 
-    Money per contract, and the funding after the open with it. 1e-9 allows for rounding.
+    Money per contract, and the funding after the open with it.
     """
     prices = lanes.prices
-    spare = (prices[r.PRICE.rate, i] + 1e-9) * prices[r.PRICE.widest, i]
-    prices[r.PRICE.reach, i] = prices[r.PRICE.far, i] + spare + prices[r.PRICE.due, i]
+    needed = (prices[PRICE.rate, i] + ROUNDING) * prices[PRICE.widest, i]
+    prices[PRICE.reach, i] = prices[PRICE.far, i] + needed + prices[PRICE.due, i]
 
 
-def bound_rates(terms: Terms, lanes: r.Lanes, i: int) -> None:
+def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
     """Write bounds of the margin rates that hold for the notionals of all lanes.
 
     They are the largest rates of the brackets up to the largest notional, and hold up to the row
     ``top``: there the next bracket begins.
     """
     prices = lanes.prices
-    most = lanes.most[i] * prices[r.PRICE.widest, i] * r.SLACK
+    most = lanes.most[i] * prices[PRICE.widest, i] * SLACK
     rate, top_of_rate = bound_maintenance(terms, most, i)
     initial, top_of_initial = bound_initial(terms, most, i)
-    prices[r.PRICE.top, i] = min(top_of_rate, top_of_initial) / r.SLACK
-    prices[r.PRICE.rate, i] = rate * r.SLACK
-    prices[r.PRICE.initial_rate, i] = initial * r.SLACK
+    prices[PRICE.top, i] = min(top_of_rate, top_of_initial) / SLACK
+    prices[PRICE.rate, i] = rate * SLACK
+    prices[PRICE.initial_rate, i] = initial * SLACK
 
 
 def bound_maintenance(terms: Terms, most: float, i: int) -> tuple[float, float]:
@@ -204,36 +250,36 @@ def bound_initial(terms: Terms, most: float, i: int) -> tuple[float, float]:
 # Payments.
 
 
-def begin_payments(lanes: r.Lanes, n: int) -> None:
+def begin_payments(lanes: Lanes, n: int) -> None:
     """Keep cash and margins from before the payments of a bar, and empty their sums."""
     account = lanes.account
     position = lanes.position
-    for lane in range(r.LANES):
-        account[r.cell(r.WORK.cash_before, lane)] = account[r.cell(WALLET.cash, lane)]
-        account[r.cell(r.WORK.costs, lane)] = 0.0
-        account[r.cell(r.WORK.funded, lane)] = 0.0
-        account[r.cell(r.WORK.charged, lane)] = 0.0
+    for lane in range(LANES):
+        account[cell(WORK.cash_before, lane)] = account[cell(WALLET.cash, lane)]
+        account[cell(WORK.costs, lane)] = 0.0
+        account[cell(WORK.funded, lane)] = 0.0
+        account[cell(WORK.charged, lane)] = 0.0
 
     # Cross positions have no margin of their own.
     if not lanes.has_isolated:
         return
     for i in range(n):
-        for lane in range(r.LANES):
-            margin = position[r.spot(i, r.HELD.margin, lane)]
-            position[r.spot(i, r.HELD.margin_before, lane)] = margin
+        for lane in range(LANES):
+            margin = position[spot(i, HELD.margin, lane)]
+            position[spot(i, HELD.margin_before, lane)] = margin
 
 
-def pay_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int, is_open: int) -> None:
+def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
     """Pay the settlements at the open of bar t, and bound those after it; or pay those."""
-    event = lanes.cursor[r.CURSOR.event]
+    event = lanes.cursor[CURSOR.event]
     while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
-        if lanes.prices[r.PRICE.is_listed, feed.funding_instrument[event]] != 0.0:
+        if is_listed(lanes, feed.funding_instrument[event]):
             pay_settlement(terms, feed, lanes, t, is_open, event)
         event += 1
 
 
 def pay_settlement(
-    terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int, is_open: int, event: int
+    terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int, event: int
 ) -> None:
     """Pay a settlement of funding if it is due now: at the open of bar t (1), or inside it (0).
 
@@ -251,59 +297,61 @@ def pay_settlement(
     if feed.funding_is_open[event] == is_open:
         pay_event(lanes, brackets.are_isolated[i] != 0, value, rate, i)
     elif is_open == 1:
-        lanes.prices[r.PRICE.due, i] += abs(value * rate)
+        lanes.prices[PRICE.due, i] += abs(value * rate)
         bound_moves(lanes, i)
 
 
-def pay_event(lanes: r.Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
+def pay_event(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
     """Pay the funding of a position in all lanes, from its margin or from the cash."""
     account = lanes.account
     position = lanes.position
     if is_isolated:
-        for lane in range(r.LANES):
-            paid = compute_payment(position[r.spot(i, r.HELD.quantity, lane)], value, rate)
-            position[r.spot(i, r.HELD.margin, lane)] -= paid
-            account[r.cell(r.WORK.funded, lane)] += paid
+        for lane in range(LANES):
+            paid = compute_payment(position[spot(i, HELD.quantity, lane)], value, rate)
+            position[spot(i, HELD.margin, lane)] -= paid
+            account[cell(WORK.funded, lane)] += paid
         return
 
-    for lane in range(r.LANES):
-        paid = compute_payment(position[r.spot(i, r.HELD.quantity, lane)], value, rate)
-        account[r.cell(WALLET.cash, lane)] -= paid
-        account[r.cell(r.WORK.funded, lane)] += paid
+    for lane in range(LANES):
+        paid = compute_payment(position[spot(i, HELD.quantity, lane)], value, rate)
+        account[cell(WALLET.cash, lane)] -= paid
+        account[cell(WORK.funded, lane)] += paid
 
 
-def charge_lanes(terms: Terms, feed: MarketFeed, lanes: r.Lanes, t: int) -> None:
+def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """Charge interest since the last open on the balance of all lanes (step 3 of a bar).
 
     On cash without the profit of positions, and on posted margins.
     """
     account = lanes.account
     position = lanes.position
-    for lane in range(r.LANES):
-        account[r.cell(r.WORK.base, lane)] = account[r.cell(WALLET.cash, lane)]
+    for lane in range(LANES):
+        account[cell(WORK.base, lane)] = account[cell(WALLET.cash, lane)]
     for i in range(len(lanes.signal)):
         is_isolated = terms.rules.brackets.are_isolated[i] != 0
-        for lane in range(r.LANES):
-            margin = position[r.spot(i, r.HELD.margin, lane)]
-            quantity = position[r.spot(i, r.HELD.quantity, lane)]
-            price_paid = quantity * position[r.spot(i, r.HELD.entry, lane)]
-            account[r.cell(r.WORK.base, lane)] += margin if is_isolated else price_paid
+        for lane in range(LANES):
+            margin = position[spot(i, HELD.margin, lane)]
+            quantity = position[spot(i, HELD.quantity, lane)]
+            price_paid = quantity * position[spot(i, HELD.entry, lane)]
+            account[cell(WORK.base, lane)] += select(is_isolated, margin, price_paid)
 
-    before = max(t - 1, 0)
+    # The rates that were known at the last close hold for the time since then.
+    last = max(t - 1, 0)
     years = at(feed.years, t)
-    borrow_rate = at(feed.borrow_rate, before)
-    cash_rate = at(feed.cash_rate, before)
-    for lane in range(r.LANES):
-        base = account[r.cell(r.WORK.base, lane)]
-        interest = -base * (cash_rate if base > 0.0 else borrow_rate) * years
-        account[r.cell(r.WORK.charged, lane)] = interest
-        account[r.cell(WALLET.cash, lane)] -= interest
+    borrow_rate = at(feed.borrow_rate, last)
+    cash_rate = at(feed.cash_rate, last)
+    for lane in range(LANES):
+        base = account[cell(WORK.base, lane)]
+        rate = select(base > 0.0, cash_rate, borrow_rate)
+        interest = -base * rate * years
+        account[cell(WORK.charged, lane)] = interest
+        account[cell(WALLET.cash, lane)] -= interest
 
 
 # Looking: who may trade, and who may fail.
 
 
-def look(terms: Terms, lanes: r.Lanes, n: int) -> tuple[bool, int]:
+def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Value all lanes (accounts) at the open, before their orders.
 
     Return whether any lane may trade, and as bits the lanes that may fail in the bar by what they
@@ -318,59 +366,76 @@ def look(terms: Terms, lanes: r.Lanes, n: int) -> tuple[bool, int]:
     else:
         is_asking, rare = look_at_one(lanes, make_simple(is_isolated=False))
 
-    is_open = lanes.is_pending[0] == 1 and lanes.prices[r.PRICE.is_listed, 0] != 0.0
-    is_asking = is_asking and is_open
-    lanes.is_asking[0] = 1 if is_asking else 0
+    is_asking = is_asking and may_fill(lanes, 0)
+    lanes.is_asking[0] = is_asking
     return is_asking, rare
 
 
-def look_at_several(lanes: r.Lanes, is_isolated: bool, n: int) -> tuple[bool, int]:
+def look_at_several(lanes: Lanes, is_isolated: bool, n: int) -> tuple[bool, int]:
     """Return the answers of :func:`look`, of several positions."""
     rare = value_lanes(lanes, is_isolated, n)
     asking = 0
     for i in range(n):
-        is_open = lanes.is_pending[i] == 1 and lanes.prices[r.PRICE.is_listed, i] != 0.0
-        groups = find_groups(lanes, i) if is_open else 0
-        lanes.is_asking[i] = 1 if groups != 0 else 0
+        groups = 0
+        if may_fill(lanes, i):
+            groups = find_groups(lanes, i)
+        lanes.is_asking[i] = groups != 0
         asking |= groups
 
-    lanes.cursor[r.CURSOR.asking] = asking
+    lanes.cursor[CURSOR.asking] = asking
     return asking != 0, rare
 
 
 @inlined
-def look_at_one(lanes: r.Lanes, kind: r.FillKind) -> tuple[bool, int]:
+def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
     """Return the answers of :func:`look` for lanes of one position.
 
     Writes worth and spare of each lane, and into the cursor ``asking``, as bits, the groups of
     lanes in which a target is outside of its band.
     """
-    quote = r.quote_open(lanes.prices, 0)
-    table = r.Table(size=1.0, setting=1.0, first_leverage=1.0)
-    side = 1.0 if lanes.signal[0] > 0.0 else -1.0
-    scale = side * abs(quote.fill)
-
+    quote = quote_open(lanes.prices, 0)
+    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
+    signal = lanes.signal[0]
     asking = 0
-    is_any = False
-    for group in range(r.GROUPS):
+    may_any_fail = False
+    for group in range(GROUPS):
         is_asking = False
-        for k in range(r.GROUP):
-            lane = group * r.GROUP + k
+        for k in range(GROUP):
+            lane = group * GROUP + k
             worth, spare = value_lane(lanes, kind, quote.fill, lane)
-            is_any |= not spare > 0.0
+            may_any_fail |= not spare > 0.0
 
-            rules = r.read_rules(lanes.numbers, kind, table, 0, lane)
-            leverage = lanes.position[r.spot(0, r.HELD.target, lane)]
-            target = compute_target(rules, quote, worth, leverage, lanes.signal[0])
-            held = lanes.position[r.spot(0, r.HELD.quantity, lane)] * scale
-            is_asking |= is_outside(rules, worth, target, held)
+            rules = read_rules(lanes.numbers, kind, table, 0, lane)
+            quantity = lanes.position[spot(0, HELD.quantity, lane)]
+            leverage = lanes.position[spot(0, HELD.target, lane)]
+            is_asking |= is_out_of_band(rules, quote, worth, quantity, leverage, signal)
         asking |= is_asking << group
-    lanes.cursor[r.CURSOR.asking] = asking
-    return asking != 0, find_spent(lanes) if is_any else 0
+    lanes.cursor[CURSOR.asking] = asking
+
+    rare = 0
+    if may_any_fail:
+        rare = find_spent(lanes)
+    return asking != 0, rare
 
 
 @inlined
-def value_lane(lanes: r.Lanes, kind: r.FillKind, value: float, lane: int) -> tuple[float, float]:
+def is_out_of_band(
+    rules: InstrumentRules,
+    quote: Quote,
+    equity: float,
+    quantity: float,
+    leverage: float,
+    signal: float,
+) -> bool:
+    """Return whether a lane's target is so far from the quantity held that it makes an order."""
+    side = select(signal > 0.0, 1.0, -1.0)
+    notional_held = quantity * (side * abs(quote.fill))
+    target = compute_target(rules, quote, equity, leverage, signal)
+    return is_outside(rules, equity, target, notional_held)
+
+
+@inlined
+def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[float, float]:
     """Write and return what a lane of one position is worth at some value, and what it can spare.
 
     Money: cash and position, and what is left after the most that it may lose in the bar; -1 for an
@@ -378,56 +443,58 @@ def value_lane(lanes: r.Lanes, kind: r.FillKind, value: float, lane: int) -> tup
     """
     account = lanes.account
     position = lanes.position
-    quantity = position[r.spot(0, r.HELD.quantity, lane)]
-    cash = account[r.cell(WALLET.cash, lane)]
+    quantity = position[spot(0, HELD.quantity, lane)]
+    cash = account[cell(WALLET.cash, lane)]
     backing = quantity * value
-    lost = abs(quantity) * lanes.prices[r.PRICE.reach, 0]
+    lost = abs(quantity) * lanes.prices[PRICE.reach, 0]
     if kind.is_isolated:
-        profit = quantity * (value - position[r.spot(0, r.HELD.entry, lane)])
-        backing = position[r.spot(0, r.HELD.margin, lane)] + profit
+        profit = quantity * (value - position[spot(0, HELD.entry, lane)])
+        backing = position[spot(0, HELD.margin, lane)] + profit
 
     worth = cash + backing
-    spare: float = worth - account[r.cell(r.OWN.line, lane)] - lost
+    spare: float = worth - account[cell(OWN.line, lane)] - lost
     if kind.is_isolated:
         is_safe = ((lost < backing) | (quantity == 0.0)) & (cash >= 0.0)
-        spare = spare if is_safe else -1.0
-    account[r.cell(r.WORK.spare, lane)] = spare
-    account[r.cell(r.WORK.worth, lane)] = worth
+        spare = select(is_safe, spare, -1.0)
+    account[cell(WORK.spare, lane)] = spare
+    account[cell(WORK.worth, lane)] = worth
     return worth, spare
 
 
-def find_spent(lanes: r.Lanes) -> int:
+def find_spent(lanes: Lanes) -> int:
     """Return as bits the lanes that may lose as much as they can spare."""
     rare = 0
-    for lane in range(r.LANES):
-        rare |= (not lanes.account[r.cell(r.WORK.spare, lane)] > 0.0) << lane
+    for lane in range(LANES):
+        rare |= (not lanes.account[cell(WORK.spare, lane)] > 0.0) << lane
     return rare
 
 
-def value_lanes(lanes: r.Lanes, is_isolated: bool, n: int) -> int:
+def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
     """Write worth and spare of lanes of several positions; return as bits the lanes that may fail.
 
     Worth is money at the open; spare is what is left after the most that all positions may lose.
     """
     account = lanes.account
-    for lane in range(r.LANES):
-        cash = account[r.cell(WALLET.cash, lane)]
-        account[r.cell(r.WORK.worth, lane)] = 0.0 if is_isolated else cash
-        account[r.cell(r.WORK.lost, lane)] = 0.0
-        account[r.cell(r.WORK.spare, lane)] = math.inf
+    for lane in range(LANES):
+        cash = account[cell(WALLET.cash, lane)]
+        account[cell(WORK.worth, lane)] = select(is_isolated, 0.0, cash)
+        account[cell(WORK.lost, lane)] = 0.0
+        account[cell(WORK.spare, lane)] = math.inf
 
     for i in range(n):
-        if lanes.prices[r.PRICE.is_listed, i] == 0.0:
+        if not is_listed(lanes, i):
             continue
         if is_isolated:
             add_worth_isolated(lanes, i)
         else:
             add_worth(lanes, i)
 
-    is_any = False
-    for lane in range(r.LANES):
-        is_any |= not write_spare(account, is_isolated, lane) > 0.0
-    return find_spent(lanes) if is_any else 0
+    may_any_fail = False
+    for lane in range(LANES):
+        may_any_fail |= not write_spare(account, is_isolated, lane) > 0.0
+    if may_any_fail:
+        return find_spent(lanes)
+    return 0
 
 
 @inlined
@@ -436,75 +503,71 @@ def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
 
     Isolated positions are summed before the cash, as a run does: equal to the last bit.
     """
-    cash = account[r.cell(WALLET.cash, lane)]
-    worth = account[r.cell(r.WORK.worth, lane)]
+    cash = account[cell(WALLET.cash, lane)]
+    worth = account[cell(WORK.worth, lane)]
     if is_isolated:
         worth = cash + worth
-        account[r.cell(r.WORK.worth, lane)] = worth
+        account[cell(WORK.worth, lane)] = worth
 
-    lost = account[r.cell(r.WORK.lost, lane)]
-    spare: float = worth - account[r.cell(r.OWN.line, lane)] - lost
+    lost = account[cell(WORK.lost, lane)]
+    spare: float = worth - account[cell(OWN.line, lane)] - lost
     if is_isolated:
-        least = account[r.cell(r.WORK.spare, lane)]
-        least = least if cash >= 0.0 else -1.0
-        spare = least if least < spare else spare
-    account[r.cell(r.WORK.spare, lane)] = spare
+        least = select(cash >= 0.0, account[cell(WORK.spare, lane)], -1.0)
+        spare = select(least < spare, least, spare)
+    account[cell(WORK.spare, lane)] = spare
     return spare
 
 
-def add_worth(lanes: r.Lanes, i: int) -> None:
+def add_worth(lanes: Lanes, i: int) -> None:
     """Add what a cross position is worth and may lose in the bar to the sums of all lanes."""
     account = lanes.account
-    value = lanes.prices[r.PRICE.open, i]
-    loss_of_one = lanes.prices[r.PRICE.reach, i]
-    for lane in range(r.LANES):
-        quantity = lanes.position[r.spot(i, r.HELD.quantity, lane)]
-        account[r.cell(r.WORK.worth, lane)] += quantity * value
-        account[r.cell(r.WORK.lost, lane)] += abs(quantity) * loss_of_one
+    value = lanes.prices[PRICE.open, i]
+    loss_of_one = lanes.prices[PRICE.reach, i]
+    for lane in range(LANES):
+        quantity = lanes.position[spot(i, HELD.quantity, lane)]
+        account[cell(WORK.worth, lane)] += quantity * value
+        account[cell(WORK.lost, lane)] += abs(quantity) * loss_of_one
 
 
-def add_worth_isolated(lanes: r.Lanes, i: int) -> None:
+def add_worth_isolated(lanes: Lanes, i: int) -> None:
     """Add what an isolated position is worth and may lose in the bar to the sums of all lanes.
 
     One that may lose all that backs it makes the spare of its lane -1: the lane passes alone.
     """
     account = lanes.account
     position = lanes.position
-    value = lanes.prices[r.PRICE.open, i]
-    loss_of_one = lanes.prices[r.PRICE.reach, i]
-    for lane in range(r.LANES):
-        quantity = position[r.spot(i, r.HELD.quantity, lane)]
-        margin = position[r.spot(i, r.HELD.margin, lane)]
-        profit = quantity * (value - position[r.spot(i, r.HELD.entry, lane)])
+    value = lanes.prices[PRICE.open, i]
+    loss_of_one = lanes.prices[PRICE.reach, i]
+    for lane in range(LANES):
+        quantity = position[spot(i, HELD.quantity, lane)]
+        margin = position[spot(i, HELD.margin, lane)]
+        profit = quantity * (value - position[spot(i, HELD.entry, lane)])
+        worth = account[cell(WORK.worth, lane)]
+        account[cell(WORK.worth, lane)] = worth + margin + profit
+
         lost = abs(quantity) * loss_of_one
-        before = account[r.cell(r.WORK.worth, lane)]
-        account[r.cell(r.WORK.worth, lane)] = before + margin + profit
-        account[r.cell(r.WORK.lost, lane)] += lost
+        account[cell(WORK.lost, lane)] += lost
 
         is_safe = (lost < margin + profit) | (quantity == 0.0)
-        least = account[r.cell(r.WORK.spare, lane)]
-        account[r.cell(r.WORK.spare, lane)] = least if is_safe else -1.0
+        least = account[cell(WORK.spare, lane)]
+        account[cell(WORK.spare, lane)] = select(is_safe, least, -1.0)
 
 
-def find_groups(lanes: r.Lanes, i: int) -> int:
+def find_groups(lanes: Lanes, i: int) -> int:
     """Return as bits the groups in which a lane wants to trade the instrument."""
-    quote = r.quote_open(lanes.prices, i)
+    quote = quote_open(lanes.prices, i)
     kind = make_simple(is_isolated=False)
-    table = r.Table(size=1.0, setting=1.0, first_leverage=1.0)
-    side = 1.0 if lanes.signal[i] > 0.0 else -1.0
-    scale = side * abs(quote.fill)
-
+    table = Table(size=1.0, setting=1.0, first_leverage=1.0)
+    signal = lanes.signal[i]
     asking = 0
-    for group in range(r.GROUPS):
+    for group in range(GROUPS):
         is_asking = False
-        for k in range(r.GROUP):
-            lane = group * r.GROUP + k
-            rules = r.read_rules(lanes.numbers, kind, table, i, lane)
-
-            equity = lanes.account[r.cell(r.WORK.worth, lane)]
-            leverage = lanes.position[r.spot(i, r.HELD.target, lane)]
-            target = compute_target(rules, quote, equity, leverage, lanes.signal[i])
-            held = lanes.position[r.spot(i, r.HELD.quantity, lane)] * scale
-            is_asking |= is_outside(rules, equity, target, held)
+        for k in range(GROUP):
+            lane = group * GROUP + k
+            rules = read_rules(lanes.numbers, kind, table, i, lane)
+            equity = lanes.account[cell(WORK.worth, lane)]
+            quantity = lanes.position[spot(i, HELD.quantity, lane)]
+            leverage = lanes.position[spot(i, HELD.target, lane)]
+            is_asking |= is_out_of_band(rules, quote, equity, quantity, leverage, signal)
         asking |= is_asking << group
     return asking

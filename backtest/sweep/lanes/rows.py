@@ -45,12 +45,12 @@ class OwnRows(NamedTuple):
     """Rows of an account that lanes alone have.
 
     ``line`` is the equity at which it is ruined or too poor to order, ``least`` what the smallest
-    order needs: money. ``keep`` is the lowest share of a peak so far, ``is_live`` see LIVE.
+    order needs: money. ``lowest_share`` is that of a peak so far, ``is_live`` see LIVE.
     """
 
     line: int
     is_live: int
-    keep: int
+    lowest_share: int
     least: int
 
 
@@ -323,6 +323,34 @@ def term(i: int, row: int, lane: int) -> int:
     return cell(i * N_NUMBERS + row, lane)
 
 
+@inlined
+def select(is_so: bool, one: float, other: float) -> float:
+    """Return the one number, or the other.
+
+    Both are computed in all lanes, and none branches: so the compiler has the lanes of a vector go
+    side by side.
+    """
+    return one if is_so else other
+
+
+@inlined
+def sum_before(account: FloatArray, row: int, is_first: bool, lane: int) -> float:
+    """Return the sum of a lane over the positions before this one: 0 if it is the first."""
+    return 0.0 if is_first else account[cell(row, lane)]
+
+
+@inlined
+def is_listed(lanes: Lanes, i: int) -> bool:
+    """Return whether instrument i trades in the bar."""
+    return bool(lanes.prices[PRICE.is_listed, i] != 0.0)
+
+
+@inlined
+def may_fill(lanes: Lanes, i: int) -> bool:
+    """Return whether a decision waits for a fill in instrument i that this bar can give."""
+    return bool(lanes.is_pending[i] == 1 and lanes.prices[PRICE.is_listed, i] != 0.0)
+
+
 def lowest(bits: int) -> int:
     """Return the place of the lowest bit that is set; compiled code binds an instruction."""
     return (int(bits) & -int(bits)).bit_length() - 1
@@ -420,7 +448,9 @@ def take_position_out(
     quantity = kept[spot(i, HELD.quantity, lane)]
     position.quantity = quantity
     position.entry = kept[spot(i, HELD.entry, lane)]
-    position.marked = lanes.prices[PRICE.before, i] if quantity != 0.0 else 0.0
+    position.marked = 0.0
+    if quantity != 0.0:
+        position.marked = lanes.prices[PRICE.before, i]
     position.margin = kept[spot(i, HELD.margin, lane)]
     position.best = kept[spot(i, HELD.best, lane)]
 
@@ -458,7 +488,9 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
         account[cell(FIRST_OF_TALLY + row, lane)] = tally[row]
     low = lanes.tally.low
     low_peak = lanes.tally.low_peak
-    account[cell(OWN.keep, lane)] = low / low_peak if low_peak > 0.0 else 0.0
+    account[cell(OWN.lowest_share, lane)] = 0.0
+    if low_peak > 0.0:
+        account[cell(OWN.lowest_share, lane)] = low / low_peak
 
     for i in range(len(state.positions)):
         put_position_back(lanes, state, i, t, lane)

@@ -5,8 +5,8 @@ at once; a lane that may fail passes its bar alone, as a run does. So a test her
 alone without need, but never let one pass that fails.
 
 Code over the lanes of a group has no branch on what differs between lanes: the compiler computes
-them side by side. It computes both cases and chooses by a conditional expression, and joins
-conditions by ``&`` and ``|``. Flags of a :class:`.FillKind` are constants of each kind, and free.
+them side by side. It computes both cases, chooses by ``select``, and joins conditions by ``&`` and
+``|``. Flags of a :class:`.FillKind` are constants of each kind, so an ``if`` of them is free.
 
 ====================  ============================================================================
 word                  what it is, and its unit
@@ -34,9 +34,39 @@ from backtest.account.records import FLAGS, Balances, CostRates, Trade
 from backtest.core.kernels import inlined
 from backtest.core.units import TOLERANCE
 from backtest.margin import compute_setting
-from backtest.sweep.lanes import rows as r
 from backtest.sweep.lanes.quiet import bound_moves, bound_rates, find_spent
-from backtest.sweep.lanes.rows import LANES, FillKind, Lanes, Table, cell, lowest, make_kind, spot
+from backtest.sweep.lanes.rows import (
+    ALL_GROUPS,
+    CURSOR,
+    GROUP,
+    HELD,
+    INVERTED,
+    ISOLATED,
+    LANES,
+    LINEAR,
+    LOTS,
+    OWN,
+    PLAIN,
+    PRICE,
+    REASON,
+    SLACK,
+    TALLY,
+    WORK,
+    FillKind,
+    Lanes,
+    Table,
+    cell,
+    has_bit,
+    is_listed,
+    lowest,
+    make_kind,
+    may_fill,
+    quote_open,
+    read_rules,
+    select,
+    spot,
+    sum_before,
+)
 
 if TYPE_CHECKING:
     from backtest.core import FloatArray
@@ -92,7 +122,7 @@ def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     it raises it, and is made again with the bounds for the larger one.
     """
     rare = find_capped(terms, lanes, n)
-    lanes.found[r.REASON.capped] = rare
+    lanes.found[REASON.capped] = rare
 
     while True:
         is_trading, is_over, may_any_fail = plan_once(terms, lanes, n)
@@ -119,12 +149,12 @@ def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
     may_any_fail = False
     is_first = True
     for i in range(n):
-        if lanes.prices[r.PRICE.is_listed, i] != 0.0 and lanes.is_asking[i] == 0:
+        if is_listed(lanes, i) and lanes.is_asking[i] == 0:
             add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, is_first, i)
             is_first = False
 
     for i in range(n):
-        if lanes.prices[r.PRICE.is_listed, i] != 0.0 and lanes.is_asking[i] != 0:
+        if is_listed(lanes, i) and lanes.is_asking[i] != 0:
             trades, exceeds, may_fail = plan_by_kind(terms, lanes, is_first, i)
             is_trading = is_trading or trades
             is_over = is_over or exceeds
@@ -147,18 +177,18 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
     """
     kind = lanes.kinds[i]
     table = make_table(terms, i)
-    if len(lanes.signal) == 1 and kind < r.LINEAR:
+    if len(lanes.signal) == 1 and kind < LINEAR:
         return plan_alone(lanes, kind, table)
 
-    if kind == r.PLAIN:
+    if kind == PLAIN:
         return plan(lanes, make_cross(has_rounding=False, is_alone=False), table, is_first, i)
-    if kind == r.LOTS:
+    if kind == LOTS:
         return plan(lanes, make_cross(has_rounding=True, is_alone=False), table, is_first, i)
-    if kind == r.LINEAR:
+    if kind == LINEAR:
         return plan(lanes, make_full(is_inverse=False), table, is_first, i)
-    if kind == r.INVERTED:
+    if kind == INVERTED:
         return plan(lanes, make_full(is_inverse=True), table, is_first, i)
-    if kind == r.ISOLATED:
+    if kind == ISOLATED:
         return plan(lanes, make_isolated(is_inverse=False, is_alone=False), table, is_first, i)
     return plan(lanes, make_isolated(is_inverse=True, is_alone=False), table, is_first, i)
 
@@ -168,11 +198,11 @@ def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]
 
     Return the three answers of :func:`plan_once`. Alone, a position needs no sums.
     """
-    if kind == r.PLAIN:
+    if kind == PLAIN:
         return plan(lanes, make_cross(has_rounding=False, is_alone=True), table, True, 0)
-    if kind == r.LOTS:
+    if kind == LOTS:
         return plan(lanes, make_cross(has_rounding=True, is_alone=True), table, True, 0)
-    if kind == r.ISOLATED:
+    if kind == ISOLATED:
         return plan(lanes, make_isolated(is_inverse=False, is_alone=True), table, True, 0)
     return plan(lanes, make_isolated(is_inverse=True, is_alone=True), table, True, 0)
 
@@ -223,14 +253,14 @@ def plan(
     """
     answers = 0
     # Group by group: the lowest bit that is left, which is then taken away.
-    asking = lanes.cursor[r.CURSOR.asking]
+    asking = lanes.cursor[CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
         answers |= plan_group(lanes, kind, table, is_first, group, i)
 
-    is_over = r.has_bit(answers, 1) and raise_most(lanes, i)
-    return r.has_bit(answers, 0), is_over, r.has_bit(answers, 2)
+    is_over = has_bit(answers, 1) and raise_most(lanes, i)
+    return has_bit(answers, 0), is_over, has_bit(answers, 2)
 
 
 @inlined
@@ -245,16 +275,16 @@ def plan_group(
     """
     account = lanes.account
     position = lanes.position
-    quote = r.quote_open(lanes.prices, i)
+    quote = quote_open(lanes.prices, i)
     largest_notional = lanes.most[i] * abs(quote.fill)
     is_trading = False
     is_over = False
     may_any_fail = False
-    for k in range(r.GROUP):
-        lane = group * r.GROUP + k
-        rules = r.read_rules(lanes.numbers, kind, table, i, lane)
-        quantity = position[spot(i, r.HELD.quantity, lane)]
-        worth = account[cell(r.WORK.worth, lane)]
+    for k in range(GROUP):
+        lane = group * GROUP + k
+        rules = read_rules(lanes.numbers, kind, table, i, lane)
+        quantity = position[spot(i, HELD.quantity, lane)]
+        worth = account[cell(WORK.worth, lane)]
 
         # Who trades at every bar was not looked at before.
         if kind.is_alone and not kind.is_isolated:
@@ -269,9 +299,9 @@ def plan_group(
             spare = spare_pool(account, kind, order, stake, is_first, lane)
         may_any_fail |= not spare > 0.0
 
-        account[cell(r.WORK.spare, lane)] = spare
-        account[cell(r.WORK.wanted, lane)] = stake.reached
-        position[spot(i, r.HELD.want, lane)] = after
+        account[cell(WORK.spare, lane)] = spare
+        account[cell(WORK.wanted, lane)] = stake.reached
+        position[spot(i, HELD.want, lane)] = after
         is_trading |= after != quantity
         is_over |= stake.reached > largest_notional
     return is_trading | (is_over << 1) | (may_any_fail << 2)
@@ -282,10 +312,10 @@ def size_order(
     lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, worth: float, i: int, lane: int
 ) -> LaneOrder:
     """Return the order of a lane, of what it holds and what it decided."""
-    quantity = lanes.position[spot(i, r.HELD.quantity, lane)]
-    target = lanes.position[spot(i, r.HELD.target, lane)]
-    limit = lanes.prices[r.PRICE.limit, i]
-    return size_lane(rules, quote, worth, quantity, target, lanes.signal[i], limit)
+    quantity = lanes.position[spot(i, HELD.quantity, lane)]
+    leverage = lanes.position[spot(i, HELD.target, lane)]
+    limit = lanes.prices[PRICE.limit, i]
+    return size_lane(rules, quote, worth, quantity, leverage, lanes.signal[i], limit)
 
 
 @inlined
@@ -305,31 +335,33 @@ def measure_stake(
     what its order costs; and the initial margin that the position needs.
     """
     position = lanes.position
-    quantity = position[spot(i, r.HELD.quantity, lane)]
+    quantity = position[spot(i, HELD.quantity, lane)]
     contract_notional = abs(quote.fill)
     reached = abs(after) * contract_notional
     moved = abs(after - quantity) * contract_notional
     # Lots and volume leave less of an order, but its limits are tested before them.
     if kind.has_rounding:
-        reached = max(order.size if order.is_adding else 0.0, reached)
+        reached_before = select(order.is_adding, order.size, 0.0)
+        reached = max(reached_before, reached)
         size_moved = abs(order.size - order.notional_held)
-        moved = max(size_moved if order.is_adding else 0.0, moved)
+        moved_before = select(order.is_adding, size_moved, 0.0)
+        moved = max(moved_before, moved)
 
-    cost_rate = position[spot(i, r.HELD.cost, lane)]
+    cost_rate = position[spot(i, HELD.cost, lane)]
     if kind.has_impact:
         cost_rate = bound_cost(rules, quote, order)
     cost = cost_rate * moved
-    loss_of_one = lanes.prices[r.PRICE.reach, i]
+    loss_of_one = lanes.prices[PRICE.reach, i]
     lost = abs(after) * loss_of_one
     if kind.is_alone and not kind.is_isolated:
         lost = max(lost, abs(quantity) * loss_of_one)
 
     # A share of the equity may cut the order, and an infinite target is for a run to size.
-    rate = lanes.prices[r.PRICE.initial_rate, i]
+    rate = lanes.prices[PRICE.initial_rate, i]
     is_rare = order.is_adding & (rules.margin_share < math.inf)
     is_rare &= reached * rate > rules.margin_share * (order.worth - cost)
     is_rare |= order.is_asking & (order.target == math.inf)
-    lost = math.inf if is_rare else lost
+    lost = select(is_rare, math.inf, lost)
     if not kind.is_isolated:
         return Stake(
             lost=lost,
@@ -341,15 +373,15 @@ def measure_stake(
             is_cut=False,
         )
 
-    profit = quantity * (quote.fill - position[spot(i, r.HELD.entry, lane)])
-    is_cut = order.target * r.SLACK > lanes.prices[r.PRICE.limit, i]
+    profit = quantity * (quote.fill - position[spot(i, HELD.entry, lane)])
+    is_cut = order.target * SLACK > lanes.prices[PRICE.limit, i]
     is_cut |= order.size * rate + cost > order.worth
     return Stake(
         lost=lost,
         cost=cost,
         reached=reached,
         initial=0.0,
-        backing=position[spot(i, r.HELD.margin, lane)] + profit,
+        backing=position[spot(i, HELD.margin, lane)] + profit,
         grown=(abs(after) - abs(quantity)) * contract_notional,
         is_cut=is_cut,
     )
@@ -368,21 +400,21 @@ def spare_pool(
     lost = stake.lost
     costs = stake.cost
     initial = stake.initial
-    adding = 1.0 if order.is_adding else 0.0
+    adding = select(order.is_adding, 1.0, 0.0)
     if not kind.is_alone:
-        lost += 0.0 if is_first else account[cell(r.WORK.lost, lane)]
-        costs += 0.0 if is_first else account[cell(r.WORK.costs, lane)]
-        initial += 0.0 if is_first else account[cell(r.WORK.initial, lane)]
-        adding += 0.0 if is_first else account[cell(r.WORK.adding, lane)]
-        account[cell(r.WORK.lost, lane)] = lost
-        account[cell(r.WORK.costs, lane)] = costs
-        account[cell(r.WORK.initial, lane)] = initial
-        account[cell(r.WORK.adding, lane)] = adding
+        lost += sum_before(account, WORK.lost, is_first, lane)
+        costs += sum_before(account, WORK.costs, is_first, lane)
+        initial += sum_before(account, WORK.initial, is_first, lane)
+        adding += sum_before(account, WORK.adding, is_first, lane)
+        account[cell(WORK.lost, lane)] = lost
+        account[cell(WORK.costs, lane)] = costs
+        account[cell(WORK.initial, lane)] = initial
+        account[cell(WORK.adding, lane)] = adding
 
     # The line is the equity at which the account is ruined, or too poor to order.
-    spare = order.worth - account[cell(r.OWN.line, lane)] - (lost + costs)
+    spare = order.worth - account[cell(OWN.line, lane)] - (lost + costs)
     free = order.worth - costs - initial
-    return free if (adding > 0.0) & (not free >= spare) else spare
+    return select((adding > 0.0) & (not free >= spare), free, spare)
 
 
 @inlined
@@ -402,31 +434,36 @@ def spare_isolated(
     A position that shrinks keeps its margin ratio, so only one that grows is tested. With several
     positions, the sums so far are read, and written for the next one; the smallest number counts.
     """
-    worth = account[cell(r.WORK.worth, lane)]
+    worth = account[cell(WORK.worth, lane)]
     cash = account[cell(WALLET.cash, lane)]
     lost = stake.lost
     cost = stake.cost
 
-    # What grows must bear the loss by its backing, and a flip or what is cut is for a run.
+    # What grows must bear its loss by its own backing. A flip, or what is cut, is for a run.
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
     backing = stake.backing + stake.grown * posted - (1.0 + posted) * cost
     is_rare = (not lost < backing) & (stake.grown > 0.0)
-    paid = r.SLACK * (1.0 + rules.slippage) * (posted + rules.fee) * order.added + cost
-    paid = (paid if order.is_adding else 0.0) + cost
     is_rare |= order.is_adding & (stake.is_cut | (order.notional_held < 0.0))
+
+    # The cash pays margin and fee of what is added, and the costs of the order.
+    price_ratio = SLACK * (1.0 + rules.slippage)
+    outlay = price_ratio * (posted + rules.fee) * order.added + cost
+    paid = select(order.is_adding, outlay, 0.0) + cost
 
     least = math.inf
     if not kind.is_alone:
-        least = least if is_first else account[cell(r.WORK.spare, lane)]
-        lost += 0.0 if is_first else account[cell(r.WORK.lost, lane)]
-        cost += 0.0 if is_first else account[cell(r.WORK.costs, lane)]
-        paid += 0.0 if is_first else account[cell(r.WORK.initial, lane)]
-        account[cell(r.WORK.lost, lane)] = lost
-        account[cell(r.WORK.costs, lane)] = cost
-        account[cell(r.WORK.initial, lane)] = paid
+        least = select(is_first, math.inf, account[cell(WORK.spare, lane)])
+        lost += sum_before(account, WORK.lost, is_first, lane)
+        cost += sum_before(account, WORK.costs, is_first, lane)
+        paid += sum_before(account, WORK.initial, is_first, lane)
+        account[cell(WORK.lost, lane)] = lost
+        account[cell(WORK.costs, lane)] = cost
+        account[cell(WORK.initial, lane)] = paid
+
     is_rare |= not paid <= cash
-    spare = -1.0 if is_rare else worth - account[cell(r.OWN.line, lane)] - (lost + cost)
-    return least if least < spare else spare
+    spare = worth - account[cell(OWN.line, lane)] - (lost + cost)
+    spare = select(is_rare, -1.0, spare)
+    return select(least < spare, least, spare)
 
 
 def raise_most(lanes: Lanes, i: int) -> bool:
@@ -436,13 +473,13 @@ def raise_most(lanes: Lanes, i: int) -> bool:
     its lane passes the bar alone.
     """
     largest = 0.0
-    asking = lanes.cursor[r.CURSOR.asking]
+    asking = lanes.cursor[CURSOR.asking]
     for lane in range(LANES):
-        wanted = lanes.account[cell(r.WORK.wanted, lane)]
-        reached = wanted if r.has_bit(asking, lane // r.GROUP) else 0.0
-        largest = max(largest, reached) if reached < math.inf else largest
+        wanted = lanes.account[cell(WORK.wanted, lane)]
+        is_counted = has_bit(asking, lane // GROUP) & (wanted < math.inf)
+        largest = max(largest, select(is_counted, wanted, 0.0))
 
-    lanes.most[i] = max(lanes.most[i], GROWTH * largest / lanes.prices[r.PRICE.at_open, i])
+    lanes.most[i] = max(lanes.most[i], GROWTH * largest / lanes.prices[PRICE.at_open, i])
     return largest > 0.0
 
 
@@ -463,41 +500,40 @@ def size_lane(
     quote: a.Quote,
     equity: float,
     quantity: float,
-    target: float,
+    leverage: float,
     signal: float,
     limit: float,
 ) -> LaneOrder:
-    """Return the order of a lane of a target leverage and a signal; ``equity`` is its worth.
+    """Return the order of a lane that holds a quantity and decided a leverage on a signal.
 
-    ``limit`` is the notional that its margin table allows.
+    ``equity`` is its worth; ``limit`` is the notional that its margin table allows.
     """
     contract_notional = abs(quote.fill)
-    side = 1.0 if signal > 0.0 else -1.0
-    held = quantity * (side * contract_notional)
-    notional = a.compute_target(rules, quote, equity, target, signal)
-    is_asking = a.is_outside(rules, equity, notional, held) & (equity > 0.0)
-    kept = max(held, 0.0)
-    is_adding = is_asking & (notional > kept)
+    side = select(signal > 0.0, 1.0, -1.0)
+    notional_held = quantity * (side * contract_notional)
+    target = a.compute_target(rules, quote, equity, leverage, signal)
+    is_asking = a.is_outside(rules, equity, target, notional_held) & (equity > 0.0)
+    notional_kept = max(notional_held, 0.0)  # a flip keeps nothing
+    is_adding = is_asking & (target > notional_kept)
 
     # Isolated, the notional as the limits of its order leave it: to contracts and back, so that the
     # last bit is that of a run.
     allowed = limit
     if rules.margin.is_isolated:
-        open_now = max(side * quantity, 0.0)
-        of_target = notional * (1.0 / contract_notional)
-        allowed = side * (side * (open_now + (of_target - open_now))) * contract_notional
+        kept = max(side * quantity, 0.0)
+        of_target = target * (1.0 / contract_notional)
+        allowed = side * (side * (kept + (of_target - kept))) * contract_notional
 
-    added = max(min(notional, allowed) - kept, 0.0)
-    size = kept + added if is_adding else notional
+    added = max(min(target, allowed) - notional_kept, 0.0)
+    size = select(is_adding, notional_kept + added, target)
     # An increase that was cut to nothing never reduces.
-    is_kept = is_adding & (size <= held) & (held > 0.0)
-    wanted = side * size * (1.0 / contract_notional) + 0.0
-    wanted = wanted if is_asking & (not is_kept) else quantity
+    is_cut_off = is_adding & (size <= notional_held) & (notional_held > 0.0)
+    wanted = side * size * (1.0 / contract_notional) + 0.0  # 0, never -0
     return LaneOrder(
         worth=equity,
-        wanted=wanted,
-        target=notional,
-        notional_held=held,
+        wanted=select(is_asking & (not is_cut_off), wanted, quantity),
+        target=target,
+        notional_held=notional_held,
         size=size,
         added=added,
         is_asking=is_asking,
@@ -510,15 +546,16 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
     """Return a bound of what an order costs per unit of notional: worsening and fee."""
     worsening = rules.slippage
     if rules.has_impact:
+        # An infinite target passes the bar alone, whatever its order costs here.
         change = abs(order.target - order.notional_held)
-        notional = change if order.target < math.inf else 0.0
+        notional = select(order.target < math.inf, change, 0.0)
         worsening += a.compute_square_root_impact(rules.impact, quote, notional)
         worsening = min(worsening, LARGEST_WORSENING)
 
-    ratio = 1.0 + worsening
+    price_ratio = 1.0 + worsening
     if rules.margin.is_inverse:
-        ratio = 1.0 / (1.0 - worsening)
-    return (worsening * ratio + rules.fee * ratio) * r.SLACK
+        price_ratio = 1.0 / (1.0 - worsening)
+    return (worsening * price_ratio + rules.fee * price_ratio) * SLACK
 
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
@@ -527,28 +564,28 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
     With ``is_first`` the sums begin with it. A position that stays has no costs.
     """
     account = lanes.account
-    loss_of_one = lanes.prices[r.PRICE.reach, i]
-    initial_of_one = lanes.prices[r.PRICE.initial_rate, i] * lanes.prices[r.PRICE.at_open, i]
+    loss_of_one = lanes.prices[PRICE.reach, i]
+    initial_of_one = lanes.prices[PRICE.initial_rate, i] * lanes.prices[PRICE.at_open, i]
     # Of isolated positions the sum is what cash must pay for, which is nothing here.
     if is_isolated:
         initial_of_one = 0.0
 
     # Group by group: the lowest bit that is left, which is then taken away.
-    asking = lanes.cursor[r.CURSOR.asking]
+    asking = lanes.cursor[CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
-        for k in range(r.GROUP):
-            lane = group * r.GROUP + k
-            size = abs(lanes.position[spot(i, r.HELD.quantity, lane)])
-            lost = 0.0 if is_first else account[cell(r.WORK.lost, lane)]
-            initial = 0.0 if is_first else account[cell(r.WORK.initial, lane)]
+        for k in range(GROUP):
+            lane = group * GROUP + k
+            size = abs(lanes.position[spot(i, HELD.quantity, lane)])
+            lost = sum_before(account, WORK.lost, is_first, lane)
+            initial = sum_before(account, WORK.initial, is_first, lane)
 
-            account[cell(r.WORK.costs, lane)] = 0.0
-            account[cell(r.WORK.adding, lane)] = 0.0
-            account[cell(r.WORK.spare, lane)] = math.inf
-            account[cell(r.WORK.lost, lane)] = size * loss_of_one + lost
-            account[cell(r.WORK.initial, lane)] = size * initial_of_one + initial
+            account[cell(WORK.costs, lane)] = 0.0
+            account[cell(WORK.adding, lane)] = 0.0
+            account[cell(WORK.spare, lane)] = math.inf
+            account[cell(WORK.lost, lane)] = size * loss_of_one + lost
+            account[cell(WORK.initial, lane)] = size * initial_of_one + initial
 
 
 # The cap of gross leverage.
@@ -560,19 +597,19 @@ def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
     A bound: of each position counts what is held or what is wanted, whichever is larger.
     """
     account = lanes.account
-    cap = terms.max_gross_leverage / r.SLACK
+    cap = terms.max_gross_leverage / SLACK
     if cap == math.inf:
         return 0
 
     for lane in range(LANES):
-        account[cell(r.WORK.wanted, lane)] = 0.0
+        account[cell(WORK.wanted, lane)] = 0.0
     for i in range(n):
-        if lanes.prices[r.PRICE.is_listed, i] != 0.0:
+        if is_listed(lanes, i):
             add_wanted(lanes, i)
 
     rare = 0
     for lane in range(LANES):
-        is_rare = account[cell(r.WORK.wanted, lane)] > cap * account[cell(r.WORK.worth, lane)]
+        is_rare = account[cell(WORK.wanted, lane)] > cap * account[cell(WORK.worth, lane)]
         rare |= is_rare << lane
     return rare
 
@@ -583,7 +620,7 @@ def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
     Only where a decision waits to fill: without one, no band is tested.
     """
     for i in range(n):
-        if lanes.is_pending[i] == 1 and lanes.prices[r.PRICE.is_listed, i] != 0.0:
+        if may_fill(lanes, i):
             return find_capped(terms, lanes, n)
     return 0
 
@@ -592,18 +629,19 @@ def add_wanted(lanes: Lanes, i: int) -> None:
     """Add to each lane the notional that a position may have: the larger of held and target."""
     account = lanes.account
     position = lanes.position
-    quote = r.quote_open(lanes.prices, i)
-    is_open = lanes.is_pending[i] == 1
+    quote = quote_open(lanes.prices, i)
+    is_pending = lanes.is_pending[i] == 1
     kind = make_cross(has_rounding=False, is_alone=False)
     table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     for lane in range(LANES):
-        rules = r.read_rules(lanes.numbers, kind, table, i, lane)
-        held = abs(position[spot(i, r.HELD.quantity, lane)]) * abs(quote.fill)
+        rules = read_rules(lanes.numbers, kind, table, i, lane)
+        notional_held = abs(position[spot(i, HELD.quantity, lane)]) * abs(quote.fill)
 
-        equity = account[cell(r.WORK.worth, lane)]
-        leverage = position[spot(i, r.HELD.target, lane)]
+        equity = account[cell(WORK.worth, lane)]
+        leverage = position[spot(i, HELD.target, lane)]
         target = a.compute_target(rules, quote, equity, leverage, lanes.signal[i])
-        account[cell(r.WORK.wanted, lane)] += target if is_open & (target > held) else held
+        is_larger = is_pending & (target > notional_held)
+        account[cell(WORK.wanted, lane)] += select(is_larger, target, notional_held)
 
 
 # Fills.
@@ -631,13 +669,13 @@ def fill_turn(terms: a.Terms, lanes: Lanes, n: int, turn: int) -> None:
 def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
     """Fill by code for the kind of fills of an instrument; what is planned is rounded already."""
     kind = lanes.kinds[i]
-    if kind <= r.LOTS:
+    if kind <= LOTS:
         fill_lanes(lanes, make_cross(has_rounding=False, is_alone=False), table, turn, i)
-    elif kind == r.LINEAR:
+    elif kind == LINEAR:
         fill_lanes(lanes, make_rounded(is_inverse=False, is_isolated=False), table, turn, i)
-    elif kind == r.INVERTED:
+    elif kind == INVERTED:
         fill_lanes(lanes, make_rounded(is_inverse=True, is_isolated=False), table, turn, i)
-    elif kind == r.ISOLATED:
+    elif kind == ISOLATED:
         fill_lanes(lanes, make_rounded(is_inverse=False, is_isolated=True), table, turn, i)
     else:
         fill_lanes(lanes, make_rounded(is_inverse=True, is_isolated=True), table, turn, i)
@@ -658,14 +696,14 @@ def make_rounded(is_inverse: bool, is_isolated: bool) -> FillKind:
 @inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
     """Fill an instrument in the groups of lanes that ask."""
-    quote = r.quote_open(lanes.prices, i)
+    quote = quote_open(lanes.prices, i)
     # Group by group: the lowest bit that is left, which is then taken away.
-    asking = lanes.cursor[r.CURSOR.asking]
+    asking = lanes.cursor[CURSOR.asking]
     while asking != 0:
         group = lowest(asking)
         asking &= asking - 1
-        for k in range(r.GROUP):
-            fill_lane(lanes, kind, table, quote, turn, i, group * r.GROUP + k)
+        for k in range(GROUP):
+            fill_lane(lanes, kind, table, quote, turn, i, group * GROUP + k)
 
 
 @inlined
@@ -678,44 +716,45 @@ def fill_lane(
     """
     account = lanes.account
     position = lanes.position
-    rules = r.read_rules(lanes.numbers, kind, table, i, lane)
-    quantity = position[spot(i, r.HELD.quantity, lane)]
+    rules = read_rules(lanes.numbers, kind, table, i, lane)
+    quantity = position[spot(i, HELD.quantity, lane)]
     cash = account[cell(WALLET.cash, lane)]
-    want = position[spot(i, r.HELD.want, lane)]
+    want = position[spot(i, HELD.want, lane)]
     margin = 0.0
     available = cash
 
     # An isolated position trades in the turn of those that shrink, or of those that grow.
     if kind.is_isolated:
-        margin = position[spot(i, r.HELD.margin, lane)]
+        margin = position[spot(i, HELD.margin, lane)]
         available = max(cash, 0.0)
         is_growing = (want * quantity <= 0.0) | (abs(want) > abs(quantity))
         is_growing &= want != 0.0
-        want = want if (turn == ALL) | (is_growing == (turn == GROWING)) else quantity
+        is_its_turn = (turn == ALL) | (is_growing == (turn == GROWING))
+        want = select(is_its_turn, want, quantity)
 
-    entry = position[spot(i, r.HELD.entry, lane)]
+    entry = position[spot(i, HELD.entry, lane)]
     held = a.Position(quantity, entry, margin, 0.0)
     done = trade_lane(rules, a.Balances(available, held), quote, want)
     after = done.balances.position
     if kind.is_isolated:
         account[cell(WALLET.cash, lane)] = cash + (done.balances.cash - available)
-        position[spot(i, r.HELD.margin, lane)] = after.margin
+        position[spot(i, HELD.margin, lane)] = after.margin
     else:
         account[cell(WALLET.cash, lane)] = done.balances.cash
 
-    account[cell(r.TALLY.fees, lane)] += done.fee
-    account[cell(r.TALLY.slippage, lane)] += done.slippage
+    account[cell(TALLY.fees, lane)] += done.fee
+    account[cell(TALLY.slippage, lane)] += done.slippage
     if kind.has_impact:
-        account[cell(r.TALLY.impact, lane)] += done.impact
-    account[cell(r.TALLY.traded, lane)] += abs(done.quantity) * abs(done.value)
-    account[cell(r.TALLY.fills, lane)] += 1.0 if done.quantity != 0.0 else 0.0
+        account[cell(TALLY.impact, lane)] += done.impact
+    account[cell(TALLY.traded, lane)] += abs(done.quantity) * abs(done.value)
+    account[cell(TALLY.fills, lane)] += select(done.quantity != 0.0, 1.0, 0.0)
 
     # What opens or flips starts its best price at the entry.
     is_new = quantity * after.quantity <= 0.0
-    best = position[spot(i, r.HELD.best, lane)]
-    position[spot(i, r.HELD.best, lane)] = after.entry if is_new else best
-    position[spot(i, r.HELD.quantity, lane)] = after.quantity
-    position[spot(i, r.HELD.entry, lane)] = after.entry
+    best = position[spot(i, HELD.best, lane)]
+    position[spot(i, HELD.best, lane)] = select(is_new, after.entry, best)
+    position[spot(i, HELD.quantity, lane)] = after.quantity
+    position[spot(i, HELD.entry, lane)] = after.entry
 
 
 # Stops.
@@ -730,16 +769,16 @@ def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
     prices = lanes.prices
     rare = 0
     for i in range(n):
-        if prices[r.PRICE.is_listed, i] == 0.0 or (is_planned and lanes.is_asking[i] == 0):
+        if not is_listed(lanes, i) or (is_planned and lanes.is_asking[i] == 0):
             continue
         if is_planned or lanes.moves_stops or lanes.is_known[i] == 0:
             write_stops(terms, lanes, is_planned, i)
 
-        low = min(prices[r.PRICE.open, i], prices[r.PRICE.last_low, i])
-        high = max(prices[r.PRICE.open, i], prices[r.PRICE.last_high, i])
+        low = min(prices[PRICE.open, i], prices[PRICE.last_low, i])
+        high = max(prices[PRICE.open, i], prices[PRICE.last_high, i])
         for lane in range(LANES):
-            is_out = low <= position[spot(i, r.HELD.stop_low, lane)]
-            is_out |= high >= position[spot(i, r.HELD.stop_high, lane)]
+            is_out = low <= position[spot(i, HELD.stop_low, lane)]
+            is_out |= high >= position[spot(i, HELD.stop_high, lane)]
             rare |= is_out << lane
     return rare
 
@@ -762,15 +801,15 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     )
 
     table = Table(size=terms.rules.brackets.sizes[i], setting=1.0, first_leverage=1.0)
-    quote = r.quote_open(lanes.prices, i)
+    quote = quote_open(lanes.prices, i)
     # Group by group: the lowest bit that is left, which is then taken away.
-    groups = lanes.cursor[r.CURSOR.asking] if is_planned else r.ALL_GROUPS
+    groups = lanes.cursor[CURSOR.asking] if is_planned else ALL_GROUPS
     while groups != 0:
         group = lowest(groups)
         groups &= groups - 1
-        for k in range(r.GROUP):
-            lane = group * r.GROUP + k
-            rules = r.read_rules(lanes.numbers, kind, table, i, lane)
+        for k in range(GROUP):
+            lane = group * GROUP + k
+            rules = read_rules(lanes.numbers, kind, table, i, lane)
             write_stops_of_lane(lanes, rules, quote, is_planned, i, lane)
     lanes.is_known[i] = 1
 
@@ -786,31 +825,34 @@ def write_stops_of_lane(
     # The position tested. The best value of one that is opened or turned now is its entry.
     position = lanes.position
     held = pick_held(position, i, lane)
-    want = position[spot(i, r.HELD.want, lane)]
+    want = position[spot(i, HELD.want, lane)]
     planned = trade_lane(rules, a.Balances(0.0, held), quote, want).balances.position
     is_new = is_planned & (held.quantity * planned.quantity <= 0.0)
-    best_of_held = position[spot(i, r.HELD.best, lane)]
-    best = planned.entry if is_new else best_of_held
+    best_of_held = position[spot(i, HELD.best, lane)]
+    best = select(is_new, planned.entry, best_of_held)
     tested = planned if is_planned else held
 
     # The stop of a long is below, its take-profit above; those of a short the other way round.
     side = p.find_side(tested)
     is_long = tested.quantity > 0.0
     is_short = tested.quantity < 0.0
+
     balances = a.Balances(0.0, tested)
-    stop = widen(p.find_nearest_stop(rules, balances, quote, best, math.nan)[1], side)
+    nearest = p.find_nearest_stop(rules, balances, quote, best, math.nan)[1]
+    stop = widen(nearest, side)
     goal = widen(p.compute_target_price(rules, tested, quote), -side)
+
     low = pick(is_long, stop, -math.inf)
     high = pick(is_short, stop, math.inf)
-    position[spot(i, r.HELD.stop_low, lane)] = max(low, pick(is_short, goal, low))
-    position[spot(i, r.HELD.stop_high, lane)] = min(high, pick(is_long, goal, high))
+    position[spot(i, HELD.stop_low, lane)] = max(low, pick(is_short, goal, low))
+    position[spot(i, HELD.stop_high, lane)] = min(high, pick(is_long, goal, high))
 
 
 @inlined
 def pick_held(position: FloatArray, i: int, lane: int) -> a.Position:
     """Return what a lane holds of an instrument; prices need no margin of it."""
-    quantity = position[spot(i, r.HELD.quantity, lane)]
-    entry = position[spot(i, r.HELD.entry, lane)]
+    quantity = position[spot(i, HELD.quantity, lane)]
+    entry = position[spot(i, HELD.entry, lane)]
     return a.Position(quantity, entry, 0.0, 0.0)
 
 
@@ -823,18 +865,18 @@ def widen(stop: float, side: float) -> float:
 @inlined
 def pick(is_there: bool, stop: float, other: float) -> float:
     """Return a stop that is there, else another number."""
-    return stop if is_there & (not math.isnan(stop)) else other
+    return select(is_there & (not math.isnan(stop)), stop, other)
 
 
 def follow_bests(lanes: Lanes, n: int) -> None:
     """Advance the best contract value of trailing stops in all lanes."""
     position = lanes.position
     for i in range(n):
-        if lanes.prices[r.PRICE.is_listed, i] == 0.0:
+        if not is_listed(lanes, i):
             continue
-        quote = r.quote_open(lanes.prices, i)
+        quote = quote_open(lanes.prices, i)
 
         for lane in range(LANES):
             held = pick_held(position, i, lane)
-            best = position[spot(i, r.HELD.best, lane)]
-            position[spot(i, r.HELD.best, lane)] = a.follow_prices(best, held, quote)
+            best = position[spot(i, HELD.best, lane)]
+            position[spot(i, HELD.best, lane)] = a.follow_prices(best, held, quote)
