@@ -525,12 +525,14 @@ def find_pause_ends(account: Account, opens: core.IntArray) -> core.FloatArray:
     if account.after_stop != NEXT_MONTH:
         return np.asarray(opens + core.parse_duration(account.after_stop), dtype=np.float64)
 
+    # The midnight that begins the next month on the clocks of the account's days.
     local = core.utc_index(opens).tz_convert(account.day).tz_localize(None)
-    begins = (local.to_period("M") + 1).to_timestamp()
-    # A midnight that clocks skip is the time that they show next, one that they repeat the first.
-    first = np.ones(len(opens), dtype=bool)
-    stamps = begins.tz_localize(account.day, ambiguous=first, nonexistent="shift_forward")
-    return np.asarray(stamps.as_unit("ns").asi8, dtype=np.float64)
+    next_months = (local.to_period("M") + 1).to_timestamp()
+
+    # One that the clocks skip is the time that they show next; of one that they repeat, the first.
+    takes_first = np.ones(len(opens), dtype=bool)
+    ends = next_months.tz_localize(account.day, ambiguous=takes_first, nonexistent="shift_forward")
+    return np.asarray(ends.as_unit("ns").asi8, dtype=np.float64)
 
 
 def without_flows_before(account: Account, start: int) -> Account:

@@ -378,13 +378,16 @@ def book_sale(bar: r.AccountBar, t: int, c: int, sold: float, sale_price: float)
     """Write the sale of an amount of collateral into amounts, cash, ledger and log."""
     state = bar.state
     price = state.held.prices[c]
+    state.held.amounts[c] = state.held.amounts[c] - sold
+    state.wallet.cash += sold * sale_price
+
+    # The profit since the last booking is that of the price; what the sale is worse costs.
     cost = sold * (price - sale_price)
     of_account = bar.ledger[len(bar.ledger) - 1]
     of_account.collateral_pnl += sold * (price - state.priced[c])
     of_account.conversion += cost
-    state.held.amounts[c] = state.held.amounts[c] - sold
-    state.wallet.cash += sold * sale_price
 
+    # In the log, collateral comes after the instruments.
     owner = len(state.positions) + c
     r.log_event(bar.log, t, owner, Event.CONVERTED, sale_price, -sold, sold * sale_price)
     r.log_costs(bar.log, fee=cost, slippage=0.0, impact=0.0)

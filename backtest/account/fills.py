@@ -508,11 +508,12 @@ def cut_to_balance(bar: r.AccountBar) -> None:
         plan = bar.scratch.plans[i]
         if plan.kind != r.INCREASE:
             continue
-        write_balance_costs(bar, i)
         if not r.is_isolated(terms, i):
+            write_cross_cost(bar, i)
             fees_before += compute_cross_fees(plan)
             continue
 
+        write_isolated_costs(bar, i)
         payments += plan.cost_of_balance * plan.notional_added
         # Of a flip whose increase was cut to nothing, the close fills in any case: a loss of it
         # must not cut the others.
@@ -529,41 +530,47 @@ def cut_to_balance(bar: r.AccountBar) -> None:
         scale_isolated(bar, available / payments)
 
 
-def write_balance_costs(bar: r.AccountBar, i: int) -> None:
-    """Write what an increase takes from the balance, and what its flip returns, into its plan.
+def write_cross_cost(bar: r.AccountBar, i: int) -> None:
+    """Write into its plan what a cross increase takes from the balance, per unit of notional.
 
-    ``cost_of_balance`` is money per unit of notional added; ``returned_by_flip`` is money, negative
-    by the fixed fee of an isolated order that closes nothing.
+    Its fee, and the price of a spot leg that is bought. It posts no margin, so a flip returns none.
     """
-    terms = bar.terms
     plan = bar.scratch.plans[i]
-    rules = r.share(r.pick_instrument(terms, i))
+    rules = r.share(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
-    contract_notional = abs(quote.fill)
+
     filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
+    price_ratio = abs(filled_value) / abs(quote.fill)
+    plan.cost_of_balance = price_ratio * plan.fee_rate
+    if r.is_spot(bar.terms, i) and plan.side > 0.0:
+        plan.cost_of_balance += price_ratio
 
-    # A cross order takes its fee, a purchase of spot its price too. A flip of it moves no posted
-    # margin, so it returns nothing here.
-    if not r.is_isolated(terms, i):
-        price_ratio = abs(filled_value) / contract_notional
-        plan.cost_of_balance = price_ratio * plan.fee_rate
-        if r.is_spot(terms, i) and plan.side > 0.0:
-            plan.cost_of_balance += price_ratio
-        return
 
-    # An isolated order takes margin and fee, at the dearest fill that it can have.
+def write_isolated_costs(bar: r.AccountBar, i: int) -> None:
+    """Write into its plan what an isolated increase takes from the balance, and gives back to it.
+
+    ``cost_of_balance`` is money per unit of notional added: margin and fee, at the dearest fill
+    that it can have. ``returned_by_flip`` is money, less the fixed fee of the order.
+    """
+    plan = bar.scratch.plans[i]
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    quote = bar.quotes.instruments[i]
+
     dearest = orders.bound_fill_notional(rules, quote, plan.side, plan.worsening)
-    price_ratio = dearest / contract_notional
+    price_ratio = dearest / abs(quote.fill)
     plan.cost_of_balance = price_ratio * orders.compute_outlay(rules, quote, plan.fee_rate)
 
-    # All pay the fixed fee, but those that their own limits cut to nothing. A flip returns margin
-    # and profit of what it closes, less the fee of that.
+    # A flip returns margin and profit of what it closes, less the fee of that.
     plan.returned_by_flip = -plan.fee
-    if plan.notional_held < 0.0:
+    is_flip = plan.notional_held < 0.0
+    if is_flip:
         position = r.pick_position(bar.state, i)
+        filled_value = worsen(rules, quote.fill, plan.side, plan.worsening)
         profit = compute_profit(position, filled_value)
         fee = plan.fee_rate * abs(position.quantity) * abs(filled_value)
         plan.returned_by_flip += position.margin + profit - fee
+
+    # An increase that its own limits cut to nothing is not sent, and pays no fixed fee.
     elif plan.notional_added == 0.0:
         plan.returned_by_flip = 0.0
 

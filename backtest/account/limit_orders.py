@@ -27,7 +27,7 @@ from backtest.account.position import worsen
 # Placing.
 
 TICK_SLACK = 1e-6
-"""Part of a tick by which a price may miss the one that fills: float rounding."""
+"""Part of a tick by which a price may miss the price beyond the limit: float rounding."""
 OPENED, INCREASED = 1.0, 2.0
 """What a resting order did to its position in this bar: ``OrderPlan.opened_now``."""
 
@@ -153,8 +153,8 @@ def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, s
     """Write the limit of an order, and the price beyond it at which it fills.
 
     The limit goes into ``quote.fill``, the value that prices must reach into ``beyond_limit`` of
-    the plan, NaN if no price is beyond. Both are contract values, but ticks are of the price, so
-    the second goes through the price and back. ``side`` is 1 for a buy, -1 for a sale.
+    the plan, NaN if no price is beyond. Both are contract values. ``side`` is 1 for a buy, -1 for a
+    sale.
     """
     # On the better side of the decision: below its price for a buy, above for a sale.
     rules = r.share(r.pick_instrument(terms, i))
@@ -164,11 +164,13 @@ def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, s
         limit_value = orders.round_price(rules, limit_value, side)
     quote.fill = limit_value
 
-    # The price must trade a tick beyond it: a touch leaves the order in the queue.
+    # The price must trade a tick beyond it: a touch leaves the order in the queue. A tick is a step
+    # of the price, so the contract value becomes a price, and a contract value again.
     size = terms.rules.brackets.sizes[i]
     is_inverse = terms.rules.brackets.are_inverse[i]
-    price_beyond = margin.compute_price(size, is_inverse, limit_value)
-    price_beyond -= side * rules.tick * (1.0 - TICK_SLACK)
+    limit_price = margin.compute_price(size, is_inverse, limit_value)
+    price_beyond = limit_price - side * rules.tick * (1.0 - TICK_SLACK)
+
     plan = scratch.plans[i]
     plan.beyond_limit = math.nan
     if price_beyond > 0.0:

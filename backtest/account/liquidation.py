@@ -331,13 +331,16 @@ def add_from_wallet(
     rules = r.share(r.pick_instrument(bar.terms, i))
     quote = bar.quotes.instruments[i]
     position = balances.position
+
+    # Rounding of the requirement counts against the position.
     requirement = p.compute_requirement(rules, position, value, quote.multiplier)
     needed = requirement * (1.0 + TOLERANCE)
-    missing = max(needed - p.compute_backing(rules, balances, value), 0.0)
+    backing = p.compute_backing(rules, balances, value)
+    missing = max(needed - backing, 0.0)
 
+    # One more than the whole ones that are missing: at equality the requirement still fails.
     setting = compute_setting(rules.margin, quote.initial)
     portion = abs(position.quantity * position.entry) / setting
-    # One more than the whole ones that are missing: at equality the requirement still fails.
     n_portions = floor(missing / portion) + 1.0
     amount = min(n_portions * portion, balances.cash)
     r.log_event(bar.log, t, i, Event.MARGIN_ADDED, value, quantity=0.0, amount=amount)

@@ -223,14 +223,18 @@ def force_isolated(bar: r.AccountBar, t: int, i: int) -> None:
     rules = r.share(r.pick_instrument(terms, i))
     before = balance.pick_balances(terms, state, i)
     done = orders.reduce_to_ratio(rules, before, bar.quotes.instruments[i], terms.grace_ratio)
-    if done.quantity != 0.0:
+    is_reduced = done.quantity != 0.0
+    if is_reduced:
         balance.enter_fill(bar, t, i, Event.FILL, before, done, stops=0)
         state.positions[i].is_pending = 0
-        freed = done.balances.cash - before.cash if r.is_held(state, i) else 0.0
-        state.wallet.cash -= freed
-        state.positions[i].margin += freed
 
-    end_pool_grace(bar, t, i, is_reduced=done.quantity != 0.0)
+        # A fill returns margin to the wallet. It goes back, unless the position was closed.
+        if r.is_held(state, i):
+            freed = done.balances.cash - before.cash
+            state.wallet.cash -= freed
+            state.positions[i].margin += freed
+
+    end_pool_grace(bar, t, i, is_reduced=is_reduced)
 
 
 def force_pool(bar: r.AccountBar, t: int) -> None:
@@ -309,10 +313,11 @@ def compute_spare(
         if quantity != 0.0 and not r.is_isolated(terms, i):
             plan = scratch.plans[i]
             position = state.positions[i]
-            notional = abs(quantity * position.value)
-            backing -= plan.cost * ((1.0 - factor) * notional) + plan.fee
+            notional_closed = (1.0 - factor) * abs(quantity * position.value)
+            backing -= plan.cost * notional_closed + plan.fee
             position.quantity = factor * quantity
 
+    # The requirement is that of the quantities just written; then those of the account return.
     needed = terms.rules.level * balance.compute_needed(terms, state, is_initial=False)
     backing -= margin.compute_haircuts(terms.rules, state.held)
     for i in range(len(state.positions)):

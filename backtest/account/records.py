@@ -613,13 +613,20 @@ def new_quotes(n: int, assets: int) -> MarketBar:
         quote.is_last = 0.0
 
     # Columns share the memory of the quotes.
-    columns = {name: instruments.column(name) for name in MarketBar._fields[2:8]}
-    columns |= {f"asset_{name}": of_assets.column(name) for name in COLUMNS}
-    return MarketBar(instruments=instruments, assets=of_assets, **columns)
-
-
-COLUMNS = ("open", "fill", "mark_open", "mark_close")
-"""Columns of the quotes of collateral."""
+    return MarketBar(
+        instruments=instruments,
+        assets=of_assets,
+        open=instruments.column("open"),
+        fill=instruments.column("fill"),
+        mark_open=instruments.column("mark_open"),
+        mark_low=instruments.column("mark_low"),
+        mark_high=instruments.column("mark_high"),
+        mark_close=instruments.column("mark_close"),
+        asset_open=of_assets.column("open"),
+        asset_fill=of_assets.column("fill"),
+        asset_mark_open=of_assets.column("mark_open"),
+        asset_mark_close=of_assets.column("mark_close"),
+    )
 
 
 @lay_out
@@ -797,28 +804,33 @@ def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
 
 
 def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
-    """Write the costs of a bar, of shape (6, n), into the rules of one instrument; NaN stays.
+    """Write the costs of a bar, of shape (6, n), into the terms of one instrument; NaN stays.
 
-    Taker and maker fees stand in arrays of their own. In plain Python the record of the rules is
-    written anew from all of these.
+    The taker fee stands in the margin tables too, and the maker fee in an array of its own.
     """
     for k in range(len(DATED_ROWS)):
         if not math.isnan(costs[k, i]):
             terms.numbers[i, DATED_ROWS[k]] = costs[k, i]
-    if not math.isnan(costs[TAKER_ROW, i]):
-        terms.rules.brackets.takers[i] = costs[TAKER_ROW, i]
-    if not math.isnan(costs[MAKER_ROW, i]):
-        terms.makers[i] = costs[MAKER_ROW, i]
+
+    taker = costs[TAKER_ROW, i]
+    if not math.isnan(taker):
+        terms.rules.brackets.takers[i] = taker
+    maker = costs[MAKER_ROW, i]
+    if not math.isnan(maker):
+        terms.makers[i] = maker
 
     write_tuple(terms, i)
 
 
 def write_tuple(terms: Terms, i: int) -> None:
-    """Write dated costs into the rules that plain Python reads; compiled code needs none."""
+    """Write the costs of an instrument into its record of rules, which plain Python reads.
+
+    Compiled code reads the arrays of the terms, and does nothing here.
+    """
     rules = terms.instruments[i]
-    taker = float(terms.rules.brackets.takers[i])
-    changed = {NUMBERS[row]: float(terms.numbers[i, row]) for row in DATED_ROWS}
-    terms.instruments[i] = rules._replace(**changed, margin=rules.margin._replace(taker=taker))
+    table = rules.margin._replace(taker=float(terms.rules.brackets.takers[i]))
+    costs = {NUMBERS[row]: float(terms.numbers[i, row]) for row in DATED_ROWS}
+    terms.instruments[i] = rules._replace(margin=table, **costs)
 
 
 @inlined
@@ -959,11 +971,24 @@ def log_liquidation(
 def pack_positions(feed: OptionFeed, groups: Any) -> margin.OptionPositions:
     """Return positions of 0 contracts in the options of a feed, of margin groups ``groups``."""
     n = len(feed.signs)
-    arrays: dict[str, Any] = {name: np.full(n, np.nan) for name in margin.OptionPositions._fields}
-    arrays |= {name: getattr(feed, name) for name in arrays if name in OptionFeed._fields}
-    arrays["groups"] = groups
-    arrays["quantities"] = np.zeros(n)
-    return margin.OptionPositions(**arrays)
+    return margin.OptionPositions(
+        signs=feed.signs,
+        strikes=feed.strikes,
+        sizes=feed.sizes,
+        are_coin=feed.are_coin,
+        groups=groups,
+        expiries=feed.expiries,
+        pairs=feed.pairs,
+        rates=feed.rates,
+        quantities=np.zeros(n),
+        # What bars write: NaN until the first of them.
+        years=np.full(n, np.nan),
+        volatilities=np.full(n, np.nan),
+        bases=np.full(n, np.nan),
+        indices=np.full(n, np.nan),
+        values=np.full(n, np.nan),
+        marks=np.full(n, np.nan),
+    )
 
 
 def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) -> OptionTerms:
@@ -977,18 +1002,49 @@ def pack_option_terms(rule: MarginRule, feed: OptionFeed, names: Sequence[str]) 
         groups = ()
     rules = margin.pack_option_rules(rule, positions, groups, names)
 
-    shared = {x: getattr(feed, x) for x in OptionTerms._fields if x in OptionFeed._fields}
-    return OptionTerms(rules=rules, groups=positions.groups, **shared)
+    return OptionTerms(
+        rules=rules,
+        instruments=feed.instruments,
+        groups=positions.groups,
+        fee_rates=feed.fee_rates,
+        fee_caps=feed.fee_caps,
+        delivery_rates=feed.delivery_rates,
+        delivery_caps=feed.delivery_caps,
+        ticks=feed.ticks,
+    )
 
 
 def start_options(terms: OptionTerms, feed: OptionFeed) -> OptionState:
     """Return the options of a feed before the first bar: none is held, and none is asked for."""
     n = len(feed.signs)
-    arrays: dict[str, Any] = {name: np.zeros(n) for name in OptionState._fields}
-    arrays["targets"] = np.full(n, np.nan)
-    arrays["has_quotes"] = np.zeros(n, np.int64)
-    arrays["positions"] = pack_positions(feed, terms.groups)
-    return OptionState(**arrays)
+    return OptionState(
+        positions=pack_positions(feed, terms.groups),
+        targets=np.full(n, np.nan),
+        # Quotes of the bar.
+        asks=np.zeros(n),
+        bids=np.zeros(n),
+        has_quotes=np.zeros(n, np.int64),
+        half_spreads=np.zeros(n),
+        half_prices=np.zeros(n),
+        offsets=np.zeros(n),
+        # What is booked, and sums of the bar.
+        priced=np.zeros(n),
+        paid=np.zeros(n),
+        profits=np.zeros(n),
+        fees=np.zeros(n),
+        slippage=np.zeros(n),
+        losses=np.zeros(n),
+        traded=np.zeros(n),
+        # Orders, trials and closings on the way.
+        prices=np.zeros(n),
+        quantities_kept=np.zeros(n),
+        quantities_added=np.zeros(n),
+        quantities_aside=np.zeros(n),
+        started=np.zeros(n),
+        quantities_closed=np.zeros(n),
+        losses_of_close=np.zeros(n),
+        fees_of_close=np.zeros(n),
+    )
 
 
 def no_options() -> OptionState:
