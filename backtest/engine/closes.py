@@ -94,15 +94,16 @@ def count_bar(
     if clock.ends_sample[t] != 0.0:
         results.finish_sample(tally, unit)
 
-    # Log growth of the bar is per unit of the equity that it began with, after deposits.
+    # Log growth of the bar is per unit of the equity that it began with, after deposits. The tally
+    # still has the inverse of the last close.
     base = tally.inverse
     is_forced = False
     if is_quiet:
         tally.money.price_pnl += money.price_pnl
     else:
-        moved = money.flows + money.top_up
-        if moved != 0.0:
-            base = results.invert(equity_before + moved)
+        paid_in = money.flows + money.top_up
+        if paid_in != 0.0:
+            base = results.invert(equity_before + paid_in)
         is_forced = money.liquidations + money.stops + money.take_profits > 0.0
         add_money(tally, money, base)
         note_firsts(tally, money, state.wallet, t)
@@ -178,6 +179,7 @@ def add_decay(
     return. The bar adds the second as ``drift``, and the factor of the first, ``grown``, to a
     product whose logarithm is taken later. ``base`` is 1 / the equity that the bar began with.
     """
+    # Fills at the close come after the move: what was carried through the bar made it.
     held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
 
     drift = 0.0
@@ -240,36 +242,35 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
     """
     terms = bar.terms
     state = bar.state
-    scratch = bar.scratch
+
+    # The pool of cross positions, which may be empty.
     needed = 0.0
     backing = 1.0
     has_pool = a.count_cross(terms, state) > 0
     if has_pool:
         needed = a.compute_pool_needed(bar, len(state.positions))
         backing = a.compute_pool(terms, state)
-    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
 
+    # The worst pool needs the largest share of its backing: that of cross, or an isolated position.
+    worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
     gross = 0.0
-    initial = a.compute_needed(terms, state, True)
+    initial = a.compute_needed(terms, state, is_initial=True)
     is_near = False
     for i in range(len(state.positions)):
-        mark = bar.quotes.instruments[i].mark_close
-        scratch.walk[i].failure = math.nan
         if a.is_held(state, i):
+            mark = bar.quotes.instruments[i].mark_close
             gross += abs(state.positions[i].quantity) * abs(mark)
-            if a.is_isolated(terms, i):
-                initial += state.positions[i].margin
-                needed_alone = a.compute_pool_needed(bar, i)
-                backing_alone = a.compute_pool_backing(terms, state, i)
-                worst_needed, worst_backing = results.raise_ratio(
-                    worst_needed, worst_backing, needed_alone, backing_alone, True
-                )
-        # The failing price costs a search, so it is sought only where a bound lets it be near.
-        if is_failure_sought(bar, i, backing - needed, has_prices):
-            value = find_failure_value(bar, i, backing - needed)
-            scratch.walk[i].failure = value
-            ratio = value / mark if mark > 0.0 else mark / value
-            is_near = is_near or LEAST_RATIO <= ratio <= MOST_RATIO  # NaN is far
+        if a.is_held(state, i) and a.is_isolated(terms, i):
+            initial += state.positions[i].margin
+            worst_needed, worst_backing = results.raise_ratio(
+                worst_needed,
+                worst_backing,
+                a.compute_pool_needed(bar, i),
+                a.compute_pool_backing(terms, state, i),
+                True,
+            )
+        is_near_alone = find_failure(bar, i, backing - needed, has_prices)
+        is_near = is_near or is_near_alone
     return CloseFacts(
         gross=gross,
         backing=backing,
@@ -279,6 +280,26 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
         is_near=is_near,
         initial=initial,
     )
+
+
+@inlined
+def find_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
+    """Write the contract value at which an instrument fails; return whether it is near the close.
+
+    NaN, and far, if none does. It costs a search, so it is sought only where a bound lets it be
+    near, or with ``has_prices``. ``excess`` is what the pool has over its requirement: money.
+    """
+    walk = bar.scratch.walk[i]
+    walk.failure = math.nan
+    if not is_failure_sought(bar, i, excess, has_prices):
+        return False
+
+    value = find_failure_value(bar, i, excess)
+    walk.failure = value
+    # Values of inverse contracts are negative, and the larger the price, the nearer to 0.
+    mark = bar.quotes.instruments[i].mark_close
+    price_ratio = value / mark if mark > 0.0 else mark / value
+    return LEAST_RATIO <= price_ratio <= MOST_RATIO  # never of NaN
 
 
 @inlined

@@ -10,6 +10,7 @@ word                  what it is, and its unit
 ====================  ==============================================================================
 t                     bar of the market
 k                     bar that policies see; the same as t, unless they decide on longer bars
+row                   row of a policy's columns: bar k, counted from the first that it sees
 way                   how a bar was passed: ``QUIET``, ``FILLED``, ``WHOLE``; ``LEFT`` if it was not
 quiet                 prices moved, and nothing else happened
 mark                  contract value at the mark price of the close
@@ -86,9 +87,12 @@ DAY_NS = 86_400_000_000_000.0
 
 
 def ask(
-    deciders: Deciders, terms: a.Terms, quotes: a.MarketBar, i: int, time: int, local: int
+    deciders: Deciders, terms: a.Terms, quotes: a.MarketBar, i: int, time: int, row: int
 ) -> float:
-    """Return what policy i decides at its bar ``local``; plain and compiled code bind their own."""
+    """Return what policy i decides at a row of its columns, a bar that opens at ``time``, ns.
+
+    Plain and compiled code bind their own.
+    """
     raise NotImplementedError
 
 
@@ -305,6 +309,7 @@ def wants_close(deciders: Deciders) -> bool:
 
 
 def is_any_set(flags: IntArray) -> bool:
+    """Return whether any of some flags is not 0."""
     is_any = False
     for i in range(len(flags)):
         is_any = is_any or flags[i] != 0
@@ -540,9 +545,9 @@ def decide_quietly(
     """Write what the policy decides at close t; return False if it is not allowed."""
     if asking.wants_account != 0:
         show_account_totals(bar, deciders, close, count_days(deciders, asking.time[t]))
-    is_done = has_ended(bar.state)
-    decide_as(bar, deciders, asking, one.position, is_done, 0, t, t)
-    return not one.position.leverage < 0.0
+    is_silent = has_ended(bar.state)
+    write_decision(bar, deciders, asking, one.position, is_silent, i=0, t=t, k=t)
+    return not one.position.leverage < 0.0  # NaN decides nothing, and is allowed
 
 
 # What policies decide at a close.
@@ -570,15 +575,15 @@ def decide_all(bar: a.AccountBar, deciders: Deciders, close: CloseFacts, t: int)
     if has_overlay or is_any_set(deciders.wants_account):
         show_account_totals(bar, deciders, close, count_days(deciders, time))
 
-    is_done = has_ended(state)
+    is_over = has_ended(state)
     for i in range(n):
-        decide(bar, deciders, is_done, i, t, k)
+        decide(bar, deciders, is_over, i, t, k)
         position = state.positions[i]
         if position.leverage < 0.0 or position.asked <= 0.0:
             return False
 
     # The overlay comes last: its view of the account takes the place of the last position's.
-    if has_overlay and not is_done:
+    if has_overlay and not is_over:
         return decide_overlay(bar, deciders, close, time, k)
     return True
 
@@ -611,14 +616,14 @@ def decide_overlay(
     """
     # The overlay is the policy after those of the instruments.
     overlay_policy = len(bar.state.positions)
-    local = k - deciders.firsts[overlay_policy]
+    row = k - deciders.firsts[overlay_policy]
     show_account(deciders, bar.state, close)
     show_index_bar(deciders, k)
 
     # Until each of its columns has had a value, the policy decides nothing.
-    if local < deciders.known[overlay_policy]:
+    if row < deciders.known[overlay_policy]:
         return True
-    overlay = ask(deciders, bar.terms, bar.quotes, overlay_policy, time, local)
+    overlay = ask(deciders, bar.terms, bar.quotes, overlay_policy, time, row)
     if math.isnan(overlay):
         return True
     if overlay < 0.0 or overlay == math.inf:
@@ -648,7 +653,11 @@ def has_ended(state: a.AccountState) -> bool:
 
 
 class Asking(NamedTuple):
-    """What decides whether a policy is asked at a close, and what it is shown."""
+    """What decides whether a policy is asked at a close, and what it is shown.
+
+    By bar: its signal, whether a decision can fill, and when bars open, ns. ``first`` is the bar of
+    the first row of its columns, ``known`` the row from which on all of them have had values.
+    """
 
     signal: FloatArray
     tradable: IntArray
@@ -676,52 +685,60 @@ def pick_asking(feed: a.MarketFeed, deciders: Deciders, i: int) -> Asking:
 
 
 @inlined
-def decide(bar: a.AccountBar, deciders: Deciders, is_done: bool, i: int, t: int, k: int) -> None:
-    """Write what the policy of instrument i decides at close t, at which its bar k closes."""
+def decide(bar: a.AccountBar, deciders: Deciders, is_over: bool, i: int, t: int, k: int) -> None:
+    """Write what the policy of instrument i decides at close t of the market, of its own bar k.
+
+    ``is_over``: the account is ruined or has ended.
+    """
     asking = pick_asking(bar.feed, deciders, i)
     position = bar.state.positions[i]
-    local = k - asking.first
-    has_no_bar = sees_longer_bars(deciders) and (local < 0 or local >= deciders.lengths[i])
-    decide_as(bar, deciders, asking, position, is_done or has_no_bar, i, t, k)
-    if has_no_bar:
+    row = k - asking.first
+    has_no_row = sees_longer_bars(deciders) and (row < 0 or row >= deciders.lengths[i])
+    is_silent = is_over or has_no_row
+    write_decision(bar, deciders, asking, position, is_silent, i=i, t=t, k=k)
+
+    # Where longer bars leave out a part of a market, no policy was there to decide: so nothing
+    # waits for a fill, as between two decisions.
+    if has_no_row:
         position.is_pending = 0
 
 
 @inlined
-def decide_as(
+def write_decision(
     bar: a.AccountBar,
     deciders: Deciders,
     asking: Asking,
     position: PositionState,
-    is_done: bool,
+    is_silent: bool,
     i: int,
     t: int,
     k: int,
 ) -> None:
     """Write what the policy of instrument i decides at close t into its position.
 
-    Leverage and venue leverage are NaN where it decides none; the signal is that of bar t. Its own
-    bar there is k. ``is_done``: the account has ended, or the policy has no bar.
+    Leverage and venue leverage (``asked``) are NaN where it decides none; the signal is that of bar
+    t. The policy sees its own bar k, and is not asked if it ``is_silent``. A decision waits for a
+    fill (``is_pending``) if the instrument can be traded then, also one that changes nothing.
     """
     position.leverage = math.nan
-    position.is_pending = 0
     position.asked = math.nan
     position.signal = r.at(asking.signal, t)
+    position.is_pending = 0
     if r.at(asking.tradable, t) == 0:
         return
     position.is_pending = 1
-    if is_done or position.is_halted == 1:
+    if is_silent or position.is_halted == 1:
         return
 
     # Until each of its columns has had a value, the policy decides nothing.
-    local = k - asking.first
-    if local < asking.known:
+    row = k - asking.first
+    if row < asking.known:
         return
 
     if asking.wants_account != 0:
         show_position(bar, deciders, i)
     if asking.wants_bar == 1:
         show_bar(bar, deciders, i, t, k)
-    position.leverage = ask(deciders, bar.terms, bar.quotes, i, asking.time[k], local)
+    position.leverage = ask(deciders, bar.terms, bar.quotes, i, asking.time[k], row)
     if asking.sets_margin == 1:
         position.asked = deciders.shown[SETTING]
