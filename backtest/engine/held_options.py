@@ -162,14 +162,18 @@ def find_opened(
     expires: core.BoolArray,
 ) -> core.FloatArray:
     """Return the contracts held after the fills at each open, (n_bars, K)."""
-    held_before = np.pad(quantity, ((1, 0), (0, 0)))[:-1]
+    # What was held at the close before, less what expires at the open.
+    none_held = np.zeros((1, quantity.shape[1]))
+    held_before = np.concatenate([none_held, quantity[:-1]])
     opened = np.where(expires, 0.0, held_before)
 
+    # An option may fill several times at an open, so its fills are added one by one.
     entries = outcome.entries
-    is_fill = (entries["kind"] == Event.FILL) & np.isin(entries["owner"], owners)
-    fills = entries[is_fill]
-    places = np.searchsorted(owners, fills["owner"])
-    np.add.at(opened, (fills["bar"] - setup.first, places), fills["quantity"])
+    is_fill = entries["kind"] == Event.FILL
+    fills = entries[is_fill & np.isin(entries["owner"], owners)]
+    rows = fills["bar"] - setup.first
+    columns = np.searchsorted(owners, fills["owner"])
+    np.add.at(opened, (rows, columns), fills["quantity"])
     return opened
 
 

@@ -70,16 +70,11 @@ class DailyFees(NamedTuple):
         volume: Any = np.cumsum(past, axis=0)[-1] * (1.0 + ROUNDING)
         rates = np.full((len(self.fees), 3, *np.shape(volume)), np.nan)
         for i, fees in enumerate(self.fees):
-            if fees is None:
-                continue
-            tables: list[Any] = [fees, *fees.tiers]
-            rates_by_tier = np.array([(table.taker, table.maker) for table in tables])
-            reached = np.searchsorted([tier.volume for tier in fees.tiers], volume, side="right")
-
-            taker, maker = rates_by_tier[reached].T
-            rates[i, 0] = taker
-            rates[i, 1] = maker
-            rates[i, 2] = blend(taker, maker, fees.maker_share)
+            if fees is not None:
+                taker, maker = find_tier_rates(fees, volume)
+                rates[i, 0] = taker
+                rates[i, 1] = maker
+                rates[i, 2] = blend(taker, maker, fees.maker_share)
         return rates
 
     def write(self, terms: a.Terms, rates: FloatArray) -> a.Terms:
@@ -97,6 +92,18 @@ class DailyFees(NamedTuple):
             terms = terms._replace(numbers=numbers, makers=makers)
             terms = write_table(terms, i, table, fee=fee, taker=taker)
         return terms
+
+
+def find_tier_rates(fees: Fees, volume: Any) -> Any:
+    """Return taker and maker fee at traded volumes, of shape (2, ...): those of the tier reached.
+
+    Below the first tier they are the fees themselves.
+    """
+    tables: list[Any] = [fees, *fees.tiers]
+    rates_by_tier = np.array([(table.taker, table.maker) for table in tables])
+    least_volumes = [tier.volume for tier in fees.tiers]
+    n_reached = np.searchsorted(least_volumes, volume, side="right")
+    return rates_by_tier[n_reached].T
 
 
 def blend(taker: Any, maker: Any, maker_share: float) -> Any:
@@ -229,17 +236,17 @@ def measure_impact(market: Market, venue: Venue) -> tuple[FloatArray, FloatArray
             f"impact needs volumes, {market!r} has none; load bars with a volume column"
         )
 
-    # A bar knows the bars before it, so both are those of one bar earlier.
-    per_day = DAY / market.interval
     size = venue.contract.size
     notional_of_contract = size * market.close
     if venue.contract.kind == "inverse":
         notional_of_contract = size / market.close
+
+    # A bar knows the bars before it, so both are those of one bar earlier.
     returns = pd.Series(np.log(market.close)).diff()
-    sigma = returns.rolling(n_window).std().shift(1) * math.sqrt(per_day)
-    adv = (
-        pd.Series(market.volume * notional_of_contract).rolling(n_window).mean().shift(1) * per_day
-    )
+    traded = pd.Series(market.volume * notional_of_contract)
+    bars_per_day = DAY / market.interval
+    sigma = returns.rolling(n_window).std().shift(1) * math.sqrt(bars_per_day)
+    adv = traded.rolling(n_window).mean().shift(1) * bars_per_day
 
     # Copies: pandas gives read-only arrays, for which numba would compile another loop.
     return sigma.to_numpy(dtype=np.float64, copy=True), adv.to_numpy(dtype=np.float64, copy=True)
@@ -600,20 +607,33 @@ def number_prices(setup: Any) -> IntArray:
 
     Under scenarios these are the members of a group; else those with the same prices.
     """
-    account = setup.account
-    markets = setup.markets
-    keys: list[object] = []
-
-    if has_scenarios(account):
-        group_of = {}
-        for group, members in account.requirement.list_groups(list(markets.names)).items():
-            group_of.update(dict.fromkeys(members, group))
-        keys += [group_of[name] for name in markets.names]
-        keys += [asset.cancels_risk or id(asset) for asset in account.collateral]
-    else:
-        keys += [id(markets[name]) for name in markets.names]
-        keys += [id(find_prices(asset, markets)) for asset in account.collateral]
+    # What moves together has the same key; its number is the place of the first one.
+    keys = list_price_keys(setup.markets, setup.account)
+    if has_scenarios(setup.account):
+        keys = list_group_keys(setup.markets, setup.account)
     return np.array([keys.index(key) for key in keys], dtype=np.int64)
+
+
+def list_price_keys(markets: Markets, account: a.Account) -> list[object]:
+    """Return a key for each instrument and collateral: the same for the same market of prices."""
+    of_instruments = [id(markets[name]) for name in markets.names]
+    of_collateral = [id(find_prices(asset, markets)) for asset in account.collateral]
+    return [*of_instruments, *of_collateral]
+
+
+def list_group_keys(markets: Markets, account: a.Account) -> list[object]:
+    """Return a key for each instrument and collateral: the group whose scenarios move it.
+
+    Collateral that cancels no risk of a group moves alone.
+    """
+    rule: Any = account.requirement
+    group_of: dict[str, object] = {}
+    for group, members in rule.list_groups(list(markets.names)).items():
+        group_of.update(dict.fromkeys(members, group))
+
+    of_instruments = [group_of[name] for name in markets.names]
+    of_collateral = [asset.cancels_risk or id(asset) for asset in account.collateral]
+    return [*of_instruments, *of_collateral]
 
 
 def read_holding_times(account: a.Account, names: Sequence[str]) -> FloatArray:

@@ -306,28 +306,32 @@ class OptionTrader:
         venue: Any,
         i: int,
         time: int,
-        local: int,
+        row: int,
     ) -> float:
         """Return the leverage of a policy, after its orders of options are written.
 
         The policy is asked for orders at each close but the last, after which no bar fills them. It
-        sees the account and the bar as its leverage did.
+        sees the account and the bar as its leverage did: ``row`` is that of its columns.
         """
-        leverage: float = decide(deciders, venue, i, time, local)
+        leverage: float = decide(deciders, venue, i, time, row)
         t = int(self.cursor[CURRENT_BAR])
         if i < len(self.scratch.plans):
             self.scratch.plans[i].target_contracts = np.nan
         if t + 1 >= len(self.markets.time):
             return leverage
 
+        # The overlay, after all instruments, sees the margin rules of the last one.
         rules = venue
         if callable(venue):
             rules = venue(min(i, len(self.state.positions) - 1))
         account = AccountView._make((*deciders.shown[:N_SHOWN].flat, rules))
-        columns = deciders.columns[deciders.columns_at[i] + local :: deciders.lengths[i]]
+
+        # The columns of a policy lie one after another, so a row of them is every so many numbers.
+        columns = deciders.columns[deciders.columns_at[i] + row :: deciders.lengths[i]]
         fields = dict(zip(BAR_FIELDS[1:], deciders.bar, strict=True))
         fields |= dict(zip(trade.columns, columns, strict=False))
-        self.order(trade, SimpleNamespace(time=time / 1e9, **fields), account, t)
+        bar = SimpleNamespace(time=time / 1e9, **fields)
+        self.order(trade, bar, account, t)
         return leverage
 
     def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:

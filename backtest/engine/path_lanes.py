@@ -179,17 +179,19 @@ def lay_flat(state: AccountState, deciders: Deciders) -> FlatAccount:
 
     So one copy of numbers begins a lane again. All arrays and structs become views of it.
     """
+    # Of what is held, the quantities are columns of the positions: only collateral is its own.
     names = [name for name in state._fields if name not in ("held", "options")]
     leaves = [state.held.amounts, state.held.prices]
     leaves += [getattr(state, name) for name in names]
     leaves.append(deciders.memory)
 
+    # One array of all numbers, and each leaf as a view of its part.
     arrays = [driver.view_leaf(leaf).view(np.float64) for leaf in leaves]
     numbers = np.concatenate(arrays)
-    edges = np.cumsum([len(array) for array in arrays])[:-1]
-    parts = np.split(numbers, edges)
-
+    ends = np.cumsum([len(array) for array in arrays])
+    parts = np.split(numbers, ends[:-1])
     views = [view_as(leaf, part) for leaf, part in zip(leaves, parts, strict=True)]
+
     amounts, prices, *of_names, memory = views
     fields: dict[str, Any] = dict(zip(names, of_names, strict=True))
     held = view_holdings(fields["positions"], amounts, prices)

@@ -383,20 +383,28 @@ def flatten_memory(observed: list[ObservedPolicy]) -> tuple[FloatArray, IntArray
 
 def read_index(observed: list[ObservedPolicy], n: int, n_bars: int) -> FloatArray:
     """Return the bars of the portfolio index as the overlay sees them, of shape (7, n_bars)."""
-    if len(observed) == n:
+    has_overlay = len(observed) > n
+    if not has_overlay:
         return np.zeros((7, 1))
+
     index = observed[-1].market
-
-    # The funding of a bar is that of its last settlement, and then the last one known.
-    funding = np.full(n_bars, np.nan)
-    rows = np.searchsorted(index.time + index.interval, index.funding_time, side="right")
-    is_inside = rows < n_bars
-    funding[rows[is_inside]] = index.funding_rate[is_inside]
-    known = np.maximum.accumulate(np.where(np.isnan(funding), -1, np.arange(n_bars)))
-    last_funding = np.where(known >= 0, funding[np.maximum(known, 0)], np.nan)
-
     prices = [getattr(index, name) for name in SEEN_PRICES]
-    return np.ascontiguousarray(np.stack([*prices, last_funding]))
+    return np.ascontiguousarray(np.stack([*prices, find_last_funding(index, n_bars)]))
+
+
+def find_last_funding(market: Market, n_bars: int) -> FloatArray:
+    """Return the last funding rate that is known at each close, NaN before the first."""
+    rates = np.full(n_bars, np.nan)
+    closes = market.time + market.interval
+    bars = np.searchsorted(closes, market.funding_time, side="right")
+    is_inside = bars < n_bars
+    # Of several settlements in a bar the last one stays.
+    rates[bars[is_inside]] = market.funding_rate[is_inside]
+
+    # The bar of the last settlement so far, -1 before the first.
+    bar_if_settled = np.where(np.isnan(rates), -1, np.arange(n_bars))
+    last_bar = np.maximum.accumulate(bar_if_settled)
+    return np.where(last_bar >= 0, rates[np.maximum(last_bar, 0)], np.nan)
 
 
 # The policies in plain Python.

@@ -198,19 +198,20 @@ def observe_segment(
     """
     n = len(setup.markets)
     clock = find_clock(setup.markets)
+    n_seen = clock.count(segment.stop)
     observed = []
-    for i, (own, span) in enumerate(zip(setup.observed[:n], clock.seen.spans, strict=True)):
-        market = own.market
+    for i, before in enumerate(setup.observed[:n]):
+        market = before.market
         if weights is not None:
-            signal = np.clip(weights[i, span[0] : span[1]], -1.0, 1.0)
-            market = market.with_signal(signal)
+            first, stop = clock.seen.spans[i]
+            market = market.with_signal(np.clip(weights[i, first:stop], -1.0, 1.0))
 
         policy: Policy = core.pick_value(segment.policy, setup.markets.names[i])
-        stop = min(clock.count(segment.stop) - own.first, market.n_bars)
-        columns = observe_until(policy, market, stop)
+        n_of_policy = min(n_seen - before.first, market.n_bars)
+        columns = observe_until(policy, market, n_of_policy)
         if not columns:
-            columns = {name: np.full(market.n_bars, np.nan) for name in own.columns}
-        observed.append(own._replace(policy=policy, market=market, columns=columns))
+            columns = {name: np.full(market.n_bars, np.nan) for name in before.columns}
+        observed.append(before._replace(policy=policy, market=market, columns=columns))
 
     observed = show_terms(observed, setup.account, setup.venues)
     if segment.overlay is None or segment.overlay == setup.overlay:
@@ -220,7 +221,10 @@ def observe_segment(
 
 
 def observe_until(policy: Policy, market: m.Market, stop: int) -> dict[str, core.FloatArray]:
-    """Return the columns of a policy up to bar ``stop`` of a market, NaN from there on."""
+    """Return the columns of a policy up to bar ``stop`` of a market, NaN from there on.
+
+    None if the bars up to there are too few to observe.
+    """
     if stop < LEAST:
         return {}
     columns, _ = observe_checked(policy, market.prefix(stop))
