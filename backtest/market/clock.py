@@ -518,7 +518,9 @@ def list_calls(source: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
         if ast.unparse(node.func) == "bt.decide_every":
             inner, *arguments = node.args
         literals = [ast.literal_eval(argument) for argument in arguments]
-        named = {str(part.arg): ast.literal_eval(part.value) for part in node.keywords}
+        named = {}
+        for keyword in node.keywords:
+            named[str(keyword.arg)] = ast.literal_eval(keyword.value)
         calls.append((node.func.attr, literals, named))
         node = inner
 

@@ -800,9 +800,13 @@ def store(
     """Write the rows of a kind, each once and in order, and return them."""
     rows = pd.concat(parts, ignore_index=True).drop_duplicates()
     rows = rows.sort_values("time", kind="stable")
-    frame = rows.set_index(core.utc_index(rows["time"].to_numpy())).drop(columns="time")
-    absent = [name for name in SUMMED[1:] if name in frame and frame[name].isna().all()]
-    frame = frame.drop(columns=absent)
+
+    # Columns that the venue never filled are left out of the file.
+    times = core.utc_index(rows["time"].to_numpy())
+    frame = rows.set_index(times).drop(columns="time")
+    for name in SUMMED[1:]:
+        if name in frame and frame[name].isna().all():
+            frame = frame.drop(columns=name)
 
     market = {"instrument": facts["instrument"], "interval": facts["interval"]}
     with core.writing(folder, "fetch"):

@@ -92,15 +92,22 @@ def settle_rates(table: TimedTable, notes: dict[str, str]) -> TimedTable:
     if not known.time.size:
         raise DataError(f"a rate in force needs a rate and its payment in a row ({table.name})")
 
-    # The last row of each payment; the settlement's own mark is not that of the sample.
-    payment = known.time + known.columns[LEAD].astype(np.int64)
-    paid, last = np.unique(payment[::-1], return_index=True)
+    # Of each payment the last row counts: backwards it is the first, which np.unique finds.
+    time_of_payment = known.time + known.columns[LEAD].astype(np.int64)
+    paid, place_from_end = np.unique(time_of_payment[::-1], return_index=True)
     is_over = paid <= ordered.time[-1]
-    rows = (payment.size - 1 - last)[is_over]
-    columns = {"rate": known.columns["rate"][rows]}
-    if bool((known.columns[LEAD] == 0.0).all()):
-        columns |= {name: known.columns[name][rows] for name in known.columns if name != LEAD}
-    if is_over.all() and paid.size == table.time.size and not known.columns[LEAD].any():
+    last_rows = (known.time.size - 1 - place_from_end)[is_over]
+
+    # The mark of a sample is not that of the settlement, unless it is stamped with its payment.
+    columns = {"rate": known.columns["rate"][last_rows]}
+    is_stamped_when_paid = not known.columns[LEAD].any()
+    if is_stamped_when_paid:
+        for name, values in known.columns.items():
+            if name != LEAD:
+                columns[name] = values[last_rows]
+
+    # Nothing was chosen or left out, so nothing is said.
+    if is_stamped_when_paid and is_over.all() and paid.size == table.time.size:
         return TimedTable(table.name, paid, columns)
 
     settled = core.count_nouns(int(is_over.sum()), "settlement")

@@ -206,10 +206,12 @@ class Volatility(DynamicMargin):
         if self.shape == "normal":
             return np.full(returns.shape, root * NormalDist().inv_cdf(self.quantile))
 
-        # Each return over the volatility known before it.
+        # Each return over the volatility known before it; NaN where that is 0 or not known.
+        volatility_before = self.compute_volatility(returns)[:-1]
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = returns[1:] / self.compute_volatility(returns)[:-1]
+            ratios = returns[1:] / volatility_before
         ratios = np.where(np.isfinite(ratios), ratios, np.nan)
+
         low = compute_expanding_quantile(ratios, 1.0 - self.quantile)
         high = compute_expanding_quantile(ratios, self.quantile)
         factors = np.full(returns.shape, np.nan)
@@ -218,55 +220,64 @@ class Volatility(DynamicMargin):
 
 
 def compute_expanding_quantile(values: FloatArray, share: float) -> FloatArray:
-    """Return the quantile of the values so far at each row, (n_days,) or (n_days, n_paths).
+    """Return at each day the quantile of the values up to it: (n_days,) or (n_days, n_paths).
 
-    ``share`` is that of the quantile, 0.99 for example. NaN does not count. Paths have their
-    history in common, which is sorted once: of it only the values around the quantile can change
-    places with those of a path.
+    ``share`` is that of the quantile, 0.99 for example. NaN does not count. Simulated paths begin
+    with the history that they have in common, so that is sorted once for all of them.
     """
-    columns = values
+    paths = values
     if values.ndim == 1:
-        columns = values[:, None]
-    first = columns[:, :1]
-    is_equal = (columns == first) | (np.isnan(columns) & np.isnan(first))
-    is_common = is_equal.all(axis=1)
-    n_common = len(columns)
-    if not is_common.all():
-        n_common = int(np.argmin(is_common))
+        paths = values[:, None]
+    n_common = count_common_days(paths)
 
-    # A path without a volatility: rare, and slow.
-    if np.isnan(columns[n_common:]).any():
-        slow = pd.DataFrame(columns).expanding().quantile(share).to_numpy()
+    # A NaN after the history (a path without a volatility) would shift the ranks: rare, and slow.
+    if np.isnan(paths[n_common:]).any():
+        slow = pd.DataFrame(paths).expanding().quantile(share).to_numpy()
         return np.asarray(slow).reshape(values.shape)
 
-    quantiles = np.empty_like(columns)
-    history = first[:n_common, 0]
-    of_history = pd.Series(history).expanding().quantile(share).to_numpy()
-    quantiles[:n_common] = of_history[:, None]
+    # Days of the history: one quantile for all paths.
+    quantiles = np.empty_like(paths)
+    history = paths[:n_common, 0]
+    quantiles_of_history = pd.Series(history).expanding().quantile(share).to_numpy()
+    quantiles[:n_common] = quantiles_of_history[:, None]
 
-    ordered = np.sort(history[~np.isnan(history)])
-    for t in range(n_common, len(columns)):
-        quantiles[t] = find_joint_quantile(ordered, columns[n_common : t + 1], share)
+    # Days after it: the history with what each path has had since.
+    sorted_history = np.sort(history[~np.isnan(history)])
+    for day in range(n_common, len(paths)):
+        since = paths[n_common : day + 1]
+        quantiles[day] = find_joint_quantile(sorted_history, since, share)
     return quantiles.reshape(values.shape)
 
 
-def find_joint_quantile(ordered: FloatArray, values: FloatArray, share: float) -> FloatArray:
-    """Return the quantile of a history and the values of each path together, (n_paths,).
+def count_common_days(paths: FloatArray) -> int:
+    """Return on how many first days all paths, of shape (n_days, n_paths), have the same value."""
+    first_path = paths[:, :1]
+    is_same = (paths == first_path) | (np.isnan(paths) & np.isnan(first_path))
+    is_common = is_same.all(axis=1)
+    if is_common.all():
+        return len(paths)
+    return int(np.argmin(is_common))
 
-    ``ordered`` is the history, sorted; ``values`` of shape (n_days, n_paths) come after it. The
-    quantile interpolates between the two values around its place, as NumPy's does.
+
+def find_joint_quantile(sorted_history: FloatArray, since: FloatArray, share: float) -> FloatArray:
+    """Return the quantile of a history and what came after it, of each path: (n_paths,).
+
+    ``since`` has shape (n_days, n_paths). The quantile interpolates between the two values around
+    its place, as NumPy's does.
     """
-    n_own = len(values)
-    place = share * (len(ordered) + n_own - 1)
+    n_since = len(since)
+    place = share * (len(sorted_history) + n_since - 1)
     rank = math.floor(place)
 
-    # A value of history moves up by at most those of the column, and never down.
-    lowest = max(rank - n_own, 0)
-    near = ordered[lowest : rank + 2]
-    shape = (len(near), values.shape[1])
-    mixed = np.sort(np.concatenate([np.broadcast_to(near[:, None], shape), values]), axis=0)
-    below = mixed[rank - lowest]
-    above = mixed[min(rank + 1 - lowest, len(mixed) - 1)]
+    # New values can only push those of the history up, each by one place. So of the history only
+    # those up to n_since places below the rank, and the one above it, may be the answer.
+    lowest = max(rank - n_since, 0)
+    near = sorted_history[lowest : rank + 2]
+    near_of_paths = np.broadcast_to(near[:, None], (len(near), since.shape[1]))
+
+    merged = np.sort(np.concatenate([near_of_paths, since]), axis=0)
+    below = merged[rank - lowest]
+    above = merged[min(rank + 1 - lowest, len(merged) - 1)]
     return np.asarray(below + (place - rank) * (above - below))
 
 
