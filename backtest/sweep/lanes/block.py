@@ -263,24 +263,31 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     block are not live: they copy the first, and never trade.
     """
     lanes = make_lanes(block, n_samples)
-    position = lanes.position.reshape(len(lanes.signal), -1, LANES)
-    position[:, r.HELD.target] = math.nan
-    position[:, [r.HELD.last_stop, r.HELD.last_hit]] = -math.inf
-
-    # Sets of the same inputs start alike.
     n_sets = len(block.setups)
-    groups: dict[int, list[int]] = {}
-    for lane, setup in enumerate(block.setups):
-        groups.setdefault(id(setup.inputs), []).append(lane)
-    groups[id(block.setups[0].inputs)] += range(n_sets, LANES)
 
+    # The same memory by row and lane: of the account, and of each instrument.
     account = lanes.account.reshape(-1, LANES)
+    position = lanes.position.reshape(len(lanes.signal), -1, LANES)
     numbers = lanes.numbers.reshape(len(lanes.signal), -1, LANES)
+
+    # Nothing is decided yet, and no stop or liquidation was ever.
+    position[:, r.HELD.target] = math.nan
+    position[:, r.HELD.last_stop] = -math.inf
+    position[:, r.HELD.last_hit] = -math.inf
+
+    # Sets of the same inputs start alike; lanes beyond the sets start as the first.
+    lanes_of_inputs: dict[int, list[int]] = {}
+    for lane, setup in enumerate(block.setups):
+        lanes_of_inputs.setdefault(id(setup.inputs), []).append(lane)
+    lanes_of_inputs[id(block.setups[0].inputs)] += range(n_sets, LANES)
+
     widest = find_widest(block.setups[0].inputs)
-    for places in groups.values():
-        setup = block.setups[places[0]]
-        account[:, places] = start_lane(setup, widest)[:, None]
-        numbers[:, :, places] = setup.inputs.terms.numbers[:, :, None]
+    for alike in lanes_of_inputs.values():
+        setup = block.setups[alike[0]]
+        account[:, alike] = start_lane(setup, widest)[:, None]
+        numbers[:, :, alike] = setup.inputs.terms.numbers[:, :, None]
+
+    # Lanes beyond the sets never trade.
     account[r.OWN.is_live, n_sets:] = 0.0
     position[:, r.HELD.rest, n_sets:] = math.nan
     return lanes
