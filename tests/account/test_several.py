@@ -862,3 +862,23 @@ def test_a_share_of_the_equity_as_margin_needs_brackets():
     words = re.escape("needs bt.Brackets(): under another rule")
     with pytest.raises(bt.ParameterError, match=words):
         bt.Account(margin_share=0.3, requirement=TenPercent())
+
+
+@pytest.mark.parametrize(
+    ("terms", "owner", "ratio"),
+    [
+        # cross: 5 % of 7,280 over the equity of 1,000 is the account's own
+        ({"margin_call": 0.3}, "", 0.364),
+        # isolated: 5 % of 7,200 over the margin of 720, a tenth of the notional
+        ({"margin_call": 0.4, "margin": {"A": "isolated", "B": "cross"},
+          "venue_leverage": {"A": 10.0, "B": 10.0}}, "A", 0.5),
+    ],
+)  # fmt: skip
+def test_a_margin_call_is_of_the_account_or_of_its_isolated_position(terms, owner, ratio):
+    markets = two([flat(100), flat(100), flat(99)], [flat(100)] * 3)
+    account = bt.Account(capital=1_000.0, **terms)
+    result = run(markets, Constant(8.0), account=account, signal={"A": 0.9, "B": 0.01})
+
+    calls = result.events[result.events["kind"] == "margin_call"]
+    assert calls["instrument"].tolist() == [owner]
+    np.testing.assert_allclose(calls["amount"], [ratio])
