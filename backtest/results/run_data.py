@@ -376,33 +376,56 @@ ROUNDING = 1e-9
 
 
 def share_causes(run: RunData) -> Entries:
-    """Return the entries of a run with the share of each cause in place of where it stands.
+    """Return the entries of a run in which each cause of a liquidation has its share of it.
 
-    A cause, an instrument, the collateral, flows or rules, stands in the log at what it needs of
-    the pool less what it gained in the bar. Its share is of what it took since the last high: the
-    rise of its need, less its gains. Those that have none and gained nothing are left out.
+    The causes are the instruments, the collateral, flows, and rules. The engine logs what each
+    needs of the pool at the liquidation, less what it gained in that bar; this becomes the cause's
+    share of the way from the last high of the account down to the liquidation. Causes with no share
+    that also made no profit are left out.
     """
-    entries = np.array(run.entries)
-    stands = entries["value"]
-    is_cause = entries["kind"] == Event.CAUSED
+    is_cause = run.entries["kind"] == Event.CAUSED
+    values = run.entries["value"].copy()
+
+    # The causes of a liquidation follow each other in the log, all of them, the rules last.
     n_causes = len(run.names) + 3
-    for rows in np.flatnonzero(is_cause).reshape(-1, n_causes):
-        bar = int(entries["bar"][rows[0]]) - run.span.first
-        taken = stands[rows] - find_stands(run, bar)
+    rows_of_causes = np.flatnonzero(is_cause)
+    for rows in rows_of_causes.reshape(-1, n_causes):
+        bar = int(run.entries["bar"][rows[0]]) - run.span.first
+        stands_before = find_stands(run, bar)
+        values[rows] = compute_cause_shares(stands_before, stands_now=values[rows])
 
-        # The last row is the excess of the pool: rules took what the others leave of its fall.
-        taken[-1] = -taken[-1] - taken[:-1].sum()
-        taken = np.maximum(taken, 0.0)
+    entries = np.array(run.entries)
+    entries["value"] = values
+    is_idle = is_cause & (values == 0.0) & ~(entries["amount"] > 0.0)
+    return np.asarray(entries[~is_idle])
 
-        # Where nothing was taken, rules alone brought the pool down.
-        shares = np.zeros(n_causes)
-        shares[-1] = 1.0
-        if taken.sum() > 0.0:
-            shares = taken / taken.sum()
-        stands[rows] = np.where(shares > ROUNDING, shares, 0.0)
 
-    is_none = is_cause & (stands == 0.0) & ~(entries["amount"] > 0.0)
-    return np.asarray(entries[~is_none])
+def compute_cause_shares(stands_before: FloatArray, stands_now: FloatArray) -> FloatArray:
+    """Return which share of the fall of a pool each cause has, (n + 3,): they add up to 1.
+
+    The last stand is the excess of the pool: the money that backs it, less what it requires. Each
+    of the others is the money that a cause needs of the pool, set against its gains: before, the
+    need at the last high plus the gains since; now, the need at the liquidation less the gains in
+    its bar. So the change is the rise of the need less all gains, which is what the cause took.
+    """
+    change = stands_now - stands_before
+
+    # Rules, as a higher margin rate, took what the other causes leave of the fall.
+    taken_by_others = change[:-1]
+    excess_fall = -change[-1]
+    taken_by_rules = excess_fall - taken_by_others.sum()
+
+    # A cause that gave to the pool has no share.
+    taken = np.maximum(np.append(taken_by_others, taken_by_rules), 0.0)
+    total = taken.sum()
+    if total > 0.0:
+        shares = taken / total
+        return np.where(shares > ROUNDING, shares, 0.0)
+
+    # Where nothing was taken, rules alone brought the pool down.
+    only_rules = np.zeros(len(taken))
+    only_rules[-1] = 1.0
+    return only_rules
 
 
 def find_stands(run: RunData, stop: int) -> FloatArray:
