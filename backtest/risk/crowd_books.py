@@ -311,56 +311,79 @@ class Books:
         }
 
     def close_accounts(self, rows: IntArray, reaches: FloatArray) -> Closing:
-        """Close positions and sell coins of accounts one after the other, where each fails."""
+        """Close failing accounts one after the other, and return what that closed.
+
+        An account sells its positions, and coins for its debt and its fees, at the prices where it
+        fails: ``reaches`` (n_rows, n_markets). Under auto-deleveraging (ADL), one that lacks more
+        than the fund has left does not trade; its sizes are then 0.
+
+        Writes holdings and cash of these accounts and of the liquidity account, the fees, and the
+        flow and level of the prices: each account fails under the impact of those before it. The
+        fund itself pays later, once for the round.
+        """
         n_markets = reaches.shape[1]
         sizes = self.choose_sizes(rows, reaches)
         is_sold = np.ones(len(rows), np.bool_)
         fund_left = self.fund
-        lack = 0.0
-        coins = np.zeros(n_markets)
-        lost = np.zeros(n_markets)
+        uncovered = 0.0
+        coins_sold = np.zeros(n_markets)
+        losses = np.zeros(n_markets)
 
         for k, (row, reach) in enumerate(zip(rows.tolist(), reaches, strict=True)):
-            # Beyond the fund an account is deleveraged, and does not trade. In takeover the fund
-            # has what is left of an account, else only what is missing.
             if self.adl is not None:
-                left = self._find_left(row, reach)
-                if -left > max(fund_left, 0.0):
-                    lack -= left
+                worth = self._find_worth_if_closed(row, reach)
+                deficit = -worth
+                if deficit > max(fund_left, 0.0):
+                    uncovered += deficit
                     is_sold[k] = False
                     sizes[k] = 0.0
                     continue
-                fund_left += left if self.mode == "takeover" else min(left, 0.0)
+                fund_left += self._find_fund_change(worth)
 
-            fees = self._close_positions(row, sizes[k], reach, lost)
-            coins += self.sell_coins(row, reach)
-            coins += self.charge_fees(row, fees, reach)
-        return Closing(sizes, is_sold, lack, coins, lost)
+            closed = self._close_positions(row, sizes[k], reach)
+            losses += closed.losses
 
-    def _close_positions(
-        self, row: int, sizes: FloatArray, reach: FloatArray, lost: FloatArray
-    ) -> float:
-        """Trade some of the positions of an account away, and return the fees of that.
+            # Coins pay the debt first, then the fees, which come after the last closing.
+            coins_sold += self.sell_coins(row, reach)
+            coins_sold += self.charge_fees(row, closed.fees, reach)
 
-        Adds what each market lost from the start of the shock on to ``lost`` (n_markets,).
+        return Closing(sizes, is_sold, lack=uncovered, coins=coins_sold, lost=losses)
+
+    def _find_worth_if_closed(self, row: int, reach: FloatArray) -> float:
+        """Return the money of an account of one market once it is closed; negative is a deficit.
+
+        It is closed without impact of its own, under the impact of those before it.
+        """
+        quantity = float(self.quantity[row, 0])
+        _, value = self.quote(0, float(reach[0]), quantity, flow=0.0)
+        return float(self.cash[row]) + quantity * value
+
+    def _find_fund_change(self, worth: float) -> float:
+        """Return what the fund receives of a closed account, negative for what it pays."""
+        # In takeover the fund has what is left of an account; otherwise the account keeps it.
+        if self.mode == "takeover":
+            return worth
+        return min(worth, 0.0)
+
+    def _close_positions(self, row: int, sizes: FloatArray, reach: FloatArray) -> ClosedPositions:
+        """Close signed contracts (n_markets,) of an account; return the fees due, and the losses.
+
+        Positive contracts are of a long position and are sold, negative ones are bought back.
+        Writes ``quantity``, ``closed`` and ``closed_money`` of the account, and what
+        :meth:`trade` writes. Nobody is charged the fees yet.
         """
         fees = 0.0
+        losses = np.zeros(len(sizes))
         for i in np.flatnonzero(sizes).tolist():
             size = float(sizes[i])
             self.quantity[row, i] -= size
             value = self.trade(row, i, size, reach)
 
             fees += self.terms[i].fee * abs(size * value)
-            lost[i] -= size * (value - self.first_values[i])
+            losses[i] = size * (self.first_values[i] - value)
             self.closed[row] += abs(size)
             self.closed_money[row] += abs(size) * value
-        return fees
-
-    def _find_left(self, row: int, reach: FloatArray) -> float:
-        """Return what an account of one market has once it is closed without impact of its own."""
-        quantity = float(self.quantity[row, 0])
-        _, value = self.quote(0, float(reach[0]), quantity, 0.0)
-        return float(self.cash[row]) + quantity * value
+        return ClosedPositions(fees, losses)
 
     def _take_over(self, rows: IntArray) -> None:
         """Give what closed accounts have left to the fund."""
@@ -608,8 +631,9 @@ class Books:
 class Closing(NamedTuple):
     """What a round closed: signed contracts (n_rows, n_markets), and which accounts traded.
 
-    ``lack`` is what those lack that the fund cannot cover; ``coins`` were sold, and ``lost`` is
-    what positions lost by market, (n_markets,).
+    ``lack`` is what those that did not trade lack, which the fund cannot cover; ``coins`` were
+    sold, and ``lost`` is what positions lost by market from the start of the shock on, positive for
+    a loss, (n_markets,).
     """
 
     sizes: FloatArray
@@ -617,3 +641,13 @@ class Closing(NamedTuple):
     lack: float
     coins: FloatArray
     lost: FloatArray
+
+
+class ClosedPositions(NamedTuple):
+    """Fees due for the closed positions of an account, and their losses by market, (n_markets,).
+
+    Losses are from the start of the shock on, positive for a loss.
+    """
+
+    fees: float
+    losses: FloatArray
