@@ -447,49 +447,76 @@ class Panel:
     def set_up_lanes(
         self, like: engine.Setup, sets: Sequence[Mapping[str, Any]]
     ) -> list[engine.Setup]:
-        """Return the setups of sets like that of another one, whose policy serves all markets.
+        """Return the setups of sets, made from that of another set, ``like``.
 
-        Sets have the same names. Of each, only the numbers that it changes are checked. Where they
-        lie in their ranges and policies have no memory, the policy of the first set stands for all.
+        All sets have the same names, and ``like`` has one policy for all markets. A setup is put
+        together from three parts: the *base*, which is account and venue, the *policy*, and the
+        *columns* that it observes in each market. Sets with the same parts have the same setup, as
+        one object, because a block computes once for all lanes whose objects are the same.
         """
         parameter_names, term_names = self._split_names(sets[0])
         parameter_sets = [pick_names(values, parameter_names) for values in sets]
+
+        # What serves many sets comes first: columns from one call for all, one policy for all.
         observed_together = [columns.observe_together(parameter_sets) for columns in self.columns]
-        reads_terms = self._reads_terms(like)
-        overlay = like.observed[len(self.columns) :]
         pattern = like.observed[0].policy
-        shared = self._share_policy(pattern, parameter_sets)
+        shared_policy = self._share_policy(pattern, parameter_sets)
+        reads_terms = self._reads_terms(like)
 
         setups = []
-        alike: dict[tuple[int, ...], engine.Setup] = {}
+        setup_of_parts: dict[tuple[int, ...], engine.Setup] = {}
         for values, parameters in zip(sets, parameter_sets, strict=True):
-            # Account and venue: those of the other set, unless sets vary them.
-            terms = tuple((name, values[name]) for name in term_names)
-            setup = like
-            if terms:
-                setup = self._find(self._terms, terms, partial(self.set_up, values), LANES)
-
-            policy = shared
+            base = self._find_base(like, values, term_names)
+            policy = shared_policy
             if policy is None:
                 policy = self.varied.change_policy(pattern, parameters)
-            columns = []
-            for market_columns, seen in zip(self.columns, observed_together, strict=True):
-                columns.append(market_columns.of_one(parameters, seen))
+            columns = self._find_columns(parameters, observed_together)
 
-            # Sets that are alike in all this have one setup.
-            key = (id(setup.inputs), id(policy), *map(id, columns))
-            if key not in alike:
-                observed = [*self._show(policy, columns), *overlay]
+            # Ids hold as long as their objects live, as all do in the setup that is kept here.
+            parts = (id(base.inputs), id(policy), *map(id, columns))
+            if parts not in setup_of_parts:
+                observed = self._show(policy, columns)
+                observed.extend(like.observed[len(self.columns) :])  # the overlay's
                 if reads_terms:
-                    observed = engine.show_terms(observed, setup.account, setup.venues)
-                policies_by_name = dict.fromkeys(self.markets.names, policy)
-                alike[key] = setup._replace(policies=policies_by_name, observed=observed)
-            setups.append(alike[key])
+                    observed = engine.show_terms(observed, base.account, base.venues)
+                policy_of_market = dict.fromkeys(self.markets.names, policy)
+                setup = base._replace(policies=policy_of_market, observed=observed)
+                setup_of_parts[parts] = setup
+            setups.append(setup_of_parts[parts])
 
         return setups
 
+    def _find_base(
+        self, like: engine.Setup, values: Mapping[str, Any], term_names: Sequence[str]
+    ) -> engine.Setup:
+        """Return a setup with the account and the venue of a set.
+
+        That is ``like`` where sets vary no terms. The others are made in full, once for equal
+        terms, and are kept for later blocks.
+        """
+        if not term_names:
+            return like
+        terms = tuple((name, values[name]) for name in term_names)
+        return self._find(self._terms, terms, partial(self.set_up, values), LANES)
+
+    def _find_columns(
+        self, parameters: Mapping[str, Any], observed_together: Sequence[Mapping[Any, Observed]]
+    ) -> list[Observed]:
+        """Return the columns of a policy in each market, those observed together if there are any.
+
+        They are the same object for all sets that are equal in what ``observe`` reads.
+        """
+        by_market = []
+        for columns, together in zip(self.columns, observed_together, strict=True):
+            by_market.append(columns.of_one(parameters, together))
+        return by_market
+
     def _share_policy(self, pattern: Policy, sets: Sequence[Mapping[str, Any]]) -> Policy | None:
-        """Return the policy of the first set; None unless the others differ in numbers alone."""
+        """Return the policy of the first set to stand for all; None if it cannot.
+
+        It can if the sets differ in numbers alone, which lanes read beside it, and if it has no
+        memory. Of the others, only their numbers are checked: all lie in their ranges.
+        """
         first = self.varied.change_policy(pattern, sets[0])
         if policies.start_memory(first) is not None or not policies.holds_settings_alone(first):
             return None
