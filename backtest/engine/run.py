@@ -24,7 +24,7 @@ from backtest.engine.run_setup import Setup, set_up_run
 from backtest.engine.target_cuts import explain, list_cut_rows
 from backtest.indicators import NOTHING_SEEN, forecast_volatility
 from backtest.margin import compute_collateral_value
-from backtest.market import Market, find_clock, label_names
+from backtest.market import Market, find_clock, find_facts, label_names
 from backtest.options.option_schedule import schedule_options
 from backtest.policies import Policy, trades_options
 from backtest.policies.observing import observe_checked
@@ -383,7 +383,7 @@ def find_trail(market: Market, seen: int) -> core.FloatArray:
 
     The market keeps the last answer, as a search begins many runs at the same bar.
     """
-    facts = vars(market)["facts"]
+    facts = find_facts(market)
     last = facts.get(TRAIL)
     if last is not None and last[0] == seen:
         return np.array(last[1])

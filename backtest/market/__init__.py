@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from backtest.market.clock import read_source, show_signal, with_clock
     from backtest.market.fetch import Fetched, fetch_market, read_request
     from backtest.market.layouts import find_in_folders, find_sources, is_panel
-    from backtest.market.market import OF_BEGINNINGS, Market, find_column, trust_fields
+    from backtest.market.market import Market, find_column, find_facts, find_shared_facts
+    from backtest.market.market import trust_fields
     from backtest.market.markets import Markets, Panel, as_given, as_markets, detach, label_names
     from backtest.market.markets import remake, require_panel, unwrap_market
     from backtest.market.names import Currency, find_coin, find_currency, split_pair
@@ -31,7 +32,7 @@ else:
         "market.fetch": "Fetched fetch_market read_request",
         "market.layouts": "find_in_folders find_sources is_panel",
         "market.files": "read_file suffix_of",
-        "market.market": "OF_BEGINNINGS Market find_column trust_fields",
+        "market.market": "Market find_column find_facts find_shared_facts trust_fields",
         "market.markets": (
             "Markets Panel as_given as_markets detach label_names remake require_panel "
             "unwrap_market"

@@ -152,6 +152,18 @@ OF_BEGINNINGS = "of beginnings"
 """Fact of a market: a dict that it shares with its prefixes, whatever their length."""
 
 
+def find_facts(market: Market) -> dict[str, Any]:
+    """Return what was computed of a market and is kept with it, by name, to read and to write."""
+    facts: dict[str, Any] = vars(market)["facts"]
+    return facts
+
+
+def find_shared_facts(market: Market) -> dict[Any, Any]:
+    """Return the facts that a market shares with its beginnings, to read and to write."""
+    shared: dict[Any, Any] = find_facts(market).setdefault(OF_BEGINNINGS, {})
+    return shared
+
+
 def compute_once(data: BarClock, name: str, compute: Callable[[], T]) -> T:
     facts: dict[str, T] = vars(data)["facts"]
     if name not in facts:
@@ -491,8 +503,7 @@ class Market(BarClock):
         fields["signal"] = self.signal[first:stop]
         market = trust_fields(fields)
         if first == 0:
-            shared = vars(self)["facts"].setdefault(OF_BEGINNINGS, {})
-            vars(market)["facts"][OF_BEGINNINGS] = shared
+            find_facts(market)[OF_BEGINNINGS] = find_shared_facts(self)
         return market
 
     @checked

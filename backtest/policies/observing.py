@@ -12,7 +12,7 @@ from backtest import core
 from backtest._compile.bytecode import describe_function, format_location
 from backtest.core import RAISED, BacktestError, FloatArray, PolicyError
 from backtest.core.code_names import is_series, pd
-from backtest.market import OF_BEGINNINGS, Market
+from backtest.market import Market, find_facts, find_shared_facts
 from backtest.policies.combinators import list_written
 from backtest.policies.lookahead import ENOUGH, Causality, LookAheadCheck
 from backtest.policies.parameters import change_settings, number_elements
@@ -105,7 +105,7 @@ def observe_checked(
     The last ones of a market are kept with it, for a policy that is equal.
     """
     key = find_key(policy, market)
-    facts = vars(market)["facts"]
+    facts = find_facts(market)
     last: Observed | None = facts.get(OBSERVED)  # once: another thread may keep its own policy's
     if key is not None and effort == 1 and last is not None and last.key == key:
         return dict(last.columns), last.causality
@@ -132,26 +132,24 @@ def check_once(
 ) -> tuple[Columns, Causality]:
     """Return the columns of the whole market, and how they were checked for looking ahead.
 
-    The first policy of some code is checked in full, those with other numbers at the largest moves:
-    on this market, on a beginning of it, or on one that is at most ``LONGER`` times as long. More
-    ``effort`` than 1 is always a full check.
+    Code is checked in full once. Policies of the same code with other numbers are checked briefly
+    from then on, at the largest moves of the market. More ``effort`` than 1 is always a full check.
     """
     check = start_check(policy, market, effort)
     if effort != 1:
-        return check.run(observe_whole), check.causality
+        columns = check.run(observe_whole)
+        return columns, check.causality
 
-    # The code was checked before: a few cuts will do, unless they show too little.
     kind = find_kind(policy, market)
-    checked_kinds: dict[object, CheckedKind] = vars(market)["facts"].setdefault(OF_BEGINNINGS, {})
-    earlier = checked_kinds.get(kind)
-    if earlier is not None and market.n_bars <= LONGER * earlier.n_bars:
-        columns = check.run_briefly(observe_whole, earlier.causality)
-        if columns is not None:
-            return columns, check.causality
+    full_check = find_full_check(kind, market)
+    if full_check is not None:
+        brief_columns = check.run_briefly(observe_whole, full_check.causality)
+        # None: these columns are known at too few of the moves to say anything.
+        if brief_columns is not None:
+            return brief_columns, check.causality
 
     columns = check.run(observe_whole)
-    if kind is not None and check.causality.cuts >= ENOUGH:
-        checked_kinds[kind] = CheckedKind(check.causality, market.n_bars)
+    keep_full_check(kind, market, check.causality)
     return columns, check.causality
 
 
@@ -160,6 +158,27 @@ class CheckedKind(NamedTuple):
 
     causality: Causality
     n_bars: int
+
+
+def find_full_check(kind: tuple[object, ...] | None, market: Market) -> CheckedKind | None:
+    """Return the full check of a kind of policy that holds for a market, None if there is none.
+
+    It was made on this market, on a longer one that this is the beginning of, or on a beginning of
+    it: there it holds up to ``LONGER`` times as many bars, as code may look ahead only later.
+    """
+    full_check: CheckedKind | None = find_shared_facts(market).get(kind)
+    if full_check is None or market.n_bars > LONGER * full_check.n_bars:
+        return None
+    return full_check
+
+
+def keep_full_check(kind: tuple[object, ...] | None, market: Market, causality: Causality) -> None:
+    """Keep a full check with the market and its beginnings, for other policies of the kind.
+
+    A policy without a kind (:func:`find_kind`), and a check of too few cuts, vouch for no other.
+    """
+    if kind is not None and causality.cuts >= ENOUGH:
+        find_shared_facts(market)[kind] = CheckedKind(causality, market.n_bars)
 
 
 def start_check(policy: Policy, market: Market, effort: int = 1) -> LookAheadCheck:
