@@ -19,10 +19,8 @@ from backtest.account import bar as bar_steps
 from backtest.account.cut_counts import ALL, ASKED, CAUSES, CUT, DISTANCE
 from backtest.account.events import INSIDE, STOPS, Event
 from backtest.account.money import FILL_COSTS
-from backtest.account.records import WINDOW
 from backtest.core import ParameterError, format_percent, format_price, format_time, to_json
 from backtest.core.code_names import pd
-from backtest.core.units import DAY
 from backtest.engine import AccountInputs, AnyPolicy, Conditions, Setup
 from backtest.engine.loop import DAY_NS
 from backtest.engine.run import run
@@ -67,7 +65,7 @@ def new_bar(
     return engine.new_bar(terms, inputs.feed, engine.copy_state(state), cuts)
 
 
-def show(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
+def show_account(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
     """Return what each instrument's policy would see of the account at the close of a bar."""
     functions = find_functions()
     deciders = engine.gather_deciders(setup, setup.observed)
@@ -85,6 +83,7 @@ def show(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ...]:
 
 
 def open_last_bar(setup: Setup, state: AccountState, traded: TradedDays | None) -> AccountBar:
+    """Return the last bar of the market with a copy of an account, valued at its close."""
     t = setup.markets.n_bars - 1
     bar = new_bar(setup, setup.inputs, state, traded, t)
     set_quotes(bar.terms, bar.feed, bar.quotes, t)
@@ -92,7 +91,9 @@ def open_last_bar(setup: Setup, state: AccountState, traded: TradedDays | None) 
     return bar
 
 
-def ask(setup: Setup, state: AccountState, traded: TradedDays | None) -> AccountState:
+def decide_at_last_close(
+    setup: Setup, state: AccountState, traded: TradedDays | None
+) -> AccountState:
     """Return the state after the policies have decided at the last close."""
     functions = find_functions()
     deciders = engine.gather_deciders(setup, setup.observed)
@@ -116,7 +117,7 @@ def fill(
     bar = new_bar(setup, later.inputs, state, traded, t)
     find_functions().process_bar(bar, t)
 
-    views = show(setup, bar, t)
+    views = show_account(setup, bar, t)
     orders = {name: read_order(bar, i, name) for i, name in enumerate(setup.markets.names)}
     return orders, views, float(bar.state.wallet.equity)
 
@@ -327,28 +328,45 @@ def go_on(setup: Setup, result: Result, policy: AnyPolicy, test: Conditions) -> 
 
 
 def decide_from_snapshot(setup: Setup, reported: AccountSnapshot) -> Decided:
-    """Return the account of a snapshot after its policies have decided at the last close."""
-    snapshot, warnings = count_as_venue(setup.account, setup.venues, reported)
+    """Return the account of a snapshot after its policies have decided at the last close.
+
+    The account that the venue reported becomes that of a run at this close, and its policies decide
+    there as in a run. Cautions say where the two accounts do not fit together.
+    """
+    snapshot, conversion_cautions = count_as_venue(setup.account, setup.venues, reported)
     check_known(setup, snapshot)
 
-    traded = None
-    if setup.inputs.fees is not None:
-        past = np.append(np.zeros(WINDOW - 1), snapshot.traded_30d or 0.0)
-        traded = TradedDays(int(setup.markets.time[-1]) // DAY, 0.0, past)
-
     last = setup.markets.n_bars - 1
+    traded = snapshots.find_traded_days(setup, snapshot, last)
     terms = engine.find_terms(setup.inputs, last, traded)
-    begun = snapshots.start_account(setup, snapshot, terms)
+    state_before = snapshots.start_account(setup, snapshot, terms)
     with np.errstate(all="ignore"):
-        state = ask(setup, begun, traded)
-        views = show(setup, open_last_bar(setup, state, traded), last)
+        state = decide_at_last_close(setup, state_before, traded)
+        liquidation_prices = find_liquidation_prices(setup, state, traded)
+
+    # A venue whose liquidation prices are far from ours has another account, or other rules.
+    return Decided(
+        state,
+        traded,
+        cautions=[
+            *conversion_cautions,
+            *cautions.find_other_account(setup, snapshot),
+            *compare_liquidations(setup, snapshot, liquidation_prices),
+        ],
+    )
+
+
+def find_liquidation_prices(
+    setup: Setup, state: AccountState, traded: TradedDays | None
+) -> dict[str, float]:
+    """Return the liquidation price of each position at the last close, NaN where it has none."""
+    bar = open_last_bar(setup, state, traded)
+    views = show_account(setup, bar, setup.markets.n_bars - 1)
 
     prices = {}
     for name, view in zip(setup.markets.names, views, strict=True):
         prices[name] = float(view.liquidation_price)
-    warnings.extend(cautions.find_other_account(setup, snapshot))
-    warnings.extend(compare_liquidations(setup, snapshot, prices))
-    return Decided(state, traded, warnings)
+    return prices
 
 
 def answer(
@@ -360,7 +378,7 @@ def answer(
     with np.errstate(all="ignore"):
         orders, after, equity = fill(setup, state, decided.traded, stated)
         last_bar = open_last_bar(setup, state, decided.traded)
-        before = show(setup, last_bar, setup.markets.n_bars - 1)
+        before = show_account(setup, last_bar, setup.markets.n_bars - 1)
     ratio_before = max(float(view.margin_ratio) for view in before)
     ratio_after = max(float(view.margin_ratio) for view in after)
 

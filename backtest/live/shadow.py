@@ -35,8 +35,6 @@ import numpy as np
 
 from backtest import _compile, core, engine
 from backtest import account as accounts
-from backtest.account import TradedDays
-from backtest.account.records import WINDOW
 from backtest.core import FloatArray, IntArray, ParameterError, format_money, format_time
 from backtest.core.code_names import is_series, pd
 from backtest.core.number_text import Head
@@ -58,6 +56,8 @@ from backtest.results.tables import value_of
 
 PARTS = ("deposits", "timing", "sizes", "orders", "prices", "fees", "funding", "unexplained")
 """The differences in the order of their accounts."""
+ACCOUNTS = ("policy", *PARTS[:-1], "account")
+"""The accounts from the policy's to the live one. A part is an account less the one before it."""
 MEANINGS = {
     "deposits": "what was paid in, and what the policy made of it",
     "timing": "fills in other bars than the policy's orders",
@@ -322,16 +322,24 @@ def shadow(
     matched = match_fills(orders, live.fills, interval)
 
     start = dataclasses.replace(begun, time=format_stamp(setup.markets.time[first]))
-    tables = (orders, *build_tables(setup, orders, live.fills, matched))
-    replayed = [run_replay(replayed_test, table, start, range_tolerance) for table in tables]
+    tables = {"deposits": orders, **build_tables(setup, orders, live.fills, matched)}
+    replayed = {}
+    for part, table in tables.items():
+        replayed[part] = run_replay(replayed_test, table, start, range_tolerance)
 
+    bars = compare_accounts(setup, without, replayed, live, first)
+    equity_at_end = {name: float(bars[name].iloc[-1]) for name in ACCOUNTS}
     missed = [k for k, rows in enumerate(matched.by_order) if not rows]
-    compared = compare_accounts(setup, without, replayed, live, first)
-    made = dataclasses.replace(
-        compared,
-        name=experiment or describe_policy(policy),
+    made = Shadow(
+        parts=difference_parts(equity_at_end),
+        policy=equity_at_end["policy"],
+        account=equity_at_end["account"],
+        bars=bars,
+        days=sum_days(bars),
         missed=orders.iloc[missed],
         extra=live.fills.iloc[matched.extra],
+        differing=compare_quantities(setup, replayed["fees"], live.snapshots[-1]),
+        name=experiment or describe_policy(policy),
         fills_hash=hash_fills(live.fills),
         described=describe(test, policy),
     )
@@ -545,23 +553,15 @@ def run_policy(
 
     before = setup._replace(markets=markets.prefix(first))
     states.check_known(before, snapshot)
-    traded = find_traded(setup, snapshot, first)
+    traded = states.find_traded_days(setup, snapshot, first - 1)
     terms = engine.find_terms(setup.inputs, first - 1, traded)
     started = start_account(before, snapshot, terms)
     with np.errstate(all="ignore"):
-        decided = decisions.ask(before, started, traded)
+        decided = decisions.decide_at_last_close(before, started, traded)
 
     bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
     room = 64 * len(setup.markets) * replays.CHUNK
     return replays.pass_bars(setup, decided, bound["simulate_account"], room)
-
-
-def find_traded(setup: Setup, snapshot: AccountSnapshot, first: int) -> TradedDays | None:
-    """Return what was traded before a bar, None where no fee depends on it."""
-    if setup.inputs.fees is None:
-        return None
-    past = np.append(np.zeros(WINDOW - 1), snapshot.traded_30d or 0.0)
-    return TradedDays(int(setup.markets.time[first - 1]) // DAY, 0.0, past)
 
 
 def run_replay(
@@ -602,8 +602,8 @@ def match_fills(orders: pd.DataFrame, fills: pd.DataFrame, interval: int) -> Mat
 
 def build_tables(
     setup: Setup, orders: pd.DataFrame, fills: pd.DataFrame, matched: Matched
-) -> list[pd.DataFrame]:
-    """Return the fills of the accounts after the policy's: timing, sizes, orders, prices, fees."""
+) -> dict[str, pd.DataFrame]:
+    """Return the fills of the accounts from ``timing`` to ``fees``, by part."""
     quantities = fills["quantity"].to_numpy(dtype=np.float64)
     timed = []
     sized = []
@@ -635,8 +635,14 @@ def build_tables(
         priced.append({**fill, "fee": modeled["fee"]})
         charged.append(fill)
 
-    tables = [[*timed, *unmatched], [*sized, *unmatched], joined, priced, charged]
-    return [collect_rows(rows, orders) for rows in tables]
+    tables = {
+        "timing": [*timed, *unmatched],
+        "sizes": [*sized, *unmatched],
+        "orders": joined,
+        "prices": priced,
+        "fees": charged,
+    }
+    return {part: collect_rows(rows, orders) for part, rows in tables.items()}
 
 
 def collect_rows(rows: list[dict[str, Any]], like: pd.DataFrame) -> pd.DataFrame:
@@ -710,50 +716,52 @@ def model_fill(setup: Setup, fill: Any) -> dict[str, Any]:
 
 
 def compare_accounts(
-    setup: Setup, without: Result, replayed: Sequence[Result], live: Live, first: int
-) -> Shadow:
-    """Return the shadow of the accounts: that of the policy, its replays, and the snapshots."""
+    setup: Setup, without: Result, replayed: Mapping[str, Result], live: Live, first: int
+) -> pd.DataFrame:
+    """Return the equity of each of ``ACCOUNTS``, a column by name, at the close of each bar.
+
+    ``without`` is the policy's account without deposits, ``replayed`` are the accounts of the parts
+    from ``deposits`` to ``fees``. The live account is known at its snapshots alone.
+    """
     time = setup.markets.time[first:]
     closes = time + setup.markets.interval
 
-    paths = {"policy": np.asarray(without.of_account("equity"))}
-    for name, result in zip(PARTS[:-2], replayed, strict=True):
-        paths[name] = np.asarray(result.of_account("equity"))
-    if live.deposits is None:  # the same account: its run and its replay are equal
-        paths["policy"] = paths["deposits"]
-    paths["funding"] = paths["fees"] + count_funding(replayed[-1], live, time)
+    equities = {name: np.asarray(result.of_account("equity")) for name, result in replayed.items()}
+    equities["policy"] = np.asarray(without.of_account("equity"))
+    if live.deposits is None:
+        # The same account twice: its replay stands for its run, so that no rounding is a part.
+        equities["policy"] = equities["deposits"]
 
-    known = np.full(len(time), np.nan)
-    for snapshot in live.snapshots[1:]:
-        bar = int(np.searchsorted(closes, read_stamp(snapshot), side="right")) - 1
-        known[bar] = value_snapshot(setup, snapshot, first + bar)
-    paths["account"] = known
-
-    bars = pd.DataFrame(paths, index=core.utc_index(closes).rename("time"))
-    ends = {name: float(values[-1]) for name, values in paths.items()}
-    return Shadow(
-        parts=difference_parts(ends),
-        policy=ends["policy"],
-        account=ends["account"],
-        bars=bars,
-        days=sum_days(bars),
-        missed=pd.DataFrame(),
-        extra=pd.DataFrame(),
-        differing=compare_quantities(setup, replayed[-1], live.snapshots[-1]),
-        name="",
-        fills_hash="",
-        described={},
+    # Funding moves no fill, so it needs no replay of its own.
+    extra_funding = count_funding(replayed["fees"], live, time)
+    equities["funding"] = equities["fees"] + extra_funding
+    equities["account"] = place_snapshots(setup, live.snapshots[1:], closes, first)
+    return pd.DataFrame(
+        {name: equities[name] for name in ACCOUNTS},
+        index=core.utc_index(closes).rename("time"),
     )
 
 
-def difference_parts(levels: Any) -> dict[str, Any]:
+def place_snapshots(
+    setup: Setup, snapshots: Sequence[AccountSnapshot], closes: IntArray, first: int
+) -> FloatArray:
+    """Return the equity of snapshots at the last close up to each, NaN at all other closes.
+
+    ``closes`` (n_bars,) are those from the bar ``first`` of the market on.
+    """
+    equity = np.full(len(closes), np.nan)
+    for snapshot in snapshots:
+        row = int(np.searchsorted(closes, read_stamp(snapshot), side="right")) - 1
+        equity[row] = value_snapshot(setup, snapshot, first + row)
+    return equity
+
+
+def difference_parts(equities: Any) -> dict[str, Any]:
     """Return each part: the equity of its account, by name, less that of the one before it."""
-    accounts_in_order = ("policy", *PARTS[:-1], "account")
-    pairs = itertools.pairwise(accounts_in_order)
-    return {
-        part: levels[after] - levels[before]
-        for part, (before, after) in zip(PARTS, pairs, strict=True)
-    }
+    parts = {}
+    for part, (before, after) in zip(PARTS, itertools.pairwise(ACCOUNTS), strict=True):
+        parts[part] = equities[after] - equities[before]
+    return parts
 
 
 def count_funding(replayed: Result, live: Live, time: IntArray) -> FloatArray:
@@ -773,7 +781,7 @@ def value_snapshot(setup: Setup, snapshot: AccountSnapshot, bar: int) -> float:
         return snapshot.equity
 
     up_to_bar = setup._replace(markets=setup.markets.prefix(bar + 1))
-    traded = find_traded(setup, snapshot, bar + 1)
+    traded = states.find_traded_days(setup, snapshot, bar)
     terms = engine.find_terms(setup.inputs, bar, traded)
     return float(start_account(up_to_bar, snapshot, terms).wallet.equity)
 

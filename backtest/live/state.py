@@ -13,8 +13,10 @@ import numpy as np
 
 from backtest import account as accounts
 from backtest import core, policies
-from backtest.account import AccountState, Terms
+from backtest.account import AccountState, Terms, TradedDays
+from backtest.account.records import WINDOW
 from backtest.core import Choice, Declaration, Flag, FrozenTable, ParameterError, Real, checked
+from backtest.core.units import DAY
 from backtest.engine import Setup, start_account_state
 from backtest.policies import AccountView, Combinator, Policy, may_read_of_account, start_memory
 from backtest.results.tables import value_of
@@ -575,6 +577,20 @@ def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
         return False
     positions = [snapshot.positions.get(name) for name in setup.markets.names]
     return all(position and getattr(position, fact) is not None for position in positions)
+
+
+def find_traded_days(setup: Setup, snapshot: AccountSnapshot, bar: int) -> TradedDays | None:
+    """Return the notional traded up to the day of a bar, None where no fee depends on it.
+
+    A snapshot has the sum of 30 days alone. All of it is put on the last of them, the day before
+    the bar, so that it counts in full for as long as the fee tiers look back.
+    """
+    if setup.inputs.fees is None:
+        return None
+    traded_by_day = np.zeros(WINDOW)
+    traded_by_day[-1] = snapshot.traded_30d or 0.0
+    day = int(setup.markets.time[bar]) // DAY
+    return TradedDays(day, today=0.0, past=traded_by_day)
 
 
 def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> AccountState:
