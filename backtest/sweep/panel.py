@@ -461,6 +461,10 @@ class Panel:
         observed_together = [columns.observe_together(parameter_sets) for columns in self.columns]
         pattern = like.observed[0].policy
         shared_policy = self._share_policy(pattern, parameter_sets)
+
+        # The overlay is the same for all. Formulas may read costs of the venue or the distance of
+        # the account's stop, as columns that differ between bases.
+        overlay = like.observed[len(self.columns) :]
         reads_terms = self._reads_terms(like)
 
         setups = []
@@ -475,13 +479,11 @@ class Panel:
             # Ids hold as long as their objects live, as all do in the setup that is kept here.
             parts = (id(base.inputs), id(policy), *map(id, columns))
             if parts not in setup_of_parts:
-                observed = self._show(policy, columns)
-                observed.extend(like.observed[len(self.columns) :])  # the overlay's
+                observed = [*self._show(policy, columns), *overlay]
                 if reads_terms:
                     observed = engine.show_terms(observed, base.account, base.venues)
                 policy_of_market = dict.fromkeys(self.markets.names, policy)
-                setup = base._replace(policies=policy_of_market, observed=observed)
-                setup_of_parts[parts] = setup
+                setup_of_parts[parts] = base._replace(policies=policy_of_market, observed=observed)
             setups.append(setup_of_parts[parts])
 
         return setups
