@@ -732,7 +732,7 @@ def compare_accounts(
         # The same account twice: its replay stands for its run, so that no rounding is a part.
         equities["policy"] = equities["deposits"]
 
-    # Funding moves no fill, so it needs no replay of its own.
+    # The fills of a replay are given, so other funding moves its equity alone.
     extra_funding = count_funding(replayed["fees"], live, time)
     equities["funding"] = equities["fees"] + extra_funding
     equities["account"] = place_snapshots(setup, live.snapshots[1:], closes, first)
