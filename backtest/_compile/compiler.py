@@ -84,7 +84,21 @@ def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any)
 
 
 def read_kinds(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(numba.typeof(value) for value in arguments)  # type: ignore[no-untyped-call]
+    return tuple(map(read_kind, arguments))
+
+
+def read_kind(value: Any) -> Any:
+    """Return numba's type of an argument, of arrays as if they could be written into.
+
+    Whether they can be is a matter of Python alone: one object serves both kinds.
+    """
+    if isinstance(value, tuple):
+        of_tuple: Any = types.BaseTuple
+        return of_tuple.from_types([*map(read_kind, value)], type(value))
+    kind: Any = numba.typeof(value)  # type: ignore[no-untyped-call]
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=False)
+    return kind
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import pytest
 
 import backtest as bt
 from backtest import engine
+from backtest._compile.compiler import read_kinds
 from backtest.engine import batch, driver, run_setup
 from backtest.strategies import Constant
 from tests.agreement import run_engine, trust_data
@@ -165,3 +166,12 @@ def test_an_account_on_paths_leaves_its_inputs_as_they_were(setup):
     assert len(lives) == 3
     assert lives[0].any()
     assert list_changed(before, setup.inputs) == []
+
+
+def test_one_object_serves_arrays_that_are_read_only_and_others():
+    """Compiled code is typed by its arguments; a sealed array has the type of any other."""
+    array = np.zeros(3)
+    kinds = read_kinds(((array, 1.0), array))
+    array.flags.writeable = False
+    assert read_kinds(((array, 1.0), array)) == kinds
+    assert kinds[1].mutable
