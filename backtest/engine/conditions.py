@@ -127,13 +127,19 @@ def check_conditions(conditions: Conditions, markets: Markets) -> None:
             raise
 
 
+def find_kept(conditions: Conditions) -> dict[str, Any]:
+    """Return what was computed of conditions and is kept with them, to read and to write."""
+    kept: dict[str, Any] = vars(conditions).setdefault("_kept", {})
+    return kept
+
+
 def keep(name: str) -> Callable[[Callable[[_C], _T]], Callable[[_C], _T]]:
     """Compute what follows from conditions once, and keep it with them under a private name."""
 
     def wrap(find: Callable[[_C], _T]) -> Callable[[_C], _T]:
         @functools.wraps(find)
         def call(conditions: _C) -> _T:
-            memory: dict[str, Any] = vars(conditions).setdefault("_kept", {})
+            memory = find_kept(conditions)
             if name not in memory:
                 memory[name] = find(conditions)
             value: _T = memory[name]

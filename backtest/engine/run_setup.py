@@ -12,7 +12,14 @@ from backtest import core
 from backtest.account import Account
 from backtest.core.code_names import is_frame, pd
 from backtest.engine import checks, driver
-from backtest.engine.conditions import AnyPolicy, Conditions, check_panel, plain, setting
+from backtest.engine.conditions import (
+    AnyPolicy,
+    Conditions,
+    check_panel,
+    find_kept,
+    plain,
+    setting,
+)
 from backtest.engine.inputs import ON_CLOCK, AccountInputs, read_inputs
 from backtest.engine.policies import ObservedPolicy, assign_policies, observe_policies, show_terms
 from backtest.market import Market, Markets, find_clock, label_names, read_weights, remake
@@ -399,7 +406,7 @@ def find_inputs(setup: Setup) -> AccountInputs:
     if setup.resume is not None or setup.markets.options or n_values > MOST_KEPT:
         return seal(read_inputs(setup))
 
-    memory: dict[str, Any] = vars(setup.test).setdefault("_kept", {})
+    memory = find_kept(setup.test)
     kept: KeptInputs | None = memory.get("inputs")
     if kept is None or not kept.fits(setup):
         kept = KeptInputs(
