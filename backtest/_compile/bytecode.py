@@ -30,7 +30,7 @@ from backtest.core.errors import PolicyError
 CONSTANTS = (bool, int, float, str, type(None), types.BuiltinFunctionType, np.ufunc, np.generic)
 
 KEPT_CODE = 1024
-"""Code objects of which is kept what their instructions say: a run asks again of the same ones."""
+"""Code objects whose instructions are read once: each run reads those of the same formulas."""
 
 
 # The identity of code.

@@ -21,13 +21,8 @@ if TYPE_CHECKING:
     from backtest.core.errors import NoFillWarning, OutsideWarning, ParameterError, PolicyError
     from backtest.core.errors import RAISED
     from backtest.core.errors import VenueDateWarning, VenueError, WeightWarning, describe_fault
-    from backtest.core.errors import (
-        describe_fraction,
-        describe_high_rate,
-        did_you_mean,
-        warn_caller,
-    )
-    from backtest.core.errors import warn_of_high_rate
+    from backtest.core.errors import describe_fraction, describe_high_rate, did_you_mean
+    from backtest.core.errors import warn_caller, warn_of_high_rate
     from backtest.core.fields import ANY_NUMBER, Choice, Condition, Cost, DatedCost, Declaration
     from backtest.core.fields import Duration, Flag, FloatSeries, Real, Range, Rate, Text, Time
     from backtest.core.fields import Timed, Whole, check_names, check_range, read_number, read_time
@@ -54,14 +49,8 @@ if TYPE_CHECKING:
     from backtest.core.units import format_duration, format_time, parse_duration, report_progress
     from backtest.core.units import utc_index
     from backtest.core.values import AS_TUPLE, Faults, FrozenTable, Value, describe_value
-    from backtest.core.values import (
-        find_declarations,
-        float_if_single,
-        freeze,
-        list_changed,
-        list_values,
-        pick_value,
-    )
+    from backtest.core.values import find_declarations, float_if_single, freeze, list_changed
+    from backtest.core.values import list_values, pick_value
 else:
     __getattr__ = find_lazily(__name__, {
         "core": (

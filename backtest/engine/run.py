@@ -223,7 +223,7 @@ def observe_segment(
 def observe_until(policy: Policy, market: m.Market, stop: int) -> dict[str, core.FloatArray]:
     """Return the columns of a policy up to bar ``stop`` of a market, NaN from there on.
 
-    None if the bars up to there are too few to observe.
+    Empty if the bars up to there are too few to observe.
     """
     if stop < LEAST:
         return {}

@@ -27,7 +27,7 @@ def describe_other_symbol(venue: Venue, instrument: str, *, synthetic: bool) -> 
 
 
 def describe_rules(symbol: str) -> str:
-    """Return of which symbol the rules of a venue are, as a clause."""
+    """Return a clause that names the symbol of a venue's rules."""
     return f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
 
 

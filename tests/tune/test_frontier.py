@@ -346,7 +346,7 @@ def test_importance_needs_500_sets():
 def test_a_score_of_noise_gives_no_parameter_importance(monkeypatch):
     """The largest share of four is over 19 of permuted scores once in 20: 1 of 20 is expected.
 
-    That holds for forests of any size, of which small ones are as good here.
+    That holds for forests of any size, so small ones do.
     """
     monkeypatch.setattr("backtest.search.importance.TREES", 4)
 
