@@ -296,6 +296,23 @@ def test_the_cap_of_gross_leverage(targets, equity, account, held):
     assert held_after(targets, equity, **account) == pytest.approx(held, abs=1e-12)
 
 
+def test_a_hedge_passes_where_no_order_at_all_would():
+    """A and B are one group; initial margin is .12 of their net notional, maintenance .1. 80 A at
+    100 need 960 of 1,000. At 99 they need 950.4 of the 920 that are left: nothing passes as it is.
+    B wants a short of 20 x 920 = 18,400, too much: a net of -10,480 needs 1,257.6. The largest part
+    of it leaves a net of -920 / .12 = -7,666.67, so B is 7,920 + 7,666.67 = 15,586.67 short."""
+    one_group = scenarios(
+        moves={"g": [(-0.1, 1.0), (0.1, 1.0)]}, groups={"g": ["A", "B"]}, initial=(1.2, 0.0)
+    )
+    first = tape([flat(100), (100, 100, 99, 99), flat(99)], (8.0, NAN))
+    second = tape([flat(100)] * 3, (NAN, 20.0))
+    tapes = {"A": first, "B": second}
+
+    out = play_case(scene(tapes, {"A": 1.0, "B": -1.0}, venues=TEN, requirement=one_group))
+
+    check_outcome(out, {"quantity 2 0": 80.0, "quantity 2 1": -155.8666666666667})
+
+
 def expire(when: str | None) -> dict[str, bt.Venue]:
     venue = make_venue(taker=0.01)
     contract = {"lot": venue.contract.lot, "min_notional": 0.0}

@@ -66,6 +66,10 @@ def test_options_that_are_never_held_change_no_byte(name):
     shared = {measure: with_options.metrics[measure] for measure in without.metrics}
     np.testing.assert_equal(shared, dict(without.metrics))
 
+    # The run again, at a constant leverage, lists the options too.
+    constants = [bt.equal_risk(result) for result in (without, with_options)]
+    assert constants[0].leverage == constants[1].leverage
+
 
 def make_snapshots(shift: float, changed: int, row: int, bars: int = 240) -> bt.Markets:
     """Return a put with rows of its own, and chains and surfaces, one of them shifted."""
