@@ -22,8 +22,10 @@ KINDS = ("bar", "heatmap")
 """The kinds of charts that pages draw, beside lines and points, which are always registered."""
 REGISTERED = re.compile(r"\.register\(\[((?:[\w$]+\(\),?)+)\]\)")
 """The list of the kinds of charts: calls of their modules."""
-DEFINED = re.compile(r"\bvar ([\w$]+)=([\w$]+)\((?:\([^()]*\)|[\w$]+)=>\{")
+DEFINED = re.compile(r"\bvar ([\w$]+)=([\w$]+)\(\(?(?:\([^()]*\)|[\w$]+)=>\{")
 """The beginning of a module: its name, and that of the function that wraps it."""
+WRAPPED = re.compile(r"[\w$]+=[\w$]+\((?:\([^()]*\)|[\w$]+)=>\{")
+"""The beginning of a module, also of one that shares its statement with other names."""
 CALLED = re.compile(r"([\w$]+)\(\)")
 MANY = 10
 """Modules from which on what wraps them is one of the two wrappers of the bundle."""
@@ -55,7 +57,7 @@ def trim_library(text: str) -> str:
     trimmed = "".join(shorter[name] for name in shorter if name in used)
     if list_missing(text, trimmed):
         return text
-    return trimmed
+    return "".join(enclose_module(shorter[name]) for name in shorter if name in used)
 
 
 def split_modules(text: str) -> dict[str, str]:
@@ -70,6 +72,20 @@ def split_modules(text: str) -> dict[str, str]:
     for name, start, end in zip(starts, ends, ends[1:], strict=False):
         pieces[name] = text[start:end]
     return pieces
+
+
+def enclose_module(piece: str) -> str:
+    """Return a module alone with parentheses around its function; any other piece as it is.
+
+    Without them an engine reads the function twice: to find its end, and again when it is called.
+    """
+    start = DEFINED.match(piece)
+    is_alone = piece.endswith("});") and len(WRAPPED.findall(piece)) == 1
+    if start is None or not is_alone:
+        return piece
+
+    opening = piece.index("(") + 1
+    return f"{piece[:opening]}({piece[opening:-2]}));"
 
 
 def find_kind(pieces: Mapping[str, str], name: str) -> str:

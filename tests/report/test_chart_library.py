@@ -4,7 +4,13 @@ from importlib import resources
 
 import pytest
 
-from backtest.report.chart_library import find_kind, read_library, split_modules, trim_library
+from backtest.report.chart_library import (
+    enclose_module,
+    find_kind,
+    read_library,
+    split_modules,
+    trim_library,
+)
 
 BUNDLE = (
     '(()=>{var W=(e,t)=>()=>(t||e((t={exports:{}}).exports,t),t.exports);'
@@ -34,6 +40,17 @@ def test_a_bundle_keeps_the_kinds_that_pages_draw_and_what_they_call():
 
 def test_a_statement_after_a_module_is_kept_with_it():
     assert "var sphere=W(()=>{});var other=2;" in trim_library(BUNDLE)
+
+
+def test_modules_alone_are_enclosed_so_that_an_engine_compiles_them_when_it_reads_them():
+    trimmed = trim_library(BUNDLE)
+    assert "var axes=W((a=>{a.x=1}));" in trimmed
+    assert 'var listed=W(((a,b)=>{"use strict";b.exports=bar()}));' in trimmed
+
+
+def test_a_module_that_shares_its_text_with_another_is_not_enclosed():
+    shared = "var a=W(()=>{});var x,b=V(()=>{x=1});"
+    assert enclose_module(shared) == shared
 
 
 def test_a_kind_is_found_through_the_module_that_hands_it_on():
