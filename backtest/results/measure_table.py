@@ -22,8 +22,9 @@ OPTION_COSTS = ("options_cost_annual", "options_spread_annual")
 class Measure(NamedTuple):
     """``better`` is 1 if larger is better, -1 if smaller is, 0 for neither.
 
-    ``part`` says what it is measured of: ``"core"`` the tally of a sweep, ``"all"`` that of a run,
-    ``"path"`` the returns and the unit values of a run. ``domain`` holds the lowest and the highest
+    ``part`` says what it is measured of: ``"core"`` and ``"all"`` the tally, the first in each
+    sweep and the second where a sweep is asked for it (``metrics="all"``); ``"path"`` the returns
+    and the unit values of a run, which sweeps have not. ``domain`` holds the lowest and the highest
     value that the measure can have; bounds are checked against it.
     """
 
@@ -245,21 +246,16 @@ def measure_accounts(
 
     ``tally`` has arrays of this shape by name; measures that are not found here are its sums.
     """
-    has_all = "near" in tally  # the tally of a sweep has its core alone
-    names = STREAMED if has_all else CORE
-
     with np.errstate(all="ignore"):
-        measures = measure_core(tally, span, unit)
-        measures["final_equity"] = equity
-        if has_all:
-            measures |= measure_rest(tally, span)
+        measures = measure_core(tally, span, unit) | measure_rest(tally, span)
+    measures["final_equity"] = equity
 
-    columns = {name: measures[name] if name in measures else tally[name] for name in names}
+    columns = {name: measures[name] if name in measures else tally[name] for name in STREAMED}
     return {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
 
 
 def measure_core(tally: Mapping[str, Any], span: RunSpan, unit: FloatArray) -> dict[str, Any]:
-    """Return the measures that a sweep has too, of many accounts.
+    """Return the measures that each sweep has, of many accounts.
 
     ``tally`` has what was summed over bars: ``ruin`` is the bar of a ruin, -1 without one, ``low``
     the unit value at the deepest fall and ``low_peak`` the peak before it; ``squares`` are of the
@@ -289,7 +285,11 @@ def measure_core(tally: Mapping[str, Any], span: RunSpan, unit: FloatArray) -> d
 
 
 def measure_rest(tally: Mapping[str, Any], span: RunSpan) -> dict[str, Any]:
-    """Return the measures that only the tally of a run has, of many accounts."""
+    """Return the measures that a sweep has where it is asked for all, of many accounts.
+
+    A sweep that was not asked has zeros in the rows of its tally that it does not count, and leaves
+    what follows from them out.
+    """
     n = tally["samples"]
     downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
     backing = tally["peak_backing"]

@@ -1,7 +1,7 @@
 """Tally of a run: sums and extremes that are updated bar by bar, in runs and in sweeps.
 
 A run has a :class:`Tally`; in a block of lanes each of its numbers is a row. A new measure is a
-field here, the line that counts it in :func:`backtest.engine.closes.count_bar`, and its row of
+field here, the line that counts it in :func:`backtest.engine.closes.count_close`, and its row of
 :data:`backtest.results.measure_table.ABOUT`.
 """
 
@@ -40,9 +40,10 @@ class Tally(Struct):
     ``low`` the lowest after ``low_peak``, which is the deepest drawdown, ``recovered`` the bar that
     ended it. Of the sampling period in progress: its first unit value and risk-free return. Of
     those before: their number, ``mean`` and sum of ``squares`` about it, ``downside`` of squares
-    below 0, and ``disutility`` of 1 / growth squared. ``peak_needed`` and ``peak_backing`` are
-    requirement and backing of the highest margin ratio. ``decay_*`` and ``carry`` are sums of log
-    growth, ``inverse`` is 1 / equity at the last close.
+    below 0, and ``disutility`` of 1 / growth squared. What samples change, ``sample_unit`` to
+    ``disutility``, has adjacent rows, which lanes copy as one. ``peak_needed`` and ``peak_backing``
+    are requirement and backing of the highest margin ratio. ``decay_*`` and ``carry`` are sums of
+    log growth, ``inverse`` is 1 / equity at the last close.
     """
 
     __slots__ = ()

@@ -4,11 +4,15 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import backtest as bt
-from backtest import results
+from backtest import core, results
+from backtest.account.money import Wallet
+from backtest.account.records import MarginCall, PositionState
 from backtest.core import DAY
+from backtest.results import Result
 from backtest.search import Study
 from backtest.strategies import Constant
 from tests.kit import ask_test, call, check_refused, slow
@@ -131,6 +135,28 @@ def test_every_key_of_a_manifest_is_covered(store):
             results.load_saved(folder)
         path.write_text(content)
     assert not results.verify_folder(folder).faults
+
+
+LAYOUT = (9, "23703cbcc89e")
+"""The format of a saved run, and a digest of the fields that its files have."""
+
+
+def test_other_fields_of_a_saved_run_are_another_format(tmp_path):
+    """A state before that lacks a number, or has one more, would be read as another account. Where
+    this fails, a field was added: increase ``FORMAT`` of results/result.py, and write both here."""
+    market = bt.Market.sample(bars=48)
+    venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+    result = bt.run(market, Constant(2.0), venue=venue, account=bt.Account(), compile=False)
+    folder = result.save(tmp_path)
+
+    state = json.loads((folder / "state.json").read_text())
+    fields = [*state, *state["book"], *state["tally"]]
+    for rows in (Wallet, PositionState, MarginCall):
+        fields += rows.names()
+    for table in ("bars", "positions", "events"):
+        fields += pq.read_schema(folder / f"{table}.parquet").names
+    digest = core.hash_texts(*fields)[:12]
+    assert (Result.layout, digest) == LAYOUT
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [], [1], {}, {"x": None}], ids=repr)
