@@ -44,26 +44,42 @@ class Tape:
     interval: int
 
     def for_oracle(self) -> SimpleNamespace:
-        mark = self.bars if self.mark is None else self.mark
-        empty = pd.DataFrame({"rate": [], "mark": []}, index=draws.utc([]))
-        funding = empty if self.funding is None else self.funding
-        return SimpleNamespace(
-            time=self.bars.index.asi8,
-            interval=self.interval,
-            **{name: self.bars[name].to_numpy() for name in (*PRICES, "volume")},
-            **{f"mark_{name}": mark[name].to_numpy() for name in PRICES},
-            funding_time=funding.index.asi8,
-            funding_rate=funding["rate"].to_numpy(),
-            funding_mark=funding["mark"].to_numpy(),
-            columns={name: self.bars[name].to_numpy() for name in self.bars},
-            observed=[name for name in OBSERVED if name in self.bars],
-        )
+        return list_tape(self)
 
     def for_engine(self, bt: Any, name: str) -> Any:
         return read_tape(self, bt, name)
 
 
-@functools.lru_cache(maxsize=32)
+SHARED = 512
+"""Tapes that are kept read: kinds of accounts of one seed have the same, and follow each other."""
+
+
+@functools.lru_cache(SHARED)
+def list_tape(tape: Tape) -> SimpleNamespace:
+    """Return the arrays of a tape, which nobody writes into."""
+    columns = {name: tape.bars[name].to_numpy() for name in tape.bars}
+
+    marks = columns
+    if tape.mark is not None:
+        marks = {name: tape.mark[name].to_numpy() for name in PRICES}
+
+    paid: dict[str, Any] = dict.fromkeys(("time", "rate", "mark"), np.empty(0))
+    if tape.funding is not None:
+        paid = {name: tape.funding[name].to_numpy() for name in ("rate", "mark")}
+        paid["time"] = tape.funding.index.asi8
+
+    return SimpleNamespace(
+        time=tape.bars.index.asi8,
+        interval=tape.interval,
+        **{name: columns[name] for name in (*PRICES, "volume")},
+        **{f"mark_{name}": marks[name] for name in PRICES},
+        **{f"funding_{name}": values for name, values in paid.items()},
+        columns=columns,
+        observed=[name for name in OBSERVED if name in columns],
+    )
+
+
+@functools.lru_cache(SHARED)
 def read_tape(tape: Tape, bt: Any, name: str) -> Any:
     """Return the market of a tape; the runs of a case share it, for reading it takes their half."""
     return bt.Market.from_frames(
@@ -245,6 +261,11 @@ def draw_holding(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any
     return {"max_holding": longest}
 
 
+def measure_moves(bars: pd.DataFrame) -> np.ndarray:
+    """Return how far each bar goes from its open to its close, as a logarithm."""
+    return np.abs(np.log(bars["close"].to_numpy() / bars["open"].to_numpy()))
+
+
 def draw_terms(
     rng: np.random.Generator,
     case: PortfolioCase,
@@ -255,7 +276,7 @@ def draw_terms(
     """Draw what an instrument may have besides: columns of the market, terms of the venue."""
     capital = case.account["capital"]
     bars = tape.bars
-    moves = np.abs(np.log(bars["close"] / bars["open"])).to_numpy() + 1e-4
+    moves = measure_moves(bars) + 1e-4
     width = np.where(rng.random(len(bars)) < 0.1, np.nan, moves * bars["close"].to_numpy())
     bars = bars.assign(sigma=moves, width=width)
 
@@ -332,15 +353,17 @@ def make_tape(scene: draws.Scene, common: np.ndarray) -> Tape:
     close = np.log(scene.price) + np.cumsum(moves + gaps)
     start = close - moves
 
-    bars = draws.frame_of(scene, start, close, sigma)
+    columns = draws.draw_prices(scene, start, close, sigma)
     mark = None
     if scene.chance(0.5):
         shift = rng.normal(0, sigma * scene.pick(0.02, 0.3), (2, scene.n_bars))
-        mark = draws.frame_of(scene, start + shift[0], close + shift[1], sigma)
+        marks = draws.draw_prices(scene, start + shift[0], close + shift[1], sigma)
+        mark = pd.DataFrame(marks, index=draws.utc(scene.time))
 
-    bars["volume"] = draws.make_volume(scene, bars, {"size": 1.0})
-    bars["target"] = draws.make_targets(scene)
-    return Tape(bars, mark, draws.make_funding(scene, bars), scene.interval)
+    columns["volume"] = draws.make_volume(scene, columns["close"], {"size": 1.0})
+    columns["target"] = draws.make_targets(scene)
+    bars = pd.DataFrame(columns, index=draws.utc(scene.time))
+    return Tape(bars, mark, draws.make_funding(scene, columns["close"]), scene.interval)
 
 
 def list_and_delist(scene: draws.Scene, tapes: dict[str, Tape]) -> dict[str, Tape]:
@@ -378,8 +401,10 @@ def make_overlay(scene: draws.Scene, tapes: Mapping[str, Tape]) -> Swing | None:
         swing = Swing(scene.uniform(0.3, 1.3), scene.interval)
 
     for tape in tapes.values():
-        highest = np.fmax(tape.bars["high"], tape.bars["open"].shift(-1))
-        if float((highest / tape.bars["open"]).max()) >= 1.9:
+        opens = tape.bars["open"].to_numpy()
+        highest = tape.bars["high"].to_numpy(copy=True)
+        highest[:-1] = np.fmax(highest[:-1], opens[1:])
+        if np.max(highest / opens) >= 1.9:
             return None
     return swing
 
@@ -450,6 +475,39 @@ def make_case(seed: int) -> PortfolioCase:
     return replace(case, account=case.account | {"min_leverage": least})
 
 
+Maker = Callable[..., PortfolioCase]
+
+
+def drawn_once(make: Maker) -> Maker:
+    """Keep the last cases that a function has drawn. What is made of a case writes into its terms:
+    it gets a copy of them, with the same tapes."""
+    draw = functools.lru_cache(maxsize=64)(make)
+
+    @functools.wraps(make)
+    def make_copy(*seed: Any, **terms: Any) -> PortfolioCase:
+        case = draw(*seed, **terms)
+        return replace(
+            case,
+            tapes=dict(case.tapes),
+            venues=copy_terms(case.venues),
+            account=copy_terms(case.account),
+            requirement=copy_terms(case.requirement),
+            collateral=[(copy_terms(asset), tape) for asset, tape in case.collateral],
+        )
+
+    return make_copy
+
+
+def copy_terms(terms: Any) -> Any:
+    """Return tables and lists within each other as new ones, with the same values."""
+    if isinstance(terms, dict):
+        return {name: copy_terms(each) for name, each in terms.items()}
+    if isinstance(terms, list):
+        return [copy_terms(each) for each in terms]
+    return terms
+
+
+@drawn_once
 def make_portfolio_case(seed: int, settles: str | None = None) -> PortfolioCase:
     """Return the random account of a seed; all of it settles in "cash" or in a "coin" if said."""
     rng = np.random.default_rng([seed, 18])
@@ -507,9 +565,6 @@ def draw_case(
     )
 
 
-Maker = Callable[[int], PortfolioCase]
-
-
 def make_mode_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
     """Return the account of a seed with a fill mode, and an equity stop or a health factor. A
     health factor needs partial liquidations under brackets."""
@@ -526,6 +581,7 @@ def make_mode_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCas
     return replace(case, account={**case.account, "fill": fill, "equity_stop": stop})
 
 
+@drawn_once
 def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCase:
     """Return the account of a seed with terms that few accounts have, and stops of every kind.
     Fixed fees, tiers, ticks, automatic margin, two multipliers, open interest, exits by columns."""
@@ -535,8 +591,8 @@ def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCas
     is_isolated = set(account["margin"].values()) == {"isolated"}
     account["auto_margin"] = is_isolated and bool(rng.random() < 0.6)
 
-    moves = [np.log(tape.bars["close"] / tape.bars["open"]) for tape in case.tapes.values()]
-    sigma = float(np.mean([np.mean(np.abs(move)) for move in moves]))
+    moves = [np.mean(measure_moves(tape.bars)) for tape in case.tapes.values()]
+    sigma = float(np.mean(moves))
     account |= draws.draw_exits(rng, sigma + 1e-4, "trailing_stop", "take_profit")
 
     has_scenarios = case.requirement is not None and "moves" in case.requirement
@@ -610,6 +666,7 @@ def make_cold_case(seed: int) -> PortfolioCase:
     return replace(case, tapes=tapes, counts=seed // 4 % 2 == 1)
 
 
+@drawn_once
 def make_dated_case(seed: int) -> PortfolioCase:
     """Return the account of a seed with costs that change over time: series, columns, spreads."""
     case = make_full_case(seed)

@@ -56,8 +56,10 @@ class Scene:
         return self.uniform(low, high) if self.chance(probability) else other
 
 
-def frame_of(scene: Scene, start: np.ndarray, close: np.ndarray, sigma: float) -> pd.DataFrame:
-    """Return bars of logarithms of opens and closes, with wicks."""
+def draw_prices(
+    scene: Scene, start: np.ndarray, close: np.ndarray, sigma: float
+) -> dict[str, np.ndarray]:
+    """Return the prices of bars of logarithms of opens and closes, with wicks."""
     wick = np.abs(scene.rng.normal(0, 0.5 * sigma, (2, scene.n_bars)))
     logs = {
         "open": start,
@@ -65,8 +67,7 @@ def frame_of(scene: Scene, start: np.ndarray, close: np.ndarray, sigma: float) -
         "low": np.minimum(start, close) - wick[1],
         "close": close,
     }
-    columns = {name: np.exp(values) for name, values in logs.items()}
-    return pd.DataFrame(columns, index=utc(scene.time))
+    return {name: np.exp(values) for name, values in logs.items()}
 
 
 def make_contract(scene: Scene) -> dict[str, Any]:
@@ -80,14 +81,13 @@ def make_contract(scene: Scene) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_volume(scene: Scene, bars: pd.DataFrame, contract: dict[str, Any]) -> np.ndarray:
-    close = bars["close"].to_numpy()
+def make_volume(scene: Scene, close: np.ndarray, contract: dict[str, Any]) -> np.ndarray:
     unit = contract["size"] * (close if scene.is_linear else 1.0 / close)
     money = scene.capital * scene.leverage * scene.spread(2, 500)
     return money / unit * np.exp(scene.rng.normal(0, 0.7, scene.n_bars))
 
 
-def make_funding(scene: Scene, bars: pd.DataFrame) -> pd.DataFrame | None:
+def make_funding(scene: Scene, close: np.ndarray) -> pd.DataFrame | None:
     """Draw settlements: at opens but for some milliseconds or seconds, or anywhere in the bar."""
     if scene.chance(0.15):
         return None
@@ -99,7 +99,7 @@ def make_funding(scene: Scene, bars: pd.DataFrame) -> pd.DataFrame | None:
     stamps = np.unique(stamps + rng.uniform(-off, off, stamps.size).astype(np.int64))
 
     bar = np.clip((stamps - START) // scene.interval, 0, scene.n_bars - 1)
-    mark = bars["close"].to_numpy()[bar] * np.exp(rng.normal(0, scene.sigma, stamps.size))
+    mark = close[bar] * np.exp(rng.normal(0, scene.sigma, stamps.size))
     mark[rng.random(stamps.size) >= scene.pick(0.0, 0.5, 1.0)] = np.nan
 
     spread = scene.pick(1e-4, 0.02 / scene.leverage, 0.1 / scene.leverage)

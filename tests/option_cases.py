@@ -5,6 +5,7 @@ is no part of the comparison. They are valued by Black-76 once more, in the stan
 floats, which shares nothing with the package.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ def find_d1(forward: float, strike: float, years: float, volatility: float) -> f
     return math.log(forward / strike) / s + 0.5 * s
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def price_black(
     sign: float, forward: float, strike: float, years: float, volatility: float, rate: float = 0.0
 ) -> float:

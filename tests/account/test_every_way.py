@@ -199,10 +199,10 @@ def check_parts(case: PortfolioCase, whole: Any, stop: int, label: str) -> None:
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("make", MAKES, ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
     "seeds", [range(1), pytest.param(range(1, SEEDS), marks=pytest.mark.slow)], ids=str
 )
-@pytest.mark.parametrize("make", MAKES, ids=lambda make: make.__name__)
 def test_an_account_is_the_same_whatever_runs_it(make, seeds, monkeypatch):
     trust_data(monkeypatch)
     ways = [check_account(make(seed), f"{make.__name__}({seed})") for seed in seeds]

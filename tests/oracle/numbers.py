@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 DIGITS = 40
@@ -28,7 +29,8 @@ def exact(number: float) -> Decimal:
 
 
 def decimals(values: Iterable[float]) -> list[Decimal]:
-    return [exact(value) for value in values]
+    floats = values.tolist() if isinstance(values, np.ndarray) else values
+    return [exact(value) for value in floats]
 
 
 def nanoseconds(duration: str | int) -> int:

@@ -205,19 +205,29 @@ class Strategies(Standard):
                     program.add({("short", i): ONE, ("short", k): ONE}, both)
 
 
+class Row(NamedTuple):
+    """A move of prices, its weight, and of options a move of volatility and a relief."""
+
+    move: Decimal
+    weight: Decimal
+    of_volatility: float
+    relief: Decimal
+
+
+def read_row(given: Sequence[float]) -> Row:
+    move, weight, of_volatility, relief = (*given, 0.0, 0.0)[:4]
+    return Row(exact(move), exact(weight), of_volatility, exact(relief))
+
+
 class Scenarios(Standard):
-    """``ScenarioMargin``: losses under moves of each group, row by row. Rows are (move, weight,
-    move of volatility, relief), the last two of options."""
+    """``ScenarioMargin``: losses under moves of each group, row by row."""
 
     has_scenarios = True
     counts = "net"
 
     def __init__(self, rule: Any) -> None:
         super().__init__(rule)
-        self.rows = {
-            group: [tuple((*row, 0.0, 0.0)[:4]) for row in rows]
-            for group, rows in rule.moves.items()
-        }
+        self.rows = {group: [read_row(row) for row in rows] for group, rows in rule.moves.items()}
         groups = rule.groups or {}
         products = rule.products or {}
         self.group_of = {name: group for group, names in groups.items() for name in names}
@@ -256,17 +266,17 @@ class Scenarios(Standard):
             options = [o for o in held if self.group(o.name) == group]
             cancelling = sum((asset.value for asset in assets if asset.group == group), ZERO)
             unit = options[0].index if options and options[0].option.is_coin else ONE
+            values = [o.value() for o in options]
             result[group] = []
-            for move, weight, of_volatility, relief in self.rows.get(group, self.rows.get("*")):
-                m = exact(move)
-                linear = max(-most, min(most, m))
+            for row in self.rows.get(group, self.rows.get("*")):
+                linear = max(-most, min(most, row.move))
                 gain = sum((leg.change(linear) for leg in inside), linear * cancelling)
-                for o in options:
-                    moved = o.value(m, self.shocked(o, of_volatility))
-                    gain += o.quantity * (moved - o.value())
-                loss = -exact(weight) * gain
+                for o, value in zip(options, values, strict=True):
+                    moved = o.value(row.move, self.shocked(o, row.of_volatility))
+                    gain += o.quantity * (moved - value)
+                loss = -row.weight * gain
                 if loss > 0:
-                    loss = max(ZERO, loss - exact(relief) / unit)
+                    loss = max(ZERO, loss - row.relief / unit)
                 result[group].append(loss)
         return result
 

@@ -54,6 +54,17 @@ class Resting(NamedTuple):
         return price <= self.through if self.is_buy else price >= self.through
 
 
+def read_prices(market: Any) -> dict[str, list[Decimal]]:
+    """Prices and volume as exact numbers; a market without marks has its last prices twice."""
+    prices: dict[str, list[Decimal]] = {}
+    for name in (*PRICES, "volume"):
+        values = getattr(market, name)
+        last = name.removeprefix("mark_")
+        is_last = last != name and values is getattr(market, last)
+        prices[name] = prices[last] if is_last else decimals(values)
+    return prices
+
+
 class Position:
     """One instrument of the account."""
 
@@ -76,7 +87,9 @@ class Position:
         self.read_venue()
         self.read_account(account)
 
-        self.prices = {name: decimals(getattr(market, name)) for name in (*PRICES, "volume")}
+        self.prices = read_prices(market)
+        self.dated: dict[int, AsOf] = {}  # costs by time that were read, by identity
+        self.table_of: tuple[Decimal, ...] = ()  # what the last table was made of
         self.first = bisect_left(clock, int(market.time[0]))
         self.last = self.first + len(market.time) - 1
         self.policy = Decisions(market, answers, self.first)
@@ -177,8 +190,10 @@ class Position:
         self.order_fee, self.limit = self.fee_per_order(stamp), self.most(stamp)
 
         close_fee = self.taker if self.venue.includes_close_fee else ZERO
-        initial = self.initial_multiplier(stamp)
-        self.table: Brackets = brackets_of(self.venue, self.multiplier(stamp), initial, close_fee)
+        terms = (self.multiplier(stamp), self.initial_multiplier(stamp), close_fee)
+        if terms != self.table_of:
+            self.table: Brackets = brackets_of(self.venue, *terms)
+            self.table_of = terms
 
     def read_decision(self, row: int) -> None:
         """What the policy decided at the close before: leverage, and the setting at the venue."""
@@ -206,7 +221,9 @@ class Position:
     def now(self, cost: Any, stamp: int) -> Decimal:
         """A cost as of the open, or the last known value of a column at the close before."""
         if not isinstance(cost, str):
-            return AsOf(cost)(stamp)
+            if id(cost) not in self.dated:
+                self.dated[id(cost)] = AsOf(cost)
+            return self.dated[id(cost)](stamp)
         known = self.market.columns[cost][: max(self.here, 1)]
         return exact(next(float(each) for each in known[::-1] if not math.isnan(each)))
 
