@@ -15,8 +15,8 @@ from backtest.margin import option_values
 from tests import agreement
 from tests.draws import DAY, HOUR, START
 from tests.kit import flat
-from tests.option_cases import COSTS, OptionCase, OptionTape, make_option_case
-from tests.oracle import Outcome, simulate
+from tests.option_cases import COSTS, OptionCase, OptionTape
+from tests.oracle import Outcome
 from tests.scenes import Hand, by_hand
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -431,16 +431,6 @@ def test_a_partial_liquidation_names_instruments_before_options(order):
     )  # fmt: skip
 
     assert out.of_kind("liquidation")[0].instrument == "A"
-
-
-@pytest.mark.parametrize(
-    "first", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in range(20, 300, 20))]
-)
-def test_random_accounts_with_options_balance(first):
-    """§6 at every bar to 1e-28, which ``simulate`` asserts."""
-    count = 20 if first else 3
-    for seed in range(first, first + count):
-        simulate(*make_option_case(seed).for_oracle())
 
 
 @pytest.mark.parametrize(("is_coin", "gains", "slope"), [
