@@ -187,7 +187,7 @@ class Block(NamedTuple):
 
 
 def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
-    """Return the columns of each policy of each set, joined end to end into one array.
+    """Return what each policy of each set observes: its columns end to end, as one array.
 
     Sets that observe by the same parameters share their columns, and so the joined array.
     """
@@ -195,14 +195,24 @@ def join_columns(setups: Sequence[engine.Setup]) -> list[list[FloatArray]]:
     for setup in setups:
         for observed in setup.observed:
             if id(observed.columns) not in joined:
-                columns = list(observed.columns.values()) or [np.zeros(1)]
-                values = columns[0] if len(columns) == 1 else np.concatenate(columns)
-                joined[id(observed.columns)] = np.asarray(values, dtype=np.float64)
+                joined[id(observed.columns)] = join_end_to_end([*observed.columns.values()])
 
-    # Lanes take steps of one length from bar to bar.
-    if len({values.strides for values in joined.values()}) > 1:
+    # A formula steps from bar to bar by one stride, that of the first array. A column that stands
+    # alone may be a view with another one: then all are copied.
+    strides = {values.strides for values in joined.values()}
+    if len(strides) > 1:
         joined = {key: np.ascontiguousarray(values) for key, values in joined.items()}
+
     return [[joined[id(observed.columns)] for observed in setup.observed] for setup in setups]
+
+
+def join_end_to_end(columns: Sequence[FloatArray]) -> FloatArray:
+    """Return columns end to end as one array; a single 0 for none, as an array needs an address."""
+    if not columns:
+        return np.zeros(1)
+    if len(columns) == 1:  # not copied
+        return np.asarray(columns[0], dtype=np.float64)
+    return np.asarray(np.concatenate(columns), dtype=np.float64)
 
 
 def has_own_columns(columns: Sequence[Sequence[FloatArray]]) -> bool:
@@ -271,7 +281,7 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
     numbers = lanes.numbers.reshape(len(lanes.signal), -1, LANES)
 
     # Nothing is decided yet, and no stop or liquidation was ever.
-    position[:, r.HELD.target] = math.nan
+    position[:, r.HELD.leverage] = math.nan
     position[:, r.HELD.last_stop] = -math.inf
     position[:, r.HELD.last_hit] = -math.inf
 
@@ -281,20 +291,23 @@ def start_lanes(block: Block, n_samples: int) -> Lanes:
         lanes_of_inputs.setdefault(id(setup.inputs), []).append(lane)
     lanes_of_inputs[id(block.setups[0].inputs)] += range(n_sets, LANES)
 
-    widest = find_widest(block.setups[0].inputs)
+    largest_values = find_largest_values(block.setups[0].inputs)
     for alike in lanes_of_inputs.values():
         setup = block.setups[alike[0]]
-        account[:, alike] = start_lane(setup, widest)[:, None]
+        account[:, alike] = start_lane(setup, largest_values)[:, None]
         numbers[:, :, alike] = setup.inputs.terms.numbers[:, :, None]
 
     # Lanes beyond the sets never trade.
     account[r.OWN.is_live, n_sets:] = 0.0
-    position[:, r.HELD.rest, n_sets:] = math.nan
+    position[:, r.HELD.muted, n_sets:] = math.nan
     return lanes
 
 
-def start_lane(setup: engine.Setup, widest: Sequence[float]) -> FloatArray:
-    """Return the rows of an account of one lane before its first bar."""
+def start_lane(setup: engine.Setup, largest_values: Sequence[float]) -> FloatArray:
+    """Return the rows of an account of one lane before its first bar.
+
+    ``largest_values`` are the largest contract values of instruments.
+    """
     terms = setup.inputs.terms
     wallet = engine.start_account_state(setup).wallet
     tally = start_tally(float(wallet.unit), float(wallet.equity), setup.first)
@@ -304,10 +317,10 @@ def start_lane(setup: engine.Setup, widest: Sequence[float]) -> FloatArray:
     rows[WALLET.since_pool] = setup.first - 1.0 - wallet.since_pool
 
     # An account whose equity is under either is for a run: ruined, or too poor to order.
-    line = find_line(terms.ruin_at, wallet.reserve, wallet.paid_in)
-    least = find_least(setup.inputs, widest)
-    rows[r.OWN.least] = least
-    rows[r.OWN.line] = max(line, least - wallet.reserve, 0.0)
+    ruin_line = find_line(terms.ruin_at, wallet.reserve, wallet.paid_in)
+    order_minimum = find_order_minimum(setup.inputs, largest_values)
+    rows[r.OWN.order_minimum] = order_minimum
+    rows[r.OWN.equity_floor] = max(ruin_line, order_minimum - wallet.reserve, 0.0)
     rows[r.OWN.lowest_share] = 1.0
     rows[r.OWN.is_live] = 1.0
     return rows
@@ -341,38 +354,38 @@ def make_lanes(block: Block, n_samples: int) -> Lanes:
         kept_account=np.zeros(r.N_ACCOUNT * LANES),
         kept_position=np.zeros(n * r.N_POSITION * LANES),
         prices=np.zeros((r.N_PRICES, n)),
-        most=np.zeros(n),
+        largest_quantity=np.zeros(n),
         signal=np.ones(n),
         is_pending=np.zeros(n, np.int64),
-        is_asking=np.zeros(n, np.int64),
+        has_order=np.zeros(n, np.int64),
         kinds=kinds,
-        is_known=np.zeros(n, np.int64),
+        has_stops=np.zeros(n, np.int64),
         is_full=block.is_full,
         has_isolated=bool(np.any(terms.rules.brackets.are_isolated)),
         has_exits=bool(np.any(terms.flags[:, [records.HAS_STOP, records.HAS_EXITS]])),
         moves_stops=bool(np.any(trails > 0.0)) or has_scales,
-        has_rest=bool(np.any(kinds != r.PLAIN)),
+        needs_extra_prices=bool(np.any(kinds != r.PLAIN)),
         last_funding=np.full(n, np.nan),
         cursor=np.zeros(r.N_CURSOR, np.int64),
-        found=np.zeros(len(r.REASONS), np.int64),
+        alone_for=np.zeros(len(r.REASONS), np.int64),
         counts=np.zeros(len(r.REASONS), np.int64),
         units=np.zeros((n_samples if block.has_returns else 0, LANES)),
-        free=np.zeros(1),
+        free_return=np.zeros(1),
         tally=Tally(),
         table=block.table.values,
         is_due=find_due(inputs),
     )
 
 
-def find_widest(inputs: Any) -> list[float]:
+def find_largest_values(inputs: Any) -> list[float]:
     """Return the largest contract value of each instrument with lots, 0 for others."""
-    widest = [0.0] * len(inputs.terms.flags)
+    values = [0.0] * len(inputs.terms.flags)
     for i in np.flatnonzero(inputs.terms.flags[:, HAS_ROUNDING]).tolist():
-        widest[i] = find_widest_value(inputs, i)
-    return widest
+        values[i] = find_largest_value(inputs, i)
+    return values
 
 
-def find_widest_value(inputs: Any, i: int) -> float:
+def find_largest_value(inputs: Any, i: int) -> float:
     """Return the largest contract value of an instrument, without sign, at any price.
 
     It is at an extreme of the prices: the value rises with them.
@@ -380,34 +393,34 @@ def find_widest_value(inputs: Any, i: int) -> float:
     feed = inputs.feed
     brackets = inputs.terms.rules.brackets
 
-    widest = 0.0
+    largest = 0.0
     for prices in (feed.open, feed.mark_open, feed.mark_low, feed.mark_high):
         for price in (np.nanmin(prices[:, i]), np.nanmax(prices[:, i])):
             value = compute_value(brackets.sizes[i], brackets.are_inverse[i], float(price))
-            widest = max(widest, abs(value))
-    return widest
+            largest = max(largest, abs(value))
+    return largest
 
 
-def find_least(inputs: Any, widest: Sequence[float]) -> float:
+def find_order_minimum(inputs: Any, largest_values: Sequence[float]) -> float:
     """Return a bound of the equity that the smallest order of any instrument needs, at any bar.
 
-    ``widest`` are the largest contract values of instruments. The smallest order is a lot or the
-    minimum notional; it needs its notional / the best leverage.
+    The smallest order is a lot or the minimum notional; it needs its notional / the best leverage.
     """
     terms = inputs.terms
-    least = 0.0
+    order_minimum = 0.0
     for i in np.flatnonzero(terms.flags[:, HAS_ROUNDING]).tolist():
         # The margin tables of all dates.
         tables = [pick_margin(terms, i)]
         tables += [margin for _, k, margin in inputs.changes if k == i]
+        initial = inputs.feed.initial[0, i]
+        best_of_tables = min(compute_best_leverage(table, initial) for table in tables)
+        best_leverage = min(best_of_tables, terms.numbers[i, r.NUMBER.max_leverage])
 
-        best = min(compute_best_leverage(table, inputs.feed.initial[0, i]) for table in tables)
-        most = min(best, terms.numbers[i, r.NUMBER.max_leverage])
-        lot_notional = terms.numbers[i, r.NUMBER.lot] * widest[i]
+        lot_notional = terms.numbers[i, r.NUMBER.lot] * largest_values[i]
         smallest_order = max(terms.numbers[i, r.NUMBER.min_notional], lot_notional)
-        if most > 0.0:
-            least = max(least, smallest_order / most * MORE)
-    return least
+        if best_leverage > 0.0:
+            order_minimum = max(order_minimum, smallest_order / best_leverage * MORE)
+    return order_minimum
 
 
 def fill_up(of_sets: Sequence[Any]) -> list[Any]:
@@ -527,20 +540,18 @@ class LaneFees:
     """The fees of lanes, by what each of them traded in the days before."""
 
     def __init__(self, block: Block, lanes: Lanes) -> None:
-        """Begin with nothing traded; lanes whose tiers are equal make a group."""
+        """Begin with nothing traded."""
+        # The memory of the lanes, by row and lane: fee rates are written into ``numbers``.
         self.account = lanes.account.reshape(-1, LANES)
         self.numbers = lanes.numbers.reshape(-1, r.N_NUMBERS, LANES)
-        inputs: list[Any] = [setup.inputs for setup in block.setups]
-        self.day = inputs[0].fees.day
-        self.traded_before = np.zeros(LANES)
-        first = int(self.day[block.setups[0].first])
-        self.traded = TradedDays(first, np.zeros(LANES), np.zeros((WINDOW, LANES)))
 
-        # Groups are charged together, each by one look at its tiers.
-        places_of: dict[Any, list[int]] = {}
-        for lane, of_set in enumerate(inputs):
-            places_of.setdefault(of_set.fees.fees, []).append(lane)
-        self.groups = [(inputs[places[0]].fees, places) for places in places_of.values()]
+        # Each bar has the number of its day; what is traded counts from the day the sweep begins.
+        setup: Any = block.setups[0]
+        self.day_of_bar = setup.inputs.fees.day
+        first_day = int(self.day_of_bar[setup.first])
+        self.traded = TradedDays(first_day, np.zeros(LANES), np.zeros((WINDOW, LANES)))
+        self.traded_before = np.zeros(LANES)
+        self.groups = group_by_fees(block.setups)
 
     def charge(self, t: int) -> int:
         """Write the fee rates of all lanes at bar t, the first of a day; return the end of the day.
@@ -550,15 +561,26 @@ class LaneFees:
         so_far = self.account[r.TALLY.traded].copy()
         days = self.traded.add(so_far - self.traded_before)
         self.traded_before = so_far
-        self.traded, end = engine.start_day(self.day, days, t)
+        self.traded, end = engine.start_day(self.day_of_bar, days, t)
 
-        for fees, places in self.groups:
-            rates = fees.find(self.traded.past[:, places])
+        for fees, lanes in self.groups:
+            rates = fees.find(self.traded.past[:, lanes])
             for numbers, (taker, _, fee) in zip(self.numbers, rates, strict=True):
                 if not np.isnan(fee[0]):
-                    numbers[r.NUMBER.fee, places] = fee
-                    numbers[r.NUMBER.taker, places] = taker
+                    numbers[r.NUMBER.fee, lanes] = fee
+                    numbers[r.NUMBER.taker, lanes] = taker
         return end
+
+
+def group_by_fees(setups: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """Return the fees of some setups, each once, with the lanes that have them.
+
+    Lanes of a group are charged together, by one look at its tiers.
+    """
+    lanes_of: dict[Any, list[int]] = {}
+    for lane, setup in enumerate(setups):
+        lanes_of.setdefault(setup.inputs.fees.fees, []).append(lane)
+    return [(setups[lanes[0]].inputs.fees, lanes) for lanes in lanes_of.values()]
 
 
 class Room:
@@ -574,13 +596,14 @@ class Room:
         self.first = setup.first
         n = self.inputs.feed.open.shape[1]
         self.in_time = start_terms(self.inputs, self.first)
+        self.take = _compile.Caller(find_block())
 
+        # An account without collateral and options, whose bars are not recorded.
         tape = engine.new_tape(n, 0, setup.first, 0)
         tape.is_on[0] = 0
         state = engine.start_account_state(setup)
         records = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger(n))
         self.of_account = (silence(block.deciders, n), state, *records, tape)
-        self.take = _compile.Caller(find_block())
         self.market = BlockMarket(self.inputs.feed, self.inputs.clock, self.inputs.log_returns)
         self.lone: LoneRun | None = None
 

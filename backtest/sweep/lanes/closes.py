@@ -203,7 +203,7 @@ def count_exposure(terms: Terms, lanes: Lanes, n: int) -> None:
     for lane in range(LANES):
         backing = account[cell(WALLET.equity, lane)]
         if is_isolated:
-            backing = account[cell(WORK.pool, lane)]
+            backing = account[cell(WORK.backing, lane)]
         count_leverage(account, terms.max_gross_leverage, lane)
         peaks |= may_be_peak(account, backing, lane) << lane
     if peaks != 0:
@@ -229,23 +229,28 @@ def write_no_exposure(lanes: Lanes) -> None:
         account[cell(WORK.gross, lane)] = 0.0
         account[cell(WORK.needed, lane)] = 0.0
         account[cell(WORK.initial, lane)] = 0.0
-        account[cell(WORK.pool, lane)] = 1.0  # nothing is needed: any backing gives a share of 0
+        account[cell(WORK.backing, lane)] = 1.0  # nothing is needed: any backing gives a share of 0
 
 
 @inlined
 def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
-    """Add leverage and initial margin of a lane to its tally; ``cap`` is of gross leverage."""
-    share_of_equity = invert(account[cell(WALLET.equity, lane)])
+    """Add the initial margin and the gross leverage of a lane at this close to its tally.
+
+    ``cap`` is the cap of gross leverage: closes over it are counted.
+    """
+    # Both are shares of the equity, 0 where there is none.
+    inverse_equity = invert(account[cell(WALLET.equity, lane)])
     initial = account[cell(WORK.initial, lane)]
     account[cell(TALLY.initial, lane)] += initial
-    account[cell(TALLY.initial_share, lane)] += initial * share_of_equity
+    account[cell(TALLY.initial_share, lane)] += initial * inverse_equity
 
-    leverage = account[cell(WORK.gross, lane)] * share_of_equity
+    leverage = account[cell(WORK.gross, lane)] * inverse_equity
+    is_over = is_over_cap(leverage, cap)
     account[cell(TALLY.leverage, lane)] += leverage
-    account[cell(TALLY.over_cap, lane)] += select(is_over_cap(leverage, cap), 1.0, 0.0)
+    account[cell(TALLY.over_cap, lane)] += select(is_over, 1.0, 0.0)
 
-    peak = account[cell(TALLY.peak_leverage, lane)]
-    account[cell(TALLY.peak_leverage, lane)] = select(leverage > peak, leverage, peak)
+    peak_before = account[cell(TALLY.peak_leverage, lane)]
+    account[cell(TALLY.peak_leverage, lane)] = select(leverage > peak_before, leverage, peak_before)
 
 
 def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
@@ -255,7 +260,7 @@ def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     """
     account = lanes.account
     contract_notional = abs(lanes.prices[PRICE.close, i])
-    rate = lanes.prices[PRICE.rate, i]
+    rate = lanes.prices[PRICE.maintenance_rate, i]
 
     for lane in range(LANES):
         quantity = lanes.position[spot(i, HELD.quantity, lane)]
@@ -270,37 +275,41 @@ def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
 def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> None:
     """Add the initial margin of a cross position to the sum of each lane.
 
-    It is the notional / the leverage of its bracket, or the venue leverage that is set. The row
-    ``wanted`` holds the leverage of each lane meanwhile: bracket by bracket, lanes whose notional
-    is over its floor take its leverage.
+    It is the notional / the leverage of its bracket, or the venue leverage that is set. Lanes go
+    side by side from bracket to bracket: those whose notional is over the floor of one take its
+    leverage, written into ``bracket_leverage``.
     """
     account = lanes.account
     contract_notional = abs(lanes.prices[PRICE.close, i])
     multiplier = tables.initial_multipliers[i]
+
+    # All begin with the first bracket; a venue leverage that is set holds in all brackets.
     has_setting = tables.settings[i] > 0.0
     leverage = tables.leverages[i, 0] / multiplier
     if has_setting:
         leverage = min(tables.settings[i], leverage)
     for lane in range(LANES):
-        account[cell(WORK.wanted, lane)] = leverage
+        account[cell(WORK.bracket_leverage, lane)] = leverage
 
-    # No lane is over the bound, so brackets above it are not asked.
-    most = lanes.most[i] * contract_notional
+    # No lane is over the bound, so brackets above it are not tried.
+    largest_notional = lanes.largest_quantity[i] * contract_notional
     k = 1
-    while not has_setting and k < tables.counts[i] and most > tables.caps[i, k - 1]:
+    while not has_setting and k < tables.counts[i] and largest_notional > tables.caps[i, k - 1]:
         floor = tables.caps[i, k - 1]
         leverage = tables.leverages[i, k] / multiplier
         for lane in range(LANES):
             notional = abs(lanes.position[spot(i, HELD.quantity, lane)]) * contract_notional
-            so_far = account[cell(WORK.wanted, lane)]
-            account[cell(WORK.wanted, lane)] = select(notional > floor, leverage, so_far)
+            is_over = notional > floor
+            leverage_before = account[cell(WORK.bracket_leverage, lane)]
+            leverage_of_lane = select(is_over, leverage, leverage_before)
+            account[cell(WORK.bracket_leverage, lane)] = leverage_of_lane
         k += 1
 
     for lane in range(LANES):
         notional = abs(lanes.position[spot(i, HELD.quantity, lane)]) * contract_notional
-        before = sum_before(account, WORK.initial, is_first, lane)
-        initial = notional / account[cell(WORK.wanted, lane)]
-        account[cell(WORK.initial, lane)] = before + initial
+        initial_before = sum_before(account, WORK.initial, is_first, lane)
+        initial = notional / account[cell(WORK.bracket_leverage, lane)]
+        account[cell(WORK.initial, lane)] = initial_before + initial
 
 
 def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
@@ -312,7 +321,7 @@ def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
     account = lanes.account
     position = lanes.position
     close = lanes.prices[PRICE.close, i]
-    rate = lanes.prices[PRICE.rate, i]
+    rate = lanes.prices[PRICE.maintenance_rate, i]
 
     for lane in range(LANES):
         notional = abs(position[spot(i, HELD.quantity, lane)]) * abs(close)
@@ -323,13 +332,13 @@ def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
         account[cell(WORK.initial, lane)] = initial + posted
 
         worst = sum_before(account, WORK.needed, is_first, lane)
-        backing_of_worst = select(is_first, 1.0, account[cell(WORK.pool, lane)])
+        backing_of_worst = select(is_first, 1.0, account[cell(WORK.backing, lane)])
         needed = notional * rate
         backing = find_backing(position, close, i, lane)
         is_worse = needed * backing_of_worst > worst * backing
 
         account[cell(WORK.needed, lane)] = select(is_worse, needed, worst)
-        account[cell(WORK.pool, lane)] = select(is_worse, backing, backing_of_worst)
+        account[cell(WORK.backing, lane)] = select(is_worse, backing, backing_of_worst)
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
@@ -417,8 +426,8 @@ def keep_units(lanes: Lanes) -> None:
     lanes.cursor[CURSOR.sample] = k + 1
 
     for i in range(len(lanes.signal)):
-        most = 0.0
+        largest = 0.0
         for lane in range(LANES):
-            most = max(most, abs(lanes.position[spot(i, HELD.quantity, lane)]))
-        lanes.most[i] = GROWTH * most
-    lanes.cursor[CURSOR.is_bound] = 0
+            largest = max(largest, abs(lanes.position[spot(i, HELD.quantity, lane)]))
+        lanes.largest_quantity[i] = GROWTH * largest
+    lanes.cursor[CURSOR.has_bounds] = 0

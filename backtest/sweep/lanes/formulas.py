@@ -243,7 +243,7 @@ def make_ask() -> Any:
         answer: int = call_formula(
             policies.addresses[i],
             lanes.position,
-            (i * N_POSITION + HELD.target) * LANES,
+            (i * N_POSITION + HELD.leverage) * LANES,
             policies.params,
             policies.params_at[i] * LANES,
             policies.seen,

@@ -8,11 +8,11 @@ and put back.
 ====================  ============================================================================
 word                  what it is
 ====================  ============================================================================
-rare                  lanes that pass a bar alone, as bits: bit k is lane k
-asking                groups of lanes in which one may trade, as bits
+alone                 lanes that pass a bar alone, as bits: bit k is lane k
+groups                groups of lanes in which one may trade, as bits
 lone run              account and records in which a lane passes a bar alone
 live, ended           a lane that decides; one that is ruined or over, and stays as it is
-closing               ended lanes with something left to close or to earn, as bits
+busy                  ended lanes with something left to close or to earn, as bits
 local                 bar that a policy sees: counted from the first bar of its columns
 ====================  ============================================================================
 """
@@ -134,37 +134,37 @@ def take_block(
 
     for t in range(start, stop):
         quiet.write_bar_prices(terms, feed, lanes, t)
-        rare = pass_open(terms, feed, lanes, n, t)
+        alone = pass_open(terms, feed, lanes, n, t)
         close_lanes(terms, lanes, n)
-        free = grow_free(lanes.free[0], clock.risk_free[t])
+        free = grow_free(lanes.free_return[0], clock.risk_free[t])
         if clock.ends_sample[t] != 0.0:
             end_samples(lanes, free)
 
-        if rare != 0:
+        if alone != 0:
             quiet.write_before(terms, feed, lanes, t)
-            why = pass_rare(terms, market, lanes, lone, rare, t)
+            why = pass_lanes_alone(terms, market, lanes, lone, alone, t)
             if why != DONE:
                 return t, why
 
         # What lanes share moves on after the lanes that pass alone, which read it as it was.
         end_bar(feed, clock, lanes, free, t)
-        if rare != 0:
+        if alone != 0:
             end_lanes(terms, lanes, n)
         if not ask_all(terms, feed, policies, lanes, t):
             return t, NEGATIVE
     return stop, DONE
 
 
-def pass_rare(
-    terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, rare: int, t: int
+def pass_lanes_alone(
+    terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, alone: int, t: int
 ) -> int:
     """Take the lanes of some bits through bar t, one after another, by the loop of a run.
 
     Return why it stopped: DONE, or the fault of the first lane that has one.
     """
-    while rare != 0:
-        lane = lowest(rare)
-        rare &= rare - 1
+    while alone != 0:
+        lane = lowest(alone)
+        alone &= alone - 1
         r.take_out(lanes, terms, lone.state, t, t - lone.first, lane)
         why = pass_bar(terms, market, lanes, lone, t)
         if why != DONE:
@@ -176,8 +176,9 @@ def pass_rare(
 def pass_bar(terms: Terms, market: BlockMarket, lanes: Lanes, lone: LoneRun, t: int) -> int:
     """Take the lane that was taken out through bar t by the loop of a run; return why it stopped.
 
-    What follows the address are the arguments of :func:`.engine.loop.simulate_account`, one by one:
-    a compiled function that is called by its address takes no records of others.
+    That loop is called at its address, where compiled code passes no arguments by keyword and no
+    record of its own. So these are all arguments of :func:`.engine.loop.simulate_account`, in its
+    order: the market, the account, what it writes, and the one bar from t to t + 1.
     """
     _, why = pass_alone(
         lone.address,
@@ -210,14 +211,14 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
     is_due = lanes.is_due[t] != 0
     # A flow, or the end of an instrument, is for the loop of a run: no lane does anything here.
     if is_due and is_for_runs(feed, lanes, t):
-        rare: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
-        lanes.found[REASON.whole] = rare
-        r.keep_rare(lanes, rare, n, is_paying=False)
-        return rare
+        alone: int = find_lanes(lanes, r.LIVE) | find_lanes(lanes, r.ENDED)
+        lanes.alone_for[REASON.whole] = alone
+        r.keep_lanes(lanes, alone, n, is_paying=False)
+        return alone
 
     # Steps 2 and 3 of a bar: funding at the open, and interest since the last one.
-    event = cursor[CURSOR.event]
-    has_funding = is_due and event < len(feed.funding_bar) and feed.funding_bar[event] == t
+    k = cursor[CURSOR.settlement]
+    has_funding = is_due and k < len(feed.funding_bar) and feed.funding_bar[k] == t
     has_interest = terms.has_interest and t > 0
     is_paying = has_funding or has_interest
     if is_paying:
@@ -226,15 +227,15 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         if has_interest:
             quiet.charge_lanes(terms, feed, lanes, t)
 
-    # Step 5. Lanes that pass the bar alone are kept before the others trade.
-    is_trading, rare = decide_trades(terms, feed, lanes, n, t)
-    closing = cursor[CURSOR.closing]
-    rare |= closing
-    if rare != 0:
-        rare &= find_lanes(lanes, r.LIVE) | closing
-        lanes.found[REASON.whole] = 0
-        lanes.found[REASON.over] = closing
-        r.keep_rare(lanes, rare, n, is_paying)
+    # Step 5. Lanes that pass the bar alone are kept before the others trade: those that may fail
+    # and decide at all, and ended ones that are busy.
+    is_trading, alone = decide_trades(terms, feed, lanes, n, t)
+    busy = cursor[CURSOR.busy]
+    if (alone | busy) != 0:
+        alone = (alone & find_lanes(lanes, r.LIVE)) | busy
+        lanes.alone_for[REASON.whole] = 0
+        lanes.alone_for[REASON.over] = busy
+        r.keep_lanes(lanes, alone, n, is_paying)
     if is_trading:
         fill_trades(terms, lanes, n)
 
@@ -244,7 +245,7 @@ def pass_open(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> i
         count_payments(lanes)
     if lanes.moves_stops:
         follow_bests(lanes, n)
-    return rare
+    return alone
 
 
 def count_payments(lanes: Lanes) -> None:
@@ -258,44 +259,43 @@ def count_payments(lanes: Lanes) -> None:
 def decide_trades(terms: Terms, feed: MarketFeed, lanes: Lanes, n: int, t: int) -> tuple[bool, int]:
     """Plan what lanes trade; return whether any does, and as bits those that pass the bar alone.
 
-    Writes into ``found`` the lanes of each reason for that, and into the cursor how many bars in a
-    row some lane traded.
+    Writes into ``alone_for`` the lanes of each reason for that, and into the cursor how many bars
+    in a row some lane traded.
     """
     cursor = lanes.cursor
-    found = lanes.found
-    found[REASON.exit] = 0
-    found[REASON.capped] = 0
-    found[REASON.order] = 0
-    cursor[CURSOR.asking] = ALL_GROUPS
+    alone_for = lanes.alone_for
+    alone_for[REASON.loss] = 0
+    alone_for[REASON.exit] = 0
+    alone_for[REASON.capped] = 0
+    alone_for[REASON.order] = 0
+    cursor[CURSOR.groups] = ALL_GROUPS
 
-    # A look says who may trade, and who may fail. Planning says it too, so a lane that trades at
-    # every bar is not looked at before.
-    rare = 0
-    is_asking = trades_often(terms, lanes, n)
-    if not is_asking:
-        is_asking, rare = quiet.look(terms, lanes, n)
-    found[REASON.loss] = rare
+    # A look says who may trade, and who may fail. Planning says it too, so lanes that trade at
+    # every bar are not looked at before.
+    has_order = trades_often(terms, lanes, n)
+    if not has_order:
+        has_order, alone_for[REASON.loss] = quiet.look(terms, lanes, n)
+    if lanes.has_exits or (has_order and lanes.needs_extra_prices):
+        quiet.write_extra_prices(terms, feed, lanes, t)
 
-    # Stops are tested of what is held, and then of what is wanted.
-    if lanes.has_exits or (is_asking and lanes.has_rest):
-        quiet.write_rest_of_prices(terms, feed, lanes, t)
+    # Stops are tested of what is held, and then of what was planned. The plan writes ``capped``.
     if lanes.has_exits:
-        found[REASON.exit] = find_exits(terms, lanes, n, is_planned=False)
+        alone_for[REASON.exit] = find_exits(terms, lanes, n, is_planned=False)
     is_trading = False
-    if is_asking:
-        is_trading, found[REASON.order] = plan_trades(terms, lanes, n)
+    if has_order:
+        is_trading, alone_for[REASON.order] = plan_trades(terms, lanes, n)
         if lanes.has_exits:
-            found[REASON.exit] |= find_exits(terms, lanes, n, is_planned=True)
+            alone_for[REASON.exit] |= find_exits(terms, lanes, n, is_planned=True)
     else:
-        found[REASON.capped] = find_overruled(terms, lanes, n)
-        rare |= found[REASON.capped]
+        alone_for[REASON.capped] = find_overruled(terms, lanes, n)
 
-    rare |= found[REASON.exit] | found[REASON.order]
     if is_trading:
         cursor[CURSOR.n_trading] += 1
     else:
         cursor[CURSOR.n_trading] = 0
-    return is_trading, rare
+    alone = alone_for[REASON.loss] | alone_for[REASON.exit]
+    alone |= alone_for[REASON.capped] | alone_for[REASON.order]
+    return is_trading, alone
 
 
 def trades_often(terms: Terms, lanes: Lanes, n: int) -> bool:
@@ -321,10 +321,10 @@ def is_for_runs(feed: MarketFeed, lanes: Lanes, t: int) -> bool:
 
 def find_lanes(lanes: Lanes, life: float) -> int:
     """Return as bits the lanes whose ``is_live`` is LIVE, ENDED or 0 (a lane without a set)."""
-    found = 0
+    bits = 0
     for lane in range(LANES):
-        found |= (lanes.account[cell(OWN.is_live, lane)] == life) << lane
-    return found
+        bits |= (lanes.account[cell(OWN.is_live, lane)] == life) << lane
+    return bits
 
 
 # The end of a bar.
@@ -335,16 +335,17 @@ def end_bar(feed: MarketFeed, clock: Clock, lanes: Lanes, free: float, t: int) -
     if clock.ends_sample[t] != 0.0:
         keep_units(lanes)
         free = 0.0
-    lanes.free[0] = free
+    lanes.free_return[0] = free
     if lanes.is_due[t] == 0:
         return
 
     cursor = lanes.cursor
-    event = cursor[CURSOR.event]
-    while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
-        lanes.last_funding[feed.funding_instrument[event]] = feed.funding_rate[event]
-        event += 1
-    cursor[CURSOR.event] = event
+    # What is due in this bar was paid: the next settlement and flow are those of later bars.
+    k = cursor[CURSOR.settlement]
+    while k < len(feed.funding_bar) and feed.funding_bar[k] == t:
+        lanes.last_funding[feed.funding_instrument[k]] = feed.funding_rate[k]
+        k += 1
+    cursor[CURSOR.settlement] = k
 
     flow = cursor[CURSOR.flow]
     while flow < len(feed.flow_bar) and feed.flow_bar[flow] == t:
@@ -359,20 +360,20 @@ def end_lanes(terms: Terms, lanes: Lanes, n: int) -> None:
     """
     account = lanes.account
     position = lanes.position
-    closing = 0
+    busy = 0
     for lane in range(LANES):
         is_over = account[cell(WALLET.is_ruined, lane)] + account[cell(WALLET.is_over, lane)] != 0.0
         if not is_over or account[cell(OWN.is_live, lane)] == 0.0:
             continue
         account[cell(OWN.is_live, lane)] = r.ENDED
         for i in range(n):
-            position[spot(i, HELD.target, lane)] = math.nan
-        closing |= is_busy(terms, lanes, n, lane) << lane
+            position[spot(i, HELD.leverage, lane)] = math.nan
+        busy |= is_busy(terms, lanes, n, lane) << lane
 
-    lanes.cursor[CURSOR.closing] = closing
+    lanes.cursor[CURSOR.busy] = busy
     for i in range(n):
         for lane in range(LANES):
-            position[spot(i, HELD.rest, lane)] = find_rest(lanes, i, lane)
+            position[spot(i, HELD.muted, lane)] = find_muted(lanes, i, lane)
 
 
 def is_busy(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
@@ -394,8 +395,8 @@ def is_busy(terms: Terms, lanes: Lanes, n: int, lane: int) -> bool:
 
 
 @inlined
-def find_rest(lanes: Lanes, i: int, lane: int) -> float:
-    """Return what is added to the target of a lane: 0, or NaN where it decides nothing more."""
+def find_muted(lanes: Lanes, i: int, lane: int) -> float:
+    """Return what is added to the leverage of a lane: 0, or NaN where it decides nothing more."""
     is_deciding = lanes.account[cell(OWN.is_live, lane)] == r.LIVE
     is_deciding &= lanes.position[spot(i, HELD.is_halted, lane)] == 0.0
     return select(is_deciding, 0.0, math.nan)
@@ -405,9 +406,9 @@ def find_rest(lanes: Lanes, i: int, lane: int) -> float:
 
 
 def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes, t: int) -> bool:
-    """Write the targets and signals of all lanes at the close; return whether all are sound.
+    """Write the leverages and signals of all lanes at the close; return whether all are sound.
 
-    A target under 0 is not sound. An instrument that cannot be traded has no target, NaN.
+    A leverage under 0 is not sound. An instrument that cannot be traded has none, NaN.
     """
     is_sound = True
     if policies.wants_account:
@@ -423,7 +424,7 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
 
         if lanes.is_pending[i] == 0:
             for lane in range(LANES):
-                lanes.position[spot(i, HELD.target, lane)] = math.nan
+                lanes.position[spot(i, HELD.leverage, lane)] = math.nan
             continue
         if policies.wants_bar:
             show_bar(feed, policies, lanes, i, t)
@@ -436,11 +437,11 @@ def ask_all(terms: Terms, feed: MarketFeed, policies: LanePolicies, lanes: Lanes
 
 
 def hold_back(policies: LanePolicies, lanes: Lanes, i: int, local: int) -> None:
-    """Let lanes whose columns are not known yet decide nothing: their target will be NaN."""
+    """Let lanes whose columns are not known yet decide nothing: their leverage will be NaN."""
     for lane in range(LANES):
         is_known = local >= policies.known[cell(i, lane)]
-        rest = select(is_known, find_rest(lanes, i, lane), math.nan)
-        lanes.position[spot(i, HELD.rest, lane)] = rest
+        muted = select(is_known, find_muted(lanes, i, lane), math.nan)
+        lanes.position[spot(i, HELD.muted, lane)] = muted
 
 
 def keep_memory(policies: LanePolicies, i: int, local: int) -> None:

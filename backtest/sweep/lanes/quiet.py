@@ -6,11 +6,11 @@ that are both computed. Words are those of :mod:`.trades`; beside them:
 ====================  ==============================================================================
 word                  what it is, and its unit
 ====================  ==============================================================================
-widest                largest contract value of the bar, without sign: money per contract
-far                   the most that a contract may lose in the bar from its open on
-reach                 the same, with the margin that it needs there and the funding still to come
-rate                  bound of the maintenance margin of all lanes, per unit of notional
-top                   notional up to which the rates are bounds
+largest_value         largest contract value of the bar, without sign: money per contract
+largest_move          the most that a contract may lose in the bar from its open on
+loss_bound            the same, with the margin that it needs there and the funding still to come
+maintenance_rate      bound of the maintenance margin of all lanes, per unit of notional
+rates_hold_to         notional up to which the margin rates are bounds
 ====================  ==============================================================================
 """
 
@@ -68,7 +68,7 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
     for i in range(len(lanes.signal)):
         brackets.multipliers[i] = feed.multiplier[0, i]
         brackets.initial_multipliers[i] = feed.initial[0, i]
-        prices[PRICE.limit, i] = compute_largest_notional(
+        prices[PRICE.largest_notional, i] = compute_largest_notional(
             pick_margin(terms, i),
             equity=math.inf,
             held=0.0,
@@ -77,14 +77,14 @@ def begin_prices(terms: Terms, feed: MarketFeed, lanes: Lanes) -> None:
             enough=math.inf,
         )
 
-        prices[PRICE.initial_x, i] = feed.initial[0, i]
-        lanes.is_known[i] = 0
+        prices[PRICE.initial_multiplier, i] = feed.initial[0, i]
+        lanes.has_stops[i] = 0
         write_costs(lanes, i)
-    lanes.cursor[CURSOR.is_bound] = 0
+    lanes.cursor[CURSOR.has_bounds] = 0
 
 
 def write_costs(lanes: Lanes, i: int) -> None:
-    """Write a bound of what a unit of notional costs without impact, of all lanes."""
+    """Write for all lanes a bound of what a unit of notional costs, without impact."""
     kind = make_simple(is_isolated=False)
     table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     for lane in range(LANES):
@@ -103,7 +103,7 @@ def make_simple(is_isolated: bool) -> FillKind:
         has_impact=False,
         is_inverse=False,
         is_isolated=is_isolated,
-        is_alone=False,
+        is_only=False,
     )
 
 
@@ -112,26 +112,26 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: 
     table = lanes.table
     for t in range(start, stop):
         for i in range(len(lanes.signal)):
-            value = read_value(terms, feed.open, t, i)
-            opened = read_value(terms, feed.mark_open, t, i)
-            low = read_value(terms, feed.mark_low, t, i)
-            high = read_value(terms, feed.mark_high, t, i)
-            close = read_value(terms, feed.mark_close, t, i)
+            fill = read_value(terms, feed.open, t, i)
+            mark_open = read_value(terms, feed.mark_open, t, i)
+            mark_low = read_value(terms, feed.mark_low, t, i)
+            mark_high = read_value(terms, feed.mark_high, t, i)
+            mark_close = read_value(terms, feed.mark_close, t, i)
 
             # The open and the close may lie outside of low and high.
-            low = min(opened, low, close)
-            high = max(opened, high, close)
-            table[t, i, TABLE.open] = value
-            table[t, i, TABLE.close] = close
-            table[t, i, TABLE.widest] = max(abs(low), abs(high), abs(value))
-            table[t, i, TABLE.far] = max(value - low, high - value)
+            low = min(mark_open, mark_low, mark_close)
+            high = max(mark_open, mark_high, mark_close)
+            table[t, i, TABLE.open] = fill
+            table[t, i, TABLE.close] = mark_close
+            table[t, i, TABLE.largest_value] = max(abs(low), abs(high), abs(fill))
+            table[t, i, TABLE.largest_move] = max(fill - low, high - fill)
 
 
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """Write the prices of bar t, and the bounds that hold in it."""
     prices = lanes.prices
     table = lanes.table
-    is_bound = lanes.cursor[CURSOR.is_bound] == 1
+    has_bounds = lanes.cursor[CURSOR.has_bounds] == 1
     for i in range(len(lanes.signal)):
         prices[PRICE.is_listed, i] = 0.0
         if not feed.span[i, 0] <= t < feed.span[i, 1]:
@@ -139,75 +139,83 @@ def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> No
         prices[PRICE.is_listed, i] = 1.0
 
         value = table[t, i, TABLE.open]
-        widest = table[t, i, TABLE.widest]
+        largest_value = table[t, i, TABLE.largest_value]
         prices[PRICE.open, i] = value
-        prices[PRICE.at_open, i] = abs(value)
+        prices[PRICE.contract_notional, i] = abs(value)
         prices[PRICE.close, i] = table[t, i, TABLE.close]
-        prices[PRICE.widest, i] = widest
-        prices[PRICE.far, i] = table[t, i, TABLE.far]
+        prices[PRICE.largest_value, i] = largest_value
+        prices[PRICE.largest_move, i] = table[t, i, TABLE.largest_move]
 
-        # Rates hold up to a notional: a wider price may carry a lane over it.
-        largest_notional = lanes.most[i] * widest
-        if not is_bound or largest_notional > prices[PRICE.top, i]:
+        # Rates hold up to a notional: a higher price may carry a lane over it.
+        largest_notional = lanes.largest_quantity[i] * largest_value
+        if not has_bounds or largest_notional > prices[PRICE.rates_hold_to, i]:
             bound_rates(terms, lanes, i)
-        prices[PRICE.due, i] = 0.0
+        prices[PRICE.funding_due, i] = 0.0
         bound_moves(lanes, i)
-    lanes.cursor[CURSOR.is_bound] = 1
+    lanes.cursor[CURSOR.has_bounds] = 1
 
 
 def write_before(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """Write what a contract was worth at the close before bar t, at its open if it is the first."""
-    last = max(t - 1, 0)
+    t_before = max(t - 1, 0)
     for i in range(len(lanes.signal)):
-        before = read_value(terms, feed.mark_close, last, i)
-        if math.isnan(before):
-            before = lanes.prices[PRICE.open, i]
-        lanes.prices[PRICE.before, i] = before
+        close_before = read_value(terms, feed.mark_close, t_before, i)
+        if math.isnan(close_before):
+            close_before = lanes.prices[PRICE.open, i]
+        lanes.prices[PRICE.close_before, i] = close_before
 
 
-def write_rest_of_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
-    """Write what only lanes with impact or stops read of bar t, into ``lanes.prices``."""
+def write_extra_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
+    """Write into ``lanes.prices`` what fills with impact and stops read of bar t, beside the open.
+
+    Most lanes have neither, and save reading it.
+    """
     prices = lanes.prices
+    t_before = max(t - 1, 0)
     for i in range(len(lanes.signal)):
-        # Impact: a fill at the open knows the volume of the bar before.
-        prices[PRICE.volume, i] = feed.volume[max(t - 1, 0), i]
+        # What impact goes by. A fill at the open knows the volume of the bar before, not its own.
+        prices[PRICE.volume, i] = feed.volume[t_before, i]
         prices[PRICE.sigma, i] = at_column(feed.sigma, t, i)
         prices[PRICE.adv, i] = at_column(feed.adv, t, i)
 
-        # Stops: the range of last prices that may reach them, and the scales of their distances.
+        # The range of last prices, which may reach a stop.
         prices[PRICE.last_low, i] = read_value(terms, feed.low, t, i)
         prices[PRICE.last_high, i] = read_value(terms, feed.high, t, i)
+
+        # What the distances of stops are multiplied by.
         prices[PRICE.stop_scale, i] = at_column(feed.stop_scale, t, i)
         prices[PRICE.profit_scale, i] = at_column(feed.profit_scale, t, i)
         prices[PRICE.trail_scale, i] = at_column(feed.trail_scale, t, i)
 
 
 def bound_moves(lanes: Lanes, i: int) -> None:
-    """Write a bound of what one contract can lose in the bar, with the margin that it needs then.
+    """Write ``loss_bound``: what one contract can lose in the bar before its lane may fail.
 
-    Money per contract, and the funding after the open with it.
+    Money per contract: the largest move, the maintenance margin that must be left there, and the
+    funding after the open.
     """
     prices = lanes.prices
-    needed = (prices[PRICE.rate, i] + ROUNDING) * prices[PRICE.widest, i]
-    prices[PRICE.reach, i] = prices[PRICE.far, i] + needed + prices[PRICE.due, i]
+    move = prices[PRICE.largest_move, i]
+    needed = (prices[PRICE.maintenance_rate, i] + ROUNDING) * prices[PRICE.largest_value, i]
+    prices[PRICE.loss_bound, i] = move + needed + prices[PRICE.funding_due, i]
 
 
 def bound_rates(terms: Terms, lanes: Lanes, i: int) -> None:
     """Write bounds of the margin rates that hold for the notionals of all lanes.
 
     They are the largest rates of the brackets up to the largest notional, and hold up to the row
-    ``top``: there the next bracket begins.
+    ``rates_hold_to``: there the next bracket begins.
     """
     prices = lanes.prices
-    most = lanes.most[i] * prices[PRICE.widest, i] * SLACK
-    rate, top_of_rate = bound_maintenance(terms, most, i)
-    initial, top_of_initial = bound_initial(terms, most, i)
-    prices[PRICE.top, i] = min(top_of_rate, top_of_initial) / SLACK
-    prices[PRICE.rate, i] = rate * SLACK
-    prices[PRICE.initial_rate, i] = initial * SLACK
+    largest_notional = lanes.largest_quantity[i] * prices[PRICE.largest_value, i] * SLACK
+    maintenance_rate, maintenance_top = bound_maintenance(terms, largest_notional, i)
+    initial_rate, initial_top = bound_initial(terms, largest_notional, i)
+    prices[PRICE.rates_hold_to, i] = min(maintenance_top, initial_top) / SLACK
+    prices[PRICE.maintenance_rate, i] = maintenance_rate * SLACK
+    prices[PRICE.initial_rate, i] = initial_rate * SLACK
 
 
-def bound_maintenance(terms: Terms, most: float, i: int) -> tuple[float, float]:
+def bound_maintenance(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
     """Return the largest maintenance rate up to a notional, and the notional up to which it holds.
 
     That is the floor of the first bracket that was not looked at.
@@ -217,7 +225,7 @@ def bound_maintenance(terms: Terms, most: float, i: int) -> tuple[float, float]:
     fee = tables.close_fees[i]
     rate = scale_rate(tables.rates[i, 0], multiplier, fee)
     k = 1
-    while k < tables.counts[i] and most > tables.floors[i, k]:
+    while k < tables.counts[i] and largest_notional > tables.floors[i, k]:
         rate = max(rate, scale_rate(tables.rates[i, k], multiplier, fee))
         k += 1
 
@@ -227,7 +235,7 @@ def bound_maintenance(terms: Terms, most: float, i: int) -> tuple[float, float]:
     return rate, math.inf
 
 
-def bound_initial(terms: Terms, most: float, i: int) -> tuple[float, float]:
+def bound_initial(terms: Terms, largest_notional: float, i: int) -> tuple[float, float]:
     """Return the largest initial margin rate up to a notional, and the notional it holds up to.
 
     A venue leverage that is set holds for all notionals.
@@ -235,11 +243,12 @@ def bound_initial(terms: Terms, most: float, i: int) -> tuple[float, float]:
     tables = terms.rules.brackets
     multiplier = tables.initial_multipliers[i]
     if tables.settings[i] > 0.0:
-        return 1.0 / min(tables.settings[i], tables.leverages[i, 0] / multiplier), math.inf
+        leverage = min(tables.settings[i], tables.leverages[i, 0] / multiplier)
+        return 1.0 / leverage, math.inf
 
     rate = multiplier / tables.leverages[i, 0]
     k = 1
-    while k < tables.counts[i] and most > tables.caps[i, k - 1]:
+    while k < tables.counts[i] and largest_notional > tables.caps[i, k - 1]:
         rate = max(rate, multiplier / tables.leverages[i, k])
         k += 1
     if k < tables.counts[i]:
@@ -270,38 +279,41 @@ def begin_payments(lanes: Lanes, n: int) -> None:
 
 
 def pay_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int) -> None:
-    """Pay the settlements at the open of bar t, and bound those after it; or pay those."""
-    event = lanes.cursor[CURSOR.event]
-    while event < len(feed.funding_bar) and feed.funding_bar[event] == t:
-        if is_listed(lanes, feed.funding_instrument[event]):
-            pay_settlement(terms, feed, lanes, t, is_open, event)
-        event += 1
+    """Pay the settlements of bar t: those at the open with ``is_open`` 1, those inside it with 0.
+
+    At the open, those that come inside the bar are added to the bounds of losses.
+    """
+    k = lanes.cursor[CURSOR.settlement]
+    while k < len(feed.funding_bar) and feed.funding_bar[k] == t:
+        if is_listed(lanes, feed.funding_instrument[k]):
+            pay_settlement(terms, feed, lanes, t, is_open, k)
+        k += 1
 
 
 def pay_settlement(
-    terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int, event: int
+    terms: Terms, feed: MarketFeed, lanes: Lanes, t: int, is_open: int, k: int
 ) -> None:
-    """Pay a settlement of funding if it is due now: at the open of bar t (1), or inside it (0).
+    """Pay settlement k of funding if it is due now: at the open of bar t (1), or inside it (0).
 
-    One that is due inside the bar is added at the open to the bound of what a contract may lose.
     Funding is paid at the venue's price, or at the mark open where that is not known.
     """
     brackets = terms.rules.brackets
-    i = feed.funding_instrument[event]
-    rate = feed.funding_rate[event]
-    price = feed.funding_price[event]
+    i = feed.funding_instrument[k]
+    rate = feed.funding_rate[k]
+    price = feed.funding_price[k]
     if math.isnan(price):
         price = feed.mark_open[t, i]
     value = compute_value(brackets.sizes[i], brackets.are_inverse[i], price)
 
-    if feed.funding_is_open[event] == is_open:
-        pay_event(lanes, brackets.are_isolated[i] != 0, value, rate, i)
+    if feed.funding_is_open[k] == is_open:
+        pay_funding(lanes, brackets.are_isolated[i] != 0, value, rate, i)
+    # At the open, a settlement inside the bar is a loss that is still to come.
     elif is_open == 1:
-        lanes.prices[PRICE.due, i] += abs(value * rate)
+        lanes.prices[PRICE.funding_due, i] += abs(value * rate)
         bound_moves(lanes, i)
 
 
-def pay_event(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
+def pay_funding(lanes: Lanes, is_isolated: bool, value: float, rate: float, i: int) -> None:
     """Pay the funding of a position in all lanes, from its margin or from the cash."""
     account = lanes.account
     position = lanes.position
@@ -325,25 +337,26 @@ def charge_lanes(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:
     """
     account = lanes.account
     position = lanes.position
+    # The cash holds minus the price paid for cross positions: added back, it is without profit.
     for lane in range(LANES):
-        account[cell(WORK.base, lane)] = account[cell(WALLET.cash, lane)]
+        account[cell(WORK.interest_base, lane)] = account[cell(WALLET.cash, lane)]
     for i in range(len(lanes.signal)):
         is_isolated = terms.rules.brackets.are_isolated[i] != 0
         for lane in range(LANES):
             margin = position[spot(i, HELD.margin, lane)]
             quantity = position[spot(i, HELD.quantity, lane)]
             price_paid = quantity * position[spot(i, HELD.entry, lane)]
-            account[cell(WORK.base, lane)] += select(is_isolated, margin, price_paid)
+            account[cell(WORK.interest_base, lane)] += select(is_isolated, margin, price_paid)
 
     # The rates that were known at the last close hold for the time since then.
-    last = max(t - 1, 0)
+    t_before = max(t - 1, 0)
     years = at(feed.years, t)
-    borrow_rate = at(feed.borrow_rate, last)
-    cash_rate = at(feed.cash_rate, last)
+    borrow_rate = at(feed.borrow_rate, t_before)
+    cash_rate = at(feed.cash_rate, t_before)
     for lane in range(LANES):
-        base = account[cell(WORK.base, lane)]
-        rate = select(base > 0.0, cash_rate, borrow_rate)
-        interest = -base * rate * years
+        interest_base = account[cell(WORK.interest_base, lane)]
+        rate = select(interest_base > 0.0, cash_rate, borrow_rate)
+        interest = -interest_base * rate * years
         account[cell(WORK.charged, lane)] = interest
         account[cell(WALLET.cash, lane)] -= interest
 
@@ -355,51 +368,51 @@ def look(terms: Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Value all lanes (accounts) at the open, before their orders.
 
     Return whether any lane may trade, and as bits the lanes that may fail in the bar by what they
-    hold. Writes ``is_asking`` of each instrument.
+    hold. Writes ``has_order`` of each instrument, and into the cursor the groups that may trade.
     """
     is_isolated = terms.rules.brackets.are_isolated[0] != 0
     if n > 1:
         return look_at_several(lanes, is_isolated, n)
     # Of each kind code of its own, without a branch.
     if is_isolated:
-        is_asking, rare = look_at_one(lanes, make_simple(is_isolated=True))
+        has_order, alone = look_at_one(lanes, make_simple(is_isolated=True))
     else:
-        is_asking, rare = look_at_one(lanes, make_simple(is_isolated=False))
+        has_order, alone = look_at_one(lanes, make_simple(is_isolated=False))
 
-    is_asking = is_asking and may_fill(lanes, 0)
-    lanes.is_asking[0] = is_asking
-    return is_asking, rare
+    has_order = has_order and may_fill(lanes, 0)
+    lanes.has_order[0] = has_order
+    return has_order, alone
 
 
 def look_at_several(lanes: Lanes, is_isolated: bool, n: int) -> tuple[bool, int]:
     """Return the answers of :func:`look`, of several positions."""
-    rare = value_lanes(lanes, is_isolated, n)
-    asking = 0
+    alone = value_lanes(lanes, is_isolated, n)
+    groups = 0
     for i in range(n):
-        groups = 0
+        groups_of_instrument = 0
         if may_fill(lanes, i):
-            groups = find_groups(lanes, i)
-        lanes.is_asking[i] = groups != 0
-        asking |= groups
+            groups_of_instrument = find_groups(lanes, i)
+        lanes.has_order[i] = groups_of_instrument != 0
+        groups |= groups_of_instrument
 
-    lanes.cursor[CURSOR.asking] = asking
-    return asking != 0, rare
+    lanes.cursor[CURSOR.groups] = groups
+    return groups != 0, alone
 
 
 @inlined
 def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
     """Return the answers of :func:`look` for lanes of one position.
 
-    Writes worth and spare of each lane, and into the cursor ``asking``, as bits, the groups of
-    lanes in which a target is outside of its band.
+    Writes worth and spare of each lane, and into the cursor ``groups``, as bits, those in which
+    the target of a lane is outside of its band.
     """
     quote = quote_open(lanes.prices, 0)
     table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     signal = lanes.signal[0]
-    asking = 0
+    groups = 0
     may_any_fail = False
     for group in range(GROUPS):
-        is_asking = False
+        has_order = False
         for k in range(GROUP):
             lane = group * GROUP + k
             worth, spare = value_lane(lanes, kind, quote.fill, lane)
@@ -407,15 +420,15 @@ def look_at_one(lanes: Lanes, kind: FillKind) -> tuple[bool, int]:
 
             rules = read_rules(lanes.numbers, kind, table, 0, lane)
             quantity = lanes.position[spot(0, HELD.quantity, lane)]
-            leverage = lanes.position[spot(0, HELD.target, lane)]
-            is_asking |= is_out_of_band(rules, quote, worth, quantity, leverage, signal)
-        asking |= is_asking << group
-    lanes.cursor[CURSOR.asking] = asking
+            leverage = lanes.position[spot(0, HELD.leverage, lane)]
+            has_order |= is_out_of_band(rules, quote, worth, quantity, leverage, signal)
+        groups |= has_order << group
+    lanes.cursor[CURSOR.groups] = groups
 
-    rare = 0
+    alone = 0
     if may_any_fail:
-        rare = find_spent(lanes)
-    return asking != 0, rare
+        alone = find_spent(lanes)
+    return groups != 0, alone
 
 
 @inlined
@@ -438,23 +451,25 @@ def is_out_of_band(
 def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[float, float]:
     """Write and return what a lane of one position is worth at some value, and what it can spare.
 
-    Money: cash and position, and what is left after the most that it may lose in the bar; -1 for an
-    isolated position that its own margin may not save. Free of branches on what differs by lane.
+    Money: cash and position, and what is left of them after the most that it may lose in the bar.
+    An isolated position that its own margin may not save makes the spare -1.
     """
     account = lanes.account
     position = lanes.position
     quantity = position[spot(0, HELD.quantity, lane)]
     cash = account[cell(WALLET.cash, lane)]
+
+    # What the position adds to the cash: a cross one paid for its contracts, an isolated one not.
     backing = quantity * value
-    lost = abs(quantity) * lanes.prices[PRICE.reach, 0]
     if kind.is_isolated:
         profit = quantity * (value - position[spot(0, HELD.entry, lane)])
         backing = position[spot(0, HELD.margin, lane)] + profit
-
     worth = cash + backing
-    spare: float = worth - account[cell(OWN.line, lane)] - lost
+
+    loss = abs(quantity) * lanes.prices[PRICE.loss_bound, 0]
+    spare: float = worth - account[cell(OWN.equity_floor, lane)] - loss
     if kind.is_isolated:
-        is_safe = ((lost < backing) | (quantity == 0.0)) & (cash >= 0.0)
+        is_safe = ((loss < backing) | (quantity == 0.0)) & (cash >= 0.0)
         spare = select(is_safe, spare, -1.0)
     account[cell(WORK.spare, lane)] = spare
     account[cell(WORK.worth, lane)] = worth
@@ -463,10 +478,10 @@ def value_lane(lanes: Lanes, kind: FillKind, value: float, lane: int) -> tuple[f
 
 def find_spent(lanes: Lanes) -> int:
     """Return as bits the lanes that may lose as much as they can spare."""
-    rare = 0
+    alone = 0
     for lane in range(LANES):
-        rare |= (not lanes.account[cell(WORK.spare, lane)] > 0.0) << lane
-    return rare
+        alone |= (not lanes.account[cell(WORK.spare, lane)] > 0.0) << lane
+    return alone
 
 
 def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
@@ -475,10 +490,11 @@ def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
     Worth is money at the open; spare is what is left after the most that all positions may lose.
     """
     account = lanes.account
+    # The cash of isolated lanes comes last (:func:`write_spare`).
     for lane in range(LANES):
         cash = account[cell(WALLET.cash, lane)]
         account[cell(WORK.worth, lane)] = select(is_isolated, 0.0, cash)
-        account[cell(WORK.lost, lane)] = 0.0
+        account[cell(WORK.loss, lane)] = 0.0
         account[cell(WORK.spare, lane)] = math.inf
 
     for i in range(n):
@@ -499,9 +515,10 @@ def value_lanes(lanes: Lanes, is_isolated: bool, n: int) -> int:
 
 @inlined
 def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
-    """Write and return what a lane can spare, of the sums of its positions.
+    """Write and return what a lane can spare, from the sums of its positions.
 
-    Isolated positions are summed before the cash, as a run does: equal to the last bit.
+    The cash is added to the worth of isolated positions, as a run does: equal to the last bit. A
+    negative cash, or a position marked by -1, leaves nothing to spare.
     """
     cash = account[cell(WALLET.cash, lane)]
     worth = account[cell(WORK.worth, lane)]
@@ -509,11 +526,12 @@ def write_spare(account: FloatArray, is_isolated: bool, lane: int) -> float:
         worth = cash + worth
         account[cell(WORK.worth, lane)] = worth
 
-    lost = account[cell(WORK.lost, lane)]
-    spare: float = worth - account[cell(OWN.line, lane)] - lost
+    loss = account[cell(WORK.loss, lane)]
+    spare: float = worth - account[cell(OWN.equity_floor, lane)] - loss
     if is_isolated:
-        least = select(cash >= 0.0, account[cell(WORK.spare, lane)], -1.0)
-        spare = select(least < spare, least, spare)
+        spare_of_positions = account[cell(WORK.spare, lane)]
+        spare_allowed = select(cash >= 0.0, spare_of_positions, -1.0)
+        spare = select(spare_allowed < spare, spare_allowed, spare)
     account[cell(WORK.spare, lane)] = spare
     return spare
 
@@ -522,11 +540,11 @@ def add_worth(lanes: Lanes, i: int) -> None:
     """Add what a cross position is worth and may lose in the bar to the sums of all lanes."""
     account = lanes.account
     value = lanes.prices[PRICE.open, i]
-    loss_of_one = lanes.prices[PRICE.reach, i]
+    loss_of_one = lanes.prices[PRICE.loss_bound, i]
     for lane in range(LANES):
         quantity = lanes.position[spot(i, HELD.quantity, lane)]
         account[cell(WORK.worth, lane)] += quantity * value
-        account[cell(WORK.lost, lane)] += abs(quantity) * loss_of_one
+        account[cell(WORK.loss, lane)] += abs(quantity) * loss_of_one
 
 
 def add_worth_isolated(lanes: Lanes, i: int) -> None:
@@ -537,7 +555,7 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
     account = lanes.account
     position = lanes.position
     value = lanes.prices[PRICE.open, i]
-    loss_of_one = lanes.prices[PRICE.reach, i]
+    loss_of_one = lanes.prices[PRICE.loss_bound, i]
     for lane in range(LANES):
         quantity = position[spot(i, HELD.quantity, lane)]
         margin = position[spot(i, HELD.margin, lane)]
@@ -545,12 +563,12 @@ def add_worth_isolated(lanes: Lanes, i: int) -> None:
         worth = account[cell(WORK.worth, lane)]
         account[cell(WORK.worth, lane)] = worth + margin + profit
 
-        lost = abs(quantity) * loss_of_one
-        account[cell(WORK.lost, lane)] += lost
+        loss = abs(quantity) * loss_of_one
+        account[cell(WORK.loss, lane)] += loss
 
-        is_safe = (lost < margin + profit) | (quantity == 0.0)
-        least = account[cell(WORK.spare, lane)]
-        account[cell(WORK.spare, lane)] = select(is_safe, least, -1.0)
+        is_safe = (loss < margin + profit) | (quantity == 0.0)
+        spare_before = account[cell(WORK.spare, lane)]
+        account[cell(WORK.spare, lane)] = select(is_safe, spare_before, -1.0)
 
 
 def find_groups(lanes: Lanes, i: int) -> int:
@@ -559,15 +577,15 @@ def find_groups(lanes: Lanes, i: int) -> int:
     kind = make_simple(is_isolated=False)
     table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     signal = lanes.signal[i]
-    asking = 0
+    groups = 0
     for group in range(GROUPS):
-        is_asking = False
+        has_order = False
         for k in range(GROUP):
             lane = group * GROUP + k
             rules = read_rules(lanes.numbers, kind, table, i, lane)
-            equity = lanes.account[cell(WORK.worth, lane)]
+            worth = lanes.account[cell(WORK.worth, lane)]
             quantity = lanes.position[spot(i, HELD.quantity, lane)]
-            leverage = lanes.position[spot(i, HELD.target, lane)]
-            is_asking |= is_out_of_band(rules, quote, equity, quantity, leverage, signal)
-        asking |= is_asking << group
-    return asking
+            leverage = lanes.position[spot(i, HELD.leverage, lane)]
+            has_order |= is_out_of_band(rules, quote, worth, quantity, leverage, signal)
+        groups |= has_order << group
+    return groups

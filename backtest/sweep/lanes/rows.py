@@ -44,18 +44,19 @@ In row ``since_pool`` stands the bar of the pool's last liquidation. The turnove
 class OwnRows(NamedTuple):
     """Rows of an account that lanes alone have.
 
-    ``line`` is the equity at which it is ruined or too poor to order, ``least`` what the smallest
-    order needs: money. ``lowest_share`` is that of a peak so far, ``is_live`` see LIVE.
+    ``equity_floor`` is the equity at which it is ruined or too poor to order, ``order_minimum``
+    what the smallest order needs: money. ``lowest_share`` is the lowest unit value so far, as a
+    share of the peak before it. ``is_live`` see LIVE.
     """
 
-    line: int
+    equity_floor: int
     is_live: int
     lowest_share: int
-    least: int
+    order_minimum: int
 
 
 OWN = OwnRows._make(range(WALLET_ROWS, WALLET_ROWS + len(OwnRows._fields)))
-FIRST_OF_TALLY = OWN.least + 1
+FIRST_OF_TALLY = OWN.order_minimum + 1
 TALLY = number_fields("TallyRows", Tally.names(), first=FIRST_OF_TALLY)
 """The rows of a tally; lanes leave its bars, and its highest unit is the wallet's."""
 STATE_ROWS = FIRST_OF_TALLY + len(TALLY)
@@ -64,26 +65,31 @@ STATE_ROWS = FIRST_OF_TALLY + len(TALLY)
 class WorkRows(NamedTuple):
     """Rows in which a bar is computed: sums of a lane over its positions so far, money.
 
-    ``worth``, ``lost``, ``costs``, ``spare`` and ``initial`` as in :mod:`.trades`. ``base`` earns
-    interest; ``funded`` and ``charged`` are paid. ``wanted`` is a notional or a leverage, and
-    ``adding`` is over 0 if an order adds. At the close, ``gross`` notional, margin ``needed``, and
-    the ``pool`` that backs it.
+    ``worth``, ``loss``, ``costs``, ``committed`` and ``spare`` as in :mod:`.trades`; ``n_adding``
+    counts orders that add. ``notional_after`` is that of the position being planned,
+    ``gross_bound`` what the cap of gross leverage is compared with. ``interest_base`` earns
+    interest; ``funded`` and ``charged`` are paid. At the close: ``gross`` notional, ``initial``
+    margin, the ``bracket_leverage`` of the position being added to it, and the margin ``needed``
+    with the ``backing`` behind it.
     """
 
     cash_before: int
     worth: int
-    lost: int
+    loss: int
     costs: int
-    initial: int
-    base: int
-    wanted: int
+    committed: int
+    n_adding: int
+    spare: int
+    notional_after: int
+    gross_bound: int
+    interest_base: int
     funded: int
     charged: int
     gross: int
+    initial: int
+    bracket_leverage: int
     needed: int
-    pool: int
-    spare: int
-    adding: int
+    backing: int
 
 
 N_ACCOUNT = STATE_ROWS + len(WorkRows._fields)
@@ -93,20 +99,21 @@ WORK = WorkRows._make(range(STATE_ROWS, N_ACCOUNT))
 class HeldRows(NamedTuple):
     """Rows of a position: its state up to ``is_halted``, and room to compute in.
 
-    ``rest``, which formulas add to the target in the row before, is 0, or NaN where none decides.
+    ``leverage`` is what was decided at the last close. ``muted`` is NaN where a lane decides
+    nothing more, else 0: formulas add it to the leverage, in the row before.
     """
 
     quantity: int
     entry: int
     margin: int
-    target: int
-    rest: int
+    leverage: int
+    muted: int
     best: int
     last_stop: int
     last_hit: int
     is_halted: int
     margin_before: int
-    want: int
+    quantity_after: int
     stop_low: int
     stop_high: int
     cost: int
@@ -125,8 +132,8 @@ class TableColumns(NamedTuple):
 
     open: int
     close: int
-    widest: int
-    far: int
+    largest_value: int
+    largest_move: int
 
 
 TABLE = TableColumns._make(range(len(TableColumns._fields)))
@@ -135,24 +142,26 @@ TABLE = TableColumns._make(range(len(TableColumns._fields)))
 class PriceRows(NamedTuple):
     """Rows of ``Lanes.prices``: of an instrument in the bar, per contract.
 
-    ``before`` is the close before, ``far`` and ``reach`` bound what a contract can lose, ``top`` is
-    the notional up to which the margin rates ``rate`` and ``initial_rate`` hold, ``due`` bounds
-    funding after the open. ``last_low`` and ``last_high`` are extremes of last prices.
+    ``contract_notional`` is that at the open. ``largest_move`` and ``loss_bound`` bound what a
+    contract can lose (see :mod:`.quiet`), ``funding_due`` its funding after the open.
+    ``maintenance_rate`` and ``initial_rate`` bound margin up to the notional ``rates_hold_to``;
+    ``largest_notional`` is what the margin table allows at any equity. ``last_low`` and
+    ``last_high`` are extremes of last prices.
     """
 
     open: int
-    before: int
+    close_before: int
     close: int
-    at_open: int
-    widest: int
-    far: int
-    reach: int
-    top: int
-    rate: int
+    contract_notional: int
+    largest_value: int
+    largest_move: int
+    loss_bound: int
+    rates_hold_to: int
+    maintenance_rate: int
     initial_rate: int
-    limit: int
+    largest_notional: int
     is_listed: int
-    initial_x: int
+    initial_multiplier: int
     last_low: int
     last_high: int
     volume: int
@@ -161,7 +170,7 @@ class PriceRows(NamedTuple):
     stop_scale: int
     profit_scale: int
     trail_scale: int
-    due: int
+    funding_due: int
 
 
 N_PRICES = len(PriceRows._fields)
@@ -174,20 +183,20 @@ LIVE, ENDED = 1.0, 2.0
 class CursorEntries(NamedTuple):
     """Entries of ``Lanes.cursor``.
 
-    The next settlement (``event``), flow and sample. ``is_bound``: bounds hold. ``closing``: as
-    bits the ended lanes with something left to close or to earn, which pass every bar alone.
-    ``n_trading``: how many bars in a row some lane traded. ``is_written``: the table has the bars
-    of the chunk. ``asking``: as bits the groups of lanes in which one may trade.
+    The next ``settlement``, ``flow`` and ``sample``. ``has_bounds``: bounds of margin rates hold.
+    ``busy``: as bits the ended lanes with something left to close or to earn, which pass every bar
+    alone. ``n_trading``: how many bars in a row some lane traded. ``is_written``: the table has the
+    bars of the chunk. ``groups``: as bits the groups of lanes in which one may trade.
     """
 
-    event: int
+    settlement: int
     flow: int
     sample: int
-    is_bound: int
-    closing: int
+    has_bounds: int
+    busy: int
     n_trading: int
     is_written: int
-    asking: int
+    groups: int
 
 
 N_CURSOR = len(CursorEntries._fields)
@@ -213,17 +222,18 @@ class Lanes(NamedTuple):
     ``account`` of shape (N_ACCOUNT * LANES,), ``position`` of shape (n * N_POSITION * LANES,) and
     ``numbers`` of shape (n * N_NUMBERS * LANES,) are its state and terms; ``kept_*`` hold lanes
     that pass a bar alone, as they were before it. ``prices`` of shape (N_PRICES, n) are those of
-    the bar, ``most`` of shape (n,) bounds the quantities of all lanes. ``signal`` and
-    ``is_pending`` are what all lanes have decided, ``is_asking`` says which instruments trade in
-    this bar, ``kinds`` how they fill. ``is_known`` of shape (n,) is 1 where the rows ``stop_low``
-    and ``stop_high`` hold: the contract values between which no stop of a lane acts.
-    ``found`` are, as bits, the lanes that may pass the bar alone for each of :data:`REASONS`,
+    the bar, ``largest_quantity`` of shape (n,) bounds the quantities of all lanes. ``signal`` and
+    ``is_pending`` are what all lanes have decided, ``has_order`` says in which instruments a lane
+    trades in this bar, ``kinds`` how they fill; kinds other than PLAIN have
+    ``needs_extra_prices``. ``has_stops`` of shape (n,) is 1 where the rows ``stop_low`` and
+    ``stop_high`` hold: the contract values between which no stop of a lane acts.
+    ``alone_for`` are, as bits, the lanes that pass the bar alone for each of :data:`REASONS`,
     ``counts`` how often lanes did, by the first of them.
     ``table`` of shape (n_bars, n, 4) holds prices that all blocks share, and ``is_due`` of shape
     (n_bars,) the bars in which money flows, funding is paid, or an instrument ends.
-    ``units`` of shape (n_samples, LANES) are unit values at the ends of samples. ``free`` of shape
-    (1,) is the risk-free return of the sample in progress. ``tally`` is that of the lane being
-    taken out.
+    ``units`` of shape (n_samples, LANES) are unit values at the ends of samples. ``free_return`` of
+    shape (1,) is the risk-free return of the sample in progress. ``tally`` is that of the lane
+    being taken out.
     """
 
     account: FloatArray
@@ -232,23 +242,23 @@ class Lanes(NamedTuple):
     kept_account: FloatArray
     kept_position: FloatArray
     prices: FloatArray
-    most: FloatArray
+    largest_quantity: FloatArray
     signal: FloatArray
     is_pending: IntArray
-    is_asking: IntArray
+    has_order: IntArray
     kinds: IntArray
-    is_known: IntArray
+    has_stops: IntArray
     is_full: bool
     has_isolated: bool
     has_exits: bool
     moves_stops: bool
-    has_rest: bool
+    needs_extra_prices: bool
     last_funding: FloatArray
     cursor: IntArray
-    found: IntArray
+    alone_for: IntArray
     counts: IntArray
     units: FloatArray
-    free: FloatArray
+    free_return: FloatArray
     tally: Tally
     table: FloatArray
     is_due: IntArray
@@ -367,33 +377,34 @@ def make_aligned(n: int) -> FloatArray:
 # Lanes that pass a bar alone: kept before it, taken out, and put back.
 
 
-def keep_rare(lanes: Lanes, rare: int, n: int, is_paying: bool) -> None:
+def keep_lanes(lanes: Lanes, alone: int, n: int, is_paying: bool) -> None:
     """Keep the lanes of some bits as they were before the bar, and count why they pass it alone.
 
     With ``is_paying``, cash and margins are those from before the payments of the bar.
     """
-    count_reasons(lanes, rare)
-    while rare != 0:
-        lane = lowest(rare)
-        rare &= rare - 1
+    count_reasons(lanes, alone)
+    while alone != 0:
+        lane = lowest(alone)
+        alone &= alone - 1
         keep_lane(lanes, n, is_paying, lane)
 
 
-def count_reasons(lanes: Lanes, rare: int) -> None:
-    """Count each of some lanes, as bits, by the first of the reasons that found it."""
-    uncounted = rare
+def count_reasons(lanes: Lanes, alone: int) -> None:
+    """Count each of some lanes, as bits, by the first of the reasons that it is alone for."""
+    uncounted = alone
     for reason in range(len(lanes.counts)):
-        found = lanes.found[reason] & uncounted
-        uncounted &= ~found
-        while found != 0:
-            found &= found - 1
+        of_reason = lanes.alone_for[reason] & uncounted
+        uncounted &= ~of_reason
+        # Each turn takes away the lowest bit that is left.
+        while of_reason != 0:
+            of_reason &= of_reason - 1
             lanes.counts[reason] += 1
 
 
 def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
     """Write the account and the positions of a lane into ``kept_account`` and ``kept_position``.
 
-    The lane wants to hold what it holds, so that it does not trade with the others.
+    What it planned is taken back to what it holds, so that it does not trade with the others.
     """
     account = lanes.account
     position = lanes.position
@@ -408,7 +419,7 @@ def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
         if is_paying and lanes.has_isolated:
             margin_before = position[spot(i, HELD.margin_before, lane)]
             lanes.kept_position[spot(i, HELD.margin, lane)] = margin_before
-        position[spot(i, HELD.want, lane)] = position[spot(i, HELD.quantity, lane)]
+        position[spot(i, HELD.quantity_after, lane)] = position[spot(i, HELD.quantity, lane)]
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:
@@ -428,14 +439,14 @@ def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int,
         take_position_out(lanes, terms, state, i, t, lane)
         for row in range(N_NUMBERS):
             terms.numbers[i, row] = lanes.numbers[term(i, row, lane)]
-    state.cursor[FUNDING_NEXT] = lanes.cursor[CURSOR.event]
+    state.cursor[FUNDING_NEXT] = lanes.cursor[CURSOR.settlement]
     state.cursor[FLOW_NEXT] = lanes.cursor[CURSOR.flow]
 
     tally = view_numbers(lanes.tally)
     for row in range(len(tally)):
         tally[row] = account[cell(FIRST_OF_TALLY + row, lane)]
     lanes.tally.peak = account[cell(WALLET.peak, lane)]
-    lanes.tally.sample_free = lanes.free[0]
+    lanes.tally.sample_free = lanes.free_return[0]
     lanes.tally.bars = bars
 
 
@@ -450,12 +461,12 @@ def take_position_out(
     position.entry = kept[spot(i, HELD.entry, lane)]
     position.marked = 0.0
     if quantity != 0.0:
-        position.marked = lanes.prices[PRICE.before, i]
+        position.marked = lanes.prices[PRICE.close_before, i]
     position.margin = kept[spot(i, HELD.margin, lane)]
     position.best = kept[spot(i, HELD.best, lane)]
 
     # What was decided at the last close.
-    position.leverage = kept[spot(i, HELD.target, lane)]
+    position.leverage = kept[spot(i, HELD.leverage, lane)]
     position.signal = lanes.signal[i]
     position.is_pending = lanes.is_pending[i]
     position.is_halted = int(kept[spot(i, HELD.is_halted, lane)])
@@ -479,9 +490,9 @@ def put_back(lanes: Lanes, terms: Terms, state: AccountState, t: int, lane: int)
 
     # Flows and top-ups move the line at which the account is ruined.
     reserve = state.wallet.reserve
-    line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
-    least = account[cell(OWN.least, lane)]
-    account[cell(OWN.line, lane)] = max(line, least - reserve, 0.0)
+    ruin_line = find_line(terms.ruin_at, reserve, state.wallet.paid_in)
+    order_minimum = account[cell(OWN.order_minimum, lane)]
+    account[cell(OWN.equity_floor, lane)] = max(ruin_line, order_minimum - reserve, 0.0)
 
     tally = view_numbers(lanes.tally)
     for row in range(len(tally)):
@@ -509,11 +520,11 @@ def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: i
     held[spot(i, HELD.is_halted, lane)] = position.is_halted
 
     # Stops of all lanes are written anew, and bounds where this lane has passed them.
-    lanes.is_known[i] = 0
+    lanes.has_stops[i] = 0
     size = abs(position.quantity)
-    if size > lanes.most[i]:
-        lanes.most[i] = size
-        lanes.cursor[CURSOR.is_bound] = 0
+    if size > lanes.largest_quantity[i]:
+        lanes.largest_quantity[i] = size
+        lanes.cursor[CURSOR.has_bounds] = 0
 
 
 # The rules and the quotes of lanes, as those of a run.
@@ -522,7 +533,7 @@ def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: i
 class FillKind(NamedTuple):
     """What the code that fills some orders has rules for.
 
-    Each kind of fills is compiled of its own, so these flags cost nothing. ``is_alone``: the
+    Each kind of fills is compiled of its own, so these flags cost nothing. ``is_only``: the
     account has one position.
     """
 
@@ -533,12 +544,12 @@ class FillKind(NamedTuple):
     is_stop_distance: bool
     is_profit_distance: bool
     is_trail_distance: bool
-    is_alone: bool
+    is_only: bool
 
 
 @inlined
 def make_kind(
-    has_rounding: bool, has_impact: bool, is_inverse: bool, is_isolated: bool, is_alone: bool
+    has_rounding: bool, has_impact: bool, is_inverse: bool, is_isolated: bool, is_only: bool
 ) -> FillKind:
     """Return a kind of fills; the distances of its stops are fractions of the price."""
     return FillKind(
@@ -549,7 +560,7 @@ def make_kind(
         is_stop_distance=False,
         is_profit_distance=False,
         is_trail_distance=False,
-        is_alone=is_alone,
+        is_only=is_only,
     )
 
 
@@ -649,7 +660,7 @@ def quote_open(prices: FloatArray, i: int) -> Quote:
         volume=prices[PRICE.volume, i],
         sigma=prices[PRICE.sigma, i],
         adv=prices[PRICE.adv, i],
-        initial=prices[PRICE.initial_x, i],
+        initial=prices[PRICE.initial_multiplier, i],
         limit=math.inf,
         order_fee=0.0,
         fill=value,

@@ -11,13 +11,18 @@ them side by side. It computes both cases, chooses by ``select``, and joins cond
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-target                what the limits of leverage leave of a decision: notional by side
+alone                 lanes that pass the bar alone, as bits: bit k is lane k
 worth                 money of a lane that losses may use up: equity, or cash and position
-lost                  bound of what the rest of the bar may cost what is held: money
+loss                  bound of what the rest of the bar may cost what is held: money
 cost                  bound of what the order costs: money
 spare                 what is left of the worth; a lane that has none passes the bar alone
-want                  signed contracts after the fill
-initial               initial margin that positions need; of isolated ones, cash that they take
+committed             initial margin that positions need; of isolated ones, cash that orders take
+target                what the limits of leverage leave of a decision: notional by side
+notional_held         notional before the order, by side
+notional_wanted       notional after the order, before lots and volume, by side
+notional_after        the same after lots and volume, without sign
+quantity_wanted       signed contracts after the order, before lots and volume
+quantity_after        signed contracts after the fill
 ====================  ============================================================================
 """
 
@@ -83,34 +88,36 @@ TRAIL_DISTANCE = FLAGS.index("is_trail_distance")
 
 
 class LaneOrder(NamedTuple):
-    """The order of a lane: its worth, wanted contracts, notional by side, whether it asks and adds.
+    """The order of a lane, in the words of this module.
 
-    ``size`` is the notional after it, ``added`` what it adds to what is held.
+    ``notional_added`` is what it adds to what is held. ``has_order``: the target is outside of its
+    band. ``is_adding``: the order increases the position, or flips it.
     """
 
     worth: float
-    wanted: float
+    quantity_wanted: float
     target: float
     notional_held: float
-    size: float
-    added: float
-    is_asking: bool
+    notional_wanted: float
+    notional_added: float
+    has_order: bool
     is_adding: bool
 
 
 class Stake(NamedTuple):
-    """What a lane puts at stake by a position and its order: money, as in the table of words.
+    """What a lane puts at stake by a position and its order: bounds, in money.
 
-    ``reached`` is the largest notional of the position. Of an isolated one, ``backing`` is that
-    before it grows by the notional ``grown``. ``is_cut``: margin or wallet may cut the order.
+    ``notional_after`` is the largest notional of the position, ``initial`` the margin of a cross
+    one. Of an isolated one, ``backing`` is that before it grows by ``notional_grown``, and with
+    ``is_cut`` margin or wallet may cut its order.
     """
 
-    lost: float
+    loss: float
     cost: float
-    reached: float
+    notional_after: float
     initial: float
     backing: float
-    grown: float
+    notional_grown: float
     is_cut: bool
 
 
@@ -118,12 +125,13 @@ def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what each lane (account) wants to hold after its orders at the open.
 
     Return whether any lane trades, and as bits the lanes that may fail in the bar: they pass it
-    alone. Margin rates are bounds for all quantities up to a largest one. A plan that goes beyond
-    it raises it, and is made again with the bounds for the larger one.
+    alone.
     """
-    rare = find_capped(terms, lanes, n)
-    lanes.found[REASON.capped] = rare
+    alone = find_capped(terms, lanes, n)
+    lanes.alone_for[REASON.capped] = alone
 
+    # Margin rates are bounds for all quantities up to a largest one. A plan that goes beyond it
+    # raises it, and is made again with the bounds for the larger one.
     while True:
         is_trading, is_over, may_any_fail = plan_once(terms, lanes, n)
         if not is_over:
@@ -133,28 +141,29 @@ def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
             bound_moves(lanes, i)
 
     if may_any_fail:
-        rare |= find_spent(lanes)
-    return is_trading, rare
+        alone |= find_spent(lanes)
+    return is_trading, alone
 
 
 def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
     """Plan the trades of all instruments; return three answers about the lanes.
 
     These are whether any lane trades, whether one wants more than the bound of quantities, and
-    whether one may fail. Losses, costs and margins of a lane are summed position by position: first
-    of the positions that stay, then of those with an order. Each order tests the sums so far.
+    whether one may fail. Losses, costs and margins of a lane are summed position by position.
     """
     is_trading = False
     is_over = False
     may_any_fail = False
     is_first = True
+
+    # Positions that stay are summed first: each order tests the sums so far.
     for i in range(n):
-        if is_listed(lanes, i) and lanes.is_asking[i] == 0:
+        if is_listed(lanes, i) and lanes.has_order[i] == 0:
             add_held(lanes, terms.rules.brackets.are_isolated[i] != 0, is_first, i)
             is_first = False
 
     for i in range(n):
-        if is_listed(lanes, i) and lanes.is_asking[i] != 0:
+        if is_listed(lanes, i) and lanes.has_order[i] != 0:
             trades, exceeds, may_fail = plan_by_kind(terms, lanes, is_first, i)
             is_trading = is_trading or trades
             is_over = is_over or exceeds
@@ -178,44 +187,44 @@ def plan_by_kind(terms: a.Terms, lanes: Lanes, is_first: bool, i: int) -> tuple[
     kind = lanes.kinds[i]
     table = make_table(terms, i)
     if len(lanes.signal) == 1 and kind < LINEAR:
-        return plan_alone(lanes, kind, table)
+        return plan_only(lanes, kind, table)
 
     if kind == PLAIN:
-        return plan(lanes, make_cross(has_rounding=False, is_alone=False), table, is_first, i)
+        return plan(lanes, make_cross(has_rounding=False, is_only=False), table, is_first, i)
     if kind == LOTS:
-        return plan(lanes, make_cross(has_rounding=True, is_alone=False), table, is_first, i)
+        return plan(lanes, make_cross(has_rounding=True, is_only=False), table, is_first, i)
     if kind == LINEAR:
         return plan(lanes, make_full(is_inverse=False), table, is_first, i)
     if kind == INVERTED:
         return plan(lanes, make_full(is_inverse=True), table, is_first, i)
     if kind == ISOLATED:
-        return plan(lanes, make_isolated(is_inverse=False, is_alone=False), table, is_first, i)
-    return plan(lanes, make_isolated(is_inverse=True, is_alone=False), table, is_first, i)
+        return plan(lanes, make_isolated(is_inverse=False, is_only=False), table, is_first, i)
+    return plan(lanes, make_isolated(is_inverse=True, is_only=False), table, is_first, i)
 
 
-def plan_alone(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
+def plan_only(lanes: Lanes, kind: int, table: Table) -> tuple[bool, bool, bool]:
     """Plan the trades of the only position by the code for its kind of fills.
 
     Return the three answers of :func:`plan_once`. Alone, a position needs no sums.
     """
     if kind == PLAIN:
-        return plan(lanes, make_cross(has_rounding=False, is_alone=True), table, True, 0)
+        return plan(lanes, make_cross(has_rounding=False, is_only=True), table, True, 0)
     if kind == LOTS:
-        return plan(lanes, make_cross(has_rounding=True, is_alone=True), table, True, 0)
+        return plan(lanes, make_cross(has_rounding=True, is_only=True), table, True, 0)
     if kind == ISOLATED:
-        return plan(lanes, make_isolated(is_inverse=False, is_alone=True), table, True, 0)
-    return plan(lanes, make_isolated(is_inverse=True, is_alone=True), table, True, 0)
+        return plan(lanes, make_isolated(is_inverse=False, is_only=True), table, True, 0)
+    return plan(lanes, make_isolated(is_inverse=True, is_only=True), table, True, 0)
 
 
 @inlined
-def make_cross(has_rounding: bool, is_alone: bool) -> FillKind:
+def make_cross(has_rounding: bool, is_only: bool) -> FillKind:
     """Return the kind of fills of linear cross positions without impact."""
     return make_kind(
         has_rounding=has_rounding,
         has_impact=False,
         is_inverse=False,
         is_isolated=False,
-        is_alone=is_alone,
+        is_only=is_only,
     )
 
 
@@ -227,19 +236,19 @@ def make_full(is_inverse: bool) -> FillKind:
         has_impact=True,
         is_inverse=is_inverse,
         is_isolated=False,
-        is_alone=False,
+        is_only=False,
     )
 
 
 @inlined
-def make_isolated(is_inverse: bool, is_alone: bool) -> FillKind:
+def make_isolated(is_inverse: bool, is_only: bool) -> FillKind:
     """Return the kind of fills of isolated positions, with rounding and impact."""
     return make_kind(
         has_rounding=True,
         has_impact=True,
         is_inverse=is_inverse,
         is_isolated=True,
-        is_alone=is_alone,
+        is_only=is_only,
     )
 
 
@@ -247,16 +256,16 @@ def make_isolated(is_inverse: bool, is_alone: bool) -> FillKind:
 def plan(
     lanes: Lanes, kind: FillKind, table: Table, is_first: bool, i: int
 ) -> tuple[bool, bool, bool]:
-    """Plan the trades of an instrument in the groups of lanes in which one asks.
+    """Plan the trades of an instrument in the groups of lanes in which one may trade.
 
-    Return the three answers of :func:`plan_once`. Groups are bits of the cursor ``asking``.
+    Return the three answers of :func:`plan_once`. Groups are bits of the cursor ``groups``.
     """
     answers = 0
     # Group by group: the lowest bit that is left, which is then taken away.
-    asking = lanes.cursor[CURSOR.asking]
-    while asking != 0:
-        group = lowest(asking)
-        asking &= asking - 1
+    groups = lanes.cursor[CURSOR.groups]
+    while groups != 0:
+        group = lowest(groups)
+        groups &= groups - 1
         answers |= plan_group(lanes, kind, table, is_first, group, i)
 
     is_over = has_bit(answers, 1) and raise_most(lanes, i)
@@ -269,14 +278,13 @@ def plan_group(
 ) -> int:
     """Plan the trades of a group of lanes; return the answers of :func:`plan_once` as bits.
 
-    Writes for each lane the contracts that it wants to hold (``want``), the notional that it
-    reaches (``wanted``), and what it can spare after all positions so far (``spare``): money. A
-    lane whose spare is not over 0 may fail.
+    Writes for each lane the rows ``quantity_after`` and ``notional_after`` of the position, and
+    ``spare``, what it can spare after all positions so far: one that has none may fail.
     """
     account = lanes.account
     position = lanes.position
     quote = quote_open(lanes.prices, i)
-    largest_notional = lanes.most[i] * abs(quote.fill)
+    largest_notional = lanes.largest_quantity[i] * abs(quote.fill)
     is_trading = False
     is_over = False
     may_any_fail = False
@@ -284,26 +292,26 @@ def plan_group(
         lane = group * GROUP + k
         rules = read_rules(lanes.numbers, kind, table, i, lane)
         quantity = position[spot(i, HELD.quantity, lane)]
-        worth = account[cell(WORK.worth, lane)]
 
-        # Who trades at every bar was not looked at before.
-        if kind.is_alone and not kind.is_isolated:
+        # A lane that trades at every bar skips the look before, which writes the worth of others.
+        worth = account[cell(WORK.worth, lane)]
+        if kind.is_only and not kind.is_isolated:
             worth = account[cell(WALLET.cash, lane)] + quantity * quote.fill
         order = size_order(lanes, rules, quote, worth, i, lane)
-        after = round_quantity(rules, quantity, quote, order.wanted)
+        quantity_after = round_quantity(rules, quantity, quote, order.quantity_wanted)
 
-        stake = measure_stake(lanes, kind, rules, quote, order, after, i, lane)
+        stake = measure_stake(lanes, kind, rules, quote, order, quantity_after, i, lane)
         if kind.is_isolated:
             spare = spare_isolated(account, kind, rules, quote, order, stake, is_first, lane)
         else:
             spare = spare_pool(account, kind, order, stake, is_first, lane)
-        may_any_fail |= not spare > 0.0
 
         account[cell(WORK.spare, lane)] = spare
-        account[cell(WORK.wanted, lane)] = stake.reached
-        position[spot(i, HELD.want, lane)] = after
-        is_trading |= after != quantity
-        is_over |= stake.reached > largest_notional
+        account[cell(WORK.notional_after, lane)] = stake.notional_after
+        position[spot(i, HELD.quantity_after, lane)] = quantity_after
+        is_trading |= quantity_after != quantity
+        is_over |= stake.notional_after > largest_notional
+        may_any_fail |= not spare > 0.0  # a NaN fails too
     return is_trading | (is_over << 1) | (may_any_fail << 2)
 
 
@@ -311,11 +319,48 @@ def plan_group(
 def size_order(
     lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, worth: float, i: int, lane: int
 ) -> LaneOrder:
-    """Return the order of a lane, of what it holds and what it decided."""
+    """Return the order of a lane, from what it holds and the leverage that it decided.
+
+    ``worth`` is its equity at the open. The order is cut to what its margin table allows, but not
+    to what its equity and wallet leave: where these may cut it, the lane passes the bar alone.
+    """
     quantity = lanes.position[spot(i, HELD.quantity, lane)]
-    leverage = lanes.position[spot(i, HELD.target, lane)]
-    limit = lanes.prices[PRICE.limit, i]
-    return size_lane(rules, quote, worth, quantity, leverage, lanes.signal[i], limit)
+    leverage = lanes.position[spot(i, HELD.leverage, lane)]
+    signal = lanes.signal[i]
+    contract_notional = abs(quote.fill)
+    side = select(signal > 0.0, 1.0, -1.0)
+    notional_held = quantity * (side * contract_notional)
+
+    # The target makes an order outside of its band; without equity nothing fills.
+    target = a.compute_target(rules, quote, worth, leverage, signal)
+    has_order = a.is_outside(rules, worth, target, notional_held) & (worth > 0.0)
+    notional_kept = max(notional_held, 0.0)  # a flip keeps nothing
+    is_adding = has_order & (target > notional_kept)
+
+    # An isolated order is cut by its wallet, as contracts. Where nothing is cut, a run still
+    # converts its notional to contracts and back, so its last bit may change: as here.
+    allowed = lanes.prices[PRICE.largest_notional, i]
+    if rules.margin.is_isolated:
+        quantity_kept = max(side * quantity, 0.0)
+        quantity_added = target * (1.0 / contract_notional) - quantity_kept
+        allowed = side * (side * (quantity_kept + quantity_added)) * contract_notional
+    notional_added = max(min(target, allowed) - notional_kept, 0.0)
+    notional_wanted = select(is_adding, notional_kept + notional_added, target)
+
+    # An increase that was cut to nothing never reduces: what is held stays.
+    is_cut_off = is_adding & (notional_wanted <= notional_held) & (notional_held > 0.0)
+    is_filling = has_order & (not is_cut_off)
+    of_order = side * notional_wanted * (1.0 / contract_notional) + 0.0  # 0, never -0
+    return LaneOrder(
+        worth=worth,
+        quantity_wanted=select(is_filling, of_order, quantity),
+        target=target,
+        notional_held=notional_held,
+        notional_wanted=notional_wanted,
+        notional_added=notional_added,
+        has_order=has_order,
+        is_adding=is_adding,
+    )
 
 
 @inlined
@@ -325,7 +370,7 @@ def measure_stake(
     rules: a.InstrumentRules,
     quote: a.Quote,
     order: LaneOrder,
-    after: float,
+    quantity_after: float,
     i: int,
     lane: int,
 ) -> Stake:
@@ -337,52 +382,55 @@ def measure_stake(
     position = lanes.position
     quantity = position[spot(i, HELD.quantity, lane)]
     contract_notional = abs(quote.fill)
-    reached = abs(after) * contract_notional
-    moved = abs(after - quantity) * contract_notional
-    # Lots and volume leave less of an order, but its limits are tested before them.
-    if kind.has_rounding:
-        reached_before = select(order.is_adding, order.size, 0.0)
-        reached = max(reached_before, reached)
-        size_moved = abs(order.size - order.notional_held)
-        moved_before = select(order.is_adding, size_moved, 0.0)
-        moved = max(moved_before, moved)
+    notional_after = abs(quantity_after) * contract_notional
+    notional_moved = abs(quantity_after - quantity) * contract_notional
 
+    # Lots and volume leave less of an order that adds, but its limits are tested before them.
+    if kind.has_rounding:
+        after_before_lots = select(order.is_adding, order.notional_wanted, 0.0)
+        notional_after = max(after_before_lots, notional_after)
+        change = abs(order.notional_wanted - order.notional_held)
+        moved_before_lots = select(order.is_adding, change, 0.0)
+        notional_moved = max(moved_before_lots, notional_moved)
+
+    # What the order costs, and what the position may lose.
     cost_rate = position[spot(i, HELD.cost, lane)]
     if kind.has_impact:
         cost_rate = bound_cost(rules, quote, order)
-    cost = cost_rate * moved
-    loss_of_one = lanes.prices[PRICE.reach, i]
-    lost = abs(after) * loss_of_one
-    if kind.is_alone and not kind.is_isolated:
-        lost = max(lost, abs(quantity) * loss_of_one)
+    cost = cost_rate * notional_moved
+    loss_of_one = lanes.prices[PRICE.loss_bound, i]
+    loss = abs(quantity_after) * loss_of_one
+    if kind.is_only and not kind.is_isolated:
+        loss = max(loss, abs(quantity) * loss_of_one)
 
     # A share of the equity may cut the order, and an infinite target is for a run to size.
-    rate = lanes.prices[PRICE.initial_rate, i]
-    is_rare = order.is_adding & (rules.margin_share < math.inf)
-    is_rare &= reached * rate > rules.margin_share * (order.worth - cost)
-    is_rare |= order.is_asking & (order.target == math.inf)
-    lost = select(is_rare, math.inf, lost)
+    initial = notional_after * lanes.prices[PRICE.initial_rate, i]
+    goes_alone = order.is_adding & (rules.margin_share < math.inf)
+    goes_alone &= initial > rules.margin_share * (order.worth - cost)
+    goes_alone |= order.has_order & (order.target == math.inf)
+    loss = select(goes_alone, math.inf, loss)
     if not kind.is_isolated:
         return Stake(
-            lost=lost,
+            loss=loss,
             cost=cost,
-            reached=reached,
-            initial=reached * rate,
+            notional_after=notional_after,
+            initial=initial,
             backing=0.0,
-            grown=0.0,
+            notional_grown=0.0,
             is_cut=False,
         )
 
     profit = quantity * (quote.fill - position[spot(i, HELD.entry, lane)])
-    is_cut = order.target * SLACK > lanes.prices[PRICE.limit, i]
-    is_cut |= order.size * rate + cost > order.worth
+    initial_wanted = order.notional_wanted * lanes.prices[PRICE.initial_rate, i]
+    is_cut = order.target * SLACK > lanes.prices[PRICE.largest_notional, i]
+    is_cut |= initial_wanted + cost > order.worth
     return Stake(
-        lost=lost,
+        loss=loss,
         cost=cost,
-        reached=reached,
+        notional_after=notional_after,
         initial=0.0,
         backing=position[spot(i, HELD.margin, lane)] + profit,
-        grown=(abs(after) - abs(quantity)) * contract_notional,
+        notional_grown=(abs(quantity_after) - abs(quantity)) * contract_notional,
         is_cut=is_cut,
     )
 
@@ -391,30 +439,34 @@ def measure_stake(
 def spare_pool(
     account: FloatArray, kind: FillKind, order: LaneOrder, stake: Stake, is_first: bool, lane: int
 ) -> float:
-    """Return what a lane can spare after the losses and costs of its cross positions so far.
+    """Return what a lane can spare after the losses and costs of its cross positions so far: money.
 
-    Money; a lane whose number is not over 0 may fail. If a position grows, the initial margin of
-    all must be there too, so the smaller of the two numbers counts. With several positions, the
-    sums so far are read, and written for the next one.
+    A lane whose number is not over 0 may fail. An account with several positions has their sums in
+    rows of the account: read here, without what was there before if this is the first, and written
+    for the next one.
     """
-    lost = stake.lost
+    loss = stake.loss
     costs = stake.cost
-    initial = stake.initial
-    adding = select(order.is_adding, 1.0, 0.0)
-    if not kind.is_alone:
-        lost += sum_before(account, WORK.lost, is_first, lane)
+    committed = stake.initial
+    n_adding = select(order.is_adding, 1.0, 0.0)
+    if not kind.is_only:
+        loss += sum_before(account, WORK.loss, is_first, lane)
         costs += sum_before(account, WORK.costs, is_first, lane)
-        initial += sum_before(account, WORK.initial, is_first, lane)
-        adding += sum_before(account, WORK.adding, is_first, lane)
-        account[cell(WORK.lost, lane)] = lost
+        committed += sum_before(account, WORK.committed, is_first, lane)
+        n_adding += sum_before(account, WORK.n_adding, is_first, lane)
+        account[cell(WORK.loss, lane)] = loss
         account[cell(WORK.costs, lane)] = costs
-        account[cell(WORK.initial, lane)] = initial
-        account[cell(WORK.adding, lane)] = adding
+        account[cell(WORK.committed, lane)] = committed
+        account[cell(WORK.n_adding, lane)] = n_adding
 
-    # The line is the equity at which the account is ruined, or too poor to order.
-    spare = order.worth - account[cell(OWN.line, lane)] - (lost + costs)
-    free = order.worth - costs - initial
-    return select((adding > 0.0) & (not free >= spare), free, spare)
+    # The pool must survive the worst of the bar: no loss may take it down to the equity at which
+    # the account is ruined or too poor to order.
+    spare_after_losses = order.worth - account[cell(OWN.equity_floor, lane)] - (loss + costs)
+
+    # Where an order adds, the initial margin of all positions must be there too.
+    spare_after_margin = order.worth - costs - committed
+    is_margin_binding = (n_adding > 0.0) & (not spare_after_margin >= spare_after_losses)
+    return select(is_margin_binding, spare_after_margin, spare_after_losses)
 
 
 @inlined
@@ -428,117 +480,74 @@ def spare_isolated(
     is_first: bool,
     lane: int,
 ) -> float:
-    """Return what a lane can spare after its isolated positions so far, -1 if one may fail.
+    """Return what a lane can spare after its isolated positions so far: money, -1 if one may fail.
 
-    Money. Each position must bear its loss by its own margin, and the cash must pay for all orders.
-    A position that shrinks keeps its margin ratio, so only one that grows is tested. With several
-    positions, the sums so far are read, and written for the next one; the smallest number counts.
+    Each position must bear its loss by its own margin, and the cash must pay for all orders. An
+    account with several positions has their sums in rows of the account, as in :func:`spare_pool`;
+    the smallest number of all positions counts.
     """
     worth = account[cell(WORK.worth, lane)]
     cash = account[cell(WALLET.cash, lane)]
-    lost = stake.lost
-    cost = stake.cost
+    loss = stake.loss
+    costs = stake.cost
 
-    # What grows must bear its loss by its own backing. A flip, or what is cut, is for a run.
+    # A position that grows must bear its loss by its own backing. One that shrinks keeps its margin
+    # ratio, so it is not tested. A flip, or an order that is cut, is for a run.
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    backing = stake.backing + stake.grown * posted - (1.0 + posted) * cost
-    is_rare = (not lost < backing) & (stake.grown > 0.0)
-    is_rare |= order.is_adding & (stake.is_cut | (order.notional_held < 0.0))
+    backing = stake.backing + stake.notional_grown * posted - (1.0 + posted) * costs
+    goes_alone = (not loss < backing) & (stake.notional_grown > 0.0)
+    goes_alone |= order.is_adding & (stake.is_cut | (order.notional_held < 0.0))
 
     # The cash pays margin and fee of what is added, and the costs of the order.
     price_ratio = SLACK * (1.0 + rules.slippage)
-    outlay = price_ratio * (posted + rules.fee) * order.added + cost
-    paid = select(order.is_adding, outlay, 0.0) + cost
+    outlay = price_ratio * (posted + rules.fee) * order.notional_added + costs
+    committed = select(order.is_adding, outlay, 0.0) + costs
 
-    least = math.inf
-    if not kind.is_alone:
-        least = select(is_first, math.inf, account[cell(WORK.spare, lane)])
-        lost += sum_before(account, WORK.lost, is_first, lane)
-        cost += sum_before(account, WORK.costs, is_first, lane)
-        paid += sum_before(account, WORK.initial, is_first, lane)
-        account[cell(WORK.lost, lane)] = lost
-        account[cell(WORK.costs, lane)] = cost
-        account[cell(WORK.initial, lane)] = paid
+    spare_before = math.inf
+    if not kind.is_only:
+        spare_before = select(is_first, math.inf, account[cell(WORK.spare, lane)])
+        loss += sum_before(account, WORK.loss, is_first, lane)
+        costs += sum_before(account, WORK.costs, is_first, lane)
+        committed += sum_before(account, WORK.committed, is_first, lane)
+        account[cell(WORK.loss, lane)] = loss
+        account[cell(WORK.costs, lane)] = costs
+        account[cell(WORK.committed, lane)] = committed
+    goes_alone |= not committed <= cash
 
-    is_rare |= not paid <= cash
-    spare = worth - account[cell(OWN.line, lane)] - (lost + cost)
-    spare = select(is_rare, -1.0, spare)
-    return select(least < spare, least, spare)
+    spare = worth - account[cell(OWN.equity_floor, lane)] - (loss + costs)
+    spare = select(goes_alone, -1.0, spare)
+    return select(spare_before < spare, spare_before, spare)
 
 
 def raise_most(lanes: Lanes, i: int) -> bool:
     """Raise the bound of quantities of instrument i to what lanes want; return whether it rose.
 
-    By GROWTH more than needed, so that it is not raised at each bar. An infinite wish is left out:
-    its lane passes the bar alone.
+    By GROWTH more than needed, so that it is not raised at each bar. An infinite notional is left
+    out: its lane passes the bar alone.
     """
     largest = 0.0
-    asking = lanes.cursor[CURSOR.asking]
+    groups = lanes.cursor[CURSOR.groups]
     for lane in range(LANES):
-        wanted = lanes.account[cell(WORK.wanted, lane)]
-        is_counted = has_bit(asking, lane // GROUP) & (wanted < math.inf)
-        largest = max(largest, select(is_counted, wanted, 0.0))
+        notional_after = lanes.account[cell(WORK.notional_after, lane)]
+        is_counted = has_bit(groups, lane // GROUP) & (notional_after < math.inf)
+        largest = max(largest, select(is_counted, notional_after, 0.0))
 
-    lanes.most[i] = max(lanes.most[i], GROWTH * largest / lanes.prices[PRICE.at_open, i])
+    quantity = GROWTH * largest / lanes.prices[PRICE.contract_notional, i]
+    lanes.largest_quantity[i] = max(lanes.largest_quantity[i], quantity)
     return largest > 0.0
 
 
 @inlined
-def trade_lane(rules: a.InstrumentRules, balances: Balances, quote: a.Quote, after: float) -> Trade:
+def trade_lane(
+    rules: a.InstrumentRules, balances: Balances, quote: a.Quote, quantity_after: float
+) -> Trade:
     """Return the trade of a lane to some contracts at the open, as :func:`.orders.fill` does."""
     impact = 0.0
     if rules.has_impact:
-        notional = abs(after - balances.position.quantity) * abs(quote.fill)
+        notional = abs(quantity_after - balances.position.quantity) * abs(quote.fill)
         impact = a.compute_square_root_impact(rules.impact, quote, notional)
     rates = CostRates(slippage=rules.slippage, impact=impact, fee=rules.fee)
-    return trade(rules, balances, quote.fill, after, rates, quote, is_order=True)
-
-
-@inlined
-def size_lane(
-    rules: a.InstrumentRules,
-    quote: a.Quote,
-    equity: float,
-    quantity: float,
-    leverage: float,
-    signal: float,
-    limit: float,
-) -> LaneOrder:
-    """Return the order of a lane that holds a quantity and decided a leverage on a signal.
-
-    ``equity`` is its worth; ``limit`` is the notional that its margin table allows.
-    """
-    contract_notional = abs(quote.fill)
-    side = select(signal > 0.0, 1.0, -1.0)
-    notional_held = quantity * (side * contract_notional)
-    target = a.compute_target(rules, quote, equity, leverage, signal)
-    is_asking = a.is_outside(rules, equity, target, notional_held) & (equity > 0.0)
-    notional_kept = max(notional_held, 0.0)  # a flip keeps nothing
-    is_adding = is_asking & (target > notional_kept)
-
-    # Isolated, the notional as the limits of its order leave it: to contracts and back, so that the
-    # last bit is that of a run.
-    allowed = limit
-    if rules.margin.is_isolated:
-        kept = max(side * quantity, 0.0)
-        of_target = target * (1.0 / contract_notional)
-        allowed = side * (side * (kept + (of_target - kept))) * contract_notional
-
-    added = max(min(target, allowed) - notional_kept, 0.0)
-    size = select(is_adding, notional_kept + added, target)
-    # An increase that was cut to nothing never reduces.
-    is_cut_off = is_adding & (size <= notional_held) & (notional_held > 0.0)
-    wanted = side * size * (1.0 / contract_notional) + 0.0  # 0, never -0
-    return LaneOrder(
-        worth=equity,
-        wanted=select(is_asking & (not is_cut_off), wanted, quantity),
-        target=target,
-        notional_held=notional_held,
-        size=size,
-        added=added,
-        is_asking=is_asking,
-        is_adding=is_adding,
-    )
+    return trade(rules, balances, quote.fill, quantity_after, rates, quote, is_order=True)
 
 
 @inlined
@@ -559,59 +568,66 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
 
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
-    """Add what a position without an order may lose and needs to the sums of each lane.
+    """Begin or go on with the sums of each lane: a position without an order, which has no costs.
 
-    With ``is_first`` the sums begin with it. A position that stays has no costs.
+    With ``is_first`` the sums begin with it.
     """
     account = lanes.account
-    loss_of_one = lanes.prices[PRICE.reach, i]
-    initial_of_one = lanes.prices[PRICE.initial_rate, i] * lanes.prices[PRICE.at_open, i]
-    # Of isolated positions the sum is what cash must pay for, which is nothing here.
+    loss_of_one = lanes.prices[PRICE.loss_bound, i]
+    committed_of_one = (
+        lanes.prices[PRICE.initial_rate, i] * lanes.prices[PRICE.contract_notional, i]
+    )
+    # What isolated positions commit is the cash that their orders take: here nothing.
     if is_isolated:
-        initial_of_one = 0.0
+        committed_of_one = 0.0
 
     # Group by group: the lowest bit that is left, which is then taken away.
-    asking = lanes.cursor[CURSOR.asking]
-    while asking != 0:
-        group = lowest(asking)
-        asking &= asking - 1
+    groups = lanes.cursor[CURSOR.groups]
+    while groups != 0:
+        group = lowest(groups)
+        groups &= groups - 1
         for k in range(GROUP):
             lane = group * GROUP + k
             size = abs(lanes.position[spot(i, HELD.quantity, lane)])
-            lost = sum_before(account, WORK.lost, is_first, lane)
-            initial = sum_before(account, WORK.initial, is_first, lane)
+            loss_before = sum_before(account, WORK.loss, is_first, lane)
+            committed_before = sum_before(account, WORK.committed, is_first, lane)
 
+            account[cell(WORK.loss, lane)] = size * loss_of_one + loss_before
+            account[cell(WORK.committed, lane)] = size * committed_of_one + committed_before
+
+            # Positions that stay come first, so no order is in these yet.
             account[cell(WORK.costs, lane)] = 0.0
-            account[cell(WORK.adding, lane)] = 0.0
+            account[cell(WORK.n_adding, lane)] = 0.0
             account[cell(WORK.spare, lane)] = math.inf
-            account[cell(WORK.lost, lane)] = size * loss_of_one + lost
-            account[cell(WORK.initial, lane)] = size * initial_of_one + initial
 
 
 # The cap of gross leverage.
 
 
 def find_capped(terms: a.Terms, lanes: Lanes, n: int) -> int:
-    """Return as bits the lanes that want more gross notional than the cap of gross leverage allows.
+    """Return as bits the lanes that may pass the cap of gross leverage, so pass the bar alone.
 
-    A bound: of each position counts what is held or what is wanted, whichever is larger.
+    Of each position of a lane the larger of what is held and its target is summed, and compared
+    with the cap of its worth. That bounds the gross notional, whichever of the orders fill.
     """
     account = lanes.account
+    # SLACK lowers the cap, so that rounding never lets a lane pass which a run would cut.
     cap = terms.max_gross_leverage / SLACK
     if cap == math.inf:
         return 0
 
     for lane in range(LANES):
-        account[cell(WORK.wanted, lane)] = 0.0
+        account[cell(WORK.gross_bound, lane)] = 0.0
     for i in range(n):
         if is_listed(lanes, i):
-            add_wanted(lanes, i)
+            add_gross_bound(lanes, i)
 
-    rare = 0
+    alone = 0
     for lane in range(LANES):
-        is_rare = account[cell(WORK.wanted, lane)] > cap * account[cell(WORK.worth, lane)]
-        rare |= is_rare << lane
-    return rare
+        gross_allowed = cap * account[cell(WORK.worth, lane)]
+        may_be_capped = account[cell(WORK.gross_bound, lane)] > gross_allowed
+        alone |= may_be_capped << lane
+    return alone
 
 
 def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
@@ -625,34 +641,36 @@ def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
     return 0
 
 
-def add_wanted(lanes: Lanes, i: int) -> None:
+def add_gross_bound(lanes: Lanes, i: int) -> None:
     """Add to each lane the notional that a position may have: the larger of held and target."""
     account = lanes.account
     position = lanes.position
     quote = quote_open(lanes.prices, i)
     is_pending = lanes.is_pending[i] == 1
-    kind = make_cross(has_rounding=False, is_alone=False)
+    kind = make_cross(has_rounding=False, is_only=False)
     table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     for lane in range(LANES):
         rules = read_rules(lanes.numbers, kind, table, i, lane)
         notional_held = abs(position[spot(i, HELD.quantity, lane)]) * abs(quote.fill)
 
         equity = account[cell(WORK.worth, lane)]
-        leverage = position[spot(i, HELD.target, lane)]
+        leverage = position[spot(i, HELD.leverage, lane)]
         target = a.compute_target(rules, quote, equity, leverage, lanes.signal[i])
         is_larger = is_pending & (target > notional_held)
-        account[cell(WORK.wanted, lane)] += select(is_larger, target, notional_held)
+        account[cell(WORK.gross_bound, lane)] += select(is_larger, target, notional_held)
 
 
 # Fills.
 
 
 def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
-    """Fill what is planned; of several isolated positions all that shrink, before those that grow.
+    """Fill what is planned, in one turn for all or, of several isolated positions, in two.
 
-    So wallets add up in the order of a run, and have its bits.
+    Those that shrink fill before those that grow: so the cash adds up in the order of a run, and
+    has its bits.
     """
-    if not (n > 1 and lanes.has_isolated):
+    is_one_turn = n == 1 or not lanes.has_isolated
+    if is_one_turn:
         fill_turn(terms, lanes, n, ALL)
         return
     fill_turn(terms, lanes, n, SHRINKING)
@@ -662,7 +680,7 @@ def fill_trades(terms: a.Terms, lanes: Lanes, n: int) -> None:
 def fill_turn(terms: a.Terms, lanes: Lanes, n: int, turn: int) -> None:
     """Fill what is planned and belongs to a turn, instrument by instrument."""
     for i in range(n):
-        if lanes.is_asking[i] != 0:
+        if lanes.has_order[i] != 0:
             fill_by_kind(lanes, make_table(terms, i), turn, i)
 
 
@@ -670,7 +688,7 @@ def fill_by_kind(lanes: Lanes, table: Table, turn: int, i: int) -> None:
     """Fill by code for the kind of fills of an instrument; what is planned is rounded already."""
     kind = lanes.kinds[i]
     if kind <= LOTS:
-        fill_lanes(lanes, make_cross(has_rounding=False, is_alone=False), table, turn, i)
+        fill_lanes(lanes, make_cross(has_rounding=False, is_only=False), table, turn, i)
     elif kind == LINEAR:
         fill_lanes(lanes, make_rounded(is_inverse=False, is_isolated=False), table, turn, i)
     elif kind == INVERTED:
@@ -689,19 +707,19 @@ def make_rounded(is_inverse: bool, is_isolated: bool) -> FillKind:
         has_impact=True,
         is_inverse=is_inverse,
         is_isolated=is_isolated,
-        is_alone=False,
+        is_only=False,
     )
 
 
 @inlined
 def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) -> None:
-    """Fill an instrument in the groups of lanes that ask."""
+    """Fill an instrument in the groups of lanes in which one may trade."""
     quote = quote_open(lanes.prices, i)
     # Group by group: the lowest bit that is left, which is then taken away.
-    asking = lanes.cursor[CURSOR.asking]
-    while asking != 0:
-        group = lowest(asking)
-        asking &= asking - 1
+    groups = lanes.cursor[CURSOR.groups]
+    while groups != 0:
+        group = lowest(groups)
+        groups &= groups - 1
         for k in range(GROUP):
             fill_lane(lanes, kind, table, quote, turn, i, group * GROUP + k)
 
@@ -710,37 +728,42 @@ def fill_lanes(lanes: Lanes, kind: FillKind, table: Table, turn: int, i: int) ->
 def fill_lane(
     lanes: Lanes, kind: FillKind, table: Table, quote: a.Quote, turn: int, i: int, lane: int
 ) -> None:
-    """Trade a lane to what it wants; writes cash, position and tally.
+    """Trade a lane to the quantity that was planned; writes cash, position and tally.
 
-    The wallet of an isolated position that owes money posts nothing, and keeps its debt.
+    A lane whose turn it is not trades to what it holds, which changes nothing.
     """
     account = lanes.account
     position = lanes.position
     rules = read_rules(lanes.numbers, kind, table, i, lane)
     quantity = position[spot(i, HELD.quantity, lane)]
-    cash = account[cell(WALLET.cash, lane)]
-    want = position[spot(i, HELD.want, lane)]
-    margin = 0.0
-    available = cash
-
-    # An isolated position trades in the turn of those that shrink, or of those that grow.
-    if kind.is_isolated:
-        margin = position[spot(i, HELD.margin, lane)]
-        available = max(cash, 0.0)
-        is_growing = (want * quantity <= 0.0) | (abs(want) > abs(quantity))
-        is_growing &= want != 0.0
-        is_its_turn = (turn == ALL) | (is_growing == (turn == GROWING))
-        want = select(is_its_turn, want, quantity)
-
     entry = position[spot(i, HELD.entry, lane)]
-    held = a.Position(quantity, entry, margin, 0.0)
-    done = trade_lane(rules, a.Balances(available, held), quote, want)
-    after = done.balances.position
+    cash = account[cell(WALLET.cash, lane)]
+    quantity_after = position[spot(i, HELD.quantity_after, lane)]
+
+    # A cash below 0 posts no margin: an isolated position trades with none, and the debt stays.
+    margin_posted = 0.0
+    available = cash
+    if kind.is_isolated:
+        margin_posted = position[spot(i, HELD.margin, lane)]
+        available = max(cash, 0.0)
+        is_its_turn = is_in_turn(turn, quantity, quantity_after)
+        quantity_after = select(is_its_turn, quantity_after, quantity)
+
+    held = a.Position(quantity, entry, margin_posted, 0.0)
+    done = trade_lane(rules, a.Balances(available, held), quote, quantity_after)
+    held_after = done.balances.position
+
+    # The balance, and the position. What opens or flips starts its best price at the entry.
     if kind.is_isolated:
         account[cell(WALLET.cash, lane)] = cash + (done.balances.cash - available)
-        position[spot(i, HELD.margin, lane)] = after.margin
+        position[spot(i, HELD.margin, lane)] = held_after.margin
     else:
         account[cell(WALLET.cash, lane)] = done.balances.cash
+    is_new = quantity * held_after.quantity <= 0.0
+    best = position[spot(i, HELD.best, lane)]
+    position[spot(i, HELD.best, lane)] = select(is_new, held_after.entry, best)
+    position[spot(i, HELD.quantity, lane)] = held_after.quantity
+    position[spot(i, HELD.entry, lane)] = held_after.entry
 
     account[cell(TALLY.fees, lane)] += done.fee
     account[cell(TALLY.slippage, lane)] += done.slippage
@@ -749,12 +772,13 @@ def fill_lane(
     account[cell(TALLY.traded, lane)] += abs(done.quantity) * abs(done.value)
     account[cell(TALLY.fills, lane)] += select(done.quantity != 0.0, 1.0, 0.0)
 
-    # What opens or flips starts its best price at the entry.
-    is_new = quantity * after.quantity <= 0.0
-    best = position[spot(i, HELD.best, lane)]
-    position[spot(i, HELD.best, lane)] = select(is_new, after.entry, best)
-    position[spot(i, HELD.quantity, lane)] = after.quantity
-    position[spot(i, HELD.entry, lane)] = after.entry
+
+@inlined
+def is_in_turn(turn: int, quantity: float, quantity_after: float) -> bool:
+    """Return whether a position fills in a turn: ALL, SHRINKING or GROWING. A flip grows."""
+    is_growing = (quantity_after * quantity <= 0.0) | (abs(quantity_after) > abs(quantity))
+    is_growing &= quantity_after != 0.0
+    return (turn == ALL) | (is_growing == (turn == GROWING))
 
 
 # Stops.
@@ -763,30 +787,32 @@ def fill_lane(
 def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
     """Return as bits the lanes whose stops the prices of this bar may reach: they pass it alone.
 
-    With what they hold, or with ``is_planned`` with what they want to hold.
+    The stops are those of what they hold, or with ``is_planned`` of what was planned.
     """
     position = lanes.position
     prices = lanes.prices
-    rare = 0
+    alone = 0
     for i in range(n):
-        if not is_listed(lanes, i) or (is_planned and lanes.is_asking[i] == 0):
+        # Without an order, what is planned is what is held, which was tested before.
+        if not is_listed(lanes, i) or (is_planned and lanes.has_order[i] == 0):
             continue
-        if is_planned or lanes.moves_stops or lanes.is_known[i] == 0:
+        # Stops once written stay those of what is held, unless they trail or have a scale.
+        if is_planned or lanes.moves_stops or lanes.has_stops[i] == 0:
             write_stops(terms, lanes, is_planned, i)
 
         low = min(prices[PRICE.open, i], prices[PRICE.last_low, i])
         high = max(prices[PRICE.open, i], prices[PRICE.last_high, i])
         for lane in range(LANES):
-            is_out = low <= position[spot(i, HELD.stop_low, lane)]
-            is_out |= high >= position[spot(i, HELD.stop_high, lane)]
-            rare |= is_out << lane
-    return rare
+            is_reached = low <= position[spot(i, HELD.stop_low, lane)]
+            is_reached |= high >= position[spot(i, HELD.stop_high, lane)]
+            alone |= is_reached << lane
+    return alone
 
 
 def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     """Write the contract values between which no stop of each lane acts.
 
-    Of what each lane holds, or with ``is_planned`` of what the groups that ask want to hold.
+    Of what each lane holds, or with ``is_planned`` of what was planned, in the groups that trade.
     """
     flags = terms.flags
     kind = FillKind(
@@ -794,7 +820,7 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
         has_impact=True,
         is_inverse=terms.rules.brackets.are_inverse[i],
         is_isolated=False,
-        is_alone=False,
+        is_only=False,
         is_stop_distance=flags[i, STOP_DISTANCE] != 0,
         is_profit_distance=flags[i, PROFIT_DISTANCE] != 0,
         is_trail_distance=flags[i, TRAIL_DISTANCE] != 0,
@@ -803,7 +829,7 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
     table = Table(size=terms.rules.brackets.sizes[i], setting=1.0, first_leverage=1.0)
     quote = quote_open(lanes.prices, i)
     # Group by group: the lowest bit that is left, which is then taken away.
-    groups = lanes.cursor[CURSOR.asking] if is_planned else ALL_GROUPS
+    groups = lanes.cursor[CURSOR.groups] if is_planned else ALL_GROUPS
     while groups != 0:
         group = lowest(groups)
         groups &= groups - 1
@@ -811,7 +837,7 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
             lane = group * GROUP + k
             rules = read_rules(lanes.numbers, kind, table, i, lane)
             write_stops_of_lane(lanes, rules, quote, is_planned, i, lane)
-    lanes.is_known[i] = 1
+    lanes.has_stops[i] = 1
 
 
 @inlined
@@ -825,8 +851,8 @@ def write_stops_of_lane(
     # The position tested. The best value of one that is opened or turned now is its entry.
     position = lanes.position
     held = pick_held(position, i, lane)
-    want = position[spot(i, HELD.want, lane)]
-    planned = trade_lane(rules, a.Balances(0.0, held), quote, want).balances.position
+    quantity_after = position[spot(i, HELD.quantity_after, lane)]
+    planned = trade_lane(rules, a.Balances(0.0, held), quote, quantity_after).balances.position
     is_new = is_planned & (held.quantity * planned.quantity <= 0.0)
     best_of_held = position[spot(i, HELD.best, lane)]
     best = select(is_new, planned.entry, best_of_held)
