@@ -312,23 +312,18 @@ def score_lanes(
 ) -> Scored | None:
     """Score the sets of a task as a block of lanes; None if it was stopped.
 
-    ``first`` is the setup of its first set. Raises BlockFault if the sets share too little, or if
-    the task does not wait for the compiler of a formula.
+    ``first`` is the setup of its first set. Raises BlockFault if the sets share too little for a
+    block, or if a formula is not compiled and the task does not wait for the compiler.
     """
     panel = task.panel
-    values_of_sets = {name: values.tolist() for name, values in task.sets.items()}
-    rows = zip(*values_of_sets.values(), strict=True)
-    setups = panel.set_up_lanes(
-        first, [dict(zip(values_of_sets, row, strict=True)) for row in rows]
-    )
+    setups = panel.set_up_lanes(first, list_sets(task.sets))
     check_shared(setups)
 
-    # Texts that differ are observed alone, so they are not varied.
-    numbers = [name for name, values in task.sets.items() if values.dtype != object]
-    varied = {name: values_of_sets[name] for name in numbers if len({*values_of_sets[name]}) > 1}
+    varied = find_varied(task.sets)
     columns = b.join_columns(setups)
     formulas = locate_formulas(task, setups[0], frozenset(varied), columns)
 
+    # The memory of a thread: its blocks are scored in it one after another.
     with panel.lend_room() as lent:
         block = b.Block(
             setups=setups,
@@ -345,6 +340,25 @@ def score_lanes(
             lent=lent,
         )
         return b.score_block(names, block, is_stopped)
+
+
+def list_sets(sets: Sets) -> list[dict[str, Any]]:
+    """Return the sets one by one, each with its values as Python has them."""
+    columns = [column.tolist() for column in sets.values()]
+    return [dict(zip(sets, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def find_varied(sets: Sets) -> dict[str, list[Any]]:
+    """Return the parameters in which sets differ, each with its values by set.
+
+    Only numbers: texts that differ within a block are read by no formula, just by what observes.
+    """
+    varied = {}
+    for name, column in sets.items():
+        values = column.tolist()
+        if column.dtype != object and len(set(values)) > 1:
+            varied[name] = values
+    return varied
 
 
 def check_shared(setups: list[Setup]) -> None:
