@@ -46,23 +46,26 @@ if hasattr(os, "register_at_fork"):
 
 
 class SignalGate:
-    """Keeps signals while it is closed; opened, it answers them, and later ones at once."""
+    """Keeps signals while it is closed; opened, it answers them, and later ones at once.
+
+    ``waiting`` are the calls of handlers that are still to be made.
+    """
 
     is_closed = True
 
     def __init__(self) -> None:
-        self.kept: list[Callable[[], Any]] = []
+        self.waiting: list[Callable[[], Any]] = []
 
     def handle(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
         if self.is_closed:
-            self.kept.append(functools.partial(handler, number, frame))
+            self.waiting.append(functools.partial(handler, number, frame))
         else:
             handler(number, frame)
 
     def open(self) -> None:
         self.is_closed = False
-        while self.kept:
-            answer = self.kept.pop(0)
+        while self.waiting:
+            answer = self.waiting.pop(0)
             answer()
 
 
@@ -87,5 +90,5 @@ def hold_signals() -> Iterator[SignalGate]:
         finally:
             # A stack calls the last first, and goes on if one raises.
             gate.is_closed = False
-            for answer in reversed(gate.kept):
+            for answer in reversed(gate.waiting):
                 answers.callback(answer)

@@ -229,7 +229,7 @@ def bind_loop(
         bound.append(bound_part)
 
     simulate = find_simulate(is_compiled=True)
-    if callbacks.kept:
+    if callbacks.functions:
         simulate = partial(callbacks.simulate, CompiledCalls("simulate_batch").bind)
     if reasons:
         sentences = [f"{name} runs in plain Python: {reason}" for name, reason in reasons.items()]

@@ -771,16 +771,30 @@ def read_costs(markets: Markets, venues: Mapping[str, Venue]) -> FloatArray:
 
 
 def read_changing(market: Market, venue: Venue) -> dict[int, FloatArray]:
-    """Return the costs of an instrument that change over time, by their row of the feed's costs."""
+    """Return the costs of an instrument that change over time, by their row of the feed's costs.
+
+    Costs that stay the same are left out: the account has them in its terms.
+    """
     if not v.list_dated(venue):
         return {}
-    taker, maker, rate, spread, liquidation_fee, liquidation_slippage = (
-        read_cost(v.pick_cost(venue, name), market, f"venue.{name}") for name in DATED
+
+    # Each cost by bar, of length 1 if it never changes.
+    by_name = {}
+    for name in DATED:
+        by_name[name] = read_cost(v.pick_cost(venue, name), market, f"venue.{name}")
+    taker = by_name["fees.taker"]
+    maker = by_name["fees.maker"]
+
+    # The rows of the feed's costs, in their order. Half a spread is paid on each side of a trade.
+    rows = (
+        blend(taker, maker, venue.fees.maker_share),
+        taker,
+        by_name["slippage.rate"] + 0.5 * by_name["slippage.spread"],
+        by_name["liquidation.fee"],
+        by_name["liquidation.slippage"],
+        maker,
     )
-    blended = blend(taker, maker, venue.fees.maker_share)
-    slippage = rate + 0.5 * spread
-    costs = (blended, taker, slippage, liquidation_fee, liquidation_slippage, maker)
-    return {row: values for row, values in enumerate(costs) if len(values) > 1}
+    return {row: values for row, values in enumerate(rows) if len(values) > 1}
 
 
 def stack(values: Sequence[FloatArray], markets: Markets) -> FloatArray:

@@ -336,7 +336,12 @@ class BatchLoop:
     def prepare_lanes(
         self, laid: Laid, lives: FloatArray, loop: driver.BoundLoop, *, has_overflowed: bool
     ) -> PreparedLanes:
-        """Return what a call of the loop needs: an account and its records in memory of its own."""
+        """Return what a call of the loop needs: an account and its records in memory of its own.
+
+        ``lives`` is where the loop writes what the account was at each close.
+        """
+        # The account and the memory of its policies lie in one array, so that one copy of it
+        # begins a lane again. What the loop writes into the deciders is a copy too.
         deciders = laid.deciders._replace(
             memory=self.deciders.memory,
             start=laid.deciders.start.copy(),
@@ -345,15 +350,16 @@ class BatchLoop:
         numbers, state, deciders = lay_flat(copy_state(self.state), deciders)
         loop, bound = self.bind_lanes(laid, deciders, loop, has_overflowed=has_overflowed)
 
+        # Terms that stay the same are packed here, once; others on the way, lane by lane.
         inputs = driver.copy_terms(laid.inputs)
-        n = len(self.setup.markets)
-        assets = len(state.priced)
-        tape = driver.new_tape(n, 0, 0, 0)
-        tape.is_on[0] = 0
-        scratch = driver.new_scratch(n, assets, has_extremes=True)
-
-        # Terms that change on the way are packed on the way.
         is_same = inputs.fees is None and not inputs.changes
+        terms = inputs.terms
+        if is_same and loop.pack is not None:
+            terms = loop.pack(inputs.terms)
+
+        # The tape has the places of the lanes that pass in one call. Single bars are not recorded.
+        n_instruments = len(self.setup.markets)
+        n_assets = len(state.priced)
         n_places = laid.lanes if is_same else 0
         lanes = Lanes(
             places=np.zeros((n_places, N_PLACES), np.int64),
@@ -362,17 +368,22 @@ class BatchLoop:
             begun=numbers.copy(),
             numbers=numbers,
         )
-        terms = inputs.terms
-        if is_same and loop.pack is not None:
-            terms = loop.pack(inputs.terms)
+        tape = driver.new_tape(n_instruments, 0, 0, 0)._replace(lanes=lanes)
+        tape.is_on[0] = 0
+
+        records = (
+            new_quotes(n_instruments, n_assets),
+            driver.new_scratch(n_instruments, n_assets, has_extremes=True),
+            driver.new_ledger(n_instruments),
+        )
         return PreparedLanes(
             loop=loop,
             inputs=inputs,
             terms=terms,
             state=state,
             bound=bound,
-            records=(new_quotes(n, assets), scratch, driver.new_ledger(n)),
-            tape=tape._replace(lanes=lanes),
+            records=records,
+            tape=tape,
             is_same=is_same,
         )
 

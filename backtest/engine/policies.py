@@ -31,7 +31,9 @@ from backtest.venue.trade_costs import pick_cost
 
 SEEN_PRICES = ("open", "high", "low", "close", "mark_close", "volume")
 CALLED = ctypes.CFUNCTYPE(ctypes.c_double, *[ctypes.c_int64] * 11)
-"""The type of a compiled formula."""
+"""The type of a compiled formula: seven addresses, the number of levels, and TIME_AND_BAR."""
+TIME_AND_BAR = slice(8, 10)
+"""Where a call has the time, ns, and the bar of the policy; the last argument is its length."""
 N_BAR = len(p.BAR_FIELDS)
 
 
@@ -561,10 +563,13 @@ def read_margin_rules(brackets: BracketTables, i: int) -> MarginRules:
 
 
 class Callbacks:
-    """Policies in plain Python which the compiled loop calls; what one raises ends the run."""
+    """Policies in plain Python which the compiled loop calls; what one raises ends the run.
+
+    ``functions`` keeps what is called by address alive, as compiled code does not.
+    """
 
     def __init__(self) -> None:
-        self.kept: list[Any] = []
+        self.functions: list[Any] = []
         self.brackets: Any = None
         self.venues: dict[int, tuple[bytes, MarginRules]] = {}
         self.gate: Any = None
@@ -577,25 +582,35 @@ class Callbacks:
         instrument = min(i, len(deciders.asks) - 2)  # an overlay has no venue of its own
 
         def call(*arguments: int) -> float:
-            """Return the decision to compiled code; an error is kept, and -1 stops the loop."""
+            """Return the leverage that the policy decides, or -1, which stops the loop.
+
+            ctypes drops what is raised into compiled code. So an error is kept here, for
+            :meth:`simulate` to raise, and a signal is answered only while the policy runs.
+            """
             gate = self.gate
             try:
+                # First the signals that came while compiled code ran, then each at once.
                 gate.is_closed = False
-                if gate.kept:
+                if gate.waiting:
                     gate.open()
-                time, local = arguments[8:10]
-                venue: Any = self.read_venue(instrument) if reads_venue else self.read_venue
+
+                # Margin rules are read for a policy that looks at them; others never look here.
+                venue: Any = self.read_venue
+                if reads_venue:
+                    venue = self.read_venue(instrument)
+                time, local = arguments[TIME_AND_BAR]
                 leverage: float = method(deciders, venue, i, time, local)
             except BaseException as error:
                 self.error = error
-                return -1.0  # which stops the loop
+                return -1.0
             else:
                 return leverage
             finally:
-                gate.is_closed = True  # ctypes drops what is raised outside of the try
+                gate.is_closed = True
 
-        self.kept.append(CALLED(call))
-        return int(ctypes.cast(self.kept[-1], ctypes.c_void_p).value or 0)
+        function = CALLED(call)
+        self.functions.append(function)
+        return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
     def read_venue(self, i: int) -> MarginRules:
         """Return the margin rules of instrument i, read again where the loop changed its terms.
