@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
+from typer.models import OptionInfo
 
 from backtest.cli.experiment import (
     SWITCHES,
@@ -49,6 +51,16 @@ METAVARS = {
     **dict.fromkeys(("--set", "--fix", "--shock", "--rule"), SETTING),
 }
 """What the values of flags are, where that is more than a text or a number."""
+NAMES_OF_TYPES: dict[Any, str] = {
+    **dict.fromkeys((bool, bool | None), ""),
+    **dict.fromkeys((str, str | None, list[str], list[str] | None), "TEXT"),
+    **dict.fromkeys((int, int | None), "N"),
+    **dict.fromkeys((float, float | None), "X"),
+    **dict.fromkeys((Path, Path | None, list[Path], list[Path] | None), PATH),
+}
+"""What the help of other flags calls their values; a switch has none."""
+MARKUP = re.compile(r"\[(?=[a-z#/@])")
+"""A bracket that the help would read as the beginning of a style."""
 
 Reader = Callable[[Key, list[str]], Iterator[Entry]]
 
@@ -162,7 +174,7 @@ def format_help(text: str) -> str:
     """Return a docstring as help: its paragraphs, then the examples under a head."""
     paragraphs = []
     examples = []
-    for part in inspect.cleandoc(text).split("\n\n"):
+    for part in MARKUP.sub(r"\[", inspect.cleandoc(text)).split("\n\n"):
         if part.startswith("backtest "):
             examples.append(f"\b\n[bold]Examples[/bold]\n{part.strip()}")
         else:
@@ -245,14 +257,25 @@ def list_parameters(
         kind = describe_option(key, EVERY)
         keyword_only = inspect.Parameter.KEYWORD_ONLY
         flags += [inspect.Parameter(name, keyword_only, default=None, annotation=kind)]
+
+    for each in flags:
+        name_value(each)
     return flags
+
+
+def name_value(parameter: inspect.Parameter) -> None:
+    """Write what the help calls the value of a flag into its option, where that says nothing."""
+    kind = parameter.annotation.__origin__
+    (about,) = parameter.annotation.__metadata__
+    if isinstance(about, OptionInfo) and about.metavar is None:
+        about.metavar = NAMES_OF_TYPES.get(kind)
 
 
 def describe_options(declared: Command, keys: Sequence[Key]) -> dict[str, Any]:
     """Return the annotations of the file of an experiment and of the flags of its keys, by name."""
-    metavar = "[EXPERIMENT.toml]"
+    metavar = "EXPERIMENT.toml"
     if declared.takes_policy:
-        metavar = "[POLICY or EXPERIMENT.toml]"
+        metavar = "POLICY or EXPERIMENT.toml"
     file = typer.Argument(metavar=metavar, hidden=True)
 
     kinds: dict[str, Any] = {"experiment": Annotated[Path | None, file]}

@@ -40,7 +40,7 @@ COMMANDS = {
     "report": Row("results", "a page of a saved result that works offline"),
     "regress": Row("regress", "record results, and check that they have not changed"),
     "sweep": Row("searches", "many sets of parameters", SEARCH),
-    "validate": Row("searches", "walks forward, cross-validation", SEARCH),
+    "validate": Row("searches", "walk-forward, cross-validation", SEARCH),
     "timing": Row("searches", "was it the timing", SEARCH),
     "sensitivity": Row("risks", "one assumption at a time", SEARCH),
     "policies": Row("policies", "a list", SEARCH),

@@ -116,6 +116,7 @@ RUINOUS = frozenset({
     "history",
     "is_limited",
     "is_monotone",
+    "verdict",
 })  # fmt: skip
 """Columns with what can ruin an account, or limits what is said of it.
 

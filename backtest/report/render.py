@@ -156,9 +156,11 @@ def print_parts(parts: Sequence[Any], width: int, *, is_colored: bool) -> str:
     console.print(rich.console.Group(*lines), markup=False, highlight=False)
 
     shown = [line.rstrip() for line in stream.getvalue().splitlines()]
-    return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ")
+    return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ").replace(UNBROKEN, " ")
 
 
+UNBROKEN = "\N{BRAILLE PATTERN BLANK}"
+"""What stands between a number and its unit in a cell: rich breaks words at a no-break space."""
 MAX_TITLE = 200
 FACTS = (Column("", is_number=False), Column(""), Column("", is_number=False))
 """Columns of the figures at the top."""
@@ -244,7 +246,8 @@ def lay_out_column(table: Table, place: int) -> Laid:
     for row in table.rows[:most]:
         cell = row[place]
         text = cell.text if isinstance(cell, Cell) else cell
-        cells.append(core.escape_directions(text))
+        shown = core.keep_units(core.escape_directions(text))
+        cells.append(shown.replace(HARD_SPACE, UNBROKEN))
 
     head = " ".join(filter(None, (column.title, column.unit)))
     longest = max(map(len, [*cells, *head.split()]), default=1)

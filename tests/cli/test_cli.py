@@ -452,6 +452,23 @@ def test_a_switch_says_what_it_does(name):
             assert not each.opts[0].startswith("--no-")
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_names_the_values_of_flags_as_the_docs_do(name):
+    """DATE, PATH, N; a switch has none. The library's own names are <str> and <bool>."""
+    made = build_command(name)
+    for command in getattr(made, "commands", {"": made}).values():
+        for each in command.params:
+            if each.param_type_name == "option":
+                assert each.metavar is not None, each.opts
+                assert bool(each.metavar) is not getattr(each, "is_flag", False), each.opts
+
+
+def test_tables_in_a_help_are_no_styles(capsys):
+    shown = call(capsys, "run", "--help")[1]
+    assert "With tables [accounts.NAME], several accounts" in shown
+    assert "Usage: backtest run [OPTIONS] [EXPERIMENT.toml]" in shown
+
+
 def test_no_robust_chooses_a_spike(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shown = " ".join(call(capsys, "tune", "--help")[1].replace("│", " ").split())

@@ -566,6 +566,21 @@ def test_columns_with_what_can_ruin_are_never_hidden():
     assert choose_columns(table.columns, [40, *[80] * 7, 60]) == [0, 8]
 
 
+def test_a_verdict_is_never_hidden():
+    frame = pd.DataFrame({"low": 0.0, "high": 1.0, "verdict": "too early"}, ["row"])
+    table = write_table(ShownTable(frame))
+    assert choose_columns(table.columns, [20, 40, 40, 30]) == [0, 3]
+
+
+def test_a_number_stays_with_its_unit_where_the_words_of_a_table_are_broken(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    frame = pd.DataFrame({"came": "43.65 % (39.58 % to 47.71 %) of 12.25 %"}, ["volatility"])
+    section = Section("x", "", "", [write_table(ShownTable(frame, "Table"))])
+    shown = write_terminal(build_page(live(Constant(0.5), days=2)), [section])
+    lines = [line.strip() for line in shown[shown.index("Table") :].splitlines()]
+    assert lines[-2:] == ["volatility   43.65 % (39.58 % to", "47.71 %) of 12.25 %"]
+
+
 @pytest.mark.parametrize(
     ("columns", "width"), [("60", 60), ("110", 110), ("300", 120), (None, 100)]
 )
