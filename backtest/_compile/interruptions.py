@@ -35,14 +35,29 @@ def release_compiler() -> None:
         HELD_FOR_FORK.pop().release()
 
 
-# The hooks of the libraries below hold their locks, which a compiling thread may need. What is
-# registered last is called first, so they are loaded before.
+def register_fork_hooks() -> None:
+    """Hold the compiler in forks, before the hooks of all libraries that are loaded by now.
+
+    Their hooks hold locks that a compiling thread may need. What is registered last is called
+    first; called twice, the second holds nothing more.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=hold_compiler, after_in_parent=release_compiler, after_in_child=release_compiler
+        )
+
+
 for _library in ("logging", "concurrent.futures.thread", "random"):
     importlib.import_module(_library)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=hold_compiler, after_in_parent=release_compiler, after_in_child=release_compiler
-    )
+register_fork_hooks()
+
+
+@functools.cache
+def load_file_lock() -> Any:
+    """Return the class of filelock, whose hook in forks keeps its locks from being released."""
+    file_lock = importlib.import_module("filelock").FileLock
+    register_fork_hooks()
+    return file_lock
 
 
 class SignalGate:

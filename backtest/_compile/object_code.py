@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from backtest._compile import cache_folders
+from backtest._compile import cache_folders, interruptions
 from backtest._compile.cache_folders import BUILT, binding
 from backtest._compile.trusted_files import UntrustedError, read_own_file, warn_once
 from backtest.core.atomic_files import write_file
@@ -213,13 +213,13 @@ COMPILED: list[str] = []
 @contextlib.contextmanager
 def one_process(name: str) -> Iterator[None]:
     """Let one process compile an object, where its folder can be written; the others wait."""
-    from filelock import FileLock  # noqa: PLC0415 - only where something compiles
+    file_lock = interruptions.load_file_lock()  # imported only where something compiles
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, NotImplementedError):
             folder = cache_folders.find_object_folder()
             folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-            stack.enter_context(FileLock(folder / f"{name}.lock"))
+            stack.enter_context(file_lock(folder / f"{name}.lock"))
         yield
 
 

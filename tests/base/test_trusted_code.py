@@ -196,6 +196,43 @@ def test_a_fork_waits_until_no_thread_compiles():
     COMPILER_LOCK.release()
 
 
+FORK_WHILE_COMPILING = """
+import os, threading, warnings
+from backtest._compile import COMPILER_LOCK, object_code
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+compiles = threading.Event()
+may_end = threading.Event()
+
+def compile_long():
+    with COMPILER_LOCK, object_code.one_process("long"):
+        compiles.set()
+        may_end.wait()
+
+threading.Thread(target=compile_long).start()
+compiles.wait()
+threading.Timer(0.1, may_end.set).start()
+if os.fork() == 0:
+    os._exit(0 if COMPILER_LOCK.acquire(timeout=30) else 1)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_lets_the_compiling_thread_release_its_file(tmp_path):
+    """filelock keeps its locks while a fork has begun, so that a fork waits for them before."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORK_WHILE_COMPILING],
+        env={**os.environ, "BACKTEST_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.stdout == "0\n", done.stderr[-2000:]
+
+
 @pytest.mark.slow
 def test_the_command_line_runs_without_docstrings(tmp_path):
     command = [sys.executable, "-OO", "-m", "backtest", "run", "--no-save"]
