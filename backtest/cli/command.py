@@ -59,8 +59,8 @@ NAMES_OF_TYPES: dict[Any, str] = {
     **dict.fromkeys((Path, Path | None, list[Path], list[Path] | None), PATH),
 }
 """What the help of other flags calls their values; a switch has none."""
-MARKUP = re.compile(r"\[(?=[a-z#/@])")
-"""A bracket that the help would read as the beginning of a style."""
+MARKUP = re.compile(r"\[(?=[a-z#/@])(?!/?dim\])")
+"""A bracket that the help would read as the beginning of a style; [dim] is meant as one."""
 
 Reader = Callable[[Key, list[str]], Iterator[Entry]]
 

@@ -467,6 +467,8 @@ def test_tables_in_a_help_are_no_styles(capsys):
     shown = call(capsys, "run", "--help")[1]
     assert "With tables [accounts.NAME], several accounts" in shown
     assert "Usage: backtest run [OPTIONS] [EXPERIMENT.toml]" in shown
+    shown = call(capsys, "options", "--help")[1]
+    assert "deribit.parquet          # which quotes are" in shown
 
 
 def test_no_robust_chooses_a_spike(capsys, monkeypatch):
