@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -302,6 +302,33 @@ def test_an_instrument_listed_after_a_stretch_is_never_asked_in_it():
     """BBB is listed at bar 20."""
     plan = [Segment(2, 15, Lever(1.0, 3)), Segment(15, 200, Lever(2.0, 9))]
     assert run_segments(PAIR, plan, **OF_PAIR).metrics["final_equity"] > 0.0
+
+
+class Shown(bt.Policy):
+    """Notes the most bars that the policy of a stretch was shown of what begins at a time."""
+
+    stretch: Annotated[int, bt.Range(0, 9)] = 0
+    most: ClassVar[dict[tuple[int, int], int]] = {}
+
+    def observe(self, market):
+        place = (self.stretch, int(market.time[0]))
+        self.most[place] = max(self.most.get(place, 0), market.n_bars)
+        return {}
+
+    def leverage(self, bar, account):
+        return 0.5
+
+
+def test_the_policy_of_a_stretch_is_shown_no_bar_after_it(monkeypatch):
+    """Up to bar 60 of the clock AAA has 60 bars, and BBB, which is listed at bar 20, has 40. The
+    first stretch is left out: its policy is set up on the whole market."""
+    monkeypatch.setattr(Shown, "most", {})
+    plan = [Segment(2, 30, Shown(0)), Segment(30, 60, Shown(1)), Segment(60, 200, Shown(2))]
+    run_segments(PAIR, plan, **OF_PAIR)
+
+    listed = int(PAIR.time[0]), int(PAIR.time[20])
+    assert [Shown.most[1, begin] for begin in listed] == [60, 40]
+    assert [Shown.most[2, begin] for begin in listed] == [200, PAIR["BBB"].n_bars]
 
 
 def test_the_unit_of_an_account_with_collateral_begins_at_its_start():
