@@ -124,7 +124,7 @@ class OptionTape:
     delivery_cap = property(lambda self: self.fees[3])
 
     def at(self, name: str, moment: Any) -> float:
-        return float(self.rows[f"{name}_{'close' if moment.is_close else 'open'}"][moment.bar])
+        return read_row(self, name, moment.bar, moment.is_close)
 
     def years(self, moment: Any) -> float:
         return self.at("years", moment)
@@ -159,6 +159,11 @@ class OptionTape:
         years = self.years(moment)
         sigma = self.volatility(moment)
         return vega_black(forward, self.strike, years, sigma, self.rate)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def read_row(option: OptionTape, name: str, bar: int, is_close: bool) -> float:
+    return float(option.rows[f"{name}_{'close' if is_close else 'open'}"][bar])
 
 
 @dataclass(frozen=True)

@@ -266,13 +266,16 @@ class Scenarios(Standard):
             options = [o for o in held if self.group(o.name) == group]
             cancelling = sum((asset.value for asset in assets if asset.group == group), ZERO)
             unit = options[0].index if options and options[0].option.is_coin else ONE
+            rows = self.rows.get(group, self.rows.get("*"))
             values = [o.value() for o in options]
+            shocks = {row.of_volatility for row in rows}
+            shocked = [{shock: self.shocked(o, shock) for shock in shocks} for o in options]
             result[group] = []
-            for row in self.rows.get(group, self.rows.get("*")):
+            for row in rows:
                 linear = max(-most, min(most, row.move))
                 gain = sum((leg.change(linear) for leg in inside), linear * cancelling)
-                for o, value in zip(options, values, strict=True):
-                    moved = o.value(row.move, self.shocked(o, row.of_volatility))
+                for o, value, volatilities in zip(options, values, shocked, strict=True):
+                    moved = o.value(row.move, volatilities[row.of_volatility])
                     gain += o.quantity * (moved - value)
                 loss = -row.weight * gain
                 if loss > 0:
