@@ -2,17 +2,21 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import backtest.report
 from backtest.core.number_text import format_percent
 from backtest.report.render import write_page
 from backtest.report.write import build_page
 from tests.report.layout import list_faults
 
 pytestmark = pytest.mark.slow
+
+TEMPLATES = Path(backtest.report.__file__).with_name("templates")
 
 HOSTILE = "</script><script>document.title='broken'</script>\u202e" + "x" * 10_000
 
@@ -233,6 +237,33 @@ def test_the_first_screen_is_drawn_before_the_library_is_compiled(browser, files
     assert {0xFFAE5F1F, 0xFF0D49C0} <= {*colors}  # the account and its drawdown, as ABGR
     assert page.evaluate("window.Plotly === undefined")
     page.close()
+
+
+def test_a_narrow_axis_of_dates_has_two_of_them_and_few(browser):
+    """February to December with room for three: half years have July alone, quarters three."""
+    text = (TEMPLATES / "charts.js").read_text("utf-8")
+    start, end = (text.index(mark) for mark in ("// Steps of the calendar", "// Fit the axes of"))
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_content(f"<script>{text[start:end]}</script>")
+    step, count = page.evaluate("""() => {
+      const span = [Date.UTC(2023, 1, 5), Date.UTC(2023, 11, 20)];
+      const step = chooseDateStep(span, 3);
+      return [step, countDates(step, span)];
+    }""")
+    assert (step, count) == ("M3", 3)
+
+    spans = [0.4, 1, 3, 7, 20, 45, 58.8, 80, 200, 365, 730, 1500, 3152]
+    counts = page.evaluate(
+        """(spans) => spans.map((days) => {
+      const span = [Date.UTC(2021, 10, 21), Date.UTC(2021, 10, 21) + days * 864e5];
+      return countDates(chooseDateStep(span, 3), span);
+    })""",
+        spans,
+    )
+    assert min(counts) >= 2
+    assert max(counts) <= 4
+    context.close()
 
 
 @pytest.mark.parametrize("name", ["run", "sweep"])

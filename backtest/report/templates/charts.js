@@ -185,6 +185,27 @@ const chooseTicks = (low, high, height) => {
   all.forEach((value) => { if (!kept.length || far(kept[kept.length - 1], value) >= room) kept.push(value); });
   return kept;
 };
+// Steps of the calendar, in ms or months, none much over twice the one before: where one has a
+// single date in a span, the step before has four at most.
+const hours = [1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 504].map((count) => count * 36e5);
+const dateSteps = [...[1, 2, 5, 10, 15, 30].map((count) => count * 6e4), ...hours,
+  ...[1, 2, 3, 6, 12, 24, 48, 96].map((count) => `M${count}`)];
+const countDates = (step, [from, to]) => {
+  const place = (time) => {
+    if (typeof step === "number") return (time - Date.UTC(2000, 0, 1)) / step;
+    const date = new Date(time);
+    const months = 12 * (date.getUTCFullYear() - 2000) + date.getUTCMonth();
+    const isInside = Date.UTC(2000, months) < time;
+    return (months + (isInside ? 0.5 : 0)) / Number(step.slice(1));
+  };
+  return Math.floor(place(to)) - Math.ceil(place(from)) + 1;
+};
+// The shortest step whose dates are not too many, but two of them.
+const chooseDateStep = (shown, most) => {
+  const fitting = dateSteps.findIndex((step) => countDates(step, shown) <= most);
+  const place = fitting < 0 ? dateSteps.length - 1 : fitting;
+  return dateSteps[countDates(dateSteps[place], shown) < 2 && place > 0 ? place - 1 : place];
+};
 // Fit the axes of values to what the lines are in a window of time.
 const fitAxes = (traces, layout, shown) => {
   const lines = traces.filter(isLine);
@@ -298,7 +319,8 @@ const compose = (box) => {
     placeNames(layout, shown);
     // Dates of a narrow chart lie beside each other: few of them, none turned.
     const most = Math.max(3, Math.floor((width - layout.margin.l - layout.margin.r) / 62));
-    if (width < wide) layout.xaxis = { ...layout.xaxis, nticks: most, tickangle: 0 };
+    const dates = { tick0: "2000-01-01", dtick: chooseDateStep(shown, most), tickangle: 0 };
+    if (width < wide) layout.xaxis = { ...layout.xaxis, ...dates };
   }
   return { traces: figure.data, layout };
 };
