@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.accounts.rules import Never, phrase_transfers
 from backtest.accounts.simulated_account import ARRIVING, LEAVING, Flow, SimulatedAccount, make_room
 from backtest.accounts.transfers import TransferQueue
 from backtest.accounts.whole import (
@@ -162,7 +163,7 @@ class AccountsResult(SettingsResult):
 
     @property
     def title(self) -> str:
-        return f"{', '.join(self.results)}, transfers by {self.settings['rule']}"
+        return f"{', '.join(self.results)}, {phrase_transfers(self.settings['rule'])}"
 
     @property
     def folder_title(self) -> str:
@@ -196,10 +197,14 @@ class AccountsResult(SettingsResult):
     @property
     def details(self) -> str:
         settings = self.settings
-        texts = [
-            f"{settings['transfer']} is asked every {settings['every']}; a transfer takes "
-            f"{settings['delay']} and costs {settings['fee']:g}."
-        ]
+        transfers = core.capitalize(phrase_transfers(settings["transfer"]))
+        if settings["rule"] == Never.__name__:
+            texts = [f"{transfers}."]
+        else:
+            texts = [
+                f"{transfers}, evaluated every {settings['every']}; one takes "
+                f"{settings['delay']} and costs {settings['fee']:g}."
+            ]
 
         if self.liquidated_with_money_elsewhere:
             times = core.count_nouns(self.liquidated_with_money_elsewhere, "bar")

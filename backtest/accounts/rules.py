@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import math
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -295,6 +296,23 @@ RULES: dict[str, type[TransferRule]] = {
     "sweep-profits": SweepProfits,
 }
 """The rules of files by name."""
+
+
+NAMES = {rule.__name__: name for name, rule in RULES.items()}
+
+
+def phrase_transfers(call: str) -> str:
+    """Return transfers by the call of a rule: transfers by top-up (when margin ratio 0.5)."""
+    name, _, arguments = call.removesuffix(")").partition("(")
+    if name == Never.__name__:
+        return "no transfers"
+
+    phrase = f"transfers by {NAMES.get(name, name)}"
+    if not arguments:
+        return phrase
+    words = re.sub(r"(\w+)=", lambda found: found[1].replace("_", " ") + " ", arguments)
+    words = words.replace("'", "")
+    return f"{phrase} ({words})"
 
 
 def check_rule(rule: Any, names: Sequence[str]) -> Any:

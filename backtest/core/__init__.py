@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from backtest.core.parquet_tables import list_records
     from backtest.core.result_parts import Headline, NOTHING, Panel, Part, Shown, ShownChart
     from backtest.core.result_parts import ShownTable
-    from backtest.core.provenance import KEPT, Making, compute_id, find_versions, read_provenance
+    from backtest.core.provenance import KEPT, Making, compute_id, find_versions, read_making
+    from backtest.core.provenance import read_provenance
     from backtest.core.provenance import record_making, recording_command
     from backtest.core.result_folders import UNFINISHED, damage_error, discard_folder, hash_file
     from backtest.core.result_folders import name_folder, name_result
@@ -94,7 +95,8 @@ else:
         ),
         "core.parquet_tables": "list_records",
         "core.provenance": (
-            "KEPT Making compute_id find_versions read_provenance record_making recording_command"
+            "KEPT Making compute_id find_versions read_making read_provenance record_making "
+            "recording_command"
         ),
         "core.result_folders": (
             "UNFINISHED damage_error discard_folder hash_file name_folder name_result"

@@ -102,9 +102,15 @@ def recording_command(argv: Sequence[str]) -> Iterator[None]:
         COMMAND.reset(token)
 
 
+def read_making(made: object) -> Making:
+    """Return what made a result as it knows it; one that does not is of the command that runs."""
+    making: Making | None = vars(made).get(KEPT)
+    return making or Making(None, {}, argv=COMMAND.get())
+
+
 def find_making(made: object, policies: Iterable[type]) -> Making:
     """Return what made a result, with the commits of the package and of its policies."""
-    making: Making = vars(made).get(KEPT) or Making(None, {}, argv=COMMAND.get())
+    making = read_making(made)
     is_loaded = KEPT in vars(made) and making.seconds is None
     if making.code or is_loaded:
         return making

@@ -15,6 +15,7 @@ from backtest.report import page
 from backtest.report.page import Block, Code, Column, Paragraph, Section, Table, build_pairs
 from backtest.results import find_held, read_tables_in_use
 from backtest.results.listing import Origin
+from backtest.results.manifest import phrase_source
 from backtest.venue import Venue, preset_files
 
 NOT_SETTINGS = (
@@ -493,7 +494,7 @@ def describe_filled(notes: Mapping[str, str]) -> str:
 
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "instrument", str(data.get("instrument") or "unnamed")
-    source = str(data.get("source", "unknown"))
+    source = phrase_source(data) or "unknown"
     if data.get("synthetic"):
         source = f"{source}, SYNTHETIC: these prices are made up"
     yield "source", source

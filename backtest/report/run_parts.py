@@ -17,7 +17,7 @@ from backtest.account.events import Event
 from backtest.account.money import COSTS, MONEY_TERMS
 from backtest.core.code_names import pd
 from backtest.core.number_text import Head
-from backtest.core.result_parts import Part, Shown, ShownChart, ShownTable
+from backtest.core.result_parts import MONEY, Part, Shown, ShownChart, ShownTable
 from backtest.engine.target_cuts import WORDS
 from backtest.report import run_charts
 from backtest.report.option_charts import list_first_charts
@@ -224,7 +224,7 @@ def list_record_parts(result: Result) -> list[Part]:
         Part(
             key="measures",
             title="All measures",
-            lead="Money is in the settlement currency. docs/metrics.md defines each measure.",
+            lead=f"{MONEY} docs/metrics.md defines each measure.",
             blocks=lambda: [tabulate_measures(result)],
             is_folded=True,
         ),

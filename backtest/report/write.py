@@ -50,7 +50,7 @@ def build_page(found: Any, objective: str = "sharpe") -> Page:
     manifest = core.to_plain(dict(found.manifest))
     origin = UNTOLD
     if is_saved_kind(found) and manifest.get("data", {}).get("bars"):
-        origin = describe_origin(manifest, vars(found).get(core.KEPT))
+        origin = describe_origin(manifest, core.read_making(found))
 
     page = build_head(found, origin)
     if found.kind in DRAWN:
@@ -340,7 +340,7 @@ def name_money(block: Block, currency: str) -> Block:
 
 
 def find_currency(manifest: Mapping[str, Any]) -> str:
-    """Return the currency in which all venues of a manifest settle, empty if it is not known."""
+    """Return the currency in which the venues of a manifest settle, empty if it is not known."""
     settings = find_settings(manifest)
     if settings.get("settlement"):
         return str(settings["settlement"])
@@ -348,7 +348,10 @@ def find_currency(manifest: Mapping[str, Any]) -> str:
     venues = settings.get("venue") or settings.get("venues") or {}
     if "contract" in venues:
         venues = {"": venues}
+
+    # an account has one currency: a spot leg whose venue names none settles as the others do
     settled = {str(each.get("contract", {}).get("settles") or "") for each in venues.values()}
+    settled -= {""}
     return settled.pop() if len(settled) == 1 else ""
 
 

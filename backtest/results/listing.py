@@ -38,7 +38,7 @@ from backtest import core
 from backtest.core import provenance
 from backtest.core import result_folders as s
 from backtest.core.atomic_files import LOCK
-from backtest.results.manifest import describe_search
+from backtest.results.manifest import describe_search, phrase_source
 from backtest.results.result import RUN
 from backtest.results.run_record import (
     EXTRAPOLATED,
@@ -534,7 +534,7 @@ def describe_call(manifest: Mapping[str, Any]) -> str:
     if "policy_module" in manifest:
         names = f"{names} of {manifest['policy_module']}"
 
-    source = manifest["data"].get("source")
+    source = phrase_source(manifest["data"])
     if not source:
         source = manifest.get("source", "data of no known source")
     return ", ".join(part for part in (call, names, str(source)) if part)

@@ -207,6 +207,34 @@ def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
     return {**describe_bars(market, market.start, market.time + market.interval), "filled": {}}
 
 
+MOST_SOURCES = 3
+"""Most instruments whose sources are named in a sentence."""
+
+
+def phrase_source(data: Mapping[str, Any]) -> str:
+    """Return where data come from in words: of several instruments, the source of each.
+
+    The text of an object without a call, ``<Markets: A, B; 1h, 48 bars from 2023-01-01>``, loses
+    its brackets.
+    """
+    source = str(data.get("source") or "")
+    if not source.startswith("<"):
+        return source
+
+    instruments = data.get("instruments") or {}
+    sources = [*dict.fromkeys(row["source"] for row in instruments.values() if "source" in row)]
+    n_more = len(sources) - MOST_SOURCES
+    if n_more > 0:
+        sources = [*sources[:MOST_SOURCES], f"and {n_more} more"]
+    if sources:
+        return ", ".join(map(phrase_text, sources))
+    return phrase_text(source)
+
+
+def phrase_text(source: str) -> str:
+    return source.removeprefix("<").removesuffix(">").removeprefix("Markets: ")
+
+
 def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dict[str, Any]:
     return {
         "source": repr(market),

@@ -41,8 +41,11 @@ OF_RUINED = ("sharpe", "sortino", "sharpe_error", "probabilistic_sharpe", "calma
 
 
 def find_currency(result: RunData) -> str:
-    """Return the settlement currency; empty where not every venue says one."""
-    currencies = {venue.contract.settles or "" for venue in result.venues.values()}
+    """Return the settlement currency that venues name; empty where none does, or they differ.
+
+    A spot leg whose venue names none settles as the others: an account has one currency.
+    """
+    currencies = {venue.contract.settles or "" for venue in result.venues.values()} - {""}
     if len(currencies) != 1:
         return ""
     return currencies.pop()

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.accounts.rules import phrase_transfers
 from backtest.results import find_folder
 from backtest.strategies import Constant, VolTarget
 from tests import scenes
@@ -489,3 +490,13 @@ def test_an_account_with_options_receives_and_does_not_send():
 
     with pytest.raises(bt.PolicyError, match="must not send from 'b', which has options"):
         run(tests, policies, transfer=Give(sender="b", receiver="a"))
+
+
+def test_a_transfer_rule_is_said_in_words():
+    """Before: TopUp(when_margin_ratio=0.045, to=0.03) is asked every 1h."""
+    rule = bt.TopUp(when_margin_ratio=0.045, to=0.03)
+    words = "transfers by top-up (when margin ratio 0.045, to 0.03)"
+    assert phrase_transfers(repr(rule)) == words
+    assert phrase_transfers("TopUp") == "transfers by top-up"
+    assert phrase_transfers(repr(bt.Never())) == "no transfers"
+    assert phrase_transfers("Halve(sender='spot')") == "transfers by Halve (sender spot)"

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 import backtest as bt
+from backtest import core
 from backtest.account.events import MARKS
 from backtest.account.money import MONEY_TERMS
 from backtest.cli import main
@@ -33,8 +34,9 @@ from backtest.report.render import (
     write_terminal,
     write_text,
 )
-from backtest.report.write import build_page
+from backtest.report.write import build_page, find_currency
 from backtest.results import load_saved
+from backtest.results.manifest import phrase_source
 from backtest.results.measure_table import METRICS
 from backtest.results.performance import monthly_returns, worst_drawdowns
 from backtest.results.run_record import EXTRAPOLATED
@@ -691,3 +693,30 @@ def test_accounts_that_are_equal_are_one_line():
     joined = join_equal(frame)
     assert [name for name, _ in joined] == ["a = c", "b"]
     assert joined[0][1] == pytest.approx([1.0, 2.0])
+
+
+def test_a_page_written_with_its_result_names_the_command_that_runs():
+    """Before: `backtest stress --report` said that the result was made in Python."""
+    result = live(Constant(1.0), days=2)
+    with core.recording_command(["backtest", "stress", "own.toml"]):
+        text = write_text(build_page(bt.stress(result, bt.crashes()[:1])), "md")
+    assert "backtest stress own.toml" in text
+    assert "made in Python" not in text
+
+
+def test_the_source_of_several_markets_is_that_of_each():
+    rows = {name: {"source": f"Market.load({name!r})"} for name in "ABCDE"}
+    data = {"source": "<Markets: A, B; 1h, 48 bars from 2023-01-01>"}
+    assert phrase_source(data) == "A, B; 1h, 48 bars from 2023-01-01"
+    some = {**data, "instruments": {name: rows[name] for name in "AB"}}
+    assert phrase_source(some) == "Market.load('A'), Market.load('B')"
+    many = {**data, "instruments": rows}
+    assert phrase_source(many).endswith("Market.load('C'), and 2 more")
+    assert phrase_source({"source": "Market.sample()"}) == "Market.sample()"
+
+
+def test_a_spot_leg_without_a_currency_settles_as_the_other_leg():
+    venues = {"spot": {"contract": {}}, "perpetual": {"contract": {"settles": "USDT"}}}
+    assert find_currency({"settings": {}, "venue": venues}) == "USDT"
+    venues["coin"] = {"contract": {"settles": "BTC"}}
+    assert find_currency({"settings": {}, "venue": venues}) == ""
