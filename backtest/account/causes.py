@@ -167,7 +167,8 @@ def add_option_shares(bar: r.AccountBar, needed: float) -> None:
     positions = state.options.positions
     gross = 0.0
     for k in range(len(state.options.targets)):
-        gross += compute_option_notional(state, k) if positions.quantities[k] != 0.0 else 0.0
+        if positions.quantities[k] != 0.0:
+            gross += compute_option_notional(state, k)
     if not gross > 0.0:
         return
 

@@ -308,16 +308,8 @@ def find_largest_cross(bar: r.AccountBar, i: int) -> float:
 
     As if no other position needed margin, and before costs: later limits test both.
     """
-    terms = bar.terms
-    # Profits that do not count (`profit_counts`) back no order (4.3). That of instrument i does
-    # count if the order closes the position, which makes the profit money. The haircut of a spot
-    # leg is part of its initial margin, so it is not taken from the backing.
-    is_same_side = bar.scratch.plans[i].notional_held > 0.0
-    realized = order_limits.NO_ORDER if is_same_side else i
-    backing = balance.compute_pool(terms, bar.state)
-    backing += margin.compute_haircut(terms.rules, bar.state.held, i)
-    backing -= order_limits.sum_uncounted_profits(bar, realized)
-    if not terms.rules.has_scenarios:
+    backing = compute_backing_of_largest(bar, i)
+    if not bar.terms.rules.has_scenarios:
         return find_largest_by_table(bar, i, backing)
 
     # Scenarios count the account together, so of the table only its cap holds.
@@ -326,7 +318,22 @@ def find_largest_cross(bar: r.AccountBar, i: int) -> float:
     # An instrument that needs no margin is limited by the cap alone.
     if not margin_rate > 0.0:
         return allowed_by_cap
-    return min(allowed_by_cap, max(backing, 0.0) / margin_rate)
+    allowed_by_backing = max(backing, 0.0) / margin_rate
+    return min(allowed_by_cap, allowed_by_backing)
+
+
+def compute_backing_of_largest(bar: r.AccountBar, i: int) -> float:
+    """Return the money of the pool that can back the largest order of a cross instrument."""
+    terms = bar.terms
+    backing = balance.compute_pool(terms, bar.state)
+    # The pool is less the haircut of a spot leg, which its initial margin has already.
+    backing += margin.compute_haircut(terms.rules, bar.state.held, i)
+
+    # Profits that do not count (`profit_counts`) back no order (4.3). An order that closes what is
+    # held, or flips it, makes the profit of instrument i money, which does.
+    is_adding = bar.scratch.plans[i].notional_held > 0.0
+    realized = order_limits.NO_ORDER if is_adding else i
+    return backing - order_limits.sum_uncounted_profits(bar, realized)
 
 
 def find_largest_by_table(bar: r.AccountBar, i: int, backing: float) -> float:

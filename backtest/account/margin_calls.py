@@ -354,9 +354,7 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
 def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
     """Take the margin call of a pool over the close of bar t; writes call, ledger and log.
 
-    A call is open (``is_open``) until it is met or fails. ``unmet`` counts the closes since, also
-    after it has failed, as long as the ratio is too high; ``called_at`` is its time, for the
-    report. What is open ends or goes on; then a call begins if the margin ratio has crossed
+    The call that is open ends or goes on; then one begins if the margin ratio has crossed
     ``margin_call`` since the last close. ``is_lost`` says that the account was ruined at this
     close.
     """
@@ -364,17 +362,19 @@ def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
     call = bar.state.calls[pool]
     ratio = compute_pool_ratio(bar, pool)
     is_under = is_pool_under(terms, ratio)
-    was_called = was_called_before(terms, bar.state, pool)
     is_liquidated = bar.ledger[pool].liquidations > 0.0
+    # Reads the ratio of the last close, which the end of this one writes over.
+    was_called = was_called_before(terms, bar.state, pool)
 
-    # How long ago it was called is known until the pool is liquidated or under the ratio again.
+    # A liquidation ends what the call was about, and so does a margin that meets it. Its time,
+    # ``called_at``, is counted first.
     if is_liquidated:
         count_liquidated_call(bar, t, pool)
     if is_liquidated or is_under or bar.ledger[pool].calls_met > 0.0:
         call.called_at = math.nan
     end_at_close(bar, t, pool, has_failed=is_liquidated or is_lost, ratio=ratio)
 
-    # From here on it counts how long the ratio has been too high, or begins to.
+    # ``unmet`` counts closes with a ratio that is too high, also after the call has failed.
     call.is_called = 0.0
     if is_under:
         call.unmet = NO_CALL

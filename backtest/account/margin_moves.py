@@ -120,17 +120,17 @@ def post_margin(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def return_margin(bar: r.AccountBar, t: int, i: int) -> None:
-    """Return margin to the wallet, down to what the new setting needs; log what must stay.
-
-    The initial margin at the setting and the last price, with the unrealized loss on top.
-    """
+    """Return margin to the wallet, down to what the new setting needs; log what must stay."""
     state = bar.state
     position = state.positions[i]
     quote = bar.quotes.instruments[i]
     setting = margin.compute_setting(r.pick_margin(bar.terms, i), quote.initial)
+
+    # What must stay: the initial margin at the last price with the unrealized loss on top, and at
+    # least the initial margin at the entry.
     profit = p.compute_profit(r.pick_position(state, i), quote.fill)
-    needed = abs(position.quantity * quote.fill) / setting - profit
-    needed = max(needed, abs(position.quantity * position.entry) / setting)
+    needed_now = abs(position.quantity * quote.fill) / setting - profit
+    needed = max(needed_now, abs(position.quantity * position.entry) / setting)
 
     wanted = abs(bar.scratch.walk[i].margin_moved)
     moved = min(wanted, max(position.margin - needed, 0.0))

@@ -194,10 +194,10 @@ def forfeit_collateral(bar: r.AccountBar, t: int) -> None:
 
 
 def close_pool(bar: r.AccountBar, t: int) -> None:
-    """Close everything at once; fees are at most what is left.
+    """Close all cross positions and options at once; the venue's fees are at most what is left.
 
-    First all positions, then options, then collateral is sold as far as the balance is negative:
-    only then it is known what can be paid.
+    The order matters: what can be paid is known when all is closed and, as far as the balance is
+    negative, collateral is sold.
     """
     terms = bar.terms
     state = bar.state
@@ -207,8 +207,10 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     gross += premiums
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
 
-    # Where fees use up all that is left, it is shared by notional.
-    left = max(balance.compute_balance(terms, state), 0.0) + balance.compute_proceeds(terms, state)
+    # Where fees use up all that is left, each closed part pays by its share of the notional. Fees
+    # that equal what is left, give or take rounding, use it up too.
+    money_left = max(balance.compute_balance(terms, state), 0.0)
+    left = money_left + balance.compute_proceeds(terms, state)
     is_paid_in_full = asked * (1.0 + TOLERANCE) < left
     for i in range(len(state.positions)):
         closed = bar.scratch.walk[i]
@@ -218,13 +220,14 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
                 fee = left * (closed.notional_closed / gross)
             book_close(bar, t, i, fee)
 
-    paid_of_options = asked_of_options
+    fee_of_options = asked_of_options
     if not is_paid_in_full:
-        paid_of_options = left * (premiums / gross) if gross > 0.0 else 0.0
-    forced_options.end_close(bar, t, asked_of_options, paid_of_options)
-    # Fees may have made the balance negative again.
+        fee_of_options = left * (premiums / gross) if gross > 0.0 else 0.0
+    forced_options.end_close(bar, t, asked_of_options, fee_of_options)
+
+    # Fees may have made the balance negative again: collateral pays for it.
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
-    # The shares of the fee add up to all that was left, give or take rounding.
+    # The shares add up to all that was left, so nothing is: the rest is rounding.
     if not is_paid_in_full and left > 0.0:
         state.wallet.cash = 0.0
 

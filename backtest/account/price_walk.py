@@ -468,16 +468,15 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
     if terms.intrabar == r.WORST or balance.count_cross(terms, state) == 0:
         return False
 
+    # A position goes where it loses. An instrument that only options follow goes to the extreme at
+    # which these are worth less, and all others stay.
     has_options = must_value_options(terms, state)
     for i in range(len(scratch.walk)):
         scratch.walk[i].mark_end = scratch.walk[i].mark
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             aim_at_adverse(bar, i)
         elif has_options and option_pool.is_moved_by(terms, state, i):
-            quote = bar.quotes.instruments[i]
-            at_low = option_pool.sum_options_on(terms, state, i, bar.quotes.mark_low)[0]
-            at_high = option_pool.sum_options_on(terms, state, i, bar.quotes.mark_high)[0]
-            scratch.walk[i].mark_end = quote.mark_low if at_low <= at_high else quote.mark_high
+            scratch.walk[i].mark_end = find_adverse_of_options(bar, i)
 
     for c in range(len(scratch.assets)):
         asset = bar.quotes.assets[c]
@@ -488,6 +487,14 @@ def is_failing_at_adverse(bar: r.AccountBar) -> bool:
     if has_options:
         options.price_options(terms, state, state.held.values)
     return balance.is_pool_short(terms, state)
+
+
+def find_adverse_of_options(bar: r.AccountBar, i: int) -> float:
+    """Return the mark extreme of instrument i at which the options on it are worth less."""
+    quote = bar.quotes.instruments[i]
+    at_low = option_pool.sum_options_on(bar.terms, bar.state, i, bar.quotes.mark_low)[0]
+    at_high = option_pool.sum_options_on(bar.terms, bar.state, i, bar.quotes.mark_high)[0]
+    return float(quote.mark_low if at_low <= at_high else quote.mark_high)
 
 
 def aim_at_adverse(bar: r.AccountBar, i: int) -> None:

@@ -184,33 +184,38 @@ def power(x: float, y: float) -> float:
 
 
 def general_power(size: float, y: float) -> float:
-    """Return e to the power of y ln(size), for a size of at least 0.
+    """Return size to the power of y, as e^(y ln(size)), for a size of at least 0.
 
-    Logarithm and product are in two parts, high and low, since an error of the exponent is one of
-    the result times its size. Sizes of 0 and infinity have their own answers.
+    Logarithm and product are in two parts, high and low: an error of the exponent, times its size,
+    is one of the result. All cases are computed and then chosen, without a branch, so that a loop
+    over many numbers stays a vector.
     """
-    # A larger y than MAX_FACTOR changes nothing, but would lose the parts.
-    high, low = log_in_two(size)
+    # To a y beyond MAX_FACTOR every number but 1 is 0 or infinite: y is cut there, as a larger one
+    # would leave no bits for the low part.
+    log_high, log_low = log_in_two(size)
     factor = MAX_FACTOR if y > MAX_FACTOR else y
     factor = -MAX_FACTOR if factor < -MAX_FACTOR else factor
 
-    # The exponent as a power of 2: its whole part k is split off.
-    exponent = (high + low) * (factor * PER_LN_2)
+    # The result is 2^k times a number near 1: k is the whole part of the exponent of 2.
+    exponent = (log_high + log_low) * (factor * PER_LN_2)
     shifted = min(OVERFLOW, max(UNDERFLOW, exponent)) + SHIFT
     k = shifted - SHIFT
 
-    # The product of factor and logarithm in two parts: that of their upper bits is exact.
-    factor_high = upper_bits(factor)
-    high_high = upper_bits(high)
-    rest = (factor - factor_high) * high_high + factor * ((high - high_high) + low)
-    value = exp_of_sum(shifted, factor_high * high_high - k * LN_2_HIGH, rest - k * LN_2_LOW)
+    # The product y ln(size), less k ln 2, in two parts: that of the upper bits is exact.
+    factor_upper = upper_bits(factor)
+    log_upper = upper_bits(log_high)
+    product = factor_upper * log_upper
+    product_low = (factor - factor_upper) * log_upper + factor * ((log_high - log_upper) + log_low)
+    value = exp_of_sum(shifted, product - k * LN_2_HIGH, product_low - k * LN_2_LOW)
 
-    # Chosen, not branched, so that the loop over many numbers stays a vector.
+    # Beyond the range of floats, the sign of the exponent says which end.
     value = value if exponent < OVERFLOW else exponent * math.inf
     value = 0.0 if exponent <= UNDERFLOW else value
-    edge = size if y > 0.0 else float_of(INFINITY_BITS - bits_of(size))  # 0 and inf change places
-    edge = edge if y == y else y  # noqa: PLR0124 - NaN
-    return value if (size > 0.0) & (size < math.inf) else edge
+
+    # 0 and infinity have no logarithm: they stay, or change places where y is negative.
+    at_end = size if y > 0.0 else float_of(INFINITY_BITS - bits_of(size))
+    at_end = at_end if y == y else y  # noqa: PLR0124 - NaN
+    return value if (size > 0.0) & (size < math.inf) else at_end
 
 
 def short_power(size: float, y: float, otherwise: float) -> float:
