@@ -415,12 +415,16 @@ def name_function(function: Any) -> str:
 
 
 def replace(before: Any, state: Any, operation: Any, *operands: Any) -> Any:
-    """Return the call of an operation that :func:`declare` made, in the place of an expression."""
-    write: Any = ir.Expr
+    """Return an expression of numba that calls an operation, in the place of the one before.
+
+    ``operation`` is one that :func:`declare` made, of one operand or of two; ``state`` is that of
+    numba's compiler, and is told of the change.
+    """
+    expression: Any = ir.Expr
     if len(operands) == 1:
-        made = write("unary", before.loc, fn=operation, value=operands[0])
+        after = expression("unary", before.loc, fn=operation, value=operands[0])
     else:
-        made = write(
+        after = expression(
             "binop",
             before.loc,
             fn=operation,
@@ -430,11 +434,11 @@ def replace(before: Any, state: Any, operation: Any, *operands: Any) -> Any:
             static_rhs=ir.UNDEFINED,
         )
 
-    # numba knows the kinds of a call by the expression.
+    # numba looks the types of a call up by its expression.
     state.calltypes.pop(before, None)
     kind = state.typingctx.resolve_value_type(operation)
-    state.calltypes[made] = kind.get_call_type(state.typingctx, OF_OPERATION[operation], {})
-    return made
+    state.calltypes[after] = kind.get_call_type(state.typingctx, OF_OPERATION[operation], {})
+    return after
 
 
 class CheckedCompiler(CompilerBase):

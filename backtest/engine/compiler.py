@@ -179,17 +179,25 @@ def compile_account_rules(*, has_parts: bool) -> dict[int, Any]:
 
 
 def write_pick(pick_rules: Any) -> Callable[..., Any]:
-    """Return ``pick_instrument`` for compiled code, which has rules as rows of arrays."""
-    fields = {name: f"terms.numbers[i, {k}]" for k, name in enumerate(NUMBERS)}
-    for k, name in enumerate(FLAGS):
-        fields[name] = f"terms.flags[i, {k}] != 0"
-    fields["margin"] = "pick_rules(terms.rules.brackets, i)"
-    fields["liquidation_mode"] = "terms.modes[i]"
+    """Return ``pick_instrument`` for compiled code, which makes the rules of an instrument.
 
-    arguments = ", ".join(f"{name}={text}" for name, text in fields.items())
-    text = f"def pick_instrument(terms, i):\n    return InstrumentRules({arguments})\n"
-    scope = {"pick_rules": pick_rules, "InstrumentRules": InstrumentRules}
-    module = _compile.import_source("pick_instrument", text, scope)
+    Plain code has them as records in ``terms.instruments``; compiled code as columns of arrays, one
+    for each number and flag. So its function is written as a text that names every field:
+    ``InstrumentRules(lot=terms.numbers[i, 0], ..., has_stop=terms.flags[i, 0] != 0, ...)``.
+    """
+    fields = []
+    for column, name in enumerate(NUMBERS):
+        fields.append(f"{name}=terms.numbers[i, {column}]")
+    for column, name in enumerate(FLAGS):
+        fields.append(f"{name}=terms.flags[i, {column}] != 0")
+
+    # The two that are neither numbers nor flags.
+    fields.append("margin=pick_rules(terms.rules.brackets, i)")
+    fields.append("liquidation_mode=terms.modes[i]")
+
+    text = f"def pick_instrument(terms, i):\n    return InstrumentRules({', '.join(fields)})\n"
+    names = {"pick_rules": pick_rules, "InstrumentRules": InstrumentRules}
+    module = _compile.import_source("pick_instrument", text, names)
     pick: Callable[..., Any] = module.pick_instrument
     return pick
 

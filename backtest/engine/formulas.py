@@ -315,28 +315,15 @@ def bind_compiled(
     wants_bar = np.zeros(len(addresses), np.int64)
 
     for i, (policy, columns) in enumerate(policies):
-        orders_options = has_orders and p.trades_options(policy)
-        formula: Formula | None = None
-        refusal: Exception | None = None
-        try:
-            if has_overflowed:
-                refuse_of_user(policy, columns)
-            if not orders_options:
-                formula = compile_formula(policy, columns, deciders.width)
-        except Exception as error:  # numba raises what it likes; no policy runs here
-            if call_back is None:
-                raise
-            refusal = error
-
-        if formula is None:
-            if call_back is None:
-                raise TypeError("a policy that orders options is called back, never compiled")
-            address = call_back(refusal, deciders, policy, columns, i)
-            account = WHOLE
-            if not orders_options:
-                account = find_wanted_back(policy, columns)
-            formula = Formula(address, has_table=False, account=account, has_bar=True)
-
+        formula = find_formula(
+            deciders,
+            policy,
+            columns,
+            i,
+            call_back=call_back,
+            orders_options=has_orders and p.trades_options(policy),
+            has_overflowed=has_overflowed,
+        )
         addresses[i] = formula.address
         wants_table[i] = formula.has_table
         wants_account[i] = formula.account
@@ -348,6 +335,41 @@ def bind_compiled(
         wants_bar=wants_bar,
         methods=0,
     )
+
+
+def find_formula(
+    deciders: Deciders,
+    policy: Policy,
+    columns: tuple[str, ...],
+    i: int,
+    *,
+    call_back: Callable[..., int] | None,
+    orders_options: bool,
+    has_overflowed: bool,
+) -> Formula:
+    """Return the compiled formula of policy i or, where it has none, what calls it in plain Python.
+
+    The arguments are those of :func:`bind_compiled`, for one policy.
+    """
+    refusal: Exception | None = None
+    try:
+        if has_overflowed:
+            refuse_of_user(policy, columns)
+        if not orders_options:
+            return compile_formula(policy, columns, deciders.width)
+    except Exception as error:  # numba raises what it likes; no policy runs here
+        if call_back is None:
+            raise
+        refusal = error
+
+    # Refused, or an order of options, which no formula can return.
+    if call_back is None:
+        raise TypeError("a policy that orders options is called back, never compiled")
+    address = call_back(refusal, deciders, policy, columns, i)
+    account = WHOLE
+    if not orders_options:
+        account = find_wanted_back(policy, columns)
+    return Formula(address, has_table=False, account=account, has_bar=True)
 
 
 def find_wanted_back(policy: Policy, columns: tuple[str, ...]) -> int:
