@@ -556,20 +556,23 @@ class LaneFees:
     def charge(self, t: int) -> int:
         """Write the fee rates of all lanes at bar t, the first of a day; return the end of the day.
 
-        Tiers go by what a lane traded in the days before. Fees without tiers (NaN) stay.
+        Tiers go by what a lane traded in the days before. Fees without tiers stay.
         """
-        so_far = self.account[r.TALLY.traded].copy()
-        days = self.traded.add(so_far - self.traded_before)
-        self.traded_before = so_far
-        self.traded, end = engine.start_day(self.day_of_bar, days, t)
+        # What was traded since the last call belongs to the days before.
+        traded_so_far = self.account[r.TALLY.traded].copy()
+        days = self.traded.add(traded_so_far - self.traded_before)
+        self.traded_before = traded_so_far
+        self.traded, end_of_day = engine.start_day(self.day_of_bar, days, t)
 
         for fees, lanes in self.groups:
+            # Of each instrument: taker rate, maker rate and what is charged, by lane of the group.
             rates = fees.find(self.traded.past[:, lanes])
-            for numbers, (taker, _, fee) in zip(self.numbers, rates, strict=True):
-                if not np.isnan(fee[0]):
-                    numbers[r.NUMBER.fee, lanes] = fee
-                    numbers[r.NUMBER.taker, lanes] = taker
-        return end
+            for i, (taker, _, charged) in enumerate(rates):
+                has_tiers = not np.isnan(charged[0])
+                if has_tiers:
+                    self.numbers[i, r.NUMBER.fee, lanes] = charged
+                    self.numbers[i, r.NUMBER.taker, lanes] = taker
+        return end_of_day
 
 
 def group_by_fees(setups: Sequence[Any]) -> list[tuple[Any, list[int]]]:

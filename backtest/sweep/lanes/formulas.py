@@ -75,12 +75,15 @@ def write_lane_formula(
 ) -> engine.Recipe:
     """Return the recipe of the formula that decides for all lanes of an instrument.
 
-    Of its parameters some are ``varied`` over lanes; those that no set has ``asked`` for are
+    Its text is a function that reads what all lanes share, and then decides in a loop over lanes.
+    Of the parameters some are ``varied`` over lanes; those that no set has ``asked`` for are
     constants if they are 0 or 1. ``read`` are the fields of the account that it reads.
     """
     settings = dict(number_elements(policy.settings()))
     for name in find_observed_texts(type(policy)):
         settings[name] = ""  # not read: one formula serves all texts
+
+    # Parameters by lane are read in the loop; others are named before it.
     shared = {name: f"shared_{name.replace('.', '_at_')}" for name in settings}
     of_lane = []
     for k, (name, value) in enumerate(settings.items()):
@@ -89,6 +92,8 @@ def write_lane_formula(
         else:
             of_lane.append(shared[name])
 
+    # The text around what the policy decides, its ``leverage``: before it, and after it. Row 1 of
+    # the target is NaN where a lane decides nothing, and else 0.
     place = engine.Place(
         head=[
             "def decide(target, params, seen, memory, shown, bar_numbers, count, time):",

@@ -129,11 +129,11 @@ def list_tasks(
 
     # Sets of one panel are shared out among the threads; of several each fills its blocks. A block
     # of 32 lanes takes less than half again as long as one of 4: smaller ones are not worth it.
-    most = LANES
+    block_size = LANES
     has_one_panel = not codes.any()
     if has_one_panel:
-        share = -(-count_sets(sets) // threads)
-        most = min(LANES, max(GROUP, share))
+        share = -(-count_sets(sets) // threads)  # rounded up
+        block_size = min(LANES, max(GROUP, share))
 
     for rows in s.group_rows(codes):
         sets_of_panel = take_sets(sets, rows)
@@ -142,7 +142,7 @@ def list_tasks(
         except BacktestError:
             yield rows
             continue
-        for task in split(sets_of_panel, panel, returns, most, memory):
+        for task in split(sets_of_panel, panel, returns, block_size, memory):
             yield task._replace(rows=rows[task.rows])
 
 
@@ -194,9 +194,9 @@ def order_sets(sets: Sets, panel: Panel) -> Order:
 
 
 def split(
-    sets: Sets, panel: Panel, has_returns: bool, most: int, memory: float
+    sets: Sets, panel: Panel, has_returns: bool, block_size: int, memory: float
 ) -> Iterator[SetTask]:
-    """Yield tasks of at most ``most`` sets: blocks of lanes where they fit, else single sets."""
+    """Yield tasks of ``block_size`` sets at most: lanes where they fit, else single sets."""
     n_bars = len(panel.span.closes)
     n_simulated = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
     is_worth_compiling = n_simulated >= LEAST_BAR_SETS
@@ -205,7 +205,7 @@ def split(
     has_lanes = is_worth_compiling or find_block().is_compiled()
     may_fit = has_lanes and not panel.varied.has_own(sets)
 
-    size = max(most, LEAST_LANES)
+    size = max(block_size, LEAST_LANES)
     order = order_sets(sets, panel)
     for rows in s.cut_rows_at(order.rows, order.ends):
         setup = None

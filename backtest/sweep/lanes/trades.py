@@ -78,6 +78,8 @@ if TYPE_CHECKING:
 
 ALL, SHRINKING, GROWING = range(3)
 """Which positions are filled."""
+TRADES, EXCEEDS, MAY_FAIL = range(3)
+"""Bits of what a plan answers: a lane trades, wants more than the bound of quantities, may fail."""
 GROWTH = 1.5
 """Ratio of the bound of quantities to the largest one that exceeded the last bound."""
 
@@ -268,8 +270,8 @@ def plan(
         groups &= groups - 1
         answers |= plan_group(lanes, kind, table, is_first, group, i)
 
-    is_over = has_bit(answers, 1) and raise_most(lanes, i)
-    return has_bit(answers, 0), is_over, has_bit(answers, 2)
+    is_over = has_bit(answers, EXCEEDS) and raise_most(lanes, i)
+    return has_bit(answers, TRADES), is_over, has_bit(answers, MAY_FAIL)
 
 
 @inlined
@@ -312,7 +314,7 @@ def plan_group(
         is_trading |= quantity_after != quantity
         is_over |= stake.notional_after > largest_notional
         may_any_fail |= not spare > 0.0  # a NaN fails too
-    return is_trading | (is_over << 1) | (may_any_fail << 2)
+    return (is_trading << TRADES) | (is_over << EXCEEDS) | (may_any_fail << MAY_FAIL)
 
 
 @inlined
