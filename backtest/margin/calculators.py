@@ -76,32 +76,41 @@ def touch_probability(
         raise ParameterError("drift must be 0 with finite degrees_of_freedom")
 
     # a and v of the formula: the distance, and the drift away from the level.
-    far = np.abs(signed)
+    size = np.abs(signed)
     away = np.where(signed < 0.0, upward, -upward)
-    normal = _touch_normal(far, away, spread)
+    normal = _touch_normal(size, away, spread)
+
+    # A variable of Student's t has the variance freedom / (freedom - 2), so it is scaled to 1.
     with np.errstate(all="ignore"):
-        fat = 2.0 * sp.special.stdtr(freedom, -far / spread * np.sqrt(freedom / (freedom - 2.0)))
+        scale = np.sqrt(freedom / (freedom - 2.0))
+        fat = 2.0 * sp.special.stdtr(freedom, -size / spread * scale)
     chance = np.where(np.isinf(freedom), normal, fat)
 
-    # What the formulas divide by zero: no spread, and a level that is there already.
-    chance = np.where(np.isinf(far) | (spread == 0.0), 0.0, chance)
-    is_reached = (far == 0.0) | ((spread == 0.0) & (far + away <= 0.0))
+    # Where the formulas would divide by zero: a price that never moves, or is at the level.
+    chance = np.where(np.isinf(size) | (spread == 0.0), 0.0, chance)
+    is_reached = (size == 0.0) | ((spread == 0.0) & (size + away <= 0.0))
     chance = np.where(is_reached, 1.0, chance)
     is_unknown = np.isnan(signed) | np.isnan(away) | np.isnan(spread)
     return float_if_single(np.where(is_unknown, np.nan, np.minimum(chance, 1.0)))
 
 
-def _touch_normal(far: FloatArray, away: FloatArray, spread: FloatArray) -> FloatArray:
-    """Return the probability of touching a level under the normal distribution."""
+def _touch_normal(size: FloatArray, away: FloatArray, spread: FloatArray) -> FloatArray:
+    """Return the probability of touching a level under the normal distribution.
+
+    With a the size of the distance, v the drift ``away`` from the level and s the spread it is
+    ``Phi((-a - v) / s) + exp(-2 v a / s^2) Phi((-a + v) / s)``, by ``Phi(z) = erfc(-z / sqrt 2) /
+    2``: a path that ends beyond the level, and one that is reflected at it.
+    """
     with np.errstate(all="ignore"):
         scale = spread * math.sqrt(2.0)
-        against = (far + away) / scale
-        along = (far - away) / scale
+        against = (size + away) / scale
+        along = (size - away) / scale
 
-        # exp(-z1^2) erfcx(z2) in the tails, where the product would be a huge number by a tiny one
+        # The second term is a product. In its tail that would be a huge number by a tiny one, so
+        # there the exponents are joined: erfcx(z) is exp(z^2) erfc(z).
         in_tail = np.exp(-against * against) * sp.special.erfcx(np.maximum(along, 0.0))
-        shift = np.exp(-2.0 * away * far / (spread * spread))
-        elsewhere = shift * sp.special.erfc(np.minimum(along, 0.0))
+        factor = np.exp(-2.0 * away * size / (spread * spread))
+        elsewhere = factor * sp.special.erfc(np.minimum(along, 0.0))
         reflected = np.where(along >= 0.0, in_tail, elsewhere)
         return np.asarray(0.5 * (sp.special.erfc(against) + reflected))
 
@@ -542,17 +551,23 @@ def tabulate_moves(book: Book) -> pd.DataFrame:
     names = book.names
     indices = tuple(dict.fromkeys(book.option_groups))
     rows: dict[str, tuple[Any, ...]] = {}
+
+    # A group of one is a row of the positions, and one of all is the last row.
     for group, members in book.rule.list_groups(names).items():
-        # A group of one is a row of the positions, and one of all is the last row.
         is_part = len(members) > 1 and set(members) != set(names)
         if is_part and group not in indices:
-            rows[f"group {group}"] = members, *find_moves(book, members)
+            down, up = find_moves(book, members)
+            rows[f"group {group}"] = (members, down, up)
 
     for group in indices:
         linked = tuple(book.list_linked(group))
-        rows[f"index {group}"] = linked, *find_moves(book, (group, *linked))
-    if len(names) + len(indices) > 1:
-        rows["all"] = names, *find_moves(book, (*names, *indices))
+        down, up = find_moves(book, (group, *linked))
+        rows[f"index {group}"] = (linked, down, up)
+
+    everything = (*names, *indices)
+    if len(everything) > 1:
+        down, up = find_moves(book, everything)
+        rows["all"] = (names, down, up)
 
     index = pd.Index([*rows], name="name", dtype=object)
     return pd.DataFrame([*rows.values()], index, ["instruments", "down", "up"])

@@ -357,11 +357,12 @@ class Book:  # REPLACE
 
     def move(self, moving: Collection[str], ratio: float) -> Book:
         """Return the book with the prices of instruments, and groups of options, times a ratio."""
-        factors = np.where([name in moving for name in self.names], ratio, 1.0)
-        asset_factors = np.where([name in moving for name in self.followed], ratio, 1.0)
+        # An inverse contract is worth size / price, so its value moves the other way.
+        price_factors = np.where([name in moving for name in self.names], ratio, 1.0)
         powers = np.where(self.packed.brackets.are_inverse, -1.0, 1.0)
+        asset_factors = np.where([name in moving for name in self.followed], ratio, 1.0)
         held = self.held._replace(
-            values=self.held.values * factors**powers,
+            values=self.held.values * price_factors**powers,
             prices=self.held.prices * asset_factors,
         )
 

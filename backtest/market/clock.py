@@ -230,13 +230,14 @@ def make_clock(market: Market | Markets) -> PolicyClock:
     next_bar = np.searchsorted(opens + length, time, side="right")
     rows = (-next_bar - 1).astype(np.int64)
 
-    # A bar is the last of a longer one if the next bar opens at its end or later.
+    # A bar is the last of a longer one if the next bar opens at its end or later. After the last
+    # longer bar none is left to close, and in a gap between two the next has not begun.
     ends = np.append(time[1:], time[-1] + markets.interval)
-    inside = np.flatnonzero(next_bar < len(opens))
-    k = next_bar[inside]
-    has_begun = time[inside] >= opens[k]
-    is_last = has_begun & (ends[inside] >= opens[k] + length)
-    rows[inside[is_last]] = k[is_last]
+    bars = np.flatnonzero(next_bar < len(opens))
+    longer_bar = next_bar[bars]
+    has_begun = time[bars] >= opens[longer_bar]
+    is_last = has_begun & (ends[bars] >= opens[longer_bar] + length)
+    rows[bars[is_last]] = longer_bar[is_last]
     return PolicyClock(as_given(seen, market), rows)
 
 

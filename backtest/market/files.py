@@ -271,6 +271,7 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
     It holds the names ``asked`` for, or more names that are known than numbers and stamps. Text
     above it is skipped with a warning. A first line of texts alone is a header of other names.
     """
+    # Rows that may be a header, and how many values (numbers and stamps) each line holds.
     headers = []
     n_values = []
     for row, line in enumerate(lines):
@@ -281,12 +282,13 @@ def find_header(lines: Sequence[str], asked: set[str], where: str) -> int | None
         n_values.append(count_values(line, cells))
 
         n_known = len({*map(plain_name, cells)} & HEADS)
-        if asked <= {*cells} and (asked or n_known > n_values[row]):
+        has_all_asked = asked <= {*cells}
+        if has_all_asked and (asked or n_known > n_values[row]):
             headers.append(row)
+
     if not headers:
-        if lines and _LETTER.search(lines[0]) and not n_values[0]:
-            return 0
-        return None
+        is_text_alone = bool(lines and _LETTER.search(lines[0]) and not n_values[0])
+        return 0 if is_text_alone else None
 
     # Rows above a header, or a second one, are not of its table.
     header = headers[0]

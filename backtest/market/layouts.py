@@ -314,20 +314,24 @@ def find_sources(
     sources_by_path: dict[Path, list[MarketSource]] = {}
     for path in paths:
         if path.is_dir():
-            held = _list_markets(path, is_named=len(paths) > 1)
+            sources_of_path = _list_markets(path, is_named=len(paths) > 1)
         else:  # a file, or a path that is missing: the loader says so
             name = parse_name(path).instrument or stem_of(path)
-            held = [MarketSource((name,), path)]
-        sources += held
-        sources_by_path[path] = held
-    if instruments is not None:
-        if len({*instruments}) < len(instruments):
-            raise ParameterError(f"each instrument is given once, got {', '.join(instruments)}")
-        chosen = {name: _choose(name, sources) for name in instruments}
-        _check_all_used(sources_by_path, [*chosen.values()], instruments)
-        return chosen
+            sources_of_path = [MarketSource((name,), path)]
+        sources += sources_of_path
+        sources_by_path[path] = sources_of_path
 
-    # One instrument in two folders has their names.
+    if instruments is None:
+        return _name_all(sources)
+    if len({*instruments}) < len(instruments):
+        raise ParameterError(f"each instrument is given once, got {', '.join(instruments)}")
+    chosen = {name: _choose(name, sources) for name in instruments}
+    _check_all_used(sources_by_path, [*chosen.values()], instruments)
+    return chosen
+
+
+def _name_all(sources: Sequence[MarketSource]) -> dict[str, MarketSource]:
+    """Return sources by the names of their instruments; of one in two folders, by theirs."""
     counts = Counter(source.names[0] for source in sources)
     by_name: dict[str, MarketSource] = {}
     for source in sources:

@@ -423,9 +423,11 @@ class Market(BarClock):
             )
         Range(0, math.inf).check("seed", seed, whole=True)
 
-        settings = (("bars", bars, 8760), ("seed", seed, 0), ("interval", interval, "1h"))
-        texts = [f"{name}={value!r}" for name, value, usual in settings if value != usual]
-        source = f"Market.sample({', '.join(texts)})"
+        # The source is the call itself, without arguments that are the usual ones.
+        usual = {"bars": 8760, "seed": 0, "interval": "1h"}
+        given = {"bars": bars, "seed": seed, "interval": interval}
+        arguments = [f"{name}={value!r}" for name, value in given.items() if value != usual[name]]
+        source = f"Market.sample({', '.join(arguments)})"
         market = cls(**generate_sample(bars=bars, seed=seed, length=length), source=source)
         if market.interval == length:
             return market

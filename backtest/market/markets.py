@@ -260,12 +260,11 @@ class Markets(BarClock, Mapping[str, Market]):
         listing = None
         given = markets
         if isinstance(given, Mapping):
-            settings: list[Any] = [surfaces, chains, quote_age]
-            if max_age is not MAX_AGE:
-                settings.append(max_age)
-            has_settings = any(setting is not None for setting in settings)
+            # The room of options is loaded where something says that there are options.
             has_options = not all(isinstance(value, Market) for value in given.values())
-            if has_settings or has_options:
+            settings = (surfaces, chains, quote_age)
+            has_settings = any(setting is not None for setting in settings)
+            if has_options or has_settings or max_age is not MAX_AGE:
                 from backtest.options.option_listing import read_listing  # noqa: PLC0415 - where options are
 
                 markets, listing = read_listing(given, surfaces, chains, quote_age, max_age)

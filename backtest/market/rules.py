@@ -380,13 +380,17 @@ def measure_nearer_offsets(closes: pd.Series) -> pd.Series:
 
     They are those of the three closes before it and of the three after it.
     """
-    since = closes - closes.rolling(3, min_periods=1).median().shift()
-    until = closes - closes[::-1].rolling(3, min_periods=1).median().shift()[::-1]
+    median_before = closes.rolling(3, min_periods=1).median().shift()
+    median_after = closes[::-1].rolling(3, min_periods=1).median().shift()[::-1]
+    since = closes - median_before
+    until = closes - median_after
 
-    # The first and the last close have one side: 24 of it, too, as a start in thin trade is rough.
+    # The first and the last close have one side alone. Both its medians are taken there: that of
+    # three closes, and that of 24, as a start in thin trade is rough.
     last = closes.size - 1
     since[0] = closes[0] - closes[1 : 1 + NEAR_CLOSES].median()
     until[last] = closes[last] - closes[max(last - NEAR_CLOSES, 0) : last].median()
+
     nearer = since.where(since.abs() <= until.abs(), until)
     return nearer.where(since.notna() & until.notna())
 
@@ -401,17 +405,20 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
     medians = closes.rolling(NEAR_CLOSES).median()
     median_before = medians.shift()
     median_after = medians.shift(-NEAR_CLOSES)
-    least = np.minimum(closes, median_after) / median_before
-    most = np.maximum(closes, median_after) / median_before
-    is_far = ((least > UNIT_CHANGE) | (most < 1.0 / UNIT_CHANGE)).to_numpy()
+
+    # Both the close and the median after it are far, on the same side: a single bad close is none.
+    nearer_above = np.minimum(closes, median_after) / median_before
+    nearer_below = np.maximum(closes, median_after) / median_before
+    is_far = ((nearer_above > UNIT_CHANGE) | (nearer_below < 1.0 / UNIT_CHANGE)).to_numpy()
 
     # Of a run of such closes the first is where the unit changes.
-    is_first = is_far & ~np.append(False, is_far[:-1])[: is_far.size]
-    sizes = least.where(least > 1.0, most)
+    was_far = np.append(False, is_far[:-1])[: is_far.size]
+    is_first = is_far & ~was_far
+    factors = nearer_above.where(nearer_above > 1.0, nearer_below)
     places = []
     for row in np.flatnonzero(is_first)[:LISTED]:
         time = format_time(int(subject.time[row]))
-        places.append(f"{time}: {sizes[row]:.4g} times")
+        places.append(f"{time}: {factors[row]:.4g} times")
     return find_rows(subject.time, is_first, places=tuple(places))
 
 

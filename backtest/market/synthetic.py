@@ -35,13 +35,17 @@ _CAP = 7.5e-3
 
 def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
     """Return the fields of bars of ``length`` ns, or of the hours that make them."""
-    if _FUNDING_EVERY % length:
+    # Bars between which funding is settled are generated; others, such as days, are put together
+    # from hours by the caller.
+    has_settlements_between = _FUNDING_EVERY % length == 0
+    if not has_settlements_between:
         if DAY % length or length % HOUR:
             raise ParameterError(
                 "interval must be a whole part of 8 hours or of a day in hours ('5m', '4h', '1d'), "
                 f"got {format_duration(length)!r}"
             )
         return generate_sample(bars=bars * (length // HOUR), seed=seed, length=HOUR)
+
     streams = _spawn_streams(seed)
     days = length / DAY
     path = _generate_path(streams, bars, days)
@@ -49,20 +53,24 @@ def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
     premium = _generate_premium(streams["premium"], path.move, days)
     marks = _generate_marks(streams["mark"], prices, premium)
 
-    every = _FUNDING_EVERY // length
-    n_settlements = 1 + (bars - 1) // every
-    busy = np.abs(path.move) / (0.55 * math.sqrt(days / YEAR_DAYS))
+    # Volume rises with the size of the move, over that of a bar at a volatility of 55 % a year.
+    relative_move = np.abs(path.move) / (0.55 * math.sqrt(days / YEAR_DAYS))
     noise = np.exp(0.35 * streams["volume"].standard_normal(bars))
+    volume = 250_000.0 * days * (0.35 + 0.65 * relative_move) * noise
+
+    # Settlements begin with the first bar.
+    bars_between = _FUNDING_EVERY // length
+    n_settlements = 1 + (bars - 1) // bars_between
     return {
         "instrument": INSTRUMENT,
         "interval": length,
         "time": START + length * np.arange(bars, dtype=np.int64),
         **prices._asdict(),
-        "volume": np.round(250_000.0 * days * (0.35 + 0.65 * busy) * noise, 3),
+        "volume": np.round(volume, 3),
         **{f"mark_{name}": values for name, values in marks._asdict().items()},
         "has_mark": True,
         "funding_time": START + _FUNDING_EVERY * np.arange(n_settlements, dtype=np.int64),
-        "funding_rate": _find_funding(premium, n_settlements, every),
+        "funding_rate": _find_funding(premium, n_settlements, bars_between),
         "funding_mark": np.full(n_settlements, np.nan),
         "columns": {},
         "synthetic": True,

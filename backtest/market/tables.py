@@ -671,6 +671,21 @@ class BarGroups(NamedTuple):
         )
 
 
+def compare_ends(offset: IntArray, edges: IntArray) -> tuple[bool, bool]:
+    """Return whether the first stretch begins late, and the last ends early, beside its neighbors.
+
+    ``offset`` is the time of each bar since its stretch began, ns; stretches lie between ``edges``.
+    A single stretch has no neighbors to be complete by.
+    """
+    begins = offset[edges[:-1]]
+    ends = offset[edges[1:] - 1]
+    if len(begins) < 2:
+        return True, True
+    is_late = bool(begins[0] > np.median(begins[1 : 1 + NEIGHBORS]))
+    is_early = bool(ends[-1] < np.median(ends[-1 - NEIGHBORS : -1]))
+    return is_late, is_early
+
+
 def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) -> BarGroups:
     """Return the groups of bars that open in the same UTC-aligned stretch of ``length`` ns.
 
@@ -681,6 +696,8 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
     origin = grid_origin(length)
     since = time - origin
     check_length(since, interval, length, sessions=sessions)
+
+    # Rows at which a stretch begins, and one after the last row: a group lies between two edges.
     stretch = since // length
     starts = np.flatnonzero(np.diff(stretch, prepend=stretch[0] - 1))
     edges = np.append(starts, len(time))
@@ -690,21 +707,16 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
     is_late = offset[0] > 0
     is_early = offset[-1] + interval < length
     if sessions:
-        begins = offset[starts]
-        ends = offset[edges[1:] - 1]
-        is_alone = len(starts) < 2
-        is_late = is_alone or begins[0] > np.median(begins[1 : 1 + NEIGHBORS])
-        is_early = is_alone or ends[-1] < np.median(ends[-1 - NEIGHBORS : -1])
+        is_late, is_early = compare_ends(offset, edges)
     edges = edges[int(is_late) : len(edges) - int(is_early)]
 
     size = length // interval
     if len(edges) < 2:
-        bars = f"{size} bars"
-        if sessions:
-            bars = "bars"
+        bars = "bars" if sessions else f"{size} bars"
         raise ParameterError(
             f"at least one whole group of {bars} is needed, found none in {time.size} bars"
         )
+    # Groups of several sizes have none in common: 0.
     if sessions or (np.diff(edges) != size).any():
         size = 0
 

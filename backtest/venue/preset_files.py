@@ -47,17 +47,20 @@ class Tables(Declaration):
         tables = value
         if isinstance(value, Mapping):
             tables = [value]
-        if not isinstance(tables, list | tuple) or not all(isinstance(t, Mapping) for t in tables):
+        is_list = isinstance(tables, list | tuple)
+        if not is_list or not all(isinstance(table, Mapping) for table in tables):
             raise Fault("must be a table with a date and a source, or a list of them")
+
         try:
             dates = [dt.date.fromisoformat(table.get("date")).isoformat() for table in tables]
         except (TypeError, ValueError):
             raise Fault("must have a date such as '2021-05-19' in each table") from None
-
         if not all(str(table.get("source", "")).strip() for table in tables):
             raise Fault("must have a source in each table")
         if dates != sorted(set(dates)):
             raise Fault("must have tables of rising dates", ", ".join(dates))
+
+        # Dates may be written in other ways of ISO 8601, such as 20210519.
         return tuple({**table, "date": date} for table, date in zip(tables, dates, strict=True))
 
 
@@ -195,18 +198,22 @@ def read_preset(venue: str, symbol: str, at: TimeLike | None = None) -> dict[str
     """Return the fields of a venue as plain data, from the tables of a day or of all days."""
     tables = find_preset(venue, symbol)
     chosen = tables.choose(read_day(at))
+
+    # The groups of fields, such as fees. ``rules`` are fields of the venue itself, and how often
+    # funding is paid is none.
     data: dict[str, Any] = {}
     for group, (table, _) in chosen.items():
-        if group != "funding":  # no field of the venue
+        if group != "funding":
             data[group] = {name: table[name] for name in table if name not in ("date", "source")}
     data |= data.pop("rules", {})
 
+    # The brackets of the day, or the newest ones.
     newest, until = chosen["brackets"]
     in_force = {"preset": f"{Path(venue).stem}:{symbol}", "since": newest["date"], "until": until}
     data["brackets"] = newest["brackets"]
     data["in_force"] = in_force
 
-    # The tables of all days.
+    # Without a day, those before them too: each holds until the date of the next one.
     if at is None and len(tables.brackets) > 1:
         in_force["since"] = tables.dates[0]
         data["earlier"] = []
