@@ -221,6 +221,16 @@ KEYS = {
     r"fill='next_open', or transfer=bt\.Never\(\)": (
         "--set account.fill=next_open, or --set transfer.rule=never"
     ),
+    r"values of longer bars hold from the stamp of the next, .*?: "
+    r"bt\.signals\.from_(series|frame)\(.*?, carry=True\)": (
+        "values of longer bars hold from the close of theirs: stamp each row with that time, and "
+        "give --set run.carry_weights=true"
+    ),
+    r"np\.clip\(signal, -1, 1\)": "--signal needs a column of such values",
+    r"flat where it is unknown: "
+    r"(np\.nan_to_num\(signal\)|bt\.signals\.from_series\(market, signal\))": (
+        "write 0 where it is unknown, which is flat"
+    ),
 }
 """Python in cures, and the flag or the key of an experiment in its place."""
 

@@ -183,7 +183,7 @@ def warn_of_missing_rows(frame: pd.DataFrame, markets: Markets) -> None:
         core.warn_caller(
             f"the weights have {core.count_nouns(int(has_row.sum()), 'row')}, and the "
             f"{len(missing):,} bars without one are flat, first at "
-            f"{times[missing[0]]:%Y-%m-%d %H:%M} UTC; {m.CARRY}, or --carry-weights if so",
+            f"{times[missing[0]]:%Y-%m-%d %H:%M} UTC; {m.CARRY}",
             core.WeightWarning,
         )
 

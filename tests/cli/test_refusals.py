@@ -5,6 +5,8 @@ import shlex
 import pytest
 
 from backtest.cli.app import name_flags
+from backtest.market import CARRY
+from backtest.signals.directions import CARRY_SERIES
 from tests.kit import MY_POLICY, call
 from tests.layouts import own_files
 
@@ -128,6 +130,12 @@ REFUSED = [
     ("regress check --reason x", "it needs --update"),
 ]  # fmt: skip
 
+CARRIED = (
+    "values of longer bars hold from the close of theirs: stamp each row with that time, and give "
+    "--set run.carry_weights=true"
+)
+UNKNOWN = "write 0 where it is unknown, which is flat"
+
 
 @pytest.mark.parametrize(("cure", "named"), [
     ("venue.override({'funding_jitter': ...})", "--set venue.funding_jitter=..."),
@@ -143,6 +151,11 @@ REFUSED = [
      "folders of different names name them"),
     ("fill='next_open', or transfer=bt.Never()",
      "--set account.fill=next_open, or --set transfer.rule=never"),
+    (CARRY_SERIES, CARRIED),
+    (CARRY, CARRIED),
+    ("np.clip(signal, -1, 1)", "--signal needs a column of such values"),
+    ("flat where it is unknown: np.nan_to_num(signal)", UNKNOWN),
+    ("flat where it is unknown: bt.signals.from_series(market, signal)", UNKNOWN),
 ])  # fmt: skip
 def test_cures_in_python_are_flags_or_keys_of_an_experiment(cure, named):
     assert name_flags(f"; give {cure}", ["run"]) == f"; give {named}"
