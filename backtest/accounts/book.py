@@ -128,6 +128,7 @@ class Accounts:
         fields |= changes
         return Accounts(fields.pop("accounts"), **fields)
 
+    @core.record_making
     def run(
         self,
         policies: AnyPolicy | Mapping[str, AnyPolicy],

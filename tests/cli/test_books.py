@@ -87,3 +87,24 @@ def test_other_commands_refuse_several_accounts(file, capsys):
     code, _, err = call(capsys, "tune", file, "--no-save")
     assert code == 2
     assert "accounts: several accounts are run by `backtest run`" in err
+
+
+def test_a_page_has_the_command_that_made_the_accounts(file, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    data = ask(capsys, "run", file, "--results", tmp_path / "results", "--report", page)
+    text = page.read_text("utf-8")
+    assert f"backtest run {file}" in text
+    assert "made in Python" not in text
+
+    making = json.loads((tmp_path / "results" / data["path"] / "provenance.json").read_text())
+    assert making["made"]["argv"][:2] == ["backtest", "run"]
+    assert making["made"]["seconds"] > 0.0
+
+
+def test_a_page_of_a_result_without_seconds_has_its_command(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    words = ("stress", "--policy", "constant", "--data", "sample", "--to", "2023-01-06")
+    ask(capsys, *words, "--no-save", "--report", page)
+    text = page.read_text("utf-8")
+    assert "backtest stress --policy constant" in text
+    assert "made in Python" not in text
