@@ -17,7 +17,7 @@ from backtest.core.units import DAY
 from backtest.market import split_notes
 from backtest.policies import sets_margin
 from backtest.report.basis import describe_filled
-from backtest.report.rate_notes import list_rate_notes
+from backtest.report.rate_notes import describe_instruments, list_rate_notes
 from backtest.report.run_figures import count_days
 from backtest.results import run_record
 from backtest.results.benchmark import describe_benchmark
@@ -66,13 +66,11 @@ def write_marked_verdict(result: Result) -> str:
 
     # How near it came to its end, and what it paid.
     fall = write_measure("max_drawdown", "percent")
-    cost = sum(metrics[name] for name in COSTS)
-    verb = "paid" if cost >= 0.0 else "received"
     return (
         f"{start} became {final} in {days:,.0f} days{describe_deposits(metrics)}: "
         f"a return of {made}, against {market}. "
         f"The account was at most {fall} below its peak, {describe_hits(result)}, "
-        f"and {verb} {core.format_money(abs(cost))} in {name_costs(metrics)}."
+        f"and {describe_costs(result)}."
     )
 
 
@@ -108,6 +106,35 @@ def describe_hits(result: Result) -> str:
         return text
     victims = core.count_nouns(n_victims, "position")
     return f"{text} with {victims} in profit closed too"
+
+
+def describe_costs(result: Result) -> str:
+    """Return what the account paid or received in costs together, and in dividends.
+
+    A run books the dividends of stocks as funding; they are no cost of holding them.
+    """
+    amounts = {name: result.metrics[name] for name in COSTS}
+    dividends = 0.0
+    if has_dividends(result):
+        dividends = -amounts["funding"]
+        amounts["funding"] = 0.0
+
+    cost = sum(amounts.values())
+    verb = "paid" if cost >= 0.0 else "received"
+    text = f"{verb} {core.format_money(abs(cost))} in {name_costs(amounts)}"
+    if dividends == 0.0:
+        return text
+
+    verb = "received" if dividends > 0.0 else "paid"
+    return f"{text}, and {verb} {core.format_money(abs(dividends))} in dividends"
+
+
+def has_dividends(result: Result) -> bool:
+    """Return whether all funding of a run is that of stocks, whose markets have sessions."""
+    funded = [
+        facts for facts in describe_instruments(result).values() if facts.get("funding_events")
+    ]
+    return bool(funded) and all(facts.get("sessions") for facts in funded)
 
 
 def name_costs(metrics: Mapping[str, float]) -> str:

@@ -54,6 +54,16 @@ def test_free_loans_and_missing_dividends_are_said_over_a_tenth_of_the_profit():
     )
 
 
+def test_dividends_are_named_apart_from_costs():
+    """200 contracts receive 0.001 x 100 each, 20; a fee of 1 in 1,000 of 20,000 is 20."""
+    result = hold_week(100.1, make_venue(taker=0.001), dividend=0.001)
+    assert result.metrics["funding"] == pytest.approx(-20.0)
+    assert result.verdict.endswith("and paid 20.00 in fees, and received 20.00 in dividends.")
+
+    perpetual = hold_week(100.1, make_venue(taker=0.001), sessions=False, dividend=0.001)
+    assert "in fees and funding." in perpetual.verdict
+
+
 def test_nothing_is_said_of_rates_that_are_given_or_small():
     given = make_venue(interest_on="loan", borrow_rate=0.05, cash_rate=0.03)
     assert find_notes(hold_week(101.0, make_venue())) == []  # 5.48 of 200
