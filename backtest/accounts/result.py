@@ -486,8 +486,8 @@ def agree(values: list[Any], other: Any) -> Any:
 def with_transfers(account: SimulatedAccount) -> Setup:
     """Return the setup of an account whose flows are its own and what it sent and received.
 
-    So its result says what happened to it, and a run of it alone repeats it. Transfers stand just
-    before the open at which they were booked, for flows of one time cannot be two.
+    So its result says what happened to it, and a run of it alone repeats it. Transfers are
+    stamped just before the open at which they were booked, for flows of one time cannot be two.
     """
     setup = account.setup
     transfers = account.list_transfers()

@@ -228,28 +228,30 @@ class KeepShares(TransferRule):
     def transfer(self, time: pd.Timestamp, accounts: Statuses) -> Answer:  # noqa: ARG002
         """Return what brings the shares back, empty within the band."""
         whole = math.fsum(status.equity + status.in_transit for status in accounts.values())
-        excess = {}
+        excesses = {}
         for name, status in accounts.items():
             held = status.equity + status.in_transit + status.ordered
-            excess[name] = held - self.shares[name] * whole
-        if not max(map(abs, excess.values())) > self.band * max(whole, 0.0):
+            excesses[name] = held - self.shares[name] * whole
+        if not max(map(abs, excesses.values())) > self.band * max(whole, 0.0):
             return {}
 
-        lacking: dict[str, float] = {}
-        sending: dict[str, float] = {}
-        for name, over in excess.items():
-            if over < 0.0:
-                lacking[name] = -over
-            elif over > 0.0 and accounts[name].can_send:
-                sending[name] = min(over, accounts[name].available)
+        # What each account lacks of its share, or can send of what it has over it.
+        needs: dict[str, float] = {}
+        offers: dict[str, float] = {}
+        for name, excess in excesses.items():
+            if excess < 0.0:
+                needs[name] = -excess
+            elif excess > 0.0 and accounts[name].can_send:
+                offers[name] = min(excess, accounts[name].available)
 
-        # What was ordered before is counted twice until it leaves: never send more than is lacked.
-        lacked = math.fsum(lacking.values())
-        share = min(1.0, lacked / max(math.fsum(sending.values()), lacked, SMALLEST))
+        # Offers may be more than is needed: what was ordered before is counted at both ends until
+        # it leaves. Then each sends the same share of its offer.
+        needed = math.fsum(needs.values())
+        share = min(1.0, needed / max(math.fsum(offers.values()), needed, SMALLEST))
         answer: dict[tuple[str, str], float] = {}
-        for sender, amount in sending.items():
-            for receiver, lack in lacking.items():
-                answer[sender, receiver] = share * amount * (lack / lacked)
+        for sender, offer in offers.items():
+            for receiver, need in needs.items():
+                answer[sender, receiver] = share * offer * (need / needed)
         return answer
 
 

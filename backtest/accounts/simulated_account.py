@@ -125,26 +125,29 @@ class SimulatedAccount:
             self.drive.advance(bar)
 
     def show(self, *, in_transit: float, ordered: float, fee: float) -> AccountStatus:
-        """Return its status at its last close, with what is on its way to it."""
+        """Return the status of the account at its last close, with what is on its way to it.
+
+        Before its first close that is an account that holds nothing, of no time.
+        """
         bar = self.before
         as_of = None
-        last = self.drive.t - 1
+        last = self.t - 1
         if last >= self.first:
             bar = self.read_close(last)
             as_of = pd.Timestamp(int(self.closes[last]), tz="UTC")
 
         requirement, backing, ratio = self.measure_margin(bar)
         equity = float(self.state.wallet.equity)
-        gross = 0.0
+        gross_notional = 0.0
         for position in self.state.positions:
             if position.quantity != 0.0:
-                gross += abs(position.quantity * position.value)
+                gross_notional += abs(position.quantity * position.value)
 
         return AccountStatus(
             equity=equity,
             available=float(payments.compute_withdrawable(bar)),
             margin_ratio=ratio,
-            leverage=gross / equity if equity > 0.0 else 0.0,
+            leverage=gross_notional / equity if equity > 0.0 else 0.0,
             in_transit=in_transit,
             as_of=as_of,
             requirement=requirement,

@@ -1,8 +1,8 @@
 """The regression gate: a baseline is the record of a run, to compare later runs with.
 
 :func:`take_baseline` records a result, ``baseline_files.py`` keeps it as a JSON file for review
-with a Parquet file of its bars, and ``verdict.py`` compares it with a later run. The parts of a
-baseline stand each in a file, with what differs between two of them: ``facts.py``, ``bands.py``
+with a Parquet file of its bars, and ``verdict.py`` compares it with a later run. Each part
+of a baseline has a file, with what differs between two of them: ``facts.py``, ``bands.py``
 (tolerances), ``trace.py`` (bars) and ``noise.py`` (returns).
 
 =============  ==========================================================================

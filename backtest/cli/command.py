@@ -250,7 +250,7 @@ def list_parameters(
         else:
             flags.append(keyword)
 
-    # What all experiments have stands at the end, in a panel of its own.
+    # The keys that all experiments have come last, in a panel of their own.
     usual = [key for key in keys if key.place in USUAL]
     for key in usual:
         name = key.place.replace(".", "_")

@@ -128,6 +128,7 @@ TAKEN = {
 }  # fmt: skip
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
+"""Keys of their tables all the same, by table and argument."""
 
 TEXTS = {
     "cascade.accounts": "Number of accounts.",
@@ -204,17 +205,24 @@ def read_keys(table: str) -> dict[str, Key]:
         target = attrgetter(function)(backtest)
         parameters = inspect.signature(target).parameters
         for key in read_arguments(table, target, TEXTS):
-            is_object = "Result" in str(parameters[key.name].annotation)
-            if (table, key.name) in KEPT or not (is_object or is_taken(table, key.name)):
+            annotation = str(parameters[key.name].annotation)
+            if is_key(table, key.name, annotation):
                 keys.setdefault(key.name, key)
     return keys
 
 
-def is_taken(table: str, name: str) -> bool:
-    """Return whether another table gives an argument of the function of a table."""
+def is_key(table: str, name: str, annotation: str) -> bool:
+    """Return whether an argument of a function is a key of its table.
+
+    It is none if it is a result, which no text can say, or if another table gives it.
+    """
+    if (table, name) in KEPT:
+        return True
+    if "Result" in annotation:
+        return False
     if name == "paths":
-        return table not in ("paths", "judge")
-    return name in TAKEN
+        return table in ("paths", "judge")
+    return name not in TAKEN
 
 
 def read_test_keys(table: str) -> dict[str, Key]:

@@ -203,7 +203,7 @@ def find_numbers(rows: list[list[Any]], n_columns: int) -> list[bool]:
 
 
 GAP = "   "
-"""What stands between two columns."""
+"""The text between two columns."""
 
 
 def fold_cells(

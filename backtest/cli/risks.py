@@ -291,23 +291,23 @@ def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
 
     terms = {**draft.table("margin"), **paths}
     named = read_margin_rules(rules or USUAL_RULES)
-    calibrates = "solve" in terms
-    word = "without"
-    of_other = {"shortfall", "score"}
-    if calibrates:
-        word = "with"
-        of_other = {"coverage", "accounts"}
-    for wrong in sorted(of_other & terms.keys()):
-        raise ParameterError(f"margin.{wrong} must be left out {word} --solve")
-
-    if calibrates:
-        rule: Any = [*named.values()][-1]
-        with show_progress("margin rules", "paths") as progress:
-            output.give_out(test.calibrate_margin(rule, **terms, progress=progress))
+    if "solve" not in terms:
+        refuse_terms(terms, {"shortfall", "score"}, "without")
+        with show_progress("margin rules", "rules") as progress:
+            comparison = test.compare_margin(named, **terms, progress=progress)
+        output.give_out(comparison)
         return
-    with show_progress("margin rules", "rules") as progress:
-        found = test.compare_margin(named, **terms, progress=progress)
-    output.give_out(found)
+
+    refuse_terms(terms, {"coverage", "accounts"}, "with")
+    last_rule: Any = [*named.values()][-1]
+    with show_progress("margin rules", "paths") as progress:
+        output.give_out(test.calibrate_margin(last_rule, **terms, progress=progress))
+
+
+def refuse_terms(terms: Mapping[str, Any], unused: set[str], word: str) -> None:
+    """Raise ParameterError for a term that is not used "with" or "without" --solve."""
+    for name in sorted(unused & terms.keys()):
+        raise ParameterError(f"margin.{name} must be left out {word} --solve")
 
 
 def read_margin_rules(texts: Sequence[str]) -> dict[str, DynamicMargin | None]:

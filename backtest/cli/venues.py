@@ -185,6 +185,18 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
         print_paragraph(f"{text}: {origin.source}")
 
 
+def format_numbers(numbers: dict[str, Any], tick: float) -> None:
+    """Write prices with the digits of the tick, and shares in percent, in their places."""
+    digits = max(0, math.ceil(-math.log10(tick) - 1e-9))
+    for name in ("liquidation_price", "bankruptcy_price"):
+        price = numbers[name]
+        numbers[name] = "none" if math.isnan(price) else f"{price:,.{digits}f}"
+
+    for name in ("distance", "volatility"):
+        if numbers[name] is not None:
+            numbers[name] = format_percent(numbers[name])
+
+
 @command("liq")
 def liq(
     *,
@@ -236,28 +248,18 @@ def liq(
         "multiplier": multiplier,
         "days": read_list(days, name="--days"),
     }
-    found = calculate_liquidation(rules, **terms)
-
+    liquidation = calculate_liquidation(rules, **terms)
     table = rules.in_force
-    numbers: dict[str, Any] = found._asdict()
-    odds = {f"{horizon:g}d": chance for horizon, chance in found.probabilities.items()}
+    numbers: dict[str, Any] = liquidation._asdict()
+    by_horizon = numbers.pop("probabilities")
+    probabilities = {f"{horizon:g}d": chance for horizon, chance in by_horizon.items()}
     if as_json:
-        numbers["probabilities"] = odds
+        numbers["probabilities"] = probabilities
         print_json({"venue": venue, "table": table and table.to_dict(), **numbers})
         return
 
-    # Prices have the digits of the tick, shares are in percent.
-    del numbers["probabilities"]
-    digits = max(0, math.ceil(-math.log10(rules.contract.tick or 1e-6) - 1e-9))
-    for name in ("liquidation_price", "bankruptcy_price"):
-        price = numbers[name]
-        numbers[name] = f"{price:,.{digits}f}"
-        if math.isnan(price):
-            numbers[name] = "none"
-    for name in ("distance", "volatility"):
-        if numbers[name] is not None:
-            numbers[name] = format_percent(numbers[name])
-    for horizon, chance in odds.items():
+    format_numbers(numbers, rules.contract.tick or 1e-6)
+    for horizon, chance in probabilities.items():
         numbers[f"liquidated in {horizon}"] = format_percent(chance)
 
     title = venue

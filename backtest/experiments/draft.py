@@ -131,7 +131,10 @@ def complete_tables(tables: Tables, folder: Path) -> Tables:
 
 
 def anchor(value: Any, folder: Path, name: str = "") -> Any:
-    """Return an entry with its paths, which are relative to the folder of the experiment."""
+    """Return an entry whose paths begin at the folder of the experiment, and not where we are.
+
+    ``name`` is the place of the entry, ``venue.preset`` for example.
+    """
     if isinstance(value, dict):
         start = f"{name}." if name else ""
         return {key: anchor(entry, folder, start + key) for key, entry in value.items()}
@@ -140,9 +143,10 @@ def anchor(value: Any, folder: Path, name: str = "") -> Any:
     if not isinstance(value, str) or value.partition(":")[0] == SAMPLE:
         return value
 
+    # A policy, or the rule of transfers, may be a class in a file: FILE.py:Class.
     table, _, key = name.partition(".")
-    is_name = table in ("policy", "overlay", "compare") and key.endswith("name")
-    if is_name or name == "transfer.rule":
+    is_policy_name = table in ("policy", "overlay", "compare") and key.endswith("name")
+    if is_policy_name or name == "transfer.rule":
         return POLICY_FILE.sub(lambda match: anchor_policy(match[0], folder), value)
     if table == "venue":
         return anchor_venue(value, folder, key)

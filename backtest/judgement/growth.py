@@ -153,7 +153,7 @@ def count_years_needed(gap: float, half: float, years: float) -> float:
 
 
 def describe_no_difference(n: int, per_year: float) -> dict[str, Any]:
-    """Return what stands for a difference that is exactly 0, of n sampling periods."""
+    """Return the row of a difference that is exactly 0, of n sampling periods."""
     return {
         "difference": 0.0,
         "low": 0.0,

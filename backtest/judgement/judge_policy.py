@@ -36,7 +36,7 @@ ABSENT: Row = {
     **dict.fromkeys(("why", "survived", "fatal", "capacity", "rule", "verdict"), ""),
     **dict.fromkeys(("is_limited", "is_one_value", "is_counted"), False),
 }
-"""What stands in a row that lacks a text or a claim."""
+"""The texts and claims of a row that lacks them."""
 TRAIN_DAYS = 365
 TEST_DAYS = 30
 """The spans of the walk of a policy that is re-tuned."""
@@ -304,7 +304,7 @@ class Court:
         except core.BacktestError as error:
             capital = {"half_growth": math.nan, "capacity": f"not tested: {error}"}
 
-        # What capital the policy bears stands beside its other limits.
+        # The capital that the policy bears is one of its limits.
         for limits in self.rows["limits"]:
             if limits["market"] == account.name:
                 limits.update(capital)

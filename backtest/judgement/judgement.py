@@ -250,7 +250,7 @@ class Judgement(SettingsResult):
         return " ".join(texts)
 
     def list_remarks(self) -> Iterator[str]:
-        """Yield what stands under the sentence."""
+        """Yield the lines under the sentence."""
         found = self.findings
         if self.outcome == rule.NO_EVIDENCE:
             yield write_years_needed(found)

@@ -113,9 +113,9 @@ def judge_scale(
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     """Return the largest factor on a policy that is lost in 30 days with 1 % at most.
 
-    ``risk`` is that of a month, whose paths and history all factors see. Beside the factor stands
-    what the policy times it grew by on history, as one account. With it come the scores of that
-    factor, held at past dates, if they are asked for.
+    ``risk`` is that of a month, whose paths and history all factors see. The row also has
+    what the policy times the factor grew by on history, as one account. With it come the scores of
+    that factor, held at past dates, if they are asked for.
     """
     drawn: Any = risk.paths
     largest = search_paths(

@@ -328,7 +328,11 @@ def list_rules(table: pd.DataFrame, names: tuple[str, ...], settled: str) -> lis
 
 
 def place_fills(setup: Setup, fills: pd.DataFrame, tolerance: float) -> dict[int, list[Any]]:
-    """Return the rows of fills by bar, with bar, place of the instrument, and values as traded."""
+    """Return the fills by bar, each in the order of time.
+
+    A fill has what its row has, its bar, the place of its instrument, and the values of a contract
+    at its price and at its reference, in the settlement currency.
+    """
     names = list_owners(setup)
     settled = engine.check_settlement(setup.markets, setup.venues)
     table = complete_fills(fills, names, settled)

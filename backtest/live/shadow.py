@@ -1,8 +1,8 @@
 """``shadow()``: a live account beside what its policy would have done, and where the two part.
 
-Between the policy's account and the live one stand six more, each of them with one thing more of
-the live account. All are replays of tables of fills by the accounting of a run, so a part of the
-difference is the equity of one account less that of the one before it:
+Between the policy's account and the live one there are six more, each with one thing more of the
+live account than the one before it. All are replays of tables of fills by the accounting of a run,
+so a part of the difference is the equity of one account less that of the one before it:
 
 ====================  ===========================================================================
 ``deposits``          the policy's account, with what was paid in and out
@@ -624,7 +624,7 @@ def build_tables(
             sized.append(scale_order(moved, fill["quantity"], order["quantity"]))
             chosen.append(row)
 
-    # Fills that no order asked for stand behind, as they would be modeled.
+    # Fills that no order asked for come last, as they would be modeled.
     chosen.extend(matched.extra)
     joined = [*sized, *(model_fill(setup, fills.iloc[row]) for row in matched.extra)]
 

@@ -710,9 +710,10 @@ def use_or(stated: float | None, usual: float) -> float:
 
 
 def value_positions(setup: Setup, state: AccountState) -> tuple[float, float]:
-    """Return what cross positions were paid with, and what all positions are worth.
+    """Return what was paid for cross positions, and what all positions are worth at the mark.
 
-    A cross position is bought with cash; of an isolated one, its margin is worth its profit more.
+    A cross position is bought with cash, and worth its value. An isolated one is not bought: it is
+    worth the margin that was posted for it, and its profit.
     """
     paid = 0.0
     worth = 0.0

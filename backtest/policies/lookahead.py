@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +105,14 @@ def describe_cuts(what: str, cuts: int) -> str:
     return f"{what} checked at {cuts} {noun}"
 
 
+@contextmanager
+def ignoring_warnings() -> Iterator[None]:
+    """Silence the warnings of parts of a market: the whole market warns of the same, once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 class Part(NamedTuple):
     """The columns of bars ``first`` up to, but not including, ``stop``."""
 
@@ -147,23 +156,26 @@ class LookAheadCheck:
     def run(self, observe_whole: Callable[[], Columns]) -> Columns:
         """Return the columns of the whole market; raise a PolicyError if they look ahead."""
         self._observe_whole = observe_whole
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parts: the whole market warns once
+        with ignoring_warnings():
             beginnings = self._find_warm_up()
             if beginnings and beginnings[-1].columns:
                 self._cut_chains(beginnings)
 
-        # What is kept between calls cannot hold later bars until now.
+        # The whole market comes after its parts: what a policy keeps between calls holds no later
+        # bars while the parts are observed.
         columns = observe_whole()
-        whole = Part(0, self.market.n_bars, columns)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for part in beginnings:
-                self._compare(part, whole)
+        with ignoring_warnings():
+            self._compare_with_whole(beginnings, columns)
             if beginnings and columns:
                 self._check_steady(beginnings[0])
         self.causality = self._count_cuts(columns)
         return columns
+
+    def _compare_with_whole(self, beginnings: Sequence[Part], columns: Columns) -> None:
+        """Raise PolicyError if columns of the whole market differ from those of its beginnings."""
+        whole = Part(0, self.market.n_bars, columns)
+        for part in beginnings:
+            self._compare(part, whole)
 
     def _count_cuts(self, columns: Columns) -> Causality:
         """Return at how many cuts the columns were checked: the fewest of any of them.
@@ -195,19 +207,16 @@ class LookAheadCheck:
         check of a policy of the same code. None if too few of them show a value of each column.
         """
         self._observe_whole = observe_whole
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with ignoring_warnings():
             parts = [self._observe(0, stop) for stop in self._find_largest_moves()]
         beginnings = [part for part in parts if part is not None]
         if len(parts) < FEWEST or len(beginnings) < len(parts):
             return None
 
         columns = observe_whole()
-        whole = Part(0, self.market.n_bars, columns)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for part in beginnings:
-                self._compare(part, whole)
+        with ignoring_warnings():
+            self._compare_with_whole(beginnings, columns)
+
         known = [name for name, column in columns.items() if is_any_known(column)]
         if any(len(self.cuts.get(name, ())) < FEWEST for name in known):
             return None
@@ -535,7 +544,33 @@ def make_futures(market: Market, t: int, rng: np.random.Generator) -> Iterator[t
 
 
 def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
-    """Return a market whose bars after bar t are others, drawn by ``rng``."""
+    """Return a market whose bars after bar t are others, drawn by ``rng``.
+
+    Prices, marks, volumes, funding and columns after it are all others; those up to it stay.
+    """
+    arrays: dict[str, Any] = {}
+    for name, values in draw_bars(market, t, rng).items():
+        arrays[name] = np.concatenate([getattr(market, name)[: t + 1], values])
+
+    follows = market.funding_time >= market.time[t] + market.interval
+    rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
+    columns = {}
+    for name, column in market.columns.items():
+        others = rng.permutation(column[t + 1 :]) + 1.0
+        columns[name] = np.concatenate([column[: t + 1], others])
+
+    return dataclasses.replace(
+        market,
+        funding_rate=rates,
+        funding_mark=np.where(follows, np.nan, market.funding_mark),
+        columns=columns,
+        source=f"{market.source}, made anew after bar {t}",
+        **arrays,
+    )
+
+
+def draw_bars(market: Market, t: int, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """Return prices, marks and volumes of the bars after bar t, from its close on, by name."""
     n = market.n_bars - t - 1
     closes = market.close[t] * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
     opens = np.concatenate([market.close[t : t + 1], closes[:-1]])
@@ -551,21 +586,4 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
     for name, values in prices.items():
         later[f"mark_{name}"] = values * basis
     later["volume"] = market.volume[t + 1 :] * rng.uniform(0.5, 2.0, n)
-
-    arrays: dict[str, Any] = {}
-    for name, values in later.items():
-        arrays[name] = np.concatenate([getattr(market, name)[: t + 1], values])
-    follows = market.funding_time >= market.time[t] + market.interval
-    rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
-    columns = {}
-    for name, column in market.columns.items():
-        others = rng.permutation(column[t + 1 :]) + 1.0
-        columns[name] = np.concatenate([column[: t + 1], others])
-    return dataclasses.replace(
-        market,
-        funding_rate=rates,
-        funding_mark=np.where(follows, np.nan, market.funding_mark),
-        columns=columns,
-        source=f"{market.source}, made anew after bar {t}",
-        **arrays,
-    )
+    return later

@@ -160,17 +160,19 @@ def score_splits(
     for tested in plan.list_tests():
         # A group that trains right after a tested one begins after the embargo.
         is_embargoed = v.find_embargoed(n_groups, tested)
-        trained = []
+        train_parts = []
         for group in range(n_groups):
             if group in tested:
                 continue
-            trained.append(embargoed[group] if is_embargoed[group] else plain[group])
+            train_parts.append(embargoed[group] if is_embargoed[group] else plain[group])
 
-        inside, violation = score_parts(problem.goal, trained, failed, periods)
+        inside, violation = score_parts(problem.goal, train_parts, failed, periods)
         insides.append(np.where(violation == 0.0, inside, -np.inf))
-        outside, _ = score_parts(problem.goal, [plain[group] for group in tested], failed, periods)
+        test_parts = [plain[group] for group in tested]
+        outside, _ = score_parts(problem.goal, test_parts, failed, periods)
         outsides.append(outside)
 
+    # A path takes each group from a split in which it is tested.
     splits = choose_winners(insides, outsides)
     rows = splits["row"].to_numpy()
     path_rows = rows[np.array(v.list_paths(n_groups, plan.test_groups))]

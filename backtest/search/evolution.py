@@ -36,7 +36,7 @@ FIRST_STEP = 0.25
 AROUND = 0.75
 """Share of the strategies that begin at a hill."""
 CONVERGED = 1e-7
-"""A strategy ends when its members stand so close, as a share of every axis."""
+"""A strategy ends when its members lie so close, as a share of every axis."""
 FLAT = 1e-9
 """A strategy ends when its members differ by so little, as a share of the gain so far."""
 PATIENCE = 32
@@ -161,7 +161,10 @@ class Auto(Evolution):
         return np.array(best)
 
     def _teach(self, strategy: cmaes.CMA, asked: IntArray, points: Points) -> int:
-        """Tell a strategy its grades, drop it if it has converged, return its best point."""
+        """Give a strategy the ranks of the points that it asked; return the best of them.
+
+        A strategy that has converged is dropped: its points lie together, or score the same.
+        """
         members = points.take(asked)
         losses = -members.rank()
         strategy.tell(list(zip(self._asked[asked], losses.tolist(), strict=True)))
@@ -228,14 +231,18 @@ class Chebyshev(Evolution):
     def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
         """Move the frontier, teach each strategy its points, and let old strategies go."""
         self._done += len(cube)
-        broken = np.where(np.isnan(score).any(axis=1), np.inf, np.nan_to_num(violation, nan=np.inf))
-        least = int(np.argmin(broken))
-        if broken[least] < self._least:
-            self._least = float(broken[least])
+
+        # A set without all scores counts as one that breaks the constraints without end.
+        violated = np.nan_to_num(violation, nan=np.inf)
+        violated[np.isnan(score).any(axis=1)] = np.inf
+        least = int(np.argmin(violated))
+        if violated[least] < self._least:
+            self._least = float(violated[least])
             self._middle = cube[least]
 
-        scores = np.concatenate([self._front, score[broken == 0.0]])
-        points = np.concatenate([self._cube, cube[broken == 0.0]])
+        is_feasible = violated == 0.0
+        scores = np.concatenate([self._front, score[is_feasible]])
+        points = np.concatenate([self._cube, cube[is_feasible]])
         is_on_front = ~is_dominated(scores)
         self._front = scores[is_on_front]
         self._cube = points[is_on_front]
@@ -243,7 +250,7 @@ class Chebyshev(Evolution):
         for k, strategy in enumerate(self._strategies):
             asked = slice(k * FEW_MEMBERS, (k + 1) * FEW_MEMBERS)
             joined = self._join(self._weights[strategy], score[asked])
-            ranks = grade(cube[asked], joined, broken[asked]).rank()
+            ranks = grade(cube[asked], joined, violated[asked]).rank()
             strategy.tell(list(zip(self._asked[asked], (-ranks).tolist(), strict=True)))
 
         unfinished = [one for one in self._strategies if one.generation < GENERATIONS]

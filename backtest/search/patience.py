@@ -111,7 +111,10 @@ class Patience:
         self.bars = np.empty((0, len(goal.objectives)))
 
     def count(self, batch: t.Batch) -> None:
-        """Count the sets of a batch down, or begin anew after the last gain among them."""
+        """Count the evaluations that are left down, or begin anew after the last gain of a batch.
+
+        A set is a gain if, against every bar, it is over it in some objective.
+        """
         scores = t.grade_feasible(self.goal, batch)
         leading = np.flatnonzero(~is_dominated(scores))
         is_gain = np.all(np.any(scores[leading, None] > self.bars, axis=2), axis=1)
@@ -120,7 +123,7 @@ class Patience:
             self.left -= len(scores)
             return
 
-        # Of equal ones the first; each raises the bar by a part of its errors.
+        # Of equal gains the first counts. Each becomes a bar, higher by a part of its error.
         _, first = np.unique(scores[gains], axis=0, return_index=True)
         gains = gains[np.sort(first)]
         errors = estimate_errors(self.goal, self.evaluator, take_sets(batch.sets, gains), self.seed)

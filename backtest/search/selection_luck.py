@@ -67,15 +67,11 @@ def measure_luck(
     By differences of returns from constant leverage at equal risk, as the verdict is. ``others``
     are sets that were tried elsewhere; growth is not tested unless ``is_judged``.
     """
-    # A sample of the sets that may be chosen; the best of all is its last.
-    places = t.find_distinct(trials.sets)
-    feasible = places[t.is_feasible(trials)[places]]
-    rng = np.random.default_rng([problem.seed, 2])
-    sample = t.spread_sample(problem.space, trials.sets, feasible, SAMPLE, rng)
-    sample = np.append(sample[sample != best], best)
+    distinct = t.find_distinct(trials.sets)
+    sample = draw_sample(problem, trials, distinct, best)
     rows = evaluator.evaluate(take_sets(trials.sets, sample), returns=True).finish()
     returns = rows.returns
-    n_sets = max(len(places), len(sample))
+    n_sets = max(len(distinct), len(sample))
     test = evaluator.varied.test
     periods = count_periods(test.calendar, test.sampling, test.market, evaluator.first)
 
@@ -87,19 +83,33 @@ def measure_luck(
     if is_judged:
         n_trials = count_trials(returns, parts, n_sets) * (1.0 + others / n_sets)
         luck = luck._replace(growth=check_growth(parts, n_trials, problem.seed))
+
+    # Two blocks of two periods are the least that can be split into halves.
     if len(returns) < 4:
         return LuckSample(luck, sample, returns)
 
-    with contextlib.suppress(core.BacktestError):  # returns that are not finite
-        if len(sample) > 1:  # one set alone has no halves to be ranked in
+    # Both refuse returns that are not finite; their fields then stay NaN.
+    with contextlib.suppress(core.BacktestError):
+        # One set alone has no halves in which it could be ranked.
+        if len(sample) > 1:
             splits = min(SPLITS, len(returns) // 4 * 2)
             overfitting = results.probability_of_backtest_overfitting(returns, n_splits=splits)
             luck = luck._replace(overfitting=overfitting.pbo)
 
-        compared = subtract_constant(returns, parts)
-        if compared is not None:
-            luck = deflate_best(luck, compared, periods, n_sets=n_sets, others=others)
+        differences = subtract_constant(returns, parts)
+        if differences is not None:
+            luck = deflate_best(luck, differences, periods, n_sets=n_sets, others=others)
     return LuckSample(luck, sample, returns)
+
+
+def draw_sample(
+    problem: SearchProblem, trials: t.Batch, distinct: core.IntArray, best: int
+) -> core.IntArray:
+    """Return the rows of a sample of the distinct sets that may be chosen; the best is the last."""
+    feasible = distinct[t.is_feasible(trials)[distinct]]
+    rng = np.random.default_rng([problem.seed, 2])
+    sample = t.spread_sample(problem.space, trials.sets, feasible, SAMPLE, rng)
+    return np.append(sample[sample != best], best)
 
 
 def measure_sharpe(returns: core.FloatArray, periods: float) -> float:

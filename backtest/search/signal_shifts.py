@@ -90,25 +90,29 @@ class ShiftedPanel(Panel):
     """A panel whose signal, or whose columns, come some days later than they do in another one."""
 
     def __init__(self, panel: Panel, shift: Shift) -> None:
-        # All that does not come later is that of the other panel.
+        # A copy of the other panel, in which the signal or the columns come later.
         vars(self).update(vars(panel))
         self.panel = panel
         self.shift = shift
         self.repeats = shift.n_shifts
 
-        # What is kept of setups and of columns is of this shift alone.
+        # The caches start empty: setups and columns of the other panel are of another time.
         self._lock = threading.RLock()
         self._terms = OrderedDict()
         self._flat = OrderedDict()
-        self._shifted: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
+        self._shifted_columns: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
 
-        # The weights of other days, and the feed of them, which the first setup lays out.
         if shift.is_of_signal:
-            clock = find_clock(self.markets)
-            circle = find_market_circle(self.seen, clock.at(self.first))
-            weights = panel.weights[:, shift.find_rows(circle)]
-            self.weights = np.where(self.seen.tradable(), weights, 0.0)
-            self._fed: core.FloatArray | None = None
+            self._shift_weights()
+            # Made from the weights by the first setup, as all setups of a shift share it.
+            self._signal_of_feed: core.FloatArray | None = None
+
+    def _shift_weights(self) -> None:
+        """Take the weights of other days; what cannot be traded at a bar has none there."""
+        clock = find_clock(self.markets)
+        circle = find_market_circle(self.seen, clock.at(self.first))
+        weights = self.panel.weights[:, self.shift.find_rows(circle)]
+        self.weights = np.where(self.seen.tradable(), weights, 0.0)
 
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         if not self.shift.is_of_signal:
@@ -122,12 +126,13 @@ class ShiftedPanel(Panel):
         """Return a setup with the shifted signal, which all sets of one shift share."""
         clock = find_clock(self.markets)
         feed = setup.inputs.feed
-        if self._fed is None:
+        if self._signal_of_feed is None:
             rows = slice(None) if clock.is_every else clock.find_closes()
-            self._fed = feed.signal.copy()
-            self._fed[rows] = np.nan_to_num(self.weights.T)
+            signal = feed.signal.copy()
+            signal[rows] = np.nan_to_num(self.weights.T)
+            self._signal_of_feed = signal
 
-        inputs = setup.inputs._replace(feed=feed._replace(signal=self._fed))
+        inputs = setup.inputs._replace(feed=feed._replace(signal=self._signal_of_feed))
         return setup._replace(inputs=inputs, signal=clock.hold(self.weights))
 
     def _observe(self, policy: Any, values: Mapping[str, Any]) -> list[engine.ObservedPolicy]:
@@ -137,22 +142,26 @@ class ShiftedPanel(Panel):
         return self._shift(super()._show(policy, columns))
 
     def _shift(self, observed: list[engine.ObservedPolicy]) -> list[engine.ObservedPolicy]:
-        """Return policies with the columns of other days; those of a shifted signal stay."""
+        """Return policies with the columns of other days, unless the signal is what is shifted."""
         if self.shift.is_of_signal:
             return observed
 
-        # The overlay, and what follows, stays.
+        # Policies come first; the overlay after them is not shifted.
         n_policies = len(self.columns)
         shifted = []
         for place, policy in enumerate(observed[:n_policies]):
             # Sets that share columns share the shifted ones.
             make = partial(self._shift_columns, policy)
-            _, columns = self._find(self._shifted, (place, id(policy.columns)), make, LANES)
+            key = (place, id(policy.columns))
+            _, columns = self._find(self._shifted_columns, key, make, LANES)
             shifted.append(policy._replace(columns=columns))
         return [*shifted, *observed[n_policies:]]
 
     def _shift_columns(self, observed: engine.ObservedPolicy) -> tuple[Any, Any]:
-        """Return the columns of a policy, so that their id is not used again, and shifted ones."""
+        """Return the columns of a policy and the shifted ones.
+
+        Both are kept, for the key of the cache is the id of the first: it must not be used again.
+        """
         market = observed.market
         columns = observed.columns
         begin = find_clock(self.markets).at(self.first) - observed.first
@@ -245,33 +254,41 @@ def group_by_signal(sets: Sets) -> Any:
     return group_rows(number_rows(of_signal, count_sets(sets)))
 
 
-def run_shifted(evaluator: Evaluator, sets: Sets, moved: Sequence[Shift]) -> Iterator[Rows]:
+def run_shifted(evaluator: Evaluator, sets: Sets, all_shifts: Sequence[Shift]) -> Iterator[Rows]:
     """Yield the measures of sets of one signal at each shift.
 
     A few sets are simulated one by one in threads, as a sweep would; many of them by sweeps.
     """
-    n = count_sets(sets)
-    is_few = evaluator.compile and not (evaluator.is_pooled or n >= LEAST_LANES)
-    scored: list[list[Any]] = [[] for _ in moved]
-    if is_few and engine.is_loop_compiled(has_options=False):
-        panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
-        tasks = [SetTask(np.arange(n), sets, ShiftedPanel(panel, shift), False) for shift in moved]
-
-        def is_stopped() -> bool:
-            return False
-
-        def score(task: SetTask) -> list[Any]:
-            return [*score_task(evaluator.metrics, task, is_stopped)]
-
-        with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
-            scored = [*pool.map(score, tasks)]
+    is_few = count_sets(sets) < LEAST_LANES and not evaluator.is_pooled
+    is_compiled = evaluator.compile and engine.is_loop_compiled(has_options=False)
+    scored: list[list[Any]] = [[] for _ in all_shifts]
+    if is_few and is_compiled:
+        scored = score_one_by_one(evaluator, sets, all_shifts)
 
     # Where sets were not simulated, or one has a fault, a sweep does it, and gives the reason.
-    for shift, parts in zip(moved, scored, strict=True):
+    for shift, parts in zip(all_shifts, scored, strict=True):
         rows = join_scored(start_rows(sets, evaluator.measured), parts)
         if not rows.done.all():
             rows = shift_evaluator(evaluator, shift).evaluate(sets).finish()
         yield rows
+
+
+def score_one_by_one(
+    evaluator: Evaluator, sets: Sets, all_shifts: Sequence[Shift]
+) -> list[list[Any]]:
+    """Return the scored sets at each shift, a thread a shift."""
+    panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
+    places = np.arange(count_sets(sets))
+    tasks = [SetTask(places, sets, ShiftedPanel(panel, shift), False) for shift in all_shifts]
+
+    def is_stopped() -> bool:
+        return False
+
+    def score(task: SetTask) -> list[Any]:
+        return [*score_task(evaluator.metrics, task, is_stopped)]
+
+    with ThreadPoolExecutor(evaluator.threads or count_cores()) as pool:
+        return [*pool.map(score, tasks)]
 
 
 def join_scored(rows: Rows, part: Sequence[Any]) -> Rows:
@@ -293,23 +310,28 @@ def find_highest(goal: t.Goal, rows: Any) -> float:
 
 
 def measure_memory(evaluator: Evaluator, values: Mapping[str, Any], *, is_of_signal: bool) -> int:
-    """Return for how many days the signal of a set remembers, or what its policy decides."""
+    """Return for how many days a set remembers prices: in its signal, or in its targets."""
     replayed: Any = evaluator.replay(values)
     runs = [*replayed.values()] if isinstance(replayed, Mapping) else [replayed]
-    days = 0
-    for run in runs:
-        decided = run.of_positions("target")
-        if is_of_signal:
-            decided = np.broadcast_to(run.quotes.signal, (len(run.time), len(run.names)))
+    return max(count_days_remembered(run, is_of_signal=is_of_signal) for run in runs)
 
-        clock = find_clock(run.markets)
-        closes = run.markets.time + run.markets.interval
-        if not clock.is_every:
-            closes = closes[clock.find_closes()]
-        is_close = np.isin(run.span.closes, closes)
-        lag = shifts.find_memory(decided[is_close]) * clock.seen.interval
-        days = max(days, -(-lag // DAY))
-    return int(days)
+
+def count_days_remembered(run: results.Result, *, is_of_signal: bool) -> int:
+    """Return the whole days over which the signal of a run, or its targets, follow themselves."""
+    markets: Any = run.markets
+    clock = find_clock(markets)
+    decided = run.of_positions("target")
+    if is_of_signal:
+        decided = np.broadcast_to(run.quotes.signal, (len(run.time), len(run.names)))
+
+    # Only closes at which policies decide: between them targets stay as they are.
+    closes = markets.time + markets.interval
+    if not clock.is_every:
+        closes = closes[clock.find_closes()]
+    is_decision = np.isin(run.span.closes, closes)
+
+    lag = shifts.find_memory(decided[is_decision]) * clock.seen.interval
+    return int(-(-lag // DAY))
 
 
 def choose_shifts(

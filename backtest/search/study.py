@@ -451,7 +451,7 @@ class Study(SearchResult):
         return describe_evidence(self.verdict)
 
     def list_remarks(self) -> Iterator[str]:
-        """Yield what stands under the figures of the verdict, in sentences."""
+        """Yield the sentences under the figures of the verdict."""
         verdict = self.verdict
         if verdict is None or self.best is None:
             return

@@ -300,9 +300,15 @@ class Progress(NamedTuple):
     stage: str
 
     def add(self, batch: Batch) -> Progress:
+        """Return the progress after a batch.
+
+        Sets that are evaluated on a part of the time were trials before: they add none, and none of
+        them is the best.
+        """
         now = self._replace(seconds=batch.seconds, stage=batch.stage)
         if batch.stage == PART:
             return now
+
         now = now._replace(trials=self.trials + len(batch.errors))
         best = find_best(batch)
         if best < 0 or batch.scores[best] <= self.best_score:

@@ -640,7 +640,7 @@ class WalkForward(v.Validation):
         return (text, *super().notices)
 
     def list_remarks(self) -> Iterator[str]:
-        """Yield what stands under the figures of the verdict, in sentences."""
+        """Yield the sentences under the figures of the verdict."""
         if self.pbo > v.EVEN:
             yield (
                 "The choice is no better than chance: the overfitting probability is "
@@ -681,7 +681,7 @@ class WalkForward(v.Validation):
         return " ".join(sentences)
 
     def describe_benchmarks(self) -> str:
-        """Return what stands beside the accounts, and why constant leverage does not, if so."""
+        """Return what the accounts are compared with, and why not with constant leverage, if so."""
         lack = self.figures["lack"]
         if lack:
             return f"{BESIDE} There is no constant leverage: {lack}."

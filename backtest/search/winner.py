@@ -636,23 +636,36 @@ def is_spike(score: float, plateau: float, scores: core.FloatArray) -> bool:
 
 
 def warn_of_edges(space: Space, values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the parameters of a set that lie on an edge of their range, where more may be."""
+    """Yield a warning for each parameter that lies on an edge of its range: more may lie beyond."""
     sets = {name: np.array([value], dtype=object) for name, value in values.items()}
     for dimension in space.dimensions:
         if dimension.options or not find_active(space.by_name, sets, dimension.name)[0]:
             continue
 
         value = values[dimension.name]
-        place = float(dimension.encode(np.array([value]))[0])
-        for side, bound, distance in (
-            ("lower", dimension.low, place),
-            ("upper", dimension.high, 1 - place),
-        ):
-            is_there = value == bound if dimension.kind == "int" else distance <= EDGE
-            is_natural = bound == 0.0 and not dimension.log
-            if is_there and not is_natural:
-                yield (
-                    f"{dimension.name} = {value:.4g} lies on the {side} edge of its range, "
-                    f"{dimension.low:g} to {dimension.high:g}: widen it, better values may lie "
-                    "beyond"
-                )
+        for side in find_edges(dimension, value):
+            yield (
+                f"{dimension.name} = {value:.4g} lies on the {side} edge of its range, "
+                f"{dimension.low:g} to {dimension.high:g}: widen it, better values may lie "
+                "beyond"
+            )
+
+
+def find_edges(dimension: Any, value: Any) -> Iterator[str]:
+    """Yield the edges of a range on which a value lies, "lower" or "upper".
+
+    Whole numbers lie on an edge, others within a share of the range of it. An edge of 0 does not
+    count, for most parameters cannot be widened below it.
+    """
+    place = float(dimension.encode(np.array([value]))[0])
+    sides = (("lower", dimension.low, place), ("upper", dimension.high, 1 - place))
+    for side, bound, distance in sides:
+        is_natural_bound = bound == 0.0 and not dimension.log
+        if is_natural_bound:
+            continue
+
+        is_on_edge = distance <= EDGE
+        if dimension.kind == "int":
+            is_on_edge = value == bound
+        if is_on_edge:
+            yield side

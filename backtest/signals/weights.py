@@ -404,29 +404,39 @@ def fit_weights(estimator: Any, returns: pd.DataFrame) -> core.FloatArray:
 
 
 class Segment(NamedTuple):
-    """Bars over which the same instruments take part: those at which weights are made anew."""
+    """A span over which the same instruments take part.
+
+    ``members`` are their places, ``bars`` those at which weights are made anew: the first of the
+    span, and then each that is due.
+    """
 
     members: core.IntArray
     bars: core.IntArray
 
 
 def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]:
-    """Yield them; an instrument takes part where it can be traded and has ``known`` returns."""
-    bars = np.arange(markets.n_bars)
-    has_part = markets.tradable() & (bars - markets.spans[:, :1] >= known)
-    is_new = np.any(has_part[:, 1:] != has_part[:, :-1], axis=0)
-    starts = np.flatnonzero(np.concatenate([[True], is_new]))
+    """Yield the spans with the same instruments; weights are due at every ``every``-th bar.
 
-    # Sessions have gaps, so bars are counted in place of time.
+    An instrument takes part where it can be traded and has ``known`` returns.
+    """
+    bars = np.arange(markets.n_bars)
+    takes_part = markets.tradable() & (bars - markets.spans[:, :1] >= known)
+    is_change = np.any(takes_part[:, 1:] != takes_part[:, :-1], axis=0)
+    starts = np.flatnonzero(np.concatenate([[True], is_change]))
+
+    # Numbered since 1970, so that markets that begin later have the same bars due. Sessions have
+    # gaps: their bars are counted in place of time.
     number = markets.time // markets.interval + 1
     if markets.sessions:
         number = bars + 1
     is_due = number % every == 0
+
     for start, stop in pairwise([*starts, markets.n_bars]):
-        members = np.flatnonzero(has_part[:, start])
-        if members.size:
-            later = np.flatnonzero(is_due[start + 1 : stop]) + start + 1
-            yield Segment(members, np.concatenate([[start], later]))
+        members = np.flatnonzero(takes_part[:, start])
+        if members.size == 0:
+            continue
+        due = np.flatnonzero(is_due[start + 1 : stop]) + start + 1
+        yield Segment(members, np.concatenate([[start], due]))
 
 
 def hold_weights(

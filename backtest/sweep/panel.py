@@ -52,7 +52,7 @@ class Scored(NamedTuple):
 class FlatColumns(NamedTuple):
     """The columns of all policies in one array, and the bar from which on each is asked.
 
-    The policies stand beside them, so that no id of their columns is used again.
+    The policies are kept with them, so that no id of their columns is used again.
     """
 
     observed: list[engine.ObservedPolicy]
