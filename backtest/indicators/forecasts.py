@@ -162,14 +162,14 @@ def average_year(
 
 
 class BarsOfDays(NamedTuple):
-    """Where each bar stands in a table with a row a day: its row, and its place in the row."""
+    """Where each bar lies in a table with a row a day: its row, and its place in the row."""
 
     row: IntArray
     place: IntArray
 
 
 def find_bars(starts: IntArray, n: int) -> BarsOfDays:
-    """Return where n bars stand, given the first bar of each day."""
+    """Return where n bars lie, given the first bar of each day."""
     row = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
     return BarsOfDays(row, np.arange(n) - starts[row])
 
@@ -179,7 +179,7 @@ def sum_within_days(
 ) -> FloatArray:
     """Return the sums of each day up to each bar, and write those of whole days into ``sums``.
 
-    A day begins with what stands in ``sums`` at its place.
+    A day begins with the value of ``sums`` at its place.
     """
     table = np.zeros((len(places), int(bars.place.max()) + 2))
     table[:, 0] = sums[places]

@@ -169,7 +169,10 @@ def roll_tail(losses: FloatArray, top: float, size: float, window: int) -> Float
 
 
 def find_spread(earned: FloatArray, window: int, horizon: float) -> FloatArray:
-    """Return the deviation of a sum of bars over that of one, by the last returns, (n_bars,)."""
+    """Return the deviation of the sum of ``horizon`` returns over that of one, (n_bars,).
+
+    Returns follow one another with a correlation rho, estimated over the ``window`` before.
+    """
     known = np.nan_to_num(earned)
     before = np.concatenate([[0.0], known[:-1]])
     products = sum_window(known * before, window)
@@ -177,7 +180,7 @@ def find_spread(earned: FloatArray, window: int, horizon: float) -> FloatArray:
     rho = np.divide(products, squares, out=np.zeros(len(known)), where=squares > 0.0)
     rho = np.clip(rho, -MAX_CORRELATION, MAX_CORRELATION)
 
-    # h + 2 sum_k (h - k) rho^k, summed in closed form.
+    # The variance of the sum is h + 2 sum_k (h - k) rho^k, k from 1 to h - 1, in closed form.
     first_terms = horizon * (1.0 + rho) / (1.0 - rho)
     last_terms = 2.0 * rho * (1.0 - rho**horizon) / (1.0 - rho) ** 2
     return np.asarray(np.sqrt(first_terms - last_terms))

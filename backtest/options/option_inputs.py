@@ -106,7 +106,11 @@ def read_own_rows(chain: Chain, option: Option) -> pd.DataFrame:
 
 
 def list_implied(chain: Chain, option: Option) -> pd.DataFrame:
-    """Return the quotes of an underlying, of the only one whatever its name; kept in the chain."""
+    """Return the quotes of the underlying of an option, by time.
+
+    A chain of one underlying has the quotes, whatever its name. They are kept in the chain, which
+    every option of a market asks for them.
+    """
     by_underlying: dict[str, pd.DataFrame] = chain.__dict__.setdefault("_implied_rows", {})
     underlying = str(option.underlying)
     if underlying in by_underlying:
@@ -115,6 +119,8 @@ def list_implied(chain: Chain, option: Option) -> pd.DataFrame:
     rows = chain.implied()
     if len(chain.underlyings) > 1:
         rows = rows[rows["underlying"] == underlying]
+
+    # Where bid and ask imply no volatility, that of the mark stands in.
     quotes = rows[["strike", "bid", "ask", "mark"]].assign(
         expiry=pd.DatetimeIndex(rows["expiry"]).as_unit("ns").asi8,
         is_call=rows["kind"] == "call",
@@ -297,11 +303,13 @@ def write_spreads(
     first_spread = min([LAST, *with_spread.index[:1]])
     first_price = min([LAST, *with_price.index[:1]])
 
+    # In volatility; where there is none yet, the feed keeps the usual spread.
     nearest = find_nearest(list_implied(chain, option), option, first_spread)
     spreads = pd.concat([nearest, with_spread]).reindex(opens, method="ffill")
     half_spreads = spreads["half_spread"].to_numpy()
     np.copyto(feed.half_spreads[:, k], half_spreads, where=np.isfinite(half_spreads))
 
+    # In price, which the contract may have before it has one in volatility.
     nearest = nearest[nearest.index < first_price]
     prices = pd.concat([nearest, with_price]).reindex(opens, method="ffill")
     feed.half_prices[:, k] = prices["half_price"]

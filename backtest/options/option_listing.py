@@ -43,7 +43,7 @@ class OptionListing(NamedTuple):
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return the facts of the listing for a manifest; data stand there by their hashes."""
+        """Return the facts of the listing for a manifest; it names data by their hashes."""
         facts: dict[str, Any] = {
             "contracts": {name: option.to_dict() for name, option in self.options.items()},
             "underlyings": self.underlyings,

@@ -37,7 +37,7 @@ NOT_SETTINGS = (
     "settings",
     "held",
 )
-"""What a manifest has that is no setting, or stands in a table of its own."""
+"""What a manifest has that is no setting, or has a table of its own."""
 TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
 """Settings of a run that its own table says."""
 APART = ("brackets", "earlier", "in_force")
@@ -184,7 +184,7 @@ def is_sound(causality: str) -> bool:
 
 
 def list_venues(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the rules of venues by " of NAMES"; instruments with the same rules stand together."""
+    """Return the rules of venues by " of NAMES"; instruments with the same rules are joined."""
     names_of: dict[str, list[str]] = {}
     rules_of: dict[str, Mapping[str, Any]] = {}
     for name, rules in walk_venues("", find_settings(manifest).get("venue") or {}):

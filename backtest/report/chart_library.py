@@ -61,7 +61,7 @@ def trim_library(text: str) -> str:
 
 
 def split_modules(text: str) -> dict[str, str]:
-    """Return the text in pieces: each module by its name, and under "" what stands before them."""
+    """Return the text in pieces: each module by its name, and under "" what precedes them."""
     found = [*DEFINED.finditer(text)]
     n_wrapped = Counter(each[2] for each in found)
     starts = {each[1]: each.start() for each in found if n_wrapped[each[2]] >= MANY}

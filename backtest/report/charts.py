@@ -203,7 +203,7 @@ ARROWS = {
     "down": "\N{BLACK DOWN-POINTING TRIANGLE} ",
     "up": "\N{BLACK UP-POINTING TRIANGLE} ",
 }
-"""What stands before the number of the lowest and of the highest step."""
+"""Arrows before the number of the lowest and of the highest step."""
 
 
 def draw_tornado(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:  # noqa: ARG001
@@ -302,7 +302,7 @@ def draw_fan(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tra
 
 
 def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> Traces:
-    """Yield a dotted line up for each mark; three names in a row stand at three heights above."""
+    """Yield a dotted line up for each mark; three names in a row have three heights."""
     if not shown.marks:
         return
     values = mask_infinite(table.to_numpy(dtype=np.float64))

@@ -1,7 +1,7 @@
 """What the explorer of a search holds: its sets, their measures, marks and equity curves.
 
-The browser chooses axes, colors and neighbors itself (``templates/explorer.js``); here stands only
-what it cannot know. Values are packed as those of charts are.
+The browser chooses axes, colors and neighbors itself (``templates/explorer.js``); this file
+writes only what it cannot know. Values are packed as those of charts are.
 """
 
 from __future__ import annotations

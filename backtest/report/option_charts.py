@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from backtest.results import Result
+    from backtest.results.option_profit import OptionTerms
     from backtest.results.run_data import RunOptions
 
 HEIGHT = 340
@@ -36,6 +37,21 @@ def list_first_charts(result: Result) -> Iterator[Shown]:
     yield draw_greeks(result)
 
 
+def choose_prices(price: float, strikes: core.FloatArray) -> core.FloatArray:
+    """Return the prices at which a payoff is drawn: about a price and all strikes, with these."""
+    low = min((1.0 - REACH) * price, 0.9 * strikes.min())
+    high = max((1.0 + REACH) * price, 1.1 * strikes.max())
+    return np.unique(np.append(np.linspace(low, high, N_PRICES), strikes))
+
+
+def compute_payoffs(
+    terms: OptionTerms, rows: core.IntArray, prices: core.FloatArray
+) -> core.FloatArray:
+    """Return what a unit of each option pays at expiry at each price, (n_prices, n_options)."""
+    gains = np.maximum(terms.signs[rows] * (prices[:, None] - terms.strikes[rows]), 0.0)
+    return np.where(terms.are_coin[rows], gains / prices[:, None], gains)
+
+
 def draw_payoff(result: Result, options: RunOptions) -> ShownChart:
     """Return what the options of one underlying pay at expiry, alone and with the position.
 
@@ -49,14 +65,10 @@ def draw_payoff(result: Result, options: RunOptions) -> ShownChart:
     place = int(np.argmax(by_underlying))
     rows = np.flatnonzero((amounts != 0.0) & (terms.instruments == place))
     price = float(options.quotes.index_close[bar, rows[0]])
-    strikes = terms.strikes[rows]
 
-    low = min((1.0 - REACH) * price, 0.9 * strikes.min())
-    high = max((1.0 + REACH) * price, 1.1 * strikes.max())
-    prices = np.unique(np.append(np.linspace(low, high, N_PRICES), strikes))
-    gains = np.maximum(terms.signs[rows] * (prices[:, None] - strikes), 0.0)
-    gains = np.where(terms.are_coin[rows], gains / prices[:, None], gains)
-    table = pd.DataFrame({"options": gains @ amounts[rows]}, index=prices)
+    prices = choose_prices(price, terms.strikes[rows])
+    payoffs = compute_payoffs(terms, rows, prices)
+    table = pd.DataFrame({"options": payoffs @ amounts[rows]}, index=prices)
 
     name = result.names[place]
     caption = (

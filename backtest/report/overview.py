@@ -274,11 +274,12 @@ def list_fills(result: Result, place: int) -> pd.DataFrame:
     is_fill = events["kind"].isin(["fill", *FILLED]).to_numpy()
     fills = events[is_own & is_fill]
 
-    # What was held after each fill, and before it.
+    # What was held after each fill, and before it, up to the rounding of the sum.
     after = fills["quantity"].cumsum().to_numpy()
     before = np.append(0.0, after[:-1])
     dust = 1e-9 * float(np.abs(after).max(initial=0.0))
 
+    # A fill from flat, or to the other side, opens a position.
     is_new = (np.abs(before) <= dust) | (before * after < 0.0)
     is_flat = np.abs(after) <= dust
     kinds = np.select([is_new, is_flat], ["opened", "closed"], default="changed")

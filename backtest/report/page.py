@@ -328,16 +328,25 @@ def read_lines(shown: core.ShownTable) -> Lines:
 
 
 def find_heads(shown: core.ShownTable, columns: Sequence[str]) -> dict[str, Head]:
-    """Return the heads of the columns that are shown, without the ends of ranges."""
+    """Return the heads of the columns that are shown, by name.
+
+    A head may be that of a range, which ends in another column: that one has no head of its own.
+    """
     heads = {}
     for name in shown.columns or columns:
-        head = shown.heads.get(name) or HEADS.get(name)
-        if not head and name in ABOUT:
-            head = Head(name_measure(name), "", MEASURE)
-        heads[name] = head or Head(name.replace("_", " "))
+        heads[name] = shown.heads.get(name) or find_usual_head(name)
 
-    ends = {head.until for head in heads.values()}
-    return {name: head for name, head in heads.items() if name not in ends}
+    ends_of_ranges = {head.until for head in heads.values()}
+    return {name: head for name, head in heads.items() if name not in ends_of_ranges}
+
+
+def find_usual_head(name: str) -> Head:
+    """Return the head of a column of which its table says nothing."""
+    if name in HEADS:
+        return HEADS[name]
+    if name in ABOUT:
+        return Head(name_measure(name), "", MEASURE)
+    return Head(name.replace("_", " "))
 
 
 def write_label(label: Any, shown: core.ShownTable) -> str:

@@ -179,7 +179,7 @@ def draw_events(shown: ShownChart, titles: list[str]) -> Traces:
         }
         named.add(label)
 
-        # An event without a panel stands in the first.
+        # An event without a panel is drawn in the first.
         panel = first.get("panel")
         if panel in titles[1:]:
             more["yaxis"] = name_axis("y", titles.index(panel) + 1)

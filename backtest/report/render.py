@@ -338,7 +338,7 @@ def fence_code(text: str) -> markupsafe.Markup:
 
 
 FEW_NOTICES = 2
-"""Notices that stand before the first number; more stand after the figures."""
+"""Notices that are printed before the first number; the others follow the figures."""
 FIRST_ROWS = 50
 """Rows of a ledger that are shown before it is searched."""
 
@@ -441,7 +441,7 @@ def tag_measures(text: str) -> markupsafe.Markup:
 
 
 def is_plain(block: Block) -> bool:
-    """Return whether a block is a table that stands beside others."""
+    """Return whether a block is a table that is laid out beside others."""
     return isinstance(block, Table) and not block.is_searched
 
 
@@ -476,7 +476,7 @@ def write_library() -> str:
 
 MARKS_OF_HTML = "<>&"
 SAFE = ",.:"
-"""Letters of base 85 that HTML reads as marks, and what stands for them."""
+"""Letters of base 85 that HTML reads as marks, and those that replace them."""
 
 
 @functools.lru_cache(maxsize=2)

@@ -41,9 +41,11 @@ def choose_rows(events: pd.DataFrame, most: int = MAX_ROWS) -> core.IntArray:
     if len(rows) <= most:
         return numbers
 
+    # The last key of lexsort is the first by which it sorts.
     kinds = kinds.loc[rows.index]
-    rank = rows["amount"].abs().groupby(kinds).rank(method="first", ascending=False)
-    order = np.lexsort((rank.to_numpy(), kinds.isin(COMMON).to_numpy()))
+    rank_in_kind = rows["amount"].abs().groupby(kinds).rank(method="first", ascending=False)
+    is_common = kinds.isin(COMMON)
+    order = np.lexsort((rank_in_kind.to_numpy(), is_common.to_numpy()))
     return np.sort(numbers[order[:most]])
 
 
@@ -58,9 +60,13 @@ def place_marks(
     kinds_of: Mapping[str, Mark],
     most: int,
 ) -> pd.DataFrame:
-    """Return where events are marked: at a height by bar, with label, symbol, color and row."""
-    sizes = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
-    shown = chosen[sizes.rank(method="first", ascending=False) <= most]
+    """Return the marks of events: their height, label, symbol, color and row of the ledger.
+
+    Of each kind the ``most`` largest events are marked, in the order of ``kinds_of``; ``height`` is
+    by bar.
+    """
+    amounts_by_kind = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
+    shown = chosen[amounts_by_kind.rank(method="first", ascending=False) <= most]
     kinds = shown["kind"].astype(str)
     labels = label_marks(chosen["kind"].astype(str), kinds, kinds_of)
 
@@ -210,21 +216,25 @@ OF_RETURNS = (
     "ulcer",
     "es_95",
 )
-"""Measures that stand beside the distribution of returns."""
+"""Measures that are shown beside the distribution of returns."""
 
 
 def draw_years(result: Result) -> ShownChart:
+    """Draw the returns of the account and of its market by calendar year."""
     market, _, market_unit = run_record.follow_market(result)
-    years = pd.DatetimeIndex(find_periods(result.time, "year")).year
-    unit = pd.Series(result.of_account("unit")).groupby(years).last()
-    before = unit.shift(fill_value=result.tally.first_unit)
-    held = pd.Series(market_unit).groupby(years).last()
-    held_before = held.shift(fill_value=1.0)
-
     name = "buy and hold" if market == "1x" else "benchmark, unlevered"
+    years = pd.DatetimeIndex(find_periods(result.time, "year")).year
+
+    # A year begins at the value at which the one before it ended.
+    account_end = pd.Series(result.of_account("unit")).groupby(years).last()
+    account_start = account_end.shift(fill_value=result.tally.first_unit)
+    market_end = pd.Series(market_unit).groupby(years).last()
+    market_start = market_end.shift(fill_value=1.0)
+
     columns = {
-        "account": unit / before.where(before > 0.0) - 1.0,  # none of a year after ruin
-        name: held / held_before - 1.0,
+        # A year after ruin has no return.
+        "account": account_end / account_start.where(account_start > 0.0) - 1.0,
+        name: market_end / market_start - 1.0,
     }
     table = pd.DataFrame(columns)
     table.index = pd.Index([str(year) for year in table.index])

@@ -695,7 +695,7 @@ CALLS = ("margin_call", "call_met", "call_partly_met", "call_failed")
 
 
 def tabulate_ledger(result: Result) -> ShownTable:
-    """Show the events in order; the cost of a trade stands in the row of its fill."""
+    """Show the events in order; the cost of a trade is in the row of its fill."""
     events = result.events
     is_cost = events["kind"].isin(run_charts.PARTS_OF_TRADES).to_numpy()
     costs = sum_costs(events["amount"].to_numpy(), is_cost)

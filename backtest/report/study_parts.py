@@ -487,7 +487,7 @@ def list_trial_luck(verdict: Verdict) -> Iterator[Finding]:
 
 
 def list_plateau_luck(verdict: Verdict, n_candidates: int) -> Iterator[Finding]:
-    """Yield whether the chosen set stands on a plateau, beside the highest candidate."""
+    """Yield whether the chosen set lies on a plateau, compared with the highest candidate."""
     yield Finding(
         name="objective of the chosen set",
         value=verdict.score,

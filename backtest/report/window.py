@@ -7,6 +7,7 @@ window of whole blocks, exactly.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,17 +46,18 @@ def collect_window(result: Result) -> dict[str, Any]:
 
 
 def find_block_ends(ends_sample: core.FloatArray) -> core.IntArray:
-    """Return the last bar of each block; bars after the last sample are a block of their own."""
-    samples = np.flatnonzero(ends_sample)
-    size = -(-len(samples) // MAX_BLOCKS) or 1
-    ends = samples[size - 1 :: size]
+    """Return the last bar of each block.
 
-    last = len(ends_sample) - 1
-    if len(samples) and (not len(ends) or ends[-1] != samples[-1]):
-        ends = np.append(ends, samples[-1])
-    if not len(ends) or ends[-1] != last:
-        ends = np.append(ends, last)
-    return ends.astype(np.int64)
+    Blocks have the same number of samples, so many that there are about MAX_BLOCKS of them. What is
+    left of the samples is a shorter block, and so are bars after the last sample.
+    """
+    samples = np.flatnonzero(ends_sample)
+    samples_per_block = max(math.ceil(len(samples) / MAX_BLOCKS), 1)
+    ends = samples[samples_per_block - 1 :: samples_per_block]
+
+    last_sample = samples[-1:]
+    last_bar = np.array([len(ends_sample) - 1])
+    return np.unique(np.concatenate([ends, last_sample, last_bar])).astype(np.int64)
 
 
 def measure_falls(

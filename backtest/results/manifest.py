@@ -35,7 +35,7 @@ NOT_IN_ID = (
 def write_manifest(
     setup: Any, span: RunSpan, *, plain_because: str, compared_with: str
 ) -> dict[str, Any]:
-    """Return the manifest of a run: what decides its numbers, its id, and what stands aside."""
+    """Return the manifest of a run: what decides its numbers, its id, and facts that do not."""
     market: Market | Markets = setup.markets
     venue: Venue | Mapping[str, Venue] = setup.venues
     is_panel = len(setup.markets) > 1

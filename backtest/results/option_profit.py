@@ -293,24 +293,24 @@ def weigh_gamma(
     is still the gamma in cash, and the weight is divided by S.
     """
     weights = np.zeros(opened.shape)
-    implied = np.zeros(opened.shape)
+    weighted_variances = np.zeros(opened.shape)
     in_cash = terms._replace(are_coin=np.zeros_like(terms.are_coin))
 
-    # What was carried moves from the last close to the open, what is held then on to the close.
-    # One that expires on the way has no time left.
+    # A bar has two moves: of what was carried from the last close to the open, and of what is held
+    # from the open on to the close. An option that expires on the way ends with no time left.
     to_open = follow_gap(quotes, carried)
     to_close = follow_bar(quotes, opened)
     to_close.end[2] = np.nan_to_num(to_close.end[2])
 
     for moves in (to_open, to_close):
-        forward, volatility, years = moves.start
+        forward, volatility, years_at_start = moves.start
+        years_at_end = np.maximum(moves.end[2], 0.0)
         gamma = Greeks(*compute_greeks(in_cash, moves.options, moves.start)).gamma
         amount = moves.quantities * terms.sizes[moves.options]
-        years_of_move = years - np.maximum(moves.end[2], 0.0)
 
         power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
-        weight = amount * gamma * forward**power * years_of_move
+        weight = amount * gamma * forward**power * (years_at_start - years_at_end)
         place = (moves.bars, moves.options)
         np.add.at(weights, place, weight)
-        np.add.at(implied, place, weight * np.nan_to_num(volatility) ** 2)
-    return weights, implied
+        np.add.at(weighted_variances, place, weight * np.nan_to_num(volatility) ** 2)
+    return weights, weighted_variances

@@ -80,14 +80,15 @@ def rank_winners(table: core.FloatArray, splits: int, metric: Figure) -> Iterato
     blocks = Blocks.of(table, splits)
     halves = itertools.combinations(range(1, splits), splits // 2 - 1)
     while part := list(itertools.islice(halves, max(1, CHUNK // n_trials))):
-        mask = np.zeros((len(part), splits))  # 1 in half the blocks, the first among them
+        # 1 in the blocks of a half, which has the first block: the other half has the rest.
+        mask = np.zeros((len(part), splits))
         mask[:, 0] = 1.0
         np.put_along_axis(mask, np.array(part, dtype=np.int64), 1.0, axis=1)
+        figures = blocks.measure(mask, metric)
+        figures_of_rest = blocks.measure(1.0 - mask, metric)
 
-        # Each half is in sample once, and the rest out of sample.
-        first = blocks.measure(mask, metric)
-        second = blocks.measure(1.0 - mask, metric)
-        for inside, outside in ((first, second), (second, first)):
+        # Each of the two halves is in sample once, and the other one out of sample.
+        for inside, outside in ((figures, figures_of_rest), (figures_of_rest, figures)):
             winner = np.argmax(inside, axis=1)[:, None]
             figure = np.take_along_axis(outside, winner, axis=1)
             margin = TOLERANCE * np.abs(figure)

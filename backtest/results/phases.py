@@ -404,16 +404,21 @@ def name_bulls_and_bears(run: RunRecord) -> Phases:
     """
     price = follow_price(run)
     points = turning_points(run.time, price)
-    months = run.time.astype("datetime64[ns]").astype("datetime64[M]")
-    turned = pd.DatetimeIndex(points.index).as_unit("ns").asi8
-    turned = turned.astype("datetime64[ns]").astype("datetime64[M]")
-    passed = np.searchsorted(turned, months)
-
     begins_as_bull = bool(price[-1] > price[0])
     if len(points):
         begins_as_bull = points["kind"].iloc[0] == "peak"
-    is_bear = (passed % 2 == 1) == begins_as_bull
+
+    # Each turning point that a bar has passed changes bull to bear, or back.
+    turns = find_months(pd.DatetimeIndex(points.index).as_unit("ns").asi8)
+    n_passed = np.searchsorted(turns, find_months(run.time))
+    has_changed = n_passed % 2 == 1
+    is_bear = has_changed == begins_as_bull
     return Phases(is_bear.astype(np.int64), ["bull", "bear"], is_hindsight=True)
+
+
+def find_months(times: core.IntArray) -> Any:
+    """Return the calendar month of each time in ns."""
+    return times.astype("datetime64[ns]").astype("datetime64[M]")
 
 
 def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
@@ -519,6 +524,26 @@ LEAST_SAMPLES = 10
 """Sampling periods that a phase, and the other phases, must have for a test of their growth."""
 
 
+def sum_samples(
+    run: RunRecord, places: core.IntArray, growth: core.FloatArray, n_phases: int
+) -> tuple[core.FloatArray, core.FloatArray]:
+    """Return the bars and the growth of each phase in each sampling period, (n_samples, n_phases).
+
+    ``places`` are the phases of the bars; ``n_phases`` is that of a bar whose phase is unknown.
+    """
+    is_end = run.ends_sample != 0.0
+    sample = np.cumsum(is_end) - is_end
+    n_samples = int(sample[-1]) + 1
+
+    # A cell is a phase in a period.
+    is_known = places < n_phases
+    cells = sample[is_known] * n_phases + places[is_known]
+    n_cells = n_samples * n_phases
+    bars = np.bincount(cells, minlength=n_cells).astype(np.float64)
+    grown = np.bincount(cells, weights=growth[is_known], minlength=n_cells)
+    return bars.reshape(n_samples, n_phases), grown.reshape(n_samples, n_phases)
+
+
 def find_p_values(
     run: RunRecord, places: core.IntArray, growth: core.FloatArray, n_phases: int
 ) -> core.FloatArray:
@@ -534,21 +559,10 @@ def find_p_values(
     that of the others, s its deviation over the draws; the p-value is the share of draws in which
     the largest |d* - d| / s of all phases is at or over |d| / s: it allows for their number.
     """
-    # The growth and the bars of each phase in each sampling period, (n_samples, n_phases).
-    is_end = run.ends_sample != 0.0
-    sample = np.cumsum(is_end) - is_end
-    n_samples = int(sample[-1]) + 1
-    is_known = places < n_phases
-    cells = sample[is_known] * n_phases + places[is_known]
-    n_cells = n_samples * n_phases
-    bars = np.bincount(cells, minlength=n_cells).astype(np.float64)
-    grown = np.bincount(cells, weights=growth[is_known], minlength=n_cells)
-    bars = bars.reshape(n_samples, n_phases)
-    grown = grown.reshape(n_samples, n_phases)
-
-    times = np.count_nonzero(bars, axis=0)
-    others = np.count_nonzero(bars.sum(axis=1, keepdims=True) > bars, axis=0)
-    can_test = (times >= LEAST_SAMPLES) & (others >= LEAST_SAMPLES)
+    bars, grown = sum_samples(run, places, growth, n_phases)
+    n_samples_in = np.count_nonzero(bars, axis=0)
+    n_samples_outside = np.count_nonzero(bars.sum(axis=1, keepdims=True) > bars, axis=0)
+    can_test = (n_samples_in >= LEAST_SAMPLES) & (n_samples_outside >= LEAST_SAMPLES)
     if not can_test.any() or not np.isfinite(grown).all():
         return np.full(n_phases, np.nan)
 

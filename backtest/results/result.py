@@ -65,7 +65,7 @@ class EqualRisk(NamedTuple):
 
 
 class Lack(NamedTuple):
-    """Why no constant leverage stands beside an account: the end of a sentence."""
+    """Why an account is compared with no constant leverage: the end of a sentence."""
 
     why: str
 

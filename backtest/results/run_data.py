@@ -180,7 +180,7 @@ class RunData:
 
     @property
     def has_one_instrument(self) -> bool:
-        """Whether it ran on one instrument, whose columns stand beside those of the account."""
+        """Whether it ran on one instrument, whose columns are in the table of the account."""
         return len(self.names) == 1
 
     @property

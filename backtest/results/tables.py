@@ -17,7 +17,7 @@ from backtest.venue import Contract, Venue
 COSTS = {**dict.fromkeys(FILL_COSTS.values(), TRADES), "liquidation_loss": (Event.LIQUIDATED,)}
 """Rows of the table of events that an entry of some kinds has beside its own: what it cost."""
 NAMES = (*(event.kind.name for event in EVENTS), *COSTS)
-"""What stands in the column ``kind`` of the table of events."""
+"""Values of the column ``kind`` of the table of events."""
 
 
 def price_of(contract: Contract, value: Any) -> FloatArray:

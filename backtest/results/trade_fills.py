@@ -275,8 +275,8 @@ def read_fills(run: RunRecord, entries: Entries, holding: Holding) -> Fills:
         parts.append(make_entry(last, OPEN, holding.value[last], -left))
     fills = np.concatenate(parts)
 
-    # What was paid per contract held, at the next fill of each payment. Fills stand one place later
-    # behind one that was carried.
+    # What was paid per contract held, at the next fill of each payment. Fills come one place later
+    # after one that was carried.
     holding_costs = {}
     for name, kinds in HOLDING_COSTS.items():
         rows = np.flatnonzero(np.isin(owned["kind"], kinds))

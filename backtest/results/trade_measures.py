@@ -205,8 +205,13 @@ def reduce_spans(
 def measure_excursions(
     run: RunRecord, holding: Holding, fills: Fills, rows: TradeRows, entry_price: FloatArray
 ) -> dict[str, FloatArray]:
-    """Return the furthest moves of the price over the whole bars of each trade, and at its end."""
-    # A fill at a close leaves out the bar that opens the trade, and has the one that ends it.
+    """Return the furthest moves of mark and last price against each trade, and in its favor.
+
+    ``mae`` (maximum adverse excursion) is negative, ``mfe`` positive, both as shares of the entry
+    price. Prices are those of the whole bars of the trade, and that of its end.
+    """
+    # A trade that begins at a close lives through the bars after it; one that ends at a close
+    # lives through that bar too.
     is_late = (fills.kind == Event.FILL) & (run.account.fill == "next_close")
     is_at_close = is_late | np.isin(fills.kind, (Event.RUINED, Event.DELISTED, OPEN))
     first = fills.bar[rows.entry] + is_late[rows.entry]
@@ -221,6 +226,8 @@ def measure_excursions(
         highest = np.fmax(reduce_spans(high, first, stop, np.fmax), end_price)
         down = np.minimum(lowest / entry_price - 1.0, 0.0)
         up = np.maximum(highest / entry_price - 1.0, 0.0)
+
+        # Without such prices the end of a trade alone would look like its whole way.
         if np.isnan(low).all():
             down = np.full(len(end_price), np.nan)
             up = np.full(len(end_price), np.nan)

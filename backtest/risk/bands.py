@@ -110,6 +110,23 @@ def list_rows(markets: Markets, first: int) -> Rows:
     )
 
 
+def find_settlements(
+    market: Market, rows: core.IntArray, jitter: int
+) -> tuple[core.IntArray, core.IntArray]:
+    """Return the settlements in each bar that is repeated, and the places of those bars in rows.
+
+    One just before an open, by ``jitter`` ns at most, belongs to the bar that opens.
+    """
+    bar = np.searchsorted(market.time - jitter, market.funding_time, side="right") - 1
+
+    # The settlements of a bar follow one another: where they begin, and how many there are.
+    firsts = np.searchsorted(bar, rows, side="left")
+    counts = np.searchsorted(bar, rows, side="right") - firsts
+    place = np.repeat(np.arange(len(rows)), counts)
+    within_bar = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return firsts[place] + within_bar, place
+
+
 def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     """Return a market whose bars repeat the bars ``rows`` (n_bars,) of this one.
 
@@ -133,15 +150,7 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     fields["volume"] = market.volume[rows]
     fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
 
-    # The settlements of each bar that is repeated, as runs of them: where a run begins, and how
-    # many there are. One just before an open belongs to the bar that opens.
-    bar = np.searchsorted(market.time - jitter, market.funding_time, side="right") - 1
-    firsts = np.searchsorted(bar, rows, side="left")
-    counts = np.searchsorted(bar, rows, side="right") - firsts
-    place = np.repeat(np.arange(len(rows)), counts)
-    within_run = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
-    settlement = firsts[place] + within_run
-
+    settlement, place = find_settlements(market, rows, jitter)
     later = market.time - market.time[rows]
     fields["funding_time"] = market.funding_time[settlement] + later[place]
     fields["funding_rate"] = market.funding_rate[settlement]
@@ -537,18 +546,19 @@ def bands(
     before = np.concatenate([[1.0], unit_of_run[:-1]])
     growth = performance.divide(unit_of_run, before)
 
+    # The unit value of each path, simulated, and by the returns of the run in another order.
     rows: list[dict[str, float]] = []
     units = np.empty((count, len(unit_of_run)), np.float32)
     shuffled = np.empty((count, len(unit_of_run)), np.float32)
     events = {name: np.zeros((2, count), np.bool_) for name in ("liquidated", "loss", "goal")}
     for k in range(count):
-        lived = live_path(resampler, result, k, growth, how)
-        rows.append(lived.measures)
-        units[k] = lived.unit
-        shuffled[k] = lived.returns
+        path = simulate_path(resampler, result, k, growth, how)
+        rows.append(path.measures)
+        units[k] = path.unit
+        shuffled[k] = path.returns
 
-        events["liquidated"][0, k] = lived.is_liquidated
-        for source, values in enumerate((lived.unit, lived.returns)):
+        events["liquidated"][0, k] = path.is_liquidated
+        for source, values in enumerate((path.unit, path.returns)):
             reached = find_first_passage(values, loss, goal)
             if reached:
                 events[reached][source, k] = True
@@ -575,7 +585,7 @@ def bands(
     )
 
 
-class LivedPath(NamedTuple):
+class SimulatedPath(NamedTuple):
     """What a path makes of the account of a run, and of its returns; values are 1 at the start.
 
     ``unit`` and ``returns`` (n_bars,) are the values of the account and of the returns of the run,
@@ -588,9 +598,9 @@ class LivedPath(NamedTuple):
     is_liquidated: bool
 
 
-def live_path(
+def simulate_path(
     resampler: Resampler, result: Result, number: int, growth: core.FloatArray, how: engine.Compile
-) -> LivedPath:
+) -> SimulatedPath:
     """Run the account on path ``number``; ``growth`` (n_bars,) is that of the unit in the run."""
     bars = resampler.draw(number)
     outcome = resampler.run(bars, how)
@@ -607,7 +617,7 @@ def live_path(
         measures[f"{RETURNS}_{name}"] = value
 
     is_liquidated = bool(outcome.tally.money.liquidations > 0.0)
-    return LivedPath(measures, unit, returns, is_liquidated)
+    return SimulatedPath(measures, unit, returns, is_liquidated)
 
 
 def check_repeated(resampler: Resampler, result: Result, how: engine.Compile) -> None:

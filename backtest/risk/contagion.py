@@ -144,23 +144,24 @@ class BookCrowd:
 
 
 def find_spread(book: Books) -> FloatArray:
-    """Return the forced flow in market i that one unit of forced flow in market j causes.
+    """Return the forced flow in market i that one unit of forced flow in market j causes, (n, n).
 
-    Of the first round, (n, n): what fails by the impact of one market's net flow alone, over its
-    gross flow, longs and shorts together.
+    The flow of the first round is what fails by the shock. Of each market, its net flow moves the
+    mark alone; what fails by that move is the flow that it causes, over its gross flow.
     """
     n = len(book.start)
-    first = book.find_failing(book.shocked)
-    flows = book.quantity[first] * book.unit
+    failing = book.find_failing(book.shocked)
+    flows = book.quantity[failing] * book.unit
     net = np.sum(flows, axis=0)
     gross = np.sum(np.abs(flows), axis=0)
 
     spread = np.zeros((n, n))
     for j in np.flatnonzero(net).tolist():
-        alone = np.zeros(n)
-        alone[j] = net[j]
-        rows = np.setdiff1d(book.find_failing(book.find_marks(alone)), first)
-        spread[:, j] = np.sum(np.abs(book.quantity[rows]), axis=0) * book.unit / gross[j]
+        flow_of_one = np.zeros(n)
+        flow_of_one[j] = net[j]
+        marks = book.find_marks(flow_of_one)
+        caused = np.setdiff1d(book.find_failing(marks), failing)
+        spread[:, j] = np.sum(np.abs(book.quantity[caused]), axis=0) * book.unit / gross[j]
     return spread
 
 

@@ -52,20 +52,21 @@ class Skew(dict[str, float]):
         return f"Longs have {abs(gap):.2f}x {side} leverage than shorts ({gap:+.2f}x)"
 
     def _say_liquidations(self) -> str:
-        ratio = self["liquidations"]
+        log_ratio = self["liquidations"]  # below the price, over above it
         span = f"within {100.0 * self.span:g} % of the price"
-        if math.isnan(ratio):
+        if math.isnan(log_ratio):
             return f"nothing is liquidated {span}"
 
-        near, far = "above", "below"
-        if ratio > 0.0:
-            near, far = "below", "above"
-        if math.isinf(ratio):
-            return f"{span} all that is liquidated is {near} it (log ratio {ratio:+.2f})"
-        if abs(ratio) < LEAST_SKEW:
-            return f"{span} as much is liquidated below it as above (log ratio {ratio:+.2f})"
-        times = f"{math.exp(abs(ratio)):,.2f} times the notional"
-        return f"{span} {times} is liquidated {near} it that is {far} (log ratio {ratio:+.2f})"
+        more, less = "above", "below"
+        if log_ratio > 0.0:
+            more, less = "below", "above"
+        number = f"(log ratio {log_ratio:+.2f})"
+        if math.isinf(log_ratio):
+            return f"{span} all that is liquidated is {more} it {number}"
+        if abs(log_ratio) < LEAST_SKEW:
+            return f"{span} as much is liquidated below it as above {number}"
+        times = f"{math.exp(abs(log_ratio)):,.2f} times the notional"
+        return f"{span} {times} is liquidated {more} it that is {less} {number}"
 
 
 ROUNDS = 64
@@ -330,11 +331,12 @@ class Crowd:
         bins: int = 100,
         span: float = 0.5,
     ) -> pd.DataFrame:
-        """Return the notional that is liquidated at each price; bankruptcy prices without a venue.
+        """Return the notional that is liquidated at each level of the price.
 
-        ``bins`` price levels reach to both sides by ``span``, a fraction of the price now.
-        The index is the middle of each level; ``long``, ``short``, and what is liquidated between
-        the price now and the level, ``cumulative``, are notionals at the price now.
+        Accounts are liquidated at their liquidation prices at the venue, without one at their
+        bankruptcy prices. ``bins`` levels reach to both sides by ``span``, a fraction of the price
+        now. The index is the middle of each level; ``long``, ``short``, and what is liquidated
+        between the price now and the level, ``cumulative``, are notionals at the price now.
         """
         now = find_price(price, self.price)
         n = int(core.Range(2, 100_000).check("bins", bins, whole=True))
@@ -351,11 +353,14 @@ class Crowd:
             weights = np.abs(notional[is_of_side])
             levels[name], _ = np.histogram(prices[is_of_side], edges, weights=weights)
 
-        # What a move from the price now to a level liquidates.
+        # A fall from the price now to a level liquidates longs, a rise shorts.
         middle = 0.5 * (edges[:-1] + edges[1:])
-        falling = np.cumsum(np.where(middle < now, levels["long"], 0.0)[::-1])[::-1]
-        rising = np.cumsum(np.where(middle < now, 0.0, levels["short"]))
-        levels["cumulative"] = np.where(middle < now, falling, rising)
+        is_below = middle < now
+        longs_below = np.where(is_below, levels["long"], 0.0)
+        shorts_above = np.where(is_below, 0.0, levels["short"])
+        by_fall = np.cumsum(longs_below[::-1])[::-1]
+        by_rise = np.cumsum(shorts_above)
+        levels["cumulative"] = np.where(is_below, by_fall, by_rise)
         return pd.DataFrame(levels, pd.Index(middle, name="price"))
 
     def _find_bankruptcy_prices(self) -> core.FloatArray:

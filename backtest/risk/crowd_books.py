@@ -609,23 +609,26 @@ class Books:
         return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
 
     def check(self, prices: FloatArray, before: float) -> float:
-        """Return by which share the books are off; raise if that is more than rounding."""
-        # Contracts add up to 0 with those of the liquidity account.
+        """Return by which share the books are off; raise if that is more than rounding.
+
+        ``before`` is all money at these prices before a round: a round moves money, and makes none.
+        """
+        # Contracts of accounts and of the liquidity account add up to 0.
         sizes = np.sum(np.abs(self.first_quantity) + self.coins, axis=0)
         gaps = np.abs(np.sum(self.quantity + self.coins, axis=0) + self.liquidity)
-        off_contracts = float(np.max(gaps / np.maximum(sizes, 1.0)))
+        error_of_contracts = float(np.max(gaps / np.maximum(sizes, 1.0)))
 
-        # Money is what it was before.
+        # Errors of money are measured by the equity and the notional at the start.
         notional = float(sizes @ np.abs(self.to_values(prices)))
-        money = max(float(np.sum(np.abs(self.first_equity))), notional, 1.0)
+        scale = max(float(np.sum(np.abs(self.first_equity))), notional, 1.0)
         after = self.sum_money(prices)
-        off = max(abs(after - before) / money, off_contracts)
-        if not off <= SLACK:
+        error = max(abs(after - before) / scale, error_of_contracts)
+        if not error <= SLACK:
             raise core.AccountingError(
-                f"the books of the crowd must balance to {SLACK:g}, were off by {off:.3g} in round "
-                f"{len(self.rows) + 1}: {before!r} before and {after!r} after"
+                f"the books of the crowd must balance to {SLACK:g}, were off by {error:.3g} in "
+                f"round {len(self.rows) + 1}: {before!r} before and {after!r} after"
             )
-        return off
+        return error
 
 
 class Closing(NamedTuple):

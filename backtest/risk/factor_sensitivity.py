@@ -54,27 +54,34 @@ def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
 
 
 def scale_moves(market: Market, factor: float) -> Market:
-    """Return a market whose log moves are a multiple away from their mean, which stays."""
+    """Return a market whose volatility is multiplied by a factor.
+
+    Each log move from close to close goes to factor * move + (1 - factor) * mean, so that the mean
+    move stays. The first bar has no close before it, and stays.
+    """
     logs = np.log(market.close)
     moves = np.diff(logs)
     mean = float(np.mean(moves))
-    close = logs[0] + np.concatenate([[0.0], np.cumsum(factor * moves + (1.0 - factor) * mean)])
 
-    # All prices of a bar move away from the close before as its close does.
-    before = np.concatenate([[logs[0]], logs[:-1]])
-    start = np.concatenate([[close[0]], close[:-1]])
+    def scale(move: core.FloatArray) -> core.FloatArray:
+        return factor * move + (1.0 - factor) * mean
+
+    # All prices of a bar move away from the close before it as its close does.
+    scaled_logs = logs[0] + np.concatenate([[0.0], np.cumsum(scale(moves))])
+    close_before = np.concatenate([[logs[0]], logs[:-1]])
+    scaled_before = np.concatenate([[scaled_logs[0]], scaled_logs[:-1]])
     fields = market.fields()
     for name in (*PRICES, *MARKS):
-        away = np.log(getattr(market, name)) - before
-        away[1:] = factor * away[1:] + (1.0 - factor) * mean
-        fields[name] = np.exp(start + away)
+        move = np.log(getattr(market, name)) - close_before
+        move[1:] = scale(move[1:])
+        fields[name] = np.exp(scaled_before + move)
 
-    # A settlement has the price that it had in its bar, moved like those of the bar.
+    # The price of a settlement moves like those of its bar.
     bar = np.searchsorted(market.time, market.funding_time, side="right") - 1
     bar = np.clip(bar, 0, market.n_bars - 1)
-    away = np.log(market.funding_mark) - before[bar]
-    moved = np.where(bar > 0, factor * away + (1.0 - factor) * mean, away)
-    fields["funding_mark"] = np.exp(start[bar] + moved)
+    move = np.log(market.funding_mark) - close_before[bar]
+    move = np.where(bar > 0, scale(move), move)
+    fields["funding_mark"] = np.exp(scaled_before[bar] + move)
     return Market(**fields, source=f"{market.source}, volatility")
 
 

@@ -137,46 +137,48 @@ class LeverageFrontier(SettingsResult):
         ]
 
     def _chart_growth(self, size: str) -> tuple[ShownChart, ...]:
-        """Return growth by the probability of liquidation, and by size, a color per source.
+        """Draw growth by the probability of liquidation, and by size, a color per source.
 
-        Where all drawn accounts have the same probability, none say, growth by size is all.
+        Where all drawn accounts have the same probability, growth by size says everything.
         """
-        flat = self.table.reset_index()
-        sources = list(dict.fromkeys(flat["source"]))
-        colors = dict(zip(sources, ("accent", "neutral", "ink"), strict=False))
+        sources = self.table.index.get_level_values("source")
+        names = list(dict.fromkeys(sources))
+        colors = dict(zip(names, ("accent", "neutral", "ink"), strict=False))
         growth = self.table["growth"]
         growth = growth.where(growth >= -1.0)
         left_out = "Growth under -100 % a year is not drawn."
 
+        by_size = ShownChart(
+            key="size",
+            title=f"Median log growth a year by {size}",
+            caption=left_out,
+            table=growth.unstack(0)[names].dropna(how="all"),
+            kind="points",
+            colors=colors,
+            x=size,
+            percent="y",
+            has_legend=True,
+        )
+        probability = self.table["p_liquidation"]
+        if probability[growth.notna()].nunique() < 2:
+            return (by_size,)
+
         of_source = {}
-        for name in sources:
-            of_source[name] = growth.where(flat["source"].to_numpy() == name).to_numpy()
+        for name in names:
+            of_source[name] = growth.where(sources == name).to_numpy()
         by_risk = ShownChart(
-            "risk",
-            "Median log growth a year by probability of liquidation",
-            left_out,
-            pd.DataFrame(of_source, flat["p_liquidation"]),
-            "cloud",
-            colors,
-            "probability of liquidation",
-            "log growth",
+            key="risk",
+            title="Median log growth a year by probability of liquidation",
+            caption=left_out,
+            table=pd.DataFrame(of_source, pd.Index(probability, name="p_liquidation")),
+            kind="cloud",
+            colors=colors,
+            x="probability of liquidation",
+            y="log growth",
             percent="xy",
             has_legend=True,
             height=380,
         )
-        by_size = ShownChart(
-            "size",
-            f"Median log growth a year by {size}",
-            left_out,
-            growth.unstack(0)[sources].dropna(how="all"),
-            "points",
-            colors,
-            size,
-            percent="y",
-            has_legend=True,
-        )
-        if self.table["p_liquidation"][growth.notna()].nunique() < 2:
-            return (by_size,)
         return by_risk, by_size
 
 
@@ -312,7 +314,7 @@ def leverage_frontier(
 
     outcomes: dict[str, dict[float, Outcomes]] = {}
     for source, paths_drawn in sources.items():
-        outcomes[source] = live_paths(terms, paths_drawn, sizes.tolist(), report)
+        outcomes[source] = run_on_paths(terms, paths_drawn, sizes.tolist(), report)
     past = live_history(terms, drawn[0], sizes.tolist(), report)
     if past:
         outcomes[HISTORY] = past
@@ -377,7 +379,7 @@ def describe_outcomes(outcomes: Outcomes) -> dict[str, float]:
     return {"growth": outcomes.median, **share, "accounts": n}
 
 
-def live_paths(
+def run_on_paths(
     terms: Terms, paths: Paths, sizes: list[float], report: Callable[[], None]
 ) -> dict[float, Outcomes]:
     """Return the outcomes of sizes on paths, and of those between that refine the best one."""

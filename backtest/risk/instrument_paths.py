@@ -56,22 +56,27 @@ class InstrumentPaths:
         self.basis = fit_basis(past)
 
     def draw(self, draws: Draws) -> PathBars:
-        """Return the bars of a block of paths."""
+        """Return the bars of a block of paths, behind the last bar of history.
+
+        A resampled model repeats rows of history: their moves, mark over last price and volume. A
+        parametric one repeats none, which rows of -1 say.
+        """
         history = self.history
         bars, n = draws.shape
-        recent = history.volume[history.time > history.time[-1] - MONTH]
-        mean_volume = np.mean(recent)
+        month = history.time > history.time[-1] - MONTH
+        mean_volume = np.mean(history.volume[month])
         last = np.array(
             [[getattr(history, name)[-1] for name in names] for names in (PRICES, MARKS)]
         )
-        residuals = self.process.residuals
 
-        # Moves, the mark over the last price, and volume: of the rows of history that each bar
-        # repeats, or of a parametric model, which repeats none.
+        # The first column is the last bar of history.
         rows = np.full((n, bars + 1), -1, np.int64)
         volume = np.empty((n, bars + 1))
         volume[:, 0] = history.volume[-1]
-        if self.table is not None:
+        if self.table is None:
+            volume[:, 1:] = mean_volume
+            prices, marks = self._follow(draws, last)
+        else:
             uniforms = draws.generator(ROWS).random((bars, n, 2))
             drift = self.model.drift / count_per_year(history)
             chosen, prices, marks = self.table.draw(
@@ -79,14 +84,21 @@ class InstrumentPaths:
             )
             rows[:, 1:] = chosen
             np.multiply(mean_volume, self.table.shares[chosen], out=volume[:, 1:])
-        else:
-            volume[:, 1:] = mean_volume
-            prices, marks = self._follow(draws, last)
-            residuals = np.sort(residuals)
 
-        uniforms = draws.generator(FUNDING).random((len(self.calendar.stamps), n))
-        rates = self.process.walk(residuals, uniforms, self.process.draw_unknown(draws))
+        rates = self._draw_funding(draws)
         return PathBars(prices, marks, volume, rows, rates=rates.T.copy())
+
+    def _draw_funding(self, draws: Draws) -> core.FloatArray:
+        """Return the funding rates of a block of paths, (settlements, paths).
+
+        With a parametric model the residuals are drawn from their sorted values.
+        """
+        residuals = self.process.residuals
+        if self.table is None:
+            residuals = np.sort(residuals)
+        n_paths = draws.shape[1]
+        uniforms = draws.generator(FUNDING).random((len(self.calendar.stamps), n_paths))
+        return self.process.walk(residuals, uniforms, self.process.draw_unknown(draws))
 
     def _follow(
         self, draws: Draws, last: core.FloatArray
@@ -150,7 +162,7 @@ class InstrumentPaths:
                 later[name] = values[:, 1:]
         later["funding_rate"] = bars.rates
 
-        # History stands in front of all rows, and is written once.
+        # History precedes all rows, and is written once.
         kept = {}
         for name, values in later.items():
             past = getattr(before, name)

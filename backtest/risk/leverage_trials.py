@@ -40,9 +40,10 @@ LONG_RUN = ", long run"
 
 
 def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
-    """Return the paths by name, those from today's volatility also from the long-run one.
+    """Return the paths by the name of their model; the second of a kind is ``"filtered 2"``.
 
-    The second of a kind is ``"filtered 2"``, and so on.
+    Models whose paths begin at today's volatility are there twice: the second of each begins at the
+    long-run volatility, that of the last returns.
     """
     named: dict[str, Paths] = {}
     counts = Counter[str]()

@@ -293,20 +293,24 @@ def calibrate_margin(
 
 
 def tabulate_values(tries: Tries, value: float) -> tuple[pd.DataFrame, float]:
-    """Return what values on a grid leave, and the share of paths that a larger one brings back."""
+    """Return what values on a grid leave uncovered, and the share of paths with a reversal.
+
+    On such a path a larger value leaves a shortfall that a smaller one covers. The grid is denser
+    about the solution, ``value``.
+    """
     grid = np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
-    if tries.low < value < tries.high:  # denser where the solution is
+    if tries.low < value < tries.high:
         steps = 0.5 ** np.arange(1, GRID // 2 + 1)
         below = value - (value - tries.low) * steps
         above = value + (tries.high - value) * steps[::-1]
         grid = np.concatenate([below, [value], above])
 
     # On which paths each value leaves a shortfall, (n_values, n_paths).
-    failed = np.stack([tries.find_shortfalls(tried) for tried in grid])
-    comes_back = failed[1:] & ~failed[:-1]
-    reversals = float(np.mean(np.any(comes_back, axis=0)))
+    is_short = np.stack([tries.find_shortfalls(tried) for tried in grid])
+    is_reversal = is_short[1:] & ~is_short[:-1]
+    reversals = float(np.mean(np.any(is_reversal, axis=0)))
     columns = {
-        "paths": failed.mean(axis=1),
+        "paths": is_short.mean(axis=1),
         "history": [tries.measure_history(tried)[0] for tried in grid],
         "today": [tries.find_margin_today(tried) for tried in grid],
     }
@@ -462,9 +466,10 @@ class Tries:
         return self.shortfalls[value]
 
     def hold(self, value: float, told: float) -> sc.Record:
-        """Return the record of a value held at past days: did their window have a shortfall.
+        """Return the record of a value: on past days, whether their window had a shortfall.
 
-        Windows have the length of paths and no day in common, but for the days of the rule.
+        ``told`` is the probability that was forecast of it. Windows have the length of paths and no
+        day in common, but for the days that the rule looks back.
         """
         is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
         first_known = len(is_known)
@@ -475,6 +480,7 @@ class Tries:
         if len(days) < sc.LEAST_DATES:
             return sc.leave_untold(closes)
 
+        # Whether a shortfall came, and how calm the market was before.
         came = np.array([is_over[day : day + self.window].any() for day in days.tolist()])
         ratios = [measure_calm(cut_past(self.market, close)) for close in closes.tolist()]
         return sc.Record(

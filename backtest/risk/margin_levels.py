@@ -48,7 +48,10 @@ def list_rules(rule: DynamicMargin) -> list[tuple[str, DynamicMargin]]:
 def measure_levels(
     rule: DynamicMargin | None, days: DailyCloses, time: IntArray, venue: Venue
 ) -> Levels:
-    """Return the margins of a rule for bars with these opens; None is the venue's own table."""
+    """Return the margins of a rule at the closes of days, and for bars by their opens ``time``.
+
+    Without a rule they are those of the venue's own table. NaN at closes before the first level.
+    """
     rates, _ = venue.find_lowest(time)
     rates_at_close, _ = venue.find_lowest(days.time)
     if rule is None:

@@ -391,7 +391,7 @@ def compare_margin(
         outcome = live(read_prices(market), in_force[:, None], venue, *drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
-            outcome = live_paths(rule, market, ahead, venue, seed)
+            outcome = run_on_paths(rule, market, ahead, venue, seed)
             lost.append({"rule": name, "where": "paths", **outcome})
         core.report_progress(progress, done, len(chosen))
 
@@ -456,7 +456,7 @@ def find_promise(rule: DynamicMargin, inner: Any, coverage: float) -> tuple[int,
     return 1, coverage
 
 
-def live_paths(
+def run_on_paths(
     rule: DynamicMargin | None, market: Market, paths: Paths, venue: Venue, seed: int
 ) -> dict[str, float]:
     """Return what becomes of an account on each path, all new at its first bar."""

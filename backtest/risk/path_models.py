@@ -296,19 +296,24 @@ class Filtered(_Resampled):
         return ahead
 
     def scale(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return the volatility that the model had for each bar, times a constant, and weights."""
+        """Return what returns are divided by, and the numbers that kernels take of the model.
+
+        The first, (n_bars,), is the volatility that the model forecast for each bar, over one
+        constant: with it, paths of the divided returns have the variance of history. The numbers
+        are today's variance, omega, alpha, beta, and the largest variance of a path.
+        """
         returns = log_returns(market)
-        ahead = self.filter(market)  # at each close, of the next bar
-        volatility = np.sqrt(np.concatenate([ahead[:1], ahead[:-1]]))
+        next_variance = self.filter(market)
+        variance = np.concatenate([next_variance[:1], next_variance[:-1]])
+        volatility = np.sqrt(variance)
 
-        # The constant gives paths the variance of history.
-        squared = (returns[1:] / volatility[1:]) ** 2
+        divided_squares = (returns[1:] / volatility[1:]) ** 2
         target = float(np.mean(returns[1:] ** 2))
-        row_scale = find_row_scale(self, squared, target)
+        row_scale = find_row_scale(self, divided_squares, target)
 
-        most = MOST_VARIANCE * max(float(np.max(ahead)), self.variance_now)
-        weights = np.array([self.variance_now, self.omega, self.alpha, self.beta, most])
-        return np.asarray(volatility / math.sqrt(row_scale)), weights
+        largest = MOST_VARIANCE * max(float(np.max(next_variance)), self.variance_now)
+        numbers = np.array([self.variance_now, self.omega, self.alpha, self.beta, largest])
+        return np.asarray(volatility / math.sqrt(row_scale)), numbers
 
 
 def find_weight(half_life: float) -> float:

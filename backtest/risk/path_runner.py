@@ -336,7 +336,7 @@ class PathsRunner(core.Carried):
         if self._needs_own_setup(setup):
             return self.set_up_on(seen, setup), True
 
-        # Only prices, funding and columns differ: the bars of one path stand for all.
+        # Only prices, funding and columns differ: the bars of one path do for all.
         path = self.paths.markets_of(bars, 0, 0)
         observed = []
         for policy, market in zip(setup.observed, path.values(), strict=True):
@@ -440,7 +440,7 @@ class PathsRunner(core.Carried):
         if not observed.columns:
             return {}, np.zeros(len(bars.volume), np.int64)
 
-        # The history that stands in front of each path, with the signal.
+        # The history before each path, with the signal.
         width = self.paths.width
         seen = self.seen
         before = seen[name].slice(0, seen.n_bars - width + 1)

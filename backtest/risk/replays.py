@@ -165,9 +165,10 @@ class Forecast(NamedTuple):
 def forecast_at(
     runner: PathsRunner, past: PastStarts, bar: int, horizons: Sequence[str], *, threads: int
 ) -> dict[str, Forecast]:
-    """Return what ``backtest risk`` tells at the close of a bar of history, of a new account.
+    """Return what ``backtest risk`` would have forecast at the close of a bar, by horizon.
 
-    As there, paths are as long as the longest of the horizons, and serve all of them.
+    It is that of a new account, from paths that know the history up to that bar alone. As there,
+    paths are as long as the longest of the horizons, and serve all of them.
     """
     markets = as_markets(runner.paths.history)
     close = int(markets.time[bar]) + markets.interval
@@ -181,6 +182,7 @@ def forecast_at(
         bars = r.read_horizons(paths, horizons)
         lost = count_lost(dated, bars, threads)
 
+    # The probability is that of paths, joined with how often it came before that bar.
     is_calm = any(ratio < CALM for ratio in dated.measure_calm().values())
     known = know_past(past, markets.n_bars - 1 - bar, close - int(markets.time[0]))
     forecasts = {}
@@ -354,16 +356,17 @@ def score_tails(runner: PathsRunner) -> dict[str, sc.IntervalRecord]:
     if signal[-1] < 0.0:
         losses = -losses
 
-    value = tail.value_at_risk[dates]
+    # Losses beyond the value at risk, over the shortfall that was expected of them.
+    value_at_risk = tail.value_at_risk[dates]
     shortfall = tail.expected_shortfall[dates]
-    is_beyond = losses > value
+    is_beyond = losses > value_at_risk
     beyond = math.nan
     if is_beyond.any():
         beyond = float(losses[is_beyond].mean() / shortfall[is_beyond].mean())
 
     value_record = sc.IntervalRecord(
         time=market.time[dates] + market.interval,
-        ratios=losses / value,
+        ratios=losses / value_at_risk,
         promised=float(policy.level),
         today=(-math.inf, float(tail.value_at_risk[-1])),
     )

@@ -241,7 +241,7 @@ def measure_record(record: Record) -> dict[str, Any]:
 def list_scores(name: str, record: Record, today: float) -> Iterator[dict[str, Any]]:
     """Yield the scores of a forecast: of all dates, of calm ones, and of the others.
 
-    ``today`` is the probability that is told now. Beside it stands what the record makes of it.
+    ``today`` is the probability that is told now. The row also has what the record makes of it.
     """
     recalibrated = math.nan
     correction = fit_correction(record.told, record.came)
@@ -319,7 +319,11 @@ def adapt_factors(ratios: core.FloatArray, promised: float) -> core.FloatArray:
 
 
 def measure_interval(name: str, record: IntervalRecord) -> dict[str, Any]:
-    """Return how often a bound held, told and adapted, and what both are today."""
+    """Return the row of a bound: how often it held as it was told, and adapted, and both today.
+
+    Adapted, it is wider after dates on which it did not hold, and narrower after others; the first
+    dates, BURN_IN, only set its width.
+    """
     n = len(record.ratios)
     row: dict[str, Any] = dict.fromkeys(INTERVALS, math.nan)
     row |= {

@@ -202,45 +202,47 @@ class Stress(SettingsResult):
 
         axes = [str(name) for name in self.ladder.index.names]
         units = ", ".join(f"{name} ({find_unit(name)})" for name in axes)
-        names = axes[:2]
-        losses = self.ladder["loss"]
+        table = ShownTable(
+            self.ladder,
+            "Ladder",
+            labels=Head(axes[0]),
+            heads={"loss": Head("loss", "money", "money")},
+        )
+        chart = self._draw_ladder(self.ladder["loss"], axes[:2])
+        return (chart, table, f"Units of the axes: {units}. A fall is negative.")
+
+    def _draw_ladder(self, losses: pd.Series, names: Sequence[str]) -> ShownChart:
+        """Draw the losses by one shock as a line, by two as a heat map."""
         unit = "money"
-        text = f"Loss of one-bar shocks, by {' and '.join(names)}."
+        caption = f"Loss of one-bar shocks, by {' and '.join(names)}."
         if self.worth > 0.0:
             losses = (100.0 * losses / self.worth).round(2) + 0.0  # no -0
             unit = "%"
-            text += " In % of what the account was worth at the last close of the run."
+            caption += " In % of what the account was worth at the last close of the run."
+
         if len(names) == 1:
-            chart = ShownChart(
-                "ladder",
-                "Ladder",
-                text,
-                losses.set_axis(losses.index.get_level_values(0)),
-                "line",
-                {"loss": "loss"},
+            return ShownChart(
+                key="ladder",
+                title="Ladder",
+                caption=caption,
+                table=losses.set_axis(losses.index.get_level_values(0)),
+                kind="line",
+                colors={"loss": "loss"},
                 x=names[0],
                 y=unit,
                 height=340,
             )
-        else:
-            most = float(losses.abs().max())
-            chart = ShownChart(
-                "ladder",
-                "Ladder",
-                text,
-                losses,
-                "heat",
-                {"loss": "loss"},
-                height=340,
-                limits=(-most, most),
-            )
-        table = ShownTable(
-            self.ladder,
-            "Ladder",
-            labels=Head(names[0]),
-            heads={"loss": Head("loss", "money", "money")},
+        largest = float(losses.abs().max())
+        return ShownChart(
+            key="ladder",
+            title="Ladder",
+            caption=caption,
+            table=losses,
+            kind="heat",
+            colors={"loss": "loss"},
+            height=340,
+            limits=(-largest, largest),
         )
-        return (chart, table, f"Units of the axes: {units}. A fall is negative.")
 
     def _draw_moves(self) -> ShownChart:
         """Return the price in each scenario by bar, on a log scale where one is far longer."""

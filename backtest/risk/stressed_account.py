@@ -356,7 +356,12 @@ class StressedAccount:
         is_compiled: bool,
         is_search: bool,
     ) -> tuple[engine.LaterBars, float]:
-        """Pass the bars with inputs for each bar; the last ones hold for all further bars."""
+        """Take the account through the bars, each with its inputs; return the least distance too.
+
+        The last inputs hold for all further bars; those before them are of bars during which the
+        venue is out. A search asks only whether the account is liquidated: it passes all further
+        bars in one step, and the distance is NaN.
+        """
         result = self.result
         steps = engine.LaterBars(
             setup,
@@ -366,27 +371,31 @@ class StressedAccount:
             is_compiled=is_compiled,
         )
 
-        least = math.inf
-        stop = setup.first
+        *inputs_while_out, inputs_after = inputs
+        end_of_outage = setup.first + len(inputs_while_out)
         total = setup.markets.n_bars
-        while stop < total:
-            t = stop
-            is_out = t - setup.first < len(inputs) - 1
-            inputs_now = inputs[t - setup.first] if is_out else inputs[-1]
+        least = math.inf
+        t = setup.first
+        while t < total:
             stop = t + 1
-            if is_search and not is_out:
-                stop = total
-
-            # Orders that would fill while the venue is out are lost.
-            if is_out:
+            inputs_now = inputs_after
+            if t < end_of_outage:
+                # Orders that would fill while the venue is out are lost.
+                inputs_now = inputs_while_out[t - setup.first]
                 for position in steps.state.positions:
                     position.leverage = np.nan
                     position.is_pending = 0.0
+            elif is_search:
+                stop = total
 
             if not is_search:
                 least = min(least, steps.measure(measure_distance, inputs_now, t))
             steps.pass_bars(inputs_now, t, stop)
-        return steps, least if math.isfinite(least) else math.nan
+            t = stop
+
+        if math.isinf(least):
+            least = math.nan
+        return steps, least
 
 
 def cut_bars(path: core.FloatArray, *, end: float) -> core.FloatArray:

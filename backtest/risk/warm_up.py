@@ -1,4 +1,4 @@
-"""How many bars of history stand in front of simulated ones, so that columns are known there."""
+"""How many bars of history precede simulated ones, so that columns are known there."""
 
 from __future__ import annotations
 
