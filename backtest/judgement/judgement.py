@@ -372,12 +372,12 @@ class Judgement(SettingsResult):
             *list_untested(self.growth),
         ]
         return Part(
-            "growth",
-            "Better than constant?",
-            "Daily log growth less that of constant leverage at equal risk, whose excess returns "
-            "are scaled to the same volatility.",
-            tuple(blocks),
-            "both",
+            key="growth",
+            title="Better than constant?",
+            lead="Daily log growth less that of constant leverage at equal risk, whose excess "
+            "returns are scaled to the same volatility.",
+            blocks=tuple(blocks),
+            shows="both",
         )
 
     def leave_pooled(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -397,10 +397,10 @@ class Judgement(SettingsResult):
         if names:
             summed = self.differences[names].cumsum()
         return ShownChart(
-            "differences",
-            "Log growth over constant leverage, added up",
-            "Flat: no difference. What is earned in a few days is no record.",
-            summed,
+            key="differences",
+            title="Log growth over constant leverage, added up",
+            caption="Flat: no difference. What is earned in a few days is no record.",
+            table=summed,
             y="log growth",
             has_legend=True,
         )
@@ -415,11 +415,11 @@ class Judgement(SettingsResult):
         }
         table = show_by_market(self.timing, heads)
         return Part(
-            "timing",
-            "Was anything timed?",
-            "p: the share of shifts of the same leverage in time that grow as much.",
-            (table, *list_untested(self.timing)),
-            "both",
+            key="timing",
+            title="Was anything timed?",
+            lead="p: the share of shifts of the same leverage in time that grow as much.",
+            blocks=(table, *list_untested(self.timing)),
+            shows="both",
         )
 
     def show_survival(self) -> Part:
@@ -445,16 +445,16 @@ class Judgement(SettingsResult):
 
         causes = [*list_untested(self.survival), *list_untested(self.limits)]
         return Part(
-            "survival",
-            "Will it survive?",
-            "A new account of the policy from the last close on: its first decision is today's. "
-            "The largest scale is where accounts are lost, not the size that earns most.",
-            (
+            key="survival",
+            title="Will it survive?",
+            lead="A new account of the policy from the last close on: its first decision is "
+            "today's. The largest scale is where accounts are lost, not the size that earns most.",
+            blocks=(
                 show_by_market(self.survival, heads, "Probability of losing the account"),
                 show_by_market(name_none(self.limits), limits, "Scale and crashes"),
                 *dict.fromkeys(causes),
             ),
-            "both",
+            shows="both",
         )
 
     def show_costs(self) -> Part:
@@ -472,15 +472,16 @@ class Judgement(SettingsResult):
         notes = list_notes(self.limits["capacity"])
         halves = self.limits[["half_growth"]].dropna()
         return Part(
-            "costs",
-            "What eats it?",
-            "Decay is the variance drag beyond that at leverage 1; its step is of the volatility.",
-            (
+            key="costs",
+            title="What eats it?",
+            lead="Decay is the variance drag beyond that at leverage 1; its step is of the "
+            "volatility.",
+            blocks=(
                 show_by_market(self.costs, heads),
                 show_by_market(halves, capital, "Capital", empty=""),
                 *notes,
             ),
-            "both",
+            shows="both",
         )
 
     def show_promises(self) -> Part:
@@ -500,18 +501,20 @@ class Judgement(SettingsResult):
         if told:
             told = f"{core.capitalize(told)}."
         return Part(
-            "promises",
-            "Does it keep its promises?",
-            told,
-            (show_by_market(self.promises, heads, empty="It promises nothing."),),
-            "both",
+            key="promises",
+            title="Does it keep its promises?",
+            lead=told,
+            blocks=(show_by_market(self.promises, heads, empty="It promises nothing."),),
+            shows="both",
         )
 
     def show_search(self) -> Part:
         """Return the section on trials and looks at holdouts."""
         if not self.settings["is_counted"]:
             text = "Trials and looks at a holdout are not counted: there is no store of results."
-            return Part("search", "Is it the search?", "", (text,), "both")
+            return Part(
+                key="search", title="Is it the search?", lead="", blocks=(text,), shows="both"
+            )
 
         heads = {
             "trials": Head("trials", "on these bars", "count"),
@@ -522,11 +525,11 @@ class Judgement(SettingsResult):
         }
         table = show_by_market(self.leave_pooled(self.search), heads)
         return Part(
-            "search",
-            "Is it the search?",
-            "What the store of results has counted; trials count as independent.",
-            (table,),
-            "both",
+            key="search",
+            title="Is it the search?",
+            lead="What the store of results has counted; trials count as independent.",
+            blocks=(table,),
+            shows="both",
         )
 
     def list_assumptions(self) -> tuple[str, ...]:

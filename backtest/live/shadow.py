@@ -200,10 +200,10 @@ class Shadow(core.Reportable):
         heads = {"amount": Head("amount", "money", "money"), "meaning": Head("meaning")}
         table = ShownTable(rows, labels=Head("part"), heads=heads)
         return Part(
-            "parts",
-            "Parts of the difference",
-            "Each is one account less the one before.",
-            (table,),
+            key="parts",
+            title="Parts of the difference",
+            lead="Each is one account less the one before.",
+            blocks=(table,),
             shows="both",
         )
 
@@ -211,35 +211,42 @@ class Shadow(core.Reportable):
         paths = self.bars[["policy", "account"]].astype(float)
         paths["account"] = paths["account"].interpolate(method="index")
         levels = ShownChart(
-            "paths",
-            "Equity",
-            "The live account is known at its snapshots.",
-            paths,
-            "points",
+            key="paths",
+            title="Equity",
+            caption="The live account is known at its snapshots.",
+            table=paths,
+            kind="points",
             y="money",
             has_legend=True,
         )
         steps = ShownChart(
-            "steps",
-            "Parts",
-            "What each part has come to.",
-            self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]],
+            key="steps",
+            title="Parts",
+            caption="What each part has come to.",
+            table=self.bars[["policy", *PARTS[:-1]]].diff(axis=1)[[*PARTS[:-1]]],
             y="money",
             has_legend=True,
         )
-        return Part("paths", "Both accounts", "Equity at the close of each bar.", (levels, steps))
+        return Part(
+            key="paths",
+            title="Both accounts",
+            lead="Equity at the close of each bar.",
+            blocks=(levels, steps),
+        )
 
     def _show_days(self) -> Part:
         heads = {name: Head(name, "money", "money") for name in ("policy", "account", *PARTS)}
         table = ShownTable(self.days, labels=Head("day"), heads=heads)
-        return Part("days", "Days", "The change of each part by day.", (table,))
+        return Part(
+            key="days", title="Days", lead="The change of each part by day.", blocks=(table,)
+        )
 
     def _show_missed(self) -> Part:
         return Part(
-            "missed",
-            "Orders that were missed",
-            "Of the policy, without a fill.",
-            (
+            key="missed",
+            title="Orders that were missed",
+            lead="Of the policy, without a fill.",
+            blocks=(
                 ShownTable(self.missed, empty="No order of the policy was missed."),
                 ShownTable(
                     self.extra, "Fills without an order", empty="No fill was without an order."

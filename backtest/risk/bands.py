@@ -457,10 +457,10 @@ class Bands(SettingsResult):
         events = self.chances.rename(index=self.name_events())
         return [
             Part(
-                "bands",
-                "What it could have done",
-                "",
-                (
+                key="bands",
+                title="What it could have done",
+                lead="",
+                blocks=(
                     self._chart_fan(),
                     ShownTable(self._list_rows(), "Measures", labels=Head("measure"), heads=heads),
                     ShownTable(
@@ -494,12 +494,12 @@ class Bands(SettingsResult):
                 dotted.append(name)
 
         return ShownChart(
-            "fan",
-            "Value over that at the start",
-            "Medians, and 5 to 95 % (dotted).",
-            self.fan,
-            "line",
-            colors,
+            key="fan",
+            title="Value over that at the start",
+            caption="Medians, and 5 to 95 % (dotted).",
+            table=self.fan,
+            kind="line",
+            colors=colors,
             has_legend=True,
             height=380,
             dotted=tuple(dotted),

@@ -107,11 +107,11 @@ class Capacity(SettingsResult):
         }
 
         growth = ShownChart(
-            "capacity-growth",
-            "Growth",
-            f"Growth {shown.when}.",
-            table["growth"],
-            "points",
+            key="capacity-growth",
+            title="Growth",
+            caption=f"Growth {shown.when}.",
+            table=table["growth"],
+            kind="points",
             x="money",
             percent="y",
             log="x",
@@ -119,11 +119,11 @@ class Capacity(SettingsResult):
         )
 
         sharpe = ShownChart(
-            "capacity-sharpe",
-            "Sharpe ratio",
-            "",
-            self.table["sharpe"],
-            "points",
+            key="capacity-sharpe",
+            title="Sharpe ratio",
+            caption="",
+            table=self.table["sharpe"],
+            kind="points",
             x="money",
             log="x",
             marks=(self.half_sharpe,),
@@ -134,10 +134,10 @@ class Capacity(SettingsResult):
             lead = "A dotted line marks the capital at which a measure is half of the first."
         return [
             Part(
-                "capitals",
-                "By capital",
-                lead,
-                (growth, sharpe, capitals),
+                key="capitals",
+                title="By capital",
+                lead=lead,
+                blocks=(growth, sharpe, capitals),
                 shows="both",
             )
         ]

@@ -160,24 +160,24 @@ class Cascade(SettingsResult):
 
     def _show_ladder(self) -> Part:
         chart = ShownChart(
-            "ladder",
-            "Notional liquidated by price",
-            "",
-            self.ladder[["long", "short"]],
-            "bars",
-            {"long": "loss", "short": "accent"},
-            "price",
-            "notional",
+            key="ladder",
+            title="Notional liquidated by price",
+            caption="",
+            table=self.ladder[["long", "short"]],
+            kind="bars",
+            colors={"long": "loss", "short": "accent"},
+            x="price",
+            y="notional",
             marks=(self.price, self.final_price),
             has_legend=True,
             mark_names=("before the shock", "after the cascade"),
             height=320,
         )
         return Part(
-            "ladder",
-            "The ladder of liquidations",
-            "What is liquidated at each price, before the shock.",
-            (chart,),
+            key="ladder",
+            title="The ladder of liquidations",
+            lead="What is liquidated at each price, before the shock.",
+            blocks=(chart,),
         )
 
     def _show_rounds(self) -> Part:
@@ -191,11 +191,11 @@ class Cascade(SettingsResult):
             "deficit": Head("deficit", "money", "money"),
         }
         price = ShownChart(
-            "rounds",
-            "Price after each round",
-            "Round 0 is only the shock.",
-            self.rounds["price"],
-            "points",
+            key="rounds",
+            title="Price after each round",
+            caption="Round 0 is only the shock.",
+            table=self.rounds["price"],
+            kind="points",
             x="round",
             y="price",
             size="beside",
@@ -203,11 +203,11 @@ class Cascade(SettingsResult):
         )
         insurance = self.rounds["insurance"]
         fund = ShownChart(
-            "fund",
-            "Insurance fund after each round",
-            "",
-            insurance if insurance.nunique() > 1 else None,
-            "steps",
+            key="fund",
+            title="Insurance fund after each round",
+            caption="",
+            table=insurance if insurance.nunique() > 1 else None,
+            kind="steps",
             x="round",
             y="money",
             size="half",
@@ -222,10 +222,10 @@ class Cascade(SettingsResult):
             f"lacked. {MONEY}"
         )
         return Part(
-            "rounds",
-            "The rounds",
-            "The price, and what each round liquidated.",
-            (table, price, fund, note),
+            key="rounds",
+            title="The rounds",
+            lead="The price, and what each round liquidated.",
+            blocks=(table, price, fund, note),
             shows="both",
         )
 
@@ -240,10 +240,10 @@ class Cascade(SettingsResult):
         none = "No account went bankrupt: there was no deficit to pay."
         table = ShownTable(paid, "Who paid", labels=Head("payer"), heads=heads, empty=none)
         return Part(
-            "payers",
-            "Who paid",
-            "Where the deficit of bankrupt accounts went.",
-            (table,),
+            key="payers",
+            title="Who paid",
+            lead="Where the deficit of bankrupt accounts went.",
+            blocks=(table,),
             shows="both",
         )
 

@@ -285,11 +285,11 @@ class Contagion(SettingsResult):
         prices = self.rounds[[f"price {name}" for name in names]]
         moves = 100.0 * (prices / prices.iloc[0] - 1.0).set_axis(names, axis=1)
         chart = ShownChart(
-            "rounds",
-            "Prices after each round",
-            "Change from the price after the shock.",
-            moves,
-            "points",
+            key="rounds",
+            title="Prices after each round",
+            caption="Change from the price after the shock.",
+            table=moves,
+            kind="points",
             x="round",
             y="%",
             has_legend=True,
@@ -302,7 +302,11 @@ class Contagion(SettingsResult):
         )
         signs = f"Losses are positive, gains negative. {MONEY}"
         return Part(
-            "rounds", "The rounds", "Round 0 is only the shock.", (chart, table, signs), "both"
+            key="rounds",
+            title="The rounds",
+            lead="Round 0 is only the shock.",
+            blocks=(chart, table, signs),
+            shows="both",
         )
 
     def _show_spread(self, names: list[str]) -> Part:
@@ -312,11 +316,11 @@ class Contagion(SettingsResult):
             heads={name: Head(name, "units", "decimals") for name in names},
         )
         return Part(
-            "spread",
-            "What forced flow causes",
-            "Forced flow in a market (row) for each unit forced in another (column).",
-            (table,),
-            "both",
+            key="spread",
+            title="What forced flow causes",
+            lead="Forced flow in a market (row) for each unit forced in another (column).",
+            blocks=(table,),
+            shows="both",
             is_half=True,
         )
 
@@ -324,11 +328,11 @@ class Contagion(SettingsResult):
         paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
         heads = {"money": Head("paid", "money", "money")}
         return Part(
-            "payers",
-            "Who paid",
-            "Where the deficit of bankrupt accounts went.",
-            (ShownTable(paid, labels=Head("payer"), heads=heads),),
-            "both",
+            key="payers",
+            title="Who paid",
+            lead="Where the deficit of bankrupt accounts went.",
+            blocks=(ShownTable(paid, labels=Head("payer"), heads=heads),),
+            shows="both",
             is_half=True,
         )
 

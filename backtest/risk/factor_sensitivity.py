@@ -155,11 +155,11 @@ class Sensitivity(SettingsResult):
         down, up = "\N{BLACK DOWN-POINTING TRIANGLE}", "\N{BLACK UP-POINTING TRIANGLE}"
         steps = f"for the lowest step ({down}) and the highest ({up})"
         tornado = ShownChart(
-            "tornado",
-            "Tornado",
-            f"Change of growth in points, {shown.when}, {steps}.",
-            100.0 * table["change_of_growth"],
-            "tornado",
+            key="tornado",
+            title="Tornado",
+            caption=f"Change of growth in points, {shown.when}, {steps}.",
+            table=100.0 * table["change_of_growth"],
+            kind="tornado",
         )
 
         heads = {
@@ -171,10 +171,10 @@ class Sensitivity(SettingsResult):
         written["step"] = [format_step(str(name), x) for name, x in written["step"].items()]
         return [
             Part(
-                "factors",
-                "By factor",
-                "Steps are multiples (x), or shifts.",
-                (
+                key="factors",
+                title="By factor",
+                lead="Steps are multiples (x), or shifts.",
+                blocks=(
                     tornado,
                     ShownTable(written, labels=Head("factor"), heads=heads),
                     "A change of growth is growth with the step less growth as run.",

@@ -243,22 +243,22 @@ class PassingProbability(SettingsResult):
         heads["high"] = Head("high", "of passed", "percent")
 
         chart = ShownChart(
-            "outcomes",
-            "Outcomes by day",
-            "Shares of paths by the end of each day.",
-            self.by_day.rename(columns=lambda name: name.replace("_", " ")),
-            "line",
-            {"passed": "accent", "daily loss": "loss", "max loss": "neutral"},
+            key="outcomes",
+            title="Outcomes by day",
+            caption="Shares of paths by the end of each day.",
+            table=self.by_day.rename(columns=lambda name: name.replace("_", " ")),
+            kind="line",
+            colors={"passed": "accent", "daily loss": "loss", "max loss": "neutral"},
             percent="y",
             x="day",
             has_legend=True,
         )
         return [
             Part(
-                "outcomes",
-                "Outcomes",
-                "Of accounts that begin anew.",
-                (ShownTable(self.table, labels=Head("source"), heads=heads), chart),
+                key="outcomes",
+                title="Outcomes",
+                lead="Of accounts that begin anew.",
+                blocks=(ShownTable(self.table, labels=Head("source"), heads=heads), chart),
                 shows="both",
             )
         ]

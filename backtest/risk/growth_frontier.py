@@ -122,10 +122,10 @@ class LeverageFrontier(SettingsResult):
         }
         return [
             Part(
-                "frontier",
-                "Growth and risk",
-                "All leverages see the same paths.",
-                (
+                key="frontier",
+                title="Growth and risk",
+                lead="All leverages see the same paths.",
+                blocks=(
                     *self._chart_growth(size),
                     ShownTable(
                         self.best, "Highest median growth", labels=Head("source"), heads=best

@@ -81,8 +81,8 @@ class Bounds(SettingsResult):
         heads = {way: Head(f"equity under {way}", "", "money") for way in WAYS}
         bars = ShownTable(self.bars, labels=Head("bar", "UTC"), heads=heads)
         return [
-            Part("measures", "Measures", lead, (measures,), shows="both"),
-            Part("bars", "Bars that part", "Equity after the bar.", (bars,)),
+            Part(key="measures", title="Measures", lead=lead, blocks=(measures,), shows="both"),
+            Part(key="bars", title="Bars that part", lead="Equity after the bar.", blocks=(bars,)),
         ]
 
 

@@ -189,10 +189,10 @@ class MaxLeverage(SettingsResult):
         }
 
         chart = ShownChart(
-            "grid",
-            "Probability by size",
-            "On the first 256 paths of each model.",
-            self.grid,
+            key="grid",
+            title="Probability by size",
+            caption="On the first 256 paths of each model.",
+            table=self.grid,
             x=size,
             y="probability",
             has_legend=True,
@@ -202,7 +202,15 @@ class MaxLeverage(SettingsResult):
         models = ShownTable(self.table, labels=Head("model"), heads=heads)
         funding = summarize_funding(self._drawn.get("funding_fit", {}))
         lead = "All sizes see the same paths."
-        parts = [Part("models", "By model", lead, (models, chart, *funding), shows="both")]
+        parts = [
+            Part(
+                key="models",
+                title="By model",
+                lead=lead,
+                blocks=(models, chart, *funding),
+                shows="both",
+            )
+        ]
         if self.scores is not None:
             parts.append(show_scores(self.scores))
         return parts

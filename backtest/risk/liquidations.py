@@ -510,50 +510,55 @@ class LiquidationRisk(SettingsResult):
         )
         shown.extend(summarize_funding(self.settings["paths"].get("funding_fit", {})))
         return Part(
-            "horizons",
-            "By horizon",
-            "From the last close of the data on.",
-            tuple(shown),
+            key="horizons",
+            title="By horizon",
+            lead="From the last close of the data on.",
+            blocks=tuple(shown),
             shows="both",
         )
 
     def _show_way(self) -> Part:
         wealth = ShownChart(
-            "fan",
-            "Wealth",
-            "Quantiles of the accounts at each close: nine in ten lie in the outer band, half of "
-            "them in the inner one.",
-            self.fan.rename(columns=name_quantile),
-            "fan",
+            key="fan",
+            title="Wealth",
+            caption="Quantiles of the accounts at each close: nine in ten lie in the outer band, "
+            "half of them in the inner one.",
+            table=self.fan.rename(columns=name_quantile),
+            kind="fan",
             has_legend=True,
             height=320,
         )
         typical = ShownChart(
-            "typical",
-            "The typical path to liquidation",
-            "Mean price, over the last close, of the liquidated paths.",
-            None if self.typical is None else self.typical["price"],
+            key="typical",
+            title="The typical path to liquidation",
+            caption="Mean price, over the last close, of the liquidated paths.",
+            table=None if self.typical is None else self.typical["price"],
             colors={"price": "loss"},
             height=260,
         )
-        return Part("paths", "What happens on the way", "Wealth by time.", (wealth, typical))
+        return Part(
+            key="paths",
+            title="What happens on the way",
+            lead="Wealth by time.",
+            blocks=(wealth, typical),
+        )
 
     def _show_hazard(self) -> Part:
         chart = ShownChart(
-            "hazard",
-            "Hazard",
-            "Share of the accounts not liquidated before that is liquidated in each day.",
-            self.hazard["hazard"],
-            "bars",
-            {"hazard": "loss"},
+            key="hazard",
+            title="Hazard",
+            caption="Share of the accounts not liquidated before that is liquidated in each day.",
+            table=self.hazard["hazard"],
+            kind="bars",
+            colors={"hazard": "loss"},
             x="day",
             height=240,
         )
         return Part(
-            "hazard",
-            "Hazard by day",
-            "First liquidations, of those not liquidated before.",
-            (chart,),
+            key="hazard",
+            title="Hazard by day",
+            lead="First liquidations, of those not liquidated before.",
+            blocks=(chart,),
         )
 
     def show_scores(self) -> list[Part]:

@@ -162,11 +162,11 @@ class MarginCalibration(SettingsResult):
         }
 
         chart = ShownChart(
-            "grid",
-            "Paths with a shortfall",
-            "Share of the paths.",
-            self.table["paths"],
-            "points",
+            key="grid",
+            title="Paths with a shortfall",
+            caption="Share of the paths.",
+            table=self.table["paths"],
+            kind="points",
             x=f"{self.name} {unit}".strip(),
             percent="y",
             marks=(self.value,),
@@ -178,8 +178,8 @@ class MarginCalibration(SettingsResult):
 
         lead = "The least value whose margin of today covers the move."
         parts = [
-            Part("grid", "By value", "", (chart, grid), "both"),
-            Part("crashes", "Crashes", lead, (crashes,), "both"),
+            Part(key="grid", title="By value", lead="", blocks=(chart, grid), shows="both"),
+            Part(key="crashes", title="Crashes", lead=lead, blocks=(crashes,), shows="both"),
         ]
 
         if self.scores is not None:

@@ -283,17 +283,19 @@ class MarginComparison(SettingsResult):
             heads[f"points_{n}d"] = Head(f"rise, {n} d", "of notional", "signed percent")
 
         chart = ShownChart(
-            "levels",
-            "Margin per notional",
-            "Share of notional.",
-            self.levels,
+            key="levels",
+            title="Margin per notional",
+            caption="Share of notional.",
+            table=self.levels,
             percent="y",
             has_legend=True,
         )
         table = ShownTable(self.table, labels=Head("rule"), heads=heads)
 
         lead = "Margin per notional at the close of each day."
-        return Part("levels", "Margin over time", lead, (chart, table), "both")
+        return Part(
+            key="levels", title="Margin over time", lead=lead, blocks=(chart, table), shows="both"
+        )
 
     def _show_coverage(self) -> Part:
         heads = {
@@ -305,7 +307,7 @@ class MarginComparison(SettingsResult):
         }
         table = ShownTable(self.coverage, labels=Head("rule"), heads=heads)
         few = "No p-value: under ten breaches are expected, and under ten happened."
-        return Part("coverage", "Coverage", few, (table,), "both")
+        return Part(key="coverage", title="Coverage", lead=few, blocks=(table,), shows="both")
 
     def _show_accounts(self) -> Part:
         heads = {
@@ -319,18 +321,21 @@ class MarginComparison(SettingsResult):
         lost = 100.0 * self.accounts.xs("history", level="where")["bad_debt"]
         points = {str(rule): {tied_up[rule]: lost[rule]} for rule in tied_up.index}
         frontier = ShownChart(
-            "frontier",
-            "Capital tied up against bad debt",
-            "On history: % of notional on average, and % of notional lost per account and year.",
-            pd.DataFrame(points).sort_index(),
-            "cloud",
+            key="frontier",
+            title="Capital tied up against bad debt",
+            caption="On history: % of notional on average, and % of notional lost per account and "
+            "year.",
+            table=pd.DataFrame(points).sort_index(),
+            kind="cloud",
             x="margin on average, % of notional",
             y="bad debt, % of notional a year",
             has_legend=True,
         )
         table = ShownTable(self.accounts, labels=Head("rule"), heads=heads)
         lead = "What happened to accounts that hold a constant position."
-        return Part("accounts", "Accounts", lead, (table, frontier), "both")
+        return Part(
+            key="accounts", title="Accounts", lead=lead, blocks=(table, frontier), shows="both"
+        )
 
 
 COVERAGE = core.Real(0.5, 1.0, open_high=True)

@@ -142,19 +142,19 @@ class ParameterSensitivity(SettingsResult):
             "ruined": Head("ruined", "", "claim"),
         }
         tornado = ShownChart(
-            "tornado",
-            "Tornado",
-            f"Change of log growth, % {shown.when}, for the lowest value and the highest.",
-            100.0 * table["change"].replace(-np.inf, np.nan),
-            "tornado",
+            key="tornado",
+            title="Tornado",
+            caption=f"Change of log growth, % {shown.when}, for the lowest value and the highest.",
+            table=100.0 * table["change"].replace(-np.inf, np.nan),
+            kind="tornado",
         )
         steps = table.drop(columns="fault")
         return [
             Part(
-                "parameters",
-                "By parameter",
-                "",
-                (
+                key="parameters",
+                title="By parameter",
+                lead="",
+                blocks=(
                     ShownTable(
                         self.verdicts, labels=Head("parameter"), heads={"value": Head("value")}
                     ),

@@ -471,12 +471,12 @@ def show_scores(scores: pd.DataFrame, intervals: pd.DataFrame | None = None) -> 
         blocks.append(show_table(intervals, front | INTERVAL_TODAY_HEADS, "Intervals today"))
 
     return Part(
-        "scores",
-        "How good were such forecasts?",
-        "The same forecast at past dates whose horizons do not overlap, made from the bars before "
-        "each.",
-        tuple(blocks),
-        "both",
+        key="scores",
+        title="How good were such forecasts?",
+        lead="The same forecast at past dates whose horizons do not overlap, made from the bars "
+        "before each.",
+        blocks=tuple(blocks),
+        shows="both",
     )
 
 

@@ -134,10 +134,10 @@ class Stress(SettingsResult):
 
     def list_parts(self) -> list[Part]:
         scenarios = Part(
-            "scenarios",
-            "Scenarios",
-            "From the last close of the run on.",
-            (
+            key="scenarios",
+            title="Scenarios",
+            lead="From the last close of the run on.",
+            blocks=(
                 *self._draw_scenarios(),
                 self._show_table(),
                 self._explain_table(),
@@ -150,10 +150,10 @@ class Stress(SettingsResult):
         return [
             scenarios,
             Part(
-                "sources",
-                "Sources",
-                "Where the figures of scenarios come from.",
-                tuple(sources) or ("The scenarios are the user's.",),
+                key="sources",
+                title="Sources",
+                lead="Where the figures of scenarios come from.",
+                blocks=tuple(sources) or ("The scenarios are the user's.",),
             ),
         ]
 
@@ -250,12 +250,12 @@ class Stress(SettingsResult):
         kind = "points" if n_bars.max() <= FEW_BARS else "line"
         log = "x" if n_bars.max() > FAR_LONGER * n_bars.median() else ""
         return ShownChart(
-            "moves",
-            "The price on the way",
-            "% of the last close of the run, at the close of each bar, of the instrument with the "
-            "largest exposure.",
-            100.0 * self.moves,
-            kind,
+            key="moves",
+            title="The price on the way",
+            caption="% of the last close of the run, at the close of each bar, of the instrument "
+            "with the largest exposure.",
+            table=100.0 * self.moves,
+            kind=kind,
             x="bar",
             y="%",
             log=log,
@@ -269,10 +269,15 @@ class Stress(SettingsResult):
         if self.worth > 0.0:
             change = -100.0 * self.table["loss"] / self.worth
             yield ShownChart(
-                "outcomes", "Change of the account", "% of what the account was worth at the "
-                "last close of the run: a bar for each scenario.",
-                change.rename("change, %").to_frame(), "ranked", x="%", size="half",
-            )  # fmt: skip
+                key="outcomes",
+                title="Change of the account",
+                caption="% of what the account was worth at the last close of the run: a bar for "
+                "each scenario.",
+                table=change.rename("change, %").to_frame(),
+                kind="ranked",
+                x="%",
+                size="half",
+            )
         yield self._draw_moves()
 
     def list_assumptions(self) -> tuple[str, ...]:

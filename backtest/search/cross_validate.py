@@ -524,7 +524,7 @@ class CrossValidation(v.Validation):
     def _draw_paths(self) -> ShownChart:
         """Draw the paths as a fan, equal ones as one line that names them all."""
         if self.curves is None:
-            return ShownChart("fan", "", "", None)
+            return ShownChart(key="fan", title="", caption="", table=None)
 
         # Paths are equal, to nine digits, where the same sets were chosen.
         equal_paths: dict[bytes, list[str]] = {}

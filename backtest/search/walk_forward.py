@@ -691,17 +691,17 @@ class WalkForward(v.Validation):
         folds = self.folds.drop(columns=["train_end", "test_end", "shrinkage"])
         return [
             Part(
-                "account",
-                "The account over time",
-                "One account through all test spans: it trades from what it holds when parameters "
-                "change.",
+                key="account",
+                title="The account over time",
+                lead="One account through all test spans: it trades from what it holds when "
+                "parameters change.",
                 blocks=(self._chart_accounts(), self._show_measures()),
                 shows="both",
             ),
             Part(
-                "choice",
-                "What choosing was worth",
-                "Sets chosen on train spans, in their test spans.",
+                key="choice",
+                title="What choosing was worth",
+                lead="Sets chosen on train spans, in their test spans.",
                 blocks=(
                     self._chart_choice(),
                     ShownTable(folds, "Folds", RANK, heads=OF_SPANS),
@@ -753,10 +753,10 @@ class WalkForward(v.Validation):
             }
         )
         return ShownChart(
-            "scatter",
-            f"{measure} in and out of sample",
-            v.SCATTER,
-            table,
+            key="scatter",
+            title=f"{measure} in and out of sample",
+            caption=v.SCATTER,
+            table=table,
             kind="scatter",
             colors={"all sets": "neutral", "chosen sets": "accent"},
             x=f"{measure} in sample",
