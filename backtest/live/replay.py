@@ -544,7 +544,20 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     filled = accounts.Balances(cash, accounts.Position(quantity, entry, margin, fact.value))
     after = accounts.charge(rules, filled, fact.fee)
 
-    # What a liquidation costs is one loss; of other fills it is a fee and slippage.
+    ledger = bar.ledger[i]
+    ledger.price_pnl += position.quantity * (fact.value - position.marked)
+    ledger.traded += abs(change) * abs(fact.filled)
+    accounts.put_balances(terms, state, i, before, after)
+    log_fill(bar, t, fact, change)
+
+
+def log_fill(bar: AccountBar, t: int, fact: Any, change: float) -> None:
+    """Write a fill, which changed a position by ``change`` contracts, into ledger and log.
+
+    What a liquidation costs is one loss, at the price of the market; of other fills it is a fee
+    and slippage.
+    """
+    i = fact.place
     ledger = bar.ledger[i]
     slippage = change * (fact.filled - fact.value)
     if fact.kind in ("liquidation", "takeover"):
@@ -560,10 +573,6 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
         if change != 0.0 and fact.kind != "ruin":  # a run does not count what ruin closes
             ledger.fills += 1.0
 
-    ledger.price_pnl += position.quantity * (fact.value - position.marked)
-    ledger.traded += abs(change) * abs(fact.filled)
-
-    accounts.put_balances(terms, state, i, before, after)
     notional = abs(change) * abs(price_shown)
     log_event(bar.log, t, i, ENTRIES[fact.kind], price_shown, change, notional)
     log_costs(bar.log, *costs)

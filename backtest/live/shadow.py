@@ -610,12 +610,17 @@ def match_fills(orders: pd.DataFrame, fills: pd.DataFrame, interval: int) -> Mat
 def build_tables(
     setup: Setup, orders: pd.DataFrame, fills: pd.DataFrame, matched: Matched
 ) -> dict[str, pd.DataFrame]:
-    """Return the fills of the accounts from ``timing`` to ``fees``, by part."""
+    """Return the fills of the accounts from ``timing`` to ``fees``, by part.
+
+    Each account has one thing more of the live one: ``timing`` has the policy's orders at the times
+    of their fills, ``sizes`` in the sizes of these, ``orders`` also fills that no order asked for,
+    ``prices`` the prices of the fills, and ``fees`` their fees.
+    """
     quantities = fills["quantity"].to_numpy(dtype=np.float64)
     timed = []
     sized = []
-    unmatched = []
-    chosen = []
+    unmatched = []  # orders without a fill, which the first two accounts have all the same
+    chosen = []  # the rows of the fills, in the order of the tables
     for k, rows in enumerate(matched.by_order):
         order: Any = orders.iloc[k]
         if not rows:

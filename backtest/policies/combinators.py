@@ -172,7 +172,11 @@ class Combinator(Policy, metaclass=CombinatorClass):
         return tuple(limits)
 
     def make_formula(self, columns: tuple[str, ...]) -> Any:
-        """Return the combined formula for known columns, as a function that compiles."""
+        """Return the combined formula for known columns, as a function that compiles.
+
+        It is written as text: a line that asks each policy for its leverage, one that combines the
+        answers, and what is remembered, if anything is. ``scope`` has the names of that text.
+        """
         scope: dict[str, Any] = {"combine": rewrite_formula(type(self).combine)}
         rules: dict[CombinedPart, Any] = {}
         lines: list[str] = []

@@ -540,7 +540,7 @@ def sum_samples(
     cells = sample[is_known] * n_phases + places[is_known]
     n_cells = n_samples * n_phases
     bars = np.bincount(cells, minlength=n_cells).astype(np.float64)
-    grown = np.bincount(cells, weights=growth[is_known], minlength=n_cells)
+    grown = np.bincount(cells, weights=growth[is_known], minlength=n_cells).astype(np.float64)
     return bars.reshape(n_samples, n_phases), grown.reshape(n_samples, n_phases)
 
 

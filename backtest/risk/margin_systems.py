@@ -126,7 +126,7 @@ def draw_accounts(
     return entries, sides, rng.random(count)
 
 
-def live(
+def simulate_accounts(
     prices: Prices,
     margins: FloatArray,
     venue: Venue,
@@ -393,7 +393,7 @@ def compare_margin(
             of_sides = measure_coverage(levels[name].daily[known], closes, period, share)
             covered += [{"rule": name, **row} for row in of_sides]
 
-        outcome = live(read_prices(market), in_force[:, None], venue, *drawn)
+        outcome = simulate_accounts(read_prices(market), in_force[:, None], venue, *drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
             outcome = run_on_paths(rule, market, ahead, venue, seed)
@@ -468,4 +468,4 @@ def run_on_paths(
     days, bars = join_paths(market, paths, 0, paths.count)
     in_force = measure_levels(rule, days, bars.time, venue).by_bar
     drawn = draw_accounts(paths.count, len(bars.time), seed, is_new=True)
-    return live(bars, in_force, venue, *drawn)
+    return simulate_accounts(bars, in_force, venue, *drawn)

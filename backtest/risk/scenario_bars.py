@@ -121,18 +121,20 @@ def replay_crash(
     deepest = find_deepest(paths)
     bars = {}
     borrowing = []
-    for name, each_market in markets.items():
-        coin = find_coin(each_market.instrument) or name
-        if coin not in paths and name not in resting:
-            borrowing.append(name)
+    for name, own_market in markets.items():
+        coin = find_coin(own_market.instrument) or name
         last, mark = fit_bars(paths.get(coin, paths[deepest]), market.interval / step)
         if name in resting:
             bars[name] = make_flat_bars(last.shape[1])
-        else:
-            funding = None if name in bare else scenario.funding
-            bars[name] = complete_bars(each_market, last, mark, funding)
+            continue
 
-    # Stocks have one index, which stands for all of them.
+        # A coin whose bars are not shipped takes those of the coin that fell most.
+        if coin not in paths:
+            borrowing.append(name)
+        funding = None if name in bare else scenario.funding
+        bars[name] = complete_bars(own_market, last, mark, funding)
+
+    # The bars of stocks are those of one index, for all of them.
     if is_stocks or not borrowing:
         return bars, "history"
     return bars, f"history; {', '.join(borrowing)}: rows of {deepest}"

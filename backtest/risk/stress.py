@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -314,19 +314,24 @@ HEDGED = tuple(2.0**k for k in range(-6, 6))
 def find_break_even(
     account: StressedAccount, scenario: Scenario, replayed: Bars | None
 ) -> tuple[str, float]:
-    """Return whose move the break-even is, and the move: of a replay, that at its worst point."""
+    """Return the market whose move the break-even is, and that move.
+
+    It is the least move of prices, in the direction that hurts, that liquidates the account; of a
+    replay, the move at its worst point.
+    """
     logs = find_log_moves(account, scenario, replayed)
     lead = next((name for name, log in logs.items() if log != 0.0), "")
     if not lead:
         return next(iter(logs)), math.nan
 
-    # The side that hurts: a replay goes its own way, other moves may be turned.
+    # Gains at the farthest point of each market.
     farthest = dict(logs)
     for name, bars in (replayed or {}).items():
         low, high = find_log_extremes(bars)
         farthest[name] = low if -low >= high else high
     gains = [account.exposures[name] * log for name, log in farthest.items()]
 
+    # A move that helps is turned around; a replay goes its own way.
     side = math.copysign(1.0, logs[lead])
     if replayed is None and sum(gains) > 0.0:
         side = -side
@@ -351,6 +356,7 @@ def find_break_even(
     if replayed is None and side < 0.0:
         limit = LARGEST_FALL
 
+    # Where some positions gain what others lose, a larger move may hurt less: steps are tried.
     sizes: Sequence[float] = [limit]
     if min(gains) < 0.0 < max(gains):
         sizes = [size for size in HEDGED if size <= limit]
@@ -460,37 +466,29 @@ def stress(
         """Return the account under the margin tables of a time."""
         return StressedAccount(result, fix_margin_tables(result.venues, time))
 
-    rows = {}
-    leads = {}
-    falls: dict[str, float] = {}
-    moves: dict[str, core.FloatArray] = {}
+    outcomes: dict[str, ScenarioOutcome] = {}
     for done, scenario in enumerate(chosen, 1):
         account = stand_at(times[scenario.name])
-        replayed, source = find_bars(account, scenario, data)
-        bars = account.make(scenario) if replayed is None else replayed
-        falls[scenario.name] = measure_fall(bars)
-        moves[scenario.name] = list_moves(account, bars)
-        leads[scenario.name], break_even = find_break_even(account, scenario, replayed)
-
-        row = account.live(scenario, bars)
-        row["break_even"] = break_even
-        row["bars"] = count_bars(bars)
-        row["from"] = source
-        row["rules"] = "run" if how == "then" and scenario.date is None else how
-        rows[scenario.name] = row
+        outcome = simulate_scenario(account, scenario, data)
+        outcome.row["rules"] = "run" if how == "then" and scenario.date is None else how
+        outcomes[scenario.name] = outcome
         core.report_progress(progress, done, total)
 
     # A ladder is a grid of shocks of one bar.
-    steps = []
+    shocked = []
     for done, shock in enumerate(list_shocks(axes, points), len(chosen) + 1):
         account = stand_at(find_table_time(result, how, shock))
-        steps.append(account.live(shock, account.make(shock)))
+        shocked.append(account.live(shock, account.make(shock)))
         core.report_progress(progress, done, total)
 
-    climbed = None
-    if steps:
+    ladder_table = None
+    if shocked:
         index = pd.MultiIndex.from_tuples(points, names=[*axes])
-        climbed = pd.DataFrame(steps, index, ["equity", "loss", "liquidated"])
+        ladder_table = pd.DataFrame(shocked, index, ["equity", "loss", "liquidated"])
+
+    leads = {}
+    if len(account.moving) > 1:
+        leads = {name: outcome.lead for name, outcome in outcomes.items()}
 
     idle = results.explain_idle_options(result)
     settings = {
@@ -501,24 +499,56 @@ def stress(
         "scenarios": [scenario.to_dict() for scenario in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
         "settlement": find_currency(result),
-        "leads": leads if len(account.moving) > 1 else {},
-        "falls": falls,
+        "leads": leads,
+        "falls": {name: outcome.fall for name, outcome in outcomes.items()},
         "tables": list(describe_tables(result, times)),
         "not_counted": [core.capitalize(f"{idle}.")] if idle else [],
     }
+
     # The data of one market are described as those of its run.
     market: Any = result.markets
     if len(market) == 1:
         market = next(iter(market.values()))
 
-    # Scenarios have different numbers of bars.
-    paths = pd.DataFrame({name: pd.Series(path) for name, path in moves.items()})
+    # As series, for scenarios have different numbers of bars.
+    rows = [outcome.row for outcome in outcomes.values()]
+    moves = {name: pd.Series(outcome.moves) for name, outcome in outcomes.items()}
     return Stress(
-        table=pd.DataFrame(rows.values(), index=pd.Index(rows, name="scenario")),
-        ladder=climbed,
-        moves=paths.rename_axis("bar"),
+        table=pd.DataFrame(rows, index=pd.Index(outcomes, name="scenario")),
+        ladder=ladder_table,
+        moves=pd.DataFrame(moves).rename_axis("bar"),
         settings=settings,
         market=market,
+    )
+
+
+class ScenarioOutcome(NamedTuple):
+    """What a scenario does to an account: its row of the table, and how prices move.
+
+    ``lead`` is the market whose move the break-even is, ``fall`` the deepest fall, and ``moves``
+    the price at the close of each bar.
+    """
+
+    row: dict[str, Any]
+    lead: str
+    fall: float
+    moves: core.FloatArray
+
+
+def simulate_scenario(
+    account: StressedAccount, scenario: Scenario, data: Market | Markets | None
+) -> ScenarioOutcome:
+    """Take an account through a scenario: replayed bars where there are any, else made ones."""
+    replayed, source = find_bars(account, scenario, data)
+    bars = account.make(scenario) if replayed is None else replayed
+    lead, break_even = find_break_even(account, scenario, replayed)
+
+    row = account.live(scenario, bars)
+    row["break_even"] = break_even
+    row["bars"] = count_bars(bars)
+    row["from"] = source
+    return ScenarioOutcome(
+        row=row, lead=lead, fall=measure_fall(bars), moves=list_moves(account, bars)
     )
 
 

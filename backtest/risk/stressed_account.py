@@ -447,11 +447,9 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
     nearer side counts. A position that is stopped counts up to its stop. A mark beyond its
     liquidation price has none: the account is liquidated, or held the position no more.
     """
-    terms = bar.terms
-    state = bar.state
     quotes = bar.quotes
     scratch = bar.scratch
-    a.open_bar(bar, t, float(state.wallet.equity))
+    a.open_bar(bar, t, float(bar.state.wallet.equity))
     a.choose_turns(bar)
 
     least = math.inf
@@ -472,25 +470,40 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
                 share = share_of_way(last[i], stop, last_end[i])
                 values[i] = mark[i] + share * (mark_end[i] - mark[i])
                 stops.append((i, kind, stop))
-
-        # Measuring a gap moves the values of the state, which are set anew for each position.
-        a.value_at(state, values, asset_prices)
-        a.price_options(terms, state, values)
-        excess = a.compute_excess(terms, state)
-        for i in range(len(state.positions)):
-            if not a.is_moved_by(terms, state, i):
-                continue
-            a.value_at(state, values, asset_prices)
-            a.price_options(terms, state, values)
-            gap = measure_gap(bar, i, values[i], excess)
-            if gap > 0.0:
-                least = min(least, gap)
+        least = min(least, measure_least_gap(bar, values, asset_prices))
 
         # The next leg goes on without what was stopped.
         for i, kind, stop in stops:
             a.stop_position(bar, t, i, kind, stop)
         last = last_end
         mark = mark_end
+    return least
+
+
+def measure_least_gap(
+    bar: a.AccountBar, values: core.FloatArray, asset_prices: core.FloatArray
+) -> float:
+    """Return the least distance of a position from its liquidation price, infinite without one.
+
+    The state is valued at these values of contracts and prices of collateral, and is left so.
+    """
+    terms = bar.terms
+    state = bar.state
+    a.value_at(state, values, asset_prices)
+    a.price_options(terms, state, values)
+    excess = a.compute_excess(terms, state)
+
+    least = math.inf
+    for i in range(len(state.positions)):
+        if not a.is_moved_by(terms, state, i):
+            continue
+
+        # Measuring a gap moves the values of the state: they are set anew for each position.
+        a.value_at(state, values, asset_prices)
+        a.price_options(terms, state, values)
+        gap = measure_gap(bar, i, values[i], excess)
+        if gap > 0.0:
+            least = min(least, gap)
     return least
 
 

@@ -255,14 +255,15 @@ def hold_at_equal_risk(
     since = int(decided.first.min())
 
     def run_at(scale: float, last: ScaledAccount) -> Result:
-        # Its gross leverage over that of the policy scales its band. It is proportional to the
-        # scale but for costs, so the last run says what it will be; before the first none does.
-        share = 1.0
+        """Run the constant leverage at a scale; ``last`` is the account that was run before."""
+        # The band is scaled by its gross leverage over that of the policy, which the last run
+        # says: it is proportional to the scale but for costs. Before the first run none does.
+        band_share = 1.0
         is_first = last.result is like
         if not is_first and decided.gross > 0.0:
             gross = measure_gross(last.result, since) * scale / last.scale
-            share = gross / decided.gross
-        return run_again(result, set_up_constant(setup, scale, decided, share))
+            band_share = gross / decided.gross
+        return run_again(result, set_up_constant(setup, scale, decided, band_share))
 
     policy = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
     first = run_at(1.0, last=policy)

@@ -495,6 +495,7 @@ def describe_lack(task: StudyTask, trials: t.Batch, n: int, goal: t.Goal) -> str
     n_scoreless = count_true(is_scoreless)
     n_unfilled = count_true(is_unfilled)
 
+    # How many sets each cause has; a set may have several.
     undefined = f"have no finite {name}"
     if stated:
         undefined = f"satisfy them and {undefined}"
@@ -505,7 +506,7 @@ def describe_lack(task: StudyTask, trials: t.Batch, n: int, goal: t.Goal) -> str
     counts["were ruined"] = count_true(is_ruined)
     counts["filled no order"] = n_unfilled
     counts["failed"] = count_true(~has_run)
-    causes = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in counts.items() if count)
 
     if stated:
         lack = "no set satisfies all constraints and has a score"
