@@ -337,15 +337,13 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
 
     name, symbol, _ = preset_files.parse_name(preset)
     day, unchanged = find_preset_day(venue, name, symbol)
-    origins = [
-        origin for origin in preset_files.origins(name, symbol, day) if origin.group != "brackets"
-    ]
+
+    # The rules but the margin tables are those of one day; of tables several may be in force.
+    of_day = preset_files.origins(name, symbol, day)
+    origins = [origin for origin in of_day if origin.group != "brackets"]
     for table_day in days or (day,):
-        origins += [
-            origin
-            for origin in preset_files.origins(name, symbol, table_day)
-            if origin.group == "brackets"
-        ]
+        of_table = preset_files.origins(name, symbol, table_day)
+        origins += [origin for origin in of_table if origin.group == "brackets"]
 
     rows = []
     for origin in origins:

@@ -474,6 +474,7 @@ def measure_spreads(
     is_cut = is_end | np.append(np.diff(places) != 0, True)
     rows = np.flatnonzero(is_cut)
 
+    # The return of each piece, over the risk-free one, and its share of its sampling period.
     returns = performance.sampled_returns(
         run.of_account("unit"), is_cut.astype(np.float64), run.tally.first_unit
     )

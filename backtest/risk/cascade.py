@@ -272,14 +272,14 @@ def shock_crowd(
     if recovery is not None:
         decay = 0.5 ** (MINUTE / core.parse_duration(recovery, "recovery"))
 
-    # This account is the last one of the crowd.
+    # The own account is the last one of the crowd.
     everyone = known
     my_account = None if me is None else read_own_account(me)
     if my_account is not None:
-        added: dict[str, Any] = {}
+        columns: dict[str, Any] = {}
         for name, value in my_account.items():
-            added[name] = np.append(getattr(known, name), value)
-        everyone = replace(known, **added)
+            columns[name] = np.append(getattr(known, name), value)
+        everyone = replace(known, **columns)
 
     books = Books(
         [read_terms(venue, curve)],

@@ -392,12 +392,17 @@ class Books:
         self.cash[flat] = 0.0
 
     def choose_sizes(self, rows: IntArray, reaches: FloatArray) -> FloatArray:
-        """Return the signed contracts that the venues close, (n_rows, n_markets)."""
+        """Return the signed contracts that the venues close, (n_rows, n_markets).
+
+        A venue closes all, or with partial liquidation a step: a share of the position, or what is
+        over the floor of its bracket.
+        """
         quantity = self.quantity[rows]
         if self.mode != "partial":
             return quantity
 
-        # Small ones, what rounding left of one, and those without anything left are closed whole.
+        # Closed whole: small positions, what rounding left of one, and those of accounts that have
+        # nothing left.
         forced = self.terms[0].venue.liquidation
         value = self.to_values(reaches)
         notional = np.abs(quantity * value)
@@ -407,7 +412,7 @@ class Books:
         if not isinstance(forced.step, str):
             return np.where(is_whole, quantity, quantity * forced.step)
 
-        # Down to the floor of its bracket.
+        # Down to the floor of its bracket; in the lowest one, whole.
         floors = np.array([bracket.floor for bracket in self.terms[0].venue.brackets])
         row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
         floor = floors[np.maximum(row, 0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -166,6 +166,15 @@ class ParameterSensitivity(SettingsResult):
         ]
 
 
+def list_stepped(today: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, list[Any]]:
+    """Return sets by parameter: the values of today, then these with one step each."""
+    columns = {name: [value] for name, value in today.items()}
+    for step in steps:
+        for name, value in {**today, step.name: step.value}.items():
+            columns[name].append(value)
+    return columns
+
+
 def step_parameters(
     test: Conditions, policy: AnyPolicy, is_compiled: Compile, progress: Progress | None
 ) -> ParameterSensitivity:
@@ -175,11 +184,12 @@ def step_parameters(
     runs = read_runs(test, policy, compile=bool(is_compiled))
 
     # Parameters of the signal and of all instruments, not those of single ones.
-    settings = {
-        name: setting
-        for name, setting in runs.varied.settings.items()
-        if name.startswith(SIGNAL) or not split_name(name)[0]
-    }
+    settings = {}
+    for name, setting in runs.varied.settings.items():
+        is_of_one_instrument = split_name(name)[0] and not name.startswith(SIGNAL)
+        if not is_of_one_instrument:
+            settings[name] = setting
+
     steps = []
     for name, setting in settings.items():
         if is_in_use(runs.varied, name):
@@ -191,17 +201,14 @@ def step_parameters(
     today = {name: setting.value for name, setting in settings.items()}
     if all(name.startswith(SIGNAL) for name in settings):
         runs = runs.fit_to(settings)
-    columns = {name: [value] for name, value in today.items()}
-    for step in steps:
-        for name, value in {**today, step.name: step.value}.items():
-            columns[name].append(value)
-    sets = check_sets(runs.varied, columns)
+    sets = check_sets(runs.varied, list_stepped(today, steps))
 
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     found = evaluator.evaluate(sets, returns=True, progress=progress)
     if found.errors[0] or not found.done.all() or found.returns is None:
         raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
 
+    # Log growth a year, of each set and by sampling period; a ruin is minus infinity.
     years = (runs.market.end - int(runs.market.time[runs.first])) / (YEAR_DAYS * DAY)
     with np.errstate(divide="ignore", invalid="ignore"):
         growth = np.log1p(found.metrics["total_return"]) / years
