@@ -1,6 +1,6 @@
 """Time paths and risk: cost per bar of a path, with the accounting, and memory.
 
-    python benchmarks/risk.py
+    python benchmarks/risk.py [PATHS]
 
 Prints JSON: CPU microseconds per bar of a path in one thread, drawing and accounting together, for
 models of one and of four steps per bar, and the peak of memory for few and for many paths.
