@@ -24,6 +24,7 @@ from tests.scenes import (
     dies,
     isolated,
     later,
+    market_of,
     series,
     slip,
     venue_of,
@@ -253,3 +254,13 @@ def test_the_same_market_twice_at_half_the_size_decays_as_one_does():
 
     decay = one.metrics["leverage_decay"]
     assert both.metrics["leverage_decay"] == pytest.approx(decay, rel=1e-9, abs=1e-12)
+
+
+def test_a_deposit_leaves_the_unit_where_it_was_beside_a_reserve():
+    """1,000 and a reserve of 500 have 1 each; with 300 more, 1,800 have the same."""
+    account = account_of(flows=series({2: 300.0}), reserve=500.0, margin_call=0.8, top_up_to=0.5)
+    market = market_of(100.0, 100.0, 100.0, 100.0)
+    result = bt.run(market, Constant(0.0), venue=venue_of(), account=account, compile=False)
+
+    assert result.bars["equity"].tolist() == [1000.0, 1000.0, 1300.0, 1300.0]
+    assert result.bars["unit"].tolist() == pytest.approx([1.0] * 4, rel=1e-12)

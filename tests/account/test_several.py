@@ -899,3 +899,19 @@ def test_a_margin_call_is_of_the_account_or_of_its_isolated_position(terms, owne
     calls = result.events[result.events["kind"] == "margin_call"]
     assert calls["instrument"].tolist() == [owner]
     np.testing.assert_allclose(calls["amount"], [ratio])
+
+
+def test_the_price_that_liquidates_moves_the_group_of_its_instrument_alone():
+    """Long 20 A and short 20 C at 100, of 1,000. The bar has the profit of A at 105, and 45, on the
+    way to which A has lost all. C, which would gain as much at 45, is in no group of A; B, which
+    is, holds nothing."""
+    moves = [(-0.01, 1.0), (0.01, 1.0)]
+    rule = scenarios(moves={"pair": moves, "*": moves}, groups={"pair": ["A", "B"]})
+    still = [flat(100)] * 3
+    out = play_legs(
+        ([flat(100), flat(100), (100, 106, 45, 100)], (2.0, NAN)), (still, (0.0,)),
+        (still, (2.0, NAN)), signal=(1.0, 1.0, -1.0), requirement=rule, take_profit=0.05,
+    )  # fmt: skip
+
+    check_outcome(out, {"both_reached": [False, False, True]})
+    assert out.of_kind("liquidation")[0].instrument == "A"
