@@ -73,8 +73,9 @@ class Contract(Value, kw_only=True):
     borrow_rate : float or Series by UTC time, optional
         Of a spot contract, which needs it: what a short pays per year on the coins it borrowed.
     expense : float
-        What longs and shorts pay per year on the notional at the mark open, 0.0095 of a fund that
-        costs .95 % a year; a cost of its own, `expense`. The prices must be those before this cost.
+        What longs and shorts pay per year of the venue's ``day_count`` on the notional at the mark
+        open, 0.0095 of a fund that costs .95 % a year; a cost of its own, `expense`. The prices
+        must be those before this cost.
 
     Files write ``"unknown"`` for None.
     """

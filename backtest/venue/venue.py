@@ -132,7 +132,7 @@ class Venue(Value, kw_only=True):
     borrow_rate, cash_rate, short_rate : float or Series by UTC time
         Interest per year, simple; ``short_rate`` is charged with ``interest_on="loan"`` only.
     day_count : float
-        Days in a year of interest, 360 to 366.
+        Days in a year of interest and of ``Contract(expense=)``, 360 to 366.
     funding_jitter : str
         How far from a bar's open a funding stamp may be and still belong to that open.
     isolated_funding : str
