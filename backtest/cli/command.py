@@ -59,7 +59,7 @@ NAMES_OF_TYPES: dict[Any, str] = {
     **dict.fromkeys((Path, Path | None, list[Path], list[Path] | None), PATH),
 }
 """What the help of other flags calls their values; a switch has none."""
-MARKUP = re.compile(r"\[(?=[a-z#/@])(?!/?dim\])")
+MARKUP = re.compile(r"(?<!\\)\[(?=[a-zA-Z:#/@])(?!/?dim\])")
 """A bracket that the help would read as the beginning of a style; [dim] is meant as one."""
 
 Reader = Callable[[Key, list[str]], Iterator[Entry]]
@@ -259,14 +259,16 @@ def list_parameters(
         flags += [inspect.Parameter(name, keyword_only, default=None, annotation=kind)]
 
     for each in flags:
-        name_value(each)
+        complete_help(each)
     return flags
 
 
-def name_value(parameter: inspect.Parameter) -> None:
-    """Write what the help calls the value of a flag into its option, where that says nothing."""
+def complete_help(parameter: inspect.Parameter) -> None:
+    """Keep brackets in the help of a flag, and name its value, where the option has no name."""
     kind = parameter.annotation.__origin__
     (about,) = parameter.annotation.__metadata__
+    if about.help:
+        about.help = MARKUP.sub(r"\\[", about.help)  # again of what several commands share
     if isinstance(about, OptionInfo) and about.metavar is None:
         about.metavar = NAMES_OF_TYPES.get(kind)
 

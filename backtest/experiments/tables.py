@@ -185,13 +185,17 @@ def read_kinds(annotation: str) -> tuple[type, ...]:
     return kinds
 
 
+STOP = re.compile(r"(?:(?<=[\w)])[.;:]|(?<=`)\.) (?![^()]*\))")
+"""What ends the first sentence about a parameter; a stop in parentheses does not."""
+
+
 def read_parameters(text: str) -> dict[str, str]:
     """Return the first sentence about each parameter in a docstring of numpydoc."""
     section = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     sentences: dict[str, str] = {}
     for names, body in re.findall(r"^(\S[^:\n]*?)(?: :.*)?\n((?:    .*\n?)+)", section, re.M):
         # Up to the first stop, without the marks of cross references and code.
-        first = re.split(r"(?<=[\w)])[.;:] ", " ".join(body.split()))[0].rstrip(".:")
+        first = STOP.split(" ".join(body.split()))[0].rstrip(".:")
         plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"\1", first).replace("``", "")
         sentence = f"{core.capitalize(plain)}."
 

@@ -124,10 +124,19 @@ def complete_table(table: Sequence[Bracket]) -> tuple[Bracket, ...]:
 class InForce(Value, kw_only=True):
     """The preset or listing, and the days, that the brackets of a venue come from.
 
-    ``since`` is the day on which the oldest table came into force or, if no source says that, was
-    read, None if a listing has no day; ``until`` that of the preset's next table, if any. Of a
-    listing, ``preset`` is its file and symbol, ``tiers.json#BTCUSDT``, ``listed`` what it states,
-    and ``like`` the preset of all other rules.
+    Parameters
+    ----------
+    preset : str
+        The preset and its symbol, or the file and the symbol of a listing, ``tiers.json#BTCUSDT``.
+    since : str or None
+        The day on which the oldest table came into force or, if no source says that, was read;
+        None if a listing has no day.
+    until : str or None
+        The day of the preset's next table, if there is one.
+    like : str or None
+        Of a listing, the preset of the rules that it does not state.
+    listed : sequence of str
+        What a listing states.
     """
 
     _omitted = frozenset({"like", "listed"})

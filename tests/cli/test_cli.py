@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import rich.markup
 
 import backtest as bt
 from backtest.baselines.policy_contract import Finding
@@ -25,6 +26,7 @@ from backtest.cli.experiment import (
     read_keys,
 )
 from backtest.cli.first_screen import COMMANDS
+from backtest.cli.terminal_screen import read_table
 from backtest.experiments.tables import JOBS
 from backtest.strategies import VolTarget
 from tests.help_table import write_table
@@ -493,6 +495,23 @@ def test_help_lists_every_key_of_a_table(capsys):
     code, _, err = call(capsys, "help", "acount")
     assert code == 2
     assert "did you mean 'account'?" in err
+
+
+def test_every_key_of_a_model_has_a_whole_sentence():
+    for table in MODELS:
+        for key in read_keys(table).values():
+            text = key.text
+            assert text.endswith("."), key.place
+            assert text.count("(") == text.count(")"), key.place
+            assert not text.endswith(" Default."), key.place
+
+    assert "Contract(expense=)" in read_keys("venue")["day_count"].text
+
+
+def test_a_bracket_in_a_help_is_shown_and_no_style():
+    for name, row in read_table()["parameters"].items():
+        text = row["about"].get("help", "")
+        assert rich.markup.render(text).plain == text.replace("\\[", "["), name
 
 
 def start(*words, **how):
