@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from backtest.core.provenance import record_making, recording_command
     from backtest.core.result_folders import UNFINISHED, damage_error, discard_folder, hash_file
     from backtest.core.result_folders import name_folder, name_result
-    from backtest.core.saved_result import Reportable, SavedResult
+    from backtest.core.saved_result import Reportable, SavedResult, name_policy
     from backtest.core.units import BoolArray, DAY, FloatArray, IntArray, Progress, TimeLike
     from backtest.core.units import format_duration, format_time, parse_duration, report_progress
     from backtest.core.units import utc_index
@@ -102,7 +102,7 @@ else:
             "UNFINISHED damage_error discard_folder hash_file name_folder name_result"
         ),
         "core.result_parts": "Headline NOTHING Panel Part Shown ShownChart ShownTable",
-        "core.saved_result": "Reportable SavedResult",
+        "core.saved_result": "Reportable SavedResult name_policy",
         "core.units": (
             "BoolArray DAY FloatArray IntArray Progress TimeLike format_duration format_time "
             "parse_duration report_progress utc_index"

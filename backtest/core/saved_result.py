@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,21 @@ from backtest.core.result_folders import (
     read_manifest,
 )
 from backtest.core.result_parts import Headline, Part, ShownChart
+
+SETTINGS = re.compile(r"\([^()]*\)")
+
+
+def name_policy(title: str) -> str:
+    """Return the policy in a title without its settings; of several markets, each with its own."""
+    name = title.partition("(")[0]
+    if ": " not in name:
+        return name
+
+    # "{BTC: Dear(low=Range(0, 1)), ETH: Dear()}": settings may hold calls.
+    names = title
+    while SETTINGS.search(names):
+        names = SETTINGS.sub("", names)
+    return names.removeprefix("{").removesuffix("}")
 
 
 class Reportable:
@@ -183,7 +199,7 @@ class SavedResult(Reportable):
         policy = self.manifest.get("policy")
         if policy:
             return str(policy["name"])
-        return self.title.partition("(")[0]
+        return name_policy(self.title)
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003

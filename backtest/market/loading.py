@@ -119,11 +119,14 @@ def open_files(
     interval = options.interval
     if not interval and facts.get("interval"):
         interval = parse_duration(facts["interval"], "interval")
+    sessions = options.sessions
+    if sessions is None:
+        sessions = facts.get("sessions", False)
     options = options._replace(
         instrument=facts.get("instrument") or options.instrument,
         interval=interval,
         funding_gaps=funding_gaps,
-        sessions=options.sessions or facts.get("sessions", False),
+        sessions=sessions,
         synthetic=facts.get("synthetic", False),
     )
 

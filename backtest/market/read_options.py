@@ -13,14 +13,17 @@ from backtest.core.units import SECOND
 
 
 class ReadOptions(NamedTuple):
-    """How data are read: the arguments of ``Market.load``, times in ns."""
+    """How data are read: the arguments of ``Market.load``, times in ns.
+
+    ``sessions`` is None where the files say it; the tables of open files have a bool.
+    """
 
     instrument: str = ""
     interval: int | None = None
     timezone: str | None = None
     mark_gaps: str | None = None
     funding_gaps: str | None = None
-    sessions: bool = False
+    sessions: bool | None = False
     since: int | None = None
     until: int | None = None
     synthetic: bool = False
@@ -46,7 +49,7 @@ class ReadOptions(NamedTuple):
 
         arguments = [repr(str(path)) for path in paths]
         for name, value in settings.items():
-            if value:
+            if value or value is False:
                 arguments.append(f"{name}={core.repr_plain(value)}")
         return f"{loader}({', '.join(arguments)})"
 

@@ -53,7 +53,8 @@ class SettingsResult(core.SavedResult):
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         title = str(manifest["title"])
-        return {"policy": title.partition("(")[0], "title": title, "note": str(manifest["note"])}
+        note = str(manifest["note"])
+        return {"policy": core.name_policy(title), "title": title, "note": note}
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:  # type: ignore[override] # made when asked for

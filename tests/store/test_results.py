@@ -56,6 +56,16 @@ def test_a_ruined_account_is_never_among_the_best():
     assert names("mean_leverage") == ["good", "poor", "lost"]
 
 
+@pytest.mark.parametrize(("title", "policy"), [
+    ("Dear(target=0.4)", "Dear"),
+    ("Max(Dear(target=0.4), Constant(leverage=1.0)), calmar", "Max"),
+    ("{BTC: Max(Dear(low=1), Dear()), ETH: Dear(low=2)}", "BTC: Max, ETH: Dear"),
+    ("BTC: Dear(low=1), ETH: Dear()", "BTC: Dear, ETH: Dear"),
+])  # fmt: skip
+def test_a_list_names_the_policies_of_all_markets_without_settings(title, policy):
+    assert core.name_policy(title) == policy
+
+
 def test_a_result_is_found_by_name_id_and_beginning_and_a_damaged_one_too(store):
     folder = folder_of(store, "sweep")
     identity = folder.name.rpartition("-")[2]
