@@ -19,6 +19,7 @@ from backtest.market.tables import (
     LEAD,
     PAYMENT_NAMES,
     PRICES,
+    SCHEMAS,
     TIME_NAMES,
     is_flag,
     is_payment,
@@ -94,6 +95,7 @@ def rename_columns(
     Raises DataError if two columns have one name, or the one that is needed has another unit.
     """
     if chosen:
+        chosen = _complete_choice(frame, chosen, role, where)
         columns = _choose_columns(frame, chosen, where)
         if role == "funding":
             return _add_payments(columns, frame, chosen, where)
@@ -372,6 +374,35 @@ def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
         names["s"] = "symbol"
     unused = [name for name in frame if name in _UNUSED_OF_STREAMS and name not in names]
     return frame.drop(columns=unused).rename(columns=names)
+
+
+def _complete_choice(
+    frame: pd.DataFrame, chosen: Mapping[str, str], role: str, where: str
+) -> dict[str, str]:
+    """Return the chosen columns, with others of our names where one that is needed is not chosen.
+
+    A choice of all that is needed stays as it is: it leaves out what it does not name.
+    """
+    schema = SCHEMAS[role]
+    complete = dict(chosen)
+    needed = {*schema.known[: schema.n_required]}
+    if not isinstance(frame.index, pd.DatetimeIndex):
+        needed.add("time")
+    if needed <= chosen.keys():
+        return complete
+
+    spelled = spell_columns(frame, (*TIME_NAMES, *schema.known), where)
+    known = [*map(str, frame.columns)]
+    taken = {known[place] for theirs in chosen.values() for place in _find_places(known, theirs)}
+    for name in schema.known:
+        if name in spelled and spelled[name] not in taken:
+            complete.setdefault(name, str(spelled[name]))
+
+    times = [spelled[name] for name in TIME_NAMES if name in spelled]
+    free = [str(column) for column in times if column not in taken]
+    if len(free) == 1:
+        complete.setdefault("time", free[0])
+    return complete
 
 
 def _choose_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) -> pd.DataFrame:

@@ -209,3 +209,39 @@ def test_bars_of_months_have_a_sentence_whose_cure_loads_them(tmp_path, name):
 
     check_refused(lambda: load(tmp_path, text, name), said, DataError)
     assert load(tmp_path, text, name, sessions=True).n_bars == 24
+
+
+def test_columns_that_are_not_chosen_are_found_by_their_own_names(tmp_path):
+    """Without a chosen open, the prices and the volume are those of our names, in any case."""
+    plain = load(tmp_path, HEAD + ROWS)
+    renamed = f"when,Open,high,low,close,Volume\n{ROWS}"
+    assert load(tmp_path, renamed, columns={"time": "when"}) == plain
+    assert load(tmp_path, HEAD + ROWS, columns={"high": 2}) == plain
+
+    # Adjusted closes of 101 in the place of closes; a chosen column has no second name.
+    adjusted = "".join(f"{row},101\n" for row in ROWS.splitlines())
+    head = f"{HEAD.strip()},adjusted\n"
+    market = load(tmp_path, head + adjusted, columns={"close": "adjusted"})
+    assert market.close.tolist() == [101.0] * 48
+    assert list(market.columns) == []
+
+    # A complete choice leaves out what it does not name.
+    chosen = {name: name for name in NAMES if name != "volume"}
+    assert load(tmp_path, HEAD + ROWS, columns=chosen).volume.tolist() == [0.0] * 48
+
+    lacking = f"when,first,high,low,close\n{ROWS}".replace(",1000", "")
+    check_refused(
+        lambda: load(tmp_path, lacking, columns={"time": "when"}),
+        "a column 'open' is needed",
+        DataError,
+    )
+
+
+def test_a_column_of_funding_that_is_not_chosen_is_found_too(tmp_path):
+    rates = "".join(f"{stamp},0.0001,100\n" for stamp in HOURS[::8])
+    (tmp_path / "funding.csv").write_text(f"time,paid,mark\n{rates}")
+    market = load(
+        tmp_path, HEAD + ROWS, columns={"funding.rate": "paid"}, funding=[tmp_path / "funding.csv"]
+    )
+    assert market.funding_rate.tolist() == [0.0001] * 6
+    assert market.funding_mark.tolist() == [100.0] * 6
