@@ -178,7 +178,8 @@ class Layout:
             for pair in self.columns.split(","):
                 name, source = split_pair("--columns", pair, "time=ts,open=o")
                 columns[name] = source
-        return {**vars(self), "columns": columns}
+        # Without the flag the folder says whether its market closes.
+        return {**vars(self), "columns": columns, "sessions": self.sessions or None}
 
 
 @command("data import")

@@ -70,7 +70,7 @@ def read_options(given: Mapping[str, Any]) -> ReadOptions:
         timezone=timezone,
         mark_gaps=given.get("mark_gaps") or ways.get("mark-gaps"),
         funding_gaps=given.get("funding_gaps") or ways.get("funding-gaps"),
-        sessions=given.get("sessions", False),
+        sessions=given.get("sessions"),
         columns={ours: str(theirs) for ours, theirs in columns.items()},
         repairs=repairs,
         **times,
@@ -197,7 +197,7 @@ def read_frames(
     if "bars" in tables:
         tables["bars"] = cut_bars(tables["bars"], options, interval)
         find_future(tables["bars"], options, defects)
-    subjects = make_subjects(tables, interval, sessions=options.sessions)
+    subjects = make_subjects(tables, interval, sessions=options.has_sessions)
     find_defects(subjects, options, defects, filled)
     return subjects, defects, filled
 
@@ -217,7 +217,7 @@ def cut_bars(bars: TimedTable, options: ReadOptions, interval: int | None) -> Ti
     known = timed.Span(first, last + (interval or 0))
     span = known.replace(options.since, options.until)
     cut = bars.between(*span)
-    is_inside = options.clips or known.has_days_of(span, sessions=options.sessions)
+    is_inside = options.clips or known.has_days_of(span, sessions=options.has_sessions)
     if not is_inside or not cut.time.size:
         raise ParameterError(
             "since and until must lie in the days of the bars and hold one, got "
@@ -273,7 +273,11 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
     """Return the length of a bar, ns; add to ``defects`` if it is not known, or not as given."""
     time = bars.ordered.time
     gaps = np.diff(time)
-    if gaps.size > 1 and not options.sessions and SHORTEST <= gaps.min() < gaps.max() <= LONGEST:
+    if (
+        gaps.size > 1
+        and not options.has_sessions
+        and SHORTEST <= gaps.min() < gaps.max() <= LONGEST
+    ):
         defects.append(
             f"bars of calendar months have no one length, they are {gaps.min() // DAY} to "
             f"{gaps.max() // DAY} days long ({bars.name}); load bars of a day or a week, or "
@@ -282,7 +286,7 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
         return None
 
     apart = timed.spacing(time)
-    if options.sessions and apart is not None:
+    if options.has_sessions and apart is not None:
         apart = int(gaps.min())
     length = options.interval or apart
     if length is None or length % SECOND:
@@ -295,7 +299,7 @@ def find_interval(bars: TimedTable, options: ReadOptions, defects: Defects) -> i
         )
         return None
 
-    if options.sessions or apart is None or apart == length:
+    if options.has_sessions or apart is None or apart == length:
         return length
     defects.append(
         f"bars must open {format_duration(length)} apart, as given, they open "
@@ -384,7 +388,7 @@ def note_filled(
         filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
 
     if funding is None:
-        if not options.sessions:
+        if not options.has_sessions:
             filled["funding"] = "none given"
     elif has_repairs and funding.covered is not None:
         every = timed.cadence(funding.once)
@@ -435,6 +439,6 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
         "has_mark": mark is not None,
         "columns": others,
         "synthetic": options.synthetic,
-        "sessions": options.sessions,
+        "sessions": options.has_sessions,
         "filled": filled,
     }

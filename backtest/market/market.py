@@ -339,7 +339,7 @@ class Market(BarClock):
         timezone: str | None = None,
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
-        sessions: bool = False,
+        sessions: bool | None = None,
         since: TimeLike | None = None,
         until: TimeLike | None = None,
         now: TimeLike | None = None,
@@ -367,15 +367,19 @@ class Market(BarClock):
             give if the files do not say it.
         interval : str, optional
             Which bars to load from a folder with several (``"1h"``).
-        timezone, mark_gaps, funding_gaps, sessions, since, until, now
+        timezone, mark_gaps, funding_gaps, since, until, now
             As in :meth:`from_frames`.
+        sessions : bool, optional
+            Whether the market closes, so that bars may be missing. Default: what ``market.json``
+            of the folder says, else False.
         mark, funding : sequence of str or Path
             Files, or folders of files, of these kinds, if their names do not say so.
         columns : mapping of str to str or int, optional
             Our names of the bars' columns, and their names (in any case) or positions in the files
             (digits, always counted from 0):
             ``{"time": "ts", "open": "o"}``; for the other files ``"mark.time"``
-            and ``"funding.rate"``. Columns that are not named are left out.
+            and ``"funding.rate"``. A needed column that is not named is found by our name for it,
+            and then ``volume``, too; all others that are not named are left out.
         repair : str or sequence of str, optional
             Names of repairs, such as ``"drop-duplicates,mark-gaps=last"``; see the table of repairs
             in the documentation. ``market.filled`` notes what each did.

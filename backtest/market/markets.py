@@ -446,7 +446,7 @@ class Markets(BarClock, Mapping[str, Market]):
         timezone: str | None = None,
         mark_gaps: MarkGaps = None,
         funding_gaps: FundingGaps = None,
-        sessions: bool = False,
+        sessions: bool | None = None,
         since: core.TimeLike | None = None,
         until: core.TimeLike | None = None,
         now: core.TimeLike | None = None,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backtest import core
-from backtest.core import ParameterError, format_duration, format_time
+from backtest.core import IntArray, ParameterError, format_duration, format_time
 from backtest.core.code_names import pd
 from backtest.market import layouts, loading
 from backtest.market import tables as timed
@@ -153,6 +153,8 @@ def describe_table(subject: Subject) -> dict[str, Any]:
     every = None
     if step:
         every = format_duration(step)
+        if subject.role == "funding":
+            every = describe_cadence(time, step)
     facts: dict[str, Any] = {
         "rows": int(time.size),
         "from": format_time(timed.nearest_minute(int(time[0]))),
@@ -176,6 +178,15 @@ def describe_table(subject: Subject) -> dict[str, Any]:
         length = max(covered.end - covered.start, 0)
         facts["coverage"] = float(length / (span.end - span.start))
     return facts
+
+
+def describe_cadence(time: IntArray, usual: int) -> str:
+    """Return the usual distance of payments, or from which to which where none is usual."""
+    gaps = timed.nearest_minute(np.diff(time))
+    gaps = gaps[gaps > 0]
+    if gaps.size == 0 or 2 * np.count_nonzero(gaps == usual) >= gaps.size:
+        return format_duration(usual)
+    return f"{format_duration(int(gaps.min()))} to {format_duration(int(gaps.max()))}"
 
 
 def inspect_market(market: Market) -> Quality:
@@ -224,7 +235,7 @@ def quality(
     instrument: str | Sequence[str] | None = None,
     interval: str | None = None,
     timezone: str | None = None,
-    sessions: bool = False,
+    sessions: bool | None = None,
 ) -> Any:
     """Return a report on the quality of data; nothing is changed.
 

@@ -15,7 +15,7 @@ from backtest.core.units import SECOND
 class ReadOptions(NamedTuple):
     """How data are read: the arguments of ``Market.load``, times in ns.
 
-    ``sessions`` is None where the files say it; the tables of open files have a bool.
+    ``sessions`` is None where the user did not say: ``market.json`` does, or there are none.
     """
 
     instrument: str = ""
@@ -23,7 +23,7 @@ class ReadOptions(NamedTuple):
     timezone: str | None = None
     mark_gaps: str | None = None
     funding_gaps: str | None = None
-    sessions: bool | None = False
+    sessions: bool | None = None
     since: int | None = None
     until: int | None = None
     synthetic: bool = False
@@ -31,6 +31,11 @@ class ReadOptions(NamedTuple):
     repairs: tuple[str, ...] = ()
     clips: bool = False
     now: int | None = None
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether the market closes; what nobody said is no."""
+        return bool(self.sessions)
 
     def expression(
         self, paths: Sequence[object], *, loader: str = "Market.load", **more: object

@@ -403,3 +403,38 @@ def test_real_hours_show_their_famous_wick_and_what_they_lack(real: Path):
 
     assert report.facts["mark"]["coverage"] == pytest.approx(35_269 / 37_807)
     assert report.facts["funding"]["every"] == "8h"
+
+
+def test_payments_without_a_usual_distance_are_every_so_many_days(tmp_path: Path):
+    """Dividends on 15 March, 10 June, 7 September and 6 December: 87, 89 and 90 days apart."""
+    bars = pd.DataFrame(
+        {"open": 10.0, "high": 10.0, "low": 10.0, "close": 10.0},
+        index=pd.date_range("2021-01-01", "2021-12-31", tz="UTC"),
+    )
+    days = pd.DatetimeIndex(["2021-03-15", "2021-06-10", "2021-09-07", "2021-12-06"], tz="UTC")
+    paid = pd.DataFrame({"rate": -0.004, "mark": 10.0}, index=days)
+
+    market = bt.Market.from_frames(bars, funding=paid, sessions=True, funding_gaps="zero")
+    assert bt.quality(market).facts["funding"]["every"] == "87d to 90d"
+
+
+def test_sessions_that_are_refused_by_hand_overrule_the_folder(tmp_path: Path):
+    """The days of a week, Monday to Friday and the next Monday: a gap, unless the market closes."""
+    bars = pd.DataFrame(
+        {"open": 10.0, "high": 10.0, "low": 10.0, "close": 10.0},
+        index=pd.bdate_range("2024-01-01", periods=6, tz="UTC"),
+    )
+    folder = bt.Market.from_frames(bars, sessions=True).save(tmp_path / "stock")
+    assert bt.Market.load(folder).sessions
+    assert bt.quality(folder).defects == ()
+
+    gap = "must follow each other"
+    check_refused(lambda: bt.Market.load(folder, sessions=False), gap, bt.DataError)
+    check_refused(lambda: bt.Markets.load(folder, sessions=False), gap, bt.DataError)
+    assert bt.quality(folder, sessions=False).defects
+
+    daily = bars.set_axis(pd.date_range("2024-01-01", periods=6, tz="UTC"))
+    folder = bt.Market.from_frames(daily, sessions=True).save(tmp_path / "coin")
+    market = bt.Market.load(folder, sessions=False)
+    assert not market.sessions
+    assert eval(market.source, {"Market": bt.Market}) == market
