@@ -88,7 +88,7 @@ def read_fills(
     stamps = core.read_stamps(rows["time"], name="fills", timezone=timezone, is_file=is_file)
     rows = rows.assign(time=core.utc_index(stamps))
     if "instrument" in rows:
-        symbols = rows["instrument"].astype(str)
+        symbols = rows["instrument"].astype(object).fillna("").astype(str)
         rows["instrument"] = symbols.map(name_symbols(symbols.unique(), names))
     return rows.sort_values("time", kind="stable", ignore_index=True)
 
@@ -102,6 +102,27 @@ def check_columns(table: pd.DataFrame) -> None:
         )
     if "fee" not in table and "fees" in table:
         raise DataError("the column of fees must be called 'fee', got 'fees'")
+    if "side" in table:
+        check_signs(table)
+
+
+def check_signs(table: pd.DataFrame) -> None:
+    """Raise DataError if a signed quantity is not of the side that stands beside it."""
+    signs = table["side"].map(read_side)
+    quantities = pd.to_numeric(table["quantity"], errors="coerce")
+    is_other = (signs * quantities < 0.0).to_numpy()
+    if is_other.any():
+        k = int(np.argmax(is_other))
+        raise DataError(
+            f"a quantity must be signed, negative where its side is sell, got "
+            f"{quantities.iloc[k]:g} beside {table['side'].iloc[k]!r} (row {k} of fills); drop "
+            "the column 'side', or give the quantity its sign"
+        )
+
+
+def read_side(side: Any) -> float:
+    """Return 1 of a buy, -1 of a sell, in letters of any case, and NaN of anything else."""
+    return SIDES.get(str(side).strip().lower(), math.nan)
 
 
 def open_table(source: Any, what: str) -> tuple[pd.DataFrame, bool]:
@@ -136,6 +157,13 @@ def open_file(path: Path, what: str) -> pd.DataFrame:
 
 def read_trades(table: pd.DataFrame) -> pd.DataFrame:
     """Return trades of ccxt as fills."""
+    check_trades(table)
+    signs = table["side"].map(read_side)
+    if signs.isna().any():
+        k = int(np.argmax(signs.isna().to_numpy()))
+        side = table["side"].iloc[k]
+        raise DataError(f"side must be buy or sell, got {repr_plain(side)} (row {k} of fills)")
+
     amounts = table["amount"].astype("float64")
     if (amounts < 0.0).any():
         raise DataError(
@@ -164,13 +192,24 @@ def read_trades(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "time": table["timestamp"],
         "instrument": table["symbol"],
-        "quantity": amounts * [SIDES[side] for side in table["side"]],
+        "quantity": amounts * signs,
         "price": table["price"].astype("float64"),
         "fee": costs,
         "fee_currency": currencies,
         "traded": pd.to_numeric(table.get("cost", math.nan)),
     }
     return pd.DataFrame(columns)
+
+
+def check_trades(table: pd.DataFrame) -> None:
+    """Raise DataError of orders of ccxt: their amounts need not be filled, nor at their times."""
+    of_orders = [name for name in ("filled", "remaining", "status") if name in table]
+    if of_orders:
+        raise DataError(
+            f"fills must be trades, got orders of ccxt, which have {', '.join(of_orders)}: the "
+            "amount of an order may be filled in part, later, or never; save what "
+            "fetch_my_trades returns"
+        )
 
 
 def check_ids(table: pd.DataFrame) -> None:

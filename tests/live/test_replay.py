@@ -249,6 +249,19 @@ def test_fees_of_ccxt_are_added_once(given, fee, currency):
     assert (row["fee"], row["fee_currency"]) == (fee, currency)
 
 
+def test_a_side_is_read_in_letters_of_any_case_and_beside_a_signed_quantity():
+    sold = bt.read_fills([trade(side="Sell ")])
+    assert sold["quantity"].tolist() == [-trade()["amount"]]
+
+    row = {"time": MS, "quantity": -1.0, "price": 1.0, "side": "sell"}
+    assert bt.read_fills([row])["quantity"].tolist() == [-1.0]
+
+
+def test_a_trade_without_a_symbol_is_of_no_instrument():
+    read = bt.read_fills([trade(symbol=None)])
+    assert read["instrument"].tolist() == [""]
+
+
 @pytest.mark.parametrize(("rows", "words"), [
     ([trade(fees=[IN_USDT, IN_BNB])], "in one currency, got 'USDT' and 'BNB' (row 0 of fills)"),
     ([trade(fee="{'cost': 2}")], "a mapping of cost and currency, got"),
@@ -258,7 +271,11 @@ def test_fees_of_ccxt_are_added_once(given, fee, currency):
     ([{"time": "03/04/2024 10:00", "quantity": 1.0, "price": 1.0}], "got '03/04/2024 10:00' in 1"),
     ([{"time": "24-04-03", "quantity": 1.0, "price": 1.0}], "got '24-04-03' in 1"),
     ([{"time": "2024-04-03", "quantity": 1.0, "price": 1.0}], "must have a time zone"),
-], ids=range(8))  # fmt: skip
+    ([trade(side="long")], "side must be buy or sell, got 'long' (row 0 of fills)"),
+    ([trade(), trade(id="2", side="")], "side must be buy or sell, got '' (row 1 of fills)"),
+    ([trade(filled=0.0, status="open")], "got orders of ccxt, which have filled, status"),
+    ([{"time": MS, "quantity": 1.0, "price": 1.0, "side": "SELL"}], "got 1 beside 'SELL' (row 0"),
+], ids=range(12))  # fmt: skip
 def test_fills_that_would_be_guessed_are_refused(rows, words):
     kit.check_refused(lambda: bt.read_fills(rows), words)
 
