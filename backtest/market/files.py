@@ -107,9 +107,25 @@ def reading(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         short = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        cure = suggest_format(error)
         raise DataError(
-            f"a file must be whole and readable, got one that is not: {short} ({where})"
+            f"a file must be whole and readable, got one that is not: {short} ({where}){cure}"
         ) from error
+
+
+def suggest_format(error: Exception) -> str:
+    """Return the cure of a file whose first bytes or name are those of another format."""
+    if isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped"):
+        return "; if it is not packed, call it .csv"
+    if not isinstance(error, UnicodeDecodeError):
+        return ""
+
+    first = bytes(error.object[:2])
+    if first in (b"\xff\xfe", b"\xfe\xff"):
+        return "; it is written in UTF-16: save it in UTF-8"
+    if first == b"\x1f\x8b":
+        return "; it is packed: call it .csv.gz"
+    return "; save it in UTF-8"
 
 
 def unpack(file: IO[bytes], kind: str, where: str) -> bytearray:
@@ -125,7 +141,11 @@ def unpack(file: IO[bytes], kind: str, where: str) -> bytearray:
 def unpack_zip(file: IO[bytes], where: str) -> bytearray:
     """Return the only text in an archive."""
     with zipfile.ZipFile(file) as archive:
-        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        entries = [
+            entry
+            for entry in archive.infolist()
+            if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")  # of Finder
+        ]
         if len(entries) != 1 or not entries[0].filename.lower().endswith(".csv"):
             listed = ", ".join(entry.filename[:40] for entry in entries[:4]) or "nothing"
             raise DataError(

@@ -30,6 +30,7 @@ _FACTS: Mapping[str, type] = {
     **dict.fromkeys(("synthetic", "sessions"), bool),
     "filled": dict,
 }
+WORDS_OF_TYPES = {str: "text", bool: "true or false", dict: "an object"}
 _CURE = (
     "name the files bars.*, mark.* and funding.* (parquet, feather or csv), keep freqtrade's "
     "names (BTC_USDT_USDT-1h-futures.feather) or Binance's (BTCUSDT-1h-2021-01.zip), or give the "
@@ -283,12 +284,11 @@ def read_facts(path: Path) -> dict[str, Any]:
         if key in _FACTS and isinstance(value, _FACTS[key]):
             continue
         wanted = f"one of {', '.join(_FACTS)}"
+        near = did_you_mean(key, _FACTS)
         if key in _FACTS:
-            wanted = f"a {_FACTS[key].__name__}"
-        raise DataError(
-            f"{key!r} in market.json must be {wanted}, got "
-            f"{value!r}{did_you_mean(key, _FACTS)} ({path})"
-        )
+            wanted = WORDS_OF_TYPES[_FACTS[key]]
+            near = ""
+        raise DataError(f"{key!r} in market.json must be {wanted}, got {value!r}{near} ({path})")
     return facts
 
 

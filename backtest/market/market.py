@@ -623,6 +623,10 @@ def read_column(name: str, values: object, time: IntArray) -> FloatArray:
     if is_series(values):
         stamps = tables.read_dates(values.index, name, tables.BY_BARS, error=DataError)
         if not np.array_equal(stamps, time):
+            if np.array_equal(np.sort(stamps), time):
+                raise DataError(
+                    f"{name}: must be in the order of the bars; {name}.sort_index() puts it there"
+                )
             raise DataError(
                 f"{name}: must be indexed by the opens of the bars, lacks "
                 f"{np.setdiff1d(time, stamps).size} of {time.size} and has {stamps.size} times; "

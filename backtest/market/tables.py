@@ -165,6 +165,7 @@ def read_frame(
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DataError(f"column names must be unique, {twice!r} is twice ({name})")
 
+    check_levels(frame, name)
     frame = rename_known(frame, (*TIME_NAMES, *schema.known), name)
     stamps, time_column = find_stamps(frame, name=name)
     present = [column for column in frame.columns if column != time_column]
@@ -197,6 +198,17 @@ def read_frame(
     if {*PRICES} <= {*wanted}:
         return leave_out_unfinished(table, frame)
     return table
+
+
+def check_levels(frame: pd.DataFrame, name: str) -> None:
+    """Raise DataError of columns with several names each, as yfinance has for its tickers."""
+    if frame.columns.nlevels == 1:
+        return
+    first = frame.columns[0]
+    raise DataError(
+        f"columns must have one name each, found {first!r} ({name}); "
+        f"frame.xs({first[-1]!r}, axis=1, level=-1) has those of one instrument"
+    )
 
 
 def list_texts(columns: Sequence[Any]) -> tuple[str, ...]:
@@ -394,7 +406,10 @@ def find_stamps(frame: pd.DataFrame, *, name: str) -> tuple[core.Stamps, str | N
         return frame[candidates[0]], candidates[0]
     if candidates:
         listed = " and ".join(candidates)
-        raise DataError(f"one column of times is needed, found {listed} ({name})")
+        raise DataError(
+            f"one column of times is needed, found {listed} ({name}); join a day and its time of "
+            "day in one column, or drop the other"
+        )
     columns = ", ".join(map(str, frame.columns)) or "none"
     raise DataError(
         f"one column of times is needed, found none among the columns {columns} ({name}); index "

@@ -1,5 +1,7 @@
 """Bad market data are refused with the rule, the value and the place; all at once."""
 
+import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,10 @@ BAD = {
     "dates": (replace("bars", lambda f: f.assign(close_time=f.index)), "close_time must be"),
     "no times": (replace("bars", lambda f: f.reset_index(drop=True)),
         "one column of times is needed, found none among the columns open, high, low, close"),
+    "two times": (replace("bars", lambda f: f.assign(date=1, time=2).reset_index(drop=True)),
+        "found time and date (bars); join a day and its time of day in one column"),
+    "tickers": (replace("bars", lambda f: pd.concat({"BTC-USD": f}, axis=1).swaplevel(axis=1)),
+        "columns must have one name each, found ('open', 'BTC-USD') (bars); frame.xs('BTC-USD', "),
     "naive": (replace("bars", lambda f: f.tz_localize(None)),
         "stamps must have a time zone, got 2023-01-01 00:00:00 (bars, row 0); frame.tz_local"),
     "two zones": (reindexed(lambda t: [*t[:3].strftime("%FT%TZ"), *t[3:].strftime("%FT%T")]),
@@ -182,13 +188,25 @@ def write_twice(folder: Path) -> None:
     good()["bars"].to_parquet(write(folder) / "bars.parquet")
 
 
+def write_bytes(folder: Path, name: str, form: str) -> None:
+    """Write the bars into a file whose name is not that of its format."""
+    content = (write(folder) / "bars.csv").read_text(encoding="utf-8")
+    (folder / "bars.csv").unlink()
+    packed = gzip.compress(content.encode())
+    (folder / name).write_bytes(packed if form == "packed" else content.encode(form))
+
+
 @pytest.mark.parametrize(("make", "words"), [
     (rename, "a file must be whole and readable"),
     (write_cell, "close must be numbers, got 'n.a.' in 1 of 72 cells (bars.csv, row 6)"),
     (lambda at: (at / "notes.txt").touch(), "there must be bars, found notes.txt"),
     (write_twice, "one file of bars is needed, found bars.csv and"),
     (lambda at: (write(at) / "market.json").write_text('{"interva": 1}'), "did you mean 'interval"),
-    (lambda at: (write(at) / "market.json").write_text('{"sessions": 1}'), "must be a bool"),
+    (lambda at: (write(at) / "market.json").write_text('{"sessions": 1}'),
+        "'sessions' in market.json must be true or false, got 1 ("),
+    (lambda at: write_bytes(at, "bars.csv", "utf-16"), "written in UTF-16: save it in UTF-8"),
+    (lambda at: write_bytes(at, "bars.csv", "packed"), "it is packed: call it .csv.gz"),
+    (lambda at: write_bytes(at, "bars.csv.gz", "utf-8"), "if it is not packed, call it .csv"),
 ])  # fmt: skip
 def test_a_bad_folder_is_refused(tmp_path, make, words):
     make(tmp_path)
@@ -301,3 +319,29 @@ def test_a_short_file_and_a_small_distance_are_doubts(tmp_path):
     month = bt.quality(build(rate=0.01, market=Market.sample(bars=168)))
     (high,) = month.find("funding", "high").places
     assert high.endswith("in per cent?")
+
+
+def test_an_archive_that_finder_made_holds_one_table(tmp_path):
+    """It has a hidden twin of each file."""
+    content = (write(tmp_path) / "bars.csv").read_bytes()
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bars.csv", content)
+        archive.writestr("__MACOSX/._bars.csv", b"of Finder")
+
+    assert Market.load(path).n_bars == len(good()["bars"])
+
+
+def test_the_columns_of_one_ticker_are_read_as_the_refusal_says():
+    bars = pd.concat({"BTC-USD": good()["bars"]}, axis=1).swaplevel(axis=1)
+    assert Market.from_frames(bars.xs("BTC-USD", axis=1, level=-1)).n_bars == len(bars)
+
+
+def test_a_column_in_another_order_is_refused_with_the_order():
+    values = pd.Series(np.arange(600.0), index=SAMPLE.times[::-1])
+    check_refused(
+        lambda: SAMPLE.with_columns(x=values),
+        "x: must be in the order of the bars; x.sort_index() puts it there",
+        DataError,
+    )
+    assert SAMPLE.with_columns(x=values.sort_index()).columns["x"][0] == 599.0
