@@ -75,6 +75,7 @@ class Conditions:
         if self.calendar == "auto":
             read["calendar"] = "252" if markets.sessions else "365"
         vars(self).update(read)
+        check_span(self.start, self.end)
 
         # Conditions with longer bars or an end are checked as the plain ones made of them.
         if plain(self) is self:
@@ -98,6 +99,14 @@ class Conditions:
         if "market" in changes and as_markets(changes["market"]).sessions:
             changes.setdefault("calendar", "auto")
         return replace(self, **changes)
+
+
+def check_span(start: core.TimeLike | None, end: core.TimeLike | None) -> None:
+    """Raise ParameterError if a span ends before it begins."""
+    if start is None or end is None:
+        return
+    if core.to_nanoseconds(start, "start") >= core.to_nanoseconds(end, "end"):
+        raise core.ParameterError(f"start must lie before end, got {start} and {end}")
 
 
 def check_conditions(conditions: Conditions, markets: Markets) -> None:

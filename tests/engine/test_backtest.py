@@ -31,6 +31,8 @@ METHODS = [
     (lambda: TEST.replace(account=5e3), "account must be an Account"),
     (lambda: TEST.replace(sampling="1x"), "sampling"),
     (lambda: TEST.replace(start="2030-01-01"), "start must lie before the last bar"),
+    (lambda: TEST.replace(start="2023-01-05", end="2023-01-03"),
+        "start must lie before end, got 2023-01-05 and 2023-01-03"),
     (lambda: TEST.replace(signal="no-such-rule"), "signal must be a number"),
     (lambda: TEST.replace(account=bt.Account(venue_leverage=999.0)), "venue_leverage"),
     (lambda: TEST.run(Constant(), venue="x"), "venue is a field of the test"),
