@@ -412,7 +412,7 @@ class Account(core.Value, kw_only=True):
         """Yield what contradicts itself."""
         yield from self._find_faults_of_equity_limits()
         if self.day != "UTC" and self.day not in find_zones():
-            yield "day", f"must be a time zone, 'Europe/Prague' for example, got {self.day!r}"
+            yield "day", "must be a time zone, 'Europe/Prague' for example"
 
         yield from self._find_faults_of_fills()
         yield from self._find_faults_of_collateral()
