@@ -203,6 +203,12 @@ def list_notices(result: Result) -> Iterator[str]:
     late_flows = result.manifest["data"].get("flows_after_the_end")
     if late_flows:
         yield f"flows after the last bar, ignored: {late_flows}"
+    refused = float(result.entries["amount"][result.entries["kind"] == Event.REFUSED].sum())
+    if refused >= SMALLEST_SHOWN:
+        yield (
+            f"withdrawals of {core.format_money(refused)} were refused: an account keeps its "
+            "initial margin"
+        )
 
 
 def describe_ruin(result: Result) -> str:

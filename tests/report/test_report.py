@@ -224,6 +224,18 @@ def test_a_replay_and_a_stress_test_name_what_they_show(result):
     assert "Where the break-even is -" not in " ".join(bt.stress(bold, fall).summary().split())
 
 
+def test_a_withdrawal_of_more_than_there_is_says_what_was_refused():
+    """Without a position all of 10,000 can go; 5,000 of 15,000 are refused."""
+    market = bt.Market.sample(bars=48)
+    account = bt.Account(flows=pd.Series([-15_000.0], index=market.times[[10]]))
+    terms = {"venue": "binance-usdm:BTCUSDT", "account": account, "compile": False}
+    result = bt.run(market, bt.strategies.Constant(0.0), **terms)
+
+    assert result.transfers.tolist() == [-10_000.0]
+    words = "Withdrawals of 5,000.00 were refused: an account keeps its initial margin"
+    assert any(notice.startswith(words) for notice in result.notices)
+
+
 def test_a_ruined_account_has_a_day_of_ruin_and_no_sharpe_ratio():
     """Its axis of time ends a tenth after the ruin, which is a line over all panels."""
     result = live(Constant(leverage=60.0), days=100)
