@@ -17,7 +17,7 @@ import numpy as np
 from backtest import core
 from backtest.core import BoolArray, FloatArray, IntArray, format_duration, format_time
 from backtest.core.code_names import pd
-from backtest.core.units import DAY, HOUR, SECOND
+from backtest.core.units import DAY, HOUR, MINUTE, SECOND
 from backtest.market import tables
 from backtest.market.rule_subjects import Hit, Rule, Subject, find_rows
 from backtest.market.tables import (
@@ -739,6 +739,22 @@ def find_early_bars(subject: Subject) -> list[Hit]:
     return find_rows(time, np.ones(time.size, dtype=np.bool_), places=(place,))
 
 
+def find_closing_stamps(subject: Subject) -> list[Hit]:
+    """Find bars of whole minutes whose stamps are none, as the close times of an exchange."""
+    time = subject.time
+    every = subject.interval
+    if every is None or every % MINUTE or not time.size:
+        return []
+    if not (time % MINUTE).all():
+        return []
+
+    place = (
+        "a bar is stamped with its open; the time at which it closes, 00:59:59.999, makes it "
+        f"known {format_duration(every)} late"
+    )
+    return find_rows(time, np.ones(time.size, dtype=np.bool_), places=(place,))
+
+
 def find_settlement_gaps(subject: Subject) -> list[Hit]:
     holes = tables.missing_settlements(subject.once, *subject.span)
     if not holes:
@@ -843,6 +859,7 @@ RULES = (
     Rule("without volume", _BARS, DOUBT,
          lambda s: find_rows(s.time, ~(s.get("volume", 1.0) > 0.0))),
     Rule("seconds since 2001?", _BARS, DOUBT, find_early_bars),
+    Rule("stamped at the close?", _BARS, DOUBT, find_closing_stamps),
     Rule("the rate in force, sampled?", _FUNDING, DOUBT, find_sampled),
     Rule("high", _FUNDING, DOUBT, lambda s: find_high_rates(s, doubts=True)),
     Rule("off the hour", _FUNDING, DOUBT, find_off_hour),

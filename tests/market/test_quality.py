@@ -438,3 +438,18 @@ def test_sessions_that_are_refused_by_hand_overrule_the_folder(tmp_path: Path):
     market = bt.Market.load(folder, sessions=False)
     assert not market.sessions
     assert eval(market.source, {"Market": bt.Market}) == market
+
+
+def test_stamps_between_minutes_are_a_doubt():
+    """The close time of Binance is the last millisecond of a bar, read as its open: a bar late."""
+    market = bt.Market.sample(bars=48)
+    bars = market.bars()[["open", "high", "low", "close", "volume"]]
+    late = bars.set_axis(market.times + pd.Timedelta("59min 59.999s"))
+
+    found = bt.quality(bt.Market.from_frames(late)).find("bars", "stamped at the close?")
+    assert found.count == 48
+    assert not bt.quality(bt.Market.from_frames(bars)).find("bars", "stamped at the close?").count
+
+    # Bars of 10 s begin between minutes.
+    short = bars.set_axis(pd.date_range("2023-01-01 00:00:10", periods=48, freq="10s", tz="UTC"))
+    assert not bt.quality(bt.Market.from_frames(short)).find("bars", "stamped at the close?").count
