@@ -372,9 +372,14 @@ def find_liquidation_prices(
 def answer(
     setup: Setup, decided: Decided, stated: Stated, warnings: list[Caution], *, now: int
 ) -> Decision:
-    """Return the decision: what one more bar makes of the account, and what to know before it."""
+    """Return the decision: what one more bar makes of the account, and what to know before it.
+
+    ``warnings`` are those known so far; what the orders give reason for is added.
+    """
     names = setup.markets.names
     state = decided.state
+
+    # The account before the bar, at the last close, and after its fills.
     with np.errstate(all="ignore"):
         orders, after, equity = fill(setup, state, decided.traded, stated)
         last_bar = open_last_bar(setup, state, decided.traded)
@@ -388,6 +393,7 @@ def answer(
     warnings.extend(cautions.find_blocked(setup, orders, leverage, ratio_before))
     warnings.extend(cautions.find_excess(orders, target, after))
 
+    # What is sent: whole lots, at the price of the market and at that of the modeled fill.
     sizes = {}
     prices = {}
     fill_prices = {}

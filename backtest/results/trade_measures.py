@@ -210,8 +210,8 @@ def measure_excursions(
     ``mae`` (maximum adverse excursion) is negative, ``mfe`` positive, both as shares of the entry
     price. Prices are those of the whole bars of the trade, and that of its end.
     """
-    # A trade that begins at a close lives through the bars after it; one that ends at a close
-    # lives through that bar too.
+    # A trade that begins at a close has the bars after it; one that ends at a close has that bar
+    # too.
     is_late = (fills.kind == Event.FILL) & (run.account.fill == "next_close")
     is_at_close = is_late | np.isin(fills.kind, (Event.RUINED, Event.DELISTED, OPEN))
     first = fills.bar[rows.entry] + is_late[rows.entry]

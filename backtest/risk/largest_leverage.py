@@ -313,7 +313,8 @@ def search_paths(
     first = make(paths, float(sizes[0]))
     start = choose_start(policy, sizes, evaluations)
 
-    # History's share on the first batch is known where the policy itself was measured.
+    # History is one more model, of accounts that began on past days. Where the policy itself was
+    # measured, its share of liquidations is known, and so is that of the first batch.
     past = HistoryTrials(HISTORY, paths, functools.partial(make, paths), bars, span)
     if risk is None:
         past.begin(start)
@@ -325,13 +326,14 @@ def search_paths(
     if past.count:
         trials.append(past)
 
+    # All sizes of a grid, or a bisection that pays for few of them.
     if evaluations is None:
         searched = search_grid(trials, sizes, probability, progress)
     else:
         paths.keep_all()
         quick_first = trials[::-1]  # history takes a third of the time of the paths
-        most = float(sizes[-1])
-        searched = bisect_leverage(quick_first, start, most, probability, evaluations, progress)
+        largest = float(sizes[-1])
+        searched = bisect_leverage(quick_first, start, largest, probability, evaluations, progress)
 
     terms = {"probability": probability, "horizon": horizon}
     terms |= describe_accounts(conditions, first)

@@ -149,7 +149,8 @@ def simulate_accounts(
     slippage = find_newest(venue.liquidation.slippage)
     fee = find_newest(venue.liquidation.fee)
 
-    # Money is in units of each account's notional at entry; an entry of NaN is no position.
+    # Money is in units of each account's notional at entry. An entry of NaN is no position: all
+    # that is compared with it is False.
     entry = np.full(n, np.nan)
     backing = np.zeros(n)
     starts = entries.copy()
@@ -365,11 +366,12 @@ def compare_margin(
     days = by_rule.read_days(market)
     levels = {name: measure_levels(rule, days, market.time, venue) for name, rule in chosen.items()}
 
-    # The days on which every rule is known, and those after which all have warmed up.
+    # The days on which every rule is known, and those after which all have warmed up. From the
+    # first bar after these, all rules are in force.
     known = ~np.any([np.isnan(of_rule.daily) for of_rule in levels.values()], axis=0)
     is_warm = find_warm(known, max(map(count_warm_up, chosen.values())), market)
     closes = market.mark_close[days.rows][known]
-    first = int(np.searchsorted(market.time, days.time[is_warm][0]))  # where all are in force
+    first = int(np.searchsorted(market.time, days.time[is_warm][0]))
 
     ahead = None
     if paths:

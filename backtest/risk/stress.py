@@ -336,7 +336,7 @@ def find_break_even(
     if replayed is None and sum(gains) > 0.0:
         side = -side
 
-    def is_dead(size: float) -> bool:
+    def is_liquidated(size: float) -> bool:
         """Return whether the account is liquidated where the lead moves by a log move."""
         factor = side * size / logs[lead]
         if replayed is None:
@@ -360,7 +360,7 @@ def find_break_even(
     sizes: Sequence[float] = [limit]
     if min(gains) < 0.0 < max(gains):
         sizes = [size for size in HEDGED if size <= limit]
-    return lead, math.expm1(side * find_edge(is_dead, sizes))
+    return lead, math.expm1(side * find_edge(is_liquidated, sizes))
 
 
 def find_log_moves(
@@ -391,16 +391,19 @@ def find_log_extremes(bars: ShockBars) -> tuple[float, float]:
     return math.log(low.min()), math.log(high.max())
 
 
-def find_edge(is_dead: Callable[[float], bool], sizes: Iterable[float]) -> float:
-    """Return the least x from 0 on at which an account dies, of values tried in turn; or NaN."""
-    known = functools.cache(lambda x: 1.0 if is_dead(x) else -1.0)
-    if known(0.0) > 0.0:
+def find_edge(is_liquidated: Callable[[float], bool], sizes: Iterable[float]) -> float:
+    """Return the least size of a move, from 0 on, at which an account is liquidated; NaN if none.
+
+    Sizes are tried in turn; between the first that liquidates and the one before it, it is
+    bisected.
+    """
+    side = functools.cache(lambda size: 1.0 if is_liquidated(size) else -1.0)
+    if side(0.0) > 0.0:
         return 0.0
-    for alive, dead in itertools.pairwise((0.0, *sizes)):
-        if known(dead) > 0.0:
-            return float(
-                core.sp.optimize.bisect(known, alive, dead, xtol=1e-12, maxiter=60, disp=False)
-            )
+    for before, size in itertools.pairwise((0.0, *sizes)):
+        if side(size) > 0.0:
+            edge = core.sp.optimize.bisect(side, before, size, xtol=1e-12, maxiter=60, disp=False)
+            return float(edge)
     return math.nan
 
 

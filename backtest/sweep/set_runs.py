@@ -255,9 +255,14 @@ def sweep(  # noqa: PLR0913 - as the method
 ) -> sweep_table.Sweep:
     """Answer :meth:`backtest.Backtest.sweep`, which documents it."""
     runs = read_runs(
-        conditions, policy, accounts=accounts, pool=pool, compile=compile,
-        threads=threads, memory=memory,
-    )  # fmt: skip
+        conditions,
+        policy,
+        accounts=accounts,
+        pool=pool,
+        compile=compile,
+        threads=threads,
+        memory=memory,
+    )
     Choice("all", "core").check("metrics", metrics)
     chosen = s.check_sets(runs.varied, build_sets(sets, runs.varied, space=space, seed=seed))
     runs = runs.fit_to(chosen)
@@ -272,27 +277,19 @@ def sweep(  # noqa: PLR0913 - as the method
     metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
     best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
     evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
-
-    if n := count_unfilled({"turnover": table["turnover"].to_numpy()}):
-        core.warn_caller(
-            f"{n:,} of {len(table):,} parameter sets filled no order; run one of them to see why",
-            core.NoFillWarning,
-        )
+    warn_of_unfilled(table)
 
     parameters = {}
     for name in chosen:
         shown = describe_parameter(runs.varied.settings[name])
         parameters[sweep_table.name_column(name)] = shown
-    drawn = None
-    if is_count(sets):
-        drawn = {"seed": seed}
 
     manifest = runs.describe(
         "sweep",
         chosen,
         parameters=parameters,
         metrics=metrics,
-        drawn=drawn,
+        drawn={"seed": seed} if is_count(sets) else None,
         sets={"asked": s.count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
@@ -324,6 +321,17 @@ def hash_sets(sets: s.Sets) -> str:
         else:
             digest.update(column.tobytes())
     return digest.hexdigest()
+
+
+def warn_of_unfilled(table: pd.DataFrame) -> None:
+    """Warn of sets that filled no order."""
+    n_unfilled = count_unfilled({"turnover": table["turnover"].to_numpy()})
+    if n_unfilled:
+        core.warn_caller(
+            f"{n_unfilled:,} of {len(table):,} parameter sets filled no order; run one of them to "
+            "see why",
+            core.NoFillWarning,
+        )
 
 
 def build_sets(
