@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from backtest.account.causes import measure_shares, write_parts
     from backtest.account.option_pool import find_segment, find_value_with_options
     from backtest.account.option_pool import is_far_with_options, is_moved_by
-    from backtest.account.quiet import FILLED, LEFT, QUIET, WHOLE, InitialBracket, One, Prices
-    from backtest.account.quiet import close_quietly, compute_equity_of_one, compute_in_bracket
-    from backtest.account.quiet import count_quiet_decisions, fill_at_open, find_initial_bracket
-    from backtest.account.quiet import find_quiet_end, finish_at_close, follow_bracket
-    from backtest.account.quiet import follow_initial_bracket, is_one_plain, is_quiet_alone
-    from backtest.account.quiet import is_sound_with, may_be_quiet, open_quietly, pick_prices
-    from backtest.account.quiet import plan_quietly, take_together, value_one
+    from backtest.account.quiet import FILLED, LEFT, MORE_DUE, OPEN_DUE, PAID, QUIET, WHOLE
+    from backtest.account.quiet import InitialBracket, One, Prices, begin_ledger, close_quietly
+    from backtest.account.quiet import compute_equity_of_one, compute_in_bracket
+    from backtest.account.quiet import count_quiet_decisions, fill_at_open, find_due
+    from backtest.account.quiet import find_initial_bracket, find_quiet_end, finish_at_close
+    from backtest.account.quiet import follow_bracket, follow_initial_bracket, is_one_plain
+    from backtest.account.quiet import is_quiet_alone, is_sound_with, may_be_quiet, open_quietly
+    from backtest.account.quiet import pay_at_open, pick_prices, pick_unpaid, plan_quietly
+    from backtest.account.quiet import put_back, take_together, value_one
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices
     from backtest.account.exits import find_stop, stop_position
@@ -68,11 +70,12 @@ else:
         "account.exits": "find_stop stop_position",
         "account.price_walk": "aim_at_leg choose_turns note_extremes",
         "account.quiet": (
-            "FILLED LEFT QUIET WHOLE InitialBracket One Prices close_quietly "
-            "compute_equity_of_one compute_in_bracket count_quiet_decisions fill_at_open "
-            "find_initial_bracket find_quiet_end finish_at_close follow_bracket "
-            "follow_initial_bracket is_one_plain is_quiet_alone is_sound_with may_be_quiet "
-            "open_quietly pick_prices plan_quietly take_together value_one"
+            "FILLED LEFT MORE_DUE OPEN_DUE PAID QUIET WHOLE InitialBracket One Prices begin_ledger "
+            "close_quietly compute_equity_of_one compute_in_bracket count_quiet_decisions "
+            "fill_at_open find_due find_initial_bracket find_quiet_end finish_at_close "
+            "follow_bracket follow_initial_bracket is_one_plain is_quiet_alone is_sound_with "
+            "may_be_quiet open_quietly pay_at_open pick_prices pick_unpaid plan_quietly put_back "
+            "take_together value_one"
         ),
         "account.records": (
             "AccountBar AccountState Balances EventLog InstrumentRules MarketBar MarketFeed "

@@ -134,12 +134,24 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
 def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
     """Pay the next settlement of one instrument, and move on to the one after it."""
     state = bar.state
+    event = state.cursor[r.FUNDING_NEXT]
+    # Options that expired before the settlement do not meet it.
+    if is_open == 0:
+        expire_options(bar, t, 1, bar.feed.funding_time[event])
+    pay_next(bar, t)
+
+    # The margin of an isolated position pays: one that fails now is liquidated at once (3).
+    i = bar.feed.funding_instrument[event]
+    if r.is_held(state, i) and r.is_isolated(bar.terms, i):
+        liquidate_isolated(bar, t, i, bar.quotes.instruments[i].mark_open, is_failed=False)
+
+
+def pay_next(bar: r.AccountBar, t: int) -> None:
+    """Pay the next settlement from balances, without a test of what it leaves; move the cursor."""
+    state = bar.state
     feed = bar.feed
     event = state.cursor[r.FUNDING_NEXT]
     state.cursor[r.FUNDING_NEXT] = event + 1
-    # Options that expired before the settlement do not meet it.
-    if is_open == 0:
-        expire_options(bar, t, 1, feed.funding_time[event])
 
     i = feed.funding_instrument[event]
     rate = feed.funding_rate[event]
@@ -149,15 +161,10 @@ def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
 
     # At the venue's settlement price, where the data have it, else at the mark open.
     rules = r.share(r.pick_instrument(bar.terms, i))
-    mark_open = bar.quotes.instruments[i].mark_open
-    value = mark_open
+    value = bar.quotes.instruments[i].mark_open
     if not math.isnan(feed.funding_price[event]):
         value = p.compute_value_of(rules, feed.funding_price[event])
     pay_settlement(bar, t, i, value, rate)
-
-    # The margin of an isolated position pays: one that fails now is liquidated at once (3).
-    if r.is_isolated(bar.terms, i):
-        liquidate_isolated(bar, t, i, mark_open, is_failed=False)
 
 
 def pay_settlement(bar: r.AccountBar, t: int, i: int, value: float, rate: float) -> None:

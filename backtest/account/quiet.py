@@ -1,4 +1,4 @@
-"""A bar in which prices move and the orders of an account fill: nothing else acts.
+"""A bar in which prices move, funding is paid and the orders of an account fill: nothing else acts.
 
 Such a bar is *quiet*. Its other steps, those of :mod:`.bar`, have nothing to do, so a few tests and
 one valuation take their place; a bar that may not be quiet is left to :func:`.bar.process_bar`,
@@ -12,6 +12,7 @@ word                  what it is, and its unit
 ====================  ==============================================================================
 value                 contract value: notional of one contract, signed as by its kind
 opened                equity at the open of the bar, before any fill: money
+due                   of settlements of funding: none, one at the open of the bar, or others too
 bracket               row of the margin table: notionals ``above`` a limit, and at ``most`` another
 bound                 a test that may find too many bars, and never too few, that are not quiet
 crossed               a cross position is held, which stands behind the cash
@@ -25,7 +26,7 @@ import math
 from typing import NamedTuple
 
 from backtest import margin
-from backtest.account import balance, fills, money, price_walk
+from backtest.account import balance, fills, money, payments, price_walk
 from backtest.account import bar as bars
 from backtest.account import position as p
 from backtest.account import records as r
@@ -39,8 +40,11 @@ from backtest.core.units import TOLERANCE
 
 HAS_ORDER_FEE = r.FLAGS.index("has_order_fee")
 HAS_EXITS = r.FLAGS.index("has_exits")
-LEFT, QUIET, FILLED, WHOLE = range(4)
-"""How a bar was passed: not at all, without a fill, with fills, or with fills and general steps."""
+LEFT, QUIET, PAID, FILLED, WHOLE = range(5)
+"""How a bar was passed: not at all, without a fill, so and with funding, with fills, or with fills
+and general steps."""
+NONE_DUE, OPEN_DUE, MORE_DUE = range(3)
+"""Settlements of funding in a bar: none, a single one at its open, or others."""
 
 
 class One(NamedTuple):
@@ -71,6 +75,15 @@ class Prices(NamedTuple):
     mark_low: FloatArray
     mark_close: FloatArray
     limit: FloatArray
+
+
+class Unpaid(NamedTuple):
+    """What a settlement of funding changes in an account of one position, as it was before."""
+
+    cash: float
+    margin: float
+    last_funding: float
+    events: int
 
 
 class InitialBracket(NamedTuple):
@@ -142,6 +155,7 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
     equity_before: float = state.wallet.equity
     is_calm = True
     if is_filling:
+        begin_ledger(bar)
         fill_at_open(bar, t, opened)
         is_calm = balance.count_open(state) > 0 and price_walk.is_quiet(bar)
 
@@ -378,21 +392,65 @@ def pick_prices(feed: r.MarketFeed) -> Prices:
 
 
 def find_quiet_end(bar: r.AccountBar, t: int, stop: int) -> int:
-    """Return the bar from t to stop up to which no payment, listing or delisting is due."""
+    """Return the bar from t to stop up to which no flow, listing or delisting is due."""
     feed = bar.feed
-    cursor = bar.state.cursor
     if feed.span[0, 0] >= t:
         return t
 
     # An instrument that ends is closed in its last bar.
     end = min(stop, feed.span[0, 1] - feed.ends[0])
-    flow = cursor[r.FLOW_NEXT]
+    flow = bar.state.cursor[r.FLOW_NEXT]
     if flow < len(feed.flow_bar):
         end = min(end, feed.flow_bar[flow])
-    settlement = cursor[r.FUNDING_NEXT]
-    if settlement < len(feed.funding_bar):
-        end = min(end, feed.funding_bar[settlement])
     return int(end)
+
+
+@inlined
+def find_due(feed: r.MarketFeed, state: r.AccountState, t: int) -> int:
+    """Return which settlements of funding are in bar t: NONE_DUE, OPEN_DUE or MORE_DUE."""
+    settlement = state.cursor[r.FUNDING_NEXT]
+    count = len(feed.funding_bar)
+    if settlement >= count or feed.funding_bar[settlement] != t:
+        return NONE_DUE
+
+    # One inside the bar comes after the fills, and is for the general bar.
+    is_followed = settlement + 1 < count and feed.funding_bar[settlement + 1] == t
+    if is_followed or feed.funding_is_open[settlement] == 0:
+        return MORE_DUE
+    return OPEN_DUE
+
+
+@inlined
+def pick_unpaid(bar: r.AccountBar, one: One) -> Unpaid:
+    """Return what :func:`put_back` needs to undo a settlement."""
+    return Unpaid(
+        cash=one.wallet.cash,
+        margin=one.position.margin,
+        last_funding=one.position.last_funding,
+        events=bar.log.written[0],
+    )
+
+
+def pay_at_open(bar: r.AccountBar, one: One, mark_open: float, t: int) -> None:
+    """Pay the settlement at the open of bar t, as step 2 of a bar: ledger and log begin with it.
+
+    ``mark_open`` is a contract value. Whether an isolated position fails then is tested with the
+    prices of the whole bar, of which the mark open is one.
+    """
+    begin_ledger(bar)
+    one.quote.mark_open = mark_open
+    bar.log.step[0] = 2
+    payments.pay_next(bar, t)
+    bar.log.step[0] = 8
+
+
+def put_back(bar: r.AccountBar, one: One, unpaid: Unpaid) -> None:
+    """Undo :func:`pay_at_open` in the account, before the general steps take the bar."""
+    one.wallet.cash = unpaid.cash
+    one.position.margin = unpaid.margin
+    one.position.last_funding = unpaid.last_funding
+    bar.log.written[0] = unpaid.events
+    bar.state.cursor[r.FUNDING_NEXT] -= 1
 
 
 @inlined
@@ -526,8 +584,14 @@ def is_quiet_alone(
     return not p.is_stopped(rules, held, p.find_adverse(held, low, high))
 
 
+def begin_ledger(bar: r.AccountBar) -> None:
+    """Empty the ledger for a bar in which more than prices act."""
+    money.clear_ledger(bar.ledger)
+    bar.state.wallet.pool_failed = 0.0
+
+
 def fill_at_open(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Fill what the last close decided, in a bar whose steps before the fills do nothing.
+    """Fill what the last close decided, in a bar whose steps before the fills have ended.
 
     Quotes have the opens of the bar. Volume and volatility are read here, as known at the last
     close; margins and costs do not change by date in an account that may be quiet. Events of fills
@@ -537,8 +601,6 @@ def fill_at_open(bar: r.AccountBar, t: int, equity: float) -> None:
         quote = bar.quotes.instruments[i]
         if quote.is_listed == 1.0:
             r.read_known(bar.feed, quote, t, i)
-    money.clear_ledger(bar.ledger)
-    bar.state.wallet.pool_failed = 0.0
     bar.log.step[0] = 5
     fills.fill_decisions(bar, t, equity)
     bar.log.step[0] = 8

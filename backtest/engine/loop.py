@@ -11,7 +11,7 @@ word                  what it is, and its unit
 t                     bar of the market
 k                     bar that policies see; the same as t, unless they decide on longer bars
 row                   row of a policy's columns: bar k, counted from the first that it sees
-way                   how a bar was passed: ``QUIET``, ``FILLED``, ``WHOLE``; ``LEFT`` if it was not
+way                   how a bar was passed: ``QUIET``, ``PAID``, ``FILLED``, ``WHOLE``, or ``LEFT``
 quiet                 prices moved, and nothing else happened
 mark                  contract value at the mark price of the close
 counted               added to the tally, from which the metrics follow; paths are not
@@ -360,7 +360,7 @@ def pick(clock: results.Clock) -> results.Clock:
 def pass_quiet(
     bar: a.AccountBar, counting: Counting, deciders: Deciders, tape: RunTape, t: int, stop: int
 ) -> tuple[int, int]:
-    """Take one position through quiet bars and fills, as :mod:`backtest.account.quiet` has them.
+    """Take one position through bars that :mod:`backtest.account.quiet` knows, at most to ``stop``.
 
     Returns the bar that may not be quiet, with nothing changed by it, or ``stop``, and why it
     stopped. An order that fills may be followed by anything: then the general steps end its bar.
@@ -413,7 +413,7 @@ def pass_quiet(
         initial = a.follow_initial_bracket(terms, initial, notional)
         if not balance_quietly(bar, one, equity_before, profit, way, notional):
             return t, BROKEN
-        if wants.has_cuts and is_quiet:
+        if wants.has_cuts and (is_quiet or way == a.PAID):
             a.count_quiet_decisions(bar, t, a.compute_equity_of_one(one, one.quote.open))
 
         close = look_quietly(bar, one, wants, bracket, initial, way, notional)
@@ -456,28 +456,60 @@ def take_quietly(
 ) -> tuple[int, float, float]:
     """Take the account of one position through bar t; return how, the mark at its close, profit.
 
-    How is LEFT (it may not be quiet; nothing has changed), QUIET (prices moved), FILLED (orders
-    filled) or WHOLE (the general steps ended the bar). The mark is a contract value. The profit is
-    that of the mark, without what fills and the general steps booked. Steps are those of a bar in
-    ``docs/accounting.md``.
+    How is LEFT (it may not be quiet; nothing has changed), QUIET (prices moved), PAID (funding was
+    settled too), FILLED (orders filled) or WHOLE (the general steps ended the bar). The mark is a
+    contract value. The profit is that of the mark, without what fills, funding and the general
+    steps booked. Steps are those of a bar in ``docs/accounting.md``.
+    """
+    mark = a.value_one(one, prices.mark_close, t)
+    due = a.find_due(bar.feed, bar.state, t)
+    if due == a.MORE_DUE:
+        return a.LEFT, mark, 0.0
+
+    # 2. Funding at the open comes first. It is undone where the bar turns out not to be quiet.
+    is_paid = due == a.OPEN_DUE
+    unpaid = a.pick_unpaid(bar, one)
+    if is_paid:
+        a.pay_at_open(bar, one, a.value_one(one, prices.mark_open, t), t)
+    way, profit = trade_quietly(bar, rules, one, prices, bracket, mark, is_paid, t)
+    if is_paid and way == a.LEFT:
+        a.put_back(bar, one, unpaid)
+    return way, mark, profit
+
+
+@inlined
+def trade_quietly(
+    bar: a.AccountBar,
+    rules: a.InstrumentRules,
+    one: a.One,
+    prices: a.Prices,
+    bracket: margin.MarginBracket,
+    mark: float,
+    is_paid: bool,
+    t: int,
+) -> tuple[int, float]:
+    """Take the account through bar t from its orders on; return how, and the profit of the mark.
+
+    ``is_paid``: funding was settled, and the ledger has it.
     """
     terms = bar.terms
     position = one.position
-    mark = a.value_one(one, prices.mark_close, t)
 
-    # Steps 1 to 4 have nothing to do, if no price of the bar makes what is held fail or stop.
+    # Steps 3 and 4 have nothing to do, if no price of the bar makes what is held fail or stop.
     opened = a.open_quietly(one, prices, t)
     is_filling = a.plan_quietly(rules, one.wallet, position, one.quote, one.plan, opened)
     has_reductions = terms.grace >= 0.0  # which come before fills
     if is_filling and has_reductions:
-        return a.LEFT, mark, 0.0
+        return a.LEFT, 0.0
     if not a.is_quiet_alone(terms, rules, one, prices, bracket, t):
-        return a.LEFT, mark, 0.0
+        return a.LEFT, 0.0
 
     # 5. and 7. The order fills. What is held then is another position, and must be quiet again.
     equity_before: float = one.wallet.equity
     is_calm = True
     if is_filling:
+        if not is_paid:
+            a.begin_ledger(bar)
         a.fill_at_open(bar, t, opened)
         is_calm = position.quantity != 0.0
         is_calm = is_calm and a.is_quiet_alone(terms, rules, one, prices, bracket, t)
@@ -487,14 +519,16 @@ def take_quietly(
     is_held = position.quantity != 0.0
     is_crossed = is_held and not one.is_isolated
     if is_calm and a.is_sound_with(terms, one.wallet, equity, is_held, is_crossed):
-        way = a.FILLED if is_filling else a.QUIET
-        return way, mark, a.close_quietly(one, mark, equity)
+        way = a.PAID if is_paid else a.QUIET
+        if is_filling:
+            way = a.FILLED
+        return way, a.close_quietly(one, mark, equity)
 
     # Nothing has changed yet without a fill; after one, the general steps end the bar.
     if not is_filling:
-        return a.LEFT, mark, 0.0
+        return a.LEFT, 0.0
     a.finish_at_close(bar, t, equity_before)
-    return a.WHOLE, mark, 0.0
+    return a.WHOLE, 0.0
 
 
 @inlined

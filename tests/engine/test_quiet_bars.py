@@ -36,7 +36,7 @@ INVERSE = bt.Venue(
 class Careful(bt.Policy):
     """Hold less while the account is down, its margin is short, or its liquidation is near."""
 
-    most: Annotated[float, bt.Range(0.1, 9.0)] = 3.0
+    most: Annotated[float, bt.Range(0.1, 90.0)] = 3.0
 
     def leverage(self, bar: bt.Bar, account: bt.AccountView) -> float:
         """Return half of the most in danger, else the most."""
@@ -102,6 +102,69 @@ def test_quiet_bars_have_the_bits_of_the_general_steps(
 
     monkeypatch.setattr(loop, "begin_bars", take_general_steps)
     general = list_bytes(ACCOUNTS[name], signal)
+    assert quiet == general
+
+
+DEAR: dict[str, tuple[bt.Policy, bt.Venue, bt.Account]] = {
+    "cross, until it is ruined": (Constant(60.0), SIMPLE, bt.Account(band=0.3)),
+    "isolated, from its margin": (
+        Constant(3.0), SIMPLE, bt.Account(band=0.3, margin="isolated", venue_leverage=60.0),
+    ),
+    "isolated, from the wallet": (
+        Constant(3.0), SIMPLE.override(isolated_funding="wallet"),
+        bt.Account(band=0.3, margin="isolated", venue_leverage=60.0),
+    ),
+    "inverse, with a stop": (
+        Constant(20.0), INVERSE, bt.Account(band=0.3, capital=1.0, stop_loss=0.003),
+    ),
+    "a policy that reads its margin": (Careful(most=60.0), SIMPLE, bt.Account(band=0.3)),
+}  # fmt: skip
+"""Accounts that funding of a percent takes to their limits."""
+UNDONE = ("isolated, from its margin", "inverse, with a stop")
+"""Those that a bar with funding liquidates or stops."""
+
+
+def make_dear(bars: int) -> bt.Market:
+    """Return a market with funding of a percent, in turn at, inside and twice in a bar."""
+    market = bt.Market.sample(bars=bars, interval="15m", seed=3)
+    step = market.interval
+    at_open = market.time[4::9]
+    times = np.unique([*at_open, *(market.time[9::27] + step // 2), *(at_open[::4] + step // 3)])
+    rates = 0.01 * np.random.default_rng(0).standard_normal(len(times))
+    fields = market.fields() | {"funding_time": times, "funding_rate": rates}
+    fields |= {"funding_mark": np.full(len(times), np.nan), "source": "dear funding"}
+    return bt.Market(**fields)
+
+
+@pytest.mark.parametrize("name", DEAR)
+def test_bars_with_funding_have_the_bits_of_the_general_steps(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Funding is undone, and paid by the general steps, where more than it happens in the bar."""
+    market = make_dear(400)
+    ways: set[int] = set()
+    undone: list[int] = []
+    take_quietly = loop.take_quietly
+    put_back = loop.a.put_back
+
+    def note(*given: Any) -> tuple[int, float, float]:
+        taken = take_quietly(*given)
+        ways.add(taken[0])
+        return taken
+
+    def note_undone(*given: Any) -> None:
+        undone.append(1)
+        put_back(*given)
+
+    monkeypatch.setattr(loop, "take_quietly", note)
+    monkeypatch.setattr(loop.a, "put_back", note_undone)
+
+    quiet = list_bytes(DEAR[name], 1.0, market)
+    assert loop.a.PAID in ways
+    assert bool(undone) == (name in UNDONE)
+
+    monkeypatch.setattr(loop, "begin_bars", take_general_steps)
+    general = list_bytes(DEAR[name], 1.0, market)
     assert quiet == general
 
 
