@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
     from backtest.engine.shown import Deciders
-    from backtest.engine.tape import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, RUINED
-    from backtest.engine.tape import WEALTH, RunTape
+    from backtest.engine.tape import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, N_CLOSES
+    from backtest.engine.tape import RUINED, WEALTH, RunTape
     from backtest.engine.closes import find_failure_value, is_over_cap, look_at_close
     from backtest.engine.path_lanes import BatchLoop, LaneFault, lay
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
@@ -79,5 +79,7 @@ else:
             "set_up_policies set_up_run"
         ),
         "engine.shown": "Deciders",
-        "engine.tape": "DAY_OPEN LEAST_WEALTH LIQUIDATED MOST_WEALTH RUINED RunTape WEALTH",
+        "engine.tape": (
+            "DAY_OPEN LEAST_WEALTH LIQUIDATED MOST_WEALTH N_CLOSES RUINED RunTape WEALTH"
+        ),
     })  # fmt: skip

@@ -31,7 +31,7 @@ from backtest.engine.inputs import AccountInputs, pack_terms
 from backtest.engine.loop import BROKEN, DONE, FULL, NEGATIVE
 from backtest.engine.policies import Callbacks, ask_plain
 from backtest.engine.shown import Deciders
-from backtest.engine.tape import N_LIVES, Lanes, RunTape
+from backtest.engine.tape import N_LIVES, Lanes, RunTape, has_way
 from backtest.policies import Combinator, Policy, formula_for, written_formulas
 from backtest.results import tables
 from backtest.results.record import Closes, HeldAtCloses, new_closes, new_record
@@ -362,7 +362,8 @@ class Drive:
 
         n = len(state.positions)
         assets = len(state.priced)
-        has_extremes = tape.lanes.lives.shape[1] > 0  # which the loop writes down
+        lives = tape.lanes.lives
+        has_extremes = lives.shape[1] > 0 and has_way(lives)  # which the loop writes down
         self.scratch = new_scratch(n, assets, counts.cuts, has_extremes=has_extremes)
         self.ledger = new_ledger(n)
         self.quotes = new_quotes(n, assets)

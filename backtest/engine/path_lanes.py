@@ -23,7 +23,17 @@ from backtest.engine.loop import DONE
 from backtest.engine.policies import ObservedPolicy, gather_deciders
 from backtest.engine.run_setup import Setup
 from backtest.engine.shown import Deciders
-from backtest.engine.tape import BEGIN, FIRST, N_LIVES, STARTED, STOP, Lanes, RunTape
+from backtest.engine.tape import (
+    BEGIN,
+    FIRST,
+    N_CLOSES,
+    N_LIVES,
+    STARTED,
+    STOP,
+    Lanes,
+    RunTape,
+    has_way,
+)
 
 FOREVER = 2**40
 """A day that never comes."""
@@ -233,16 +243,20 @@ class PreparedLanes(NamedTuple):
 
 
 class BatchLoop:
-    """Simulates one account on many paths, with its policies compiled once."""
+    """Simulates one account on many paths, with its policies compiled once.
 
-    def __init__(self, setup: Setup, *, is_compiled: bool) -> None:
+    Lives have the first :data:`N_CLOSES` rows of ``Lanes.lives``, with ``has_extremes`` all.
+    """
+
+    def __init__(self, setup: Setup, *, is_compiled: bool, has_extremes: bool = False) -> None:
         self.setup = setup
+        self.n_rows = N_LIVES if has_extremes else N_CLOSES
         _, self.state, self.deciders, self.tally = begin(setup)
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
         self.has_overflowed = False
 
     def live(self, laid: Laid, first: int) -> FloatArray:
-        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (8, lanes, width).
+        """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (k, lanes, width).
 
         Raises LaneFault if a policy returned a negative leverage, or the books did not balance.
         """
@@ -254,16 +268,16 @@ class BatchLoop:
             stops=begins + laid.width,
             started=laid.deciders.start[0],
         )
-        lives = np.zeros((N_LIVES, laid.lanes * laid.width))
+        lives = np.zeros((self.n_rows, laid.lanes * laid.width))
         self.prepare(laid, lives)(places)
-        return lives.reshape(N_LIVES, laid.lanes, laid.width)
+        return lives.reshape(self.n_rows, laid.lanes, laid.width)
 
     def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
         """Yield what an account was at each close that begins anew at each of some bars.
 
         ``firsts`` are these bars, rising; a life goes on for ``width`` bars, or to the end of the
-        data. Yields the place of the bar in ``firsts``, and rows of shape (N_LIVES, width), which
-        are written again later: use them before the next. Lives may overlap, but the bars of one
+        data. Yields the place of the bar in ``firsts``, and rows of shape (k, width), which are
+        written again later: use them before the next. Lives may overlap, but the bars of one
         pass lie in one array, so each pass takes lives that do not. Raises LaneFault as
         :meth:`live` does.
         """
@@ -272,7 +286,7 @@ class BatchLoop:
         years = np.broadcast_to(feed.years, feed.time.shape).copy()
         inputs = setup.inputs._replace(feed=feed._replace(years=years, span=feed.span.copy()))
         deciders = gather_deciders(setup, setup.observed)
-        lives = np.zeros((N_LIVES, len(years)))
+        lives = np.zeros((self.n_rows, len(years)))
         most = -(-len(years) // width)  # lives of a pass do not overlap
         laid = Laid(
             inputs=inputs,
@@ -373,7 +387,7 @@ class BatchLoop:
 
         records = (
             new_quotes(n_instruments, n_assets),
-            driver.new_scratch(n_instruments, n_assets, has_extremes=True),
+            driver.new_scratch(n_instruments, n_assets, has_extremes=has_way(lives)),
             driver.new_ledger(n_instruments),
         )
         return PreparedLanes(

@@ -30,6 +30,8 @@ BEGIN, FIRST, STOP, SETTLED, FLOWED, STARTED = range(6)
 N_LIVES = 8
 WEALTH, LIQUIDATED, LOST, CALLED, RUINED, DAY_OPEN, LEAST_WEALTH, MOST_WEALTH = range(N_LIVES)
 """Rows of ``Lanes.lives``."""
+N_CLOSES = DAY_OPEN
+"""The first rows, which are known at closes; the others have what prices did on the way."""
 CURRENT_BAR, FIRST_ROW = range(2)
 """Entries of ``RunTape.cursor``: the bar that the loop is at, and the bar of row 0."""
 
@@ -41,9 +43,9 @@ class Lanes(NamedTuple):
     past the last, the numbers of its first settlement and flow, and the time, ns, at which it
     began. ``known`` of shape (lanes, n + 1) has the first bar at which each policy is asked.
     ``lives`` of shape (8, bars) are wealth, liquidations, bad debt, margin calls, whether the
-    account is ruined, the base of the day, and the least and the most wealth of the bar.
-    ``numbers`` are those of the account and of the memory of its policies, which begin each life as
-    in ``begun``.
+    account is ruined, the base of the day, and the least and the most wealth of the bar; or, where
+    nobody asks for the others, the first five of them. ``numbers`` are those of the account and of
+    the memory of its policies, which begin each life as in ``begun``.
     """
 
     places: IntArray
@@ -225,22 +227,29 @@ def record_quietly(columns: Columns, one: a.One, profit: float, row: int) -> Non
 # A bar of a simulated path.
 
 
+def has_way(lives: FloatArray) -> bool:
+    """Return whether outcomes have rows for what prices do on the way to a close."""
+    return len(lives) > N_CLOSES
+
+
 def write_life(
     bar: a.AccountBar, lives: FloatArray, is_quiet: bool, has_no_walk: bool, t: int
 ) -> None:
-    """Write wealth, ruin, liquidations, calls and the day's base into the outcomes of paths.
+    """Write wealth at the close, ruin, liquidations and calls into the outcomes of paths.
 
-    Wealth is that at the close, and the least and the most on the way of prices to it.
+    If there are rows for them, also the day's base, and the least and the most wealth on the way of
+    prices to the close.
     """
     wallet = bar.state.wallet
-    if has_no_walk:
-        a.note_extremes(bar, t)
-    extremes = bar.scratch.extremes
     lives[WEALTH, t] = wallet.equity + wallet.reserve
-    lives[LEAST_WEALTH, t] = min(extremes[0], wallet.equity) + wallet.reserve
-    lives[MOST_WEALTH, t] = max(extremes[1], wallet.equity) + wallet.reserve
-    lives[DAY_OPEN, t] = wallet.day_open
     lives[RUINED, t] = wallet.is_ruined
+    if has_way(lives):
+        if has_no_walk:
+            a.note_extremes(bar, t)
+        extremes = bar.scratch.extremes
+        lives[LEAST_WEALTH, t] = min(extremes[0], wallet.equity) + wallet.reserve
+        lives[MOST_WEALTH, t] = max(extremes[1], wallet.equity) + wallet.reserve
+        lives[DAY_OPEN, t] = wallet.day_open
     if is_quiet:
         return
 

@@ -302,7 +302,7 @@ def passing_probability(  # noqa: PLR0913 - as the method
         test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
     if paths is None:
         paths = simulate_paths(plain(test).market, horizon=f"{days}d")
-    runner = PathsRunner(paths, policy, test, None, compile)
+    runner = PathsRunner(paths, policy, test, None, compile, has_extremes=True)
     if paths.horizon < days * DAY:
         span = core.format_duration(paths.horizon)
         raise core.ParameterError(f"days must be at most the {span} of the paths, got {days}")

@@ -34,10 +34,14 @@ DEPENDENT = ("multiplier", "initial", "sigma", "adv", "stop_scale", "profit_scal
 """Fields of a feed that have a row for each bar where they depend on its prices."""
 
 
+NOTHING = np.empty((0, 0))
+
+
 class PathLives(NamedTuple):
     """What became of an account on paths from number ``first`` on, (n_paths, n_bars) each.
 
-    ``closes`` are those of the instruments, (n, n_paths, n_bars).
+    ``closes`` are those of the instruments, (n, n_paths, n_bars). The base of the day, and the
+    least and the most wealth of a bar, are empty unless the runner ``has_extremes``.
     """
 
     first: int
@@ -46,10 +50,10 @@ class PathLives(NamedTuple):
     bad_debt: core.FloatArray
     calls: core.FloatArray
     is_ruined: core.FloatArray
-    day_open: core.FloatArray
-    least: core.FloatArray
-    most: core.FloatArray
     closes: core.FloatArray
+    day_open: core.FloatArray = NOTHING
+    least: core.FloatArray = NOTHING
+    most: core.FloatArray = NOTHING
 
 
 PathColumns: TypeAlias = tuple[list[dict[str, core.FloatArray]], core.IntArray]
@@ -95,7 +99,8 @@ class PathsRunner(core.Carried):
 
     ``warm_up`` says when the policy's columns are known on history. Where paths differ in more than
     prices, funding and columns, ``is_own``, each is set up by itself, with history in front. A
-    policy whose columns were found not to look ahead ``is_trusted``.
+    policy whose columns were found not to look ahead ``is_trusted``. Lives have what prices do on
+    the way to a close if it ``has_extremes``.
     """
 
     paths: Paths
@@ -104,6 +109,7 @@ class PathsRunner(core.Carried):
     resume: Result | None = None
     compile: bool = True
     is_trusted: bool = False
+    has_extremes: bool = False
 
     def __post_init__(self) -> None:
         markets = self.paths.markets
@@ -248,7 +254,7 @@ class PathsRunner(core.Carried):
                 first=0,
                 started=int(markets.time[0]),
             )
-            loop = engine.BatchLoop(setup, is_compiled=self.compile)
+            loop = engine.BatchLoop(setup, is_compiled=self.compile, has_extremes=self.has_extremes)
 
         try:
             yield from loop.live_from(begins, width)
@@ -310,7 +316,9 @@ class PathsRunner(core.Carried):
 
     @functools.cached_property
     def loop(self) -> engine.BatchLoop:
-        return engine.BatchLoop(self.setup, is_compiled=self.compile)
+        return engine.BatchLoop(
+            self.setup, is_compiled=self.compile, has_extremes=self.has_extremes
+        )
 
     def begin(self, bars: Mapping[str, PathBars]) -> tuple[engine.Setup, bool]:
         """Return the setup of an account on paths, and whether each path has its own setup."""
@@ -405,7 +413,12 @@ class PathsRunner(core.Carried):
 
         closes = np.array([path.prices[3, :, 1:] for path in bars.values()])
         joined = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-        return PathLives(first, *joined, closes=closes)  # type: ignore[misc] # its fields
+        at_closes = joined[: engine.N_CLOSES]
+        of_block = PathLives(first, *at_closes, closes=closes)  # type: ignore[misc] # its fields
+        if not self.has_extremes:
+            return of_block
+        day_open, least, most = joined[engine.N_CLOSES :]
+        return of_block._replace(day_open=day_open, least=least, most=most)
 
     def _lay(self, bars: Mapping[str, PathBars], first: int, stop: int, k: int) -> Any:
         """Return the inputs of the loop: of path k with its own setup, or of a whole block."""
