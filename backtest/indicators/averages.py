@@ -21,10 +21,10 @@ def ewma_deviation(
     ``returns`` has shape (n_bars,), or (n_bars, k) of paths.
     """
     scales = np.array(np.broadcast_to(scale, len(returns)))
-    squares = np.atleast_2d(returns.T).T ** 2
-    out = np.empty((len(squares), max(np.size(half_life), squares.shape[1])))
+    columns = np.atleast_2d(returns.T).T
+    out = np.empty((len(columns), max(np.size(half_life), columns.shape[1])))
     out[:1] = np.nan
-    weighted_root(squares[1:], half_life, scales[1:], out[1:])
+    weighted_root(columns[1:] ** 2, half_life, scales[1:], out[1:])
     return out
 
 
@@ -39,16 +39,32 @@ def weighted_root(
     They are written into ``out`` if it is given; NaN until as many squares as the half-life.
     ``squares`` has shape (n_bars,) or (n_bars, k).
     """
-    columns = np.ascontiguousarray(np.atleast_2d(squares.T).T)
+    columns = np.atleast_2d(squares.T).T
     k = max(np.size(half_life), columns.shape[1])
-    decay = np.array(np.broadcast_to(lanes.find_decay(half_life), k))
-    needed = np.array(np.broadcast_to(lanes.count_needed(half_life), k))
-    scratch = np.zeros((2, k))
-
     if out is None:
         out = np.empty((len(columns), k))
-    _compile.compile_module(kernels).ewma_lanes(columns, decay, needed, scale, scratch, out)
-    return np.sqrt(out, out=out)
+    decay = np.array(np.broadcast_to(lanes.find_decay(half_life), k))
+    needed = np.array(np.broadcast_to(lanes.count_needed(half_life), k))
+    average = _compile.compile_module(kernels).ewma_lanes
+
+    # Paths of one half-life: the history that all have in front is averaged once.
+    first = 0
+    state = np.zeros((2, k))
+    if columns.shape[1] > 1 and np.size(half_life) == 1:
+        first = lanes.count_shared(columns)
+        head = np.empty((first, 1))
+        state_of_head = np.zeros((2, 1))
+        average(
+            columns[:first, :1].copy(), decay[:1], needed[:1], scale[:first], state_of_head, head
+        )
+        out[:first] = np.sqrt(head)
+        state[:] = state_of_head
+
+    left = np.maximum(needed - first, 1)
+    tail = out[first:]
+    average(np.ascontiguousarray(columns[first:]), decay, left, scale[first:], state, tail)
+    np.sqrt(tail, out=tail)
+    return out
 
 
 def roll_moments(

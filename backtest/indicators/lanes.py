@@ -28,6 +28,17 @@ def shape_as(columns: core.FloatArray, *values: Any) -> core.FloatArray:
     return columns if has_lanes else columns[:, 0]
 
 
+def count_shared(values: core.FloatArray) -> int:
+    """Return how many first rows of (n_bars, k) values are the same in all lanes.
+
+    Paths that are observed together have one history in front.
+    """
+    is_same = (values == values[:, :1]).all(axis=1)
+    if is_same.all():
+        return len(values)
+    return int(is_same.argmin())
+
+
 def list_lanes(name: str, value: Any) -> list[Any]:
     """Return one value, or an array of shape (k,), as a list of Python objects."""
     if np.ndim(value):

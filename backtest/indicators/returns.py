@@ -17,7 +17,16 @@ def log_returns(market: Market) -> core.FloatArray:
 
     The first is NaN.
     """
-    return np.diff(np.log(market.close), axis=0, prepend=np.nan)
+    close = market.close
+    if close.ndim == 1:
+        return np.diff(np.log(close), prepend=np.nan)
+
+    # Paths: the history that all have in front is looked at once.
+    n_shared = max(lanes.count_shared(close), 1)
+    returns = np.empty(close.shape, order="F")
+    returns[:n_shared] = np.diff(np.log(close[:n_shared, :1]), axis=0, prepend=np.nan)
+    returns[n_shared:] = np.diff(np.log(close[n_shared - 1 :]), axis=0)
+    return returns
 
 
 @core.checked

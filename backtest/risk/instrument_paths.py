@@ -150,10 +150,12 @@ class InstrumentPaths:
         changes = {"columns": {}, "filled": {}, **changes}
         return append_bars(before, bars.prices[:, k, 1:], bars.marks[:, k, 1:], ahead, **changes)
 
-    def list_markets(self, bars: PathBars, before: Market, **changes: Any) -> Iterator[PathMarkets]:
+    def list_markets(
+        self, bars: PathBars, before: Market, memory: dict[str, core.FloatArray], **changes: Any
+    ) -> Iterator[PathMarkets]:
         """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays.
 
-        The next ones have the same memory.
+        The next ones have the same ``memory``: the rows of each field, which are kept there.
         """
         whole = [values[:, 1:] for values in (*bars.prices, bars.volume)]
         later = dict(zip((*PRICES, "volume"), whole, strict=True))
@@ -163,17 +165,18 @@ class InstrumentPaths:
         later["funding_rate"] = bars.rates
 
         # History precedes all rows, and is written once.
-        kept = {}
         for name, values in later.items():
             past = getattr(before, name)
-            kept[name] = np.empty((AT_ONCE, len(past) + values.shape[1]))
-            kept[name][:, : len(past)] = past
+            shape = (AT_ONCE, len(past) + values.shape[1])
+            if name not in memory or not has_history(memory[name], past, shape):
+                memory[name] = np.empty(shape)
+                memory[name][:, : len(past)] = past
 
         for first in range(0, len(bars.volume), AT_ONCE):
             part = slice(first, first + AT_ONCE)
             rows = {}
             for name, values in later.items():
-                own_rows = kept[name][: len(values[part])]
+                own_rows = memory[name][: len(values[part])]
                 own_rows[:, own_rows.shape[1] - values.shape[1] :] = values[part]
                 own_rows.flags.writeable = False
                 rows[name] = own_rows
@@ -181,6 +184,11 @@ class InstrumentPaths:
                 for mark, price in zip(MARKS, PRICES, strict=True):
                     rows[mark] = rows[price]
             yield PathMarkets(self.market_of(bars.select(part), 0, before, **changes), rows)
+
+
+def has_history(rows: core.FloatArray, past: core.FloatArray, shape: tuple[int, int]) -> bool:
+    """Return whether rows have a shape, and some history in front."""
+    return rows.shape == shape and np.array_equal(rows[0, : len(past)], past, equal_nan=True)
 
 
 def fit_basis(past: Market) -> tuple[float, float, float, float]:

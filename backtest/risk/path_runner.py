@@ -93,6 +93,19 @@ def measure_bytes(columns: PathColumns) -> int:
     return total
 
 
+class RowMemory(threading.local):
+    """Arrays of a thread in which paths lie behind history, by instrument and field.
+
+    All blocks of paths have the same history in front, so the next one finds it there.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, core.FloatArray]] = {}
+
+
+ROWS = RowMemory()
+
+
 @dataclass(eq=False)
 class PathsRunner(core.Carried):
     """An account on paths; ``setup`` is the account at the start of each, ``seen`` the first one.
@@ -312,6 +325,7 @@ class PathsRunner(core.Carried):
                 core.report_progress(progress, lives.first + len(lives.wealth), total)
                 yield lives
 
+        ROWS.rows.clear()
         self.loop.warn_of_overflow()
 
     @functools.cached_property
@@ -464,7 +478,8 @@ class PathsRunner(core.Carried):
         last = {key: column[-1] for key, column in observed.columns.items()}
         parts: dict[str, list[core.FloatArray]] = {key: [] for key in observed.columns}
         known: list[core.IntArray] = []
-        for markets in self.paths.members[name].list_markets(bars, before, **fields):
+        memory = ROWS.rows.setdefault(name, {})
+        for markets in self.paths.members[name].list_markets(bars, before, memory, **fields):
             # Paths of a policy that is trusted were compared on others: the first ones are enough.
             n = len(markets.rows["close"])
             compared = {0, n - 1}
@@ -544,8 +559,13 @@ def find_known(columns: Mapping[str, core.FloatArray], n: int, width: int) -> co
     """
     known = np.zeros(n, np.int64)
     for values in columns.values():
+        n_before = len(values) - width
+        # Most are known before the paths begin.
+        if not np.isnan(values[n_before]).any():
+            continue
+
         has_value = ~np.isnan(values.reshape(len(values), n))
-        first = has_value.argmax(axis=0) - (len(values) - width)
+        first = has_value.argmax(axis=0) - n_before
         known = np.maximum(known, np.where(has_value.any(axis=0), first, 0))
     return known
 

@@ -621,7 +621,7 @@ def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market)
     given = {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
 
     # Blocks of 64 paths: the second begins with path 64.
-    blocks = drawn.leader.list_markets(bars, market, **given)
+    blocks = drawn.leader.list_markets(bars, market, {}, **given)
     for first, block in zip((0, 64), blocks, strict=True):
         for k in (0, len(block.rows["close"]) - 1):
             whole = drawn.leader.market_of(bars, first + k, market, **given)
