@@ -36,18 +36,20 @@ def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[
     markets = as_markets(account.test.market)
     venues = engine.read_venues(account.test.venue, markets)
     known = choose_factors(None, markets, venues)
-    factors = [cost.factor for cost in COSTS.values() if cost.factor in known]
+    steps = {cost.factor: (cost.step,) for cost in COSTS.values() if cost.factor in known}
     changed = sensitivity(
         account.test,
         account.policy,
-        factors=factors,
+        factors=[*steps],
+        steps=steps,
         run_account=functools.partial(account.run, **how),
+        as_run=account.result,
     )
 
     given_up = measure_given_up(account)
     for name, cost in COSTS.items():
         growth_at_step = math.nan
-        if cost.factor in factors:
+        if cost.factor in steps:
             raised: Any = changed.table.loc[(cost.factor, cost.step), "growth"]
             growth_at_step = float(raised)
 

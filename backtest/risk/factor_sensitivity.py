@@ -208,10 +208,14 @@ def sensitivity(
     compile: Compile = True,  # noqa: A002 - the word of bt.run
     progress: Progress | None = None,
     run_account: Callable[[Conditions], Result] | None = None,
+    steps: Mapping[str, Sequence[float]] | None = None,
+    as_run: Result | None = None,
 ) -> Sensitivity | ParameterSensitivity:
     """Answer :meth:`backtest.Backtest.sensitivity`, which documents it.
 
     ``run_account`` runs the account under changed conditions: that of the policy, unless given.
+    ``steps`` are those of some factors, instead of the usual ones, and ``as_run`` is the result
+    under unchanged conditions, where it is known.
     """
     if run_account is None:
         run_account = functools.partial(run, policy=policy, compile=compile)
@@ -227,8 +231,8 @@ def sensitivity(
     signal = signals.read_named(test.signal, test.market)
     signal = signals.resolve_signal(signal, test.market)  # of the market as it is
 
-    def grow(markets_then: Markets, venues_then: Mapping[str, Venue]) -> float:
-        """Return the growth of the account on other markets or venues."""
+    def run_on(markets_then: Markets, venues_then: Mapping[str, Venue]) -> Result:
+        """Return the result of the account on other markets or venues."""
         is_first = markets_then is markets and venues_then is venues
         venue: Any = venues_then
         if not isinstance(test.market, Markets):
@@ -237,17 +241,21 @@ def sensitivity(
         with engine.warn_once(is_first=is_first):
             market = as_given(markets_then, test.market)
             changed = test.replace(market=market, venue=venue, signal=signal)
-            result = run_account(changed)
-        return float(result.metrics["cagr"])
+            return run_account(changed)
 
-    base = grow(markets, venues)
+    if as_run is None:
+        as_run = run_on(markets, venues)
+    base = float(as_run.metrics["cagr"])
+
+    of_factor = {**STEPS, **(steps or {})}
     rows = []
     for done, name in enumerate(chosen, 1):
-        for step in STEPS.get(name, (0.5, 2.0)):
+        for step in of_factor.get(name, (0.5, 2.0)):
             if name in OF_MARKET:
-                growth = grow(change_markets(markets, name, step), venues)
+                changed = run_on(change_markets(markets, name, step), venues)
             else:
-                growth = grow(markets, change_venues(venues, name, step))
+                changed = run_on(markets, change_venues(venues, name, step))
+            growth = float(changed.metrics["cagr"])
             rows.append((name, step, growth, growth - base))
         core.report_progress(progress, done, len(chosen))
 
