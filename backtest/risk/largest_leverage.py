@@ -299,7 +299,11 @@ def search_paths(
         scaled = scale_policy(policy, size)
         if id(paths) in runners:
             return runners[id(paths)].with_policy(scaled)
-        runners[id(paths)] = PathsRunner(paths, scaled, conditions, compile=compile)
+        # What the policy observes on these paths was checked with its risk.
+        is_trusted = risk is not None and paths is drawn[0]
+        runners[id(paths)] = PathsRunner(
+            paths, scaled, conditions, compile=compile, is_trusted=is_trusted
+        )
         return runners[id(paths)]
 
     core.report_progress(progress, 0, len(models) + 1)
