@@ -328,6 +328,7 @@ class LaterBars:
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
         self.tape = driver.new_tape(len(setup.markets), 0, setup.first, 0)
         self.tape.is_on[0] = 0
+        self.drive: driver.Drive | None = None
 
     @property
     def tally(self) -> Tally:
@@ -335,7 +336,20 @@ class LaterBars:
 
     def pass_bars(self, inputs: AccountInputs, first: int, stop: int) -> None:
         """Take the account through bars ``first`` to ``stop`` of some inputs."""
-        drive = driver.Drive(
+        drive = self.find_drive(inputs, first)
+        drive.advance(stop)
+        self.counts = drive.counts
+        self.drive = drive
+
+    def find_drive(self, inputs: AccountInputs, first: int) -> driver.Drive:
+        """Return the drive through these inputs that has come to a bar, or a new one.
+
+        Its arguments are packed for compiled code; those of a new one would be packed again.
+        """
+        drive = self.drive
+        if drive is not None and drive.inputs is inputs and drive.t == first:
+            return drive
+        return driver.Drive(
             inputs,
             self.state,
             self.loop.find_part(self.deciders),
@@ -343,8 +357,6 @@ class LaterBars:
             tape=self.tape,
             first=first,
         )
-        drive.advance(stop)
-        self.counts = drive.counts
 
     def measure(self, find: Callable[..., float], inputs: AccountInputs, t: int) -> float:
         """Return what a function finds in bar t from a copy of the state before it."""
