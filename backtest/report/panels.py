@@ -44,6 +44,10 @@ TOP = 30
 """Margin above the first panel in pixels, for its title."""
 TOP_OF_LEGEND = 60
 """The margin with a legend over the title."""
+FOOT = 34
+"""Margin under the last panel in pixels, for its dates."""
+TITLE = 20
+"""Room in pixels that the title of a lower panel has at least."""
 
 
 def draw_panels(shown: ShownChart, table: pd.DataFrame) -> Chart | None:
@@ -72,7 +76,8 @@ def lay_out_panels(shown: ShownChart, panels: list[Panel], table: pd.DataFrame) 
 
     titles = [name_panel(shown, panel) for panel in panels]
     closes = pd.DatetimeIndex(table.index).as_unit("ns").asi8
-    layout |= stack_panels(titles, weights, GAP / len(panels), closes)
+    gap = max(GAP / len(panels), TITLE / (layout["height"] - TOP - FOOT))
+    layout |= stack_panels(titles, weights, gap, closes)
     if shown.until:
         start = layout["xaxis"]["range"][0]
         layout["xaxis"]["range"] = [start, to_text(shown.until)]

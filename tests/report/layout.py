@@ -31,6 +31,12 @@ SCRIPT = """
       const key = text.parentElement.getAttribute("class");
       groups.set(key, [...(groups.get(key) || []), text]);
     });
+    // numbers at the ends of bars, beside the labels of the bars
+    const bars = [...chart.querySelectorAll(".bartext")].filter(isShown).map(boxOf);
+    const labels = [...chart.querySelectorAll(".ytick text")].filter(isShown).map(boxOf);
+    if (bars.some((box) => labels.some((label) => meet(box, label)))) {
+      faults.push(`${chart.dataset.chart}: numbers of bars overlap their labels`);
+    }
     groups.set("annotations", [...chart.querySelectorAll(".annotation-text")]);
     groups.forEach((texts, key) => {
       const boxes = texts.filter(isShown).map(boxOf);

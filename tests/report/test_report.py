@@ -1,6 +1,7 @@
 """What the report of a run says, in which order, and that it adds up."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -17,7 +18,7 @@ from backtest.account.events import MARKS
 from backtest.account.money import MONEY_TERMS
 from backtest.cli import main
 from backtest.core.number_text import HARD_SPACE, STYLES, format_percent
-from backtest.core.result_parts import ShownTable
+from backtest.core.result_parts import Panel, ShownChart, ShownTable
 from backtest.core.units import DAY
 from backtest.report import run_charts, run_figures, run_parts, run_sentences, window
 from backtest.report.charts import draw_declared, join_equal
@@ -732,3 +733,17 @@ def test_a_spot_leg_without_a_currency_settles_as_the_other_leg():
     assert find_currency({"settings": {}, "venue": venues}) == "USDT"
     venues["coin"] = {"contract": {"settles": "BTC"}}
     assert find_currency({"settings": {}, "venue": venues}) == ""
+
+
+@pytest.mark.parametrize("height", [340, 760])
+def test_the_title_of_a_lower_panel_has_room_above_it(height):
+    """Four panels in 340 pixels: before, 11 pixels lay between two of them."""
+    times = pd.date_range("2023-01-01", periods=48, freq="h", tz="UTC")
+    frame = pd.DataFrame({name: np.arange(48.0) for name in "abcd"}, times)
+    panels = tuple(Panel(name, (name,)) for name in "abcd")
+    shown = ShownChart("x", "Title", "", frame, panels=panels, height=height)
+    layout = draw_declared(shown).figure["layout"]
+
+    domains = [layout[name]["domain"] for name in ("yaxis", "yaxis2", "yaxis3", "yaxis4")]
+    for upper, lower in itertools.pairwise(domains):
+        assert (upper[0] - lower[1]) * (height - 64) >= 19.9

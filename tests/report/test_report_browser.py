@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import backtest as bt
 import backtest.report
 from backtest.core.number_text import format_percent
 from backtest.report.render import write_page
 from backtest.report.write import build_page
+from backtest.strategies import Constant
+from tests.report.conftest import live
 from tests.report.layout import list_faults
 
 pytestmark = pytest.mark.slow
@@ -30,6 +33,7 @@ def files(result, sweep, tmp_path_factory):
 
     hostile = dataclasses.replace(result, manifest=manifest)
     pages = {"run": build_page(result), "hostile": build_page(hostile), "sweep": build_page(sweep)}
+    pages["stress"] = build_page(bt.stress(live(Constant(3.0), days=30), bt.crashes()[:6]))
     return {name: write_page(page, folder / f"{name}.html") for name, page in pages.items()}
 
 
@@ -237,6 +241,13 @@ def test_the_first_screen_is_drawn_before_the_library_is_compiled(browser, files
     assert {0xFFAE5F1F, 0xFF0D49C0} <= {*colors}  # the account and its drawdown, as ABGR
     assert page.evaluate("window.Plotly === undefined")
     page.close()
+
+
+def test_a_loss_of_all_is_written_beside_the_name_of_its_scenario(visit):
+    """-100.00 beside 2021-05-19, on a screen of 360 pixels."""
+    page = visit("stress", 360)
+    assert "-100.00" in page.locator(".bartext").all_text_contents()
+    assert list_faults(page) == []
 
 
 def test_a_narrow_axis_of_dates_has_two_of_them_and_few(browser):

@@ -237,6 +237,19 @@ const fitAxes = (traces, layout, shown) => {
     ];
   });
 };
+// Numbers at the ends of bars have room beside the labels, also where a chart is narrow.
+const fitBars = (trace, layout) => {
+  if (trace.textposition !== "outside" || !layout.xaxis.range) return;
+  const widest = (texts, size) => Math.max(...texts.map((text) => measureText(text, size)));
+  const plot = layout.width - widest(trace.y, 11) - 24;
+  const share = Math.min((widest(trace.text, trace.textfont.size) + 8) / plot, 0.4);
+  const [low, high] = [Math.min(0, ...trace.x), Math.max(0, ...trace.x)];
+  const sides = Number(low < 0) + Number(high > 0);
+  const room = (share * (high - low)) / (1 - sides * share);
+  const [from, to] = layout.xaxis.range;
+  const range = [low < 0 ? Math.min(low - room, from) : from, high > 0 ? Math.max(high + room, to) : to];
+  layout.xaxis = { ...layout.xaxis, range };
+};
 // Names of lines and spans stay where they are in view, and overlap none before them.
 const placeNames = (layout, [from, to]) => {
   const room = layout.width - layout.margin.l - layout.margin.r;
@@ -312,6 +325,7 @@ const compose = (box) => {
   if (box.dataset.scale) layout.yaxis = { ...layout.yaxis, type: box.dataset.scale };
   const choice = chosen[box.dataset.chart];
   if (choice) figure.data.forEach((each) => { if (each.meta) each.visible = each.meta === choice; });
+  figure.data.forEach((each) => fitBars(each, layout));
   if (isTimed(box) && figure.data.some(isLine)) {
     const shown = findShown(plain);
     layout.xaxis = { ...layout.xaxis, range: shown.map(writeTime) };
