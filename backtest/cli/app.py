@@ -210,6 +210,10 @@ KEYS = {
     r"\bvenue\.override\(brackets=(\.\.\.|\[bt\.Bracket\(\.\.\.\)\])\)": (
         "[[venue.brackets]] of an experiment file"
     ),
+    r"\bAccountSnapshot\((\w+)=\.\.\.\)": r'"\1" in the JSON of the snapshot',
+    r"\bfrom_ccxt\(\.\.\., (\w+)='(\w+)'\), or '(\w+)'": (
+        r'"\1": "\2" or "\3" in the JSON of the snapshot'
+    ),
     r"\bmarket\.between\(end='([^']*)'\)": r"--to '\1'",
     r"\bbt\.OptionCosts\(lot=\)": "venue.option_costs.lot",
     r"\bbt\.Option\((\w+)=\)( of one contract)?": r"\1 in its table of options.contracts",

@@ -79,8 +79,9 @@ def choose_loop(setup: Setup, *, is_compiled: Compile) -> Literal["compiled", "p
         return "sooner"
     if BUILD.folder is None:  # `backtest compile` says what it does
         text = (
-            "compiling the engine once on this machine, about 60 s; later runs take 2 s "
-            "(backtest compile does it beforehand)"
+            "compiling the engine once on this machine, a minute or two of CPU and longer where "
+            "others work; later runs take 2 s (backtest compile does it beforehand, and shows how "
+            "far it is)"
         )
         with contextlib.suppress(OSError, ValueError, AttributeError):  # without a stderr
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one line there is

@@ -48,7 +48,7 @@ def load(path: str | Path, kind: type[_C]) -> _C:
     aside = ", ".join(f"[{name}]" for name in draft.tables if name not in TABLES)
     if aside:
         core.warn_caller(
-            f"{file.name}: {aside} are no part of a test, which is loaded without them"
+            f"{file.name}: loaded without {aside}; policies and jobs are no part of a test"
         )
 
     return build_test(draft, kind)

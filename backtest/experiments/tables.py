@@ -185,7 +185,7 @@ def read_kinds(annotation: str) -> tuple[type, ...]:
     return kinds
 
 
-STOP = re.compile(r"(?:(?<=[\w)])[.;:]|(?<=`)\.) (?![^()]*\))")
+STOP = re.compile(r"(?:(?<=[\w)])[.;:]|(?<=\x60)\.) (?![^()]*\))")
 """What ends the first sentence about a parameter; a stop in parentheses does not."""
 
 

@@ -83,7 +83,7 @@ def find_other_rules(setup: Setup) -> Iterator[Caution]:
             setup.venues[name], market.instrument, synthetic=market.synthetic
         )
         if text:
-            cure = advise_rules(setup.venues[name], market.instrument)
+            cure = advise_rules(setup.venues[name], market.instrument, has_sessions=market.sessions)
             yield Caution(f"{text}: {cure}", instrument=name)
 
 
@@ -155,9 +155,16 @@ def find_other_account(setup: Setup, snapshot: AccountSnapshot) -> Iterator[Caut
             if held.mode not in (None, mode):
                 yield Caution(f"{name} is held in {held.mode} margin, the account has {mode}")
         elif held.quantity != 0.0:
+            cure = "add its data: one more --data (another market in Python)"
+            without = [known for known in names if known not in snapshot.positions]
+            if without:
+                cure = (
+                    f'names= of from_ccxt maps its symbol to {without[0]!r} ("names" in a JSON of '
+                    f"ccxt's answers), or {cure}"
+                )
             yield Caution(
                 f"the snapshot has positions in {name}, which is not in the market, "
-                f"{', '.join(names)}; names= of from_ccxt maps its symbol to {names[0]!r}"
+                f"{', '.join(names)}; {cure}"
             )
 
     if snapshot.time is None:

@@ -215,6 +215,7 @@ def compare_liquidations(
         price = "none" if math.isnan(ours[name]) else format_price(ours[name])
         yield Caution(
             f"the liquidation price of {name} is {price} by the rules of the venue and "
-            f"{format_price(theirs)} as reported; liquidation='ours' acts on the first",
+            f"{format_price(theirs)} as reported; --liquidation ours (liquidation='ours' in "
+            "Python) acts on the first",
             stops=snapshot.liquidation != "ours",
         )

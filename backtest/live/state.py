@@ -279,7 +279,8 @@ def read_meaning(field: str, stated: str | None, exchange: str, currency: str) -
             known.extend(row.exchanges)
     raise ParameterError(
         f"{field} must be given, 'equity' (with unrealized profit) or 'wallet' (without), for "
-        f"an exchange other than {', '.join(dict.fromkeys(known))}, got exchange={exchange!r}"
+        f"an exchange other than {', '.join(dict.fromkeys(known))}, got exchange={exchange!r}; "
+        f"give from_ccxt(..., {field}='wallet'), or 'equity'"
     )
 
 
@@ -501,10 +502,19 @@ def check_known(setup: Setup, snapshot: AccountSnapshot) -> None:
             facts.append(fact)
             readers.append(reader)
     if facts:
+        missing = dict.fromkeys(facts)
+        cures = " and ".join(map(advise_fact, missing))
         raise ParameterError(
-            "state must have what the policy and the account read, got no "
-            f"{', '.join(dict.fromkeys(facts))}: {'; '.join(dict.fromkeys(readers))}"
+            f"state must have what the policy and the account read, got no {', '.join(missing)}: "
+            f"{'; '.join(dict.fromkeys(readers))}; give {cures}"
         )
+
+
+def advise_fact(name: str) -> str:
+    """Return how a snapshot is given a fact; of positions, each has its own."""
+    if name in ("best_price", "opened"):
+        return f"{name!r} of each position"
+    return f"AccountSnapshot({name}=...)"
 
 
 def list_needs(setup: Setup) -> Iterator[tuple[str, str]]:

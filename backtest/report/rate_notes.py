@@ -55,7 +55,7 @@ def list_rate_notes(result: Result) -> Iterator[str]:
                 f"interest of {core.format_money(interest)} is "
                 f"{core.format_percent(interest / profit)} of the profit or loss, at rates that "
                 f"its preset assumes, {assumed}: give yours, "
-                "venue.override({'borrow_rate': 0.06})"
+                "--set venue.borrow_rate=0.06 (venue.override({'borrow_rate': 0.06}) in Python)"
             )
 
     # What was not, at rates of 0.

@@ -185,7 +185,7 @@ def list_notices(result: Result) -> Iterator[str]:
         time = core.format_time(int(result.time[first]))
         yield (
             f"decided from {time} UTC on, bar {first:,}: before, its columns were not known yet; "
-            "earlier data, or bt.run(start=...), warm them up"
+            "earlier data, or a later --start, bt.run(start=...), warm them up"
         )
 
     # A ruined or paused account is asked for nothing, and options have no target.
@@ -238,7 +238,8 @@ def list_other_rules(result: Result) -> Iterator[str]:
         venue = result.venues[name]
         text = describe_other_symbol(venue, instrument, synthetic=facts["synthetic"])
         if text:
-            yield f"{text}: {advise_rules(venue, instrument)}"
+            cure = advise_rules(venue, instrument, has_sessions=bool(facts.get("sessions")))
+            yield f"{text}: {cure}"
 
 
 def list_missing_data(result: Result) -> Iterator[str]:

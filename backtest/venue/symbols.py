@@ -11,6 +11,9 @@ from backtest.venue.venue import Venue
 FOR_ALL = ("STOCK",)
 """Symbols of presets whose rules hold for every instrument of the venue."""
 
+STOCKS = "reg-t:STOCK"
+"""The preset that is suggested for stocks."""
+
 OF_VENUES = re.compile(r"^P[FI]_|[-_](SWAP|PERPETUAL|PERP)$")
 """What venues put around the name of a perpetual."""
 
@@ -31,8 +34,14 @@ def describe_rules(symbol: str) -> str:
     return f"the venue's rules (brackets, lot, minimum notional) are for {symbol}"
 
 
-def advise_rules(venue: Venue, instrument: str) -> str:
-    """Return how to give the rules of an instrument itself, after a venue of another symbol."""
+def advise_rules(venue: Venue, instrument: str, *, has_sessions: bool = False) -> str:
+    """Return how to give the rules of an instrument itself, after a venue of another symbol.
+
+    What has sessions is a stock, which the venue of stocks has whatever its symbol.
+    """
+    if has_sessions:
+        return f"give its own, --venue {STOCKS}"
+
     house = ""
     if venue.in_force is not None:
         house, _, _ = (venue.in_force.like or venue.in_force.preset).partition(":")

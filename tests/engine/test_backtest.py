@@ -169,7 +169,7 @@ def test_a_test_is_loaded_without_the_tables_of_jobs_and_refused_with_an_unknown
     file = tmp_path / "mine.toml"
 
     file.write_text("[data]\nto = '2023-01-08'\n[tune]\ntirals = 9\n")
-    with pytest.warns(UserWarning, match=r"mine\.toml: \[tune\] are no part of a test"):
+    with pytest.warns(UserWarning, match=r"mine\.toml: loaded without \[tune\]; policies"):
         loaded = bt.Backtest.load(file)  # what tune has belongs to the command
     assert type(loaded) is bt.Backtest
 

@@ -404,6 +404,14 @@ def test_no_order_follows_from_the_rules_of_another_symbol():
     assert warning.instrument == comp.instrument
     assert "the prices are for COMPUSDT: give its own, --venue file:LISTING.json" in str(warning)
 
+    # A stock has no listing, but the rules of stocks.
+    bars = MARKET.bars().resample("1D").last()
+    stock = bt.Market.from_frames(bars, instrument="SPY", sessions=True, interval="1d")
+    later = bt.Backtest(stock, venue=btc, account=bt.Account())
+    end = stock.times[-1] + pd.Timedelta("1D")
+    warnings = later.decide(bt.strategies.Constant(1.0), state=state, now=end).warnings
+    assert any("give its own, --venue reg-t:STOCK" in str(warning) for warning in warnings)
+
     # A result carries it too.
     notices = test.run(bt.strategies.Constant(1.0), compile=False).notices
     assert any("are for BTCUSDT, the prices are for COMPUSDT" in notice for notice in notices)
@@ -596,6 +604,7 @@ def go_on(**changes: Any) -> Any:
     (lambda: decide(at=0.0), "at must be over 0"),
     (lambda: decide(funding=2.0), "funding"),
     (lambda: decide(policy=Fearing()), "Fearing reads account.drawdown"),
+    (lambda: decide(policy=Fearing()), "give AccountSnapshot(peak_equity=...)"),
     (lambda: decide(snapshot(), account=account_of(trailing_stop=0.1)),
      "best_price"),
     (lambda: decide(policy=Recalling()), "has a memory"),

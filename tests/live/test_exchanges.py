@@ -126,6 +126,7 @@ def test_the_total_of_bybit_is_a_wallet():
 @pytest.mark.parametrize("exchange", ["", "kraken", "gate", "bitget"])
 def test_a_total_that_the_table_does_not_have_must_be_given(exchange):
     check_refused(lambda: read(HELD, exchange=exchange), "total must be given, 'equity'")
+    check_refused(lambda: read(HELD, exchange=exchange), "give from_ccxt(..., total='wallet'), or")
 
     assert read(HELD, exchange=exchange, total="equity").equity == 10_000.0
     assert read(HELD, exchange=exchange, total="wallet").wallet == 10_000.0
@@ -407,6 +408,16 @@ def test_names_is_the_cure_where_symbols_are_not_those_of_the_market():
     (text,) = [warning.text for warning in decision.warnings if "BTCUSDC" in warning.text]
     assert "names= of from_ccxt maps its symbol to 'BTCUSDT'" in text
     assert not decision.may_act
+
+    # Where the market has a position already, to map another on it would be a duplicate.
+    other = HELD | {"symbol": "SOL/USDT:USDT"}
+    (text,) = [each.text for each in decide(read(HELD, other)).warnings if "SOL" in each.text]
+    assert "names=" not in text
+    assert "add its data: one more --data" in text
+    panel = bt.Markets({name: name_market(*[60_000.0] * 30, name=name)
+                        for name in ("BTCUSDT", "SOLUSDT")})  # fmt: skip
+    added = decide(read(HELD, other), market=panel)
+    assert not [each.text for each in added.warnings if "not in the market" in each.text]
 
     row = trade(1, symbol="BTC/USDC:USDC")
     cure = "read_fills(..., names={symbol: 'BTCUSDT'}) maps symbols"
