@@ -227,6 +227,7 @@ def find_step(bar: r.AccountBar, i: int) -> float:
     position = r.pick_position(state, i)
     held = position.quantity
     value = state.positions[i].value
+
     # As if the pool backed this position alone: cash is the backing without its value.
     backing = balance.compute_pool(bar.terms, state)
     balances = r.Balances(backing - held * value, position)
@@ -234,15 +235,16 @@ def find_step(bar: r.AccountBar, i: int) -> float:
     if is_step_whole(rules, balances, value, size_at_start):
         return held
 
+    # A loan whose health, assets over debts, is too low may be repaid in full by one step.
     if rules.full_below_health > 0.0:
         assets, debts, cash = sum_loan(bar, backing)
-        debt = max(-cash, 0.0)
-        is_low = assets + max(cash, 0.0) <= (
-            rules.full_below_health * (debts + debt) * (1.0 + TOLERANCE)
-        )
+        debt_in_cash = max(-cash, 0.0)
+        assets += max(cash, 0.0)
+        debts += debt_in_cash
+        is_low = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
         # What a long sells repays cash, so without a debt in cash there is nothing to repay.
-        if is_low and (held < 0.0 or debt > 0.0):
-            return repay_all(rules, held, value, debt)
+        if is_low and (held < 0.0 or debt_in_cash > 0.0):
+            return repay_all(rules, held, value, debt_in_cash)
     return choose_share(rules, held, value)
 
 

@@ -259,11 +259,25 @@ def force_pool(bar: r.AccountBar, t: int) -> None:
     end_pool_grace(bar, t, n_instruments, is_reduced)
 
 
+def price_close(bar: r.AccountBar, i: int) -> None:
+    """Write what an order costs that closes a cross position into its plan: by notional, and fixed.
+
+    It fills at the quote, worsened by slippage alone.
+    """
+    rules = r.share(r.pick_instrument(bar.terms, i))
+    quote = bar.quotes.instruments[i]
+    side = -1.0 if bar.state.positions[i].quantity > 0.0 else 1.0
+    worsening = orders.round_worsening(rules, quote.fill, side, rules.slippage)
+
+    plan = bar.scratch.plans[i]
+    plan.cost = orders.compute_cost(rules, side, worsening)
+    plan.fee = orders.compute_order_fee(rules, quote)
+
+
 def find_reduction(bar: r.AccountBar) -> float:
     """Return the largest factor of all cross positions whose margin ratio is met, by bisection.
 
-    Writes cost and fixed fee of each closing order into its plan, and what is held into
-    ``quantity_aside`` of the walk: :func:`compute_spare` reads both.
+    Writes costs of closing and what is held into scratch, for :func:`compute_spare` to read.
     """
     terms = bar.terms
     state = bar.state
@@ -271,17 +285,11 @@ def find_reduction(bar: r.AccountBar) -> float:
     for i in range(len(state.positions)):
         scratch.walk[i].quantity_aside = state.positions[i].quantity
         if r.is_held(state, i) and not r.is_isolated(terms, i):
-            rules = r.share(r.pick_instrument(terms, i))
-            quote = bar.quotes.instruments[i]
-            side = -1.0 if state.positions[i].quantity > 0.0 else 1.0
-            worsening = orders.round_worsening(rules, quote.fill, side, rules.slippage)
-            plan = scratch.plans[i]
-            plan.cost = orders.compute_cost(rules, side, worsening)
-            plan.fee = orders.compute_order_fee(rules, quote)
+            price_close(bar, i)
 
+    # All may stay. Otherwise a factor of 0 closes all, and is taken where even that does not help.
     if compute_spare(terms, state, scratch, factor=1.0) >= 0.0:
         return 1.0
-
     passing = 0.0
     failing = 1.0
     for _ in range(TRIALS):

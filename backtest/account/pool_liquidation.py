@@ -128,13 +128,14 @@ def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
 def forfeit_pool(bar: r.AccountBar, t: int) -> None:
     """Write everything off, each position with its share of the loss: a takeover.
 
-    Cash that is left is lost with it; a debt stays, and is written off after it.
+    What the pool is still worth is lost, money and collateral with it. A pool that is worth less
+    than nothing leaves a debt in cash, which :func:`liquidate_pool` writes off.
     """
     state = bar.state
-    lost, gross = sum_forfeit(bar)
+    pool_value, gross = sum_forfeit(bar)
     forfeit_collateral(bar, t)
-    state.wallet.cash = min(lost, 0.0)
-    loss = max(lost, 0.0)
+    state.wallet.cash = min(pool_value, 0.0)
+    loss = max(pool_value, 0.0)
 
     loss_rate = loss / gross if gross > 0.0 else 0.0
     forced_options.end_forfeit(bar, t, loss_rate)
@@ -156,24 +157,25 @@ def forfeit_pool(bar: r.AccountBar, t: int) -> None:
 def sum_forfeit(bar: r.AccountBar) -> tuple[float, float]:
     """Return what a takeover takes: the value of the pool, and its gross notional and premiums."""
     state = bar.state
-    lost = 0.0
+    pool_value = 0.0
     gross = 0.0
     for k in range(len(state.options.targets)):
         value = state.options.positions.quantities[k] * state.options.positions.marks[k]
         if value != 0.0:
-            lost += value
+            pool_value += value
             gross += abs(value)
 
-    lost += state.wallet.cash
+    # Cash and collateral have no notional: the loss is shared by positions and options.
+    pool_value += state.wallet.cash
     for c in range(len(state.held.amounts)):
-        lost += state.held.amounts[c] * state.held.prices[c]
+        pool_value += state.held.amounts[c] * state.held.prices[c]
 
     for i in range(len(state.positions)):
         if r.is_held(state, i) and not r.is_isolated(bar.terms, i):
             position = state.positions[i]
-            lost += position.quantity * position.value
+            pool_value += position.quantity * position.value
             gross += abs(position.quantity * position.value)
-    return lost, gross
+    return pool_value, gross
 
 
 def forfeit_collateral(bar: r.AccountBar, t: int) -> None:

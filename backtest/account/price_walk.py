@@ -283,6 +283,25 @@ def is_sound_on_path(bar: r.AccountBar) -> bool:
 # The least and the most equity on the way.
 
 
+@inlined
+def value_at_extremes(
+    terms: r.Terms, feed: r.MarketFeed, position: r.PositionState, t: int, i: int
+) -> tuple[float, float]:
+    """Return what a position adds to the equity at the low and at the high of its mark in bar t.
+
+    A cross position has paid its entry from the cash, an isolated one its margin.
+    """
+    fixed = position.margin if r.is_isolated(terms, i) else 0.0
+    if position.quantity == 0.0:
+        return fixed, fixed
+
+    if r.is_isolated(terms, i):
+        fixed -= position.quantity * position.entry
+    low = fixed + position.quantity * r.read_value(terms, feed.mark_low, t, i)
+    high = fixed + position.quantity * r.read_value(terms, feed.mark_high, t, i)
+    return low, high
+
+
 def note_extremes(bar: r.AccountBar, t: int) -> None:
     """Write the least and the most equity of a bar in which nothing acts, at its extreme marks.
 
@@ -295,20 +314,15 @@ def note_extremes(bar: r.AccountBar, t: int) -> None:
     if len(extremes) == 0:
         return
 
-    at_low = bar.state.wallet.cash
-    at_high = at_low
-    worst = at_low
-    best = at_low
+    # The equity with all prices at their low, with all at their high, and with each at the worse
+    # and at the better of the two for the account.
+    cash = bar.state.wallet.cash
+    at_low = cash
+    at_high = cash
+    worst = cash
+    best = cash
     for i in range(len(bar.state.positions)):
-        position = bar.state.positions[i]
-        fixed = position.margin if r.is_isolated(terms, i) else 0.0
-        low = fixed
-        high = fixed
-        if position.quantity != 0.0:
-            fixed -= position.quantity * position.entry if r.is_isolated(terms, i) else 0.0
-            low = fixed + position.quantity * r.read_value(terms, feed.mark_low, t, i)
-            high = fixed + position.quantity * r.read_value(terms, feed.mark_high, t, i)
-
+        low, high = value_at_extremes(terms, feed, bar.state.positions[i], t, i)
         at_low += low
         at_high += high
         worst += min(low, high)

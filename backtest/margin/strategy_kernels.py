@@ -338,7 +338,8 @@ def pair_group(pool: OptionPool, g: int, way: int) -> None:
             if options.groups[i] == g:
                 bonus = FAR * options.indices[i]
 
-    # Long shares cover calls, short ones puts; they stand after the options, in place n.
+    # Calls are paired, then puts. Long shares cover calls, short ones puts: they stand after the
+    # options, in place n. Nothing is used yet: shorts are left, and longs to spare, in full.
     for sign in (1.0, -1.0):
         rows[SPARE, n] = max(0.0, sign * shares)
         for i in range(n):
