@@ -425,7 +425,8 @@ def stress(
         Of :func:`backtest.run`, in this process. Its policies go on deciding at the closes of the
         scenario, with the last direction and weights of the signal.
     scenarios : sequence of Scenario, optional
-        By default :func:`backtest.crashes`; those of stocks for markets with sessions alone.
+        By default :func:`backtest.crashes`: for markets with sessions those of stocks, for others
+        those of coins.
     rules : str
         ``"run"``: the margin table in force at the end of the run; ``"today"``: the newest one of
         the venue; ``"then"``: the one in force at the date of a scenario, if it has one.
@@ -575,7 +576,7 @@ def list_shocks(axes: Iterable[str], points: Iterable[tuple[float, ...]]) -> Ite
 def choose_scenarios(
     result: Result, scenarios: Sequence[Scenario] | Scenario | None
 ) -> tuple[Scenario, ...]:
-    """Return the scenarios of a test, by default the crashes; those of stocks beside stocks."""
+    """Return the scenarios of a test, by default the crashes of the kind of its markets."""
     if scenarios is None:
         chosen = crashes()
     elif isinstance(scenarios, Sequence):
@@ -589,10 +590,13 @@ def choose_scenarios(
             f"scenarios must be one or more with different names, got {', '.join(names) or 'none'}"
         )
 
+    if chosen != crashes():
+        return chosen
+
+    # Of the crashes of history those of the kind count: coins fall by more than stocks ever did.
     has_sessions = result.markets is not None and result.markets.sessions
-    if chosen == crashes() and not has_sessions:
-        return tuple(scenario for scenario in chosen if scenario.asset != "stocks")
-    return chosen
+    other_kind = "crypto" if has_sessions else "stocks"
+    return tuple(scenario for scenario in chosen if scenario.asset != other_kind)
 
 
 def find_bars(account: StressedAccount, scenario: Scenario, data: Any) -> tuple[Bars | None, str]:

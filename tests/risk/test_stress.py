@@ -508,14 +508,19 @@ def test_the_distance_of_a_stopped_position_is_measured_at_its_stop():
 
 
 @pytest.mark.slow
-def test_stocks_are_shown_beside_stocks_alone():
+def test_a_market_gets_the_crashes_of_its_kind_alone():
     names = {*bt.stress(held(), bt.crashes()).table.index}
     stocks = {each.name for each in bt.crashes() if each.asset == "stocks"}
     assert names == {each.name for each in bt.crashes()} - stocks
     terms = {"venue": free_venue(), "account": free_account(), "calendar": "252"}
 
     run = bt.run(market_of("SPX", sessions=True), Hold(1.0), **terms)
-    assert stocks <= {*bt.stress(run).table.index}
+    by_default = bt.stress(run).table
+    assert {*by_default.index} == stocks
+    assert {*by_default["from"]} == {"history"}
+
+    # What is asked for by name is shown, as before.
+    assert [*bt.stress(run, CRASHES["2020-03-12"]).table["from"]] == ["figures"]
 
 
 def market_of(name: str, freq: str = "1h", n: int = 400, *, sessions: bool = False) -> bt.Market:
