@@ -23,7 +23,7 @@ from backtest.judgement.judgement import TABLES, Judgement
 from backtest.market import as_markets
 from backtest.results.manifest import describe_policy
 from backtest.risk.liquidations import LiquidationRisk
-from backtest.risk.paths import Paths
+from backtest.risk.path_runner import PathsRunner
 from backtest.risk.scored_risk import score_risk
 from backtest.risk.scores import ALL, write_interval, write_score
 from backtest.search.equal_risk import BUY_AND_HOLD
@@ -216,12 +216,20 @@ class Court:
         yield write_timing(row)
 
     def answer_survival(self, account: a.JudgedAccount) -> Iterator[str]:
-        limits: Row = {"market": account.name, "leverage_today": account.leverage_today, "why": ""}
+        limits: Row = {
+            "market": account.name,
+            "leverage_today": account.leverage_today,
+            "first_leverage": math.nan,
+            "why": "",
+        }
         try:
             # One batch of paths for the risk of a month and the largest scale.
             drawn = s.draw_paths(account, s.MONTH, self.paths, self.seed)
             drawn.keep_all()
-            month = yield from self.answer_risk(account, drawn)
+            opened = s.open_account(account, drawn, compile=self.compile)
+            limits["first_leverage"] = s.read_first_leverage(opened)
+            month = yield from self.answer_risk(account, opened)
+            yield s.write_first_leverage(limits)
 
             scale, scores = s.judge_scale(
                 account, month, score=self.score, threads=self.threads, compile=self.compile
@@ -244,11 +252,11 @@ class Court:
         self.rows["limits"].append(limits)
 
     def answer_risk(
-        self, account: a.JudgedAccount, drawn: Paths
+        self, account: a.JudgedAccount, opened: PathsRunner
     ) -> Generator[str, None, LiquidationRisk]:
         """Yield the rows of all horizons, and return the risk of a month."""
         risks = s.measure_risks(
-            account, drawn, self.seed, threads=self.threads, compile=self.compile
+            account, opened, self.seed, threads=self.threads, compile=self.compile
         )
         month = next(risks)
         told: dict[str, float] = {}

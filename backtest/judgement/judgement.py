@@ -36,8 +36,8 @@ TABLES: dict[str, tuple[str, ...]] = {
         "history_high", "starts", "starts_apart", "why",
     ),
     "limits": (
-        "market", "leverage_today", "largest_scale", "growth_at_scale", "is_limited", "evaluations",
-        "survived", "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived",
+        "market", "first_leverage", "leverage_today", "largest_scale", "growth_at_scale",
+        "is_limited", "evaluations", "survived", "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived",
         "half_growth", "capacity", "why",
     ),
     "costs": ("market", "cost", "given_up", "growth", "step", "growth_at_step", "n", "why"),
@@ -74,7 +74,9 @@ class Judgement(SettingsResult):
         ``backtest risk`` prints it; its two sources, ``paths`` with an interval of the simulation
         (``n`` paths), and ``history`` with the largest probability that its ``starts_apart`` leave.
     limits : DataFrame
-        By market: ``leverage_today``, the ``largest_scale`` of the policy at 1 % in 30 days, its
+        By market: ``first_leverage``, which a new account decides at the last close (before limits
+        of account and margin), and ``leverage_today`` of the account of the run, with which crashes
+        begin; the ``largest_scale`` of the policy at 1 % in 30 days, its
         ``growth_at_scale`` (log growth a year on history, -inf of an account that is ruined), the
         worst crash ``survived`` and the first ``fatal`` one with the falls of the mark, and the
         capital at ``half_growth``.
@@ -434,9 +436,10 @@ class Judgement(SettingsResult):
             "starts_apart": Head("n apart", "starts", "count"),
         }
         limits = {
-            "leverage_today": Head("leverage today", "", "turns"),
+            "first_leverage": Head("a new account", "decides today", "turns"),
             "largest_scale": Head("largest scale", "at 1 % in 30 days"),
             "growth_at_scale": Head("growth there", "log, a year", "growth"),
+            "leverage_today": Head("the run", "leverage today", "turns"),
             "survived": Head("worst crash survived"),
             "survived_fall": Head("its fall", "of the mark", "percent"),
             "fatal": Head("first not survived"),
@@ -448,7 +451,8 @@ class Judgement(SettingsResult):
             key="survival",
             title="Will it survive?",
             lead="A new account of the policy from the last close on: its first decision is "
-            "today's. The largest scale is where accounts are lost, not the size that earns most.",
+            "today's. Crashes alone meet the account of the run, with the leverage that it has "
+            "today. The largest scale is where accounts are lost, not the size that earns most.",
             blocks=(
                 show_by_market(self.survival, heads, "Probability of losing the account"),
                 show_by_market(name_none(self.limits), limits, "Scale and crashes"),

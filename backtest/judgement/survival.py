@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from backtest import core
@@ -68,9 +69,32 @@ def choose_model(drawn: Paths) -> Any:
     return model
 
 
-def measure_risks(
+def open_account(
     account: JudgedAccount,
     drawn: Paths,
+    *,
+    compile: bool,  # noqa: A002 - the word of bt.run
+    is_trusted: bool = False,
+) -> PathsRunner:
+    """Return a new account of the policy on paths; its first decision is that of the last close."""
+    test = fix_direction(account)
+    return PathsRunner(drawn, account.policy, test, compile=compile, is_trusted=is_trusted)
+
+
+def read_first_leverage(opened: PathsRunner) -> float:
+    """Return the gross leverage that a new account decides at the last close; NaN if it does not.
+
+    It is that before the limits of the account and of margin, and the same on all paths.
+    """
+    path = opened.run_path(0)
+    target = path.of_positions("target")[0]
+    signal = path.quotes.signal[0]
+    return float(np.abs(signal * target).sum())
+
+
+def measure_risks(
+    account: JudgedAccount,
+    opened: PathsRunner,
     seed: int,
     *,
     threads: int,
@@ -78,21 +102,16 @@ def measure_risks(
 ) -> Iterator[LiquidationRisk]:
     """Yield how likely a new account of the policy is lost within a month, and within a year.
 
-    Its first decision is that of the last close, at the leverage of today. ``drawn`` are the paths
-    of a month. What the policy observes was checked for look-ahead on them, and is not again on
-    those of a year.
+    ``opened`` is that account on the paths of a month. What the policy observes was checked for
+    look-ahead on them, and is not again on those of a year.
     """
-    test = fix_direction(account)
-    for length, horizons in HORIZONS.items():
-        paths = drawn
-        if length == YEAR:
-            count = max(drawn.count // YEAR_SHARE, 1)
-            paths = draw_paths(account, length, count, seed, model=choose_model(drawn))
+    yield measure_risk(opened, HORIZONS[MONTH], threads=threads)
 
-        runner = PathsRunner(
-            paths, account.policy, test, compile=compile, is_trusted=length != MONTH
-        )
-        yield measure_risk(runner, horizons, threads=threads)
+    month = opened.paths
+    count = max(month.count // YEAR_SHARE, 1)
+    year = draw_paths(account, YEAR, count, seed, model=choose_model(month))
+    opened_for_a_year = open_account(account, year, compile=compile, is_trusted=True)
+    yield measure_risk(opened_for_a_year, HORIZONS[YEAR], threads=threads)
 
 
 def list_horizons(risk: LiquidationRisk) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -195,6 +214,21 @@ def write_chance(row: dict[str, Any]) -> str:
 
     starts = f"n {row['starts']:,.0f}, {row['starts_apart']:,.0f} apart"
     return f"{by_paths}; history {core.format_chance(row['history'])} ({starts})"
+
+
+def write_first_leverage(limits: dict[str, Any]) -> str:
+    """Return whose leverage counts: that of a new account for risks, of the run for crashes."""
+    return (
+        f"a new account decides {write_leverage(limits['first_leverage'])} at the last close; "
+        f"the account of the run, which the crashes meet, has "
+        f"{write_leverage(limits['leverage_today'])}"
+    )
+
+
+def write_leverage(leverage: float) -> str:
+    if math.isnan(leverage):
+        return "nothing"
+    return f"{leverage:.2f}x"
 
 
 def write_scale(limits: dict[str, Any], paths: int) -> str:

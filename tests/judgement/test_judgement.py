@@ -15,7 +15,10 @@ from backtest.engine import plain
 from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
 from backtest.judgement.judge_policy import JudgedRow, write_crashes
-from backtest.judgement.judgement import name_none, write_years_needed
+from backtest.judgement.judgement import (
+    name_none,
+    write_years_needed,
+)
 from backtest.judgement.outcomes import list_forecasts
 from backtest.report.charts import draw_declared
 from backtest.results.result import Lack
@@ -23,6 +26,7 @@ from backtest.risk.leverage_sizes import Scaled
 from backtest.risk.paths import choose_funding
 from backtest.search.equal_risk import hold_at_equal_risk
 from backtest.strategies import Constant, TailHedge, VolTarget
+from tests import kit
 from tests.judgement.courts import Blind, Calm, Sized, make_market, make_test
 from tests.kit import call, check_refused, slow
 from tests.options.listed_markets import make_markets, make_venue
@@ -201,6 +205,36 @@ def test_beside_the_largest_scale_stands_the_growth_of_the_account_at_it(calm):
     assert any(text in row.text for row in rows)
     tables = [block for part in judged.list_parts() for block in part.blocks]
     assert any("growth_at_scale" in getattr(table, "columns", ()) for table in tables)
+
+
+class Cautious(bt.Policy):
+    """Hold twice the equity, and the equity alone in a drawdown of a tenth."""
+
+    def leverage(self, bar, account):
+        """Return 2, or 1 in a drawdown."""
+        return 2.0 if account.drawdown < 0.1 else 1.0
+
+
+def make_fall() -> bt.Market:
+    """Return 150 days that fall by a fifth."""
+    close = np.linspace(100.0, 80.0, 150) + 0.3 * np.sin(1.7 * np.arange(150))
+    return kit.market_of(close, "1D", terms={"instrument": "FALL"})
+
+
+def test_the_leverage_beside_the_risk_is_that_of_the_new_account_and_not_of_the_run():
+    """After a fall of a fifth the account of the run decides 1, and a new one 2."""
+    test = make_test(make_fall())
+    result = test.run(Cautious(), compile=False)
+    account = JudgedAccount("FALL", plain(test), Cautious(), result, Lack(""))
+    drawn = survival.draw_paths(account, "7d", 2, seed=0, model="gbm")
+    opened = survival.open_account(account, drawn, compile=False)
+
+    first = survival.read_first_leverage(opened)
+    assert first == 2.0
+    assert account.leverage_today == pytest.approx(1.0, rel=0.01)
+    text = survival.write_first_leverage({"first_leverage": first, "leverage_today": 1.049})
+    assert text.startswith("a new account decides 2.00x at the last close; ")
+    assert text.endswith("has 1.05x")
 
 
 def test_a_constant_at_a_scale_is_the_constant_of_that_leverage():
