@@ -33,7 +33,7 @@ from backtest.sweep import count_cores
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = dict[str, list[Row]]
 ABSENT: Row = {
-    **dict.fromkeys(("why", "survived", "fatal", "capacity", "rule", "verdict"), ""),
+    **dict.fromkeys(("why", "survived", "fatal", "capacity", "rule", "verdict", "cap"), ""),
     **dict.fromkeys(("is_limited", "is_one_value", "is_counted"), False),
 }
 """The texts and claims of a row that lacks them."""

@@ -37,7 +37,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "limits": (
         "market", "first_leverage", "leverage_today", "largest_scale", "growth_at_scale",
-        "is_limited", "evaluations", "survived", "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived",
+        "is_limited", "cap", "cap_share", "cap_leverage", "cap_from", "evaluations", "survived", "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived",
         "half_growth", "capacity", "why",
     ),
     "costs": ("market", "cost", "given_up", "growth", "step", "growth_at_step", "n", "why"),
@@ -77,7 +77,10 @@ class Judgement(SettingsResult):
         By market: ``first_leverage``, which a new account decides at the last close (before limits
         of account and margin), and ``leverage_today`` of the account of the run, with which crashes
         begin; the ``largest_scale`` of the policy at 1 % in 30 days, its
-        ``growth_at_scale`` (log growth a year on history, -inf of an account that is ruined), the
+        ``growth_at_scale`` (log growth a year on history, -inf of an account that is ruined),
+        ``is_limited`` (whether no scale that was tried is lost more often: it is where the search
+        ended), the ``cap`` of venue or account that cuts ``cap_share`` of the decisions there, to
+        ``cap_leverage`` on average, which it does from a scale of about ``cap_from`` on, the
         worst crash ``survived`` and the first ``fatal`` one with the falls of the mark, and the
         capital at ``half_growth``.
     costs : DataFrame
@@ -297,7 +300,6 @@ class Judgement(SettingsResult):
         found = self.findings
         low = core.format_percent(found.low, is_signed=True)
         high = core.format_percent(found.high, is_signed=True)
-        scale = self.limits["largest_scale"].astype(float)
         p_growth = self.timing["p_growth"].astype(float)
         fall = self.growth["max_drawdown"].astype(float)
 
@@ -315,15 +317,26 @@ class Judgement(SettingsResult):
                 compared,
             ),
             self.show_danger(),
-            Headline(
-                "largest_scale",
-                "largest scale",
-                float(scale.min()),
-                note="of the policy, at 1 % in 30 days",
-            ),
+            self.show_scale(),
             Headline("p_growth", "p of its timing", float(p_growth.min()), "decimals", timed),
             Headline("max_drawdown", "worst drawdown", float(fall.max()), "percent"),
         ]
+
+    def show_scale(self) -> Headline:
+        """Return the smallest largest scale; where no scale tried was over, what it is over."""
+        scale = self.limits["largest_scale"].astype(float)
+        number = Headline(
+            "largest_scale",
+            "largest scale",
+            float(scale.min()),
+            note="of the policy, at 1 % in 30 days",
+        )
+        if scale.isna().all() or not self.limits["is_limited"].astype(bool)[scale.idxmin()]:
+            return number
+        return number._replace(
+            text=s.name_scale(float(scale.min()), is_limited=True),
+            note="of the policy: no scale that was tried is over 1 % in 30 days",
+        )
 
     def show_danger(self) -> Headline:
         """Return the highest probability of loss in 30 days, or of how many paths none was lost."""
@@ -455,7 +468,8 @@ class Judgement(SettingsResult):
             "today. The largest scale is where accounts are lost, not the size that earns most.",
             blocks=(
                 show_by_market(self.survival, heads, "Probability of losing the account"),
-                show_by_market(name_none(self.limits), limits, "Scale and crashes"),
+                show_by_market(name_limits(self.limits), limits, "Scale and crashes"),
+                *list_scale_notes(self.limits),
                 *dict.fromkeys(causes),
             ),
             shows="both",
@@ -577,6 +591,31 @@ def name_none(limits: pd.DataFrame) -> pd.DataFrame:
     for kind in ("survived", "fatal"):
         shown[kind] = shown[kind].mask(is_replayed & (shown[kind] == ""), "none")
     return shown
+
+
+def name_limits(limits: pd.DataFrame) -> pd.DataFrame:
+    """Return limits as texts: scales over which none was tried, and crashes of which none is."""
+    shown = name_none(limits)
+    scales = []
+    for scale, is_limited in zip(limits["largest_scale"], limits["is_limited"], strict=True):
+        scales.append(s.name_scale(float(scale), is_limited=bool(is_limited)))
+    shown["largest_scale"] = scales
+    return shown
+
+
+def list_scale_notes(limits: pd.DataFrame) -> list[str]:
+    """Return where the search of scales ended without an answer, and what holds policies back."""
+    notes = []
+    ended = list_names(limits, limits["is_limited"].astype(bool))
+    if ended:
+        notes.append(
+            f"{', '.join(ended)}: no scale up to the end of the search is lost with over 1 % in "
+            "30 days."
+        )
+    for name, row in limits.iterrows():
+        if row["cap"]:
+            notes.append(f"{name}: at its largest scale, {s.write_cap(row)}.")
+    return notes
 
 
 def list_untested(table: pd.DataFrame) -> list[str]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from backtest import core
+from backtest.core.number_text import NOT_AVAILABLE
 from backtest.engine import plain
 from backtest.judgement.accounts import JudgedAccount, fix_direction
 from backtest.judgement.growth import measure_growth
+from backtest.results import Result
 from backtest.risk.largest_leverage import search_paths
+from backtest.risk.leverage_sizes import find_cap
 from backtest.risk.liquidations import (
     BY_MODEL,
     LiquidationRisk,
@@ -150,14 +153,37 @@ def judge_scale(
         compile=compile,
     )
 
-    last = largest.table.iloc[-1]
+    scaled = account.run_scaled(largest.leverage, compile=compile)
     limits = {
         "largest_scale": largest.leverage,
-        "is_limited": bool(last["is_limited"]),
+        "is_limited": largest.is_limited,
         "evaluations": len(largest.grid),
-        "growth_at_scale": measure_growth(account.run_scaled(largest.leverage, compile=compile)),
+        "growth_at_scale": measure_growth(scaled),
+        **describe_cap(account.result, scaled, largest.leverage),
     }
     return limits, largest.scores
+
+
+def describe_cap(result: Result, scaled: Result, scale: float) -> dict[str, Any]:
+    """Return which limit of venue or account cuts a policy times a scale, and from which scale on.
+
+    That is about the leverage which the limit leaves over the largest one that the policy decides.
+    """
+    cap = find_cap(scaled)
+    if cap is None:
+        return {"cap": "", "cap_share": 0.0, "cap_leverage": math.nan, "cap_from": math.nan}
+
+    decided = np.abs(result.quotes.signal * result.of_positions("target")).sum(axis=1)
+    most = float(np.nanmax(decided, initial=0.0))
+    cap_from = math.nan
+    if most > 0.0:
+        cap_from = min(cap.leverage / most, scale)
+    return {
+        "cap": cap.cause,
+        "cap_share": cap.share,
+        "cap_leverage": cap.leverage,
+        "cap_from": cap_from,
+    }
 
 
 def judge_crashes(account: JudgedAccount) -> dict[str, Any]:
@@ -237,8 +263,33 @@ def write_scale(limits: dict[str, Any], paths: int) -> str:
     tried = f"n {paths:,} paths, {limits['evaluations']} scales tried"
     found = f"largest scale {scale} at {bound}"
     if limits["is_limited"]:
-        found = f"no scale up to {scale} is lost with over {bound}"
-    return f"{found} ({tried}); {write_growth_at_scale(limits['growth_at_scale'])}"
+        found = f"no scale up to {scale}, the end of the search, is lost with over {bound}"
+
+    clauses = [f"{found} ({tried})", write_growth_at_scale(limits["growth_at_scale"])]
+    if limits["cap"]:
+        clauses.append(write_cap(limits))
+    return "; ".join(clauses)
+
+
+def write_cap(limits: Mapping[str, Any]) -> str:
+    """Return which limit holds the policy back at its largest scale, and from which scale on."""
+    share = core.format_percent(limits["cap_share"])
+    text = (
+        f"{limits['cap']} cuts {share} of the decisions there, to {limits['cap_leverage']:.2f}x on "
+        "average"
+    )
+    if math.isnan(limits["cap_from"]):
+        return text
+    return f"{text}, and binds from a scale of about {limits['cap_from']:.2g} on"
+
+
+def name_scale(scale: float, *, is_limited: bool) -> str:
+    """Return a largest scale as a cell: where no scale tried was over, what it is over."""
+    if math.isnan(scale):
+        return NOT_AVAILABLE
+    if is_limited:
+        return f"over {math.floor(scale)}"
+    return f"{scale:.3g}"
 
 
 def write_growth_at_scale(growth: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from backtest.results.settings_result import SettingsResult
 from backtest.risk import liquidations as r
 from backtest.risk import path_models
 from backtest.risk.funding_process import summarize_funding
-from backtest.risk.leverage_sizes import choose_grid, name_size, scale_policy
+from backtest.risk.leverage_sizes import choose_grid, find_cap, name_size, scale_policy
 from backtest.risk.leverage_trials import (
     HISTORY,
     LONG_RUN,
@@ -61,7 +61,8 @@ class MaxLeverage(SettingsResult):
         ``paths`` (of history: starts) behind them, ``wiped_out``, the share of them that leaves
         nothing (NaN as the error is), ``is_monotone`` (whether the probability never fell along the
         scanned grid; with ``evaluations``, up to the leverage found), ``is_limited`` (whether no
-        leverage allowed by venue and account reaches the probability: it is the end of the grid).
+        size that was tried reaches the probability: it is the end of the search, of a position's
+        leverage the most that venue and account allow).
     grid : DataFrame
         The probability by leverage, a column per row, on the first 256 paths or on all starts. With
         ``evaluations`` a leverage that is over the probability has a lower bound of it.
@@ -80,7 +81,7 @@ class MaxLeverage(SettingsResult):
 
     @property
     def note(self) -> str:
-        return f"{self.leverage:.3g} at {self.settings['probability']:g}"
+        return f"{self._write_size()} at {self.settings['probability']:g}"
 
     @property
     def leverage(self) -> float:
@@ -99,20 +100,48 @@ class MaxLeverage(SettingsResult):
         return str(self.table.index[int(np.argmin(sizes))])
 
     @property
+    def is_limited(self) -> bool:
+        """Whether no size that was tried is over the probability: then there is no answer."""
+        return bool(self.table["is_limited"].iloc[-1])
+
+    def _write_size(self) -> str:
+        """Return the size, or over what it is where the search ended without one that is over."""
+        if not self.is_limited:
+            return f"{self.leverage:.3g}"
+        if self._is_most_allowed:
+            return f"{self.leverage:.3g}, the most allowed"
+        return f"over {math.floor(self.leverage)}"
+
+    @property
+    def _is_most_allowed(self) -> bool:
+        """Whether the grid of a position ended at the most that venue and account allow."""
+        is_policy = self.grid.index.name == "factor"
+        return self.is_limited and not is_policy and "evaluations" not in self.settings
+
+    @property
     def verdict(self) -> str:
         row: Any = self.table.iloc[-1]
         size = f"{self.leverage:.3g}"
         if row["leverage_error"] > 0.0:
             size = f"{size} ± {row['leverage_error']:.2g}"
-        if row["is_limited"]:
-            size = f"{size}, the end of those tried"
 
+        name = self.grid.index.name
         allowed = core.format_chance(self.settings["probability"])
+        bound = self._describe_bound(core.format_chance(row["p_liquidation"]))
         text = (
-            f"Up to a {self.grid.index.name} of {size}, the account is liquidated within "
+            f"Up to a {name} of {size}, the account is liquidated within "
             f"{self.settings['horizon']} with a probability of at most {allowed}; the bound is "
-            f"{self._describe_bound(core.format_chance(row['p_liquidation']))}"
+            f"{bound}"
         )
+        if self.is_limited:
+            end = "the end of the search"
+            if self._is_most_allowed:
+                end = "the most that venue and account allow"
+            text = (
+                f"No {name} up to {size}, {end}, has the account liquidated within "
+                f"{self.settings['horizon']} with a probability over {allowed}; the highest is "
+                f"{bound}"
+            )
 
         if row["wiped_out"] >= 0.0:
             lost = core.format_chance(float(row["wiped_out"]))
@@ -147,9 +176,21 @@ class MaxLeverage(SettingsResult):
         for name, label in label_names(of_instruments).items():
             weights.append(f"{label or 'signal'} {of_instruments[name]:.3g}")
         return (
+            f"{self._write_cap()}"
             "The smallest of all rows is the one to use: models start at today's volatility and at "
             f"the long-run one. Their paths have {describe_drift(self._drawn)}. "
             f"{history} Weights: {', '.join(weights)}.{self._write_held()}"
+        )
+
+    def _write_cap(self) -> str:
+        """Return which limit holds the account back at the end of the search, if one does."""
+        cap = self.settings.get("cap")
+        if cap is None:
+            return ""
+        return (
+            f"At {self.leverage:.3g} {cap['cause']} cuts {core.format_percent(cap['share'])} of "
+            f"the decisions on the first path, to {cap['leverage']:.2f}x on average: a larger "
+            f"{self.grid.index.name} changes little. "
         )
 
     def _write_held(self) -> str:
@@ -170,8 +211,8 @@ class MaxLeverage(SettingsResult):
                 "leverage",
                 f"largest {self.grid.index.name}",
                 self.leverage,
-                note=self.bound_by,
-                text=f"{self.leverage:.3g}",
+                note="none tried is over the probability" if self.is_limited else self.bound_by,
+                text=self._write_size(),
             )
         ]
 
@@ -185,7 +226,7 @@ class MaxLeverage(SettingsResult):
             low: Head("95 % interval of the simulation", "", "chance", high),
             "paths": Head("paths", "or starts", "count"),
             "is_monotone": Head("monotone in size", "", "claim"),
-            "is_limited": Head("venue's maximum", "", "claim"),
+            "is_limited": Head("none was over", "end of search", "claim"),
         }
 
         chart = ShownChart(
@@ -339,9 +380,8 @@ def search_paths(
         largest = float(sizes[-1])
         searched = bisect_leverage(quick_first, start, largest, probability, evaluations, progress)
 
-    terms = {"probability": probability, "horizon": horizon}
+    terms = {"probability": probability, "horizon": horizon, "history": None}
     terms |= describe_accounts(conditions, first)
-    terms["history"] = None
     if past.count:
         terms["history"] = past.describe(searched.rows[HISTORY]["leverage"])
     if evaluations is not None:
@@ -349,6 +389,8 @@ def search_paths(
     terms["paths"] = {name: of_model.describe() for name, of_model in models.items()}
 
     label = name_size(policy)
+    if policy is not None:
+        terms["cap"] = describe_cap(searched.rows, functools.partial(make, paths))
     result = MaxLeverage(
         table=tabulate_rows(searched.rows),
         grid=pd.DataFrame(searched.columns, index=pd.Index(searched.sizes, name=label)),
@@ -361,6 +403,20 @@ def search_paths(
     name = f"{label} {result.leverage:.3g} liquidated within {horizon}"
     held = replay_held(make(paths, result.leverage), name, bars, probability).tabulate()
     return replace(result, scores=held.scores, forecasts=held.forecasts)
+
+
+def describe_cap(rows: dict[str, dict[str, Any]], make: Callable[[float], PathsRunner]) -> Any:
+    """Return the limit that cuts the first path at the end of a search that found no size over.
+
+    A limit of venue or account may be why none was; None without one, and where one was over.
+    """
+    worst = min(rows.values(), key=lambda row: float(row["leverage"]))
+    if not worst["is_limited"]:
+        return None
+    cap = find_cap(make(float(worst["leverage"])).run_path(0))
+    if cap is None:
+        return None
+    return cap._asdict()
 
 
 def choose_start(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from backtest import core, engine
 from backtest.engine import AnyPolicy, Conditions
+from backtest.engine.target_cuts import WORDS
 from backtest.policies import Combinator, Policy
+from backtest.results import Result
 from backtest.risk.paths import Paths
 from backtest.risk.scenarios import fix_margin_tables
 from backtest.venue import find_newest
@@ -30,6 +32,40 @@ class Scaled(Combinator):
 
     def combine(self, bar: Any, account: Any, asked: Any) -> Any:  # noqa: ARG002 - as above
         return self.factor * asked[0]
+
+
+CAPS = (
+    "max_leverage",
+    "max_gross_leverage",
+    "margin_share",
+    "initial_margin",
+    "venue_leverage",
+    "wallet",
+    "participation",
+)
+"""Limits of venue and account on size: beyond them a larger size holds the same."""
+
+
+class Cap(NamedTuple):
+    """The limit that cut most decisions of a run: its cause in words, and their share of all.
+
+    ``leverage`` is what it left of them on average, gross.
+    """
+
+    cause: str
+    share: float
+    leverage: float
+
+
+def find_cap(result: Result) -> Cap | None:
+    """Return the limit on size that cut most decisions of a run; None if none cut any."""
+    of_account = [row for row in result.target_cut_rows if row.get("instrument", "all") == "all"]
+    capped = [row for row in of_account if row["cause"] in CAPS]
+    if not capped:
+        return None
+
+    most = max(capped, key=lambda row: float(row["share"]))
+    return Cap(WORDS[most["cause"]], float(most["share"]), abs(float(most["mean_held"])))
 
 
 def choose_grid(policy: AnyPolicy | None, test: Conditions, paths: Paths) -> core.FloatArray:

@@ -16,6 +16,7 @@ from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
 from backtest.judgement.judge_policy import JudgedRow, write_crashes
 from backtest.judgement.judgement import (
+    name_limits,
     name_none,
     write_years_needed,
 )
@@ -28,7 +29,7 @@ from backtest.search.equal_risk import hold_at_equal_risk
 from backtest.strategies import Constant, TailHedge, VolTarget
 from tests import kit
 from tests.judgement.courts import Blind, Calm, Sized, make_market, make_test
-from tests.kit import call, check_refused, slow
+from tests.kit import call, check_refused, free_venue, slow
 from tests.options.listed_markets import make_markets, make_venue
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -235,6 +236,55 @@ def test_the_leverage_beside_the_risk_is_that_of_the_new_account_and_not_of_the_
     text = survival.write_first_leverage({"first_leverage": first, "leverage_today": 1.049})
     assert text.startswith("a new account decides 2.00x at the last close; ")
     assert text.endswith("has 1.05x")
+
+
+def test_a_limit_that_binds_is_named_with_the_scale_from_which_it_does():
+    """Four times the equity at a venue that allows two: from half the policy on it is cut to 2."""
+    market = kit.market_of(np.full(20, 100.0), "1D", terms={"instrument": "FLAT"})
+    bracket = bt.Bracket(floor=0.0, cap=1e9, maintenance_rate=0.25, max_leverage=2.0)
+    test = make_test(market, venue=free_venue().override(brackets=[bracket]))
+    scaled = test.run(Scaled(Constant(4.0), factor=5.0), compile=False)
+    limits = survival.describe_cap(test.run(Constant(4.0), compile=False), scaled, 5.0)
+
+    assert limits["cap"] == "initial margin"
+    assert (limits["cap_share"], limits["cap_leverage"]) == (1.0, pytest.approx(2.0))
+    assert limits["cap_from"] == pytest.approx(0.5)
+    assert survival.write_cap(limits) == (
+        "initial margin cuts 100.00 % of the decisions there, to 2.00x on average, and binds from "
+        "a scale of about 0.5 on"
+    )
+
+    # Where nothing cuts, nothing is said.
+    free = test.run(Constant(1.0), compile=False)
+    assert survival.describe_cap(free, free, 1.0)["cap"] == ""
+
+
+def test_a_search_that_ends_without_an_answer_does_not_state_one(calm):
+    _, judged, _ = calm
+    limits = judged.limits.assign(
+        largest_scale=19.09,
+        is_limited=True,
+        cap="initial margin",
+        cap_share=0.9,
+        cap_leverage=2.0,
+        cap_from=0.5,
+    )
+    shown = dataclasses.replace(judged, limits=limits)
+    (headline,) = (number for number in shown.list_numbers() if number.name == "largest_scale")
+    assert str(headline) == "over 19"
+    assert "no scale that was tried" in headline.note
+    assert name_limits(limits)["largest_scale"].tolist() == ["over 19"]
+
+    (part,) = (part for part in shown.list_parts() if part.name == "survival")
+    texts = [block for block in part.blocks if isinstance(block, str)]
+    assert texts[0].startswith("M1: no scale up to the end of the search is lost")
+    assert "binds from a scale of about 0.5" in texts[1]
+    told = survival.write_scale({**limits.loc["M1"]}, 2_000)
+    assert told.startswith("no scale up to 19.1, the end of the search, is lost with over 1 % in")
+
+    # A scale with a larger one that is lost stays a number.
+    found = name_limits(limits.assign(largest_scale=15.123, is_limited=False))
+    assert found["largest_scale"].tolist() == ["15.1"]
 
 
 def test_a_constant_at_a_scale_is_the_constant_of_that_leverage():

@@ -613,6 +613,23 @@ def test_the_largest_leverage_is_one_that_can_be_opened():
     assert found.table.loc["gbm", "is_limited"]
 
 
+def test_a_search_of_factors_that_ends_without_an_answer_says_so_and_which_limit_binds():
+    """A venue that allows 2x liquidates no factor: "Up to a factor of 20" was no answer."""
+    bracket = bt.Bracket(floor=0.0, cap=1e9, maintenance_rate=0.005, max_leverage=2.0)
+    venue = free_venue().override(brackets=[bracket])
+    given = {"venue": venue, "account": free_account(), **GIVEN}
+    found = ask_test("max_leverage", still_market(), Constant(1.0), **given)
+    assert found.is_limited
+    assert found.verdict.startswith("No factor up to 20, the end of the search, has the account ")
+    assert "initial margin cuts 100.00 % of the decisions on the first path" in found.details
+    assert str(found.list_numbers()[0]) == "over 20"
+
+    # Of one position it is the most that the venue allows.
+    held = ask_test("max_leverage", still_market(), **given)
+    assert held.verdict.startswith("No leverage up to 2, the most that venue and account allow, ")
+    assert str(held.list_numbers()[0]) == "2, the most allowed"
+
+
 def begin(paths, policy, **given) -> PathsRunner:
     fields = {name: each for name, each in given.items() if name != "compile"}
     return PathsRunner(paths, policy, bt.Backtest(paths.history, **fields))
