@@ -377,13 +377,15 @@ class Court:
         )
 
     def describe_accounts(self) -> Row:
-        """Return the policy and the direction of each account, by market."""
+        """Return the policy, the direction and the start of each account, by market."""
         policies = {}
         directions = {}
+        starts = {}
         for name, account in self.accounts.items():
             policies[name] = describe_policies(account.policy)
             directions[name] = find_direction(account)
-        return {"policies": policies, "directions": directions}
+            starts[name] = core.format_time(account.result.span.start)
+        return {"policies": policies, "directions": directions, "starts": starts}
 
 
 def list_records(table: pd.DataFrame | None) -> list[Row]:

@@ -117,8 +117,11 @@ class Judgement(SettingsResult):
     long_tables = ("differences",)
 
     def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of all markets, which need not fit one account."""
-        histories = [describe_history(market) for market in (self.markets or {}).values()]
+        """Return the data of all markets that were traded, which need not fit one account."""
+        starts = self.settings.get("starts", {})
+        histories = []
+        for name, market in (self.markets or {}).items():
+            histories.append(describe_history(market, starts.get(name)))
         if not histories:
             return describe_history(None)
         if len(histories) == 1:

@@ -12,7 +12,7 @@ import numpy as np
 from backtest import core
 from backtest._compile.bytecode import describe_function
 from backtest.account import Account
-from backtest.core import IntArray
+from backtest.core import IntArray, TimeLike
 from backtest.market import Market, Markets, describe_clock
 from backtest.policies import Policy, formula_of
 from backtest.results.measure_table import RunSpan
@@ -199,12 +199,21 @@ def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
     return core.describe_value(venue)
 
 
-def describe_history(market: Market | Markets | None) -> Mapping[str, Any]:
-    """Return the facts of all bars of a market, as the manifest of a run has them."""
+def describe_history(
+    market: Market | Markets | None, start: TimeLike | None = None
+) -> Mapping[str, Any]:
+    """Return the facts of the bars of a market from a start on, as the manifest of a run has them.
+
+    Bars before the start are history that policies observe: nothing is traded there.
+    """
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
         return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
-    return {**describe_bars(market, market.start, market.time + market.interval), "filled": {}}
+    first = market.start
+    if start is not None:
+        first = max(first, core.to_nanoseconds(start, "start"))
+    time = market.time[market.time >= first]
+    return {**describe_bars(market, int(time[0]), time + market.interval), "filled": {}}
 
 
 MOST_SOURCES = 3

@@ -42,8 +42,11 @@ class SettingsResult(core.SavedResult):
         return f"<{type(self).__name__}: {self.note}>"
 
     def describe_data(self) -> Mapping[str, Any]:
-        """Return the data of the market, as the manifest of a run describes them."""
-        return describe_history(self.market)
+        """Return the data of the market, as the manifest of a run describes them.
+
+        Where the accounts began at a ``start`` of the settings, the data are those from it on.
+        """
+        return describe_history(self.market, self.settings.get("start"))
 
     @property
     def title(self) -> str:

@@ -573,6 +573,7 @@ def bands(
         "loss": loss,
         "goal": goal,
         "run": result.manifest["id"],
+        "start": core.format_time(result.span.start),
     }
     return Bands(
         table=tabulate_measures(result, paths, unit_of_run),

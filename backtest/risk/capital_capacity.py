@@ -21,7 +21,7 @@ from backtest.market import as_markets
 from backtest.results import Result, find_cost_rates
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
-from backtest.risk.shown_growth import choose_shown_growth, count_account_days
+from backtest.risk.shown_growth import choose_shown_growth, count_account_days, describe_start
 
 MONEY = core.Real(0, open_low=True)
 TOLERANCE = 0.01
@@ -195,7 +195,7 @@ def capacity(
         half_growth=find_half("growth", grid, measure),
         half_sharpe=find_half("sharpe", grid, measure),
         days=count_account_days(test),
-        settings=describe_terms(policy, test),
+        settings=describe_terms(policy, test) | describe_start(test),
         market=test.market,
     )
 

@@ -24,7 +24,12 @@ from backtest.risk.liquidations import describe_terms
 from backtest.risk.parameter_steps import ParameterSensitivity, step_parameters
 from backtest.risk.path_bars import MARKS, PRICES
 from backtest.risk.scenarios import scale_margin, scale_slippage
-from backtest.risk.shown_growth import ShownGrowth, choose_shown_growth, count_account_days
+from backtest.risk.shown_growth import (
+    ShownGrowth,
+    choose_shown_growth,
+    count_account_days,
+    describe_start,
+)
 from backtest.venue import Venue, scale_cost
 
 LEAST_CHANGE = 0.00005
@@ -259,7 +264,7 @@ def sensitivity(
             rows.append((name, step, growth, growth - base))
         core.report_progress(progress, done, len(chosen))
 
-    settings = describe_terms(policy, test) | {"factors": list(chosen)}
+    settings = describe_terms(policy, test) | describe_start(test) | {"factors": list(chosen)}
     if spot := [name for name, venue in venues.items() if venue.contract.is_spot]:
         settings["unmargined"] = spot
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])

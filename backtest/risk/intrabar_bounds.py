@@ -130,7 +130,11 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
         bars=pd.DataFrame(equity.rename_axis("time")[is_parted]),
         n_bars=len(result.time),
         runs=runs,
-        settings={"policy": result.manifest["policy"]["text"], "run": result.manifest["id"]},
+        settings={
+            "policy": result.manifest["policy"]["text"],
+            "run": result.manifest["id"],
+            "start": core.format_time(result.span.start),
+        },
         market=result.markets,
     )
 

@@ -20,7 +20,7 @@ from backtest.policies import split_name
 from backtest.results.differences import choose_block, resampling_error
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.liquidations import describe_terms
-from backtest.risk.shown_growth import choose_shown_growth
+from backtest.risk.shown_growth import choose_shown_growth, describe_start
 from backtest.search import equal_risk
 from backtest.sweep import VariedTest, check_sets, read_runs
 from backtest.sweep.sets import SIGNAL, find_condition
@@ -242,7 +242,7 @@ def step_parameters(
         base=float(growth[0]),
         edge=edge,
         days=years * YEAR_DAYS,
-        settings=describe_terms(policy, test),
+        settings=describe_terms(policy, test) | describe_start(test),
         market=test.market,
     )
 

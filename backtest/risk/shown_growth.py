@@ -47,3 +47,9 @@ def count_account_days(test: Conditions) -> float:
     """Return the days from the first bar of the account to the last of the market."""
     first = engine.find_first_bar(test.market, test.start)
     return float(test.market.end - int(test.market.time[first])) / DAY
+
+
+def describe_start(test: Conditions) -> dict[str, str]:
+    """Return the first bar of the account, as settings of a result have it."""
+    first = engine.find_first_bar(test.market, test.start)
+    return {"start": core.format_time(int(test.market.time[first]))}

@@ -499,6 +499,7 @@ def stress(
         "policy": result.manifest["policy"]["text"],
         "data": result.manifest["data"]["source"],
         "run": result.manifest["id"],
+        "start": core.format_time(result.span.start),
         "rules": how,
         "scenarios": [scenario.to_dict() for scenario in chosen],
         "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},

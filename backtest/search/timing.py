@@ -380,7 +380,11 @@ def timing_test(
         decided.circle.n_days,
         every,
         why=why,
-        settings={"policy": run.manifest["policy"]["text"], "run": run.manifest["id"]},
+        settings={
+            "policy": run.manifest["policy"]["text"],
+            "run": run.manifest["id"],
+            "start": core.format_time(run.span.start),
+        },
         market=test.market,
     )
 

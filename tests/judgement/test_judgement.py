@@ -367,6 +367,17 @@ def test_the_promises_are_those_of_the_run():
     assert judged["value"].tolist() == own["value"].tolist()
 
 
+def test_the_data_of_a_judgement_begin_where_its_account_did(calm):
+    """Those before are history, which was not traded."""
+    _, judged, _ = calm
+    settings = {**judged.settings, "starts": {"M1": "2016-06-01"}}
+    data = dataclasses.replace(judged, settings=settings).describe_data()
+    assert data["start"] == "2016-06-01"
+    assert data["bars"] == 730 - (pd.Timestamp("2016-06-01") - pd.Timestamp("2015-01-01")).days
+    assert judged.describe_data()["start"] == "2015-01-01"
+    assert judged.settings["starts"] == {"M1": "2015-01-01"}
+
+
 @pytest.mark.slow
 def test_the_trials_are_those_that_the_store_has_counted(tmp_path):
     """Five sets and the default: p of the difference by Sidak is 1 - (1 - p) ^ n."""

@@ -523,6 +523,14 @@ def test_a_market_gets_the_crashes_of_its_kind_alone():
     assert [*bt.stress(run, CRASHES["2020-03-12"]).table["from"]] == ["figures"]
 
 
+def test_the_data_of_a_stress_test_begin_where_its_account_did():
+    market = market_of("BTCUSDT")
+    terms = {"venue": free_venue(), "account": free_account()}
+    run = bt.run(market, Constant(leverage=1.0), **terms, start="2024-01-10")
+    data = bt.stress(run, bt.Scenario("fall", price=-0.1)).describe_data()
+    assert (data["start"], data["bars"]) == ("2024-01-10", 400 - 9 * 24)
+
+
 def market_of(name: str, freq: str = "1h", n: int = 400, *, sessions: bool = False) -> bt.Market:
     """Return bars of a walk of 60 % a year."""
     freq = "B" if sessions else freq
