@@ -337,6 +337,21 @@ def warn_of_market(market: Market | Markets, venue: Any, first: int = 0) -> None
 
 def warn_of_dates(markets: Markets, venue: Any, labels: Mapping[str, str], start: int) -> None:
     """Warn where a preset is not of the dates of a run, once for instruments alike."""
+    for misfit in list_misfits(markets, venue, labels, start):
+        core.warn_caller(
+            f"{misfit}; a preset without @DATE uses at each bar the table in force, where "
+            "there is one; venue.override(brackets=...) uses your own",
+            core.VenueDateWarning,
+        )
+
+
+def list_misfits(
+    markets: Markets, venue: Any, labels: Mapping[str, str], start: int
+) -> Iterator[str]:
+    """Yield where a preset is not of the dates of a run from a time (ns) on, once for those alike.
+
+    ``venue`` may be by name. ``labels`` are what instruments are called, "" where there is one.
+    """
     names_by_misfit: dict[str, list[str]] = {}
     for name, market in markets.items():
         if market.synthetic:
@@ -351,11 +366,7 @@ def warn_of_dates(markets: Markets, venue: Any, labels: Mapping[str, str], start
         text = misfit
         if names != [""]:
             text = f"{', '.join(names)}: {misfit}"
-        core.warn_caller(
-            f"{text}; a preset without @DATE uses at each bar the table in force, where "
-            "there is one; venue.override(brackets=...) uses your own",
-            core.VenueDateWarning,
-        )
+        yield text
 
 
 def warn_of_thin_bars(market: Market, label: str) -> None:

@@ -12,8 +12,9 @@ import pandas as pd
 
 from backtest import core, engine
 from backtest.engine import AnyPolicy, Conditions, plain
+from backtest.engine.checks import list_misfits
 from backtest.engine.run import run
-from backtest.market import Market
+from backtest.market import Market, as_markets
 from backtest.policies import Policy
 from backtest.results import Result
 from backtest.results.result import Lack
@@ -76,6 +77,14 @@ class JudgedAccount:
     @property
     def is_ruined(self) -> bool:
         return bool(self.result.metrics["ruined"])
+
+    @property
+    def misfits(self) -> list[str]:
+        """Where the margin tables of its venue are not of the dates of its run."""
+        markets = as_markets(self.test.market)
+        venues = engine.read_venues(self.test.venue, markets)
+        labels = dict.fromkeys(markets.names, self.name)
+        return [*list_misfits(markets, venues, labels, self.result.span.start)]
 
     @property
     def leverage_today(self) -> float:

@@ -377,15 +377,22 @@ class Court:
         )
 
     def describe_accounts(self) -> Row:
-        """Return the policy, the direction and the start of each account, by market."""
+        """Return what each account is made of, by market, and which venues are of other dates."""
         policies = {}
         directions = {}
         starts = {}
+        misfits = []
         for name, account in self.accounts.items():
             policies[name] = describe_policies(account.policy)
             directions[name] = find_direction(account)
             starts[name] = core.format_time(account.result.span.start)
-        return {"policies": policies, "directions": directions, "starts": starts}
+            misfits += account.misfits
+        return {
+            "policies": policies,
+            "directions": directions,
+            "starts": starts,
+            "misfits": misfits,
+        }
 
 
 def list_records(table: pd.DataFrame | None) -> list[Row]:

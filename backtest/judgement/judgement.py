@@ -276,7 +276,8 @@ class Judgement(SettingsResult):
     def notices(self) -> tuple[str, ...]:
         failed = [f"{name} failed: {why}" for name, why in self.faults.items()]
         cautions = [f"{core.capitalize(caution)}." for caution in self.settings["cautions"]]
-        return (*failed, *cautions)
+        misfits = [f"{misfit}." for misfit in self.settings["misfits"]]
+        return (*failed, *cautions, *misfits)
 
     @property
     def measures(self) -> dict[str, float]:

@@ -378,6 +378,24 @@ def test_the_data_of_a_judgement_begin_where_its_account_did(calm):
     assert judged.settings["starts"] == {"M1": "2015-01-01"}
 
 
+def test_margin_tables_of_other_dates_are_said_once_a_market():
+    market = make_market(1.0, seed=6)
+    real = bt.Market(**market.fields() | {"instrument": "BTCUSDT"}, source="test")
+    test = make_test(real, **COSTLY)
+    result = test.run(Constant(1.0), compile=False)
+    account = JudgedAccount("BTC", plain(test), Constant(1.0), result, Lack(""))
+    (misfit,) = account.misfits
+    assert misfit.startswith("BTC: the oldest margin table of binance-usdm:BTCUSDT")
+    assert "but the run uses it from 2015-01-01 on" in misfit
+
+
+def test_the_margin_tables_of_other_dates_stand_among_the_notices(calm):
+    _, judged, _ = calm
+    (misfit,) = judged.settings["misfits"]
+    assert f"{misfit}." in judged.notices
+    assert misfit.startswith("M1: the oldest margin table")
+
+
 @pytest.mark.slow
 def test_the_trials_are_those_that_the_store_has_counted(tmp_path):
     """Five sets and the default: p of the difference by Sidak is 1 - (1 - p) ^ n."""
