@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from backtest import core, engine
@@ -29,6 +29,11 @@ COSTS = {
     "decay": Cost("volatility_drag", "volatility", 1.25),
 }
 """Twice the decay is no market; at 1.25 times the volatility its drag is 1.56 times as large."""
+DECAY = "decay"
+DIVIDENDS = "dividends"
+"""What the funding of stocks is called: it is of markets with sessions, and longs are paid it."""
+LEAST_GAIN = 1e-9
+"""Growth a year that is no rounding."""
 
 
 def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -53,6 +58,10 @@ def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[
             raised: Any = changed.table.loc[(cost.factor, cost.step), "growth"]
             growth_at_step = float(raised)
 
+        called = name
+        if name == "funding" and markets.sessions:
+            called = DIVIDENDS
+
         row = {
             "given_up": given_up.get(name, math.nan),
             "growth": changed.base,
@@ -61,7 +70,20 @@ def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[
             "n": len(account.result.returns),
             "why": "",
         }
-        yield name, row
+        yield called, row
+
+
+def is_reversed(cost: str, row: Mapping[str, Any]) -> bool:
+    """Return whether growth moved against what more of a cost takes: by the way, not by the cost.
+
+    A cost that took growth takes more of it, and one that added some adds more; the drag of a
+    higher volatility is always larger. Sizes follow equity, stops and bands the path: other
+    positions are held on the way, which may earn more than the cost takes.
+    """
+    change = row["growth_at_step"] - row["growth"]
+    if cost == DECAY or row["given_up"] > 0.0:
+        return bool(change > LEAST_GAIN)
+    return bool(row["given_up"] < 0.0 and change < -LEAST_GAIN)
 
 
 def measure_given_up(account: JudgedAccount) -> dict[str, float]:

@@ -522,15 +522,31 @@ def write_timing(row: Row) -> str:
 def write_cost(name: str, row: Row) -> str:
     lead = f"{name}: "
     if not math.isnan(row["given_up"]):
-        lead = f"{name} took {core.format_percent(row['given_up'])} of log growth a year; "
+        lead = f"{write_given_up(name, row['given_up'])}; "
 
     # Funding that never was has no double.
-    growth = f"growth {core.format_percent(row['growth'])} as run"
+    growth = f"compound growth {core.format_percent(row['growth'])} a year as run"
     if not math.isnan(row["growth_at_step"]):
-        raised = "volatility" if name == "decay" else name
+        raised = "volatility" if name == c.DECAY else name
         left = core.format_percent(row["growth_at_step"])
         growth = f"{growth}, {left} at {row['step']:g} times the {raised}"
-    return f"{lead}{growth} (n {row['n']:,})"
+
+    text = f"{lead}{growth} (n {row['n']:,})"
+    if c.is_reversed(name, row):
+        return f"{text}; not by the {name}: other positions were held on the way"
+    return text
+
+
+def write_given_up(name: str, given_up: float) -> str:
+    """Return what a cost took of log growth a year, or what it added."""
+    amount = core.format_percent(abs(given_up))
+    verb = "took"
+    if given_up < 0.0:
+        verb = "added"
+    text = f"{name} {verb} {amount} of log growth a year"
+    if name == c.DECAY:
+        return f"{text} against leverage 1"
+    return text
 
 
 def write_crashes(limits: Row) -> str:

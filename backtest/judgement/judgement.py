@@ -16,6 +16,7 @@ from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownT
 from backtest.judgement import growth as g
 from backtest.judgement import rule
 from backtest.judgement import survival as s
+from backtest.judgement.costs import is_reversed
 from backtest.judgement.evidence import OF_OPTIONS, write_counts
 from backtest.market import Market, Markets
 from backtest.results import Result
@@ -37,8 +38,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "limits": (
         "market", "first_leverage", "leverage_today", "largest_scale", "growth_at_scale",
-        "is_limited", "cap", "cap_share", "cap_leverage", "cap_from", "evaluations", "survived", "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived",
-        "half_growth", "capacity", "why",
+        "is_limited", "cap", "cap_share", "cap_leverage", "cap_from", "evaluations", "survived",
+        "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived", "half_growth",
+        "capacity", "why",
     ),
     "costs": ("market", "cost", "given_up", "growth", "step", "growth_at_step", "n", "why"),
     "promises": (
@@ -85,7 +87,8 @@ class Judgement(SettingsResult):
         capital at ``half_growth``.
     costs : DataFrame
         By market and ``cost``: log growth a year ``given_up``, compound ``growth`` as run and at
-        ``step`` times the cost (of decay: times the volatility).
+        ``step`` times the cost (of decay: times the volatility). Negative: what it added. Funding
+        of markets with sessions is called ``dividends``.
     promises : DataFrame
         By market and ``promise``: what was promised, what came, and the verdict.
     search : DataFrame
@@ -335,7 +338,11 @@ class Judgement(SettingsResult):
             float(scale.min()),
             note="of the policy, at 1 % in 30 days",
         )
-        if scale.isna().all() or not self.limits["is_limited"].astype(bool)[scale.idxmin()]:
+        if scale.isna().all():
+            return number
+
+        is_limited = self.limits["is_limited"].astype(bool)
+        if not is_limited[scale == scale.min()].all():
             return number
         return number._replace(
             text=s.name_scale(float(scale.min()), is_limited=True),
@@ -387,6 +394,7 @@ class Judgement(SettingsResult):
         blocks: list[Shown] = [
             show_by_market(self.leave_pooled(self.growth), tested, "Growth over constant leverage"),
             show_by_market(by_market, beside, "Beside it"),
+            "Buy and hold is of prices alone: without costs, funding and dividends.",
             self.draw_differences(),
             *list_untested(self.growth),
         ]
@@ -484,9 +492,9 @@ class Judgement(SettingsResult):
         heads = {
             "cost": Head("cost"),
             "given_up": Head("given up", "log growth a year", "percent"),
-            "growth": Head("growth as run", "per year", "percent"),
+            "growth": Head("growth as run", "compound, per year", "percent"),
             "step": Head("at", "times", "number"),
-            "growth_at_step": Head("growth then", "per year", "percent"),
+            "growth_at_step": Head("growth then", "compound, per year", "percent"),
             "n": Head("n", "days", "count"),
         }
         capital = {"half_growth": Head("growth halves at", "capital", "round money")}
@@ -497,9 +505,10 @@ class Judgement(SettingsResult):
             key="costs",
             title="What eats it?",
             lead="Decay is the variance drag beyond that at leverage 1; its step is of the "
-            "volatility.",
+            "volatility. What is negative was added to growth.",
             blocks=(
                 show_by_market(self.costs, heads),
+                *list_reversed(self.costs),
                 show_by_market(halves, capital, "Capital", empty=""),
                 *notes,
             ),
@@ -616,6 +625,7 @@ def list_scale_notes(limits: pd.DataFrame) -> list[str]:
             f"{', '.join(ended)}: no scale up to the end of the search is lost with over 1 % in "
             "30 days."
         )
+    row: Any
     for name, row in limits.iterrows():
         if row["cap"]:
             notes.append(f"{name}: at its largest scale, {s.write_cap(row)}.")
@@ -637,6 +647,22 @@ def list_notes(texts: pd.Series[str]) -> list[str]:
     if len(said) > 1 and said.nunique() == 1:
         return [core.capitalize(said.iloc[0])]
     return [f"{name}: {text}" for name, text in said.items()]
+
+
+def list_reversed(costs: pd.DataFrame) -> list[str]:
+    """Return why growth moved the other way with more of a cost, where it did."""
+    cases = []
+    row: Any
+    for name, row in costs.iterrows():
+        if is_reversed(row["cost"], row):
+            cases.append(f"{name} {row['cost']}")
+    if not cases:
+        return []
+    return [
+        f"Growth moved against more of the cost: {', '.join(cases)}. Sizes follow the equity, "
+        "bands and stops the path: other positions were held on the way, which is no effect of "
+        "the cost."
+    ]
 
 
 def list_names(table: pd.DataFrame, is_meant: pd.Series[bool]) -> tuple[str, ...]:

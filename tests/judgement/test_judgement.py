@@ -14,8 +14,10 @@ import backtest as bt
 from backtest.engine import plain
 from backtest.judgement import growth, rule, survival
 from backtest.judgement.accounts import JudgedAccount, choose_venue, find_benchmark
-from backtest.judgement.judge_policy import JudgedRow, write_crashes
+from backtest.judgement.costs import judge_costs
+from backtest.judgement.judge_policy import JudgedRow, write_cost, write_crashes
 from backtest.judgement.judgement import (
+    list_reversed,
     name_limits,
     name_none,
     write_years_needed,
@@ -44,6 +46,15 @@ def calm() -> tuple[bt.Backtest, bt.Judgement, list[JudgedRow]]:
     test = make_test(make_market(2.0, seed=1), venue=venue, account=bt.Account())
     rows: list[JudgedRow] = []
     return test, test.judge(Calm(), progress=rows.append), rows
+
+
+@pytest.fixture(scope="module")
+def short() -> bt.Judgement:
+    """Return a judgement of 90 days, too few for paths: what its rows say is quick to know."""
+    close = 100.0 + np.sin(np.arange(90.0))
+    market = kit.market_of(close, "1D", terms={"instrument": "SHORT"})
+    test = make_test(market, venue=COSTLY["venue"], account=bt.Account())
+    return test.judge(Calm(), draws=99, compile=False)
 
 
 # 1. Better than constant?
@@ -259,9 +270,8 @@ def test_a_limit_that_binds_is_named_with_the_scale_from_which_it_does():
     assert survival.describe_cap(free, free, 1.0)["cap"] == ""
 
 
-def test_a_search_that_ends_without_an_answer_does_not_state_one(calm):
-    _, judged, _ = calm
-    limits = judged.limits.assign(
+def test_a_search_that_ends_without_an_answer_does_not_state_one(short):
+    limits = short.limits.assign(
         largest_scale=19.09,
         is_limited=True,
         cap="initial margin",
@@ -269,17 +279,17 @@ def test_a_search_that_ends_without_an_answer_does_not_state_one(calm):
         cap_leverage=2.0,
         cap_from=0.5,
     )
-    shown = dataclasses.replace(judged, limits=limits)
+    shown = dataclasses.replace(short, limits=limits)
     (headline,) = (number for number in shown.list_numbers() if number.name == "largest_scale")
     assert str(headline) == "over 19"
     assert "no scale that was tried" in headline.note
     assert name_limits(limits)["largest_scale"].tolist() == ["over 19"]
 
-    (part,) = (part for part in shown.list_parts() if part.name == "survival")
+    (part,) = (part for part in shown.list_parts() if part.key == "survival")
     texts = [block for block in part.blocks if isinstance(block, str)]
-    assert texts[0].startswith("M1: no scale up to the end of the search is lost")
+    assert texts[0].startswith("SHORT: no scale up to the end of the search is lost")
     assert "binds from a scale of about 0.5" in texts[1]
-    told = survival.write_scale({**limits.loc["M1"]}, 2_000)
+    told = survival.write_scale({**limits.loc["SHORT"]}, 2_000)
     assert told.startswith("no scale up to 19.1, the end of the search, is lost with over 1 % in")
 
     # A scale with a larger one that is lost stays a number.
@@ -348,6 +358,52 @@ def test_the_costs_are_those_of_attribution_and_sensitivity(calm):
     assert rows["growth"].tolist() == [own.base] * 4
 
 
+def make_cost(given_up: float, growth: float, growth_at_step: float) -> dict[str, Any]:
+    return {
+        "given_up": given_up,
+        "growth": growth,
+        "growth_at_step": growth_at_step,
+        "step": 2.0,
+        "n": 362,
+    }
+
+
+def test_a_row_of_a_cost_names_its_growth_and_says_where_more_of_it_helped():
+    row = make_cost(0.0025, -0.1873, -0.1742)
+    text = write_cost("slippage", row)
+    assert text == (
+        "slippage took 0.25 % of log growth a year; compound growth -18.73 % a year as run, "
+        "-17.42 % at 2 times the slippage (n 362); not by the slippage: other positions were held "
+        "on the way"
+    )
+    costs = pd.DataFrame([{"cost": "slippage", **row}], index=["BTC"])
+    (note,) = list_reversed(costs)
+    assert note.startswith("Growth moved against more of the cost: BTC slippage. ")
+
+    usual = make_cost(0.0025, -0.1873, -0.19)
+    assert write_cost("slippage", usual).endswith("the slippage (n 362)")
+    assert list_reversed(costs.assign(growth_at_step=-0.19)) == []
+
+    # What is negative was added; more of it adds more, as of dividends.
+    assert "decay added 15.91 % of log growth a year against leverage 1; " in write_cost(
+        "decay", make_cost(-0.1591, -0.4, -0.45)
+    )
+    paid = write_cost("dividends", make_cost(-0.0271, 0.66, 0.7204))
+    assert paid.startswith("dividends added 2.71 % of log growth a year; ")
+    assert paid.endswith("72.04 % at 2 times the dividends (n 362)")
+
+
+def test_the_funding_of_stocks_is_called_dividends():
+    close = 100.0 + np.sin(np.arange(200.0))
+    stocks = kit.market_of(close, "1D", terms={"instrument": "SPX", "sessions": True})
+    for market, name in ((stocks, "dividends"), (make_fall(), "funding")):
+        test = make_test(market)
+        result = test.run(Constant(1.0), compile=False)
+        account = JudgedAccount("A", plain(test), Constant(1.0), result, Lack(""))
+        rows = dict(judge_costs(account, compile=False))
+        assert [*rows] == ["fees", "slippage", name, "decay"]
+
+
 def test_the_capital_at_half_the_growth_is_that_of_the_capacity(calm):
     test, judged, _ = calm
     own = test.capacity(Calm())
@@ -367,15 +423,13 @@ def test_the_promises_are_those_of_the_run():
     assert judged["value"].tolist() == own["value"].tolist()
 
 
-def test_the_data_of_a_judgement_begin_where_its_account_did(calm):
-    """Those before are history, which was not traded."""
-    _, judged, _ = calm
-    settings = {**judged.settings, "starts": {"M1": "2016-06-01"}}
-    data = dataclasses.replace(judged, settings=settings).describe_data()
-    assert data["start"] == "2016-06-01"
-    assert data["bars"] == 730 - (pd.Timestamp("2016-06-01") - pd.Timestamp("2015-01-01")).days
-    assert judged.describe_data()["start"] == "2015-01-01"
-    assert judged.settings["starts"] == {"M1": "2015-01-01"}
+def test_the_data_of_a_judgement_begin_where_its_account_did(short):
+    """Of 90 days from 2020-01-01 on; those before a start are history, which was not traded."""
+    settings = {**short.settings, "starts": {"SHORT": "2020-02-01"}}
+    data = dataclasses.replace(short, settings=settings).describe_data()
+    assert (data["start"], data["bars"]) == ("2020-02-01", 90 - 31)
+    assert short.settings["starts"] == {"SHORT": "2020-01-01"}
+    assert short.describe_data()["bars"] == 90
 
 
 def test_margin_tables_of_other_dates_are_said_once_a_market():
@@ -389,11 +443,10 @@ def test_margin_tables_of_other_dates_are_said_once_a_market():
     assert "but the run uses it from 2015-01-01 on" in misfit
 
 
-def test_the_margin_tables_of_other_dates_stand_among_the_notices(calm):
-    _, judged, _ = calm
-    (misfit,) = judged.settings["misfits"]
-    assert f"{misfit}." in judged.notices
-    assert misfit.startswith("M1: the oldest margin table")
+def test_the_margin_tables_of_other_dates_stand_among_the_notices(short):
+    (misfit,) = short.settings["misfits"]
+    assert f"{misfit}." in short.notices
+    assert misfit.startswith("SHORT: the oldest margin table")
 
 
 @pytest.mark.slow
