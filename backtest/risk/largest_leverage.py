@@ -389,8 +389,7 @@ def search_paths(
     terms["paths"] = {name: of_model.describe() for name, of_model in models.items()}
 
     label = name_size(policy)
-    if policy is not None:
-        terms["cap"] = describe_cap(searched.rows, functools.partial(make, paths))
+    terms["cap"] = describe_cap(policy, searched.rows, functools.partial(make, paths))
     result = MaxLeverage(
         table=tabulate_rows(searched.rows),
         grid=pd.DataFrame(searched.columns, index=pd.Index(searched.sizes, name=label)),
@@ -405,11 +404,19 @@ def search_paths(
     return replace(result, scores=held.scores, forecasts=held.forecasts)
 
 
-def describe_cap(rows: dict[str, dict[str, Any]], make: Callable[[float], PathsRunner]) -> Any:
+def describe_cap(
+    policy: AnyPolicy | None,
+    rows: dict[str, dict[str, Any]],
+    make: Callable[[float], PathsRunner],
+) -> Any:
     """Return the limit that cuts the first path at the end of a search that found no size over.
 
-    A limit of venue or account may be why none was; None without one, and where one was over.
+    A limit of venue or account may be why none was; None without one, and where one was over. The
+    search for one position ends at what they allow, and none cuts it.
     """
+    if policy is None:
+        return None
+
     worst = min(rows.values(), key=lambda row: float(row["leverage"]))
     if not worst["is_limited"]:
         return None
