@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 
 from backtest import margin
-from backtest.account import balance
+from backtest.account import balance, money
 from backtest.account import position as p
 from backtest.account import records as r
 from backtest.account.events import Event
@@ -247,13 +247,18 @@ def charge_on_balance(bar: r.AccountBar, t: int, years: float) -> None:
 def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
     """Return the money on which interest is due, and of a loan the notional sold short.
 
+    What came or went at this open, by flows and top-ups, was not there since the last one: it bears
+    no interest yet.
+
     Positive money earns, negative money pays. Of derivatives it is the cash without the profit of
     positions, and posted margins. Of a loan it is what is left after paying for the positions,
     isolated ones too: negative if it is borrowed.
     """
     terms = bar.terms
     state = bar.state
-    base = state.wallet.cash
+    arrived = money.total(bar.ledger, money.MONEY.flows)
+    arrived += money.total(bar.ledger, money.MONEY.top_up)
+    base = state.wallet.cash - arrived
     sold_short = 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]

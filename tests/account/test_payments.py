@@ -83,6 +83,19 @@ HAND: Hand = {
         later(*[100] * 3, targets=ONCE, interval="1d",
               venue=venue_of(interest_on="balance", cash_rate=0.0365)),
         {"equity": [1000, 1000.1, 1000.1 + 0.10001]}),
+    # 1,000 earns 0.1 a day; the million of the second open earns from then on
+    "a deposit earns nothing for the time before it": (
+        later(*[100] * 4, targets=0.0, interval="1d",
+              venue=venue_of(interest_on="balance", cash_rate=0.0365),
+              account=account_of(flows=series({48: 1e6}))),
+        {"equity": [1000, 1000.1, 1_001_000.20001, 1_001_000.20001 * 1.0001]}),
+    # 1,000 are borrowed for a day before a deposit of 1,500 pays them back: 1 is due all the same.
+    # The next day the 499 that are left earn nothing
+    "a loan pays for the time before a deposit": (
+        later(*[100] * 4, targets=(2.0, NAN), interval="1d",
+              venue=venue_of(interest_on="loan", borrow_rate=0.365),
+              account=account_of(flows=series({48: 1500.0}))),
+        {"interest.amount": [1], "equity": [1000, 1000, 2499, 2499]}),
     # 40 at 100; at 200 two payments of 8,000 x 0.1 leave 1,000 - 1,600 = -600 of balance, while
     # the equity is 3,400: 600 x 0.073 / 365 = 0.12 at the next open
     "a negative balance pays the borrow rate": (

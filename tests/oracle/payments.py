@@ -209,8 +209,8 @@ class Payments(Liquidations):
     # ----- step 3: interest -----
 
     def step_3_interest(self) -> None:
-        """Simple interest since the previous open, at the rates known there, on all bases. Before
-        it, what expires at the open."""
+        """Simple interest since the previous open, at the rates known there, on all bases; what
+        came from outside at this open was not there. Before it, what expires at the open."""
         for option in self.options:
             if option.expires_in(self.t, is_inside=False):
                 self.expire(option)
@@ -230,6 +230,7 @@ class Payments(Liquidations):
             owing = (each for each in self.held if each.quantity < 0)
             shorts = sum((abs(e.quantity * e.value("mark_open")) for e in owing), ZERO)
 
+        base -= self.arrived
         rate = self.borrow_rate(since) if base < 0 else self.cash_rate(since)
 
         due = (shorts * self.short_rate(since) - base * rate) * years
