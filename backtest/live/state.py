@@ -458,11 +458,13 @@ def is_open(row: Mapping[str, Any]) -> bool:
     """Return whether a row is a position; raise if it is one of an unknown quantity."""
     if row.get("contracts") not in MISSING:
         return read_number(row, "contracts") != 0.0
-    if read_number(row, "notional") != 0.0 or read_number(row, "initialMargin") != 0.0:
-        raise ParameterError(
-            f"a position must have its contracts, got {row.get('contracts')!r} with a notional of "
-            f"{row.get('notional')!r} ({row.get('symbol')}); give its quantity as 'contracts'"
-        )
+    for field in ("notional", "initialMargin", "entryPrice"):
+        if read_number(row, field) != 0.0:
+            raise ParameterError(
+                f"a position must have its contracts, got {row.get('contracts')!r} with {field} = "
+                f"{row[field]!r} ({row.get('symbol')}); give its quantity as 'contracts', 0 if it "
+                "is closed"
+            )
     return False
 
 

@@ -454,9 +454,15 @@ def test_a_position_of_an_unknown_quantity_is_no_flat_one(contracts):
     row = HELD | {"contracts": contracts, "notional": 6_000.0}
     check_refused(lambda: read(row), "a position must have its contracts, got")
 
+    # An entry alone says that something is held.
+    entered = HELD | {"contracts": contracts, "notional": None, "initialMargin": None}
+    check_refused(lambda: read(entered), "with entryPrice = 60000.0")
+    assert len(read(entered | {"contracts": 0.0}).positions) == 0
 
-def test_a_row_without_any_amount_is_no_position():
-    empty = HELD | {"contracts": None, "notional": None, "initialMargin": None}
+
+@pytest.mark.parametrize("price", [None, "", 0.0, "0"])
+def test_a_row_without_any_amount_is_no_position(price):
+    empty = HELD | {"contracts": None, "notional": None, "entryPrice": price}
     assert len(read(empty).positions) == 0
 
 
