@@ -477,34 +477,68 @@ def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
 
 
 def find_causes(run: RunData) -> dict[str, Any]:
-    """Return what brought down the cross pool, a row per cause of each liquidation; times in ns."""
+    """Return what brought down the cross pool, a row per cause of each liquidation; times in ns.
+
+    The entry of a cause has as ``owner`` its place among instruments, collateral, flows and rules,
+    as ``value`` its share of the fall, and as ``amount`` what its position had gained. Causes
+    without a share stand here too, if their position was in profit and closed.
+    """
     entries = np.asarray(run.entries)
     if run.has_one_position:  # which nothing else can bring down
         entries = entries[:0]
-    owner = entries["owner"]
     is_cause = entries["kind"] == Event.CAUSED
+    liquidations = number_liquidations(entries["owner"], is_cause)
+    profits = find_closed_profits(entries, liquidations, n_instruments=len(run.names))
 
-    # The causes of a liquidation follow each other, in the order of their owners.
-    begins = is_cause & ~np.concatenate(([False], is_cause[:-1]))
-    restarts = is_cause & np.concatenate(([False], np.diff(owner) <= 0))
-    numbers = np.cumsum(begins | restarts)
-
-    # A position in profit is a victim if the liquidation closed it. Other owners of what is closed,
-    # collateral and options, have numbers that mean something else among causes.
-    labels = np.array([*run.names, "collateral", "flows", "rules"], dtype=object)
-    n = len(run.names)
-    of_position = numbers * n + owner
-    is_closing = (entries["kind"] == Event.LIQUIDATED) & (owner < n)
-    is_closed = (owner < n) & np.isin(of_position, of_position[is_closing])
-    profit = np.where(is_closed, np.maximum(entries["amount"], 0.0), 0.0)
-
-    is_shown = is_cause & ((entries["value"] > 0.0) | (profit > 0.0))
+    is_shown = is_cause & ((entries["value"] > 0.0) | (profits > 0.0))
     causes = entries[is_shown]
+    names = np.array([*run.names, "collateral", "flows", "rules"], dtype=object)
     return {
-        "liquidation": numbers[is_shown],
+        "liquidation": liquidations[is_shown],
         "time": run.time[causes["bar"] - run.span.first],
-        "cause": labels[causes["owner"]],
+        "cause": names[causes["owner"]],
         "share": causes["value"],
         "quantity": causes["quantity"],
-        "profit": profit[is_shown],
+        "profit": profits[is_shown],
     }
+
+
+def number_liquidations(owners: IntArray, is_cause: BoolArray) -> IntArray:
+    """Return the liquidation that each entry is of or comes after, from 1; 0 before the first.
+
+    The log has the causes of a liquidation one after another, by rising owner, and what it closed
+    behind them.
+    """
+    was_cause = np.concatenate(([False], is_cause[:-1]))
+    begins = is_cause & ~was_cause
+
+    # Two liquidations that follow each other at once: the owners begin again.
+    owner_falls = np.concatenate(([False], np.diff(owners) <= 0))
+    begins |= is_cause & owner_falls
+    return np.asarray(np.cumsum(begins))
+
+
+def find_closed_profits(
+    entries: Entries, liquidations: IntArray, *, n_instruments: int
+) -> FloatArray:
+    """Return the profit of each cause whose position its liquidation closed, (n_entries,).
+
+    0 for all other entries, and for positions at a loss.
+    """
+    # Beyond the positions an owner means two things: of what was closed a collateral or an option,
+    # of a cause the collateral, flows or rules.
+    is_position = entries["owner"] < n_instruments
+    is_closing = is_position & (entries["kind"] == Event.LIQUIDATED)
+    is_gain = is_position & (entries["kind"] == Event.CAUSED) & (entries["amount"] > 0.0)
+
+    def list_positions(rows: IntArray) -> list[tuple[int, int]]:
+        owners = entries["owner"][rows].tolist()
+        return list(zip(liquidations[rows].tolist(), owners, strict=True))
+
+    closed = set(list_positions(np.flatnonzero(is_closing)))
+    gains = np.flatnonzero(is_gain)
+    profits = np.zeros(len(entries))
+    for row, position in zip(gains, list_positions(gains), strict=True):
+        if position in closed:
+            profits[row] = entries["amount"][row]
+    return profits

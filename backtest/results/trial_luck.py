@@ -64,36 +64,56 @@ def effective_trials(returns: core.FloatArray, *, n_trials: int | None = None) -
 def simulate_luck(returns: core.FloatArray, *, n_trials: int | None = None) -> TrialLuck:
     """Return the luck of trials by the ``returns`` of a sample; see :func:`effective_trials`.
 
-    Without skill, the highest of these is expected as high as that of the number of independent
-    trials that is returned, whose ratios have the deviation that is returned.
+    Sharpe ratios without skill are drawn for the sample. Independent trials with the same expected
+    highest ratio are counted, and this count is carried from the sample to all ``n_trials``.
     """
     table = check_returns(returns, samples=2)
     n_given = table.shape[1]
-    total = n_given if n_trials is None else n_trials
-    core.check_range("n_trials", total, low=n_given, open_high=True)
+    n_tried = n_given if n_trials is None else n_trials
+    core.check_range("n_trials", n_tried, low=n_given, open_high=True)
 
-    # Sharpe ratios without skill, as correlated as the returns of a random order of trials.
+    ratios = draw_ratios(table)
+    n_drawn = ratios.shape[1]
+    n_effective, highest = match_draws(ratios)
+
+    # Luck as low as that of copies, whose expected highest is 0 by the formula, shows neither a
+    # power nor a deviation; nor does one trial, which has no half.
+    expected = expected_max_sharpe(n_effective, 1.0)
+    if n_drawn == 1 or expected == 0.0:
+        return TrialLuck(round_figures(n_effective), 1.0)
+
+    growth = (n_tried / n_drawn) ** measure_power(ratios, n_effective)
+    n_in_all = min(float(n_tried), n_effective * growth)
+    return TrialLuck(round_figures(n_in_all), deviation=round_figures(highest / expected))
+
+
+def draw_ratios(table: core.FloatArray) -> core.FloatArray:
+    """Return simulated Sharpe ratios without skill, (DRAWS, k), as correlated as the returns.
+
+    ``table`` (n_samples, n_trials) are returns. The k trials stand in a random order, so that any
+    half of the columns is a random half of them.
+    """
     rng = np.random.default_rng(0)
-    order = rng.permutation(n_given)[:MOST_TRIALS]
-    n_drawn = len(order)
+    drawn = rng.permutation(table.shape[1])[:MOST_TRIALS]
     with one_thread():
-        draws = rng.standard_normal((DRAWS, n_drawn)) @ find_root(table[:, order])
-    effective, highest = match_draws(draws)
+        independent = rng.standard_normal((DRAWS, len(drawn)))
+        return np.asarray(independent @ find_root(table[:, drawn]))
 
-    # One trial has no half, and up to 1.26 trials the expected highest is 0.
+
+def measure_power(ratios: core.FloatArray, n_effective: float) -> float:
+    """Return the power b by which the effective number grows with that of trials, n ~ k^b.
+
+    It is 0 where more trials are copies, 1 where each is new. ``ratios`` (DRAWS, k) have the
+    effective number ``n_effective``; the mean of that of their halves says what half as many have.
+    """
+    n_drawn = ratios.shape[1]
     half = n_drawn // 2
-    expected = expected_max_sharpe(effective, 1.0)
-    if half == 0 or expected == 0.0:
-        return TrialLuck(round_figures(effective), 1.0)
+    n_of_first, _ = match_draws(ratios[:, :half])
+    n_of_second, _ = match_draws(ratios[:, half : 2 * half])
+    n_of_half = 0.5 * (n_of_first + n_of_second)
 
-    # Halves show the power by which the effective number grows with that of trials.
-    effective_first, _ = match_draws(draws[:, :half])
-    effective_second, _ = match_draws(draws[:, half : 2 * half])
-    effective_half = 0.5 * (effective_first + effective_second)
-    power = math.log(effective / effective_half) / math.log(n_drawn / half)
-    power = min(1.0, max(0.0, power))
-    grown = min(float(total), effective * (total / n_drawn) ** power)
-    return TrialLuck(round_figures(grown), round_figures(highest / expected))
+    power = math.log(n_effective / n_of_half) / math.log(n_drawn / half)
+    return min(1.0, max(0.0, power))
 
 
 def find_root(table: core.FloatArray) -> core.FloatArray:
@@ -112,25 +132,32 @@ def find_root(table: core.FloatArray) -> core.FloatArray:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
-def match_draws(draws: core.FloatArray) -> tuple[float, float]:
-    """Return how many normals have the mean maximum of the draws, and this maximum."""
-    most = draws.shape[1]
-    highest = float(np.mean(np.max(draws, axis=1) - np.mean(draws, axis=1)))  # copies: exactly 0
+def match_draws(ratios: core.FloatArray) -> tuple[float, float]:
+    """Return how many independent normals have the mean maximum of the ratios, and this maximum.
 
-    # The expected maximum of n normals: the integral of 1 - F(x)^n - F(-x)^n over x > 0.
+    A row of ``ratios`` (n_draws, k) is one draw of k ratios. The maximum is that over their mean,
+    which all share; the number is at most k.
+    """
+    most = ratios.shape[1]
+    over_mean = np.max(ratios, axis=1) - np.mean(ratios, axis=1)  # of copies exactly 0
+    highest = float(np.mean(over_mean))
+
+    # The expected maximum of n normals: the integral of 1 - F(x)^n - F(-x)^n over x > 0, to where
+    # F(x) is 1 in double precision.
     x, step = np.linspace(0.0, 9.0, 1_801, retstep=True)
-    above = sp.special.ndtr(x)
-    below = sp.special.ndtr(-x)
+    chance_below_x = sp.special.ndtr(x)
+    chance_above_x = sp.special.ndtr(-x)
 
     def measure_excess(log_n: float) -> float:
         n = math.exp(log_n)
-        values = 1.0 - above**n - below**n
-        return float(step * (np.sum(values) - 0.5 * values[0])) - highest
+        values = 1.0 - chance_below_x**n - chance_above_x**n
+        integral = float(step * (np.sum(values) - 0.5 * values[0]))  # trapezoids
+        return integral - highest
 
-    end = math.log(most)
-    if measure_excess(end) <= 0.0:
+    log_most = math.log(most)
+    if measure_excess(log_most) <= 0.0:
         return float(most), highest
-    log_n = sp.optimize.brentq(measure_excess, 0.0, end, xtol=1e-13)
+    log_n = sp.optimize.brentq(measure_excess, 0.0, log_most, xtol=1e-13)
     return math.exp(log_n), highest
 
 
