@@ -239,30 +239,50 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> Conclusion:
 def trace_trials(
     task: StudyTask, parts: Sequence[BenchmarkedPart], sample: LuckSample
 ) -> pd.DataFrame | None:
-    """Return curves of trials in the search, and of the best trial over the holdout too.
+    """Return curves of equity at some times (rows), a column each for trials and for benchmarks.
 
-    None of accounts of several markets, which have no common equity, and of a fold.
+    In the search they are of the trials in the sample, of the best one and of constant leverage; on
+    the holdout of the last two. None of accounts of several markets, which have no common equity,
+    and of a fold.
     """
     if not parts or task.whole.is_pooled or not task.is_judged:
         return None
-    names = map(str, sample.rows.tolist())
-    returns = dict(zip(names, sample.returns.T, strict=False))
-    spans = [(task.seen.first, task.split), (task.split, task.whole.markets.n_bars)]
 
-    curves = []
-    for span, part in zip(spans, parts, strict=False):
-        lines = zip((OWN, equal_risk.CONSTANT), part.returns, strict=False)
-        times = find_sample_times(task.whole.markets, task.problem.test.sampling, *span)
-        found = lay_out_curves(times, {**returns, **dict(lines)})
-        if found is not None:
-            curves.append(found)
-        returns = {}  # only the best trial is looked at on the holdout
+    split = task.split
+    returns = {str(row): sample.returns[:, k] for k, row in enumerate(sample.rows)}
+    returns |= name_lines(parts[0])
+    in_search = lay_out_span(task, returns, task.seen.first, split)
+    if len(parts) == 1:
+        return in_search
 
-    # Each account of the holdout begins with fresh capital: it goes on from where the search ended.
-    if len(curves) > 1:
-        ends = curves[0].iloc[-1].reindex(curves[1].columns)
-        curves[1] = curves[1].iloc[1:] * ends
-    return pd.concat(curves) if curves else None
+    # Only the best trial is looked at on the holdout.
+    on_holdout = lay_out_span(task, name_lines(parts[1]), split, task.whole.markets.n_bars)
+    if in_search is None or on_holdout is None:
+        return on_holdout if in_search is None else in_search
+    return pd.concat([in_search, continue_curves(in_search, on_holdout)])
+
+
+def name_lines(part: BenchmarkedPart) -> dict[str, core.FloatArray]:
+    """Return the returns of the best trial and, if there is one, of constant leverage, by name."""
+    best, *constant = part.returns
+    lines = {OWN: best}
+    if constant:
+        lines[equal_risk.CONSTANT] = constant[0]
+    return lines
+
+
+def lay_out_span(
+    task: StudyTask, returns: Mapping[str, core.FloatArray], first: int, stop: int
+) -> pd.DataFrame | None:
+    """Return the curves of some bars, which begin at 1; None if no returns are of these bars."""
+    times = find_sample_times(task.whole.markets, task.problem.test.sampling, first, stop)
+    return lay_out_curves(times, returns)
+
+
+def continue_curves(curves: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
+    """Return curves of accounts with fresh capital, from where those of the same names ended."""
+    ends = curves.iloc[-1].reindex(fresh.columns)
+    return fresh.iloc[1:] * ends
 
 
 class Elsewhere(NamedTuple):
