@@ -236,40 +236,72 @@ def learn_lanes(
 
 
 def learn_bar(square: float, step: float, leave: FloatArray, state: FloatArray, j: int) -> None:
-    """Write what lane j remembers after a bar, by one step of online EM."""
+    """Write what lane j remembers after a bar, by one step of online EM.
+
+    ``square`` is the squared return of the bar, ``step`` the weight of what is new. The step first
+    says how probable stress is now, then carries the sums of both states to this bar, and last
+    reads new variances from them.
+    """
     before = state[NOW, j]
-    ahead = state[AHEAD, j]
-    low = state[CALM_VARIANCE, j]
-    inverse = 1.0 / state[STRESS_VARIANCE, j]
+    expected = state[AHEAD, j]
+    odds = compute_stress_odds(square, expected, state[CALM_VARIANCE, j], state[STRESS_VARIANCE, j])
+    now = odds / (odds + (1.0 - expected))
 
-    # The probability of stress by Bayes' rule, with the variances so far.
-    exponent = 0.5 * square * (1.0 / low - inverse)
-    odds = ahead * math.sqrt(low * inverse) * math.exp(min(exponent, MAX_EXPONENT))
-    now = odds / (odds + (1.0 - ahead))
-
-    # All that is remembered moves with the paths: was it stress before, given what is now?
-    if_calm = before * leave[1, j] / (1.0 - ahead)
-    if_stress = before * (1.0 - leave[1, j]) / ahead
-    keep = 1.0 - step
-    for row in (TIME_IF_CALM, CALM_IF_CALM, STRESS_IF_CALM):
-        calm = state[row, j]
-        stress = state[row + 1, j]
-        state[row, j] = keep * average_states(calm, stress, if_calm)
-        state[row + 1, j] = keep * average_states(calm, stress, if_stress)
+    # Given what is now: was it stress before?
+    leave_stress = leave[1, j]
+    before_if_calm = before * leave_stress / (1.0 - expected)
+    before_if_stress = before * (1.0 - leave_stress) / expected
+    carry_sums(state, j, before_if_calm, before_if_stress, 1.0 - step)
 
     # This bar counts for the state that it is in.
     state[TIME_IF_STRESS, j] += step
     state[CALM_IF_CALM, j] += step * square
     state[STRESS_IF_STRESS, j] += step * square
 
+    write_variances(state, j, now)
+    state[NOW, j] = now
+    state[AHEAD, j] = now * (1.0 - leave_stress) + (1.0 - now) * leave[0, j]
+
+
+def compute_stress_odds(
+    square: float, expected: float, calm_variance: float, stress_variance: float
+) -> float:
+    """Return the weight of stress after a return was seen, beside 1 - ``expected`` of calm.
+
+    By Bayes' rule: the probability ``expected`` before the bar, times how much likelier normal
+    returns of the variance of stress have this square than those of calm.
+    """
+    inverse = 1.0 / stress_variance
+    exponent = 0.5 * square * (1.0 / calm_variance - inverse)
+    scale = math.sqrt(calm_variance * inverse)
+    return expected * scale * math.exp(min(exponent, MAX_EXPONENT))
+
+
+def carry_sums(
+    state: FloatArray, j: int, before_if_calm: float, before_if_stress: float, keep: float
+) -> None:
+    """Write the sums of the bars before, on the paths that lead to calm and to stress now.
+
+    Each sum has two rows, of paths to calm and to stress. A path to the state that is now came from
+    either one: from stress with the probability ``before_if_calm``, or ``before_if_stress``. The
+    past counts by ``keep``.
+    """
+    for row in (TIME_IF_CALM, CALM_IF_CALM, STRESS_IF_CALM):
+        from_calm = state[row, j]
+        from_stress = state[row + 1, j]
+        state[row, j] = keep * average_states(from_calm, from_stress, before_if_calm)
+        state[row + 1, j] = keep * average_states(from_calm, from_stress, before_if_stress)
+
+
+def write_variances(state: FloatArray, j: int, now: float) -> None:
+    """Write the variances of both states, by the sums and the probability of stress ``now``."""
     share = average_states(state[TIME_IF_CALM, j], state[TIME_IF_STRESS, j], now)
     calm_squares = average_states(state[CALM_IF_CALM, j], state[CALM_IF_STRESS, j], now)
     stress_squares = average_states(state[STRESS_IF_CALM, j], state[STRESS_IF_STRESS, j], now)
-    low, high = split_variances(calm_squares, stress_squares, share)
-    state[NOW, j] = now
-    state[AHEAD, j] = now * (1.0 - leave[1, j]) + (1.0 - now) * leave[0, j]
-    state[CALM_VARIANCE, j] = low
-    state[STRESS_VARIANCE, j] = high
+
+    calm_variance, stress_variance = split_variances(calm_squares, stress_squares, share)
+    state[CALM_VARIANCE, j] = calm_variance
+    state[STRESS_VARIANCE, j] = stress_variance
 
 
 def start_learning(squares: FloatArray, leave: FloatArray, state: FloatArray) -> None:
