@@ -271,7 +271,7 @@ def warn_without_fees(count: int) -> None:
 
 
 def complete_fills(fills: pd.DataFrame, names: tuple[str, ...], settled: str) -> pd.DataFrame:
-    """Return fills with all columns, each of one type, and the prices as their values."""
+    """Return fills with all columns, each of one type."""
     missing = [name for name in ("time", "quantity", "price") if name not in fills]
     if missing:
         raise ParameterError(
@@ -299,7 +299,7 @@ def complete_fills(fills: pd.DataFrame, names: tuple[str, ...], settled: str) ->
 
     check_rows(fills, table, names, settled)
     table["traded"] = table["traded"].abs()
-    return table.assign(value=table["reference"], filled=table["price"])
+    return table
 
 
 class CellRule(NamedTuple):
@@ -367,41 +367,63 @@ def list_rules(table: pd.DataFrame, names: tuple[str, ...], settled: str) -> lis
 
 
 def place_fills(setup: Setup, fills: pd.DataFrame, tolerance: float) -> dict[int, list[Any]]:
-    """Return the fills by bar, each in the order of time.
+    """Return the fills by bar, those of a bar in the order of time.
 
-    A fill has what its row has, its bar, the place of its instrument, and the values of a contract
-    at its price and at its reference, in the settlement currency.
+    A fill is its row of the completed table, with the columns of :func:`add_places` and of
+    :func:`add_values`. Raises ParameterError or DataError on the first row that cannot be so.
     """
-    names = list_owners(setup)
     settled = engine.check_settlement(setup.markets, setup.venues)
-    table = complete_fills(fills, names, settled)
+    table = complete_fills(fills, list_owners(setup), settled)
     if "traded" in fills:
         table = count_fills(setup, table)
+    table = add_values(setup, add_places(setup, table))
 
+    facts = list(table.itertuples(index=False))
+    for k, fact in enumerate(facts):
+        check_range(setup, fact, k, tolerance)
+
+    by_bar: dict[int, list[Any]] = defaultdict(list)
+    for fact in sorted(facts, key=lambda fact: fact.time):
+        by_bar[fact.bar].append(fact)
+    return dict(by_bar)
+
+
+def add_places(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
+    """Return fills with their ``bar``, the ``place`` of their owner, and ``time`` in ns.
+
+    Places are those of :func:`list_owners`; bad debt, which has no owner, has 0.
+    """
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     time = setup.markets.time
     bars = np.searchsorted(time, stamps, "right") - 1
     check_times(setup, stamps, bars)
 
-    # A fill at the open of a bar is that of the close before it.
+    # An order that is filled at the close before has the stamp of the open, which is the same time:
+    # it is the first step of its bar, if the table states none.
+    steps = table["step"]
     if setup.account.fill == "same_close":
-        is_late = (table["step"] < 0) & (stamps == time[bars]) & (table["kind"] == "order")
-        table["step"] = table["step"].mask(is_late, 0)
+        is_at_open = (stamps == time[bars]) & (table["kind"] == "order")
+        steps = steps.mask(is_at_open & (steps < 0), 0)
 
-    places = pd.Index(names).get_indexer(pd.Index(table["instrument"])).clip(min=0)
-    table = table.assign(time=stamps, bar=bars, place=places)
-    facts: dict[int, list[Any]] = defaultdict(list)
-    for k, row in enumerate(table.itertuples(index=False)):
-        fact: Any = row
-        if fact.place < len(setup.markets) and fact.kind != "bad_debt":
-            contract = setup.venues[fact.instrument].contract
-            fact = fact._replace(
-                value=float(value_of(contract, fact.reference)),
-                filled=float(value_of(contract, fact.price)),
-            )
-        check_range(setup, fact, k, tolerance)
-        facts[fact.bar].append(fact)
-    return {bar: sorted(rows, key=lambda fact: fact.time) for bar, rows in facts.items()}
+    owners = pd.Index(list_owners(setup))
+    places = owners.get_indexer(pd.Index(table["instrument"])).clip(min=0)
+    return table.assign(time=stamps, step=steps, bar=bars, place=places)
+
+
+def add_values(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
+    """Return fills with the values of a contract at their reference and at their price.
+
+    They are ``value`` and ``filled``, in the settlement currency. Collateral and bad debt are no
+    contracts, and keep their prices.
+    """
+    values = table["reference"].to_numpy(copy=True)
+    values_filled = table["price"].to_numpy(copy=True)
+    for name, venue in setup.venues.items():
+        is_of_contract = (table["instrument"] == name) & (table["kind"] != "bad_debt")
+        rows = np.flatnonzero(is_of_contract)
+        values[rows] = value_of(venue.contract, values[rows])
+        values_filled[rows] = value_of(venue.contract, values_filled[rows])
+    return table.assign(value=values, filled=values_filled)
 
 
 def list_owners(setup: Setup) -> tuple[str, ...]:

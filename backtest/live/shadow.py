@@ -458,7 +458,7 @@ def read_table(setup: Setup, fills: pd.DataFrame, start: int, end: int) -> pd.Da
     table = complete_fills(fills, list_owners(setup), settled)
     if "traded" in fills:
         table = count_fills(setup, table)
-    table = table.drop(columns=["traded", "value", "filled"])
+    table = table.drop(columns="traded")
 
     stamps = core.read_stamps(table["time"], name="fills", error=ParameterError)
     is_inside = (stamps >= start) & (stamps < end)
