@@ -17,13 +17,11 @@ from backtest.core import ParameterError, PolicyError, checked
 from backtest.policies import policy as p
 from backtest.policies.combined_parts import (
     CombinedPart,
-    build,
+    FormulaWriter,
     choose_lower,
     name_tuple,
-    note_read,
     observe_parts,
     start_parts,
-    write_arguments,
 )
 from backtest.policies.parameters import Parameter, format_title, write_value
 from backtest.policies.policy import Policy
@@ -174,79 +172,63 @@ class Combinator(Policy, metaclass=CombinatorClass):
     def make_formula(self, columns: tuple[str, ...]) -> Any:
         """Return the combined formula for known columns, as a function that compiles.
 
-        It is written as text: a line that asks each policy for its leverage, one that combines the
-        answers, and what is remembered, if anything is. ``scope`` has the names of that text.
+        Its text asks each policy for its leverage, combines the answers by the rule of the
+        combinator, and returns what is remembered, if anything is.
         """
-        scope: dict[str, Any] = {"combine": rewrite_formula(type(self).combine)}
-        rules: dict[CombinedPart, Any] = {}
-        lines: list[str] = []
+        writer = FormulaWriter(self, columns)
+        writer.scope["combine"] = rewrite_formula(type(self).combine)
 
         # What the whole remembers, by the text of its new value: first what is its own.
         slots: dict[str, str] = {}
-        memory_fields: tuple[str, ...] = ()
-        if hasattr(self.written, "start"):
-            memory_fields = self.written.start(self)._fields
-            scope["Own"] = name_tuple("Own", memory_fields)
-            slots = {name: f"after[{i}]" for i, name in enumerate(memory_fields)}
-
+        own_fields: tuple[str, ...] = ()
+        has_own_memory = hasattr(self.written, "start")
+        if has_own_memory:
+            own_fields = self.written.start(self)._fields
+            writer.scope["Own"] = name_tuple("Own", own_fields)
+            slots = {name: f"after[{i}]" for i, name in enumerate(own_fields)}
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
-            memory = p.start_memory(policy)
-            arguments = write_arguments(scope, k, part, columns)
-            rules[part] = p.formula_for(policy, part.find_own(columns))
-            scope[f"rule_{k}"] = rules[part]
-            if memory is None:
-                lines.append(f"asked_{k} = 1.0 * rule_{k}({arguments})")
-                continue
-
-            # With memory, it answers its leverage and what it remembers.
-            scope[f"Memory_{k}"] = type(memory)
-            before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
-            lines.append(f"answer_{k}, after_{k} = rule_{k}({arguments}, Memory_{k}({before}))")
-            lines.append(f"asked_{k} = 1.0 * answer_{k}")
-            for i, name in enumerate(memory._fields):
-                slots[f"{part.prefix}{name}"] = f"after_{k}[{i}]"
+            slots |= write_asking(writer, k, part, policy)
 
         asked = ", ".join(f"asked_{k}" for k in range(len(self.parts)))
-        if "Own" in scope:
-            own_memory = ", ".join(f"memory.{name}" for name in memory_fields)
+        if has_own_memory:
+            own_memory = ", ".join(f"memory.{name}" for name in own_fields)
             call = f"combine(self, bar, account, ({asked},), Own({own_memory}))"
-            lines.append(f"leverage, after = {call}")
+            writer.lines.append(f"leverage, after = {call}")
         else:
-            lines.append(f"leverage = combine(self, bar, account, ({asked},))")
-        if slots:
-            scope["Memory"] = name_tuple("Memory", tuple(slots))
-            lines.append(f"return leverage, Memory({', '.join(slots.values())})")
-            formula = build(self, "leverage", ", memory", lines, scope)
-        else:
-            formula = build(self, "leverage", "", [*lines, "return leverage"], scope)
-        return note_read(formula, scope["combine"], rules)
+            writer.lines.append(f"leverage = combine(self, bar, account, ({asked},))")
+
+        if not slots:
+            writer.lines.append("return leverage")
+            return writer.build("leverage", "self, bar, account")
+        writer.scope["Memory"] = name_tuple("Memory", tuple(slots))
+        writer.lines.append(f"return leverage, Memory({', '.join(slots.values())})")
+        return writer.build("leverage", "self, bar, account, memory")
 
     def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
-        """Return the formula of the setting of its position, None if nothing decides it."""
+        """Return the formula of the setting of its position, None if nothing decides it.
+
+        That of the combinator itself decides; without one, the lowest that its policies ask for.
+        """
         own_formula: Callable[..., Any] | None = getattr(self.written, "venue_leverage", None)
         if own_formula is not None:
             return own_formula
 
-        scope: dict[str, Any] = {"choose_lower": choose_lower}
-        rules: dict[CombinedPart, Any] = {}
-        lines: list[str] = []
+        writer = FormulaWriter(self, columns)
+        writer.scope["choose_lower"] = choose_lower
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
             rule = p.margin_formula_for(policy, part.find_own(columns))
             if rule is None:
                 continue
 
-            rules[part] = rule
-            scope[f"rule_{k}"] = rule
-            answer = f"1.0 * rule_{k}({write_arguments(scope, k, part, columns)})"
-            if lines:
+            answer = f"1.0 * {writer.write_call(k, part, rule)}"
+            if writer.lines:
                 answer = f"choose_lower(asked, {answer})"
-            lines.append(f"asked = {answer}")
-        if not lines:
-            return None
+            writer.lines.append(f"asked = {answer}")
 
-        lines.append("return asked")
-        built = build(self, "venue_leverage", "", lines, scope)
-        formula: Callable[..., Any] = note_read(built, None, rules)
+        if not writer.lines:
+            return None
+        writer.lines.append("return asked")
+        formula: Callable[..., Any] = writer.build("venue_leverage", "self, bar, account")
         return formula
 
     def combine(self, *_: Any, **__: Any) -> Any:
@@ -256,6 +238,29 @@ class Combinator(Policy, metaclass=CombinatorClass):
         memory)``.
         """
         check_class(type(self))
+
+
+def write_asking(
+    writer: FormulaWriter, k: int, part: CombinedPart, policy: Policy
+) -> dict[str, str]:
+    """Write the lines that ask policy k for its leverage, ``asked_k``.
+
+    Returns what it remembers after that: the text of each new value, by its name in the memory of
+    the combinator.
+    """
+    memory = p.start_memory(policy)
+    rule = p.formula_for(policy, part.find_own(writer.columns))
+    if memory is None:
+        writer.lines.append(f"asked_{k} = 1.0 * {writer.write_call(k, part, rule)}")
+        return {}
+
+    # With memory, it answers its leverage and what it remembers.
+    writer.scope[f"Memory_{k}"] = type(memory)
+    before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
+    call = writer.write_call(k, part, rule, f"Memory_{k}({before})")
+    writer.lines.append(f"answer_{k}, after_{k} = {call}")
+    writer.lines.append(f"asked_{k} = 1.0 * answer_{k}")
+    return {f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)}
 
 
 def held_leverage(account: Any, signal: float) -> float:

@@ -105,12 +105,58 @@ def name_tuple(name: str, fields: tuple[str, ...]) -> Any:
     return namedtuple(name, fields)
 
 
-def build(whole: Any, name: str, more: str, lines: list[str], scope: dict[str, Any]) -> Any:
-    """Return a formula from the lines of its body; ``more`` are arguments after the account."""
-    text = "\n    ".join([f"def {name}(self, bar, account{more}):", *lines])
-    scope["__name__"] = type(whole).__module__
-    exec(compile(text, f"<{type(whole).__name__}>", "exec"), scope)  # our own text
-    return scope[name]
+class FormulaWriter:
+    """Writes a formula of a combinator, line by line, as a function that compiles.
+
+    The combined policies are known only when a combinator is made, and compiled code can neither
+    loop over different functions nor take a policy as an argument. So the text of the formula calls
+    each of them in a line of its own, by numbered names, as for two policies with a parameter each:
+
+        def venue_leverage(self, bar, account):
+            asked = 1.0 * rule_0(Settings_0(self.first_target), Bar_0(bar.time, ...), account)
+            asked = choose_lower(asked, 1.0 * rule_1(Settings_1(...), Bar_1(...), account))
+            return asked
+
+    ``scope`` says what each of these names is, ``lines`` are those of the body, and ``rules`` are
+    the formulas of the policies that are called. ``columns`` are those on the combinator's bar.
+    """
+
+    def __init__(self, whole: Any, columns: tuple[str, ...]) -> None:
+        self.whole = whole
+        self.columns = columns
+        self.scope: dict[str, Any] = {"__name__": type(whole).__module__}
+        self.lines: list[str] = []
+        self.rules: dict[CombinedPart, Any] = {}
+
+    def write_call(self, k: int, part: CombinedPart, rule: Any, *more: str) -> str:
+        """Return the text that calls the rule of policy k, and name in the scope what it needs.
+
+        Its arguments are the settings of the policy, its bar, the account, and the texts ``more``.
+        """
+        own_columns = part.find_own(self.columns)
+        self.rules[part] = rule
+        self.scope[f"rule_{k}"] = rule
+        self.scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
+        self.scope[f"Bar_{k}"] = name_tuple("Bar", (*p.BAR_FIELDS, *own_columns))
+
+        settings = [f"self.{flat}" for flat in part.flat.values()]
+        if not settings:
+            settings = ["0.0"]
+        values = [f"bar.{name}" for name in p.BAR_FIELDS]
+        values += [f"bar.{part.prefix}{name}" for name in own_columns]
+        arguments = [
+            f"Settings_{k}({', '.join(settings)})",
+            f"Bar_{k}({', '.join(values)})",
+            "account",
+            *more,
+        ]
+        return f"rule_{k}({', '.join(arguments)})"
+
+    def build(self, name: str, arguments: str) -> Any:
+        """Return the formula of the lines so far, with a note of the fields that it reads."""
+        text = "\n    ".join([f"def {name}({arguments}):", *self.lines])
+        exec(compile(text, f"<{type(self.whole).__name__}>", "exec"), self.scope)  # our own text
+        return note_read(self.scope[name], self.scope.get("combine"), self.rules)
 
 
 def note_read(formula: Any, own: Any, rules: Mapping[CombinedPart, Any]) -> Any:
@@ -131,25 +177,6 @@ def note_read(formula: Any, own: Any, rules: Mapping[CombinedPart, Any]) -> Any:
         of_account |= find_fields(rule, ACCOUNT)
     setattr(formula, READ, {BAR: of_bar, ACCOUNT: of_account})
     return formula
-
-
-def write_arguments(
-    scope: dict[str, Any], k: int, part: CombinedPart, columns: tuple[str, ...]
-) -> str:
-    """Return the text of the arguments of policy k, and write the classes it needs into ``scope``.
-
-    They are its settings, its bar, and the account.
-    """
-    own_columns = part.find_own(columns)
-    scope[f"Settings_{k}"] = make_settings_class(part.policy)  # type: ignore[arg-type] # classes can be hashed
-    scope[f"Bar_{k}"] = name_tuple("Bar", (*p.BAR_FIELDS, *own_columns))
-
-    settings = [f"self.{flat}" for flat in part.flat.values()]
-    if not settings:
-        settings = ["0.0"]
-    values = [f"bar.{name}" for name in p.BAR_FIELDS]
-    values += [f"bar.{part.prefix}{name}" for name in own_columns]
-    return f"Settings_{k}({', '.join(settings)}), Bar_{k}({', '.join(values)}), account"
 
 
 def choose_lower(one: float, other: float) -> float:
