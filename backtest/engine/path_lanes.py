@@ -255,7 +255,7 @@ class BatchLoop:
         self.loop = bind_policies(setup, self.deciders, is_compiled=is_compiled)
         self.has_overflowed = False
 
-    def live(self, laid: Laid, first: int) -> FloatArray:
+    def simulate(self, laid: Laid, first: int) -> FloatArray:
         """Return the rows of ``Lanes.lives`` of lanes from bar ``first`` on, (k, lanes, width).
 
         Raises LaneFault if a policy returned a negative leverage, or the books did not balance.
@@ -272,14 +272,14 @@ class BatchLoop:
         self.prepare(laid, lives)(places)
         return lives.reshape(self.n_rows, laid.lanes, laid.width)
 
-    def live_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
+    def simulate_from(self, firsts: IntArray, width: int) -> Iterator[tuple[int, FloatArray]]:
         """Yield what an account was at each close that begins anew at each of some bars.
 
         ``firsts`` are these bars, rising; a life goes on for ``width`` bars, or to the end of the
         data. Yields the place of the bar in ``firsts``, and rows of shape (k, width), which are
         written again later: use them before the next. Lives may overlap, but the bars of one
         pass lie in one array, so each pass takes lives that do not. Raises LaneFault as
-        :meth:`live` does.
+        :meth:`simulate` does.
         """
         setup = self.setup
         feed = setup.inputs.feed

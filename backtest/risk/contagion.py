@@ -146,22 +146,28 @@ class BookCrowd:
 def find_spread(book: Books) -> FloatArray:
     """Return the forced flow in market i that one unit of forced flow in market j causes, (n, n).
 
-    The flow of the first round is what fails by the shock. Of each market, its net flow moves the
-    mark alone; what fails by that move is the flow that it causes, over its gross flow.
+    Forced flow is what accounts that fail must close. The first round of it is that of the accounts
+    which the shock fails. In each market their longs and shorts trade against each other, so that
+    the net flow alone moves its mark. Accounts that fail by the move of one mark close what they
+    hold in all markets: that is what the market causes, per unit that was closed in it, longs and
+    shorts both counted.
     """
     n = len(book.start)
     failing = book.find_failing(book.shocked)
-    flows = book.quantity[failing] * book.unit
-    net = np.sum(flows, axis=0)
-    gross = np.sum(np.abs(flows), axis=0)
+    closed = book.quantity[failing] * book.unit
+    net = np.sum(closed, axis=0)
+    gross = np.sum(np.abs(closed), axis=0)
 
     spread = np.zeros((n, n))
     for j in np.flatnonzero(net).tolist():
-        flow_of_one = np.zeros(n)
-        flow_of_one[j] = net[j]
-        marks = book.find_marks(flow_of_one)
-        caused = np.setdiff1d(book.find_failing(marks), failing)
-        spread[:, j] = np.sum(np.abs(book.quantity[caused]), axis=0) * book.unit / gross[j]
+        flow_of_market = np.zeros(n)
+        flow_of_market[j] = net[j]
+        marks = book.find_marks(flow_of_market)
+
+        # Who has failed by the shock is counted already.
+        also_failing = np.setdiff1d(book.find_failing(marks), failing)
+        closed_by_these = np.sum(np.abs(book.quantity[also_failing]), axis=0) * book.unit
+        spread[:, j] = closed_by_these / gross[j]
     return spread
 
 

@@ -391,7 +391,7 @@ def judge_past(
     outcomes = []
     spent = []
     are_both = []
-    for wealth, day, since in live_past(runner, bars, zone):
+    for wealth, day, since in simulate_apart(runner, bars, zone):
         outcome, deciding, is_both = judge(rules, wealth, day)
         outcomes.append(int(outcome[0]))
         spent.append(int(since[min(int(deciding[0]), len(since) - 1)]))
@@ -436,7 +436,7 @@ def describe_outcomes(
     return row
 
 
-def live_past(
+def simulate_apart(
     runner: PathsRunner, bars: int, zone: str
 ) -> Iterator[tuple[core.FloatArray, core.IntArray, core.IntArray]]:
     """Yield wealth over the capital, (4, 1, n_bars), days and days since the start.
@@ -456,7 +456,7 @@ def live_past(
         return
 
     fields = [engine.WEALTH, engine.LEAST_WEALTH, engine.MOST_WEALTH, engine.DAY_OPEN]
-    for k, lives in runner.live_past(np.array(starts), bars + 1):
+    for k, lives in runner.simulate_starts(np.array(starts), bars + 1):
         rows = slice(starts[k] + 1, starts[k] + 1 + bars)
         ends = markets.time[rows] + markets.interval
         since = np.ceil((ends - markets.time[rows][0]) / DAY)

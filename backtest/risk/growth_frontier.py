@@ -315,7 +315,7 @@ def leverage_frontier(
     outcomes: dict[str, dict[float, Outcomes]] = {}
     for source, paths_drawn in sources.items():
         outcomes[source] = run_on_paths(terms, paths_drawn, sizes.tolist(), report)
-    past = live_history(terms, drawn[0], sizes.tolist(), report)
+    past = simulate_history(terms, drawn[0], sizes.tolist(), report)
     if past:
         outcomes[HISTORY] = past
 
@@ -402,7 +402,7 @@ def run_on_paths(
     return outcomes
 
 
-def live_history(
+def simulate_history(
     terms: Terms, paths: Paths, sizes: list[float], report: Callable[[], None]
 ) -> dict[float, Outcomes]:
     """Return the outcomes of sizes in history, of accounts that have no bar in common."""
@@ -418,7 +418,7 @@ def live_history(
         wealth = []
         is_liquidated = []
         is_ruined = []
-        for _, life in runner.live_past(starts, terms.bars + 1):
+        for _, life in runner.simulate_starts(starts, terms.bars + 1):
             wealth.append(life[engine.WEALTH, -1])
             is_liquidated.append(life[engine.LIQUIDATED, 1:].any())
             is_ruined.append(life[engine.RUINED, -1] != 0.0)

@@ -155,9 +155,9 @@ class HistoryTrials(PathTrials):
         """
         if past is not None:
             self.kept[size] = past
-        self.rough = self.count = int(np.sum(self.live(size).room >= self.bars))
+        self.rough = self.count = int(np.sum(self.find_past(size).room >= self.bars))
 
-    def live(self, size: float, most: float = math.inf) -> PastStarts:
+    def find_past(self, size: float, most: float = math.inf) -> PastStarts:
         """Return what became of the starts of a size; over ``most`` liquidations it ends."""
         if size in self.kept:
             known: PastStarts = self.kept[size]
@@ -171,14 +171,14 @@ class HistoryTrials(PathTrials):
         """Return how many starts with the whole horizon ahead liquidate each size."""
         hits = []
         for size in sizes:
-            past = self.live(size, most)
+            past = self.find_past(size, most)
             is_hit = (past.room >= self.bars) & (past.firsts < self.bars)
             hits.append(int(np.sum(is_hit)))
         return hits
 
     def describe(self, size: float) -> dict[str, float]:
         """Return starts, those apart, and the largest probability that these leave possible."""
-        summary = self.live(size).summarize(self.bars, self.horizon)
+        summary = self.find_past(size).summarize(self.bars, self.horizon)
         apart = int(summary["history_apart"])
         share = self.count_hits([size], self.count, math.inf)[0] / self.count
         hits, high = bound_apart(share, apart)

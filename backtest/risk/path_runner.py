@@ -195,12 +195,12 @@ class PathsRunner(core.Carried):
         """
         if bars in self.known_pasts:
             return self.known_pasts[bars]
-        past = self.live_past_days(bars, least, most)
+        past = self.simulate_days(bars, least, most)
         if np.count_nonzero(past.firsts < bars) <= most:
             self.known_pasts[bars] = past
         return past
 
-    def live_past_days(self, bars: int, least: int, most: float) -> PastStarts:
+    def simulate_days(self, bars: int, least: int, most: float) -> PastStarts:
         """Run the account from each day on, as :meth:`find_past` says, which keeps the answer."""
         markets = as_markets(self.paths.history)
         time = markets.time
@@ -216,7 +216,7 @@ class PathsRunner(core.Carried):
 
         firsts = np.full(len(begins), bars, np.int64)
         losses = np.full(len(begins), bars, np.int64)
-        for k, lives in self.live_past(begins, bars + 1):
+        for k, lives in self.simulate_starts(begins, bars + 1):
             is_liquidated = lives[engine.LIQUIDATED, 1:] != 0.0
             is_lost = is_liquidated | (lives[engine.RUINED, 1:] != 0.0)
             if is_liquidated.any():
@@ -250,34 +250,45 @@ class PathsRunner(core.Carried):
 
         return ratios
 
-    def live_past(self, begins: core.IntArray, width: int) -> Iterator[tuple[int, core.FloatArray]]:
-        """Yield what ``live_from`` of the loop does, of the account at some bars of history.
+    def simulate_starts(
+        self, begins: core.IntArray, width: int
+    ) -> Iterator[tuple[int, core.FloatArray]]:
+        """Yield what the account becomes that begins anew after each of some bars of history.
 
-        Accounts are without flows, whose times are those of another start. Warnings of the setup
-        were given before.
+        ``begins`` are these bars, rising; each account goes on for ``width`` bars, its first row
+        that of the bar it begins at. Yields the place of a bar in ``begins``, and rows of shape
+        (k, width), which the next one overwrites: ``BatchLoop.simulate_from`` says of what.
+        """
+        setup = self.set_up_history()
+        loop = engine.BatchLoop(setup, is_compiled=self.compile, has_extremes=self.has_extremes)
+        try:
+            yield from loop.simulate_from(begins, width)
+            loop.warn_of_overflow()
+        except engine.LaneFault as fault:
+            # The loop knows that an account failed, not why. Run alone, it raises the reason.
+            first = int(begins[fault.lane])
+            started = int(setup.markets.time[first])
+            alone = setup.change(first=first, started=started)
+            engine.run_account(alone, is_compiled=False, progress=None)
+            raise
+
+    def set_up_history(self) -> engine.Setup:
+        """Return the setup of a new account on the bars of history.
+
+        It has no flows, whose times are those of another start, and does not warn: the setup of
+        the paths has warned of the same terms.
         """
         markets = as_markets(self.paths.history)
+        account = replace(self.account, flows=None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            account = replace(self.account, flows=None)
-            setup = engine.set_up_again(
+            return engine.set_up_again(
                 self.setup._replace(account=account, resume=None),
                 markets,
                 self.list_weights(markets),
                 first=0,
                 started=int(markets.time[0]),
             )
-            loop = engine.BatchLoop(setup, is_compiled=self.compile, has_extremes=self.has_extremes)
-
-        try:
-            yield from loop.live_from(begins, width)
-            loop.warn_of_overflow()
-        except engine.LaneFault as fault:
-            # Run alone, the account raises the error that says what is wrong.
-            first = int(begins[fault.lane])
-            alone = setup.change(first=first, started=int(markets.time[first]))
-            engine.run_account(alone, is_compiled=False, progress=None)
-            raise
 
     def list_weights(self, markets: Markets) -> core.FloatArray:
         """Return the signal on the bars of a path, of shape (n, n_bars)."""
@@ -418,7 +429,7 @@ class PathsRunner(core.Carried):
         for k in range(0, n, size):
             laid = self._lay(bars, first, stop, k)
             try:
-                lives = self.loop.live(laid, self.setup.first)
+                lives = self.loop.simulate(laid, self.setup.first)
             except engine.LaneFault as fault:
                 number = first + k + fault.lane
                 replace(self, compile=False).run_path(number)  # it says what

@@ -225,7 +225,7 @@ def find_lost(
 ) -> core.BoolArray:
     """Return whether an account that was new at each date was lost within some bars, (n,)."""
     came = np.zeros(len(dates), np.bool_)
-    for k, lives in runner.live_past(dates, bars + 1):
+    for k, lives in runner.simulate_starts(dates, bars + 1):
         lost = lives[engine.LIQUIDATED, 1:] != 0.0
         if is_ruin_counted:
             lost = lost | (lives[engine.RUINED, 1:] != 0.0)

@@ -482,7 +482,7 @@ def stress(
     shocked = []
     for done, shock in enumerate(list_shocks(axes, points), len(chosen) + 1):
         account = stand_at(find_table_time(result, how, shock))
-        shocked.append(account.live(shock, account.make(shock)))
+        shocked.append(account.simulate(shock, account.make(shock)))
         core.report_progress(progress, done, total)
 
     ladder_table = None
@@ -548,7 +548,7 @@ def simulate_scenario(
     bars = account.make(scenario) if replayed is None else replayed
     lead, break_even = find_break_even(account, scenario, replayed)
 
-    row = account.live(scenario, bars)
+    row = account.simulate(scenario, bars)
     row["break_even"] = break_even
     row["bars"] = count_bars(bars)
     row["from"] = source

@@ -201,7 +201,7 @@ class StressedAccount:
         bridge = walk + steps * (math.log1p(move) - walk[-1])
         return np.concatenate([[0.0], bridge]).clip(-LARGEST_LOG_MOVE, LARGEST_LOG_MOVE)
 
-    def live(self, scenario: Scenario, bars: Bars) -> dict[str, Any]:
+    def simulate(self, scenario: Scenario, bars: Bars) -> dict[str, Any]:
         """Return what the bars of a scenario leave of the account, as a row of the table."""
         result = self.result
         wealth_before = float(result.of_account("equity")[-1] + result.of_account("reserve")[-1])

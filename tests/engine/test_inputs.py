@@ -161,7 +161,7 @@ def test_what_is_written_into_a_table_of_bars_changes_no_other_number(monkeypatc
 def test_an_account_on_paths_leaves_its_inputs_as_they_were(setup):
     before = keep_bytes(setup.inputs)
     loop = engine.BatchLoop(setup, is_compiled=False)
-    lives = [lives.copy() for _, lives in loop.live_from(np.array([5, 50, 120]), 40)]
+    lives = [lives.copy() for _, lives in loop.simulate_from(np.array([5, 50, 120]), 40)]
 
     assert len(lives) == 3
     assert lives[0].any()

@@ -158,8 +158,8 @@ def test_an_account_that_begins_in_history_is_that_of_a_run(policy, terms):
     setup = set_up_again(setup, runner.paths.markets, np.ones((1, 120)), first=0, started=0)
 
     firsts = np.array([23, 40, 47, 90])
-    assert dict(BatchLoop(setup, is_compiled=False).live_from(firsts[:0], 40)) == {}
-    for k, lives in BatchLoop(setup, is_compiled=False).live_from(firsts, 40):
+    assert dict(BatchLoop(setup, is_compiled=False).simulate_from(firsts[:0], 40)) == {}
+    for k, lives in BatchLoop(setup, is_compiled=False).simulate_from(firsts, 40):
         first = int(firsts[k])
         head = market.prefix(min(first + 40, 120))
         run = bt.run(head, policy, **given, start=market.times[first])

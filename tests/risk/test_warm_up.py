@@ -9,7 +9,7 @@ import pytest
 import backtest as bt
 from backtest.engine.conditions import plain
 from backtest.risk import warm_up
-from backtest.risk.funded import live_past
+from backtest.risk.funded import simulate_apart
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.stressed_account import StressedAccount
 from backtest.strategies import Constant, VolTarget
@@ -143,5 +143,5 @@ def test_starts_of_history_before_the_policy_is_warm_are_not_counted():
     assert late.find_past(5).times[0] == DAYS.time[51]
     assert len(late.find_past(5).times) == 349
     late = replace(late, has_extremes=True)
-    since = [day for *_, days, _ in live_past(late, 5, "UTC") for day in days[:1]]
+    since = [day for *_, days, _ in simulate_apart(late, 5, "UTC") for day in days[:1]]
     assert since[0] == DAYS.time[51] // (24 * 3_600_000_000_000)
