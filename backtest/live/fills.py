@@ -378,7 +378,7 @@ def place_fills(setup: Setup, fills: pd.DataFrame, tolerance: float) -> dict[int
         table = count_fills(setup, table)
     table = add_values(setup, add_places(setup, table))
 
-    facts = list(table.itertuples(index=False))
+    facts: list[Any] = list(table.itertuples(index=False))
     for k, fact in enumerate(facts):
         check_range(setup, fact, k, tolerance)
 

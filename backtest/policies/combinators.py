@@ -181,16 +181,16 @@ class Combinator(Policy, metaclass=CombinatorClass):
         # What the whole remembers, by the text of its new value: first what is its own.
         slots: dict[str, str] = {}
         own_fields: tuple[str, ...] = ()
-        has_own_memory = hasattr(self.written, "start")
-        if has_own_memory:
-            own_fields = self.written.start(self)._fields
+        own_start: Callable[..., Any] | None = getattr(self.written, "start", None)
+        if own_start is not None:
+            own_fields = own_start(self)._fields
             writer.scope["Own"] = name_tuple("Own", own_fields)
             slots = {name: f"after[{i}]" for i, name in enumerate(own_fields)}
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
             slots |= write_asking(writer, k, part, policy)
 
         asked = ", ".join(f"asked_{k}" for k in range(len(self.parts)))
-        if has_own_memory:
+        if own_start is not None:
             own_memory = ", ".join(f"memory.{name}" for name in own_fields)
             call = f"combine(self, bar, account, ({asked},), Own({own_memory}))"
             writer.lines.append(f"leverage, after = {call}")
