@@ -188,9 +188,9 @@ def test_interest_is_carry_and_deposits_are_in_its_base():
     targets = [2.0, scenes.NAN]
     result = scenes.play(*[100.0] * 4, targets=targets, venue=lender, account=account)
 
-    # the deposit comes before the interest of 3:00 and leaves a loan of what the first hour owed
+    # the deposit pays the loan back, which bore interest until 3:00, on that of the first hour too
     owed = 1000 / 8760
-    owed_later = owed / 8760
+    owed_later = (1000 + owed) / 8760
     assert result.bars["interest"].tolist() == scenes.is_([0, 0, owed, owed_later])
 
     carry = owed / 1000 + owed_later / (1000 - owed + 1000)
