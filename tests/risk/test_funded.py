@@ -120,7 +120,7 @@ def test_wealth_inside_bars_is_that_at_the_extreme_marks():
     market = bt.Market.sample(bars=240)
     drawn = bt.simulate_paths(market, bt.paths.GBM(volatility=2.0), paths=6, horizon="2d")
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account())
-    runner = PathsRunner(drawn, Once(), test, None, False)
+    runner = PathsRunner(drawn, Once(), test, compile=False, has_extremes=True)
     (lives,) = runner.run_chunks()
     for i in range(6):
         bars = runner.run_path(i).bars
@@ -137,7 +137,7 @@ def test_the_least_wealth_of_a_bar_that_a_stop_ends_is_what_the_stop_leaves():
     market = market_of(100.0 * np.exp(0.01 * np.sin(np.arange(240.0))))  # without marks of its own
     drawn = bt.simulate_paths(market, bt.paths.GBM(volatility=2.0), paths=6, horizon="2d")
     test = bt.Backtest(market, venue=free_venue(), account=bt.Account(stop_loss=0.01))
-    runner = PathsRunner(drawn, Once(), test, None, False)
+    runner = PathsRunner(drawn, Once(), test, compile=False, has_extremes=True)
     (lives,) = runner.run_chunks()
     for i in range(6):
         run = runner.run_path(i)
