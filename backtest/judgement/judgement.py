@@ -607,7 +607,7 @@ def name_none(limits: pd.DataFrame) -> pd.DataFrame:
 
 
 def name_limits(limits: pd.DataFrame) -> pd.DataFrame:
-    """Return limits as texts: scales over which none was tried, and crashes of which none is."""
+    """Return limits as texts: "over 19" where the search ended there, and "none" for no crash."""
     shown = name_none(limits)
     scales = []
     for scale, is_limited in zip(limits["largest_scale"], limits["is_limited"], strict=True):

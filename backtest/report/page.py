@@ -341,7 +341,7 @@ def find_heads(shown: core.ShownTable, columns: Sequence[str]) -> dict[str, Head
 
 
 def find_usual_head(name: str) -> Head:
-    """Return the head of a column of which its table says nothing."""
+    """Return the head of a column that its table does not name."""
     if name in HEADS:
         return HEADS[name]
     if name in ABOUT:
