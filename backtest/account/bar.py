@@ -188,8 +188,7 @@ def follow_flows(bar: r.AccountBar, equity_before: float) -> None:
     """
     wallet = bar.state.wallet
     rescale_unit(bar.state, bar.ledger, equity_before)
-    flows = money.total(bar.ledger, money.MONEY.flows)
-    moved = flows + money.total(bar.ledger, money.MONEY.top_up)
+    moved = money.total_from_outside(bar.ledger)
 
     # The equity stop: the highest equity changes in proportion (section 5).
     if bar.terms.equity_stop > 0.0 and moved != 0.0 and equity_before > 0.0:

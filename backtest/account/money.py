@@ -263,6 +263,11 @@ def total(ledger: Structs[Money], term: int) -> float:
     return total
 
 
+def total_from_outside(ledger: Structs[Money]) -> float:
+    """Return the money that flows and top-ups moved into the account in a bar, or out of it."""
+    return total(ledger, MONEY.flows) + total(ledger, MONEY.top_up)
+
+
 def sum_ledger(ledger: Structs[Money], money: Money) -> None:
     """Write the sums of a bar, with those of collateral in price and slippage."""
     rows = view_numbers(ledger)

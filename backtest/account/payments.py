@@ -256,9 +256,7 @@ def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
     """
     terms = bar.terms
     state = bar.state
-    arrived = money.total(bar.ledger, money.MONEY.flows)
-    arrived += money.total(bar.ledger, money.MONEY.top_up)
-    base = state.wallet.cash - arrived
+    base = state.wallet.cash - money.total_from_outside(bar.ledger)
     sold_short = 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
