@@ -10,7 +10,7 @@ import backtest as bt
 from backtest.core import FrozenTable, ParameterError, Value
 from backtest.core.values import name_place
 from backtest.paths import GBM, Filtered, Stationary
-from backtest.venue import Earlier, InForce
+from backtest.venue import ChangedFrom, Earlier, InForce
 
 
 def days(*values: Any, tz: str | None = "UTC") -> "pd.Series[float]":
@@ -39,6 +39,7 @@ GOOD: dict[type[Value], dict[str, Any]] = {
     bt.Slippage: {"rate": 1e-4},
     bt.Liquidation: {"fee": 0.01, "slippage": 0.002},
     InForce: {"preset": "binance-usdm:BTCUSDT", "since": "2021-01-01"},
+    ChangedFrom: {"preset": "reg-t:STOCK", "stated": ["borrow_rate"]},
     Earlier: {"until": "2021-01-01", "brackets": [ROW, NEXT]},
     bt.Venue: {"contract": bt.Contract(), "brackets": [ROW, NEXT], "fees": FEES, "slippage": SLIP,
         "liquidation": CLOSE},

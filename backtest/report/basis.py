@@ -40,7 +40,7 @@ NOT_SETTINGS = (
 """What a manifest has that is no setting, or has a table of its own."""
 TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
 """Settings of a run that its own table says."""
-APART = ("brackets", "earlier", "in_force")
+APART = ("brackets", "changed_from", "earlier", "in_force")
 """Fields of a venue that are not listed with the others."""
 MAX_BRACKETS = 20
 BRACKET_COLUMNS = (
@@ -237,6 +237,8 @@ def describe_venue(manifest: Mapping[str, Any], rules: Any) -> Iterator[tuple[st
 def name_rules(venue: Venue) -> str:
     """Return where the rules come from; for a listing, which ones, and the preset of the others."""
     source = venue.in_force
+    if source is None and venue.changed_from is not None:
+        return f"a margin table of your own; all others of {venue.changed_from.preset}"
     if source is None:
         return "of your own"
     if source.like is None:
@@ -321,16 +323,16 @@ NO_PRESET = (
 def read_group(venue: Mapping[str, Any], group: str) -> Any:
     if group != "rules":
         return venue.get(group)
-    others = (*GROUPS, "in_force", "earlier")
+    others = (*GROUPS, "changed_from", "in_force", "earlier")
     return {name: value for name, value in venue.items() if name not in others}
 
 
 def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") -> Block:
     """Return the sources of a preset's rules, and which of them the run changes."""
     preset = str((venue.get("in_force") or {}).get("preset", ""))
-    if not preset:
+    if not preset and not venue.get("changed_from"):
         return Paragraph(NO_PRESET)
-    if venue["in_force"].get("like"):
+    if not preset or venue["in_force"].get("like"):
         return Paragraph(f"The rules: {name_rules(Venue.from_dict(venue))}.")
     if preset not in {file.name for file in preset_files.available()}:
         return Paragraph(f"The rules come from {preset}; its file has their dates and sources.")

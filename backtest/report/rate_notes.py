@@ -6,7 +6,7 @@ rates of a venue of one's own are 0, and prices of stocks and indices come witho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -128,17 +128,23 @@ def measure_amounts(result: Result) -> Amounts:
 
 def name_assumed(venue: Venue) -> str:
     """Return the rates that are those of the venue's preset, empty if none is or all are 0."""
-    if venue.in_force is None:
+    if not venue.preset_of_rules:
         return ""
     try:
-        name = venue.in_force.like or venue.in_force.preset
-        preset = Venue.preset(*name.split(":", 1))
+        preset = Venue.preset(*venue.preset_of_rules.split(":", 1))
     except core.BacktestError:  # a file of one's own that is gone
         return ""
+
+    # A rate that the user set is no assumption, even if it is the preset's.
+    stated: Sequence[str] = ()
+    if venue.changed_from is not None:
+        stated = venue.changed_from.stated
 
     clauses = []
     for name in ("borrow_rate", "cash_rate"):
         rate = getattr(venue, name)
+        if name in stated:
+            continue
         if not is_zero(rate) and np.array_equal(rate, getattr(preset, name)):
             clauses.append(f"{name} {100.0 * float(rate):g} %")
     return " and ".join(clauses)

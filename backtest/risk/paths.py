@@ -335,10 +335,10 @@ def choose_funding(venue: Any) -> Any:
     """
     if isinstance(venue, Mapping):
         return {name: choose_funding(single) for name, single in venue.items()}
-    if not isinstance(venue, Venue) or venue.in_force is None:
+    if not isinstance(venue, Venue) or not venue.preset_of_rules:
         return FITTED
 
-    name, _, symbol = (venue.in_force.like or venue.in_force.preset).rpartition(":")
+    name, _, symbol = venue.preset_of_rules.rpartition(":")
     capped = find_terms(name, symbol)
     if capped is None or math.isinf(capped.cap):
         return FITTED

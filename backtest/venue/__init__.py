@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from backtest.venue.option_contract import Option, OptionCosts, OptionPosition, format_strike
     from backtest.venue.option_contract import require_costs
     from backtest.venue.contract import Contract, agree_settlement
-    from backtest.venue.margin_table import Bracket, Earlier, InForce, InUse
+    from backtest.venue.margin_table import Bracket, ChangedFrom, Earlier, InForce, InUse
     from backtest.venue.trade_costs import FeeTier, Fees, Liquidation, Slippage, check_no_column
     from backtest.venue.trade_costs import find_newest, has_spread, list_dated, pick_cost
     from backtest.venue.trade_costs import read_newest, scale_cost
@@ -23,7 +23,7 @@ else:
             "Option OptionCosts OptionPosition format_strike require_costs"
         ),
         "venue.contract": "Contract agree_settlement",
-        "venue.margin_table": "Bracket Earlier InForce InUse",
+        "venue.margin_table": "Bracket ChangedFrom Earlier InForce InUse",
         "venue.trade_costs": (
             "FeeTier Fees Liquidation Slippage check_no_column find_newest has_spread list_dated "
             "pick_cost read_newest scale_cost"

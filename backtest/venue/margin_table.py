@@ -156,6 +156,23 @@ class InForce(Value, kw_only=True):
         return self.preset.rpartition(separator)[2]
 
 
+class ChangedFrom(Value, kw_only=True):
+    """The preset that the rules of a venue are of, where its margin table is another one's.
+
+    ``override`` writes it, so that what a preset assumes is not taken for what a user said.
+
+    Parameters
+    ----------
+    preset : str
+        The preset and its symbol, ``"reg-t:STOCK"``.
+    stated : sequence of str
+        The interest rates that were set, also where they are the preset's.
+    """
+
+    preset: Annotated[str, core.Text()]
+    stated: Annotated[Sequence[str], core.AS_TUPLE] = ()
+
+
 class Earlier(Value, kw_only=True):
     """A margin table that a later one replaced at bars that open at ``until`` (UTC) or later."""
 

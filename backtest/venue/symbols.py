@@ -42,9 +42,7 @@ def advise_rules(venue: Venue, instrument: str, *, has_sessions: bool = False) -
     if has_sessions:
         return f"give its own, --venue {STOCKS}"
 
-    house = ""
-    if venue.in_force is not None:
-        house, _, _ = (venue.in_force.like or venue.in_force.preset).partition(":")
+    house, _, _ = venue.preset_of_rules.partition(":")
     for preset in preset_files.available():
         if preset.venue == house and names_symbol(preset.symbol, instrument):
             return f"give its own, --venue {preset.name}"

@@ -38,6 +38,7 @@ from backtest.venue.contract import Contract
 from backtest.venue.margin_rules import ANNOUNCED, IN_FORCE, DynamicMargin, Rule
 from backtest.venue.margin_table import (
     Bracket,
+    ChangedFrom,
     Earlier,
     InForce,
     InUse,
@@ -114,6 +115,7 @@ def find_spot_faults(venue: Any) -> Faults:
 
 
 _ANNUAL = Timed(Real(-1, 10))
+INTEREST_RATES = ("borrow_rate", "cash_rate", "short_rate")
 
 
 class Venue(Value, kw_only=True):
@@ -165,6 +167,9 @@ class Venue(Value, kw_only=True):
         ``announced_multiplier``, known at its close, in ``market.columns``.
     option_costs : OptionCosts or None
         Fees, ticks and spread of options on the instrument; needed where there are any.
+    changed_from : ChangedFrom or None
+        The preset of the rules beside the brackets where ``override`` changed these, and the rates
+        of interest that it set; None where ``in_force`` says all.
     """
 
     contract: Contract
@@ -190,6 +195,7 @@ class Venue(Value, kw_only=True):
     profit_counts: Annotated[float | str, ShareOrWord(0, WHOLE_SHARES)] = "all"
     option_costs: OptionCosts | None = None
     margin: Annotated[DynamicMargin | None, Rule()] = None
+    changed_from: ChangedFrom | None = None
 
     def faults(self) -> Faults:
         """Yield the faults that span fields: tables and fees, interest, multipliers, spot."""
@@ -238,10 +244,41 @@ class Venue(Value, kw_only=True):
         self._set_fields(brackets=complete_table(self.brackets))
 
     def _complete_changes(self, changes: dict[str, Any]) -> dict[str, Any]:
+        completed = {"changed_from": self._find_changed_from(changes), **changes}
+
         # New brackets are of no preset, and had none before them, unless the caller says so.
         if "brackets" in changes:
-            return {"in_force": None, "earlier": (), **changes}
-        return changes
+            completed = {"in_force": None, "earlier": (), **completed}
+        return completed
+
+    def _find_changed_from(self, changes: dict[str, Any]) -> ChangedFrom | None:
+        """Return the preset that is left after changes, and the rates that were stated over it."""
+        preset = self.preset_of_rules
+        if not preset:
+            return None
+
+        stated: list[str] = []
+        if self.changed_from is not None:
+            stated = [*self.changed_from.stated]
+
+        # A rate that a preset leaves at 0 is assumed by none, so nobody asks who stated it.
+        for name in INTEREST_RATES:
+            is_assumed = is_series(getattr(self, name)) or getattr(self, name) != 0.0
+            if name in changes and is_assumed and name not in stated:
+                stated.append(name)
+
+        if not stated and "brackets" not in changes and self.changed_from is None:
+            return None
+        return ChangedFrom(preset=preset, stated=stated)
+
+    @property
+    def preset_of_rules(self) -> str:
+        """The preset of the rules beside the margin table, with its symbol; empty for none."""
+        if self.changed_from is not None:
+            return self.changed_from.preset
+        if self.in_force is not None:
+            return self.in_force.like or self.in_force.preset
+        return ""
 
     def profit_share(self) -> float:
         """Return the share of an unrealized profit that backs orders and withdrawals."""

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
+from backtest.report import basis
 from tests.kit import AT_BINANCE, make_venue
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -84,3 +85,36 @@ def test_the_rate_that_a_preset_assumes_is_said_where_it_is_much_of_the_profit()
 def test_perpetuals_lend_nothing_and_pay_no_dividends():
     result = bt.run(bt.Market.sample(bars=200), Keep(), compile=False, **AT_BINANCE)
     assert find_notes(result) == []
+
+
+def test_a_rate_that_is_still_assumed_is_said_with_brackets_of_ones_own():
+    """Before: an account with its own table had its rate from nowhere, so nothing was said."""
+    reg_t = bt.Venue.preset("reg-t", "STOCK")
+    own = reg_t.override(brackets=[bt.Bracket(0.0, math.inf, 2.0, 0.25)])
+    assert (own.in_force, own.preset_of_rules) == (None, "reg-t:STOCK")
+    assert bt.Venue.from_dict(own.to_dict()) == own
+
+    result = hold_week(100.1, own)
+    (note,) = [text for text in find_notes(result) if text.startswith("Interest")]
+    assert "at rates that its preset assumes, borrow_rate 8 %: give yours" in note
+
+    rules = dict(basis.describe_venue(result.manifest, result.manifest["venue"]))["rules"]
+    assert rules == "a margin table of your own; all others of reg-t:STOCK"
+    sources = basis.list_sources(result.manifest["venue"], days=())
+    assert sources.text == f"The rules: {rules}."
+
+
+def test_a_rate_that_was_stated_is_no_assumption():
+    """The user's broker may take what the preset assumes: setting it silences the warning."""
+    reg_t = bt.Venue.preset("reg-t", "STOCK")
+    stated = reg_t.override(borrow_rate=0.08)
+    assert stated.changed_from.stated == ("borrow_rate",)
+    for venue in (stated, stated.override({"fees.taker": 0.0}), reg_t.override(
+        {"borrow_rate": 0.07}).override({"borrow_rate": 0.08}),
+    ):  # fmt: skip
+        notes = find_notes(hold_week(100.1, venue))
+        assert not [text for text in notes if text.startswith("Interest")]
+
+    # A rate that the preset leaves at 0 was assumed by none, and names no preset.
+    perpetual = AT_BINANCE["venue"].override(interest_on="loan", borrow_rate=0.08)
+    assert perpetual.changed_from is None
