@@ -219,6 +219,7 @@ def compare(
             yield term, np.arange(n_bars, dtype=np.int64), ours, theirs
 
 
+@core.record_making
 @core.checked_only("fills", "start")
 def replay(
     conditions: Conditions,

@@ -513,6 +513,7 @@ def format_measure(name: str, value: float) -> str:
     return core.format_percent(value)
 
 
+@core.record_making
 @core.checked_only("compile", "progress")
 def bands(
     result: Result,

@@ -143,6 +143,7 @@ class Capacity(SettingsResult):
         ]
 
 
+@core.record_making
 @core.checked_only("progress", "capitals")
 def capacity(
     conditions: Conditions,

@@ -203,6 +203,7 @@ def format_step(factor: str, step: float) -> str:
     return f"{step:g}x"
 
 
+@core.record_making
 @core.checked_only("progress", "factors")
 def sensitivity(
     conditions: Conditions,

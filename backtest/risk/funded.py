@@ -264,6 +264,7 @@ class PassingProbability(SettingsResult):
         ]
 
 
+@core.record_making
 @core.checked_only("paths", "compile", "progress")
 def passing_probability(  # noqa: PLR0913 - as the method
     conditions: Conditions,

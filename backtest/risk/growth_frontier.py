@@ -273,6 +273,7 @@ def describe_best(known: Mapping[float, Outcomes], seed: int) -> dict[str, Any]:
     }
 
 
+@core.record_making
 @core.checked_only("compile", "progress", "model")
 def leverage_frontier(
     conditions: Conditions,

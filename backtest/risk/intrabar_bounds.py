@@ -86,6 +86,7 @@ class Bounds(SettingsResult):
         ]
 
 
+@core.record_making
 @core.checked_only("progress", "result")
 def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """Return a run under ``Account(intrabar="path")`` and under ``"worst"``, and where they part.

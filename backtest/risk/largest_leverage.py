@@ -257,6 +257,7 @@ class MaxLeverage(SettingsResult):
         return parts
 
 
+@core.record_making
 @core.checked_only("compile", "progress", "models")
 def max_leverage(  # noqa: PLR0913 - as the method
     conditions: Conditions,

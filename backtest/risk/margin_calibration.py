@@ -211,6 +211,7 @@ SOLVED = {"buffer": "share"}
 """Words for parameters of rules."""
 
 
+@core.record_making
 @core.checked_only("progress", "rule")
 def calibrate_margin(
     conditions: Conditions,

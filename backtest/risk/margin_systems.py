@@ -342,6 +342,7 @@ class MarginComparison(SettingsResult):
 COVERAGE = core.Real(0.5, 1.0, open_high=True)
 
 
+@core.record_making
 @core.checked_only("progress", "rules")
 def compare_margin(
     conditions: Conditions,

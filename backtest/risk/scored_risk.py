@@ -18,6 +18,7 @@ from backtest.risk.replays import check_replayed, replay_risk
 from backtest.risk.scores import Scored
 
 
+@core.record_making
 @core.checked_only("paths", "resume", "compile", "progress")
 def liquidation_risk(
     conditions: Conditions,

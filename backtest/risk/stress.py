@@ -407,6 +407,7 @@ def find_edge(is_liquidated: Callable[[float], bool], sizes: Iterable[float]) ->
     return math.nan
 
 
+@core.record_making
 @core.checked_only("result", "scenarios", "progress", "data", "ladder")
 def stress(
     result: Result,

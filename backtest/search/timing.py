@@ -313,6 +313,7 @@ def draw_histogram(table: pd.DataFrame, name: str, title: str) -> ShownChart:
     )
 
 
+@core.record_making
 @core.checked_only("progress", "result")
 def timing_test(
     result: Result | Study | WalkForward,

@@ -76,6 +76,7 @@ def warn_of_unseen(market: Market | Markets, split: int) -> None:
         )
 
 
+@core.record_making
 def frontier(
     conditions: Conditions,
     policy: type[Policy] | Policy,

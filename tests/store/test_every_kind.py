@@ -201,6 +201,12 @@ def test_saved_and_loaded_it_is_the_same(name, tmp_path):
     check_refused(lambda: type(one).load(folder), "was changed or truncated", bt.DataError)
 
 
+@pytest.mark.parametrize("name", [name for name in MAKES if name != "timing test"])
+def test_it_knows_the_seconds_that_it_took(name, tmp_path):
+    """Before: only runs, searches and comparisons did; `results show` said None of a stress."""
+    assert read_entry(made(name).save(tmp_path)).seconds > 0.0
+
+
 def make_replay() -> Any:
     return bt.Backtest(MARKET, **PLAIN).replay(make_run().fills)
 
