@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from backtest import core
 from backtest.experiments.tables import ACCOUNTS, SAMPLE, ReadKeys, is_policy, refuse_faults
+from backtest.policies.parameters import QuotedText
 
 Tables = dict[str, dict[str, Any]]
 PATHS = ("data.path", "run.weights", "run.detail", "options.chains", "options.quantities",
@@ -81,6 +82,7 @@ def read_experiment(file: Path, read_job: ReadKeys | None = None) -> Tables:
         raise core.ParameterError(f"{file} must be TOML: {error!s:.200}") from error
     check_values(tables)
     refuse_faults(tables, read_job)
+    tables = mark_quoted(tables)
 
     accounts = tables.pop(ACCOUNTS, {})
     complete = complete_tables(tables, file.parent)
@@ -111,6 +113,23 @@ def check_values(tables: Tables) -> None:
             raise core.ParameterError(f"{name:.60}: a whole number must fit into 64 bits")
         if isinstance(value, str) and "\0" in value:
             raise core.ParameterError(f"{name:.60}: a text must hold no NUL")
+
+
+def mark_quoted(value: Any, *, is_setting: bool = False) -> Any:
+    """Return an entry of a file whose settings of policies and rules know that they are texts.
+
+    At the command line every setting is a text, so there "2" is a number; in a file it is none.
+    """
+    if isinstance(value, dict):
+        return {
+            key: mark_quoted(entry, is_setting=is_setting or key.endswith("settings"))
+            for key, entry in value.items()
+        }
+    if is_setting and isinstance(value, list):
+        return [mark_quoted(element, is_setting=True) for element in value]
+    if is_setting and isinstance(value, str):
+        return QuotedText(value)
+    return value
 
 
 def complete_tables(tables: Tables, folder: Path) -> Tables:

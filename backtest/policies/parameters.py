@@ -106,8 +106,11 @@ class Parameterized:
         """Create one from its parameters; numbers may be given as text."""
         merged = merge_elements(cls, settings)
         check_settings(cls, merged)
-        declared = cls.parameters()
-        values = {name: parse_value(declared[name], value) for name, value in merged.items()}
+        values = {}
+        for name, value in merged.items():
+            parameter = cls.parameters()[name]
+            refuse_quoted(cls, parameter, value)
+            values[name] = parse_value(parameter, value)
         return cls(**values)
 
     def settings(self) -> dict[str, Any]:
@@ -376,6 +379,26 @@ def check_one(cls: type[Parameterized], parameter: Parameter, value: object) -> 
             f"{name} must be at most 2^53 in size, beyond which numbers are not exact, got {value}"
         )
     return checked
+
+
+class QuotedText(str):
+    """A text that an experiment file has in quotes: no number, unlike one at the command line."""
+
+    __slots__ = ()
+
+
+def refuse_quoted(cls: type[Parameterized], parameter: Parameter, value: object) -> None:
+    """Raise ParameterError if a number or a flag, or one of a list, is in quotes."""
+    elements = [value]
+    if isinstance(value, list | tuple):
+        elements = [*value]
+    for text in elements:
+        if isinstance(text, QuotedText) and parse_value(parameter, text) != text:
+            noun = "true or false" if parameter.kind is bool else "a number"
+            raise core.ParameterError(
+                f"{cls.__name__}.{parameter.name} must be {noun}, got the text {str(text)!r}; "
+                f"write {text} without quotes"
+            )
 
 
 def parse_value(parameter: Parameter, value: object) -> object:

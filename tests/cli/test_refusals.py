@@ -45,6 +45,8 @@ REFUSED = [
     ("run key.toml", "data.intrval: no such key; did you mean 'interval'?\nsweep.drws: no such"),
     ("run kind.toml", "run.compile: must be true or false, got 'yes'\nsweep.draws: must be a whol"),
     ("run settings.toml", "VolTarget.target must be a number, got [1]"),
+    ("run quoted.toml", "VolTarget.target must be a number, got the text '2'; write 2 without quot"),
+    ("run quoted_signal.toml", "Rsi.window must be a number, got the text '14'; write 14 without"),
     ("run nameless.toml", "policy.name: is needed"),
     ("run account.toml", "account.capital: must be over 0, got -3\naccount.bnd: "),
     ("run venue.toml", "venue.fees.takr: "),
@@ -181,6 +183,11 @@ def test_a_mistake_is_refused_in_one_sentence(capsys, folder, typed, words):
         "key.toml": "[data]\nintrval = '1h'\n[sweep]\ndrws = 3\n",
         "kind.toml": "[run]\ncompile = 'yes'\n[sweep]\ndraws = '3'\n",
         "settings.toml": "[policy]\nname = 'vol-target'\nsettings = {target = [1]}\n",
+        "quoted.toml": "[policy]\nname = 'vol-target'\nsettings = {target = '2'}\n",
+        "quoted_signal.toml": (
+            "[run]\nsignal = 'rsi'\nsignal_settings = {window = '14'}\n"
+            "[policy]\nname = 'constant'\n"
+        ),
         "nameless.toml": "[policy]\nsettings = {target = 1}\n",
         "account.toml": "[account]\ncapital = -3\nbnd = 1\n",
         "venue.toml": "[venue]\npreset = 'binance-usdm:BTCUSDT'\nfees = {takr = 0.1}\n",
