@@ -19,6 +19,7 @@ from backtest.core.code_names import pd
 from backtest.core.result_parts import Panel, ShownChart
 from backtest.core.units import DAY
 from backtest.report.figures import is_wide
+from backtest.report.rate_notes import name_term
 from backtest.report.run_charts import MAX_MARKS, find_drawdowns, find_end, place_marks
 from backtest.results import run_record
 from backtest.results.result import EqualRisk
@@ -296,8 +297,9 @@ def add_costs(result: Result, drawing: Drawing) -> None:
             continue
         paid = np.cumsum(getattr(account, term.name))
         if np.any(paid != 0.0):
-            drawing.columns[term.words] = paid
-            lines.append(term.words)
+            name = name_term(result, term)
+            drawing.columns[name] = paid
+            lines.append(name)
 
     if lines:
         drawing.panels.append(Panel("Costs so far", tuple(lines)))

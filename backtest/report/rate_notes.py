@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from backtest import core
-from backtest.account.money import SIGNS
+from backtest.account.money import SIGNS, MoneyTerm
 from backtest.venue import Venue
 
 if TYPE_CHECKING:
@@ -98,6 +98,21 @@ def has_loans(result: Result) -> bool:
 def describe_instruments(result: Result) -> dict[str, dict[str, object]]:
     data = result.manifest["data"]
     return data.get("instruments") or {result.names[0]: data}
+
+
+def has_dividends(result: Result) -> bool:
+    """Return whether all funding of a run is that of stocks, whose markets have sessions."""
+    funded = [
+        facts for facts in describe_instruments(result).values() if facts.get("funding_events")
+    ]
+    return bool(funded) and all(facts.get("sessions") for facts in funded)
+
+
+def name_term(result: Result, term: MoneyTerm) -> str:
+    """Return what a term is called on the pages of a run: the funding of stocks, dividends."""
+    if term.name == "funding" and has_dividends(result):
+        return "dividends"
+    return term.words
 
 
 def sum_gains(result: Result) -> float:

@@ -17,6 +17,7 @@ from backtest.core.code_names import pd
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Panel, Shown, ShownChart, ShownTable
 from backtest.core.units import DAY
+from backtest.report.rate_notes import name_term
 from backtest.results import find_periods, monthly_returns, run_record, tables, worst_drawdowns
 from backtest.results.promises import compare_liquidations
 from backtest.results.run_record import find_currency
@@ -464,7 +465,7 @@ def judge_forecasts(result: Result) -> str:
 def draw_costs(result: Result) -> ShownChart:
     account = result.record.account
     costs = [term for term in MONEY_TERMS if term.sign < 0 and not term.is_of_assets]
-    columns = {term.words: getattr(account, term.name) for term in costs}
+    columns = {name_term(result, term): getattr(account, term.name) for term in costs}
     table = pd.DataFrame(columns, index=core.utc_index(result.span.named)).cumsum()
     return ShownChart(
         key="costs_over_time",

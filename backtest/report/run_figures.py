@@ -17,6 +17,7 @@ from backtest.account.money import COSTS
 from backtest.core.result_parts import Headline
 from backtest.core.units import DAY
 from backtest.report.overview import holds_constant
+from backtest.report.rate_notes import has_dividends
 from backtest.results import compound_growth, run_record
 from backtest.results.measure_table import ABOUT, find_cost_rates
 from backtest.results.result import Lack
@@ -262,7 +263,12 @@ def list_use(result: Result) -> Iterator[Headline]:
     note = f"of mean equity {period}"
     if PREMIUMS in metrics:
         note = f"{note}, without premiums"
+
+    # Dividends are booked as funding, and are no cost of holding a stock.
     costs = years * sum(rates[name] for name in COSTS)
+    if has_dividends(result):
+        costs -= years * rates["funding"]
+        note = f"{note}, without dividends"
     yield Headline("costs", "Costs", costs, "percent", note)
     yield Headline(turnover, "Turnover", years * metrics["turnover"], "turns", period)
     yield Headline("fills", "Fills", metrics["fills"], "count", "orders and exits")

@@ -24,6 +24,7 @@ from backtest.report.option_charts import list_first_charts
 from backtest.report.option_parts import list_option_costs, list_option_history
 from backtest.report.overview import draw_overview
 from backtest.report.page import list_heads, name_unit
+from backtest.report.rate_notes import name_term
 from backtest.report.run_figures import count_days
 from backtest.report.run_sentences import (
     SMALLEST_SHOWN,
@@ -546,7 +547,7 @@ def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
         rate = None
         if term.name in COSTS:
             rate = -rates[term.name]
-        terms.append((term.words, amount, rate))
+        terms.append((name_term(result, term), amount, rate))
 
     # Flows are two terms: what was paid in or out, and what the reserve paid in.
     top_ups = metrics["top_ups"]

@@ -17,7 +17,7 @@ from backtest.core.units import DAY
 from backtest.market import split_notes
 from backtest.policies import sets_margin
 from backtest.report.basis import describe_filled
-from backtest.report.rate_notes import describe_instruments, list_rate_notes
+from backtest.report.rate_notes import has_dividends, list_rate_notes
 from backtest.report.run_figures import count_days
 from backtest.results import run_record
 from backtest.results.benchmark import describe_benchmark
@@ -127,14 +127,6 @@ def describe_costs(result: Result) -> str:
 
     verb = "received" if dividends > 0.0 else "paid"
     return f"{text}, and {verb} {core.format_money(abs(dividends))} in dividends"
-
-
-def has_dividends(result: Result) -> bool:
-    """Return whether all funding of a run is that of stocks, whose markets have sessions."""
-    funded = [
-        facts for facts in describe_instruments(result).values() if facts.get("funding_events")
-    ]
-    return bool(funded) and all(facts.get("sessions") for facts in funded)
 
 
 def name_costs(metrics: Mapping[str, float]) -> str:

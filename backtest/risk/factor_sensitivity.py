@@ -121,6 +121,13 @@ class Sensitivity(SettingsResult):
     is_yearly = True
 
     @property
+    def names(self) -> dict[str, str]:
+        """What factors are called where they are shown: the funding of stocks is dividends."""
+        if self.settings.get("has_dividends"):
+            return {"funding": "dividends", "funding shift": "dividend shift"}
+        return {}
+
+    @property
     def details(self) -> str:
         text = "One assumption is changed at a time; the others stay as they are."
         if spot := self.settings.get("unmargined"):
@@ -142,10 +149,12 @@ class Sensitivity(SettingsResult):
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
             return f"{text}, and no factor changes it."
 
-        most: Any = change.abs().idxmax()
-        moved = f"{100.0 * float(change.loc[most]):+.2f} points"
-        step = format_step(*most)
-        return f"{text}. It depends most on {most[0]}: {step} changes it by {moved}."
+        factor, step = change.abs().idxmax()  # type: ignore[misc] # of two levels
+        moved = f"{100.0 * float(change.loc[(factor, step)]):+.2f} points"
+        name = self.names.get(factor, factor)
+        return (
+            f"{text}. It depends most on {name}: {format_step(factor, step)} changes it by {moved}."
+        )
 
     def list_numbers(self) -> list[Headline]:
         shown = choose_shown_growth(self.days)
@@ -157,6 +166,8 @@ class Sensitivity(SettingsResult):
     def list_parts(self) -> list[Part]:
         shown = choose_shown_growth(self.days)
         table = self._show_table(shown)
+        steps_shown = [format_step(str(name), step) for name, step in table.index]
+        table = table.rename(index=self.names, level="factor")
         down, up = "\N{BLACK DOWN-POINTING TRIANGLE}", "\N{BLACK UP-POINTING TRIANGLE}"
         steps = f"for the lowest step ({down}) and the highest ({up})"
         tornado = ShownChart(
@@ -172,8 +183,7 @@ class Sensitivity(SettingsResult):
             "growth": Head("growth", shown.when, "percent"),
             "change_of_growth": Head("change of growth", shown.when, "signed percent"),
         }
-        written = table.reset_index(level=1)
-        written["step"] = [format_step(str(name), x) for name, x in written["step"].items()]
+        written = table.reset_index(level="step").assign(step=steps_shown)
         return [
             Part(
                 key="factors",
@@ -268,6 +278,8 @@ def sensitivity(
     settings = describe_terms(policy, test) | describe_start(test) | {"factors": list(chosen)}
     if spot := [name for name, venue in venues.items() if venue.contract.is_spot]:
         settings["unmargined"] = spot
+    if markets.sessions:
+        settings["has_dividends"] = True
     table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
     return Sensitivity(
         table=table.set_index(["factor", "step"]),

@@ -1,6 +1,7 @@
 """Interest and dividends that are 0 or assumed by default are said over a tenth of the profit."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -60,6 +61,12 @@ def test_dividends_are_named_apart_from_costs():
     result = hold_week(100.1, make_venue(taker=0.001), dividend=0.001)
     assert result.metrics["funding"] == pytest.approx(-20.0)
     assert result.verdict.endswith("and paid 20.00 in fees, and received 20.00 in dividends.")
+
+    # The costs of the statement are the fee: 20 of 10,004 on average, and not 20 less 20.
+    page = result.summary()
+    assert "Costs                  0.20 %   of mean equity in 5 days, without dividends" in page
+    assert re.search(r"\ndividends +\+20\.00 +0\.20 %\n", page)
+    assert "\nfunding" not in page
 
     perpetual = hold_week(100.1, make_venue(taker=0.001), sessions=False, dividend=0.001)
     assert "in fees and funding." in perpetual.verdict

@@ -47,6 +47,25 @@ def test_twice_the_funding_eats_the_rise():
     assert table.loc[2.0, "growth"] == pytest.approx(0.0, abs=0.1 * found.base)
 
 
+def test_the_funding_of_stocks_is_shown_as_dividends(tmp_path):
+    """The row stays that of the factor; what is read, a saved result's too, names dividends."""
+    index = pd.date_range("2024-01-01", periods=9, freq="1D", tz="UTC")
+    close = 100.0 * 1.001 ** np.arange(9)
+    bars = {"open": close, "high": close, "low": close, "close": close, "volume": 1e6}
+    paid = pd.DataFrame({"rate": [-0.01], "mark": [100.0]}, index=index[3:4])
+    market = bt.Market.from_frames(
+        pd.DataFrame(bars, index=index), sessions=True, funding=paid, funding_gaps="zero"
+    )
+
+    found = bt.Backtest(market, **FREE).sensitivity(Hold(2.0), factors=["funding", "fees"])
+    loaded = type(found).load(found.save(tmp_path))
+    for one in (found, loaded):
+        assert [*one.table.index.unique("factor")] == ["funding", "fees"]
+        assert "depends most on dividends" in one.verdict
+        assert "dividends" in one.summary()
+        assert "funding" not in one.summary()
+
+
 def test_a_number_is_a_signal_as_in_a_run():
     """It was refused: a market alone was run as several instruments."""
     given = {"venue": costly(), "signal": 0.5, **TERMS}
