@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import sys
 import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -17,7 +18,13 @@ from backtest.baselines.policy_contract import Finding, check_policy
 from backtest.cli.build import build_experiment, build_test
 from backtest.cli.command import AsJson, Text, Texts, argument, command
 from backtest.cli.experiment import Entry, draft_experiment, find_key, name_flag, read_flags
-from backtest.cli.printing import print_json, print_paragraph, print_title, render
+from backtest.cli.printing import (
+    print_json,
+    print_paragraph,
+    print_title,
+    render,
+    show_progress,
+)
 from backtest.core import ParameterError, count_nouns, pick_value
 from backtest.engine import plain
 from backtest.experiments.data_table import load_data
@@ -187,12 +194,26 @@ class Trial(NamedTuple):
 
 
 def run_checks(trial: Trial, title: str, *, is_printed: bool) -> list[Finding]:
-    """Return what the checks of a policy find, printed one by one as they end."""
+    """Return what the checks of a policy find, printed one by one as they end.
+
+    A check may wait for the compiler for half a minute, so progress is shown between findings.
+    """
+    name = f"checking {title}"
     if not is_printed:
-        return check_policy(trial.cls, trial.market, terms=trial.terms)
+        with show_progress(name):
+            return check_policy(trial.cls, trial.market, terms=trial.terms)
 
     print_title(title)
-    findings = check_policy(trial.cls, trial.market, terms=trial.terms, progress=print_finding)
+    with ExitStack() as waiting:
+        waiting.enter_context(show_progress(name))
+
+        def print_made(finding: Finding) -> None:
+            """Print a finding on a line of its own: the progress ends before, and begins anew."""
+            waiting.close()
+            print_finding(finding)
+            waiting.enter_context(show_progress(f"{name}, after {finding.name!r}"))
+
+        findings = check_policy(trial.cls, trial.market, terms=trial.terms, progress=print_made)
     print_title(f"{title}: {summarize_findings(findings)}")
     return findings
 

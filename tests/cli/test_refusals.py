@@ -45,7 +45,7 @@ REFUSED = [
     ("run key.toml", "data.intrval: no such key; did you mean 'interval'?\nsweep.drws: no such"),
     ("run kind.toml", "run.compile: must be true or false, got 'yes'\nsweep.draws: must be a whol"),
     ("run settings.toml", "VolTarget.target must be a number, got [1]"),
-    ("run quoted.toml", "VolTarget.target must be a number, got the text '2'; write 2 without quot"),
+    ("run quoted.toml", "VolTarget.target must be a number, got the text '2'; write 2 without"),
     ("run quoted_signal.toml", "Rsi.window must be a number, got the text '14'; write 14 without"),
     ("run nameless.toml", "policy.name: is needed"),
     ("run account.toml", "account.capital: must be over 0, got -3\naccount.bnd: "),
