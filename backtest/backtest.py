@@ -1319,7 +1319,7 @@ class Backtest(Conditions):
         rules : mapping of str to DynamicMargin or None
             By name, rules of ``bt.margin_rules``, or None for the venue's table as it is.
         coverage : float
-            The share of losses that a rule without a quantile of its own shall cover.
+            The share of losses that a rule without a quantile of its own must cover.
         accounts : int
             Accounts on history: entries uniform in time, long or short, leverage log-uniform from 1
             to the largest that the rule allows at the entry.

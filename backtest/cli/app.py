@@ -31,7 +31,7 @@ GROUPS = {
     backtest data fetch BTCUSDT --from 2023-01-01 --to 2024-01-01 --out btc
     backtest data inspect btc
     """,
-    "options": """Inspect chains of quotes of options, and fit surfaces to them.
+    "options": """Inspect chains of option quotes, and fit surfaces to them.
 
     backtest options chain deribit.parquet          [dim]# which quotes are defective[/dim]
     backtest options surface deribit.parquet --underlying BTC --report surface.html

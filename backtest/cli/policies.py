@@ -47,8 +47,8 @@ def policies(
 ) -> None:
     """List the policies: name, one line, and parameters with default, range and unit.
 
-    Those of installed packages are listed by name and place alone, from the entry points
-    backtest.policies; nothing of them is imported.
+    Policies of installed packages are listed only by name and place, from the entry points
+    backtest.policies; they are not imported.
 
     backtest policies vol-target           [dim]# its formula and its source[/dim]
     backtest policies my_policy.py --json
@@ -147,10 +147,10 @@ def check(
 ) -> None:
     """Run the policy checks: above all, that it does not look ahead.
 
-    Without data it is checked on a synthetic market. Without a venue and an account, on cross
-    margin, on isolated margin and on an inverse contract; with them, or those of an experiment,
-    only on these. An account in which it held nothing is "not tried". The exit code is 1 if a check
-    fails, or if no account was tried and the policy does not declare may_hold_nothing.
+    Without data, it is checked on a synthetic market. Without a venue and an account, it is checked
+    on cross margin, on isolated margin and on an inverse contract; with them, or with those of an
+    experiment, only on these. An account in which it held nothing is "not tried". The exit code is
+    1 if a check fails, or if no account was tried and the policy does not declare may_hold_nothing.
 
     backtest check my_policy.py:MyPolicy --data btc/
     backtest check my_policy.py --margin isolated --set account.venue_leverage=20

@@ -57,7 +57,7 @@ def record(
     """Run experiments and write a baseline for each; none is written if one cannot run.
 
     backtest regress record calm.toml --mode tolerance --tolerance '*=5%' --tolerance sharpe=0.05
-    backtest regress record calm.toml --walk      [dim]# re-optimized again and again[/dim]
+    backtest regress record calm.toml --walk      [dim]# a walk-forward validation[/dim]
     backtest regress record calm.toml --judge --mode tolerance --tolerance '*=10%'
     """
     checked_mode = gate.check_mode(mode or EXACT)

@@ -340,7 +340,7 @@ def prune(
 ) -> None:
     """Delete saved results after a list and a confirmation; unreadable ones only with --damaged.
 
-    What a killed process left half written or half deleted always goes.
+    What a killed process left half written or half deleted is always deleted.
 
     Only folders with a readable manifest or study and its id are deleted; others are listed.
 
@@ -512,7 +512,7 @@ def score(
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
-    """List saved forecasts whose horizon has passed, and what came of each.
+    """List saved forecasts whose horizon has passed, and the outcome of each.
 
     Forecasts are those of judge, risk, risk --find-leverage and margin --solve. Data must begin
     before them, so that what a policy observes is known.

@@ -215,7 +215,7 @@ def read_axis(values: Any, *, name: str) -> Sequence[Any]:
 
 @command("bounds", "")
 def bounds(draft: Draft, *, output: Output) -> None:
-    """Run an account under both ways of prices inside a bar, and show where they part.
+    """Run an account under both orders of prices in a bar, and show where they differ.
 
     backtest bounds --data btc/ --data eth/ --policy constant --set leverage=5
     backtest bounds --set account.stop_loss=0.05 --report bounds.html
@@ -276,10 +276,9 @@ USUAL_RULES = ("table=table", "volatility=Volatility()", "buffer=Buffer(Volatili
 
 @command("margin", f"{MARGINS} {list_flags('paths', OF_PRICES)}")
 def margin(draft: Draft, *, rules: MarginRules = None, output: Output) -> None:
-    """Compare what margin rules tie up, cover and leave, or find the least parameter of one.
+    """Compare margin rules by capital tied up, coverage and accounts, or solve one for a parameter.
 
-    With --solve: the least value of that parameter of the last rule that leaves a shortfall on few
-    paths.
+    --solve finds the least value of that parameter of the last rule with a shortfall on few paths.
 
     backtest margin --rule flat=table --rule "buffered=Buffer(Volatility(days=1), 0.25)"
     backtest margin --rule "ewma=Volatility(days=1)" --solve quantile --shortfall 0.01
@@ -434,8 +433,7 @@ CROWD = ("open_interest", "leverage", "long_share", "accounts", "seed", "lookbac
 def cascade(draft: Draft, *, output: Output) -> None:
     """Shock a crowd of leveraged accounts at the end of a market, and follow the liquidations.
 
-    The policy's account runs through the market first, and stands in the crowd with what it holds
-    at the end.
+    The policy's account is run on the market first, and joins the crowd with its final position.
 
     backtest cascade --shock -0.05 --open-interest 5e9 --leverage loguniform:1:100
     backtest cascade --shock 0.1 --open-interest 3e9 --impact linear:0.2 --recovery 2h --json

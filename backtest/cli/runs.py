@@ -189,7 +189,7 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
 
 @command("replay", "replay.fills replay.begin replay.ledger replay.range_tolerance")
 def replay(draft: Draft, *, output: Output) -> None:
-    """Simulate an account on fills that were really made, and summarize the result.
+    """Simulate an account on its real fills, and summarize the result.
 
     With --ledger, also show the differences from the venue's ledger; the exit code is 1 if there
     are any. The policy of the experiment is not used.

@@ -36,10 +36,10 @@ TOP = 10
 
 @command("sweep", list_flags("sweep", SWEPT))
 def sweep(draft: Draft, *, output: Output) -> None:
-    """Run many sets of parameters on one market, and rank them.
+    """Run many parameter sets on one market, and rank them.
 
-    Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
-    parameters of a signal's rule such as signal.window.
+    Parameters of the policy, fields such as account.band and venue.fees.taker, and parameters of a
+    signal's rule such as signal.window may vary.
 
     backtest sweep --vary target=0.1:1:64 --vary half_life=log:10:1000:32
     backtest sweep --draws 100000 --objective calmar --constraints 'max_drawdown<=0.4'
@@ -141,7 +141,7 @@ def test_timing(found: Any, output: Output) -> Any:
 
 @command("timing", list_flags("timing", "threads"))
 def timing(draft: Draft, *, output: Output) -> None:
-    """Test whether the timing of the leverage earned the result, by shifts of it in time.
+    """Test whether the timing of the leverage earned the result, by shifting it in time.
 
     For a policy with tuned parameters use `backtest tune --timing`, which tests the holdout.
 
@@ -159,9 +159,8 @@ def timing(draft: Draft, *, output: Output) -> None:
 def tune(draft: Draft, *, output: Output, gate: Gate = False, timing: Timing = False) -> None:
     """Search for good parameters, and estimate the selection bias of the result.
 
-    Parameters of the policy may vary, fields such as account.band and venue.fees.taker, and
-    parameters of a signal's rule such as signal.window. Exit code 1 if no set meets the
-    constraints.
+    Parameters of the policy, fields such as account.band and venue.fees.taker, and parameters of a
+    signal's rule such as signal.window may vary. Exit code 1 if no set meets the constraints.
 
     backtest tune --space target=0.1:1 --space half_life=log:10:500 --seconds 60
     backtest tune btc.toml --constraints 'max_drawdown<=0.4' --resume

@@ -24,9 +24,9 @@ def shadow(draft: Draft, *, output: Output) -> None:
     """Compare a live account with what its policy would have done, and say why.
 
     The difference is the sum of parts: deposits, timing, sizes, orders, prices, fees, funding, and
-    what is unexplained. Each call writes its days into shadow/ledger.parquet of the results; from
-    twenty days on a drift is said. That is all that is saved: --no-save leaves it out. With one
-    snapshot the account began flat, with its capital.
+    what is unexplained. Each call writes its days into shadow/ledger.parquet of the results, unless
+    --no-save is given; nothing else is saved. From twenty days on, a drift is reported. With one
+    snapshot, the account is taken to begin flat, with its capital.
 
     backtest shadow live.toml --fills trades.json --snapshot monday.json --snapshot tuesday.json
     backtest shadow live.toml --fills trades.csv --snapshot account.json --report shadow.html
