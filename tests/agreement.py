@@ -112,10 +112,16 @@ def trust_data(monkeypatch: Any) -> None:
 
 
 def run_engine(
-    case: PortfolioCase, *, is_compiled: bool = True, stop: int | None = None, resume: Any = None
+    case: PortfolioCase,
+    *,
+    is_compiled: bool = True,
+    stop: int | None = None,
+    resume: Any = None,
+    terms: Mapping[str, Any] | None = None,
 ) -> Any:
     """Run a case through the engine, compiled where it is in the cache, or in plain Python. Up to a
-    bar of the clock, or on from where an earlier run ended."""
+    bar of the clock, or on from where an earlier run ended. Runs of one case may share its terms.
+    """
     overlay = None
     if case.overlay is not None:
         overlay = Swinging(level=case.overlay.level, hours=case.overlay.every / 3_600_000_000_000)
@@ -123,11 +129,11 @@ def run_engine(
 
     with warnings.catch_warnings(), case.feeding():
         warnings.simplefilter("ignore")
-        terms = case.for_engine(bt)
+        given = dict(case.for_engine(bt) if terms is None else terms)
         if stop is not None:
-            terms["market"] = terms["market"].prefix(stop)
-            terms["signal"] = terms["signal"].iloc[:stop]
-        return bt.run(policy=policies, overlay=overlay, compile=is_compiled, resume=resume, **terms)
+            given["market"] = given["market"].prefix(stop)
+            given["signal"] = given["signal"].iloc[:stop]
+        return bt.run(policy=policies, overlay=overlay, compile=is_compiled, resume=resume, **given)
 
 
 def assert_agrees(case: PortfolioCase, label: str, *, is_compiled: bool = True) -> Outcome:

@@ -91,6 +91,13 @@ def read_tape(tape: Tape, bt: Any, name: str) -> Any:
     )
 
 
+@functools.lru_cache(SHARED // 4)
+def read_tapes(tapes: tuple[tuple[str, Tape], ...], bt: Any) -> Any:
+    """Return the markets of tapes by name, with the indices that follow from them."""
+    markets = {name: tape.for_engine(bt, name) for name, tape in tapes}
+    return bt.Markets(markets, currency="TEST")
+
+
 @dataclass(frozen=True)
 class PortfolioCase:
     seed: int
@@ -143,16 +150,19 @@ class PortfolioCase:
     def feeding(self) -> Any:
         return nullcontext()
 
+    def make_markets(self, bt: Any) -> Any:
+        """Return the markets of the tapes, those of an earlier case if it had the same tapes."""
+        return read_tapes(tuple(self.tapes.items()), bt)
+
     def for_engine(self, bt: Any) -> dict[str, Any]:
         """Return the keyword arguments ``market``, ``venue``, ``account``, ``signal`` of bt.run."""
-        markets = {name: tape.for_engine(bt, name) for name, tape in self.tapes.items()}
         collateral = [
             bt.Collateral(**asset, prices=tape.for_engine(bt, asset["name"]))
             for asset, tape in self.collateral
         ]
         account = bt.Account(**self.account, requirement=self.make_rule(bt), collateral=collateral)
         return {
-            "market": bt.Markets(markets, currency="TEST"),
+            "market": self.make_markets(bt),
             "venue": {name: make_venue(bt, venue) for name, venue in self.venues.items()},
             "account": account,
             "signal": self.signal,

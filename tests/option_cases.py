@@ -20,7 +20,7 @@ from backtest.account import make_option_feed
 from backtest.engine import inputs
 from backtest.options.option_listing import OptionListing
 from backtest.venue import OptionCosts
-from tests.cases import PortfolioCase, Tape, make_portfolio_case
+from tests.cases import PortfolioCase, Tape, make_portfolio_case, read_tapes
 from tests.draws import DAY, START
 
 YEAR = 365 * DAY
@@ -186,10 +186,10 @@ class OptionCase(PortfolioCase):
                 return kind(**rule)
         return bt.Brackets(**rule)
 
-    def for_engine(self, bt: Any) -> dict[str, Any]:
-        """Return the keyword arguments of bt.run; the markets list the options by name."""
-        terms = super().for_engine(bt)
-        terms["market"].listing = OptionListing(
+    def make_markets(self, bt: Any) -> Any:
+        """Return markets of its own, which list the options by name."""
+        markets = read_tapes.__wrapped__(tuple(self.tapes.items()), bt)
+        markets.listing = OptionListing(
             options={option.name: make_contract(bt, option) for option in self.options},
             underlyings={option.name: option.underlying for option in self.options},
             surfaces={},
@@ -197,7 +197,7 @@ class OptionCase(PortfolioCase):
             quote_age=0,
             max_age=0,
         )
-        return terms
+        return markets
 
     @contextmanager
     def feeding(self) -> Iterator[None]:

@@ -397,9 +397,18 @@ class Account(core.Value, kw_only=True):
         ParameterError
             If its settings contradict each other.
         """
-        settings = {field: core.pick_value(getattr(self, field), name) for field in BY_INSTRUMENT}
-        settings |= {field: getattr(Account, field) for field in WHOLE}
-        return replace(self, **settings)
+        if name not in self._of_instruments:
+            settings = {
+                field: core.pick_value(getattr(self, field), name) for field in BY_INSTRUMENT
+            }
+            settings |= {field: getattr(Account, field) for field in WHOLE}
+            self._of_instruments[name] = replace(self, **settings)
+        return self._of_instruments[name]
+
+    @functools.cached_property
+    def _of_instruments(self) -> dict[str, Account]:
+        """The accounts of instruments that were asked for; a run asks for each several times."""
+        return {}
 
     @property
     def has_exits(self) -> bool:

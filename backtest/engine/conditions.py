@@ -260,7 +260,9 @@ def check_panel(markets: Markets, account: Account, venue: Any) -> tuple[dict[st
     """Return the venue of each market and the account, checked against each other."""
     venues = checks.read_venues(venue, markets)
     account = drop_other_instruments(account, markets)
-    account = replace(account, requirement=account.requirement.resolve(markets.names))
+    requirement = account.requirement.resolve(markets.names)
+    if requirement is not account.requirement:
+        account = replace(account, requirement=requirement)
     checks.check_run(markets, venues, account)
     return venues, account
 

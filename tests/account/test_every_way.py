@@ -165,10 +165,11 @@ class Ways(NamedTuple):
 
 def check_account(case: PortfolioCase, label: str) -> Ways:
     """Run an account in each way, return which ways it went."""
-    plain = run_engine(case, is_compiled=False)
-    compiled = run_engine(case)
+    terms = case.for_engine(bt)
+    plain = run_engine(case, is_compiled=False, terms=terms)
+    compiled = run_engine(case, terms=terms)
 
-    called = call_back(case)
+    called = call_back(case, terms=terms)
 
     assert compiled.manifest["compiled"] == "yes", label
     assert "refused" in called.manifest["compiled"], label
@@ -182,15 +183,19 @@ def check_account(case: PortfolioCase, label: str) -> Ways:
     stop = find_stop(case)
     can_resume = not isinstance(case, OptionCase) and is_known_before(case, stop)
     if can_resume:
-        check_parts(case, plain, stop, f"{label}: resumed")
+        check_parts(case, plain, stop, f"{label}: resumed", terms)
 
     return Ways(in_blocks=int(lanes > 0), resumed=int(can_resume))
 
 
-def check_parts(case: PortfolioCase, whole: Any, stop: int, label: str) -> None:
+def check_parts(
+    case: PortfolioCase, whole: Any, stop: int, label: str, terms: dict[str, Any]
+) -> None:
     """Compare an account in two parts with the whole, the second compiled or called back."""
-    head = run_engine(case, stop=stop)
-    for tail in (run_engine(case, resume=head), call_back(case, resume=head)):
+    head = run_engine(case, stop=stop, terms=terms)
+    compiled = run_engine(case, resume=head, terms=terms)
+    called = call_back(case, resume=head, terms=terms)
+    for tail in (compiled, called):
         values = np.concatenate([head.record.values, tail.record.values])
         entries = np.concatenate([head.entries, tail.entries])
         assert values.tobytes() == whole.record.values.tobytes(), label
