@@ -37,6 +37,8 @@ from tests.options.listed_markets import make_markets, make_venue
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 COSTLY = {"venue": bt.Venue.preset("binance-usdm", "BTCUSDT"), "account": bt.Account()}
 LIMITED = {"slippage.max_participation": 0.05}
+FEW = 199
+"""Draws of the bootstrap, where a test asks nothing of how narrow an interval is."""
 
 
 @pytest.fixture(scope="module")
@@ -417,7 +419,7 @@ def test_the_promises_are_those_of_the_run():
     test = make_test(make_market(1.0, seed=5), **COSTLY)
     policy = VolTarget(target=0.3, half_life=20.0)
     own = test.run(policy).promises
-    judged = test.judge(policy).promises.set_index("promise")
+    judged = test.judge(policy, draws=FEW).promises.set_index("promise")
 
     assert judged["verdict"].tolist() == own["verdict"].tolist()
     assert judged["value"].tolist() == own["value"].tolist()
@@ -454,7 +456,7 @@ def test_the_trials_are_those_that_the_store_has_counted(tmp_path):
     """Five sets and the default: p of the difference by Sidak is 1 - (1 - p) ^ n."""
     test = make_test(make_market(1.0, seed=5), **COSTLY)
     study = test.tune(VolTarget, trials=8, sampler="sobol", robust=False, store=tmp_path)
-    found = test.judge(VolTarget(half_life=20.0), store=tmp_path)
+    found = test.judge(VolTarget(half_life=20.0), draws=FEW, store=tmp_path)
     row = found.search.loc["M5"]
     assert row["trials"] == study.trials
     assert row["looks"] == study.looks == 1
@@ -462,7 +464,7 @@ def test_the_trials_are_those_that_the_store_has_counted(tmp_path):
     p_value = found.growth.loc["M5", "p_value"]
     assert row["p_adjusted"] == pytest.approx(1.0 - (1.0 - p_value) ** study.trials)
 
-    uncounted = test.judge(VolTarget(half_life=20.0))
+    uncounted = test.judge(VolTarget(half_life=20.0), draws=FEW)
     assert "not counted" in uncounted.summary()
 
 
@@ -570,9 +572,9 @@ def test_the_larger_of_paths_and_history_is_the_danger():
 def test_each_market_is_judged_in_an_account_of_its_own():
     one = make_market(1.0, seed=6)
     other = make_market(0.9, seed=7)
-    alone = make_test(one, **COSTLY).judge(Calm())
-    both = make_test(one, **COSTLY).judge(Calm(), markets=[one, other])
-    panel = make_test(bt.Markets({"M6": one, "M7": other}), **COSTLY).judge(Calm())
+    alone = make_test(one, **COSTLY).judge(Calm(), draws=FEW)
+    both = make_test(one, **COSTLY).judge(Calm(), markets=[one, other], draws=FEW)
+    panel = make_test(bt.Markets({"M6": one, "M7": other}), **COSTLY).judge(Calm(), draws=FEW)
 
     for table in ("growth", "timing", "survival"):
         mine = getattr(alone, table).loc[["M6"]]
@@ -629,7 +631,9 @@ def test_a_market_that_fails_is_a_row_with_its_cause():
     raised = {name: 1e3 * fields[name] for name in (*names, *marks)}
     bad = bt.Market(**fields | raised | {"instrument": "BAD"}, source="test")
 
-    found = make_test(good, **COSTLY).judge(Failing(), markets={"GOOD": good, "BAD": bad})
+    found = make_test(good, **COSTLY).judge(
+        Failing(), markets={"GOOD": good, "BAD": bad}, draws=FEW
+    )
 
     assert set(found.faults) == {"BAD"}
     assert "too high" in found.growth.loc["BAD", "why"]
@@ -684,30 +688,35 @@ def test_requirements_that_are_none_are_refused(calm):
     check_refused(lambda: judged.list_unmet(["timd"]), "did you mean 'timed'")
 
 
-@pytest.mark.slow
-def test_a_walk_is_judged_on_its_test_spans_alone(tmp_path):
+@pytest.fixture(scope="module")
+def walked() -> tuple[bt.Backtest, bt.WalkForward]:
+    """Return a test and its walk, which the judgement of a search is held to."""
     test = make_test(make_market(2.0, seed=5), **COSTLY)
-    found = test.judge(Sized(), tune=4, store=tmp_path)
-    walk = test.walk_forward(Sized(), trials=4)
+    return test, test.walk_forward(Sized(), trials=4)
+
+
+@pytest.mark.slow
+def test_a_walk_is_judged_on_its_test_spans_alone(walked, tmp_path):
+    test, walk = walked
+    found = test.judge(Sized(), tune=4, draws=FEW, store=tmp_path)
 
     assert found.growth.loc["M5", "n"] <= len(walk.result.returns)
     assert found.growth.loc["M5", "max_drawdown"] == walk.result.metrics["max_drawdown"]
     assert "out of sample alone" in found.details
 
     # The walk is read from the store, whose table of folds has the sizes of all spans.
-    again = test.judge(Sized(), tune=4, store=tmp_path)
+    again = test.judge(Sized(), tune=4, draws=FEW, store=tmp_path)
     pd.testing.assert_frame_equal(again.costs, found.costs)
 
 
 @pytest.mark.slow
-def test_costs_of_a_walk_are_those_of_the_account_whose_policy_changed():
+def test_costs_of_a_walk_are_those_of_the_account_whose_policy_changed(walked):
     """Growth as run is that of the walk; more costs leave less; no set alone has that growth."""
-    test = make_test(make_market(2.0, seed=5), **COSTLY)
-    walk = test.walk_forward(Sized(), trials=4)
+    test, walk = walked
     sizes = walk.folds["size"]
     assert sizes.nunique() > 1
 
-    costs = test.judge(Sized(), tune=4).costs.set_index("cost")
+    costs = test.judge(Sized(), tune=4, draws=FEW).costs.set_index("cost")
     growth = walk.result.metrics["cagr"]
     assert (costs["growth"] == growth).all()
     assert costs.loc["fees", "growth_at_step"] < growth

@@ -389,6 +389,7 @@ def test_a_page_of_every_kind_opens_in_a_process_that_has_imported_no_kind(tmp_p
     run_python(
         """
 import os, sys
+import jinja2, pandas, pyarrow.parquet  # which every page needs: each child would load them anew
 from backtest.cli import main
 for name in {names}:
     child = os.fork()
