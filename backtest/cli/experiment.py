@@ -66,7 +66,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "evaluations": (int, "With --find-leverage: bisect one model by so many leverages."),
         "threads": (int, "Number of threads (all cores)."),
         "frontier": (bool, "Show median growth against risk by leverage, under --drift."),
-        "target": (float, "Find the probability to gain this share before the limits of loss."),
+        "target": (float, "Find the probability of gaining this before a limit of loss is hit."),
         "max_loss": (float, "With --target: the maximum loss (0.1)."),
         "daily_loss": (float, "With --target: the loss of a day, 0 for no limit (0.05)."),
         "trailing": (str, "With --target: maximum loss from the highest 'close' of a day, or "

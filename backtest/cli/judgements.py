@@ -55,7 +55,7 @@ def run_judgement(draft: Draft, **more: Any) -> Judgement:
         raise ParameterError("overlay must be left out: each market has an account of its own")
     if settings.get("tune") is not None:
         sets, seconds = expect_walk(plain(test), settings["tune"])
-        printing.print_message(f"judge: re-tuning {sets:,} sets, about {seconds:,.0f} s first")
+        printing.print_message(f"judge: re-optimizing, {sets:,} sets, about {seconds:,.0f} s first")
 
     def tell(row: JudgedRow) -> None:
         printing.print_message(str(row))

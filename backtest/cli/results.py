@@ -584,7 +584,7 @@ def load_markets(
     """Return the markets of some folders by instrument."""
     if not paths:
         raise ParameterError(
-            "results score needs the data of what came, --data btc/ for example, got none"
+            "results score needs the data of the outcomes, --data btc/ for example, got none"
         )
 
     folders = [Path(path) for path in paths]
