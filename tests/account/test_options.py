@@ -11,6 +11,7 @@ import pytest
 
 import backtest as bt
 from backtest import margin
+from backtest.account import option_pool, records
 from backtest.margin import option_values
 from tests import agreement
 from tests.draws import DAY, HOUR, START
@@ -189,6 +190,40 @@ def test_longs_that_count_none_are_walked_as_if_they_were_not_there(rule, intrab
     quantities = alone.record.positions.quantity
     assert beside.record.positions.quantity.tobytes() == quantities.tobytes()
     assert beside.record.options.quantity[-1, 0] == 1.0
+
+
+def put_strike_on_the_way(strike: float, quantity: float = 1.0) -> SimpleNamespace:
+    """Return a bar whose price goes from 100 to 120 at worst, with an option of this strike."""
+    brackets = SimpleNamespace(sizes=[1.0], are_inverse=[False])
+    terms = SimpleNamespace(
+        intrabar=records.WORST,
+        rules=SimpleNamespace(brackets=brackets),
+        options=SimpleNamespace(instruments=[0]),
+    )
+    held = SimpleNamespace(strikes=[strike], quantities=[quantity])
+    return SimpleNamespace(
+        terms=terms,
+        state=SimpleNamespace(options=SimpleNamespace(positions=held)),
+        scratch=SimpleNamespace(walk=[SimpleNamespace(mark=100.0, mark_end=120.0)]),
+    )
+
+
+@pytest.mark.parametrize(("strike", "quantity", "place"), [
+    (105.0, 1.0, 0.25),  # 5 of the 20
+    (100.0, 1.0, 0.5),  # the price stands on it: a search that stopped there would never go on
+    (110.0, 1.0, 0.5),  # it lies where the search ends anyway
+    (95.0, 1.0, 0.5),  # behind
+    (115.0, 1.0, 0.5),  # beyond the 110 up to which is searched
+    (105.0, 0.0, 0.5),  # not held
+])  # fmt: skip
+def test_the_walk_stops_at_strikes_before_it_and_never_where_it_stands(strike, quantity, place):
+    bar = put_strike_on_the_way(strike, quantity)
+    assert option_pool.find_strike(bar, 0.0, 0.5) == place
+
+
+def test_a_strike_that_was_stopped_at_is_not_stopped_at_again():
+    """105 lies at a quarter of the way, from where the next place is that of the part's end."""
+    assert option_pool.find_strike(put_strike_on_the_way(105.0), 0.25, 0.5) == 0.5
 
 
 def test_an_addition_averages_what_a_position_paid():

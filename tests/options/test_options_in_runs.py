@@ -106,6 +106,11 @@ def test_a_contract_is_not_traded_before_its_first_surface_nor_after_its_expiry(
     counts = events["kind"].value_counts()
     assert counts[["unquoted", "fill", "expiry"]].tolist() == [6, 1, 1]
 
+    # Ordered from the first close on: six opens before the surface of 6:30 have no price, and the
+    # order of the close at which it expires is for no open.
+    unquoted = pd.date_range("2023-01-01 01:00", periods=6, freq="h", tz="UTC")
+    assert events.loc[events["kind"] == "unquoted", "time"].tolist() == unquoted.tolist()
+
     listed = pd.Timestamp("2023-01-01 07:00", tz="UTC")
     assert events.loc[events["kind"] == "fill", "time"].tolist() == [listed]
     assert result.positions["quantity"].iloc[-1] == 0.0
