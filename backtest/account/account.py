@@ -300,8 +300,8 @@ class Account(core.Value, kw_only=True):
         Close everything where the loss since the first open of the day, or of the week (from
         Monday), is this fraction of the base; no order fills before the first open of the next one.
     daily_basis : str
-        The base of both: the equity at that first open (``"day"``), with the flows since, or what
-        was paid in (``"initial"``: capital, reserve and deposits).
+        The base of ``daily_loss`` and ``weekly_loss``: the equity at that first open (``"day"``),
+        with the flows since, or what was paid in (``"initial"``: capital, reserve and deposits).
     day : str
         The time zone whose midnight begins a day and a month, such as ``"Europe/Prague"``.
     max_holding : str or None

@@ -63,7 +63,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "risk": {
         "find_leverage": (float, "Find the highest leverage (with --policy: factor) of at most "
                           "this risk."),
-        "evaluations": (int, "With --find-leverage: bisect one model by so many leverages."),
+        "evaluations": (int, "With --find-leverage: bisect one model by this many leverages."),
         "threads": (int, "Number of threads (all cores)."),
         "frontier": (bool, "Show median growth against risk by leverage, under --drift."),
         "target": (float, "Find the probability of gaining this before a limit of loss is hit."),
@@ -148,8 +148,11 @@ TEXTS = {
     "rules": "Margin tables: 'run', 'today' or 'then'.",
     "groups": "Number of groups of time.",
     "test_groups": "Number of groups in each test.",
-    "train": "Train spans.",
-    "test": "Test spans.",
+    "train": "Length of the train spans.",
+    "test": "Length of the test spans.",
+    "margin.horizon": "Length of each path, such as 90d.",
+    "shortfall": "With --solve: the share of paths that may have a shortfall.",
+    "haircuts": "Several markets: the share of the value of coins that backs nothing.",
     "decide.funding": "Rate of a settlement at the next open (none).",
     "decide.liquidation": "'ours' acts although a reported liquidation price differs (compared).",
     "trials": "Maximum number of parameter sets.",

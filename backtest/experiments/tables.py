@@ -88,7 +88,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "rule": (str, "Of several accounts: never, top-up, keep-shares, sweep-profits, or "
                  "FILE.py:Class (never)."),
         "settings": (dict, "Parameters of the rule."),
-        "every": (str, "How often the rule is asked, such as 1h (1d)."),
+        "every": (str, "How often the rule is evaluated, such as 1h (1d)."),
         "delay": (str, "Time from leaving to arriving, such as 30min (0s)."),
         "fee": (float, "Fee of a transfer, out of what is sent (0)."),
         "settle": (str, "Currency that counts USD, USDT and USDC as one."),

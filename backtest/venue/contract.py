@@ -68,10 +68,11 @@ class Contract(Value, kw_only=True):
         The currency in which it settles, ``"BTC"``. Default: what the name of a linear contract
         says (``"BTCUSDT"``), else unknown.
     haircut : float, optional
-        Of a spot contract, which needs it: the share of a long's value that does not back
-        positions, from 0 to under 1.
+        The share of a long spot position's value that does not back positions, from 0 to under 1;
+        needed by spot contracts only.
     borrow_rate : float or Series by UTC time, optional
-        Of a spot contract, which needs it: what a short pays per year on the coins it borrowed.
+        What a short spot position pays per year on the coins it borrowed; needed by spot contracts
+        only.
     expense : float
         What longs and shorts pay per year of the venue's ``day_count`` on the notional at the mark
         open, 0.0095 of a fund that costs .95 % a year; a cost of its own, `expense`. The prices

@@ -82,7 +82,7 @@ class Fees(Value, kw_only=True):
     Parameters
     ----------
     taker, maker : float, Series by UTC time, or name of a column of the market
-        Fee rates; a negative maker rate is a rebate.
+        Fees of takers and makers, as fractions of the notional; a negative maker rate is a rebate.
     maker_share : float
         The share of every trade that pays the maker rate, from 0 to 1.
     tiers : sequence of FeeTier

@@ -132,7 +132,8 @@ class Venue(Value, kw_only=True):
         of the position) or ``"loan"`` (spot margin, Reg-T, lending: the cash after paying for the
         position). Required if a rate is not 0.
     borrow_rate, cash_rate, short_rate : float or Series by UTC time
-        Interest per year, simple; ``short_rate`` is charged with ``interest_on="loan"`` only.
+        Simple interest per year on borrowed cash, idle cash and short positions; ``short_rate`` is
+        charged with ``interest_on="loan"`` only.
     day_count : float
         Days in a year of interest and of ``Contract(expense=)``, 360 to 366.
     funding_jitter : str
