@@ -834,9 +834,14 @@ def test_the_weights_of_funding_leave_no_shock_that_grows():
     walk = 1e-4 + 1e-5 * np.cumsum(np.random.default_rng(1).standard_normal(800))
     turns = 1e-4 + 1e-5 * (-1.0) ** np.arange(800) * (1.0 + 0.1 * np.cos(np.arange(800)))
 
-    for rates in (walk + 1e-5 * np.arange(800), turns):
+    def fit(rates):
+        return funding_process.fit_process(rates, GRID, 0.1)
+
+    # Alone, the weight of the last rate stands at the bound that it would pass.
+    for rates, alone in ((walk + 1e-5 * np.arange(800), 0.9999), (turns, 0.0)):
+        assert fit(rates[:539]).weights == pytest.approx((alone,), abs=1e-9)
         for n, windows in ((539, (1,)), (800, (1, 3, 21, 90))):
-            found = funding_process.fit_process(rates[:n], GRID, 0.1)
+            found = fit(rates[:n])
             assert found.windows == windows
             assert min(found.weights) >= 0.0
             assert sum(found.weights) <= 0.9999 + 1e-12

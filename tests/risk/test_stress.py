@@ -1,8 +1,8 @@
 """stress(): margin formulas, cases by hand, runs on the same bars, several positions, crashes."""
 
 import dataclasses
+import importlib
 import math
-import sys
 
 import numpy as np
 import pandas as pd
@@ -390,7 +390,7 @@ def test_a_hedge_survives_a_common_move_and_not_one_of_its_legs():
 
 
 def test_instruments_that_ended_long_ago_are_left_out(monkeypatch):
-    monkeypatch.setattr(sys.modules["backtest.risk.warm_up"], "LEAST_BARS", 20)
+    monkeypatch.setattr(importlib.import_module("backtest.risk.warm_up"), "LEAST_BARS", 20)
     market = bt.Market.sample(bars=100)
     given = {"A": market, "B": market.prefix(60), "C": market}
     with pytest.warns(UserWarning, match="ends before"):
@@ -477,9 +477,9 @@ def test_the_distance_is_that_of_all_marks_at_a_waypoint():
     {"margin": "isolated", "venue_leverage": 20.0, "trailing_stop": 0.03},
 ])  # fmt: skip
 @pytest.mark.parametrize("policy", [Hold(18.0), Halve()])
-def test_no_row_says_liquidated_no_and_no_distance(monkeypatch, policy, terms):
+def test_only_liquidated_rows_have_a_distance_of_zero(monkeypatch, policy, terms):
     """With a stop in the bar, the distance was that of a position that was gone: 0."""
-    stress = sys.modules["backtest.risk.stress"]
+    stress = importlib.import_module("backtest.risk.stress")
     monkeypatch.setattr(stress, "find_break_even", lambda *_: ("A", 0.0))
     terms = {"stop_loss": 0.02, **terms} if "trailing_stop" not in terms else terms
     result = held(policy=policy, **terms)

@@ -255,7 +255,7 @@ def test_a_position_alone_takes_its_adverse_extreme_first_under_both():
     assert "adverse extreme first under both" in found.summary()
 
 
-def test_the_terms_of_the_run_are_kept():
+def test_both_runs_of_the_bounds_keep_the_terms_of_the_run():
     """Signals of each bar, start and sampling; the account alone has another way."""
     signal = pd.DataFrame({"A": [1.0, 0.5, 0.5, 0.5], "B": [0.0, -0.5, -0.5, -0.5]},
                           index=pd.to_datetime(HEDGED["A"].time, utc=True))  # fmt: skip
@@ -264,6 +264,9 @@ def test_the_terms_of_the_run_are_kept():
     other = bt.bounds(result).runs["worst"]
     for name in ("sampling", "calendar", "signal", "venue", "policy", "data"):
         assert other.manifest[name] == result.manifest[name]
+    assert other.manifest["account"] == {**result.manifest["account"], "intrabar": "worst"}
+
+    # 4x is far from its liquidation: nothing depends on the way inside a bar.
     pd.testing.assert_frame_equal(other.bars, result.bars)
 
 

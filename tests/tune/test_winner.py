@@ -415,10 +415,19 @@ def test_the_search_sees_no_bar_of_the_holdout(monkeypatch):
     assert whole.asked == [(1, 720, None)]  # the winner, once, from the split on
 
 
-def test_the_winners_measures_on_the_holdout_stand_beside_the_others():
+def test_the_winners_measures_on_the_holdout_stand_beside_the_others(monkeypatch):
+    """The surface is made to be 1 lower on the holdout, which alone begins after bar 0."""
+    evaluate = tuning.MadeUp.evaluate
+
+    def fall_on_the_holdout(self, sets, *, first=0, **how):
+        rows = evaluate(self, sets, first=first, **how)
+        rows.metrics["sharpe"] -= 1.0 if first else 0.0
+        return rows
+
+    monkeypatch.setattr(tuning.MadeUp, "evaluate", fall_on_the_holdout)
     study = tuning.seek()
-    assert study.outcome.holdout["sharpe"] == study.best["sharpe"]  # the surface is the same there
-    assert study.verdict.holdout_score == study.verdict.score
+    assert study.outcome.holdout["sharpe"] == pytest.approx(study.best["sharpe"] - 1.0)
+    assert study.verdict.holdout_score == pytest.approx(study.verdict.score - 1.0)
     assert study.verdict.looks is study.looks is None
     assert "accesses not counted: no store" in study.summary()
 
