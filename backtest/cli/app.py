@@ -22,7 +22,7 @@ from backtest.cli import printing
 from backtest.cli.command import COMMANDS, Text, argument, build_function, command, format_help
 from backtest.cli.first_screen import COMMANDS as SCREEN
 from backtest.cli.first_screen import write_screen
-from backtest.cli.terminal_screen import new_app
+from backtest.cli.terminal_screen import PlainCommand, PlainGroup, new_app
 
 GROUPS = {
     "validate": "Test a way of choosing parameters on the data after each choice.",
@@ -80,13 +80,14 @@ class CommandGroup(typer.core.TyperGroup):
 def build_command(name: str) -> Any:
     """Return a command of typer with its subcommands; its module is loaded for it."""
     import_module(f"backtest.cli.{SCREEN[name].module}")
-    made = typer.Typer(name=name, add_completion=False, rich_markup_mode="rich")
+    made = typer.Typer(name=name, cls=PlainGroup, add_completion=False, rich_markup_mode="rich")
 
     for full_name, declared in COMMANDS.items():
         first, _, subcommand = full_name.partition(" ")
         if first == name:
             text = format_help(declared.function.__doc__ or "")
-            made.command(subcommand or name, help=text)(build_function(declared))
+            function = build_function(declared)
+            made.command(subcommand or name, cls=PlainCommand, help=text)(function)
 
     if name in GROUPS:
         made.callback(help=format_help(GROUPS[name]))(lambda: None)

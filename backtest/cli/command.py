@@ -44,11 +44,15 @@ DURATION = "DURATION"
 PATH = "PATH"
 SETTING = "NAME=VALUE"
 METAVARS = {
-    **dict.fromkeys(("--from", "--to", "--start", "--now", "--since", "--older-than"), DATE),
-    **dict.fromkeys(("--horizon", "--decision-interval", "--train", "--test", "--gap"), DURATION),
+    **dict.fromkeys(
+        ("--from", "--to", "--start", "--now", "--since", "--at", "--older-than"), DATE
+    ),
+    **dict.fromkeys(("--horizon", "--horizons", "--decision-interval"), DURATION),
+    **dict.fromkeys(("--train", "--test", "--gap", "--recovery"), DURATION),
     **dict.fromkeys(("--data", "--fills", "--snapshot", "--flows", "--begin", "--ledger"), PATH),
     **dict.fromkeys(("--report", "--results", "--out", "--into"), PATH),
     **dict.fromkeys(("--set", "--fix", "--shock", "--rule"), SETTING),
+    **dict.fromkeys(("--vary", "--space", "--ladder", "--tolerance"), SETTING),
 }
 """What the values of flags are, where that is more than a text or a number."""
 NAMES_OF_TYPES: dict[Any, str] = {
@@ -264,13 +268,17 @@ def list_parameters(
 
 
 def complete_help(parameter: inspect.Parameter) -> None:
-    """Keep brackets in the help of a flag, and name its value, where the option has no name."""
+    """Keep brackets in the help of a parameter, and name its value if it has no name."""
     kind = parameter.annotation.__origin__
     (about,) = parameter.annotation.__metadata__
     if about.help:
         about.help = MARKUP.sub(r"\\[", about.help)  # again of what several commands share
-    if isinstance(about, OptionInfo) and about.metavar is None:
-        about.metavar = NAMES_OF_TYPES.get(kind)
+    if about.metavar is not None:
+        return
+    if isinstance(about, OptionInfo):
+        about.metavar = METAVARS.get(f"--{parameter.name}", NAMES_OF_TYPES.get(kind))
+    else:
+        about.metavar = parameter.name.upper()
 
 
 def describe_options(declared: Command, keys: Sequence[Key]) -> dict[str, Any]:
@@ -299,11 +307,15 @@ def describe_option(key: Key, panel: str | None) -> Any:
     if key.default is not None and f"({key.default})" not in text:
         text = f"{text.removesuffix('.')} ({key.default})."
 
-    metavar = "TEXT"
-    if key.kinds == (int,):
-        metavar = "N"
-    elif key.kinds == (float,):
-        metavar = "X"
-    metavar = METAVARS.get(flag_name, metavar)
     # A list also of what may be given once, to refuse a second.
-    return Annotated[Texts, option(text, flag_name, panel=panel, metavar=metavar)]
+    return Annotated[Texts, option(text, flag_name, panel=panel, metavar=name_value(key))]
+
+
+def name_value(key: Key) -> str:
+    """Return what the help calls the value of a key: N, X, or what the flag's name says."""
+    if key.kinds == (int,):
+        return "N"
+    takes_float = float in key.kinds and str not in key.kinds
+    if takes_float or isinstance(key.default, float):
+        return "X"
+    return METAVARS.get(name_flag(key), "TEXT")

@@ -16,7 +16,7 @@ from backtest.backtest import Backtest
 from backtest.baselines.contract_trial import Terms
 from backtest.baselines.policy_contract import Finding, check_policy
 from backtest.cli.build import build_experiment, build_test
-from backtest.cli.command import AsJson, Text, Texts, argument, command
+from backtest.cli.command import AsJson, Text, Texts, argument, command, flag, name_value
 from backtest.cli.experiment import Entry, draft_experiment, find_key, name_flag, read_flags
 from backtest.cli.printing import (
     print_json,
@@ -141,7 +141,7 @@ def check(
     margin: Annotated[Texts, option_of("account.margin")] = None,
     max_leverage: Annotated[Texts, option_of("account.max_leverage")] = None,
     settings: Annotated[
-        Texts, typer.Option("--set", help="account.KEY=VALUE or venue.KEY=VALUE; repeatable.")
+        Texts, flag("account.KEY=VALUE or venue.KEY=VALUE; repeatable.", "--set")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -220,7 +220,7 @@ def run_checks(trial: Trial, title: str, *, is_printed: bool) -> list[Finding]:
 
 def option_of(place: str) -> Any:
     key = find_key(place)
-    return typer.Option(name_flag(key), help=key.text, metavar="TEXT")
+    return typer.Option(name_flag(key), help=key.text, metavar=name_value(key))
 
 
 def list_trials(policy: str, entries: list[Entry]) -> list[Trial]:

@@ -35,7 +35,7 @@ Mode = Annotated[Text, flag("What must match: exact (bars and measures) or toler
 
 @command("regress record")
 def record(
-    experiments: Annotated[list[Path], argument("Experiment files (TOML).")],
+    experiments: Annotated[list[Path], argument("Experiment files (TOML).", "EXPERIMENT...")],
     *,
     out: Annotated[Path, typer.Option(help="The folder of baselines.")] = FOLDER,
     mode: Mode = None,
@@ -148,7 +148,9 @@ def run_experiment(file: Path) -> Result:
 
 @command("regress check")
 def check(
-    baselines: Annotated[Files, argument("Baselines, or folders of them (baselines/).")] = None,
+    baselines: Annotated[
+        Files, argument("Baselines, or folders of them (baselines/).", "BASELINE...")
+    ] = None,
     *,
     mode: Mode = None,
     allow_better: Annotated[

@@ -43,6 +43,33 @@ def backtest(
     """Take the options of ``backtest`` itself; ``TEXT`` is its help."""
 
 
+class PlainHelp:
+    """What makes the help of a command show no types of Python."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters; arguments show their names alone, and ``--help`` is a switch."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for each in params:
+            if each.param_type_name == "argument":
+                each.display_type_rich = write_nothing
+            elif each.metavar is None:
+                each.metavar = ""
+        return params
+
+
+class PlainCommand(PlainHelp, typer.core.TyperCommand):
+    pass
+
+
+class PlainGroup(PlainHelp, typer.core.TyperGroup):
+    pass
+
+
+def write_nothing(ctx: Any) -> str:  # noqa: ARG001 - what the library gives
+    """Return the type of an argument, as its help shows it: none."""
+    return ""
+
+
 def new_app(group: type[typer.core.TyperGroup] | None = None) -> typer.Typer:
     """Return the app of ``backtest`` without its commands."""
     app = typer.Typer(
@@ -92,13 +119,14 @@ def add_command(app: typer.Typer, name: str) -> None:
         if full_name.startswith(f"{name} "):
             inner[full_name.removeprefix(f"{name} ")] = command
     if not inner:
-        app.command(name, help=text)(build_stub(commands[name]["parameters"]))
+        app.command(name, cls=PlainCommand, help=text)(build_stub(commands[name]["parameters"]))
         return
 
-    group = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    group = typer.Typer(cls=PlainGroup, add_completion=False, rich_markup_mode="rich")
     group.callback(help=text)(lambda: None)
     for inner_name, command in inner.items():
-        group.command(inner_name, help=command["help"])(build_stub(command["parameters"]))
+        stub = build_stub(command["parameters"])
+        group.command(inner_name, cls=PlainCommand, help=command["help"])(stub)
     app.add_typer(group, name=name)
 
 

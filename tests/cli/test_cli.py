@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import rich.markup
+import typer
 
 import backtest as bt
 from backtest.baselines.policy_contract import Finding
@@ -458,11 +460,30 @@ def test_a_switch_says_what_it_does(name):
 def test_the_help_names_the_values_of_flags_as_the_docs_do(name):
     """DATE, PATH, N; a switch has none. The library's own names are <str> and <bool>."""
     made = build_command(name)
-    for command in getattr(made, "commands", {"": made}).values():
-        for each in command.params:
+    for command in [made, *getattr(made, "commands", {}).values()]:
+        context = typer.Context(command, help_option_names=["-h", "--help"])
+        for each in command.get_params(context):
             if each.param_type_name == "option":
                 assert each.metavar is not None, each.opts
                 assert bool(each.metavar) is not getattr(each, "is_flag", False), each.opts
+        assert not re.search(r"<[a-z]", command.get_help(context))
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("stress",), ("--shock NAME=VALUE", "--ladder NAME=VALUE", "--start DATE", "--data PATH")),
+        (("cascade",), ("--shock X", "--recovery DURATION", "--capital X")),
+        (("check",), ("--data PATH", "--set NAME=VALUE", "--capital X")),
+        (("venues",), ("--at DATE",)),
+        (("regress", "record"), ("--tolerance NAME=VALUE", "EXPERIMENT... Experiment files")),
+        (("report",), ("RUN A saved result, or two", "--help -h Show this")),
+    ],
+)
+def test_values_have_the_names_of_the_docs(capsys, command, named):
+    shown = " ".join(call(capsys, *command, "--help")[1].replace("│", " ").split())
+    for text in named:
+        assert text in shown
 
 
 def test_tables_in_a_help_are_no_styles(capsys):
