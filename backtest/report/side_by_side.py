@@ -142,7 +142,7 @@ def build_pair_page(first: Any, second: Any) -> Page:
     ids = [first.manifest["id"], second.manifest["id"]]
     return Page(
         kind="comparison",
-        manifest={**first.manifest, "id": f"{ids[0]} {ids[1]}"},
+        manifest={**first.manifest, "id": f"{ids[0]} {ids[1]}", "data": describe_both(pair)},
         title=core.clip(f"{pair.names[0]} against {pair.names[1]}", render.MAX_TITLE),
         notices=list_notices(pair),
         marked_summary=write_verdict(pair, len(settings)),
@@ -212,9 +212,25 @@ def list_notices(pair: Pair) -> list[str]:
             shared = "curves begin at 1 where both have bars, measures are of each whole run"
         notices.append(f"They cover different times, {span} and {other}: {shared}.")
 
-    if first.get("content_hash") != second.get("content_hash"):
+    if first.get("instrument") != second.get("instrument"):
+        notices.append(
+            f"They are of different markets, {name_instrument(first)} and "
+            f"{name_instrument(second)}: what differs is not the policy alone."
+        )
+    elif first.get("content_hash") != second.get("content_hash"):
         notices.append("Their data are not the same.")
     return notices
+
+
+def describe_both(pair: Pair) -> Mapping[str, Any]:
+    """Return the data of the first result, under the instruments of both."""
+    first, second = (result.manifest.get("data") or {} for result in pair.both)
+    names = dict.fromkeys((name_instrument(first), name_instrument(second)))
+    return {**first, "instrument": " and ".join(names)}
+
+
+def name_instrument(data: Mapping[str, Any]) -> str:
+    return data.get("instrument") or "unnamed instrument"
 
 
 def write_verdict(pair: Pair, n_settings: int) -> str:

@@ -1,5 +1,6 @@
 """Two results side by side: curves, measures, settings, and the first bar that differs."""
 
+import dataclasses
 import json
 import math
 
@@ -69,6 +70,16 @@ def test_the_page_has_both_curves_from_one_and_their_ratio(pair):
     html = write_html(page)
     assert "account band" in html
     assert "First bar that differs" in html
+
+
+def test_two_markets_are_both_named_and_said_to_differ(pair):
+    """The page showed the data of the first alone, as if both were of it."""
+    market = dataclasses.replace(make_market(ROWS), instrument="OTHER")
+    other = bt.run(market, Hold(1.0), venue=make_venue(), account=bt.Account(capital=1_000.0))
+    page = build_pair_page(pair.first, other)
+    name = pair.first.manifest["data"]["instrument"] or "unnamed instrument"
+    assert page.subtitle.startswith(f"{name} and OTHER, ")
+    assert page.notices[0].startswith(f"They are of different markets, {name} and OTHER: ")
 
 
 def test_two_results_of_other_kinds_are_refused(pair, tmp_path):
