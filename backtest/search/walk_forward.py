@@ -459,10 +459,14 @@ def list_warnings(searched: Sequence[SearchedFold], trades: Sequence[int]) -> It
     for fold in searched:
         for text in fold.outcome.warnings:
             kind = re.sub(r"[-+]?\d[\d.,e+-]*", "#", text)
+            kind = re.sub(r"(# [a-z]+)s\b", r"\1", kind)  # 1 fill, 2 fills
             kinds.setdefault(kind, []).append(text)
     commonest = sorted(kinds.values(), key=len, reverse=True)
     for texts in commonest[:MOST_NOTES]:
-        yield f"in {len(texts)} of {n_folds} folds, as in the first of them: {texts[0]}"
+        where = f"in {len(texts)} of {n_folds} folds"
+        if len(texts) == n_folds:
+            where = f"in all {n_folds} folds"
+        yield f"{where}, as in the first of them: {texts[0]}"
 
 
 def measure_stability(problem: SearchProblem, searched: Sequence[SearchedFold]) -> pd.DataFrame:
@@ -732,8 +736,11 @@ class WalkForward(v.Validation):
             **self.figures["beside"],
         }
         table = pd.DataFrame.from_dict(rows, orient="index")
+        measures = table.reindex(columns=list(MEASURES)).astype(float)
+        # What is left of a ruined account has no ratio of return to risk.
+        measures.loc[table["ruined"] > 0.0, "sharpe"] = math.nan
         return ShownTable(
-            table.reindex(columns=list(MEASURES)).astype(float),
+            measures,
             "Measures over all test spans",
             self.describe_benchmarks(),
             labels=core.Head("account"),
@@ -778,6 +785,7 @@ class WalkForward(v.Validation):
 
     def list_numbers(self) -> list[Headline]:
         pbo = self.pbo
+        is_ruined = self.fixed.metrics["ruined"] > 0.0
         ways = int(self.figures["ways"])
         meaning = f"that the true Sharpe is above 0; over {v.EVIDENCE} would be evidence"
         if ways > 1:
@@ -816,9 +824,9 @@ class WalkForward(v.Validation):
             Headline(
                 "sharpe_fixed",
                 "Sharpe, static",
-                self.fixed.metrics["sharpe"],
+                math.nan if is_ruined else self.fixed.metrics["sharpe"],
                 style="decimals",
-                note="over the same bars",
+                note="ruined over the same bars" if is_ruined else "over the same bars",
             ),
         ]
 

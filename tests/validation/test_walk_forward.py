@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
@@ -16,7 +17,7 @@ from backtest.policies.lookahead import rewrite_after
 from backtest.results.luck import probability_of_skill
 from backtest.search import deflate_alone
 from backtest.search.validation import estimate_overfitting, find_rank
-from backtest.search.walk_forward import count_ways
+from backtest.search.walk_forward import count_ways, list_warnings
 from backtest.strategies import Constant
 from tests.kit import ask_test, bars_market, check_refused, make_venue, simulate_pair
 from tests.validation.worlds import ACCOUNT, TERMS, VENUE, Lever, make_market
@@ -441,3 +442,15 @@ def test_the_account_trades_the_signal_of_each_fold():
     switches = found.manifest["policy"]["switches"]
     assert [each["signal"] for each in switches] == ["breakout:4", "breakout:20"]
     assert found.manifest["signal"].startswith("breakout:4 (and 1 others) sha256:")
+
+
+def test_warnings_of_folds_that_differ_in_numbers_alone_are_one():
+    """1 fill and 2 fills are of one kind; what all folds say is said of all."""
+    span = SimpleNamespace(test=0, stop=1_000)
+    texts = [["few bars", "1 fill in the holdout"], ["few bars", "2 fills in the holdout"]]
+    texts.append(["few bars"])
+    folds = [SimpleNamespace(span=span, outcome=SimpleNamespace(warnings=each)) for each in texts]
+    assert [*list_warnings(folds, [50, 50, 50])] == [
+        "in all 3 folds, as in the first of them: few bars",
+        "in 2 of 3 folds, as in the first of them: 1 fill in the holdout",
+    ]
