@@ -325,7 +325,7 @@ class Judgement(SettingsResult):
             ),
             self.show_danger(),
             self.show_scale(),
-            Headline("p_growth", "p of its timing", float(p_growth.min()), "decimals", timed),
+            Headline("p_growth", "p-value of its timing", float(p_growth.min()), "decimals", timed),
             Headline("max_drawdown", "worst drawdown", float(fall.max()), "percent"),
         ]
 

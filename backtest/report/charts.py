@@ -315,14 +315,34 @@ def draw_marks(shown: core.ShownChart, table: pd.DataFrame) -> Traces:
     }
     if shown.mark_names:
         style["mode"] = "lines+text"
-        style["textposition"] = "top center"
         style["textfont"] = {"size": 10, "color": LIGHT["muted"]}
 
     names = shown.mark_names or ("mark",) * len(shown.marks)
     for place, (mark, name) in enumerate(zip(shown.marks, names, strict=True)):
         if math.isfinite(mark):
             top = high + 0.09 * (high - low) * (place % 3)
+            style["textposition"] = place_name(shown, table, mark, name)
             yield draw_line([mark, mark], [low, top], name, "neutral", **style, text=["", name])
+
+
+def place_name(shown: core.ShownChart, table: pd.DataFrame, mark: float, name: str) -> str:
+    """Return where the name of a mark has room beside it, also in a chart of NARROW pixels."""
+    if not shown.mark_names or table.index.dtype.kind not in "fiu":
+        return "top center"
+    first, *_, last = np.sort(table.index.to_numpy(dtype=np.float64))
+    half = 0.5 * LETTER * len(name) / NARROW
+    share = (mark - first) / (last - first)
+    if share < half:
+        return "top right"
+    if share > 1.0 - half:
+        return "top left"
+    return "top center"
+
+
+NARROW = 300
+"""Pixels between the axes of a chart on a phone."""
+LETTER = 6
+"""Pixels of a letter of small text."""
 
 
 def draw_cloud(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:
@@ -424,8 +444,9 @@ def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -
         x = to_datetimes(closes[rows])
         label = escape_label(name)
         color = choose_color(shown, name.partition(EQUAL)[0], place)
+        is_alone = list(shown.colors.values()).count(color) <= 1
         style: dict[str, Any] = {
-            "line": {"dash": choose_dash(place)},
+            "line": {"dash": "solid" if name in shown.colors else choose_dash(place)},
             "legendgroup": str(place),
         }
         yield draw_line(
@@ -434,7 +455,7 @@ def draw_accounts(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -
             label,
             color,
             **style,
-            showlegend=True,
+            showlegend=is_alone,  # a color of several lines names none of them
             hovertemplate="%{y:.3f}",
         )
         below = {"yaxis": "y2", "hovertemplate": "%{y:.1%}"}

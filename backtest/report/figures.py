@@ -50,6 +50,7 @@ AXIS = {
     "tickfont": {"color": LIGHT["muted"], "size": 11},
     "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
     "automargin": True,
+    "separatethousands": True,
 }
 TEMPLATE: Mapping[str, Any] = {
     "paper_bgcolor": LIGHT["paper"],

@@ -108,6 +108,7 @@ RUINOUS = frozenset({
     "ruined",
     "liquidated",
     "liquidations",
+    "note",
     "bad_debt",
     "lost_to_default",
     "shortfall",

@@ -155,7 +155,7 @@ def write_fact(number: core.Headline) -> Fact:
     value = str(number)
     if number.name in ABOUT and not number.text:
         value = Measured(value, number.name, number.style)
-    return Fact(number.title, value, number.note)
+    return Fact(core.capitalize(number.title), value, number.note)
 
 
 def style_fact(number: core.Headline) -> FactStyle:

@@ -542,12 +542,17 @@ class CrossValidation(v.Validation):
             caption += f" Of {n_paths} paths {len(lines)} differ: equal ones are one line."
 
         order = sorted(lines, key=lambda name: -float(lines[name].iloc[-1]))
+        colors = dict.fromkeys(order, "neutral")
+        if len(order) > 1:
+            colors |= {order[0]: "accent", order[-1]: "loss"}
+            caption += " The best is blue, the worst orange, others gray."
         return ShownChart(
             key="fan",
             title="Paths",
             caption=caption,
             table=pd.DataFrame({name: lines[name] for name in order}),
             kind="accounts",
+            colors=colors,
             has_legend=True,
             height=420,
         )

@@ -245,7 +245,7 @@ class TimingTest(SettingsResult):
         return [
             Headline(
                 name="p_growth",
-                title="p of growth",
+                title="p-value of growth",
                 value=self.p_growth,
                 style="decimals",
                 note="one-sided",

@@ -587,6 +587,13 @@ def test_a_verdict_is_never_hidden():
     assert choose_columns(table.columns, [20, 40, 40, 30]) == [0, 3]
 
 
+def test_what_speaks_against_a_set_is_never_hidden():
+    """A notice above the table of a sweep says: see their notes."""
+    frame = pd.DataFrame({"sharpe": 0.5, "turnover": 2.0, "note": "ruined, day 12"}, ["1"])
+    table = write_table(ShownTable(frame))
+    assert choose_columns(table.columns, [20, 40, 40, 30]) == [0, 3]
+
+
 def test_a_number_stays_with_its_unit_where_the_words_of_a_table_are_broken(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     frame = pd.DataFrame({"came": "43.65 % (39.58 % to 47.71 %) of 12.25 %"}, ["volatility"])
@@ -698,6 +705,28 @@ def test_the_target_of_a_short_signal_is_short():
     lines = {trace["name"]: trace["y"] for trace in story.figure["data"]}
     assert np.nanmin(lines["target"]) == np.nanmax(lines["target"]) == -1.0
     assert np.nanmin(lines["held"]) == pytest.approx(-1.0, abs=0.05)
+
+
+def test_lines_that_share_a_color_have_no_name_in_the_legend():
+    """Eight gray lines with eight gray names say nothing of which is which."""
+    units = pd.DataFrame({name: [1.0, k] for k, name in enumerate("abcd", start=1)})
+    units.index = pd.date_range("2023-01-01", periods=2, tz="UTC")
+    colors = {"a": "loss", "b": "neutral", "c": "neutral", "d": "accent"}
+    shown = ShownChart("fan", "", "", units, kind="accounts", colors=colors, has_legend=True)
+    traces = draw_declared(shown).figure["data"]
+    named = {trace["name"] for trace in traces if trace["showlegend"]}
+    assert named == {"a", "d"}
+
+
+@pytest.mark.parametrize(
+    ("mark", "place"), [(0.02, "top right"), (0.5, "top center"), (0.97, "top left")]
+)
+def test_the_name_of_a_mark_at_the_edge_stays_inside_the_chart(mark, place):
+    """A name of seven letters takes 42 pixels, 7 % of a narrow chart on each side."""
+    counts = pd.DataFrame({"returns": [1.0, 2.0, 1.0]}, index=[0.0, 0.5, 1.0])
+    shown = ShownChart("x", "", "", counts, kind="bars", marks=(mark,), mark_names=("ES 99 %",))
+    *_, line = draw_declared(shown).figure["data"]
+    assert line["textposition"] == place
 
 
 def test_accounts_that_are_equal_are_one_line():
