@@ -67,7 +67,7 @@ TEMPLATE: Mapping[str, Any] = {
         "bgcolor": "rgba(0,0,0,0)",
     },
     "xaxis": AXIS,
-    "yaxis": AXIS,
+    "yaxis": {**AXIS, "ticklabeloverflow": "allow"},  # has room: to measure it takes long
 }
 
 

@@ -128,6 +128,17 @@ def test_the_ledger_is_searched_by_words(page, result):
     page.fill(".search .words", "")
 
 
+def test_charts_show_utc_whatever_the_zone_of_the_reader(visit, page):
+    """Plotly takes a number for a time of the reader's zone: in New York lines were 5 h early."""
+    first = (
+        "() => { const box = document.querySelector('[data-chart=story]');"
+        " return box.calcdata[0].slice(0, 3).map(point => point.x); }"
+    )
+    elsewhere = visit("run", timezone_id="America/New_York")
+    assert elsewhere.evaluate(first) == page.evaluate(first)
+    assert elsewhere.evaluate("new Date(2023, 0, 1).getTimezoneOffset()") == 300
+
+
 def test_a_mark_leads_to_its_row_and_a_row_to_its_time(page):
     page.evaluate(
         "(() => { const box = document.querySelector('[data-chart=story]');"

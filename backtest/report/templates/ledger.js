@@ -1,7 +1,7 @@
 // Ledgers: long tables that are searched by words, and lead to a time in the first chart.
 const ledgers = [...document.querySelectorAll("[data-ledger]")].map((box, number) => {
   const rows = data.ledgers[number];
-  const words = rows.map((row) => row.join(" ").toLowerCase());
+  let words = null; // of each row, made for the first search
   const search = box.querySelector(".search");
   const input = box.querySelector(".words");
   const body = box.querySelector("tbody");
@@ -32,6 +32,7 @@ const ledgers = [...document.querySelectorAll("[data-ledger]")].map((box, number
   const show = () => {
     const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = [];
+    if (wanted.length && !words) words = rows.map((row) => row.join(" ").toLowerCase());
     rows.forEach((row, place) => {
       if (wanted.every((word) => words[place].includes(word))) found.push(place);
     });
@@ -44,8 +45,8 @@ const ledgers = [...document.querySelectorAll("[data-ledger]")].map((box, number
   input.addEventListener("input", restart);
   search.addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => { limit += 200; show(); });
-  search.hidden = false;
-  show();
+  // The first rows stand in the page: they get their buttons when the charts are drawn.
+  afterCharts.push(() => { search.hidden = false; if (!input.value) show(); });
   return (place) => {
     const fold = box.closest("details");
     if (fold) fold.open = true;

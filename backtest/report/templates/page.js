@@ -47,10 +47,12 @@ const start = async () => {
   if (charts.length) await unpackLibrary();
   charts.filter((box) => isInView(box)).forEach(draw);
   root.dataset.ready = "yes";
+  setTimeout(() => afterCharts.splice(0).forEach((work) => work()));
   charts.forEach((box) => arrivals.observe(box));
 };
 start().catch((error) => {
   root.dataset.ready = "failed";
+  afterCharts.splice(0).forEach((work) => work());
   charts.forEach((box) => {
     box.style.minHeight = "0";
     box.textContent = `This chart could not be drawn (${error.message}); a browser of 2023 or later draws it.`;
