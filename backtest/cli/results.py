@@ -556,18 +556,18 @@ def score(
 
 
 def render_outcomes(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print forecasts and what came of each, and then how often that was."""
+    """Print forecasts and the outcome of each, and then how often it came true."""
     cells = []
     for row in rows:
         told = core.format_chance(row["told"])
         came = "yes" if row["came"] else "no"
         cells.append([row["result"], row["instrument"], row["made"], row["forecast"], told, came])
-    heads = ["result", "market", "made", "forecast", "told", "came"]
+    heads = ["result", "market", "made", "forecast", "probability", "came true"]
     render(cells, heads, fold=("result", "forecast"))
 
     mean = core.format_chance(sum(row["told"] for row in rows) / len(rows))
     n_came = sum(row["came"] for row in rows)
-    typer.echo(f"\ntold {mean} on average, {n_came:,} of {len(rows):,} came")
+    typer.echo(f"\nforecast {mean} on average, {n_came:,} of {len(rows):,} came true")
 
 
 def load_told(folder: Path) -> Any:

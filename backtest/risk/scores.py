@@ -42,9 +42,9 @@ ALL = "all"
 CALM_DAYS = "calm"
 OTHER_DAYS = "other"
 TOO_EARLY = "too early"
-AS_TOLD = "as told"
-TOO_HIGH = "told too much"
-TOO_LOW = "told too little"
+AS_TOLD = "as forecast"
+TOO_HIGH = "forecast too high"
+TOO_LOW = "forecast too low"
 SCORES = (
     "forecast", "days", "n", "told", "came", "low", "high", "slope", "brier", "today",
     "recalibrated", "recalibrated_brier", "verdict",
@@ -422,17 +422,17 @@ def list_forecasts(name: str, record: Record) -> Iterator[dict[str, Any]]:
 SCORE_HEADS = {
     "days": Head("days"),
     "n": Head("n", "dates", "count"),
-    "told": Head("told", "mean", "chance"),
-    "came": Head("came", "", "chance"),
-    "low": Head("95 % interval", "of what came", "chance", "high"),
+    "told": Head("probability", "mean", "chance"),
+    "came": Head("outcome", "share", "chance"),
+    "low": Head("95 % interval", "of the outcome", "chance", "high"),
     "slope": Head("slope", "1 is right", "decimals"),
     "brier": Head("Brier score", "", "score"),
     "verdict": Head("verdict"),
 }
 TODAY_HEADS = {
-    "today": Head("today", "as told", "chance"),
+    "today": Head("today", "as forecast", "chance"),
     "recalibrated": Head("recalibrated", "by the record", "chance"),
-    "brier": Head("Brier score", "as told", "score"),
+    "brier": Head("Brier score", "as forecast", "score"),
     "recalibrated_brier": Head("Brier score", "recalibrated", "score"),
 }
 INTERVAL_HEADS = {
@@ -441,15 +441,15 @@ INTERVAL_HEADS = {
     "held": Head("held", "", "percent"),
     "low": Head("95 % interval", "of what held", "percent", "high"),
     "adapted_n": Head("n", "after 20", "count"),
-    "told_held": Head("held", "after 20, as told", "percent"),
+    "told_held": Head("held", "after 20, as forecast", "percent"),
     "adapted_held": Head("held", "after 20, adapted", "percent"),
-    "beyond": Head("loss beyond it", "over what was told", "decimals"),
+    "beyond": Head("loss beyond it", "over the forecast", "decimals"),
     "beyond_n": Head("n", "beyond it", "count"),
     "verdict": Head("verdict"),
 }
 INTERVAL_TODAY_HEADS = {
-    "today_low": Head("today, from", "as told", "percent"),
-    "today_high": Head("to", "as told", "percent"),
+    "today_low": Head("today, from", "as forecast", "percent"),
+    "today_high": Head("to", "as forecast", "percent"),
     "adapted_low": Head("today, from", "adapted", "percent"),
     "adapted_high": Head("to", "adapted", "percent"),
 }
@@ -458,7 +458,7 @@ INTERVAL_TODAY_HEADS = {
 def show_scores(scores: pd.DataFrame, intervals: pd.DataFrame | None = None) -> Part:
     """Return the section of a page on scores, by forecast or by market and forecast."""
     front = {"forecast": Head("forecast")}
-    blocks: list[Shown] = [show_table(scores, front | SCORE_HEADS, "What was told, and what came")]
+    blocks: list[Shown] = [show_table(scores, front | SCORE_HEADS, "Forecasts and outcomes")]
 
     known = scores[scores["recalibrated"].notna()]
     if len(known):
@@ -488,7 +488,7 @@ def show_table(table: pd.DataFrame, heads: Mapping[str, Head], caption: str) -> 
 
 
 def write_score(name: str, row: Any) -> str:
-    """Return the score of a forecast as a clause: told, came, n, slope and interval."""
+    """Return the score of a forecast as a clause: its mean, outcome, n, slope and interval."""
     if row["n"] < LEAST_DATES:
         return f"{name}: {row['verdict']}"
 
@@ -496,7 +496,7 @@ def write_score(name: str, row: Any) -> str:
     came = core.format_chance(row["came"])
     low = core.format_chance(row["low"])
     high = core.format_chance(row["high"])
-    text = f"{name}: told {told}, came {came} (95 %: {low} to {high}, n {row['n']:,})"
+    text = f"{name}: forecast {told}, outcome {came} (95 %: {low} to {high}, n {row['n']:,})"
     if not math.isnan(row["slope"]):
         text = f"{text}, slope {row['slope']:.2f}"
     if not math.isnan(row["recalibrated"]):

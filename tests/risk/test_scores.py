@@ -299,7 +299,7 @@ def test_a_calibrated_margin_is_held_at_past_dates(few):
     assert row["told"] == pytest.approx(0.05)
     assert row["n"] == 12
     assert row["came"] == pytest.approx(found.forecasts["came"].mean())
-    assert "Held at past dates, a shortfall: told 5 %" in " ".join(found.summary().split())
+    assert "Held at past dates, a shortfall: forecast 5 %" in " ".join(found.summary().split())
 
 
 def test_the_value_at_risk_of_a_policy_of_the_tail_is_scored_by_hand():
