@@ -238,7 +238,7 @@ def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) ->
         return JudgedAccount(judged.name, judged.test, judged.policy, result, benchmark)
 
     if not isinstance(judged.policy, Policy | type):
-        raise core.ParameterError("a policy that is re-tuned must be one for all markets")
+        raise core.ParameterError("a policy that is re-optimized must be one for all markets")
     # A judgement that is made again, or goes on after it was stopped, finds its walk in the store.
     search = Search(trials=tune, seed=seed, resume=None, **how)
     walk = walk_forward(judged.test, judged.policy, search)

@@ -239,7 +239,7 @@ class Judgement(SettingsResult):
     def heading(self) -> str:
         subject = self.title
         if self.settings["tune"]:
-            subject = f"{self.title}, re-tuned,"
+            subject = f"{self.title}, re-optimized,"
         return core.clip(f"{subject} judged on {', '.join(self.names)}", 200)
 
     @property
@@ -255,8 +255,8 @@ class Judgement(SettingsResult):
         texts = [*self.list_remarks()]
         if self.settings["tune"]:
             texts.append(
-                f"Re-tuned with {self.settings['tune']:,} sets in each fold of a walk, and judged "
-                "out of sample alone."
+                f"Re-optimized with {self.settings['tune']:,} sets in each fold of a walk, and "
+                "judged only out of sample."
             )
         return " ".join(texts)
 
@@ -273,7 +273,7 @@ class Judgement(SettingsResult):
             yield "Whether it survives could not be tested."
 
         if len(self.names) > 1:
-            yield f"Nothing is said of markets other than these {len(self.names)}."
+            yield f"This holds for these {len(self.names)} markets only."
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -394,7 +394,7 @@ class Judgement(SettingsResult):
         blocks: list[Shown] = [
             show_by_market(self.leave_pooled(self.growth), tested, "Growth over constant leverage"),
             show_by_market(by_market, beside, "Beside it"),
-            "Buy and hold is of prices alone: without costs, funding and dividends.",
+            "Buy and hold is of prices only: without costs, funding and dividends.",
             self.draw_differences(),
             *list_untested(self.growth),
         ]
@@ -476,8 +476,9 @@ class Judgement(SettingsResult):
             key="survival",
             title="Will it survive?",
             lead="A new account of the policy from the last close on: its first decision is "
-            "today's. Crashes alone meet the account of the run, with the leverage that it has "
-            "today. The largest scale is where accounts are lost, not the size that earns most.",
+            "today's. Only crashes are replayed on the account of the run, with the leverage that "
+            "it has today. The largest scale is where accounts are lost, not the size that earns "
+            "most.",
             blocks=(
                 show_by_market(self.survival, heads, "Probability of losing the account"),
                 show_by_market(name_limits(self.limits), limits, "Scale and crashes"),

@@ -209,7 +209,7 @@ def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
         venues = {judged[0]: settings["venue"]}
     why = ""
     if settings["tune"]:
-        why = "it was re-tuned"
+        why = "it was re-optimized"
 
     for market, row in saved.survival.iterrows():
         if row["why"]:  # it was not tested

@@ -219,7 +219,7 @@ class PassingProbability(SettingsResult):
         both = core.format_percent(float(self.table["both"].iloc[0]))
         return (
             f"{drawn['paths']:,} paths of {drawn['model']['name']}, {describe_drift(drawn)}. "
-            "The interval is of 95 %, of the simulation alone. Target, maximum loss and daily loss "
+            "The 95 % interval is of the simulation only. Target, maximum loss and daily loss "
             f"are tested inside bars; {both} fail in a bar that reaches the target too, and may "
             "have passed."
         )

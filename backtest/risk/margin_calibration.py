@@ -143,7 +143,7 @@ class MarginCalibration(SettingsResult):
         if math.isfinite(self.value):
             interval = (
                 f" {format_parameter(self.low)} to {format_parameter(self.high)} by the paths "
-                "alone, a 95 % interval"
+                "only, a 95 % interval"
             )
         return [
             Headline("value", self.name, self.value, "number", f"{unit}{interval}".strip(),

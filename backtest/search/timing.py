@@ -232,7 +232,7 @@ class TimingTest(SettingsResult):
         reached = round(self.p_growth * n)
         judged = "Timing earned nothing we can see"
         if self.p_growth <= SIGNIFICANT:
-            judged = "Timing earned more than luck explains"
+            judged = "Timing earned more than chance explains"
         return (
             f"{judged}: {reached:,} of {n:,} shifts of the same leverage, the unshifted one among "
             f"them, grew at least as much (p = {self.p_growth:.2g})."

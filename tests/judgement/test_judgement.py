@@ -702,7 +702,7 @@ def test_a_walk_is_judged_on_its_test_spans_alone(walked, tmp_path):
 
     assert found.growth.loc["M5", "n"] <= len(walk.result.returns)
     assert found.growth.loc["M5", "max_drawdown"] == walk.result.metrics["max_drawdown"]
-    assert "out of sample alone" in found.details
+    assert "only out of sample" in found.details
 
     # The walk is read from the store, whose table of folds has the sizes of all spans.
     again = test.judge(Sized(), tune=4, draws=FEW, store=tmp_path)
