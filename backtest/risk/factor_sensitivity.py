@@ -149,12 +149,12 @@ class Sensitivity(SettingsResult):
         if not len(change) or not change.abs().max() >= LEAST_CHANGE:
             return f"{text}, and no factor changes it."
 
-        factor, step = change.abs().idxmax()  # type: ignore[misc] # of two levels
-        moved = f"{100.0 * float(change.loc[(factor, step)]):+.2f} points"
+        most: Any = change.abs().idxmax()
+        moved = f"{100.0 * float(change.loc[most]):+.2f} points"
+        factor, size = most
         name = self.names.get(factor, factor)
-        return (
-            f"{text}. It depends most on {name}: {format_step(factor, step)} changes it by {moved}."
-        )
+        step = format_step(factor, size)
+        return f"{text}. It depends most on {name}: {step} changes it by {moved}."
 
     def list_numbers(self) -> list[Headline]:
         shown = choose_shown_growth(self.days)
