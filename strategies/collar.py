@@ -37,10 +37,10 @@ class Collar(OptionRule):
             "call": ("call", self.call_delta, sides["call"]),
         }
         contracts = chain.roll(legs, self.tenor, self.roll)
-        notional = max(chain.cover(account), 0.0)
+        long_notional = max(chain.cover(account), 0.0)  # of a short position there is none
 
         orders = {}
         for leg, contract in contracts.items():
-            quantity = sides[leg] * self.cover * notional / contract.notional
+            quantity = sides[leg] * self.cover * long_notional / contract.notional
             orders[leg] = (contract.name, quantity)
         return orders

@@ -47,14 +47,17 @@ class MarginBuffer(Policy):
         scale = abs(bar.signal)
         if scale == 0.0:
             return 0.0
-        equity = scale * account.equity
+        scaled_equity = scale * account.equity
 
-        ratio = account.maintenance / (equity * self.target)
+        # Inside the band a position on the side of the signal stays as it is.
+        ratio_to_target = account.maintenance / (scaled_equity * self.target)
         is_held = bar.signal * account.position > 0.0
-        if is_held and self.low <= ratio <= self.high:
+        if is_held and self.low <= ratio_to_target <= self.high:
             return math.nan
 
-        return find_notional(account.venue, self.target * equity) / equity
+        # Leverage is per unit of signal: the account takes it times the signal.
+        notional = find_notional(account.venue, self.target * scaled_equity)
+        return notional / scaled_equity
 
 
 def find_notional(venue: Any, requirement: float) -> float:

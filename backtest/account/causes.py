@@ -13,7 +13,7 @@ from backtest.account import records as r
 from backtest.account.events import Event
 from backtest.account.forced_options import compute_option_notional
 from backtest.account.margin_calls import compute_pool_needed
-from backtest.account.money import MONEY, compute_gain, total
+from backtest.account.money import MONEY, compute_gain, total, total_from_outside
 from backtest.core import FloatArray
 from backtest.core.kernels import of_options
 
@@ -49,9 +49,8 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
         lost += level * bar.scratch.shares[n_instruments + c]
     log_cause_of_account(bar, t, OF_COLLATERAL, lost)
 
-    flows = total(bar.ledger, MONEY.interest) - total(bar.ledger, MONEY.flows)
-    flows -= total(bar.ledger, MONEY.top_up)
-    log_cause_of_account(bar, t, OF_FLOWS, flows)
+    taken_out = total(bar.ledger, MONEY.interest) - total_from_outside(bar.ledger)
+    log_cause_of_account(bar, t, OF_FLOWS, taken_out)
 
     excess = balance.compute_pool(bar.terms, state) - level * needed
     log_cause_of_account(bar, t, OF_RULES, excess)

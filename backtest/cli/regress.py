@@ -268,6 +268,11 @@ def prepare_summary(given: Path | None) -> Path | None:
 def check_baseline(
     path: Path, was: Baseline | BacktestError, terms: Mapping[str, Any], reason: str | None
 ) -> RegressVerdict:
+    """Return the verdict on a baseline: its experiment is run again, and compared with it.
+
+    ``was`` is an error where the baseline cannot be read. Whatever fails is a verdict too, so that
+    the others are still checked. With a ``reason``, a baseline that is another now is written anew.
+    """
     if isinstance(was, BacktestError):
         return gate.report_failure(path.stem, was)
     try:
@@ -280,6 +285,7 @@ def check_baseline(
             traceback.print_exc(file=sys.stderr)
         return gate.report_failure(was.name, error, terms["mode"] or was.mode)
 
+    # Only --update gives a reason.
     if reason is None or not now.is_other_than(was):
         return verdict
     gate.save_baseline(gate.rewrite_baseline(was, now, reason), path.parent)

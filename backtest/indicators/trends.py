@@ -111,10 +111,13 @@ def trend_strength(
     bars, half_lives, fulls = lanes.broadcast(lookback, half_life, full)
     moves = find_moves(market, bars.astype(np.int64))
 
-    # The move at which the strength is 1; a price that stands still has none.
-    root = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
+    # The move at which the strength is 1, (n_bars, n_lanes): full times sigma sqrt(n / A).
+    sqrt_years_per_bar = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
     sigma = ewma_volatility(market, half_lives)
-    full_move = sigma * root * (np.sqrt(bars) * fulls)
+    full_move = sigma * sqrt_years_per_bar * (np.sqrt(bars) * fulls)
+
+    # No move has strength 0, even over a volatility of 0; but NaN until the volatility is known.
+    no_strength = 0.0 * full_move
     with np.errstate(divide="ignore", invalid="ignore"):
-        strength = np.where(moves != 0.0, moves / full_move, 0.0 * full_move)
+        strength = np.where(moves != 0.0, moves / full_move, no_strength)
     return lanes.shape_as(np.clip(strength, -1.0, 1.0), lookback, half_life, full)

@@ -733,19 +733,24 @@ def compare_accounts(
     """Return the equity of each of ``ACCOUNTS``, a column by name, at the close of each bar.
 
     ``without`` is the policy's account without deposits, ``replayed`` are the accounts of the parts
-    from ``deposits`` to ``fees``. The live account is known at its snapshots alone.
+    from ``deposits`` to ``fees``: each has one more fact of the live account than the one before.
+    The live account is known at its snapshots alone.
     """
-    time = setup.markets.time[first:]
-    closes = time + setup.markets.interval
+    opens = setup.markets.time[first:]
+    closes = opens + setup.markets.interval
+    equities = {}
+    for part, result in replayed.items():
+        equities[part] = np.asarray(result.of_account("equity"))
 
-    equities = {name: np.asarray(result.of_account("equity")) for name, result in replayed.items()}
-    equities["policy"] = np.asarray(without.of_account("equity"))
+    # Without deposits the first two are the same account. The replay stands for both, so that
+    # the rounding of a replay is no part of the difference.
     if live.deposits is None:
-        # The same account twice: its replay stands for its run, so that no rounding is a part.
         equities["policy"] = equities["deposits"]
+    else:
+        equities["policy"] = np.asarray(without.of_account("equity"))
 
-    # The fills of a replay are given, so other funding moves its equity alone.
-    extra_funding = count_funding(replayed["fees"], live, time)
+    # The fills of a replay are given, so other funding moves its equity and nothing else.
+    extra_funding = count_funding(replayed["fees"], live, opens)
     equities["funding"] = equities["fees"] + extra_funding
     equities["account"] = place_snapshots(setup, live.snapshots[1:], closes, first)
     return pd.DataFrame(

@@ -162,36 +162,73 @@ class Instant(NamedTuple):
 def read_option_feed(
     markets: Markets, venues: Mapping[str, Venue], panel: Panel, first: int = 0
 ) -> OptionFeed:
-    """Return what options are worth, from the bar before ``first``, at which the account begins."""
+    """Return what the listed options are worth at each open and close, a column for each option.
+
+    Values begin with the bar before ``first``, at whose close the account begins. Raises DataError
+    if an option expires after its underlying, or the surfaces of one are too old.
+    """
     listing = markets.listing
     if listing is None or not listing.options:
         return make_option_feed(0, 1)
 
-    # A quote that is stamped at an open is known there; one at a close is not.
     feed = make_option_feed(len(listing.options), markets.n_bars)
+    instants = list_instants(markets, panel)
+    for k, name in enumerate(listing.options):
+        write_option(feed, k, name, markets, venues, instants, first_bar=first - 1)
+
+    number_expiries(feed)
+    write_targets(feed, markets)
+    return feed
+
+
+def list_instants(markets: Markets, panel: Panel) -> tuple[Instant, Instant]:
+    """Return the opens and the closes of all bars.
+
+    A quote that is stamped at an open is known there; one that is stamped at a close is not.
+    """
     closes = markets.time + markets.interval
-    instants = (
+    return (
         Instant("open", markets.time, known=markets.time, marks=panel.mark_open),
         Instant("close", closes, known=closes - 1, marks=panel.mark_close),
     )
 
-    for k, (name, option) in enumerate(listing.options.items()):
-        owner = listing.underlyings[name]
-        write_terms(feed, k, markets, venues[owner], option, owner)
-        for instant in instants:
-            write_values(feed, k, listing.surfaces[owner], instant, first - 1)
-        if owner in listing.chains:
-            age = listing.quote_age or markets.interval
-            write_rows(feed, k, listing.chains[owner], option, age, instants)
-        check_ages(feed, k, markets, name)
-        feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
 
-    # Options of one instrument and expiry share a number, and of these those of one strike.
-    expiries = list(zip(feed.instruments.tolist(), feed.expiry_times.tolist(), strict=True))
+def write_option(
+    feed: OptionFeed,
+    k: int,
+    name: str,
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    instants: Sequence[Instant],
+    *,
+    first_bar: int,
+) -> None:
+    """Write the columns of option k into the feed, from ``first_bar`` on.
+
+    The order counts: values need the expiry of the terms, and quotes stand over values.
+    """
+    listing: Any = markets.listing
+    option = listing.options[name]
+    owner = listing.underlyings[name]
+
+    write_terms(feed, k, markets, venues[owner], option, owner)
+    for instant in instants:
+        write_values(feed, k, listing.surfaces[owner], instant, first_bar)
+    if owner in listing.chains:
+        age = listing.quote_age or markets.interval
+        write_rows(feed, k, listing.chains[owner], option, age, instants)
+
+    check_ages(feed, k, markets, name)
+    feed.are_listed[:, k] = np.isfinite(feed.volatilities_open[:, k])
+
+
+def number_expiries(feed: OptionFeed) -> None:
+    """Write a number for each expiry of an instrument, and one for each strike of an expiry."""
+    instruments = feed.instruments.tolist()
+    expiries = list(zip(instruments, feed.expiry_times.tolist(), strict=True))
+    strikes = list(zip(expiries, feed.strikes.tolist(), strict=True))
     feed.expiries[:] = m.number_each(expiries)
-    feed.pairs[:] = m.number_each(list(zip(expiries, feed.strikes.tolist(), strict=True)))
-    write_targets(feed, markets)
-    return feed
+    feed.pairs[:] = m.number_each(strikes)
 
 
 def check_ages(feed: OptionFeed, k: int, markets: Markets, name: str) -> None:
@@ -326,11 +363,13 @@ class CloseQuotes(NamedTuple):
 
 
 def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
-    """Return the quotes at each close: of chains where they have some, else by the model."""
+    """Return what is known of each option at each close, a column for each.
+
+    Quotes of a chain stand over those of the model, which are at the volatility of the feed.
+    """
     listing: Any = markets.listing
-    quotes = CloseQuotes(*np.full((5, markets.n_bars, len(listing.options)), np.nan))
-    age = listing.quote_age or markets.interval
-    known = markets.time + markets.interval - 1
+    shape = (markets.n_bars, len(listing.options))
+    quotes = CloseQuotes._make(np.full(shape, np.nan) for _ in CloseQuotes._fields)
     spots = markets.panel().mark_close
 
     for k, (name, option) in enumerate(listing.options.items()):
@@ -338,14 +377,28 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
         write_model_quotes(quotes, feed, k)
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
-            last = read_own_rows(chain, option).reindex(known, method="ffill", tolerance=age)
-
-            # Where the chain has no mark, that of the model stays.
-            marks = feed.marks_close[:, k]
-            np.copyto(quotes.marks[:, k], marks, where=np.isfinite(marks))
-            quotes.bids[:, k] = last["bid"]
-            quotes.asks[:, k] = last["ask"]
+            write_chain_quotes(quotes, feed, k, read_last_quotes(markets, chain, option))
     return quotes
+
+
+def read_last_quotes(markets: Markets, chain: Chain, option: Option) -> pd.DataFrame:
+    """Return the last quote of an option before each close, NaN where that is too old."""
+    listing: Any = markets.listing
+    before_close = markets.time + markets.interval - 1
+    age = listing.quote_age or markets.interval
+    return read_own_rows(chain, option).reindex(before_close, method="ffill", tolerance=age)
+
+
+def write_chain_quotes(quotes: CloseQuotes, feed: OptionFeed, k: int, last: pd.DataFrame) -> None:
+    """Write the last quotes of a chain over those of the model.
+
+    Marks are those that the feed has at closes; where it has none, that of the model stays. A bid
+    or an ask that the chain lacks is missing: nobody trades at it.
+    """
+    marks = feed.marks_close[:, k]
+    np.copyto(quotes.marks[:, k], marks, where=np.isfinite(marks))
+    quotes.bids[:, k] = last["bid"]
+    quotes.asks[:, k] = last["ask"]
 
 
 def write_model_quotes(quotes: CloseQuotes, feed: OptionFeed, k: int) -> None:

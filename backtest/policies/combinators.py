@@ -13,7 +13,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from backtest._compile.bytecode import rewrite_formula
-from backtest.core import ParameterError, PolicyError, checked
+from backtest.core import ParameterError, PolicyError, checked, count_nouns
 from backtest.policies import policy as p
 from backtest.policies.combined_parts import (
     CombinedPart,
@@ -136,9 +136,14 @@ class Combinator(Policy, metaclass=CombinatorClass):
     @classmethod
     @checked
     def over(cls, *policies: type[Policy]) -> type[Combinator]:
-        """Return the class over some policy classes, which a sweep or a search accepts."""
+        """Return the class over some policy classes, which a sweep or a search accepts.
+
+        A class that is over policies already is returned as it is, for these policies or none.
+        Raises ParameterError for other policies, or another number of them than it takes.
+        """
         if cls.parts:
-            if policies in ((), tuple(part.policy for part in cls.parts)):
+            combined = tuple(part.policy for part in cls.parts)
+            if not policies or policies == combined:
                 return cls
             name = cls.written.__name__
             raise ParameterError(f"{cls.__name__} has its policies already; use {name}(...)")
@@ -148,7 +153,7 @@ class Combinator(Policy, metaclass=CombinatorClass):
         if not least <= len(policies) <= most:
             wanted = f"at least {least} policy"
             if least == most:
-                wanted = f"{least} policy" if most == 1 else f"{least} policies"
+                wanted = count_nouns(least, "policy", "policies")
             raise ParameterError(f"{cls.__name__} must be given {wanted}, got {len(policies)}")
         return make_combined_class(cls, policies)
 

@@ -132,22 +132,24 @@ def check_once(
 ) -> tuple[Columns, Causality]:
     """Return the columns of the whole market, and how they were checked for looking ahead.
 
-    Code is checked in full once. Policies of the same code with other numbers are checked briefly
-    from then on, at the largest moves of the market. More ``effort`` than 1 is always a full check.
+    Code is checked in full once, and the check is kept. Policies of the same code with other
+    numbers are then checked briefly, at the largest moves of the market. An ``effort`` over 1 is
+    always a full check, and is not kept.
     """
     check = start_check(policy, market, effort)
     if effort != 1:
         columns = check.run(observe_whole)
         return columns, check.causality
 
+    # Brief, where the code was checked in full; None if the columns are known at too few moves.
     kind = find_kind(policy, market)
     full_check = find_full_check(kind, market)
     if full_check is not None:
         brief_columns = check.run_briefly(observe_whole, full_check.causality)
-        # None: these columns are known at too few of the moves to say anything.
         if brief_columns is not None:
             return brief_columns, check.causality
 
+    # In full, for the policies that come after it too.
     columns = check.run(observe_whole)
     keep_full_check(kind, market, check.causality)
     return columns, check.causality

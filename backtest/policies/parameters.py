@@ -270,22 +270,29 @@ def read_parameter(cls: type[Parameterized], field: dataclasses.Field[Any], hint
 def check_conditions(
     cls: type[Parameterized], parameter: Parameter, parameters: Mapping[str, Parameter]
 ) -> None:
-    """Require that ``when`` names other parameters, whose ``when`` does too, and never a circle."""
-    last = parameter
-    chain = [parameter.name]
-    while last.space is not None and last.space.when is not None:
-        name, values = last.space.when
-        others = [other for other in parameters if other not in chain]
-        if name not in others:
+    """Require that the condition of a parameter can hold: ``when`` names another, and its values.
+
+    That one may have a condition too, and so on: the chain of conditions must end at a parameter
+    without one, and not lead back to one that is in it.
+    """
+    conditioned = parameter
+    in_chain = [parameter.name]
+    while conditioned.space is not None and conditioned.space.when is not None:
+        name, values = conditioned.space.when
+        allowed = [other for other in parameters if other not in in_chain]
+        if name not in allowed:
             raise core.ParameterError(
                 f"when must name another parameter, and not in a circle, "
-                f"{cls.__name__}.{last.name} has {name!r}{core.did_you_mean(name, others)}"
+                f"{cls.__name__}.{conditioned.name} has {name!r}{core.did_you_mean(name, allowed)}"
             )
 
-        for value in values if isinstance(values, tuple) else (values,):
+        if not isinstance(values, tuple):
+            values = (values,)
+        for value in values:
             check_value(cls, parameters[name], value)
-        last = parameters[name]
-        chain.append(name)
+
+        conditioned = parameters[name]
+        in_chain.append(name)
 
 
 def check_settings(

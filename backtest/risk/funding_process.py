@@ -194,15 +194,22 @@ def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
 
 
 def spread_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
-    """Return what history paid in each interval of a grid; its cadence may have been another."""
-    time = nearest_minute(history.funding_time)
-    knots = np.concatenate([[2 * time[0] - time[1]], time]).astype(np.float64)
-    paid = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
+    """Return the funding rate of history in each interval of a grid, (n_stamps,).
 
-    stamps = grid.find(int(time[0]), int(time[-1]) + 1)
-    ends = np.interp(stamps, knots, paid)
-    starts = np.interp(stamps - grid.every, knots, paid)
-    return np.asarray(ends - starts)
+    Its cadence may have been another, so a payment is spread evenly over the interval that it was
+    for: the rate of an interval is the difference of the cumulative rate at its ends.
+    """
+    settled = nearest_minute(history.funding_time)
+
+    # The first payment was for an interval as long as the second one's.
+    first_interval = settled[1] - settled[0]
+    knots = np.concatenate([[settled[0] - first_interval], settled]).astype(np.float64)
+    rate_so_far = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
+
+    stamps = grid.find(int(settled[0]), int(settled[-1]) + 1)
+    at_ends = np.interp(stamps, knots, rate_so_far)
+    at_starts = np.interp(stamps - grid.every, knots, rate_so_far)
+    return np.asarray(at_ends - at_starts)
 
 
 def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:

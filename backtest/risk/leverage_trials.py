@@ -191,10 +191,10 @@ def search_leverage(
     """Return a row, and the probability by size on the first trials."""
     rough_hits = trials.count_hits(sizes.tolist(), trials.rough, math.inf)
     rough = [hits / trials.rough for hits in rough_hits]
-    known: dict[float, int] = {}
-    best = find_largest(trials, [0.0, *map(float, sizes)], rough, chance, known)
+    known = SizeHits(trials, chance)
+    best = find_largest(known, [0.0, *map(float, sizes)], guess_place(rough, chance))
 
-    chance_there = measure(trials, best, trials.count, known.get(best))
+    chance_there = measure(trials, best, trials.count, known.hits.get(best))
     is_limited = bool(best == sizes[-1])
     row = {
         "leverage": best,
@@ -214,50 +214,80 @@ def search_leverage(
     return row, rough
 
 
-def find_largest(
-    trials: PathTrials,
-    grid: Sequence[float],
-    rough: Sequence[float],
-    chance: float,
-    known: dict[float, int],
-) -> float:
-    """Return the largest size that is not over a chance; write hits of the sizes tried to known.
+class SizeHits:
+    """How many trials liquidate each size that was tried, and whether that is over a chance."""
 
-    ``grid`` begins with 0, ``rough`` are the shares of its other sizes on the first trials: they
-    say where the search begins.
+    def __init__(self, trials: PathTrials, chance: float) -> None:
+        self.trials = trials
+        self.limit = chance * trials.count
+        self.hits: dict[float, int] = {}
+
+    def count(self, sizes: Sequence[float]) -> None:
+        """Count the hits of sizes that were not tried, all on the same draws."""
+        untried = [size for size in sizes if size not in self.hits]
+        counts = self.trials.count_hits(untried, self.trials.count, self.limit)
+        self.hits.update(zip(untried, counts, strict=True))
+
+    def is_over(self, size: float) -> bool:
+        """Return whether a size is liquidated more often than the chance."""
+        self.count([size])
+        return self.hits[size] > self.limit
+
+
+def find_largest(known: SizeHits, grid: Sequence[float], rough_place: int) -> float:
+    """Return the largest size that is not over the chance; what is tried is kept in ``known``.
+
+    ``grid`` begins with 0, which is never over. ``rough_place`` is where the search begins on it.
     """
-    limit = chance * trials.count
-
-    def is_over(*asked: float) -> list[bool]:
-        new = [size for size in asked if size not in known]
-        known.update(zip(new, trials.count_hits(new, trials.count, limit), strict=True))
-        return [known[size] > limit for size in asked]
-
-    # The first size of the grid that is over, with all trials.
-    place = len(grid) - 1
-    for k, share in enumerate(rough, 1):
-        if share > chance:
-            place = k
-            break
-    is_over(*grid[max(place - 1, 1) : place + 1])  # both on the same draws
-    while place < len(grid) and not is_over(grid[place])[0]:
-        place += 1
-    while 1 < place < len(grid) and is_over(grid[place - 1])[0]:
-        place -= 1
-
-    best = grid[place - 1]
+    place = find_first_over(known, grid, rough_place)
+    largest = grid[place - 1]
     if place == len(grid):
-        return best
+        return largest
+    return narrow_gap(known, largest, grid[place])
 
-    # The gap below it is narrowed, several sizes at a time: it ends at the first that is over.
-    high = grid[place]
+
+def guess_place(shares: Sequence[float], chance: float) -> int:
+    """Return the place on the grid of the first size whose share is over a chance, or the last one.
+
+    ``shares`` are those of the grid after its first size, 0.
+    """
+    for place, share in enumerate(shares, 1):
+        if share > chance:
+            return place
+    return len(shares)
+
+
+def find_first_over(known: SizeHits, grid: Sequence[float], place: int) -> int:
+    """Return the place of the first size of the grid that is over, ``len(grid)`` if none is.
+
+    From a rough place it goes up to a size that is over, then down while the one below is too.
+    """
+    # The two that most probably enclose it are counted together, which draws their paths once.
+    known.count(grid[max(place - 1, 1) : place + 1])
+    while place < len(grid) and not known.is_over(grid[place]):
+        place += 1
+    while 1 < place < len(grid) and known.is_over(grid[place - 1]):
+        place -= 1
+    return place
+
+
+def narrow_gap(known: SizeHits, low: float, high: float) -> float:
+    """Return the largest size found not over between one that is not, and one that is.
+
+    In each round some sizes between them are tried at once. Where the first is over, the gap ends
+    at it, and begins at the size before.
+    """
     for _ in range(ROUNDS):
-        inside = np.geomspace(max(best, 0.01 * high), high, LANES + 2)[1:-1].tolist()
-        first_over = [*is_over(*inside), True].index(True)
-        sizes = [best, *inside, high]
-        best = sizes[first_over]
-        high = sizes[first_over + 1]
-    return best
+        # In logarithms, which a size of 0 has not.
+        lowest = max(low, 0.01 * high)
+        inside = np.geomspace(lowest, high, LANES + 2)[1:-1].tolist()
+        known.count(inside)
+        for size in inside:
+            if known.is_over(size):
+                high = size
+                break
+            low = size
+    return low
 
 
 class Searched(NamedTuple):
@@ -375,20 +405,23 @@ def measure(
 def measure_error(trials: PathTrials, size: float, chance: float, *, most: float) -> float:
     """Return the standard error of the size that is liquidated with a chance, over the paths.
 
-    By the delta method in logarithms: that of the chance of n paths, sqrt((1 - chance) / (n
-    chance)), over the slope of the chance, from sizes on both sides of it, of at most ``most``, on
-    the same paths. NaN if it has no slope, or none was liquidated.
+    By the delta method in logarithms: the relative error of the chance over the slope d log(chance)
+    / d log(size). NaN if there is no slope, or none was liquidated.
     """
+    # The slope, from a size on each side of it; none is over ``most``. All have the same paths.
     smaller = size * math.exp(-SLOPE_STEP)
     larger = min(size * math.exp(SLOPE_STEP), most)
-    fewer, more = trials.count_hits([smaller, larger], trials.count, math.inf)
-    if not more > fewer or chance == 0.0:
+    fewer_hits, more_hits = trials.count_hits([smaller, larger], trials.count, most=math.inf)
+    if not more_hits > fewer_hits or chance == 0.0:
         return math.nan
 
-    # Half a hit more, so that none has a logarithm.
-    slope = math.log((more + 0.5) / (fewer + 0.5)) / math.log(larger / smaller)
-    of_chance = math.sqrt((1.0 - chance) / (trials.count * chance))
-    return size * of_chance / slope
+    # Half a hit is added to each, as 0 hits have no logarithm.
+    log_ratio_of_hits = math.log((more_hits + 0.5) / (fewer_hits + 0.5))
+    slope = log_ratio_of_hits / math.log(larger / smaller)
+
+    # The chance of n paths has the variance chance (1 - chance) / n.
+    relative_error = math.sqrt((1.0 - chance) / (trials.count * chance))
+    return size * relative_error / slope
 
 
 def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: float) -> None:

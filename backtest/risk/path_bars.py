@@ -28,6 +28,11 @@ class PathBars(NamedTuple):
     rows: core.IntArray
     rates: core.FloatArray
 
+    @property
+    def close(self) -> core.FloatArray:
+        """The closes, (n_paths, width)."""
+        return np.asarray(self.prices[3])
+
     def select(self, part: slice) -> PathBars:
         return PathBars(*[field[..., part, :] for field in self])  # type: ignore[arg-type] # by field
 

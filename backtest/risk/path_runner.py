@@ -420,30 +420,47 @@ class PathsRunner(core.Carried):
         return {"first": first + 1, "started": self.resume.span.start}
 
     def run_block(self, first: int, stop: int) -> PathLives:
-        """Return what became of the account on paths ``first`` to ``stop``."""
-        n = stop - first
+        """Return what became of the account on paths ``first`` to ``stop``, a row for each.
+
+        The paths of a block are simulated side by side; where each has a setup of its own, one by
+        one.
+        """
+        n_paths = stop - first
         bars = self.paths.draw_all(first, stop)
-        size = 1 if self.is_own else n
+        step = n_paths
+        if self.is_own:
+            step = 1
 
         parts = []
-        for k in range(0, n, size):
-            laid = self._lay(bars, first, stop, k)
-            try:
-                lives = self.loop.simulate(laid, self.setup.first)
-            except engine.LaneFault as fault:
-                number = first + k + fault.lane
-                replace(self, compile=False).run_path(number)  # it says what
-                raise
+        for k in range(0, n_paths, step):
+            lives = self._simulate(self._lay(bars, first, stop, k), number=first + k)
+            # What stands before the bars of a path is the history in front of it.
             parts.append(lives[:, :, -self.paths.n_bars :])
+        rows = parts[0]
+        if len(parts) > 1:
+            rows = np.concatenate(parts, axis=1)
 
-        closes = np.array([path.prices[3, :, 1:] for path in bars.values()])
-        joined = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-        at_closes = joined[: engine.N_CLOSES]
-        of_block = PathLives(first, *at_closes, closes=closes)  # type: ignore[misc] # its fields
+        # The first close of a path is the last one of history.
+        closes = np.array([path.close[:, 1:] for path in bars.values()])
+        of_closes = rows[: engine.N_CLOSES]
+        block = PathLives(first, *of_closes, closes=closes)  # type: ignore[misc] # rows are its fields
         if not self.has_extremes:
-            return of_block
-        day_open, least, most = joined[engine.N_CLOSES :]
-        return of_block._replace(day_open=day_open, least=least, most=most)
+            return block
+        day_open, least, most = rows[engine.N_CLOSES :]
+        return block._replace(day_open=day_open, least=least, most=most)
+
+    def _simulate(self, laid: Any, *, number: int) -> core.FloatArray:
+        """Return the rows of the loop on paths from a number on.
+
+        A fault of the loop says which path failed, but not why: run alone in plain Python, that
+        path raises the reason.
+        """
+        try:
+            return self.loop.simulate(laid, self.setup.first)
+        except engine.LaneFault as fault:
+            plain = replace(self, compile=False)
+            plain.run_path(number + fault.lane)
+            raise
 
     def _lay(self, bars: Mapping[str, PathBars], first: int, stop: int, k: int) -> Any:
         """Return the inputs of the loop: of path k with its own setup, or of a whole block."""

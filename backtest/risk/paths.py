@@ -306,14 +306,15 @@ def read_correlation(stated: Any, history: Markets) -> tuple[tuple[float, ...], 
     n = len(history)
     if stated is None:
         matrix = measure_correlation(history)
+        np.fill_diagonal(matrix, 1.0)
     elif np.ndim(stated) == 0:
-        matrix = np.full((n, n), core.Real(-1.0, 1.0).check("correlation", stated))
+        # One number is the correlation of each pair.
+        of_pairs = core.Real(-1.0, 1.0).check("correlation", stated)
+        matrix = np.full((n, n), of_pairs)
+        np.fill_diagonal(matrix, 1.0)
     else:
         core.check_shape("correlation", stated, (n, n))
         matrix = np.array(stated, dtype=np.float64)
-
-    if np.ndim(stated) == 0:
-        np.fill_diagonal(matrix, 1.0)
     return tuple(tuple(map(float, row)) for row in matrix)
 
 
@@ -466,7 +467,11 @@ def choose_models(model: Any, pasts: Mapping[str, Market], drift: Drift | None) 
 
 
 def select_history(markets: Markets, start: core.TimeLike) -> Markets:
-    """Return the bars that all instruments have, of those that have closed by a start."""
+    """Return the bars that all instruments have, and that have closed by a start.
+
+    The start is a time, or ``"now"``: the end of the data. Raises DataError if an instrument ended
+    before the others, or they have under 2 bars in common.
+    """
     spans = zip(markets.names, markets.spans, strict=True)
     ended = [name for name, (_, stop) in spans if stop < markets.n_bars]
     if ended:
@@ -475,7 +480,8 @@ def select_history(markets: Markets, start: core.TimeLike) -> Markets:
             "markets.select(...) leaves them out"
         )
 
-    common = markets.slice(int(markets.spans[:, 0].max()), markets.n_bars)
+    last_listed = int(markets.spans[:, 0].max())
+    common = markets.slice(last_listed, markets.n_bars)
     if common.n_bars < markets.n_bars:
         core.warn_caller(
             "what instruments have in common is that of the bars that all have, from "
@@ -488,10 +494,10 @@ def select_history(markets: Markets, start: core.TimeLike) -> Markets:
         return common
 
     end = core.to_nanoseconds(start, "start")
-    n = int((common.time + common.interval <= end).sum())
-    if n < 2 or end > common.end:
+    n_closed = int((common.time + common.interval <= end).sum())
+    if n_closed < 2 or end > common.end:
         raise core.ParameterError(
             f"start must lie after two bars of the market, {core.format_time(common.start)} to "
             f"{core.format_time(common.end)}, got {core.format_time(end)}"
         )
-    return common.prefix(n)
+    return common.prefix(n_closed)

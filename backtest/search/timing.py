@@ -463,6 +463,14 @@ def cut_test(result: Result) -> Conditions:
     return test.replace(market=market, account=account, signal=None, overlay=None, start=None)
 
 
+def read_still_signal(decided: Decided, market: Market | Markets) -> float | dict[str, float]:
+    """Return a signal that never moves: a number, of several instruments one for each by name."""
+    by_name = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
+    if isinstance(market, Markets):
+        return by_name
+    return float(by_name[decided.names[0]])
+
+
 def replay_shifts(
     test: Conditions,
     decided: Decided,
@@ -472,19 +480,20 @@ def replay_shifts(
     compile: bool = True,  # noqa: A002 - the word of bt.run
     threads: int | None = None,
 ) -> pd.DataFrame:
-    """Return the log growth of the targets of a run at each shift, in days."""
+    """Return the log growth of an account that holds the targets of a run, moved in time.
+
+    A row for each shift, in days; -inf where the account was ruined. The shifts are a sweep of a
+    policy that replays the targets: each is a set. Raises PolicyError if one cannot be replayed.
+    """
     policy, rule = make_replayed(decided)
     sets: dict[str, Any] = {"shift": days}
-
-    # A signal that moves is shifted with the targets; one that does not is a number of each.
     signal: Any
     if moves(decided.signal):
+        # It is shifted with the targets.
         sets["signal.shift"] = days
         signal = rule()
     else:
-        signal = dict(zip(decided.names, decided.signal[0].tolist(), strict=True))
-        if not isinstance(test.market, Markets):
-            signal = signal[decided.names[0]]
+        signal = read_still_signal(decided, test.market)
 
     # Each instrument has the targets of its own place.
     if len(decided.names) > 1:

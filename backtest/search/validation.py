@@ -142,18 +142,19 @@ def plan_spans(
     *,
     first: int = 0,
 ) -> list[FoldSpan]:
-    """Return the spans of a walk in the bars from ``first`` on, as bars of the market."""
-    begin = int(market.time[first])
-    trained = core.parse_duration(train, "train")
-    tested = core.parse_duration(test, "test")
+    """Return the spans of a walk in the bars from ``first`` on, as bars of the market.
 
-    # A duration is over 0, but a gap may be none.
-    is_none = re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)) is not None
-    between = 0 if is_none else core.parse_duration(gap, "gap")
-    if between >= min(trained, tested):
+    Tests adjoin. Each is after the bars that it trains on and a gap; ``anchored`` ones train from
+    ``first`` on. Raises ParameterError if the durations leave no test, or a span is too short.
+    """
+    begin = int(market.time[first])
+    train_length = core.parse_duration(train, "train")
+    test_length = core.parse_duration(test, "test")
+    gap_length = parse_gap(gap)
+    if gap_length >= min(train_length, test_length):
         raise core.ParameterError("gap must be shorter than train and test, '0d' for none")
 
-    first_test = begin + trained + between
+    first_test = begin + train_length + gap_length
     if first_test >= market.end:
         half = (market.end - begin) // 2
         raise core.ParameterError(
@@ -162,15 +163,19 @@ def plan_spans(
         )
 
     spans: list[FoldSpan] = []
-    for opened in range(first_test, market.end, tested):
+    for test_start in range(first_test, market.end, test_length):
+        # The test before took the rest of the bars.
         if spans and spans[-1].stop == market.n_bars:
             break
-        train_end = opened - between
-        train_start = begin if anchored else max(begin, train_end - trained)
-        times = [train_start, train_end, opened, opened + tested]
+
+        train_end = test_start - gap_length
+        train_start = begin
+        if not anchored:
+            train_start = max(begin, train_end - train_length)
+        times = [train_start, train_end, test_start, test_start + test_length]
         span = FoldSpan(*np.searchsorted(market.time, times).tolist())
 
-        # What is left after the last whole span is too short for one of its own.
+        # A rest that is too short for a test of its own belongs to this one.
         if market.n_bars - span.stop < LEAST_TEST:
             span = span._replace(stop=market.n_bars)
 
@@ -178,6 +183,13 @@ def plan_spans(
         check_length(market, "test", span.test, span.stop, LEAST_TEST, fold=len(spans))
         spans.append(span)
     return spans
+
+
+def parse_gap(gap: str) -> int:
+    """Return a gap in ns; unlike other durations it may be 0, in any unit."""
+    if re.fullmatch(r"\s*0+\s*[a-zA-Z]*\s*", str(gap)):
+        return 0
+    return core.parse_duration(gap, "gap")
 
 
 def check_length(

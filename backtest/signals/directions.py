@@ -133,20 +133,29 @@ class Directions(NamedTuple):
         return describe_weights(self.given, self.values)
 
     def keep_times(self) -> Any:
-        """Return the signal by time, as it may be given again with another market."""
-        copy: Any
-        if self.values.ndim == 2:
-            copy = None
-            if self.given is not None:
-                copy = m.weights_to_frame(self.values, self.market)
-        elif len(self.values) == 1:
-            copy = float(self.values[0])
-        else:
-            copy = pd.Series(self.values, index=self.market.times)
+        """Return the signal by time, as it may be given again with another market.
 
+        That is a number, a series, a frame of weights by instrument, or None if there was none.
+        The note that says how it was made stays with it.
+        """
+        by_time = self._index_by_time()
         if isinstance(self.given, pd.Series | pd.DataFrame) and NOTE in self.given.attrs:
-            copy.attrs[NOTE] = self.given.attrs[NOTE]
-        return copy
+            by_time.attrs[NOTE] = self.given.attrs[NOTE]
+        return by_time
+
+    def _index_by_time(self) -> Any:
+        """Return the values as a number, a series or a frame, as :meth:`keep_times` says."""
+        is_of_several = self.values.ndim == 2
+        if is_of_several:
+            # Weights that nobody gave are those of a market without a signal.
+            if self.given is None:
+                return None
+            return m.weights_to_frame(self.values, self.market)
+
+        # A single value is the same at all bars.
+        if len(self.values) == 1:
+            return float(self.values[0])
+        return pd.Series(self.values, index=self.market.times)
 
 
 def read_directions(signal: Any, market: Market | Markets, first: int = 0) -> Directions:

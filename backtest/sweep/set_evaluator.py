@@ -290,20 +290,30 @@ class Evaluator(core.Carried):
         return self._evaluate_plainly(sets, wanted, progress)
 
     def check_causal(self, sets: Sets, first: int | None = None, stop: int | None = None) -> None:
-        """Check signal, columns and overlay of the first sets at the ends of their parameters."""
+        """Check that signal, columns and overlay of sets do not look ahead, at the first call.
+
+        A look ahead is code, so sets at the ends of their parameters stand for all of them. Keeps
+        the weakest check of columns, which :attr:`causality` tells.
+        """
         if self.has_checked or count_sets(sets) == 0:
             return
         self.has_checked = True
 
         if self.varied.rule is not None:
-            for ends in list_ends(s.take_part(sets, s.SIGNAL)):
-                self._check_rule({f"{s.SIGNAL}{name}": value for name, value in ends.items()})
+            self._check_signals(sets)
 
         if first is None:
             first = self.first
-        # Of all checks the weakest is told, that with the fewest cuts.
-        checks = self._find_panel({}, first, stop).check_ends(sets)
+        panel = self._find_panel({}, first, stop)  # of the usual signal and rules of margin
+        checks = panel.check_ends(sets)
         self.checked = min(checks, key=lambda check: check.cuts, default=None)
+
+    def _check_signals(self, sets: Sets) -> None:
+        """Check the rule of the signal at the ends of its parameters."""
+        signal_sets = s.take_part(sets, s.SIGNAL)
+        for settings in list_ends(signal_sets):
+            values = {f"{s.SIGNAL}{name}": value for name, value in settings.items()}
+            self._check_rule(values)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
         """Check signal, columns and overlay of one set, whose run gives its faults."""
@@ -311,6 +321,7 @@ class Evaluator(core.Carried):
             self._find_panel(values, self.first, None).check_set(values)
 
     def _check_rule(self, values: Mapping[str, Any]) -> bool:
+        """Check the signal of a set for a look ahead; return whether the set has one to run on."""
         try:
             rule = self.varied.build_signal(values)
             if rule is not None:

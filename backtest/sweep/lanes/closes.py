@@ -313,10 +313,11 @@ def add_initial(tables: BracketTables, lanes: Lanes, is_first: bool, i: int) -> 
 
 
 def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
-    """Add an isolated position to the sums of all lanes: gross notional and margin posted.
+    """Add an isolated position to the sums of all lanes, and keep the worst position of each.
 
-    Of each lane the worst position so far is kept: the one whose margin needed (a bound) is the
-    largest share of its backing. Shares are compared by products, as a backing may be 0.
+    The sums are gross notional and margin posted; with ``is_first`` they begin with it. The worst
+    position is the one whose margin needed (a bound) is the largest share of its backing. It is
+    written as that pair: ``WORK.needed`` and ``WORK.backing``.
     """
     account = lanes.account
     position = lanes.position
@@ -325,20 +326,23 @@ def add_isolated_exposure(lanes: Lanes, is_first: bool, i: int) -> None:
 
     for lane in range(LANES):
         notional = abs(position[spot(i, HELD.quantity, lane)]) * abs(close)
-        posted = position[spot(i, HELD.margin, lane)]
-        gross = sum_before(account, WORK.gross, is_first, lane)
-        initial = sum_before(account, WORK.initial, is_first, lane)
-        account[cell(WORK.gross, lane)] = gross + notional
-        account[cell(WORK.initial, lane)] = initial + posted
+        gross_before = sum_before(account, WORK.gross, is_first, lane)
+        account[cell(WORK.gross, lane)] = gross_before + notional
 
-        worst = sum_before(account, WORK.needed, is_first, lane)
-        backing_of_worst = select(is_first, 1.0, account[cell(WORK.backing, lane)])
+        posted = position[spot(i, HELD.margin, lane)]
+        posted_before = sum_before(account, WORK.initial, is_first, lane)
+        account[cell(WORK.initial, lane)] = posted_before + posted
+
+        # Before the first position nothing is needed, whatever backs it.
+        worst_needed = sum_before(account, WORK.needed, is_first, lane)
+        worst_backing = select(is_first, 1.0, account[cell(WORK.backing, lane)])
+
+        # The shares of the backing, compared by products: a backing may be 0.
         needed = notional * rate
         backing = find_backing(position, close, i, lane)
-        is_worse = needed * backing_of_worst > worst * backing
-
-        account[cell(WORK.needed, lane)] = select(is_worse, needed, worst)
-        account[cell(WORK.backing, lane)] = select(is_worse, backing, backing_of_worst)
+        is_worse = needed * worst_backing > worst_needed * backing
+        account[cell(WORK.needed, lane)] = select(is_worse, needed, worst_needed)
+        account[cell(WORK.backing, lane)] = select(is_worse, backing, worst_backing)
 
 
 def raise_peaks(terms: Terms, lanes: Lanes, n: int, peaks: int) -> None:
