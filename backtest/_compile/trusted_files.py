@@ -13,7 +13,8 @@ from backtest.core.errors import warn_caller
 
 FOLDER = getattr(os, "O_DIRECTORY", 0)
 OWN_PLACE = getattr(os, "O_NOFOLLOW", 0)
-"""Flags of ``os.open``: only a folder, and not through a link."""
+AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+"""Flags of ``os.open``: only a folder, not through a link, and without waiting for a writer."""
 
 
 class UntrustedError(OSError):
@@ -56,10 +57,13 @@ def read_own_file(path: Path) -> bytes:
     with (
         opened(cache, FOLDER) as cache_handle,
         opened(folder, FOLDER | OWN_PLACE, inside=cache_handle) as folder_handle,
-        opened(path, OWN_PLACE, inside=folder_handle) as handle,
-        os.fdopen(os.dup(handle), "rb") as file,
+        opened(path, OWN_PLACE | AT_ONCE, inside=folder_handle) as handle,
     ):
-        return file.read()
+        # A pipe without a writer would be read for ever.
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UntrustedError(f"{path} is no file (rm -r {path})")
+        with os.fdopen(os.dup(handle), "rb") as file:
+            return file.read()
 
 
 @contextlib.contextmanager

@@ -143,7 +143,9 @@ def load_baseline(path: Path) -> Baseline:
         core.ParameterError,
         pa.ArrowException,
     ) as error:
-        reason = repr(error) if isinstance(error, KeyError) else core.describe_fault(error)
+        reason = core.describe_fault(error)
+        if isinstance(error, KeyError):
+            reason = f"it has no {error.args[0]!r}"
         raise core.DataError(
             f"{path}: a baseline must be whole: {reason}; restore it from version control, or "
             "record it again"
@@ -153,7 +155,9 @@ def load_baseline(path: Path) -> Baseline:
 def _read_baseline(path: Path) -> Baseline:
     document = core.parse_json(core.read_small(path), path)
     about_bars = document["bars"]
-    measures = document["metrics"]
+    measures = check_kind("metrics", document["metrics"], dict)
+    for name, entry in measures.items():
+        check_kind(f"metrics.{name}", entry, dict)
     bars = (path.parent / Path(about_bars["file"]).name).read_bytes()
     check_equal("format", document["format"], FORMAT)
     check_equal("name", document["name"], path.stem)

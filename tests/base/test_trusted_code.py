@@ -79,6 +79,17 @@ def test_what_others_may_write_to_is_not_loaded_and_the_cure_is_told(cache, plac
     assert read_double() == make_object()
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_loaded(cache, make):
+    """Before: a folder was compiled for anew in every process, and a pipe waited for a writer."""
+    path = cache / "objects-here" / "double.o"
+    path.unlink()
+    make(path, 0o600)
+
+    with pytest.warns(UserWarning, match="double.o is no file \\(rm -r .*\\)$"):
+        assert read_double() is None
+
+
 @pytest.mark.parametrize("place", ["", "objects-here", "objects-here/double.o"])
 def test_what_belongs_to_another_user_is_not_loaded(cache, place):
     if os.getuid() != 0:

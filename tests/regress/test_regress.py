@@ -495,6 +495,10 @@ DAMAGE = {  # name: what is done to the file of a baseline
     "measures of text": lambda path: edit(
         path, lambda data: data["metrics"]["fees"].update(value="x")
     ),
+    "a number for a measure": lambda path: edit(
+        path, lambda data: data["metrics"].update(fees=1.0)
+    ),
+    "no file of bars": lambda path: edit(path, lambda data: data["bars"].pop("file")),
     "a tolerance without an end": lambda path: edit(
         path, lambda data: data["metrics"]["fees"].update(tolerance={"relative": 1e9})
     ),
@@ -519,8 +523,10 @@ def test_a_damaged_baseline_is_refused(damage, was, tmp_path):
     path = baselines.save_baseline(was, tmp_path)
     DAMAGE[damage](path)
 
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path}")):
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}")) as refused:
         baselines.load_baseline(path)
+    assert "KeyError" not in str(refused.value)
+    assert "subscriptable" not in str(refused.value)
 
 
 @pytest.mark.slow
