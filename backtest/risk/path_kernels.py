@@ -62,6 +62,107 @@ def repeat_rows(
 
 
 @kernel
+def tabulate_log_means(
+    moves: FloatArray,
+    places: IntArray,
+    deviations: FloatArray,
+    scratch: FloatArray,
+    values: FloatArray,
+    slopes: FloatArray,
+) -> None:
+    """Write log means of exp(deviation * move) over the rows of each phase, and their slopes.
+
+    ``moves`` and ``places`` are those of :func:`follow_blocks`, ``deviations`` (nodes,) the roots
+    of the variances. ``values`` and ``slopes``, by the log of the deviation, have shape (phases,
+    nodes). ``scratch`` is space of (2, rows of a phase).
+    """
+    weights = scratch[0]
+    weighted = scratch[1]
+    for phase in range(len(places) - 1):
+        first = places[phase]
+        n = places[phase + 1] - first
+        largest_move = -math.inf
+        for k in range(n):
+            largest_move = max(largest_move, moves[first + k])
+
+        for j in range(len(deviations)):
+            # The largest move of a phase is taken out, so that no exponential overflows.
+            deviation = deviations[j]
+            largest = deviation * largest_move
+            for k in range(n):
+                move = deviation * moves[first + k]
+                weights[k] = exp(move - largest)
+                weighted[k] = weights[k] * move
+
+            total = sum_first(weights, n)
+            values[phase, j] = largest + log(total / n)
+            slopes[phase, j] = sum_first(weighted, n) / total
+
+
+@inlined
+def sum_first(numbers: FloatArray, n: int) -> float:
+    """Return the sum of the first n numbers, in four sums that do not wait for each other."""
+    first = 0.0
+    second = 0.0
+    third = 0.0
+    fourth = 0.0
+    n_in_fours = n - n % 4
+    for k in range(0, n_in_fours, 4):
+        first += numbers[k]
+        second += numbers[k + 1]
+        third += numbers[k + 2]
+        fourth += numbers[k + 3]
+    for k in range(n_in_fours, n):
+        first += numbers[k]
+    return (first + second) + (third + fourth)
+
+
+@kernel
+def sum_products(
+    factor: FloatArray, total: FloatArray, spare: FloatArray, doublings: int, negligible: float
+) -> None:
+    """Add the products of ever more factors before each one, on a circle, to ``total`` (n,).
+
+    A doubling joins two runs of ``factor`` (n,), which becomes the products of runs. There are no
+    more of them once the largest product is ``negligible``, or infinite. ``spare`` is space of
+    (2, n).
+    """
+    n = len(factor)
+    joined = spare[0]
+    summed = spare[1]
+    shift = 1
+    for _ in range(doublings):
+        largest = factor[0]
+        for k in range(n):
+            largest = max(largest, factor[k])
+        if not negligible < largest < math.inf:
+            break
+
+        shift %= n
+        join_runs(factor[:shift], factor[n - shift :], joined[:shift])
+        join_runs(factor[shift:], factor[: n - shift], joined[shift:])
+        add_runs(total[:shift], factor[:shift], total[n - shift :], summed[:shift])
+        add_runs(total[shift:], factor[shift:], total[: n - shift], summed[shift:])
+        for k in range(n):
+            factor[k] = joined[k]
+        for k in range(n):
+            total[k] = summed[k]
+        shift *= 2
+
+
+@inlined
+def join_runs(factor: FloatArray, before: FloatArray, joined: FloatArray) -> None:
+    for k in range(len(joined)):
+        joined[k] = factor[k] * before[k]
+
+
+@inlined
+def add_runs(total: FloatArray, factor: FloatArray, before: FloatArray, summed: FloatArray) -> None:
+    for k in range(len(summed)):
+        summed[k] = total[k] + factor[k] * before[k]
+
+
+@kernel
 def follow_blocks(
     phases: IntArray,
     moves: FloatArray,

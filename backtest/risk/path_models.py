@@ -13,6 +13,7 @@ from backtest.core.units import YEAR_DAYS
 from backtest.indicators import find_backcast, kernels, log_returns
 from backtest.market import SESSIONS, Market
 from backtest.results import find_block_length
+from backtest.risk import path_kernels
 from backtest.risk.path_draws import Draws, Moves
 from backtest.risk.path_drift import count_per_year
 
@@ -164,12 +165,10 @@ def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
     # S adds up products of ever more rows behind each one: a doubling joins two runs of them.
     factor = stay * np.roll(growth, 1)
     total = np.ones(n)
+    _compile.compile_module(path_kernels).sum_products(
+        factor, total, np.empty((2, n)), DOUBLINGS, NEGLIGIBLE
+    )
     with np.errstate(over="ignore", invalid="ignore"):
-        for doubling in range(DOUBLINGS):
-            if not NEGLIGIBLE < np.max(factor) < math.inf:
-                break
-            total = total + factor * np.roll(total, 2**doubling % n)
-            factor = factor * np.roll(factor, 2**doubling % n)
         left = 1.0 - (1.0 - stay) * float(np.mean(growth * total))
 
     if not left > 0.0:

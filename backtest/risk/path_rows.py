@@ -186,20 +186,19 @@ class RowTable:
         its ends (Hermite), so that 1, the only variance of rows that are not scaled, is exact.
         """
         nodes = self._list_nodes()
-        moves = self.moves[3, self.order[self.starts[0] :]]
-        starts = self.starts - self.starts[0]
-        shape = (len(starts), len(nodes))
-
-        values = np.empty(shape)
-        slopes = np.empty(shape)
-        for j, node in enumerate(nodes.tolist()):
-            # The largest move of a phase is taken out, so that no exponential overflows.
-            sized = math.exp(0.5 * LOG_STEP * node) * moves
-            largest = np.maximum.reduceat(sized, starts)
-            weights = np.exp(sized - np.repeat(largest, self.counts))
-            total = np.add.reduceat(weights, starts)
-            values[:, j] = largest + np.log(total / self.counts)
-            slopes[:, j] = 0.5 * LOG_STEP * np.add.reduceat(weights * sized, starts) / total
+        order = self.order[self.starts[0] :]
+        deviations = [math.exp(0.5 * LOG_STEP * node) for node in nodes.tolist()]
+        values = np.empty((len(self.starts), len(nodes)))
+        slopes = np.empty_like(values)
+        _compile.compile_module(path_kernels).tabulate_log_means(
+            self.moves[3, order],
+            np.append(self.starts, len(self.order)) - self.starts[0],
+            np.array(deviations),
+            np.empty((2, int(self.counts.max()))),
+            values,
+            slopes,
+        )
+        slopes *= 0.5 * LOG_STEP
 
         first = values[:, :-1]
         rise = values[:, 1:] - first

@@ -257,6 +257,17 @@ def find_log_mean(table: RowTable, variance: float) -> float:
     return path_kernels.read_log_mean(cubics, 0, math.log(variance), first_node)
 
 
+def test_log_means_are_those_of_the_rows_of_a_phase():
+    history = with_an_extreme_hour(8.0)
+    table = bt.simulate_paths(history, HOT, paths=1, horizon="6h", seed=5).leader.table
+    moves = table.moves[3, table.order[table.starts[0] :][: table.counts[0]]]
+    for variance in (1e-4, 2e-4, 5e-4):
+        largest = math.sqrt(variance) * moves.max()
+        others = np.exp(math.sqrt(variance) * moves - largest)
+        expected = largest + math.log(others.mean())
+        assert find_log_mean(table, variance) == pytest.approx(expected, rel=1e-6)
+
+
 def test_prices_of_repeated_rows_by_hand():
     """A log price is that of the last close plus the sized move, less its log mean and growth."""
     history = with_an_extreme_hour(8.0)
