@@ -50,7 +50,7 @@ def weighted_root(
     # Paths of one half-life: the history that all have in front is averaged once.
     first = 0
     state = np.zeros((2, k))
-    if columns.shape[1] > 1 and np.size(half_life) == 1:
+    if columns.shape[1] > 1 and np.all(decay == decay[0]):
         first = lanes.count_shared(columns)
         head = np.empty((first, 1))
         state_of_head = np.zeros((2, 1))

@@ -23,7 +23,7 @@ from backtest.risk.path_drift import count_per_year
 from backtest.risk.path_models import PathModel
 from backtest.risk.path_rows import RowTable, plan_calendar
 
-AT_ONCE = 64
+AT_ONCE = 128
 """Paths whose markets share arrays."""
 MOST_KEPT = 0.9999
 """The largest persistence of the basis, so that it comes back to its mean."""
@@ -172,6 +172,8 @@ class InstrumentPaths:
                 memory[name] = np.empty(shape)
                 memory[name][:, : len(past)] = past
 
+        # Paths differ in the fields of rows alone, so the first one is built for all.
+        first_path = self.market_of(bars, 0, before, **changes)
         for first in range(0, len(bars.volume), AT_ONCE):
             part = slice(first, first + AT_ONCE)
             rows = {}
@@ -183,7 +185,7 @@ class InstrumentPaths:
             if not before.has_mark:
                 for mark, price in zip(MARKS, PRICES, strict=True):
                     rows[mark] = rows[price]
-            yield PathMarkets(self.market_of(bars.select(part), 0, before, **changes), rows)
+            yield PathMarkets(first_path, rows)
 
 
 def has_history(rows: core.FloatArray, past: core.FloatArray, shape: tuple[int, int]) -> bool:

@@ -14,7 +14,7 @@ from backtest import paths as models
 from backtest import strategies
 from backtest.margin import touch_probability
 from backtest.results import find_block_length
-from backtest.risk import funding_process, path_draws, path_kernels
+from backtest.risk import funding_process, instrument_paths, path_draws, path_kernels
 from backtest.risk import path_models as laws
 from backtest.risk.path_drift import describe_drift
 from backtest.risk.path_rows import RowTable
@@ -627,13 +627,14 @@ def test_watched_at_closes_only_the_barrier_is_shifted():
 
 
 def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market):
-    drawn = bt.simulate_paths(market, GBM, paths=72, horizon="2d", seed=1)
-    bars = drawn.draw(0, 72)
+    count = instrument_paths.AT_ONCE + 8
+    drawn = bt.simulate_paths(market, GBM, paths=count, horizon="2d", seed=1)
+    bars = drawn.draw(0, count)
     given = {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
 
-    # Blocks of 64 paths: the second begins with path 64.
+    # The second block begins with the path after the last one of the first.
     blocks = drawn.leader.list_markets(bars, market, {}, **given)
-    for first, block in zip((0, 64), blocks, strict=True):
+    for first, block in zip((0, instrument_paths.AT_ONCE), blocks, strict=True):
         for k in (0, len(block.rows["close"]) - 1):
             whole = drawn.leader.market_of(bars, first + k, market, **given)
             assert block.pick(k).content_hash == whole.content_hash
