@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backtest.engine.tape import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, N_CLOSES
     from backtest.engine.tape import RUINED, WEALTH, RunTape
     from backtest.engine.closes import find_failure_value, is_over_cap, look_at_close
-    from backtest.engine.path_lanes import BatchLoop, LaneFault, lay
+    from backtest.engine.path_lanes import BatchLoop, LaneFault, lay, repeat_inputs
     from backtest.engine.policies import ObservedPolicy, ask_plain, assign_policies, flatten_columns
     from backtest.engine.policies import WarmUp, find_known_bars, find_warm_up, measure_decided
     from backtest.engine.policies import flatten_memory, flatten_settings, gather_deciders
@@ -65,7 +65,7 @@ else:
             "AccountInputs earn_cash mark_samples measure_years pack_terms read_assets "
             "start_account_state start_day"
         ),
-        "engine.path_lanes": "BatchLoop LaneFault lay",
+        "engine.path_lanes": "BatchLoop LaneFault lay repeat_inputs",
         "engine.policies": (
             "ObservedPolicy WarmUp ask_plain assign_policies find_known_bars find_warm_up "
             "flatten_columns flatten_memory flatten_settings gather_deciders measure_decided "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,11 +70,13 @@ def lay(
     lanes: int = 1,
     columns: Sequence[Mapping[str, FloatArray]] | None = None,
     known: IntArray | None = None,
+    repeated: AccountInputs | None = None,
     **drawn: FloatArray,
 ) -> Laid:
     """Return lanes that differ only in some fields of the feed and in columns, end to end.
 
     ``drawn`` are these fields and ``columns`` the columns of each policy, of lanes * width bars.
+    ``repeated`` are the inputs of :func:`repeat_inputs` for as many lanes, if they are known.
     ``known`` of shape (lanes, policies) is the bar of its lane from which on each policy is asked;
     that of the columns of the setup for those that it leaves out.
     """
@@ -91,8 +93,11 @@ def lay(
         first_bars = width * np.arange(lanes)
         n_policies = known.shape[1]
         asked_from[:, :n_policies] = first_bars[:, None] + known
+    inputs = repeated or repeat_inputs(setup, lanes, drawn)
+    feed: Any = inputs.feed
+    span = feed.span.copy()  # which the loop changes, in each thread
     return Laid(
-        inputs=lay_inputs(setup, lanes, drawn),
+        inputs=inputs._replace(feed=feed._replace(**drawn, span=span)),
         deciders=lay_deciders(deciders_of_one, observed, lanes),
         observed=observed,
         known=asked_from,
@@ -101,15 +106,14 @@ def lay(
     )
 
 
-def lay_inputs(setup: Setup, lanes: int, drawn: Mapping[str, FloatArray]) -> AccountInputs:
+def repeat_inputs(setup: Setup, lanes: int, drawn: Collection[str]) -> AccountInputs:
     """Return the inputs of some lanes: the bars of one account, laid end to end, a lane each.
 
-    ``drawn`` are the fields of the feed that differ by lane, laid out already; all others are those
-    of the setup, repeated.
+    The fields of the feed that are ``drawn`` differ by lane, and stay those of the setup.
     """
     inputs: AccountInputs = setup.inputs
     width = len(inputs.feed.time)
-    fields: dict[str, Any] = dict(drawn)
+    fields: dict[str, Any] = {}
     for name in {*inputs.feed._fields} - {*drawn, "options"}:
         fields[name] = lay_field(name, getattr(inputs.feed, name), lanes, width)
     feed: Any = inputs.feed._replace(**fields)
@@ -131,8 +135,7 @@ def lay_inputs(setup: Setup, lanes: int, drawn: Mapping[str, FloatArray]) -> Acc
 def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArray:
     """Return a field of the feed for lanes that all have it as it is: repeated, lane after lane.
 
-    ``width`` is the bars of a lane. Bars of settlements and flows count on from lane to lane. What
-    has no axis of bars is copied alone.
+    ``width`` is the bars of a lane. Bars of settlements and flows count on from lane to lane.
     """
     if name.startswith("asset_"):
         return np.tile(values, (1, lanes))
@@ -140,7 +143,7 @@ def lay_field(name: str, values: FloatArray, lanes: int, width: int) -> FloatArr
         return (values + np.arange(lanes)[:, None] * width).ravel()
     if name.startswith(("funding_", "flow_")) or len(values) == width > 1:
         return np.concatenate([values] * lanes)
-    return values.copy()  # the loop changes the span of the feed
+    return values
 
 
 def lay_deciders(deciders: Deciders, observed: Sequence[ObservedPolicy], lanes: int) -> Deciders:

@@ -340,6 +340,11 @@ class PathsRunner(core.Carried):
         self.loop.warn_of_overflow()
 
     @functools.cached_property
+    def repeated(self) -> dict[int, engine.AccountInputs]:
+        """What blocks of paths have in common, by their number of paths."""
+        return {}
+
+    @functools.cached_property
     def loop(self) -> engine.BatchLoop:
         return engine.BatchLoop(
             self.setup, is_compiled=self.compile, has_extremes=self.has_extremes
@@ -473,7 +478,13 @@ class PathsRunner(core.Carried):
             columns, known = make()
         else:
             columns, known = self.blocks.find((first, stop), make)
-        return engine.lay(self.setup, n, columns, known, **self.draw_fields(bars, n))
+
+        drawn = self.draw_fields(bars, n)
+        repeated = self.repeated.get(n)
+        if repeated is None:
+            repeated = engine.repeat_inputs(self.setup, n, drawn)
+            self.repeated[n] = repeated
+        return engine.lay(self.setup, n, columns, known, repeated, **drawn)
 
     def observe_block(self, bars: Mapping[str, PathBars], n: int) -> PathColumns:
         """Return the columns of the policies along n paths, and when each is asked (n, names)."""
