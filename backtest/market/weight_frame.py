@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -90,9 +90,10 @@ def read_constants(weights: Mapping[Any, Any], markets: Any, argument: str) -> F
     for name, weight in weights.items():
         constants[name] = ANY_NUMBER.check(f"{argument}: the weight of {name!r}", weight)
 
-    row = name_columns(pd.DataFrame(constants, index=[0]), markets, argument)
-    of_instruments = core.to_real(row.reindex(columns=[*markets.names]))
-    return np.broadcast_to(of_instruments, (markets.n_bars, len(markets)))
+    names = name_instruments(constants, markets, argument)
+    by_name = dict(zip(names, constants.values(), strict=True))
+    row = np.array([by_name.get(name, np.nan) for name in markets.names], dtype=np.float64)
+    return np.broadcast_to(row, (markets.n_bars, len(markets)))
 
 
 def read_frame_values(frame: pd.DataFrame, markets: Any, argument: str) -> FloatArray:
@@ -106,25 +107,31 @@ def read_frame_values(frame: pd.DataFrame, markets: Any, argument: str) -> Float
 
 def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFrame:
     """Return a frame with names of the panel for the names of its instruments."""
+    return frame.set_axis(name_instruments(frame, markets, argument), axis=1)
+
+
+def name_instruments(columns: Iterable[Any], markets: Any, argument: str) -> list[Any]:
+    """Return names of the panel for names of instruments, each of which has one weight."""
     known = markets.last_opens
     names_by_instrument: dict[object, list[str]] = {}
     for name, market in markets.items():
         names_by_instrument.setdefault(market.instrument, []).append(name)
 
-    columns: list[Any] = []
-    for column in frame:
+    names_of_panel: list[Any] = []
+    for column in columns:
         name = column
         names = names_by_instrument.get(column, [])
         if column not in known and len(names) == 1:
             name = names[0]
-        columns.append(name)
-    for k, name in enumerate(columns):
+        names_of_panel.append(name)
+
+    for k, name in enumerate(names_of_panel):
         core.Choice(*known).check(f"{argument}: the instrument of a weight", name)
-        if name in columns[:k]:
+        if name in names_of_panel[:k]:
             raise ParameterError(
                 f"{argument}: each instrument has one column, {name!r} has several"
             )
-    return frame.set_axis(columns, axis=1)
+    return names_of_panel
 
 
 def weights_to_frame(weights: FloatArray, markets: Any) -> pd.DataFrame:
