@@ -18,7 +18,7 @@ from backtest.risk.path_bars import (
     PathMarkets,
     append_bars,
 )
-from backtest.risk.path_draws import BASIS, FUNDING, ROWS, Draws
+from backtest.risk.path_draws import BASIS, FUNDING, Draws
 from backtest.risk.path_drift import count_per_year
 from backtest.risk.path_models import PathModel
 from backtest.risk.path_rows import RowTable, plan_calendar
@@ -77,10 +77,9 @@ class InstrumentPaths:
             volume[:, 1:] = mean_volume
             prices, marks = self._follow(draws, last)
         else:
-            uniforms = draws.generator(ROWS).random((bars, n, 2))
             drift = self.model.drift / count_per_year(history)
             chosen, prices, marks = self.table.draw(
-                uniforms, drift, last, has_mark=history.has_mark
+                draws.draw_rows(), drift, last, has_mark=history.has_mark
             )
             rows[:, 1:] = chosen
             np.multiply(mean_volume, self.table.shares[chosen], out=volume[:, 1:])

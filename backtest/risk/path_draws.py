@@ -17,8 +17,14 @@ Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
 NORMALS, EXTREMES, ROWS, BASIS, FUNDING, PARTS = 0, 1, 3, 4, 5, 8
 """The kinds of random numbers: each has a generator of its own, whose number keeps its draws."""
+MOST_KEPT = 2**23
+"""Numbers of rows that are kept for paths that draw the same ones again: 67 MB."""
 FIRST_PART = 1000
 """The part of the first step of a bridge. A change of it would change all paths of bridges."""
+
+
+KeptNumbers: TypeAlias = dict[tuple[int, int], core.FloatArray]
+"""Uniform numbers of rows by block and paths of it, (bars, paths, 2), all of one seed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Draws:
     """The random numbers of one instrument on one block of paths.
 
     ``shape`` counts bars and paths, ``loads`` is the row of the instrument in the factor of the
-    correlation. Moves are of the instrument; all other numbers are common to all.
+    correlation. Moves are of the instrument; all other numbers are common to all. Numbers of rows
+    are ``kept`` for other paths of the same seed, if that is given.
     """
 
     seed: int
@@ -34,12 +41,26 @@ class Draws:
     shape: tuple[int, int]
     bridge: int = 1
     loads: tuple[float, ...] = (1.0,)
+    kept: KeptNumbers | None = None
 
     def generator(self, kind: int, instrument: int = 0, part: int = 0) -> np.random.Generator:
         """Return the generator of one kind of numbers, from its beginning."""
         key = np.array([self.seed, self.block], dtype=np.uint64)
         counter = np.array([0, instrument, part, kind], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+    def draw_rows(self) -> core.FloatArray:
+        """Return the uniform numbers that choose rows, (bars, paths, 2); a longer draw has them."""
+        bars, n = self.shape
+        kept = {} if self.kept is None else self.kept
+        numbers = kept.get((self.block, n))
+        if numbers is not None and len(numbers) >= bars:
+            return numbers[:bars]
+
+        numbers = self.generator(ROWS).random((bars, n, 2))
+        if sum(known.size for known in kept.values()) + numbers.size <= MOST_KEPT:
+            kept[self.block, n] = numbers
+        return numbers
 
     def normals(self, kind: int, part: int = 0) -> core.FloatArray:
         """Return standard normal numbers that all instruments share, (bars, paths)."""

@@ -18,7 +18,7 @@ from backtest.risk import path_models as laws
 from backtest.risk.funding_process import FITTED, FundingChoice, find_grid, read_funding
 from backtest.risk.instrument_paths import InstrumentPaths
 from backtest.risk.path_bars import PathBars
-from backtest.risk.path_draws import Draws
+from backtest.risk.path_draws import Draws, KeptNumbers
 from backtest.risk.path_drift import HISTORY, Drift, read_drift
 from backtest.risk.path_models import PathModel
 from backtest.venue import FundingTerms, Venue
@@ -117,6 +117,7 @@ class Paths:
         fitting = max(BLOCK_BARS / self.width, 1.0)
         self.block = min(BLOCK, max(1 << int(math.log2(fitting)), 2))
         self.most_kept = 1
+        self.numbers: KeptNumbers | None = None
         self._kept: dict[str, dict[int, PathBars]] = {}
         self._kept_rates: dict[int, core.FloatArray] | None = None
 
@@ -177,8 +178,13 @@ class Paths:
             "history": self.markets.content_hash,
         }
 
-    def draw_again(self, start: int, horizon: str, count: int) -> Paths:
-        """Return paths from another close, ns: all that is fitted is fitted to the bars before."""
+    def draw_again(
+        self, start: int, horizon: str, count: int, numbers: KeptNumbers | None = None
+    ) -> Paths:
+        """Return paths from another close, ns: all that is fitted is fitted to the bars before.
+
+        ``numbers`` keep the random numbers of rows, which are the same from each close.
+        """
         recipe = dict(self.recipe or {})
         model = recipe.get("model")
         if model is None or isinstance(model, PathModel):
@@ -189,7 +195,9 @@ class Paths:
 
         recipe["bridge"] = self.bridge
         begins = core.utc_index(np.array([start]))[0]
-        return simulate_paths(**recipe, start=begins, horizon=horizon, paths=count)
+        paths = simulate_paths(**recipe, start=begins, horizon=horizon, paths=count)
+        paths.numbers = numbers
+        return paths
 
     @functools.cached_property
     def first_bars(self) -> dict[str, PathBars]:
@@ -246,7 +254,8 @@ class Paths:
 
         loads = tuple(map(float, self.factor[self.names.index(name)]))
         shape = (self.n_bars, self.block)
-        bars = self.members[name].draw(Draws(self.seed, number, shape, self.bridge, loads))
+        draws = Draws(self.seed, number, shape, self.bridge, loads, self.numbers)
+        bars = self.members[name].draw(draws)
         if len(kept) >= self.most_kept:
             kept.clear()
         kept[number] = bars

@@ -22,6 +22,7 @@ from backtest.market import Market, as_markets
 from backtest.risk import liquidations as r
 from backtest.risk import scores as sc
 from backtest.risk.past_starts import CALM, PastStarts, measure_calm
+from backtest.risk.path_draws import KeptNumbers
 from backtest.risk.path_models import LEAST_RETURNS
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths
@@ -79,9 +80,10 @@ def replay_risk(
         name: [] for name, dates in plans.items() if len(dates) >= sc.LEAST_DATES
     }
     whole = sorted({bar for name in forecasts for bar in plans[name].tolist()})
+    numbers: KeptNumbers = {}
     for done, bar in enumerate(whole, 1):
         due = [name for name in forecasts if bar in plans[name]]
-        told_there = forecast_at(runner, past, bar, due, threads=threads)
+        told_there = forecast_at(runner, past, bar, due, numbers=numbers, threads=threads)
         for name, forecast in told_there.items():
             forecasts[name].append(forecast)
         core.report_progress(progress, done, len(whole))
@@ -163,19 +165,26 @@ class Forecast(NamedTuple):
 
 
 def forecast_at(
-    runner: PathsRunner, past: PastStarts, bar: int, horizons: Sequence[str], *, threads: int
+    runner: PathsRunner,
+    past: PastStarts,
+    bar: int,
+    horizons: Sequence[str],
+    *,
+    numbers: KeptNumbers | None = None,
+    threads: int,
 ) -> dict[str, Forecast]:
     """Return what ``backtest risk`` would have forecast at the close of a bar, by horizon.
 
     It is that of a new account, from paths that know the history up to that bar alone. As there,
-    paths are as long as the longest of the horizons, and serve all of them.
+    paths are as long as the longest of the horizons, and serve all of them. Random ``numbers`` of
+    rows are kept for the other dates.
     """
     markets = as_markets(runner.paths.history)
     close = int(markets.time[bar]) + markets.interval
     longest = max(horizons, key=core.parse_duration)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        paths = runner.paths.draw_again(close, longest, sc.SCORED_PATHS)
+        paths = runner.paths.draw_again(close, longest, sc.SCORED_PATHS, numbers)
         paths.keep_rates()
         test = runner.test.replace(market=paths.history, venue=runner.venues, start=None)
         dated = replace(runner, paths=paths, test=test, resume=None, is_trusted=True)

@@ -12,6 +12,7 @@ import backtest as bt
 from backtest import core
 from backtest.judgement.outcomes import find_outcome, list_forecasts
 from backtest.risk import replays, scores
+from backtest.risk.path_draws import KeptNumbers
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths
 from backtest.strategies import Constant, TailRisk
@@ -78,9 +79,9 @@ def test_paths_of_a_date_serve_all_horizons_that_are_forecast_there(few, monkeyp
     drawn: list[tuple[int, str]] = []
     draw_again = Paths.draw_again
 
-    def note(paths, start, horizon, count):
+    def note(paths, start, horizon, *given):
         drawn.append((start, horizon))
-        return draw_again(paths, start, horizon, count)
+        return draw_again(paths, start, horizon, *given)
 
     monkeypatch.setattr(Paths, "draw_again", note)
     test = make_test()
@@ -98,6 +99,13 @@ def test_paths_of_a_date_serve_all_horizons_that_are_forecast_there(few, monkeyp
     both = replays.forecast_at(found.runner, horizons=["7d", "30d"], **how)
     alone = replays.forecast_at(found.runner, horizons=["7d"], **how)
     assert 0.0 < alone["7d"].probability == both["7d"].probability < both["30d"].probability
+
+    # Nor on whether their random numbers were kept, those of a month or of a week.
+    for horizons in (["30d", "7d"], ["7d", "30d"]):
+        numbers: KeptNumbers = {}
+        for horizon in horizons:
+            told = replays.forecast_at(found.runner, horizons=[horizon], numbers=numbers, **how)
+            assert told[horizon].probability == both[horizon].probability
 
 
 def test_a_horizon_with_under_ten_dates_is_too_early_and_draws_nothing(monkeypatch):
