@@ -566,6 +566,10 @@ def draw_exposure(result: Result) -> ShownChart:
     )
 
 
+FEW_RETURNS = 30
+"""Returns from which on a covariance is shown."""
+
+
 def draw_risk_shares(result: Result) -> ShownChart:
     names = result.names
     table = None
@@ -573,12 +577,15 @@ def draw_risk_shares(result: Result) -> ShownChart:
         table = result.risk()[[*names, "diversification_ratio"]]
         table = table.set_axis(core.utc_index(result.span.named))
         table = table.rename(columns={"diversification_ratio": "ratio"})
+        # Covariances of a few returns are noise, which would stretch the axes of all that follows.
+        if len(table) > 2 * FEW_RETURNS:
+            table.iloc[:FEW_RETURNS] = math.nan
     return ShownChart(
         key="risk_shares",
         title="Where the risk came from",
         caption=(
             "From exponentially weighted covariances of mark returns with a half-life of 30 days. "
-            "A share below 0 is a hedge."
+            f"A share below 0 is a hedge. Shown from {FEW_RETURNS} returns on."
         ),
         table=table,
         height=460,

@@ -776,3 +776,19 @@ def test_the_title_of_a_lower_panel_has_room_above_it(height):
     domains = [layout[name]["domain"] for name in ("yaxis", "yaxis2", "yaxis3", "yaxis4")]
     for upper, lower in itertools.pairwise(domains):
         assert (upper[0] - lower[1]) * (height - 64) >= 19.9
+
+
+def test_covariances_of_a_few_returns_are_not_drawn():
+    """Of three coins the first hours had shares from -100 to 250 %, and stretched the axis."""
+    sides = {}
+    for seed, name in enumerate(("A", "B")):
+        sample = bt.Market.sample(bars=96, seed=seed)
+        sides[name] = dataclasses.replace(sample, instrument=name)
+    account = bt.Account(capital=10_000)
+    result = bt.run(bt.Markets(sides), Constant(0.5), venue="binance-usdm:BTCUSDT", account=account)
+
+    drawn = run_charts.draw_risk_shares(result).table
+    first = run_charts.FEW_RETURNS
+    assert drawn.iloc[:first].isna().all(axis=None)
+    shares = result.risk()[["A", "B"]].to_numpy()
+    assert drawn[["A", "B"]].to_numpy()[first:] == pytest.approx(shares[first:])
