@@ -165,9 +165,16 @@ const findExtent = (traces, [from, to], isLog) => {
   return low <= high ? [low, high] : null;
 };
 const isPercent = (axis) => (axis.tickformat || "").endsWith("%");
-const [percentTick, numberTick] = [3, 4].map((n) => new Intl.NumberFormat("en", { maximumSignificantDigits: n }));
+// As toLocaleString("en") writes it, which loads a language before the first chart is drawn.
+const writeNumber = (value, digits) => {
+  const rounded = Number(value.toPrecision(digits));
+  const isTiny = rounded !== 0 && Math.abs(rounded) < 1e-6;
+  const [whole, part] = (isTiny ? rounded.toFixed(20).replace(/0+$/, "") : String(rounded)).split(".");
+  const grouped = whole.replace(/\B(?=(\d{3})+$)/g, ",");
+  return part ? `${grouped}.${part}` : grouped;
+};
 const writeTick = (value, axis) => (
-  isPercent(axis) ? `${percentTick.format(100 * value)}%` : numberTick.format(value));
+  isPercent(axis) ? `${writeNumber(100 * value, 3)}%` : writeNumber(value, 4));
 // Ticks of a logarithmic axis: the densest steps whose labels have room, else even steps.
 const chooseTicks = (low, high, height) => {
   const room = 22;
