@@ -20,6 +20,7 @@ from backtest.risk.leverage_sizes import find_cap
 from backtest.risk.liquidations import (
     BY_MODEL,
     LiquidationRisk,
+    RiskTerms,
     measure_risk,
     name_interval,
 )
@@ -108,13 +109,13 @@ def measure_risks(
     ``opened`` is that account on the paths of a month. What the policy observes was checked for
     look-ahead on them, and is not again on those of a year.
     """
-    yield measure_risk(opened, HORIZONS[MONTH], threads=threads)
+    yield measure_risk(opened, RiskTerms(HORIZONS[MONTH]), threads=threads)
 
     month = opened.paths
     count = max(month.count // YEAR_SHARE, 1)
     year = draw_paths(account, YEAR, count, seed, model=choose_model(month))
     opened_for_a_year = open_account(account, year, compile=compile, is_trusted=True)
-    yield measure_risk(opened_for_a_year, HORIZONS[YEAR], threads=threads)
+    yield measure_risk(opened_for_a_year, RiskTerms(HORIZONS[YEAR]), threads=threads)
 
 
 def list_horizons(risk: LiquidationRisk) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -143,10 +143,16 @@ def check_terms(terms: Iterable[str]) -> None:
 
 
 def compare_snapshot(replay: Replay, snapshot: AccountSnapshot, tolerance: float) -> pd.DataFrame:
-    """Return where the quantities and the equity of a snapshot differ, as ``reconcile`` does."""
+    """Return where the quantities and the equity of a snapshot differ, as ``reconcile`` does.
+
+    It is compared with the last close up to its time; one without a time, with the end. A row for
+    each difference over ``tolerance`` times the larger of both amounts.
+    """
     names = [*replay.names]
     closes = replay.span.closes
-    stamp = int(closes[-1]) if snapshot.time is None else core.to_nanoseconds(snapshot.time)
+    stamp = int(closes[-1])
+    if snapshot.time is not None:
+        stamp = core.to_nanoseconds(snapshot.time)
     bar = int(np.searchsorted(closes, stamp, side="right")) - 1
     if bar < 0 or stamp >= int(closes[-1]) + replay.interval:
         raise ParameterError(
@@ -158,16 +164,20 @@ def compare_snapshot(replay: Replay, snapshot: AccountSnapshot, tolerance: float
     counted = count_and_warn(replay.account, replay.venues, snapshot)
     pairs = []
     for name, ours in zip(names, replay.of_positions("quantity")[bar].tolist(), strict=True):
-        held = counted.positions.get(name)
-        pairs.append((f"quantity of {name}", ours, 0.0 if held is None else held.quantity))
+        theirs = 0.0
+        if name in counted.positions:
+            theirs = counted.positions[name].quantity
+        pairs.append((f"quantity of {name}", ours, theirs))
     if counted.equity is not None:
         pairs.append(("equity", float(replay.of_account("equity")[bar]), counted.equity))
 
     table = pd.DataFrame(pairs, columns=["term", "ours", "theirs"])
     table["difference"] = table["theirs"] - table["ours"]
-    scale = table[["ours", "theirs"]].abs().max(axis=1)
     table.index = core.utc_index(replay.time[[bar] * len(table)]).rename("time")
-    return table[(table["difference"].abs() > tolerance * scale.to_numpy()).to_numpy()]
+
+    largest = table[["ours", "theirs"]].abs().max(axis=1)
+    is_different = table["difference"].abs() > tolerance * largest
+    return table[is_different.to_numpy()]
 
 
 def count_and_warn(

@@ -585,23 +585,24 @@ def run_replay(
 def match_fills(orders: pd.DataFrame, fills: pd.DataFrame, interval: int) -> Matched:
     """Return which fills belong to which order: same instrument and side, within one interval.
 
-    Greedy in time: the earliest order takes the fills of its interval, and none has two.
+    Greedy in time: the earliest order takes the fills of its interval, and no fill has two orders.
+    Bad debt is neither an order nor a fill.
     """
-    stamps = pd.DatetimeIndex(fills["time"]).as_unit("ns").asi8
+    filled_at = pd.DatetimeIndex(fills["time"]).as_unit("ns").asi8
     sides = np.sign(fills["quantity"].to_numpy(dtype=np.float64))
     names = fills["instrument"].to_numpy()
     is_free = (fills["kind"] != "bad_debt").to_numpy(copy=True)
     by_order: list[list[int]] = [[] for _ in range(len(orders))]
 
-    times = pd.DatetimeIndex(orders["time"]).as_unit("ns").asi8
-    for k in np.argsort(times, kind="stable").tolist():
+    ordered_at = pd.DatetimeIndex(orders["time"]).as_unit("ns").asi8
+    for k in np.argsort(ordered_at, kind="stable").tolist():
         order: Any = orders.iloc[k]
         if order["kind"] == "bad_debt":
             continue
 
-        is_same_side = sides == np.sign(order["quantity"])
-        is_near = (stamps >= times[k]) & (stamps < times[k] + interval)
-        is_matched = is_free & (names == order["instrument"]) & is_same_side & is_near
+        is_like_order = (names == order["instrument"]) & (sides == np.sign(order["quantity"]))
+        is_in_interval = (filled_at >= ordered_at[k]) & (filled_at < ordered_at[k] + interval)
+        is_matched = is_free & is_like_order & is_in_interval
         by_order[k] = np.flatnonzero(is_matched).tolist()
         is_free &= ~is_matched
     return Matched(by_order, np.flatnonzero(is_free).tolist())
@@ -706,6 +707,7 @@ def model_fill(setup: Setup, fill: Any) -> dict[str, Any]:
     if fill["instrument"] not in setup.markets.names:  # collateral, which is sold as it is
         return modeled
 
+    # A cost that is a column of the market is NaN among the rules: it is modeled as 0.
     bar = find_bar(setup, fill["time"])
     i = setup.markets.names.index(fill["instrument"])
     rules = accounts.pick_instrument(setup.inputs.terms, i)
@@ -826,9 +828,12 @@ def sum_days(bars: pd.DataFrame) -> pd.DataFrame:
     steps = pd.DataFrame(difference_parts(bars))
     steps["unexplained"] = steps["unexplained"].ffill().fillna(0.0)
 
-    stamps = pd.DatetimeIndex(bars.index).as_unit("ns").asi8
-    day = core.utc_index((stamps - 1) // DAY * DAY).rename("day")
-    at_end = steps.groupby(day).last()
-    changes = at_end.diff().fillna(at_end.iloc[:1])
-    levels = bars[["policy", "account"]].groupby(day).last()
-    return pd.concat([levels, changes], axis=1)
+    # A nanosecond less, so that midnight belongs to the day that it ends.
+    closes = pd.DatetimeIndex(bars.index).as_unit("ns").asi8
+    day = core.utc_index((closes - 1) // DAY * DAY).rename("day")
+
+    # The change of the first day is from 0, where both accounts begin.
+    parts_at_end = steps.groupby(day).last()
+    changes = parts_at_end.diff().fillna(parts_at_end.iloc[:1])
+    equities_at_end = bars[["policy", "account"]].groupby(day).last()
+    return pd.concat([equities_at_end, changes], axis=1)

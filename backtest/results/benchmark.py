@@ -97,16 +97,18 @@ def measure_moves(
     panel = markets.panel()
     held = np.concatenate((weights[:, :1], weights[:, :-1]), axis=1)
 
-    # From open to open; where none follows, to the close.
+    # The index at each open: it grows from open to open, and to the close where none follows.
     next_open = np.roll(panel.open, -1, axis=1)
     next_open[:, -1] = np.nan
     next_open = np.where(np.isnan(next_open), panel.close, next_open)
     growth = 1.0 + sum_gains(held, next_open, panel.open, are_inverse)
-    at_open = np.concatenate(([1.0], np.cumprod(growth[:-1])))
+    index_at_open = np.concatenate(([1.0], np.cumprod(growth[:-1])))
 
-    at_close = at_open * (1.0 + sum_gains(held, panel.mark_close, panel.open, are_inverse))
-    before = np.concatenate((at_close[:1], at_close[:-1]))
-    return np.asarray((at_close - before) / before)
+    # At each close, by the marks; the first one has none before it to grow from.
+    gains_to_close = sum_gains(held, panel.mark_close, panel.open, are_inverse)
+    index_at_close = index_at_open * (1.0 + gains_to_close)
+    close_before = np.concatenate((index_at_close[:1], index_at_close[:-1]))
+    return np.asarray((index_at_close - close_before) / close_before)
 
 
 def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> core.FloatArray:

@@ -226,11 +226,13 @@ def find_block_length(series: FloatArray) -> float:
     with one_thread():
         products = np.array([x[lag:] @ x[: n - lag] for lag in range(most + 1)])
 
-    # The autocorrelation of each lag, of the two parts of the series that it compares.
-    sums = np.concatenate(([0.0], np.cumsum(x * x)))
+    # The autocorrelation of each lag, by the squares of the two parts that it compares.
+    squares_so_far = np.concatenate(([0.0], np.cumsum(x * x)))
     after = np.minimum(np.arange(1, most + 2), n)
+    squares_of_later = squares_so_far[-1] - squares_so_far[after]
+    squares_of_earlier = squares_so_far[n - after]
     with np.errstate(divide="ignore", invalid="ignore"):
-        correlations = np.abs(products) / np.sqrt((sums[-1] - sums[after]) * sums[n - after])
+        correlations = np.abs(products) / np.sqrt(squares_of_later * squares_of_earlier)
         is_small = correlations < 2.0 * math.sqrt(math.log10(n) / n)
 
         # The first lag after which as many in a row are small decides how many count.

@@ -104,9 +104,12 @@ def list_settlements(run: RunRecord) -> dict[tuple[str, int], list[Settlement]]:
         jitter = core.parse_duration(run.venues[name].funding_jitter)
         bars, is_open = place_on_bars(stamps, market.time, market.interval, jitter)
 
-        for k in np.flatnonzero((bars >= 0) & (bars < market.n_bars)).tolist():
-            opened = int(market.time[bars[k]])
-            settlements[name, opened].append(Settlement(int(stamps[k]), bool(is_open[k])))
+        # Those before the first bar and after the last one are of no bar.
+        is_inside = (bars >= 0) & (bars < market.n_bars)
+        for k in np.flatnonzero(is_inside).tolist():
+            open_of_bar = int(market.time[bars[k]])
+            settlement = Settlement(int(stamps[k]), bool(is_open[k]))
+            settlements[name, open_of_bar].append(settlement)
     return settlements
 
 

@@ -209,11 +209,13 @@ def describe_history(
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
         return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
-    first = market.start
+
+    first_open = market.start
     if start is not None:
-        first = max(first, core.to_nanoseconds(start, "start"))
-    time = market.time[market.time >= first]
-    return {**describe_bars(market, int(time[0]), time + market.interval), "filled": {}}
+        first_open = max(first_open, core.to_nanoseconds(start, "start"))
+    opens = market.time[market.time >= first_open]
+    closes = opens + market.interval
+    return {**describe_bars(market, int(opens[0]), closes), "filled": {}}
 
 
 MOST_SOURCES = 3

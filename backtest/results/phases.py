@@ -233,19 +233,22 @@ def measure_market(closes: core.IntArray, price: core.FloatArray, column: str) -
         return np.asarray(1.0 - values / highs)
 
     # Sigma per sqrt(day), from that of a bar.
-    logs = np.log(price)
-    moves = pd.Series(np.diff(logs, prepend=np.nan), values.index)
-    of_bar = moves.rolling(pd.Timedelta(VOLATILITY_WINDOW, "ns")).std().to_numpy()
+    log_price = np.log(price)
+    returns = pd.Series(np.diff(log_price, prepend=np.nan), values.index)
+    sigma_of_bar = returns.rolling(pd.Timedelta(VOLATILITY_WINDOW, "ns")).std().to_numpy()
     bars_per_day = (len(closes) - 1) * DAY / max(int(closes[-1] - closes[0]), 1)
     is_full = closes - closes[0] >= VOLATILITY_WINDOW
-    sigma = np.where(is_full, of_bar * bars_per_day**0.5, np.nan)
+    sigma = np.where(is_full, sigma_of_bar * bars_per_day**0.5, np.nan)
     if column == VOLATILITY:
         return np.asarray(sigma * YEAR_DAYS**0.5)
 
-    before = np.searchsorted(closes, closes - TREND_WINDOW, side="right") - 1
-    moved = np.where(before >= 0, logs - logs[np.maximum(before, 0)], np.nan)
+    # The last close that is a window or more ago; -1, of which no return is known, without one.
+    past = np.searchsorted(closes, closes - TREND_WINDOW, side="right") - 1
+    log_past_price = log_price[np.maximum(past, 0)]
+    moves = np.where(past >= 0, log_price - log_past_price, np.nan)
+    sigma_of_window = sigma * (TREND_WINDOW / DAY) ** 0.5
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(moved / (sigma * (TREND_WINDOW / DAY) ** 0.5))
+        return np.asarray(moves / sigma_of_window)
 
 
 # Turning points of Pagan and Sossounov, in months.
@@ -567,24 +570,30 @@ def find_p_values(
     if not can_test.any() or not np.isfinite(grown).all():
         return np.full(n_phases, np.nan)
 
-    # d, and d* - d of each draw. Blocks are as long as growth beyond the mean of a phase lasts.
+    # d of each phase. Blocks are as long as growth beyond the mean of a phase lasts.
     gap = compare_growth(grown.sum(axis=0), bars.sum(axis=0))
     mean_growth = grown.sum(axis=0) / np.maximum(bars.sum(axis=0), 1.0)
     influence = (grown - bars * mean_growth).T
     block = choose_block(influence[can_test])
-    sums = resample_sums(np.hstack((grown, bars)), block, np.random.default_rng(0))
-    drawn = compare_growth(sums[:, :n_phases], sums[:, n_phases:]) - gap
 
+    # d* - d of each draw, (n_draws, n_phases).
+    sums = resample_sums(np.hstack((grown, bars)), block, np.random.default_rng(0))
+    grown_in_draw = sums[:, :n_phases]
+    bars_in_draw = sums[:, n_phases:]
+    moves = compare_growth(grown_in_draw, bars_in_draw) - gap
+
+    # s. Where it is rounding alone, growth never differed.
     error = np.full(n_phases, 0.0)
-    error[can_test] = np.nanstd(drawn[:, can_test], axis=0)
+    error[can_test] = np.nanstd(moves[:, can_test], axis=0)
     can_test &= error > performance.LEAST_DEVIATION * np.abs(growth).max()
     if not can_test.any():
         return np.full(n_phases, np.nan)
 
     # A history without a phase has no difference, and counts as beyond every one.
-    ratios = np.abs(drawn[:, can_test]) / error[can_test]
+    ratios = np.abs(moves[:, can_test]) / error[can_test]
     largest = np.where(np.isnan(ratios), np.inf, ratios).max(axis=1)
-    beyond = np.count_nonzero(largest[:, None] >= np.abs(gap[can_test]) / error[can_test], axis=0)
+    ratio_of_gap = np.abs(gap[can_test]) / error[can_test]
+    beyond = np.count_nonzero(largest[:, None] >= ratio_of_gap, axis=0)
     p_values: core.FloatArray = np.full(n_phases, np.nan)
     p_values[can_test] = (1.0 + beyond) / (DRAWS + 1.0)
     return p_values

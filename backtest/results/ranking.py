@@ -351,8 +351,11 @@ def is_dominated(scores: core.FloatArray) -> core.BoolArray:
 
     ``scores`` (k, n_objectives) are larger for better sets; one with NaN is dominated.
     """
-    order = np.lexsort(scores.T[::-1])[::-1]  # what beats a set stands before it
+    # By score, the best first: what beats a set stands before it.
+    order = np.lexsort(scores.T[::-1])[::-1]
     beaten: core.BoolArray = np.any(np.isnan(scores), axis=1)
+
+    # A set that another one beats is beaten by one of the frontier too.
     frontier = np.empty((0, scores.shape[1]))
     for row in order[~beaten[order]]:
         is_no_worse = (frontier >= scores[row]).all(axis=1)

@@ -353,7 +353,8 @@ class Crowd:
             weights = np.abs(notional[is_of_side])
             levels[name], _ = np.histogram(prices[is_of_side], edges, weights=weights)
 
-        # A fall from the price now to a level liquidates longs, a rise shorts.
+        # A fall from the price now to a level liquidates longs, a rise shorts. So longs are summed
+        # up from the price now downwards, and shorts upwards.
         middle = 0.5 * (edges[:-1] + edges[1:])
         is_below = middle < now
         longs_below = np.where(is_below, levels["long"], 0.0)

@@ -579,74 +579,97 @@ def write_past(row: Any) -> str:
     return f"{core.format_percent(row['history'])} of {row['history_starts']:,.0f} starts"
 
 
+class RiskTerms(NamedTuple):
+    """What is asked of a risk.
+
+    ``horizons`` are durations, None for the usual ones; ``confidence`` is that of intervals. The
+    venue defaults ``default_rate`` times a year, and then pays back the share ``recovery``.
+    """
+
+    horizons: Sequence[str] | None = None
+    confidence: float = 0.95
+    default_rate: float = 0.0
+    recovery: float = 0.0
+
+
 def tabulate_horizons(
-    runner: PathsRunner, events: PathEvents, past: PastStarts, bars: Mapping[str, int],
-    days: core.FloatArray, confidence: float, default_rate: float, calm: Mapping[str, float],
-) -> pd.DataFrame:  # fmt: skip
+    runner: PathsRunner,
+    events: PathEvents,
+    past: PastStarts,
+    *,
+    terms: RiskTerms,
+    bars: Mapping[str, int],
+    days: core.FloatArray,
+    is_calm: bool,
+) -> pd.DataFrame:
     """Return the table of a risk: a row per horizon of ``bars``, by name.
 
-    ``days`` (n_bars,) are those from the start to each close.
+    ``days`` (n_bars,) are those from the start to each close. ``is_calm`` says that the account
+    begins at a volatility which is low for the year.
     """
-    is_calm = runner.resume is None and any(ratio < CALM for ratio in calm.values())
     rows = []
-    for k, (name, n) in enumerate(bars.items()):
-        row = describe_horizon(events, k, n, days, confidence)
-        row |= past.summarize(n, core.parse_duration(name))
-        default = 1.0 - math.exp(-default_rate * float(days[n - 1]) / YEAR_DAYS)
-        row["probability"] = choose_probability(row, default, is_calm=is_calm)
+    for k, (name, n_bars) in enumerate(bars.items()):
+        row = describe_horizon(events, k, n_bars, days, terms.confidence)
+        row |= past.summarize(n_bars, core.parse_duration(name))
+
+        # The venue defaults at a constant rate.
+        years = float(days[n_bars - 1]) / YEAR_DAYS
+        p_default = 1.0 - math.exp(-terms.default_rate * years)
+        row["probability"] = choose_probability(row, p_default, is_calm=is_calm)
         rows.append(row)
 
     table = pd.DataFrame(rows, index=pd.Index(bars, name="horizon"))
     if runner.account.margin_call is None:
         table[["p_margin_call", *name_interval("p_margin_call")]] = math.nan
-    if not default_rate:
+    if not terms.default_rate:
         table = table.drop(columns=["p_default", *name_interval("p_default")])
     return table
 
 
 def measure_risk(
     runner: PathsRunner,
-    horizons: Sequence[str] | None,
+    terms: RiskTerms,
     *,
-    confidence: float = 0.95,
-    default_rate: float = 0.0,
-    recovery: float = 0.0,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> LiquidationRisk:
-    """Return the risk of an account on paths; :func:`liquidation_risk` checks the arguments."""
-    bars = read_horizons(runner.paths, horizons)
+    """Return the risk of an account on paths; :func:`liquidation_risk` checks the terms."""
+    bars = read_horizons(runner.paths, terms.horizons)
     runner = add_bridges(runner)
     paths = runner.paths
     later = paths.time[1:]
     days = np.diff(paths.calendar.time).cumsum() / DAY
 
-    # All paths, block by block, until the venue defaults.
     def find_left(wealth: core.FloatArray) -> core.FloatArray:
+        """Return what is left of wealth after a default: the reserve, which is not at the venue."""
         kept = np.minimum(wealth, runner.account.reserve)
-        return np.asarray(kept + recovery * (wealth - kept))
+        return np.asarray(kept + terms.recovery * (wealth - kept))
 
+    # All paths, block by block, until the venue defaults.
     lives = runner.run_chunks(threads=threads, progress=progress)
     last = np.array([market.close[-1] for market in paths.markets.values()])
-    ended = draw_defaults(default_rate, paths, days / YEAR_DAYS)
+    ended = draw_defaults(terms.default_rate, paths, days / YEAR_DAYS)
     events = reduce_lives(lives, [*bars.values()], last, ended, find_left)
     no_fill = explain_no_fill(runner, events)
 
     # History beside them, with a row per horizon.
     past = runner.find_past(max(bars.values()), least=min(bars.values()))
     calm = runner.measure_calm()
-    table = tabulate_horizons(runner, events, past, bars, days, confidence, default_rate, calm)
+    is_calm = runner.resume is None and any(ratio < CALM for ratio in calm.values())
+    table = tabulate_horizons(
+        runner, events, past, terms=terms, bars=bars, days=days, is_calm=is_calm
+    )
 
     settings = describe_terms(runner.policy, runner.test) | {
         "resumed": None if runner.resume is None else runner.resume.manifest["id"],
         "signal": runner.signal,
         "no_fill": no_fill,
-        "confidence": confidence,
+        "confidence": terms.confidence,
         "history_has_marks": past.has_marks,
         "calm": calm,
     }
-    if default_rate:
-        settings |= {"default_rate": default_rate, "recovery": recovery}
+    if terms.default_rate:
+        settings |= {"default_rate": terms.default_rate, "recovery": terms.recovery}
     settings["paths"] = paths.describe()
 
     typical = None

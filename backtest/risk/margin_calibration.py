@@ -293,18 +293,28 @@ def calibrate_margin(
     )
 
 
+def choose_grid(tries: Tries, value: float) -> core.FloatArray:
+    """Return the values of a table, increasing: even, or denser about a solution between the ends.
+
+    Each step towards the solution is half of what is left.
+    """
+    is_inside = tries.low < value < tries.high
+    if not is_inside:
+        return np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
+
+    shares_left = 0.5 ** np.arange(1, GRID // 2 + 1)
+    below = value - (value - tries.low) * shares_left
+    above = value + (tries.high - value) * shares_left[::-1]
+    return np.concatenate([below, [value], above])
+
+
 def tabulate_values(tries: Tries, value: float) -> tuple[pd.DataFrame, float]:
     """Return what values on a grid leave uncovered, and the share of paths with a reversal.
 
     On such a path a larger value leaves a shortfall that a smaller one covers. The grid is denser
     about the solution, ``value``.
     """
-    grid = np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
-    if tries.low < value < tries.high:
-        steps = 0.5 ** np.arange(1, GRID // 2 + 1)
-        below = value - (value - tries.low) * steps
-        above = value + (tries.high - value) * steps[::-1]
-        grid = np.concatenate([below, [value], above])
+    grid = choose_grid(tries, value)
 
     # On which paths each value leaves a shortfall, (n_values, n_paths).
     is_short = np.stack([tries.find_shortfalls(tried) for tried in grid])

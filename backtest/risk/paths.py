@@ -301,13 +301,16 @@ def decompose_correlation(c: core.FloatArray) -> core.FloatArray:
             f"eigenvalue, got {np.round(c, 4).tolist()}"
         )
 
-    # By the eigenvalues, as one of 0 has no Cholesky factor; then lower, with a diagonal over 0.
-    size, axes = np.linalg.eigh(c)
-    root = axes * np.sqrt(np.maximum(size, 0.0))
-    low = np.linalg.qr(root.T)[1].T
-    sign = np.where(np.diag(low) < 0.0, -1.0, 1.0)
-    low = np.where(np.abs(low) > 1e-7, low * sign, 0.0)
-    return np.asarray(low / np.linalg.norm(low, axis=1, keepdims=True))
+    # A root by the eigenvalues, as a correlation with one of 0 has no Cholesky factor.
+    eigenvalues, eigenvectors = np.linalg.eigh(c)
+    root = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))
+
+    # R' of root' = Q R is lower, and a root too. Its diagonal is made positive, as Cholesky's is;
+    # what is rounding becomes 0, and rows get the length 1 again.
+    lower = np.linalg.qr(root.T)[1].T
+    signs = np.where(np.diag(lower) < 0.0, -1.0, 1.0)
+    lower = np.where(np.abs(lower) > 1e-7, lower * signs, 0.0)
+    return np.asarray(lower / np.linalg.norm(lower, axis=1, keepdims=True))
 
 
 def read_correlation(stated: Any, history: Markets) -> tuple[tuple[float, ...], ...]:

@@ -282,18 +282,24 @@ def is_of_band(horizon: str) -> bool:
 
 
 def measure_band(paths: Paths) -> core.FloatArray:
-    """Return the band of the mean funding rate of paths of one instrument, (3,), or NaN."""
-    if paths.leader.process.grid is None or len(paths.names) > 1:
+    """Return the band of the mean funding rate of paths of one instrument, (3,).
+
+    The mean of a path is over its first ``FUNDING_DAYS`` days. NaN without funding in them, and of
+    several instruments.
+    """
+    grid = paths.leader.process.grid
+    if grid is None or len(paths.names) > 1:
         return UNKNOWN_BAND
+
     rates = paths.draw_rates(min(paths.count, sc.SCORED_PATHS))
-
-    horizon = int(paths.calendar.time[0]) + paths.markets.interval + FUNDING_DAYS * DAY
-    stamps = paths.leader.process.grid.find(int(paths.calendar.time[1]), horizon)
-    count = min(len(stamps), rates.shape[1])
-    if count == 0:
+    begin = int(paths.calendar.time[0]) + paths.markets.interval
+    stamps = grid.find(int(paths.calendar.time[1]), begin + FUNDING_DAYS * DAY)
+    n_settlements = min(len(stamps), rates.shape[1])
+    if n_settlements == 0:
         return UNKNOWN_BAND
 
-    return np.asarray(np.quantile(rates[:, :count].mean(axis=1), BAND))
+    mean_rates = rates[:, :n_settlements].mean(axis=1)
+    return np.asarray(np.quantile(mean_rates, BAND))
 
 
 def score_funding(

@@ -171,22 +171,26 @@ def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
 
 
 def fit_bars(path: core.FloatArray, ratio: float) -> core.FloatArray:
-    """Return bars (2, 4, n) of ``ratio`` times their length.
+    """Return bars (2, 4, n) of ``ratio`` times their length: prices and marks, by open to close.
 
     Of several shorter ones, the first goes all the way, and the others stay at its close.
     """
     if ratio < 1.0:
-        parts = round(1.0 / ratio)
+        n_parts = round(1.0 / ratio)
         closes = np.broadcast_to(path[:, 3:], path.shape)
-        shorter = np.repeat(closes, parts, axis=2)
-        shorter[:, :, ::parts] = path
+        shorter = np.repeat(closes, n_parts, axis=2)
+        shorter[:, :, ::n_parts] = path
         return shorter
 
-    starts = np.arange(0, path.shape[2], round(ratio))
-    ends = np.append(starts[1:], path.shape[2]) - 1
-    high = np.maximum.reduceat(path[:, 1], starts, axis=1)
-    low = np.minimum.reduceat(path[:, 2], starts, axis=1)
-    return np.stack([path[:, 0, starts], high, low, path[:, 3, ends]], axis=1)
+    # A longer bar has the first open, the extremes, and the last close of those that it joins.
+    n_bars = path.shape[2]
+    firsts = np.arange(0, n_bars, round(ratio))
+    lasts = np.append(firsts[1:], n_bars) - 1
+    open_ = path[:, 0, firsts]
+    high = np.maximum.reduceat(path[:, 1], firsts, axis=1)
+    low = np.minimum.reduceat(path[:, 2], firsts, axis=1)
+    close = path[:, 3, lasts]
+    return np.stack([open_, high, low, close], axis=1)
 
 
 def go_on(market: Market, bars: ShockBars) -> Market:

@@ -11,7 +11,7 @@ from backtest.core import Progress
 from backtest.core.fields import INNER_SHARE
 from backtest.engine import AnyPolicy, Conditions, plain
 from backtest.results import Result
-from backtest.risk.liquidations import LiquidationRisk, measure_risk
+from backtest.risk.liquidations import LiquidationRisk, RiskTerms, measure_risk
 from backtest.risk.path_runner import PathsRunner
 from backtest.risk.paths import Paths, simulate_paths
 from backtest.risk.replays import check_replayed, replay_risk
@@ -36,30 +36,14 @@ def liquidation_risk(
     progress: Progress | None = None,
 ) -> LiquidationRisk:
     """Answer :meth:`backtest.Backtest.liquidation_risk`, which documents it."""
-    sure = INNER_SHARE.check("confidence", confidence)
     threads = core.Whole(1).check("threads", threads)
-    rate = core.Real(0.0, 100.0).check("default_rate", default_rate)
-    core.warn_of_high_rate("default_rate", rate)
-    recovery = core.Real(0.0, 1.0).check("recovery", recovery)
-    if recovery > 0.0 and rate == 0.0:
-        raise core.ParameterError(
-            f"recovery must be left out without default_rate, got {recovery:g}"
-        )
-
+    terms = read_terms(RiskTerms(horizons, confidence, default_rate, recovery))
     if paths is None:
         paths = simulate_paths(plain(conditions).market)
     runner = PathsRunner(paths, policy, conditions, resume, compile)
     if score:
         check_replayed(runner)
-    risk = measure_risk(
-        runner,
-        horizons,
-        confidence=sure,
-        default_rate=rate,
-        recovery=recovery,
-        threads=threads,
-        progress=progress,
-    )
+    risk = measure_risk(runner, terms, threads=threads, progress=progress)
     if not score:
         return risk
 
@@ -67,6 +51,20 @@ def liquidation_risk(
     return replace(
         risk, scores=scored.scores, intervals=scored.intervals, forecasts=scored.forecasts
     )
+
+
+def read_terms(stated: RiskTerms) -> RiskTerms:
+    """Return the terms of a risk as numbers; raise ParameterError for one that is not allowed."""
+    confidence = INNER_SHARE.check("confidence", stated.confidence)
+    default_rate = core.Real(0.0, 100.0).check("default_rate", stated.default_rate)
+    core.warn_of_high_rate("default_rate", default_rate)
+
+    recovery = core.Real(0.0, 1.0).check("recovery", stated.recovery)
+    if recovery > 0.0 and default_rate == 0.0:
+        raise core.ParameterError(
+            f"recovery must be left out without default_rate, got {recovery:g}"
+        )
+    return RiskTerms(stated.horizons, confidence, default_rate, recovery)
 
 
 def score_risk(

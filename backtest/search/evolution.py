@@ -169,10 +169,12 @@ class Auto(Evolution):
         losses = -members.rank()
         strategy.tell(list(zip(self._asked[asked], losses.tolist(), strict=True)))
 
+        # Flat, beside how far the best is over the median of all.
         best = float(members.score.max())
         worst = float(members.score.min())
-        flat = FLAT * abs(best - float(np.nan_to_num(self._median)))
-        is_flat = members.violation.max() == 0.0 and best - worst <= flat
+        gain_over_median = abs(best - float(np.nan_to_num(self._median)))
+        is_feasible = members.violation.max() == 0.0
+        is_flat = is_feasible and best - worst <= FLAT * gain_over_median
         is_close = np.ptp(members.cube, axis=0).max() < CONVERGED
         if strategy.should_stop() or is_flat or is_close:
             self._strategies.remove(strategy)

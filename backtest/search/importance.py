@@ -180,14 +180,16 @@ def average_leaves(
     """Return what a tree predicts in each cell of each axis, and of each pair, less its mean.
 
     Of shape (d, n_cells) and (n_pairs, n_cells, n_cells): exact means over all other axes, as
-    leaves are boxes.
+    leaves are boxes in the unit cube.
     """
     leaves = list_leaves(tree)
     width = leaves.high - leaves.low
     volume = width.prod(axis=1)
-    weight = volume * (leaves.value - volume @ leaves.value)
+    mean = volume @ leaves.value
+    weight = volume * (leaves.value - mean)
 
-    # A leaf adds to a range of cells: plus at its first, minus behind its last, then summed up.
+    # A leaf adds the same height to a range of cells. It is written as a difference, plus at its
+    # first cell and minus behind its last, and the differences are summed up at the end.
     middle = (np.arange(CELLS) + 0.5) / CELLS
     first = np.searchsorted(middle, leaves.low)
     stop = np.searchsorted(middle, leaves.high)
@@ -198,6 +200,7 @@ def average_leaves(
         np.add.at(alone[k], first[:, k], height)
         np.add.at(alone[k], stop[:, k], -height)
 
+    # Of two axes a rectangle has four corners, which take turns in sign.
     joint = np.zeros((len(pairs), CELLS + 1, CELLS + 1))
     for k, (i, j) in enumerate(pairs):
         height = weight / (width[:, i] * width[:, j])

@@ -86,11 +86,14 @@ def resample_scores(
     rng = np.random.default_rng([seed, 4])
 
     with np.errstate(all="ignore"):
-        measured = measure_returns(series, span)
-        known = [name for name in measured if name in metrics]
+        of_history = measure_returns(series, span)
+        follows_returns = [name for name in of_history if name in metrics]
         for history in draw_histories(series.shape[1], block, draws, rng):
-            drawn = measure_returns(np.take(series, history.periods, axis=1), span)
-            moved = {name: metrics[name] + drawn[name] - measured[name] for name in known}
+            of_draw = measure_returns(np.take(series, history.periods, axis=1), span)
+
+            moved = {}
+            for name in follows_returns:
+                moved[name] = metrics[name] + of_draw[name] - of_history[name]
             yield goal.grade({**metrics, **moved})
 
 
@@ -113,12 +116,15 @@ class Patience:
     def count(self, batch: t.Batch) -> None:
         """Count the evaluations that are left down, or begin anew after the last gain of a batch.
 
-        A set is a gain if, against every bar, it is over it in some objective.
+        A set is a gain if no other of the batch beats it, and no bar: bars are the scores that a
+        gain must be over in some objective.
         """
         scores = t.grade_feasible(self.goal, batch)
         leading = np.flatnonzero(~is_dominated(scores))
-        is_gain = np.all(np.any(scores[leading, None] > self.bars, axis=2), axis=1)
-        gains = leading[is_gain]
+
+        # (n_leading, n_bars): whether a set is over a bar in some objective.
+        is_over = np.any(scores[leading, None] > self.bars, axis=2)
+        gains = leading[np.all(is_over, axis=1)]
         if len(gains) == 0:
             self.left -= len(scores)
             return
@@ -129,7 +135,9 @@ class Patience:
         errors = estimate_errors(self.goal, self.evaluator, take_sets(batch.sets, gains), self.seed)
         bars = np.vstack([self.bars, scores[gains] + LEAST_GAIN * errors])
         self.bars = bars[~is_dominated(bars)]
-        self.left = self.evaluations - (len(scores) - 1 - int(gains.max()))
+
+        n_after_last_gain = len(scores) - 1 - int(gains.max())
+        self.left = self.evaluations - n_after_last_gain
 
 
 def estimate_errors(goal: t.Goal, evaluator: Evaluator, sets: Sets, seed: int) -> core.FloatArray:

@@ -438,10 +438,12 @@ def estimate_overfitting(ranks: pd.Series, n: float) -> Estimate:
     if math.isnan(share):
         return Estimate(math.nan)
 
+    # The roots of the equation, about their middle.
     z = NormalDist().inv_cdf(0.5 + 0.5 * CONFIDENCE)
     weight = 1.0 + z * z / n
     middle = (share + 0.5 * z * z / n) / weight
-    half = z / weight * math.sqrt(share * (1.0 - share) / n + 0.25 * z * z / (n * n))
+    variance = share * (1.0 - share) / n + 0.25 * z * z / (n * n)
+    half = z / weight * math.sqrt(variance)
     return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
 
 

@@ -327,15 +327,17 @@ def read_segments(
 ) -> list[engine.Segment]:
     """Return what decides in each test span of a walk, by its table of folds."""
     problem = v.read_validated(conditions, policy, search)
-    times = pd.DatetimeIndex(folds["test_start"]).as_unit("ns").asi8
-    firsts = np.searchsorted(problem.market.time, times).tolist()
+    test_starts = pd.DatetimeIndex(folds["test_start"]).as_unit("ns").asi8
+    first_bars = np.searchsorted(problem.market.time, test_starts).tolist()
 
-    columns = {}
+    # A set of parameters for each fold; a cell without a value is None.
+    sets: list[dict[str, Any]] = [{} for _ in range(len(folds))]
     for name in problem.names:
         column = folds[name_column(name)].astype(object)
-        columns[name] = column.where(column.notna(), None).tolist()
-    sets = [{name: column[k] for name, column in columns.items()} for k in range(len(folds))]
-    return list_segments(problem, firsts, sets)
+        values = column.where(column.notna(), None).tolist()
+        for chosen, value in zip(sets, values, strict=True):
+            chosen[name] = value
+    return list_segments(problem, first_bars, sets)
 
 
 def tabulate_folds(problem: SearchProblem, searched: Sequence[SearchedFold]) -> pd.DataFrame:

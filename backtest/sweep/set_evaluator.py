@@ -553,17 +553,23 @@ class PooledEvaluator(Evaluator):
     def _average_returns(
         self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
     ) -> core.FloatArray:
-        """Return the mean returns over markets, (n_samples, n_sets), on the days that all have."""
+        """Return the mean returns over markets, (n_samples, n_sets), in the periods that all have.
+
+        A market's returns are of the periods, of ``sampling``, in which it has a bar.
+        """
         sampling = self.varied.test.sampling
+        length = core.parse_duration(sampling, "sampling")
         periods = {}
         for name, span in spans.items():
             market = self.members[name].market.slice(*span)
-            period = max(core.parse_duration(sampling, "sampling"), market.interval)
             is_sampled = engine.mark_samples(market, sampling) != 0.0
-            periods[name] = market.time[is_sampled] // period
+            periods[name] = market.time[is_sampled] // max(length, market.interval)
 
-        common = functools.reduce(np.intersect1d, periods.values())
-        returns = [rows.returns[np.isin(periods[name], common)] for name, rows in parts.items()]
+        in_all = functools.reduce(np.intersect1d, periods.values())
+        returns = []
+        for name, rows in parts.items():
+            is_in_all = np.isin(periods[name], in_all)
+            returns.append(rows.returns[is_in_all])
         return np.asarray(np.mean(returns, axis=0))
 
     def evaluate_path(self, sets: Sets) -> Rows:
@@ -616,22 +622,30 @@ class PooledEvaluator(Evaluator):
 
 
 def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
-    """Return the rows of sets over several markets; a set that failed in one has no measures."""
-    every = [*parts.values()]
-    done = np.all([rows.done for rows in every], axis=0)
+    """Return the rows of sets over several markets, ``parts`` by name of the market.
+
+    A measure is pooled over the markets, and some are there of each market too. A set that failed
+    in one market has no measures, and the error of the first in which it did.
+    """
+    rows_of_all = [*parts.values()]
+    done = np.all([rows.done for rows in rows_of_all], axis=0)
+
+    # Written from the last market to the first, so that the first one stays.
     errors = [""] * len(done)
-    for name, rows in reversed([*parts.items()]):
+    for market, rows in reversed([*parts.items()]):
         for k, error in enumerate(rows.errors):
             if error:
-                errors[k] = f"{name}: {error}"
+                errors[k] = f"{market}: {error}"
 
     is_kept = done & (np.array(errors, dtype=object) == "")
     metrics = {}
-    for name in every[0].metrics:
-        values = np.array([rows.metrics[name] for rows in every])
-        metrics[name] = np.where(is_kept, pool_measure(name, values, pool), np.nan)
-    for name in ("sharpe", "total_return", "max_drawdown", "ruined"):
-        if name in every[0].metrics:
-            metrics |= {f"{name} {market}": rows.metrics[name] for market, rows in parts.items()}
-    decided = np.min([rows.shares for rows in every], axis=0)
-    return Rows(metrics, {}, errors, done, decided)
+    for measure in rows_of_all[0].metrics:
+        values = np.array([rows.metrics[measure] for rows in rows_of_all])
+        metrics[measure] = np.where(is_kept, pool_measure(measure, values, pool), np.nan)
+
+    for measure in ("sharpe", "total_return", "max_drawdown", "ruined"):
+        if measure in rows_of_all[0].metrics:
+            for market, rows in parts.items():
+                metrics[f"{measure} {market}"] = rows.metrics[measure]
+    share_decided = np.min([rows.shares for rows in rows_of_all], axis=0)
+    return Rows(metrics, {}, errors, done, share_decided)
