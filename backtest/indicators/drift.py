@@ -91,11 +91,11 @@ def floored_kelly(
     core.check_range("loss", loss, low=0.0, high=1.0, open_low=True, open_high=True)
     core.check_range("probability", probability, low=0.0, high=1.0, open_low=True, open_high=True)
     depth = -math.log1p(-loss)
-    sure = min(1.0, 2.0 / (1.0 - math.log(probability) / depth))
-
     with np.errstate(divide="ignore", invalid="ignore"):
         t_values = np.asarray(drift / error)
-        full = np.asarray(drift / np.square(sigma))
+        full_kelly = np.asarray(drift / np.square(sigma))
+
+    # The share of the full Kelly leverage, by bisection: larger ones lose with a larger chance.
     low = np.zeros(t_values.shape)
     high = np.ones(t_values.shape)
     for _ in range(BISECTIONS):
@@ -104,8 +104,13 @@ def floored_kelly(
         low = np.where(is_allowed, middle, low)
         high = np.where(is_allowed, high, middle)
 
-    fraction = np.where(t_values > CERTAIN, sure, low)
-    return np.where(drift > 0.0, fraction * full, np.where(np.isnan(full), np.nan, 0.0))
+    # Of a drift that is as good as known the share has a closed form.
+    share_if_known = min(1.0, 2.0 / (1.0 - math.log(probability) / depth))
+    fraction = np.where(t_values > CERTAIN, share_if_known, low)
+
+    # A drift of 0 or less has no leverage, an unknown one none that is known.
+    no_leverage = np.where(np.isnan(full_kelly), np.nan, 0.0)
+    return np.where(drift > 0.0, fraction * full_kelly, no_leverage)
 
 
 def expect_loss(t_values: FloatArray, fraction: FloatArray, depth: float) -> FloatArray:

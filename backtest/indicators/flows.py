@@ -37,18 +37,23 @@ def taker_imbalance(market: Market, half_life: OneOrMany) -> FloatArray:
     """
     bought = read_column(market, "taker_buy_volume", "klines of Binance have it")
     volume = np.asarray(market.volume, dtype=np.float64)
+
+    # Takers sold what they did not buy, so the excess is bought less (volume less bought).
     is_known = np.isfinite(bought) & np.isfinite(volume)
     excess = np.where(is_known, 2.0 * bought - volume, 0.0)
     traded = np.where(is_known, volume, 0.0)
     n_known = np.cumsum(is_known)
 
+    # A column for each half-life.
     columns = []
-    for decay, needed in zip(find_decay(half_life).tolist(), count_needed(half_life), strict=True):
-        net = sum_weighted(excess, decay)
-        total = sum_weighted(traded, decay)
-        is_warm = (n_known >= needed) & (total > 0.0)
+    decays = find_decay(half_life).tolist()
+    for decay, needed in zip(decays, count_needed(half_life), strict=True):
+        weighted_excess = sum_weighted(excess, decay)
+        weighted_volume = sum_weighted(traded, decay)
+        is_warm = (n_known >= needed) & (weighted_volume > 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            columns.append(np.where(is_warm, net / total, np.nan))
+            imbalance = weighted_excess / weighted_volume
+        columns.append(np.where(is_warm, imbalance, np.nan))
     return shape_as(np.stack(columns, axis=1), half_life)
 
 

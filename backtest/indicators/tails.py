@@ -173,9 +173,10 @@ def find_spread(earned: FloatArray, window: int, horizon: float) -> FloatArray:
 
     Returns follow one another with a correlation rho, estimated over the ``window`` before.
     """
+    # rho of each bar, 0 where nothing was earned in the window.
     known = np.nan_to_num(earned)
-    before = np.concatenate([[0.0], known[:-1]])
-    products = sum_window(known * before, window)
+    one_before = np.concatenate([[0.0], known[:-1]])
+    products = sum_window(known * one_before, window)
     squares = sum_window(known * known, window)
     rho = np.divide(products, squares, out=np.zeros(len(known)), where=squares > 0.0)
     rho = np.clip(rho, -MAX_CORRELATION, MAX_CORRELATION)

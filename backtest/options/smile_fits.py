@@ -164,11 +164,13 @@ class SviMisfits:
         volatility = np.sqrt(np.maximum(at_quotes.total, 1e-12) / self.quotes.years)
         to_quotes = (volatility - self.quotes.mid) * self.scale
 
+        # A penalty: the wing is steeper than a smile without arbitrage allows.
         steepness = b * (1.0 + np.abs(rho))
         too_steep = np.maximum(0.0, steepness - STEEPEST) * 1e3
         if not density_weight:
             return np.concatenate([to_quotes, too_steep], axis=1)
 
+        # Another: the density that the smile implies is under 0 somewhere on the grid.
         on_grid = shape_smile(a, b, rho, m, sigma, self.grid)
         density = measure_density(self.grid, on_grid)
         below_0 = density_weight * np.minimum(density - 1e-6, 0.0)
@@ -280,7 +282,11 @@ START_SIZES = np.array((0.1, 0.3, 0.6, 1.0, 2.0, 4.0))
 
 
 def find_start(quotes: Quotes) -> FloatArray:
-    """Return the best of a grid over m and sigma: the least total variance, b, rho, m, sigma."""
+    """Return the best of a grid over m and sigma: the least total variance, b, rho, m, sigma.
+
+    At each point of the grid the other three are those of least squares. Misfits of total variance
+    are weighed so that they are those of volatility, in tolerances of the quotes.
+    """
     deviation = quotes.deviation
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)

@@ -380,9 +380,12 @@ class LookAheadCheck:
         """
         market = self.market
         last = min(market.n_bars - 1, stop + NEAR)
+
+        # At the end of the market nothing is left to choose among.
         if last <= stop + 1:
             return [end for end in (stop, stop + 1) if end < market.n_bars]
 
+        # What is rare, a size of each bar near: the largest counts.
         near = np.arange(stop + 1, last + 1)
         moves = self._close[near] / self._close[near - 1]
         sizes = [moves, -moves]
@@ -391,12 +394,15 @@ class LookAheadCheck:
             sizes.append(self._funding_changes[near])
             sizes.append(np.abs(market.signal[near] - market.signal[near - 1]))
 
-        # Of equal sizes the last one counts.
+        # Of equal sizes the last bar counts.
         ends = {stop, stop + 1}
         for size in sizes:
-            ends.add(last - int(size[::-1].argmax()))
+            bars_from_last = int(size[::-1].argmax())
+            ends.add(last - bars_from_last)
         is_new_day = market.time[near] // DAY != market.time[near - 1] // DAY
         ends.update(near[is_new_day][:1].tolist())
+
+        # The others are drawn; a repeated one is no further end.
         n_drawn = max(1, LINKS - len(ends))
         ends.update(self._rng.integers(stop, last + 1, n_drawn).tolist())
         return sorted(ends)
@@ -493,16 +499,21 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
     if len(rows) == 0:
         return rows
 
-    # Values near 0 differ by a share of what the column usually is.
+    # Values near 0 may differ by a share of what the column usually is.
     is_sized = np.isfinite(longer) & (longer != 0.0)
     sizes = np.abs(longer[is_sized])
-    usual = float(np.median(sizes)) if len(sizes) else 0.0
-    near_zero = tolerance if tolerance > TOLERANCE else tolerance / 1000.0
+    usual_size = 0.0
+    if len(sizes):
+        usual_size = float(np.median(sizes))
+    share_of_usual = tolerance
+    if tolerance <= TOLERANCE:
+        share_of_usual = tolerance / 1000.0
 
     x = one[rows]
     y = other[rows]
     with np.errstate(all="ignore"):
-        allowed = np.maximum(tolerance * np.maximum(np.abs(x), np.abs(y)), near_zero * usual)
+        larger = np.maximum(np.abs(x), np.abs(y))
+        allowed = np.maximum(tolerance * larger, share_of_usual * usual_size)
         is_same = (np.abs(x - y) <= allowed) & np.isfinite(x) & np.isfinite(y)
     return rows[~is_same]
 
@@ -570,12 +581,20 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
 
 
 def draw_bars(market: Market, t: int, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """Return prices, marks and volumes of the bars after bar t, from its close on, by name."""
+    """Return other prices, marks and volumes of the bars after bar t, by name.
+
+    A walk from its close on, with moves of 2 % a bar and wicks of about 1 %; a bar opens where the
+    one before closed. Marks are a constant basis away.
+    """
     n = market.n_bars - t - 1
-    closes = market.close[t] * np.exp(np.cumsum(rng.normal(0.0, 0.02, n)))
+    moves = rng.normal(0.0, 0.02, n)
+    closes = market.close[t] * np.exp(np.cumsum(moves))
     opens = np.concatenate([market.close[t : t + 1], closes[:-1]])
     wicks = 1.0 + np.abs(rng.normal(0.0, 0.01, (2, n)))
-    basis = 1.0 + rng.normal(0.0, 1e-3) if market.has_mark else 1.0
+    basis = 1.0
+    if market.has_mark:
+        basis += rng.normal(0.0, 1e-3)
+
     prices = {
         "open": opens,
         "high": np.maximum(opens, closes) * wicks[0],
