@@ -442,7 +442,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("make", [None, lambda: sessions_market(60, 9)], ids=["24/7", "sessions"])
+@pytest.mark.parametrize(
+    "make", [None, *kit.slow([lambda: sessions_market(60, 9)])], ids=["24/7", "sessions"]
+)
 @pytest.mark.parametrize(("family", "name"), CASES)
 def test_the_bits_do_not_depend_on_other_values_nor_on_the_future(family: str, name: str, make):
     values, cuts, estimates, own = FAMILIES[family]

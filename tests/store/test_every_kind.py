@@ -41,6 +41,7 @@ from tests.kit import (
     read_files,
     risk_of,
     run_python,
+    slow,
 )
 from tests.risk.accounts import Hold, free_account
 from tests.risk.accounts import free_venue as riskless_venue
@@ -158,6 +159,9 @@ MAKES: dict[str, Callable[[], Any]] = {
         "cross_validate", worlds.make_market(110), worlds.Lever, **SEARCH, **GROUPS
     ),
 }
+NAMES = [*MAKES]
+SOME = [*NAMES[:6], *slow(NAMES[6:])]
+"""The first kinds stand for the others, where all of them take the same door."""
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -227,7 +231,7 @@ OTHERS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("name", [*MAKES, *OTHERS])
+@pytest.mark.parametrize("name", [*SOME, *OTHERS])
 def test_a_result_that_is_copied_or_sent_to_a_process_says_the_same(name, way):
     one = made(name) if name in MAKES else OTHERS[name]()
     copied = way(one)
@@ -281,7 +285,7 @@ def forge(manifest: Any, draws: random.Random) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("n_draws", [2, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", MAKES)
+@pytest.mark.parametrize("name", SOME)
 def test_the_page_of_a_forged_manifest_is_a_page_or_one_sentence(name, n_draws, tmp_path):
     folder = made(name).save(tmp_path)
     path = folder / "manifest.json"
@@ -300,7 +304,7 @@ def test_the_page_of_a_forged_manifest_is_a_page_or_one_sentence(name, n_draws, 
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", MAKES)
+@pytest.mark.parametrize("name", SOME)
 def test_the_command_refuses_a_forged_manifest_in_one_sentence(name, tmp_path, capsys):
     """Of the first draw that makes no page."""
     folder = made(name).save(tmp_path)
