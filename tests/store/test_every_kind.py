@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import backtest as bt
-from backtest.core import ShownTable, to_plain
+from backtest.core import ShownTable, capitalize, to_plain
 from backtest.core.saved_result import SEAL, SavedResult, hash_manifest
 from backtest.report.render import MAX_SHOWN, write_html, write_text
 from backtest.report.write import (
@@ -346,9 +346,11 @@ def test_a_number_is_the_same_text_on_the_page_in_the_terminal_and_in_json(kind)
 
     hidden = list_hidden(found)  # growth per year of a few days stays in JSON and in Python
     numbers = [number for number in found.list_numbers() if number.name not in hidden]
-    assert shown["headlines"] == [
-        {"label": number.title, "value": str(number), "note": number.note} for number in numbers
-    ]
+    headlines = []
+    for number in numbers:
+        label = capitalize(number.title)
+        headlines.append({"label": label, "value": str(number), "note": number.note})
+    assert shown["headlines"] == headlines
 
     for name, text in plain.items():
         missing = [x.title for x in numbers if SPACES.sub(" ", str(x)) not in text]
