@@ -6,7 +6,7 @@ import ast
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,45 +58,66 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
             "risk.evaluations needs risk.find_leverage, 0.01 for example, got none"
         )
 
-    # The same keys have three other questions.
     if has_frontier and settings.get("score"):
         raise ParameterError("risk.score is of a risk or of --find-leverage, got --frontier")
-    if probability is not None or has_frontier:
-        output.give_out(find_leverage(draft, probability, settings, from_run=from_run))
-        return
-    if any(name in settings for name in FUNDED.split()):
-        output.give_out(find_passing(draft, settings, from_run=from_run))
-        return
 
+    # The same keys ask one of four questions.
+    request = RiskRequest(draft, settings, from_run)
+    if probability is not None or has_frontier:
+        found = find_leverage(request, probability)
+    elif any(name in settings for name in FUNDED.split()):
+        found = find_passing(request)
+    else:
+        found = find_risk(request)
+    output.give_out(found)
+
+
+class RiskRequest(NamedTuple):
+    """An experiment, what ``[risk]`` sets for the method that answers, and where accounts begin.
+
+    They continue ``from_run``, or are new.
+    """
+
+    draft: Draft
+    settings: dict[str, Any]
+    from_run: bool
+
+
+def find_risk(request: RiskRequest) -> Any:
+    """Return the probability that the account is liquidated, on paths after the end of the data."""
     with show_progress("risk of liquidation: reading the data, fitting the model of the paths"):
-        experiment = build_experiment(draft)
-        drawn = draw_paths(draft, experiment.test)
-    resume = experiment.run() if from_run else None
+        experiment = build_experiment(request.draft)
+        drawn = draw_paths(request.draft, experiment.test)
+    resume = None
+    if request.from_run:
+        resume = experiment.run()
+
     plan = f"risk of liquidation on {len(drawn):,} paths of {drawn.n_bars:,} bars"
     with show_progress(plan, "paths") as progress:
-        found = experiment.test.liquidation_risk(
+        return experiment.test.liquidation_risk(
             experiment.policy,
             paths=drawn,
             resume=resume,
             compile=experiment.compile,
             progress=progress,
-            **settings,
+            **request.settings,
         )
-    output.give_out(found)
 
 
-def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> Any:
+def find_passing(request: RiskRequest) -> Any:
     """Return the probability to pass a challenge of a funded account."""
-    if "target" not in settings or from_run or "horizons" in settings:
+    settings = dict(request.settings)
+    if "target" not in settings or request.from_run or "horizons" in settings:
         raise ParameterError("a challenge needs target, and a new account without horizons")
     if settings.get("score"):
         raise ParameterError("risk.score must be left out: a challenge has no score")
 
+    # A daily loss of 0 is a challenge without one.
     days = settings.get("days", 30)
     settings["daily_loss"] = settings.get("daily_loss", 0.05) or None
-    experiment = build_experiment(draft)
+    experiment = build_experiment(request.draft)
     with show_progress("challenge: fitting the model of the paths"):
-        drawn = draw_paths(draft, experiment.test, horizon=f"{days}d")
+        drawn = draw_paths(request.draft, experiment.test, horizon=f"{days}d")
     with show_progress("challenge", "paths") as progress:
         return experiment.test.passing_probability(
             experiment.policy,
@@ -107,24 +128,28 @@ def find_passing(draft: Draft, settings: dict[str, Any], *, from_run: bool) -> A
         )
 
 
-def find_leverage(
-    draft: Draft, probability: float | None, settings: dict[str, Any], *, from_run: bool
-) -> Any:
-    """Return the largest leverage of a probability, or without one the frontier of leverages."""
-    paths = dict(draft.table("paths"))
+def find_leverage(request: RiskRequest, probability: float | None) -> Any:
+    """Return the largest leverage of a probability, or without one the frontier of leverages.
+
+    Without a policy it is that of a constant one.
+    """
+    settings = dict(request.settings)
+    paths = dict(request.draft.table("paths"))
     if probability is None:
         settings.pop("threads")
         paths.setdefault("drift", None)
     elif "model" in paths:
         paths["models"] = [paths.pop("model")]
 
-    for other in list_untaken(settings, paths, from_run=from_run):
+    for other in list_untaken(settings, paths, from_run=request.from_run):
         raise ParameterError(
             f"a search for the leverage uses plain paths of a new account, got {other}"
         )
 
-    experiment = build_experiment(draft)
-    policy = experiment.policy if draft.table("policy") else None
+    experiment = build_experiment(request.draft)
+    policy = None
+    if request.draft.table("policy"):
+        policy = experiment.policy
     terms = {"compile": experiment.compile, **settings, **paths}
     if probability is None:
         return search_frontier(experiment.test, policy, terms)
