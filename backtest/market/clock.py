@@ -242,21 +242,25 @@ def make_clock(market: Market | Markets) -> PolicyClock:
 
 
 def find_last_opens(markets: Markets) -> dict[str, int]:
-    """Return the open of the last longer bar of each instrument that has one, ns.
+    """Return the open of the last decision bar of each instrument that has one, by name, in ns.
 
-    Without gaps it is the last that is complete. With gaps the one that holds the last bar, as a
-    longer bar may lack some of its bars there anyway.
+    Decision bars are those of ``decision_interval``, on a grid of their length. Without gaps the
+    last one that is complete counts. With gaps it is the one that holds the last bar of the market:
+    there a decision bar may lack some of its bars anyway.
     """
     length = markets.decision_interval
     origin = tables.grid_origin(length)
+    may_be_incomplete = has_gaps(markets)
 
     last_opens = {}
-    for name, last in markets.last_opens.items():
-        if has_gaps(markets):
-            last_opens[name] = (last - origin) // length * length + origin
+    for name, last_bar in markets.last_opens.items():
+        if may_be_incomplete:
+            n_before = (last_bar - origin) // length
         else:
-            end = last + markets.interval
-            last_opens[name] = (end - origin) // length * length + origin - length
+            # As many as have ended when the last bar ends; the last of them began one earlier.
+            end = last_bar + markets.interval
+            n_before = (end - origin) // length - 1
+        last_opens[name] = origin + n_before * length
     return last_opens
 
 

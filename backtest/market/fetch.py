@@ -324,10 +324,15 @@ class Archive(NamedTuple):
 
 
 def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
-    """Return the rows of a zip file of the archive, ``time`` in UTC ns."""
+    """Return the rows of a zip file of the archive, ``time`` in UTC ns.
+
+    ``kind`` is that of its table, such as bars; a column that the file lacks is NaN.
+    """
     with f.reading(where):
         text = f.unpack(io.BytesIO(content), ".zip", where)
-        if not re.search(rb"^\d", text, re.MULTILINE):  # empty, or a header alone
+        # A file is empty, or a header alone, where no line begins with a digit.
+        has_rows = re.search(rb"^\d", text, re.MULTILINE)
+        if not has_rows:
             return make_frame(kind, [], [])
         frame = rename_columns(f.parse_csv(text, {}, where), kind, {}, where)
 
@@ -337,7 +342,8 @@ def read_archive_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
 
     unknown = np.full(table.time.size, np.nan)
     columns = [table.columns.get(name, unknown) for name in COLUMNS[kind]]
-    return make_frame(kind, table.time, np.stack(columns, axis=1))
+    values = np.stack(columns, axis=1)
+    return make_frame(kind, table.time, values)
 
 
 def give_contracts(client: Any, offer: Offer, market: Mapping[str, Any]) -> None:

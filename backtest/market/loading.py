@@ -401,39 +401,25 @@ def note_filled(
 
 
 def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str, Any]:
-    """Return the fields of a market, but for its source; raise all that is wrong at once."""
+    """Return the fields of a market by name, all but its source; raise all that is wrong at once.
+
+    Prices without a mark of their own are also the marks, and settlements without one have NaN.
+    """
     subjects, defects, filled = read_frames(frames, options)
     defects.refuse(where)
     bars = subjects["bars"].table.ordered
     mark = subjects.get("mark")
-
-    # A bar without a mark bar has its last prices.
-    prices: dict[str, Any] = {}
-    marks: dict[str, Any] = {}
-    for name in PRICES:
-        prices[name] = bars.columns[name]
-        marks[f"mark_{name}"] = prices[name]
-        if mark is not None:
-            marked = prices[name].copy()
-            marked[mark.is_marked] = mark.marked[1].columns[name]
-            marks[f"mark_{name}"] = marked
-
-    no_times = np.empty(0, np.int64)
-    settled = TimedTable("", no_times, {"rate": np.empty(0)})
-    if "funding" in subjects:
-        settled = subjects["funding"].table.ordered
-    unknown_marks = np.full(settled.time.size, np.nan)
     no_volume = np.zeros(bars.time.size)
+
+    prices = {name: bars.columns[name] for name in PRICES}
     known = SCHEMAS["bars"].known
     others = {name: values for name, values in bars.columns.items() if name not in known}
     return {
         **prices,
-        **marks,
+        **pick_marks(prices, mark),
+        **pick_settlements(subjects.get("funding")),
         "time": bars.time,
         "volume": bars.columns.get("volume", no_volume),
-        "funding_time": settled.time,
-        "funding_rate": settled.columns["rate"],
-        "funding_mark": settled.columns.get("mark", unknown_marks),
         "instrument": options.instrument,
         "interval": subjects["bars"].interval,
         "has_mark": mark is not None,
@@ -441,4 +427,31 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
         "synthetic": options.synthetic,
         "sessions": options.has_sessions,
         "filled": filled,
+    }
+
+
+def pick_marks(
+    prices: Mapping[str, core.FloatArray], mark: Subject | None
+) -> dict[str, core.FloatArray]:
+    """Return the marks of bars as fields of a market: the last prices where a bar has no mark."""
+    marks = {}
+    for name, last_prices in prices.items():
+        marks[f"mark_{name}"] = last_prices
+        if mark is not None:
+            marked = last_prices.copy()
+            marked[mark.is_marked] = mark.marked[1].columns[name]
+            marks[f"mark_{name}"] = marked
+    return marks
+
+
+def pick_settlements(funding: Subject | None) -> dict[str, Any]:
+    """Return the settlements of funding as fields of a market: none without a table of them."""
+    settled = TimedTable("", np.empty(0, np.int64), {"rate": np.empty(0)})
+    if funding is not None:
+        settled = funding.table.ordered
+    unknown_marks = np.full(settled.time.size, np.nan)
+    return {
+        "funding_time": settled.time,
+        "funding_rate": settled.columns["rate"],
+        "funding_mark": settled.columns.get("mark", unknown_marks),
     }

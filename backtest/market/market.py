@@ -451,13 +451,17 @@ class Market(BarClock):
     def _hash_content(self) -> str:
         """Return the SHA-256 of all bars, columns and settings, the same on every machine."""
         names = sorted(self.columns)
-        flags = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
+        settings = [self.instrument, self.interval, self.has_mark, self.synthetic, self.sessions]
+        # Hashes of markets without one stay what they were before there was one.
         if self.decision_interval:
-            flags.append(self.decision_interval)
-        digest = hashlib.sha256(json.dumps([*flags, names]).encode())
+            settings.append(self.decision_interval)
+        head = json.dumps([*settings, names])
+        digest = hashlib.sha256(head.encode())
 
-        # Sizes too, or two arrays could hold the bytes of one; the same bytes on all machines.
-        for array in (*self._arrays().values(), *map(self.columns.__getitem__, names)):
+        arrays = [*self._arrays().values()]
+        arrays += [self.columns[name] for name in names]
+        for array in arrays:
+            # Its size too, or two arrays could hold the bytes of one.
             digest.update(f"{array.size}:".encode())
             little_endian = array.dtype.newbyteorder("<")
             digest.update(array.astype(little_endian, copy=False).data)

@@ -86,25 +86,27 @@ def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> st
 
 
 def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
-    """Return the union of the opens, of shape (n_bars,), and the spans, of shape (n, 2)."""
+    """Return the clock of markets: the opens of all their bars, (n_bars,), and the spans, (n, 2).
+
+    A span is the first bar of a market and the one after its last. Raises DataError if a market
+    lacks bars of the others inside its span, or if markets do not overlap.
+    """
     times = [market.time for market in markets.values()]
     time = times[0]
-    if not all(np.array_equal(other, time) for other in times[1:]):
+    is_one_clock = all(np.array_equal(other, time) for other in times[1:])
+    if not is_one_clock:
         time = np.unique(np.concatenate(times))
 
-    first_opens = []
-    last_opens = []
-    for market in markets.values():
-        first_opens.append(market.start)
-        last_opens.append(int(market.time[-1]))
-    starts = np.searchsorted(time, first_opens)
+    first_opens = [market.start for market in markets.values()]
+    last_opens = [int(market.time[-1]) for market in markets.values()]
+    firsts = np.searchsorted(time, first_opens)
     stops = np.searchsorted(time, last_opens) + 1
-    spans = np.stack([starts, stops], axis=1).astype(np.int64)
+    spans = np.stack([firsts, stops], axis=1).astype(np.int64)
 
     for name, (first, stop) in zip(markets, spans, strict=True):
         if stop - first != markets[name].n_bars:
             raise report_hole(name, markets, time[first:stop])
-    check_overlap([*markets], time, starts, stops)
+    check_overlap([*markets], time, firsts, stops)
     return core.freeze(time), core.freeze(spans)
 
 
@@ -124,8 +126,10 @@ def report_hole(name: str, markets: Mapping[str, Market], time: IntArray) -> Dat
 def check_overlap(names: Sequence[str], time: IntArray, starts: IntArray, stops: IntArray) -> None:
     """Raise DataError if, in the order of their starts, one begins after all before it ended."""
     order = np.argsort(starts, kind="stable")
+    # The bar up to which the instruments so far have reached.
     reached = np.maximum.accumulate(stops[order])
-    apart = np.flatnonzero(starts[order[1:]] >= reached[:-1])
+    starts_of_next = starts[order[1:]]
+    apart = np.flatnonzero(starts_of_next >= reached[:-1])
     if not apart.size:
         return
 

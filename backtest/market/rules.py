@@ -376,23 +376,29 @@ def measure_typical_moves(closes: pd.Series) -> FloatArray:
 
 
 def measure_nearer_offsets(closes: pd.Series) -> pd.Series:
-    """Return the distance of each log close from the nearer of two medians, NaN without both.
+    """Return how far each log close is from the nearer of two medians; NaN if it lacks one.
 
-    They are those of the three closes before it and of the three after it.
+    One is the median of the three closes before it, the other that of the three closes after it: a
+    spike is far from both, a step of the price only from one.
     """
+    backward = closes[::-1]
     median_before = closes.rolling(3, min_periods=1).median().shift()
-    median_after = closes[::-1].rolling(3, min_periods=1).median().shift()[::-1]
-    since = closes - median_before
-    until = closes - median_after
+    median_after = backward.rolling(3, min_periods=1).median().shift()[::-1]
+    from_before = closes - median_before
+    from_after = closes - median_after
 
-    # The first and the last close have one side alone. Both its medians are taken there: that of
-    # three closes, and that of 24, as a start in thin trade is rough.
+    # The first and the last close have one side alone. There the second median is that of up to 24
+    # closes of the same side: three may be rough, as thin trade is.
     last = closes.size - 1
-    since[0] = closes[0] - closes[1 : 1 + NEAR_CLOSES].median()
-    until[last] = closes[last] - closes[max(last - NEAR_CLOSES, 0) : last].median()
+    closes_after_first = closes[1 : 1 + NEAR_CLOSES]
+    closes_before_last = closes[max(last - NEAR_CLOSES, 0) : last]
+    from_before[0] = closes[0] - closes_after_first.median()
+    from_after[last] = closes[last] - closes_before_last.median()
 
-    nearer = since.where(since.abs() <= until.abs(), until)
-    return nearer.where(since.notna() & until.notna())
+    is_nearer_before = from_before.abs() <= from_after.abs()
+    nearer = from_before.where(is_nearer_before, from_after)
+    has_both = from_before.notna() & from_after.notna()
+    return nearer.where(has_both)
 
 
 def _log_of(prices: FloatArray) -> FloatArray:
@@ -968,31 +974,38 @@ def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaire
 def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
     """Return a table with the opens that were missing, and their times.
 
-    They are the close of the bar before (``way`` "previous"), or that of the same bar.
+    They are the close of the bar before (``way`` "previous"), or that of the same bar. An open
+    stays missing where that close is no price.
     """
     if "open" not in table.columns:
         return table, table.time[:0]
-    closes = table.columns.get("close", np.zeros(table.time.size))
-    filling = closes
-    if way == "previous":
-        filling = np.append(np.nan, closes[:-1])
 
-    is_new = lacks_open(table) & is_price(filling)
-    opens = np.where(is_new, filling, table.columns["open"])
-    return TimedTable(table.name, table.time, table.columns | {"open": opens}), table.time[is_new]
+    no_closes = np.zeros(table.time.size)
+    fill = table.columns.get("close", no_closes)
+    if way == "previous":
+        fill = np.append(np.nan, fill[:-1])
+
+    is_filled = lacks_open(table) & is_price(fill)
+    opens = np.where(is_filled, fill, table.columns["open"])
+    columns = table.columns | {"open": opens}
+    return TimedTable(table.name, table.time, columns), table.time[is_filled]
 
 
 def _widen(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
     """Return a table whose highs and lows hold open and close, and the times that it changes."""
     if not table.has_prices:
         return table, table.time[:0]
-    top, bottom = measure_bodies(table)
 
+    top, bottom = measure_bodies(table)
     highs = table.columns["high"]
     lows = table.columns["low"]
-    wide = {"high": np.fmax(highs, top), "low": np.fmin(lows, bottom)}
-    is_new = (highs < top) | (lows > bottom)
-    return TimedTable(table.name, table.time, table.columns | wide), table.time[is_new]
+    is_changed = (highs < top) | (lows > bottom)
+
+    # A high or low that is missing, NaN, becomes that of the body.
+    columns = dict(table.columns)
+    columns["high"] = np.fmax(highs, top)
+    columns["low"] = np.fmin(lows, bottom)
+    return TimedTable(table.name, table.time, columns), table.time[is_changed]
 
 
 def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:

@@ -112,26 +112,33 @@ class _Path(NamedTuple):
 
 
 def _generate_path(streams: Mapping[str, np.random.Generator], bars: int, days: float) -> _Path:
-    """Return the path of the log price, in bars of some days."""
+    """Return the path of the log price over some bars, each of some days.
+
+    Each cause of moves draws from a stream of its own: so one that is changed leaves the others.
+    """
     # Volatility: that of the regime, times a mean-reverting factor with mean 1.
     noise = streams["volatility"].standard_normal(bars)
     swing = _autoregression(noise, _VOLATILITY_SPREAD, _VOLATILITY_HALF_LIFE / days)
     factor = np.exp(swing - _VOLATILITY_SPREAD**2 / 2)
-    level = _regimes(streams["regime"], bars, days) * factor
-    sigma = level * math.sqrt(days / YEAR_DAYS)
+    annual_volatility = _regimes(streams["regime"], bars, days) * factor
+    sigma = annual_volatility * math.sqrt(days / YEAR_DAYS)
 
     # Jumps of either side, whose sizes are of Rayleigh's distribution.
-    happens, size, side = streams["jump"].random((bars, 3)).T
-    sign = np.where(side < 0.5, -1.0, 1.0)
-    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size)) * sign
+    chance_draw, size_draw, side_draw = streams["jump"].random((bars, 3)).T
+    side = np.where(side_draw < 0.5, -1.0, 1.0)
+    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size_draw)) * side
     chance = _JUMPS_A_YEAR * days / YEAR_DAYS
-    jumps = np.where(happens < chance, jumps, 0.0)
+    jumps = np.where(chance_draw < chance, jumps, 0.0)
 
+    # The drift is what crashes take away, and a little more.
     crash = _crashes(streams["crash"], bars, days)
+    drift = 0.6 * days / YEAR_DAYS
     diffusion = sigma * streams["path"].standard_normal(bars)
     step = diffusion - sigma**2 / 2 + jumps + crash
-    drift = 0.6 * days / YEAR_DAYS  # what crashes take away, and a little more
-    after = _accumulate(step + drift, 0.5 ** (days / _REVERSION_HALF_LIFE))
+
+    # The log price returns to its start by half in so many days.
+    persistence = 0.5 ** (days / _REVERSION_HALF_LIFE)
+    after = _accumulate(step + drift, persistence)
     before = np.concatenate([[0.0], after[:-1]])
     return _Path(before, after, move=after - before, sigma=sigma, crash=crash)
 
@@ -146,23 +153,29 @@ class _Prices(NamedTuple):
 
 
 def _generate_prices(rng: np.random.Generator, path: _Path) -> _Prices:
-    """Return prices whose extremes are those of a Brownian bridge from open to close."""
+    """Return prices whose extremes are those of a Brownian bridge from open to close.
+
+    The maximum of a bridge over a move m with deviation s is (m + sqrt(m^2 - 2 s^2 log u)) / 2 of a
+    uniform u, and the minimum likewise.
+    """
     move = path.move
+    variance = path.sigma**2
     draws = rng.random((len(move), 3))
-    above = np.sqrt(move**2 - 2.0 * path.sigma**2 * np.log1p(-draws[:, 0]))
-    below = np.sqrt(move**2 - 2.0 * path.sigma**2 * np.log1p(-draws[:, 1]))
-    up = (move + above) / 2
-    down = (move - below) / 2
+    up = (move + np.sqrt(move**2 - 2.0 * variance * np.log1p(-draws[:, 0]))) / 2
+    down = (move - np.sqrt(move**2 - 2.0 * variance * np.log1p(-draws[:, 1]))) / 2
+
     # A crash overshoots its close, by up to two thirds of its fall.
     overshoot = np.where(path.crash < -0.03, draws[:, 2], 0.0)
     down += np.minimum(path.crash, 0.0) * overshoot * 2 / 3
 
     opens = _ticks(path.before)
     closes = _ticks(path.after)
+    top = np.maximum(opens, closes)
+    bottom = np.minimum(opens, closes)
     return _Prices(
         open=opens,
-        high=np.maximum(_ticks(path.before + up), np.maximum(opens, closes)),
-        low=np.minimum(_ticks(path.before + down), np.minimum(opens, closes)),
+        high=np.maximum(_ticks(path.before + up), top),
+        low=np.minimum(_ticks(path.before + down), bottom),
         close=closes,
     )
 
@@ -175,15 +188,23 @@ def _generate_premium(rng: np.random.Generator, move: FloatArray, days: float) -
 
 
 def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArray) -> _Prices:
-    """Return marks, with half of the premium and a part of the wicks of last prices."""
-    shares = rng.random((len(premium), 2)) * 0.5 + 0.35
+    """Return marks, with half of the premium and a part of the wicks of last prices.
+
+    That part is drawn for each wick: 35 to 85 %.
+    """
+    parts = rng.random((len(premium), 2)) * 0.5 + 0.35
     mark_close = np.round(prices.close * (1.0 - premium / 2), 2)
     mark_open = np.concatenate([prices.open[:1], mark_close[:-1]])
 
-    wick_up = prices.high - np.maximum(prices.open, prices.close)
-    wick_down = np.minimum(prices.open, prices.close) - prices.low
-    mark_high = np.maximum(mark_open, mark_close) + shares[:, 0] * wick_up
-    mark_low = np.minimum(mark_open, mark_close) - shares[:, 1] * wick_down
+    top = np.maximum(prices.open, prices.close)
+    bottom = np.minimum(prices.open, prices.close)
+    wick_up = prices.high - top
+    wick_down = bottom - prices.low
+
+    mark_top = np.maximum(mark_open, mark_close)
+    mark_bottom = np.minimum(mark_open, mark_close)
+    mark_high = mark_top + parts[:, 0] * wick_up
+    mark_low = mark_bottom - parts[:, 1] * wick_down
     return _Prices(
         open=mark_open,
         high=np.round(mark_high, 2),

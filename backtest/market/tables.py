@@ -296,9 +296,11 @@ def read_flag(values: pd.Series) -> FloatArray | None:
         flag = values.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         words = values.astype(str).str.strip().str.lower().where(values.notna(), "")
-        flag = np.select(
-            [words.isin(_FINISHED), words.isin(_UNFINISHED), words == ""], [1.0, 0.0, np.nan], -1.0
-        )
+        # A word that is none of these is -1, which no flag has.
+        flag = np.full(len(words), -1.0)
+        flag[words == ""] = np.nan
+        flag[words.isin(_UNFINISHED)] = 0.0
+        flag[words.isin(_FINISHED)] = 1.0
 
     is_of_flag = np.isnan(flag) | np.isin(flag, (0.0, 1.0))
     if not is_of_flag.all():
@@ -573,20 +575,23 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     all settlements cover.
     """
     usual = cadence(time)
-    after = int(np.searchsorted(time, start - JITTER))
-    before = int(np.searchsorted(time, end)) - 1
-    if after == time.size or before < 0:
+    first = int(np.searchsorted(time, start - JITTER))
+    last = int(np.searchsorted(time, end)) - 1
+    if first == time.size or last < 0:
         return int(time[0]) - usual, int(time[-1]) + usual
 
-    # The cadence at either end: the longer of the gaps beside the settlement there.
+    # The cadence at either end is the longer of the gaps beside the settlement there. A gap that
+    # is too long, as settlements lack, counts as the longest usual one.
     gaps = np.minimum(_gaps(time), _limit(time))
-    gaps_at_start = gaps[max(after - 1, 0) : after + 1]
-    gaps_at_end = gaps[max(before - 1, 0) : before + 1]
-    lead = int(gaps_at_start.max(initial=0)) or USUAL
-    trail = int(gaps_at_end.max(initial=0)) or USUAL
+    gaps_at_first = gaps[max(first - 1, 0) : first + 1]
+    gaps_at_last = gaps[max(last - 1, 0) : last + 1]
+    lead = int(gaps_at_first.max(initial=0)) or USUAL
+    trail = int(gaps_at_last.max(initial=0)) or USUAL
 
     # Stamps lie some ms off the boundary.
-    return int(time[after]) - lead - SECOND, int(time[before]) + trail + SECOND
+    covered_from = int(time[first]) - lead - SECOND
+    covered_to = int(time[last]) + trail + SECOND
+    return covered_from, covered_to
 
 
 def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int, ...]]:

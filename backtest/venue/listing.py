@@ -461,14 +461,21 @@ def find_names(parts: Mapping[str, Mapping[str, Any]], symbol: str) -> list[str]
 
 
 def pick_row(rows: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the row of one of the names of a symbol, None without one."""
+    """Return the row that a part of a listing has of a symbol, None if it has none.
+
+    ``rows`` are by the name that a vendor gives, ``names`` the names that the symbol may have.
+    """
     for name in names:
         if name in rows:
             return rows[name]
+
+    # Names of ccxt end in the settlement currency, BTC/USDT:USDT, which names may lack.
     for key, row in rows.items():
         if ":" in key and name_plainly(key) in names:
             return row
-    return rows.get("")  # tiers of one symbol, which do not name it
+
+    # A list of tiers of one symbol does not name it.
+    return rows.get("")
 
 
 def describe_unlisted(parts: Mapping[str, Mapping[str, Any]], symbol: str, where: str) -> str:

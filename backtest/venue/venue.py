@@ -92,17 +92,23 @@ ACCOUNT_FIELDS = (
 
 
 def find_spot_faults(venue: Any) -> Faults:
-    """Yield what does not fit a spot contract, which has no margin by brackets."""
+    """Yield the field and the rule of all that does not fit a spot contract.
+
+    It has no margin by brackets. Its haircut is the part of a long that backs nothing, and the only
+    bracket has the largest leverage that the venue allows.
+    """
     haircut = venue.contract.haircut or 0.0
     if len(venue.brackets) != 1 or venue.earlier:
         yield "brackets", "must be one for a spot contract, of rate 0"
     elif haircut * venue.brackets[0].max_leverage >= 1.0:
         rule = f"must be under 1 / haircut, {1.0 / haircut:g}, or a long backs nothing"
         yield "brackets.0.max_leverage", rule
+
     for name, value in SPOT_VALUES.items():
         if attrgetter(name)(venue) != value:
             yield name, f"must be {value!r} for a spot contract"
 
+    # Rules of margin: the haircut alone says how much a leg needs.
     if venue.margin is not None:
         yield "margin", "must be left out for a spot contract: change the haircut or max_leverage"
     for name, multiplier in choose_multipliers(venue).items():
@@ -110,6 +116,7 @@ def find_spot_faults(venue: Any) -> Faults:
             yield name, "must be 1 for a spot contract: change the haircut or max_leverage"
     if venue.liquidation.step == "bracket":
         yield "liquidation.step", "must be a fraction for a spot contract"
+
     if venue.interest_on == "loan":
         yield "interest_on", "must be 'balance' for a spot contract: what is borrowed is a balance"
 
