@@ -61,25 +61,30 @@ def compiling() -> Iterator[None]:
 
 
 def jit(function: Callable[..., Any], *, is_linked: bool = True, **options: Any) -> Any:
-    """Return a function for compiled code to call, or one to be written as an object.
+    """Return a function compiled by numba, for compiled code to call or to be written as an object.
 
-    Constants of a call make no version of their own.
+    ``is_linked``: it is called by compiled code, and linked into what calls it. Two methods of
+    numba's dispatcher are replaced, so that each version of a function is asked for by the types of
+    its arguments, never by constants among them, and compiles in one thread.
     """
     compiled: Any = numba.njit(**{**OPTIONS, **options})(function)
-    find = compiled.get_call_template
-    compile_for = compiled.compile
-    widen: Callable[[Any], Any] = unliteral
+    find_version = compiled.get_call_template
+    compile_version = compiled.compile
+    drop_constant: Callable[[Any], Any] = unliteral
 
-    def find_widened(args: Any, kws: Any) -> Any:
-        widened = [widen(kind) for kind in args]
-        return find(widened, {name: widen(kind) for name, kind in kws.items()})
+    def find_without_constants(args: Any, kws: Any) -> Any:
+        kinds = [drop_constant(kind) for kind in args]
+        named_kinds = {name: drop_constant(kind) for name, kind in kws.items()}
+        return find_version(kinds, named_kinds)
 
-    def compile_one(kinds: Any) -> Any:
-        with compiling(), linking(None if is_linked else function.__qualname__):
-            return compile_for(kinds)
+    def compile_alone(kinds: Any) -> Any:
+        # What is not linked becomes an object, under its own name.
+        object_name = None if is_linked else function.__qualname__
+        with compiling(), linking(object_name):
+            return compile_version(kinds)
 
-    compiled.get_call_template = find_widened
-    compiled.compile = compile_one
+    compiled.get_call_template = find_without_constants
+    compiled.compile = compile_alone
     return compiled
 
 

@@ -95,9 +95,14 @@ def build_quotient(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 
 def divide_down(context: Any, builder: Any, x: Any, y: Any) -> tuple[Any, Any]:
-    """Write the quotient, rounded down, and the rest, which has the sign of y."""
+    """Write the quotient x / y of whole numbers, rounded down, and the rest, with the sign of y.
+
+    Returns both as values of the code that is written, which raises where 64 bits do not hold them.
+    """
     zero = WHOLE_TYPE(0)
     fail(context, builder, builder.icmp_signed("==", y, zero))
+
+    # The opposite of the least number is beyond 64 bits.
     is_least = builder.icmp_signed("==", x, WHOLE_TYPE(LEAST))
     is_minus_one = builder.icmp_signed("==", y, WHOLE_TYPE(-1))
     fail(context, builder, builder.and_(is_least, is_minus_one))
@@ -105,10 +110,13 @@ def divide_down(context: Any, builder: Any, x: Any, y: Any) -> tuple[Any, Any]:
     # LLVM rounds towards 0: where the rest has another sign than y, that is one too many.
     quotient = builder.sdiv(x, y)
     rest = builder.srem(x, y)
+    has_rest = builder.icmp_signed("!=", rest, zero)
     has_other_sign = builder.icmp_signed("<", builder.xor(rest, y), zero)
-    is_off = builder.and_(has_other_sign, builder.icmp_signed("!=", rest, zero))
-    rounded_down = builder.sub(quotient, builder.zext(is_off, WHOLE_TYPE))
-    return rounded_down, builder.select(is_off, builder.add(rest, y), rest)
+    is_one_too_many = builder.and_(has_other_sign, has_rest)
+
+    rounded_down = builder.sub(quotient, builder.zext(is_one_too_many, WHOLE_TYPE))
+    rest_of_lower = builder.add(rest, y)
+    return rounded_down, builder.select(is_one_too_many, rest_of_lower, rest)
 
 
 def build_floor(context: Any, builder: Any, x: Any, y: Any) -> Any:
@@ -182,15 +190,22 @@ def read_whole(context: Any, builder: Any, whole: Any) -> Any:
 
 
 def build_whole(round_first: str) -> Callable[[Any, Any, Any], Any]:
-    """Write the whole number of a float, after an intrinsic function of LLVM if one is given."""
+    """Return what writes the whole number of a float.
+
+    ``round_first`` names the function of LLVM that rounds the float before; empty, none does, and
+    what is after the point is cut. The code raises where 64 bits do not hold the number, or NaN.
+    """
 
     def build(context: Any, builder: Any, x: Any) -> Any:
         if round_first:
             function = builder.module.declare_intrinsic(round_first, [x.type])
             x = builder.call(function, [x])
-        is_over = builder.fcmp_ordered(">=", x, x.type(-(2.0**63)))
-        is_under = builder.fcmp_ordered("<", x, x.type(2.0**63))
-        fail(context, builder, builder.not_(builder.and_(is_over, is_under)))
+
+        # Comparisons that are ordered fail for NaN too.
+        is_over_least = builder.fcmp_ordered(">=", x, x.type(-(2.0**63)))
+        is_under_limit = builder.fcmp_ordered("<", x, x.type(2.0**63))
+        is_held = builder.and_(is_over_least, is_under_limit)
+        fail(context, builder, builder.not_(is_held))
         return builder.fptosi(x, WHOLE_TYPE)
 
     return build
@@ -211,18 +226,30 @@ OF_OPERATION: dict[Any, tuple[Any, ...]] = {}
 
 
 def declare(build: Any, returned: Any, *kinds: Any) -> Any:
-    """Return an operation for compiled code that ``build`` writes."""
+    """Return a new operation that compiled code may call, whose machine code ``build`` writes.
+
+    ``returned`` and ``kinds`` are numba's types of its result and its arguments. numba learns of an
+    operation in two tables: one of types, for inference, and one of the code that is written.
+    """
 
     def operation(*_: Any) -> None:
-        """Stand for the operation in numba's tables."""
+        """Stand for the operation in the tables of numba; Python never calls it."""
 
-    case = signature(returned, *kinds)  # type: ignore[no-untyped-call]
+    # The kinds that the operation takes, to which arguments are cast.
     OF_OPERATION[operation] = kinds
+
+    # Its type: a function of these kinds, and no others.
+    case = signature(returned, *kinds)  # type: ignore[no-untyped-call]
     template: Any = type("Operation", (ConcreteTemplate,), {"key": operation, "cases": [case]})
-    register: Any = infer_global
-    register(operation, types.Function(template))
-    write: Any = lower_builtin(operation, *kinds)  # type: ignore[no-untyped-call]
-    write(lambda context, builder, _signature, values: build(context, builder, *values))
+    register_type: Any = infer_global
+    register_type(operation, types.Function(template))
+
+    # Its code. Builders need no signature: it is always this one.
+    def write_code(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return build(context, builder, *values)
+
+    register_code: Any = lower_builtin(operation, *kinds)  # type: ignore[no-untyped-call]
+    register_code(write_code)
     return operation
 
 

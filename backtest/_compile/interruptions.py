@@ -86,24 +86,32 @@ class SignalGate:
 
 @contextlib.contextmanager
 def hold_signals() -> Iterator[SignalGate]:
-    """Keep signals until the block ends, and then answer all of them, though one raises.
+    """Keep signals until the block ends; then call their handlers, all of them though one raises.
 
-    What a handler raises while compiled code runs would be lost.
+    What a handler raises while compiled code runs would be lost. Yields the gate that keeps them.
     """
     gate = SignalGate()
+    # Stacks call what they were given when they close, the last first, and go on if one raises.
+    # That of ``handlers`` closes first: signals have their own handlers again before the answers.
     with contextlib.ExitStack() as answers, contextlib.ExitStack() as handlers:
         # Python lets the main thread alone change handlers.
         if threading.current_thread() is threading.main_thread():
-            for number in signal.valid_signals():
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    handlers.callback(signal.signal, number, handler)
-                    signal.signal(number, functools.partial(gate.handle, handler))
+            put_before_handlers(gate, handlers)
 
         try:
             yield gate
         finally:
-            # A stack calls the last first, and goes on if one raises.
+            # Reversed, so that the signal that came first is answered first.
             gate.is_closed = False
             for answer in reversed(gate.waiting):
                 answers.callback(answer)
+
+
+def put_before_handlers(gate: SignalGate, handlers: contextlib.ExitStack) -> None:
+    """Let a gate receive all signals that Python handles; ``handlers`` puts theirs back."""
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        # Signals that are ignored, or left to the system, have no function to call.
+        if callable(handler):
+            handlers.callback(signal.signal, number, handler)
+            signal.signal(number, functools.partial(gate.handle, handler))

@@ -147,31 +147,35 @@ def view_memory(_context: Any, record: Any) -> Any:
 def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: int) -> Any:
     """Return a call of a C function at an address, for compiled code: ``call(address, *given)``.
 
-    ``result`` is ``"d"`` of a float or ``"q"`` of an integer. The function has as parameters the
-    data of some arguments that are arrays, each with the place of the argument that moves it, if
-    any; then the last ``n_numbers`` arguments, which are integers.
+    ``result`` is "d" if the function returns a float, "q" if it returns an integer. Its parameters
+    are pointers to floats, and then the last ``n_numbers`` of the arguments, which are integers.
+    ``arrays`` has a pair for each pointer: the place of the array among the arguments, and that of
+    the argument with the index of the element to point at, or None for the first.
     """
     returned = {"d": ir.DoubleType(), "q": WORD}[result]
     returned_kind = {"d": numba.float64, "q": numba.int64}[result]
+    pointer_kind = ir.DoubleType().as_pointer()
+    parameter_kinds = [pointer_kind] * len(arrays) + [WORD] * n_numbers
+    function_kind = ir.FunctionType(returned, parameter_kinds)
 
     @intrinsic
     def call(_context: Any, address: Any, *given: Any) -> Any:
+        """Give numba the types of a call and, in ``build``, what writes its code."""
         kinds = tuple(map(unliteral, given))
 
         def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
-            pointers = []
-            for k, place in arrays:
-                array = context.make_array(kinds[k])(context, builder, values[k])
-                if place is None:
-                    pointers.append(array.data)
-                else:
-                    pointers.append(builder.gep(array.data, [values[place]]))
+            address_value, packed = arguments
+            values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
 
-            parameters = [ir.DoubleType().as_pointer()] * len(arrays)
-            parameters += [WORD] * n_numbers
-            kind = ir.FunctionType(returned, parameters)
-            function = builder.inttoptr(arguments[0], kind.as_pointer())
+            pointers = []
+            for k, index_place in arrays:
+                array = context.make_array(kinds[k])(context, builder, values[k])
+                pointer = array.data
+                if index_place is not None:
+                    pointer = builder.gep(pointer, [values[index_place]])
+                pointers.append(pointer)
+
+            function = builder.inttoptr(address_value, function_kind.as_pointer())
             return builder.call(function, [*pointers, *values[-n_numbers:]])
 
         arguments_kind = kinds_of.StarArgTuple(kinds)  # type: ignore[no-untyped-call]

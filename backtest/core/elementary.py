@@ -32,6 +32,7 @@ HIGH_BITS = -134217728
 SIGN_BIT = -9223372036854775808
 MIN_NORMAL = 2.2250738585072014e-308
 TWO_54 = 18014398509481984.0
+TWO_52 = 4503599627370496.0
 TWO_53 = 9007199254740992.0
 UNDERFLOW, OVERFLOW = -1082.0, 1039.0
 """Exponents of 2 at which a power of it is zero, and infinite."""
@@ -498,16 +499,24 @@ POWERS_OF_TEN = tuple(10.0**k for k in range(23))
 
 
 def round_scaled(x: float, digits: int) -> float:
-    """Return x rounded to some digits after the point, as NumPy does: x 10^d, to even, / 10^d."""
+    """Return x rounded to some digits after the point, as NumPy does; before it if negative.
+
+    The digits are moved before the point, x * 10^digits is rounded to a whole number, a half to the
+    even one, and the digits are moved back.
+    """
     x = float(x)
     scale = POWERS_OF_TEN[min(abs(digits), 22)]
     scaled = x * scale if digits >= 0 else x / scale
+
+    # From 2^52 on floats have no digits after the point. Infinity and NaN stay what they are.
     size = abs(scaled)
-    if not size < TWO_53 / 2.0:  # whole, infinite or NaN
+    if not size < TWO_52:
         return x
 
-    # A sum with 2^52 has no digits after the point.
-    whole = math.copysign((size + TWO_53 / 2.0) - TWO_53 / 2.0, x)
+    # So 2^52 takes what is added to it to a whole number, a half to the even one, and without it
+    # that number is left. The sign comes back last, as that of -0 would be lost.
+    size = (size + TWO_52) - TWO_52
+    whole = math.copysign(size, x)
     return whole / scale if digits >= 0 else whole * scale
 
 
