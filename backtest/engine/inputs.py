@@ -64,10 +64,13 @@ class DailyFees(NamedTuple):
     def find(self, past: FloatArray) -> FloatArray:
         """Return taker, maker and charged fee by what was traded on each of the last 30 days.
 
-        Of shape (n, 3, ...) for ``past`` of shape (30, ...); NaN for fees without tiers.
+        Of shape (n, 3, ...) for ``past`` of shape (30, ...), money; NaN for fees without tiers.
         """
-        # A running sum adds in one order on every Python; a sum does not.
-        volume: Any = np.cumsum(past, axis=0)[-1] * (1.0 + ROUNDING)
+        # A running sum adds in one order on every Python; a sum does not. Rounding counts for the
+        # trader, who reaches a tier at its volume.
+        traded: Any = np.cumsum(past, axis=0)[-1]
+        volume = traded * (1.0 + ROUNDING)
+
         rates = np.full((len(self.fees), 3, *np.shape(volume)), np.nan)
         for i, fees in enumerate(self.fees):
             if fees is not None:
@@ -78,10 +81,16 @@ class DailyFees(NamedTuple):
         return rates
 
     def write(self, terms: a.Terms, rates: FloatArray) -> a.Terms:
-        """Return terms with the fees that :meth:`find` returned, of shape (n, 3)."""
+        """Return terms with the fees that :meth:`find` returned, of shape (n, 3).
+
+        A rule has its fees in three places: the numbers of terms, ``makers``, and its own table.
+        """
         for i, (taker, maker, fee) in enumerate(rates.tolist()):
-            if self.fees[i] is None:
+            has_tiers = self.fees[i] is not None
+            if not has_tiers:
                 continue
+
+            # The arrays of terms are shared, so they are copied.
             numbers = terms.numbers.copy()
             numbers[i, r.NUMBERS.index("fee")] = fee
             numbers[i, r.NUMBERS.index("taker")] = taker
@@ -677,22 +686,28 @@ def find_pause_ends(markets: Markets, account: a.Account) -> FloatArray:
 
 
 def read_feed(setup: Any, accounts: Mapping[str, a.Account], signal: FloatArray) -> a.MarketFeed:
-    """Return the markets as the loop reads them; ``signal`` is (n_bars, n)."""
+    """Return the markets as the loop reads them; ``signal`` is (n_bars, n).
+
+    ``accounts`` are the terms of each instrument by name. Fields that one instrument has for itself
+    are stacked to columns.
+    """
     markets = setup.markets
     venues = setup.venues
     account = setup.account
     venue = venues[markets.names[0]]
     panel = markets.panel(core.parse_duration(venue.funding_jitter))
 
-    bars = {name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK}
-    by_bar: dict[str, list[FloatArray]] = {}
+    by_instrument: dict[str, list[FloatArray]] = {}
     for name in markets.names:
-        for field, values in read_instrument(markets[name], venues[name], accounts[name]).items():
-            by_bar.setdefault(field, []).append(values)
+        fields = read_instrument(markets[name], venues[name], accounts[name])
+        for field, values in fields.items():
+            by_instrument.setdefault(field, []).append(values)
+    stacked = {field: stack(values, markets) for field, values in by_instrument.items()}
     flow_bar, flow_amount = read_flows(setup)
-    coin_rate = read_coin_rates(markets, venues)
+    yearly = {name: as_of(getattr(venue, name), markets.time, f"venue.{name}") for name in RATES}
 
     # Where policies decide on longer bars, their volume bounds the order of a decision.
+    bars = {name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK}
     clock = find_clock(markets)
     if not clock.is_every:
         bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
@@ -700,22 +715,25 @@ def read_feed(setup: Any, accounts: Mapping[str, a.Account], signal: FloatArray)
     # Coins pay no funding.
     is_spot = np.array([venues[name].contract.is_spot for name in markets.names])
     is_due = (panel.funding_bar >= setup.first) & ~is_spot[panel.funding_instrument]
-    ends = (markets.spans[:, 1] < markets.n_bars) | ~markets.tradable()[:, -1]
+
+    # An instrument ends where others go on, or where its own data say so.
+    stops_early = markets.spans[:, 1] < markets.n_bars
+    ends = stops_early | ~markets.tradable()[:, -1]
     return a.MarketFeed(
         **bars,
-        **{field: stack(values, markets) for field, values in by_bar.items()},
+        **stacked,
         costs=read_costs(markets, venues),
         signal=signal,
         span=markets.spans.astype(np.int64),
         ends=ends.astype(np.int64),
         **read_assets(markets, account),
         years=measure_years(markets, venue, setup.first, setup.started),
-        **{name: as_of(getattr(venue, name), markets.time, f"venue.{name}") for name in RATES},
+        **yearly,
         flow_bar=flow_bar,
         flow_amount=flow_amount,
         days=number_days(markets, account),
         pause_ends=find_pause_ends(markets, account),
-        coin_rate=coin_rate,
+        coin_rate=read_coin_rates(markets, venues),
         funding_time=panel.funding_time[is_due].astype(np.int64),
         funding_bar=panel.funding_bar[is_due].astype(np.int64),
         funding_is_open=panel.funding_is_open[is_due].astype(np.int64),

@@ -200,22 +200,26 @@ class OptionChain(Mapping[str, ListedOption]):
     def choose(
         self, kind: str, delta: float, side: float, tenor: float, roll: float
     ) -> ListedOption | None:
-        """Return the quoted contract nearest in tenor, then in delta; None without one.
+        """Return the quoted contract nearest in tenor (days), then in delta; None without one.
 
-        More than ``roll`` days must be left. What is sold needs a bid.
+        ``kind`` is "call" or "put". More than ``roll`` days must be left. All need an ask; what is
+        sold, of a ``side`` that is not over 0, needs a bid too.
         """
         t = self._t
         feed = self._listed.feed
         seen = self._listed.seen
         numbers = np.array([*self._contracts.values()], np.int64)
-        days = np.round(YEAR_DAYS * feed.years_close[t, numbers], 9)  # ties, in spite of rounding
+        # Rounded, so that contracts that expire together tie.
+        days = np.round(YEAR_DAYS * feed.years_close[t, numbers], 9)
 
         sign = 1.0 if kind == "call" else -1.0
+        has_ask = np.isfinite(seen.asks[t, numbers])
+        has_bid = np.isfinite(seen.bids[t, numbers])
         fits = (feed.signs[numbers] == sign) & (days > roll)
-        fits &= np.isfinite(seen.asks[t, numbers])
-        fits &= np.isfinite(seen.bids[t, numbers]) | (side > 0.0)
+        fits &= has_ask & (has_bid | (side > 0.0))
         numbers = numbers[fits]
         days = days[fits]
+
         if len(np.unique(feed.instruments[numbers])) > 1:
             raise core.PolicyError(
                 "a leg chooses among the contracts on one instrument, got those on several; give "
@@ -224,10 +228,14 @@ class OptionChain(Mapping[str, ListedOption]):
         if not len(numbers):
             return None
 
+        # Ties go to the earlier expiry, the nearer delta, and then the lower strike: the last key
+        # of a lexsort sorts first.
         off_tenor = np.round(np.abs(days - tenor), 9)
-        off_delta = np.round(np.abs(np.abs(seen.deltas[t, numbers]) - abs(delta)), 9)
+        sizes_of_delta = np.abs(seen.deltas[t, numbers])
+        off_delta = np.round(np.abs(sizes_of_delta - abs(delta)), 9)
         order = np.lexsort((feed.strikes[numbers], off_delta, days, off_tenor))
-        return self[self._listed.names[int(numbers[order[0]])]]
+        nearest = int(numbers[order[0]])
+        return self[self._listed.names[nearest]]
 
     def roll(
         self, legs: Mapping[str, tuple[str, float, float]], tenor: float, roll: float
@@ -256,6 +264,22 @@ class Trade(NamedTuple):
     policy: Policy
     columns: tuple[str, ...]
     contracts: dict[str, int]
+
+
+def show_bar(trade: Trade, deciders: Deciders, i: int, time: int, row: int) -> SimpleNamespace:
+    """Return the bar that policy i saw when it decided: its prices, and a row of its columns.
+
+    The columns of a policy lie one after another in ``deciders.columns``, each as long as the
+    market, so that a row of them is every so many numbers.
+    """
+    first = deciders.columns_at[i] + row
+    n_bars = deciders.lengths[i]
+    columns = deciders.columns[first::n_bars]
+
+    # The array goes on with the columns of later policies: those of this one come first.
+    fields = dict(zip(BAR_FIELDS[1:], deciders.bar, strict=True))
+    fields |= dict(zip(trade.columns, columns, strict=False))
+    return SimpleNamespace(time=time / 1e9, **fields)
 
 
 class OptionTrader:
@@ -308,31 +332,39 @@ class OptionTrader:
         time: int,
         row: int,
     ) -> float:
-        """Return the leverage of a policy, after its orders of options are written.
+        """Return the leverage that policy i decides, after its orders of options are written.
 
+        ``decide`` is the policy's own method for the loop; it is called as the loop would call it.
         The policy is asked for orders at each close but the last, after which no bar fills them. It
-        sees the account and the bar as its leverage did: ``row`` is that of its columns.
+        sees the bar and the account as they were when it decided its leverage: ``time`` is the open
+        of the bar in ns, ``row`` that of its columns.
         """
         leverage: float = decide(deciders, venue, i, time, row)
-        t = int(self.cursor[CURRENT_BAR])
+
+        # A hedge that the last close ordered, in contracts, is over. The overlay has no position.
         if i < len(self.scratch.plans):
             self.scratch.plans[i].target_contracts = np.nan
-        if t + 1 >= len(self.markets.time):
+        t = int(self.cursor[CURRENT_BAR])
+        is_last_bar = t + 1 >= len(self.markets.time)
+        if is_last_bar:
             return leverage
 
-        # The overlay, after all instruments, sees the margin rules of the last one.
-        rules = venue
-        if callable(venue):
-            rules = venue(min(i, len(self.state.positions) - 1))
-        account = AccountView._make((*deciders.shown[:N_SHOWN].flat, rules))
-
-        # The columns of a policy lie one after another, so a row of them is every so many numbers.
-        columns = deciders.columns[deciders.columns_at[i] + row :: deciders.lengths[i]]
-        fields = dict(zip(BAR_FIELDS[1:], deciders.bar, strict=True))
-        fields |= dict(zip(trade.columns, columns, strict=False))
-        bar = SimpleNamespace(time=time / 1e9, **fields)
+        account = self.show_account(deciders, venue, i)
+        bar = show_bar(trade, deciders, i, time, row)
         self.order(trade, bar, account, t)
         return leverage
+
+    def show_account(self, deciders: Deciders, venue: Any, i: int) -> AccountView:
+        """Return the account as policy i saw it when it decided, with the margin rules it reads.
+
+        ``venue`` are these rules, or a function that returns those of an instrument. The overlay,
+        which comes after all instruments, sees those of the last one.
+        """
+        margin_rules = venue
+        if callable(venue):
+            last = len(self.state.positions) - 1
+            margin_rules = venue(min(i, last))
+        return AccountView._make((*deciders.shown[:N_SHOWN].flat, margin_rules))
 
     def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:
         """Ask a policy for its orders at close t, and write them into the targets of bar t + 1."""

@@ -292,16 +292,27 @@ def flatten(parts: list[FloatArray]) -> tuple[FloatArray, IntArray]:
 
 
 def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
-    """Return the observed policies of a setup as the loop reads them, in plain Python."""
+    """Return the observed policies of a setup as the loop reads them, in plain Python.
+
+    Policies of instruments come first, and an overlay stands in place n. What differs by policy is
+    joined end to end, and ``.._at`` says where each begins.
+    """
     markets = setup.markets
+    clock = find_clock(markets)
     n = len(markets)
     n_policies = len(observed)
-    width = setup.inputs.terms.rules.brackets.floors.shape[1]
+    n_levels = setup.inputs.terms.rules.brackets.floors.shape[1]
+
     params, params_at = flatten_settings(observed)
     columns, columns_at = flatten_columns(observed)
     memory, memory_at = flatten_memory(observed)
-    clock = find_clock(markets)
     seen_time, seen_bars = read_seen_bars(clock)
+
+    # Where a setup has no overlay, place n is not asked.
+    asks = np.zeros(n + 1, np.int64)
+    asks[:n_policies] = 1
+    reads_price = [reads_liquidation_price(own.policy) for own in observed]
+    sets_margin = [p.sets_margin(own.policy) for own in observed]
 
     # The numbers of bar and account lie side by side, so that `bind` reads them at once.
     numbers = np.zeros(N_BAR + SETTING + 1)
@@ -317,8 +328,8 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         known=find_known_bars(observed, n),
         memory=memory,
         memory_at=memory_at,
-        asks=np.array([1] * n_policies + [0] * (n + 1 - n_policies), np.int64),
-        wants_price=np.array([reads_liquidation_price(own.policy) for own in observed], np.int64),
+        asks=asks,
+        wants_price=np.array(reads_price, np.int64),
         wants_table=np.ones(n + 1, np.int64),
         wants_account=np.full(n + 1, WHOLE),
         wants_bar=np.ones(n + 1, np.int64),
@@ -327,12 +338,12 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         seen_time=seen_time,
         seen_bars=seen_bars,
         tradable=np.ascontiguousarray(markets.tradable().T, dtype=np.int64),
-        sets_margin=np.array([p.sets_margin(own.policy) for own in observed], np.int64),
+        sets_margin=np.array(sets_margin, np.int64),
         shown=numbers[N_BAR:],
         bar=numbers[1:N_BAR],
         margin=np.zeros(9),
-        levels=np.zeros(5 * width),
-        width=width,
+        levels=np.zeros(5 * n_levels),
+        width=n_levels,
         interval=clock.seen.interval,
         start=np.array([setup.inputs.started], np.int64),
     )

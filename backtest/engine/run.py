@@ -142,17 +142,23 @@ def weigh_segments(markets: m.Markets, segments: Sequence[Segment]) -> list[core
 def join_weights(
     markets: m.Markets, segments: Sequence[Segment], weights: Sequence[core.FloatArray]
 ) -> Any:
-    """Return one signal: the weights of each segment from its first bar on, and their rules."""
+    """Return one signal of the weights of segments, each from its first bar on, as a frame.
+
+    ``weights`` has an array of shape (n, n_seen) for each segment. The frame is named by the rule
+    of the first segment that has one, and by how many others there are.
+    """
     clock = find_clock(markets)
     joined = weights[0].copy()
     for of_segment, segment in zip(weights, segments, strict=True):
         first = clock.count(segment.first)
         joined[:, first:] = of_segment[:, first:]
 
-    texts = dict.fromkeys(segment.rule.text() for segment in segments if segment.rule is not None)
-    text = next(iter(texts))
-    if len(texts) > 1:
-        text = f"{text} (and {len(texts) - 1} others)"
+    rules = [segment.rule for segment in segments if segment.rule is not None]
+    texts = list(dict.fromkeys(rule.text() for rule in rules))
+    text = texts[0]
+    n_others = len(texts) - 1
+    if n_others > 0:
+        text = f"{text} (and {n_others} others)"
     return write_note(m.weights_to_frame(joined, clock.seen), text=text)
 
 
@@ -199,25 +205,29 @@ def observe_segment(
     n = len(setup.markets)
     clock = find_clock(setup.markets)
     n_seen = clock.count(segment.stop)
+
     observed = []
     for i, before in enumerate(setup.observed[:n]):
         market = before.market
         if weights is not None:
             first, stop = clock.seen.spans[i]
-            market = market.with_signal(np.clip(weights[i, first:stop], -1.0, 1.0))
+            signal = np.clip(weights[i, first:stop], -1.0, 1.0)
+            market = market.with_signal(signal)
 
+        # Bars of the segment are counted from the start of the market's own.
+        n_known = min(n_seen - before.first, market.n_bars)
         policy: Policy = core.pick_value(segment.policy, setup.markets.names[i])
-        n_of_policy = min(n_seen - before.first, market.n_bars)
-        columns = observe_until(policy, market, n_of_policy)
+        columns = observe_until(policy, market, n_known)
         if not columns:
             columns = {name: np.full(market.n_bars, np.nan) for name in before.columns}
         observed.append(before._replace(policy=policy, market=market, columns=columns))
 
+    # An overlay comes after the policies of instruments.
     observed = show_terms(observed, setup.account, setup.venues)
     if segment.overlay is None or segment.overlay == setup.overlay:
         return [*observed, *setup.observed[n:]]
-    signal = clock.pick(setup.signal)
-    return [*observed, *observe_overlay(segment.overlay, clock.seen, signal)]
+    signals = clock.pick(setup.signal)
+    return [*observed, *observe_overlay(segment.overlay, clock.seen, signals)]
 
 
 def observe_until(policy: Policy, market: m.Market, stop: int) -> dict[str, core.FloatArray]:

@@ -74,11 +74,16 @@ def join_resumed(resume: RunRecord, markets: Markets) -> tuple[Markets, int]:
 
 
 def join_histories(resume: RunRecord, markets: Markets) -> Markets:
-    """Return markets with the bars of the earlier run before theirs, where these adjoin."""
+    """Return markets with the bars of the earlier run before theirs, where these adjoin.
+
+    They do if a market begins after that of the earlier run, and at the latest with the bar after
+    the last one of that run. Without markets of its own, the earlier run had these.
+    """
     earlier = markets if resume.markets is None else resume.markets
     joined = {}
     for (name, market), before in zip(markets.items(), earlier.values(), strict=True):
-        if before.start < market.start <= resume.last_time + market.interval:
+        next_open = resume.last_time + market.interval
+        if before.start < market.start <= next_open:
             joined[name] = concatenate(before, market)
     if not joined:
         return markets
@@ -186,15 +191,24 @@ def read_resume(resume: object, start: core.TimeLike | None) -> RunRecord | None
 
 
 def check_rules(resume: RunRecord, setup: Setup) -> None:
-    """Raise ParameterError where a resumed run has another policy, account or venue."""
-    overlay = None if setup.overlay is None else describe_policy(setup.overlay)
-    present: Any = core.to_plain({"policy": describe_policies(setup.policies), "overlay": overlay})
+    """Raise ParameterError where a resumed run has another policy, account or venue.
+
+    Both sides are compared as plain values by name, as a manifest has them.
+    """
+    overlay = None
+    if setup.overlay is not None:
+        overlay = describe_policy(setup.overlay)
+    policies = {"policy": describe_policies(setup.policies), "overlay": overlay}
+    present: Any = core.to_plain(policies)
     present |= list_rules(setup.account, setup.venues, resume.last_time)
 
     manifest = resume.manifest
-    past: Any = core.to_plain({"policy": manifest["policy"], "overlay": manifest.get("overlay")})
+    policies_before = {"policy": manifest["policy"], "overlay": manifest.get("overlay")}
+    past: Any = core.to_plain(policies_before)
     past |= list_rules(resume.account, resume.venues, resume.last_time)
-    differing = [name for name in {**past, **present} if past.get(name) != present.get(name)]
+
+    names = {**past, **present}
+    differing = [name for name in names if past.get(name) != present.get(name)]
     if differing:
         raise core.ParameterError(
             f"a resumed run must keep the same rules, got another {', '.join(differing)}; flows "
@@ -432,16 +446,23 @@ def seal(inputs: AccountInputs) -> AccountInputs:
 def recall_weights(
     resume: RunRecord, markets: Markets, weights: core.FloatArray, first: int
 ) -> core.FloatArray:
-    """Return weights that before bar ``first`` are those of the earlier run."""
+    """Return weights that before bar ``first`` are those of the earlier run.
+
+    ``weights`` are at the bars that policies see, (n, n_seen). They are spread over all bars, the
+    past is written, and those that policies see are picked again.
+    """
     if resume.setup is None or resume.markets is None:
         return weights
 
     clock = find_clock(markets)
-    held = np.array(clock.hold(weights))
+    by_bar = np.array(clock.hold(weights))
+
+    # The bars of the markets before ``first`` that the earlier run had, and their places in it.
     begin = int(np.searchsorted(markets.time, resume.markets.start))
-    places = np.searchsorted(resume.markets.time, markets.time[begin:first])
-    held[:, begin:first] = resume.setup.signal[:, places]
-    return clock.pick(held)
+    past = markets.time[begin:first]
+    places = np.searchsorted(resume.markets.time, past)
+    by_bar[:, begin:first] = resume.setup.signal[:, places]
+    return clock.pick(by_bar)
 
 
 def find_first_bar(market: Market | Markets, start: core.TimeLike | None) -> int:
