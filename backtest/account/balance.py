@@ -210,15 +210,15 @@ def is_pool_short(terms: r.Terms, state: r.AccountState) -> bool:
         return False
     if not holds_options(state):
         return is_short(terms.rules, state.held, state.wallet.cash)
-    return compute_caution(terms, state) <= 0.0
+    return compute_cautious_excess(terms, state) <= 0.0
 
 
-def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
-    """Return what a pool with options has over its requirement, rounded against it: it fails at 0.
+def compute_cautious_excess(terms: r.Terms, state: r.AccountState) -> float:
+    """Return what a pool with options has over its requirement, money; the pool fails at 0 or less.
 
-    Money: backing less the level of liquidation times the requirement. Rounding counts against the
-    trader, but not where only long options are held: they cannot lose more than they cost, so a
-    pool that has and needs nothing does not fail.
+    That is its backing less the level of liquidation times its maintenance margin, at the values
+    being tested. Rounding counts against the trader: a requirement that is met to the last digit
+    fails. It counts for a pool of long options alone, which cannot lose more than they are worth.
     """
     backing = compute_pool(terms, state)
     needed = terms.rules.level * compute_needed(terms, state, is_initial=False)
@@ -226,12 +226,13 @@ def compute_caution(terms: r.Terms, state: r.AccountState) -> float:
     if has_positions or has_short_options(state):
         return backing - needed * (1.0 + TOLERANCE)
 
-    # Only long options: rounding counts for them. An excess of 0 is made more than that, so that
-    # the pool, which fails at 0, holds.
+    # Long options alone: what is needed and what they are worth are rounded in their favor.
     excess = backing - needed * (1.0 - TOLERANCE)
     excess += TOLERANCE * margin.compute_options_value(state.options.positions)
     if excess < 0.0:
         return excess
+
+    # Such a pool holds at 0 too: LEAST, the smallest excess, lifts it over the limit.
     return excess + LEAST
 
 

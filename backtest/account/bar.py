@@ -268,7 +268,11 @@ def rescale_unit(state: r.AccountState, ledger: Structs[money.Money], equity: fl
 
 
 def fill_pending(bar: r.AccountBar, t: int) -> None:
-    """Fill what the last close decided, after changes of margin and forced reductions (step 5)."""
+    """Fill or place in bar t the orders of what the last close decided (step 5).
+
+    Changes of margin settings come before them, and so do reductions that the venue forces, which
+    drop the decisions of what they reduce.
+    """
     terms = bar.terms
     state = bar.state
     if state.wallet.is_ruined != 0.0:
@@ -277,15 +281,17 @@ def fill_pending(bar: r.AccountBar, t: int) -> None:
     balance.value_at(state, bar.quotes.fill, bar.quotes.asset_fill)
     equity = balance.compute_account_equity(terms, state)
     margin_moves.change_settings(bar, t)
-    # A venue that waits for margin after a call; others have no grace, -1.
+    # Only a venue that waits for margin after a call forces reductions: others have no grace, -1.
     if terms.grace >= 0.0:
         margin_calls.force_reductions(bar, t)
+
+    # Market orders are sized by the equity at their fill.
     if terms.fill != r.RESTING:
         fills.fill_decisions(bar, t, equity)
         return
 
-    # A limit order has the quantity of its decision, by the equity of that close. An account that a
-    # gap left without equity places none.
+    # Limit orders are sized by the equity at the close that decided them. An account that a gap
+    # left without equity places none.
     equity_of_decision = state.wallet.equity if equity > 0.0 else 0.0
     limit_orders.place_orders(bar, t, equity_of_decision)
 
@@ -309,32 +315,37 @@ def follow_bests(bar: r.AccountBar) -> None:
 
 
 def close_bar(bar: r.AccountBar, t: int, wealth_before: float) -> None:
-    """Mark the account at the close, test ruin and calls, and write equity and unit (step 8).
+    """Mark the account at the close of bar t, test ruin and calls, and write equity and unit.
 
-    ``wealth_before`` are equity and reserve at the last close.
+    That is step 8 of a bar. Each part reads what those before it wrote, so their order is a rule:
+    marks and debts, ruin, margin calls, then equity, counts and the unit value. ``wealth_before``
+    are equity and reserve at the last close.
     """
     terms = bar.terms
-    state = bar.state
+    wallet = bar.state.wallet
     mark_account(bar, t)
     ruin.settle_debt(bar, t)
-    equity = balance.compute_account_equity(terms, state)
+    equity = balance.compute_account_equity(terms, bar.state)
 
-    # Ruin comes before calls: a ruined account fails its calls. It needs a loss in the bar.
-    is_lost = state.wallet.is_ruined == 0.0 and ruin.is_account_ruined(bar, equity)
+    # Ruin comes before calls: a ruined account fails its calls. A bar without a loss ruins nobody.
+    is_lost = wallet.is_ruined == 0.0 and ruin.is_account_ruined(bar, equity)
     is_lost = is_lost and money.earn(bar.ledger) < 0.0
     if is_lost:
         ruin.end_account(bar, t)
-        equity = balance.compute_account_equity(terms, state)
+        equity = balance.compute_account_equity(terms, bar.state)
     margin_calls.close_calls(bar, t, is_lost)
 
-    state.wallet.is_converting = 1.0 if balance.is_under_limit(terms, state, equity) else 0.0
-    state.wallet.equity = equity
+    # The next open converts collateral where the balance is too negative here.
+    must_convert = balance.is_under_limit(terms, bar.state, equity)
+    wallet.is_converting = 1.0 if must_convert else 0.0
+    wallet.equity = equity
     equity_floors.follow_highest(bar, t, equity)
     count_bars(bar)
+
+    # The bar of the ruin still has a return, so the unit is written before the flag.
     follow_unit(bar, equity, wealth_before)
-    # The bar of the ruin still has a return: the flag is set after the unit.
     if is_lost:
-        state.wallet.is_ruined = 1.0
+        wallet.is_ruined = 1.0
 
 
 def mark_account(bar: r.AccountBar, t: int) -> None:
@@ -356,17 +367,22 @@ def mark_account(bar: r.AccountBar, t: int) -> None:
 
 
 def count_bars(bar: r.AccountBar) -> None:
-    """Count the bars since liquidations and stops, and the money of collateral so far."""
+    """Count the bars since liquidations and stops, and add the bar's money of collateral.
+
+    Policies see the sums of both since the start: profit of collateral, and what was converted.
+    """
     state = bar.state
-    state.wallet.since_pool += 1.0
+    wallet = state.wallet
+    wallet.since_pool += 1.0
     for i in range(len(state.positions)):
         position = state.positions[i]
         position.since += 1.0
         position.since_stop += 1.0
 
+    # Without collateral, nothing has prices to be marked at.
     if len(state.priced) > 0:
-        state.wallet.assets_so_far += money.total(bar.ledger, money.MONEY.collateral_pnl)
-        state.wallet.converted_so_far += money.total(bar.ledger, money.MONEY.conversion)
+        wallet.assets_so_far += money.total(bar.ledger, money.MONEY.collateral_pnl)
+        wallet.converted_so_far += money.total(bar.ledger, money.MONEY.conversion)
 
 
 def follow_unit(bar: r.AccountBar, equity: float, wealth_before: float) -> None:

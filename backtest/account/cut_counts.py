@@ -162,21 +162,24 @@ def compute_notional_asked(bar: r.AccountBar, equity: float, i: int) -> float:
 def count_leverage(
     bar: r.AccountBar, decision: Decision, equity: float, target: float, i: int
 ) -> None:
-    """Add what the limits of leverage cut, from the notional asked to the target.
+    """Add what the limits of leverage cut of a decision, from the notional asked to the target.
 
-    In their order: ``min_leverage`` (a cut is negative where it raises), ``max_leverage``, and the
-    cap of gross leverage.
+    Each cuts what the one before it left: ``min_leverage`` (a cut is negative where it raises),
+    ``max_leverage``, and the cap of gross leverage, which is the rest.
     """
     scratch = bar.scratch
     position = bar.state.positions[i]
     overlay = bar.state.wallet.overlay
     signal_size = abs(position.signal)
     rules = r.share(r.pick_instrument(bar.terms, i))
+    min_leverage = bar.terms.numbers[i, MIN_LEVERAGE_ROW]
     max_leverage = find_limit(rules, bar.quotes.instruments[i])
 
-    leverage = max(position.leverage, bar.terms.numbers[i, MIN_LEVERAGE_ROW])
-    after_min = signal_size * leverage * equity * overlay
-    after_max = signal_size * min(leverage, max_leverage) * equity * overlay
+    raised = max(position.leverage, min_leverage)
+    capped = min(raised, max_leverage)
+    after_min = signal_size * raised * equity * overlay
+    after_max = signal_size * capped * equity * overlay
+
     count_cut(scratch, decision, i, MIN_LEVERAGE, decision.notional_asked - after_min)
     count_cut(scratch, decision, i, MAX_LEVERAGE, after_min - after_max)
     count_cut(scratch, decision, i, MAX_GROSS, after_max - target)
@@ -319,15 +322,19 @@ def add_cut(scratch: r.Scratch, decision: Decision, i: int, cause: int, cut: flo
 
 
 def add_to_row(cuts: FloatArray, decision: Decision, row: int, cause: int, cut: float) -> None:
-    """Add a cut, as leverage, to the sums of a row and a cause; a day counts once."""
-    asked = decision.notional_asked * decision.inverse_equity
-    filled = decision.notional_filled * decision.inverse_equity
-    cuts[row, cause, COUNT] += 1.0
-    cuts[row, cause, ASKED] += asked
-    cuts[row, cause, HELD] += filled
-    cuts[row, cause, CUT] += cut * decision.inverse_equity
-    cuts[row, cause, DISTANCE] += abs(cut) * decision.inverse_equity
+    """Add a cut to the sums of a row of ``cuts`` and a cause, as leverage: notional / equity.
 
-    if decision.time >= cuts[row, cause, NEXT_DAY]:
-        cuts[row, cause, DAYS] += 1.0
-        cuts[row, cause, NEXT_DAY] = (math.floor(decision.time / DAY) + 1.0) * DAY
+    ``cut`` is notional. A day counts once, however many decisions of it were cut.
+    """
+    sums = cuts[row, cause]
+    sums[COUNT] += 1.0
+    sums[ASKED] += decision.notional_asked * decision.inverse_equity
+    sums[HELD] += decision.notional_filled * decision.inverse_equity
+    sums[CUT] += cut * decision.inverse_equity
+    sums[DISTANCE] += abs(cut) * decision.inverse_equity
+
+    # NEXT_DAY is the time, ns, at which the day after the last one that was counted begins.
+    if decision.time >= sums[NEXT_DAY]:
+        sums[DAYS] += 1.0
+        days_since_epoch = math.floor(decision.time / DAY)
+        sums[NEXT_DAY] = (days_since_epoch + 1.0) * DAY

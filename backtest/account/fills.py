@@ -426,29 +426,29 @@ def price_order(bar: r.AccountBar, i: int) -> None:
 
 
 def limit_by_margin(bar: r.AccountBar, equity: float, i: int, cost: float) -> float:
-    """Return the notional that the margin of instrument i allows by itself (4.3).
+    """Return the notional by side up to which margin lets instrument i increase alone (4.3).
 
-    An isolated position is backed by its own wallet: what counts of the equity, less the fixed
-    fee. What backs a cross position is shared, and tested later by the common factor, so here the
-    cap of its table alone is left. ``cost`` is what one unit of notional costs to add. From the
-    target on, the answer may be any number of at least that.
+    An isolated position is backed by its own part of the equity, less the fixed fee. What backs a
+    cross position is shared by the pool, and tested later by the common factor: here only the
+    largest notional of its margin table limits it. ``cost`` is the money that adding a unit of
+    notional costs. Where margin allows the target, the search ends early: then the answer is some
+    notional of at least the target.
     """
     terms = bar.terms
     plan = bar.scratch.plans[i]
     quote = bar.quotes.instruments[i]
-    notional_held = plan.notional_held
 
     backing = math.inf
     if r.is_isolated(terms, i):
         rules = r.share(r.pick_instrument(terms, i))
         balances = balance.pick_balances(terms, bar.state, i)
-        backing = orders.compute_counted(rules, balances, quote, equity, notional_held)
-        backing -= plan.fee
+        counted = orders.compute_counted(rules, balances, quote, equity, plan.notional_held)
+        backing = counted - plan.fee
 
     return margin.compute_largest_notional(
         r.pick_margin(terms, i),
         equity=backing,
-        held=notional_held,
+        held=plan.notional_held,
         cost=cost,
         multiplier=quote.initial,
         enough=plan.target,

@@ -310,24 +310,29 @@ def compute_spare(
     """Return what the pool has to spare for ``grace_ratio`` with all positions times a factor.
 
     That is grace_ratio * (backing - costs of closing the rest) - requirement: money, under 0 if the
-    ratio is not met. The fixed fees count for any factor.
-    Writes the quantities into the account, asks, and takes them back.
+    ratio is not met. The fixed fees count for any factor. Quantities and costs are those that
+    :func:`find_reduction` wrote. Writes the reduced quantities into the account, computes their
+    requirement, and takes them back.
     """
     backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
     if holds_options(state):
         backing += balance.compute_counted(terms, state)
+
+    # Each position is reduced, and what closing its other part costs is lost.
     for i in range(len(state.positions)):
         quantity = scratch.walk[i].quantity_aside
-        if quantity != 0.0 and not r.is_isolated(terms, i):
-            plan = scratch.plans[i]
-            position = state.positions[i]
-            notional_closed = (1.0 - factor) * abs(quantity * position.value)
-            backing -= plan.cost * notional_closed + plan.fee
-            position.quantity = factor * quantity
+        if quantity == 0.0 or r.is_isolated(terms, i):
+            continue
+        plan = scratch.plans[i]
+        position = state.positions[i]
+        notional_closed = (1.0 - factor) * abs(quantity * position.value)
+        backing -= plan.cost * notional_closed + plan.fee
+        position.quantity = factor * quantity
 
-    # The requirement is that of the quantities just written; then those of the account return.
+    # Haircuts and requirement are those of the reduced quantities.
     needed = terms.rules.level * balance.compute_needed(terms, state, is_initial=False)
     backing -= margin.compute_haircuts(terms.rules, state.held)
+
     for i in range(len(state.positions)):
         state.positions[i].quantity = scratch.walk[i].quantity_aside
     return terms.grace_ratio * backing - needed

@@ -59,7 +59,7 @@ def value_on_segment(bar: r.AccountBar, place: float) -> None:
 def compute_left(bar: r.AccountBar, place: float) -> float:
     """Return the excess at a place; writes the values of the account there."""
     value_on_segment(bar, place)
-    return balance.compute_caution(bar.terms, bar.state)
+    return balance.compute_cautious_excess(bar.terms, bar.state)
 
 
 @of_options(returns=0.0)
@@ -151,14 +151,15 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
 
 
 def bound_fall(bar: r.AccountBar) -> float:
-    """Return an upper bound of how far the excess can fall on the whole segment.
+    """Return an upper bound of how far the excess of the pool can fall on the whole segment: money.
 
-    The sum of the bounds of positions, collateral and options, each its way times a slope that the
-    excess never exceeds on it.
+    It is the sum of the bounds of positions, collateral and options: of each, its way on the
+    segment times a slope that the excess never exceeds there.
     """
     state = bar.state
+    rules = bar.terms.rules
     positions = state.options.positions
-    pool = margin.OptionPool(bar.terms.rules, state.held, positions, bar.terms.options.rules)
+    pool = margin.OptionPool(rules, state.held, positions, bar.terms.options.rules)
 
     fall = 0.0
     for i in range(len(state.positions)):
@@ -166,12 +167,14 @@ def bound_fall(bar: r.AccountBar) -> float:
             fall += bound_position_fall(bar, i)
     for c in range(len(state.held.amounts)):
         if state.held.amounts[c] != 0.0:
-            way = abs(bar.scratch.assets[c].price_end - bar.scratch.assets[c].price)
-            fall += way * margin.bound_asset_slope(bar.terms.rules, state.held, c)
+            asset = bar.scratch.assets[c]
+            way = abs(asset.price_end - asset.price)
+            fall += way * margin.bound_asset_slope(rules, state.held, c)
     for k in range(len(state.options.targets)):
         if positions.quantities[k] != 0.0:
             fall += bound_option_fall(bar, pool, k)
 
+    # Rounding of the sum must not make the bound too small.
     return fall + TOLERANCE * abs(fall)
 
 
@@ -190,21 +193,29 @@ def bound_position_fall(bar: r.AccountBar, i: int) -> float:
 
 
 def bound_option_fall(bar: r.AccountBar, pool: margin.OptionPool, k: int) -> float:
-    """Return a bound of how far option k can lower the excess, on the way of its index: money."""
+    """Return a bound of how far option k can lower the excess on the segment: money.
+
+    It is the way of the price of its index, times a bound of the fall by unit of price.
+    """
     terms = bar.terms
     positions = bar.state.options.positions
     start = options.find_index(terms, k, bar.scratch.mark)
     end = options.find_index(terms, k, bar.scratch.mark_end)
     low = min(start, end)
-    way = abs(end - start)
+    high = max(start, end)
+
     # A segment is straight in the contract value v of an inverse contract, whose price is 1 / v:
     # the price changes by 1 / v^2, at most high / low times the mean of the way.
+    way = high - low
     if terms.rules.brackets.are_inverse[terms.options.instruments[k]]:
-        way *= max(start, end) / low
+        way *= high / low
+    # A price that stands still moves nothing, whatever the slope, which may be infinite.
+    if not way > 0.0:
+        return 0.0
 
+    # A call gains with the price, a put (sign -1) against it; a short the other way round.
     gains = positions.quantities[k] * positions.signs[k] * (end - start) > 0.0
-    slope = margin.bound_option_slope(pool, k, low, gains)
-    return way * slope if way > 0.0 else 0.0
+    return way * margin.bound_option_slope(pool, k, low, gains)
 
 
 # Options on one instrument.

@@ -145,35 +145,38 @@ def compute_square_root_impact(factor: float, quote: Quote, notional: Notional) 
 
 @inlined
 def round_quantity(rules: InstrumentRules, held: float, quote: Quote, wanted: float) -> float:
-    """Return the contracts to hold after participation, lots and minimum notional (4.4, 4.5).
+    """Return the signed contracts that an order leaves, after volume, lots and minimum (4.4, 4.5).
 
-    Signed contracts. Free of branches on what differs between accounts, as lanes of a sweep (64
-    accounts side by side) call it: each case is computed, and the one that holds is chosen.
+    ``held`` are the contracts before the order, ``wanted`` those that its other limits leave. An
+    order that is too small to trade leaves what is held. Lanes of a sweep (64 accounts side by
+    side) call this, so it has no branch on what differs between accounts: each case is computed,
+    and the one that holds is chosen.
     """
-    # Without rules there is only float rounding: a change of nothing else does not trade.
+    # Without rules only float rounding is left: a change of nothing else does not trade.
     change = abs(wanted - held)
     if not rules.has_rounding:
         is_noise = wanted != 0.0 and change <= TOLERANCE * abs(held)
         return held if is_noise else wanted + 0.0
 
-    # 4.4 Participation: the change that volume allows, in whole lots.
+    # 4.4 Participation: the largest change that volume allows, in whole lots.
     largest_change = math.inf
     whole_change = math.inf
     if rules.participation < math.inf:
         largest_change = rules.participation * quote.volume
         whole_change = truncate(rules, largest_change)
     by_volume = held + (whole_change if wanted > held else -whole_change)
+    # Less than a part of a lot is what float rounding leaves of 0.
     by_volume = 0.0 if abs(by_volume) < LOT_SLACK * rules.lot else by_volume
 
-    # 4.5 Lots: the position in whole lots, toward zero. Adding 0 makes 0 of -0.
+    # 4.5 Lots: the contracts in whole lots, cut toward zero. Adding 0 makes 0 of -0.
     whole = truncate(rules, abs(wanted))
     by_lots = math.copysign(whole, wanted) + 0.0
-    # Less than a lot to add to a position that is no whole lots is nothing.
+    # A position that is no whole lots is never reduced by an order that adds to it.
     is_adding = (wanted * held > 0.0) & (abs(wanted) >= abs(held))
     by_lots = held if is_adding & (whole < abs(held)) else by_lots
     quantity = by_volume if change > largest_change else by_lots
 
-    # 4.5 The minimum: what is under it is skipped, unless it closes the position.
+    # 4.5 The minimum: an order under it, or of rounding alone, is skipped, unless it closes.
     rounded_change = abs(quantity - held)
     is_noise = rounded_change <= max(LOT_SLACK * rules.lot, TOLERANCE * abs(held))
     is_small = rounded_change * abs(quote.fill) < rules.min_notional * (1.0 - TOLERANCE)
@@ -223,13 +226,20 @@ def floor(size: Contracts) -> float:
 def fill(
     rules: InstrumentRules, balances: Balances, quote: Quote, wanted: Contracts, fee: Rate
 ) -> Trade:
-    """Trade to a rounded quantity at the fill of the quote, worsened by slippage and impact."""
+    """Return the trade of a market order, from what is held to the ``wanted`` signed contracts.
+
+    Its quantity is rounded, and it fills at the quote, worsened by slippage and impact. ``fee`` is
+    the rate of the fee.
+    """
     held = balances.position.quantity
     quantity = round_quantity(rules, held, quote, wanted)
+
+    # Only what is filled moves the price.
     impact = 0.0
     if rules.has_impact:
         notional = abs(quantity - held) * abs(quote.fill)
         impact = compute_square_root_impact(rules.impact, quote, notional)
+
     rates = CostRates(slippage=rules.slippage, impact=impact, fee=fee)
     return trade(rules, balances, quote.fill, quantity, rates, quote, is_order=True)
 

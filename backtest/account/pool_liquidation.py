@@ -70,22 +70,30 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
 
 
 def start_liquidation(bar: r.AccountBar) -> None:
-    """Mark all at the values being tested, and note what is held at the start."""
+    """Enter all profits up to the values being tested, and note what is held, before it closes.
+
+    What a partial liquidation closes is measured by the quantities at its start: those of positions
+    go into their walks, those of options into ``started``. Writes the ledger, and counts one
+    liquidation of the pool in its last row, that of the account.
+    """
     terms = bar.terms
     state = bar.state
     for i in range(len(state.positions)):
-        bar.scratch.walk[i].quantity_at_start = 0.0
+        walk = bar.scratch.walk[i]
+        walk.quantity_at_start = 0.0
         if r.is_held(state, i) and not r.is_isolated(terms, i):
             position = state.positions[i]
-            bar.scratch.walk[i].quantity_at_start = position.quantity
+            walk.quantity_at_start = position.quantity
             balance.mark_to_ledger(state, i, position.value, bar.ledger)
 
+    options_held = state.options.positions.quantities
     for k in range(len(state.options.targets)):
-        state.options.started[k] = state.options.positions.quantities[k]
+        state.options.started[k] = options_held[k]
     options.book_profits(state, bar.ledger)
-
-    bar.ledger[len(bar.ledger) - 1].liquidations += 1.0
     balance.mark_collateral(state, state.held.prices, bar.ledger)
+
+    account_row = len(bar.ledger) - 1
+    bar.ledger[account_row].liquidations += 1.0
 
 
 def liquidate_only(bar: r.AccountBar, t: int) -> None:
@@ -195,43 +203,61 @@ def forfeit_collateral(bar: r.AccountBar, t: int) -> None:
 # Closing at once.
 
 
-def close_pool(bar: r.AccountBar, t: int) -> None:
-    """Close all cross positions and options at once; the venue's fees are at most what is left.
+class VenueFees(NamedTuple):
+    """What the venue's fees of a close may take: money, and the gross notional that shares it.
 
-    The order matters: what can be paid is known when all is closed and, as far as the balance is
-    negative, collateral is sold.
+    ``is_paid_in_full``: the fees that it asks are less than what is left.
+    """
+
+    left: float
+    gross: float
+    is_paid_in_full: bool
+
+
+def close_pool(bar: r.AccountBar, t: int) -> None:
+    """Close all cross positions and options at once, and pay the venue's fees from what is left.
+
+    Writes positions, options, collateral, cash, ledger and log. Everything closes before any fee is
+    paid: only then is it known what is left for fees, which the parts that closed share.
     """
     terms = bar.terms
     state = bar.state
+
+    # What closes goes into the cash; its fees are only asked for, and not paid yet.
     asked, gross = close_positions(bar)
     asked_of_options, premiums = forced_options.close_options_of_pool(bar)
     asked += asked_of_options
     gross += premiums
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
 
-    # Where fees use up all that is left, each closed part pays by its share of the notional. Fees
-    # that equal what is left, give or take rounding, use it up too.
+    # What is left: a positive balance, and what the rest of the collateral would sell for.
     money_left = max(balance.compute_balance(terms, state), 0.0)
     left = money_left + balance.compute_proceeds(terms, state)
+    # Fees that equal what is left, give or take rounding, use it up.
     is_paid_in_full = asked * (1.0 + TOLERANCE) < left
+    fees = VenueFees(left=left, gross=gross, is_paid_in_full=is_paid_in_full)
+
     for i in range(len(state.positions)):
         closed = bar.scratch.walk[i]
         if closed.notional_closed > 0.0:
-            fee = closed.fee_closed
-            if not is_paid_in_full:
-                fee = left * (closed.notional_closed / gross)
-            book_close(bar, t, i, fee)
-
-    fee_of_options = asked_of_options
-    if not is_paid_in_full:
-        fee_of_options = left * (premiums / gross) if gross > 0.0 else 0.0
+            book_close(bar, t, i, find_fee(fees, closed.fee_closed, closed.notional_closed))
+    fee_of_options = find_fee(fees, asked_of_options, premiums)
     forced_options.end_close(bar, t, asked_of_options, fee_of_options)
 
-    # Fees may have made the balance negative again: collateral pays for it.
+    # Fees may have made the balance negative: collateral pays for it.
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
-    # The shares add up to all that was left, so nothing is: the rest is rounding.
+    # Shares of all that was left add up to it, so nothing is left: what remains is rounding.
     if not is_paid_in_full and left > 0.0:
         state.wallet.cash = 0.0
+
+
+def find_fee(fees: VenueFees, asked: float, notional: float) -> float:
+    """Return the fee that a closed part pays: what is asked, or its share of what is left."""
+    if fees.is_paid_in_full:
+        return asked
+    if not fees.gross > 0.0:
+        return 0.0
+    return fees.left * (notional / fees.gross)
 
 
 def close_positions(bar: r.AccountBar) -> tuple[float, float]:
@@ -333,50 +359,57 @@ def take_step(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def choose_step(bar: r.AccountBar) -> int:
-    """Return the instrument, or n plus the option, whose step ranks best; -1 if none helps.
+    """Return the instrument whose step ranks best, or n plus the option; -1 if no step helps.
 
-    A step helps if it raises the excess by more than rounding.
+    A step helps if it raises the excess, what the pool has over its requirement, by more than
+    rounding. Steps rank by the order of the account (:func:`score_step`).
     """
     terms = bar.terms
     state = bar.state
+    n_instruments = len(state.positions)
     needed = balance.compute_needed(terms, state, is_initial=False)
-    least = TOLERANCE * terms.rules.level * needed
-    chosen = -1
-    best = -math.inf
-    for i in range(len(state.positions)):
+    least_gain = TOLERANCE * terms.rules.level * needed
+
+    best_instrument = -1
+    best_score = -math.inf
+    for i in range(n_instruments):
         if not r.is_held(state, i) or r.is_isolated(terms, i):
             continue
 
         gain, notional = try_step(bar, i)
-        if gain > least:
+        if gain > least_gain:
             score = score_step(bar, i, relief=gain / notional)
-            if score > best:
-                chosen = i
-                best = score
+            if score > best_score:
+                best_instrument = i
+                best_score = score
 
-    # Options come after all futures, or compete with them.
-    if chosen >= 0 and terms.order == r.OPTIONS_LAST:
-        return chosen
-    k = forced_options.choose_option_step(bar, least, best)
-    return len(state.positions) + k if k >= 0 else chosen
+    # Options come after all futures, or compete with the best of them.
+    if best_instrument >= 0 and terms.order == r.OPTIONS_LAST:
+        return best_instrument
+    best_option = forced_options.choose_option_step(bar, least_gain, best_score)
+    if best_option < 0:
+        return best_instrument
+    return n_instruments + best_option
 
 
 def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
-    """Return by how much a step of a position raises the excess, and its notional.
+    """Return by how much a step of a position would raise the excess (money), and its notional.
 
-    Writes position and cash as after the step, asks, and takes them back.
+    Writes position and cash as after the step, values the account, and takes them back.
     """
     terms = bar.terms
     state = bar.state
-    position = r.pick_position(state, i)
-    cash = state.wallet.cash
+    position_before = r.pick_position(state, i)
+    cash_before = state.wallet.cash
     excess_before = balance.compute_excess(terms, state)
+
     closed = close_part(bar, i, liquidation.find_step(bar, i))
+    # The fee is not in the cash yet: it is at most what the step has left.
     fee = liquidation.cap_fee(closed.asked, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - excess_before
 
-    r.put_position(state, i, position)
-    state.wallet.cash = cash
+    r.put_position(state, i, position_before)
+    state.wallet.cash = cash_before
     return gain, closed.notional
 
 

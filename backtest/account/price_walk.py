@@ -512,17 +512,22 @@ def find_adverse_of_options(bar: r.AccountBar, i: int) -> float:
 
 
 def aim_at_adverse(bar: r.AccountBar, i: int) -> None:
-    """Write the segment of a position to its adverse extreme, or to the stop before it."""
+    """Write the segment of a position to its adverse extreme, or to the stop before it.
+
+    The ends of the segment, contract values of the last price and of the mark, go into its walk.
+    """
     walk_of = bar.scratch.walk[i]
     quote = bar.quotes.instruments[i]
     position = r.pick_position(bar.state, i)
     walk_of.last_end = p.find_adverse(position, quote.low, quote.high)
 
-    # The mark stops where the last price does.
-    adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
-    kind, place, _ = find_stop_place(bar, i)
-    place = 1.0 if kind == p.NOTHING else min(place, 1.0)
-    walk_of.mark_end = p.move(walk_of.mark, adverse, place)
+    # The mark goes as far as the last price does, which is where a stop closes the position.
+    kind, stop_place, _ = find_stop_place(bar, i)
+    place = 1.0
+    if kind != p.NOTHING:
+        place = min(stop_place, 1.0)
+    mark_adverse = p.find_adverse(position, quote.mark_low, quote.mark_high)
+    walk_of.mark_end = p.move(walk_of.mark, mark_adverse, place)
 
 
 def is_any_both_reached(bar: r.AccountBar) -> bool:

@@ -552,8 +552,9 @@ def is_quiet_alone(
 ) -> bool:
     """Return whether no price of bar t can liquidate or stop the position; False is not certain.
 
-    Backing less requirement is concave in the price, so it is least at one of the two extremes.
-    ``bracket`` is that of the last close: a notional outside of it is looked up in the table.
+    What it has over its requirement is concave in the price, so it is least at one of the two
+    extremes of the mark. ``bracket`` is the row of the margin table at the last close: a notional
+    outside of it is looked up.
     """
     position = one.position
     quantity = position.quantity
@@ -565,17 +566,22 @@ def is_quiet_alone(
     if not prices.mark_low[t] <= prices.mark_open[t] <= prices.mark_high[t]:
         return False
 
-    backing = one.wallet.cash
+    # What backs the position at a price is this money and quantity * contract value.
+    fixed = one.wallet.cash
     if one.is_isolated:
-        backing = position.margin - quantity * position.entry
+        fixed = position.margin - quantity * position.entry
+
+    # What is left at both extremes: that value less the maintenance margin, without ``fixed``.
     at_low = quantity * value_one(one, prices.mark_low, t)
     at_high = quantity * value_one(one, prices.mark_high, t)
-    gross = max(abs(at_low), abs(at_high))
+    notional = max(abs(at_low), abs(at_high))
     at_low -= one.level * compute_in_bracket(terms, bracket, abs(at_low))
     at_high -= one.level * compute_in_bracket(terms, bracket, abs(at_high))
-    if not backing + min(at_low, at_high) > CAUTION * gross:
+    # CAUTION is the part of the notional that must be left: more than float rounding.
+    if not fixed + min(at_low, at_high) > CAUTION * notional:
         return False
 
+    # The stop of the last price, at its adverse extreme.
     if not one.has_stop:
         return True
     held = r.Position(quantity, position.entry, position.margin, position.marked)

@@ -374,25 +374,29 @@ def fill_options(options: OptionPositions, rules: OptionRules) -> None:
 
 
 def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
-    """Write the value of option i into ``options``, and under scenarios that in each."""
+    """Write the value of option i into ``options``, and under scenarios that in each.
+
+    Those go into row i of ``scratch.table``: first the moves of the rule, then the columns of skew
+    and of expiry, where the rule has these.
+    """
     shocks = rules.shocks
     table = rules.scratch.table
     volatility = options.volatilities[i]
     options.values[i] = compute_option_value(options, i, 1.0, volatility)
     if rules.kind != BY_SCENARIOS:
         return
-
     fill_row_values(options, rules, i)
-    after = shocks.moves.shape[1]
+
+    n_moves = shocks.moves.shape[1]
     if len(shocks.skew) > 0:
         low = compute_skewed_volatility(options, i, shocks, is_absolute=False)
         high = compute_skewed_volatility(options, i, shocks, is_absolute=True)
-        table[i, after + LOW_SKEW] = compute_option_value(options, i, 1.0, low)
-        table[i, after + HIGH_SKEW] = compute_option_value(options, i, 1.0, high)
+        table[i, n_moves + LOW_SKEW] = compute_option_value(options, i, 1.0, low)
+        table[i, n_moves + HIGH_SKEW] = compute_option_value(options, i, 1.0, high)
     if len(shocks.expiry_charge) > 0:
         move = shocks.expiry_charge[FORWARD_MOVE]
-        table[i, after + RISE] = compute_option_value(options, i, 1.0 + move, volatility)
-        table[i, after + FALL] = compute_option_value(options, i, 1.0 - move, volatility)
+        table[i, n_moves + RISE] = compute_option_value(options, i, 1.0 + move, volatility)
+        table[i, n_moves + FALL] = compute_option_value(options, i, 1.0 - move, volatility)
 
 
 @kernel
@@ -467,17 +471,20 @@ def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
 def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
     """Return an upper bound of the change of the delta, in money, of a unit of option i per price.
 
-    The delta in money is delta * price in cash, which changes by the delta, at most 1, and by the
-    price times the change of the delta; in coins it is the delta alone. A delta bends most where
-    the normal density is largest; without deviation it jumps.
+    ``low`` is the lowest price that counts. An option in cash has delta * price of money, which
+    changes by the delta itself, at most 1, and by price * slope of the delta. One in coins has the
+    delta alone. Both are bounded by the largest price * slope: that of the normal density over the
+    deviation.
     """
     deviation = options.volatilities[i] * math.sqrt(options.years[i])
-    bend = math.inf
+    # Without deviation, at expiry, the delta jumps at the strike: nothing bounds its slope.
+    largest_bend = math.inf
     if deviation > 0.0:
-        bend = DENSITY / deviation
+        largest_bend = DENSITY / deviation
+
     if options.are_coin[i]:
-        return bend / low
-    return 1.0 + bend
+        return largest_bend / low
+    return 1.0 + largest_bend
 
 
 @of_options(returns=0.0)
@@ -542,16 +549,19 @@ def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
 
 
 def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
-    """Return an upper bound of the scenario requirement per notional."""
+    """Return an upper bound of the scenario requirement per unit of notional.
+
+    The steepest loss of all products and scenarios, and all charges that are shares of a notional.
+    """
     tables = packed.scenarios
     steepest = 0.0
     for g in range(len(tables.products)):
         for k in range(tables.moves.shape[1]):
-            rate = p.compute_gain_rate(is_inverse, tables.moves[g, k])
-            steepest = max(steepest, tables.weights[g, k] * abs(rate))
+            gain = p.compute_gain_rate(is_inverse, tables.moves[g, k])
+            steepest = max(steepest, tables.weights[g, k] * abs(gain))
 
-    total = tables.factor * steepest + tables.minimum + tables.contingency
-    return float(total + tables.pair_contingency)
+    charges = tables.factor * steepest + tables.minimum + tables.contingency
+    return float(charges + tables.pair_contingency)
 
 
 def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:

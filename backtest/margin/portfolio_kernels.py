@@ -616,12 +616,9 @@ class Segment(NamedTuple):
 
 def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) -> None:
     """Write values and prices at a place between two waypoints (0 to 1) into ``held``."""
-    # The end itself, which start + 1 * step may miss by rounding.
+    # At the end itself: start + 1 * (end - start) may miss it by rounding.
     if place == 1.0:
-        for i in range(len(held.values)):
-            held.values[i] = end.values[i]
-        for c in range(len(held.prices)):
-            held.prices[c] = end.prices[c]
+        copy_waypoint(held, end)
         return
 
     for i in range(len(held.values)):
@@ -630,6 +627,14 @@ def move_holdings(held: Holdings, start: Waypoint, end: Waypoint, place: float) 
     for c in range(len(held.prices)):
         step = end.prices[c] - start.prices[c]
         held.prices[c] = start.prices[c] + place * step
+
+
+def copy_waypoint(held: Holdings, waypoint: Waypoint) -> None:
+    """Write the values and prices of a waypoint into ``held``."""
+    for i in range(len(held.values)):
+        held.values[i] = waypoint.values[i]
+    for c in range(len(held.prices)):
+        held.prices[c] = waypoint.prices[c]
 
 
 def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) -> float:

@@ -98,40 +98,58 @@ def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
 
 
 def shorten_way_back(pool: OptionPool, i: int) -> bool:
-    """Write the cheapest way to short i over what covers it; return whether it is new."""
+    """Shorten the paths to short option i over the longs that cover it; return whether one is new.
+
+    A path may take a long away from short i, which then needs another cover. That gives back what
+    the cover cost. Where it is cheaper than the path known so far, its distance (money per unit of
+    the underlying) goes into the row OF_SHORT, and the long before i into ``paths``.
+    """
     scratch = pool.rules.scratch
+    distances = scratch.rows
+    # Rounding must not make a path cheaper, else the search would go round in circles.
     slack = SLACK * pool.options.indices[i]
     is_changed = False
+
+    # The place after the last option is that of shares.
     for j in range(len(pool.options.signs) + 1):
-        if not scratch.matches[i, j] > 0.0:
+        is_matched = scratch.matches[i, j] > 0.0
+        if not is_matched:
             continue
 
-        # The way back gives up the match, and with it what the cover costs.
-        saved = compute_cover(pool.options, pool.rules.rates, i, j)
-        distance = scratch.rows[OF_LONG, j] - saved
-        if distance < scratch.rows[OF_SHORT, i] - slack:
-            scratch.rows[OF_SHORT, i] = distance
+        given_back = compute_cover(pool.options, pool.rules.rates, i, j)
+        distance = distances[OF_LONG, j] - given_back
+        if distance < distances[OF_SHORT, i] - slack:
+            distances[OF_SHORT, i] = distance
             scratch.paths[TO_SHORT, i] = j
             is_changed = True
     return is_changed
 
 
 def shorten_ways_from(pool: OptionPool, i: int) -> bool:
-    """Write the cheapest ways from short i to what may cover it; return whether any is new."""
+    """Shorten the paths from short option i to what may cover it; return whether one is new.
+
+    Each step costs what the short needs under that cover. Where it is cheaper than the path known
+    so far, its distance (money per unit of the underlying) goes into the row OF_LONG, and the short
+    before the cover into ``paths``.
+    """
     options = pool.options
     scratch = pool.rules.scratch
-    n = len(options.signs)
+    distances = scratch.rows
+    n_options = len(options.signs)
+    # Rounding must not make a path cheaper, else the search would go round in circles.
     slack = SLACK * options.indices[i]
     is_changed = False
-    for j in range(n + 1):
-        # Longs cover, and the shares behind the last option.
-        if j < n and not options.quantities[j] > 0.0:
+
+    # The place after the last option is that of shares.
+    for j in range(n_options + 1):
+        is_shares = j == n_options
+        if not is_shares and not options.quantities[j] > 0.0:
             continue
 
         cover = compute_cover(options, pool.rules.rates, i, j)
-        distance = scratch.rows[OF_SHORT, i] + cover
-        if distance < scratch.rows[OF_LONG, j] - slack:
-            scratch.rows[OF_LONG, j] = distance
+        distance = distances[OF_SHORT, i] + cover
+        if distance < distances[OF_LONG, j] - slack:
+            distances[OF_LONG, j] = distance
             scratch.paths[TO_LONG, j] = i
             is_changed = True
     return is_changed
@@ -251,32 +269,33 @@ def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: flo
 
 
 def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    """Return what the uncovered shorts of group g need; empties their row LEFT.
+    """Return what the uncovered short options of group g need: money; empties their row LEFT.
 
-    A price hurts a call or a put, not both: of two, the dearer counts, and the other's mark.
+    A price hurts a call or a put, not both. So a short call and a short put need together what the
+    dearer of them needs, and the mark of the other.
     """
     rows = rules.scratch.rows
     total = 0.0
-    # Each round uses up a short at least.
+    # Each round uses up a short at least, so there are never more rounds than these.
     for _ in range(2 * len(options.signs)):
         call = find_dearest(options, rules, g, 1.0)
         put = find_dearest(options, rules, g, -1.0)
         if call < 0 and put < 0:
             break
 
-        # Nothing of the other kind is left.
+        # Nothing of the other kind is left, which is -1: the short needs all of its own.
         if call < 0 or put < 0:
-            alone = max(call, put)
-            total += rows[LEFT, alone] * rows[NAKED, alone]
-            rows[LEFT, alone] = 0.0
+            short = max(call, put)
+            total += rows[LEFT, short] * rows[NAKED, short]
+            rows[LEFT, short] = 0.0
             continue
 
         dearer, other = put, call
         if rows[NAKED, call] >= rows[NAKED, put]:
             dearer, other = call, put
         units = min(rows[LEFT, call], rows[LEFT, put])
-        mark = options.marks[other] / options.sizes[other]
-        total += units * (rows[NAKED, dearer] + mark)
+        mark_of_other = options.marks[other] / options.sizes[other]
+        total += units * (rows[NAKED, dearer] + mark_of_other)
         rows[LEFT, call] -= units
         rows[LEFT, put] -= units
     return total
@@ -306,51 +325,69 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
 
 
 def compute_spared(pool: OptionPool, g: int, i: int, units: float) -> float:
-    """Return what shares need less under short i than alone, where their price is locked.
+    """Return what shares need less under short option i than alone, where their price is locked.
 
-    It is locked by a long of the other kind with the strike and expiry of the short.
+    ``units`` of shares cover the short. Their price is locked by a long option of the other kind
+    with the strike and expiry of the short, as far as its units are spare: money.
     """
     options = pool.options
     rules = pool.rules
-    per_share = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
-    per_share /= abs(find_shares(pool, g))
-    spared = per_share - rules.rates.conversion * options.strikes[i]
+
+    # What a share needs alone, over what one with a locked price needs.
+    needed_by_shares = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
+    needed_by_share = needed_by_shares / abs(find_shares(pool, g))
+    spared_by_share = needed_by_share - rules.rates.conversion * options.strikes[i]
 
     locked = 0.0
     for j in range(len(options.signs)):
         is_other_kind = options.signs[j] != options.signs[i]
-        if is_other_kind and options.pairs[j] == options.pairs[i]:
+        is_same_strike_and_expiry = options.pairs[j] == options.pairs[i]
+        if is_other_kind and is_same_strike_and_expiry:
             locked += rules.scratch.rows[SPARE, j]
-    return float(max(0.0, spared) * min(units, locked))
+    return float(max(0.0, spared_by_share) * min(units, locked))
 
 
 def pair_group(pool: OptionPool, g: int, way: int) -> None:
-    """Pair the options of group g in one way: write ``matches``, and the rows of their scratch."""
+    """Pair the options of group g in one way: UNPAIRED, CHEAPEST or COVERED_FIRST.
+
+    Writes ``matches``, units of each short under each cover, and the rows LEFT, SPARE and NAKED of
+    the scratch. Calls are paired, then puts.
+    """
     options = pool.options
     rows = pool.rules.scratch.rows
-    n = len(options.signs)
+    n_options = len(options.signs)
     shares = find_shares(pool, g)
-
-    # Where shares cover first, that gets a bonus that no other pair outweighs.
     bonus = 0.0
     if way == COVERED_FIRST:
-        for i in range(n):
-            if options.groups[i] == g:
-                bonus = FAR * options.indices[i]
+        bonus = find_bonus(options, g)
 
-    # Calls are paired, then puts. Long shares cover calls, short ones puts: they stand after the
-    # options, in place n. Nothing is used yet: shorts are left, and longs to spare, in full.
     for sign in (1.0, -1.0):
-        rows[SPARE, n] = max(0.0, sign * shares)
-        for i in range(n):
+        # Long shares cover calls, short ones puts. They stand behind the options.
+        rows[SPARE, n_options] = max(0.0, sign * shares)
+
+        # Nothing is used yet: shorts are left, and longs to spare, in full.
+        for i in range(n_options):
             if options.groups[i] == g and options.signs[i] == sign:
                 units = options.quantities[i] * options.sizes[i]
                 rows[LEFT, i] = max(0.0, -units)
                 rows[SPARE, i] = max(0.0, units)
                 rows[NAKED, i] = compute_naked(options, pool.rules, i)
                 pool.rules.scratch.matches[i, :] = 0.0
+
         if way != UNPAIRED:
             pair_shorts(pool, g, sign, bonus)
+
+
+def find_bonus(options: OptionPositions, g: int) -> float:
+    """Return what covering a unit of a short in group g saves besides, so that all are covered.
+
+    No other pair outweighs it. All options of a group have the same price of the underlying.
+    """
+    bonus = 0.0
+    for i in range(len(options.signs)):
+        if options.groups[i] == g:
+            bonus = FAR * options.indices[i]
+    return bonus
 
 
 def compute_naked(options: OptionPositions, rules: OptionRules, i: int) -> float:
