@@ -78,39 +78,40 @@ def count_bar(
     close: CloseFacts,
     t: int,
 ) -> None:
-    """Add bar t to the tally of a run: samples, money, log growth and exposure.
+    """Add bar t of an account to the tally of its run: samples, money, log growth and its close.
 
-    ``marks_before`` (contract values) and ``equity_before`` are those of the last close. In a bar
-    that is quiet the ledger has the profit of prices alone.
+    ``marks_before`` are the contract values of the positions at the last close, ``equity_before``
+    is the equity there. In a bar that is quiet only prices moved: its money is their profit.
     """
-    state = bar.state
+    wallet = bar.state.wallet
     clock = counting.clock
     tally = counting.tally
     money = bar.scratch.money
-    unit = state.wallet.unit
-    equity = state.wallet.equity
+    unit = wallet.unit
+    equity = wallet.equity
 
     results.add_free(clock, tally, t)
     if clock.ends_sample[t] != 0.0:
         results.finish_sample(tally, unit)
 
-    # Log growth of the bar is per unit of the equity that it began with, after deposits. The tally
-    # still has the inverse of the last close.
-    base = tally.inverse
+    # Log growth is per unit of the equity that the bar began with: that of the last close, whose
+    # inverse the tally still has, and what was paid in since.
+    inverse_base = tally.inverse
     is_forced = False
     if is_quiet:
         tally.money.price_pnl += money.price_pnl
     else:
         paid_in = money.flows + money.top_up
         if paid_in != 0.0:
-            base = results.invert(equity_before + paid_in)
+            inverse_base = results.invert(equity_before + paid_in)
         is_forced = money.liquidations + money.stops + money.take_profits > 0.0
-        add_money(tally, money, base)
-        note_firsts(tally, money, state.wallet, t)
+        add_money(tally, money, inverse_base)
+        note_firsts(tally, money, wallet, t)
 
-    # What is forced to close is no longer what was held.
+    # Where a position was closed by force inside the bar, what is held did not make its move.
     if not is_forced:
-        add_decay(bar, counting, marks_before, base, t)
+        add_decay(bar, counting, marks_before, inverse_base, t)
+    # Last, as it writes the inverse of the equity at this close.
     count_close(tally, unit, equity, close, bar.terms.max_gross_leverage, t)
 
 
@@ -118,10 +119,15 @@ def count_bar(
 def count_close(
     tally: Tally, unit: float, equity: float, close: CloseFacts, cap: float, t: int
 ) -> None:
-    """Add what the account is at the close of bar t to the tally."""
+    """Add the close of bar t to the tally: drawdown, margin, exposure and equity.
+
+    ``unit`` is the unit value of the account, ``cap`` its largest gross leverage. Leverage is per
+    unit of the equity at this close, whose inverse the tally keeps.
+    """
     tally.inverse = results.invert(equity)
     results.mark_drawdown(tally, unit, t)
 
+    # The peak is the largest share of its backing that a margin pool needed: a pair.
     leverage = close.gross * tally.inverse
     tally.peak_needed, tally.peak_backing = results.raise_ratio(
         tally.peak_needed,
@@ -171,35 +177,41 @@ def find_first(first: float, is_so: bool, t: int) -> float:
 
 @inlined
 def add_decay(
-    bar: a.AccountBar, counting: Counting, marks_before: FloatArray, base: float, t: int
+    bar: a.AccountBar, counting: Counting, marks_before: FloatArray, inverse_base: float, t: int
 ) -> None:
     """Add to the tally the log growth of what is held, and that of its moves one by one.
 
     The decay is their difference: log(1 + sum of leverage * return), less the sum of leverage * log
-    return. The bar adds the second as ``drift``, and the factor of the first, ``grown``, to a
-    product whose logarithm is taken later. ``base`` is 1 / the equity that the bar began with.
+    return. The bar adds the second as ``drift``, and the factor of the first, ``growth``, to a
+    product whose logarithm is taken later. ``inverse_base`` is 1 / the equity that the bar began
+    with, ``marks_before`` are the contract values of the last close.
     """
     # Fills at the close come after the move: what was carried through the bar made it.
     held = bar.scratch.carried if bar.terms.fill == r.LATE else bar.state.held.quantities
 
     drift = 0.0
-    grown = 1.0
+    growth = 1.0
     for i in range(len(marks_before)):
-        move = counting.log_returns[t, i]
-        if held[i] != 0.0 and not math.isnan(move):
-            scale = held[i] * base
-            drift += scale * (abs(marks_before[i]) * move)
-            grown += scale * (bar.quotes.instruments[i].mark_close - marks_before[i])
-    multiply_decay(counting.tally, drift, grown)
+        # NaN of an instrument that was not listed at both closes.
+        log_return = counting.log_returns[t, i]
+        if held[i] != 0.0 and not math.isnan(log_return):
+            contracts_per_equity = held[i] * inverse_base
+            drift += contracts_per_equity * (abs(marks_before[i]) * log_return)
+            move = bar.quotes.instruments[i].mark_close - marks_before[i]
+            growth += contracts_per_equity * move
+    multiply_decay(counting.tally, drift, growth)
 
 
 @inlined
-def multiply_decay(tally: Tally, drift: float, grown: float) -> None:
-    """Add the drift of what is held, and take its growth into the product."""
+def multiply_decay(tally: Tally, drift: float, growth: float) -> None:
+    """Add the drift of a bar to the tally, and multiply the product of growth factors by its own.
+
+    A bar that lost all, whose growth is not over 0, has no logarithm, so it is left out.
+    """
     product = tally.decay_product
-    if grown > 0.0:
+    if growth > 0.0:
         tally.decay_held += drift
-        product *= grown
+        product *= growth
     tally.decay_log, tally.decay_product = results.fold_product(tally.decay_log, product)
 
 
@@ -217,15 +229,16 @@ def count_quietly(counting: Counting, quiet: QuietBar, close: CloseFacts, t: int
     tally.money.price_pnl += quiet.profit
 
     drift = 0.0
-    grown = 1.0
-    move = counting.log_returns[t, 0]
-    if quiet.quantity != 0.0 and not math.isnan(move):
-        scale = quiet.quantity * tally.inverse
-        drift += scale * (abs(quiet.mark_before) * move)
-        grown += scale * (quiet.mark - quiet.mark_before)
+    growth = 1.0
+    log_return = counting.log_returns[t, 0]
+    if quiet.quantity != 0.0 and not math.isnan(log_return):
+        contracts_per_equity = quiet.quantity * tally.inverse
+        drift += contracts_per_equity * (abs(quiet.mark_before) * log_return)
+        growth += contracts_per_equity * (quiet.mark - quiet.mark_before)
 
-    multiply_decay(tally, drift, grown)
-    count_close(tally, quiet.unit, quiet.equity, close, math.inf, t)
+    multiply_decay(tally, drift, growth)
+    # One position has no cap of gross leverage here: :func:`.is_one_plain` asks for none.
+    count_close(tally, quiet.unit, quiet.equity, close, cap=math.inf, t=t)
 
 
 @inlined
@@ -234,33 +247,35 @@ def is_over_cap(leverage: float, cap: float) -> bool:
 
 
 def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
-    """Return exposure and margin of the account at the close of a bar, money.
+    """Return exposure and margin of the account at the close of a bar: money.
 
-    Writes into each position's walk the contract value at which it fails (its pool or, isolated,
-    itself), other prices fixed: with ``has_prices`` of all positions, else where a bound lets it be
-    near the close.
+    Writes into the walk of each position the contract value at which it fails, other prices fixed:
+    that of the pool or, of an isolated position, its own. NaN if there is none. With ``has_prices``
+    it is found for all that is held, else only where a bound lets it be near the close.
     """
     terms = bar.terms
     state = bar.state
 
-    # The pool of cross positions, which may be empty.
+    # The pool of cross positions. An empty one needs nothing of a backing of 1.
     needed = 0.0
     backing = 1.0
     has_pool = a.count_cross(terms, state) > 0
     if has_pool:
         needed = a.compute_pool_needed(bar, len(state.positions))
         backing = a.compute_pool(terms, state)
+    excess = backing - needed
 
-    # The worst pool needs the largest share of its backing: that of cross, or an isolated position.
+    # The worst of the pool and the isolated positions needs the largest share of its backing.
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
     gross = 0.0
     initial = a.compute_needed(terms, state, is_initial=True)
     is_near = False
     for i in range(len(state.positions)):
-        if a.is_held(state, i):
+        is_held = a.is_held(state, i)
+        if is_held:
             mark = bar.quotes.instruments[i].mark_close
             gross += abs(state.positions[i].quantity) * abs(mark)
-        if a.is_held(state, i) and a.is_isolated(terms, i):
+        if is_held and a.is_isolated(terms, i):
             initial += state.positions[i].margin
             worst_needed, worst_backing = results.raise_ratio(
                 worst_needed,
@@ -269,8 +284,11 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
                 a.compute_pool_backing(terms, state, i),
                 True,
             )
-        is_near_alone = find_failure(bar, i, backing - needed, has_prices)
-        is_near = is_near or is_near_alone
+
+        # Asked of each instrument, as it writes where that fails.
+        fails_near = find_failure(bar, i, excess, has_prices)
+        is_near = is_near or fails_near
+
     return CloseFacts(
         gross=gross,
         backing=backing,
@@ -308,19 +326,22 @@ def may_fail_near(
 ) -> bool:
     """Return whether a price within :data:`NEAR` of the close may make one position fail; a bound.
 
-    Backing less requirement is concave in the contract value and over 0 at the close, so it is over
-    0 up to the farthest price near by, if it is there.
+    Backing less requirement is concave in the contract value, and over 0 at the close. So where it
+    is over 0 at the farthest near price of the side that loses, it is over 0 at all near prices.
     """
     quantity = one.position.quantity
     value = one.position.value
-    ratio = LEAST_RATIO - TOLERANCE
+    price_ratio = LEAST_RATIO - TOLERANCE
     if quantity < 0.0:
-        ratio = MOST_RATIO + TOLERANCE
-    farthest = value / ratio if one.is_inverse else value * ratio
+        price_ratio = MOST_RATIO + TOLERANCE
+    farthest = value / price_ratio if one.is_inverse else value * price_ratio
 
+    # What would be left there of the backing, over the requirement: money.
     notional = abs(quantity * farthest)
+    needed = one.level * a.compute_in_bracket(terms, bracket, notional)
     left = backing + quantity * (farthest - value)
-    left -= one.level * a.compute_in_bracket(terms, bracket, notional)
+    left -= needed
+    # CAUTION is the part of the larger notional that must be left: more than float rounding.
     return not left > CAUTION * max(notional, abs(quantity * value))
 
 
@@ -332,31 +353,33 @@ def look_at_one_close(
     initial: a.InitialBracket,
     notional: float,
 ) -> CloseFacts:
-    """Return exposure and margin of an account of one position, whose brackets are known.
+    """Return exposure and margin of an account of one position at a close, as a shortcut.
 
-    They are those of :func:`look_at_close`, which is called where the position may fail near by.
+    The answer is that of :func:`look_at_close`, which is asked itself where prices near the close
+    may make the position fail. ``notional`` is that of the position at its mark, and the rows of
+    the margin table in which it lies are ``bracket`` (maintenance) and ``initial``.
     """
     position = one.position
     bar.scratch.walk[0].failure = math.nan
     if position.quantity == 0.0:
-        posted = 0.0
-        if one.is_isolated:
-            posted = position.margin
+        posted = position.margin if one.is_isolated else 0.0
         return report_no_margin(gross=0.0, initial=posted)
 
+    # What backs the position: all money of the account, or what it has posted, and its profit.
     backing = one.wallet.cash + position.quantity * position.value
     if one.is_isolated:
         backing = position.margin + position.quantity * (position.value - position.entry)
     needed = one.level * (bracket.rate * notional - bracket.amount)
 
-    # A cheap bound first, as `is_far` has it; NaN is not far. Then a closer one.
-    is_surely_far = backing - needed > (FARTHEST - 1.0) * (1.0 + one.level) * notional
+    # A cheap bound first, as :func:`is_far` has it, then a closer one. NaN is never far.
+    fall_and_rise = (FARTHEST - 1.0) * (1.0 + one.level) * notional
+    is_surely_far = backing - needed > fall_and_rise
     if not is_surely_far and may_fail_near(bar.terms, one, bracket, backing):
         return look_at_close(bar, has_prices=False)
 
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, is_held=True)
     posted = notional * initial.multiplier / initial.leverage
-    # An isolated position leaves the cross pool empty.
+    # Beside an isolated position the pool is empty: it needs nothing of a backing of 1.
     if one.is_isolated:
         backing = 1.0
         needed = 0.0
@@ -439,10 +462,12 @@ def is_far(terms: a.Terms, state: a.AccountState, i: int, notional: float, exces
 def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
     """Return the contract value at which the margin pool of an instrument fails; NaN if none.
 
-    Other prices are fixed. ``excess`` is what the pool has over its requirement now: money.
+    Other prices are fixed. ``excess`` is what the pool has over its requirement now: money. Where
+    the requirement has a closed form it is solved; else the price is searched.
     """
     terms = bar.terms
     state = bar.state
+    # An isolated position has a pool of its own: no cash backs it, only its margin.
     if a.is_isolated(terms, i):
         balances = a.Balances(0.0, a.pick_position(state, i))
         rules = a.share(a.pick_instrument(terms, i))
@@ -451,37 +476,51 @@ def find_failure_value(bar: a.AccountBar, i: int, excess: float) -> float:
         return find_failure_with_options(bar, i, excess)
     if not terms.rules.has_scenarios and terms.rules.level == 1.0:
         return find_failure_by_brackets(bar, i, excess)
+    return search_failure(bar, i)
 
-    # Scenarios, or a level: by search along the price of the instrument alone.
+
+def search_failure(bar: a.AccountBar, i: int) -> float:
+    """Return the contract value of an instrument at which the cross pool fails, by search.
+
+    Writes the values and prices of the account as the start of the search into the walk.
+    """
+    state = bar.state
     held = state.held
     for j in range(len(state.positions)):
         bar.scratch.walk[j].mark = held.values[j]
     for c in range(len(held.prices)):
         bar.scratch.assets[c].price = held.prices[c]
-    ratio = margin.find_failure_ratio(a.find_segment(bar), i)
+
+    price_ratio = margin.find_failure_ratio(a.find_segment(bar), i)
     value = state.positions[i].value
-    return float(value / ratio if terms.rules.brackets.are_inverse[i] else value * ratio)
+    # The contract value of an inverse contract is as the inverse of its price.
+    if bar.terms.rules.brackets.are_inverse[i]:
+        return float(value / price_ratio)
+    return float(value * price_ratio)
 
 
 @of_options(returns=math.nan)
 def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float:
     """Return the contract value at which a pool with options fails, down or up: the nearer price.
 
-    NaN if none does. Rounding of the requirement counts against the pool.
+    NaN if none does. ``excess`` is what the pool has over its requirement: money.
     """
     terms = bar.terms
-    backing_left = excess - TOLERANCE * abs(a.compute_pool(terms, bar.state) - excess)
-    down = a.find_value_with_options(bar, i, False, backing_left)
-    up = a.find_value_with_options(bar, i, True, backing_left)
-    if math.isnan(up):
-        return down
+    # Rounding of the requirement counts against the pool.
+    needed = a.compute_pool(terms, bar.state) - excess
+    cautious_excess = excess - TOLERANCE * abs(needed)
+    value_down = a.find_value_with_options(bar, i, False, cautious_excess)
+    value_up = a.find_value_with_options(bar, i, True, cautious_excess)
+    if math.isnan(value_up):
+        return value_down
 
+    # Prices say which is nearer; without a failing value below, the fall is NaN and not smaller.
     size = terms.rules.brackets.sizes[i]
     is_inverse = terms.rules.brackets.are_inverse[i]
     price = margin.compute_price(size, is_inverse, bar.state.positions[i].value)
-    fall = price - margin.compute_price(size, is_inverse, down)
-    rise = margin.compute_price(size, is_inverse, up) - price
-    return down if fall < rise else up
+    fall = price - margin.compute_price(size, is_inverse, value_down)
+    rise = margin.compute_price(size, is_inverse, value_up) - price
+    return value_down if fall < rise else value_up
 
 
 def find_failure_by_brackets(bar: a.AccountBar, i: int, excess: float) -> float:

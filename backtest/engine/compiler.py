@@ -207,20 +207,20 @@ ARRAYS = ((0, None), (1, None), (2, 3), (4, 5), (6, 7), (8, None), (9, None))
 
 
 def write_margin_rules(deciders: Any, tables: Any, i: int) -> int:
-    """Write the margin rules of an instrument for its policy, and return the number of levels.
+    """Write the margin rules of instrument i for its policy; return how many levels they have.
 
-    ``deciders.levels`` gets a row of each of ``LEVELS``, ``deciders.margin`` the numbers of
-    ``formulas.MARGIN_NUMBERS``, both in their order.
+    ``deciders.levels`` gets the columns of the margin table one after another, each ``width`` long,
+    in the order of ``margin.LEVELS``. ``deciders.margin`` gets the other numbers, in the order of
+    ``formulas.MARGIN_NUMBERS``; a flag is 1 or 0. The formula of the policy reads both by place.
     """
-    levels = deciders.levels
     width = deciders.width
-    count: int = tables.counts[i]
-    for k in range(count):
-        levels[0 * width + k] = tables.floors[i, k]
-        levels[1 * width + k] = tables.caps[i, k]
-        levels[2 * width + k] = tables.rates[i, k]
-        levels[3 * width + k] = tables.amounts[i, k]
-        levels[4 * width + k] = tables.leverages[i, k]
+    n_levels: int = tables.counts[i]
+    for k in range(n_levels):
+        deciders.levels[k] = tables.floors[i, k]
+        deciders.levels[width + k] = tables.caps[i, k]
+        deciders.levels[2 * width + k] = tables.rates[i, k]
+        deciders.levels[3 * width + k] = tables.amounts[i, k]
+        deciders.levels[4 * width + k] = tables.leverages[i, k]
 
     numbers = deciders.margin
     numbers[0] = tables.close_fees[i]
@@ -232,7 +232,7 @@ def write_margin_rules(deciders: Any, tables: Any, i: int) -> int:
     numbers[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0
     numbers[7] = tables.multipliers[i]
     numbers[8] = tables.initial_multipliers[i]
-    return count
+    return n_levels
 
 
 def make_ask() -> Any:

@@ -154,13 +154,21 @@ def simulate_batch(  # noqa: PLR0913, PLR0917 - the arguments of a kernel
 def begin_lane(
     lanes: Lanes, feed: a.MarketFeed, deciders: Deciders, state: a.AccountState, k: int
 ) -> None:
-    """Write the numbers with which lane k starts: account, memory, cursor, span, warm-up."""
+    """Write what lane k of the tape starts with: account, cursors, span and bars of warm-up.
+
+    A row of ``places`` has the lane's first bars and counts, by the names of their columns.
+    """
     place = lanes.places[k]
+
+    # Account and memory of policies lie in ``numbers``, and begin alike in all lanes.
     for j in range(len(lanes.begun)):
         lanes.numbers[j] = lanes.begun[j]
 
+    # The next settlement of funding, and the next flow.
     state.cursor[r.FUNDING_NEXT] = place[SETTLED]
     state.cursor[r.FLOW_NEXT] = place[FLOWED]
+
+    # From which bars on policies are asked, and in which bars instruments are listed.
     deciders.start[0] = place[STARTED]
     for policy in range(lanes.known.shape[1]):
         deciders.known[policy] = lanes.known[k, policy]
@@ -334,16 +342,19 @@ def remember_marks(bar: a.AccountBar, tape: RunTape, t: int, is_first: bool) -> 
 
 @inlined
 def is_balanced(equity_before: float, state: a.AccountState, change: float, gross: float) -> bool:
-    """Return whether equity changed by what was booked, to the rounding of its largest sum."""
-    wallet = state.wallet
-    assets = 0.0
-    for c in range(len(state.held.amounts)):
-        assets += abs(state.held.amounts[c] * state.held.prices[c])
+    """Return whether the equity changed in a bar by what was booked, ``change``: money.
 
-    scale = max(equity_before, wallet.equity, gross, assets, abs(wallet.cash))
-    scale = max(scale, wallet.paid_in, wallet.turnover)
+    The difference may be float rounding: a part of the largest sum that the bar counted with.
+    """
+    wallet = state.wallet
+    collateral = 0.0
+    for c in range(len(state.held.amounts)):
+        collateral += abs(state.held.amounts[c] * state.held.prices[c])
+
+    largest = max(equity_before, wallet.equity, gross, collateral, abs(wallet.cash))
+    largest = max(largest, wallet.paid_in, wallet.turnover)
     difference = wallet.equity - equity_before - change
-    return bool(abs(difference) <= IDENTITY_TOLERANCE * scale)
+    return bool(abs(difference) <= IDENTITY_TOLERANCE * largest)
 
 
 # Quiet bars and fills of one position.
@@ -454,23 +465,32 @@ def take_quietly(
     bracket: margin.MarginBracket,
     t: int,
 ) -> tuple[int, float, float]:
-    """Take the account of one position through bar t; return how, the mark at its close, profit.
+    """Take the account of one position through bar t, if the bar may be quiet.
 
-    How is LEFT (it may not be quiet; nothing has changed), QUIET (prices moved), PAID (funding was
-    settled too), FILLED (orders filled) or WHOLE (the general steps ended the bar). The mark is a
-    contract value. The profit is that of the mark, without what fills, funding and the general
-    steps booked. Steps are those of a bar in ``docs/accounting.md``.
+    Returns how it was passed, the contract value of the mark at its close, and the profit of that
+    mark: money, without what fills, funding and general steps booked. How is one of
+
+    - LEFT: the bar may not be quiet, and the account is as it was before;
+    - QUIET: prices moved, and nothing else;
+    - PAID: funding was settled too;
+    - FILLED: orders filled;
+    - WHOLE: orders filled, and the general steps ended the bar.
+
+    Numbers of steps are those of a bar in ``docs/accounting.md``.
     """
     mark = a.value_one(one, prices.mark_close, t)
     due = a.find_due(bar.feed, bar.state, t)
     if due == a.MORE_DUE:
         return a.LEFT, mark, 0.0
 
-    # 2. Funding at the open comes first. It is undone where the bar turns out not to be quiet.
+    # 2. Funding at the open is paid before it is known whether the bar is quiet: the tests that
+    # follow need what it leaves. Where the bar is not quiet, it is taken back.
     is_paid = due == a.OPEN_DUE
     unpaid = a.pick_unpaid(bar, one)
     if is_paid:
-        a.pay_at_open(bar, one, a.value_one(one, prices.mark_open, t), t)
+        mark_open = a.value_one(one, prices.mark_open, t)
+        a.pay_at_open(bar, one, mark_open, t)
+
     way, profit = trade_quietly(bar, rules, one, prices, bracket, mark, is_paid, t)
     if is_paid and way == a.LEFT:
         a.put_back(bar, one, unpaid)
@@ -488,23 +508,25 @@ def trade_quietly(
     is_paid: bool,
     t: int,
 ) -> tuple[int, float]:
-    """Take the account through bar t from its orders on; return how, and the profit of the mark.
+    """Take the account of one position through steps 3 to 8 of bar t; return how, and its profit.
 
-    ``is_paid``: funding was settled, and the ledger has it.
+    How is that of :func:`take_quietly`. The profit is that of ``mark``, the contract value at the
+    close: money. ``is_paid``: funding was settled, and has begun the ledger of the bar.
     """
     terms = bar.terms
     position = one.position
 
-    # Steps 3 and 4 have nothing to do, if no price of the bar makes what is held fail or stop.
+    # 3. and 4. Nothing to do, if no price of the bar makes what is held fail or stop.
     opened = a.open_quietly(one, prices, t)
     is_filling = a.plan_quietly(rules, one.wallet, position, one.quote, one.plan, opened)
-    has_reductions = terms.grace >= 0.0  # which come before fills
+    # A venue with a grace may force reductions, which come before fills.
+    has_reductions = terms.grace >= 0.0
     if is_filling and has_reductions:
         return a.LEFT, 0.0
     if not a.is_quiet_alone(terms, rules, one, prices, bracket, t):
         return a.LEFT, 0.0
 
-    # 5. and 7. The order fills. What is held then is another position, and must be quiet again.
+    # 5. to 7. The order fills. What is held then is another position, and must be quiet again.
     equity_before: float = one.wallet.equity
     is_calm = True
     if is_filling:
@@ -524,7 +546,7 @@ def trade_quietly(
             way = a.FILLED
         return way, a.close_quietly(one, mark, equity)
 
-    # Nothing has changed yet without a fill; after one, the general steps end the bar.
+    # Without a fill nothing has changed yet. After one, the general steps end the bar.
     if not is_filling:
         return a.LEFT, 0.0
     a.finish_at_close(bar, t, equity_before)
@@ -535,19 +557,24 @@ def trade_quietly(
 def balance_quietly(
     bar: a.AccountBar, one: a.One, equity_before: float, profit: float, way: int, gross: float
 ) -> bool:
-    """Write the sums of a bar that was passed; return whether its books balance."""
+    """Return whether the books of a bar that one position passed balance; writes their sums.
+
+    ``way`` is how it was passed. A quiet bar changes the equity by ``profit`` alone; of others the
+    profit is entered into the ledger, beside what fills and funding booked.
+    """
     wallet = one.wallet
     change = profit
     if way != a.QUIET:
         bar.ledger[0].price_pnl += profit
         change = sum_bar(bar.ledger, bar.scratch.money, wallet, False)
 
-    scale = max(
+    largest = max(
         equity_before, wallet.equity, gross, abs(wallet.cash), wallet.paid_in, wallet.turnover
     )
     difference = wallet.equity - equity_before - change
-    is_right = abs(difference) <= IDENTITY_TOLERANCE * scale
-    # The message of an error reads the ledger, which a quiet bar does not write.
+    is_right = abs(difference) <= IDENTITY_TOLERANCE * largest
+
+    # The error that follows names what the ledger has, and a quiet bar does not write it.
     if way == a.QUIET and not is_right:
         a.clear_ledger(bar.ledger)
         bar.ledger[0].price_pnl = profit
