@@ -40,6 +40,7 @@ LEAST_LANES = 4
 MORE = 1.0 + 1e-6
 """Factor on the equity that the smallest position needs."""
 HAS_ROUNDING = records.FLAGS.index("has_rounding")
+HAS_IMPACT = records.FLAGS.index("has_impact")
 GAINS = ("flows", "top_up", "bad_debt")
 KIND = r.FillKind(*[True] * len(r.FillKind._fields))
 TABLE = r.Table(size=1.0, setting=1.0, first_leverage=1.0)
@@ -139,20 +140,28 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def find_kinds(terms: Terms) -> IntArray:
-    """Return by which code lanes fill the orders of each instrument, of shape (n,): a kind.
+    """Return by which code lanes fill the orders of each instrument, of shape (n,): its kind."""
+    n_instruments = len(terms.flags)
+    return np.array([find_kind(terms, i) for i in range(n_instruments)], dtype=np.int64)
 
-    The kinds are PLAIN, LOTS, LINEAR, INVERTED, ISOLATED and ISOLATED_INVERSE.
+
+def find_kind(terms: Terms, i: int) -> int:
+    """Return the simplest kind of fills that knows the rules of instrument i.
+
+    From PLAIN, over LOTS, LINEAR and INVERTED, to the kinds of isolated positions, each knows what
+    those before it know, so that what is asked first here needs the most.
     """
-    are_inverse = terms.rules.brackets.are_inverse != 0
-    are_isolated = terms.rules.brackets.are_isolated != 0
-    has_impact = terms.flags[:, records.FLAGS.index("has_impact")] != 0
-
-    # The last that holds: each kind can do what those before it can.
-    kinds = np.where(terms.flags[:, HAS_ROUNDING] != 0, r.LOTS, r.PLAIN)
-    kinds = np.where(has_impact, r.LINEAR, kinds)
-    kinds = np.where(are_inverse, r.INVERTED, kinds)
-    kinds = np.where(are_isolated, r.ISOLATED, kinds)
-    return np.where(are_isolated & are_inverse, r.ISOLATED_INVERSE, kinds).astype(np.int64)
+    tables = terms.rules.brackets
+    is_inverse = bool(tables.are_inverse[i])
+    if tables.are_isolated[i]:
+        return r.ISOLATED_INVERSE if is_inverse else r.ISOLATED
+    if is_inverse:
+        return r.INVERTED
+    if terms.flags[i, HAS_IMPACT]:
+        return r.LINEAR
+    if terms.flags[i, HAS_ROUNDING]:
+        return r.LOTS
+    return r.PLAIN
 
 
 def find_read(policy: Policy, columns: tuple[str, ...]) -> frozenset[str]:
@@ -231,7 +240,9 @@ def score_block(
     setup = block.setups[0]
     n_sets = len(block.setups)
     ends = setup.inputs.clock.ends_sample[setup.first :]
-    lanes = start_lanes(block, int(ends.sum()))
+    lanes = start_lanes(block, n_samples=int(ends.sum()))
+
+    # The numbers of the sets, of shape (rows, n_sets): lanes beyond the sets are left out.
     account = lanes.account.reshape(-1, LANES)[:, :n_sets]
     equity_at_start = account[WALLET.equity].copy()
     if not run_block(block, lanes, is_stopped):
@@ -245,8 +256,10 @@ def score_block(
     returns = np.zeros((0, n_sets))
     if block.has_returns:
         units = lanes.units[:, :n_sets].copy()
-        returns = sampled_returns(units, np.ones(len(units)), tally["first_unit"])
-    return Scored(metrics, returns, measure_decided(block, tally["traded"]), lanes.counts)
+        scales = np.ones(len(units))
+        returns = sampled_returns(units, scales, tally["first_unit"])
+    decided = measure_decided(block, tally["traded"])
+    return Scored(metrics, returns, decided, lanes.counts)
 
 
 def measure_decided(block: Block, traded: FloatArray) -> FloatArray:
@@ -712,22 +725,25 @@ def measure_wallets(
     span: RunSpan,
     numbers: dict[str, FloatArray],
     wallets: FloatArray,
-    began: FloatArray,
+    equity_at_start: FloatArray,
 ) -> dict[str, FloatArray]:
-    """Compute measures from flat tallies by name, and wallets of shape (accounts, fields).
+    """Return the measures of accounts by name, each of shape (accounts,), from what lanes counted.
 
-    The profit of prices is what else explains the change from the equities ``began``.
+    ``numbers`` are the fields of their tallies by name, ``wallets`` their wallets of shape
+    (accounts, fields). Writes the field ``price_pnl``, which lanes do not count: what no other term
+    explains of the change of the equity.
     """
-    earned = wallets[:, WALLET.equity] - began - sum(numbers[name] for name in GAINS)
-    numbers["price_pnl"] = earned + sum(numbers[name] for name in m.GROWTH_TERMS)
-    measures = measure_accounts(numbers, span, wallets[:, WALLET.unit], wallets[:, WALLET.equity])
+    equity = wallets[:, WALLET.equity]
+    gained = equity - equity_at_start - sum(numbers[name] for name in GAINS)
+    numbers["price_pnl"] = gained + sum(numbers[name] for name in m.GROWTH_TERMS)
+    measures = measure_accounts(numbers, span, wallets[:, WALLET.unit], equity)
     measured = {name: np.asarray(measures[name], dtype=np.float64) for name in names}
 
-    # Collateral has a profit and costs of its own.
+    # Collateral has a profit and costs of its own, in the wallet.
     if "slippage" in measured:
         measured["slippage"] = measured["slippage"] - wallets[:, WALLET.converted_so_far]
     if "price_pnl" in measured:
-        of_prices = measured["price_pnl"] - wallets[:, WALLET.assets_so_far]
+        of_positions = measured["price_pnl"] - wallets[:, WALLET.assets_so_far]
         # Where nothing was ever held, what is left is rounding.
-        measured["price_pnl"] = np.where(numbers["traded"] == 0.0, 0.0, of_prices)
+        measured["price_pnl"] = np.where(numbers["traded"] == 0.0, 0.0, of_positions)
     return measured

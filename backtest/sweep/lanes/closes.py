@@ -163,16 +163,23 @@ def close_one(lanes: Lanes, is_isolated: bool) -> bool:
 
 @inlined
 def count_close(account: FloatArray, equity: float, lane: int) -> bool:
-    """Write the unit value of a lane and its peak; return whether it fell deeper than before."""
+    """Write the unit value of a lane at this close and its peak; return whether a new low is due.
+
+    The unit value is scale * (equity + reserve): the return of the account, whatever is paid in or
+    out. It is a new low where it is a smaller share of its peak than ever before.
+    """
+    scale = account[cell(WALLET.scale, lane)]
     wealth = equity + account[cell(WALLET.reserve, lane)]
-    unit = account[cell(WALLET.scale, lane)] * wealth
+    unit = scale * wealth
     account[cell(WALLET.unit, lane)] = unit
     account[cell(TALLY.equity, lane)] += equity
 
-    peak = account[cell(WALLET.peak, lane)]
-    peak = select(unit > peak, unit, peak)
+    peak_before = account[cell(WALLET.peak, lane)]
+    peak = select(unit > peak_before, unit, peak_before)
     account[cell(WALLET.peak, lane)] = peak
-    return bool(unit < peak * account[cell(OWN.lowest_share, lane)])
+
+    lowest_share = account[cell(OWN.lowest_share, lane)]
+    return bool(unit < peak * lowest_share)
 
 
 # Leverage and margin.
@@ -236,21 +243,23 @@ def write_no_exposure(lanes: Lanes) -> None:
 def count_leverage(account: FloatArray, cap: float, lane: int) -> None:
     """Add the initial margin and the gross leverage of a lane at this close to its tally.
 
-    ``cap`` is the cap of gross leverage: closes over it are counted.
+    Both come from the sums of the bar, in rows of the account. Closes over ``cap``, the cap of
+    gross leverage, are counted.
     """
-    # Both are shares of the equity, 0 where there is none.
+    # As shares of the equity, these are 0 where there is none.
     inverse_equity = invert(account[cell(WALLET.equity, lane)])
     initial = account[cell(WORK.initial, lane)]
+    leverage = account[cell(WORK.gross, lane)] * inverse_equity
+
     account[cell(TALLY.initial, lane)] += initial
     account[cell(TALLY.initial_share, lane)] += initial * inverse_equity
-
-    leverage = account[cell(WORK.gross, lane)] * inverse_equity
-    is_over = is_over_cap(leverage, cap)
     account[cell(TALLY.leverage, lane)] += leverage
+    is_over = is_over_cap(leverage, cap)
     account[cell(TALLY.over_cap, lane)] += select(is_over, 1.0, 0.0)
 
     peak_before = account[cell(TALLY.peak_leverage, lane)]
-    account[cell(TALLY.peak_leverage, lane)] = select(leverage > peak_before, leverage, peak_before)
+    peak = select(leverage > peak_before, leverage, peak_before)
+    account[cell(TALLY.peak_leverage, lane)] = peak
 
 
 def add_cross_exposure(lanes: Lanes, is_first: bool, i: int) -> None:

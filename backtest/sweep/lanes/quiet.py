@@ -108,7 +108,11 @@ def make_simple(is_isolated: bool) -> FillKind:
 
 
 def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: int) -> None:
-    """Write the prices of bars that all blocks share, in the settlement currency per contract."""
+    """Write the prices of bars ``start`` to ``stop`` into the table that all blocks share.
+
+    They are contract values: money per contract. Beside open and close, a bar has the largest value
+    without sign that one of its prices gives, and the largest move from the open, up or down.
+    """
     table = lanes.table
     for t in range(start, stop):
         for i in range(len(lanes.signal)):
@@ -121,10 +125,13 @@ def write_table(terms: Terms, feed: MarketFeed, lanes: Lanes, start: int, stop: 
             # The open and the close may lie outside of low and high.
             low = min(mark_open, mark_low, mark_close)
             high = max(mark_open, mark_high, mark_close)
+            largest_value = max(abs(low), abs(high), abs(fill))
+            largest_move = max(fill - low, high - fill)
+
             table[t, i, TABLE.open] = fill
             table[t, i, TABLE.close] = mark_close
-            table[t, i, TABLE.largest_value] = max(abs(low), abs(high), abs(fill))
-            table[t, i, TABLE.largest_move] = max(fill - low, high - fill)
+            table[t, i, TABLE.largest_value] = largest_value
+            table[t, i, TABLE.largest_move] = largest_move
 
 
 def write_bar_prices(terms: Terms, feed: MarketFeed, lanes: Lanes, t: int) -> None:

@@ -402,16 +402,20 @@ def count_reasons(lanes: Lanes, alone: int) -> None:
 
 
 def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
-    """Write the account and the positions of a lane into ``kept_account`` and ``kept_position``.
+    """Keep a lane as it was before the bar, in ``kept_account`` and ``kept_position``.
 
-    What it planned is taken back to what it holds, so that it does not trade with the others.
+    It passes the bar alone, from what is kept. So its plan among the lanes is taken back to what it
+    holds: it does not trade with the others. ``is_paying``: the bar has paid funding or interest,
+    so cash and margins are those of before these payments.
     """
     account = lanes.account
     position = lanes.position
+
     for row in range(STATE_ROWS):
         lanes.kept_account[cell(row, lane)] = account[cell(row, lane)]
     if is_paying:
-        lanes.kept_account[cell(WALLET.cash, lane)] = account[cell(WORK.cash_before, lane)]
+        cash_before = account[cell(WORK.cash_before, lane)]
+        lanes.kept_account[cell(WALLET.cash, lane)] = cash_before
 
     for i in range(n):
         for row in range(HELD_ROWS):
@@ -419,7 +423,9 @@ def keep_lane(lanes: Lanes, n: int, is_paying: bool, lane: int) -> None:
         if is_paying and lanes.has_isolated:
             margin_before = position[spot(i, HELD.margin_before, lane)]
             lanes.kept_position[spot(i, HELD.margin, lane)] = margin_before
-        position[spot(i, HELD.quantity_after, lane)] = position[spot(i, HELD.quantity, lane)]
+
+        quantity = position[spot(i, HELD.quantity, lane)]
+        position[spot(i, HELD.quantity_after, lane)] = quantity
 
 
 def take_out(lanes: Lanes, terms: Terms, state: AccountState, t: int, bars: int, lane: int) -> None:

@@ -159,76 +159,103 @@ class Order(NamedTuple):
 
 
 def order_sets(sets: Sets, panel: Panel) -> Order:
-    """Return sets in an order in which those that fit into one block stand side by side.
+    """Return the order in which sets that fit into one block stand side by side.
 
-    Within a block parameters that are numbers may differ, texts that are only observed, and of the
-    terms OWN_TERMS.
+    Sets that share all of :func:`list_shared_keys` make blocks. Inside a block, those with the same
+    values of what policies observe by stand side by side, as they share their columns.
+    """
+    shared_keys = list_shared_keys(sets, panel)
+    observed_names = dict.fromkeys(name for columns in panel.columns for name in columns.reads)
+    read = [sets[name] for name in observed_names if name in sets]
+
+    # The last key of a lexsort sorts first: what blocks share, then what their sets observe by.
+    keys = [*reversed(read), *shared_keys]
+    rows = np.arange(count_sets(sets))
+    if keys:
+        rows = np.lexsort([s.find_codes(key) for key in keys])
+    ends = find_ends(rows, shared_keys)
+    return Order(rows, ends, read)
+
+
+def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
+    """Return columns with a value for each set, all of which must be equal within a block.
+
+    Numbers of policies may differ in a block, and so may texts that are only observed, and terms of
+    account and venue (such as ``account.band``) that are among OWN_TERMS.
     """
     # Where the close fee is in the margin, it changes the requirements, which lanes share.
     own_terms = OWN_TERMS
     if any(venue.includes_close_fee for venue in list_values(panel.varied.venue)):
         own_terms = OWN_TERMS - {"venue.fees.taker"}
 
-    # What must be equal within a block.
-    observed_alone = find_observed_texts(panel.varied.policy_class)
+    observed_texts = find_observed_texts(panel.varied.policy_class)
     shared_keys = []
     for name, values in sets.items():
-        is_term = bool(split_name(name)[0])
-        is_shared_text = values.dtype == object and name not in observed_alone
-        if is_shared_text or (is_term and name not in own_terms):
+        owner, _ = split_name(name)
+        is_shared_term = bool(owner) and name not in own_terms
+        is_shared_text = values.dtype == object and name not in observed_texts
+        if is_shared_term or is_shared_text:
             shared_keys.append(values)
 
-    # All lanes of a block have a stop, a band or a lot, or none has.
+    # Of a stop, a band or a lot, all lanes of a block have one, or none has.
     for name, values in sets.items():
         if name in own_terms and values.dtype != object:
-            shared_keys.append(values > 0.0)
-
-    # Inside a block, sets with the same columns stand side by side. The last key sorts first.
-    observed = dict.fromkeys(name for columns in panel.columns for name in columns.reads)
-    read = [sets[name] for name in observed if name in sets]
-    keys = [*reversed(read), *shared_keys]
-    rows = np.arange(count_sets(sets))
-    if keys:
-        rows = np.lexsort([s.find_codes(key) for key in keys])
-    return Order(rows, find_ends(rows, shared_keys), read)
+            has_one = values > 0.0
+            shared_keys.append(has_one)
+    return shared_keys
 
 
 def split(
     sets: Sets, panel: Panel, has_returns: bool, block_size: int, memory: float
 ) -> Iterator[SetTask]:
-    """Yield tasks of ``block_size`` sets at most: lanes where they fit, else single sets."""
+    """Yield the tasks of the sets of a panel: blocks of lanes where they fit, else single sets.
+
+    A block has at most ``block_size`` sets, whose columns take at most ``memory`` bytes.
+    """
     n_bars = len(panel.span.closes)
     n_simulated = panel.repeats * count_sets(sets) * (n_bars + SET_BARS)
     is_worth_compiling = n_simulated >= LEAST_BAR_SETS
 
-    # Lanes share policies and overlay: sets with policies of their own have none.
+    # Lanes share policies and overlay, so sets with policies of their own have none. A small sweep
+    # takes lanes only if they are compiled already.
     has_lanes = is_worth_compiling or find_block().is_compiled()
     may_fit = has_lanes and not panel.varied.has_own(sets)
-
     size = max(block_size, LEAST_LANES)
+
     order = order_sets(sets, panel)
-    for rows in s.cut_rows_at(order.rows, order.ends):
+    for alike in s.cut_rows_at(order.rows, order.ends):
+        # Sets that are alike all fit lanes, or none does: the first one is asked.
         setup = None
-        if may_fit and len(rows) >= LEAST_LANES:
-            setup = find_lane_setup(panel, take_sets(sets, int(rows[0])))
-
-        groups: Iterable[IntArray] = [rows]
+        parts: Iterable[IntArray] = [alike]
+        if may_fit and len(alike) >= LEAST_LANES:
+            setup = find_lane_setup(panel, take_sets(sets, int(alike[0])))
         if setup is not None:
-            groups = cut_by_memory(rows, order.read, setup, size, memory)
+            parts = cut_by_memory(alike, order.read, setup, size, memory)
 
-        # A part that is too small for lanes is a task for each of its sets.
-        for part in cut_to_size(groups, size):
-            is_block = setup is not None and len(part) >= LEAST_LANES
-            tasks = [part] if is_block else list(part[:, None])
-            for places in tasks:
-                yield SetTask(
-                    rows=places,
-                    sets=take_sets(sets, places),
-                    panel=panel,
-                    has_returns=has_returns,
-                    setup=setup if is_block else None,
-                    waits_for_compiler=is_worth_compiling,
-                )
+        for rows, is_block in cut_to_tasks(parts, size, fits=setup is not None):
+            yield SetTask(
+                rows=rows,
+                sets=take_sets(sets, rows),
+                panel=panel,
+                has_returns=has_returns,
+                setup=setup if is_block else None,
+                waits_for_compiler=is_worth_compiling,
+            )
+
+
+def cut_to_tasks(
+    parts: Iterable[IntArray], size: int, *, fits: bool
+) -> Iterator[tuple[IntArray, bool]]:
+    """Yield the rows of each task, and whether they make a block of lanes.
+
+    ``parts`` are rows of sets, which fit lanes or not. Too few for a block are a task each.
+    """
+    for rows in cut_to_size(parts, size):
+        if fits and len(rows) >= LEAST_LANES:
+            yield rows, True
+            continue
+        for k in range(len(rows)):
+            yield rows[k : k + 1], False
 
 
 def find_lane_setup(panel: Panel, values: Mapping[str, Any]) -> Setup | None:

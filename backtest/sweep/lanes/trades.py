@@ -437,36 +437,58 @@ def measure_stake(
     )
 
 
+class LaneSums(NamedTuple):
+    """What positions of a lane and their orders add up to, in the words of this module: money."""
+
+    loss: float
+    costs: float
+    committed: float
+
+
+@inlined
+def add_to_sums(
+    account: FloatArray, kind: FillKind, of_position: LaneSums, is_first: bool, lane: int
+) -> LaneSums:
+    """Return the sums of a lane over its positions up to this one, and write them for the next.
+
+    They stand in rows of the account, and begin with the first position. An only position needs no
+    rows: its sums are its own.
+    """
+    if kind.is_only:
+        return of_position
+    sums = LaneSums(
+        loss=of_position.loss + sum_before(account, WORK.loss, is_first, lane),
+        costs=of_position.costs + sum_before(account, WORK.costs, is_first, lane),
+        committed=of_position.committed + sum_before(account, WORK.committed, is_first, lane),
+    )
+    account[cell(WORK.loss, lane)] = sums.loss
+    account[cell(WORK.costs, lane)] = sums.costs
+    account[cell(WORK.committed, lane)] = sums.committed
+    return sums
+
+
 @inlined
 def spare_pool(
     account: FloatArray, kind: FillKind, order: LaneOrder, stake: Stake, is_first: bool, lane: int
 ) -> float:
     """Return what a lane can spare after the losses and costs of its cross positions so far: money.
 
-    A lane whose number is not over 0 may fail. An account with several positions has their sums in
-    rows of the account: read here, without what was there before if this is the first, and written
-    for the next one.
+    A lane whose number is not over 0 may fail. Writes the sums of the lane for its next position.
     """
-    loss = stake.loss
-    costs = stake.cost
-    committed = stake.initial
+    of_position = LaneSums(loss=stake.loss, costs=stake.cost, committed=stake.initial)
+    sums = add_to_sums(account, kind, of_position, is_first, lane)
     n_adding = select(order.is_adding, 1.0, 0.0)
     if not kind.is_only:
-        loss += sum_before(account, WORK.loss, is_first, lane)
-        costs += sum_before(account, WORK.costs, is_first, lane)
-        committed += sum_before(account, WORK.committed, is_first, lane)
         n_adding += sum_before(account, WORK.n_adding, is_first, lane)
-        account[cell(WORK.loss, lane)] = loss
-        account[cell(WORK.costs, lane)] = costs
-        account[cell(WORK.committed, lane)] = committed
         account[cell(WORK.n_adding, lane)] = n_adding
 
     # The pool must survive the worst of the bar: no loss may take it down to the equity at which
     # the account is ruined or too poor to order.
-    spare_after_losses = order.worth - account[cell(OWN.equity_floor, lane)] - (loss + costs)
+    equity_floor = account[cell(OWN.equity_floor, lane)]
+    spare_after_losses = order.worth - equity_floor - (sums.loss + sums.costs)
 
     # Where an order adds, the initial margin of all positions must be there too.
-    spare_after_margin = order.worth - costs - committed
+    spare_after_margin = order.worth - sums.costs - sums.committed
     is_margin_binding = (n_adding > 0.0) & (not spare_after_margin >= spare_after_losses)
     return select(is_margin_binding, spare_after_margin, spare_after_losses)
 
@@ -484,40 +506,34 @@ def spare_isolated(
 ) -> float:
     """Return what a lane can spare after its isolated positions so far: money, -1 if one may fail.
 
-    Each position must bear its loss by its own margin, and the cash must pay for all orders. An
-    account with several positions has their sums in rows of the account, as in :func:`spare_pool`;
-    the smallest number of all positions counts.
+    Each position must bear its loss by its own margin, and the cash must pay for all orders. The
+    smallest spare of all positions counts. Writes the sums of the lane for its next position.
     """
-    worth = account[cell(WORK.worth, lane)]
-    cash = account[cell(WALLET.cash, lane)]
-    loss = stake.loss
-    costs = stake.cost
-
-    # A position that grows must bear its loss by its own backing. One that shrinks keeps its margin
-    # ratio, so it is not tested. A flip, or an order that is cut, is for a run.
+    # Margin that a unit of notional posts. What is added takes it and the fee from the cash.
     posted = 1.0 / compute_setting(rules.margin, quote.initial)
-    backing = stake.backing + stake.notional_grown * posted - (1.0 + posted) * costs
-    goes_alone = (not loss < backing) & (stake.notional_grown > 0.0)
-    goes_alone |= order.is_adding & (stake.is_cut | (order.notional_held < 0.0))
-
-    # The cash pays margin and fee of what is added, and the costs of the order.
     price_ratio = SLACK * (1.0 + rules.slippage)
-    outlay = price_ratio * (posted + rules.fee) * order.notional_added + costs
-    committed = select(order.is_adding, outlay, 0.0) + costs
+    outlay = price_ratio * (posted + rules.fee) * order.notional_added + stake.cost
+    committed = select(order.is_adding, outlay, 0.0) + stake.cost
+
+    # A position that grows must bear its loss by what backs it then. One that shrinks keeps its
+    # ratio of margin, so it is not tested. A flip, or an order that is cut, is for a run.
+    backing = stake.backing + stake.notional_grown * posted - (1.0 + posted) * stake.cost
+    goes_alone = (not stake.loss < backing) & (stake.notional_grown > 0.0)
+    goes_alone |= order.is_adding & (stake.is_cut | (order.notional_held < 0.0))
 
     spare_before = math.inf
     if not kind.is_only:
         spare_before = select(is_first, math.inf, account[cell(WORK.spare, lane)])
-        loss += sum_before(account, WORK.loss, is_first, lane)
-        costs += sum_before(account, WORK.costs, is_first, lane)
-        committed += sum_before(account, WORK.committed, is_first, lane)
-        account[cell(WORK.loss, lane)] = loss
-        account[cell(WORK.costs, lane)] = costs
-        account[cell(WORK.committed, lane)] = committed
-    goes_alone |= not committed <= cash
+    of_position = LaneSums(loss=stake.loss, costs=stake.cost, committed=committed)
+    sums = add_to_sums(account, kind, of_position, is_first, lane)
 
-    spare = worth - account[cell(OWN.equity_floor, lane)] - (loss + costs)
-    spare = select(goes_alone, -1.0, spare)
+    # The cash must pay for the orders of all positions so far.
+    goes_alone |= not sums.committed <= account[cell(WALLET.cash, lane)]
+
+    worth = account[cell(WORK.worth, lane)]
+    equity_floor = account[cell(OWN.equity_floor, lane)]
+    spare_after_losses = worth - equity_floor - (sums.loss + sums.costs)
+    spare = select(goes_alone, -1.0, spare_after_losses)
     return select(spare_before < spare, spare_before, spare)
 
 
@@ -570,18 +586,19 @@ def bound_cost(rules: a.InstrumentRules, quote: a.Quote, order: LaneOrder) -> fl
 
 
 def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
-    """Begin or go on with the sums of each lane: a position without an order, which has no costs.
+    """Add a position that stays, without an order, to the sums of each lane.
 
-    With ``is_first`` the sums begin with it.
+    These are the bound of its loss in the bar and, of a cross position, the initial margin that it
+    needs: money, in rows of the account. With ``is_first`` the sums begin with it. Such positions
+    come before all orders, so the sums of orders are emptied.
     """
     account = lanes.account
-    loss_of_one = lanes.prices[PRICE.loss_bound, i]
-    committed_of_one = (
-        lanes.prices[PRICE.initial_rate, i] * lanes.prices[PRICE.contract_notional, i]
-    )
-    # What isolated positions commit is the cash that their orders take: here nothing.
-    if is_isolated:
-        committed_of_one = 0.0
+    prices = lanes.prices
+    loss_per_contract = prices[PRICE.loss_bound, i]
+    # An isolated position has posted its margin: only orders take cash.
+    initial_per_contract = 0.0
+    if not is_isolated:
+        initial_per_contract = prices[PRICE.initial_rate, i] * prices[PRICE.contract_notional, i]
 
     # Group by group: the lowest bit that is left, which is then taken away.
     groups = lanes.cursor[CURSOR.groups]
@@ -590,14 +607,15 @@ def add_held(lanes: Lanes, is_isolated: bool, is_first: bool, i: int) -> None:
         groups &= groups - 1
         for k in range(GROUP):
             lane = group * GROUP + k
-            size = abs(lanes.position[spot(i, HELD.quantity, lane)])
+            contracts = abs(lanes.position[spot(i, HELD.quantity, lane)])
             loss_before = sum_before(account, WORK.loss, is_first, lane)
             committed_before = sum_before(account, WORK.committed, is_first, lane)
 
-            account[cell(WORK.loss, lane)] = size * loss_of_one + loss_before
-            account[cell(WORK.committed, lane)] = size * committed_of_one + committed_before
+            account[cell(WORK.loss, lane)] = contracts * loss_per_contract + loss_before
+            committed = contracts * initial_per_contract + committed_before
+            account[cell(WORK.committed, lane)] = committed
 
-            # Positions that stay come first, so no order is in these yet.
+            # No order is in the sums yet.
             account[cell(WORK.costs, lane)] = 0.0
             account[cell(WORK.n_adding, lane)] = 0.0
             account[cell(WORK.spare, lane)] = math.inf
@@ -644,20 +662,28 @@ def find_overruled(terms: a.Terms, lanes: Lanes, n: int) -> int:
 
 
 def add_gross_bound(lanes: Lanes, i: int) -> None:
-    """Add to each lane the notional that a position may have: the larger of held and target."""
+    """Add to each lane the notional that a position may have: the larger of held and target.
+
+    The sum is the row ``gross_bound`` of the account. Without a decision that waits, only what is
+    held counts.
+    """
     account = lanes.account
     position = lanes.position
     quote = quote_open(lanes.prices, i)
+    contract_notional = abs(quote.fill)
+    signal = lanes.signal[i]
     is_pending = lanes.is_pending[i] == 1
+
+    # A target depends on neither rounding nor margin, so rules of the simplest kind give it.
     kind = make_cross(has_rounding=False, is_only=False)
     table = Table(size=1.0, setting=1.0, first_leverage=1.0)
     for lane in range(LANES):
         rules = read_rules(lanes.numbers, kind, table, i, lane)
-        notional_held = abs(position[spot(i, HELD.quantity, lane)]) * abs(quote.fill)
+        notional_held = abs(position[spot(i, HELD.quantity, lane)]) * contract_notional
 
         equity = account[cell(WORK.worth, lane)]
         leverage = position[spot(i, HELD.leverage, lane)]
-        target = a.compute_target(rules, quote, equity, leverage, lanes.signal[i])
+        target = a.compute_target(rules, quote, equity, leverage, signal)
         is_larger = is_pending & (target > notional_held)
         account[cell(WORK.gross_bound, lane)] += select(is_larger, target, notional_held)
 
@@ -755,18 +781,26 @@ def fill_lane(
     done = trade_lane(rules, a.Balances(available, held), quote, quantity_after)
     held_after = done.balances.position
 
-    # The balance, and the position. What opens or flips starts its best price at the entry.
+    # The cash: of an isolated position, changed by what its trade took from what was available.
     if kind.is_isolated:
         account[cell(WALLET.cash, lane)] = cash + (done.balances.cash - available)
         position[spot(i, HELD.margin, lane)] = held_after.margin
     else:
         account[cell(WALLET.cash, lane)] = done.balances.cash
+
+    # The position. One that opens or flips starts its best price at the entry.
     is_new = quantity * held_after.quantity <= 0.0
     best = position[spot(i, HELD.best, lane)]
     position[spot(i, HELD.best, lane)] = select(is_new, held_after.entry, best)
     position[spot(i, HELD.quantity, lane)] = held_after.quantity
     position[spot(i, HELD.entry, lane)] = held_after.entry
 
+    count_fill(account, kind, done, lane)
+
+
+@inlined
+def count_fill(account: FloatArray, kind: FillKind, done: Trade, lane: int) -> None:
+    """Add the costs and the notional of a trade, and the fill itself, to the tally of a lane."""
     account[cell(TALLY.fees, lane)] += done.fee
     account[cell(TALLY.slippage, lane)] += done.slippage
     if kind.has_impact:
