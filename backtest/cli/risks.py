@@ -131,7 +131,7 @@ def find_passing(request: RiskRequest) -> Any:
 def find_leverage(request: RiskRequest, probability: float | None) -> Any:
     """Return the largest leverage of a probability, or without one the frontier of leverages.
 
-    Without a policy it is that of a constant one.
+    Without a policy it is that of a position that is opened once and kept.
     """
     settings = dict(request.settings)
     paths = dict(request.draft.table("paths"))
