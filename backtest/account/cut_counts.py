@@ -44,9 +44,11 @@ CAUSES = (
     "cap_over_band",
     "band_over_cap",
 )
-"""What may cut a target: all limits together, each in its order, and two conflicts.
+"""What may cut a target: all limits together, each limit, and two conflicts.
 
-The middle axis of ``Scratch.cuts``; the constants below are its indices.
+Limits stand in the order in which they cut, but for the common factor of all increases: it cuts
+after the wallet, and counts with an order's own margin. It is the middle axis of ``Scratch.cuts``;
+the constants below are its indices.
 """
 ALL = CAUSES.index("all")
 MIN_LEVERAGE = CAUSES.index("min_leverage")

@@ -5,7 +5,7 @@ order, and the order matters, as each step reads what the ones before it wrote:
 
 1. targets: the notional that each decision asks for (4.1), and bands around it (4.2);
 2. reductions fill, because they free margin for the increases;
-3. each increase is cut to its own margin, share of the equity and wallet (4.3);
+3. each increase is cut to its share of the equity, its own margin and its wallet (4.3);
 4. isolated increases are cut to the balance that they share;
 5. all increases are cut by one common factor to the initial margin of the account;
 6. increases fill, in whole lots and as far as volume allows (4.4, 4.5).

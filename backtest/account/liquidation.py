@@ -33,8 +33,9 @@ LEAST_PART = 1e-9
 def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value) -> Balances:
     """Liquidate a position at a mark value by its mode; return what it leaves (accounting 5).
 
-    It is isolated, or all that the pool has. One that is closed leaves its margin in the cash, and
-    no debt. Writes ledger and log.
+    It is isolated, or all that the pool has. An isolated one that is closed leaves its margin in
+    the cash, or a debt that the venue bears; the pool's leaves its debt as a negative cash, which
+    the liquidation of the pool writes off. Writes ledger and log.
     """
     rules = r.share(r.pick_instrument(bar.terms, i))
     is_isolated = rules.margin.is_isolated
@@ -130,15 +131,20 @@ def forfeit(rules: InstrumentRules, balances: Balances, value: Value) -> tuple[B
 
 @cold
 def choose_reduction(
-    rules: InstrumentRules, balances: Balances, value: Value, initial: float, multiplier: float
+    rules: InstrumentRules,
+    balances: Balances,
+    value: Value,
+    size_at_start: float,
+    multiplier: float,
 ) -> float:
     """Return the signed contracts that the next step of a liquidation closes at a mark value.
 
     All of them, a share, or what brings the position down a bracket; of a margin loan whose health
-    factor is low, as many as repay it. ``initial`` are the contracts without sign at its start.
+    factor is low, as many as repay it. ``size_at_start`` are the contracts without sign with which
+    the liquidation began.
     """
     held = balances.position.quantity
-    if is_step_whole(rules, balances, value, initial):
+    if is_step_whole(rules, balances, value, size_at_start):
         return held
     if not rules.full_below_health > 0.0:
         return choose_share(rules, held, value)
@@ -159,11 +165,13 @@ def choose_reduction(
     return choose_share(rules, held, value)
 
 
-def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, initial: float) -> bool:
+def is_step_whole(
+    rules: InstrumentRules, balances: Balances, value: Value, size_at_start: float
+) -> bool:
     """Return whether a liquidation at a contract value closes all that is left.
 
     It does if it is not partial, if little is left (by the venue's limit, or by rounding against
-    the ``initial`` contracts), or if nothing backs the position.
+    the contracts at the start), or if nothing backs the position.
     """
     held = balances.position.quantity
     notional = abs(held) * abs(value)
@@ -172,7 +180,7 @@ def is_step_whole(rules: InstrumentRules, balances: Balances, value: Value, init
 
     if notional <= rules.full_below * (1.0 + TOLERANCE):
         return True
-    if abs(held) <= LEAST_PART * initial:
+    if abs(held) <= LEAST_PART * size_at_start:
         return True
     return p.compute_backing(rules, balances, value) <= TOLERANCE * notional
 

@@ -7,7 +7,7 @@ Branches on flags of :class:`.InstrumentRules` are free, as lanes compile each k
 ====================  ============================================================================
 word                  what it is, and its unit
 ====================  ============================================================================
-value                 contract contract value(P) of section 1: money a contract, negative if inverse
+value                 value(P) of one contract, section 1: money a contract, negative if inverse
 entry                 average contract value at which the position was opened
 marked                contract value up to which its profit is booked
 best                  best contract value since the entry, which a trailing stop follows

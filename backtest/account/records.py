@@ -118,15 +118,16 @@ class PositionState(Struct):
 class MarginCall(Struct):
     """The margin call of an isolated position or of the pool.
 
-    ``ratio`` is that of the last close, ``is_called`` whether it was called there, ``unmet`` the
-    bars of an unmet call (-1: none), ``is_open`` whether one goes on, ``called_at`` its time in ns.
+    ``ratio`` is that of the last close, ``is_called`` whether it was called there, ``is_open``
+    whether a call goes on, and ``called_at`` its time in ns. ``closes_over`` counts the closes
+    since the call at which the ratio was too high; it is -1 without a call.
     """
 
     __slots__ = ()
 
     ratio: float
     is_called: float
-    unmet: float
+    closes_over: float
     is_open: float
     called_at: float
 

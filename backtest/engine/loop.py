@@ -656,6 +656,7 @@ def decide_nothing(state: a.AccountState) -> None:
         position.leverage = math.nan
         position.asked = math.nan
         position.is_pending = 0
+        # A signal of 0 would close the position; without a leverage, 1 leaves it as it is.
         position.signal = 1.0
         position.since = hold_count(position.since)
         position.since_stop = hold_count(position.since_stop)

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     SHOWN_WALLET, SHOWN_RESERVE, SHOWN_MAINTENANCE, SHOWN_RATIO, SHOWN_PRICE, SHOWN_SINCE,
     SHOWN_SINCE_STOP, SHOWN_DAYS, SHOWN_GROSS, SHOWN_NET, SHOWN_POOL_RATIO,
 ) = range(17)  # fmt: skip
-"""Entries of ``Deciders.shown``, in the order of :class:`backtest.policies.AccountView`."""
+"""Entries of ``Deciders.shown``.
+
+The first N_SHOWN stand in the order of :class:`backtest.policies.AccountView`; the ratio of the
+pool is a step on the way to that of a position, and is not shown.
+"""
 N_SHOWN = 16
 SETTING = 17
 """Entry of ``shown`` into which a policy writes the venue leverage that it decides."""
