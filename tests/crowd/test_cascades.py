@@ -412,7 +412,7 @@ def test_a_cascade_prints_gives_json_and_changes_with_its_options(capsys, monkey
 
     code, out, err = call(capsys, *CASCADE, "--no-save", "--policy", "constant")
     assert code == 0, err
-    assert "multiplier" in out
+    assert "Multiplier" in out
     assert "This account " in out
 
     plain = run()
