@@ -14,6 +14,7 @@ import numpy as np
 from backtest import account as accounts
 from backtest import core, policies
 from backtest.account import AccountState, Terms, TradedDays
+from backtest.account.money import Wallet
 from backtest.account.records import WINDOW
 from backtest.core import Choice, Declaration, Flag, FrozenTable, ParameterError, Real, checked
 from backtest.core.units import DAY
@@ -510,6 +511,27 @@ def check_known(setup: Setup, snapshot: AccountSnapshot) -> None:
             f"state must have what the policy and the account read, got no {', '.join(missing)}: "
             f"{'; '.join(dict.fromkeys(readers))}; give {cures}"
         )
+    check_entries(setup, snapshot)
+
+
+def check_entries(setup: Setup, snapshot: AccountSnapshot) -> None:
+    """Raise ParameterError if a stop keeps the distance of an entry that no bar is before.
+
+    The distance of a bar is its column at the close before: of the first bar it is not known, and
+    a position without a distance would have no stop.
+    """
+    for name, market in setup.markets.items():
+        held = snapshot.positions.get(name, FLAT)
+        if held.quantity == 0.0 or held.opened is None or not has_fixed_distance(setup, name):
+            continue
+
+        first = int(market.time[0])
+        if core.to_nanoseconds(held.opened) <= first:
+            raise ParameterError(
+                f"{name} must have been opened after its first bar, as its stop keeps the distance "
+                f"of the entry; got {held.opened}, and the first bar opens at "
+                f"{core.format_time(first)}; give bars from before the entry"
+            )
 
 
 def advise_fact(name: str) -> str:
@@ -677,44 +699,62 @@ def value_price(setup: Setup, i: int, price: float | None) -> float:
 def write_wallet(
     setup: Setup, snapshot: AccountSnapshot, state: AccountState, terms: Terms
 ) -> None:
-    """Write the wallet of a state, whose positions are written, as a snapshot has it.
+    """Write the wallet of a state as a snapshot has it.
 
-    What a snapshot does not say is as of an account that begins now.
+    The positions and the collateral of the state must be written before: cash is what they leave
+    of the balance or the equity that was reported. What a snapshot does not say is as of an account
+    that begins now: its equity is its peak, its highest, and the open of its day and week.
     """
-    wallet = state.wallet
+    state.wallet.cash = compute_cash(setup, snapshot, state)
+    equity = accounts.compute_account_equity(terms, state)
+
+    write_equity(snapshot, state.wallet, equity)
+    write_limits(snapshot, state.wallet)
+    state.wallet.is_ruined = 0.0 if equity > 0.0 else 1.0
+    state.wallet.is_converting = 1.0 if accounts.is_under_limit(terms, state, equity) else 0.0
+
+
+def compute_cash(setup: Setup, snapshot: AccountSnapshot, state: AccountState) -> float:
+    """Return the cash of an account: its balance or equity without what is held, money."""
     paid, worth = value_positions(setup, state)
     if snapshot.wallet is not None:
-        wallet.cash = snapshot.wallet - paid
-    else:
-        worth_of_assets = float(np.sum(state.held.amounts * state.held.prices))
-        wallet.cash = (snapshot.equity or 0.0) - worth - worth_of_assets
+        return snapshot.wallet - paid
 
-    equity = accounts.compute_account_equity(terms, state)
+    worth_of_assets = float(np.sum(state.held.amounts * state.held.prices))
+    return (snapshot.equity or 0.0) - worth - worth_of_assets
+
+
+def write_equity(snapshot: AccountSnapshot, wallet: Wallet, equity: float) -> None:
+    """Write the equity of now and those of before, from which drawdown and limits are counted."""
     wallet.equity = equity
-    wallet.unit = equity
-    wallet.reserve = snapshot.reserve or 0.0
     wallet.peak = max(snapshot.peak_equity or equity, equity)
-
-    # A unit is a share of the account with its reserve.
-    wealth = equity + wallet.reserve
-    wallet.scale = wallet.unit / wealth if wealth > 0.0 else 1.0
-    wallet.paid_in = use_or(snapshot.paid_in, wealth)
     wallet.highest = use_or(snapshot.highest_equity, equity)
     wallet.day_open = use_or(snapshot.day_open, equity)
     wallet.week_open = use_or(snapshot.week_open, equity)
 
+    # The value of a unit begins at the equity. A unit is a share of the account with its reserve.
+    wallet.unit = equity
+    wallet.reserve = snapshot.reserve or 0.0
+    wealth = equity + wallet.reserve
+    wallet.scale = wallet.unit / wealth if wealth > 0.0 else 1.0
+    wallet.paid_in = use_or(snapshot.paid_in, wealth)
+
+
+def write_limits(snapshot: AccountSnapshot, wallet: Wallet) -> None:
+    """Write what keeps the account from orders, its overlay, and the bars since its liquidation.
+
+    ``rests`` is 0, or 1 until the next day and 2 until the next week, as :class:`.Wallet` says.
+    """
     wallet.rests = 0.0
     if snapshot.rests is not None:
         wallet.rests = 1.0 + RESTS.index(snapshot.rests)
     if snapshot.paused_until is not None:
         wallet.paused_until = float(core.to_nanoseconds(snapshot.paused_until))
+    wallet.is_over = 1.0 if snapshot.halted else 0.0
+
     if snapshot.overlay is not None:
         wallet.overlay = snapshot.overlay
-
-    wallet.is_ruined = 0.0 if equity > 0.0 else 1.0
-    wallet.is_over = 1.0 if snapshot.halted else 0.0
     wallet.since_pool = use_or(snapshot.bars_since_liquidation, math.inf)
-    wallet.is_converting = 1.0 if accounts.is_under_limit(terms, state, equity) else 0.0
 
 
 def use_or(stated: float | None, usual: float) -> float:

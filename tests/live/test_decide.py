@@ -498,6 +498,21 @@ def test_what_counts_from_the_entry_needs_its_time():
     assert decide(opened, market, account=fixed).order["market"] > 0.0
 
 
+def test_a_fixed_stop_needs_a_bar_before_its_entry():
+    fixed = account_of(stop_loss=bt.Multiple(0.1, "width", unit="fraction", fixed=True))
+    market = MARKET.with_columns(width=np.ones(MARKET.n_bars))
+
+    # The distance is that of the close before the entry: the first bar has none.
+    first, second = market.times[:2]
+    with pytest.raises(bt.ParameterError, match="give bars from before the entry"):
+        decide(snapshot(held={"opened": first}), market, account=fixed)
+    assert decide(snapshot(held={"opened": second}), market, account=fixed).may_act
+
+    # A stop that follows its column needs no bar of the entry.
+    moving = account_of(stop_loss=bt.Multiple(0.1, "width", unit="fraction"))
+    assert decide(snapshot(held={"opened": first}), market, account=moving).may_act
+
+
 def test_a_limit_of_loss_of_what_was_paid_in_needs_it():
     account = account_of(daily_loss=0.05, daily_basis="initial")
     with pytest.raises(bt.ParameterError, match="no paid_in: daily_basis='initial' is a fraction"):
