@@ -335,7 +335,7 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
             break
 
         if chosen < n_instruments:
-            take_step(bar, t, chosen)
+            close_step(bar, t, chosen)
         else:
             forced_options.take_option_step(bar, t, chosen - n_instruments)
 
@@ -344,7 +344,7 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
     close_pool(bar, t)
 
 
-def take_step(bar: r.AccountBar, t: int, i: int) -> None:
+def close_step(bar: r.AccountBar, t: int, i: int) -> None:
     """Close a step of a cross position, and book it."""
     state = bar.state
     quantity = liquidation.find_step(bar, i)
