@@ -138,24 +138,31 @@ def count_days(settings: Settings, interval: Interval) -> int:
     return days * (DAY // interval()) - 1
 
 
-def count_tail(settings: Settings, _: Interval) -> int:
-    models = lanes.list_lanes("model", settings["model"])
-    forecast = count_most_needed(settings["half_life"])
+def count_tail(settings: Settings, _interval: Interval) -> int:
+    """Return the returns before the first VaR or ES of all lanes.
+
+    That is a window of losses, and for filtered losses the returns of the first forecast of
+    volatility before them. Settings have one value, or one for each lane of a sweep.
+    """
     lanes.check_bars("horizon", settings["horizon"])
     windows, horizons, levels = np.broadcast_arrays(
         lanes.read_windows(settings["window"]),
         *lanes.broadcast(settings["horizon"], settings["level"]),
     )
+    most_losses = 0
+    for window, horizon, level in zip(
+        windows.tolist(), horizons.tolist(), levels.tolist(), strict=True
+    ):
+        most_losses = max(most_losses, count_losses(window, int(horizon), level))
 
-    most = 0
-    for model in models:
+    # Filtered losses are those after the first forecast.
+    most_before = 0
+    before_forecast = count_most_needed(settings["half_life"])
+    for model in lanes.list_lanes("model", settings["model"]):
         core.Choice(*tails.TAIL_MODELS).check("model", model)
-        # Filtered losses are those after the first forecast.
-        before = forecast if model == "filtered-historical" else 0
-        lane_terms = (windows.tolist(), horizons.tolist(), levels.tolist())
-        for window, horizon, level in zip(*lane_terms, strict=True):
-            most = max(most, before + count_losses(window, int(horizon), level))
-    return most
+        if model == "filtered-historical":
+            most_before = before_forecast
+    return most_before + most_losses
 
 
 def count_losses(window: int, horizon: int, level: float) -> int:

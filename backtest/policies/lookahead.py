@@ -40,6 +40,10 @@ NEAR = 480
 """Bars after the first end of a chain within which most of its other ends lie."""
 FUTURES = 4
 """Other bars that follow a part in which nothing is known, though a longer one knows its rows."""
+DIRECTIONS = (1, -1)
+"""Signs of the moves before which the first chains end: the largest up, and the largest down."""
+BEFORE_MOVE = 24
+"""Bars before such a move among which the end is drawn."""
 FROM_START = -1
 """The number of the chain of parts that begin with the market."""
 ENOUGH = 20
@@ -341,37 +345,58 @@ class LookAheadCheck:
         return part, length
 
     def _plan(self, least: int, length: int) -> list[tuple[int, int]]:
-        """Return the ends of parts and the numbers of their chains, in the order of the ends."""
-        n = self.market.n_bars
+        """Return which parts to observe: the end of each, and its chain, in the order of the ends.
+
+        ``least`` is the end of what was observed from the start, and ``length`` the bars of the
+        first part of a chain, in which all columns are known. The plan stays within the room: the
+        bars that may still be observed.
+        """
         room = self._room
         plan: set[tuple[int, int]] = set()
-        longest = min(n - 1, least + LONGEST)
+
+        # Two parts more from the start of the market, where they take no more than half the room.
+        longest = min(self.market.n_bars - 1, least + LONGEST)
         for stop in (longest, longest // 4):
             if least < stop <= room // 2:
                 plan.add((stop, FROM_START))
                 room -= stop
 
-        low = max(least, length)
-        most = room // (LINKS * (length + NEAR // 2))
-        n_chains = max(1, min(CHAINS * self.effort, most))
-        edges = np.linspace(low, max(low, n - 2), n_chains + 1).astype(int)
-
-        for chain in range(n_chains):
-            if low + 1 >= n:
-                break
-            begin = int(self._rng.integers(edges[chain], edges[chain + 1] + 1)) + 1
-
-            # The first two end before the largest move up, and down.
-            if chain < 2:
-                moves = (-1) ** chain * self._close[low + 1 :] / self._close[low:-1]
-                begin = max(low + 1, low + 1 + int(moves.argmax()) - int(self._rng.integers(24)))
-
-            for stop in self._choose_ends(begin):
-                n_observed = length + stop - begin
+        # Chains in the middle. On the way, ends that no longer have room are left out.
+        for chain, first_end in enumerate(
+            self._choose_first_ends(max(least, length), length, room)
+        ):
+            for stop in self._choose_ends(first_end):
+                n_observed = length + stop - first_end
                 if room >= n_observed:
                     plan.add((stop, chain))
                     room -= n_observed
         return sorted(plan)
+
+    def _choose_first_ends(self, low: int, length: int, room: int) -> Iterator[int]:
+        """Yield the end of the first part of each chain, over ``low``.
+
+        There are as many chains as the room allows. Each draws its end from a stretch of its own,
+        as long as the others; but the first ends shortly before the largest move up of a close, and
+        the second before the largest down, where a peek shows most. One is drawn when it is asked
+        for, in turn with the other ends of its chain: the draws of a check have one order.
+        """
+        n_bars = self.market.n_bars
+        if low + 1 >= n_bars:
+            return
+
+        bars_of_chain = LINKS * (length + NEAR // 2)
+        n_chains = max(1, min(CHAINS * self.effort, room // bars_of_chain))
+        edges = np.linspace(low, max(low, n_bars - 2), n_chains + 1).astype(int)
+        for chain in range(n_chains):
+            drawn = int(self._rng.integers(edges[chain], edges[chain + 1] + 1)) + 1
+            if chain >= len(DIRECTIONS):
+                yield drawn
+                continue
+
+            moves = DIRECTIONS[chain] * self._close[low + 1 :] / self._close[low:-1]
+            largest_move = low + 1 + int(moves.argmax())
+            bars_before = int(self._rng.integers(BEFORE_MOVE))
+            yield max(low + 1, largest_move - bars_before)
 
     def _choose_ends(self, stop: int) -> list[int]:
         """Return ends from one on: the next bar, drawn ones, and those before what is rare.

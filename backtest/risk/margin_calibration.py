@@ -228,45 +228,26 @@ def calibrate_margin(
 ) -> MarginCalibration:
     """Answer :meth:`backtest.Backtest.calibrate_margin`, which documents it."""
     market, venue = read_one_market(engine.plain(conditions), "calibrate_margin")
-    checked: Any = None
-    if rule is not None:
-        checked = by_rule.Rule().check("rule", rule)
-    if checked is None or not checked.is_of_volatility:
-        raise core.ParameterError(
-            f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
-        )
-    least_paths = math.ceil(PER_TAIL / SHORTFALL.check("shortfall", shortfall))
-    if paths is None:
-        paths = least_paths
-    if paths < least_paths:
-        raise core.ParameterError(
-            f"paths must be at least {PER_TAIL} / shortfall, {least_paths:,}, got {paths:,}"
-        )
-
+    checked = check_rule(rule)
+    n_paths = count_paths(paths, SHORTFALL.check("shortfall", shortfall))
     parameter = find_parameter(checked, solve)
-    ahead = simulate_paths(market, model, paths=paths, horizon=horizon, seed=seed)
+    ahead = simulate_paths(market, model, paths=n_paths, horizon=horizon, seed=seed)
     tries = Tries(market, venue, checked, parameter, ahead, progress)
-    by_paths, low, high = (tries.solve_paths(rank) for rank in find_ranks(paths, shortfall))
+
+    # The value that both the paths and history ask for; NaN of history, if too short, passes.
+    by_paths, low, high = (tries.solve_paths(rank) for rank in find_ranks(n_paths, shortfall))
     by_history = tries.bisect(lambda x: not tries.measure_history(x)[0] > shortfall)
     value = max(by_paths, by_history)
-    table, reversals = tabulate_values(tries, value)
+    nearest = value if math.isfinite(value) else tries.high
 
-    moves = {crash.name: crash.price for crash in crashes()}
-    needed = {name: tries.solve_move(move) for name, move in moves.items()}
-    nearest = tries.high
-    if math.isfinite(value):
-        nearest = value
-    scored: dict[str, Any] = {}
+    # What stands beside it: a grid of values, the crashes, and the score of past dates.
+    table, reversals = tabulate_values(tries, value)
+    covered = tabulate_crashes(tries)
+    held = None
     if score:
         name = f"{tries.name} {nearest:.5g}: a shortfall within {horizon}"
         held = sc.tabulate_scores({name: (tries.hold(nearest, shortfall), shortfall)})
-        scored = {"scores": held.scores, "forecasts": held.forecasts}
 
-    share, windows = tries.measure_history(nearest)
-    history = None
-    if windows:
-        history = {"share": share, "windows": windows}
-    on_paths = float(np.mean(tries.find_shortfalls(nearest)))
     settings = {
         "rule": repr(checked),
         "terms": checked.to_dict(),
@@ -274,9 +255,7 @@ def calibrate_margin(
         "unit": find_unit(tries.name),
         "horizon": horizon,
         "shortfall": shortfall,
-        "nearest": {"value": nearest, "paths": on_paths},
-        "history": history,
-        "unknown_days": tries.unknown,
+        **describe_shortfalls(tries, nearest),
         "venue": results.describe_venue(venue),
         "paths": ahead.describe(),
     }
@@ -286,11 +265,58 @@ def calibrate_margin(
         high=high,
         reversals=reversals,
         table=table,
-        crashes=pd.DataFrame({"move": moves, "least": needed}),
+        crashes=covered,
         settings=settings,
         market=market,
-        **scored,
+        scores=None if held is None else held.scores,
+        forecasts=None if held is None else held.forecasts,
     )
+
+
+def check_rule(rule: Any) -> DynamicMargin:
+    """Return a margin rule whose margin follows volatility; raise if it is none."""
+    checked: Any = None
+    if rule is not None:
+        checked = by_rule.Rule().check("rule", rule)
+    if checked is None or not checked.is_of_volatility:
+        raise core.ParameterError(
+            f"rule must be of volatility, such as bt.margin_rules.Volatility(), got {rule!r:.60}"
+        )
+    return checked  # type: ignore[no-any-return] # Rule reads no other
+
+
+def count_paths(paths: int | None, shortfall: float) -> int:
+    """Return how many paths to draw: those asked for, or the fewest that tell the shortfall."""
+    fewest = math.ceil(PER_TAIL / shortfall)
+    if paths is None:
+        return fewest
+    if paths < fewest:
+        raise core.ParameterError(
+            f"paths must be at least {PER_TAIL} / shortfall, {fewest:,}, got {paths:,}"
+        )
+    return paths
+
+
+def tabulate_crashes(tries: Tries) -> pd.DataFrame:
+    """Return by crash its move, and the least value whose margin of today covers it."""
+    moves = {crash.name: crash.price for crash in crashes()}
+    least = {name: tries.solve_move(move) for name, move in moves.items()}
+    return pd.DataFrame({"move": moves, "least": least})
+
+
+def describe_shortfalls(tries: Tries, nearest: float) -> dict[str, Any]:
+    """Return the shortfalls that a value leaves: on the paths, and in history if it is long enough.
+
+    ``unknown_days`` is of all values that were tried, this one too, so it is read last.
+    """
+    share, windows = tries.measure_history(nearest)
+    history = {"share": share, "windows": windows} if windows else None
+    on_paths = float(np.mean(tries.find_shortfalls(nearest)))
+    return {
+        "nearest": {"value": nearest, "paths": on_paths},
+        "history": history,
+        "unknown_days": tries.unknown,
+    }
 
 
 def choose_grid(tries: Tries, value: float) -> core.FloatArray:

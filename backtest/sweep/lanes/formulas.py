@@ -203,21 +203,47 @@ def at_row(k: int) -> str:
 
 
 def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
-    """Return the object of the loop over lanes, for such arguments as :func:`.take_block` takes."""
-    twins = engine.compile_account_rules(has_parts=False) | engine.compile_scalar_rules()
-    twins |= {
-        id(rows.cell): _compile.jit(lambda row, i: np.uint64(row * LANES + i), forceinline=True),
-        id(rows.lowest): _compile.find_lowest,
-        id(loop.ask_lanes): _compile.jit(make_ask(), forceinline=True),
-    }
-    names = _compile.compile_rules(MODULES, twins)[loop]
+    """Return the object of the loop over lanes, named ``own``.
 
-    # Arguments of the loop of a run, in its order.
-    terms, market, _, lanes, lone, *_ = given
-    of_account = (lone.deciders, lone.state, lone.quotes, lone.scratch, lone.ledger)
-    of_run = (terms, *market, *of_account, lanes.tally, lone.tape, 0, 1)
-    names["pass_alone"] = _compile.make_loop_call(of_run)
-    return _compile.compile_twin(loop.take_block, names, own, given)
+    ``given`` are such arguments as :func:`.take_block` takes: numba compiles for their types. The
+    rules of the account are those of a run. Three functions of lanes have a text for plain Python
+    and another for the compiler, their twin; a twin is found by the identity of the plain one.
+    """
+    twins = engine.compile_account_rules(has_parts=False) | engine.compile_scalar_rules()
+    twins[id(rows.cell)] = _compile.jit(find_cell, forceinline=True)
+    twins[id(rows.lowest)] = _compile.find_lowest
+    twins[id(loop.ask_lanes)] = _compile.jit(make_ask(), forceinline=True)
+    globals_of_loop = _compile.compile_rules(MODULES, twins)[loop]
+
+    # A lane that passes a bar alone calls the loop of a run, which is compiled apart.
+    given_to_run = list_arguments_of_run(given)
+    globals_of_loop["pass_alone"] = _compile.make_loop_call(given_to_run)
+    return _compile.compile_twin(loop.take_block, globals_of_loop, own, given)
+
+
+def find_cell(row: int, i: int) -> Any:
+    """Return the place of lane i in a row: without a sign, so that no bounds are wrapped."""
+    return np.uint64(row * LANES + i)
+
+
+def list_arguments_of_run(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return such arguments as the loop of a run takes, in its order, from those of a block."""
+    terms, market, _policies, lanes, lone, _start, _stop = given
+    first_bar = 0
+    stop_bar = 1
+    return (
+        terms,
+        *market,
+        lone.deciders,
+        lone.state,
+        lone.quotes,
+        lone.scratch,
+        lone.ledger,
+        lanes.tally,
+        lone.tape,
+        first_bar,
+        stop_bar,
+    )
 
 
 ARRAYS = ((0, 1), (2, 3), (4, None), (5, 6), (7, None), (8, None))
