@@ -17,7 +17,7 @@ pool                  what is called together: an isolated position by its index
                       positions by the number of instruments
 backing, requirement  as in :mod:`.balance`, of a pool: money
 ratio                 requirement / backing: 0 of a flat pool, infinite without backing
-closes_over           closes since a call began whose ratio was too high; NO_CALL if none began
+unmet                 closes since a call began whose ratio was too high; NO_CALL if none began
 grace                 bars that a venue waits before it reduces, -1 for ever
 ====================  ============================================================================
 """
@@ -40,7 +40,7 @@ TRIALS = 200
 """Trials of a factor; each halves what is left of the interval: no float is left before."""
 
 NO_CALL = -1.0
-"""Value of ``closes_over`` without a call."""
+"""Value of ``unmet`` without a call."""
 
 # Pools, and their ratio.
 
@@ -167,7 +167,7 @@ def top_up_pool(bar: r.AccountBar, t: int, pool: int) -> None:
         log_call(bar, t, pool, Event.TOPPED_UP, moved)
         call.ratio = ratio
         if is_met:
-            call.closes_over = NO_CALL
+            call.unmet = NO_CALL
         else:
             log_call(bar, t, pool, Event.CALL_PARTLY_MET, ratio)
     end_call(bar, t, pool, is_met, ratio)
@@ -192,7 +192,7 @@ def move_reserve(bar: r.AccountBar, pool: int, amount: float) -> None:
 
 def is_pool_forced(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
     """Return whether the grace of a call is over."""
-    return bool(terms.grace >= 0.0 and state.calls[pool].closes_over >= terms.grace)
+    return bool(terms.grace >= 0.0 and state.calls[pool].unmet >= terms.grace)
 
 
 def force_reductions(bar: r.AccountBar, t: int) -> None:
@@ -390,11 +390,11 @@ def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
     # The count of closes goes on after the call has failed, so that a grace can end.
     call.is_called = 0.0
     if is_under:
-        call.closes_over = NO_CALL
+        call.unmet = NO_CALL
     elif not was_called:
         begin_call(bar, t, pool, ratio)
-    elif call.closes_over >= 0.0:
-        call.closes_over += 1.0
+    elif call.unmet >= 0.0:
+        call.unmet += 1.0
     call.ratio = ratio
 
 
@@ -438,7 +438,7 @@ def begin_call(bar: r.AccountBar, t: int, pool: int, ratio: float) -> None:
     call = bar.state.calls[pool]
     call.is_open = 1.0
     call.is_called = 1.0
-    call.closes_over = 0.0
+    call.unmet = 0.0
     call.called_at = 1.0 * bar.feed.time[t]
     bar.ledger[pool].calls += 1.0
     log_call(bar, t, pool, Event.CALLED, ratio)

@@ -119,7 +119,7 @@ class MarginCall(Struct):
     """The margin call of an isolated position or of the pool.
 
     ``ratio`` is that of the last close, ``is_called`` whether it was called there, ``is_open``
-    whether a call goes on, and ``called_at`` its time in ns. ``closes_over`` counts the closes
+    whether a call goes on, and ``called_at`` its time in ns. ``unmet`` counts the closes
     since the call at which the ratio was too high; it is -1 without a call.
     """
 
@@ -127,7 +127,7 @@ class MarginCall(Struct):
 
     ratio: float
     is_called: float
-    closes_over: float
+    unmet: float
     is_open: float
     called_at: float
 

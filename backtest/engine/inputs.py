@@ -856,7 +856,7 @@ def start_account_state(setup: Any) -> a.AccountState:
         begin_position(position, rules)
     calls = Structs(r.MarginCall, n + 1)
     for call in calls:
-        call.closes_over = -1.0
+        call.unmet = -1.0
         call.called_at = math.nan
     return a.AccountState(
         held=r.view_holdings(positions, amounts, prices.copy()),

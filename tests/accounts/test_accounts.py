@@ -419,7 +419,7 @@ def test_a_saved_result_is_the_same_again(tmp_path):
 
     assert (folder / "transfers.parquet").is_file()
     page = again.report(tmp_path / "page.html").read_text("utf-8")
-    assert "liquidated with money elsewhere" in page
+    assert "Liquidated with money elsewhere" in page
 
     # The account of a book has a result of its own, which its id finds.
     identity = book.results["b"].manifest["id"]

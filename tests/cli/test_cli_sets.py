@@ -286,7 +286,7 @@ def test_the_most_leverage_is_found(capsys):
         assert main([*given, "--policy", "constant", "--set", "leverage=8"]) == 0
 
     said = capsys.readouterr()
-    assert "largest factor" in said.out
+    assert "Largest factor" in said.out
     assert "largest leverage: 1 of 1 models searched, " in said.err  # stderr is no terminal
 
 
