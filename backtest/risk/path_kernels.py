@@ -152,12 +152,14 @@ def sum_products(
 
 @inlined
 def join_runs(factor: FloatArray, before: FloatArray, joined: FloatArray) -> None:
+    """Write the products of two runs of factors, the later and the one before it, to ``joined``."""
     for k in range(len(joined)):
         joined[k] = factor[k] * before[k]
 
 
 @inlined
 def add_runs(total: FloatArray, factor: FloatArray, before: FloatArray, summed: FloatArray) -> None:
+    """Write the sums of two runs to ``summed``: the one before counts by the later's factor."""
     for k in range(len(summed)):
         summed[k] = total[k] + factor[k] * before[k]
 
