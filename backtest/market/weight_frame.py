@@ -111,7 +111,7 @@ def name_columns(frame: pd.DataFrame, markets: Any, argument: str) -> pd.DataFra
 
 
 def name_instruments(columns: Iterable[Any], markets: Any, argument: str) -> list[Any]:
-    """Return names of the panel for names of instruments, each of which has one weight."""
+    """Return the panel's name of each instrument; an instrument has one weight."""
     known = markets.last_opens
     names_by_instrument: dict[object, list[str]] = {}
     for name, market in markets.items():

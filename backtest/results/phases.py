@@ -242,7 +242,7 @@ def measure_market(closes: core.IntArray, price: core.FloatArray, column: str) -
     if column == VOLATILITY:
         return np.asarray(sigma * YEAR_DAYS**0.5)
 
-    # The last close that is a window or more ago; -1, of which no return is known, without one.
+    # The last close that is a window or more ago. It is -1 where there is none: no move is known.
     past = np.searchsorted(closes, closes - TREND_WINDOW, side="right") - 1
     log_past_price = log_price[np.maximum(past, 0)]
     moves = np.where(past >= 0, log_price - log_past_price, np.nan)

@@ -708,7 +708,7 @@ def test_the_target_of_a_short_signal_is_short():
 
 
 def test_lines_that_share_a_color_have_no_name_in_the_legend():
-    """Eight gray lines with eight gray names say nothing of which is which."""
+    """Of eight gray lines with gray names, nobody can say which is which."""
     units = pd.DataFrame({name: [1.0, k] for k, name in enumerate("abcd", start=1)})
     units.index = pd.date_range("2023-01-01", periods=2, tz="UTC")
     colors = {"a": "loss", "b": "neutral", "c": "neutral", "d": "accent"}

@@ -227,7 +227,11 @@ def find_cell(row: int, i: int) -> Any:
 
 
 def list_arguments_of_run(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return such arguments as the loop of a run takes, in its order, from those of a block."""
+    """Return such arguments as the loop of a run takes, in its order, from those of a block.
+
+    The order is that of the call in :func:`.loop.pass_bar`. The call cannot use this list: numba
+    returns no records in a tuple.
+    """
     terms, market, _policies, lanes, lone, _start, _stop = given
     first_bar = 0
     stop_bar = 1

@@ -178,7 +178,7 @@ def order_sets(sets: Sets, panel: Panel) -> Order:
 
 
 def list_shared_keys(sets: Sets, panel: Panel) -> list[np.ndarray]:
-    """Return columns with a value for each set, all of which must be equal within a block.
+    """Return the columns of sets, a value a set, that must be equal within a block.
 
     Numbers of policies may differ in a block, and so may texts that are only observed, and terms of
     account and venue (such as ``account.band``) that are among OWN_TERMS.
