@@ -5,9 +5,10 @@ page shows its charts. It is a bundle of modules, functions that run when they a
 
     var NAME=WRAP((exports, module)=>{...});
 
-One of them registers the kinds of charts. Here all kinds that no page draws leave its list, and
-then the modules that nothing calls any more leave the text. Where the text looks otherwise, as it
-may in another release, it stays whole: pages are larger and slower then, and show the same.
+One registers the kinds of charts, another one the components: what charts have beside their data.
+All that no page draws leaves these lists here, and then the modules that nothing calls any more
+leave the text. Where the text looks otherwise, as it may in another release, it stays as it is:
+pages are larger and slower then, and show the same.
 """
 
 from __future__ import annotations
@@ -20,8 +21,22 @@ from importlib import resources
 
 KINDS = ("bar", "heatmap")
 """The kinds of charts that pages draw, beside lines and points, which are always registered."""
+COMPONENTS = (
+    "annotations", "shapes", "errorbars", "colorscale", "colorbar", "legend", "fx", "modebar",
+)  # fmt: skip
+"""The components that pages draw; each other one, as sliders and images, costs time per chart."""
 REGISTERED = re.compile(r"\.register\(\[((?:[\w$]+\(\),?)+)\]\)")
 """The list of the kinds of charts: calls of their modules."""
+LISTED = re.compile(r"[\w$]+\(\[((?:[\w$]+\(\),?){3,})\]\)")
+"""Any list of modules that are registered."""
+MAP_STYLE = re.compile(r'[\w$]+==="map"&&[\w$]+\(\),')
+"""The call of the styles of street maps, which no page draws."""
+OPENINGS = (
+    ("this, () => {\n", "this, (function() {\n"),
+    ("var Plotly=(()=>{", "var Plotly=(function(){"),
+    ("return Plotly;\n}));", "return Plotly;\n})));"),
+)
+"""Where the two functions around all modules begin, and where the outer one ends."""
 DEFINED = re.compile(r"\bvar ([\w$]+)=([\w$]+)\(\(?(?:\([^()]*\)|[\w$]+)=>\{")
 """The beginning of a module: its name, and that of the function that wraps it."""
 WRAPPED = re.compile(r"[\w$]+=[\w$]+\((?:\([^()]*\)|[\w$]+)=>\{")
@@ -53,11 +68,30 @@ def trim_library(text: str) -> str:
         return text
 
     shorter = {name: piece.replace(lists[0], ",".join(kept)) for name, piece in pieces.items()}
+    shorter = {name: MAP_STYLE.sub("", piece) for name, piece in drop_components(shorter).items()}
     used = find_used(shorter)
     trimmed = "".join(shorter[name] for name in shorter if name in used)
     if list_missing(text, trimmed):
         return text
-    return "".join(enclose_module(shorter[name]) for name in shorter if name in used)
+    return enclose_whole("".join(enclose_module(shorter[name]) for name in shorter if name in used))
+
+
+def drop_components(pieces: dict[str, str]) -> dict[str, str]:
+    """Return the pieces, the list of components without those that no page draws."""
+    for place, piece in pieces.items():
+        for calls in LISTED.findall(piece):
+            names = CALLED.findall(calls)
+            kept = [name for name in names if find_component(pieces, name) in COMPONENTS]
+            if len(kept) == len(COMPONENTS):
+                listed = ",".join(f"{name}()" for name in kept)
+                return {**pieces, place: piece.replace(calls, listed)}
+    return pieces
+
+
+def find_component(pieces: Mapping[str, str], name: str) -> str:
+    """Return the component that a module describes; nothing if it describes none by its name."""
+    found = re.search(r'moduleType:"component",name:"(\w+)"', pieces.get(name, ""))
+    return found[1] if found else ""
 
 
 def split_modules(text: str) -> dict[str, str]:
@@ -86,6 +120,19 @@ def enclose_module(piece: str) -> str:
 
     opening = piece.index("(") + 1
     return f"{piece[:opening]}({piece[opening:-2]}));"
+
+
+def enclose_whole(text: str) -> str:
+    """Return the library with the functions around all its modules in parentheses.
+
+    An engine reads an arrow function that is called at once three times, this one once: half of the
+    time until the library is there.
+    """
+    if any(text.count(opening) != 1 for opening, _ in OPENINGS):
+        return text
+    for opening, enclosed in OPENINGS:
+        text = text.replace(opening, enclosed)
+    return text
 
 
 def find_kind(pieces: Mapping[str, str], name: str) -> str:

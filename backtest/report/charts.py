@@ -32,6 +32,7 @@ from backtest.report.figures import (
     mask_infinite,
     stack_panels,
     thin_rows,
+    title_axis,
     to_datetimes,
     to_text,
 )
@@ -60,9 +61,9 @@ def draw_declared(shown: core.ShownChart) -> Chart | None:
 
     layout = build_layout(shown.height, has_legend=shown.has_legend)
     if shown.x:
-        layout["xaxis"]["title"] = {"text": escape_label(shown.x)}
+        layout["xaxis"]["title"] = title_axis(shown.x)
     if shown.y:
-        layout["yaxis"]["title"] = {"text": escape_label(shown.y)}
+        layout["yaxis"]["title"] = title_axis(shown.y)
     for axis in shown.percent:
         layout[f"{axis}axis"]["tickformat"] = PERCENTS
 
@@ -161,7 +162,7 @@ def draw_heat(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Tr
     grid = cells.unstack(1, sort=is_sorted)
 
     for axis, name in zip(("xaxis", "yaxis"), table.index.names, strict=False):
-        layout[axis] |= {"type": "category", "title": {"text": escape_label(name)}}
+        layout[axis] |= {"type": "category", "title": title_axis(name)}
     x = [write_cell_label(label) for label in grid.index]
     y = [write_cell_label(label) for label in grid.columns]
     if len(x) > MAX_LABELS:

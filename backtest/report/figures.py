@@ -48,7 +48,7 @@ AXIS = {
     "linecolor": LIGHT["grid"],
     "zerolinecolor": LIGHT["grid"],
     "tickfont": {"color": LIGHT["muted"], "size": 11},
-    "title": {"font": {"color": LIGHT["muted"], "size": 12}, "standoff": 8},
+    "title": {"font": {"color": LIGHT["muted"], "size": 12}},
     "automargin": True,
     "separatethousands": True,
 }
@@ -73,6 +73,11 @@ TEMPLATE: Mapping[str, Any] = {
 
 def escape_label(text: object) -> str:
     return html.escape(core.clip(str(text), MAX_LETTERS), quote=False)
+
+
+def title_axis(text: object) -> dict[str, Any]:
+    """Return the title of an axis, off its labels: an axis without one need not measure them."""
+    return {"text": escape_label(text), "standoff": 8}
 
 
 def build_layout(height: int, *, has_legend: bool = False) -> dict[str, Any]:

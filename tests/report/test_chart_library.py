@@ -5,7 +5,10 @@ from importlib import resources
 import pytest
 
 from backtest.report.chart_library import (
+    COMPONENTS,
+    drop_components,
     enclose_module,
+    enclose_whole,
     find_kind,
     read_library,
     split_modules,
@@ -53,6 +56,38 @@ def test_a_module_that_shares_its_text_with_another_is_not_enclosed():
     assert enclose_module(shared) == shared
 
 
+def test_components_that_no_page_draws_leave_the_list():
+    """A bundle that describes one of those that pages draw in another way keeps its list."""
+    names = [*COMPONENTS, "sliders"]
+    pieces = {f"m{i}": f'{{moduleType:"component",name:"{names[i]}"}}' for i in range(len(names))}
+    calls = ",".join(f"{name}()" for name in pieces)
+    pieces["core"] = f"add([{calls}]);add([m0(),m1()]);"
+
+    assert drop_components(pieces)["core"] == f"add([{calls[:-5]}]);add([m0(),m1()]);"
+    changed = {**pieces, "m3": "{name:o.name}"}
+    assert drop_components(changed) == changed
+
+
+def test_the_functions_around_all_modules_are_enclosed_too():
+    whole = (
+        '(function(root, make) {}(this, () => {\n"use strict";var Plotly=(()=>{return 1})();'
+        "return Plotly;\n}));"
+    )
+    assert enclose_whole(whole) == (
+        '(function(root, make) {}(this, (function() {\n"use strict";'
+        "var Plotly=(function(){return 1})();return Plotly;\n})));"
+    )
+    assert enclose_whole(whole + whole) == whole + whole
+
+
+def test_the_library_of_pages_has_neither_sliders_nor_street_maps():
+    library = read_library()
+    assert 'name:"legend",layoutAttributes' in library
+    for lost in ('name:"rangeselector",schema', 'name:"images",layoutAttributes', "maplibregl-map"):
+        assert lost not in library
+    assert "var Plotly=(function(){" in library
+
+
 def test_a_kind_is_found_through_the_module_that_hands_it_on():
     assert find_kind(split_modules(BUNDLE), "listed") == "bar"
     assert find_kind(split_modules(BUNDLE), "axes") == ""
@@ -72,7 +107,7 @@ def test_a_bundle_of_another_shape_stays_whole(text):
     assert trim_library(text) == text
 
 
-def test_the_library_of_pages_is_under_a_third_of_the_whole():
+def test_the_library_of_pages_is_under_a_quarter_of_the_whole():
     whole = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
-    assert len(read_library()) < len(whole) / 3
+    assert len(read_library()) < len(whole) / 4
     assert read_library().startswith(whole[:100])  # the license stays

@@ -85,11 +85,16 @@ const copy = (value) => {
 
 // ------------------------------------------------------------------ axes
 const parseTime = (text) => (typeof text === "number" ? text : Date.parse(`${text.replace(" ", "T")}Z`));
-// The library takes a number for a time of the reader's zone, and a text for what it says: UTC.
-const written = new WeakMap();
-const writeTimes = (times) => {
-  if (!written.has(times)) written.set(times, Array.from(times, (time) => new Date(time).toISOString()));
-  return written.get(times);
+// The library takes a number or a date for a time of the reader's zone, and a text for what it says.
+// To write and to read thousands of texts takes long: a date whose zone is UTC is taken as it is.
+class UtcDate extends Date {
+  getTimezoneOffset() { return 0; }
+  getMinutes() { return this.getUTCMinutes(); }
+}
+const dated = new WeakMap();
+const toDates = (times) => {
+  if (!dated.has(times)) dated.set(times, Array.from(times, (time) => new UtcDate(time)));
+  return dated.get(times);
 };
 const writeTime = (time) => new Date(time).toISOString().slice(0, 19);
 const pen = document.createElement("canvas").getContext("2d");
@@ -351,10 +356,10 @@ const compose = (box) => {
     layout.xaxis = { ...layout.xaxis, range: shown.map(writeTime) };
     fitAxes(figure.data, layout, shown);
     placeNames(layout, shown);
-    // Dates of a narrow chart lie beside each other: few of them, none turned.
+    // Dates are not turned, which need not be measured then: of a narrow chart they are few.
     const most = Math.max(3, Math.floor((width - layout.margin.l - layout.margin.r) / 62));
-    const dates = { tick0: "2000-01-01", dtick: chooseDateStep(shown, most), tickangle: 0 };
-    if (width < wide) layout.xaxis = { ...layout.xaxis, ...dates };
+    layout.xaxis.tickangle = 0;
+    if (width < wide) Object.assign(layout.xaxis, { tick0: "2000-01-01", dtick: chooseDateStep(shown, most) });
   }
   return { traces: figure.data, layout };
 };
@@ -367,7 +372,7 @@ const draw = (box) => {
   if (isNew) box.replaceChildren();
   const { traces, layout } = compose(box);
   const isDated = layout.xaxis && layout.xaxis.type === "date";
-  if (isDated) traces.filter((each) => ArrayBuffer.isView(each.x)).forEach((each) => { each.x = writeTimes(each.x); });
+  if (isDated) traces.filter((each) => ArrayBuffer.isView(each.x)).forEach((each) => { each.x = toDates(each.x); });
   window.Plotly.react(box, traces, layout, isTimed(box) ? timedSettings : settings);
   if (isNew) listen(box);
 };
