@@ -152,7 +152,7 @@ ABOUT: dict[str, Measure] = {
     ),
     "turnover": Measure("per year", -1, "traded notional over mean equity", "core", domain=SIZE),
     "fills": Measure(
-        COUNT, -1, "fills of orders and exits, without liquidations", "core", domain=SIZE
+        COUNT, 0, "fills of orders and exits, without liquidations", "core", domain=SIZE
     ),
     "price_pnl": Measure(MONEY, 1, "profit of price moves, before any cost"),
     **{x.name: Measure(MONEY, -1, x.measure, "core") for x in MONEY_TERMS if x.is_cost},

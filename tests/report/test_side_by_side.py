@@ -51,6 +51,7 @@ def test_the_settings_that_differ_are_named_with_both_values(pair):
 def test_a_change_has_an_arrow_and_says_if_it_is_for_the_better():
     assert write_change("total_return", 0.1, 0.2) == "▲ 10.00 points better"
     assert write_change("max_drawdown", 0.1, 0.2) == "▲ 10.00 points worse"
+    assert write_change("fills", 10.0, 12.0) == "▲ 2"  # neither better nor worse
     assert write_change("mean_leverage", 2.0, 1.0) == "▼ 1.00"
     assert write_change("sharpe", 1.0, 1.0) == "="
     assert write_change("sharpe", math.nan, 1.0) == "only one has it"
