@@ -290,7 +290,7 @@ def write_cell(cell: object, *, is_share: bool) -> str:
 
 def write_number(value: float) -> str:
     if value.is_integer():
-        return f"{value:,.0f}"
+        return f"{value:z,.0f}"
     return f"{value:,.7g}"
 
 

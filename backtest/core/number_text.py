@@ -1,6 +1,7 @@
 """Texts of numbers, and tables of them: percentages, prices, amounts and durations.
 
-NaN is written ``n/a``. Percentages and basis points have a space before their unit.
+NaN is written ``n/a``. Percentages and basis points have a space before their unit. What rounds to
+zero has no minus: the ``z`` of a format drops it.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def write_known(write: Callable[[float], str]) -> Callable[[float], str]:
     return write_any
 
 
-format_number = write_known("{:,.2f}".format)
-format_signed = write_known("{:+.2f}".format)
-format_chance = write_known(lambda probability: f"{100.0 * probability:.3g} %")
+format_number = write_known("{:z,.2f}".format)
+format_signed = write_known("{:+z.2f}".format)
+format_chance = write_known(lambda probability: f"{100.0 * probability:z.3g} %")
 # Rounded against the claim: 0.9499 must not read as 0.95, nor a p-value of 0.0501 as 0.050.
 format_probability = write_known(lambda share: f"{math.floor(100.0 * share + 1e-9) / 100.0:.2f}")
 format_p_value = write_known(lambda p: f"{math.ceil(1000.0 * p - 1e-9) / 1000.0:.3f}")
@@ -42,10 +43,10 @@ format_p_value = write_known(lambda p: f"{math.ceil(1000.0 * p - 1e-9) / 1000.0:
 def format_percent(fraction: float, decimals: int = 2, *, is_signed: bool = False) -> str:
     if math.isnan(fraction):
         return NOT_AVAILABLE
-    percent = 100.0 * fraction + 0.0  # -0.0 becomes 0.0
+    percent = 100.0 * fraction
     if is_signed:
-        return f"{percent:+,.{decimals}f} %"
-    return f"{percent:,.{decimals}f} %"
+        return f"{percent:+z,.{decimals}f} %"
+    return f"{percent:z,.{decimals}f} %"
 
 
 def format_bps(rate: object) -> str:
@@ -66,8 +67,8 @@ def to_bps(rate: Any) -> float:
 
 def format_price(price: float) -> str:
     if abs(price) >= 1000.0:
-        return f"{price:,.2f}"
-    return f"{price:.6g}"
+        return f"{price:z,.2f}"
+    return f"{price:z.6g}"
 
 
 LARGE_FRACTION = 0.995
@@ -81,16 +82,16 @@ def format_money(amount: float) -> str:
     """Format an amount: two decimals, under 1 two significant digits."""
     size = abs(amount)
     if size >= LARGE_FRACTION or size == 0.0:
-        return f"{amount:,.2f}"
+        return f"{amount:z,.2f}"
     if size < SMALLEST_AMOUNT:
         return f"{amount:.1e}"
     decimals = 1 - math.floor(math.log10(size))
-    text = f"{amount:.{decimals}f}"
+    text = f"{amount:z.{decimals}f}"
 
     # 0.00996 rounds to 0.010, which has three digits after its first zero
     is_next = abs(float(text)) >= 10.0 ** (2 - decimals)
     if is_next:
-        text = f"{amount:.{decimals - 1}f}"
+        text = f"{amount:z.{decimals - 1}f}"
     return text
 
 
@@ -98,7 +99,7 @@ def format_value(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:z.4g}"
     return str(value)
 
 
@@ -116,7 +117,7 @@ def format_setting(value: object, comma: str = ",") -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:{comma}}"
-    return f"{value:{comma}.10g}"
+    return f"{value:z{comma}.10g}"
 
 
 def _enclose(value: object) -> str:
@@ -138,8 +139,8 @@ def format_days(days: float) -> str:
     if math.isinf(days):
         return "never"
     if days < 100.0:
-        return f"{days:,.1f}"
-    return f"{days:,.0f}"
+        return f"{days:z,.1f}"
+    return f"{days:z,.0f}"
 
 
 NONE = "-"
@@ -161,8 +162,8 @@ class Head(NamedTuple):
 
 def format_plain(value: float) -> str:
     if abs(value) >= 1000.0:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
+        return f"{value:z,.0f}"
+    return f"{value:z.4g}"
 
 
 def format_limit(amount: float) -> str:
@@ -174,7 +175,7 @@ def format_limit(amount: float) -> str:
 def format_count(value: float) -> str:
     if math.isinf(value):
         return "unlimited"
-    return f"{value:,.0f}"
+    return f"{value:z,.0f}"
 
 
 def format_claim(value: float) -> str:
@@ -191,16 +192,16 @@ STYLES: Mapping[str, Callable[[float], str]] = {
     "signed percent": partial(format_percent, is_signed=True),
     "growth": lambda value: EDGES.get(value) or format_percent(value),
     "p-value": format_p_value,
-    "score": "{:.3f}".format,
+    "score": "{:z.3f}".format,
     "chance": format_chance,
     "probability": format_probability,
     "money": format_limit,
     "price": format_price,
-    "points": lambda fraction: f"{100.0 * fraction + 0.0:,.1f}",
-    "whole": "{:.0f}".format,
+    "points": lambda fraction: f"{100.0 * fraction:z,.1f}",
+    "whole": "{:z.0f}".format,
     "round money": format_round_money,
-    "turns": "{:,.2f}x".format,
-    "multiple": "{:.3f}x".format,
+    "turns": "{:z,.2f}x".format,
+    "multiple": "{:z.3f}x".format,
     "count": format_count,
     "claim": format_claim,
     "days": format_days,

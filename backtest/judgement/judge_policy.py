@@ -514,7 +514,7 @@ def write_timing(row: Row) -> str:
     if row["why"]:
         return f"not tested: {row['why']} ({fills})"
     return (
-        f"{fills}, mean leverage {row['mean_leverage']:.2f}x, "
+        f"{fills}, mean leverage {row['mean_leverage']:z.2f}x, "
         f"p of growth {core.format_p_value(row['p_growth'])} (n {row['shifts']:,} shifts)"
     )
 

@@ -255,7 +255,7 @@ def write_first_leverage(limits: dict[str, Any]) -> str:
 def write_leverage(leverage: float) -> str:
     if math.isnan(leverage):
         return "nothing"
-    return f"{leverage:.2f}x"
+    return f"{leverage:z.2f}x"
 
 
 def write_scale(limits: dict[str, Any], paths: int) -> str:

@@ -452,7 +452,7 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     correlation = paths.get("correlation")
     if correlation:
-        rows = [", ".join(f"{value:.3f}" for value in row) for row in correlation]
+        rows = [", ".join(f"{value:z.3f}" for value in row) for row in correlation]
         yield "correlation of instruments", "; ".join(rows)
 
 

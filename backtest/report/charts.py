@@ -273,7 +273,7 @@ def write_change(value: float) -> str:
     """Return a signed number with two decimals, or with two significant digits under 0.1."""
     if 0.0 < abs(value) < 0.1:
         return f"{value:+.2g}"
-    return f"{value:+,.2f}"
+    return f"{value:+z,.2f}"
 
 
 def draw_fan(shown: core.ShownChart, table: pd.DataFrame, layout: Layout) -> Traces:

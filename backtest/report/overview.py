@@ -117,7 +117,7 @@ def add_equity(result: Result, drawing: Drawing) -> None:
     if not isinstance(constant, EqualRisk):
         drawing.captions.append(f"No constant leverage stands beside it: {constant.why}.")
     elif not holds_constant(result):
-        label = f"constant {constant.leverage:.2f}x"
+        label = f"constant {constant.leverage:z.2f}x"
         drawing.columns[label] = start * constant.unit
         lines[label] = "ink"
         drawing.captions.append(

@@ -416,7 +416,7 @@ def write_measure(name: str, value: float) -> str:
     if unit == "money":
         return core.format_money(value)
     if unit in PLAIN:
-        return f"{value:,.0f}"
+        return f"{value:z,.0f}"
     return core.format_number(round(value, 2) + 0.0)  # no -0
 
 

@@ -141,7 +141,7 @@ def describe_constant(result: Result) -> Headline:
 
     final = core.format_money(constant.final_equity)
     note = (
-        f"return of {constant.leverage:.2f}x at the same volatility and capital; "
+        f"return of {constant.leverage:z.2f}x at the same volatility and capital; "
         f"final equity {final}"
     )
     if run_record.shows_growth(count_days(result)):
@@ -199,7 +199,7 @@ def describe_leverage(result: Result) -> str:
     metrics = result.metrics
     kind = "mean"
     if result.diversity:
-        kind = f"gross, {result.diversity['mean_net_leverage']:.2f}x net"
+        kind = f"gross, {result.diversity['mean_net_leverage']:z.2f}x net"
     note = f"{kind}; peak {metrics['peak_leverage']:.2f}x"
 
     ratio = metrics["peak_margin_ratio"]

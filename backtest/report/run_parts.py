@@ -566,7 +566,7 @@ def format_signed(amount: float, largest: float) -> str:
 
     text = core.format_money(amount)
     if abs(largest) >= 10.0 and abs(amount) >= SMALLEST_SHOWN:
-        text = f"{amount:,.2f}"
+        text = f"{amount:z,.2f}"
     if amount > 0.0:
         return f"+{text}"
     return text

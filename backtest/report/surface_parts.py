@@ -38,7 +38,7 @@ def list_numbers(found: Surface) -> list[Headline]:
             title="skew, 25 delta",
             value=skew,
             note=f"put less call, {days}",
-            text=f"{100 * skew:+.1f} points",
+            text=f"{100 * skew:+z.1f} points",
         ),
         Headline(
             name="vix",

@@ -429,8 +429,8 @@ def place_equity(result: Any) -> dict[str, Any]:
     start = f"{np.datetime64(int(result.span.start), 'ns'):.10}"
     end = f"{np.datetime64(int(time[-1]), 'ns'):.10}"
     marks = [
-        (0, 12, "start", f"{high:.2f}"),
-        (0, HEIGHT - FOOT, "start", f"{low:.2f}"),
+        (0, 12, "start", f"{high:z.2f}"),
+        (0, HEIGHT - FOOT, "start", f"{low:z.2f}"),
         (LEFT, HEIGHT - 2, "start", start),
         (WIDTH, HEIGHT - 2, "end", end),
         (WIDTH // 2, HEIGHT - 2, "middle", "account (blue), unlevered market"),

@@ -103,7 +103,7 @@ class Attribution:
         for label, value in rows.items():
             lines.append(f"  {label:20}{value:>+12.4f}{value / self.years:>+12.4f}")
         lines.append(
-            f"  mean leverage {self.leverage_held:.2f}; "
+            f"  mean leverage {self.leverage_held:z.2f}; "
             f"standard error of timing {self.timing_error:.4f}"
         )
         return "\n".join(lines)

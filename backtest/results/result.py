@@ -318,7 +318,7 @@ class Result(RunRecord, core.SavedResult):
         metrics = self.metrics
         return (
             f"<Result {self.manifest['policy']['text']} on {self.manifest['data']['source']}: "
-            f"equity {metrics['final_equity']:.2f}, sharpe {metrics['sharpe']:.2f}, "
+            f"equity {metrics['final_equity']:z.2f}, sharpe {metrics['sharpe']:z.2f}, "
             f"{metrics['liquidations']:.0f} liquidations>"
         )
 

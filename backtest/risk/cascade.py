@@ -123,8 +123,8 @@ class Cascade(SettingsResult):
             return ""
         fate = f"was liquidated in round {me['round']}" if me["liquidated"] else "survived"
         return (
-            f"This account {fate}: its equity went from {me['equity_before']:,.2f} to "
-            f"{me['equity']:,.2f}."
+            f"This account {fate}: its equity went from {me['equity_before']:z,.2f} to "
+            f"{me['equity']:z,.2f}."
         )
 
     def list_numbers(self) -> list[Headline]:

@@ -49,7 +49,7 @@ class Skew(dict[str, float]):
         side = "less"
         if gap > 0.0:
             side = "more"
-        return f"Longs have {abs(gap):.2f}x {side} leverage than shorts ({gap:+.2f}x)"
+        return f"Longs have {abs(gap):.2f}x {side} leverage than shorts ({gap:+z.2f}x)"
 
     def _say_liquidations(self) -> str:
         log_ratio = self["liquidations"]  # below the price, over above it
@@ -60,7 +60,7 @@ class Skew(dict[str, float]):
         more, less = "above", "below"
         if log_ratio > 0.0:
             more, less = "below", "above"
-        number = f"(log ratio {log_ratio:+.2f})"
+        number = f"(log ratio {log_ratio:+z.2f})"
         if math.isinf(log_ratio):
             return f"{span} all that is liquidated is {more} it {number}"
         if abs(log_ratio) < LEAST_SKEW:

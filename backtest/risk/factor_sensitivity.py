@@ -150,7 +150,7 @@ class Sensitivity(SettingsResult):
             return f"{text}, and no factor changes it."
 
         most: Any = change.abs().idxmax()
-        moved = f"{100.0 * float(change.loc[most]):+.2f} points"
+        moved = f"{100.0 * float(change.loc[most]):+z.2f} points"
         factor, size = most
         name = self.names.get(factor, factor)
         step = format_step(factor, size)

@@ -55,11 +55,11 @@ class Bounds(SettingsResult):
         path = float(self.table["path"]["final_equity"])
         worst = float(self.table["worst"]["final_equity"])
         if not len(self.bars):
-            return f"The runs agree in all {self.n_bars:,} bars: final equity {path:,.2f}."
+            return f"The runs agree in all {self.n_bars:,} bars: final equity {path:z,.2f}."
         return (
             f"The runs part in {len(self.bars):,} of {self.n_bars:,} bars, first at "
-            f"{self.bars.index[0]:%Y-%m-%d %H:%M} UTC: final equity is {path:,.2f} under path and "
-            f"{worst:,.2f} under worst."
+            f"{self.bars.index[0]:%Y-%m-%d %H:%M} UTC: final equity is {path:z,.2f} under path and "
+            f"{worst:z,.2f} under worst."
         )
 
     def list_numbers(self) -> list[Headline]:

@@ -498,7 +498,7 @@ def write_score(name: str, row: Any) -> str:
     high = core.format_chance(row["high"])
     text = f"{name}: forecast {told}, outcome {came} (95 %: {low} to {high}, n {row['n']:,})"
     if not math.isnan(row["slope"]):
-        text = f"{text}, slope {row['slope']:.2f}"
+        text = f"{text}, slope {row['slope']:z.2f}"
     if not math.isnan(row["recalibrated"]):
         today = core.format_chance(row["today"])
         recalibrated = core.format_chance(row["recalibrated"])

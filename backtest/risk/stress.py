@@ -564,7 +564,7 @@ def check_not_ruined(result: Result) -> None:
     time = core.format_time(result.span.start + round(result.metrics["ruin_time"] * DAY))
     raise core.ParameterError(
         f"the account was ruined in the run, at {time} UTC with "
-        f"{result.metrics['final_equity']:,.2f} left: no scenario can change it"
+        f"{result.metrics['final_equity']:z,.2f} left: no scenario can change it"
     )
 
 

@@ -392,7 +392,7 @@ def write_gap(row: Mapping[Any, Any] | pd.Series) -> str:
     # Ratios are numbers, all other measures per cent.
     is_ratio = row["measure"] == "sharpe"
     unit = 1.0 if is_ratio else 100.0
-    text = f"{unit * gap:.2f}"
+    text = f"{unit * gap:z.2f}"
     if basis == TEST:
         half_width = row["high"] - gap
         shown = f"{unit * half_width:.2f}" if math.isfinite(half_width) else "?"

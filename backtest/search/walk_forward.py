@@ -834,7 +834,9 @@ class WalkForward(v.Validation):
 
     def __repr__(self) -> str:
         name = self.manifest["policy"]["name"]
-        return f"<WalkForward of {name}: {len(self.folds)} folds, efficiency {self.efficiency:.2f}>"
+        return (
+            f"<WalkForward of {name}: {len(self.folds)} folds, efficiency {self.efficiency:z.2f}>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return self._write_data(

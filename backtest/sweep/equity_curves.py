@@ -83,7 +83,7 @@ def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, 
     unit = np.append(1.0, constant.unit[result.ends_sample != 0.0])
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = np.nan_to_num(unit[1:] / unit[:-1] - 1.0, nan=-1.0)
-    return {f"constant {constant.leverage:.2f}x": returns}
+    return {f"constant {constant.leverage:z.2f}x": returns}
 
 
 def trace_sets(

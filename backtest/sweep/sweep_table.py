@@ -382,7 +382,7 @@ class Sweep(core.SavedResult):
         values = ", ".join(f"{name}={core.format_value(best[name])}" for name in self.parameters)
         return (
             f"<Sweep of {self.manifest['policy']['name']}: {self._count()} sets on "
-            f"{self.manifest['data']['source']}, best sharpe {best['sharpe']:.2f} with {values}>"
+            f"{self.manifest['data']['source']}, best sharpe {best['sharpe']:z.2f} with {values}>"
         )
 
     def _select(self, rows: Labels) -> pd.DataFrame:

@@ -207,6 +207,30 @@ def test_a_number_is_written_in_one_way(written, expected):
     assert written == expected
 
 
+@pytest.mark.parametrize("value", [-0.0, -1e-7, -4.9e-6])
+@pytest.mark.parametrize("style", [*sorted({*text.STYLES} - {"round money"}), "signed"])
+def test_what_rounds_to_zero_has_no_minus(style, value):
+    """A Sharpe ratio was written -0.00; what has significant digits alone keeps its sign."""
+    write = text.STYLES.get(style, text.format_signed)
+    written = write(value)
+    assert "-" not in written or any(digit in written for digit in "123456789")
+
+
+@pytest.mark.parametrize(("written", "expected"), [
+    (text.format_number(-0.004), "0.00"),
+    (text.format_number(-0.005001), "-0.01"),
+    (text.format_signed(-0.004), "+0.00"),
+    (text.format_percent(-0.00004), "0.00 %"),
+    (text.format_percent(-0.00004, is_signed=True), "+0.00 %"),
+    (text.format_percent(-0.0004, 1), "0.0 %"),
+    (text.STYLES["points"](-0.0004), "0.0"),
+    (text.format_money(-0.004), "-0.0040"),
+    (text.format_price(-0.0), "0"),
+])  # fmt: skip
+def test_a_number_near_zero_is_written_without_a_minus_of_nothing(written, expected):
+    assert written == expected
+
+
 @pytest.mark.parametrize("write", [
     text.format_number,
     text.format_signed,

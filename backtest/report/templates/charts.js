@@ -170,6 +170,8 @@ const findExtent = (traces, [from, to], isLog) => {
   return low <= high ? [low, high] : null;
 };
 const isPercent = (axis) => (axis.tickformat || "").endsWith("%");
+// What rounds to zero has no minus.
+const dropMinus = (text) => (/[1-9]/.test(text) ? text : text.replace("-", ""));
 // As toLocaleString("en") writes it, which loads a language before the first chart is drawn.
 const writeNumber = (value, digits) => {
   const rounded = Number(value.toPrecision(digits));

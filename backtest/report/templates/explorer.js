@@ -19,9 +19,9 @@ const element = (name, parent, text, className) => {
 const round = (value) => Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 });
 const writeForm = (value, form) => {
   if (!Number.isFinite(value)) return "n/a";
-  if (form === "percent") return `${(100 * value).toFixed(2)} %`;
-  if (form === "count") return value.toLocaleString("en", { maximumFractionDigits: 0 });
-  return Math.abs(value) < 100 ? value.toFixed(2) : round(value);
+  if (form === "percent") return `${dropMinus((100 * value).toFixed(2))} %`;
+  if (form === "count") return dropMinus(value.toLocaleString("en", { maximumFractionDigits: 0 }));
+  return Math.abs(value) < 100 ? dropMinus(value.toFixed(2)) : round(value);
 };
 const unpackArray = (value) => Array.from(Array.isArray(value) ? value : unpackValue(value), (each) => (each === null ? NaN : each));
 

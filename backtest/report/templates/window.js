@@ -6,9 +6,9 @@ const wholeOfPage = () => {
   const story = data.charts.story || (timed.length && data.charts[timed[0].dataset.chart]);
   return story ? findWhole(story) : null;
 };
-const percent = (value) => (
-  `${(100 * value).toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2, useGrouping: false })} %`);
-const decimals = (value) => value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+const decimals = (value) => (
+  dropMinus(value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })));
+const percent = (value) => `${decimals(100 * value)} %`;
 // The figures of the whole blocks inside a window; null where there is none.
 const measureWindow = ([from, to]) => {
   const slack = 1000; // ranges are written in seconds
