@@ -43,7 +43,11 @@ class MarketTerms(NamedTuple):
     curve: ImpactCurve
 
 
-def read_terms(venue: Venue, curve: ImpactCurve, haircut: float = 0.0) -> MarketTerms:
+def read_terms(
+    venue: Venue,
+    curve: ImpactCurve,
+    haircut: float = 0.0,
+) -> MarketTerms:
     """Return what a market needs; where the venue takes over, a liquidation costs nothing."""
     forced = venue.liquidation
     fee = read_newest(forced.fee, "venue.liquidation.fee", "in a crowd")
@@ -51,7 +55,14 @@ def read_terms(venue: Venue, curve: ImpactCurve, haircut: float = 0.0) -> Market
     if forced.mode == "takeover":
         fee = 0.0
         slippage = 0.0
-    return MarketTerms(venue, read_rules(venue), fee, slippage, haircut, curve)
+    return MarketTerms(
+        venue,
+        read_rules(venue),
+        fee,
+        slippage,
+        haircut,
+        curve,
+    )
 
 
 class Books:
@@ -100,9 +111,11 @@ class Books:
         self.quantity = quantity.copy()
         self.first_quantity = quantity
         self.coins = coins + np.zeros(quantity.shape)
-        self.is_joined = len(terms) > 1 or bool(self.coins.any())
+        has_coins = bool(self.coins.any())
+        self.is_joined = len(terms) > 1 or has_coins
         self.entry = self.to_values(entry)
-        self.cash = money - np.sum(quantity * self.entry, axis=1)
+        entry_value = np.sum(quantity * self.entry, axis=1)
+        self.cash = money - entry_value
         self.safe = safe
         self.first_equity = money + safe
 
@@ -116,7 +129,8 @@ class Books:
         self.closed_money = np.zeros(n_accounts)
 
         # The liquidity account is the other side of all positions, and the fund pays first.
-        self.liquidity = -np.sum(quantity + self.coins, axis=0)
+        held_by_all = np.sum(quantity + self.coins, axis=0)
+        self.liquidity = -held_by_all
         self.liquidity_cash = 0.0
         self.insurance = insurance
         self.fund_paid = 0.0
@@ -127,7 +141,8 @@ class Books:
         """Return the values of a contract of each market at prices (..., n_markets)."""
         values = []
         for i, market in enumerate(self.terms):
-            values.append(value_of(market.venue.contract, prices[..., i]))
+            contract = market.venue.contract
+            values.append(value_of(contract, prices[..., i]))
         return np.stack(values, axis=-1)
 
     @property
@@ -135,41 +150,57 @@ class Books:
         return self.insurance - self.fund_paid
 
     def measure_equity(self, prices: FloatArray) -> FloatArray:
-        held = (self.quantity + self.coins) @ self.to_values(prices)
+        quantity = self.quantity + self.coins
+        held = quantity @ self.to_values(prices)
         return np.asarray(self.cash + held + self.safe)
 
     def find_gaps(self, rows: IntArray, prices: FloatArray) -> FloatArray:
         """Return what backs accounts less their requirement, at prices (n_rows, n_markets)."""
         quantity = self.quantity[rows]
         values = self.to_values(prices)
-        gaps: FloatArray = self.cash[rows] + np.sum(quantity * values, axis=1)
+        worth = np.sum(quantity * values, axis=1)
+        gaps: FloatArray = self.cash[rows] + worth
 
         # Coins count less their haircut. What just meets its requirement, to rounding, fails.
         for i, market in enumerate(self.terms):
-            gaps += self.coins[rows, i] * values[:, i] * (1.0 - market.haircut)
+            coins_worth = self.coins[rows, i] * values[:, i]
+            gaps += coins_worth * (1.0 - market.haircut)
+
             notional: Any = np.abs(quantity[:, i] * values[:, i])
-            gaps -= compute_maintenance(market.rules, notional, 1.0) * (1.0 + TOLERANCE)
+            maintenance = compute_maintenance(market.rules, notional, 1.0)
+            gaps -= maintenance * (1.0 + TOLERANCE)
         return gaps
 
     def find_failing(self, marks: FloatArray) -> IntArray:
         """Return the accounts with a position that marks (n_markets,) liquidate."""
-        held = np.flatnonzero(np.any(self.quantity != 0.0, axis=1))
+        has_position = np.any(self.quantity != 0.0, axis=1)
+        held = np.flatnonzero(has_position)
         if self.is_joined:
-            gaps = self.find_gaps(held, np.broadcast_to(marks, (len(held), len(marks))))
+            marks_of_all = np.broadcast_to(marks, (len(held), len(marks)))
+            gaps = self.find_gaps(held, marks_of_all)
             return held[gaps <= 0.0]
 
+        # A price that just meets the mark, to rounding, liquidates.
         side = np.sign(self.quantity[held, 0])
         liquidation = self.find_liquidations(held)
-        is_failing = side * (liquidation * (1.0 + side * TOLERANCE) - marks[0]) >= 0.0
+        reached = liquidation * (1.0 + side * TOLERANCE)
+        is_failing = side * (reached - marks[0]) >= 0.0
         return np.asarray(held[is_failing])
 
     def find_liquidations(self, rows: IntArray | slice) -> FloatArray:
         """Return the prices that liquidate the positions in the first market, (n_rows,)."""
         return find_liquidation_prices(
-            self.terms[0].venue, self.quantity[rows, 0], self.entry[rows, 0], self.cash[rows]
+            self.terms[0].venue,
+            self.quantity[rows, 0],
+            self.entry[rows, 0],
+            self.cash[rows],
         )
 
-    def order_one(self, rows: IntArray, marks: FloatArray) -> tuple[IntArray, FloatArray]:
+    def order_one(
+        self,
+        rows: IntArray,
+        marks: FloatArray,
+    ) -> tuple[IntArray, FloatArray]:
         """Return accounts of one market in the order in which they fail, and where, (n_rows, 1)."""
         start = float(self.start[0])
         mark = float(marks[0])
@@ -179,7 +210,8 @@ class Books:
         # Those that lose by the shock fail at their prices; the others come last.
         liquidation = self.find_liquidations(rows)
         loses = np.sign(self.quantity[rows, 0]) == side
-        order = np.lexsort((np.where(loses, -side * liquidation, 0.0), ~loses))
+        rank = np.where(loses, -side * liquidation, 0.0)
+        order = np.lexsort((rank, ~loses))
 
         if self.is_jump:
             reached = np.full(len(rows), mark)
@@ -191,7 +223,11 @@ class Books:
             reached = farther(reached, self.last[rows, 0])
         return rows[order], reached[order, None]
 
-    def order(self, rows: IntArray, marks: FloatArray) -> tuple[IntArray, FloatArray]:
+    def order(
+        self,
+        rows: IntArray,
+        marks: FloatArray,
+    ) -> tuple[IntArray, FloatArray]:
         """Return accounts in the order in which they fail, and the prices where, (n_rows, n).
 
         Each fails at a fraction of the way from the start to the marks, 0 to 1. Of those that fail
@@ -200,38 +236,47 @@ class Books:
         and gain on the way come last.
         """
         shape = (len(rows), len(marks))
-        gaps_at_start = self.find_gaps(rows, np.broadcast_to(self.start, shape))
-        gaps_at_marks = self.find_gaps(rows, np.broadcast_to(marks, shape))
-        are_last = (gaps_at_start <= 0.0) & (gaps_at_marks > gaps_at_start)
+        starts = np.broadcast_to(self.start, shape)
+        ends = np.broadcast_to(marks, shape)
+        gaps_at_start = self.find_gaps(rows, starts)
+        gaps_at_marks = self.find_gaps(rows, ends)
+        fails_at_start = gaps_at_start <= 0.0
+        are_last = fails_at_start & (gaps_at_marks > gaps_at_start)
 
         # The way from failing to not failing is halved; ``high`` is where an account fails.
+        way = marks - self.start
         low = np.full(len(rows), -BEFORE)
         high = np.ones(len(rows))
         for _ in range(HALVINGS):
             middle = 0.5 * (low + high)
-            prices = self.start + middle[:, None] * (marks - self.start)
+            prices = self.start + middle[:, None] * way
             fails = self.find_gaps(rows, prices) <= 0.0
             low = np.where(fails, low, middle)
             high = np.where(fails, middle, high)
         fractions = np.where(are_last, 0.0, high)
 
         # Fractions that differ by rounding are the same: accounts then follow in their order.
-        order = np.lexsort((np.round(fractions, 12), are_last))
-        way = np.maximum(fractions[order, None], 0.0) * (marks - self.start)
-        return rows[order], self.start + way
+        rounded = np.round(fractions, 12)
+        order = np.lexsort((rounded, are_last))
+        moves = np.maximum(fractions[order, None], 0.0) * way
+        return rows[order], self.start + moves
 
     def find_marks(self, flow: FloatArray) -> FloatArray:
         """Return the prices after a flow, (n_markets,), beyond which impact carries none."""
-        falls = [market.curve.fall(sold) for market, sold in zip(self.terms, flow, strict=True)]
+        falls = []
+        for market, sold in zip(self.terms, flow, strict=True):
+            falls.append(market.curve.fall(sold))
+
         marks = self.shocked - self.start * np.array(falls)
-        return np.asarray(np.maximum(marks, self.start * LEAST_PRICE))
+        lowest = self.start * LEAST_PRICE
+        return np.asarray(np.maximum(marks, lowest))
 
     def run(self, decay: float = 1.0) -> FloatArray:
         """Liquidate until no account fails, and return the prices then; ``rows`` are the rounds.
 
         From round to round, ``decay`` of the fall by impact is left.
         """
-        # The flow that has this share of the fall.
+        # Impact grows with a power of the flow: this share of the flow has ``decay`` of the fall.
         exponents = np.array([market.curve.exponent for market in self.terms])
         left = decay ** (1.0 / exponents)
 
@@ -244,7 +289,8 @@ class Books:
             row = self.do_round(failing, marks)
             row["off"] = self.check(marks, before)
             row |= self.name_all("mark", marks)
-            row |= self.name_all("price", self.find_marks(self.flow))
+            prices = self.find_marks(self.flow)
+            row |= self.name_all("price", prices)
             self.rows.append(row)
 
             self.flow *= left
@@ -253,8 +299,11 @@ class Books:
         return marks
 
     def name_all(self, what: str, values: FloatArray) -> dict[str, float]:
-        named = zip(self.names, values.tolist(), strict=True)
-        return {f"{what} {name}".rstrip(): value for name, value in named}
+        """Return values of all markets (n_markets,) by ``what`` and the name of the market."""
+        named = {}
+        for name, value in zip(self.names, values.tolist(), strict=True):
+            named[f"{what} {name}".rstrip()] = value
+        return named
 
     def do_round(self, rows: IntArray, marks: FloatArray) -> dict[str, float]:
         """Close the accounts that fail on the way to the marks, in the order in which they do.
@@ -266,30 +315,39 @@ class Books:
 
         # What fails for the first time in this round.
         is_new = self.failed[rows] == 0
-        self.failed[rows[is_new]] = len(self.rows) + 1
-        fresh = float(np.sum(np.abs(self.quantity[rows[is_new]]) @ self.unit))
+        new = rows[is_new]
+        self.failed[new] = len(self.rows) + 1
+        notional_of_new = np.abs(self.quantity[new]) @ self.unit
+        fresh = float(np.sum(notional_of_new))
 
         fees_before = self.fees
         level_before = self.level.copy()
         closing = self.close_accounts(rows, reaches)
-        is_sold = closing.is_sold
-        self.last[rows[is_sold]] = reaches[is_sold]
+        sold = rows[closing.is_sold]
+        self.last[sold] = reaches[closing.is_sold]
         if self.mode == "partial":
             self.level = level_before
 
-        gaps = self.drop_losses(rows[is_sold])
+        gaps = self.drop_losses(sold)
         if self.mode == "takeover":
-            self._take_over(rows[is_sold])
+            self._take_over(sold)
 
         # Accounts beyond the fund are closed against those in profit, a side at a time.
         deleveraged = 0.0
         missing = 0.0
-        bankrupt = rows[~is_sold]
+        bankrupt = rows[~closing.is_sold]
         for side in (1.0, -1.0):
-            closed = bankrupt[side * self.quantity[bankrupt, 0] > 0.0]
+            is_of_side = side * self.quantity[bankrupt, 0] > 0.0
+            closed = bankrupt[is_of_side]
             if len(closed):
-                deleveraged += float(np.sum(np.abs(self.quantity[closed, 0])))
-                missing += self.deleverage(closed, side, bankrupt, marks)
+                contracts = np.sum(np.abs(self.quantity[closed, 0]))
+                deleveraged += float(contracts)
+                missing += self.deleverage(
+                    closed,
+                    side=side,
+                    left_out=bankrupt,
+                    marks=marks,
+                )
 
         # The fund pays first, which changes fees and fund.
         covered = self.cover(gaps + missing, marks)
@@ -365,7 +423,12 @@ class Books:
             return worth
         return min(worth, 0.0)
 
-    def _close_positions(self, row: int, sizes: FloatArray, reach: FloatArray) -> ClosedPositions:
+    def _close_positions(
+        self,
+        row: int,
+        sizes: FloatArray,
+        reach: FloatArray,
+    ) -> ClosedPositions:
         """Close signed contracts (n_markets,) of an account; return the fees due, and the losses.
 
         Positive contracts are of a long position and are sold, negative ones are bought back.
@@ -374,12 +437,14 @@ class Books:
         """
         fees = 0.0
         losses = np.zeros(len(sizes))
-        for i in np.flatnonzero(sizes).tolist():
+        closing = np.flatnonzero(sizes).tolist()
+        for i in closing:
             size = float(sizes[i])
             self.quantity[row, i] -= size
             value = self.trade(row, i, size, reach)
 
-            fees += self.terms[i].fee * abs(size * value)
+            notional = abs(size * value)
+            fees += self.terms[i].fee * notional
             losses[i] = size * (self.first_values[i] - value)
             self.closed[row] += abs(size)
             self.closed_money[row] += abs(size) * value
@@ -387,8 +452,10 @@ class Books:
 
     def _take_over(self, rows: IntArray) -> None:
         """Give what closed accounts have left to the fund."""
-        flat = rows[self.quantity[rows, 0] == 0.0]
-        self.fund_paid -= float(np.sum(self.cash[flat]))
+        is_flat = self.quantity[rows, 0] == 0.0
+        flat = rows[is_flat]
+        left = np.sum(self.cash[flat])
+        self.fund_paid -= float(left)
         self.cash[flat] = 0.0
 
     def choose_sizes(self, rows: IntArray, reaches: FloatArray) -> FloatArray:
@@ -406,21 +473,33 @@ class Books:
         forced = self.terms[0].venue.liquidation
         value = self.to_values(reaches)
         notional = np.abs(quantity * value)
-        is_whole = notional <= forced.full_below * (1.0 + TOLERANCE)
-        is_whole |= np.abs(quantity) <= 1e-9 * np.abs(self.first_quantity[rows])
-        is_whole |= self.cash[rows, None] + quantity * value <= TOLERANCE * notional
+        is_small = notional <= forced.full_below * (1.0 + TOLERANCE)
+        rounding = 1e-9 * np.abs(self.first_quantity[rows])
+        is_left_of_rounding = np.abs(quantity) <= rounding
+        worth = self.cash[rows, None] + quantity * value
+        has_nothing = worth <= TOLERANCE * notional
+        is_whole = is_small | is_left_of_rounding | has_nothing
         if not isinstance(forced.step, str):
-            return np.where(is_whole, quantity, quantity * forced.step)
+            step = quantity * forced.step
+            return np.where(is_whole, quantity, step)
 
         # Down to the floor of its bracket; in the lowest one, whole.
-        floors = np.array([bracket.floor for bracket in self.terms[0].venue.brackets])
-        row = np.searchsorted(floors, notional * (1.0 - 1e-9), side="left") - 1
+        brackets = self.terms[0].venue.brackets
+        floors = np.array([bracket.floor for bracket in brackets])
+        nearly = notional * (1.0 - 1e-9)  # at a floor, to rounding, is in the bracket below
+        row = np.searchsorted(floors, nearly, side="left") - 1
         floor = floors[np.maximum(row, 0)]
         is_whole |= floor == 0.0
-        kept = np.sign(quantity) * floor / np.abs(value)
-        return np.where(is_whole, quantity, quantity - kept)
+        left = np.sign(quantity) * floor / np.abs(value)
+        return np.where(is_whole, quantity, quantity - left)
 
-    def quote(self, i: int, reach: float, size: float, flow: float) -> tuple[float, float]:
+    def quote(
+        self,
+        i: int,
+        reach: float,
+        size: float,
+        flow: float,
+    ) -> tuple[float, float]:
         """Return how far the shock has gone where an account fails, and the value that it gets.
 
         ``reach`` is the price at which it fails, after the impact of the flow so far; ``size`` is
@@ -434,12 +513,14 @@ class Books:
         # The price before impact, which never goes back: impact is added to the price after it.
         level = shocked
         if not self.is_jump:
+            before_impact = reach + start * market.curve.fall(flow_before)
             low, high = sorted((start, shocked))
-            level = min(max(reach + start * market.curve.fall(flow_before), low), high)
+            level = min(max(before_impact, low), high)
             farther = min if shocked <= start else max
             level = farther(level, float(self.level[i]))
 
-        price = level - start * market.curve.mean_fall(flow_before, flow)
+        fall = market.curve.mean_fall(flow_before, flow)
+        price = level - start * fall
         price = max(price, start * LEAST_PRICE)
         price *= 1.0 - math.copysign(market.slippage, size)
         return level, float(value_of(market.venue.contract, price))
@@ -452,15 +533,17 @@ class Books:
         """
         coins: FloatArray = self.coins[row]
         sold = np.zeros(len(coins))
-        least = -TOLERANCE * abs(float(self.cash[row]))
+        cash = self.cash
+        least = -TOLERANCE * abs(float(cash[row]))
 
         values = self.value_coins(reach)
-        while self.cash[row] < least and np.any(coins > 0.0):
+        while cash[row] < least and np.any(coins > 0.0):
             worth = float(coins @ values)
+            debt = -float(cash[row])
 
             share = 1.0
             if worth > 0.0:
-                share = min(1.0, -float(self.cash[row]) / worth)
+                share = min(1.0, debt / worth)
 
             for i in np.flatnonzero(coins).tolist():
                 piece = float(coins[i]) * share
@@ -473,40 +556,60 @@ class Books:
     def value_coins(self, reach: FloatArray) -> FloatArray:
         """Return what a coin of each market brings before impact, (n_markets,)."""
         slippage = np.array([market.slippage for market in self.terms])
-        return np.asarray((1.0 - slippage) * self.to_values(reach))
+        values = self.to_values(reach)
+        return np.asarray((1.0 - slippage) * values)
 
-    def charge_fees(self, row: int, asked: float, reach: FloatArray) -> FloatArray:
+    def charge_fees(
+        self,
+        row: int,
+        asked: float,
+        reach: FloatArray,
+    ) -> FloatArray:
         """Take the fees of all closings, at most what is left; return the coins sold for them.
 
         They come after the last closing and the sale of coins, and leave no debt: what coins bring
         too little of is waived. Coins are sold where the account fails, at ``reach``.
         """
-        left = float(self.cash[row] + self.quantity[row] @ self.to_values(reach))
-        left += float(self.coins[row] @ self.value_coins(reach))
+        positions = self.quantity[row] @ self.to_values(reach)
+        coins = self.coins[row] @ self.value_coins(reach)
+        left = float(self.cash[row] + positions)
+        left += float(coins)
         fee = min(asked, max(left, 0.0))
         if fee <= 0.0:
             return np.zeros(len(reach))
 
         self.cash[row] -= fee
         self.fees += fee
-        if not np.any(self.coins[row] > 0.0):
+        has_coins = bool(np.any(self.coins[row] > 0.0))
+        if not has_coins:
             return np.zeros(len(reach))
 
         # Coins that impact makes worth less than they seemed pay a smaller fee.
         sold = self.sell_coins(row, reach)
-        if not np.any(self.coins[row] > 0.0):
-            waived = min(fee, max(-float(self.cash[row]), 0.0))
+        has_coins = bool(np.any(self.coins[row] > 0.0))
+        if not has_coins:
+            debt = max(-float(self.cash[row]), 0.0)
+            waived = min(fee, debt)
             self.cash[row] += waived
             self.fees -= waived
         return sold
 
-    def trade(self, row: int, i: int, size: float, reach: FloatArray) -> float:
+    def trade(
+        self,
+        row: int,
+        i: int,
+        size: float,
+        reach: FloatArray,
+    ) -> float:
         """Sell contracts of one market for an account, with impact; return the value that it gets.
 
-        ``reach`` (n_markets,) are the prices at which the account fails. Fees come later.
+        ``reach`` (n_markets,) are the prices at which the account fails. Fees come later. Writes
+        the level and the flow of the market, and contracts and cash of the liquidity account; of
+        the account only its cash.
         """
         flow = size * float(self.unit[i])
-        self.level[i], value = self.quote(i, float(reach[i]), size, flow)
+        level, value = self.quote(i, float(reach[i]), size, flow)
+        self.level[i] = level
         self.flow[i] += flow
         self.cash[row] += size * value
         self.liquidity_cash -= size * value
@@ -515,7 +618,9 @@ class Books:
 
     def drop_losses(self, rows: IntArray) -> float:
         """Forgive closed accounts what they lack, and return the sum."""
-        has_any = np.any((self.quantity[rows] != 0.0) | (self.coins[rows] != 0.0), axis=1)
+        has_positions = self.quantity[rows] != 0.0
+        has_coins = self.coins[rows] != 0.0
+        has_any = np.any(has_positions | has_coins, axis=1)
         flat = rows[~has_any]
         lacks = np.maximum(-self.cash[flat], 0.0)
         self.lost[flat] += lacks
@@ -523,27 +628,35 @@ class Books:
         return float(np.sum(lacks))
 
     def deleverage(
-        self, bankrupt: IntArray, side: float, left_out: IntArray, marks: FloatArray
+        self,
+        bankrupt: IntArray,
+        side: float,
+        left_out: IntArray,
+        marks: FloatArray,
     ) -> float:
         """Close bankrupt accounts of one side against accounts of the other (ADL).
 
         The price is that at which the bankrupt together are worth 0. Returns the debt of accounts
-        of the other side that it leaves with less than nothing.
+        of the other side that it leaves with less than nothing. Writes positions and cash of both,
+        and of the liquidity account, which takes what no account can.
         """
         quantity = self.quantity[:, 0]
-        total = float(np.sum(np.abs(quantity[bankrupt])))
+        sizes = np.abs(quantity[bankrupt])
+        cash = self.cash[bankrupt]
+        total = float(np.sum(sizes))
 
         # Together the bankrupt have cash + side * total * value = 0.
-        value = -side * float(np.sum(self.cash[bankrupt])) / total
-        self.closed[bankrupt] += np.abs(quantity[bankrupt])
-        self.closed_money[bankrupt] -= side * self.cash[bankrupt]
+        value = -side * float(np.sum(cash)) / total
+        self.closed[bankrupt] += sizes
+        self.closed_money[bankrupt] -= side * cash
         self.cash[bankrupt] = 0.0
         quantity[bankrupt] = 0.0
 
         opposite = np.flatnonzero(side * quantity < 0.0)
         opposite = np.setdiff1d(opposite, left_out, assume_unique=True)
         if self.adl == "queue":
-            taken = self._take_by_rank(opposite, total, float(self.to_values(marks)[0]))
+            value_at_mark = float(self.to_values(marks)[0])
+            taken = self._take_by_rank(opposite, total, value_at_mark)
         else:
             taken = self._take_pro_rata(opposite, total, side)
 
@@ -554,12 +667,18 @@ class Books:
         self.deleveraged[opposite] += taken
 
         # What no account could take, the liquidity account takes at the same price.
-        rest = side * (total - float(np.sum(taken)))
+        left = total - float(np.sum(taken))
+        rest = side * left
         self.liquidity[0] += rest
         self.liquidity_cash -= rest * value
         return self.drop_losses(opposite)
 
-    def _take_by_rank(self, others: IntArray, total: float, value: float) -> FloatArray:
+    def _take_by_rank(
+        self,
+        others: IntArray,
+        total: float,
+        value: float,
+    ) -> FloatArray:
         """Return the contracts taken from each account, the highest ADL rank first.
 
         The rank is return * leverage for an account in profit, return / leverage for one in loss.
@@ -569,31 +688,44 @@ class Books:
         entry = self.entry[others, 0]
         notional = size * np.abs(entry)
         gain = quantity * (value - entry) / notional
-        equity = np.maximum(self.cash[others] + quantity * value, 1e-12 * notional)
+        worth = self.cash[others] + quantity * value
+        equity = np.maximum(worth, 1e-12 * notional)  # without equity the leverage is huge
         leverage = size * abs(value) / equity
         rank = np.where(gain > 0.0, gain * leverage, gain / leverage)
 
         order = np.argsort(-rank, kind="stable")
+        # The queue is served in its order until the total is taken.
         before = np.cumsum(size[order]) - size[order]
         taken = np.empty(len(others))
         taken[order] = np.clip(total - before, 0.0, size[order])
         return taken
 
-    def _take_pro_rata(self, others: IntArray, total: float, side: float) -> FloatArray:
+    def _take_pro_rata(
+        self,
+        others: IntArray,
+        total: float,
+        side: float,
+    ) -> FloatArray:
         """Return the same share of all, with the liquidity account if it is on the other side."""
         size = np.abs(self.quantity[others, 0])
-        everyone = float(np.sum(size)) + max(-side * float(self.liquidity[0]), 0.0)
+        of_liquidity = max(-side * float(self.liquidity[0]), 0.0)
+        everyone = float(np.sum(size)) + of_liquidity
         if not everyone > 0.0:
             return np.asarray(size)
-        return np.asarray(size * min(1.0, total / everyone))
+        share = min(1.0, total / everyone)
+        return np.asarray(size * share)
 
     def cover(self, missing: float, marks: FloatArray) -> dict[str, float]:
-        """Let the fund, then profits, pay what bankrupt accounts lack; return who paid."""
+        """Let the fund, then profits, pay what bankrupt accounts lack; return who paid.
+
+        Writes what the fund paid, the cash and the haircut of accounts, and what is unpaid.
+        """
         paid = min(missing, max(self.fund, 0.0))
         self.fund_paid += paid
 
         rest = missing - paid
-        profit = np.maximum(self.measure_equity(marks) - self.first_equity, 0.0)
+        gain = self.measure_equity(marks) - self.first_equity
+        profit = np.maximum(gain, 0.0)
         total = float(np.sum(profit))
         cut = profit
         if total > 0.0:
@@ -605,11 +737,16 @@ class Books:
         if rest >= total:
             unpaid = rest - float(np.sum(cut))
         self.unpaid += unpaid
-        return {"fund_paid": paid, "haircuts": float(np.sum(cut)), "unpaid": unpaid}
+        return {
+            "fund_paid": paid,
+            "haircuts": float(np.sum(cut)),
+            "unpaid": unpaid,
+        }
 
     def sum_money(self, prices: FloatArray) -> float:
         """Return all money of accounts, liquidity, fund and venues at prices (n_markets,)."""
-        liquidity = self.liquidity_cash + float(self.liquidity @ self.to_values(prices))
+        held_by_liquidity = self.liquidity @ self.to_values(prices)
+        liquidity = self.liquidity_cash + float(held_by_liquidity)
         accounts = float(np.sum(self.measure_equity(prices)))
         return accounts + liquidity - self.fund_paid + self.fees - self.unpaid
 
@@ -619,13 +756,16 @@ class Books:
         ``before`` is all money at these prices before a round: a round moves money, and makes none.
         """
         # Contracts of accounts and of the liquidity account add up to 0.
-        sizes = np.sum(np.abs(self.first_quantity) + self.coins, axis=0)
-        gaps = np.abs(np.sum(self.quantity + self.coins, axis=0) + self.liquidity)
+        first = np.abs(self.first_quantity) + self.coins
+        sizes = np.sum(first, axis=0)
+        held = np.sum(self.quantity + self.coins, axis=0)
+        gaps = np.abs(held + self.liquidity)
         error_of_contracts = float(np.max(gaps / np.maximum(sizes, 1.0)))
 
         # Errors of money are measured by the equity and the notional at the start.
         notional = float(sizes @ np.abs(self.to_values(prices)))
-        scale = max(float(np.sum(np.abs(self.first_equity))), notional, 1.0)
+        equity = float(np.sum(np.abs(self.first_equity)))
+        scale = max(equity, notional, 1.0)
         after = self.sum_money(prices)
         error = max(abs(after - before) / scale, error_of_contracts)
         if not error <= SLACK:

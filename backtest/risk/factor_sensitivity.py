@@ -36,7 +36,11 @@ LEAST_CHANGE = 0.00005
 """Change of growth that is not 0.00 %."""
 
 
-def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
+def change_venue(
+    venue: Venue,
+    name: str,
+    x: float,
+) -> dict[str, Any]:
     """Return the terms of a venue under a factor and its step, for ``override``."""
     if name == "rates":
         names = []
@@ -44,13 +48,20 @@ def change_venue(venue: Venue, name: str, x: float) -> dict[str, Any]:
             names = ["borrow_rate", "cash_rate"]
         if venue.interest_on == "loan":
             names.append("short_rate")
-        return {rate: getattr(venue, rate) + x for rate in names}
+        changes = {}
+        for rate in names:
+            changes[rate] = getattr(venue, rate) + x
+        return changes
 
     if name == "fees":
-        return {fee: scale_cost(venue, fee, x, math.inf) for fee in ("fees.taker", "fees.maker")}
+        changes = {}
+        for fee in ("fees.taker", "fees.maker"):
+            changes[fee] = scale_cost(venue, fee, x, math.inf)
+        return changes
 
     if name == "slippage":
-        return scale_slippage(venue, x) | {"slippage.impact": venue.slippage.impact * x}
+        impact = venue.slippage.impact * x
+        return scale_slippage(venue, x) | {"slippage.impact": impact}
 
     # The last factor is margin, which a spot market has not.
     if venue.contract.is_spot:
@@ -72,9 +83,10 @@ def scale_moves(market: Market, factor: float) -> Market:
         return factor * move + (1.0 - factor) * mean
 
     # All prices of a bar move away from the close before it as its close does.
-    scaled_logs = logs[0] + np.concatenate([[0.0], np.cumsum(scale(moves))])
-    close_before = np.concatenate([[logs[0]], logs[:-1]])
-    scaled_before = np.concatenate([[scaled_logs[0]], scaled_logs[:-1]])
+    path = np.cumsum(scale(moves))
+    scaled_logs = logs[0] + np.concatenate([[0.0], path])
+    close_before = np.concatenate([logs[:1], logs[:-1]])
+    scaled_before = np.concatenate([scaled_logs[:1], scaled_logs[:-1]])
     fields = market.fields()
     for name in (*PRICES, *MARKS):
         move = np.log(getattr(market, name)) - close_before
@@ -82,7 +94,8 @@ def scale_moves(market: Market, factor: float) -> Market:
         fields[name] = np.exp(scaled_before + move)
 
     # The price of a settlement moves like those of its bar.
-    bar = np.searchsorted(market.time, market.funding_time, side="right") - 1
+    settled = market.funding_time
+    bar = np.searchsorted(market.time, settled, side="right") - 1
     bar = np.clip(bar, 0, market.n_bars - 1)
     move = np.log(market.funding_mark) - close_before[bar]
     move = np.where(bar > 0, scale(move), move)
@@ -92,7 +105,9 @@ def scale_moves(market: Market, factor: float) -> Market:
 
 def change_funding(market: Market, rates: core.FloatArray) -> Market:
     """Return a market with other rates of funding, (n_settlements,)."""
-    return Market(**market.fields() | {"funding_rate": rates}, source=f"{market.source}, funding")
+    fields = market.fields()
+    fields["funding_rate"] = rates
+    return Market(**fields, source=f"{market.source}, funding")
 
 
 OF_MARKET: dict[str, Callable[[Market, float], Market]] = {
@@ -100,8 +115,20 @@ OF_MARKET: dict[str, Callable[[Market, float], Market]] = {
     "funding shift": lambda own, x: change_funding(own, own.funding_rate + x),
     "volatility": scale_moves,
 }
-FACTORS = ("rates", "funding", "funding shift", "fees", "slippage", "margin", "volatility")
-STEPS = {"rates": (-0.01, 0.01), "funding shift": (-1e-4, 1e-4), "volatility": (0.75, 1.25)}
+FACTORS = (
+    "rates",
+    "funding",
+    "funding shift",
+    "fees",
+    "slippage",
+    "margin",
+    "volatility",
+)
+STEPS = {
+    "rates": (-0.01, 0.01),
+    "funding shift": (-1e-4, 1e-4),
+    "volatility": (0.75, 1.25),
+}
 """Of the other factors, half and double."""
 
 
@@ -146,7 +173,8 @@ class Sensitivity(SettingsResult):
         base = core.format_percent(shown.compound(self.base))
         text = f"Growth is {base} {shown.when} as run"
 
-        if not len(change) or not change.abs().max() >= LEAST_CHANGE:
+        is_changed = len(change) > 0 and bool(change.abs().max() >= LEAST_CHANGE)
+        if not is_changed:
             return f"{text}, and no factor changes it."
 
         most: Any = change.abs().idxmax()
@@ -161,7 +189,8 @@ class Sensitivity(SettingsResult):
         name = "total_return"
         if shown.is_yearly:
             name = "growth"
-        return [Headline(name, "growth as run", shown.compound(self.base), "percent", shown.when)]
+        growth = shown.compound(self.base)
+        return [Headline(name, "growth as run", growth, "percent", shown.when)]
 
     def list_parts(self) -> list[Part]:
         shown = choose_shown_growth(self.days)
@@ -275,12 +304,15 @@ def sensitivity(
             rows.append((name, step, growth, growth - base))
         core.report_progress(progress, done, len(chosen))
 
-    settings = describe_terms(policy, test) | describe_start(test) | {"factors": list(chosen)}
-    if spot := [name for name, venue in venues.items() if venue.contract.is_spot]:
+    settings = describe_terms(policy, test) | describe_start(test)
+    settings["factors"] = list(chosen)
+    spot = [name for name, venue in venues.items() if venue.contract.is_spot]
+    if spot:
         settings["unmargined"] = spot
     if markets.sessions:
         settings["has_dividends"] = True
-    table = pd.DataFrame(rows, columns=["factor", "step", "growth", "change_of_growth"])
+    columns = ["factor", "step", "growth", "change_of_growth"]
+    table = pd.DataFrame(rows, columns=columns)
     return Sensitivity(
         table=table.set_index(["factor", "step"]),
         base=base,
@@ -293,16 +325,27 @@ def sensitivity(
 def change_markets(markets: Markets, name: str, step: float) -> Markets:
     """Return the markets under a factor of theirs."""
     change = OF_MARKET[name]
-    return markets.with_markets({k: change(market, step) for k, market in markets.items()})
+    changed = {instrument: change(market, step) for instrument, market in markets.items()}
+    return markets.with_markets(changed)
 
 
-def change_venues(venues: Mapping[str, Venue], name: str, step: float) -> dict[str, Venue]:
+def change_venues(
+    venues: Mapping[str, Venue],
+    name: str,
+    step: float,
+) -> dict[str, Venue]:
     """Return the venues under a factor of theirs."""
-    return {k: venue.override(change_venue(venue, name, step)) for k, venue in venues.items()}
+    changed = {}
+    for instrument, venue in venues.items():
+        terms = change_venue(venue, name, step)
+        changed[instrument] = venue.override(terms)
+    return changed
 
 
 def choose_factors(
-    factors: Sequence[str] | None, markets: Markets, venues: Mapping[str, Venue]
+    factors: Sequence[str] | None,
+    markets: Markets,
+    venues: Mapping[str, Venue],
 ) -> tuple[str, ...]:
     """Return the factors that are changed: those given, or all with an effect."""
     idle = set()
@@ -319,4 +362,5 @@ def choose_factors(
     if not factors:
         raise core.ParameterError("factors must be a list of names, got none")
     choice = core.Choice(*known)  # of those with an effect on venue and market
-    return tuple(dict.fromkeys(choice.check("a factor", name) for name in factors))
+    checked = [choice.check("a factor", name) for name in factors]
+    return tuple(dict.fromkeys(checked))

@@ -65,7 +65,8 @@ class Wealth(NamedTuple):
     @property
     def before(self) -> core.FloatArray:
         """The wealth at the close before each bar, 1 before the first."""
-        return np.concatenate([np.ones((len(self.close), 1)), self.close[:, :-1]], axis=1)
+        before_first = np.ones((len(self.close), 1))
+        return np.concatenate([before_first, self.close[:, :-1]], axis=1)
 
 
 def read_wealth(
@@ -84,20 +85,32 @@ def read_wealth(
     if most is None:
         most = close
 
-    wealth = Wealth(close, least=least, most=most, opened=close)
+    wealth = Wealth(
+        close,
+        least=least,
+        most=most,
+        opened=close,
+    )
 
     if opened is None:
+        # Each bar has the wealth before the first bar of its day.
         first = np.where(find_first_bars(day), np.arange(len(day)), 0)
-        opened = wealth.before[:, np.maximum.accumulate(first)]
+        first_of_day = np.maximum.accumulate(first)
+        opened = wealth.before[:, first_of_day]
     return wealth._replace(opened=opened)
 
 
 def find_first_bars(day: core.IntArray) -> core.BoolArray:
     """Return whether each bar is the first of its day."""
-    return np.asarray(np.diff(day, prepend=day[0] - 1) != 0)
+    day_before_first = day[0] - 1
+    return np.asarray(np.diff(day, prepend=day_before_first) != 0)
 
 
-def find_floors(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.FloatArray:
+def find_floors(
+    rules: Challenge,
+    wealth: Wealth,
+    day: core.IntArray,
+) -> core.FloatArray:
     """Return the floor of the maximum loss in each bar, (n_paths, n_bars).
 
     One that trails inside bars follows the most of the bar itself: what it reached first is not
@@ -109,13 +122,18 @@ def find_floors(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.Fl
     peaks = wealth.most
     if rules.trailing == "close":
         peaks = np.where(find_first_bars(day), wealth.before, 1.0)
-    floor = np.maximum.accumulate(np.maximum(peaks, 1.0), axis=1) - rules.max_loss
+    highest = np.maximum.accumulate(np.maximum(peaks, 1.0), axis=1)
+    floor = highest - rules.max_loss
     if rules.locked is None:
         return np.asarray(floor)
     return np.asarray(np.minimum(floor, 1.0 + rules.locked))
 
 
-def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.BoolArray:
+def find_passes(
+    rules: Challenge,
+    wealth: Wealth,
+    day: core.IntArray,
+) -> core.BoolArray:
     """Return whether the most of a bar reaches the target, under the rules of days.
 
     A target or a share that is met to rounding is met.
@@ -127,7 +145,8 @@ def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.Bo
 
     # The best profit of a day: of the days before, at their last closes, and of this one so far.
     is_last = np.append(np.diff(day) != 0, False)
-    profits = np.where(is_last, wealth.close - wealth.opened, -np.inf)
+    profits_so_far = wealth.close - wealth.opened
+    profits = np.where(is_last, profits_so_far, -np.inf)
     none_before = np.full((len(profits), 1), -np.inf)
     profits_before = np.concatenate([none_before, profits[:, :-1]], axis=1)
     best_before = np.maximum.accumulate(profits_before, axis=1)
@@ -139,7 +158,9 @@ def find_passes(rules: Challenge, wealth: Wealth, day: core.IntArray) -> core.Bo
 
 
 def find_outcomes(
-    rules: Challenge, wealth: Wealth, day: core.IntArray
+    rules: Challenge,
+    wealth: Wealth,
+    day: core.IntArray,
 ) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
     """Return the outcome of each path, a place in ``OUTCOMES``, and the bar that decides it.
 
@@ -164,12 +185,18 @@ def find_outcomes(
     is_done = is_failed | is_passed
     deciding = np.where(is_done.any(axis=1), is_done.argmax(axis=1), bars)
     is_decided = deciding < bars
-    place = (np.arange(n), np.minimum(deciding, bars - 1))
+    last = np.minimum(deciding, bars - 1)
+    place = (np.arange(n), last)
+
+    # Of two floors in one bar the higher one was met first.
     is_daily_first = is_daily & ((daily_floor > floor) | ~is_maximum)
     cause = np.where(is_daily_first, DAILY, MAXIMUM)[place]
-    outcome = np.where(is_failed[place], cause, PASSED)
-    is_both = is_decided & is_failed[place] & is_passed[place]
-    return np.where(is_decided, outcome, UNDECIDED), deciding, is_both
+
+    fails = is_failed[place]
+    outcome = np.where(fails, cause, PASSED)
+    outcome = np.where(is_decided, outcome, UNDECIDED)
+    is_both = is_decided & fails & is_passed[place]
+    return outcome, deciding, is_both
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -226,10 +253,12 @@ class PassingProbability(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         row: Any = self.table.loc["paths"]
-        return [
-            Headline(name, name.replace("_", " "), float(row[name]), "percent", "of paths")
-            for name in OUTCOMES
-        ]
+        numbers = []
+        for name in OUTCOMES:
+            words = name.replace("_", " ")
+            share = float(row[name])
+            numbers.append(Headline(name, words, share, "percent", "of paths"))
+        return numbers
 
     def list_parts(self) -> list[Part]:
         heads = {
@@ -300,41 +329,60 @@ def passing_probability(  # noqa: PLR0913 - as the method
 
     # The account trades under the rule of the day, and is stopped by it.
     if daily_loss is not None:
-        test = test.replace(account=replace(test.account, daily_loss=rules.daily_loss))
+        account = replace(test.account, daily_loss=rules.daily_loss)
+        test = test.replace(account=account)
     if paths is None:
         paths = simulate_paths(plain(test).market, horizon=f"{days}d")
-    runner = PathsRunner(paths, policy, test, None, compile, has_extremes=True)
+    runner = PathsRunner(
+        paths,
+        policy,
+        test,
+        None,
+        compile,
+        has_extremes=True,
+    )
     if paths.horizon < days * DAY:
         span = core.format_duration(paths.horizon)
         raise core.ParameterError(f"days must be at most the {span} of the paths, got {days}")
 
     # Bars of the challenge: the days since the start at their ends, and the account's own days.
     calendar = paths.calendar
-    passed = np.ceil((calendar.time[1:] - calendar.time[0]) / DAY).astype(np.int64)
+    since_start = (calendar.time[1:] - calendar.time[0]) / DAY
+    passed = np.ceil(since_start).astype(np.int64)
     passed = passed[passed <= days]
+
+    bars = len(passed)
     zone = test.account.day
-    day = number_days(calendar.time[1 : len(passed) + 1], zone)
+    day = number_days(calendar.time[1 : bars + 1], zone)
 
     judged = []
     count = core.Whole(1).check("threads", threads)
     for lives in runner.run_chunks(threads=count, progress=progress):
         records = (lives.wealth, lives.least, lives.most, lives.day_open)
-        wealth = [record[:, : len(day)] / runner.account.capital for record in records]
+        wealth = [record[:, :bars] / runner.account.capital for record in records]
         judged.append(judge(rules, wealth, day))
-    outcome, deciding, is_both = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+
+    blocks = zip(*judged, strict=True)
+    outcome, deciding, is_both = (np.concatenate(parts) for parts in blocks)
 
     # What is undecided to the end spends all days, and is of the day after the last in by_day.
-    spent = passed[np.minimum(deciding, len(passed) - 1)]
-    end_days = np.append(passed, passed[-1] + 1)[deciding]
+    spent = passed[np.minimum(deciding, bars - 1)]
+    last_day = int(passed[-1])
+    end_days = np.append(passed, last_day + 1)[deciding]
     rows = {"paths": describe_outcomes(outcome, spent, is_both)}
-    past = judge_past(rules, runner, len(day), zone)
+    past = judge_past(rules, runner, bars, zone)
     if past is not None:
         rows["history"] = describe_outcomes(*past)
 
-    terms = {"rules": rules._asdict(), "days": days, "paths": paths.describe()}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    terms = {
+        "rules": rules._asdict(),
+        "days": days,
+        "paths": paths.describe(),
+    }
     return PassingProbability(
-        table=pd.DataFrame.from_dict(rows, orient="index").rename_axis("source"),
-        by_day=count_by_day(outcome, end_days, last=int(passed[-1])),
+        table=table.rename_axis("source"),
+        by_day=count_by_day(outcome, end_days, last=last_day),
         paths=paths,
         settings=describe_terms(policy, test) | terms,
         market=paths.history,
@@ -375,18 +423,30 @@ def check_rules(rules: Challenge, test: Conditions, days: int) -> None:
 
 
 def judge(
-    rules: Challenge, wealth: Iterable[core.FloatArray], day: core.IntArray
+    rules: Challenge,
+    wealth: Iterable[core.FloatArray],
+    day: core.IntArray,
 ) -> tuple[core.IntArray, core.IntArray, core.BoolArray]:
     """Return the outcomes of wealth at closes, the least, the most and the base of its day."""
     close, least, most, opened = wealth
     base = None
     if rules.daily_loss is not None:
         base = opened
-    return find_outcomes(rules, read_wealth(close, day, least, most, base), day)
+    record = read_wealth(
+        close,
+        day,
+        least=least,
+        most=most,
+        opened=base,
+    )
+    return find_outcomes(rules, record, day)
 
 
 def judge_past(
-    rules: Challenge, runner: PathsRunner, bars: int, zone: str
+    rules: Challenge,
+    runner: PathsRunner,
+    bars: int,
+    zone: str,
 ) -> tuple[core.IntArray, core.IntArray, core.BoolArray] | None:
     """Return outcomes, days until them and whether a bar had both, of history; None of no start."""
     outcomes = []
@@ -394,8 +454,9 @@ def judge_past(
     are_both = []
     for wealth, day, since in simulate_apart(runner, bars, zone):
         outcome, deciding, is_both = judge(rules, wealth, day)
+        last = min(int(deciding[0]), len(since) - 1)
         outcomes.append(int(outcome[0]))
-        spent.append(int(since[min(int(deciding[0]), len(since) - 1)]))
+        spent.append(int(since[last]))
         are_both.append(bool(is_both[0]))
 
     if not outcomes:
@@ -403,24 +464,32 @@ def judge_past(
     return np.array(outcomes), np.array(spent), np.array(are_both)
 
 
-def count_by_day(outcome: core.IntArray, ends: core.IntArray, last: int) -> pd.DataFrame:
+def count_by_day(
+    outcome: core.IntArray,
+    ends: core.IntArray,
+    last: int,
+) -> pd.DataFrame:
     """Return the shares of paths that have had each outcome by the end of each day."""
     index = pd.RangeIndex(1, last + 1, name="day")
     shares = {}
     for code, name in enumerate(OUTCOMES[:UNDECIDED]):
         is_of_it = outcome == code
-        shares[name] = [float(np.mean(is_of_it & (ends <= day))) for day in index]
+        by_day = [np.mean(is_of_it & (ends <= day)) for day in index]
+        shares[name] = [float(share) for share in by_day]
     return pd.DataFrame(shares, index=index)
 
 
 def number_days(opens: core.IntArray, zone: str) -> core.IntArray:
     """Return the number of the local day in which each bar opens."""
-    local = core.utc_index(opens).tz_convert(zone).tz_localize(None)
+    times = core.utc_index(opens)
+    local = times.tz_convert(zone).tz_localize(None)
     return np.asarray(local.as_unit("ns").asi8 // DAY)
 
 
 def describe_outcomes(
-    outcome: core.IntArray, days: core.IntArray, is_both: core.BoolArray
+    outcome: core.IntArray,
+    days: core.IntArray,
+    is_both: core.BoolArray,
 ) -> dict[str, float]:
     """Return a row of the table, with the interval of what passed and the median days to pass."""
     is_passed = outcome == PASSED
@@ -429,7 +498,8 @@ def describe_outcomes(
         row[name] = float(np.mean(outcome == code))
     row["both"] = float(np.mean(is_both))
 
-    _, row["low"], row["high"] = estimate(int(is_passed.sum()), len(outcome), 0.95)
+    n_passed = int(is_passed.sum())
+    _, row["low"], row["high"] = estimate(n_passed, len(outcome), 0.95)
 
     row["days"] = math.nan
     if is_passed.any():
@@ -438,28 +508,38 @@ def describe_outcomes(
 
 
 def simulate_apart(
-    runner: PathsRunner, bars: int, zone: str
+    runner: PathsRunner,
+    bars: int,
+    zone: str,
 ) -> Iterator[tuple[core.FloatArray, core.IntArray, core.IntArray]]:
     """Yield wealth over the capital, (4, 1, n_bars), days and days since the start.
 
     Wealth is that at closes, the least, the most, and the base of its day. They are those of
-    accounts that share no bar.
+    accounts that share no bar, each from the first bar of a day on.
     """
     markets = as_markets(runner.paths.history)
-    opens = number_days(markets.time, zone)
+    times = markets.time
+    opens = number_days(times, zone)
+    first_of_days = np.flatnonzero(opens[1:] != opens[:-1]).tolist()
     starts = []
     free = runner.warm_up.known
-    for first in np.flatnonzero(opens[1:] != opens[:-1]).tolist():
+    for first in first_of_days:
         if first >= free and first + bars < markets.n_bars:
             starts.append(first)
             free = first + bars
     if not starts:
         return
 
-    fields = [engine.WEALTH, engine.LEAST_WEALTH, engine.MOST_WEALTH, engine.DAY_OPEN]
+    fields = [
+        engine.WEALTH,
+        engine.LEAST_WEALTH,
+        engine.MOST_WEALTH,
+        engine.DAY_OPEN,
+    ]
     for k, lives in runner.simulate_starts(np.array(starts), bars + 1):
-        rows = slice(starts[k] + 1, starts[k] + 1 + bars)
-        ends = markets.time[rows] + markets.interval
-        since = np.ceil((ends - markets.time[rows][0]) / DAY)
+        first = starts[k] + 1
+        rows = slice(first, first + bars)
+        ends = times[rows] + markets.interval
+        since = np.ceil((ends - times[first]) / DAY)
         wealth = lives[fields, None, 1:] / runner.account.capital
         yield wealth, opens[rows], since.astype(np.int64)

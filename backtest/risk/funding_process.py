@@ -43,9 +43,11 @@ class FundingGrid(NamedTuple):
 
     def find(self, start: int, end: int) -> core.IntArray:
         """Return the stamps from ``start`` up to but not including ``end``, ns."""
+        # The first stamp at or after each end: a quotient that is rounded up.
         first = -((self.anchor - start) // self.every)
         last = -((self.anchor - end) // self.every)
-        return self.anchor + self.every * np.arange(first, last, dtype=np.int64)
+        steps = np.arange(first, last, dtype=np.int64)
+        return self.anchor + self.every * steps
 
 
 def find_grid(history: Market) -> FundingGrid | None:
@@ -53,7 +55,8 @@ def find_grid(history: Market) -> FundingGrid | None:
     if len(history.funding_time) < 2:
         return None
     recent = history.funding_time[-100:]
-    return FundingGrid(every=cadence(recent), anchor=int(nearest_minute(recent)[-1]))
+    anchor = int(nearest_minute(recent)[-1])
+    return FundingGrid(every=cadence(recent), anchor=anchor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +100,10 @@ class FundingProcess:
         if self.grid is not None:
             months = max(len(self.rates) * self.grid.every / MONTH, LEAST_MONTHS)
         n_paths = draws.shape[1]
-        normals = draws.generator(FUNDING, part=1).standard_normal((len(self.errors), n_paths))
-        spread = np.sqrt(months / draws.generator(FUNDING, part=2).chisquare(months, n_paths))
+        shape = (len(self.errors), n_paths)
+        normals = draws.generator(FUNDING, part=1).standard_normal(shape)
+        chi_squared = draws.generator(FUNDING, part=2).chisquare(months, n_paths)
+        spread = np.sqrt(months / chi_squared)
         shifts = spread * (self.errors @ normals)
 
         # Every shock dies out: no weight is negative, and their sum is under 1.
@@ -108,11 +113,15 @@ class FundingProcess:
         weights *= np.minimum(1.0, LARGEST_PERSISTENCE / total)
 
         # The level is known at the mean of history, so other weights move the constant.
-        constants = self.constant + shifts[0] - self.centers @ (weights - fitted)
+        moved = self.centers @ (weights - fitted)
+        constants = self.constant + shifts[0] - moved
         return constants, weights, spread
 
     def walk(
-        self, residuals: core.FloatArray, uniforms: core.FloatArray, unknown: tuple[Any, Any, Any]
+        self,
+        residuals: core.FloatArray,
+        uniforms: core.FloatArray,
+        unknown: tuple[Any, Any, Any],
     ) -> core.FloatArray:
         """Return the rates of paths by settlement, of the shape of ``uniforms``.
 
@@ -124,28 +133,32 @@ class FundingProcess:
 
         constants, drawn_weights, spread = unknown
         lags = self.windows[-1]
-        rates = np.zeros((lags + len(uniforms), uniforms.shape[1]))
+        n_settlements, n_paths = uniforms.shape
+        rates = np.zeros((lags + n_settlements, n_paths))
         rates[:lags] = self.rates[-lags:, None]
 
         # The means of several windows are one weight for each lag, (lags, paths).
-        lag_weights = np.zeros((lags, uniforms.shape[1]))
+        lag_weights = np.zeros((lags, n_paths))
+        places = np.arange(lags)[:, None]
         for weight, window in zip(drawn_weights, self.windows, strict=True):
-            is_inside = np.arange(lags)[:, None] >= lags - window
+            is_inside = places >= lags - window
             lag_weights += is_inside * (weight / window)
 
         count = len(residuals)
-        ranks = np.minimum((uniforms * count).astype(np.int64), count - 1)
+        ranks = (uniforms * count).astype(np.int64)
+        ranks = np.minimum(ranks, count - 1)
         _compile.compile_module(path_kernels).walk_rates(
             spread * residuals[ranks],
             lag_weights,
-            np.full(uniforms.shape[1], constants),
+            np.full(n_paths, constants),
             float(self.cap),
             rates,
         )
 
         # The venue clamps rates near the usual one to it.
         unclamped = rates[lags:]
-        return np.where(np.abs(unclamped - self.usual) < self.clamp, self.usual, unclamped)
+        is_usual = np.abs(unclamped - self.usual) < self.clamp
+        return np.where(is_usual, self.usual, unclamped)
 
     def __str__(self) -> str:
         if self.grid is None:
@@ -183,14 +196,16 @@ def make_process(history: Market, funding: FundingChoice) -> FundingProcess:
     if funding is not None:
         grid = find_grid(history)
     if isinstance(funding, float):
-        return FundingProcess("constant", grid or FundingGrid(8 * HOUR, 0), funding)
+        grid = grid or FundingGrid(8 * HOUR, 0)
+        return FundingProcess("constant", grid, funding)
     if grid is None:
         return FundingProcess("none", None)
 
     cap = MAX_RATE
     if isinstance(funding, FundingTerms):
         cap = min(funding.cap, MAX_RATE)
-    return fit_process(spread_on_grid(history, grid), grid, cap)
+    rates = spread_on_grid(history, grid)
+    return fit_process(rates, grid, cap)
 
 
 def spread_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
@@ -203,7 +218,8 @@ def spread_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
 
     # The first payment was for an interval as long as the second one's.
     first_interval = settled[1] - settled[0]
-    knots = np.concatenate([[settled[0] - first_interval], settled]).astype(np.float64)
+    first_start = settled[0] - first_interval
+    knots = np.concatenate([[first_start], settled]).astype(np.float64)
     rate_so_far = np.concatenate([[0.0], np.cumsum(history.funding_rate)])
 
     stamps = grid.find(int(settled[0]), int(settled[-1]) + 1)
@@ -212,7 +228,11 @@ def spread_on_grid(history: Market, grid: FundingGrid) -> core.FloatArray:
     return np.asarray(at_ends - at_starts)
 
 
-def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> FundingProcess:
+def fit_process(
+    rates: core.FloatArray,
+    grid: FundingGrid,
+    cap: float,
+) -> FundingProcess:
     """Return the autoregression of settlements, by least squares on all of them.
 
     Weights are at least 0 and their sum is under 1, so that every shock dies out. The clamp makes
@@ -223,36 +243,45 @@ def fit_process(rates: core.FloatArray, grid: FundingGrid, cap: float) -> Fundin
     center). Source: White (1980), A Heteroskedasticity-Consistent Covariance Matrix Estimator and a
     Direct Test for Heteroskedasticity, Econometrica 48(4).
     """
-    if len(rates) < LEAST_SETTLEMENTS or not float(np.std(rates)) > LEAST_DEVIATION:
+    is_varying = float(np.std(rates)) > LEAST_DEVIATION
+    if len(rates) < LEAST_SETTLEMENTS or not is_varying:
         return FundingProcess("constant", grid, float(np.mean(rates)))
 
     kind = "first-order autoregression"
     windows: tuple[int, ...] = (1,)
     if len(rates) * grid.every >= LONG_HISTORY:
         kind = "heterogeneous autoregression"
-        windows = (1, *(max(span // grid.every, 1) for span in (DAY, 7 * DAY, MONTH)))
+        spans = (DAY, 7 * DAY, MONTH)
+        windows = (1, *(max(span // grid.every, 1) for span in spans))
 
     # The means of each window before a settlement explain it. Units make no difference but to the
     # solver; weights that sum to too much are scaled down, so that every shock dies out.
     sums = np.concatenate([[0.0], np.cumsum(rates)])
     k = np.arange(max(windows), len(rates))
-    means = np.column_stack([(sums[k] - sums[k - window]) / window for window in windows])
+    means_by_window = [(sums[k] - sums[k - window]) / window for window in windows]
+    means = np.column_stack(means_by_window)
     target = rates[max(windows) :]
     centers = np.mean(means, axis=0)
     unit = float(np.std(rates))
     with one_thread():
-        weights, _ = sp.optimize.nnls((means - centers) / unit, (target - np.mean(target)) / unit)
-    weights *= min(1.0, LARGEST_PERSISTENCE / max(float(np.sum(weights)), 1e-9))
+        regressors = (means - centers) / unit
+        regressand = (target - np.mean(target)) / unit
+        weights, _ = sp.optimize.nnls(regressors, regressand)
+    persistence = max(float(np.sum(weights)), 1e-9)
+    weights *= min(1.0, LARGEST_PERSISTENCE / persistence)
     constant = float(np.mean(target) - centers @ weights)
 
     # F of the errors, and the clamp by the last 180 days.
-    x = np.column_stack([np.ones(len(means)), means - centers])
+    ones = np.ones(len(means))
+    x = np.column_stack([ones, means - centers])
     with one_thread():
         residuals = target - constant - means @ weights
-        root: Any = np.linalg.qr((np.linalg.pinv(x) * residuals).T, mode="r")
+        scaled = np.linalg.pinv(x) * residuals
+        root: Any = np.linalg.qr(scaled.T, mode="r")
 
     recent_residuals = residuals[-(LONG_HISTORY // grid.every) :]
-    usual, clamp = fit_clamp(rates[-len(recent_residuals) :], recent_residuals)
+    recent_rates = rates[-len(recent_residuals) :]
+    usual, clamp = fit_clamp(recent_rates, recent_residuals)
     return FundingProcess(
         kind=kind,
         grid=grid,
@@ -274,7 +303,8 @@ def fit_clamp(rates: core.FloatArray, residuals: core.FloatArray) -> tuple[float
 
     The clamp makes that rate as frequent as it was, if residuals come in any order.
     """
-    values, counts = np.unique(np.round(rates, 12), return_counts=True)
+    rounded = np.round(rates, 12)
+    values, counts = np.unique(rounded, return_counts=True)
     usual = float(values[counts.argmax()])
     share = counts.max() / len(rates)
     if share < LEAST_BASE:
@@ -282,8 +312,10 @@ def fit_clamp(rates: core.FloatArray, residuals: core.FloatArray) -> tuple[float
 
     # Rates as simulated ones are, with residuals in another order: the share of them that was at
     # the usual rate lies within the clamp.
-    mixed = rates - residuals + np.random.default_rng(0).permutation(residuals)
-    return usual, float(np.quantile(np.abs(mixed - usual), share))
+    shuffled = np.random.default_rng(0).permutation(residuals)
+    mixed = rates - residuals + shuffled
+    gaps = np.abs(mixed - usual)
+    return usual, float(np.quantile(gaps, share))
 
 
 def summarize_funding(fits: Mapping[str, str]) -> list[str]:

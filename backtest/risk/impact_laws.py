@@ -30,7 +30,10 @@ class ImpactCurve(NamedTuple):
     volume: float
 
     def fall(self, flow: float) -> float:
-        return math.copysign(self.factor * (abs(flow) / self.volume) ** self.exponent, flow)
+        """Return the fall of the price that a flow causes, as a share; negative for a rise."""
+        size = abs(flow) / self.volume
+        fall = self.factor * size**self.exponent
+        return math.copysign(fall, flow)
 
     def mean_fall(self, start: float, flow: float) -> float:
         """Return the mean fall while a flow is added to one that was there."""
@@ -44,7 +47,8 @@ class ImpactCurve(NamedTuple):
     def _integrate(self, flow: float) -> float:
         """Return the integral of the fall up to a flow, over the factor."""
         power = self.exponent + 1.0
-        return float((abs(flow) / self.volume) ** power * self.volume / power)
+        size = abs(flow) / self.volume
+        return float(size**power * self.volume / power)
 
 
 class SquareRoot(core.Value):
@@ -84,13 +88,15 @@ class SquareRoot(core.Value):
 
 def measure_daily_volatility(market: Market) -> float:
     """Return the standard deviation of log returns over the last 30 days, per day."""
-    steps = np.diff(np.log(market.close[find_window(market)]))
+    close = market.close[find_window(market)]
+    steps = np.diff(np.log(close))
     if len(steps) < 2:
         raise core.ParameterError(
             f"a volatility needs 3 bars or more, got {len(steps) + 1} in {market!r}; "
             "bt.SquareRoot(1.0, volatility=0.03) has its own"
         )
-    return float(np.std(steps, ddof=1)) * math.sqrt(DAY / market.interval)
+    deviation = float(np.std(steps, ddof=1))
+    return deviation * math.sqrt(DAY / market.interval)
 
 
 class Linear(core.Value):
@@ -104,7 +110,12 @@ class Linear(core.Value):
 
     coefficient: Annotated[float, NOT_NEGATIVE]
 
-    def curve(self, volume: float | None, market: Market | None, contract: Contract) -> ImpactCurve:
+    def curve(
+        self,
+        volume: float | None,
+        market: Market | None,
+        contract: Contract,
+    ) -> ImpactCurve:
         """Return the law as numbers; without a volume and a market with one, the volume is 1."""
         daily_volume = find_volume(volume, market, contract) or 1.0
         return ImpactCurve(self.coefficient, 1.0, daily_volume)
@@ -113,21 +124,28 @@ class Linear(core.Value):
 Impact = SquareRoot | Linear
 
 
-def find_volume(volume: float | None, market: Market | None, contract: Contract) -> float | None:
+def find_volume(
+    volume: float | None,
+    market: Market | None,
+    contract: Contract,
+) -> float | None:
     """Return the volume per day, by default of a market's last 30 days, in money."""
     if volume is not None:
         return core.check_range("volume", volume, low=0.0, open_low=True)
     if market is None or not np.any(market.volume > 0.0):
         return None
     rows = find_window(market)
-    money = market.volume[rows] * np.abs(value_of(contract, market.close[rows]))
+    value = value_of(contract, market.close[rows])
+    money = market.volume[rows] * np.abs(value)
     days = len(money) * market.interval / DAY
     if market.sessions:
-        days = len(np.unique(market.time[rows] // DAY))
+        trading_days = np.unique(market.time[rows] // DAY)
+        days = len(trading_days)
     return float(np.sum(money)) / days
 
 
 def find_window(market: Market) -> slice:
     """Return the bars of the last days from which volume and volatility are measured."""
-    bars = max(int(WINDOW_DAYS * DAY / market.interval), int(WINDOW_DAYS))
+    n_days = int(WINDOW_DAYS)
+    bars = max(int(WINDOW_DAYS * DAY / market.interval), n_days)
     return slice(-bars, None)

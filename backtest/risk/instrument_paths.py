@@ -65,9 +65,9 @@ class InstrumentPaths:
         bars, n = draws.shape
         month = history.time > history.time[-1] - MONTH
         mean_volume = np.mean(history.volume[month])
-        last = np.array(
-            [[getattr(history, name)[-1] for name in names] for names in (PRICES, MARKS)]
-        )
+        last_prices = [getattr(history, name)[-1] for name in PRICES]
+        last_marks = [getattr(history, name)[-1] for name in MARKS]
+        last = np.array([last_prices, last_marks])
 
         # The first column is the last bar of history.
         rows = np.full((n, bars + 1), -1, np.int64)
@@ -79,13 +79,23 @@ class InstrumentPaths:
         else:
             drift = self.model.drift / count_per_year(history)
             chosen, prices, marks = self.table.draw(
-                draws.draw_rows(), drift, last, has_mark=history.has_mark
+                draws.draw_rows(),
+                drift,
+                last,
+                has_mark=history.has_mark,
             )
             rows[:, 1:] = chosen
-            np.multiply(mean_volume, self.table.shares[chosen], out=volume[:, 1:])
+            shares = self.table.shares[chosen]
+            np.multiply(mean_volume, shares, out=volume[:, 1:])
 
         rates = self._draw_funding(draws)
-        return PathBars(prices, marks, volume, rows, rates=rates.T.copy())
+        return PathBars(
+            prices,
+            marks,
+            volume,
+            rows,
+            rates=rates.T.copy(),
+        )
 
     def _draw_funding(self, draws: Draws) -> core.FloatArray:
         """Return the funding rates of a block of paths, (settlements, paths).
@@ -95,29 +105,37 @@ class InstrumentPaths:
         residuals = self.process.residuals
         if self.table is None:
             residuals = np.sort(residuals)
-        n_paths = draws.shape[1]
-        uniforms = draws.generator(FUNDING).random((len(self.calendar.stamps), n_paths))
-        return self.process.walk(residuals, uniforms, self.process.draw_unknown(draws))
+        shape = (len(self.calendar.stamps), draws.shape[1])
+        uniforms = draws.generator(FUNDING).random(shape)
+        unknown = self.process.draw_unknown(draws)
+        return self.process.walk(residuals, uniforms, unknown)
 
     def _follow(
-        self, draws: Draws, last: core.FloatArray
+        self,
+        draws: Draws,
+        last: core.FloatArray,
     ) -> tuple[core.FloatArray, core.FloatArray]:
         """Return prices and marks of a parametric model, (4, paths, bars + 1)."""
         logs = self._walk(draws)
         n, bars = logs.shape[1:]
         has_mark = self.history.has_mark
         prices = np.empty((4, n, bars + 1))
-        marks = np.empty((4, n if has_mark else 0, bars + 1))
-        ratios = self._walk_basis(draws) if has_mark else marks
-        _compile.compile_module(path_kernels).draw_moves(
-            logs, ratios, last, prices, marks, np.empty((8, bars))
-        )
+        marks = np.empty((4, 0, bars + 1))
+        ratios = marks
+        if has_mark:
+            marks = np.empty((4, n, bars + 1))
+            ratios = self._walk_basis(draws)
+
+        kernels = _compile.compile_module(path_kernels)
+        scratch = np.empty((8, bars))
+        kernels.draw_moves(logs, ratios, last, prices, marks, scratch)
         return prices, marks if has_mark else prices
 
     def _walk(self, draws: Draws) -> core.FloatArray:
         """Return the logs of a parametric model over the last close, (4, paths, bars)."""
         bars, n = draws.shape
-        moves, highs, lows = self.model.walk(draws, count_per_year(self.history))
+        per_year = count_per_year(self.history)
+        moves, highs, lows = self.model.walk(draws, per_year)
         logs = np.zeros((4, n, bars))
         logs[1] = highs.T
         logs[2] = lows.T
@@ -128,9 +146,11 @@ class InstrumentPaths:
         """Return mark over last, which reverts to its mean, (4, paths, bars)."""
         now, mean, keep, spread = self.basis
         shocks = draws.normals(BASIS)
-        basis = np.full((len(shocks) + 1, shocks.shape[1]), now)
+        n_steps, n_paths = shocks.shape
+        basis = np.full((n_steps + 1, n_paths), now)
         for t, shock in enumerate(shocks):
-            basis[t + 1] = mean + keep * (basis[t] - mean) + spread * shock
+            gap = basis[t] - mean
+            basis[t + 1] = mean + keep * gap + spread * shock
 
         # At the open, the high, the low and the close: the extremes have what lies between.
         opens = basis[:-1].T
@@ -138,7 +158,13 @@ class InstrumentPaths:
         middle = 0.5 * (opens + closes)
         return np.exp([opens, middle, middle, closes])
 
-    def market_of(self, bars: PathBars, k: int, before: Market, **changes: Any) -> Market:
+    def market_of(
+        self,
+        bars: PathBars,
+        k: int,
+        before: Market,
+        **changes: Any,
+    ) -> Market:
         """Return path k of some bars behind history; ``changes`` are other fields."""
         ahead = {
             "volume": bars.volume[k, 1:],
@@ -147,17 +173,29 @@ class InstrumentPaths:
             "funding_rate": bars.rates[k],
         }
         changes = {"columns": {}, "filled": {}, **changes}
-        return append_bars(before, bars.prices[:, k, 1:], bars.marks[:, k, 1:], ahead, **changes)
+        return append_bars(
+            before,
+            bars.prices[:, k, 1:],
+            bars.marks[:, k, 1:],
+            ahead,
+            **changes,
+        )
 
     def list_markets(
-        self, bars: PathBars, before: Market, memory: dict[str, core.FloatArray], **changes: Any
+        self,
+        bars: PathBars,
+        before: Market,
+        memory: dict[str, core.FloatArray],
+        **changes: Any,
     ) -> Iterator[PathMarkets]:
         """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays.
 
         The next ones have the same ``memory``: the rows of each field, which are kept there.
         """
-        whole = [values[:, 1:] for values in (*bars.prices, bars.volume)]
-        later = dict(zip((*PRICES, "volume"), whole, strict=True))
+        later = {}
+        for name, values in zip(PRICES, bars.prices, strict=True):
+            later[name] = values[:, 1:]
+        later["volume"] = bars.volume[:, 1:]
         if before.has_mark:
             for name, values in zip(MARKS, bars.marks, strict=True):
                 later[name] = values[:, 1:]
@@ -166,10 +204,11 @@ class InstrumentPaths:
         # History precedes all rows, and is written once.
         for name, values in later.items():
             past = getattr(before, name)
-            shape = (AT_ONCE, len(past) + values.shape[1])
+            n_past = len(past)
+            shape = (AT_ONCE, n_past + values.shape[1])
             if name not in memory or not has_history(memory[name], past, shape):
                 memory[name] = np.empty(shape)
-                memory[name][:, : len(past)] = past
+                memory[name][:, :n_past] = past
 
         # Paths differ in the fields of rows alone, so the first one is built for all.
         first_path = self.market_of(bars, 0, before, **changes)
@@ -177,8 +216,10 @@ class InstrumentPaths:
             part = slice(first, first + AT_ONCE)
             rows = {}
             for name, values in later.items():
-                own_rows = memory[name][: len(values[part])]
-                own_rows[:, own_rows.shape[1] - values.shape[1] :] = values[part]
+                drawn = values[part]
+                n_rows, n_drawn = drawn.shape
+                own_rows = memory[name][:n_rows]
+                own_rows[:, own_rows.shape[1] - n_drawn :] = drawn
                 own_rows.flags.writeable = False
                 rows[name] = own_rows
             if not before.has_mark:
@@ -187,13 +228,22 @@ class InstrumentPaths:
             yield PathMarkets(first_path, rows)
 
 
-def has_history(rows: core.FloatArray, past: core.FloatArray, shape: tuple[int, int]) -> bool:
+def has_history(
+    rows: core.FloatArray,
+    past: core.FloatArray,
+    shape: tuple[int, int],
+) -> bool:
     """Return whether rows have a shape, and some history in front."""
-    return rows.shape == shape and np.array_equal(rows[0, : len(past)], past, equal_nan=True)
+    if rows.shape != shape:
+        return False
+    return np.array_equal(rows[0, : len(past)], past, equal_nan=True)
 
 
 def fit_basis(past: Market) -> tuple[float, float, float, float]:
-    """Return log mark over last at the end, and mean, persistence and deviation of its changes."""
+    """Return log mark over last at the end, and mean, persistence and deviation of its changes.
+
+    The changes are those of a first-order autoregression: after = keep * before + noise.
+    """
     basis = np.log(past.mark_close / past.close)
     mean = float(np.mean(basis))
     before = basis[:-1] - mean
@@ -202,8 +252,10 @@ def fit_basis(past: Market) -> tuple[float, float, float, float]:
     square = float(before @ before)
     keep = 0.0
     if square > 0.0:
-        keep = min(max(float(before @ after) / square, 0.0), MOST_KEPT)
+        slope = float(before @ after) / square
+        keep = min(max(slope, 0.0), MOST_KEPT)
     spread = 0.0
     if len(after) > 1:
-        spread = float(np.std(after - keep * before))
+        noise = after - keep * before
+        spread = float(np.std(noise))
     return float(basis[-1]), mean, keep, spread

@@ -59,44 +59,61 @@ class Cap(NamedTuple):
 
 def find_cap(result: Result) -> Cap | None:
     """Return the limit on size that cut most decisions of a run; None if none cut any."""
-    of_account = [row for row in result.target_cut_rows if row.get("instrument", "all") == "all"]
+    rows = result.target_cut_rows
+    of_account = [row for row in rows if row.get("instrument", "all") == "all"]
     capped = [row for row in of_account if row["cause"] in CAPS]
     if not capped:
         return None
 
     most = max(capped, key=lambda row: float(row["share"]))
-    return Cap(WORDS[most["cause"]], float(most["share"]), abs(float(most["mean_held"])))
+    return Cap(
+        WORDS[most["cause"]],
+        float(most["share"]),
+        abs(float(most["mean_held"])),
+    )
 
 
-def choose_grid(policy: AnyPolicy | None, test: Conditions, paths: Paths) -> core.FloatArray:
+def choose_grid(
+    policy: AnyPolicy | None,
+    test: Conditions,
+    paths: Paths,
+) -> core.FloatArray:
     """Return the leverages, or factors on those of a policy, that a search scans, increasing."""
     if policy is not None:
         return np.geomspace(0.1, 20.0, 16)
 
     account = test.account
     most = 1000.0
-    venues = [*engine.read_venues(test.venue, paths.markets).values()]
+    by_instrument = engine.read_venues(test.venue, paths.markets)
+    venues = [*by_instrument.values()]
     for venue in venues:
-        most = min(most, max(bracket.max_leverage for bracket in venue.brackets))
+        most_of_venue = max(bracket.max_leverage for bracket in venue.brackets)
+        most = min(most, most_of_venue)
     if len(venues) == 1:
-        most = min(most, find_most_opened(venues[0], account.capital, paths))
+        most_opened = find_most_opened(venues[0], account.capital, paths)
+        most = min(most, most_opened)
     for limit in (
         *core.list_values(account.max_leverage),
         *core.list_values(account.venue_leverage),
     ):
         if isinstance(limit, int | float):
             most = min(most, limit)
-    return np.geomspace(min(0.5, 0.5 * most), most, 16)
+    least = min(0.5, 0.5 * most)
+    return np.geomspace(least, most, 16)
 
 
 def find_most_opened(venue: Any, capital: float, paths: Paths) -> float:
     """Return the largest leverage at which a bracket opens a position, and its fill is paid."""
-    (venue,) = fix_margin_tables({"": venue}, paths.calendar.time[0]).values()
-    cost = find_newest(venue.fees.taker) + find_newest(venue.slippage.rate)
+    start = paths.calendar.time[0]
+    (venue,) = fix_margin_tables({"": venue}, start).values()
+    fee = find_newest(venue.fees.taker)
+    cost = fee + find_newest(venue.slippage.rate)
     most = 0.0
     for bracket in venue.brackets:
-        paid = bracket.max_leverage / (1.0 + cost * bracket.max_leverage)
-        most = max(most, min(bracket.cap / capital, paid))
+        largest = bracket.max_leverage
+        paid = largest / (1.0 + cost * largest)
+        within_cap = bracket.cap / capital
+        most = max(most, min(within_cap, paid))
     return most
 
 
@@ -106,7 +123,8 @@ def scale_policy(policy: AnyPolicy | None, size: float) -> AnyPolicy:
         return HoldOnce(size=size)
     scaled: Any = Scaled  # a combinator takes its policies first
     if isinstance(policy, Mapping):
-        return {name: scaled(part, factor=size) for name, part in policy.items()}
+        parts = policy.items()
+        return {name: scaled(part, factor=size) for name, part in parts}
     combined: Policy = scaled(policy, factor=size)
     return combined
 

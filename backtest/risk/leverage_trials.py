@@ -58,11 +58,14 @@ def name_models(drawn: Sequence[Paths]) -> dict[str, Paths]:
         for instrument, model in paths.models.items():
             if not hasattr(model, "variance_now"):
                 continue
-            returns = log_returns(paths.markets[instrument])[1:][-path_models.MOST_RETURNS :]
-            variance = float(np.mean(returns**2))
+            market = paths.markets[instrument]
+            returns = log_returns(market)[1:]
+            recent = returns[-path_models.MOST_RETURNS :]
+            variance = float(np.mean(recent**2))
             long_run[instrument] = model.override(variance_now=variance)
         if long_run:
-            named[name + LONG_RUN] = replace(paths, models={**paths.models, **long_run})
+            models = {**paths.models, **long_run}
+            named[name + LONG_RUN] = replace(paths, models=models)
     return named
 
 
@@ -103,7 +106,12 @@ class PathTrials:
         runner: PathsRunner = self.kept[size]
         return runner
 
-    def count_hits(self, sizes: Sequence[float], count: int, most: float) -> list[int]:
+    def count_hits(
+        self,
+        sizes: Sequence[float],
+        count: int,
+        most: float,
+    ) -> list[int]:
         """Return how many of the first paths liquidate each size.
 
         A size that is over ``most`` is followed no further: its count is a lower bound.
@@ -121,8 +129,10 @@ class PathTrials:
                 sizes_left = [sizes[k] for k in left]
                 if any((size, first, stop) not in self.blocks for size in sizes_left):
                     self.paths.draw_all(first, stop)  # which keeps them for all sizes
+
                 count_one = functools.partial(self.count_block, first, stop)
-                for k, block in zip(left, pool.map(count_one, sizes_left), strict=True):
+                blocks = pool.map(count_one, sizes_left)
+                for k, block in zip(left, blocks, strict=True):
                     hits[k] += block.liquidated
         return hits
 
@@ -134,14 +144,23 @@ class PathTrials:
             ruined += self.count_block(first, stop, size).ruined
         return ruined
 
-    def count_block(self, first: int, stop: int, size: float) -> BlockCount:
+    def count_block(
+        self,
+        first: int,
+        stop: int,
+        size: float,
+    ) -> BlockCount:
         """Return what paths ``first`` to ``stop`` do to a size, which are run once."""
         key = (size, first, stop)
         if key not in self.blocks:
             lives = self.keep(size).run_block(first, stop)
-            bar = r.find_first(lives.liquidations[:, : self.bars])
+            first_bars = r.find_first(lives.liquidations[:, : self.bars])
+            is_liquidated = first_bars < self.bars
             is_ruined = lives.is_ruined[:, self.bars - 1] != 0.0
-            self.blocks[key] = BlockCount(int(np.sum(bar < self.bars)), int(np.sum(is_ruined)))
+            self.blocks[key] = BlockCount(
+                int(np.sum(is_liquidated)),
+                int(np.sum(is_ruined)),
+            )
         return self.blocks[key]
 
 
@@ -155,15 +174,19 @@ class HistoryTrials(PathTrials):
         """
         if past is not None:
             self.kept[size] = past
-        self.rough = self.count = int(np.sum(self.find_past(size).room >= self.bars))
+        is_whole = self.find_past(size).room >= self.bars
+        self.count = int(np.sum(is_whole))
+        self.rough = self.count
 
     def find_past(self, size: float, most: float = math.inf) -> PastStarts:
         """Return what became of the starts of a size; over ``most`` liquidations it ends."""
         if size in self.kept:
             known: PastStarts = self.kept[size]
             return known
-        past = self.make(size).find_past(self.bars, least=self.bars, most=most)
-        if np.count_nonzero(past.firsts < self.bars) <= most:
+        accounts = self.make(size)
+        past = accounts.find_past(self.bars, least=self.bars, most=most)
+        is_liquidated = past.firsts < self.bars
+        if np.count_nonzero(is_liquidated) <= most:
             self.kept[size] = past
         return past
 
@@ -172,27 +195,37 @@ class HistoryTrials(PathTrials):
         hits = []
         for size in sizes:
             past = self.find_past(size, most)
-            is_hit = (past.room >= self.bars) & (past.firsts < self.bars)
+            is_whole = past.room >= self.bars
+            is_hit = is_whole & (past.firsts < self.bars)
             hits.append(int(np.sum(is_hit)))
         return hits
 
     def describe(self, size: float) -> dict[str, float]:
         """Return starts, those apart, and the largest probability that these leave possible."""
-        summary = self.find_past(size).summarize(self.bars, self.horizon)
+        past = self.find_past(size)
+        summary = past.summarize(self.bars, self.horizon)
         apart = int(summary["history_apart"])
-        share = self.count_hits([size], self.count, math.inf)[0] / self.count
-        hits, high = bound_apart(share, apart)
-        return {"starts": self.count, "apart": apart, "hits": hits, "high": high}
+        (all_hits,) = self.count_hits([size], self.count, math.inf)
+        hits, high = bound_apart(all_hits / self.count, apart)
+        return {
+            "starts": self.count,
+            "apart": apart,
+            "hits": hits,
+            "high": high,
+        }
 
 
 def search_leverage(
-    trials: PathTrials, sizes: core.FloatArray, chance: float
+    trials: PathTrials,
+    sizes: core.FloatArray,
+    chance: float,
 ) -> tuple[dict[str, Any], list[float]]:
     """Return a row, and the probability by size on the first trials."""
     rough_hits = trials.count_hits(sizes.tolist(), trials.rough, math.inf)
     rough = [hits / trials.rough for hits in rough_hits]
     known = SizeHits(trials, chance)
-    best = find_largest(known, [0.0, *map(float, sizes)], guess_place(rough, chance))
+    grid = [0.0, *map(float, sizes)]
+    best = find_largest(known, grid, guess_place(rough, chance))
 
     chance_there = measure(trials, best, trials.count, known.hits.get(best))
     is_limited = bool(best == sizes[-1])
@@ -207,10 +240,15 @@ def search_leverage(
     if isinstance(trials, HistoryTrials):
         return row, rough  # whose starts overlap
 
-    row["wiped_out"] = trials.count_ruined(best, trials.count) / trials.count
+    ruined = trials.count_ruined(best, trials.count)
+    row["wiped_out"] = ruined / trials.count
     if not is_limited:
-        known_chance = chance_there["p_liquidation"]
-        row["leverage_error"] = measure_error(trials, best, known_chance, most=float(sizes[-1]))
+        row["leverage_error"] = measure_error(
+            trials,
+            best,
+            chance=chance_there["p_liquidation"],
+            most=float(sizes[-1]),
+        )
     return row, rough
 
 
@@ -234,7 +272,11 @@ class SizeHits:
         return self.hits[size] > self.limit
 
 
-def find_largest(known: SizeHits, grid: Sequence[float], rough_place: int) -> float:
+def find_largest(
+    known: SizeHits,
+    grid: Sequence[float],
+    rough_place: int,
+) -> float:
     """Return the largest size that is not over the chance; what is tried is kept in ``known``.
 
     ``grid`` begins with 0, which is never over. ``rough_place`` is where the search begins on it.
@@ -257,13 +299,18 @@ def guess_place(shares: Sequence[float], chance: float) -> int:
     return len(shares)
 
 
-def find_first_over(known: SizeHits, grid: Sequence[float], place: int) -> int:
+def find_first_over(
+    known: SizeHits,
+    grid: Sequence[float],
+    place: int,
+) -> int:
     """Return the place of the first size of the grid that is over, ``len(grid)`` if none is.
 
     From a rough place it goes up to a size that is over, then down while the one below is too.
     """
     # The two that most probably enclose it are counted together, which draws their paths once.
-    known.count(grid[max(place - 1, 1) : place + 1])
+    lower = max(place - 1, 1)
+    known.count(grid[lower : place + 1])
     while place < len(grid) and not known.is_over(grid[place]):
         place += 1
     while 1 < place < len(grid) and known.is_over(grid[place - 1]):
@@ -299,14 +346,19 @@ class Searched(NamedTuple):
 
 
 def search_grid(
-    trials: Sequence[PathTrials], sizes: core.FloatArray, chance: float, progress: Progress | None
+    trials: Sequence[PathTrials],
+    sizes: core.FloatArray,
+    chance: float,
+    progress: Progress | None,
 ) -> Searched:
     """Return the largest size of each source on a grid; the smallest is confirmed on all paths."""
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, list[float]] = {}
     for done, source in enumerate(trials):
         core.report_progress(progress, done, len(trials))
-        rows[source.name], columns[source.name] = search_leverage(source, sizes, chance)
+        row, shares = search_leverage(source, sizes, chance)
+        rows[source.name] = row
+        columns[source.name] = shares
 
     # The smallest is measured on all paths, which may make another one the smallest.
     models = {}
@@ -375,13 +427,18 @@ def bisect_leverage(
     return Searched(np.array(sizes), rows, columns)
 
 
-def measure_sources(sources: Sequence[PathTrials], size: float, chance: float) -> dict[str, float]:
+def measure_sources(
+    sources: Sequence[PathTrials],
+    size: float,
+    chance: float,
+) -> dict[str, float]:
     """Return the share of each source on which a size is liquidated, until one is over a chance."""
     shares: dict[str, float] = {}
     for source in sources:
         hits = source.counted.get(size)
         if hits is None:
-            hits = source.count_hits([size], source.count, chance * source.count)[0]
+            most = chance * source.count
+            (hits,) = source.count_hits([size], source.count, most)
 
         shares[source.name] = hits / source.count
         if shares[source.name] > chance:
@@ -391,18 +448,29 @@ def measure_sources(sources: Sequence[PathTrials], size: float, chance: float) -
 
 
 def measure(
-    trials: PathTrials, size: float, count: int, hits: int | None = None
+    trials: PathTrials,
+    size: float,
+    count: int,
+    hits: int | None = None,
 ) -> dict[str, float]:
     """Return the probability of a size on the first trials; ``hits`` are counted if not given."""
     if hits is None:
-        hits = trials.count_hits([size], count, math.inf)[0]
-    row = r.describe_share("p_liquidation", hits, count) | {"paths": count}
+        (hits,) = trials.count_hits([size], count, math.inf)
+    row = r.describe_share("p_liquidation", hits, count)
+    row |= {"paths": count}
     if isinstance(trials, HistoryTrials):  # whose starts overlap
-        row |= dict.fromkeys(r.name_interval("p_liquidation"), math.nan)
+        interval = r.name_interval("p_liquidation")
+        row |= dict.fromkeys(interval, math.nan)
     return row
 
 
-def measure_error(trials: PathTrials, size: float, chance: float, *, most: float) -> float:
+def measure_error(
+    trials: PathTrials,
+    size: float,
+    chance: float,
+    *,
+    most: float,
+) -> float:
     """Return the standard error of the size that is liquidated with a chance, over the paths.
 
     By the delta method in logarithms: the relative error of the chance over the slope d log(chance)
@@ -411,20 +479,29 @@ def measure_error(trials: PathTrials, size: float, chance: float, *, most: float
     # The slope, from a size on each side of it; none is over ``most``. All have the same paths.
     smaller = size * math.exp(-SLOPE_STEP)
     larger = min(size * math.exp(SLOPE_STEP), most)
-    fewer_hits, more_hits = trials.count_hits([smaller, larger], trials.count, most=math.inf)
+    counts = trials.count_hits([smaller, larger], trials.count, most=math.inf)
+    fewer_hits, more_hits = counts
     if not more_hits > fewer_hits or chance == 0.0:
         return math.nan
 
     # Half a hit is added to each, as 0 hits have no logarithm.
-    log_ratio_of_hits = math.log((more_hits + 0.5) / (fewer_hits + 0.5))
+    ratio_of_hits = (more_hits + 0.5) / (fewer_hits + 0.5)
+    log_ratio_of_hits = math.log(ratio_of_hits)
     slope = log_ratio_of_hits / math.log(larger / smaller)
 
     # The chance of n paths has the variance chance (1 - chance) / n.
-    relative_error = math.sqrt((1.0 - chance) / (trials.count * chance))
+    relative_variance = (1.0 - chance) / (trials.count * chance)
+    relative_error = math.sqrt(relative_variance)
     return size * relative_error / slope
 
 
-def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: float) -> None:
+def confirm(
+    trials: PathTrials,
+    row: dict[str, Any],
+    chance: float,
+    *,
+    most: float,
+) -> None:
     """Bisect the leverage of a row on all paths, and scale its error to them; in place.
 
     The first paths leave it within three of their standard errors. Where they know none, or all
@@ -435,13 +512,16 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
     hits = None
     error = row["leverage_error"]
     if error > 0.0 and count > trials.count:
-        row["leverage_error"] = error * math.sqrt(trials.count / count)
+        shrinkage = math.sqrt(trials.count / count)
+        row["leverage_error"] = error * shrinkage
 
-        high = min(math.log(size) + 3.0 * error / size, math.log(most))
-        size *= math.exp(-3.0 * error / size)
+        # Three standard errors to each side, in logarithms.
+        farthest = 3.0 * error / size
+        high = min(math.log(size) + farthest, math.log(most))
+        size *= math.exp(-farthest)
         for _ in range(CONFIRMED):
             middle = math.exp(0.5 * (math.log(size) + high))
-            hits_of_middle = trials.count_hits([middle], count, chance * count)[0]
+            (hits_of_middle,) = trials.count_hits([middle], count, chance * count)
             if hits_of_middle > chance * count:
                 high = math.log(middle)
             else:
@@ -453,10 +533,12 @@ def confirm(trials: PathTrials, row: dict[str, Any], chance: float, *, most: flo
     searched = row["leverage"]
     row |= measure(trials, row["leverage"], count, hits)
     while row["p_liquidation"] > chance:
-        row["leverage"] *= min((chance / row["p_liquidation"]) ** 0.25, 0.99)
+        factor = (chance / row["p_liquidation"]) ** 0.25
+        row["leverage"] *= min(factor, 0.99)
         row |= measure(trials, row["leverage"], count)
 
     # What else the row says is of this size, too.
-    row["wiped_out"] = trials.count_ruined(row["leverage"], count) / count
+    ruined = trials.count_ruined(row["leverage"], count)
+    row["wiped_out"] = ruined / count
     if row["leverage"] < searched:
         row["is_limited"] = False

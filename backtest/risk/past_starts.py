@@ -51,9 +51,11 @@ class PastStarts(NamedTuple):
             return dict.fromkeys(PAST, math.nan)
 
         share = float(np.mean(is_lost))
-        apart = max(int((times[-1] - times[0] + DAY) // horizon), 1)
+        span = int(times[-1] - times[0] + DAY)
+        apart = max(span // horizon, 1)
         _, high = bound_apart(share, apart)
-        worst_year = max([share, *find_yearly_shares(times, is_lost)])
+        yearly = find_yearly_shares(times, is_lost)
+        worst_year = max([share, *yearly])
         figures = (share, len(times), apart, high, worst_year)
         return dict(zip(PAST, figures, strict=True))
 
@@ -61,12 +63,14 @@ class PastStarts(NamedTuple):
 def find_yearly_shares(times: core.IntArray, is_lost: core.BoolArray) -> core.FloatArray:
     """Return the share lost of the 365 days of starts from each on that has so many."""
     ends = np.searchsorted(times, times + YEAR)
-    is_full = times + YEAR <= times[-1] + DAY
+    last_end = times[-1] + DAY
+    is_full = times + YEAR <= last_end
 
     lost_before = np.concatenate([[0], np.cumsum(is_lost)])
     lost = lost_before[ends] - lost_before[:-1]
     starts = ends - np.arange(len(ends))
-    return np.asarray(lost[is_full] / starts[is_full])
+    shares = lost[is_full] / starts[is_full]
+    return np.asarray(shares)
 
 
 def measure_calm(history: Market) -> float:
@@ -78,13 +82,16 @@ def measure_calm(history: Market) -> float:
         return math.nan
 
     half_life = max(HALF_LIFE * DAY / history.interval, 1.0)
-    today = float(ewma_volatility(history, half_life)[-1])
+    volatility = ewma_volatility(history, half_life)
+    today = float(volatility[-1])
 
     is_recent = history.time[1:] >= history.end - YEAR
-    variance = float(np.mean(log_returns(history)[1:][is_recent] ** 2))
+    returns = log_returns(history)[1:]
+    variance = float(np.mean(returns[is_recent] ** 2))
     if not variance > 0.0:
         return math.nan
-    return today / math.sqrt(variance * count_per_year(history))
+    yearly_variance = variance * count_per_year(history)
+    return today / math.sqrt(yearly_variance)
 
 
 def bound_apart(share: float, apart: int) -> tuple[int, float]:
@@ -95,7 +102,9 @@ def bound_apart(share: float, apart: int) -> tuple[int, float]:
     hits = round(share * apart)
     if hits >= apart:
         return hits, 1.0
-    return hits, float(core.sp.special.betaincinv(hits + 1, apart - hits, ONE_SIDED))
+    misses = apart - hits
+    high = core.sp.special.betaincinv(hits + 1, misses, ONE_SIDED)
+    return hits, float(high)
 
 
 def format_bound(chance: float) -> str:

@@ -34,7 +34,9 @@ class PathBars(NamedTuple):
         return np.asarray(self.prices[3])
 
     def select(self, part: slice) -> PathBars:
-        return PathBars(*[field[..., part, :] for field in self])  # type: ignore[arg-type] # by field
+        """Return the bars of some paths."""
+        fields = [field[..., part, :] for field in self]
+        return PathBars(*fields)  # type: ignore[arg-type] # by field
 
 
 class PathMarkets(NamedTuple):
@@ -69,8 +71,10 @@ def append_bars(
 
     Columns keep their last value; ``changes`` are other fields.
     """
-    later = dict(zip((*PRICES, *MARKS), (*prices, *marks), strict=True))
-    later["funding_mark"] = np.full(len(ahead["funding_time"]), np.nan)
+    later = dict(zip(PRICES, prices, strict=True))
+    later |= dict(zip(MARKS, marks, strict=True))
+    n_settlements = len(ahead["funding_time"])
+    later["funding_mark"] = np.full(n_settlements, np.nan)
     later |= ahead
 
     fields = market.fields() | {"synthetic": True}
@@ -78,8 +82,10 @@ def append_bars(
         fields[name] = np.concatenate([fields[name], values])
 
     columns = {}
+    n_bars = prices.shape[1]
     for name, values in market.columns.items():
-        columns[name] = np.append(values, np.full(prices.shape[1], values[-1]))
+        last = np.full(n_bars, values[-1])
+        columns[name] = np.append(values, last)
     fields["columns"] = columns
     return Market(**fields | changes)
 
@@ -87,6 +93,8 @@ def append_bars(
 def bound_extremes(prices: core.FloatArray) -> core.FloatArray:
     """Put the highs and lows of bars (4, ...) beyond their opens and closes, in place."""
     first, high, low, close = prices
-    np.maximum(high, np.maximum(first, close), out=high)
-    np.minimum(low, np.minimum(first, close), out=low)
+    highest = np.maximum(first, close)
+    lowest = np.minimum(first, close)
+    np.maximum(high, highest, out=high)
+    np.minimum(low, lowest, out=low)
     return prices

@@ -15,8 +15,13 @@ from backtest import core
 
 Moves: TypeAlias = tuple[core.FloatArray, core.FloatArray, core.FloatArray]
 """Log moves of bars, and their highest and lowest log price over the open, (bars, paths)."""
-NORMALS, EXTREMES, ROWS, BASIS, FUNDING, PARTS = 0, 1, 3, 4, 5, 8
-"""The kinds of random numbers: each has a generator of its own, whose number keeps its draws."""
+# The kinds of random numbers: each has a generator of its own, whose number keeps its draws.
+NORMALS = 0
+EXTREMES = 1
+ROWS = 3
+BASIS = 4
+FUNDING = 5
+PARTS = 8
 MOST_KEPT = 2**23
 """Numbers of rows that are kept for paths that draw the same ones again: 67 MB."""
 FIRST_PART = 1000
@@ -43,7 +48,12 @@ class Draws:
     loads: tuple[float, ...] = (1.0,)
     kept: KeptNumbers | None = None
 
-    def generator(self, kind: int, instrument: int = 0, part: int = 0) -> np.random.Generator:
+    def generator(
+        self,
+        kind: int,
+        instrument: int = 0,
+        part: int = 0,
+    ) -> np.random.Generator:
         """Return the generator of one kind of numbers, from its beginning."""
         key = np.array([self.seed, self.block], dtype=np.uint64)
         counter = np.array([0, instrument, part, kind], dtype=np.uint64)
@@ -58,24 +68,29 @@ class Draws:
             return numbers[:bars]
 
         numbers = self.generator(ROWS).random((bars, n, 2))
-        if sum(known.size for known in kept.values()) + numbers.size <= MOST_KEPT:
+        size_kept = sum(known.size for known in kept.values())
+        if size_kept + numbers.size <= MOST_KEPT:
             kept[self.block, n] = numbers
         return numbers
 
     def normals(self, kind: int, part: int = 0) -> core.FloatArray:
         """Return standard normal numbers that all instruments share, (bars, paths)."""
-        return self.generator(kind, part=part).standard_normal(self.shape)
+        generator = self.generator(kind, part=part)
+        return generator.standard_normal(self.shape)
 
     def joint_normals(self) -> core.FloatArray:
         """Return the instrument's own, correlated with those of the others, (bars, paths)."""
         total = np.zeros(self.shape)
         for instrument, load in enumerate(self.loads):
             if load != 0.0:
-                total += load * self.generator(NORMALS, instrument).standard_normal(self.shape)
+                generator = self.generator(NORMALS, instrument)
+                total += load * generator.standard_normal(self.shape)
         return total
 
     def extremes(
-        self, moves: core.FloatArray, variance: core.FloatArray | float
+        self,
+        moves: core.FloatArray,
+        variance: core.FloatArray | float,
     ) -> tuple[core.FloatArray, core.FloatArray]:
         """Return the highest and lowest points of Brownian bridges from 0 to ``moves``.
 
@@ -91,10 +106,15 @@ class Draws:
         high = np.zeros(self.shape)
         low = np.zeros(self.shape)
         for i in range(steps):
-            waits = self.generator(EXTREMES, part=i).standard_exponential((*self.shape, 2))
-            move = moves / steps + np.sqrt(step_variance) * (shocks[i] - mean_shock)
-            high = np.maximum(high, price + find_top(move, step_variance, waits[..., 0]))
-            low = np.minimum(low, price - find_top(-move, step_variance, waits[..., 1]))
+            generator = self.generator(EXTREMES, part=i)
+            waits = generator.standard_exponential((*self.shape, 2))
+            shock = shocks[i] - mean_shock
+            move = moves / steps + np.sqrt(step_variance) * shock
+
+            top = find_top(move, step_variance, waits[..., 0])
+            depth = find_top(-move, step_variance, waits[..., 1])
+            high = np.maximum(high, price + top)
+            low = np.minimum(low, price - depth)
             price = price + move
         return high, low
 
@@ -102,11 +122,18 @@ class Draws:
         """Return the shocks of a bridge's steps; a single step has none."""
         if self.bridge == 1:
             return [0.0]
-        return [self.normals(PARTS, part) for part in range(FIRST_PART, FIRST_PART + self.bridge)]
+        parts = range(FIRST_PART, FIRST_PART + self.bridge)
+        return [self.normals(PARTS, part) for part in parts]
 
 
 def find_top(
-    move: core.FloatArray, variance: core.FloatArray | float, wait: core.FloatArray
+    move: core.FloatArray,
+    variance: core.FloatArray | float,
+    wait: core.FloatArray,
 ) -> core.FloatArray:
-    """Return the highest point of a Brownian bridge from 0 to ``move``, by an exponential."""
-    return np.asarray(0.5 * (move + np.sqrt(move * move + 2.0 * variance * wait)))
+    """Return the highest point of a Brownian bridge from 0 to ``move``, by an exponential.
+
+    P(M >= m) = exp(-w) with w = 2 m (m - move) / variance, solved for m.
+    """
+    root = np.sqrt(move * move + 2.0 * variance * wait)
+    return np.asarray(0.5 * (move + root))

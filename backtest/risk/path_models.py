@@ -105,12 +105,14 @@ class GBM(PathModel):
 
     @classmethod
     def _fit(cls, market: Market, returns: core.FloatArray) -> Self:
-        return cls(volatility=float(np.std(returns)) * math.sqrt(count_per_year(market)))
+        deviation = float(np.std(returns))
+        return cls(volatility=deviation * math.sqrt(count_per_year(market)))
 
     def walk(self, draws: Draws, per_year: float) -> Moves:
         variance = self.volatility**2 / per_year
         mean = self.drift / per_year - 0.5 * variance
-        moves = mean + math.sqrt(variance) * draws.joint_normals()
+        shocks = draws.joint_normals()
+        moves = mean + math.sqrt(variance) * shocks
         return moves, *draws.extremes(moves, variance)
 
 
@@ -143,9 +145,11 @@ def find_row_scale(model: Filtered, rows: core.FloatArray, target: float) -> flo
 
     # Rows of one price, or weights that no factor brings to the target, stay as they are.
     low, high = -LARGEST_LOG_SCALE, LARGEST_LOG_SCALE
-    if not (rows.any() and excess(low) < 0.0 < excess(high)):
+    has_root = rows.any() and excess(low) < 0.0 < excess(high)
+    if not has_root:
         return 1.0
-    return math.exp(sp.optimize.brentq(excess, low, high, xtol=1e-13))
+    log_scale = sp.optimize.brentq(excess, low, high, xtol=1e-13)
+    return math.exp(log_scale)
 
 
 def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
@@ -166,14 +170,20 @@ def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
     factor = stay * np.roll(growth, 1)
     total = np.ones(n)
     _compile.compile_module(path_kernels).sum_products(
-        factor, total, np.empty((2, n)), DOUBLINGS, NEGLIGIBLE
+        factor,
+        total,
+        np.empty((2, n)),
+        DOUBLINGS,
+        NEGLIGIBLE,
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        left = 1.0 - (1.0 - stay) * float(np.mean(growth * total))
+        mean_of_all = float(np.mean(growth * total))
+        left = 1.0 - (1.0 - stay) * mean_of_all
 
     if not left > 0.0:
         return math.inf
-    return model.omega / left * float(np.mean(rows * total))
+    mean_square = float(np.mean(rows * total))
+    return model.omega / left * mean_square
 
 
 class _Resampled(PathModel):
@@ -194,7 +204,8 @@ class _Resampled(PathModel):
 
         That is variance now, omega, alpha, beta and the largest variance.
         """
-        return np.ones(market.n_bars), np.array([1.0, 0.0, 0.0, 1.0, 1.0])
+        constant = np.array([1.0, 0.0, 0.0, 1.0, 1.0])
+        return np.ones(market.n_bars), constant
 
 
 class Stationary(_Resampled):
@@ -278,19 +289,27 @@ class Filtered(_Resampled):
 
         # Paths start with a part of the distance of today's variance from that of history.
         now = float(at_history.filter(market)[-1])
-        model = at_history.override(variance_now=square * (now / square) ** STATE)
+        started = square * (now / square) ** STATE
+        model = at_history.override(variance_now=started)
 
         # Blocks keep what the variance does not explain: returns are divided by its root.
-        divided = log_returns(market)[1:] / model.scale(market)[0][1:]
-        return model.override(block=block_length(divided[-len(returns) :]))
+        volatility, _ = model.scale(market)
+        divided = log_returns(market)[1:] / volatility[1:]
+        recent = divided[-len(returns) :]
+        return model.override(block=block_length(recent))
 
     def filter(self, market: Market) -> core.FloatArray:
         """Return the variance that the model forecasts for the bar after each, (n_bars,)."""
         squares = log_returns(market) ** 2
-        ahead = np.full(market.n_bars, find_backcast(squares[1:]))
+        first = find_backcast(squares[1:])
+        ahead = np.full(market.n_bars, first)
         weights = np.array([self.omega, self.alpha, self.beta])
         _compile.compile_module(kernels).filter_variance(
-            squares, weights, float(ahead[0]), 1, ahead
+            squares,
+            weights,
+            float(ahead[0]),
+            1,
+            ahead,
         )
         return ahead
 
@@ -310,12 +329,23 @@ class Filtered(_Resampled):
         target = float(np.mean(returns[1:] ** 2))
         row_scale = find_row_scale(self, divided_squares, target)
 
-        largest = MOST_VARIANCE * max(float(np.max(next_variance)), self.variance_now)
-        numbers = np.array([self.variance_now, self.omega, self.alpha, self.beta, largest])
-        return np.asarray(volatility / math.sqrt(row_scale)), numbers
+        highest = float(np.max(next_variance))
+        largest = MOST_VARIANCE * max(highest, self.variance_now)
+        numbers = np.array(
+            [
+                self.variance_now,
+                self.omega,
+                self.alpha,
+                self.beta,
+                largest,
+            ]
+        )
+        scaled = volatility / math.sqrt(row_scale)
+        return np.asarray(scaled), numbers
 
 
 def find_weight(half_life: float) -> float:
     """Return the weight per bar that is half gone after so many bars, of at least the least."""
-    kept: float = 0.5 ** (1.0 / max(half_life, LEAST_HALF_LIFE))
+    bars = max(half_life, LEAST_HALF_LIFE)
+    kept: float = 0.5 ** (1.0 / bars)
     return 1.0 - kept

@@ -78,12 +78,15 @@ def list_opens(history: Market, horizon: int) -> core.IntArray:
     """Return the opens of the bars of a path, from the last one of history on, ns."""
     last = int(history.time[-1])
     if not history.sessions:
-        return last + np.arange(0, horizon + 1, history.interval, dtype=np.int64)
+        steps = np.arange(0, horizon + 1, history.interval, dtype=np.int64)
+        return last + steps
 
     # Of sessions, the opens of a week are repeated in each week that the path touches.
     end = last + horizon
-    weeks = np.arange(last // WEEK, end // WEEK + 2, dtype=np.int64) * WEEK
-    opens = (weeks[:, None] + find_week(history)[None, :]).ravel()
+    first_week = last // WEEK
+    after_last_week = end // WEEK + 2
+    weeks = np.arange(first_week, after_last_week, dtype=np.int64) * WEEK
+    opens = (weeks[:, None] + find_week(history)).ravel()
     is_ahead = (opens > last) & (opens <= end)
     return np.concatenate([[last], opens[is_ahead]])
 
@@ -95,20 +98,25 @@ def find_phases_of_week(
     week = find_week(history)
     last_place = len(week) - 1
     phases = np.searchsorted(week, time % WEEK).clip(max=last_place)
-    place = np.searchsorted(week, history.time % WEEK).clip(max=last_place)
-    row_phases = np.where(week[place] == history.time % WEEK, place, -1)
+
+    times = history.time % WEEK
+    place = np.searchsorted(week, times).clip(max=last_place)
+    row_phases = np.where(week[place] == times, place, -1)
     return phases, row_phases
 
 
 def find_week(history: Market) -> core.IntArray:
     """Return the times of the week at which bars open in at least half of the last weeks, ns."""
     if history.interval > DAY:
-        return np.array([int(history.time[-1]) % WEEK], dtype=np.int64)
+        last = int(history.time[-1])
+        return np.array([last % WEEK], dtype=np.int64)
 
-    recent = history.time[history.time > history.time[-1] - RECENT_WEEKS * WEEK]
+    time = history.time
+    recent = time[time > time[-1] - RECENT_WEEKS * WEEK]
     n_weeks = len(np.unique(recent // WEEK))
     times, counts = np.unique(recent % WEEK, return_counts=True)
-    return np.asarray(times[counts >= 0.5 * n_weeks], dtype=np.int64)
+    usual = times[counts >= 0.5 * n_weeks]
+    return np.asarray(usual, dtype=np.int64)
 
 
 class RowTable:
@@ -122,7 +130,13 @@ class RowTable:
     that blocks of rows add to that of single rows.
     """
 
-    def __init__(self, history: Market, past: Market, model: Any, calendar: PathCalendar) -> None:
+    def __init__(
+        self,
+        history: Market,
+        past: Market,
+        model: Any,
+        calendar: PathCalendar,
+    ) -> None:
         self.block = float(model.block)
         self.calendar = calendar
 
@@ -139,7 +153,8 @@ class RowTable:
         phases = calendar.row_phases
         self.order: core.IntArray = np.argsort(phases, kind="stable")
         self.counts = np.bincount(phases[phases >= 0])
-        self.starts = int(np.sum(phases < 0)) + np.cumsum(self.counts) - self.counts
+        n_unused = int(np.sum(phases < 0))
+        self.starts = n_unused + np.cumsum(self.counts) - self.counts
 
         # Log moves over the close before, in units of the volatility that the model had then.
         volatility, self.variance = model.scale(past)
@@ -149,7 +164,8 @@ class RowTable:
 
         # The first bar of a path has the model's variance now, on average over all rows.
         if isinstance(model, Filtered):
-            self.variance[0] /= float(np.mean(self.moves[3, phases >= 0] ** 2))
+            moves = self.moves[3, phases >= 0]
+            self.variance[0] /= float(np.mean(moves**2))
             self.variance[4] = max(self.variance[4], self.variance[0])
 
     def choose(self, uniforms: core.FloatArray) -> tuple[core.IntArray, core.FloatArray]:
@@ -164,6 +180,8 @@ class RowTable:
         rows = np.empty(shape, np.int64)
         variance = np.empty(shape)
 
+        # What the variance of the bar before is multiplied by after each row.
+        growth = alpha * self.moves[3] ** 2 + beta
         _compile.compile_module(path_kernels).repeat_rows(
             uniforms,
             self.calendar.phases[1:],
@@ -171,7 +189,7 @@ class RowTable:
             self.order,
             self.counts,
             self.starts,
-            alpha * self.moves[3] ** 2 + beta,
+            growth,
             np.array([self.block, now, omega, most]),
             rows,
             variance,
@@ -189,12 +207,14 @@ class RowTable:
         order = self.order[self.starts[0] :]
         deviations = [math.exp(0.5 * LOG_STEP * node) for node in nodes.tolist()]
         values = np.empty((len(self.starts), len(nodes)))
+        starts = np.append(self.starts, len(self.order)) - self.starts[0]
+        most_rows = int(self.counts.max())
         slopes = np.empty_like(values)
         _compile.compile_module(path_kernels).tabulate_log_means(
             self.moves[3, order],
-            np.append(self.starts, len(self.order)) - self.starts[0],
+            starts,
             np.array(deviations),
-            np.empty((2, int(self.counts.max()))),
+            np.empty((2, most_rows)),
             values,
             slopes,
         )
@@ -204,7 +224,10 @@ class RowTable:
         rise = values[:, 1:] - first
         up = slopes[:, :-1]
         down = slopes[:, 1:]
-        cubics = np.array([first, up, 3.0 * rise - 2.0 * up - down, up + down - 2.0 * rise])
+        # Coefficients of 1, x, x^2 and x^3 for x from 0 to 1 between two nodes.
+        square = 3.0 * rise - 2.0 * up - down
+        cube = up + down - 2.0 * rise
+        cubics = np.array([first, up, square, cube])
         return int(nodes[0]), cubics
 
     def _list_nodes(self) -> core.IntArray:
@@ -231,12 +254,15 @@ class RowTable:
         places = np.append(self.starts, len(self.order)) - n_unused
 
         # The last row has none after it.
-        next_phases = np.append(self.calendar.row_phases, -1)[order + 1]
+        all_phases = np.append(self.calendar.row_phases, -1)
+        next_phases = all_phases[order + 1]
         place_of_row = np.zeros(len(self.order) + 1, np.int64)
         place_of_row[order] = np.arange(len(order))
 
         phases = self.calendar.phases
         growth = np.zeros(len(phases))
+        numbers = [self.block, *self.variance, first_node]
+        most_rows = int(self.counts.max())
         _compile.compile_module(path_kernels).follow_blocks(
             phases,
             self.moves[3, order],
@@ -244,8 +270,8 @@ class RowTable:
             next_phases,
             place_of_row[order + 1],
             cubics,
-            np.array([self.block, *self.variance, first_node], dtype=np.float64),
-            np.zeros((6, int(self.counts.max()))),
+            np.array(numbers, dtype=np.float64),
+            np.zeros((6, most_rows)),
             growth,
         )
         return growth

@@ -20,9 +20,26 @@ from backtest.venue import Venue, has_spread, scale_cost
 SCALE = core.Real(0.0)
 MOVE = core.Real(-1.0, open_low=True)
 FILE = Path(__file__).with_name("crashes.toml")
-TAKE_A_BAR = ("price", "prices", "funding", "basis", "implied_volatility", "margin", "outage")
+TAKE_A_BAR = (
+    "price",
+    "prices",
+    "funding",
+    "basis",
+    "implied_volatility",
+    "margin",
+    "outage",
+)
 """Fields of a scenario that take a bar."""
-MOVES = ("price", "prices", "correlation", "over", "shape", "basis", "date", "until")
+MOVES = (
+    "price",
+    "prices",
+    "correlation",
+    "over",
+    "shape",
+    "basis",
+    "date",
+    "until",
+)
 """Fields of a scenario that say how prices move."""
 
 
@@ -115,10 +132,11 @@ class Scenario(core.Value):
         if self.shape == "bar" and self.over is not None:
             yield "over", "must be left out with shape 'bar', which lasts one bar"
 
-        if self.prices is not None and not isinstance(self.prices, Mapping):
-            yield "prices", "must name instruments, {'ETHUSDT': -0.4}; price is the move of all"
-        if self.prices is not None and self.correlation is not None and self.price != 0.0:
-            yield "price", "must be left out: prices with a correlation move all instruments"
+        if self.prices is not None:
+            if not isinstance(self.prices, Mapping):
+                yield "prices", "must name instruments, {'ETHUSDT': -0.4}; price is the move of all"
+            if self.correlation is not None and self.price != 0.0:
+                yield "price", "must be left out: prices with a correlation move all instruments"
 
         if (self.date is None) != (self.until is None):
             yield "until", "must be given with date, and only with it"
@@ -143,27 +161,32 @@ def crashes() -> tuple[Scenario, ...]:
     """
     with FILE.open("rb") as file:
         episodes = tomllib.load(file)["episode"]
-    return tuple(Scenario.from_dict(episode, where=FILE.name) for episode in episodes)
+    scenarios = [Scenario.from_dict(episode, where=FILE.name) for episode in episodes]
+    return tuple(scenarios)
 
 
 def find_moves(
-    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str]
+    scenario: Scenario,
+    markets: Mapping[str, Market],
+    resting: Set[str],
 ) -> dict[str, float]:
     """Return the move of each market in a scenario, a fraction of its last close.
 
     ``resting`` are those that move only where the scenario names them. They come last.
     """
-    named = {} if scenario.prices is None else dict(scenario.prices)
+    named: Mapping[str, float] = scenario.prices or {}
     owner = f"prices of scenario {scenario.name!r}: the account"
     core.check_names(owner, named, list(markets), noun="instrument")
 
     free = {name: market for name, market in markets.items() if name not in resting}
+
     moves = {}
     if scenario.correlation is None:
         for name in free:
             moves[name] = named.get(name, scenario.price)
     else:
         moves = correlate_moves(scenario, free, named)
+
     for name in markets:
         if name in resting:
             moves[name] = named.get(name, 0.0)
@@ -171,9 +194,16 @@ def find_moves(
 
 
 def correlate_moves(
-    scenario: Scenario, markets: Mapping[str, Market], named: Mapping[str, float]
+    scenario: Scenario,
+    markets: Mapping[str, Market],
+    named: Mapping[str, float],
 ) -> dict[str, float]:
-    """Return the moves of all markets: those named, and the others, which follow them."""
+    """Return the moves of all markets: those named, and the others, which follow them.
+
+    A market that follows moves by log(1 + move) = rho sigma z: rho is the correlation, sigma its
+    volatility, and z the mean log move of those named, in their volatilities. Without a name the
+    first market leads, by ``price``.
+    """
     correlation = scenario.correlation or 0.0
     if len(markets) < 2:
         raise core.ParameterError(
@@ -183,13 +213,16 @@ def correlate_moves(
 
     leads = {name: move for name, move in named.items() if name in markets}
     if not leads:
-        leads = {next(iter(markets)): scenario.price}
+        first = next(iter(markets))
+        leads = {first: scenario.price}
 
     # Moves are counted in volatilities; where one does not move, all have the same.
     sigma = {name: measure_recent(market) for name, market in markets.items()}
-    if not all(volatility > 0.0 for volatility in sigma.values()):
+    all_move = all(volatility > 0.0 for volatility in sigma.values())
+    if not all_move:
         sigma = dict.fromkeys(markets, 1.0)
-    z = float(np.mean([math.log1p(move) / sigma[name] for name, move in leads.items()]))
+    scores = [math.log1p(move) / sigma[name] for name, move in leads.items()]
+    z = float(np.mean(scores))
 
     moves = {}
     for name in markets:
@@ -202,15 +235,18 @@ def correlate_moves(
 
 def shrink(log_move: float) -> float:
     """Return the move of a log move, over -1 also where the number rounds to it."""
-    return max(math.expm1(log_move), math.nextafter(-1.0, 0.0))
+    lowest = math.nextafter(-1.0, 0.0)
+    return max(math.expm1(log_move), lowest)
 
 
 def measure_recent(market: Market) -> float:
     """Return the standard deviation of the log returns of the last 30 days, per bar."""
-    recent = market.close[market.time > market.time[-1] - MONTH]
+    is_recent = market.time > market.time[-1] - MONTH
+    recent = market.close[is_recent]
     if len(recent) <= 2:
         return 0.0
-    return float(np.std(np.diff(np.log(recent))))
+    returns = np.diff(np.log(recent))
+    return float(np.std(returns))
 
 
 MOST_COST = 0.99
@@ -222,7 +258,10 @@ def scale_slippage(venue: Venue, factor: float) -> dict[str, Any]:
     names = ["slippage.rate"]
     if has_spread(venue):
         names.append("slippage.spread")
-    return {name: scale_cost(venue, name, factor, MOST_COST) for name in names}
+    changes = {}
+    for name in names:
+        changes[name] = scale_cost(venue, name, factor, MOST_COST)
+    return changes
 
 
 def scale_margin(venue: Venue, factor: float) -> dict[str, Any]:
@@ -244,7 +283,12 @@ def scale_venue(venue: Venue, scenario: Scenario) -> Venue:
     if scenario.spread != 1.0:
         changes |= scale_slippage(venue, scenario.spread)
         name = "liquidation.slippage"
-        changes[name] = scale_cost(venue, name, scenario.spread, MOST_COST)
+        changes[name] = scale_cost(
+            venue,
+            name,
+            scenario.spread,
+            MOST_COST,
+        )
 
     # Impact is that of the square root of the share of the volume.
     if scenario.depth != 1.0:
@@ -262,5 +306,6 @@ def fix_margin_tables(venues: Mapping[str, Venue], time: int) -> dict[str, Venue
     stamp = np.array([time], dtype=np.int64)
     fixed = {}
     for name, venue in venues.items():
-        fixed[name] = venue.with_table(venue.in_use(stamp)[0])
+        table = venue.in_use(stamp)[0]
+        fixed[name] = venue.with_table(table)
     return fixed

@@ -74,14 +74,19 @@ class StressedAccount:
 
         # The bars that columns need in front of a scenario; no instrument is left out.
         self.warm_up = warm_up.measure_warm_up(result.setup.observed, markets)
-        first = markets.n_bars - self.warm_up.count_bars(markets, venues)
-        first = min(first, int(markets.spans[:, 1].min()) - 1)
-        self.history = markets.slice(max(first, 0), markets.n_bars)
+        n_bars = markets.n_bars
+        n_needed = self.warm_up.count_bars(markets, venues)
+        last_listing = int(markets.spans[:, 1].min()) - 1
+        first = min(n_bars - n_needed, last_listing)
+        self.history = markets.slice(max(first, 0), n_bars)
 
         assets = self._make_asset_markets()
         self.moving = self._find_going() | assets
         self.bare = {*self.moving} - {*self.history}
-        self.resting = {name for name, asset in assets.items() if np.ptp(asset.close) == 0.0}
+        self.resting = set()
+        for name, asset in assets.items():
+            if np.ptp(asset.close) == 0.0:
+                self.resting.add(name)
         self.exposures = self._measure_exposures()
 
     def _find_going(self) -> dict[str, Market]:
@@ -126,14 +131,16 @@ class StressedAccount:
         """Return the money that moves with each market: of positions, and of collateral."""
         held = self.result.state.held
         exposures = dict.fromkeys(self.moving, 0.0)
-        for name, quantity in zip(self.history, held.quantities.tolist(), strict=True):
+        quantities = held.quantities.tolist()
+        for name, quantity in zip(self.history, quantities, strict=True):
             if name in exposures:
                 close = float(self.history[name].mark_close[-1])
-                value = abs(value_of(self.venues[name].contract, close))
-                exposures[name] += quantity * value
+                contract = self.venues[name].contract
+                exposures[name] += quantity * abs(value_of(contract, close))
 
         values = held.amounts * held.prices
-        for asset, value in zip(self.result.account.collateral, values, strict=True):
+        collateral = self.result.account.collateral
+        for asset, value in zip(collateral, values, strict=True):
             name = self.find_instrument(asset.prices) or asset.name
             if name in exposures:
                 exposures[name] += float(value)
@@ -164,47 +171,64 @@ class StressedAccount:
             if k > 0:
                 apart = rng.standard_normal(SUB_STEPS * n)
                 noise = rho * first_noise + math.sqrt(1.0 - rho * rho) * apart
-            path = self._walk(scenario, name, noise, moves[name])
-            last = bound_extremes(cut_bars(path, end=1.0 + moves[name]))
+            move = moves[name]
+            path = self._walk(scenario, name, noise, move)
+            last = bound_extremes(cut_bars(path, end=1.0 + move))
 
-            basis = 0.0 if name in self.bare else scenario.basis
+            # Collateral that history has not has no mark of its own, and pays no funding.
+            basis = scenario.basis
+            funding = scenario.funding
+            if name in self.bare:
+                basis = 0.0
+                funding = None
             mark = bound_extremes(last * spread_basis(market, basis, n))
-            funding = None if name in self.bare else scenario.funding
             bars[name] = complete_bars(market, last, mark, funding)
         return bars
 
     def _count_bars(self, scenario: Scenario) -> int:
         """Return the bars of a scenario: none where nothing in it takes a bar."""
         if scenario.over is not None:
-            return max(-(-core.parse_duration(scenario.over) // self.history.interval), 1)
+            length = core.parse_duration(scenario.over)
+            n_bars = -(-length // self.history.interval)  # rounded up
+            return max(n_bars, 1)
         if scenario.shape == "bar":
             return 1
 
         for field in TAKE_A_BAR:
-            if getattr(scenario, field) != getattr(Scenario, field):
+            usual = getattr(Scenario, field)
+            if getattr(scenario, field) != usual:
                 return 1
         return 0
 
     def _walk(
-        self, scenario: Scenario, name: str, noise: core.FloatArray, move: float
+        self,
+        scenario: Scenario,
+        name: str,
+        noise: core.FloatArray,
+        move: float,
     ) -> core.FloatArray:
         """Return log prices from 0 to a move: a bridge of a random walk, or a line."""
         n = len(noise) // SUB_STEPS
         sigma = 0.0
         if scenario.shape == "bridge" and n > 1:
             # The volatility of all of history, not of the bars in front alone.
-            recent = measure_recent(self.markets.get(name, self.moving[name]))
-            sigma = scenario.volatility * recent / math.sqrt(SUB_STEPS)
+            market = self.markets.get(name, self.moving[name])
+            volatility = scenario.volatility * measure_recent(market)
+            sigma = volatility / math.sqrt(SUB_STEPS)
 
+        # The walk, moved along a line so that it ends at the move.
         walk = np.cumsum(noise) * sigma
         steps = np.arange(1, len(noise) + 1) / len(noise)
         bridge = walk + steps * (math.log1p(move) - walk[-1])
-        return np.concatenate([[0.0], bridge]).clip(-LARGEST_LOG_MOVE, LARGEST_LOG_MOVE)
+        logs = np.concatenate([[0.0], bridge])
+        return logs.clip(-LARGEST_LOG_MOVE, LARGEST_LOG_MOVE)
 
     def simulate(self, scenario: Scenario, bars: Bars) -> dict[str, Any]:
         """Return what the bars of a scenario leave of the account, as a row of the table."""
         result = self.result
-        wealth_before = float(result.of_account("equity")[-1] + result.of_account("reserve")[-1])
+        equity_before = result.of_account("equity")[-1]
+        reserve_before = result.of_account("reserve")[-1]
+        wealth_before = float(equity_before + reserve_before)
 
         state = result.state
         money = None
@@ -214,12 +238,14 @@ class StressedAccount:
             steps, distance = self.pass_bars(scenario, bars, is_search=False)
             state = steps.state
             money = steps.tally.money
-            lost_to_adl = self._find_lost_profits(scenario, bars, state.held.quantities)
+            quantities = state.held.quantities
+            lost_to_adl = self._find_lost_profits(scenario, bars, quantities)
 
         # What is left at the venue, less what its default takes; the reserve is elsewhere.
-        kept = float(state.wallet.equity) - lost_to_adl
+        wallet = state.wallet
+        kept = float(wallet.equity) - lost_to_adl
         lost_to_default = scenario.venue_default * max(kept, 0.0)
-        equity = kept - lost_to_default + float(state.wallet.reserve)
+        equity = kept - lost_to_default + float(wallet.reserve)
 
         is_liquidated = money is not None and money.liquidations > 0
         row = {
@@ -233,9 +259,8 @@ class StressedAccount:
             row[name] = float(getattr(money, name, 0.0))
 
         # What conversions cost is slippage too; the wallet has its sum so far.
-        row["slippage"] -= float(
-            state.wallet.converted_so_far - result.state.wallet.converted_so_far
-        )
+        converted_before = result.state.wallet.converted_so_far
+        row["slippage"] -= float(wallet.converted_so_far - converted_before)
         row["lost_to_adl"] = lost_to_adl
         row["lost_to_default"] = lost_to_default
         return row
@@ -243,35 +268,47 @@ class StressedAccount:
     def _measure_distance_now(self) -> float:
         """Return the smallest distance to a liquidation price at the end of the run, or NaN."""
         rows = self.result.positions
-        rows = rows[rows["time"] == rows["time"].iloc[-1]]
-        price = rows["liquidation_price"]
-        distances = (price / rows["mark"] - 1.0).abs()
+        is_last = rows["time"] == rows["time"].iloc[-1]
+        last = rows[is_last]
+        price = last["liquidation_price"]
+        distances = (price / last["mark"] - 1.0).abs()
         return float(distances[price > 0.0].min())
 
     def _find_lost_profits(
-        self, scenario: Scenario, bars: Bars, quantities: core.FloatArray
+        self,
+        scenario: Scenario,
+        bars: Bars,
+        quantities: core.FloatArray,
     ) -> float:
         """Return what auto-deleveraging takes of all positions at the end of a scenario."""
         lost = []
-        for name, quantity in zip(self.history, quantities.tolist(), strict=True):
-            if name in bars:
-                rise = float(bars[name].last[3, -1])
-                lost.append(self.find_lost_profit(scenario, name, quantity, rise))
+        held = quantities.tolist()
+        for name, quantity in zip(self.history, held, strict=True):
+            if name not in bars:
+                continue
+            rise = float(bars[name].last[3, -1])
+            lost.append(self.find_lost_profit(scenario, name, quantity, rise))
         return float(sum(lost))
 
     def find_lost_profit(
-        self, scenario: Scenario, name: str, quantity: float, rise: float
+        self,
+        scenario: Scenario,
+        name: str,
+        quantity: float,
+        rise: float,
     ) -> float:
         """Return what auto-deleveraging takes: closed at the bankruptcy price of a counterparty."""
         side = math.copysign(1.0, quantity)
         start = float(self.history[name].close[-1])
         bankrupt = start * (1.0 + side / scenario.adl_leverage)
         last = start * rise
-        if scenario.adl == 0.0 or quantity == 0.0 or side * (last - bankrupt) <= 0.0:
+        has_profit = side * (last - bankrupt) > 0.0
+        if scenario.adl == 0.0 or quantity == 0.0 or not has_profit:
             return 0.0
 
         contract = self.venues[name].contract
-        gap = value_of(contract, last) - value_of(contract, bankrupt)
+        value_of_bankrupt = value_of(contract, bankrupt)
+        gap = value_of(contract, last) - value_of_bankrupt
         return float(scenario.adl * quantity * gap)
 
     def pass_bars(
@@ -316,18 +353,26 @@ class StressedAccount:
         """
         if self.result.manifest["compiled"] != "yes":
             return False
-        if engine.is_loop_compiled(has_options=bool(setup.markets.options)):
+        has_options = bool(setup.markets.options)
+        if engine.is_loop_compiled(has_options=has_options):
             return True
         n_bars = len(setup.inputs.feed.time) - setup.first
-        return not engine.is_plain_sooner(MOST_PASSES * n_bars * len(setup.markets))
+        n_steps = MOST_PASSES * n_bars * len(setup.markets)
+        return not engine.is_plain_sooner(n_steps)
 
     def _set_up(self, scenario: Scenario, bars: Bars) -> engine.Setup:
         """Return the setup of the run at the venues of a scenario, on a market with its bars."""
         result = self.result
-        venues = {name: scale_venue(venue, scenario) for name, venue in self.venues.items()}
-        markets = {name: go_on(market, bars[name]) for name, market in self.moving.items()}
+        venues = {}
+        for name, venue in self.venues.items():
+            venues[name] = scale_venue(venue, scenario)
+        markets = {}
+        for name, market in self.moving.items():
+            markets[name] = go_on(market, bars[name])
 
-        longer = {name: markets.get(name, market) for name, market in self.history.items()}
+        longer = {}
+        for name, market in self.history.items():
+            longer[name] = markets.get(name, market)
         panel = remake(self.history, longer)
         if panel.listing is not None:  # the last surface holds to the end
             panel.listing = panel.listing._replace(max_age=FOREVER)
@@ -339,11 +384,13 @@ class StressedAccount:
             collateral.append(replace(asset, prices=prices))
         account = replace(result.account, collateral=collateral)
 
+        # The signal stays as it was at the end of the run.
         signal = result.state.positions.column("signal")
+        signals = np.tile(signal[:, None], (1, panel.n_bars))
         return engine.set_up_again(
             result.setup._replace(venues=venues, account=account),
             panel,
-            np.tile(signal[:, None], (1, panel.n_bars)),
+            signals,
             first=self.history.n_bars,
             started=result.started,
         )
@@ -400,8 +447,13 @@ class StressedAccount:
 
 def cut_bars(path: core.FloatArray, *, end: float) -> core.FloatArray:
     """Return the bars (4, n) of a path of log prices, the last close at its end to the bit."""
-    parts = np.lib.stride_tricks.sliding_window_view(path, SUB_STEPS + 1)[::SUB_STEPS]
-    bars = np.exp([parts[:, 0], parts.max(axis=1), parts.min(axis=1), parts[:, -1]])
+    parts = np.lib.stride_tricks.sliding_window_view(path, SUB_STEPS + 1)
+    bars_of_path = parts[::SUB_STEPS]
+    first = bars_of_path[:, 0]
+    high = bars_of_path.max(axis=1)
+    low = bars_of_path.min(axis=1)
+    close = bars_of_path[:, -1]
+    bars = np.exp([first, high, low, close])
     bars[3, -1] = end
     return bars
 
@@ -411,16 +463,23 @@ def spread_basis(market: Market, basis: float, n: int) -> core.FloatArray:
 
     A basis of 0 is that of the last close.
     """
-    before = math.log(market.mark_close[-1] / market.close[-1])
+    ratio = market.mark_close[-1] / market.close[-1]
+    before = math.log(ratio)
     after = before
     if basis != 0.0:
         after = math.log1p(basis)
 
     ratios = np.exp(np.linspace(before, after, n + 1))
-    return np.array([ratios[:-1], ratios[1:], ratios[1:], ratios[1:]])
+    at_opens = ratios[:-1]
+    at_closes = ratios[1:]
+    return np.array([at_opens, at_closes, at_closes, at_closes])
 
 
-def move_volatilities(setup: engine.Setup, inputs: engine.AccountInputs, move: float) -> None:
+def move_volatilities(
+    setup: engine.Setup,
+    inputs: engine.AccountInputs,
+    move: float,
+) -> None:
     """Write the implied volatilities of a scenario into the feed; they grow to its last bar.
 
     Marks are written as unknown, so that options are valued by the volatilities.
@@ -431,7 +490,8 @@ def move_volatilities(setup: engine.Setup, inputs: engine.AccountInputs, move: f
 
     first = setup.first
     n = len(options.marks_open) - first
-    scale = (1.0 + move) ** (np.arange(1, n + 1) / n)[:, None]
+    shares_of_way = np.arange(1, n + 1) / n
+    scale = (1.0 + move) ** shares_of_way[:, None]
     options.volatilities_open[first:] *= scale
     options.volatilities_close[first:] *= scale
     options.marks_open[first:] = np.nan
@@ -449,7 +509,8 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
     """
     quotes = bar.quotes
     scratch = bar.scratch
-    a.open_bar(bar, t, float(bar.state.wallet.equity))
+    equity = float(bar.state.wallet.equity)
+    a.open_bar(bar, t, equity)
     a.choose_turns(bar)
 
     least = math.inf
@@ -466,11 +527,13 @@ def measure_distance(bar: a.AccountBar, t: int) -> float:
         stops: list[tuple[int, int, float]] = []
         for i in range(len(values)):
             kind, stop = find_stop_on_way(bar, i, last[i], last_end[i])
-            if not math.isnan(stop):
-                share = share_of_way(last[i], stop, last_end[i])
-                values[i] = mark[i] + share * (mark_end[i] - mark[i])
-                stops.append((i, kind, stop))
-        least = min(least, measure_least_gap(bar, values, asset_prices))
+            if math.isnan(stop):
+                continue
+            share = share_of_way(last[i], stop, last_end[i])
+            values[i] = mark[i] + share * (mark_end[i] - mark[i])
+            stops.append((i, kind, stop))
+        gap = measure_least_gap(bar, values, asset_prices)
+        least = min(least, gap)
 
         # The next leg goes on without what was stopped.
         for i, kind, stop in stops:
@@ -507,21 +570,33 @@ def measure_least_gap(
     return least
 
 
-def find_stop_on_way(bar: a.AccountBar, i: int, begin: float, end: float) -> tuple[int, float]:
+def find_stop_on_way(
+    bar: a.AccountBar,
+    i: int,
+    begin: float,
+    end: float,
+) -> tuple[int, float]:
     """Return the kind and value of the stop that a position meets on a way, NaN if none."""
-    if not a.is_held(bar.state, i) or not a.has_stops(bar.terms, i):
+    can_stop = a.is_held(bar.state, i) and a.has_stops(bar.terms, i)
+    if not can_stop:
         return 0, math.nan
-    return a.find_stop(bar, i, min(begin, end), max(begin, end))
+    return a.find_stop(bar, i, low=min(begin, end), high=max(begin, end))
 
 
 def share_of_way(begin: float, place: float, end: float) -> float:
     """Return how far a place is on the way from begin to end, 0 to 1."""
     if begin == end:
         return 0.0
-    return min(max((place - begin) / (end - begin), 0.0), 1.0)
+    share = (place - begin) / (end - begin)
+    return min(max(share, 0.0), 1.0)
 
 
-def measure_gap(bar: a.AccountBar, i: int, value: float, excess: float) -> float:
+def measure_gap(
+    bar: a.AccountBar,
+    i: int,
+    value: float,
+    excess: float,
+) -> float:
     """Return the distance of a value from that which liquidates a position; not over 0 if beyond.
 
     ``excess`` is the margin balance over what the venue requires. Writes values into the state.
@@ -532,4 +607,6 @@ def measure_gap(bar: a.AccountBar, i: int, value: float, excess: float) -> float
     # With options both sides may liquidate, and none is beyond while there is an excess.
     if a.must_value_options(bar.terms, bar.state):
         return abs(gap) if excess > 0.0 else 0.0
-    return gap if bar.state.positions[i].quantity > 0.0 else -gap
+    if bar.state.positions[i].quantity > 0.0:
+        return gap
+    return -gap
