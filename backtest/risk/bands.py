@@ -28,7 +28,16 @@ from backtest.risk.scores import estimate
 if TYPE_CHECKING:
     from backtest.results import Result
 
-PRICES = ("open", "high", "low", "close", "mark_open", "mark_high", "mark_low", "mark_close")
+PRICES = (
+    "open",
+    "high",
+    "low",
+    "close",
+    "mark_open",
+    "mark_high",
+    "mark_low",
+    "mark_close",
+)
 QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
 MEASURES = ("total_return", "cagr", "max_drawdown", "under_water", "sharpe")
 WORDS = {
@@ -57,15 +66,22 @@ class Rows(NamedTuple):
     starts: core.IntArray
     counts: core.IntArray
 
-    def draw(self, block: float, seed: int, number: int) -> core.IntArray:
+    def draw(
+        self,
+        block: float,
+        seed: int,
+        number: int,
+    ) -> core.IntArray:
         """Return the bar of the run that each bar of path ``number`` repeats, (n_bars,).
 
         Blocks have geometric lengths, as in the stationary bootstrap. One that runs over the end
         goes on at the first bar of its phase.
         """
         n = len(self.phases)
+        n_drawn = n - self.first - 1
         key = np.array([seed, number], dtype=np.uint64)
-        uniforms = np.random.Generator(np.random.Philox(key=key)).random((n - self.first - 1, 1, 2))
+        generator = np.random.Generator(np.random.Philox(key=key))
+        uniforms = generator.random((n_drawn, 1, 2))
         rows = np.empty((1, len(uniforms)), np.int64)
         _compile.compile_module(path_kernels).repeat_rows(
             uniforms,
@@ -79,7 +95,8 @@ class Rows(NamedTuple):
             rows,
             np.empty(rows.shape),
         )
-        return np.concatenate([np.arange(self.first + 1), rows[0]])
+        as_run = np.arange(self.first + 1)
+        return np.concatenate([as_run, rows[0]])
 
 
 def find_places(rows: Rows) -> core.IntArray:
@@ -98,8 +115,10 @@ def list_rows(markets: Markets, first: int) -> Rows:
         intervals.append(DAY)
 
     phase = markets.time % math.lcm(*intervals)
-    known, drawn_phases = np.unique(phase[first + 1 :], return_inverse=True)
-    phases = np.concatenate([np.full(first + 1, -1), drawn_phases])
+    drawn = phase[first + 1 :]
+    known, drawn_phases = np.unique(drawn, return_inverse=True)
+    none_drawn = np.full(first + 1, -1)
+    phases = np.concatenate([none_drawn, drawn_phases])
     counts = np.bincount(drawn_phases, minlength=len(known))
     return Rows(
         first=first,
@@ -111,19 +130,23 @@ def list_rows(markets: Markets, first: int) -> Rows:
 
 
 def find_settlements(
-    market: Market, rows: core.IntArray, jitter: int
+    market: Market,
+    rows: core.IntArray,
+    jitter: int,
 ) -> tuple[core.IntArray, core.IntArray]:
     """Return the settlements in each bar that is repeated, and the places of those bars in rows.
 
     One just before an open, by ``jitter`` ns at most, belongs to the bar that opens.
     """
-    bar = np.searchsorted(market.time - jitter, market.funding_time, side="right") - 1
+    opens = market.time - jitter
+    bar = np.searchsorted(opens, market.funding_time, side="right") - 1
 
     # The settlements of a bar follow one another: where they begin, and how many there are.
     firsts = np.searchsorted(bar, rows, side="left")
     counts = np.searchsorted(bar, rows, side="right") - firsts
     place = np.repeat(np.arange(len(rows)), counts)
-    within_bar = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first_places = np.cumsum(counts) - counts
+    within_bar = np.arange(len(place)) - np.repeat(first_places, counts)
     return firsts[place] + within_bar, place
 
 
@@ -138,7 +161,8 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     moves = market.close[rows] / market.close[before]
     moves[0] = 1.0
     close = market.close[0] * np.cumprod(moves)
-    factor = np.concatenate([[1.0], close[:-1] / market.close[before[1:]]])
+    close_in_run = market.close[before[1:]]
+    factor = np.concatenate([[1.0], close[:-1] / close_in_run])
 
     # Up to the first bar that is drawn the bits are those of the run.
     is_own = rows == np.arange(len(rows))
@@ -147,8 +171,9 @@ def resample_market(market: Market, rows: core.IntArray, jitter: int) -> Market:
     fields = market.fields()
     for name in PRICES:
         fields[name] = fields[name][rows] * factor
+    columns = market.columns.items()
     fields["volume"] = market.volume[rows]
-    fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
+    fields["columns"] = {name: values[rows] for name, values in columns}
 
     settlement, place = find_settlements(market, rows, jitter)
     later = market.time - market.time[rows]
@@ -181,7 +206,8 @@ class Resampler:
         for name in markets.names:
             jitter = core.parse_duration(self.setup.venues[name].funding_jitter)
             self.jitters[name] = min(jitter, most)
-        self.assets = [align_prices(asset, markets) for asset in self.setup.account.collateral]
+        collateral = self.setup.account.collateral
+        self.assets = [align_prices(asset, markets) for asset in collateral]
 
     def draw(self, number: int) -> core.IntArray:
         """Return the bar of the run that each bar of a path repeats."""
@@ -226,7 +252,8 @@ class Resampler:
             if prices is None:
                 collateral.append(asset)
             else:
-                collateral.append(replace(asset, prices=resample_market(prices, rows, 0)))
+                drawn = resample_market(prices, rows, 0)
+                collateral.append(replace(asset, prices=drawn))
 
         return replace(account, collateral=collateral)
 
@@ -279,8 +306,10 @@ def align_prices(asset: Any, markets: Markets) -> Market | None:
     """Return the prices of a collateral at the bars of the markets; None if they are constant."""
     if not isinstance(asset.prices, Market):
         return None
-    begin = int(np.searchsorted(asset.prices.time, markets.time[0]))
-    prices = asset.prices.slice(begin, min(begin + markets.n_bars, asset.prices.n_bars))
+    prices = asset.prices
+    begin = int(np.searchsorted(prices.time, markets.time[0]))
+    end = min(begin + markets.n_bars, prices.n_bars)
+    prices = prices.slice(begin, end)
     if not np.array_equal(prices.time, markets.time):
         raise core.DataError(
             f"prices of the collateral {asset.name} must have the bars of the market, which are "
@@ -297,28 +326,43 @@ def measure_unit(result: Result, unit: core.FloatArray) -> dict[str, float]:
     span = result.span
     returns = performance.sampled_returns(unit, result.ends_sample, 1.0)
     excess = returns - result.samples.risk_free
-    mean = np.array([float(np.mean(excess))])
-    deviation = np.array([math.nan])
+    mean = float(np.mean(excess))
+    deviation = math.nan
     if len(excess) > 1:
-        deviation = np.array([float(np.std(excess, ddof=1))])
+        deviation = float(np.std(excess, ddof=1))
+    (sharpe,) = performance.annualize_ratios(
+        np.array([mean]),
+        np.array([deviation]),
+        span.periods,
+    )
 
     # Times of peaks, and the end: the longest gap is the longest time under water.
     values = np.concatenate([[1.0], unit])
     peak = np.maximum.accumulate(values)
     time = np.concatenate([[span.start], span.closes])
     highs = np.append(time[values >= peak], time[-1])
+    under_water = float(np.max(np.diff(highs)))
+    last = float(unit[-1])
     return {
-        "total_return": float(unit[-1]) - 1.0,
-        "cagr": performance.find_growth_rate(float(unit[-1]), span.years),
+        "total_return": last - 1.0,
+        "cagr": performance.find_growth_rate(last, span.years),
         "max_drawdown": float(np.max(1.0 - values / peak)),
-        "under_water": float(np.max(np.diff(highs))) / DAY,
-        "sharpe": float(performance.annualize_ratios(mean, deviation, span.periods)[0]),
+        "under_water": under_water / DAY,
+        "sharpe": float(sharpe),
     }
 
 
-def find_first_passage(unit: core.FloatArray, loss: float, goal: float | None) -> str:
-    """Return which a unit value reaches first at a close: ``"loss"``, ``"goal"`` or neither."""
-    is_lost = unit <= (1.0 - loss) * (1.0 + 1e-12)
+def find_first_passage(
+    unit: core.FloatArray,
+    loss: float,
+    goal: float | None,
+) -> str:
+    """Return which a unit value reaches first at a close: ``"loss"``, ``"goal"`` or neither.
+
+    What is met to rounding is met.
+    """
+    lowest = (1.0 - loss) * (1.0 + 1e-12)
+    is_lost = unit <= lowest
     is_won = np.zeros(len(unit), np.bool_)
     if goal is not None:
         is_won = unit >= (1.0 + goal) * (1.0 - 1e-12)
@@ -374,7 +418,8 @@ class Bands(SettingsResult):
         if not 0 <= number < count:
             raise core.ParameterError(f"number must be one of 0 to {count - 1}, got {number}")
 
-        setup: engine.Setup = self.resampler.resample(self.resampler.draw(number))
+        rows = self.resampler.draw(number)
+        setup: engine.Setup = self.resampler.resample(rows)
         (*markets,) = setup.markets.values()
         if len(markets) == 1:
             return markets[0]
@@ -412,10 +457,10 @@ class Bands(SettingsResult):
 
     def list_numbers(self) -> list[Headline]:
         shares = self.chances[ACCOUNT]
-        numbers = [
-            Headline(f"p_{name}", words, float(shares[name]), "percent", "of accounts")
-            for name, words in self.name_events().items()
-        ]
+        numbers = []
+        for name, words in self.name_events().items():
+            share = float(shares[name])
+            numbers.append(Headline(f"p_{name}", words, share, "percent", "of accounts"))
 
         for name in self.list_measures_shown():
             row: Any = self.table.loc[(ACCOUNT, name)]
@@ -424,13 +469,15 @@ class Bands(SettingsResult):
                 style = "decimals"
 
             note = f"median; the run {format_measure(name, float(row['run']))}"
-            numbers.append(Headline(name, WORDS[name], float(row["median"]), style, note))
+            median = float(row["median"])
+            numbers.append(Headline(name, WORDS[name], median, style, note))
 
         return numbers
 
     def list_measures_shown(self) -> list[str]:
         """Return the measures of the table; growth per year from 90 days on."""
-        return [name for name in MEASURES if (ACCOUNT, name) in self.table.index]
+        known = self.table.index
+        return [name for name in MEASURES if (ACCOUNT, name) in known]
 
     def name_events(self) -> dict[str, str]:
         """Return the words of the rows of ``chances``."""
@@ -474,11 +521,14 @@ class Bands(SettingsResult):
     def _list_rows(self) -> dict[str, dict[str, str]]:
         """Return the rows of the measures, of accounts and of resampled returns, as texts."""
         rows = {}
+        columns = (*QUANTILES, "run")
+        sources = ((ACCOUNT, ""), (RETURNS, ", returns resampled"))
         for name in self.list_measures_shown():
-            for source, words in ((ACCOUNT, ""), (RETURNS, ", returns resampled")):
+            for source, words in sources:
                 row: Any = self.table.loc[(source, name)]
-                columns = (*QUANTILES, "run")
-                texts = {column: format_measure(name, float(row[column])) for column in columns}
+                texts = {}
+                for column in columns:
+                    texts[column] = format_measure(name, float(row[column]))
                 rows[f"{WORDS[name]}{words}"] = texts
 
         return rows
@@ -601,7 +651,11 @@ class SimulatedPath(NamedTuple):
 
 
 def simulate_path(
-    resampler: Resampler, result: Result, number: int, growth: core.FloatArray, how: engine.Compile
+    resampler: Resampler,
+    result: Result,
+    number: int,
+    growth: core.FloatArray,
+    how: engine.Compile,
 ) -> SimulatedPath:
     """Run the account on path ``number``; ``growth`` (n_bars,) is that of the unit in the run."""
     bars = resampler.draw(number)
@@ -624,17 +678,23 @@ def simulate_path(
 
 def check_repeated(resampler: Resampler, result: Result, how: engine.Compile) -> None:
     """Refuse a run that its own bars do not give again: one whose policies changed on the way."""
-    outcome = resampler.run(np.arange(resampler.setup.markets.n_bars), how)
+    all_bars = np.arange(resampler.setup.markets.n_bars)
+    outcome = resampler.run(all_bars, how)
     before = float(result.of_account("equity")[-1])
     after = float(outcome.record.account.equity[-1])
-    if not abs(after - before) <= SAME * max(abs(before), result.account.capital):
+    scale = max(abs(before), result.account.capital)
+    if not abs(after - before) <= SAME * scale:
         raise core.ParameterError(
             "bands need a run of the same policies throughout, which its own bars give again: it "
             f"ended at {core.format_money(before)}, again at {core.format_money(after)}"
         )
 
 
-def tabulate_measures(result: Result, paths: pd.DataFrame, own: core.FloatArray) -> pd.DataFrame:
+def tabulate_measures(
+    result: Result,
+    paths: pd.DataFrame,
+    own: core.FloatArray,
+) -> pd.DataFrame:
     """Return the quantiles of each measure by source, and that of the run, ``own`` (n_bars,)."""
     days = (int(result.span.closes[-1]) - result.span.start) / DAY
     of_run = measure_unit(result, own)
@@ -642,7 +702,8 @@ def tabulate_measures(result: Result, paths: pd.DataFrame, own: core.FloatArray)
         of_run["cagr"] = -1.0
 
     rows = {}
-    for source, prefix in ((ACCOUNT, ""), (RETURNS, f"{RETURNS}_")):
+    prefixes = {ACCOUNT: "", RETURNS: f"{RETURNS}_"}
+    for source, prefix in prefixes.items():
         for name in MEASURES:
             if name == "cagr" and not run_record.shows_growth(days):
                 continue
@@ -665,13 +726,19 @@ def tabulate_events(events: Mapping[str, core.BoolArray], goal: float | None) ->
         if name == "goal" and goal is None:
             continue
 
-        share, low, high = estimate(int(accounts.sum()), len(accounts), 0.95)
+        n_hit = int(accounts.sum())
+        share, low, high = estimate(n_hit, len(accounts), 0.95)
 
         of_returns = float(np.mean(returns))
         if name == "liquidated":  # returns have none of their own
             of_returns = math.nan
 
-        rows[name] = {ACCOUNT: share, "low": low, "high": high, RETURNS: of_returns}
+        rows[name] = {
+            ACCOUNT: share,
+            "low": low,
+            "high": high,
+            RETURNS: of_returns,
+        }
 
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("event")
 
@@ -679,10 +746,13 @@ def tabulate_events(events: Mapping[str, core.BoolArray], goal: float | None) ->
 def tabulate_fan(result: Result, values: Any, shuffled: Any) -> pd.DataFrame:
     """Return the quantiles of both sources by time, at as many closes as a chart shows."""
     last = len(result.span.closes) - 1
-    bars = np.unique(np.linspace(0, last, min(FAN_POINTS, last + 1)).astype(np.int64))
+    n_points = min(FAN_POINTS, last + 1)
+    points = np.linspace(0, last, n_points)
+    bars = np.unique(points.astype(np.int64))
 
     columns = {}
-    for source, paths in ((ACCOUNT, values), (RETURNS, shuffled)):
+    sources = ((ACCOUNT, values), (RETURNS, shuffled))
+    for source, paths in sources:
         shown = paths[:, bars].astype(np.float64)
         for name, share in QUANTILES.items():
             columns[f"{source} {name}"] = np.quantile(shown, share, axis=0)

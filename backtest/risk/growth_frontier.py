@@ -201,12 +201,19 @@ RESAMPLED = 200
 """Bootstrap samples of the accounts behind a standard error."""
 
 
-def refine_best(known: dict[float, Outcomes], simulate: Callable[[float], Outcomes]) -> None:
-    """Add sizes between the neighbors of the best one, by the golden section of its log."""
+def refine_best(
+    known: dict[float, Outcomes],
+    simulate: Callable[[float], Outcomes],
+) -> None:
+    """Add sizes between the neighbors of the best one, by the golden section of its log.
+
+    Writes the outcomes of the sizes that it tries into ``known``.
+    """
     sizes = sorted(known)
+    last = len(sizes) - 1
     place = max(range(len(sizes)), key=lambda k: known[sizes[k]].median)
     low = math.log(sizes[max(place - 1, 0)])
-    high = math.log(sizes[min(place + 1, len(sizes) - 1)])
+    high = math.log(sizes[min(place + 1, last)])
     if not high > low:
         return
 
@@ -237,14 +244,18 @@ def refine_best(known: dict[float, Outcomes], simulate: Callable[[float], Outcom
             at_outer = measure_at(outer)
 
 
-def describe_best(known: Mapping[float, Outcomes], seed: int) -> dict[str, Any]:
+def describe_best(
+    known: Mapping[float, Outcomes],
+    seed: int,
+) -> dict[str, Any]:
     """Return the size whose median account grows most, and standard errors over the accounts.
 
     They are the deviations of its size, and of its growth, over bootstrap samples of the accounts,
     the same accounts at all sizes.
     """
     sizes = np.array(sorted(known))
-    growth = np.array([known[size].growth for size in sizes.tolist()])
+    by_size = [known[size].growth for size in sizes.tolist()]
+    growth = np.array(by_size)
     medians = np.median(growth, axis=1)
     best = int(np.argmax(medians))
 
@@ -253,17 +264,20 @@ def describe_best(known: Mapping[float, Outcomes], seed: int) -> dict[str, Any]:
     drawn_sizes = np.empty(RESAMPLED)
     drawn_growth = np.empty(RESAMPLED)
     for k in range(RESAMPLED):
-        drawn_medians = np.median(growth[:, rng.integers(0, n, n)], axis=1)
-        drawn_sizes[k] = sizes[int(np.argmax(drawn_medians))]
+        chosen_accounts = rng.integers(0, n, n)
+        drawn_medians = np.median(growth[:, chosen_accounts], axis=1)
+        drawn_best = int(np.argmax(drawn_medians))
+        drawn_sizes[k] = sizes[drawn_best]
         drawn_growth[k] = drawn_medians[best]
 
     growth_error = math.nan
     finite = drawn_growth[np.isfinite(drawn_growth)]
     if len(finite):
         growth_error = float(np.std(finite))
-    chosen = known[float(sizes[best])]
+    best_size = float(sizes[best])
+    chosen = known[best_size]
     return {
-        "size": float(sizes[best]),
+        "size": best_size,
         "size_error": float(np.std(drawn_sizes)),
         "growth": float(medians[best]),
         "growth_error": growth_error,
@@ -289,10 +303,17 @@ def leverage_frontier(
 ) -> LeverageFrontier:
     """Answer :meth:`backtest.Backtest.leverage_frontier`, which documents it."""
     market = plain(conditions).market
-    drawn = [
-        simulate_paths(market, model, paths=paths, horizon=horizon, seed=seed, drift=rate)
-        for rate in (drift, 0.0)
-    ]
+    drawn = []
+    for rate in (drift, 0.0):
+        batch = simulate_paths(
+            market,
+            model,
+            paths=paths,
+            horizon=horizon,
+            seed=seed,
+            drift=rate,
+        )
+        drawn.append(batch)
     sizes = choose_grid(policy, conditions, drawn[0])
     sources = {name_source(paths_drawn): paths_drawn for paths_drawn in drawn}
 
@@ -307,7 +328,8 @@ def leverage_frontier(
         compile=compile,
     )
 
-    total = len(sizes) * (len(sources) + 1) + REFINED * len(sources)
+    n_grid = len(sizes) * (len(sources) + 1)  # history has no sizes between
+    total = n_grid + REFINED * len(sources)
     count = itertools.count(1)
 
     def report() -> None:
@@ -328,10 +350,12 @@ def leverage_frontier(
                 rows[source, size] = describe_outcomes(of_sizes[size])
 
     label = name_size(policy)
-    table = pd.DataFrame(
-        list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["source", label])
-    )
-    described = {source: describe_best(of_sizes, seed) for source, of_sizes in outcomes.items()}
+    index = pd.MultiIndex.from_tuples(rows, names=["source", label])
+    table = pd.DataFrame(list(rows.values()), index=index)
+
+    described = {}
+    for source, of_sizes in outcomes.items():
+        described[source] = describe_best(of_sizes, seed)
     best = pd.DataFrame(described).T.rename_axis("source")
     types = dict.fromkeys(best, float) | {"is_at_end": bool}
     settings = r.describe_terms(policy or "one position, held", conditions) | {
@@ -339,7 +363,12 @@ def leverage_frontier(
         "drift": next(iter(sources)),
         "paths": drawn[0].describe(),
     }
-    return LeverageFrontier(table, best.astype(types), settings=settings, market=conditions.market)
+    return LeverageFrontier(
+        table,
+        best.astype(types),
+        settings=settings,
+        market=conditions.market,
+    )
 
 
 class Terms(NamedTuple):
@@ -355,14 +384,27 @@ class Terms(NamedTuple):
     def begin(self, paths: Paths, size: float) -> PathsRunner:
         """Return what runs accounts of a size; others of it have what does not depend on size."""
         return PathsRunner(
-            paths, scale_policy(self.policy, size), self.conditions, compile=self.compile
+            paths,
+            scale_policy(self.policy, size),
+            self.conditions,
+            compile=self.compile,
         )
 
-    def read(self, wealth: Any, is_liquidated: Any, is_ruined: Any) -> Outcomes:
+    def read(
+        self,
+        wealth: Any,
+        is_liquidated: Any,
+        is_ruined: Any,
+    ) -> Outcomes:
         """Return the outcomes of accounts by their wealth at the end."""
         with np.errstate(divide="ignore"):
-            growth = np.log(np.maximum(wealth, 0.0) / self.capital) / self.years
-        return Outcomes(growth, np.asarray(is_liquidated), np.asarray(is_ruined))
+            multiples = np.maximum(wealth, 0.0) / self.capital
+            growth = np.log(multiples) / self.years
+        return Outcomes(
+            growth,
+            np.asarray(is_liquidated),
+            np.asarray(is_ruined),
+        )
 
 
 def name_source(paths: Paths) -> str:
@@ -376,12 +418,16 @@ def name_source(paths: Paths) -> str:
 def describe_outcomes(outcomes: Outcomes) -> dict[str, float]:
     """Return a row of the table."""
     n = len(outcomes.growth)
-    share = r.describe_share("p_liquidation", int(outcomes.is_liquidated.sum()), n)
+    hits = int(outcomes.is_liquidated.sum())
+    share = r.describe_share("p_liquidation", hits, n)
     return {"growth": outcomes.median, **share, "accounts": n}
 
 
 def run_on_paths(
-    terms: Terms, paths: Paths, sizes: list[float], report: Callable[[], None]
+    terms: Terms,
+    paths: Paths,
+    sizes: list[float],
+    report: Callable[[], None],
 ) -> dict[float, Outcomes]:
     """Return the outcomes of sizes on paths, and of those between that refine the best one."""
     first = terms.begin(paths, sizes[0])
@@ -391,11 +437,18 @@ def run_on_paths(
         runner = first.with_policy(scale_policy(terms.policy, size))
         chunks = [*runner.run_chunks()]
         report()
-        hits = [r.find_first(chunk.liquidations[:, :bars]) < bars for chunk in chunks]
+
+        wealth = []
+        hits = []
+        is_ruined = []
+        for chunk in chunks:
+            wealth.append(chunk.wealth[:, bars - 1])
+            hits.append(r.find_first(chunk.liquidations[:, :bars]) < bars)
+            is_ruined.append(chunk.is_ruined[:, bars - 1] != 0.0)
         return terms.read(
-            np.concatenate([chunk.wealth[:, bars - 1] for chunk in chunks]),
+            np.concatenate(wealth),
             np.concatenate(hits),
-            np.concatenate([chunk.is_ruined[:, bars - 1] != 0.0 for chunk in chunks]),
+            np.concatenate(is_ruined),
         )
 
     outcomes = {size: simulate(size) for size in sizes}
@@ -404,10 +457,14 @@ def run_on_paths(
 
 
 def simulate_history(
-    terms: Terms, paths: Paths, sizes: list[float], report: Callable[[], None]
+    terms: Terms,
+    paths: Paths,
+    sizes: list[float],
+    report: Callable[[], None],
 ) -> dict[float, Outcomes]:
     """Return the outcomes of sizes in history, of accounts that have no bar in common."""
-    starts = np.arange(0, paths.markets.n_bars - terms.bars, terms.bars)
+    last_start = paths.markets.n_bars - terms.bars
+    starts = np.arange(0, last_start, terms.bars)
     outcomes: dict[float, Outcomes] = {}
     first = terms.begin(paths, sizes[0])
     for size in sizes:
@@ -423,6 +480,7 @@ def simulate_history(
             wealth.append(life[engine.WEALTH, -1])
             is_liquidated.append(life[engine.LIQUIDATED, 1:].any())
             is_ruined.append(life[engine.RUINED, -1] != 0.0)
-        outcomes[size] = terms.read(np.array(wealth), is_liquidated, is_ruined)
+        wealth_at_end = np.array(wealth)
+        outcomes[size] = terms.read(wealth_at_end, is_liquidated, is_ruined)
         report()
     return outcomes

@@ -81,8 +81,19 @@ class Bounds(SettingsResult):
         heads = {way: Head(f"equity under {way}", "", "money") for way in WAYS}
         bars = ShownTable(self.bars, labels=Head("bar", "UTC"), heads=heads)
         return [
-            Part(key="measures", title="Measures", lead=lead, blocks=(measures,), shows="both"),
-            Part(key="bars", title="Bars that part", lead="Equity after the bar.", blocks=(bars,)),
+            Part(
+                key="measures",
+                title="Measures",
+                lead=lead,
+                blocks=(measures,),
+                shows="both",
+            ),
+            Part(
+                key="bars",
+                title="Bars that part",
+                lead="Equity after the bar.",
+                blocks=(bars,),
+            ),
         ]
 
 
@@ -104,8 +115,10 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
     """
     check_run(result)
     runs = dict.fromkeys(WAYS, result)
-    for way in set(WAYS) - {result.account.intrabar}:
-        setup = result.setup.change(account=replace(result.account, intrabar=way))
+    other_ways = set(WAYS) - {result.account.intrabar}
+    for way in other_ways:
+        account = replace(result.account, intrabar=way)
+        setup = result.setup.change(account=account)
         runs[way] = engine.run_again(result, setup, progress)
 
     measures = {}
@@ -114,20 +127,24 @@ def bounds(result: Result, *, progress: Progress | None = None) -> Bounds:
         measures[way] = [float(of_way.metrics[name]) for name in SHOWN]
         equity[way] = of_way.bars["equity"]
     is_same = np.isclose(equity["path"], equity["worst"], rtol=1e-9, atol=0.0)
-    is_parted = ~is_same & np.concatenate(([True], is_same[:-1]))
+    was_same = np.concatenate(([True], is_same[:-1]))
+    is_parted = ~is_same & was_same
 
     # Bars in which something happens in one run alone, or at another price.
     path = list_inside(runs["path"])
     worst = list_inside(runs["worst"])
-    names = pd.Series("", index=equity.index.rename("time"), dtype=object)
+    index = equity.index.rename("time")
+    names = pd.Series("", index=index, dtype=object)
     for time, name in {**path, **worst}:
-        if path.get((time, name)) != worst.get((time, name)):
+        in_path = path.get((time, name))
+        if in_path != worst.get((time, name)):
             names[time] = f"{names[time]}, {name}".removeprefix(", ")
             is_parted[equity.index.get_loc(time)] = True
 
     equity.insert(0, "instruments", names)
+    index_of_measures = pd.Index(SHOWN, name="metric")
     return Bounds(
-        table=pd.DataFrame(measures, index=pd.Index(SHOWN, name="metric")),
+        table=pd.DataFrame(measures, index=index_of_measures),
         bars=pd.DataFrame(equity.rename_axis("time")[is_parted]),
         n_bars=len(result.time),
         runs=runs,
@@ -163,9 +180,13 @@ def check_run(result: Result) -> None:
 
 def list_inside(result: Result) -> dict[tuple[Any, str], list[tuple[str, str]]]:
     """Return kind and price, to nine digits, of what happened in bars, by time and instrument."""
-    inside = [event.kind.name for event in INSIDE]
+    kinds = [event.kind.name for event in INSIDE]
+    events = result.events
+    inside = events[events["kind"].isin(kinds)]
+
     happened = defaultdict[tuple[Any, str], list[tuple[str, str]]](list)
-    for row in result.events[result.events["kind"].isin(inside)].itertuples():
+    for row in inside.itertuples():
         name = str(getattr(row, "instrument", result.names[0]))
-        happened[row.time, name].append((str(row.kind), f"{row.price:.9g}"))
+        price = f"{row.price:.9g}"
+        happened[row.time, name].append((str(row.kind), price))
     return happened

@@ -174,12 +174,25 @@ class MarginCalibration(SettingsResult):
 
         grid = ShownTable(self.table, labels=Head(self.name, unit), heads=heads)
         least = [format_parameter(value) for value in self.crashes["least"]]
-        crashes = ShownTable(self.crashes.assign(least=least), labels=Head("crash"), heads=heads)
+        crash_values = self.crashes.assign(least=least)
+        crashes = ShownTable(crash_values, labels=Head("crash"), heads=heads)
 
         lead = "The least value whose margin of today covers the move."
         parts = [
-            Part(key="grid", title="By value", lead="", blocks=(chart, grid), shows="both"),
-            Part(key="crashes", title="Crashes", lead=lead, blocks=(crashes,), shows="both"),
+            Part(
+                key="grid",
+                title="By value",
+                lead="",
+                blocks=(chart, grid),
+                shows="both",
+            ),
+            Part(
+                key="crashes",
+                title="Crashes",
+                lead=lead,
+                blocks=(crashes,),
+                shows="both",
+            ),
         ]
 
         if self.scores is not None:
@@ -310,8 +323,11 @@ def describe_shortfalls(tries: Tries, nearest: float) -> dict[str, Any]:
     ``unknown_days`` is of all values that were tried, this one too, so it is read last.
     """
     share, windows = tries.measure_history(nearest)
-    history = {"share": share, "windows": windows} if windows else None
-    on_paths = float(np.mean(tries.find_shortfalls(nearest)))
+    history = None
+    if windows:
+        history = {"share": share, "windows": windows}
+    is_short = tries.find_shortfalls(nearest)
+    on_paths = float(np.mean(is_short))
     return {
         "nearest": {"value": nearest, "paths": on_paths},
         "history": history,
@@ -326,7 +342,8 @@ def choose_grid(tries: Tries, value: float) -> core.FloatArray:
     """
     is_inside = tries.low < value < tries.high
     if not is_inside:
-        return np.linspace(tries.low, tries.high, GRID + 2)[1:-1]
+        even = np.linspace(tries.low, tries.high, GRID + 2)
+        return even[1:-1]
 
     shares_left = 0.5 ** np.arange(1, GRID // 2 + 1)
     below = value - (value - tries.low) * shares_left
@@ -345,16 +362,27 @@ def tabulate_values(tries: Tries, value: float) -> tuple[pd.DataFrame, float]:
     # On which paths each value leaves a shortfall, (n_values, n_paths).
     is_short = np.stack([tries.find_shortfalls(tried) for tried in grid])
     is_reversal = is_short[1:] & ~is_short[:-1]
-    reversals = float(np.mean(np.any(is_reversal, axis=0)))
+    has_reversal = np.any(is_reversal, axis=0)
+
+    history = []
+    today = []
+    for tried in grid:
+        share, _ = tries.measure_history(tried)
+        history.append(share)
+        today.append(tries.find_margin_today(tried))
     columns = {
         "paths": is_short.mean(axis=1),
-        "history": [tries.measure_history(tried)[0] for tried in grid],
-        "today": [tries.find_margin_today(tried) for tried in grid],
+        "history": history,
+        "today": today,
     }
-    return pd.DataFrame(columns, index=pd.Index(grid, name=tries.name)), reversals
+    table = pd.DataFrame(columns, index=pd.Index(grid, name=tries.name))
+    return table, float(np.mean(has_reversal))
 
 
-def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
+def find_parameter(
+    rule: DynamicMargin,
+    name: str,
+) -> tuple[str, float, float]:
     """Return the dotted name of the outermost number of that name in a rule, and its range."""
     wanted = SOLVED.get(name, name)
     known = list[str]()
@@ -362,10 +390,13 @@ def find_parameter(rule: DynamicMargin, name: str) -> tuple[str, float, float]:
     for prefix, inner in list_rules(rule):
         declarations = core.find_declarations(type(inner))  # type: ignore[arg-type] # classes do hash
         for field, declared in declarations.items():
-            if isinstance(declared, core.Real | core.Range) and math.isfinite(declared.high):
-                known.append(field)
-                if field == wanted:
-                    return prefix + field, declared.low, declared.high
+            if not isinstance(declared, core.Real | core.Range):
+                continue
+            if not math.isfinite(declared.high):
+                continue
+            known.append(field)
+            if field == wanted:
+                return prefix + field, declared.low, declared.high
 
     raise core.ParameterError(
         f"solve must be a bounded number of the rule, one of {', '.join(dict.fromkeys(known))}, "
@@ -379,12 +410,19 @@ def find_ranks(count: int, share: float) -> tuple[int, int, int]:
     Each end is on the wrong side of the true value with a probability of at most 2.5 %; the next
     order statistic towards the middle is so with more.
     """
-    chances = core.sp.special.bdtr(np.arange(count + 1), count, share)  # that at most so many fail
+    # The probability that at most so many fail.
+    numbers = np.arange(count + 1)
+    chances = core.sp.special.bdtr(numbers, count, share)
     most, least = np.searchsorted(chances, [0.975, 0.025]).tolist()
     return math.floor(count * share), most, max(least - 1, 0)
 
 
-def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatArray:
+def find_worst(
+    bars: Prices,
+    days: IntArray,
+    period: int,
+    last: float,
+) -> FloatArray:
     """Return the largest move of marks within some days from each day's close, (n_days, n).
 
     The larger of both sides, as a fraction of the close; ``days`` (n_days,) are closes in ns,
@@ -392,10 +430,12 @@ def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatA
     """
     # The lowest and highest mark between each close and the next one.
     n_bars = len(bars.time)
+    n_paths = bars.low.shape[1]
     firsts = np.searchsorted(bars.time, days)  # the first bar after each close
-    lows = np.full((len(firsts), bars.low.shape[1]), np.nan)
+    lows = np.full((len(firsts), n_paths), np.nan)
     highs = np.full_like(lows, np.nan)
-    for k, (first, stop) in enumerate(itertools.pairwise([*firsts.tolist(), n_bars])):
+    ends = [*firsts.tolist(), n_bars]
+    for k, (first, stop) in enumerate(itertools.pairwise(ends)):
         if first < stop:
             lows[k] = np.min(bars.low[first:stop], axis=0)
             highs[k] = np.max(bars.high[first:stop], axis=0)
@@ -410,25 +450,36 @@ def find_worst(bars: Prices, days: IntArray, period: int, last: float) -> FloatA
             close = bars.close[first - 1]
         low = np.nanmin(lows[k : k + period], axis=0)
         high = np.nanmax(highs[k : k + period], axis=0)
-        worst[k] = np.maximum(1.0 - low / close, high / close - 1.0)
+        fall = 1.0 - low / close
+        rise = high / close - 1.0
+        worst[k] = np.maximum(fall, rise)
     return worst
 
 
 class PastDays:
     """The days of history, and the largest move of marks within the days of a rule from each."""
 
-    def __init__(self, market: Market, venue: Venue, rule: DynamicMargin) -> None:
+    def __init__(
+        self,
+        market: Market,
+        venue: Venue,
+        rule: DynamicMargin,
+    ) -> None:
         self.venue = venue
         self.days = by_rule.read_days(market)
-        innermost: Any = list_rules(rule)[-1][1]
+        _, rule_of_returns = list_rules(rule)[-1]
+        innermost: Any = rule_of_returns
         self.period = max(math.ceil(innermost.days), 1)
+
         last = float(market.mark_close[-1])
-        worst = find_worst(read_prices(market), self.days.time, self.period, last)
+        prices = read_prices(market)
+        worst = find_worst(prices, self.days.time, self.period, last)
         self.worst = worst[:, 0]
 
     def find_over(self, rule: DynamicMargin) -> tuple[core.BoolArray, core.BoolArray]:
         """Return the days whose move is over the margin at their close, and those that know one."""
-        levels = measure_levels(rule, self.days, self.days.time, self.venue).daily
+        days = self.days
+        levels = measure_levels(rule, days, days.time, self.venue).daily
         return self.worst > levels, ~np.isnan(levels)
 
 
@@ -464,7 +515,8 @@ class Tries:
             stop = min(first + CHUNK, paths.count)
             days, bars = join_paths(market, paths, first, stop)
             days_before = int(np.searchsorted(days.time, begin))
-            worst = find_worst(bars, days.time[days_before:], self.period, last)
+            closes = days.time[days_before:]
+            worst = find_worst(bars, closes, self.period, last)
             self.parts.append((days, worst))
             core.report_progress(progress, stop, paths.count)
 
@@ -485,7 +537,8 @@ class Tries:
         unknown = 0
         total = 0
         for days, worst in self.parts:
-            levels = measure_levels(rule, days, days.time, self.venue).daily[-len(worst) :]
+            levels = measure_levels(rule, days, days.time, self.venue).daily
+            levels = levels[-len(worst) :]  # those of the paths
             is_over.append(np.any(worst > levels, axis=0))
             unknown += int(np.isnan(levels).sum())
             total += levels.size
@@ -508,7 +561,8 @@ class Tries:
         ``told`` is the probability that was forecast of it. Windows have the length of paths and no
         day in common, but for the days that the rule looks back.
         """
-        is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
+        rule = self.rule.override({self.name: value})
+        is_over, is_known = self.past.find_over(rule)
         first_known = len(is_known)
         if is_known.any():
             first_known = int(np.argmax(is_known))
@@ -518,34 +572,53 @@ class Tries:
             return sc.leave_untold(closes)
 
         # Whether a shortfall came, and how calm the market was before.
-        came = np.array([is_over[day : day + self.window].any() for day in days.tolist()])
-        ratios = [measure_calm(cut_past(self.market, close)) for close in closes.tolist()]
+        came = []
+        is_calm = []
+        for day, close in zip(days.tolist(), closes.tolist(), strict=True):
+            window = is_over[day : day + self.window]
+            came.append(window.any())
+            is_calm.append(measure_calm(cut_past(self.market, close)) < CALM)
         return sc.Record(
-            closes, told=np.full(len(days), told), came=came, is_calm=np.array(ratios) < CALM
+            closes,
+            told=np.full(len(days), told),
+            came=np.array(came),
+            is_calm=np.array(is_calm),
         )
 
     def measure_history(self, value: float) -> tuple[float, int]:
         """Return the share of history's windows with a shortfall, and how many there are."""
-        is_over, is_known = self.past.find_over(self.rule.override({self.name: value}))
+        rule = self.rule.override({self.name: value})
+        is_over, is_known = self.past.find_over(rule)
         is_over = is_over[is_known]
         count = len(is_over) - self.window + 1
         if count < 1:
             return math.nan, 0
         windows = np.lib.stride_tricks.sliding_window_view(is_over, self.window)
-        return float(np.mean(windows.any(axis=1))), count
+        has_shortfall = windows.any(axis=1)
+        return float(np.mean(has_shortfall)), count
 
     def find_margin_today(self, value: float) -> float:
         """Return the margin per notional at the last close of history."""
         rule = self.rule.override({self.name: value})
-        return float(measure_levels(rule, self.days, self.days.time, self.venue).daily[-1])
+        days = self.days
+        levels = measure_levels(rule, days, days.time, self.venue)
+        return float(levels.daily[-1])
 
     def solve_paths(self, rank: int) -> float:
         """Return the least value with a shortfall on at most so many paths."""
-        return self.bisect(lambda value: int(np.sum(self.find_shortfalls(value))) <= rank)
+
+        def is_covered(value: float) -> bool:
+            return int(np.sum(self.find_shortfalls(value))) <= rank
+
+        return self.bisect(is_covered)
 
     def solve_move(self, move: float) -> float:
         """Return the least value whose margin of today covers a move of either sign."""
-        return self.bisect(lambda value: self.find_margin_today(value) >= abs(move))
+
+        def is_covered(value: float) -> bool:
+            return self.find_margin_today(value) >= abs(move)
+
+        return self.bisect(is_covered)
 
     def bisect(self, is_enough: Callable[[float], bool]) -> float:
         """Return the least value that is enough; infinity where none is."""

@@ -46,7 +46,10 @@ def list_rules(rule: DynamicMargin) -> list[tuple[str, DynamicMargin]]:
 
 
 def measure_levels(
-    rule: DynamicMargin | None, days: DailyCloses, time: IntArray, venue: Venue
+    rule: DynamicMargin | None,
+    days: DailyCloses,
+    time: IntArray,
+    venue: Venue,
 ) -> Levels:
     """Return the margins of a rule at the closes of days, and for bars by their opens ``time``.
 
@@ -56,7 +59,10 @@ def measure_levels(
     rates_at_close, _ = venue.find_lowest(days.time)
     if rule is None:
         ones = np.ones((1, *days.returns.shape[1:]))
-        return Levels(daily=multiply_rows(ones, rates_at_close), by_bar=multiply_rows(ones, rates))
+        return Levels(
+            daily=multiply_rows(ones, rates_at_close),
+            by_bar=multiply_rows(ones, rates),
+        )
 
     # Levels are known some time after each close, and then multiply the table's rates.
     levels = rule.compute_levels(days)
@@ -65,9 +71,13 @@ def measure_levels(
     by_bar = rule.place(levels, known_from, time, rates)
 
     # Before the first level the floor is in force, but the margin of the rule is not known.
-    is_unknown = np.isnan(by_rule.find_newest_levels(levels, known_from, days.time))
-    daily = np.where(is_unknown, np.nan, multiply_rows(at_close, rates_at_close))
-    return Levels(daily=daily, by_bar=multiply_rows(by_bar, rates))
+    newest = by_rule.find_newest_levels(levels, known_from, days.time)
+    is_unknown = np.isnan(newest)
+    daily = multiply_rows(at_close, rates_at_close)
+    return Levels(
+        daily=np.where(is_unknown, np.nan, daily),
+        by_bar=multiply_rows(by_bar, rates),
+    )
 
 
 def multiply_rows(multipliers: FloatArray, rates: FloatArray) -> FloatArray:
@@ -105,7 +115,12 @@ def read_one_market(test: Conditions, name: str) -> tuple[Market, Venue]:
     return market, venue
 
 
-def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[DailyCloses, Prices]:
+def join_paths(
+    market: Market,
+    paths: Paths,
+    first: int,
+    stop: int,
+) -> tuple[DailyCloses, Prices]:
     """Return the daily closes of history and of some paths after it, and the prices of the paths.
 
     Paths are those from ``first`` to before ``stop``. Their bar 0 is the last close of history.
@@ -121,13 +136,15 @@ def join_paths(market: Market, paths: Paths, first: int, stop: int) -> tuple[Dai
     n_history = int(np.count_nonzero(is_history))
     rows_of_history = rows[rows < n_history]
     rows_of_paths = rows[rows >= n_history] - n_history
-    closes_of_history = np.repeat(market.mark_close[rows_of_history, None], n_paths, axis=1)
+    last_marks = market.mark_close[rows_of_history, None]
+    closes_of_history = np.repeat(last_marks, n_paths, axis=1)
     closes_of_paths = bars.marks[3].T[rows_of_paths]
     closes = np.concatenate([closes_of_history, closes_of_paths])
 
     # The first day has no return.
     unknown = np.full((1, n_paths), np.nan)
-    returns = np.concatenate([unknown, np.diff(np.log(closes), axis=0)])
+    moves = np.diff(np.log(closes), axis=0)
+    returns = np.concatenate([unknown, moves])
     prices = Prices(time[1:], *(marks.T[1:] for marks in bars.marks))
     return DailyCloses(ends, rows, returns), prices
 

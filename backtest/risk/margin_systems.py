@@ -37,7 +37,15 @@ FEW = 10
 """Breaches, expected or counted, under which coverage is not tested."""
 CALL = 0.8
 """Margin over equity at which an account gets a margin call."""
-COVERED = ["rule", "side", "periods", "breaches", "expected", "kupiec_p", "christoffersen_p"]
+COVERED = [
+    "rule",
+    "side",
+    "periods",
+    "breaches",
+    "expected",
+    "kupiec_p",
+    "christoffersen_p",
+]
 
 
 def count_warm_up(rule: DynamicMargin | None) -> int:
@@ -47,11 +55,12 @@ def count_warm_up(rule: DynamicMargin | None) -> int:
     """
     if rule is None:
         return 0
-    innermost = list_rules(rule)[-1][1]
+    _, innermost = list_rules(rule)[-1]
     decay = getattr(innermost, "lambda_", None)
     if decay is None:
         return 0
-    return math.ceil(math.log(0.5) / math.log(decay))
+    days = math.log(0.5) / math.log(decay)
+    return math.ceil(days)
 
 
 def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str, float]:
@@ -63,9 +72,10 @@ def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str
     Investigation into the Procyclicality of Risk-Based Initial Margin Models, Bank of England
     Financial Stability Paper 29.
     """
+    peak = float(np.max(in_force))
     measures = {
         "mean": float(np.mean(in_force)),
-        "peak": float(np.max(in_force)),
+        "peak": peak,
         "peak_to_trough": float(np.max(in_force) / np.min(in_force)),
     }
 
@@ -75,25 +85,31 @@ def measure_procyclicality(levels: FloatArray, in_force: FloatArray) -> dict[str
         measures[f"rise_{n}d"] = math.nan
         measures[f"points_{n}d"] = math.nan
         if len(after):
-            measures[f"rise_{n}d"] = float(np.max(after / before - 1.0))
+            rises = after / before - 1.0
+            measures[f"rise_{n}d"] = float(np.max(rises))
             measures[f"points_{n}d"] = float(np.max(after - before))
 
     return measures
 
 
 def measure_coverage(
-    levels: FloatArray, closes: FloatArray, period: int, share: float
+    levels: FloatArray,
+    closes: FloatArray,
+    period: int,
+    share: float,
 ) -> Iterator[dict[str, Any]]:
     """Yield, for a long and a short, how often losses are over the margin.
 
     Losses are those of ``period`` days from close to close, which do not overlap; ``share`` of them
     the margin is meant to cover.
     """
-    moves = (closes[period:] / closes[:-period] - 1.0)[::period]
+    moves = closes[period:] / closes[:-period] - 1.0
+    moves = moves[::period]
     margins = levels[: len(closes) - period : period]
     n = len(moves)
 
-    for side, is_over in (("long", -moves > margins), ("short", moves > margins)):
+    sides = (("long", -moves > margins), ("short", moves > margins))
+    for side, is_over in sides:
         row: dict[str, Any] = {
             "side": side,
             "periods": n,
@@ -104,7 +120,8 @@ def measure_coverage(
         }
 
         if max(row["expected"], row["breaches"]) >= FEW:
-            test = results.calibration(np.full(n, 1.0 - share), is_over)
+            chances = np.full(n, 1.0 - share)
+            test = results.calibration(chances, is_over)
             row["kupiec_p"] = test.kupiec_p
             row["christoffersen_p"] = test.christoffersen_p
 
@@ -112,7 +129,11 @@ def measure_coverage(
 
 
 def draw_accounts(
-    count: int, n_bars: int, seed: int, *, is_new: bool = False
+    count: int,
+    n_bars: int,
+    seed: int,
+    *,
+    is_new: bool = False,
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Return entries (bars), uniform in time or all at the first, sides, and shares of leverage.
 
@@ -122,7 +143,8 @@ def draw_accounts(
     entries = rng.integers(0, n_bars, count)
     if is_new:
         entries = np.zeros_like(entries)
-    sides = np.where(rng.random(count) < 0.5, 1.0, -1.0)
+    is_long = rng.random(count) < 0.5
+    sides = np.where(is_long, 1.0, -1.0)
     return entries, sides, rng.random(count)
 
 
@@ -156,19 +178,26 @@ def simulate_accounts(
     starts = entries.copy()
     was_called = np.zeros(n, np.bool_)
 
-    calls = liquidations = bad_debt = held = 0.0
-    fund = fund_peak = used = 0.0
+    calls = 0.0
+    liquidations = 0.0
+    bad_debt = 0.0
+    held = 0.0
+    fund = 0.0
+    fund_peak = 0.0
+    used = 0.0
     for t in range(bars):
         # Accounts that begin at this open, each at its leverage.
         is_new = starts == t
         if is_new.any():
-            allowed = np.broadcast_to(largest[t], (n,))[is_new]
-            entry[is_new] = np.broadcast_to(prices.open[t], (n,))[is_new]
-            backing[is_new] = 1.0 / np.maximum(allowed, 1.0) ** shares[is_new]
+            allowed = np.broadcast_to(largest[t], n)[is_new]
+            entry[is_new] = np.broadcast_to(prices.open[t], n)[is_new]
+            leverage = np.maximum(allowed, 1.0) ** shares[is_new]
+            backing[is_new] = 1.0 / leverage
             was_called[is_new] = False
 
         # Calls at the adverse extreme of the bar; one that lasts counts once.
-        worst = np.where(sides > 0.0, prices.low[t], prices.high[t]) / entry
+        adverse = np.where(sides > 0.0, prices.low[t], prices.high[t])
+        worst = adverse / entry
         equity = backing + sides * (worst - 1.0)
         needed = margins[t] * worst
         is_called = equity * CALL < needed
@@ -181,7 +210,8 @@ def simulate_accounts(
         if fails.any():
             left = equity[fails] - slippage * worst[fails]
             paid = np.clip(left, 0.0, fee * worst[fails])
-            missing = float(np.sum(np.maximum(-left, 0.0)))
+            debts = np.maximum(-left, 0.0)
+            missing = float(np.sum(debts))
             liquidations += len(left)
             bad_debt += missing
 
@@ -191,8 +221,10 @@ def simulate_accounts(
             entry[fails] = np.nan
             starts[fails] = t + 1
 
+    # Figures are of a year of an account that is held.
     span = prices.time[-1] - prices.time[0]
-    years = max(held, 1.0) * span / max(bars - 1, 1) / YEAR_DAYS / DAY
+    bars_held = max(held, 1.0)
+    years = bars_held * span / max(bars - 1, 1) / YEAR_DAYS / DAY
     return {
         "calls": calls / years,
         "liquidations": liquidations / years,
@@ -263,13 +295,19 @@ class MarginComparison(SettingsResult):
         return f"{text}; the most bad debt is left by {worst[0]}, on {worst[1]}."
 
     def list_numbers(self) -> list[Headline]:
-        return [
-            Headline(str(name), f"mean margin, {name}", float(value), "percent", "of notional")
-            for name, value in self.table["mean"].items()
-        ]
+        numbers = []
+        for name, value in self.table["mean"].items():
+            words = f"mean margin, {name}"
+            number = Headline(str(name), words, float(value), "percent", "of notional")
+            numbers.append(number)
+        return numbers
 
     def list_parts(self) -> list[Part]:
-        return [self._show_levels(), self._show_coverage(), self._show_accounts()]
+        return [
+            self._show_levels(),
+            self._show_coverage(),
+            self._show_accounts(),
+        ]
 
     def _show_levels(self) -> Part:
         heads = {
@@ -308,7 +346,13 @@ class MarginComparison(SettingsResult):
         }
         table = ShownTable(self.coverage, labels=Head("rule"), heads=heads)
         few = "No p-value: under ten breaches are expected, and under ten happened."
-        return Part(key="coverage", title="Coverage", lead=few, blocks=(table,), shows="both")
+        return Part(
+            key="coverage",
+            title="Coverage",
+            lead=few,
+            blocks=(table,),
+            shows="both",
+        )
 
     def _show_accounts(self) -> Part:
         heads = {
@@ -365,18 +409,29 @@ def compare_margin(
     chosen = read_rules(rules)
 
     days = by_rule.read_days(market)
-    levels = {name: measure_levels(rule, days, market.time, venue) for name, rule in chosen.items()}
+    levels = {}
+    for name, rule in chosen.items():
+        levels[name] = measure_levels(rule, days, market.time, venue)
 
     # The days on which every rule is known, and those after which all have warmed up. From the
     # first bar after these, all rules are in force.
-    known = ~np.any([np.isnan(of_rule.daily) for of_rule in levels.values()], axis=0)
-    is_warm = find_warm(known, max(map(count_warm_up, chosen.values())), market)
+    unknown = [np.isnan(of_rule.daily) for of_rule in levels.values()]
+    known = ~np.any(unknown, axis=0)
+    warm_up = max(map(count_warm_up, chosen.values()))
+    is_warm = find_warm(known, warm_up, market)
     closes = market.mark_close[days.rows][known]
-    first = int(np.searchsorted(market.time, days.time[is_warm][0]))
+    first_warm = days.time[is_warm][0]
+    first = int(np.searchsorted(market.time, first_warm))
 
     ahead = None
     if paths:
-        ahead = simulate_paths(market, model, paths=paths, horizon=horizon, seed=seed)
+        ahead = simulate_paths(
+            market,
+            model,
+            paths=paths,
+            horizon=horizon,
+            seed=seed,
+        )
 
     rows: list[dict[str, Any]] = []
     covered: list[dict[str, Any]] = []
@@ -384,41 +439,46 @@ def compare_margin(
     drawn = draw_accounts(accounts, market.n_bars, seed)
     for done, (name, rule) in enumerate(chosen.items(), 1):
         in_force = levels[name].by_bar
+        daily = levels[name].daily
         inner = find_inner(rule)
         of_inner = measure_levels(inner, days, market.time, venue).by_bar[first:]
 
-        measures = measure_procyclicality(levels[name].daily[is_warm], in_force[first:])
-        cost = measures["mean"] / float(np.mean(of_inner)) - 1.0
+        measures = measure_procyclicality(daily[is_warm], in_force[first:])
+        mean_of_inner = float(np.mean(of_inner))
+        cost = measures["mean"] / mean_of_inner - 1.0
         rows.append({"rule": name, **measures, "cost": cost})
 
         if rule is not None:
             period, share = find_promise(rule, inner, coverage)
-            of_sides = measure_coverage(levels[name].daily[known], closes, period, share)
+            of_sides = measure_coverage(daily[known], closes, period, share)
             covered += [{"rule": name, **row} for row in of_sides]
 
-        outcome = simulate_accounts(read_prices(market), in_force[:, None], venue, *drawn)
+        prices = read_prices(market)
+        outcome = simulate_accounts(prices, in_force[:, None], venue, *drawn)
         lost.append({"rule": name, "where": "history", **outcome})
         if ahead is not None:
             outcome = run_on_paths(rule, market, ahead, venue, seed)
             lost.append({"rule": name, "where": "paths", **outcome})
         core.report_progress(progress, done, len(chosen))
 
-    settings: dict[str, Any] = {"rules": {}, "venue": results.describe_venue(venue)}
-    for name, rule in chosen.items():
-        settings["rules"][name] = None
-        if rule is not None:
-            settings["rules"][name] = repr(rule)
-
-    settings |= {"coverage": coverage, "accounts": accounts}
+    settings: dict[str, Any] = {
+        "rules": write_rules(chosen),
+        "venue": results.describe_venue(venue),
+        "coverage": coverage,
+        "accounts": accounts,
+    }
     if ahead is not None:
         settings["paths"] = ahead.describe()
 
-    daily = {name: of_rule.daily[known] for name, of_rule in levels.items()}
+    level_table = pd.DataFrame(
+        {name: of_rule.daily[known] for name, of_rule in levels.items()},
+        index=core.utc_index(days.time[known]),
+    )
     return MarginComparison(
         table=pd.DataFrame(rows).set_index("rule"),
         coverage=pd.DataFrame(covered, columns=COVERED).set_index(["rule", "side"]),
         accounts=pd.DataFrame(lost).set_index(["rule", "where"]),
-        levels=pd.DataFrame(daily, index=core.utc_index(days.time[known])),
+        levels=level_table,
         settings=settings,
         market=market,
     )
@@ -438,6 +498,16 @@ def read_rules(rules: Mapping[str, Any]) -> dict[str, DynamicMargin | None]:
     return chosen
 
 
+def write_rules(rules: Mapping[str, DynamicMargin | None]) -> dict[str, str | None]:
+    """Return rules as text, None of the venue's own table."""
+    texts: dict[str, str | None] = {}
+    for name, rule in rules.items():
+        texts[name] = None
+        if rule is not None:
+            texts[name] = repr(rule)
+    return texts
+
+
 def find_warm(known: core.BoolArray, warm_up: int, market: Market) -> core.BoolArray:
     """Return the days after so many known ones; two are needed."""
     is_warm = known & (np.cumsum(known) > warm_up)
@@ -453,7 +523,8 @@ def find_inner(rule: DynamicMargin | None) -> Any:
     """Return what a rule wraps, with the limits of the outermost: what a wrapper costs."""
     if rule is None:
         return None
-    innermost: Any = list_rules(rule)[-1][1]
+    _, unwrapped = list_rules(rule)[-1]
+    innermost: Any = unwrapped
     return innermost.override(floor=rule.floor, cap=rule.cap, notice=rule.notice)
 
 
@@ -465,7 +536,11 @@ def find_promise(rule: DynamicMargin, inner: Any, coverage: float) -> tuple[int,
 
 
 def run_on_paths(
-    rule: DynamicMargin | None, market: Market, paths: Paths, venue: Venue, seed: int
+    rule: DynamicMargin | None,
+    market: Market,
+    paths: Paths,
+    venue: Venue,
+    seed: int,
 ) -> dict[str, float]:
     """Return what becomes of an account on each path, all new at its first bar."""
     days, bars = join_paths(market, paths, 0, paths.count)

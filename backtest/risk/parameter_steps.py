@@ -79,7 +79,8 @@ class ParameterSensitivity(SettingsResult):
         names = ["flat", "sloped", "cliff"]
         if "failed" in counts:
             names.append("failed")
-        return ", ".join(f"{counts.get(name, 0)} {name}" for name in names)
+        numbers = [f"{counts.get(name, 0)} {name}" for name in names]
+        return ", ".join(numbers)
 
     @property
     def verdict(self) -> str:
@@ -166,17 +167,24 @@ class ParameterSensitivity(SettingsResult):
         ]
 
 
-def list_stepped(today: Mapping[str, Any], steps: Sequence[Step]) -> dict[str, list[Any]]:
+def list_stepped(
+    today: Mapping[str, Any],
+    steps: Sequence[Step],
+) -> dict[str, list[Any]]:
     """Return sets by parameter: the values of today, then these with one step each."""
     columns = {name: [value] for name, value in today.items()}
     for step in steps:
-        for name, value in {**today, step.name: step.value}.items():
+        values = {**today, step.name: step.value}
+        for name, value in values.items():
             columns[name].append(value)
     return columns
 
 
 def step_parameters(
-    test: Conditions, policy: AnyPolicy, is_compiled: Compile, progress: Progress | None
+    test: Conditions,
+    policy: AnyPolicy,
+    is_compiled: Compile,
+    progress: Progress | None,
 ) -> ParameterSensitivity:
     """Return the sensitivity of an account to the parameters of its policy and signal."""
     if isinstance(policy, Mapping):
@@ -186,8 +194,8 @@ def step_parameters(
     # Parameters of the signal and of all instruments, not those of single ones.
     settings = {}
     for name, setting in runs.varied.settings.items():
-        is_of_one_instrument = split_name(name)[0] and not name.startswith(SIGNAL)
-        if not is_of_one_instrument:
+        instrument, _ = split_name(name)
+        if not instrument or name.startswith(SIGNAL):
             settings[name] = setting
 
     steps = []
@@ -201,20 +209,26 @@ def step_parameters(
     today = {name: setting.value for name, setting in settings.items()}
     if all(name.startswith(SIGNAL) for name in settings):
         runs = runs.fit_to(settings)
-    sets = check_sets(runs.varied, list_stepped(today, steps))
+    columns = list_stepped(today, steps)
+    sets = check_sets(runs.varied, columns)
 
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     found = evaluator.evaluate(sets, returns=True, progress=progress)
-    if found.errors[0] or not found.done.all() or found.returns is None:
+    is_whole = not found.errors[0] and found.done.all()
+    if not is_whole or found.returns is None:
         raise core.PolicyError(f"the policy as given failed: {found.errors[0]}")
 
     # Log growth a year, of each set and by sampling period; a ruin is minus infinity.
-    years = (runs.market.end - int(runs.market.time[runs.first])) / (YEAR_DAYS * DAY)
+    metrics = found.metrics
+    is_ruined = metrics["ruined"] > 0.0
+    start = int(runs.market.time[runs.first])
+    years = (runs.market.end - start) / (YEAR_DAYS * DAY)
     with np.errstate(divide="ignore", invalid="ignore"):
-        growth = np.log1p(found.metrics["total_return"]) / years
-        growth[found.metrics["ruined"] > 0.0] = -np.inf
+        growth = np.log1p(metrics["total_return"]) / years
+        growth[is_ruined] = -np.inf
         logs = np.log1p(found.returns.T)
-    edge = measure_edge(evaluator.replay(today), float(growth[0]), years)
+    growth_today = float(growth[0])
+    edge = measure_edge(evaluator.replay(today), growth_today, years)
 
     table = pd.DataFrame(
         {
@@ -223,23 +237,28 @@ def step_parameters(
             "step": [step.size for step in steps],
             "is_clipped": [step.is_clipped for step in steps],
             "growth": growth[1:],
-            "sharpe": found.metrics["sharpe"][1:],
-            "max_drawdown": found.metrics["max_drawdown"][1:],
+            "sharpe": metrics["sharpe"][1:],
+            "max_drawdown": metrics["max_drawdown"][1:],
             "change": growth[1:] - growth[0],
             "error": measure_errors(logs[1:] - logs[0], years),
-            "ruined": found.metrics["ruined"][1:] > 0.0,
+            "ruined": is_ruined[1:],
             "fault": found.errors[1:],
         }
     ).set_index(["parameter", "value"])
 
-    judged = {}
+    judged: dict[Any, list[str]] = {}
     for parameter, rows in table.groupby(level=0, sort=False):
-        judged[parameter] = [write_value(today[str(parameter)]), judge_steps(rows, edge)]
-    verdicts = pd.DataFrame.from_dict(judged, orient="index", columns=["value", "verdict"])
+        value = write_value(today[str(parameter)])
+        judged[parameter] = [value, judge_steps(rows, edge)]
+    verdicts = pd.DataFrame.from_dict(
+        judged,
+        orient="index",
+        columns=["value", "verdict"],
+    )
     return ParameterSensitivity(
         table=table,
         verdicts=verdicts.rename_axis("parameter"),
-        base=float(growth[0]),
+        base=growth_today,
         edge=edge,
         days=years * YEAR_DAYS,
         settings=describe_terms(policy, test) | describe_start(test),
@@ -263,9 +282,11 @@ def measure_errors(gaps: core.FloatArray, years: float) -> core.FloatArray:
     """
     errors = np.full(len(gaps), np.nan)
     known = np.isfinite(gaps).all(axis=1)
-    if known.any() and gaps.shape[1] > 1:
-        block = choose_block(gaps[known])
-        errors[known] = resampling_error(gaps[known], block) * gaps.shape[1] / years
+    n_returns = gaps.shape[1]
+    if known.any() and n_returns > 1:
+        known_gaps = gaps[known]
+        block = choose_block(known_gaps)
+        errors[known] = resampling_error(known_gaps, block) * n_returns / years
     return errors
 
 
@@ -279,10 +300,12 @@ def measure_edge(result: Any, growth: float, years: float) -> float:
         return math.nan
 
     # ``rest`` is the factor that is left to the volatility of the account, 1 but for little.
-    difference = result.returns - constant.rest * constant.result.returns
+    scaled = constant.rest * constant.result.returns
+    difference = result.returns - scaled
     if not np.std(difference) > ALIKE * np.std(result.returns):
         return 0.0
-    return growth - math.log1p(constant.result.metrics["total_return"]) / years
+    total_return = constant.result.metrics["total_return"]
+    return growth - math.log1p(total_return) / years
 
 
 def write_value(value: Any) -> str:
@@ -294,13 +317,15 @@ def write_value(value: Any) -> str:
 
 def is_in_use(varied: VariedTest, name: str) -> bool:
     """Return whether a parameter has an effect, and is not one that is off until it is set."""
-    parameter = varied.policy_class.parameters().get(name)
+    parameters = varied.policy_class.parameters()
+    parameter = parameters.get(name)
     if parameter is None:
         return True
 
     # What searches leave out does nothing at its default.
     is_default = varied.settings[name].value == parameter.default
-    if is_default and not getattr(parameter.space, "searched", True):
+    is_searched = getattr(parameter.space, "searched", True)
+    if is_default and not is_searched:
         return False
 
     _, unmet = find_condition(name, {}, varied.settings, {})
@@ -311,7 +336,8 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
     """Yield the values of a setting that are tried, with their step and whether it is clipped."""
     value = setting.value
     space = setting.space
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number:
         options = getattr(space, "options", ())
         if setting.kind is bool:
             options = (True, False)
@@ -327,8 +353,9 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
         if math.isfinite(space.high - space.low):
             size = space.high - space.low
 
+    # Of two steps that end at one value, the smaller counts.
     steps: dict[Any, tuple[float, bool]] = {}
-    for step in (-0.1, 0.1, -0.25, 0.25):  # of two that end at one value, the smaller counts
+    for step in (-0.1, 0.1, -0.25, 0.25):
         wanted = value + step * size
         if setting.kind is int and step > 0.0:
             wanted = max(round(wanted), value + 1)
@@ -345,13 +372,15 @@ def list_steps(setting: Any) -> Iterator[tuple[Any, float, bool]]:
 
 def judge_steps(rows: pd.DataFrame, edge: float) -> str:
     """Return the verdict on a parameter by the rows of its steps."""
-    small = rows[rows["step"].abs() == SMALL]
+    is_small = rows["step"].abs() == SMALL
+    small = rows[is_small]
     loses = (edge > 0.0) & (small["change"] < -LOST_EDGE * edge)
-    if bool(small["ruined"].any() or loses.any()):
+    if small["ruined"].any() or loses.any():
         return "cliff"
 
     if (rows["fault"] != "").any():
         return "failed"
-    if bool((rows["change"].abs() <= rows["error"]).all()):
+    is_within_error = rows["change"].abs() <= rows["error"]
+    if is_within_error.all():
         return "flat"
     return "sloped"

@@ -37,18 +37,27 @@ Bars = Mapping[str, ShockBars]
 
 
 def make_flat_bars(n: int) -> ShockBars:
+    """Return bars at the last close, without volume and funding."""
     ones = np.ones((4, n))
     return ShockBars(
-        last=ones, mark=ones, volume=np.zeros(n), stamps=np.zeros(0), rates=np.zeros(0)
+        last=ones,
+        mark=ones,
+        volume=np.zeros(n),
+        stamps=np.zeros(0),
+        rates=np.zeros(0),
     )
 
 
 def complete_bars(
-    market: Market, last: core.FloatArray, mark: core.FloatArray, funding: float | None
+    market: Market,
+    last: core.FloatArray,
+    mark: core.FloatArray,
+    funding: float | None,
 ) -> ShockBars:
     """Return bars with the mean volume of a month, and funding at the open of the last one."""
     n = last.shape[1]
-    recent = market.volume[market.time > market.time[-1] - MONTH]
+    is_recent = market.time > market.time[-1] - MONTH
+    recent = market.volume[is_recent]
     stamps = []
     rates = []
     if funding is not None:
@@ -64,11 +73,16 @@ def complete_bars(
     )
 
 
-def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> ShockBars | None:
+def slice_replay(
+    scenario: Scenario,
+    data: Market | None,
+    interval: int,
+) -> ShockBars | None:
     """Return the bars of data in the days of a scenario, None where they do not cover them."""
     if data is None or scenario.date is None or scenario.until is None:
         return None
-    if scenario.asset != "any" and (scenario.asset == "stocks") != data.sessions:
+    is_of_stocks = scenario.asset == "stocks"
+    if scenario.asset != "any" and is_of_stocks != data.sessions:
         return None
 
     # The close before the first bar is what all prices are over.
@@ -85,9 +99,11 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
 
     part = data.slice(first, last)
     close_before = data.close[first - 1]
+    last = np.array([getattr(part, name) for name in PRICES])
+    mark = np.array([getattr(part, name) for name in MARKS])
     return ShockBars(
-        last=np.array([getattr(part, name) for name in PRICES]) / close_before,
-        mark=np.array([getattr(part, name) for name in MARKS]) / close_before,
+        last=last / close_before,
+        mark=mark / close_before,
         volume=part.volume,
         stamps=part.funding_time - part.time[0],
         rates=part.funding_rate,
@@ -95,7 +111,10 @@ def slice_replay(scenario: Scenario, data: Market | None, interval: int) -> Shoc
 
 
 def replay_crash(
-    scenario: Scenario, markets: Mapping[str, Market], resting: Set[str], bare: Set[str]
+    scenario: Scenario,
+    markets: Mapping[str, Market],
+    resting: Set[str],
+    bare: Set[str],
 ) -> tuple[Bars, str] | None:
     """Return the shipped bars of a crash for each market, and what a row says of them.
 
@@ -112,9 +131,10 @@ def replay_crash(
         return None
 
     # Bars of the market are several of those shipped, or, of coins, parts of an hour.
+    interval = market.interval
     step = DAY if is_stocks else HOUR
-    is_longer = market.interval % step == 0
-    is_part = step % market.interval == 0 and not is_stocks
+    is_longer = interval % step == 0
+    is_part = step % interval == 0 and not is_stocks
     if not is_longer and not is_part:
         return None
 
@@ -123,7 +143,8 @@ def replay_crash(
     borrowing = []
     for name, own_market in markets.items():
         coin = find_coin(own_market.instrument) or name
-        last, mark = fit_bars(paths.get(coin, paths[deepest]), market.interval / step)
+        path = paths.get(coin, paths[deepest])
+        last, mark = fit_bars(path, interval / step)
         if name in resting:
             bars[name] = make_flat_bars(last.shape[1])
             continue
@@ -144,7 +165,8 @@ def moves_as_shipped(scenario: Scenario) -> bool:
     """Return whether prices move as in the shipped crash of the name of a scenario."""
     for crash in crashes():
         if crash.name == scenario.name:
-            return all(getattr(scenario, field) == getattr(crash, field) for field in MOVES)
+            shipped = [getattr(crash, field) for field in MOVES]
+            return shipped == [getattr(scenario, field) for field in MOVES]
     return False
 
 
@@ -166,7 +188,8 @@ def find_deepest(paths: Mapping[str, core.FloatArray]) -> str:
     lowest = {}
     for coin, (_, mark) in paths.items():
         _, high, low, _ = mark
-        lowest[coin] = np.min(low / np.maximum.accumulate(high))
+        peaks = np.maximum.accumulate(high)
+        lowest[coin] = np.min(low / peaks)
     return min(lowest, key=lowest.__getitem__)
 
 
@@ -204,18 +227,22 @@ def go_on(market: Market, bars: ShockBars) -> Market:
         "funding_time": np.asarray(start + bars.stamps, dtype=np.int64),
         "funding_rate": bars.rates,
     }
+    is_apart = not np.array_equal(bars.mark, bars.last)
+    has_mark = market.has_mark or is_apart
     return append_bars(
         market,
         close * bars.last,
         close * bars.mark,
         ahead,
         source=f"{market.source} and {n} bars after {core.format_time(start)}",
-        has_mark=market.has_mark or not np.array_equal(bars.mark, bars.last),
+        has_mark=has_mark,
     )
 
 
 def count_bars(bars: Bars) -> int:
-    return int(next(iter(bars.values())).last.shape[1])
+    """Return the bars of a scenario, the same for all markets."""
+    first = next(iter(bars.values()))
+    return int(first.last.shape[1])
 
 
 def measure_fall(bars: Bars) -> float:
