@@ -14,7 +14,9 @@ from backtest.indicators.lanes import OneOrMany
 
 
 def ewma_deviation(
-    returns: core.FloatArray, half_life: OneOrMany, scale: float | core.FloatArray
+    returns: core.FloatArray,
+    half_life: OneOrMany,
+    scale: float | core.FloatArray,
 ) -> core.FloatArray:
     """Return roots of weighted means of squares, (n_bars, k); the first return does not count.
 
@@ -22,9 +24,13 @@ def ewma_deviation(
     """
     scales = np.array(np.broadcast_to(scale, len(returns)))
     columns = np.atleast_2d(returns.T).T
-    out = np.empty((len(columns), max(np.size(half_life), columns.shape[1])))
+    n_bars, n_paths = columns.shape
+    k = max(np.size(half_life), n_paths)
+
+    out = np.empty((n_bars, k))
     out[:1] = np.nan
-    weighted_root(columns[1:] ** 2, half_life, scales[1:], out[1:])
+    squares = columns[1:] ** 2
+    weighted_root(squares, half_life, scales[1:], out[1:])
     return out
 
 
@@ -40,29 +46,40 @@ def weighted_root(
     ``squares`` has shape (n_bars,) or (n_bars, k).
     """
     columns = np.atleast_2d(squares.T).T
-    k = max(np.size(half_life), columns.shape[1])
+    n_bars, n_paths = columns.shape
+    k = max(np.size(half_life), n_paths)
     if out is None:
-        out = np.empty((len(columns), k))
-    decay = np.array(np.broadcast_to(lanes.find_decay(half_life), k))
-    needed = np.array(np.broadcast_to(lanes.count_needed(half_life), k))
+        out = np.empty((n_bars, k))
+
+    decays = lanes.find_decay(half_life)
+    counts = lanes.count_needed(half_life)
+    decay = np.array(np.broadcast_to(decays, k))
+    needed = np.array(np.broadcast_to(counts, k))
     average = _compile.compile_module(kernels).ewma_lanes
 
     # Paths of one half-life: the history that all have in front is averaged once.
     first = 0
     state = np.zeros((2, k))
-    if columns.shape[1] > 1 and np.all(decay == decay[0]):
+    is_one_half_life = bool(np.all(decay == decay[0]))
+    if n_paths > 1 and is_one_half_life:
         first = lanes.count_shared(columns)
         head = np.empty((first, 1))
         state_of_head = np.zeros((2, 1))
         average(
-            columns[:first, :1].copy(), decay[:1], needed[:1], scale[:first], state_of_head, head
+            columns[:first, :1].copy(),
+            decay[:1],
+            needed[:1],
+            scale[:first],
+            state_of_head,
+            head,
         )
         out[:first] = np.sqrt(head)
         state[:] = state_of_head
 
     left = np.maximum(needed - first, 1)
+    rows = np.ascontiguousarray(columns[first:])
     tail = out[first:]
-    average(np.ascontiguousarray(columns[first:]), decay, left, scale[first:], state, tail)
+    average(rows, decay, left, scale[first:], state, tail)
     np.sqrt(tail, out=tail)
     return out
 
@@ -72,8 +89,9 @@ def roll_moments(
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return means and deviations (ddof 1) of the last values, of shape (n_bars, k) each."""
     series = pd.Series(values)
-    means = np.empty((len(values), len(windows)))
-    deviations = np.empty((len(values), len(windows)))
+    shape = (len(values), len(windows))
+    means = np.empty(shape)
+    deviations = np.empty(shape)
 
     for j, window in enumerate(windows.tolist()):
         rolling = series.rolling(window)
@@ -86,7 +104,8 @@ def sum_weighted(values: core.FloatArray, decay: float) -> core.FloatArray:
     """Return sum_i decay^(t - i) x_i at each t; the decay of an endless half-life is 1."""
     if decay == 1.0:
         return np.cumsum(values)
-    sums: core.FloatArray = pd.Series(values).ewm(alpha=1.0 - decay).sum().to_numpy()
+    weighted = pd.Series(values).ewm(alpha=1.0 - decay)
+    sums: core.FloatArray = weighted.sum().to_numpy()
     return sums
 
 
@@ -104,7 +123,9 @@ class Covariances(NamedTuple):
 
 
 def walk_covariances(
-    returns: core.FloatArray, half_life: float, wanted: core.IntArray
+    returns: core.FloatArray,
+    half_life: float,
+    wanted: core.IntArray,
 ) -> Iterator[Covariances]:
     """Yield the covariances of returns (n_bars, n) at the ``wanted`` bars, which rise, in order.
 
@@ -114,7 +135,9 @@ def walk_covariances(
     """
     n_bars, n = returns.shape
     decay = 0.5 ** (1.0 / half_life)
-    block = max(1, min(MAX_PRODUCTS // n**2, int(MAX_HALVINGS * half_life)))
+    of_memory = MAX_PRODUCTS // n**2
+    of_precision = int(MAX_HALVINGS * half_life)
+    block = max(1, min(of_memory, of_precision))
     total = np.zeros((n, n))
     weight = 0.0
 
@@ -127,15 +150,19 @@ def walk_covariances(
         age = decay ** np.arange(1.0, len(rows) + 1.0)
         growth = is_known / age
         weights = age * (weight + np.cumsum(growth))
-        products = (growth[:, None] * rows)[:, :, None] * rows[:, None, :]
+        grown = growth[:, None] * rows
+        products = grown[:, :, None] * rows[:, None, :]
         sums = np.cumsum(products, axis=0)
 
-        first, last = np.searchsorted(wanted, (start, start + len(rows)))
+        stop = start + len(rows)
+        first, last = np.searchsorted(wanted, (start, stop))
         picked = wanted[first:last] - start
         if len(picked):
-            weighted = age[picked, None, None] * (total + sums[picked])
+            sums_picked = total + sums[picked]
+            weighted = age[picked, None, None] * sums_picked
             with np.errstate(invalid="ignore"):
-                yield Covariances(int(first), weighted / weights[picked, None, None])
+                means = weighted / weights[picked, None, None]
+            yield Covariances(int(first), means)
 
         total = age[-1] * (total + sums[-1])
         weight = float(weights[-1])

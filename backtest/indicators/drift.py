@@ -42,10 +42,14 @@ def rolling_drift(market: Market, window: OneOrMany) -> Drift:
     On Estimating the Expected Return on the Market, J. Financial Economics 8(4).
     """
     windows = lanes.read_windows(window)
-    mean, deviation = roll_moments(returns.traded_returns(market), windows)
+    earned = returns.traded_returns(market)
+    mean, deviation = roll_moments(earned, windows)
     years = np.reshape(bars_per_year(market), (-1, 1))
     error = years * deviation / np.sqrt(windows)
-    return Drift(lanes.shape_as(years * mean, window), lanes.shape_as(error, window))
+    return Drift(
+        lanes.shape_as(years * mean, window),
+        lanes.shape_as(error, window),
+    )
 
 
 BISECTIONS = 60
@@ -57,7 +61,12 @@ ROOT_TWO = math.sqrt(2.0)
 
 @checked
 def floored_kelly(
-    drift: FloatArray, error: FloatArray, sigma: FloatArray, *, loss: float, probability: float
+    drift: FloatArray,
+    error: FloatArray,
+    sigma: FloatArray,
+    *,
+    loss: float,
+    probability: float,
 ) -> FloatArray:
     """Return the largest leverage with a limited probability of ever losing a share of the start.
 
@@ -88,8 +97,22 @@ def floored_kelly(
     >>> float(floored_kelly(one, 0.5 * one, one, loss=0.3, probability=0.1)[0].round(3))
     0.157
     """
-    core.check_range("loss", loss, low=0.0, high=1.0, open_low=True, open_high=True)
-    core.check_range("probability", probability, low=0.0, high=1.0, open_low=True, open_high=True)
+    core.check_range(
+        "loss",
+        loss,
+        low=0.0,
+        high=1.0,
+        open_low=True,
+        open_high=True,
+    )
+    core.check_range(
+        "probability",
+        probability,
+        low=0.0,
+        high=1.0,
+        open_low=True,
+        open_high=True,
+    )
     depth = -math.log1p(-loss)
     with np.errstate(divide="ignore", invalid="ignore"):
         t_values = np.asarray(drift / error)
@@ -105,7 +128,8 @@ def floored_kelly(
         high = np.where(is_allowed, high, middle)
 
     # Of a drift that is as good as known the share has a closed form.
-    share_if_known = min(1.0, 2.0 / (1.0 - math.log(probability) / depth))
+    f_if_known = 2.0 / (1.0 - math.log(probability) / depth)
+    share_if_known = min(1.0, f_if_known)
     fraction = np.where(t_values > CERTAIN, share_if_known, low)
 
     # A drift of 0 or less has no leverage, an unknown one none that is known.
@@ -113,8 +137,15 @@ def floored_kelly(
     return np.where(drift > 0.0, fraction * full_kelly, no_leverage)
 
 
-def expect_loss(t_values: FloatArray, fraction: FloatArray, depth: float) -> FloatArray:
-    """Return the mean probability of ever losing what ``depth`` is the log of, over the error."""
+def expect_loss(
+    t_values: FloatArray,
+    fraction: FloatArray,
+    depth: float,
+) -> FloatArray:
+    """Return the mean probability of ever losing what ``depth`` is the log of, over the error.
+
+    ``t_values`` are t of :func:`floored_kelly` and ``fraction`` f, ``steady`` is h and ``slope`` q.
+    """
     special = core.sp.special
     with np.errstate(all="ignore"):
         steady = t_values * (1.0 - 0.5 * fraction)
@@ -124,8 +155,10 @@ def expect_loss(t_values: FloatArray, fraction: FloatArray, depth: float) -> Flo
         # Each form of exp(gap^2 / 2) Phi(-gap) where it neither overflows nor cancels.
         scaled = special.erfcx(np.maximum(gap, 0.0) / ROOT_TWO)
         of_large = np.exp(-0.5 * steady**2) * 0.5 * scaled
-        of_small = np.exp(0.5 * slope * (slope - 2.0 * steady)) * special.ndtr(-gap)
-        return np.asarray(special.ndtr(-steady) + np.where(gap > 0.0, of_large, of_small))
+        growth = np.exp(0.5 * slope * (slope - 2.0 * steady))
+        of_small = growth * special.ndtr(-gap)
+        of_drifts_over_0 = np.where(gap > 0.0, of_large, of_small)
+        return np.asarray(special.ndtr(-steady) + of_drifts_over_0)
 
 
 class Sharpe(NamedTuple):
@@ -154,8 +187,15 @@ def rolling_sharpe(market: Market, window: OneOrMany) -> Sharpe:
     Journal 58(4), eq. 9.
     """
     windows = lanes.read_windows(window)
-    mean, deviation = roll_moments(returns.traded_returns(market), windows)
-    ratio = mean / np.where(deviation >= LEAST_DEVIATION, deviation, np.nan)
+    earned = returns.traded_returns(market)
+    mean, deviation = roll_moments(earned, windows)
+    is_moving = deviation >= LEAST_DEVIATION
+    ratio = mean / np.where(is_moving, deviation, np.nan)
+
     root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
-    error = root * np.sqrt((1.0 + 0.5 * ratio * ratio) / windows)
-    return Sharpe(lanes.shape_as(root * ratio, window), lanes.shape_as(error, window))
+    variance = (1.0 + 0.5 * ratio * ratio) / windows
+    error = root * np.sqrt(variance)
+    return Sharpe(
+        lanes.shape_as(root * ratio, window),
+        lanes.shape_as(error, window),
+    )

@@ -84,7 +84,9 @@ def volatility(
         estimate = ESTIMATES[core.Choice(*ESTIMATES).check("estimator", name)]
         estimates = estimate(market, half_lives[is_of_name])
         if calibrate:
-            estimates = estimates * measure_range_ratio(market, name, half_lives[is_of_name])
+            half_lives_of_name = half_lives[is_of_name]
+            ratio = measure_range_ratio(market, name, half_lives_of_name)
+            estimates = estimates * ratio
         # To write all columns by their numbers is slow.
         if len(different) == 1:
             columns = estimates
@@ -107,7 +109,8 @@ def ewma_volatility(market: Market, half_life: OneOrMany) -> core.FloatArray:
     RiskMetrics Technical Document, section 5.2; the weights are divided by their sum, so that the
     first returns do not count for more.
     """
-    columns = ewma_deviation(r.log_returns(market), half_life, bars_per_year(market))
+    returns = r.log_returns(market)
+    columns = ewma_deviation(returns, half_life, bars_per_year(market))
     return lanes.shape_as(columns, half_life, market.close[0])
 
 
@@ -154,7 +157,12 @@ def volatility_feedback(
 
     forecasts = np.asarray(sigma, dtype=np.float64).reshape(n_bars, -1)
     targets, powers, gains, half_lives, _, _ = lanes.broadcast(
-        target, power, gain, half_life, forecasts[0], market.close[0]
+        target,
+        power,
+        gain,
+        half_life,
+        forecasts[0],
+        market.close[0],
     )
     shape = (n_bars, len(targets))
     returns = r.log_returns(market).reshape(n_bars, -1)
@@ -183,8 +191,10 @@ def close_to_close_volatility(market: Market, window: OneOrMany) -> core.FloatAr
     sigma_t^2 = A sum_i (r_{t-i} - mean)^2 / (window - 1), A the bars per year. Source: Hull,
     Options, Futures, and Other Derivatives, "Estimating volatility from historical data".
     """
-    _, deviation = roll_moments(r.log_returns(market), lanes.read_windows(window))
-    root = np.sqrt(np.reshape(bars_per_year(market), (-1, 1)))
+    windows = lanes.read_windows(window)
+    _, deviation = roll_moments(r.log_returns(market), windows)
+    per_year = np.reshape(bars_per_year(market), (-1, 1))
+    root = np.sqrt(per_year)
     return lanes.shape_as(np.asarray(deviation * root), window)
 
 

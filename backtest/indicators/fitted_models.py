@@ -36,7 +36,10 @@ class GarchFit(NamedTuple):
 
 @core.checked
 def garch_volatility(
-    market: Market, *, first: int = FIRST_RETURNS, growth: float = 0.1
+    market: Market,
+    *,
+    first: int = FIRST_RETURNS,
+    growth: float = 0.1,
 ) -> core.FloatArray:
     """Return the volatility that a GARCH(1,1) forecasts for the next bar.
 
@@ -66,17 +69,22 @@ def garch_volatility(
     variance = np.full(market.n_bars, np.nan)
     filter_variance = _compile.compile_module(kernels).filter_variance
     spans = pairwise([*fit_bars, market.n_bars])
-    for fit, (bar, stop) in zip(fit_all(returns, fit_bars), spans, strict=True):
-        if fit is not None:
-            parameters = np.array([fit.omega, fit.alpha, fit.beta])
-            filter_variance(squares[:stop], parameters, backcast, bar, variance[:stop])
+    fits = fit_all(returns, fit_bars)
+    for fit, (bar, stop) in zip(fits, spans, strict=True):
+        if fit is None:
+            continue
+        parameters = np.array([fit.omega, fit.alpha, fit.beta])
+        known = squares[:stop]
+        filter_variance(known, parameters, backcast, bar, variance[:stop])
     return np.sqrt(variance * bars_per_year(market))
 
 
 def find_backcast(squares: core.FloatArray) -> float:
     """Return the weighted mean of the first squares, which stands in for the past before them."""
-    weights = 0.94 ** np.arange(min(BACKCAST, len(squares)))
-    return float(np.sum(squares[: len(weights)] * (weights / sum(weights))))
+    n = min(BACKCAST, len(squares))
+    weights = 0.94 ** np.arange(n)
+    shares = weights / sum(weights)
+    return float(np.sum(squares[:n] * shares))
 
 
 _fits: dict[bytes, GarchFit | None] = {}
@@ -91,7 +99,8 @@ def fit_all(returns: core.FloatArray, bars: list[int]) -> Iterator[GarchFit | No
     last: GarchFit | None = None
     stop = 1
     for bar in bars:
-        digest.update(returns[stop : bar + 1].tobytes())
+        new_returns = returns[stop : bar + 1]
+        digest.update(new_returns.tobytes())
         stop = bar + 1
         key = digest.copy().digest()
 
@@ -158,19 +167,23 @@ def har_volatility(market: Market, *, first: int = FIRST_DAYS) -> core.FloatArra
             f"{core.format_duration(market.interval)}"
         )
     day = market.time // DAY
-    day_number = np.cumsum(np.diff(day, prepend=day[0]) != 0)
+    begins = np.diff(day, prepend=day[0]) != 0
+    day_number = np.cumsum(begins)
     is_over = (market.time + market.interval) // DAY > day
 
     # Realized variances of whole days: the first may have begun before, the last may go on.
     squares = r.log_returns(market) ** 2
     squares[0] = 0.0
-    sums = np.bincount(day_number, weights=squares).astype(np.float64, copy=False)
-    whole_days = sums[1 : int(day_number[-1] + is_over[-1])]
+    sums = np.bincount(day_number, weights=squares)
+    stop = int(day_number[-1] + is_over[-1])
+    whole_days = sums.astype(np.float64, copy=False)[1:stop]
     lengths = WITH_SESSIONS if market.sessions else WITHOUT_PAUSE
 
     # The forecast in force at a bar is that of the last day that is over.
-    forecasts = np.append(np.nan, forecast_har_once(whole_days, lengths, first))
-    daily: core.FloatArray = forecasts[np.maximum(day_number - 1 + is_over, 0)]
+    forecasts = forecast_har_once(whole_days, lengths, first)
+    forecasts = np.append(np.nan, forecasts)
+    last_over = np.maximum(day_number - 1 + is_over, 0)
+    daily: core.FloatArray = forecasts[last_over]
     days_per_year = SESSIONS if market.sessions else YEAR_DAYS
     return np.sqrt(daily * days_per_year)
 
@@ -180,10 +193,13 @@ _forecasts: dict[tuple[bytes, tuple[int, ...], int], core.FloatArray] = {}
 
 
 def forecast_har_once(
-    variance: core.FloatArray, lengths: tuple[int, ...], first: int
+    variance: core.FloatArray,
+    lengths: tuple[int, ...],
+    first: int,
 ) -> core.FloatArray:
     """Return :func:`forecast_har`, which depends on nothing but these arguments, once."""
-    key = hashlib.blake2b(variance.tobytes()).digest(), lengths, first
+    digest = hashlib.blake2b(variance.tobytes()).digest()
+    key = (digest, lengths, first)
     known = _forecasts.get(key)
     if known is not None:
         return known
@@ -196,7 +212,9 @@ def forecast_har_once(
 
 
 def forecast_har(
-    variance: core.FloatArray, lengths: tuple[int, ...], first: int
+    variance: core.FloatArray,
+    lengths: tuple[int, ...],
+    first: int,
 ) -> core.FloatArray:
     """Return the forecast at the end of each day for the next, (n_days,), given their variances."""
     forecasts = np.full(len(variance), np.nan)
@@ -209,26 +227,35 @@ def forecast_har(
     n_rows = len(variance) - month + 1
     windows = []
     for length in lengths:
-        sums = sum(variance[month - 1 - back :][:n_rows] for back in range(length))
+        days_before = range(length)
+        sums = sum(variance[month - 1 - back :][:n_rows] for back in days_before)
         windows.append(sums / length)
-    inputs = np.column_stack([np.ones(n_rows), *windows])
+    constant = np.ones(n_rows)
+    inputs = np.column_stack([constant, *windows])
     fits = fit_expanding(inputs[:-1], variance[month:], first)
     predicted = np.sum(fits * inputs[first:], axis=1)
 
     # Least squares may forecast what never was, negative variances too.
     low = np.minimum.accumulate(variance)[start:]
     high = np.maximum.accumulate(variance)[start:]
-    forecasts[start:] = np.minimum(np.maximum(predicted, low), high)
+    raised = np.maximum(predicted, low)
+    forecasts[start:] = np.minimum(raised, high)
     return forecasts
 
 
-def fit_expanding(inputs: core.FloatArray, outputs: core.FloatArray, first: int) -> core.FloatArray:
+def fit_expanding(
+    inputs: core.FloatArray,
+    outputs: core.FloatArray,
+    first: int,
+) -> core.FloatArray:
     """Return the least squares coefficients of the ``first`` rows, of one row more, ... of all.
 
     Of shape (n - first + 1, k) for ``inputs`` (n, k) and ``outputs`` (n,).
     """
     # Scaled by the first variance, so that the constant and the others are of one size.
-    scale = np.append(1.0, np.full(inputs.shape[1] - 1, inputs[0, 1] or 1.0))
+    n_others = inputs.shape[1] - 1
+    unit = inputs[0, 1] or 1.0
+    scale = np.append(1.0, np.full(n_others, unit))
     scaled = inputs / scale
     row_squares = scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :]
     row_products = scaled * outputs[:, np.newaxis]

@@ -47,7 +47,8 @@ def taker_imbalance(market: Market, half_life: OneOrMany) -> FloatArray:
     # A column for each half-life.
     columns = []
     decays = find_decay(half_life).tolist()
-    for decay, needed in zip(decays, count_needed(half_life), strict=True):
+    counts = count_needed(half_life)
+    for decay, needed in zip(decays, counts, strict=True):
         weighted_excess = sum_weighted(excess, decay)
         weighted_volume = sum_weighted(traded, decay)
         is_warm = (n_known >= needed) & (weighted_volume > 0.0)
@@ -80,7 +81,9 @@ def open_interest_change(market: Market, bars: int) -> FloatArray:
 
 @core.checked_only("market")
 def predicted_funding(
-    market: Market, terms: FundingTerms, premium: str | FloatArray = "premium"
+    market: Market,
+    terms: FundingTerms,
+    premium: str | FloatArray = "premium",
 ) -> FloatArray:
     """Return the funding rate of the next settlement that the premium so far leads to, (n_bars,).
 
@@ -117,9 +120,11 @@ def predicted_funding(
     span = (closes - 1) // interval
     mean = average_by_span(points, span)
 
-    rate = mean + np.clip(terms.interest - mean, -terms.clamp, terms.clamp)
+    gap = terms.interest - mean
+    rate = mean + np.clip(gap, -terms.clamp, terms.clamp)
     period = core.parse_duration(str(terms.period), "period")
-    return np.clip(rate * (interval / period), terms.least, terms.cap)
+    rate_of_interval = rate * (interval / period)
+    return np.clip(rate_of_interval, terms.least, terms.cap)
 
 
 def average_by_span(points: FloatArray, span: core.IntArray) -> FloatArray:
@@ -128,13 +133,16 @@ def average_by_span(points: FloatArray, span: core.IntArray) -> FloatArray:
     A missing point takes no place: the next one has the weight that it would have had.
     """
     is_known = np.isfinite(points)
-    begins = np.flatnonzero(np.diff(span, prepend=span[:1] - 1))
-    lengths = np.diff(np.append(begins, len(span)))
+    is_first = np.diff(span, prepend=span[:1] - 1)
+    begins = np.flatnonzero(is_first)
+    ends = np.append(begins, len(span))
+    lengths = np.diff(ends)
     start = np.repeat(begins, lengths)
 
     # The place of a point among the known ones of its span is its weight.
     n_known = np.cumsum(is_known)
-    place = n_known - (n_known[start] - is_known[start])
+    known_before = n_known[start] - is_known[start]
+    place = n_known - known_before
     weight = np.where(is_known, place, 0).astype(np.float64)
 
     # Sums begin anew in each span, so that no rounding of earlier ones is carried.

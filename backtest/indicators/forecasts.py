@@ -40,17 +40,32 @@ def forecast_reach(
     :func:`touch_distance` of the volatility forecast at each close, without drift.
     """
     lanes.check_lanes("probability", probability, low=0.0, high=1.0)
-    lanes.check_lanes("horizon", horizon, low=0.0, high=lanes.MAX_BARS, open_low=True)
+    lanes.check_lanes(
+        "horizon",
+        horizon,
+        low=0.0,
+        high=lanes.MAX_BARS,
+        open_low=True,
+    )
     chances, bars, degrees = lanes.broadcast(probability, horizon, degrees_of_freedom)
-    factor = find_touch_factor(chances, degrees) * np.sqrt(bars)
+    touch_factor = find_touch_factor(chances, degrees)
+    factor = touch_factor * np.sqrt(bars)
 
     # From per year to per bar, whose number a year may differ by bar.
-    sigma = volatility(market, estimator, half_life).reshape(market.n_bars, -1)
+    forecast = volatility(market, estimator, half_life)
+    sigma = forecast.reshape(market.n_bars, -1)
     per_year = np.reshape(bars_per_year(market), (-1, 1))
     per_bar = sigma / np.sqrt(per_year)
     with np.errstate(invalid="ignore"):
         columns = np.ascontiguousarray(per_bar * factor)
-    return lanes.shape_as(columns, probability, horizon, degrees_of_freedom, estimator, half_life)
+    return lanes.shape_as(
+        columns,
+        probability,
+        horizon,
+        degrees_of_freedom,
+        estimator,
+        half_life,
+    )
 
 
 HALF_LIFE = "3d"
@@ -78,7 +93,12 @@ open and the last day (days since 1970), then sums of squares and counts of the 
 
 
 def forecast_volatility(
-    trail: FloatArray, time: IntArray, close: FloatArray, interval: int, *, is_session: bool
+    trail: FloatArray,
+    time: IntArray,
+    close: FloatArray,
+    interval: int,
+    *,
+    is_session: bool,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the volatility known at each close, (n_bars,), and the trail after the last.
 
@@ -93,23 +113,28 @@ def forecast_volatility(
 
     half_life = max(parse_duration(HALF_LIFE) / interval, 1.0)
     decay = 0.5 ** (1.0 / half_life)
-    returns = np.diff(np.log(np.append(trail[LAST_CLOSE], close)))
+    closes = np.append(trail[LAST_CLOSE], close)
+    returns = np.diff(np.log(closes))
     squares = np.nan_to_num(returns) ** 2
     is_known = (~np.isnan(returns)).astype(np.float64)
 
     # The sums go on from those of the trail, which stand before the first bar.
-    weighted = averages.sum_weighted(np.append(trail[WEIGHTED], squares), decay)[1:]
-    weight = averages.sum_weighted(np.append(trail[WEIGHT], is_known), decay)[1:]
+    all_squares = np.append(trail[WEIGHTED], squares)
+    all_known = np.append(trail[WEIGHT], is_known)
+    weighted = averages.sum_weighted(all_squares, decay)[1:]
+    weight = averages.sum_weighted(all_known, decay)[1:]
 
     # Before the first session is over, the bars per year are those of the trail.
-    counted = np.broadcast_to(count_bars_per_year(time, interval, is_session), len(close))
+    bars_a_year = count_bars_per_year(time, interval, is_session)
+    counted = np.broadcast_to(bars_a_year, len(close))
     per_year = np.where(np.isnan(counted), trail[BARS_PER_YEAR], counted)
 
     # The weights of as many returns as are needed exceed this, those of one less do not.
     needed = int(lanes.count_needed(half_life)[0])
     least = (1.0 - decay ** (needed - 0.5)) / (1.0 - decay)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sigma = np.where(weight > least, np.sqrt(weighted * (1.0 / weight) * per_year), np.nan)
+        root = np.sqrt(weighted * (1.0 / weight) * per_year)
+    sigma = np.where(weight > least, root, np.nan)
 
     # Calm does not last: below the year's, the forecast is between the two.
     mean, year_trail = average_year(trail[OF_YEAR], time, interval, squares, is_known)
@@ -117,12 +142,21 @@ def forecast_volatility(
         of_year = np.sqrt(mean * per_year)
         raised = sigma**CALM_POWER * of_year ** (1.0 - CALM_POWER)
         sigma = np.where(of_year > sigma, raised, sigma)
-    new_trail = [weighted[-1], weight[-1], close[-1], per_year[-1]]
+    new_trail = [
+        weighted[-1],
+        weight[-1],
+        close[-1],
+        per_year[-1],
+    ]
     return sigma, np.concatenate([new_trail, year_trail])
 
 
 def average_year(
-    trail: FloatArray, time: IntArray, interval: int, squares: FloatArray, is_known: FloatArray
+    trail: FloatArray,
+    time: IntArray,
+    interval: int,
+    squares: FloatArray,
+    is_known: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the mean square of the last 365 days at each close, (n_bars,), and the trail after.
 
@@ -130,20 +164,25 @@ def average_year(
     ``trail`` is that part of :data:`NOTHING_SEEN`. A history in two parts gives the same bits.
     """
     days = time // DAY
-    first = time[0] / DAY if math.isnan(trail[0]) else trail[0]
+    first = trail[0]
+    if math.isnan(first):
+        first = time[0] / DAY
     n_days = int(days[-1] - days[0]) + YEAR_WINDOW
     sums = np.zeros(n_days)
     counts = np.zeros(n_days)
     first_day = int(days[0]) - YEAR_WINDOW + 1
 
     # The days that the trail remembers, as far as they are in the window of the first bar.
-    places = int(trail[1]) - YEAR_WINDOW + 1 + np.arange(YEAR_WINDOW) - first_day
+    first_of_trail = int(trail[1]) - YEAR_WINDOW + 1
+    places = first_of_trail + np.arange(YEAR_WINDOW) - first_day
     is_recent = places >= 0
-    sums[places[is_recent]] = trail[2:][:YEAR_WINDOW][is_recent]
-    counts[places[is_recent]] = trail[2 + YEAR_WINDOW :][is_recent]
+    recent_places = places[is_recent]
+    sums[recent_places] = trail[2:][:YEAR_WINDOW][is_recent]
+    counts[recent_places] = trail[2 + YEAR_WINDOW :][is_recent]
 
     # Within a day sums grow bar by bar, from what the trail has of the day.
-    starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1))
+    is_first = np.diff(days, prepend=days[0] - 1)
+    starts = np.flatnonzero(is_first)
     bars_of_days = find_bars(starts, len(time))
     places = days[starts] - first_day
     day_sums = sum_within_days(squares, bars_of_days, sums, places)
@@ -151,14 +190,19 @@ def average_year(
 
     # Sums of the days before, each in the order of its days.
     begins = (places - YEAR_WINDOW + 1)[bars_of_days.row]
-    total = day_sums + sliding_window_view(sums, YEAR_WINDOW - 1).sum(axis=1)[begins]
-    count = day_counts + sliding_window_view(counts, YEAR_WINDOW - 1).sum(axis=1)[begins]
+    sums_before = sliding_window_view(sums, YEAR_WINDOW - 1).sum(axis=1)
+    counts_before = sliding_window_view(counts, YEAR_WINDOW - 1).sum(axis=1)
+    total = day_sums + sums_before[begins]
+    count = day_counts + counts_before[begins]
     mean = total / np.maximum(count, 1.0)
 
-    is_year = (time + interval) / DAY - first >= YEAR_WINDOW - MINUTE / DAY
+    days_of_data = (time + interval) / DAY - first
+    is_year = days_of_data >= YEAR_WINDOW - MINUTE / DAY
+    mean_of_year = np.where(is_year, mean, np.nan)
+
     ends = np.array([first, float(days[-1])])
     year_trail = (ends, sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:])
-    return np.where(is_year, mean, np.nan), np.concatenate(year_trail)
+    return mean_of_year, np.concatenate(year_trail)
 
 
 class BarsOfDays(NamedTuple):
@@ -170,18 +214,23 @@ class BarsOfDays(NamedTuple):
 
 def find_bars(starts: IntArray, n: int) -> BarsOfDays:
     """Return where n bars lie, given the first bar of each day."""
-    row = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
-    return BarsOfDays(row, np.arange(n) - starts[row])
+    bars_by_day = np.diff(starts, append=n)
+    row = np.repeat(np.arange(len(starts)), bars_by_day)
+    return BarsOfDays(row, place=np.arange(n) - starts[row])
 
 
 def sum_within_days(
-    values: FloatArray, bars: BarsOfDays, sums: FloatArray, places: IntArray
+    values: FloatArray,
+    bars: BarsOfDays,
+    sums: FloatArray,
+    places: IntArray,
 ) -> FloatArray:
     """Return the sums of each day up to each bar, and write those of whole days into ``sums``.
 
     A day begins with the value of ``sums`` at its place.
     """
-    table = np.zeros((len(places), int(bars.place.max()) + 2))
+    most_bars = int(bars.place.max()) + 1
+    table = np.zeros((len(places), most_bars + 1))
     table[:, 0] = sums[places]
     table[bars.row, bars.place + 1] = values
     grown = np.cumsum(table, axis=1)
@@ -192,8 +241,9 @@ def sum_within_days(
 
 def find_day(interval: int, *, is_session: bool) -> float:
     """Return the years of a day, or of a session where the bars are no longer than one."""
-    per_year = SESSIONS if is_session and interval <= DAY else YEAR_DAYS
-    return 1.0 / per_year
+    if is_session and interval <= DAY:
+        return 1.0 / SESSIONS
+    return 1.0 / YEAR_DAYS
 
 
 def forecast_liquidation(
@@ -210,8 +260,15 @@ def forecast_liquidation(
     close, and NaN if a position is held and the volatility is unknown.
     """
     chance = np.zeros(len(position))
-    rows = np.flatnonzero((position != 0.0) & ~np.isnan(liquidation_price))
+    may_liquidate = (position != 0.0) & ~np.isnan(liquidation_price)
+    rows = np.flatnonzero(may_liquidate)
     side = np.sign(position[rows])
-    away = np.maximum(side * np.log(mark[rows] / liquidation_price[rows]), 0.0)
-    chance[rows] = touch_probability(-side * away, sigma[rows], years, degrees_of_freedom=DEGREES)
+    move = np.log(mark[rows] / liquidation_price[rows])
+    away = np.maximum(side * move, 0.0)
+    chance[rows] = touch_probability(
+        -side * away,
+        sigma[rows],
+        years,
+        degrees_of_freedom=DEGREES,
+    )
     return chance

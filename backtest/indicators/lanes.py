@@ -16,7 +16,9 @@ MAX_BARS = 2.0**26
 
 def broadcast(*values: OneOrMany) -> list[core.FloatArray]:
     """Return parameters as arrays of one shape (k,); a single value applies to every lane."""
-    named: dict[str, Any] = {f"array_{number}": value for number, value in enumerate(values)}
+    named: dict[str, Any] = {}
+    for number, value in enumerate(values):
+        named[f"array_{number}"] = value
     core.check_broadcast(**named)
     arrays = [np.array(value, dtype=np.float64, ndmin=1) for value in values]
     return [np.array(array) for array in np.broadcast_arrays(*arrays)]
@@ -25,7 +27,9 @@ def broadcast(*values: OneOrMany) -> list[core.FloatArray]:
 def shape_as(columns: core.FloatArray, *values: Any) -> core.FloatArray:
     """Return columns (n_bars, k), or the only one (n_bars,) if every parameter is one value."""
     has_lanes = any(np.ndim(value) for value in values)
-    return columns if has_lanes else columns[:, 0]
+    if has_lanes:
+        return columns
+    return columns[:, 0]
 
 
 def count_shared(values: core.FloatArray) -> int:
@@ -43,7 +47,8 @@ def list_lanes(name: str, value: Any) -> list[Any]:
     """Return one value, or an array of shape (k,), as a list of Python objects."""
     if np.ndim(value):
         core.check_shape(name, value, (-1,))
-    items: list[Any] = np.atleast_1d(np.asarray(value, dtype=object)).tolist()
+    objects = np.asarray(value, dtype=object)
+    items: list[Any] = np.atleast_1d(objects).tolist()
     return items
 
 
@@ -51,16 +56,21 @@ def check_lanes(name: str, value: OneOrMany, **bounds: Any) -> None:
     """Require that each lane lies within bounds, as :func:`backtest.core.check_range` has them."""
     # Paths that are observed together repeat one value many times: they are looked at at once.
     is_row = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.float64
-    if is_row and core.Real(**bounds, may_be_infinite=True).admits(np.asarray(value)).all():
-        return
+    if is_row:
+        declared = core.Real(**bounds, may_be_infinite=True)
+        if declared.admits(np.asarray(value)).all():
+            return
+
+    # One of them is refused by its own message, or they are few.
     for number in list_lanes(name, value):
         core.check_range(name, number, **bounds)
 
 
 def check_bars(name: str, value: OneOrMany, *, low: float = 1.0) -> None:
     """Require that each lane is a whole number of bars, at least ``low``."""
+    allowed = core.Range(low, MAX_BARS, "bars")
     for bars in list_lanes(name, value):
-        core.Range(low, MAX_BARS, "bars").check(name, bars, whole=True)
+        allowed.check(name, bars, whole=True)
 
 
 def read_windows(window: OneOrMany) -> core.IntArray:
@@ -72,7 +82,8 @@ def read_windows(window: OneOrMany) -> core.IntArray:
 def find_decay(half_life: OneOrMany) -> core.FloatArray:
     """Return the weight of a bar relative to the next one, 2^(-1 / half_life), of shape (k,)."""
     check_lanes("half_life", half_life, low=0.0, open_low=True)
-    return np.array([0.5 ** (1.0 / float(bars)) for bars in list_lanes("half_life", half_life)])
+    half_lives = list_lanes("half_life", half_life)
+    return np.array([0.5 ** (1.0 / float(bars)) for bars in half_lives])
 
 
 FOREVER = 2.0**62
@@ -88,4 +99,5 @@ def count_needed(half_life: OneOrMany) -> core.IntArray:
     check_lanes("half_life", half_life, low=0.0, open_low=True)
     bars = np.array(list_lanes("half_life", half_life), dtype=np.float64)
     bars[np.isinf(bars)] = 2.0
-    return np.clip(np.ceil(bars), 2.0, FOREVER).astype(np.int64)
+    whole_bars = np.ceil(bars)
+    return np.clip(whole_bars, 2.0, FOREVER).astype(np.int64)

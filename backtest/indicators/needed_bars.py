@@ -65,9 +65,10 @@ def warm_up(name: str, *, interval: str | None = None, **settings: Any) -> int:
     3143
     """
     count = NEEDED[str(core.Choice(*NEEDED).check("name", name))]
+    signature = inspect.signature(find_indicator(name))
     defaults = {}
     required = []
-    for parameter in inspect.signature(find_indicator(name)).parameters.values():
+    for parameter in signature.parameters.values():
         if parameter.name == "market":
             continue
         defaults[parameter.name] = parameter.default
@@ -84,7 +85,17 @@ def warm_up(name: str, *, interval: str | None = None, **settings: Any) -> int:
 
 def find_indicator(name: str) -> Callable[..., Any]:
     """Return an indicator by its name."""
-    modules = (r, estimators, fitted_models, flows, forecasts, tails, trends, drift, regimes)
+    modules = (
+        r,
+        estimators,
+        fitted_models,
+        flows,
+        forecasts,
+        tails,
+        trends,
+        drift,
+        regimes,
+    )
     indicators = (getattr(module, name) for module in modules if hasattr(module, name))
     indicator: Callable[..., Any] = next(indicators)
     return indicator
@@ -150,10 +161,10 @@ def count_tail(settings: Settings, _interval: Interval) -> int:
         *lanes.broadcast(settings["horizon"], settings["level"]),
     )
     most_losses = 0
-    for window, horizon, level in zip(
-        windows.tolist(), horizons.tolist(), levels.tolist(), strict=True
-    ):
-        most_losses = max(most_losses, count_losses(window, int(horizon), level))
+    lists = (windows.tolist(), horizons.tolist(), levels.tolist())
+    for window, horizon, level in zip(*lists, strict=True):
+        losses = count_losses(window, int(horizon), level)
+        most_losses = max(most_losses, losses)
 
     # Filtered losses are those after the first forecast.
     most_before = 0
@@ -168,8 +179,9 @@ def count_tail(settings: Settings, _interval: Interval) -> int:
 def count_losses(window: int, horizon: int, level: float) -> int:
     """Return the bars before a window of losses is full; the first loss ends after its bars."""
     is_scaled = (1.0 - level) * window < tails.MIN_TAIL * horizon
-    loss_bars = 1 if is_scaled else horizon
-    return window - 1 + loss_bars
+    if is_scaled:
+        return window
+    return window - 1 + horizon
 
 
 def count_window(settings: Settings, _: Interval) -> core.IntArray:

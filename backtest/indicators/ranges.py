@@ -22,7 +22,11 @@ YEAR = "365D"
 """The most that ranges are calibrated on."""
 
 
-def measure_range_ratio(market: Market, name: str, half_lives: core.FloatArray) -> core.FloatArray:
+def measure_range_ratio(
+    market: Market,
+    name: str,
+    half_lives: core.FloatArray,
+) -> core.FloatArray:
     """Return the realized volatility over that of a range so far, (n_bars, k).
 
     Of at most the last 365 days; NaN until a half-life of bars is known, 1 where no range moved.
@@ -35,14 +39,17 @@ def measure_range_ratio(market: Market, name: str, half_lives: core.FloatArray) 
 
     returns = r.log_returns(market)
     squares = np.atleast_2d(returns.T).T ** 2
+    has_none = np.isnan(squares)
     columns = []
     for half_life in half_lives.tolist():
-        variance = np.atleast_2d(find_range_variance(market, name, half_life).T).T
+        range_variance = find_range_variance(market, name, half_life)
+        variance = np.atleast_2d(range_variance.T).T
         needed = int(lanes.count_needed(half_life)[0])
         realized = average_year(market, squares, needed)
 
         # Both means are of the bars that have a return.
-        ranged = average_year(market, np.where(np.isnan(squares), np.nan, variance), needed)
+        with_return = np.where(has_none, np.nan, variance)
+        ranged = average_year(market, with_return, needed)
 
         # Where no range moved, there is nothing to scale.
         ratio = np.where(np.isnan(ranged), np.nan, 1.0)
@@ -51,18 +58,28 @@ def measure_range_ratio(market: Market, name: str, half_lives: core.FloatArray) 
     return np.concatenate(columns, axis=1)
 
 
-def average_year(market: Market, columns: core.FloatArray, needed: int) -> core.FloatArray:
+def average_year(
+    market: Market,
+    columns: core.FloatArray,
+    needed: int,
+) -> core.FloatArray:
     """Return means of the last 365 days of columns (n_bars, k), NaN with fewer than ``needed``."""
     frame = pd.DataFrame(columns, core.utc_index(market.time))
-    means: core.FloatArray = frame.rolling(YEAR, min_periods=needed).mean().to_numpy()
+    year = frame.rolling(YEAR, min_periods=needed)
+    means: core.FloatArray = year.mean().to_numpy()
     return means
 
 
-def find_range_variance(market: Market, name: str, half_life: float) -> core.FloatArray:
+def find_range_variance(
+    market: Market,
+    name: str,
+    half_life: float,
+) -> core.FloatArray:
     """Return the variance of each bar by its range; in markets of sessions all are Yang-Zhang's."""
     if name == "yang-zhang" or market.sessions:
         decay = float(lanes.find_decay(half_life)[0])
-        return mix_yang_zhang(find_yang_zhang_parts(market), decay)
+        parts = find_yang_zhang_parts(market)
+        return mix_yang_zhang(parts, decay)
     if name == "parkinson":
         return parkinson_variance(market)
     return garman_klass_variance(market)
@@ -70,14 +87,17 @@ def find_range_variance(market: Market, name: str, half_life: float) -> core.Flo
 
 def parkinson_variance(market: Market) -> core.FloatArray:
     """Return ln(H / L)^2 / (4 ln 2) of each bar."""
-    return np.asarray(np.log(market.high / market.low) ** 2 / (4.0 * math.log(2.0)))
+    width = np.log(market.high / market.low)
+    factor = 4.0 * math.log(2.0)
+    return np.asarray(width**2 / factor)
 
 
 def garman_klass_variance(market: Market) -> core.FloatArray:
     """Return 1/2 ln(H / L)^2 - (2 ln 2 - 1) ln(C / O)^2 of each bar."""
     width = np.log(market.high / market.low)
     move = np.log(market.close / market.open)
-    return np.asarray(0.5 * width**2 - (2.0 * math.log(2.0) - 1.0) * move**2)
+    weight_of_move = 2.0 * math.log(2.0) - 1.0
+    return np.asarray(0.5 * width**2 - weight_of_move * move**2)
 
 
 class YangZhangParts(NamedTuple):
@@ -102,19 +122,26 @@ def find_yang_zhang_parts(market: Market) -> YangZhangParts:
 def mix_yang_zhang(parts: YangZhangParts, decay: float) -> core.FloatArray:
     """Return gap + k move + (1 - k) inside, with k of :func:`backtest.indicators.volatility`."""
     k = 0.34 * decay / (1.34 * decay + 1.0)
-    return np.asarray(parts.gap + k * parts.move + (1.0 - k) * parts.inside)
+    mixed = parts.gap + k * parts.move + (1.0 - k) * parts.inside
+    return np.asarray(mixed)
 
 
-def yang_zhang_volatility(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
+def yang_zhang_volatility(
+    market: Market,
+    half_lives: core.FloatArray,
+) -> core.FloatArray:
     """Return the weighted volatility by ranges and gaps, (n_bars, k)."""
     parts = find_yang_zhang_parts(market)
-    scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
+    n_bars = market.n_bars
+    scale = np.array(np.broadcast_to(bars_per_year(market), n_bars))
     half_lives = np.atleast_1d(half_lives)
+    decays = lanes.find_decay(half_lives).tolist()
 
-    columns = np.empty((market.n_bars, len(half_lives)))
-    for j, decay in enumerate(lanes.find_decay(half_lives).tolist()):
+    columns = np.empty((n_bars, len(half_lives)))
+    for j, decay in enumerate(decays):
         variance = mix_yang_zhang(parts, decay)
-        columns[:, j] = weighted_root(variance, half_lives[j : j + 1], scale)[:, 0]
+        half_life = half_lives[j : j + 1]
+        columns[:, j] = weighted_root(variance, half_life, scale)[:, 0]
     return columns
 
 
@@ -124,7 +151,8 @@ def average_ranges(variance: Callable[[Market], core.FloatArray]) -> Estimator:
     def estimate(market: Market, half_lives: core.FloatArray) -> core.FloatArray:
         if market.sessions:
             return yang_zhang_volatility(market, half_lives)
-        scale = np.array(np.broadcast_to(bars_per_year(market), market.n_bars))
+        per_year = bars_per_year(market)
+        scale = np.array(np.broadcast_to(per_year, market.n_bars))
         return weighted_root(variance(market), half_lives, scale)
 
     return estimate

@@ -23,9 +23,11 @@ def log_returns(market: Market) -> core.FloatArray:
 
     # Paths: the history that all have in front is looked at once.
     n_shared = max(lanes.count_shared(close), 1)
+    shared_logs = np.log(close[:n_shared, :1])
+    later_logs = np.log(close[n_shared - 1 :])
     returns = np.empty(close.shape, order="F")
-    returns[:n_shared] = np.diff(np.log(close[:n_shared, :1]), axis=0, prepend=np.nan)
-    returns[n_shared:] = np.diff(np.log(close[n_shared - 1 :]), axis=0)
+    returns[:n_shared] = np.diff(shared_logs, axis=0, prepend=np.nan)
+    returns[n_shared:] = np.diff(later_logs, axis=0)
     return returns
 
 
@@ -42,7 +44,8 @@ def long_returns(market: Market) -> core.FloatArray:
     is taken as a fraction of the notional at the last close. :func:`traded_returns` of a signal of
     1 throughout.
     """
-    return returns_of_signal(market, np.ones(market.n_bars))
+    always_long = np.ones(market.n_bars)
+    return returns_of_signal(market, always_long)
 
 
 @core.checked
@@ -74,15 +77,20 @@ def returns_of_signal(market: Market, signal: core.FloatArray) -> core.FloatArra
 
     # What settles at the open of the bar in which it is known is paid by the position before.
     is_carried = is_at_open & (bar == known)
-    inside = np.bincount(known[~is_carried], rates[~is_carried], minlength=n_bars)
+    is_inside = ~is_carried
+    inside = np.bincount(known[is_inside], rates[is_inside], minlength=n_bars)
+
+    # g_t is ``inside``: what settles after the open is paid by the position of the bar.
     price_return = market.close[1:] / market.close[:-1] - 1.0
     returns = np.full(n_bars, np.nan)
     returns[1:] = signal[:-1] * (price_return - inside[1:])
 
     if is_carried.any():
-        at_open = np.bincount(known[is_carried], rates[is_carried], minlength=n_bars)
-        signal_before = signal[np.maximum(np.arange(n_bars) - 2, 0)]
-        paid = np.where(at_open == 0.0, 0.0, signal_before * at_open)  # 0 also if that is NaN
+        carried_rates = rates[is_carried]
+        at_open = np.bincount(known[is_carried], carried_rates, minlength=n_bars)
+        two_before = np.maximum(np.arange(n_bars) - 2, 0)
+        paid = signal[two_before] * at_open
+        paid = np.where(at_open == 0.0, 0.0, paid)  # 0 also if the signal is NaN
         returns[1:] -= paid[1:]
     return returns
 
@@ -112,13 +120,15 @@ def settled_funding(market: Market) -> core.FloatArray:
     Of shape (n_bars,), as a fraction of the notional; positive: longs pay. A settlement belongs to
     the first bar that closes after its stamp.
     """
-    sums = np.bincount(find_known_bars(market), market.funding_rate, minlength=market.n_bars)
+    known = find_known_bars(market)
+    sums = np.bincount(known, market.funding_rate, minlength=market.n_bars)
     return sums.astype(np.float64, copy=False)
 
 
 def find_known_bars(market: Market) -> core.IntArray:
     """Return the first bar that closes after the stamp of each settlement."""
-    return np.searchsorted(market.time + market.interval, market.funding_time, side="right")
+    closes = market.time + market.interval
+    return np.searchsorted(closes, market.funding_time, side="right")
 
 
 @core.checked
@@ -146,14 +156,18 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     years_by_bar = sum_by_bar(known, years, n_bars)
 
     # Between settlements the forecast is that of the last one: row -1 is before the first.
-    last = np.maximum.accumulate(np.where(np.isin(rows, known), rows, -1))
+    settled = np.where(np.isin(rows, known), rows, -1)
+    last = np.maximum.accumulate(settled)
+
     columns = []
     decays = lanes.find_decay(half_life).tolist()
-    for decay, needed in zip(decays, lanes.count_needed(half_life), strict=True):
+    counts = lanes.count_needed(half_life)
+    for decay, needed in zip(decays, counts, strict=True):
         paid = averages.sum_weighted(rates_by_bar, decay)
         time = averages.sum_weighted(years_by_bar, decay)
         with np.errstate(invalid="ignore", divide="ignore"):
-            forecast = np.append(paid / time, np.nan)[last]
+            rate = paid / time
+        forecast = np.append(rate, np.nan)[last]
 
         is_cold = np.ones(n_bars, np.bool_)
         if len(first):
@@ -162,6 +176,11 @@ def funding_forecast(market: Market, half_life: OneOrMany) -> core.FloatArray:
     return lanes.shape_as(np.stack(columns, axis=1), half_life)
 
 
-def sum_by_bar(bars: core.IntArray, values: core.FloatArray, n_bars: int) -> core.FloatArray:
+def sum_by_bar(
+    bars: core.IntArray,
+    values: core.FloatArray,
+    n_bars: int,
+) -> core.FloatArray:
     """Return the sum of values at each bar; bars after the last do not count."""
-    return np.bincount(bars, values, minlength=n_bars)[:n_bars].astype(np.float64)
+    sums = np.bincount(bars, values, minlength=n_bars)
+    return sums[:n_bars].astype(np.float64)

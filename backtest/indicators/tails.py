@@ -80,7 +80,14 @@ def tail_losses(
     for Value-at-Risk, J. Risk 1(1); Barone-Adesi, Giannopoulos and Vosper (1999), VaR without
     Correlations for Portfolios of Derivative Securities, J. Futures Markets 19(5).
     """
-    lanes.check_lanes("level", level, low=0.5, high=1.0, open_low=True, open_high=True)
+    lanes.check_lanes(
+        "level",
+        level,
+        low=0.5,
+        high=1.0,
+        open_low=True,
+        open_high=True,
+    )
     lanes.check_bars("horizon", horizon)
     lanes.check_bars("window", window, low=2.0)
     lanes.check_lanes("half_life", half_life, low=0.0, open_low=True)
@@ -94,27 +101,43 @@ def tail_losses(
     scales = np.empty((market.n_bars, len(names)))
     if is_filtered.any():
         returns = r.long_returns(market)
-        scales[:, is_filtered] = ewma_deviation(returns, half_lives[is_filtered], 1.0)
+        half_lives_used = half_lives[is_filtered]
+        scales[:, is_filtered] = ewma_deviation(returns, half_lives_used, 1.0)
 
     # Lanes of the same parameters are found once.
-    value = np.empty((market.n_bars, len(names)))
-    shortfall = np.empty((market.n_bars, len(names)))
+    value = np.empty_like(scales)
+    shortfall = np.empty_like(scales)
     tails: dict[tuple[object, ...], Tail] = {}
     parameters = (names, levels, horizons, windows, half_lives)
     rows = zip(*map(np.ndarray.tolist, parameters), strict=True)
     for j, lane in enumerate(rows):
         if lane not in tails:
             name, confidence, bars, n_losses, _ = lane
-            tails[lane] = find_tail(market, name, confidence, bars, n_losses, scales[:, j])
+            tails[lane] = find_tail(
+                market,
+                name,
+                level=confidence,
+                horizon=bars,
+                window=n_losses,
+                scale=scales[:, j],
+            )
         value[:, j] = tails[lane].value_at_risk
         shortfall[:, j] = tails[lane].expected_shortfall
 
     arguments = (model, level, horizon, window, half_life)
-    return Tail(lanes.shape_as(value, *arguments), lanes.shape_as(shortfall, *arguments))
+    return Tail(
+        lanes.shape_as(value, *arguments),
+        lanes.shape_as(shortfall, *arguments),
+    )
 
 
 def find_tail(
-    market: Market, model: str, level: float, horizon: float, window: float, scale: FloatArray
+    market: Market,
+    model: str,
+    level: float,
+    horizon: float,
+    window: float,
+    scale: FloatArray,
 ) -> Tail:
     """Return the tail of one lane; ``scale`` (n_bars,) is the deviation by bar of the filtered one.
 
@@ -134,25 +157,32 @@ def find_tail(
         scale = scale * find_spread(earned, int(window), horizon)
 
     # Rounded, as (n + 1) (1 - level) of a whole rank may come to a little less.
-    top = round((window + 1.0) * (1.0 - level), 9)
+    tail = 1.0 - level
+    top = round((window + 1.0) * tail, 9)
     if top < 1.0:
-        least = math.ceil(round(1.0 / (1.0 - level) - 1.0, 9))
+        least = math.ceil(round(1.0 / tail - 1.0, 9))
         raise ParameterError(
             f"window must hold at least {least} losses for the level {level:g}, got {int(window)}"
         )
 
     # Each bar has the tail of the side that is held at its close.
     n_losses = int(window)
-    size = n_losses * (1.0 - level)
+    size = n_losses * tail
     is_short_side = market.signal < 0.0
     tails = np.full((2, market.n_bars), np.nan)
-    for sign, rows in ((-1.0, ~is_short_side), (1.0, is_short_side)):
+    sides = ((-1.0, ~is_short_side), (1.0, is_short_side))
+    for sign, rows in sides:
         if n_losses <= market.n_bars and rows.any():
-            tails[:, rows] = roll_tail(sign * earned, top, size, n_losses)[:, rows]
+            of_side = roll_tail(sign * earned, top, size, n_losses)
+            tails[:, rows] = of_side[:, rows]
     return Tail(tails[0] * scale, tails[1] * scale)
 
 
-def divide_by_forecast(earned: FloatArray, scale: FloatArray, bars: int) -> FloatArray:
+def divide_by_forecast(
+    earned: FloatArray,
+    scale: FloatArray,
+    bars: int,
+) -> FloatArray:
     """Return what was earned over the deviation forecast before it; NaN after a forecast of 0."""
     forecast = scale[:-bars]
     scaled = np.full_like(earned, np.nan)
@@ -160,11 +190,17 @@ def divide_by_forecast(earned: FloatArray, scale: FloatArray, bars: int) -> Floa
     return scaled
 
 
-def roll_tail(losses: FloatArray, top: float, size: float, window: int) -> FloatArray:
+def roll_tail(
+    losses: FloatArray,
+    top: float,
+    size: float,
+    window: int,
+) -> FloatArray:
     """Return quantile and mean of the largest losses by bar, (2, n_bars)."""
     tail = np.empty((2, len(losses)))
     largest = np.full(window, -np.inf)
-    compile_module(kernels).tail_lane(losses, top, size, np.empty(window), largest, tail)
+    scratch = np.empty(window)
+    compile_module(kernels).tail_lane(losses, top, size, scratch, largest, tail)
     return tail
 
 
@@ -178,13 +214,15 @@ def find_spread(earned: FloatArray, window: int, horizon: float) -> FloatArray:
     one_before = np.concatenate([[0.0], known[:-1]])
     products = sum_window(known * one_before, window)
     squares = sum_window(known * known, window)
-    rho = np.divide(products, squares, out=np.zeros(len(known)), where=squares > 0.0)
+    rho = np.zeros(len(known))
+    np.divide(products, squares, out=rho, where=squares > 0.0)
     rho = np.clip(rho, -MAX_CORRELATION, MAX_CORRELATION)
 
     # The variance of the sum is h + 2 sum_k (h - k) rho^k, k from 1 to h - 1, in closed form.
     first_terms = horizon * (1.0 + rho) / (1.0 - rho)
     last_terms = 2.0 * rho * (1.0 - rho**horizon) / (1.0 - rho) ** 2
-    return np.asarray(np.sqrt(first_terms - last_terms))
+    variance = first_terms - last_terms
+    return np.asarray(np.sqrt(variance))
 
 
 def sum_window(values: FloatArray, window: int) -> FloatArray:
@@ -204,5 +242,6 @@ def held_returns(market: Market, horizon: int) -> FloatArray:
     funding_paid = np.cumsum(r.settled_funding(market))
     price_return = close[horizon:] / close[:-horizon] - 1.0
     returns = np.full(market.n_bars, np.nan)
-    returns[horizon:] = price_return - (funding_paid[horizon:] - funding_paid[:-horizon])
+    funding = funding_paid[horizon:] - funding_paid[:-horizon]
+    returns[horizon:] = price_return - funding
     return returns

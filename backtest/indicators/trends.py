@@ -14,8 +14,10 @@ from backtest.market import Market, bars_per_year
 
 def find_moves(market: Market, lookbacks: IntArray) -> FloatArray:
     """Return ln(C_t / C_{t-n}) less the funding settled since, (n_bars, k); NaN until known."""
-    path = np.log(market.close) - np.cumsum(returns.settled_funding(market))
-    moves = np.full((len(path), len(lookbacks)), np.nan)
+    funding = np.cumsum(returns.settled_funding(market))
+    path = np.log(market.close) - funding
+    shape = (len(path), len(lookbacks))
+    moves = np.full(shape, np.nan)
     for j, bars in enumerate(lookbacks.tolist()):
         moves[bars:, j] = path[bars:] - path[:-bars]
     return moves
@@ -30,7 +32,8 @@ def average_wilder(values: FloatArray, window: int) -> FloatArray:
     known = pd.Series(values)
     means = known.rolling(window).mean()
     first = known.where(means.shift(1).notna(), means)
-    return first.ewm(alpha=1.0 / window, adjust=False).mean().to_numpy(copy=True)
+    smoothed = first.ewm(alpha=1.0 / window, adjust=False).mean()
+    return smoothed.to_numpy(copy=True)
 
 
 @checked
@@ -40,7 +43,9 @@ def true_range(market: Market) -> FloatArray:
     max(H_t, C_{t-1}) - min(L_t, C_{t-1}); H - L in the first bar. Source: Wilder (1978).
     """
     close_before = np.append(market.low[:1], market.close[:-1])
-    return np.maximum(market.high, close_before) - np.minimum(market.low, close_before)
+    highest = np.maximum(market.high, close_before)
+    lowest = np.minimum(market.low, close_before)
+    return highest - lowest
 
 
 @checked
@@ -61,7 +66,8 @@ def atr(market: Market, window: OneOrMany = 14) -> FloatArray:
     lanes.check_bars("window", window)
     ranges = true_range(market)
     windows = np.atleast_1d(window).astype(np.int64).tolist()
-    averages = np.stack([average_wilder(ranges, bars) for bars in windows], axis=1)
+    columns = [average_wilder(ranges, bars) for bars in windows]
+    averages = np.stack(columns, axis=1)
     return lanes.shape_as(averages, window)
 
 
@@ -80,7 +86,8 @@ def trend_sign(market: Market, lookback: OneOrMany) -> FloatArray:
     lookback in years. Source: Moskowitz, Ooi and Pedersen (2012), Time Series Momentum.
     """
     lanes.check_bars("lookback", lookback)
-    moves = find_moves(market, np.atleast_1d(lookback).astype(np.int64))
+    lookbacks = np.atleast_1d(lookback).astype(np.int64)
+    moves = find_moves(market, lookbacks)
     return lanes.shape_as(np.sign(moves), lookback)
 
 
@@ -112,12 +119,15 @@ def trend_strength(
     moves = find_moves(market, bars.astype(np.int64))
 
     # The move at which the strength is 1, (n_bars, n_lanes): full times sigma sqrt(n / A).
-    sqrt_years_per_bar = np.sqrt(1.0 / np.reshape(bars_per_year(market), (-1, 1)))
+    bars_a_year = np.reshape(bars_per_year(market), (-1, 1))
+    sqrt_years_per_bar = np.sqrt(1.0 / bars_a_year)
     sigma = ewma_volatility(market, half_lives)
-    full_move = sigma * sqrt_years_per_bar * (np.sqrt(bars) * fulls)
+    full_moves = np.sqrt(bars) * fulls
+    full_move = sigma * sqrt_years_per_bar * full_moves
 
     # No move has strength 0, even over a volatility of 0; but NaN until the volatility is known.
     no_strength = 0.0 * full_move
     with np.errstate(divide="ignore", invalid="ignore"):
         strength = np.where(moves != 0.0, moves / full_move, no_strength)
-    return lanes.shape_as(np.clip(strength, -1.0, 1.0), lookback, half_life, full)
+    clipped = np.clip(strength, -1.0, 1.0)
+    return lanes.shape_as(clipped, lookback, half_life, full)
