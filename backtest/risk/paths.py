@@ -316,7 +316,9 @@ def decompose_correlation(c: core.FloatArray) -> core.FloatArray:
 def read_correlation(stated: Any, history: Markets) -> tuple[tuple[float, ...], ...]:
     """Return the correlations of the normal numbers, (n, n); by default those of log returns."""
     n = len(history)
-    if stated is None:
+    if n == 1:
+        matrix = np.eye(1)
+    elif stated is None:
         matrix = measure_correlation(history)
         np.fill_diagonal(matrix, 1.0)
     elif np.ndim(stated) == 0:
@@ -423,36 +425,39 @@ def simulate_paths(
     for name, single in markets.items():
         pasts[name] = single.prefix(int((single.time < history.end).sum()))
 
-    models = choose_models(model, pasts, drift)
-    is_resampled = all(chosen.is_resampled for chosen in models.values())
-    if correlation is not None and (len(history) == 1 or is_resampled):
-        raise core.ParameterError(
-            "correlation needs several instruments and a parametric model; rows have their own"
-        )
     funding_by_name = {}
     for name, choice in engine.give_each(funding, history, one="funding").items():
         funding_by_name[name] = read_funding(choice)
-    return Paths(
-        history=as_given(history, market),
-        pasts=pasts,
-        models=models,
-        count=count,
-        horizon=span,
-        seed=int(seed),
-        bridge=bridge,
-        funding=funding_by_name,
-        drift_of_history=drift == HISTORY,
-        correlation=read_correlation(correlation, history),
-        recipe={
-            "market": market,
-            "model": model,
-            "seed": seed,
-            "bridge": bridge,
-            "funding": funding,
-            "drift": drift,
-            "correlation": correlation,
-        },
-    )
+
+    # Models are fitted here, and all else that is fitted where paths are made.
+    with one_thread():
+        models = choose_models(model, pasts, drift)
+        is_resampled = all(chosen.is_resampled for chosen in models.values())
+        if correlation is not None and (len(history) == 1 or is_resampled):
+            raise core.ParameterError(
+                "correlation needs several instruments and a parametric model; rows have their own"
+            )
+        return Paths(
+            history=as_given(history, market),
+            pasts=pasts,
+            models=models,
+            count=count,
+            horizon=span,
+            seed=int(seed),
+            bridge=bridge,
+            funding=funding_by_name,
+            drift_of_history=drift == HISTORY,
+            correlation=read_correlation(correlation, history),
+            recipe={
+                "market": market,
+                "model": model,
+                "seed": seed,
+                "bridge": bridge,
+                "funding": funding,
+                "drift": drift,
+                "correlation": correlation,
+            },
+        )
 
 
 def choose_models(model: Any, pasts: Mapping[str, Market], drift: Drift | None) -> dict[str, Any]:
