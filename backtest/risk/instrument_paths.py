@@ -182,36 +182,32 @@ class InstrumentPaths:
         )
 
     def list_markets(
-        self,
-        bars: PathBars,
-        before: Market,
-        memory: dict[str, core.FloatArray],
-        **changes: Any,
+        self, bars: PathBars, first_path: Market, memory: dict[str, core.FloatArray]
     ) -> Iterator[PathMarkets]:
         """Yield all paths of some bars as :meth:`market_of` does, as rows of a few arrays.
 
-        The next ones have the same ``memory``: the rows of each field, which are kept there.
+        ``first_path`` is what that makes of any path: the others differ in the fields of rows
+        alone. The next ones have the same ``memory``: the rows of each field, which are kept there.
         """
         later = {}
         for name, values in zip(PRICES, bars.prices, strict=True):
             later[name] = values[:, 1:]
         later["volume"] = bars.volume[:, 1:]
-        if before.has_mark:
+        if first_path.has_mark:
             for name, values in zip(MARKS, bars.marks, strict=True):
                 later[name] = values[:, 1:]
         later["funding_rate"] = bars.rates
 
         # History precedes all rows, and is written once.
         for name, values in later.items():
-            past = getattr(before, name)
-            n_past = len(past)
-            shape = (AT_ONCE, n_past + values.shape[1])
+            of_first: core.FloatArray = getattr(first_path, name)
+            n_past = len(of_first) - values.shape[1]
+            past = of_first[:n_past]
+            shape = (AT_ONCE, len(of_first))
             if name not in memory or not has_history(memory[name], past, shape):
                 memory[name] = np.empty(shape)
                 memory[name][:, :n_past] = past
 
-        # Paths differ in the fields of rows alone, so the first one is built for all.
-        first_path = self.market_of(bars, 0, before, **changes)
         for first in range(0, len(bars.volume), AT_ONCE):
             part = slice(first, first + AT_ONCE)
             rows = {}
@@ -222,7 +218,7 @@ class InstrumentPaths:
                 own_rows[:, own_rows.shape[1] - n_drawn :] = drawn
                 own_rows.flags.writeable = False
                 rows[name] = own_rows
-            if not before.has_mark:
+            if not first_path.has_mark:
                 for mark, price in zip(MARKS, PRICES, strict=True):
                     rows[mark] = rows[price]
             yield PathMarkets(first_path, rows)

@@ -20,7 +20,7 @@ from backtest import core, engine, policies, signals
 from backtest.core import Progress
 from backtest.core.units import DAY
 from backtest.engine import AnyPolicy, Conditions
-from backtest.market import Markets, as_markets, find_clock, read_weights
+from backtest.market import Market, Markets, as_markets, find_clock, read_weights
 from backtest.policies import trades_options
 from backtest.results import Result
 from backtest.risk import warm_up
@@ -345,6 +345,11 @@ class PathsRunner(core.Carried):
         return {}
 
     @functools.cached_property
+    def first_paths(self) -> dict[str, Market]:
+        """A path of each instrument, as its policy sees it: blocks of paths fill in their own."""
+        return {}
+
+    @functools.cached_property
     def loop(self) -> engine.BatchLoop:
         return engine.BatchLoop(
             self.setup, is_compiled=self.compile, has_extremes=self.has_extremes
@@ -473,7 +478,7 @@ class PathsRunner(core.Carried):
             return engine.lay(self.set_up_on(self.join(bars, k, first + k), self.setup))
 
         n = stop - first
-        make = functools.partial(self.observe_block, bars, n)
+        make = functools.partial(self.observe_block, bars, n, is_first=first == 0)
         if self.blocks is None:
             columns, known = make()
         else:
@@ -486,44 +491,45 @@ class PathsRunner(core.Carried):
             self.repeated[n] = repeated
         return engine.lay(self.setup, n, columns, known, repeated, **drawn)
 
-    def observe_block(self, bars: Mapping[str, PathBars], n: int) -> PathColumns:
+    def observe_block(self, bars: Mapping[str, PathBars], n: int, *, is_first: bool) -> PathColumns:
         """Return the columns of the policies along n paths, and when each is asked (n, names)."""
         names = self.paths.names
         columns = []
         known = np.zeros((n, len(names)), np.int64)
         for i, (name, observed) in enumerate(zip(names, self.setup.observed, strict=True)):
-            seen, known[:, i] = self.observe(observed, name, bars[name])
+            seen, known[:, i] = self.observe(observed, name, bars[name], is_first=is_first)
             columns.append(seen)
         return columns, known
 
     def observe(
-        self, observed: engine.ObservedPolicy, name: str, bars: PathBars
+        self, observed: engine.ObservedPolicy, name: str, bars: PathBars, *, is_first: bool = True
     ) -> tuple[dict[str, core.FloatArray], core.IntArray]:
         """Return the columns of a policy along some paths, end to end, and when each asks it.
 
-        That is the bar of each path at which all columns have had a value, before it or on it.
+        That is the bar of each path at which all columns have had a value, before it or on it. The
+        paths are the first block of all if it ``is_first``.
         """
         if not observed.columns:
             return {}, np.zeros(len(bars.volume), np.int64)
 
-        # The history before each path, with the signal.
+        # One path with history and signal, which is the same for all blocks.
         width = self.paths.width
-        seen = self.seen
-        before = seen[name].slice(0, seen.n_bars - width + 1)
-        signal = self.weights_seen[self.paths.names.index(name)]
-        fields = {"source": seen[name].source, "signal": np.clip(signal, -1.0, 1.0)}
+        first_path = self.first_paths.get(name)
+        if first_path is None:
+            first_path = self.make_first_path(name, bars)
+            self.first_paths[name] = first_path
 
         # A column that a path does not have keeps its last value.
         last = {key: column[-1] for key, column in observed.columns.items()}
         parts: dict[str, list[core.FloatArray]] = {key: [] for key in observed.columns}
         known: list[core.IntArray] = []
         memory = ROWS.rows.setdefault(name, {})
-        for markets in self.paths.members[name].list_markets(bars, before, memory, **fields):
-            # Paths of a policy that is trusted were compared on others: the first ones are enough.
+        for markets in self.paths.members[name].list_markets(bars, first_path, memory):
+            # Paths of a policy that is trusted were compared on others: the very first is enough.
             n = len(markets.rows["close"])
             compared = {0, n - 1}
             if self.is_trusted:
-                compared = set() if known else {0}
+                compared = {0} if is_first and not known else set()
 
             for columns in observe_paths(observed.policy, markets, compared):
                 n_columns = count_paths(columns)
@@ -536,6 +542,15 @@ class PathsRunner(core.Carried):
 
         joined = {key: np.concatenate(pieces) for key, pieces in parts.items()}
         return joined, np.concatenate(known)
+
+    def make_first_path(self, name: str, bars: PathBars) -> Market:
+        """Return the first of some paths of an instrument, behind history and with the signal."""
+        seen = self.seen[name]
+        before = seen.slice(0, seen.n_bars - self.paths.width + 1)
+        signal = self.weights_seen[self.paths.names.index(name)]
+        return self.paths.members[name].market_of(
+            bars, 0, before, source=seen.source, signal=np.clip(signal, -1.0, 1.0)
+        )
 
     def draw_fields(self, bars: Mapping[str, PathBars], n: int) -> dict[str, core.FloatArray]:
         """Return prices and volumes of n paths end to end, and their rates of funding.

@@ -53,7 +53,9 @@ def test_paths_observed_together_have_their_own_columns(estimator):
     market = bt.Market.sample(bars=900)
     policy = VolTarget(half_life=40.0, estimator=estimator)
     drawn = bt.simulate_paths(market, paths=40, horizon="2d", seed=1)
-    for some in drawn.leader.list_markets(drawn.draw(0, 40), market, {}, source="drawn"):
+    bars = drawn.draw(0, 40)
+    first_path = drawn.leader.market_of(bars, 0, market, source="drawn")
+    for some in drawn.leader.list_markets(bars, first_path, {}):
         k = len(some.rows["close"])
         alone = {i: observe(policy, some.pick(i)) for i in range(k)}
         together = observe_together(lambda some=some: policy.observe(some.join()), alone, k)

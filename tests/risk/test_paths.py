@@ -633,7 +633,8 @@ def test_markets_of_a_block_are_those_of_its_paths_and_cannot_be_written(market)
     given = {"source": "drawn", "signal": np.full(market.n_bars + 48, 0.5)}
 
     # The second block begins with the path after the last one of the first.
-    blocks = drawn.leader.list_markets(bars, market, {}, **given)
+    first_path = drawn.leader.market_of(bars, 0, market, **given)
+    blocks = drawn.leader.list_markets(bars, first_path, {})
     for first, block in zip((0, instrument_paths.AT_ONCE), blocks, strict=True):
         for k in (0, len(block.rows["close"]) - 1):
             whole = drawn.leader.market_of(bars, first + k, market, **given)
