@@ -225,7 +225,7 @@ class Cascade(SettingsResult):
             key="rounds",
             title="The rounds",
             lead="The price, and what each round liquidated.",
-            blocks=(table, price, fund, note),
+            blocks=(note, table, price, fund),
             shows="both",
         )
 
