@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -285,8 +286,9 @@ def write_table(shown: core.ShownTable) -> Table:
         rows.append((write_label(label, shown), *cells))
 
     columns = [Column(shown.labels.title or lines.title, shown.labels.unit, is_number=False)]
-    for name, head in heads.items():
+    for place, (name, head) in enumerate(heads.items(), start=1):
         is_number = lines.numeric[name] or head.style != "number"
+        is_number = is_number or has_numerals([row[place] for row in rows])
         columns.append(Column(head.title, head.unit, is_number, can_ruin=name in RUINOUS))
 
     notes = [shown.note]
@@ -295,6 +297,17 @@ def write_table(shown: core.ShownTable) -> Table:
         notes.append(f"And {n_left:,} more rows.")
     note = " ".join(filter(None, notes))
     return Table(shown.caption, tuple(columns), tuple(rows), note, shown.is_searched)
+
+
+NUMERAL = re.compile(r"[-+]?\d[\d,]*(\.\d+)?( ?%|x| bp)?")
+BLANKS = ("", "-", "n/a")
+
+
+def has_numerals(cells: Sequence[str | Cell]) -> bool:
+    """Return whether texts are numbers that were written before, of different kinds as a rule."""
+    texts = [cell if isinstance(cell, str) else cell.text for cell in cells]
+    known = [text for text in texts if text not in BLANKS]
+    return bool(known) and all(map(NUMERAL.fullmatch, known))
 
 
 class Lines(NamedTuple):

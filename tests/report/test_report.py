@@ -24,7 +24,15 @@ from backtest.report import run_charts, run_figures, run_parts, run_sentences, w
 from backtest.report.charts import draw_declared, join_equal
 from backtest.report.explored_sets import explore_sweep, find_neighbors
 from backtest.report.figures import drop_dust, thin_rows
-from backtest.report.page import Paragraph, Section, Table, write_measure, write_table
+from backtest.report.page import (
+    Cell,
+    Paragraph,
+    Section,
+    Table,
+    has_numerals,
+    write_measure,
+    write_table,
+)
 from backtest.report.policy_phrase import phrase_heading
 from backtest.report.render import (
     GAP,
@@ -792,3 +800,15 @@ def test_covariances_of_a_few_returns_are_not_drawn():
     assert drawn.iloc[:first].isna().all(axis=None)
     shares = result.risk()[["A", "B"]].to_numpy()
     assert drawn[["A", "B"]].to_numpy()[first:] == pytest.approx(shares[first:])
+
+
+@pytest.mark.parametrize(("cells", "expected"), [
+    (["-3.68 %", "5.08", "-"], True),
+    (["1,234.50", "2.00x", "n/a", Cell("3 bp", 1)], True),
+    (["-", ""], False),
+    (["2021-05-19", "4.00"], False),
+    (["4.00", "never"], False),
+])  # fmt: skip
+def test_numbers_that_were_written_before_are_aligned_as_numbers(cells, expected):
+    """The bands of paths have returns and days in one column, which stood on the left as words."""
+    assert has_numerals(cells) is expected
