@@ -37,8 +37,9 @@ document.querySelectorAll("details").forEach((fold) => fold.addEventListener("to
 const arrivals = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
   if (isIntersecting && (!target.layout || stale.has(target))) draw(target);
 }), { rootMargin: `${ahead}px` });
+const sketched = 3; // a screen shows no more charts, and each that is sketched delays the last one
 const start = async () => {
-  charts.filter((box) => isInView(box)).forEach(sketch);
+  charts.filter((box) => isInView(box)).slice(0, sketched).forEach(sketch);
   performance.mark("sketched");
   await new Promise((resume) => { requestAnimationFrame(() => setTimeout(resume)); }); // shown before the work
   if (document.readyState === "loading") {
