@@ -52,7 +52,8 @@ class Carry(Policy):
             return math.nan
 
         # n, the largest pair that bears the buffer.
-        needed = self.haircut + self.premium + self.maintenance * (1.0 + self.premium)
+        maintenance = self.maintenance * (1.0 + self.premium)
+        needed = self.haircut + self.premium + maintenance
         largest = 1.0 / ((1.0 + self.rise) * needed)
         unlevered = min(1.0, largest)
 

@@ -37,10 +37,12 @@ class Collar(OptionRule):
             "call": ("call", self.call_delta, sides["call"]),
         }
         contracts = chain.roll(legs, self.tenor, self.roll)
-        long_notional = max(chain.cover(account), 0.0)  # of a short position there is none
 
+        # N: what is long; of a short position there is none.
+        long_notional = max(chain.cover(account), 0.0)
         orders = {}
         for leg, contract in contracts.items():
-            quantity = sides[leg] * self.cover * long_notional / contract.notional
+            notional = sides[leg] * self.cover * long_notional
+            quantity = notional / contract.notional
             orders[leg] = (contract.name, quantity)
         return orders

@@ -32,10 +32,12 @@ class CoveredCall(OptionRule):
         """Return the call to be short after a roll, and its quantity."""
         legs = {"call": ("call", self.delta, -1.0)}
         contracts = chain.roll(legs, self.tenor, self.roll)
-        long_notional = max(chain.cover(account), 0.0)  # of a short position there is none
 
+        # N: what is long; of a short position there is none.
+        long_notional = max(chain.cover(account), 0.0)
         orders = {}
         for leg, contract in contracts.items():
-            quantity = -self.cover * long_notional / contract.notional
+            notional = -self.cover * long_notional
+            quantity = notional / contract.notional
             orders[leg] = (contract.name, quantity)
         return orders

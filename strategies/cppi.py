@@ -38,7 +38,8 @@ class Cppi(Policy):
         if self.ratchet == 0.0:
             return (floor,)
 
-        fall = Promise("drawdown above the ratchet", "max_drawdown", 1.0 - self.ratchet, 0.01)
+        largest = 1.0 - self.ratchet
+        fall = Promise("drawdown above the ratchet", "max_drawdown", largest, 0.01)
         return (floor, fall)
 
     def start(self) -> Floor:
@@ -49,8 +50,12 @@ class Cppi(Policy):
         """Return m (E - F) / E, and the equity at the first close."""
         base = memory.base if memory.base > 0.0 else account.equity
 
-        grown = self.floor * base * math.power(1.0 + self.growth, account.days / 365.0)
-        floor = max(grown, self.ratchet * account.peak_equity)
+        # F, the floor: it grows with time, or follows the peak.
+        years = account.days / 365.0
+        grown = self.floor * base * math.power(1.0 + self.growth, years)
+        ratcheted = self.ratchet * account.peak_equity
+        floor = max(grown, ratcheted)
 
         cushion = (account.equity - floor) / account.equity
-        return max(self.multiplier * cushion, 0.0), Floor(base)
+        leverage = max(self.multiplier * cushion, 0.0)
+        return leverage, Floor(base)

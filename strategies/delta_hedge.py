@@ -57,7 +57,12 @@ class DeltaHedge(OptionRule):
         if self.edge == "band":
             distance_left = math.copysign(self.band, distance)
 
-        price = 1.0 / bar.mark if account.venue.is_inverse else bar.mark
+        # A contract of an inverse market is worth the reciprocal of the price.
+        price = bar.mark
+        if account.venue.is_inverse:
+            price = 1.0 / bar.mark
         contract_value = account.venue.size * price
-        quantity = account.position - (distance - distance_left) * equity / contract_value
+
+        excess = distance - distance_left
+        quantity = account.position - excess * equity / contract_value
         return {"hedge": (chain.instrument, quantity)}

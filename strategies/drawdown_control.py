@@ -29,9 +29,12 @@ class DrawdownControl(Policy):
 
     def promises(self) -> tuple[Promise, ...]:
         """Return the largest fall from the peak."""
-        return (Promise("drawdown above the floor", "max_drawdown", 1.0 - self.floor, 0.01),)
+        largest = 1.0 - self.floor
+        return (Promise("drawdown above the floor", "max_drawdown", largest, 0.01),)
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return k (1 - alpha M / E) / (1 - alpha)."""
+        # 1 - alpha M / E: at the peak it is 1 - alpha, at the floor 0.
         room = 1.0 - self.floor * account.peak_equity / account.equity
-        return max(self.at_peak * room / (1.0 - self.floor), 0.0)
+        leverage = self.at_peak * room / (1.0 - self.floor)
+        return max(leverage, 0.0)

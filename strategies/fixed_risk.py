@@ -60,8 +60,10 @@ class FixedRisk(Policy):
         level = self.share / loss
 
         # The venue must not liquidate before the stop. What the entry costs is gone by then.
-        largest = margin.survivable_notional(account.venue, account.equity, stop) / account.equity
+        notional = margin.survivable_notional(account.venue, account.equity, stop)
+        largest = notional / account.equity
         entry_cost = side * (entry - 1.0) + entry_fee
-        if level * (1.0 + largest * entry_cost) > largest * INSIDE:
-            level = largest * INSIDE / (1.0 + largest * entry_cost)
+        share_needed = 1.0 + largest * entry_cost
+        if level * share_needed > largest * INSIDE:
+            level = largest * INSIDE / share_needed
         return level

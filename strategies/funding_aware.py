@@ -50,4 +50,5 @@ class FundingAware(Combinator):
         if math.isnan(bar.sigma):
             return math.nan
 
-        return asked[0] * max(1.0 - self.sensitivity * excess / bar.sigma, 0.0)
+        share = 1.0 - self.sensitivity * excess / bar.sigma
+        return asked[0] * max(share, 0.0)

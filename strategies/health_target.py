@@ -50,7 +50,9 @@ class HealthTarget(Policy):
         if bar.signal > 0.0:
             wanted = 1.0 / (1.0 - (1.0 - rate) / self.target)
             if account.position > 0.0:
-                health = (1.0 - rate) * held / (held - 1.0) if held > 1.0 else math.inf
+                health = math.inf
+                if held > 1.0:
+                    health = (1.0 - rate) * held / (held - 1.0)
         else:
             wanted = 1.0 / (self.target * (1.0 + rate) - 1.0)
             if account.position < 0.0:

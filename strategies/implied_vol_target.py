@@ -33,5 +33,7 @@ class ImpliedVolTarget(Policy):
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (target / (IV sqrt(1 - haircut)))^power."""
-        adjusted = bar.implied * math.power(1.0 - self.haircut, 0.5)
-        return math.power(self.target / adjusted, self.power)
+        # The volatility that is expected: implied, less its premium.
+        share = math.power(1.0 - self.haircut, 0.5)
+        expected = bar.implied * share
+        return math.power(self.target / expected, self.power)

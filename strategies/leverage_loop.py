@@ -41,7 +41,9 @@ class LeverageLoop(Policy):
 
         # v / v_t, without a limit where there is no loan.
         held = account.leverage / bar.direction
-        health = self.ltv * held / (held - 1.0) if held > 1.0 else math.inf
+        health = math.inf
+        if held > 1.0:
+            health = self.ltv * held / (held - 1.0)
         if 1.0 - self.band <= health <= 1.0 + self.band:
             return math.nan
         return wanted

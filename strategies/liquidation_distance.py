@@ -41,9 +41,11 @@ class LiquidationDistance(Policy):
         # Nothing is held: the side of the next order is not known, so the one that needs more.
         if account.position == 0.0:
             quantity = self.target * account.equity / abs(value)
-            below = find_margin(venue, quantity, bar.mark, bar.mark * (1.0 - self.distance))
-            above = find_margin(venue, -quantity, bar.mark, bar.mark * (1.0 + self.distance))
-            return limit_setting(quantity * value, max(below, above), limit)
+            lower = bar.mark * (1.0 - self.distance)
+            upper = bar.mark * (1.0 + self.distance)
+            of_long = find_margin(venue, quantity, bar.mark, lower)
+            of_short = find_margin(venue, -quantity, bar.mark, upper)
+            return limit_setting(quantity * value, max(of_long, of_short), limit)
 
         quantity = account.position
         side = 1.0 if quantity > 0.0 else -1.0
@@ -69,13 +71,19 @@ def limit_setting(notional: float, wanted: float, limit: float) -> float:
 
 
 def find_margin(venue: Any, quantity: float, entry: float, price: float) -> float:
-    """Return the margin with which a position is liquidated at a price."""
+    """Return the margin with which a position is liquidated at a price.
+
+    MM(|q u(P)|) - q (u(P) - u(entry)).
+    """
     value = value_contract(venue, price)
     needed: float = margin.maintenance(venue, quantity * value)
-    return needed - quantity * (value - value_contract(venue, entry))
+    profit = quantity * (value - value_contract(venue, entry))
+    return needed - profit
 
 
 def value_contract(venue: Any, price: float) -> float:
     """Return u, the value of one contract."""
     size: float = venue.size
-    return -size / price if venue.is_inverse else size * price
+    if venue.is_inverse:
+        return -size / price
+    return size * price

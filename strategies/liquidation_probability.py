@@ -54,9 +54,17 @@ class LiquidationProbability(Policy):
             degrees = np.divide(1.0, self.tail_index)
 
         reach = forecast_reach(
-            market, self.probability, self.horizon, self.estimator, self.half_life, degrees
+            market,
+            self.probability,
+            self.horizon,
+            estimator=self.estimator,
+            half_life=self.half_life,
+            degrees_of_freedom=degrees,
         )
-        return {"ratio": np.exp(-reach), "side": np.sign(market.signal)}
+        return {
+            "ratio": np.exp(-reach),
+            "side": np.sign(market.signal),
+        }
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return N / E."""
@@ -64,6 +72,9 @@ class LiquidationProbability(Policy):
         if equity <= 0.0:
             return 0.0
 
-        ratio = bar.ratio if bar.side >= 0.0 else 1.0 / bar.ratio
+        # u: the price where it is liquidated, over that of the close.
+        ratio = bar.ratio
+        if bar.side < 0.0:
+            ratio = 1.0 / bar.ratio
         notional: float = margin.survivable_notional(account.venue, equity, ratio)
         return notional / equity

@@ -27,11 +27,19 @@ class LongVolatility(OptionRule):
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return both contracts after a roll, and their common quantity."""
-        legs = {"put": ("put", self.delta, 1.0), "call": ("call", self.delta, 1.0)}
+        legs = {
+            "put": ("put", self.delta, 1.0),
+            "call": ("call", self.delta, 1.0),
+        }
         contracts = chain.roll(legs, self.tenor, self.roll)
 
+        # a_put + a_call: what one contract of both costs.
         cost = sum(contract.cost for contract in contracts.values())
         quantity = 0.0
         if cost > 0.0:
             quantity = max(self.budget * account.equity / cost, 0.0)
-        return {leg: (contract.name, quantity) for leg, contract in contracts.items()}
+
+        orders = {}
+        for leg, contract in contracts.items():
+            orders[leg] = (contract.name, quantity)
+        return orders

@@ -30,9 +30,16 @@ class Regime(Policy):
 
     def observe(self, market: Market) -> Columns:
         """Return the probability of stress one bar ahead, NaN until it is learned."""
-        regimes = learned_regimes(market, self.half_life, self.calm_bars, self.stress_bars)
+        regimes = learned_regimes(
+            market,
+            half_life=self.half_life,
+            calm_bars=self.calm_bars,
+            stress_bars=self.stress_bars,
+        )
         return {"probability": regimes.predicted}
 
     def leverage(self, bar: Bar, account: AccountView) -> float:
         """Return (1 - p) calm + p stress."""
-        return (1.0 - bar.probability) * self.calm + bar.probability * self.stress
+        in_calm = (1.0 - bar.probability) * self.calm
+        in_stress = bar.probability * self.stress
+        return in_calm + in_stress

@@ -27,10 +27,16 @@ class Scheduled(Combinator):
         months = days.astype("datetime64[M]")
 
         # Months are counted from January 1970, and days from the first of their month.
-        year, month = np.divmod(months.astype(np.int64), 12)
-        day = (days - months).astype(np.int64) + 1
-        return {"date": (year + 1970) * 10_000.0 + (month + 1) * 100.0 + day}
+        years, months_before = np.divmod(months.astype(np.int64), 12)
+        days_before = (days - months).astype(np.int64)
+
+        year = years + 1970
+        month = months_before + 1
+        day = days_before + 1
+        return {"date": year * 10_000.0 + month * 100.0 + day}
 
     def combine(self, bar: Bar, account: AccountView, asked: tuple[float, ...]) -> float:
         """Return what the policy of the day asks."""
-        return asked[0] if bar.date < self.since else asked[1]
+        if bar.date < self.since:
+            return asked[0]
+        return asked[1]

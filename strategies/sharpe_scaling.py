@@ -49,4 +49,5 @@ class SharpeScaling(Policy):
         weight = precision / (precision + prior_precision)
         sharpe = weight * bar.sharpe + (1.0 - weight) * self.prior
 
-        return self.target / bar.sigma * min(max(sharpe / self.reference, 0.0), self.cap)
+        scale = min(max(sharpe / self.reference, 0.0), self.cap)
+        return self.target / bar.sigma * scale

@@ -35,11 +35,16 @@ class TailHedge(OptionRule):
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return the contract to hold after a roll, and its quantity."""
         # A put protects what is long, a call what is short.
-        kind = "put" if self.delta < 0.0 else "call"
-        side = 1.0 if self.delta < 0.0 else -1.0
+        kind = "call"
+        side = -1.0
+        if self.delta < 0.0:
+            kind = "put"
+            side = 1.0
         notional = max(side * chain.cover(account), 0.0)
 
-        contracts = chain.roll({"tail": (kind, self.delta, 1.0)}, self.tenor, self.roll)
+        legs = {"tail": (kind, self.delta, 1.0)}
+        contracts = chain.roll(legs, self.tenor, self.roll)
+
         orders = {}
         for leg, contract in contracts.items():
             quantity = self.cover * notional / contract.notional

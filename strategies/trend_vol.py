@@ -52,4 +52,5 @@ class TrendVol(Policy):
         strength = bar.side * bar.trend
         if strength <= 0.0:
             return 0.0
-        return self.target / bar.sigma * strength
+        full = self.target / bar.sigma
+        return full * strength
