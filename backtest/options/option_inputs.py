@@ -68,7 +68,13 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
     return Settlement(bar, is_inside, find_price(markets, costs, option, owner, bar))
 
 
-def find_price(markets: Markets, costs: OptionCosts, option: Option, owner: str, bar: int) -> float:
+def find_price(
+    markets: Markets,
+    costs: OptionCosts,
+    option: Option,
+    owner: str,
+    bar: int,
+) -> float:
     """Return the price of the underlying at which an option settles.
 
     It is the option's own if there is one, else the mean of the marks of the venue's delivery
@@ -82,7 +88,8 @@ def find_price(markets: Markets, costs: OptionCosts, option: Option, owner: str,
         length = core.parse_duration(costs.delivery_window)
         expiry = find_expiry(option)
         closes = market.time + market.interval
-        in_window = (closes > expiry - length) & (closes <= expiry)
+        begin = expiry - length
+        in_window = (closes > begin) & (closes <= expiry)
         marks: core.FloatArray = market.mark_close[in_window]
 
         # Of a window, bars as long as it have one close, which says too little.
@@ -90,7 +97,8 @@ def find_price(markets: Markets, costs: OptionCosts, option: Option, owner: str,
             return float(np.mean(marks))
 
     # ``bar`` counts the bars of all instruments.
-    first_bar = int(markets.spans[markets.names.index(owner), 0])
+    place = markets.names.index(owner)
+    first_bar = int(markets.spans[place, 0])
     return float(market.mark_open[bar - first_bar])
 
 
@@ -100,8 +108,10 @@ LAST = np.iinfo(np.int64).max
 def read_own_rows(chain: Chain, option: Option) -> pd.DataFrame:
     """Return the quotes of one contract by time."""
     rows = list_implied(chain, option)
-    is_own = (rows["strike"] == option.strike) & (rows["expiry"] == find_expiry(option))
-    own_rows = rows[is_own & (rows["is_call"] == (option.kind == "call"))]
+    is_strike = rows["strike"] == option.strike
+    is_expiry = rows["expiry"] == find_expiry(option)
+    is_kind = rows["is_call"] == (option.kind == "call")
+    own_rows = rows[is_strike & is_expiry & is_kind]
     return own_rows[~own_rows.index.duplicated(keep="last")]
 
 
@@ -121,10 +131,12 @@ def list_implied(chain: Chain, option: Option) -> pd.DataFrame:
         rows = rows[rows["underlying"] == underlying]
 
     # Where bid and ask imply no volatility, that of the mark stands in.
+    iv = rows["iv"]
+    expiries = pd.DatetimeIndex(rows["expiry"]).as_unit("ns").asi8
     quotes = rows[["strike", "bid", "ask", "mark"]].assign(
-        expiry=pd.DatetimeIndex(rows["expiry"]).as_unit("ns").asi8,
+        expiry=expiries,
         is_call=rows["kind"] == "call",
-        volatility=rows["iv"].where(rows["iv"] >= 0.0, rows["mark_iv"]),
+        volatility=iv.where(iv >= 0.0, rows["mark_iv"]),
         half_spread=0.5 * (rows["ask_iv"] - rows["bid_iv"]),
         half_price=0.5 * (rows["ask"] - rows["bid"]),
     )
@@ -138,10 +150,12 @@ def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
 
     First the nearest expiry counts, then the nearest strike, the lower one, and the call.
     """
-    quoted = rows[(rows["half_spread"] >= 0.0) & (rows.index < end)]
+    has_spread = rows["half_spread"] >= 0.0
+    quoted = rows[has_spread & (rows.index < end)]
+    strike = float(option.strike or 1.0)
     nearest = quoted.assign(
         time_off=(quoted["expiry"] - find_expiry(option)).abs(),
-        strike_off=np.abs(np.log(float(option.strike or 1.0) / quoted["strike"])),
+        strike_off=np.abs(np.log(strike / quoted["strike"])),
         is_put=~quoted["is_call"],
     )
     for name in ("time_off", "strike_off", "strike", "is_put"):
@@ -160,7 +174,10 @@ class Instant(NamedTuple):
 
 
 def read_option_feed(
-    markets: Markets, venues: Mapping[str, Venue], panel: Panel, first: int = 0
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    panel: Panel,
+    first: int = 0,
 ) -> OptionFeed:
     """Return what the listed options are worth at each open and close, a column for each option.
 
@@ -174,7 +191,15 @@ def read_option_feed(
     feed = make_option_feed(len(listing.options), markets.n_bars)
     instants = list_instants(markets, panel)
     for k, name in enumerate(listing.options):
-        write_option(feed, k, name, markets, venues, instants, first_bar=first - 1)
+        write_option(
+            feed,
+            k,
+            name,
+            markets,
+            venues,
+            instants,
+            first_bar=first - 1,
+        )
 
     number_expiries(feed)
     write_targets(feed, markets)
@@ -225,7 +250,8 @@ def write_option(
 def number_expiries(feed: OptionFeed) -> None:
     """Write a number for each expiry of an instrument, and one for each strike of an expiry."""
     instruments = feed.instruments.tolist()
-    expiries = list(zip(instruments, feed.expiry_times.tolist(), strict=True))
+    times = feed.expiry_times.tolist()
+    expiries = list(zip(instruments, times, strict=True))
     strikes = list(zip(expiries, feed.strikes.tolist(), strict=True))
     feed.expiries[:] = m.number_each(expiries)
     feed.pairs[:] = m.number_each(strikes)
@@ -278,19 +304,30 @@ def write_terms(
 
 
 def write_values(
-    feed: OptionFeed, k: int, surfaces: Surfaces, instant: Instant, first: int
+    feed: OptionFeed,
+    k: int,
+    surfaces: Surfaces,
+    instant: Instant,
+    first: int,
 ) -> None:
     """Write what surfaces say of option k, from bar ``first`` to its expiry; NaN elsewhere."""
     spots = instant.marks[feed.instruments[k]]
     expiry = int(feed.expiry_times[k])
     rows = surfaces.locate(instant.known)
-    is_valued = (rows >= 0) & (instant.known < expiry) & np.isfinite(spots)
+    is_covered = (rows >= 0) & (instant.known < expiry)
+    is_valued = is_covered & np.isfinite(spots)
     here = np.flatnonzero(is_valued)
     here = here[here >= first]
 
     times = instant.time[here]
     rows = rows[here]
-    bases, volatilities = surfaces.value(feed.strikes[k], expiry, times, spots[here], rows)
+    bases, volatilities = surfaces.value(
+        feed.strikes[k],
+        expiry,
+        times,
+        spots[here],
+        rows,
+    )
     pick(feed, "years", instant)[here, k] = (expiry - times) / YEAR
     pick(feed, "bases", instant)[here, k] = bases
     pick(feed, "volatilities", instant)[here, k] = volatilities
@@ -305,13 +342,20 @@ def pick(feed: OptionFeed, name: str, instant: Instant) -> core.FloatArray:
 
 
 def write_rows(
-    feed: OptionFeed, k: int, chain: Chain, option: Option, age: int, instants: Sequence[Instant]
+    feed: OptionFeed,
+    k: int,
+    chain: Chain,
+    option: Option,
+    age: int,
+    instants: Sequence[Instant],
 ) -> None:
     """Write what a chain quotes of option k over what surfaces say; quotes hold for ``age`` ns."""
     own_rows = read_own_rows(chain, option)
     for instant in instants:
-        here = np.flatnonzero(np.isfinite(pick(feed, "years", instant)[:, k]))
-        quotes = own_rows.reindex(instant.known[here], method="ffill", tolerance=age)
+        years = pick(feed, "years", instant)[:, k]
+        here = np.flatnonzero(np.isfinite(years))
+        known = instant.known[here]
+        quotes = own_rows.reindex(known, method="ffill", tolerance=age)
         pick(feed, "marks", instant)[here, k] = quotes["mark"]
 
         # A quote without a volatility leaves that of the surface.
@@ -328,7 +372,11 @@ def write_rows(
 
 
 def write_spreads(
-    feed: OptionFeed, k: int, chain: Chain, option: Option, opens: core.IntArray
+    feed: OptionFeed,
+    k: int,
+    chain: Chain,
+    option: Option,
+    opens: core.IntArray,
 ) -> None:
     """Write half the spread of option k, in volatility and in price, as last quoted.
 
@@ -341,10 +389,12 @@ def write_spreads(
     first_price = min([LAST, *with_price.index[:1]])
 
     # In volatility; where there is none yet, the feed keeps the usual spread.
-    nearest = find_nearest(list_implied(chain, option), option, first_spread)
+    rows = list_implied(chain, option)
+    nearest = find_nearest(rows, option, first_spread)
     spreads = pd.concat([nearest, with_spread]).reindex(opens, method="ffill")
     half_spreads = spreads["half_spread"].to_numpy()
-    np.copyto(feed.half_spreads[:, k], half_spreads, where=np.isfinite(half_spreads))
+    is_known = np.isfinite(half_spreads)
+    np.copyto(feed.half_spreads[:, k], half_spreads, where=is_known)
 
     # In price, which the contract may have before it has one in volatility.
     nearest = nearest[nearest.index < first_price]
@@ -373,11 +423,13 @@ def read_close_quotes(markets: Markets, feed: OptionFeed) -> CloseQuotes:
     spots = markets.panel().mark_close
 
     for k, (name, option) in enumerate(listing.options.items()):
-        quotes.forwards[:, k] = spots[feed.instruments[k]] * feed.bases_close[:, k]
+        spot = spots[feed.instruments[k]]
+        quotes.forwards[:, k] = spot * feed.bases_close[:, k]
         write_model_quotes(quotes, feed, k)
         chain = listing.chains.get(listing.underlyings[name])
         if chain is not None:
-            write_chain_quotes(quotes, feed, k, read_last_quotes(markets, chain, option))
+            last = read_last_quotes(markets, chain, option)
+            write_chain_quotes(quotes, feed, k, last)
     return quotes
 
 
@@ -386,17 +438,24 @@ def read_last_quotes(markets: Markets, chain: Chain, option: Option) -> pd.DataF
     listing: Any = markets.listing
     before_close = markets.time + markets.interval - 1
     age = listing.quote_age or markets.interval
-    return read_own_rows(chain, option).reindex(before_close, method="ffill", tolerance=age)
+    own_rows = read_own_rows(chain, option)
+    return own_rows.reindex(before_close, method="ffill", tolerance=age)
 
 
-def write_chain_quotes(quotes: CloseQuotes, feed: OptionFeed, k: int, last: pd.DataFrame) -> None:
+def write_chain_quotes(
+    quotes: CloseQuotes,
+    feed: OptionFeed,
+    k: int,
+    last: pd.DataFrame,
+) -> None:
     """Write the last quotes of a chain over those of the model.
 
     Marks are those that the feed has at closes; where it has none, that of the model stays. A bid
     or an ask that the chain lacks is missing: nobody trades at it.
     """
     marks = feed.marks_close[:, k]
-    np.copyto(quotes.marks[:, k], marks, where=np.isfinite(marks))
+    is_known = np.isfinite(marks)
+    np.copyto(quotes.marks[:, k], marks, where=is_known)
     quotes.bids[:, k] = last["bid"]
     quotes.asks[:, k] = last["ask"]
 
@@ -417,17 +476,28 @@ def write_model_quotes(quotes: CloseQuotes, feed: OptionFeed, k: int) -> None:
         feed.rates[k],
     )
 
-    def evaluate(formula: pricing.Formula, volatility: core.FloatArray, is_coin: bool) -> Any:
+    def evaluate(
+        formula: pricing.Formula,
+        volatility: core.FloatArray,
+        is_coin: bool,
+    ) -> Any:
         numbers = (sign, forward, strike, years, volatility, rate)
         return pricing.evaluate(formula, pricing.Terms(numbers, is_coin))
 
     is_coin = bool(feed.are_coin[k])
     marks = evaluate(pricing.PRICE, volatilities, is_coin)
-    low = evaluate(pricing.PRICE, np.maximum(volatilities - half_spreads, 0.0), is_coin)
-    high = evaluate(pricing.PRICE, np.maximum(volatilities + half_spreads, 0.0), is_coin)
+    volatilities_low = np.maximum(volatilities - half_spreads, 0.0)
+    volatilities_high = np.maximum(volatilities + half_spreads, 0.0)
+    low = evaluate(pricing.PRICE, volatilities_low, is_coin)
+    high = evaluate(pricing.PRICE, volatilities_high, is_coin)
+
+    # At least one tick on each side of the mark, and no price under 0.
+    down = np.maximum(marks - low, ticks)
+    up = np.maximum(high - marks, ticks)
     quotes.marks[:, k] = marks
-    quotes.bids[:, k] = np.maximum(marks - np.maximum(marks - low, ticks), 0.0)
-    quotes.asks[:, k] = np.maximum(marks + np.maximum(high - marks, ticks), 0.0)
+    quotes.bids[:, k] = np.maximum(marks - down, 0.0)
+    quotes.asks[:, k] = np.maximum(marks + up, 0.0)
 
     # A hedge trades the underlying, so it needs the delta in cash, also of options in coins.
-    quotes.deltas[:, k] = evaluate(pricing.GREEKS, volatilities, is_coin=False)[0]
+    greeks = evaluate(pricing.GREEKS, volatilities, is_coin=False)
+    quotes.deltas[:, k] = greeks[0]

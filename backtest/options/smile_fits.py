@@ -39,7 +39,8 @@ class Quotes(NamedTuple):
     @property
     def at_money(self) -> float:
         """The volatility of the quote nearest to the forward."""
-        return float(self.mid[np.argmin(np.abs(self.k))])
+        nearest = np.argmin(np.abs(self.k))
+        return float(self.mid[nearest])
 
     @property
     def deviation(self) -> float:
@@ -49,19 +50,25 @@ class Quotes(NamedTuple):
     @property
     def tolerance(self) -> FloatArray:
         """The volatility by which a fit may miss each quote: beyond WIDTH, ever more."""
+        # z is log-moneyness in deviations.
         z = self.k / self.deviation
-        beyond = np.minimum(0.5 * np.maximum(z * z - WIDTH**2, 0.0), MAX_BEYOND)
-        return (0.5 * (self.ask - self.bid) + WIDENING) * np.exp(beyond)
+        squares_beyond = np.maximum(z * z - WIDTH**2, 0.0)
+        beyond = np.minimum(0.5 * squares_beyond, MAX_BEYOND)
+        half_spread = 0.5 * (self.ask - self.bid)
+        return (half_spread + WIDENING) * np.exp(beyond)
 
 
 def is_out_of_the_money(rows: pd.DataFrame) -> pd.Series:
     """Return which rows are calls above the forward, or puts below it."""
-    return (rows["kind"] == "call") == (rows["k"] >= 0.0)
+    is_call = rows["kind"] == "call"
+    is_above = rows["k"] >= 0.0
+    return is_call == is_above
 
 
 def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows that a fit uses, with ``k``, and those left out, each with its ``reason``."""
-    rows = rows.assign(k=np.log(rows["strike"] / rows["forward"]))
+    moneyness = rows["strike"] / rows["forward"]
+    rows = rows.assign(k=np.log(moneyness))
     tests = {
         "expired": ~(rows["years"] > 0.0),
         "no forward": rows["forward"].isna(),
@@ -71,18 +78,23 @@ def choose_rows(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         "crossed": rows["bid"] > rows["ask"],
         "ask without a volatility": rows["ask_iv"].isna(),
     }
-    reasons = np.select([*tests.values()], [*tests], "").astype(object)
+    reasons = np.select([*tests.values()], [*tests], "")
+    reasons = reasons.astype(object)
 
     # Good quotes of an expiry that has too few of them are left out together.
-    two_sided = rows[(reasons == "") & rows["bid_iv"].notna()]
+    has_bid = rows["bid_iv"].notna()
+    two_sided = rows[(reasons == "") & has_bid]
     strikes = two_sided.groupby("expiry")["strike"].nunique()
-    are_few = rows["expiry"].map(strikes).fillna(0) < FEWEST
+    n_strikes = rows["expiry"].map(strikes).fillna(0)
+    are_few = n_strikes < FEWEST
     reasons[(reasons == "") & are_few] = f"fewer than {FEWEST} two-sided strikes"
 
     is_used = reasons == ""
     columns = ["expiry", "strike", "kind", "name"]
-    left_out = rows.loc[~is_used, columns].assign(reason=reasons[~is_used].astype(str))
-    return rows[is_used].reset_index(drop=True), left_out.reset_index(drop=True)
+    used = rows[is_used].reset_index(drop=True)
+    left_out = rows.loc[~is_used, columns]
+    left_out = left_out.assign(reason=reasons[~is_used].astype(str))
+    return used, left_out.reset_index(drop=True)
 
 
 def collect_quotes(part: pd.DataFrame) -> Quotes:
@@ -92,13 +104,15 @@ def collect_quotes(part: pd.DataFrame) -> Quotes:
     ranked = two_sided.assign(is_in=is_in).sort_values(["strike", "is_in"])
     best = ranked.drop_duplicates("strike")
     k, bid, ask = best[["k", "bid_iv", "ask_iv"]].to_numpy().T
-    return Quotes(k, bid, ask, float(np.median(part["years"])))
+    years = float(np.median(part["years"]))
+    return Quotes(k, bid, ask, years)
 
 
 def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
     """Return the row of an expiry in ``Surface.fits``: its smile, and how well it meets quotes."""
     years = float(np.median(part["years"]))
-    fitted = np.sqrt(smile.total_variance(part["k"].to_numpy()) / years)
+    variance = smile.total_variance(part["k"].to_numpy())
+    fitted = np.sqrt(variance / years)
     deviation = math.sqrt(float(smile.total_variance(0.0)))
     is_near = part["k"].abs() <= WIDTH * deviation
 
@@ -106,10 +120,13 @@ def describe_fit(part: pd.DataFrame, smile: SVI) -> dict[str, object]:
     low = part["bid_iv"].fillna(0.0) - WIDENING
     high = part["ask_iv"] + WIDENING
     is_inside = (fitted >= low) & (fitted <= high)
-    inside = float(is_inside[is_near].mean()) if is_near.any() else math.nan
+    inside = math.nan
+    if is_near.any():
+        inside = float(is_inside[is_near].mean())
 
     marks = part["iv"].fillna(part["mark_iv"])
-    errors = (marks - fitted).abs()[is_near].dropna()
+    misfits = (marks - fitted).abs()
+    errors = misfits[is_near].dropna()
     median_error = math.nan
     worst_error = math.nan
     if errors.size:
@@ -153,15 +170,32 @@ class SviMisfits:
         self.grid = np.concatenate([wings, center])
 
         # Bounds of a point.
-        self.low = np.array([0.0, 0.0, -0.999, -2.0 * deviation, 0.01 * deviation])
-        self.high = np.array([20.0, 2.0, 0.999, 2.0 * deviation, 8.0 * deviation])
+        self.low = np.array(
+            [
+                0.0,
+                0.0,
+                -0.999,
+                -2.0 * deviation,
+                0.01 * deviation,
+            ]
+        )
+        self.high = np.array(
+            [
+                20.0,
+                2.0,
+                0.999,
+                2.0 * deviation,
+                8.0 * deviation,
+            ]
+        )
 
     def measure(self, density_weight: float, points: FloatArray) -> FloatArray:
         """Return the misfits to quotes, to the steepest wing and to a density over 0, by point."""
         least, b, rho, m, sigma = points.T[:, :, None]
         a = least - b * sigma * np.sqrt(1.0 - rho * rho)
         at_quotes = shape_smile(a, b, rho, m, sigma, self.quotes.k)
-        volatility = np.sqrt(np.maximum(at_quotes.total, 1e-12) / self.quotes.years)
+        variance = np.maximum(at_quotes.total, 1e-12)
+        volatility = np.sqrt(variance / self.quotes.years)
         to_quotes = (volatility - self.quotes.mid) * self.scale
 
         # A penalty: the wing is steeper than a smile without arbitrage allows.
@@ -178,7 +212,8 @@ class SviMisfits:
 
     def minimize(self, density_weight: float, point: FloatArray) -> FloatArray:
         """Return the best point within the bounds, from a point inside."""
-        return minimize(partial(self.measure, density_weight), point, self.low, self.high)
+        measure = partial(self.measure, density_weight)
+        return minimize(measure, point, self.low, self.high)
 
 
 DENSITY_WEIGHTS = (0.0, 1e2, 1e4, 1e6)
@@ -191,11 +226,14 @@ def fit_svi(quotes: Quotes) -> SVI:
     From the best of a grid over m and sigma, where the other parameters are linear (Zeliade 2009).
     """
     misfits = SviMisfits(quotes)
-    point = np.clip(find_start(quotes), misfits.low + 1e-9, misfits.high - 1e-9)
+    lowest = misfits.low + 1e-9
+    highest = misfits.high - 1e-9
+    point = np.clip(find_start(quotes), lowest, highest)
     for weight in DENSITY_WEIGHTS:
         point = misfits.minimize(weight, point)
         least, b, rho, m, sigma = point.tolist()
-        smile = SVI(least - b * sigma * math.sqrt(1.0 - rho * rho), b, rho, m, sigma)
+        a = least - b * sigma * math.sqrt(1.0 - rho * rho)
+        smile = SVI(a, b, rho, m, sigma)
         if smile.least_density >= MIN_DENSITY:
             return smile
 
@@ -254,15 +292,24 @@ def minimize(
 
 def try_point(compute: Callable[[FloatArray], FloatArray], x: FloatArray) -> Trial:
     """Return the sum of squares at a point, and its slopes by differences of SHIFT."""
+    n = len(x)
     shift = SHIFT * np.maximum(np.abs(x), 1e-4)
-    points = x + np.vstack([np.zeros(len(x)), np.diag(shift)])
-    values, *shifted = compute(points)
+    shifts = np.vstack([np.zeros(n), np.diag(shift)])
+    values, *shifted = compute(x + shifts)
     slopes = (np.array(shifted) - values) / shift[:, None]
-    return Trial(float(values @ values), slopes @ values, slopes @ slopes.T)
+    return Trial(
+        float(values @ values),
+        slopes @ values,
+        slopes @ slopes.T,
+    )
 
 
 def find_damped_step(
-    trial: Trial, damping: float, x: FloatArray, low: FloatArray, high: FloatArray
+    trial: Trial,
+    damping: float,
+    x: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
 ) -> FloatArray:
     """Return a step of Levenberg and Marquardt; 0 for parameters that would leave at a bound."""
     leaves_low = (x <= low) & (trial.pull > 0.0)
@@ -272,7 +319,8 @@ def find_damped_step(
     curve = trial.curve[np.ix_(is_free, is_free)]
     size = np.diag(curve) + 1e-12 * np.trace(curve) + 1e-300  # positive, also where curve is 0
     step = np.zeros_like(x)
-    step[is_free] = np.linalg.solve(curve + np.diag(damping * size), -trial.pull[is_free])
+    damped = curve + np.diag(damping * size)
+    step[is_free] = np.linalg.solve(damped, -trial.pull[is_free])
     return step
 
 
@@ -290,7 +338,9 @@ def find_start(quotes: Quotes) -> FloatArray:
     deviation = quotes.deviation
     total = quotes.mid**2 * quotes.years
     weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
-    grid = np.meshgrid(deviation * START_PLACES, deviation * START_SIZES, indexing="ij")
+    places = deviation * START_PLACES
+    sizes = deviation * START_SIZES
+    grid = np.meshgrid(places, sizes, indexing="ij")
     m, sigma = (axis.ravel() for axis in grid)
 
     # At fixed m and sigma, total variance is linear in a, in b rho and in b.
@@ -298,17 +348,21 @@ def find_start(quotes: Quotes) -> FloatArray:
     root = np.sqrt(y * y + sigma[:, None] ** 2)
     terms = np.stack([np.ones_like(y), y, root], axis=2)
     terms = terms * weights[:, None]
-    a, skew, b = (np.linalg.pinv(terms) @ (total * weights)).T
+    solutions = np.linalg.pinv(terms) @ (total * weights)
+    a, skew, b = solutions.T
     b = np.clip(b, 1e-6, 1.9)
     rho = np.clip(skew / b, -0.95, 0.95)
 
     # The solution may leave the bounds, so the best is chosen after they hold.
     least_less_a = b * sigma * np.sqrt(1.0 - rho * rho)
     least = np.maximum(a + least_less_a, 1e-9)
-    fitted = (least - least_less_a)[:, None] + b[:, None] * (rho[:, None] * y + root)
+    at_zero = least - least_less_a
+    shape = rho[:, None] * y + root
+    fitted = at_zero[:, None] + b[:, None] * shape
     misfits = (fitted - total) * weights
     best = np.argmin(np.sum(misfits**2, axis=1))
-    return np.array([axis[best] for axis in (least, b, rho, m, sigma)])
+    axes = (least, b, rho, m, sigma)
+    return np.array([axis[best] for axis in axes])
 
 
 def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
@@ -339,7 +393,9 @@ def fit_ssvi(expiries: list[Quotes]) -> list[SVI]:
 def measure_ssvi(expiries: list[Quotes], point: FloatArray) -> FloatArray:
     """Return what the smiles of one point miss of the quotes, in tolerances, by expiry."""
     misfits = []
-    for smile, quotes in zip(build_ssvi(point), expiries, strict=True):
-        fitted = np.sqrt(smile.total_variance(quotes.k) / quotes.years)
+    smiles = build_ssvi(point)
+    for smile, quotes in zip(smiles, expiries, strict=True):
+        variance = smile.total_variance(quotes.k)
+        fitted = np.sqrt(variance / quotes.years)
         misfits.append((fitted - quotes.mid) / quotes.tolerance)
     return np.concatenate(misfits)
