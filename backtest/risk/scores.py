@@ -55,7 +55,11 @@ INTERVALS = (
 )  # fmt: skip
 
 
-def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, float]:
+def estimate(
+    hits: float,
+    n: int,
+    confidence: float,
+) -> tuple[float, float, float]:
     """Return the share of n that were hit, and its interval by Clopper and Pearson.
 
     Source: Clopper and Pearson (1934), Biometrika 26(4).
@@ -63,11 +67,13 @@ def estimate(hits: float, n: int, confidence: float) -> tuple[float, float, floa
     side = 0.5 * (1.0 - confidence)
     low = 0.0
     if hits:
-        low = float(core.sp.special.betaincinv(hits, n - hits + 1, side))
+        of_low = core.sp.special.betaincinv(hits, n - hits + 1, side)
+        low = float(of_low)
 
     high = 1.0
     if hits < n:
-        high = float(core.sp.special.betaincinv(hits + 1, n - hits, 1.0 - side))
+        of_high = core.sp.special.betaincinv(hits + 1, n - hits, 1.0 - side)
+        high = float(of_high)
 
     return hits / n, low, high
 
@@ -86,16 +92,31 @@ class Record(NamedTuple):
 
     def select(self, chosen: core.BoolArray) -> Record:
         """Return the forecasts of some dates."""
-        return Record(self.time[chosen], self.told[chosen], self.came[chosen], self.is_calm[chosen])
+        return Record(
+            self.time[chosen],
+            self.told[chosen],
+            self.came[chosen],
+            self.is_calm[chosen],
+        )
 
 
 def leave_untold(time: core.IntArray) -> Record:
     """Return the record of dates that are too few: nothing was told, or came."""
     n = len(time)
-    return Record(time, np.full(n, np.nan), np.zeros(n, np.bool_), np.zeros(n, np.bool_))
+    return Record(
+        time,
+        told=np.full(n, np.nan),
+        came=np.zeros(n, np.bool_),
+        is_calm=np.zeros(n, np.bool_),
+    )
 
 
-def choose_dates(first: int, last: int, bars: int, longer: int = 0) -> core.IntArray:
+def choose_dates(
+    first: int,
+    last: int,
+    bars: int,
+    longer: int = 0,
+) -> core.IntArray:
     """Return the bars at whose closes the next ``bars`` bars are forecast, increasing.
 
     The horizons of two dates have no bar in common, and the latest ends at the bar ``last``. Dates
@@ -103,17 +124,25 @@ def choose_dates(first: int, last: int, bars: int, longer: int = 0) -> core.IntA
     Beside dates of a longer horizon, which lie ``longer`` bars apart, they lie a whole share of
     that apart, if one fits: then both have dates in common, whose paths serve both.
     """
-    count = max(last - first, 0) // bars
+    span = max(last - first, 0)
+    count = span // bars
     step = bars
     if count > MOST_DATES:
-        step = (last - first) // MOST_DATES
+        step = span // MOST_DATES
     step = find_common_step(step, bars, longer)
-    return last - step * np.arange(min(count, MOST_DATES), 0, -1)
+    steps_before = np.arange(min(count, MOST_DATES), 0, -1)
+    return last - step * steps_before
 
 
-def find_common_step(step: int, bars: int, longer: int) -> int:
+def find_common_step(
+    step: int,
+    bars: int,
+    longer: int,
+) -> int:
     """Return the largest whole share of a longer step that is ``bars`` to ``step``, or the step."""
-    for share in range(-(-longer // step), longer // bars + 1):
+    fewest = -(-longer // step)  # rounded up
+    most = longer // bars
+    for share in range(fewest, most + 1):
         if share and longer % share == 0:
             return longer // share
     return step
@@ -137,25 +166,31 @@ class Correction(NamedTuple):
 
     def find_error(self, told: Any) -> core.FloatArray:
         """Return the standard error of the recalibrated log odds of some that were told."""
-        rows = np.stack([np.ones_like(find_log_odds(told)), find_log_odds(told)])
+        odds = find_log_odds(told)
+        rows = np.stack([np.ones_like(odds), odds])
         variance = np.einsum("i...,ij,j...->...", rows, self.covariance, rows)
         return np.asarray(np.sqrt(variance))
 
 
 def find_log_odds(told: Any) -> core.FloatArray:
     """Return the log odds of probabilities, which are finite."""
-    clipped = np.clip(np.asarray(told, np.float64), LEAST_TOLD, 1.0 - LEAST_TOLD)
+    chances = np.asarray(told, np.float64)
+    clipped = np.clip(chances, LEAST_TOLD, 1.0 - LEAST_TOLD)
     return np.asarray(core.sp.special.logit(clipped))
 
 
-def fit_correction(told: core.FloatArray, came: core.BoolArray) -> Correction | None:
+def fit_correction(
+    told: core.FloatArray,
+    came: core.BoolArray,
+) -> Correction | None:
     """Return the correction of a record; None under 10 events or 10 non-events.
 
     The mode of the logistic likelihood of ``came`` (n,) times normal priors of the intercept and of
     the slope less 1, with a deviation of .5 each. Under 30 events the slope stays 1.
     """
     events = int(np.count_nonzero(came))
-    if min(events, len(came) - events) < LEAST_EVENTS:
+    non_events = len(came) - events
+    if min(events, non_events) < LEAST_EVENTS:
         return None
 
     # By Newton's method: the penalized likelihood has one mode, and no step is longer than 1.
@@ -173,24 +208,28 @@ def fit_correction(told: core.FloatArray, came: core.BoolArray) -> Correction | 
         chance = core.sp.special.expit(table @ weights)
         pull = (weights - expected)[:fitted] / PRIOR**2
         gradient = x.T @ (chance - came) + pull
-        curvature = (x.T * (chance * (1.0 - chance))) @ x + np.eye(fitted) / PRIOR**2
+        variance = chance * (1.0 - chance)
+        curvature = (x.T * variance) @ x + np.eye(fitted) / PRIOR**2
         inverse = np.linalg.inv(curvature)
 
         step = inverse @ gradient
-        weights[:fitted] -= step / max(float(np.max(np.abs(step))), 1.0)
-        if float(np.max(np.abs(step))) < 1e-12:
+        length = float(np.max(np.abs(step)))
+        weights[:fitted] -= step / max(length, 1.0)
+        if length < 1e-12:
             break
 
     covariance = np.zeros((2, 2))
     covariance[:fitted, :fitted] = inverse
-    return Correction(float(weights[0]), float(weights[1]), covariance)
+    intercept, slope = weights.tolist()
+    return Correction(intercept, slope, covariance)
 
 
 def correct_dates(record: Record) -> core.FloatArray:
     """Return each forecast as the record before it corrects it, (n,); as told until it does."""
     corrected = record.told.copy()
     for k in range(len(corrected)):
-        correction = fit_correction(record.told[:k], record.came[:k])
+        told_before = record.told[:k]
+        correction = fit_correction(told_before, record.came[:k])
         if correction is not None:
             corrected[k] = correction.apply(record.told[k])
     return corrected
@@ -203,7 +242,9 @@ def measure_slope(record: Record) -> float:
     """
     centered = record.told - np.mean(record.told)
     spread = float(centered @ centered)
-    if spread <= 1e-18 * len(centered) or record.came.all() or not record.came.any():
+    told_same = spread <= 1e-18 * len(centered)  # to rounding
+    came_same = record.came.all() or not record.came.any()
+    if told_same or came_same:
         return math.nan
     return float(centered @ record.came) / spread
 
@@ -238,7 +279,11 @@ def measure_record(record: Record) -> dict[str, Any]:
     return row
 
 
-def list_scores(name: str, record: Record, today: float) -> Iterator[dict[str, Any]]:
+def list_scores(
+    name: str,
+    record: Record,
+    today: float,
+) -> Iterator[dict[str, Any]]:
     """Yield the scores of a forecast: of all dates, of calm ones, and of the others.
 
     ``today`` is the probability that is told now. The row also has what the record makes of it.
@@ -253,7 +298,8 @@ def list_scores(name: str, record: Record, today: float) -> Iterator[dict[str, A
     is_untold = bool(np.isnan(record.told).any())
     corrected = correct_dates(record)
     if not is_untold and np.any(corrected != record.told):
-        brier = float(np.mean((corrected - record.came) ** 2))
+        errors = corrected - record.came
+        brier = float(np.mean(errors**2))
 
     yield {
         "forecast": name,
@@ -266,10 +312,17 @@ def list_scores(name: str, record: Record, today: float) -> Iterator[dict[str, A
     if is_untold:
         return
 
-    absent = dict.fromkeys(("today", "recalibrated", "recalibrated_brier"), math.nan)
-    for days, chosen in ((CALM_DAYS, record.is_calm), (OTHER_DAYS, ~record.is_calm)):
+    of_today = ("today", "recalibrated", "recalibrated_brier")
+    absent = dict.fromkeys(of_today, math.nan)
+    parts = ((CALM_DAYS, record.is_calm), (OTHER_DAYS, ~record.is_calm))
+    for days, chosen in parts:
         row = measure_record(record.select(chosen))
-        yield {"forecast": name, "days": days, **row, **absent}
+        yield {
+            "forecast": name,
+            "days": days,
+            **row,
+            **absent,
+        }
 
 
 class IntervalRecord(NamedTuple):
@@ -302,18 +355,20 @@ def adapt_factors(ratios: core.FloatArray, promised: float) -> core.FloatArray:
     A level beyond what so few ratios can show is their largest. Source: Gibbs and Candès (2021),
     Adaptive Conformal Inference Under Distribution Shift, NeurIPS 34.
     """
-    factors = np.full(len(ratios) + 1, np.nan)
+    n = len(ratios)
+    factors = np.full(n + 1, np.nan)
     failing = 1.0 - promised
     level = failing
 
-    for k in range(BURN_IN, len(ratios) + 1):
+    for k in range(BURN_IN, n + 1):
         before = ratios[:k]
         asked = min(max(1.0 - level, 0.0), 1.0)
         factors[k] = np.quantile(before, asked, method="weibull")
 
         # The level falls after a failure, and rises after a bound that held.
-        if k < len(ratios):
-            level += GAMMA * (failing - float(ratios[k] > factors[k]))
+        if k < n:
+            failed = float(ratios[k] > factors[k])
+            level += GAMMA * (failing - failed)
 
     return factors
 
@@ -338,8 +393,14 @@ def measure_interval(name: str, record: IntervalRecord) -> dict[str, Any]:
     }
     is_held = record.ratios <= 1.0
     if n and not record.is_mean:
-        share, low, high = estimate(int(np.count_nonzero(is_held)), n, 0.95)
-        row |= {"promised": record.promised, "held": share, "low": low, "high": high}
+        n_held = int(np.count_nonzero(is_held))
+        share, low, high = estimate(n_held, n, 0.95)
+        row |= {
+            "promised": record.promised,
+            "held": share,
+            "low": low,
+            "high": high,
+        }
     if n <= BURN_IN:
         return row
 
@@ -347,9 +408,13 @@ def measure_interval(name: str, record: IntervalRecord) -> dict[str, Any]:
     after = slice(BURN_IN, n)
     if not record.is_mean:
         row["told_held"] = float(np.mean(is_held[after]))
-        row["adapted_held"] = float(np.mean(record.ratios[after] <= factors[after]))
+        is_held_adapted = record.ratios[after] <= factors[after]
+        row["adapted_held"] = float(np.mean(is_held_adapted))
+
+    factor = float(factors[n])
     for end, told in zip(("low", "high"), record.today, strict=True):
-        row[f"adapted_{end}"] = record.center + float(factors[n]) * (told - record.center)
+        distance = told - record.center
+        row[f"adapted_{end}"] = record.center + factor * distance
     return row
 
 
@@ -394,13 +459,18 @@ def tabulate_scores(
         scores += list_scores(name, record, today)
         forecasts += list_forecasts(name, record)
 
-    held = [measure_interval(name, record) for name, record in (intervals or {}).items()]
+    held = []
+    for name, bound in (intervals or {}).items():
+        held.append(measure_interval(name, bound))
 
     columns = ["forecast", "time", "told", "corrected", "came", "is_calm"]
+    score_table = pd.DataFrame(scores, columns=list(SCORES))
+    interval_table = pd.DataFrame(held, columns=list(INTERVALS))
+    forecast_table = pd.DataFrame(forecasts, columns=columns)
     return Scored(
-        scores=pd.DataFrame(scores, columns=list(SCORES)).set_index("forecast"),
-        intervals=pd.DataFrame(held, columns=list(INTERVALS)).set_index("forecast"),
-        forecasts=pd.DataFrame(forecasts, columns=columns).set_index("forecast"),
+        scores=score_table.set_index("forecast"),
+        intervals=interval_table.set_index("forecast"),
+        forecasts=forecast_table.set_index("forecast"),
     )
 
 
