@@ -78,7 +78,7 @@ def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
     return n_held == 1 and not has_collateral(state) and not must_value_options(terms, state)
 
 
-def has_one_position(terms: r.Terms, state: r.AccountState) -> bool:
+def is_for_one_position(terms: r.Terms, state: r.AccountState) -> bool:
     """Return whether one margined position and money are all that the account can hold."""
     if len(state.positions) != 1 or len(state.held.amounts) != 0 or r.is_spot(terms, 0):
         return False
@@ -105,14 +105,21 @@ def compute_balance(terms: r.Terms, state: r.AccountState) -> float:
     return float(balance)
 
 
-def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
-    """Take what an empty wallet owes from the isolated positions, pro rata to posted margin.
+def compute_debt(state: r.AccountState) -> float:
+    """Return what the wallet owes, money; 0 if it has some."""
+    return max(-state.wallet.cash, 0.0)
 
-    It changes margins and cash (accounting 3). A position that is all an account can hold owes the
-    whole, also what is over its margin.
+
+def take_from_isolated(terms: r.Terms, state: r.AccountState, debt_before: float) -> None:
+    """Let the isolated positions pay what fees and interest left the wallet owing (accounting 3).
+
+    Pro rata to posted margin; writes margins and cash. ``debt_before`` is what the wallet owed
+    before these were charged: the loss of a position that was closed under its margin. No other
+    position pays for that, it is bad debt at the close. In an account for one position, that
+    position owes the whole, also what is over its margin.
     """
     # Cross positions and collateral back a negative cash: it is a loan then.
-    missing = -state.wallet.cash
+    missing = compute_debt(state) - debt_before
     if not missing > 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
 
@@ -120,17 +127,17 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState) -> None:
     for i in range(len(state.positions)):
         if r.is_isolated(terms, i) and r.is_held(state, i):
             posted += max(state.positions[i].margin, 0.0)
-    is_alone = has_one_position(terms, state) and count_open(state) == 1
-    paid = missing if is_alone else min(missing, posted)
+    owes_whole = is_for_one_position(terms, state) and count_open(state) == 1
+    paid = missing if owes_whole else min(missing, posted)
 
     for i in range(len(state.positions)):
         if r.is_isolated(terms, i) and r.is_held(state, i) and paid > 0.0:
             position = state.positions[i]
             share = 1.0
-            if not is_alone:
+            if not owes_whole:
                 share = max(position.margin, 0.0) / posted
             position.margin -= share * paid
-    state.wallet.cash = paid - missing
+    state.wallet.cash = paid - missing - debt_before
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:

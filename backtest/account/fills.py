@@ -101,13 +101,18 @@ def fill_increases(bar: r.AccountBar, t: int, equity: float) -> float:
     cut_to_balance(bar)
     common_factor = order_limits.fit_increases(bar)
 
+    debt_of_closes = balance.compute_debt(state)
     for i in range(len(state.positions)):
         if scratch.plans[i].kind == r.INCREASE:
+            debt = balance.compute_debt(state)
             quantity = compute_increased_quantity(bar, i, common_factor)
             trade_to(bar, t, i, quantity, is_increase=True)
+            # A flip whose increase was cut to nothing has closed its position.
+            if not r.is_held(state, i):
+                debt_of_closes += balance.compute_debt(state) - debt
 
-    # Fees may have emptied the wallet: isolated margins pay what it owes (section 3).
-    balance.take_from_isolated(bar.terms, state)
+    # Fees may have emptied the wallet: isolated margins pay what it owes for them (section 3).
+    balance.take_from_isolated(bar.terms, state, debt_of_closes)
     options.add_options(bar, t, common_factor)
     return common_factor
 

@@ -341,12 +341,12 @@ def fill_resting(bar: r.AccountBar, t: int, i: int) -> None:
     if is_isolated_increase and not can_pay(bar, i, before, trade):
         return
 
+    debt = balance.compute_debt(state)
     book_resting_fill(bar, t, i, before, trade)
+    # The fee may have emptied the wallet: isolated margins pay then (section 3).
     if is_isolated_increase:
         fills.post_in_full(bar, before, trade, i)
-
-    # The fee may have emptied the wallet: isolated margins pay then (section 3).
-    balance.take_from_isolated(terms, state)
+        balance.take_from_isolated(terms, state, debt)
 
 
 def book_resting_fill(

@@ -72,7 +72,7 @@ def compute_withdrawable(bar: r.AccountBar) -> float:
     """
     terms = bar.terms
     state = bar.state
-    if not balance.has_one_position(terms, state):
+    if not balance.is_for_one_position(terms, state):
         return compute_free(terms, state)
 
     # One position alone has no limit by the balance B: its profit can be withdrawn.
@@ -213,13 +213,14 @@ def liquidate_isolated(bar: r.AccountBar, t: int, i: int, value: float, is_faile
 def charge_interest(bar: r.AccountBar, t: int) -> None:
     """Charge interest since the last open on balance or loan, and what is held costs (step 3)."""
     years = r.at(bar.feed.years, t)
+    debt = balance.compute_debt(bar.state)
     charge_on_balance(bar, t, years)
     for i in range(len(bar.state.positions)):
         if r.is_held(bar.state, i):
             charge_coins(bar, t, i, years)
             charge_expense(bar, t, i, years)
     # Isolated margins pay once the wallet is empty, all together (3).
-    balance.take_from_isolated(bar.terms, bar.state)
+    balance.take_from_isolated(bar.terms, bar.state, debt)
 
 
 def charge_on_balance(bar: r.AccountBar, t: int, years: float) -> None:

@@ -704,6 +704,27 @@ HAND: Hand = {
                           ([flat(50)] * 4, (0.5, NAN)), venues=DEAR_FEES,
                           margin=("cross", "isolated"), venue_leverage=(20.0, 5.0)),
         {"bad_debt": [0, 0, 171.5, 0], "equity": [1000, 500, 100, 100], "quantity 3": [0, 10]}),
+    # 40 A for a fee of 400 and a margin of 400, 10 B for 50 and 100: 50 left. To close A at 98
+    # returns 400 - 80 - 392 = -72, so 22 are owed: bad debt, whatever else is ordered
+    **{
+        f"no isolated margin pays what another position's close left owing, {case}": (
+            lambda closing=closing, kept=kept, other=other, terms=terms: play_legs(
+                ([flat(100), (100, 100, 98, 98), flat(98), flat(98)], closing),
+                ([flat(50)] * 4, kept), (STILL, other), margin="isolated",
+                venue_leverage=(10.0, 5.0, 5.0), **{"venues": DEAR_FEES, **terms}),
+            {"bad_debt": [0, 0, 22, 0], "equity 2": 100, "margin 2": [0, 100, 0],
+             "quantity 2": [0, 10, 0]})
+        for case, closing, kept, other, terms in (
+            ("nothing", (4.0, 0.0), (0.5, NAN), (0.0,), {}),
+            ("one that buys nothing", (4.0, 0.0), (0.5, NAN), (0.0, 0.5, 0.0), {}),
+            ("one that adds nothing", (4.0, 0.0), (0.5, 2.0, NAN), (0.0,), {}),
+            ("a flip that only closes", (4.0, 4.0, 0.0), (0.5, NAN), (0.0,),
+             {"signal": ([1.0, -1.0, -1.0, -1.0], 1.0, 1.0)}),
+            ("interest comes after it", (4.0, 0.0), (0.5, NAN), (0.0,),
+             {"fill": "same_close",
+              "venues": {"*": DEAR_FEES["*"] | {"venue": {"borrow_rate": 0.1}}}}),
+        )
+    },
     # 25 A at 100 and 50 B at 50. The open loses 25 x 40 + 50 x 10 = 1,500 of 1,000
     "a gap past bankruptcy leaves nothing and books what is missing": (
         lambda: play_legs(([flat(100), flat(100), flat(60)], (2.5, NAN)),

@@ -285,14 +285,18 @@ class Orders(Margins):
         if factor < 1:
             self.note("shrunk by initial margin")
         self.posts_in_full = True
+        owed = self.owed()
         for order in orders:
+            before = self.owed()
             self.fill_to(order.position, order.quantity(factor))
+            if order.position.quantity == 0:  # a flip that was cut to its close
+                owed += self.owed() - before
         self.posts_in_full = False
         for each in bought:
             change = each.quantity(factor) - each.option.quantity
             if abs(change) > TIE * abs(each.option.quantity):
                 self.trade_option(each.option, change, each.price)
-        self.lift_balance([order.position for order in orders])
+        self.lift_balance([order.position for order in orders], owed)
 
     def cut_alone(
         self, position: Position, target: Decimal, held: Decimal, equity: Decimal
@@ -452,12 +456,16 @@ class Orders(Margins):
                 edges += [(cap - kept) / added for cap in position.table.caps if cap != INFINITY]
         return edges
 
-    def lift_balance(self, increased: list[Position]) -> None:
-        """What rounding up to a lot costs beyond B, if nothing backs it: new margins pay."""
+    def owed(self) -> Decimal:
+        return max(-self.cash, ZERO)
+
+    def lift_balance(self, increased: list[Position], owed: Decimal) -> None:
+        """What rounding up to a lot costs beyond B, if nothing backs it: new margins pay. What
+        closes left ``owed`` is bad debt."""
         if self.cross or self.has_collateral or self.has_options:
             return
         for each in reversed([each for each in increased if each.is_isolated and each.quantity]):
-            moved = min(max(-self.cash, ZERO), max(each.margin, ZERO))
+            moved = min(max(self.owed() - owed, ZERO), max(each.margin, ZERO))
             if moved > 0:
                 self.note("new margins pay for rounding")
             each.margin -= moved
@@ -647,13 +655,14 @@ class RestingOrders(Orders):
         self.note("limit order filled")
         self.revalue(position, value)
         self.posts_in_full = order.adds
+        owed = self.owed()
         self.exchange("fill", position, order.change, value, position.maker)
         self.posts_in_full = False
         position.pending = position.resting = None
         position.is_opened = held * position.quantity <= 0
         position.is_increased = position.is_opened or abs(position.quantity) > abs(held)
         if order.adds:
-            self.lift_balance([position])
+            self.lift_balance([position], owed)
 
     def covers(self, position: Position, order: Resting, value: Decimal) -> bool:
         """Whether the wallet still pays margin and fee of an isolated order."""

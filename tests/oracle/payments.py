@@ -234,6 +234,7 @@ class Payments(Liquidations):
         rate = self.borrow_rate(since) if base < 0 else self.cash_rate(since)
 
         due = (shorts * self.short_rate(since) - base * rate) * years
+        owed = max(-self.cash, ZERO)
         self.cash -= due
         self.charge("interest", due)
         for each in self.held:
@@ -246,7 +247,7 @@ class Payments(Liquidations):
 
         self.pay_expenses(years)
         if not (self.cross or self.has_collateral or self.has_options):
-            self.margins_pay()
+            self.margins_pay(owed)
 
     def pay_expenses(self, years: Decimal) -> None:
         """A fund's cost a year, on the notional at the mark open: longs and shorts pay it."""
@@ -258,9 +259,10 @@ class Payments(Liquidations):
             self.cash -= due
             self.charge("expense", due, each, value)
 
-    def margins_pay(self) -> None:
-        """Interest that an empty wallet cannot pay: isolated margins pay it, pro rata to M."""
-        missing = max(-self.cash, ZERO)
+    def margins_pay(self, owed: Decimal) -> None:
+        """Interest that an empty wallet cannot pay: isolated margins pay it, pro rata to M; what
+        was ``owed`` before it is bad debt."""
+        missing = max(max(-self.cash, ZERO) - owed, ZERO)
         paying = self.isolated
         posted = {each.name: max(each.margin, ZERO) for each in paying}
         if self.is_plain and paying:  # it pays whatever its margin is
