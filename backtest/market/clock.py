@@ -52,18 +52,33 @@ def count_bars_per_year(time: IntArray, interval: int, is_session: bool) -> floa
         return YEAR_DAYS * DAY / interval
     if interval == DAY:
         return SESSIONS
+    if interval > DAY:
+        return count_longer_bars(time, interval)
+    return count_bars_of_sessions(time)
 
-    if interval > DAY:  # the first as if all were as near as the nearest
-        days = time // DAY - time[0] // DAY
-        counts = np.full(len(time), YEAR_DAYS * DAY / interval)
-        np.divide(YEAR_DAYS * np.arange(len(time)), days, out=counts, where=days > 0)
-        return counts
 
-    starts = np.diff(time // DAY, prepend=time[0] // DAY) != 0
-    passed = np.cumsum(starts)
-    first = np.maximum.accumulate(np.where(starts, np.arange(len(time)), 0))
+def count_longer_bars(time: IntArray, interval: int) -> FloatArray:
+    """Return the bars of a year at each bar longer than a day, by the days since the first bar."""
+    n_before = np.arange(len(time))
+    days_passed = time // DAY - time[0] // DAY
+    # The first bar has no days before it: it counts as if all were as near as the nearest.
+    counts = np.full(len(time), YEAR_DAYS * DAY / interval)
+    np.divide(YEAR_DAYS * n_before, days_passed, out=counts, where=days_passed > 0)
+    return counts
+
+
+def count_bars_of_sessions(time: IntArray) -> FloatArray:
+    """Return the bars of a year at each bar of sessions, by those of the sessions that have ended.
+
+    NaN in the first session.
+    """
+    starts_session = np.diff(time // DAY, prepend=time[0] // DAY) != 0
+    sessions_passed = np.cumsum(starts_session)
+    # The bars before the session of a bar.
+    row_if_start = np.where(starts_session, np.arange(len(time)), 0)
+    n_before = np.maximum.accumulate(row_if_start)
     counts = np.full(len(time), np.nan)
-    np.divide(SESSIONS * first, passed, out=counts, where=passed > 0)
+    np.divide(SESSIONS * n_before, sessions_passed, out=counts, where=sessions_passed > 0)
     return counts
 
 

@@ -227,14 +227,17 @@ class Archive(NamedTuple):
             first = int(month.start_time.as_unit("ns").value)
             last = int((month + 1).start_time.as_unit("ns").value)
             parts = []
-            if last <= self.now:
+            has_ended = last <= self.now
+            if has_ended:
                 whole = self._get(kind, first, last)
                 if whole is not None:
                     parts.append(whole)
 
             # Days that a month lacks, or a month that has no file yet; funding has no daily files.
-            if kind != "funding" and (parts or last + RECENT >= self.now):
-                wanted = np.arange(max(first, start) // DAY * DAY, min(last, end), DAY)
+            may_lack_days = bool(parts) or last + RECENT >= self.now
+            if kind != "funding" and may_lack_days:
+                first_day = max(first, start) // DAY * DAY
+                wanted = np.arange(first_day, min(last, end), DAY)
                 days_there = self._find_whole_days(parts)
                 for day in np.setdiff1d(wanted, days_there).tolist():
                     rows = self._get(kind, day, day + DAY)

@@ -259,10 +259,13 @@ class Market(BarClock):
         object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
         object.__setattr__(self, "facts", {})  # copies with the same content share them
 
+        # A signal that was broadcast from one number goes back to it, and is broadcast again.
         signal = np.asarray(self.signal)
-        if signal.strides == (0,):  # a constant stays one
+        is_constant = signal.strides == (0,)
+        if is_constant:
             signal = signal[:1]
-        object.__setattr__(self, "signal", np.broadcast_to(core.freeze(signal), self.time.shape))
+        by_bar = np.broadcast_to(core.freeze(signal), self.time.shape)
+        object.__setattr__(self, "signal", by_bar)
 
     @classmethod
     @checked
@@ -430,8 +433,12 @@ class Market(BarClock):
         # The source is the call itself, without arguments that are the usual ones.
         usual = {"bars": 8760, "seed": 0, "interval": "1h"}
         given = {"bars": bars, "seed": seed, "interval": interval}
-        arguments = [f"{name}={value!r}" for name, value in given.items() if value != usual[name]]
+        arguments = []
+        for name, value in given.items():
+            if value != usual[name]:
+                arguments.append(f"{name}={value!r}")
         source = f"Market.sample({', '.join(arguments)})"
+
         market = cls(**generate_sample(bars=bars, seed=seed, length=length), source=source)
         if market.interval == length:
             return market

@@ -405,9 +405,11 @@ class Markets(BarClock, Mapping[str, Market]):
         for instrument, (market, span) in enumerate(zip(self.values(), self.spans, strict=True)):
             time = market.funding_time
             bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
+            first_bar = span[0]
+            # In the order of FUNDING; bars are those of the clock.
             fields = (
                 time,
-                bar + span[0],
+                bar + first_bar,
                 is_open.astype(np.int64),
                 np.full(len(time), instrument, dtype=np.int64),
                 market.funding_mark,
@@ -416,8 +418,10 @@ class Markets(BarClock, Mapping[str, Market]):
             is_inside = (bar >= 0) & (bar < market.n_bars)
             parts.append([values[is_inside] for values in fields])
 
+        # Stable: settlements of one time stay in the order of the instruments.
         joined = [np.concatenate(of_field) for of_field in zip(*parts, strict=True)]
-        order = np.argsort(joined[0], kind="stable")
+        times = joined[0]
+        order = np.argsort(times, kind="stable")
         return {name: values[order] for name, values in zip(FUNDING, joined, strict=True)}
 
     def tradable(self) -> core.BoolArray:
@@ -434,8 +438,9 @@ class Markets(BarClock, Mapping[str, Market]):
             for i, name in enumerate(self.names):
                 first, stop = self.spans[i]
                 last = self.last_opens[name]
-                is_never_delisted = last == last_of_all
-                is_tradable[i, first:stop] = is_never_delisted | (self.time[first:stop] < last)
+                is_delisted = last < last_of_all
+                is_before_last = self.time[first:stop] < last
+                is_tradable[i, first:stop] = is_before_last if is_delisted else True
             return is_tradable
 
         return compute_once(self, "tradable", compute)

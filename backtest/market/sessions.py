@@ -88,16 +88,21 @@ def list_anniversaries(day: pd.Timestamp, year: int) -> Iterator[tuple[str, pd.T
     if day.day <= first.days_in_month:
         yield BY_DATE, first.replace(day=day.day)
 
-    # The n-th such weekday of the month, and the last.
-    to_weekday = (day.weekday() - first.weekday()) % 7
-    week = (day.day - 1) // 7
-    if 1 + to_weekday + 7 * week <= first.days_in_month:
-        yield "weekday", first.replace(day=1 + to_weekday + 7 * week)
-    if day.day + 7 > day.days_in_month:
-        weeks = (first.days_in_month - 1 - to_weekday) // 7
-        yield "last weekday", first.replace(day=1 + to_weekday + 7 * weeks)
+    # The n-th such weekday of the month: the 3rd Monday, for example.
+    first_such_day = 1 + (day.weekday() - first.weekday()) % 7
+    weeks_before = (day.day - 1) // 7
+    nth_such_day = first_such_day + 7 * weeks_before
+    if nth_such_day <= first.days_in_month:
+        yield "weekday", first.replace(day=nth_such_day)
 
-    yield "Easter", find_easter(year) + (day - find_easter(day.year))
+    # The last such weekday of the month.
+    is_last = day.day + 7 > day.days_in_month
+    if is_last:
+        weeks_left = (first.days_in_month - first_such_day) // 7
+        yield "last weekday", first.replace(day=first_such_day + 7 * weeks_left)
+
+    since_easter = day - find_easter(day.year)
+    yield "Easter", find_easter(year) + since_easter
 
 
 def find_easter(year: int) -> pd.Timestamp:
