@@ -121,6 +121,13 @@ def begin(setup: Setup) -> tuple[AccountInputs, AccountState, Deciders, Tally]:
     return setup.inputs, state, deciders, tally
 
 
+def copy_option_targets(inputs: AccountInputs) -> AccountInputs:
+    """Return inputs whose orders of options are their own; the rest stays shared."""
+    options = inputs.feed.options
+    options = options._replace(targets=options.targets.copy())
+    return inputs._replace(feed=inputs.feed._replace(options=options))
+
+
 def resume_options(setup: Setup) -> Any:
     """Return the options that the resumed run held, by the numbers that contracts have now."""
     inputs = setup.inputs
@@ -194,7 +201,6 @@ class AccountRun:
         """Begin an account whose policies change at the bars of some switches."""
         self.setup = setup
         shared, self.state, deciders, tally = begin(setup)
-        inputs = driver.copy_terms(shared)
         self.parts = [Switch(setup.first, setup.observed), *switches]
         self.memory = deciders
 
@@ -202,10 +208,9 @@ class AccountRun:
         self.legs = Legs({}, {}, set())
         self.traders = [make_trader(setup, part.observed, self.legs) for part in self.parts]
         has_orders = any(self.traders)
+        inputs = driver.copy_terms(shared)
         if has_orders:
-            options = inputs.feed.options
-            options = options._replace(targets=options.targets.copy())
-            inputs = inputs._replace(feed=inputs.feed._replace(options=options))
+            inputs = copy_option_targets(inputs)
         self.inputs = inputs
 
         self.deciders = self.gather_parts(deciders)

@@ -25,15 +25,20 @@ def read_options(setup: Setup, outcome: Outcome) -> RunOptions | None:
         return None
 
     feed = setup.inputs.feed.options
-    contracts = tuple(listed.values())
     terms = read_option_terms(tuple(listed), feed, chosen)
-    held = OptionFields(*(field[:, chosen] for field in record))
+    contracts = tuple(listed.values())
+    legs = [outcome.legs.get(k, "") for k in chosen.tolist()]
+
+    # Of the record, the columns of the contracts; in the log, their owners.
+    columns = [field[:, chosen] for field in record]
+    held = OptionFields(*columns)
     owners = chosen + count_owners(setup)
+
     expiries = find_expiries(feed, chosen, setup.first, len(held.quantity))
     spots = feed.expiry_spots[chosen]
     return RunOptions(
         contracts=tuple(contracts[k] for k in chosen),
-        legs=tuple(outcome.legs.get(k, "") for k in chosen.tolist()),
+        legs=tuple(legs),
         owners=owners,
         terms=terms,
         quotes=quote_options(setup, terms, chosen, expiries.at_open),
@@ -136,8 +141,11 @@ def value_state(
     marks: core.FloatArray,
 ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
     """Return volatilities, years and money values of options by bar; quoted marks come first."""
+    # An option lives at the closes with years left; the model values it there.
     bars, options = np.nonzero(years >= 0.0)
-    state = np.stack([forward[bars, options], volatility[bars, options], years[bars, options]])
+    forwards = forward[bars, options]
+    times = years[bars, options]
+    state = np.stack([forwards, volatility[bars, options], times])
     value = np.full(forward.shape, np.nan)
     value[bars, options] = results.compute_prices(terms, options, state)
 
@@ -146,10 +154,13 @@ def value_state(
     quoted = np.flatnonzero(~np.isnan(marks[bars, options]))
     if len(quoted):
         places = (bars[quoted], options[quoted])
-        forwards, _, times = state[:, quoted]
         value[places] = marks[places]
         implied[places] = results.compute_volatilities(
-            terms, options[quoted], forwards, marks[places], times
+            terms,
+            options[quoted],
+            forwards[quoted],
+            marks[places],
+            times[quoted],
         )
     return implied, years, value * terms.sizes
 

@@ -131,9 +131,9 @@ def read_instrument_rules(
     venue: Venue, account: a.Account, margin: MarginRules
 ) -> a.InstrumentRules:
     """Return the terms of one instrument; of costs that have dates, the newest."""
-    taker, maker, slippage, spread, liquidation_fee, liquidation_slippage = (
-        v.find_newest(v.pick_cost(venue, name)) for name in DATED
-    )
+    newest = [v.find_newest(v.pick_cost(venue, name)) for name in DATED]
+    taker, maker, slippage, spread, liquidation_fee, liquidation_slippage = newest
+    # Half a spread is paid on each side of a trade.
     if v.has_spread(venue):
         slippage += 0.5 * spread
 
@@ -476,7 +476,8 @@ def read_signal(setup: Any) -> FloatArray:
     signal = np.nan_to_num(setup.signal.T, nan=0.0)
     clock = find_clock(setup.markets)
     if not clock.is_every:
-        signal = np.where(clock.rows >= 0, signal.T, 1.0).T
+        is_decided = clock.rows >= 0
+        signal = np.where(is_decided, signal.T, 1.0).T
     return np.ascontiguousarray(signal)
 
 
@@ -515,9 +516,21 @@ def read_terms(
     max_holding = read_holding_times(account, names)
     fixed = find_fixed_exits(account, names)
     expenses = np.array([venues[name].contract.expense for name in names], dtype=np.float64)
+    # What a fund costs, and borrowed coins, are charged with the interest.
     has_interest = v.find_charged(venue) or np.any(expenses) or pays_for_coins(setup)
-    cross_modes = {own.liquidation_mode for own in rules if not own.margin.is_isolated}
+
+    # The pool has one mode: cross instruments whose modes differ are refused before.
+    modes = [of_instrument.liquidation_mode for of_instrument in rules]
+    cross_modes = {
+        of_instrument.liquidation_mode
+        for of_instrument in rules
+        if not of_instrument.margin.is_isolated
+    }
     margin_call = account.margin_call or 0.0
+    # Without a ratio to top up to, a reduction after a grace ends just under that of the call.
+    just_under_call = margin_call * (1.0 - 1e-11)
+    makers = [v.find_newest(venues[name].fees.maker) for name in names]
+    offsets = [core.pick_value(account.offset, name) or 0.0 for name in names]
     return a.Terms(
         instruments=list(rules),
         numbers=tabulate_rules(rules, r.NUMBERS).astype(np.float64),
@@ -525,7 +538,7 @@ def read_terms(
         rules=packed,
         markets=number_prices(setup),
         ranks=ranks,
-        modes=np.array([own.liquidation_mode for own in rules], dtype=np.int64),
+        modes=np.array(modes, dtype=np.int64),
         intrabar=r.WORST if account.intrabar == "worst" else r.PATH,
         liquidation_mode=cross_modes.pop() if cross_modes else r.CLOSE,
         order=order,
@@ -535,7 +548,7 @@ def read_terms(
         ruin_at=account.ruin_at or 0.0,
         margin_call=margin_call,
         grace=-1.0 if venue.call_grace is None else float(venue.call_grace),
-        grace_ratio=account.top_up_to or margin_call * (1.0 - 1e-11),
+        grace_ratio=account.top_up_to or just_under_call,
         is_halting=account.after_liquidation == "halt",
         negative_limit=account.negative_limit or 0.0,
         conversion_is_pro_rata=account.conversion == "pro_rata",
@@ -550,8 +563,8 @@ def read_terms(
         max_holding=max_holding,
         tracks_openings=bool(np.any(max_holding) or np.any(fixed)),
         fixed=fixed,
-        offsets=np.array([core.pick_value(account.offset, name) or 0.0 for name in names]),
-        makers=np.array([v.find_newest(venues[name].fees.maker) for name in names]),
+        offsets=np.array(offsets),
+        makers=np.array(makers),
         expenses=expenses,
         rests_closing=account.closing == "limit",
         options=r.pack_option_terms(account.requirement, options, names),
@@ -581,7 +594,9 @@ def pack_requirement(setup: Any, rules: Sequence[a.InstrumentRules], width: int)
     """Return the account's requirement and the haircuts of spot legs as the kernels read them."""
     account = setup.account
     names = setup.markets.names
-    tables = {name: own.margin for name, own in zip(names, rules, strict=True)}
+    tables = {}
+    for name, of_instrument in zip(names, rules, strict=True):
+        tables[name] = of_instrument.margin
     packed = account.requirement.pack(tables, account.collateral, width)
     haircuts = [setup.venues[name].contract.haircut for name in names]
     return packed._replace(spot=margin.pack_spot(haircuts))
@@ -673,9 +688,10 @@ def number_days(markets: Markets, account: a.Account) -> IntArray:
     """Return the local day and the week, from Monday, of each open, (n_bars, 2); or no rows."""
     if account.daily_loss is None and account.weekly_loss is None:
         return np.zeros((0, 2), np.int64)
-    local = core.utc_index(markets.time).tz_convert(account.day).tz_localize(None)
-    days = local.as_unit("ns").asi8 // DAY
-    return np.stack([days, (days + 3) // 7], axis=1)  # 1970 began on a Thursday
+    local_time = core.utc_index(markets.time).tz_convert(account.day).tz_localize(None)
+    days = local_time.as_unit("ns").asi8 // DAY
+    weeks = (days + 3) // 7  # 1970 began on a Thursday
+    return np.stack([days, weeks], axis=1)
 
 
 def find_pause_ends(markets: Markets, account: a.Account) -> FloatArray:
@@ -703,18 +719,25 @@ def read_feed(setup: Any, accounts: Mapping[str, a.Account], signal: FloatArray)
         for field, values in fields.items():
             by_instrument.setdefault(field, []).append(values)
     stacked = {field: stack(values, markets) for field, values in by_instrument.items()}
+
+    # What the account has as a whole: flows, and yearly rates of the first venue.
     flow_bar, flow_amount = read_flows(setup)
-    yearly = {name: as_of(getattr(venue, name), markets.time, f"venue.{name}") for name in RATES}
+    yearly = {}
+    for name in RATES:
+        rate = getattr(venue, name)
+        yearly[name] = as_of(rate, markets.time, f"venue.{name}")
 
     # Where policies decide on longer bars, their volume bounds the order of a decision.
     bars = {name: np.ascontiguousarray(getattr(panel, name).T) for name in ON_CLOCK}
     clock = find_clock(markets)
     if not clock.is_every:
-        bars["volume"] = clock.place(clock.seen.panel().volume.T, bars["volume"])
+        volume_seen = clock.seen.panel().volume.T
+        bars["volume"] = clock.place(volume_seen, bars["volume"])
 
-    # Coins pay no funding.
+    # Settlements before the run are paid, and coins pay no funding.
     is_spot = np.array([venues[name].contract.is_spot for name in markets.names])
-    is_due = (panel.funding_bar >= setup.first) & ~is_spot[panel.funding_instrument]
+    is_in_run = panel.funding_bar >= setup.first
+    is_due = is_in_run & ~is_spot[panel.funding_instrument]
 
     # An instrument ends where others go on, or where its own data say so.
     stops_early = markets.spans[:, 1] < markets.n_bars

@@ -341,12 +341,15 @@ class OptionTrader:
         """
         leverage: float = decide(deciders, venue, i, time, row)
 
-        # A hedge that the last close ordered, in contracts, is over. The overlay has no position.
+        # A hedge that the last close ordered, in contracts, is over: else it would go before this
+        # leverage. The overlay has no position to hedge.
         if i < len(self.scratch.plans):
             self.scratch.plans[i].target_contracts = np.nan
+
+        # Orders fill in the next bar.
         t = int(self.cursor[CURRENT_BAR])
-        is_last_bar = t + 1 >= len(self.markets.time)
-        if is_last_bar:
+        has_next_bar = t + 1 < len(self.markets.time)
+        if not has_next_bar:
             return leverage
 
         account = self.show_account(deciders, venue, i)
@@ -367,22 +370,29 @@ class OptionTrader:
         return AccountView._make((*deciders.shown[:N_SHOWN].flat, margin_rules))
 
     def order(self, trade: Trade, bar: SimpleNamespace, account: AccountView, t: int) -> None:
-        """Ask a policy for its orders at close t, and write them into the targets of bar t + 1."""
-        is_of_instrument = trade.i < len(self.state.positions)
+        """Ask a policy for its orders at close t, and write them into the targets of bar t + 1.
+
+        An order of the policy's own instrument is a hedge: it takes the place of a leverage.
+        """
         chain = self.show_chain(trade, account, t)
         orders = self.ask_orders(trade, bar, account, chain)
 
+        # The policy of the whole account, the overlay, has no instrument to hedge with.
+        can_hedge = trade.i < len(self.state.positions)
         try:
             for leg, contract, quantity in read_orders(orders):
-                if is_of_instrument and contract == chain.instrument:
+                if can_hedge and contract == chain.instrument:
                     self.order_hedge(trade, quantity)
                 else:
                     self.write(trade, leg, contract, quantity, chain, t)
-        except core.Fault as wrong:
+        except core.Fault as fault:
+            time = core.format_time(int(self.markets.time[t]))
             raise core.PolicyError(
                 f"{type(trade.policy).__name__}.option_orders at the close of bar {t}, "
-                f"{core.format_time(int(self.markets.time[t]))} UTC: {wrong}"
+                f"{time} UTC: {fault}"
             ) from None
+
+        # A leg that ordered another contract has left its former one.
         self.close_left(trade, chain, t)
 
     def show_chain(self, trade: Trade, account: AccountView, t: int) -> OptionChain:
