@@ -233,36 +233,41 @@ def describe_machine(*, is_here: bool = False) -> Any:
 
 
 def write_table_call(entry: Any, symbol: str, _returns: str) -> str:
-    """Write a function that loads the flat arguments of numba's from a table of words."""
-    place, fault, *kinds = list_argument_kinds(entry)
-    lines = []
-    arguments = [f"{place} %place", f"{fault} %fault"]
+    """Return LLVM's text of a function that calls numba's with arguments from a table of words.
+
+    Ours takes addresses alone: of the table, 64 bits an argument, of the result and of the fault.
+    Numba's takes the last two, then each argument in a register of its own type.
+    """
+    result, fault, *kinds = list_argument_kinds(entry)
+    types = ", ".join([result, fault, *kinds])
+    loads = []
+    arguments = [f"{result} %result", f"{fault} %fault"]
     for k, kind in enumerate(kinds):
-        lines += [
-            f"  %at{k} = getelementptr i64, ptr %words, i64 {k}",
-            f"  %word{k} = load i64, ptr %at{k}",
-            f"  %given{k} = {write_conversion(kind, f'%word{k}')}",
+        loads += [
+            f"  %address{k} = getelementptr i64, ptr %words, i64 {k}",
+            f"  %word{k} = load i64, ptr %address{k}",
+            f"  %argument{k} = {write_conversion(kind, f'%word{k}')}",
         ]
-        arguments.append(f"{kind} %given{k}")
-    return "\n".join(
-        [
-            f'declare i32 @"{entry.name}"({", ".join([place, fault, *kinds])})',
-            f"define i32 @{symbol}(ptr %words, ptr %place, ptr %fault) {{",
-            *lines,
-            f'  %status = call i32 @"{entry.name}"({", ".join(arguments)})',
-            "  ret i32 %status",
-            "}",
-        ]
-    )
+        arguments.append(f"{kind} %argument{k}")
+
+    lines = [
+        f'declare i32 @"{entry.name}"({types})',
+        f"define i32 @{symbol}(ptr %words, ptr %result, ptr %fault) {{",
+        *loads,
+        f'  %status = call i32 @"{entry.name}"({", ".join(arguments)})',
+        "  ret i32 %status",
+        "}",
+    ]
+    return "\n".join(lines)
 
 
 def list_argument_kinds(entry: Any) -> list[str]:
-    """Return LLVM's types of the arguments: the place of the result, the fault, then the others."""
+    """Return LLVM's types of numba's arguments: addresses of result and fault, then the others."""
     return [str(argument.type) for argument in entry.arguments]
 
 
 def write_conversion(kind: str, word: str) -> str:
-    """Write how a word of 64 bits becomes an argument; an i64 is itself."""
+    """Return LLVM's text of how a word of 64 bits becomes an argument; an i64 is itself."""
     if kind == "i64":
         return f"add i64 {word}, 0"
     how = {"ptr": "inttoptr", "double": "bitcast"}.get(kind, "trunc")
@@ -270,26 +275,33 @@ def write_conversion(kind: str, word: str) -> str:
 
 
 def write_plain_call(entry: Any, symbol: str, returns: str) -> str:
-    """Write a C function of the arguments that answers no where the status is not 0."""
-    place, fault, *kinds = list_argument_kinds(entry)
-    returned, no = "i64", "0"
+    """Return LLVM's text of a C function that calls numba's with its own arguments.
+
+    Where numba's fails, with a status that is not 0, ours returns 0 of a count and -1 of a float
+    (``returns`` is "d"), which its caller takes for a refusal.
+    """
+    result, fault, *kinds = list_argument_kinds(entry)
+    types = ", ".join([result, fault, *kinds])
+    arguments = ", ".join(f"{kind} %argument{k}" for k, kind in enumerate(kinds))
+    returned = "i64"
+    refusal = "0"
     if returns == "d":
-        returned, no = "double", "-1.0"
-    arguments = ", ".join(f"{kind} %given{k}" for k, kind in enumerate(kinds))
-    return "\n".join(
-        [
-            f'declare i32 @"{entry.name}"({", ".join([place, fault, *kinds])})',
-            f"define {returned} @{symbol}({arguments}) {{",
-            f"  %place = alloca {returned}",
-            "  %fault = alloca ptr",
-            f'  %status = call i32 @"{entry.name}"(ptr %place, ptr %fault, {arguments})',
-            f"  %found = load {returned}, ptr %place",
-            "  %is_sound = icmp eq i32 %status, 0",
-            f"  %answer = select i1 %is_sound, {returned} %found, {returned} {no}",
-            f"  ret {returned} %answer",
-            "}",
-        ]
-    )
+        returned = "double"
+        refusal = "-1.0"
+
+    lines = [
+        f'declare i32 @"{entry.name}"({types})',
+        f"define {returned} @{symbol}({arguments}) {{",
+        f"  %result = alloca {returned}",
+        "  %fault = alloca ptr",
+        f'  %status = call i32 @"{entry.name}"(ptr %result, ptr %fault, {arguments})',
+        f"  %value = load {returned}, ptr %result",
+        "  %is_sound = icmp eq i32 %status, 0",
+        f"  %returned = select i1 %is_sound, {returned} %value, {returned} {refusal}",
+        f"  ret {returned} %returned",
+        "}",
+    ]
+    return "\n".join(lines)
 
 
 # Linking: what calls others contains their code.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from backtest.account.quiet import find_initial_bracket, find_quiet_end, finish_at_close
     from backtest.account.quiet import follow_bracket, follow_initial_bracket, is_one_plain
     from backtest.account.quiet import is_quiet_alone, is_sound_with, may_be_quiet, open_quietly
-    from backtest.account.quiet import pay_at_open, pick_prices, pick_unpaid, plan_quietly
+    from backtest.account.quiet import pay_at_open, pick_prices, pick_unpaid, plan_open
     from backtest.account.quiet import put_back, take_together, value_one
     from backtest.account.position import charge, compute_entry, compute_root, find_line
     from backtest.account.position import follow_prices
@@ -74,7 +74,7 @@ else:
             "close_quietly compute_equity_of_one compute_in_bracket count_quiet_decisions "
             "fill_at_open find_due find_initial_bracket find_quiet_end finish_at_close "
             "follow_bracket follow_initial_bracket is_one_plain is_quiet_alone is_sound_with "
-            "may_be_quiet open_quietly pay_at_open pick_prices pick_unpaid plan_quietly put_back "
+            "may_be_quiet open_quietly pay_at_open pick_prices pick_unpaid plan_open put_back "
             "take_together value_one"
         ),
         "account.records": (

@@ -11,8 +11,9 @@ pool                  all cross positions and options, with the collateral that 
 backing               M: what backs the pool, at the values being tested
 requirement           R: what the rule of the account asks of the pool
 excess                D: backing less level times requirement; the pool fails at 0
-balances              the cash behind one position, and a copy of the position
-debt                  cash that is missing and that nothing backs: the venue bears it
+balances              what pays for orders in one instrument, and a copy of its position: w of a
+                      cross one; of an isolated one B, or 0 where that is negative
+debt                  cash that is missing; what nothing backs at the close the venue bears
 ====================  ============================================================================
 
 Values being tested are those that :func:`value_at` wrote last.
@@ -66,7 +67,10 @@ def count_open(state: r.AccountState) -> int:
 
 
 def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
-    """Return whether one margined position and money are all that the account holds now."""
+    """Return whether one margined position and money are all that the account holds now.
+
+    It may be declared for more, and have rules of a pool; see :func:`is_for_one_position`.
+    """
     n_held = 0
     for i in range(len(state.positions)):
         if not r.is_held(state, i):
@@ -79,18 +83,33 @@ def has_only_position(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def is_for_one_position(terms: r.Terms, state: r.AccountState) -> bool:
-    """Return whether one margined position and money are all that the account can hold."""
-    if len(state.positions) != 1 or len(state.held.amounts) != 0 or r.is_spot(terms, 0):
+    """Return whether the account is declared for one margined position, without rules of a pool.
+
+    So it follows ``docs/accounting.md`` alone. Other collateral, a spot leg, options, scenarios or
+    a level of liquidation make it one of ``docs/portfolio.md``, also of one market.
+    """
+    if len(state.positions) != 1 or r.is_spot(terms, 0):
         return False
-    if terms.rules.has_scenarios or terms.rules.level != 1.0:
+    if len(state.held.amounts) != 0 or len(state.options.targets) != 0:
         return False
-    return len(state.options.targets) == 0
+    return not terms.rules.has_scenarios and terms.rules.level == 1.0
 
 
 def has_collateral(state: r.AccountState) -> bool:
-    """Return whether the account holds collateral besides cash."""
+    """Return whether the account has collateral besides cash, or owes some.
+
+    A negative amount is a debt in that asset, which cannot be sold: :func:`can_sell_collateral`.
+    """
     for c in range(len(state.held.amounts)):  # noqa: SIM110 - numba compiles no generators
         if state.held.amounts[c] != 0.0:
+            return True
+    return False
+
+
+def can_sell_collateral(state: r.AccountState) -> bool:
+    """Return whether any collateral can be sold for cash."""
+    for amount in state.held.amounts:  # noqa: SIM110 - numba compiles no generators
+        if amount > 0.0:
             return True
     return False
 
@@ -252,9 +271,11 @@ def has_short_options(state: r.AccountState) -> bool:
 
 
 def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> r.Balances:
-    """Return the cash that backs instrument i, and a copy of its position.
+    """Return what pays for orders in instrument i, and a copy of its position.
 
-    Orders of an isolated position are paid from the available balance, B without what it owes.
+    The cash of a cross position is that of the account, w. An isolated one may spend the balance B
+    alone, which has no profit of cross positions that is not realized; one that is negative pays
+    nothing.
     """
     cash = state.wallet.cash
     if r.is_isolated(terms, i):
@@ -265,7 +286,11 @@ def pick_balances(terms: r.Terms, state: r.AccountState, i: int) -> r.Balances:
 def put_balances(
     terms: r.Terms, state: r.AccountState, i: int, before: r.Balances, after: r.Balances
 ) -> None:
-    """Write the balances after a trade into cash and position; isolated, the change of cash."""
+    """Write the balances of instrument i after a trade into the account: cash and position.
+
+    ``before`` are those of :func:`pick_balances` that the trade started from.
+    """
+    # The cash of isolated balances is B, not w, so what the trade changed of it is added.
     if r.is_isolated(terms, i):
         state.wallet.cash += after.cash - before.cash
     else:

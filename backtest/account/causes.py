@@ -83,12 +83,12 @@ def log_cause(bar: r.AccountBar, t: int, i: int) -> None:
 
 
 def add_option_gain(state: r.AccountState, k: int, gain: float) -> float:
-    """Return a gain with what an option gained in the bar so far, booked and not."""
-    own = state.options
-    gain += own.profits[k] - own.fees[k] - own.slippage[k] - own.losses[k]
-    quantity = own.positions.quantities[k]
+    """Return a gain of the bar, money, with what option k gained in it: first what is booked."""
+    sums = state.options
+    gain += sums.profits[k] - sums.fees[k] - sums.slippage[k] - sums.losses[k]
+    quantity = sums.positions.quantities[k]
     if quantity != 0.0:
-        gain += quantity * (own.positions.marks[k] - own.priced[k])
+        gain += quantity * (sums.positions.marks[k] - sums.priced[k])
     return gain
 
 

@@ -40,8 +40,8 @@ common_factor         the part (0 to 1) of all increases that initial margin all
 
 ``plan.kind`` of an order: NO_TARGET (nothing was decided, or nothing can fill), IN_BAND (a target
 so near to what is held that it makes no order), REDUCE (or close), INCREASE (or flip), UNPLACED (an
-increase that cannot rest at a limit). Bars without a trade also use SMALL: an order that is surely
-under the minimum notional.
+increase that cannot rest at a limit). :mod:`.quiet` asks before any limit has cut an order, and
+uses two more: SMALL (surely under the minimum notional) and FILLS (else).
 """
 
 from __future__ import annotations
@@ -155,10 +155,7 @@ def choose_orders(bar: r.AccountBar, equity: float) -> None:
 
     # 4.1 Targets. The cap of gross leverage comes before all other limits.
     for i in range(n_instruments):
-        plan = scratch.plans[i]
-        plan.kind = write_target(bar, equity, i)
-        plan.cap_and_band = 0.0
-        plan.cut_by_share = 0.0
+        write_target(bar, equity, i)
     if is_capped:
         order_limits.scale_targets(bar, equity)
 
@@ -186,40 +183,46 @@ def is_ending(state: r.AccountState, i: int) -> bool:
     return bool(state.positions[i].is_halted == 1 or state.wallet.is_over != 0.0)
 
 
-def write_target(bar: r.AccountBar, equity: float, i: int) -> int:
-    """Write side, notional held and target of instrument i into its plan; return its kind.
+def write_target(bar: r.AccountBar, equity: float, i: int) -> None:
+    """Begin the plan of instrument i: write its kind, side, notional held and target.
 
     The kind is NO_TARGET without a target, REDUCE if the position has to close, and IN_BAND
-    otherwise, until the bands are tested. A target in contracts is used up.
+    otherwise, until the bands are tested. Nothing is added or cut yet. A target in contracts holds
+    for one bar, so it is forgotten here.
     """
     state = bar.state
     plan = bar.scratch.plans[i]
+    plan.kind = r.NO_TARGET
     plan.target = 0.0
     plan.notional_added = 0.0
     plan.notional_kept = 0.0
+    plan.cap_and_band = 0.0
+    plan.cut_by_share = 0.0
 
     if not is_deciding(state, bar.quotes, i):
-        return r.NO_TARGET
+        return
     # What has ended closes whatever was decided: its target stays the 0 of above.
     if is_ending(state, i):
-        return r.REDUCE if r.is_held(state, i) else r.NO_TARGET
+        if r.is_held(state, i):
+            plan.kind = r.REDUCE
+        return
 
     # A decision is a leverage, or contracts (as in the hedge of an option).
     if math.isnan(plan.target_contracts):
         has_target, side, notional_held, target = measure_target(bar, equity, i)
         if not has_target:
-            return r.NO_TARGET
+            return
     else:
         side, notional_held, target = measure_target_contracts(bar, i)
         plan.target_contracts = math.nan
 
     # The largest target reads side and notional held, so these are written first.
+    plan.kind = r.IN_BAND
     plan.side = side
     plan.notional_held = notional_held
     if target == math.inf:
         target = compute_largest_target(bar, equity, i)
     plan.target = target
-    return r.IN_BAND
 
 
 @inlined
@@ -662,18 +665,21 @@ def trade_to(bar: r.AccountBar, t: int, i: int, quantity: float, is_increase: bo
 
 
 def post_in_full(bar: r.AccountBar, before: r.Balances, trade: r.Trade, i: int) -> None:
-    """Write the margin of an isolated increase as notional / venue leverage, in full.
+    """Write margin and cash of an isolated increase that has filled as if the wallet paid its fee.
 
-    A fill takes from the margin what an empty wallet cannot pay of the fee. That is undone here,
-    and the wallet owes it: :func:`.balance.take_from_isolated` comes after all increases, and takes
-    it from all isolated positions.
+    A fill takes from the new margin what an empty wallet cannot pay of the fee. Here the margin is
+    notional / venue leverage again, and the wallet owes the rest of the fee: after all increases,
+    :func:`.balance.take_from_isolated` lets all isolated positions pay it. ``before`` are the
+    balances that the trade started from.
     """
     position = bar.state.positions[i]
     rules = r.share(r.pick_instrument(bar.terms, i))
     initial = bar.quotes.instruments[i].initial
-    _, posted = orders.move_margin(rules, before, position.quantity, trade.value, initial)
-    bar.state.wallet.cash -= posted - position.margin
-    position.margin = posted
+    _, full_margin = orders.move_margin(rules, before, position.quantity, trade.value, initial)
+
+    fee_from_margin = full_margin - position.margin
+    bar.state.wallet.cash -= fee_from_margin
+    position.margin = full_margin
 
 
 def restart_if_opened(state: r.AccountState, i: int, quantity_before: float) -> None:

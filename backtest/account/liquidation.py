@@ -82,7 +82,7 @@ def take_step(
     # at this level. At a level of 1 the two are the same for a position alone.
     is_of_pool = not rules.margin.is_isolated and rules.full_below_health > 0.0
     if is_of_pool and terms.rules.level != 1.0:
-        closed = find_step(bar, i)
+        closed = choose_pool_reduction(bar, i)
     else:
         size_at_start = abs(before.position.quantity)
         closed = choose_reduction(rules, now, value, size_at_start, quote.multiplier)
@@ -225,7 +225,7 @@ def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Qu
     return p.worsen(rules, value, side, worsening)
 
 
-def find_step(bar: r.AccountBar, i: int) -> float:
+def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
     """Return the signed contracts of instrument i that the next step of a liquidated pool closes.
 
     The rules are those of :func:`choose_reduction`, but backing and health factor are the pool's.

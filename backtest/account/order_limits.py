@@ -50,10 +50,10 @@ def classify_order(plan: r.OrderPlan) -> int:
 
 
 def scale_targets(bar: r.AccountBar, equity: float) -> None:
-    """Multiply all targets in plans so that gross notional stays within its cap.
+    """Multiply all targets in plans by one factor, so that gross notional stays within its cap.
 
-    None remains infinite. An instrument without a target counts with what it holds, and is not
-    scaled.
+    After it no target is infinite. An instrument without a target counts with what it holds, which
+    is not scaled: where that is over the cap already, the factor is 0.
     """
     state = bar.state
     cap = bar.terms.max_gross_leverage * equity
@@ -63,7 +63,7 @@ def scale_targets(bar: r.AccountBar, equity: float) -> None:
     for i in range(len(state.positions)):
         plan = bar.scratch.plans[i]
         if plan.kind == r.IN_BAND:
-            # Infinity has no share of a sum: at most the whole cap.
+            # Infinity has no share of a sum, so it counts as the whole cap.
             if plan.target == math.inf:
                 plan.target = cap
             targets += plan.target

@@ -63,7 +63,7 @@ def liquidate_pool(bar: r.AccountBar, t: int, is_alone: bool) -> None:
         reduce_pool(bar, t)
 
     # What nothing backs any more is bad debt, which the venue bears.
-    has_backing = can_sell_collateral(state) or balance.count_cross(terms, state) > 0
+    has_backing = balance.can_sell_collateral(state) or balance.count_cross(terms, state) > 0
     if state.wallet.cash < 0.0 and not has_backing:
         balance.write_off(bar, t, -state.wallet.cash)
     drop_after_pool_failure(terms, state)
@@ -104,14 +104,6 @@ def liquidate_only(bar: r.AccountBar, t: int) -> None:
             before = r.Balances(state.wallet.cash, r.pick_position(state, i))
             after = liquidation.liquidate(bar, t, i, before, state.positions[i].value)
             balance.put_balances(bar.terms, state, i, before, after)
-
-
-def can_sell_collateral(state: r.AccountState) -> bool:
-    """Return whether there is collateral that can be sold for cash."""
-    for amount in state.held.amounts:  # noqa: SIM110 - numba compiles no generators
-        if amount > 0.0:
-            return True
-    return False
 
 
 def drop_after_pool_failure(terms: r.Terms, state: r.AccountState) -> None:
@@ -224,31 +216,37 @@ def close_pool(bar: r.AccountBar, t: int) -> None:
     state = bar.state
 
     # What closes goes into the cash; its fees are only asked for, and not paid yet.
-    asked, gross = close_positions(bar)
-    asked_of_options, premiums = forced_options.close_options_of_pool(bar)
-    asked += asked_of_options
-    gross += premiums
+    fees_asked, notional_closed = close_positions(bar)
+    fees_of_options, premiums = forced_options.close_options_of_pool(bar)
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
+    fees = limit_fees(bar, asked=fees_asked + fees_of_options, gross=notional_closed + premiums)
 
-    # What is left: a positive balance, and what the rest of the collateral would sell for.
-    money_left = max(balance.compute_balance(terms, state), 0.0)
-    left = money_left + balance.compute_proceeds(terms, state)
-    # Fees that equal what is left, give or take rounding, use it up.
-    is_paid_in_full = asked * (1.0 + TOLERANCE) < left
-    fees = VenueFees(left=left, gross=gross, is_paid_in_full=is_paid_in_full)
-
+    # Each part that closed pays its fee now, or its share of what is left.
     for i in range(len(state.positions)):
         closed = bar.scratch.walk[i]
         if closed.notional_closed > 0.0:
             book_close(bar, t, i, find_fee(fees, closed.fee_closed, closed.notional_closed))
-    fee_of_options = find_fee(fees, asked_of_options, premiums)
-    forced_options.end_close(bar, t, asked_of_options, fee_of_options)
+    fee_paid = find_fee(fees, fees_of_options, premiums)
+    forced_options.end_close(bar, t, fees_of_options, fee_paid)
 
     # Fees may have made the balance negative: collateral pays for it.
     balance.sell_collateral(bar, t, -balance.compute_balance(terms, state))
     # Shares of all that was left add up to it, so nothing is left: what remains is rounding.
-    if not is_paid_in_full and left > 0.0:
+    if not fees.is_paid_in_full and fees.left > 0.0:
         state.wallet.cash = 0.0
+
+
+def limit_fees(bar: r.AccountBar, asked: float, gross: float) -> VenueFees:
+    """Return what the fees of a close may take, once all has closed and no fee is paid yet.
+
+    ``asked`` are the fees of the venue, money, ``gross`` is the notional that shares them.
+    """
+    # What is left: a positive balance, and what the rest of the collateral would sell for.
+    money_left = max(balance.compute_balance(bar.terms, bar.state), 0.0)
+    left = money_left + balance.compute_proceeds(bar.terms, bar.state)
+    # Fees that equal what is left, give or take rounding, use it up.
+    is_paid_in_full = asked * (1.0 + TOLERANCE) < left
+    return VenueFees(left=left, gross=gross, is_paid_in_full=is_paid_in_full)
 
 
 def find_fee(fees: VenueFees, asked: float, notional: float) -> float:
@@ -347,7 +345,7 @@ def reduce_pool(bar: r.AccountBar, t: int) -> None:
 def close_step(bar: r.AccountBar, t: int, i: int) -> None:
     """Close a step of a cross position, and book it."""
     state = bar.state
-    quantity = liquidation.find_step(bar, i)
+    quantity = liquidation.choose_pool_reduction(bar, i)
     closed = close_part(bar, i, quantity)
     fee = liquidation.cap_fee(closed.asked, balance.compute_pool(bar.terms, state))
     state.wallet.cash -= fee
@@ -403,7 +401,7 @@ def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
     cash_before = state.wallet.cash
     excess_before = balance.compute_excess(terms, state)
 
-    closed = close_part(bar, i, liquidation.find_step(bar, i))
+    closed = close_part(bar, i, liquidation.choose_pool_reduction(bar, i))
     # The fee is not in the cash yet: it is at most what the step has left.
     fee = liquidation.cap_fee(closed.asked, balance.compute_pool(terms, state))
     gain = balance.compute_excess(terms, state) - fee - excess_before

@@ -67,9 +67,20 @@ def walk(bar: r.AccountBar, t: int) -> None:
     """Take prices through the bar: open, both extremes, the worse one first, and the close."""
     scratch = bar.scratch
     is_filling = bar.terms.fill == r.RESTING and is_any_reached(bar.state, bar.quotes, scratch)
-    if is_surely_quiet(bar, is_filling):
+    has_options = must_value_options(bar.terms, bar.state)
+
+    # In most bars even the extremes make nothing act: then there is no way to walk.
+    if not is_filling and not has_options and is_quiet(bar):
         note_extremes(bar, t)
         return
+
+    # The worth of options is no sum of functions of one price, so their bound needs the way itself.
+    start_walk(bar.quotes, scratch)
+    choose_turns(bar)
+    if has_options and not is_filling and is_sound_on_path(bar):
+        note_extremes(bar, t)
+        return
+
     begin_extremes(bar)
 
     # Asked at the opens, before anything moves; both are counts for the report.
@@ -87,19 +98,6 @@ def walk(bar: r.AccountBar, t: int) -> None:
     # A pool that would fail if all prices were adverse at once, and did not on the way.
     if is_ambiguous and bar.state.wallet.pool_failed == 0.0:
         bar.ledger[len(bar.ledger) - 1].ambiguous_bars += 1.0
-
-
-def is_surely_quiet(bar: r.AccountBar, is_filling: bool) -> bool:
-    """Return whether nothing acts in the bar; False where it is not certain.
-
-    Writes the opens as values now, and the turns of all prices, unless extremes alone decide.
-    """
-    is_sensed = is_filling or must_value_options(bar.terms, bar.state)
-    if not is_sensed and is_quiet(bar):
-        return True
-    start_walk(bar.quotes, bar.scratch)
-    choose_turns(bar)
-    return is_sensed and not is_filling and is_sound_on_path(bar)
 
 
 def follow_opened(bar: r.AccountBar) -> None:
@@ -247,37 +245,45 @@ def is_stop_near(bar: r.AccountBar, i: int) -> bool:
 
 
 def is_sound_on_path(bar: r.AccountBar) -> bool:
-    """Return whether nothing acts on the walk, by a bound of how far the excess can fall on it.
+    """Return whether nothing acts on the walk of a pool with options; False is not certain.
 
-    Of a pool with options: its excess is what it has over its requirement, money. From that at the
-    open, a bound of the fall is taken for each of the three legs. False is not certain. The walk is
-    at the opens again after it.
+    What the pool has over its requirement at the open, money, is lowered by a bound of its fall on
+    each of the three legs. Prices stand at the opens before, go along the walk, and stand there
+    again after it.
     """
-    terms = bar.terms
-    state = bar.state
-    quotes = bar.quotes
     scratch = bar.scratch
-    if terms.has_floor:
+    if bar.terms.has_floor or is_own_limit_near(bar):
         return False
 
+    # What is left at the opens: a segment that ends where it starts.
     for i in range(len(scratch.walk)):
-        if r.is_held(state, i):
-            if r.is_isolated(terms, i) and is_isolated_near(terms, state, quotes, i):
-                return False
-            if r.has_stops(terms, i) and is_stop_near(bar, i):
-                return False
         scratch.walk[i].mark_end = scratch.walk[i].mark
     for c in range(len(scratch.assets)):
         scratch.assets[c].price_end = scratch.assets[c].price
-
     left = option_pool.compute_left(bar, 0.0)
+
     for leg in range(LEGS):
-        aim_at_leg(quotes, scratch, leg)
-        left -= option_pool.bound_fall(bar) if left > 0.0 else 0.0
+        aim_at_leg(bar.quotes, scratch, leg)
+        if left > 0.0:
+            left -= option_pool.bound_fall(bar)
         advance(scratch, 1.0)
 
-    start_walk(quotes, scratch)
+    start_walk(bar.quotes, scratch)
     return left > 0.0
+
+
+def is_own_limit_near(bar: r.AccountBar) -> bool:
+    """Return whether an isolated margin or a stop of any position may act in the bar; a bound."""
+    terms = bar.terms
+    state = bar.state
+    for i in range(len(state.positions)):
+        if not r.is_held(state, i):
+            continue
+        if r.is_isolated(terms, i) and is_isolated_near(terms, state, bar.quotes, i):
+            return True
+        if r.has_stops(terms, i) and is_stop_near(bar, i):
+            return True
+    return False
 
 
 # The least and the most equity on the way.

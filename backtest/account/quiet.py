@@ -144,7 +144,8 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
     set_opens(bar, t)
     balance.value_at(state, quotes.open, quotes.asset_open)
     opened = balance.compute_account_equity(terms, state)
-    is_filling = is_any_trading(bar, opened)
+    plan_opens(bar, opened)
+    is_filling = is_any_filling(bar.scratch)
     has_reductions = terms.grace >= 0.0  # which come before fills
     if is_filling and has_reductions:
         return LEFT
@@ -279,68 +280,71 @@ def set_rest(bar: r.AccountBar, t: int, is_filling: bool) -> bool:
     return True
 
 
-def is_any_trading(bar: r.AccountBar, equity: float) -> bool:
-    """Return whether an order would fill at the open; writes kinds and targets into scratch."""
+def plan_opens(bar: r.AccountBar, equity: float) -> None:
+    """Write the plans of all orders at the open, before limits of margin and wallet cut them."""
     # With a cap of gross leverage an order depends on those of the other positions.
     if bar.terms.max_gross_leverage < math.inf:
         fills.choose_orders(bar, equity)
-        return fills.has_order(bar.scratch, r.REDUCE) or fills.has_order(bar.scratch, r.INCREASE)
+        return
 
-    is_any = False
-    for i in range(len(bar.state.positions)):
-        is_any = is_trading(bar, equity, i) or is_any
-    return bool(is_any)
-
-
-@inlined
-def is_trading(bar: r.AccountBar, equity: float, i: int) -> bool:
-    """Return whether instrument i would fill an order; writes its plan as :func:`plan_quietly`."""
     state = bar.state
-    quote = bar.quotes.instruments[i]
-    plan = bar.scratch.plans[i]
-    plan.kind = r.NO_TARGET
-    if quote.is_listed == 0:
-        return False
-    rules = r.pick_instrument(bar.terms, i)
-    return plan_quietly(rules, state.wallet, state.positions[i], quote, plan, equity)
+    for i in range(len(state.positions)):
+        quote = bar.quotes.instruments[i]
+        plan = bar.scratch.plans[i]
+        plan.kind = r.NO_TARGET
+        if quote.is_listed != 0:
+            rules = r.pick_instrument(bar.terms, i)
+            plan_open(rules, state.wallet, state.positions[i], quote, plan, equity)
+
+
+def is_any_filling(scratch: r.Scratch) -> bool:
+    """Return whether an order would fill at the open, by what :func:`plan_opens` has written."""
+    for i in range(len(scratch.plans)):
+        if scratch.plans[i].kind in (r.FILLS, r.REDUCE, r.INCREASE):
+            return True
+    return False
 
 
 @inlined
-def plan_quietly(
+def plan_open(
     rules: r.InstrumentRules,
     wallet: Wallet,
     position: r.PositionState,
     quote: r.Quote,
     plan: r.OrderPlan,
     equity: float,
-) -> bool:
-    """Return whether what was decided of a position would fill at the open of a bar.
+) -> None:
+    """Write kind, target and notional held of what was decided of a position into its plan.
 
-    Before limits cut the order: these are tested only if it would. Writes the kind of the order,
-    its target, and the notional held into its plan.
+    The kind is FILLS if the order would fill at the open, before limits cut it: these are tested
+    only then. Else it is NO_TARGET, IN_BAND or SMALL, and nothing trades.
     """
     plan.kind = r.NO_TARGET
     if position.is_pending == 0.0 or wallet.is_ruined != 0.0:
-        return False
+        return
 
     # Where trading has ended, what is held is closed.
     if position.is_halted == 1.0 or wallet.is_over != 0.0:
-        return bool(position.quantity != 0.0)
+        if position.quantity != 0.0:
+            plan.kind = r.FILLS
+        return
 
-    has_target, _, held, target = fills.measure_order(rules, wallet, position, quote, equity)
+    has_target, _, notional_held, target = fills.measure_order(
+        rules, wallet, position, quote, equity
+    )
     if not has_target:
-        return False
-    plan.kind = r.IN_BAND
-    plan.notional_held = held
+        return
+    plan.notional_held = notional_held
     plan.target = target
 
-    # 4.2 The band. An infinite target is outside of any, and limits cut it.
-    if target == math.inf:
-        return True
-    if not is_outside(rules, equity, target, held):
-        return False
-    plan.kind = r.SMALL
-    return not is_too_small(rules, abs(quote.fill), target, held)
+    # 4.2 The band. An infinite target is outside of any, and never too small: limits cut it.
+    is_infinite = target == math.inf
+    if not is_infinite and not is_outside(rules, equity, target, notional_held):
+        plan.kind = r.IN_BAND
+    elif not is_infinite and is_too_small(rules, abs(quote.fill), target, notional_held):
+        plan.kind = r.SMALL
+    else:
+        plan.kind = r.FILLS
 
 
 def is_sound(terms: r.Terms, state: r.AccountState, equity: float) -> bool:

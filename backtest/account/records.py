@@ -142,7 +142,11 @@ class Position(NamedTuple):
 
 
 class Balances(NamedTuple):
-    """The money behind a position, in the settlement currency, and the position."""
+    """What pays for orders in one instrument, in the settlement currency, and its position.
+
+    ``cash`` is w of a cross position, and B, at least 0, of an isolated one:
+    :func:`.balance.pick_balances`.
+    """
 
     cash: float
     position: Position
@@ -351,7 +355,7 @@ class OptionState(NamedTuple):
 FUNDING_NEXT, FLOW_NEXT = range(2)
 """Entries of ``AccountState.cursor``: the next settlement of funding, and the next flow."""
 
-NO_TARGET, REDUCE, INCREASE, IN_BAND, UNPLACED, SMALL = range(6)
+NO_TARGET, REDUCE, INCREASE, IN_BAND, UNPLACED, SMALL, FILLS = range(7)
 """Kinds of orders, see :mod:`.fills`."""
 
 AT_OPEN, LATE, EARLY, RESTING = range(4)

@@ -267,26 +267,29 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 
     # The worst of the pool and the isolated positions needs the largest share of its backing.
     worst_needed, worst_backing = results.raise_ratio(0.0, 1.0, needed, backing, has_pool)
-    gross = 0.0
     initial = a.compute_needed(terms, state, is_initial=True)
-    is_near = False
+    gross = 0.0
     for i in range(len(state.positions)):
-        is_held = a.is_held(state, i)
-        if is_held:
-            mark = bar.quotes.instruments[i].mark_close
-            gross += abs(state.positions[i].quantity) * abs(mark)
-        if is_held and a.is_isolated(terms, i):
+        if not a.is_held(state, i):
+            continue
+        mark = bar.quotes.instruments[i].mark_close
+        gross += abs(state.positions[i].quantity) * abs(mark)
+
+        # An isolated position has posted its initial margin, and may be the worst.
+        if a.is_isolated(terms, i):
             initial += state.positions[i].margin
             worst_needed, worst_backing = results.raise_ratio(
                 worst_needed,
                 worst_backing,
                 a.compute_pool_needed(bar, i),
                 a.compute_pool_backing(terms, state, i),
-                True,
+                is_held=True,
             )
 
-        # Asked of each instrument, as it writes where that fails.
-        fails_near = find_failure(bar, i, excess, has_prices)
+    # The prices at which instruments fail: of each, held or not, as its walk must have one.
+    is_near = False
+    for i in range(len(state.positions)):
+        fails_near = write_failure(bar, i, excess, has_prices)
         is_near = is_near or fails_near
 
     return CloseFacts(
@@ -301,7 +304,7 @@ def look_at_close(bar: a.AccountBar, has_prices: bool) -> CloseFacts:
 
 
 @inlined
-def find_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
+def write_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
     """Write the contract value at which an instrument fails; return whether it is near the close.
 
     NaN, and far, if none does. It costs a search, so it is sought only where a bound lets it be
@@ -309,7 +312,9 @@ def find_failure(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> 
     """
     walk = bar.scratch.walk[i]
     walk.failure = math.nan
-    if not is_failure_sought(bar, i, excess, has_prices):
+    if not moves_a_pool(bar.terms, bar.state, i):
+        return False
+    if not has_prices and is_surely_far(bar, i, excess):
         return False
 
     value = find_failure_value(bar, i, excess)
@@ -419,28 +424,27 @@ def report_no_margin(gross: float, initial: float) -> CloseFacts:
     )
 
 
-def is_failure_sought(bar: a.AccountBar, i: int, excess: float, has_prices: bool) -> bool:
-    """Return whether the price of instrument i at which its pool fails is sought.
+def moves_a_pool(terms: a.Terms, state: a.AccountState, i: int) -> bool:
+    """Return whether the price of instrument i moves a margin pool: that of all, or its own."""
+    # A pool of options is moved by each of their underlyings, held or not.
+    if a.must_value_options(terms, state) and not a.is_isolated(terms, i):
+        return a.is_moved_by(terms, state, i)
+    return a.is_held(state, i)
 
-    With ``has_prices``, of all that is held; else only where a bound does not show that it is far.
-    ``excess`` is what the pool has over its requirement: money.
+
+def is_surely_far(bar: a.AccountBar, i: int, excess: float) -> bool:
+    """Return whether a bound shows that no price of instrument i near the close fails its pool.
+
+    ``excess`` is what the pool of cross positions has over its requirement: money.
     """
     terms = bar.terms
     state = bar.state
-
-    # A pool of options is moved by each of their underlyings, held or not.
     if a.must_value_options(terms, state) and not a.is_isolated(terms, i):
-        if not a.is_moved_by(terms, state, i):
-            return False
-        return has_prices or not a.is_far_with_options(bar, i, excess)
+        return a.is_far_with_options(bar, i, excess)
 
-    if not a.is_held(state, i):
-        return False
-    if has_prices:
-        return True
     position = state.positions[i]
     notional = abs(position.quantity) * abs(position.value)
-    return not is_far(terms, state, i, notional, excess)
+    return is_far(terms, state, i, notional, excess)
 
 
 @inlined

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from backtest.account.records import PositionState
     from backtest.core import FloatArray, IntArray
     from backtest.core.structs import Structs
+    from backtest.engine.tape import Columns
     from backtest.results.tally import Tally
 
 DONE, FULL, BROKEN, NEGATIVE = range(4)
@@ -414,46 +415,99 @@ def pass_quiet(
         way, mark, profit = take_quietly(bar, rules, one, prices, bracket, t)
         if way == a.LEFT:
             break
-        is_quiet = way == a.QUIET
         tape.cursor[CURRENT_BAR] = t
+        # A quiet bar has no events, so it cannot fill the log.
+        is_quiet = way == a.QUIET
         if not is_quiet and wants.is_recorded and is_full(tape):
             return t, FULL
 
+        # The books must balance before anything is counted.
         notional = abs(one.position.quantity) * abs(mark)
-        bracket = a.follow_bracket(terms, bracket, notional)
-        initial = a.follow_initial_bracket(terms, initial, notional)
         if not balance_quietly(bar, one, equity_before, profit, way, notional):
             return t, BROKEN
+        # Fills have counted what limits cut of their decisions.
         if wants.has_cuts and (is_quiet or way == a.PAID):
             a.count_quiet_decisions(bar, t, a.compute_equity_of_one(one, one.quote.open))
 
+        bracket = a.follow_bracket(terms, bracket, notional)
+        initial = a.follow_initial_bracket(terms, initial, notional)
         close = look_quietly(bar, one, wants, bracket, initial, way, notional)
         tape.pool[0] = close.needed
         tape.pool[1] = close.backing
-        if wants.is_counted and is_quiet:
-            quiet = QuietBar(
-                quantity=one.position.quantity,
-                mark_before=mark_before,
-                mark=mark,
-                profit=profit,
-                equity=one.wallet.equity,
-                unit=one.wallet.unit,
-            )
-            count_quietly(counting, quiet, close, t)
-        elif wants.is_counted:
-            tape.before[0] = mark_before
-            count_bar(bar, counting, tape.before, equity_before, False, close, t)
+
+        moved = OneBar(
+            way=way, mark_before=mark_before, mark=mark, equity_before=equity_before, profit=profit
+        )
+        if wants.is_counted:
+            count_one(bar, counting, tape, one, moved, close, t)
         if wants.has_lives:
             write_life(bar, tape.lanes.lives, is_quiet, way != a.WHOLE, t)
 
         # Decisions are written before the row, which has them.
         if not decide_quietly(bar, deciders, asking, one, close, t):
             return t, NEGATIVE
-        write_row(bar, tape, wants.is_recorded and not is_quiet, False, t)
-        if wants.is_recorded and is_quiet:
-            record_quietly(columns, one, profit, t - tape.cursor[FIRST_ROW])
+        record_one(bar, tape, columns, one, moved, wants.is_recorded, t)
         t += 1
     return t, DONE
+
+
+class OneBar(NamedTuple):
+    """How one position passed a bar: the way, its marks, the equity before, and its profit.
+
+    Marks are contract values at the last close and at this one; equity and profit are money.
+    """
+
+    way: int
+    mark_before: float
+    mark: float
+    equity_before: float
+    profit: float
+
+
+@inlined
+def count_one(
+    bar: a.AccountBar,
+    counting: Counting,
+    tape: RunTape,
+    one: a.One,
+    moved: OneBar,
+    close: CloseFacts,
+    t: int,
+) -> None:
+    """Add bar t of one position to the tally; a quiet bar without reading its ledger."""
+    if moved.way == a.QUIET:
+        quiet = QuietBar(
+            quantity=one.position.quantity,
+            mark_before=moved.mark_before,
+            mark=moved.mark,
+            profit=moved.profit,
+            equity=one.wallet.equity,
+            unit=one.wallet.unit,
+        )
+        count_quietly(counting, quiet, close, t)
+    else:
+        tape.before[0] = moved.mark_before
+        count_bar(bar, counting, tape.before, moved.equity_before, False, close, t)
+
+
+@inlined
+def record_one(
+    bar: a.AccountBar,
+    tape: RunTape,
+    columns: Columns,
+    one: a.One,
+    moved: OneBar,
+    is_recorded: bool,
+    t: int,
+) -> None:
+    """Write the row of bar t, if it is recorded, and what :func:`write_row` writes of each bar.
+
+    A quiet bar leaves the ledger alone, so its profit is handed over.
+    """
+    is_quiet = moved.way == a.QUIET
+    write_row(bar, tape, is_recorded and not is_quiet, False, t)
+    if is_recorded and is_quiet:
+        record_quietly(columns, one, moved.profit, t - tape.cursor[FIRST_ROW])
 
 
 @inlined
@@ -518,7 +572,8 @@ def trade_quietly(
 
     # 3. and 4. Nothing to do, if no price of the bar makes what is held fail or stop.
     opened = a.open_quietly(one, prices, t)
-    is_filling = a.plan_quietly(rules, one.wallet, position, one.quote, one.plan, opened)
+    a.plan_open(rules, one.wallet, position, one.quote, one.plan, opened)
+    is_filling = one.plan.kind == r.FILLS
     # A venue with a grace may force reductions, which come before fills.
     has_reductions = terms.grace >= 0.0
     if is_filling and has_reductions:

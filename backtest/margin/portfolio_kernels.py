@@ -829,26 +829,29 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
             end.prices[c] = start.prices[c] * ratio
 
 
-def search_ratio(segment: Segment, i: int, first: float) -> float:
-    """Return the first ratio of the price, from 1 over ``first`` on, at which the pool fails.
+def search_ratio(segment: Segment, i: int, first_end: float) -> float:
+    """Return the first ratio of a price of i to its price now at which the pool fails; NaN if none.
 
-    Each step squares the ratio. NaN if none fails within NEAR_ZERO and FAR_AWAY.
+    Ratios go from 1 to ``first_end``, its square, the square of that and so on: down to NEAR_ZERO
+    if it is under 1, else up to FAR_AWAY. The pool holds at 1, and where a stretch ends that it
+    passed; in the first one at whose end it fails, the ratio lies between.
     """
-    # Between two ratios the distance is concave, except under a requirement of one's own.
+    # Inside a stretch the distance to failure is concave, so a pool that holds at both ends holds
+    # between them. A requirement of the user's own need not be, so its stretches have parts.
     parts = 1
     if segment.rules.own > 0:
         parts = OWN_PARTS
 
-    sound = 1.0
-    far = first
-    while NEAR_ZERO <= far <= FAR_AWAY:
-        step = (far - sound) / parts
+    holding_ratio = 1.0
+    end = first_end
+    while NEAR_ZERO <= end <= FAR_AWAY:
+        step = (end - holding_ratio) / parts
         for k in range(1, parts + 1):
-            failing = far - (parts - k) * step
-            if is_failing_at(segment, i, failing):
-                return find_root(segment, i, sound, failing)
-            sound = failing
-        far = far * far
+            ratio = end - (parts - k) * step  # of the last part it is the end to the last bit
+            if is_failing_at(segment, i, ratio):
+                return find_root(segment, i, holding_ratio, ratio)
+            holding_ratio = ratio
+        end = end * end
     return math.nan
 
 
@@ -860,8 +863,8 @@ def find_failure_ratio(segment: Segment, i: int) -> float:
     if is_failing_at(segment, i, 1.0):
         return 1.0
 
-    down = search_ratio(segment, i, 0.5)
-    up = search_ratio(segment, i, 2.0)
+    down = search_ratio(segment, i, first_end=0.5)
+    up = search_ratio(segment, i, first_end=2.0)
     move_holdings(segment.held, segment.start, segment.end, 0.0)
 
     # A NaN of the other side compares as false.

@@ -98,7 +98,7 @@ def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
 
 
 def shorten_way_back(pool: OptionPool, i: int) -> bool:
-    """Shorten the paths to short option i over the longs that cover it; return whether one is new.
+    """Shorten the paths to short option i over the longs that cover it; True if one is new.
 
     A path may take a long away from short i, which then needs another cover. That gives back what
     the cover cost. Where it is cheaper than the path known so far, its distance (money per unit of
@@ -116,8 +116,8 @@ def shorten_way_back(pool: OptionPool, i: int) -> bool:
         if not is_matched:
             continue
 
-        given_back = compute_cover(pool.options, pool.rules.rates, i, j)
-        distance = distances[OF_LONG, j] - given_back
+        needed_under_cover = compute_cover(pool.options, pool.rules.rates, i, j)
+        distance = distances[OF_LONG, j] - needed_under_cover
         if distance < distances[OF_SHORT, i] - slack:
             distances[OF_SHORT, i] = distance
             scratch.paths[TO_SHORT, i] = j
@@ -126,11 +126,12 @@ def shorten_way_back(pool: OptionPool, i: int) -> bool:
 
 
 def shorten_ways_from(pool: OptionPool, i: int) -> bool:
-    """Shorten the paths from short option i to what may cover it; return whether one is new.
+    """Shorten the paths from short option i to each long that may cover it; True if one is new.
 
-    Each step costs what the short needs under that cover. Where it is cheaper than the path known
-    so far, its distance (money per unit of the underlying) goes into the row OF_LONG, and the short
-    before the cover into ``paths``.
+    A path may end with this step: the long covers the short, which then needs less than it does
+    naked. What it needs is added to the distance to the short (money per unit of the underlying).
+    Where the sum is less than the best path known to that long, it goes into the row OF_LONG, and
+    short i, as the last one before the long, into ``paths``. Shares are one of the longs.
     """
     options = pool.options
     scratch = pool.rules.scratch
@@ -143,11 +144,12 @@ def shorten_ways_from(pool: OptionPool, i: int) -> bool:
     # The place after the last option is that of shares.
     for j in range(n_options + 1):
         is_shares = j == n_options
-        if not is_shares and not options.quantities[j] > 0.0:
+        is_long = is_shares or options.quantities[j] > 0.0
+        if not is_long:
             continue
 
-        cover = compute_cover(options, pool.rules.rates, i, j)
-        distance = distances[OF_SHORT, i] + cover
+        needed_under_cover = compute_cover(options, pool.rules.rates, i, j)
+        distance = distances[OF_SHORT, i] + needed_under_cover
         if distance < distances[OF_LONG, j] - slack:
             distances[OF_LONG, j] = distance
             scratch.paths[TO_LONG, j] = i

@@ -126,25 +126,25 @@ class Stake(NamedTuple):
 def plan_trades(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, int]:
     """Write what each lane (account) wants to hold after its orders at the open.
 
-    Return whether any lane trades, and as bits the lanes that may fail in the bar: they pass it
-    alone.
+    Return whether any lane trades, and a bit for each lane that must pass the bar alone: one whose
+    targets the cap of gross leverage scales, or that may fail in the bar.
     """
-    alone = find_capped(terms, lanes, n)
-    lanes.alone_for[REASON.capped] = alone
+    lanes_alone = find_capped(terms, lanes, n)
+    lanes.alone_for[REASON.capped] = lanes_alone
 
     # Margin rates are bounds for all quantities up to a largest one. A plan that goes beyond it
-    # raises it, and is made again with the bounds for the larger one.
+    # has raised it, so the bounds are made for the larger one, and the plan is made again.
     while True:
-        is_trading, is_over, may_any_fail = plan_once(terms, lanes, n)
-        if not is_over:
+        is_trading, exceeds_bounds, may_any_fail = plan_once(terms, lanes, n)
+        if not exceeds_bounds:
             break
         for i in range(n):
             bound_rates(terms, lanes, i)
             bound_moves(lanes, i)
 
     if may_any_fail:
-        alone |= find_spent(lanes)
-    return is_trading, alone
+        lanes_alone |= find_spent(lanes)
+    return is_trading, lanes_alone
 
 
 def plan_once(terms: a.Terms, lanes: Lanes, n: int) -> tuple[bool, bool, bool]:
