@@ -115,6 +115,7 @@ def plan_tests(conditions: Conditions, policy: AnyPolicy, markets: AnyMarkets) -
 
 
 def split_conditions(test: Conditions, policy: AnyPolicy) -> list[JudgedTest]:
+    """Return a test for each market of the conditions, with what they say of that market."""
     market = test.market
     if isinstance(market, Market):
         return [JudgedTest(market.instrument or "market", test, policy)]
@@ -214,8 +215,10 @@ def choose_venue(venue: Any, market: Market) -> tuple[Any, str]:
     if own_symbol is None:
         return venue, f"{instrument} is judged by the rules of {symbol}, its venue lists none of it"
 
+    # What the caller changed of the preset is changed of the instrument's own, too.
     usual = Venue.preset(preset, symbol).to_dict()
-    changed = {name: value for name, value in venue.to_dict().items() if usual[name] != value}
+    settings = venue.to_dict()
+    changed = {name: value for name, value in settings.items() if value != usual[name]}
     return Venue.preset(preset, own_symbol).override(changed), ""
 
 
@@ -231,11 +234,19 @@ def find_preset_symbol(house: str, instrument: str) -> str | None:
 
 
 def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) -> JudgedAccount:
-    """Run the account of a policy, or of its walk, and the constant leverage at its risk."""
+    """Run the account of a policy, or of its walk, and the constant leverage at its risk.
+
+    ``how`` are ``threads``, ``compile`` and ``store`` of a search.
+    """
     if tune is None:
         result = run(judged.test, judged.policy, compile=how["compile"])
-        benchmark = find_benchmark(result)
-        return JudgedAccount(judged.name, judged.test, judged.policy, result, benchmark)
+        return JudgedAccount(
+            name=judged.name,
+            test=judged.test,
+            policy=judged.policy,
+            result=result,
+            benchmark=find_benchmark(result),
+        )
 
     if not isinstance(judged.policy, Policy | type):
         raise core.ParameterError("a policy that is re-optimized must be one for all markets")
@@ -251,11 +262,17 @@ def run_accounts(judged: JudgedTest, tune: int | None, seed: int, **how: Any) ->
     if result.setup is None:
         result = engine.run_switched(test, segments, compile=how["compile"])
         fixed = run(test, segments[0].policy, compile=how["compile"])
-    benchmark = hold_at_equal_risk(fixed, like=result)
 
     # What goes on from the last close is the policy of the last span.
     last: Any = segments[-1].policy
-    return JudgedAccount(judged.name, test, last, result, benchmark, segments)
+    return JudgedAccount(
+        name=judged.name,
+        test=test,
+        policy=last,
+        result=result,
+        benchmark=hold_at_equal_risk(fixed, like=result),
+        segments=segments,
+    )
 
 
 def find_benchmark(result: Result) -> ScaledAccount | Lack:
@@ -277,7 +294,9 @@ def is_constant(result: Result) -> bool:
     leverage = read_leverage(result)
     is_decided = ~np.isnan(leverage)
     first = int(np.argmax(is_decided.any(axis=1)))
-    return bool(is_decided[first:].all() and np.ptp(leverage[first:], axis=0).max() == 0.0)
+    if not is_decided[first:].all():
+        return False
+    return bool(np.ptp(leverage[first:], axis=0).max() == 0.0)
 
 
 def has_one_value(result: Result) -> bool:
@@ -289,6 +308,7 @@ def has_one_value(result: Result) -> bool:
 
 
 def read_leverage(result: Result) -> core.FloatArray:
+    """Return the leverage decided at each close, (n_bars, n_instruments), NaN where none was."""
     return read_decided(result, cut_test(result).market).leverage
 
 

@@ -41,7 +41,11 @@ def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[
     markets = as_markets(account.test.market)
     venues = engine.read_venues(account.test.venue, markets)
     known = choose_factors(None, markets, venues)
-    steps = {cost.factor: (cost.step,) for cost in COSTS.values() if cost.factor in known}
+    steps = {}
+    for cost in COSTS.values():
+        if cost.factor in known:
+            steps[cost.factor] = (cost.step,)
+
     changed = sensitivity(
         account.test,
         account.policy,
@@ -74,7 +78,7 @@ def judge_costs(account: JudgedAccount, **how: Any) -> Iterator[tuple[str, dict[
 
 
 def is_reversed(cost: str, row: Mapping[str, Any]) -> bool:
-    """Return whether growth moved against what more of a cost takes: by the way, not by the cost.
+    """Return whether growth moved against what more of a cost takes, which the cost cannot do.
 
     A cost that took growth takes more of it, and one that added some adds more; the drag of a
     higher volatility is always larger. Sizes follow equity, stops and bands the path: other

@@ -111,19 +111,30 @@ def judge_search(
     ``deflated_sharpe`` is that of the daily differences of log growth, ``p_adjusted`` their p-value
     by Sidak (1967). Without the returns of the trials all count as independent.
     """
-    row: dict[str, Any] = {"is_counted": counted is not None, "trials": 1, "looks": math.nan}
+    trials = 1
+    looks = math.nan
     if counted is not None:
-        row["trials"] = max(counted[0], 1)
-        row["looks"] = float(counted[1])
+        tried, looked = counted
+        trials = max(tried, 1)
+        looks = float(looked)
 
-    row |= {"deflated_sharpe": math.nan, "p_adjusted": math.nan}
-    if difference is None or not len(difference) or not np.any(difference):
-        return row | {"n": 0}
+    row: dict[str, Any] = {
+        "is_counted": counted is not None,
+        "trials": trials,
+        "looks": looks,
+        "n": 0,
+        "deflated_sharpe": math.nan,
+        "p_adjusted": math.nan,
+    }
+    if difference is None or not np.any(difference):
+        return row
 
     row["n"] = len(difference)
-    row["deflated_sharpe"] = deflate_alone(difference, float(row["trials"]))
+    row["deflated_sharpe"] = deflate_alone(difference, float(trials))
+
+    # 1 - (1 - p)^trials, exact for a small p; a p that is not known stays NaN.
     if p_value < 1.0:
-        row["p_adjusted"] = -math.expm1(row["trials"] * math.log1p(-p_value))
+        row["p_adjusted"] = -math.expm1(trials * math.log1p(-p_value))
     elif p_value == 1.0:
         row["p_adjusted"] = 1.0
     return row

@@ -26,10 +26,22 @@ CONFIDENCE = 0.95
 LONGEST = 1_000.0
 """Years beyond which it is not said how many a difference would take to show."""
 COLUMNS = (
-    "difference", "low", "high", "p_value", "n", "years", "years_needed", "growth",
-    "constant_growth", "held_growth", "max_drawdown", "constant_drawdown", "held_drawdown",
-    "constant_leverage", "why",
-)  # fmt: skip
+    "difference",
+    "low",
+    "high",
+    "p_value",
+    "n",
+    "years",
+    "years_needed",
+    "growth",
+    "constant_growth",
+    "held_growth",
+    "max_drawdown",
+    "constant_drawdown",
+    "held_drawdown",
+    "constant_leverage",
+    "why",
+)
 
 
 class DailyGrowth(NamedTuple):
@@ -119,9 +131,11 @@ def test_difference(
         counted = core.count_nouns(n, "return")
         return row | {"why": f"{counted}, under {LEAST_SAMPLES} are too few"}
 
-    returns = np.vstack([np.expm1(difference.to_numpy()), np.zeros(n)])
+    # The difference stands as the returns of a series, which is compared with one of zeros.
+    nothing = np.zeros(n)
+    returns = np.vstack([np.expm1(difference.to_numpy()), nothing])
     drawn = compare_pairs(
-        Sampled(returns, np.zeros(n), per_year=per_year, periods=per_year),
+        Sampled(returns, nothing, per_year=per_year, periods=per_year),
         np.array([[0, 1]]),
         "log_growth",
         confidence=CONFIDENCE,
@@ -193,10 +207,12 @@ def judge_growth(
     account: JudgedAccount, draws: int, seed: int
 ) -> tuple[dict[str, Any], DailyGrowth | None]:
     """Return the row of one market, and its daily growth; None where nothing can be compared."""
-    lack = explain_lack(account)
+    why = explain_lack(account)
     benchmark = account.benchmark
-    if lack or isinstance(benchmark, Lack):
-        return describe_account(account, None) | {"why": lack}, None
+    if why or isinstance(benchmark, Lack):
+        row = describe_account(account, None)
+        row["why"] = why
+        return row, None
 
     daily = measure_daily(account, benchmark)
     if benchmark.result is account.result:
@@ -208,20 +224,25 @@ def judge_growth(
 
 
 def pool_growth(
-    found: Mapping[str, DailyGrowth], draws: int, seed: int
+    daily_growth: Mapping[str, DailyGrowth], draws: int, seed: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the pooled row, and the daily differences by market and pooled.
 
     A day counts once: its difference is the mean of those of the markets that there are on it. So
     what markets have in common is resampled together, in the same blocks of time.
     """
-    differences = {name: daily.difference for name, daily in found.items()}
-    table = pd.DataFrame(differences).sort_index()
-    table[POOLED] = table.mean(axis=1)
-    if not found:
+    by_market = {name: daily.difference for name, daily in daily_growth.items()}
+    table = pd.DataFrame(by_market).sort_index()
+    pooled = table.mean(axis=1)
+    table[POOLED] = pooled
+    if not daily_growth:
         return {"why": "no market could be tested"}, table
 
-    per_year = float(np.mean([daily.per_year for daily in found.values()]))
-    if not table[POOLED].to_numpy().any():
-        return describe_no_difference(len(table), per_year) | {"why": ""}, table
-    return test_difference(table[POOLED], per_year, draws, seed), table
+    per_year = float(np.mean([daily.per_year for daily in daily_growth.values()]))
+    if pooled.to_numpy().any():
+        row = test_difference(pooled, per_year, draws, seed)
+    else:
+        # All markets are of constant leverage itself.
+        row = describe_no_difference(len(table), per_year)
+        row["why"] = ""
+    return row, table

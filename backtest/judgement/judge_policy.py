@@ -14,11 +14,7 @@ import pandas as pd
 from backtest import core, results
 from backtest.core.units import DAY
 from backtest.engine import AnyPolicy, Conditions, plain
-from backtest.judgement import accounts as a
-from backtest.judgement import costs as c
-from backtest.judgement import evidence as e
-from backtest.judgement import growth as g
-from backtest.judgement import survival as s
+from backtest.judgement import accounts, costs, evidence, growth, survival
 from backtest.judgement.judgement import TABLES, Judgement
 from backtest.market import as_markets
 from backtest.results.manifest import describe_policy
@@ -33,8 +29,16 @@ from backtest.sweep import count_cores
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = dict[str, list[Row]]
 ABSENT: Row = {
-    **dict.fromkeys(("why", "survived", "fatal", "capacity", "rule", "verdict", "cap"), ""),
-    **dict.fromkeys(("is_limited", "is_one_value", "is_counted"), False),
+    "why": "",
+    "survived": "",
+    "fatal": "",
+    "capacity": "",
+    "rule": "",
+    "verdict": "",
+    "cap": "",
+    "is_limited": False,
+    "is_one_value": False,
+    "is_counted": False,
 }
 """The texts and claims of a row that lacks them."""
 TRAIN_DAYS = 365
@@ -72,7 +76,7 @@ def judge(
     conditions: Conditions,
     policy: AnyPolicy,
     *,
-    markets: a.AnyMarkets = None,
+    markets: accounts.AnyMarkets = None,
     tune: int | None = None,
     paths: int = 2_000,
     draws: int = 1_999,
@@ -86,14 +90,14 @@ def judge(
     """Answer :meth:`backtest.Backtest.judge`, which documents it."""
     if tune is not None:
         core.Whole(4).check("tune", tune)
-    core.Range(s.LEAST_PATHS, 10**7).check("paths", paths, whole=True)
+    core.Range(survival.LEAST_PATHS, 10**7).check("paths", paths, whole=True)
     core.Range(99, 10**6).check("draws", draws, whole=True)
     core.Range(0, 2**62).check("seed", seed, whole=True)
     n_threads = count_cores()
     if threads is not None:
         n_threads = core.Whole(1).check("threads", threads)
 
-    tests = a.plan_tests(conditions, policy, markets)
+    tests = accounts.plan_tests(conditions, policy, markets)
     court = Court(
         paths=paths,
         draws=draws,
@@ -135,26 +139,27 @@ class Court:
         self.threads = threads
         self.compile = compile
         self.progress = progress
-        self.accounts: dict[str, a.JudgedAccount] = {}
+        self.accounts: dict[str, accounts.JudgedAccount] = {}
         self.faults: dict[str, str] = {}
         self.rows: Tables = {name: [] for name in TABLES}
         self.differences = pd.DataFrame()
 
-    def tell(self, question: str, market: str, text: str) -> None:
+    def report(self, question: str, market: str, text: str) -> None:
+        """Hand a row to who follows the progress."""
         if self.progress is not None:
             self.progress(JudgedRow(question, market, text))
 
-    def tell_pooled(self, question: str, text: str) -> None:
+    def report_pooled(self, question: str, text: str) -> None:
         """Report the row of all markets; of one market alone it would say the same again."""
         if len(self.accounts) + len(self.faults) > 1:
-            self.tell(question, g.POOLED, text)
+            self.report(question, growth.POOLED, text)
 
-    def run(self, tests: Iterable[a.JudgedTest], tune: int | None) -> None:
+    def run(self, tests: Iterable[accounts.JudgedTest], tune: int | None) -> None:
         """Run the account of each market; one that fails is kept with its cause."""
         errors = []
         for judged in tests:
             try:
-                account = a.run_accounts(
+                account = accounts.run_accounts(
                     judged,
                     tune,
                     self.seed,
@@ -176,7 +181,7 @@ class Court:
         self.faults[market] = str(error)
         why = f"failed: {error}"
         self.rows["growth"].append({"market": market, "why": why})
-        self.tell("growth", market, why)
+        self.report("growth", market, why)
 
     def answer(self) -> None:
         """Answer the six questions in their order."""
@@ -188,34 +193,39 @@ class Court:
         self.answer_search(daily_growth)
 
     def answer_each(
-        self, question: str, answer: Callable[[a.JudgedAccount], Iterator[str]]
+        self, question: str, answer: Callable[[accounts.JudgedAccount], Iterator[str]]
     ) -> None:
         """Answer a question for each account, and report what it yields as rows."""
         for name, account in self.accounts.items():
             for text in answer(account):
-                self.tell(question, name, text)
+                self.report(question, name, text)
 
-    def answer_growth(self) -> dict[str, g.DailyGrowth]:
+    def answer_growth(self) -> dict[str, growth.DailyGrowth]:
         """Write the rows of growth, and return the daily growth of the markets that have it."""
-        daily_growth: dict[str, g.DailyGrowth] = {}
+        daily_growth: dict[str, growth.DailyGrowth] = {}
         for name, account in self.accounts.items():
-            row, daily = g.judge_growth(account, self.draws, self.seed)
+            row, daily = growth.judge_growth(account, self.draws, self.seed)
             if daily is not None:
                 daily_growth[name] = daily
             self.rows["growth"].append({"market": name, **row})
-            self.tell("growth", name, write_growth(row))
+            self.report("growth", name, write_growth(row))
 
-        pooled, self.differences = g.pool_growth(daily_growth, self.draws, self.seed)
-        self.rows["growth"].append({"market": g.POOLED, **pooled})
-        self.tell_pooled("growth", write_growth(pooled))
+        pooled, self.differences = growth.pool_growth(daily_growth, self.draws, self.seed)
+        self.rows["growth"].append({"market": growth.POOLED, **pooled})
+        self.report_pooled("growth", write_growth(pooled))
         return daily_growth
 
-    def answer_timing(self, account: a.JudgedAccount) -> Iterator[str]:
-        row = e.judge_timing(account, threads=self.threads)
+    def answer_timing(self, account: accounts.JudgedAccount) -> Iterator[str]:
+        """Yield whether anything was timed; it becomes the row of the market."""
+        row = evidence.judge_timing(account, threads=self.threads)
         self.rows["timing"].append({"market": account.name, **row})
         yield write_timing(row)
 
-    def answer_survival(self, account: a.JudgedAccount) -> Iterator[str]:
+    def answer_survival(self, account: accounts.JudgedAccount) -> Iterator[str]:
+        """Yield the risks, the largest scale and the crashes of an account, which become rows.
+
+        Where paths fail, what is not known yet says why, and crashes are replayed all the same.
+        """
         limits: Row = {
             "market": account.name,
             "leverage_today": account.leverage_today,
@@ -224,18 +234,22 @@ class Court:
         }
         try:
             # One batch of paths for the risk of a month and the largest scale.
-            drawn = s.draw_paths(account, s.MONTH, self.paths, self.seed)
+            drawn = survival.draw_paths(account, survival.MONTH, self.paths, self.seed)
             drawn.keep_all()
-            opened = s.open_account(account, drawn, compile=self.compile)
-            limits["first_leverage"] = s.read_first_leverage(opened)
+            opened = survival.open_account(account, drawn, compile=self.compile)
+            limits["first_leverage"] = survival.read_first_leverage(opened)
             month = yield from self.answer_risk(account, opened)
-            yield s.write_first_leverage(limits)
+            yield survival.write_first_leverage(limits)
 
-            scale, scores = s.judge_scale(
-                account, month, score=self.score, threads=self.threads, compile=self.compile
+            scale, scores = survival.judge_scale(
+                account,
+                month,
+                score=self.score,
+                threads=self.threads,
+                compile=self.compile,
             )
             limits |= scale
-            yield s.write_scale(limits, self.paths)
+            yield survival.write_scale(limits, self.paths)
             yield from self.keep_scores(account, scores)
         except core.BacktestError as error:
             limits["why"] = str(error)
@@ -244,7 +258,7 @@ class Court:
 
         # Crashes are replayed on history, and need no paths.
         try:
-            limits |= s.judge_crashes(account)
+            limits |= survival.judge_crashes(account)
             yield write_crashes(limits)
         except core.BacktestError as error:
             limits["why"] = limits["why"] or str(error)
@@ -252,28 +266,32 @@ class Court:
         self.rows["limits"].append(limits)
 
     def answer_risk(
-        self, account: a.JudgedAccount, opened: PathsRunner
+        self, account: accounts.JudgedAccount, opened: PathsRunner
     ) -> Generator[str, None, LiquidationRisk]:
         """Yield the rows of all horizons, and return the risk of a month."""
-        risks = s.measure_risks(
-            account, opened, self.seed, threads=self.threads, compile=self.compile
+        risks = survival.measure_risks(
+            account,
+            opened,
+            self.seed,
+            threads=self.threads,
+            compile=self.compile,
         )
         month = next(risks)
-        told: dict[str, float] = {}
+        probabilities: dict[str, float] = {}
         for risk in itertools.chain([month], risks):
-            for horizon, row in s.list_horizons(risk):
-                told[horizon] = row["probability"]
+            for horizon, row in survival.list_horizons(risk):
+                probabilities[horizon] = row["probability"]
                 self.rows["survival"].append({"market": account.name, "horizon": horizon, **row})
-                yield f"lost within {horizon}: {s.write_chance(row)}"
+                yield f"lost within {horizon}: {survival.write_chance(row)}"
 
         if self.score:
-            scored = score_risk(month, threads=self.threads, more=told)
+            scored = score_risk(month, threads=self.threads, more=probabilities)
             yield from self.keep_scores(account, scored.scores, scored.intervals)
         return month
 
     def keep_scores(
         self,
-        account: a.JudgedAccount,
+        account: accounts.JudgedAccount,
         scores: pd.DataFrame | None,
         intervals: pd.DataFrame | None = None,
     ) -> Iterator[str]:
@@ -287,28 +305,28 @@ class Court:
             self.rows["intervals"].append({"market": account.name, **row})
             yield write_interval(row["forecast"], row)
 
-    def leave_unknown(self, account: a.JudgedAccount, why: str) -> None:
+    def leave_unknown(self, account: accounts.JudgedAccount, why: str) -> None:
         """Write why the horizons that have no row yet were not tested."""
         known = set()
         for row in self.rows["survival"]:
             if row["market"] == account.name:
                 known.add(row["horizon"])
 
-        for horizon in itertools.chain.from_iterable(s.HORIZONS.values()):
+        for horizon in itertools.chain.from_iterable(survival.HORIZONS.values()):
             if horizon not in known:
                 row = {"market": account.name, "horizon": horizon, "why": why}
                 self.rows["survival"].append(row)
 
-    def answer_costs(self, account: a.JudgedAccount) -> Iterator[str]:
+    def answer_costs(self, account: accounts.JudgedAccount) -> Iterator[str]:
         """Yield what each cost eats, and the capital that halves growth; both become rows.
 
         Where one of them fails, the capital is not tested either.
         """
         try:
-            for name, row in c.judge_costs(account, compile=self.compile):
+            for name, row in costs.judge_costs(account, compile=self.compile):
                 self.rows["costs"].append({"market": account.name, "cost": name, **row})
                 yield write_cost(name, row)
-            capital = c.judge_capacity(account, compile=self.compile)
+            capital = costs.judge_capacity(account, compile=self.compile)
         except core.BacktestError as error:
             capital = {"half_growth": math.nan, "capacity": f"not tested: {error}"}
 
@@ -318,24 +336,41 @@ class Court:
                 limits.update(capital)
         yield f"capital: {capital['capacity']}"
 
-    def answer_promises(self, account: a.JudgedAccount) -> Iterator[str]:
-        rows = dict(e.list_promises(account))
+    def answer_promises(self, account: accounts.JudgedAccount) -> Iterator[str]:
+        """Yield how many promises were kept; each promise becomes a row."""
+        rows = dict(evidence.list_promises(account))
         for name, row in rows.items():
             self.rows["promises"].append({"market": account.name, "promise": name, **row})
-        yield e.count_verdicts(rows)
+        yield evidence.count_verdicts(rows)
 
-    def answer_search(self, daily_growth: Mapping[str, g.DailyGrowth]) -> None:
-        """Write the rows of the search, by market and pooled."""
-        notes = e.SearchNotes(self.store)
-        p_values = {row["market"]: row.get("p_value", math.nan) for row in self.rows["growth"]}
+    def answer_search(self, daily_growth: Mapping[str, growth.DailyGrowth]) -> None:
+        """Write the rows of the search, by market and pooled.
+
+        ``daily_growth`` has only the markets whose growth could be compared.
+        """
+        p_values = {}
+        for row in self.rows["growth"]:
+            p_values[row["market"]] = row.get("p_value", math.nan)
+
+        notes = evidence.SearchNotes(self.store)
         for name, account in self.accounts.items():
-            difference = e.read_difference(daily_growth.get(name))
-            self.keep_search(name, notes.read(account), difference, p_values[name])
+            self.keep_search(
+                name,
+                counted=notes.read(account),
+                difference=evidence.read_difference(daily_growth.get(name)),
+                p_value=p_values[name],
+            )
 
-        pooled = None
+        # The notes of all markets were read above, so they can be pooled.
+        pooled_difference = None
         if daily_growth:
-            pooled = self.differences[g.POOLED].to_numpy()
-        self.keep_search(g.POOLED, notes.pooled, pooled, p_values[g.POOLED])
+            pooled_difference = self.differences[growth.POOLED].to_numpy()
+        self.keep_search(
+            growth.POOLED,
+            counted=notes.pooled,
+            difference=pooled_difference,
+            p_value=p_values[growth.POOLED],
+        )
 
     def keep_search(
         self,
@@ -344,17 +379,27 @@ class Court:
         difference: core.FloatArray | None,
         p_value: float,
     ) -> None:
-        row = e.judge_search(counted, difference, p_value)
+        """Write the row of a market into the table of the search, and report it."""
+        row = evidence.judge_search(counted, difference, p_value)
         self.rows["search"].append({"market": market, **row})
-        if market == g.POOLED:
-            self.tell_pooled("search", write_search(row))
+        if market == growth.POOLED:
+            self.report_pooled("search", write_search(row))
         else:
-            self.tell("search", market, write_search(row))
+            self.report("search", market, write_search(row))
 
-    def write(self, tests: list[a.JudgedTest], policy: AnyPolicy, tune: int | None) -> Judgement:
-        tables = {name: make_table(self.rows[name], columns) for name, columns in TABLES.items()}
+    def write(
+        self,
+        tests: list[accounts.JudgedTest],
+        policy: AnyPolicy,
+        tune: int | None,
+    ) -> Judgement:
+        """Return the judgement of the rows that were written."""
+        tables = {}
+        for name, columns in TABLES.items():
+            tables[name] = make_table(self.rows[name], columns)
+
         used = {judged.name: plain(judged.test) for judged in tests}
-        results_of_accounts = {name: account.result for name, account in self.accounts.items()}
+        account_results = {name: account.result for name, account in self.accounts.items()}
         return Judgement(
             **tables,
             differences=self.differences,
@@ -373,7 +418,7 @@ class Court:
                 "cautions": [judged.caution for judged in tests if judged.caution],
             },
             markets={name: test.market for name, test in used.items()},
-            accounts=results_of_accounts,
+            accounts=account_results,
         )
 
     def describe_accounts(self) -> Row:
@@ -407,28 +452,34 @@ def make_table(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
     """Return rows as a table by market, with what stands where a row lacks a text or a claim."""
     table = pd.DataFrame(rows, columns=list(columns)).set_index("market")
     for column, absent in ABSENT.items():
-        if column in table:
-            is_absent = table[column].isna()
-            table[column] = table[column].astype(object).mask(is_absent, absent).infer_objects()
+        if column not in table:
+            continue
+        values = table[column].astype(object)  # or a column of NaN would refuse a text
+        table[column] = values.mask(values.isna(), absent).infer_objects()
     return table
 
 
 def describe_tests(used: Mapping[str, Conditions]) -> Row:
     """Return the markets, their ends, the account, and the venue, or venues by market."""
-    venues: Any = {name: test.venue for name, test in used.items()}
-    if len(venues) == 1:
-        (venues,) = venues.values()
-
+    venues = {}
     ends = {}
     instruments = {}
     for name, test in used.items():
-        market = as_markets(test.market)
-        ends[name] = core.format_time(market.end)
-        instruments[name] = ", ".join(one.instrument for one in market.values()) or name
-    account = next(iter(used.values())).account
+        markets = as_markets(test.market)
+        symbols = [market.instrument for market in markets.values()]
+        venues[name] = test.venue
+        ends[name] = core.format_time(markets.end)
+        instruments[name] = ", ".join(symbols) or name
+
+    # The account of the first market stands for those of all.
+    first = next(iter(used.values()))
+    account = first.account
+    venue: Any = venues
+    if len(venues) == 1:
+        venue = first.venue
     return {
         "markets": list(used),
-        "venue": results.describe_venue(venues),
+        "venue": results.describe_venue(venue),
         "account": account.to_dict(),
         "ends": ends,
         "instruments": instruments,
@@ -444,25 +495,31 @@ def expect_walk(test: Conditions, tune: int) -> tuple[int, float]:
         n_folds = max(math.ceil((days - TRAIN_DAYS) / TEST_DAYS), 0)
         n_bars = round(TRAIN_DAYS * DAY / market.interval)
         seconds_a_set = expect_seconds(
-            n_bars, 1, is_compiled=True, in_lanes=True, has_own_signal=False
+            n_bars,
+            1,
+            is_compiled=True,
+            in_lanes=True,
+            has_own_signal=False,
         )
 
-        sets += n_folds * tune
-        seconds += n_folds * tune * seconds_a_set * PARTS
+        sets_of_market = n_folds * tune
+        sets += sets_of_market
+        seconds += sets_of_market * seconds_a_set * PARTS
     return sets, seconds
 
 
-def find_direction(account: a.JudgedAccount) -> float | None:
+def find_direction(account: accounts.JudgedAccount) -> float | None:
     """Return the direction that an account of one market has on paths, if it has one."""
-    signal = a.fix_direction(account).signal
+    signal = accounts.fix_direction(account).signal
     if isinstance(signal, int | float):
         return float(signal)
     return None
 
 
 def describe_policies(policy: Any) -> Any:
+    """Return the facts of a policy as the manifest has them, or of policies by market."""
     if isinstance(policy, Mapping):
-        return {name: describe_policy(each) for name, each in policy.items()}
+        return {name: describe_policy(of_market) for name, of_market in policy.items()}
     return describe_policy(policy)
 
 
@@ -491,6 +548,7 @@ def name_policy(policy: Any) -> str:
 
 
 def write_growth(row: Row) -> str:
+    """Return growth over constant leverage with its interval, and drawdowns of one market."""
     if "difference" not in row:
         return f"not tested: {row['why']}"
 
@@ -509,7 +567,7 @@ def write_growth(row: Row) -> str:
 
 def write_timing(row: Row) -> str:
     fills = core.count_nouns(row["fills"], "fill")
-    if row["fills"] < FEW_FILLS and row["why"] != e.OF_OPTIONS:
+    if row["fills"] < FEW_FILLS and row["why"] != evidence.OF_OPTIONS:
         return str(row["why"])
     if row["why"]:
         return f"not tested: {row['why']} ({fills})"
@@ -520,19 +578,20 @@ def write_timing(row: Row) -> str:
 
 
 def write_cost(name: str, row: Row) -> str:
+    """Return what a cost took of growth, growth as run and with more of it, and what misleads."""
     lead = f"{name}: "
     if not math.isnan(row["given_up"]):
         lead = f"{write_given_up(name, row['given_up'])}; "
 
     # Funding that never was has no double.
-    growth = f"compound growth {core.format_percent(row['growth'])} a year as run"
+    compared = f"compound growth {core.format_percent(row['growth'])} a year as run"
     if not math.isnan(row["growth_at_step"]):
-        raised = "volatility" if name == c.DECAY else name
+        raised = "volatility" if name == costs.DECAY else name
         left = core.format_percent(row["growth_at_step"])
-        growth = f"{growth}, {left} at {row['step']:g} times the {raised}"
+        compared = f"{compared}, {left} at {row['step']:g} times the {raised}"
 
-    text = f"{lead}{growth} (n {row['n']:,})"
-    if c.is_reversed(name, row):
+    text = f"{lead}{compared} (n {row['n']:,})"
+    if costs.is_reversed(name, row):
         return f"{text}; not by the {name}: other positions were held on the way"
     return text
 
@@ -544,12 +603,13 @@ def write_given_up(name: str, given_up: float) -> str:
     if given_up < 0.0:
         verb = "added"
     text = f"{name} {verb} {amount} of log growth a year"
-    if name == c.DECAY:
+    if name == costs.DECAY:
         return f"{text} against leverage 1"
     return text
 
 
 def write_crashes(limits: Row) -> str:
+    """Return the worst crash that is survived, and the first that is not, with their falls."""
     fatal_fall = core.format_percent(limits["fatal_fall"])
     first_fatal = f"{limits['fatal']} (-{fatal_fall})"
     if not limits["survived"]:
@@ -563,6 +623,7 @@ def write_crashes(limits: Row) -> str:
 
 
 def write_search(row: Row) -> str:
+    """Return trials and looks, and how sure the difference is after them."""
     if not row["is_counted"]:
         return "trials and looks at a holdout are not counted: no store"
 

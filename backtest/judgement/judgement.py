@@ -13,11 +13,18 @@ import pandas as pd
 from backtest import core
 from backtest.core.number_text import Head
 from backtest.core.result_parts import Headline, Part, Shown, ShownChart, ShownTable
-from backtest.judgement import growth as g
 from backtest.judgement import rule
-from backtest.judgement import survival as s
 from backtest.judgement.costs import is_reversed
 from backtest.judgement.evidence import OF_OPTIONS, write_counts
+from backtest.judgement.growth import COLUMNS, POOLED
+from backtest.judgement.survival import (
+    MODEL,
+    MONTH,
+    YEAR_SHARE,
+    find_worst,
+    name_scale,
+    write_cap,
+)
 from backtest.market import Market, Markets
 from backtest.results import Result
 from backtest.results.manifest import describe_history
@@ -27,32 +34,80 @@ from backtest.search.comparison import COVERAGE
 from backtest.search.shifts import FEW_FILLS
 
 TABLES: dict[str, tuple[str, ...]] = {
-    "growth": ("market", *g.COLUMNS),
+    "growth": ("market", *COLUMNS),
     "timing": (
-        "market", "fills", "mean_leverage", "is_one_value", "p_growth", "shifts",
-        "leverage_timing", "timing_error", "why",
+        "market",
+        "fills",
+        "mean_leverage",
+        "is_one_value",
+        "p_growth",
+        "shifts",
+        "leverage_timing",
+        "timing_error",
+        "why",
     ),
     "survival": (
-        "market", "horizon", "probability", "paths", "low", "high", "n", "history",
-        "history_high", "starts", "starts_apart", "why",
+        "market",
+        "horizon",
+        "probability",
+        "paths",
+        "low",
+        "high",
+        "n",
+        "history",
+        "history_high",
+        "starts",
+        "starts_apart",
+        "why",
     ),
     "limits": (
-        "market", "first_leverage", "leverage_today", "largest_scale", "growth_at_scale",
-        "is_limited", "cap", "cap_share", "cap_leverage", "cap_from", "evaluations", "survived",
-        "survived_fall", "fatal", "fatal_fall", "n_crashes", "n_survived", "half_growth",
-        "capacity", "why",
+        "market",
+        "first_leverage",
+        "leverage_today",
+        "largest_scale",
+        "growth_at_scale",
+        "is_limited",
+        "cap",
+        "cap_share",
+        "cap_leverage",
+        "cap_from",
+        "evaluations",
+        "survived",
+        "survived_fall",
+        "fatal",
+        "fatal_fall",
+        "n_crashes",
+        "n_survived",
+        "half_growth",
+        "capacity",
+        "why",
     ),
     "costs": ("market", "cost", "given_up", "growth", "step", "growth_at_step", "n", "why"),
     "promises": (
-        "market", "promise", "rule", "bound", "value", "low", "high", "n", "n_needed", "verdict",
+        "market",
+        "promise",
+        "rule",
+        "bound",
+        "value",
+        "low",
+        "high",
+        "n",
+        "n_needed",
+        "verdict",
         "why",
     ),
     "search": (
-        "market", "is_counted", "trials", "looks", "n", "p_adjusted", "deflated_sharpe",
+        "market",
+        "is_counted",
+        "trials",
+        "looks",
+        "n",
+        "p_adjusted",
+        "deflated_sharpe",
     ),
     "scores": ("market", *SCORES),
     "intervals": ("market", *INTERVALS),
-}  # fmt: skip
+}
 """The columns of each table, the first its index."""
 
 
@@ -157,22 +212,23 @@ class Judgement(SettingsResult):
 
     def with_faults(self, faults: Mapping[str, str]) -> Judgement:
         """Return the judgement with markets that failed before it, each a row with its cause."""
-        tested = self.growth.index.drop(g.POOLED)
-        growth = self.growth.reindex([*tested, *faults, g.POOLED])
+        tested = self.growth.index.drop(POOLED)
+        rows = self.growth.reindex([*tested, *faults, POOLED])
         for name, why in faults.items():
-            growth.loc[name, "why"] = f"failed: {why}"
+            rows.loc[name, "why"] = f"failed: {why}"
         settings = {
             **self.settings,
             "markets": [*self.names, *faults],
             "faults": {**self.faults, **faults},
         }
-        return replace(self, growth=growth, settings=settings)
+        return replace(self, growth=rows, settings=settings)
 
     @property
     def findings(self) -> rule.Findings:
         """What the rule of the sentence reads."""
-        pooled: Any = self.growth.loc[g.POOLED]
-        by_market = self.growth.drop(index=g.POOLED)
+        # Growth: why there is no difference is the cause of the first market that has one.
+        pooled: Any = self.growth.loc[POOLED]
+        by_market = self.growth.drop(index=POOLED)
         is_tested = by_market["difference"].notna()
         is_ruined = by_market["growth"].astype(float) == -math.inf
         causes = [str(why) for why in by_market["why"][~is_tested] if why]
@@ -180,10 +236,12 @@ class Judgement(SettingsResult):
         if not math.isnan(pooled["n"]):
             n_days = int(pooled["n"])
 
+        # Timing: few fills, one value throughout, and options time nothing that can be tested.
         timing = self.timing
         is_one_value = timing["is_one_value"].astype(bool)
         has_options = timing["why"] == OF_OPTIONS
-        is_timed = (timing["fills"] >= FEW_FILLS) & ~is_one_value & ~has_options
+        has_fills = timing["fills"] >= FEW_FILLS
+        is_timed = has_fills & ~is_one_value & ~has_options
 
         market, source, chance = self.find_danger()
         return rule.Findings(
@@ -210,7 +268,7 @@ class Judgement(SettingsResult):
         rows: dict[tuple[str, str], Any] = {}
         for name, row in self.survival.iterrows():
             rows[str(name), str(row["horizon"])] = row
-        return s.find_worst(rows)
+        return find_worst(rows)
 
     @property
     def outcome(self) -> str:
@@ -262,14 +320,14 @@ class Judgement(SettingsResult):
 
     def list_remarks(self) -> Iterator[str]:
         """Yield the lines under the sentence."""
-        found = self.findings
+        findings = self.findings
         if self.outcome == rule.NO_EVIDENCE:
-            yield write_years_needed(found)
+            yield write_years_needed(findings)
 
-        if found.is_unsafe and not math.isnan(found.difference):
-            gap = core.format_percent(found.difference, is_signed=True)
-            yield f"Against constant leverage it made {gap} of log growth a year {found.place}."
-        if not found.is_unsafe and not found.is_known_safe:
+        if findings.is_unsafe and not math.isnan(findings.difference):
+            gap = core.format_percent(findings.difference, is_signed=True)
+            yield f"Against constant leverage it made {gap} of log growth a year {findings.place}."
+        if not findings.is_unsafe and not findings.is_known_safe:
             yield "Whether it survives could not be tested."
 
         if len(self.names) > 1:
@@ -304,22 +362,22 @@ class Judgement(SettingsResult):
         return {"outcome": self.outcome, "met": list(self.met), **super().to_dict()}
 
     def list_numbers(self) -> list[Headline]:
-        found = self.findings
-        low = core.format_percent(found.low, is_signed=True)
-        high = core.format_percent(found.high, is_signed=True)
+        findings = self.findings
+        low = core.format_percent(findings.low, is_signed=True)
+        high = core.format_percent(findings.high, is_signed=True)
         p_growth = self.timing["p_growth"].astype(float)
         fall = self.growth["max_drawdown"].astype(float)
 
-        compared = f"log growth a year; 95 %: {low} to {high}, n {found.n:,}"
-        if math.isnan(found.difference):
-            compared = f"not tested: {found.why}"
+        compared = f"log growth a year; 95 %: {low} to {high}, n {findings.n:,}"
+        if math.isnan(findings.difference):
+            compared = f"not tested: {findings.why}"
         timed = "not tested" if p_growth.isna().all() else "lowest"
 
         return [
             Headline(
                 "difference",
                 "over constant leverage",
-                found.difference,
+                findings.difference,
                 "signed percent",
                 compared,
             ),
@@ -345,21 +403,28 @@ class Judgement(SettingsResult):
         if not is_limited[scale == scale.min()].all():
             return number
         return number._replace(
-            text=s.name_scale(float(scale.min()), is_limited=True),
+            text=name_scale(float(scale.min()), is_limited=True),
             note="of the policy: no scale that was tried is over 1 % in 30 days",
         )
 
     def show_danger(self) -> Headline:
         """Return the highest probability of loss in 30 days, or of how many paths none was lost."""
-        found = self.findings
-        number = Headline("chance", "lost within 30 days", found.chance, "chance", "not tested")
-        if math.isnan(found.chance):
+        findings = self.findings
+        number = Headline(
+            "chance",
+            "lost within 30 days",
+            findings.chance,
+            style="chance",
+            note="not tested",
+        )
+        if math.isnan(findings.chance):
             return number
-        if found.chance > 0.0:
-            return number._replace(note=f"highest: {found.chance_market}, by {found.chance_source}")
+        if findings.chance > 0.0:
+            where = f"{findings.chance_market}, by {findings.chance_source}"
+            return number._replace(note=f"highest: {where}")
 
         # A share of 0 is known as well as the paths are many, and no better.
-        month = self.survival[self.survival["horizon"] == s.MONTH]
+        month = self.survival[self.survival["horizon"] == MONTH]
         most = core.format_chance(float(month["high"].max()))
         count = int(month["n"].min())
         return number._replace(
@@ -390,7 +455,7 @@ class Judgement(SettingsResult):
             "constant_leverage": Head("constant", "mean leverage", "turns"),
         }
 
-        by_market = self.growth.drop(index=g.POOLED)
+        by_market = self.growth.drop(index=POOLED)
         blocks: list[Shown] = [
             show_by_market(self.leave_pooled(self.growth), tested, "Growth over constant leverage"),
             show_by_market(by_market, beside, "Beside it"),
@@ -411,14 +476,14 @@ class Judgement(SettingsResult):
         """Return a table without its pooled row where that is of one market, and says it again."""
         if len(self.names) > 1:
             return table
-        return table.drop(index=g.POOLED)
+        return table.drop(index=POOLED)
 
     def draw_differences(self) -> ShownChart:
         """Return the chart of the differences, added up over time; each market has its color."""
-        names = [str(name) for name in self.differences if name != g.POOLED]
+        names = [str(name) for name in self.differences if name != POOLED]
         if len(names) > 1:
             # The first line has the color of what is meant.
-            names = [g.POOLED, *names]
+            names = [POOLED, *names]
 
         summed = None
         if names:
@@ -529,13 +594,13 @@ class Judgement(SettingsResult):
         }
 
         counts: Any = self.promises["verdict"].value_counts()
-        told = write_counts(counts)
-        if told:
-            told = f"{core.capitalize(told)}."
+        lead = write_counts(counts)
+        if lead:
+            lead = f"{core.capitalize(lead)}."
         return Part(
             key="promises",
             title="Does it keep its promises?",
-            lead=told,
+            lead=lead,
             blocks=(show_by_market(self.promises, heads, empty="It promises nothing."),),
             shows="both",
         )
@@ -545,7 +610,11 @@ class Judgement(SettingsResult):
         if not self.settings["is_counted"]:
             text = "Trials and looks at a holdout are not counted: there is no store of results."
             return Part(
-                key="search", title="Is it the search?", lead="", blocks=(text,), shows="both"
+                key="search",
+                title="Is it the search?",
+                lead="",
+                blocks=(text,),
+                shows="both",
             )
 
         heads = {
@@ -566,14 +635,17 @@ class Judgement(SettingsResult):
 
     def list_assumptions(self) -> tuple[str, ...]:
         facts = self.settings
-        return (
+        resampling = (
             f"Intervals by the stationary bootstrap of daily differences: {facts['draws']:,} "
             f"histories, seed {facts['seed']}. Of several markets, differences are averaged over "
             "those that there are on a day, so that common moves are resampled together. "
-            f"{core.capitalize(COVERAGE)}.",
-            f"Paths of the model {s.MODEL}: {facts['n_paths']:,} of 30 days, one in "
-            f"{s.YEAR_SHARE} of them of a year.",
+            f"{core.capitalize(COVERAGE)}."
         )
+        paths = (
+            f"Paths of the model {MODEL}: {facts['n_paths']:,} of 30 days, one in {YEAR_SHARE} of "
+            "them of a year."
+        )
+        return (resampling, paths)
 
     def list_policies(self) -> Iterable[type]:
         for result in (self.accounts or {}).values():
@@ -612,7 +684,7 @@ def name_limits(limits: pd.DataFrame) -> pd.DataFrame:
     shown = name_none(limits)
     scales = []
     for scale, is_limited in zip(limits["largest_scale"], limits["is_limited"], strict=True):
-        scales.append(s.name_scale(float(scale), is_limited=bool(is_limited)))
+        scales.append(name_scale(float(scale), is_limited=bool(is_limited)))
     shown["largest_scale"] = scales
     return shown
 
@@ -629,7 +701,7 @@ def list_scale_notes(limits: pd.DataFrame) -> list[str]:
     row: Any
     for name, row in limits.iterrows():
         if row["cap"]:
-            notes.append(f"{name}: at its largest scale, {s.write_cap(row)}.")
+            notes.append(f"{name}: at its largest scale, {write_cap(row)}.")
     return notes
 
 
@@ -637,7 +709,7 @@ def list_untested(table: pd.DataFrame) -> list[str]:
     """Return why rows of a table were not tested, a sentence for each market."""
     sentences = {}
     for name, why in table["why"].items():
-        if why and name != g.POOLED:
+        if why and name != POOLED:
             sentences[f"{name}: {why.rstrip('.')}."] = True
     return [*sentences]
 
@@ -671,14 +743,14 @@ def list_names(table: pd.DataFrame, is_meant: pd.Series[bool]) -> tuple[str, ...
     return tuple(map(str, table.index[is_meant]))
 
 
-def write_years_needed(found: rule.Findings) -> str:
+def write_years_needed(findings: rule.Findings) -> str:
     """Return after how many years, those of the test included, such a difference would show."""
-    if math.isnan(found.years_needed):
+    if math.isnan(findings.years_needed):
         return "A difference as small as this would not show in 1,000 years."
 
-    years = f"{found.years_needed:,.0f}"
+    years = f"{findings.years_needed:,.0f}"
     unit = "year" if years == "1" else "years"
     return (
         f"A difference as large as this, and as noisy, would show after about "
-        f"{years} {unit} in all, those seen included, {found.whole_place}."
+        f"{years} {unit} in all, those seen included, {findings.whole_place}."
     )

@@ -74,9 +74,14 @@ class LossForecast(DatedForecast):
         if self.size is not None:
             policy = scale_policy(policy, self.size)
 
-        (venue,) = fix_margin_tables({"": Venue.from_dict(self.venue)}, self.made).values()
+        # The margin tables of the day of the forecast, not of the days after it.
+        venue = Venue.from_dict(self.venue)
+        fixed = fix_margin_tables({"": venue}, self.made)
         test = Conditions(
-            market, venue=venue, account=Account.from_dict(self.account), signal=self.signal
+            market,
+            venue=fixed[""],
+            account=Account.from_dict(self.account),
+            signal=self.signal,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,7 +89,7 @@ class LossForecast(DatedForecast):
 
     def replay(self, market: Market, policy: Any, test: Conditions) -> bool:
         """Return whether an account that is new at the close of the forecast was lost."""
-        # The runner wants paths; what it lives is history alone.
+        # The runner wants paths; what it simulates is history alone.
         paths = simulate_paths(market, "gbm", paths=1, horizon=self.horizon, funding=None)
         runner = PathsRunner(paths, policy, test)
         bar = find_close(market, self.made)
@@ -94,9 +99,13 @@ class LossForecast(DatedForecast):
                 "data must begin earlier"
             )
 
-        last = int((market.time + market.interval <= self.due).sum()) - 1
+        is_within = market.time + market.interval <= self.due
+        last = int(is_within.sum()) - 1
         (is_lost,) = find_lost(
-            runner, np.array([bar]), last - bar, is_ruin_counted=self.is_ruin_counted
+            runner,
+            np.array([bar]),
+            last - bar,
+            is_ruin_counted=self.is_ruin_counted,
         )
         return bool(is_lost)
 
@@ -127,8 +136,9 @@ class ShortfallForecast(DatedForecast):
 
 def find_close(market: Market, made: int) -> int:
     """Return the bar that closes at a time; raises DataError if none does."""
-    bar = int(np.searchsorted(market.time + market.interval, made))
-    if bar >= market.n_bars or int(market.time[bar]) + market.interval != made:
+    closes = market.time + market.interval
+    bar = int(np.searchsorted(closes, made))
+    if bar >= market.n_bars or int(closes[bar]) != made:
         raise core.DataError(f"no bar of the data closes at {core.format_time(made)} UTC")
     return bar
 
@@ -166,6 +176,7 @@ def list_losses(saved: LiquidationRisk) -> Iterator[DatedForecast]:
 
 
 def list_sizes(saved: MaxLeverage) -> Iterator[DatedForecast]:
+    """Yield the probability that an account of the largest leverage is liquidated."""
     drawn = next(iter(saved.settings["paths"].values()))
     terms = read_terms(saved)
     why = terms.pop("why")
@@ -183,6 +194,7 @@ def list_sizes(saved: MaxLeverage) -> Iterator[DatedForecast]:
 
 
 def list_shortfalls(saved: MarginCalibration) -> Iterator[DatedForecast]:
+    """Yield the probability of a shortfall at the value of the parameter that was found."""
     settings = saved.settings
     value = float(settings["nearest"]["value"])
     yield ShortfallForecast(
@@ -249,9 +261,11 @@ def read_terms(saved: LiquidationRisk | MaxLeverage) -> dict[str, Any]:
     if is_table or len(instruments) > 1:
         why = "its account has several instruments"
 
-    signal = None  # a series, which the settings do not hold
+    # Of a series the settings do not hold the values.
+    signal = None
     if isinstance(settings["signal"], float | int):
         signal = settings["signal"]
+
     return {
         "instrument": str(saved.manifest["data"]["instrument"]),
         "policy": str(settings["policy"]),

@@ -75,31 +75,31 @@ class Findings(NamedTuple):
         return f"on these {len(self.markets)}"
 
 
-def decide(found: Findings) -> str:
+def decide(findings: Findings) -> str:
     """Return the outcome: the first of the rules that holds."""
-    if found.is_unsafe:
+    if findings.is_unsafe:
         return UNSAFE
-    if found.is_timing_tested and not found.timed:
+    if findings.is_timing_tested and not findings.timed:
         return NOT_TIMED
 
-    if found.is_better:
+    if findings.is_better:
         return BETTER
-    if found.high < 0.0:
+    if findings.high < 0.0:
         return WORSE
 
-    if not found.tested or math.isnan(found.difference):
+    if not findings.tested or math.isnan(findings.difference):
         return NOT_TESTED
     return NO_EVIDENCE
 
 
-def list_met(found: Findings) -> tuple[str, ...]:
+def list_met(findings: Findings) -> tuple[str, ...]:
     """Return the requirements that are met; what could not be tested meets none."""
     met = []
-    if found.timed and found.is_better:
+    if findings.timed and findings.is_better:
         met.append("better")
-    if found.is_known_safe:
+    if findings.is_known_safe:
         met.append("safe")
-    if found.timed:
+    if findings.timed:
         met.append("timed")
     return tuple(met)
 
@@ -109,21 +109,21 @@ def check_requirements(required: list[str] | tuple[str, ...]) -> list[str]:
     return [known.check("require", name.strip()) for name in required]
 
 
-def write_sentence(found: Findings, policy: str) -> str:
+def write_sentence(findings: Findings, policy: str) -> str:
     """Return the outcome of a policy in one sentence."""
-    outcome = decide(found)
+    outcome = decide(findings)
     if outcome == UNSAFE:
-        return f"Unsafe: {write_danger(found, policy)}."
+        return f"Unsafe: {write_danger(findings, policy)}."
     if outcome == NOT_TIMED:
-        return f"Not timed: {write_untimed(found, policy)}."
+        return f"Not timed: {write_untimed(findings, policy)}."
     if outcome == NOT_TESTED:
-        return f"Not tested: {policy} has no constant leverage to be compared with, {found.why}."
+        return f"Not tested: {policy} has no constant leverage to be compared with, {findings.why}."
 
-    gap = core.format_percent(found.difference, is_signed=True)
-    low = core.format_percent(found.low, is_signed=True)
-    high = core.format_percent(found.high, is_signed=True)
-    interval = f"95 %: {low} to {high}; {found.n:,} days"
-    figures = f"{gap} of log growth a year {found.place} ({interval})"
+    gap = core.format_percent(findings.difference, is_signed=True)
+    low = core.format_percent(findings.low, is_signed=True)
+    high = core.format_percent(findings.high, is_signed=True)
+    interval = f"95 %: {low} to {high}; {findings.n:,} days"
+    figures = f"{gap} of log growth a year {findings.place} ({interval})"
 
     if outcome == BETTER:
         return f"Better: {policy} grew more than constant leverage at equal risk, by {figures}."
@@ -135,22 +135,24 @@ def write_sentence(found: Findings, policy: str) -> str:
     )
 
 
-def write_danger(found: Findings, policy: str) -> str:
-    if found.ruined:
-        return f"{policy} lost its account on {', '.join(found.ruined)}"
+def write_danger(findings: Findings, policy: str) -> str:
+    if findings.ruined:
+        return f"{policy} lost its account on {', '.join(findings.ruined)}"
 
-    chance = core.format_chance(found.chance)
+    chance = core.format_chance(findings.chance)
     source = "simulated paths"
-    if found.chance_source == "history":
+    if findings.chance_source == "history":
         source = "its own history"
     return (
         f"{policy} loses its account within 30 days with a probability of {chance} on "
-        f"{found.chance_market}, by {source}; {core.format_chance(SAFE)} is the limit"
+        f"{findings.chance_market}, by {source}; {core.format_chance(SAFE)} is the limit"
     )
 
 
-def write_untimed(found: Findings, policy: str) -> str:
-    fills = core.count_nouns(found.fills, "fill")
-    if found.is_one_value:
-        return f"{policy} decided one leverage throughout {found.whole_place} ({fills})"
-    return f"{policy} has {fills} {found.whole_place}, under {FEW_FILLS} on each, and timed nothing"
+def write_untimed(findings: Findings, policy: str) -> str:
+    fills = core.count_nouns(findings.fills, "fill")
+    if findings.is_one_value:
+        return f"{policy} decided one leverage throughout {findings.whole_place} ({fills})"
+    return (
+        f"{policy} has {fills} {findings.whole_place}, under {FEW_FILLS} on each, and timed nothing"
+    )

@@ -91,7 +91,7 @@ def read_first_leverage(opened: PathsRunner) -> float:
     It is that before the limits of the account and of margin, and the same on all paths.
     """
     path = opened.run_path(0)
-    target = path.of_positions("target")[0]
+    target = path.of_positions("target")[0]  # (n_instruments,), of the first close
     signal = path.quotes.signal[0]
     return float(np.abs(signal * target).sum())
 
@@ -120,10 +120,12 @@ def measure_risks(
 
 def list_horizons(risk: LiquidationRisk) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the horizons of a risk, and what a judgement says of each."""
-    count = risk.settings["paths"]["paths"]
+    n_paths = risk.settings["paths"]["paths"]
     for horizon, row in risk.table.iterrows():
-        chances = {name: float(row[column]) for column, name in RISKS.items()}
-        yield str(horizon), {**chances, "n": count, "why": ""}
+        chances: dict[str, Any] = {name: float(row[column]) for column, name in RISKS.items()}
+        chances["n"] = n_paths
+        chances["why"] = ""
+        yield str(horizon), chances
 
 
 def judge_scale(
@@ -172,13 +174,19 @@ def describe_cap(result: Result, scaled: Result, scale: float) -> dict[str, Any]
     """
     cap = find_cap(scaled)
     if cap is None:
-        return {"cap": "", "cap_share": 0.0, "cap_leverage": math.nan, "cap_from": math.nan}
+        return {
+            "cap": "",
+            "cap_share": 0.0,
+            "cap_leverage": math.nan,
+            "cap_from": math.nan,
+        }
 
-    decided = np.abs(result.quotes.signal * result.of_positions("target")).sum(axis=1)
-    most = float(np.nanmax(decided, initial=0.0))
+    target = result.quotes.signal * result.of_positions("target")
+    decided = np.abs(target).sum(axis=1)  # gross leverage at each close
+    highest = float(np.nanmax(decided, initial=0.0))
     cap_from = math.nan
-    if most > 0.0:
-        cap_from = min(cap.leverage / most, scale)
+    if highest > 0.0:
+        cap_from = min(cap.leverage / highest, scale)
     return {
         "cap": cap.cause,
         "cap_share": cap.share,
@@ -194,9 +202,9 @@ def judge_crashes(account: JudgedAccount) -> dict[str, Any]:
     """
     stressed = stress(account.result)
     falls: dict[str, float] = stressed.settings["falls"]
-    is_dead = stressed.table["liquidated"]
-    survived = [name for name in falls if not is_dead[name]]
-    fatal = [name for name in falls if is_dead[name]]
+    is_liquidated = stressed.table["liquidated"]
+    survived = [name for name in falls if not is_liquidated[name]]
+    fatal = [name for name in falls if is_liquidated[name]]
 
     worst_survived = max(survived, key=falls.__getitem__, default="")
     first_fatal = min(fatal, key=falls.__getitem__, default="")
@@ -233,14 +241,16 @@ def write_chance(row: dict[str, Any]) -> str:
     if row["why"]:
         return f"not tested: {row['why']}"
 
+    chance = core.format_chance(row["paths"])
     low = core.format_chance(row["low"])
     high = core.format_chance(row["high"])
-    by_paths = f"paths {core.format_chance(row['paths'])} ({low} to {high}, n {row['n']:,})"
+    by_paths = f"paths {chance} ({low} to {high}, n {row['n']:,})"
     if math.isnan(row["history"]):
         return f"{by_paths}; history too short"
 
+    share = core.format_chance(row["history"])
     starts = f"n {row['starts']:,.0f}, {row['starts_apart']:,.0f} apart"
-    return f"{by_paths}; history {core.format_chance(row['history'])} ({starts})"
+    return f"{by_paths}; history {share} ({starts})"
 
 
 def write_first_leverage(limits: dict[str, Any]) -> str:
@@ -262,11 +272,11 @@ def write_scale(limits: dict[str, Any], paths: int) -> str:
     scale = f"{limits['largest_scale']:.3g}"
     bound = f"{core.format_chance(SAFE)} in {MONTH}"
     tried = f"n {paths:,} paths, {limits['evaluations']} scales tried"
-    found = f"largest scale {scale} at {bound}"
+    answer = f"largest scale {scale} at {bound}"
     if limits["is_limited"]:
-        found = f"no scale up to {scale}, the end of the search, is lost with over {bound}"
+        answer = f"no scale up to {scale}, the end of the search, is lost with over {bound}"
 
-    clauses = [f"{found} ({tried})", write_growth_at_scale(limits["growth_at_scale"])]
+    clauses = [f"{answer} ({tried})", write_growth_at_scale(limits["growth_at_scale"])]
     if limits["cap"]:
         clauses.append(write_cap(limits))
     return "; ".join(clauses)
