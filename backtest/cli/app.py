@@ -80,18 +80,23 @@ class CommandGroup(typer.core.TyperGroup):
 def build_command(name: str) -> Any:
     """Return a command of typer with its subcommands; its module is loaded for it."""
     import_module(f"backtest.cli.{SCREEN[name].module}")
-    made = typer.Typer(name=name, cls=PlainGroup, add_completion=False, rich_markup_mode="rich")
-
+    group = typer.Typer(
+        name=name,
+        cls=PlainGroup,
+        add_completion=False,
+        rich_markup_mode="rich",
+    )
     for full_name, declared in COMMANDS.items():
         first, _, subcommand = full_name.partition(" ")
-        if first == name:
-            text = format_help(declared.function.__doc__ or "")
-            function = build_function(declared)
-            made.command(subcommand or name, cls=PlainCommand, help=text)(function)
+        if first != name:  # the module has other commands too
+            continue
+        text = format_help(declared.function.__doc__ or "")
+        declare = group.command(subcommand or name, cls=PlainCommand, help=text)
+        declare(build_function(declared))
 
     if name in GROUPS:
-        made.callback(help=format_help(GROUPS[name]))(lambda: None)
-    return typer.main.get_command(made)
+        group.callback(help=format_help(GROUPS[name]))(lambda: None)
+    return typer.main.get_command(group)
 
 
 @command("help")
@@ -132,9 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     printed = set[str]()
 
     def show_warning(message: Warning | str, *_: Any, **_more: Any) -> None:
-        if str(message) not in printed:
-            printing.print_message(f"warning: {name_flags(str(message), words)}")
-        printed.add(str(message))
+        """Print a warning once, with the flags of the command in it."""
+        text = str(message)
+        if text not in printed:
+            printing.print_message(f"warning: {name_flags(text, words)}")
+        printed.add(text)
 
     with warnings.catch_warnings(), printing.degrading_output():
         warnings.showwarning = show_warning
@@ -172,7 +179,8 @@ def report_fault(
         return printing.REFUSED
 
     if isinstance(error, typer.TyperException):
-        path = getattr(getattr(error, "ctx", None), "command_path", "backtest")
+        context = getattr(error, "ctx", None)  # which command was parsed, if it came that far
+        path = getattr(context, "command_path", "backtest")
         text = error.format_message().rstrip(".")
         printing.print_message(f"error: {text}; see {path} --help")
         return printing.REFUSED
@@ -187,7 +195,11 @@ def run_command(words: Sequence[str]) -> int:
     with core.recording_command(["backtest", *words]), output:
         tree: Any = typer.main.get_command(app)
         code = tree(args=list(words), prog_name="backtest", standalone_mode=False)
-    return code if isinstance(code, int) else printing.DONE
+
+    # A command that ends without typer.Exit returns None.
+    if isinstance(code, int):
+        return code
+    return printing.DONE
 
 
 def check_text(arguments: Sequence[str]) -> None:

@@ -36,13 +36,8 @@ def build_book(draft: Draft) -> Book:
     refuse_hidden_flags(draft)
     experiments = {}
     for name, account in draft.table(ACCOUNTS).items():
-        tables = {}
-        for key in OF_ACCOUNT:
-            table = join_tables(draft.table(key), account.get(key, {}))
-            if table:
-                tables[key] = table
         try:
-            experiments[name] = build_experiment(Draft(tables, file=draft.file))
+            experiments[name] = build_experiment(draft_account(draft, account))
         except core.BacktestError as error:
             raise type(error)(f"{ACCOUNTS}.{name}: {error}") from error
 
@@ -55,6 +50,16 @@ def build_book(draft: Draft) -> Book:
         policies={name: experiment.policy for name, experiment in experiments.items()},
         compile=all(experiment.compile for experiment in experiments.values()),
     )
+
+
+def draft_account(draft: Draft, account: Mapping[str, Any]) -> Draft:
+    """Return the experiment of one account: its tables over those of all."""
+    tables = {}
+    for key in OF_ACCOUNT:
+        table = join_tables(draft.table(key), account.get(key, {}))
+        if table:
+            tables[key] = table
+    return Draft(tables, file=draft.file)
 
 
 def is_other(table: Mapping[str, Any]) -> bool:

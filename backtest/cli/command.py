@@ -31,9 +31,19 @@ Texts: TypeAlias = list[str] | None
 Files: TypeAlias = list[Path] | None
 RESULTS = Path("results")
 USUAL = (
-    *("data.path", "data.instrument", "data.from", "data.to", "run.start"),
-    *("policy.name", "policy.settings", "run.signal", "run.compile"),
-    *("venue.preset", "account.capital", "account.margin", "account.max_leverage"),
+    "data.path",
+    "data.instrument",
+    "data.from",
+    "data.to",
+    "run.start",
+    "policy.name",
+    "policy.settings",
+    "run.signal",
+    "run.compile",
+    "venue.preset",
+    "account.capital",
+    "account.margin",
+    "account.max_leverage",
 )
 """The keys that every experiment has as flags; all others are set by ``--set TABLE.KEY=VALUE``."""
 
@@ -44,23 +54,55 @@ DURATION = "DURATION"
 PATH = "PATH"
 SETTING = "NAME=VALUE"
 METAVARS = {
-    **dict.fromkeys(
-        ("--from", "--to", "--start", "--now", "--since", "--at", "--older-than"), DATE
-    ),
-    **dict.fromkeys(("--horizon", "--horizons", "--decision-interval"), DURATION),
-    **dict.fromkeys(("--train", "--test", "--gap", "--recovery"), DURATION),
-    **dict.fromkeys(("--data", "--fills", "--snapshot", "--flows", "--begin", "--ledger"), PATH),
-    **dict.fromkeys(("--report", "--results", "--out", "--into"), PATH),
-    **dict.fromkeys(("--set", "--fix", "--shock", "--rule"), SETTING),
-    **dict.fromkeys(("--vary", "--space", "--ladder", "--tolerance"), SETTING),
+    "--from": DATE,
+    "--to": DATE,
+    "--start": DATE,
+    "--now": DATE,
+    "--since": DATE,
+    "--at": DATE,
+    "--older-than": DATE,
+    "--horizon": DURATION,
+    "--horizons": DURATION,
+    "--decision-interval": DURATION,
+    "--train": DURATION,
+    "--test": DURATION,
+    "--gap": DURATION,
+    "--recovery": DURATION,
+    "--data": PATH,
+    "--fills": PATH,
+    "--snapshot": PATH,
+    "--flows": PATH,
+    "--begin": PATH,
+    "--ledger": PATH,
+    "--report": PATH,
+    "--results": PATH,
+    "--out": PATH,
+    "--into": PATH,
+    "--set": SETTING,
+    "--fix": SETTING,
+    "--shock": SETTING,
+    "--rule": SETTING,
+    "--vary": SETTING,
+    "--space": SETTING,
+    "--ladder": SETTING,
+    "--tolerance": SETTING,
 }
 """What the values of flags are, where that is more than a text or a number."""
 NAMES_OF_TYPES: dict[Any, str] = {
-    **dict.fromkeys((bool, bool | None), ""),
-    **dict.fromkeys((str, str | None, list[str], list[str] | None), "TEXT"),
-    **dict.fromkeys((int, int | None), "N"),
-    **dict.fromkeys((float, float | None), "X"),
-    **dict.fromkeys((Path, Path | None, list[Path], list[Path] | None), PATH),
+    bool: "",
+    bool | None: "",
+    str: "TEXT",
+    str | None: "TEXT",
+    list[str]: "TEXT",
+    list[str] | None: "TEXT",
+    int: "N",
+    int | None: "N",
+    float: "X",
+    float | None: "X",
+    Path: PATH,
+    Path | None: PATH,
+    list[Path]: PATH,
+    list[Path] | None: PATH,
 }
 """What the help of other flags calls their values; a switch has none."""
 MARKUP = re.compile(r"(?<!\\)\[(?=[a-zA-Z:#/@])(?!/?dim\])")
@@ -91,6 +133,8 @@ Results = Annotated[Path, option("The folder of saved results.", "--results")]
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
+    """The flags that say where a result goes."""
+
     report: Report = None
     as_json: AsJson = False
     save: Save = True
@@ -106,39 +150,45 @@ class Output:
 
     def give_out(
         self,
-        found: Any,
+        result: Any,
         to_data: Callable[[str | None], object] | None = None,
         more: Sequence[str] = (),
         folder: Path | None = None,
     ) -> None:
-        """Save a result, unless its ``folder`` is there, and print it, and ``more`` lines."""
+        """Save a result, unless its ``folder`` is there, and print it, and ``more`` lines.
+
+        ``to_data`` takes where it was saved, and returns what JSON prints.
+        """
         if self.report is not None:
-            found.report(self.report)
+            result.report(self.report)
 
         # A result that cannot be saved is printed all the same, before the error.
         failure = None
         path = folder
         if self.store and folder is None:
             try:
-                path = found.save(self.store)
+                path = result.save(self.store)
             except BacktestError as error:
                 failure = error
         saved = None if path is None else str(path)
 
-        if self.as_json:
-            if to_data is None:
-                print_json(from_plain({"path": saved, **found.to_dict()}))
-            else:
-                print_json(to_data(saved))
+        if not self.as_json:
+            self.print_summary(result, more, saved)
+        elif to_data is None:
+            print_json(from_plain({"path": saved, **result.to_dict()}))
         else:
-            texts = [write_colored(found, verbose=self.verbose), *more]
-            if self.report:
-                texts.append(f"report: {self.report}")
-            if saved is not None:
-                texts.append(f"full result: {saved}")
-            typer.echo("\n\n".join(texts))
+            print_json(to_data(saved))
         if failure is not None:
             raise failure
+
+    def print_summary(self, result: Any, more: Sequence[str], saved: str | None) -> None:
+        """Print a result, more lines, and where its report and its files are."""
+        texts = [write_colored(result, verbose=self.verbose), *more]
+        if self.report:
+            texts.append(f"report: {self.report}")
+        if saved is not None:
+            texts.append(f"full result: {saved}")
+        typer.echo("\n\n".join(texts))
 
 
 class Command(NamedTuple):
@@ -198,6 +248,7 @@ def build_function(declared: Command) -> Callable[..., None]:
         keys = [find_key(name) for name in (*USUAL, *declared.keys.split())]
 
     def call(**values: Any) -> None:
+        """Call the function of the command: flags of keys become its draft, fields its groups."""
         if keys:
             entries = list(read_entries(declared, keys, values))
             file = values.pop("experiment")
@@ -242,33 +293,45 @@ def list_parameters(
     keys: Sequence[Key],
 ) -> list[inspect.Parameter]:
     """Return the parameters that typer sees: flags of keys for the draft, fields for groups."""
+    usual = [key for key in keys if key.place in USUAL]
+    special = [key for key in keys if key.place not in USUAL]
+
     flags: list[inspect.Parameter] = []
     for name, parameter in parameters.items():
-        keyword = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         if parameter.annotation is Draft:
-            kinds = describe_options(declared, [key for key in keys if key.place not in USUAL])
-            for own_name, kind in kinds.items():
-                flags.append(keyword.replace(name=own_name, annotation=kind, default=None))
+            for own_name, kind in describe_options(declared, special).items():
+                flags.append(make_flag(own_name, kind))
         elif name in groups:
-            flags.extend(inspect.signature(groups[name], eval_str=True).parameters.values())
+            fields_of_group = inspect.signature(groups[name], eval_str=True).parameters
+            flags.extend(fields_of_group.values())
         else:
-            flags.append(keyword)
+            flags.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     # The keys that all experiments have come last, in a panel of their own.
-    usual = [key for key in keys if key.place in USUAL]
     for key in usual:
         name = key.place.replace(".", "_")
-        kind = describe_option(key, EVERY)
-        keyword_only = inspect.Parameter.KEYWORD_ONLY
-        flags += [inspect.Parameter(name, keyword_only, default=None, annotation=kind)]
+        flags.append(make_flag(name, describe_option(key, EVERY)))
 
-    for each in flags:
-        complete_help(each)
+    for flag_of_command in flags:
+        complete_help(flag_of_command)
     return flags
 
 
+def make_flag(name: str, annotation: Any) -> inspect.Parameter:
+    """Return the parameter of a flag of an experiment; None if it is not given."""
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=annotation,
+    )
+
+
 def complete_help(parameter: inspect.Parameter) -> None:
-    """Keep brackets in the help of a parameter, and name its value if it has no name."""
+    """Keep brackets in the help of a parameter, and name its value if it has no name.
+
+    Both are written into the option or argument of its annotation.
+    """
     kind = parameter.annotation.__origin__
     (about,) = parameter.annotation.__metadata__
     if about.help:

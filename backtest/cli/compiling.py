@@ -89,27 +89,40 @@ def find_folder() -> Path:
 
 
 def make_terms(**more: Any) -> dict[str, Any]:
+    """Return a venue and an account for a run, and what else is given."""
     venue = backtest.Venue.preset("binance-usdm", "BTCUSDT")
     return {"venue": venue, "account": backtest.Account(), **more}
 
 
 def run_once() -> None:
-    market = Market.sample(bars=100)
+    """Compile the loop of runs: of one market and of several, of paths, and what draws those."""
     constant = backtest.strategies.Constant(1.0)
-    for markets in (market, Markets({"ONE": market, "TWO": market})):
-        backtest.run(markets, constant, **make_terms(compile="now")).bars  # noqa: B018
+    market = Market.sample(bars=100)
+    markets = Markets({"ONE": market, "TWO": market})
+    read_bars(backtest.run(market, constant, **make_terms(compile="now")))
+    read_bars(backtest.run(markets, constant, **make_terms(compile="now")))
 
     test = backtest.Backtest(Market.sample(bars=2_000), **make_terms())
-    drawn = backtest.simulate_paths(test.market, paths=4, horizon="1d")
-    test.liquidation_risk(constant, paths=drawn)
-    backtest.simulate_paths(test.market, "gbm", paths=4, horizon="1d").closes()
+    resampled = backtest.simulate_paths(test.market, paths=4, horizon="1d")
+    test.liquidation_risk(constant, paths=resampled)
+    parametric = backtest.simulate_paths(test.market, "gbm", paths=4, horizon="1d")
+    parametric.closes()
+
+
+def read_bars(result: backtest.Result) -> None:
+    """Read the table of the bars of a run, which is computed when it is read."""
+    result.bars  # noqa: B018
 
 
 def sweep_once() -> None:
+    """Compile the loop of sweeps, and that of shifts in time."""
     test = backtest.Backtest(Market.sample(), **make_terms())
-    # as many sets as make a sweep of this market use lanes
-    test.sweep(backtest.strategies.Constant, {"leverage": np.linspace(0.1, 2.0, 130)})
-    backtest.timing_test(test.run(backtest.strategies.VolTarget()))
+    # As many sets as make a sweep of this market use lanes.
+    leverages = np.linspace(0.1, 2.0, 130)
+    test.sweep(backtest.strategies.Constant, {"leverage": leverages})
+
+    result = test.run(backtest.strategies.VolTarget())
+    backtest.timing_test(result)
 
 
 def use_policy(kind: type[Policy]) -> None:
@@ -146,7 +159,12 @@ def hold_options(*, plain: bool = False) -> None:
     chain = backtest.Chain.sample()
     chain.implied()  # compiles what surfaces that the cache holds would not
     surfaces = backtest.Surfaces.fit(chain)
-    put = backtest.Option(kind="put", strike=28_000, expiry="2023-01-20 08:00", underlying="BTC")
+    put = backtest.Option(
+        kind="put",
+        strike=28_000,
+        expiry="2023-01-20 08:00",
+        underlying="BTC",
+    )
     listed = {"BTC": Market.sample(bars=480), "PUT": put}
     markets = Markets(listed, surfaces={"BTC": surfaces}, max_age="30d")
 
@@ -156,4 +174,4 @@ def hold_options(*, plain: bool = False) -> None:
     terms["compile"] = False if plain else "now"
     hedge: Any = backtest.strategies.TailHedge
     policy = hedge(backtest.strategies.Constant(1.0))
-    backtest.run(markets, policy, **terms).bars  # noqa: B018
+    read_bars(backtest.run(markets, policy, **terms))

@@ -95,9 +95,8 @@ def fetch(
     }
 
     requests = [read_request(symbol, **terms) for symbol in symbols]
-
     now = time.time_ns()
-    done = []
+    markets = []
     for symbol, folder, request in zip(symbols, folders, requests, strict=True):
         with printing.show_progress(f"fetching {symbol}", "days") as meter:
             # A terminal shows the latest notice behind the progress; a log has them all.
@@ -105,19 +104,28 @@ def fetch(
             if sys.stderr.isatty():
                 notice = partial(setattr, meter, "note")
             fetched = fetch_market(
-                folder, request, now=now, base_url=base_url, report=meter, notice=notice
+                folder,
+                request,
+                now=now,
+                base_url=base_url,
+                report=meter,
+                notice=notice,
             )
-        done.append(fetched)
+        markets.append(fetched)
         if not as_json:
             print_fetched(fetched)
 
     if as_json:
-        rows = [{"folder": str(x.folder), "is_new": x.is_new, **x.facts} for x in done]
+        rows = []
+        for fetched in markets:
+            facts = {"folder": str(fetched.folder), "is_new": fetched.is_new}
+            rows.append({**facts, **fetched.facts})
         content: dict[str, Any] = {"folder": str(out), "markets": rows}
         if len(rows) == 1:
             content = rows[0]
         printing.print_json(content)
         return
+
     words = [f"--data {folder}" for folder in folders]
     if all((folder / LISTING_FILE).exists() for folder in folders):
         words.append("--venue auto")
@@ -279,14 +287,17 @@ def inspect(
         terms = layout.list_terms() | {"instrument": instrument}
         if is_sample(texts):
             flags = [name for name, value in terms.items() if value]
-            found: Any = quality(load_samples(texts, (None, None), flags))
+            inspected: Any = quality(load_samples(texts, (None, None), flags))
         else:
-            found = quality(paths, **terms)
+            inspected = quality(paths, **terms)
 
-    reports = found if isinstance(found, dict) else {"": found}
+    # Of one market the report itself comes back, of several a report by name.
+    reports = inspected
+    if not isinstance(inspected, dict):
+        reports = {"": inspected}
     if as_json:
-        plain = {name: report.to_dict() for name, report in reports.items()}
-        printing.print_json(plain.get("", plain))
+        contents = {name: report.to_dict() for name, report in reports.items()}
+        printing.print_json(contents.get("", contents))
         return
     for report in reports.values():
         print_quality(report)
@@ -307,14 +318,17 @@ def print_quality(report: Any) -> None:
     print_rows(("table", "fact", ""), facts)
 
     read_columns = attrgetter(*COLUMNS)
-    print_rows(COLUMNS, [list(read_columns(finding)) for finding in report.findings])
+    findings = [list(read_columns(finding)) for finding in report.findings]
+    print_rows(COLUMNS, findings)
 
     places: list[Any] = []
     for finding in report.findings:
         rule = f"{finding.table}: {finding.rule}"
         places.extend((rule, place) for place in finding.places)
     print_rows(("where", ""), places)
-    print_rows(("what the loader refuses",), [(str(defect),) for defect in report.defects])
+
+    defects = [(str(defect),) for defect in report.defects]
+    print_rows(("what the loader refuses",), defects)
 
 
 def print_rows(columns: tuple[str, ...], rows: list[Any]) -> None:
@@ -357,15 +371,19 @@ def show_chain(quotes: ChainFile, *, as_json: AsJson = False) -> None:
     """
     with printing.show_progress("reading the chain"):
         chain = quotes.load()
-        found = chain.inspect()
+        defects = chain.inspect()
     if as_json:
-        printing.print_json({"snapshots": to_rows(found.table), "defects": to_rows(found.rows)})
+        content = {
+            "snapshots": to_rows(defects.table),
+            "defects": to_rows(defects.rows),
+        }
+        printing.print_json(content)
         return
 
     printing.print_paragraph(repr(chain), indent="")
-    typer.echo(repr(found))
-    kept = [name for name in CHECKS if found.total[name]]
-    printing.render(found.table[["time", "underlying", "quotes", "two_sided", *kept]])
+    typer.echo(repr(defects))
+    failed = [name for name in CHECKS if defects.total[name]]
+    printing.render(defects.table[["time", "underlying", "quotes", "two_sided", *failed]])
 
 
 @command("options surface")
@@ -411,6 +429,8 @@ def show_surface(
 
 
 def to_rows(frame: pd.DataFrame) -> list[Any]:
-    times = frame.select_dtypes(["datetimetz", "datetime"]).columns
-    text = {name: frame[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ") for name in times}
-    return list(frame.assign(**text).to_dict("records"))
+    """Return the rows of a frame for JSON, its times as text."""
+    shown = frame.copy()
+    for name in frame.select_dtypes(["datetimetz", "datetime"]).columns:
+        shown[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return list(shown.to_dict("records"))

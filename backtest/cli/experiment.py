@@ -58,19 +58,27 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "judge": {
         "require": (list, "better, safe, timed: exit code 1 unless all of these hold."),
     },
-    "paths": {"funding": ((float, str), "'fitted' to the data (default), a rate per settlement, or "
-                          "'none'.")},
+    "paths": {
+        "funding": (
+            (float, str),
+            "'fitted' to the data (default), a rate per settlement, or 'none'.",
+        )
+    },
     "risk": {
-        "find_leverage": (float, "Find the highest leverage (with --policy: factor) of at most "
-                          "this risk."),
+        "find_leverage": (
+            float,
+            "Find the highest leverage (with --policy: factor) of at most this risk.",
+        ),
         "evaluations": (int, "With --find-leverage: bisect one model by this many leverages."),
         "threads": (int, "Number of threads (all cores)."),
         "frontier": (bool, "Show median growth against risk by leverage, under --drift."),
         "target": (float, "Find the probability of gaining this before a limit of loss is hit."),
         "max_loss": (float, "With --target: the maximum loss (0.1)."),
         "daily_loss": (float, "With --target: the loss of a day, 0 for no limit (0.05)."),
-        "trailing": (str, "With --target: maximum loss from the highest 'close' of a day, or "
-                     "'intrabar'."),
+        "trailing": (
+            str,
+            "With --target: maximum loss from the highest 'close' of a day, or 'intrabar'.",
+        ),
         "min_days": (int, "With --target: the first day on which an account can pass (0)."),
         "consistency": (float, "With --target: the most that the best day may be of the profit."),
         "locked": (float, "With --target: where the trailing floor stops, over the capital."),
@@ -84,8 +92,12 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "cascade": {
         "impact": (str, "Impact of sales: sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT."),
     },
-    "decide": {"snapshot": (str, "The account: the JSON of its fields, or of ccxt's "
-                            "fetch_balance and fetch_positions.")},
+    "decide": {
+        "snapshot": (
+            str,
+            "The account: the JSON of its fields, or of ccxt's fetch_balance and fetch_positions.",
+        )
+    },
     "shadow": {
         "fills": (str, "The account's fills: a CSV table, or the JSON of ccxt."),
         "snapshot": ((str, list), "The account: at the end, and before that at any times; repeat."),
@@ -96,7 +108,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "begin": (str, "The account at the start, as --snapshot of `backtest decide` (flat)."),
         "ledger": (str, "A CSV of the venue's ledger, or of the equity, to compare with."),
     },
-}  # fmt: skip
+}
 """Keys that are no argument of the function of their table, or are written otherwise."""
 
 FUNCTIONS = {
@@ -120,12 +132,36 @@ FUNCTIONS = {
 }
 """The functions whose arguments a table holds."""
 TAKEN = {
+    "account",
+    "calendar",
+    "compile",
+    "crowd",
+    "data",
+    "decision_interval",
+    "detail",
+    "end",
+    "entries",
+    "market",
+    "markets",
+    "me",
+    "overlay",
+    "policy",
+    "price",
+    "progress",
+    "result",
+    "results",
+    "rule",
+    "rules",
+    "sampling",
     "self",
-    *("market", "policy", "rule", "venue", "account", "signal", "overlay", "sampling", "calendar"),
-    *("compile", "decision_interval", "detail", "start", "end", "sets", "results", "result"),
-    *("store", "me", "progress", "data", "crowd", "entries", "state", "rules", "price"),
-    *("snapshots", "markets"),
-}  # fmt: skip
+    "sets",
+    "signal",
+    "snapshots",
+    "start",
+    "state",
+    "store",
+    "venue",
+}
 """Arguments that the other tables give, or that are objects."""
 KEPT = {("stress", "rules"), ("cascade", "price")}
 """Keys of their tables all the same, by table and argument."""
@@ -201,8 +237,11 @@ def read_keys(table: str) -> dict[str, Key]:
         return read_test_keys(table)
 
     keys = {}
-    for name, (kinds, text) in OWN.get(table, {}).items():
-        keys[name] = Key(table, name, kinds if isinstance(kinds, tuple) else (kinds,), text)
+    for name, (declared, text) in OWN.get(table, {}).items():
+        kinds = declared
+        if not isinstance(declared, tuple):
+            kinds = (declared,)
+        keys[name] = Key(table, name, kinds, text)
 
     for function in FUNCTIONS[table]:
         target = attrgetter(function)(backtest)
@@ -253,6 +292,7 @@ MAX_VALUES = 1_000_000
 
 
 def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
+    """Return the two sides of NAME=VALUE; ``name`` and ``example`` are for the error."""
     key, equals, value = (part.strip() for part in text.partition("="))
     if not (key and equals and value):
         raise core.ParameterError(
@@ -262,6 +302,7 @@ def split_pair(name: str, text: str, example: str) -> tuple[str, str]:
 
 
 def parse_typed(text: str) -> Any:
+    """Return none, true or false, a number, or else the text itself."""
     text = text.strip()
     if text.lower() in WORDS:
         return WORDS[text.lower()]
@@ -318,7 +359,9 @@ def read_range(text: str, n: int, *, name: str) -> Sequence[float]:
     """Return LOW, HIGH and, for ``n`` = 3, COUNT, and whether the scale is logarithmic."""
     parts = text.split(":")
     is_log = parts[0].strip().lower() == "log"
-    numbers = [parse_typed(part) for part in parts[is_log:]]
+    if is_log:
+        parts = parts[1:]
+    numbers = [parse_typed(part) for part in parts]
     if is_range(numbers, n, is_log=is_log):
         return [*map(float, numbers), is_log]
 
@@ -344,10 +387,13 @@ def is_range(numbers: Sequence[Any], n: int, *, is_log: bool) -> bool:
             return False
     if n == 2 and low > high:
         return False
-    return not is_log or bool(min(low, high) > 0)
+    if is_log:
+        return bool(min(low, high) > 0)
+    return True
 
 
 def read_objective(text: str) -> str | dict[str, float]:
+    """Return a measure, or of ``sharpe=1,turnover=-0.1`` the weights of several."""
     if "=" not in text:
         return text
 
@@ -364,6 +410,7 @@ def read_objective(text: str) -> str | dict[str, float]:
 
 
 def read_bound(text: str) -> tuple[str, str]:
+    """Return the measure and the bound of ``max_drawdown<=0.4``."""
     match = re.fullmatch(r"\s*(\w+)\s*((?:<=|>=|==|<|>).*)", text)
     if match is None:
         raise core.ParameterError(
@@ -385,7 +432,11 @@ def draft_experiment(file: Path | None, entries: Iterable[Entry] = ()) -> Draft:
     An entry that replaces the policy, the venue, the signal or the sets of the file also drops
     their settings.
     """
-    tables = {} if file is None else read_experiment(file, read_keys)
+    tables: dict[str, Any] = {}
+    if file is not None:
+        tables = read_experiment(file, read_keys)
+
+    # All drops come first: an entry may set what another one replaces.
     pairs = list(entries)
     for name, value in pairs:
         drop_replaced(tables, name, value)
@@ -483,11 +534,12 @@ def refuse_misspelled_table(table: str, key: str) -> None:
 
     Parameters of policies have points too, as ``levels.0``; they are no keys of a table.
     """
+    place = f"{table}.{key}"
     for known in difflib.get_close_matches(table, [*TABLES, *MODELS], n=1):
         if key in read_keys(known):
             raise core.ParameterError(
-                f"--set needs a parameter of the policy or a key of a table, got "
-                f"{f'{table}.{key}'!r}; did you mean '{known}.{key}'?"
+                f"--set needs a parameter of the policy or a key of a table, got {place!r}; "
+                f"did you mean '{known}.{key}'?"
             )
 
 

@@ -33,22 +33,23 @@ def judge(draft: Draft, *, output: Output) -> None:
     backtest judge vol-target --score      [dim]# and how good such forecasts were[/dim]
     """
     required = check_requirements(draft.table("judge").get("require", []))
-    found = run_judgement(draft, store=output.store)
-    unmet = found.list_unmet(required)
+    judgement = run_judgement(draft, store=output.store)
+    unmet = judgement.list_unmet(required)
     more = []
     if unmet:
         more.append(f"required, and not met: {', '.join(unmet)}")
-    output.give_out(found, more=more)
+    output.give_out(judgement, more=more)
 
-    if found.faults:
+    if judgement.faults:
         raise typer.Exit(printing.REFUSED)
     if unmet:
         raise typer.Exit(printing.FAILED)
 
 
 def run_judgement(draft: Draft, **more: Any) -> Judgement:
-    """Judge the policy of an experiment by its table ``[judge]``; rows are told as known."""
-    settings = {name: x for name, x in draft.table("judge").items() if name != "require"}
+    """Judge the policy of an experiment by its table ``[judge]``; rows are printed when known."""
+    settings = dict(draft.table("judge"))
+    settings.pop("require", None)  # it is of the exit code
     with printing.show_progress("judge: reading the data"):
         (test, policy, is_compiled), unreadable = build_readable(draft)
     if test.overlay is not None:
@@ -57,15 +58,21 @@ def run_judgement(draft: Draft, **more: Any) -> Judgement:
         sets, seconds = expect_walk(plain(test), settings["tune"])
         printing.print_message(f"judge: re-optimizing, {sets:,} sets, about {seconds:,.0f} s first")
 
-    def tell(row: JudgedRow) -> None:
+    def print_row(row: JudgedRow) -> None:
         printing.print_message(str(row))
 
     for path, why in unreadable.items():
-        tell(JudgedRow("growth", path, f"failed: {why}"))
-    found = test.judge(policy, **settings, **more, compile=is_compiled, progress=tell)
+        print_row(JudgedRow("growth", path, f"failed: {why}"))
+    judgement = test.judge(
+        policy,
+        **settings,
+        **more,
+        compile=is_compiled,
+        progress=print_row,
+    )
     if unreadable:
-        return found.with_faults(unreadable)
-    return found
+        return judgement.with_faults(unreadable)
+    return judgement
 
 
 def build_readable(draft: Draft) -> tuple[Experiment, dict[str, str]]:

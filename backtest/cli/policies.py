@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import sys
 import textwrap
 from contextlib import ExitStack
@@ -33,7 +34,7 @@ from backtest.experiments.policy_names import (
     list_installed,
     load_policies,
 )
-from backtest.market import Market, Markets, as_markets, label_names
+from backtest.market import Market, as_markets, label_names
 from backtest.signals import resolve_signal
 
 
@@ -156,41 +157,55 @@ def check(
     backtest check my_policy.py --margin isolated --set account.venue_leverage=20
     backtest check examples/btc-vol-target.toml
     """
-    given = {
-        "data.path": data, "data.instrument": instrument, "venue.preset": venue,
-        "account.capital": capital, "account.margin": margin,
-        "account.max_leverage": max_leverage, "policy.settings": settings,
-    }  # fmt: skip
+    flags = {
+        "data.path": data,
+        "data.instrument": instrument,
+        "venue.preset": venue,
+        "account.capital": capital,
+        "account.margin": margin,
+        "account.max_leverage": max_leverage,
+        "policy.settings": settings,
+    }
     entries: list[Entry] = []
-    for place, texts in given.items():
+    for place, texts in flags.items():
         if texts:
             entries += read_flags(find_key(place), texts)
 
     findings_by_title = {}
     for trial in list_trials(policy, entries):
         title = trial.cls.__name__
-        if trial.label:
-            title = f"{title} on {trial.label}"
+        if trial.place.label:
+            title = f"{title} on {trial.place.label}"
         findings_by_title[title] = run_checks(trial, title, is_printed=not as_json)
 
-    has_failed = False
-    plain = {}
-    for title, findings in findings_by_title.items():
-        plain[title] = [finding._asdict() for finding in findings]
-        has_failed |= not all(finding.passed for finding in findings)
     if as_json:
-        print_json(plain)
-    if has_failed:
+        content = {}
+        for title, findings in findings_by_title.items():
+            content[title] = [finding._asdict() for finding in findings]
+        print_json(content)
+
+    everything = itertools.chain.from_iterable(findings_by_title.values())
+    if not all(finding.passed for finding in everything):
         raise typer.Exit(1)
 
 
+class Place(NamedTuple):
+    """Where a policy is checked: a market, and the terms of its account; None if the check's own.
+
+    ``name`` is that of the instrument, ``label`` what the output calls it.
+    """
+
+    name: str = ""
+    label: str = ""
+    market: Market | None = None
+    terms: Terms | None = None
+
+
 class Trial(NamedTuple):
-    """A check to make; ``cls`` is the policy, before it is chosen the name of the instrument."""
+    """A check to make: the class of a policy, and where it is checked."""
 
     cls: Any
-    label: str
-    market: Market | None
-    terms: Terms | None
+    place: Place
 
 
 def run_checks(trial: Trial, title: str, *, is_printed: bool) -> list[Finding]:
@@ -199,9 +214,11 @@ def run_checks(trial: Trial, title: str, *, is_printed: bool) -> list[Finding]:
     A check may wait for the compiler for half a minute, so progress is shown between findings.
     """
     name = f"checking {title}"
+    market = trial.place.market
+    terms = trial.place.terms
     if not is_printed:
         with show_progress(name):
-            return check_policy(trial.cls, trial.market, terms=trial.terms)
+            return check_policy(trial.cls, market, terms=terms)
 
     print_title(title)
     with ExitStack() as waiting:
@@ -213,84 +230,95 @@ def run_checks(trial: Trial, title: str, *, is_printed: bool) -> list[Finding]:
             print_finding(finding)
             waiting.enter_context(show_progress(f"{name}, after {finding.name!r}"))
 
-        findings = check_policy(trial.cls, trial.market, terms=trial.terms, progress=print_made)
+        findings = check_policy(trial.cls, market, terms=terms, progress=print_made)
     print_title(f"{title}: {summarize_findings(findings)}")
     return findings
 
 
 def option_of(place: str) -> Any:
+    """Return the option of a key of an experiment, as other commands have it."""
     key = find_key(place)
     return typer.Option(name_flag(key), help=key.text, metavar=name_value(key))
 
 
 def list_trials(policy: str, entries: list[Entry]) -> list[Trial]:
-    for place, _ in entries:
-        if not place.startswith(("data.", "venue.", "account.")):
+    """Return the checks of a policy, of the policies of a file, or of those of an experiment."""
+    for key, _ in entries:
+        if not key.startswith(("data.", "venue.", "account.")):
             raise ParameterError(
                 "a policy is checked as its class declares it; --set accepts account.KEY and "
-                f"venue.KEY, got {place.removeprefix('policy.settings.')}"
+                f"venue.KEY, got {key.removeprefix('policy.settings.')}"
             )
-    trials: list[Trial] = []
-    if not policy.endswith(".toml"):
-        unassigned = list_given(entries)
-        for kind in load_policies(policy):
-            trials += [trial._replace(cls=kind) for trial in unassigned]
-        return trials
+    if policy.endswith(".toml"):
+        return list_experiment_trials(Path(policy), entries)
 
-    for place, _ in entries:
-        if place.startswith("data."):
-            raise ParameterError(
-                f"the policies of an experiment are checked on its own data, got {place}"
-            )
-    test, policies, _ = build_experiment(draft_experiment(Path(policy), entries))
-    for trial in list_of_test(test):
-        instrument_policy = pick_value(policies, trial.cls)
-        trials.append(trial._replace(cls=type(instrument_policy)))
-    if test.overlay is not None:
-        whole = plain(test).market
-        index = as_markets(whole).index(resolve_signal(test.signal, whole))
-        trials.append(Trial(type(test.overlay), "the portfolio index", index, None))
+    places = list_places(entries)
+    trials = []
+    for kind in load_policies(policy):
+        trials += [Trial(kind, place) for place in places]
     return trials
 
 
-def list_given(entries: list[Entry]) -> list[Trial]:
-    """Return what a policy is checked on: each market of the data, on the terms if any are given.
+def list_experiment_trials(file: Path, entries: list[Entry]) -> list[Trial]:
+    """Return the checks of the policies of an experiment, and of its overlay, on its own data."""
+    for key, _ in entries:
+        if key.startswith("data."):
+            raise ParameterError(
+                f"the policies of an experiment are checked on its own data, got {key}"
+            )
+
+    test, policies, _ = build_experiment(draft_experiment(file, entries))
+    trials = []
+    for place in list_places_of(test):
+        policy = pick_value(policies, place.name)
+        trials.append(Trial(type(policy), place))
+
+    if test.overlay is not None:
+        whole = plain(test).market
+        index = as_markets(whole).index(resolve_signal(test.signal, whole))
+        place = Place(label="the portfolio index", market=index)
+        trials.append(Trial(type(test.overlay), place))
+    return trials
+
+
+def list_places(entries: list[Entry]) -> list[Place]:
+    """Return where a policy is checked: each market of the data, on the terms if any are given.
 
     Without data the market is None: the check makes one.
     """
-    draft = draft_experiment(None, entries)
-    tables = {place.split(".")[0] for place, _ in entries}
-    if tables == {"data"}:
-        markets = label_markets(load_data(draft))
-        return [Trial(None, label, market, None) for label, market in markets.items()]
-
-    if "data" in tables:
-        return list_of_test(build_test(draft))
+    tables = {key.split(".")[0] for key, _ in entries}
     if not tables:
-        return [Trial(None, "", None, None)]
+        return [Place()]
+
+    draft = draft_experiment(None, entries)
+    if tables == {"data"}:
+        markets = load_data(draft)
+        labels = label_names(as_markets(markets))
+        return [Place(name, labels[name], market) for name, market in as_markets(markets).items()]
+
     test = build_test(draft)
-    return [Trial(None, "", None, Terms(pick_value(test.venue, ""), test.account))]
+    if "data" in tables:
+        return list_places_of(test)
+    return [Place(terms=Terms(pick_value(test.venue, ""), test.account))]
 
 
-def list_of_test(test: Backtest) -> list[Trial]:
-    whole = plain(test).market
-    return [
-        Trial(name, label, market,
-              Terms(pick_value(test.venue, name), test.account.for_instrument(name)))
-        for name, (label, market) in zip(
-            as_markets(whole).names, label_markets(whole).items(), strict=True
-        )
-    ]  # fmt: skip
-
-
-def label_markets(market: Market | Markets) -> dict[str, Market]:
-    markets = as_markets(market)
-    return {label: markets[name] for name, label in label_names(markets).items()}
+def list_places_of(test: Backtest) -> list[Place]:
+    """Return each market of a test, with the terms that its account has there."""
+    markets = as_markets(plain(test).market)
+    labels = label_names(markets)
+    places = []
+    for name, market in markets.items():
+        venue = pick_value(test.venue, name)
+        account = test.account.for_instrument(name)
+        places.append(Place(name, labels[name], market, Terms(venue, account)))
+    return places
 
 
 def print_finding(finding: Finding) -> None:
+    """Print what was found of a check, and below it the other lines of its detail."""
     first, *others = finding.detail.splitlines() or [""]
-    print_paragraph(f"{choose_word(finding):9}  {finding.name}: {first}".rstrip(": "))
+    line = f"{choose_word(finding):9}  {finding.name}: {first}"
+    print_paragraph(line.rstrip(": "))  # a check that is right has no detail
     for line in others:
         typer.echo(f"      {line}")
     sys.stdout.flush()

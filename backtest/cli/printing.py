@@ -52,12 +52,22 @@ def reserve_stdout() -> Iterator[None]:
         JSON_OUTPUT.reset(token)
 
 
-PLAIN = str.maketrans({
-    **dict.fromkeys("\u2013\u2014\u2212\u2500\u2501", "-"), **dict.fromkeys("\u2502\u2503", "|"),
-    **dict.fromkeys("\u2018\u2019", "'"), **dict.fromkeys("\u201c\u201d", '"'),
-    "\u00d7": "x", "\u00b7": ".", "\u2022": "*", "\u00b1": "+-", "\u2026": "...",
-    "\u2192": "->", "\u2264": "<=", "\u2265": ">=",
-})  # fmt: skip
+PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("\u2013\u2014\u2212\u2500\u2501", "-"),
+        **dict.fromkeys("\u2502\u2503", "|"),
+        **dict.fromkeys("\u2018\u2019", "'"),
+        **dict.fromkeys("\u201c\u201d", '"'),
+        "\u00d7": "x",
+        "\u00b7": ".",
+        "\u2022": "*",
+        "\u00b1": "+-",
+        "\u2026": "...",
+        "\u2192": "->",
+        "\u2264": "<=",
+        "\u2265": ">=",
+    }
+)
 """Plain letters for those that a stream may lack."""
 DEGRADED = "backtest.degraded"
 STRICT = ("strict", "surrogateescape")
@@ -68,10 +78,12 @@ def degrade(error: UnicodeError) -> tuple[str, int]:
     """Return plain letters in the place of those that a stream cannot write, ``?`` at worst."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
+
+    # An accented letter is taken apart, and its accent left out.
     letters = error.object[error.start : error.end].translate(PLAIN)
     plain = unicodedata.normalize("NFKD", letters)
-    kept = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return kept.encode("ascii", "replace").decode(), error.end
+    bare = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return bare.encode("ascii", "replace").decode(), error.end
 
 
 @contextmanager
@@ -93,17 +105,23 @@ def degrading_output() -> Iterator[None]:
 
 
 def print_json(value: object) -> None:
+    """Print a value as JSON, in ASCII where the output is of another encoding than Unicode."""
     output = JSON_OUTPUT.get() or sys.stdout
-    is_unicode = str(getattr(output, "encoding", None) or "utf-8").lower().startswith("utf")
-    text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=not is_unicode)
+    encoding = getattr(output, "encoding", None) or "utf-8"
+    text = json.dumps(
+        to_json(value),
+        indent=2,
+        allow_nan=False,
+        ensure_ascii=not str(encoding).lower().startswith("utf"),
+    )
     typer.echo(text, file=JSON_OUTPUT.get())
 
 
-def write_colored(found: Any, *, verbose: bool = False) -> str:
+def write_colored(result: Any, *, verbose: bool = False) -> str:
     """Return the summary of a result, in the colors of the terminal if it has any."""
     from backtest.report.write import write_summary  # noqa: PLC0415 - a second
 
-    return write_summary(found, verbose=verbose, is_colored=is_output_colored())
+    return write_summary(result, verbose=verbose, is_colored=is_output_colored())
 
 
 def print_title(text: str) -> None:
@@ -156,14 +174,17 @@ def render(
     if fold:
         cells = fold_cells(cells, columns, fold)
 
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    console = rich.console.Console(width=get_width() if fold else find_table_width())
+    room = get_width() if fold else find_table_width()
     heads = [name.replace("_", " ") for name in columns]
     is_right = find_numbers(rows, len(columns))
     widths = measure_columns(heads, cells)
+
+    # What fits is written here: of ten thousand rows the library takes ten seconds.
     has_tabs = any("\t" in "".join(row) for row in cells)
-    fits = sum(widths) + len(GAP) * (len(widths) - 1) <= console.width
-    is_simple = fits and not has_tabs
+    total_width = sum(widths) + len(GAP) * (len(widths) - 1)
+    is_simple = total_width <= room and not has_tabs
+
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name, head, right, width in zip(columns, heads, is_right, widths, strict=True):
         table.add_column(
             head,
@@ -172,12 +193,10 @@ def render(
             no_wrap=bool(fold) and name not in fold,
             width=width if is_simple else None,
         )
-
-    # What fits is written here: of ten thousand rows the library takes ten seconds.
     if not is_simple:
         for row in cells:
             table.add_row(*map(rich.text.Text, row))
-    console.print(table)
+    rich.console.Console(width=room).print(table)  # of simple rows only the heads
     if is_simple and cells:
         typer.echo("\n".join(write_rows(cells, widths, is_right)))
 
@@ -204,18 +223,20 @@ def find_numbers(rows: list[list[Any]], n_columns: int) -> list[bool]:
 
 GAP = "   "
 """The text between two columns."""
+LEAST_ROOM = 16
+"""Columns of the terminal that a folded column has at least."""
 
 
 def fold_cells(
     cells: list[list[str]], columns: Sequence[str], fold: Sequence[str]
 ) -> list[list[str]]:
     """Return cells, those of ``fold`` in several lines where the terminal is too narrow."""
-    kept = 0
+    width_of_others = 0
     for name, *texts in zip(columns, *cells, strict=True):
         if name not in fold:
-            kept += 3 + max(map(len, (name, *texts)))
+            width_of_others += len(GAP) + max(map(len, (name, *texts)))
     n_folded = max(len({*fold} & {*columns}), 1)
-    room = max(16, (get_width() - kept) // n_folded)
+    room = max(LEAST_ROOM, (get_width() - width_of_others) // n_folded)
 
     folded = []
     for row in cells:
@@ -275,9 +296,13 @@ def get_width() -> int:
 
 
 def is_number(cell: object) -> bool:
+    """Return whether a cell stands on the right: a number, a text that begins as one, or none."""
+    if cell is None or cell == "":
+        return True
     if isinstance(cell, str):
-        return cell[:1].isdigit() or (cell[:1] in "-+" and cell[1:2].isdigit()) or cell == ""
-    return cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool))
+        unsigned = cell[1:] if cell[0] in "-+" else cell
+        return unsigned[:1].isdigit()
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
 def write_cell(cell: object, *, is_share: bool) -> str:
@@ -340,6 +365,8 @@ STAGES = {
 
 
 class Meter:
+    """How far a computation is, and what it says of itself; a call says how much is done."""
+
     def __init__(self, what: str, unit: str) -> None:
         self.what = what
         self.unit = unit
@@ -354,6 +381,7 @@ class Meter:
         self.total = total
 
     def report_search(self, now: Progress, objective: str) -> None:
+        """Note how far a search is, and its best set so far."""
         self(now.trials, now.total or 0)
         self.note = STAGES.get(now.stage, now.stage)
         if now.best_values:
@@ -416,14 +444,26 @@ def show_progress(what: str, unit: str = "") -> Iterator[Meter]:
     console = rich.console.Console(stderr=True)
     parts = rich.progress
     bar = parts.Progress(
-        parts.BarColumn(60), parts.TimeRemainingColumn(compact=True), console=console
+        parts.BarColumn(60),
+        parts.TimeRemainingColumn(compact=True),
+        console=console,
     )
     task = bar.add_task("", total=None)
 
     def draw() -> Any:
-        bar.update(task, completed=meter.done, total=(meter.done and meter.total) or None)
+        """Return what is shown now; without a total, or before the first step, the bar pulses."""
+        total = None
+        if meter.done and meter.total:
+            total = meter.total
+        bar.update(task, completed=meter.done, total=total)
         text = rich.text.Text(meter.describe(bar.tasks[0].speed))
         return rich.console.Group(text, bar)
 
-    with rich.live.Live(get_renderable=draw, console=console, transient=True, refresh_per_second=5):
+    live = rich.live.Live(
+        get_renderable=draw,
+        console=console,
+        transient=True,
+        refresh_per_second=5,
+    )
+    with live:
         yield meter

@@ -28,7 +28,7 @@ from backtest.results.measure_table import ABOUT
 
 MEASURES = ("total_return", "sharpe", "max_drawdown")
 FORECASTS = ("judgement", "liquidation-risk", "max-leverage", "margin-calibration")
-"""Kinds of results that tell probabilities."""
+"""Kinds of results that forecast probabilities."""
 NARROW = 110
 """Columns of a terminal up to which a list shows only what distinguishes rows."""
 
@@ -42,6 +42,8 @@ MAX_NAMED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
+    """The flags that choose results by what they are."""
+
     text: Annotated[str, argument("Part of name, policy, data or note.")] = ""
     kind: Annotated[
         Texts, option("run, sweep, study, cascade, ...; repeat for more.", "--kind")
@@ -61,8 +63,13 @@ class Wanted:
         for name, age in times.items():
             if age:
                 stamps[name] = selection.read_time_or_age(age, now, where=name)
-        kinds = selection.read_kinds(self.kind or ())
-        return selection.Filter(kinds, self.policy, self.text, tuple(bounds), **stamps)
+        return selection.Filter(
+            selection.read_kinds(self.kind or ()),
+            policy=self.policy,
+            text=self.text,
+            bounds=tuple(bounds),
+            **stamps,
+        )
 
 
 @command("results list")
@@ -89,14 +96,14 @@ def list_(
     chosen = wanted.build(since=since)
     selection.sort_entries((), sort)  # an unknown word is an error before anything is read
     everything = listing.list_results(results)
-    matching = filter(chosen.matches, everything)
-    found = selection.sort_entries(matching, sort, is_reversed=is_reversed)
-    shown = found[:top]
+    matching = [entry for entry in everything if chosen.matches(entry)]
+    matching = selection.sort_entries(matching, sort, is_reversed=is_reversed)
+    shown = matching[:top]
     unread = [entry for entry in everything if entry.trouble]
     if as_json:
         content = {
             "folder": str(results),
-            "found": len(found),
+            "found": len(matching),
             "results": [entry.to_dict() for entry in shown],
             "not_readable": [entry.to_dict() for entry in unread],
         }
@@ -112,8 +119,9 @@ def list_(
             asked.insert(0, sort)
         render_entries(shown, asked)
 
-    count = describe_count(len(found), len(everything) - len(unread))
-    if shown != found:
+    n_readable = len(everything) - len(unread)
+    count = describe_count(len(matching), n_readable)
+    if len(shown) < len(matching):
         count = f"{len(shown):,} shown; {count}"
     typer.echo(f"\n{count}")
     print_unread(unread)
@@ -122,15 +130,7 @@ def list_(
 def render_entries(entries: Sequence[Any], asked: Sequence[str]) -> None:
     """Print a list of results, with the measures asked for; a narrow terminal has few others."""
     is_wide = printing.get_width() > NARROW
-    columns = ["id", "policy", "market"]
-    if is_wide:
-        columns += ["saved", *MEASURES]
-    elif not asked:
-        columns += ["day", MEASURES[0]]
-    columns = list(dict.fromkeys([*columns, *asked]))
-    if is_wide:
-        columns.append("kind")
-
+    columns = choose_columns(asked, is_wide=is_wide)
     heads = []
     for name in columns:
         head = name_measure(name)
@@ -139,6 +139,7 @@ def render_entries(entries: Sequence[Any], asked: Sequence[str]) -> None:
         if not is_wide:
             head = head.removeprefix("total ")
         heads.append(head)
+
     rows = [show_cells(entry, columns) for entry in entries]
 
     fold = ["policy", "name", "source"]
@@ -147,11 +148,26 @@ def render_entries(entries: Sequence[Any], asked: Sequence[str]) -> None:
     render(rows, heads, fold=fold)
 
 
-def describe_count(found: int, total: int) -> str:
+def choose_columns(asked: Sequence[str], *, is_wide: bool) -> list[str]:
+    """Return the columns of a list of results: the usual ones, and what was asked for, once."""
+    columns = ["id", "policy", "market"]
+    if is_wide:
+        columns += ["saved", *MEASURES]
+    elif not asked:
+        columns += ["day", MEASURES[0]]
+
+    columns = list(dict.fromkeys([*columns, *asked]))
+    if is_wide:
+        columns.append("kind")
+    return columns
+
+
+def describe_count(n_matching: int, total: int) -> str:
+    """Return how many results there are, and how many of them match if not all do."""
     count = core.count_nouns(total, "result")
-    if found == total:
+    if n_matching == total:
         return count
-    return f"{found:,} of {count} match"
+    return f"{n_matching:,} of {count} match"
 
 
 def print_unread(unread: Sequence[Any]) -> None:
@@ -172,6 +188,7 @@ def print_entries(heading: str, entries: Sequence[Any]) -> None:
 
 
 def write_policy(entry: Any) -> str:
+    """Return the policy of a saved result, and its note if it has one."""
     if not entry.note:
         return str(entry.policy).strip()
     return f"{entry.policy} ({listing.describe_note(entry)})".strip()
@@ -204,6 +221,7 @@ CELLS: dict[str, Callable[[Any], object]] = {
 
 
 def show_cell(entry: Any, name: str) -> object:
+    """Return a fact or a measure of a saved result as a cell, None where it has none."""
     if name in CELLS:
         return CELLS[name](entry)
 
@@ -236,21 +254,27 @@ def show(name: Name, *, as_json: AsJson = False, results: Results = RESULTS) -> 
     """
     folder, entry = listing.read_usable(name, results)
     _, facts = listing.open_folder(folder)
-    making = core.read_provenance(folder, entry.id)
-    origin = listing.describe_origin(facts, making)
+    provenance = core.read_provenance(folder, entry.id)
+    origin = listing.describe_origin(facts, provenance)
     if as_json:
+        made = None
+        if provenance is not None:
+            made = provenance._asdict()
         content = {
             "path": str(folder),
             **entry.to_dict(),
-            "again": {"command": origin.command or None, "remarks": list(origin.remarks)},
-            "made": None if making is None else making._asdict(),
+            "again": {
+                "command": origin.command or None,
+                "remarks": list(origin.remarks),
+            },
+            "made": made,
             "manifest": facts,
         }
         print_json(content)
         return
 
     rows = [("folder", str(folder)), *list_facts(entry, facts)]
-    rows += [(name_measure(name), show_cell(entry, name)) for name in entry.shown_metrics]
+    rows += [(name_measure(measure), show_cell(entry, measure)) for measure in entry.shown_metrics]
     render(rows, ("of the result", ""))
     if origin.command:
         typer.echo(f"\nrun again by\n{clean(origin.command)}")
@@ -263,7 +287,10 @@ def list_facts(entry: Any, facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]
     for name, read in CELLS.items():
         yield name, str(read(entry))
 
-    policies = facts.get("policies") or {"": facts.get("policy", {})}
+    # A result of one policy has no labels.
+    policies = facts.get("policies")
+    if not policies:
+        policies = {"": facts.get("policy", {})}
     for label, policy in policies.items():
         yield f"source hash {label}".strip(), policy.get("source_hash", "")
     yield "data hash", facts["data"]["content_hash"]
@@ -347,9 +374,11 @@ def prune(
     backtest results prune --older-than 30d --kind run --where 'sharpe<0.5' --dry-run
     backtest results prune --damaged --yes         [dim]# only unreadable ones[/dim]
     """
+    # Without a filter and --keep, only what is damaged or unfinished is deleted.
     chosen_by = wanted.build(before=older_than)
-    is_only_marked = keep is None and chosen_by == selection.Filter()
-    if is_only_marked and not (damaged or unfinished):
+    if keep is None and chosen_by == selection.Filter():
+        chosen_by = None
+    if chosen_by is None and not (damaged or unfinished):
         raise ParameterError(
             "prune needs a flag that chooses what to delete, got none: a filter, --keep, "
             "--older-than, --unfinished or --damaged; --keep 0 deletes all"
@@ -359,7 +388,7 @@ def prune(
 
     chosen, kept = upkeep.choose_deletions(
         results,
-        None if is_only_marked else chosen_by,
+        chosen_by,
         keep=keep or 0,
         with_unfinished=unfinished,
         with_damaged=damaged,
@@ -457,14 +486,7 @@ def report(
             raise ParameterError(
                 "--all writes HTML of every result: leave out names and another format"
             )
-        folder = Path("reports") if out is None else out
-        with show_progress("pages", "results") as progress:
-            rows = reports.write_all(results, folder, objective, progress)
-        for row in rows:
-            trouble = row["entry"].trouble
-            if trouble:
-                typer.echo(f"warning: {row['name']} has no page: {trouble}", err=True)
-        typer.echo(str(folder / "index.html"))
+        write_all_pages(results, out or Path("reports"), objective)
         return
 
     if not names:
@@ -478,16 +500,29 @@ def report(
         )
 
     folders = [listing.find_folder(name, results) for name in names]
-    chosen = reports.choose_format(out or Path(), format_)
-    stem = "-against-".join(place.resolve().name for place in folders)
     target = out or Path()
+    chosen = reports.choose_format(target, format_)
     if out is None or out.is_dir():
+        stem = "-against-".join(folder.resolve().name for folder in folders)
         target = target / f"{stem}.{chosen}"
+
     if len(folders) == 2:
-        written = reports.write_pair((folders[0], folders[1]), target, chosen)
+        first, second = folders
+        written = reports.write_pair((first, second), target, chosen)
     else:
         written = reports.write_saved_page(folders[0], target, chosen, objective)
     typer.echo(str(written))
+
+
+def write_all_pages(results: Path, folder: Path, objective: str) -> None:
+    """Write a page of every result, and warn of those that have none."""
+    with show_progress("pages", "results") as progress:
+        rows = reports.write_all(results, folder, objective, progress)
+    for row in rows:
+        trouble = row["entry"].trouble
+        if trouble:
+            typer.echo(f"warning: {row['name']} has no page: {trouble}", err=True)
+    typer.echo(str(folder / "index.html"))
 
 
 @command("results score")
@@ -528,7 +563,7 @@ def score(
     unscored: list[str] = []
     waiting = 0
     for folder in find_folders(names, results):
-        for forecast in list_forecasts(load_told(folder)):
+        for forecast in list_forecasts(load_forecasts(folder)):
             with show_progress(f"results score: {folder.name}"):
                 outcome = find_outcome(forecast, markets, read_named)
             if outcome is None:
@@ -557,20 +592,31 @@ def score(
 
 def render_outcomes(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print forecasts and the outcome of each, and then how often it came true."""
+    heads = ["result", "market", "made", "forecast", "probability", "came true"]
     cells = []
     for row in rows:
-        told = core.format_chance(row["told"])
+        probability = core.format_chance(row["told"])
         came = "yes" if row["came"] else "no"
-        cells.append([row["result"], row["instrument"], row["made"], row["forecast"], told, came])
-    heads = ["result", "market", "made", "forecast", "probability", "came true"]
+        cells.append(
+            [
+                row["result"],
+                row["instrument"],
+                row["made"],
+                row["forecast"],
+                probability,
+                came,
+            ]
+        )
     render(cells, heads, fold=("result", "forecast"))
 
-    mean = core.format_chance(sum(row["told"] for row in rows) / len(rows))
+    mean = sum(row["told"] for row in rows) / len(rows)
     n_came = sum(row["came"] for row in rows)
-    typer.echo(f"\nforecast {mean} on average, {n_came:,} of {len(rows):,} came true")
+    typer.echo(
+        f"\nforecast {core.format_chance(mean)} on average, {n_came:,} of {len(rows):,} came true"
+    )
 
 
-def load_told(folder: Path) -> Any:
+def load_forecasts(folder: Path) -> Any:
     """Return the result of a folder if it may hold forecasts, else None."""
     entry = listing.read_entry(folder)
     if entry.kind not in FORECASTS or entry.trouble:
@@ -605,8 +651,12 @@ def load_markets(
 
 
 def read_saved_policy(places: Sequence[str], text: str) -> Any:
-    """Return the policy that a result names; ``places`` say where those of files are."""
+    """Return the policy that a result names; ``places`` say where those of files are.
+
+    ``Steady(window=24)`` becomes ``steady.py:Steady(window=24)``, also inside another policy.
+    """
     for place in places:
         name = place.rpartition(":")[2]
-        text = re.sub(rf"(?<![\w.:]){re.escape(name)}\(", f"{place}(", text)
+        call = rf"(?<![\w.:]){re.escape(name)}\("
+        text = re.sub(call, f"{place}(", text)
     return read_policy(text, {})

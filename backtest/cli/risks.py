@@ -64,12 +64,12 @@ def risk(draft: Draft, *, from_run: FromRun = False, output: Output) -> None:
     # The same keys ask one of four questions.
     request = RiskRequest(draft, settings, from_run)
     if probability is not None or has_frontier:
-        found = find_leverage(request, probability)
+        answer = find_leverage(request, probability)
     elif any(name in settings for name in FUNDED.split()):
-        found = find_passing(request)
+        answer = find_passing(request)
     else:
-        found = find_risk(request)
-    output.give_out(found)
+        answer = find_risk(request)
+    output.give_out(answer)
 
 
 class RiskRequest(NamedTuple):
@@ -208,7 +208,7 @@ def stress(draft: Draft, *, output: Output) -> None:
 
     result = experiment.run()
     with show_progress("scenarios", "scenarios") as progress:
-        found = backtest.stress(
+        stressed = backtest.stress(
             result,
             scenarios or None,
             rules=table.get("rules", "run"),
@@ -216,7 +216,7 @@ def stress(draft: Draft, *, output: Output) -> None:
             ladder=ladder,
             progress=progress,
         )
-    output.give_out(found)
+    output.give_out(stressed)
 
 
 def read_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
@@ -235,7 +235,9 @@ def read_scenarios(table: Mapping[str, Any]) -> list[Scenario]:
 
 def read_axis(values: Any, *, name: str) -> Sequence[Any]:
     """Read values; a list of a file may be the (low, high, n) of ``bt.stress``."""
-    return tuple(values) if isinstance(values, list) else read_values(values, name=name)
+    if isinstance(values, list):
+        return tuple(values)
+    return read_values(values, name=name)
 
 
 @command("bounds", "")
@@ -247,8 +249,8 @@ def bounds(draft: Draft, *, output: Output) -> None:
     """
     result = build_experiment(draft).run()
     with show_progress("bars", "bars") as progress:
-        found = backtest.bounds(result, progress=progress)
-    output.give_out(found)
+        bounded = backtest.bounds(result, progress=progress)
+    output.give_out(bounded)
 
 
 @command("bands", list_flags("bands", "n block loss goal seed"))
@@ -261,8 +263,12 @@ def bands(draft: Draft, *, output: Output) -> None:
     experiment = build_experiment(draft)
     result = experiment.run()
     with show_progress("resampled markets", "paths") as progress:
-        found = result.bands(**draft.table("bands"), compile=experiment.compile, progress=progress)
-    output.give_out(found)
+        resampled = result.bands(
+            **draft.table("bands"),
+            compile=experiment.compile,
+            progress=progress,
+        )
+    output.give_out(resampled)
 
 
 @command("capacity", "capacity.capitals")
@@ -422,7 +428,8 @@ def tabulate_spread(drawn: Paths) -> dict[str, pd.DataFrame]:
     shown_days.append(float(days[-1]))
 
     # Column 0 of the closes is the last one of history.
-    columns = [0, *(np.searchsorted(days, shown_days) + 1)]
+    shown_columns = np.searchsorted(days, shown_days) + 1
+    columns = [0, *shown_columns]
     index = pd.Index([f"{day:g}" for day in shown_days], name="days")
     heads = [f"{100 * quantile:g} %" for quantile in QUANTILES]
 
@@ -466,7 +473,7 @@ def cascade(draft: Draft, *, output: Output) -> None:
     table = {"impact": "sqrt:1", **draft.table("cascade")}
     if "shock" not in table:
         raise ParameterError("cascade.shock is needed, got none")
-    of_crowd = {name: table.pop(name) for name in CROWD if name in table}
+    crowd_terms = {name: table.pop(name) for name in CROWD if name in table}
     table["impact"] = read_impact(table["impact"])
     if table.get("adl") == "none":
         table["adl"] = None
@@ -476,8 +483,9 @@ def cascade(draft: Draft, *, output: Output) -> None:
     unwrap_market(test.market, "a cascade needs one market")
     if experiment.test.overlay is not None:
         raise ParameterError("a cascade is about one position, got an overlay")
-    crowd = backtest.Crowd.from_leverage(**of_crowd, entries=test.market, venue=test.venue)
+    crowd = backtest.Crowd.from_leverage(**crowd_terms, entries=test.market, venue=test.venue)
 
+    # An account that holds nothing has no part in the cascade.
     mine: Any = experiment.run()
     if mine.record.positions.quantity[-1, 0] == 0.0:
         typer.echo("note: the policy's account holds nothing at the end of the data", err=True)
@@ -486,19 +494,19 @@ def cascade(draft: Draft, *, output: Output) -> None:
 
 
 LAWS: dict[str, Any] = {"sqrt": (SquareRoot, 2), "linear": (Linear, 1)}
-"""Laws of impact by name, with their most coefficients."""
+"""Laws of impact by name, with the most coefficients that each takes."""
 
 
 def read_impact(text: str) -> Any:
     """Return the law of impact of a text, such as ``sqrt:1`` or ``linear:0.2``."""
     name, *parts = text.split(":")
-    kind, most = LAWS.get(name, (None, 0))
+    kind, largest_count = LAWS.get(name, (None, 0))  # an unknown law takes none: refused below
     try:
         coefficients = [float(part) for part in parts]
     except ValueError:
         coefficients = []
 
-    if not 1 <= len(coefficients) <= most:
+    if not 1 <= len(coefficients) <= largest_count:
         raise ParameterError(
             f"impact must be sqrt:COEFFICIENT[:VOLATILITY] or linear:COEFFICIENT, got {text!r}"
         )

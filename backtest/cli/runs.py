@@ -56,6 +56,7 @@ RESERVED = (ACCOUNTS, *experiment.TABLES, *MODELS, *experiment.RULE_TABLES)
 
 
 def read_compared(key: Key, texts: list[str]) -> Iterator[experiment.Entry]:
+    """Yield the entries of a flag of a comparison: policies by label, and settings of one."""
     if key.place not in ("policy.name", "policy.settings"):
         yield from experiment.read_flags(key, texts)
         return
@@ -132,10 +133,14 @@ def compare(draft: Draft, *, output: Output) -> None:
 def list_compared(draft: Draft) -> dict[str, dict[str, Any]]:
     """Return the tables of the policies that are compared, by label, each as [policy]."""
     named = draft.table("compare").get("policies", {})
-    typed = {place.split(".")[2] for place in draft.flags if place.startswith("compare.policies.")}
+    labels_of_flags = set()
+    for place in draft.flags:
+        if place.startswith("compare.policies."):
+            labels_of_flags.add(place.split(".")[2])
+
+    # A file that names policies to compare lists all of them: its own [policy] is none.
     tables: dict[str, dict[str, Any]] = {}
-    if draft.file is not None and typed.issuperset(named):
-        # A file that lists all leaves out its own.
+    if draft.file is not None and labels_of_flags.issuperset(named):
         tables[draft.file.stem] = draft.table("policy")
 
     for label, table in named.items():
@@ -144,6 +149,8 @@ def list_compared(draft: Draft) -> dict[str, dict[str, Any]]:
                 f"compare.policies.{label} must have a name or be of a policy that is compared, "
                 f"{', '.join(tables) or 'got none'}{did_you_mean(label, tables)}"
             )
+
+        # The settings of flags stand over those of the file.
         tables[label] = deepcopy(tables.get(label, {}))
         for key, value in flatten(table).items():
             put(tables[label], key.split("."), value)
@@ -178,12 +185,12 @@ def decide(draft: Draft, *, as_json: AsJson = False) -> None:
 
     state = backtest.AccountSnapshot.load(table.pop("snapshot"))
     test, policy, _ = build_experiment(draft)
-    found = test.decide(policy, **table, state=state)
+    decision = test.decide(policy, **table, state=state)
     if as_json:
-        print_json(found.to_dict())
+        print_json(decision.to_dict())
     else:
-        typer.echo(str(found))
-    if not found.may_act:
+        typer.echo(str(decision))
+    if not decision.may_act:
         raise typer.Exit(1)
 
 
@@ -209,17 +216,17 @@ def replay(draft: Draft, *, output: Output) -> None:
     zone = draft.table("data").get("timezone")
     ledger = table.pop("ledger", None)
     fills = backtest.read_fills(table.pop("fills"), timezone=zone)
-    found = test.replay(fills, **table)
+    replayed = test.replay(fills, **table)
     if ledger is None:
-        output.give_out(found, lambda path: {"path": path, **found.to_dict()})
+        output.give_out(replayed, lambda path: {"path": path, **replayed.to_dict()})
         return
 
-    differences = found.reconcile(ledger, timezone=zone)
+    differences = replayed.reconcile(ledger, timezone=zone)
     rows = list_records(differences.reset_index())
     output.give_out(
-        found,
-        lambda path: {"path": path, **found.to_dict(), "differences": rows},
-        [describe_differences(differences)],
+        replayed,
+        lambda path: {"path": path, **replayed.to_dict(), "differences": rows},
+        more=[describe_differences(differences)],
     )
     if len(differences):
         raise typer.Exit(1)

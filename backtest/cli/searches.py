@@ -62,15 +62,26 @@ def sweep(draft: Draft, *, output: Output) -> None:
     table["space"] = draft.read_entries("sweep", "space", experiment.read_bounds) or None
     test, policy, is_compiled = build_experiment(draft)
     with printing.show_progress(name_policies(policy), "sets") as progress:
-        done = test.sweep(policy, values or draws, compile=is_compiled, **table, progress=progress)
+        swept = test.sweep(
+            policy,
+            values or draws,
+            compile=is_compiled,
+            **table,
+            progress=progress,
+        )
 
-    vars(done)["ranked_by"] = objective
-    vars(done)["ranked_where"] = constraints
-    ranked = done.rank(objective, constraints)
-    best = done.table.iloc[int(ranked[0])]
-    facts = describe_sweep(done, ranked, objective, constraints)
-    output.give_out(done, lambda path: {"path": path, **facts}, list_best_settings(done, best))
-    if not done.complete:
+    # The sweep is frozen; its summary and its page rank by what the flags say.
+    vars(swept)["ranked_by"] = objective
+    vars(swept)["ranked_where"] = constraints
+    ranked = swept.rank(objective, constraints)
+    best = swept.table.iloc[int(ranked[0])]
+    facts = describe_sweep(swept, ranked, objective, constraints)
+    output.give_out(
+        swept,
+        lambda path: {"path": path, **facts},
+        more=list_best_settings(swept, best),
+    )
+    if not swept.complete:
         raise typer.Exit(printing.INTERRUPTED)
 
 
@@ -79,8 +90,11 @@ def check_ranking(table: Mapping[str, Any], objective: Any, constraints: Any) ->
     measured = STREAMED
     if table.get("metrics") == "core":
         measured = CORE
-    nothing = {name: np.zeros(1) for name in measured}
-    rank_by_objective(nothing, objective, constraints, failed=np.zeros(1, dtype=np.bool_))
+
+    # One set whose measures are 0 is ranked: what raises here would raise after the sweep.
+    zeros = {name: np.zeros(1) for name in measured}
+    failed = np.zeros(1, dtype=np.bool_)
+    rank_by_objective(zeros, objective, constraints, failed=failed)
 
 
 def describe_sweep(done: Any, ranked: Any, objective: Any, constraints: Any) -> dict[str, Any]:
@@ -112,9 +126,13 @@ def list_best_settings(done: Any, best: Any) -> list[str]:
         return list_settings({})
 
     values = {name_parameter(name): best[name] for name in done.parameters}
-    if done.evaluator is not None:
-        settings = done.evaluator.varied.settings
-        values = {name: to_plain_value(settings[name], value) for name, value in values.items()}
+    if done.evaluator is None:
+        return list_settings(values)
+
+    # Values of a table are numbers; of whole numbers, flags and choices the settings are.
+    settings = done.evaluator.varied.settings
+    for name, value in values.items():
+        values[name] = to_plain_value(settings[name], value)
     return list_settings(values)
 
 
@@ -131,12 +149,13 @@ Gate = Annotated[bool, option("Exit code 1 too without evidence of a gain.", "--
 Timing = Annotated[bool, option("Test its timing too, out of sample.", "--timing")]
 
 
-def test_timing(found: Any, output: Output) -> Any:
+def test_timing(chosen: Any, output: Output) -> Any:
+    """Return the timing test of a study or a validation, out of sample, and save it."""
     with printing.show_progress("shifts in time", "replays") as progress:
-        done = backtest.timing_test(found, progress=progress)
+        tested = backtest.timing_test(chosen, progress=progress)
     if output.store is not None:
-        done.save(output.store)
-    return done
+        tested.save(output.store)
+    return tested
 
 
 @command("timing", list_flags("timing", "threads"))
@@ -151,8 +170,8 @@ def timing(draft: Draft, *, output: Output) -> None:
     test, policy, is_compiled = build_experiment(draft)
     result = test.run(policy, compile=is_compiled)
     with printing.show_progress("shifts in time", "replays") as progress:
-        found = backtest.timing_test(result, **draft.table("timing"), progress=progress)
-    output.give_out(found)
+        tested = backtest.timing_test(result, **draft.table("timing"), progress=progress)
+    output.give_out(tested)
 
 
 @command("tune", list_flags("tune", f"{TUNED} resume"))
@@ -180,7 +199,8 @@ def tune(draft: Draft, *, output: Output, gate: Gate = False, timing: Timing = F
         search["objectives"] = search.pop("objective")
         search.pop("robust", None)
         title = next(iter(objective), "score")
-        output.give_out(run_search(test.frontier, policy, search, title, output))
+        frontier = run_search(test.frontier, policy, search, title, output)
+        output.give_out(frontier)
         return
 
     title = objective if isinstance(objective, str) else "score"
@@ -223,6 +243,7 @@ RESUME = "continue with the same command and --resume"
 
 @contextmanager
 def noting_resume(output: Output) -> Iterator[None]:
+    """Say how an interrupted search is continued, if it was saved."""
     try:
         yield
     except KeyboardInterrupt:
@@ -273,7 +294,8 @@ def folds(draft: Draft, *, as_json: AsJson = False) -> None:
     """
     table = draft.table("validate")
     run = draft.table("run")
-    terms = {name: table[name] for name in f"{GROUPS} {SPANS}".split() if name in table}
+    names = f"{GROUPS} {SPANS}".split()
+    terms = {name: table[name] for name in names if name in table}
     terms["sampling"] = run.get("sampling", "1d")
     terms["start"] = run.get("start")
 
@@ -286,16 +308,17 @@ def folds(draft: Draft, *, as_json: AsJson = False) -> None:
 
 
 def give_out_validation(draft: Draft, how: str, output: Output, *, timing: bool = False) -> None:
+    """Validate, test the timing if asked to, and print both; the validation saves itself."""
     with noting_resume(output):
-        found = run_validation(draft, how, store=output.store)
+        validated = run_validation(draft, how, store=output.store)
 
-    folder = None  # in which the validation was saved
+    folder = None
     if output.store is not None:
-        folder = output.store / name_result(found.manifest)
+        folder = output.store / name_result(validated.manifest)
     more = []
     if timing:
-        more.append(test_timing(found, output).verdict)
-    output.give_out(found, more=more, folder=folder)
+        more.append(test_timing(validated, output).verdict)
+    output.give_out(validated, more=more, folder=folder)
 
 
 def run_validation(draft: Draft, method: str = "walk_forward", **more: Any) -> Any:

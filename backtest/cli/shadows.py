@@ -40,13 +40,19 @@ def shadow(draft: Draft, *, output: Output) -> None:
     zone = draft.table("data").get("timezone")
     fills = backtest.read_fills(table.pop("fills"), timezone=zone)
     snapshots = read_snapshots(table.pop("snapshot"))
-    settings = {"experiment": name_account(draft, policy), **table}
     with show_progress("following both accounts"):
-        found = test.shadow(policy, fills, snapshots, store=output.store, **settings)
+        compared = test.shadow(
+            policy,
+            fills,
+            snapshots,
+            store=output.store,
+            experiment=name_account(draft, policy),
+            **table,
+        )
 
-    lines = [write_colored(found, verbose=output.verbose)]
+    lines = [write_colored(compared, verbose=output.verbose)]
     if output.report is not None:
-        found.report(output.report)
+        compared.report(output.report)
         lines.append(f"report: {output.report}")
     saved = None
     if output.store is not None:
@@ -54,7 +60,7 @@ def shadow(draft: Draft, *, output: Output) -> None:
         lines.append(f"ledger: {saved}")
 
     if output.as_json:
-        print_json({"ledger": saved, **found.to_dict()})
+        print_json({"ledger": saved, **compared.to_dict()})
     else:
         typer.echo("\n\n".join(lines))
 

@@ -49,11 +49,11 @@ class PlainHelp:
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters; arguments show their names alone, and ``--help`` is a switch."""
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for each in params:
-            if each.param_type_name == "argument":
-                each.display_type_rich = write_nothing
-            elif each.metavar is None:
-                each.metavar = ""
+        for param in params:
+            if param.param_type_name == "argument":
+                param.display_type_rich = write_nothing
+            elif param.metavar is None:
+                param.metavar = ""
         return params
 
 
@@ -113,21 +113,25 @@ def show_help(arguments: list[str]) -> None:
 def add_command(app: typer.Typer, name: str) -> None:
     """Add a command that can show its help, and do nothing else."""
     commands = read_table()["commands"]
-    text = commands[name]["help"]
     inner = {}
     for full_name, command in commands.items():
         if full_name.startswith(f"{name} "):
             inner[full_name.removeprefix(f"{name} ")] = command
     if not inner:
-        app.command(name, cls=PlainCommand, help=text)(build_stub(commands[name]["parameters"]))
+        declare(app, name, commands[name])
         return
 
     group = typer.Typer(cls=PlainGroup, add_completion=False, rich_markup_mode="rich")
-    group.callback(help=text)(lambda: None)
+    group.callback(help=commands[name]["help"])(lambda: None)
     for inner_name, command in inner.items():
-        stub = build_stub(command["parameters"])
-        group.command(inner_name, cls=PlainCommand, help=command["help"])(stub)
+        declare(group, inner_name, command)
     app.add_typer(group, name=name)
+
+
+def declare(app: typer.Typer, name: str, command: dict[str, Any]) -> None:
+    """Add a command of the table to an app, or to a group."""
+    stub = build_stub(command["parameters"])
+    app.command(name, cls=PlainCommand, help=command["help"])(stub)
 
 
 def build_stub(names: list[str]) -> Callable[..., None]:
@@ -144,6 +148,7 @@ def build_stub(names: list[str]) -> Callable[..., None]:
 
 
 def build_parameter(row: dict[str, Any]) -> inspect.Parameter:
+    """Return the parameter that a row of the table describes, an argument or an option."""
     make: Any = typer.Argument if row["is_argument"] else typer.Option
     kind = TYPES[row["type"]]
     return inspect.Parameter(

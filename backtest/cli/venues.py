@@ -61,9 +61,13 @@ def venues(
 
 
 def list_margin_rules(*, as_json: bool) -> None:
+    """Print the margin rules of whole accounts, with the source of each figure."""
     rules = list_presets()
     if as_json:
-        rows = [{**rule._asdict(), "requirement": rule.requirement.to_dict()} for rule in rules]
+        rows = []
+        for rule in rules:
+            requirement = rule.requirement.to_dict()
+            rows.append({**rule._asdict(), "requirement": requirement})
         print_json(rows)
         return
 
@@ -80,6 +84,7 @@ def list_margin_rules(*, as_json: bool) -> None:
 
 
 def list_venues(*, as_json: bool) -> None:
+    """Print the presets; symbols of a venue whose rules have the same sources stand together."""
     presets = preset_files.available()
     if as_json:
         print_json([{"name": preset.name, **preset._asdict()} for preset in presets])
@@ -99,6 +104,7 @@ def list_venues(*, as_json: bool) -> None:
 def show_listing(
     file: str | None, symbol: str | None, like: str | None, at: str | None, *, as_json: bool
 ) -> None:
+    """Print the rules that a listing has for a symbol, and what it leaves to a preset."""
     if file is None or symbol is None:
         lacking = "--symbol"
         if file is None:
@@ -132,7 +138,9 @@ def print_groups(rules: Venue, funding: FundingTerms | None) -> None:
             groups[name] = value
         elif not isinstance(value, list):
             alone[name] = value
-    groups["funding"] = {} if funding is None else funding.to_dict()
+    groups["funding"] = {}
+    if funding is not None:
+        groups["funding"] = funding.to_dict()
     groups["rules"] = alone
 
     for group, facts in groups.items():
@@ -142,6 +150,7 @@ def print_groups(rules: Venue, funding: FundingTerms | None) -> None:
 
 
 def print_margin_tables(rules: Venue) -> None:
+    """Print the brackets of each margin table, under the day from which it is in force."""
     fields = ("floor", "cap", "max_leverage", "maintenance_rate", "amount")
     read_fields = attrgetter(*fields)
     for since, brackets in zip(rules.days(), rules.tables(), strict=True):
@@ -153,7 +162,9 @@ def print_margin_tables(rules: Venue) -> None:
 def show(venue: str, at: str | None, *, as_json: bool) -> None:
     """Print the rules of a preset on a day, by default the newest ones, with their sources."""
     name = preset_files.parse_name(venue)
-    day = name.at if at is None else preset_files.read_day(at)
+    day = name.at
+    if at is not None:
+        day = preset_files.read_day(at)
     name = name._replace(at=day or preset_files.LATEST)
     rules = Venue.preset(*name)
     funding = funding_terms(*name)
@@ -181,16 +192,19 @@ def show(venue: str, at: str | None, *, as_json: bool) -> None:
     for origin in origins:
         text = f"{origin.group}, {origin.date}"
         if day not in (None, preset_files.LATEST) and day < origin.date:
-            text += f"; nothing is known for {day}"
+            text = f"{text}; nothing is known for {day}"
         print_paragraph(f"{text}: {origin.source}")
 
 
 def format_numbers(numbers: dict[str, Any], tick: float) -> None:
     """Write prices with the digits of the tick, and shares in percent, in their places."""
+    # Less a rounding, so that a tick of .001 has three digits and not four.
     digits = max(0, math.ceil(-math.log10(tick) - 1e-9))
     for name in ("liquidation_price", "bankruptcy_price"):
         price = numbers[name]
-        numbers[name] = "none" if math.isnan(price) else f"{price:,.{digits}f}"
+        numbers[name] = f"{price:,.{digits}f}"
+        if math.isnan(price):
+            numbers[name] = "none"
 
     for name in ("distance", "volatility"):
         if numbers[name] is not None:
@@ -249,10 +263,10 @@ def liq(
         "days": read_list(days, name="--days"),
     }
     liquidation = calculate_liquidation(rules, **terms)
-    table = rules.in_force
     numbers: dict[str, Any] = liquidation._asdict()
     by_horizon = numbers.pop("probabilities")
     probabilities = {f"{horizon:g}d": chance for horizon, chance in by_horizon.items()}
+    table = rules.in_force
     if as_json:
         numbers["probabilities"] = probabilities
         print_json({"venue": venue, "table": table and table.to_dict(), **numbers})
