@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 Period: TypeAlias = Literal["day", "week", "month", "quarter", "year"]
 
-CALENDAR_PERIODS = {"day": "D", "week": "W", "month": "M", "quarter": "Q", "year": "Y"}
+CALENDAR_PERIODS = {
+    "day": "D",
+    "week": "W",
+    "month": "M",
+    "quarter": "Q",
+    "year": "Y",
+}
 MEANINGS = {
     "price_1x": "the signal at leverage 1",
     "average_leverage": "mean leverage above or below 1",
@@ -128,7 +134,12 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     terms hold the shares of the loss, and ``ruin`` the infinite rest.
     """
     is_counted = life.is_counted
-    scale = np.divide(1.0, life.before, out=np.zeros_like(life.before), where=is_counted)
+    scale = np.divide(
+        1.0,
+        life.before,
+        out=np.zeros_like(life.before),
+        where=is_counted,
+    )
     move = np.where(is_counted, life.move, 0.0)
     log_move = np.log1p(move, out=move.copy(), where=move > -1.0)
 
@@ -146,7 +157,11 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
     simple["bad_debt"] = life.money["bad_debt"] * scale
 
     is_ruin = is_counted & ~(life.after > 0.0)
-    growth = np.log(life.after * scale, out=np.zeros_like(scale), where=is_counted & ~is_ruin)
+    growth = np.log(
+        life.after * scale,
+        out=np.zeros_like(scale),
+        where=is_counted & ~is_ruin,
+    )
     volatility_drag = growth - sum(simple.values()) - log_move
 
     # The infinite loss of a ruin is a term of its own, so that the others stay finite.
@@ -158,7 +173,9 @@ def split_growth(life: AccountHistory) -> dict[str, FloatArray]:
         "volatility_drag": volatility_drag,
         "ruin": np.where(is_ruin, -np.inf, 0.0),
     }
-    return {name: terms[name] for name in TERMS} | {"growth": growth}
+    in_order = {name: terms[name] for name in TERMS}
+    in_order["growth"] = growth
+    return in_order
 
 
 def measure_leverage(life: AccountHistory) -> tuple[float, float]:
@@ -177,17 +194,20 @@ def measure_leverage(life: AccountHistory) -> tuple[float, float]:
     move = life.move[has_direction]
     mean = float(np.mean(leverage))
     products = (leverage - mean) * (move - np.mean(move))
-    return mean, float(np.sqrt(np.sum(np.square(products))))
+    error = float(np.sqrt(np.sum(np.square(products))))
+    return mean, error
 
 
 @checked
 def attribute(life: AccountHistory, years: float) -> Attribution:
     """Return the split of the log growth of a whole history, which covers ``years``."""
-    terms = split_growth(life)
+    by_bar = split_growth(life)
+    sums = {name: float(np.sum(values)) for name, values in by_bar.items()}
+    growth = sums.pop("growth")
     mean_leverage, error = measure_leverage(life)
     return Attribution(
-        growth=float(np.sum(terms["growth"])),
-        amounts={name: float(np.sum(terms[name])) for name in TERMS},
+        growth=growth,
+        amounts=sums,
         timing_error=error,
         leverage_held=mean_leverage,
         years=years,
@@ -210,8 +230,9 @@ def attribute_by(life: AccountHistory, time: IntArray, by: Period) -> pd.DataFra
 
 def find_periods(time: IntArray, by: Period) -> pd.DatetimeIndex:
     """Return the start of the calendar period in which each bar opens."""
-    naive = utc_index(time).tz_localize(None)
-    return naive.to_period(CALENDAR_PERIODS[by]).start_time.tz_localize("UTC").rename(by)
+    naive = utc_index(time).tz_localize(None)  # periods have no time zone
+    starts = naive.to_period(CALENDAR_PERIODS[by]).start_time
+    return starts.tz_localize("UTC").rename(by)
 
 
 def read_account_history(run: Any) -> AccountHistory:
@@ -222,31 +243,41 @@ def read_account_history(run: Any) -> AccountHistory:
     after = series["equity"] + series["reserve"]
     before = find_wealth_before(series)
 
+    # Bars after a ruin do not count, nor do those without wealth.
+    first_bar = run.span.first
     is_counted = before > 0.0
     if run.tally.ruin >= 0:
-        is_counted &= np.arange(n_bars) <= run.tally.ruin - run.span.first
+        is_counted &= np.arange(n_bars) <= run.tally.ruin - first_bar
 
     # What was held over the bar: its quantity at the close, before what was closed inside it.
-    forced = tables.sum_contracts(run.entries, FORCED, run.span.first, n_bars)
+    forced = tables.sum_contracts(run.entries, FORCED, first_bar, n_bars)
     held = series["quantity"] - forced
-    decided = np.append(run.before.signal[:1], np.broadcast_to(run.signal, n_bars)[:-1])
+    signal = np.broadcast_to(run.signal, n_bars)
+    decided = np.append(run.before.signal[:1], signal[:-1])
     if run.account.fill == "next_close":  # decisions trade at the close of the bar
-        held = held - tables.sum_contracts(run.entries, (Event.FILL,), run.span.first, n_bars)
+        held = held - tables.sum_contracts(run.entries, (Event.FILL,), first_bar, n_bars)
         decided = np.append(0.0, decided[:-1])
 
     # Without a signal, the position itself says which direction pays.
     direction = np.sign(decided)
     direction = np.where(direction == 0.0, np.sign(held), direction)
 
+    # Leverage at the value of a contract at the close before; the first bar may have none.
     first_value = tables.value_of(run.venue.contract, run.before.mark[:1])
     value_before = np.append(first_value, value[:-1])
     notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
-    leverage = np.divide(notional, before, out=np.zeros_like(after), where=is_counted)
+    leverage = np.divide(
+        notional,
+        before,
+        out=np.zeros_like(after),
+        where=is_counted,
+    )
     known_before = np.where(np.isnan(value_before), value, value_before)
+    money_terms = ("price_pnl", *GROWTH_TERMS, "bad_debt")
     return AccountHistory(
         before=before,
         after=after,
-        money={name: series[name] for name in ("price_pnl", *GROWTH_TERMS, "bad_debt")},
+        money={name: series[name] for name in money_terms},
         leverage=direction * leverage,
         direction=direction,
         move=direction * (value - known_before) / np.abs(known_before),
@@ -260,6 +291,12 @@ def find_wealth_before(series: Mapping[str, FloatArray]) -> FloatArray:
     after = series["equity"] + series["reserve"]
     costs = sum(series[name] for name in GROWTH_TERMS)
     gains = series["price_pnl"] + series["bad_debt"] - costs
-    before = np.concatenate([after[:1] - gains[:1], after[:-1]])
-    before[1:] += (series["flows"] - series["top_up"])[1:]
+
+    # Before the first bar stands what its gains did not bring, then the close of the bar before.
+    first = after[:1] - gains[:1]
+    before = np.concatenate([first, after[:-1]])
+
+    # A top-up comes from the reserve, and is no deposit into both together.
+    deposits = series["flows"] - series["top_up"]
+    before[1:] += deposits[1:]
     return before

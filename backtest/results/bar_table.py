@@ -16,27 +16,32 @@ from backtest.results.run_data import RunData
 
 
 def tabulate_account(
-    run: RunData, options: Mapping[str, core.FloatArray]
+    run: RunData,
+    options: Mapping[str, core.FloatArray],
 ) -> dict[str, core.FloatArray]:
     """Return the columns of the account by bar, with those of its ``options`` in their place."""
     account = run.record.account
     closes = run.closes
     equity = account.equity
-    needed = closes.requirement
-    margin_ratio = performance.divide(needed, closes.backing, empty=math.inf)
     gross = np.abs(run.notionals).sum(axis=1)
     peak = np.maximum.accumulate(np.maximum(account.unit, run.first_peak))
+
+    # What needs no margin has a ratio of 0, whatever backs it.
+    needed = closes.requirement
+    margin_ratio = performance.divide(needed, closes.backing, empty=math.inf)
+    margin_ratio = np.where(needed > 0.0, margin_ratio, 0.0)
 
     # Where margin is posted without any equity, it uses more than all of it.
     initial = closes.initial
     is_broke = (initial > 0.0) & ~(equity > 0.0)
+    margin_used = np.where(is_broke, np.inf, performance.divide(initial, equity))
     return {
         "equity": equity,
         "gross_leverage": performance.divide(gross, equity),
         "net_leverage": run.net_leverage,
         "backing": closes.backing,
         "requirement": needed,
-        "margin_ratio": np.where(needed > 0.0, margin_ratio, 0.0),
+        "margin_ratio": margin_ratio,
         "balance": closes.balance,
         "collateral": closes.collateral,
         "collateral_at_rate": closes.collateral_at_rate,
@@ -47,7 +52,7 @@ def tabulate_account(
         "drawdown": 1.0 - account.unit / peak,
         "initial_margin": initial,
         "available": find_available(run),
-        "margin_used": np.where(is_broke, np.inf, performance.divide(initial, equity)),
+        "margin_used": margin_used,
         "realized_pnl": find_realized(run, gross),
         "unrealized_pnl": run.unrealized.sum(axis=1),
     }
@@ -84,14 +89,21 @@ def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
     value = tables.value_of(run.venue.contract, run.mark)
     is_held = quantity != 0.0
     is_isolated = bool(run.are_isolated[0])
-    needed = run.closes.own[:, 0] if is_isolated else run.closes.requirement
+    needed = run.closes.requirement
+    if is_isolated:
+        needed = run.closes.own[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         leverage = quantity * np.abs(value) / fields["equity"]
         position_leverage = np.abs(run.notionals[:, 0]) / run.closes.initial
 
     price = run.liquidation_prices[:, 0]
-    volatility = run.volatilities[0][:, 0]
-    day = find_day(run.interval, is_session=run.is_session)
+    probability = forecast_liquidation(
+        quantity,
+        run.mark,
+        price,
+        sigma=run.volatilities[0][:, 0],
+        years=find_day(run.interval, is_session=run.is_session),
+    )
     columns = {
         "close": run.close,
         "mark": run.mark,
@@ -99,7 +111,7 @@ def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
         "leverage": np.where(is_held, leverage, 0.0),
         "maintenance": needed,
         "liquidation_price": price,
-        "liquidation_probability": forecast_liquidation(quantity, run.mark, price, volatility, day),
+        "liquidation_probability": probability,
         "entry": tables.price_of(run.venue.contract, fields["entry"]),
         "margin": fields["margin"],
         "target": fields["target"],
@@ -119,7 +131,9 @@ def tabulate_position(run: RunData) -> dict[str, core.FloatArray]:
 
 
 def measure_loan(
-    cash: core.FloatArray, owned: core.FloatArray, needed: core.FloatArray
+    cash: core.FloatArray,
+    owned: core.FloatArray,
+    needed: core.FloatArray,
 ) -> dict[str, core.FloatArray]:
     """Return the health factor and the loan to value of an account that borrows, by bar.
 
@@ -129,9 +143,13 @@ def measure_loan(
     debt = np.maximum(-cash, 0.0) + np.maximum(-owned, 0.0)
     has_debt = debt > 0.0
 
+    # What is owned may fall by its requirement, what is owed may rise by it.
     with np.errstate(divide="ignore", invalid="ignore"):
         of_long = (collateral - needed) / debt
         of_short = collateral / (debt + needed)
-        ltv = np.where(has_debt, debt / collateral, 0.0)
+        loan_to_value = debt / collateral
     health = np.where(owned < 0.0, of_short, of_long)
-    return {"health_factor": np.where(has_debt, health, np.inf), "ltv": ltv}
+    return {
+        "health_factor": np.where(has_debt, health, np.inf),
+        "ltv": np.where(has_debt, loan_to_value, 0.0),
+    }

@@ -25,14 +25,18 @@ class Benchmark(NamedTuple):
 
 
 def read_benchmark(
-    declared: BenchmarkLike, markets: Markets, venues: Mapping[str, Venue], first: int
+    declared: BenchmarkLike,
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    first: int,
 ) -> Benchmark | None:
     """Return a benchmark that a user declared; None if it is the only instrument of the run."""
     if declared is None or (isinstance(declared, str) and markets.names == (declared,)):
         return None
     if is_series(declared):
         moves = read_prices(declared, markets, first)
-        return Benchmark(f"{declared.name or 'series'} {hash_values(moves[first:])}", moves)
+        name = declared.name or "series"
+        return Benchmark(f"{name} {hash_values(moves[first:])}", moves)
 
     if isinstance(declared, str):
         if declared not in markets:
@@ -54,7 +58,10 @@ def read_benchmark(
 
 
 def index_traded(
-    markets: Markets, venues: Mapping[str, Venue], signal: core.FloatArray, first: int
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    signal: core.FloatArray,
+    first: int,
 ) -> Benchmark:
     """Return the index of what is traded; of one instrument that instrument."""
     weights = spread_weights(signal, markets)
@@ -77,23 +84,29 @@ def spread_weights(signal: core.FloatArray, markets: Markets) -> core.FloatArray
         return read_weights(None, markets)
 
     # A bar without any signal has the weights of the last bar with one.
-    has_signal = np.flatnonzero(total)
-    last = np.searchsorted(has_signal, np.arange(len(total)), side="right") - 1
-    latest = size[:, has_signal[np.maximum(last, 0)]]
+    bars_with_signal = np.flatnonzero(total)
+    rank = np.searchsorted(bars_with_signal, np.arange(len(total)), side="right") - 1
+    last_bar = bars_with_signal[np.maximum(rank, 0)]  # of bars before any, the first with one
+    latest = size[:, last_bar]
+
+    # Weights add up to 1, over the instruments that can be traded.
     tradable = np.where(markets.tradable(), latest, 0.0)
     sums = tradable.sum(axis=0)
     return np.asarray(tradable / np.where(sums > 0.0, sums, 1.0))
 
 
 def measure_moves(
-    markets: Markets, venues: Mapping[str, Venue], weights: core.FloatArray
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    weights: core.FloatArray,
 ) -> core.FloatArray:
     """Return the simple returns of the index's mark from close to close, of shape (n_bars,).
 
     Bar t holds the weights of bar t - 1, rebalanced at its open without costs; the first bar has no
     return. Gains are those of the value of a contract in the settlement currency.
     """
-    are_inverse = [venues[name].contract.kind == "inverse" for name in markets.names]
+    contracts = [venues[name].contract for name in markets.names]
+    are_inverse = [contract.kind == "inverse" for contract in contracts]
     panel = markets.panel()
     held = np.concatenate((weights[:, :1], weights[:, :-1]), axis=1)
 
@@ -101,22 +114,39 @@ def measure_moves(
     next_open = np.roll(panel.open, -1, axis=1)
     next_open[:, -1] = np.nan
     next_open = np.where(np.isnan(next_open), panel.close, next_open)
-    growth = 1.0 + sum_gains(held, next_open, panel.open, are_inverse)
-    index_at_open = np.concatenate(([1.0], np.cumprod(growth[:-1])))
+    growth = 1.0 + sum_gains(
+        held,
+        price=next_open,
+        start_price=panel.open,
+        are_inverse=are_inverse,
+    )
+    grown = np.cumprod(growth[:-1])
+    index_at_open = np.concatenate(([1.0], grown))
 
     # At each close, by the marks; the first one has none before it to grow from.
-    gains_to_close = sum_gains(held, panel.mark_close, panel.open, are_inverse)
+    gains_to_close = sum_gains(
+        held,
+        price=panel.mark_close,
+        start_price=panel.open,
+        are_inverse=are_inverse,
+    )
     index_at_close = index_at_open * (1.0 + gains_to_close)
     close_before = np.concatenate((index_at_close[:1], index_at_close[:-1]))
-    return np.asarray((index_at_close - close_before) / close_before)
+    moves = (index_at_close - close_before) / close_before
+    return np.asarray(moves)
 
 
-def follow_instrument(markets: Markets, venues: Mapping[str, Venue], name: str) -> core.FloatArray:
+def follow_instrument(
+    markets: Markets,
+    venues: Mapping[str, Venue],
+    name: str,
+) -> core.FloatArray:
     """Return the simple returns of an instrument's mark by bar, of shape (n_bars,)."""
     marks = markets.panel().mark_close[markets.names.index(name)]
     value = tables.value_of(venues[name].contract, marks)
     before = np.concatenate((value[:1], value[:-1]))
-    return np.nan_to_num((value - before) / np.abs(before))
+    moves = (value - before) / np.abs(before)
+    return np.nan_to_num(moves)
 
 
 def sum_gains(
@@ -127,8 +157,13 @@ def sum_gains(
 ) -> core.FloatArray:
     """Return the return of weights from one price to another, of shape (n_bars,)."""
     is_coin = np.array(are_inverse)[:, None]
-    gains = np.where(is_coin, 1.0 - start_price / price, price / start_price - 1.0)
-    return np.asarray(np.where(held != 0.0, held * gains, 0.0).sum(axis=0))
+    gains_in_coin = 1.0 - start_price / price
+    gains_in_quote = price / start_price - 1.0
+    gains = np.where(is_coin, gains_in_coin, gains_in_quote)
+
+    # An instrument that is not held may have no price.
+    weighted = np.where(held != 0.0, held * gains, 0.0)
+    return np.asarray(weighted.sum(axis=0))
 
 
 def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatArray:
@@ -137,7 +172,8 @@ def read_prices(prices: pd.Series, markets: Markets, first: int) -> core.FloatAr
     Raises ParameterError for a bar of the run, from ``first`` on, without a positive price.
     """
     stamps = read_dates(prices.index, "benchmark", BY_BARS)
-    values = pd.Series(core.to_numbers(prices, "benchmark"), index=stamps).reindex(markets.time)
+    numbers = core.to_numbers(prices, "benchmark")
+    values = pd.Series(numbers, index=stamps).reindex(markets.time)
     in_run = values.to_numpy()[first:]
     missing = np.flatnonzero(~((in_run > 0.0) & np.isfinite(in_run)))
     if len(missing):
@@ -170,8 +206,10 @@ def name_benchmark(manifest: Mapping[str, Any]) -> str:
 
 
 def find_benchmark(manifest: Mapping[str, Any]) -> str:
+    """Return the benchmark of a saved run: the one declared, or what it was compared with."""
     return str(manifest.get("benchmark", manifest["compared_with"]))
 
 
 def hash_values(values: core.FloatArray) -> str:
-    return f"sha256:{hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}"
+    content = np.ascontiguousarray(values).tobytes()
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -41,13 +41,20 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
     equity = run.of_account("equity") * marks.closes
     unit = run.of_account("unit") * marks.closes
     first_unit = run.tally.first_unit * marks.start
-    drawdown = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_unit))
+    peak = np.maximum.accumulate(np.maximum(unit, first_unit))
+    drawdown = 1.0 - unit / peak
 
+    # The market beside it is the coin, held.
     returns = sampled_returns(unit, run.ends_sample, first_unit)
     held = sampled_returns(marks.closes, run.ends_sample, marks.start)
     samples = Samples(returns=returns, risk_free=np.zeros(len(returns)), market=held)
     growth = float(unit[-1]) / first_unit
-    metrics = measure_counted(run, samples, growth=growth, drawdown=float(drawdown.max()))
+    metrics = measure_counted(
+        run,
+        samples,
+        growth=growth,
+        drawdown=float(drawdown.max()),
+    )
     metrics["final_equity"] = float(equity[-1])
     return CountedResult(
         bars=pd.DataFrame({"equity": equity, "drawdown": drawdown}, index=core.utc_index(run.time)),
@@ -67,7 +74,8 @@ def check_coin(run: RunRecord, market: Market) -> None:
         raise core.ParameterError("counted_in needs an account in coins, got no inverse contract")
 
     coin = find_coin(market.instrument)
-    others = ", ".join(sorted(str(other) for other in coins - {coin, None}))
+    unpriced = coins - {coin, None}
+    others = ", ".join(sorted(map(str, unpriced)))
     if coin and others:
         raise core.ParameterError(
             f"market must price the coin of the account, {others}, got {coin!r}"
@@ -79,7 +87,8 @@ def find_coin_marks(run: RunRecord, market: Market) -> CoinMarks:
     closes = run.span.closes
     ends = market.time + market.interval
     rows = np.searchsorted(ends, closes, side="right") - 1
-    missing = closes[(rows < 0) | (ends[rows] != closes)]
+    is_missing = (rows < 0) | (ends[rows] != closes)
+    missing = closes[is_missing]
     if len(missing):
         first = core.format_time(int(missing[0]))
         raise core.DataError(
@@ -95,7 +104,11 @@ def find_coin_marks(run: RunRecord, market: Market) -> CoinMarks:
 
 
 def measure_counted(
-    run: RunRecord, samples: Samples, *, growth: float, drawdown: float
+    run: RunRecord,
+    samples: Samples,
+    *,
+    growth: float,
+    drawdown: float,
 ) -> dict[str, float]:
     """Return the measures of a counted account, in the order of pages."""
     returns = samples.returns
@@ -106,13 +119,17 @@ def measure_counted(
         cagr = compound_growth(growth, run.span.years)
 
     mean = float(returns.mean()) if n > 0 else math.nan
-    downside = math.sqrt(np.square(np.minimum(returns, 0.0)).sum() / max(n, 1))
+    losses = np.minimum(returns, 0.0)
+    downside = math.sqrt(np.square(losses).sum() / max(n, 1))
+    calmar = math.nan
+    if drawdown > 0.0:
+        calmar = cagr / drawdown
     return {
         "total_return": growth - 1.0,
         "cagr": cagr,
         **measure_spread(returns, 0.0, periods),
         "sortino": float(annualize_ratios(mean, downside, periods)),
         "max_drawdown": drawdown,
-        "calmar": cagr / drawdown if drawdown > 0.0 else math.nan,
+        "calmar": calmar,
         **measure_returns(samples, periods),
     }

@@ -46,13 +46,16 @@ def estimate_sharpe(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     ratio = mean / deviation
 
     # Derivative of the ratio by mean and variance, of returns in units of their deviation.
-    z = np.asarray((x - mean[:, None]) / (deviation * math.sqrt((n - 1) / n))[:, None])
-    return ratio, z - 0.5 * ratio[:, None] * (z * z - 1.0)
+    population_deviation = deviation * math.sqrt((n - 1) / n)
+    z = np.asarray((x - mean[:, None]) / population_deviation[:, None])
+    influence = z - 0.5 * ratio[:, None] * (z * z - 1.0)
+    return ratio, influence
 
 
 def estimate_mean(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the mean of each row, and the influence of each period on it."""
-    return np.mean(x, axis=1), x - np.mean(x, axis=1, keepdims=True)
+    mean = np.mean(x, axis=1)
+    return mean, x - mean[:, None]
 
 
 STATISTICS = {
@@ -145,6 +148,7 @@ def compare_pairs(
         if progress is not None:
             progress(row + 1)
 
+    # The share of histories at or over |d| / s, with d itself counted as one.
     count = np.sum(ratios >= studentize(difference, error), axis=0)
     p_value = np.minimum(1.0, (1.0 + count) / (draws + 1.0))
     p_value[np.isnan(difference)] = np.nan
@@ -182,7 +186,10 @@ class DrawnHistory(NamedTuple):
 
 
 def draw_histories(
-    n: int, block: int, draws: int, rng: np.random.Generator
+    n: int,
+    block: int,
+    draws: int,
+    rng: np.random.Generator,
 ) -> Iterator[DrawnHistory]:
     """Yield histories of n periods; the last period is followed by the first.
 
@@ -232,7 +239,8 @@ def find_block_length(series: FloatArray) -> float:
     squares_of_later = squares_so_far[-1] - squares_so_far[after]
     squares_of_earlier = squares_so_far[n - after]
     with np.errstate(divide="ignore", invalid="ignore"):
-        correlations = np.abs(products) / np.sqrt(squares_of_later * squares_of_earlier)
+        scale = np.sqrt(squares_of_later * squares_of_earlier)
+        correlations = np.abs(products) / scale
         is_small = correlations < 2.0 * math.sqrt(math.log10(n) / n)
 
         # The first lag after which as many in a row are small decides how many count.
@@ -240,7 +248,8 @@ def find_block_length(series: FloatArray) -> float:
         is_quiet = windows.all(axis=1)
         m = most
         if is_quiet.any():
-            m = min(2 * max(int(np.argmax(is_quiet)), 1), most)
+            first_quiet = max(int(np.argmax(is_quiet)), 1)
+            m = min(2 * first_quiet, most)
 
         lag = np.arange(1, m + 1)
         weight = np.minimum(1.0, 2.0 * (1.0 - lag / m))
@@ -248,7 +257,10 @@ def find_block_length(series: FloatArray) -> float:
         slope = 2.0 * (lag @ weighted)  # g
         level = products[0] + 2.0 * np.sum(weighted)  # v
         best = np.cbrt(n * (slope / level) ** 2)
-    return float(np.minimum(best, math.ceil(min(3.0 * math.sqrt(n), n / 3.0))))
+
+    # NaN, of a series that does not vary, stays.
+    longest = math.ceil(min(3.0 * math.sqrt(n), n / 3.0))
+    return float(np.minimum(best, longest))
 
 
 def choose_block(influence: FloatArray) -> int:
@@ -278,7 +290,8 @@ def resampling_error(influence: FloatArray, block: int) -> FloatArray:
     n = influence.shape[1]
     lag = np.arange(1, n)
     q = 1.0 - 1.0 / block
-    weight = (1.0 - lag / n) * q**lag + lag / n * q ** (n - lag)
+    share = lag / n
+    weight = (1.0 - share) * q**lag + share * q ** (n - lag)
 
     error = np.empty(len(influence))
     for row, series in enumerate(influence):
@@ -311,6 +324,9 @@ def holm(p_values: FloatArray) -> FloatArray:
     order = np.argsort(p_values, kind="stable")[:n_tests]  # NaN are last
     factors = np.arange(n_tests, 0, -1)
 
+    # Each is at least the one before, and at most 1.
+    multiplied = p_values[order] * factors
+    rising = np.maximum.accumulate(multiplied)
     corrected = np.full(len(p_values), np.nan)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p_values[order] * factors))
+    corrected[order] = np.minimum(1.0, rising)
     return corrected

@@ -36,6 +36,9 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
     is_debt = kinds == Event.BAD_DEBT
 
     price = tables.find_prices(entries, run.list_venues())
+    shown_kinds = []
+    for kind, name in zip(kinds.tolist(), names, strict=True):
+        shown_kinds.append(name_fill(run, kind, name))
     table = pd.DataFrame(
         {
             "time": core.utc_index(place_entries(run, entries, names)),
@@ -45,31 +48,35 @@ def tabulate_fills(run: RunRecord) -> pd.DataFrame:
             "reference": find_references(run, entries, names, price),
             "fee": np.where(is_debt, -entries["amount"], sum_fees(entries)),
             "fee_currency": tables.find_settlement(run),
-            "kind": [
-                name_fill(run, kind, name) for kind, name in zip(kinds.tolist(), names, strict=True)
-            ],
+            "kind": shown_kinds,
             "step": entries["step"],
         }
     )
 
-    is_traded = np.isin(kinds, (*TRADED, Event.CONVERTED)) & (entries["quantity"] != 0.0)
+    has_quantity = entries["quantity"] != 0.0
+    is_traded = np.isin(kinds, (*TRADED, Event.CONVERTED)) & has_quantity
     rows: pd.DataFrame = table[is_debt | is_traded].reset_index(drop=True)
     return rows
 
 
 def find_references(
-    run: RunRecord, entries: Entries, names: npt.NDArray[np.object_], price: FloatArray
+    run: RunRecord,
+    entries: Entries,
+    names: npt.NDArray[np.object_],
+    price: FloatArray,
 ) -> FloatArray:
     """Return the prices of entries without slippage and impact, which are in the prices of trades.
 
     A trade at v whose slippage and impact cost c in all was at v - c / quantity without them.
     """
     is_trade = np.isin(entries["kind"], TRADES)
-    quantity = entries["quantity"]
     in_price = sum(entries[FILL_COSTS[name]] for name in IN_PRICE)
     worsened = np.where(is_trade, in_price, 0.0)
+
+    quantity = entries["quantity"]
+    divisor = np.where(quantity != 0.0, quantity, 1.0)
     unworsened = entries.copy()
-    unworsened["value"] -= worsened / np.where(quantity != 0.0, quantity, 1.0)
+    unworsened["value"] -= worsened / divisor
     without_costs = tables.find_prices(unworsened, run.list_venues())
     reference: FloatArray = np.where(worsened != 0.0, without_costs, price)
 
@@ -119,7 +126,11 @@ EXITS_INSIDE = 7
 """Steps of a bar: payments at the open, those inside, and stops and liquidations."""
 
 
-def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object_]) -> IntArray:
+def place_entries(
+    run: RunRecord,
+    entries: Entries,
+    names: npt.NDArray[np.object_],
+) -> IntArray:
     """Return the times of entries, ns: as :func:`tabulate_fills` says, inside at a settlement.
 
     The stamp of a settlement or an expiry holds for the entries after it in the same bar.
@@ -142,9 +153,9 @@ def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object
         last_bar = bar
 
         if kind == Event.FUNDING:
-            is_at_open = step == FUNDING_AT_OPEN
+            # The k-th payment of an instrument in this step is that of the k-th settlement there.
             in_bar = settlements.get((name, opened), [])
-            stamps = [known.stamp for known in in_bar if known.is_at_open == is_at_open]
+            stamps = list_stamps(in_bar, is_at_open=step == FUNDING_AT_OPEN)
             k = n_paid[name, bar, step]
             n_paid[name, bar, step] = k + 1
             stamp = stamps[k] if k < len(stamps) else opened
@@ -154,7 +165,18 @@ def place_entries(run: RunRecord, entries: Entries, names: npt.NDArray[np.object
     return np.array(times, dtype=np.int64)
 
 
-def place_in_bar(step: int, opened: int, *, interval: int, stamp: int) -> int:
+def list_stamps(settlements: list[Settlement], *, is_at_open: bool) -> list[int]:
+    """Return the stamps of the settlements of a bar that fall on its open, or of the others."""
+    return [known.stamp for known in settlements if known.is_at_open == is_at_open]
+
+
+def place_in_bar(
+    step: int,
+    opened: int,
+    *,
+    interval: int,
+    stamp: int,
+) -> int:
     """Return the time of a step of a bar, ns: sorted by time, steps keep their order in the bar."""
     if step < INSIDE:
         return opened
@@ -171,8 +193,10 @@ def name_fill(run: RunRecord, kind: int, name: str) -> str:
     if kind == Event.LIQUIDATED:
         # The log of a pool names no venue: then all of them have to agree.
         venues = [venue] if venue else run.list_venues()
-        is_takeover = {known.liquidation.mode for known in venues} == {"takeover"}
-        return "takeover" if is_takeover else "liquidation"
+        modes = {known.liquidation.mode for known in venues}
+        if modes == {"takeover"}:
+            return "takeover"
+        return "liquidation"
 
     if kind == Event.DELISTED:
         is_expiring = venue is not None and venue.contract.expires is not None

@@ -61,12 +61,12 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
     >>> found.frequency, found.brier, round(found.kupiec, 4)
     (0.5, 0.3125, 1.1507)
     """
-    p = np.asarray(forecast, np.float64)
-    came = np.asarray(outcome, np.float64)
-    check_lengths(forecast=p, outcome=came)
-    is_known = ~np.isnan(p) & ~np.isnan(came)
-    p = p[is_known]
-    came = came[is_known]
+    forecasts = np.asarray(forecast, np.float64)
+    outcomes = np.asarray(outcome, np.float64)
+    check_lengths(forecast=forecasts, outcome=outcomes)
+    is_known = ~np.isnan(forecasts) & ~np.isnan(outcomes)
+    p = forecasts[is_known]
+    came = outcomes[is_known]
     n = len(p)
     if n < 2:
         raise core.ParameterError(
@@ -80,11 +80,17 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
     mean = float(np.mean(p))
     frequency = events / n
 
-    # Whether events are as frequent as forecast, and whether they follow each other.
-    kupiec = log_likelihood(n - events, events) - log_likelihood(n - events, events, mean)
-    n00, n01, n10, n11 = np.bincount(2 * happened[:-1] + happened[1:], minlength=4).tolist()
-    apart = log_likelihood(n00, n01) + log_likelihood(n10, n11)
-    clusters = apart - log_likelihood(n00 + n10, n01 + n11)
+    # Kupiec: whether events are as frequent as forecast.
+    as_they_came = log_likelihood(n - events, events)
+    as_forecast = log_likelihood(n - events, events, mean)
+    kupiec = as_they_came - as_forecast
+
+    # Christoffersen: whether they follow each other; n_ij is how often j followed i.
+    transitions = 2 * happened[:-1] + happened[1:]
+    n00, n01, n10, n11 = np.bincount(transitions, minlength=4).tolist()
+    dependent = log_likelihood(n00, n01) + log_likelihood(n10, n11)
+    independent = log_likelihood(n00 + n10, n01 + n11)
+    clusters = dependent - independent
     return Calibration(
         count=n,
         forecast=mean,
@@ -98,7 +104,13 @@ def calibration(forecast: npt.ArrayLike, outcome: npt.ArrayLike) -> Calibration:
     )
 
 
-def check_values(name: str, values: core.FloatArray, is_right: core.BoolArray, rule: str) -> None:
+def check_values(
+    name: str,
+    values: core.FloatArray,
+    is_right: core.BoolArray,
+    rule: str,
+) -> None:
+    """Raise ParameterError for the values that are not right, with the first of them."""
     wrong = values[~is_right]
     if len(wrong):
         raise core.ParameterError(
@@ -114,5 +126,9 @@ def find_p_value(log_ratio: float) -> float:
 
 def log_likelihood(misses: int, hits: int, probability: float | None = None) -> float:
     """Return ln[(1 - q)^misses q^hits], by default for the most likely q; 0 ln 0 = 0."""
-    q = hits / max(misses + hits, 1) if probability is None else probability
-    return float(core.sp.special.xlog1py(misses, -q) + core.sp.special.xlogy(hits, q))
+    q = probability
+    if q is None:
+        q = hits / max(misses + hits, 1)
+    of_misses = core.sp.special.xlog1py(misses, -q)
+    of_hits = core.sp.special.xlogy(hits, q)
+    return float(of_misses + of_hits)

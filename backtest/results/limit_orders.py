@@ -29,7 +29,9 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
     # An order is filled if a fill of its instrument comes after it in the same bar.
     bar_and_owner = bar * (len(run.names) + 1) + owner
     fills = np.flatnonzero(kinds == "fill")
-    last_fill = dict(zip(bar_and_owner[fills].tolist(), fills.tolist(), strict=True))
+    keys_of_fills = bar_and_owner[fills].tolist()
+    last_fill = dict(zip(keys_of_fills, fills.tolist(), strict=True))
+
     placed = np.flatnonzero(kinds == "limit_order")
     fill_rows = [last_fill.get(key, -1) for key in bar_and_owner[placed].tolist()]
     is_filled = np.array(fill_rows, dtype=np.int64) > placed
@@ -40,7 +42,9 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
     owner = owner[placed]
     quantity = events["quantity"].to_numpy()[placed]
     after = np.minimum(bar + 1, len(marks) - 1)
-    move_against = -np.sign(quantity) * (marks[after, owner] / marks[bar, owner] - 1.0)
+    move = marks[after, owner] / marks[bar, owner] - 1.0
+    move_against = -np.sign(quantity) * move
+    next_move = np.where(after > bar, move_against, np.nan) + 0.0  # no -0
     return pd.DataFrame(
         {
             "time": events["time"].to_numpy()[placed],
@@ -49,7 +53,7 @@ def list_limit_orders(run: RunRecord) -> pd.DataFrame:
             "price": events["price"].to_numpy()[placed],
             "quantity": np.abs(quantity),
             "is_filled": is_filled,
-            "next_move": np.where(after > bar, move_against, np.nan) + 0.0,
+            "next_move": next_move,
         }
     )
 
@@ -70,8 +74,11 @@ def count_limit_orders(orders: pd.DataFrame) -> dict[str, float]:
 
 
 def average_known(values: FloatArray) -> float:
+    """Return the mean of what is not NaN, NaN if nothing is."""
     known = values[~np.isnan(values)]
-    return float(np.mean(known)) if len(known) else math.nan
+    if len(known) == 0:
+        return math.nan
+    return float(np.mean(known))
 
 
 def describe_limit_orders(orders: pd.DataFrame) -> str:
@@ -81,16 +88,17 @@ def describe_limit_orders(orders: pd.DataFrame) -> str:
     filled = int(counts["filled"])
     text = f"{core.count_nouns(placed, 'order')}, {filled:,} filled and {placed - filled:,} not"
 
+    moves = {
+        "those filled": counts["move_against_filled"],
+        "the others": counts["move_against_unfilled"],
+    }
     clauses = []
-    for name, whom in (
-        ("move_against_filled", "those filled"),
-        ("move_against_unfilled", "the others"),
-    ):
-        move = counts[name]
+    for orders_meant, move in moves.items():
         if math.isnan(move):
             continue
+        size = core.format_percent(abs(move), 3)
         direction = "against" if move > 0.0 else "in favor of"
-        clauses.append(f"{core.format_percent(abs(move), 3)} {direction} {whom}")
+        clauses.append(f"{size} {direction} {orders_meant}")
     if not clauses:
         return text
     return f"{text}; in the next bar the mark moved {' and '.join(clauses)}, on average"

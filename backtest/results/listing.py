@@ -35,8 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from backtest import core
-from backtest.core import provenance
-from backtest.core import result_folders as s
+from backtest.core import provenance, result_folders
 from backtest.core.atomic_files import LOCK
 from backtest.results.manifest import describe_search, phrase_source
 from backtest.results.result import RUN
@@ -100,7 +99,9 @@ HYPHENED = ("walk-forward", "cross-validation")
 
 def name_kind(kind: str) -> str:
     """Return a kind as people write it, ``"passing probability"``."""
-    return kind if kind in HYPHENED else kind.replace("-", " ")
+    if kind in HYPHENED:
+        return kind
+    return kind.replace("-", " ")
 
 
 def find_kind(kind: str) -> Any:
@@ -109,27 +110,28 @@ def find_kind(kind: str) -> Any:
 
 
 def is_begun(folder: Path) -> bool:
-    return folder.name.startswith(s.UNFINISHED)
+    """Return whether a folder is that of a result that is not finished."""
+    return folder.name.startswith(result_folders.UNFINISHED)
 
 
 def is_leftover(folder: Path) -> bool:
-    return folder.name.startswith(s.LEFTOVERS)
+    return folder.name.startswith(result_folders.LEFTOVERS)
 
 
 def is_result(folder: Path) -> bool:
-    return (folder / s.MANIFEST).is_file() and not folder.name.startswith(".")
+    return (folder / result_folders.MANIFEST).is_file() and not folder.name.startswith(".")
 
 
 def is_ledger(folder: Path) -> bool:
     """Return whether a folder is that of the ledger of shadows, which is no result."""
-    return folder.name == LEDGER_FOLDER and not (folder / s.MANIFEST).exists()
+    return folder.name == LEDGER_FOLDER and not (folder / result_folders.MANIFEST).exists()
 
 
 def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
     """Return the kind and the manifest of a saved result."""
-    path = folder / s.MANIFEST
+    path = folder / result_folders.MANIFEST
     if not path.exists():
-        raise core.DataError(f"{folder}: holds no {s.MANIFEST}")
+        raise core.DataError(f"{folder}: holds no {result_folders.MANIFEST}")
     manifest = core.read_json_file(path)
     if not isinstance(manifest, dict):
         raise core.DataError(f"{path}: must hold a JSON object, got a {type(manifest).__name__}")
@@ -142,7 +144,8 @@ def open_folder(folder: Path) -> tuple[str, dict[str, Any]]:
         )
     if is_begun(folder) and folder.resolve().name != name_begun(kind, manifest):
         raise core.DataError(
-            f"{folder}: {s.MANIFEST} must describe the result that the folder is named after"
+            f"{folder}: {result_folders.MANIFEST} must describe the result that the folder is "
+            "named after"
         )
     return kind, manifest
 
@@ -151,7 +154,7 @@ def name_begun(kind: str, manifest: Mapping[str, Any]) -> str:
     """Return the name of the folder of a result that is not finished; empty if it has none."""
     try:
         if find_kind(kind).can_be_resumed:
-            return f"{s.UNFINISHED}{s.name_result(manifest)}"
+            return f"{result_folders.UNFINISHED}{result_folders.name_result(manifest)}"
     except (KeyError, TypeError, AttributeError):  # a damaged manifest
         pass
     return ""
@@ -186,9 +189,13 @@ def list_folders(store: Path) -> list[str]:
             f"{store}: cannot read the folder of results: {error.strerror or error}"
         ) from error
 
-    hidden = (*s.LEFTOVERS, s.UNFINISHED)
-    shown = (name for name in names if name[0] != "." or name.startswith(hidden))
-    return sorted(name for name in shown if not is_ledger(store / name))
+    of_results = (*result_folders.LEFTOVERS, result_folders.UNFINISHED)
+    shown = []
+    for name in names:
+        is_foreign = name.startswith(".") and not name.startswith(of_results)
+        if not is_foreign and not is_ledger(store / name):
+            shown.append(name)
+    return sorted(shown)
 
 
 def find_folder(name: str, store: Path) -> Path:
@@ -224,12 +231,16 @@ def find_folder(name: str, store: Path) -> Path:
 
 def find_inner_folders(folders: Sequence[str], store: Path, name: str) -> list[Path]:
     """Return the folders inside those of other results whose name or id begins so."""
-    inner_names = {inner for kind in KINDS for inner in find_kind(kind).inner}
-    places = list[Path]()
+    inner_names = set[str]()
+    for kind in KINDS:
+        inner_names.update(find_kind(kind).inner)
+
+    fitting = []
     for folder in folders:
         for inner in inner_names:
-            places.extend((store / folder / inner).glob("*/*"))
-    return [place for place in places if fits_beginning(place.name, name) and is_result(place)]
+            places = (store / folder / inner).glob("*/*")
+            fitting += [x for x in places if fits_beginning(x.name, name) and is_result(x)]
+    return fitting
 
 
 def fits_beginning(folder: str, beginning: str) -> bool:
@@ -380,9 +391,19 @@ def try_entry(folder: Path) -> StoreEntry:
             facts |= read_progress(folder, kind, manifest)
             return StoreEntry(folder.name, kind, **{**disk, **facts})
 
-        faults = s.find_faults(folder, manifest, find_kind(kind), with_hashes=False)
+        faults = result_folders.find_faults(
+            folder,
+            manifest,
+            find_kind(kind),
+            with_hashes=False,
+        )
         for name, what in faults:
-            return StoreEntry(folder.name, kind, f"{name}: {what}; {s.CURE}", **disk)
+            return StoreEntry(
+                folder.name,
+                kind,
+                f"{name}: {what}; {result_folders.CURE}",
+                **disk,
+            )
 
         facts |= find_kind(kind)._read_line(folder, manifest)
         facts |= summarize_making(core.read_provenance(folder, facts["id"]))
@@ -401,7 +422,7 @@ def measure_disk(folder: Path) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError):  # a draft that was renamed since
             states[path] = path.lstat()
 
-    manifest = states.get(folder / s.MANIFEST)
+    manifest = states.get(folder / result_folders.MANIFEST)
     if manifest is not None:
         saved = manifest.st_mtime_ns
     else:
@@ -420,7 +441,13 @@ def read_leftover(folder: Path, disk: Mapping[str, Any]) -> StoreEntry:
         trouble = "it is being written now"
     elif len(results) == 1:
         trouble = f"{trouble} of {results[0]}"
-    return StoreEntry(folder.name, LEFTOVER, trouble, **disk, is_busy=is_busy)
+    return StoreEntry(
+        folder.name,
+        LEFTOVER,
+        trouble,
+        **disk,
+        is_busy=is_busy,
+    )
 
 
 def read_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -451,15 +478,17 @@ def summarize_making(making: core.Making | None) -> dict[str, Any]:
     """Return the commits and the seconds of a result, by the fields of entries."""
     if making is None:
         return {}
-    commits = {
-        name: commit.removesuffix(provenance.DIRTY)
-        for name, commit in making.code.items()
-        if commit
-    }
+
+    commits = {}
+    for checkout, commit in making.code.items():
+        if commit:
+            commits[checkout] = commit.removesuffix(provenance.DIRTY)
+
     backtest_commit = commits.pop(provenance.PACKAGE, "")
+    others = dict.fromkeys(commits.values())
     return {
         "seconds": making.seconds,
-        "commit": ", ".join(dict.fromkeys(commits.values())),
+        "commit": ", ".join(others),
         "backtest_commit": backtest_commit,
         "is_dirty": making.is_dirty,
     }
@@ -525,16 +554,20 @@ def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> 
 def describe_call(manifest: Mapping[str, Any]) -> str:
     """Return the function that makes a result, its policies and the source of its data."""
     kind = str(manifest.get("kind"))
-    call = find_kind(kind).call if kind in KINDS else "bt.run"
+    call = "bt.run"
+    if kind in KINDS:
+        call = find_kind(kind).call
 
     policies = manifest.get("policies") or {}
     if not policies and "policy" in manifest:
         policies = {"": manifest["policy"]}
-    names = ", ".join(str(policy.get("text") or policy["name"]) for policy in policies.values())
+    texts = [str(policy.get("text") or policy["name"]) for policy in policies.values()]
+    names = ", ".join(texts)
     if "policy_module" in manifest:
         names = f"{names} of {manifest['policy_module']}"
 
     source = phrase_source(manifest["data"])
     if not source:
         source = manifest.get("source", "data of no known source")
-    return ", ".join(part for part in (call, names, str(source)) if part)
+    parts = [call, names, str(source)]
+    return ", ".join(part for part in parts if part)

@@ -61,7 +61,12 @@ def estimate_moments(returns: core.FloatArray) -> SharpeMoments:
 
 @core.checked
 def probabilistic_sharpe(
-    sharpe: float, n: float, *, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0
+    sharpe: float,
+    n: float,
+    *,
+    skew: float = 0.0,
+    kurtosis: float = 3.0,
+    benchmark: float = 0.0,
 ) -> float:
     """Return the probability that the true Sharpe ratio is above a benchmark.
 
@@ -82,7 +87,8 @@ def probabilistic_sharpe(
     """
     core.check_range("n", n, low=2.0, open_high=True)
     excess = check_finite("sharpe", sharpe) - check_finite("benchmark", benchmark)
-    error = math.sqrt(estimation_variance(sharpe, skew, kurtosis) / (n - 1))
+    variance = estimation_variance(sharpe, skew, kurtosis)
+    error = math.sqrt(variance / (n - 1))
     if error == 0.0:
         return 0.5 + 0.5 * float(np.sign(excess))
     return 0.5 * math.erfc(-excess / error / math.sqrt(2.0))
@@ -106,7 +112,12 @@ def expected_max_sharpe(n_trials: float, std: float) -> float:
     >>> round(expected_max_sharpe(100, (0.5 / 250) ** 0.5), 4)
     0.1132
     """
-    core.check_range("n_trials", n_trials, low=1.0, high=1e300)
+    core.check_range(
+        "n_trials",
+        n_trials,
+        low=1.0,
+        high=1e300,
+    )
     core.check_range("std", std, low=0.0, open_high=True)
     if n_trials == 1.0:
         return 0.0
@@ -144,11 +155,22 @@ def deflated_sharpe(
     0.9004
     """
     benchmark = expected_max_sharpe(n_trials, std)
-    return probabilistic_sharpe(sharpe, n, skew=skew, kurtosis=kurtosis, benchmark=benchmark)
+    return probabilistic_sharpe(
+        sharpe,
+        n,
+        skew=skew,
+        kurtosis=kurtosis,
+        benchmark=benchmark,
+    )
 
 
 @core.checked
-def deflated_sharpe_of_returns(returns: core.FloatArray, *, n_trials: float, std: float) -> float:
+def deflated_sharpe_of_returns(
+    returns: core.FloatArray,
+    *,
+    n_trials: float,
+    std: float,
+) -> float:
     """Return :func:`deflated_sharpe` of a series of returns of shape (n,).
 
     ``std`` is per observation of the same length as these. Constant returns give 1/2 for one trial,
@@ -177,10 +199,20 @@ def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
 
 
 def check_finite(name: str, value: float) -> float:
-    return core.check_range(name, value, open_low=True, open_high=True)
+    return core.check_range(
+        name,
+        value,
+        open_low=True,
+        open_high=True,
+    )
 
 
-def check_returns(returns: npt.ArrayLike, *, samples: int, trials: int = 1) -> core.FloatArray:
+def check_returns(
+    returns: npt.ArrayLike,
+    *,
+    samples: int,
+    trials: int = 1,
+) -> core.FloatArray:
     """Return a table of shape (n_samples, n_trials), checked to be large enough and finite."""
     table = np.asarray(returns, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < samples or table.shape[1] < trials:
@@ -198,7 +230,12 @@ def check_returns(returns: npt.ArrayLike, *, samples: int, trials: int = 1) -> c
 
 
 @core.checked
-def sharpe_error(excess: core.FloatArray, periods: float, *, n: float | None = None) -> float:
+def sharpe_error(
+    excess: core.FloatArray,
+    periods: float,
+    *,
+    n: float | None = None,
+) -> float:
     """Return the standard error of the annual Sharpe ratio.
 
     ``excess`` (n,) are simple returns per sampling period in excess of the risk-free rate,
@@ -260,11 +297,13 @@ def effective_observations(returns: core.FloatArray) -> float:
     if not has_spread(returns):
         return float(n)
 
+    # Lo's factor: 1 + 2 sum of w_k r_k, with Bartlett's weights.
     centered = np.asarray(returns) - np.mean(returns)
+    squares = float(centered @ centered)
     lags = min(int(1.3 * math.sqrt(n)), n - 1)
-    sums = [float(centered[k:] @ centered[:-k]) for k in range(1, lags + 1)]
-    weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)  # Bartlett's
-    factor = 1.0 + 2.0 * float(weights @ np.array(sums)) / float(centered @ centered)
+    products = [float(centered[k:] @ centered[:-k]) for k in range(1, lags + 1)]
+    weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)
+    factor = 1.0 + 2.0 * float(weights @ np.array(products)) / squares
 
     # The autocorrelations of deviations from the sample's own mean are too low.
     corrected = factor * (1.0 + (lags + 1.0) / n)

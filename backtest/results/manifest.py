@@ -33,7 +33,11 @@ NOT_IN_ID = (
 
 
 def write_manifest(
-    setup: Any, span: RunSpan, *, plain_because: str, compared_with: str
+    setup: Any,
+    span: RunSpan,
+    *,
+    plain_because: str,
+    compared_with: str,
 ) -> dict[str, Any]:
     """Return the manifest of a run: what decides its numbers, its id, and facts that do not."""
     market: Market | Markets = setup.markets
@@ -49,6 +53,9 @@ def write_manifest(
     facts: dict[str, Any] = {"data": data, "policy": describe_policies(setup.policies)}
     if setup.overlay is not None:
         facts["overlay"] = describe_policy(setup.overlay)
+    resumed_from = None
+    if setup.resume is not None:
+        resumed_from = setup.resume.manifest["id"]
     facts |= {
         "venue": {},
         "account": {},
@@ -56,7 +63,7 @@ def write_manifest(
         "sampling": setup.test.sampling,
         "calendar": setup.test.calendar,
         "seed": None,
-        "resumed_from": None if setup.resume is None else setup.resume.manifest["id"],
+        "resumed_from": resumed_from,
         "versions": core.find_versions(),
     }
     if setup.benchmark is not None:
@@ -66,24 +73,35 @@ def write_manifest(
     manifest: dict[str, Any] = core.to_plain(facts)
     manifest["venue"] = describe_venue(venue)
     manifest["account"] = core.describe_value(setup.account)
-    aside = list_remarks(setup, span, plain_because=plain_because, compared_with=compared_with)
+    aside = list_remarks(
+        setup,
+        span,
+        plain_because=plain_because,
+        compared_with=compared_with,
+    )
     return {"id": core.compute_id(manifest), **manifest, **aside}
 
 
 def list_remarks(
-    setup: Any, span: RunSpan, *, plain_because: str, compared_with: str
+    setup: Any,
+    span: RunSpan,
+    *,
+    plain_because: str,
+    compared_with: str,
 ) -> dict[str, Any]:
     """Return what a manifest says beside the facts that decide the numbers."""
     policies = setup.policies
-    tables = describe_all_tables(setup, span)
     is_panel = len(setup.markets) > 1
+    tables: Any = describe_all_tables(setup, span)
+    if not is_panel:
+        (tables,) = tables.values()
     checks = "; ".join(dict.fromkeys(observed.causality for observed in setup.observed))
     remarks: dict[str, Any] = {
         "policy_module": type(next(iter(policies.values()))).__module__,
         "compared_with": compared_with,
         "compiled": plain_because or "yes",
         "causality": setup.join_checks(checks),
-        "margin_table": tables if is_panel else next(iter(tables.values())),
+        "margin_table": tables,
     }
 
     promises = list_promises(policies, setup.overlay)
@@ -128,7 +146,10 @@ def change_policy(manifest: Mapping[str, Any], changes: Mapping[str, Any]) -> di
 
 
 def describe_data(
-    market: Market | Markets, account: Account, start: int, closes: IntArray
+    market: Market | Markets,
+    account: Account,
+    start: int,
+    closes: IntArray,
 ) -> dict[str, Any]:
     """Return the facts of the bars of a run; of several instruments those of each."""
     if isinstance(market, Market):
@@ -148,7 +169,10 @@ def describe_data(
 
 
 def describe_instrument(
-    market: Market, account: Account, start: int, closes: IntArray
+    market: Market,
+    account: Account,
+    start: int,
+    closes: IntArray,
 ) -> dict[str, Any]:
     """Return what a manifest says of the bars of one instrument, and of flows after them."""
     n_late_flows = 0  # counting them loads pandas
@@ -169,6 +193,7 @@ def describe_instrument(
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
+    """Return the class, the settings and the code of a policy, as a manifest has them."""
     return {
         "text": repr(policy),
         "name": type(policy).__name__,
@@ -182,13 +207,19 @@ def describe_policies(policies: Mapping[str, Policy]) -> dict[str, Any]:
     distinct = {repr(policy) for policy in policies.values()}
     if len(distinct) == 1:
         return describe_policy(next(iter(policies.values())))
-    texts = ", ".join(f"{name}: {policy!r}" for name, policy in policies.items())
+
+    texts = []
+    by_instrument = {}
+    for name, policy in policies.items():
+        texts.append(f"{name}: {policy!r}")
+        by_instrument[name] = describe_policy(policy)
+    listed = ", ".join(texts)
     return {
-        "text": f"{{{texts}}}",
+        "text": f"{{{listed}}}",
         "name": "portfolio",
         "settings": {},
         "source_hash": "",
-        "by_instrument": {name: describe_policy(policy) for name, policy in policies.items()},
+        "by_instrument": by_instrument,
     }
 
 
@@ -200,7 +231,8 @@ def describe_venue(venue: Venue | Mapping[str, Venue]) -> dict[str, Any]:
 
 
 def describe_history(
-    market: Market | Markets | None, start: TimeLike | None = None
+    market: Market | Markets | None,
+    start: TimeLike | None = None,
 ) -> Mapping[str, Any]:
     """Return the facts of the bars of a market from a start on, as the manifest of a run has them.
 
@@ -208,7 +240,13 @@ def describe_history(
     """
     if market is None:
         blank = dict.fromkeys(("source", "instrument", "content_hash", "start", "end"), "")
-        return {**blank, "bars": 0, "interval": "", "synthetic": False, "filled": {}}
+        return {
+            **blank,
+            "bars": 0,
+            "interval": "",
+            "synthetic": False,
+            "filled": {},
+        }
 
     first_open = market.start
     if start is not None:
@@ -232,8 +270,11 @@ def phrase_source(data: Mapping[str, Any]) -> str:
     if not source.startswith("<"):
         return source
 
-    instruments = data.get("instruments") or {}
-    sources = [*dict.fromkeys(row["source"] for row in instruments.values() if "source" in row)]
+    named = {}
+    for facts in (data.get("instruments") or {}).values():
+        if "source" in facts:
+            named[facts["source"]] = True
+    sources = [*named]
     n_more = len(sources) - MOST_SOURCES
     if n_more > 0:
         sources = [*sources[:MOST_SOURCES], f"and {n_more} more"]
@@ -243,10 +284,12 @@ def phrase_source(data: Mapping[str, Any]) -> str:
 
 
 def phrase_text(source: str) -> str:
+    """Return the text of an object without its brackets."""
     return source.removeprefix("<").removesuffix(">").removeprefix("Markets: ")
 
 
 def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dict[str, Any]:
+    """Return what a manifest says of the bars from a start to the last of some closes, ns."""
     return {
         "source": repr(market),
         "instrument": market.instrument,
@@ -259,7 +302,12 @@ def describe_bars(market: Market | Markets, start: int, closes: IntArray) -> dic
     }
 
 
-def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -> str:
+def describe_margin_tables(
+    market: Market,
+    venue: Venue,
+    start: int,
+    end: int,
+) -> str:
     """Return whether the margin tables of a venue cover a span of time (ns), in words."""
     clauses = []
     if not market.synthetic:
@@ -282,8 +330,10 @@ def describe_margin_tables(market: Market, venue: Venue, start: int, end: int) -
 def read_tables_in_use(manifest: Mapping[str, Any], venue: Venue) -> list[InUse]:
     """Return the margin tables that a saved run used."""
     if "margin_tables" in manifest:
-        stamps = [core.to_nanoseconds(table["from"]) for table in manifest["margin_tables"]]
+        tables = manifest["margin_tables"]
+        stamps = [core.to_nanoseconds(table["from"]) for table in tables]
     else:
+        # Of several instruments the manifest has none: they follow from its dates.
         start = core.to_nanoseconds(manifest["data"]["start"])
         end = core.to_nanoseconds(manifest["data"]["end"])
         changes = [table.end for table in venue.earlier if start < table.end < end]
@@ -295,7 +345,8 @@ def hash_source(cls: type[Policy]) -> str:
     """Return a hash of the code of a policy: of its functions and constants, and of its parts."""
     texts = [f"{cls.__module__}.{cls.__qualname__}"]
     for base in cls.__mro__:
-        if base.__module__.partition(".")[0] not in ("backtest", "builtins"):
+        package = base.__module__.partition(".")[0]
+        if package not in ("backtest", "builtins"):  # ours has a version
             texts += list_functions(base)
             texts += list_members(base, without=cls.parameters())
 
@@ -338,7 +389,8 @@ def is_constant(value: Any) -> bool:
 def describe_search(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return the policy and the title of a search, by the fields of an entry of the store."""
     name = str(manifest["policy"]["name"])
-    varied = ", ".join(str(dimension["name"]) for dimension in manifest["space"]["dimensions"])
+    dimensions = manifest["space"]["dimensions"]
+    varied = ", ".join(str(dimension["name"]) for dimension in dimensions)
     return {"policy": name, "title": f"{name} over {varied}"}
 
 

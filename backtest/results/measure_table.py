@@ -76,140 +76,406 @@ LOSSES = (-math.inf, 1.0)
 MARGIN_USE = (0.0, 10.0)
 """An initial margin over ten times the equity: its maintenance would have liquidated before."""
 
+
+def list_costs() -> dict[str, Measure]:
+    """Return the measures of the terms of money that are costs."""
+    costs = {}
+    for term in MONEY_TERMS:
+        if term.is_cost:
+            costs[term.name] = Measure(
+                unit=MONEY,
+                better=-1,
+                meaning=term.measure,
+                part="core",
+            )
+    return costs
+
+
 ABOUT: dict[str, Measure] = {
     "total_return": Measure(
-        FRACTION, 1, "growth from start to end, free of deposits", "core", domain=RETURN
+        unit=FRACTION,
+        better=1,
+        meaning="growth from start to end, free of deposits",
+        part="core",
+        domain=RETURN,
     ),
-    "cagr": Measure(A_YEAR, 1, "growth of the account per year, compounded", "core", domain=RETURN),
+    "cagr": Measure(
+        unit=A_YEAR,
+        better=1,
+        meaning="growth of the account per year, compounded",
+        part="core",
+        domain=RETURN,
+    ),
     "volatility": Measure(
-        ROOT, -1, "standard deviation of returns, annualized", "core", domain=SIZE
+        unit=ROOT,
+        better=-1,
+        meaning="standard deviation of returns, annualized",
+        part="core",
+        domain=SIZE,
     ),
-    "sharpe": Measure(ROOT, 1, "mean return over the risk-free rate per unit of deviation", "core"),
-    "sortino": Measure(ROOT, 1, "return over the risk-free rate per unit of downside"),
+    "sharpe": Measure(
+        unit=ROOT,
+        better=1,
+        meaning="mean return over the risk-free rate per unit of deviation",
+        part="core",
+    ),
+    "sortino": Measure(
+        unit=ROOT,
+        better=1,
+        meaning="return over the risk-free rate per unit of downside",
+    ),
     "max_drawdown": Measure(
-        FRACTION, -1, "deepest fall from a running peak, at bar closes", "core", domain=SHARE
+        unit=FRACTION,
+        better=-1,
+        meaning="deepest fall from a running peak, at bar closes",
+        part="core",
+        domain=SHARE,
     ),
     "drawdown_days": Measure(
-        DAYS, -1, "from the peak of the deepest fall to recovery, or the end", "path", domain=SIZE
+        unit=DAYS,
+        better=-1,
+        meaning="from the peak of the deepest fall to recovery, or the end",
+        part="path",
+        domain=SIZE,
     ),
     "recovered": Measure(
-        FLAG, 1, "whether the peak before the deepest fall was reached again", "path", domain=SHARE
+        unit=FLAG,
+        better=1,
+        meaning="whether the peak before the deepest fall was reached again",
+        part="path",
+        domain=SHARE,
     ),
-    "calmar": Measure("per year", 1, "growth per year for each unit of the deepest fall", "core"),
+    "calmar": Measure(
+        unit="per year",
+        better=1,
+        meaning="growth per year for each unit of the deepest fall",
+        part="core",
+    ),
     "var_95": Measure(
-        FRACTION, -1, "value at risk of a sampling period at 95 %", "path", domain=LOSSES
+        unit=FRACTION,
+        better=-1,
+        meaning="value at risk of a sampling period at 95 %",
+        part="path",
+        domain=LOSSES,
     ),
     "es_95": Measure(
-        FRACTION,
-        -1,
-        "expected shortfall (CVaR) of a sampling period at 95 %",
-        "path",
+        unit=FRACTION,
+        better=-1,
+        meaning="expected shortfall (CVaR) of a sampling period at 95 %",
+        part="path",
         domain=LOSSES,
     ),
     "var_99": Measure(
-        FRACTION, -1, "value at risk of a sampling period at 99 %", "path", domain=LOSSES
-    ),
-    "es_99": Measure(
-        FRACTION,
-        -1,
-        "expected shortfall (CVaR) of a sampling period at 99 %",
-        "path",
+        unit=FRACTION,
+        better=-1,
+        meaning="value at risk of a sampling period at 99 %",
+        part="path",
         domain=LOSSES,
     ),
-    "sharpe_error": Measure(ROOT, 0, "standard error of the Sharpe ratio", "path", domain=SIZE),
+    "es_99": Measure(
+        unit=FRACTION,
+        better=-1,
+        meaning="expected shortfall (CVaR) of a sampling period at 99 %",
+        part="path",
+        domain=LOSSES,
+    ),
+    "sharpe_error": Measure(
+        unit=ROOT,
+        better=0,
+        meaning="standard error of the Sharpe ratio",
+        part="path",
+        domain=SIZE,
+    ),
     "probabilistic_sharpe": Measure(
-        FRACTION, 1, "probability that the true Sharpe is above 0", "path", domain=SHARE
+        unit=FRACTION,
+        better=1,
+        meaning="probability that the true Sharpe is above 0",
+        part="path",
+        domain=SHARE,
     ),
-    "alpha": Measure(A_YEAR, 1, "return that beta times the market does not explain", "path"),
-    "alpha_error": Measure(A_YEAR, 0, "HAC standard error of alpha", "path", domain=SIZE),
-    "beta": Measure("number", 0, "slope of returns on unlevered market returns", "path"),
-    "beta_error": Measure("number", 0, "HAC standard error of beta", "path", domain=SIZE),
-    "skewness": Measure("number", 1, "third standardized moment of returns, without bias", "path"),
+    "alpha": Measure(
+        unit=A_YEAR,
+        better=1,
+        meaning="return that beta times the market does not explain",
+        part="path",
+    ),
+    "alpha_error": Measure(
+        unit=A_YEAR,
+        better=0,
+        meaning="HAC standard error of alpha",
+        part="path",
+        domain=SIZE,
+    ),
+    "beta": Measure(
+        unit="number",
+        better=0,
+        meaning="slope of returns on unlevered market returns",
+        part="path",
+    ),
+    "beta_error": Measure(
+        unit="number",
+        better=0,
+        meaning="HAC standard error of beta",
+        part="path",
+        domain=SIZE,
+    ),
+    "skewness": Measure(
+        unit="number",
+        better=1,
+        meaning="third standardized moment of returns, without bias",
+        part="path",
+    ),
     "excess_kurtosis": Measure(
-        "number", -1, "fourth standardized moment less 3, without bias", "path"
+        unit="number",
+        better=-1,
+        meaning="fourth standardized moment less 3, without bias",
+        part="path",
     ),
-    "omega": Measure("number", 1, "sum of gains over sum of losses", "path", domain=SIZE),
+    "omega": Measure(
+        unit="number",
+        better=1,
+        meaning="sum of gains over sum of losses",
+        part="path",
+        domain=SIZE,
+    ),
     "tail_ratio": Measure(
-        "number",
-        1,
-        "95 % quantile of returns over the 5 % quantile, without signs",
-        "path",
+        unit="number",
+        better=1,
+        meaning="95 % quantile of returns over the 5 % quantile, without signs",
+        part="path",
         domain=SIZE,
     ),
     "gain_to_pain": Measure(
-        "number", 1, "sum of monthly returns over sum of monthly losses", "path", domain=RETURN
+        unit="number",
+        better=1,
+        meaning="sum of monthly returns over sum of monthly losses",
+        part="path",
+        domain=RETURN,
     ),
     "ulcer": Measure(
-        FRACTION, -1, "root mean square of the drawdown at bar closes", "path", domain=SHARE
+        unit=FRACTION,
+        better=-1,
+        meaning="root mean square of the drawdown at bar closes",
+        part="path",
+        domain=SHARE,
     ),
-    "best_day": Measure(FRACTION, 1, "largest return of a day", "path", domain=RETURN),
-    "worst_day": Measure(FRACTION, 1, "smallest return of a day", "path", domain=RETURN),
-    "best_month": Measure(FRACTION, 1, "largest return of a month", "path", domain=RETURN),
-    "worst_month": Measure(FRACTION, 1, "smallest return of a month", "path", domain=RETURN),
-    "positive_days": Measure(FRACTION, 1, "share of days with a gain", "path", domain=SHARE),
+    "best_day": Measure(
+        unit=FRACTION,
+        better=1,
+        meaning="largest return of a day",
+        part="path",
+        domain=RETURN,
+    ),
+    "worst_day": Measure(
+        unit=FRACTION,
+        better=1,
+        meaning="smallest return of a day",
+        part="path",
+        domain=RETURN,
+    ),
+    "best_month": Measure(
+        unit=FRACTION,
+        better=1,
+        meaning="largest return of a month",
+        part="path",
+        domain=RETURN,
+    ),
+    "worst_month": Measure(
+        unit=FRACTION,
+        better=1,
+        meaning="smallest return of a month",
+        part="path",
+        domain=RETURN,
+    ),
+    "positive_days": Measure(
+        unit=FRACTION,
+        better=1,
+        meaning="share of days with a gain",
+        part="path",
+        domain=SHARE,
+    ),
     "certainty_equivalent": Measure(
-        A_YEAR, 1, "sure growth worth as much at a relative risk aversion of 3", domain=RETURN
+        unit=A_YEAR,
+        better=1,
+        meaning="sure growth worth as much at a relative risk aversion of 3",
+        domain=RETURN,
     ),
-    "turnover": Measure("per year", -1, "traded notional over mean equity", "core", domain=SIZE),
+    "turnover": Measure(
+        unit="per year",
+        better=-1,
+        meaning="traded notional over mean equity",
+        part="core",
+        domain=SIZE,
+    ),
     "fills": Measure(
-        COUNT, 0, "fills of orders and exits, without liquidations", "core", domain=SIZE
+        unit=COUNT,
+        better=0,
+        meaning="fills of orders and exits, without liquidations",
+        part="core",
+        domain=SIZE,
     ),
-    "price_pnl": Measure(MONEY, 1, "profit of price moves, before any cost"),
-    **{x.name: Measure(MONEY, -1, x.measure, "core") for x in MONEY_TERMS if x.is_cost},
+    "price_pnl": Measure(
+        unit=MONEY,
+        better=1,
+        meaning="profit of price moves, before any cost",
+    ),
+    **list_costs(),
     "liquidations": Measure(
-        COUNT, -1, "times that a price triggered a liquidation", "core", domain=SIZE
+        unit=COUNT,
+        better=-1,
+        meaning="times that a price triggered a liquidation",
+        part="core",
+        domain=SIZE,
     ),
-    "liquidation_loss": Measure(MONEY, -1, "what liquidations cost beyond the price move"),
+    "liquidation_loss": Measure(
+        unit=MONEY,
+        better=-1,
+        meaning="what liquidations cost beyond the price move",
+    ),
     "bad_debt": Measure(
-        MONEY, -1, "shortfall of the account, covered by the insurance fund", domain=SIZE
+        unit=MONEY,
+        better=-1,
+        meaning="shortfall of the account, covered by the insurance fund",
+        domain=SIZE,
     ),
-    "ruined": Measure(FLAG, -1, "whether a loss ruined the account", "core", domain=SHARE),
+    "ruined": Measure(
+        unit=FLAG,
+        better=-1,
+        meaning="whether a loss ruined the account",
+        part="core",
+        domain=SHARE,
+    ),
     "ruin_time": Measure(
-        DAYS, 1, "from the start to ruin; NaN where there was none", "core", domain=SIZE
+        unit=DAYS,
+        better=1,
+        meaning="from the start to ruin; NaN where there was none",
+        part="core",
+        domain=SIZE,
     ),
     "time_to_first_liquidation": Measure(
-        DAYS, 1, "from the start; NaN where there was none", domain=SIZE
+        unit=DAYS,
+        better=1,
+        meaning="from the start; NaN where there was none",
+        domain=SIZE,
     ),
     "near_liquidation_share": Measure(
-        FRACTION, -1, "closes within 10 % of the liquidation price", "path", domain=SHARE
+        unit=FRACTION,
+        better=-1,
+        meaning="closes within 10 % of the liquidation price",
+        part="path",
+        domain=SHARE,
     ),
     "stops": Measure(
-        COUNT, -1, "stops of any kind that closed the position at a loss limit", domain=SIZE
+        unit=COUNT,
+        better=-1,
+        meaning="stops of any kind that closed the position at a loss limit",
+        domain=SIZE,
     ),
-    "take_profits": Measure(COUNT, 0, "take-profits that closed the position", domain=SIZE),
+    "take_profits": Measure(
+        unit=COUNT,
+        better=0,
+        meaning="take-profits that closed the position",
+        domain=SIZE,
+    ),
     "ambiguous_bars": Measure(
-        COUNT, -1, "bars the account survives only if prices move together", domain=SIZE
+        unit=COUNT,
+        better=-1,
+        meaning="bars the account survives only if prices move together",
+        domain=SIZE,
     ),
     "both_reached": Measure(
-        COUNT, -1, "bars that reach a take-profit, and a stop or the liquidation price", domain=SIZE
+        unit=COUNT,
+        better=-1,
+        meaning="bars that reach a take-profit, and a stop or the liquidation price",
+        domain=SIZE,
     ),
     "margin_calls": Measure(
-        COUNT, -1, "closes at which the margin ratio rose over the call", domain=SIZE
+        unit=COUNT,
+        better=-1,
+        meaning="closes at which the margin ratio rose over the call",
+        domain=SIZE,
     ),
     "calls_met": Measure(
-        COUNT, 0, "margin calls that ended with the ratio under the call again", domain=SIZE
+        unit=COUNT,
+        better=0,
+        meaning="margin calls that ended with the ratio under the call again",
+        domain=SIZE,
     ),
-    "calls_failed": Measure(COUNT, -1, "margin calls that ended otherwise", domain=SIZE),
-    "liquidated_after_call": Measure(COUNT, -1, "calls that a liquidation followed", domain=SIZE),
+    "calls_failed": Measure(
+        unit=COUNT,
+        better=-1,
+        meaning="margin calls that ended otherwise",
+        domain=SIZE,
+    ),
+    "liquidated_after_call": Measure(
+        unit=COUNT,
+        better=-1,
+        meaning="calls that a liquidation followed",
+        domain=SIZE,
+    ),
     "time_to_liquidation_after_call": Measure(
-        DAYS, 1, "mean from a call to that liquidation", domain=SIZE
+        unit=DAYS,
+        better=1,
+        meaning="mean from a call to that liquidation",
+        domain=SIZE,
     ),
-    "mean_leverage": Measure(TURNS, 0, "mean of notional over equity at closes", domain=SIZE),
-    "peak_leverage": Measure(TURNS, -1, "highest notional over equity at a close", domain=SIZE),
-    "gross_over_cap": Measure(FRACTION, -1, "closes above the cap of gross leverage", domain=SHARE),
+    "mean_leverage": Measure(
+        unit=TURNS,
+        better=0,
+        meaning="mean of notional over equity at closes",
+        domain=SIZE,
+    ),
+    "peak_leverage": Measure(
+        unit=TURNS,
+        better=-1,
+        meaning="highest notional over equity at a close",
+        domain=SIZE,
+    ),
+    "gross_over_cap": Measure(
+        unit=FRACTION,
+        better=-1,
+        meaning="closes above the cap of gross leverage",
+        domain=SHARE,
+    ),
     "peak_margin_ratio": Measure(
-        FRACTION, -1, "highest maintenance over what backs the position", domain=SHARE
+        unit=FRACTION,
+        better=-1,
+        meaning="highest maintenance over what backs the position",
+        domain=SHARE,
     ),
     "mean_margin_use": Measure(
-        FRACTION, -1, "mean of initial margin over equity at closes", domain=MARGIN_USE
+        unit=FRACTION,
+        better=-1,
+        meaning="mean of initial margin over equity at closes",
+        domain=MARGIN_USE,
     ),
-    "return_on_margin": Measure(A_YEAR, 1, "net profit per year over mean initial margin"),
+    "return_on_margin": Measure(
+        unit=A_YEAR,
+        better=1,
+        meaning="net profit per year over mean initial margin",
+    ),
     "leverage_decay": Measure(
-        LOSS, -1, "growth lost to volatility, funding, interest and fees", "path"
+        unit=LOSS,
+        better=-1,
+        meaning="growth lost to volatility, funding, interest and fees",
+        part="path",
     ),
-    "flows": Measure(MONEY, 0, "deposits less withdrawals, and top-ups"),
-    "top_ups": Measure(MONEY, 0, "moved from the reserve to the account after margin calls"),
-    "final_equity": Measure(MONEY, 1, "equity at the last close, without the reserve", "core"),
+    "flows": Measure(
+        unit=MONEY,
+        better=0,
+        meaning="deposits less withdrawals, and top-ups",
+    ),
+    "top_ups": Measure(
+        unit=MONEY,
+        better=0,
+        meaning="moved from the reserve to the account after margin calls",
+    ),
+    "final_equity": Measure(
+        unit=MONEY,
+        better=1,
+        meaning="equity at the last close, without the reserve",
+        part="core",
+    ),
 }
 
 
@@ -224,15 +490,20 @@ STREAMED = list_parts("core", "all")
 
 
 def measure_run(
-    tally: Tally, span: RunSpan, unit: FloatArray, equity: float, samples: Samples
+    tally: Tally,
+    span: RunSpan,
+    unit: FloatArray,
+    equity: float,
+    samples: Samples,
 ) -> dict[str, float]:
     """Return all measures of one account by name.
 
     ``unit`` (n_bars,) are values at closes, ``equity`` is that at the end. Money is in the
     settlement currency, times in days, the rest fractions (0.25 is 25 %).
     """
-    many = {name: np.array([value]) for name, value in tally.to_dict().items()}
-    measured = measure_accounts(many, span, unit[-1:], np.array([equity]))
+    # One account is measured as many are, of arrays of one.
+    tally_of_one = {name: np.array([value]) for name, value in tally.to_dict().items()}
+    measured = measure_accounts(tally_of_one, span, unit[-1:], np.array([equity]))
     measures: dict[str, Any] = {name: values[0] for name, values in measured.items()}
     measures |= measure_path(tally, span, unit)
     measures |= measure_returns(samples, span.periods)
@@ -240,7 +511,10 @@ def measure_run(
 
 
 def measure_accounts(
-    tally: Mapping[str, Any], span: RunSpan, unit: FloatArray, equity: FloatArray
+    tally: Mapping[str, Any],
+    span: RunSpan,
+    unit: FloatArray,
+    equity: FloatArray,
 ) -> dict[str, FloatArray]:
     """Return the measures of many accounts, each array of shape (n_accounts,).
 
@@ -250,11 +524,18 @@ def measure_accounts(
         measures = measure_core(tally, span, unit) | measure_rest(tally, span)
     measures["final_equity"] = equity
 
-    columns = {name: measures[name] if name in measures else tally[name] for name in STREAMED}
-    return {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
+    columns = {}
+    for name in STREAMED:
+        column = measures[name] if name in measures else tally[name]
+        columns[name] = np.array(column, dtype=np.float64)
+    return columns
 
 
-def measure_core(tally: Mapping[str, Any], span: RunSpan, unit: FloatArray) -> dict[str, Any]:
+def measure_core(
+    tally: Mapping[str, Any],
+    span: RunSpan,
+    unit: FloatArray,
+) -> dict[str, Any]:
     """Return the measures that each sweep has, of many accounts.
 
     ``tally`` has what was summed over bars: ``ruin`` is the bar of a ruin, -1 without one, ``low``
@@ -267,18 +548,23 @@ def measure_core(tally: Mapping[str, Any], span: RunSpan, unit: FloatArray) -> d
     cagr = np.where(is_ruined, -1.0, rates)
     drawdown = 1.0 - tally["low"] / tally["low_peak"]
 
+    # Deviations with n - 1 degrees of freedom: of returns, and of those over the risk-free rate.
     n = tally["samples"]
     freedom = np.where(n > 1, n - 1.0, np.nan)
-    deviation = np.sqrt(tally["excess_squares"] / freedom)
+    deviation = np.sqrt(tally["squares"] / freedom)
+    excess_deviation = np.sqrt(tally["excess_squares"] / freedom)
+    sharpe = performance.annualize_ratios(tally["excess_mean"], excess_deviation, span.periods)
+
     mean_equity = tally["equity"] / tally["bars"]
+    positive_equity = np.where(mean_equity > 0.0, mean_equity, np.nan)
     return {
         "total_return": growth - 1.0,
         "cagr": cagr,
-        "volatility": np.sqrt(tally["squares"] / freedom) * math.sqrt(span.periods),
-        "sharpe": performance.annualize_ratios(tally["excess_mean"], deviation, span.periods),
+        "volatility": deviation * math.sqrt(span.periods),
+        "sharpe": sharpe,
         "max_drawdown": drawdown,
         "calmar": np.where(drawdown > 0.0, cagr / drawdown, np.nan),
-        "turnover": tally["traded"] / np.where(mean_equity > 0.0, mean_equity, np.nan) / span.years,
+        "turnover": tally["traded"] / positive_equity / span.years,
         "ruined": is_ruined,
         "ruin_time": count_days_to(tally["ruin"], span),
     }
@@ -292,11 +578,17 @@ def measure_rest(tally: Mapping[str, Any], span: RunSpan) -> dict[str, Any]:
     """
     n = tally["samples"]
     downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
+    sortino = performance.annualize_ratios(tally["excess_mean"], downside, span.periods)
+
+    # The bar of the highest margin ratio may have no backing at all.
     backing = tally["peak_backing"]
-    mean_margin = tally["initial"] / tally["bars"]
+    peak_margin_ratio = np.where(backing > 0.0, tally["peak_needed"] / backing, np.inf)
+
     profit = sum(SIGNS[name] * tally[name] for name in SUMMED if name != "flows")
+    mean_margin = tally["initial"] / tally["bars"]
+    positive_margin = np.where(mean_margin > 0.0, mean_margin, np.nan)
     return {
-        "sortino": performance.annualize_ratios(tally["excess_mean"], downside, span.periods),
+        "sortino": sortino,
         "certainty_equivalent": find_sure_growth(tally["disutility"] / n, span.periods),
         "time_to_first_liquidation": count_days_to(tally["first_liquidation"], span),
         "margin_calls": tally["calls"],
@@ -304,9 +596,9 @@ def measure_rest(tally: Mapping[str, Any], span: RunSpan) -> dict[str, Any]:
         "time_to_liquidation_after_call": tally["call_days"] / tally["liquidated_calls"],
         "mean_leverage": tally["leverage"] / tally["bars"],
         "gross_over_cap": tally["over_cap"] / tally["bars"],
-        "peak_margin_ratio": np.where(backing > 0.0, tally["peak_needed"] / backing, np.inf),
+        "peak_margin_ratio": peak_margin_ratio,
         "mean_margin_use": tally["initial_share"] / tally["bars"],
-        "return_on_margin": profit / np.where(mean_margin > 0.0, mean_margin, np.nan) / span.years,
+        "return_on_margin": profit / positive_margin / span.years,
         "flows": tally["flows"] + tally["top_up"],
         "top_ups": tally["top_up"],
     }
@@ -315,15 +607,19 @@ def measure_rest(tally: Mapping[str, Any], span: RunSpan) -> dict[str, Any]:
 def count_days_to(bar: Any, span: RunSpan) -> FloatArray:
     """Return the days from the start to the close of bars; NaN for bars of -1: there is none."""
     row = np.maximum(bar - span.first, 0).astype(np.int64)
-    return np.where(bar >= 0, (span.closes[row] - span.start) / DAY, np.nan)
+    days = (span.closes[row] - span.start) / DAY
+    return np.where(bar >= 0, days, np.nan)
 
 
 def find_sure_growth(disutility: Any, periods: float) -> FloatArray:
     """Return the certainty equivalent per year of mean disutilities, the mean of 1 / (1 + r)^2."""
+    period = 1.0 / periods  # in years
     rates = []
     for mean in disutility.tolist():
-        factor = math.sqrt(1.0 / mean) if mean != 0.0 else math.inf
-        rates.append(performance.find_growth_rate(factor, 1.0 / periods))
+        factor = math.inf
+        if mean != 0.0:
+            factor = math.sqrt(1.0 / mean)
+        rates.append(performance.find_growth_rate(factor, period))
     return np.where(np.isnan(disutility), np.nan, rates)
 
 
@@ -333,16 +629,23 @@ def measure_path(tally: Tally, span: RunSpan, unit: FloatArray) -> dict[str, flo
     days = performance.calendar_returns(span.opens, unit, first_unit, "D")
     months = performance.calendar_returns(span.opens, unit, first_unit, "M")
     peaks = np.maximum.accumulate(np.maximum(unit, first_unit))
+    drawdown = 1.0 - unit / peaks
 
+    # The deepest fall lasts from its peak to its recovery, or to the end of the run.
     has_fallen = tally.low != tally.low_peak
     has_recovered = tally.recovered >= 0
-    end = span.time_of(tally.recovered) if has_recovered else int(span.closes[-1])
-    drawdown_days = (end - span.time_of(tally.drawdown_peak)) / DAY
+    drawdown_days = 0.0
+    if has_fallen:
+        end = int(span.closes[-1])
+        if has_recovered:
+            end = span.time_of(tally.recovered)
+        drawdown_days = (end - span.time_of(tally.drawdown_peak)) / DAY
+
     return {
-        "drawdown_days": drawdown_days if has_fallen else 0.0,
+        "drawdown_days": drawdown_days,
         "recovered": has_recovered or not has_fallen,
         "gain_to_pain": performance.gain_over_loss(months) - 1.0,
-        "ulcer": math.sqrt(float(np.mean((1.0 - unit / peaks) ** 2))),
+        "ulcer": math.sqrt(float(np.mean(drawdown**2))),
         "best_day": days.max(),
         "worst_day": days.min(),
         "best_month": months.max(),
@@ -357,7 +660,10 @@ def find_leverage_decay(tally: Tally, span: RunSpan) -> float:
     """Return the growth lost to volatility and costs, per year; NaN after ruin."""
     if tally.ruin >= 0:
         return math.nan
-    drag = tally.decay_held - (tally.decay_log + math.log(tally.decay_product))
+
+    # Simple returns less log returns; of the latter the last ones still stand as a product.
+    log_growth = tally.decay_log + math.log(tally.decay_product)
+    drag = tally.decay_held - log_growth
     return drag / span.years + tally.carry / span.years
 
 
@@ -365,7 +671,8 @@ def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
     """Return the measures of the returns per sampling period."""
     returns = samples.returns
     excess = returns - samples.risk_free
-    fit = performance.fit_market(excess, samples.market - samples.risk_free, periods)
+    excess_market = samples.market - samples.risk_free
+    fit = performance.fit_market(excess, excess_market, periods)
     skewness, excess_kurtosis = performance.measure_shape(returns)
     return {
         "var_95": performance.value_at_risk(returns, 0.95),
@@ -384,9 +691,14 @@ def measure_returns(samples: Samples, periods: float) -> dict[str, float]:
 
 def find_cost_rates(tally: Tally, span: RunSpan) -> dict[str, float]:
     """Return costs per year as fractions of mean equity, by name; NaN if there never was any."""
-    mean = tally.equity / tally.bars
-    scale = mean if mean > 0.0 else math.nan
-    return {name: getattr(tally.money, name) / scale / span.years for name in GROWTH_TERMS}
+    mean_equity = tally.equity / tally.bars
+    if mean_equity <= 0.0:
+        mean_equity = math.nan
+    rates = {}
+    for name in GROWTH_TERMS:
+        amount: float = getattr(tally.money, name)
+        rates[name] = amount / mean_equity / span.years
+    return rates
 
 
 MEASURE_NAMES = {
@@ -457,7 +769,9 @@ class RunSpan(NamedTuple):
     def time_of(self, bar: float) -> int:
         """Return the close of a bar in ns; the start for the bar before the first."""
         row = int(bar) - self.first
-        return self.start if row < 0 else int(self.closes[row])
+        if row < 0:
+            return self.start
+        return int(self.closes[row])
 
 
 class Samples(NamedTuple):

@@ -89,22 +89,43 @@ def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> 
 
 
 def compute_volatilities(
-    terms: OptionTerms, options: IntArray, forward: FloatArray, marks: FloatArray, years: FloatArray
+    terms: OptionTerms,
+    options: IntArray,
+    forward: FloatArray,
+    marks: FloatArray,
+    years: FloatArray,
 ) -> FloatArray:
     """Return the volatilities that give some marks per unit, of shape (m,)."""
     from backtest.options.pricing import implied_volatility  # noqa: PLC0415 - only with options
 
     def invert(
-        kind: Any, forward: Any, strike: Any, years: Any, mark: Any, rate: Any, settlement: Any
+        kind: Any,
+        forward: Any,
+        strike: Any,
+        years: Any,
+        mark: Any,
+        rate: Any,
+        settlement: Any,
     ) -> Any:
-        return implied_volatility(kind, mark, forward, strike, years, rate, settlement)
+        return implied_volatility(
+            kind,
+            mark,
+            forward,
+            strike,
+            years,
+            rate,
+            settlement,
+        )
 
     state = np.stack([forward, marks, years])
     return np.asarray(evaluate_rows(invert, terms, options, state)[0])
 
 
 def evaluate_rows(
-    formula: Callable[..., Any], terms: OptionTerms, options: IntArray, state: FloatArray
+    formula: Callable[..., Any],
+    terms: OptionTerms,
+    options: IntArray,
+    state: FloatArray,
 ) -> FloatArray:
     """Return what a formula of :mod:`backtest.options` gives by row, of shape (values, m)."""
     forward, volatility, years = state
@@ -128,11 +149,14 @@ def evaluate_rows(
 
 
 def measure_greeks(
-    terms: OptionTerms, quotes: OptionQuotes, quantities: FloatArray
+    terms: OptionTerms,
+    quotes: OptionQuotes,
+    quantities: FloatArray,
 ) -> dict[str, FloatArray]:
     """Return the Greeks in money of what is held at each close, of shape (n_bars, K) by name."""
     bars, options = np.nonzero(quantities)
-    greeks = compute_greeks(terms, options, pick(quotes, "close", bars, options))
+    state = pick(quotes, "close", bars, options)
+    greeks = compute_greeks(terms, options, state)
     amount = quantities[bars, options] * terms.sizes[options]
     index = quotes.index_close[bars, options]
 
@@ -144,10 +168,18 @@ def measure_greeks(
     return table
 
 
-def pick(quotes: OptionQuotes, when: str, bars: IntArray, options: IntArray) -> FloatArray:
+def pick(
+    quotes: OptionQuotes,
+    when: str,
+    bars: IntArray,
+    options: IntArray,
+) -> FloatArray:
     """Return forward, volatility and years at the open or the close of bars, of shape (3, m)."""
-    names = ("forward", "volatility", "years")
-    return np.stack([getattr(quotes, f"{name}_{when}")[bars, options] for name in names])
+    rows = []
+    for name in ("forward", "volatility", "years"):
+        table: FloatArray = getattr(quotes, f"{name}_{when}")
+        rows.append(table[bars, options])
+    return np.stack(rows)
 
 
 def explain_profit(
@@ -204,15 +236,23 @@ def follow_ended(
     start = pick(quotes, "open", bars, options)
     years = start[2]
 
-    value_at_end = quotes.value_open[bars, options] + profit[bars, options] / quantities
-    forward_traded = find_forwards(terms, options, start, value_at_end / terms.sizes[options])
+    profit_of_one = profit[bars, options] / quantities
+    value_at_end = quotes.value_open[bars, options] + profit_of_one
+    value_per_unit = value_at_end / terms.sizes[options]
+    forward_traded = find_forwards(terms, options, start, value_per_unit)
 
     settlement = settled[bars, options]
     has_expired = ~np.isnan(settlement)
     end = start.copy()
     end[0] = np.where(has_expired, settlement, forward_traded)
     end[2] = np.where(has_expired, 0.0, years)
-    return Moves(bars, options, quantities, start, end)
+    return Moves(
+        bars=bars,
+        options=options,
+        quantities=quantities,
+        start=start,
+        end=end,
+    )
 
 
 def multiply(quantities: FloatArray, values: FloatArray) -> FloatArray:
@@ -263,7 +303,10 @@ def follow_bar(quotes: OptionQuotes, held: FloatArray) -> Moves:
 
 
 def find_forwards(
-    terms: OptionTerms, options: IntArray, state: FloatArray, value: FloatArray
+    terms: OptionTerms,
+    options: IntArray,
+    state: FloatArray,
+    value: FloatArray,
 ) -> FloatArray:
     """Return the forwards at which options have some values per unit, all else as in the state.
 
@@ -275,7 +318,8 @@ def find_forwards(
 
     for _ in range(n_steps):
         middle = np.sqrt(low * high)
-        over = compute_prices(terms, options, np.stack([middle, *state[1:]])) - value
+        at_middle = np.stack([middle, *state[1:]])
+        over = compute_prices(terms, options, at_middle) - value
         is_under = terms.signs[options] * over < 0.0
         low = np.where(is_under, middle, low)
         high = np.where(is_under, high, middle)
@@ -283,7 +327,10 @@ def find_forwards(
 
 
 def weigh_gamma(
-    terms: OptionTerms, quotes: OptionQuotes, carried: FloatArray, opened: FloatArray
+    terms: OptionTerms,
+    quotes: OptionQuotes,
+    carried: FloatArray,
+    opened: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the weight G S^2 dt of each option in each bar, and the weight times s_h^2.
 
@@ -305,11 +352,13 @@ def weigh_gamma(
     for moves in (to_open, to_close):
         forward, volatility, years_at_start = moves.start
         years_at_end = np.maximum(moves.end[2], 0.0)
-        gamma = Greeks(*compute_greeks(in_cash, moves.options, moves.start)).gamma
+        greeks = Greeks(*compute_greeks(in_cash, moves.options, moves.start))
         amount = moves.quantities * terms.sizes[moves.options]
 
+        # G S^2 dt, in a coin divided by S.
         power = np.where(terms.are_coin[moves.options], 1.0, 2.0)
-        weight = amount * gamma * forward**power * (years_at_start - years_at_end)
+        years = years_at_start - years_at_end
+        weight = amount * greeks.gamma * forward**power * years
         place = (moves.bars, moves.options)
         np.add.at(weights, place, weight)
         np.add.at(weighted_variances, place, weight * np.nan_to_num(volatility) ** 2)

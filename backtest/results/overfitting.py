@@ -35,7 +35,10 @@ class Overfitting(NamedTuple):
 
 @core.checked
 def probability_of_backtest_overfitting(
-    returns: core.FloatArray, *, n_splits: int = 16, metric: Figure = "sharpe"
+    returns: core.FloatArray,
+    *,
+    n_splits: int = 16,
+    metric: Figure = "sharpe",
 ) -> Overfitting:
     """Return how often the best trial of one half of the samples is no good in the other half.
 
@@ -70,7 +73,11 @@ def probability_of_backtest_overfitting(
     return Overfitting(float(np.mean(logits <= 0.0)), logits)
 
 
-def rank_winners(table: core.FloatArray, splits: int, metric: Figure) -> Iterator[core.FloatArray]:
+def rank_winners(
+    table: core.FloatArray,
+    splits: int,
+    metric: Figure,
+) -> Iterator[core.FloatArray]:
     """Yield the ranks of the best trials of some halves in the other half, of shape (m,).
 
     Rank 1 is the worst; trials that differ by less than 1e-12 of the figure share a rank. Of equals
@@ -79,11 +86,13 @@ def rank_winners(table: core.FloatArray, splits: int, metric: Figure) -> Iterato
     n_trials = table.shape[1]
     blocks = Blocks.of(table, splits)
     halves = itertools.combinations(range(1, splits), splits // 2 - 1)
-    while part := list(itertools.islice(halves, max(1, CHUNK // n_trials))):
+    n_at_once = max(1, CHUNK // n_trials)
+    while part := list(itertools.islice(halves, n_at_once)):
         # 1 in the blocks of a half, which has the first block: the other half has the rest.
         mask = np.zeros((len(part), splits))
         mask[:, 0] = 1.0
-        np.put_along_axis(mask, np.array(part, dtype=np.int64), 1.0, axis=1)
+        chosen_blocks = np.array(part, dtype=np.int64)
+        np.put_along_axis(mask, chosen_blocks, 1.0, axis=1)
         figures = blocks.measure(mask, metric)
         figures_of_rest = blocks.measure(1.0 - mask, metric)
 
@@ -111,13 +120,16 @@ class Blocks(NamedTuple):
 
     @classmethod
     def of(cls, table: core.FloatArray, splits: int) -> Blocks:
-        starts = [block[0] for block in np.array_split(np.arange(len(table)), splits)]
+        """Return the blocks of a table of returns, (n_samples, n_trials), as equal as can be."""
+        blocks = np.array_split(np.arange(len(table)), splits)
+        starts = [block[0] for block in blocks]
         level = np.mean(table, axis=0)
+        centered = table - level
         return cls(
             sizes=np.diff(starts, append=len(table)).astype(np.float64),
             level=level,
-            sums=np.add.reduceat(table - level, starts),
-            squares=np.add.reduceat((table - level) ** 2, starts),
+            sums=np.add.reduceat(centered, starts),
+            squares=np.add.reduceat(centered**2, starts),
         )
 
     def measure(self, mask: core.FloatArray, metric: Figure) -> core.FloatArray:
@@ -131,7 +143,8 @@ class Blocks(NamedTuple):
 
         # A spread that may be rounding is that of a constant, whose ratio is 0.
         spread = squares - mean * sums
-        least = np.maximum(LEAST_VARIANCE * squares, LEAST_DEVIATION**2 * (n - 1.0))
-        is_moving = spread > least
+        least_of_rounding = LEAST_VARIANCE * squares
+        least_of_deviation = LEAST_DEVIATION**2 * (n - 1.0)
+        is_moving = spread > np.maximum(least_of_rounding, least_of_deviation)
         deviation = np.sqrt(np.where(is_moving, spread, 1.0) / (n - 1.0))
         return np.where(is_moving, (mean + self.level) / deviation, 0.0)

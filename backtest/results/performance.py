@@ -30,10 +30,13 @@ def compound_growth(growth: float, years: float) -> float:
 
 
 def find_growth_rate(growth: float, years: float) -> float:
+    """Return the growth per year of a factor over some years, -1 if nothing is left."""
     if growth <= 0.0:
         return -1.0
     exponent = math.log(growth) / years
-    return math.expm1(exponent) if exponent < 700.0 else math.inf
+    if exponent >= 700.0:  # e^710 is beyond a float
+        return math.inf
+    return math.expm1(exponent)
 
 
 def annualize_ratios(mean: Any, deviation: Any, periods: float) -> core.FloatArray:
@@ -90,12 +93,15 @@ def expected_shortfall(returns: core.FloatArray, level: float) -> float:
     if len(returns) == 0:
         return math.nan
     losses = -returns
-    return float(np.mean(losses[losses >= value_at_risk(returns, level)]))
+    quantile = value_at_risk(returns, level)
+    return float(np.mean(losses[losses >= quantile]))
 
 
 @core.checked
 def certainty_equivalent(
-    returns: core.FloatArray, periods: float, risk_aversion: float = RISK_AVERSION
+    returns: core.FloatArray,
+    periods: float,
+    risk_aversion: float = RISK_AVERSION,
 ) -> float:
     """Return the sure growth per year that an investor would take in exchange for the returns.
 
@@ -120,18 +126,22 @@ def certainty_equivalent(
 
     growth = np.maximum(1.0 + returns, 0.0)
     power = 1.0 - risk_aversion
+    period = 1.0 / periods  # in years
     with np.errstate(divide="ignore"):
         if power == 0.0:
-            return compound_growth(float(np.exp(np.mean(np.log(growth)))), 1.0 / periods)
+            geometric_mean = float(np.exp(np.mean(np.log(growth))))
+            return compound_growth(geometric_mean, period)
         utility = float(np.mean(growth**power))
 
     if utility <= 0.0:
         return -1.0
-    return compound_growth(utility ** (1.0 / power), 1.0 / periods)
+    return compound_growth(utility ** (1.0 / power), period)
 
 
 def sampled_returns(
-    unit: core.FloatArray, ends_sample: core.FloatArray, first_unit: float | core.FloatArray
+    unit: core.FloatArray,
+    ends_sample: core.FloatArray,
+    first_unit: float | core.FloatArray,
 ) -> core.FloatArray:
     """Return the simple returns between sample ends, of shape (n_samples,), from the start on.
 
@@ -152,16 +162,22 @@ def divide(over: Any, under: core.FloatArray, empty: float = 0.0) -> core.FloatA
 
 
 def calendar_returns(
-    opens: core.IntArray, unit: core.FloatArray, first_unit: float, period: Literal["D", "M"]
+    opens: core.IntArray,
+    unit: core.FloatArray,
+    first_unit: float,
+    period: Literal["D", "M"],
 ) -> core.FloatArray:
     """Return the simple return of every calendar day or month (UTC) that has a bar, in order.
 
     A bar belongs to the period in which it opens (ns); the first and the last may be partial.
     """
-    first, last = opens[[0, -1]].astype("datetime64[ns]").astype(f"datetime64[{period}]")
-    later = np.arange(first + 1, last + 1).astype("datetime64[ns]").astype(np.int64)
+    edges = opens[[0, -1]].astype("datetime64[ns]")
+    first, last = edges.astype(f"datetime64[{period}]")
+    later_starts = np.arange(first + 1, last + 1).astype("datetime64[ns]").astype(np.int64)
+
+    # The last bar before each later period ends the one before it.
     is_end = np.zeros(len(opens))
-    is_end[np.searchsorted(opens, later) - 1] = 1.0
+    is_end[np.searchsorted(opens, later_starts) - 1] = 1.0
     is_end[-1] = 1.0
     return sampled_returns(unit, is_end, first_unit)
 
@@ -175,10 +191,12 @@ def measure_shape(returns: core.FloatArray) -> tuple[float, float]:
     if deviation < LEAST_DEVIATION:
         return math.nan, math.nan
 
+    # The estimates of the sample, each with its correction for the bias of n returns.
     scaled = (returns - np.mean(returns)) / deviation
     skewness = float(np.mean(scaled**3)) * math.sqrt(n * (n - 1)) / (n - 2)
     excess = float(np.mean(scaled**4)) - 3.0
-    return skewness, ((n + 1) * excess + 6.0) * (n - 1) / ((n - 2) * (n - 3))
+    excess_kurtosis = ((n + 1) * excess + 6.0) * (n - 1) / ((n - 2) * (n - 3))
+    return skewness, excess_kurtosis
 
 
 def gain_over_loss(returns: core.FloatArray) -> float:
@@ -186,7 +204,8 @@ def gain_over_loss(returns: core.FloatArray) -> float:
     lost = -float(np.minimum(returns, 0.0).sum())
     if lost <= 0.0:
         return math.nan
-    return float(np.maximum(returns, 0.0).sum()) / lost
+    gained = float(np.maximum(returns, 0.0).sum())
+    return gained / lost
 
 
 def tail_ratio(returns: core.FloatArray) -> float:
@@ -194,7 +213,9 @@ def tail_ratio(returns: core.FloatArray) -> float:
     if len(returns) == 0:
         return math.nan
     low, high = np.abs(np.quantile(returns, (0.05, 0.95)))
-    return float(high / low) if low > 0.0 else math.nan
+    if low <= 0.0:
+        return math.nan
+    return float(high / low)
 
 
 class MarketFit(NamedTuple):
@@ -207,7 +228,11 @@ class MarketFit(NamedTuple):
 
 
 @core.checked
-def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float) -> MarketFit:
+def fit_market(
+    excess: core.FloatArray,
+    market: core.FloatArray,
+    periods: float,
+) -> MarketFit:
     """Return alpha and beta of an account against its unlevered market, with HAC standard errors.
 
     ``excess`` and ``market`` (n,) are simple returns over the same sampling periods, in excess of
@@ -242,20 +267,32 @@ def fit_market(excess: core.FloatArray, market: core.FloatArray, periods: float)
 
     # The covariance of the scores, with Bartlett's weights of their lags.
     lags = min(int(4.0 * (n / 100.0) ** (2.0 / 9.0)), n - 1)
-    scores = table * (excess - table @ coefficients)[:, None]
+    residuals = excess - table @ coefficients
+    scores = table * residuals[:, None]
     total: core.FloatArray = scores.T @ scores
     for k in range(1, lags + 1):
         shifted = scores[k:].T @ scores[:-k]
-        total = total + (1.0 - k / (lags + 1.0)) * (shifted + shifted.T)
-    errors = np.sqrt(np.maximum(np.diag(inverse @ total @ inverse), 0.0))
+        weight = 1.0 - k / (lags + 1.0)
+        total = total + weight * (shifted + shifted.T)
+    variances = np.diag(inverse @ total @ inverse)
+    errors = np.sqrt(np.maximum(variances, 0.0))
 
     alpha, beta = coefficients.tolist()
     alpha_error, beta_error = errors.tolist()
-    return MarketFit(alpha * periods, beta, alpha_error * periods, beta_error)
+    return MarketFit(
+        alpha=alpha * periods,
+        beta=beta,
+        alpha_error=alpha_error * periods,
+        beta_error=beta_error,
+    )
 
 
 @core.checked
-def monthly_returns(time: core.IntArray, unit: core.FloatArray, first_unit: float) -> pd.DataFrame:
+def monthly_returns(
+    time: core.IntArray,
+    unit: core.FloatArray,
+    first_unit: float,
+) -> pd.DataFrame:
     """Return the simple return of every calendar month (UTC) and year.
 
     ``time`` (n_bars,) holds open times in ns; a bar belongs to the month in which it opens.
@@ -270,18 +307,25 @@ def monthly_returns(time: core.IntArray, unit: core.FloatArray, first_unit: floa
     year = index.year.astype(np.int64)
 
     def change(periods: Any) -> pd.Series:
+        """Return the return of each period from the end of the one before."""
         ends = values.groupby(periods).last()
         before = ends.shift(fill_value=first_unit)
         return ends / before.where(before > 0.0) - 1.0
 
     years = pd.RangeIndex(year[0], year[-1] + 1, name="year")
-    months = change([year, index.month]).unstack().reindex(years, columns=range(1, 13))
-    return months.rename_axis(columns=None).assign(year=change(year))
+    by_month = change([year, index.month]).unstack()
+    table = by_month.reindex(years, columns=range(1, 13)).rename_axis(columns=None)
+    return table.assign(year=change(year))
 
 
 @core.checked
 def worst_drawdowns(
-    unit: core.FloatArray, closes: core.IntArray, *, start: int, first_peak: float, count: int
+    unit: core.FloatArray,
+    closes: core.IntArray,
+    *,
+    start: int,
+    first_peak: float,
+    count: int,
 ) -> pd.DataFrame:
     """Return the deepest drawdowns at bar closes, the deepest first, at most ``count``.
 
@@ -292,25 +336,32 @@ def worst_drawdowns(
     """
     check_lengths(unit=unit, closes=closes)
     # A drawdown is a stretch of bars below the peak: from `begin` to before `end`.
-    fall = 1.0 - unit / np.maximum.accumulate(np.maximum(unit, first_peak))
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], fall > TOLERANCE, [0]])))
+    running_peak = np.maximum.accumulate(np.maximum(unit, first_peak))
+    fall = 1.0 - unit / running_peak
+    is_down = np.concatenate([[0], fall > TOLERANCE, [0]])
+    edges = np.flatnonzero(np.diff(is_down))
+
+    # Every second of these maxima is of a stretch between two drawdowns.
     depth = np.maximum.reduceat(np.append(fall, 0.0), edges)[::2]
     deepest = np.argsort(-depth, kind="stable")[:count]
     begins, ends = edges.reshape(-1, 2)[deepest].T
-    lows = [begin + np.argmax(fall[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+    lows = []
+    for begin, end in zip(begins, ends, strict=True):
+        lows.append(begin + np.argmax(fall[begin:end]))
+    troughs = np.array(lows, dtype=np.int64)
 
     # The first time is that of the start, so the close of bar t is at t + 1.
-    troughs = np.array(lows, dtype=np.int64)
     times = np.concatenate([[start], closes])
     peak = times[begins]
     trough = times[troughs + 1]
     end = times[np.minimum(ends + 1, len(closes))]
+    recovery = np.where(ends < len(closes), end, pd.NaT.value)
     return pd.DataFrame(
         {
             "depth": fall[troughs],
             "peak": core.utc_index(peak),
             "trough": core.utc_index(trough),
-            "recovery": core.utc_index(np.where(ends < len(closes), end, pd.NaT.value)),
+            "recovery": core.utc_index(recovery),
             "days_down": (trough - peak) / DAY,
             "days_under_water": (end - peak) / DAY,
         }

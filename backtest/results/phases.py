@@ -62,7 +62,9 @@ def find_phases(run: RunRecord, column: object, bins: int | None) -> Phases:
     columns = list_columns(run)
     known = [*BUILT_IN, *columns]
     if column not in known:
-        lost = "; columns need a run, not a loaded result" if run.markets is None else ""
+        lost = ""
+        if run.markets is None:
+            lost = "; columns need a run, not a loaded result"
         raise core.ParameterError(
             f"column must be one of {', '.join(known)}, or a Series by the opens of the bars, got "
             f"{column!r}{core.did_you_mean(str(column), known)}{lost}"
@@ -78,8 +80,11 @@ def find_phases(run: RunRecord, column: object, bins: int | None) -> Phases:
     if column == BULL_BEAR:
         check_no_bins(bins, BULL_BEAR)
         return name_bulls_and_bears(run)
+
+    # What is measured at a close is known at the next open.
     values = measure_market(run.span.closes, follow_price(run), str(column))
-    return group_values(np.append(np.nan, values[:-1]), bins, str(column))
+    known_at_open = np.append(np.nan, values[:-1])
+    return group_values(known_at_open, bins, str(column))
 
 
 def list_columns(run: RunRecord) -> dict[str, Any]:
@@ -90,9 +95,13 @@ def list_columns(run: RunRecord) -> dict[str, Any]:
     columns = {}
     for name, market in (run.markets or {}).items():
         prefix = "" if run.has_one_instrument else f"{name}."
-        rows = np.searchsorted(market.time + market.interval, run.time, side="right") - 1
+
+        # The last bar that had closed; -1 where none had.
+        closes = market.time + market.interval
+        rows = np.searchsorted(closes, run.time, side="right") - 1
         for title, values in market.columns.items():
-            columns[f"{prefix}{title}"] = np.where(rows >= 0, values[np.maximum(rows, 0)], np.nan)
+            latest = values[np.maximum(rows, 0)]
+            columns[f"{prefix}{title}"] = np.where(rows >= 0, latest, np.nan)
     return columns
 
 
@@ -113,8 +122,9 @@ def read_labels(run: RunRecord, labels: Any) -> Any:
 
     # A value is known at the close of its bar: at the open of the next it is the one before.
     rows = np.searchsorted(stamps, run.time) - 1
+    has_row = rows >= 0
     known = np.full(len(run.time), None, dtype=object)
-    known[rows >= 0] = values[rows[rows >= 0]]
+    known[has_row] = values[rows[has_row]]
     return known
 
 
@@ -170,10 +180,13 @@ def are_labels(different: list[Label]) -> bool:
     """Return whether different values are labels: not numbers alone, or few whole ones."""
     if any(label.kind != NUMBER for label in different):
         return True
-    return len(different) <= MOST_LABELS and all(x.value.is_integer() for x in different)
+    if len(different) > MOST_LABELS:
+        return False
+    return all(label.value.is_integer() for label in different)
 
 
 def shorten_label(label: Label) -> Any:
+    """Return the value of a label, a whole number without its decimals."""
     if label.kind == NUMBER and label.value.is_integer():
         return int(label.value)
     return label.value
@@ -189,7 +202,9 @@ def read_label(value: Any, title: str) -> Label | None:
     if isinstance(value, bool | np.bool_):
         return Label(BOOLEAN, bool(value))
     if isinstance(value, int | float | np.number):
-        return Label(NUMBER, float(value)) if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return Label(NUMBER, float(value))
 
     raise core.ParameterError(
         f"{title} must have texts, booleans or numbers, got {value!r}; .astype(str) makes texts"
@@ -212,14 +227,19 @@ def cut_into_quantiles(values: core.FloatArray, bins: int) -> Phases:
     if is_known.any():
         edges = np.quantile(values[is_known], steps)
 
-    places = np.where(is_known, np.searchsorted(edges[1:-1], values, side="right"), -1)
+    places = np.searchsorted(edges[1:-1], values, side="right")
+    places = np.where(is_known, places, -1)
     names = [f"{k + 1} of {bins}" for k in range(bins)]
     if bins == BINS:
         names = ["low", "middle", "high"]
     return Phases(places, names, edges)
 
 
-def measure_market(closes: core.IntArray, price: core.FloatArray, column: str) -> core.FloatArray:
+def measure_market(
+    closes: core.IntArray,
+    price: core.FloatArray,
+    column: str,
+) -> core.FloatArray:
     """Return what a built-in phase is measured by, known at each close, of shape (n_bars,).
 
     ``closes`` (n_bars,) are in ns, ``price`` (n_bars,) is positive. ``"volatility"``: standard
@@ -296,7 +316,12 @@ def turning_points(time: core.IntArray, price: core.FloatArray) -> pd.DataFrame:
     """
     core.check_shape("time", time, (-1,))
     performance.check_lengths(time=time, price=price)
-    core.check_range("price", float(np.min(price, initial=np.inf)), low=0.0, open_low=True)
+    core.check_range(
+        "price",
+        float(np.min(price, initial=np.inf)),
+        low=0.0,
+        open_low=True,
+    )
     months, ends = find_month_ends(time)
     if not has_months(time):
         raise core.ParameterError(
@@ -304,14 +329,21 @@ def turning_points(time: core.IntArray, price: core.FloatArray) -> pd.DataFrame:
         )
 
     turns = find_turns(price[ends])
-    rows = [turn.month for turn in turns]
-    kinds = ["peak" if turn.side > 0 else "trough" for turn in turns]
-    index = pd.DatetimeIndex(months[rows].astype("datetime64[ns]"), tz="UTC", name="month")
+    rows = []
+    kinds = []
+    for turn in turns:
+        rows.append(turn.month)
+        kinds.append("peak" if turn.side > 0 else "trough")
+
+    begins = months[rows].astype("datetime64[ns]")
+    index = pd.DatetimeIndex(begins, tz="UTC", name="month")
     return pd.DataFrame({"kind": kinds, "price": price[ends][rows]}, index=index)
 
 
 def has_months(time: core.IntArray) -> bool:
-    return len(find_month_ends(time)[1]) >= LEAST_MONTHS
+    """Return whether bars, by their opens, have the months that turning points need."""
+    _, ends = find_month_ends(time)
+    return len(ends) >= LEAST_MONTHS
 
 
 def find_month_ends(time: core.IntArray) -> tuple[Any, core.IntArray]:
@@ -319,17 +351,20 @@ def find_month_ends(time: core.IntArray) -> tuple[Any, core.IntArray]:
 
     A month without a bar ends with the bar before it.
     """
-    first, last = time[[0, -1]].astype("datetime64[ns]").astype("datetime64[M]")
+    first, last = find_months(time[[0, -1]])
     months = np.arange(first, last + 1)
     following = (months + 1).astype("datetime64[ns]").astype(np.int64)
-    return months, np.searchsorted(time, following) - 1
+    ends = np.searchsorted(time, following) - 1
+    return months, ends
 
 
 def find_turns(price: core.FloatArray) -> list[Turn]:
+    """Return the turning points of month-end prices, in order, by the steps of the paper."""
     turns = keep_alternating(find_extremes(price), price)
     turns = censor_ends(turns, price)
     while True:
-        fewer = drop_short_phase(drop_short_cycle(turns, price), price)
+        fewer = drop_short_cycle(turns, price)
+        fewer = drop_short_phase(fewer, price)
         if len(fewer) == len(turns):
             return turns
         turns = fewer
@@ -369,15 +404,19 @@ def keep_alternating(turns: list[Turn], price: core.FloatArray) -> list[Turn]:
 
 def censor_ends(turns: list[Turn], price: core.FloatArray) -> list[Turn]:
     """Drop turning points near an end, then those at the ends that the price there passes."""
-    last = len(price) - 1
+    n_months = len(price)
+    last = n_months - 1
     turns = [turn for turn in turns if ENDS <= turn.month <= last - ENDS]
-    while turns and any(is_beyond(price, turns[0], month) for month in range(turns[0].month)):
+    while turns and is_passed(price, turns[0], range(turns[0].month)):
         turns = turns[1:]
-    while turns and any(
-        is_beyond(price, turns[-1], month) for month in range(turns[-1].month + 1, last + 1)
-    ):
+    while turns and is_passed(price, turns[-1], range(turns[-1].month + 1, n_months)):
         turns = turns[:-1]
     return turns
+
+
+def is_passed(price: core.FloatArray, turn: Turn, months: range) -> bool:
+    """Return whether the price of any of some months is beyond a peak or trough."""
+    return any(is_beyond(price, turn, month) for month in months)
 
 
 def drop_short_cycle(turns: list[Turn], price: core.FloatArray) -> list[Turn]:
@@ -437,8 +476,10 @@ def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
     unit = run.of_account("unit")
     before = np.append(run.tally.first_unit, unit[:-1])
     with np.errstate(divide="ignore"):
-        growth = np.log(performance.divide(unit, before, 1.0))
-    leverage = performance.divide(np.abs(run.notionals).sum(axis=1), fields["equity"])
+        growth = np.log(performance.divide(unit, before, empty=1.0))
+
+    gross = np.abs(run.notionals).sum(axis=1)
+    leverage = performance.divide(gross, fields["equity"])
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_leverage = sum_by_phase(leverage) / counts
 
@@ -455,8 +496,10 @@ def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
     columns["mean_leverage"] = mean_leverage
     columns["funding"] = sum_by_phase(fields["funding"])
     columns["fees"] = sum_by_phase(fields["fees"])
-    columns["liquidations"] = sum_by_phase(count_liquidations(run)).astype(np.int64)
-    columns["p_value"] = np.append(find_p_values(run, places, growth, n_phases), np.nan)
+    liquidations = sum_by_phase(count_liquidations(run))
+    columns["liquidations"] = liquidations.astype(np.int64)
+    p_values = find_p_values(run, places, growth, n_phases)
+    columns["p_value"] = np.append(p_values, np.nan)  # the bars before are no phase
 
     index = pd.Index([*phases.names, NOT_YET], name="phase", dtype=object)
     table = pd.DataFrame(columns, index=index)
@@ -464,7 +507,9 @@ def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
 
 
 def measure_spreads(
-    run: RunRecord, places: core.IntArray, n_phases: int
+    run: RunRecord,
+    places: core.IntArray,
+    n_phases: int,
 ) -> dict[str, core.FloatArray]:
     """Return volatility, Sharpe ratio and its error by phase.
 
@@ -474,15 +519,20 @@ def measure_spreads(
     is_end = run.ends_sample != 0.0
     sample = np.cumsum(is_end) - is_end
     lengths = np.bincount(sample)
-    is_cut = is_end | np.append(np.diff(places) != 0, True)
+    ends_phase = np.append(np.diff(places) != 0, True)
+    is_cut = is_end | ends_phase
     rows = np.flatnonzero(is_cut)
 
     # The return of each piece, over the risk-free one, and its share of its sampling period.
     returns = performance.sampled_returns(
-        run.of_account("unit"), is_cut.astype(np.float64), run.tally.first_unit
+        run.of_account("unit"),
+        is_cut.astype(np.float64),
+        run.tally.first_unit,
     )
-    excess = returns - np.diff(accumulate_risk_free(run)[rows], prepend=0.0)
-    shares = np.diff(rows, prepend=-1) / lengths[sample[rows]]
+    risk_free = np.diff(accumulate_risk_free(run)[rows], prepend=0.0)
+    excess = returns - risk_free
+    bars_of_piece = np.diff(rows, prepend=-1)
+    shares = bars_of_piece / lengths[sample[rows]]
     is_whole = sample[rows] < np.count_nonzero(is_end)  # the last period may be unfinished
 
     names = ("volatility", "sharpe", "sharpe_error")
@@ -494,18 +544,23 @@ def measure_spreads(
             continue
         gains = excess[is_inside]
 
+        # Pieces are shorter than sampling periods, so a year has more of them.
         periods = run.span.periods * count / float(shares[is_inside].sum())
-        deviation = float(np.std(gains, ddof=1))
-        sharpe = performance.annualize_ratios(np.mean(gains), deviation, periods)
+        deviation = float(np.std(returns[is_inside], ddof=1))
+        excess_deviation = float(np.std(gains, ddof=1))
+        sharpe = performance.annualize_ratios(np.mean(gains), excess_deviation, periods)
         error = sharpe_error(gains, periods, n=effective_observations(gains))
-        spreads["volatility"][place] = np.std(returns[is_inside], ddof=1) * math.sqrt(periods)
+        spreads["volatility"][place] = deviation * math.sqrt(periods)
         spreads["sharpe"][place] = sharpe
         spreads["sharpe_error"][place] = error
     return spreads
 
 
 def measure_falls(
-    places: core.IntArray, unit: core.FloatArray, before: core.FloatArray, n_phases: int
+    places: core.IntArray,
+    unit: core.FloatArray,
+    before: core.FloatArray,
+    n_phases: int,
 ) -> core.FloatArray:
     """Return the worst drawdown at closes within one stretch of each phase, from its first open."""
     # The number of the stretch that each bar is in.
@@ -529,7 +584,10 @@ LEAST_SAMPLES = 10
 
 
 def sum_samples(
-    run: RunRecord, places: core.IntArray, growth: core.FloatArray, n_phases: int
+    run: RunRecord,
+    places: core.IntArray,
+    growth: core.FloatArray,
+    n_phases: int,
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the bars and the growth of each phase in each sampling period, (n_samples, n_phases).
 
@@ -549,7 +607,10 @@ def sum_samples(
 
 
 def find_p_values(
-    run: RunRecord, places: core.IntArray, growth: core.FloatArray, n_phases: int
+    run: RunRecord,
+    places: core.IntArray,
+    growth: core.FloatArray,
+    n_phases: int,
 ) -> core.FloatArray:
     """Return a p-value by phase: that its growth per time is that of the other phases.
 
@@ -565,14 +626,17 @@ def find_p_values(
     """
     bars, grown = sum_samples(run, places, growth, n_phases)
     n_samples_in = np.count_nonzero(bars, axis=0)
-    n_samples_outside = np.count_nonzero(bars.sum(axis=1, keepdims=True) > bars, axis=0)
+    has_others = bars.sum(axis=1, keepdims=True) > bars
+    n_samples_outside = np.count_nonzero(has_others, axis=0)
     can_test = (n_samples_in >= LEAST_SAMPLES) & (n_samples_outside >= LEAST_SAMPLES)
     if not can_test.any() or not np.isfinite(grown).all():
         return np.full(n_phases, np.nan)
 
     # d of each phase. Blocks are as long as growth beyond the mean of a phase lasts.
-    gap = compare_growth(grown.sum(axis=0), bars.sum(axis=0))
-    mean_growth = grown.sum(axis=0) / np.maximum(bars.sum(axis=0), 1.0)
+    total_growth = grown.sum(axis=0)
+    total_bars = bars.sum(axis=0)
+    gap = compare_growth(total_growth, total_bars)
+    mean_growth = total_growth / np.maximum(total_bars, 1.0)
     influence = (grown - bars * mean_growth).T
     block = choose_block(influence[can_test])
 
@@ -607,7 +671,11 @@ def compare_growth(grown: core.FloatArray, bars: core.FloatArray) -> core.FloatA
         return np.asarray(grown / bars - of_others / bars_of_others)
 
 
-def resample_sums(values: core.FloatArray, block: int, rng: np.random.Generator) -> core.FloatArray:
+def resample_sums(
+    values: core.FloatArray,
+    block: int,
+    rng: np.random.Generator,
+) -> core.FloatArray:
     """Return the sums of the columns of (n, m) values in each bootstrap history, (DRAWS, m)."""
     n = len(values)
     sums = np.empty((DRAWS, values.shape[1]))
@@ -620,8 +688,9 @@ def resample_sums(values: core.FloatArray, block: int, rng: np.random.Generator)
         # Each block goes on from a drawn sample, around the end.
         starts = np.flatnonzero(begins)
         lengths = np.diff(np.append(starts, begins.size))
-        moved = np.repeat(rng.integers(0, n, len(starts)) - starts, lengths)
-        chosen = (np.arange(begins.size) + moved) % n
+        drawn = rng.integers(0, n, len(starts))
+        shift = np.repeat(drawn - starts, lengths)
+        chosen = (np.arange(begins.size) + shift) % n
         sums[row : row + count] = values[chosen].reshape(count, n, -1).sum(axis=1)
     return sums
 

@@ -131,7 +131,13 @@ def judge_promises(run: Any) -> list[dict[str, Any]]:
 
         finding = measure_promise(run, promise)
         judgement = judge(promise, finding)
-        rows.append({**promise._asdict(), **finding._asdict(), **judgement._asdict()})
+        rows.append(
+            {
+                **promise._asdict(),
+                **finding._asdict(),
+                **judgement._asdict(),
+            }
+        )
     return rows
 
 
@@ -145,9 +151,13 @@ def judge(promise: Promise, finding: Finding) -> Judgement:
         return Judgement(TOO_EARLY, finding.n_least or math.nan)
     if finding.n < finding.n_least:
         return Judgement(TOO_EARLY, finding.n_least)
-    if not math.isnan(finding.expected):
-        return Judgement(KEPT if finding.value <= finding.high else BROKEN)
 
+    # Of a count chance is known exactly: it says at once.
+    if not math.isnan(finding.expected):
+        verdict = KEPT if finding.value <= finding.high else BROKEN
+        return Judgement(verdict)
+
+    # What the promise allows, with its tolerance.
     slack = promise.tolerance * promise.bound
     lowest = -math.inf
     highest = math.inf
@@ -160,11 +170,14 @@ def judge(promise: Promise, finding: Finding) -> Judgement:
     if finding.low > highest or finding.high < lowest:
         return Judgement(BROKEN)
 
+    # The interval has to shrink until it is as far from both edges as the value is from one.
     distance = min(abs(finding.value - lowest), abs(finding.value - highest))
     half = 0.5 * (finding.high - finding.low)
     with np.errstate(divide="ignore"):
         needed = finding.n * float(np.divide(half, distance)) ** 2
-    return Judgement(TOO_EARLY, math.ceil(needed) if math.isfinite(needed) else math.nan)
+    if not math.isfinite(needed):
+        return Judgement(TOO_EARLY)
+    return Judgement(TOO_EARLY, math.ceil(needed))
 
 
 def count_bars(run: Any, horizon: float) -> int:
@@ -179,7 +192,8 @@ def count_bars(run: Any, horizon: float) -> int:
 
 def measure_promise(run: Any, promise: Promise) -> Finding:
     """Return what came of a promise, by the way in which its measure is judged."""
-    unit = np.append(run.tally.first_unit, run.of_account("unit")) / run.tally.first_unit
+    first_unit = run.tally.first_unit
+    unit = np.append(first_unit, run.of_account("unit")) / first_unit
     step = count_bars(run, promise.horizon)
 
     if promise.measure == "lowest_unit":
@@ -208,7 +222,7 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
 
 def state_exactly(value: float, *, n: int, n_least: float = 0.0) -> Finding:
     """Return a finding without an error: what happened to this account is what was promised."""
-    return Finding(value, value, value, n, n_least)
+    return Finding(value, low=value, high=value, n=n, n_least=n_least)
 
 
 def measure_volatility(returns: core.FloatArray, volatility: float) -> Finding:
@@ -222,11 +236,17 @@ def measure_volatility(returns: core.FloatArray, volatility: float) -> Finding:
     away = returns - np.mean(returns)
     variance = float(np.mean(away**2))
     if n < 2 or not variance > 0.0:
-        return Finding(volatility, volatility, volatility, n, LEAST_RETURNS)
+        return state_exactly(volatility, n=n, n_least=LEAST_RETURNS)
 
     kurtosis = float(np.mean(away**4)) / variance**2
     half = WIDTH * volatility * math.sqrt(max(kurtosis - 1.0, 0.0) / (4.0 * n))
-    return Finding(volatility, volatility - half, volatility + half, n, LEAST_RETURNS)
+    return Finding(
+        volatility,
+        low=volatility - half,
+        high=volatility + half,
+        n=n,
+        n_least=LEAST_RETURNS,
+    )
 
 
 def measure_tail(returns: core.FloatArray, level: float, function: Any) -> Finding:
@@ -242,20 +262,35 @@ def measure_tail(returns: core.FloatArray, level: float, function: Any) -> Findi
     n_least = LEAST_TAIL / (1.0 - level)
     value = float(function(returns, level)) if n else math.nan
     if expected < LEAST_TAIL or math.isnan(value):
-        return Finding(value, value, value, n, n_least)
+        return state_exactly(value, n=n, n_least=n_least)
 
+    # A quantile by order statistics: those as many places away as chance moves it.
     losses = np.sort(-returns)
     if function is value_at_risk:
-        reach = WIDTH * math.sqrt(n * level * (1.0 - level))
-        low = losses[max(math.floor(n * level - reach), 0)]
-        high = losses[min(math.ceil(n * level + reach), n - 1)]
-        return Finding(value, float(low), float(high), n, n_least)
+        place = n * level
+        reach = WIDTH * math.sqrt(place * (1.0 - level))
+        first = max(math.floor(place - reach), 0)
+        last = min(math.ceil(place + reach), n - 1)
+        return Finding(
+            value,
+            low=float(losses[first]),
+            high=float(losses[last]),
+            n=n,
+            n_least=n_least,
+        )
 
+    # The mean beyond it, by its standard error.
     quantile = value_at_risk(returns, level)
     beyond = losses[losses >= quantile]
     variance = float(np.var(beyond)) + level * (value - quantile) ** 2
     half = WIDTH * math.sqrt(variance / expected)
-    return Finding(value, value - half, value + half, n, n_least)
+    return Finding(
+        value,
+        low=value - half,
+        high=value + half,
+        n=n,
+        n_least=n_least,
+    )
 
 
 def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Finding:

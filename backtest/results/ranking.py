@@ -53,7 +53,8 @@ class Constraint(NamedTuple):
         # The time of what never came in a run is infinite.
         values = select_measure(metrics, self.name)
         if self.name in NEVER:
-            has_run = ~np.isnan(metrics.get("ruined", np.zeros(len(values))))
+            ruined = metrics.get("ruined", np.zeros(len(values)))
+            has_run = ~np.isnan(ruined)
             values = np.where(np.isnan(values) & has_run, np.inf, values)
 
         over = values - self.bound
@@ -62,9 +63,12 @@ class Constraint(NamedTuple):
         if self.operator == "==":
             over = np.abs(over)
         elif self.operator in ("<", ">"):  # the bound itself violates it, by next to nothing
-            over = np.where(over >= 0.0, np.maximum(over, np.finfo(np.float64).tiny), over)
+            least = np.finfo(np.float64).tiny
+            over = np.where(over >= 0.0, np.maximum(over, least), over)
 
-        violation: core.FloatArray = np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
+        # As a share of the bound; of a bound of 0 as it is.
+        scale = abs(self.bound) or 1.0
+        violation: core.FloatArray = np.maximum(over, 0.0) / scale
         violation[np.isnan(values)] = np.inf
         return violation
 
@@ -77,8 +81,10 @@ def select_measure(metrics: MetricArrays, name: str) -> core.FloatArray:
     if name in metrics:
         return metrics[name]
     check_metric(name)
-    does = "sweep.detail of its rows" if name in PATH else "a sweep with metrics='all'"
-    raise core.ParameterError(f"{name} was not measured; {does} does")
+    cure = "a sweep with metrics='all'"
+    if name in PATH:
+        cure = "sweep.detail of its rows"
+    raise core.ParameterError(f"{name} was not measured; {cure} does")
 
 
 def read_objective(objective: ObjectiveLike) -> Objective:
@@ -123,11 +129,14 @@ def add_measures(weights: Mapping[str, float], metrics: MetricArrays) -> core.Fl
 
 
 def apply_function(
-    objective: Callable[[Mapping[str, float]], float], name: str, metrics: MetricArrays
+    objective: Callable[[Mapping[str, float]], float],
+    name: str,
+    metrics: MetricArrays,
 ) -> core.FloatArray:
     """Return what a user's function makes of the measures of each set, NaN of a failed one."""
 
     def call(row: Mapping[str, float]) -> float:
+        """Return the score of one set; what is no number, as 1 / 0, is NaN."""
         if math.isnan(row.get("ruined", 0.0)):  # the set failed
             return math.nan
         try:
@@ -140,8 +149,11 @@ def apply_function(
             ) from error
 
     columns = [column.tolist() for column in metrics.values()]
-    rows = (dict(zip(metrics, row, strict=True)) for row in zip(*columns, strict=True))
-    return np.array([call(row) for row in rows], dtype=np.float64)
+    scores = []
+    for values in zip(*columns, strict=True):
+        row = dict(zip(metrics, values, strict=True))
+        scores.append(call(row))
+    return np.array(scores, dtype=np.float64)
 
 
 def _read_sum(weights: Mapping[str, float]) -> Objective:
@@ -253,7 +265,8 @@ def check_objective(objective: Objective, constraints: Sequence[Constraint]) -> 
             )
 
     if objective.measures and fixed.keys() >= {*objective.measures}:
-        rules = " and ".join(str(fixed[name]) for name in dict.fromkeys(objective.measures))
+        names = dict.fromkeys(objective.measures)  # once each
+        rules = " and ".join(str(fixed[name]) for name in names)
         raise core.ParameterError(
             f"an objective must differ among sets that may be chosen, {objective.name} is the same "
             f"in all: {rules}; give another measure, or leave the constraint out"
@@ -263,8 +276,13 @@ def check_objective(objective: Objective, constraints: Sequence[Constraint]) -> 
 def is_fixing(constraint: Constraint) -> bool:
     """Return whether a constraint leaves one value of its measure."""
     low, high = ABOUT[constraint.name].domain
-    at_edge = {"<=": low, ">=": high}.get(constraint.operator, math.nan)
-    return constraint.operator == "==" or constraint.bound == at_edge
+    if constraint.operator == "==":
+        return True
+    if constraint.operator == "<=":
+        return constraint.bound == low
+    if constraint.operator == ">=":
+        return constraint.bound == high
+    return False
 
 
 FAR_OFF = 10.0
@@ -396,12 +414,15 @@ def find_knee(scores: core.FloatArray) -> Knee:
     ends = scaled[np.argmax(scaled, axis=0)]
     across = np.linalg.lstsq(ends, np.ones(len(ends)), rcond=None)[0]
 
+    # The distance of a point from the chord is (across @ x - 1) / |across|.
     heights = scaled @ across
     row = int(np.argmax(heights))
     norm = float(np.linalg.norm(across))
     if norm > 0.0 and (heights[row] - 1.0) / norm > LEAST_BULGE:
         return Knee(row, is_knee=True)
-    return Knee(int(np.argmax(scores[:, 0])), is_knee=False)
+
+    best_of_first = int(np.argmax(scores[:, 0]))
+    return Knee(best_of_first, is_knee=False)
 
 
 def rank_by_objective(
@@ -438,6 +459,7 @@ AFTER_RUIN = "returns after the ruin count as 0 in Sharpe, Sortino, volatility, 
 
 
 def is_lost(metrics: Mapping[Any, float]) -> bool:
+    """Return whether an account was ruined, or has next to nothing left."""
     return metrics["ruined"] > 0.0 or metrics["total_return"] <= LEFT - 1.0
 
 
@@ -445,7 +467,9 @@ def find_cautions(metrics: Mapping[Any, float] | pd.Series) -> str:
     """Return what speaks against a set, for its row in a table; empty if nothing does."""
     if metrics.get("ruined", 0.0) > 0.0:
         day = metrics.get("ruin_time", math.nan)
-        return "ruined" if math.isnan(day) else f"ruined, day {day:.0f}"
+        if math.isnan(day):
+            return "ruined"
+        return f"ruined, day {day:.0f}"
 
     cautions = []
     if metrics.get("cagr", 0.0) < 0.0:

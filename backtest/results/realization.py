@@ -99,7 +99,8 @@ def count_days(run: RunRecord, fills: Fills, place: int) -> IntArray:
     gain = np.sign(turns.before) * (fills.value - entry_before)
     is_forced = np.isin(fills.kind, (Event.LIQUIDATED, Event.RUINED))
     is_over = np.isin(fills.kind, (Event.DELISTED, Event.EXPIRED))
-    is_sold = (turns.closed > 0.0) & ~is_forced & ~is_over & (fills.kind != OPEN)
+    is_chosen = ~is_forced & ~is_over & (fills.kind != OPEN)
+    is_sold = (turns.closed > 0.0) & is_chosen
     is_closed = is_sold & turns.closes_all
     events = (
         is_closed & (gain > 0.0),
@@ -112,13 +113,18 @@ def count_days(run: RunRecord, fills: Fills, place: int) -> IntArray:
 
     # What was held from the day before: the last fill of an earlier day says at which entry.
     newest = np.searchsorted(fill_days, np.arange(n_days)) - 1
-    held_entry = np.where(newest >= 0, entry[newest], np.nan)
-    side = np.where(newest >= 0, np.sign(turns.after[newest]), 0.0)
+    has_fill = newest >= 0
+    held_entry = np.where(has_fill, entry[newest], np.nan)
+    side = np.where(has_fill, np.sign(turns.after[newest]), 0.0)
+
+    # A gain on paper: all day over the entry, of a short all day under it.
     low, high = find_day_ranges(run, place, day)
-    is_up = np.where(side > 0.0, low > held_entry, high < held_entry)
-    is_down = np.where(side > 0.0, high < held_entry, low > held_entry)
+    is_long = side > 0.0
+    is_up = np.where(is_long, low > held_entry, high < held_entry)
+    is_down = np.where(is_long, high < held_entry, low > held_entry)
     has_bars = np.bincount(day, minlength=n_days) > 0
-    is_paper = has_bars & (side != 0.0) & (sum(counts) == 0)
+    has_event = sum(counts) > 0
+    is_paper = has_bars & (side != 0.0) & ~has_event
     paper = np.where(is_paper, is_up.astype(np.int64) - is_down, 0)
     return np.stack([*counts, paper])
 
@@ -139,7 +145,11 @@ def average_entries(fills: Fills) -> FloatArray:
     return entry
 
 
-def find_day_ranges(run: RunRecord, place: int, day: IntArray) -> tuple[FloatArray, FloatArray]:
+def find_day_ranges(
+    run: RunRecord,
+    place: int,
+    day: IntArray,
+) -> tuple[FloatArray, FloatArray]:
     """Return the lowest and the highest value of an instrument on each UTC day.
 
     ``day`` (n_bars,) is the number of the day of each bar. A day without bars has those of the
@@ -150,4 +160,6 @@ def find_day_ranges(run: RunRecord, place: int, day: IntArray) -> tuple[FloatArr
     starts = np.minimum(starts, len(day) - 1)
     lows = tables.value_of(contract, run.quotes.low[:, place])
     highs = tables.value_of(contract, run.quotes.high[:, place])
-    return np.fmin.reduceat(lows, starts), np.fmax.reduceat(highs, starts)
+    lowest = np.fmin.reduceat(lows, starts)
+    highest = np.fmax.reduceat(highs, starts)
+    return lowest, highest

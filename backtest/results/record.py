@@ -122,7 +122,8 @@ class Record(NamedTuple):
         def take(fields: Any) -> Any:
             if fields is None:
                 return None
-            return type(fields)._make(values[rows] for values in fields)
+            part = [values[rows] for values in fields]
+            return type(fields)._make(part)
 
         return Record(
             account=take(self.account),
@@ -156,14 +157,20 @@ def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRow
                 shared[name] = values[:, None]
         positions = positions._replace(**shared)
 
+    # The terms of money come after the other fields.
     record = Record(account, positions, options=OptionFields(*of_options))
-    rows = TermRows(of_account[len(OF_ACCOUNT) :], of_positions[len(OF_POSITION) :])
+    rows = TermRows(
+        account=of_account[len(OF_ACCOUNT) :],
+        positions=of_positions[len(OF_POSITION) :],
+    )
     return record, rows
 
 
 def new_closes(n_bars: int, n: int) -> Closes:
     """Return zeros for what follows at closes; the last five are by position."""
-    return Closes(*np.zeros((len(Closes._fields) - 5, n_bars)), *np.zeros((5, n_bars, n)))
+    of_account = np.zeros((len(Closes._fields) - 5, n_bars))
+    of_positions = np.zeros((5, n_bars, n))
+    return Closes(*of_account, *of_positions)
 
 
 class Outcome(NamedTuple):

@@ -190,8 +190,9 @@ class Result(RunRecord, core.SavedResult):
                 "this result was saved without the cuts of its targets; run it again"
             )
         table = pd.DataFrame(list(self.target_cut_rows))
-        index = [name for name in ("instrument", "cause") if name in table]
-        return table.set_index(index if len(index) > 1 else "cause")
+        if "instrument" in table:
+            return table.set_index(["instrument", "cause"])
+        return table.set_index("cause")
 
     @cached_property
     def trades(self) -> run_trades.Trades:
@@ -280,7 +281,8 @@ class Result(RunRecord, core.SavedResult):
         account = self.record.account._asdict()
         if by is None or by == "instrument":
             return attribution_table(names, account, held)
-        return attribute_money(names, account, held, parts.find_periods(self.time, by))
+        periods = parts.find_periods(self.time, by)
+        return attribute_money(names, account, held, periods)
 
     @core.checked
     def measures_by(self, column: str | pd.Series, bins: int | None = None) -> pd.DataFrame:
@@ -316,10 +318,11 @@ class Result(RunRecord, core.SavedResult):
 
     def __repr__(self) -> str:
         metrics = self.metrics
+        policy = self.manifest["policy"]["text"]
+        source = self.manifest["data"]["source"]
         return (
-            f"<Result {self.manifest['policy']['text']} on {self.manifest['data']['source']}: "
-            f"equity {metrics['final_equity']:z.2f}, sharpe {metrics['sharpe']:z.2f}, "
-            f"{metrics['liquidations']:.0f} liquidations>"
+            f"<Result {policy} on {source}: equity {metrics['final_equity']:z.2f}, "
+            f"sharpe {metrics['sharpe']:z.2f}, {metrics['liquidations']:.0f} liquidations>"
         )
 
     __str__ = __repr__
@@ -444,7 +447,12 @@ class Result(RunRecord, core.SavedResult):
         core.write_json_file(self._list_stored(), folder / METRICS)
 
     @classmethod
-    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],
+        folder: Path,
+    ) -> Self:
         """Return the result that a folder of a store holds; it has no markets and no policies."""
         where = f"{folder / MANIFEST}"
         account = Account.from_dict(manifest["account"], where=f"{where}, account")
@@ -515,7 +523,11 @@ class Result(RunRecord, core.SavedResult):
         metrics = {}
         for name, value in core.read_json_file(folder / METRICS).items():
             metrics[name] = math.nan if value is None else float(value)
-        return {"policy": policy, "title": policy, "metrics": metrics}
+        return {
+            "policy": policy,
+            "title": policy,
+            "metrics": metrics,
+        }
 
     def to_vectorbt(self) -> Any:
         """Return vectorbt's returns accessor on the account's returns: ``.stats()``, ``.total()``.

@@ -23,7 +23,16 @@ from backtest.results.trade_measures import ROLL_COSTS, RollSplit
 if TYPE_CHECKING:
     from backtest.results.run_record import RunRecord
 
-ROLL_COLUMNS = ("leg", "contract", "side", "opened", "closed", "ended", "quantity", *ROLL_COSTS)
+ROLL_COLUMNS = (
+    "leg",
+    "contract",
+    "side",
+    "opened",
+    "closed",
+    "ended",
+    "quantity",
+    *ROLL_COSTS,
+)
 
 
 def tabulate_rolls(run: RunRecord, by: RollSplit) -> pd.DataFrame:
@@ -39,8 +48,9 @@ def tabulate_rolls(run: RunRecord, by: RollSplit) -> pd.DataFrame:
 
     # A leg of which one figure is unknown has no sum.
     legs = table.groupby("leg", sort=False)
-    sums = legs[list(ROLL_COSTS)].sum()
-    is_known = legs[list(ROLL_COSTS)].count().eq(legs.size(), axis=0)
+    costs = legs[list(ROLL_COSTS)]
+    sums = costs.sum()
+    is_known = costs.count().eq(legs.size(), axis=0)
     shares = sums.where(is_known) / measure_equity(run)
     shares.insert(0, "rolls", legs["contract"].count())
     shares.loc[TOTAL] = shares.sum(skipna=False)
@@ -54,9 +64,13 @@ def list_rolls(run: RunRecord) -> pd.DataFrame:
     if options is not None:
         entries = read_entries(run)
         for k, holding in enumerate(list_option_holdings(options)):
-            leg = options.legs[k] or SCHEDULED
-            fills = read_fills(run, entries, holding)
-            parts.append(tabulate_contract(run, fills, leg=leg, contract=options.terms.names[k]))
+            part = tabulate_contract(
+                run,
+                read_fills(run, entries, holding),
+                leg=options.legs[k] or SCHEDULED,
+                contract=options.terms.names[k],
+            )
+            parts.append(part)
 
     if parts:
         table = pd.concat(parts)
@@ -66,7 +80,13 @@ def list_rolls(run: RunRecord) -> pd.DataFrame:
     return table.sort_values(["opened", "contract"], kind="stable", ignore_index=True)
 
 
-def tabulate_contract(run: RunRecord, fills: Fills, *, leg: str, contract: str) -> pd.DataFrame:
+def tabulate_contract(
+    run: RunRecord,
+    fills: Fills,
+    *,
+    leg: str,
+    contract: str,
+) -> pd.DataFrame:
     """Return the round trips in one contract, with what they cost."""
     rows = list_trades(fills, "trip")
     premium = rows.side * rows.quantity * rows.entry_value
@@ -95,13 +115,14 @@ def collect_options(run: RunRecord) -> dict[str, Any]:
     if run.options is None:
         return {}
     last = run.greeks.iloc[-1]
+    greeks = {name: float(last[name]) for name in (*GREEKS, "net_delta")}
     return {
         "options": {
             "explained": run.explained().to_dict("index"),
             "rolls": core.list_records(tabulate_rolls(run, "roll")),
             "costs": tabulate_rolls(run, "leg").to_dict("index"),
             "hedging_error": run.hedging_error().to_dict("index"),
-            "greeks": {name: float(last[name]) for name in (*GREEKS, "net_delta")},
+            "greeks": greeks,
             "contracts": [contract.to_dict() for contract in run.options.contracts],
         }
     }

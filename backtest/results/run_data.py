@@ -85,24 +85,35 @@ class RunOptions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        pairs = zip(self.legs, self.terms.names, strict=True)
-        return tuple(f"{leg}:{name}" if leg else name for leg, name in pairs)
+        """The names of the options, those of a leg behind its name."""
+        names = []
+        for leg, name in zip(self.legs, self.terms.names, strict=True):
+            shown = name
+            if leg:
+                shown = f"{leg}:{name}"
+            names.append(shown)
+        return tuple(names)
 
     @property
     def named(self) -> dict[int, str]:
+        """The names of the options by their numbers in the log."""
         return dict(zip(self.owners.tolist(), self.names, strict=True))
 
     @property
     def profits(self) -> FloatArray:
-        return option_profit.multiply(self.record.quantity, self.record.value - self.entries)
+        """The unrealized profits at each close, of shape (n_bars, K)."""
+        gains = self.record.value - self.entries
+        return option_profit.multiply(self.record.quantity, gains)
 
     @property
     def carried(self) -> FloatArray:
+        """The contracts held at the close before each bar, of shape (n_bars, K)."""
         held = self.record.quantity
         return np.concatenate((np.zeros_like(held[:1]), held[:-1]))
 
     @cached_property
     def greeks(self) -> dict[str, FloatArray]:
+        """The Greeks in money at each close, of shape (n_bars, K) by name."""
         return option_profit.measure_greeks(self.terms, self.quotes, self.record.quantity)
 
     @cached_property
@@ -207,7 +218,9 @@ class RunData:
     @property
     def policy(self) -> Policy | None:
         """The policy of the only instrument; None in a result that was loaded."""
-        return self._only("policy", self.policies) if self.policies else None
+        if not self.policies:
+            return None
+        return self._only("policy", self.policies)
 
     @property
     def venue(self) -> Venue:
@@ -217,7 +230,9 @@ class RunData:
     @property
     def market(self) -> Market | None:
         """The market of the only instrument; None in a result that was loaded."""
-        return None if self.markets is None else self._only("market", self.markets)
+        if self.markets is None:
+            return None
+        return self._only("market", self.markets)
 
     @property
     def close(self) -> FloatArray:
@@ -235,6 +250,7 @@ class RunData:
         return self._column("signal")
 
     def _only(self, name: str, values: Mapping[str, T]) -> T:
+        """Return the value of the only instrument; ParameterError of several."""
         if len(values) != 1:
             raise ParameterError(
                 f"only a result of one instrument has a single {name}, got {len(values)} "
@@ -243,8 +259,10 @@ class RunData:
         return next(iter(values.values()))
 
     def _column(self, name: str) -> FloatArray:
+        """Return a field of the quotes of the only instrument, of shape (n_bars,)."""
         values: FloatArray = getattr(self.quotes, name)
-        return self._only(name, dict(zip(self.names, values.T, strict=True)))
+        by_instrument = dict(zip(self.names, values.T, strict=True))
+        return self._only(name, by_instrument)
 
     def list_venues(self) -> list[Venue]:
         """Return the venues of the instruments, in their order."""
@@ -297,7 +315,8 @@ class RunData:
             return self.benchmark
         marks = np.concatenate((self.before.mark, self.mark))
         value = tables.value_of(self.venue.contract, marks)
-        return np.asarray(np.diff(value) / np.abs(value[:-1]))
+        moves = np.diff(value) / np.abs(value[:-1])
+        return np.asarray(moves)
 
     @cached_property
     def notionals(self) -> FloatArray:
@@ -329,7 +348,7 @@ class RunData:
     @cached_property
     def are_isolated(self) -> BoolArray:
         """Whether each position has a margin of its own, of shape (n,)."""
-        modes = (self.account.for_instrument(name).margin for name in self.names)
+        modes = [self.account.for_instrument(name).margin for name in self.names]
         return np.array([mode == "isolated" for mode in modes])
 
     @property
@@ -354,12 +373,16 @@ class RunData:
 
 def label_owners(run: RunData) -> npt.NDArray[np.object_]:
     """Return the names of instruments, collateral and options by owner; the last is no one's."""
-    options = {} if run.options is None else run.options.named
+    options: Mapping[int, str] = {}
+    if run.options is not None:
+        options = run.options.named
     assets = [asset.name for asset in run.account.collateral]
-    n_named = len(run.names) + len(assets)
-    unnamed = [""] * (max(options, default=-1) + 1 - n_named)
-    labels = np.array([*run.names, *assets, *unnamed, ""], dtype=object)
 
+    # Owners of options come after those of instruments and collateral; some have no name.
+    n_named = len(run.names) + len(assets)
+    n_unnamed = max(options, default=-1) + 1 - n_named
+    unnamed = [""] * n_unnamed  # of a negative number none
+    labels = np.array([*run.names, *assets, *unnamed, ""], dtype=object)
     for owner, name in options.items():
         labels[owner] = name
     return labels
@@ -461,7 +484,8 @@ def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
     n = len(run.names)
     record = run.record.take(rows)
     account = record.account
-    gains = record.positions.price_pnl - sum(record.held[name] for name in TRADE_COSTS)
+    costs = sum(record.held[name] for name in TRADE_COSTS)
+    gains = record.positions.price_pnl - costs
     if run.options is not None:
         of_options = run.options.record
         net: Any = sum(SIGNS[name] * getattr(of_options, name) for name in OPTION_TERMS)
@@ -519,7 +543,10 @@ def number_liquidations(owners: IntArray, is_cause: BoolArray) -> IntArray:
 
 
 def find_closed_profits(
-    entries: Entries, liquidations: IntArray, *, n_instruments: int
+    entries: Entries,
+    liquidations: IntArray,
+    *,
+    n_instruments: int,
 ) -> FloatArray:
     """Return the profit of each cause whose position its liquidation closed, (n_entries,).
 

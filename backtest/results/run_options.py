@@ -24,14 +24,17 @@ def explain_idle_options(run: RunData) -> str:
     """Say what the long options at the last close are worth if that backs no position."""
     if run.options is None:
         return ""
+
+    # Some rules count the value of options, or lend on it.
     rule = run.account.requirement
     is_counted = isinstance(rule, ScenarioMargin) or getattr(rule, "option_value", "") == "long"
     if is_counted or getattr(rule, "loan_value", 0.0) > 0.0:
         return ""
 
-    held = run.options.record.quantity[-1]
+    quantity = run.options.record.quantity[-1]
     value = run.options.record.value[-1]
-    worth = float(np.nansum(np.where(held > 0.0, held * value, 0.0)))
+    worth_of_long = np.where(quantity > 0.0, quantity * value, 0.0)
+    worth = float(np.nansum(worth_of_long))
     if worth == 0.0:
         return ""
     return (
@@ -68,12 +71,21 @@ class Hedge(NamedTuple):
     is_held: BoolArray
 
 
-def tabulate_hedging(run: RunData, options: RunOptions | None, by: HedgeSplit) -> pd.DataFrame:
+def tabulate_hedging(
+    run: RunData,
+    options: RunOptions | None,
+    by: HedgeSplit,
+) -> pd.DataFrame:
     """Return what options and their hedges earned, by instrument or by bar."""
     if options is None or not options.hedged:
         if by == "bar":
-            return pd.DataFrame(columns=[*MONEY], index=utc_index(run.time[:0]), dtype=np.float64)
-        return pd.DataFrame([], columns=[*COLUMNS], index=pd.Index([], name="instrument"))
+            return pd.DataFrame(
+                columns=[*MONEY],
+                index=utc_index(run.time[:0]),
+                dtype=np.float64,
+            )
+        no_instruments = pd.Index([], name="instrument")
+        return pd.DataFrame([], columns=[*COLUMNS], index=no_instruments)
 
     hedges = list_hedges(run, options)
     if by == "bar":
@@ -93,7 +105,12 @@ def list_hedges(run: RunData, options: RunOptions) -> dict[int, Hedge]:
     In theory an option hedged at its implied volatility s_h earns half of G S^2 (s^2 - s_h^2) dt,
     where s is the realized volatility; ``error`` is what was earned beyond that.
     """
-    weights, implied = weigh_gamma(options.terms, options.quotes, options.carried, options.opened)
+    weights, implied = weigh_gamma(
+        options.terms,
+        options.quotes,
+        carried=options.carried,
+        opened=options.opened,
+    )
     is_exposed = (options.carried != 0.0) | (options.opened != 0.0)
     hedges = {}
     for place in options.hedged:
@@ -133,7 +150,8 @@ def measure_variance(run: RunData, place: int, has_options: BoolArray) -> float:
     if not is_seen.any():
         return math.nan
     years = np.diff(run.span.closes) / (YEAR_DAYS * DAY)
-    return float((moves[is_seen] ** 2).sum() / years[is_seen].sum())
+    squares = moves[is_seen] ** 2
+    return float(squares.sum() / years[is_seen].sum())
 
 
 def measure_hedge(run: RunData, place: int, hedge: Hedge) -> dict[str, float]:
@@ -151,13 +169,21 @@ def measure_hedge(run: RunData, place: int, hedge: Hedge) -> dict[str, float]:
         errors = hedge.money["error"][hedge.is_held]
         deviation = float(errors.std(ddof=1)) * math.sqrt(n_bars)
 
+    # The error of a hedge at each close, under normal returns.
+    squared_weights = float((hedge.weight**2).sum())
+    expected_deviation = hedge.variance * math.sqrt(0.5 * squared_weights)
+
+    costs = 0.0
+    for name in TRADE_COSTS:
+        costs += float(run.of_positions(name)[:, place].sum())
+
     row = {name: float(money.sum()) for name, money in hedge.money.items()}
     row |= {
         "deviation": deviation,
-        "expected_deviation": hedge.variance * math.sqrt(0.5 * float((hedge.weight**2).sum())),
+        "expected_deviation": expected_deviation,
         "volatility": math.sqrt(hedge.variance),
         "implied_volatility": math.sqrt(implied),
-        "costs": sum(float(run.of_positions(name)[:, place].sum()) for name in TRADE_COSTS),
+        "costs": costs,
         "bars": n_bars,
     }
     return row
@@ -202,14 +228,18 @@ def list_columns(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
 def sum_greeks(run: RunData, options: RunOptions) -> dict[str, FloatArray]:
     """Return the Greeks of all options at each close, and figures of equity that follow."""
     equity = run.of_account("equity")
-    delta = options.sum_by_underlying(options.greeks["delta"], len(run.names))
     total = {name: options.greeks[name].sum(axis=1) for name in GREEKS}
     value = multiply(options.record.quantity, options.record.value)
+
+    # Deltas of one underlying offset each other, those of two do not.
+    net_delta = total["delta"] + run.notionals.sum(axis=1)
+    delta = options.sum_by_underlying(options.greeks["delta"], len(run.names))
+    gross_delta = np.abs(delta).sum(axis=1)
     return {
         "options_value": value.sum(axis=1),
         **total,
-        "net_delta": divide(total["delta"] + run.notionals.sum(axis=1), equity),
-        "options_leverage": divide(np.abs(delta).sum(axis=1), equity),
+        "net_delta": divide(net_delta, equity),
+        "options_leverage": divide(gross_delta, equity),
         "premium_decay": divide(-total["theta"], equity),
     }
 
@@ -244,24 +274,33 @@ def measure_options(run: RunData, options: RunOptions) -> dict[str, float]:
     if is_held.any():
         premium_decay = greeks["premium_decay"][is_held].mean()
 
+    unexplained_share = math.nan
     rest = np.abs(options.parts["rest"]).sum()
     moved = np.abs(record.price_pnl).sum()
+    if moved > 0.0:
+        unexplained_share = rest / moved
+
+    # What the options lost after all costs, and what fills were worse than marks.
     spread = float(record.slippage.sum())
     paid = float(record.fees.sum() + record.liquidation_loss.sum()) + spread
     cost = paid - float(record.price_pnl.sum())
-    cost_name, spread_name = OPTION_COSTS
     equity_years = measure_equity(run)
+    if equity_years <= 0.0:
+        equity_years = math.nan
+
+    cost_name, spread_name = OPTION_COSTS
     values = {
         "mean_options_leverage": greeks["options_leverage"].mean(),
         "peak_options_leverage": greeks["options_leverage"].max(),
         "premium_decay": premium_decay,
-        "unexplained_share": rest / moved if moved > 0.0 else math.nan,
-        cost_name: cost / equity_years if equity_years > 0.0 else math.nan,
-        spread_name: spread / equity_years if equity_years > 0.0 else math.nan,
+        "unexplained_share": unexplained_share,
+        cost_name: cost / equity_years,
+        spread_name: spread / equity_years,
     }
     return {name: float(value) for name, value in values.items()}
 
 
 def measure_equity(run: RunData) -> float:
     """Return the mean equity times the years: what a cost per year is a fraction of."""
-    return float(run.of_account("equity").mean()) * run.span.years
+    mean_equity = float(run.of_account("equity").mean())
+    return mean_equity * run.span.years

@@ -45,7 +45,10 @@ def find_currency(result: RunData) -> str:
 
     A spot leg whose venue names none settles as the others: an account has one currency.
     """
-    currencies = {venue.contract.settles or "" for venue in result.venues.values()} - {""}
+    currencies = set[str]()
+    for venue in result.venues.values():
+        if venue.contract.settles:
+            currencies.add(venue.contract.settles)
     if len(currencies) != 1:
         return ""
     return currencies.pop()
@@ -110,7 +113,13 @@ class RunRecord(RunData):
         """The measures by name; an unknown name raises KeyError with the nearest one."""
         final_equity = float(self.of_account("equity")[-1])
         unit = self.of_account("unit")
-        metrics = measure_run(self.tally, self.span, unit, final_equity, self.samples)
+        metrics = measure_run(
+            self.tally,
+            self.span,
+            unit,
+            final_equity,
+            self.samples,
+        )
         if self.has_one_position and self.manifest.get("overlay") is None:
             return Measures(metrics)
 
@@ -130,10 +139,10 @@ class RunRecord(RunData):
         """Return the mean diversification ratio at the ends of samples; NaN without a position."""
         ends = np.flatnonzero(self.ends_sample)
         exposures = self._find_exposures(collateral=False)
-        ratio = self._measure_spread(HALF_LIFE / self.interval, ends, exposures).ratio
-        if not np.isfinite(ratio).any():
+        spread = self._measure_spread(HALF_LIFE / self.interval, ends, exposures)
+        if not np.isfinite(spread.ratio).any():
             return math.nan
-        return float(np.nanmean(ratio))
+        return float(np.nanmean(spread.ratio))
 
     @property
     def diversity(self) -> Mapping[str, float]:
@@ -157,7 +166,8 @@ class RunRecord(RunData):
         # Without a close before the run, from its first close on.
         before = self.before.mark[:1]
         first = np.where(np.isnan(before), self.mark[:1], before)
-        marks = np.concatenate((first, self.mark[self.ends_sample != 0.0]))
+        ends = self.mark[self.ends_sample != 0.0]
+        marks = np.concatenate((first, ends))
         value = tables.value_of(self.venue.contract, marks)
         return np.asarray(np.diff(value) / np.abs(value[:-1]))
 
@@ -175,7 +185,9 @@ class RunRecord(RunData):
     @cached_property
     def _sampled(self) -> core.FloatArray:
         return performance.sampled_returns(
-            self.of_account("unit"), self.ends_sample, self.tally.first_unit
+            self.of_account("unit"),
+            self.ends_sample,
+            self.tally.first_unit,
         )
 
     @cached_property
@@ -205,7 +217,12 @@ class RunRecord(RunData):
         returns = np.diff(logs, axis=0, prepend=logs[:1])
         return Exposures(weights, np.nan_to_num(returns, nan=0.0))
 
-    def _measure_spread(self, half_life: float, rows: core.IntArray, held: Exposures) -> Spread:
+    def _measure_spread(
+        self,
+        half_life: float,
+        rows: core.IntArray,
+        held: Exposures,
+    ) -> Spread:
         """Return how the positions spread the risk at some bars, in blocks of bounded memory."""
         weights = held.weights[rows]
         ratio = np.empty(len(rows))
@@ -213,8 +230,9 @@ class RunRecord(RunData):
 
         for block in walk_covariances(held.returns, max(half_life, 1.0), rows):
             span = slice(block.first, block.first + len(block.values))
-            ratio[span] = performance.diversification_ratio(weights[span], block.values)
-            shares[span] = performance.risk_shares(weights[span], block.values)
+            weights_of_block = weights[span]
+            ratio[span] = performance.diversification_ratio(weights_of_block, block.values)
+            shares[span] = performance.risk_shares(weights_of_block, block.values)
         return Spread(ratio, shares)
 
     @cached_property
@@ -259,11 +277,14 @@ class RunRecord(RunData):
         if self.options is not None:
             record = self.options.record
             names = np.append(names, self.options.names)
-            is_row = np.hstack((is_row, (record.quantity != 0.0) | (record.price_pnl != 0.0)))
+            is_option_row = (record.quantity != 0.0) | (record.price_pnl != 0.0)
+            is_row = np.hstack((is_row, is_option_row))
             columns = self._join_options(columns, self.options)
 
+        # Categories are all instruments, and the options that have a row.
         rows, places = np.nonzero(is_row)
-        shown = dict.fromkeys((*self.names, *names[is_row.any(axis=0)]))
+        with_rows = names[is_row.any(axis=0)]
+        shown = dict.fromkeys((*self.names, *with_rows))
         table: dict[str, Any] = {
             "time": core.utc_index(self.time[rows]),
             "instrument": pd.Categorical(names[places], [*shown]),
@@ -293,7 +314,9 @@ class RunRecord(RunData):
         }
 
     def _join_options(
-        self, columns: Mapping[str, core.FloatArray], options: RunOptions
+        self,
+        columns: Mapping[str, core.FloatArray],
+        options: RunOptions,
     ) -> dict[str, core.FloatArray]:
         """Return columns of instruments and options side by side; NaN where one has none."""
         of_instruments = {**columns, "delta": self.notionals}
@@ -345,18 +368,24 @@ class RunRecord(RunData):
             nothing: dict[str, Any] = {name: [] for name in (*EXPLAINED, "price_pnl")}
             return pd.DataFrame(nothing, dtype=np.float64)
 
-        parts = {**self.options.parts, "price_pnl": self.options.record.price_pnl}
+        parts = {
+            **self.options.parts,
+            "price_pnl": self.options.record.price_pnl,
+        }
         if by == "option":
             by_option = {name: profit.sum(axis=0) for name, profit in parts.items()}
-            table = pd.DataFrame(by_option, pd.Index([*self.options.names], name="option"))
+            options = pd.Index([*self.options.names], name="option")
+            table = pd.DataFrame(by_option, options)
             table.loc["total"] = table.sum()
             return table
 
         by_bar = {name: profit.sum(axis=1) for name, profit in parts.items()}
         if by == "bar":
             return pd.DataFrame(by_bar, core.utc_index(self.time))
+
         periods = find_periods(self.time, by)
-        return pd.DataFrame(by_bar, periods).groupby(level=0).sum()
+        table = pd.DataFrame(by_bar, periods)
+        return table.groupby(level=0).sum()
 
     @core.checked
     def hedging_error(self, by: run_options.HedgeSplit = "instrument") -> pd.DataFrame:
@@ -384,25 +413,31 @@ class RunRecord(RunData):
     def events(self) -> pd.DataFrame:
         """One row per event."""
         entries = self.entries[self.entries["kind"] != Event.CAUSED]
-        names = np.array([Event(kind).kind.name for kind in entries["kind"].tolist()], dtype=object)
+        kinds_of_entries = [Event(kind).kind.name for kind in entries["kind"].tolist()]
+        names = np.array(kinds_of_entries, dtype=object)
         parts = [EventRows(np.arange(len(entries)), names, entries["amount"])]
 
         # A fill has a row for each of its costs beside its own.
         for name, kinds in tables.COSTS.items():
             paid = entries["fee" if name == "liquidation_loss" else name]
-            rows = np.flatnonzero(np.isin(entries["kind"], kinds) & (paid != 0.0))
-            parts.append(EventRows(rows, np.full(len(rows), name, dtype=object), paid[rows]))
+            has_row = np.isin(entries["kind"], kinds) & (paid != 0.0)
+            rows = np.flatnonzero(has_row)
+            kind_of_cost = np.full(len(rows), name, dtype=object)
+            parts.append(EventRows(rows, kind_of_cost, paid[rows]))
 
+        # In the order of the log, an entry before its costs.
         rows = np.concatenate([part.rows for part in parts])
         order = np.argsort(rows, kind="stable")
         rows = rows[order]
         kind: Any = np.concatenate([part.kind for part in parts])[order]
         amount = np.concatenate([part.amount for part in parts])[order]
+
         labels = label_owners(self)
         owners = labels[entries["owner"][rows]]
+        bars = entries["bar"][rows] - self.span.first
         return pd.DataFrame(
             {
-                "time": core.utc_index(self.time[entries["bar"][rows] - self.span.first]),
+                "time": core.utc_index(self.time[bars]),
                 "kind": pd.Categorical(kind, categories=[*tables.NAMES]),
                 "instrument": pd.Categorical(owners, [*dict.fromkeys(labels)]),
                 "price": tables.find_prices(entries, self.list_venues())[rows],
@@ -431,7 +466,12 @@ class RunRecord(RunData):
         return pd.DataFrame({**causes, "time": core.utc_index(causes["time"])})
 
     @core.checked
-    def risk(self, half_life: float | None = None, *, collateral: bool = False) -> pd.DataFrame:
+    def risk(
+        self,
+        half_life: float | None = None,
+        *,
+        collateral: bool = False,
+    ) -> pd.DataFrame:
         """Return the risk of the portfolio at each close.
 
         ``half_life`` is that of the covariances of mark returns, in bars, at least 1; default: 30
@@ -439,7 +479,9 @@ class RunRecord(RunData):
         ``net_leverage``, ``diversification_ratio``, and the share of each instrument in the
         variance, by its name. NaN without a position.
         """
-        bars = max(HALF_LIFE / self.interval, 1.0) if half_life is None else half_life
+        bars = half_life
+        if bars is None:
+            bars = max(HALF_LIFE / self.interval, 1.0)
         core.Range(1, math.inf).check("half_life", bars)
         names = list(self.names)
         if collateral:
@@ -505,17 +547,19 @@ class RunRecord(RunData):
         margins = np.column_stack([posted, rest, total_margin])
         inverse_equity = performance.divide(1.0, self.of_account("equity"))
 
+        # Profits, of the account without what was deposited.
         total = 0.0
         for name in SIGNS:
             if name != "flows":
                 total += SIGNS[name] * self.of_account(name).sum()
         held = self.record.held
         profits = sum(SIGNS[name] * held[name].sum(axis=0) for name in POSITION_TERMS)
+        profit_of_rest = total - np.sum(profits)
         columns = {
             "mean_margin": margins.mean(axis=0),
             "peak_margin": margins.max(axis=0),
             "margin_use": (margins * inverse_equity[:, None]).mean(axis=0),
-            "profit": np.append(profits, [total - np.sum(profits), total]),
+            "profit": np.append(profits, [profit_of_rest, total]),
         }
 
         index = pd.Index([*self.names, "account", "total"], name="instrument")
@@ -544,12 +588,17 @@ class RunRecord(RunData):
         return self._by_name(self.of_positions("quantity"))
 
     def _by_name(self, values: core.FloatArray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=core.utc_index(self.time), columns=list(self.names))
+        return pd.DataFrame(
+            values,
+            index=core.utc_index(self.time),
+            columns=list(self.names),
+        )
 
 
 def sample_risk_free(result: RunRecord) -> core.FloatArray:
     """Return the simple risk-free rate over each sampling period, of shape (n_samples,)."""
-    return np.diff(accumulate_risk_free(result)[result.ends_sample != 0.0], prepend=0.0)
+    rates = accumulate_risk_free(result)
+    return np.diff(rates[result.ends_sample != 0.0], prepend=0.0)
 
 
 def accumulate_risk_free(result: RunRecord) -> core.FloatArray:
@@ -560,8 +609,11 @@ def accumulate_risk_free(result: RunRecord) -> core.FloatArray:
     year = venue.day_count * DAY
 
     # Over a session, nights and holidays count too.
-    lengths = np.diff(time, prepend=time[:1]) if result.is_session else result.interval
-    return np.cumsum(np.broadcast_to(rate * (lengths / year), time.shape))
+    lengths: Any = result.interval
+    if result.is_session:
+        lengths = np.diff(time, prepend=time[:1])
+    rates = rate * (lengths / year)
+    return np.cumsum(np.broadcast_to(rates, time.shape))
 
 
 def find_start(result: RunRecord) -> float:
@@ -578,7 +630,9 @@ REGULAR = 10
 def find_first_decision(result: RunRecord) -> int | None:
     """Return the row of the first close at which a policy decided, None if none ever did."""
     is_decided = ~np.isnan(result.of_positions("target")).all(axis=1)
-    return int(np.argmax(is_decided)) if is_decided.any() else None
+    if not is_decided.any():
+        return None
+    return int(np.argmax(is_decided))
 
 
 def find_last_decision(result: RunRecord) -> int | None:
@@ -633,7 +687,9 @@ def measure_holding(result: RunRecord) -> Held:
 
 
 def measure_spread(
-    returns: core.FloatArray, risk_free: core.FloatArray | float, periods: float
+    returns: core.FloatArray,
+    risk_free: core.FloatArray | float,
+    periods: float,
 ) -> dict[str, float]:
     """Return the volatility and the Sharpe ratio of sampled returns; NaN of fewer than two."""
     if len(returns) < 2:

@@ -75,7 +75,8 @@ def list_positions(result: RunRecord) -> dict[str, core.FloatArray]:
 
 
 def widen(
-    names: Sequence[str], fields: Mapping[str, core.FloatArray]
+    names: Sequence[str],
+    fields: Mapping[str, core.FloatArray],
 ) -> dict[str, core.FloatArray]:
     """Return the columns of fields of shape (n_bars, names), one for each name and field."""
     columns = {}
@@ -86,10 +87,16 @@ def widen(
 
 
 def gather(
-    wide: pd.DataFrame, names: Sequence[str], fields: Sequence[str]
+    wide: pd.DataFrame,
+    names: Sequence[str],
+    fields: Sequence[str],
 ) -> list[core.FloatArray]:
     """Return the arrays of some fields, of shape (n_bars, names): the reverse of :func:`widen`."""
-    return [wide[[f"{name} {field}" for name in names]].to_numpy() for field in fields]
+    arrays = []
+    for field in fields:
+        columns = [f"{name} {field}" for name in names]
+        arrays.append(wide[columns].to_numpy())
+    return arrays
 
 
 BOOK = ("positions", "calls", "priced", "wallet", "cursor")
@@ -103,6 +110,9 @@ def pack_state(result: RunRecord) -> dict[str, Any]:
     book["amounts"] = state.held.amounts
     book["prices"] = state.held.prices
 
+    traded = None
+    if result.traded is not None:
+        traded = result.traded.to_dict()
     packed: dict[str, Any] = {"book": book, "tally": result.tally.to_dict()}
     for name in PLAIN_FIELDS:
         packed[name] = getattr(result, name)
@@ -113,7 +123,7 @@ def pack_state(result: RunRecord) -> dict[str, Any]:
         "periods": result.span.periods,
         "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill,
-        "traded": None if result.traded is None else result.traded.to_dict(),
+        "traded": traded,
         "names": list(result.names),
         "spans": result.spans,
         "before": result.before._asdict(),
@@ -124,6 +134,7 @@ def pack_state(result: RunRecord) -> dict[str, Any]:
 
 
 def pack_options(options: RunOptions) -> dict[str, Any]:
+    """Return what of the options is no table."""
     return {
         "terms": options.terms._asdict(),
         "legs": options.legs,
@@ -146,19 +157,31 @@ def list_moved(saved: Path, metrics: Mapping[str, float | None]) -> list[str]:
     except (core.DataError, TypeError, ValueError):
         return []
 
-    is_same = np.isclose(old, new, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+    is_same = np.isclose(
+        old,
+        new,
+        rtol=ROUNDING,
+        atol=ROUNDING,
+        equal_nan=True,
+    )
     return [name for name, same in zip(before, is_same, strict=True) if not same]
 
 
 def read_venues(
-    manifest: Mapping[str, Any], names: Sequence[str], *, where: str
+    manifest: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    where: str,
 ) -> dict[str, Venue]:
     """Return the venues by instrument; the manifest of one instrument has its venue alone."""
-    stored = manifest["venue"] if len(names) > 1 else {names[0]: manifest["venue"]}
-    return {
-        name: Venue.from_dict(venue, where=f"{where}, venue of {name}")
-        for name, venue in stored.items()
-    }
+    stored = manifest["venue"]
+    if len(names) == 1:
+        stored = {names[0]: manifest["venue"]}
+
+    venues = {}
+    for name, venue in stored.items():
+        venues[name] = Venue.from_dict(venue, where=f"{where}, venue of {name}")
+    return venues
 
 
 RECORDS: dict[str, Any] = {"positions": PositionState, "calls": MarginCall}
@@ -173,11 +196,16 @@ def read_state(book: Mapping[str, Any]) -> AccountState:
 
 
 def read_part(name: str, values: Any) -> Any:
+    """Return a part of the state of an account: a wallet, records, or an array."""
     if name == "wallet":
         return Wallet.read(values)
+    if name == "cursor":
+        return np.array(values, dtype=np.int64)
+
+    numbers = np.array(values, dtype=np.float64)
     if name in RECORDS:
-        return Structs(RECORDS[name], len(values), np.array(values, dtype=np.float64))
-    return np.array(values, dtype=np.int64 if name == "cursor" else np.float64)
+        return Structs(RECORDS[name], len(values), numbers)
+    return numbers
 
 
 def read_record(bars: pd.DataFrame, wide: pd.DataFrame, names: Sequence[str]) -> Record:
@@ -192,6 +220,7 @@ def read_record(bars: pd.DataFrame, wide: pd.DataFrame, names: Sequence[str]) ->
 
 
 def read_entries(events: pd.DataFrame) -> Entries:
+    """Return the log of a saved run."""
     entries = np.empty(len(events), ENTRY)
     for name in ENTRY.names or ():
         entries[name] = events[name]
@@ -220,7 +249,9 @@ def read_charted(texts: Mapping[str, str], bars: pd.DataFrame) -> dict[str, Char
 def read_options(stored: Mapping[str, Any], wide: pd.DataFrame) -> RunOptions:
     """Return the options that a run held."""
     names = tuple(stored["terms"]["names"])
-    terms: dict[str, Any] = {name: np.array(values) for name, values in stored["terms"].items()}
+    terms: dict[str, Any] = {}
+    for field, values in stored["terms"].items():
+        terms[field] = np.array(values)
     terms["names"] = names
     opened, entries, settled, ages = gather(wide, names, OPTION_ARRAYS)
     return RunOptions(

@@ -53,14 +53,14 @@ class Filter(NamedTuple):
         return self.before is None or entry.saved < self.before
 
     def has_text(self, entry: StoreEntry) -> bool:
+        """Return whether one of the texts of an entry has that of the filter."""
         texts = (entry.name, entry.policy, entry.instrument, entry.source, entry.note)
         return any(self.text.casefold() in text.casefold() for text in texts)
 
     def is_within_bounds(self, entry: StoreEntry) -> bool:
         """Return whether the measures of an entry violate no bound; NaN violates all."""
-        measures = {}
-        for name in ("ruined", *(bound.name for bound in self.bounds)):
-            measures[name] = np.array([entry.metrics.get(name, math.nan)])
+        names = ["ruined", *(bound.name for bound in self.bounds)]
+        measures = {name: read_measure([entry], name) for name in names}
         return all(bound.violation(measures)[0] == 0.0 for bound in self.bounds)
 
 
@@ -81,7 +81,10 @@ def read_time_or_age(text: str, now: int, *, where: str) -> int:
 
 
 def sort_entries(
-    entries: Iterable[StoreEntry], by: str = "saved", *, is_reversed: bool = False
+    entries: Iterable[StoreEntry],
+    by: str = "saved",
+    *,
+    is_reversed: bool = False,
 ) -> list[StoreEntry]:
     """Return entries by a field or a measure, equal ones by name, those without it last."""
     if by not in (*FIELDS, *ABOUT):
@@ -100,7 +103,12 @@ def sort_entries(
     return known + unknown
 
 
-def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) -> list[StoreEntry]:
+def sort_by_measure(
+    entries: list[StoreEntry],
+    by: str,
+    *,
+    is_reversed: bool,
+) -> list[StoreEntry]:
     """Return entries from the best to the worst, those without the measure last."""
     # Reversed twice, equal ones stay in the order of names.
     ordered = entries[::-1] if is_reversed else entries
@@ -114,7 +122,13 @@ def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) ->
         ruined = np.full(len(ordered), math.nan)
     is_unknown = np.isnan(values) & np.isnan(ruined)
     scores = -values if better < 0 else values
-    order = order_sets(scores, np.zeros(len(ordered)), ruined, days, is_unknown)
+    order = order_sets(
+        scores,
+        violations=np.zeros(len(ordered)),
+        ruined=ruined,
+        ruin_time=days,
+        failed=is_unknown,
+    )
 
     ranked = [ordered[place] for place in order]
     if not is_reversed:
@@ -124,4 +138,5 @@ def sort_by_measure(entries: list[StoreEntry], by: str, *, is_reversed: bool) ->
 
 
 def read_measure(entries: Iterable[StoreEntry], name: str) -> core.FloatArray:
+    """Return a measure of entries, of shape (n_entries,), NaN of those without it."""
     return np.array([entry.metrics.get(name, math.nan) for entry in entries])

@@ -54,10 +54,18 @@ class SettingsResult(core.SavedResult):
         return str(self.settings.get("policy", ""))
 
     @classmethod
-    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+    def _read_line(
+        cls,
+        folder: Path,  # noqa: ARG003 - of the base class
+        manifest: Mapping[str, Any],
+    ) -> dict[str, Any]:
         title = str(manifest["title"])
         note = str(manifest["note"])
-        return {"policy": core.name_policy(title), "title": title, "note": note}
+        return {
+            "policy": core.name_policy(title),
+            "title": title,
+            "note": note,
+        }
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:  # type: ignore[override] # made when asked for
@@ -95,7 +103,12 @@ class SettingsResult(core.SavedResult):
         return {**core.to_json(data), "settings": self.manifest["settings"]}
 
     @classmethod
-    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:  # noqa: ARG003
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],
+        folder: Path,  # noqa: ARG003 - of the base class
+    ) -> Self:
         settings = core.from_plain(manifest["settings"])
         outcome = core.from_plain(manifest["outcome"])
         result = cls(settings=settings, **tables, **outcome)

@@ -125,7 +125,11 @@ def write_index(store: Path, rows: Mapping[str, Row]) -> None:
         entries[name] = (row.digest, kind, row.fields)
         values += row.metrics.values()
 
-    index = {"reader": find_reader(), "measures": [*kinds], "rows": entries}
+    index = {
+        "reader": find_reader(),
+        "measures": [*kinds],
+        "rows": entries,
+    }
     head = json.dumps(index, separators=(",", ":")).encode()
     content = b"\n".join((head, np.array(values).tobytes()))
     with contextlib.suppress(OSError):

@@ -14,18 +14,25 @@ from backtest.core.code_names import pd
 from backtest.margin import compute_price, compute_value
 from backtest.venue import Contract, Venue
 
-COSTS = {**dict.fromkeys(FILL_COSTS.values(), TRADES), "liquidation_loss": (Event.LIQUIDATED,)}
+COSTS = {
+    **dict.fromkeys(FILL_COSTS.values(), TRADES),
+    "liquidation_loss": (Event.LIQUIDATED,),
+}
 """Rows of the table of events that an entry of some kinds has beside its own: what it cost."""
 NAMES = (*(event.kind.name for event in EVENTS), *COSTS)
 """Values of the column ``kind`` of the table of events."""
 
 
 def price_of(contract: Contract, value: Any) -> FloatArray:
-    return np.asarray(compute_price(contract.size, contract.kind == "inverse", value))
+    """Return the prices at which one contract has some values u."""
+    is_inverse = contract.kind == "inverse"
+    return np.asarray(compute_price(contract.size, is_inverse, value))
 
 
 def value_of(contract: Contract, price: Any) -> FloatArray:
-    return np.asarray(compute_value(contract.size, contract.kind == "inverse", price))
+    """Return the values u of one contract at some prices, in the settlement currency."""
+    is_inverse = contract.kind == "inverse"
+    return np.asarray(compute_value(contract.size, is_inverse, price))
 
 
 def find_prices(entries: Entries, venues: Sequence[Venue]) -> FloatArray:
@@ -43,10 +50,16 @@ def find_prices(entries: Entries, venues: Sequence[Venue]) -> FloatArray:
     return price
 
 
-def sum_contracts(entries: Entries, kinds: Sequence[Event], first: int, n_bars: int) -> FloatArray:
+def sum_contracts(
+    entries: Entries,
+    kinds: Sequence[Event],
+    first: int,
+    n_bars: int,
+) -> FloatArray:
     """Return the contracts that entries of some kinds traded in each bar, of shape (n_bars,)."""
     chosen = entries[np.isin(entries["kind"], kinds)]
-    sums = np.bincount(chosen["bar"] - first, weights=chosen["quantity"], minlength=n_bars)
+    rows = chosen["bar"] - first
+    sums = np.bincount(rows, weights=chosen["quantity"], minlength=n_bars)
     return sums.astype(np.float64)
 
 
@@ -55,13 +68,23 @@ SHOWN = (*TRADE_TERMS, "margin")
 
 
 def count_assets(
-    final: FloatArray, entries: Entries, n: int, first: int, n_bars: int
+    final: FloatArray,
+    entries: Entries,
+    n: int,
+    first: int,
+    n_bars: int,
 ) -> FloatArray:
-    """Return the amounts of collateral at each close, of shape (n_bars, C)."""
+    """Return the amounts of collateral at each close, of shape (n_bars, C).
+
+    ``final`` (C,) are those at the end: what came later is taken away from the closes before.
+    """
     amounts = np.tile(final, (n_bars, 1))
-    is_asset = (entries["owner"] >= n) & (entries["owner"] < n + len(final))
-    for entry in entries[is_asset & (entries["kind"] != Event.CAUSED)]:
-        amounts[: entry["bar"] - first, entry["owner"] - n] -= entry["quantity"]
+    owners = entries["owner"]
+    is_asset = (owners >= n) & (owners < n + len(final))
+    is_change = is_asset & (entries["kind"] != Event.CAUSED)
+    for entry in entries[is_change]:
+        row = entry["bar"] - first
+        amounts[:row, entry["owner"] - n] -= entry["quantity"]
     return amounts
 
 
@@ -89,18 +112,28 @@ def attribution_table(names: Sequence[str], account: Fields, held: Fields) -> pd
 
 
 def attribute_money(
-    names: Sequence[str], account: Fields, held: Fields, starts: pd.DatetimeIndex
+    names: Sequence[str],
+    account: Fields,
+    held: Fields,
+    starts: pd.DatetimeIndex,
 ) -> pd.DataFrame:
     """Return :func:`attribution_table` of each period; ``starts`` has the period of each bar."""
     periods = {}
     for start in starts.unique():
         rows = np.flatnonzero(starts == start)
         span = slice(rows[0], rows[-1] + 1)
-        in_account = {name: values[span] for name, values in account.items()}
-        in_positions = {name: values[span] for name, values in held.items()}
-        periods[start] = attribution_table(names, in_account, in_positions)
+        periods[start] = attribution_table(
+            names,
+            take_rows(account, span),
+            take_rows(held, span),
+        )
 
     return pd.concat(periods, names=[starts.name])
+
+
+def take_rows(fields: Fields, span: slice) -> dict[str, FloatArray]:
+    """Return some bars of all fields."""
+    return {name: values[span] for name, values in fields.items()}
 
 
 def find_settlement(run: Any) -> str:

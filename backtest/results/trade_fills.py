@@ -56,7 +56,9 @@ class Turns(NamedTuple):
 
     @property
     def starts(self) -> BoolArray:
-        return np.asarray((self.opened > 0.0) & ((self.before == 0.0) | (self.closed > 0.0)))
+        """Whether a trade starts a position: from nothing held, or on the other side."""
+        is_from_nothing = (self.before == 0.0) | (self.closed > 0.0)
+        return np.asarray((self.opened > 0.0) & is_from_nothing)
 
     @property
     def closes_all(self) -> BoolArray:
@@ -90,7 +92,12 @@ def match_first_in(turns: Turns) -> tuple[IntArray, IntArray, FloatArray]:
     """Return the rows that opened and closed each lot, and its contracts, of shape (n_lots,)."""
     open_lots = deque[tuple[int, float]]()  # the row that opened each, and what is left of it
     lots: list[tuple[int, int, float]] = []
-    rows = zip(turns.closed.tolist(), turns.opened.tolist(), turns.closes_all.tolist(), strict=True)
+    rows = zip(
+        turns.closed.tolist(),
+        turns.opened.tolist(),
+        turns.closes_all.tolist(),
+        strict=True,
+    )
     for k, (closed, opened, closes_all) in enumerate(rows):
         unmatched = closed
         while open_lots and unmatched > 0.0:
@@ -167,8 +174,8 @@ def list_trades(fills: Fills, view: TradeView) -> TradeRows:
         "loss": fills.loss[exit_] * share_of_exit,
     }
     for name, rates in fills.holding.items():
-        paid_per_contract = np.cumsum(rates)
-        lots[name] = contracts * (paid_per_contract[exit_] - paid_per_contract[entry])
+        paid_so_far = np.cumsum(rates)  # by contract
+        lots[name] = contracts * (paid_so_far[exit_] - paid_so_far[entry])
     for name, cost in fills.costs.items():
         lots[name] = cost[entry] * share_of_entry + cost[exit_] * share_of_exit
 
@@ -235,6 +242,7 @@ def list_holdings(run: RunRecord) -> list[Holding]:
 
 
 def list_option_holdings(options: RunOptions) -> Iterator[Holding]:
+    """Yield the options of a run, each with its delta as its notional."""
     delta = np.abs(options.greeks["delta"])
     for k, (owner, name) in enumerate(options.named.items()):
         yield Holding(
@@ -285,12 +293,15 @@ def read_fills(run: RunRecord, entries: Entries, holding: Holding) -> Fills:
         holding_costs[name] = np.bincount(place, rates, len(fills)).astype(np.float64)
 
     is_loss = fills["kind"] == Event.LIQUIDATED
+    costs = {}
+    for name, column in FILL_COSTS.items():
+        costs[name] = np.where(is_loss, 0.0, fills[column])
     return Fills(
         bar=fills["bar"],
         kind=fills["kind"],
         turns=split_trades(fills["quantity"]),
         value=fills["value"],
-        costs={name: np.where(is_loss, 0.0, fills[column]) for name, column in FILL_COSTS.items()},
+        costs=costs,
         loss=np.where(is_loss, fills["fee"], 0.0),
         holding=holding_costs,
     )
@@ -302,10 +313,18 @@ def find_carried(holding: Holding, fills: Entries) -> float:
     first_quantity = float(holding.quantity[0])
     carried = float(first_quantity - in_first_bar.sum())
     largest = max(abs(first_quantity), *np.abs(in_first_bar), 0.0)
-    return 0.0 if abs(carried) <= CARRIED_ROUNDING * largest else carried
+    if abs(carried) <= CARRIED_ROUNDING * largest:
+        return 0.0
+    return carried
 
 
-def make_entry(bar: int, kind: int, value: float, quantity: float) -> Entries:
+def make_entry(
+    bar: int,
+    kind: int,
+    value: float,
+    quantity: float,
+) -> Entries:
+    """Return an entry of the log, as an array of one, for what no order filled."""
     entry = np.zeros(1, ENTRY)
     entry["bar"] = bar
     entry["kind"] = kind

@@ -47,26 +47,40 @@ def measure_closed(
     ``profit`` is after costs, in the settlement currency; times are in ns. Open trades are counted
     apart. The part of closes at which the run held anything is among the measures.
     """
+    # Closed trades, in the order in which they ended.
     order = np.argsort(exit_time, kind="stable")
     order = order[~is_open[order]]
     profit = profit[order]
     days = (exit_time[order] - entry_time[order]) / DAY
-
     n = len(profit)
+
     wins = profit[profit > 0.0]
     losses = profit[profit < 0.0]
     lost = -float(losses.sum())
-    run_ends = np.flatnonzero(~(profit < 0.0))  # of runs of losses
-    longest_run = np.diff(run_ends, prepend=-1, append=n).max() - 1
+    profit_factor = math.nan
+    if lost > 0.0:
+        profit_factor = float(wins.sum()) / lost
+
+    win_rate = math.nan
+    best = math.nan
+    worst = math.nan
+    if n > 0:
+        win_rate = len(wins) / n
+        best = float(profit.max())
+        worst = float(profit.min())
+
+    # Between two trades without a loss stands a run of losses.
+    without_loss = np.flatnonzero(~(profit < 0.0))
+    longest_run = np.diff(without_loss, prepend=-1, append=n).max() - 1
     return {
         "trades": float(n),
-        "win_rate": len(wins) / n if n else math.nan,
-        "profit_factor": float(wins.sum()) / lost if lost > 0.0 else math.nan,
+        "win_rate": win_rate,
+        "profit_factor": profit_factor,
         "expectancy": average(profit),
         "mean_win": average(wins),
         "mean_loss": average(losses),
-        "best": float(profit.max()) if n else math.nan,
-        "worst": float(profit.min()) if n else math.nan,
+        "best": best,
+        "worst": worst,
         "longest_losing_run": float(longest_run),
         "mean_days": average(days),
         "open": float(is_open.sum()),
@@ -83,7 +97,10 @@ def measure_time_in_market(run: RunRecord) -> float:
 
 
 def average(values: FloatArray) -> float:
-    return float(values.mean()) if len(values) else math.nan
+    """Return the mean of values, NaN of none."""
+    if len(values) == 0:
+        return math.nan
+    return float(values.mean())
 
 
 def measure_round_trips(run: RunRecord) -> dict[str, float]:
@@ -117,11 +134,15 @@ def find_price(run: RunRecord, holding: Holding, value: FloatArray) -> FloatArra
     """Return the prices of values of a holding; of an option they are the same."""
     if holding.place is None:
         return value
-    return tables.price_of(run.list_venues()[holding.place].contract, value)
+    venue = run.list_venues()[holding.place]
+    return tables.price_of(venue.contract, value)
 
 
 def compute_trades(
-    run: RunRecord, holding: Holding, fills: Fills, view: TradeView
+    run: RunRecord,
+    holding: Holding,
+    fills: Fills,
+    view: TradeView,
 ) -> dict[str, Any]:
     """Return the columns of the trades in one instrument or option; times are UTC ns."""
     rows = list_trades(fills, view)
@@ -155,13 +176,24 @@ def compute_trades(
         **rows.holding,
         "profit": profit,
         "return": on_entry_notional,
-        **measure_excursions(run, holding, fills, rows, entry_price),
+        **measure_excursions(
+            run,
+            holding,
+            fills,
+            rows,
+            entry_price,
+        ),
         "opened": np.where(fills.kind[rows.entry] == CARRIED, "earlier run", "order"),
         "ended": name_endings(run, holding, fills, rows),
     }
 
 
-def name_endings(run: RunRecord, holding: Holding, fills: Fills, rows: TradeRows) -> Any:
+def name_endings(
+    run: RunRecord,
+    holding: Holding,
+    fills: Fills,
+    rows: TradeRows,
+) -> Any:
     """Return how each trade ended; a delisting at the contract's expiry is an expiry."""
     kind = fills.kind[rows.exit]
     ended = np.array([ENDED[number] for number in kind.tolist()], dtype=object)
@@ -180,7 +212,11 @@ def name_endings(run: RunRecord, holding: Holding, fills: Fills, rows: TradeRows
 
 
 def find_peak_leverage(
-    run: RunRecord, holding: Holding, fills: Fills, entry: IntArray, stop: IntArray
+    run: RunRecord,
+    holding: Holding,
+    fills: Fills,
+    entry: IntArray,
+    stop: IntArray,
 ) -> FloatArray:
     """Return the highest leverage of each trade at closes, or at its fill if it saw no close."""
     equity = run.of_account("equity")
@@ -188,22 +224,32 @@ def find_peak_leverage(
     leverage = divide(holding.notional, equity)
     peaks = reduce_spans(leverage, first, stop, np.fmax)
 
+    # A trade that saw no close has the leverage of its fill, on the equity before its bar.
     equity_before = np.concatenate(([run.account.capital], equity[:-1]))[first]
     filled = np.abs(fills.turns.after[entry] * fills.value[entry])
-    return np.where(np.isnan(peaks), divide(filled, equity_before), peaks)
+    leverage_at_fill = divide(filled, equity_before)
+    return np.where(np.isnan(peaks), leverage_at_fill, peaks)
 
 
 def reduce_spans(
-    values: FloatArray, first: IntArray, stop: IntArray, reduce: np.ufunc
+    values: FloatArray,
+    first: IntArray,
+    stop: IntArray,
+    reduce: np.ufunc,
 ) -> FloatArray:
     """Return a minimum or maximum over bars from ``first`` to before ``stop``; NaN without any."""
-    ends = np.column_stack((first, np.maximum(stop, first))).ravel()
-    reduced: FloatArray = reduce.reduceat(np.append(values, np.nan), ends)[::2]
+    # Pairs of places: every second of the reduced stretches lies between two trades.
+    edges = np.column_stack((first, np.maximum(stop, first))).ravel()
+    reduced: FloatArray = reduce.reduceat(np.append(values, np.nan), edges)[::2]
     return np.where(stop > first, reduced, np.nan)
 
 
 def measure_excursions(
-    run: RunRecord, holding: Holding, fills: Fills, rows: TradeRows, entry_price: FloatArray
+    run: RunRecord,
+    holding: Holding,
+    fills: Fills,
+    rows: TradeRows,
+    entry_price: FloatArray,
 ) -> dict[str, FloatArray]:
     """Return the furthest moves of mark and last price against each trade, and in its favor.
 
@@ -213,7 +259,8 @@ def measure_excursions(
     # A trade that begins at a close has the bars after it; one that ends at a close has that bar
     # too.
     is_late = (fills.kind == Event.FILL) & (run.account.fill == "next_close")
-    is_at_close = is_late | np.isin(fills.kind, (Event.RUINED, Event.DELISTED, OPEN))
+    ends_at_close = np.isin(fills.kind, (Event.RUINED, Event.DELISTED, OPEN))
+    is_at_close = is_late | ends_at_close
     first = fills.bar[rows.entry] + is_late[rows.entry]
     stop = np.maximum(first, fills.bar[rows.exit] + is_at_close[rows.exit])
 
@@ -238,7 +285,9 @@ def measure_excursions(
 
 
 def find_bar_ranges(
-    run: RunRecord, holding: Holding, price: Literal["mark", "last"]
+    run: RunRecord,
+    holding: Holding,
+    price: Literal["mark", "last"],
 ) -> tuple[FloatArray, FloatArray]:
     """Return the lowest and highest price of a holding in each bar; NaN where it is unknown.
 

@@ -50,6 +50,7 @@ class Trades(pd.DataFrame):
 
     @property
     def unallocated(self) -> pd.Series:
+        """Money of the account that no trade has, by term."""
         run = self._run
         amounts = {}
         for name in UNALLOCATED:
@@ -72,11 +73,17 @@ class Trades(pd.DataFrame):
 
     @core.checked
     def measures_by(self, by: Group) -> pd.DataFrame:
-        group: Any = self[by].astype(object) if by in self else None
-        if group is None:
+        group: Any
+        if by in self:
+            group = self[by].astype(object)
+        else:
             times = pd.DatetimeIndex(self["exit_time"]).as_unit("ns").asi8
             group = find_periods(times, by)  # type: ignore[arg-type] # a period, as no column is
-        rows = {value: self._measure(np.asarray(group == value)) for value in sorted(set(group))}
+
+        rows = {}
+        for value in sorted(set(group)):
+            is_in_group = np.asarray(group == value)
+            rows[value] = self._measure(is_in_group)
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(by)
         return table.drop(columns="time_in_market", errors="ignore")
 
@@ -101,6 +108,7 @@ class Trades(pd.DataFrame):
         return pd.Series(figures, name="realization")
 
     def _measure(self, rows: BoolArray) -> dict[str, float]:
+        """Return the measures of some rows."""
         chosen = pd.DataFrame(self)[rows]
         is_open = chosen["ended"] == "open"
         return trade_measures.measure_closed(
@@ -115,7 +123,8 @@ class Trades(pd.DataFrame):
 def find_unallocated_loss(run: RunRecord) -> float:
     """Return what liquidations cost the account, without what its positions lost."""
     account_loss = run.record.account.liquidation_loss
-    loss = account_loss.sum() - run.record.positions.liquidation_loss.sum()
+    position_loss = run.record.positions.liquidation_loss
+    loss = account_loss.sum() - position_loss.sum()
     if run.options is not None:
         loss -= run.options.record.liquidation_loss.sum()
     if abs(loss) <= DUST * np.abs(account_loss).sum():

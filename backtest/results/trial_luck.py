@@ -32,6 +32,7 @@ class TrialLuck(NamedTuple):
     deviation: float
 
     def find_deviation(self, n_returns: int, periods: float = 1.0) -> float:
+        """Return the deviation of Sharpe ratios of some returns, annualized by ``periods``."""
         return self.deviation * math.sqrt(periods / (n_returns - 1))
 
 
@@ -70,7 +71,12 @@ def simulate_luck(returns: core.FloatArray, *, n_trials: int | None = None) -> T
     table = check_returns(returns, samples=2)
     n_given = table.shape[1]
     n_tried = n_given if n_trials is None else n_trials
-    core.check_range("n_trials", n_tried, low=n_given, open_high=True)
+    core.check_range(
+        "n_trials",
+        n_tried,
+        low=n_given,
+        open_high=True,
+    )
 
     ratios = draw_ratios(table)
     n_drawn = ratios.shape[1]
@@ -84,7 +90,10 @@ def simulate_luck(returns: core.FloatArray, *, n_trials: int | None = None) -> T
 
     growth = (n_tried / n_drawn) ** measure_power(ratios, n_effective)
     n_in_all = min(float(n_tried), n_effective * growth)
-    return TrialLuck(round_figures(n_in_all), deviation=round_figures(highest / expected))
+    return TrialLuck(
+        n=round_figures(n_in_all),
+        deviation=round_figures(highest / expected),
+    )
 
 
 def draw_ratios(table: core.FloatArray) -> core.FloatArray:
@@ -124,12 +133,14 @@ def find_root(table: core.FloatArray) -> core.FloatArray:
     centered = table - np.mean(table, axis=0)
     is_moving = np.std(table, axis=0) >= LEAST_DEVIATION
     norms = np.sqrt(np.sum(centered**2, axis=0))
-    units = np.where(is_moving, centered / np.where(is_moving, norms, 1.0), 0.0)
+    divisors = np.where(is_moving, norms, 1.0)
+    units = np.where(is_moving, centered / divisors, 0.0)
     correlations = units.T @ units + np.outer(~is_moving, ~is_moving)
 
     # A negative eigenvalue is a rounding error of 0.
     values, vectors = np.linalg.eigh(correlations)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+    roots = np.sqrt(np.maximum(values, 0.0))
+    return np.asarray((vectors * roots) @ vectors.T)
 
 
 def match_draws(ratios: core.FloatArray) -> tuple[float, float]:
@@ -149,6 +160,7 @@ def match_draws(ratios: core.FloatArray) -> tuple[float, float]:
     chance_above_x = sp.special.ndtr(-x)
 
     def measure_excess(log_n: float) -> float:
+        """Return the expected maximum of n normals less that of the ratios."""
         n = math.exp(log_n)
         values = 1.0 - chance_below_x**n - chance_above_x**n
         integral = float(step * (np.sum(values) - 0.5 * values[0]))  # trapezoids
@@ -157,7 +169,12 @@ def match_draws(ratios: core.FloatArray) -> tuple[float, float]:
     log_most = math.log(most)
     if measure_excess(log_most) <= 0.0:
         return float(most), highest
-    log_n = sp.optimize.brentq(measure_excess, 0.0, log_most, xtol=1e-13)
+    log_n = sp.optimize.brentq(
+        measure_excess,
+        0.0,
+        log_most,
+        xtol=1e-13,
+    )
     return math.exp(log_n), highest
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtest import core
-from backtest.core import provenance
-from backtest.core import result_folders as s
+from backtest.core import provenance, result_folders
 from backtest.core.atomic_files import LOCK, REPLACED
 from backtest.results.listing import (
     UNKNOWN,
@@ -62,11 +61,12 @@ def verify_folder(folder: Path) -> FolderCheck:
     if is_leftover(folder) or is_begun(folder):
         entry = read_entry(folder)
         note = entry.trouble or "is not finished: continue it with its command and --resume"
-        return FolderCheck(name, entry.kind, files=0, faults=(), remarks=((WHOLE, note),))
+        return check_none(name, entry.kind, note)
 
-    if not (folder / s.MANIFEST).exists() and not (folder / provenance.PROVENANCE).exists():
-        remark = (WHOLE, "is not a result")
-        return FolderCheck(name, UNKNOWN, files=0, faults=(), remarks=(remark,))
+    has_manifest = (folder / result_folders.MANIFEST).exists()
+    has_provenance = (folder / provenance.PROVENANCE).exists()
+    if not has_manifest and not has_provenance:
+        return check_none(name, UNKNOWN, "is not a result")
 
     # A fault that ends the check leaves what was known before it.
     kind = UNKNOWN
@@ -86,10 +86,28 @@ def verify_folder(folder: Path) -> FolderCheck:
         faults = [locate_fault(error, folder)]
     except Exception as error:  # a damaged file may raise anything
         faults = [(WHOLE, f"cannot be read: {type(error).__name__}: {error}")]
-    return FolderCheck(name, kind, n_files, faults=tuple(faults), remarks=tuple(remarks))
+    return FolderCheck(
+        name,
+        kind,
+        n_files,
+        faults=tuple(faults),
+        remarks=tuple(remarks),
+    )
+
+
+def check_none(name: str, kind: str, remark: str) -> FolderCheck:
+    """Return the check of a folder of which no file is checked, with why."""
+    return FolderCheck(
+        name,
+        kind,
+        files=0,
+        faults=(),
+        remarks=((WHOLE, remark),),
+    )
 
 
 def count_files(folder: Path) -> int:
+    """Return how many files a folder has, without its lock."""
     return sum(path.is_file() and path.name != LOCK for path in folder.rglob("*"))
 
 
@@ -102,18 +120,24 @@ def locate_fault(error: core.BacktestError, folder: Path) -> tuple[str, str]:
     return WHOLE, text
 
 
-def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def list_faults(
+    folder: Path,
+    kind: str,
+    manifest: Mapping[str, Any],
+) -> Iterator[tuple[str, str]]:
     """Yield the faults of a result and of the results in it, each with its file."""
-    yield from s.find_faults(folder, manifest, find_kind(kind))
+    yield from result_folders.find_faults(folder, manifest, find_kind(kind))
     try:
         core.read_provenance(folder, str(manifest.get("id")))
     except core.BacktestError as error:
         yield locate_fault(error, folder)
 
+    # A result of several accounts holds a folder for each of them.
     for inner in find_kind(kind).inner:
         for account in sorted((folder / inner).iterdir()):
-            for name, what in verify_folder(account).faults:
-                yield f"{inner}/{account.name}/{name}".removesuffix("/."), what
+            for file, what in verify_folder(account).faults:
+                place = f"{inner}/{account.name}/{file}"
+                yield place.removesuffix("/."), what
     for name in list_foreign(folder, kind):
         yield name, "is not part of the result"
 
@@ -121,7 +145,7 @@ def list_faults(folder: Path, kind: str, manifest: Mapping[str, Any]) -> Iterato
 def list_foreign(folder: Path, kind: str) -> list[str]:
     """Return the names in a folder that no result of its kind has."""
     saved = find_kind(kind)
-    known = (*saved.files(), *saved.inner, s.MANIFEST, provenance.PROVENANCE, LOCK)
+    known = (*saved.files(), *saved.inner, result_folders.MANIFEST, provenance.PROVENANCE, LOCK)
     return sorted(path.name for path in folder.iterdir() if path.name not in known)
 
 
@@ -186,9 +210,14 @@ def delete_chosen(store: Path, chosen: Sequence[StoreEntry]) -> tuple[list[str],
         if not core.is_lock_held(folder / LOCK) and not find_reason_to_keep(folder):
             core.discard_folder(folder)
 
-    names = [entry.name for entry in chosen]
-    left = [name for name in names if os.path.lexists(store / name)]
-    return [name for name in names if name not in left], left
+    deleted = []
+    left = []
+    for entry in chosen:
+        if os.path.lexists(store / entry.name):
+            left.append(entry.name)
+        else:
+            deleted.append(entry.name)
+    return deleted, left
 
 
 def find_reason_to_keep(folder: Path) -> str:
@@ -227,7 +256,7 @@ def find_manifest_fault(folder: Path) -> str:
     files = {*find_kind(kind).files()}
     has_files = is_begun(folder) or {*manifest.get("files", ())} == files
     if not has_files or not ID.fullmatch(str(manifest.get("id"))):
-        return f"its {s.MANIFEST} does not describe a result"
+        return f"its {result_folders.MANIFEST} does not describe a result"
 
     # One that is not finished has batches beside its manifest.
     foreign = [] if is_begun(folder) else list_foreign(folder, kind)
