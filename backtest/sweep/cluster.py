@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import io
 import logging
+import math
 import operator
 import pickle
 import re
@@ -27,8 +28,15 @@ from backtest import core
 from backtest.engine import Conditions, fields
 from backtest.policies import Combinator
 from backtest.results.measure_table import STREAMED
-from backtest.sweep import set_evaluator as e
 from backtest.sweep.lanes.rows import LANES
+from backtest.sweep.set_evaluator import (
+    EvaluatedBars,
+    Evaluator,
+    PooledEvaluator,
+    Rows,
+    put_rows,
+    start_rows,
+)
 from backtest.sweep.sets import Sets, VariedTest, count_sets, take_sets
 
 WAIT = 15.0
@@ -51,7 +59,7 @@ LOCAL_OPTIONS: dict[str, Any] = {
 
 
 @contextlib.contextmanager
-def on_cluster(evaluator: e.Evaluator, cluster: str | None) -> Iterator[e.Evaluator]:
+def on_cluster(evaluator: Evaluator, cluster: str | None) -> Iterator[Evaluator]:
     """Give an evaluator whose sets run on a cluster, until the block ends; itself without one.
 
     ``cluster`` is the address of a scheduler, or ``local:N`` for N processes of this computer.
@@ -91,9 +99,9 @@ def on_cluster(evaluator: e.Evaluator, cluster: str | None) -> Iterator[e.Evalua
         yield spread(evaluator, client)
 
 
-def spread(evaluator: e.Evaluator, client: Any) -> e.Evaluator:
+def spread(evaluator: Evaluator, client: Any) -> Evaluator:
     """Return the evaluator on a cluster; of accounts by market, each of them on it."""
-    if not isinstance(evaluator, e.PooledEvaluator):
+    if not isinstance(evaluator, PooledEvaluator):
         return ClusterEvaluator(evaluator, client)
 
     pooled = copy(evaluator)
@@ -102,10 +110,10 @@ def spread(evaluator: e.Evaluator, client: Any) -> e.Evaluator:
     return pooled
 
 
-class ClusterEvaluator(e.Evaluator):
+class ClusterEvaluator(Evaluator):
     """An evaluator whose sets run in blocks on the workers of a cluster."""
 
-    def __init__(self, local: e.Evaluator, client: Any) -> None:
+    def __init__(self, local: Evaluator, client: Any) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.client = client
         self.job = describe_job(local)
@@ -114,15 +122,27 @@ class ClusterEvaluator(e.Evaluator):
     def _send_market(self) -> Any:
         """Send job and market to all workers, which keep them for all blocks."""
         return self.client.scatter(
-            [self.job, self.market], broadcast=True, hash=False, timeout=WAIT
+            [self.job, self.market],
+            broadcast=True,
+            hash=False,
+            timeout=WAIT,
         )
 
     def _evaluate(
-        self, sets: Sets, wanted: e.EvaluatedBars, progress: core.Progress | None
-    ) -> e.Rows:
+        self,
+        sets: Sets,
+        wanted: EvaluatedBars,
+        progress: core.Progress | None,
+    ) -> Rows:
         """Return the rows of sets; those whose market a worker lost are sent again."""
         distributed: Any = importlib.import_module("distributed")
-        work = ClusterWork(sets, wanted, e.start_rows(sets, self.measured), {}, progress)
+        work = ClusterWork(
+            sets,
+            wanted,
+            start_rows(sets, self.measured),
+            {},
+            progress,
+        )
         parts = self._split(count_sets(sets))
 
         try:
@@ -134,15 +154,16 @@ class ClusterEvaluator(e.Evaluator):
                 if lost is None:
                     break
             else:
-                work.told[f"the cluster lost what was sent {MOST_SENT} times: {lost}"] = UserWarning
+                text = f"the cluster lost what was sent {MOST_SENT} times: {lost}"
+                work.warned[text] = UserWarning
         except (OSError, TimeoutError, distributed.client.FutureCancelledError) as error:
-            work.told[f"the cluster is gone: {error}"] = UserWarning
+            work.warned[f"the cluster is gone: {error}"] = UserWarning
         except distributed.scheduler.KilledWorker as error:
             raise core.BacktestError(
                 f"workers of the cluster died at the same sets: {error}"
             ) from error
 
-        for text, kind in work.told.items():
+        for text, kind in work.warned.items():
             core.warn_caller(text, kind)
         return work.rows
 
@@ -152,8 +173,14 @@ class ClusterEvaluator(e.Evaluator):
         if self.compile:
             unit = LANES
         n_workers = max(len(self.client.nthreads()), 1)
-        size = unit * -(-n // (SHARE * n_workers * unit))
-        return [np.arange(begin, min(begin + size, n)) for begin in range(0, n, size)]
+        units_of_part = math.ceil(n / (SHARE * n_workers * unit))
+        size = unit * units_of_part
+
+        parts = []
+        for begin in range(0, n, size):
+            end = min(begin + size, n)
+            parts.append(np.arange(begin, end))
+        return parts
 
     def _evaluate_parts(self, work: ClusterWork, parts: list[Any]) -> Exception | None:
         """Put the rows of parts of the sets; return why the cluster lost some, None if it did not.
@@ -163,22 +190,29 @@ class ClusterEvaluator(e.Evaluator):
         distributed: Any = importlib.import_module("distributed")
         futures: dict[Any, Any] = {}
         for part in parts:
-            block = (*self.sent, take_sets(work.sets, part), work.wanted._asdict())
-            futures[self.client.submit(compute_block, *block, pure=False, retries=3)] = part
+            future = self.client.submit(
+                compute_block,
+                *self.sent,
+                take_sets(work.sets, part),
+                work.wanted._asdict(),
+                pure=False,
+                retries=3,
+            )
+            futures[future] = part
 
         try:
             for future in distributed.as_completed(list(futures), loop=self.client.loop):
                 rows, warned = future.result()
-                e.put_rows(work.rows, futures[future], rows)
-                work.told.update(warned)
-                core.report_progress(work.progress, int(work.rows.done.sum()), len(work.rows.done))
+                put_rows(work.rows, futures[future], rows)
+                work.warned.update(warned)
+                done = work.rows.done
+                core.report_progress(work.progress, int(done.sum()), len(done))
         except KeyboardInterrupt:
             self.client.cancel(list(futures), force=True)
         except distributed.client.FutureCancelledError as error:
             self.client.cancel(list(futures), force=True)
             lost: Exception = error
             return lost
-
         return None
 
 
@@ -186,19 +220,22 @@ class ClusterWork(NamedTuple):
     """Sets on their way through a cluster: their rows so far, and the warnings of workers."""
 
     sets: Sets
-    wanted: e.EvaluatedBars
-    rows: e.Rows
-    told: dict[str, type[Warning]]
+    wanted: EvaluatedBars
+    rows: Rows
+    warned: dict[str, type[Warning]]
     progress: core.Progress | None
 
 
-EVALUATORS: dict[str, e.Evaluator] = {}
+EVALUATORS: dict[str, Evaluator] = {}
 LOCK = threading.Lock()
 
 
 def compute_block(
-    job: tuple[str, bytes], market: Any, sets: Sets, wanted: dict[str, Any]
-) -> tuple[e.Rows, tuple[tuple[str, type[Warning]], ...]]:
+    job: tuple[str, bytes],
+    market: Any,
+    sets: Sets,
+    wanted: dict[str, Any],
+) -> tuple[Rows, tuple[tuple[str, type[Warning]], ...]]:
     """Evaluate sets in a worker, which keeps the evaluator of its last job."""
     name, content = job
     with LOCK, warnings.catch_warnings(record=True) as caught:
@@ -207,7 +244,11 @@ def compute_block(
             EVALUATORS.clear()
             conditions, varied, settings = pickle.loads(content)
             test = Conditions(market, **conditions)
-            EVALUATORS[name] = e.Evaluator(VariedTest(test, *varied), threads=1, **settings)
+            EVALUATORS[name] = Evaluator(
+                VariedTest(test, *varied),
+                threads=1,
+                **settings,
+            )
 
         rows = EVALUATORS[name].evaluate(sets, **wanted)
 
@@ -215,24 +256,31 @@ def compute_block(
     return rows, tuple(warned)
 
 
-def describe_job(evaluator: e.Evaluator) -> tuple[str, bytes]:
+def describe_job(evaluator: Evaluator) -> tuple[str, bytes]:
     """Pickle the settings of an evaluator under a name of its own; the user's code by value."""
     cloudpickle: Any = importlib.import_module("cloudpickle")
-    settings: dict[str, Any] = {"memory": evaluator.memory, "compile": evaluator.compile}
-    settings["metrics"] = "core"
+    metrics = "core"
     if evaluator.metrics == STREAMED:
-        settings["metrics"] = "all"
+        metrics = "all"
+    settings: dict[str, Any] = {
+        "memory": evaluator.memory,
+        "compile": evaluator.compile,
+        "metrics": metrics,
+    }
     varied = evaluator.varied
     content = (fields(varied.test), (varied.policy, varied.names, varied.rule), settings)
 
     class Packer(cloudpickle.Pickler):  # type: ignore[misc] # known where Dask is
-        def reducer_override(self, each: Any) -> Any:
-            if each is dataclasses.MISSING:  # is compared by identity, which a copy loses
+        def reducer_override(self, value: Any) -> Any:
+            """Return how the worker makes a value again: a function, and its arguments."""
+            if value is dataclasses.MISSING:  # is compared by identity, which a copy loses
                 return getattr, (dataclasses, "MISSING")
-            if isinstance(each, type) and issubclass(each, Combinator) and each.parts:
-                policies = tuple(part.policy for part in each.parts)
-                return operator.methodcaller("over", *policies), (each.written,)
-            return super().reducer_override(each)
+
+            # The class of a combined policy is made when policies are combined.
+            if isinstance(value, type) and issubclass(value, Combinator) and value.parts:
+                policies = tuple(part.policy for part in value.parts)
+                return operator.methodcaller("over", *policies), (value.written,)
+            return super().reducer_override(value)
 
     modules = find_user_modules()
     for module in modules:
@@ -257,6 +305,11 @@ def find_user_modules() -> list[ModuleType]:
     for name, module in list(sys.modules.items()):
         path = Path(getattr(module, "__file__", None) or "")
         is_script = path.suffix == ".py" and path.is_file() and name != "__main__"
-        if is_script and not any(path.resolve().is_relative_to(folder) for folder in installed):
+        if is_script and not is_inside(path.resolve(), installed):
             modules.append(module)
     return modules
+
+
+def is_inside(path: Path, folders: list[Path]) -> bool:
+    """Return whether a path is inside one of some folders."""
+    return any(path.is_relative_to(folder) for folder in folders)

@@ -27,23 +27,36 @@ MOST_TIMES = 600
 """Times of a curve: more than the pixels that a chart beside a map has."""
 
 
-def sample_returns(evaluator: Evaluator, sets: Sets, rows: core.IntArray) -> core.FloatArray:
+def sample_returns(
+    evaluator: Evaluator,
+    sets: Sets,
+    rows: core.IntArray,
+) -> core.FloatArray:
     """Return the sampled returns of some sets, of shape (n_samples, n_rows), by running them."""
+    chosen = take_sets(sets, rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were given when the sets were run first
-        return evaluator.evaluate(take_sets(sets, rows), returns=True).returns
+        measured = evaluator.evaluate(chosen, returns=True)
+    return measured.returns
 
 
-def find_sample_times(whole: Any, sampling: str, first: int, stop: int) -> core.IntArray:
+def find_sample_times(
+    whole: Any,
+    sampling: str,
+    first: int,
+    stop: int,
+) -> core.IntArray:
     """Return the start of an account and the closes that end its sampling periods, in ns."""
     market = whole.prefix(stop)
-    ends = engine.mark_samples(market, sampling)[first:] != 0.0
-    closes = market.time[first:][ends] + market.interval
+    is_end = engine.mark_samples(market, sampling)[first:] != 0.0
+    opens = market.time[first:]
+    closes = opens[is_end] + market.interval
     return np.append(market.time[first], closes)
 
 
 def lay_out_curves(
-    times: core.IntArray, returns: Mapping[str, core.FloatArray]
+    times: core.IntArray,
+    returns: Mapping[str, core.FloatArray],
 ) -> pd.DataFrame | None:
     """Return curves by name at thinned times; None if there is none over these times.
 
@@ -67,7 +80,8 @@ def lay_out_curves(
 def thin_times(n_times: int, *, n_curves: int) -> core.IntArray:
     """Return evenly spaced times, the first and the last among them, that a page has room for."""
     most = min(MOST_TIMES, max(MOST_VALUES // n_curves, 2))
-    return np.unique(np.linspace(0, n_times - 1, most).round().astype(np.int64))
+    places = np.linspace(0, n_times - 1, most).round().astype(np.int64)
+    return np.unique(places)  # of few times some come twice
 
 
 def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
@@ -107,8 +121,14 @@ def trace_sets(
         sampled = dict(zip(names, table.T, strict=True))
 
     returns = {str(name): sampled[name] for name in names if name in sampled}
-    returns |= hold_constant(evaluator, take_sets(sets, int(order[0])))
+    best = take_sets(sets, int(order[0]))
+    returns |= hold_constant(evaluator, best)
+
     markets = evaluator.markets
-    sampling = evaluator.varied.test.sampling
-    times = find_sample_times(markets, sampling, evaluator.first, markets.n_bars)
+    times = find_sample_times(
+        markets,
+        sampling=evaluator.varied.test.sampling,
+        first=evaluator.first,
+        stop=markets.n_bars,
+    )
     return lay_out_curves(times, returns)

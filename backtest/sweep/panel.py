@@ -18,9 +18,17 @@ from backtest.account import AccountState, without_flows_before
 from backtest.market import Market, Markets, find_clock, read_weights, show_signal
 from backtest.policies import Policy, number_elements, split_name
 from backtest.results import RunSpan, Tally, start_tally
-from backtest.sweep import sets as s
 from backtest.sweep.lanes.rows import LANES, PriceTable
-from backtest.sweep.sets import OVERLAY, Sets, VariedTest, find_values, take_sets
+from backtest.sweep.sets import (
+    OVERLAY,
+    Sets,
+    VariedTest,
+    find_codes,
+    find_values,
+    is_in_range,
+    take_part,
+    take_sets,
+)
 from backtest.venue import Venue
 
 KEPT = 4
@@ -122,7 +130,10 @@ class Columns:
     """Columns of a policy on one market, once for equal values of what they depend on."""
 
     def __init__(
-        self, market: Market, build: Callable[[Mapping[str, Any]], Policy], memory: float
+        self,
+        market: Market,
+        build: Callable[[Mapping[str, Any]], Policy],
+        memory: float,
     ) -> None:
         self.market = show_signal(market, find_clock(market))
         self.build = build
@@ -135,7 +146,9 @@ class Columns:
         self._lock = threading.Lock()
 
     def of_one(
-        self, values: Mapping[str, Any], seen: Mapping[Any, Observed] = core.NOTHING
+        self,
+        values: Mapping[str, Any],
+        seen: Mapping[Any, Observed] = core.NOTHING,
     ) -> Observed:
         """Return the columns of one set: those in ``seen``, those that are kept, or new ones."""
         with self._lock:
@@ -155,7 +168,8 @@ class Columns:
         class, and one or three of each later one, are compared with their own observation; once one
         differs, or it raises, each set is observed alone.
         """
-        different = list({self._find_key(values): values for values in sets}.values())
+        by_key = {self._find_key(values): values for values in sets}
+        different = list(by_key.values())
         n = len(different)
         if n < LEAST_TOGETHER or not self.takes_arrays:
             return {}
@@ -177,15 +191,21 @@ class Columns:
         for name in varied:
             settings[name] = np.array([values[name] for values in different])
         shown: Any = Watched(policy, settings)
-        seen = policies.observe_together(lambda: type(policy).observe(shown, self.market), alone, n)
+
+        def observe_all() -> Any:
+            return type(policy).observe(shown, self.market)
+
+        seen = policies.observe_together(observe_all, alone, n)
         self.takes_arrays = bool(seen)
         if not seen:
             return {}
 
         TRIED.add(type(policy))
+        # A column of all sets has one more axis: that of the sets.
         observed = {}
         for k, values in enumerate(different):
-            observed[self._find_key(values)] = {name: column[:, k] for name, column in seen.items()}
+            own_columns = {name: column[:, k] for name, column in seen.items()}
+            observed[self._find_key(values)] = own_columns
         return observed
 
     def _find_varied(self, sets: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -272,29 +292,40 @@ def choose_compared(kind: type[Policy], n: int) -> Sequence[int]:
 
 def find_own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the parameters of the policy of one instrument."""
-    of_instrument = find_values(values, name)
-    return {key: value for key, value in of_instrument.items() if not split_name(key)[0]}
+    parameters = {}
+    for key, value in find_values(values, name).items():
+        head, _ = split_name(key)
+        if not head:
+            parameters[key] = value
+    return parameters
 
 
 def list_ends(sets: Sets) -> list[dict[str, Any]]:
     """Return sets in which numbers are highest or lowest, many at once, and one for each word."""
     if not sets:
         return [{}]
-    numbers = [values for values in sets.values() if values.dtype.kind not in "Ob"]
-    words = [values for values in sets.values() if values.dtype.kind in "Ob"]
+    numbers = []
+    words = []
+    for values in sets.values():
+        if values.dtype.kind in "Ob":  # texts, objects and claims
+            words.append(values)
+        else:
+            numbers.append(values)
 
     # For each number the row at its end that is at the end of most others.
     rows: dict[int, None] = {}
     if numbers:
         for find_end in (np.max, np.min):
             is_end = np.array([values == find_end(values) for values in numbers])
-            votes = np.where(is_end, is_end.sum(axis=0), -1)
+            n_ends = is_end.sum(axis=0)  # of each row
+            votes = np.where(is_end, n_ends, -1)
             rows |= dict.fromkeys(votes.argmax(axis=1).tolist())
 
     for values in words:
-        firsts = np.unique(s.find_codes(values), return_index=True)[1]
+        _, firsts = np.unique(find_codes(values), return_index=True)
         rows |= dict.fromkeys(firsts.tolist())
-    return [take_sets(sets, row) for row in list(rows)[:MOST_SETS]]
+    chosen = list(rows)[:MOST_SETS]
+    return [take_sets(sets, row) for row in chosen]
 
 
 class Panel:
@@ -346,35 +377,57 @@ class Panel:
         periods = engine.count_periods(test.calendar, test.sampling, markets, self.first)
         return RunSpan(int(markets.time[self.first]), closes, self.first, periods)
 
-    def _read_weights(self, whole: Markets, rule: signals.SignalRule | None) -> core.FloatArray:
+    def _read_weights(
+        self,
+        whole: Markets,
+        rule: signals.SignalRule | None,
+    ) -> core.FloatArray:
         """Return the signal by instrument, (n_markets, n_bars), from a rule on the whole market."""
         test = self.varied.test
         clock = find_clock(self.markets)
         known = find_clock(whole).seen
         first = clock.at(self.first)
         if rule is not None:
-            return read_weights(rule.weigh(known, is_checked=False), self.seen, first=first)
+            return read_weights(
+                rule.weigh(known, is_checked=False),
+                self.seen,
+                first=first,
+            )
 
         signal: Any = test.signal
         if not isinstance(test.market, Market):
             return read_weights(signal, self.seen, first=first)
         directions = signals.resolve_signal(signal, test.market)
-        weights = engine.read_signals(directions, known, first, is_alone=True)
+        weights = engine.read_signals(
+            directions,
+            known,
+            first,
+            is_alone=True,
+        )
         return np.ascontiguousarray(weights[:, : self.seen.n_bars])
 
     def _lay_out_columns(self, venues: Mapping[str, Venue], memory: float) -> list[Columns]:
         """Return the columns by instrument, on markets with their signal and rules of margin."""
         laid_out = []
         for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):
+            first, stop = span
+            signal = np.clip(row[first:stop], -1.0, 1.0)
             shown = venues[name].show_margin(self.seen[name])
-            signal = np.clip(row[span[0] : span[1]], -1.0, 1.0)
             columns = Columns(
-                shown.with_signal(signal), self.varied.build_policy, memory / len(self.markets)
+                shown.with_signal(signal),
+                self.varied.build_policy,
+                memory=memory / len(self.markets),
             )
             laid_out.append(columns)
         return laid_out
 
-    def _find(self, kept: Kept[_T], key: Hashable, make: Callable[[], _T], most: int) -> _T:
+    def _find(
+        self,
+        kept: Kept[_T],
+        key: Hashable,
+        make: Callable[[], _T],
+        most: int,
+    ) -> _T:
         """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
         with self._lock:
             if key not in kept:
@@ -398,7 +451,7 @@ class Panel:
 
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
         """Yield what a check for look-ahead found, of sets at the ends of their parameters."""
-        for overlay in list_ends(s.take_part(sets, f"{OVERLAY}.")):
+        for overlay in list_ends(take_part(sets, f"{OVERLAY}.")):
             named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
             self._observe_overlay(self.varied.build_overlay(named))
 
@@ -431,7 +484,8 @@ class Panel:
         begins = engine.find_first_bar(self.markets, self.varied.test.start)
         if self.first > begins:  # flows before the start of the test itself are refused
             account = without_flows_before(account, int(self.markets.time[self.first]))
-            changes |= {"account": account, "start": core.utc_index(self.markets.time)[self.first]}
+            changes["account"] = account
+            changes["start"] = core.utc_index(self.markets.time)[self.first]
         observed = self._observe(policy, values)
 
         with self._lock:
@@ -445,7 +499,9 @@ class Panel:
         return engine.set_up_like(self._pattern, venue, account, observed)
 
     def set_up_lanes(
-        self, like: engine.Setup, sets: Sequence[Mapping[str, Any]]
+        self,
+        like: engine.Setup,
+        sets: Sequence[Mapping[str, Any]],
     ) -> list[engine.Setup]:
         """Return the setups of sets, made from that of another set, ``like``.
 
@@ -482,14 +538,19 @@ class Panel:
                 observed = [*self._show(policy, columns), *overlay]
                 if reads_terms:
                     observed = engine.show_terms(observed, base.account, base.venues)
-                policy_of_market = dict.fromkeys(self.markets.names, policy)
-                setup_of_parts[parts] = base._replace(policies=policy_of_market, observed=observed)
+                setup_of_parts[parts] = base._replace(
+                    policies=dict.fromkeys(self.markets.names, policy),
+                    observed=observed,
+                )
             setups.append(setup_of_parts[parts])
 
         return setups
 
     def _find_base(
-        self, like: engine.Setup, values: Mapping[str, Any], term_names: Sequence[str]
+        self,
+        like: engine.Setup,
+        values: Mapping[str, Any],
+        term_names: Sequence[str],
     ) -> engine.Setup:
         """Return a setup with the account and the venue of a set.
 
@@ -502,7 +563,9 @@ class Panel:
         return self._find(self._terms, terms, partial(self.set_up, values), LANES)
 
     def _find_columns(
-        self, parameters: Mapping[str, Any], observed_together: Sequence[Mapping[Any, Observed]]
+        self,
+        parameters: Mapping[str, Any],
+        observed_together: Sequence[Mapping[Any, Observed]],
     ) -> list[Observed]:
         """Return the columns of a policy in each market, those observed together if there are any.
 
@@ -513,7 +576,11 @@ class Panel:
             by_market.append(columns.of_one(parameters, together))
         return by_market
 
-    def _share_policy(self, pattern: Policy, sets: Sequence[Mapping[str, Any]]) -> Policy | None:
+    def _share_policy(
+        self,
+        pattern: Policy,
+        sets: Sequence[Mapping[str, Any]],
+    ) -> Policy | None:
         """Return the policy of the first set to stand for all; None if it cannot.
 
         It can if the sets differ in numbers alone, which lanes read beside it, and if it has no
@@ -528,7 +595,7 @@ class Panel:
             if name not in declared:
                 return None
             column = np.array([values[name] for values in sets])
-            if column.dtype != np.float64 or not s.is_in_range(declared[name].space, column):
+            if column.dtype != np.float64 or not is_in_range(declared[name].space, column):
                 return None
         return first
 
@@ -550,7 +617,11 @@ class Panel:
         kinds = {type(observed.policy) for observed in like.observed}
         return any(any(engine.list_terms(kind)) for kind in kinds)
 
-    def _show(self, policy: Policy, columns: Sequence[Observed]) -> list[engine.ObservedPolicy]:
+    def _show(
+        self,
+        policy: Policy,
+        columns: Sequence[Observed],
+    ) -> list[engine.ObservedPolicy]:
         """Return one policy with its columns in each market."""
         observed = []
         firsts = self.seen.spans[:, 0].tolist()
@@ -559,7 +630,9 @@ class Panel:
         return observed
 
     def _observe(
-        self, policy: Policy | Mapping[str, Policy], values: Mapping[str, Any]
+        self,
+        policy: Policy | Mapping[str, Policy],
+        values: Mapping[str, Any],
     ) -> list[engine.ObservedPolicy]:
         """Return the policies of a set with their columns in each market, and the overlay's."""
         observed = []
@@ -601,7 +674,8 @@ class Panel:
             text = engine.explain_refusal(refusal, observed[0].policy)
             raise NotCompiled(text) from refusal
 
-        flat = self._find(self._flat, tuple(id(one.columns) for one in observed), flatten, KEPT)
+        ids_of_columns = tuple(id(one.columns) for one in observed)
+        flat = self._find(self._flat, ids_of_columns, flatten, KEPT)
 
         # Methods are those of the pattern. What a set writes and reads is its own.
         own: dict[str, Any] = {}
@@ -637,14 +711,15 @@ def find_table_kind(setup: engine.Setup, n: int) -> tuple[Hashable, ...]:
     settings with their words: numbers alone may differ.
     """
     width = setup.inputs.terms.rules.brackets.floors.shape[1]
-    is_same = len({id(one.policy) for one in setup.observed[:n]}) == 1
-    shown = setup.observed
+    of_markets = setup.observed[:n]
+    overlay = setup.observed[n:]
+    is_same = len({id(observed.policy) for observed in of_markets}) == 1
     if is_same:
-        shown = setup.observed[:1] + setup.observed[n:]
+        of_markets = of_markets[:1]
 
     kinds: list[tuple[str, type, str]] = []
-    for one in shown:
-        for name, value in one.policy.settings().items():
+    for observed in [*of_markets, *overlay]:
+        for name, value in observed.policy.settings().items():
             word = ""
             if isinstance(value, str):
                 word = value

@@ -19,17 +19,31 @@ from backtest.market import as_markets
 from backtest.results.measure_table import ABOUT, CORE, OPTION_COSTS, PATH, STREAMED
 from backtest.results.ranking import NEVER
 from backtest.signals.computed import NOT_CHECKED
-from backtest.sweep import sets as s
 from backtest.sweep.lanes.rows import REASONS
 from backtest.sweep.lanes.runner import count_cores
 from backtest.sweep.panel import NotCompiled, Panel, Scored, list_ends
-from backtest.sweep.sets import Sets, VariedTest, count_sets, take_sets
+from backtest.sweep.sets import (
+    MARGIN,
+    SIGNAL,
+    Sets,
+    VariedTest,
+    count_sets,
+    pick,
+    take_part,
+    take_sets,
+)
 
 PANELS = 6
 """Spans and signals whose columns are kept, because a search uses them repeatedly."""
 MOST_TOLD = 100
 """Most different warnings of sets that are repeated, as each set may have words of its own."""
-SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+SIZES = {
+    "B": 1,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+    "TiB": 1 << 40,
+}
 
 
 class Rows(NamedTuple):
@@ -84,7 +98,8 @@ def describe_decided(decided: core.FloatArray) -> str:
         f"{few:,} of {len(decided):,} parameter sets decided on under {100.0 * MOSTLY:g} % of "
         "their bars, since their columns were not known before"
     )
-    if never := int(np.sum(decided == 0.0)):
+    never = int(np.sum(decided == 0.0))
+    if never:
         text = f"{text}; {never:,} never did: too long a warm-up"
     return f"{text}; give more bars, or shorter windows"
 
@@ -92,8 +107,13 @@ def describe_decided(decided: core.FloatArray) -> str:
 def start_rows(sets: Sets, names: tuple[str, ...]) -> Rows:
     """Return the rows of sets that have not run: all measures are NaN."""
     n = count_sets(sets)
-    metrics = {name: np.full(n, np.nan) for name in names}
-    return Rows(metrics, {}, [""] * n, np.zeros(n, dtype=np.bool_), np.full(n, np.nan))
+    return Rows(
+        metrics={name: np.full(n, np.nan) for name in names},
+        sampled={},
+        errors=[""] * n,
+        done=np.zeros(n, dtype=np.bool_),
+        decided=np.full(n, np.nan),
+    )
 
 
 def put_rows(rows: Rows, places: core.IntArray, part: Rows) -> None:
@@ -115,7 +135,10 @@ def measure_result(result: results.Result) -> float:
     setup: Any = result.setup
     has_traded = result.tally.money.traded > 0.0 or bool(result.options)
     return engine.measure_observed(
-        setup.observed, setup.markets, setup.first, has_traded=has_traded
+        setup.observed,
+        setup.markets,
+        setup.first,
+        has_traded=has_traded,
     )
 
 
@@ -131,7 +154,12 @@ def run_one_by_one(
     n = len(rows.done)
     told: dict[tuple[str, type[Warning]], None] = {}
 
-    def note(message: Warning | str, category: type[Warning], *_: Any, **_more: Any) -> None:
+    def note(
+        message: Warning | str,
+        category: type[Warning],
+        *_: Any,
+        **_more: Any,
+    ) -> None:
         if len(told) < MOST_TOLD:
             told[str(message), category] = None
 
@@ -140,9 +168,16 @@ def run_one_by_one(
         try:
             for k in range(n):
                 try:
-                    put_result(rows, k, replay(take_sets(sets, k)), names, has_returns=returns)
+                    put_result(
+                        rows,
+                        k,
+                        replay(take_sets(sets, k)),
+                        names,
+                        has_returns=returns,
+                    )
                 except core.RAISED as error:  # a policy may raise anything
-                    rows.errors[k] = " ".join(f"{type(error).__name__}: {error}".split())
+                    text = f"{type(error).__name__}: {error}"
+                    rows.errors[k] = " ".join(text.split())  # in one line
                 rows.done[k] = True
                 core.report_progress(progress, k + 1, n)
         except KeyboardInterrupt:
@@ -155,7 +190,12 @@ def run_one_by_one(
 
 
 def put_result(
-    rows: Rows, place: int, result: results.Result, names: tuple[str, ...], *, has_returns: bool
+    rows: Rows,
+    place: int,
+    result: results.Result,
+    names: tuple[str, ...],
+    *,
+    has_returns: bool,
 ) -> None:
     """Write the measures of a run into the rows; options cost nothing where there are none."""
     measures = {**dict.fromkeys(OPTION_COSTS, 0.0), **result.metrics}
@@ -198,6 +238,8 @@ Metrics = Literal["all", "core"]
 
 
 class EvaluatedBars(NamedTuple):
+    """The bars from ``first`` to before ``stop``, and whether sampled returns are wanted."""
+
     first: int
     stop: int | None
     returns: bool
@@ -272,7 +314,12 @@ class Evaluator(core.Carried):
             first = self.first
         return self._evaluate(sets, EvaluatedBars(first, stop, returns), progress)
 
-    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
+    def _evaluate(
+        self,
+        sets: Sets,
+        wanted: EvaluatedBars,
+        progress: core.Progress | None,
+    ) -> Rows:
         """Return the rows of sets: in lanes where they can, or else one by one."""
         if self._is_swept():
             self.check_causal(sets, wanted.first, wanted.stop)
@@ -289,7 +336,12 @@ class Evaluator(core.Carried):
 
         return self._evaluate_plainly(sets, wanted, progress)
 
-    def check_causal(self, sets: Sets, first: int | None = None, stop: int | None = None) -> None:
+    def check_causal(
+        self,
+        sets: Sets,
+        first: int | None = None,
+        stop: int | None = None,
+    ) -> None:
         """Check that signal, columns and overlay of sets do not look ahead, at the first call.
 
         A look ahead is code, so sets at the ends of their parameters stand for all of them. Keeps
@@ -310,9 +362,9 @@ class Evaluator(core.Carried):
 
     def _check_signals(self, sets: Sets) -> None:
         """Check the rule of the signal at the ends of its parameters."""
-        signal_sets = s.take_part(sets, s.SIGNAL)
+        signal_sets = take_part(sets, SIGNAL)
         for settings in list_ends(signal_sets):
-            values = {f"{s.SIGNAL}{name}": value for name, value in settings.items()}
+            values = {f"{SIGNAL}{name}": value for name, value in settings.items()}
             self._check_rule(values)
 
     def check_set(self, values: Mapping[str, Any]) -> None:
@@ -330,12 +382,17 @@ class Evaluator(core.Carried):
             return False
         return True
 
-    def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
+    def _find_panel(
+        self,
+        values: Mapping[str, Any],
+        first: int,
+        stop: int | None,
+    ) -> Panel:
         """Return the panel of sets with this signal and these rules of margin; a few are kept."""
-        margin = {name: value for name, value in values.items() if name.startswith(s.MARGIN)}
+        margin = {name: value for name, value in values.items() if name.startswith(MARGIN)}
         venue = self.varied.build_venue(margin)
         names = self.markets.names  # also of what is not listed yet
-        venues = tuple((name, s.pick(venue, name)) for name in names)
+        venues = tuple((name, pick(venue, name)) for name in names)
         return self._make_panel(self.varied.build_signal(values), venues, first, stop)
 
     @property
@@ -365,7 +422,10 @@ class Evaluator(core.Carried):
         return doubts
 
     def _evaluate_lanes(
-        self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
+        self,
+        sets: Sets,
+        wanted: EvaluatedBars,
+        progress: core.Progress | None,
     ) -> Rows:
         """Return the rows of sets that run together; those with a fault run again one by one."""
         from backtest.sweep.lanes.runner import score_sets  # noqa: PLC0415 - numba loads with it
@@ -396,14 +456,24 @@ class Evaluator(core.Carried):
         return rows
 
     def _put_scored(
-        self, rows: Rows, places: core.IntArray, scored: Scored, wanted: EvaluatedBars
+        self,
+        rows: Rows,
+        places: core.IntArray,
+        scored: Scored,
+        wanted: EvaluatedBars,
     ) -> None:
         """Write the scores of some sets into the rows, and count how they were simulated."""
         n = len(places)
         sampled = {}
         if wanted.returns:
             sampled = dict(enumerate(scored.returns.T))
-        part = Rows(scored.metrics, sampled, [""] * n, np.ones(n, dtype=np.bool_), scored.decided)
+        part = Rows(
+            metrics=scored.metrics,
+            sampled=sampled,
+            errors=[""] * n,
+            done=np.ones(n, dtype=np.bool_),
+            decided=scored.decided,
+        )
         put_rows(rows, places, part)
 
         if scored.alone is None:
@@ -420,23 +490,40 @@ class Evaluator(core.Carried):
         return stop
 
     def _is_swept(self) -> bool:
+        """Return whether sets may run in lanes, or in the compiled loop of one set."""
         is_own = isinstance(self.varied.test.account.requirement, OwnMargin)
         return not (is_own or self.plain_because or self.markets.options)
 
     def _is_plain_sooner(self, sets: Sets, wanted: EvaluatedBars) -> bool:
+        """Return whether plain Python is done before the loop would be compiled."""
         n_bars = self._find_stop(wanted.stop) - wanted.first
-        n = n_bars * count_sets(sets) * len(self.markets)
-        has_options = bool(self.markets.options)
-        return engine.is_plain_sooner(n) and not engine.is_loop_compiled(has_options=has_options)
+        n_in_all = n_bars * count_sets(sets) * len(self.markets)
+        if not engine.is_plain_sooner(n_in_all):
+            return False
+        return not engine.is_loop_compiled(has_options=bool(self.markets.options))
 
     def _evaluate_plainly(
-        self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None
+        self,
+        sets: Sets,
+        wanted: EvaluatedBars,
+        progress: core.Progress | None,
     ) -> Rows:
         how: Any = self.compile
         if self.compile and not self._is_plain_sooner(sets, wanted):
             how = "now"
-        replay = partial(self.replay, first=wanted.first, stop=wanted.stop, compile=how)
-        return run_one_by_one(replay, sets, self.measured, wanted.returns, progress)
+        replay = partial(
+            self.replay,
+            first=wanted.first,
+            stop=wanted.stop,
+            compile=how,
+        )
+        return run_one_by_one(
+            replay,
+            sets,
+            self.measured,
+            wanted.returns,
+            progress,
+        )
 
     def evaluate_path(self, sets: Sets) -> Rows:
         """Return the measures of whole paths of equity, from runs one by one."""
@@ -516,42 +603,65 @@ class PooledEvaluator(Evaluator):
 
     is_pooled = True
 
-    def __init__(self, varied: VariedTest, *, pool: Pool = "mean", **settings: Any) -> None:
+    def __init__(
+        self,
+        varied: VariedTest,
+        *,
+        pool: Pool = "mean",
+        **settings: Any,
+    ) -> None:
         self.pool = pool
         markets = as_markets(varied.test.market)
-        self.members: dict[str, Evaluator] = {
-            name: Evaluator(varied.for_instrument(name, one), **settings)
-            for name, one in markets.items()
-        }
-        vars(self).update(vars(next(iter(self.members.values()))))
+        self.members: dict[str, Evaluator] = {}
+        for name, market in markets.items():
+            self.members[name] = Evaluator(varied.for_instrument(name, market), **settings)
+
+        # All settings are those of a member; market, start and test are of all markets.
+        first_member = next(iter(self.members.values()))
+        vars(self).update(vars(first_member))
         self.market = self.markets = markets
         self.first = engine.find_first_bar(markets, varied.test.start)
         self.varied = varied
 
-    def _evaluate(self, sets: Sets, wanted: EvaluatedBars, progress: core.Progress | None) -> Rows:
+    def _evaluate(
+        self,
+        sets: Sets,
+        wanted: EvaluatedBars,
+        progress: core.Progress | None,
+    ) -> Rows:
         """Return the rows of sets in all markets, pooled; progress is that of all together."""
         spans = self.find_spans(wanted.first, self._find_stop(wanted.stop))
         parts: dict[str, Rows] = {}
 
         def report(done: int, total: int) -> None:
-            core.report_progress(progress, (len(parts) * total + done) // len(spans), total)
+            """Report the sets done in all markets, as if they were those of one."""
+            done_in_all = len(parts) * total + done
+            core.report_progress(progress, done_in_all // len(spans), total)
 
         report_part = None
         if progress:
             report_part = report
         for name, (first, stop) in spans.items():
             parts[name] = self.members[name].evaluate(
-                sets, first=first, stop=stop, returns=wanted.returns, progress=report_part
+                sets,
+                first=first,
+                stop=stop,
+                returns=wanted.returns,
+                progress=report_part,
             )
 
-        self.taken = functools.reduce(Taken.add, [member.taken for member in self.members.values()])
+        counts = [member.taken for member in self.members.values()]
+        self.taken = functools.reduce(Taken.add, counts)
         rows = pool_rows(parts, self.pool)
         if not wanted.returns:
             return rows
-        return rows._replace(sampled=dict(enumerate(self._average_returns(parts, spans).T)))
+        returns = self._average_returns(parts, spans)
+        return rows._replace(sampled=dict(enumerate(returns.T)))
 
     def _average_returns(
-        self, parts: Mapping[str, Rows], spans: Mapping[str, tuple[int, int]]
+        self,
+        parts: Mapping[str, Rows],
+        spans: Mapping[str, tuple[int, int]],
     ) -> core.FloatArray:
         """Return the mean returns over markets, (n_samples, n_sets), in the periods that all have.
 
@@ -577,7 +687,11 @@ class PooledEvaluator(Evaluator):
         return pool_rows(parts, self.pool)
 
     def replay(  # type: ignore[override] # one run of each market
-        self, values: Mapping[str, object], *, first: int | None = None, stop: int | None = None
+        self,
+        values: Mapping[str, object],
+        *,
+        first: int | None = None,
+        stop: int | None = None,
     ) -> dict[str, results.Result]:
         """Return the runs of one set by instrument."""
         if first is None:
@@ -587,7 +701,12 @@ class PooledEvaluator(Evaluator):
             runs[name] = self.members[name].replay(values, first=begin, stop=end)
         return runs
 
-    def check_causal(self, sets: Sets, first: int | None = None, stop: int | None = None) -> None:
+    def check_causal(
+        self,
+        sets: Sets,
+        first: int | None = None,
+        stop: int | None = None,
+    ) -> None:
         """Check the accounts of all markets."""
         for member in self.members.values():
             member.check_causal(sets, first, stop)
@@ -600,7 +719,8 @@ class PooledEvaluator(Evaluator):
     @property
     def causality(self) -> str:
         """What was checked for a look ahead, of all markets once."""
-        return "; ".join(dict.fromkeys(member.causality for member in self.members.values()))
+        checks = [member.causality for member in self.members.values()]
+        return "; ".join(dict.fromkeys(checks))
 
     @property
     def doubts(self) -> list[str]:
@@ -647,5 +767,10 @@ def pool_rows(parts: Mapping[str, Rows], pool: Pool) -> Rows:
         if measure in rows_of_all[0].metrics:
             for market, rows in parts.items():
                 metrics[f"{measure} {market}"] = rows.metrics[measure]
-    share_decided = np.min([rows.shares for rows in rows_of_all], axis=0)
-    return Rows(metrics, {}, errors, done, share_decided)
+    return Rows(
+        metrics=metrics,
+        sampled={},
+        errors=errors,
+        done=done,
+        decided=np.min([rows.shares for rows in rows_of_all], axis=0),
+    )

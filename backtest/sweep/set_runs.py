@@ -25,10 +25,24 @@ from backtest.policies import Policy
 from backtest.results import rank_by_objective
 from backtest.results.measure_table import METRICS
 from backtest.signals import SignalRule
-from backtest.sweep import sets as s
 from backtest.sweep import sweep_table
 from backtest.sweep.cluster import on_cluster
 from backtest.sweep.set_evaluator import Evaluator, Metrics, Pool, PooledEvaluator
+from backtest.sweep.sets import (
+    SIGNAL,
+    Sets,
+    Setting,
+    VariedTest,
+    check_sets,
+    count_sets,
+    draw_sets,
+    from_frame,
+    grid,
+    list_parameters,
+    pick,
+    read_space,
+    take_sets,
+)
 
 Accounts = Literal["shared", "separate"]
 
@@ -40,7 +54,7 @@ class SetRuns:
     The signal of the test is over time, by instrument of separate accounts.
     """
 
-    varied: s.VariedTest
+    varied: VariedTest
     is_separate: bool
     pool: Pool
     compile: bool
@@ -62,18 +76,29 @@ class SetRuns:
 
     def fit_to(self, names: Iterable[str]) -> Self:
         """Return the runs of sets with these names, which may vary the signal or not."""
-        if any(name.startswith(s.SIGNAL) for name in names):
+        if any(name.startswith(SIGNAL) for name in names):
             return self
         return dataclasses.replace(self, varied=dataclasses.replace(self.varied, rule=None))
 
-    def make(self, market: Any, signal: Any, metrics: Metrics) -> Evaluator:
+    def make(
+        self,
+        market: Any,
+        signal: Any,
+        metrics: Metrics,
+    ) -> Evaluator:
+        """Return an evaluator of the sets, also on other bars or another signal than the test's."""
         varied = self.varied
         if market is not self.market or signal is not self.test.signal:
             changed = self.test.replace(market=market, signal=signal)
             varied = dataclasses.replace(varied, test=changed)
-        settings = {"threads": self.threads, "memory": self.memory, "compile": self.compile}
         make = choose_evaluator(self.pool, is_separate=self.is_separate)
-        return make(varied, metrics=metrics, **settings)
+        return make(
+            varied,
+            metrics=metrics,
+            threads=self.threads,
+            memory=self.memory,
+            compile=self.compile,
+        )
 
     def keep_times(self) -> Any:
         """Return the signal with the times of its bars, for some of the bars."""
@@ -94,19 +119,25 @@ class SetRuns:
             descriptions[directions.describe()] = None
         return "; ".join(descriptions)
 
-    def describe(self, kind: str, names: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
+    def describe(
+        self,
+        kind: str,
+        names: Iterable[str] = (),
+        **settings: Any,
+    ) -> dict[str, Any]:
         """Return the manifest of a result of sets that vary the settings with these names."""
         test = self.test
         times = self.market.time
         policy_class = self.varied.policy_class
+        data = results.describe_data(
+            self.market,
+            test.account,
+            start=int(times[self.first]),
+            closes=times[self.first :] + self.market.interval,
+        )
         content = {
             "kind": kind,
-            "data": results.describe_data(
-                self.market,
-                test.account,
-                int(times[self.first]),
-                times[self.first :] + self.market.interval,
-            ),
+            "data": data,
             "policy": {
                 "name": policy_class.__name__,
                 "source_hash": results.hash_source(policy_class),
@@ -120,17 +151,25 @@ class SetRuns:
             content["overlay"] = repr(test.overlay)
         if self.is_separate:
             content |= {"accounts": "separate", "pool": self.pool}
-        content |= {"sampling": test.sampling, "calendar": test.calendar, **settings}
+        content |= {
+            "sampling": test.sampling,
+            "calendar": test.calendar,
+            **settings,
+        }
 
         # Versions are outside of what the id stands for.
         manifest: dict[str, Any] = core.to_plain(content)
         beside = {"policy_module": policy_class.__module__, "versions": core.find_versions()}
-        return {"id": core.compute_id(manifest), **manifest, **beside}
+        return {
+            "id": core.compute_id(manifest),
+            **manifest,
+            **beside,
+        }
 
     def _list_held(self, varied: set[str]) -> dict[str, Any]:
         """Return the parameters of the policy that sets do not vary, and that have a value."""
         held = {}
-        for parameter in s.list_parameters(self.varied.policy_class):
+        for parameter in list_parameters(self.varied.policy_class):
             value = self.varied.settings[parameter.name].value
             if parameter.name not in varied and value is not dataclasses.MISSING:
                 held[parameter.name] = value
@@ -169,7 +208,7 @@ def read_runs(
     names: tuple[str, ...] = ()
     if isinstance(market, Markets) and not is_separate:
         names = market.names
-    varied = s.VariedTest(test.replace(market=market), policy, names, rule)
+    varied = VariedTest(test.replace(market=market), policy, names, rule)
 
     if is_separate:
         signal = resolve_by_instrument(signal, varied)
@@ -181,7 +220,14 @@ def read_runs(
     engine.warn_of_flows(test.account, as_markets(market), int(market.time[first]))
 
     varied = dataclasses.replace(varied, test=varied.test.replace(signal=signal))
-    return SetRuns(varied, is_separate, pool, compile, threads, memory)
+    return SetRuns(
+        varied,
+        is_separate,
+        pool,
+        compile,
+        threads,
+        memory,
+    )
 
 
 def check_separate(test: Conditions) -> None:
@@ -198,12 +244,12 @@ def check_separate(test: Conditions) -> None:
         raise ParameterError("overlay needs accounts='shared': it scales a portfolio")
 
 
-def resolve_by_instrument(signal: Any, varied: s.VariedTest) -> dict[str, Any]:
+def resolve_by_instrument(signal: Any, varied: VariedTest) -> dict[str, Any]:
     """Return the signal of each account, with the times of its bars."""
     by_name = {}
     for name, market in as_markets(varied.test.market).items():
         own = varied.for_instrument(name, market).test
-        resolved = signals.resolve_signal(s.pick(signal, name), market)
+        resolved = signals.resolve_signal(pick(signal, name), market)
         first = engine.find_first_bar(market, own.start)
         by_name[name] = signals.read_directions(resolved, own.market, first).keep_times()
     return by_name
@@ -211,13 +257,23 @@ def resolve_by_instrument(signal: Any, varied: s.VariedTest) -> dict[str, Any]:
 
 def drop_ended(markets: Markets, start: core.TimeLike) -> Markets:
     """Return the markets without those that have no two bars left from the start on."""
-    firsts = {name: engine.find_first_bar(market, start) for name, market in markets.items()}
-    left = {name: market for name, market in markets.items() if market.n_bars - firsts[name] >= 2}
+    left = {}
+    for name, market in markets.items():
+        n_bars_left = market.n_bars - engine.find_first_bar(market, start)
+        if n_bars_left >= 2:
+            left[name] = market
     if len(left) == len(markets):
         return markets
 
-    source = f"{markets.source}.select({', '.join(map(repr, left))})"
-    return rebuild(left, markets.currency, source, markets.last_opens, markets.listing)
+    names = ", ".join(map(repr, left))
+    source = f"{markets.source}.select({names})"
+    return rebuild(
+        left,
+        markets.currency,
+        source,
+        markets.last_opens,
+        markets.listing,
+    )
 
 
 def choose_evaluator(pool: Pool, *, is_separate: bool) -> Callable[..., Evaluator]:
@@ -264,7 +320,8 @@ def sweep(  # noqa: PLR0913 - as the method
         memory=memory,
     )
     Choice("all", "core").check("metrics", metrics)
-    chosen = s.check_sets(runs.varied, build_sets(sets, runs.varied, space=space, seed=seed))
+    built_sets = build_sets(sets, runs.varied, space=space, seed=seed)
+    chosen = check_sets(runs.varied, built_sets)
     runs = runs.fit_to(chosen)
 
     evaluator = runs.make(runs.market, runs.test.signal, metrics)
@@ -274,9 +331,10 @@ def sweep(  # noqa: PLR0913 - as the method
     table = built.table
 
     # The best set is checked for look-ahead too, beside those at the ends of their parameters.
-    metrics_of = {name: table[name].to_numpy() for name in METRICS if name in table}
-    best = rank_by_objective(metrics_of, "sharpe", None, sweep_table.find_failed(table))[0]
-    evaluator.check_set(s.take_sets(chosen, int(table.index[best])))
+    measured = {name: table[name].to_numpy() for name in METRICS if name in table}
+    failed = sweep_table.find_failed(table)
+    best, *_ = rank_by_objective(measured, "sharpe", None, failed)
+    evaluator.check_set(take_sets(chosen, int(table.index[best])))
     warn_of_unfilled(table)
 
     parameters = {}
@@ -284,23 +342,31 @@ def sweep(  # noqa: PLR0913 - as the method
         shown = describe_parameter(runs.varied.settings[name])
         parameters[sweep_table.name_column(name)] = shown
 
+    drawn = None
+    if is_count(sets):
+        drawn = {"seed": seed}
     manifest = runs.describe(
         "sweep",
         chosen,
         parameters=parameters,
         metrics=metrics,
-        drawn={"seed": seed} if is_count(sets) else None,
-        sets={"asked": s.count_sets(chosen), "hash": hash_sets(chosen)},
+        drawn=drawn,
+        sets={"asked": count_sets(chosen), "hash": hash_sets(chosen)},
         done=len(table),
     )
     manifest["causality"] = evaluator.causality
     manifest["simulated"] = str(evaluator.taken)
     if built.decided:
         manifest["warm_up"] = built.decided
-    return sweep_table.Sweep(table, manifest, evaluator, built.sampled)
+    return sweep_table.Sweep(
+        table,
+        manifest,
+        evaluator=evaluator,
+        sampled=built.sampled,
+    )
 
 
-def describe_parameter(varied: s.Setting) -> dict[str, Any]:
+def describe_parameter(varied: Setting) -> dict[str, Any]:
     """Return unit, scale and default of what sets vary; the default if a manifest can hold it."""
     shown: dict[str, Any] = {"unit": getattr(varied.space, "unit", "")}
     shown["log"] = getattr(varied.space, "log", False)
@@ -311,7 +377,7 @@ def describe_parameter(varied: s.Setting) -> dict[str, Any]:
     return shown
 
 
-def hash_sets(sets: s.Sets) -> str:
+def hash_sets(sets: Sets) -> str:
     """Return the SHA-256 of names, types and values; values of any kind count as JSON."""
     digest = hashlib.sha256()
     for name, column in sets.items():
@@ -335,12 +401,16 @@ def warn_of_unfilled(table: pd.DataFrame) -> None:
 
 
 def build_sets(
-    sets: SetsLike, varied: s.VariedTest, *, space: Mapping[str, Any] | None, seed: int
-) -> s.Sets:
+    sets: SetsLike,
+    varied: VariedTest,
+    *,
+    space: Mapping[str, Any] | None,
+    seed: int,
+) -> Sets:
     """Return the sets of a number of draws, of a table, or of the product of lists."""
     Whole(0).check("seed", seed)
     if is_count(sets):
-        return s.draw_sets(s.read_space(varied, space), int(sets), seed=seed)
+        return draw_sets(read_space(varied, space), int(sets), seed=seed)
 
     if space is not None:
         raise ParameterError(
@@ -354,10 +424,11 @@ def build_sets(
                     "sets must hold parameters only, table[list(sweep.parameters)], got the "
                     f"measure {name}"
                 )
-        return s.from_frame(sets.rename(columns=lambda name: sweep_table.name_parameter(str(name))))
+        names = {name: sweep_table.name_parameter(str(name)) for name in sets.columns}
+        return from_frame(sets.rename(columns=names))
 
     if isinstance(sets, Mapping):
-        return s.grid(sets)
+        return grid(sets)
     raise ParameterError(
         "sets must be arrays by name, {'target': [0.2, 0.4]} for example, a DataFrame or a number "
         f"of draws, got {sets!r:.60}"
@@ -365,4 +436,5 @@ def build_sets(
 
 
 def is_count(sets: SetsLike) -> TypeGuard[int]:
+    """Return whether sets are given as a number of draws."""
     return isinstance(sets, int | np.integer) and not isinstance(sets, bool)

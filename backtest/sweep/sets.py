@@ -71,7 +71,8 @@ class Setting(NamedTuple):
         head, _ = split_name(self.name)
         if when is None or not head:
             return when
-        return f"{head}.{when[0]}", when[1]
+        other, wanted = when
+        return f"{head}.{other}", wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +114,9 @@ class VariedTest:
         for instrument in self.names:
             if instrument in RESERVED:
                 continue
-            settings += [
-                parameter._replace(name=f"{instrument}.{parameter.name}")
-                for parameter in parameters
-            ]
+            for parameter in parameters:
+                own = parameter._replace(name=f"{instrument}.{parameter.name}")
+                settings.append(own)
 
         settings += parameters
         settings += list_fields(self.test.account, "account")
@@ -145,8 +145,9 @@ class VariedTest:
 
     def has_own(self, names: Iterable[str]) -> bool:
         """Return whether some names are of single instruments, or of the overlay."""
+        instruments = {*self.names} - {*RESERVED}
+        owners = {*instruments, OVERLAY}
         heads = {split_name(name)[0] for name in names}
-        owners = {*self.names} - {*RESERVED} | {OVERLAY}
         return bool(heads & owners)
 
     def build_test(self, values: Mapping[str, Any], **changes: Any) -> Conditions:
@@ -162,9 +163,13 @@ class VariedTest:
 
     def build_policies(self, values: Mapping[str, Any]) -> Any:
         """Return the policy that a set describes, or those of the instruments."""
-        if any(find_own(values, name) for name in self.names):
-            return {name: self.build_policy(find_values(values, name)) for name in self.names}
-        return self.build_policy(values)
+        if not any(find_own(values, name) for name in self.names):
+            return self.build_policy(values)
+
+        by_instrument = {}
+        for name in self.names:
+            by_instrument[name] = self.build_policy(find_values(values, name))
+        return by_instrument
 
     def build_policy(self, values: Mapping[str, Any]) -> Policy:
         """Return the policy with the parameters of a set that are of all instruments."""
@@ -207,15 +212,16 @@ class VariedTest:
 
     def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         """Return the values of a set under a prefix, without it, as plain ones."""
-        part = take_part(values, prefix)
-        return {
-            name: to_plain_value(self.settings[f"{prefix}{name}"], value)
-            for name, value in part.items()
-        }
+        plain = {}
+        for name, value in take_part(values, prefix).items():
+            setting = self.settings[f"{prefix}{name}"]
+            plain[name] = to_plain_value(setting, value)
+        return plain
 
 
 def list_parameters(
-    owner: type[Policy] | Policy | SignalRule, prefix: str = ""
+    owner: type[Policy] | Policy | SignalRule,
+    prefix: str = "",
 ) -> Iterator[Setting]:
     """Yield the parameters of a policy or rule, those with several elements one by one."""
     held = {}
@@ -242,7 +248,14 @@ def read_parameter(parameter: Any, prefix: str) -> Setting:
     if value is None:
         value = dataclasses.MISSING
     name = f"{prefix}{parameter.name}"
-    return Setting(name, parameter.kind, space, check, value, may_be_none=False)
+    return Setting(
+        name,
+        parameter.kind,
+        space,
+        check,
+        value,
+        may_be_none=False,
+    )
 
 
 def list_venues(venue: Venues) -> Iterator[Setting]:
@@ -287,7 +300,14 @@ def list_fields(value: core.Value, prefix: str) -> Iterator[Setting]:
             continue
 
         # A value with a range, such as a margin rule: it varies whole, or a field of it.
-        yield Setting(name, space.kind, space, space.check, content, may_be_none)
+        yield Setting(
+            name,
+            space.kind,
+            space,
+            space.check,
+            content,
+            may_be_none,
+        )
         if isinstance(content, core.Value):
             yield from list_fields(content, name)
 
@@ -356,7 +376,8 @@ def find_codes(values: np.ndarray) -> core.IntArray:
     if values.dtype == object:
         texts = [repr(value) for value in values.tolist()]
         values = pd.factorize(np.array(texts, object))[0]
-    codes: core.IntArray = np.unique(values, return_inverse=True)[1]
+    codes: core.IntArray
+    _, codes = np.unique(values, return_inverse=True)
     return codes
 
 
@@ -371,7 +392,8 @@ def number_rows(sets: Sets, n: int) -> core.IntArray:
 def group_rows(codes: core.IntArray) -> Iterator[core.IntArray]:
     """Yield the rows that have the same code, one group at a time: there may be as many as rows."""
     order = np.argsort(codes, kind="stable")
-    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
+    is_last = np.diff(codes[order], append=-1)  # of its group, where it is not 0
+    ends = np.flatnonzero(is_last) + 1
     yield from cut_rows_at(order, ends)
 
 
@@ -444,7 +466,9 @@ def are_alike(values: list[Any]) -> bool:
     kinds = {type(value) for value in values}
     if len(kinds) == 1:
         return True
-    return bool not in kinds and all(issubclass(kind, int | float) for kind in kinds)
+    if bool in kinds:
+        return False
+    return all(issubclass(kind, int | float) for kind in kinds)
 
 
 def check_sets(varied: VariedTest, sets: Mapping[str, Any]) -> Sets:
@@ -544,8 +568,9 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
 
     # Each different value is checked once.
     codes = find_codes(given)
+    _, firsts = np.unique(codes, return_index=True)
+    different = given[firsts]
     refused = dict[int, str]()
-    different = given[np.unique(codes, return_index=True)[1]]
     converted = np.empty(len(different), object)
     for code, value in enumerate(different):
         try:
@@ -557,7 +582,8 @@ def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np
     # All sets with a refused value are one fault, which gives the reason of the first.
     places = np.flatnonzero(np.isin(codes, [*refused]))
     if len(places):
-        faults.append(f"{refused[int(codes[places[0]])]}{name_sets(places, len(given))}")
+        reason = refused[int(codes[places[0]])]
+        faults.append(f"{reason}{name_sets(places, len(given))}")
 
     column: np.ndarray = converted[codes].astype(setting.dtype)
     if column.dtype.kind != "f":
@@ -601,10 +627,11 @@ def reset_inactive(settings: Settings, sets: Sets) -> Sets:
     """Return sets with the defaults of parameters where another one leaves them without effect."""
     reset = dict(sets)
     for name in sets.keys() & settings.keys():
-        is_active = find_active(settings, sets, name)
+        column = sets[name]
         default: Any = settings[name].value
+        is_active = find_active(settings, sets, name)
         if default is not dataclasses.MISSING and not np.all(is_active):
-            reset[name] = np.where(is_active, sets[name], default).astype(sets[name].dtype)
+            reset[name] = np.where(is_active, column, default).astype(column.dtype)
     return reset
 
 
@@ -677,7 +704,9 @@ class Dimension(NamedTuple):
     def decode(self, part: core.FloatArray) -> np.ndarray:
         """Return the values at numbers in [0, 1], of shape (n,)."""
         if self.options:
-            places = np.minimum((part * len(self.options)).astype(np.int64), len(self.options) - 1)
+            n_options = len(self.options)
+            places = (part * n_options).astype(np.int64)
+            places = np.minimum(places, n_options - 1)  # 1 is of the last one
             return np.array(self.options, dtype=self.dtype)[places]
 
         low, high = self._edges()
@@ -869,9 +898,13 @@ class Space:
         """Return the space that :meth:`describe` wrote into a manifest."""
         dimensions = []
         for row in described["dimensions"]:
-            when = row["when"] and (row["when"][0], tuple(row["when"][1]))
-            options = tuple(row["options"])
-            dimensions.append(Dimension(**{**row, "options": options, "when": when}))
+            # JSON has lists in the place of tuples.
+            when = row["when"]
+            if when:
+                other, wanted = when
+                when = (other, tuple(wanted))
+            facts = {**row, "options": tuple(row["options"]), "when": when}
+            dimensions.append(Dimension(**facts))
         return cls(tuple(dimensions), dict(described["fixed"]))
 
     def describe(self) -> dict[str, Any]:
@@ -882,7 +915,10 @@ class Space:
 
 
 def read_space(
-    varied: VariedTest, given: Given | None = None, *, fix: Given | None = None
+    varied: VariedTest,
+    given: Given | None = None,
+    *,
+    fix: Given | None = None,
 ) -> Space:
     """Return the space that is given, or that of all declared ranges; refuse all faults at once."""
     check_mapping("space", given, example="(0.1, 1.0)")
@@ -904,7 +940,12 @@ def read_space(
     if faults:
         raise core.ParameterError("\n".join(faults))
 
-    used = find_used(settings, dimensions, fixed_values, is_given=given is not None)
+    used = find_used(
+        settings,
+        dimensions,
+        fixed_values,
+        is_given=given is not None,
+    )
     return Space(tuple(used.values()), fixed_values)
 
 
@@ -980,7 +1021,10 @@ def find_used(
 
 
 def find_condition(
-    name: str, varying: Given, settings: Mapping[str, Setting], fixed: Given
+    name: str,
+    varying: Given,
+    settings: Mapping[str, Setting],
+    fixed: Given,
 ) -> tuple[core.Condition, str]:
     """Return on which varying parameter the use of one depends, and the condition no set meets.
 
@@ -1007,11 +1051,13 @@ def find_condition(
 def draw_sets(space: Space, n: int, *, seed: int = 0) -> Sets:
     """Return n sets that are drawn from a space."""
     n = int(core.Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
-    return space.decode(draw_cube(len(space.dimensions), n, np.random.default_rng(seed)))
+    cube = draw_cube(len(space.dimensions), n, np.random.default_rng(seed))
+    return space.decode(cube)
 
 
 def draw_cube(d: int, n: int, rng: np.random.Generator) -> core.FloatArray:
     """Return n points in d dimensions, (n, d), of a scrambled Sobol sequence."""
     # The sequence is balanced for powers of two; points beyond n are dropped.
-    cube = core.sp.stats.qmc.Sobol(d, rng=rng).random_base2(max(n - 1, 0).bit_length())
-    return cube[:n]
+    sequence = core.sp.stats.qmc.Sobol(d, rng=rng)
+    power = max(n - 1, 0).bit_length()
+    return sequence.random_base2(power)[:n]

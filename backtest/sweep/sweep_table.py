@@ -64,8 +64,10 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
         evaluator.replay(take_sets(different, first))  # raises the error of the set itself
         raise core.PolicyError(f"every set failed, the first with: {errors[first]}")
 
+    # Every row of the table has the measures of its set: equal ones have the same.
     columns = {name_column(name): column for name, column in sets.items()}
-    table = pd.DataFrame({**columns, **take_sets(rows.metrics, codes)})
+    metrics = take_sets(rows.metrics, codes)
+    table = pd.DataFrame({**columns, **metrics})
     if any(rows.errors):
         table[ERROR] = errors[codes]
         warn_of_failed(errors[codes])
@@ -73,29 +75,35 @@ def build_table(evaluator: Evaluator, sets: Sets, progress: Progress | None) -> 
     n = len(codes)
     done = rows.done[codes]
     if not done.all():
-        core.warn_caller(f"interrupted: {n - int(done.sum()):,} of {n:,} sets were not done")
+        n_left = n - int(done.sum())
+        core.warn_caller(f"interrupted: {n_left:,} of {n:,} sets were not done")
     decided = describe_decided(rows.shares[codes][done])
 
     sampled = {}
     for row, code in enumerate(codes.tolist()):
         if code in rows.sampled:
             sampled[row] = rows.sampled[code]
-    return BuiltTable(order_columns(table[done], tuple(columns)), decided, sampled)
+    return BuiltTable(
+        table=order_columns(table[done], tuple(columns)),
+        decided=decided,
+        sampled=sampled,
+    )
 
 
 def warn_of_failed(errors: np.ndarray) -> None:
     """Warn of sets that failed, with the error of the first; the errors of others are empty."""
     failed = np.flatnonzero(errors != "")
+    first = failed[0]
     core.warn_caller(
-        f"{len(failed):,} of {len(errors):,} sets failed, the first (row {failed[0]}) with: "
-        f"{errors[failed[0]]}"
+        f"{len(failed):,} of {len(errors):,} sets failed, the first (row {first}) with: "
+        f"{errors[first]}"
     )
 
 
 def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
     """Return the first row of each different set, and the code of every row."""
     codes = number_rows(sets, count_sets(sets))
-    places = np.unique(codes, return_index=True)[1]
+    _, places = np.unique(codes, return_index=True)
     return places.astype(np.int64), codes
 
 
@@ -218,12 +226,19 @@ class Sweep(core.SavedResult):
         """
         if self.evaluator is None:
             return None
-        sets = self._find_sets(self.table)
-        return trace_sets(self.evaluator, sets, [*self.table.index], self.rank(), self.sampled)
+        return trace_sets(
+            self.evaluator,
+            self._find_sets(self.table),
+            labels=[*self.table.index],
+            order=self.rank(),
+            sampled=self.sampled,
+        )
 
     @core.checked
     def rank(
-        self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
+        self,
+        objective: ObjectiveLike = "sharpe",
+        constraints: Mapping[str, str] | None = None,
     ) -> core.IntArray:
         """Return the positions of the rows from the best to the worst.
 
@@ -235,7 +250,9 @@ class Sweep(core.SavedResult):
 
     @core.checked
     def best(
-        self, objective: ObjectiveLike = "sharpe", constraints: Mapping[str, str] | None = None
+        self,
+        objective: ObjectiveLike = "sharpe",
+        constraints: Mapping[str, str] | None = None,
     ) -> pd.Series:
         """Return the best row; its name is its label in the table.
 
@@ -246,12 +263,11 @@ class Sweep(core.SavedResult):
         row = {name: values[place : place + 1] for name, values in self.metrics.items()}
         bounds = read_constraints(constraints)
 
-        doubts = [*find_far_bounds(bounds, self.metrics)]
+        doubts = []
         broken = [str(bound) for bound in bounds if bound.violation(row)[0] > 0]
         if broken:
-            doubts.insert(
-                0, f"no set satisfies all constraints, the best breaks {', '.join(broken)}"
-            )
+            doubts.append(f"no set satisfies all constraints, the best breaks {', '.join(broken)}")
+        doubts += find_far_bounds(bounds, self.metrics)
         if doubts:
             core.warn_caller("; ".join(doubts))
         return self.table.iloc[int(place)]
@@ -274,7 +290,12 @@ class Sweep(core.SavedResult):
         return self.table.iloc[self.rank(objective, constraints)[:n]]
 
     @core.checked
-    def heatmap(self, x: str, y: str, metric: str = "sharpe") -> Any:
+    def heatmap(
+        self,
+        x: str,
+        y: str,
+        metric: str = "sharpe",
+    ) -> Any:
         """Return a Plotly figure of the median of a measure over two parameters."""
         core.Choice(*self.parameters).check("x", x)
         core.Choice(*(name for name in self.parameters if name != x)).check("y", y)
@@ -287,7 +308,8 @@ class Sweep(core.SavedResult):
     def replay(self, row: int) -> Result:
         """Return the run of a row, by its label, as :func:`backtest.run` returns it."""
         evaluator = self._find_evaluator()
-        return evaluator.replay(take_sets(self._find_sets(self._select(row)), 0))
+        sets = self._find_sets(self._select(row))
+        return evaluator.replay(take_sets(sets, 0))
 
     @core.checked
     def detail(self, rows: Labels) -> pd.DataFrame:
@@ -318,7 +340,8 @@ class Sweep(core.SavedResult):
         if n_done < len(table):
             n_left = len(table) - n_done
             core.warn_caller(f"interrupted: {n_left:,} of {len(table):,} rows were not run again")
-        return order_columns(table.assign(**measured.metrics)[measured.done], self.parameters)
+        detailed = table.assign(**measured.metrics)
+        return order_columns(detailed[measured.done], self.parameters)
 
     @property
     def folder_title(self) -> str:
@@ -356,8 +379,9 @@ class Sweep(core.SavedResult):
         """Return the measures of the set with the highest Sharpe ratio."""
         if not len(self.table):
             return {}
-        best = self.table.iloc[self.rank("sharpe")[:1]].to_dict("records")[0]
-        return {str(name): value for name, value in best.items() if name in self.metrics}
+        best = self.table.iloc[self.rank("sharpe")[:1]]
+        (row,) = best.to_dict("records")
+        return {str(name): value for name, value in row.items() if name in self.metrics}
 
     def list_policies(self) -> Iterable[type]:
         """Return the class of the policy; nothing of a loaded sweep."""
@@ -379,10 +403,12 @@ class Sweep(core.SavedResult):
 
     def __repr__(self) -> str:
         best = self.table.iloc[int(self.rank()[0])]
-        values = ", ".join(f"{name}={core.format_value(best[name])}" for name in self.parameters)
+        values = [f"{name}={core.format_value(best[name])}" for name in self.parameters]
+        policy = self.manifest["policy"]["name"]
+        source = self.manifest["data"]["source"]
         return (
-            f"<Sweep of {self.manifest['policy']['name']}: {self._count()} sets on "
-            f"{self.manifest['data']['source']}, best sharpe {best['sharpe']:z.2f} with {values}>"
+            f"<Sweep of {policy}: {self._count()} sets on {source}, "
+            f"best sharpe {best['sharpe']:z.2f} with {', '.join(values)}>"
         )
 
     def _select(self, rows: Labels) -> pd.DataFrame:
@@ -408,10 +434,13 @@ class Sweep(core.SavedResult):
         return selected
 
     def _find_sets(self, table: pd.DataFrame) -> Sets:
-        names = self.manifest["parameters"]
-        return from_frame(table[list(names)].set_axis([*map(name_parameter, names)], axis=1))
+        """Return the sets of some rows of the table."""
+        columns = list(self.manifest["parameters"])
+        names = [name_parameter(column) for column in columns]
+        return from_frame(table[columns].set_axis(names, axis=1))
 
     def _find_evaluator(self) -> Evaluator:
+        """Return the evaluator; ParameterError of a loaded sweep."""
         if self.evaluator is None:
             raise core.ParameterError(
                 "a row can be run again only with its market, and a loaded sweep has none; run the "
@@ -428,6 +457,7 @@ def encode_objects(values: np.ndarray) -> np.ndarray:
 
 
 def decode_objects(values: np.ndarray) -> np.ndarray:
+    """Return the values that :func:`encode_objects` wrote as JSON."""
     if values.dtype.kind in "iufb":
         return values
     objects = np.empty(len(values), dtype=object)
