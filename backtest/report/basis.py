@@ -38,7 +38,14 @@ NOT_SETTINGS = (
     "held",
 )
 """What a manifest has that is no setting, or has a table of its own."""
-TOLD = ("causality", "compiled", "signal", "overlay", "sampling", "calendar")
+OF_RUN = (
+    "causality",
+    "compiled",
+    "signal",
+    "overlay",
+    "sampling",
+    "calendar",
+)
 """Settings of a run that its own table says."""
 APART = ("brackets", "changed_from", "earlier", "in_force")
 """Fields of a venue that are not listed with the others."""
@@ -56,22 +63,22 @@ NOT_MODELED = (
 )
 
 
-def build_basis(found: Any, command: str, origin: Origin) -> list[Section]:
+def build_basis(result: Any, command: str, origin: Origin) -> list[Section]:
     """Return the sections on assumptions and data; ``command`` writes the report again."""
-    manifest = found.manifest
+    manifest = result.manifest
     if "data" not in manifest:
         assumptions = Section(
             key="assumptions",
             title="Assumptions",
             lead="What the figures rest on.",
-            blocks=[Paragraph(text) for text in found.list_assumptions()],
+            blocks=[Paragraph(text) for text in result.list_assumptions()],
         )
         return [assumptions]
 
     blocks: list[Block] = []
     if "account" in find_settings(manifest):
         blocks.append(Paragraph(NOT_MODELED))
-    blocks += [Paragraph(text) for text in found.list_assumptions()]
+    blocks += [Paragraph(text) for text in result.list_assumptions()]
     blocks += list_terms(manifest)
     blocks += list_rules(manifest)
     blocks += list_paths(manifest)
@@ -146,10 +153,12 @@ def list_accounts(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def describe_run(manifest: Mapping[str, Any], verbose: bool) -> Iterator[tuple[str, str]]:
+    """Yield how a run was made: what it followed, when it decided, and what was checked."""
     data = manifest["data"]
     signal, _, _ = str(manifest.get("signal", "")).partition(" sha256")
     if not is_plain_signal(signal, data):
-        yield "weights" if "instruments" in data else "signal", signal
+        title = "weights" if "instruments" in data else "signal"
+        yield title, signal
     if manifest.get("overlay"):
         yield "overlay", name_policy(manifest["overlay"])
     if "decision_interval" in data:
@@ -217,6 +226,7 @@ def walk_venues(owner: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Mapp
 
 
 def describe_venue(manifest: Mapping[str, Any], rules: Any) -> Iterator[tuple[str, str]]:
+    """Yield the source of a venue's rules, its margin tables, and the fields that were changed."""
     venue = Venue.from_dict(rules)
     unknown = venue.contract.unknown
     yield "rules", name_rules(venue)
@@ -228,7 +238,8 @@ def describe_venue(manifest: Mapping[str, Any], rules: Any) -> Iterator[tuple[st
             brackets = f"{brackets} of {table.since}"
         yield "margin", f"{brackets} up to {table.brackets[0].max_leverage:g}x"
 
-    apart = (*APART, *(f"contract.{step}" for step in unknown))
+    unknown_fields = [f"contract.{field}" for field in unknown]
+    apart = (*APART, *unknown_fields)
     for name, text in core.list_changed(venue):
         if not name.startswith(apart):
             yield name, text
@@ -262,6 +273,7 @@ DEFAULTS = core.to_plain(Account().to_dict())
 
 
 def describe_account(account: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the fields of an account that were changed, and its capital and margin."""
     for name, value in account.items():
         if name not in ("capital", "margin") and value == DEFAULTS.get(name):
             continue
@@ -321,6 +333,7 @@ NO_PRESET = (
 
 
 def read_group(venue: Mapping[str, Any], group: str) -> Any:
+    """Return the rules of a venue in one of its groups."""
     if group != "rules":
         return venue.get(group)
     others = (*GROUPS, "changed_from", "in_force", "earlier")
@@ -362,7 +375,9 @@ def list_sources(venue: Mapping[str, Any], days: Sequence[str], of: str = "") ->
 
 
 def find_preset_day(
-    venue: Mapping[str, Any], name: str, symbol: str
+    venue: Mapping[str, Any],
+    name: str,
+    symbol: str,
 ) -> tuple[str | None, list[str]]:
     """Return the day of the preset that fits a venue best, and the groups of rules that are its.
 
@@ -372,9 +387,10 @@ def find_preset_day(
     unchanged: dict[str | None, list[str]] = {}
     for day in (None, since):
         preset = core.to_plain(Venue.preset(name, symbol, day).to_dict())
-        unchanged[day] = [
-            group for group in GROUPS if read_group(venue, group) == read_group(preset, group)
-        ]
+        unchanged[day] = []
+        for group in GROUPS:
+            if read_group(venue, group) == read_group(preset, group):
+                unchanged[day].append(group)
     best = max(unchanged, key=lambda day: len(unchanged[day]))
     return best, unchanged[best]
 
@@ -388,10 +404,11 @@ def describe_rest(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, policy in (settings.get("policies") or {}).items():
         yield f"policy {name}", name_policy(policy)
 
-    told: tuple[str, ...] = NOT_SETTINGS
+    left_out: tuple[str, ...] = NOT_SETTINGS
     if "causality" in manifest:
-        told = (*NOT_SETTINGS, *TOLD)
-    yield from flatten({name: value for name, value in settings.items() if name not in told})
+        left_out = (*NOT_SETTINGS, *OF_RUN)
+    others = {name: value for name, value in settings.items() if name not in left_out}
+    yield from flatten(others)
 
     if manifest.get("pool"):
         yield "accounts", f"one in each market; measures are their {manifest['pool']}"
@@ -414,8 +431,10 @@ def flatten(settings: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, st
             yield title, name_policy(value)
             if "source_hash" in value:
                 yield f"{title} source hash", str(value["source_hash"])
+        elif isinstance(value, Mapping) and name == "arguments":  # they need no name before theirs
+            yield from flatten(value)
         elif isinstance(value, Mapping):
-            yield from flatten(value, "" if name == "arguments" else title)
+            yield from flatten(value, title)
         elif isinstance(value, list):
             if value and not isinstance(value[0], Mapping | list):
                 yield title, ", ".join(map(core.format_setting, value))
@@ -434,6 +453,7 @@ def list_paths(manifest: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the model of paths, its parameters, and how many were drawn."""
     from backtest.risk import describe_drift, summarize_funding  # noqa: PLC0415 - loads models
 
     model = paths["model"]
@@ -452,8 +472,12 @@ def describe_paths(paths: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     correlation = paths.get("correlation")
     if correlation:
-        rows = [", ".join(f"{value:z.3f}" for value in row) for row in correlation]
+        rows = [write_correlations(row) for row in correlation]
         yield "correlation of instruments", "; ".join(rows)
+
+
+def write_correlations(row: Sequence[float]) -> str:
+    return ", ".join(f"{value:z.3f}" for value in row)
 
 
 def write_model_parameters(parameters: Mapping[str, Any]) -> str:
@@ -493,6 +517,7 @@ def describe_filled(notes: Mapping[str, str]) -> str:
 
 
 def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a manifest says of the bars of a result."""
     yield "instrument", str(data.get("instrument") or "unnamed")
     source = phrase_source(data) or "unknown"
     if data.get("synthetic"):
@@ -515,6 +540,9 @@ def describe_data(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "liquidations tested on", str(data["liquidations_tested_on"])
     if "funding_events" in data:
         count = data["funding_events"]
-        yield "funding", f"{count:,} settlements" if count else "no rates: none is charged"
+        text = "no rates: none is charged"
+        if count:
+            text = f"{count:,} settlements"
+        yield "funding", text
     if "content_hash" in data:
         yield "content hash", str(data["content_hash"])

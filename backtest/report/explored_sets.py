@@ -48,7 +48,8 @@ def read_axis(column: pd.Series, is_log: bool) -> tuple[core.IntArray, list[str]
     if is_log:
         numbers = np.log(numbers)
     edges = np.linspace(numbers.min(), numbers.max(), BINS + 1)
-    cells = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, BINS - 1)
+    cells = np.searchsorted(edges, numbers, side="right") - 1
+    cells = np.clip(cells, 0, BINS - 1)  # the last edge is of the last bin
 
     if is_log:
         edges = np.exp(edges)
@@ -68,14 +69,17 @@ class Explored(NamedTuple):
 
     @property
     def near(self) -> core.BoolArray:
+        """Which sets are near the best."""
         return find_neighbors(self)
 
     @property
     def best(self) -> int:
+        """The row of the best set."""
         return int(self.order[0])
 
     @property
     def varied(self) -> list[str]:
+        """The parameters that differ among the sets."""
         return [name for name in self.parameters if self.table[name].nunique(dropna=False) > 1]
 
     def name_best(self, names: list[str]) -> str:
@@ -119,9 +123,16 @@ def explore_study(study: Study) -> Explored:
     scores, violations = table[["score", "violation"]].to_numpy(dtype=np.float64).T
 
     # The trial that the search chose comes first, whatever its score.
-    order = order_sets(scores, violations, ruins, table["ruin_time"].to_numpy(), find_failed(table))
+    order = order_sets(
+        scores,
+        violations=violations,
+        ruined=ruins,
+        ruin_time=table["ruin_time"].to_numpy(),
+        failed=find_failed(table),
+    )
     if study.best_trial >= 0:
-        order = np.concatenate([[study.best_trial], order[order != study.best_trial]])
+        others = order[order != study.best_trial]
+        order = np.concatenate([[study.best_trial], others])
 
     values = scores
     better = 1
@@ -188,10 +199,12 @@ def find_reach(place: core.FloatArray) -> float:
     steps = np.diff(np.unique(place))
     if len(steps) == 0:
         return NEAR
-    return max(NEAR, float(np.min(steps[steps > TIED], initial=1.0)))
+    smallest_step = float(np.min(steps[steps > TIED], initial=1.0))
+    return max(NEAR, smallest_step)
 
 
 def find_median(values: core.FloatArray) -> float:
+    """Return the median of finite values, NaN of none."""
     return float(pd.Series(values[np.isfinite(values)]).median())
 
 

@@ -50,10 +50,11 @@ def describe_sets(explored: Any, curves: pd.DataFrame | None) -> dict[str, Any]:
     rows = thin_order(explored.order, MOST_SETS)
     table = explored.table.iloc[rows]
     place_of = {str(label): place for place, label in enumerate(table.index)}
+    names = list_names(explored)
     return {
         "total": len(explored.table),
-        "parameters": [describe_parameter(explored, table, name) for name in list_names(explored)],
-        "measures": [*list_measures(explored, rows)],
+        "parameters": [describe_parameter(explored, table, name) for name in names],
+        "measures": list_measures(explored, rows),
         "objective": explored.name,
         "best": int(np.flatnonzero(rows == explored.best)[0]),
         "near": explored.near[rows].astype(np.float64),
@@ -73,6 +74,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def list_names(explored: Any) -> list[str]:
+    """Return the parameters that differ among the sets; all of them if none does."""
     return explored.varied or list(explored.parameters)
 
 
@@ -80,15 +82,26 @@ def describe_parameter(explored: Any, table: pd.DataFrame, name: str) -> dict[st
     """Return a parameter with the values of the sets: numbers, or codes of words."""
     column = table[name]
     about = explored.parameters[name]
-    described: dict[str, Any] = {"name": name, "unit": str(about["unit"])}
+    unit = str(about["unit"])
     if is_numeric(column):
         values = column.to_numpy(dtype=np.float64)
-        is_log = bool(about["log"]) and bool(values.min() > 0.0)
-        return {**described, "log": is_log, "values": values}
+        is_positive = bool(values.min() > 0.0)
+        return {
+            "name": name,
+            "unit": unit,
+            "log": bool(about["log"]) and is_positive,
+            "values": values,
+        }
 
     texts = column.astype(object).map(core.format_setting)
     codes, words = pd.factorize(texts, sort=True)
-    return {**described, "log": False, "words": list(words), "values": codes.astype(np.float64)}
+    return {
+        "name": name,
+        "unit": unit,
+        "log": False,
+        "words": list(words),
+        "values": codes.astype(np.float64),
+    }
 
 
 def find_default(explored: Any) -> dict[str, Any] | None:

@@ -41,15 +41,19 @@ def choose_prices(price: float, strikes: core.FloatArray) -> core.FloatArray:
     """Return the prices at which a payoff is drawn: about a price and all strikes, with these."""
     low = min((1.0 - REACH) * price, 0.9 * strikes.min())
     high = max((1.0 + REACH) * price, 1.1 * strikes.max())
-    return np.unique(np.append(np.linspace(low, high, N_PRICES), strikes))
+    even = np.linspace(low, high, N_PRICES)
+    return np.unique(np.append(even, strikes))
 
 
 def compute_payoffs(
-    terms: OptionTerms, rows: core.IntArray, prices: core.FloatArray
+    terms: OptionTerms,
+    rows: core.IntArray,
+    prices: core.FloatArray,
 ) -> core.FloatArray:
     """Return what a unit of each option pays at expiry at each price, (n_prices, n_options)."""
-    gains = np.maximum(terms.signs[rows] * (prices[:, None] - terms.strikes[rows]), 0.0)
-    return np.where(terms.are_coin[rows], gains / prices[:, None], gains)
+    price = prices[:, None]
+    gains = np.maximum(terms.signs[rows] * (price - terms.strikes[rows]), 0.0)
+    return np.where(terms.are_coin[rows], gains / price, gains)
 
 
 def draw_payoff(result: Result, options: RunOptions) -> ShownChart:
@@ -57,9 +61,12 @@ def draw_payoff(result: Result, options: RunOptions) -> ShownChart:
 
     It is the underlying with the most contracts, at the last close at which any was held.
     """
-    held = options.record.quantity
     terms = options.terms
-    bar = int(np.flatnonzero(held.any(axis=1))[-1])
+    held = options.record.quantity
+    bars_held = np.flatnonzero(held.any(axis=1))
+    bar = int(bars_held[-1])
+
+    # The options of one underlying, in units of it.
     amounts = held[bar] * terms.sizes
     by_underlying = np.bincount(terms.instruments, np.abs(amounts))
     place = int(np.argmax(by_underlying))
@@ -80,7 +87,7 @@ def draw_payoff(result: Result, options: RunOptions) -> ShownChart:
         contract = result.venues[name].contract
         moved = value_of(contract, prices) - value_of(contract, price)
         table["with the position"] = table["options"] + quantity * moved
-        caption += " With the position: and what it gains from the mark at that time."
+        caption = f"{caption} With the position: and what it gains from the mark at that time."
     return ShownChart(
         key="payoff",
         title="Payoff",

@@ -63,7 +63,16 @@ class Drawing(NamedTuple):
 
 
 def draw_overview(result: Result) -> ShownChart:
-    drawing = Drawing({}, [], {}, [], {}, {}, [])
+    """Return the chart; each part adds its lines, panel and words to one drawing."""
+    drawing = Drawing(
+        columns={},
+        panels=[],
+        colors={},
+        captions=[],
+        choices={},
+        labels={},
+        events=[],
+    )
     add_equity(result, drawing)
     add_leverage(result, drawing)
     add_prices(result, drawing)
@@ -133,7 +142,13 @@ def add_equity(result: Result, drawing: Drawing) -> None:
     )
 
     marked = result.events[result.events["kind"].isin(tuple(MARKS))]
-    marks = place_marks(result, marked, bars["equity"].to_numpy(), MARKS, MAX_MARKS)
+    marks = place_marks(
+        result,
+        marked,
+        height=bars["equity"].to_numpy(),
+        kinds_of=MARKS,
+        most=MAX_MARKS,
+    )
     if len(marks):
         drawing.events.append(marks.assign(panel="Equity"))
 
@@ -145,6 +160,7 @@ def holds_constant(result: Result) -> bool:
 
 
 def add_leverage(result: Result, drawing: Drawing) -> None:
+    """Add target and held leverage of one position, or gross and net leverage of several."""
     bars = result.bars
     title = "Leverage, x"
     if result.has_one_position:
@@ -153,10 +169,10 @@ def add_leverage(result: Result, drawing: Drawing) -> None:
         drawing.columns["held"] = bars["leverage"].to_numpy()
         drawing.colors.update({"target": "neutral", "held": "accent"})
         drawing.panels.append(Panel(title, ("target", "held")))
-        told = "The target is what the policy returned"
+        caption = "The target is what the policy returned"
         if np.any(result.signal != 1.0):
-            told += ", times the signal"
-        drawing.captions.append(f"{told}.")
+            caption = f"{caption}, times the signal"
+        drawing.captions.append(f"{caption}.")
         return
 
     gross = bars["gross_leverage"].to_numpy()
@@ -195,19 +211,34 @@ def add_prices(result: Result, drawing: Drawing) -> None:
     drawing.panels.append(Panel("Price", tuple(prices), height=1.7, scale="log"))
     drawing.captions.append("Fills on the price, the largest where there are many.")
     if any(np.isfinite(drawing.columns[name]).any() for name in distances):
-        panel = Panel(DISTANCE, tuple(distances), percent=True, from_zero=True)
+        panel = Panel(
+            DISTANCE,
+            tuple(distances),
+            percent=True,
+            from_zero=True,
+        )
         drawing.captions.append(
             "The distance is the move of the mark price that would liquidate at each close; no "
             "line where it is out of reach."
         )
     else:
         drawing.columns["margin ratio"] = np.minimum(result.bars["margin_ratio"].to_numpy(), 1.5)
-        panel = Panel(MARGIN_RATIO, ("margin ratio",), percent=True, from_zero=True)
+        panel = Panel(
+            MARGIN_RATIO,
+            ("margin ratio",),
+            percent=True,
+            from_zero=True,
+        )
         drawing.colors["margin ratio"] = "accent"
     drawing.panels.append(panel)
 
 
-def add_instrument(result: Result, drawing: Drawing, place: int, choice: str | None) -> list[str]:
+def add_instrument(
+    result: Result,
+    drawing: Drawing,
+    place: int,
+    choice: str | None,
+) -> list[str]:
     """Add lines and fills of an instrument; return the columns, that of the distance last.
 
     ``choice`` is the name by which a page shows them, None of the only instrument.
@@ -239,7 +270,11 @@ def add_instrument(result: Result, drawing: Drawing, place: int, choice: str | N
 
 DISTANCE = "Distance to liquidation"
 MARGIN_RATIO = "Margin ratio: 100 % is liquidation"
-PRICE_COLORS = {"mark price": "ink", "liquidation price": "loss", "distance": "accent"}
+PRICE_COLORS = {
+    "mark price": "ink",
+    "liquidation price": "loss",
+    "distance": "accent",
+}
 
 
 def rank_instruments(result: Result) -> list[int]:
@@ -285,11 +320,17 @@ def list_fills(result: Result, place: int) -> pd.DataFrame:
     is_flat = np.abs(after) <= dust
     kinds = np.select([is_new, is_flat], ["opened", "closed"], default="changed")
     kinds = np.where(fills["kind"] == "fill", kinds, fills["kind"].astype(str))
-    shown = fills.assign(kind=kinds)
-    return place_marks(result, shown, result.marks[:, place], FILLED, MAX_FILLS)
+    return place_marks(
+        result,
+        fills.assign(kind=kinds),
+        height=result.marks[:, place],
+        kinds_of=FILLED,
+        most=MAX_FILLS,
+    )
 
 
 def add_costs(result: Result, drawing: Drawing) -> None:
+    """Add the costs so far, a line for each that the account had."""
     account = result.record.account
     lines: list[str] = []
     for term in MONEY_TERMS:
@@ -339,7 +380,8 @@ def list_endings(result: Result) -> Iterator[tuple[int, str]]:
 
 def name_owners(result: Result, owners: list[int]) -> list[str]:
     """Return the instruments of some entries, each once; the account itself is none."""
-    return [result.names[owner] for owner in dict.fromkeys(owners) if owner < len(result.names)]
+    n_instruments = len(result.names)
+    return [result.names[owner] for owner in dict.fromkeys(owners) if owner < n_instruments]
 
 
 def name_day(time: int) -> str:

@@ -59,7 +59,11 @@ def pack_times(times: np.ndarray) -> dict[str, Any]:
 
     if len(stamps) == 0 or np.abs(counts).max() > LARGEST_COUNT:
         return {"dtype": "f8", "bdata": write_bytes(stamps.astype("<f8"))}
-    return {"first": int(stamps[0]), "step": step, "steps": shuffle(counts.astype("<i4"))}
+    return {
+        "first": int(stamps[0]),
+        "step": step,
+        "steps": shuffle(counts.astype("<i4")),
+    }
 
 
 def pack_numbers(values: np.ndarray) -> dict[str, Any]:
@@ -69,7 +73,11 @@ def pack_numbers(values: np.ndarray) -> dict[str, Any]:
 
     if values.ndim > 1:
         shape = ", ".join(map(str, values.shape))
-        return {"dtype": "f4", "bdata": write_bytes(floats), "shape": shape}
+        return {
+            "dtype": "f4",
+            "bdata": write_bytes(floats),
+            "shape": shape,
+        }
 
     if len(values) <= FEW:
         return {"dtype": "f4", "bdata": write_bytes(floats)}

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from backtest.policies import Policy
     from backtest.results import Result
 
-WORDS = {"vol": "volatility", "cppi": "CPPI", "ltv": "loan to value"}
+WORDS = {
+    "vol": "volatility",
+    "cppi": "CPPI",
+    "ltv": "loan to value",
+}
 """Words of names of classes and parameters that people write otherwise."""
 SHARES = ("per sqrt(year)", "of ", "per year")
 """Beginnings of units in which a number is a share, written in per cent."""
@@ -83,7 +87,11 @@ def read_call(called: re.Match[str]) -> dict[str, Any]:
         number = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", text)
         settings[name] = float(text) if number else text.strip("'")
 
-    policy = {"name": called[1], "settings": settings, "text": called[0]}
+    policy = {
+        "name": called[1],
+        "settings": settings,
+        "text": called[0],
+    }
     return {"policy": policy, "policy_module": "backtest.strategies."}
 
 

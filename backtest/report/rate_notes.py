@@ -96,15 +96,15 @@ def has_loans(result: Result) -> bool:
 
 
 def describe_instruments(result: Result) -> dict[str, dict[str, object]]:
+    """Return what the manifest says of the data of each instrument."""
     data = result.manifest["data"]
     return data.get("instruments") or {result.names[0]: data}
 
 
 def has_dividends(result: Result) -> bool:
     """Return whether all funding of a run is that of stocks, whose markets have sessions."""
-    funded = [
-        facts for facts in describe_instruments(result).values() if facts.get("funding_events")
-    ]
+    instruments = describe_instruments(result).values()
+    funded = [facts for facts in instruments if facts.get("funding_events")]
     return bool(funded) and all(facts.get("sessions") for facts in funded)
 
 

@@ -55,6 +55,7 @@ def write_page(page: Page, path: Path, format_: str | None = None) -> Path:
 
 
 def save_text(text: str, path: Path) -> Path:
+    """Write a text into a file, by one rename, or into a pipe; return the path."""
     with core.writing(path, "report"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a pipe or a terminal
@@ -65,12 +66,17 @@ def save_text(text: str, path: Path) -> Path:
 
 
 def choose_format(path: Path, format_: str | None) -> str:
+    """Return the format that is given, or that of the name of a file; HTML of another name."""
     named = path.suffix.lstrip(".").lower() or "html"
     return str(core.Choice(*FORMATS).check("the format of a report", format_ or named))
 
 
 def write_text(page: Page, format_: str) -> str:
-    writers = {"html": write_html, "md": write_markdown, "json": write_json}
+    writers = {
+        "html": write_html,
+        "md": write_markdown,
+        "json": write_json,
+    }
     return writers[format_](page)
 
 
@@ -96,7 +102,12 @@ def find_width() -> int:
     return min(max(width, LEAST_WIDTH), MOST_WIDTH)
 
 
-def write_terminal(page: Page, sections: Sequence[Section], *, is_colored: bool = False) -> str:
+def write_terminal(
+    page: Page,
+    sections: Sequence[Section],
+    *,
+    is_colored: bool = False,
+) -> str:
     """Return a page as lines for a terminal: verdict, figures, details, and some sections.
 
     In color what ruins an account is bold red, and notes are dim.
@@ -125,6 +136,7 @@ def write_terminal(page: Page, sections: Sequence[Section], *, is_colored: bool 
 
 
 def write_pairs(table: Table) -> str:
+    """Return a table of names and values as one wrapped line."""
     pairs = ", ".join(f"{name} {value}" for name, value in table.rows)
     return wrap(f"{table.caption}: {pairs}", "  ")
 
@@ -155,8 +167,10 @@ def print_parts(parts: Sequence[Any], width: int, *, is_colored: bool) -> str:
     lines = [paint(part) if isinstance(part, str) else part for part in parts]
     console.print(rich.console.Group(*lines), markup=False, highlight=False)
 
+    # What kept numbers and units together is a space again.
     shown = [line.rstrip() for line in stream.getvalue().splitlines()]
-    return "\n".join(shown).strip("\n").replace(HARD_SPACE, " ").replace(UNBROKEN, " ")
+    text = "\n".join(shown).strip("\n")
+    return text.replace(HARD_SPACE, " ").replace(UNBROKEN, " ")
 
 
 UNBROKEN = "\N{BRAILLE PATTERN BLANK}"
@@ -221,10 +235,15 @@ def lay_out(table: Table, room: int) -> tuple[Any, list[str]]:
     if not is_facts:
         places = choose_columns(table.columns, widths, room)
 
-    shown = [laid[place] for place in places]
-    hidden = [laid[place].column.title for place in range(len(laid)) if place not in places]
-    is_narrow = sum(column.width for column in shown) - GAP <= room
-    grid = start_grid(shown, is_narrow=is_narrow)
+    shown = []
+    hidden = []
+    for place, column in enumerate(laid):
+        if place in places:
+            shown.append(column)
+        else:
+            hidden.append(column.column.title)
+    width = sum(column.width for column in shown) - GAP
+    grid = start_grid(shown, is_narrow=width <= room)
 
     for row in zip(*(column.cells for column in shown), strict=True):
         texts = []
@@ -249,15 +268,22 @@ def lay_out_column(table: Table, place: int) -> Laid:
         shown = core.keep_units(core.escape_directions(text))
         cells.append(shown.replace(HARD_SPACE, UNBROKEN))
 
+    # The head is as wide as the widest cell, or its longest word.
     head = " ".join(filter(None, (column.title, column.unit)))
     longest = max(map(len, [*cells, *head.split()]), default=1)
     lines = textwrap.wrap(core.escape_directions(head), longest, break_on_hyphens=False)
 
     width = max(map(len, cells), default=0)
     if not column.is_number:  # words may be broken
-        width = min(width, MIN_WORDS if place else MAX_NAME)
+        room = MIN_WORDS if place else MAX_NAME
+        width = min(width, room)
     width = max(width, *map(len, lines), 0)
-    return Laid(column, "\n".join(lines), cells, GAP + width)
+    return Laid(
+        column,
+        head="\n".join(lines),
+        cells=cells,
+        width=GAP + width,
+    )
 
 
 def start_grid(shown: Sequence[Laid], *, is_narrow: bool) -> Any:
@@ -280,11 +306,14 @@ def start_grid(shown: Sequence[Laid], *, is_narrow: bool) -> Any:
 
 
 def choose_columns(
-    columns: Sequence[Column], widths: Sequence[int], most: int = WIDTH
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    most: int = WIDTH,
 ) -> list[int]:
     """Return the columns that fit: the labels, those with what can ruin, then the first others."""
     chosen = [place for place, column in enumerate(columns) if place == 0 or column.can_ruin]
-    room = most + GAP - sum(widths[place] for place in chosen)
+    taken = sum(widths[place] for place in chosen)
+    room = most + GAP - taken
 
     for place, width in enumerate(widths):
         if place in chosen:

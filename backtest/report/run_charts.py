@@ -67,19 +67,23 @@ def place_marks(
     by bar.
     """
     amounts_by_kind = chosen["amount"].abs().groupby(chosen["kind"], observed=True)
-    shown = chosen[amounts_by_kind.rank(method="first", ascending=False) <= most]
+    rank_in_kind = amounts_by_kind.rank(method="first", ascending=False)
+    shown = chosen[rank_in_kind <= most]
     kinds = shown["kind"].astype(str)
     labels = label_marks(chosen["kind"].astype(str), kinds, kinds_of)
 
-    order = list(kinds_of)
+    # Where a mark stands, and in which row of the ledger a click finds its event.
     times = pd.DatetimeIndex(shown["time"]).as_unit("ns").asi8
     bars = np.searchsorted(result.time, times)
+    ledger = pd.Index(choose_rows(result.events))
+    marks = [kinds_of[kind] for kind in kinds]
+    order = list(kinds_of)
     columns = {
         "y": height[bars],
         "label": [labels[kind] for kind in kinds],
-        "symbol": [kinds_of[kind].symbol for kind in kinds],
-        "color": [kinds_of[kind].color for kind in kinds],
-        "row": pd.Index(choose_rows(result.events)).get_indexer(shown.index),
+        "symbol": [mark.symbol for mark in marks],
+        "color": [mark.color for mark in marks],
+        "row": ledger.get_indexer(shown.index),
         "place": [order.index(kind) for kind in kinds],
     }
     table = pd.DataFrame(columns, index=core.utc_index(result.span.named[bars]))
@@ -87,7 +91,9 @@ def place_marks(
 
 
 def label_marks(
-    chosen: Iterable[str], shown: Iterable[str], kinds_of: Mapping[str, Mark]
+    chosen: Iterable[str],
+    shown: Iterable[str],
+    kinds_of: Mapping[str, Mark],
 ) -> dict[str, str]:
     """Return the words of each kind, with how many there are and how many of them are drawn."""
     n_shown = Counter(shown)
@@ -138,15 +144,16 @@ def find_end(result: Result) -> int:
     if result.tally.ruin < 0:
         return 0
     ruin = result.span.time_of(result.tally.ruin)
-    lived = ruin - result.span.start
-    end = ruin + max(int(TIME_AFTER_RUIN * lived), 2 * result.interval)
-    return min(end, int(result.span.named[-1]))
+    time_before = ruin - result.span.start
+    time_after = max(int(TIME_AFTER_RUIN * time_before), 2 * result.interval)
+    return min(ruin + time_after, int(result.span.named[-1]))
 
 
 # Returns.
 
 
 def list_returns(result: Result) -> Iterator[Shown]:
+    """Yield returns by month and year, and the measures beside their distribution."""
     partial_months = list_partial(result, "M", "%b %Y")
     partial_days = list_partial(result, "D", "%Y-%m-%d")
     yield tabulate_months(result, partial_months)
@@ -401,11 +408,10 @@ def draw_margin(result: Result) -> ShownChart:
     if not result.has_one_position:
         sentences.append("The margin ratio is of the cross positions.")
 
-    rules = {
-        f"multiplier of {name}": result.margin_multipliers[name].to_numpy()
-        for name, venue in result.venues.items()
-        if venue.margin is not None
-    }
+    rules = {}
+    for name, venue in result.venues.items():
+        if venue.margin is not None:
+            rules[f"multiplier of {name}"] = result.margin_multipliers[name].to_numpy()
     if rules:
         columns |= rules
         panels.append(Panel("Margin by rule: multiplier of the margin table", tuple(rules)))
@@ -422,7 +428,11 @@ def draw_margin(result: Result) -> ShownChart:
         title="Margin",
         caption=" ".join(sentences),
         table=pd.DataFrame(columns, index=core.utc_index(result.span.named)),
-        colors={"in use": "loss", "available": "accent", "forecast": "loss"},
+        colors={
+            "in use": "loss",
+            "available": "accent",
+            "forecast": "loss",
+        },
         height=130 + 110 * len(panels),
         panels=tuple(panels),
         until=find_end(result),
@@ -430,6 +440,7 @@ def draw_margin(result: Result) -> ShownChart:
 
 
 def make_share_panel(title: str, column: str) -> Panel:
+    """Return a panel of a share, in per cent from 0 on."""
     return Panel(title, (column,), percent=True, from_zero=True)
 
 

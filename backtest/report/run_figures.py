@@ -36,7 +36,14 @@ DEFINITIONS = {
     "a position, as a fraction of the price",
 }
 """What figures mean that are no measures of their own."""
-YEARLY = ("sharpe", "sortino", "alpha", "alpha_error", "certainty_equivalent", "return_on_margin")
+YEARLY = (
+    "sharpe",
+    "sortino",
+    "alpha",
+    "alpha_error",
+    "certainty_equivalent",
+    "return_on_margin",
+)
 """Yearly measures that a run of few days does not show, beside growth per year."""
 
 
@@ -52,6 +59,7 @@ class Nearest(NamedTuple):
 
 
 def count_days(result: Result) -> float:
+    """Return the days that a run covers."""
     return (int(result.span.closes[-1]) - result.span.start) / DAY
 
 
@@ -94,6 +102,7 @@ def list_numbers(result: Result) -> list[Headline]:
 
 
 def define(figure: Headline) -> Headline:
+    """Return a figure with what it means."""
     about = DEFINITIONS.get(figure.name, "")
     if not about and figure.name in ABOUT:
         about = ABOUT[figure.name].meaning
@@ -120,15 +129,39 @@ def list_growth(result: Result) -> Iterator[Headline]:
     year = "a year"
     if days < run_record.SHORT:
         year = f"a year, from {days:,.0f} days"
-    yield Headline("cagr", "CAGR", metrics["cagr"], "percent", year)
+    yield Headline(
+        "cagr",
+        "CAGR",
+        metrics["cagr"],
+        "percent",
+        year,
+    )
     if metrics["ruined"]:
         note = f"of {days:,.0f}; no trade since"
-        yield Headline("ruin_time", "Days until ruin", metrics["ruin_time"], "days", note)
+        yield Headline(
+            "ruin_time",
+            "Days until ruin",
+            metrics["ruin_time"],
+            "days",
+            note,
+        )
     else:
         note = f"{market} {core.format_number(held.sharpe)}"
-        yield Headline("sharpe", "Sharpe", metrics["sharpe"], "decimals", note)
+        yield Headline(
+            "sharpe",
+            "Sharpe",
+            metrics["sharpe"],
+            "decimals",
+            note,
+        )
     note = f"{market} {core.format_percent(held.volatility)}"
-    yield Headline("volatility", "Volatility", metrics["volatility"], "percent", note)
+    yield Headline(
+        "volatility",
+        "Volatility",
+        metrics["volatility"],
+        "percent",
+        note,
+    )
 
 
 def describe_constant(result: Result) -> Headline:
@@ -137,7 +170,13 @@ def describe_constant(result: Result) -> Headline:
     constant = result._constant
     if isinstance(constant, Lack):
         note = f"none at equal risk: {constant.why}"
-        return Headline("constant_return", title, math.nan, "percent", note)
+        return Headline(
+            "constant_return",
+            title,
+            math.nan,
+            "percent",
+            note,
+        )
 
     final = core.format_money(constant.final_equity)
     note = (
@@ -148,7 +187,13 @@ def describe_constant(result: Result) -> Headline:
         growth = float(compound_growth(constant.unit[-1], result.span.years))
         note = f"{note}, CAGR {core.format_percent(growth)}"
     value = float(constant.unit[-1]) - 1.0
-    return Headline("constant_return", title, value, "percent", note)
+    return Headline(
+        "constant_return",
+        title,
+        value,
+        "percent",
+        note,
+    )
 
 
 def list_risks(result: Result) -> Iterator[Headline]:
@@ -164,18 +209,43 @@ def list_risks(result: Result) -> Iterator[Headline]:
     )
     if not metrics["ruined"]:
         note = "CAGR over the worst drawdown"
-        yield Headline("calmar", "Calmar", metrics["calmar"], "decimals", note)
+        yield Headline(
+            "calmar",
+            "Calmar",
+            metrics["calmar"],
+            "decimals",
+            note,
+        )
     note = f"95 %, returns per {result.manifest['sampling']} (CVaR)"
-    yield Headline("es_95", "Expected shortfall", metrics["es_95"], "percent", note)
+    yield Headline(
+        "es_95",
+        "Expected shortfall",
+        metrics["es_95"],
+        "percent",
+        note,
+    )
     note = describe_leverage(result)
-    yield Headline("mean_leverage", "Leverage", metrics["mean_leverage"], "turns", note)
+    yield Headline(
+        "mean_leverage",
+        "Leverage",
+        metrics["mean_leverage"],
+        "turns",
+        note,
+    )
 
     # The third large figure: liquidations, or how near the nearest one was.
     hits = metrics["liquidations"]
     nearest = find_nearest(result)
     is_large = hits > 0.0 or nearest is None
     note = describe_forced(result)
-    yield Headline("liquidations", "Liquidations", hits, "count", note, is_large=is_large)
+    yield Headline(
+        "liquidations",
+        "Liquidations",
+        hits,
+        "count",
+        note,
+        is_large=is_large,
+    )
     if nearest is not None and not is_large:
         yield describe_nearest(result, nearest)
 
@@ -270,8 +340,20 @@ def list_use(result: Result) -> Iterator[Headline]:
         costs -= years * rates["funding"]
         note = f"{note}, without dividends"
     yield Headline("costs", "Costs", costs, "percent", note)
-    yield Headline(turnover, "Turnover", years * metrics["turnover"], "turns", period)
-    yield Headline("fills", "Fills", metrics["fills"], "count", "orders and exits")
+    yield Headline(
+        turnover,
+        "Turnover",
+        years * metrics["turnover"],
+        "turns",
+        period,
+    )
+    yield Headline(
+        "fills",
+        "Fills",
+        metrics["fills"],
+        "count",
+        "orders and exits",
+    )
     yield describe_trips(result)
 
     # Of options and of several instruments.
@@ -279,16 +361,35 @@ def list_use(result: Result) -> Iterator[Headline]:
         peak = core.format_number(metrics["peak_options_leverage"])
         value = metrics["mean_options_leverage"]
         note = f"mean; peak {peak}x"
-        yield Headline("mean_options_leverage", "Options by delta", value, "turns", note)
+        yield Headline(
+            "mean_options_leverage",
+            "Options by delta",
+            value,
+            "turns",
+            note,
+        )
         note = "of mean equity a year: premiums less proceeds, with fees"
-        yield Headline(PREMIUMS, "Cost of options", metrics[PREMIUMS], "percent", note)
+        yield Headline(
+            PREMIUMS,
+            "Cost of options",
+            metrics[PREMIUMS],
+            "percent",
+            note,
+        )
     ratio = result.diversity.get("diversification_ratio", math.nan)
     if not math.isnan(ratio):
         note = "weighted volatilities over portfolio volatility"
-        yield Headline("diversification_ratio", "Diversification", ratio, "decimals", note)
+        yield Headline(
+            "diversification_ratio",
+            "Diversification",
+            ratio,
+            "decimals",
+            note,
+        )
 
 
 def describe_trips(result: Result) -> Headline:
+    """Return how many positions were closed, how many are open, and how they went."""
     trips = result._round_trips
     notes = ["from flat to flat"]
     if trips["open"]:
@@ -300,4 +401,10 @@ def describe_trips(result: Result) -> Headline:
         share = core.format_percent(trips["time_in_market"])
         notes.append(f"in the market at {share} of closes")
     note = "; ".join(notes)
-    return Headline("round_trips", "Round trips", trips["trades"], "count", note)
+    return Headline(
+        "round_trips",
+        "Round trips",
+        trips["trades"],
+        "count",
+        note,
+    )

@@ -404,14 +404,12 @@ def tabulate_causes(result: Result) -> ShownTable:
         causes = causes.sort_values("share", ascending=False)
         winners = group[group["profit"] > 0.0]
 
-        shares = [
-            f"{cause} {core.format_percent(share)}"
-            for cause, share in zip(causes["cause"], causes["share"], strict=True)
-        ]
-        profits = [
-            f"{cause} {core.format_money(profit)}"
-            for cause, profit in zip(winners["cause"], winners["profit"], strict=True)
-        ]
+        shares = []
+        for cause, share in zip(causes["cause"], causes["share"], strict=True):
+            shares.append(f"{cause} {core.format_percent(share)}")
+        profits = []
+        for cause, profit in zip(winners["cause"], winners["profit"], strict=True):
+            profits.append(f"{cause} {core.format_money(profit)}")
         rows[group["time"].iloc[0]] = {
             "causes": ", ".join(shares),
             "closed in profit": ", ".join(profits) or "none",
@@ -430,6 +428,7 @@ def tabulate_causes(result: Result) -> ShownTable:
 
 
 def list_pauses(result: Result) -> list[Shown]:
+    """Return a table of when the account stayed out after equity stops; nothing if it never did."""
     pauses = find_pauses(result)
     if len(pauses.begins) == 0:
         return []
@@ -499,18 +498,17 @@ def tabulate_statement(result: Result) -> ShownTable:
     start = run_record.find_start(result)
     largest = max(abs(start), *(abs(amount) for _, amount, _ in terms))
 
-    rows = {"equity at the start": {"amount": core.format_money(start), "rate": ""}}
+    rows = {"equity at the start": write_amount(start)}
     for words, amount, rate in terms:
         share = ""
         if rate is not None:
             share = core.format_percent(rate)
         rows[words] = {"amount": format_signed(amount, largest), "rate": share}
 
-    end = core.format_money(result.metrics["final_equity"])
-    rows["equity at the end"] = {"amount": end, "rate": ""}
+    rows["equity at the end"] = write_amount(result.metrics["final_equity"])
     reserve = float(result.of_account("reserve")[-1])
     if reserve > 0.0:
-        rows["left in the reserve"] = {"amount": core.format_money(reserve), "rate": ""}
+        rows["left in the reserve"] = write_amount(reserve)
 
     days = count_days(result)
     period = "a year"
@@ -526,6 +524,11 @@ def tabulate_statement(result: Result) -> ShownTable:
             "rate": Head(period, "of equity", "percent"),
         },
     )
+
+
+def write_amount(amount: float) -> dict[str, str]:
+    """Return the row of an amount that is no change, and has no rate."""
+    return {"amount": core.format_money(amount), "rate": ""}
 
 
 def list_statement(result: Result) -> list[tuple[str, float, float | None]]:
@@ -580,7 +583,8 @@ def tabulate_instruments(result: Result) -> ShownTable:
     table = result.attribution("instrument")
     dust = DUST * float(np.max(np.abs(table.to_numpy()), initial=0.0))
     shown = table.where(table.abs() > dust, 0.0)
-    shown = shown.loc[(shown != 0.0).any(axis=1), (shown != 0.0).any(axis=0)]
+    is_money = shown != 0.0
+    shown = shown.loc[is_money.any(axis=1), is_money.any(axis=0)]
 
     note = "Here costs that were paid are positive, and are subtracted."
     if "account" in shown.index:
@@ -615,7 +619,8 @@ def list_phases(result: Result) -> Iterator[Shown]:
             continue
 
         table = result.measures_by(column)
-        if len(table.drop(index=phases.NOT_YET, errors="ignore")) > 1:
+        known = table.drop(index=phases.NOT_YET, errors="ignore")
+        if len(known) > 1:
             title, style = PHASE_TITLES.get(column, (column, "decimals"))
             yield tabulate_phases(table, title, style)
 
@@ -774,7 +779,11 @@ def collect_run(result: Result) -> dict[str, Any]:
     trades = choose_trades(result)
     falls = run_charts.find_drawdowns(result)
     falls = falls.astype(dict.fromkeys(run_charts.DATED, str))
-    counts = result.events["kind"].value_counts()
+
+    events = {}
+    for kind, count in result.events["kind"].value_counts().items():
+        if count:  # a category without events is counted too
+            events[str(kind)] = int(count)
 
     limits: dict[str, Any] = {}
     if result.account.fill == "limit":
@@ -799,7 +808,7 @@ def collect_run(result: Result) -> dict[str, Any]:
         },
         **limits,
         **collect_options(result),
-        "events": {str(kind): int(count) for kind, count in counts.items() if count},
+        "events": events,
         "target_cuts": list(result.target_cut_rows),
         "no_fill": result.no_fill or None,
         "decided_from": decided_from,

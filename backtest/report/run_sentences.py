@@ -195,7 +195,8 @@ def list_notices(result: Result) -> Iterator[str]:
     late_flows = result.manifest["data"].get("flows_after_the_end")
     if late_flows:
         yield f"flows after the last bar, ignored: {late_flows}"
-    refused = float(result.entries["amount"][result.entries["kind"] == Event.REFUSED].sum())
+    is_refused = result.entries["kind"] == Event.REFUSED
+    refused = float(result.entries["amount"][is_refused].sum())
     if refused >= SMALLEST_SHOWN:
         yield (
             f"withdrawals of {core.format_money(refused)} were refused: an account keeps its "
@@ -204,11 +205,14 @@ def list_notices(result: Result) -> Iterator[str]:
 
 
 def describe_ruin(result: Result) -> str:
+    """Return when the account was ruined, and what was left of it."""
     when = result.span.describe_close(result.tally.ruin)
     days = result.metrics["ruin_time"]
 
     final = result.metrics["final_equity"]
-    equity = f"{final:,.2f}" if final >= SMALLEST_SHOWN else "0"
+    equity = "0"
+    if final >= SMALLEST_SHOWN:
+        equity = f"{final:,.2f}"
     line = result.account.ruin_at
     if line is not None:
         equity = f"{equity}, its line {100.0 * line:g} % of the capital paid in"
@@ -230,7 +234,11 @@ def list_other_rules(result: Result) -> Iterator[str]:
         venue = result.venues[name]
         text = describe_other_symbol(venue, instrument, synthetic=facts["synthetic"])
         if text:
-            cure = advise_rules(venue, instrument, has_sessions=bool(facts.get("sessions")))
+            cure = advise_rules(
+                venue,
+                instrument,
+                has_sessions=bool(facts.get("sessions")),
+            )
             yield f"{text}: {cure}"
 
 
@@ -269,11 +277,9 @@ def pick_perpetuals(result: Result, instruments: Mapping[str, Any]) -> dict[str,
     spot = {name for name, venue in result.venues.items() if venue.contract.is_spot}
     if "instruments" not in result.manifest["data"] and spot:
         return {}  # one instrument, which has no name in the manifest
-    return {
-        name: facts
-        for name, facts in instruments.items()
-        if name not in spot and not facts.get("sessions")
-    }
+    with_sessions = {name for name, facts in instruments.items() if facts.get("sessions")}
+    others = {*spot, *with_sessions}
+    return {name: facts for name, facts in instruments.items() if name not in others}
 
 
 TABLE_GAPS = ("the margin table", "the oldest")
@@ -289,7 +295,10 @@ def list_table_gaps(result: Result) -> Iterator[str]:
     gaps = {text for text in texts.values() if text.startswith(TABLE_GAPS)}
     for gap in sorted(gaps):
         names = [name for name, text in texts.items() if name and text == gap]
-        yield f"{', '.join(names)}: {gap}" if names else gap
+        if names:  # the one instrument of a run has none
+            yield f"{', '.join(names)}: {gap}"
+        else:
+            yield gap
 
 
 def name_those(names: list[str]) -> str:
@@ -372,7 +381,7 @@ def list_doubts(result: Result) -> Iterator[str]:
         row = int(first_bars[measure]) - result.span.first
         time = core.format_time(int(result.time[row]))
         bars = core.count_nouns(int(n_bars), "bar")
-        yield (f"In {bars}, first {time} UTC, {doubt}: {cures[measure]}detail= uses shorter bars.")
+        yield f"In {bars}, first {time} UTC, {doubt}: {cures[measure]}detail= uses shorter bars."
 
 
 def describe_equity_stops(result: Result) -> str:
@@ -455,5 +464,7 @@ def list_isolated(result: Result) -> Iterator[str]:
         names_by_text.setdefault(text, []).append(name)
 
     for text, names in names_by_text.items():
-        is_all = len(names) == len(result.names)
-        yield text if is_all else f"{', '.join(names)} {text}"
+        if len(names) == len(result.names):
+            yield text
+        else:
+            yield f"{', '.join(names)} {text}"

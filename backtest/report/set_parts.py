@@ -40,7 +40,10 @@ SHOWN = ("sharpe", "total_return", "max_drawdown", "turnover", "liquidations")
 
 
 def list_landscape(
-    explored: Explored, curves: pd.DataFrame | None, whole: str, *first: Part
+    explored: Explored,
+    curves: pd.DataFrame | None,
+    whole: str,
+    *first: Part,
 ) -> list[Part]:
     """Return the map of the sets, the parts that are given, the plateau and all sets."""
     return [
@@ -90,6 +93,7 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     columns, heads = read_axis(explored.table[x], explored.parameters[x]["log"])
     rows, labels = read_axis(explored.table[y], explored.parameters[y]["log"])
 
+    # Cells are numbered row by row.
     cells = rows * len(heads) + columns
     ruined_share = pd.Series(explored.is_ruined).groupby(cells).mean()
     median = pd.Series(explored.values).groupby(cells).median()
@@ -115,7 +119,13 @@ def draw_map(explored: Explored, x: str, y: str) -> ShownChart:
     )
 
 
-LEVELS = {"lowest": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "highest": 1.0}
+LEVELS = {
+    "lowest": 0.0,
+    "10 %": 0.1,
+    "median": 0.5,
+    "90 %": 0.9,
+    "highest": 1.0,
+}
 """Quantiles of the plateau."""
 
 
@@ -149,9 +159,13 @@ def describe_chosen(explored: Explored, is_chosen: core.BoolArray) -> dict[str, 
 
     row = {"sets": f"{is_chosen.sum():,}"}
     for words, level in LEVELS.items():
-        value = float(np.quantile(known, level)) if len(known) else math.nan
+        value = math.nan
+        if len(known):
+            value = float(np.quantile(known, level))
         row[words] = format_explored(explored, value)
-    row["ruined"] = core.format_percent(float(explored.is_ruined[is_chosen].mean()))
+
+    share_ruined = float(explored.is_ruined[is_chosen].mean())
+    row["ruined"] = core.format_percent(share_ruined)
     return row
 
 
@@ -196,6 +210,8 @@ def tabulate_sets(explored: Explored, count: int) -> ShownTable:
 
 
 def name_parameter(explored: Explored, name: str) -> Head:
-    unit = str(explored.parameters[name]["unit"])
-    is_number = explored.table[name].dtype.kind in "fiu"
-    return Head(name, unit, "decimals" if is_number else "number")
+    """Return the head of the column of a parameter."""
+    style = "number"
+    if explored.table[name].dtype.kind in "fiu":
+        style = "decimals"
+    return Head(name, str(explored.parameters[name]["unit"]), style)

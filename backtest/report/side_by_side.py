@@ -142,7 +142,11 @@ def build_pair_page(first: Any, second: Any) -> Page:
     ids = [first.manifest["id"], second.manifest["id"]]
     return Page(
         kind="comparison",
-        manifest={**first.manifest, "id": f"{ids[0]} {ids[1]}", "data": describe_both(pair)},
+        manifest={
+            **first.manifest,
+            "id": f"{ids[0]} {ids[1]}",
+            "data": describe_both(pair),
+        },
         title=core.clip(f"{pair.names[0]} against {pair.names[1]}", render.MAX_TITLE),
         notices=list_notices(pair),
         marked_summary=write_verdict(pair, len(settings)),
@@ -202,7 +206,7 @@ def name_result(result: Any) -> str:
 
 
 def list_notices(pair: Pair) -> list[str]:
-    first, second = (result.manifest.get("data") or {} for result in pair.both)
+    first, second = read_data(pair)
     notices = []
     if any(first.get(key) != second.get(key) for key in ("start", "end")):
         span = f"{first.get('start')} to {first.get('end')}"
@@ -224,9 +228,16 @@ def list_notices(pair: Pair) -> list[str]:
 
 def describe_both(pair: Pair) -> Mapping[str, Any]:
     """Return the data of the first result, under the instruments of both."""
-    first, second = (result.manifest.get("data") or {} for result in pair.both)
+    first, second = read_data(pair)
     names = dict.fromkeys((name_instrument(first), name_instrument(second)))
     return {**first, "instrument": " and ".join(names)}
+
+
+def read_data(pair: Pair) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return what the manifests of both say of their data; nothing of a result without any."""
+    first = pair.first.manifest.get("data") or {}
+    second = pair.second.manifest.get("data") or {}
+    return first, second
 
 
 def name_instrument(data: Mapping[str, Any]) -> str:
@@ -276,7 +287,11 @@ def draw_pair(pair: Pair) -> Chart | None:
             Panel("Second over first", ("ratio",)),
         ),
         height=460,
-        colors={"first": "neutral", "second": "accent", "ratio": "ink"},
+        colors={
+            "first": "neutral",
+            "second": "accent",
+            "ratio": "ink",
+        },
         labels={"first": f"first: {pair.names[0]}", "second": f"second: {pair.names[1]}"},
     )
     return draw_declared(shown)
@@ -299,9 +314,8 @@ def begin_at_one(units: pd.Series[float], index: pd.DatetimeIndex) -> Any:
 def list_measures(pair: Pair) -> dict[str, tuple[float, float]]:
     """Return the measures of both by name; of results that are no runs, their numbers."""
     if not pair.is_run:
-        first, second = (
-            {number.name: number.value for number in result.list_numbers()} for result in pair.both
-        )
+        first = {number.name: number.value for number in pair.first.list_numbers()}
+        second = {number.name: number.value for number in pair.second.list_numbers()}
         return {name: (first[name], second[name]) for name in first if name in second}
 
     hidden = {*list_hidden_measures(pair.first), *list_hidden_measures(pair.second)}
@@ -316,7 +330,10 @@ def list_measures(pair: Pair) -> dict[str, tuple[float, float]]:
 
 
 def is_same(first: float, second: float) -> bool:
-    return first == second or bool(np.isclose(first, second, rtol=SAME, atol=1e-12, equal_nan=True))
+    """Return whether two numbers differ by rounding at most; NaN is the same as NaN."""
+    if first == second:
+        return True
+    return bool(np.isclose(first, second, rtol=SAME, atol=1e-12, equal_nan=True))
 
 
 def list_tables(pair: Pair, measures: Mapping[str, tuple[float, float]]) -> list[Block]:
@@ -432,6 +449,7 @@ def find_first_difference(pair: Pair) -> Difference | None:
     if index.empty:
         return None
 
+    # All numbers of the bars that both have, of shape (n_bars, n_columns).
     is_numeric = pd.api.types.is_numeric_dtype
     columns = [name for name in first if name in second and is_numeric(first[name])]
     values = first.loc[index, columns].to_numpy(dtype=np.float64)
@@ -445,8 +463,13 @@ def find_first_difference(pair: Pair) -> Difference | None:
     row = int(rows[0])
     differing = {}
     for place in np.flatnonzero(differs[row]).tolist():
-        differing[columns[place]] = (float(values[row, place]), float(others[row, place]))
-    return Difference(time=core.format_time(int(index[row].value)), values=differing)
+        in_first = float(values[row, place])
+        in_second = float(others[row, place])
+        differing[columns[place]] = (in_first, in_second)
+    return Difference(
+        time=core.format_time(int(index[row].value)),
+        values=differing,
+    )
 
 
 def tabulate_difference(difference: Difference) -> Table:

@@ -36,22 +36,23 @@ class Curve(NamedTuple):
         down = np.full(len(values), HEIGHT / 2.0)
         if high > low:
             down = np.interp(values, (low, high), (HEIGHT - 2.0, 2.0))
-        return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
+        points = [f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True)]
+        return " ".join(points)
 
 
-def find_curve(found: Any) -> Curve | None:
+def find_curve(run: Any) -> Curve | None:
     """Return the curve of a run, None of any other result."""
-    if found.kind != "run":
+    if run.kind != "run":
         return None
 
     # The last close up to each time; before the first close an account has what it began with.
-    unit: core.FloatArray = found.of_account("unit") / found.tally.first_unit
-    closes = found.span.closes
-    times = np.linspace(float(found.span.start), float(closes[-1]), POINTS)
+    unit: core.FloatArray = run.of_account("unit") / run.tally.first_unit
+    closes = run.span.closes
+    times = np.linspace(float(run.span.start), float(closes[-1]), POINTS)
     rows = np.searchsorted(closes, times, side="right") - 1
     values = np.where(rows >= 0, unit[np.maximum(rows, 0)], 1.0)
     return Curve(
-        start=int(found.span.start) // MILLISECOND,
+        start=int(run.span.start) // MILLISECOND,
         end=int(closes[-1]) // MILLISECOND,
         values=tuple(float(f"{value:.5g}") for value in values),
     )

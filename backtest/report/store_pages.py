@@ -25,7 +25,14 @@ from backtest.results.measure_table import ABOUT
 INDEX = "index.html"
 PAGES = "pages"
 """The list, and the folder of the pages beside it."""
-SHOWN = ("total_return", "cagr", "volatility", "sharpe", "max_drawdown", "liquidations")
+SHOWN = (
+    "total_return",
+    "cagr",
+    "volatility",
+    "sharpe",
+    "max_drawdown",
+    "liquidations",
+)
 """Measures of the list; results without measures say in a note what came out."""
 COMPARED = (*SHOWN, "calmar", "turnover", "fees", "funding", "final_equity")
 """Measures of two results that are laid over each other."""
@@ -64,11 +71,11 @@ def write_all(
 def write_result(saved: Path, pages: Path, objective: str) -> Curve | None:
     """Write the page of a saved result into a folder; return its curve for the list."""
     with showing(saved):
-        found = results.load_saved(saved)
-        page = build_page(found, objective)
+        result = results.load_saved(saved)
+        page = build_page(result, objective)
         text = render.write_html(page, shares_library=True)
         render.save_text(text, pages / f"{saved.name}.html")
-        return find_curve(found)
+        return find_curve(result)
 
 
 def describe_row(entry: results.StoreEntry, curve: Curve | None) -> dict[str, Any]:
@@ -109,7 +116,11 @@ def describe_cell(metrics: Mapping[str, float], measure: str) -> tuple[float | N
     return metrics[measure], write_measure(measure, metrics[measure])
 
 
-def write_index(store: Path, entries: list[results.StoreEntry], rows: list[dict[str, Any]]) -> str:
+def write_index(
+    store: Path,
+    entries: list[results.StoreEntry],
+    rows: list[dict[str, Any]],
+) -> str:
     script = f'"use strict";\n{render.read_template("index.js")}'
     readable = [entry for entry in entries if not entry.trouble]
     template = render.start_jinja().get_template(INDEX)

@@ -156,7 +156,9 @@ def list_study_assumptions(study: Study) -> tuple[str, ...]:
     if "patience" in facts:
         limits.append(f"{facts['patience']:,} without a gain")
 
-    choice = "plateaus before spikes" if facts["robust"] else "the highest objective"
+    choice = "the highest objective"
+    if facts["robust"]:
+        choice = "plateaus before spikes"
     return (
         f"Searched on {searched}; {rest}. Subject to {name_constraints(facts)}.",
         f"Sampler: {facts['sampler']} for {' or '.join(limits)} at most, seed {facts['seed']}; "
@@ -222,7 +224,13 @@ def measure_held(study: Study) -> float:
 def describe_held(study: Study) -> Headline:
     held = measure_held(study)
     note = "hardly invested" if held < HARDLY else "of the best trial, in the search"
-    return Headline("mean_leverage", "Mean leverage", held, "turns", note)
+    return Headline(
+        "mean_leverage",
+        "Mean leverage",
+        held,
+        "turns",
+        note,
+    )
 
 
 def describe_looks(looks: int | None) -> str:
@@ -506,7 +514,12 @@ def list_plateau_luck(verdict: Verdict, n_candidates: int) -> Iterator[Finding]:
         if math.isfinite(verdict.plain_plateau):
             median = core.format_number(verdict.plain_plateau)
             about = f"{about}; the median of the neighbors there is {median}"
-        yield Finding(name="highest", value=verdict.plain_score, style="decimals", about=about)
+        yield Finding(
+            name="highest",
+            value=verdict.plain_score,
+            style="decimals",
+            about=about,
+        )
 
     yield Finding(
         name="neighbors within constraints",
@@ -607,10 +620,12 @@ def list_winner_measures(study: Study, best: Mapping[str, Any]) -> list[str]:
 
 def find_short_parts(study: Study) -> dict[str, tuple[str, ...]]:
     """Return the measures that are not shown of the search, and of the holdout."""
-    hidden = {}
+    hidden: dict[str, tuple[str, ...]] = {}
     for span, days in zip(SPANS, study.days_of_parts, strict=True):
-        names = () if shows_growth(days) else EXTRAPOLATED
-        hidden[span] = tuple(name for name in names if name not in study.objective)
+        hidden[span] = ()
+        if not shows_growth(days):
+            # A search by growth has no other score to show.
+            hidden[span] = tuple(name for name in EXTRAPOLATED if name not in study.objective)
     return hidden
 
 
@@ -627,8 +642,8 @@ def tabulate_benchmarks(study: Study) -> ShownTable:
         # Without a holdout there is one span.
         for span, lines in zip(SPANS, study.outcome.lines, strict=False):
             for account, line in lines.items():
-                known = {**line, **dict.fromkeys(hidden[span], math.nan)}
-                row = {measure: known.get(measure, math.nan) for measure in measures}
+                shown = {**line, **dict.fromkeys(hidden[span], math.nan)}
+                row = {measure: shown.get(measure, math.nan) for measure in measures}
                 rows[f"{account}, {span}"] = row
 
         places = ("in the search", "on the holdout")

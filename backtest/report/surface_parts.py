@@ -21,15 +21,15 @@ REACH = 3.0
 """Standard deviations of log-moneyness that the charts show."""
 
 
-def list_numbers(found: Surface) -> list[Headline]:
-    tenor = found.headline_tenor
+def list_numbers(surface: Surface) -> list[Headline]:
+    tenor = surface.headline_tenor
     days = f"{YEAR_DAYS * tenor:.3g} days"
-    skew = found.skew(tenor)
+    skew = surface.skew(tenor)
     return [
         Headline(
             name="atm",
             title=f"at the money, {days}",
-            value=found.atm(tenor),
+            value=surface.atm(tenor),
             style="percent",
             note="a year",
         ),
@@ -43,65 +43,65 @@ def list_numbers(found: Surface) -> list[Headline]:
         Headline(
             name="vix",
             title=f"model-free, {days}",
-            value=found.vix(tenor),
+            value=surface.vix(tenor),
             style="percent",
             note="a year",
         ),
         Headline(
             name="inside",
             title="quotes that contain the fit",
-            value=found.inside,
+            value=surface.inside,
             style="percent",
             note="widened by half a point",
         ),
     ]
 
 
-def list_parts(found: Surface) -> list[Part]:
-    n_expiries = len(found.years)
+def list_parts(surface: Surface) -> list[Part]:
+    n_expiries = len(surface.years)
     parts = [
         Part(
             key="quality",
             title="Quality of the fit",
             lead="By expiry.",
-            blocks=lambda: list_fits(found),
+            blocks=lambda: list_fits(surface),
             shows="both",
         ),
         Part(
             key="smiles",
             title="Smiles",
             lead="Lines: the fit. Bars: bid to ask.",
-            blocks=lambda: [draw_smile(found, place) for place in range(n_expiries)],
+            blocks=lambda: [draw_smile(surface, place) for place in range(n_expiries)],
         ),
         Part(
             key="defects",
             title="Data",
             lead="What the inspection of the quotes found.",
-            blocks=lambda: tabulate_defects(found),
+            blocks=lambda: tabulate_defects(surface),
         ),
     ]
     if n_expiries > 1:
-        surface = Part(
+        map_part = Part(
             key="surface",
             title="Surface",
             lead="Volatility by moneyness and time to expiry.",
-            blocks=lambda: [draw_map(found)],
+            blocks=lambda: [draw_map(surface)],
         )
-        parts.insert(1, surface)
+        parts.insert(1, map_part)
     return parts
 
 
-def draw_smile(found: Surface, place: int) -> ShownChart:
+def draw_smile(surface: Surface, place: int) -> ShownChart:
     """Return the fit of an expiry, and its quotes out of the money from bid to ask."""
-    fit = found.fits.iloc[place]
-    smile = found.smiles[place]
+    fit = surface.fits.iloc[place]
+    smile = surface.smiles[place]
     reach = REACH * float(np.sqrt(smile.total_variance(0.0)))
 
     k = np.linspace(-reach, reach, 121)
     volatility = np.sqrt(smile.total_variance(k) / fit["years"])
     fitted = pd.DataFrame({"fit": volatility}, index=fit["forward"] * np.exp(k))
 
-    quotes = found.quotes[found.quotes["expiry"] == fit["expiry"]]
+    quotes = surface.quotes[surface.quotes["expiry"] == fit["expiry"]]
     is_near = quotes["k"].abs() <= reach
     is_shown = is_out_of_the_money(quotes) & quotes["bid_iv"].notna() & is_near
     quoted = quotes[is_shown].set_index("strike")[["bid_iv", "ask_iv"]]
@@ -119,12 +119,12 @@ def draw_smile(found: Surface, place: int) -> ShownChart:
     )
 
 
-def draw_map(found: Surface) -> ShownChart:
+def draw_map(surface: Surface) -> ShownChart:
     steps = np.linspace(-2.5, 2.5, 41)
     columns = {}
-    for years in np.geomspace(found.years[0], found.years[-1], 24):
-        k = steps * found.atm(float(years)) * np.sqrt(years)
-        variance = found.total_variance(k, float(years))
+    for years in np.geomspace(surface.years[0], surface.years[-1], 24):
+        k = steps * surface.atm(float(years)) * np.sqrt(years)
+        variance = surface.total_variance(k, float(years))
         columns[YEAR_DAYS * years] = 100.0 * np.sqrt(variance / years)
 
     names = ["days to expiry", "moneyness, standard deviations"]
@@ -142,18 +142,18 @@ def draw_map(found: Surface) -> ShownChart:
     )
 
 
-def list_fits(found: Surface) -> list[Shown]:
-    arbitrage = found.arbitrage()
+def list_fits(surface: Surface) -> list[Shown]:
+    arbitrage = surface.arbitrage()
     n_butterflies = int(arbitrage["butterfly"].sum())
     crossings = core.capitalize(describe_crossings(arbitrage))
     return [
-        tabulate_fits(found),
+        tabulate_fits(surface),
         f"Butterfly arbitrage in {n_butterflies} of {len(arbitrage)} expiries. {crossings}.",
     ]
 
 
-def tabulate_fits(found: Surface) -> ShownTable:
-    fits = found.fits
+def tabulate_fits(surface: Surface) -> ShownTable:
+    fits = surface.fits
     columns = {
         "days": YEAR_DAYS * fits["years"],
         "forward": fits["forward"],
@@ -181,8 +181,8 @@ def tabulate_fits(found: Surface) -> ShownTable:
     )
 
 
-def tabulate_defects(found: Surface) -> Iterator[Shown]:
-    totals = found.chain.inspect().total
+def tabulate_defects(surface: Surface) -> Iterator[Shown]:
+    totals = surface.chain.inspect().total
     counts = [totals[name] for name in CHECKS]
     names = [words for words, *_ in CHECKS.values()]
     checks = pd.DataFrame({"rows": counts}, index=names)
@@ -194,7 +194,7 @@ def tabulate_defects(found: Surface) -> Iterator[Shown]:
         empty="The inspection found nothing.",
     )
 
-    reasons = found.left_out["reason"].value_counts()
+    reasons = surface.left_out["reason"].value_counts()
     if len(reasons):
         yield ShownTable(
             reasons.to_frame(),
@@ -204,15 +204,15 @@ def tabulate_defects(found: Surface) -> Iterator[Shown]:
         )
 
 
-def describe_quotes(found: Surface) -> str:
-    expiries = core.count_nouns(len(found.years), "expiry", "expiries")
-    quotes = core.count_nouns(len(found.quotes), "two-sided quote")
-    name = found.underlying or "options"
-    return f"{name}, {found.time:%Y-%m-%d %H:%M} UTC, {quotes} in {expiries}"
+def describe_quotes(surface: Surface) -> str:
+    expiries = core.count_nouns(len(surface.years), "expiry", "expiries")
+    quotes = core.count_nouns(len(surface.quotes), "two-sided quote")
+    name = surface.underlying or "options"
+    return f"{name}, {surface.time:%Y-%m-%d %H:%M} UTC, {quotes} in {expiries}"
 
 
-def collect(found: Surface) -> dict[str, Any]:
+def collect(surface: Surface) -> dict[str, Any]:
     return {
-        "fits": found.fits.astype(str).to_dict("records"),
-        "left_out": found.left_out.astype(str).to_dict("records"),
+        "fits": surface.fits.astype(str).to_dict("records"),
+        "left_out": surface.left_out.astype(str).to_dict("records"),
     }

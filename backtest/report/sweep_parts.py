@@ -148,7 +148,12 @@ def list_sweep_assumptions(sweep: Sweep) -> Iterator[str]:
     yield NO_HOLDOUT
 
 
-def draw_sweep_map(sweep: Sweep, x: str, y: str, metric: str) -> Any:
+def draw_sweep_map(
+    sweep: Sweep,
+    x: str,
+    y: str,
+    metric: str,
+) -> Any:
     """Return a figure whose table pages made of notebooks show."""
     from backtest.report.notebook_map import MapFigure  # noqa: PLC0415 - it loads Plotly
 

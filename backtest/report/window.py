@@ -30,14 +30,14 @@ def collect_window(result: Result) -> dict[str, Any]:
     ends = find_block_ends(result.ends_sample)
     unit = result.of_account("unit") / result.tally.first_unit
     named = result.span.named
-    falls = measure_falls(unit, ends)
+    high, low, fall = measure_falls(unit, ends)
     return {
         "start": result.span.start // MILLISECOND,
         "ends": pack_times(named[ends].view("M8[ns]")),
         "unit": unit[ends].tolist(),
-        "high": falls[0].tolist(),
-        "low": falls[1].tolist(),
-        "fall": falls[2].tolist(),
+        "high": high.tolist(),
+        "low": low.tolist(),
+        "fall": fall.tolist(),
         "fills": count_fills(result, ends).tolist(),
         **sum_returns(result, ends),
         "periods": result.span.periods,
@@ -61,7 +61,8 @@ def find_block_ends(ends_sample: core.FloatArray) -> core.IntArray:
 
 
 def measure_falls(
-    unit: core.FloatArray, ends: core.IntArray
+    unit: core.FloatArray,
+    ends: core.IntArray,
 ) -> tuple[core.FloatArray, core.FloatArray, core.FloatArray]:
     """Return the highest and the lowest unit value of each block, and the deepest fall inside."""
     starts = np.append(0, ends[:-1] + 1)
@@ -72,7 +73,8 @@ def measure_falls(
     for k, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         inside = unit[start : end + 1]
         peaks = np.maximum.accumulate(inside)
-        fall[k] = np.max(1.0 - inside / np.where(peaks > 0.0, peaks, 1.0))
+        positive_peaks = np.where(peaks > 0.0, peaks, 1.0)  # after a ruin there is no fall
+        fall[k] = np.max(1.0 - inside / positive_peaks)
     return high, low, fall
 
 
@@ -100,4 +102,5 @@ def count_fills(result: Result, ends: core.IntArray) -> core.IntArray:
     """Return the fills of each block, as the measure of the run counts them: orders and exits."""
     is_fill = np.isin(result.entries["kind"], (Event.FILL, *STOPS))
     bars = result.entries["bar"][is_fill] - result.span.first
-    return np.bincount(np.searchsorted(ends, bars), minlength=len(ends))
+    blocks = np.searchsorted(ends, bars)
+    return np.bincount(blocks, minlength=len(ends))

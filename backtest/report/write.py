@@ -41,20 +41,20 @@ from backtest.results.measure_table import ABOUT
 SYNTHETIC = "Synthetic data: these prices are made up."
 
 
-def build_page(found: Any, objective: str = "sharpe") -> Page:
+def build_page(result: Any, objective: str = "sharpe") -> Page:
     """Return the whole page; ``objective`` ranks the sets of a sweep."""
     # Its parts read by which measure sets are ranked.
-    vars(found)["ranked_by"] = objective
+    vars(result)["ranked_by"] = objective
 
     # What was made of no bars says nothing of data and command.
-    manifest = core.to_plain(dict(found.manifest))
+    manifest = core.to_plain(dict(result.manifest))
     origin = UNTOLD
-    if is_saved_kind(found) and manifest.get("data", {}).get("bars"):
-        origin = describe_origin(manifest, core.read_making(found))
+    if is_saved_kind(result) and manifest.get("data", {}).get("bars"):
+        origin = describe_origin(manifest, core.read_making(result))
 
-    page = build_head(found, origin)
-    if found.kind in DRAWN:
-        return dress_page(page, found)
+    page = build_head(result, origin)
+    if result.kind in DRAWN:
+        return dress_page(page, result)
     return page
 
 
@@ -86,7 +86,8 @@ def showing(folder: Path) -> Iterator[None]:
     except (*FORGED, core.BacktestError) as error:
         if isinstance(error, core.BacktestError) and "\n" not in str(error):
             raise
-        reason = core.clip(" ".join(f"{type(error).__name__}: {error}".split()), MAX_NOTE)
+        text = f"{type(error).__name__}: {error}"
+        reason = core.clip(" ".join(text.split()), MAX_NOTE)
         raise core.DataError(
             f"{folder}: cannot be shown, its manifest or tables do not describe a result "
             f"({reason}); {CURE}"
@@ -105,47 +106,48 @@ def write_saved_page(
         return render.write_page(page, path, format_)
 
 
-def build_head(found: Any, origin: Origin = UNTOLD) -> Page:
+def build_head(result: Any, origin: Origin = UNTOLD) -> Page:
     """Return the page of a result; its sections are made when they are read."""
-    manifest = {"data": {}, **found.manifest}
-    notices = [*found.notices]
+    manifest = {"data": {}, **result.manifest}
+    notices = [*result.notices]
     if manifest["data"].get("synthetic"):
         notices.append(SYNTHETIC)
 
     facts = []
     styles = []
-    hidden = list_hidden(found)
-    for number in found.list_numbers():
+    hidden = list_hidden(result)
+    for number in result.list_numbers():
         if number.name not in hidden:
             facts.append(write_fact(number))
             styles.append(style_fact(number))
 
     made = {"made_by": origin.command or None, "not_said": list(origin.remarks)}
     return Page(
-        kind=found.called or name_kind(found.kind),
+        kind=result.called or name_kind(result.kind),
         manifest=manifest,
-        title=core.clip(phrase_heading(found.heading), render.MAX_TITLE),
+        title=core.clip(phrase_heading(result.heading), render.MAX_TITLE),
         notices=notices,
-        marked_summary=write_verdict(found),
-        details=write_details(found, manifest["data"]),
+        marked_summary=write_verdict(result),
+        details=write_details(result, manifest["data"]),
         facts=facts,
-        write_sections=lambda: list_sections(found, origin),
-        collect=lambda: {**found.to_dict(), **made},
+        write_sections=lambda: list_sections(result, origin),
+        collect=lambda: {**result.to_dict(), **made},
         styles=styles,
     )
 
 
-def write_verdict(found: Any) -> str:
-    verdict = core.capitalize(found.verdict_text)
+def write_verdict(result: Any) -> str:
+    """Return the verdict of a result as a sentence."""
+    verdict = core.capitalize(result.verdict_text)
     if verdict.endswith((".", "?")):
         return verdict
     return f"{verdict}."
 
 
-def write_details(found: Any, data: Mapping[str, Any]) -> str:
+def write_details(result: Any, data: Mapping[str, Any]) -> str:
     """Return what a result says beside its verdict, and whether its yearly figures are of days."""
-    sentences = [found.details]
-    if found.is_yearly:
+    sentences = [result.details]
+    if result.is_yearly:
         sentences.append(run_record.describe_short(data["start"], data["end"]))
     return " ".join(filter(None, sentences))
 
@@ -159,43 +161,44 @@ def write_fact(number: core.Headline) -> Fact:
 
 
 def style_fact(number: core.Headline) -> FactStyle:
+    """Return how a page shows a figure, with what it means."""
     about = number.about
     if not about and number.name in ABOUT:
         about = ABOUT[number.name].meaning
     return FactStyle(number.name, about, number.is_large)
 
 
-def is_saved_kind(found: Any) -> bool:
+def is_saved_kind(result: Any) -> bool:
     """Return whether a result can be saved, so that a command can write its report again."""
-    return isinstance(found, core.SavedResult)
+    return isinstance(result, core.SavedResult)
 
 
-def list_sections(found: Any, origin: Origin) -> list[Section]:
+def list_sections(result: Any, origin: Origin) -> list[Section]:
     """Return what a page shows, folded sections last, and then what the result rests on."""
-    sections = sorted(list_shown(found, "summary"), key=lambda section: section.is_folded)
+    sections = sorted(list_shown(result, "summary"), key=lambda section: section.is_folded)
     command = ""
-    if is_saved_kind(found):
-        name = core.name_folder(found.folder_title, str(found.manifest["id"]))
+    if is_saved_kind(result):
+        name = core.name_folder(result.folder_title, str(result.manifest["id"]))
         command = shlex.join(["backtest", "report", name])
 
-    is_folded = bool(found.list_parts())
-    currency = find_currency(found.manifest)
-    for section in build_basis(found, command, origin):
+    is_folded = bool(result.list_parts())
+    currency = find_currency(result.manifest)
+    for section in build_basis(result, command, origin):
         blocks = [name_money(block, currency) for block in section.blocks]
         sections.append(section._replace(is_folded=is_folded, blocks=blocks))
 
     return sections
 
 
-def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[Section]:
+def list_shown(result: Any, elsewhere: str, *, with_charts: bool = True) -> list[Section]:
     """Return the sections of a result for a page or a terminal, without empty ones.
 
     Parts say where they are shown; those for ``elsewhere`` are left out.
     """
-    hidden = list_hidden(found)
-    currency = find_currency(found.manifest)
+    hidden = list_hidden(result)
+    currency = find_currency(result.manifest)
     sections = []
-    for part in found.list_parts():
+    for part in result.list_parts():
         if part.shows == elsewhere:
             continue
 
@@ -203,48 +206,47 @@ def list_shown(found: Any, elsewhere: str, *, with_charts: bool = True) -> list[
         blocks = list(write_blocks(shown, part.key, hidden, currency))
         if not blocks:
             continue
-        sections.append(
-            Section(
-                part.key,
-                part.title,
-                name_currency(part.lead, currency),
-                blocks=blocks,
-                is_folded=part.is_folded,
-                is_half=part.is_half,
-            )
+        section = Section(
+            key=part.key,
+            title=part.title,
+            lead=name_currency(part.lead, currency),
+            blocks=blocks,
+            is_folded=part.is_folded,
+            is_half=part.is_half,
         )
+        sections.append(section)
     return sections
 
 
-def list_hidden(found: Any) -> tuple[str, ...]:
+def list_hidden(result: Any) -> tuple[str, ...]:
     """Return the measures that are not shown of so few days, unless they were the objective.
 
     A run that was ruined also has no Sharpe ratio, and one of few days none a year.
     """
-    if found.kind in DRAWN:
-        return list_hidden_measures(found)
-    days = find_days(found)
+    if result.kind in DRAWN:
+        return list_hidden_measures(result)
+    days = find_days(result)
     if days is None or run_record.shows_growth(days):
         return ()
 
     # A search by growth has no other score to show.
-    settings = found.manifest.get("settings") or found.manifest
-    names: tuple[str, ...] = run_record.EXTRAPOLATED
-    if found.kind == BOOK:
-        names += YEARLY
-    ranked_by = getattr(found, "ranked_by", "")
+    settings = find_settings(result.manifest)
+    ranked_by = getattr(result, "ranked_by", "")
     asked = f"{ranked_by} {settings.get('objective')} {settings.get('objectives')}"
+    names: tuple[str, ...] = run_record.EXTRAPOLATED
+    if result.kind == BOOK:
+        names += YEARLY
     return tuple(name for name in names if name not in asked)
 
 
-def find_days(found: Any) -> float | None:
+def find_days(result: Any) -> float | None:
     """Return the days of an account, or of the data; None of a result without times."""
-    account = getattr(found, "result", found)
+    account = getattr(result, "result", result)
     span = getattr(account, "span", None)
     if span is not None:
         return run_record.count_days_between(span.start, int(span.closes[-1]))
 
-    data = found.manifest.get("data") or {}
+    data = result.manifest.get("data") or {}
     if data.get("start") and data.get("end"):
         return run_record.count_days_between(data["start"], data["end"])
     return None
@@ -267,8 +269,12 @@ def hide(shown: core.ShownTable, hidden: Sequence[str]) -> core.ShownTable:
 
 
 def hide_lines(
-    lines: Mapping[str, Mapping[str, Any]], hidden: Sequence[str], *, has_measures: bool
+    lines: Mapping[str, Mapping[str, Any]],
+    hidden: Sequence[str],
+    *,
+    has_measures: bool,
 ) -> dict[str, Mapping[str, Any]]:
+    """Return lines by label without those of hidden measures, or without their cells."""
     if has_measures:
         return {label: line for label, line in lines.items() if label not in hidden}
     shown: dict[str, Mapping[str, Any]] = {}
@@ -282,7 +288,10 @@ MONEY = ("money", "settlement currency")
 
 
 def write_blocks(
-    blocks: Iterable[core.Shown], key: str, hidden: Sequence[str] = (), currency: str = ""
+    blocks: Iterable[core.Shown],
+    key: str,
+    hidden: Sequence[str] = (),
+    currency: str = "",
 ) -> Iterator[Block]:
     """Yield what is shown of a part, without empty texts, charts and tables.
 
@@ -349,22 +358,27 @@ def find_currency(manifest: Mapping[str, Any]) -> str:
     if "contract" in venues:
         venues = {"": venues}
 
-    # an account has one currency: a spot leg whose venue names none settles as the others do
-    settled = {str(each.get("contract", {}).get("settles") or "") for each in venues.values()}
-    settled -= {""}
-    return settled.pop() if len(settled) == 1 else ""
+    # An account has one currency: a spot leg whose venue names none settles as the others do.
+    currencies = set[str]()
+    for venue in venues.values():
+        settles = venue.get("contract", {}).get("settles")
+        if settles:
+            currencies.add(str(settles))
+    if len(currencies) != 1:
+        return ""
+    return currencies.pop()
 
 
-def write_report(found: Any, path: Path, format_: str | None = None) -> Path:
-    return render.write_page(build_page(found), path, format_)
+def write_report(result: Any, path: Path, format_: str | None = None) -> Path:
+    return render.write_page(build_page(result), path, format_)
 
 
-def write_summary(found: Any, *, verbose: bool = False, is_colored: bool = False) -> str:
-    sections = list_shown(found, "page", with_charts=False)
-    terms = list_terms(found.manifest, verbose=verbose)
+def write_summary(result: Any, *, verbose: bool = False, is_colored: bool = False) -> str:
+    sections = list_shown(result, "page", with_charts=False)
+    terms = list_terms(result.manifest, verbose=verbose)
     if terms:
         sections.append(Section("terms", "", "", [Paragraph(""), *terms]))
-    return render.write_terminal(build_head(found), sections, is_colored=is_colored)
+    return render.write_terminal(build_head(result), sections, is_colored=is_colored)
 
 
 WIDTH = 640
