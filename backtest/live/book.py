@@ -137,7 +137,10 @@ def find_reasons_for_none(order: Order, size: float, leverage: float) -> Iterato
 
 
 def find_reasons_to_wait(
-    setup: Setup, name: str, size: float, warnings: Sequence[Caution]
+    setup: Setup,
+    name: str,
+    size: float,
+    warnings: Sequence[Caution],
 ) -> Iterator[str]:
     """Yield why an order is not sent as it is: old data, an unknown lot, a warning that stops."""
     markets = setup.markets

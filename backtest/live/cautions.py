@@ -80,10 +80,16 @@ def find_other_rules(setup: Setup) -> Iterator[Caution]:
         if not market.instrument:
             continue
         text = describe_other_symbol(
-            setup.venues[name], market.instrument, synthetic=market.synthetic
+            setup.venues[name],
+            market.instrument,
+            synthetic=market.synthetic,
         )
         if text:
-            cure = advise_rules(setup.venues[name], market.instrument, has_sessions=market.sessions)
+            cure = advise_rules(
+                setup.venues[name],
+                market.instrument,
+                has_sessions=market.sessions,
+            )
             yield Caution(f"{text}: {cure}", instrument=name)
 
 
@@ -184,7 +190,10 @@ def find_pause(setup: Setup, state: AccountState) -> Iterator[Caution]:
 
 
 def find_blocked(
-    setup: Setup, orders: Mapping[str, Order], leverage: Mapping[str, float], ratio: float
+    setup: Setup,
+    orders: Mapping[str, Order],
+    leverage: Mapping[str, float],
+    ratio: float,
 ) -> Iterator[Caution]:
     """Yield what keeps the account from its decision: a margin call, a stop, no margin left."""
     call = setup.account.margin_call or 1.0
@@ -208,7 +217,9 @@ def find_blocked(
 
 
 def find_excess(
-    orders: Mapping[str, Order], target: Mapping[str, float], after: Sequence[AccountView]
+    orders: Mapping[str, Order],
+    target: Mapping[str, float],
+    after: Sequence[AccountView],
 ) -> Iterator[Caution]:
     """Yield what an order that adds to a position leaves beyond the decision or the table."""
     for (name, order), view in zip(orders.items(), after, strict=True):

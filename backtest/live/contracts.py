@@ -40,13 +40,23 @@ class Caution(NamedTuple):
         return self.text
 
 
-def compute_notional(quantity: float, size: float, contract: Contract, price: float) -> float:
+def compute_notional(
+    quantity: float,
+    size: float,
+    contract: Contract,
+    price: float,
+) -> float:
     """Return |q| |u(P)| of contracts of some size, in the settlement currency."""
     return abs(quantity) * abs(float(value_of(replace(contract, size=size), price)))
 
 
 def find_size(
-    contract: Contract, quantity: float, *, stated: float | None, value: float, price: float
+    contract: Contract,
+    quantity: float,
+    *,
+    stated: float | None,
+    value: float,
+    price: float,
 ) -> tuple[float, bool]:
     """Return the size of one contract of another program, and whether anything says it.
 
@@ -69,7 +79,13 @@ def find_size(
 
 
 def check_value(
-    contract: Contract, quantity: float, size: float, *, value: float, price: float, what: str
+    contract: Contract,
+    quantity: float,
+    size: float,
+    *,
+    value: float,
+    price: float,
+    what: str,
 ) -> None:
     """Raise ParameterError if contracts of a size have another value at a price than is reported.
 
@@ -89,7 +105,12 @@ def check_value(
 
 
 def describe_size(
-    name: str, contract: Contract, quantity: float, size: float, *, is_known: bool
+    name: str,
+    contract: Contract,
+    quantity: float,
+    size: float,
+    *,
+    is_known: bool,
 ) -> Caution | None:
     """Return what is to be said of the size of contracts of another program, None if nothing."""
     if not is_known:
@@ -110,7 +131,9 @@ def describe_size(
 
 
 def count_as_venue(
-    account: Account, venues: Mapping[str, Venue], snapshot: AccountSnapshot
+    account: Account,
+    venues: Mapping[str, Venue],
+    snapshot: AccountSnapshot,
 ) -> tuple[AccountSnapshot, list[Caution]]:
     """Return a snapshot in the contracts of the venues, and what was converted or assumed."""
     is_of_ccxt = snapshot.counted_by == "ccxt"
@@ -135,12 +158,19 @@ def count_as_venue(
     wallet = snapshot.wallet
     if is_of_ccxt and wallet is not None:
         wallet -= posted  # theirs contains what is posted, ours does not
-    counted = replace(snapshot, positions=positions, wallet=wallet, counted_by="venue")
+    counted = replace(
+        snapshot,
+        positions=positions,
+        wallet=wallet,
+        counted_by="venue",
+    )
     return counted, cautions
 
 
 def count_position(
-    name: str, held: HeldPosition, contract: Contract
+    name: str,
+    held: HeldPosition,
+    contract: Contract,
 ) -> tuple[HeldPosition, Caution | None]:
     """Return a position of another program in contracts of the venue, and a caution about it.
 
@@ -151,11 +181,28 @@ def count_position(
 
     # The size of their contracts, stated or found from the notional, must give that notional.
     size, is_known = find_size(
-        contract, held.quantity, stated=held.contract_size, value=notional, price=price
+        contract,
+        held.quantity,
+        stated=held.contract_size,
+        value=notional,
+        price=price,
     )
     what = f"the notional of {name} at its mark price"
-    check_value(contract, held.quantity, size, value=notional, price=price, what=what)
-    caution = describe_size(name, contract, held.quantity, size, is_known=is_known)
+    check_value(
+        contract,
+        held.quantity,
+        size,
+        value=notional,
+        price=price,
+        what=what,
+    )
+    caution = describe_size(
+        name,
+        contract,
+        held.quantity,
+        size,
+        is_known=is_known,
+    )
 
     # Contracts of the same size stay as they are, to the bit.
     quantity = held.quantity
@@ -182,14 +229,31 @@ def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
         contract = venue.contract
         largest = rows[np.argmax(np.nan_to_num(values[rows]))]
         size, is_known = find_size(
-            contract, quantities[largest], stated=None, value=values[largest], price=prices[largest]
+            contract,
+            quantities[largest],
+            stated=None,
+            value=values[largest],
+            price=prices[largest],
         )
         for k in rows.tolist():
             what = f"the cost of row {k} of fills ({name})"
-            check_value(contract, quantities[k], size, value=values[k], price=prices[k], what=what)
+            check_value(
+                contract,
+                quantities[k],
+                size,
+                value=values[k],
+                price=prices[k],
+                what=what,
+            )
 
         whole = float(np.abs(quantities[rows]).sum())
-        caution = describe_size(name, contract, whole, size, is_known=is_known)
+        caution = describe_size(
+            name,
+            contract,
+            whole,
+            size,
+            is_known=is_known,
+        )
         if caution is not None and (is_known or caution.stops):
             warn_caller(caution.text)
         if size != contract.size:
@@ -199,7 +263,9 @@ def count_fills(setup: Setup, fills: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_liquidations(
-    setup: Setup, snapshot: AccountSnapshot, ours: Mapping[str, float]
+    setup: Setup,
+    snapshot: AccountSnapshot,
+    ours: Mapping[str, float],
 ) -> Iterator[Caution]:
     """Yield where the liquidation price of a position, by name, is far from the reported one."""
     for name, held in snapshot.positions.items():

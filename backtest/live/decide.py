@@ -46,12 +46,20 @@ COSTS = tuple(FILL_COSTS.values())
 def find_functions() -> Any:
     """Return the steps of a bar and of the loop, bound to policies in plain Python."""
     bound = _compile.bind_functions(engine.loop, ask=engine.ask_plain)
-    steps = {**vars(bar_steps), **bound, "look_at_close": engine.look_at_close}
+    steps = {
+        **vars(bar_steps),
+        **bound,
+        "look_at_close": engine.look_at_close,
+    }
     return SimpleNamespace(**steps)
 
 
 def new_bar(
-    setup: Setup, inputs: AccountInputs, state: AccountState, traded: TradedDays | None, t: int
+    setup: Setup,
+    inputs: AccountInputs,
+    state: AccountState,
+    traded: TradedDays | None,
+    t: int,
 ) -> AccountBar:
     """Return the bar t of an account, which works on a copy of its state.
 
@@ -82,7 +90,11 @@ def show_account(setup: Setup, bar: AccountBar, t: int) -> tuple[AccountView, ..
     return tuple(views)
 
 
-def open_last_bar(setup: Setup, state: AccountState, traded: TradedDays | None) -> AccountBar:
+def open_last_bar(
+    setup: Setup,
+    state: AccountState,
+    traded: TradedDays | None,
+) -> AccountBar:
     """Return the last bar of the market with a copy of an account, valued at its close."""
     t = setup.markets.n_bars - 1
     bar = new_bar(setup, setup.inputs, state, traded, t)
@@ -92,7 +104,9 @@ def open_last_bar(setup: Setup, state: AccountState, traded: TradedDays | None) 
 
 
 def decide_at_last_close(
-    setup: Setup, state: AccountState, traded: TradedDays | None
+    setup: Setup,
+    state: AccountState,
+    traded: TradedDays | None,
 ) -> AccountState:
     """Return the state after the policies have decided at the last close."""
     functions = find_functions()
@@ -109,7 +123,10 @@ def decide_at_last_close(
 
 
 def fill(
-    setup: Setup, state: AccountState, traded: TradedDays | None, stated: Stated
+    setup: Setup,
+    state: AccountState,
+    traded: TradedDays | None,
+    stated: Stated,
 ) -> tuple[dict[str, Order], tuple[AccountView, ...], float]:
     """Return the orders that one more bar fills by instrument, what it shows then, and equity."""
     later = look_ahead(setup, stated)
@@ -311,7 +328,12 @@ class Decided(NamedTuple):
     cautions: list[Caution]
 
 
-def go_on(setup: Setup, result: Result, policy: AnyPolicy, test: Conditions) -> Decided:
+def go_on(
+    setup: Setup,
+    result: Result,
+    policy: AnyPolicy,
+    test: Conditions,
+) -> Decided:
     """Return the account of a run that is continued to the last bar of the market."""
     last = int(setup.markets.time[-1])
     if result.last_time > last:
@@ -357,7 +379,9 @@ def decide_from_snapshot(setup: Setup, reported: AccountSnapshot) -> Decided:
 
 
 def find_liquidation_prices(
-    setup: Setup, state: AccountState, traded: TradedDays | None
+    setup: Setup,
+    state: AccountState,
+    traded: TradedDays | None,
 ) -> dict[str, float]:
     """Return the liquidation price of each position at the last close, NaN where it has none."""
     bar = open_last_bar(setup, state, traded)
@@ -370,7 +394,12 @@ def find_liquidation_prices(
 
 
 def answer(
-    setup: Setup, decided: Decided, stated: Stated, warnings: list[Caution], *, now: int
+    setup: Setup,
+    decided: Decided,
+    stated: Stated,
+    warnings: list[Caution],
+    *,
+    now: int,
 ) -> Decision:
     """Return the decision: what one more bar makes of the account, and what to know before it.
 
@@ -418,7 +447,14 @@ def answer(
         account=tabulate_account(names, before, after),
         equity=(float(before[0].equity), equity),
         margin_ratio=(ratio_before, ratio_after),
-        orders=book.tabulate_orders(setup, orders, sizes, prices, leverage, warnings),
+        orders=book.tabulate_orders(
+            setup,
+            orders,
+            sizes,
+            prices,
+            leverage,
+            warnings,
+        ),
     )
 
 
@@ -435,7 +471,9 @@ def find_targets(setup: Setup, state: AccountState) -> dict[str, float]:
 
 
 def tabulate_account(
-    names: Sequence[str], before: Sequence[AccountView], after: Sequence[AccountView]
+    names: Sequence[str],
+    before: Sequence[AccountView],
+    after: Sequence[AccountView],
 ) -> pd.DataFrame:
     """Return by instrument what is held before and after the order."""
     columns = {}

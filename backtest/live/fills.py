@@ -38,7 +38,14 @@ ENTRIES = {
 }
 """The event that each kind of fill is in the log."""
 KINDS = (*ENTRIES, "bad_debt")
-WITHOUT_RANGE = ("bad_debt", "takeover", "liquidation", "expiry", "delisting", "ruin")
+WITHOUT_RANGE = (
+    "bad_debt",
+    "takeover",
+    "liquidation",
+    "expiry",
+    "delisting",
+    "ruin",
+)
 TOLERANCE = 0.005
 """How far a price may lie outside its bar, a fraction, where no reference is given."""
 USUAL = {
@@ -85,7 +92,12 @@ def read_fills(
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"a row of fills cannot be read: {error}") from error
 
-    stamps = core.read_stamps(rows["time"], name="fills", timezone=timezone, is_file=is_file)
+    stamps = core.read_stamps(
+        rows["time"],
+        name="fills",
+        timezone=timezone,
+        is_file=is_file,
+    )
     rows = rows.assign(time=core.utc_index(stamps))
     if "instrument" in rows:
         symbols = rows["instrument"].astype(object).fillna("").astype(str)
@@ -270,7 +282,11 @@ def warn_without_fees(count: int) -> None:
         warnings.warn(f"{count:,} fills have no fee, and pay none", stacklevel=2)
 
 
-def complete_fills(fills: pd.DataFrame, names: tuple[str, ...], settled: str) -> pd.DataFrame:
+def complete_fills(
+    fills: pd.DataFrame,
+    names: tuple[str, ...],
+    settled: str,
+) -> pd.DataFrame:
     """Return fills with all columns, each of one type."""
     missing = [name for name in ("time", "quantity", "price") if name not in fills]
     if missing:
@@ -312,7 +328,10 @@ class CellRule(NamedTuple):
 
 
 def check_rows(
-    stated: pd.DataFrame, table: pd.DataFrame, names: tuple[str, ...], settled: str
+    stated: pd.DataFrame,
+    table: pd.DataFrame,
+    names: tuple[str, ...],
+    settled: str,
 ) -> None:
     """Raise ParameterError on the first rule that a row of fills breaks, with the stated cell."""
     for rule in list_rules(table, names, settled):
@@ -366,7 +385,11 @@ def list_rules(table: pd.DataFrame, names: tuple[str, ...], settled: str) -> lis
     return rules
 
 
-def place_fills(setup: Setup, fills: pd.DataFrame, tolerance: float) -> dict[int, list[Any]]:
+def place_fills(
+    setup: Setup,
+    fills: pd.DataFrame,
+    tolerance: float,
+) -> dict[int, list[Any]]:
     """Return the fills by bar, those of a bar in the order of time.
 
     A fill is its row of the completed table, with the columns of :func:`add_places` and of
@@ -407,7 +430,12 @@ def add_places(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
 
     owners = pd.Index(list_owners(setup))
     places = owners.get_indexer(pd.Index(table["instrument"])).clip(min=0)
-    return table.assign(time=stamps, step=steps, bar=bars, place=places)
+    return table.assign(
+        time=stamps,
+        step=steps,
+        bar=bars,
+        place=places,
+    )
 
 
 def add_values(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
@@ -418,9 +446,10 @@ def add_values(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
     """
     values = table["reference"].to_numpy(copy=True)
     values_filled = table["price"].to_numpy(copy=True)
+    is_debt = table["kind"] == "bad_debt"
     for name, venue in setup.venues.items():
-        is_of_contract = (table["instrument"] == name) & (table["kind"] != "bad_debt")
-        rows = np.flatnonzero(is_of_contract)
+        is_own = table["instrument"] == name
+        rows = np.flatnonzero(is_own & ~is_debt)
         values[rows] = value_of(venue.contract, values[rows])
         values_filled[rows] = value_of(venue.contract, values_filled[rows])
     return table.assign(value=values, filled=values_filled)
@@ -428,7 +457,8 @@ def add_values(setup: Setup, table: pd.DataFrame) -> pd.DataFrame:
 
 def list_owners(setup: Setup) -> tuple[str, ...]:
     """Return the names of what a fill may be of: the instruments, then the collateral."""
-    return (*setup.markets.names, *(asset.name for asset in setup.account.collateral))
+    assets = [asset.name for asset in setup.account.collateral]
+    return (*setup.markets.names, *assets)
 
 
 def check_times(setup: Setup, stamps: IntArray, bars: IntArray) -> None:
@@ -447,7 +477,12 @@ def check_times(setup: Setup, stamps: IntArray, bars: IntArray) -> None:
     )
 
 
-def check_range(setup: Setup, fact: Any, k: int, tolerance: float) -> None:
+def check_range(
+    setup: Setup,
+    fact: Any,
+    k: int,
+    tolerance: float,
+) -> None:
     """Raise DataError if the price of fill k lies outside its bar, where that bounds it."""
     is_of_asset = fact.place >= len(setup.markets)
     is_resting = fact.step == 7 and fact.kind == "order"  # fills at a limit that the open passed

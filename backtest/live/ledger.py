@@ -82,7 +82,15 @@ def describe_drift(rows: pd.DataFrame) -> str:
 
     The drift of a day is what all parts but deposits came to, over the equity of the policy.
     """
-    parts = ["timing", "sizes", "orders", "prices", "fees", "funding", "unexplained"]
+    parts = [
+        "timing",
+        "sizes",
+        "orders",
+        "prices",
+        "fees",
+        "funding",
+        "unexplained",
+    ]
     shares = (rows[parts].sum(axis=1) / rows["policy"]).to_numpy(dtype=np.float64)
     if len(shares) < LEAST_DAYS:
         return ""

@@ -94,7 +94,11 @@ class Replay(Result):
                 scale = np.maximum(np.abs(ours), np.abs(theirs))
             differs = np.abs(theirs - ours) > tolerance * (scale + 1e-300)
             index = core.utc_index(self.time[bars[differs]]).rename("time")
-            rows = {"term": term, "ours": ours[differs], "theirs": theirs[differs]}
+            rows = {
+                "term": term,
+                "ours": ours[differs],
+                "theirs": theirs[differs],
+            }
             tables.append(pd.DataFrame(rows, index=index))
 
         whole = pd.concat(tables) if tables else pd.DataFrame(columns=["term", "ours", "theirs"])
@@ -120,7 +124,11 @@ def read_ledger(source: Any, timezone: str | None) -> pd.DataFrame:
         terms = table["term"].astype(str)
         check_terms(terms)
     stamps = core.read_stamps(
-        table["time"], name="a ledger", timezone=timezone, is_file=is_file, error=ParameterError
+        table["time"],
+        name="a ledger",
+        timezone=timezone,
+        is_file=is_file,
+        error=ParameterError,
     )
     return pd.DataFrame({"stamp": stamps, "term": terms, "amount": amounts})
 
@@ -142,7 +150,11 @@ def check_terms(terms: Iterable[str]) -> None:
         core.Choice(*TERMS, "other").check("term", term)
 
 
-def compare_snapshot(replay: Replay, snapshot: AccountSnapshot, tolerance: float) -> pd.DataFrame:
+def compare_snapshot(
+    replay: Replay,
+    snapshot: AccountSnapshot,
+    tolerance: float,
+) -> pd.DataFrame:
     """Return where the quantities and the equity of a snapshot differ, as ``reconcile`` does.
 
     It is compared with the last close up to its time; one without a time, with the end. A row for
@@ -159,7 +171,12 @@ def compare_snapshot(replay: Replay, snapshot: AccountSnapshot, tolerance: float
             f"a snapshot must be of a time within the replay, from {format_time(int(closes[0]))} "
             f"to {format_time(int(closes[-1]))}, got {format_time(stamp)}"
         )
-    core.check_names("a snapshot: the replay", snapshot.positions, names, noun="instrument")
+    core.check_names(
+        "a snapshot: the replay",
+        snapshot.positions,
+        names,
+        noun="instrument",
+    )
 
     counted = count_and_warn(replay.account, replay.venues, snapshot)
     pairs = []
@@ -181,7 +198,9 @@ def compare_snapshot(replay: Replay, snapshot: AccountSnapshot, tolerance: float
 
 
 def count_and_warn(
-    account: accounts.Account, venues: Mapping[str, Venue], snapshot: AccountSnapshot
+    account: accounts.Account,
+    venues: Mapping[str, Venue],
+    snapshot: AccountSnapshot,
 ) -> AccountSnapshot:
     """Return a snapshot in the contracts of the venues; warn of what was converted or assumed."""
     counted, cautions = count_as_venue(account, venues, snapshot)
@@ -191,7 +210,8 @@ def count_and_warn(
 
 
 def compare(
-    replay: Replay, table: pd.DataFrame
+    replay: Replay,
+    table: pd.DataFrame,
 ) -> Iterator[tuple[str, IntArray, FloatArray, FloatArray]]:
     """Yield each term of a ledger with its bars, our amounts and those of the ledger.
 
@@ -224,7 +244,11 @@ def compare(
             yield term, bars, ours[bars], amounts
         elif term in TERMS:
             is_term = (table["term"] == term).to_numpy()
-            theirs: Any = np.bincount(bars[is_term], weights=amounts[is_term], minlength=n_bars)
+            theirs: Any = np.bincount(
+                bars[is_term],
+                weights=amounts[is_term],
+                minlength=n_bars,
+            )
             ours = TERMS[term] * replay.of_account(term)
             yield term, np.arange(n_bars, dtype=np.int64), ours, theirs
 
@@ -287,7 +311,10 @@ def find_due(setup: Setup) -> IntArray:
 
 
 def pass_bars(
-    setup: Setup, state: accounts.AccountState, simulate: Callable[..., Any], room: int
+    setup: Setup,
+    state: accounts.AccountState,
+    simulate: Callable[..., Any],
+    room: int,
 ) -> Result:
     """Take a state through all bars of a setup by a loop in plain Python; return its result.
 
@@ -302,7 +329,15 @@ def pass_bars(
 
     counts = Counts(tally, None, new_cuts(n))
     part = LoopPart(simulate, None, deciders, bound=deciders)
-    drive = Drive(setup.inputs, state, part, counts=counts, tape=tape, first=first, chunk=CHUNK)
+    drive = Drive(
+        setup.inputs,
+        state,
+        part,
+        counts=counts,
+        tape=tape,
+        first=first,
+        chunk=CHUNK,
+    )
     drive.advance(total)
 
     outcome = Outcome(
@@ -436,7 +471,13 @@ class Replayer:
         self._allowed -= 1
         return self._allowed >= 0 and payments.is_funding_due(*place)
 
-    def _pay(self, bar: AccountBar, left: list[Any], *, is_open: int) -> list[Any]:
+    def _pay(
+        self,
+        bar: AccountBar,
+        left: list[Any],
+        *,
+        is_open: int,
+    ) -> list[Any]:
         """Pay the settlements that are due one by one, each after the fills before it.
 
         Fills of the step of a settlement are those that it forced. Returns the fills left.
@@ -457,7 +498,10 @@ class Replayer:
         return left
 
     def _enter_some(
-        self, bar: AccountBar, fills: list[Any], is_due: Callable[..., bool]
+        self,
+        bar: AccountBar,
+        fills: list[Any],
+        is_due: Callable[..., bool],
     ) -> list[Any]:
         """Enter the fills that are due, and return the others."""
         left = []
@@ -505,7 +549,15 @@ class Replayer:
 
         paid = sold * fact.price
         state.wallet.cash += paid - fact.fee
-        log_event(bar.log, self._t, fact.place, Event.CONVERTED, fact.price, -sold, paid)
+        log_event(
+            bar.log,
+            self._t,
+            fact.place,
+            Event.CONVERTED,
+            fact.price,
+            -sold,
+            paid,
+        )
 
     def _check_debt(self, bar: AccountBar, t: int) -> None:
         state = bar.state
@@ -520,7 +572,13 @@ class Replayer:
         state.wallet.cash -= min(equity, 0.0)
 
 
-def is_forced_by(fact: Any, name: str, *, step: int, due: int) -> bool:
+def is_forced_by(
+    fact: Any,
+    name: str,
+    *,
+    step: int,
+    due: int,
+) -> bool:
     """Return whether a fill is one that the settlement of an instrument forced."""
     if fact.instrument != name and fact.kind != "bad_debt":
         return False
@@ -547,7 +605,13 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     # An isolated position moves margin; a cross one is bought with cash.
     if accounts.is_isolated(terms, i):
         initial = bar.quotes.instruments[i].initial
-        cash, margin = accounts.move_margin(rules, before, quantity, fact.filled, initial)
+        cash, margin = accounts.move_margin(
+            rules,
+            before,
+            quantity,
+            fact.filled,
+            initial,
+        )
     else:
         cash = before.cash - change * fact.filled
         margin = 0.0
@@ -562,7 +626,12 @@ def enter_fill(bar: AccountBar, t: int, fact: Any) -> None:
     log_fill(bar, t, fact, change)
 
 
-def log_fill(bar: AccountBar, t: int, fact: Any, change: float) -> None:
+def log_fill(
+    bar: AccountBar,
+    t: int,
+    fact: Any,
+    change: float,
+) -> None:
     """Write a fill, which changed a position by ``change`` contracts, into ledger and log.
 
     What a liquidation costs is one loss, at the price of the market; of other fills it is a fee
@@ -585,5 +654,13 @@ def log_fill(bar: AccountBar, t: int, fact: Any, change: float) -> None:
             ledger.fills += 1.0
 
     notional = abs(change) * abs(price_shown)
-    log_event(bar.log, t, i, ENTRIES[fact.kind], price_shown, change, notional)
+    log_event(
+        bar.log,
+        t,
+        i,
+        ENTRIES[fact.kind],
+        price_shown,
+        change,
+        notional,
+    )
     log_costs(bar.log, *costs)

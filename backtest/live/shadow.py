@@ -54,7 +54,16 @@ from backtest.results import Result
 from backtest.results.manifest import describe_history
 from backtest.results.tables import value_of
 
-PARTS = ("deposits", "timing", "sizes", "orders", "prices", "fees", "funding", "unexplained")
+PARTS = (
+    "deposits",
+    "timing",
+    "sizes",
+    "orders",
+    "prices",
+    "fees",
+    "funding",
+    "unexplained",
+)
 """The differences in the order of their accounts."""
 ACCOUNTS = ("policy", *PARTS[:-1], "account")
 """The accounts from the policy's to the live one. A part is an account less the one before it."""
@@ -181,7 +190,11 @@ class Shadow(core.Reportable):
     @property
     def manifest(self) -> dict[str, Any]:
         """The data and the rules; a shadow is not saved, its days are in the ledger."""
-        return {"id": self.fills_hash, "kind": self.kind, **self.described}
+        return {
+            "id": self.fills_hash,
+            "kind": self.kind,
+            **self.described,
+        }
 
     def list_numbers(self) -> list[Headline]:
         return [
@@ -238,7 +251,10 @@ class Shadow(core.Reportable):
         heads = {name: Head(name, "money", "money") for name in ("policy", "account", *PARTS)}
         table = ShownTable(self.days, labels=Head("day"), heads=heads)
         return Part(
-            key="days", title="Days", lead="The change of each part by day.", blocks=(table,)
+            key="days",
+            title="Days",
+            lead="The change of each part by day.",
+            blocks=(table,),
         )
 
     def _show_missed(self) -> Part:
@@ -286,6 +302,7 @@ class Shadow(core.Reportable):
 
 
 def write_money(amount: float) -> str:
+    """Return an amount with its sign."""
     sign = "-" if amount < 0.0 else "+"
     return f"{sign}{format_money(abs(amount))}"
 
@@ -359,7 +376,8 @@ def shadow(
 
 
 def find_span(
-    test: Conditions, snapshots: Sequence[AccountSnapshot]
+    test: Conditions,
+    snapshots: Sequence[AccountSnapshot],
 ) -> tuple[int, int, list[AccountSnapshot]]:
     """Return the first bar after the first snapshot, the last closed by the last, and all by time.
 
@@ -445,14 +463,24 @@ def read_live(
     names = list_owners(setup)
     counted = []
     for snapshot in snapshots:
-        core.check_names("a snapshot: the market", snapshot.positions, names, noun="instrument")
+        core.check_names(
+            "a snapshot: the market",
+            snapshot.positions,
+            names,
+            noun="instrument",
+        )
         counted.append(replays.count_and_warn(setup.account, setup.venues, snapshot))
 
     deposits, funding = read_flows(flows, start, end)
     return Live(table, deposits, funding, counted)
 
 
-def read_table(setup: Setup, fills: pd.DataFrame, start: int, end: int) -> pd.DataFrame:
+def read_table(
+    setup: Setup,
+    fills: pd.DataFrame,
+    start: int,
+    end: int,
+) -> pd.DataFrame:
     """Return the fills of a span, complete, by time, and in contracts of the venues."""
     settled = engine.check_settlement(setup.markets, setup.venues)
     table = complete_fills(fills, list_owners(setup), settled)
@@ -488,7 +516,12 @@ def read_flows(flows: Any, start: int, end: int) -> tuple[Any, Any]:
 
     terms = table.get("term", pd.Series("flows", index=table.index)).astype(str).to_numpy()
     replays.check_terms(terms)
-    stamps = core.read_stamps(table["time"], name="flows", is_file=is_file, error=ParameterError)
+    stamps = core.read_stamps(
+        table["time"],
+        name="flows",
+        is_file=is_file,
+        error=ParameterError,
+    )
     amounts = replays.read_amounts(table, "amount", "flows")
 
     is_deposit = terms == "flows"
@@ -498,7 +531,12 @@ def read_flows(flows: Any, start: int, end: int) -> tuple[Any, Any]:
     return deposits, funding
 
 
-def keep_inside(amounts: FloatArray, stamps: IntArray, start: int, end: int) -> Any:
+def keep_inside(
+    amounts: FloatArray,
+    stamps: IntArray,
+    start: int,
+    end: int,
+) -> Any:
     """Return the amounts of a span, summed by stamp, None if there are none."""
     is_inside = (stamps >= start) & (stamps < end)
     if not is_inside.any():
@@ -546,7 +584,10 @@ def format_stamp(stamp: Any) -> str:
 
 
 def run_policy(
-    test: Conditions, policy: AnyPolicy, snapshot: AccountSnapshot, first: int
+    test: Conditions,
+    policy: AnyPolicy,
+    snapshot: AccountSnapshot,
+    first: int,
 ) -> Result:
     """Return the run of a policy from a bar on that begins with the account of a snapshot.
 
@@ -572,11 +613,20 @@ def run_policy(
 
 
 def run_replay(
-    test: Conditions, table: pd.DataFrame, start: AccountSnapshot, range_tolerance: float
+    test: Conditions,
+    table: pd.DataFrame,
+    start: AccountSnapshot,
+    range_tolerance: float,
 ) -> Result:
+    """Return the account of a table of fills, without the warnings of the market."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each table would say the same of the market
-        return replays.replay(test, table, start=start, range_tolerance=range_tolerance)
+        return replays.replay(
+            test,
+            table,
+            start=start,
+            range_tolerance=range_tolerance,
+        )
 
 
 # Orders and fills.
@@ -600,16 +650,22 @@ def match_fills(orders: pd.DataFrame, fills: pd.DataFrame, interval: int) -> Mat
         if order["kind"] == "bad_debt":
             continue
 
-        is_like_order = (names == order["instrument"]) & (sides == np.sign(order["quantity"]))
-        is_in_interval = (filled_at >= ordered_at[k]) & (filled_at < ordered_at[k] + interval)
-        is_matched = is_free & is_like_order & is_in_interval
+        # Same instrument and side, and filled within the interval of the order.
+        is_own = names == order["instrument"]
+        is_same_side = sides == np.sign(order["quantity"])
+        begin = ordered_at[k]
+        is_in_interval = (filled_at >= begin) & (filled_at < begin + interval)
+        is_matched = is_free & is_own & is_same_side & is_in_interval
         by_order[k] = np.flatnonzero(is_matched).tolist()
         is_free &= ~is_matched
     return Matched(by_order, np.flatnonzero(is_free).tolist())
 
 
 def build_tables(
-    setup: Setup, orders: pd.DataFrame, fills: pd.DataFrame, matched: Matched
+    setup: Setup,
+    orders: pd.DataFrame,
+    fills: pd.DataFrame,
+    matched: Matched,
 ) -> dict[str, pd.DataFrame]:
     """Return the fills of the accounts from ``timing`` to ``fees``, by part.
 
@@ -639,7 +695,8 @@ def build_tables(
 
     # Fills that no order asked for come last, as they would be modeled.
     chosen.extend(matched.extra)
-    joined = [*sized, *(model_fill(setup, fills.iloc[row]) for row in matched.extra)]
+    modeled_extra = [model_fill(setup, fills.iloc[row]) for row in matched.extra]
+    joined = [*sized, *modeled_extra]
 
     priced = []
     charged = []
@@ -669,6 +726,7 @@ def collect_rows(rows: list[dict[str, Any]], like: pd.DataFrame) -> pd.DataFrame
 
 
 def find_bar(setup: Setup, time: Any) -> int:
+    """Return the bar in which a time lies."""
     stamp = int(pd.Timestamp(time).as_unit("ns").value)
     return int(np.searchsorted(setup.markets.time, stamp, side="right")) - 1
 
@@ -687,7 +745,9 @@ def move_order(setup: Setup, order: Any, fill: Any) -> dict[str, Any]:
 
     # The fee is in proportion to the value.
     contract = setup.venues[order["instrument"]].contract
-    ratio = abs(float(value_of(contract, price)) / float(value_of(contract, order["price"])))
+    value = float(value_of(contract, price))
+    value_ordered = float(value_of(contract, order["price"]))
+    ratio = abs(value / value_ordered)
     moved["time"] = core.utc_index(setup.markets.time[bar : bar + 1])[0]
     moved["price"] = price
     moved["reference"] = reference
@@ -698,7 +758,11 @@ def move_order(setup: Setup, order: Any, fill: Any) -> dict[str, Any]:
 
 def scale_order(order: Mapping[str, Any], quantity: float, whole: float) -> dict[str, Any]:
     """Return an order of another quantity, with its fee in proportion."""
-    return {**order, "quantity": quantity, "fee": order["fee"] * (quantity / whole)}
+    return {
+        **order,
+        "quantity": quantity,
+        "fee": order["fee"] * (quantity / whole),
+    }
 
 
 def model_fill(setup: Setup, fill: Any) -> dict[str, Any]:
@@ -711,12 +775,14 @@ def model_fill(setup: Setup, fill: Any) -> dict[str, Any]:
     bar = find_bar(setup, fill["time"])
     i = setup.markets.names.index(fill["instrument"])
     rules = accounts.pick_instrument(setup.inputs.terms, i)
-    worsening = 0.0 if math.isnan(rules.slippage) else rules.slippage
-    fee_rate = 0.0 if math.isnan(rules.fee) else rules.fee
+    worsening = replace_unknown(rules.slippage)
+    fee_rate = replace_unknown(rules.fee)
 
+    # A buy is filled above the open, a sale below it.
     reference = float(setup.inputs.feed.open[bar, i])
     price = reference * (1.0 + math.copysign(worsening, fill["quantity"]))
-    value = abs(float(value_of(setup.venues[fill["instrument"]].contract, price)))
+    contract = setup.venues[fill["instrument"]].contract
+    value = abs(float(value_of(contract, price)))
     modeled["time"] = core.utc_index(setup.markets.time[bar : bar + 1])[0]
     modeled["price"] = price
     modeled["reference"] = reference
@@ -726,11 +792,22 @@ def model_fill(setup: Setup, fill: Any) -> dict[str, Any]:
     return modeled
 
 
+def replace_unknown(rate: float) -> float:
+    """Return a rate, 0 in place of NaN."""
+    if math.isnan(rate):
+        return 0.0
+    return rate
+
+
 # The accounts side by side.
 
 
 def compare_accounts(
-    setup: Setup, without: Result, replayed: Mapping[str, Result], live: Live, first: int
+    setup: Setup,
+    without: Result,
+    replayed: Mapping[str, Result],
+    live: Live,
+    first: int,
 ) -> pd.DataFrame:
     """Return the equity of each of ``ACCOUNTS``, a column by name, at the close of each bar.
 
@@ -762,7 +839,10 @@ def compare_accounts(
 
 
 def place_snapshots(
-    setup: Setup, snapshots: Sequence[AccountSnapshot], closes: IntArray, first: int
+    setup: Setup,
+    snapshots: Sequence[AccountSnapshot],
+    closes: IntArray,
+    first: int,
 ) -> FloatArray:
     """Return the equity of snapshots at the last close up to each, NaN at all other closes.
 
@@ -806,14 +886,18 @@ def value_snapshot(setup: Setup, snapshot: AccountSnapshot, bar: int) -> float:
 
 
 def compare_quantities(
-    setup: Setup, replayed: Result, snapshot: AccountSnapshot
+    setup: Setup,
+    replayed: Result,
+    snapshot: AccountSnapshot,
 ) -> dict[str, tuple[float, float]]:
     """Return the quantities that differ, by instrument: of the fills, and of a snapshot."""
     differing = {}
     held = np.asarray(replayed.of_positions("quantity"))[-1].tolist()
     for name, ours in zip(setup.markets.names, held, strict=True):
+        theirs = 0.0
         position = snapshot.positions.get(name)
-        theirs = 0.0 if position is None else position.quantity
+        if position is not None:
+            theirs = position.quantity
         if abs(ours - theirs) > LARGE * max(abs(ours), abs(theirs)):
             differing[name] = (ours, theirs)
 

@@ -265,7 +265,12 @@ class AccountSnapshot(core.Value, kw_only=True):
         return cls(**read, **known)
 
 
-def read_meaning(field: str, stated: str | None, exchange: str, currency: str) -> str:
+def read_meaning(
+    field: str,
+    stated: str | None,
+    exchange: str,
+    currency: str,
+) -> str:
     """Return whether a field of ccxt is with or without unrealized profit; raise if unknown."""
     if stated is not None:
         return str(Choice(WITH_PROFIT, WITHOUT_PROFIT).check(field, stated))
@@ -286,7 +291,10 @@ def read_meaning(field: str, stated: str | None, exchange: str, currency: str) -
 
 
 def read_collateral_meaning(
-    positions: Sequence[Mapping[str, Any]], stated: str | None, exchange: str, currency: str
+    positions: Sequence[Mapping[str, Any]],
+    stated: str | None,
+    exchange: str,
+    currency: str,
 ) -> str | None:
     """Return whether the collateral of positions contains profit; None if that may be unknown."""
     is_isolated = any(row.get("marginMode") == "isolated" for row in positions)
@@ -337,7 +345,9 @@ CCXT_SIDES = {"long": 1.0, "short": -1.0}
 
 
 def read_ccxt_position(
-    row: Mapping[str, Any], collateral: str | None, exchange: str
+    row: Mapping[str, Any],
+    collateral: str | None,
+    exchange: str,
 ) -> dict[str, Any]:
     """Return the fields of a position; ``collateral`` says what that of ccxt contains."""
     symbol = str(row.get("symbol"))
@@ -613,7 +623,11 @@ def is_known(setup: Setup, snapshot: AccountSnapshot, fact: str) -> bool:
     return all(position and getattr(position, fact) is not None for position in positions)
 
 
-def find_traded_days(setup: Setup, snapshot: AccountSnapshot, bar: int) -> TradedDays | None:
+def find_traded_days(
+    setup: Setup,
+    snapshot: AccountSnapshot,
+    bar: int,
+) -> TradedDays | None:
     """Return the notional traded up to the day of a bar, None where no fee depends on it.
 
     A snapshot has the sum of 30 days alone. All of it is put on the last of them, the day before
@@ -650,7 +664,11 @@ def start_account(setup: Setup, snapshot: AccountSnapshot, terms: Terms) -> Acco
 
 
 def write_position(
-    setup: Setup, snapshot: AccountSnapshot, state: AccountState, i: int, held: HeldPosition
+    setup: Setup,
+    snapshot: AccountSnapshot,
+    state: AccountState,
+    i: int,
+    held: HeldPosition,
 ) -> None:
     """Write what a snapshot says of an instrument into its position of the state."""
     name = setup.markets.names[i]
@@ -697,7 +715,10 @@ def value_price(setup: Setup, i: int, price: float | None) -> float:
 
 
 def write_wallet(
-    setup: Setup, snapshot: AccountSnapshot, state: AccountState, terms: Terms
+    setup: Setup,
+    snapshot: AccountSnapshot,
+    state: AccountState,
+    terms: Terms,
 ) -> None:
     """Write the wallet of a state as a snapshot has it.
 

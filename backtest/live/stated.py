@@ -32,7 +32,12 @@ class Stated(NamedTuple):
     funding: dict[str, pd.DataFrame]
 
 
-def read_stated(setup: Setup, at: Any, mark: Any, funding: Any) -> Stated:
+def read_stated(
+    setup: Setup,
+    at: Any,
+    mark: Any,
+    funding: Any,
+) -> Stated:
     stated = Stated(
         at=read_prices(setup, "at", at),
         mark=read_prices(setup, "mark", mark),
@@ -56,7 +61,10 @@ def read_prices(setup: Setup, argument: str, value: Any) -> dict[str, float]:
 
 
 def name_values(
-    argument: str, value: Any, names: Sequence[str], n_markets: int
+    argument: str,
+    value: Any,
+    names: Sequence[str],
+    n_markets: int,
 ) -> Mapping[str, Any]:
     """Return what ``decide`` was given for an argument, by the name of the instrument.
 
@@ -66,7 +74,12 @@ def name_values(
         return {}
 
     if isinstance(value, Mapping):
-        core.check_names(f"{argument}: the market", value, names, noun="instrument")
+        core.check_names(
+            f"{argument}: the market",
+            value,
+            names,
+            noun="instrument",
+        )
         return value
 
     if n_markets > 1:
@@ -77,7 +90,12 @@ def name_values(
     return {names[0]: value}
 
 
-def check_prices(setup: Setup, name: str, market: Market, stated: Stated) -> None:
+def check_prices(
+    setup: Setup,
+    name: str,
+    market: Market,
+    stated: Stated,
+) -> None:
     """Raise ParameterError if stated prices contradict how the account fills, or each other."""
     price, mark = find_price(market, name, stated)
     last = float(market.close[-1])
@@ -157,7 +175,12 @@ def check_settlement_stamps(setup: Setup, name: str, stamps: IntArray) -> None:
         )
 
 
-def extend_market(market: Market, name: str, time: int, stated: Stated) -> Market:
+def extend_market(
+    market: Market,
+    name: str,
+    time: int,
+    stated: Stated,
+) -> Market:
     """Return a market with one more bar, whose prices and settlements are those stated."""
     price, mark = find_price(market, name, stated)
     longer = engine.append_last_bar(market, time, price, mark)
@@ -201,7 +224,12 @@ def look_ahead(setup: Setup, stated: Stated) -> Setup:
         signal = np.concatenate([signal, signal[..., -1:]], axis=-1)
 
     extended = extend_markets(markets, time, stated)
-    later = setup.change(markets=extended, account=account, signal=signal, first=first)
+    later = setup.change(
+        markets=extended,
+        account=account,
+        signal=signal,
+        first=first,
+    )
     return later._replace(first=first - 1)
 
 

@@ -67,7 +67,11 @@ def hash_values(values: core.FloatArray) -> str:
 
 
 def require_unit(
-    name: str, values: core.FloatArray, is_bad: core.BoolArray, market: Market, cure: str = ""
+    name: str,
+    values: core.FloatArray,
+    is_bad: core.BoolArray,
+    market: Market,
+    cure: str = "",
 ) -> None:
     """Raise ParameterError if values are marked as outside of [-1, 1], with the first of them."""
     bad = np.flatnonzero(is_bad)
@@ -79,7 +83,10 @@ def require_unit(
 
 
 def make_signal(
-    market: Market, values: core.FloatArray, sides: Sides, name: str = "signal"
+    market: Market,
+    values: core.FloatArray,
+    sides: Sides,
+    name: str = "signal",
 ) -> pd.Series:
     """Return values by bar as a signal: checked to lie in [-1, 1], and flat where unknown."""
     require_unit(name, values, np.abs(values) > 1.0, market)
@@ -177,7 +184,10 @@ class SignalQuestion(NamedTuple):
 
 
 def read_answer(
-    answer: Any, market: Any, title: str, names: Sequence[str]
+    answer: Any,
+    market: Any,
+    title: str,
+    names: Sequence[str],
 ) -> dict[str, core.FloatArray]:
     """Return the answer of a function as arrays of one number per bar, by instrument."""
     if isinstance(market, Markets):
@@ -195,7 +205,10 @@ def read_answer(
 
 
 def read_weight_answer(
-    answer: Any, markets: Markets, title: str, names: Sequence[str]
+    answer: Any,
+    markets: Markets,
+    title: str,
+    names: Sequence[str],
 ) -> dict[str, core.FloatArray]:
     """Return weights as arrays by instrument: 0 for those that a part does not have."""
     problem = ""

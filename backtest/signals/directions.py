@@ -40,7 +40,13 @@ def read_signal(signal: object, market: Market, first: int = 0) -> core.FloatArr
             "as market.times"
         )
     is_bad = ~(np.abs(values) <= 1.0) & (np.arange(n) >= first)
-    require_unit("signal", values, is_bad, market, suggest(signal, values))
+    require_unit(
+        "signal",
+        values,
+        is_bad,
+        market,
+        suggest(signal, values),
+    )
     return np.ascontiguousarray(values)
 
 
@@ -82,7 +88,9 @@ def cut_rows(signal: Any, whole: Market | Markets, part: Market | Markets) -> An
 
 
 def cut_table(
-    signal: pd.Series | pd.DataFrame, whole: Market | Markets, part: Market | Markets
+    signal: pd.Series | pd.DataFrame,
+    whole: Market | Markets,
+    part: Market | Markets,
 ) -> Any:
     """Return the rows of a table that lie in a part of a market.
 
@@ -99,7 +107,9 @@ def cut_table(
     if part.start > whole.start:
         is_inside &= index >= time[0]
     rows: Any = table[is_inside]
-    return write_note(rows, **note) if note else rows
+    if not note:
+        return rows
+    return write_note(rows, **note)
 
 
 def describe_weights(signal: Any, values: core.FloatArray) -> str:
@@ -161,8 +171,11 @@ class Directions(NamedTuple):
 def read_directions(signal: Any, market: Market | Markets, first: int = 0) -> Directions:
     """Return the signal on the bars of policies; before bar ``first`` it may be unknown."""
     clock = m.find_clock(market)
-    read = m.read_weights if isinstance(clock.seen, Markets) else read_signal
-    return Directions(signal, read(signal, clock.seen, first=clock.at(first)), clock.seen)
+    read: Any = read_signal
+    if isinstance(clock.seen, Markets):
+        read = m.read_weights
+    values = read(signal, clock.seen, first=clock.at(first))
+    return Directions(signal, values, clock.seen)
 
 
 def warn_of_weights(signal: object, markets: Markets) -> None:

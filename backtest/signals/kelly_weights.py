@@ -78,14 +78,39 @@ def rck_weights(
     0.0934
     """
     names, table = read_outcomes(returns)
-    core.check_range("loss", loss, low=0.0, high=1.0, open_low=True, open_high=True)
-    core.check_range("probability", probability, low=0.0, high=1.0, open_low=True, open_high=True)
+    core.check_range(
+        "loss",
+        loss,
+        low=0.0,
+        high=1.0,
+        open_low=True,
+        open_high=True,
+    )
+    core.check_range(
+        "probability",
+        probability,
+        low=0.0,
+        high=1.0,
+        open_low=True,
+        open_high=True,
+    )
     if max_gross is not None:
-        core.check_range("max_gross", max_gross, low=0.0, open_low=True)
+        core.check_range(
+            "max_gross",
+            max_gross,
+            low=0.0,
+            open_low=True,
+        )
     shares = read_chances(chances, len(table))
 
     power = math.log(probability) / math.log1p(-loss)
-    weights = solve_weights(table, shares, power, max_gross, short=short)
+    weights = solve_weights(
+        table,
+        shares,
+        power,
+        max_gross,
+        short=short,
+    )
     held = np.where(np.abs(weights) < LEAST_WEIGHT, 0.0, weights)
     return pd.Series(held, names, name="weight")
 
@@ -174,7 +199,13 @@ def solve_weights(
     solved = np.asarray(weights.value, dtype=np.float64)
     if max_gross is not None and np.abs(solved).sum() > max_gross * (1.0 - 1e-4):
         return solved
-    return improve_weights(solved, table, shares, power, short=short)
+    return improve_weights(
+        solved,
+        table,
+        shares,
+        power,
+        short=short,
+    )
 
 
 def improve_weights(
@@ -223,7 +254,13 @@ def improve_weights(
             jac=True,
             method="SLSQP",
             bounds=bounds,
-            constraints=[{"type": "ineq", "fun": leave_room, "jac": change_room}],
+            constraints=[
+                {
+                    "type": "ineq",
+                    "fun": leave_room,
+                    "jac": change_room,
+                }
+            ],
             options={"ftol": 1e-15, "maxiter": 200},
         )
 

@@ -90,7 +90,10 @@ class SignalRule(Parameterized):
         """
         name = self.text()
         frame: pd.DataFrame = compute_signal(
-            markets, self._find_weights, name=name, is_checked=is_checked
+            markets,
+            self._find_weights,
+            name=name,
+            is_checked=is_checked,
         )
         return write_note(frame, text=name)
 
@@ -159,8 +162,10 @@ class Rsi(SignalRule):
         move = closes(market).diff()
         gains = average_wilder(move.clip(lower=0.0).to_numpy(), self.window)
         losses = average_wilder((-move).clip(lower=0.0).to_numpy(), self.window)
-        index = 100.0 - 100.0 / (1.0 + pd.Series(gains) / pd.Series(losses))
+        strength = pd.Series(gains) / pd.Series(losses)
+        index = 100.0 - 100.0 / (1.0 + strength)
 
+        # A bet on reversal: long after a low index until a high one, short the other way round.
         is_low = index < self.low
         is_high = index > self.high
         long = hold_between(is_low, is_high)

@@ -40,7 +40,11 @@ Fills: TypeAlias = Literal["close", "open"]
 
 @core.checked_only("sides", "carry")
 def from_series(
-    market: Market, series: pd.Series, sides: Sides = "both", *, carry: bool = False
+    market: Market,
+    series: pd.Series,
+    sides: Sides = "both",
+    *,
+    carry: bool = False,
 ) -> pd.Series:
     """Return a Series by UTC time as a signal.
 
@@ -98,7 +102,11 @@ def from_series(
 
 @core.checked_only("sides", "carry")
 def from_frame(
-    markets: Markets, frame: pd.DataFrame, sides: Sides = "both", *, carry: bool = False
+    markets: Markets,
+    frame: pd.DataFrame,
+    sides: Sides = "both",
+    *,
+    carry: bool = False,
 ) -> pd.DataFrame:
     """Return weights by UTC time and instrument as the signal of several instruments.
 
@@ -142,7 +150,9 @@ def carry_rows(frame: pd.DataFrame, markets: Markets) -> pd.DataFrame:
 
 @core.checked_only("market", "sides")
 def from_function(
-    market: Market | Markets, function: Callable[[Any], Any], sides: Sides = "both"
+    market: Market | Markets,
+    function: Callable[[Any], Any],
+    sides: Sides = "both",
 ) -> Any:
     """Return the signal that a function computes from the market, checked for lookahead.
 
@@ -186,7 +196,12 @@ def from_function(
 
 
 @core.checked_only("fills", "sized")
-def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False) -> pd.Series:
+def from_vectorbt(
+    portfolio: Any,
+    fills: Fills = "close",
+    *,
+    sized: bool = False,
+) -> pd.Series:
     """Return what a portfolio of vectorbt held as a signal.
 
     Parameters
@@ -217,13 +232,21 @@ def from_vectorbt(portfolio: Any, fills: Fills = "close", *, sized: bool = False
             f"portfolio must have one column, portfolio['name'], got {np.shape(assets)[1:]}"
         )
     stamps = core.read_stamps(
-        portfolio.wrapper.index, name="the portfolio", timezone="UTC", error=core.ParameterError
+        portfolio.wrapper.index,
+        name="the portfolio",
+        timezone="UTC",
+        error=core.ParameterError,
     )
 
     # An empty account has no share: it is flat.
     invested = np.asarray(assets, dtype=np.float64)
     equity = np.asarray(whole, dtype=np.float64)
-    share = np.divide(invested, equity, out=np.zeros(len(invested)), where=equity > 0.0)
+    share = np.divide(
+        invested,
+        equity,
+        out=np.zeros(len(invested)),
+        where=equity > 0.0,
+    )
     values = np.clip(share, -1.0, 1.0) if sized else np.sign(share)
     if fills == "open":
         values = np.append(values[1:], values[-1:])

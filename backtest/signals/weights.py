@@ -40,7 +40,10 @@ def equal(markets: Markets) -> pd.DataFrame:
 
 
 def inverse_volatility(
-    markets: Markets, *, half_life: float = 168.0, every: int = 24
+    markets: Markets,
+    *,
+    half_life: float = 168.0,
+    every: int = 24,
 ) -> pd.DataFrame:
     """Return weights in proportion to the inverse of volatility.
 
@@ -86,7 +89,8 @@ def inverse_volatility(
             inverse = 1.0 / np.sqrt(of_members)
             return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
 
-        return hold_weights(seen, list_segments(seen, count_known(half_life), every), solve)
+        segments = list_segments(seen, count_known(half_life), every)
+        return hold_weights(seen, segments, solve)
 
     frame: pd.DataFrame = compute_signal(markets, allocate)
     return write_note(frame, text="inverse volatility")
@@ -190,10 +194,20 @@ class RiskBudget(SignalRule):
     def _find_weights(self, markets: Markets) -> core.FloatArray:
         names = list(markets.names)
         core.check_names(
-            "budgets", self.budgets, list(markets.last_opens), names, noun="instrument"
+            "budgets",
+            self.budgets,
+            list(markets.last_opens),
+            names,
+            noun="instrument",
         )
         signs = dict.fromkeys(names, 1.0)
-        return allocate_risk(markets, self.budgets, signs, self.half_life, self.every)
+        return allocate_risk(
+            markets,
+            self.budgets,
+            signs,
+            self.half_life,
+            self.every,
+        )
 
 
 def allocate_risk(
@@ -211,10 +225,13 @@ def allocate_risk(
     def solve(segment: Segment) -> core.FloatArray:
         """Return the weights with which members spend their shares of the budget of risk."""
         members = segment.members
-        member_budgets = shares[members] / shares[members].sum()
+        member_shares = shares[members]
+        member_budgets = member_shares / member_shares.sum()
         weights = np.empty((len(segment.bars), len(members)))
+
         for block in walk_covariances(returns[:, members], half_life, segment.bars):
-            bars = segment.bars[block.first : block.first + len(block.values)]
+            stop = block.first + len(block.values)
+            bars = segment.bars[block.first : stop]
             variances = np.diagonal(block.values, axis1=1, axis2=2)
             check_moves(variances, bars, members, seen)
 
@@ -229,18 +246,32 @@ def allocate_risk(
                     )
         return np.asarray(weights * sides[members])
 
-    return hold_weights(seen, list_segments(seen, count_known(half_life), every), solve)
+    segments = list_segments(seen, count_known(half_life), every)
+    return hold_weights(seen, segments, solve)
 
 
 def read_by_name(
-    name: str, numbers: Mapping[str, float] | None, markets: Markets, rule: core.Real
+    name: str,
+    numbers: Mapping[str, float] | None,
+    markets: Markets,
+    rule: core.Real,
 ) -> dict[str, float]:
     """Return a checked number for each instrument, 1 if none is given."""
     if numbers is None:
         return dict.fromkeys(markets.names, 1.0)
     names = list(markets.names)
-    core.check_names(name, numbers, names, names, noun="instrument")
-    return {x: float(rule.check(f"{name} of {x}", numbers[x])) for x in names}
+    core.check_names(
+        name,
+        numbers,
+        names,
+        names,
+        noun="instrument",
+    )
+    checked = {}
+    for instrument in names:
+        number = rule.check(f"{name} of {instrument}", numbers[instrument])
+        checked[instrument] = float(number)
+    return checked
 
 
 def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core.FloatArray:
@@ -274,7 +305,10 @@ def spend_budgets(covariance: core.FloatArray, budgets: core.FloatArray) -> core
 
 
 def check_moves(
-    variances: core.FloatArray, bars: core.IntArray, members: core.IntArray, markets: Markets
+    variances: core.FloatArray,
+    bars: core.IntArray,
+    members: core.IntArray,
+    markets: Markets,
 ) -> None:
     """Refuse variances (n_bars, n_members) if one is 0 or unknown."""
     still = np.argwhere(~(variances > 0.0))
@@ -359,7 +393,11 @@ def fitted(
 
 
 def fit_segments(
-    estimator: Any, seen: Markets, window: int, every: int, report: core.Progress | None
+    estimator: Any,
+    seen: Markets,
+    window: int,
+    every: int,
+    report: core.Progress | None,
 ) -> core.FloatArray:
     """Return the fitted weights (n_bars, n_instruments), each held until the next; NaN before."""
     closes = pd.DataFrame(seen.panel().close.T, index=seen.times, columns=[*seen.names])
@@ -373,7 +411,8 @@ def fit_segments(
         nonlocal done
         rows = []
         for t in segment.bars:
-            last_returns = returns.iloc[t + 1 - window : t + 1, segment.members]
+            stop = t + 1
+            last_returns = returns.iloc[stop - window : stop, segment.members]
             rows.append(fit_weights(estimator, last_returns))
 
             done += 1
@@ -420,7 +459,8 @@ def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]
     An instrument takes part where it can be traded and has ``known`` returns.
     """
     bars = np.arange(markets.n_bars)
-    takes_part = markets.tradable() & (bars - markets.spans[:, :1] >= known)
+    n_returns = bars - markets.spans[:, :1]  # of each instrument, up to each bar
+    takes_part = markets.tradable() & (n_returns >= known)
     is_change = np.any(takes_part[:, 1:] != takes_part[:, :-1], axis=0)
     starts = np.flatnonzero(np.concatenate([[True], is_change]))
 
@@ -435,7 +475,8 @@ def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]
         members = np.flatnonzero(takes_part[:, start])
         if members.size == 0:
             continue
-        due = np.flatnonzero(is_due[start + 1 : stop]) + start + 1
+        later = start + 1
+        due = np.flatnonzero(is_due[later:stop]) + later
         yield Segment(members, np.concatenate([[start], due]))
 
 
@@ -456,5 +497,6 @@ def hold_weights(
 
     # Row 0 stands for what is before the first weights: it is NaN, or has the first.
     is_known = ~np.isnan(weights[:, 0])
-    last = np.maximum.accumulate(np.where(is_known, np.arange(len(weights)), 0))
+    known_rows = np.where(is_known, np.arange(len(weights)), 0)
+    last = np.maximum.accumulate(known_rows)
     return weights[last]
