@@ -153,7 +153,9 @@ def is_money(name: str) -> bool:
 
 
 def choose_bands(
-    metrics: Iterable[str], wanted: Mapping[str, object], under: Mapping[str, Band]
+    metrics: Iterable[str],
+    wanted: Mapping[str, object],
+    under: Mapping[str, Band],
 ) -> dict[str, Band]:
     """Return the tolerance of each measure: the last pattern of ``wanted`` that names it.
 
@@ -181,7 +183,11 @@ def match_names(pattern: str, known: Sequence[str], argument: str) -> list[str]:
 
 def find_direction(name: str, was: float, now: float) -> str:
     """Return whether a measure became better or worse, as far as its sign says."""
-    sign = ABOUT[name].better if name in ABOUT else BETTER_IF.get(name, 0)
+    sign = BETTER_IF.get(name, 0)
+    if name in ABOUT:
+        sign = ABOUT[name].better
+
+    # The time to what never came is NaN, and counts as infinite.
     if name in BEST_IF_NEVER:
         was = math.inf if math.isnan(was) else was
         now = math.inf if math.isnan(now) else now
@@ -189,4 +195,6 @@ def find_direction(name: str, was: float, now: float) -> str:
     if sign == 0 or was == now or math.isnan(was) or math.isnan(now):
         return NEITHER
     is_more = now > was
-    return BETTER if is_more == (sign > 0) else WORSE
+    if is_more == (sign > 0):
+        return BETTER
+    return WORSE

@@ -89,7 +89,12 @@ def save_baseline(baseline: Baseline, folder: Path) -> Path:
         },
         "history": list(baseline.history),
     }
-    text = json.dumps(core.to_plain(document), indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(
+        core.to_plain(document),
+        indent=1,
+        sort_keys=True,
+        ensure_ascii=False,
+    )
 
     path = folder / f"{baseline.name}.json"
     with core.writing(path, "baseline"):

@@ -72,11 +72,22 @@ def list_options(market: Market, end: int, *, is_coin: bool) -> Markets:
     return Markets({"X": market, **listed}, surfaces={"X": surfaces}, max_age="10000d")
 
 
-def make_flat_surface(time: pd.Timestamp, price: float, days: range, settlement: str) -> Surface:
+def make_flat_surface(
+    time: pd.Timestamp,
+    price: float,
+    days: range,
+    settlement: str,
+) -> Surface:
     """Return a surface of one volatility from the first expiry to the last."""
     to_expiry = pd.to_timedelta([DAYS_TO_EXPIRY, days[-1]], unit="D")
     years = to_expiry / pd.Timedelta(days=YEAR_DAYS)
-    fits = pd.DataFrame({"expiry": time + to_expiry, "years": years, "forward": price})
+    fits = pd.DataFrame(
+        {
+            "expiry": time + to_expiry,
+            "years": years,
+            "forward": price,
+        }
+    )
 
     # SVI of a variance that does not depend on the strike: only its level is not 0.
     smiles = [SVI(VOLATILITY**2 * length, 0.0, 0.0, 0.0, 0.1) for length in years]
@@ -193,7 +204,13 @@ class ContractTrial:
     def target(self) -> core.FloatArray:
         return self.plain.of_positions("target")[:, 0]
 
-    def run(self, market: Market, situation: Situation, *, compiled: Compile = False) -> Result:
+    def run(
+        self,
+        market: Market,
+        situation: Situation,
+        *,
+        compiled: Compile = False,
+    ) -> Result:
         """Run the policy in a situation on a market that begins as the trial's does."""
         data: Market | Markets = market
         if policies.trades_options(self.cls):
@@ -204,7 +221,10 @@ class ContractTrial:
         if signal is not None:
             signal = signal[: market.n_bars]
         conditions = Conditions(
-            data, venue=situation.venue, account=situation.account, signal=signal
+            data,
+            venue=situation.venue,
+            account=situation.account,
+            signal=signal,
         )
         return run(conditions, self.policy, compile=compiled)
 
@@ -212,7 +232,11 @@ class ContractTrial:
         return f"bar {t}, {core.format_time(int(self.market.time[t]))}"
 
     def require_same(
-        self, one: core.FloatArray, other: core.FloatArray, what: str, when: str
+        self,
+        one: core.FloatArray,
+        other: core.FloatArray,
+        what: str,
+        when: str,
     ) -> None:
         """Raise PolicyError if two columns differ in a bit, with the first such bar."""
         differing = find_difference(one, other)
@@ -242,7 +266,13 @@ def list_usual_situations(n_bars: int) -> tuple[Situation, ...]:
     """Return the three usual accounts; the first word of a name is that of :data:`ACCOUNTS`."""
     linear = venues.Venue.preset("binance-usdm", "BTCUSDT")
     inverse = venues.Venue(
-        contract=venues.Contract(kind="inverse", size=100.0, lot=1.0, tick=0.1, min_notional=0.0),
+        contract=venues.Contract(
+            kind="inverse",
+            size=100.0,
+            lot=1.0,
+            tick=0.1,
+            min_notional=0.0,
+        ),
         brackets=[
             venues.Bracket(0.0, 5.0, 100.0, 0.005),
             venues.Bracket(5.0, 1e6, 50.0, 0.01),

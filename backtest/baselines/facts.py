@@ -36,7 +36,14 @@ SEARCH_ROOMS = ("search", "sweep")
 JUDGEMENT_ROOMS = ("judgement", "risk", "search", "sweep")
 """Those whose code judges a policy."""
 
-POLICY = ("text", "name", "settings", "source_hash", "by_instrument", "switches")
+POLICY = (
+    "text",
+    "name",
+    "settings",
+    "source_hash",
+    "by_instrument",
+    "switches",
+)
 RUN = ("signal", "sampling", "calendar", "resumed_from")
 SEARCH = (
     "space",

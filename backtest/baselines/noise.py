@@ -53,7 +53,11 @@ class Noise(NamedTuple):
 
 
 def compare_returns(
-    was: Trace, now: Trace, *, was_ruined: bool = False, is_ruined: bool = False
+    was: Trace,
+    now: Trace,
+    *,
+    was_ruined: bool = False,
+    is_ruined: bool = False,
 ) -> Noise:
     """Return the difference in log growth of two traces of the same bars, and its test."""
     rows = np.array([now.returns, was.returns])

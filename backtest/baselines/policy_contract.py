@@ -121,6 +121,7 @@ def list_bare_numbers(policy_class: type[policies.Policy]) -> dict[str, int | fl
 
 
 def check_copies(trial: ContractTrial) -> str:
+    """Check that a policy is made again from its text, its settings, and these as texts."""
     policy = trial.policy
     names: dict[str, Any] = {cls.__name__: cls for cls in policies.list_written(trial.cls)}
     names["inf"] = math.inf
@@ -143,6 +144,7 @@ def check_copies(trial: ContractTrial) -> str:
 
 
 def check_columns(trial: ContractTrial) -> str:
+    """Check that a policy observes the same twice, and columns that are known at some bar."""
     if not trial.columns:
         return "observes nothing"
 
@@ -162,15 +164,17 @@ def check_columns(trial: ContractTrial) -> str:
 
 
 def check_causal_columns(trial: ContractTrial) -> str:
+    """Check that columns up to a bar stay the same with other bars after it, or with none."""
     _, causality = observe_checked(trial.policy, trial.market, effort=EFFORT)
     rng = np.random.default_rng(0)
     for t in choose_ends(trial):
+        stop = t + 1
         for change, market in make_futures(trial.market, t, rng):
             seen = observe(trial.policy, market)
             for name, column in trial.columns.items():
-                other = seen.get(name, np.empty(0))[: t + 1]
+                other = seen.get(name, np.empty(0))
                 what = f"looks ahead: column {name!r}"
-                trial.require_same(column[: t + 1], other, what, f"{change} {t}")
+                trial.require_same(column[:stop], other[:stop], what, f"{change} {t}")
 
     if not trial.columns:
         return "observes nothing"
@@ -276,7 +280,10 @@ def check_gaps(trial: ContractTrial) -> list[Finding]:
 
 
 def decide_without(
-    trial: ContractTrial, market: Market, first: int, columns: Mapping[str, core.FloatArray]
+    trial: ContractTrial,
+    market: Market,
+    first: int,
+    columns: Mapping[str, core.FloatArray],
 ) -> core.FloatArray:
     """Return the decisions from bar ``first`` on, with some columns in the place of its own."""
     situation = trial.situations[0]
@@ -294,7 +301,11 @@ def decide_without(
     setup = set_up(test, trial.policy)
     (observed,) = setup.observed
     changed = observed._replace(columns={**observed.columns, **columns})
-    outcome = run_account(setup._replace(observed=[changed]), is_compiled=False, progress=None)
+    outcome = run_account(
+        setup._replace(observed=[changed]),
+        is_compiled=False,
+        progress=None,
+    )
     return outcome.record.positions.target[:, 0]
 
 

@@ -223,15 +223,22 @@ def compare_traces(was: Trace, now: Trace, *, is_exact: bool) -> BarMoves:
     moves = list_moves(was, now, is_exact=is_exact)
     account_bars = [move.bar for move in moves if name_field(move.column) not in PRICES]
     first = min(account_bars, default=-1)
+    first_time = ""
+    if first >= 0:
+        first_time = core.format_time(int(was.time[first]))
+
     data = find_data_move(was, now)
+    data_time = ""
+    if data is not None:
+        data_time = core.format_time(int(was.time[data.bar]))
     return BarMoves(
         is_exact=is_exact,
         n_bars=len(was.time),
         moves=tuple(moves),
         first=first,
-        first_time=core.format_time(int(was.time[first])) if first >= 0 else "",
+        first_time=first_time,
         data=data,
-        data_time="" if data is None else core.format_time(int(was.time[data.bar])),
+        data_time=data_time,
         terms=sum_moved_terms(was, now),
     )
 
@@ -296,7 +303,12 @@ def sum_moved_terms(was: Trace, now: Trace) -> dict[str, float]:
     return terms
 
 
-def measure_move(name: str, one: FloatArray, other: FloatArray, differs: BoolArray) -> ColumnMove:
+def measure_move(
+    name: str,
+    one: FloatArray,
+    other: FloatArray,
+    differs: BoolArray,
+) -> ColumnMove:
     bar = int(differs.argmax())
     return ColumnMove(
         column=name,

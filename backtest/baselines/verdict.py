@@ -19,7 +19,13 @@ MOVED = "moved"
 UNMEASURED = "not measured"
 REWRITTEN = "rewritten"
 SKIPPED = "skipped"
-EXIT = {SAME: 0, REWRITTEN: 0, MOVED: 1, UNMEASURED: 2, SKIPPED: 0}
+EXIT = {
+    SAME: 0,
+    REWRITTEN: 0,
+    MOVED: 1,
+    UNMEASURED: 2,
+    SKIPPED: 0,
+}
 ALWAYS_COUNTED = (SAME, MOVED, UNMEASURED)
 MOST_NAMED = 5
 """Most measures that a reason names."""
@@ -142,7 +148,11 @@ def combine_exit_codes(verdicts: Sequence[RegressVerdict]) -> int:
 
 
 def compare_baselines(
-    was: Baseline, now: Baseline, *, mode: str | None = None, allow_better: Sequence[str] = ()
+    was: Baseline,
+    now: Baseline,
+    *,
+    mode: str | None = None,
+    allow_better: Sequence[str] = (),
 ) -> RegressVerdict:
     """Compare a run with its baseline.
 
@@ -184,7 +194,12 @@ def compare_baselines(
     better = [move.name for move in verdict.moved if move.direction == b.BETTER]
     accepted = tuple(name for name in better if name in allowed)
     status, reason = decide(verdict, accepted)
-    return replace(verdict, status=status, reason=reason, accepted=accepted)
+    return replace(
+        verdict,
+        status=status,
+        reason=reason,
+        accepted=accepted,
+    )
 
 
 def is_ruined(baseline: Baseline) -> bool:
@@ -330,7 +345,13 @@ def list_directions(verdict: RegressVerdict, accepted: Sequence[str]) -> Iterato
         yield f"{direction} in {name_some(names, most, comma=', ', last=' and ')}"
 
 
-def name_some(texts: Sequence[str], most: int, *, comma: str, last: str) -> str:
+def name_some(
+    texts: Sequence[str],
+    most: int,
+    *,
+    comma: str,
+    last: str,
+) -> str:
     """Join the first texts, and say after ``last`` how many more there are."""
     joined = comma.join(texts[:most])
     if len(texts) <= most:

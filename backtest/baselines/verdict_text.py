@@ -69,8 +69,9 @@ def list_tables(verdict: RegressVerdict) -> Iterator[Table]:
     """Yield the measures that moved by more than their noise, and the first bar that differs."""
     rows: list[Sequence[str]] = []
     for move in verdict.beyond_noise:
-        direction = move.direction.partition(" ")[0]
-        remark = "allowed" if move.name in verdict.accepted else direction
+        remark, _, _ = move.direction.partition(" ")
+        if move.name in verdict.accepted:
+            remark = "allowed"
         texts = format_move(move.was, move.now)
         rows.append((move.name, *texts, str(move.tolerance), remark))
     yield ("measure", "baseline", "now", "change", "tolerance", ""), rows

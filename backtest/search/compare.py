@@ -106,12 +106,25 @@ def compare(
     rest = np.ones(len(results))
     if accounts is not None:
         rest = np.array([account.rest for account in accounts.values()])
-    differences, blocks = tabulate_differences(sampled, table, rest, baseline, rules, progress)
+    differences, blocks = tabulate_differences(
+        sampled,
+        table,
+        rest,
+        baseline,
+        rules,
+        progress,
+    )
 
     cautions = [*list_cautions(sampled, accounts or {})]
     for caution in cautions:
         core.warn_caller(caution)
-    manifest = describe_comparison(results, accounts, sampled, baseline, rules)
+    manifest = describe_comparison(
+        results,
+        accounts,
+        sampled,
+        baseline,
+        rules,
+    )
     manifest |= {"blocks": blocks, "warnings": cautions}
     manifest["versions"] = {**core.find_versions(), "arch": core.find_version("arch")}
     manifest = core.to_plain(manifest)
@@ -150,7 +163,13 @@ class Rules(TypedDict):
 
 
 def read_rules(confidence: float, draws: int, seed: int) -> Rules:
-    level = core.check_range("confidence", confidence, low=0.5, high=1.0, open_high=True)
+    level = core.check_range(
+        "confidence",
+        confidence,
+        low=0.5,
+        high=1.0,
+        open_high=True,
+    )
     draws = core.Range(99, MOST_DRAWS).check("draws", draws, whole=True)
     if (draws + 1) * (1.0 - level) < 1.0 - 1e-9:
         raise core.ParameterError(
@@ -162,7 +181,8 @@ def read_rules(confidence: float, draws: int, seed: int) -> Rules:
 
 
 def tabulate_accounts(
-    results: Mapping[str, Result], accounts: Mapping[str, e.ScaledAccount] | None
+    results: Mapping[str, Result],
+    accounts: Mapping[str, e.ScaledAccount] | None,
 ) -> pd.DataFrame:
     """Return a row of measures per policy, with its scale at equal risk."""
     rows = {}
@@ -267,7 +287,11 @@ def describe_terms(result: Result) -> Any:
     """Return what results must have in common to be compared, as plain data."""
     manifest = result.manifest
     data = manifest["data"]
-    terms = {"market data": data["content_hash"], "start": data["start"], "end": data["end"]}
+    terms = {
+        "market data": data["content_hash"],
+        "start": data["start"],
+        "end": data["end"],
+    }
     for name in SHARED:
         terms[name] = manifest[name]
     terms["overlay"] = find_overlay(manifest)
@@ -278,7 +302,11 @@ def find_overlay(manifest: Mapping[str, Any]) -> str:
     return str((manifest.get("overlay") or {}).get("text", ""))
 
 
-def walk_differences(mine: Any, theirs: Any, lead: str = "") -> Iterator[tuple[str, Any, Any]]:
+def walk_differences(
+    mine: Any,
+    theirs: Any,
+    lead: str = "",
+) -> Iterator[tuple[str, Any, Any]]:
     """Yield the dotted name and both values of each entry in which plain data differ."""
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         for key in sorted({*mine, *theirs}):
@@ -323,7 +351,8 @@ def compound_free(free: core.FloatArray, ends_sample: np.ndarray) -> core.FloatA
 
 
 def equalize_risk(
-    results: Mapping[str, Result], progress: core.Progress | None
+    results: Mapping[str, Result],
+    progress: core.Progress | None,
 ) -> dict[str, e.ScaledAccount] | None:
     """Scale accounts to the lowest volatility of those that move; None if none does.
 
@@ -338,7 +367,12 @@ def equalize_risk(
     accounts = {}
     for done, (name, result) in enumerate(results.items()):
         if explain_fixed(result):
-            accounts[name] = e.ScaledAccount(result, 1.0, volatilities[name], target=target)
+            accounts[name] = e.ScaledAccount(
+                result,
+                1.0,
+                volatilities[name],
+                target=target,
+            )
         else:
             accounts[name] = e.scale_to_volatility(result, target)
         core.report_progress(progress, done + 1, len(results))
@@ -384,7 +418,10 @@ class Pairs(NamedTuple):
 
 
 def pair_policies(
-    table: pd.DataFrame, baseline: str, returns: core.FloatArray, ruined: core.BoolArray
+    table: pd.DataFrame,
+    baseline: str,
+    returns: core.FloatArray,
+    ruined: core.BoolArray,
 ) -> Pairs:
     """Return each policy beside the baseline, with what decides between the two."""
     names = [*table.index]
@@ -396,7 +433,8 @@ def pair_policies(
     # Two that lost everything are not told apart by what they did before.
     bases = np.array([find_basis(returns, pair, ruined) for pair in places], dtype=object)
     is_lost = np.array([measured.is_lost(row) for row in table.to_dict("records")])
-    bases[is_lost[places].all(axis=1)] = LOST
+    are_both_lost = is_lost[places].all(axis=1)
+    bases[are_both_lost] = LOST
     return Pairs(others, places, bases)
 
 
@@ -446,7 +484,11 @@ def tabulate_differences(
     return pd.concat(parts, ignore_index=True), blocks
 
 
-def count_from(before: int, total: int, progress: core.Progress | None) -> Callable[[int], None]:
+def count_from(
+    before: int,
+    total: int,
+    progress: core.Progress | None,
+) -> Callable[[int], None]:
     """Return a function that reports the histories of one measure as those of all."""
 
     def report(done: int) -> None:
@@ -456,7 +498,10 @@ def count_from(before: int, total: int, progress: core.Progress | None) -> Calla
 
 
 def lay_out_differences(
-    measure: str, pairs: Pairs, values: core.FloatArray, baseline: str
+    measure: str,
+    pairs: Pairs,
+    values: core.FloatArray,
+    baseline: str,
 ) -> pd.DataFrame:
     """Return the rows of a measure, before any test; ``values`` (k,) are those of the policies.
 
@@ -481,7 +526,13 @@ def lay_out_differences(
     )
 
 
-def decide(part: pd.DataFrame, bases: np.ndarray, *, is_tested: bool, rules: Rules) -> pd.DataFrame:
+def decide(
+    part: pd.DataFrame,
+    bases: np.ndarray,
+    *,
+    is_tested: bool,
+    rules: Rules,
+) -> pd.DataFrame:
     """Return the rows of a measure with corrected p-values, and what is more than noise.
 
     ``bases`` say what decides each difference; it is no test where the measure is not tested, and
@@ -489,18 +540,24 @@ def decide(part: pd.DataFrame, bases: np.ndarray, *, is_tested: bool, rules: Rul
     """
     part.loc[bases == LOST, ["difference", "low", "high"]] = np.nan
     is_test = bases == TEST
-    part.loc[is_test, "p_holm"] = measured.holm(part["p_value"][is_test].to_numpy())
+    p_values = part["p_value"][is_test].to_numpy()
+    part.loc[is_test, "p_holm"] = measured.holm(p_values)
     is_decided = part["p_holm"] <= 1.0 - rules["confidence"] + 1e-12
 
     basis = bases.copy()
     if not is_tested:
         basis[is_test] = UNTESTED
-    basis[part["difference"].isna() & ~np.isin(bases, (RUIN, LOST))] = NONE
+    is_undefined = part["difference"].isna() & ~np.isin(bases, (RUIN, LOST))
+    basis[is_undefined] = NONE
     is_clear = np.isinf(part["difference"]) | is_decided
     return part.assign(distinguishable=is_clear, basis=basis)
 
 
-def find_basis(returns: core.FloatArray, pair: core.IntArray, ruined: core.BoolArray) -> str:
+def find_basis(
+    returns: core.FloatArray,
+    pair: core.IntArray,
+    ruined: core.BoolArray,
+) -> str:
     """Return what decides between two accounts: a test, their likeness, ruin, or too few data."""
     if ruined[pair].any():
         return RUIN

@@ -162,7 +162,12 @@ class Comparison(core.SavedResult):
         metrics = {str(name): float(value) for name, value in row.items()}
         metrics["total_return"] = self.measure_return(best)
         lines = {e.BUY_AND_HOLD: self.manifest["market"]}
-        better = e.name_better(lines, metrics, f"{best}'s", days=self.days)
+        better = e.name_better(
+            lines,
+            metrics,
+            f"{best}'s",
+            days=self.days,
+        )
 
         sentences = []
         if best == self.baseline:

@@ -53,7 +53,15 @@ PANELS = 200
 PANEL_SETS = 50
 MOST_COMPARED = 500
 """Splits of a panel, spread evenly."""
-MEASURES = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "fees", "ruined")
+MEASURES = (
+    "sharpe",
+    "cagr",
+    "total_return",
+    "volatility",
+    "max_drawdown",
+    "fees",
+    "ruined",
+)
 BINS = 10
 BARS = {"no better than the median set": "loss", "better": "accent"}
 SPREAD = "the spread of the paths is not an interval"
@@ -76,14 +84,23 @@ def cross_validate(
     check_measures(problem)
     plan = plan_splits(problem, groups, test_groups, embargo)
     manifest = problem.describe_search(
-        KIND, groups=plan.groups.n, test_groups=plan.test_groups, embargo=plan.embargo_bars
+        KIND,
+        groups=plan.groups.n,
+        test_groups=plan.test_groups,
+        embargo=plan.embargo_bars,
     )
     drawn = draw_sets(problem.space, problem.trials or 0, seed=problem.seed)
     sets = take_sets(drawn, find_distinct(drawn))
 
     def make(evaluator: Evaluator, folder: Path | None) -> CrossValidation:
         evaluator.check_causal(problem.space.list_ends())
-        runs = run_groups(evaluator, sets, plan.groups, folder, progress)
+        runs = run_groups(
+            evaluator,
+            sets,
+            plan.groups,
+            folder,
+            progress,
+        )
         if any(run.failed.all() for run in runs):
             raise core.PolicyError("every set failed in a group; run one with bt.run to see more")
         scored = score_splits(problem, plan, runs)
@@ -121,19 +138,33 @@ class SplitPlan(NamedTuple):
 
 
 def plan_splits(
-    problem: problems.SearchProblem, groups: int, test_groups: int, embargo: int | str | None
+    problem: problems.SearchProblem,
+    groups: int,
+    test_groups: int,
+    embargo: int | str | None,
 ) -> SplitPlan:
     """Return the groups and the embargo of a cross-validation, in bars and in samples."""
     market = problem.market
     sampling = problem.test.sampling
-    cut, n_tested = v.split_groups(market, groups, test_groups, sampling, first=problem.first)
+    cut, n_tested = v.split_groups(
+        market,
+        groups,
+        test_groups,
+        sampling,
+        first=problem.first,
+    )
     bars = v.check_embargo(embargo, cut, market)
 
     # Training keeps two sampled returns of each group.
     period = max(core.parse_duration(sampling, "sampling"), market.interval)
     samples = -(-bars * market.interval // period)
     most = int(np.diff(cut.samples).min()) - 2
-    return SplitPlan(cut, n_tested, embargo_bars=bars, embargo_samples=min(samples, most))
+    return SplitPlan(
+        cut,
+        n_tested,
+        embargo_bars=bars,
+        embargo_samples=min(samples, most),
+    )
 
 
 class ScoredSplits(NamedTuple):
@@ -145,14 +176,21 @@ class ScoredSplits(NamedTuple):
 
 
 def score_splits(
-    problem: problems.SearchProblem, plan: SplitPlan, runs: Sequence[GroupRuns]
+    problem: problems.SearchProblem,
+    plan: SplitPlan,
+    runs: Sequence[GroupRuns],
 ) -> ScoredSplits:
     """Choose the best set of each split in training, and score it in the test."""
     n_groups = plan.groups.n
     test = problem.test
     periods = engine.count_periods(test.calendar, test.sampling, problem.market, problem.first)
     plain = build_parts(problem, plan.groups, runs, skipped=0)
-    embargoed = build_parts(problem, plan.groups, runs, skipped=plan.embargo_samples)
+    embargoed = build_parts(
+        problem,
+        plan.groups,
+        runs,
+        skipped=plan.embargo_samples,
+    )
     failed = np.any([run.failed for run in runs], axis=0)
 
     insides = []
@@ -204,14 +242,22 @@ def lay_out_paths(
 
     # A path that has lost everything returns nothing.
     before = np.concatenate([np.ones((len(units), 1)), units[:, :-1]], axis=1)
-    growth = np.divide(units, before, out=np.zeros_like(units), where=before > 0.0)
+    growth = np.divide(
+        units,
+        before,
+        out=np.zeros_like(units),
+        where=before > 0.0,
+    )
     returns = np.where(before > 0.0, growth - 1.0, 0.0)
     by_path = {str(path): path_returns for path, path_returns in enumerate(returns)}
     return lay_out_curves(np.concatenate(times), by_path)
 
 
 def score_parts(
-    goal: Goal, parts: Sequence[GroupPart], failed: core.BoolArray, periods: float
+    goal: Goal,
+    parts: Sequence[GroupPart],
+    failed: core.BoolArray,
+    periods: float,
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the score of each set on some groups, and how far it breaks constraints."""
     metrics = combine_parts(parts, periods)
@@ -263,7 +309,10 @@ def build_result(
 
 
 def list_chosen(
-    problem: problems.SearchProblem, name: str, values: np.ndarray, rows: core.IntArray
+    problem: problems.SearchProblem,
+    name: str,
+    values: np.ndarray,
+    rows: core.IntArray,
 ) -> list[Any]:
     """Return the values of a parameter in the chosen sets; None where no set was."""
     setting = problem.varied.settings[name]
@@ -276,7 +325,12 @@ def list_chosen(
     return chosen
 
 
-def describe_empty(goal: Goal, runs: Sequence[GroupRuns], n_empty: int, n_splits: int) -> str:
+def describe_empty(
+    goal: Goal,
+    runs: Sequence[GroupRuns],
+    n_empty: int,
+    n_splits: int,
+) -> str:
     """Say why splits have no best set: constraints, orders, or columns that are not known."""
     name = goal.objective.name.removeprefix("-")
     text = f"{n_empty:,} of {n_splits:,} splits have no set with a finite {name}"
@@ -317,12 +371,16 @@ def run_groups(
         chunk = take_sets(sets, slice(first, first + CHUNK))
         tables = read_tables(journal, groups.n)
         for begin, end in spans[len(tables) :]:
-            rows = evaluator.evaluate(chunk, first=begin, stop=end, returns=True).finish()
-            tables.append(lay_out_rows(rows))
-            journal.write_table(tables[-1])
+            rows = evaluator.evaluate(chunk, first=begin, stop=end, returns=True)
+            table = lay_out_rows(rows.finish())
+            tables.append(table)
+            journal.write_table(table)
         chunks.append(tables)
         core.report_progress(progress, min(first + CHUNK, n_sets), n_sets)
-    return [read_group(pd.concat(parts, ignore_index=True)) for parts in zip(*chunks, strict=True)]
+
+    # Each group has a table in every chunk.
+    whole_tables = [pd.concat(parts, ignore_index=True) for parts in zip(*chunks, strict=True)]
+    return [read_group(table) for table in whole_tables]
 
 
 def read_tables(journal: Journal, most: int) -> list[pd.DataFrame]:
@@ -340,7 +398,14 @@ def lay_out_rows(rows: Rows) -> pd.DataFrame:
     """Return what sets did in a group as a table, as a journal stores it."""
     failed = np.array([error != "" for error in rows.errors], dtype=np.bool_)
     returns = np.where(failed, 0.0, rows.returns).T.copy()
-    return pd.DataFrame({**rows.metrics, RETURNS: [*returns], FAILED: failed, DECIDED: rows.shares})
+    return pd.DataFrame(
+        {
+            **rows.metrics,
+            RETURNS: [*returns],
+            FAILED: failed,
+            DECIDED: rows.shares,
+        }
+    )
 
 
 def read_group(table: pd.DataFrame) -> GroupRuns:
@@ -357,7 +422,8 @@ def read_group(table: pd.DataFrame) -> GroupRuns:
 
 
 def choose_winners(
-    inside: Sequence[core.FloatArray], outside: Sequence[core.FloatArray]
+    inside: Sequence[core.FloatArray],
+    outside: Sequence[core.FloatArray],
 ) -> pd.DataFrame:
     """Return the best set of each split in training, of the first of equals.
 
@@ -366,12 +432,12 @@ def choose_winners(
     rows = []
     for trained, tested in zip(inside, outside, strict=True):
         best = int(np.argmax(trained))
-        if np.isfinite(trained[best]):
-            rank = v.find_rank(tested, best)
-
-            rows.append((best, float(trained[best]), float(tested[best]), rank))
-        else:
+        if not np.isfinite(trained[best]):
             rows.append((-1, math.nan, math.nan, math.nan))
+            continue
+        in_sample = float(trained[best])
+        out_of_sample = float(tested[best])
+        rows.append((best, in_sample, out_of_sample, v.find_rank(tested, best)))
 
     return pd.DataFrame(rows, columns=["row", "in_sample", "out_of_sample", "rank"])
 
@@ -397,8 +463,11 @@ def count_independent(n: int, k: int) -> float:
         noise = rng.standard_normal((n, PANEL_SETS))
         outside = is_tested @ noise
         inside = (1.0 - is_tested) @ noise
+
+        # The rank of the best in training among the others, in the test.
         best = np.argmax(inside, axis=1)[:, None]
-        is_worse = outside < np.take_along_axis(outside, best, axis=1)
+        outcome = np.take_along_axis(outside, best, axis=1)
+        is_worse = outside < outcome
         rank = np.mean(is_worse, axis=1) * PANEL_SETS / (PANEL_SETS - 1)
         shares.append(np.mean(rank <= 0.5))
     return 0.25 / float(np.var(shares, ddof=1))
@@ -667,7 +736,12 @@ class CrossValidation(v.Validation):
         return f"{n:,} {batches} of sets"
 
     @classmethod
-    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],
+        folder: Path,
+    ) -> Self:
         groups = [tuple(map(int, tested)) for tested in tables["splits"]["groups"]]
         tables = {**tables, "splits": tables["splits"].assign(groups=groups)}
         return super()._read_back(manifest, tables, folder)

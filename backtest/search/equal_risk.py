@@ -156,7 +156,12 @@ def measure_gross(result: Any, since: int) -> float:
     return float(np.mean(gross / equity[is_counted]))
 
 
-def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: float) -> Any:
+def set_up_constant(
+    setup: Any,
+    scale: float,
+    decided: Decisions,
+    band_share: float,
+) -> Any:
     """Return the setup of a constant leverage: the signal times a scale, from the first decisions.
 
     ``band_share`` is what the bands of the account are multiplied by. An overlay, whose targets the
@@ -166,7 +171,12 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
     bands = {name: band_share * core.pick_value(setup.account.band, name) for name in names}
 
     # The policy keeps to the bands itself, and is not cut by limits that were of another policy.
-    account = replace(setup.account, band=0.0, min_leverage=0.0, max_leverage=math.inf)
+    account = replace(
+        setup.account,
+        band=0.0,
+        min_leverage=0.0,
+        max_leverage=math.inf,
+    )
     policies = {name: ConstantLeverage(band=band) for name, band in bands.items()}
     if setup.overlay is not None:
         account = replace(setup.account, band=bands)
@@ -180,7 +190,12 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
     # An overlay sees the index of the account's own weights, whatever they are scaled by.
     weights = clock.pick(setup.signal)
     observed = observe_policies(
-        policies, setup.overlay, clock.seen, setup.venues, weights, is_checked=False
+        policies,
+        setup.overlay,
+        clock.seen,
+        setup.venues,
+        weights,
+        is_checked=False,
     )
 
     # What is asked, NaN before the policy of the run first decided.
@@ -190,7 +205,11 @@ def set_up_constant(setup: Any, scale: float, decided: Decisions, band_share: fl
 
     given = float(signal[0]) if signal.size == 1 else signal
     return setup.change(
-        policies=policies, observed=observed, account=account, signal=signal, given=given
+        policies=policies,
+        observed=observed,
+        account=account,
+        signal=signal,
+        given=given,
     )
 
 
@@ -267,7 +286,13 @@ def hold_at_equal_risk(
 
     policy = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
     first = run_at(1.0, last=policy)
-    return scale_to_volatility(first, target, most=math.inf, exact=exact, run_at=run_at)
+    return scale_to_volatility(
+        first,
+        target,
+        most=math.inf,
+        exact=exact,
+        run_at=run_at,
+    )
 
 
 def explain_distance(held: ScaledAccount) -> str:

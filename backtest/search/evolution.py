@@ -50,7 +50,13 @@ class Evolution:
 
     _begin: Callable[[], cmaes.CMA]
 
-    def __init__(self, d: int, seed: int, trials: int | None, members: int) -> None:
+    def __init__(
+        self,
+        d: int,
+        seed: int,
+        trials: int | None,
+        members: int,
+    ) -> None:
         stream, rng = np.random.SeedSequence(seed).spawn(2)
         self._stream = SobolStream(d, np.random.default_rng(stream))
         self._rng = np.random.default_rng(rng)
@@ -116,9 +122,16 @@ class Auto(Evolution):
     GECCO (restarts of two kinds); as in ``cmaes.CMA``.
     """
 
-    def __init__(self, d: int, seed: int, trials: int | None) -> None:
-        is_short = trials is not None and trials <= FEW_TRIALS
-        super().__init__(d, seed, trials, FEW_MEMBERS if is_short else MEMBERS)
+    def __init__(
+        self,
+        d: int,
+        seed: int,
+        trials: int | None,
+    ) -> None:
+        members = MEMBERS
+        if trials is not None and trials <= FEW_TRIALS:
+            members = FEW_MEMBERS
+        super().__init__(d, seed, trials, members)
         self._known = grade(self._asked, np.empty(0), np.empty(0))
         self._gained = 0
         self._median = math.nan
@@ -130,7 +143,12 @@ class Auto(Evolution):
             return self._known.cube[:0]
         return super().ask()
 
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+    def tell(
+        self,
+        cube: FloatArray,
+        score: FloatArray,
+        violation: FloatArray,
+    ) -> None:
         """Teach the strategies what their points gave, and note the best point so far."""
         points = grade(cube, score, violation)
         self._done += len(cube)
@@ -138,8 +156,10 @@ class Auto(Evolution):
             new = points.take(self._teach_all(points))
         else:
             new = points
-            feasible = points.score[(points.violation == 0.0) & np.isfinite(points.score)]
-            self._median = float(np.median(feasible)) if len(feasible) else math.nan
+            is_feasible = (points.violation == 0.0) & np.isfinite(points.score)
+            self._median = math.nan
+            if is_feasible.any():
+                self._median = float(np.median(points.score[is_feasible]))
         known = self._known.add(new)
         self._known = known.take(known.sort()[:BEST])
 
@@ -160,14 +180,20 @@ class Auto(Evolution):
             best.append(self._teach(strategy, asked, points))
         return np.array(best)
 
-    def _teach(self, strategy: cmaes.CMA, asked: IntArray, points: Points) -> int:
+    def _teach(
+        self,
+        strategy: cmaes.CMA,
+        asked: IntArray,
+        points: Points,
+    ) -> int:
         """Give a strategy the ranks of the points that it asked; return the best of them.
 
         A strategy that has converged is dropped: its points lie together, or score the same.
         """
         members = points.take(asked)
         losses = -members.rank()
-        strategy.tell(list(zip(self._asked[asked], losses.tolist(), strict=True)))
+        answers = zip(self._asked[asked], losses.tolist(), strict=True)
+        strategy.tell(list(answers))
 
         # Flat, beside how far the best is over the median of all.
         best = float(members.score.max())
@@ -196,8 +222,10 @@ def find_hills(cube: FloatArray, distance: float) -> list[FloatArray]:
     """Return the best points, of an array with the best first, that lie so far from each other."""
     hills: list[FloatArray] = []
     while len(cube) and len(hills) < HILLS:
-        hills.append(cube[0])
-        cube = cube[(np.abs(cube - cube[0]) > distance).any(axis=1)]
+        hill = cube[0]
+        hills.append(hill)
+        is_far = (np.abs(cube - hill) > distance).any(axis=1)
+        cube = cube[is_far]
     return hills
 
 
@@ -222,7 +250,13 @@ class Chebyshev(Evolution):
     Knowles (2006), ParEGO, IEEE Transactions on Evolutionary Computation 10(1).
     """
 
-    def __init__(self, d: int, seed: int, trials: int | None, objectives: int) -> None:
+    def __init__(
+        self,
+        d: int,
+        seed: int,
+        trials: int | None,
+        objectives: int,
+    ) -> None:
         super().__init__(d, seed, trials, FEW_MEMBERS)
         self._weights: dict[cmaes.CMA, FloatArray] = {}
         self._least = math.inf
@@ -230,7 +264,12 @@ class Chebyshev(Evolution):
         self._cube = np.empty((0, d))
         self._front = np.empty((0, objectives))
 
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+    def tell(
+        self,
+        cube: FloatArray,
+        score: FloatArray,
+        violation: FloatArray,
+    ) -> None:
         """Move the frontier, teach each strategy its points, and let old strategies go."""
         self._done += len(cube)
 
@@ -252,8 +291,9 @@ class Chebyshev(Evolution):
         for k, strategy in enumerate(self._strategies):
             asked = slice(k * FEW_MEMBERS, (k + 1) * FEW_MEMBERS)
             joined = self._join(self._weights[strategy], score[asked])
-            ranks = grade(cube[asked], joined, violated[asked]).rank()
-            strategy.tell(list(zip(self._asked[asked], (-ranks).tolist(), strict=True)))
+            losses = -grade(cube[asked], joined, violated[asked]).rank()
+            answers = zip(self._asked[asked], losses.tolist(), strict=True)
+            strategy.tell(list(answers))
 
         unfinished = [one for one in self._strategies if one.generation < GENERATIONS]
         self._strategies = unfinished

@@ -32,7 +32,15 @@ MOST_POINTS = 64
 MOST_RIVALS = 128
 """Most others that they are resampled with."""
 DRAWS = 500
-FACTS = ("policy", "constraints", "sampler", "seed", "holdout", "searched", "id")
+FACTS = (
+    "policy",
+    "constraints",
+    "sampler",
+    "seed",
+    "holdout",
+    "searched",
+    "id",
+)
 """Entries of a study's manifest that a frontier repeats."""
 
 
@@ -194,7 +202,13 @@ class Frontier(SettingsResult):
                 f"No row is over {LEAST_BULGE:g} from the chord between the ends, so there is no "
                 f"knee; row {self.knee} is chosen."
             )
-        return ShownTable(self.points, caption="Sets", note=note, labels=Head("row"), heads=heads)
+        return ShownTable(
+            self.points,
+            caption="Sets",
+            note=note,
+            labels=Head("row"),
+            heads=heads,
+        )
 
     def _draw_pair(self, y: str, x: str) -> ShownChart:
         """Draw all sets and those of the table by two objectives."""
@@ -234,7 +248,10 @@ class Frontier(SettingsResult):
 
 
 def choose_style(name: str) -> str:
-    return "percent" if ABOUT[name].unit.startswith("fraction") else "decimals"
+    """Return how an objective is written: fractions in per cent."""
+    if ABOUT[name].unit.startswith("fraction"):
+        return "percent"
+    return "decimals"
 
 
 def format_value(name: str, value: Any) -> str:
@@ -266,7 +283,11 @@ def measure_distances(points: core.FloatArray, row: int) -> core.FloatArray:
 
 
 def build_frontier(
-    task: StudyTask, trials: t.Batch, goal: t.Goal, objectives: Sequence[str], draws: int
+    task: StudyTask,
+    trials: t.Batch,
+    goal: t.Goal,
+    objectives: Sequence[str],
+    draws: int,
 ) -> Frontier:
     """Return the frontier of a study, with its sets resampled, and looked at on the holdout."""
     places = t.find_distinct(trials.sets)
@@ -312,12 +333,21 @@ def build_frontier(
         has_knee=knee.is_knee,
         found=len(front),
         unfilled=int(np.sum(trials.metrics["turnover"][places] == 0.0)),
-        settings=describe_frontier(task, objectives, n_sets=len(places), draws=draws),
+        settings=describe_frontier(
+            task,
+            objectives,
+            n_sets=len(places),
+            draws=draws,
+        ),
         market=task.problem.market,
     )
 
 
-def choose_listed(scores: core.FloatArray, front: core.IntArray, chosen: int) -> core.IntArray:
+def choose_listed(
+    scores: core.FloatArray,
+    front: core.IntArray,
+    chosen: int,
+) -> core.IntArray:
     """Return the rows of a frontier that are listed, the best of the first objective first.
 
     The chosen set is always among them.
@@ -339,7 +369,12 @@ def choose_rivals(scores: core.FloatArray, listed: core.IntArray) -> core.IntArr
     return rivals[:MOST_RIVALS]
 
 
-def measure_shares(task: StudyTask, goal: t.Goal, rows: Rows, draws: int) -> core.FloatArray:
+def measure_shares(
+    task: StudyTask,
+    goal: t.Goal,
+    rows: Rows,
+    draws: int,
+) -> core.FloatArray:
     """Return the share of resampled histories in which no other set beats each; NaN if ruined."""
     shares = np.full(len(rows.done), np.nan)
     if len(rows.returns) <= 1:
@@ -360,7 +395,9 @@ def measure_shares(task: StudyTask, goal: t.Goal, rows: Rows, draws: int) -> cor
 
 
 def look_at_holdout(
-    task: StudyTask, sets: Sets, objectives: Sequence[str]
+    task: StudyTask,
+    sets: Sets,
+    objectives: Sequence[str],
 ) -> dict[str, core.FloatArray]:
     """Return the objectives of sets on the holdout; a store records each look."""
     for place in range(count_sets(sets)):
@@ -370,7 +407,11 @@ def look_at_holdout(
 
 
 def describe_frontier(
-    task: StudyTask, objectives: Sequence[str], *, n_sets: int, draws: int
+    task: StudyTask,
+    objectives: Sequence[str],
+    *,
+    n_sets: int,
+    draws: int,
 ) -> dict[str, Any]:
     settings = {name: task.facts[name] for name in FACTS}
     settings |= {

@@ -44,7 +44,12 @@ class GaussianProcess:
                 return np.asarray(point[None])
         return self._known.cube[:0]
 
-    def tell(self, cube: FloatArray, score: FloatArray, violation: FloatArray) -> None:
+    def tell(
+        self,
+        cube: FloatArray,
+        score: FloatArray,
+        violation: FloatArray,
+    ) -> None:
         self._known = self._known.add(grade(cube, score, violation))
         self._asked.update(point.tobytes() for point in cube)
 

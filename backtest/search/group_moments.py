@@ -42,7 +42,14 @@ MEANS = ("turnover", "mean_leverage", "gross_over_cap", "mean_margin_use")
 OF_RETURNS = ("total_return", "cagr", "volatility", "sharpe", "sortino")
 KNOWN = frozenset({*SUMS, *MAXIMA, *MEANS, *OF_RETURNS, "calmar"})
 """Measures of consecutive fresh accounts that follow from those of each."""
-FIRST = ("sharpe", "cagr", "total_return", "volatility", "max_drawdown", "ruined")
+FIRST = (
+    "sharpe",
+    "cagr",
+    "total_return",
+    "volatility",
+    "max_drawdown",
+    "ruined",
+)
 """The first columns of a table of paths."""
 
 
@@ -59,7 +66,15 @@ class GroupRuns(NamedTuple):
 
 
 TIME = ("n", "years")
-MOMENTS = (*TIME, "growth", "total", "squares", "excess", "excess_squares", "downside")
+MOMENTS = (
+    *TIME,
+    "growth",
+    "total",
+    "squares",
+    "excess",
+    "excess_squares",
+    "downside",
+)
 """Numbers of samples and years, and sums over sampled returns r and excess returns e: of
 log(1 + r), r, r^2, e, e^2 and min(e, 0)^2."""
 GroupPart: TypeAlias = Mapping[str, core.FloatArray]
@@ -67,7 +82,9 @@ GroupPart: TypeAlias = Mapping[str, core.FloatArray]
 
 
 def sum_moments(
-    returns: core.FloatArray, free: core.FloatArray, years: float
+    returns: core.FloatArray,
+    free: core.FloatArray,
+    years: float,
 ) -> dict[str, core.FloatArray]:
     """Compute the moments of returns of shape (n_samples, n) and risk-free ones (n_samples,)."""
     excess = returns - free[:, None]
@@ -87,7 +104,10 @@ def sum_moments(
 
 
 def build_parts(
-    problem: SearchProblem, groups: Groups, runs: Sequence[GroupRuns], skipped: int
+    problem: SearchProblem,
+    groups: Groups,
+    runs: Sequence[GroupRuns],
+    skipped: int,
 ) -> list[GroupPart]:
     """Return what sets did in each group, without its first ``skipped`` samples."""
     venue: Any = problem.varied.venue
@@ -107,10 +127,12 @@ def build_parts(
         free = compound_free(free_by_bar, ends)[skipped:]
 
         # The years of the group, less those of the samples that are skipped.
-        span = int(market.time[stop - 1]) + market.interval - int(market.time[first])
+        end = int(market.time[stop - 1]) + market.interval
+        span = end - int(market.time[first])
         years = span / (YEAR_DAYS * DAY) * len(free) / len(run.returns)
         metrics = {name: values for name, values in run.metrics.items() if name in KNOWN}
-        parts.append({**metrics, **sum_moments(run.returns[skipped:], free, years)})
+        moments = sum_moments(run.returns[skipped:], free, years)
+        parts.append({**metrics, **moments})
     return parts
 
 
@@ -158,12 +180,15 @@ def add_parts(parts: Sequence[GroupPart]) -> dict[str, core.FloatArray]:
 
 
 def find_deviation(
-    squares: core.FloatArray, total: core.FloatArray, n: core.FloatArray
+    squares: core.FloatArray,
+    total: core.FloatArray,
+    n: core.FloatArray,
 ) -> core.FloatArray:
     """Return the standard deviation of n values from their sum and that of their squares."""
     spread = squares - total * total / np.maximum(n, 1.0)
-    spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)
-    return np.sqrt(spread / np.where(n > 1.0, n - 1.0, np.nan))
+    spread = np.where(spread > LEAST_SHARE * squares, spread, 0.0)  # less is rounding
+    freedom = np.where(n > 1.0, n - 1.0, np.nan)
+    return np.sqrt(spread / freedom)
 
 
 class StitchedPaths(NamedTuple):
@@ -174,11 +199,14 @@ class StitchedPaths(NamedTuple):
 
 
 def stitch_paths(
-    rows: core.IntArray, parts: Sequence[GroupPart], runs: Sequence[GroupRuns], periods: float
+    rows: core.IntArray,
+    parts: Sequence[GroupPart],
+    runs: Sequence[GroupRuns],
+    periods: float,
 ) -> StitchedPaths:
     """Return paths through groups, whose sets are ``rows`` (n_paths, n_groups)."""
     is_alive = np.ones(len(rows), dtype=np.bool_)
-    lived: list[GroupPart] = []
+    path_parts: list[GroupPart] = []
     returns = []
     for group_rows, part, run in zip(rows.T, parts, runs, strict=True):
         # A path trades in a group if it has a set there (-1 is none) and was not ruined before.
@@ -190,7 +218,7 @@ def stitch_paths(
             if name not in TIME:  # who does not trade earns and costs nothing
                 values[name] = np.where(is_trading, values[name], 0.0)
 
-        lived.append(values)
+        path_parts.append(values)
         returns.append(run.returns[:, chosen] * is_trading)
         is_alive = is_alive & (values["ruined"] == 0.0)
 
@@ -198,12 +226,14 @@ def stitch_paths(
     growth = 1.0 + np.concatenate(returns)
     curves: core.FloatArray = np.cumprod(growth, axis=0).T.astype(np.float64)
     peaks = np.maximum.accumulate(np.maximum(curves, 1.0), axis=1)
-    metrics = combine_parts(lived, periods)
-    drawdown = np.maximum(metrics["max_drawdown"], np.max(1.0 - curves / peaks, axis=1))
+    falls = np.max(1.0 - curves / peaks, axis=1)
+    metrics = combine_parts(path_parts, periods)
+    drawdown = np.maximum(metrics["max_drawdown"], falls)
     metrics["max_drawdown"] = drawdown
     with np.errstate(all="ignore"):
         metrics["calmar"] = np.where(drawdown > 0.0, metrics["cagr"] / drawdown, np.nan)
 
-    names = [*(name for name in FIRST if name in metrics), *metrics]
-    table = pd.DataFrame({name: metrics[name] for name in dict.fromkeys(names)})
+    first_names = [name for name in FIRST if name in metrics]
+    names = dict.fromkeys([*first_names, *metrics])
+    table = pd.DataFrame({name: metrics[name] for name in names})
     return StitchedPaths(table.rename_axis("path"), curves)

@@ -134,7 +134,8 @@ def average_returns(returns: Sequence[pd.Series]) -> core.FloatArray:
 
 
 def pool_lines(
-    lines: Mapping[str, Sequence[Mapping[str, float]]], pool: Any
+    lines: Mapping[str, Sequence[Mapping[str, float]]],
+    pool: Any,
 ) -> dict[str, dict[str, float]]:
     """Return the measures of each line, of separate accounts as they are pooled."""
     pooled = {}
@@ -159,7 +160,9 @@ def find_lack(held: Sequence[equal_risk.ScaledAccount | Lack]) -> str:
 
 
 def count_trials(
-    returns: core.FloatArray, parts: Sequence[BenchmarkedPart], n_trials: int
+    returns: core.FloatArray,
+    parts: Sequence[BenchmarkedPart],
+    n_trials: int,
 ) -> float:
     """Return how many independent trials some are worth in their differences from a constant one.
 
@@ -202,13 +205,22 @@ def check_growth(parts: Sequence[BenchmarkedPart], trials: float, seed: int) -> 
     )
 
 
-def measure_p_value(returns: core.FloatArray, trials: float, seed: int) -> tuple[float, float]:
+def measure_p_value(
+    returns: core.FloatArray,
+    trials: float,
+    seed: int,
+) -> tuple[float, float]:
     """Return p of no difference in growth between two accounts, and p adjusted for the trials.
 
     Evidence among many trials needs a small p, and so many histories: they are drawn where the
     first ones left evidence possible.
     """
-    sampled = results.Sampled(returns, np.zeros(returns.shape[1]), per_year=1.0, periods=1.0)
+    sampled = results.Sampled(
+        returns,
+        np.zeros(returns.shape[1]),
+        per_year=1.0,
+        periods=1.0,
+    )
     p_value = math.nan
     p_adjusted = 0.0
     for draws in (FIRST_DRAWS, min(MOST_DRAWS, int(DRAWS_PER_TRIAL * trials) + 999)):
@@ -246,7 +258,8 @@ def measure_gain(parts: Sequence[BenchmarkedPart]) -> float:
 
 
 def subtract_constant(
-    returns: core.FloatArray, parts: Sequence[BenchmarkedPart]
+    returns: core.FloatArray,
+    parts: Sequence[BenchmarkedPart],
 ) -> core.FloatArray | None:
     """Return the returns (n, k) of trials less those of constant leverage at the risk of each.
 

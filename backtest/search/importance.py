@@ -89,7 +89,9 @@ def measure_importance(space: Space, trials: t.Batch, seed: int) -> pd.DataFrame
 
 
 def read_scored(
-    space: Space, trials: t.Batch, rng: np.random.Generator
+    space: Space,
+    trials: t.Batch,
+    rng: np.random.Generator,
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the places (n, d) of different sets in the unit cube, and their scores (n,).
 
@@ -99,7 +101,13 @@ def read_scored(
     has_run = np.array([error == "" for error in trials.errors], dtype=np.bool_)
 
     rows = t.find_distinct(trials.sets)
-    rows = t.spread_sample(space, trials.sets, rows[has_run[rows]], MOST_FITTED, rng)
+    rows = t.spread_sample(
+        space,
+        trials.sets,
+        rows[has_run[rows]],
+        MOST_FITTED,
+        rng,
+    )
     scores = scores[rows]
     finite = scores[np.isfinite(scores)]
     if len(rows) < LEAST_FITTED or len(finite) == 0 or not np.ptp(finite) > 0.0:
@@ -130,7 +138,9 @@ def explain_scores(
     for _ in range(TREES):
         rows = rng.integers(len(cube), size=len(cube))
         tree = DecisionTreeRegressor(
-            min_samples_leaf=LEAF, max_features=FEATURES, random_state=int(rng.integers(2**31))
+            min_samples_leaf=LEAF,
+            max_features=FEATURES,
+            random_state=int(rng.integers(2**31)),
         )
         tree.fit(cube[rows], scores[rows])
         tree_alone, tree_joint = average_leaves(tree.tree_, pairs)
@@ -175,13 +185,15 @@ def list_leaves(tree: Any) -> Leaves:
 
 
 def average_leaves(
-    tree: Any, pairs: Sequence[tuple[int, int]]
+    tree: Any,
+    pairs: Sequence[tuple[int, int]],
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return what a tree predicts in each cell of each axis, and of each pair, less its mean.
 
     Of shape (d, n_cells) and (n_pairs, n_cells, n_cells): exact means over all other axes, as
     leaves are boxes in the unit cube.
     """
+    # The mean of the tree over the cube, and how far each leaf takes the mean away from it.
     leaves = list_leaves(tree)
     width = leaves.high - leaves.low
     volume = width.prod(axis=1)
@@ -215,7 +227,9 @@ def average_leaves(
 
 
 def measure_marginals(
-    alone: core.FloatArray, joint: core.FloatArray, pairs: Sequence[tuple[int, int]]
+    alone: core.FloatArray,
+    joint: core.FloatArray,
+    pairs: Sequence[tuple[int, int]],
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the variances of marginals: of each axis (d,), and of pairs beyond them (n_pairs,)."""
     own = np.mean(alone**2, axis=1)

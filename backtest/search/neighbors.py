@@ -45,7 +45,9 @@ def half_widths(space: Space, sets: Sets, width: float) -> core.FloatArray:
 
 
 def find_extent(
-    dimension: Dimension, values: np.ndarray, width: float
+    dimension: Dimension,
+    values: np.ndarray,
+    width: float,
 ) -> tuple[core.FloatArray, core.FloatArray]:
     """Return the extent of boxes in one dimension, down and up, of shape (k,) each."""
     if dimension.options:
@@ -55,14 +57,22 @@ def find_extent(
         even = np.full(len(values), width)
         return even, even
 
+    # Whole numbers: some steps of one, at least the width of others.
+    lower = np.maximum(values - 1, dimension.low)
+    upper = np.minimum(values + 1, dimension.high)
     here = dimension.encode(values)
-    below = here - dimension.encode(np.maximum(values - 1, dimension.low))
-    above = dimension.encode(np.minimum(values + 1, dimension.high)) - here
-    return np.maximum(width, WHOLE_STEPS * below), np.maximum(width, WHOLE_STEPS * above)
+    step_down = here - dimension.encode(lower)
+    step_up = dimension.encode(upper) - here
+    down = np.maximum(width, WHOLE_STEPS * step_down)
+    up = np.maximum(width, WHOLE_STEPS * step_up)
+    return down, up
 
 
 def draw_neighbors(
-    space: Space, sets: Sets, robustness: Robustness, rng: np.random.Generator
+    space: Space,
+    sets: Sets,
+    robustness: Robustness,
+    rng: np.random.Generator,
 ) -> Sets:
     """Return the neighbors of k sets, those of the first set first: as many for each.
 
@@ -84,7 +94,10 @@ def draw_neighbors(
 
 
 def choose_candidates(
-    space: Space, sets: Sets, scores: core.FloatArray, robustness: Robustness
+    space: Space,
+    sets: Sets,
+    scores: core.FloatArray,
+    robustness: Robustness,
 ) -> core.IntArray:
     """Return the rows of the leading sets, each outside of the boxes around those before.
 
@@ -95,6 +108,7 @@ def choose_candidates(
     cube = space.encode(take_sets(sets, places))
 
     def is_outside(row: int, reach: float) -> core.BoolArray:
+        """Return which sets are outside of the box around one, ``reach`` times as wide."""
         center = take_sets(sets, places[row : row + 1])
         down, up = half_widths(space, center, reach * robustness.width)
         distance = cube - cube[row]
@@ -135,9 +149,16 @@ def score_candidates(
     # The same sets in equal parts of the time, with a fresh account in each.
     everything = t.join_columns([sets, neighbors])
     for first, stop in list_time_parts(examiner.evaluator, robustness.parts):
-        part = examiner.evaluate(everything, t.PART, first=first, stop=stop)
+        part = examiner.evaluate(
+            everything,
+            t.PART,
+            first=first,
+            stop=stop,
+        )
         values = np.where(part.metrics["ruined"] == 0.0, part.scores, -np.inf)
-        samples.append(np.column_stack([values[:k], values[k:].reshape(k, -1)]))
+        own_scores = values[:k]
+        of_neighbors = values[k:].reshape(k, -1)
+        samples.append(np.column_stack([own_scores, of_neighbors]))
 
     # The robust score is half of a low quantile on the whole, half of the mean one over parts.
     lows = []

@@ -30,6 +30,7 @@ class Span(NamedTuple):
 
 
 def find_span(evaluator: Evaluator) -> Span:
+    """Return the years of the accounts of an evaluator, and their sampling periods a year."""
     test = evaluator.varied.test
     market = evaluator.market
     first = evaluator.first
@@ -53,7 +54,8 @@ def measure_returns(returns: core.FloatArray, span: Span) -> dict[str, core.Floa
     root = math.sqrt(span.periods)
     mean = np.mean(returns, axis=1)
     deviation = np.std(returns, axis=1, ddof=1)
-    downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2, axis=1))
+    losses = np.minimum(returns, 0.0)
+    downside = np.sqrt(np.mean(losses**2, axis=1))
     worth = np.mean((1.0 + returns) ** -2.0, axis=1)
     return {
         "total_return": np.expm1(path[:, -1]),
@@ -89,7 +91,8 @@ def resample_scores(
         of_history = measure_returns(series, span)
         follows_returns = [name for name in of_history if name in metrics]
         for history in draw_histories(series.shape[1], block, draws, rng):
-            of_draw = measure_returns(np.take(series, history.periods, axis=1), span)
+            drawn = np.take(series, history.periods, axis=1)
+            of_draw = measure_returns(drawn, span)
 
             moved = {}
             for name in follows_returns:
@@ -105,7 +108,13 @@ class Patience:
     those of a stationary bootstrap of the sampled returns of the search.
     """
 
-    def __init__(self, evaluations: int, goal: t.Goal, evaluator: Evaluator, seed: int) -> None:
+    def __init__(
+        self,
+        evaluations: int,
+        goal: t.Goal,
+        evaluator: Evaluator,
+        seed: int,
+    ) -> None:
         self.evaluations = evaluations
         self.left = evaluations
         self.goal = goal
@@ -140,7 +149,12 @@ class Patience:
         self.left = self.evaluations - n_after_last_gain
 
 
-def estimate_errors(goal: t.Goal, evaluator: Evaluator, sets: Sets, seed: int) -> core.FloatArray:
+def estimate_errors(
+    goal: t.Goal,
+    evaluator: Evaluator,
+    sets: Sets,
+    seed: int,
+) -> core.FloatArray:
     """Return the standard errors of the scores of k sets, of shape (k, n_objectives).
 
     0 where a score does not follow from returns.

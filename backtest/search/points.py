@@ -93,11 +93,17 @@ def choose_levels(space: Space, most: int) -> list[int]:
     """Return the levels of each axis of a grid: all options, and as many of numbers as fit."""
     limits = [count_values(dimension) for dimension in space.dimensions]
     numeric = [k for k, dimension in enumerate(space.dimensions) if not dimension.options]
+
+    # As many levels of each number as fit beside all choices of the options.
     n_options = math.prod(len(dimension.options) or 1 for dimension in space.dimensions)
-    even = max(int((most / n_options) ** (1.0 / max(len(numeric), 1))), 1)
+    root = 1.0 / max(len(numeric), 1)
+    even = max(int((most / n_options) ** root), 1)
     levels = []
     for k, limit in enumerate(limits):
-        levels.append(int(min(even, limit)) if k in numeric else int(limit))
+        level = limit
+        if k in numeric:
+            level = min(even, limit)
+        levels.append(int(level))
 
     # What rounding left over goes to one axis after the other, while the grid still fits.
     growing = list(numeric)

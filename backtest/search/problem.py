@@ -18,7 +18,11 @@ from backtest.results.measure_table import ABOUT, CORE, PATH
 from backtest.search.trials import Goal, SamplerName
 from backtest.sweep import Accounts, Evaluator, Metrics, Pool, SetRuns, read_runs, read_space
 
-LIMITS = {"trials": Whole(4), "seconds": Real(0.0, open_low=True), "patience": Whole(1)}
+LIMITS = {
+    "trials": Whole(4),
+    "seconds": Real(0.0, open_low=True),
+    "patience": Whole(1),
+}
 TRIALS = 20_000
 """Trials if neither trials nor seconds are given."""
 

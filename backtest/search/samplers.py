@@ -19,7 +19,12 @@ MOST_POINTS = 4096
 
 
 def make_sampler(
-    name: str, space: Space, *, seed: int, trials: int | None = None, objectives: int = 1
+    name: str,
+    space: Space,
+    *,
+    seed: int,
+    trials: int | None = None,
+    objectives: int = 1,
 ) -> Blind | Auto | Chebyshev | GaussianProcess:
     """Return a sampler; ``trials`` are those that will be evaluated, by which it plans.
 

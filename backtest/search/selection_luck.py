@@ -98,17 +98,32 @@ def measure_luck(
 
         differences = subtract_constant(returns, parts)
         if differences is not None:
-            luck = deflate_best(luck, differences, periods, n_sets=n_sets, others=others)
+            luck = deflate_best(
+                luck,
+                differences,
+                periods,
+                n_sets=n_sets,
+                others=others,
+            )
     return LuckSample(luck, sample, returns)
 
 
 def draw_sample(
-    problem: SearchProblem, trials: t.Batch, distinct: core.IntArray, best: int
+    problem: SearchProblem,
+    trials: t.Batch,
+    distinct: core.IntArray,
+    best: int,
 ) -> core.IntArray:
     """Return the rows of a sample of the distinct sets that may be chosen; the best is the last."""
     feasible = distinct[t.is_feasible(trials)[distinct]]
     rng = np.random.default_rng([problem.seed, 2])
-    sample = t.spread_sample(problem.space, trials.sets, feasible, SAMPLE, rng)
+    sample = t.spread_sample(
+        problem.space,
+        trials.sets,
+        feasible,
+        SAMPLE,
+        rng,
+    )
     return np.append(sample[sample != best], best)
 
 

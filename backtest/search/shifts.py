@@ -47,20 +47,28 @@ class DayCircle(NamedTuple):
 
         A day that is longer than the earlier one repeats its last decision.
         """
-        # Of each day the one that it takes decisions from, its first row, and its last place.
+        # Of each day the one that it takes decisions from: how far away it begins, and its end.
         lengths = np.diff(self.begins)
         from_day = (np.arange(self.n_days) - days) % max(self.n_days, 1)
-        moved = self.begins[from_day] - self.begins[:-1]
-        last_row = self.begins[from_day] + lengths[from_day] - 1
+        first_row = self.begins[from_day]
+        distance = first_row - self.begins[:-1]
+        last_row = first_row + lengths[from_day] - 1
 
+        # Rows before the first day and after the last one stay; ``inside`` is a view of the others.
         rows = np.arange(self.n_rows)
         inside = rows[self.begins[0] : self.begins[-1]]
-        inside += np.repeat(moved, lengths)
+        inside += np.repeat(distance, lengths)
         np.minimum(inside, np.repeat(last_row, lengths), out=inside)
         return rows
 
 
-def find_circle(closes: core.IntArray, interval: int, *, first: int, is_session: bool) -> DayCircle:
+def find_circle(
+    closes: core.IntArray,
+    interval: int,
+    *,
+    first: int,
+    is_session: bool,
+) -> DayCircle:
     """Return the whole days of decisions at some closes, in ns, from row ``first`` on.
 
     Days are those of the sessions, else of 24 hours from the first open on.
@@ -68,7 +76,9 @@ def find_circle(closes: core.IntArray, interval: int, *, first: int, is_session:
     n = len(closes)
     first = min(first, n - 1)
     opens = closes - interval
-    days = opens // DAY if is_session else (opens - opens[first]) // DAY
+    days = (opens - opens[first]) // DAY
+    if is_session:
+        days = opens // DAY
     changes = np.flatnonzero(np.diff(days) != 0) + 1
     begins = np.concatenate([[first], changes[changes > first]])
 
@@ -102,7 +112,12 @@ OF_BLOCK = 0.03
 
 
 def expect_seconds(
-    n_bars: int, n_markets: int, *, is_compiled: bool, in_lanes: bool, has_own_signal: bool
+    n_bars: int,
+    n_markets: int,
+    *,
+    is_compiled: bool,
+    in_lanes: bool,
+    has_own_signal: bool,
 ) -> float:
     """Return how long an account takes, about, so that all machines choose the same shifts."""
     bars = n_bars * n_markets
@@ -127,9 +142,11 @@ def find_memory(target: core.FloatArray) -> int:
             continue
 
         # Autocorrelations by the Fourier transform, of a series padded so that it does not wrap.
-        padded = np.fft.rfft(away, 2 * len(away))
-        products = np.fft.irfft(padded * padded.conj())[: len(away)]
-        lags.append(int(np.argmax(np.abs(products) < NEGLIGIBLE * products[0])) or len(away))
+        spectrum = np.fft.rfft(away, 2 * len(away))
+        products = np.fft.irfft(spectrum * spectrum.conj())[: len(away)]
+        is_small = np.abs(products) < NEGLIGIBLE * products[0]
+        first_small = int(np.argmax(is_small))
+        lags.append(first_small or len(away))  # the first lag is 0, and never small
     return max(lags)
 
 

@@ -127,7 +127,9 @@ class ShiftedPanel(Panel):
         clock = find_clock(self.markets)
         feed = setup.inputs.feed
         if self._signal_of_feed is None:
-            rows = slice(None) if clock.is_every else clock.find_closes()
+            rows: Any = slice(None)
+            if not clock.is_every:  # of shorter bars those at which policies decide
+                rows = clock.find_closes()
             signal = feed.signal.copy()
             signal[rows] = np.nan_to_num(self.weights.T)
             self._signal_of_feed = signal
@@ -135,7 +137,11 @@ class ShiftedPanel(Panel):
         inputs = setup.inputs._replace(feed=feed._replace(signal=self._signal_of_feed))
         return setup._replace(inputs=inputs, signal=clock.hold(self.weights))
 
-    def _observe(self, policy: Any, values: Mapping[str, Any]) -> list[engine.ObservedPolicy]:
+    def _observe(
+        self,
+        policy: Any,
+        values: Mapping[str, Any],
+    ) -> list[engine.ObservedPolicy]:
         return self._shift(super()._observe(policy, values))
 
     def _show(self, policy: Any, columns: Sequence[Any]) -> list[engine.ObservedPolicy]:
@@ -170,12 +176,19 @@ class ShiftedPanel(Panel):
             return columns, columns
 
         rows = self.shift.find_rows(find_market_circle(market, first))
-        return columns, {name: column[rows] for name, column in columns.items()}
+        shifted = {name: column[rows] for name, column in columns.items()}
+        return columns, shifted
 
 
 def find_market_circle(seen: Any, first: int) -> shifts.DayCircle:
+    """Return the whole days of a market from a bar on."""
     closes = np.asarray(seen.time) + seen.interval
-    return shifts.find_circle(closes, seen.interval, first=first, is_session=bool(seen.sessions))
+    return shifts.find_circle(
+        closes,
+        seen.interval,
+        first=first,
+        is_session=bool(seen.sessions),
+    )
 
 
 class ShiftedEvaluator(Evaluator):
@@ -187,7 +200,12 @@ class ShiftedEvaluator(Evaluator):
         self.shift = shift
         self.has_checked = True
 
-    def _find_panel(self, values: Mapping[str, Any], first: int, stop: int | None) -> Panel:
+    def _find_panel(
+        self,
+        values: Mapping[str, Any],
+        first: int,
+        stop: int | None,
+    ) -> Panel:
         return ShiftedPanel(self.base._find_panel(values, first, stop), self.shift)
 
     def replay(
@@ -215,7 +233,12 @@ def shift_evaluator(base: Evaluator, shift: Shift) -> Evaluator:
 
 
 def judge_signals(
-    evaluator: Evaluator, goal: t.Goal, trials: t.Batch, best: int, *, is_of_signal: bool
+    evaluator: Evaluator,
+    goal: t.Goal,
+    trials: t.Batch,
+    best: int,
+    *,
+    is_of_signal: bool,
 ) -> SignalTest:
     """Return how often the best of all trials is as good where signals come at another time.
 
@@ -227,11 +250,17 @@ def judge_signals(
         return SignalTest(untested="options are not shifted in time")
 
     # The memory of the best trial, and of sets at the ends of the ranges, stands for all.
-    rows = [row for row in t.find_distinct(trials.sets).tolist() if not trials.errors[row]]
+    distinct = t.find_distinct(trials.sets).tolist()
+    rows = [row for row in distinct if not trials.errors[row]]
     sets = take_sets(trials.sets, np.array(rows))
     examples = [take_sets(trials.sets, best), *list_ends(sets)]
     memory = max(measure_memory(evaluator, one, is_of_signal=is_of_signal) for one in examples)
-    chosen = choose_shifts(evaluator, len(rows), memory, is_of_signal=is_of_signal)
+    chosen = choose_shifts(
+        evaluator,
+        len(rows),
+        memory,
+        is_of_signal=is_of_signal,
+    )
     if isinstance(chosen, str):
         return SignalTest(untested=chosen, memory=memory)
 
@@ -245,7 +274,12 @@ def judge_signals(
         shifted_rows = run_shifted(evaluator, take_sets(sets, group), all_shifts)
         for place, measured in enumerate(shifted_rows, 1):
             highest[place] = max(highest[place], find_highest(goal, measured))
-    return SignalTest(shifts.find_p(highest), len(highest), every, memory)
+    return SignalTest(
+        shifts.find_p(highest),
+        len(highest),
+        every,
+        memory,
+    )
 
 
 def group_by_signal(sets: Sets) -> Any:
@@ -254,7 +288,11 @@ def group_by_signal(sets: Sets) -> Any:
     return group_rows(number_rows(of_signal, count_sets(sets)))
 
 
-def run_shifted(evaluator: Evaluator, sets: Sets, all_shifts: Sequence[Shift]) -> Iterator[Rows]:
+def run_shifted(
+    evaluator: Evaluator,
+    sets: Sets,
+    all_shifts: Sequence[Shift],
+) -> Iterator[Rows]:
     """Yield the measures of sets of one signal at each shift.
 
     A few sets are simulated one by one in threads, as a sweep would; many of them by sweeps.
@@ -274,7 +312,9 @@ def run_shifted(evaluator: Evaluator, sets: Sets, all_shifts: Sequence[Shift]) -
 
 
 def score_one_by_one(
-    evaluator: Evaluator, sets: Sets, all_shifts: Sequence[Shift]
+    evaluator: Evaluator,
+    sets: Sets,
+    all_shifts: Sequence[Shift],
 ) -> list[list[Any]]:
     """Return the scored sets at each shift, a thread a shift."""
     panel = evaluator._find_panel(take_sets(sets, 0), evaluator.first, None)
@@ -309,7 +349,12 @@ def find_highest(goal: t.Goal, rows: Any) -> float:
     return float(feasible.max()) if len(feasible) else -math.inf
 
 
-def measure_memory(evaluator: Evaluator, values: Mapping[str, Any], *, is_of_signal: bool) -> int:
+def measure_memory(
+    evaluator: Evaluator,
+    values: Mapping[str, Any],
+    *,
+    is_of_signal: bool,
+) -> int:
     """Return for how many days a set remembers prices: in its signal, or in its targets."""
     replayed: Any = evaluator.replay(values)
     runs = [*replayed.values()] if isinstance(replayed, Mapping) else [replayed]
@@ -335,7 +380,11 @@ def count_days_remembered(run: results.Result, *, is_of_signal: bool) -> int:
 
 
 def choose_shifts(
-    evaluator: Evaluator, n_sets: int, memory: int, *, is_of_signal: bool
+    evaluator: Evaluator,
+    n_sets: int,
+    memory: int,
+    *,
+    is_of_signal: bool,
 ) -> tuple[core.IntArray, int] | str:
     """Return the shifts in days, without that by 0, and k if they are every k-th; or why none."""
     seen = find_clock(evaluator.markets).seen

@@ -200,7 +200,8 @@ class Study(SearchResult):
         if self.outcome is None:
             return table
 
-        for name, values in ((ROBUST, self.outcome.robust), (PLATEAU, self.outcome.plateau)):
+        of_candidates = {ROBUST: self.outcome.robust, PLATEAU: self.outcome.plateau}
+        for name, values in of_candidates.items():
             table[name] = np.nan
             table.loc[self.outcome.candidates, name] = values
         return table
@@ -226,7 +227,9 @@ class Study(SearchResult):
     @property
     def best(self) -> pd.Series | None:
         """The row that won, parameters and measures; None if none satisfies the constraints."""
-        return None if self.best_trial < 0 else self.table.iloc[self.best_trial]
+        if self.best_trial < 0:
+            return None
+        return self.table.iloc[self.best_trial]
 
     @property
     def best_values(self) -> dict[str, Any]:
@@ -354,7 +357,12 @@ class Study(SearchResult):
         return task.measure_holdout(sets)
 
     @core.checked
-    def frontier(self, objectives: Sequence[str] | None = None, *, draws: int = DRAWS) -> Frontier:
+    def frontier(
+        self,
+        objectives: Sequence[str] | None = None,
+        *,
+        draws: int = DRAWS,
+    ) -> Frontier:
         """Return the sets that no other set of the study beats in every objective.
 
         Sets that were ruined, break a constraint or filled no order never enter. Each set that is
@@ -523,14 +531,25 @@ class Study(SearchResult):
         core.write_json_file({"outcome": outcome}, folder / OUTCOME)
 
     @classmethod
-    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],
+        folder: Path,
+    ) -> Self:
         stored = core.from_plain(core.read_json_file(folder / OUTCOME))["outcome"]
         outcome = TypeAdapter(w.StudyOutcome | None).validate_python(stored)
         table = tables["trials"]
         batches = []
         if not table.empty:
             batches = [t.read_batch(rows) for _, rows in table.groupby("batch")]
-        return cls(manifest, tuple(batches), outcome, folder.parent, curves=tables["curves"])
+        return cls(
+            manifest,
+            tuple(batches),
+            outcome,
+            folder.parent,
+            curves=tables["curves"],
+        )
 
     @staticmethod
     def _read_progress(folder: Path, manifest: Mapping[str, Any]) -> str:  # noqa: ARG004

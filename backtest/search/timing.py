@@ -54,6 +54,7 @@ class Decided(NamedTuple):
 
     @property
     def target(self) -> core.FloatArray:
+        """The signed leverage that was decided; 0 where the signal is, whatever the leverage."""
         return np.where(self.signal == 0.0, 0.0, self.signal * self.leverage)
 
     def find_rows(self, market: Market | Markets, shift: int) -> core.IntArray:
@@ -62,11 +63,13 @@ class Decided(NamedTuple):
         if np.array_equal(closes, self.closes):
             return self.circle.shift(shift)
 
+        # The close of a bar that was decided at; of others the row behind the last stands.
         n = len(self.closes)
         rows = np.searchsorted(self.closes, closes)
         is_known = self.closes[np.minimum(rows, n - 1)] == closes
+        known_rows = np.where(is_known, rows, n)
         shifted = np.append(self.circle.shift(shift), n)
-        return np.asarray(shifted[np.where(is_known, rows, n)])
+        return np.asarray(shifted[known_rows])
 
 
 def make_replayed(decided: Decided) -> tuple[type[Policy], type[SignalRule]]:
@@ -129,17 +132,21 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
 
 
 def apply_overlay(
-    result: Result, leverage: core.FloatArray, closes: core.IntArray, rows: core.IntArray
+    result: Result,
+    leverage: core.FloatArray,
+    closes: core.IntArray,
+    rows: core.IntArray,
 ) -> core.FloatArray:
     """Return leverages within the limits of the account, scaled by its overlay.
 
     NaN leaves a position as it is, but an overlay of 0 closes it.
     """
+    # At most what the limit of the bar allows that opens at the close.
     feed = result.setup.inputs.feed
-    least = [result.account.for_instrument(name).min_leverage for name in result.names]
-    fill_rows = np.searchsorted(feed.time, closes)  # the bars that open at the closes
-    most = feed.limit[np.minimum(fill_rows, len(feed.limit) - 1)]
-    limited = np.minimum(np.maximum(leverage, least), most)
+    fill_rows = np.searchsorted(feed.time, closes)
+    highest = feed.limit[np.minimum(fill_rows, len(feed.limit) - 1)]
+    lowest = [result.account.for_instrument(name).min_leverage for name in result.names]
+    limited = np.minimum(np.maximum(leverage, lowest), highest)
 
     overlay = result.of_account("overlay")[rows, None]
     with np.errstate(invalid="ignore"):
@@ -371,7 +378,14 @@ def timing_test(
         p_growth = math.nan
         table = pd.DataFrame({"log_growth": []}, index=pd.Index([], name="shift"))
     else:
-        table = replay_shifts(test, decided, days, progress, compile=is_compiled, threads=threads)
+        table = replay_shifts(
+            test,
+            decided,
+            days,
+            progress,
+            compile=is_compiled,
+            threads=threads,
+        )
         p_growth = find_p(table["log_growth"].to_numpy())
     return TimingTest(
         table,
@@ -411,7 +425,10 @@ def pick_run(result: Result | Study | WalkForward) -> Result:
 
 
 def choose_shifts(
-    decided: Decided, market: Market | Markets, *, is_compiled: bool
+    decided: Decided,
+    market: Market | Markets,
+    *,
+    is_compiled: bool,
 ) -> tuple[core.IntArray, int]:
     """Return the shifts that are replayed, in days, 0 first, and k if they are every k-th."""
     n_days = decided.circle.n_days
@@ -460,7 +477,13 @@ def cut_test(result: Result) -> Conditions:
         account = replace(account, min_leverage=0.0, max_leverage=math.inf)
 
     market = as_given(markets, test.market)
-    return test.replace(market=market, account=account, signal=None, overlay=None, start=None)
+    return test.replace(
+        market=market,
+        account=account,
+        signal=None,
+        overlay=None,
+        start=None,
+    )
 
 
 def read_still_signal(decided: Decided, market: Market | Markets) -> float | dict[str, float]:
@@ -500,7 +523,12 @@ def replay_shifts(
         for place, name in enumerate(decided.names):
             sets[f"{name}.instrument"] = np.full(len(days), place)
 
-    runs = read_runs(test.replace(signal=signal), policy, compile=compile, threads=threads)
+    runs = read_runs(
+        test.replace(signal=signal),
+        policy,
+        compile=compile,
+        threads=threads,
+    )
     evaluator = runs.make(runs.market, runs.test.signal, "core")
     rows = evaluator.evaluate(sets, progress=progress).finish()
     failures = [error for error in rows.errors if error]

@@ -129,7 +129,10 @@ def load_batch(path: Path) -> pd.DataFrame:
 
 
 def find_finished(
-    store: Path | None, manifest: Mapping[str, Any], *, resume: bool | None
+    store: Path | None,
+    manifest: Mapping[str, Any],
+    *,
+    resume: bool | None,
 ) -> Path | None:
     """Return the folder of a finished search of the same manifest; None if there is none.
 
@@ -213,7 +216,12 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> None:
+def add_note(
+    store: Path,
+    file: str,
+    facts: Mapping[str, Any],
+    **about: Any,
+) -> None:
     """Note a look at the holdout, sets tried before it, or a walk, as a line of JSON, once."""
     note = {
         "study": facts["id"],
@@ -231,7 +239,11 @@ def add_note(store: Path, file: str, facts: Mapping[str, Any], **about: Any) -> 
             sink.write(f"{text}\n".encode())
 
 
-def read_notes(store: Path | None, file: str, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_notes(
+    store: Path | None,
+    file: str,
+    facts: Mapping[str, Any],
+) -> list[dict[str, Any]]:
     """Return the different notes about some of the same bars; one that is damaged is left out."""
     if store is None or not (store / file).is_file():
         return []
@@ -337,7 +349,9 @@ class Goal(NamedTuple):
         return np.where(np.isfinite(scores), scores, np.nan)
 
     def score(
-        self, metrics: Mapping[str, core.FloatArray], failed: core.BoolArray
+        self,
+        metrics: Mapping[str, core.FloatArray],
+        failed: core.BoolArray,
     ) -> tuple[core.FloatArray, core.FloatArray]:
         """Return scores and violations, of shape (n,) each.
 
@@ -433,13 +447,24 @@ class Examiner:
             elif self.batches and self.elapsed >= deadline:
                 break
             else:
-                piece = self._evaluate(left, stage, first=first, stop=stop, deadline=deadline)
+                piece = self._evaluate(
+                    left,
+                    stage,
+                    first=first,
+                    stop=stop,
+                    deadline=deadline,
+                )
 
             pieces.append(piece)
             done += count_sets(piece.sets)
         return join_batches(pieces, sets)
 
-    def _repeat_stored(self, stored: Batch, sets: Sets, stage: str) -> Batch:
+    def _repeat_stored(
+        self,
+        stored: Batch,
+        sets: Sets,
+        stage: str,
+    ) -> Batch:
         """Return a stored batch, counted, and read the next one; it must have the next sets."""
         proposed = take_sets(sets, slice(count_sets(stored.sets)))
         if stored.stage != stage or not has_same_sets(proposed, stored.sets):
@@ -453,7 +478,13 @@ class Examiner:
         return stored
 
     def _evaluate(
-        self, sets: Sets, stage: str, *, first: int | None, stop: int | None, deadline: float
+        self,
+        sets: Sets,
+        stage: str,
+        *,
+        first: int | None,
+        stop: int | None,
+        deadline: float,
     ) -> Batch:
         """Evaluate the first piece of some sets, store it, and plan the next piece."""
         is_timed = deadline < math.inf
@@ -493,14 +524,25 @@ class Examiner:
         rows.finish()
         return batch
 
-    def _warm_up(self, sets: Sets, *, first: int | None, stop: int | None) -> None:
+    def _warm_up(
+        self,
+        sets: Sets,
+        *,
+        first: int | None,
+        stop: int | None,
+    ) -> None:
         """Evaluate two sets without counting their time: the first ones set everything up."""
         began = self.clock()
         self.evaluator.evaluate(take_sets(sets, slice(2)), first=first, stop=stop).finish()
         self.since += self.clock() - began
         self.is_warm = True
 
-    def _plan_piece(self, n_done: int, seconds: float, deadline: float) -> int:
+    def _plan_piece(
+        self,
+        n_done: int,
+        seconds: float,
+        deadline: float,
+    ) -> int:
         """Return how many sets to evaluate next, by the seconds that the last ones took."""
         left = min(PIECE_SECONDS, max(0.0, deadline - self.elapsed))
         affordable = n_done * left / seconds if seconds > 0.0 else math.inf
@@ -509,7 +551,12 @@ class Examiner:
             size = size // LANES * LANES
         return max(1, size)
 
-    def search(self, sets: Sets, deadline: float, patience: Any) -> Batch:
+    def search(
+        self,
+        sets: Sets,
+        deadline: float,
+        patience: Any,
+    ) -> Batch:
         """Evaluate sets in their order until time or a :class:`frontier.Patience` is up."""
         if patience is None:
             return self.evaluate(sets, SEARCH, deadline=deadline)
@@ -610,7 +657,11 @@ def find_distinct(sets: Sets) -> core.IntArray:
 
 
 def spread_sample(
-    space: Space, sets: Sets, places: core.IntArray, n: int, rng: np.random.Generator
+    space: Space,
+    sets: Sets,
+    places: core.IntArray,
+    n: int,
+    rng: np.random.Generator,
 ) -> core.IntArray:
     """Return the places of n sets that are spread evenly over the space, or all if they are few."""
     if len(places) <= n:

@@ -92,10 +92,17 @@ def frontier(
 
 
 def objective(
-    conditions: Conditions, policy: type[Policy] | Policy, search: p.Search
+    conditions: Conditions,
+    policy: type[Policy] | Policy,
+    search: p.Search,
 ) -> Callable[[Mapping[str, Any]], float]:
     """Answer :meth:`backtest.Backtest.objective`, which documents it."""
-    problem = p.read_search(conditions, policy, search, is_searched=False)
+    problem = p.read_search(
+        conditions,
+        policy,
+        search,
+        is_searched=False,
+    )
     p.refuse_several(problem, "Backtest.objective")
     split = find_split(problem.market, search.holdout, problem.first)
     with warnings.catch_warnings():
@@ -138,7 +145,14 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
 
         outcome = None if conclusion is None else conclusion.outcome
         curves = None if conclusion is None else conclusion.curves
-        study = Study(task.facts, tuple(examiner.batches), outcome, task.store, task, curves)
+        study = Study(
+            task.facts,
+            tuple(examiner.batches),
+            outcome,
+            task.store,
+            task,
+            curves,
+        )
         making = core.Making(round(examiner.elapsed, 6), {}, argv=COMMAND.get())
         vars(study)[core.KEPT] = making
 
@@ -149,7 +163,12 @@ def run_study(task: StudyTask, progress: Callable[[t.Progress], object] | None) 
             )
         elif folder is not None and task.store is not None:
             if study.trials:
-                t.add_note(task.store, t.TRIED, task.facts, sets=study.trials)
+                t.add_note(
+                    task.store,
+                    t.TRIED,
+                    task.facts,
+                    sets=study.trials,
+                )
             study.save(task.store)
             core.discard_folder(folder)
     return study
@@ -224,7 +243,11 @@ LEAST_BARS = 2
 _SHARE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*%\s*")
 
 
-def find_split(market: Market | Markets, holdout: str | float | None, first: int = 0) -> int:
+def find_split(
+    market: Market | Markets,
+    holdout: str | float | None,
+    first: int = 0,
+) -> int:
     """Return the first bar of the holdout; the number of bars if there is none.
 
     A share is of the bars from ``first`` on, with which accounts begin.

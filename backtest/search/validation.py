@@ -116,7 +116,13 @@ def folds(
     if groups is None:
         return tabulate_spans(market, plan_spans(market, train, test, anchored, gap, first=first))
 
-    cut, n_tested = split_groups(market, groups, test_groups, sampling, first=first)
+    cut, n_tested = split_groups(
+        market,
+        groups,
+        test_groups,
+        sampling,
+        first=first,
+    )
     embargo_bars = check_embargo(embargo, cut, market)
     rows = []
     for split, tested in enumerate(itertools.combinations(range(cut.n), n_tested)):
@@ -179,8 +185,22 @@ def plan_spans(
         if market.n_bars - span.stop < LEAST_TEST:
             span = span._replace(stop=market.n_bars)
 
-        check_length(market, "train", span.train, span.train_stop, LEAST_TRAIN, fold=len(spans))
-        check_length(market, "test", span.test, span.stop, LEAST_TEST, fold=len(spans))
+        check_length(
+            market,
+            "train",
+            span.train,
+            span.train_stop,
+            LEAST_TRAIN,
+            fold=len(spans),
+        )
+        check_length(
+            market,
+            "test",
+            span.test,
+            span.stop,
+            LEAST_TEST,
+            fold=len(spans),
+        )
         spans.append(span)
     return spans
 
@@ -193,7 +213,13 @@ def parse_gap(gap: str) -> int:
 
 
 def check_length(
-    market: Market | Markets, name: str, first: int, stop: int, least: int, *, fold: int
+    market: Market | Markets,
+    name: str,
+    first: int,
+    stop: int,
+    least: int,
+    *,
+    fold: int,
 ) -> None:
     """Raise ParameterError for a span of a fold that is too short."""
     if stop - first < least:
@@ -218,12 +244,18 @@ def tabulate_spans(market: Market | Markets, spans: Sequence[FoldSpan]) -> pd.Da
 
 
 def time_bars(market: Market | Markets, bars: np.ndarray | pd.Series) -> pd.DatetimeIndex:
+    """Return the opens of bars; of the one after the last, the end of the market."""
     edges = np.append(market.time, market.end)
     return core.utc_index(edges[np.asarray(bars)])
 
 
 def split_groups(
-    market: Market | Markets, groups: int, test_groups: int, sampling: str, *, first: int = 0
+    market: Market | Markets,
+    groups: int,
+    test_groups: int,
+    sampling: str,
+    *,
+    first: int = 0,
 ) -> tuple[Groups, int]:
     """Return the groups of the bars from ``first`` on, and how many of them each split tests."""
     n = int(core.Range(2, MOST_GROUPS).check("groups", groups, whole=True))
@@ -235,9 +267,11 @@ def split_groups(
         )
 
     # Groups have as many sampling periods each, and are cut where these end.
-    closes = first + np.flatnonzero(mark_samples(market, sampling)[first:]) + 1
-    samples = np.cumsum([0, *map(len, np.array_split(np.arange(len(closes)), n))])
-    edges = np.concatenate(([first], closes))[samples]
+    is_end = mark_samples(market, sampling)[first:]
+    ends = first + np.flatnonzero(is_end) + 1
+    split = np.array_split(np.arange(len(ends)), n)
+    samples = np.cumsum([0, *map(len, split)])
+    edges = np.concatenate(([first], ends))[samples]
     least = int(np.diff(edges).min())
     if least < LEAST_TRAIN or int(np.diff(samples).min()) < 2:
         raise core.ParameterError(
@@ -264,7 +298,11 @@ def find_embargoed(n: int, tested: Sequence[int]) -> core.BoolArray:
     return np.array([g - 1 in tested and g not in tested for g in range(n)])
 
 
-def check_embargo(embargo: int | str | None, groups: Groups, market: Market | Markets) -> int:
+def check_embargo(
+    embargo: int | str | None,
+    groups: Groups,
+    market: Market | Markets,
+) -> int:
     """Return the embargo in bars; raise ParameterError if it leaves too few of a group."""
     if embargo is None:
         return math.ceil(USUAL_EMBARGO * int(groups.edges[-1] - groups.edges[0]))
@@ -352,7 +390,11 @@ class Validation(SearchResult):
         return f"{text}."
 
     def _write_data(self, name: str, **more: Any) -> dict[str, Any]:
-        facts = {name: self.manifest, "verdict": self.verdict, "figures": self.figures}
+        facts = {
+            name: self.manifest,
+            "verdict": self.verdict,
+            "figures": self.figures,
+        }
         return dict(core.to_plain({**facts, **more}))
 
     def _write_more(self, folder: Path) -> None:
@@ -364,7 +406,12 @@ class Validation(SearchResult):
         core.write_json_file(stored, folder / FIGURES)
 
     @classmethod
-    def _read_back(cls, manifest: dict[str, Any], tables: Mapping[str, Any], folder: Path) -> Self:
+    def _read_back(
+        cls,
+        manifest: dict[str, Any],
+        tables: Mapping[str, Any],
+        folder: Path,
+    ) -> Self:
         stored = core.from_plain(core.read_json_file(folder / FIGURES))
         accounts = {name: Result.load(folder / ACCOUNTS / name) for name in stored["accounts"]}
         facts: dict[str, Any] = {"figures": stored["figures"], "manifest": manifest}
@@ -418,14 +465,23 @@ class Estimate(float):
     low: float
     high: float
 
-    def __new__(cls, value: float, low: float = math.nan, high: float = math.nan) -> Estimate:
+    def __new__(
+        cls,
+        value: float,
+        low: float = math.nan,
+        high: float = math.nan,
+    ) -> Estimate:
         estimate = super().__new__(cls, value)
         estimate.low = float(low)
         estimate.high = float(high)
         return estimate
 
     def to_dict(self) -> dict[str, float]:
-        return {"value": float(self), "low": self.low, "high": self.high}
+        return {
+            "value": float(self),
+            "low": self.low,
+            "high": self.high,
+        }
 
 
 def estimate_overfitting(ranks: pd.Series, n: float) -> Estimate:
@@ -444,10 +500,13 @@ def estimate_overfitting(ranks: pd.Series, n: float) -> Estimate:
     middle = (share + 0.5 * z * z / n) / weight
     variance = share * (1.0 - share) / n + 0.25 * z * z / (n * n)
     half = z / weight * math.sqrt(variance)
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+    low = max(0.0, middle - half)
+    high = min(1.0, middle + half)
+    return Estimate(share, low, high)
 
 
 def order_scores(scores: core.FloatArray, ruined: core.FloatArray) -> core.FloatArray:
+    """Return scores, minus infinity of sets that were ruined or have none."""
     return np.where(np.isfinite(scores) & (ruined == 0.0), scores, -np.inf)
 
 

@@ -84,11 +84,24 @@ def walk_forward(
 ) -> WalkForward:
     """Answer :meth:`backtest.Backtest.walk_forward`, which documents it."""
     problem = v.read_validated(conditions, policy, search)
-    spans = v.plan_spans(problem.market, train, test, anchored, gap, first=problem.first)
+    spans = v.plan_spans(
+        problem.market,
+        train,
+        test,
+        anchored,
+        gap,
+        first=problem.first,
+    )
     manifest = problem.describe_search(KIND, spans=describe_spans(problem.market, spans))
 
     def make(evaluator: Evaluator, folder: Path | None) -> WalkForward:
-        searched = search_folds(problem, evaluator, spans, folder=folder, progress=progress)
+        searched = search_folds(
+            problem,
+            evaluator,
+            spans,
+            folder=folder,
+            progress=progress,
+        )
 
         # The account with static parameters comes first: a walk whose parameters never change
         # is that account.
@@ -105,7 +118,12 @@ def walk_forward(
             stability=measure_stability(problem, searched),
             trials=tabulate_trials(searched),
             figures=measure_walk(
-                problem, searched, ranks=folds["rank"], result=result, fixed=fixed, ways=ways
+                problem,
+                searched,
+                ranks=folds["rank"],
+                result=result,
+                fixed=fixed,
+                ways=ways,
             ),
             manifest=manifest,
         )
@@ -168,7 +186,12 @@ def search_folds(
             span,
             accounts_begin,
             folder=folder and folder / f"fold-{k:05d}",
-            progress=count_from(k * most, most=most, total=total, report=progress),
+            progress=count_from(
+                k * most,
+                most=most,
+                total=total,
+                report=progress,
+            ),
         )
 
         if fold.winner < 0 and not searched:
@@ -185,7 +208,11 @@ def search_folds(
 
 
 def count_from(
-    before: int, *, most: int, total: int, report: core.Progress | None
+    before: int,
+    *,
+    most: int,
+    total: int,
+    report: core.Progress | None,
 ) -> Callable[[t.Progress], None]:
     """Return a function that reports the progress of one fold as that of the walk."""
 
@@ -212,9 +239,20 @@ def search_fold(
     # In sample: the search sees the train span alone, its verdict the test span too.
     seen: Any = SpanEvaluator(whole, span.train, span.train_stop)
     held_out: Any = SpanEvaluator(whole, accounts_begin, span.stop)
-    task = StudyTask(problem, seen, held_out, split=span.test, facts={"id": ""}, is_judged=False)
+    task = StudyTask(
+        problem,
+        seen,
+        held_out,
+        split=span.test,
+        facts={"id": ""},
+        is_judged=False,
+    )
     examiner = t.Examiner(
-        seen, problem.goal, t.Journal(folder), total=problem.trials, progress=progress
+        seen,
+        problem.goal,
+        t.Journal(folder),
+        total=problem.trials,
+        progress=progress,
     )
     outcome = search_and_choose(task, examiner).outcome
     trials = t.gather(examiner.batches)
@@ -223,7 +261,12 @@ def search_fold(
     rows, codes = find_different(trials.sets)
     sets = take_sets(trials.sets, rows)
     test_examiner = t.Examiner(whole, problem.goal, t.Journal(folder and folder / "test"))
-    tested = test_examiner.evaluate(sets, t.PART, first=span.test, stop=span.stop)
+    tested = test_examiner.evaluate(
+        sets,
+        t.PART,
+        first=span.test,
+        stop=span.stop,
+    )
 
     winner = -1
     values: dict[str, Any] = {}
@@ -241,7 +284,14 @@ def search_fold(
     }
     for name in problem.names:
         columns[name_column(name)] = sets[name]
-    return SearchedFold(span, pd.DataFrame(columns), winner, values, growth, outcome)
+    return SearchedFold(
+        span,
+        pd.DataFrame(columns),
+        winner,
+        values,
+        growth,
+        outcome,
+    )
 
 
 def read_values(whole: Evaluator, set_values: Sets) -> dict[str, Any]:
@@ -260,7 +310,12 @@ def count_train_years(market: Market | Markets, span: v.FoldSpan) -> float:
 class SpanEvaluator:
     """An evaluator of accounts that begin at bar ``first``, on the bars before ``stop``."""
 
-    def __init__(self, whole: Evaluator, first: int, stop: int) -> None:
+    def __init__(
+        self,
+        whole: Evaluator,
+        first: int,
+        stop: int,
+    ) -> None:
         self.whole = whole
         self.first = first
         self.stop = stop
@@ -270,14 +325,23 @@ class SpanEvaluator:
         return getattr(self.whole, name)
 
     def evaluate(
-        self, sets: Sets, *, first: int | None = None, stop: int | None = None, **terms: Any
+        self,
+        sets: Sets,
+        *,
+        first: int | None = None,
+        stop: int | None = None,
+        **terms: Any,
     ) -> Rows:
         begin = self.first if first is None else first
         end = self.stop if stop is None else stop
         return self.whole.evaluate(sets, first=begin, stop=end, **terms)
 
     def replay(
-        self, values: Mapping[str, object], *, first: int | None = None, stop: int | None = None
+        self,
+        values: Mapping[str, object],
+        *,
+        first: int | None = None,
+        stop: int | None = None,
     ) -> Result:
         begin = self.first if first is None else first
         end = self.stop if stop is None else stop
@@ -285,7 +349,9 @@ class SpanEvaluator:
 
 
 def list_segments(
-    problem: SearchProblem, firsts: Sequence[int], sets: Sequence[Mapping[str, Any]]
+    problem: SearchProblem,
+    firsts: Sequence[int],
+    sets: Sequence[Mapping[str, Any]],
 ) -> list[engine.Segment]:
     """Return what decides in each test span: the bar with which it begins, and the set chosen.
 
@@ -311,11 +377,13 @@ def list_segments(
 def run_walk(problem: SearchProblem, searched: Sequence[SearchedFold]) -> Result | None:
     """Run one account through all test spans; None if its parameters never change."""
     firsts = [fold.span.test for fold in searched]
-    segments = list_segments(problem, firsts, [fold.values for fold in searched])
+    sets = [fold.values for fold in searched]
+    segments = list_segments(problem, firsts, sets)
     if len(segments) == 1:
         return None
 
-    whole = problem.test.replace(overlay=segments[0].overlay or problem.test.overlay)
+    overlay = segments[0].overlay or problem.test.overlay
+    whole = problem.test.replace(overlay=overlay)
     # A signal as an array may begin where accounts do; the walk needs one of all bars.
     if problem.first > 0 and isinstance(whole.signal, np.ndarray):
         whole = whole.replace(signal=problem.keep_times())
@@ -323,7 +391,10 @@ def run_walk(problem: SearchProblem, searched: Sequence[SearchedFold]) -> Result
 
 
 def read_segments(
-    conditions: Conditions, policy: type[Policy] | Policy, search: Search, folds: pd.DataFrame
+    conditions: Conditions,
+    policy: type[Policy] | Policy,
+    search: Search,
+    folds: pd.DataFrame,
 ) -> list[engine.Segment]:
     """Return what decides in each test span of a walk, by its table of folds."""
     problem = v.read_validated(conditions, policy, search)
@@ -349,9 +420,11 @@ def tabulate_folds(problem: SearchProblem, searched: Sequence[SearchedFold]) -> 
     verdicts = [fold.outcome.verdict for fold in searched]
     folds["in_sample"] = [verdict.score for verdict in verdicts]
     folds["out_of_sample"] = [verdict.holdout_score for verdict in verdicts]
-    folds["rank"] = [
-        v.find_rank(fold.trials["out_of_sample"].to_numpy(), fold.winner) for fold in searched
-    ]
+    ranks = []
+    for fold in searched:
+        scores = fold.trials["out_of_sample"].to_numpy()
+        ranks.append(v.find_rank(scores, fold.winner))
+    folds["rank"] = ranks
 
     positive = folds["in_sample"].where(folds["in_sample"] > 0.0)
     return folds.assign(
@@ -408,7 +481,9 @@ def measure_walk(
 
 
 def count_trades(
-    market: Market | Markets, searched: Sequence[SearchedFold], result: Result
+    market: Market | Markets,
+    searched: Sequence[SearchedFold],
+    result: Result,
 ) -> list[int]:
     """Return how many fills an account has in the test span of each fold."""
     is_fill = result.events["kind"] == "fill"
@@ -510,7 +585,8 @@ def correlate_ranks(searched: Sequence[SearchedFold]) -> float:
         both = earlier.merge(later, on=parameters)
 
         scores = both[["in_sample_x", "in_sample_y"]].to_numpy()
-        table = pd.DataFrame(scores[np.isfinite(scores).all(axis=1)])
+        is_known = np.isfinite(scores).all(axis=1)
+        table = pd.DataFrame(scores[is_known])
         is_constant = bool((table.nunique() == 1).any())
         if len(table) > 2 and not is_constant:
             correlations.append(table[0].corr(table[1], method="spearman"))
@@ -590,7 +666,12 @@ class WalkForward(v.Validation):
         n = len(ranks)
         n_better = int((ranks > v.EVEN).sum())
         tail = sum(math.comb(n, k) for k in range(n_better, n + 1))
-        return v.ChanceCount(found=n_better, n=n, expected=0.5 * n, p_value=tail / 2**n)
+        return v.ChanceCount(
+            found=n_better,
+            n=n,
+            expected=0.5 * n,
+            p_value=tail / 2**n,
+        )
 
     @property
     def verdict(self) -> str:

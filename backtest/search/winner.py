@@ -166,7 +166,12 @@ class StudyTask(NamedTuple):
 
     def note_look(self, values: Mapping[str, Any]) -> None:
         if self.store is not None:
-            t.add_note(self.store, t.LOOKS, self.facts, values=dict(values))
+            t.add_note(
+                self.store,
+                t.LOOKS,
+                self.facts,
+                values=dict(values),
+            )
 
     def measure_holdout(self, sets: Sets) -> dict[str, float]:
         """Return the measures of one set on the holdout; raise PolicyError if it fails."""
@@ -210,7 +215,14 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> Conclusion:
     )
     luck = sample.luck
     signal = find_signal_test(task, trials, best, parts, luck.growth)
-    verdict = write_verdict(task, trials, choice, elsewhere, luck=luck, signal=signal)
+    verdict = write_verdict(
+        task,
+        trials,
+        choice,
+        elsewhere,
+        luck=luck,
+        signal=signal,
+    )
     if holdout:
         columns = {name: np.array([value]) for name, value in holdout.items()}
         verdict = verdict._replace(holdout_score=float(goal.objective.score(columns)[0]))
@@ -237,7 +249,9 @@ def build_outcome(task: StudyTask, examiner: t.Examiner) -> Conclusion:
 
 
 def trace_trials(
-    task: StudyTask, parts: Sequence[BenchmarkedPart], sample: LuckSample
+    task: StudyTask,
+    parts: Sequence[BenchmarkedPart],
+    sample: LuckSample,
 ) -> pd.DataFrame | None:
     """Return curves of equity at some times (rows), a column each for trials and for benchmarks.
 
@@ -272,7 +286,10 @@ def name_lines(part: BenchmarkedPart) -> dict[str, core.FloatArray]:
 
 
 def lay_out_span(
-    task: StudyTask, returns: Mapping[str, core.FloatArray], first: int, stop: int
+    task: StudyTask,
+    returns: Mapping[str, core.FloatArray],
+    first: int,
+    stop: int,
 ) -> pd.DataFrame | None:
     """Return the curves of some bars, which begin at 1; None if no returns are of these bars."""
     times = find_sample_times(task.whole.markets, task.problem.test.sampling, first, stop)
@@ -403,9 +420,20 @@ def choose_best(task: StudyTask, examiner: t.Examiner, trials: t.Batch) -> Choic
 
     median = float(np.median(trials.scores[t.is_feasible(trials)]))
     is_enough = rule.candidates >= min(ENOUGH, problem.robustness.candidates)
-    place, by = choose_winner(candidates, scores, median, is_enough=is_enough)
+    place, by = choose_winner(
+        candidates,
+        scores,
+        median,
+        is_enough=is_enough,
+    )
     name = name_measure(goal.objective.name)
-    explanation = explain_choice(by, len(rows), float(scores[place]), median, name)
+    explanation = explain_choice(
+        by,
+        len(rows),
+        float(scores[place]),
+        median,
+        name,
+    )
     return choice._replace(place=place, by=by, explanation=tuple(explanation))
 
 
@@ -446,7 +474,10 @@ def count_looks(task: StudyTask) -> int | None:
 
 
 def list_benchmarked(
-    task: StudyTask, values: Mapping[str, Any], *, has_holdout: bool
+    task: StudyTask,
+    values: Mapping[str, Any],
+    *,
+    has_holdout: bool,
 ) -> list[BenchmarkedPart]:
     """Return the best trial beside its benchmarks in the search, and on the holdout.
 
@@ -487,7 +518,13 @@ def find_signal_test(
         return None
 
     evaluator = task.problem.build_evaluator(task.seen.market)
-    test = judge_signals(evaluator, task.problem.goal, trials, best, is_of_signal=is_of_signal)
+    test = judge_signals(
+        evaluator,
+        task.problem.goal,
+        trials,
+        best,
+        is_of_signal=is_of_signal,
+    )
     if growth.untested:
         benchmark = "buy and hold, and cash"
         gain = measure_gain(parts)
@@ -504,7 +541,12 @@ def find_signal_test(
     return test._replace(gain=gain, holdout_gain=holdout_gain, benchmark=benchmark)
 
 
-def describe_lack(task: StudyTask, trials: t.Batch, n: int, goal: t.Goal) -> str:
+def describe_lack(
+    task: StudyTask,
+    trials: t.Batch,
+    n: int,
+    goal: t.Goal,
+) -> str:
     """Say why no set can be chosen: what the sets break, or why the objective is undefined."""
     name = goal.objective.name
     stated = [constraint for constraint in goal.constraints if constraint != RUIN]
@@ -560,7 +602,8 @@ def explain_unfilled(task: StudyTask, trials: t.Batch, row: int) -> str:
 
 
 def evaluate_holdout(
-    task: StudyTask, values: Mapping[str, Any]
+    task: StudyTask,
+    values: Mapping[str, Any],
 ) -> tuple[dict[str, float], list[str]]:
     """Return the measures on the holdout, and warnings of broken constraints."""
     if not task.has_holdout:
@@ -577,7 +620,11 @@ def evaluate_holdout(
 
 
 def choose_winner(
-    candidates: CandidateScores, scores: core.FloatArray, median: float, *, is_enough: bool
+    candidates: CandidateScores,
+    scores: core.FloatArray,
+    median: float,
+    *,
+    is_enough: bool,
 ) -> tuple[int, str]:
     """Return the place of the best among k candidates, and by what it was chosen.
 
@@ -596,7 +643,13 @@ def choose_winner(
     return int(np.argmax(scores)), BY_SCORE
 
 
-def explain_choice(by: str, n: int, score: float, median: float, name: str) -> Iterator[str]:
+def explain_choice(
+    by: str,
+    n: int,
+    score: float,
+    median: float,
+    name: str,
+) -> Iterator[str]:
     """Yield what is unusual about a choice among n candidates."""
     if by == BY_SCORE:
         yield (
@@ -617,7 +670,11 @@ def explain_choice(by: str, n: int, score: float, median: float, name: str) -> I
 
 
 def list_warnings(
-    task: StudyTask, trials: t.Batch, best: int, verdict: Verdict, parts: Sequence[BenchmarkedPart]
+    task: StudyTask,
+    trials: t.Batch,
+    best: int,
+    verdict: Verdict,
+    parts: Sequence[BenchmarkedPart],
 ) -> Iterator[str]:
     """Yield what to know about the best trial before it is used."""
     yield from warn_of_edges(task.problem.space, take_sets(trials.sets, best))
