@@ -36,9 +36,15 @@ if TYPE_CHECKING:
     from backtest._compile.kernels import bind_functions, compile_functions, compile_module
     from backtest._compile.kernels import compile_rules, compile_twin, list_sources, read_checks
     from backtest._compile.kernels import read_compiler, return_always
-    from backtest._compile.lowering import compile_text, find_lowest, import_source, locate_function
+    from backtest._compile.lowering import (
+        choose_number,
+        compile_text,
+        find_lowest,
+        import_source,
+        locate_function,
+    )
     from backtest._compile.lowering import make_call, make_loop_call, read_number, register_overload
-    from backtest._compile.lowering import register_power, share_record, view_memory
+    from backtest._compile.lowering import read_record, register_power, share_record, view_memory
     from backtest._compile.object_code import ObjectFile, find_object, load_or_compile
 else:
     __getattr__ = find_lazily(__name__, {
@@ -51,8 +57,9 @@ else:
             "list_sources read_checks read_compiler return_always"
         ),
         "_compile.lowering": (
-            "compile_text find_lowest import_source locate_function make_call make_loop_call "
-            "read_number register_overload register_power share_record view_memory"
+            "choose_number compile_text find_lowest import_source locate_function make_call "
+            "make_loop_call read_number read_record register_overload register_power share_record "
+            "view_memory"
         ),
         "_compile.object_code": "ObjectFile find_object load_or_compile",
     })  # fmt: skip

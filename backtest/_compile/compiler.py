@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
-from llvmlite import binding
+from llvmlite import binding, ir
 from llvmlite.binding import Linkage, newpassmanagers, parse_assembly
 from numba.core import config, types
 from numba.core.codegen import JITCodeLibrary, get_host_cpu_features
@@ -321,7 +321,28 @@ CAN_LINK = (
 )
 
 
-class LinkedLibrary(JITCodeLibrary):
+class OwnLibrary(JITCodeLibrary):
+    """Code whose functions take records by reference."""
+
+    def add_ir_module(self, ir_module: Any) -> None:
+        mark_records(ir_module)
+        super().add_ir_module(ir_module)  # type: ignore[no-untyped-call] # numba's
+
+
+def mark_records(module: ir.Module) -> None:
+    """Write at arguments that are records by reference that no store changes them.
+
+    A record never changes. Without this, LLVM reads the address of each of its arrays again after
+    every store into one of them, and so computes no lanes side by side.
+    """
+    for function in module.functions:
+        for argument in function.args:
+            kind = getattr(argument.type, "pointee", None)
+            if isinstance(kind, ir.LiteralStructType):
+                argument.add_attribute("noalias")
+
+
+class LinkedLibrary(OwnLibrary):
     """Code that has no address of its own: it is linked into what calls it."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
@@ -346,7 +367,7 @@ class LinkedLibrary(JITCodeLibrary):
         return self._shared_module
 
 
-class WholeLibrary(JITCodeLibrary):
+class WholeLibrary(OwnLibrary):
     """Code with all that it calls, optimized to be written as an object; numba loads none of it."""
 
     def finalize(self) -> None:

@@ -109,6 +109,16 @@ def share_record(_context: Any, record: Any) -> Any:
 
 
 @intrinsic
+def read_record(_context: Any, record: Any) -> Any:
+    """Return a record that is passed by its address: all of its fields are read here, once."""
+
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.load(arguments[0])
+
+    return record.inner(record), build
+
+
+@intrinsic
 def view_memory(_context: Any, record: Any) -> Any:
     """Return the numbers of a struct, (fields,), or of an array of structs, (n, fields)."""
     is_many = isinstance(record, kinds_of.Array)
@@ -369,6 +379,27 @@ def find_lowest(_context: Any, bits: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return bits(bits), build
+
+
+@intrinsic
+def choose_number(_context: Any, _is_so: Any, one: Any, other: Any) -> Any:
+    """Return the one number, or the other, without a branch.
+
+    Both are frozen, which changes nothing but this: where one of them was loaded from the place to
+    which the choice is written, LLVM would write it by a masked store. That takes a processor of
+    AMD without AVX-512 dozens of cycles.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers = []
+        for value, kind in zip(arguments[1:], signature.args[1:], strict=True):
+            number = context.cast(builder, value, kind, numba.float64)
+            frozen = ir.instructions.Instruction(builder.block, number.type, "freeze", [number])
+            builder._insert(frozen)
+            numbers.append(frozen)
+        return builder.select(arguments[0], *numbers)
+
+    return numba.float64(numba.boolean, one, other), build
 
 
 @intrinsic

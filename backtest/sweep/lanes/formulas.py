@@ -206,12 +206,14 @@ def compile_block(own: str, given: tuple[Any, ...]) -> _compile.ObjectFile:
     """Return the object of the loop over lanes, named ``own``.
 
     ``given`` are such arguments as :func:`.take_block` takes: numba compiles for their types. The
-    rules of the account are those of a run. Three functions of lanes have a text for plain Python
+    rules of the account are those of a run. Five functions of lanes have a text for plain Python
     and another for the compiler, their twin; a twin is found by the identity of the plain one.
     """
     twins = engine.compile_account_rules(has_parts=False) | engine.compile_scalar_rules()
     twins[id(rows.cell)] = _compile.jit(find_cell, forceinline=True)
     twins[id(rows.lowest)] = _compile.find_lowest
+    twins[id(rows.select)] = _compile.choose_number
+    twins[id(rows.read_once)] = _compile.read_record
     twins[id(loop.ask_lanes)] = _compile.jit(make_ask(), forceinline=True)
     globals_of_loop = _compile.compile_rules(MODULES, twins)[loop]
 

@@ -333,6 +333,14 @@ def term(i: int, row: int, lane: int) -> int:
     return cell(i * N_NUMBERS + row, lane)
 
 
+def read_once(lanes: Lanes) -> Lanes:
+    """Return the arrays of a block; compiled code reads their addresses here, not in its loops.
+
+    LLVM finds by itself that they stay the same, but only of so many reads in a loop.
+    """
+    return lanes
+
+
 @inlined
 def select(is_so: bool, one: float, other: float) -> float:
     """Return the one number, or the other.
@@ -346,7 +354,7 @@ def select(is_so: bool, one: float, other: float) -> float:
 @inlined
 def sum_before(account: FloatArray, row: int, is_first: bool, lane: int) -> float:
     """Return the sum of a lane over the positions before this one: 0 if it is the first."""
-    return 0.0 if is_first else account[cell(row, lane)]
+    return select(is_first, 0.0, account[cell(row, lane)])
 
 
 @inlined

@@ -67,6 +67,7 @@ from backtest.sweep.lanes.rows import (
     make_kind,
     may_fill,
     quote_open,
+    read_once,
     read_rules,
     select,
     spot,
@@ -263,12 +264,13 @@ def plan(
     Return the three answers of :func:`plan_once`. Groups are bits of the cursor ``groups``.
     """
     answers = 0
+    arrays = read_once(lanes)
     # Group by group: the lowest bit that is left, which is then taken away.
     groups = lanes.cursor[CURSOR.groups]
     while groups != 0:
         group = lowest(groups)
         groups &= groups - 1
-        answers |= plan_group(lanes, kind, table, is_first, group, i)
+        answers |= plan_group(arrays, kind, table, is_first, group, i)
 
     is_over = has_bit(answers, EXCEEDS) and raise_most(lanes, i)
     return has_bit(answers, TRADES), is_over, has_bit(answers, MAY_FAIL)
