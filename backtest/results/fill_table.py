@@ -187,11 +187,7 @@ def place_in_bar(
     return opened + interval - 1
 
 
-def name_fill(
-    run: RunRecord,
-    kind: int,
-    name: str,
-) -> str:
+def name_fill(run: RunRecord, kind: int, name: str) -> str:
     """Return the kind of an entry as the table of fills has it."""
     venue = run.venues.get(name)
     if kind == Event.LIQUIDATED:

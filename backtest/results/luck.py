@@ -187,11 +187,7 @@ def deflated_sharpe_of_returns(
     )
 
 
-def estimation_variance(
-    sharpe: float,
-    skew: float,
-    kurtosis: float,
-) -> float:
+def estimation_variance(sharpe: float, skew: float, kurtosis: float) -> float:
     """Return the variance of an estimated Sharpe ratio, times the observations less one."""
     least = 1.0 + check_finite("skew", skew) ** 2
     if check_finite("kurtosis", kurtosis) < least * (1.0 - 1e-9):

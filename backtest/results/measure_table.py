@@ -50,11 +50,7 @@ class Measures(dict[str, V]):
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (dict(self),)
 
-    def _refuse(
-        self,
-        *_: Any,
-        **__: Any,
-    ) -> Never:
+    def _refuse(self, *_: Any, **__: Any) -> Never:
         raise TypeError("measures can only be read; dict(metrics) is a copy that can be changed")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
@@ -627,11 +623,7 @@ def find_sure_growth(disutility: Any, periods: float) -> FloatArray:
     return np.where(np.isnan(disutility), np.nan, rates)
 
 
-def measure_path(
-    tally: Tally,
-    span: RunSpan,
-    unit: FloatArray,
-) -> dict[str, float]:
+def measure_path(tally: Tally, span: RunSpan, unit: FloatArray) -> dict[str, float]:
     """Return the measures of the unit values at all closes."""
     first_unit = tally.first_unit
     days = performance.calendar_returns(span.opens, unit, first_unit, "D")

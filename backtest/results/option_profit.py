@@ -70,11 +70,7 @@ class Moves(NamedTuple):
     end: FloatArray
 
 
-def compute_greeks(
-    terms: OptionTerms,
-    options: IntArray,
-    state: FloatArray,
-) -> FloatArray:
+def compute_greeks(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
     """Return the Greeks per unit of the underlying, of shape (7, m).
 
     ``options`` (m,) are places in the terms; ``state`` (3, m) has forward, volatility and years. A
@@ -85,11 +81,7 @@ def compute_greeks(
     return evaluate_rows(greeks, terms, options, state)
 
 
-def compute_prices(
-    terms: OptionTerms,
-    options: IntArray,
-    state: FloatArray,
-) -> FloatArray:
+def compute_prices(terms: OptionTerms, options: IntArray, state: FloatArray) -> FloatArray:
     """Return the prices per unit of the underlying, of shape (m,)."""
     from backtest.options.pricing import price  # noqa: PLC0415 - only with options
 

@@ -119,11 +119,7 @@ class Blocks(NamedTuple):
     squares: core.FloatArray
 
     @classmethod
-    def of(
-        cls,
-        table: core.FloatArray,
-        splits: int,
-    ) -> Blocks:
+    def of(cls, table: core.FloatArray, splits: int) -> Blocks:
         """Return the blocks of a table of returns, (n_samples, n_trials), as equal as can be."""
         blocks = np.array_split(np.arange(len(table)), splits)
         starts = [block[0] for block in blocks]
@@ -136,11 +132,7 @@ class Blocks(NamedTuple):
             squares=np.add.reduceat(centered**2, starts),
         )
 
-    def measure(
-        self,
-        mask: core.FloatArray,
-        metric: Figure,
-    ) -> core.FloatArray:
+    def measure(self, mask: core.FloatArray, metric: Figure) -> core.FloatArray:
         """Return the figure of each trial in the blocks of each mask, of shape (m, n_trials)."""
         n = (mask @ self.sizes)[:, None]
         sums = mask @ self.sums

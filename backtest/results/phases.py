@@ -54,11 +54,7 @@ class Phases(NamedTuple):
     is_hindsight: bool = False
 
 
-def find_phases(
-    run: RunRecord,
-    column: object,
-    bins: int | None,
-) -> Phases:
+def find_phases(run: RunRecord, column: object, bins: int | None) -> Phases:
     """Return the phases of a run by what is built in, a column of its market, or a Series."""
     if is_series(column):
         return group_values(read_labels(run, column), bins, str(column.name or "the Series"))
@@ -151,11 +147,7 @@ NUMBER = "number"
 TEXT = "text"
 
 
-def group_values(
-    values: Any,
-    bins: int | None,
-    title: str,
-) -> Phases:
+def group_values(values: Any, bins: int | None, title: str) -> Phases:
     """Return the phases of values known at opens: by label, or by quantiles of other numbers.
 
     Labels are texts, booleans, or at most :data:`MOST_LABELS` different whole numbers. Two labels
@@ -219,11 +211,7 @@ def read_label(value: Any, title: str) -> Label | None:
     )
 
 
-def check_no_bins(
-    bins: int | None,
-    title: str,
-    count: int = 2,
-) -> None:
+def check_no_bins(bins: int | None, title: str, count: int = 2) -> None:
     if bins is not None:
         raise core.ParameterError(
             f"bins is for columns of other numbers, {title} has "
@@ -398,11 +386,7 @@ def find_extremes(price: core.FloatArray) -> list[Turn]:
     return turns
 
 
-def is_beyond(
-    price: core.FloatArray,
-    turn: Turn,
-    other: int,
-) -> bool:
+def is_beyond(price: core.FloatArray, turn: Turn, other: int) -> bool:
     """Return whether the price of another month is beyond a peak or trough."""
     return bool(turn.side * price[other] > turn.side * price[turn.month])
 
@@ -430,11 +414,7 @@ def censor_ends(turns: list[Turn], price: core.FloatArray) -> list[Turn]:
     return turns
 
 
-def is_passed(
-    price: core.FloatArray,
-    turn: Turn,
-    months: range,
-) -> bool:
+def is_passed(price: core.FloatArray, turn: Turn, months: range) -> bool:
     """Return whether the price of any of some months is beyond a peak or trough."""
     return any(is_beyond(price, turn, month) for month in months)
 

@@ -220,20 +220,9 @@ def measure_promise(run: Any, promise: Promise) -> Finding:
     return state_exactly(float(run.metrics[promise.measure]), n=n)
 
 
-def state_exactly(
-    value: float,
-    *,
-    n: int,
-    n_least: float = 0.0,
-) -> Finding:
+def state_exactly(value: float, *, n: int, n_least: float = 0.0) -> Finding:
     """Return a finding without an error: what happened to this account is what was promised."""
-    return Finding(
-        value,
-        low=value,
-        high=value,
-        n=n,
-        n_least=n_least,
-    )
+    return Finding(value, low=value, high=value, n=n, n_least=n_least)
 
 
 def measure_volatility(returns: core.FloatArray, volatility: float) -> Finding:
@@ -260,11 +249,7 @@ def measure_volatility(returns: core.FloatArray, volatility: float) -> Finding:
     )
 
 
-def measure_tail(
-    returns: core.FloatArray,
-    level: float,
-    function: Any,
-) -> Finding:
+def measure_tail(returns: core.FloatArray, level: float, function: Any) -> Finding:
     """Return a value at risk or an expected shortfall of returns (n,), with its 95 % interval.
 
     That of a quantile by order statistics; that of the mean beyond it, e, by its standard error,
@@ -308,11 +293,7 @@ def measure_tail(
     )
 
 
-def compare_liquidations(
-    run: Any,
-    forecasts: core.FloatArray,
-    step: int,
-) -> Finding:
+def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Finding:
     """Compare forecasts over ``step`` bars, from every step-th close on, with what came.
 
     A horizon counts once, however often its account was liquidated; one without a forecast, or

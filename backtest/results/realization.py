@@ -81,11 +81,7 @@ def sum_days(days: IntArray, *, is_book: bool) -> dict[str, float]:
     }
 
 
-def count_days(
-    run: RunRecord,
-    fills: Fills,
-    place: int,
-) -> IntArray:
+def count_days(run: RunRecord, fills: Fills, place: int) -> IntArray:
     """Return what an instrument realized and carried on each UTC day, of shape (6, n_days).
 
     Counts of positions closed with a gain and with a loss, of reductions, liquidations and

@@ -27,11 +27,7 @@ if TYPE_CHECKING:
     class Fields(tuple[FloatArray, ...]):
         _fields: tuple[str, ...]
 
-        def __new__(
-            cls,
-            *arrays: FloatArray,
-            **named: FloatArray,
-        ) -> Self: ...
+        def __new__(cls, *arrays: FloatArray, **named: FloatArray) -> Self: ...
         def __getattr__(self, name: str) -> FloatArray: ...
         def _asdict(self) -> dict[str, FloatArray]: ...
         def _replace(self, **named: FloatArray) -> Self: ...
@@ -144,11 +140,7 @@ class TermRows(NamedTuple):
     positions: FloatArray
 
 
-def new_record(
-    n_bars: int,
-    n: int,
-    n_options: int = 0,
-) -> tuple[Record, TermRows]:
+def new_record(n_bars: int, n: int, n_options: int = 0) -> tuple[Record, TermRows]:
     """Return a record of zeros, and its terms as rows.
 
     The money of the only position is the account's, but bad debt.

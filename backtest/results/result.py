@@ -285,11 +285,7 @@ class Result(RunRecord, core.SavedResult):
         return attribute_money(names, account, held, periods)
 
     @core.checked
-    def measures_by(
-        self,
-        column: str | pd.Series,
-        bins: int | None = None,
-    ) -> pd.DataFrame:
+    def measures_by(self, column: str | pd.Series, bins: int | None = None) -> pd.DataFrame:
         """Return what the account did in each phase of a market, a row each.
 
         ``column`` is ``"volatility"`` (of 30 days, per sqrt(year)), ``"trend"`` (return of 90 days
@@ -517,11 +513,7 @@ class Result(RunRecord, core.SavedResult):
         return result
 
     @classmethod
-    def _read_line(
-        cls,
-        folder: Path,
-        manifest: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a list of a store shows of a run, from the file of its measures."""
         for name in (METRICS, STATE):
             if core.hash_file(folder / name) != manifest["files"][name]:

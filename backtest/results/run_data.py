@@ -129,11 +129,7 @@ class RunOptions:
             settled=self.settled,
         )
 
-    def sum_by_underlying(
-        self,
-        values: FloatArray,
-        n: int,
-    ) -> FloatArray:
+    def sum_by_underlying(self, values: FloatArray, n: int) -> FloatArray:
         """Return the sums of values over the options of each instrument, of shape (n_bars, n)."""
         sums = np.zeros((len(values), n))
         np.add.at(sums.T, self.terms.instruments, values.T)
@@ -253,11 +249,7 @@ class RunData:
         """Signal of the only instrument at closes, of shape (n_bars,) or (1,)."""
         return self._column("signal")
 
-    def _only(
-        self,
-        name: str,
-        values: Mapping[str, T],
-    ) -> T:
+    def _only(self, name: str, values: Mapping[str, T]) -> T:
         """Return the value of the only instrument; ParameterError of several."""
         if len(values) != 1:
             raise ParameterError(
@@ -483,11 +475,7 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
     return add_gains(run, slice(high + 1, stop), stands)
 
 
-def add_gains(
-    run: RunData,
-    rows: slice,
-    stands: FloatArray,
-) -> FloatArray:
+def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
     """Return ``stands`` (n + 3,) plus what each cause gained in some bars; that of rules stays.
 
     Gains are added bar by bar, so that a run in parts, which begins with the stands of the part

@@ -143,11 +143,7 @@ def list_hedges(run: RunData, options: RunOptions) -> dict[int, Hedge]:
     return hedges
 
 
-def measure_variance(
-    run: RunData,
-    place: int,
-    has_options: BoolArray,
-) -> float:
+def measure_variance(run: RunData, place: int, has_options: BoolArray) -> float:
     """Return the variance of an instrument per year, while options on it were held; or NaN."""
     moves = np.diff(np.log(run.marks[:, place]))
     is_seen = has_options[1:] & np.isfinite(moves)
@@ -158,11 +154,7 @@ def measure_variance(
     return float(squares.sum() / years[is_seen].sum())
 
 
-def measure_hedge(
-    run: RunData,
-    place: int,
-    hedge: Hedge,
-) -> dict[str, float]:
+def measure_hedge(run: RunData, place: int, hedge: Hedge) -> dict[str, float]:
     """Return the row of an instrument that hedges options."""
     # The implied variance, weighted as the realized one is.
     implied = math.nan

@@ -68,11 +68,7 @@ def shows_growth(days: float) -> bool:
     return not 0.0 < days < FEW
 
 
-def describe_short(
-    start: Any,
-    end: Any,
-    of: str = "",
-) -> str:
+def describe_short(start: Any, end: Any, of: str = "") -> str:
     """Return the sentence that yearly figures of few days are extrapolated, or nothing."""
     days = count_days_between(start, end)
     if not 0.0 < days < SHORT:

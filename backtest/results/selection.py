@@ -73,12 +73,7 @@ def read_kinds(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(core.Choice(*KINDS).check("kind", text) for text in texts)
 
 
-def read_time_or_age(
-    text: str,
-    now: int,
-    *,
-    where: str,
-) -> int:
+def read_time_or_age(text: str, now: int, *, where: str) -> int:
     """Return the time of a date, or of an age before ``now`` such as ``"7d"``, in nanoseconds."""
     with contextlib.suppress(core.ParameterError):
         return now - core.parse_duration(text)

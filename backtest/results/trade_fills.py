@@ -263,11 +263,7 @@ def read_entries(run: RunRecord) -> Entries:
     return entries
 
 
-def read_fills(
-    run: RunRecord,
-    entries: Entries,
-    holding: Holding,
-) -> Fills:
+def read_fills(run: RunRecord, entries: Entries, holding: Holding) -> Fills:
     """Return the fills of a holding.
 
     What it began with is a fill before the first, ``CARRIED``, what is left one after the last,

@@ -130,11 +130,7 @@ def collect_trades(run: RunRecord, view: TradeView) -> dict[str, Any]:
     return {name: values[order] for name, values in table.items()}
 
 
-def find_price(
-    run: RunRecord,
-    holding: Holding,
-    value: FloatArray,
-) -> FloatArray:
+def find_price(run: RunRecord, holding: Holding, value: FloatArray) -> FloatArray:
     """Return the prices of values of a holding; of an option they are the same."""
     if holding.place is None:
         return value
@@ -310,11 +306,7 @@ def find_bar_ranges(
     return low, high
 
 
-def pick_column(
-    columns: FloatArray,
-    place: int,
-    n_bars: int,
-) -> FloatArray:
+def pick_column(columns: FloatArray, place: int, n_bars: int) -> FloatArray:
     """Return the column of an instrument; NaN if the run has none of these prices."""
     if len(columns) == 0:
         return np.full(n_bars, np.nan)

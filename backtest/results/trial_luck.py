@@ -31,11 +31,7 @@ class TrialLuck(NamedTuple):
     n: float
     deviation: float
 
-    def find_deviation(
-        self,
-        n_returns: int,
-        periods: float = 1.0,
-    ) -> float:
+    def find_deviation(self, n_returns: int, periods: float = 1.0) -> float:
         """Return the deviation of Sharpe ratios of some returns, annualized by ``periods``."""
         return self.deviation * math.sqrt(periods / (n_returns - 1))
 

@@ -95,11 +95,7 @@ def verify_folder(folder: Path) -> FolderCheck:
     )
 
 
-def check_none(
-    name: str,
-    kind: str,
-    remark: str,
-) -> FolderCheck:
+def check_none(name: str, kind: str, remark: str) -> FolderCheck:
     """Return the check of a folder of which no file is checked, with why."""
     return FolderCheck(
         name,

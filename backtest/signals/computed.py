@@ -94,11 +94,7 @@ def make_signal(
     return pd.Series(keep_sides(known, sides), index=market.times, name="signal")
 
 
-def keep_sides(
-    values: core.FloatArray,
-    sides: str,
-    most: float = 1.0,
-) -> core.FloatArray:
+def keep_sides(values: core.FloatArray, sides: str, most: float = 1.0) -> core.FloatArray:
     """Return values up to ``most`` in size, those of a side that is not traded as 0."""
     low = 0.0 if sides == "long" else -most
     high = 0.0 if sides == "short" else most
@@ -178,11 +174,7 @@ class SignalQuestion(NamedTuple):
             f"{self.market.n_bars} bars; {parts}"
         )
 
-    def make_signal(
-        self,
-        columns: Mapping[str, core.FloatArray],
-        sides: Sides,
-    ) -> Any:
+    def make_signal(self, columns: Mapping[str, core.FloatArray], sides: Sides) -> Any:
         """Return values by instrument as a signal of the market."""
         if not isinstance(self.market, Markets):
             return make_signal(self.market, columns[""], sides, self.title)

@@ -82,12 +82,7 @@ class SignalRule(Parameterized):
         return write_note(compute_signal(market, self.direction, name=name), text=name)
 
     @core.checked
-    def weigh(
-        self,
-        markets: Markets,
-        *,
-        is_checked: bool = True,
-    ) -> pd.DataFrame:
+    def weigh(self, markets: Markets, *, is_checked: bool = True) -> pd.DataFrame:
         """Return the weights of several instruments by ``markets.times`` and name.
 
         The weight of an instrument is its direction times 1/n, n of them that can be traded.
@@ -230,12 +225,7 @@ def closes(market: Market) -> pd.Series:
     return pd.Series(market.close)
 
 
-def average(
-    values: pd.Series,
-    window: int,
-    *,
-    ewm: bool,
-) -> pd.Series:
+def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
     """Return the mean of the last values, or the weighted one with this span; NaN until full."""
     if ewm:
         return values.ewm(span=window, adjust=False, min_periods=window).mean()

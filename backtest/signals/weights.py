@@ -453,11 +453,7 @@ class Segment(NamedTuple):
     bars: core.IntArray
 
 
-def list_segments(
-    markets: Markets,
-    known: int,
-    every: int,
-) -> Iterator[Segment]:
+def list_segments(markets: Markets, known: int, every: int) -> Iterator[Segment]:
     """Yield the spans with the same instruments; weights are due at every ``every``-th bar.
 
     An instrument takes part where it can be traded and has ``known`` returns.

@@ -113,11 +113,7 @@ def spread(evaluator: Evaluator, client: Any) -> Evaluator:
 class ClusterEvaluator(Evaluator):
     """An evaluator whose sets run in blocks on the workers of a cluster."""
 
-    def __init__(
-        self,
-        local: Evaluator,
-        client: Any,
-    ) -> None:
+    def __init__(self, local: Evaluator, client: Any) -> None:
         vars(self).update(vars(local))  # everything else is that of the local evaluator
         self.client = client
         self.job = describe_job(local)
@@ -186,11 +182,7 @@ class ClusterEvaluator(Evaluator):
             parts.append(np.arange(begin, end))
         return parts
 
-    def _evaluate_parts(
-        self,
-        work: ClusterWork,
-        parts: list[Any],
-    ) -> Exception | None:
+    def _evaluate_parts(self, work: ClusterWork, parts: list[Any]) -> Exception | None:
         """Put the rows of parts of the sets; return why the cluster lost some, None if it did not.
 
         After Ctrl-C the parts that are not done are dropped.

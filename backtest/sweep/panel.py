@@ -79,11 +79,7 @@ class BlockFault(Exception):  # noqa: N818 - a reason to run the sets one by one
 class Watched:
     """A policy for ``observe``, which notes the settings that are read of it."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        values: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, policy: Policy, values: Mapping[str, Any]) -> None:
         self._policy = policy
         self._values = values
         self._read: dict[str, None] = {}
@@ -225,11 +221,7 @@ class Columns:
         """Return the values of a set that ``observe`` reads: equal ones have the same columns."""
         return tuple(map(values.get, self.reads))
 
-    def _keep(
-        self,
-        values: Mapping[str, Any],
-        seen: Observed,
-    ) -> Observed:
+    def _keep(self, values: Mapping[str, Any], seen: Observed) -> Observed:
         """Keep the columns of a set; those used longest ago leave when memory is full."""
         size = sum(column.nbytes for column in seen.values())
         with self._lock:
@@ -414,11 +406,7 @@ class Panel:
         )
         return np.ascontiguousarray(weights[:, : self.seen.n_bars])
 
-    def _lay_out_columns(
-        self,
-        venues: Mapping[str, Venue],
-        memory: float,
-    ) -> list[Columns]:
+    def _lay_out_columns(self, venues: Mapping[str, Venue], memory: float) -> list[Columns]:
         """Return the columns by instrument, on markets with their signal and rules of margin."""
         laid_out = []
         for row, name, span in zip(self.weights, self.seen.names, self.seen.spans, strict=True):

@@ -133,11 +133,7 @@ class VariedTest:
         """The venue of the test, or the venues by instrument."""
         return self.test.venue
 
-    def for_instrument(
-        self,
-        name: str,
-        market: Market,
-    ) -> VariedTest:
+    def for_instrument(self, name: str, market: Market) -> VariedTest:
         """Return the test of a separate account in one of several instruments."""
         alone = self.test.replace(
             market=market,
@@ -154,11 +150,7 @@ class VariedTest:
         heads = {split_name(name)[0] for name in names}
         return bool(heads & owners)
 
-    def build_test(
-        self,
-        values: Mapping[str, Any],
-        **changes: Any,
-    ) -> Conditions:
+    def build_test(self, values: Mapping[str, Any], **changes: Any) -> Conditions:
         """Return the test that a set describes; ``changes`` replace fields of it."""
         fields = {
             "venue": self.build_venue(values),
@@ -184,11 +176,7 @@ class VariedTest:
         of_all = {name: value for name, value in values.items() if not split_name(name)[0]}
         return change_settings(self.policy, self._read(of_all, ""))
 
-    def change_policy(
-        self,
-        policy: Policy,
-        values: Mapping[str, Any],
-    ) -> Policy:
+    def change_policy(self, policy: Policy, values: Mapping[str, Any]) -> Policy:
         """Return a policy of another set with the parameters of this one, all of them its own."""
         return change_settings(policy, self._read(values, ""))
 
@@ -222,11 +210,7 @@ class VariedTest:
             return self.venue.override(changes)
         return {name: venue.override(changes) for name, venue in self.venue.items()}
 
-    def _read(
-        self,
-        values: Mapping[str, Any],
-        prefix: str,
-    ) -> dict[str, Any]:
+    def _read(self, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         """Return the values of a set under a prefix, without it, as plain ones."""
         plain = {}
         for name, value in take_part(values, prefix).items():
@@ -576,11 +560,7 @@ def find_missing(settings: Mapping[str, Setting], given: Mapping[str, object]) -
             yield f"{name} has no default and must be given"
 
 
-def convert_column(
-    setting: Setting,
-    given: np.ndarray,
-    faults: list[str],
-) -> np.ndarray:
+def convert_column(setting: Setting, given: np.ndarray, faults: list[str]) -> np.ndarray:
     """Return values in the type of a setting; add a fault that says which it refuses."""
     # Numbers in their range need no check one by one; 0.0 as below.
     if setting.kind is float and given.dtype == np.float64 and is_in_range(setting.space, given):
@@ -655,11 +635,7 @@ def reset_inactive(settings: Settings, sets: Sets) -> Sets:
     return reset
 
 
-def find_active(
-    settings: Settings,
-    sets: Sets,
-    name: str,
-) -> core.BoolArray:
+def find_active(settings: Settings, sets: Sets, name: str) -> core.BoolArray:
     """Return in which sets a parameter has an effect, (n_sets,), by those that it depends on."""
     is_active = np.ones(count_sets(sets), dtype=np.bool_)
     when = settings[name].when
@@ -685,11 +661,7 @@ def list_options(wanted: Any) -> tuple[Any, ...]:
     return (wanted,)
 
 
-def find_known(
-    name: str,
-    settings: Settings,
-    given: Mapping[str, Any],
-) -> str:
+def find_known(name: str, settings: Settings, given: Mapping[str, Any]) -> str:
     """Return the name of all instruments in place of one's own that is not given."""
     of_all = split_name(name)[1]
     if name not in given and of_all in settings and of_all in given:
@@ -931,11 +903,7 @@ class Space:
             if when:
                 other, wanted = when
                 when = (other, tuple(wanted))
-            facts = {
-                **row,
-                "options": tuple(row["options"]),
-                "when": when,
-            }
+            facts = {**row, "options": tuple(row["options"]), "when": when}
             dimensions.append(Dimension(**facts))
         return cls(tuple(dimensions), dict(described["fixed"]))
 
@@ -1000,12 +968,7 @@ def read_known(
     return values
 
 
-def check_mapping(
-    name: str,
-    value: object,
-    *,
-    example: str,
-) -> None:
+def check_mapping(name: str, value: object, *, example: str) -> None:
     """Refuse what is no mapping by the names of parameters."""
     if value is not None and not isinstance(value, Mapping):
         raise core.ParameterError(
@@ -1085,23 +1048,14 @@ def find_condition(
     return nearest, ""
 
 
-def draw_sets(
-    space: Space,
-    n: int,
-    *,
-    seed: int = 0,
-) -> Sets:
+def draw_sets(space: Space, n: int, *, seed: int = 0) -> Sets:
     """Return n sets that are drawn from a space."""
     n = int(core.Range(1, MOST_CELLS).check("the number of sets", n, whole=True))
     cube = draw_cube(len(space.dimensions), n, np.random.default_rng(seed))
     return space.decode(cube)
 
 
-def draw_cube(
-    d: int,
-    n: int,
-    rng: np.random.Generator,
-) -> core.FloatArray:
+def draw_cube(d: int, n: int, rng: np.random.Generator) -> core.FloatArray:
     """Return n points in d dimensions, (n, d), of a scrambled Sobol sequence."""
     # The sequence is balanced for powers of two; points beyond n are dropped.
     sequence = core.sp.stats.qmc.Sobol(d, rng=rng)
