@@ -130,11 +130,17 @@ LOADED: dict[str, Loaded] = {}
 
 @functools.cache
 def start_loader() -> Any:
+    """Return the loader of objects.
+
+    It maps all sections of an object side by side (``use_lmm``): code addresses its constants by 32
+    bits. LLVM's own way is to map a section wherever there is room, and to end the process where
+    that is over 2 GB from the others, as happens in one with much memory.
+    """
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     target = binding.Target.from_default_triple()
     machine = target.create_target_machine(reloc="pic", codemodel="small")
-    return binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    return binding.create_mcjit_compiler(binding.parse_assembly(""), machine, use_lmm=True)
 
 
 def load(made: ObjectFile) -> Loaded:

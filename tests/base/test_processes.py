@@ -271,6 +271,46 @@ def test_without_fast_links_numba_compiles_by_itself(monkeypatch):
     assert njit(lambda x: x + 1.0)(1.0) == 2.0
 
 
+FAR = """
+import ctypes, warnings
+import backtest as bt
+from backtest._compile import object_code
+from backtest.strategies import Constant
+
+system = ctypes.CDLL(None)
+system.mmap.restype = ctypes.c_void_p
+system.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+system.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+def reserve(size):
+    return system.mmap(None, size, 0, 0x4022, -1, 0)  # private, of no file, and not in memory
+
+object_code.start_loader()
+page = reserve(4096)
+low = reserve(3 << 30)
+while reserve(16384) > low:  # until no hole above is left
+    pass
+system.munmap(page, 4096)  # but one, with room for constants and not for code
+
+warnings.simplefilter("ignore")
+venue = bt.Venue.preset("binance-usdm", "BTCUSDT")
+result = bt.run(bt.Market.sample(bars=60), Constant(2.0), venue=venue, account=bt.Account())
+print(len(result.bars))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="maps memory by the numbers of Linux")
+def test_code_loads_beside_its_constants_where_memory_is_full_of_holes():
+    """Where they are 2 GB apart, LLVM ends the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAR], capture_output=True, text=True, timeout=1200, check=False
+    )
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "60"
+
+
 TWO = """
 import sys, time
 from pathlib import Path
