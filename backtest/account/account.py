@@ -292,10 +292,11 @@ class Account(core.Value, kw_only=True):
         Close when the equity is this fraction under its highest at a close since the start or the
         last equity stop.
     after_stop : str
-        What follows an equity stop: ``"continue"`` trades on at once; ``"halt"`` never trades
-        again; ``"7d"``, a duration from the open of its bar, or ``"next month"`` orders nothing
-        before that time. The highest equity starts anew then. It also follows where something else
-        leaves the account flat at or under the level of the stop.
+        What follows an equity stop ("continue", "halt", "next month", or a pause such as "7d").
+        ``"continue"`` trades on at once; ``"halt"`` never trades again; ``"7d"``, a duration from
+        the open of its bar, or ``"next month"`` orders nothing before that time. The highest equity
+        starts anew then. It also follows where something else leaves the account flat at or under
+        the level of the stop.
     daily_loss, weekly_loss : float or None
         Close everything where the loss since the first open of the day, or of the week (from
         Monday), is this fraction of the base; no order fills before the first open of the next one.

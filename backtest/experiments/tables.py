@@ -6,6 +6,7 @@ import datetime as dt
 import inspect
 import re
 import sys
+import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -208,6 +209,7 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
     """Yield the fields of a model, and those of models in it, with dots between the names."""
     texts = read_parameters(inspect.getdoc(model) or "")
     named = vars(sys.modules[model.__module__])
+    hints = typing.get_type_hints(model, include_extras=True)
     for name, field in model.__dataclass_fields__.items():
         class_name, _, _ = str(field.type).partition(" ")
         part = named.get(class_name)
@@ -218,7 +220,22 @@ def list_fields(model: Any, table: str, prefix: str) -> Iterator[Key]:
         default = None
         if isinstance(field.default, (int, float, str)):
             default = field.default
-        yield Key(table, f"{prefix}{name}", (), texts.get(name, ""), default)
+        text = add_options(texts.get(name, ""), hints[name])
+        yield Key(table, f"{prefix}{name}", (), text, default)
+
+
+def add_options(text: str, hint: Any) -> str:
+    """Return what a field means, with the values that it may have, if these are a few words.
+
+    A text that names all of them stays as it is. ``hint`` is the type of the field with what
+    declares it.
+    """
+    for declared in getattr(hint, "__metadata__", ()):
+        each = getattr(declared, "each", declared)
+        words = getattr(each, "options", ())
+        if not all(word in text for word in words):
+            return f"{text} One of {', '.join(words)}.".lstrip()
+    return text
 
 
 KIND_TEXTS = {

@@ -511,7 +511,11 @@ def test_help_lists_every_key_of_a_table(capsys):
         out = call(capsys, "help", table)[1]
         assert all(f"\n{key} " in out for key in keys)
 
-    assert "10000.0" in call(capsys, "help", "account")[1]
+    shown = " ".join(call(capsys, "help", "account")[1].split())
+    assert "10000.0" in shown
+    assert "next_open, next_close, same_close, limit." in shown
+    assert shown.count('"cross" (everything') == 1  # a sentence that has all words stays as it is
+    assert "One of cross, isolated" not in shown
 
     code, _, err = call(capsys, "help", "acount")
     assert code == 2
