@@ -81,15 +81,77 @@ CALM_POWER = 0.65
 2021 to 2023 (BTC, ETH, LTC) .050 was forecast, .035 with today's alone, and .055 came."""
 YEAR_WINDOW = 365
 """Days of the year's volatility, that of the close included."""
-WEIGHTED = 0
-WEIGHT = 1
-LAST_CLOSE = 2
-BARS_PER_YEAR = 3
-OF_YEAR = slice(4, None)
-"""Places in a trail: what the volatility of the half-life remembers, and then the year's."""
-NOTHING_SEEN = np.concatenate([[0.0, 0.0, np.nan, np.nan, np.nan, 0.0], np.zeros(2 * YEAR_WINDOW)])
-"""Before the first bar: sums of weighted squares and weights, last close, bars per year, the first
-open and the last day (days since 1970), then sums of squares and counts of the year's days."""
+
+
+class YearTrail(NamedTuple):
+    """What the volatility of a year remembers of the bars before.
+
+    ``first_open`` and ``last_day`` are in days since 1970, the first NaN before the first bar.
+    ``square_sums`` and ``counts``, of shape (YEAR_WINDOW,), have the sum of squared returns and the
+    number of returns of each day, up to the last day as far as it went.
+    """
+
+    first_open: float
+    last_day: int
+    square_sums: FloatArray
+    counts: FloatArray
+
+
+class Trail(NamedTuple):
+    """What the forecast of volatility remembers of the bars before.
+
+    ``square_sum`` and ``weight_sum`` are the sums of weighted squared returns and of their weights.
+    """
+
+    square_sum: float
+    weight_sum: float
+    last_close: float
+    bars_per_year: float
+    year: YearTrail
+
+
+def write_trail(trail: Trail) -> FloatArray:
+    """Return a trail as one array, in the order of its fields: runs store it so."""
+    year = trail.year
+    numbers = [
+        trail.square_sum,
+        trail.weight_sum,
+        trail.last_close,
+        trail.bars_per_year,
+        year.first_open,
+        float(year.last_day),
+    ]
+    return np.concatenate([numbers, year.square_sums, year.counts])
+
+
+def read_trail(array: FloatArray) -> Trail:
+    """Return the trail that :func:`write_trail` wrote as an array."""
+    numbers = array[: -2 * YEAR_WINDOW].tolist()
+    square_sum, weight_sum, last_close, bars_per_year, first_open, last_day = numbers
+    year = YearTrail(
+        first_open=first_open,
+        last_day=int(last_day),
+        square_sums=array[-2 * YEAR_WINDOW : -YEAR_WINDOW],
+        counts=array[-YEAR_WINDOW:],
+    )
+    return Trail(square_sum, weight_sum, last_close, bars_per_year, year)
+
+
+NOTHING_SEEN = write_trail(
+    Trail(
+        square_sum=0.0,
+        weight_sum=0.0,
+        last_close=np.nan,
+        bars_per_year=np.nan,
+        year=YearTrail(
+            first_open=np.nan,
+            last_day=0,
+            square_sums=np.zeros(YEAR_WINDOW),
+            counts=np.zeros(YEAR_WINDOW),
+        ),
+    )
+)
+"""The trail before the first bar, as an array."""
 
 
 def forecast_volatility(
@@ -111,132 +173,142 @@ def forecast_volatility(
     if not len(close):
         return np.empty(0), trail
 
+    before = read_trail(trail)
     half_life = max(parse_duration(HALF_LIFE) / interval, 1.0)
     decay = 0.5 ** (1.0 / half_life)
-    closes = np.append(trail[LAST_CLOSE], close)
+    closes = np.append(before.last_close, close)
     returns = np.diff(np.log(closes))
     squares = np.nan_to_num(returns) ** 2
     is_known = (~np.isnan(returns)).astype(np.float64)
 
     # The sums go on from those of the trail, which stand before the first bar.
-    all_squares = np.append(trail[WEIGHTED], squares)
-    all_known = np.append(trail[WEIGHT], is_known)
-    weighted = averages.sum_weighted(all_squares, decay)[1:]
-    weight = averages.sum_weighted(all_known, decay)[1:]
+    all_squares = np.append(before.square_sum, squares)
+    all_known = np.append(before.weight_sum, is_known)
+    square_sums = averages.sum_weighted(all_squares, decay)[1:]
+    weight_sums = averages.sum_weighted(all_known, decay)[1:]
 
     # Before the first session is over, the bars per year are those of the trail.
     bars_a_year = count_bars_per_year(time, interval, is_session)
     counted = np.broadcast_to(bars_a_year, len(close))
-    per_year = np.where(np.isnan(counted), trail[BARS_PER_YEAR], counted)
+    per_year = np.where(np.isnan(counted), before.bars_per_year, counted)
 
     # The weights of as many returns as are needed exceed this, those of one less do not.
     needed = int(lanes.count_needed(half_life)[0])
-    least = (1.0 - decay ** (needed - 0.5)) / (1.0 - decay)
+    least_weight = (1.0 - decay ** (needed - 0.5)) / (1.0 - decay)
     with np.errstate(divide="ignore", invalid="ignore"):
-        root = np.sqrt(weighted * (1.0 / weight) * per_year)
-    sigma = np.where(weight > least, root, np.nan)
+        deviation = np.sqrt(square_sums * (1.0 / weight_sums) * per_year)
+    sigma = np.where(weight_sums > least_weight, deviation, np.nan)
 
     # Calm does not last: below the year's, the forecast is between the two.
-    mean, year_trail = average_year(trail[OF_YEAR], time, interval, squares, is_known)
+    mean_square, year = average_year(before.year, time, interval, squares, is_known)
     with np.errstate(invalid="ignore"):
-        of_year = np.sqrt(mean * per_year)
-        raised = sigma**CALM_POWER * of_year ** (1.0 - CALM_POWER)
-        sigma = np.where(of_year > sigma, raised, sigma)
-    new_trail = [
-        weighted[-1],
-        weight[-1],
-        close[-1],
-        per_year[-1],
-    ]
-    return sigma, np.concatenate([new_trail, year_trail])
+        sigma_of_year = np.sqrt(mean_square * per_year)
+        raised = sigma**CALM_POWER * sigma_of_year ** (1.0 - CALM_POWER)
+        sigma = np.where(sigma_of_year > sigma, raised, sigma)
+
+    after = Trail(
+        square_sum=square_sums[-1],
+        weight_sum=weight_sums[-1],
+        last_close=close[-1],
+        bars_per_year=per_year[-1],
+        year=year,
+    )
+    return sigma, write_trail(after)
 
 
 def average_year(
-    trail: FloatArray,
+    before: YearTrail,
     time: IntArray,
     interval: int,
     squares: FloatArray,
     is_known: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, YearTrail]:
     """Return the mean square of the last 365 days at each close, (n_bars,), and the trail after.
 
-    Days are those of UTC, the day of the close as far as it went; NaN under a year of data.
-    ``trail`` is that part of :data:`NOTHING_SEEN`. A history in two parts gives the same bits.
+    The days are those of UTC, and the last one counts as far as it went; NaN under a year of data.
+    ``squares`` are those of returns, and ``is_known`` is 1 where there is one, else 0. Returns are
+    summed by day first, so that a history in two parts gives the same bits.
     """
+    # Sums by day, from the first day in the window of the first bar to the last day.
     days = time // DAY
-    first = trail[0]
-    if math.isnan(first):
-        first = time[0] / DAY
-    n_days = int(days[-1] - days[0]) + YEAR_WINDOW
-    sums = np.zeros(n_days)
-    counts = np.zeros(n_days)
+    last_day = int(days[-1])
     first_day = int(days[0]) - YEAR_WINDOW + 1
+    n_days = last_day - first_day + 1
+    n_forgotten = max(first_day - (before.last_day - YEAR_WINDOW + 1), 0)
+    square_sums = carry_days(before.square_sums, n_forgotten, n_days)
+    counts = carry_days(before.counts, n_forgotten, n_days)
 
-    # The days that the trail remembers, as far as they are in the window of the first bar.
-    first_of_trail = int(trail[1]) - YEAR_WINDOW + 1
-    places = first_of_trail + np.arange(YEAR_WINDOW) - first_day
-    is_recent = places >= 0
-    recent_places = places[is_recent]
-    sums[recent_places] = trail[2:][:YEAR_WINDOW][is_recent]
-    counts[recent_places] = trail[2 + YEAR_WINDOW :][is_recent]
+    # The day of a bar up to the bar. This also completes the sums by day.
+    bars = tabulate_bars(days - first_day)
+    squares_of_day = add_bars(square_sums, squares, bars)
+    count_of_day = add_bars(counts, is_known, bars)
 
-    # Within a day sums grow bar by bar, from what the trail has of the day.
-    is_first = np.diff(days, prepend=days[0] - 1)
-    starts = np.flatnonzero(is_first)
-    bars_of_days = find_bars(starts, len(time))
-    places = days[starts] - first_day
-    day_sums = sum_within_days(squares, bars_of_days, sums, places)
-    day_counts = sum_within_days(is_known, bars_of_days, counts, places)
-
-    # Sums of the days before, each in the order of its days.
-    begins = (places - YEAR_WINDOW + 1)[bars_of_days.row]
-    sums_before = sliding_window_view(sums, YEAR_WINDOW - 1).sum(axis=1)
+    # The 364 days before the day of a bar: window 0 is that of the first bar.
+    squares_before = sliding_window_view(square_sums, YEAR_WINDOW - 1).sum(axis=1)
     counts_before = sliding_window_view(counts, YEAR_WINDOW - 1).sum(axis=1)
-    total = day_sums + sums_before[begins]
-    count = day_counts + counts_before[begins]
+    window = days - days[0]
+    total = squares_of_day + squares_before[window]
+    count = count_of_day + counts_before[window]
     mean = total / np.maximum(count, 1.0)
 
-    days_of_data = (time + interval) / DAY - first
-    is_year = days_of_data >= YEAR_WINDOW - MINUTE / DAY
-    mean_of_year = np.where(is_year, mean, np.nan)
-
-    ends = np.array([first, float(days[-1])])
-    year_trail = (ends, sums[-YEAR_WINDOW:], counts[-YEAR_WINDOW:])
-    return mean_of_year, np.concatenate(year_trail)
-
-
-class BarsOfDays(NamedTuple):
-    """Where each bar lies in a table with a row a day: its row, and its place in the row."""
-
-    row: IntArray
-    place: IntArray
+    first_open = before.first_open
+    if math.isnan(first_open):
+        first_open = time[0] / DAY
+    days_of_data = (time + interval) / DAY - first_open
+    is_year = days_of_data >= YEAR_WINDOW - MINUTE / DAY  # days as fractions are not exact
+    after = YearTrail(
+        first_open=first_open,
+        last_day=last_day,
+        square_sums=square_sums[-YEAR_WINDOW:],
+        counts=counts[-YEAR_WINDOW:],
+    )
+    return np.where(is_year, mean, np.nan), after
 
 
-def find_bars(starts: IntArray, n: int) -> BarsOfDays:
-    """Return where n bars lie, given the first bar of each day."""
-    bars_by_day = np.diff(starts, append=n)
-    row = np.repeat(np.arange(len(starts)), bars_by_day)
-    return BarsOfDays(row, place=np.arange(n) - starts[row])
+def carry_days(sums: FloatArray, n_forgotten: int, n_days: int) -> FloatArray:
+    """Return sums of ``n_days`` days: those of a trail without its first, then 0 for new days."""
+    remembered = sums[n_forgotten:]
+    carried = np.zeros(n_days)
+    carried[: len(remembered)] = remembered
+    return carried
 
 
-def sum_within_days(
-    values: FloatArray,
-    bars: BarsOfDays,
-    sums: FloatArray,
-    places: IntArray,
-) -> FloatArray:
-    """Return the sums of each day up to each bar, and write those of whole days into ``sums``.
+class BarsByDay(NamedTuple):
+    """Places of bars in a table with a row for each day that has bars.
 
-    A day begins with the value of ``sums`` at its place.
+    ``row`` and ``column`` (n_bars,) are those of each bar, ``day`` (n_rows,) the number of each
+    row's day.
     """
-    most_bars = int(bars.place.max()) + 1
-    table = np.zeros((len(places), most_bars + 1))
-    table[:, 0] = sums[places]
-    table[bars.row, bars.place + 1] = values
+
+    day: IntArray
+    row: IntArray
+    column: IntArray
+
+
+def tabulate_bars(day: IntArray) -> BarsByDay:
+    """Return the places of bars, given the number of each bar's day, which never falls."""
+    is_first_of_day = np.diff(day, prepend=-1) != 0
+    starts = np.flatnonzero(is_first_of_day)
+    bars_by_day = np.diff(starts, append=len(day))
+    row = np.repeat(np.arange(len(starts)), bars_by_day)
+    return BarsByDay(day=day[starts], row=row, column=np.arange(len(day)) - starts[row])
+
+
+def add_bars(sums: FloatArray, values: FloatArray, bars: BarsByDay) -> FloatArray:
+    """Add the values of bars to the sums of their days; return the sum of its day up to each bar.
+
+    Writes ``sums`` (n_days,), which may have a part of the first day.
+    """
+    # Before the first bar of a day stands what the day has already.
+    most_bars = int(bars.column.max()) + 1
+    table = np.zeros((len(bars.day), most_bars + 1))
+    table[:, 0] = sums[bars.day]
+    table[bars.row, bars.column + 1] = values
+
     grown = np.cumsum(table, axis=1)
-    sums[places] = grown[:, -1]
-    of_bars: FloatArray = grown[bars.row, bars.place + 1]
-    return of_bars
+    sums[bars.day] = grown[:, -1]
+    up_to_bars: FloatArray = grown[bars.row, bars.column + 1]
+    return up_to_bars
 
 
 def find_day(interval: int, *, is_session: bool) -> float:
