@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -218,36 +218,59 @@ def allocate_risk(
     every: int,
 ) -> core.FloatArray:
     """Return weights of shape (n_bars, n_instruments) with budgets of the risk; NaN before."""
-    shares = np.array([budgets[name] for name in seen.names])
     sides = np.array([signs[name] for name in seen.names])
-    returns = find_returns(seen) * sides
-
-    def solve(segment: Segment) -> core.FloatArray:
-        """Return the weights with which members spend their shares of the budget of risk."""
-        members = segment.members
-        member_shares = shares[members]
-        member_budgets = member_shares / member_shares.sum()
-        weights = np.empty((len(segment.bars), len(members)))
-
-        for block in walk_covariances(returns[:, members], half_life, segment.bars):
-            stop = block.first + len(block.values)
-            bars = segment.bars[block.first : stop]
-            variances = np.diagonal(block.values, axis1=1, axis2=2)
-            check_moves(variances, bars, members, seen)
-
-            for fit, covariance in enumerate(block.values, start=block.first):
-                weights[fit] = spend_budgets(covariance, member_budgets)
-                if np.isnan(weights[fit]).any():
-                    time = core.format_time(int(seen.time[segment.bars[fit]]))
-                    raise core.ParameterError(
-                        "a long combination of the instruments must have risk, got none up to "
-                        f"{time} UTC: leave out one that hedges another fully, or give a longer "
-                        "half_life"
-                    )
-        return np.asarray(weights * sides[members])
-
+    budgeted = BudgetedRisk(
+        markets=seen,
+        returns=find_returns(seen) * sides,
+        sides=sides,
+        budgets=np.array([budgets[name] for name in seen.names]),
+        half_life=half_life,
+    )
     segments = list_segments(seen, count_known(half_life), every)
-    return hold_weights(seen, segments, solve)
+    return hold_weights(seen, segments, budgeted.solve)
+
+
+class BudgetedRisk(NamedTuple):
+    """Instruments that share the risk of an account by their budgets.
+
+    ``sides`` (n_instruments,) are 1 or -1, and ``returns`` (n_bars, n_instruments) those that the
+    sides get; ``budgets`` (n_instruments,) need not add up to 1.
+    """
+
+    markets: Markets
+    returns: core.FloatArray
+    sides: core.FloatArray
+    budgets: core.FloatArray
+    half_life: float
+
+    def solve(self, segment: Segment) -> core.FloatArray:
+        """Return the weights of the members at each bar of a segment, (n_fits, n_members)."""
+        members = segment.members
+        of_members = self.budgets[members]
+        budgets = of_members / of_members.sum()
+        sizes = np.empty((len(segment.bars), len(members)))
+
+        # The covariances come in blocks of bars, to bound the memory that they take.
+        returns = self.returns[:, members]
+        for block in walk_covariances(returns, self.half_life, segment.bars):
+            fits = range(block.first, block.first + len(block.values))
+            bars = segment.bars[fits.start : fits.stop]
+            variances = np.diagonal(block.values, axis1=1, axis2=2)
+            check_moves(variances, bars, members, self.markets)
+
+            for fit, bar, covariance in zip(fits, bars, block.values, strict=True):
+                sizes[fit] = spend_budgets(covariance, budgets)
+                if np.isnan(sizes[fit]).any():
+                    self._refuse_hedge(bar)
+        return np.asarray(sizes * self.sides[members])
+
+    def _refuse_hedge(self, bar: int) -> NoReturn:
+        time = core.format_time(int(self.markets.time[bar]))
+        raise core.ParameterError(
+            "a long combination of the instruments must have risk, got none up to "
+            f"{time} UTC: leave out one that hedges another fully, or give a longer "
+            "half_life"
+        )
 
 
 def read_by_name(
