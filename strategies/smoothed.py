@@ -7,7 +7,10 @@ from backtest import AccountView, Bar, Columns, Combinator, Market, Promise, Ran
 
 
 class Pace(NamedTuple):
-    """The last decision, its time in days since the start, and whether a position was held."""
+    """The last decision, its time in days since the start, and whether a position was held.
+
+    ``is_held`` is 1 or 0, as a memory has numbers alone.
+    """
 
     last: float
     days: float
@@ -54,12 +57,19 @@ class Smoothed(Combinator):
         self, bar: Bar, account: AccountView, asked: tuple[float, ...], memory: Pace
     ) -> tuple[float, Pace]:
         """Return what is asked, within reach of the last decision."""
-        # L_{t-1}: from 0 after a stop or liquidation, and while the signal is 0.
-        is_lost = memory.is_held > 0.0 and account.position == 0.0
-        last = 0.0 if is_lost or bar.direction == 0.0 else memory.last
-
-        is_held = 1.0 if account.position != 0.0 else 0.0
         wanted = asked[0]
+        is_held = 0.0
+        if account.position != 0.0:
+            is_held = 1.0
+
+        # L_{t-1} is 0 while the signal is 0, and after a stop or a liquidation: these leave no
+        # position where one was held.
+        is_lost = memory.is_held > 0.0 and account.position == 0.0
+        last = memory.last
+        if is_lost or bar.direction == 0.0:
+            last = 0.0
+
+        # The policy keeps the position unchanged: only time passes.
         if math.isnan(wanted):
             return wanted, Pace(last, account.days, is_held)
 
@@ -68,6 +78,11 @@ class Smoothed(Combinator):
         lowest = min(last, held) - self.down * days
         highest = last + self.up * days
 
-        # An infinite speed over no time is NaN, which limits nothing in this order of operands.
-        reached = lowest if wanted < lowest else min(wanted, highest)
+        # An infinite speed over no time makes a bound NaN, which limits nothing: comparisons with
+        # NaN are False.
+        reached = wanted
+        if wanted < lowest:
+            reached = lowest
+        elif highest < wanted:
+            reached = highest
         return reached, Pace(reached, account.days, is_held)
