@@ -126,32 +126,42 @@ def sweep_once() -> None:
 
 
 def use_policy(kind: type[Policy]) -> None:
-    """Run a policy, and compile the formulas of its sweeps.
-
-    They are those of its first two numbers, each swept alone, and that which serves every sweep.
-    """
+    """Compile what runs and sweeps of a policy call: its methods, and its formulas for lanes."""
     market = Market.sample(bars=400)
     policy = kind()
     try:
         backtest.run(market, policy, **make_terms(compile="now"))
     except core.BacktestError:  # it needs a chain of options, or a column that the sample lacks
         return
+    compile_formulas(policy, market)
 
-    settings = number_elements(policy.settings())
+
+N_SWEPT = 2
+"""Numbers of a policy whose sweeps find a formula made for that number alone."""
+
+
+def compile_formulas(policy: Policy, market: Market) -> None:
+    """Compile the formulas that decide for all sets of a block of a sweep at once.
+
+    A formula is written for the parameters that vary. These are one for each of the first numbers
+    of the policy, swept alone, and the general one, which serves every other sweep.
+    """
     observed = Columns(market, lambda _: policy, memory=1e9)
-    columns = tuple(observed.of_one(settings))
+    columns = tuple(observed.of_one(number_elements(policy.settings())))
     read = find_read(policy, columns)
 
-    # Sets differ in their columns where a parameter that they vary is read by ``observe``.
+    # Where ``observe`` reads a parameter that varies, each set has columns of its own.
     numbers = list_numbers(policy)
-    for name in numbers[:2]:
+    for name in numbers[:N_SWEPT]:
         varied = frozenset([name])
-        differ = name in observed.reads
-        locate_lane_formula(
-            write_lane_formula(policy, columns, varied, varied, read, has_own_columns=differ)
+        recipe = write_lane_formula(
+            policy, columns, varied, varied, read, has_own_columns=name in observed.reads
         )
-    differ = any(name in observed.reads for name in numbers)
-    locate_lane_formula(write_general_formula(policy, columns, read, has_own_columns=differ))
+        locate_lane_formula(recipe)
+
+    is_any_observed = any(name in observed.reads for name in numbers)
+    recipe = write_general_formula(policy, columns, read, has_own_columns=is_any_observed)
+    locate_lane_formula(recipe)
 
 
 def hold_options(*, plain: bool = False) -> None:

@@ -174,30 +174,34 @@ def render(
     if fold:
         cells = fold_cells(cells, columns, fold)
 
-    room = get_width() if fold else find_table_width()
     heads = [name.replace("_", " ") for name in columns]
     is_right = find_numbers(rows, len(columns))
     widths = measure_columns(heads, cells)
 
-    # What fits is written here: of ten thousand rows the library takes ten seconds.
-    has_tabs = any("\t" in "".join(row) for row in cells)
-    total_width = sum(widths) + len(GAP) * (len(widths) - 1)
-    is_simple = total_width <= room and not has_tabs
+    width = get_width() if fold else find_table_width()
+    has_tabs = any("\t" in "".join(row) for row in cells)  # a tab is as wide as the terminal likes
+    is_fitting = sum(widths) + len(GAP) * (len(widths) - 1) <= width and not has_tabs
 
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name, head, right, width in zip(columns, heads, is_right, widths, strict=True):
+    for k, head in enumerate(heads):
         table.add_column(
             head,
-            justify="right" if right else "left",
+            justify="right" if is_right[k] else "left",
             overflow="fold",
-            no_wrap=bool(fold) and name not in fold,
-            width=width if is_simple else None,
+            no_wrap=bool(fold) and columns[k] not in fold,
+            width=widths[k] if is_fitting else None,
         )
-    if not is_simple:
+    console = rich.console.Console(width=width)
+    if not is_fitting:
         for row in cells:
             table.add_row(*map(rich.text.Text, row))
-    rich.console.Console(width=room).print(table)  # of simple rows only the heads
-    if is_simple and cells:
+        console.print(table)
+        return
+
+    # Of a table that fits, the library prints the heads alone, with the line below them: of ten
+    # thousand rows it takes ten seconds.
+    console.print(table)
+    if cells:
         typer.echo("\n".join(write_rows(cells, widths, is_right)))
 
 

@@ -266,17 +266,20 @@ def split_groups(
             f"{math.comb(n, k):,}"
         )
 
-    # Groups have as many sampling periods each, and are cut where these end.
-    is_end = mark_samples(market, sampling)[first:]
-    ends = first + np.flatnonzero(is_end) + 1
-    split = np.array_split(np.arange(len(ends)), n)
-    samples = np.cumsum([0, *map(len, split)])
-    edges = np.concatenate(([first], ends))[samples]
-    least = int(np.diff(edges).min())
-    if least < LEAST_TRAIN or int(np.diff(samples).min()) < 2:
+    # Groups have as many sampling periods each, the first ones one more if they do not divide.
+    last_bars = first + np.flatnonzero(mark_samples(market, sampling)[first:])
+    periods = np.arange(len(last_bars))
+    periods_by_group = [len(group) for group in np.array_split(periods, n)]
+    samples = np.cumsum([0, *periods_by_group])
+
+    # They are cut where periods end. A cut is the first bar of the next group.
+    period_edges = np.concatenate(([first], last_bars + 1))
+    edges = period_edges[samples]
+    least_bars = int(np.diff(edges).min())
+    if least_bars < LEAST_TRAIN or min(periods_by_group) < 2:
         raise core.ParameterError(
             f"groups must each have {LEAST_TRAIN} bars and two sampling periods or more, the "
-            f"shortest of {n} has {least} bars"
+            f"shortest of {n} has {least_bars} bars"
         )
     return Groups(edges.astype(np.int64), samples.astype(np.int64)), k
 
