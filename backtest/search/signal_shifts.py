@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -22,7 +21,7 @@ from backtest.sweep import Evaluator, count_sets, take_sets
 from backtest.sweep.lanes.block import LEAST_LANES
 from backtest.sweep.lanes.rows import LANES
 from backtest.sweep.lanes.runner import SetTask, count_cores, score_task
-from backtest.sweep.panel import Panel, Scored, list_ends
+from backtest.sweep.panel import KEPT, LastUsed, Panel, Scored, list_ends
 from backtest.sweep.set_evaluator import PooledEvaluator, Rows, put_rows, start_rows
 from backtest.sweep.sets import SIGNAL, Sets, group_rows, number_rows
 
@@ -98,9 +97,9 @@ class ShiftedPanel(Panel):
 
         # The caches start empty: setups and columns of the other panel are of another time.
         self._lock = threading.RLock()
-        self._terms = OrderedDict()
-        self._flat = OrderedDict()
-        self._shifted_columns: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
+        self._setups_by_terms = LastUsed(LANES, self._lock)
+        self._flat_columns = LastUsed(KEPT, self._lock)
+        self._shifted_columns: LastUsed[tuple[Any, Any]] = LastUsed(LANES, self._lock)
 
         if shift.is_of_signal:
             self._shift_weights()
@@ -117,9 +116,9 @@ class ShiftedPanel(Panel):
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         if not self.shift.is_of_signal:
             return super().set_up(values)
-        panel = self.panel
         key = ("at its own time", *values.items())
-        setup = panel._find(panel._terms, key, lambda: panel.set_up(values), LANES)
+        set_up = partial(self.panel.set_up, values)
+        setup = self.panel._setups_by_terms.find(key, set_up)
         return self._shift_signal(setup)
 
     def _shift_signal(self, setup: engine.Setup) -> engine.Setup:
@@ -159,7 +158,7 @@ class ShiftedPanel(Panel):
             # Sets that share columns share the shifted ones.
             make = partial(self._shift_columns, policy)
             key = (place, id(policy.columns))
-            _, columns = self._find(self._shifted_columns, key, make, LANES)
+            _, columns = self._shifted_columns.find(key, make)
             shifted.append(policy._replace(columns=columns))
         return [*shifted, *observed[n_policies:]]
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -40,8 +40,29 @@ LEAST_TOGETHER = 4
 """Fewer sets that differ in what they read are observed one by one."""
 
 _T = TypeVar("_T")
-Kept: TypeAlias = OrderedDict[Hashable, _T]
 Observed = dict[str, core.FloatArray]
+
+
+class LastUsed(Generic[_T]):
+    """Values by key, at most ``most``: the one used longest ago leaves for a new one.
+
+    The lock is held while a value is made, so that threads do not make the same one twice.
+    """
+
+    def __init__(self, most: int, lock: threading.RLock) -> None:
+        self.most = most
+        self._lock = lock
+        self._values: OrderedDict[Hashable, _T] = OrderedDict()
+
+    def find(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """Return the value of a key, made if there is none."""
+        with self._lock:
+            if key not in self._values:
+                self._values[key] = make()
+                while len(self._values) > self.most:
+                    self._values.popitem(last=False)
+            self._values.move_to_end(key)
+            return self._values[key]
 
 
 class Scored(NamedTuple):
@@ -359,15 +380,22 @@ class Panel:
         observe = partial(engine.observe_overlay, markets=self.seen, signal=self.weights)
         self._observe_overlay = lru_cache(KEPT)(observe)
 
-        # What sets of a thread leave for the next, each under the lock.
+        # The first setup is made in full, and the others from it. Its terms are what it varies of
+        # account, venue and signal. One lock is for all that threads share: to make a setup by its
+        # terms asks for the first one.
         self._lock = threading.RLock()
-        self._pattern: engine.Setup | None = None
-        self._pattern_terms: tuple[tuple[str, Any], ...] = ()
-        self._terms: Kept[engine.Setup] = OrderedDict()
-        self._tables: Kept[PriceTable] = OrderedDict()
-        self._deciders: Kept[engine.Deciders] = OrderedDict()
-        self._flat: Kept[FlatColumns] = OrderedDict()
-        self._rooms: list[LentRoom] = []
+        self._first_setup: engine.Setup | None = None
+        self._first_terms: tuple[tuple[str, Any], ...] = ()
+        self._setups_by_terms: LastUsed[engine.Setup] = LastUsed(LANES, self._lock)
+
+        # What is the same for many sets: prices by sizes of brackets, calls by the types of what
+        # policies hold, and columns laid end to end by the ids of their arrays.
+        self._price_tables: LastUsed[PriceTable] = LastUsed(KEPT, self._lock)
+        self._bound_deciders: LastUsed[engine.Deciders] = LastUsed(LANES, self._lock)
+        self._flat_columns: LastUsed[FlatColumns] = LastUsed(KEPT, self._lock)
+
+        # Rooms that no thread uses now.
+        self._idle_rooms: list[LentRoom] = []
 
     def _measure_span(self) -> RunSpan:
         """Return the bars of accounts, their closes, and how many sampling periods they make."""
@@ -421,33 +449,17 @@ class Panel:
             laid_out.append(columns)
         return laid_out
 
-    def _find(
-        self,
-        kept: Kept[_T],
-        key: Hashable,
-        make: Callable[[], _T],
-        most: int,
-    ) -> _T:
-        """Return the value of a key; ``kept`` has at most ``most``, the last used ones."""
-        with self._lock:
-            if key not in kept:
-                kept[key] = make()
-                while len(kept) > most:
-                    kept.popitem(last=False)
-            kept.move_to_end(key)
-            return kept[key]
-
     @contextmanager
     def lend_room(self) -> Iterator[LentRoom]:
         """Lend a room to a thread, the one that was given back last."""
         try:
-            room = self._rooms.pop()
+            room = self._idle_rooms.pop()
         except IndexError:
             room = LentRoom()
         try:
             yield room
         finally:
-            self._rooms.append(room)
+            self._idle_rooms.append(room)
 
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
         """Yield what a check for look-ahead found, of sets at the ends of their parameters."""
@@ -469,15 +481,15 @@ class Panel:
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         """Return the setup of one set.
 
-        The first is made in full, the pattern of the others. One with its account and venue
+        The first is made in full, and the others from it. One with its account and venue
         differs in policies alone, any other in all but the bars and the signal.
         """
         policy = self.varied.build_policies(values)
         _, term_names = self._split_names(values)
         terms = tuple((name, values[name]) for name in term_names)
-        pattern = self._pattern
-        if pattern is not None and terms == self._pattern_terms:
-            return engine.set_up_policies(pattern, self._observe(policy, values))
+        first_setup = self._first_setup
+        if first_setup is not None and terms == self._first_terms:
+            return engine.set_up_policies(first_setup, self._observe(policy, values))
 
         account = self.varied.build_account(values)
         changes: dict[str, Any] = {"market": self.markets, "signal": self.weights.T}
@@ -489,14 +501,14 @@ class Panel:
         observed = self._observe(policy, values)
 
         with self._lock:
-            if self._pattern is None:
+            if self._first_setup is None:
                 test = self.varied.build_test(values, **changes)
-                self._pattern_terms = terms
-                self._pattern = engine.set_up(test, policy, observed=observed)
-                return self._pattern
+                self._first_terms = terms
+                self._first_setup = engine.set_up(test, policy, observed=observed)
+                return self._first_setup
 
         venue = self.varied.build_venue(values)
-        return engine.set_up_like(self._pattern, venue, account, observed)
+        return engine.set_up_like(self._first_setup, venue, account, observed)
 
     def set_up_lanes(
         self,
@@ -560,7 +572,7 @@ class Panel:
         if not term_names:
             return like
         terms = tuple((name, values[name]) for name in term_names)
-        return self._find(self._terms, terms, partial(self.set_up, values), LANES)
+        return self._setups_by_terms.find(terms, partial(self.set_up, values))
 
     def _find_columns(
         self,
@@ -667,7 +679,7 @@ class Panel:
             return FlatColumns(observed, columns, engine.find_known_bars(observed, n))
 
         try:
-            pattern = self._find(self._deciders, find_table_kind(setup, n), bind, LANES)
+            pattern = self._bound_deciders.find(find_table_kind(setup, n), bind)
         except core.BacktestError:
             raise
         except Exception as refusal:  # numba may raise anything; the policy does not run here
@@ -675,7 +687,7 @@ class Panel:
             raise NotCompiled(text) from refusal
 
         ids_of_columns = tuple(id(one.columns) for one in observed)
-        flat = self._find(self._flat, ids_of_columns, flatten, KEPT)
+        flat = self._flat_columns.find(ids_of_columns, flatten)
 
         # Methods are those of the pattern. What a set writes and reads is its own.
         own: dict[str, Any] = {}
@@ -696,7 +708,7 @@ class Panel:
             return PriceTable(np.empty((*shape, 4)), set())
 
         key = (brackets.sizes.tobytes(), brackets.are_inverse.tobytes())
-        return self._find(self._tables, key, make, KEPT)
+        return self._price_tables.find(key, make)
 
 
 def pick_names(values: Mapping[str, _T], names: Iterable[str]) -> dict[str, _T]:

@@ -279,7 +279,7 @@ class Evaluator(core.Carried):
         self.memory = memory
         self._room = read_size(memory) / 2 / PANELS
 
-        self.checked: policies.Causality | None = None
+        self.weakest_check: policies.Causality | None = None
         self.has_checked = False
         self.taken = Taken()
 
@@ -344,8 +344,9 @@ class Evaluator(core.Carried):
     ) -> None:
         """Check that signal, columns and overlay of sets do not look ahead, at the first call.
 
-        A look ahead is code, so sets at the ends of their parameters stand for all of them. Keeps
-        the weakest check of columns, which :attr:`causality` tells.
+        A look ahead is a fault of code, so sets at the ends of their parameters stand for all, and
+        later calls, with sets of the same code, check nothing. Keeps the check of columns at the
+        fewest cuts, the weakest, for :attr:`causality`.
         """
         if self.has_checked or count_sets(sets) == 0:
             return
@@ -354,11 +355,12 @@ class Evaluator(core.Carried):
         if self.varied.rule is not None:
             self._check_signals(sets)
 
+        # Without values a panel has the signal and the rules of margin of the test itself.
         if first is None:
             first = self.first
-        panel = self._find_panel({}, first, stop)  # of the usual signal and rules of margin
+        panel = self._find_panel({}, first, stop)
         checks = panel.check_ends(sets)
-        self.checked = min(checks, key=lambda check: check.cuts, default=None)
+        self.weakest_check = min(checks, key=lambda check: check.cuts, default=None)
 
     def _check_signals(self, sets: Sets) -> None:
         """Check the rule of the signal at the ends of its parameters."""
@@ -399,8 +401,8 @@ class Evaluator(core.Carried):
     def causality(self) -> str:
         """What was checked for a look ahead, in words."""
         columns: Any = "columns checked in every run"
-        if self._is_swept() and self.checked:
-            columns = self.checked
+        if self._is_swept() and self.weakest_check:
+            columns = self.weakest_check
         if self.varied.rule is not None:
             return f"{columns}; signal checked at both ends of its parameters, and in the best set"
         return signals.join_checks(columns, self.varied.test.signal)
@@ -409,7 +411,7 @@ class Evaluator(core.Carried):
     def doubts(self) -> list[str]:
         """What the checks could not see, a sentence each."""
         doubts = []
-        check = self.checked
+        check = self.weakest_check
         if check is not None and self._is_swept():
             if check.is_weak:
                 doubts.append(f"few bars for the look-ahead check: {check}")
