@@ -601,18 +601,22 @@ class Books:
         size: float,
         reach: FloatArray,
     ) -> float:
-        """Sell contracts of one market for an account, with impact; return the value that it gets.
+        """Sell contracts of one market for an account to the liquidity account, with impact.
 
-        ``reach`` (n_markets,) are the prices at which the account fails. Fees come later. Writes
-        the level and the flow of the market, and contracts and cash of the liquidity account; of
-        the account only its cash.
+        Returns the value of a contract that the account gets. A ``size`` over 0 is sold, under 0 it
+        is bought; ``reach`` (n_markets,) are the prices at which the account fails. Writes the
+        level and the flow of the market, both cashes, and the contracts of the liquidity account:
+        those of the account, and fees, are the caller's.
         """
-        flow = size * float(self.unit[i])
-        level, value = self.quote(i, float(reach[i]), size, flow)
+        # The price goes on to where the account fails, and then by the impact of this trade.
+        notional_at_start = size * float(self.unit[i])
+        level, value = self.quote(i, float(reach[i]), size, notional_at_start)
         self.level[i] = level
-        self.flow[i] += flow
-        self.cash[row] += size * value
-        self.liquidity_cash -= size * value
+        self.flow[i] += notional_at_start
+
+        money = size * value
+        self.cash[row] += money
+        self.liquidity_cash -= money
         self.liquidity[i] += size
         return value
 

@@ -462,54 +462,25 @@ def stress(
     chosen = choose_scenarios(result, scenarios)
     how = core.Choice("run", "today", "then").check("rules", rules)
     axes = {str(name): find_values(axis, name) for name, axis in (ladder or {}).items()}
-    points = [*itertools.product(*axes.values())] if axes else []
-    total = len(chosen) + len(points)
-    times = {scenario.name: find_table_time(result, how, scenario) for scenario in chosen}
+    points = list_points(axes)
+    shocks = [make_shock(axes, point) for point in points]
+    total = len(chosen) + len(shocks)
 
-    @functools.cache
-    def stand_at(time: int) -> StressedAccount:
-        """Return the account under the margin tables of a time."""
-        return StressedAccount(result, fix_margin_tables(result.venues, time))
-
+    stressed = StressedRun(result, how)
     outcomes: dict[str, ScenarioOutcome] = {}
     for done, scenario in enumerate(chosen, 1):
-        account = stand_at(times[scenario.name])
-        outcome = simulate_scenario(account, scenario, data)
-        outcome.row["rules"] = "run" if how == "then" and scenario.date is None else how
-        outcomes[scenario.name] = outcome
+        outcomes[scenario.name] = stressed.simulate(scenario, data)
         core.report_progress(progress, done, total)
 
-    # A ladder is a grid of shocks of one bar.
-    shocked = []
-    for done, shock in enumerate(list_shocks(axes, points), len(chosen) + 1):
-        account = stand_at(find_table_time(result, how, shock))
-        shocked.append(account.simulate(shock, account.make(shock)))
+    ladder_rows = []
+    for done, shock in enumerate(shocks, len(chosen) + 1):
+        ladder_rows.append(stressed.shock(shock))
         core.report_progress(progress, done, total)
 
     ladder_table = None
-    if shocked:
+    if points:
         index = pd.MultiIndex.from_tuples(points, names=[*axes])
-        ladder_table = pd.DataFrame(shocked, index, ["equity", "loss", "liquidated"])
-
-    leads = {}
-    if len(account.moving) > 1:
-        leads = {name: outcome.lead for name, outcome in outcomes.items()}
-
-    idle = results.explain_idle_options(result)
-    settings = {
-        "policy": result.manifest["policy"]["text"],
-        "data": result.manifest["data"]["source"],
-        "run": result.manifest["id"],
-        "start": core.format_time(result.span.start),
-        "rules": how,
-        "scenarios": [scenario.to_dict() for scenario in chosen],
-        "ladder": None if ladder is None else {name: list(axis) for name, axis in ladder.items()},
-        "settlement": find_currency(result),
-        "leads": leads,
-        "falls": {name: outcome.fall for name, outcome in outcomes.items()},
-        "tables": list(describe_tables(result, times)),
-        "not_counted": [core.capitalize(f"{idle}.")] if idle else [],
-    }
+        ladder_table = pd.DataFrame(ladder_rows, index, ["equity", "loss", "liquidated"])
 
     # The data of one market are described as those of its run.
     market: Any = result.markets
@@ -523,7 +494,7 @@ def stress(
         table=pd.DataFrame(rows, index=pd.Index(outcomes, name="scenario")),
         ladder=ladder_table,
         moves=pd.DataFrame(moves).rename_axis("bar"),
-        settings=settings,
+        settings=stressed.describe(chosen, outcomes, ladder),
         market=market,
     )
 
@@ -541,21 +512,98 @@ class ScenarioOutcome(NamedTuple):
     moves: core.FloatArray
 
 
-def simulate_scenario(
-    account: StressedAccount, scenario: Scenario, data: Market | Markets | None
-) -> ScenarioOutcome:
-    """Take an account through a scenario: replayed bars where there are any, else made ones."""
-    replayed, source = find_bars(account, scenario, data)
-    bars = account.make(scenario) if replayed is None else replayed
-    lead, break_even = find_break_even(account, scenario, replayed)
+class StressedRun:
+    """The account of a run in scenarios, each under the margin tables of its time.
 
-    row = account.simulate(scenario, bars)
-    row["break_even"] = break_even
-    row["bars"] = count_bars(bars)
-    row["from"] = source
-    return ScenarioOutcome(
-        row=row, lead=lead, fall=measure_fall(bars), moves=list_moves(account, bars)
-    )
+    ``rules`` are those of :func:`stress`: ``"run"``, ``"today"`` or ``"then"``.
+    """
+
+    def __init__(self, result: Result, rules: str) -> None:
+        self.result = result
+        self.rules = rules
+        self._accounts: dict[int, StressedAccount] = {}
+
+    def find_account(self, scenario: Scenario) -> StressedAccount:
+        """Return the account under the margin tables of a scenario, the same for equal times."""
+        time = self.find_table_time(scenario)
+        if time not in self._accounts:
+            venues = fix_margin_tables(self.result.venues, time)
+            self._accounts[time] = StressedAccount(self.result, venues)
+        return self._accounts[time]
+
+    def find_table_time(self, scenario: Scenario) -> int:
+        """Return the time, in ns, whose margin tables hold in a scenario."""
+        if self.rules == "then" and scenario.date is not None:
+            return core.to_nanoseconds(scenario.date)
+        if self.rules == "today":
+            return int(np.iinfo(np.int64).max)
+        return self.result.last_time
+
+    def simulate(self, scenario: Scenario, data: Market | Markets | None) -> ScenarioOutcome:
+        """Take the account through a scenario: bars that are replayed if there are any, or made."""
+        account = self.find_account(scenario)
+        replayed, source = find_bars(account, scenario, data)
+        bars = replayed
+        if bars is None:
+            bars = account.make(scenario)
+        lead, break_even = find_break_even(account, scenario, replayed)
+
+        row = account.simulate(scenario, bars)
+        row["break_even"] = break_even
+        row["bars"] = count_bars(bars)
+        row["from"] = source
+        row["rules"] = self.rules
+        if self.rules == "then" and scenario.date is None:  # a time that a scenario lacks
+            row["rules"] = "run"
+        return ScenarioOutcome(
+            row=row,
+            lead=lead,
+            fall=measure_fall(bars),
+            moves=list_moves(account, bars),
+        )
+
+    def shock(self, shock: Scenario) -> dict[str, Any]:
+        """Return the row of a shock of one bar, whose bars are made."""
+        account = self.find_account(shock)
+        return account.simulate(shock, account.make(shock))
+
+    def describe(
+        self,
+        scenarios: Sequence[Scenario],
+        outcomes: Mapping[str, ScenarioOutcome],
+        ladder: Mapping[str, Sequence[float]] | None,
+    ) -> dict[str, Any]:
+        """Return the settings of a stress test, by name."""
+        result = self.result
+        times = {scenario.name: self.find_table_time(scenario) for scenario in scenarios}
+
+        # Where one market moves, the break-even is its move.
+        leads = {}
+        if len(self.find_account(scenarios[0]).moving) > 1:
+            leads = {name: outcome.lead for name, outcome in outcomes.items()}
+
+        axes = None
+        if ladder is not None:
+            axes = {name: list(axis) for name, axis in ladder.items()}
+
+        not_counted = []
+        idle_options = results.explain_idle_options(result)
+        if idle_options:
+            not_counted.append(core.capitalize(f"{idle_options}."))
+        return {
+            "policy": result.manifest["policy"]["text"],
+            "data": result.manifest["data"]["source"],
+            "run": result.manifest["id"],
+            "start": core.format_time(result.span.start),
+            "rules": self.rules,
+            "scenarios": [scenario.to_dict() for scenario in scenarios],
+            "ladder": axes,
+            "settlement": find_currency(result),
+            "leads": leads,
+            "falls": {name: outcome.fall for name, outcome in outcomes.items()},
+            "tables": list(describe_tables(result, times)),
+            "not_counted": not_counted,
+        }
 
 
 def check_not_ruined(result: Result) -> None:
@@ -568,11 +616,17 @@ def check_not_ruined(result: Result) -> None:
     )
 
 
-def list_shocks(axes: Iterable[str], points: Iterable[tuple[float, ...]]) -> Iterator[Scenario]:
-    """Yield the shock of each point of a ladder, whose coordinates are fields of a scenario."""
-    for point in points:
-        fields = dict(zip(axes, point, strict=True))
-        yield Scenario.from_dict({"name": "ladder", "shape": "bar", **fields}, where="ladder")
+def list_points(axes: Mapping[str, Iterable[float]]) -> list[tuple[float, ...]]:
+    """Return the points of the grid of a ladder; none without axes."""
+    if not axes:  # whose product has one point, the empty one
+        return []
+    return list(itertools.product(*axes.values()))
+
+
+def make_shock(axes: Iterable[str], point: tuple[float, ...]) -> Scenario:
+    """Return the shock of one bar at a point of a ladder; the axes are fields of a scenario."""
+    fields = dict(zip(axes, point, strict=True))
+    return Scenario.from_dict({"name": "ladder", "shape": "bar", **fields}, where="ladder")
 
 
 def choose_scenarios(
@@ -631,15 +685,6 @@ def describe_tables(result: Result, times: Mapping[str, int]) -> Iterator[str]:
             f"{', '.join(early)} {verb} older than any table known, of {min(early.values())}, "
             "which stands in."
         )
-
-
-def find_table_time(result: Result, rules: str, scenario: Scenario) -> int:
-    """Return the time, in ns, whose margin tables hold in a scenario."""
-    if rules == "then" and scenario.date is not None:
-        return core.to_nanoseconds(scenario.date)
-    if rules == "today":
-        return int(np.iinfo(np.int64).max)
-    return result.last_time
 
 
 def slice_replays(account: StressedAccount, scenario: Scenario, data: Any) -> Bars | None:
