@@ -78,22 +78,26 @@ def inverse_volatility(
     require_panel(markets)
 
     def allocate(seen: Markets) -> core.FloatArray:
-        """Return the weights of the instruments that are seen, (n_bars, n_instruments)."""
-        squares = pd.DataFrame(find_returns(seen) ** 2)
-        variances = squares.ewm(halflife=half_life).mean().to_numpy()  # each by its own past alone
-
-        def solve(segment: Segment) -> core.FloatArray:
-            """Return the inverse volatilities of a segment's members, as shares of their sum."""
-            of_members = variances[np.ix_(segment.bars, segment.members)]
-            check_moves(of_members, segment.bars, segment.members, seen)
-            inverse = 1.0 / np.sqrt(of_members)
-            return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
-
-        segments = list_segments(seen, count_known(half_life), every)
-        return hold_weights(seen, segments, solve)
+        return allocate_inverse(seen, half_life, every)
 
     frame: pd.DataFrame = compute_signal(markets, allocate)
     return write_note(frame, text="inverse volatility")
+
+
+def allocate_inverse(seen: Markets, half_life: float, every: int) -> core.FloatArray:
+    """Return weights by the inverse of volatility, (n_bars, n_instruments); NaN before."""
+    squares = pd.DataFrame(find_returns(seen) ** 2)
+    variances = squares.ewm(halflife=half_life).mean().to_numpy()  # each by its own past alone
+
+    def solve(segment: Segment) -> core.FloatArray:
+        """Return the inverse volatilities of a segment's members, as shares of their sum."""
+        of_members = variances[np.ix_(segment.bars, segment.members)]
+        check_moves(of_members, segment.bars, segment.members, seen)
+        inverse = 1.0 / np.sqrt(of_members)
+        return np.asarray(inverse / inverse.sum(axis=1, keepdims=True))
+
+    segments = list_segments(seen, count_known(half_life), every)
+    return hold_weights(seen, segments, solve)
 
 
 def count_known(half_life: float) -> int:
