@@ -58,25 +58,32 @@ def garch_volatility(
     """
     first = core.Whole(100).check("first", first)
     core.check_range("growth", growth, low=0.0, high=10.0, open_low=True)
-    fit_bars = []
-    while first < market.n_bars:
-        fit_bars.append(first)
-        first += max(1, int(growth * first))
+    fit_bars = list_fit_bars(market.n_bars, first, growth)
 
+    # The variances of a fit are filtered from the first return on, and written from its bar to
+    # the bar of the next fit.
     returns = r.log_returns(market)
     squares = returns**2
     backcast = find_backcast(squares[1:])
     variance = np.full(market.n_bars, np.nan)
     filter_variance = _compile.compile_module(kernels).filter_variance
     spans = pairwise([*fit_bars, market.n_bars])
-    fits = fit_all(returns, fit_bars)
-    for fit, (bar, stop) in zip(fits, spans, strict=True):
+    for fit, (bar, stop) in zip(fit_all(returns, fit_bars), spans, strict=True):
         if fit is None:
             continue
         parameters = np.array([fit.omega, fit.alpha, fit.beta])
-        known = squares[:stop]
-        filter_variance(known, parameters, backcast, bar, variance[:stop])
+        filter_variance(squares[:stop], parameters, backcast, bar, variance[:stop])
     return np.sqrt(variance * bars_per_year(market))
+
+
+def list_fit_bars(n_bars: int, first: int, growth: float) -> list[int]:
+    """Return the bars of fits: ``first``, and each later one by ``growth`` farther than before."""
+    bars = []
+    bar = first
+    while bar < n_bars:
+        bars.append(bar)
+        bar += max(1, int(growth * bar))
+    return bars
 
 
 def find_backcast(squares: core.FloatArray) -> float:
@@ -257,11 +264,14 @@ def fit_expanding(
     unit = inputs[0, 1] or 1.0
     scale = np.append(1.0, np.full(n_others, unit))
     scaled = inputs / scale
+
+    # X'X and X'y of the rows so far, for each number of rows.
     row_squares = scaled[:, :, np.newaxis] * scaled[:, np.newaxis, :]
     row_products = scaled * outputs[:, np.newaxis]
     squares = np.cumsum(row_squares, axis=0)[first - 1 :]
     products = np.cumsum(row_products, axis=0)[first - 1 :]
 
+    # The inverse of a matrix without full rank is that on the space that the rows span.
     with one_thread():
         inverses = np.linalg.pinv(squares, rcond=1e-12, hermitian=True)
     fits = np.sum(inverses * products[:, np.newaxis, :], axis=2)

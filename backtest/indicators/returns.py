@@ -71,23 +71,25 @@ def traded_returns(market: Market) -> core.FloatArray:
 def returns_of_signal(market: Market, signal: core.FloatArray) -> core.FloatArray:
     """Return the return of a signal over each bar, as :func:`traded_returns` has it."""
     n_bars = market.n_bars
-    rates = market.funding_rate
     bar, is_at_open = place_on_bars(market.funding_time, market.time, market.interval)
     known = find_known_bars(market)
-
-    # What settles at the open of the bar in which it is known is paid by the position before.
     is_carried = is_at_open & (bar == known)
-    is_inside = ~is_carried
-    inside = np.bincount(known[is_inside], rates[is_inside], minlength=n_bars)
 
-    # g_t is ``inside``: what settles after the open is paid by the position of the bar.
+    def sum_rates(is_summed: core.BoolArray) -> core.FloatArray:
+        """Return the sum of the rates of some settlements, by the bar in which they are known."""
+        rates = market.funding_rate[is_summed]
+        sums = np.bincount(known[is_summed], rates, minlength=n_bars)
+        return sums.astype(np.float64, copy=False)  # of none they are whole numbers
+
+    # s_{t-1} (C_t / C_{t-1} - 1 - g_t): the position of the bar pays what settles after its open.
     price_return = market.close[1:] / market.close[:-1] - 1.0
+    after_open = sum_rates(~is_carried)
     returns = np.full(n_bars, np.nan)
-    returns[1:] = signal[:-1] * (price_return - inside[1:])
+    returns[1:] = signal[:-1] * (price_return - after_open[1:])
 
+    # s_{t-2} o_t: the position carried into the bar pays what settles at its open.
     if is_carried.any():
-        carried_rates = rates[is_carried]
-        at_open = np.bincount(known[is_carried], carried_rates, minlength=n_bars)
+        at_open = sum_rates(is_carried)
         two_before = np.maximum(np.arange(n_bars) - 2, 0)
         paid = signal[two_before] * at_open
         paid = np.where(at_open == 0.0, 0.0, paid)  # 0 also if the signal is NaN
