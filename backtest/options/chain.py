@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -512,9 +513,18 @@ class Chain:
         price into coins, and ``usual`` is the forward of most rows of the expiry.
         """
         forward = rows["forward"]
-        is_coin = self.settlement == "coin"
-        unit = forward if is_coin else 1.0
-        sign = np.where(rows["kind"] == "call", 1.0, -1.0)
+        strike = rows["strike"]
+        is_call = rows["kind"] == "call"
+        unit: Any = 1.0
+        per_coin: Any = 1.0 / forward
+        if self.settlement == "coin":
+            unit = forward
+            per_coin = 1.0
+
+        # A price lies between what exercise brings and the forward, or the strike of a put.
+        sign = np.where(is_call, 1.0, -1.0)
+        intrinsic = np.maximum(sign * (forward - strike), 0.0)
+        largest = np.where(is_call, forward, strike)
 
         # The model has a price where mark, volatility and forward are known before expiry.
         has_numbers = rows[["mark", "iv", "forward"]].notna().all(axis=1)
@@ -523,10 +533,10 @@ class Chain:
         forwards, strikes, years, volatilities = numbers.to_numpy().T
         kinds = rows["kind"].to_numpy(dtype=str)
         return rows.assign(
-            least=np.maximum(sign * (forward - rows["strike"]), 0.0) / unit,
-            most=np.where(sign > 0.0, forward, rows["strike"]) / unit,
+            least=intrinsic / unit,
+            most=largest / unit,
             model=price(kinds, forwards, strikes, years, volatilities, settlement=self.settlement),
-            per_coin=1.0 if is_coin else 1.0 / forward,
+            per_coin=per_coin,
             usual=rows.groupby([*KEYS, "expiry"])["forward"].transform("median"),
         )
 

@@ -347,13 +347,13 @@ def find_start(quotes: Quotes) -> FloatArray:
     y = quotes.k - m[:, None]
     root = np.sqrt(y * y + sigma[:, None] ** 2)
     terms = np.stack([np.ones_like(y), y, root], axis=2)
-    terms = terms * weights[:, None]
-    solutions = np.linalg.pinv(terms) @ (total * weights)
-    a, skew, b = solutions.T
-    b = np.clip(b, 1e-6, 1.9)
-    rho = np.clip(skew / b, -0.95, 0.95)
+    weighted_terms = terms * weights[:, None]
+    solutions = np.linalg.pinv(weighted_terms) @ (total * weights)
+    a, b_rho, b = solutions.T
 
     # The solution may leave the bounds, so the best is chosen after they hold.
+    b = np.clip(b, 1e-6, 1.9)
+    rho = np.clip(b_rho / b, -0.95, 0.95)
     least_less_a = b * sigma * np.sqrt(1.0 - rho * rho)
     least = np.maximum(a + least_less_a, 1e-9)
     at_zero = least - least_less_a
