@@ -127,7 +127,9 @@ def compare_pairs(
 
     difference = pair_differences(values, pairs)
     influence = pair_differences(influences, pairs)
-    length = choose_block(influence) if block is None else block
+    length = block
+    if length is None:
+        length = choose_block(influence)
     error = resampling_error(influence, length)
 
     # |d* - d| / s* of each history, a row each.
@@ -139,7 +141,7 @@ def compare_pairs(
         drawn_values, drawn_influences = statistic.estimate(drawn)
         gap = pair_differences(drawn_values, pairs) - difference
 
-        # s*, of the sums over blocks; a history of equal differences has no error.
+        # s* of the sums over blocks. Where all differences are equal it is rounding: no error.
         block_sums = np.add.reduceat(drawn_influences, history.starts, axis=1)
         sums = pair_differences(block_sums, pairs)
         spread = np.sqrt(np.sum(sums**2, axis=1)) / n_periods
@@ -149,11 +151,12 @@ def compare_pairs(
             progress(row + 1)
 
     # The share of histories at or over |d| / s, with d itself counted as one.
-    count = np.sum(ratios >= studentize(difference, error), axis=0)
-    p_value = np.minimum(1.0, (1.0 + count) / (draws + 1.0))
+    n_reaching = np.sum(ratios >= studentize(difference, error), axis=0)
+    p_value = np.minimum(1.0, (1.0 + n_reaching) / (draws + 1.0))
     p_value[np.isnan(difference)] = np.nan
 
-    # The quantile that as many histories reach as the p-value of the level counts.
+    # The quantile beyond which as many histories lie as a p-value of 1 - confidence counts. A
+    # share that is whole to rounding is whole.
     n_beyond = math.floor((1.0 - confidence + 1e-12) * (draws + 1.0))
     quantile = np.sort(ratios, axis=0)[draws - n_beyond]
     half_width = np.where(error > 0.0, quantile, 0.0) * error

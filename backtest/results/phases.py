@@ -465,18 +465,20 @@ def find_months(times: core.IntArray) -> Any:
 
 def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
     """Return the measures of each phase, a row each; :meth:`Result.measures_by` lists them."""
+    # One row more, the last, has the bars at which no phase is known yet.
     n_phases = len(phases.names)
-    fields = run.record.account._asdict()
+    n_rows = n_phases + 1
     places = np.where(phases.places < 0, n_phases, phases.places)
-    counts = np.bincount(places, minlength=n_phases + 1)
+    counts = np.bincount(places, minlength=n_rows)
 
     def sum_by_phase(values: core.FloatArray) -> core.FloatArray:
-        return np.bincount(places, weights=values, minlength=n_phases + 1).astype(np.float64)
+        return np.bincount(places, weights=values, minlength=n_rows).astype(np.float64)
 
+    fields = run.record.account._asdict()
     unit = run.of_account("unit")
-    before = np.append(run.tally.first_unit, unit[:-1])
+    unit_before = np.append(run.tally.first_unit, unit[:-1])
     with np.errstate(divide="ignore"):
-        growth = np.log(performance.divide(unit, before, empty=1.0))
+        growth = np.log(performance.divide(unit, unit_before, empty=1.0))
 
     gross = np.abs(run.notionals).sum(axis=1)
     leverage = performance.divide(gross, fields["equity"])
@@ -491,15 +493,16 @@ def measure_phases(run: RunRecord, phases: Phases) -> pd.DataFrame:
     columns["share"] = counts / len(places)
 
     columns["log_growth"] = sum_by_phase(growth)
-    columns |= measure_spreads(run, places, n_phases + 1)
-    columns["max_drawdown"] = measure_falls(places, unit, before, n_phases + 1)
+    columns |= measure_spreads(run, places, n_rows)
+    columns["max_drawdown"] = measure_falls(places, unit, unit_before, n_rows)
     columns["mean_leverage"] = mean_leverage
     columns["funding"] = sum_by_phase(fields["funding"])
     columns["fees"] = sum_by_phase(fields["fees"])
     liquidations = sum_by_phase(count_liquidations(run))
     columns["liquidations"] = liquidations.astype(np.int64)
+
     p_values = find_p_values(run, places, growth, n_phases)
-    columns["p_value"] = np.append(p_values, np.nan)  # the bars before are no phase
+    columns["p_value"] = np.append(p_values, np.nan)  # none for bars without a phase
 
     index = pd.Index([*phases.names, NOT_YET], name="phase", dtype=object)
     table = pd.DataFrame(columns, index=index)

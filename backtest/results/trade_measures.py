@@ -244,6 +244,20 @@ def reduce_spans(
     return np.where(stop > first, reduced, np.nan)
 
 
+def find_whole_bars(run: RunRecord, fills: Fills, rows: TradeRows) -> tuple[IntArray, IntArray]:
+    """Return the first bar that each trade lived through whole, and the bar after the last one.
+
+    A trade that begins at a close lives through the bars after that; one that ends at a close
+    lives through that bar too.
+    """
+    fills_at_close = (fills.kind == Event.FILL) & (run.account.fill == "next_close")
+    ends_at_close = np.isin(fills.kind, (Event.RUINED, Event.DELISTED, OPEN))
+    is_at_close = fills_at_close | ends_at_close
+    first = fills.bar[rows.entry] + fills_at_close[rows.entry]
+    stop = fills.bar[rows.exit] + is_at_close[rows.exit]
+    return first, np.maximum(first, stop)
+
+
 def measure_excursions(
     run: RunRecord,
     holding: Holding,
@@ -256,14 +270,7 @@ def measure_excursions(
     ``mae`` (maximum adverse excursion) is negative, ``mfe`` positive, both as shares of the entry
     price. Prices are those of the whole bars of the trade, and that of its end.
     """
-    # A trade that begins at a close has the bars after it; one that ends at a close has that bar
-    # too.
-    is_late = (fills.kind == Event.FILL) & (run.account.fill == "next_close")
-    ends_at_close = np.isin(fills.kind, (Event.RUINED, Event.DELISTED, OPEN))
-    is_at_close = is_late | ends_at_close
-    first = fills.bar[rows.entry] + is_late[rows.entry]
-    stop = np.maximum(first, fills.bar[rows.exit] + is_at_close[rows.exit])
-
+    first, stop = find_whole_bars(run, fills, rows)
     is_long = rows.side > 0.0
     end_price = find_price(run, holding, fills.value[rows.exit])
     excursions = {}
