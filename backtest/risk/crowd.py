@@ -496,35 +496,40 @@ def draw_entries(
     *,
     is_inverse: bool,
 ) -> core.FloatArray:
-    """Draw closes in proportion to volume; again where an account would not have survived since."""
+    """Return an entry price for each account, a close drawn in proportion to volume, (n_accounts,).
+
+    Only the bars of ``lookback`` count. It is drawn again where the account would not have survived
+    since then, at a maintenance rate of ``margin``; an account that survives no draw enters at the
+    last close.
+    """
     length = core.parse_duration(lookback, "lookback")
-    rows = slice(-max(1, length // market.interval), None)
-    close = market.close[rows]
-    weight = market.volume[rows].astype(np.float64)
-    if not weight.sum() > 0.0:
-        weight = np.ones(len(close))
-    edges = np.cumsum(weight) / np.sum(weight)
+    recent = slice(-max(1, length // market.interval), None)
+    close = market.close[recent]
+    volume = market.volume[recent].astype(np.float64)
+    if not volume.sum() > 0.0:
+        volume = np.ones(len(close))
+    edges = np.cumsum(volume) / np.sum(volume)
 
-    # The extremes after the close of each bar, up to the end.
-    lowest = np.minimum.accumulate(np.append(market.low[rows][1:], np.inf)[::-1])[::-1]
-    highest = np.maximum.accumulate(np.append(market.high[rows][1:], -np.inf)[::-1])[::-1]
+    # The extremes after the close of each bar, up to the end: none after the last one.
+    lows_after = np.append(market.low[recent][1:], np.inf)
+    highs_after = np.append(market.high[recent][1:], -np.inf)
+    lowest = np.minimum.accumulate(lows_after[::-1])[::-1]
+    highest = np.maximum.accumulate(highs_after[::-1])[::-1]
 
-    # Who survives no draw enters at the last close.
+    long_fails, short_fails = find_failing_moves(1.0 / leverage, margin, is_inverse=is_inverse)
     last = len(close) - 1
-    row = np.full(len(leverage), last)
-    left = np.arange(len(leverage))
+    bars = np.full(len(leverage), last)
+    waiting = np.arange(len(leverage))  # accounts that have not survived a draw
     for _ in range(ROUNDS):
-        drawn = np.searchsorted(edges, rng.random(len(left)), side="right").clip(max=last)
-        share = 1.0 / leverage[left]
-        long_fails, short_fails = find_failing_moves(share, margin, is_inverse=is_inverse)
-        survives = np.where(
-            is_long[left],
-            lowest[drawn] > close[drawn] * long_fails,
-            highest[drawn] < close[drawn] * short_fails,
-        )
-        row[left[survives]] = drawn[survives]
-        left = left[~survives]
-    return np.asarray(close[row])
+        uniforms = rng.random(len(waiting))
+        drawn = np.searchsorted(edges, uniforms, side="right").clip(max=last)
+        long_survives = lowest[drawn] > close[drawn] * long_fails[waiting]
+        short_survives = highest[drawn] < close[drawn] * short_fails[waiting]
+        survives = np.where(is_long[waiting], long_survives, short_survives)
+
+        bars[waiting[survives]] = drawn[survives]
+        waiting = waiting[~survives]
+    return np.asarray(close[bars])
 
 
 def find_failing_moves(

@@ -585,19 +585,21 @@ def observe_paths(
     They are observed together where those that are ``compared`` have the same columns alone.
     """
     n = len(paths.rows["close"])
-    if not policies.parts_take_arrays(policy):
-        return [policies.observe(policy, paths.pick(k)) for k in range(n)]
+    alone = {}
+    if policies.parts_take_arrays(policy):
+        for k in compared:
+            alone[k] = policies.observe(policy, paths.pick(k))
+        together = policies.observe_together(lambda: policy.observe(paths.join()), alone, n)
 
-    alone = {k: policies.observe(policy, paths.pick(k)) for k in compared}
-    together = policies.observe_together(lambda: policy.observe(paths.join()), alone, n)
-    if together and all(np.shape(values) == (paths.n_bars, n) for values in together.values()):
-        return [together]
+        # A column that is the same for all paths has one axis: it cannot be told apart by path.
+        has_all_paths = all(np.shape(column) == (paths.n_bars, n) for column in together.values())
+        if together and has_all_paths:
+            return [together]
 
-    observed = []
     for k in range(n):
-        columns = alone[k] if k in alone else policies.observe(policy, paths.pick(k))
-        observed.append(columns)
-    return observed
+        if k not in alone:
+            alone[k] = policies.observe(policy, paths.pick(k))
+    return [alone[k] for k in range(n)]
 
 
 def count_paths(columns: Mapping[str, core.FloatArray]) -> int:

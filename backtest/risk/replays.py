@@ -75,31 +75,46 @@ def replay_risk(
     for name, told_now in told_today.items():
         records[name_loss(name)] = leave_untold(runner, plans[name]), told_now
 
-    # By horizon, what was told at each of its dates.
-    forecasts: dict[str, list[Forecast]] = {
-        name: [] for name, dates in plans.items() if len(dates) >= sc.LEAST_DATES
-    }
-    whole = sorted({bar for name in forecasts for bar in plans[name].tolist()})
-    numbers: KeptNumbers = {}
-    for done, bar in enumerate(whole, 1):
-        due = [name for name in forecasts if bar in plans[name]]
-        told_there = forecast_at(runner, past, bar, due, numbers=numbers, threads=threads)
-        for name, forecast in told_there.items():
-            forecasts[name].append(forecast)
-        core.report_progress(progress, done, len(whole))
+    # Horizons with enough dates get a record of what was told there, and what came.
+    is_scored = {name: len(dates) >= sc.LEAST_DATES for name, dates in plans.items()}
+    forecast_plans = {name: dates for name, dates in plans.items() if is_scored[name]}
+    forecasts = forecast_again(runner, past, forecast_plans, threads, progress)
 
     intervals: dict[str, sc.IntervalRecord] = {}
-    for name, forecasts_of_name in forecasts.items():
-        dates = plans[name]
-        told = np.array([forecast.probability for forecast in forecasts_of_name])
-        record = make_record(runner, dates, told, find_lost(runner, dates, bars[name]))
-        records[name_loss(name)] = record, told_today[name]
+    for name, dates in forecast_plans.items():
+        told = np.array([forecast.probability for forecast in forecasts[name]])
+        came = find_lost(runner, dates, bars[name])
+        records[name_loss(name)] = make_record(runner, dates, told, came), told_today[name]
         if is_of_band(name):
-            bands = [forecast.funding for forecast in forecasts_of_name]
+            bands = [forecast.funding for forecast in forecasts[name]]
             intervals |= score_funding(runner, dates, name, bands)
 
     intervals |= score_tails(runner)
     return Replayed(records, intervals)
+
+
+def forecast_again(
+    runner: PathsRunner,
+    past: PastStarts,
+    plans: Mapping[str, core.IntArray],
+    threads: int,
+    progress: Progress | None,
+) -> dict[str, list[Forecast]]:
+    """Return what would have been forecast at the dates of each horizon, in their order.
+
+    ``plans`` are the dates by horizon, as bars of history. Horizons that share a date share its
+    paths, and all dates share random numbers.
+    """
+    bars = sorted({bar for dates in plans.values() for bar in dates.tolist()})
+    forecasts: dict[str, list[Forecast]] = {name: [] for name in plans}
+    numbers: KeptNumbers = {}
+    for done, bar in enumerate(bars, 1):
+        due = [name for name, dates in plans.items() if bar in dates]
+        told_there = forecast_at(runner, past, bar, due, numbers=numbers, threads=threads)
+        for name, forecast in told_there.items():
+            forecasts[name].append(forecast)
+        core.report_progress(progress, done, len(bars))
+    return forecasts
 
 
 def plan_dates(runner: PathsRunner, bars: Mapping[str, int]) -> dict[str, core.IntArray]:
@@ -184,24 +199,36 @@ def forecast_at(
     longest = max(horizons, key=core.parse_duration)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        paths = runner.paths.draw_again(close, longest, sc.SCORED_PATHS, numbers)
-        paths.keep_rates()
-        test = runner.test.replace(market=paths.history, venue=runner.venues, start=None)
-        dated = replace(runner, paths=paths, test=test, resume=None, is_trusted=True)
+        dated = move_to_date(runner, close, longest, numbers)
+        paths = dated.paths
         bars = r.read_horizons(paths, horizons)
         lost = count_lost(dated, bars, threads)
 
     # The probability is that of paths, joined with how often it came before that bar.
     is_calm = any(ratio < CALM for ratio in dated.measure_calm().values())
-    known = know_past(past, markets.n_bars - 1 - bar, close - int(markets.time[0]))
+    age = close - int(markets.time[0])
+    known = know_past(past, ahead=markets.n_bars - 1 - bar, age=age)
     forecasts = {}
     for name, n_bars in bars.items():
         row = known.summarize(n_bars, core.parse_duration(name))
         row[r.BY_MODEL] = lost[name] / paths.count
         told = r.choose_probability(row, 0.0, is_calm=is_calm)
-        band = measure_band(paths) if is_of_band(name) else UNKNOWN_BAND
+
+        band = UNKNOWN_BAND
+        if is_of_band(name):
+            band = measure_band(paths)
         forecasts[name] = Forecast(told, band)
     return forecasts
+
+
+def move_to_date(
+    runner: PathsRunner, close: int, horizon: str, numbers: KeptNumbers | None
+) -> PathsRunner:
+    """Return the runner of a new account at a past close, ns, whose paths know nothing later."""
+    paths = runner.paths.draw_again(close, horizon, sc.SCORED_PATHS, numbers)
+    paths.keep_rates()
+    test = runner.test.replace(market=paths.history, venue=runner.venues, start=None)
+    return replace(runner, paths=paths, test=test, resume=None, is_trusted=True)
 
 
 def count_lost(runner: PathsRunner, bars: Mapping[str, int], threads: int) -> dict[str, int]:
