@@ -181,21 +181,19 @@ def find_outcomes(
     is_failed = is_daily | is_maximum
     is_passed = find_passes(rules, wealth, day)
 
-    # The first bar with an end decides; where it reaches both, the account fails.
-    is_done = is_failed | is_passed
-    deciding = np.where(is_done.any(axis=1), is_done.argmax(axis=1), bars)
-    is_decided = deciding < bars
-    last = np.minimum(deciding, bars - 1)
-    place = (np.arange(n), last)
-
-    # Of two floors in one bar the higher one was met first.
+    # The outcome of each bar by itself: where it reaches both, the account fails. Of two floors in
+    # one bar the higher one was met first.
     is_daily_first = is_daily & ((daily_floor > floor) | ~is_maximum)
-    cause = np.where(is_daily_first, DAILY, MAXIMUM)[place]
+    cause = np.where(is_daily_first, DAILY, MAXIMUM)
+    outcome_of_bar = np.where(is_failed, cause, PASSED)
 
-    fails = is_failed[place]
-    outcome = np.where(fails, cause, PASSED)
-    outcome = np.where(is_decided, outcome, UNDECIDED)
-    is_both = is_decided & fails & is_passed[place]
+    # The first bar with an outcome decides.
+    is_done = is_failed | is_passed
+    is_decided = is_done.any(axis=1)
+    deciding = np.where(is_decided, is_done.argmax(axis=1), bars)
+    place = (np.arange(n), np.minimum(deciding, bars - 1))
+    outcome = np.where(is_decided, outcome_of_bar[place], UNDECIDED)
+    is_both = is_decided & is_failed[place] & is_passed[place]
     return outcome, deciding, is_both
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -186,6 +186,19 @@ def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
     return model.omega / left * mean_square
 
 
+class RowVariance(NamedTuple):
+    """What the variance of a path follows: h_{t+1} = min(omega + alpha e_t^2 + beta h_t, most).
+
+    ``now`` is the variance of the first bar, and e the move of its row times the root of h.
+    """
+
+    now: float
+    omega: float
+    alpha: float
+    beta: float
+    most: float
+
+
 class _Resampled(PathModel):
     """Base of the models that repeat rows of history.
 
@@ -199,12 +212,12 @@ class _Resampled(PathModel):
 
     is_resampled: ClassVar[bool] = True
 
-    def scale(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
+    def scale(self, market: Market) -> tuple[core.FloatArray, RowVariance]:
         """Return the volatility of each row, (n_bars,), and what the variance of a path follows.
 
-        That is variance now, omega, alpha, beta and the largest variance.
+        Both are 1 at all times, as rows are repeated as they are.
         """
-        constant = np.array([1.0, 0.0, 0.0, 1.0, 1.0])
+        constant = RowVariance(now=1.0, omega=0.0, alpha=0.0, beta=1.0, most=1.0)
         return np.ones(market.n_bars), constant
 
 
@@ -313,12 +326,11 @@ class Filtered(_Resampled):
         )
         return ahead
 
-    def scale(self, market: Market) -> tuple[core.FloatArray, core.FloatArray]:
-        """Return what returns are divided by, and the numbers that kernels take of the model.
+    def scale(self, market: Market) -> tuple[core.FloatArray, RowVariance]:
+        """Return what returns are divided by, and what the variance of a path follows.
 
         The first, (n_bars,), is the volatility that the model forecast for each bar, over one
-        constant: with it, paths of the divided returns have the variance of history. The numbers
-        are today's variance, omega, alpha, beta, and the largest variance of a path.
+        constant: with it, paths of the divided returns have the variance of history.
         """
         returns = log_returns(market)
         next_variance = self.filter(market)
@@ -330,18 +342,15 @@ class Filtered(_Resampled):
         row_scale = find_row_scale(self, divided_squares, target)
 
         highest = float(np.max(next_variance))
-        largest = MOST_VARIANCE * max(highest, self.variance_now)
-        numbers = np.array(
-            [
-                self.variance_now,
-                self.omega,
-                self.alpha,
-                self.beta,
-                largest,
-            ]
+        variance_of_path = RowVariance(
+            now=self.variance_now,
+            omega=self.omega,
+            alpha=self.alpha,
+            beta=self.beta,
+            most=MOST_VARIANCE * max(highest, self.variance_now),
         )
         scaled = volatility / math.sqrt(row_scale)
-        return np.asarray(scaled), numbers
+        return np.asarray(scaled), variance_of_path
 
 
 def find_weight(half_life: float) -> float:

@@ -125,8 +125,8 @@ class RowTable:
     ``moves`` (4, n_rows) are the logs of open, high, low and close over the last close, over the
     volatility of their time; ``ratios`` (4, n_rows) are mark over last, and ``shares`` (n_rows,)
     volume over its mean. ``order`` lists the rows by phase, ``counts`` are those of each phase and
-    ``starts`` their first places in the order. ``variance`` holds that of the first bar, omega,
-    alpha, beta and the largest that a path may have. ``growth`` (width,) is the log growth per bar
+    ``starts`` their first places in the order. ``variance`` is what the variance of a path follows.
+    ``growth`` (width,) is the log growth per bar
     that blocks of rows add to that of single rows.
     """
 
@@ -165,8 +165,9 @@ class RowTable:
         # The first bar of a path has the model's variance now, on average over all rows.
         if isinstance(model, Filtered):
             moves = self.moves[3, phases >= 0]
-            self.variance[0] /= float(np.mean(moves**2))
-            self.variance[4] = max(self.variance[4], self.variance[0])
+            now = self.variance.now / float(np.mean(moves**2))
+            most = max(self.variance.most, now)
+            self.variance = self.variance._replace(now=now, most=most)
 
     def choose(self, uniforms: core.FloatArray) -> tuple[core.IntArray, core.FloatArray]:
         """Return which row each bar repeats, and its variance, by uniform numbers (bars, paths, 2).
@@ -175,13 +176,13 @@ class RowTable:
         bootstrap. A block that runs over the end of its rows goes on at the first row of its phase,
         so that all are equally likely.
         """
-        now, omega, alpha, beta, most = self.variance
-        shape = uniforms.shape[1::-1]
-        rows = np.empty(shape, np.int64)
-        variance = np.empty(shape)
+        n_bars, n_paths, _ = uniforms.shape
+        rows = np.empty((n_paths, n_bars), np.int64)
+        variance = np.empty((n_paths, n_bars))
 
         # What the variance of the bar before is multiplied by after each row.
-        growth = alpha * self.moves[3] ** 2 + beta
+        model = self.variance
+        growth = model.alpha * self.moves[3] ** 2 + model.beta
         _compile.compile_module(path_kernels).repeat_rows(
             uniforms,
             self.calendar.phases[1:],
@@ -190,7 +191,7 @@ class RowTable:
             self.counts,
             self.starts,
             growth,
-            np.array([self.block, now, omega, most]),
+            np.array([self.block, model.now, model.omega, model.most]),
             rows,
             variance,
         )
@@ -232,12 +233,12 @@ class RowTable:
 
     def _list_nodes(self) -> core.IntArray:
         """Return the nodes of the table, from the least variance of a path to beyond the most."""
-        now, omega, _, beta, most = self.variance
-        least = now
-        if beta < 1.0:
-            least = min(now, omega / (1.0 - beta))
-        lowest = math.log(max(least, LEAST_SHARE * most)) / LOG_STEP
-        highest = math.log(most) / LOG_STEP
+        model = self.variance
+        least = model.now
+        if model.beta < 1.0:
+            least = min(least, model.omega / (1.0 - model.beta))
+        lowest = math.log(max(least, LEAST_SHARE * model.most)) / LOG_STEP
+        highest = math.log(model.most) / LOG_STEP
         return np.arange(math.floor(lowest), math.floor(highest) + 2)
 
     @functools.cached_property
