@@ -166,16 +166,19 @@ def find_long_run(model: Filtered, rows: core.FloatArray) -> float:
     n = len(rows)
     growth = model.alpha * rows + model.beta
 
-    # S adds up products of ever more rows behind each one: a doubling joins two runs of them.
-    factor = stay * np.roll(growth, 1)
+    # S adds up products of ever more rows behind each one: a doubling joins two runs of them. In
+    # blocks of one row, as a fit has them first, there are none behind.
     total = np.ones(n)
-    _compile.compile_module(path_kernels).sum_products(
-        factor,
-        total,
-        np.empty((2, n)),
-        DOUBLINGS,
-        NEGLIGIBLE,
-    )
+    if stay > 0.0:
+        factor = stay * np.roll(growth, 1)
+        _compile.compile_module(path_kernels).sum_products(
+            factor,
+            total,
+            np.empty((2, n)),
+            DOUBLINGS,
+            NEGLIGIBLE,
+        )
+
     with np.errstate(over="ignore", invalid="ignore"):
         mean_of_all = float(np.mean(growth * total))
         left = 1.0 - (1.0 - stay) * mean_of_all
