@@ -29,8 +29,10 @@ def ewma_deviation(
 
     out = np.empty((n_bars, k))
     out[:1] = np.nan
-    squares = columns[1:] ** 2
-    weighted_root(squares, half_life, scales[1:], out[1:])
+    first = 1 + count_head(columns[1:], half_life)
+    head = columns[1:first, :1] ** 2
+    rows = np.square(columns[first:], order="C")
+    write_roots(head, rows, half_life, scales[1:], out[1:])
     return out
 
 
@@ -38,50 +40,68 @@ def weighted_root(
     squares: core.FloatArray,
     half_life: OneOrMany,
     scale: core.FloatArray,
-    out: core.FloatArray | None = None,
 ) -> core.FloatArray:
     """Return roots of weighted means times ``scale`` (n_bars,), of shape (n_bars, k).
 
-    They are written into ``out`` if it is given; NaN until as many squares as the half-life.
-    ``squares`` has shape (n_bars,) or (n_bars, k).
+    NaN until as many squares as the half-life. ``squares`` has shape (n_bars,) or (n_bars, k).
     """
     columns = np.atleast_2d(squares.T).T
     n_bars, n_paths = columns.shape
     k = max(np.size(half_life), n_paths)
-    if out is None:
-        out = np.empty((n_bars, k))
+    out = np.empty((n_bars, k))
+    first = count_head(columns, half_life)
+    head = columns[:first, :1].copy()
+    rows = np.ascontiguousarray(columns[first:])
+    write_roots(head, rows, half_life, scale, out)
+    return out
 
+
+def count_head(columns: core.FloatArray, half_life: OneOrMany) -> int:
+    """Return how many first rows of (n_bars, k) columns have the same average in all of them.
+
+    That is the history in front of paths, if all have one half-life. Of a single column there is
+    none, so that it is averaged as it is.
+    """
+    if columns.shape[1] == 1:
+        return 0
+    half_lives = np.ravel(half_life)
+    if not np.all(half_lives == half_lives[0]):
+        return 0
+    return lanes.count_shared(columns)
+
+
+def write_roots(
+    head: core.FloatArray,
+    rows: core.FloatArray,
+    half_life: OneOrMany,
+    scale: core.FloatArray,
+    out: core.FloatArray,
+) -> None:
+    """Write roots of weighted means of squares times ``scale`` (n_bars,) to ``out`` (n_bars, k).
+
+    ``head`` (n, 1) are the first squares, which all columns share and which are averaged once, and
+    ``rows`` (n_bars - n, k), or (n_bars - n, 1) of all, those after them.
+    """
+    k = out.shape[1]
     decays = lanes.find_decay(half_life)
     counts = lanes.count_needed(half_life)
     decay = np.array(np.broadcast_to(decays, k))
     needed = np.array(np.broadcast_to(counts, k))
     average = _compile.compile_module(kernels).ewma_lanes
 
-    # Paths of one half-life: the history that all have in front is averaged once.
-    first = 0
+    first = len(head)
     state = np.zeros((2, k))
-    is_one_half_life = bool(np.all(decay == decay[0]))
-    if n_paths > 1 and is_one_half_life:
-        first = lanes.count_shared(columns)
-        head = np.empty((first, 1))
+    if first > 0:
+        head_out = np.empty((first, 1))
         state_of_head = np.zeros((2, 1))
-        average(
-            columns[:first, :1].copy(),
-            decay[:1],
-            needed[:1],
-            scale[:first],
-            state_of_head,
-            head,
-        )
-        out[:first] = np.sqrt(head)
+        average(head, decay[:1], needed[:1], scale[:first], state_of_head, head_out)
+        out[:first] = np.sqrt(head_out)
         state[:] = state_of_head
 
     left = np.maximum(needed - first, 1)
-    rows = np.ascontiguousarray(columns[first:])
     tail = out[first:]
     average(rows, decay, left, scale[first:], state, tail)
     np.sqrt(tail, out=tail)
-    return out
 
 
 def roll_moments(
