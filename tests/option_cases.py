@@ -143,9 +143,11 @@ class OptionTape:
         return index * self.at("bases", moment)
 
     def value(self, moment: Any, index: float, volatility: float | None) -> float:
-        forward = self.forward(moment, index)
-        sigma = self.volatility(moment) if volatility is None else volatility
-        price = price_black(self.sign, forward, self.strike, self.years(moment), sigma, self.rate)
+        base, years, sigma = read_pricing(self, moment.bar, moment.is_close)
+        forward = index * base
+        if volatility is not None:
+            sigma = volatility
+        price = price_black(self.sign, forward, self.strike, years, sigma, self.rate)
         return self.size * (price / forward if self.is_coin else price)
 
     def delta(self, moment: Any, index: float) -> float:
@@ -164,6 +166,14 @@ class OptionTape:
 @functools.lru_cache(maxsize=1 << 14)
 def read_row(option: OptionTape, name: str, bar: int, is_close: bool) -> float:
     return float(option.rows[f"{name}_{'close' if is_close else 'open'}"][bar])
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def read_pricing(option: OptionTape, bar: int, is_close: bool) -> tuple[float, float, float]:
+    """Return the forward over the index, the years to expiry and the volatility at a moment."""
+    names = ("bases", "years", "volatilities")
+    base, years, volatility = (read_row(option, name, bar, is_close) for name in names)
+    return base, years, volatility
 
 
 @dataclass(frozen=True)

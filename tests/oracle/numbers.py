@@ -199,7 +199,10 @@ class Program:
 
 
 def subtract(row: list[Decimal], factor: Decimal, other: list[Decimal]) -> list[Decimal]:
-    return [a - factor * b for a, b in zip(row, other, strict=True)] if factor else row
+    if not factor:
+        return row
+    # Most entries of a table are 0.
+    return [a - factor * b if b else a for a, b in zip(row, other, strict=True)]
 
 
 def choose_row(table: list[list[Decimal]], basis: list[int], entering: int) -> int:

@@ -259,6 +259,8 @@ class Scenarios(Standard):
         groups = dict.fromkeys(self.group(leg.name) for leg in legs if leg.quantity != 0)
         groups |= dict.fromkeys(asset.group for asset in assets)
         groups |= dict.fromkeys(self.group(o.name) for o in held)
+        if not groups:
+            return {}
         most = exact(self.shocks.futures_range) if self.shocks else INFINITY
         result = {}
         for group in groups:
@@ -318,6 +320,8 @@ class Scenarios(Standard):
     ) -> Decimal:
         """Factor, minimum, contingencies, and the charges on deltas and on shorts."""
         held = [o for o in held if o.quantity != 0]
+        if not (legs or assets or held):
+            return ZERO
         factor, contingency = self.of_initial if initial else self.of_maintenance
         gross = sum((leg.notional for leg in legs), ZERO)
         scanned = self.worst(self.losses(legs, assets, held)) + self.delta_charge(held)

@@ -184,6 +184,7 @@ class State:
     def begin(self, t: int) -> None:
         """Open the books of bar t; what was decided at the close of t - 1 is pending."""
         self.t, self.stamp = t, self.clock[t]
+        self.points: dict[str, Point] = {}
         self.row = dict.fromkeys((*outcome.COSTS, *outcome.GAINS, "top_up", "traded"), ZERO)
         self.pool.was_liquidated = self.is_ambiguous = self.is_both_reached = False
         self.arrived, self.highest_before = ZERO, self.highest
@@ -211,11 +212,14 @@ class State:
     # ----- points -----
 
     def at(self, name: str) -> Point:
-        return Point(
-            tuple(each.value(f"mark_{name}") for each in self.positions),
-            tuple(each.value(name) for each in self.positions),
-            tuple(prices[f"mark_{name}"][self.t] for prices in self.asset_prices),
-        )
+        """Everything at a price of this bar, which stays the same for all of it."""
+        if name not in self.points:
+            self.points[name] = Point(
+                tuple(each.value(f"mark_{name}") for each in self.positions),
+                tuple(each.value(name) for each in self.positions),
+                tuple(prices[f"mark_{name}"][self.t] for prices in self.asset_prices),
+            )
+        return self.points[name]
 
     def at_fills(self) -> Point:
         """Everything valued at the last prices where targets are computed and orders fill."""
@@ -233,11 +237,11 @@ class State:
 
     @property
     def cross(self) -> list[Position]:
-        return [each for each in self.held if not each.is_isolated]
+        return [each for each in self.positions if each.quantity != 0 and not each.is_isolated]
 
     @property
     def isolated(self) -> list[Position]:
-        return [each for each in self.held if each.is_isolated]
+        return [each for each in self.positions if each.quantity != 0 and each.is_isolated]
 
     @property
     def has_collateral(self) -> bool:
@@ -291,6 +295,8 @@ class State:
 
     def withheld(self, point: Point, sizes: Sizes | None = None) -> Decimal:
         legs = [each for each in self.positions if each.is_spot]
+        if not legs:
+            return ZERO
         held = [(sizes or {}).get(each.name, each.quantity) for each in legs]
         pairs = [pair for pair in zip(legs, held, strict=True) if pair[1] > 0]
         return sum((each.withheld(point.marks[each.rank], size) for each, size in pairs), ZERO)
@@ -360,10 +366,12 @@ class State:
         pairs = zip(self.assets, point.assets, strict=True)
         return [Asset(a.group, a.amount * p) for a, p in pairs if a.group is not None]
 
-    def required(self, point: Point, sizes: Sizes | None = None) -> Decimal:
-        """level·R."""
+    def required(
+        self, point: Point, sizes: Sizes | None = None, options: Sequence[Holding] | None = None
+    ) -> Decimal:
+        """level·R, with the options that are held there, which may be known already."""
         legs = self.legs(point, sizes or {})
-        held = self.holdings(point)
+        held = self.holdings(point) if options is None else options
         return self.level * self.rule.needed(legs, self.cancelling(point), held, False)
 
     def initial(
@@ -377,14 +385,17 @@ class State:
 
     def surplus(self, point: Point) -> Decimal:
         """D = M - level·R."""
-        return self.backing(point) - self.required(point)
+        held = self.holdings(point)
+        return self.backing(point, held) - self.required(point, options=held)
 
     def cross_fails(self, point: Point) -> bool:
         """The pool fails where M ≤ level·R; where all it has are longs, which are paid: under."""
+        held = self.holdings(point)
+        needed = self.required(point, options=held)
         if self.cross or any(each.quantity < 0 for each in self.options):
-            return self.backing(point) <= self.required(point) * (ONE + TIE)
-        least = self.required(point) * (ONE - TIE) - TIE * self.worth_of_options(point)
-        return self.has_options and self.backing(point) < least
+            return self.backing(point, held) <= needed * (ONE + TIE)
+        least = needed * (ONE - TIE) - TIE * self.worth_of_options(point)
+        return self.has_options and self.backing(point, held) < least
 
     def uncounted(self, point: Point, without: Sequence[str] = ()) -> Decimal:
         """Unrealized profits of cross positions that back no order and no withdrawal."""
