@@ -325,10 +325,11 @@ def compare_ledger(out: Outcome, events: pd.DataFrame, scale: np.ndarray) -> lis
         expected = float(out.total(kind))
         if not abs(total - expected) <= tolerance:
             faults.append(f"ledger {kind}: {total!r}, oracle {expected!r}")
-    for kind in CALLS:
-        if counts[kind] != expected_counts[kind]:
-            faults.append(f"ledger {kind}: {counts[kind]}, oracle {expected_counts[kind]}")
-    return faults
+    return faults + [
+        f"ledger {kind}: {counts[kind]}, oracle {expected_counts[kind]}"
+        for kind in CALLS
+        if counts[kind] != expected_counts[kind]
+    ]
 
 
 def compare_counts(out: Outcome, metrics: Any) -> list[str]:

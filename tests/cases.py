@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +42,13 @@ class Tape:
     mark: pd.DataFrame | None
     funding: pd.DataFrame | None
     interval: int
+    root: Tape | None = field(default=None, init=False)  # the same without further columns
+
+    def with_columns(self, **columns: Any) -> Tape:
+        """Return the tape with further columns of its bars, which is read from that without."""
+        tape = replace(self, bars=self.bars.assign(**columns))
+        object.__setattr__(tape, "root", self.root or self)
+        return tape
 
     def for_oracle(self) -> SimpleNamespace:
         return list_tape(self)
@@ -82,6 +89,11 @@ def list_tape(tape: Tape) -> SimpleNamespace:
 @functools.lru_cache(SHARED)
 def read_tape(tape: Tape, bt: Any, name: str) -> Any:
     """Return the market of a tape; the runs of a case share it, for reading it takes their half."""
+    if tape.root is not None:
+        market = read_tape(tape.root, bt, name)
+        names = [column for column in tape.bars if column not in tape.root.bars]
+        columns = {column: tape.bars[column].to_numpy() for column in names}
+        return replace(market, columns={**market.columns, **columns})
     return bt.Market.from_frames(
         tape.bars,
         funding=tape.funding,
@@ -232,7 +244,7 @@ def draw_costs(
             columns[f"{group}_{name}"] = values
 
         groups["fees"].pop("tiers", None)
-    return replace(tape, bars=tape.bars.assign(**columns)), venue | groups
+    return tape.with_columns(**columns), venue | groups
 
 
 def draw_spot(rng: np.random.Generator, venue: dict[str, Any]) -> dict[str, Any]:
@@ -288,7 +300,7 @@ def draw_terms(
     bars = tape.bars
     moves = measure_moves(bars) + 1e-4
     width = np.where(rng.random(len(bars)) < 0.1, np.nan, moves * bars["close"].to_numpy())
-    bars = bars.assign(sigma=moves, width=width)
+    tape = tape.with_columns(sigma=moves, width=width)
 
     terms = dict(venue["venue"])
     fees = dict(venue["fees"])
@@ -308,7 +320,7 @@ def draw_terms(
         terms["maintenance_multiplier"] = float(rng.uniform(0.8, 2.0))
         terms["initial_multiplier"] = float(rng.uniform(0.5, 2.0))
 
-    return replace(tape, bars=bars), venue | {"fees": fees, "contract": contract, "venue": terms}
+    return tape, venue | {"fees": fees, "contract": contract, "venue": terms}
 
 
 def draw_expenses(seed: int, venues: dict[str, dict[str, Any]]) -> None:
@@ -645,7 +657,7 @@ def make_margin_case(seed: int) -> PortfolioCase:
             n = len(tape.bars)
             asked = usual * rng.choice([0.3, 0.7, 1.0, 1.0, 1.5, 4.0, np.inf], n)
             asked[rng.random(n) < 0.3] = np.nan
-            tapes[name] = replace(tape, bars=tape.bars.assign(setting=asked))
+            tapes[name] = tape.with_columns(setting=asked)
 
     return replace(case, tapes=tapes, account=account)
 
@@ -672,7 +684,7 @@ def make_cold_case(seed: int) -> PortfolioCase:
             setting[: int(rng.integers(0, n // 2))] = np.nan
             columns["setting"] = setting
 
-        tapes[name] = replace(tape, bars=tape.bars.assign(**columns))
+        tapes[name] = tape.with_columns(**columns)
     return replace(case, tapes=tapes, counts=seed // 4 % 2 == 1)
 
 
