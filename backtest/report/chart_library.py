@@ -27,9 +27,9 @@ COMPONENTS = (
 """The components that pages draw; each other one, as sliders and images, costs time per chart."""
 REGISTERED = re.compile(r"\.register\(\[((?:[\w$]+\(\),?)+)\]\)")
 """The list of the kinds of charts: calls of their modules."""
-LISTED = re.compile(r"[\w$]+\(\[((?:[\w$]+\(\),?){3,})\]\)")
+LISTED = re.compile(r"(?<=[\w$])\(\[((?:[\w$]++\(\),?){3,})\]\)")
 """Any list of modules that are registered."""
-MAP_STYLE = re.compile(r'[\w$]+==="map"&&[\w$]+\(\),')
+MAP_STYLE = re.compile(r'(?<![\w$])[\w$]++==="map"&&[\w$]+\(\),')
 """The call of the styles of street maps, which no page draws."""
 OPENINGS = (
     ("this, () => {\n", "this, (function() {\n"),
@@ -37,11 +37,12 @@ OPENINGS = (
     ("return Plotly;\n}));", "return Plotly;\n})));"),
 )
 """Where the two functions around all modules begin, and where the outer one ends."""
-DEFINED = re.compile(r"\bvar ([\w$]+)=([\w$]+)\(\(?(?:\([^()]*\)|[\w$]+)=>\{")
+DEFINED = re.compile(r"var ([\w$]+)=([\w$]+)\(\(?(?:\([^()]*\)|[\w$]+)=>\{")
 """The beginning of a module: its name, and that of the function that wraps it."""
-WRAPPED = re.compile(r"[\w$]+=[\w$]+\((?:\([^()]*\)|[\w$]+)=>\{")
+WRAPPED = re.compile(r"(?<=[\w$])=[\w$]++\((?:\([^()]*\)|[\w$]+)=>\{")
 """The beginning of a module, also of one that shares its statement with other names."""
-CALLED = re.compile(r"([\w$]+)\(\)")
+CALLED = re.compile(r"(?<![\w$])([\w$]++)\(\)")
+"""A call without arguments, tried where a name begins: elsewhere it could not match anew."""
 MANY = 10
 """Modules from which on what wraps them is one of the two wrappers of the bundle."""
 FEW_STEPS = 4
@@ -68,7 +69,10 @@ def trim_library(text: str) -> str:
         return text
 
     shorter = {name: piece.replace(lists[0], ",".join(kept)) for name, piece in pieces.items()}
-    shorter = {name: MAP_STYLE.sub("", piece) for name, piece in drop_components(shorter).items()}
+    shorter = drop_components(shorter)
+    for name, piece in shorter.items():
+        if '==="map"&&' in piece:  # faster than looking for the names before it
+            shorter[name] = MAP_STYLE.sub("", piece)
     used = find_used(shorter)
     trimmed = "".join(shorter[name] for name in shorter if name in used)
     if list_missing(text, trimmed):
@@ -174,6 +178,6 @@ def find_calls(texts: Iterable[str]) -> set[str]:
 
 def list_missing(text: str, trimmed: str) -> set[str]:
     """Return the names that the trimmed text calls and that only the whole one defines."""
-    defined = re.compile(r"\bvar ([\w$]+)=[\w$]+\((?:\(|[\w$]+=>)")
+    defined = re.compile(r"var ([\w$]+)=[\w$]+\((?:\(|[\w$]+=>)")
     lost = {*defined.findall(text)} - {*defined.findall(trimmed)}
     return lost & find_calls([trimmed])
