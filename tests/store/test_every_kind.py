@@ -395,7 +395,11 @@ def test_a_page_of_every_kind_opens_in_a_process_that_has_imported_no_kind(tmp_p
     run_python(
         """
 import os, sys
-import jinja2, pandas, pyarrow.parquet  # which every page needs: each child would load them anew
+# What every page needs, which each child would load anew.
+import jinja2, pandas, pyarrow.parquet, pydantic, typer
+from backtest.report.chart_library import read_library
+read_library()
+assert "backtest.results" not in sys.modules
 from backtest.cli import main
 for name in {names}:
     child = os.fork()
