@@ -537,13 +537,18 @@ def list_calls(source: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
         arguments = node.args
         if ast.unparse(node.func) == "bt.decide_every":
             inner, *arguments = node.args
+
+        name = node.func.attr
+        if name not in STEPS:
+            raise ValueError(source)
         literals = [ast.literal_eval(argument) for argument in arguments]
         named = {}
         for keyword in node.keywords:
             named[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        calls.append((node.func.attr, literals, named))
+        calls.append((name, literals, named))
         node = inner
 
-    if ast.unparse(node) != "Market" or not {name for name, *_ in calls} <= STEPS:
+    if ast.unparse(node) != "Market":
         raise ValueError(source)
-    return calls[::-1]
+    calls.reverse()
+    return calls

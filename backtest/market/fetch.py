@@ -223,21 +223,22 @@ class Archive(NamedTuple):
 
     def pages(self, kind: str, start: int, end: int) -> Iterator[tuple[pd.DataFrame, int]]:
         """Yield the rows of a span month by month, and how far they reach."""
-        for month in pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M"):
-            first = int(month.start_time.as_unit("ns").value)
-            last = int((month + 1).start_time.as_unit("ns").value)
+        months = pd.period_range(pd.Timestamp(start), pd.Timestamp(end - 1), freq="M")
+        for month in months:
+            month_start = int(month.start_time.as_unit("ns").value)
+            month_end = int((month + 1).start_time.as_unit("ns").value)
             parts = []
-            has_ended = last <= self.now
+            has_ended = month_end <= self.now
             if has_ended:
-                whole = self._get(kind, first, last)
+                whole = self._get(kind, month_start, month_end)
                 if whole is not None:
                     parts.append(whole)
 
             # Days that a month lacks, or a month that has no file yet; funding has no daily files.
-            may_lack_days = bool(parts) or last + RECENT >= self.now
+            may_lack_days = bool(parts) or month_end + RECENT >= self.now
             if kind != "funding" and may_lack_days:
-                first_day = max(first, start) // DAY * DAY
-                wanted = np.arange(first_day, min(last, end), DAY)
+                first_day = max(month_start, start) // DAY * DAY
+                wanted = np.arange(first_day, min(month_end, end), DAY)
                 days_there = self._find_whole_days(parts)
                 for day in np.setdiff1d(wanted, days_there).tolist():
                     rows = self._get(kind, day, day + DAY)
@@ -245,7 +246,7 @@ class Archive(NamedTuple):
                         parts.append(rows)
 
             if parts:
-                yield pd.concat(parts), min(last, end)
+                yield pd.concat(parts), min(month_end, end)
 
     def _find_whole_days(self, parts: Sequence[pd.DataFrame]) -> IntArray:
         """Return the days whose bars are all in some rows, as midnights in ns."""
@@ -257,29 +258,36 @@ class Archive(NamedTuple):
 
     def _get(self, kind: str, start: int, end: int) -> pd.DataFrame | None:
         """Return the rows in the file of a day or a month; None if there is no such file."""
-        symbol = self.request.symbol
-        period, form = "monthly", "%Y-%m"
-        if end - start == DAY:
-            period, form = "daily", "%Y-%m-%d"
-
-        # Files of funding have no length; some settlements are stamped before the month.
-        what = self.request.length
-        folder = f"{what}/"
-        earliest = start
-        if kind == "funding":
-            what = FOLDERS[kind]
-            folder = ""
-            earliest = start - HOUR
-
-        url = (
-            f"{self.address}/data/futures/{ARCHIVES[self.request.source]}/{period}/{FOLDERS[kind]}/"
-            f"{symbol}/{folder}{symbol}-{what}-{pd.Timestamp(start).strftime(form)}.zip"
-        )
+        url = self._name_file(kind, start, end)
         content = self.download(url)
         if content is None:
             return None
+
+        # Some settlements are stamped before the month of their file.
+        earliest = start
+        if kind == "funding":
+            earliest = start - HOUR
         rows = read_archive_rows(content, kind, url)
-        return rows[(rows["time"] >= earliest) & (rows["time"] < end)]
+        is_inside = (rows["time"] >= earliest) & (rows["time"] < end)
+        return rows[is_inside]
+
+    def _name_file(self, kind: str, start: int, end: int) -> str:
+        """Return the address of the file of a day or a month."""
+        day = pd.Timestamp(start)
+        period = "monthly"
+        date = day.strftime("%Y-%m")
+        if end - start == DAY:
+            period = "daily"
+            date = day.strftime("%Y-%m-%d")
+
+        # Bars have a folder for each length, funding has no lengths.
+        symbol = self.request.symbol
+        length = self.request.length
+        name = f"{length}/{symbol}-{length}-{date}.zip"
+        if kind == "funding":
+            name = f"{symbol}-{FOLDERS[kind]}-{date}.zip"
+        futures = ARCHIVES[self.request.source]
+        return f"{self.address}/data/futures/{futures}/{period}/{FOLDERS[kind]}/{symbol}/{name}"
 
     def download(self, url: str) -> bytes | None:
         """Return a file of the archive, compared with its checksum; None if there is none."""
@@ -417,9 +425,9 @@ class Exchange(NamedTuple):
         lacking = [np.nan] * (len(COLUMNS[kind]) - width)
         stamps = []
         values = []
-        for row in answer:
-            stamps.append(row[0] * MILLISECOND)
-            values.append([*row[1 : 1 + width], *lacking])
+        for stamp, *numbers in answer:
+            stamps.append(stamp * MILLISECOND)
+            values.append([*numbers[:width], *lacking])
         rows = make_frame(kind, stamps, values)
 
         if not len(rows):
@@ -439,12 +447,16 @@ class Exchange(NamedTuple):
         stamps = []
         values = []
         for entry in answer:
+            # Where ccxt drops a field, the exchange's own answer, ``info``, has it.
             rate = entry["info"][offer.rate] if offer.rate else entry["fundingRate"]
             price = None
             if offer.mark:
                 price = entry.get("info", {}).get(offer.mark)
+
+            # Exchanges write 0, or an empty text, for a mark that they do not know.
+            mark = float(price or "nan") or np.nan
             stamps.append(entry["timestamp"] * MILLISECOND)
-            values.append((float(rate), float(price or "nan") or np.nan))
+            values.append((float(rate), mark))
         rows = make_frame(kind, stamps, values)
         return rows[rows["time"] < until], until
 

@@ -92,9 +92,10 @@ def fetch_rows(
     length = core.format_duration(interval)
     for day in np.setdiff1d(days_wanted, days_there).tolist():
         date = pd.Timestamp(day * DAY).strftime("%Y-%m-%d")
-        url = f"{base}/daily/metrics/{symbol}/{symbol}-metrics-{date}.zip"
+        file_of_day = f"metrics/{symbol}/{symbol}-metrics-{date}.zip"
         if kind == "premium":
-            url = f"{base}/daily/premiumIndexKlines/{symbol}/{length}/{symbol}-{length}-{date}.zip"
+            file_of_day = f"premiumIndexKlines/{symbol}/{length}/{symbol}-{length}-{date}.zip"
+        url = f"{base}/daily/{file_of_day}"
         content = download(url)
         if content is not None:
             rows = read_rows(content, kind, url)
@@ -137,29 +138,36 @@ def read_rows(content: bytes, kind: str, where: str) -> pd.DataFrame:
 
 
 def read_metrics(text: bytes) -> pd.DataFrame:
+    """Return rows of metrics by our names, each stamped with the beginning of its five minutes."""
     table = pd.read_csv(io.BytesIO(text))
-    stamps = pd.DatetimeIndex(pd.to_datetime(table["create_time"], utc=True)).as_unit("ns").asi8
+    times = pd.to_datetime(table["create_time"], utc=True)
+    stamps = pd.DatetimeIndex(times).as_unit("ns").asi8
     # Some stamps are seconds late: a row is of the five minutes in which it is stamped.
     rows: dict[str, Any] = {"time": stamps // METRICS_LAG * METRICS_LAG}
     for theirs, ours in METRICS.items():
-        rows[ours] = pd.to_numeric(table[theirs], errors="coerce").to_numpy(dtype=np.float64)
+        numbers = pd.to_numeric(table[theirs], errors="coerce")
+        rows[ours] = numbers.to_numpy(dtype=np.float64)
     return pd.DataFrame(rows)
 
 
 def read_premium(text: bytes) -> pd.DataFrame:
     """Return the close of each bar of the premium index, negative ones too."""
+    # Older files have no header.
     header: int | None = 0
     if text.lstrip()[:1].isdigit():
         header = None
     table = pd.read_csv(io.BytesIO(text), header=header)
 
     # Stamps in microseconds have 16 digits, those in milliseconds 13.
-    stamps = table.iloc[:, 0].to_numpy(dtype=np.int64)
+    opens = table.iloc[:, KLINE.index("open_time")]
+    stamps = opens.to_numpy(dtype=np.int64)
     unit = 1_000_000
     if len(stamps) and stamps[0] > 10**14:
         unit = 1_000
-    closes = table.iloc[:, KLINE.index("close")].to_numpy(dtype=np.float64)
-    return pd.DataFrame({"time": stamps * unit, "premium": closes})
+
+    closes = table.iloc[:, KLINE.index("close")]
+    premium = closes.to_numpy(dtype=np.float64)
+    return pd.DataFrame({"time": stamps * unit, "premium": premium})
 
 
 def join_rows(
@@ -178,7 +186,8 @@ def join_rows(
         oldest = 1
     last = np.searchsorted(known_at, closes, side="right") - 1
     row = np.maximum(last, 0)
-    is_fresh = (last >= 0) & (closes - known_at[row] < oldest)
+    age = closes - known_at[row]
+    is_fresh = (last >= 0) & (age < oldest)
 
     joined = {}
     for name in COLUMNS[kind]:

@@ -71,16 +71,22 @@ def parse_name(path: Path) -> NamedFile:
 
     match = _BINANCE.fullmatch(stem)
     if match and _OTHER_KLINES.isdisjoint(path.parts):
+        pair = match["pair"]
         if match["what"] == "fundingRate":
-            return NamedFile(path, "funding", match["pair"], is_archive=True)
+            return NamedFile(path, "funding", pair, is_archive=True)
+
+        # Klines of both kinds have the same name, in folders of their own.
         role = "bars"
         if "markPriceKlines" in path.parts:
             role = "mark"
-        return NamedFile(path, role, match["pair"], match["what"], is_archive=True)
+        return NamedFile(path, role, pair, match["what"], is_archive=True)
 
+    # Any other name: the role that it has among its words.
     words = re.split(r"[^a-z]+", stem.lower())
-    roles = [role for role in ROLES if role in words]
-    return NamedFile(path, roles[0] if roles else "bars")
+    for role in ROLES:
+        if role in words:
+            return NamedFile(path, role)
+    return NamedFile(path, "bars")
 
 
 def find_layout(

@@ -383,21 +383,31 @@ def note_filled(
     if mark is not None and not mark.is_marked.all():
         absent = bars.time[~mark.is_marked]
         first = int(absent[0])
-        last = int(absent[-1])
-        stretch = timed.Span(first, last + (bars.interval or 0))
+        end = int(absent[-1]) + (bars.interval or 0)
+        stretch = timed.Span(first, end)
         filled["mark_gaps"] = f"last: {absent.size} of {bars.time.size} bars, {stretch}"
 
     if funding is None:
         if not options.has_sessions:
             filled["funding"] = "none given"
-    elif has_repairs and funding.covered is not None:
-        every = timed.cadence(funding.once)
-        uncovered = count_uncovered(funding.span, funding.covered, every)
-        missing = int(uncovered.sum())
-        for _, _, lacking, _ in timed.missing_settlements(funding.once, *funding.span):
-            missing += lacking
+        return
+    if has_repairs and funding.covered is not None:
+        missing = count_missing_settlements(funding, funding.covered)
         if missing:
             filled["funding_gaps"] = f"zero: {missing} settlements missing in {funding.span}"
+
+
+def count_missing_settlements(funding: Subject, covered: timed.Span) -> int:
+    """Return how many settlements lack before, after and within the time that some cover."""
+    span = funding.span
+    every = timed.cadence(funding.once)
+    uncovered = count_uncovered(span, covered, every)
+    missing = int(uncovered.sum())
+
+    gaps = timed.missing_settlements(funding.once, span.start, span.end)
+    for _start, _end, lacking, _every in gaps:
+        missing += lacking
+    return missing
 
 
 def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str, Any]:

@@ -247,17 +247,22 @@ class Market(BarClock):
 
     def __post_init__(self) -> None:
         """Freeze all arrays and tables; a signal that never changes stays one number."""
+        set_field = functools.partial(object.__setattr__, self)  # the class is frozen
+
         # Without mark prices, two fields share one array.
         frozen: dict[int, Any] = {}
         for name, array in self._arrays().items():
-            if id(array) not in frozen:
-                frozen[id(array)] = core.freeze(array)
-            object.__setattr__(self, name, frozen[id(array)])
+            key = id(array)
+            if key not in frozen:
+                frozen[key] = core.freeze(array)
+            set_field(name, frozen[key])
 
-        columns = {name: core.freeze(values) for name, values in self.columns.items()}
-        object.__setattr__(self, "columns", MappingProxyType(columns))
-        object.__setattr__(self, "filled", MappingProxyType(dict(self.filled)))
-        object.__setattr__(self, "facts", {})  # copies with the same content share them
+        columns = {}
+        for name, values in self.columns.items():
+            columns[name] = core.freeze(values)
+        set_field("columns", MappingProxyType(columns))
+        set_field("filled", MappingProxyType(dict(self.filled)))
+        set_field("facts", {})  # copies with the same content share them
 
         # A signal that was broadcast from one number goes back to it, and is broadcast again.
         signal = np.asarray(self.signal)
@@ -265,7 +270,7 @@ class Market(BarClock):
         if is_constant:
             signal = signal[:1]
         by_bar = np.broadcast_to(core.freeze(signal), self.time.shape)
-        object.__setattr__(self, "signal", by_bar)
+        set_field("signal", by_bar)
 
     @classmethod
     @checked

@@ -88,44 +88,49 @@ def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> st
 def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
     """Return the clock of markets: the opens of all their bars, (n_bars,), and the spans, (n, 2).
 
-    A span is the first bar of a market and the one after its last. Raises DataError if a market
-    lacks bars of the others inside its span, or if markets do not overlap.
+    A span is the first bar of a market on the clock, and the one after its last. Raises DataError
+    if a market lacks bars of the others inside its span, or if markets do not overlap.
     """
-    times = [market.time for market in markets.values()]
-    time = times[0]
-    is_one_clock = all(np.array_equal(other, time) for other in times[1:])
-    if not is_one_clock:
-        time = np.unique(np.concatenate(times))
+    time = join_times([market.time for market in markets.values()])
 
-    first_opens = [market.start for market in markets.values()]
-    last_opens = [int(market.time[-1]) for market in markets.values()]
-    firsts = np.searchsorted(time, first_opens)
-    stops = np.searchsorted(time, last_opens) + 1
-    spans = np.stack([firsts, stops], axis=1).astype(np.int64)
-
-    for name, (first, stop) in zip(markets, spans, strict=True):
-        if stop - first != markets[name].n_bars:
+    spans = np.empty((len(markets), 2), np.int64)
+    for i, (name, market) in enumerate(markets.items()):
+        first = np.searchsorted(time, market.time[0])
+        stop = np.searchsorted(time, market.time[-1]) + 1
+        if stop - first != market.n_bars:
             raise report_hole(name, markets, time[first:stop])
-    check_overlap([*markets], time, firsts, stops)
+        spans[i] = first, stop
+
+    check_overlap([*markets], time, spans)
     return core.freeze(time), core.freeze(spans)
+
+
+def join_times(times: Sequence[IntArray]) -> IntArray:
+    """Return all opens of several markets, each once, in order; equal ones stay one array."""
+    first, *others = times
+    if all(np.array_equal(other, first) for other in others):
+        return first
+    return np.unique(np.concatenate(times))
 
 
 def report_hole(name: str, markets: Mapping[str, Market], time: IntArray) -> DataError:
     """Return the error of an instrument that lacks bars of others inside its span ``time``."""
     missing = np.setdiff1d(time, markets[name].time, assume_unique=True)
-    first_missing = missing[0]
-    other = next(n for n, market in markets.items() if np.isin(first_missing, market.time))
+    first_missing = int(missing[0])
+    owners = [n for n, market in markets.items() if np.isin(first_missing, market.time)]
     return DataError(
         "an instrument must have all bars of the others between its first and its last "
         f"one, {name!r} lacks {missing.size} of {len(time)}, the first at "
-        f"{format_time(int(first_missing))} UTC, where {other!r} has one; fill the hole, or "
+        f"{format_time(first_missing)} UTC, where {owners[0]!r} has one; fill the hole, or "
         "cut the panel with since= and until="
     )
 
 
-def check_overlap(names: Sequence[str], time: IntArray, starts: IntArray, stops: IntArray) -> None:
+def check_overlap(names: Sequence[str], time: IntArray, spans: IntArray) -> None:
     """Raise DataError if, in the order of their starts, one begins after all before it ended."""
+    starts, stops = spans.T
     order = np.argsort(starts, kind="stable")
+
     # The bar up to which the instruments so far have reached.
     reached = np.maximum.accumulate(stops[order])
     starts_of_next = starts[order[1:]]
@@ -136,10 +141,11 @@ def check_overlap(names: Sequence[str], time: IntArray, starts: IntArray, stops:
     k = int(apart[0])
     later = order[k + 1]
     latest = order[int(np.argmax(stops[order] == reached[k]))]
+    begins = format_time(int(time[starts[later]]))
+    ended = format_time(int(time[reached[k] - 1]))
     raise DataError(
-        f"the spans of the instruments must overlap, {names[later]!r} begins at "
-        f"{format_time(int(time[starts[later]]))} UTC, after the last bar of {names[latest]!r} "
-        f"at {format_time(int(time[reached[k] - 1]))} UTC"
+        f"the spans of the instruments must overlap, {names[later]!r} begins at {begins} UTC, "
+        f"after the last bar of {names[latest]!r} at {ended} UTC"
     )
 
 
@@ -400,29 +406,32 @@ class Markets(BarClock, Mapping[str, Market]):
         return prices
 
     def _join_settlements(self, jitter: int) -> dict[str, Any]:
-        """Return the settlements of all instruments in the order of their stamps."""
-        parts = []
-        for instrument, (market, span) in enumerate(zip(self.values(), self.spans, strict=True)):
+        """Return the settlements of all instruments in the order of their stamps.
+
+        Each field of FUNDING is an array of shape (n_settlements,), without the settlements before
+        the first bar of their instrument and after its last.
+        """
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in FUNDING}
+        for i, market in enumerate(self.values()):
             time = market.funding_time
             bar, is_open = place_on_bars(time, market.time, market.interval, jitter)
-            first_bar = span[0]
-            # In the order of FUNDING; bars are those of the clock.
-            fields = (
-                time,
-                bar + first_bar,
-                is_open.astype(np.int64),
-                np.full(len(time), instrument, dtype=np.int64),
-                market.funding_mark,
-                market.funding_rate,
-            )
+            first_on_clock = self.spans[i, 0]
+            fields = {
+                "funding_time": time,
+                "funding_bar": bar + first_on_clock,
+                "funding_is_open": is_open.astype(np.int64),
+                "funding_instrument": np.full(len(time), i, dtype=np.int64),
+                "funding_price": market.funding_mark,
+                "funding_rate": market.funding_rate,
+            }
             is_inside = (bar >= 0) & (bar < market.n_bars)
-            parts.append([values[is_inside] for values in fields])
+            for name, values in fields.items():
+                parts[name].append(values[is_inside])
 
         # Stable: settlements of one time stay in the order of the instruments.
-        joined = [np.concatenate(of_field) for of_field in zip(*parts, strict=True)]
-        times = joined[0]
-        order = np.argsort(times, kind="stable")
-        return {name: values[order] for name, values in zip(FUNDING, joined, strict=True)}
+        joined = {name: np.concatenate(values) for name, values in parts.items()}
+        order = np.argsort(joined["funding_time"], kind="stable")
+        return {name: values[order] for name, values in joined.items()}
 
     def tradable(self) -> core.BoolArray:
         """Return where a decision at a close can be filled, of shape (n_instruments, n_bars).
@@ -431,19 +440,20 @@ class Markets(BarClock, Mapping[str, Market]):
         instrument is delisted if its span ends while the clock goes on. Both are read from the
         spans of the panel that this one was cut from, so a part of it has the same values.
         """
+        return compute_once(self, "tradable", self._find_tradable)
 
-        def compute() -> core.BoolArray:
-            is_tradable = np.zeros((len(self), self.n_bars), dtype=np.bool_)
-            last_of_all = max(self.last_opens.values())
-            for i, name in enumerate(self.names):
-                first, stop = self.spans[i]
-                last = self.last_opens[name]
-                is_delisted = last < last_of_all
-                is_before_last = self.time[first:stop] < last
-                is_tradable[i, first:stop] = is_before_last if is_delisted else True
-            return is_tradable
+    def _find_tradable(self) -> core.BoolArray:
+        is_tradable = np.zeros((len(self), self.n_bars), dtype=np.bool_)
+        last_of_all = max(self.last_opens.values())
+        for i, name in enumerate(self.names):
+            first, stop = self.spans[i]
+            is_tradable[i, first:stop] = True
 
-        return compute_once(self, "tradable", compute)
+            last = self.last_opens[name]
+            is_delisted = last < last_of_all
+            if is_delisted:
+                is_tradable[i, first:stop] = self.time[first:stop] < last
+        return is_tradable
 
     @classmethod
     @checked
@@ -486,9 +496,11 @@ class Markets(BarClock, Mapping[str, Market]):
         currency : str, optional
             Default: the one that the files or the names say.
         """
+        # The arguments that say how data are read, out of all of them, by their names.
         options = read_options(locals())
         if not paths:
             raise ParameterError("load needs a path, got none")
+
         sources = find_sources([Path(path) for path in paths], instruments)
         loaded = {}
         for name, source in sources.items():

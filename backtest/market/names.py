@@ -349,15 +349,18 @@ def find_flag(frame: pd.DataFrame) -> Any:
 
     ``x`` is one beside the letters of Binance's streams, ``t, T, o, h, l, c``.
     """
-    is_stream = {"o", "h", "l", "c", "x"} <= {*map(plain_name, frame.columns)}
-    names = [name for name in frame.columns if is_flag(name)]
-    if is_stream:
-        named_x = [name for name in frame.columns if plain_name(name) == "x"]
-        names += [name for name in named_x if read_flag(frame[name]) is not None]
-
-    for name in names:
+    for name in frame.columns:
+        if not is_flag(name):
+            continue
         is_text = frame[name].dtype.kind not in "iufb"
         if is_text or read_flag(frame[name]) is not None:
+            return name
+
+    plain_names = [plain_name(name) for name in frame.columns]
+    if not {"o", "h", "l", "c", "x"} <= {*plain_names}:
+        return None
+    for name, plain in zip(frame.columns, plain_names, strict=True):
+        if plain == "x" and read_flag(frame[name]) is not None:
             return name
     return None
 
@@ -370,8 +373,11 @@ def _rename_letters(frame: pd.DataFrame) -> pd.DataFrame:
     names = dict(_OF_STREAMS)
     if find_flag(frame) == "x":
         names["x"] = FLAG
-    if "s" in frame and frame["s"].astype(str).str.fullmatch(r"[A-Z0-9_:/-]+").all():
-        names["s"] = "symbol"
+    if "s" in frame:
+        texts = frame["s"].astype(str)
+        if texts.str.fullmatch(r"[A-Z0-9_:/-]+").all():
+            names["s"] = "symbol"
+
     unused = [name for name in frame if name in _UNUSED_OF_STREAMS and name not in names]
     return frame.drop(columns=unused).rename(columns=names)
 
@@ -391,15 +397,21 @@ def _complete_choice(
     if needed <= chosen.keys():
         return complete
 
-    spelled = spell_columns(frame, (*TIME_NAMES, *schema.known), where)
+    # A column that was chosen for one name is not taken for another.
     known = [*map(str, frame.columns)]
-    taken = {known[place] for theirs in chosen.values() for place in _find_places(known, theirs)}
+    used = set()
+    for theirs in chosen.values():
+        for place in _find_places(known, theirs):
+            used.add(known[place])
+
+    spelled = spell_columns(frame, (*TIME_NAMES, *schema.known), where)
     for name in schema.known:
-        if name in spelled and spelled[name] not in taken:
+        if name in spelled and spelled[name] not in used:
             complete.setdefault(name, str(spelled[name]))
 
+    # Times have several names; of two columns neither is taken.
     times = [spelled[name] for name in TIME_NAMES if name in spelled]
-    free = [str(column) for column in times if column not in taken]
+    free = [str(column) for column in times if column not in used]
     if len(free) == 1:
         complete.setdefault("time", free[0])
     return complete
@@ -425,11 +437,9 @@ def _choose_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) 
 
     if "close" in columns:
         flag = find_flag(frame)
-        if flag is not None and flag not in chosen.values():
-            finished = read_flag(frame[flag])
-            if finished is None or not (finished == 1.0).all():
-                our_name = flag if is_flag(flag) else FLAG
-                columns[our_name] = frame[flag]
+        if flag is not None and flag not in chosen.values() and not is_all_finished(frame[flag]):
+            our_name = flag if is_flag(flag) else FLAG
+            columns[our_name] = frame[flag]
 
     # A column of times under our name, or the index that the frame has already.
     index = None
@@ -437,6 +447,12 @@ def _choose_columns(frame: pd.DataFrame, chosen: Mapping[str, str], where: str) 
         index = frame.index
     arrays = {name: values.array for name, values in columns.items()}
     return pd.DataFrame(arrays, index=index)
+
+
+def is_all_finished(flag: pd.Series) -> bool:
+    """Return whether a flag says of all bars that they are finished; not if it cannot be read."""
+    finished = read_flag(flag)
+    return finished is not None and bool((finished == 1.0).all())
 
 
 def _find_places(known: Sequence[str], theirs: str) -> list[int]:

@@ -93,6 +93,7 @@ def build_quality(
             if hits:
                 findings.append(count_hits(rule, subject, hits))
 
+    # Loading has noted which tables were kept in half precision.
     note = filled.get(loading.HALF, "")
     for role, subject in subjects.items():
         if f" of {role} in " in note:
@@ -110,27 +111,24 @@ def build_quality(
 def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
     """Return how many rows break a rule, and the longest run of them, or the largest gap."""
     time = np.unique(np.concatenate([hit.time for hit in hits]))
-    if hits[0].missing is not None:
-        missing = np.concatenate([hit.missing for hit in hits if hit.missing is not None])
-        count = int(missing.sum())
-        longest = int(missing.max())
-    else:
-        # A bar without a mark has no row in the table of marks, so it is counted among the bars.
-        table = subject.table.ordered
-        if subject.bars is not None and rule.name == "bars without a mark":
-            table = subject.bars
-        rows = np.searchsorted(table.time, time)
-        edges = np.flatnonzero(np.diff(rows, prepend=-2, append=rows[-1] + 2) != 1)
-        count = time.size
-        longest = int(np.diff(edges).max())
-
     places: list[str] = []
+    missing: list[int] = []
     for hit in hits:
         places += hit.places
+        if hit.missing is not None:
+            missing += hit.missing.tolist()
+
+    if missing:
+        count = sum(missing)
+        longest = max(missing)
+    else:
+        count = time.size
+        longest = find_longest_run(rule, subject, time)
+
     return Finding(
-        subject.role,
-        rule.name,
-        rule.level,
+        table=subject.role,
+        rule=rule.name,
+        level=rule.level,
         count=count,
         share=min(count / max(subject.table.time.size, 1), 1.0),
         longest=longest,
@@ -138,6 +136,20 @@ def count_hits(rule: Rule, subject: Subject, hits: Sequence[Hit]) -> Finding:
         last=format_time(int(time[-1])),
         places=tuple(places[:LISTED]),
     )
+
+
+def find_longest_run(rule: Rule, subject: Subject, time: IntArray) -> int:
+    """Return the most rows in a row of a table that have one of some times."""
+    # A bar without a mark has no row in the table of marks, so it is counted among the bars.
+    table = subject.table.ordered
+    if subject.bars is not None and rule.name == "bars without a mark":
+        table = subject.bars
+
+    # A run begins where the row is not the one after the last, and ends where the next begins.
+    rows = np.searchsorted(table.time, time)
+    steps = np.diff(rows, prepend=-2, append=rows[-1] + 2)
+    starts = np.flatnonzero(steps != 1)
+    return int(np.diff(starts).max())
 
 
 def describe_table(subject: Subject) -> dict[str, Any]:
@@ -213,13 +225,19 @@ def inspect_files(paths: Sequence[Path], options: ReadOptions) -> Quality:
         filled = {**filled, loading.HALF: notes[loading.HALF]}
 
     # Stamps without a zone are a defect; what else is wrong shows if they are read as UTC.
-    if options.timezone is None and len(subjects) < sum(map(bool, frames.values())):
-        subjects, more, _ = loading.read_frames(frames, options._replace(timezone="UTC"))
-        defects += [defect for defect in more if defect not in defects]
+    n_tables = sum(map(bool, frames.values()))
+    if options.timezone is None and len(subjects) < n_tables:
+        as_utc = options._replace(timezone="UTC")
+        subjects, defects_as_utc, _ = loading.read_frames(frames, as_utc)
+        for defect in defects_as_utc:
+            if defect not in defects:
+                defects.append(defect)
     if not frames["bars"]:
         defects = Defects([f"a market needs bars, found none ({source})"])
+
+    with_columns = {role: table for role, table in subjects.items() if table.table.columns}
     return build_quality(
-        {role: subject for role, subject in subjects.items() if subject.table.columns},
+        with_columns,
         filled,
         source=source,
         instrument=options.instrument,

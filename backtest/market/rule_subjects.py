@@ -51,7 +51,9 @@ class Subject:
     def once(self) -> IntArray:
         """The stamps of the whole file without those that repeat the one before."""
         time = self.whole.time
-        return time[np.diff(time, prepend=np.iinfo(np.int64).min // 2) >= tables.JITTER]
+        is_new = np.ones(time.size, dtype=np.bool_)
+        is_new[1:] = np.diff(time) >= tables.JITTER
+        return time[is_new]
 
     @cached_property
     def is_marked(self) -> BoolArray:
@@ -78,9 +80,13 @@ class Subject:
         time = self.time
         if self.bars is None or not self.interval or not time.size:
             return np.empty(0, np.int64)
-        is_off = (time - self.bars.time[0]) % self.interval != 0
+
+        # Sessions open at any time, others a whole number of bars after the first one.
         if self.sessions:
             is_off = ~np.isin(time, self.bars.time)
+        else:
+            since_first = time - self.bars.time[0]
+            is_off = since_first % self.interval != 0
         if is_off.any():
             return np.asarray(time[is_off])
 
@@ -94,16 +100,20 @@ class Subject:
     @cached_property
     def covered(self) -> Span | None:
         """The time that mark prices or funding cover, None if they cannot be aligned."""
+        span = self.span
         if self.role == "funding":
-            covered = Span(*tables.coverage(self.once, *self.span))
-            return self.span.within(covered)
+            start, end = tables.coverage(self.once, span.start, span.end)
+            return span.within(Span(start, end))
         if self.misaligned.size or not self.interval:
             return None
 
+        # Where no bar has a mark, the marks are of another time: their own.
         time = self.whole.time
         if self.is_marked.any() and self.bars is not None:
             time = self.bars.time[self.is_marked]
-        return Span(int(time[0]), int(time[-1]) + self.interval)
+        first = int(time[0])
+        last = int(time[-1])
+        return Span(first, last + self.interval)
 
 
 class Hit(NamedTuple):

@@ -98,12 +98,14 @@ def find_repeats(subject: Subject) -> list[Hit]:
     is_again = np.diff(time, prepend=time[0] - 1) == 0
     repeats = cells[:, is_again]
     originals = cells[:, np.flatnonzero(is_again) - 1]
-    are_same = (repeats == originals) | (np.isnan(repeats) & np.isnan(originals))
+    are_both_unknown = np.isnan(repeats) & np.isnan(originals)
+    are_same = (repeats == originals) | are_both_unknown
     differs = ~are_same.all(axis=0)
 
-    text = f"{NOUNS[subject.role]} must have each time once, {{n}} of {{of}} are duplicates"
-    places = (f"{differs.sum()} of {differs.size} with other values",)
-    return find_rows(time, is_again, text, places=places)
+    noun = NOUNS[subject.role]
+    text = f"{noun} must have each time once, {{n}} of {{of}} are duplicates"
+    place = f"{differs.sum()} of {differs.size} with other values"
+    return find_rows(time, is_again, text, places=(place,))
 
 
 def is_off_grid(subject: Subject) -> BoolArray:
@@ -268,14 +270,15 @@ def find_bad_ranges(subject: Subject) -> list[Hit]:
 
 def measure_bodies(table: TimedTable) -> tuple[FloatArray, FloatArray]:
     """Return the larger and the smaller of open and close; NaN where a price is impossible."""
-    is_sound = np.ones(table.time.size, dtype=np.bool_)
-    for name in PRICES:
-        is_sound &= is_price(table.columns[name])
-
     opens = table.columns["open"]
     closes = table.columns["close"]
-    top = np.where(is_sound, np.maximum(opens, closes), np.nan)
-    bottom = np.where(is_sound, np.minimum(opens, closes), np.nan)
+    top = np.maximum(opens, closes)
+    bottom = np.minimum(opens, closes)
+
+    for name in PRICES:
+        is_impossible = ~is_price(table.columns[name])
+        top[is_impossible] = np.nan
+        bottom[is_impossible] = np.nan
     return top, bottom
 
 
@@ -336,17 +339,21 @@ def find_outliers(subject: Subject) -> list[Hit]:
     table = subject.table.ordered
     if not table.has_prices or table.time.size < 7:
         return []
-    prices = [_log_of(table.columns[name]) for name in PRICES]
-    opens, highs, lows, closes = map(pd.Series, prices)
+    opens = pd.Series(_log_of(table.columns["open"]))
+    highs = pd.Series(_log_of(table.columns["high"]))
+    lows = pd.Series(_log_of(table.columns["low"]))
+    closes = pd.Series(_log_of(table.columns["close"]))
     typical = measure_typical_moves(closes)
+
+    # A high may be as high as its own open and close, and as the highs beside it; a low likewise.
     top = np.maximum(opens, closes)
     bottom = np.minimum(opens, closes)
-    highest = np.fmax(highs.shift(), highs.shift(-1))
-    lowest = np.fmin(lows.shift(), lows.shift(-1))
+    highest = np.maximum(top, np.fmax(highs.shift(), highs.shift(-1)))
+    lowest = np.minimum(bottom, np.fmin(lows.shift(), lows.shift(-1)))
     offsets = {
         "close": measure_nearer_offsets(closes),
-        "high": np.fmax(highs - np.maximum(top, highest), 0.0),
-        "low": np.fmin(lows - np.minimum(bottom, lowest), 0.0),
+        "high": np.fmax(highs - highest, 0.0),
+        "low": np.fmin(lows - lowest, 0.0),
     }
 
     outliers = []
@@ -363,9 +370,10 @@ def find_outliers(subject: Subject) -> list[Hit]:
     if not outliers:
         return []
 
-    furthest = sorted(outliers, reverse=True)[:LISTED]
     times = np.unique([outlier.time for outlier in outliers])
-    return [Hit(times, places=tuple(map(str, furthest)))]
+    outliers.sort(reverse=True)
+    places = [str(outlier) for outlier in outliers[:LISTED]]
+    return [Hit(times, places=tuple(places))]
 
 
 def measure_typical_moves(closes: pd.Series) -> FloatArray:
@@ -415,10 +423,13 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
     # Both the close and the median after it are far, on the same side: a single bad close is none.
     nearer_above = np.minimum(closes, median_after) / median_before
     nearer_below = np.maximum(closes, median_after) / median_before
-    is_far = ((nearer_above > UNIT_CHANGE) | (nearer_below < 1.0 / UNIT_CHANGE)).to_numpy()
+    is_far_above = nearer_above > UNIT_CHANGE
+    is_far_below = nearer_below < 1.0 / UNIT_CHANGE
+    is_far = (is_far_above | is_far_below).to_numpy()
 
     # Of a run of such closes the first is where the unit changes.
-    was_far = np.append(False, is_far[:-1])[: is_far.size]
+    was_far = np.zeros_like(is_far)
+    was_far[1:] = is_far[:-1]
     is_first = is_far & ~was_far
     factors = nearer_above.where(nearer_above > 1.0, nearer_below)
     places = []
@@ -440,17 +451,16 @@ def find_stretches(subject: Subject) -> list[Hit]:
     if not jumps.size:
         return []
 
+    # Between two edges, jumps or ends of the data, lies a run of closes on one level.
     edges = [0, *jumps.tolist(), closes.size]
     offsets = measure_level_offsets(edges, moves[jumps - 1])
 
-    # Odd runs in a row are one stretch, which jumps back where it ends.
     is_inside = np.zeros(closes.size, dtype=np.bool_)
     places = []
-    for is_odd, runs in itertools.groupby(range(len(offsets)), key=lambda run: offsets[run] != 0.0):
-        in_a_row = [*runs]
-        first = edges[in_a_row[0]]
-        stop = edges[in_a_row[-1] + 1]
-        if not is_odd or stop - first > NEAR_CLOSES:
+    for first_run, stop_run in group_odd_runs(offsets):
+        first = edges[first_run]
+        stop = edges[stop_run]
+        if stop - first > NEAR_CLOSES:
             continue
 
         # Two jumps the same way are a change of level, not there and back.
@@ -459,9 +469,22 @@ def find_stretches(subject: Subject) -> list[Hit]:
             continue
 
         is_inside[first:stop] = True
-        furthest = max(offsets[in_a_row[0] : in_a_row[-1] + 1], key=abs)
+        furthest = max(offsets[first_run:stop_run], key=abs)
         places.append(describe_stretch(subject.time[first:stop], furthest))
     return find_rows(subject.time, is_inside, places=tuple(places[:LISTED]))
+
+
+def group_odd_runs(offsets: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """Yield the first and one past the last of odd runs in a row: those with an offset.
+
+    They are one stretch, which jumps back where it ends.
+    """
+    first = 0
+    for is_odd, group in itertools.groupby(offset != 0.0 for offset in offsets):
+        stop = first + len([*group])
+        if is_odd:
+            yield first, stop
+        first = stop
 
 
 def describe_stretch(time: IntArray, offset: float) -> str:
@@ -480,9 +503,13 @@ def measure_level_offsets(edges: Sequence[int], jump_sizes: FloatArray) -> list[
     half_window = WINDOW // 2
 
     offsets = []
-    for level, (first, stop) in zip(levels, itertools.pairwise(edges), strict=True):
+    for run, level in enumerate(levels):
+        first = edges[run]
+        stop = edges[run + 1]
+
         # The lower median, which is a level that there is.
-        around = np.sort(level_of_bar[max(first - half_window, 0) : stop + half_window])
+        begin = max(first - half_window, 0)
+        around = np.sort(level_of_bar[begin : stop + half_window])
         usual = around[(around.size - 1) // 2]
 
         offset = level - usual
@@ -541,25 +568,34 @@ def find_unmarked(subject: Subject) -> list[Hit]:
     return hits
 
 
-def find_furthest(
-    values: FloatArray, stretch: IntArray, least: float = 0.0
-) -> tuple[float, int, int]:
-    """Return the median of the stretch whose median is furthest from 0, its first row, its length.
+class Stretch(NamedTuple):
+    """Rows in a row, and the median of their values."""
 
-    ``stretch`` numbers the stretch of each row, in ascending order. A median counts as 0 if the
-    share of its stretch that has its sign is under ``least``.
+    median: float
+    rows: slice
+    count: int
+
+
+def find_furthest(values: FloatArray, numbers: IntArray, least: float = 0.0) -> Stretch:
+    """Return the stretch whose median is furthest from 0.
+
+    ``numbers`` are those of the stretch of each row, rising. A median counts as 0 if the share of
+    its stretch that has its sign is under ``least``; if all are 0, it is the first stretch.
     """
-    starts = np.flatnonzero(np.diff(stretch, prepend=stretch[0] - 1))
-    parts = np.split(values, starts[1:])
+    is_first = np.diff(numbers, prepend=numbers[0] - 1) != 0
+    starts = np.flatnonzero(is_first).tolist()
+    edges = [*starts, values.size]
 
-    furthest = 0.0, 0, len(parts[0])
-    for first, part in zip(starts.tolist(), parts, strict=True):
+    furthest = Stretch(0.0, slice(0, edges[1]), edges[1])
+    for first, stop in itertools.pairwise(edges):
+        part = values[first:stop]
         median = float(np.median(part))
-        if abs(median) <= abs(furthest[0]):
+        if abs(median) <= abs(furthest.median):
             continue
-        share = float(np.mean(part * median > 0.0))
-        if share >= least:
-            furthest = median, first, len(part)
+
+        has_sign = part * median > 0.0
+        if float(np.mean(has_sign)) >= least:
+            furthest = Stretch(median, slice(first, stop), stop - first)
     return furthest
 
 
@@ -581,16 +617,19 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
 
     # The last stretch is the longer one, with the bars that are left over.
     last_place = rows.size // STRETCH * STRETCH - 1
-    stretch = np.minimum(np.arange(rows.size), last_place) // STRETCH
+    numbers = np.minimum(np.arange(rows.size), last_place) // STRETCH
     log_ratios = np.log(marks[rows]) - np.log(last_prices[rows])
-    ratio, start, n = find_furthest(log_ratios, stretch)
-    distance = math.expm1(abs(ratio))
+    furthest = find_furthest(log_ratios, numbers)
+
+    distance = math.expm1(abs(furthest.median))
     is_error = rows.size >= FEWEST and distance >= MAX_MARK
     if is_error is doubts or distance < DOUBTFUL_MARK:
         return []
 
-    time = mark.time[rows[start] : rows[start] + n]
-    text = f"{math.exp(ratio):.4g} times the last price at the median of {n} bars"
+    start = rows[furthest.rows.start]
+    time = mark.time[start : start + furthest.count]
+    ratio = math.exp(furthest.median)
+    text = f"{ratio:.4g} times the last price at the median of {furthest.count} bars"
     rule = f"mark prices must stay within {100.0 * MAX_MARK:g} % of last prices, got {text}"
     place = f"{mark.name}, from {format_time(int(time[0]))} UTC"
     return [Hit(time, rule, place=place, places=(text,))]
@@ -602,11 +641,16 @@ def find_wicks(subject: Subject) -> list[Hit]:
     if not (bars.has_prices and mark.has_prices and mark.time.size):
         return []
 
-    above = _log_of(bars.columns["high"]) - _log_of(mark.columns["high"])
-    below = _log_of(mark.columns["low"]) - _log_of(bars.columns["low"])
-    wicks_above = np.expm1(above)
-    wicks_below = -np.expm1(-below)
-    wicks = np.fmax(np.fmax(wicks_above, wicks_below), 0.0)
+    highs = _log_of(bars.columns["high"])
+    lows = _log_of(bars.columns["low"])
+    mark_highs = _log_of(mark.columns["high"])
+    mark_lows = _log_of(mark.columns["low"])
+
+    # Each as a fraction of the mark; a bar inside of its mark bar has none.
+    wicks_above = np.expm1(highs - mark_highs)
+    wicks_below = -np.expm1(lows - mark_lows)
+    longer = np.fmax(wicks_above, wicks_below)
+    wicks = np.fmax(longer, 0.0)
 
     longest = f"the longest {core.format_percent(wicks.max())} beyond the mark"
     return find_rows(mark.time, wicks > WICK, places=(longest,))
@@ -641,7 +685,8 @@ def find_settled_twice(subject: Subject) -> list[Hit]:
         pairs = "1 pair is"
     least = format_duration(tables.JITTER)
     text = f"each settlement must occur once, {pairs} under {least} apart, the first by {{got}} ms"
-    return find_rows(time[:-1], is_repeat, text, lambda row: f"{gaps[row] / 1e6:g}")
+    milliseconds = gaps / 1e6
+    return find_rows(time[:-1], is_repeat, text, lambda row: f"{milliseconds[row]:g}")
 
 
 def find_bad_rates(subject: Subject) -> list[Hit]:
@@ -686,23 +731,25 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
     since = time[rows] - time[rows[0]]
     n_periods = int((since[-1] + every) // PERIOD)
     last_period = max(n_periods, 1) - 1
-    period = np.minimum(since // PERIOD, last_period)
-    median, start, n = find_furthest(rate[rows] * (USUAL / every), period, ONE_SIDED)
+    periods = np.minimum(since // PERIOD, last_period)
+    per_8_hours = rate[rows] * (USUAL / every)
+    furthest = find_furthest(per_8_hours, periods, ONE_SIDED)
 
     # Under 20 days of rates are never impossible, as a squeeze may last as long.
-    highest = abs(median)
+    highest = abs(furthest.median)
     is_impossible = n_periods > 0 and highest >= HIGHEST_RATE
     is_unlikely = highest >= DOUBTFUL_RATE and not is_impossible
     is_hit = is_unlikely if doubts else is_impossible
     if not is_hit:
         return []
 
-    stamps = time[rows[start] : rows[start] + n]
+    start = rows[furthest.rows.start]
+    stamps = time[start : start + furthest.count]
     size = f"{highest:.3g} in size per 8 hours"
-    a_year = highest * 365 * DAY / USUAL
+    a_year = core.format_percent(highest * 365 * DAY / USUAL, 0)
     text = (
         "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
-        f"{size} in {n} settlements, {core.format_percent(a_year, 0)} a year"
+        f"{size} in {furthest.count} settlements, {a_year} a year"
     )
     place = f"{subject.table.name}, from {format_time(int(stamps[0]))} UTC"
     return [Hit(stamps, text, place=place, places=(f"{size}: in per cent?",))]
@@ -963,11 +1010,14 @@ def _redenominate(table: TimedTable, way: str, _interval: int | None) -> Repaire
     price_factors = np.where(is_before, factor, 1.0)
     volume_factors = np.where(is_before, 1.0 / factor, 1.0)
 
-    columns = dict(table.columns)
-    for name in {*PRICES, "mark"} & columns.keys():
-        columns[name] = columns[name] * price_factors
-    for name in {"volume", "taker_buy_volume"} & columns.keys():
-        columns[name] = columns[name] * volume_factors
+    columns = {}
+    for name, values in table.columns.items():
+        if name in PRICES or name == "mark":
+            columns[name] = values * price_factors
+        elif name in ("volume", "taker_buy_volume"):
+            columns[name] = values * volume_factors
+        else:
+            columns[name] = values
     return TimedTable(table.name, table.time, columns), table.time[is_before]
 
 
@@ -986,8 +1036,8 @@ def _fill_opens(table: TimedTable, way: str, _interval: int | None) -> Repaired:
         fill = np.append(np.nan, fill[:-1])
 
     is_filled = lacks_open(table) & is_price(fill)
-    opens = np.where(is_filled, fill, table.columns["open"])
-    columns = table.columns | {"open": opens}
+    columns = dict(table.columns)
+    columns["open"] = np.where(is_filled, fill, table.columns["open"])
     return TimedTable(table.name, table.time, columns), table.time[is_filled]
 
 

@@ -53,10 +53,7 @@ def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
     premium = _generate_premium(streams["premium"], path.move, days)
     marks = _generate_marks(streams["mark"], prices, premium)
 
-    # Volume rises with the size of the move, over that of a bar at a volatility of 55 % a year.
-    relative_move = np.abs(path.move) / (0.55 * math.sqrt(days / YEAR_DAYS))
-    noise = np.exp(0.35 * streams["volume"].standard_normal(bars))
-    volume = 250_000.0 * days * (0.35 + 0.65 * relative_move) * noise
+    volume = _generate_volume(streams["volume"], path.move, days)
 
     # Settlements begin with the first bar.
     bars_between = _FUNDING_EVERY // length
@@ -65,9 +62,15 @@ def generate_sample(*, bars: int, seed: int, length: int) -> dict[str, Any]:
         "instrument": INSTRUMENT,
         "interval": length,
         "time": START + length * np.arange(bars, dtype=np.int64),
-        **prices._asdict(),
+        "open": prices.open,
+        "high": prices.high,
+        "low": prices.low,
+        "close": prices.close,
         "volume": np.round(volume, 3),
-        **{f"mark_{name}": values for name, values in marks._asdict().items()},
+        "mark_open": marks.open,
+        "mark_high": marks.high,
+        "mark_low": marks.low,
+        "mark_close": marks.close,
         "has_mark": True,
         "funding_time": START + _FUNDING_EVERY * np.arange(n_settlements, dtype=np.int64),
         "funding_rate": _find_funding(premium, n_settlements, bars_between),
@@ -94,6 +97,7 @@ _STREAMS = (
 
 
 def _spawn_streams(seed: int) -> dict[str, np.random.Generator]:
+    """Return generators by the names of _STREAMS, independent of each other."""
     seeds = np.random.SeedSequence(seed).spawn(len(_STREAMS))
     streams = {}
     for name, seed_of_stream in zip(_STREAMS, seeds, strict=True):
@@ -116,31 +120,41 @@ def _generate_path(streams: Mapping[str, np.random.Generator], bars: int, days: 
 
     Each cause of moves draws from a stream of its own: so one that is changed leaves the others.
     """
+    years = days / YEAR_DAYS
+
     # Volatility: that of the regime, times a mean-reverting factor with mean 1.
     noise = streams["volatility"].standard_normal(bars)
     swing = _autoregression(noise, _VOLATILITY_SPREAD, _VOLATILITY_HALF_LIFE / days)
     factor = np.exp(swing - _VOLATILITY_SPREAD**2 / 2)
-    annual_volatility = _regimes(streams["regime"], bars, days) * factor
-    sigma = annual_volatility * math.sqrt(days / YEAR_DAYS)
+    regime = _regimes(streams["regime"], bars, days)
+    sigma = regime * factor * math.sqrt(years)
 
-    # Jumps of either side, whose sizes are of Rayleigh's distribution.
-    chance_draw, size_draw, side_draw = streams["jump"].random((bars, 3)).T
-    side = np.where(side_draw < 0.5, -1.0, 1.0)
-    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size_draw)) * side
-    chance = _JUMPS_A_YEAR * days / YEAR_DAYS
-    jumps = np.where(chance_draw < chance, jumps, 0.0)
+    diffusion = sigma * streams["path"].standard_normal(bars)
+    jumps = _generate_jumps(streams["jump"], bars, days)
+    crash = _crashes(streams["crash"], bars, days)
+    step = diffusion - sigma**2 / 2 + jumps + crash
 
     # The drift is what crashes take away, and a little more.
-    crash = _crashes(streams["crash"], bars, days)
     drift = 0.6 * days / YEAR_DAYS
-    diffusion = sigma * streams["path"].standard_normal(bars)
-    step = diffusion - sigma**2 / 2 + jumps + crash
 
     # The log price returns to its start by half in so many days.
     persistence = 0.5 ** (days / _REVERSION_HALF_LIFE)
     after = _accumulate(step + drift, persistence)
     before = np.concatenate([[0.0], after[:-1]])
     return _Path(before, after, move=after - before, sigma=sigma, crash=crash)
+
+
+def _generate_jumps(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
+    """Return the log moves of jumps of either side, 0 in most bars.
+
+    Their sizes are of Rayleigh's distribution, drawn as _JUMP_SIZE sqrt(-2 log(1 - u)).
+    """
+    chance_draw, size_draw, side_draw = rng.random((bars, 3)).T
+    side = np.where(side_draw < 0.5, -1.0, 1.0)
+    jumps = _JUMP_SIZE * np.sqrt(-2.0 * np.log1p(-size_draw)) * side
+
+    chance = _JUMPS_A_YEAR * days / YEAR_DAYS
+    return np.where(chance_draw < chance, jumps, 0.0)
 
 
 class _Prices(NamedTuple):
@@ -160,31 +174,53 @@ def _generate_prices(rng: np.random.Generator, path: _Path) -> _Prices:
     """
     move = path.move
     variance = path.sigma**2
-    draws = rng.random((len(move), 3))
-    up = (move + np.sqrt(move**2 - 2.0 * variance * np.log1p(-draws[:, 0]))) / 2
-    down = (move - np.sqrt(move**2 - 2.0 * variance * np.log1p(-draws[:, 1]))) / 2
+    up_draw, down_draw, overshoot_draw = rng.random((len(move), 3)).T
+    up_root = np.sqrt(move**2 - 2.0 * variance * np.log1p(-up_draw))
+    down_root = np.sqrt(move**2 - 2.0 * variance * np.log1p(-down_draw))
+    up = (move + up_root) / 2
+    down = (move - down_root) / 2
 
     # A crash overshoots its close, by up to two thirds of its fall.
-    overshoot = np.where(path.crash < -0.03, draws[:, 2], 0.0)
-    down += np.minimum(path.crash, 0.0) * overshoot * 2 / 3
+    fall = np.minimum(path.crash, 0.0)
+    overshoot = np.where(path.crash < -0.03, overshoot_draw, 0.0)
+    down += fall * overshoot * 2 / 3
 
     opens = _ticks(path.before)
     closes = _ticks(path.after)
     top = np.maximum(opens, closes)
     bottom = np.minimum(opens, closes)
+    highest = _ticks(path.before + up)
+    lowest = _ticks(path.before + down)
     return _Prices(
         open=opens,
-        high=np.maximum(_ticks(path.before + up), top),
-        low=np.minimum(_ticks(path.before + down), bottom),
+        high=np.maximum(highest, top),
+        low=np.minimum(lowest, bottom),
         close=closes,
     )
 
 
+def _generate_volume(rng: np.random.Generator, move: FloatArray, days: float) -> FloatArray:
+    """Return volumes, which rise with the size of the move.
+
+    That is compared with the deviation of a bar at a volatility of 55 % a year.
+    """
+    relative_move = np.abs(move) / (0.55 * math.sqrt(days / YEAR_DAYS))
+    noise = np.exp(0.35 * rng.standard_normal(len(move)))
+    volume: FloatArray = 250_000.0 * days * (0.35 + 0.65 * relative_move) * noise
+    return volume
+
+
 def _generate_premium(rng: np.random.Generator, move: FloatArray, days: float) -> FloatArray:
-    """Return the premium of the last price over the index: noise, and what moves leave."""
+    """Return the premium of the last price over the index: noise, and what moves leave.
+
+    Of a move it takes .8 %, half of which is gone three days later. At most 2 % either way.
+    """
     noise = rng.standard_normal(len(move))
     calm = _autoregression(noise, _PREMIUM_SPREAD, _PREMIUM_HALF_LIFE / days)
-    return np.clip(calm + 0.008 * _accumulate(move, 0.5 ** (days / 3.0)), -0.02, 0.02)
+
+    keep = 0.5 ** (days / 3.0)
+    after_moves = 0.008 * _accumulate(move, keep)
+    return np.clip(calm + after_moves, -0.02, 0.02)
 
 
 def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArray) -> _Prices:
@@ -192,7 +228,7 @@ def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArr
 
     That part is drawn for each wick: 35 to 85 %.
     """
-    parts = rng.random((len(premium), 2)) * 0.5 + 0.35
+    part_up, part_down = (rng.random((len(premium), 2)) * 0.5 + 0.35).T
     mark_close = np.round(prices.close * (1.0 - premium / 2), 2)
     mark_open = np.concatenate([prices.open[:1], mark_close[:-1]])
 
@@ -203,8 +239,8 @@ def _generate_marks(rng: np.random.Generator, prices: _Prices, premium: FloatArr
 
     mark_top = np.maximum(mark_open, mark_close)
     mark_bottom = np.minimum(mark_open, mark_close)
-    mark_high = mark_top + parts[:, 0] * wick_up
-    mark_low = mark_bottom - parts[:, 1] * wick_down
+    mark_high = mark_top + part_up * wick_up
+    mark_low = mark_bottom - part_down * wick_down
     return _Prices(
         open=mark_open,
         high=np.round(mark_high, 2),
@@ -218,45 +254,55 @@ def _find_funding(premium: FloatArray, n_settlements: int, every: int) -> FloatA
 
     F = P + clamp(interest - P, +-0.05 %), capped at +-0.75 %.
     """
-    means = premium[: (n_settlements - 1) * every].reshape(-1, every).mean(axis=1)
-    average = np.concatenate([[0.0], means])
-    rate = average + np.clip(_INTEREST - average, -_CLAMP, _CLAMP)
-    funding: FloatArray = np.round(np.clip(rate, -_CAP, _CAP), 8)
+    # The first settlement has no bars before it.
+    n_bars = (n_settlements - 1) * every
+    by_settlement = premium[:n_bars].reshape(-1, every)
+    average = np.zeros(n_settlements)
+    average[1:] = by_settlement.mean(axis=1)
+
+    clamped = np.clip(_INTEREST - average, -_CLAMP, _CLAMP)
+    capped = np.clip(average + clamped, -_CAP, _CAP)
+    funding: FloatArray = np.round(capped, 8)
     return funding
 
 
 def _regimes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
-    """Return the annual volatility of the regime of each bar."""
-    level = np.empty(bars)
-    row = 0
+    """Return the annual volatility of the regime of each bar: a chain that begins in the middle."""
+    volatilities = np.empty(bars)
+    begin = 0
     regime = 1
-    while row < bars:
-        # A regime lasts an exponential time, of its mean.
+    while begin < bars:
+        # A regime lasts an exponential time, of its mean: -mean log(1 - u) of a uniform u.
         volatility, mean_days = _REGIMES[regime]
-        stay, move = rng.random(2)
-        length = 1 + int(-mean_days * math.log1p(-stay) / days)
-        level[row : row + length] = volatility
+        stay_draw, move_draw = rng.random(2)
+        stay_days = -mean_days * math.log1p(-stay_draw)
+        end = begin + 1 + int(stay_days / days)
+        volatilities[begin:end] = volatility
+        begin = end
 
-        row += length
+        # The next one, by the odds of this one.
         odds = np.cumsum(_REGIME_ODDS[regime])
-        regime = int(np.searchsorted(odds, move, side="right"))
-    return level
+        regime = int(np.searchsorted(odds, move_draw, side="right"))
+    return volatilities
 
 
 def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
     """Return the log moves of crashes, each in one bar, and of the two days that recover a part."""
     moves = np.zeros(bars)
-    back = max(1, round(2.0 / days))
+    bars_back = max(1, round(2.0 / days))
     row = 0
     while True:
-        wait, size, part = rng.random(3)
-        row += 1 + int(-YEAR_DAYS / _CRASHES_A_YEAR * math.log1p(-wait) / days)
+        # The time to the next crash is exponential, as are sizes over 7 %: -mean log(1 - u).
+        wait_draw, size_draw, part_draw = rng.random(3)
+        wait_days = -YEAR_DAYS / _CRASHES_A_YEAR * math.log1p(-wait_draw)
+        row += 1 + int(wait_days / days)
         if row >= bars:
             return moves
 
-        fall = min(0.07 - 0.045 * math.log1p(-size), 0.25)
+        fall = min(0.07 - 0.045 * math.log1p(-size_draw), 0.25)
         moves[row] -= fall
-        moves[row + 1 : row + 1 + back] += 0.6 * part * fall / back
+        after = row + 1
+        moves[after : after + bars_back] += 0.6 * part_draw * fall / bars_back
 
 
 def _accumulate(shocks: FloatArray, keep: float) -> FloatArray:

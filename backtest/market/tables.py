@@ -220,18 +220,24 @@ def note_other_columns(
     schema: Schema, present: Sequence[Any], others: Sequence[Any], defects: Defects, *, name: str
 ) -> None:
     """Add to ``defects`` the columns that lack, and those that a schema does not allow."""
-    shown = ", ".join(map(str, others)) or "no other"
-    missing = [column for column in schema.known[: schema.n_required] if column not in present]
+    needed = schema.known[: schema.n_required]
+    missing = [column for column in needed if column not in present]
+    names = [str(column) for column in others]
+    shown = ", ".join(names) or "no other"
     for column in missing:
-        near = core.did_you_mean(column, map(str, others))
+        near = core.did_you_mean(column, names)
         defects.append(f"a column {column!r} is needed, found {shown}{near} ({name})")
 
-    for column in others:
-        if schema.others == "keep" and not isinstance(column, str):
-            defects.append(f"column names must be text, found {column!r} ({name})")
-        elif schema.others == "refuse" and not missing:
+    if schema.others == "keep":
+        for column in others:
+            if not isinstance(column, str):
+                defects.append(f"column names must be text, found {column!r} ({name})")
+
+    # Beside a column that lacks, another one may be it under a wrong name: that was said above.
+    elif schema.others == "refuse" and not missing:
+        listed = " and ".join(schema.known)
+        for column in others:
             near = core.did_you_mean(str(column), schema.known)
-            listed = " and ".join(schema.known)
             defects.append(f"columns must be {listed}, found {column!r}{near} ({name})")
 
 
@@ -295,17 +301,20 @@ def read_flag(values: pd.Series) -> FloatArray | None:
     if values.dtype.kind in "iufb":
         flag = values.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
-        words = values.astype(str).str.strip().str.lower().where(values.notna(), "")
+        words = values.astype(str).str.strip()
+        words = words.str.lower().where(values.notna(), "")
+
         # A word that is none of these is -1, which no flag has.
         flag = np.full(len(words), -1.0)
         flag[words == ""] = np.nan
         flag[words.isin(_UNFINISHED)] = 0.0
         flag[words.isin(_FINISHED)] = 1.0
 
-    is_of_flag = np.isnan(flag) | np.isin(flag, (0.0, 1.0))
-    if not is_of_flag.all():
-        return None
-    return flag
+    is_empty = np.isnan(flag)
+    is_known = np.isin(flag, (0.0, 1.0))
+    if (is_empty | is_known).all():
+        return flag
+    return None
 
 
 def read_flag_texts(values: pd.Series, *, column: str, name: str) -> FloatArray:
@@ -556,16 +565,24 @@ def place_on_bars(
     before the first bar, and n_bars for one at the open after the last bar. What is paid at the
     open is paid by the position held before it.
     """
+    # A stamp a little before an open belongs to that open.
     width = min(jitter, interval // 4)
-    bar = np.searchsorted(time, stamps + width, side="right") - 1
+    latest = stamps + width
+    bar = np.searchsorted(time, latest, side="right") - 1
     opened = time[np.maximum(bar, 0)]
-    is_later = (bar >= 0) & (stamps + width >= opened + interval)
-    return bar + is_later, is_later | (np.abs(stamps - opened) <= width)
+
+    # One at the close of its bar, where no bar follows at once, is at the open of the next.
+    closed = opened + interval
+    is_at_close = (bar >= 0) & (latest >= closed)
+    is_near_open = np.abs(stamps - opened) <= width
+    return bar + is_at_close, is_at_close | is_near_open
 
 
 def cadence(time: IntArray) -> int:
     """Return the most common time between settlements in ns, without jitter; 8 h if unknown."""
-    return spacing(np.cumsum(np.concatenate([[0], _gaps(time)]))) or USUAL
+    times_in_minutes = np.zeros_like(time)
+    np.cumsum(_gaps(time), out=times_in_minutes[1:])
+    return spacing(times_in_minutes) or USUAL
 
 
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
@@ -602,8 +619,12 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int,
 
     # A gap is longer than any usual distance, or than 1.5 times the longer of those beside it.
     limit = _limit(time)
-    is_gap = (gaps > limit) | (2 * gaps > 3 * find_longer_beside(gaps, limit))
-    is_inside = (time[:-1] >= start - JITTER) & (time[1:] < end)
+    longer_beside = find_longer_beside(gaps, limit)
+    is_gap = (gaps > limit) | (2 * gaps > 3 * longer_beside)
+
+    before = time[:-1]
+    after = time[1:]
+    is_inside = (before >= start - JITTER) & (after < end)
     rows = np.flatnonzero(is_gap & is_inside)
 
     # A gap among hours lacks hours, also where most of the file is every 8 hours.
@@ -614,8 +635,8 @@ def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int,
     n_steps = np.round(gaps[rows] / shorter).astype(np.int64)
     missing = np.maximum(n_steps - 1, 1)
 
-    table = np.stack([time[rows], time[rows + 1], missing, shorter], axis=1)
-    return [*map(tuple, table.tolist())]
+    table = np.stack([before[rows], after[rows], missing, shorter], axis=1)
+    return [tuple(row) for row in table.tolist()]
 
 
 def find_longer_beside(gaps: IntArray, limit: int) -> IntArray:
@@ -767,8 +788,9 @@ def check_length(since: IntArray, interval: int, length: int, *, sessions: bool)
             f"bars must open on multiples of {bar_length} in UTC to be resampled to {wanted}"
         )
 
-    is_across = (since + interval - 1) // length != since // length
-    across = np.count_nonzero(is_across)
+    first_length = since // length
+    last_length = (since + interval - 1) // length
+    across = np.count_nonzero(last_length != first_length)
     if across:
         raise ParameterError(
             f"a bar must not reach from one {wanted} of UTC time into the next, {across} of "
@@ -785,19 +807,24 @@ def slice_fields(
     the last close) are kept.
     """
     if end is None:
-        end = int(market.time[rows][-1]) + market.interval
-    low, high = np.searchsorted(market.funding_time, [funding_from, end])
-    settled = slice(int(low), int(high))
+        last_open = int(market.time[rows][-1])
+        end = last_open + market.interval
+    first = np.searchsorted(market.funding_time, funding_from)
+    stop = np.searchsorted(market.funding_time, end)
 
     fields: dict[str, Any] = market.fields()
     for name, value in fields.items():
         if not isinstance(value, np.ndarray):
             continue
         if name.startswith("funding_"):
-            fields[name] = value[settled]
+            fields[name] = value[first:stop]
         else:
             fields[name] = value[rows]
-    fields["columns"] = {name: values[rows] for name, values in market.columns.items()}
+
+    columns = {}
+    for name, values in market.columns.items():
+        columns[name] = values[rows]
+    fields["columns"] = columns
     return fields
 
 

@@ -59,10 +59,12 @@ def read_raw_weights(
     except (TypeError, ValueError) as error:
         raise ParameterError(f"{argument}: weights must be numbers: {error}") from error
 
+    # One instrument needs no columns. Bars before ``first`` have no weight.
     if values.ndim == 1 == len(markets):
         values = values[:, None]
     if first and values.ndim == 2 and len(values) == markets.n_bars - first:
-        values = np.concatenate([np.full((first, values.shape[1]), np.nan), values])
+        before = np.full((first, values.shape[1]), np.nan)
+        values = np.concatenate([before, values])
 
     shape = (markets.n_bars, len(markets))
     if values.shape != shape:
@@ -73,15 +75,22 @@ def read_raw_weights(
             f"{argument} of several instruments must have a row for each bar and a column for each "
             f"instrument, {shape}, got {wrong_shape}; for constants {{{markets.names[0]!r}: 1.0}}"
         )
-    infinite = np.argwhere(np.isinf(values))
-    if len(infinite):
-        bar, column = infinite[0].tolist()
-        first_time = format_time(int(markets.time[bar]))
-        raise ParameterError(
-            f"{argument} must be finite, or NaN for flat, {len(infinite):,} of {values.size:,} are "
-            f"not, first for {markets.names[column]!r} at {first_time}, {values[bar, column]}"
-        )
+    check_finite(values, markets, argument)
     return values.T.copy()
+
+
+def check_finite(values: FloatArray, markets: Any, argument: str) -> None:
+    """Raise ParameterError if a weight of shape (n_bars, n_instruments) is infinite."""
+    infinite = np.argwhere(np.isinf(values))
+    if not len(infinite):
+        return
+
+    bar, column = infinite[0].tolist()
+    first_time = format_time(int(markets.time[bar]))
+    raise ParameterError(
+        f"{argument} must be finite, or NaN for flat, {len(infinite):,} of {values.size:,} are "
+        f"not, first for {markets.names[column]!r} at {first_time}, {values[bar, column]}"
+    )
 
 
 def read_constants(weights: Mapping[Any, Any], markets: Any, argument: str) -> FloatArray:
@@ -92,7 +101,10 @@ def read_constants(weights: Mapping[Any, Any], markets: Any, argument: str) -> F
 
     names = name_instruments(constants, markets, argument)
     by_name = dict(zip(names, constants.values(), strict=True))
-    row = np.array([by_name.get(name, np.nan) for name in markets.names], dtype=np.float64)
+    row = np.full(len(markets), np.nan)
+    for i, name in enumerate(markets.names):
+        if name in by_name:
+            row[i] = by_name[name]
     return np.broadcast_to(row, (markets.n_bars, len(markets)))
 
 
@@ -154,7 +166,8 @@ def check_bars(stamps: IntArray, markets: Any, argument: str, cure: str) -> None
             f"{inside.size} are not, the first at {format_time(int(off_bars[0]))}; {cure}"
         )
 
-    first, last = np.searchsorted(markets.time, inside[[0, -1]])
+    first = np.searchsorted(markets.time, inside[0])
+    last = np.searchsorted(markets.time, inside[-1])
     spanned = int(last - first) + 1
     if 2 * inside.size < spanned:
         raise ParameterError(
@@ -209,19 +222,27 @@ def make_index(markets: Any, weights: FloatArray) -> Market:
 
 
 def compute_index_prices(panel: Any, held: FloatArray) -> dict[str, Any]:
-    """Return last and mark prices of the index, (n_bars,), of what is held in each bar."""
+    """Return last and mark prices of the index, (n_bars,), of what is held in each bar.
 
-    def gain(prices: FloatArray) -> FloatArray:
+    ``held`` are weights of shape (n_instruments, n_bars), bought at the opens of their bar. The
+    formulas are those of :func:`make_index`.
+    """
+
+    def sum_gains(prices: FloatArray) -> FloatArray:
+        """Return the gain since the open of each bar at some prices, as a part of the value."""
         total = np.zeros(held.shape[1])
         for weight, price, opened in zip(held, prices, panel.open, strict=True):
-            total += np.where(weight != 0.0, weight * (price / opened - 1.0), 0.0)
+            gain = weight * (price / opened - 1.0)
+            total += np.where(weight != 0.0, gain, 0.0)
         return total
 
     # From open to open; an instrument without a next bar ends at its close.
-    next_opens = np.roll(panel.open, -1, axis=1)
-    next_opens[:, -1] = np.nan
-    growth = 1.0 + gain(np.where(np.isnan(next_opens), panel.close, next_opens))
-    opens = np.concatenate([[1.0], np.cumprod(growth[:-1])])
+    ends = np.roll(panel.open, -1, axis=1)
+    ends[:, -1] = np.nan
+    ends = np.where(np.isnan(ends), panel.close, ends)
+    growth = 1.0 + sum_gains(ends)
+    opens = np.ones(held.shape[1])
+    opens[1:] = np.cumprod(growth[:-1])
 
     # All instruments are at their first extreme together, and then at their second.
     is_low_first = panel.close >= panel.open
@@ -229,23 +250,21 @@ def compute_index_prices(panel: Any, held: FloatArray) -> dict[str, Any]:
     for lead in ("", "mark_"):
         high = getattr(panel, f"{lead}high")
         low = getattr(panel, f"{lead}low")
-        gains = np.array(
-            [
-                gain(getattr(panel, f"{lead}open")),
-                gain(np.where(is_low_first, low, high)),
-                gain(np.where(is_low_first, high, low)),
-                gain(getattr(panel, f"{lead}close")),
-            ]
-        )
+        at_open = sum_gains(getattr(panel, f"{lead}open"))
+        at_first = sum_gains(np.where(is_low_first, low, high))
+        at_second = sum_gains(np.where(is_low_first, high, low))
+        at_close = sum_gains(getattr(panel, f"{lead}close"))
 
-        index[f"{lead}open"] = opens * (1.0 + gains[0])
+        gains = np.stack([at_open, at_first, at_second, at_close])
+        index[f"{lead}open"] = opens * (1.0 + at_open)
         index[f"{lead}high"] = opens * (1.0 + gains.max(axis=0))
         index[f"{lead}low"] = opens * (1.0 + gains.min(axis=0))
-        index[f"{lead}close"] = opens * (1.0 + gains[3])
+        index[f"{lead}close"] = opens * (1.0 + at_close)
     return index
 
 
 def check_index(prices: Mapping[str, Any], held: FloatArray, markets: Any) -> None:
+    """Raise DataError if the value of an index falls to 0, from which it has no returns."""
     lowest = np.minimum(prices["low"], prices["mark_low"])
     bars = np.flatnonzero(~(lowest > 0.0))
     if not bars.size:
@@ -265,8 +284,13 @@ def sum_funding(panel: Any, held: FloatArray) -> pd.DataFrame:
 
     A settlement at an open is paid on what was held in the bar before.
     """
+    # Before the first bar nothing was held.
     bars = panel.funding_bar - panel.funding_is_open
-    weight = np.where(bars >= 0, held[panel.funding_instrument, np.maximum(bars, 0)], 0.0)
-    events = pd.DataFrame({"time": panel.funding_time, "rate": weight * panel.funding_rate})
-    moments = [panel.funding_bar, panel.funding_is_open, nearest_minute(panel.funding_time)]
-    return events.groupby(moments, sort=False).agg({"time": "first", "rate": "sum"})
+    weights = held[panel.funding_instrument, np.maximum(bars, 0)]
+    weights = np.where(bars >= 0, weights, 0.0)
+
+    rates = weights * panel.funding_rate
+    settlements = pd.DataFrame({"time": panel.funding_time, "rate": rates})
+    minutes = nearest_minute(panel.funding_time)
+    moments = [panel.funding_bar, panel.funding_is_open, minutes]
+    return settlements.groupby(moments, sort=False).agg({"time": "first", "rate": "sum"})
