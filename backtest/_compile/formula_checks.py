@@ -41,6 +41,10 @@ ALLOWED = frozenset({
 
 
 # Writing code that raises where 64 bits do not hold a number.
+#
+# Whole numbers of Python have no end, those of compiled code 64 bits, and wrap without a word. So
+# each ``build_*`` writes the instructions of one operation and, before or behind them, a test that
+# raises OverflowError. ``x`` and ``y`` are values of the code that is written, not numbers.
 
 
 def fail(context: Any, builder: Any, condition: Any) -> None:
@@ -62,7 +66,10 @@ Build = Callable[[Any, Any, Any, Any], Any]
 
 
 def build_sum(name: str) -> Build:
-    """Write a sum, difference or product, by the name of LLVM's."""
+    """Return what writes a sum, difference or product, by the name of LLVM's.
+
+    LLVM's operations with overflow return the result and a flag that it is wrong.
+    """
 
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
         both = getattr(builder, f"{name}_with_overflow")(x, y)
@@ -81,6 +88,7 @@ def build_shift(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 
 def build_shift_back(context: Any, builder: Any, x: Any, y: Any) -> Any:
+    """Write x >> y, which keeps the sign; a negative y is over 63 as an unsigned number."""
     fail(context, builder, builder.icmp_unsigned(">", y, WHOLE_TYPE(63)))
     return builder.ashr(x, y)
 
@@ -120,15 +128,21 @@ def divide_down(context: Any, builder: Any, x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def build_floor(context: Any, builder: Any, x: Any, y: Any) -> Any:
+    """Write x // y of whole numbers."""
     return divide_down(context, builder, x, y)[0]
 
 
 def build_rest(context: Any, builder: Any, x: Any, y: Any) -> Any:
+    """Write x % y of whole numbers."""
     return divide_down(context, builder, x, y)[1]
 
 
 def build_power(context: Any, builder: Any, x: Any, y: Any) -> Any:
-    """Write x to the power of y by squares, of y that is at least 0."""
+    """Write x to the power of y by squares; it raises for a y under 0.
+
+    ``product`` is the result so far, ``square`` the power of x that the lowest bit of ``left``
+    stands for; variables of a loop are places in memory, which LLVM turns into registers.
+    """
     zero = WHOLE_TYPE(0)
     one = WHOLE_TYPE(1)
     fail(context, builder, builder.icmp_signed("<", y, zero))
@@ -168,7 +182,10 @@ def build_power(context: Any, builder: Any, x: Any, y: Any) -> Any:
 
 
 def build_comparison(sign: str, *, is_whole_first: bool) -> Build:
-    """Write the comparison of a whole number and a float, which Python compares exactly."""
+    """Return what writes the comparison of a whole number and a float, which Python does exactly.
+
+    It raises where the whole number is no float: converted, it would compare as another one.
+    """
 
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
         # With NaN all comparisons are false but that for another number.
@@ -212,11 +229,13 @@ def build_whole(round_first: str) -> Callable[[Any, Any, Any], Any]:
 
 
 def build_size(context: Any, builder: Any, x: Any) -> Any:
+    """Write abs(x); it raises for the least number, also where that is not chosen."""
     negated = build_negative(context, builder, x)
     return builder.select(builder.icmp_signed("<", x, WHOLE_TYPE(0)), negated, x)
 
 
 def build_negative(context: Any, builder: Any, x: Any) -> Any:
+    """Write -x; it raises for the least number, whose opposite is beyond 64 bits."""
     fail(context, builder, builder.icmp_signed("==", x, WHOLE_TYPE(LEAST)))
     return builder.neg(x)
 
@@ -329,6 +348,7 @@ class CheckFormula(FunctionPass):
 
 
 def check_kind(kind: Any, loc: Any) -> None:
+    """Raise RefusedError for whole numbers other than signed ones of 64 bits."""
     is_whole = isinstance(kind, types.Integer)
     if is_whole and not (kind.signed and kind.bitwidth == 64):
         raise RefusedError(f"a whole number of {kind} is not supported in compiled code", loc)
@@ -371,6 +391,7 @@ def check_operation(expression: Any, state: Any) -> Any:
 
 
 def check_unary(expression: Any, state: Any) -> Any:
+    """Return the checked negative of a whole number; raise RefusedError for ~ of a bool."""
     kind = state.typemap[expression.value.name]
     is_bool = isinstance(kind, types.Boolean)
     if expression.fn is operator.invert and is_bool:
@@ -433,6 +454,7 @@ def is_allowed(function: Any) -> bool:
 
 
 def name_function(function: Any) -> str:
+    """Return the name of a function as users write it: ``np.sin``, ``math.sin``."""
     owner = str(getattr(function, "__module__", "") or "").partition(".")[0]
     name = str(getattr(function, "__name__", function))
     if isinstance(function, np.ufunc):

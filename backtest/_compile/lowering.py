@@ -1,4 +1,10 @@
-"""What rules and their values are to numba: records by reference, calls by address, overloads."""
+"""What rules and their values are to numba: records by reference, calls by address, overloads.
+
+An intrinsic is a function of compiled code whose machine code we write ourselves. numba calls it
+once for each call that it compiles, with the types of the arguments; it returns the types of the
+call, and ``build``, which writes instructions of LLVM for values of these types. ``builder`` is
+where they are written, ``arguments`` are the values: both exist only while numba compiles.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +63,8 @@ class Shared(kinds_of.Type):
 
 @register_model(Shared)
 class SharedModel(models.PrimitiveModel):
+    """Tells numba that a value of the type :class:`Shared` is a pointer to the record."""
+
     def __init__(self, manager: Any, kind: Shared) -> None:
         address = manager.lookup(kind.inner).get_value_type().as_pointer()
         super().__init__(manager, kind, address)  # type: ignore[no-untyped-call]
@@ -64,6 +72,8 @@ class SharedModel(models.PrimitiveModel):
 
 @infer_getattr
 class SharedFields(AttributeTemplate):
+    """Tells numba the types of the fields of a shared record: a record inside is shared too."""
+
     key = Shared
 
     def generic_resolve(self, kind: Any, name: str) -> Any:  # type: ignore[override]
@@ -82,7 +92,11 @@ def share_kind(kind: Any) -> Any:
 
 @lower_getattr_generic(Shared)  # type: ignore[no-untyped-call, untyped-decorator]
 def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str) -> Any:
-    """Write the load of a field; of a field that is a record, its address."""
+    """Write the load of a field; of a field that is a record, its address.
+
+    numba calls it for each attribute that is read of a shared record. It reads one field and leaves
+    the others: a record of fifty would else be copied into registers at each call.
+    """
     k = kind.inner.fields.index(name)
     field = kind.inner.types[k]
     zero = ir.Constant(ir.IntType(32), 0)
@@ -97,7 +111,11 @@ def read_field(context: Any, builder: Any, kind: Shared, pointer: Any, name: str
 
 @intrinsic
 def share_record(_context: Any, record: Any) -> Any:
-    """Put a record into memory, and return its address."""
+    """Put a record into memory, and return its address.
+
+    The memory is of the stack of the function that calls this, so the address is good in what that
+    one calls, and never outside of it.
+    """
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = arguments[0].type
@@ -120,7 +138,11 @@ def read_record(_context: Any, record: Any) -> Any:
 
 @intrinsic
 def view_memory(_context: Any, record: Any) -> Any:
-    """Return the numbers of a struct, (fields,), or of an array of structs, (n, fields)."""
+    """Return the numbers of a struct, (fields,), or of an array of structs, (n, fields).
+
+    Writes an array of floats over the same memory: nothing is copied, and what is written into the
+    one is read in the other. A struct has floats alone, of 8 bytes each, without gaps.
+    """
     is_many = isinstance(record, kinds_of.Array)
     struct = record
     n_dimensions = 1
@@ -157,6 +179,7 @@ def view_memory(_context: Any, record: Any) -> Any:
 def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: int) -> Any:
     """Return a call of a C function at an address, for compiled code: ``call(address, *given)``.
 
+    So compiled code calls the formula of a policy that was compiled later, and not linked with it.
     ``result`` is "d" if the function returns a float, "q" if it returns an integer. Its parameters
     are pointers to floats, and then the last ``n_numbers`` of the arguments, which are integers.
     ``arrays`` has a pair for each pointer: the place of the array among the arguments, and that of
@@ -170,13 +193,20 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
 
     @intrinsic
     def call(_context: Any, address: Any, *given: Any) -> Any:
-        """Give numba the types of a call and, in ``build``, what writes its code."""
+        """Return the types of a call with arguments of such types, and what writes its code."""
         kinds = tuple(map(unliteral, given))
 
-        def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        def build(
+            context: Any, builder: ir.IRBuilder, _signature: Any, arguments: tuple[Any, Any]
+        ) -> ir.Value:
+            """Write the call: pointers into the arrays, the numbers, and a jump to the address.
+
+            ``arguments`` are the address, and a tuple of the values of ``given``.
+            """
             address_value, packed = arguments
             values = cgutils.unpack_tuple(builder, packed)  # type: ignore[no-untyped-call]
 
+            # C knows no arrays of numba: of each it gets the address of an element.
             pointers = []
             for k, index_place in arrays:
                 array = context.make_array(kinds[k])(context, builder, values[k])
@@ -185,8 +215,10 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
                     pointer = builder.gep(pointer, [values[index_place]])
                 pointers.append(pointer)
 
+            # The address is an integer, which becomes a function of the declared parameters.
+            numbers = values[-n_numbers:]
             function = builder.inttoptr(address_value, function_kind.as_pointer())
-            return builder.call(function, [*pointers, *values[-n_numbers:]])
+            return builder.call(function, [*pointers, *numbers])
 
         arguments_kind = kinds_of.StarArgTuple(kinds)  # type: ignore[no-untyped-call]
         return returned_kind(address, arguments_kind), build
@@ -196,7 +228,11 @@ def make_call(result: str, arrays: Sequence[tuple[int, int | None]], n_numbers: 
 
 @intrinsic
 def locate_function(context: Any, function: Any, arguments: Any) -> Any:
-    """Return the address of a function that is compiled for some arguments."""
+    """Return the address of a function that is compiled for some arguments.
+
+    Writes the address as an integer, and links the machine code of that function into the one that
+    asks for it: else the address would be of nothing.
+    """
     kinds = function.get_call_type(context, tuple(arguments.types), {}).args
 
     def build(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
@@ -286,6 +322,15 @@ def register_overload(
 
     ``scalar`` has the same parameters; ``replaced`` has the texts of arguments that differ. An
     argument among ``literals`` is a constant text of the code, of which ``scalar`` gets the value.
+
+    numba asks a function of the same parameters as the public one which implementation it shall
+    compile. It reads their names and defaults, so that function is written here as a text::
+
+        def choose(kind, price, years=default_years):
+            sign = read_kind(kind)
+            def implementation(kind, price, years=default_years):
+                return scalar(sign, price, years)
+            return implementation
     """
     names = public.__code__.co_varnames[: public.__code__.co_argcount]
     defaults = dict(zip(reversed(names), reversed(public.__defaults__ or ()), strict=False))
@@ -345,14 +390,20 @@ def register_power(public: Callable[..., Any], power: Any) -> None:
 def make_loop_call(given: tuple[Any, ...]) -> Any:
     """Return a call, for compiled code, of a compiled function at an address: two integers.
 
-    ``given`` are such arguments as it is called with; records are passed by reference.
+    ``given`` are such arguments as it is called with; records are passed by reference. The function
+    is one of numba's, not of C: it has numba's own order of arguments.
     """
     kinds = tuple(map(share_kind, read_kinds(given)))
     result = kinds_of.UniTuple(numba.int64, 2)  # type: ignore[no-untyped-call]
 
     @intrinsic
     def call(_context: Any, address: Any, *_given: Any) -> Any:
-        def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        """Return the types of the call, and what writes its code."""
+
+        def build(
+            context: Any, builder: ir.IRBuilder, _signature: Any, arguments: tuple[Any, Any]
+        ) -> ir.Value:
+            """Write the call, and the load of its two results; a fault is not read."""
             values = cgutils.unpack_tuple(builder, arguments[1])  # type: ignore[no-untyped-call]
             kind = context.call_conv.get_function_type(result, kinds)
             function = builder.inttoptr(arguments[0], kind.as_pointer())
@@ -373,7 +424,11 @@ def make_loop_call(given: tuple[Any, ...]) -> Any:
 
 @intrinsic
 def find_lowest(_context: Any, bits: Any) -> Any:
-    """Return the place of the lowest bit that is set, of a number that is not 0."""
+    """Return the place of the lowest bit that is set, of a number that is not 0.
+
+    Writes the instruction that counts zeros from the lowest bit on; of 0, which has no such bit,
+    its result is undefined, as the flag 1 says.
+    """
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -404,7 +459,7 @@ def choose_number(_context: Any, _is_so: Any, one: Any, other: Any) -> Any:
 
 @intrinsic
 def read_number(_context: Any, address: Any, k: Any) -> Any:
-    """Return float k of those at an address."""
+    """Return float k of those at an address, an integer: writes a load, without a check."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())

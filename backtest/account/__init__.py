@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from backtest.account.payments import charge_interest
     from backtest.account.causes import measure_shares, write_parts
     from backtest.account.option_pool import find_segment, find_value_with_options
-    from backtest.account.option_pool import is_far_with_options, is_moved_by
+    from backtest.account.option_pool import is_moved_by, probe_near_segments
     from backtest.account.quiet import FILLED, LEFT, MORE_DUE, OPEN_DUE, PAID, QUIET, WHOLE
     from backtest.account.quiet import InitialBracket, One, Prices, begin_ledger, close_quietly
     from backtest.account.quiet import compute_equity_of_one, compute_in_bracket
@@ -64,7 +64,7 @@ else:
         "account.margin_moves": "write_settings",
         "account.payments": "charge_interest",
         "account.option_pool": (
-            "find_segment find_value_with_options is_far_with_options is_moved_by"
+            "find_segment find_value_with_options is_moved_by probe_near_segments"
         ),
         "account.position": "charge compute_entry compute_root find_line follow_prices",
         "account.exits": "find_stop stop_position",

@@ -665,18 +665,19 @@ def trade_to(bar: r.AccountBar, t: int, i: int, quantity: float, is_increase: bo
 
 
 def post_in_full(bar: r.AccountBar, before: r.Balances, trade: r.Trade, i: int) -> None:
-    """Write margin and cash of an isolated increase that has filled as if the wallet paid its fee.
+    """Restore the full margin of an isolated increase whose margin paid a part of its fee.
 
-    A fill takes from the new margin what an empty wallet cannot pay of the fee. Here the margin is
-    notional / venue leverage again, and the wallet owes the rest of the fee: after all increases,
-    :func:`.balance.take_from_isolated` lets all isolated positions pay it. ``before`` are the
-    balances that the trade started from.
+    Where the wallet cannot pay the whole fee, the fill took the rest from the margin just posted.
+    That rest is moved: the margin is notional / venue leverage again, and the wallet, now below 0,
+    owes it. After all increases :func:`.balance.take_from_isolated` lets all isolated positions pay
+    the debt. Writes margin and cash; ``before`` are the balances before the trade.
     """
     position = bar.state.positions[i]
     rules = r.share(r.pick_instrument(bar.terms, i))
     initial = bar.quotes.instruments[i].initial
-    _, full_margin = orders.move_margin(rules, before, position.quantity, trade.value, initial)
 
+    # The margin that the trade alone posts, fees apart: so it is computed from before the trade.
+    _, full_margin = orders.move_margin(rules, before, position.quantity, trade.value, initial)
     fee_from_margin = full_margin - position.margin
     bar.state.wallet.cash -= fee_from_margin
     position.margin = full_margin

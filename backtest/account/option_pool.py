@@ -289,13 +289,19 @@ def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
 
 
 @of_options(returns=False)
-def is_far_with_options(bar: r.AccountBar, i: int, excess: float) -> bool:
-    """Return whether a bound shows that no price near by lets the pool fail."""
+def probe_near_segments(bar: r.AccountBar, i: int, excess: float) -> bool:
+    """Return whether a bound shows that the pool holds on both segments next to the price now.
+
+    One leads down and one up, to the first ratios of the price of instrument i. Writes each of them
+    as the segment of the scratch, and the values of now aside (:func:`begin_search`). ``excess`` is
+    what the pool has over its requirement now: money.
+    """
     begin_search(bar.state, bar.scratch)
     aim_at_ratios(bar.terms, bar.scratch, i, step=0)
     fall_down = bound_fall(bar)
     aim_at_ratios(bar.terms, bar.scratch, i, step=-1)
-    return excess > max(fall_down, bound_fall(bar))
+    fall_up = bound_fall(bar)
+    return excess > max(fall_down, fall_up)
 
 
 @of_options(returns=0.0)

@@ -702,7 +702,11 @@ def find_pool_failure(bar: r.AccountBar) -> float:
 
 
 def find_own_failure(bar: r.AccountBar, i: int) -> float:
-    """Return at which part of the segment an isolated position fails, or UNREACHED."""
+    """Return at which part of the segment an isolated position fails, 0 to 1, or UNREACHED.
+
+    It fails where its margin and profit are no more than the margin needed. What it has over that
+    is concave in the contract value, so between two ends at which it holds, it holds.
+    """
     rules = r.share(r.pick_instrument(bar.terms, i))
     multiplier = bar.quotes.instruments[i].multiplier
     balances = r.Balances(0.0, r.pick_position(bar.state, i))

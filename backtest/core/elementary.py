@@ -30,10 +30,12 @@ ROOT_HALF_BITS = 4604544271217802189
 HIGH_BITS = -134217728
 """Mask of the upper 26 bits of a mantissa: products of two such numbers are exact."""
 SIGN_BIT = -9223372036854775808
+"""The integer whose only bit is the sign of a float."""
 MIN_NORMAL = 2.2250738585072014e-308
 TWO_54 = 18014398509481984.0
 TWO_52 = 4503599627370496.0
 TWO_53 = 9007199254740992.0
+"""2^53: floats from here to 2^54 are the even whole numbers, so a sum with it rounds to even."""
 UNDERFLOW, OVERFLOW = -1082.0, 1039.0
 """Exponents of 2 at which a power of it is zero, and infinite."""
 MAX_FACTOR = 7.378697629483821e19
@@ -41,10 +43,12 @@ MAX_FACTOR = 7.378697629483821e19
 
 
 def bits_of(x: float) -> int:
+    """Return the 64 bits of a float as an integer."""
     return int(np.float64(x).view(np.int64))
 
 
 def float_of(bits: int) -> float:
+    """Return the float that has the 64 bits of an integer."""
     return float(np.int64(bits).view(np.float64))
 
 
@@ -130,6 +134,7 @@ def log(x: float) -> float:
 
 
 def upper_bits(x: float) -> float:
+    """Return x cut to the upper half of its mantissa: the product of two such numbers is exact."""
     return float_of(bits_of(x) & HIGH_BITS)
 
 
@@ -172,14 +177,20 @@ def power(x: float, y: float) -> float:
         return x
     value = short_power(abs(x), y, general_power(abs(x), y))
 
-    # The distance of y from the nearest even number: 1 if it is odd, 0 if even.
-    near = min(TWO_53, abs(y))
-    beyond = abs(near - ((near + TWO_53) - TWO_53))
-    is_odd = beyond == 1.0
-    is_complex = (-math.inf < x) & (x < 0.0) & (beyond != 0.0) & (not is_odd)
+    # How far y is from the nearest even number: 0 if y is even, 1 if odd, between if not whole.
+    # The sum with 2^53 rounds to an even number; every y from there on is even itself.
+    size = min(TWO_53, abs(y))
+    nearest_even = (size + TWO_53) - TWO_53
+    from_even = abs(size - nearest_even)
+    is_odd = from_even == 1.0
+    is_whole = is_odd | (from_even == 0.0)
 
+    # The power of a size so far. To an odd y it takes the sign of x, also of -0; a negative number
+    # to a y that is not whole is complex, except -inf, of which pow has the size alone.
     # Chosen, not branched, so that the loop over many numbers stays a vector.
-    value = float_of(bits_of(value) ^ (bits_of(x) & SIGN_BIT)) if is_odd else value
+    with_sign = float_of(bits_of(value) ^ (bits_of(x) & SIGN_BIT))
+    value = with_sign if is_odd else value
+    is_complex = (-math.inf < x) & (x < 0.0) & (not is_whole)
     value = math.nan if is_complex else value
     return 1.0 if (y == 0.0) | (x == 1.0) else value
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from backtest.engine.driver import TermsInTime, bind_loop, copy_terms, explain_refusal
     from backtest.engine.driver import find_entry, find_terms, measure_account, new_bar, new_cuts
     from backtest.engine.driver import new_ledger, new_scratch, new_tape, report_bad_decision
-    from backtest.engine.formulas import MARGIN_NUMBERS, Place, Recipe, bind_compiled, find_address
+    from backtest.engine.formulas import Place, Recipe, bind_compiled, find_address
     from backtest.engine.formulas import make_recipe, read_parameter
     from backtest.engine.formulas import write_decide, write_settings
     from backtest.engine.inputs import AccountInputs, earn_cash, mark_samples, measure_years
     from backtest.engine.inputs import pack_terms, read_assets, start_account_state, start_day
-    from backtest.engine.shown import Deciders
+    from backtest.engine.shown import MARGIN_NUMBERS, Deciders
     from backtest.engine.tape import DAY_OPEN, LEAST_WEALTH, LIQUIDATED, MOST_WEALTH, N_CLOSES
     from backtest.engine.tape import RUINED, WEALTH, RunTape
     from backtest.engine.closes import find_failure_value, is_over_cap, look_at_close
@@ -58,8 +58,8 @@ else:
             "new_ledger new_scratch new_tape report_bad_decision"
         ),
         "engine.formulas": (
-            "MARGIN_NUMBERS Place Recipe bind_compiled find_address make_recipe read_parameter "
-            "write_decide write_settings"
+            "Place Recipe bind_compiled find_address make_recipe read_parameter write_decide "
+            "write_settings"
         ),
         "engine.inputs": (
             "AccountInputs earn_cash mark_samples measure_years pack_terms read_assets "
@@ -78,7 +78,7 @@ else:
             "join_resumed read_resume read_signals set_up set_up_again set_up_like "
             "set_up_policies set_up_run"
         ),
-        "engine.shown": "Deciders",
+        "engine.shown": "MARGIN_NUMBERS Deciders",
         "engine.tape": (
             "DAY_OPEN LEAST_WEALTH LIQUIDATED MOST_WEALTH N_CLOSES RUINED RunTape WEALTH"
         ),

@@ -435,12 +435,13 @@ def moves_a_pool(terms: a.Terms, state: a.AccountState, i: int) -> bool:
 def is_surely_far(bar: a.AccountBar, i: int, excess: float) -> bool:
     """Return whether a bound shows that no price of instrument i near the close fails its pool.
 
-    ``excess`` is what the pool of cross positions has over its requirement: money.
+    ``excess`` is what the pool of cross positions has over its requirement: money. With options,
+    writes the segment and the values aside in the scratch.
     """
     terms = bar.terms
     state = bar.state
     if a.must_value_options(terms, state) and not a.is_isolated(terms, i):
-        return a.is_far_with_options(bar, i, excess)
+        return a.probe_near_segments(bar, i, excess)
 
     position = state.positions[i]
     notional = abs(position.quantity) * abs(position.value)

@@ -22,7 +22,9 @@ from backtest.account import bar, quiet  # and with them the modules of all rule
 from backtest.account.records import FLAGS, NUMBERS, InstrumentRules
 from backtest.core.structs import view_numbers
 from backtest.engine import closes, held_closes, loop, shown, tape
+from backtest.engine.shown import MARGIN_NUMBERS
 from backtest.margin import (
+    LEVELS,
     MarginRules,
     brackets,
     option_kernels,
@@ -78,17 +80,19 @@ PUBLIC_NAMES = frozenset(function.__name__ for function, _ in PUBLIC)
 def compile_scalar_rules() -> dict[int, Any]:
     """Return the twins of the rules of one position, and let formulas call public functions.
 
-    The twins stand by the identity of the plain functions, and are inlined into what calls them.
-    Registers overloads with numba, for the process: a formula that calls a public function gets the
-    scalar rule of it, and mathematical functions their compiled kernels.
+    A twin is the compiled function of a rule, found by ``id`` of the plain one, and inlined into
+    what calls it. Tells numba, for the whole process, what to compile where a formula calls a
+    public function: of margin, its scalar rule; of options and mathematics, its kernel.
     """
     twins = list_replacements()
     _compile.compile_rules(CORE, twins, left_out=PUBLIC_NAMES, inlines_all=True)
+
+    # Functions of margin. Their scalar rules are among the twins.
     for public, scalar in PUBLIC:
         compiled = twins[id(vars(margin)[scalar])]
         _compile.register_overload(public, compiled, replaced=REPLACED, literals=LITERALS)
 
-    # Functions of options and of mathematics have kernels, which are no rules of an account.
+    # Functions of options and of mathematics have kernels of their own, no rules of an account.
     kernels = _compile.compile_functions(implied_kernels)
     for public, scalar in OPTION_FUNCTIONS:
         _compile.register_overload(public, kernels[scalar], replaced=REPLACED, literals=LITERALS)
@@ -155,7 +159,8 @@ def compile_account_rules(*, has_parts: bool) -> dict[int, Any]:
     """Compile all rules of the account and the loop, and return their twins by identity.
 
     Writes the globals of the compiled modules into SPACES: entries are compiled in them. Without
-    parts, no account may hold options, and their functions return constants.
+    parts, no account may hold options, and their functions return constants. The first twins are
+    functions whose compiled text is another one than the plain.
     """
     jit = _compile.jit
     return_always = _compile.return_always
@@ -203,40 +208,67 @@ def write_pick(pick_rules: Any) -> Callable[..., Any]:
 
 
 ARRAYS = ((0, None), (1, None), (2, 3), (4, 5), (6, 7), (8, None), (9, None))
-"""Places of the arrays among the arguments of a formula, each with that of its first number."""
+"""Places of the arrays among the arguments of a formula, each with that of its first number.
+
+Those of the call in :func:`make_ask`: ``shown`` and ``bar`` are 0 and 1; ``params`` is 2, and the
+policy's part of it begins at argument 3, ``params_at[i]``; and so on.
+"""
+
+FLOORS = LEVELS.index("floors")
+CAPS = LEVELS.index("caps")
+RATES = LEVELS.index("rates")
+AMOUNTS = LEVELS.index("amounts")
+LEVERAGES = LEVELS.index("leverages")
+"""Columns of a margin table in ``deciders.levels``, one after another."""
+
+CLOSE_FEE = MARGIN_NUMBERS.index("close_fee")
+TAKER = MARGIN_NUMBERS.index("taker")
+SIZE = MARGIN_NUMBERS.index("size")
+SETTING = MARGIN_NUMBERS.index("setting")
+IS_INVERSE = MARGIN_NUMBERS.index("is_inverse")
+IS_ISOLATED = MARGIN_NUMBERS.index("is_isolated")
+IS_VALUED_AT_ENTRY = MARGIN_NUMBERS.index("is_valued_at_entry")
+MULTIPLIER = MARGIN_NUMBERS.index("multiplier")
+INITIAL_MULTIPLIER = MARGIN_NUMBERS.index("initial_multiplier")
+"""Places of the other numbers of margin rules in ``deciders.margin``."""
 
 
 def write_margin_rules(deciders: Any, tables: Any, i: int) -> int:
     """Write the margin rules of instrument i for its policy; return how many levels they have.
 
-    ``deciders.levels`` gets the columns of the margin table one after another, each ``width`` long,
-    in the order of ``margin.LEVELS``. ``deciders.margin`` gets the other numbers, in the order of
-    ``formulas.MARGIN_NUMBERS``; a flag is 1 or 0. The formula of the policy reads both by place.
+    The formula of the policy reads them from two arrays, by place. ``deciders.levels`` gets the
+    columns of the margin table one after another, each ``width`` long; ``deciders.margin`` gets the
+    other numbers, a flag as 1 or 0.
     """
+    levels = deciders.levels
     width = deciders.width
     n_levels: int = tables.counts[i]
     for k in range(n_levels):
-        deciders.levels[k] = tables.floors[i, k]
-        deciders.levels[width + k] = tables.caps[i, k]
-        deciders.levels[2 * width + k] = tables.rates[i, k]
-        deciders.levels[3 * width + k] = tables.amounts[i, k]
-        deciders.levels[4 * width + k] = tables.leverages[i, k]
+        levels[FLOORS * width + k] = tables.floors[i, k]
+        levels[CAPS * width + k] = tables.caps[i, k]
+        levels[RATES * width + k] = tables.rates[i, k]
+        levels[AMOUNTS * width + k] = tables.amounts[i, k]
+        levels[LEVERAGES * width + k] = tables.leverages[i, k]
 
     numbers = deciders.margin
-    numbers[0] = tables.close_fees[i]
-    numbers[1] = tables.takers[i]
-    numbers[2] = tables.sizes[i]
-    numbers[3] = tables.settings[i]
-    numbers[4] = 1.0 if tables.are_inverse[i] else 0.0
-    numbers[5] = 1.0 if tables.are_isolated[i] else 0.0
-    numbers[6] = 1.0 if tables.are_valued_at_entry[i] else 0.0
-    numbers[7] = tables.multipliers[i]
-    numbers[8] = tables.initial_multipliers[i]
+    numbers[CLOSE_FEE] = tables.close_fees[i]
+    numbers[TAKER] = tables.takers[i]
+    numbers[SIZE] = tables.sizes[i]
+    numbers[SETTING] = tables.settings[i]
+    numbers[IS_INVERSE] = 1.0 if tables.are_inverse[i] else 0.0
+    numbers[IS_ISOLATED] = 1.0 if tables.are_isolated[i] else 0.0
+    numbers[IS_VALUED_AT_ENTRY] = 1.0 if tables.are_valued_at_entry[i] else 0.0
+    numbers[MULTIPLIER] = tables.multipliers[i]
+    numbers[INITIAL_MULTIPLIER] = tables.initial_multipliers[i]
     return n_levels
 
 
 def make_ask() -> Any:
-    """Return ``loop.ask`` for compiled code: it calls the formula of a policy by its address."""
+    """Return ``loop.ask`` for compiled code: it calls the formula of a policy by its address.
+
+    The formula gets seven pointers, one for each of :data:`ARRAYS`, and four numbers. ``local`` is
+    the row of the policy's columns that it may see last.
+    """
     call_formula = _compile.make_call("d", ARRAYS, n_numbers=4)
     write_rules = _compile.jit(write_margin_rules, forceinline=True)
 

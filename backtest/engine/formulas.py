@@ -21,7 +21,7 @@ from backtest._compile.bytecode import (
 )
 from backtest.engine.compiler import compile_part, hash_rules
 from backtest.engine.policies import list_rules
-from backtest.engine.shown import N_SHOWN, PART, SETTING, WHOLE, Deciders
+from backtest.engine.shown import MARGIN_NUMBERS, N_SHOWN, PART, SETTING, WHOLE, Deciders
 from backtest.margin import LEVELS
 from backtest.policies import Policy, find_fields
 from backtest.policies.policy import BAR_FIELDS
@@ -145,10 +145,6 @@ def read_parameter(text: str, value: object) -> str:
 TABLE = frozenset({"venue"})
 OF_MARGIN = frozenset({"*", "maintenance", "margin_ratio", "liquidation_price"})
 """Fields of the account for which the requirement of a close is computed."""
-MARGIN_NUMBERS = (
-    "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
-    "multiplier", "initial_multiplier",
-)  # fmt: skip
 KINDS = (*["pointer"] * 7, *["whole"] * 4)
 """What the formula of a run takes."""
 

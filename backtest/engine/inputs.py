@@ -38,7 +38,7 @@ from backtest.options.option_inputs import read_option_feed
 from backtest.results import Clock
 from backtest.venue import Fees, Venue
 from backtest.venue.trade_costs import DATED, MAKER
-from backtest.venue.venue import RATES
+from backtest.venue.venue import INTEREST_RATES
 
 # Fees by what was traded.
 
@@ -390,34 +390,35 @@ class AccountInputs(NamedTuple):
 
 
 def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
-    """Return the records and arrays of a setup; it shares signal and clock of the one ``like``."""
+    """Return the records and arrays that the loop reads of a setup.
+
+    ``like`` are inputs of another setup on the same markets, such as the first set of a sweep. What
+    they have in common is not made again: the signal, the ends of samples, and log returns if the
+    contracts are of the same kind.
+    """
     markets = setup.markets
     venues = setup.venues
     accounts = {name: setup.account.for_instrument(name) for name in markets.names}
+
+    # Each instrument has its margin tables by date. The first one is in its rules; each later one
+    # is a change at a bar.
     tables = read_margin_tables(setup, accounts)
     rules = []
-    for name, dated in zip(markets.names, tables, strict=True):
-        _, first_table = dated[0]
-        rules.append(read_instrument_rules(venues[name], accounts[name], first_table))
-
-    signal = read_signal(setup) if like is None else like.feed.signal
-    feed = read_feed(setup, accounts, signal)
-    widths = []
-    for dated in tables:
-        widths += [len(table.floors) for _, table in dated]
-    terms = read_terms(setup, rules, width=max(widths), options=feed.options)
-
-    # The first table of an instrument is in its terms; each later one is a change.
     changes = []
-    for i, dated in enumerate(tables):
-        changes += [(bar, i, table) for bar, table in dated[1:]]
+    widest = 0
+    for i, name in enumerate(markets.names):
+        (_, first_table), *later_tables = tables[i]
+        rules.append(read_instrument_rules(venues[name], accounts[name], first_table))
+        for bar, table in later_tables:
+            changes.append((bar, i, table))
+        for _, table in tables[i]:
+            widest = max(widest, len(table.floors))
 
-    are_inverse = terms.rules.brackets.are_inverse
-    if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, are_inverse):
-        log_returns = like.log_returns
-    else:
-        log_returns = measure_log_returns(feed.mark_close, are_inverse)
+    signal = like.feed.signal if like is not None else read_signal(setup)
+    feed = read_feed(setup, accounts, signal)
+    terms = read_terms(setup, rules, width=widest, options=feed.options)
 
+    log_returns = find_log_returns(terms, feed, like)
     return AccountInputs(
         terms=terms,
         feed=feed,
@@ -429,10 +430,21 @@ def read_inputs(setup: Any, like: AccountInputs | None = None) -> AccountInputs:
     )
 
 
+def find_log_returns(terms: a.Terms, feed: a.MarketFeed, like: AccountInputs | None) -> FloatArray:
+    """Return the log returns of all instruments by bar, those of ``like`` if they are the same."""
+    are_inverse = terms.rules.brackets.are_inverse
+    if like is not None and np.array_equal(like.terms.rules.brackets.are_inverse, are_inverse):
+        return like.log_returns
+    return measure_log_returns(feed.mark_close, are_inverse)
+
+
 def read_clock(
     setup: Any, feed: a.MarketFeed, log_returns: FloatArray, like: AccountInputs | None
 ) -> Clock:
-    """Return sampling, returns of the first instrument, and what cash earns, by bar."""
+    """Return sampling, returns of the first instrument, and what cash earns, by bar.
+
+    Of ``like``, inputs on the same markets, all but what cash earns is taken.
+    """
     earned = earn_cash(feed.cash_rate, feed.years, setup.markets.n_bars)
     if like is not None:
         return like.clock._replace(risk_free=earned)
@@ -723,7 +735,7 @@ def read_feed(setup: Any, accounts: Mapping[str, a.Account], signal: FloatArray)
     # What the account has as a whole: flows, and yearly rates of the first venue.
     flow_bar, flow_amount = read_flows(setup)
     yearly = {}
-    for name in RATES:
+    for name in INTEREST_RATES:
         rate = getattr(venue, name)
         yearly[name] = as_of(rate, markets.time, f"venue.{name}")
 

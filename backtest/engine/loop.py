@@ -803,9 +803,11 @@ def pick_asking(feed: a.MarketFeed, deciders: Deciders, i: int) -> Asking:
 
 @inlined
 def decide(bar: a.AccountBar, deciders: Deciders, is_over: bool, i: int, t: int, k: int) -> None:
-    """Write what the policy of instrument i decides at close t of the market, of its own bar k.
+    """Write what the policy of instrument i decides at a close into its position.
 
-    ``is_over``: the account is ruined or has ended.
+    The close is that of bar t of the market and of bar k of those that policies see, which differ
+    where they decide on longer bars. Its columns have row 0 at bar ``asking.first``. An account
+    that ``is_over``, ruined or ended, asks no policy.
     """
     asking = pick_asking(bar.feed, deciders, i)
     position = bar.state.positions[i]

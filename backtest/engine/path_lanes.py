@@ -188,30 +188,35 @@ class FlatAccount(NamedTuple):
 
 
 def lay_flat(state: AccountState, deciders: Deciders) -> FlatAccount:
-    """Return an account and the memory of its policies whose numbers lie in one array.
+    """Return a copy of an account and its policies' memory whose numbers lie in one array.
 
-    So one copy of numbers begins a lane again. All arrays and structs become views of it.
+    The new account reads and writes that array: its arrays and structs are views of parts of it. So
+    to put the account back to its start, for the next lane, is to copy one array over it.
     """
-    # Of what is held, the quantities are columns of the positions: only collateral is its own.
+    leaves = {"amounts": state.held.amounts, "prices": state.held.prices, "memory": deciders.memory}
+    # The rest of ``held`` are columns of the positions, made again below. Options have no numbers
+    # here: an account on paths holds none.
     names = [name for name in state._fields if name not in ("held", "options")]
-    leaves = [state.held.amounts, state.held.prices]
-    leaves += [getattr(state, name) for name in names]
-    leaves.append(deciders.memory)
+    for name in names:
+        leaves[name] = getattr(state, name)
 
-    # One array of all numbers, and each leaf as a view of its part.
-    arrays = [driver.view_leaf(leaf).view(np.float64) for leaf in leaves]
+    # One array of all numbers. Whole numbers stay as they are, under eight bytes of a float.
+    arrays = [driver.view_leaf(leaf).view(np.float64) for leaf in leaves.values()]
     numbers = np.concatenate(arrays)
+
+    # Each leaf again, as a view of its part.
     ends = np.cumsum([len(array) for array in arrays])
     parts = np.split(numbers, ends[:-1])
-    views = [view_as(leaf, part) for leaf, part in zip(leaves, parts, strict=True)]
+    views: dict[str, Any] = {}
+    for (name, leaf), part in zip(leaves.items(), parts, strict=True):
+        views[name] = view_as(leaf, part)
 
-    amounts, prices, *of_names, memory = views
-    fields: dict[str, Any] = dict(zip(names, of_names, strict=True))
-    held = view_holdings(fields["positions"], amounts, prices)
+    fields = {name: views[name] for name in names}
+    held = view_holdings(fields["positions"], views["amounts"], views["prices"])
     return FlatAccount(
         numbers=numbers,
         state=state._replace(held=held, **fields),
-        deciders=deciders._replace(memory=memory),
+        deciders=deciders._replace(memory=views["memory"]),
     )
 
 

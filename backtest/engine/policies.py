@@ -16,8 +16,8 @@ from backtest.account import Account, measure_stop, pick_instrument
 from backtest.core import RAISED, FloatArray, IntArray, Number, ParameterError, repr_plain
 from backtest.engine.checks import give_each
 from backtest.engine.inputs import read_cost
-from backtest.engine.shown import N_SHOWN, SETTING, WHOLE, Deciders
-from backtest.margin import MarginRules, pick_rules
+from backtest.engine.shown import MARGIN_NUMBERS, N_SHOWN, SETTING, WHOLE, Deciders
+from backtest.margin import LEVELS, MarginRules, pick_rules
 from backtest.margin.portfolio_kernels import BracketTables
 from backtest.market import Market, Markets, find_clock
 from backtest.policies import AccountView, Policy, may_read_of_account
@@ -311,8 +311,10 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
     # Where a setup has no overlay, place n is not asked.
     asks = np.zeros(n + 1, np.int64)
     asks[:n_policies] = 1
-    reads_price = [reads_liquidation_price(own.policy) for own in observed]
-    sets_margin = [p.sets_margin(own.policy) for own in observed]
+    reads_price = [reads_liquidation_price(each.policy) for each in observed]
+    sets_margin = [p.sets_margin(each.policy) for each in observed]
+    lengths = [each.market.n_bars for each in observed]
+    firsts = [each.first for each in observed]
 
     # The numbers of bar and account lie side by side, so that `bind` reads them at once.
     numbers = np.zeros(N_BAR + SETTING + 1)
@@ -323,8 +325,8 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         params_at=params_at,
         columns=columns,
         columns_at=columns_at,
-        lengths=np.array([own.market.n_bars for own in observed], np.int64),
-        firsts=np.array([*(own.first for own in observed), 0], np.int64),
+        lengths=np.array(lengths, np.int64),
+        firsts=np.array([*firsts, 0], np.int64),
         known=find_known_bars(observed, n),
         memory=memory,
         memory_at=memory_at,
@@ -341,8 +343,8 @@ def gather_deciders(setup: Any, observed: list[ObservedPolicy]) -> Deciders:
         sets_margin=np.array(sets_margin, np.int64),
         shown=numbers[N_BAR:],
         bar=numbers[1:N_BAR],
-        margin=np.zeros(9),
-        levels=np.zeros(5 * n_levels),
+        margin=np.zeros(len(MARGIN_NUMBERS)),
+        levels=np.zeros(len(LEVELS) * n_levels),
         width=n_levels,
         interval=clock.seen.interval,
         start=np.array([setup.inputs.started], np.int64),

@@ -45,6 +45,11 @@ PART, WHOLE = 1, 2
 """What a policy reads of the account: nothing of its margin, or anything."""
 OPEN, HIGH, LOW, CLOSE, MARK_CLOSE, VOLUME, FUNDING = range(7)
 """Entries of ``Deciders.bar``; ``seen_bars`` has the first six of longer bars."""
+MARGIN_NUMBERS = (
+    "close_fee", "taker", "size", "setting", "is_inverse", "is_isolated", "is_valued_at_entry",
+    "multiplier", "initial_multiplier",
+)  # fmt: skip
+"""Entries of ``Deciders.margin``: the fields of ``MarginRules`` that are no column of a table."""
 
 
 class Deciders(NamedTuple):

@@ -57,17 +57,20 @@ UP_TO_DAYS, BEYOND_DAYS = range(2)
 def compute_skewed_volatility(
     options: OptionPositions, i: int, shocks: ShockTables, is_absolute: bool
 ) -> float:
-    """Return the volatility of option i under a turn of the smile, linear or absolute."""
+    """Return the volatility of option i under a turn of the smile, a year.
+
+    It is volatility (1 + turn). The turn grows with log(strike / forward) from 0 at the money up to
+    a cap at one width: a linear one lowers strikes under the forward and raises those over it, an
+    absolute one raises both. Cap and width depend on the root of the time to expiry.
+    """
     skew = shocks.skew
     root = math.sqrt(options.years[i])
-    row = SKEW_CAP
+    cap = skew[SKEW_CAP] + skew[SKEW_CAP_SLOPE] * root
     if is_absolute:
-        row = ABSOLUTE_CAP
-    cap = skew[row] + skew[row + 1] * root
+        cap = skew[ABSOLUTE_CAP] + skew[ABSOLUTE_CAP_SLOPE] * root
     level = skew[SKEW_LEVEL] + skew[SKEW_LEVEL_SLOPE] * root
     width = max(skew[LEAST_WIDTH], root * skew[WIDTH_SCALE] * level)
 
-    # The turn grows with the distance from the money, up to the cap.
     distance = -b.log_ratio(compute_forward(options, i), options.strikes[i])
     if is_absolute:
         distance = abs(distance)
@@ -340,7 +343,10 @@ def compute_short_charge(options: OptionPositions, rules: OptionRules, is_initia
 
 
 def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: bool) -> float:
-    """Return what shorts need, each option by itself."""
+    """Return what shorts need, each option by itself: rates of the price, and the mark.
+
+    Rates are per unit of the underlying, in its cash price or, for options in coins, in coins.
+    """
     rates = rules.rates
     total = 0.0
     for i in range(len(options.signs)):
@@ -369,6 +375,7 @@ def compute_standard(options: OptionPositions, rules: OptionRules, is_initial: b
 
 @kernel
 def fill_options(options: OptionPositions, rules: OptionRules) -> None:
+    """Write the values of all options, now and in the scenarios: see :func:`fill_option`."""
     for i in range(len(options.signs)):
         fill_option(options, rules, i)
 
@@ -401,7 +408,10 @@ def fill_option(options: OptionPositions, rules: OptionRules, i: int) -> None:
 
 @kernel
 def compute_option_requirement(pool: OptionPool, is_initial: bool) -> float:
-    """Return the requirement of a pool with options, under the rule that they have."""
+    """Return the requirement of a pool with options, under the rule that they have: money.
+
+    Initial or maintenance margin. Writes the scratch of the pool.
+    """
     packed = pool.packed
     held = pool.held
     options = pool.options
@@ -430,19 +440,31 @@ DENSITY = 0.39894228040143276
 def bound_value_slope(options: OptionPositions, i: int, low: float, move: float) -> float:
     """Return an upper bound of the change of an option value per price, at prices from ``low``.
 
-    ``move`` is a factor of the price. A delta is at most 1; in coins the value is divided by the
-    forward, which makes the slope steeper where the strike is over it.
+    ``move`` is a factor of the price S (1 for the value now), so the forward is F = basis move S.
+    In cash the value is size D B(F), with B Black's price and |dB/dF| <= 1: its slope in S is at
+    most size D basis move. In coins it is size D B(F) / F, whose slope in F is at most K / F^2, of
+    a call as of a put; times dF/dS = F / S that is size D (K / F) / S, largest at the lowest price.
     """
     size = options.sizes[i]
+    # A negative interest rate makes D exceed 1: of either sign, D is at most this.
     discount = math.exp(abs(options.rates[i]) * options.years[i])
-    if options.are_coin[i]:
-        forward = low * options.bases[i] * move
-        return float(size * discount / low * max(1.0, options.strikes[i] / forward))
-    return float(size * discount * options.bases[i] * move)
+    if not options.are_coin[i]:
+        return float(size * discount * options.bases[i] * move)
+
+    # Not under 1: a strike far under the forward is no reason to trust a smaller bound.
+    forward = low * options.bases[i] * move
+    strike_per_forward = max(1.0, options.strikes[i] / forward)
+    return float(size * discount / low * strike_per_forward)
 
 
 def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
-    """Return an upper bound of the change of a scenario loss per price, at prices from ``low``."""
+    """Return an upper bound of the change of a scenario requirement per price and contract.
+
+    The requirement is factor (worst loss + delta charge) + short charge. In scenario k a contract
+    loses ``w_k (U(S) - U(S (1 + m_k)))``. A slope of a difference is at most the sum of both
+    slopes, and that of the worst loss at most the steepest of all scenarios; charges add theirs.
+    Prices S are at least ``low``.
+    """
     tables = pool.packed.scenarios
     options = pool.options
     shocks = pool.rules.shocks
@@ -450,18 +472,21 @@ def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
     if len(shocks.discounts) + len(shocks.skew) + len(shocks.expiry_charge) > 0:
         return math.inf
 
-    # A loss is a value in the row less the value now.
+    # The loss: slope of the value now, and of the value in the scenario.
     group = options.groups[i]
     steepest = 0.0
-    slope_now = bound_value_slope(options, i, low, 1.0)
+    slope_now = bound_value_slope(options, i, low, move=1.0)
     for k in range(shocks.moves.shape[1]):
-        moved = bound_value_slope(options, i, low, 1.0 + shocks.moves[group, k])
-        steepest = max(steepest, tables.weights[group, k] * (moved + slope_now))
+        slope_moved = bound_value_slope(options, i, low, move=1.0 + shocks.moves[group, k])
+        steepest = max(steepest, tables.weights[group, k] * (slope_moved + slope_now))
 
+    # The charge is a rate of the delta in money.
     by_time = shocks.delta_charge[PER_YEAR] * options.years[i]
-    charge = max(shocks.delta_charge[CONSTANT], by_time)
-    if charge > 0.0:
-        steepest += charge * options.sizes[i] * bound_delta_slope(options, i, low)
+    charge_rate = max(shocks.delta_charge[CONSTANT], by_time)
+    if charge_rate > 0.0:
+        steepest += charge_rate * options.sizes[i] * bound_delta_slope(options, i, low)
+
+    # The charge on shorts is a rate of size times price; in coins the price cancels.
     short_slope = 0.0
     if not options.are_coin[i]:
         short_slope = shocks.short_charge[OF_MAINTENANCE] * options.sizes[i]
@@ -471,10 +496,10 @@ def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
 def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
     """Return an upper bound of the change of the delta, in money, of a unit of option i per price.
 
-    ``low`` is the lowest price that counts. An option in cash has delta * price of money, which
-    changes by the delta itself, at most 1, and by price * slope of the delta. One in coins has the
-    delta alone. Both are bounded by the largest price * slope: that of the normal density over the
-    deviation.
+    ``low`` is the lowest price that counts. The delta is N(d1), d1 = log(S / K') / s + s / 2 with s
+    the deviation, so S d(delta)/dS = n(d1) / s <= DENSITY / s. In cash the delta in money is
+    delta S, which changes by delta + S d(delta)/dS <= 1 + DENSITY / s; in coins it is the delta
+    alone, which changes by at most DENSITY / s / S.
     """
     deviation = options.volatilities[i] * math.sqrt(options.years[i])
     # Without deviation, at expiry, the delta jumps at the strike: nothing bounds its slope.
@@ -499,7 +524,7 @@ def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> flo
     options = pool.options
     rules = pool.rules
 
-    slope_now = bound_value_slope(options, i, low, 1.0)
+    slope_now = bound_value_slope(options, i, low, move=1.0)
     needed = bound_requirement_slope(pool, i, low, slope_now)
     lost = packed.level * needed
     if not gains:
@@ -518,18 +543,23 @@ def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> flo
 
 
 def bound_requirement_slope(pool: OptionPool, i: int, low: float, slope_now: float) -> float:
-    """Return an upper bound of the change per price of what a contract of option i needs."""
+    """Return an upper bound of the change per price of what a contract of option i needs.
+
+    ``slope_now`` bounds that of its value. A requirement is the value and a sum of terms that are
+    each at most a rate times the price, or times the value: the rates are added.
+    """
     options = pool.options
     rules = pool.rules
     rates = rules.rates
     if rules.kind == BY_SCENARIOS:
         return bound_scenario_slope(pool, i, low)
 
+    # Beside the rates of a naked short: a payoff at the price, and how far it is out of the money.
     size = options.sizes[i]
     if rules.kind == BY_STRATEGIES:
         return float(slope_now + size * (2.0 + rates.naked + rates.least_call))
 
-    # A unit of an option in coins is a coin, whatever the price.
+    # Each option by itself. A unit of an option in coins is a coin, whatever the price.
     unit = size
     if options.are_coin[i]:
         unit = 0.0
@@ -538,7 +568,12 @@ def bound_requirement_slope(pool: OptionPool, i: int, low: float, slope_now: flo
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:
-    """Return an upper bound of the change of backing less requirement per contract value."""
+    """Return an upper bound of the change of backing less requirement per contract value.
+
+    A change of the value by 1 changes the backing by at most the contracts held, and level times
+    the requirement by at most level * rate of them. In brackets the rate of the last one is the
+    highest.
+    """
     tables = packed.brackets
     if packed.has_scenarios:
         rate = bound_scenario_rate(packed, tables.are_inverse[i])
@@ -565,7 +600,10 @@ def bound_scenario_rate(packed: PortfolioRules, is_inverse: bool) -> float:
 
 
 def bound_asset_slope(packed: PortfolioRules, held: Holdings, c: int) -> float:
-    """Return an upper bound of the change of backing less requirement per price of asset c."""
+    """Return an upper bound of the change of backing less requirement per price of asset c.
+
+    As :func:`bound_linear_slope`; without scenarios, collateral has no part in a requirement.
+    """
     rate = 0.0
     if packed.has_scenarios:
         rate = bound_scenario_rate(packed, is_inverse=False)

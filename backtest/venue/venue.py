@@ -58,12 +58,13 @@ from backtest.venue.trade_costs import (
 WHOLE_SHARES = {"all": 1.0, "losses": 0.0}
 
 
-RATES = ("borrow_rate", "cash_rate", "short_rate")
+INTEREST_RATES = ("borrow_rate", "cash_rate", "short_rate")
+"""The fields of a venue that are interest, a year."""
 
 
 def find_charged(venue: Any) -> list[str]:
     """Return the names of the interest rates that are not 0 at all times."""
-    return [name for name in RATES if np.any(np.asarray(getattr(venue, name)) != 0.0)]
+    return [name for name in INTEREST_RATES if np.any(np.asarray(getattr(venue, name)) != 0.0)]
 
 
 def choose_multipliers(venue: Any) -> dict[str, Rate]:
@@ -122,7 +123,6 @@ def find_spot_faults(venue: Any) -> Faults:
 
 
 _ANNUAL = Timed(Real(-1, 10))
-INTEREST_RATES = ("borrow_rate", "cash_rate", "short_rate")
 
 
 class Venue(Value, kw_only=True):
@@ -260,24 +260,35 @@ class Venue(Value, kw_only=True):
         return completed
 
     def _find_changed_from(self, changes: dict[str, Any]) -> ChangedFrom | None:
-        """Return the preset that is left after changes, and the rates that were stated over it."""
+        """Return ``changed_from`` of a venue after changes: the preset, and what the user stated.
+
+        A report says of a rate of interest that is not 0 whether the preset assumed it or the user
+        stated it, by ``override``. None if no preset is known, or if what changes says nothing of
+        it: then ``in_force`` still says all.
+        """
         preset = self.preset_of_rules
         if not preset:
             return None
 
+        stated = self._list_stated(changes)
+        is_new_table = "brackets" in changes
+        if not stated and not is_new_table and self.changed_from is None:
+            return None
+        return ChangedFrom(preset=preset, stated=stated)
+
+    def _list_stated(self, changes: dict[str, Any]) -> list[str]:
+        """Return the rates of interest that the user stated: before, and by these changes."""
         stated: list[str] = []
         if self.changed_from is not None:
             stated = [*self.changed_from.stated]
 
-        # A rate that a preset leaves at 0 is assumed by none, so nobody asks who stated it.
         for name in INTEREST_RATES:
-            is_assumed = is_series(getattr(self, name)) or getattr(self, name) != 0.0
+            # A preset that leaves a rate at 0 assumes none, so nobody asks who stated it.
+            rate = getattr(self, name)
+            is_assumed = is_series(rate) or rate != 0.0
             if name in changes and is_assumed and name not in stated:
                 stated.append(name)
-
-        if not stated and "brackets" not in changes and self.changed_from is None:
-            return None
-        return ChangedFrom(preset=preset, stated=stated)
+        return stated
 
     @property
     def preset_of_rules(self) -> str:

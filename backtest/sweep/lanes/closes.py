@@ -83,8 +83,9 @@ def follow_lows(lanes: Lanes) -> None:
 def close_several(lanes: Lanes, is_isolated: bool, n: int) -> bool:
     """Write the equity of lanes of several positions at the close, and count it.
 
-    Return whether any lane fell under its lowest share of a peak. Isolated positions are summed
-    before the cash, as a run does: equal to the last bit.
+    Return whether any lane fell under its lowest share of a peak. Sums begin with the cash; those
+    of isolated positions, of which the row ``equity`` has a part until the end, take it last. That
+    is the order of a run, so both are equal to the last bit.
     """
     account = lanes.account
     for lane in range(LANES):

@@ -317,16 +317,21 @@ def find_ends(rows: IntArray, columns: list[np.ndarray]) -> IntArray:
 def score_task(
     names: tuple[str, ...], task: SetTask | IntArray, is_stopped: Callable[[], bool]
 ) -> list[Found]:
-    """Score the sets of a task: as a block if they make one, else each in the loop of a run.
+    """Score the sets of a task: as a block of lanes if they make one, else one by one.
 
-    If a block has a fault, its sets are scored one by one: the run of the set at fault says it.
+    Return what was found for each block or set: its rows in the sweep, and the scores; None where
+    the sweep was stopped, and BlockFault where an ordinary run must give the error of the set. A
+    task that is rows alone, as the panel of its sets cannot be made, is such a fault.
     """
     if not isinstance(task, SetTask):
         return [(task, BlockFault())]
+
+    # A block that fails says nothing of which set failed: its sets are scored one by one instead.
     if task.setup is not None:
         with suppress(BacktestError, BlockFault):
             return [(task.rows, score_lanes(names, task, task.setup, is_stopped))]
 
+    # Each set in the loop of a run, as a task of one row.
     scored: list[Found] = []
     for k in range(len(task.rows)):
         one = task._replace(rows=task.rows[k : k + 1], sets=take_sets(task.sets, k))

@@ -823,21 +823,28 @@ def is_in_turn(turn: int, quantity: float, quantity_after: float) -> bool:
 
 
 def find_exits(terms: a.Terms, lanes: Lanes, n: int, is_planned: bool) -> int:
-    """Return as bits the lanes whose stops the prices of this bar may reach: they pass it alone.
+    """Return the lanes whose stops the prices of this bar may reach: bit k is lane k.
 
-    The stops are those of what they hold, or with ``is_planned`` of what was planned.
+    They pass the bar alone. Called twice in a bar: for the stops of what lanes hold, and, if any
+    trades, with ``is_planned`` for those of what they have planned to hold. No stop acts while
+    contract values stay between the rows ``stop_low`` and ``stop_high``, which are written here.
     """
     position = lanes.position
     prices = lanes.prices
     alone = 0
     for i in range(n):
-        # Without an order, what is planned is what is held, which was tested before.
-        if not is_listed(lanes, i) or (is_planned and lanes.has_order[i] == 0):
+        if not is_listed(lanes, i):
             continue
-        # Stops once written stay those of what is held, unless they trail or have a scale.
+        # Without an order, what is planned is what is held, which the first call has tested.
+        if is_planned and lanes.has_order[i] == 0:
+            continue
+
+        # Stops hold from bar to bar while the position does, unless they trail or have a scale by
+        # bar. So they are written once (``has_stops``), and for each plan.
         if is_planned or lanes.moves_stops or lanes.has_stops[i] == 0:
             write_stops(terms, lanes, is_planned, i)
 
+        # The prices that a stop of this bar may see: its open, low and high.
         low = min(prices[PRICE.open, i], prices[PRICE.last_low, i])
         high = max(prices[PRICE.open, i], prices[PRICE.last_high, i])
         for lane in range(LANES):
@@ -882,11 +889,12 @@ def write_stops(terms: a.Terms, lanes: Lanes, is_planned: bool, i: int) -> None:
 def write_stops_of_lane(
     lanes: Lanes, rules: a.InstrumentRules, quote: a.Quote, is_planned: bool, i: int, lane: int
 ) -> None:
-    """Write the contract values between which no stop of a lane acts.
+    """Write the contract values between which no stop of a lane acts: ``stop_low``, ``stop_high``.
 
-    Its stop is on one side of them, its take-profit on the other.
+    Its stop is on one side of them, its take-profit on the other; a side without one is infinite.
     """
-    # The position tested. The best value of one that is opened or turned now is its entry.
+    # The position tested: what is held, or what would be held if the plan filled at this quote. A
+    # trailing stop begins at the entry of a position that opens or flips.
     position = lanes.position
     held = pick_held(position, i, lane)
     quantity_after = position[spot(i, HELD.quantity_after, lane)]
@@ -896,16 +904,16 @@ def write_stops_of_lane(
     best = select(is_new, planned.entry, best_of_held)
     tested = planned if is_planned else held
 
-    # The stop of a long is below, its take-profit above; those of a short the other way round.
-    side = p.find_side(tested)
-    is_long = tested.quantity > 0.0
-    is_short = tested.quantity < 0.0
-
+    # Stops are moved towards the prices by rounding, so that none is missed.
     balances = a.Balances(0.0, tested)
+    side = p.find_side(tested)
     nearest = p.find_nearest_stop(rules, balances, quote, best, math.nan)[1]
     stop = widen(nearest, side)
     goal = widen(p.compute_target_price(rules, tested, quote), -side)
 
+    # The stop of a long is below, its take-profit above; those of a short the other way round.
+    is_long = tested.quantity > 0.0
+    is_short = tested.quantity < 0.0
     low = pick(is_long, stop, -math.inf)
     high = pick(is_short, stop, math.inf)
     position[spot(i, HELD.stop_low, lane)] = max(low, pick(is_short, goal, low))
