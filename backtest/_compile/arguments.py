@@ -156,7 +156,12 @@ class Caller:
 
 
 def call(name: str, function: Any, returns: str, words: bytes) -> Any:
-    """Return what a function returns: None, a number, or a tuple of numbers."""
+    """Call a compiled function; return None, a number, or a tuple of numbers.
+
+    ``words`` are its arguments, eight bytes each; ``returns`` has a letter for the kind of each
+    number that it returns, at most eight. It writes them into memory that it is given, and its
+    status is not 0 where it failed.
+    """
     returned = (ctypes.c_int64 * 8)()
     fault = ctypes.c_void_p()
     status = function(words, ctypes.addressof(returned), ctypes.addressof(fault))

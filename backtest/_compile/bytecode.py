@@ -238,14 +238,19 @@ def rewrite_formula(function: Any, above: frozenset[types.FunctionType] = frozen
     """
     if not is_of_user(function):
         return function
+
+    # What was made of it before holds while it refers to the same objects.
     references = find_references(function)
     identity = identify(function, set())
     known = _known.get(function)
-    if known is not None and known[1] == identity:
-        return known[0] or function
+    if known is not None:
+        rewritten_before, identity_before = known
+        if identity_before == identity:
+            return rewritten_before or function
 
     check_numbers(function, references)
 
+    # Functions that it calls come first. One that calls it, or itself, stays as it is.
     helpers = {}
     above_helpers = above | {function}
     for name, value in references.items():
@@ -279,7 +284,10 @@ def check_numbers(function: types.FunctionType, references: Mapping[str, Any]) -
 
 
 def list_numbers(code: types.CodeType) -> Iterator[Any]:
-    """Yield the constants of code, and its powers of constants: Python folds no large ones."""
+    """Yield the constants of code, and its powers of constants: Python folds no large ones.
+
+    A power of two constants, 2**70, stands as three steps: load, load, and the operation.
+    """
     for constant in code.co_consts:
         if isinstance(constant, tuple):
             yield from constant
@@ -291,6 +299,7 @@ def list_numbers(code: types.CodeType) -> Iterator[Any]:
         are_constants = {base.opname, power.opname} <= {"LOAD_CONST", "LOAD_SMALL_INT"}
         are_whole = type(base.argval) is type(power.argval) is int
         if step.argrepr == "**" and are_constants and are_whole:
+            # To a power beyond 64 it is too large already, and costly.
             yield base.argval ** max(0, min(power.argval, 64))
 
 
@@ -309,6 +318,7 @@ def identify(function: types.FunctionType, seen: set[int]) -> Identity:
 
 
 def is_of_user(value: Any) -> bool:
+    """Return whether a value is a function that is not of this package."""
     is_plain = isinstance(value, types.FunctionType)
     return is_plain and str(value.__module__).partition(".")[0] != "backtest"
 

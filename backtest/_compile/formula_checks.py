@@ -72,6 +72,7 @@ def build_sum(name: str) -> Build:
     """
 
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
+        """Write the operation of x and y, and a test of its flag."""
         both = getattr(builder, f"{name}_with_overflow")(x, y)
         fail(context, builder, builder.extract_value(both, 1))
         return builder.extract_value(both, 0)
@@ -188,6 +189,7 @@ def build_comparison(sign: str, *, is_whole_first: bool) -> Build:
     """
 
     def build(context: Any, builder: Any, x: Any, y: Any) -> Any:
+        """Write the comparison of x and y as floats; which of them is whole is known before."""
         # With NaN all comparisons are false but that for another number.
         compare = builder.fcmp_ordered
         if sign == "!=":
@@ -214,6 +216,7 @@ def build_whole(round_first: str) -> Callable[[Any, Any, Any], Any]:
     """
 
     def build(context: Any, builder: Any, x: Any) -> Any:
+        """Write the whole number of the float x, and a test that 64 bits hold it."""
         if round_first:
             function = builder.module.declare_intrinsic(round_first, [x.type])
             x = builder.call(function, [x])
@@ -265,6 +268,7 @@ def declare(build: Any, returned: Any, *kinds: Any) -> Any:
 
     # Its code. Builders need no signature: it is always this one.
     def write_code(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        """Write the machine code of a call with some values."""
         return build(context, builder, *values)
 
     register_code: Any = lower_builtin(operation, *kinds)  # type: ignore[no-untyped-call]

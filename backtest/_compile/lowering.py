@@ -117,7 +117,8 @@ def share_record(_context: Any, record: Any) -> Any:
     one calls, and never outside of it.
     """
 
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
+        """Write the memory, and a store of the record into it."""
         kind = arguments[0].type
         place = cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
         builder.store(arguments[0], place)
@@ -130,7 +131,8 @@ def share_record(_context: Any, record: Any) -> Any:
 def read_record(_context: Any, record: Any) -> Any:
     """Return a record that is passed by its address: all of its fields are read here, once."""
 
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
+        """Write one load of the whole record."""
         return builder.load(arguments[0])
 
     return record.inner(record), build
@@ -152,7 +154,8 @@ def view_memory(_context: Any, record: Any) -> Any:
     n_fields = struct.size // 8
     kind = kinds_of.Array(numba.float64, n_dimensions, "C")
 
-    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
+        """Write an array whose data are the memory of the struct, or of the array of structs."""
         place = arguments[0]
         shape = [ir.Constant(WORD, n_fields)]
         strides = [ir.Constant(WORD, 8)]
@@ -235,7 +238,8 @@ def locate_function(context: Any, function: Any, arguments: Any) -> Any:
     """
     kinds = function.get_call_type(context, tuple(arguments.types), {}).args
 
-    def build(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, _signature: Any, _arguments: Any) -> Any:
+        """Write the address of the function as an integer, and link its library."""
         compiled = function.dispatcher.overloads[kinds]
         context.add_linking_libs([compiled.library])
         place = context.declare_function(builder.module, compiled.fndesc)
@@ -430,7 +434,8 @@ def find_lowest(_context: Any, bits: Any) -> Any:
     its result is undefined, as the flag 1 says.
     """
 
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
+        """Write the count of trailing zeros."""
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return bits(bits), build
@@ -445,7 +450,8 @@ def choose_number(_context: Any, _is_so: Any, one: Any, other: Any) -> Any:
     AMD without AVX-512 dozens of cycles.
     """
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        """Write both numbers as floats, each frozen, and the choice between them."""
         numbers = []
         for value, kind in zip(arguments[1:], signature.args[1:], strict=True):
             number = context.cast(builder, value, kind, numba.float64)
@@ -461,7 +467,8 @@ def choose_number(_context: Any, _is_so: Any, one: Any, other: Any) -> Any:
 def read_number(_context: Any, address: Any, k: Any) -> Any:
     """Return float k of those at an address, an integer: writes a load, without a check."""
 
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    def build(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> Any:
+        """Write a load from the address and k floats on."""
         pointer = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
         return builder.load(builder.gep(pointer, [arguments[1]]))
 

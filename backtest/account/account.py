@@ -34,21 +34,30 @@ class ByInstrument(core.Declaration):
 
     def read(self, value: Any) -> object:
         """Return the value, or a frozen table of values; a fault names its instrument."""
-        # A mapping of the names of the value's own fields is one value, written as a table.
-        fields: frozenset[str] = getattr(self.each, "names", frozenset())
-        if not isinstance(value, Mapping) or (value and fields.issuperset(value)):
+        if not isinstance(value, Mapping):
             return self.each.read(value)
         if not value:
             raise core.Fault("must name at least one instrument, {'BTCUSDT': 1} for example")
 
+        # A mapping of the names of the value's own fields is one value, written as a table.
+        fields: frozenset[str] = getattr(self.each, "names", frozenset())
+        if fields.issuperset(value):
+            return self.each.read(value)
+
         entries: dict[str, object] = {}
         for instrument, entry in value.items():
-            try:
-                entries[str(instrument)] = None if entry is None else self.each.read(entry)
-            except core.Fault as fault:
-                shown = f"{fault.found or core.repr_given(entry)} for {instrument}"
-                raise core.Fault(str(fault), shown) from None
+            entries[str(instrument)] = self._read_entry(str(instrument), entry)
         return core.FrozenTable(entries)
+
+    def _read_entry(self, instrument: str, entry: Any) -> object:
+        """Return the value of an instrument, None for one that has none."""
+        if entry is None:
+            return None
+        try:
+            return self.each.read(entry)
+        except core.Fault as fault:
+            shown = f"{fault.found or core.repr_given(entry)} for {instrument}"
+            raise core.Fault(str(fault), shown) from None
 
 
 class Multiple(core.Value):

@@ -301,13 +301,16 @@ def close_contracts(
 ) -> tuple[Balances, float, float]:
     """Return the balances after a liquidation of some contracts, its loss and its notional.
 
-    ``value`` is the contract value at which the position failed; the loss is what the fill and the
-    fee take beyond it.
+    ``closed`` are signed as the position is. ``value`` is the contract value at which it failed;
+    the loss is what the fill and the fee take beyond it: money, as is the notional.
     """
     position = balances.position
     filled = find_fill(rules, value, closed, quote)
     quantity = position.quantity - closed
     entry = position.entry if quantity != 0.0 else 0.0
+
+    # A cross position is paid for in cash, so a close pays its value back; an isolated one has its
+    # margin alone, to which the profit goes.
     cash = balances.cash
     margin = position.margin
     if rules.margin.is_isolated:

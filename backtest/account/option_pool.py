@@ -308,6 +308,7 @@ def probe_near_segments(bar: r.AccountBar, i: int, excess: float) -> bool:
 def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float) -> float:
     """Return the contract value of instrument i at which the pool fails, NaN if there is none.
 
+    Goes from segment to segment away from the price now, up or down, by the ratios of UP and DOWN.
     ``left`` is the excess now. Writes the values and marks of the account, and takes them back.
     """
     state = bar.state
@@ -315,7 +316,8 @@ def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float)
     value = math.nan
     begin_search(state, scratch)
     for k in range(len(DOWN) - 1):
-        aim_at_ratios(bar.terms, scratch, i, step=-1 - k if is_up else k)
+        step = -1 - k if is_up else k
+        aim_at_ratios(bar.terms, scratch, i, step)
         # A bound of the last segment may be under 0 where the excess is not.
         if not left > 0.0:
             left = compute_left(bar, 0.0)
@@ -329,6 +331,7 @@ def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float)
             value = start + place * (scratch.walk[i].mark_end - start)
             break
 
+    # Back to the prices now.
     for j in range(len(state.positions)):
         state.positions[j].value = scratch.walk[j].value_aside
     for c in range(len(state.held.prices)):

@@ -547,11 +547,14 @@ def is_any_both_reached(bar: r.AccountBar) -> bool:
 def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     """Return whether a bar reaches a take-profit, and also a stop or the liquidation of a position.
 
-    Then the order of its extremes decides which acts. Writes ends of the segment on the way.
+    Then the order of its extremes decides which acts. To ask for a liquidation, it writes the ends
+    of the segment in the scratch; the walk writes them again before it goes on.
     """
     terms = bar.terms
     quote = bar.quotes.instruments[i]
     walk_of = bar.scratch.walk[i]
+
+    # Stop and take-profit are tested on last prices, liquidations on marks.
     low = min(quote.low, quote.open)
     high = max(quote.high, quote.open)
     kind, _, goal = exits.find_reached(bar, i, low, high, math.nan)
@@ -565,6 +568,9 @@ def is_both_reached(bar: r.AccountBar, i: int) -> bool:
     if r.is_isolated(terms, i):
         walk_of.mark_end = adverse
         return find_own_failure(bar, i) <= 1.0
+
+    # Of a pool, all prices of the group move by the ratio of this one: values of inverse contracts
+    # are those of 1 / price.
     ratio = adverse / walk_of.mark
     if terms.rules.brackets.are_inverse[i]:
         ratio = 1.0 / ratio

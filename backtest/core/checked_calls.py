@@ -128,21 +128,22 @@ def name_call(function: Callable[..., Any]) -> str:
 
 
 def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[str, Admitted]:
-    """Return what the arguments of these names may be.
+    """Return what the arguments of these names may be, without those that are not checked.
 
     Raises TypeError, which names function and argument, if an annotation cannot be read.
     """
+    # Annotations are texts. Names that are imported for a checker alone are unknown here: Any.
     names: dict[str, Any] = defaultdict(lambda: Any, {"Path": Path, **vars(units)})
-    names |= {**vars(builtins), **function.__globals__}
+    names |= vars(builtins)
+    names |= function.__globals__
 
     parameters = inspect.signature(function).parameters
     admitted_by_name = {}
     for name in asked:
         if name not in function.__annotations__:
             continue
-        holder = types.SimpleNamespace(__annotations__={name: function.__annotations__[name]})
         try:
-            hint = typing.get_type_hints(holder, {}, names, include_extras=True)[name]
+            hint = read_annotation(function.__annotations__[name], names)
             admitted = read_hint(hint)
         except Exception as error:
             title = f"{function.__module__}.{function.__qualname__}"
@@ -150,10 +151,19 @@ def find_admitted(function: Callable[..., Any], asked: Sequence[str]) -> dict[st
 
         if admitted is None:
             continue
+        # An argument whose default is None may be None, whatever its annotation says.
         if parameters[name].default is None and admitted.read(None) is REFUSED:
             admitted = join_admitted([admitted, ABSENT])
         admitted_by_name[name] = admitted
     return admitted_by_name
+
+
+def read_annotation(annotation: Any, names: dict[str, Any]) -> Any:
+    """Return the type that an annotation, which may be a text, is of, among some names."""
+    # Python reads the annotations of objects, all at once: so here is an object with this one.
+    holder = types.SimpleNamespace(__annotations__={"argument": annotation})
+    hints = typing.get_type_hints(holder, {}, names, include_extras=True)
+    return hints["argument"]
 
 
 def read_hint(hint: Any) -> Admitted | None:

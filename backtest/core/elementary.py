@@ -20,7 +20,10 @@ LN_2_HIGH, LN_2_LOW = 0.6931471804855391, 7.440617110012397e-11
 """ln 2 in two parts; the first has 32 bits, so its product with an exponent is exact."""
 PER_LN_2 = 1.4426950408889634
 SHIFT = 6755399441055744.0
-"""1.5 * 2^52: a sum with it is a whole number, in the low bits of its mantissa."""
+"""1.5 * 2^52: a sum with it is a whole number, in the low bits of its mantissa.
+
+So ``(x + SHIFT) - SHIFT`` is x rounded, and the bits of ``x + SHIFT`` less those of SHIFT are that
+whole number as an integer: two ways to round that, unlike ``int``, compile to vectors."""
 SHIFT_BITS = 4843621399236968448
 ONE_BITS = 4607182418800017408
 """The bits of SHIFT and of 1.0."""
@@ -53,7 +56,7 @@ def float_of(bits: int) -> float:
 
 
 def exp(x: float) -> float:
-    """Return e to the power of x."""
+    """Return e to the power of x, as e^r 2^k: k is x / ln 2 rounded, and r the rest."""
     x = float(x)
     near = min(OVERFLOW * LN_2_HIGH, max(UNDERFLOW * LN_2_HIGH, x))  # in this order NaN is a limit
     shifted = near * PER_LN_2 + SHIFT
@@ -63,11 +66,12 @@ def exp(x: float) -> float:
 
 
 def exp_of_sum(shifted: float, first: float, second: float) -> float:
-    """Return e to the power of first + second, times 2 to the whole number in ``shifted``.
+    """Return e to the power of first + second, times 2^k.
 
-    The sum is at most half of ln 2; ``second`` is the part that ``first`` loses. The power of 2 is
-    two factors, since one alone may be out of range where the product is not. Only additions,
-    products and shifts of bits, so that compiled code does many numbers at once.
+    ``shifted`` is k + SHIFT, whose low bits are the whole number k. The sum is at most half of
+    ln 2; ``second`` is the part that ``first`` loses. The power of 2 is two factors, since one
+    alone may be out of range where the product is not. Only additions, products and shifts of bits,
+    so that compiled code does many numbers at once.
     """
     # 1 + r + r^2 (1/2 + r/6 + ...), the polynomial in three parts that do not wait for each other.
     r = first + second
@@ -83,7 +87,8 @@ def exp_of_sum(shifted: float, first: float, second: float) -> float:
     series = (start + r4 * middle) + (r4 * r4) * end
     value = 1.0 + (first + (second + r2 * series))
 
-    # The bits of a float are its exponent, then its mantissa: a power of 2 has an exponent alone.
+    # The bits of a float are its mantissa and, from bit 52 on, its exponent: n << 52 added to the
+    # bits of 1.0 makes 2^n.
     exponent = bits_of(shifted) - SHIFT_BITS
     half = exponent >> 1
     half_power = float_of((half << 52) + ONE_BITS)
@@ -208,7 +213,7 @@ def general_power(size: float, y: float) -> float:
     factor = MAX_FACTOR if y > MAX_FACTOR else y
     factor = -MAX_FACTOR if factor < -MAX_FACTOR else factor
 
-    # The result is 2^k times a number near 1: k is the whole part of the exponent of 2.
+    # The result is 2^k times a number near 1: k is the exponent of 2, rounded by SHIFT.
     exponent = (log_high + log_low) * (factor * PER_LN_2)
     shifted = min(OVERFLOW, max(UNDERFLOW, exponent)) + SHIFT
     k = shifted - SHIFT
@@ -285,7 +290,8 @@ def normal_density(z: float) -> float:
     ``z**2`` units in the last place.
     """
     z = float(z)
-    # Beyond 40 the density is 0. The square of ``high`` is exact; ``low`` is the rest of z^2.
+    # Beyond 40 the density is 0. The square of ``high`` is exact; ``low`` is the rest of z^2. The
+    # exponential of minus the half of both is then that of :func:`exp`, in two parts.
     size = min(40.0, abs(z))
     high = upper_bits(size)
     low = (size - high) * (size + high)

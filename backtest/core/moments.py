@@ -116,15 +116,20 @@ def read_stamps(
         index = pd.DatetimeIndex(written)
         return _to_utc(index, written, name, timezone=timezone, is_file=is_file, error=error)
 
-    texts = written.astype(str).str.strip().where(written.notna(), "")
+    texts = written.astype(str).str.strip()
+    texts = texts.where(written.notna(), "")
     is_number = texts.str.fullmatch(_NUMBER.pattern).to_numpy(dtype=np.bool_)
-    # Where most are epochs, what is none is the odd one.
-    if 2 * is_number.sum() > len(texts) and not is_number.all():
-        raise _unreadable(texts, ~is_number, name, error)
     if len(texts) and is_number.all():
         return _read_epochs(pd.to_numeric(texts), name, error)
+
+    # Where most are epochs, what is none is the odd one.
+    if 2 * is_number.sum() > len(texts):
+        raise _unreadable(texts, ~is_number, name, error)
+
+    # Fractions and powers of ten, 6.38448E+17, are numbers too: those of another clock.
     if len(texts) and not is_number.any():
-        _refuse_clock(pd.to_numeric(texts, errors="coerce"), texts, name, error)
+        numbers = pd.to_numeric(texts, errors="coerce")
+        _refuse_clock(numbers, texts, name, error)
     index = _read_texts(texts, name, error)
     return _to_utc(index, texts, name, timezone=timezone, is_file=is_file, error=error)
 
@@ -188,17 +193,22 @@ def _to_utc(
 
 
 def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
-    """Return whole numbers as ns, each in the unit that its size says; all in one."""
+    """Return epochs as ns. Their size says in which unit they are written; all must be in one."""
     floats = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     _refuse_clock(numbers, numbers, name, error)
     limit = 2.0**63
     if numbers.dtype.kind == "f":  # beyond, floats skip whole numbers
         limit = 2.0**53
-    is_bad = ~((floats == np.trunc(floats)) & (floats >= 0.0) & (floats < limit))
+    is_whole = floats == np.trunc(floats)
+    is_bad = ~(is_whole & (floats >= 0.0) & (floats < limit))
 
-    epochs = np.where(is_bad, 0, numbers.fillna(0).to_numpy()).astype(np.int64)
-    factors = np.array(UNITS)[np.searchsorted(BOUNDS, epochs, side="right")]
-    is_bad |= (epochs < FIRST_EPOCH // factors) | (epochs >= LAST_EPOCH // factors)
+    # The ns of a unit, by the size of each number.
+    known = numbers.fillna(0).to_numpy()
+    epochs = np.where(is_bad, 0, known).astype(np.int64)
+    unit = np.searchsorted(BOUNDS, epochs, side="right")
+    factors = np.array(UNITS)[unit]
+    is_bad |= epochs < FIRST_EPOCH // factors
+    is_bad |= epochs >= LAST_EPOCH // factors
     is_bad |= _may_be_dates(epochs)
 
     if is_bad.any():

@@ -171,13 +171,18 @@ class SavedResult(Reportable):
     def __init_subclass__(cls) -> None:
         """Write noun, plural and call of a kind of result, where it does not say its own."""
         super().__init_subclass__()
-        if "kind" in vars(cls):
-            cls.noun = vars(cls).get("noun", cls.kind)
-            usual = f"{cls.kind.replace('-', ' ')}s"
-            if cls.kind.endswith("y"):
-                usual = f"{usual[:-2]}ies"
-            cls.plural = vars(cls).get("plural", usual)
-            cls.call = vars(cls).get("call", f"Backtest.{cls.kind.replace('-', '_')}")
+        declared = vars(cls)
+        if "kind" not in declared:
+            return
+
+        words = cls.kind.replace("-", " ")
+        plural = f"{words}s"
+        if words.endswith("y"):
+            plural = f"{words.removesuffix('y')}ies"
+        method = cls.kind.replace("-", "_")
+        cls.noun = declared.get("noun", cls.kind)
+        cls.plural = declared.get("plural", plural)
+        cls.call = declared.get("call", f"Backtest.{method}")
 
     @property
     def note(self) -> str:
@@ -242,11 +247,14 @@ class SavedResult(Reportable):
             for name, table in self._lay_out().items():
                 write_parquet(fill_absent(table), draft / f"{name}.parquet")
             self._write_more(draft)
+
+            # The manifest has the hashes of all files, and then its own.
             hashes = {name: hash_file(draft / name) for name in self.files()}
             manifest = {"format": self.layout, **self.manifest, "files": hashes}
             manifest[SEAL] = hash_manifest(manifest)
             write_json_file(manifest, draft / MANIFEST)
-            write_json_file({"id": identity, "made": making._asdict()}, draft / PROVENANCE)
+            provenance = {"id": identity, "made": making._asdict()}
+            write_json_file(provenance, draft / PROVENANCE)
         return target
 
     @classmethod

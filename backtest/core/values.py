@@ -248,24 +248,30 @@ def _refuse_second(name: str) -> ParameterError:
 
 
 def _merge(held: Value, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes with the content that they leave in parts and in tables of names."""
+    """Return changes with the content that they leave in parts and in tables of names.
+
+    A change that is a table goes into what the field holds: into a part, or a table of names.
+    Anything else replaces it.
+    """
     declarations = find_declarations(type(held))  # type: ignore[arg-type] # classes do hash
     parts = _find_parts(type(held))  # type: ignore[arg-type]
     merged: dict[str, Any] = {}
     for name, entry in held._complete_changes(dict(changes)).items():
-        below = getattr(held, name, None)
-        if not isinstance(entry, Mapping) or not isinstance(below, Value | FrozenTable):
+        content = getattr(held, name, None)
+        if not isinstance(entry, Mapping) or not isinstance(content, Value | FrozenTable):
             merged[name] = read_plain(entry)
 
         # Other names of a table stay, but a table that is one setting is replaced.
-        elif isinstance(below, FrozenTable):
-            merged[name] = dict(read_plain(entry))
-            if getattr(declarations.get(name), "is_table", False):
-                merged[name] = {**below, **merged[name]}
-        elif parts.get(name) is type(below):
-            merged[name] = {**_content(below), **_merge(below, entry)}
-        else:  # of a kind of its own, which stays
-            merged[name] = below.override(entry)
+        elif isinstance(content, FrozenTable):
+            table = dict(read_plain(entry))
+            has_other_names = getattr(declarations.get(name), "is_table", False)
+            merged[name] = {**content, **table} if has_other_names else table
+
+        # A part is made again by the class of its field, or keeps its own.
+        elif parts.get(name) is type(content):
+            merged[name] = {**_content(content), **_merge(content, entry)}
+        else:
+            merged[name] = content.override(entry)
     return merged
 
 
@@ -290,16 +296,20 @@ def list_changed(value: Value, place: str = "") -> Iterator[tuple[str, str]]:
 def explain(error: ValidationError, cls: type[Any], where: str = "") -> ParameterError:
     """Return the faults of a value as one error, a line each, without repeats."""
     positional = [field.name for field in _fields(cls) if not field.kw_only]
+    head = where or name_place(cls)
     faults: list[Any] = error.errors(include_url=False)
     lines: dict[str, None] = {}
     for fault in faults:
+        # The place of a fault: names of fields and numbers of entries, from the outside in.
         place = list(fault["loc"])
         if place and isinstance(place[0], int) and place[0] < len(positional):
             place[0] = positional[place[0]]  # given by its position
         if fault["type"] == "unexpected_positional_argument":
             place = []
-        base = ".".join(map(str, [where or name_place(cls), *place]))
-        lines[_explain_fault(fault, cls, place, base)] = None
+
+        base = ".".join([head, *map(str, place)])
+        line = _explain_fault(fault, cls, place, base)
+        lines[line] = None
 
     shown = [*lines][:MAX_LINES]
     if len(lines) > MAX_LINES:

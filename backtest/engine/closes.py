@@ -529,7 +529,11 @@ def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float
 
 
 def find_failure_by_brackets(bar: a.AccountBar, i: int, excess: float) -> float:
-    """Return the failing price of a pool whose margins of brackets add up, in closed form."""
+    """Return the failing value of a contract of i, of a pool whose margins of brackets add up.
+
+    In closed form: of the excess, money, only the value of this position and its own margin change.
+    The rest of it is the base from which the position alone would fail.
+    """
     terms = bar.terms
     held = bar.state.held
     quantity = held.quantities[i]

@@ -450,10 +450,12 @@ def bind(observed: ObservedPolicy) -> Callable[..., float]:
     def answer(deciders: Any, venue: Any, i: int, time: int, local: int) -> float:
         """Return the leverage that the policy decides at bar ``local``; NaN leaves the position.
 
-        Writes the venue leverage beside the shown numbers, where the policy decides one. Raises an
-        error of the policy, with its bar, for what it raises, a negative leverage, or a setting of
-        0.
+        Reads what the loop has shown: the bar, of which time and columns are added here, and the
+        account. Writes the venue leverage beside it, where the policy decides one. Raises an error
+        of the policy, with its bar, for what it raises, a negative leverage, or a setting of 0.
         """
+        # All numbers that policies are shown: N_BAR of the bar, then N_SHOWN of the account, and
+        # last room for the venue leverage.
         numbers = deciders.shown.base
         numbers[0] = time / 1e9
         values = numbers.tolist()

@@ -224,10 +224,12 @@ def compute_step_floor(rules: MarginRules, notional: float) -> float:
 def compute_affordable(
     rules: MarginRules, size: float, value: float, cost: float, spared: float, multiplier: float
 ) -> float:
-    """Return the most contracts, up to ``size``, whose maintenance margin is covered.
+    """Return the most contracts q, up to ``size``, whose maintenance margin is covered.
 
-    ``value`` is the notional of a contract. Each contract that is kept spares ``cost``, the money
-    that closing it would take; ``spared`` is what backs the position if all of it closes.
+    In bracket k the margin of q contracts of notional ``value`` is rate_k value q - amount_k, and
+    ``spared + cost q`` covers it: what backs the position if all of it closes, and for each
+    contract that is kept the money that closing it would take. So in that bracket
+    q <= (amount_k + spared) / (rate_k value - cost).
     """
     allowed = size
     amount = 0.0
@@ -238,7 +240,8 @@ def compute_affordable(
             amount += rules.floors[k] * (rate - last_rate)
         last_rate = rate
 
-        # The maintenance margin is the largest of its brackets, so that each is a limit.
+        # The maintenance margin is the largest of its brackets, so that each is a limit. One that
+        # needs no more than is spared limits nothing.
         needed = rate * value - cost
         if needed > 0.0:
             allowed = min(allowed, (amount + spared) / needed)

@@ -358,13 +358,15 @@ class Book:  # REPLACE
     def move(self, moving: Collection[str], ratio: float) -> Book:
         """Return the book with the prices of instruments, and groups of options, times a ratio."""
         # An inverse contract is worth size / price, so its value moves the other way.
-        price_factors = np.where([name in moving for name in self.names], ratio, 1.0)
+        is_moving = [name in moving for name in self.names]
+        price_factors = np.where(is_moving, ratio, 1.0)
         powers = np.where(self.packed.brackets.are_inverse, -1.0, 1.0)
-        asset_factors = np.where([name in moving for name in self.followed], ratio, 1.0)
-        held = self.held._replace(
-            values=self.held.values * price_factors**powers,
-            prices=self.held.prices * asset_factors,
-        )
+        values = self.held.values * price_factors**powers
+
+        is_asset_moving = [name in moving for name in self.followed]
+        asset_factors = np.where(is_asset_moving, ratio, 1.0)
+        prices = self.held.prices * asset_factors
+        held = self.held._replace(values=values, prices=prices)
 
         # An index moves with its group, and with any instrument that is linked to it.
         moved_groups = set()

@@ -60,10 +60,13 @@ def count_bars_per_year(time: IntArray, interval: int, is_session: bool) -> floa
 def count_longer_bars(time: IntArray, interval: int) -> FloatArray:
     """Return the bars of a year at each bar longer than a day, by the days since the first bar."""
     n_before = np.arange(len(time))
-    days_passed = time // DAY - time[0] // DAY
+    day = time // DAY
+    days_passed = day - day[0]
+
     # The first bar has no days before it: it counts as if all were as near as the nearest.
     counts = np.full(len(time), YEAR_DAYS * DAY / interval)
-    np.divide(YEAR_DAYS * n_before, days_passed, out=counts, where=days_passed > 0)
+    has_passed = days_passed > 0
+    np.divide(YEAR_DAYS * n_before, days_passed, out=counts, where=has_passed)
     return counts
 
 
@@ -72,13 +75,17 @@ def count_bars_of_sessions(time: IntArray) -> FloatArray:
 
     NaN in the first session.
     """
-    starts_session = np.diff(time // DAY, prepend=time[0] // DAY) != 0
+    day = time // DAY
+    starts_session = np.diff(day, prepend=day[0]) != 0
     sessions_passed = np.cumsum(starts_session)
+
     # The bars before the session of a bar.
     row_if_start = np.where(starts_session, np.arange(len(time)), 0)
     n_before = np.maximum.accumulate(row_if_start)
+
     counts = np.full(len(time), np.nan)
-    np.divide(SESSIONS * n_before, sessions_passed, out=counts, where=sessions_passed > 0)
+    has_passed = sessions_passed > 0
+    np.divide(SESSIONS * n_before, sessions_passed, out=counts, where=has_passed)
     return counts
 
 
@@ -141,8 +148,11 @@ class PolicyClock(NamedTuple):
         """Return values of ``seen``, (n_seen,) or (n_seen, n), where policies decide."""
         if self.is_every:
             return values
-        by_bar = values[np.maximum(self.rows, 0)].T
-        placed = np.where(self.rows >= 0, by_bar, np.transpose(others))
+        # Bars come last, so that a condition by bar holds for all columns.
+        is_decided = self.rows >= 0
+        row = np.maximum(self.rows, 0)
+        by_bar = values[row].T
+        placed = np.where(is_decided, by_bar, np.transpose(others))
         return np.ascontiguousarray(placed.T)
 
 
@@ -236,22 +246,26 @@ def make_clock(market: Market | Markets) -> PolicyClock:
     markets = as_markets(market)
     length = markets.decision_interval
     combined = {name: combine(single) for name, single in markets.items()}
-    lasts = find_last_opens(markets)
-    seen = rebuild(combined, markets.currency, markets.source, lasts, markets.listing)
+    last_opens = find_last_opens(markets)
+    seen = rebuild(combined, markets.currency, markets.source, last_opens, markets.listing)
 
     # Of each bar, the longer bar that ends next; at first as if it did not close there.
     time = markets.time
     opens = seen.time
-    next_bar = np.searchsorted(opens + length, time, side="right")
+    closes = opens + length
+    next_bar = np.searchsorted(closes, time, side="right")
     rows = (-next_bar - 1).astype(np.int64)
 
-    # A bar is the last of a longer one if the next bar opens at its end or later. After the last
-    # longer bar none is left to close, and in a gap between two the next has not begun.
-    ends = np.append(time[1:], time[-1] + markets.interval)
+    # After the last longer bar none is left to close.
     bars = np.flatnonzero(next_bar < len(opens))
     longer_bar = next_bar[bars]
+
+    # A bar is the last of a longer one if the next bar opens at its end or later. In a gap between
+    # two longer bars the next has not begun.
+    ends = np.append(time[1:], time[-1] + markets.interval)
     has_begun = time[bars] >= opens[longer_bar]
-    is_last = has_begun & (ends[bars] >= opens[longer_bar] + length)
+    has_ended = ends[bars] >= closes[longer_bar]
+    is_last = has_begun & has_ended
     rows[bars[is_last]] = longer_bar[is_last]
     return PolicyClock(as_given(seen, market), rows)
 
@@ -280,8 +294,12 @@ def find_last_opens(markets: Markets) -> dict[str, int]:
 
 
 def has_gaps(market: Any) -> bool:
+    """Return whether bars may be further apart than they are long: sessions, or holes."""
+    if market.sessions:
+        return True
     span = int(market.time[-1]) - int(market.time[0])
-    return bool(market.sessions) or span != (market.n_bars - 1) * int(market.interval)
+    span_without = (market.n_bars - 1) * int(market.interval)
+    return bool(span != span_without)
 
 
 def describe_clock(market: Market) -> dict[str, Any]:
@@ -291,9 +309,11 @@ def describe_clock(market: Market) -> dict[str, Any]:
         return {}
     facts: dict[str, Any] = {"decision_interval": format_duration(length)}
 
+    # How many bars each longer bar is made of.
     opens = combine(market).time
     edges = np.append(opens, opens[-1] + length)
-    counts = np.diff(np.searchsorted(market.time, edges))
+    first_bars = np.searchsorted(market.time, edges)
+    counts = np.diff(first_bars)
     usual = length // market.interval
     if market.sessions:
         usual = int(np.bincount(counts).argmax())
@@ -327,13 +347,17 @@ def with_clock(market: Any, decision_interval: str | None, detail: Any) -> Any:
 
     markets = as_markets(market)
     details = read_details(markets, detail)
+    # A bar has detail in all instruments, or in none.
     covered = []
     for name, single in markets.items():
-        covered.append(single.time[find_covered(name, single, details[name])])
-    common = functools.reduce(np.intersect1d, covered)  # all instruments, or none
+        is_covered = find_covered(name, single, details[name])
+        covered.append(single.time[is_covered])
+    common = functools.reduce(np.intersect1d, covered)
+
     refined = {}
     for name, single in markets.items():
-        refined[name] = join(single, details[name], np.isin(single.time, common))
+        is_replaced = np.isin(single.time, common)
+        refined[name] = join(single, details[name], is_replaced)
     source = f"{markets.source} with detail"
     joined = rebuild(refined, markets.currency, source, markets.last_opens, markets.listing)
     return decide_every(as_given(joined, market), length)
@@ -348,8 +372,9 @@ def read_details(markets: Markets, detail: Any) -> Mapping[str, Market]:
         else:
             details = Market.load(detail, funding_gaps="zero")
 
+    # One market is that of the first instrument; others then lack one.
     if isinstance(details, Market):
-        details = dict(zip(markets.names, [details], strict=False))
+        details = {markets.names[0]: details}
     are_markets = False
     if isinstance(details, Mapping):
         are_markets = all(isinstance(single, Market) for single in details.values())
@@ -388,10 +413,13 @@ def find_covered(name: str, market: Market, detail: Market) -> core.BoolArray:
             f"detail must be of the same instrument, {market.instrument}, got {detail.instrument}"
         )
 
+    # Bars of the detail that open in no bar, -1, are counted first, and left out.
     owners = find_owners(market, detail)
     counts = np.bincount(owners + 1, minlength=market.n_bars + 1)[1:]
-    is_enough = counts >= ENOUGH * (market.interval // detail.interval)
-    covered = np.asarray(is_enough & np.isin(market.time, detail.time))
+    n_whole = market.interval // detail.interval
+    is_enough = counts >= ENOUGH * n_whole
+    opens_with_it = np.isin(market.time, detail.time)
+    covered = np.asarray(is_enough & opens_with_it)
     if not covered.any():
         raise ParameterError(
             f"detail must cover bars of {name} and open with them, got bars from "
@@ -457,11 +485,14 @@ def describe_detail(market: Market, detail: Market, opens: IntArray) -> str:
     """Return how many bars of a market have detail, and from when to when."""
     bars = core.count_nouns(market.n_bars, "bar")
     length = format_duration(market.interval)
-    text = f"{format_duration(detail.interval)} in {len(opens):,} of {bars} of {length}"
+    shorter = format_duration(detail.interval)
+    text = f"{shorter} in {len(opens):,} of {bars} of {length}"
     if not len(opens):
         return text
-    end = int(opens[-1]) + market.interval
-    return f"{text}, from {core.format_time(int(opens[0]))} to {core.format_time(end)}"
+
+    start = core.format_time(int(opens[0]))
+    end = core.format_time(int(opens[-1]) + market.interval)
+    return f"{text}, from {start} to {end}"
 
 
 def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups) -> dict[str, str]:
@@ -477,23 +508,25 @@ def compare(market: Market, detail: Mapping[str, FloatArray], groups: BarGroups)
             continue
         made = groups.ohlc(*map(detail.__getitem__, names))
         for name, prices in zip(names, made, strict=True):
-            difference = np.abs(prices / getattr(market, name)[rows] - 1.0)
+            known = getattr(market, name)[rows]
+            difference = np.abs(prices / known - 1.0)
             worst = np.maximum(worst, difference)
 
     k = int(np.argmax(worst))
+    most = float(worst[k])
+    time = core.format_time(int(opens[k]))
     count = int(np.sum(worst > SAME))
-    if worst[k] > MOST:
+    if most > MOST:
         raise core.DataError(
             "detail must make the bars that it stands for, got a price that differs by "
-            f"{core.format_percent(float(worst[k]))} in the bar of "
-            f"{core.format_time(int(opens[k]))} UTC, and {count:,} of {len(opens):,} "
-            "bars that differ: of one instrument and one venue?"
+            f"{core.format_percent(most)} in the bar of {time} UTC, and {count:,} of "
+            f"{len(opens):,} bars that differ: of one instrument and one venue?"
         )
     if not count:
         return {}
     text = (
         f"{count:,} of {len(opens):,} bars differ from their detail by more than 1e-6, at most by "
-        f"{float(worst[k]):.2g} at {core.format_time(int(opens[k]))} UTC; the detail counts"
+        f"{most:.2g} at {time} UTC; the detail counts"
     )
     core.warn_caller(text)
     return {"detail_differs": text}

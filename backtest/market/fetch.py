@@ -200,8 +200,10 @@ def import_or_refuse(module: str) -> Any:
 
 
 def make_frame(kind: str, stamps: Any, values: Any) -> pd.DataFrame:
-    numbers = np.array(values, dtype=np.float64).reshape(-1, len(COLUMNS[kind]))
-    frame = pd.DataFrame(numbers, columns=[*COLUMNS[kind]])
+    """Return rows of a kind as a frame: ``time``, UTC ns, and its columns of floats."""
+    names = COLUMNS[kind]
+    numbers = np.array(values, dtype=np.float64).reshape(-1, len(names))
+    frame = pd.DataFrame(numbers, columns=[*names])
     frame.insert(0, "time", np.asarray(stamps, dtype=np.int64))
     return frame
 
@@ -484,12 +486,10 @@ def read_facts(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an earlier fetch of the same noted, nothing in a new folder."""
     path = folder / FACTS
     if not path.exists():
-        data = sorted(file.name for file in folder.glob("*") if f.suffix_of(file) in f.SUFFIXES)
+        data = [file.name for file in folder.glob("*") if f.suffix_of(file) in f.SUFFIXES]
         if data:
-            raise DataError(
-                f"a fetch needs a folder of its own, this one holds {', '.join(data[:4])} "
-                f"({folder})"
-            )
+            shown = ", ".join(sorted(data)[:4])
+            raise DataError(f"a fetch needs a folder of its own, this one holds {shown} ({folder})")
         return {}
 
     known = core.parse_json(core.read_small(path), path)
@@ -806,11 +806,15 @@ def fetch_kind(
 
 
 def read_rows(folder: Path, kind: str) -> pd.DataFrame:
+    """Return the rows of a kind that a folder has, none if they cannot be read."""
     try:
         frame = pd.read_parquet(folder / f"{kind}.parquet")
         stamps = pd.DatetimeIndex(frame.pop("time")).as_unit("ns").asi8
+
+        # A file that lacks a column that is needed is damaged; one of the others may lack.
         needed = frame[[*SCHEMAS[kind].known]]
-        return make_frame(kind, stamps, needed.assign(**frame).reindex(columns=COLUMNS[kind]))
+        rows = needed.assign(**frame).reindex(columns=COLUMNS[kind])
+        return make_frame(kind, stamps, rows)
     except (OSError, ValueError, KeyError):  # not there, or damaged: fetched again
         return make_frame(kind, [], [])
 

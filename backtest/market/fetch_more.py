@@ -112,6 +112,7 @@ def fetch_rows(
 
 
 def empty_rows(kind: str) -> pd.DataFrame:
+    """Return a table of a kind without rows."""
     columns: dict[str, Any] = {"time": np.empty(0, np.int64)}
     for name in COLUMNS[kind]:
         columns[name] = np.empty(0)

@@ -421,9 +421,13 @@ def load_frames(frames: Frames, options: ReadOptions, *, where: str) -> dict[str
     mark = subjects.get("mark")
     no_volume = np.zeros(bars.time.size)
 
-    prices = {name: bars.columns[name] for name in PRICES}
-    known = SCHEMAS["bars"].known
-    others = {name: values for name, values in bars.columns.items() if name not in known}
+    prices = {}
+    others = {}
+    for name, values in bars.columns.items():
+        if name in PRICES:
+            prices[name] = values
+        elif name != "volume":
+            others[name] = values
     return {
         **prices,
         **pick_marks(prices, mark),

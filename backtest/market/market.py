@@ -444,10 +444,14 @@ class Market(BarClock):
                 arguments.append(f"{name}={value!r}")
         source = f"Market.sample({', '.join(arguments)})"
 
-        market = cls(**generate_sample(bars=bars, seed=seed, length=length), source=source)
+        generated = generate_sample(bars=bars, seed=seed, length=length)
+        market = cls(**generated, source=source)
         if market.interval == length:
             return market
-        return cls(**tables.resample_fields(market, length), source=source)
+
+        # Bars that no settlement divides are put together from shorter ones.
+        combined = tables.resample_fields(market, length)
+        return cls(**combined, source=source)
 
     def __len__(self) -> int:
         return self.n_bars
@@ -457,6 +461,7 @@ class Market(BarClock):
         return {name: getattr(self, name) for name in _CONTENT}
 
     def _arrays(self) -> dict[str, Any]:
+        """Return the fields that are arrays, without columns and signal."""
         fields = self.fields().items()
         return {name: value for name, value in fields if isinstance(value, np.ndarray)}
 
@@ -481,8 +486,9 @@ class Market(BarClock):
 
     def bars(self) -> pd.DataFrame:
         """Return open, high, low, close, volume and further columns, indexed by open time."""
-        prices = {name: getattr(self, name) for name in (*PRICES, "volume")}
-        return pd.DataFrame(prices | dict(self.columns), index=self.times)
+        columns = {name: getattr(self, name) for name in (*PRICES, "volume")}
+        columns |= self.columns
+        return pd.DataFrame(columns, index=self.times)
 
     def mark(self) -> pd.DataFrame | None:
         """Return open, high, low, close of the mark price by open time; None if there is none."""
@@ -502,11 +508,15 @@ class Market(BarClock):
         return self.source
 
     def __reduce__(self) -> tuple[object, ...]:
-        fields = self.fields() | {"columns": dict(self.columns), "filled": dict(self.filled)}
+        fields = self.fields()
+        fields["columns"] = dict(self.columns)
+        fields["filled"] = dict(self.filled)
+
         signal = self.signal
         if signal.strides == (0,):  # a constant
             signal = signal[:1]
-        return functools.partial(Market, **fields, source=self.source, signal=signal), ()
+        make = functools.partial(Market, **fields, source=self.source, signal=signal)
+        return make, ()
 
     def _slice(self, first: int, stop: int, step: str) -> Market:
         """Return the bars from first to before stop; ``step`` is what the source says of it.

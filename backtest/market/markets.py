@@ -78,11 +78,15 @@ def agree_currency(markets: Mapping[str, Market], said: Mapping[str, str]) -> st
     """Return the settlement currency of markets, empty if unknown or if there are several."""
     currencies = set()
     for name, market in markets.items():
-        by_name = find_currency(market.instrument) or find_currency(name)
-        currency = said.get(name) or by_name
+        currency = said.get(name)
+        if not currency:
+            currency = find_currency(market.instrument) or find_currency(name)
         if currency:
             currencies.add(currency)
-    return str(currencies.pop()) if len(currencies) == 1 else ""
+
+    if len(currencies) != 1:
+        return ""
+    return str(currencies.pop())
 
 
 def make_clock(markets: Mapping[str, Market]) -> tuple[IntArray, IntArray]:
@@ -361,11 +365,13 @@ class Markets(BarClock, Mapping[str, Market]):
         return all(market.has_mark for market in self.values())
 
     def _hash_content(self) -> str:
+        """Return the SHA-256 of all markets, their currency and their options."""
         markets = [[name, market.content_hash] for name, market in self.items()]
         content: list[Any] = [self.currency, markets]
         if self.listing is not None:
             content.append(self.listing.describe())
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        text = json.dumps(content)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @checked
     def panel(self, jitter: int = JITTER) -> Panel:
@@ -443,6 +449,7 @@ class Markets(BarClock, Mapping[str, Market]):
         return compute_once(self, "tradable", self._find_tradable)
 
     def _find_tradable(self) -> core.BoolArray:
+        """Return what :meth:`tradable` keeps."""
         is_tradable = np.zeros((len(self), self.n_bars), dtype=np.bool_)
         last_of_all = max(self.last_opens.values())
         for i, name in enumerate(self.names):
@@ -595,9 +602,10 @@ class Markets(BarClock, Mapping[str, Market]):
 
         chosen = {name: self[name] for name in names}
         check_markets(chosen)
-        lasts = {name: self.last_opens[name] for name in names}
-        source = f"{self.source}.select({', '.join(map(repr, names))})"
-        return rebuild(chosen, self.currency, source, lasts, self.listing)
+        last_opens = {name: self.last_opens[name] for name in names}
+        listed = ", ".join(map(repr, names))
+        source = f"{self.source}.select({listed})"
+        return rebuild(chosen, self.currency, source, last_opens, self.listing)
 
     @checked
     def resample(self, interval: str) -> Markets:

@@ -101,8 +101,10 @@ def rename_columns(
             return _add_payments(columns, frame, chosen, where)
         return columns
 
+    # A column without a name, such as an index that was written with the rest, is none of ours.
     frame = _name_headless(frame, role, where)
-    frame = frame.loc[:, [str(name) != "" for name in frame.columns]]
+    is_named = [str(name) != "" for name in frame.columns]
+    frame = frame.loc[:, is_named]
     if role != "funding":
         frame = _rename_letters(frame)
 
@@ -157,12 +159,15 @@ def _rename_bars(
         return frame
 
     # Bars of Yahoo and others, with capitals and columns of dates.
-    plain = frame.set_axis([*map(plain_name, frame.columns)], axis=1)
+    plain_names = [plain_name(name) for name in frame.columns]
+    plain = frame.set_axis(plain_names, axis=1)
     dropped: list[Any] = [*_EXTRAS.intersection(plain.columns)]
     for column, dtype in plain.dtypes.items():
         if dtype.kind == "M" and column not in TIME_NAMES:
             dropped.append(column)
-    renamed = plain.rename_axis(index=plain_name(frame.index.name or "") or None)
+
+    name_of_index = plain_name(frame.index.name or "")
+    renamed = plain.rename_axis(index=name_of_index or None)
     return renamed.drop(columns=dropped)
 
 
@@ -173,13 +178,16 @@ def _list_known(known: Mapping[str, Any], spellings: Iterable[str]) -> list[Any]
 
 def _rename_klines(frame: pd.DataFrame) -> pd.DataFrame:
     """Return klines without what repeats their times, and with our names of what they carry."""
-    frame = frame[[name for name in frame if not _UNUSED.fullmatch(plain_name(name))]]
+    used = []
     ours = {}
     for name in frame:
-        our_name = _OF_KLINES.get(plain_name(name))
-        if our_name:
-            ours[name] = our_name
-    return frame.rename(columns=ours)
+        plain = plain_name(name)
+        if _UNUSED.fullmatch(plain):
+            continue
+        used.append(name)
+        if plain in _OF_KLINES:
+            ours[name] = _OF_KLINES[plain]
+    return frame[used].rename(columns=ours)
 
 
 def _drop_labels(

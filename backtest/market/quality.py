@@ -174,7 +174,8 @@ def describe_table(subject: Subject) -> dict[str, Any]:
         "every": every,
     }
 
-    rate = subject.whole.columns.get("rate", np.empty(0))
+    no_rates = np.empty(0)
+    rate = subject.whole.columns.get("rate", no_rates)
     if subject.role == "funding" and not np.isnan(rate).all():
         facts["lowest"] = float(np.nanmin(rate))
         facts["highest"] = float(np.nanmax(rate))
@@ -187,8 +188,9 @@ def describe_table(subject: Subject) -> dict[str, Any]:
     elif subject.role == "funding" and subject.covered is not None:
         span = subject.span
         covered = subject.covered
-        length = max(covered.end - covered.start, 0)
-        facts["coverage"] = float(length / (span.end - span.start))
+        length = span.end - span.start
+        length_covered = max(covered.end - covered.start, 0)
+        facts["coverage"] = float(length_covered / length)
     return facts
 
 
@@ -196,9 +198,13 @@ def describe_cadence(time: IntArray, usual: int) -> str:
     """Return the usual distance of payments, or from which to which where none is usual."""
     gaps = timed.nearest_minute(np.diff(time))
     gaps = gaps[gaps > 0]
-    if gaps.size == 0 or 2 * np.count_nonzero(gaps == usual) >= gaps.size:
+    n_usual = np.count_nonzero(gaps == usual)
+    if 2 * n_usual >= gaps.size:
         return format_duration(usual)
-    return f"{format_duration(int(gaps.min()))} to {format_duration(int(gaps.max()))}"
+
+    shortest = format_duration(int(gaps.min()))
+    longest = format_duration(int(gaps.max()))
+    return f"{shortest} to {longest}"
 
 
 def inspect_market(market: Market) -> Quality:

@@ -78,6 +78,7 @@ NOUNS = {"bars": "bars", "mark": "mark bars", "funding": "funding stamps"}
 
 
 def find_disorder(subject: Subject) -> list[Hit]:
+    """Find rows that are stamped before the row above them."""
     time = subject.table.time
     is_earlier = np.diff(time, prepend=time[:1]) < 0
     noun = NOUNS[subject.role]
@@ -119,7 +120,10 @@ def is_off_grid(subject: Subject) -> BoolArray:
     if subject.sessions:
         gaps = np.diff(time, prepend=time[:1] - interval)
         return np.asarray(gaps < interval)
-    if (np.diff(time) == interval).all():
+
+    # The usual case, known without sorting.
+    are_regular = np.diff(time) == interval
+    if are_regular.all():
         return np.zeros(time.size, dtype=np.bool_)
 
     phase = time % interval
@@ -129,6 +133,7 @@ def is_off_grid(subject: Subject) -> BoolArray:
 
 
 def find_off_grid(subject: Subject) -> list[Hit]:
+    """Find bars that open at other times than most."""
     length = format_duration(subject.interval or 0)
     if subject.sessions:
         length = f"at least {length}"
@@ -142,12 +147,15 @@ def find_bar_gaps(subject: Subject) -> list[Hit]:
     if not interval or subject.sessions:
         return []
     time = subject.time[~is_off_grid(subject)]
-    holes = np.flatnonzero(np.diff(time) > interval)
+    steps = np.diff(time)
+    holes = np.flatnonzero(steps > interval)
     if not holes.size:
         return []
 
-    longest = max(np.split(time, holes + 1), key=len)
-    span = name_span(int(longest[0]), int(longest[-1]) + interval)
+    stretches = np.split(time, holes + 1)
+    longest = max(stretches, key=len)
+    end = int(longest[-1]) + interval
+    span = name_span(int(longest[0]), end)
     cure = (
         f"download them, or take the longest whole stretch, {span}, or give sessions=True if the "
         "market was closed then"
@@ -157,7 +165,7 @@ def find_bar_gaps(subject: Subject) -> list[Hit]:
         f"bars must follow each other every {format_duration(interval)}",
         starts=time[holes] + interval,
         ends=time[holes + 1],
-        missing=np.diff(time)[holes] // interval - 1,
+        missing=steps[holes] // interval - 1,
         cure=cure,
     )
 
@@ -235,8 +243,10 @@ def find_bad_column(table: TimedTable, name: str, noun: str, is_empty: BoolArray
 def lacks_open(table: TimedTable) -> BoolArray:
     """Return which opens are zero or missing beside a close, of shape (n,)."""
     opens = table.columns["open"]
-    closes = table.columns.get("close", np.zeros(table.time.size))
-    return np.asarray((np.isnan(opens) | (opens == 0.0)) & is_price(closes))
+    no_closes = np.zeros(table.time.size)
+    closes = table.columns.get("close", no_closes)
+    is_missing = np.isnan(opens) | (opens == 0.0)
+    return np.asarray(is_missing & is_price(closes))
 
 
 def find_bad_ranges(subject: Subject) -> list[Hit]:
@@ -289,7 +299,9 @@ def find_bad_volume(subject: Subject) -> list[Hit]:
     if volume is None:
         return []
 
-    is_bad = ~((volume >= 0) & (volume < np.inf)) & ~lacks_prices(table)
+    # A row without any price is a fault of its own.
+    is_possible = (volume >= 0) & (volume < np.inf)
+    is_bad = ~is_possible & ~lacks_prices(table)
     text = "volume must not be negative or NaN, got {got} in {n} of {of} bars"
     impossible = find_rows(table.time, is_bad, text, volume.__getitem__)
 
@@ -303,12 +315,16 @@ def find_unfinished(subject: Subject) -> list[Hit]:
     table = subject.table.ordered
     hits = []
     for name, values in table.columns.items():
-        if not tables.is_flag(name) or not np.isin(values, (0.0, 1.0)).all():
+        if not tables.is_flag(name):
+            continue
+        is_yes_or_no = np.isin(values, (0.0, 1.0))
+        if not is_yes_or_no.all():
             continue
 
         is_mostly_finished = 2.0 * values.sum() > values.size
         if is_mostly_finished:
-            hits += find_rows(table.time, values == 0.0, places=(f"{name} is 0",))
+            is_unfinished = values == 0.0
+            hits += find_rows(table.time, is_unfinished, places=(f"{name} is 0",))
     return hits
 
 
@@ -379,8 +395,9 @@ def find_outliers(subject: Subject) -> list[Hit]:
 def measure_typical_moves(closes: pd.Series) -> FloatArray:
     """Return the median absolute log return of the bars around each, at least MIN_MOVE."""
     moves = closes.diff().abs()
-    typical = moves.rolling(WINDOW, center=True, min_periods=1).median()
-    return np.asarray(np.maximum(typical.to_numpy(dtype=np.float64), MIN_MOVE))
+    around = moves.rolling(WINDOW, center=True, min_periods=1)
+    typical = around.median().to_numpy(dtype=np.float64)
+    return np.asarray(np.maximum(typical, MIN_MOVE))
 
 
 def measure_nearer_offsets(closes: pd.Series) -> pd.Series:
@@ -389,9 +406,10 @@ def measure_nearer_offsets(closes: pd.Series) -> pd.Series:
     One is the median of the three closes before it, the other that of the three closes after it: a
     spike is far from both, a step of the price only from one.
     """
-    backward = closes[::-1]
     median_before = closes.rolling(3, min_periods=1).median().shift()
-    median_after = backward.rolling(3, min_periods=1).median().shift()[::-1]
+    backward = closes[::-1]
+    median_backward = backward.rolling(3, min_periods=1).median().shift()
+    median_after = median_backward[::-1]
     from_before = closes - median_before
     from_after = closes - median_after
 
@@ -410,7 +428,9 @@ def measure_nearer_offsets(closes: pd.Series) -> pd.Series:
 
 
 def _log_of(prices: FloatArray) -> FloatArray:
-    return np.asarray(np.log(np.where(is_price(prices), prices, np.nan)))
+    """Return the logarithms of prices, NaN of what is none."""
+    sound = np.where(is_price(prices), prices, np.nan)
+    return np.asarray(np.log(sound))
 
 
 def find_unit_changes(subject: Subject) -> list[Hit]:
@@ -544,11 +564,13 @@ def find_unmarked(subject: Subject) -> list[Hit]:
         return []
 
     time = subject.bars.time
-    rows = np.flatnonzero(subject.is_marked)
+    marked = np.flatnonzero(subject.is_marked)
     absent = np.flatnonzero(~subject.is_marked)
     is_outside = np.ones(absent.size, dtype=np.bool_)
-    if rows.size:
-        is_outside = (absent < rows[0]) | (absent > rows[-1])
+    if marked.size:
+        first = marked[0]
+        last = marked[-1]
+        is_outside = (absent < first) | (absent > last)
 
     hits = []
     if is_outside.any():
@@ -557,7 +579,8 @@ def find_unmarked(subject: Subject) -> list[Hit]:
             "them"
         )
         marks = subject.whole.time
-        covered = Span(int(marks[0]), int(marks[-1]) + (subject.interval or 0))
+        end = int(marks[-1]) + (subject.interval or 0)
+        covered = Span(int(marks[0]), end)
         place = f"{subject.table.name}, {covered}; bars {subject.span}"
         hits.append(Hit(time[absent[is_outside]], text, place=place))
 
@@ -573,7 +596,7 @@ class Stretch(NamedTuple):
 
     median: float
     rows: slice
-    count: int
+    size: int
 
 
 def find_furthest(values: FloatArray, numbers: IntArray, least: float = 0.0) -> Stretch:
@@ -627,9 +650,9 @@ def find_other_scale(subject: Subject, *, doubts: bool = False) -> list[Hit]:
         return []
 
     start = rows[furthest.rows.start]
-    time = mark.time[start : start + furthest.count]
+    time = mark.time[start : start + furthest.size]
     ratio = math.exp(furthest.median)
-    text = f"{ratio:.4g} times the last price at the median of {furthest.count} bars"
+    text = f"{ratio:.4g} times the last price at the median of {furthest.size} bars"
     rule = f"mark prices must stay within {100.0 * MAX_MARK:g} % of last prices, got {text}"
     place = f"{mark.name}, from {format_time(int(time[0]))} UTC"
     return [Hit(time, rule, place=place, places=(text,))]
@@ -669,7 +692,8 @@ def find_stale(subject: Subject) -> list[Hit]:
         is_same &= mark.columns[name] == last_close
 
     closes = bars.columns["close"]
-    is_moving = closes != np.roll(closes, 1)
+    closes_before = np.roll(closes, 1)
+    is_moving = closes != closes_before
     return find_rows(mark.time, is_same & is_moving)
 
 
@@ -744,12 +768,12 @@ def find_high_rates(subject: Subject, *, doubts: bool = False) -> list[Hit]:
         return []
 
     start = rows[furthest.rows.start]
-    stamps = time[start : start + furthest.count]
+    stamps = time[start : start + furthest.size]
     size = f"{highest:.3g} in size per 8 hours"
     a_year = core.format_percent(highest * 365 * DAY / USUAL, 0)
     text = (
         "funding rates must be fractions per settlement, 0.0001 is 0.01 %: their median was "
-        f"{size} in {furthest.count} settlements, {a_year} a year"
+        f"{size} in {furthest.size} settlements, {a_year} a year"
     )
     place = f"{subject.table.name}, from {format_time(int(stamps[0]))} UTC"
     return [Hit(stamps, text, place=place, places=(f"{size}: in per cent?",))]
@@ -809,12 +833,22 @@ def find_closing_stamps(subject: Subject) -> list[Hit]:
 
 
 def find_settlement_gaps(subject: Subject) -> list[Hit]:
-    holes = tables.missing_settlements(subject.once, *subject.span)
+    """Find where settlements lack between others."""
+    span = subject.span
+    holes = tables.missing_settlements(subject.once, span.start, span.end)
     if not holes:
         return []
+
     starts, ends, missing, every = np.array(holes).T
-    text = f"settlements must follow each other every {format_duration(int(every[0]))}"
-    return hits_of_gaps(subject.table, text, starts, ends, missing, "")
+    usual = format_duration(int(every[0]))
+    return hits_of_gaps(
+        subject.table,
+        f"settlements must follow each other every {usual}",
+        starts=starts,
+        ends=ends,
+        missing=missing,
+        cure="",
+    )
 
 
 def count_uncovered(span: Span, covered: Span, step: int) -> IntArray:
@@ -846,10 +880,12 @@ def find_uncovered(subject: Subject) -> list[Hit]:
 
 
 def find_off_hour(subject: Subject) -> list[Hit]:
+    """Find settlements off the whole hour, or off the steps of a shorter cadence."""
     time = subject.time
     step = min(tables.cadence(time), HOUR)
-    distance = np.abs((time + step // 2) % step - step // 2)
-    return find_rows(time, distance > tables.JITTER)
+    half = step // 2
+    from_nearest = (time + half) % step - half
+    return find_rows(time, np.abs(from_nearest) > tables.JITTER)
 
 
 ERROR, DOUBT = "error", "doubt"
@@ -969,8 +1005,10 @@ Repair: TypeAlias = Callable[[TimedTable, str, int | None], Repaired]
 
 
 def _sort(table: TimedTable, _way: str, _interval: int | None) -> Repaired:
-    moved = np.diff(table.time, prepend=table.time[:1]) < 0
-    return table.rows(np.argsort(table.time, kind="stable")), table.time[moved]
+    """Return a table in order of time, and the times that came before the one above."""
+    is_moved = np.diff(table.time, prepend=table.time[:1]) < 0
+    order = np.argsort(table.time, kind="stable")
+    return table.rows(order), table.time[is_moved]
 
 
 def drop_duplicates(table: TimedTable, way: str, _interval: int | None) -> Repaired:
@@ -1075,9 +1113,10 @@ def _fill_bars(table: TimedTable, _way: str, interval: int | None) -> Repaired:
 
     # Bars off the grid are an error of their own.
     end = table.time[-1] + interval
-    gaps = np.diff(np.append(priced.time, end))
-    n_missing = int((gaps // interval - 1).sum())
-    if (gaps % interval).any() or n_missing > MAX_FLAT:
+    gaps = np.diff(priced.time, append=end)
+    is_off_grid_anywhere = (gaps % interval).any()
+    missing = gaps // interval - 1
+    if is_off_grid_anywhere or int(missing.sum()) > MAX_FLAT:
         return table, table.time[:0]
 
     time = np.arange(priced.time[0], end, interval)

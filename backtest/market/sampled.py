@@ -15,7 +15,14 @@ from backtest import core
 from backtest.core import BoolArray, DataError, IntArray
 from backtest.core.code_names import pd
 from backtest.core.units import DAY, HOUR
-from backtest.market.tables import JITTER, LEAD, NOTHING, USUAL, TimedTable, nearest_minute
+from backtest.market.tables import (
+    JITTER,
+    LEAD,
+    USUAL,
+    TimedTable,
+    find_known_payments,
+    nearest_minute,
+)
 
 MOST_PAYMENTS = 0.75
 """The largest share of rows with a payment of their own: the time of a payment repeats until it."""
@@ -41,12 +48,16 @@ def find_payments(frame: pd.DataFrame, stamps: Any, known: Collection[Any]) -> l
             continue
         if time is None:
             time = core.read_stamps(frame[stamps], name=str(stamps), timezone="UTC", is_file=True)
-            if time.size < 2 or np.median(np.diff(np.sort(time))) >= USUAL:  # settlements
+            # Rows as far apart as settlements are these, not samples between them.
+            gaps = np.diff(np.sort(time))
+            if time.size < 2 or np.median(gaps) >= USUAL:
                 return []
 
+        # A column that is the stamp itself says nothing of payments to come.
         rows, paid = payments
         ahead = paid - time[rows]
-        if ((ahead >= 0) & (ahead <= FARTHEST)).mean() >= LEAST_AHEAD and ahead.any():
+        is_to_come = (ahead >= 0) & (ahead <= FARTHEST)
+        if is_to_come.mean() >= LEAST_AHEAD and ahead.any():
             columns.append(name)
     return columns
 
@@ -59,12 +70,7 @@ def read_repeated(values: pd.Series) -> tuple[IntArray, IntArray] | None:
     """
     if values.dtype.kind == "b":
         return None
-    is_known = values.notna()
-    if values.dtype.kind in "iuf":
-        is_known &= values != 0
-    elif values.dtype.kind != "M":
-        is_known &= ~values.astype(str).str.strip().isin(NOTHING)
-    rows = np.flatnonzero(is_known.to_numpy(dtype=np.bool_))
+    rows = find_known_payments(values)
     codes, distinct = pd.factorize(values.iloc[rows])
     if not rows.size or len(distinct) > MOST_PAYMENTS * rows.size:
         return None
@@ -94,9 +100,12 @@ def settle_rates(table: TimedTable, notes: dict[str, str]) -> TimedTable:
 
     # Of each payment the last row counts: backwards it is the first, which np.unique finds.
     time_of_payment = known.time + known.columns[LEAD].astype(np.int64)
-    paid, place_from_end = np.unique(time_of_payment[::-1], return_index=True)
+    paid, places_from_end = np.unique(time_of_payment[::-1], return_index=True)
+    last_rows = known.time.size - 1 - places_from_end
+
+    # One after the last stamp is still to come.
     is_over = paid <= ordered.time[-1]
-    last_rows = (known.time.size - 1 - place_from_end)[is_over]
+    last_rows = last_rows[is_over]
 
     # The mark of a sample is not that of the settlement, unless it is stamped with its payment.
     columns = {"rate": known.columns["rate"][last_rows]}

@@ -42,12 +42,16 @@ def find_later_sessions(time: IntArray, count: int) -> list[pd.Timestamp]:
 
 def find_weekdays(days: pd.DatetimeIndex) -> set[int]:
     """Return the weekdays with sessions, Monday is 0; all of them if the data are under a week."""
-    seen = days[days > days[-1] - pd.Timedelta(WEEKDAYS_SEEN, unit="ns")]
-    weeks = ((seen[-1] - seen[0]).days + 1) / 7.0
+    before = days[-1] - pd.Timedelta(WEEKDAYS_SEEN, unit="ns")
+    seen = days[days > before]
+    span = seen[-1] - seen[0]
+    weeks = (span.days + 1) / 7.0
     if weeks < 1.0:
         return {*range(7)}
+
     counts = np.bincount(seen.day_of_week, minlength=7)
-    return {*np.flatnonzero(counts >= ENOUGH_WEEKS * weeks).tolist()}
+    weekdays = np.flatnonzero(counts >= ENOUGH_WEEKS * weeks)
+    return {*weekdays.tolist()}
 
 
 def is_holiday(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) -> bool:
@@ -59,25 +63,33 @@ def is_holiday(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) ->
     for step in (-1, 1):
         beside = day + pd.Timedelta(days=step)
         is_weekend = beside.weekday() not in weekdays
-        if is_weekend and BY_DATE in find_closed_rules(beside, days, weekdays):
+        if not is_weekend:
+            continue
+        rules = find_closed_rules(beside, days, weekdays)
+        if BY_DATE in rules:
             return True
     return False
 
 
 def find_closed_rules(day: pd.Timestamp, days: pd.DatetimeIndex, weekdays: set[int]) -> set[str]:
     """Return the rules whose days of the last years were closed, on weekdays with sessions."""
-    closed: dict[str, list[bool]] = {}
-    for year in range(day.year - 1, days[0].year - 1, -1):
+    # Of each rule, whether its day was closed: last year, the year before, and so on.
+    closed_by_rule: dict[str, list[bool]] = {}
+    first_day = days[0]
+    for year in range(day.year - 1, first_day.year - 1, -1):
         for rule, earlier in list_anniversaries(day, year):
-            if days[0] <= earlier and earlier.weekday() in weekdays:
-                closed.setdefault(rule, []).append(earlier not in days)
+            if earlier < first_day or earlier.weekday() not in weekdays:
+                continue
+            was_closed = earlier not in days
+            closed_by_rule.setdefault(rule, []).append(was_closed)
 
     rules = set()
-    for rule, were_closed in closed.items():
+    for rule, were_closed in closed_by_rule.items():
         years = YEARS_BY_RULE
         if rule == BY_DATE:
             years = YEARS_BY_DATE
-        if len(were_closed) >= years and all(were_closed[:years]):
+        has_years = len(were_closed) >= years
+        if has_years and all(were_closed[:years]):
             rules.add(rule)
     return rules
 
@@ -106,4 +118,5 @@ def list_anniversaries(day: pd.Timestamp, year: int) -> Iterator[tuple[str, pd.T
 
 
 def find_easter(year: int) -> pd.Timestamp:
+    """Return the day of Easter Sunday."""
     return pd.Timestamp(year, 1, 1) + pd.offsets.Easter()

@@ -307,15 +307,18 @@ def _crashes(rng: np.random.Generator, bars: int, days: float) -> FloatArray:
 
 def _accumulate(shocks: FloatArray, keep: float) -> FloatArray:
     """Return x_t = keep x_{t-1} + e_t, from its first shock."""
-    return np.array([*accumulate(shocks.tolist(), lambda x, e: keep * x + e)])
+    values = accumulate(shocks.tolist(), lambda x, e: keep * x + e)
+    return np.array([*values])
 
 
 def _autoregression(noise: FloatArray, spread: float, half_life: float) -> FloatArray:
     """Return x_t = a x_{t-1} + e_t from x = 0, with stationary deviation ``spread``."""
     keep = 0.5 ** (1.0 / half_life)
-    return _accumulate(spread * math.sqrt(1.0 - keep**2) * noise, keep)
+    shocks = spread * math.sqrt(1.0 - keep**2) * noise
+    return _accumulate(shocks, keep)
 
 
 def _ticks(log: FloatArray) -> FloatArray:
-    """Return prices in whole ticks of their logs over the first price."""
-    return np.maximum(np.round(_FIRST_PRICE * np.exp(log) / _TICK), 1.0) / 10.0
+    """Return prices in whole ticks of their logs over the first price, at least one tick."""
+    n_ticks = np.round(_FIRST_PRICE * np.exp(log) / _TICK)
+    return np.maximum(n_ticks, 1.0) / 10.0  # times _TICK, but exact in decimals

@@ -109,8 +109,10 @@ INT_LIMITS = (2.0**31 - 1.0, 2.0**32 - 1.0)
 
 def is_price(values: FloatArray) -> BoolArray:
     """Return which values can be prices; the limits of a type of numbers are none."""
-    is_inside = (values >= LEAST_PRICE) & (values <= MOST_PRICE)
-    return np.asarray(is_inside & (values != INT_LIMITS[0]) & (values != INT_LIMITS[1]))
+    is_sound = (values >= LEAST_PRICE) & (values <= MOST_PRICE)
+    for limit in INT_LIMITS:
+        is_sound &= values != limit
+    return np.asarray(is_sound)
 
 
 def lacks_prices(table: TimedTable) -> BoolArray:
@@ -352,7 +354,9 @@ def leave_out_unfinished(table: TimedTable, frame: pd.DataFrame) -> TimedTable:
 
 
 def plain_name(name: object) -> str:
-    return re.sub(r"\W+", "_", str(name).strip().lower())
+    """Return a name in lower case, with an underscore for what is no letter or digit."""
+    text = str(name).strip().lower()
+    return re.sub(r"\W+", "_", text)
 
 
 def is_payment(name: object) -> bool:
@@ -375,9 +379,13 @@ def spell_columns(frame: pd.DataFrame, known: Collection[str], where: str) -> di
 
 
 def rename_known(frame: pd.DataFrame, known: Collection[str], where: str) -> pd.DataFrame:
+    """Return a frame whose known columns are spelled as ours."""
     spelled = spell_columns(frame, known, where)
-    our_names = {spelled[name]: name for name in known if name in spelled}
-    if all(column == name for column, name in our_names.items()):
+    our_names = {}
+    for name in known:
+        if name in spelled and spelled[name] != name:
+            our_names[spelled[name]] = name
+    if not our_names:
         return frame.copy(deep=False)  # to rename takes forty times as long
     return frame.rename(columns=our_names)
 
@@ -394,15 +402,17 @@ def to_floats(values: pd.Series, *, column: str, name: str) -> FloatArray:
     if values.dtype.kind in "Mm":
         raise DataError(f"{rule}, found {values.dtype} ({name}, row 0); drop the column")
     texts = values.astype(str)
-    bad = np.flatnonzero(pd.to_numeric(texts, errors="coerce").isna() & values.notna())
+    is_number = pd.to_numeric(texts, errors="coerce").notna()
+    bad = np.flatnonzero(~is_number & values.notna())
     if not bad.size:
         raise DataError(
             f"{rule}, got {texts.iloc[0]!r}, numbers written as text ({name}, row 0); "
             f"frame[{column!r}].astype(float)"
         )
+    row = bad[0]
     raise DataError(
-        f"{rule}, got {texts.iloc[bad[0]]!r} in {bad.size} of {len(values)} cells "
-        f"({name}, row {bad[0]}); correct the cell, or drop the column"
+        f"{rule}, got {texts.iloc[row]!r} in {bad.size} of {len(values)} cells "
+        f"({name}, row {row}); correct the cell, or drop the column"
     )
 
 
@@ -446,9 +456,10 @@ def read_dates(
         )
     stamps = core.read_stamps(index, name=argument, error=error)
     if index.has_duplicates:
+        twice = index[index.duplicated()][0]
         raise error(
-            f"{argument} must have one row per time, {index[index.duplicated()][0]} is there "
-            f"twice; {argument}[~{argument}.index.duplicated()] keeps the first"
+            f"{argument} must have one row per time, {twice} is there twice; "
+            f"{argument}[~{argument}.index.duplicated()] keeps the first"
         )
     return stamps
 
@@ -549,10 +560,15 @@ class Span(NamedTuple):
             room = MAX_CLOSURE
         first_day = (self.start - room) // DAY
         last_day = (self.end - 1 + room) // DAY
-        return first_day <= other.start // DAY and (other.end - 1) // DAY <= last_day
+
+        first_of_other = other.start // DAY
+        last_of_other = (other.end - 1) // DAY
+        return first_day <= first_of_other and last_of_other <= last_day
 
     def __str__(self) -> str:
-        return f"{core.format_time(self.start)} to {core.format_time(self.end)} UTC"
+        start = core.format_time(self.start)
+        end = core.format_time(self.end)
+        return f"{start} to {end} UTC"
 
 
 def place_on_bars(
@@ -600,8 +616,10 @@ def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     # The cadence at either end is the longer of the gaps beside the settlement there. A gap that
     # is too long, as settlements lack, counts as the longest usual one.
     gaps = np.minimum(_gaps(time), _limit(time))
-    gaps_at_first = gaps[max(first - 1, 0) : first + 1]
-    gaps_at_last = gaps[max(last - 1, 0) : last + 1]
+    before_first = max(first - 1, 0)
+    before_last = max(last - 1, 0)
+    gaps_at_first = gaps[before_first : first + 1]
+    gaps_at_last = gaps[before_last : last + 1]
     lead = int(gaps_at_first.max(initial=0)) or USUAL
     trail = int(gaps_at_last.max(initial=0)) or USUAL
 
@@ -693,12 +711,16 @@ class BarGroups(NamedTuple):
     size: int = 0
 
     def total(self, values: FloatArray) -> FloatArray:
+        """Return the sum of each group, of shape (n_groups,)."""
         if self.size:  # NumPy rounds the two sums differently
-            return np.asarray(values.reshape(-1, self.size).sum(axis=1))
+            by_group = values.reshape(-1, self.size)
+            return np.asarray(by_group.sum(axis=1))
         return np.asarray(np.add.reduceat(values, self.starts))
 
     def last(self, values: FloatArray) -> FloatArray:
-        return np.asarray(values[np.append(self.starts[1:], len(values)) - 1])
+        """Return the last value of each group, of shape (n_groups,)."""
+        stops = np.append(self.starts[1:], len(values))
+        return np.asarray(values[stops - 1])
 
     def ohlc(
         self, opens: FloatArray, highs: FloatArray, lows: FloatArray, closes: FloatArray
@@ -722,8 +744,11 @@ def compare_ends(offset: IntArray, edges: IntArray) -> tuple[bool, bool]:
     ends = offset[edges[1:] - 1]
     if len(begins) < 2:
         return True, True
-    is_late = bool(begins[0] > np.median(begins[1 : 1 + NEIGHBORS]))
-    is_early = bool(ends[-1] < np.median(ends[-1 - NEIGHBORS : -1]))
+
+    usual_begin = np.median(begins[1 : 1 + NEIGHBORS])
+    usual_end = np.median(ends[-1 - NEIGHBORS : -1])
+    is_late = bool(begins[0] > usual_begin)
+    is_early = bool(ends[-1] < usual_end)
     return is_late, is_early
 
 
@@ -749,7 +774,10 @@ def group_bars(time: IntArray, interval: int, length: int, *, sessions: bool) ->
     is_early = offset[-1] + interval < length
     if sessions:
         is_late, is_early = compare_ends(offset, edges)
-    edges = edges[int(is_late) : len(edges) - int(is_early)]
+    if is_late:
+        edges = edges[1:]
+    if is_early:
+        edges = edges[:-1]
 
     size = length // interval
     if len(edges) < 2:
@@ -836,10 +864,12 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
     end = int(groups.time[-1]) + length
     fields = slice_fields(market, slice(groups.first, groups.stop), funding_from=lead, end=end)
 
-    last = groups.ohlc(*map(fields.__getitem__, PRICES))
-    mark = last
+    prices = dict(zip(PRICES, groups.ohlc(*map(fields.__getitem__, PRICES)), strict=True))
+    marks = dict(zip(MARK_PRICES, prices.values(), strict=True))
     if market.has_mark:
-        mark = groups.ohlc(*map(fields.__getitem__, MARK_PRICES))
+        combined = groups.ohlc(*map(fields.__getitem__, MARK_PRICES))
+        marks = dict(zip(MARK_PRICES, combined, strict=True))
+
     columns = {}
     for name, values in fields["columns"].items():
         if name in SUMMED:
@@ -854,8 +884,8 @@ def resample_fields(market: Any, length: int, groups: BarGroups | None = None) -
             f"{groups.first} bars before the first whole group and {n_after} after the last dropped"
         )
     return fields | {
-        **dict(zip(PRICES, last, strict=True)),
-        **dict(zip(MARK_PRICES, mark, strict=True)),
+        **prices,
+        **marks,
         "interval": length,
         "decision_interval": 0,
         "time": groups.time,

@@ -37,10 +37,12 @@ def read_weights(
     tradable = markets.tradable()
     if signal is None:
         count = tradable.sum(axis=0)
-        return np.where(tradable, 1.0 / np.maximum(count, 1), 0.0)
+        equal_weight = 1.0 / np.maximum(count, 1)
+        return np.where(tradable, equal_weight, 0.0)
 
     values = read_raw_weights(signal, markets, first=first, argument=argument)
-    return np.where(tradable & ~np.isnan(values), values, 0.0)
+    is_known = ~np.isnan(values)
+    return np.where(tradable & is_known, values, 0.0)
 
 
 def read_raw_weights(
@@ -177,13 +179,14 @@ def check_bars(stamps: IntArray, markets: Any, argument: str, cure: str) -> None
 
 
 def read_weight_file(path: Path, timezone: str | None = None) -> pd.DataFrame:
+    """Return weights from a file: any columns of numbers, by UTC time."""
     defects = Defects()
     any_columns = Schema((), 0, "keep")
-    table = read_frame(
-        read_file(path), any_columns, defects, name=path.name, timezone=timezone, is_file=True
-    )
+    frame = read_file(path)
+    table = read_frame(frame, any_columns, defects, name=path.name, timezone=timezone, is_file=True)
     defects.refuse(path.name)
-    return pd.DataFrame(table.columns, index=core.utc_index(table.time))
+    index = core.utc_index(table.time)
+    return pd.DataFrame(table.columns, index=index)
 
 
 def make_index(markets: Any, weights: FloatArray) -> Market:

@@ -598,24 +598,31 @@ def read_contract(
     if stated.get("kind") is None:
         stated["kind"] = find_kind_by_name(listing)
     known = drop_unknown(stated)
+    names = [*known]
 
     venue, _, like_symbol = like_name.rpartition(":")
     if like_symbol == name_plainly(listing.symbol):
-        return {**like, **known}, [*known]
+        return {**like, **known}, names
 
-    contract: dict[str, Any] = dict.fromkeys(("lot", "tick", "min_notional"), "unknown")
-    contract["kind"] = like["kind"]
+    # Another symbol says nothing of steps and sizes, but its contract is usually of the same kind.
+    contract: dict[str, Any] = {
+        "lot": "unknown",
+        "tick": "unknown",
+        "min_notional": "unknown",
+        "kind": like["kind"],
+    }
+    contract |= known
     if "size" not in known:
-        contract["size"] = find_common_size(listing, venue, known.get("kind", like["kind"]))
-    return {**contract, **known}, [*known]
+        contract["size"] = find_common_size(listing, venue, contract["kind"])
+    return contract, names
 
 
 def find_common_size(listing: Listing, venue: str, kind: str) -> float:
     """Return the size that all contracts of a kind have in a preset; refuse if they differ."""
     sizes = set()
     if venue in preset_files.find_files():
-        for read in preset_files.read_tables(venue).values():
-            contract = read().contract[-1]
+        for read_symbol in preset_files.read_tables(venue).values():
+            contract = read_symbol().contract[-1]  # the newest
             if contract["kind"] == kind:
                 sizes.add(contract["size"])
 
@@ -771,11 +778,14 @@ def read_precision(
     precision = market.get("precision") or {}
     amount = read_number(precision, "amount", f"{place}.precision")
     price = read_number(precision, "price", f"{place}.precision")
-    least = read_number(limits.get("amount") or {}, "min", f"{place}.limits.amount")
 
+    limits_of_amount = limits.get("amount") or {}
+    least = read_number(limits_of_amount, "min", f"{place}.limits.amount")
     is_over_least = amount is not None and least is not None and 0 < least < amount
     if amount != 0.0 and not is_over_least:
         return {"lot": amount, "tick": price}
+
+    # 3 decimals are steps of 0.001.
     steps: dict[str, float | None] = {"lot": None, "tick": None}
     if amount is not None:
         steps["lot"] = 10.0**-amount

@@ -14,6 +14,7 @@ from backtest.core.fields import COST, NOT_NEGATIVE, POSITIVE
 
 NAME = re.compile(r"([A-Z0-9]+)(_USDC|_USDT)?-(\d{1,2}[A-Z]{3}\d{2})-(\d+(?:[.d]\d+)?)-([CP])")
 SAID = ("kind", "strike", "expiry", "settlement", "underlying")
+"""The fields that a name as Deribit's says."""
 YEAR = 365 * 86_400 * 10**9
 
 
@@ -88,7 +89,8 @@ class Option(Value):
         ending = f"{format_strike(strike)}-{LETTERS[str(self.kind)]}"
         short_day = day.strftime("%d%b%y").upper().lstrip("0")
         short_name = f"{self.underlying}-{short_day}-{ending}"
-        if {field: getattr(self, field) for field in SAID} == read_name(short_name):
+        fields = {field: getattr(self, field) for field in SAID}
+        if read_name(short_name) == fields:
             return short_name
         return f"{self.underlying}-{day:%Y-%m-%d}-{ending}"
 
@@ -109,15 +111,21 @@ class Option(Value):
         ``start`` and ``end`` are the first and the last time at which one may expire, ``terms``
         further fields of an option, such as ``settlement`` and ``lot``.
         """
-        first = pd.Timestamp(to_nanoseconds(start))
-        last = pd.Timestamp(to_nanoseconds(end))
+        # Midnights of Fridays whose 08:00 lies between both times.
         eight = pd.Timedelta(hours=8)
-        days = pd.date_range((first - eight).ceil("D"), last - eight, freq="W-FRI")
+        first = pd.Timestamp(to_nanoseconds(start)) - eight
+        last = pd.Timestamp(to_nanoseconds(end)) - eight
+        days = pd.date_range(first.ceil("D"), last, freq="W-FRI")
 
         options = {}
         for day, strike, kind in itertools.product(days, [*strikes], [*kinds]):
-            expiry = str(day + eight)
-            option = cls(underlying=underlying, kind=kind, strike=strike, expiry=expiry, **terms)
+            option = cls(
+                underlying=underlying,
+                kind=kind,
+                strike=strike,
+                expiry=str(day + eight),
+                **terms,
+            )
             options[str(option.name)] = option
         return options
 

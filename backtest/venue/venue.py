@@ -20,6 +20,7 @@ Words of this room:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -578,14 +579,14 @@ class Venue(Value, kw_only=True):
     def in_use(self, time: core.IntArray) -> list[InUse]:
         """Return the margin tables that apply to bars with these open times, with their bars."""
         core.check_shape("time", time, (-1,))
+        # Each table begins with the bar at which the one before it ends.
         ends = np.array([table.end for table in self.earlier], dtype=np.int64)
-        first_bars = [0, *np.searchsorted(time, ends).tolist()]
-        stops = [*first_bars[1:], len(time)]
+        edges = [0, *np.searchsorted(time, ends).tolist(), len(time)]
 
         # A table without a bar is not in use.
         used = []
-        tables = zip(self.days(), self.tables(), first_bars, stops, strict=True)
-        for day, brackets, first, stop in tables:
+        tables = zip(self.days(), self.tables(), itertools.pairwise(edges), strict=True)
+        for day, brackets, (first, stop) in tables:
             if first < stop:
                 used.append(InUse(day, brackets, first, stop))
         return used

@@ -617,17 +617,26 @@ class Room:
         # An account without collateral and options, whose bars are not recorded.
         tape = engine.new_tape(n, 0, setup.first, 0)
         tape.is_on[0] = 0
-        state = engine.start_account_state(setup)
-        records = (engine.new_quotes(n, 0), engine.new_scratch(n, 0), engine.new_ledger(n))
-        self.of_account = (silence(block.deciders, n), state, *records, tape)
+        self.of_account = (
+            silence(block.deciders, n),
+            engine.start_account_state(setup),
+            engine.new_quotes(n, 0),
+            engine.new_scratch(n, 0),
+            engine.new_ledger(n),
+            tape,
+        )
         self.market = BlockMarket(self.inputs.feed, self.inputs.clock, self.inputs.log_returns)
         self.lone: LoneRun | None = None
 
         # All arrays that lanes write into; :meth:`begin` writes their first numbers back.
-        brackets = self.in_time.terms.rules.brackets
-        written = (self.in_time.terms.numbers, brackets.multipliers, brackets.initial_multipliers)
-        views = map(view_leaf, flatten((*self.of_account, *written)))
-        self.begun = [(view, view.copy()) for view in views if isinstance(view, np.ndarray)]
+        terms = self.in_time.terms
+        brackets = terms.rules.brackets
+        written = (terms.numbers, brackets.multipliers, brackets.initial_multipliers)
+        self.begun: list[tuple[np.ndarray, np.ndarray]] = []
+        for leaf in flatten((*self.of_account, *written)):
+            view = view_leaf(leaf)
+            if isinstance(view, np.ndarray):
+                self.begun.append((view, view.copy()))
 
     def begin(self) -> None:
         """Write the numbers with which each block begins."""
@@ -734,8 +743,9 @@ def measure_wallets(
     explains of the change of the equity.
     """
     equity = wallets[:, WALLET.equity]
-    gained = equity - equity_at_start - sum(numbers[name] for name in GAINS)
-    numbers["price_pnl"] = gained + sum(numbers[name] for name in m.GROWTH_TERMS)
+    other_gains = sum(numbers[name] for name in GAINS)
+    costs = sum(numbers[name] for name in m.GROWTH_TERMS)
+    numbers["price_pnl"] = equity - equity_at_start - other_gains + costs
     measures = measure_accounts(numbers, span, wallets[:, WALLET.unit], equity)
     measured = {name: np.asarray(measures[name], dtype=np.float64) for name in names}
 

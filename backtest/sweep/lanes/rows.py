@@ -529,6 +529,8 @@ def put_position_back(lanes: Lanes, state: AccountState, i: int, t: int, lane: i
     held[spot(i, HELD.entry, lane)] = position.entry
     held[spot(i, HELD.margin, lane)] = position.margin
     held[spot(i, HELD.best, lane)] = position.best
+
+    # Lanes keep the bar of the last stop and liquidation, runs the bars since.
     held[spot(i, HELD.last_stop, lane)] = t - position.since_stop
     held[spot(i, HELD.last_hit, lane)] = t - position.since
     held[spot(i, HELD.is_halted, lane)] = position.is_halted
