@@ -42,6 +42,7 @@ def describe_bytecode(code: types.CodeType) -> str:
 
 
 def describe_constant(value: Any) -> str:
+    """Return a text that differs where a constant of code does; sets in one order."""
     if isinstance(value, types.CodeType):
         return describe_bytecode(value)
     if isinstance(value, frozenset):
@@ -58,6 +59,7 @@ def walk_code(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def find_code_names(function: Any) -> list[str]:
+    """Return the names that a function, and those in it, look up outside of themselves."""
     names: list[str] = []
     for code in walk_code(function.__code__):
         names += code.co_names
@@ -75,6 +77,7 @@ def find_references(function: Any) -> dict[str, Any]:
 
 
 def is_builtin(name: str, value: Any) -> bool:
+    """Return whether a name is one of Python's own, as a user's is not."""
     if name.startswith("__") and hasattr(builtins, name):
         return True
     return hasattr(builtins, name) and value is getattr(builtins, name)
@@ -460,6 +463,7 @@ class Editor(ast.NodeTransformer):
         self._known = find_references(function)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        """Replace a power by our function; Python folds one of two constants itself."""
         self.generic_visit(node)
         are_constants = isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
         if not isinstance(node.op, ast.Pow) or are_constants:
@@ -467,6 +471,7 @@ class Editor(ast.NodeTransformer):
         return self._call(raise_to, [node.left, node.right], node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        """Replace ``x **= y`` of a name by an assignment of our power."""
         self.generic_visit(node)
         if not isinstance(node.op, ast.Pow) or not isinstance(node.target, ast.Name):
             return node
@@ -475,6 +480,7 @@ class Editor(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], value), node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Replace a call of a function that we have, with its usual number of arguments."""
         self.generic_visit(node)
         function, n_arguments = REPLACEMENTS.get(self._resolve(node.func), (None, 0))
         if function is None or node.keywords or len(node.args) != n_arguments:
@@ -498,6 +504,7 @@ class Editor(ast.NodeTransformer):
         return None
 
     def _call(self, function: Any, arguments: list[ast.expr], node: ast.AST) -> ast.Call:
+        """Return a call of one of our functions, at the place of a node; notes it as added."""
         name = f"{PREFIX}{function.__name__}"
         self.added[name] = function
         target = ast.copy_location(ast.Name(name, ast.Load()), node)

@@ -343,6 +343,7 @@ class CheckFormula(FunctionPass):
         super().__init__()  # type: ignore[no-untyped-call]
 
     def run_pass(self, state: Any) -> bool:
+        """Check the kind of each value that is assigned, and replace its expression."""
         for block in state.func_ir.blocks.values():
             for line in block.find_insts(ir.Assign):
                 check_kind(state.typemap[line.target.name], line.loc)
@@ -451,6 +452,7 @@ def find_checked(expression: Any, state: Any, function: Any) -> Any:
 
 
 def is_allowed(function: Any) -> bool:
+    """Return whether a function of math or NumPy gives the bits of plain Python."""
     try:
         return function in ALLOWED
     except TypeError:  # it cannot be hashed
@@ -498,6 +500,7 @@ class CheckedCompiler(CompilerBase):
     """numba's compiler, with the check of formulas after its types are known."""
 
     def define_pipelines(self) -> list[Any]:
+        """Return numba's usual steps, with the check after the types are known."""
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)  # type: ignore[no-untyped-call]
         passes.add_pass_after(CheckFormula, NopythonTypeInference)
         passes.finalize()

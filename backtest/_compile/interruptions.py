@@ -72,12 +72,14 @@ class SignalGate:
         self.waiting: list[Callable[[], Any]] = []
 
     def handle(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
+        """Answer a signal, or keep it while the gate is closed."""
         if self.is_closed:
             self.waiting.append(functools.partial(handler, number, frame))
         else:
             handler(number, frame)
 
     def open(self) -> None:
+        """Answer the signals that are kept, and from now on each at once."""
         self.is_closed = False
         while self.waiting:
             answer = self.waiting.pop(0)

@@ -67,6 +67,7 @@ def copy_plainly(function: FunctionType, done: dict[int, FunctionType]) -> Funct
 
 
 def replace_constants(code: CodeType) -> CodeType:
+    """Return code, and that of functions in it, whose floats are those of formulas."""
     constants = []
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -177,6 +177,7 @@ def simulate(
     switches: Sequence[Switch] = (),
     has_overflowed: bool = False,
 ) -> Outcome:
+    """Take an account through all of its bars; return where it ended, and what is kept of it."""
     run = AccountRun(
         setup, is_compiled=is_compiled, switches=switches, has_overflowed=has_overflowed
     )

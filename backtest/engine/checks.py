@@ -203,6 +203,7 @@ def find_faults_of_spot(name: str, market: Market, own: Account, account: Accoun
 
 
 def is_equal(first: object, second: object) -> bool:
+    """Return whether two values are equal, also if they are series."""
     if is_series(first) and is_series(second):
         return first.equals(second)
     if is_series(first) or is_series(second):

@@ -148,6 +148,7 @@ def keep(name: str) -> Callable[[Callable[[_C], _T]], Callable[[_C], _T]]:
     def wrap(find: Callable[[_C], _T]) -> Callable[[_C], _T]:
         @functools.wraps(find)
         def call(conditions: _C) -> _T:
+            """Return what is kept, computed at the first call."""
             memory = find_kept(conditions)
             if name not in memory:
                 memory[name] = find(conditions)
@@ -248,6 +249,7 @@ _make: Any = core.checked_only("calendar")(Conditions.__init__)
 
 @functools.wraps(_make)
 def make_conditions(self: object, *positional: Any, **named: Any) -> None:
+    """Check the names of the arguments, and then the fields."""
     needed = ("market", "venue", "account")[len(positional[:1]) :]
     core.check_names("bt.Backtest", named, FIELDS, needed)
     _make(self, *positional, **named)

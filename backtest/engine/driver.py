@@ -76,6 +76,7 @@ def new_event_log(capacity: int) -> a.EventLog:
 def new_bar(
     terms: a.Terms, feed: a.MarketFeed, state: a.AccountState, cuts: core.FloatArray = NO_CUTS
 ) -> a.AccountBar:
+    """Return room for one bar of an account: quotes, scratch, ledger and log, all empty."""
     n = len(state.positions)
     assets = len(state.priced)
     return a.AccountBar(
@@ -153,6 +154,7 @@ class CompiledCalls:
 
 
 def find_simulate(*, is_compiled: bool) -> Callable[..., Any]:
+    """Return the loop: compiled, or in plain Python with policies that are called."""
     if is_compiled:
         return CompiledCalls("simulate_batch")
     plain: Callable[..., Any] = bind_functions(loop_steps, ask=ask_plain)["simulate_batch"]
@@ -213,6 +215,7 @@ def bind_loop(
         columns: tuple[str, ...],
         i: int,
     ) -> int:
+        """Return the address at which the loop calls a policy that stays in plain Python."""
         if refusal is not None:
             reasons[type(policy).__name__] = explain_refusal(refusal, policy)
         return callbacks.add(deciders, policy, columns, i)
@@ -313,6 +316,7 @@ class TermsInTime:
 
 
 def find_terms(inputs: AccountInputs, t: int, traded: a.TradedDays | None) -> a.Terms:
+    """Return the terms of an account in bar t, with the tables and fees in force then."""
     terms_in_time = TermsInTime(inputs, t, None)
     terms_in_time.at(t, t + 1, traded)
     return terms_in_time.terms
@@ -538,6 +542,7 @@ class OverflowedFormula(core.PolicyError):
 def report_imbalance(
     change: float, ledger: Structs[Money], inputs: AccountInputs, t: int
 ) -> core.AccountingError:
+    """Return the error of a bar whose ledger does not explain the change of equity."""
     money = Money()
     sum_ledger(ledger, money)
     terms = float(sum_changes(money))
@@ -550,6 +555,7 @@ def report_imbalance(
 
 
 def report_bad_decision(inputs: AccountInputs, t: int) -> core.PolicyError:
+    """Return the error of a leverage that is negative or, of an overlay, infinite."""
     return core.PolicyError(
         "a leverage must be at least 0 or NaN, which leaves the position, and that of an overlay "
         f"finite, at the close of bar {t}, {core.format_time(int(inputs.feed.time[t]))} UTC; "
@@ -558,6 +564,7 @@ def report_bad_decision(inputs: AccountInputs, t: int) -> core.PolicyError:
 
 
 def explain_refusal(refusal: Exception, policy: Policy) -> str:
+    """Return in words why a policy's formula was not compiled."""
     rules = []
     if isinstance(policy, Combinator):
         rules = [*written_formulas(type(policy))]

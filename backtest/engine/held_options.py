@@ -89,6 +89,7 @@ class Expiries(NamedTuple):
 
 
 def find_expiries(feed: Any, chosen: core.IntArray, first: int, n_bars: int) -> Expiries:
+    """Return where the chosen contracts expire, by bar from ``first`` on."""
     expired = np.zeros((2, n_bars, len(chosen)), dtype=bool)
     bars = feed.expiry_bars[chosen] - first
     ended = np.flatnonzero((bars >= 0) & (bars < n_bars))

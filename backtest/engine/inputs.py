@@ -332,6 +332,7 @@ def read_assets(markets: Markets, account: a.Account) -> dict[str, Any]:
 
 
 def find_prices(asset: Collateral, markets: Markets) -> Market | float:
+    """Return the prices of collateral: those of a market, or a number."""
     prices = asset.prices
     if isinstance(prices, str) and prices in markets:
         return markets[prices]

@@ -317,6 +317,7 @@ class OptionTrader:
             now.update(before)
 
     def bind(self, deciders: Deciders) -> Deciders:
+        """Return policies of which those that trade options are asked for orders too."""
         methods = list(deciders.methods)
         for trade in self.trades:
             methods[trade.i] = partial(self.answer, trade, methods[trade.i])
@@ -427,6 +428,7 @@ class OptionTrader:
     def ask_orders(
         self, trade: Trade, bar: SimpleNamespace, account: AccountView, chain: OptionChain
     ) -> Any:
+        """Return the orders of options of a policy; what it raises names it and the bar."""
         policy: Any = trade.policy
         try:
             return policy.option_orders(bar, account, chain)

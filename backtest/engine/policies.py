@@ -61,6 +61,7 @@ def assign_policies(
 
 
 def check_policy(policy: object, name: str) -> Policy:
+    """Return a policy; ParameterError if it is none, or is a class."""
     if isinstance(policy, Policy):
         return policy
     text = f"{name} must be a Policy, got {repr_plain(policy)}"

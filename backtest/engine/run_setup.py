@@ -179,6 +179,7 @@ def append_last_bar(
 
 
 def read_resume(resume: object, start: core.TimeLike | None) -> RunRecord | None:
+    """Return the result whose account goes on; ParameterError if it is none."""
     if resume is None:
         return None
     if not isinstance(resume, RunRecord):
@@ -293,6 +294,7 @@ class Setup(NamedTuple):
     is_compiled: bool = False
 
     def find_benchmark(self) -> Benchmark | None:
+        """Return what a result is compared with: of several markets, their index."""
         if self.benchmark is not None or len(self.markets) == 1:
             return self.benchmark
         return index_traded(self.markets, self.venues, self.signal, self.first)
@@ -473,6 +475,7 @@ def find_first_bar(market: Market | Markets, start: core.TimeLike | None) -> int
 
 
 def check_bars_left(market: Market | Markets, start: core.TimeLike | None) -> None:
+    """Raise ParameterError if fewer than two bars are left for a run."""
     left = market.n_bars - find_first_bar(market, start)
     if left >= 2:
         return
@@ -524,6 +527,7 @@ def set_up_policies(other: Setup, observed: list[ObservedPolicy]) -> Setup:
 
 
 def check_margin_policies(policies: Mapping[str, Policy], account: Account) -> None:
+    """Raise ParameterError if a policy sets a venue leverage in cross margin."""
     for name, policy in policies.items():
         if sets_margin(policy) and account.for_instrument(name).margin != "isolated":
             raise core.ParameterError(

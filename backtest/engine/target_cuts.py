@@ -204,6 +204,7 @@ def warn_of_bands(setup: Setup, targets: core.FloatArray) -> None:
 
 
 def warn_of_delisted(setup: Setup, outcome: Outcome) -> None:
+    """Warn of positions that were closed because their history ended."""
     is_delisting = outcome.entries["kind"] == Event.DELISTED
     delisted = np.unique(outcome.entries["owner"][is_delisting])
     if not len(delisted):

@@ -194,6 +194,7 @@ def _read_folder_facts(folder: Path, options: ReadOptions) -> dict[str, Any]:
 
 
 def list_tables(path: Path) -> list[Path]:
+    """Return the files of a folder that may hold tables, by name; a file is itself."""
     if not path.is_dir():
         return [path]
     return sorted(file for file in path.iterdir() if suffix_of(file) in SUFFIXES)
@@ -205,6 +206,7 @@ def _choose_files(
     """Return the files of one instrument and length of bars, and what they say of it."""
 
     def list_lengths(file: NamedFile) -> tuple[str, ...]:
+        """Return the length of a file's bars as it is written, and as we write it."""
         length = file.timeframe
         if length.endswith(MONTHS):
             return (length, length)

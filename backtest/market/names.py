@@ -214,6 +214,7 @@ def _drop_labels(
 
 
 def _only(name: str, theirs: Sequence[object], where: str) -> Any:
+    """Return the only column for one of our names; DataError if there are several."""
     if len(theirs) > 1:
         raise DataError(
             f"one column may be {name!r}, found {theirs[0]!r} and {theirs[1]!r} ({where}); "

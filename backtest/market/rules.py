@@ -508,6 +508,7 @@ def group_odd_runs(offsets: Sequence[float]) -> Iterator[tuple[int, int]]:
 
 
 def describe_stretch(time: IntArray, offset: float) -> str:
+    """Return when a stretch was, how long, and how far off: exp of its log offset."""
     span = f"{format_time(int(time[0]))} to {format_time(int(time[-1]))}"
     bars = core.count_nouns(time.size, "bar")
     return f"{span}: {bars}, {math.exp(offset):.4g} times"

@@ -93,6 +93,7 @@ class TimedTable:
 
     @cached_property
     def ordered(self) -> TimedTable:
+        """The table in order of time, each time once; the first row of equal ones."""
         if is_increasing(self.time):
             return self
         return self.rows(np.unique(self.time, return_index=True)[1])
@@ -542,11 +543,13 @@ class Span(NamedTuple):
     end: int
 
     def within(self, other: Span | None) -> Span:
+        """Return the part of the span that lies in another one; all of it without one."""
         if other is None:
             return self
         return Span(max(self.start, other.start), min(self.end, other.end))
 
     def replace(self, start: int | None, end: int | None) -> Span:
+        """Return the span with another start or end."""
         if start is None:
             start = self.start
         if end is None:

@@ -761,6 +761,7 @@ def read_market(market: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def find_expiry(market: Mapping[str, Any]) -> str | None:
+    """Return when a market of ccxt expires, as text; None for a perpetual."""
     expiry = market.get("expiry")
     if not expiry:
         return None
