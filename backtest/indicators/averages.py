@@ -155,34 +155,41 @@ def walk_covariances(
     """
     n_bars, n = returns.shape
     decay = 0.5 ** (1.0 / half_life)
-    of_memory = MAX_PRODUCTS // n**2
-    of_precision = int(MAX_HALVINGS * half_life)
-    block = max(1, min(of_memory, of_precision))
-    total = np.zeros((n, n))
-    weight = 0.0
+    block = choose_block(n, half_life)
+    # The sums of weighted products and of weights at the last bar before a block.
+    sum_before = np.zeros((n, n))
+    weight_before = 0.0
 
     for start in range(0, n_bars, block):
-        rows = returns[start : start + block]
+        stop = min(start + block, n_bars)
+        rows = returns[start:stop]
         is_known: core.BoolArray = np.all(np.isfinite(rows), axis=1)
         rows = np.where(is_known[:, None], rows, 0.0)
 
-        # Weights relative to the last bar before the block: they grow, and ``age`` scales back.
-        age = decay ** np.arange(1.0, len(rows) + 1.0)
-        growth = is_known / age
-        weights = age * (weight + np.cumsum(growth))
-        grown = growth[:, None] * rows
-        products = grown[:, :, None] * rows[:, None, :]
+        # At bar t the product of bar s weighs decay^(t - s). The running sums have decay^-s, which
+        # is the same for every t, and decay^t is multiplied after them.
+        decay_to = decay ** np.arange(1.0, len(rows) + 1.0)
+        scale = is_known / decay_to
+        weights = decay_to * (weight_before + np.cumsum(scale))
+        scaled = scale[:, None] * rows
+        products = scaled[:, :, None] * rows[:, None, :]
         sums = np.cumsum(products, axis=0)
 
-        stop = start + len(rows)
         first, last = np.searchsorted(wanted, (start, stop))
         picked = wanted[first:last] - start
         if len(picked):
-            sums_picked = total + sums[picked]
-            weighted = age[picked, None, None] * sums_picked
-            with np.errstate(invalid="ignore"):
+            sums_picked = sum_before + sums[picked]
+            weighted = decay_to[picked, None, None] * sums_picked
+            with np.errstate(invalid="ignore"):  # no weight before the first known bar
                 means = weighted / weights[picked, None, None]
             yield Covariances(int(first), means)
 
-        total = age[-1] * (total + sums[-1])
-        weight = float(weights[-1])
+        sum_before = decay_to[-1] * (sum_before + sums[-1])
+        weight_before = float(weights[-1])
+
+
+def choose_block(n: int, half_life: float) -> int:
+    """Return how many bars of n returns are summed at once, for memory and for precision."""
+    of_memory = MAX_PRODUCTS // n**2
+    of_precision = int(MAX_HALVINGS * half_life)
+    return max(1, min(of_memory, of_precision))

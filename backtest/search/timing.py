@@ -110,17 +110,22 @@ def read_decided(result: Result, market: Market | Markets) -> Decided:
     """Return the targets of a run at the closes of a market at which it decided."""
     clock = find_clock(market)
     closes = clock.seen.time + clock.seen.interval
-    rows = np.searchsorted(result.span.closes, closes)
-    is_lived = result.span.closes[np.minimum(rows, len(result.time) - 1)] == closes
-    rows = rows[is_lived]
-    closes = closes[is_lived]
+    # Of these closes, those that the run has: it may have started later, or ended before.
+    closes_of_run = result.span.closes
+    rows = np.searchsorted(closes_of_run, closes)
+    nearest = np.minimum(rows, len(result.time) - 1)
+    is_in_run = closes_of_run[nearest] == closes
+    rows = rows[is_in_run]
+    closes = closes[is_in_run]
 
     leverage = result.of_positions("target")[rows]
     if "overlay" in result.manifest:
         leverage = apply_overlay(result, leverage, closes, rows)
-    signal = np.broadcast_to(result.quotes.signal, (len(result.time), len(result.names)))[rows]
+    shape = (len(result.time), len(result.names))
+    signal = np.broadcast_to(result.quotes.signal, shape)[rows]
 
-    # Before its first decision an account is flat, and so is each shifted one, for as long.
+    # Shifts turn the days of decisions as a circle. Before its first decision an account is flat;
+    # a shifted one stays so for as long.
     is_decided = (~np.isnan(leverage)).any(axis=1)
     circle = find_circle(
         closes,
