@@ -64,9 +64,10 @@ def find_available(run: RunData) -> core.FloatArray:
     The part of a profit that does not back an order is not available, nor is what isolated
     positions posted a need of the pool.
     """
-    uncounted = np.array([1.0 - venue.profit_share() for venue in run.list_venues()])
-    gains = np.where(run.are_isolated, 0.0, uncounted * np.maximum(run.profits, 0.0))
-    counted = run.closes.backing - gains.sum(axis=1)
+    uncounted_shares = np.array([1.0 - venue.profit_share() for venue in run.list_venues()])
+    uncounted = uncounted_shares * np.maximum(run.profits, 0.0)
+    uncounted_of_pool = np.where(run.are_isolated, 0.0, uncounted)
+    counted = run.closes.backing - uncounted_of_pool.sum(axis=1)
     posted = run.record.held["margin"][:, run.are_isolated].sum(axis=1)
     tied = run.closes.initial - posted
     return np.asarray(np.maximum(counted - tied, 0.0))

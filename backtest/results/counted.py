@@ -56,8 +56,9 @@ def count_in(run: RunRecord, market: Market) -> CountedResult:
         drawdown=float(drawdown.max()),
     )
     metrics["final_equity"] = float(equity[-1])
+    columns = {"equity": equity, "drawdown": drawdown}
     return CountedResult(
-        bars=pd.DataFrame({"equity": equity, "drawdown": drawdown}, index=core.utc_index(run.time)),
+        bars=pd.DataFrame(columns, index=core.utc_index(run.time)),
         returns=pd.Series(returns, run.returns.index, name="return"),
         metrics=Measures(metrics),
     )

@@ -544,8 +544,14 @@ def describe_origin(manifest: Mapping[str, Any], making: core.Making | None) -> 
     if not argv:
         return Origin(remarks=(f"made in Python: {describe_call(manifest)}",))
 
+    # A word may be a class of a file, as policy.py:Name.
+    files = []
+    for word in argv:
+        name, _, _ = word.partition(":")
+        if Path(name).suffix in (".toml", ".py"):
+            files.append(word)
+
     remarks: tuple[str, ...] = ()
-    files = [word for word in argv if Path(word.partition(":")[0]).suffix in (".toml", ".py")]
     if files:
         remarks = (f"it reads {', '.join(files)} as it is now",)
     return Origin(shlex.join(argv), remarks)

@@ -303,7 +303,8 @@ def effective_observations(returns: core.FloatArray) -> float:
     lags = min(int(1.3 * math.sqrt(n)), n - 1)
     products = [float(centered[k:] @ centered[:-k]) for k in range(1, lags + 1)]
     weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)
-    factor = 1.0 + 2.0 * float(weights @ np.array(products)) / squares
+    weighted_sum = float(weights @ np.array(products))
+    factor = 1.0 + 2.0 * weighted_sum / squares
 
     # The autocorrelations of deviations from the sample's own mean are too low.
     corrected = factor * (1.0 + (lags + 1.0) / n)

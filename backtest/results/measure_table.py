@@ -502,7 +502,8 @@ def measure_run(
     settlement currency, times in days, the rest fractions (0.25 is 25 %).
     """
     # One account is measured as many are, of arrays of one.
-    tally_of_one = {name: np.array([value]) for name, value in tally.to_dict().items()}
+    numbers = tally.to_dict()
+    tally_of_one = {name: np.array([number]) for name, number in numbers.items()}
     measured = measure_accounts(tally_of_one, span, unit[-1:], np.array([equity]))
     measures: dict[str, Any] = {name: values[0] for name, values in measured.items()}
     measures |= measure_path(tally, span, unit)
@@ -577,7 +578,8 @@ def measure_rest(tally: Mapping[str, Any], span: RunSpan) -> dict[str, Any]:
     what follows from them out.
     """
     n = tally["samples"]
-    downside = np.sqrt(tally["downside"] / np.where(n > 0, n, np.nan))
+    mean_downside = tally["downside"] / np.where(n > 0, n, np.nan)
+    downside = np.sqrt(mean_downside)
     sortino = performance.annualize_ratios(tally["excess_mean"], downside, span.periods)
 
     # The bar of the highest margin ratio may have no backing at all.

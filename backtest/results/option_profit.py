@@ -160,8 +160,10 @@ def measure_greeks(
     amount = quantities[bars, options] * terms.sizes[options]
     index = quotes.index_close[bars, options]
 
+    # In money: a Greek of one contract times contracts, a power of the index, and its unit.
     table = {}
-    for name, values, (power, per) in zip(Greeks._fields, greeks, SCALES, strict=True):
+    for name, values, scale in zip(Greeks._fields, greeks, SCALES, strict=True):
+        power, per = scale
         column = np.zeros(quantities.shape)
         column[bars, options] = values * amount * index**power / per
         table[name] = column

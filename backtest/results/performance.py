@@ -173,11 +173,13 @@ def calendar_returns(
     """
     edges = opens[[0, -1]].astype("datetime64[ns]")
     first, last = edges.astype(f"datetime64[{period}]")
-    later_starts = np.arange(first + 1, last + 1).astype("datetime64[ns]").astype(np.int64)
+    later_periods = np.arange(first + 1, last + 1).astype("datetime64[ns]")
+    later_starts = later_periods.astype(np.int64)
 
     # The last bar before each later period ends the one before it.
+    last_bars = np.searchsorted(opens, later_starts) - 1
     is_end = np.zeros(len(opens))
-    is_end[np.searchsorted(opens, later_starts) - 1] = 1.0
+    is_end[last_bars] = 1.0
     is_end[-1] = 1.0
     return sampled_returns(unit, is_end, first_unit)
 
@@ -191,12 +193,14 @@ def measure_shape(returns: core.FloatArray) -> tuple[float, float]:
     if deviation < LEAST_DEVIATION:
         return math.nan, math.nan
 
-    # The estimates of the sample, each with its correction for the bias of n returns.
     scaled = (returns - np.mean(returns)) / deviation
-    skewness = float(np.mean(scaled**3)) * math.sqrt(n * (n - 1)) / (n - 2)
+    skewness = float(np.mean(scaled**3))
     excess = float(np.mean(scaled**4)) - 3.0
-    excess_kurtosis = ((n + 1) * excess + 6.0) * (n - 1) / ((n - 2) * (n - 3))
-    return skewness, excess_kurtosis
+
+    # Each has its correction for the bias of n returns.
+    corrected_skewness = skewness * math.sqrt(n * (n - 1)) / (n - 2)
+    corrected_excess = ((n + 1) * excess + 6.0) * (n - 1) / ((n - 2) * (n - 3))
+    return corrected_skewness, corrected_excess
 
 
 def gain_over_loss(returns: core.FloatArray) -> float:
@@ -266,7 +270,8 @@ def fit_market(
     coefficients = inverse @ (table.T @ excess)
 
     # The covariance of the scores, with Bartlett's weights of their lags.
-    lags = min(int(4.0 * (n / 100.0) ** (2.0 / 9.0)), n - 1)
+    usual_lags = int(4.0 * (n / 100.0) ** (2.0 / 9.0))
+    lags = min(usual_lags, n - 1)
     residuals = excess - table @ coefficients
     scores = table * residuals[:, None]
     total: core.FloatArray = scores.T @ scores

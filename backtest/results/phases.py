@@ -255,8 +255,10 @@ def measure_market(
     # Sigma per sqrt(day), from that of a bar.
     log_price = np.log(price)
     returns = pd.Series(np.diff(log_price, prepend=np.nan), values.index)
-    sigma_of_bar = returns.rolling(pd.Timedelta(VOLATILITY_WINDOW, "ns")).std().to_numpy()
-    bars_per_day = (len(closes) - 1) * DAY / max(int(closes[-1] - closes[0]), 1)
+    window = pd.Timedelta(VOLATILITY_WINDOW, "ns")
+    sigma_of_bar = returns.rolling(window).std().to_numpy()
+    length = max(int(closes[-1] - closes[0]), 1)
+    bars_per_day = (len(closes) - 1) * DAY / length
     is_full = closes - closes[0] >= VOLATILITY_WINDOW
     sigma = np.where(is_full, sigma_of_bar * bars_per_day**0.5, np.nan)
     if column == VOLATILITY:
@@ -644,7 +646,8 @@ def find_p_values(
     block = choose_block(influence[can_test])
 
     # d* - d of each draw, (n_draws, n_phases).
-    sums = resample_sums(np.hstack((grown, bars)), block, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    sums = resample_sums(np.hstack((grown, bars)), block, rng)
     grown_in_draw = sums[:, :n_phases]
     bars_in_draw = sums[:, n_phases:]
     moves = compare_growth(grown_in_draw, bars_in_draw) - gap
@@ -658,7 +661,8 @@ def find_p_values(
 
     # A history without a phase has no difference, and counts as beyond every one.
     ratios = np.abs(moves[:, can_test]) / error[can_test]
-    largest = np.where(np.isnan(ratios), np.inf, ratios).max(axis=1)
+    ratios[np.isnan(ratios)] = np.inf
+    largest = ratios.max(axis=1)
     ratio_of_gap = np.abs(gap[can_test]) / error[can_test]
     beyond = np.count_nonzero(largest[:, None] >= ratio_of_gap, axis=0)
     p_values: core.FloatArray = np.full(n_phases, np.nan)
@@ -694,7 +698,8 @@ def resample_sums(
         drawn = rng.integers(0, n, len(starts))
         shift = np.repeat(drawn - starts, lengths)
         chosen = (np.arange(begins.size) + shift) % n
-        sums[row : row + count] = values[chosen].reshape(count, n, -1).sum(axis=1)
+        histories = values[chosen].reshape(count, n, -1)
+        sums[row : row + count] = histories.sum(axis=1)
     return sums
 
 

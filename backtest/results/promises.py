@@ -239,7 +239,8 @@ def measure_volatility(returns: core.FloatArray, volatility: float) -> Finding:
         return state_exactly(volatility, n=n, n_least=LEAST_RETURNS)
 
     kurtosis = float(np.mean(away**4)) / variance**2
-    half = WIDTH * volatility * math.sqrt(max(kurtosis - 1.0, 0.0) / (4.0 * n))
+    relative_error = math.sqrt(max(kurtosis - 1.0, 0.0) / (4.0 * n))
+    half = WIDTH * volatility * relative_error
     return Finding(
         volatility,
         low=volatility - half,
@@ -302,7 +303,8 @@ def compare_liquidations(run: Any, forecasts: core.FloatArray, step: int) -> Fin
     # The horizon of a close begins with the bar after it; nothing comes after the last.
     hits = np.append(count_liquidations(run)[1:], np.zeros(1))
     n = (len(hits) - 1) // step
-    came: Any = hits[: n * step].reshape(n, step).any(axis=1)
+    by_horizon = hits[: n * step].reshape(n, step)
+    came: Any = by_horizon.any(axis=1)
     is_known: Any = np.isfinite(forecasts[:n])
     chances = forecasts[:n][is_known]
     low, high = count_interval(chances)
@@ -380,7 +382,8 @@ def split_volatility(run: Any, target: float) -> pd.Series | None:
 
     # The return of the mark over each bar, and its volatility as it was forecast before. A
     # target holds until the policy gives another.
-    leverage = pd.Series(run.of_positions("target")[:, 0]).ffill().to_numpy()
+    targets = run.of_positions("target")[:, 0]
+    leverage = pd.Series(targets).ffill().to_numpy()
     value = tables.value_of(run.venue.contract, run.mark)
     moves = np.diff(value) / np.abs(value[:-1])
     bars_per_year = np.broadcast_to(
@@ -389,9 +392,12 @@ def split_volatility(run: Any, target: float) -> pd.Series | None:
     with np.errstate(divide="ignore", invalid="ignore"):
         sigma = target * np.abs(run.signal) / np.abs(leverage) / np.sqrt(bars_per_year)
 
-    is_known = (np.isfinite(sigma) & (sigma > 0.0))[:-1] & np.isfinite(moves)
+    # The volatility that was forecast at a close is that of the bar after it.
+    sigma_before = sigma[:-1]
+    is_forecast = np.isfinite(sigma_before) & (sigma_before > 0.0)
+    is_known = is_forecast & np.isfinite(moves)
     squares = moves[is_known] ** 2
-    forecasts = sigma[:-1][is_known] ** 2
+    forecasts = sigma_before[is_known] ** 2
     if len(squares) < LEAST_RETURNS or not squares.any():
         return None
 

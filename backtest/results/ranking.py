@@ -358,9 +358,11 @@ def thin_order(order: core.IntArray, most: int) -> core.IntArray:
     """Return at most some rows of an order: the best half, and others evenly down to the worst."""
     if len(order) <= most:
         return order
-    best = order[: most // 2]
-    others = order[most // 2 :]
-    places = np.linspace(0, len(others) - 1, most - len(best)).round().astype(np.int64)
+    n_best = most // 2
+    best = order[:n_best]
+    others = order[n_best:]
+    even = np.linspace(0, len(others) - 1, most - n_best)
+    places = even.round().astype(np.int64)
     return np.concatenate([best, others[places]])
 
 
@@ -408,11 +410,13 @@ def find_knee(scores: core.FloatArray) -> Knee:
     than .05, the frontier has no knee.
     """
     width = np.ptp(scores, axis=0)
-    scaled = (scores - scores.min(axis=0)) / np.where(width > 0.0, width, 1.0)
+    unit = np.where(width > 0.0, width, 1.0)  # an objective without a range is 0 for all
+    scaled = (scores - scores.min(axis=0)) / unit
 
     # The chord has the points x with across @ x = 1.
     ends = scaled[np.argmax(scaled, axis=0)]
-    across = np.linalg.lstsq(ends, np.ones(len(ends)), rcond=None)[0]
+    ones = np.ones(len(ends))
+    across, *_ = np.linalg.lstsq(ends, ones, rcond=None)
 
     # The distance of a point from the chord is (across @ x - 1) / |across|.
     heights = scaled @ across

@@ -462,6 +462,7 @@ class Result(RunRecord, core.SavedResult):
         wide: pd.DataFrame = tables["positions"]
         time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
         marked = [f"price of {asset.name}" for asset in account.collateral]
+        before = {name: np.array(stored["before"][name], np.float64) for name in Before._fields}
 
         result = cls(
             policies={},
@@ -490,7 +491,7 @@ class Result(RunRecord, core.SavedResult):
             quotes=saved_run.read_quotes(wide, names),
             asset_marks=bars[marked].to_numpy(np.float64),
             ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
-            before=Before(*(np.array(stored["before"][k], np.float64) for k in Before._fields)),
+            before=Before(**before),
             benchmark=bars["market_return"].to_numpy() if "market_return" in bars else None,
             target_cut_rows=list(stored["target_cuts"]),
             no_fill=stored["no_fill"],

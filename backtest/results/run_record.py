@@ -344,7 +344,8 @@ class RunRecord(RunData):
         """
         if self.options is None:
             names = ("options_value", *run_options.GREEKS, *run_options.OF_EQUITY)
-            return pd.DataFrame({name: [] for name in names}, index=core.utc_index(self.time[:0]))
+            no_rows: dict[str, list[float]] = {name: [] for name in names}
+            return pd.DataFrame(no_rows, index=core.utc_index(self.time[:0]))
         greeks = run_options.sum_greeks(self, self.options)
         return pd.DataFrame(greeks, index=core.utc_index(self.time))
 
@@ -451,7 +452,8 @@ class RunRecord(RunData):
         """Money that came in (positive) and went out, by the open of the bar: flows and top-ups."""
         moved = self.of_account("flows")
         rows = np.flatnonzero(moved)
-        return pd.Series(moved[rows], index=core.utc_index(self.time[rows]), name="amount")
+        opens = core.utc_index(self.time[rows])
+        return pd.Series(moved[rows], index=opens, name="amount")
 
     def contagion(self) -> pd.DataFrame:
         """Return what brought down the cross pool: a row per cause of each liquidation.
@@ -520,7 +522,8 @@ class RunRecord(RunData):
     @property
     def exposures(self) -> pd.DataFrame:
         """Signed leverage of each instrument at each close, by name."""
-        return self._by_name(performance.divide(self.notionals, self.of_account("equity")[:, None]))
+        equity = self.of_account("equity")[:, None]
+        return self._by_name(performance.divide(self.notionals, equity))
 
     def capital(self) -> pd.DataFrame:
         """Return the capital that each instrument tied up, and what it earned on it.
@@ -655,7 +658,8 @@ def find_last_decision(result: RunRecord) -> int | None:
 
 def count_boundless(result: RunRecord) -> int:
     """Return at how many closes a target leverage was infinite."""
-    return int(np.isinf(result.of_positions("target")).any(axis=1).sum())
+    is_boundless = np.isinf(result.of_positions("target"))
+    return int(is_boundless.any(axis=1).sum())
 
 
 class Held(NamedTuple):

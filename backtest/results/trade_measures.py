@@ -225,9 +225,9 @@ def find_peak_leverage(
     peaks = reduce_spans(leverage, first, stop, np.fmax)
 
     # A trade that saw no close has the leverage of its fill, on the equity before its bar.
-    equity_before = np.concatenate(([run.account.capital], equity[:-1]))[first]
+    equity_before = np.concatenate(([run.account.capital], equity[:-1]))
     filled = np.abs(fills.turns.after[entry] * fills.value[entry])
-    leverage_at_fill = divide(filled, equity_before)
+    leverage_at_fill = divide(filled, equity_before[first])
     return np.where(np.isnan(peaks), leverage_at_fill, peaks)
 
 

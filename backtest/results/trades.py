@@ -54,7 +54,8 @@ class Trades(pd.DataFrame):
         run = self._run
         amounts = {}
         for name in UNALLOCATED:
-            amounts[name] = SIGNS[name] * float(getattr(run.record.account, name).sum())
+            total = float(run.of_account(name).sum())
+            amounts[name] = SIGNS[name] * total
 
         # What short spot legs pay for coins is the funding of their trades.
         entries = run.entries
@@ -65,7 +66,8 @@ class Trades(pd.DataFrame):
 
     @property
     def measures(self) -> pd.Series:
-        return pd.Series(self._measure(np.ones(len(self), dtype=bool)), name=self.view)
+        all_trades = np.ones(len(self), dtype=bool)
+        return pd.Series(self._measure(all_trades), name=self.view)
 
     @core.checked
     def lots(self, by: TradeView = "fifo") -> Trades:
