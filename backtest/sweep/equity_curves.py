@@ -80,7 +80,8 @@ def lay_out_curves(
 def thin_times(n_times: int, *, n_curves: int) -> core.IntArray:
     """Return evenly spaced times, the first and the last among them, that a page has room for."""
     most = min(MOST_TIMES, max(MOST_VALUES // n_curves, 2))
-    places = np.linspace(0, n_times - 1, most).round().astype(np.int64)
+    even = np.linspace(0, n_times - 1, most)
+    places = even.round().astype(np.int64)
     return np.unique(places)  # of few times some come twice
 
 
@@ -96,7 +97,8 @@ def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, 
     # From a unit of nothing on, each period loses all.
     unit = np.append(1.0, constant.unit[result.ends_sample != 0.0])
     with np.errstate(divide="ignore", invalid="ignore"):
-        returns = np.nan_to_num(unit[1:] / unit[:-1] - 1.0, nan=-1.0)
+        returns = unit[1:] / unit[:-1] - 1.0
+    returns = np.nan_to_num(returns, nan=-1.0)
     return {f"constant {constant.leverage:z.2f}x": returns}
 
 

@@ -307,7 +307,10 @@ def choose_compared(kind: type[Policy], n: int) -> Sequence[int]:
     n_compared = 3
     if n <= FEW_TOGETHER:
         n_compared = 1
-    places: list[int] = np.random.default_rng(n).integers(0, n, n_compared).tolist()
+
+    # Blocks of the same size are compared at the same places.
+    rng = np.random.default_rng(n)
+    places: list[int] = rng.integers(0, n, n_compared).tolist()
     return places
 
 
@@ -658,7 +661,8 @@ class Panel:
     def begin(self, setup: engine.Setup) -> tuple[AccountState, engine.Deciders, Tally]:
         """Return state, policy table and tally of a parameter set at the first bar."""
         state = engine.start_account_state(setup)
-        tally = start_tally(float(state.wallet.unit), float(state.wallet.equity), self.first)
+        wallet = state.wallet
+        tally = start_tally(float(wallet.unit), float(wallet.equity), self.first)
         return state, self.find_deciders(setup), tally
 
     def find_deciders(self, setup: engine.Setup) -> engine.Deciders:

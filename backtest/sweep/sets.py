@@ -385,7 +385,8 @@ def number_rows(sets: Sets, n: int) -> core.IntArray:
     """Return numbers of shape (n,), the same for equal sets, in the order in which they appear."""
     if not sets:
         return np.zeros(n, dtype=np.int64)
-    groups = pd.DataFrame(dict(sets)).groupby(list(sets), sort=False, dropna=False)
+    table = pd.DataFrame(dict(sets))
+    groups = table.groupby(list(sets), sort=False, dropna=False)
     return groups.ngroup().to_numpy().astype(np.int64)
 
 
@@ -540,7 +541,8 @@ def find_unknown(settings: Mapping[str, Setting], given: Mapping[str, object]) -
 
 def suggest_names(settings: Mapping[str, Setting], name: str) -> str:
     """Return the names that are near one: first those of the same parameter; else all there are."""
-    same = [known for known in settings if split_name(known)[1] == split_name(name)[1]]
+    _, parameter = split_name(name)
+    same = [known for known in settings if split_name(known)[1] == parameter]
     near = core.did_you_mean(name, same) or core.did_you_mean(name, settings)
     if near:
         return near
@@ -737,8 +739,8 @@ class Dimension(NamedTuple):
         # A range of one number is decoded from anywhere.
         if not high > low:
             return np.full(numbers.shape, 0.5)
-        part: core.FloatArray = np.clip((numbers - low) / (high - low), 0.0, 1.0)
-        return part
+        part: core.FloatArray = (numbers - low) / (high - low)
+        return np.clip(part, 0.0, 1.0)
 
     def _edges(self) -> tuple[float, float]:
         """Return the ends of the range on its scale, widened by a half for whole numbers."""

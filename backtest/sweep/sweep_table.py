@@ -109,7 +109,8 @@ def find_different(sets: Sets) -> tuple[core.IntArray, core.IntArray]:
 
 def order_columns(table: pd.DataFrame, parameters: tuple[str, ...]) -> pd.DataFrame:
     """Return the table with its parameters first, then measures, those by market, and errors."""
-    names = [*parameters, *(name for name in (*METRICS, *OPTION_COSTS) if name in table)]
+    measures = [name for name in (*METRICS, *OPTION_COSTS) if name in table]
+    names = [*parameters, *measures]
     others = [name for name in map(str, table) if name not in names]
     names += [name for name in others if name.partition(" ")[0] in METRICS]
     if ERROR in table:
@@ -298,7 +299,8 @@ class Sweep(core.SavedResult):
     ) -> Any:
         """Return a Plotly figure of the median of a measure over two parameters."""
         core.Choice(*self.parameters).check("x", x)
-        core.Choice(*(name for name in self.parameters if name != x)).check("y", y)
+        others = [name for name in self.parameters if name != x]
+        core.Choice(*others).check("y", y)
         core.Choice(*self.metrics).check("metric", metric)
         from backtest.report.sweep_parts import draw_sweep_map  # noqa: PLC0415 - only when it is shown
 
