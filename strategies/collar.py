@@ -31,6 +31,7 @@ class Collar(OptionRule):
 
     def orders(self, bar: Bar, account: AccountView, chain: Any) -> Mapping[str, tuple[str, float]]:
         """Return both contracts after a roll, and their quantities."""
+        # Puts are bought, and calls are sold.
         sides = {"put": 1.0, "call": -1.0}
         legs = {
             "put": ("put", self.put_delta, sides["put"]),

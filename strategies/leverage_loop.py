@@ -39,11 +39,12 @@ class LeverageLoop(Policy):
         if account.leverage * bar.direction <= 0.0:
             return wanted
 
-        # v / v_t, without a limit where there is no loan.
+        # The health factor over its target, v / v_t; without a loan it has no limit.
         held = account.leverage / bar.direction
-        health = math.inf
+        health_to_target = math.inf
         if held > 1.0:
-            health = self.ltv * held / (held - 1.0)
-        if 1.0 - self.band <= health <= 1.0 + self.band:
+            health_to_target = self.ltv * held / (held - 1.0)
+
+        if 1.0 - self.band <= health_to_target <= 1.0 + self.band:
             return math.nan
         return wanted
