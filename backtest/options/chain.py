@@ -161,7 +161,8 @@ def check_numbers(table: pd.DataFrame, where: str) -> None:
     for rule, is_bad in bad_rows.items():
         if not is_bad.any():
             continue
-        numbers = table.loc[is_bad].iloc[0][["strike", *NUMBERS]].to_dict()
+        first_bad = table.loc[is_bad].iloc[0]
+        numbers = first_bad[["strike", *NUMBERS]].to_dict()
         row = int(np.flatnonzero(is_bad)[0]) + 1
         defects.append(
             f"{rule}, got {numbers} in {int(is_bad.sum())} of {len(table)} rows "
@@ -205,7 +206,8 @@ def write_names(table: pd.DataFrame) -> None:
         return
 
     head = unnamed["underlying"].where(unnamed["underlying"] != "", "OPTION")
-    day = unnamed["expiry"].dt.strftime("%d%b%y").str.upper().str.lstrip("0")
+    date = unnamed["expiry"].dt.strftime("%d%b%y")
+    day = date.str.upper().str.lstrip("0")  # 1JAN26
     strike = unnamed["strike"].map(format_strike)
     letter = unnamed["kind"].str[0].str.upper()
     table.loc[unnamed.index, "name"] = head + "-" + day + "-" + strike + "-" + letter
@@ -436,7 +438,8 @@ class Chain:
     @property
     def years(self) -> core.FloatArray:
         """Time to expiry of each row, in years of 365 days."""
-        days = (self.table["expiry"] - self.table["time"]).dt.total_seconds() / 86_400.0
+        left = self.table["expiry"] - self.table["time"]
+        days = left.dt.total_seconds() / 86_400.0
         return np.asarray(days.to_numpy() / YEAR_DAYS, dtype=np.float64)
 
     def select(self, underlying: str | None = None, time: core.TimeLike | None = None) -> Chain:

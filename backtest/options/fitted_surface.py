@@ -267,8 +267,10 @@ class Surface(core.Reportable):
     def identity(self) -> str:
         """A hash of the quotes and the model."""
         columns = ["expiry", "strike", "kind", "bid", "ask", "forward"]
-        rows = pd.util.hash_pandas_object(self.quotes[columns], index=False).to_numpy().tobytes()
-        return hashlib.sha256(rows + f"{self.time} {self.model}".encode()).hexdigest()[:16]
+        hashes = pd.util.hash_pandas_object(self.quotes[columns], index=False)
+        rows = hashes.to_numpy().tobytes()
+        name = f"{self.time} {self.model}".encode()
+        return hashlib.sha256(rows + name).hexdigest()[:16]
 
     @cached_property
     def years(self) -> FloatArray:
@@ -327,9 +329,10 @@ class Surface(core.Reportable):
         # At an expiry itself it is the first of the two, or the last of the surface.
         after = int(np.searchsorted(times, years))
         after = min(max(after, 1), len(times) - 1)
-        low = self.smiles[after - 1].total_variance(k)
+        before = after - 1
+        low = self.smiles[before].total_variance(k)
         high = self.smiles[after].total_variance(k)
-        share = (years - times[after - 1]) / (times[after] - times[after - 1])
+        share = (years - times[before]) / (times[after] - times[before])
         return np.asarray(low + share * (high - low))
 
     def volatility(self, strike: Number, years: Number) -> Any:

@@ -272,7 +272,8 @@ def minimize(
     damping = 1e-3
     best = try_point(compute, x)
     for _ in range(STEPS):
-        new = np.clip(x + find_damped_step(best, damping, x, low, high), low, high)
+        step = find_damped_step(best, damping, x, low, high)
+        new = np.clip(x + step, low, high)
         trial = try_point(compute, new)
 
         # A better point is taken, and the next step is bolder; a worse one makes it shorter.

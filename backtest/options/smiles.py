@@ -60,7 +60,8 @@ def measure_density(k: Number, smile: Smile) -> FloatArray:
     w, slope, bend = smile
     with np.errstate(divide="ignore", invalid="ignore"):
         first = 1.0 - np.asarray(k) * slope / (2.0 * w)
-        return np.asarray(first * first - 0.25 * slope**2 * (1.0 / w + 0.25) + 0.5 * bend)
+        second = 0.25 * slope**2 * (1.0 / w + 0.25)
+        return np.asarray(first * first - second + 0.5 * bend)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,10 @@ def fit_snapshots(
 
     tables = {"skipped": pd.DataFrame(skipped, columns=["time", "reason"])}
     for name in OF_SURFACE:
-        parts = [getattr(surface, name).assign(snapshot=k) for k, surface in surfaces.items()]
+        parts = []
+        for k, surface in surfaces.items():
+            table = getattr(surface, name)
+            parts.append(table.assign(snapshot=k))
         tables[name] = pd.concat(parts, ignore_index=True)
     return tables
 
@@ -147,8 +150,10 @@ class Surfaces:
         times: list[Any] = list(chosen.times)
         surfaces = []
         for k in parts["fits"].index.unique():
+            own_rows = {}
+            for name, part in parts.items():
+                own_rows[name] = part.loc[k:k].reset_index(drop=True)
             snapshot = chosen.select(time=times[k])
-            own_rows = {name: part.loc[k:k].reset_index(drop=True) for name, part in parts.items()}
             surfaces.append(Surface._from_tables(snapshot, model, **own_rows))
         return cls(tuple(surfaces), tables["skipped"])
 
