@@ -519,8 +519,9 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
     above the default, is a share of the column's median size.
     """
     other = longer[: len(one)]
-    is_unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
-    rows = np.flatnonzero(is_unlike)
+    are_unknown = np.isnan(one) & np.isnan(other)
+    is_alike = (one == other) | are_unknown
+    rows = np.flatnonzero(~is_alike)
     if len(rows) == 0:
         return rows
 
@@ -539,7 +540,8 @@ def find_differences(one: FloatArray, longer: FloatArray, tolerance: float) -> I
     with np.errstate(all="ignore"):
         larger = np.maximum(np.abs(x), np.abs(y))
         allowed = np.maximum(tolerance * larger, share_of_usual * usual_size)
-        is_same = (np.abs(x - y) <= allowed) & np.isfinite(x) & np.isfinite(y)
+        are_finite = np.isfinite(x) & np.isfinite(y)
+        is_same = (np.abs(x - y) <= allowed) & are_finite
     return rows[~is_same]
 
 
@@ -585,11 +587,13 @@ def rewrite_after(market: Market, t: int, rng: np.random.Generator) -> Market:
     Prices, marks, volumes, funding and columns after it are all others; those up to it stay.
     """
     arrays: dict[str, Any] = {}
-    for name, values in draw_bars(market, t, rng).items():
-        arrays[name] = np.concatenate([getattr(market, name)[: t + 1], values])
+    for name, later in draw_bars(market, t, rng).items():
+        before = getattr(market, name)[: t + 1]
+        arrays[name] = np.concatenate([before, later])
 
     follows = market.funding_time >= market.time[t] + market.interval
-    rates = np.where(follows, rng.normal(0.0, 1e-3, len(follows)), market.funding_rate)
+    drawn = rng.normal(0.0, 1e-3, len(follows))
+    rates = np.where(follows, drawn, market.funding_rate)
     columns = {}
     for name, column in market.columns.items():
         others = rng.permutation(column[t + 1 :]) + 1.0

@@ -212,7 +212,9 @@ def find_key(policy: Policy, market: Market) -> tuple[object, ...] | None:
     """Return what columns depend on but bars; None of a user's policy, or if the signal varies."""
     cls = type(policy)
     signal = market.signal
-    if getattr(policy, "parts", ()) or not is_ours(cls) or np.any(signal != signal[0]):
+    has_parts = bool(getattr(policy, "parts", ()))
+    varies = bool(np.any(signal != signal[0]))
+    if has_parts or varies or not is_ours(cls):
         return None
     return cls, cls.observe, float(signal[0]), repr(policy)
 
@@ -236,7 +238,8 @@ def find_kind(policy: Policy, market: Market) -> tuple[object, ...] | None:
     source = ""
     if not is_ours(cls):
         code = describe_function(cls.observe, {})
-        if not code.is_complete or vars(policy).keys() != policy.parameters().keys():
+        holds_parameters_alone = vars(policy).keys() == policy.parameters().keys()
+        if not code.is_complete or not holds_parameters_alone:
             return None
         source = code.text
 

@@ -267,7 +267,8 @@ def start_memory(policy: Policy) -> Any:
         raise core.PolicyError(f"{name} raised {type(error).__name__}: {error}") from error
 
     is_named = isinstance(memory, tuple) and bool(getattr(memory, "_fields", ()))
-    if not is_named or not all(isinstance(value, int | float | np.number) for value in memory):
+    kinds = (int, float, np.number)
+    if not is_named or not all(isinstance(value, kinds) for value in memory):
         raise core.PolicyError(
             f"{name} must return a NamedTuple of floats, returned {core.repr_plain(memory)}; for "
             "example Memory(peak=0.0) of class Memory(NamedTuple): peak: float"

@@ -63,7 +63,8 @@ def join_checks(columns: object, signal: object) -> str:
 
 def hash_values(values: core.FloatArray) -> str:
     """Return a hash of numbers; adding 0 makes 0 of -0."""
-    return hashlib.sha256((np.asarray(values, dtype=np.float64) + 0.0).tobytes()).hexdigest()
+    numbers = np.asarray(values, dtype=np.float64) + 0.0
+    return hashlib.sha256(numbers.tobytes()).hexdigest()
 
 
 def require_unit(
@@ -224,7 +225,8 @@ def read_weight_answer(
 
     columns = {name: np.zeros(markets.n_bars) for name in names}
     weights = m.read_raw_weights(answer, markets, argument=title)
-    for name, column, (first, stop) in zip(markets.names, weights, markets.spans, strict=True):
+    for name, column, span in zip(markets.names, weights, markets.spans, strict=True):
+        first, stop = span
         columns[name][first:stop] = column[first:stop]
     return columns
 

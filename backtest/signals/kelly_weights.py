@@ -175,10 +175,14 @@ def solve_weights(
     shares = shares[shares > 0.0]
 
     # Growth and the bound are of the order of squared returns: both are brought near 1.
-    scale = 1.0 / max(float(np.mean(table.sum(axis=1) ** 2)), 1e-18)
+    mean_square = float(np.mean(table.sum(axis=1) ** 2))
+    scale = 1.0 / max(mean_square, 1e-18)
+
+    # E[wealth^-power] <= 1 bounds the probability of the loss.
     weights = cvxpy.Variable(table.shape[1], nonneg=not short)
     growth = cvxpy.log(1.0 + table @ weights)
-    rules = [shares @ (scale * (cvxpy.exp(-power * growth) - 1.0)) <= 0.0]
+    excess = cvxpy.exp(-power * growth) - 1.0
+    rules = [shares @ (scale * excess) <= 0.0]
     if max_gross is not None:
         rules.append(cvxpy.norm1(weights) <= max_gross)
 

@@ -208,10 +208,14 @@ class Breakout(SignalRule):
     def direction(self, market: Market) -> core.FloatArray:
         """Return the side of the last breakout, 0 before the first."""
         price = closes(market)
-        top = pd.Series(market.high).rolling(self.window).max().shift(1)
-        bottom = pd.Series(market.low).rolling(self.window).min().shift(1)
-        long = hold_between(price > top, price < bottom)
-        short = hold_between(price < bottom, price > top)
+        highs = pd.Series(market.high).rolling(self.window).max()
+        lows = pd.Series(market.low).rolling(self.window).min()
+
+        # The bar itself is not part of the range that it breaks out of.
+        is_above = price > highs.shift(1)
+        is_below = price < lows.shift(1)
+        long = hold_between(is_above, is_below)
+        short = hold_between(is_below, is_above)
         return keep_sides(long - short, self.sides)
 
 
@@ -234,9 +238,10 @@ def average(values: pd.Series, window: int, *, ewm: bool) -> pd.Series:
 
 def hold_between(enter: Any, leave: Any) -> core.FloatArray:
     """Return 1 from each bar that enters to the next that leaves, else 0; leaving wins in a tie."""
-    events = np.where(np.asarray(enter), 1.0, np.nan)
-    events = np.where(np.asarray(leave), 0.0, events)
-    return np.asarray(pd.Series(events).ffill().fillna(0.0), dtype=np.float64)
+    entries = np.where(np.asarray(enter), 1.0, np.nan)
+    events = np.where(np.asarray(leave), 0.0, entries)
+    held = pd.Series(events).ffill().fillna(0.0)
+    return np.asarray(held, dtype=np.float64)
 
 
 def resolve_signal(signal: Any, market: Market | Markets) -> Any:

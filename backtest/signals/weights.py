@@ -107,7 +107,8 @@ def count_known(half_life: float) -> int:
 
 def find_returns(markets: Markets) -> core.FloatArray:
     """Return log returns (n_bars, n_instruments), NaN in the first bar."""
-    return np.diff(np.log(markets.panel().close), prepend=np.nan).T
+    logs = np.log(markets.panel().close)
+    return np.diff(logs, prepend=np.nan).T
 
 
 MOST_STEPS = 200
@@ -427,7 +428,8 @@ def fit_segments(
     report: core.Progress | None,
 ) -> core.FloatArray:
     """Return the fitted weights (n_bars, n_instruments), each held until the next; NaN before."""
-    closes = pd.DataFrame(seen.panel().close.T, index=seen.times, columns=[*seen.names])
+    prices = seen.panel().close.T
+    closes = pd.DataFrame(prices, index=seen.times, columns=[*seen.names])
     returns = closes.pct_change(fill_method=None)
     segments = list(list_segments(seen, window, every))
     total = sum(len(segment.bars) for segment in segments)
