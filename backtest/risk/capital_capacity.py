@@ -191,8 +191,9 @@ def capacity(
     for k, capital in enumerate(grid):
         measure(capital)
         core.report_progress(progress, k + 1, len(grid))
+    rows = map(measure, grid)
     return Capacity(
-        table=pd.DataFrame(map(measure, grid), index=pd.Index(grid, name="capital")),
+        table=pd.DataFrame(rows, index=pd.Index(grid, name="capital")),
         half_growth=find_half("growth", grid, measure),
         half_sharpe=find_half("sharpe", grid, measure),
         days=count_account_days(test),
@@ -236,5 +237,6 @@ def find_half(
         low = math.log(smaller)
         high = math.log(larger)
         if not find_gap(high) > 0.0:
-            return math.exp(core.sp.optimize.brentq(find_gap, low, high, xtol=0.5 * TOLERANCE))
+            root = core.sp.optimize.brentq(find_gap, low, high, xtol=0.5 * TOLERANCE)
+            return math.exp(root)
     return math.nan

@@ -300,6 +300,11 @@ def shock_crowd(
     mine_after = None
     if my_account is not None:
         mine_after = describe_mine(books, accounts, final, float(equity_before[-1]))
+
+    final_price = float(final[0])
+    multiplier = math.nan
+    if shock != 0.0:
+        multiplier = (final_price / start - 1.0) / shock
     return Cascade(
         rounds=rounds,
         accounts=accounts.head(len(known)),
@@ -316,8 +321,8 @@ def shock_crowd(
         },
         price=start,
         shock=float(shock),
-        final_price=float(final[0]),
-        multiplier=(float(final[0]) / start - 1.0) / shock if shock != 0.0 else math.nan,
+        final_price=final_price,
+        multiplier=multiplier,
         reproduction=measure_reproduction(books),
         deficit=float(rounds["deficit"].sum()),
         liquidated=int(np.sum(books.failed[: len(known)] > 0)),

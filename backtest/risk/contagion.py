@@ -166,8 +166,8 @@ def find_spread(book: Books) -> FloatArray:
 
         # Who has failed by the shock is counted already.
         also_failing = np.setdiff1d(book.find_failing(marks), failing)
-        closed_by_these = np.sum(np.abs(book.quantity[also_failing]), axis=0) * book.unit
-        spread[:, j] = closed_by_these / gross[j]
+        contracts = np.sum(np.abs(book.quantity[also_failing]), axis=0)
+        spread[:, j] = contracts * book.unit / gross[j]
     return spread
 
 
@@ -331,7 +331,8 @@ class Contagion(SettingsResult):
         )
 
     def _show_payers(self) -> Part:
-        paid = pd.DataFrame({"money": self.rounds[[*PAID]].sum()}).rename(index=PAYERS)
+        sums = self.rounds[[*PAID]].sum()
+        paid = pd.DataFrame({"money": sums}).rename(index=PAYERS)
         heads = {"money": Head("paid", "money", "money")}
         return Part(
             key="payers",
@@ -432,7 +433,8 @@ def read_venues(names: Sequence[str], venue: Any, impact: Any) -> list[Venue]:
 def read_shocks(names: Sequence[str], shock: Any) -> FloatArray:
     """Return the move that starts the cascade in each market, 0 where none is given."""
     moves = list_by_market(names, "shock", shock, default=0.0)
-    return np.array([core.Real(-1.0, 10.0, open_low=True).check("shock", move) for move in moves])
+    rule = core.Real(-1.0, 10.0, open_low=True)
+    return np.array([rule.check("shock", move) for move in moves])
 
 
 def read_curves(

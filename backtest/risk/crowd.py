@@ -388,7 +388,11 @@ def find_liquidation_prices(
     root = margins.compute_liquidation_value(rules, quantity, entry, beside, 1.0)
     needed = margins.compute_maintenance(rules, np.abs(quantity * entry), 1.0)
     is_failing = beside + quantity * entry <= needed * (1.0 + TOLERANCE)
-    price = price_of(venue.contract, np.where(np.isnan(root) & is_failing, entry, root))
+
+    # What fails at its entry already, at any price, is liquidated there.
+    fails_always = np.isnan(root) & is_failing
+    value = np.where(fails_always, entry, root)
+    price = price_of(venue.contract, value)
     return np.asarray(np.where(quantity == 0.0, np.nan, price))
 
 

@@ -83,7 +83,9 @@ class PathEvents(NamedTuple):
 def find_first(values: core.FloatArray) -> core.IntArray:
     """Return the bar of the first value of each path that is not 0, or the number of bars."""
     is_set = values != 0.0
-    return np.asarray(np.where(is_set.any(axis=1), is_set.argmax(axis=1), values.shape[1]))
+    first = is_set.argmax(axis=1)
+    n_bars = values.shape[1]
+    return np.asarray(np.where(is_set.any(axis=1), first, n_bars))
 
 
 def reduce_lives(
@@ -121,7 +123,8 @@ def reduce_lives(
 
         # The mean price and wealth of what is liquidated on the way.
         is_doomed = liquidation < n_bars
-        price = np.mean(block.closes[:, is_doomed] / last[:, None, None], axis=0)
+        relative_closes = block.closes[:, is_doomed] / last[:, None, None]
+        price = np.mean(relative_closes, axis=0)  # of all instruments
         sums = [np.sum(price, axis=0), np.sum(wealth[is_doomed], axis=0)]
         doomed = doomed + np.array(sums)
         n_doomed += int(np.sum(is_doomed))
@@ -184,7 +187,10 @@ def name_interval(kind: str) -> tuple[str, str]:
 
 
 def describe_share(kind: str, hits: float, n: int, confidence: float = 0.95) -> dict[str, float]:
-    return dict(zip((kind, *name_interval(kind)), estimate(hits, n, confidence), strict=True))
+    """Return the columns of a probability: the share of hits, and the ends of its interval."""
+    share, low, high = estimate(hits, n, confidence)
+    name_low, name_high = name_interval(kind)
+    return {kind: share, name_low: low, name_high: high}
 
 
 def describe_horizon(
@@ -721,8 +727,9 @@ def measure_hazard(firsts: core.IntArray, days: core.FloatArray) -> pd.DataFrame
     day = np.ceil(days - 1e-9).astype(np.int64)  # a close at midnight is of the day before
     liquidated = firsts[firsts < len(day)]
     counts = np.bincount(day[liquidated] - 1, minlength=int(day[-1]))
-    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    at_risk = len(firsts) - before
+    liquidated_so_far = np.cumsum(counts)
+    liquidated_before = np.concatenate([[0], liquidated_so_far[:-1]])
+    at_risk = len(firsts) - liquidated_before
 
     columns = {
         "at_risk": at_risk,

@@ -206,7 +206,8 @@ class PathsRunner(core.Carried):
         time = markets.time
         has_marks = all(market.has_mark for market in markets.values())
         if markets.end - time[0] < YEAR:
-            return PastStarts(time[:0], time[:0], time[:0], time[:0], has_marks)
+            none = time[:0]
+            return PastStarts(none, none, none, none, has_marks)
 
         # The last bars of days: the account begins at the open after them.
         day = time // DAY
@@ -475,7 +476,8 @@ class PathsRunner(core.Carried):
     def _lay(self, bars: Mapping[str, PathBars], first: int, stop: int, k: int) -> Any:
         """Return the inputs of the loop: of path k with its own setup, or of a whole block."""
         if self.is_own:
-            return engine.lay(self.set_up_on(self.join(bars, k, first + k), self.setup))
+            joined = self.join(bars, k, first + k)
+            return engine.lay(self.set_up_on(joined, self.setup))
 
         n = stop - first
         make = functools.partial(self.observe_block, bars, n, is_first=first == 0)
@@ -604,8 +606,11 @@ def observe_paths(
 
 def count_paths(columns: Mapping[str, core.FloatArray]) -> int:
     """Return how many paths have these columns: one, or those of their second axis."""
-    counts = [1 if values.ndim == 1 else values.shape[1] for values in columns.values()]
-    return max(counts, default=1)
+    n_paths = 1
+    for column in columns.values():
+        if column.ndim > 1:
+            n_paths = max(n_paths, column.shape[1])
+    return n_paths
 
 
 def find_known(columns: Mapping[str, core.FloatArray], n: int, width: int) -> core.IntArray:
@@ -622,7 +627,8 @@ def find_known(columns: Mapping[str, core.FloatArray], n: int, width: int) -> co
 
         has_value = ~np.isnan(values.reshape(len(values), n))
         first = has_value.argmax(axis=0) - n_before
-        known = np.maximum(known, np.where(has_value.any(axis=0), first, 0))
+        first[~has_value.any(axis=0)] = 0
+        known = np.maximum(known, first)
     return known
 
 

@@ -93,7 +93,8 @@ class Paths:
 
         # Rows have the phases of all grids of funding at once.
         grids = [find_grid(past) for past in self.pasts.values()]
-        every = math.lcm(self.markets.interval, *(grid.every for grid in grids if grid is not None))
+        intervals = [grid.every for grid in grids if grid is not None]
+        every = math.lcm(self.markets.interval, *intervals)
         self.members = {}
         for name, market in self.markets.items():
             self.members[name] = InstrumentPaths(
@@ -334,7 +335,10 @@ def read_correlation(stated: Any, history: Markets) -> tuple[tuple[float, ...], 
 
 def measure_correlation(history: Markets) -> core.FloatArray:
     """Return the correlation of the latest log returns, 0 where one is not known."""
-    returns = [log_returns(market)[1:][-laws.MOST_RETURNS :] for market in history.values()]
+    returns = []
+    for market in history.values():
+        known = log_returns(market)[1:]
+        returns.append(known[-laws.MOST_RETURNS :])
     if len(returns[0]) < 2:
         return np.eye(len(history))
 

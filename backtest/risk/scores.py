@@ -428,7 +428,8 @@ def judge_interval(record: IntervalRecord) -> str:
     if n < LEAST_DATES:
         return f"{TOO_EARLY}: {core.count_nouns(n, 'date')}"
 
-    _, low, high = estimate(int(np.count_nonzero(record.ratios <= 1.0)), n, 0.95)
+    n_held = int(np.count_nonzero(record.ratios <= 1.0))
+    _, low, high = estimate(n_held, n, 0.95)
     if low > record.promised:
         return "held too often"
     if high < record.promised:
