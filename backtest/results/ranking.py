@@ -361,6 +361,7 @@ def thin_order(order: core.IntArray, most: int) -> core.IntArray:
     n_best = most // 2
     best = order[:n_best]
     others = order[n_best:]
+
     even = np.linspace(0, len(others) - 1, most - n_best)
     places = even.round().astype(np.int64)
     return np.concatenate([best, others[places]])

@@ -106,6 +106,7 @@ def forecast_again(
     paths, and all dates share random numbers.
     """
     bars = sorted({bar for dates in plans.values() for bar in dates.tolist()})
+
     forecasts: dict[str, list[Forecast]] = {name: [] for name in plans}
     numbers: KeptNumbers = {}
     for done, bar in enumerate(bars, 1):
