@@ -56,7 +56,12 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "compare": {"policies": (dict, "Policies by label, each as [policy].")},
     "judge": {
-        "require": (list, "better, safe, timed: exit code 1 unless all of these hold."),
+        "require": (
+            list,
+            "Exit code 1 unless all hold: better (than constant leverage "
+            "at equal risk), safe (lost in at most 1 % of 30 days), timed (10 fills or "
+            "more, of several leverages).",
+        ),
     },
     "paths": {
         "funding": (

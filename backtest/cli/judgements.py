@@ -14,7 +14,7 @@ from backtest.core import ParameterError
 from backtest.engine import plain
 from backtest.experiments.data_table import list_texts, load_data
 from backtest.experiments.draft import Draft
-from backtest.judgement.judge_policy import JudgedRow, expect_walk
+from backtest.judgement.judge_policy import QUESTIONS, JudgedRow, expect_walk
 from backtest.judgement.judgement import Judgement
 from backtest.judgement.rule import check_requirements
 
@@ -58,18 +58,22 @@ def run_judgement(draft: Draft, **more: Any) -> Judgement:
         sets, seconds = expect_walk(plain(test), settings["tune"])
         printing.print_message(f"judge: re-optimizing, {sets:,} sets, about {seconds:,.0f} s first")
 
-    def print_row(row: JudgedRow) -> None:
-        printing.print_message(str(row))
-
     for path, why in unreadable.items():
-        print_row(JudgedRow("growth", path, f"failed: {why}"))
-    judgement = test.judge(
-        policy,
-        **settings,
-        **more,
-        compile=is_compiled,
-        progress=print_row,
-    )
+        printing.print_message(str(JudgedRow("growth", path, f"failed: {why}")))
+
+    with printing.show_progress("judge") as meter:
+
+        def print_row(row: JudgedRow) -> None:
+            printing.print_message(str(row))
+            meter.what = f"judge: going on after {QUESTIONS[row.question]} {row.market}"
+
+        judgement = test.judge(
+            policy,
+            **settings,
+            **more,
+            compile=is_compiled,
+            progress=print_row,
+        )
     if unreadable:
         return judgement.with_faults(unreadable)
     return judgement

@@ -659,4 +659,16 @@ def read_saved_policy(places: Sequence[str], text: str) -> Any:
         name = place.rpartition(":")[2]
         call = rf"(?<![\w.:]){re.escape(name)}\("
         text = re.sub(call, f"{place}(", text)
-    return read_policy(text, {})
+
+    try:
+        return read_policy(text, {})
+    except ParameterError:
+        from backtest.strategies import __all__ as built_in  # noqa: PLC0415 - loads them all
+
+        named = re.findall(r"(?<![\w.:])([A-Z]\w*)\(", text)
+        own = [name for name in named if name not in built_in]
+        if not own:
+            raise
+        raise ParameterError(
+            f"{own[0]} is a policy of your own: give its file, --policy FILE.py:{own[0]}"
+        ) from None

@@ -14,6 +14,8 @@ from backtest.account import Account
 from backtest.engine import Conditions
 from backtest.judgement.judgement import Judgement
 from backtest.market import Market
+from backtest.policies import Policy
+from backtest.results import hash_source
 from backtest.risk.largest_leverage import MaxLeverage
 from backtest.risk.leverage_sizes import scale_policy
 from backtest.risk.liquidations import LiquidationRisk
@@ -65,12 +67,14 @@ class LossForecast(DatedForecast):
     signal: float | None = None
     size: float | None = None
     is_ruin_counted: bool = True
+    source_hash: str = ""
 
     def find(self, market: Market, read: ReadPolicy) -> bool:
         """Return whether the account was lost, on the terms in force at the forecast."""
         policy: Any = None
         if self.policy != HELD:
             policy = read(self.policy)
+            check_code(policy, self.source_hash)
         if self.size is not None:
             policy = scale_policy(policy, self.size)
 
@@ -132,6 +136,26 @@ class ShortfallForecast(DatedForecast):
                 "earlier"
             )
         return bool(is_over[is_inside].any())
+
+
+def check_code(policy: Policy, source_hash: str) -> None:
+    """Raise DataError if a user's policy is not the code that a forecast was made with.
+
+    ``source_hash`` is that of the forecast; of one that saved none nothing is known.
+    """
+    cls = type(policy)
+    if source_hash and has_own_code(cls) and hash_source(cls) != source_hash:
+        raise core.DataError(
+            f"{cls.__name__} is not the code that the forecast was made with: give the file as "
+            f"it was then, --policy FILE.py:{cls.__name__}"
+        )
+
+
+def has_own_code(cls: type[Policy]) -> bool:
+    """Return whether a policy, or one inside it, is not of this package, which has a version."""
+    if cls.__module__.partition(".")[0] != "backtest":
+        return True
+    return any(has_own_code(part.policy) for part in getattr(cls, "parts", ()))
 
 
 def find_close(market: Market, made: int) -> int:
@@ -238,6 +262,7 @@ def list_judged(saved: Judgement) -> Iterator[DatedForecast]:
             venue=venues[market],
             account=settings["account"],
             signal=settings["directions"][market],
+            source_hash=settings["policies"][market]["source_hash"],
         )
 
 

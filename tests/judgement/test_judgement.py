@@ -22,13 +22,14 @@ from backtest.judgement.judgement import (
     name_none,
     write_years_needed,
 )
-from backtest.judgement.outcomes import list_forecasts
+from backtest.judgement.outcomes import check_code, list_forecasts
 from backtest.report.charts import draw_declared
+from backtest.results import hash_source
 from backtest.results.result import Lack
 from backtest.risk.leverage_sizes import Scaled
 from backtest.risk.paths import choose_funding
 from backtest.search.equal_risk import hold_at_equal_risk
-from backtest.strategies import Constant, TailHedge, VolTarget
+from backtest.strategies import Capped, Constant, TailHedge, VolTarget
 from tests import kit
 from tests.judgement.courts import Blind, Calm, Sized, make_market, make_test
 from tests.kit import call, check_refused, free_venue, slow
@@ -581,6 +582,32 @@ def test_each_market_is_judged_in_an_account_of_its_own():
         pd.testing.assert_frame_equal(getattr(both, table).loc[["M6"]], mine)
         pd.testing.assert_frame_equal(getattr(panel, table).loc[["M6"]], mine)
     assert both.growth.loc["pooled", "n"] == max(both.growth["n"][:2])
+
+
+class Loud(Calm):
+    """The same leverage, and one constant more."""
+
+    LEVEL = 2.0
+
+
+def test_forecasts_are_scored_with_the_code_that_made_them(calm):
+    test, found, _ = calm
+    forecast = list_forecasts(found)[0]
+    loud = type("Calm", (Loud,), {})
+    combined = Capped(loud(), cap=3.0)
+
+    assert forecast.source_hash == hash_source(Calm)
+    for policy in (loud(), combined):
+        name = type(policy).__name__
+        check_refused(
+            lambda policy=policy: forecast.find(test.market, lambda _: policy),
+            f"{name} is not the code that the forecast was made with: give the file as it was",
+            bt.DataError,
+        )
+    # Policies of the package have a version; what saved no hash is not compared.
+    check_code(Constant(1.0), forecast.source_hash)
+    check_code(Capped(Constant(1.0)), forecast.source_hash)
+    check_code(loud(), "")
 
 
 def test_rows_are_told_in_the_order_of_the_questions(calm):

@@ -10,6 +10,7 @@ import pytest
 
 import backtest as bt
 from backtest import core
+from backtest.cli.results import read_saved_policy
 from backtest.judgement.outcomes import find_outcome, list_forecasts
 from backtest.risk import replays, scores
 from backtest.risk.path_draws import KeptNumbers
@@ -420,6 +421,14 @@ def test_a_saved_forecast_is_scored_from_data_given_later(tmp_path, capsys):
     assert [row["told"] for row in rows] == risk.table["probability"].tolist()[:2]
     rows = ask(capsys, *words, "--to", core.format_time(int(market.time[370])))["passed"]
     assert [row["told"] for row in rows] == risk.table["probability"].tolist()[:1]
+
+
+def test_a_policy_of_ones_own_is_named_by_its_file():
+    with pytest.raises(bt.ParameterError, match=r"give its file, --policy FILE\.py:Mine"):
+        read_saved_policy([], "Capped(Mine(window=2), cap=3.0)")
+    with pytest.raises(bt.ParameterError, match=r"must exist, 'mine\.py' does not"):
+        read_saved_policy(["mine.py:Mine"], "Mine(window=2)")
+    assert read_saved_policy([], "Constant(leverage=2.0)") == Constant(2.0)
 
 
 @pytest.mark.slow
