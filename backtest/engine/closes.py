@@ -511,15 +511,18 @@ def find_failure_with_options(bar: a.AccountBar, i: int, excess: float) -> float
     NaN if none does. ``excess`` is what the pool has over its requirement: money.
     """
     terms = bar.terms
-    # Rounding of the requirement counts against the pool.
+    # The requirement is rounded: an excess within its rounding is none.
     needed = a.compute_pool(terms, bar.state) - excess
-    cautious_excess = excess - TOLERANCE * abs(needed)
-    value_down = a.find_value_with_options(bar, i, False, cautious_excess)
-    value_up = a.find_value_with_options(bar, i, True, cautious_excess)
+    sure_excess = excess - TOLERANCE * abs(needed)
+
+    value_down = a.find_value_with_options(bar, i, False, sure_excess)
+    value_up = a.find_value_with_options(bar, i, True, sure_excess)
     if math.isnan(value_up):
         return value_down
+    if math.isnan(value_down):
+        return value_up
 
-    # Prices say which is nearer; without a failing value below, the fall is NaN and not smaller.
+    # Contract values of inverse contracts are no measure of distance, so prices are compared.
     size = terms.rules.brackets.sizes[i]
     is_inverse = terms.rules.brackets.are_inverse[i]
     price = margin.compute_price(size, is_inverse, bar.state.positions[i].value)

@@ -479,7 +479,8 @@ class BatchLoop:
         """Run the account through lane k by itself; raises LaneFault.
 
         Lanes share their terms, but for what changes by the account on the way: fees by the volume
-        that it traded, and margin tables. Such accounts go one after the other.
+        that it traded, and margin tables. Such accounts go one after the other. ``place`` has the
+        bars of the lane: where its columns begin, its first bar and one past its last.
         """
         inputs = prepared.inputs
         first = int(place[FIRST])
@@ -487,15 +488,20 @@ class BatchLoop:
         if inputs.fees is not None:
             inputs = pad_fees(inputs, inputs.fees, n_before=int(place[BEGIN]), stop=stop)
 
-        # The tape holds this lane alone, as the first of one.
+        # The account begins anew; the tape holds this lane alone, as lane 0 of one.
         lanes = tape.lanes._replace(places=place[None], known=tape.lanes.known[k : k + 1])
         steps.begin_lane(lanes, inputs.feed, prepared.bound, prepared.state, 0)
+
+        # Nobody asks the plain policies of a lane, so the bound ones stand for them.
+        part = driver.LoopPart(
+            simulate=prepared.loop.simulate,
+            pack=prepared.loop.pack,
+            deciders=prepared.bound,
+            bound=prepared.bound,
+        )
         traded = None
         if self.setup.resume is not None:
             traded = self.setup.resume.traded
-        part = driver.LoopPart(
-            prepared.loop.simulate, prepared.loop.pack, prepared.bound, bound=prepared.bound
-        )
 
         try:
             drive = driver.Drive(

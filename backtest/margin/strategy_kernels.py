@@ -206,21 +206,29 @@ def find_units_on_path(pool: OptionPool, last: int) -> float:
 
 
 def move_units(pool: OptionPool, last: int, units: float) -> None:
-    """Write units along the path to a long into ``matches``, LEFT and SPARE."""
+    """Cover units anew along the path that ends at long ``last``, as :func:`pair_shorts` chose it.
+
+    Each short of the path is covered by the long after it, in place of the long before it, which
+    then covers the short before that. Only the short at which the path begins had no cover, so it
+    has fewer units LEFT; only ``last`` covers more than it did, so it has fewer to SPARE. Writes
+    these rows and ``matches``, the units of short i that long j covers.
+    """
     scratch = pool.rules.scratch
+    matches = scratch.matches
     scratch.rows[SPARE, last] -= units
 
-    j = last
-    while j >= 0:
-        i = scratch.paths[TO_LONG, j]
-        scratch.matches[i, j] += units
+    # From the last long back to the first short; ``paths`` are those of find_units_on_path.
+    long_after = last
+    while True:
+        short = scratch.paths[TO_LONG, long_after]
+        matches[short, long_after] += units
 
-        # What covered the short before is free for the next one on the path.
-        j = scratch.paths[TO_SHORT, i]
-        if j < 0:
-            scratch.rows[LEFT, i] -= units
-        else:
-            scratch.matches[i, j] -= units
+        long_before = scratch.paths[TO_SHORT, short]
+        if long_before < 0:
+            scratch.rows[LEFT, short] -= units
+            break
+        matches[short, long_before] -= units
+        long_after = long_before
 
 
 def find_loss(options: OptionPositions, rules: OptionRules, e: int, price: float) -> float:

@@ -460,10 +460,10 @@ def find_unit_changes(subject: Subject) -> list[Hit]:
 
 
 def find_stretches(subject: Subject) -> list[Hit]:
-    """Find runs of up to 24 bars whose first and last edge jump by over 3 times and back.
+    """Find stretches of up to 24 bars on another level: closes jump by over 3 times, and back.
 
-    At either end of the data a run has one edge. A jump is that of two closes in a row. Odd are the
-    bars far from the level of the 100 on either side.
+    A stretch at either end of the data has one jump. What counts as another level is far from that
+    of the 100 bars on either side.
     """
     closes = subject.table.ordered.columns.get("close", np.zeros(0))
     moves = np.diff(_log_of(closes))
@@ -471,7 +471,7 @@ def find_stretches(subject: Subject) -> list[Hit]:
     if not jumps.size:
         return []
 
-    # Between two edges, jumps or ends of the data, lies a run of closes on one level.
+    # Run k is the bars from edge k to the next: closes on one level.
     edges = [0, *jumps.tolist(), closes.size]
     offsets = measure_level_offsets(edges, moves[jumps - 1])
 
@@ -480,18 +480,27 @@ def find_stretches(subject: Subject) -> list[Hit]:
     for first_run, stop_run in group_odd_runs(offsets):
         first = edges[first_run]
         stop = edges[stop_run]
-        if stop - first > NEAR_CLOSES:
-            continue
-
-        # Two jumps the same way are a change of level, not there and back.
-        has_both_edges = first > 0 and stop < closes.size
-        if has_both_edges and moves[first - 1] * moves[stop - 1] > 0.0:
+        if stop - first > NEAR_CLOSES or not jumps_back(moves, first, stop):
             continue
 
         is_inside[first:stop] = True
         furthest = max(offsets[first_run:stop_run], key=abs)
         places.append(describe_stretch(subject.time[first:stop], furthest))
     return find_rows(subject.time, is_inside, places=tuple(places[:LISTED]))
+
+
+def jumps_back(moves: FloatArray, first: int, stop: int) -> bool:
+    """Return whether the jump after bars ``first`` to ``stop`` undoes the jump before them.
+
+    ``moves`` (n - 1,) are the log returns to bars 1 to n - 1. Bars at an end of the data have one
+    jump, which counts as undone.
+    """
+    n_bars = len(moves) + 1
+    if first == 0 or stop == n_bars:
+        return True
+    jump_before = moves[first - 1]
+    jump_after = moves[stop - 1]
+    return bool(jump_before * jump_after <= 0.0)
 
 
 def group_odd_runs(offsets: Sequence[float]) -> Iterator[tuple[int, int]]:

@@ -607,29 +607,33 @@ def cadence(time: IntArray) -> int:
 def coverage(time: IntArray, start: int, end: int) -> tuple[int, int]:
     """Return the time that settlements in a span cover, as (start, end) in ns.
 
-    Each covers one cadence before and after it. Without any in the span, it is the time that
-    all settlements cover.
+    A settlement covers the time to the next one, and from the one before. Without any settlement
+    in the span, it is the time that all settlements cover.
     """
-    usual = cadence(time)
     first = int(np.searchsorted(time, start - JITTER))
     last = int(np.searchsorted(time, end)) - 1
-    if first == time.size or last < 0:
+    is_span_empty = first == time.size or last < 0
+    if is_span_empty:
+        usual = cadence(time)
         return int(time[0]) - usual, int(time[-1]) + usual
 
-    # The cadence at either end is the longer of the gaps beside the settlement there. A gap that
-    # is too long, as settlements lack, counts as the longest usual one.
+    # A gap that is too long, where settlements are missing, counts as the longest usual one.
     gaps = np.minimum(_gaps(time), _limit(time))
-    before_first = max(first - 1, 0)
-    before_last = max(last - 1, 0)
-    gaps_at_first = gaps[before_first : first + 1]
-    gaps_at_last = gaps[before_last : last + 1]
-    lead = int(gaps_at_first.max(initial=0)) or USUAL
-    trail = int(gaps_at_last.max(initial=0)) or USUAL
-
     # Stamps lie some ms off the boundary.
-    covered_from = int(time[first]) - lead - SECOND
-    covered_to = int(time[last]) + trail + SECOND
+    covered_from = int(time[first]) - find_longer_gap(gaps, first) - SECOND
+    covered_to = int(time[last]) + find_longer_gap(gaps, last) + SECOND
     return covered_from, covered_to
+
+
+def find_longer_gap(gaps: IntArray, k: int) -> int:
+    """Return the longer of the gaps before and after settlement k, in ns.
+
+    ``gaps`` (n - 1,) has the gap after each settlement but the last. One that is alone has the
+    usual gap.
+    """
+    before = max(k - 1, 0)
+    beside = gaps[before : k + 1]
+    return int(beside.max(initial=0)) or USUAL
 
 
 def missing_settlements(time: IntArray, start: int, end: int) -> list[tuple[int, ...]]:

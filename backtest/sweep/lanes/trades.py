@@ -283,7 +283,8 @@ def plan_group(
     """Plan the trades of a group of lanes; return the answers of :func:`plan_once` as bits.
 
     Writes for each lane the rows ``quantity_after`` and ``notional_after`` of the position, and
-    ``spare``, what it can spare after all positions so far: one that has none may fail.
+    ``spare``, what it can spare after all positions so far: one that has none may fail. Nothing is
+    traded yet. ``cell`` is the place of a row of the account, ``spot`` of a row of position i.
     """
     account = lanes.account
     position = lanes.position
@@ -297,7 +298,7 @@ def plan_group(
         rules = read_rules(lanes.numbers, kind, table, i, lane)
         quantity = position[spot(i, HELD.quantity, lane)]
 
-        # A lane that trades at every bar skips the look before, which writes the worth of others.
+        # The equity at the fill. Lanes that trade at every bar have not computed it before.
         worth = account[cell(WORK.worth, lane)]
         if kind.is_only and not kind.is_isolated:
             worth = account[cell(WALLET.cash, lane)] + quantity * quote.fill
