@@ -343,7 +343,11 @@ def mark_records(module: ir.Module) -> None:
 
 
 class LinkedLibrary(OwnLibrary):
-    """Code that has no address of its own: it is linked into what calls it."""
+    """Code that has no address of its own: it is linked into what calls it.
+
+    The methods stand in for those of numba's library, which would optimize each function whole and
+    give it an address.
+    """
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
@@ -368,18 +372,24 @@ class LinkedLibrary(OwnLibrary):
 
 
 class WholeLibrary(OwnLibrary):
-    """Code with all that it calls, optimized to be written as an object; numba loads none of it."""
+    """Code with all that it calls, optimized to be written as an object; numba loads none of it.
+
+    The methods stand in for those of numba's library.
+    """
 
     def finalize(self) -> None:
-        functions = self._final_module.functions
-        defined_here = {function.name for function in functions if not function.is_declaration}
+        """Link all that is called into the module, and let numba optimize it as one."""
+        module = self._final_module
+        own = {function.name for function in module.functions if not function.is_declaration}
 
-        # Linked here, whole, and so no longer to be linked by numba.
         libraries = self._linking_libraries
-        self._linking_libraries = []
-        for library in link_all(self._final_module, libraries):
+        self._linking_libraries = []  # numba has nothing left to link
+        for library in link_all(module, libraries):
+            # What numba must set up anew where the code is read from a cache.
             self._reload_init.update(library._reload_init)
-        share(self._final_module, defined_here)
+
+        # The functions of others may go once they are inlined; those of its own are called.
+        share(module, own)
         super().finalize()  # type: ignore[no-untyped-call] # numba's
 
     def _finalize_final_module(self) -> None:

@@ -335,15 +335,15 @@ def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
 
 
 def compute_spared(pool: OptionPool, g: int, i: int, units: float) -> float:
-    """Return what shares need less under short option i than alone, where their price is locked.
+    """Return how much less margin shares need where options fix the price they are sold at.
 
-    ``units`` of shares cover the short. Their price is locked by a long option of the other kind
-    with the strike and expiry of the short, as far as its units are spare: money.
+    That is a conversion, or a reversal of short shares: ``units`` of shares cover short option i,
+    and a long option of the other kind with its strike and expiry, as far as it has units to spare,
+    makes sure of the strike either way. Such a share needs ``conversion`` of the strike, in place
+    of its own requirement. The answer is money, 0 where that is no less.
     """
     options = pool.options
     rules = pool.rules
-
-    # What a share needs alone, over what one with a locked price needs.
     needed_by_shares = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
     needed_by_share = needed_by_shares / abs(find_shares(pool, g))
     spared_by_share = needed_by_share - rules.rates.conversion * options.strikes[i]

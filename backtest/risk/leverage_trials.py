@@ -502,43 +502,54 @@ def confirm(
     *,
     most: float,
 ) -> None:
-    """Bisect the leverage of a row on all paths, and scale its error to them; in place.
+    """Find the leverage of a row on all paths, near what the first paths found; in place.
 
-    The first paths leave it within three of their standard errors. Where they know none, or all
-    paths are over at the lower end, it is lowered while they are over.
+    Its error, of the first paths, is scaled to all of them. Where it is 0, the first paths are all
+    or have no event, and the leverage stays. It is lowered as long as all paths are over
+    ``chance`` at it. ``most`` is the largest leverage that was asked for.
     """
     count = trials.paths.count
-    size = row["leverage"]
     hits = None
     error = row["leverage_error"]
     if error > 0.0 and count > trials.count:
-        shrinkage = math.sqrt(trials.count / count)
-        row["leverage_error"] = error * shrinkage
-
-        # Three standard errors to each side, in logarithms.
-        farthest = 3.0 * error / size
-        high = min(math.log(size) + farthest, math.log(most))
-        size *= math.exp(-farthest)
-        for _ in range(CONFIRMED):
-            middle = math.exp(0.5 * (math.log(size) + high))
-            (hits_of_middle,) = trials.count_hits([middle], count, chance * count)
-            if hits_of_middle > chance * count:
-                high = math.log(middle)
-            else:
-                size = middle
-                hits = hits_of_middle  # of all paths, as it is not over
-
-        row["leverage"] = size
+        row["leverage_error"] = error * math.sqrt(trials.count / count)
+        # Within three standard errors, in logarithms.
+        farthest = 3.0 * error / row["leverage"]
+        low = row["leverage"] * math.exp(-farthest)
+        high = min(math.log(row["leverage"]) + farthest, math.log(most))
+        row["leverage"], hits = bisect_on_all(trials, low, high, chance * count)
 
     searched = row["leverage"]
     row |= measure(trials, row["leverage"], count, hits)
+    # The lower end itself may be over.
     while row["p_liquidation"] > chance:
         factor = (chance / row["p_liquidation"]) ** 0.25
         row["leverage"] *= min(factor, 0.99)
         row |= measure(trials, row["leverage"], count)
 
-    # What else the row says is of this size, too.
+    # What else the row says is of this leverage, too.
     ruined = trials.count_ruined(row["leverage"], count)
     row["wiped_out"] = ruined / count
     if row["leverage"] < searched:
         row["is_limited"] = False
+
+
+def bisect_on_all(
+    trials: PathTrials, low: float, high: float, allowed: float
+) -> tuple[float, int | None]:
+    """Return the largest leverage found at which at most ``allowed`` of all paths have the event.
+
+    With it comes how many have: None where it is ``low``, at which nothing was counted. ``high`` is
+    the logarithm of the other end.
+    """
+    leverage = low
+    hits = None
+    for _ in range(CONFIRMED):
+        middle = math.exp(0.5 * (math.log(leverage) + high))
+        (hits_of_middle,) = trials.count_hits([middle], trials.paths.count, allowed)
+        if hits_of_middle > allowed:
+            high = math.log(middle)
+        else:
+            leverage = middle
+            hits = hits_of_middle
+    return leverage, hits

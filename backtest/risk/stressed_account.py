@@ -15,7 +15,8 @@ from backtest import core, engine
 from backtest.account.account import STOPS
 from backtest.account.money import COSTS, TRADE_COSTS
 from backtest.engine import find_failure_value
-from backtest.market import Market, remake
+from backtest.margin.collateral import Collateral
+from backtest.market import Market, Markets, remake
 from backtest.results import Result
 from backtest.results.tables import value_of
 from backtest.risk import warm_up
@@ -361,29 +362,20 @@ class StressedAccount:
         return not engine.is_plain_sooner(n_steps)
 
     def _set_up(self, scenario: Scenario, bars: Bars) -> engine.Setup:
-        """Return the setup of the run at the venues of a scenario, on a market with its bars."""
+        """Return the setup of a run that goes on from the end of this one, through a scenario.
+
+        The venues are those of the scenario; its bars follow those of the markets that move.
+        """
         result = self.result
         venues = {}
         for name, venue in self.venues.items():
             venues[name] = scale_venue(venue, scenario)
-        markets = {}
+        moved = {}
         for name, market in self.moving.items():
-            markets[name] = go_on(market, bars[name])
+            moved[name] = go_on(market, bars[name])
 
-        longer = {}
-        for name, market in self.history.items():
-            longer[name] = markets.get(name, market)
-        panel = remake(self.history, longer)
-        if panel.listing is not None:  # the last surface holds to the end
-            panel.listing = panel.listing._replace(max_age=FOREVER)
-        panel = engine.end_expired(panel, venues)
-
-        collateral = []
-        for asset in result.account.collateral:
-            prices = self.find_instrument(asset.prices) or markets[asset.name]
-            collateral.append(replace(asset, prices=prices))
-        account = replace(result.account, collateral=collateral)
-
+        panel = engine.end_expired(self._extend_history(moved), venues)
+        account = replace(result.account, collateral=self._price_collateral(moved))
         # The signal stays as it was at the end of the run.
         signal = result.state.positions.column("signal")
         signals = np.tile(signal[:, None], (1, panel.n_bars))
@@ -394,6 +386,29 @@ class StressedAccount:
             first=self.history.n_bars,
             started=result.started,
         )
+
+    def _extend_history(self, moved: Mapping[str, Market]) -> Markets:
+        """Return the markets of the account with the bars of a scenario, where they move."""
+        markets = {}
+        for name, market in self.history.items():
+            markets[name] = moved.get(name, market)
+        panel = remake(self.history, markets)
+
+        # No surface of options follows: the last one holds to the end.
+        if panel.listing is not None:
+            panel.listing = panel.listing._replace(max_age=FOREVER)
+        return panel
+
+    def _price_collateral(self, moved: Mapping[str, Market]) -> list[Collateral]:
+        """Return the collateral at prices that reach through a scenario.
+
+        These are the prices of an instrument of the account, by name, else of a market of its own.
+        """
+        collateral = []
+        for asset in self.result.account.collateral:
+            prices = self.find_instrument(asset.prices) or moved[asset.name]
+            collateral.append(replace(asset, prices=prices))
+        return collateral
 
     def pass_on(
         self,

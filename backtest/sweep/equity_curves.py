@@ -86,18 +86,22 @@ def thin_times(n_times: int, *, n_curves: int) -> core.IntArray:
 
 
 def hold_constant(evaluator: Evaluator, values: Mapping[str, Any]) -> dict[str, core.FloatArray]:
-    """Return the returns of constant leverage at the risk of a set, by name; empty without one."""
+    """Return the returns of constant leverage at the volatility of a set, under its name.
+
+    Returns are those of the sampling periods. Empty where no constant has that volatility.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # the sweep has warned of what its runs warn of
         result = evaluator.replay(values)
     constant = result._constant
     if isinstance(constant, Lack):
         return {}
 
-    # From a unit of nothing on, each period loses all.
+    # The value of a unit of the account at the ends of periods; it begins at 1.
     unit = np.append(1.0, constant.unit[result.ends_sample != 0.0])
     with np.errstate(divide="ignore", invalid="ignore"):
         returns = unit[1:] / unit[:-1] - 1.0
+    # A ruined account stays at 0: 0 / 0 is a period in which nothing is left, as if all were lost.
     returns = np.nan_to_num(returns, nan=-1.0)
     return {f"constant {constant.leverage:z.2f}x": returns}
 
