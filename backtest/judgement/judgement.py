@@ -523,6 +523,7 @@ class Judgement(SettingsResult):
             "low": Head("95 % interval", "of paths", "chance", "high"),
             "n": Head("n", "paths", "count"),
             "history": Head("history", "share of starts", "chance"),
+            "history_high": Head("at most", "by starts apart, 95 %", "chance"),
             "starts_apart": Head("n apart", "starts", "count"),
         }
         limits = {

@@ -151,6 +151,11 @@ def write_danger(findings: Findings, policy: str) -> str:
 
 def write_untimed(findings: Findings, policy: str) -> str:
     fills = core.count_nouns(findings.fills, "fill")
+    if findings.fills == 0:
+        return (
+            f"{policy} filled no order {findings.whole_place}: it decided 0 or NaN, or nothing "
+            "could be filled; `backtest run` says which"
+        )
     if findings.is_one_value:
         return f"{policy} decided one leverage throughout {findings.whole_place} ({fills})"
     return (

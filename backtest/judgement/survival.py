@@ -249,8 +249,9 @@ def write_chance(row: dict[str, Any]) -> str:
         return f"{by_paths}; history too short"
 
     share = core.format_chance(row["history"])
+    most = core.format_chance(row["history_high"])
     starts = f"n {row['starts']:,.0f}, {row['starts_apart']:,.0f} apart"
-    return f"{by_paths}; history {share} ({starts})"
+    return f"{by_paths}; history {share} (at most {most}, {starts})"
 
 
 def write_first_leverage(limits: dict[str, Any]) -> str:

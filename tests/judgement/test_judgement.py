@@ -147,6 +147,7 @@ def test_a_constant_leverage_that_is_liquidated_is_unsafe():
 def test_an_account_that_held_nothing_is_not_timed_and_not_tested():
     found = make_test(make_market(1.0, seed=2), **COSTLY).judge(Constant(0.0))
     assert found.outcome == rule.NOT_TIMED
+    assert "Constant filled no order on M2: it decided 0 or NaN" in found.verdict
     assert found.growth.loc["M2", "why"] == "the account held nothing"
 
 
@@ -555,6 +556,16 @@ def test_a_loss_that_no_path_had_is_shown_by_how_many_paths_there_are(calm):
     ]
     assert str(number) == "0.4 %"
     assert number.note == "highest: M1, by paths"
+
+
+def test_a_share_of_few_starts_has_its_bound_beside_it():
+    """One start that was not lost says little: up to 95 % are possible."""
+    row = {
+        "why": "", "paths": 0.0, "low": 0.0, "high": 0.0145, "n": 252,
+        "history": 0.0, "history_high": 0.95, "starts": 2.0, "starts_apart": 1.0,
+    }  # fmt: skip
+    told = "paths 0 % (0 % to 1.45 %, n 252); history 0 % (at most 95 %, n 2, 1 apart)"
+    assert survival.write_chance(row) == told
 
 
 def test_the_larger_of_paths_and_history_is_the_danger():
