@@ -24,6 +24,7 @@ from backtest.judgement.survival import (
     find_worst,
     name_scale,
     write_cap,
+    write_growth_at_scale,
 )
 from backtest.market import Market, Markets
 from backtest.results import Result
@@ -371,7 +372,9 @@ class Judgement(SettingsResult):
         compared = f"log growth a year; 95 %: {low} to {high}, n {findings.n:,}"
         if math.isnan(findings.difference):
             compared = f"not tested: {findings.why}"
-        timed = "not tested" if p_growth.isna().all() else "lowest"
+        timed = "not tested"
+        if p_growth.notna().any():
+            timed = f"lowest of {core.count_nouns(int(p_growth.notna().sum()), 'market')}"
 
         return [
             Headline(
@@ -388,7 +391,10 @@ class Judgement(SettingsResult):
         ]
 
     def show_scale(self) -> Headline:
-        """Return the smallest largest scale; where no scale tried was over, what it is over."""
+        """Return the smallest largest scale; where no scale tried was over, what it is over.
+
+        What can be survived need not be worth it: its growth on history stands beside it.
+        """
         scale = self.limits["largest_scale"].astype(float)
         number = Headline(
             "largest_scale",
@@ -399,12 +405,15 @@ class Judgement(SettingsResult):
         if scale.isna().all():
             return number
 
+        growth = self.limits["growth_at_scale"].astype(float).to_dict()
+        there = f"; {write_growth_at_scale(growth[scale.idxmin()])}"
+        number = number._replace(note=f"{number.note}{there}")
         is_limited = self.limits["is_limited"].astype(bool)
         if not is_limited[scale == scale.min()].all():
             return number
         return number._replace(
             text=name_scale(float(scale.min()), is_limited=True),
-            note="of the policy: no scale that was tried is over 1 % in 30 days",
+            note=f"of the policy: no scale that was tried is over 1 % in 30 days{there}",
         )
 
     def show_danger(self) -> Headline:

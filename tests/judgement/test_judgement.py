@@ -277,6 +277,7 @@ def test_a_limit_that_binds_is_named_with_the_scale_from_which_it_does():
 def test_a_search_that_ends_without_an_answer_does_not_state_one(short):
     limits = short.limits.assign(
         largest_scale=19.09,
+        growth_at_scale=-0.5,
         is_limited=True,
         cap="initial margin",
         cap_share=0.9,
@@ -285,6 +286,7 @@ def test_a_search_that_ends_without_an_answer_does_not_state_one(short):
     )
     shown = dataclasses.replace(short, limits=limits)
     (headline,) = (number for number in shown.list_numbers() if number.name == "largest_scale")
+    assert headline.note.endswith("; there it made -50.00 % of log growth a year on history")
     assert str(headline) == "over 19"
     assert "no scale that was tried" in headline.note
     assert name_limits(limits)["largest_scale"].tolist() == ["over 19"]
