@@ -154,7 +154,7 @@ def write_untimed(findings: Findings, policy: str) -> str:
     if findings.fills == 0:
         return (
             f"{policy} filled no order {findings.whole_place}: it decided 0 or NaN, or nothing "
-            "could be filled; `backtest run` says which"
+            "could be filled"
         )
     if findings.is_one_value:
         return f"{policy} decided one leverage throughout {findings.whole_place} ({fills})"
