@@ -396,25 +396,20 @@ class Judgement(SettingsResult):
         What can be survived need not be worth it: its growth on history stands beside it.
         """
         scale = self.limits["largest_scale"].astype(float)
-        number = Headline(
-            "largest_scale",
-            "largest scale",
-            float(scale.min()),
-            note="of the policy, at 1 % in 30 days",
-        )
+        smallest = float(scale.min())
+        number = Headline("largest_scale", "largest scale", smallest)
+        bound = "of the policy, at 1 % in 30 days"
         if scale.isna().all():
-            return number
+            return number._replace(note=bound)
+
+        is_limited = self.limits["is_limited"].astype(bool)
+        if is_limited[scale == smallest].all():
+            number = number._replace(text=name_scale(smallest, is_limited=True))
+            bound = "of the policy: no scale that was tried is over 1 % in 30 days"
 
         growth = self.limits["growth_at_scale"].astype(float).to_dict()
-        there = f"; {write_growth_at_scale(growth[scale.idxmin()])}"
-        number = number._replace(note=f"{number.note}{there}")
-        is_limited = self.limits["is_limited"].astype(bool)
-        if not is_limited[scale == scale.min()].all():
-            return number
-        return number._replace(
-            text=name_scale(float(scale.min()), is_limited=True),
-            note=f"of the policy: no scale that was tried is over 1 % in 30 days{there}",
-        )
+        there = write_growth_at_scale(growth[scale.idxmin()])
+        return number._replace(note=f"{bound}; {there}")
 
     def show_danger(self) -> Headline:
         """Return the highest probability of loss in 30 days, or of how many paths none was lost."""

@@ -15,6 +15,7 @@ from backtest.engine import Conditions
 from backtest.judgement.judgement import Judgement
 from backtest.market import Market
 from backtest.policies import Policy
+from backtest.policies.observing import is_ours
 from backtest.results import hash_source
 from backtest.risk.largest_leverage import MaxLeverage
 from backtest.risk.leverage_sizes import scale_policy
@@ -153,9 +154,7 @@ def check_code(policy: Policy, source_hash: str) -> None:
 
 def has_own_code(cls: type[Policy]) -> bool:
     """Return whether a policy, or one inside it, is not of this package, which has a version."""
-    if cls.__module__.partition(".")[0] != "backtest":
-        return True
-    return any(has_own_code(part.policy) for part in getattr(cls, "parts", ()))
+    return not is_ours(cls) or any(has_own_code(part.policy) for part in getattr(cls, "parts", ()))
 
 
 def find_close(market: Market, made: int) -> int:

@@ -15,7 +15,7 @@ from backtest import core, engine
 from backtest.account.account import STOPS
 from backtest.account.money import COSTS, TRADE_COSTS
 from backtest.engine import find_failure_value
-from backtest.margin.collateral import Collateral
+from backtest.margin import Collateral
 from backtest.market import Market, Markets, remake
 from backtest.results import Result
 from backtest.results.tables import value_of
