@@ -17,6 +17,7 @@ from backtest.judgement import rule
 from backtest.judgement.costs import is_reversed
 from backtest.judgement.evidence import OF_OPTIONS, write_counts
 from backtest.judgement.growth import COLUMNS, POOLED
+from backtest.judgement.next_step import write_next_step
 from backtest.judgement.survival import (
     MODEL,
     MONTH,
@@ -317,6 +318,7 @@ class Judgement(SettingsResult):
                 f"Re-optimized with {self.settings['tune']:,} sets in each fold of a walk, and "
                 "judged only out of sample."
             )
+        texts.append(self.next_step)
         return " ".join(texts)
 
     def list_remarks(self) -> Iterator[str]:
@@ -333,6 +335,12 @@ class Judgement(SettingsResult):
 
         if len(self.names) > 1:
             yield f"This holds for these {len(self.names)} markets only."
+
+    @property
+    def next_step(self) -> str:
+        """What to do after this outcome, with a command where there is one."""
+        by_market = self.growth.drop(index=POOLED)
+        return write_next_step(self.outcome, by_market, self.limits)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -360,7 +368,12 @@ class Judgement(SettingsResult):
         return figures
 
     def to_dict(self) -> dict[str, Any]:
-        return {"outcome": self.outcome, "met": list(self.met), **super().to_dict()}
+        return {
+            "outcome": self.outcome,
+            "met": list(self.met),
+            "next": self.next_step,
+            **super().to_dict(),
+        }
 
     def list_numbers(self) -> list[Headline]:
         findings = self.findings

@@ -237,6 +237,10 @@ SEEN_BY = {
     "backtest data fetch --with premium": "features/test_flows.py",
     "must be a notional, ": "venue/test_listing.py",
     "--venue file:LISTING.json": "live/test_decide.py",
+    "`backtest risk --find-leverage 0.01` finds": "judgement/test_next_step.py",
+    "by `backtest compare`": "judgement/test_next_step.py",
+    "`backtest decide` prints": "judgement/test_next_step.py",
+    "backtest risk --policy constant": "judgement/test_next_step.py",
 }
 """Words of messages whose input is long or compiles, and the test that raises each."""
 UNTRIED = (
