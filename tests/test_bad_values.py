@@ -194,7 +194,7 @@ BAD: list[Row] = [
     (bt.Standard, {"least": 0.05}, "least: must be at least level times maintenance, 0.075, or an"),
     (bt.Standard, {"least": 0.08, "level": 1.2}, "least: must be at least level times maint"),
     (bt.PresetMargin, {"level": 1.1}, "level: must match the preset, 1.05, got 1.1"),
-    (bt.Option, {"style": "american"}, "style: must be european, got 'american'; did you mean"),
+    (bt.Option, {"style": "american"}, "style: must be european, got 'american' (did you mean"),
     (bt.Option, {"strike": None}, "strike: is needed without a name as Deribit's"),
     (bt.Option, {"name": "BTC-26JUN26-60000-P", "kind": "call", "strike": None, "expiry": None},
      "kind: must match the name 'BTC-26JUN26-60000-P', 'put', or be left out, got 'call'"),
@@ -233,7 +233,7 @@ SEVERAL: list[tuple[type[Value], dict[str, Any], list[str]]] = [
         "bracket.maintenance_rate: must be at least 0 and below 1, got 1.5",
     ]),
     (bt.Venue, {"fees": {"taker": 2.0}, "contract": {"lott": 1.0}, "day_count": 300}, [
-        "venue.contract.lott: Contract has no such field; did you mean 'lot'?",
+        "venue.contract.lott: Contract has no such field (did you mean 'lot'?)",
         "venue.fees.taker: must be at least 0 and below 1, got 2",
         "venue.fees.maker: is needed",
         "venue.day_count: must be at least 360 and at most 366, got 300",

@@ -543,8 +543,8 @@ def refuse_misspelled_table(table: str, key: str) -> None:
     for known in difflib.get_close_matches(table, [*TABLES, *MODELS], n=1):
         if key in read_keys(known):
             raise core.ParameterError(
-                f"--set needs a parameter of the policy or a key of a table, got {place!r}; "
-                f"did you mean '{known}.{key}'?"
+                f"--set needs a parameter of the policy or a key of a table, got {place!r} "
+                f"(did you mean '{known}.{key}'?)"
             )
 
 

@@ -107,13 +107,13 @@ def describe_fraction(value: object) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string."""
+    """Return ``" (did you mean 'x'?)"`` for the nearest known name, or an empty string."""
     if not isinstance(name, str) or len(name) > MAX_NAME:
         return ""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     if not near:
         return ""
-    return f"; did you mean {near[0]!r}?"
+    return f" (did you mean {near[0]!r}?)"
 
 
 PACKAGE = str(Path(__file__).parents[1]) + os.sep

@@ -166,7 +166,7 @@ def parse_name(text: str) -> PresetName:
     longer = [name for name in names if text and name.startswith(text)]
     hint = did_you_mean(text, names)
     if longer:
-        hint = f"; did you mean {longer[0]!r}?"
+        hint = f" (did you mean {longer[0]!r}?)"
     raise VenueError(
         f"a preset is a venue, a colon and a symbol, got {text!r}{hint}; 'backtest venues' lists "
         f"them, @2021-05-19 after one selects the tables of that day, @{LATEST} the newest"
@@ -267,7 +267,7 @@ def suggest_symbol(symbol: str, known: Iterable[str]) -> str:
         near = difflib.get_close_matches(coin, [*symbols], n=1, cutoff=0.6)
     if not near:
         return ""
-    return f"; did you mean {symbols[near[0]]!r}?"
+    return f" (did you mean {symbols[near[0]]!r}?)"
 
 
 def find_files() -> dict[str, Path]:

@@ -201,7 +201,7 @@ def test_the_last_bar_has_the_multiple_of_the_close_before_it():
 def test_a_column_that_is_not_there_is_refused():
     market = make_days(atr=np.full(300, 2.0), below=np.linspace(1.0, -1.0, 300))
 
-    with pytest.raises(bt.ParameterError, match="no column 'art'; did you mean 'atr'"):
+    with pytest.raises(bt.ParameterError, match=r"no column 'art' \(did you mean 'atr'"):
         run(1.0, market, account=bt.Account(stop_loss=bt.Multiple(2.0, "art")))
 
     with pytest.raises(bt.DataError, match=r"account\.trailing_stop must be a distance"):

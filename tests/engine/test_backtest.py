@@ -27,7 +27,7 @@ METHODS = [
 
 @pytest.mark.parametrize(("call", "said"), [
     (lambda: bt.Backtest(MARKET), "bt.Backtest needs venue, account"),
-    (lambda: bt.Backtest(MARKET, **GIVEN, samplng="1d"), "'samplng'; did you mean 'sampling'"),
+    (lambda: bt.Backtest(MARKET, **GIVEN, samplng="1d"), "'samplng' (did you mean 'sampling'"),
     (lambda: TEST.replace(account=5e3), "account must be an Account"),
     (lambda: TEST.replace(sampling="1x"), "sampling"),
     (lambda: TEST.replace(start="2030-01-01"), "start must lie before the last bar"),
@@ -37,7 +37,7 @@ METHODS = [
     (lambda: TEST.replace(account=bt.Account(venue_leverage=999.0)), "venue_leverage"),
     (lambda: TEST.run(Constant(), venue="x"), "venue is a field of the test"),
     (lambda: bt.run(MARKET, Constant(), **GIVEN, band=1), "bt.run has no argument 'band'"),
-    (lambda: TEST.tune(Constant, trails=9), "no argument 'trails'; did you mean 'trials'"),
+    (lambda: TEST.tune(Constant, trails=9), "no argument 'trails' (did you mean 'trials'"),
     (lambda: TEST.tune(Constant, resume=1), "resume must be True or False, got 1"),
     (lambda: TEST.walk_forward(Constant, store=3), "store must be the path of a folder or None"),
 ])  # fmt: skip
@@ -174,7 +174,7 @@ def test_a_test_is_loaded_without_the_tables_of_jobs_and_refused_with_an_unknown
     assert type(loaded) is bt.Backtest
 
     file.write_text("[dta]\nto = '2023-01-08'\n[tune]\ntrials = 9\n")
-    with pytest.raises(bt.ParameterError, match=r"dta: an experiment has no such table; did"):
+    with pytest.raises(bt.ParameterError, match=r"dta: an experiment has no such table \(did"):
         bt.Backtest.load(file)
 
     file.write_text("[data]\nuntil = '2023-01-08'\n")

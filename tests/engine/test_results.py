@@ -91,7 +91,7 @@ def test_a_cross_position_uses_the_margin_of_its_bracket():
 def test_an_unknown_measure_is_a_key_error_with_the_nearest_name():
     metrics = scenes.play(100, 100, 100).metrics
 
-    with pytest.raises(KeyError, match="'sharp_ratio'; did you mean 'sharpe"):
+    with pytest.raises(KeyError, match=r"'sharp_ratio' \(did you mean 'sharpe"):
         metrics["sharp_ratio"]
     assert metrics.get("sharp_ratio") is None
     assert {**metrics} == dict(metrics)

@@ -191,7 +191,7 @@ BAD = [
     (lambda: indicators.trend_sign(FEW, math.inf), "lookback must be a whole number"),
     (lambda: indicators.trend_strength(FEW, 2, 10.0, np.array([1.0, 0.0])), "full must be over 0"),
     (lambda: indicators.learned_regimes(FEW, 10, 1.0, 20), "calm_bars must be over 1"),
-    (lambda: indicators.volatility(FEW, "parkinsen"), "got 'parkinsen'; did you mean 'parkinson'"),
+    (lambda: indicators.volatility(FEW, "parkinsen"), "got 'parkinsen' (did you mean 'parkinson'"),
     (lambda: indicators.implied_volatility(FEW), "market.with_columns(implied_volatility="),
     (lambda: indicators.implied_volatility(PER_CENT), "10 of 10 bars; divide per cent by 100"),
     (lambda: indicators.garch_volatility(FEW, first=100.5), "first must be a whole number"),

@@ -88,7 +88,7 @@ def test_every_public_indicator_of_a_market_is_known():
 
 @pytest.mark.parametrize(("name", "settings", "words"), [
     ("ewma_volatilty", {"half_life": 3}, "did you mean 'ewma_volatility'"),
-    ("ewma_volatility", {"half_live": 3}, "no setting 'half_live'; did you mean 'half_life'"),
+    ("ewma_volatility", {"half_live": 3}, r"no setting 'half_live' \(did you mean 'half_life'"),
     ("ewma_volatility", {}, "needs half_life, which has no default"),
     ("ewma_volatility", {"half_life": -1}, "half_life must be over 0, got -1"),
     ("har_volatility", {}, "needs the interval of the bars to count them, interval='1h'"),

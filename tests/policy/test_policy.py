@@ -117,10 +117,10 @@ def misspell(self: Any, bar: Any, account: Any) -> float:
 
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: Mixed(0.5, 2, "low", True, 7), "has 4 parameters (target, count, mode, is_on)"),
-    (lambda: Mixed(targt=1.0), "Mixed has no parameter 'targt'; did you mean 'target'?"),
+    (lambda: Mixed(targt=1.0), "Mixed has no parameter 'targt' (did you mean 'target'?)"),
     (lambda: Mixed(target=2.5), "Mixed.target must be 0.1 to 2 turns, got 2.5"),
     (lambda: Mixed(count=2.5), "count must be a whole number, got 2.5"),
-    (lambda: Mixed(mode="hihg"), "must be one of low, high, got 'hihg'; did you mean 'high'?"),
+    (lambda: Mixed(mode="hihg"), "must be one of low, high, got 'hihg' (did you mean 'high'?)"),
     (lambda: Mixed(is_on=1), "is_on must be True or False, got 1"),
     (lambda: Mixed.from_settings({"target": "0.5x"}), "target must be a number"),
     (lambda: Range(2.0, 1.0), "low <= high"),

@@ -57,8 +57,8 @@ def test_calls_of_policies_name_modules_and_texts_keep_their_colons():
 
 
 REFUSED = {
-    "deskpolicies.stedy:Mine": "'deskpolicies.stedy' is not; did you mean 'steady'?",
-    "deskpolicis.steady:Mine": "'deskpolicis' is not; did you mean 'deskpolicies'?",
+    "deskpolicies.stedy:Mine": "'deskpolicies.stedy' is not (did you mean 'steady'?)",
+    "deskpolicis.steady:Mine": "'deskpolicis' is not (did you mean 'deskpolicies'?)",
     "deskpolicies.steady.more:Mine": "'deskpolicies.steady.more' is not",
     "deskpolicies.steady:Mne": "of deskpolicies.steady must be one of Mine, Other, got 'Mne'",
     "deskpolicies.steady:HALF": "must be one of Mine, Other, got 'HALF'",

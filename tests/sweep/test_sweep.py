@@ -361,7 +361,7 @@ def one_set(**more: Any) -> Any:
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (one_set(sets={"targt": [1.0]}), "nothing named 'targt' to vary; did you mean 'target'"),
+    (one_set(sets={"targt": [1.0]}), "nothing named 'targt' to vary (did you mean 'target'"),
     (one_set(sets=pd.DataFrame({"target": [1.0], "sharpe": [2.0]})), "got the measure sharpe"),
     (one_set(metrics="some"), "metrics must be one of all, core"),
     (one_set(signal=2.0), "signal must be at least -1 and at most 1"),

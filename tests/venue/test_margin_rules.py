@@ -59,12 +59,12 @@ def ask(rule, *options):
 
 BAD = {
     "moves of nobody": (lambda: scenario(moves={"A": ROWS, "B": ROWS, "BB": ROWS}).pack(RULES),
-        "moves: the account has no group 'BB'; did you mean 'B'?; use A, B"),
+        "moves: the account has no group 'BB' (did you mean 'B'?); use A, B"),
     "a group without moves": (lambda: scenario(moves={"A": ROWS}).pack(RULES), "got none for B"),
     "the account's own money": (lambda: run_with(coin(name="USDT")),
         "must not be the money in which the account settles, got 'USDT'"),
     "prices of no instrument": (lambda: run_with(coin(prices="BTCUSD")),
-        "name an instrument of the run, got 'BTCUSD'; did you mean 'BTCUSDT'?"),
+        "name an instrument of the run, got 'BTCUSD' (did you mean 'BTCUSDT'?)"),
     "a NaN price": (lambda: bt.margin.requirement(PLAIN, 1.0, NAN), "prices"),
     "an unknown position": (lambda: bt.margin.requirement({"A": PLAIN}, {"B": 1.0}, {"A": 1.0}),
         "quantities must have one number for each of A"),
