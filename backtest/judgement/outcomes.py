@@ -296,6 +296,7 @@ def read_terms(saved: LiquidationRisk | MaxLeverage) -> dict[str, Any]:
         "venue": settings["venue"],
         "account": settings["account"],
         "signal": signal,
+        "source_hash": settings.get("source_hash", ""),  # none before 0.2
         "why": why,
     }
 

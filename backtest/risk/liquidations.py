@@ -17,6 +17,7 @@ from backtest.core.result_parts import Headline, Part, ShownChart, ShownTable
 from backtest.core.units import DAY, YEAR_DAYS
 from backtest.engine import Conditions
 from backtest.market import label_names
+from backtest.policies import Policy
 from backtest.results import Result
 from backtest.results.settings_result import SettingsResult
 from backtest.risk.funding_process import summarize_funding
@@ -740,13 +741,17 @@ def measure_hazard(firsts: core.IntArray, days: core.FloatArray) -> pd.DataFrame
 
 
 def describe_terms(policy: object, test: Conditions) -> dict[str, Any]:
-    """Return the policy, venue, account and overlay of a risk, as its settings have them."""
+    """Return the policy, its code, venue, account and overlay of a risk, as settings have them."""
     text = str(policy)
+    source_hash = ""
+    if isinstance(policy, Policy):
+        source_hash = results.hash_source(type(policy))
     if isinstance(policy, Mapping) and policy:
         text = ", ".join(f"{name}: {single!r}" for name, single in policy.items())
     venue: Any = test.venue
     return {
         "policy": text,
+        "source_hash": source_hash,
         "venue": results.describe_venue(venue),
         "account": test.account.to_dict(),
         "overlay": None if test.overlay is None else repr(test.overlay),

@@ -623,6 +623,13 @@ def test_forecasts_are_scored_with_the_code_that_made_them(calm):
     check_code(loud(), "")
 
 
+def test_a_risk_keeps_the_hash_of_its_policy(calm):
+    test, _, _ = calm
+    paths = bt.simulate_paths(test.market, "gbm", paths=10, horizon="1d", funding=None)
+    risk = test.liquidation_risk(Calm(), paths=paths, horizons=["1d"])
+    assert {forecast.source_hash for forecast in list_forecasts(risk)} == {hash_source(Calm)}
+
+
 def test_rows_are_told_in_the_order_of_the_questions(calm):
     _, judged, rows = calm
     questions = [row.question for row in rows]
