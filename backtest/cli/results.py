@@ -17,7 +17,7 @@ from backtest import core
 from backtest import report as reports
 from backtest.cli import printing
 from backtest.cli.command import RESULTS, AsJson, Results, Text, Texts, argument, command, option
-from backtest.cli.experiment import read_bound
+from backtest.cli.experiment import draft_experiment, read_bound, read_entry, split_pair
 from backtest.cli.printing import clean, print_json, print_paragraph, render, show_progress
 from backtest.core import ParameterError, format_time
 from backtest.experiments.policy_names import read_policy
@@ -27,6 +27,8 @@ from backtest.results.listing import KINDS
 from backtest.results.measure_table import ABOUT
 
 MEASURES = ("total_return", "sharpe", "max_drawdown")
+READING = ("funding_gaps", "mark_gaps", "now", "sessions", "timezone")
+"""Keys of ``[data]`` that say how data are read."""
 FORECASTS = ("judgement", "liquidation-risk", "max-leverage", "margin-calibration")
 """Kinds of results that forecast probabilities."""
 NARROW = 110
@@ -544,6 +546,12 @@ def score(
     policy: Annotated[
         Texts, option("Where a policy of your own is, FILE.py:Class; repeat.", "--policy")
     ] = None,
+    reading: Annotated[
+        Texts,
+        option(
+            "How data are read: data.mark_gaps=last; repeat.", "--set", metavar="data.KEY=VALUE"
+        ),
+    ] = None,
     as_json: AsJson = False,
     results: Results = RESULTS,
 ) -> None:
@@ -557,7 +565,8 @@ def score(
     """
     from backtest.judgement.outcomes import find_outcome, list_forecasts  # noqa: PLC0415 - alone
 
-    markets = load_markets(data or [], instrument or [], since=since, until=until)
+    terms = read_data_terms(reading or [])
+    markets = load_markets(data or [], instrument or [], since=since, until=until, **terms)
     read_named = partial(read_saved_policy, policy or [])
     rows: list[dict[str, Any]] = []
     unscored: list[str] = []
@@ -624,10 +633,27 @@ def load_forecasts(folder: Path) -> Any:
     return listing.load_saved(folder)
 
 
+def read_data_terms(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of ``Market.load`` that ``--set data.KEY=VALUE`` gives."""
+    entries = []
+    for text in texts:
+        name, value = split_pair("--set", text, "data.mark_gaps=last")
+        if name.removeprefix("data.") not in READING or not name.startswith("data."):
+            known = ", ".join(f"data.{key}" for key in READING)
+            raise ParameterError(f"results score can set only {known}, got {name!r}")
+        entries.append(read_entry(name, value))
+    return draft_experiment(None, entries).table("data")
+
+
 def load_markets(
-    paths: Sequence[str], instruments: Sequence[str], *, since: str | None, until: str | None
+    paths: Sequence[str],
+    instruments: Sequence[str],
+    *,
+    since: str | None,
+    until: str | None,
+    **terms: Any,
 ) -> dict[str, Market]:
-    """Return the markets of some folders by instrument."""
+    """Return the markets of some folders by instrument; ``terms`` say how data are read."""
     if not paths:
         raise ParameterError(
             "results score needs the data of the outcomes, --data btc/ for example, got none"
@@ -645,7 +671,7 @@ def load_markets(
 
     markets: dict[str, Market] = {}
     for path, instrument in places:
-        market = Market.load(path, instrument=instrument, since=since, until=until)
+        market = Market.load(path, instrument=instrument, since=since, until=until, **terms)
         markets[market.instrument or path.resolve().name] = market
     return markets
 

@@ -10,7 +10,7 @@ import pytest
 
 from backtest.cli import main
 from backtest.cli.printing import fold_words
-from backtest.cli.results import load_markets
+from backtest.cli.results import load_markets, read_data_terms
 from tests import kit
 from tests.kit import call, override
 
@@ -133,6 +133,17 @@ def test_forecasts_are_scored_on_the_folder_that_has_their_instrument(tmp_path):
     assert [*load("ETHUSDT", "BTCUSDT")] == ["ETHUSDT", "BTCUSDT"]
     assert [*load("BTCUSDT", folders=["btc"])] == ["BTCUSDT"]
     kit.check_refused(lambda: load("BTCUSDT"), "each path must hold an instrument that is chosen")
+
+
+def test_data_of_forecasts_are_read_on_terms_that_are_set():
+    assert read_data_terms(["data.mark_gaps=last", "data.sessions=true"]) == {
+        "mark_gaps": "last",
+        "sessions": True,
+    }
+    assert read_data_terms([]) == {}
+
+    for text in ("venue.fees.taker=0", "data.path=btc", "target=0.4", "mark_gaps=last"):
+        kit.check_refused(lambda text=text: read_data_terms([text]), "can set only data.funding_")
 
 
 def test_prune_says_what_goes_asks_and_deletes(capsys, results, monkeypatch):
