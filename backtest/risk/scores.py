@@ -45,6 +45,8 @@ TOO_EARLY = "too early"
 AS_TOLD = "as forecast"
 TOO_HIGH = "forecast too high"
 TOO_LOW = "forecast too low"
+NONE_CAME = "none came"
+"""Not "as forecast": of how rare an event is, dates without one say only that it is not common."""
 SCORES = (
     "forecast", "days", "n", "told", "came", "low", "high", "slope", "brier", "today",
     "recalibrated", "recalibrated_brier", "verdict",
@@ -274,6 +276,8 @@ def measure_record(record: Record) -> dict[str, Any]:
         row["verdict"] = TOO_HIGH
     elif told < low:
         row["verdict"] = TOO_LOW
+    elif came == 0.0:
+        row["verdict"] = NONE_CAME
     else:
         row["verdict"] = AS_TOLD
     return row

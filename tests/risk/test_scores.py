@@ -143,6 +143,14 @@ def test_told_and_came_by_hand():
     assert scores.measure_record(record([0.01] * 20, came))["verdict"] == scores.TOO_LOW
 
 
+def test_dates_without_an_event_do_not_confirm_a_rare_one():
+    """20 dates without one have an upper bound of 1 - .025^(1/20) = .168: .1 is not refused."""
+    row = scores.measure_record(record([0.1] * 20, [0] * 20))
+    assert row["high"] == pytest.approx(1.0 - 0.025 ** (1.0 / 20.0))
+    assert row["verdict"] == scores.NONE_CAME
+    assert scores.measure_record(record([0.2] * 20, [0] * 20))["verdict"] == scores.TOO_HIGH
+
+
 def test_calm_and_other_days_add_up_to_all():
     rows = [*scores.list_scores("x", record([0.2] * 30, [1, 0, 0] * 10), 0.2)]
     assert [row["days"] for row in rows] == ["all", "calm", "other"]
