@@ -17,6 +17,7 @@ from backtest.experiments.draft import Draft
 from backtest.judgement.judge_policy import QUESTIONS, JudgedRow, expect_walk
 from backtest.judgement.judgement import Judgement
 from backtest.judgement.rule import check_requirements
+from backtest.market import Markets
 
 JUDGED = "tune score require paths draws seed threads"
 
@@ -58,6 +59,10 @@ def run_judgement(draft: Draft, **more: Any) -> Judgement:
         sets, seconds = expect_walk(plain(test), settings["tune"])
         printing.print_message(f"judge: re-optimizing, {sets:,} sets, about {seconds:,.0f} s first")
 
+    if isinstance(test.market, Markets):
+        printing.print_message(
+            f"judge: {len(test.market)} markets, each in an account of its own with all the capital"
+        )
     for path, why in unreadable.items():
         printing.print_message(str(JudgedRow("growth", path, f"failed: {why}")))
 
