@@ -804,6 +804,7 @@ def test_the_command_prints_rows_the_sentence_and_its_exit_code(tmp_path, capsys
     code, out, told = call(capsys, *given, "--require", "better", "--json")
     data = json.loads(out)
     assert code == (0 if "better" in data["met"] else 1)
+    assert data["next"].startswith("Next: ")
     assert {row["market"] for row in data["growth"]} == {"M9", "pooled"}
 
     bad = tmp_path / "bad"
