@@ -448,7 +448,7 @@ def start_jinja() -> jinja2.Environment:
     )
     environment.globals["name"] = lambda block: type(block).__name__.lower()
     environment.filters["unbroken"] = core.keep_units
-    environment.filters["measured"] = tag_measures
+    environment.filters["prose"] = tag_prose
     environment.filters["markdown"] = escape_markdown
     environment.filters["fenced"] = fence_code
     return environment
@@ -462,11 +462,20 @@ def tag_value(value: object) -> markupsafe.Markup | str:
     return form.format(value.measure, value.style)
 
 
-def tag_measures(text: str) -> markupsafe.Markup:
-    """Return escaped text with its marked measures in elements that name them."""
-    escaped = str(markupsafe.escape(core.escape_directions(text)))
-    tag = r'<span data-measure="\1" data-format="\2">\3</span>'
-    return markupsafe.Markup(MARKED.sub(tag, escaped))
+CODE = re.compile("`([^`]+)`")
+DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
+
+
+def tag_prose(text: str) -> markupsafe.Markup:
+    """Return an escaped sentence with its measures, code and dates in elements of their own.
+
+    An element of a measure names it. A date does not break at its hyphens.
+    """
+    escaped = str(markupsafe.escape(core.escape_directions(core.keep_units(text))))
+    tagged = MARKED.sub(r'<span data-measure="\1" data-format="\2">\3</span>', escaped)
+    tagged = CODE.sub(r"<code>\1</code>", tagged)
+    tagged = DATE.sub(r'<span class="date">\g<0></span>', tagged)
+    return markupsafe.Markup(tagged)
 
 
 def is_plain(block: Block) -> bool:

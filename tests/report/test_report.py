@@ -38,6 +38,7 @@ from backtest.report.render import (
     GAP,
     choose_columns,
     find_width,
+    tag_prose,
     write_html,
     write_page,
     write_terminal,
@@ -111,6 +112,14 @@ def test_every_measure_on_a_page_is_the_result_own(kind, result, html):
     for name, style, text in found:
         write = partial(write_measure, name) if style == "measure" else STYLES[style]
         assert text.replace(HARD_SPACE, " ") == write(result.metrics[name]), name
+
+
+def test_code_and_dates_of_a_sentence_have_elements_and_the_rest_is_escaped():
+    text = "On 2021-05-19 <b> fell by 30 %: `backtest risk --set 'a<b'` shows it"
+    assert tag_prose(text) == (
+        'On <span class="date">2021-05-19</span> &lt;b&gt; fell by 30\u00a0%: '
+        "<code>backtest risk --set &#39;a&lt;b&#39;</code> shows it"
+    )
 
 
 def test_the_line_of_equal_risk_is_saved_with_the_result(tmp_path):
