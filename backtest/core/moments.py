@@ -25,6 +25,7 @@ Stamps: TypeAlias = "pd.Index | pd.Series"
 
 UNITS = (units.SECOND, 10**6, 10**3, 1)
 """Nanoseconds of the units of whole numbers: s, ms, us and ns."""
+UNIT_NAMES = ("s", "ms", "us", "ns")
 BOUNDS = (10**11, 10**14, 10**17)
 """The numbers from which the next unit is meant."""
 FIRST_EPOCH, LAST_EPOCH = 94_694_400 * units.SECOND, 4_133_980_800 * units.SECOND
@@ -108,6 +109,10 @@ def read_stamps(
     ``timezone`` is the zone of those without one, which are refused if it is omitted, with the cure
     of a file or of a frame. ``name`` says what holds them.
     """
+    # The usual table: its index is of times, and no series is made of it unless for an error.
+    if isinstance(stamps, pd.DatetimeIndex):
+        return _to_utc(stamps, stamps, name, timezone=timezone, is_file=is_file, error=error)
+
     written = pd.Series(stamps.array)
     kind = written.dtype.kind
     if kind in "iuf":
@@ -164,7 +169,7 @@ def _read_texts(texts: pd.Series, name: str, error: type[BacktestError]) -> pd.D
 
 def _to_utc(
     index: pd.DatetimeIndex,
-    written: pd.Series,
+    written: Stamps,
     name: str,
     *,
     timezone: str | None,
@@ -172,10 +177,11 @@ def _to_utc(
     error: type[BacktestError],
 ) -> units.IntArray:
     """Return times as UTC ns; ``written`` are the stamps as an error shows them."""
-    years = index.year.to_numpy()
-    is_bad = ~((years >= FIRST_YEAR) & (years <= LAST_YEAR))  # NaT has no year
-    if is_bad.any():
-        raise _unreadable(written, is_bad, name, error)
+    if not _are_usual(index):
+        years = index.year.to_numpy()
+        is_bad = ~((years >= FIRST_YEAR) & (years <= LAST_YEAR))  # NaT has no year
+        if is_bad.any():
+            raise _unreadable(written, is_bad, name, error)
 
     if index.tz is None and timezone is None:
         first = index[0] if len(index) else "none"
@@ -190,6 +196,14 @@ def _to_utc(
             place = f"{name}, where clocks change in {timezone}"
             raise _unreadable(written, is_bad, place, error)
     return np.array(index.as_unit("ns").asi8, dtype=np.int64)
+
+
+def _are_usual(index: pd.DatetimeIndex) -> bool:
+    """Return whether all times are of 1973 to 2100, which is known without the year of each."""
+    nanoseconds = UNITS[UNIT_NAMES.index(index.unit)]
+    stamps = index.asi8
+    is_usual = (stamps >= FIRST_EPOCH // nanoseconds) & (stamps < LAST_EPOCH // nanoseconds)
+    return bool(is_usual.all())
 
 
 def _read_epochs(numbers: pd.Series, name: str, error: type[BacktestError]) -> units.IntArray:
@@ -332,13 +346,13 @@ def as_dates(index: pd.Index) -> pd.Index:
 
 
 def _unreadable(
-    written: pd.Series, is_bad: units.BoolArray, name: str, error: type[BacktestError]
+    written: Stamps, is_bad: units.BoolArray, name: str, error: type[BacktestError]
 ) -> BacktestError:
     """Return the error of rows without a time, with the first of them."""
     count = int(is_bad.sum())
     rows = "row" if count == 1 else "rows"
     row = int(np.argmax(is_bad))
-    value = written.iloc[row]
+    value = written.array[row]
     if isinstance(value, str):
         value = repr(value)
     return error(

@@ -231,8 +231,12 @@ def note_half_precision(parts: Sequence[SourceFrame], role: str, notes: dict[str
     for part in parts:
         if isinstance(part.content, DataError):
             continue
+        kinds = part.content.dtypes
+        if not any(str(kind) in HALVES for kind in set(kinds)):
+            continue
+
         halves = []
-        for name, kind in part.content.dtypes.items():
+        for name, kind in kinds.items():
             if plain_name(name) in (*PRICES, "rate", "mark") and str(kind) in HALVES:
                 halves.append(str(name))
         if not halves:
