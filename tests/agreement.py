@@ -24,7 +24,7 @@ from backtest.account.money import TERMS
 from backtest.market import rules
 from backtest.policies import lookahead, observing
 from tests.cases import OBSERVED, PortfolioCase, Swing, Tape
-from tests.draws import HOUR, START, utc
+from tests.draws import HOUR, START, list_columns, utc
 from tests.kit import flat
 from tests.oracle import Outcome, simulate
 from tests.scenes import GROUPS, PLAIN_ACCOUNT
@@ -210,18 +210,17 @@ def compare_columns(
     case: PortfolioCase, out: Outcome, result: Any
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any]]:
     """Yield name, values of the engine and of the oracle, and the money that a unit of it is."""
-    bars = result.bars
-    names = [name for name in MONEY if name in bars]
-    values = bars[[*names, "margin_ratio"]].to_numpy(dtype=float)
+    columns = list_columns(result.bars)
+    names = [name for name in MONEY if name in columns]
     weight_at_edges = off_edges(case, result)
-    for k, name in enumerate(names):
+    for name in names:
         rows = getattr(out, name)
         if isinstance(rows[0], tuple):  # of instruments
             rows = [sum(row) for row in rows]
         weight = weight_at_edges if name in AT_EDGES else 1.0
-        yield name, values[:, k], floats(rows), weight
+        yield name, columns[name], floats(rows), weight
 
-    yield compare_ratio(out, values[:, -1])
+    yield compare_ratio(out, columns["margin_ratio"])
     if "option_quantity" in out.columns:
         yield from compare_options(case, out, result)
 
@@ -375,7 +374,7 @@ def place_of(case: PortfolioCase, name: str) -> slice:
 
 def close_of(case: PortfolioCase, name: str) -> np.ndarray:
     tape = case.tapes[name]
-    return (tape.bars if tape.mark is None else tape.mark)["close"].to_numpy()
+    return tape.marks["close"]
 
 
 def value_of(contract: dict[str, Any], price: Any) -> Any:

@@ -46,9 +46,20 @@ class Tape:
 
     def with_columns(self, **columns: Any) -> Tape:
         """Return the tape with further columns of its bars, which is read from that without."""
-        tape = replace(self, bars=self.bars.assign(**columns))
+        bars = draws.tabulate(self.columns | columns, self.bars.index)
+        tape = replace(self, bars=bars)
         object.__setattr__(tape, "root", self.root or self)
         return tape
+
+    @functools.cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of the bars as arrays, which nobody writes into."""
+        return draws.list_columns(self.bars)
+
+    @functools.cached_property
+    def marks(self) -> dict[str, np.ndarray]:
+        """The columns of the marks, or of the bars if they are their own marks."""
+        return self.columns if self.mark is None else draws.list_columns(self.mark)
 
     def for_oracle(self) -> SimpleNamespace:
         return list_tape(self)
@@ -64,22 +75,17 @@ SHARED = 512
 @functools.lru_cache(SHARED)
 def list_tape(tape: Tape) -> SimpleNamespace:
     """Return the arrays of a tape, which nobody writes into."""
-    columns = {name: tape.bars[name].to_numpy() for name in tape.bars}
-
-    marks = columns
-    if tape.mark is not None:
-        marks = {name: tape.mark[name].to_numpy() for name in PRICES}
-
+    columns = tape.columns
     paid: dict[str, Any] = dict.fromkeys(("time", "rate", "mark"), np.empty(0))
     if tape.funding is not None:
-        paid = {name: tape.funding[name].to_numpy() for name in ("rate", "mark")}
+        paid = draws.list_columns(tape.funding)
         paid["time"] = tape.funding.index.asi8
 
     return SimpleNamespace(
         time=tape.bars.index.asi8,
         interval=tape.interval,
         **{name: columns[name] for name in (*PRICES, "volume")},
-        **{f"mark_{name}": marks[name] for name in PRICES},
+        **{f"mark_{name}": tape.marks[name] for name in PRICES},
         **{f"funding_{name}": values for name, values in paid.items()},
         columns=columns,
         observed=[name for name in OBSERVED if name in columns],
@@ -91,9 +97,9 @@ def read_tape(tape: Tape, bt: Any, name: str) -> Any:
     """Return the market of a tape; the runs of a case share it, for reading it takes their half."""
     if tape.root is not None:
         market = read_tape(tape.root, bt, name)
-        names = [column for column in tape.bars if column not in tape.root.bars]
-        columns = {column: tape.bars[column].to_numpy() for column in names}
-        return replace(market, columns={**market.columns, **columns})
+        known = tape.root.columns
+        further = {column: tape.columns[column] for column in tape.columns if column not in known}
+        return replace(market, columns={**market.columns, **further})
     return bt.Market.from_frames(
         tape.bars,
         funding=tape.funding,
@@ -128,13 +134,16 @@ class PortfolioCase:
 
     def for_oracle(self) -> tuple[Any, ...]:
         markets = {name: tape.for_oracle() for name, tape in self.tapes.items()}
-        signals = {name: self.signal[name].to_numpy() for name in self.tapes}
+        columns = draws.list_columns(self.signal)
+        signals = {name: columns[name] for name in self.tapes}
         venues = {name: plain_venue(venue) for name, venue in self.venues.items()}
 
         targets: dict[str, Any] = dict.fromkeys(self.tapes, divide_by_count)
         if not self.counts:
             for name, tape in self.tapes.items():
-                targets[name] = tape.bars["target"].reindex(self.clock).to_numpy()
+                targets[name] = tape.columns["target"]
+                if not tape.bars.index.equals(self.clock):
+                    targets[name] = tape.bars["target"].reindex(self.clock).to_numpy()
 
         requirement = None
         if self.requirement is not None:
@@ -283,9 +292,9 @@ def draw_holding(rng: np.random.Generator, case: PortfolioCase) -> dict[str, Any
     return {"max_holding": longest}
 
 
-def measure_moves(bars: pd.DataFrame) -> np.ndarray:
+def measure_moves(tape: Tape) -> np.ndarray:
     """Return how far each bar goes from its open to its close, as a logarithm."""
-    return np.abs(np.log(bars["close"].to_numpy() / bars["open"].to_numpy()))
+    return np.abs(np.log(tape.columns["close"] / tape.columns["open"]))
 
 
 def draw_terms(
@@ -297,9 +306,9 @@ def draw_terms(
 ) -> tuple[Tape, dict[str, Any]]:
     """Draw what an instrument may have besides: columns of the market, terms of the venue."""
     capital = case.account["capital"]
-    bars = tape.bars
-    moves = measure_moves(bars) + 1e-4
-    width = np.where(rng.random(len(bars)) < 0.1, np.nan, moves * bars["close"].to_numpy())
+    bars = tape.columns
+    moves = measure_moves(tape) + 1e-4
+    width = np.where(rng.random(len(moves)) < 0.1, np.nan, moves * bars["close"])
     tape = tape.with_columns(sigma=moves, width=width)
 
     terms = dict(venue["venue"])
@@ -380,11 +389,11 @@ def make_tape(scene: draws.Scene, common: np.ndarray) -> Tape:
     if scene.chance(0.5):
         shift = rng.normal(0, sigma * scene.pick(0.02, 0.3), (2, scene.n_bars))
         marks = draws.draw_prices(scene, start + shift[0], close + shift[1], sigma)
-        mark = pd.DataFrame(marks, index=draws.utc(scene.time))
+        mark = draws.tabulate(marks, scene.clock)
 
     columns["volume"] = draws.make_volume(scene, columns["close"], {"size": 1.0})
     columns["target"] = draws.make_targets(scene)
-    bars = pd.DataFrame(columns, index=draws.utc(scene.time))
+    bars = draws.tabulate(columns, scene.clock)
     return Tape(bars, mark, draws.make_funding(scene, columns["close"]), scene.interval)
 
 
@@ -409,10 +418,10 @@ def cut(tape: Tape, first: int, last: int) -> Tape:
     mark = None if tape.mark is None else tape.mark.iloc[first:last]
     funding = tape.funding
     if funding is not None:
-        start = bars.index[0]
-        end = bars.index[-1] + pd.Timedelta(tape.interval, "ns")
-        funding = funding[(funding.index >= start) & (funding.index < end)]
-        funding = funding if len(funding) else None
+        start = bars.index.asi8[0]
+        end = bars.index.asi8[-1] + tape.interval
+        low, high = np.searchsorted(funding.index.asi8, [start, end])
+        funding = funding.iloc[low:high] if high > low else None
     return replace(tape, bars=bars, mark=mark, funding=funding)
 
 
@@ -423,8 +432,8 @@ def make_overlay(scene: draws.Scene, tapes: Mapping[str, Tape]) -> Swing | None:
         swing = Swing(scene.uniform(0.3, 1.3), scene.interval)
 
     for tape in tapes.values():
-        opens = tape.bars["open"].to_numpy()
-        highest = tape.bars["high"].to_numpy(copy=True)
+        opens = tape.columns["open"]
+        highest = tape.columns["high"].copy()
         highest[:-1] = np.fmax(highest[:-1], opens[1:])
         if np.max(highest / opens) >= 1.9:
             return None
@@ -436,17 +445,16 @@ def make_signal(
 ) -> pd.DataFrame:
     """Draw direction x weight by bar and instrument; some flips, some cells empty."""
     rng = scene.rng
-    clock = draws.utc(scene.time)
     columns = {}
     for name in tapes:
-        n = len(clock)
+        n = scene.n_bars
         flips = np.cumprod(np.where(rng.random(n) < scene.pick(0.0, 0.1, 0.3), -1.0, 1.0))
         signal = scene.pick(1.0, -1.0) * weights[name] * flips
         if scene.chance(0.3):
             signal = signal * rng.uniform(0.2, 1.0, n)
         signal[rng.random(n) < scene.pick(0.0, 0.1)] = np.nan
         columns[name] = signal
-    return pd.DataFrame(columns, index=clock)
+    return draws.tabulate(columns, scene.clock)
 
 
 def make_shared(scene: draws.Scene) -> dict[str, Any]:
@@ -613,7 +621,7 @@ def make_full_case(seed: int, make: Maker = make_portfolio_case) -> PortfolioCas
     is_isolated = set(account["margin"].values()) == {"isolated"}
     account["auto_margin"] = is_isolated and bool(rng.random() < 0.6)
 
-    moves = [np.mean(measure_moves(tape.bars)) for tape in case.tapes.values()]
+    moves = [np.mean(measure_moves(tape)) for tape in case.tapes.values()]
     sigma = float(np.mean(moves))
     account |= draws.draw_exits(rng, sigma + 1e-4, "trailing_stop", "take_profit")
 
@@ -680,7 +688,7 @@ def make_cold_case(seed: int) -> PortfolioCase:
         if rng.random() < 0.3:
             columns["never"] = np.full(n, np.nan)
         if "setting" in tape.bars:
-            setting = tape.bars["setting"].to_numpy(copy=True)
+            setting = tape.columns["setting"].copy()
             setting[: int(rng.integers(0, n // 2))] = np.nan
             columns["setting"] = setting
 
@@ -822,7 +830,8 @@ def make_collateral(
     result = []
     for k in range(int(scene.rng.integers(1, 3))):
         tape = make_tape(replace(scene, price=scene.spread(1.0, 1000.0)), common)
-        tape = replace(tape, funding=None, bars=tape.bars.drop(columns="target"))
+        columns = {name: values for name, values in tape.columns.items() if name != "target"}
+        tape = replace(tape, funding=None, bars=draws.tabulate(columns, scene.clock))
 
         worth = scene.capital * scene.spread(0.05, 1.5)
         rate = scene.uniform(0.5, 1.0)
@@ -835,7 +844,7 @@ def make_collateral(
             cancels = scene.pick(*requirement["moves"])
         asset = {
             "name": f"C{k}",
-            "amount": worth / float(tape.bars["open"].iloc[0]),
+            "amount": worth / float(columns["open"][0]),
             "rate": None if has_tiers else rate,
             "tiers": tiers if has_tiers else None,
             "slippage": scene.sometimes(0.7, 0.0, 0.02),

@@ -1,6 +1,8 @@
 """Random draws of markets, venues and accounts: what the random cases are made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,30 @@ def utc(stamps: Any) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(np.asarray(stamps, dtype=np.int64).view("datetime64[ns]"), tz="UTC")
 
 
+@lru_cache(maxsize=256)
+def make_clock(n_bars: int, interval: int) -> pd.DatetimeIndex:
+    """Return the opens of bars from the start on: one index, which tables of a case share."""
+    return utc(START + interval * np.arange(n_bars))
+
+
+def tabulate(columns: Mapping[str, np.ndarray], index: pd.DatetimeIndex) -> pd.DataFrame:
+    """Return a table of floats, made as one array: ten times as fast as from a dict of columns."""
+    values = np.array([*columns.values()], dtype=float)
+    return pd.DataFrame(values.T, index=index, columns=name_columns(*columns))
+
+
+@lru_cache(maxsize=256)
+def name_columns(*names: str) -> pd.Index:
+    """Return names of columns as an index, which tables share."""
+    return pd.Index(names)
+
+
+def list_columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the columns of a table of numbers as arrays, which nobody writes into."""
+    values = np.ascontiguousarray(table.to_numpy(dtype=float).T)
+    return dict(zip(table.columns, values, strict=True))
+
+
 @dataclass(frozen=True)
 class Scene:
     """What the parts of a case have in common, so that they meet: sizes, speed, clock."""
@@ -35,6 +61,10 @@ class Scene:
     @property
     def time(self) -> np.ndarray:
         return START + self.interval * np.arange(self.n_bars)
+
+    @property
+    def clock(self) -> pd.DatetimeIndex:
+        return make_clock(self.n_bars, self.interval)
 
     @property
     def end(self) -> int:
@@ -104,7 +134,7 @@ def make_funding(scene: Scene, close: np.ndarray) -> pd.DataFrame | None:
 
     spread = scene.pick(1e-4, 0.02 / scene.leverage, 0.1 / scene.leverage)
     rate = np.clip(rng.normal(0, spread, stamps.size), -0.099, 0.099)
-    return pd.DataFrame({"rate": rate, "mark": mark}, index=utc(stamps))
+    return tabulate({"rate": rate, "mark": mark}, utc(stamps))
 
 
 def make_targets(scene: Scene) -> np.ndarray:

@@ -20,7 +20,7 @@ from backtest.account import make_option_feed
 from backtest.engine import inputs
 from backtest.options.option_listing import OptionListing
 from backtest.venue import OptionCosts
-from tests.cases import PortfolioCase, Tape, make_portfolio_case, read_tapes
+from tests.cases import PortfolioCase, make_portfolio_case, read_tapes
 from tests.draws import DAY, START
 
 YEAR = 365 * DAY
@@ -397,10 +397,6 @@ def draw_options(
     return tuple(options)
 
 
-def marks_of(tape: Tape) -> Any:
-    return tape.bars if tape.mark is None else tape.mark
-
-
 def draw_option(
     rng: np.random.Generator,
     case: PortfolioCase,
@@ -414,8 +410,8 @@ def draw_option(
     tape = case.tapes[underlying]
     n = len(case.clock)
     interval = tape.interval
-    opens = marks_of(tape)["open"].to_numpy()
-    closes = marks_of(tape)["close"].to_numpy()
+    opens = tape.marks["open"]
+    closes = tape.marks["close"]
     moves = float(np.mean(np.abs(np.log(closes / opens)))) + 1e-3
 
     # Most expire in a bar of the data, some of them inside it; others later.
@@ -492,18 +488,22 @@ def draw_quotes(rng: np.random.Generator, option: OptionTape, n: int) -> dict[st
     marks_close = np.full(n, np.nan)
     has_quote = rng.random(n) < rng.choice([0.0, 0.3, 0.8])
     for t in range(n):
+        if not has_quote[t]:
+            rng.random()  # of a mark at the close, so that the draws after it stay as they were
+            continue
+
         at_open = SimpleNamespace(bar=t, is_close=False)
         at_close = SimpleNamespace(bar=t, is_close=True)
         value_open = option.value(at_open, option.rows["index_open"][t], None) / option.size
         value_close = option.value(at_close, option.rows["index_close"][t], None) / option.size
 
-        if has_quote[t] and rng.random() < 0.5:
+        if rng.random() < 0.5:
             marks_open[t] = value_open * rng.uniform(0.95, 1.05)
-        if rng.random() < 0.5 * has_quote[t]:
+        if rng.random() < 0.5:
             marks_close[t] = value_close * rng.uniform(0.95, 1.05)
-        if has_quote[t] and rng.random() < 0.9:
+        if rng.random() < 0.9:
             bid[t] = value_open * rng.uniform(0.85, 0.95)
-        if has_quote[t] and rng.random() < 0.9:
+        if rng.random() < 0.9:
             ask[t] = value_open * rng.uniform(1.05, 1.15)
 
     return {

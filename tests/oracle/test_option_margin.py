@@ -11,7 +11,7 @@ import pytest
 
 import backtest as bt
 from tests.draws import START
-from tests.option_cases import OptionTape, draw_options, make_contract, make_option_case, marks_of
+from tests.option_cases import OptionTape, draw_options, make_contract, make_option_case
 from tests.oracle.numbers import ONE, exact
 from tests.oracle.option_margin import Holding, Moment, margin_rule
 from tests.oracle.requirement import Brackets, Leg
@@ -47,7 +47,7 @@ def draw(seed: int) -> Drawn:
         return draw(seed + 10_000)
     has_futures = not is_coin and rng.random() < 0.7
     return Drawn(
-        {name: float(marks_of(case.tapes[name])["open"].iloc[0]) for name in names},
+        {name: float(case.tapes[name].marks["open"][0]) for name in names},
         {name: float(rng.normal() * 2) for name in names} if has_futures else {},
         {each: float(rng.normal()) for each in (*more[0], *more[1])},
         SimpleNamespace(**case.requirement),
