@@ -132,14 +132,17 @@ def compute_debt(state: r.AccountState) -> float:
 def take_from_isolated(terms: r.Terms, state: r.AccountState, debt_before: float) -> None:
     """Let the isolated positions pay what fees and interest left the wallet owing (accounting 3).
 
-    Pro rata to posted margin; writes margins and cash. ``debt_before`` is what the wallet owed
-    before these were charged: the loss of a position that was closed under its margin. No other
-    position pays for that, it is bad debt at the close. In an account for one position, that
+    Called after these were charged, so cash may be under 0. Writes margins and cash. Each position
+    pays pro rata to its posted margin, and at most that; in an account for one position, that
     position owes the whole, also what is over its margin.
+
+    ``debt_before`` is what the wallet owed before the charges: the loss of a position that was
+    closed under its margin. No position pays for that: it stays in the cash, under 0, and is bad
+    debt at the close.
     """
     # Cross positions and collateral back a negative cash: it is a loan then.
-    missing = compute_debt(state) - debt_before
-    if not missing > 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
+    charged = compute_debt(state) - debt_before
+    if not charged > 0.0 or count_cross(terms, state) > 0 or has_collateral(state):
         return
 
     posted = 0.0
@@ -147,7 +150,7 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState, debt_before: float
         if r.is_isolated(terms, i) and r.is_held(state, i):
             posted += max(state.positions[i].margin, 0.0)
     owes_whole = is_for_one_position(terms, state) and count_open(state) == 1
-    paid = missing if owes_whole else min(missing, posted)
+    paid = charged if owes_whole else min(charged, posted)
 
     for i in range(len(state.positions)):
         if r.is_isolated(terms, i) and r.is_held(state, i) and paid > 0.0:
@@ -156,7 +159,10 @@ def take_from_isolated(terms: r.Terms, state: r.AccountState, debt_before: float
             if not owes_whole:
                 share = max(position.margin, 0.0) / posted
             position.margin -= share * paid
-    state.wallet.cash = paid - missing - debt_before
+
+    # Cash was -(charged + debt_before). Summed in this order, nothing is left of charges that were
+    # paid in full, not even rounding.
+    state.wallet.cash = paid - charged - debt_before
 
 
 def compute_pool(terms: r.Terms, state: r.AccountState) -> float:
@@ -244,21 +250,24 @@ def compute_cautious_excess(terms: r.Terms, state: r.AccountState) -> float:
 
     That is its backing less the level of liquidation times its maintenance margin, at the values
     being tested. Rounding counts against the trader: a requirement that is met to the last digit
-    fails. It counts for a pool of long options alone, which cannot lose more than they are worth.
+    fails. Of a pool of long options alone it counts for the trader, as such a pool cannot lose more
+    than it is worth: met to the last digit, it holds.
     """
     backing = compute_pool(terms, state)
     needed = terms.rules.level * compute_needed(terms, state, is_initial=False)
+
+    # Against the trader: what is needed is rounded up.
     has_positions = count_cross(terms, state) != count_options(state)
     if has_positions or has_short_options(state):
         return backing - needed * (1.0 + TOLERANCE)
 
-    # Long options alone: what is needed and what they are worth are rounded in their favor.
+    # For the trader: what is needed is rounded down, and what the options are worth up.
     excess = backing - needed * (1.0 - TOLERANCE)
     excess += TOLERANCE * margin.compute_options_value(state.options.positions)
     if excess < 0.0:
         return excess
 
-    # Such a pool holds at 0 too: LEAST, the smallest excess, lifts it over the limit.
+    # Callers read 0 as failing, but here 0 holds: LEAST, the smallest excess, says so.
     return excess + LEAST
 
 
@@ -382,29 +391,55 @@ def compute_proceeds(terms: r.Terms, state: r.AccountState) -> float:
 
 
 def sell_collateral(bar: r.AccountBar, t: int, missing: float) -> None:
-    """Sell collateral until missing money is there; writes amounts, cash, ledger and log.
+    """Sell collateral for ``missing`` money, or all of it where it brings less.
 
-    All of it in proportion to its value, or one after the other in the order given.
+    Pro rata to its value, or one asset after the other in the order declared, as the account says.
+    Writes amounts, cash, ledger and log.
     """
-    terms = bar.terms
-    state = bar.state
-    share = 1.0
-    if terms.conversion_is_pro_rata:
-        proceeds = compute_proceeds(terms, state)
-        share = min(missing / proceeds, 1.0) if proceeds > 0.0 else 0.0
+    if not missing > 0.0:
+        return
+    if bar.terms.conversion_is_pro_rata:
+        sell_pro_rata(bar, t, missing)
+    else:
+        sell_in_order(bar, t, missing)
 
-    for c in range(len(state.held.amounts)):
-        amount = state.held.amounts[c]
-        if not (missing > 0.0 and amount > 0.0):
+
+def sell_pro_rata(bar: r.AccountBar, t: int, missing: float) -> None:
+    """Sell the same share of each collateral, so that all sales together bring what is missing.
+
+    Debts in an asset, which are negative amounts, stay. Writes amounts, cash, ledger and log.
+    """
+    held = bar.state.held
+    proceeds_of_all = compute_proceeds(bar.terms, bar.state)
+    share = min(missing / proceeds_of_all, 1.0) if proceeds_of_all > 0.0 else 0.0
+    for c in range(len(held.amounts)):
+        if held.amounts[c] > 0.0:
+            sale_price = compute_sale_price(bar, c)
+            book_sale(bar, t, c, held.amounts[c] * share, sale_price)
+
+
+def sell_in_order(bar: r.AccountBar, t: int, missing: float) -> None:
+    """Sell one collateral after the other, each whole, until what is missing is there.
+
+    Of the last one only what is still missing then. Writes amounts, cash, ledger and log.
+    """
+    held = bar.state.held
+    for c in range(len(held.amounts)):
+        if not (missing > 0.0 and held.amounts[c] > 0.0):
             continue
-        sale_price = state.held.prices[c] * (1.0 - terms.rules.collateral.slippages[c])
-        sold = amount * share
-        if not terms.conversion_is_pro_rata:
-            sold = amount
-            if amount * sale_price > missing * (1.0 + TOLERANCE):
-                sold = missing / sale_price
-            missing -= sold * sale_price
+        sale_price = compute_sale_price(bar, c)
+        sold = held.amounts[c]
+        # An asset that is just enough is sold whole: no dust of it is left by rounding.
+        if sold * sale_price > missing * (1.0 + TOLERANCE):
+            sold = missing / sale_price
+        missing -= sold * sale_price
         book_sale(bar, t, c, sold, sale_price)
+
+
+def compute_sale_price(bar: r.AccountBar, c: int) -> float:
+    """Return the price at which collateral c sells now, less its slippage."""
+    slippage = bar.terms.rules.collateral.slippages[c]
+    return float(bar.state.held.prices[c] * (1.0 - slippage))
 
 
 def book_sale(bar: r.AccountBar, t: int, c: int, sold: float, sale_price: float) -> None:

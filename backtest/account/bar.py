@@ -106,23 +106,28 @@ def open_bar(bar: r.AccountBar, t: int, equity_before: float) -> None:
 
 
 def finish_bar(bar: r.AccountBar, t: int, equity_before: float, wealth_before: float) -> None:
-    """Take an account from its fills at the open to the close: steps 7 and 8.
+    """Take an account through the last two of the eight steps of a bar: the walk and the close.
 
-    The equity at the last close comes without and with the reserve.
+    Called after its fills at the open (step 5) and its funding (step 6). ``equity_before`` is the
+    equity at the last close, ``wealth_before`` the same with the reserve. ``step[0]`` numbers the
+    events that each step logs.
     """
     terms = bar.terms
     step = bar.log.step
 
-    # 7. The walk along the prices, in which limit orders fill.
+    # 7. The walk along the prices. Limit orders fill on it, so openings are stamped, and what
+    # limits cut of their decisions is counted, after it. The first bar has no decision.
     step[0] = 7
     price_walk.walk(bar, t)
     if terms.fill == r.RESTING:
         exits.stamp_openings(terms, bar.state, 1.0 * bar.feed.time[t])
-        if len(bar.scratch.cuts) > 0 and t > 0 and bar.state.wallet.is_ruined == 0.0:
+        counts_cuts = len(bar.scratch.cuts) > 0
+        if counts_cuts and t > 0 and bar.state.wallet.is_ruined == 0.0:
             count_decisions(bar, t, equity_before)
+    # Trailing stops follow the extremes of the bar from the next bar on.
     follow_bests(bar)
 
-    # 8. The close, at which late decisions fill first.
+    # 8. The close, at which late decisions fill before anything is marked.
     step[0] = 8
     if terms.fill == r.LATE:
         fill_late(bar, t)
@@ -158,16 +163,19 @@ def fill_early(bar: r.AccountBar, t: int) -> None:
 
 
 def fill_late(bar: r.AccountBar, t: int) -> None:
-    """Fill decisions at the next close (``"next_close"``), after the walk of its bar.
+    """Fill what was decided at the last close (t - 1) at the close of bar t (``"next_close"``).
 
-    What was carried to the close is kept, as it met the prices of the bar.
+    Called after the walk of bar t. Until this close the old position was held, and met the prices
+    of the bar: ``walk.carried`` keeps its contracts, for the report of this bar. What is decided
+    at this very close waits for the next one.
     """
     state = bar.state
     for i in range(len(state.positions)):
         bar.scratch.walk[i].carried = state.positions[i].quantity
-        # A delisting closes at this very close.
+        # An instrument that is delisted is closed at this close, whatever was decided of it.
         if bar.quotes.instruments[i].is_last == 1:
             state.positions[i].is_pending = 0
+    # Before the first close nothing was decided.
     if t > 0:
         fill_pending(bar, t)
 
@@ -226,20 +234,26 @@ def set_quotes(terms: r.Terms, feed: r.MarketFeed, quotes: r.MarketBar, t: int) 
 
 
 def set_fill(terms: r.Terms, feed: r.MarketFeed, quote: r.Quote, t: int, i: int) -> None:
-    """Write where the orders of an instrument fill: at the open, or at a close.
+    """Write where orders of instrument i fill in bar t: ``quote.fill``, and ``quote.decided``.
 
-    Limit orders fill by ``decided``, the close that decided them, and rest from the open on.
+    Both are contract values. ``decided`` is the close that the decision saw, from which limit
+    orders measure their limit. By when the account fills:
+
+    - AT_OPEN: both are the open;
+    - EARLY: both are the last close, at which the decision is made;
+    - LATE: both are the close of this bar, one after the decision;
+    - RESTING (limit orders): ``decided`` is the last close, and ``fill`` the open.
     """
     quote.fill = quote.open
     quote.decided = quote.open
     if terms.fill == r.AT_OPEN:
         return
 
-    # A close of a bar without data decides nothing.
-    decided_at = t if terms.fill == r.LATE else max(t - 1, 0)
-    if not feed.span[i, 0] <= decided_at < feed.span[i, 1]:
+    # The instrument has no data in the bar of that close: nothing was decided, the open stays.
+    bar_of_close = t if terms.fill == r.LATE else max(t - 1, 0)
+    if not feed.span[i, 0] <= bar_of_close < feed.span[i, 1]:
         return
-    quote.decided = r.read_value(terms, feed.close, decided_at, i)
+    quote.decided = r.read_value(terms, feed.close, bar_of_close, i)
     if terms.fill in (r.LATE, r.EARLY):
         quote.fill = quote.decided
 

@@ -22,12 +22,18 @@ OF_COLLATERAL, OF_FLOWS, OF_RULES = range(3)
 
 
 def log_causes(bar: r.AccountBar, t: int) -> None:
-    """Log where each cause stands before a liquidation of the pool, a row for each.
+    """Log what a liquidation of the pool comes from: one row in the log for each cause.
 
-    The cause of an instrument, and of the collateral, is what it needs (the level of liquidation
-    times its Euler share of the requirement) less what it gained in this bar; that of flows is what
-    they took out. The last row is what the pool has over the level times the requirement. All are
-    money. Writes ``scratch.shares`` on the way.
+    Called before anything is closed or marked. The ``value`` of each row is money, positive where
+    it brings the pool nearer to failing:
+
+    - of an instrument, and of the collateral: what it needs (the level of liquidation times its
+      Euler share of the requirement) less what it gained in this bar;
+    - of flows: interest paid, less what was paid in;
+    - of the rules, the last row, with the other sign: what the pool has over the level times the
+      requirement. The report finds from it what no other row explains.
+
+    Writes ``scratch.shares`` on the way, which the rows of instruments read.
     """
     state = bar.state
     n_instruments = len(state.positions)
@@ -41,13 +47,14 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
     for i in range(n_instruments):
         log_cause(bar, t, i)
 
-    # Collateral: what it lost in the bar, and its share of the requirement.
+    # Collateral: costs and losses of price that the bar has entered, then the change of price since
+    # it was last marked (``priced``), and its share. The ledger's last row is that of the account.
     of_account = bar.ledger[len(bar.ledger) - 1]
-    lost = of_account.conversion - of_account.collateral_pnl
+    cause = of_account.conversion - of_account.collateral_pnl
     for c in range(len(state.held.amounts)):
-        lost -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
-        lost += level * bar.scratch.shares[n_instruments + c]
-    log_cause_of_account(bar, t, OF_COLLATERAL, lost)
+        cause -= state.held.amounts[c] * (state.held.prices[c] - state.priced[c])
+        cause += level * bar.scratch.shares[n_instruments + c]
+    log_cause_of_account(bar, t, OF_COLLATERAL, cause)
 
     taken_out = total(bar.ledger, MONEY.interest) - total_from_outside(bar.ledger)
     log_cause_of_account(bar, t, OF_FLOWS, taken_out)
@@ -57,15 +64,17 @@ def log_causes(bar: r.AccountBar, t: int) -> None:
 
 
 def log_cause(bar: r.AccountBar, t: int, i: int) -> None:
-    """Log the cause of an instrument: what it needs less what it gained in the bar, money.
+    """Log what instrument i adds to the causes of a liquidation: its need less its gain, money.
 
-    What it needs is the level of liquidation times its share of the requirement; an isolated
-    position needs nothing of the pool. Quantity and profit are those of its position.
+    It needs the level of liquidation times its share of the requirement (``scratch.shares``, which
+    must be written before). Its gain is that of the whole bar: what the ledger has booked, and what
+    the position made since it was last marked. An isolated position needs nothing of the pool: its
+    row has 0. The row also has the contracts held, and their profit since the entry.
     """
     terms = bar.terms
     position = bar.state.positions[i]
     quantity = position.quantity
-    stand = 0.0
+    cause = 0.0
     profit = 0.0
     if not r.is_isolated(terms, i):
         gain = compute_gain(bar.ledger, i)
@@ -77,9 +86,9 @@ def log_cause(bar: r.AccountBar, t: int, i: int) -> None:
         for k in range(len(bar.state.options.targets)):
             if terms.options.instruments[k] == i:
                 gain = add_option_gain(bar.state, k, gain)
-        stand = terms.rules.level * bar.scratch.shares[i] - gain
+        cause = terms.rules.level * bar.scratch.shares[i] - gain
 
-    r.log_event(bar.log, t, i, Event.CAUSED, stand, quantity, profit)
+    r.log_event(bar.log, t, i, Event.CAUSED, cause, quantity, profit)
 
 
 def add_option_gain(state: r.AccountState, k: int, gain: float) -> float:
@@ -92,14 +101,21 @@ def add_option_gain(state: r.AccountState, k: int, gain: float) -> float:
     return gain
 
 
-def log_cause_of_account(bar: r.AccountBar, t: int, cause: int, stand: float) -> None:
-    """Log a cause beside the instruments, where it stands."""
+def log_cause_of_account(bar: r.AccountBar, t: int, cause: int, needed_less_gain: float) -> None:
+    """Log a cause that is no instrument's, OF_COLLATERAL, OF_FLOWS or OF_RULES, with its money.
+
+    The owners of causes are numbered in the log: the n instruments first, then these three.
+    """
     owner = len(bar.state.positions) + cause
-    r.log_event(bar.log, t, owner, Event.CAUSED, stand, quantity=0.0, amount=0.0)
+    r.log_event(bar.log, t, owner, Event.CAUSED, needed_less_gain, quantity=0.0, amount=0.0)
 
 
 def measure_shares(bar: r.AccountBar) -> float:
-    """Write the Euler shares of the requirement R into ``scratch.shares``. Returns R."""
+    """Write the Euler shares of the pool's requirement R into ``scratch.shares``; return R.
+
+    A share is the part of R, money, that an instrument or a collateral brings: instruments first,
+    then collateral. They add up to R. Options count with their underlying.
+    """
     margin.fill_shares(bar.terms.rules, bar.state.held, bar.scratch.shares)
     needed = balance.compute_needed(bar.terms, bar.state, is_initial=False)
     if options.holds_options(bar.state):
@@ -110,17 +126,18 @@ def measure_shares(bar: r.AccountBar) -> float:
 def write_parts(
     bar: r.AccountBar, parts: FloatArray, withheld: FloatArray, requirement: float
 ) -> None:
-    """Write the part of each instrument in the requirement into ``parts``: money.
+    """Write into ``parts`` how much of the margin needed is due to each instrument: money.
 
-    The part of an isolated position is its own requirement. Those of cross positions add up to
-    ``requirement``, that of the pool. Each begins with level times its share of it
-    (``scratch.shares``, which must be written before) and lacks what lowers the backing instead:
-    its haircut, and the value of options that does not count, which goes into ``withheld``. Under
-    brackets it lacks their amounts too; under other rules the parts are scaled to the sum.
+    Of an isolated position that is its own requirement. The parts of cross positions add up to
+    ``requirement``, that of the pool. Each of these starts from the level of liquidation times the
+    share of the instrument (``scratch.shares``: call :func:`measure_shares` before). What the
+    backing already lacks is taken off, so that it does not count twice: the haircut of a spot leg,
+    and the value of options that does not count, which goes into ``withheld``.
     """
     terms = bar.terms
     rules = terms.rules
     held = bar.state.held
+    # A requirement of scenarios or of the user's own is of all positions together, not their sum.
     is_joint = rules.own > 0 or rules.has_scenarios
     if options.holds_options(bar.state):
         write_withheld(bar, withheld)
@@ -129,11 +146,13 @@ def write_parts(
     for i in range(len(parts)):
         haircut = margin.compute_haircut(rules, held, i)
         parts[i] = rules.level * bar.scratch.shares[i] - haircut - withheld[i]
+        # A share of a bracket is rate * notional, its requirement rate * notional - amount.
         if not is_joint and margin.is_in_pool(rules, held, i):
             parts[i] -= rules.level * margin.find_bracket_amount(rules, held, i)
         total_parts += parts[i]
 
-    # Under joint rules collateral has a share too, which is split as those of the positions are.
+    # Under joint rules collateral has a share too: scaling the parts to the requirement splits it
+    # among the positions. Isolated positions have no part of the pool, but their own.
     for i in range(len(parts)):
         if r.is_isolated(terms, i):
             parts[i] = compute_pool_needed(bar, i)
@@ -155,11 +174,11 @@ def write_withheld(bar: r.AccountBar, withheld: FloatArray) -> None:
 
 @of_options(returns=None)
 def add_option_shares(bar: r.AccountBar, needed: float) -> None:
-    """Add the parts of the requirement that options have to the shares of underlyings.
+    """Add to ``scratch.shares`` what options bring to the requirement: money, by underlying.
 
-    What the positions alone do not need is split by notional. The value of an option that does not
-    count as backing is a requirement of it: it is divided by the level here, as shares are
-    multiplied by the level where they are compared with backing.
+    The shares of positions and collateral must stand there already. ``needed`` is the requirement
+    of the whole pool. What it is over that of the positions alone is split among the options by
+    notional.
     """
     terms = bar.terms
     state = bar.state
@@ -172,10 +191,14 @@ def add_option_shares(bar: r.AccountBar, needed: float) -> None:
         return
 
     of_positions = margin.compute_portfolio_requirement(terms.rules, state.held, is_initial=False)
-    of_options_alone = needed - of_positions
+    of_options = needed - of_positions
     for k in range(len(state.options.targets)):
-        if positions.quantities[k] != 0.0:
-            share = of_options_alone * (compute_option_notional(state, k) / gross)
-            withheld = 1.0 - margin.compute_counted_rate(terms.options.rules, positions, k)
-            share += withheld * positions.quantities[k] * positions.marks[k] / terms.rules.level
-            bar.scratch.shares[terms.options.instruments[k]] += share
+        if positions.quantities[k] == 0.0:
+            continue
+        share = of_options * (compute_option_notional(state, k) / gross)
+
+        # The part of its value that does not count as backing weighs like a requirement. It is
+        # money already, and readers multiply shares by the level: so it is divided by it here.
+        withheld_rate = 1.0 - margin.compute_counted_rate(terms.options.rules, positions, k)
+        share += withheld_rate * positions.quantities[k] * positions.marks[k] / terms.rules.level
+        bar.scratch.shares[terms.options.instruments[k]] += share

@@ -109,8 +109,10 @@ def count_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
 def count_decision(bar: r.AccountBar, equity: float, time: float, i: int) -> None:
     """Add one decision to ``scratch.cuts``: what each limit cut from asked to filled.
 
-    The limits come in their order: each cuts what the one before it left, so that the cuts add up
-    to the difference between asked and filled.
+    Called after its order was filled or left. The limits come in the order in which they cut: those
+    of leverage, the share of the equity (``margin_share``), then margin, wallet, volume, lots and
+    the market. Each cuts what the one before left, so the cuts add up to asked less filled.
+    Notional is by side: positive on the side of the decision.
     """
     scratch = bar.scratch
     plan = scratch.plans[i]
@@ -121,7 +123,8 @@ def count_decision(bar: r.AccountBar, equity: float, time: float, i: int) -> Non
     if not notional_asked < math.inf or stays_flat:
         return
 
-    # Within its band nothing is ordered: what is held stays. Stages are of orders.
+    # Within its band nothing is ordered: what is held stays, and no share of the equity cut it.
+    # The fields of the plan for later stages are those of orders alone.
     is_in_band = plan.kind == r.IN_BAND
     notional_filled = plan.notional_held
     cut_by_share = 0.0
@@ -134,12 +137,14 @@ def count_decision(bar: r.AccountBar, equity: float, time: float, i: int) -> Non
         inverse_equity=1.0 / equity,
         time=time,
     )
+
+    # All limits together, also where nothing was cut. A cap that made an order of a target inside
+    # its band is counted, but cuts nothing: the order passes.
     add_cut(scratch, decision, i, ALL, cut=notional_asked - notional_filled)
-    # A cap that overrules a band is counted, but cuts nothing: the order passes.
     if plan.cap_and_band == BAND_OVERRULED:
         add_cut(scratch, decision, i, CAP_OVER_BAND, cut=0.0)
 
-    # The share has cut the target already: before it, it was larger.
+    # ``plan.target`` is what the share has left. The limits of leverage came before it.
     target_before_share = plan.target + cut_by_share
     if notional_asked != target_before_share:
         count_leverage(bar, decision, equity, target_before_share, i)
@@ -211,27 +216,32 @@ def has_kept_band(scratch: r.Scratch) -> bool:
 def count_order(bar: r.AccountBar, decision: Decision, i: int) -> None:
     """Add what margin, wallet, volume, lots, minimum and the market cut of an order.
 
-    Each cuts what the one before left: from the target to what is allowed, to what is rounded, to
-    what is filled, notional by side. An order that was not placed is UNFILLED as far as margin
-    would have let it.
+    All are notional by side, and each is what the limit before has left::
+
+        target -> allowed by its own margin -> kept and added, after the wallet
+               -> allowed, after the common factor of all increases
+               -> rounded, after volume, lots and minimum -> filled
+
+    Reductions are not cut by margin or wallet. An order that found no place (UNPLACED) adds
+    nothing, and all that its margin would have let it add counts as UNFILLED.
     """
     scratch = bar.scratch
     plan = scratch.plans[i]
     notional_allowed = plan.quantity_allowed * plan.contract_notional
     notional_rounded = plan.quantity_rounded * plan.contract_notional
 
-    # 4.3 Margin and wallet cut increases alone. What was not placed adds nothing.
+    # 4.3 Margin and wallet. The common factor cuts after the wallet, and counts as margin.
     if plan.kind == r.INCREASE:
-        before_factor = plan.notional_kept + plan.notional_added
-        count_margin(bar, decision, i, cut_by_factor=before_factor - notional_allowed)
-        cut_by_wallet = plan.allowed_by_margin - before_factor
+        notional_after_wallet = plan.notional_kept + plan.notional_added
+        count_margin(bar, decision, i, cut_by_factor=notional_after_wallet - notional_allowed)
+        cut_by_wallet = plan.allowed_by_margin - notional_after_wallet
         count_cut(scratch, decision, i, WALLET, cut_by_wallet)
     elif plan.kind == r.UNPLACED:
         count_margin(bar, decision, i, cut_by_factor=0.0)
         cut_unplaced = plan.allowed_by_margin - notional_allowed
         count_cut(scratch, decision, i, UNFILLED, cut_unplaced)
 
-    # 4.4 Participation, 4.5 lots and minimum, and what rests without a fill.
+    # 4.4 Participation in the volume, 4.5 lots and minimum, and what rests without a fill.
     if notional_allowed != notional_rounded:
         count_rounding(bar, decision, i)
     cut_unfilled = notional_rounded - decision.notional_filled
@@ -285,18 +295,22 @@ def count_rounding(bar: r.AccountBar, decision: Decision, i: int) -> None:
 
 
 def is_under_minimum(rules: r.InstrumentRules, plan: r.OrderPlan, quantity: float) -> bool:
-    """Return whether an order to some contracts by side is under the minimum (4.5).
+    """Return whether an order that was skipped was skipped for its minimum notional (4.5).
 
-    It may be so before it is cut to whole lots, or after. Where lots leave nothing of an order, the
-    lot cuts it, not the minimum.
+    ``quantity`` are the contracts by side that it leads to. It is under the minimum as it stands,
+    or once it is cut to whole lots. Where whole lots leave nothing of it, the lot is what skipped
+    it, not the minimum.
     """
     change = abs(quantity - plan.quantity_held)
     if change * plan.contract_notional < rules.min_notional:
         return True
+
     whole = math.copysign(truncate(rules, abs(quantity)), quantity)
-    whole_change = abs(whole - plan.quantity_held)
-    is_small = whole_change * plan.contract_notional < rules.min_notional
-    return bool(find_dust(rules, plan.quantity_held) < whole_change and is_small)
+    change_in_lots = abs(whole - plan.quantity_held)
+    # Up to the dust a change is float rounding: nothing.
+    is_left = find_dust(rules, plan.quantity_held) < change_in_lots
+    is_small = change_in_lots * plan.contract_notional < rules.min_notional
+    return bool(is_left and is_small)
 
 
 def find_dust(rules: r.InstrumentRules, quantity: float) -> float:

@@ -220,10 +220,17 @@ def find_stop_on_segment(bar: r.AccountBar) -> float:
 
 
 def measure_above_floor(bar: r.AccountBar, place: float) -> float:
-    """Return the equity above its floor at a part of the segment; writes values there."""
+    """Return the equity above the floor that closes the account, at a place of the segment: money.
+
+    A place is a part of the segment on which prices move, 0 to 1. The equity is that of last
+    prices, for options and collateral that of marks. Values the account at the place: a search of
+    places calls it again and again. Rounding counts against the trader.
+    """
     scratch = bar.scratch
-    values = scratch.between
+    # Writes the prices of collateral, and the marks of options, at the place.
     option_pool.value_on_segment(bar, place)
+
+    values = scratch.between
     for i in range(len(values)):
         values[i] = p.move(scratch.walk[i].last, scratch.walk[i].last_end, place)
     equity = balance.compute_equity_at(bar.terms, bar.state, values, bar.state.held.prices)
@@ -262,10 +269,13 @@ def bisect_floor(bar: r.AccountBar, sound: float, failing: float) -> float:
 
 
 def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar) -> bool:
-    """Return whether the least equity of the bar, a bound, may reach its floor.
+    """Return whether the equity may reach its floor in this bar: False is certain, True is not.
 
-    Each price is at its own worst, which they never are together: False is certain, True is not.
+    Compares the floor with a lower bound of the equity, in which each price stands at the worst of
+    its bar for the account. They never all do at the same time.
     """
+    # The bound is a sum of money: cash, then of each position what it adds to the equity, which is
+    # quantity * value, and of an isolated one also its margin less what it cost.
     least = state.wallet.cash
     gross = abs(state.wallet.highest)
     for i in range(len(state.positions)):
@@ -278,6 +288,7 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
         # Open and close may lie outside of low and high.
         at_ends = min(position.quantity * quote.open, position.quantity * quote.close)
 
+        # A cross position has no margin of its own: 0.
         least += min(at_low, at_high, at_ends) + position.margin
         gross += max(abs(at_low), abs(at_high))
         if r.is_isolated(terms, i):
@@ -289,4 +300,5 @@ def is_drawdown_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar)
         ends = min(asset.mark_open, asset.mark_close)
         least += min(amount * min(asset.mark_low, ends), amount * asset.mark_high)
 
+    # Float rounding grows with what was added, so a part of that must be left.
     return not least > compute_stop_level(terms, state) + CAUTION * gross

@@ -138,28 +138,32 @@ def find_reached(
 
 
 def find_stop_place(bar: r.AccountBar, i: int) -> tuple[int, float, float]:
-    """Return the exit that acts first on the segment, at which part, and its contract value.
+    """Return the exit that acts first on the segment, its place, and the value at which it fills.
 
-    Without one: NOTHING, UNREACHED and NaN.
+    The segment is the way of last prices from where the walk stands to its next waypoint; a place
+    is a part of it, 0 to 1. Values are those of a contract. The exit is a stop, or the take-profit
+    where that comes first. Without one: NOTHING, UNREACHED and NaN.
     """
     start = bar.scratch.walk[i].last
     end = bar.scratch.walk[i].last_end
     low = min(start, end)
     high = max(start, end)
-    kind, stop, goal = find_reached(bar, i, low, high, math.nan)
+    kind, stop, take_profit = find_reached(bar, i, low, high, level=math.nan)
 
     place = UNREACHED
     value = math.nan
     side = p.find_side(r.pick_position(bar.state, i))
     if kind != p.NOTHING:
         place, value = p.place_stop(side, start, end, stop)
-    if math.isnan(goal) or not may_take_profit(bar, i):
+    # NaN: prices do not reach the take-profit.
+    if math.isnan(take_profit) or not may_take_profit(bar, i):
         return kind, place, value
 
-    # Losses come first at equal places.
-    place_of_goal, value_of_goal = p.place_stop(-side, start, end, goal)
-    if place_of_goal < place - SAME_PLACE:
-        return p.PROFIT, place_of_goal, value_of_goal
+    # It lies on the favorable side, so it is met by prices that go the other way. At places that
+    # are equal but for rounding, the loss comes first.
+    place_of_profit, value_of_profit = p.place_stop(-side, start, end, take_profit)
+    if place_of_profit < place - SAME_PLACE:
+        return p.PROFIT, place_of_profit, value_of_profit
     return kind, place, value
 
 
@@ -177,7 +181,8 @@ def may_take_profit(bar: r.AccountBar, i: int) -> bool:
 def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) -> None:
     """Close a position at the contract value of an exit, and drop what was decided of it.
 
-    ``kind`` is the event of the exit. Writes account, ledger and log.
+    ``kind`` says which exit: STOP, TRAIL, PROFIT, TIME, or DRAW for a floor of the equity. It is
+    the number of the event in the log too. Writes account, ledger and log.
     """
     terms = bar.terms
     state = bar.state
@@ -187,16 +192,19 @@ def stop_position(bar: r.AccountBar, t: int, i: int, kind: int, value: float) ->
     quote = bar.quotes.instruments[i]
     done = trade(rules, before, value, 0.0, rates, quote, is_order=True)
 
-    # Events of floors are numbered in the order of the floors: DRAW + OF_DAY is that of a day.
+    # The events of floors follow each other from DRAW on: that of the equity stop (0), of the loss
+    # of a day (1) and of a week (2). The highest floor is the one that was reached.
     floor = equity_floors.find_floor(terms, state) if kind == p.DRAW else 0
     is_profit = kind == p.PROFIT
     balance.enter_fill(bar, t, i, kind + floor, before, done, stops=0 if is_profit else 1)
+
     position = state.positions[i]
     position.is_pending = 0
     if is_profit:
         bar.ledger[i].take_profits += 1.0
     else:
-        position.since_stop = -1.0  # the close of the bar adds 1
+        # Bars since the last stop: the close of this bar adds 1, so that it begins at 0.
+        position.since_stop = -1.0
     if kind == p.DRAW:
         equity_floors.drop_after_equity_stop(bar, t, floor)
 

@@ -91,9 +91,11 @@ def fill_decisions(bar: r.AccountBar, t: int, equity: float) -> None:
 
 
 def fill_increases(bar: r.AccountBar, t: int, equity: float) -> float:
-    """Cut and fill the increases, options too; return their common factor.
+    """Cut the increases to what margin and balance allow, and fill them; return the common factor.
 
-    Each cut works on what the one before it left.
+    That is the part, 0 to 1, of all increases that the initial margin of the account allows.
+    Options that are bought or sold anew are cut by it too, and fill last. Called after the
+    reductions have filled. Each cut works on what the one before it left in the plans.
     """
     state = bar.state
     scratch = bar.scratch
@@ -101,17 +103,19 @@ def fill_increases(bar: r.AccountBar, t: int, equity: float) -> float:
     cut_to_balance(bar)
     common_factor = order_limits.fit_increases(bar)
 
+    # What the wallet owes when all is filled has two sources: losses of positions that were closed
+    # under their margin, and fees. They are told apart here, as only fees are paid by margins.
     debt_of_closes = balance.compute_debt(state)
     for i in range(len(state.positions)):
         if scratch.plans[i].kind == r.INCREASE:
-            debt = balance.compute_debt(state)
+            debt_before_fill = balance.compute_debt(state)
             quantity = compute_increased_quantity(bar, i, common_factor)
             trade_to(bar, t, i, quantity, is_increase=True)
             # A flip whose increase was cut to nothing has closed its position.
             if not r.is_held(state, i):
-                debt_of_closes += balance.compute_debt(state) - debt
+                debt_of_closes += balance.compute_debt(state) - debt_before_fill
 
-    # Fees may have emptied the wallet: isolated margins pay what it owes for them (section 3).
+    # Isolated margins pay the fees that emptied the wallet, as section 3 of accounting says.
     balance.take_from_isolated(bar.terms, state, debt_of_closes)
     options.add_options(bar, t, common_factor)
     return common_factor
@@ -184,30 +188,28 @@ def is_ending(state: r.AccountState, i: int) -> bool:
 
 
 def write_target(bar: r.AccountBar, equity: float, i: int) -> None:
-    """Begin the plan of instrument i: write its kind, side, notional held and target.
+    """Begin the plan of instrument i: write its kind, and for a decision its side and target.
 
-    The kind is NO_TARGET without a target, REDUCE if the position has to close, and IN_BAND
-    otherwise, until the bands are tested. Nothing is added or cut yet. A target in contracts holds
-    for one bar, so it is forgotten here.
+    The target is notional on the side of the decision, never negative; ``notional_held`` is that
+    before the order, by the same side. The kind says what follows:
+
+    - NO_TARGET: nothing was decided, or nothing can fill;
+    - REDUCE: the instrument or the account has ended, so the position closes;
+    - IN_BAND: there is a target. The bands, tested later, may make an order of it.
     """
     state = bar.state
     plan = bar.scratch.plans[i]
-    plan.kind = r.NO_TARGET
-    plan.target = 0.0
-    plan.notional_added = 0.0
-    plan.notional_kept = 0.0
-    plan.cap_and_band = 0.0
-    plan.cut_by_share = 0.0
-
+    clear_plan(plan)
     if not is_deciding(state, bar.quotes, i):
         return
-    # What has ended closes whatever was decided: its target stays the 0 of above.
+    # What has ended closes whatever was decided: its target stays 0.
     if is_ending(state, i):
         if r.is_held(state, i):
             plan.kind = r.REDUCE
         return
 
-    # A decision is a leverage, or contracts (as in the hedge of an option).
+    # A decision is a leverage, or contracts (as in the hedge of an option). Contracts hold for one
+    # bar, so they are forgotten: NaN.
     if math.isnan(plan.target_contracts):
         has_target, side, notional_held, target = measure_target(bar, equity, i)
         if not has_target:
@@ -216,13 +218,24 @@ def write_target(bar: r.AccountBar, equity: float, i: int) -> None:
         side, notional_held, target = measure_target_contracts(bar, i)
         plan.target_contracts = math.nan
 
-    # The largest target reads side and notional held, so these are written first.
+    # An infinite leverage asks for all that margin allows, which depends on side and notional held.
     plan.kind = r.IN_BAND
     plan.side = side
     plan.notional_held = notional_held
     if target == math.inf:
         target = compute_largest_target(bar, equity, i)
     plan.target = target
+
+
+@inlined
+def clear_plan(plan: r.OrderPlan) -> None:
+    """Write a plan without a target, in which nothing is added or cut yet."""
+    plan.kind = r.NO_TARGET
+    plan.target = 0.0
+    plan.notional_added = 0.0
+    plan.notional_kept = 0.0
+    plan.cap_and_band = 0.0
+    plan.cut_by_share = 0.0
 
 
 @inlined
@@ -368,19 +381,23 @@ def cut_increases(bar: r.AccountBar, equity: float) -> None:
 
 
 def cut_increase(bar: r.AccountBar, equity: float, i: int) -> None:
-    """Write costs, notional kept and added of an increase, within its own limits (4.3).
+    """Cut an increase to its own limits: its share of the equity, its margin, its wallet (4.3).
 
-    In this order: its share of the equity, its margin, and its wallet. Costs come first, as all
-    limits are tested after them.
+    In this order. Writes into its plan the costs first, as each limit is tested after costs, then
+    the target that the share leaves, and then the notional that the order keeps and adds.
     """
     plan = bar.scratch.plans[i]
     price_order(bar, i)
-    # A smaller target has less impact, so it is priced anew.
-    if order_limits.cut_to_share(bar, equity, i):
+    # A smaller target has less impact on the price, so its costs are written anew.
+    is_cut = order_limits.cut_to_share(bar, equity, i)
+    if is_cut:
         price_order(bar, i)
 
+    # Margin and wallet: writes ``notional_kept`` and ``notional_added``.
     write_increase(bar, equity, i, cost=plan.cost)
-    # If nothing is left and nothing closes, no order is sent: it has no fixed fee.
+
+    # Nothing is added. Unless it is a flip (held by side < 0), which closes in any case, no order
+    # is sent: it has no fixed fee.
     if plan.notional_added == 0.0 and plan.notional_held >= 0.0:
         plan.fee = 0.0
 
@@ -466,8 +483,13 @@ def limit_by_margin(bar: r.AccountBar, equity: float, i: int, cost: float) -> fl
 def limit_by_wallet(bar: r.AccountBar, i: int, notional: float) -> float:
     """Return how much of a notional the wallet can pay for in an isolated position (4.3).
 
-    What is kept of the old position is paid for already. The steps are in contracts by side, and
-    multiply by inverses, as lanes of a sweep do: so rows and runs are equal to the last bit.
+    The order is one of quantity_kept contracts, which are held on its side and paid for already,
+    and of quantity_added contracts, which the wallet pays::
+
+        quantity_kept + min(notional / contract_notional - quantity_kept, wallet / contract_cost)
+
+    All quantities are by side. Sweeps compute the same for many accounts at once, and must give
+    the same bits: so quotients are products with an inverse here, as they are there.
     """
     plan = bar.scratch.plans[i]
     quote = bar.quotes.instruments[i]
@@ -504,10 +526,15 @@ def compute_wallet_of_order(bar: r.AccountBar, i: int) -> float:
 
 
 def cut_to_balance(bar: r.AccountBar) -> None:
-    """Scale isolated increases and premiums so that the balance pays for them.
+    """Scale isolated increases and options bought by one factor, so that the balance pays for them.
 
-    Scales ``notional_added`` of plans, and what options add. They share the balance less the fees
-    of cross increases, so an isolated order never cuts a cross one.
+    Reads what their own limits have left, and scales it: ``notional_added`` of plans, and
+    ``quantities_added`` of options. The factor is available / payments, where that is under 1::
+
+        available = max(max(balance - fees_before, 0) + returned_by_flips, 0)
+
+    Payments are margins, fees and premiums of what is scaled. Fees of cross increases, and what
+    closes short options, come before: an isolated order never cuts a cross one.
     """
     terms = bar.terms
     state = bar.state
@@ -515,8 +542,6 @@ def cut_to_balance(bar: r.AccountBar) -> None:
     if not has_isolated_increase(terms, bar.scratch) and not options.is_adding_options(state):
         return
 
-    # Payments that the balance limits, and those that come before them: fees of cross orders, and
-    # what closes short options.
     fees_before, payments = options.sum_premiums(terms, state)
     returned_by_flips = 0.0
     for i in range(len(state.positions)):

@@ -268,29 +268,35 @@ def try_option_step(bar: r.AccountBar, k: int) -> tuple[float, float]:
 
 
 def score_option_step(bar: r.AccountBar, k: int, gain: float, part: float) -> float:
-    """Return how a step of option k ranks in the order of the account; the largest is first.
+    """Return how a step of option k ranks among the steps of a liquidation; the largest is first.
 
     ``gain`` is what the step adds to the excess of the pool: money. ``part`` is the share of the
-    position that it trades.
+    position that it trades. :func:`rank` picks the measure by which the account orders its steps.
     """
     terms = bar.terms
     state = bar.state
     positions = state.options.positions
     quantity = positions.quantities[k]
-    notional = compute_option_notional(state, k)
-    relief = gain / (notional * part)
-    loss = positions.marks[k] - state.options.paid[k]
 
-    # After the futures, options rank by their deltas.
+    # Relief: what the step gains per notional that it trades.
+    notional_held = compute_option_notional(state, k)
+    relief = gain / (notional_held * part)
+
+    # The unrealized loss, positive. A short, whose quantity is negative, loses as the mark rises.
+    mark_gain = positions.marks[k] - state.options.paid[k]
+    loss = -quantity * mark_gain
+
+    # Where options come after the futures, they rank by their deltas: notional of the underlying.
+    notional_of_order = notional_held
     if terms.order == r.OPTIONS_LAST:
         delta = margin.compute_option_delta(positions, k)
-        notional = abs(quantity * delta) * positions.indices[k]
+        notional_of_order = abs(quantity * delta) * positions.indices[k]
     return rank(
         terms,
         relief=relief,
-        loss=-quantity * loss,
+        loss=loss,
         needed=compute_requirement_of_option(bar, k),
-        notional=notional,
+        notional=notional_of_order,
         place=1.0 * (len(state.positions) + k),
     )
 

@@ -89,14 +89,18 @@ def goes_to_market(terms: r.Terms, state: r.AccountState, i: int) -> bool:
 
 
 def place_increases(bar: r.AccountBar, t: int, equity: float) -> float:
-    """Cut the increases at their limits, and place them; return the common factor.
+    """Cut the increases, and place those that are left as limit orders; return the common factor.
 
-    Their ``quote.fill`` is their limit from here on.
+    That is the part, 0 to 1, of all increases that the initial margin allows; 1 where none is left.
+    The cuts are those of fills at market, in their order: the own limits of each increase, the
+    balance that isolated ones share, the margin of all together.
     """
     scratch = bar.scratch
+    # This also writes the limit into ``quote.fill``, at which all cuts after it value the order.
     for i in range(len(scratch.plans)):
         if scratch.plans[i].kind == r.INCREASE:
             limit_increase(bar, equity, i)
+    # Those that cannot rest have left the kind INCREASE.
     if not fills.has_order(scratch, r.INCREASE):
         return 1.0
 
@@ -178,15 +182,20 @@ def set_limit(terms: r.Terms, quotes: r.MarketBar, scratch: r.Scratch, i: int, s
 
 
 def limit_increase(bar: r.AccountBar, equity: float, i: int) -> None:
-    """Write limit, costs, notional kept and added of an increase, or leave it UNPLACED.
+    """Give an increase its limit, and cut it to its own limits there; or leave it UNPLACED.
 
-    The notional held is valued anew at the limit, and all limits are tested there.
+    ``quote.fill``, the price of the decision before, is the limit from here on, and all notionals
+    of the plan are valued at it. Each step reads what those before it wrote into the plan: what is
+    held at the limit, whether the order can rest, its costs, its share of the equity, and what
+    margin and wallet let it add.
     """
     plan = bar.scratch.plans[i]
+    quote = bar.quotes.instruments[i]
+    # Writes ``quote.fill``, and the price beyond it that must trade.
     set_limit(bar.terms, bar.quotes, bar.scratch, i, plan.side)
-    limit_value = bar.quotes.instruments[i].fill
-    quantity_held = bar.state.positions[i].quantity
-    plan.notional_held = quantity_held * (plan.side * abs(limit_value))
+    plan.notional_held = bar.state.positions[i].quantity * (plan.side * abs(quote.fill))
+
+    # Margin has cut nothing of an order that is not placed: the report counts it as unfilled.
     plan.allowed_by_margin = plan.target
     if not can_rest(bar, i):
         leave_unplaced(bar, i)

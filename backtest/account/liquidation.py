@@ -31,24 +31,27 @@ LEAST_PART = 1e-9
 
 @cold
 def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Value) -> Balances:
-    """Liquidate a position at a mark value by its mode; return what it leaves (accounting 5).
+    """Liquidate a position at a mark value by its mode; return the balances that it leaves.
 
-    It is isolated, or all that the pool has. An isolated one that is closed leaves its margin in
-    the cash, or a debt that the venue bears; the pool's leaves its debt as a negative cash, which
-    the liquidation of the pool writes off. Writes ledger and log.
+    Section 5 of accounting. The position is isolated, or all that the pool has; ``balances`` are
+    those before. A takeover takes it with all that backs it; the other modes close it in one step,
+    or step by step until it no longer fails. Writes ledger and log, once for all steps.
+
+    What a closed position leaves: an isolated one its margin in the cash, or a debt that the venue
+    bears; the pool's its debt as a negative cash, which the liquidation of the pool writes off.
     """
     rules = r.share(r.pick_instrument(bar.terms, i))
     is_isolated = rules.margin.is_isolated
     money = bar.ledger[i]
-    quantity = balances.position.quantity
+    quantity_before = balances.position.quantity
     marked, pnl = p.mark_position(balances.position, value)
     now = Balances(balances.cash, marked)
 
-    # A takeover leaves nothing to reduce; other modes close in one step or several.
+    # A takeover leaves nothing to reduce, so the loop below does not run after it.
     loss = 0.0
     mode = rules.liquidation_mode if is_isolated else bar.terms.liquidation_mode
     if mode == r.TAKEOVER:
-        money.traded += abs(quantity) * abs(value)
+        money.traded += abs(quantity_before) * abs(value)
         now, loss = forfeit(rules, now, value)
     while now.position.quantity != 0.0:
         now, step_loss, notional = take_step(bar, i, balances, now, value)
@@ -57,9 +60,10 @@ def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Valu
         if now.position.quantity != 0.0 and not is_still_failing(bar, i, now, value):
             break
 
-    r.log_liquidation(bar.log, t, i, value, now.position.quantity - quantity, loss)
+    r.log_liquidation(bar.log, t, i, value, now.position.quantity - quantity_before, loss)
     money.price_pnl += pnl
     money.liquidation_loss += loss
+    # That of a pool is counted by the liquidation of the pool.
     money.liquidations += 1.0 if is_isolated else 0.0
     if is_isolated and now.position.quantity == 0.0:
         return release_margin(bar, t, i, now, value)
@@ -69,19 +73,21 @@ def liquidate(bar: r.AccountBar, t: int, i: int, balances: Balances, value: Valu
 def take_step(
     bar: r.AccountBar, i: int, before: Balances, now: Balances, value: Value
 ) -> tuple[Balances, float, float]:
-    """Return the balances after the next step, its loss and its notional.
+    """Close a part of a position that is liquidated; return balances after it, loss and notional.
 
-    ``before`` are the balances at the start of the liquidation. Those of a cross position are
-    written into the account on the way.
+    ``before`` are the balances at the start of the liquidation, ``now`` those after the steps so
+    far. After a step of a cross position its balances are written into the account, as the pool is
+    tested there (:func:`is_still_failing`); an isolated position is tested on what is returned.
     """
     terms = bar.terms
     rules = r.share(r.pick_instrument(terms, i))
     quote = bar.quotes.instruments[i]
 
-    # The health factor is that of the position; of a pool whose level is not 1, that of the account
-    # at this level. At a level of 1 the two are the same for a position alone.
-    is_of_pool = not rules.margin.is_isolated and rules.full_below_health > 0.0
-    if is_of_pool and terms.rules.level != 1.0:
+    # How much a step closes may depend on the health factor, assets / debts with their margin at
+    # the level of liquidation. At a level of 1 that of the pool is that of the position, as it is
+    # all that the pool has; at another level it is computed from the account.
+    has_health_of_pool = not rules.margin.is_isolated and rules.full_below_health > 0.0
+    if has_health_of_pool and terms.rules.level != 1.0:
         closed = choose_pool_reduction(bar, i)
     else:
         size_at_start = abs(before.position.quantity)
@@ -146,22 +152,27 @@ def choose_reduction(
     held = balances.position.quantity
     if is_step_whole(rules, balances, value, size_at_start):
         return held
+    # Only margin loans have a health factor.
     if not rules.full_below_health > 0.0:
         return choose_share(rules, held, value)
 
-    # The health factor: of a long, collateral less margin / debt; of a short, collateral / debt
-    # with margin. All debt is repaid where it is low.
+    # Assets and debts of the loan, money. Backing is their difference, and what is needed, the
+    # maintenance margin, counts against the trader.
     notional = abs(held) * abs(value)
     backing = p.compute_backing(rules, balances, value)
     needed = p.compute_requirement(rules, balances.position, value, multiplier)
     if held < 0.0:
+        # A short owes its coins, and has the money that they were sold for.
         assets = notional + backing
         debts = notional + needed
     else:
+        # A long has its coins, and owes the money that they were bought with.
         assets = notional - needed
         debts = notional - backing
+
+    # The health factor, assets / debts, is low: the step repays the whole debt.
     if assets <= rules.full_below_health * debts * (1.0 + TOLERANCE):
-        return repay_all(rules, held, value, held * abs(value) - backing)
+        return repay_all(rules, held, value, debts)
     return choose_share(rules, held, value)
 
 
@@ -228,7 +239,8 @@ def find_fill(rules: InstrumentRules, value: Value, closed: Contracts, quote: Qu
 def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
     """Return the signed contracts of instrument i that the next step of a liquidated pool closes.
 
-    The rules are those of :func:`choose_reduction`, but backing and health factor are the pool's.
+    The rules are those of :func:`choose_reduction`: all, a share, or what repays the debt of a loan
+    whose health factor is low. But backing and health factor are those of the whole pool.
     """
     state = bar.state
     rules = r.share(r.pick_instrument(bar.terms, i))
@@ -236,23 +248,28 @@ def choose_pool_reduction(bar: r.AccountBar, i: int) -> float:
     held = position.quantity
     value = state.positions[i].value
 
-    # As if the pool backed this position alone: cash is the backing without its value.
+    # The test takes cash and a position, and counts cash + quantity * value as their backing. So
+    # that it finds the backing of the pool, the cash is that backing less the position's value.
     backing = balance.compute_pool(bar.terms, state)
     balances = r.Balances(backing - held * value, position)
     size_at_start = abs(bar.scratch.walk[i].quantity_at_start)
     if is_step_whole(rules, balances, value, size_at_start):
         return held
+    # Only margin loans have a health factor.
+    if not rules.full_below_health > 0.0:
+        return choose_share(rules, held, value)
 
-    # A loan whose health, assets over debts, is too low may be repaid in full by one step.
-    if rules.full_below_health > 0.0:
-        assets, debts, cash = sum_loan(bar, backing)
-        debt_in_cash = max(-cash, 0.0)
-        assets += max(cash, 0.0)
-        debts += debt_in_cash
-        is_low = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
-        # What a long sells repays cash, so without a debt in cash there is nothing to repay.
-        if is_low and (held < 0.0 or debt_in_cash > 0.0):
-            return repay_all(rules, held, value, debt_in_cash)
+    # Cash is an asset, or a debt where it is negative: borrowed.
+    assets, debts, cash = sum_loan(bar, backing)
+    debt_in_cash = max(-cash, 0.0)
+    assets += max(cash, 0.0)
+    debts += debt_in_cash
+
+    # The health factor, assets / debts, is low: the step repays the debt. A short repays its coins.
+    # A long repays borrowed cash by what it sells; where no cash is borrowed it has nothing to.
+    is_low = assets <= rules.full_below_health * debts * (1.0 + TOLERANCE)
+    if is_low and (held < 0.0 or debt_in_cash > 0.0):
+        return repay_all(rules, held, value, debt_in_cash)
     return choose_share(rules, held, value)
 
 

@@ -275,9 +275,12 @@ def price_close(bar: r.AccountBar, i: int) -> None:
 
 
 def find_reduction(bar: r.AccountBar) -> float:
-    """Return the largest factor of all cross positions whose margin ratio is met, by bisection.
+    """Return the largest factor of all cross positions at which the call of the pool is met.
 
-    Writes costs of closing and what is held into scratch, for :func:`compute_spare` to read.
+    Found by bisection: 1 keeps all contracts, 0 closes all. Every trial asks
+    :func:`compute_spare`, which reads what this function writes into scratch first, for each
+    instrument: the contracts held (``quantity_aside``), and of a cross position what closing it
+    costs (``plans[i].cost`` and ``fee``).
     """
     terms = bar.terms
     state = bar.state
@@ -307,12 +310,15 @@ def find_reduction(bar: r.AccountBar) -> float:
 def compute_spare(
     terms: r.Terms, state: r.AccountState, scratch: r.Scratch, factor: float
 ) -> float:
-    """Return what the pool has to spare for ``grace_ratio`` with all positions times a factor.
+    """Return what the pool would have to spare after a reduction of all positions to a factor.
 
-    That is grace_ratio * (backing - costs of closing the rest) - requirement: money, under 0 if the
-    ratio is not met. The fixed fees count for any factor. Quantities and costs are those that
-    :func:`find_reduction` wrote. Writes the reduced quantities into the account, computes their
-    requirement, and takes them back.
+    Money, under 0 where ``grace_ratio``, the ratio that ends a call, is not met::
+
+        grace_ratio * (backing - costs of closing (1 - factor)) - requirement
+
+    The fixed fees count for any factor. Called by :func:`find_reduction` alone, which first writes
+    what is held into ``walk[i].quantity_aside`` and costs of closing into the plans. Writes the
+    reduced quantities into the account, asks for their requirement, and takes them back.
     """
     backing = margin.compute_full_backing(terms.rules, state.held, state.wallet.cash)
     if holds_options(state):
@@ -329,7 +335,7 @@ def compute_spare(
         backing -= plan.cost * notional_closed + plan.fee
         position.quantity = factor * quantity
 
-    # Haircuts and requirement are those of the reduced quantities.
+    # Haircuts and requirement are those of the reduced quantities, so they are asked for here.
     needed = terms.rules.level * balance.compute_needed(terms, state, is_initial=False)
     backing -= margin.compute_haircuts(terms.rules, state.held)
 
@@ -365,37 +371,35 @@ def close_calls(bar: r.AccountBar, t: int, is_lost: bool) -> None:
 
 
 def close_call(bar: r.AccountBar, t: int, pool: int, is_lost: bool) -> None:
-    """Take the margin call of a pool over the close of bar t; writes call, ledger and log.
+    """Take the margin call of one pool over the close of bar t; writes call, ledger and log.
 
-    The call that is open ends or goes on; then one begins if the margin ratio has crossed
-    ``margin_call`` since the last close. ``is_lost`` says that the account was ruined at this
-    close.
+    A pool is an isolated position, or all cross positions together. It is called where its ratio,
+    requirement / backing, is at least ``margin_call``. First a call that is open may end; then a
+    new one may begin. ``is_lost``: the account was ruined at this close, so an open call failed.
     """
-    terms = bar.terms
-    call = bar.state.calls[pool]
     ratio = compute_pool_ratio(bar, pool)
-    is_under = is_pool_under(terms, ratio)
-    is_liquidated = bar.ledger[pool].liquidations > 0.0
-    # Reads the ratio of the last close, which the end of this one writes over.
-    was_called = was_called_before(terms, bar.state, pool)
+    end_at_close(bar, t, pool, ratio, is_lost)
+    count_close(bar, t, pool, ratio)
+    # The next close reads it, to know whether its own ratio is newly too high.
+    bar.state.calls[pool].ratio = ratio
 
-    # A liquidation ends what the call was about, and so does a margin that meets it. Its time,
-    # ``called_at``, is counted first.
-    if is_liquidated:
-        count_liquidated_call(bar, t, pool)
-    if is_liquidated or is_under or bar.ledger[pool].calls_met > 0.0:
-        call.called_at = math.nan
-    end_at_close(bar, t, pool, has_failed=is_liquidated or is_lost, ratio=ratio)
 
-    # The count of closes goes on after the call has failed, so that a grace can end.
+def count_close(bar: r.AccountBar, t: int, pool: int, ratio: float) -> None:
+    """Begin a call at a close whose ratio is newly too high, or count one more close of it.
+
+    ``call.unmet`` counts these closes, for the grace that some venues give; NO_CALL is none. The
+    count goes on after the call has failed, so that the grace can end. Reads the ratio of the last
+    close from the call.
+    """
+    call = bar.state.calls[pool]
+    # Called at this very close: only the beginning of a call sets it again.
     call.is_called = 0.0
-    if is_under:
+    if is_pool_under(bar.terms, ratio):
         call.unmet = NO_CALL
-    elif not was_called:
+    elif not was_called_before(bar.terms, bar.state, pool):
         begin_call(bar, t, pool, ratio)
     elif call.unmet >= 0.0:
         call.unmet += 1.0
-    call.ratio = ratio
 
 
 def was_called_before(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
@@ -408,18 +412,31 @@ def was_called_before(terms: r.Terms, state: r.AccountState, pool: int) -> bool:
 
 
 @inlined
-def end_at_close(bar: r.AccountBar, t: int, pool: int, has_failed: bool, ratio: float) -> None:
-    """End an open call at the close if it has failed or is met; one that is neither stays open.
+def end_at_close(bar: r.AccountBar, t: int, pool: int, ratio: float, is_lost: bool) -> None:
+    """End the open call of a pool at a close: by a liquidation in this bar, a loss, or its margin.
 
-    One that something else in this bar has ended is logged already, and only closed here.
+    Margin meets the call where the ratio is under ``margin_call``. A call that nothing ends stays
+    open. ``is_lost``: the account was ruined, which is a failure as a liquidation is.
     """
     call = bar.state.calls[pool]
     money = bar.ledger[pool]
+    is_met_now = is_pool_under(bar.terms, ratio)
+    is_liquidated = money.liquidations > 0.0
+
+    # The days up to a liquidation are counted from ``called_at``, so before that is cleared.
+    if is_liquidated:
+        count_liquidated_call(bar, t, pool)
+    if is_liquidated or is_met_now or money.calls_met > 0.0:
+        call.called_at = math.nan
+
+    # A top-up or a reduction of this bar has ended the call and logged it: it is only closed here.
     has_ended = money.calls_met + money.calls_failed > 0.0
     if call.is_open != 1.0 or has_ended:
         call.is_open = 0.0
         return
-    if has_failed or is_pool_under(bar.terms, ratio):
+
+    has_failed = is_liquidated or is_lost
+    if has_failed or is_met_now:
         end_call(bar, t, pool, is_met=not has_failed, ratio=ratio)
         call.is_open = 0.0
 

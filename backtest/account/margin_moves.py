@@ -63,28 +63,31 @@ def is_any_asked(state: r.AccountState) -> bool:
 
 
 def choose_setting(bar: r.AccountBar, i: int) -> None:
-    """Write the venue leverage of a position, and the margin to move.
+    """Write the venue leverage of an isolated position, and the margin that it moves.
 
-    ``asked`` is what the policy wants, infinite for the largest; the setting is what the bracket of
-    the notional allows of it. It goes into state and margin tables, and into the walk goes whether
-    it is new (``is_new_setting``) and the money to move (``margin_moved``), negative if it returns.
+    The policy asks for ``position.asked``, infinite for the largest. The setting is what the
+    brackets allow of that; it goes into the position and into the margin tables. For the moves that
+    follow, the walk gets ``is_new_setting`` (1 or 0) and ``margin_moved``: money to post, negative
+    to return. Both are 0 before this call, and stay so of a flat position.
     """
     position = bar.state.positions[i]
-    asked = position.asked
-    largest = find_largest_setting(bar, i)
-    # What is set already stays allowed, though the position has grown out of its bracket.
-    setting = min(asked, max(largest, position.setting))
     walk = bar.scratch.walk[i]
+    asked = position.asked
+    # What is set already stays allowed, though the position has grown out of its bracket.
+    largest_allowed = max(find_largest_setting(bar, i), position.setting)
+    setting = min(asked, largest_allowed)
     walk.is_new_setting = 1.0 if setting != position.setting else 0.0
     position.setting = setting
     bar.terms.rules.brackets.settings[i] = setting
     if not r.is_held(bar.state, i):
         return
 
-    # The margin goes to what was asked for, not to the setting that is allowed of it.
+    # The money to move is that of what was asked for, not of the setting that is allowed of it:
+    # what of it cannot move is then logged as refused. Infinity has no margin: the setting has.
+    leverage = asked if asked < math.inf else setting
     entry_notional = abs(position.quantity * position.entry)
-    wanted = entry_notional / (asked if asked < math.inf else setting)
-    change = wanted - position.margin
+    change = entry_notional / leverage - position.margin
+    # A smaller change is float rounding.
     if abs(change) > TOLERANCE * entry_notional:
         walk.margin_moved = change
 
@@ -152,13 +155,18 @@ def log_move(bar: r.AccountBar, t: int, i: int, kind: int, moved: float) -> None
 def log_refused(
     bar: r.AccountBar, t: int, i: int, wanted: float, refused: float, was_refused: float
 ) -> float:
-    """Log margin that a new setting could not move; return 1 while a refusal goes on, else 0.
+    """Log margin that could not move, once per refusal; return 1 while it is refused, else 0.
 
-    ``was_refused`` is that of the last bar: each refusal is logged once, where the setting is new.
+    ``wanted`` and ``refused`` are money: what was to move, and what of it could not. A refusal
+    begins, and is logged, in the bar in which the policy sets another venue leverage, and ends when
+    nothing is refused. ``was_refused``, 1 or 0, is the answer of the last bar, and stands while a
+    refusal goes on.
     """
     if refused <= TOLERANCE * wanted:
         return 0.0
-    if bar.scratch.walk[i].is_new_setting == 1.0 and was_refused == 0.0:
+
+    is_new_setting = bar.scratch.walk[i].is_new_setting == 1.0
+    if is_new_setting and was_refused == 0.0:
         value = bar.quotes.instruments[i].fill
         r.log_event(bar.log, t, i, Event.MARGIN_REFUSED, value, quantity=0.0, amount=refused)
         return 1.0

@@ -295,12 +295,17 @@ def sum_bar(ledger: Structs[Money], money: Money, wallet: Wallet, is_fast: bool)
 
 
 def earn(ledger: Structs[Money]) -> float:
-    """Return by how much a bar changed the equity so far, beside deposits and top-ups."""
-    rows = view_numbers(ledger)
+    """Return by how much a bar changed the equity so far, beside deposits and top-ups.
+
+    Money, summed over all rows of the ledger: each instrument, and the account. ``EARNED`` has the
+    sign (1, -1, or 0 for what is not earned) of each of the first fields of :class:`Money`, in the
+    order of the fields, which is that of the columns of ``numbers``.
+    """
+    numbers = view_numbers(ledger)
     total = 0.0
     for i in range(len(ledger)):
-        for term in range(len(EARNED)):
-            total += EARNED[term] * rows[i, term]
+        for field in range(len(EARNED)):
+            total += EARNED[field] * numbers[i, field]
         total += ledger[i].collateral_pnl - ledger[i].conversion
     return total
 

@@ -75,32 +75,39 @@ def follow_segment(bar: r.AccountBar, left: float) -> tuple[float, float]:
     """Return where on the segment the pool first fails, and a lower bound of its excess at the end.
 
     The excess is what the pool has over its requirement: money; it fails at 0. ``left`` is the
-    excess at the start. The bound is of a segment on which it does not fail (UNREACHED), else 0.
+    excess at the start, over 0. Where the pool fails, the place is 0 to 1 and the bound 0; where it
+    does not, the place is UNREACHED. Writes the values of the account where it tests.
+
+    The segment is walked part by part. A part is passed without a test where ``fall``, a bound of
+    how far the excess falls on the whole segment, leaves some. Else its end is tested; a place that
+    fails is narrowed down by bisection.
     """
-    # All places up to ``sound`` are sound, and ``left`` is the excess there.
     fall = bound_fall(bar)
-    sound = 0.0
+    # The last place that was tested: the excess there is ``left``.
+    tested = 0.0
     for part in range(1, PARTS + 1):
         place = part / PARTS
         # The requirement may jump where prices cross a strike, so each of them is tested.
-        strike = find_strike(bar, sound, place)
+        strike = find_strike(bar, tested, place)
         while strike < place:
             left_at_strike = compute_left(bar, strike)
             if left_at_strike <= 0.0:
-                return bisect_place(bar, sound, strike), 0.0
-            sound = strike
+                return bisect_place(bar, tested, strike), 0.0
+            tested = strike
             left = left_at_strike
-            strike = find_strike(bar, sound, place)
+            strike = find_strike(bar, tested, place)
 
         # The bound shows that the excess stays over 0 up to here.
-        if left > fall * (place - sound):
+        if left > fall * (place - tested):
             continue
         left_at_place = compute_left(bar, place)
         if left_at_place <= 0.0:
-            return bisect_place(bar, max(sound, (part - 1) / PARTS), place), 0.0
-        sound = place
+            # The parts before were tested or bounded: it fails inside of this one.
+            sound = max(tested, (part - 1) / PARTS)
+            return bisect_place(bar, sound, place), 0.0
+        tested = place
         left = left_at_place
-    return UNREACHED, left - fall * (1.0 - sound)
+    return UNREACHED, left - fall * (1.0 - tested)
 
 
 def bisect_place(bar: r.AccountBar, sound: float, failing: float) -> float:
@@ -117,8 +124,10 @@ def bisect_place(bar: r.AccountBar, sound: float, failing: float) -> float:
 def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
     """Return the first place between two at which a price crosses a strike, else ``before``.
 
-    Places are parts of the segment, 0 to 1. Only under ``intrabar="worst"`` a strike can make the
-    requirement jump, as an option and its hedge may move apart there.
+    Places are parts of the segment, 0 to 1. A strike is crossed where the contract value of the
+    underlying, on its straight way, is that of the strike: size * strike, or -size / strike of an
+    inverse contract. Only under ``intrabar="worst"`` a strike can make the requirement jump, as an
+    option and its hedge may move apart there.
     """
     terms = bar.terms
     if terms.intrabar != r.WORST:
@@ -134,13 +143,14 @@ def find_strike(bar: r.AccountBar, after: float, before: float) -> float:
         if positions.quantities[k] == 0.0 or distance == 0.0:
             continue
 
-        # The contract value of the underlying at the strike.
+        # Values of inverse contracts are negative, so that they rise with the price too.
         value_at_strike = brackets.sizes[i] * positions.strikes[k]
         if brackets.are_inverse[i]:
             value_at_strike = -brackets.sizes[i] / positions.strikes[k]
         place = (value_at_strike - start) / distance
 
-        # A strike that prices stand on, give or take rounding, is passed already.
+        # The strike at ``after`` was tested already, and must not be found again: rounding may put
+        # it a last digit further.
         if after * (1.0 + TOLERANCE) < place < first:
             first = place
 
@@ -260,18 +270,18 @@ def is_moved_by(terms: r.Terms, state: r.AccountState, i: int) -> bool:
 # Liquidation prices: at which price of one instrument the pool fails.
 
 
-def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None:
-    """Write the segment between two ratios of the price of instrument i.
+def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, is_up: bool, k: int) -> None:
+    """Write the segment between two ratios of the price of instrument i: number k on its way.
 
-    Steps 0, 1, .. lead down from the price now, -1, -2, .. up. Starts from the values and prices
-    that :func:`begin_search` put aside.
+    The segments follow each other away from the price now, up by the ratios of UP or down by those
+    of DOWN. Starts from the values and prices that :func:`begin_search` put aside.
     """
-    if step < 0:
-        first = UP[-step - 1]
-        second = UP[-step]
+    if is_up:
+        first = UP[k]
+        second = UP[k + 1]
     else:
-        first = DOWN[step]
-        second = DOWN[step + 1]
+        first = DOWN[k]
+        second = DOWN[k + 1]
 
     now = margin.Waypoint(scratch.value_aside, scratch.price_aside)
     start = margin.Waypoint(scratch.mark, scratch.price)
@@ -281,11 +291,24 @@ def aim_at_ratios(terms: r.Terms, scratch: r.Scratch, i: int, step: int) -> None
 
 
 def begin_search(state: r.AccountState, scratch: r.Scratch) -> None:
-    """Put the contract values and prices from before a search aside."""
+    """Put the contract values and prices of now aside, which a search writes over.
+
+    :func:`end_search` takes them back.
+    """
     for i in range(len(state.positions)):
         scratch.walk[i].value_aside = state.positions[i].value
     for c in range(len(state.held.prices)):
         scratch.assets[c].price_aside = state.held.prices[c]
+
+
+def end_search(bar: r.AccountBar) -> None:
+    """Write the values and prices that :func:`begin_search` put aside back, and price options."""
+    state = bar.state
+    for i in range(len(state.positions)):
+        state.positions[i].value = bar.scratch.walk[i].value_aside
+    for c in range(len(state.held.prices)):
+        state.held.prices[c] = bar.scratch.assets[c].price_aside
+    options.price_options(bar.terms, state, state.held.values)
 
 
 @of_options(returns=False)
@@ -297,9 +320,9 @@ def probe_near_segments(bar: r.AccountBar, i: int, excess: float) -> bool:
     what the pool has over its requirement now: money.
     """
     begin_search(bar.state, bar.scratch)
-    aim_at_ratios(bar.terms, bar.scratch, i, step=0)
+    aim_at_ratios(bar.terms, bar.scratch, i, is_up=False, k=0)
     fall_down = bound_fall(bar)
-    aim_at_ratios(bar.terms, bar.scratch, i, step=-1)
+    aim_at_ratios(bar.terms, bar.scratch, i, is_up=True, k=0)
     fall_up = bound_fall(bar)
     return excess > max(fall_down, fall_up)
 
@@ -308,33 +331,37 @@ def probe_near_segments(bar: r.AccountBar, i: int, excess: float) -> bool:
 def find_value_with_options(bar: r.AccountBar, i: int, is_up: bool, left: float) -> float:
     """Return the contract value of instrument i at which the pool fails, NaN if there is none.
 
-    Goes from segment to segment away from the price now, up or down, by the ratios of UP and DOWN.
-    ``left`` is the excess now. Writes the values and marks of the account, and takes them back.
+    Searched away from the price now, up or down, while other prices of its group move along.
+    ``left`` is the excess now: what the pool has over its requirement, money. The search values the
+    account elsewhere; at the end it stands at the prices of now again.
     """
-    state = bar.state
-    scratch = bar.scratch
-    value = math.nan
-    begin_search(state, scratch)
+    begin_search(bar.state, bar.scratch)
+    value = search_failing_value(bar, i, is_up, left)
+    end_search(bar)
+    return value
+
+
+def search_failing_value(bar: r.AccountBar, i: int, is_up: bool, left: float) -> float:
+    """Return the first contract value of instrument i at which the pool fails, NaN if none is.
+
+    Goes from segment to segment, up or down, to the last ratio of UP or DOWN. ``left`` is the
+    excess at the start of the first one: money. Writes the values of the account on the way.
+    """
+    left_at_start = left
     for k in range(len(DOWN) - 1):
-        step = -1 - k if is_up else k
-        aim_at_ratios(bar.terms, scratch, i, step)
-        # A bound of the last segment may be under 0 where the excess is not.
-        if not left > 0.0:
-            left = compute_left(bar, 0.0)
+        aim_at_ratios(bar.terms, bar.scratch, i, is_up, k)
 
-        place = 0.0
-        if left > 0.0:
-            place, left = follow_segment(bar, left)
+        # The segment before gave a lower bound of the excess. It may be under 0 where the excess is
+        # not, so that is computed then.
+        if not left_at_start > 0.0:
+            left_at_start = compute_left(bar, 0.0)
+        place_of_failure = 0.0
+        if left_at_start > 0.0:
+            place_of_failure, left_at_start = follow_segment(bar, left_at_start)
 
-        if place <= 1.0:
-            start = scratch.walk[i].mark
-            value = start + place * (scratch.walk[i].mark_end - start)
-            break
-
-    # Back to the prices now.
-    for j in range(len(state.positions)):
-        state.positions[j].value = scratch.walk[j].value_aside
-    for c in range(len(state.held.prices)):
-        state.held.prices[c] = scratch.assets[c].price_aside
-    options.price_options(bar.terms, state, state.held.values)
-    return float(value)
+        # A place over 1 is UNREACHED: the pool holds up to the end of this segment.
+        if place_of_failure <= 1.0:
+            start = bar.scratch.walk[i].mark
+            end = bar.scratch.walk[i].mark_end
+            return float(start + place_of_failure * (end - start))
+    return math.nan

@@ -343,22 +343,28 @@ def compute_option_fee(terms: Terms, state: AccountState, k: int, price: float) 
 
 @of_options(returns=None)
 def begin_options(bar: AccountBar, t: int, equity: float) -> None:
-    """Write the orders of options, and fill those that reduce a position.
+    """Begin the orders of options: fill those that reduce, and write down those that add.
 
-    Reductions free margin for what adds, so they come first.
+    Reductions fill at once, as they free margin. What adds waits for margin, which
+    :func:`add_options` fills later: its order stands in ``quantities_kept``, the contracts held
+    that stay, and ``quantities_added``, those to come. Signed contracts, as are targets. Without
+    an order all that is held is kept.
     """
     state = bar.state
     own = state.options
     for k in range(len(own.targets)):
-        own.quantities_kept[k] = own.positions.quantities[k]
+        quantity_held = own.positions.quantities[k]
+        own.quantities_kept[k] = quantity_held
         own.quantities_added[k] = 0.0
-        # An account that has ended closes what it holds.
-        wanted = 0.0 if state.wallet.is_over != 0.0 else own.targets[k]
+
+        # A target holds for one bar. An account that has ended closes what it holds.
+        target = 0.0 if state.wallet.is_over != 0.0 else own.targets[k]
         own.targets[k] = math.nan
 
-        is_unchanged = math.isnan(wanted) or wanted == own.positions.quantities[k]
+        # NaN leaves the option as it is.
+        is_unchanged = math.isnan(target) or target == quantity_held
         if not is_unchanged and equity > 0.0:
-            begin_option(bar, t, k, wanted)
+            begin_option(bar, t, k, target)
 
 
 def begin_option(bar: AccountBar, t: int, k: int, wanted: float) -> None:
@@ -421,24 +427,30 @@ def is_adding_options(state: AccountState) -> bool:
 def sum_premiums(terms: Terms, state: AccountState) -> tuple[float, float]:
     """Return the money that orders of options pay in any case, and the premiums that can be cut.
 
-    In any case they pay fees, and the price of what closes a short. Premiums are of options bought.
-    Sales bring money, and pay only fees.
+    In any case they pay all fees, and the price of what closes a short position. What can be cut
+    is the price, with its fee, of options bought anew. Sales bring money, and pay only fees. Called
+    after reductions have filled: what waits keeps ``quantities_kept`` of the contracts held, closes
+    the others, and adds ``quantities_added``, positive for a purchase.
     """
     own = state.options
     fixed = 0.0
     premiums = 0.0
     for k in range(len(own.targets)):
-        if own.quantities_added[k] == 0.0:
+        added = own.quantities_added[k]
+        if added == 0.0:
             continue
 
         price = own.prices[k]
         fee = compute_option_fee(terms, state, k, price)
+        # Contracts without sign: an order that changes the sign of a position closes it first.
         closed = abs(own.quantities_kept[k] - own.positions.quantities[k])
-        if own.quantities_added[k] > 0.0:
+        is_purchase = added > 0.0
+        if is_purchase:
             fixed += closed * (price + fee)
-            premiums += own.quantities_added[k] * (price + fee)
+            premiums += added * (price + fee)
         else:
-            fixed += (closed - own.quantities_added[k]) * fee
+            sold = closed - added
+            fixed += sold * fee
 
     return fixed, premiums
 

@@ -50,28 +50,31 @@ def classify_order(plan: r.OrderPlan) -> int:
 
 
 def scale_targets(bar: r.AccountBar, equity: float) -> None:
-    """Multiply all targets in plans by one factor, so that gross notional stays within its cap.
+    """Multiply all targets by one factor, so that gross notional stays within its cap.
 
-    After it no target is infinite. An instrument without a target counts with what it holds, which
-    is not scaled: where that is over the cap already, the factor is 0.
+    Called once all targets are written, and before bands: a plan with a target has the kind IN_BAND
+    until its band is tested. An instrument without a target counts with what it holds, which is
+    not scaled: where that is over the cap already, the factor is 0. No target is infinite after it.
     """
     state = bar.state
     cap = bar.terms.max_gross_leverage * equity
 
-    targets = 0.0
+    sum_of_targets = 0.0
     held_without_target = 0.0
     for i in range(len(state.positions)):
         plan = bar.scratch.plans[i]
-        if plan.kind == r.IN_BAND:
+        has_target = plan.kind == r.IN_BAND
+        if has_target:
             # Infinity has no share of a sum, so it counts as the whole cap.
             if plan.target == math.inf:
                 plan.target = cap
-            targets += plan.target
+            sum_of_targets += plan.target
         elif r.is_held(state, i):
             held_without_target += compute_notional(state, bar.quotes, i)
 
-    if targets > 0.0 and targets + held_without_target > cap:
-        factor = max(cap - held_without_target, 0.0) / targets
+    # Plans without a target have 0 there, which stays 0.
+    if sum_of_targets > 0.0 and sum_of_targets + held_without_target > cap:
+        factor = max(cap - held_without_target, 0.0) / sum_of_targets
         for i in range(len(state.positions)):
             bar.scratch.plans[i].target *= factor
 
@@ -153,10 +156,12 @@ def cut_to_share(bar: r.AccountBar, equity: float, i: int) -> bool:
 
 
 def write_stages(bar: r.AccountBar, i: int, common_factor: float) -> None:
-    """Write the stages of an order from its limits to its fill into its plan.
+    """Write the stages of an order, from its limits to its fill, into its plan.
 
-    Called after market orders have filled, or limit orders are placed. A limit order that fills
-    later writes ``quantity_filled`` anew.
+    For the report of what each limit cut, so after market orders have filled, or limit orders are
+    placed. Quantities are contracts by side: held before the order, allowed by margin and wallet,
+    rounded to lots and volume, and filled. Of a limit order the last is what is held now; its fill,
+    which comes later or not at all, writes ``quantity_filled`` again.
     """
     plan = bar.scratch.plans[i]
     contract_notional = abs(bar.quotes.instruments[i].fill)
@@ -169,8 +174,10 @@ def write_stages(bar: r.AccountBar, i: int, common_factor: float) -> None:
     quantity_now = plan.side * bar.state.positions[i].quantity
     plan.quantity_filled = quantity_now
     plan.quantity_rounded = quantity_now
-    # An order that rests fills later, or not at all.
-    if bar.terms.fill == r.RESTING and not math.isnan(plan.resting_quantity):
+
+    # An order that rests has its rounded quantity in the plan: NaN if none rests.
+    is_resting = not math.isnan(plan.resting_quantity)
+    if bar.terms.fill == r.RESTING and is_resting:
         plan.quantity_rounded = plan.side * plan.resting_quantity
 
 
@@ -359,18 +366,18 @@ def compute_room(
 
 
 def try_initial(bar: r.AccountBar, factor: float) -> float:
-    """Return the initial margin of the account after a factor of all increases.
+    """Return the initial margin that the account would need after a factor of all increases.
 
-    Writes the quantities after them into the account, asks, and takes them back.
+    Money, to compare with the backing before haircuts and without options. So what these two take
+    from the backing, or add to it, is counted as needed here, with what options bought cost. Writes
+    the quantities after the increases into the account, asks, and takes them back.
     """
     terms = bar.terms
     state = bar.state
     write_increases(bar, factor)
-    outlay = options.try_options(terms, state, factor)
+    paid_for_options = options.try_options(terms, state, factor)
 
-    # Backing is counted here without haircuts and without options, so both are part of what is
-    # needed.
-    needed = compute_needed(terms, state, is_initial=True) + outlay
+    needed = compute_needed(terms, state, is_initial=True) + paid_for_options
     needed += margin.compute_haircuts(terms.rules, state.held)
     if options.holds_options(state):
         needed -= compute_counted(terms, state)

@@ -334,10 +334,13 @@ def reduce_to_ratio(
 ) -> Trade:
     """Return the reduction that brings the margin ratio of an isolated position down to a number.
 
-    The ratio is requirement / backing. The size that stays, in contracts, is the largest whose
-    requirement is at most ratio times what backs it once the rest is closed. Closing costs money in
-    proportion to what closes, so the backing is that after closing all, and each contract that
-    stays spares its part of the cost: two terms that :func:`.compute_affordable` takes.
+    The ratio is requirement / backing. The reduction keeps q contracts, the largest q with::
+
+        requirement(q) <= ratio * (backing_of_none + cost_of_one * q)
+
+    Closing costs money: ``backing_of_none`` is what is left if all of them close, and each contract
+    that is kept saves ``cost_of_one``. :func:`.compute_affordable` solves this, with both terms of
+    the right side multiplied by the ratio.
     """
     position = balances.position
     contract_notional = abs(quote.fill)
@@ -346,18 +349,19 @@ def reduce_to_ratio(
     worsening = round_worsening(rules, quote.fill, -side, rules.slippage)
     cost = compute_cost(rules, -side, worsening)
 
-    # Closing all costs the most; each contract that stays spares its part.
-    backing = p.compute_backing(rules, balances, quote.fill) - cost * size * contract_notional
-    backing -= compute_order_fee(rules, quote)
+    backing_of_none = (
+        p.compute_backing(rules, balances, quote.fill) - cost * size * contract_notional
+    )
+    backing_of_none -= compute_order_fee(rules, quote)
     valued_at = contract_notional
     if rules.margin.is_valued_at_entry:
         valued_at = abs(position.entry)
-    allowed = compute_affordable(
+    size_kept = compute_affordable(
         rules.margin,
         size=size,
         value=valued_at,
         cost=ratio * cost * contract_notional,
-        spared=ratio * backing,
+        spared=ratio * backing_of_none,
         multiplier=quote.multiplier,
     )
-    return fill(rules, balances, quote, side * max(allowed, 0.0), rules.fee)
+    return fill(rules, balances, quote, side * max(size_kept, 0.0), rules.fee)

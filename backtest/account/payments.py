@@ -132,10 +132,15 @@ def settle_funding(bar: r.AccountBar, t: int, is_open: int) -> None:
 
 
 def settle_next(bar: r.AccountBar, t: int, is_open: int) -> None:
-    """Pay the next settlement of one instrument, and move on to the one after it."""
+    """Pay the next settlement of funding of one instrument, and liquidate what fails by it.
+
+    ``is_open`` is 1 for a settlement at the open of bar t, 0 for one inside of it. The cursor of
+    the account numbers the settlements: :func:`pay_next` moves it on to the one after this.
+    """
     state = bar.state
     event = state.cursor[r.FUNDING_NEXT]
-    # Options that expired before the settlement do not meet it.
+    # Options that expire inside the bar before the settlement do not meet it, so they go first.
+    # Those that expire at the open have gone already.
     if is_open == 0:
         expire_options(bar, t, 1, bar.feed.funding_time[event])
     pay_next(bar, t)
@@ -248,12 +253,14 @@ def charge_on_balance(bar: r.AccountBar, t: int, years: float) -> None:
 def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
     """Return the money on which interest is due, and of a loan the notional sold short.
 
-    What came or went at this open, by flows and top-ups, was not there since the last one: it bears
-    no interest yet.
+    The base is money that earns if it is positive, and is borrowed if negative. What came or went
+    at this open, by flows and top-ups, was not there since the last one: it bears no interest yet.
 
-    Positive money earns, negative money pays. Of derivatives it is the cash without the profit of
-    positions, and posted margins. Of a loan it is what is left after paying for the positions,
-    isolated ones too: negative if it is borrowed.
+    - Of derivatives it is the balance (cash without the profit of positions) and posted margins.
+    - Of a loan, where positions are paid for, it is the cash that is left after that.
+
+    ``wallet.cash`` has paid for each cross position, quantity * entry, and for an isolated one only
+    its margin. So the two cases add or subtract that price where the cash is not yet so.
     """
     terms = bar.terms
     state = bar.state
@@ -261,7 +268,8 @@ def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
     sold_short = 0.0
     for i in range(len(state.positions)):
         position = state.positions[i]
-        if r.is_isolated(terms, i):
+        is_isolated = r.is_isolated(terms, i)
+        if is_isolated:
             base += position.margin
         if not r.is_held(state, i):
             continue
@@ -269,10 +277,12 @@ def sum_interest_base(bar: r.AccountBar) -> tuple[float, float]:
         price_paid = position.quantity * position.entry
         if terms.is_loan:
             # Cross positions are paid for from cash, isolated ones here.
-            base -= price_paid if r.is_isolated(terms, i) else 0.0
+            base -= price_paid if is_isolated else 0.0
             if position.quantity < 0.0:
                 sold_short += abs(position.quantity * bar.quotes.instruments[i].mark_open)
-        elif not r.is_isolated(terms, i) and not r.is_spot(terms, i):
+
+        # A derivative is not paid for: the cash gets the price back. A spot leg is.
+        elif not is_isolated and not r.is_spot(terms, i):
             base += price_paid
     return base, sold_short
 

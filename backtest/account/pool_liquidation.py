@@ -412,20 +412,32 @@ def try_step(bar: r.AccountBar, i: int) -> tuple[float, float]:
 
 
 def score_step(bar: r.AccountBar, i: int, relief: float) -> float:
-    """Return how a step of a position ranks in the order of the account."""
-    terms = bar.terms
-    state = bar.state
-    position = state.positions[i]
-    needed = 0.0
-    if terms.order == r.LARGEST_REQUIREMENT:
-        hide_others(state, bar.scratch, i, position.quantity)
-        needed = margin.compute_portfolio_requirement(terms.rules, state.held, is_initial=False)
-        show_others(state, bar.scratch)
+    """Return how a step of position i ranks among the steps of a liquidation; the largest is first.
+
+    ``relief`` is what the step adds to the excess of the pool per notional that it closes. Of this
+    and the other measures, :func:`.forced_options.rank` picks the one by which the account orders.
+    """
+    position = bar.state.positions[i]
+    profit_of_contract = position.value - position.entry
     return forced_options.rank(
-        terms,
+        bar.terms,
         relief=relief,
-        loss=-position.quantity * (position.value - position.entry),
-        needed=needed,
+        loss=-position.quantity * profit_of_contract,
+        needed=compute_requirement_alone(bar, i),
         notional=abs(position.quantity * position.value),
-        place=1.0 * terms.ranks[i],
+        place=1.0 * bar.terms.ranks[i],
     )
+
+
+def compute_requirement_alone(bar: r.AccountBar, i: int) -> float:
+    """Return the requirement of position i alone, 0 if no step ranks by it: money.
+
+    Hides all other positions, asks for the requirement of the pool, and takes that back.
+    """
+    state = bar.state
+    if bar.terms.order != r.LARGEST_REQUIREMENT:
+        return 0.0
+    hide_others(state, bar.scratch, i, state.positions[i].quantity)
+    needed = margin.compute_portfolio_requirement(bar.terms.rules, state.held, is_initial=False)
+    show_others(state, bar.scratch)
+    return needed

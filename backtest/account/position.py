@@ -195,20 +195,22 @@ def move_value(
     """Return the contract value of a price moved up (side 1) or down (-1); NaN if none is there.
 
     ``distance`` is a fraction of the price, or a distance in price if ``is_distance``. One that is
-    not over 0, such as an unknown one, moves nothing.
+    not over 0, such as an unknown one, moves nothing: NaN. So does a fall by the whole price or
+    more. Stand-ins keep a value or rate of 0 from being divided by; what they give is not used.
     """
+    # A distance in price becomes a fraction of the price that the contract value has.
     rate = distance
     if is_distance:
-        known = abs(value) if value != 0.0 else 1.0
-        price = known / rules.margin.size
+        divisor = abs(value) if value != 0.0 else 1.0
+        price = divisor / rules.margin.size
         if rules.margin.is_inverse:
-            price = rules.margin.size / known
+            price = rules.margin.size / divisor
         rate = distance / price
 
-    # Free of branches, as lanes call it: a rate of .5 stands in where there is no price, so that
-    # nothing is divided by 0.
+    # Free of branches, as lanes of a sweep call it: each chooses between two values.
     has_price = (rate > 0.0) & ((side > 0.0) | (rate < 1.0))
-    rate = rate if has_price else 0.5
+    stand_in = 0.5
+    rate = rate if has_price else stand_in
     moved = worsen(rules, value, side, rate)
     return moved if has_price else math.nan
 
@@ -244,8 +246,9 @@ def find_nearest_stop(
 ) -> tuple[int, float]:
     """Return the kind of the stop that prices meet first, and its contract value.
 
-    NOTHING and NaN if there is none. ``best`` is the best contract value since the entry, ``level``
-    the equity of an equity stop, NaN for none.
+    STOP (a loss since the entry), TRAIL (a loss since ``best``, the best contract value since the
+    entry) or DRAW (the equity falls to ``level``, NaN for none); NOTHING and NaN if there is none.
+    Of equal ones the first of these.
     """
     position = balances.position
     side = find_side(position)
@@ -256,20 +259,28 @@ def find_nearest_stop(
         kind = STOP
         nearest = loss_stop
 
-    # A later stop must be nearer than the ones before it. Where there is none yet, the comparison
-    # with NaN is false, and any stop is the nearest.
     trail = compute_trail(rules, position, quote, best)
-    if not math.isnan(trail) and not side * (nearest - trail) >= 0.0:
+    if is_nearer(side, trail, nearest):
         kind = TRAIL
         nearest = trail
 
-    # The equity is linear in the contract value: level = equity at 0 + quantity * u.
+    # The equity is linear in the contract value u: level = equity at 0 + quantity * u.
     quantity = position.quantity if position.quantity != 0.0 else math.nan
-    root = (level - compute_equity(rules, balances, 0.0)) / quantity
-    if not math.isnan(root) and not side * (nearest - root) >= 0.0:
+    equity_stop = (level - compute_equity(rules, balances, 0.0)) / quantity
+    if is_nearer(side, equity_stop, nearest):
         kind = DRAW
-        nearest = root
+        nearest = equity_stop
     return kind, nearest
+
+
+def is_nearer(side: float, stop: Value, nearest: Value) -> bool:
+    """Return whether prices that move against a side (1 long, -1 short) meet a stop first.
+
+    A stop that is NaN is none, and is never met. Where ``nearest`` is NaN there is no other yet.
+    """
+    if math.isnan(stop):
+        return False
+    return bool(math.isnan(nearest) or side * (nearest - stop) < 0.0)
 
 
 def follow_prices(best: Value, position: Position, quote: Quote) -> float:

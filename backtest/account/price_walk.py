@@ -64,17 +64,23 @@ class NextEvent(NamedTuple):
 
 
 def walk(bar: r.AccountBar, t: int) -> None:
-    """Take prices through the bar: open, both extremes, the worse one first, and the close."""
+    """Take prices through bar t: open, both extremes, the worse one first, and the close.
+
+    What acts on the way, liquidations, stops and limit orders, acts where it is met, and writes
+    account, ledger and log. Most bars end in one of the two tests before the walk: they show that
+    nothing acts. Then only the extremes of the equity are noted, for the report.
+    """
     scratch = bar.scratch
     is_filling = bar.terms.fill == r.RESTING and is_any_reached(bar.state, bar.quotes, scratch)
     has_options = must_value_options(bar.terms, bar.state)
 
-    # In most bars even the extremes make nothing act: then there is no way to walk.
+    # A test of the extremes alone. It knows nothing of limit orders, which may fill between them.
     if not is_filling and not has_options and is_quiet(bar):
         note_extremes(bar, t)
         return
 
-    # The worth of options is no sum of functions of one price, so their bound needs the way itself.
+    # The worth of options is no sum of functions of one price, so their test needs the way itself:
+    # where it starts, and which extreme each price goes to first.
     start_walk(bar.quotes, scratch)
     choose_turns(bar)
     if has_options and not is_filling and is_sound_on_path(bar):
@@ -83,20 +89,23 @@ def walk(bar: r.AccountBar, t: int) -> None:
 
     begin_extremes(bar)
 
-    # Asked at the opens, before anything moves; both are counts for the report.
+    # Two questions for the report, asked at the opens, before anything moves.
     if is_any_both_reached(bar):
         bar.ledger[len(bar.ledger) - 1].both_reached += 1.0
-    is_ambiguous = is_failing_at_adverse(bar)
+    fails_at_adverse = is_failing_at_adverse(bar)
 
     for leg in range(LEGS):
         aim_at_leg(bar.quotes, scratch, leg)
         walk_segment(bar, t)
+    # A limit order may have opened a position after the extreme of the bar: only the close surely
+    # came later.
     if is_filling:
         take_late_profits(bar, t)
         follow_opened(bar)
 
-    # A pool that would fail if all prices were adverse at once, and did not on the way.
-    if is_ambiguous and bar.state.wallet.pool_failed == 0.0:
+    # A bar is ambiguous if the pool would fail with all prices at their adverse extremes at once,
+    # and did not fail on the way.
+    if fails_at_adverse and bar.state.wallet.pool_failed == 0.0:
         bar.ledger[len(bar.ledger) - 1].ambiguous_bars += 1.0
 
 
@@ -234,42 +243,53 @@ def is_isolated_near(terms: r.Terms, state: r.AccountState, quotes: r.MarketBar,
 
 
 def is_stop_near(bar: r.AccountBar, i: int) -> bool:
-    """Return whether a stop or take-profit may act between the extremes of the bar."""
+    """Return whether a stop or take-profit of a position may act between the extremes of the bar.
+
+    Asked before prices move, to leave out the walk where nothing acts. Stops are tested on last
+    prices.
+    """
     quote = bar.quotes.instruments[i]
+    # A trailing stop, take-profit or floor: the nearest of all exits counts.
     if r.has_exits(bar.terms, i):
         kind, _ = exits.find_stop(bar, i, quote.low, quote.high)
         return kind != p.NOTHING
+
+    # A plain stop-loss alone, which is most of them: a shorter test with the same answer.
     position = r.pick_position(bar.state, i)
     adverse = p.find_adverse(position, quote.low, quote.high)
     return p.is_stopped(r.pick_instrument(bar.terms, i), position, adverse)
 
 
 def is_sound_on_path(bar: r.AccountBar) -> bool:
-    """Return whether nothing acts on the walk of a pool with options; False is not certain.
+    """Return whether nothing can act in the bar of a pool with options; False is not certain.
 
-    What the pool has over its requirement at the open, money, is lowered by a bound of its fall on
-    each of the three legs. Prices stand at the opens before, go along the walk, and stand there
-    again after it.
+    The excess, what the pool has over its requirement at the opens, is lowered by a bound of how
+    far it can fall on each of the three legs: to one extreme, to the other, to the close. If some
+    is left after all three, the pool cannot fail.
+
+    Before the call, the walk in the scratch must stand at the opens (:func:`start_walk`). It is
+    moved along the legs here, and stands at the opens again afterwards.
     """
     scratch = bar.scratch
     if bar.terms.has_floor or is_own_limit_near(bar):
         return False
 
-    # What is left at the opens: a segment that ends where it starts.
+    # The excess at the opens: that at the start of a segment which ends where it starts.
     for i in range(len(scratch.walk)):
         scratch.walk[i].mark_end = scratch.walk[i].mark
     for c in range(len(scratch.assets)):
         scratch.assets[c].price_end = scratch.assets[c].price
-    left = option_pool.compute_left(bar, 0.0)
+    excess = option_pool.compute_left(bar, 0.0)
 
+    # The bound reads where the walk stands and the end of the leg, so the walk moves with it.
     for leg in range(LEGS):
         aim_at_leg(bar.quotes, scratch, leg)
-        if left > 0.0:
-            left -= option_pool.bound_fall(bar)
+        if excess > 0.0:
+            excess -= option_pool.bound_fall(bar)
         advance(scratch, 1.0)
 
     start_walk(bar.quotes, scratch)
-    return left > 0.0
+    return excess > 0.0
 
 
 def is_own_limit_near(bar: r.AccountBar) -> bool:
@@ -449,12 +469,19 @@ def aim_at_leg(quotes: r.MarketBar, scratch: r.Scratch, leg: int) -> None:
 
 @inlined
 def aim_at_quote(prices: r.Walk, quote: r.Quote, leg: int) -> None:
-    """Write the contract values of an instrument at the end of a leg; mark and last turn as one."""
-    is_low = (prices.goes_low_first == 1.0) == (leg == TO_EXTREME)
+    """Write the contract values at which a leg of the walk ends: of the last price, and the mark.
+
+    The three legs lead to one extreme (TO_EXTREME), to the other one, and to the close.
+    ``goes_low_first``, 1 or 0, says which extreme comes first, of the last price and of the mark.
+    """
+    goes_low_first = prices.goes_low_first == 1.0
+    is_first_leg = leg == TO_EXTREME
     if leg == TO_CLOSE:
         prices.last_end = quote.close
         prices.mark_end = quote.mark_close
-    elif is_low:
+
+    # The low is the end of the first leg if it comes first, else that of the second.
+    elif goes_low_first == is_first_leg:
         prices.last_end = quote.low
         prices.mark_end = quote.mark_low
     else:
@@ -478,9 +505,14 @@ def aim_asset(asset: r.AssetWalk, quote: r.Quote, leg: int) -> None:
 
 
 def is_failing_at_adverse(bar: r.AccountBar) -> bool:
-    """Return whether the pool fails with each cross position at its adverse extreme, or stop.
+    """Return whether the pool fails with all cross positions at their adverse extremes at once.
 
-    Writes the ends of a segment that leads there. At worst the walk itself goes there.
+    Asked at the opens, before the walk begins: prices that never are together may fail a pool that
+    the walk leaves alone, and the report counts such bars. A position with a stop goes no further
+    than that. False under ``intrabar="worst"``, where the walk itself goes there.
+
+    Leaves the ends of the segment and the values of the account at these extremes. Each leg of the
+    walk writes both anew before it reads them.
     """
     terms = bar.terms
     state = bar.state
@@ -545,37 +577,46 @@ def is_any_both_reached(bar: r.AccountBar) -> bool:
 
 
 def is_both_reached(bar: r.AccountBar, i: int) -> bool:
-    """Return whether a bar reaches a take-profit, and also a stop or the liquidation of a position.
+    """Return whether a bar reaches the take-profit of a position, and also its stop or liquidation.
 
-    Then the order of its extremes decides which acts. To ask for a liquidation, it writes the ends
-    of the segment in the scratch; the walk writes them again before it goes on.
+    Then the order of the extremes decides which of them acts, and the report counts the bar. Asked
+    at the opens, before the walk: it writes the end of the segment into the scratch, which each leg
+    of the walk writes anew.
     """
-    terms = bar.terms
+    # Stop and take-profit are tested on last prices, liquidations on marks. The open may lie
+    # outside of low and high.
     quote = bar.quotes.instruments[i]
-    walk_of = bar.scratch.walk[i]
-
-    # Stop and take-profit are tested on last prices, liquidations on marks.
     low = min(quote.low, quote.open)
     high = max(quote.high, quote.open)
-    kind, _, goal = exits.find_reached(bar, i, low, high, math.nan)
-    if math.isnan(goal):
-        return False
-    if kind != p.NOTHING:
-        return True
+    kind_of_stop, _, take_profit = exits.find_reached(bar, i, low, high, level=math.nan)
 
-    # A liquidation, on the way of this price alone to its adverse extreme.
+    # NaN: the bar does not reach the take-profit.
+    if math.isnan(take_profit):
+        return False
+    return kind_of_stop != p.NOTHING or is_failing_alone(bar, i)
+
+
+def is_failing_alone(bar: r.AccountBar, i: int) -> bool:
+    """Return whether a position is liquidated where its price moves to its adverse extreme.
+
+    Of a cross position, whether the pool is. Only this price moves from where the walk stands, and
+    those of its group by the same ratio. Writes the end of the segment into the scratch.
+    """
+    quote = bar.quotes.instruments[i]
+    walk_of = bar.scratch.walk[i]
     adverse = p.find_adverse(r.pick_position(bar.state, i), quote.mark_low, quote.mark_high)
-    if r.is_isolated(terms, i):
+
+    # A place of the segment is 0 to 1; UNREACHED, where nothing fails, is over 1.
+    if r.is_isolated(bar.terms, i):
         walk_of.mark_end = adverse
         return find_own_failure(bar, i) <= 1.0
 
-    # Of a pool, all prices of the group move by the ratio of this one: values of inverse contracts
-    # are those of 1 / price.
+    # The ratio of prices. These are contract values, which go with 1 / price if it is inverse.
     ratio = adverse / walk_of.mark
-    if terms.rules.brackets.are_inverse[i]:
+    if bar.terms.rules.brackets.are_inverse[i]:
         ratio = 1.0 / ratio
     segment = option_pool.find_segment(bar)
-    margin.aim(terms.rules, segment.start, i, ratio, segment.end)
+    margin.aim(bar.terms.rules, segment.start, i, ratio, segment.end)
     return find_pool_failure(bar) <= 1.0
 
 
@@ -687,7 +728,11 @@ def is_before(place: float, event: NextEvent) -> bool:
 
 
 def find_pool_failure(bar: r.AccountBar) -> float:
-    """Return at which part of the segment the pool fails, or UNREACHED."""
+    """Return at which part of the segment the pool fails: 0 (its start) to 1, or UNREACHED.
+
+    The segment leads from where the walk stands in the scratch to the ends written there. The test
+    leaves the account valued somewhere on it, so callers value it anew before they read it.
+    """
     terms = bar.terms
     state = bar.state
     scratch = bar.scratch
@@ -696,8 +741,8 @@ def find_pool_failure(bar: r.AccountBar) -> float:
     if must_value_options(terms, state):
         return option_pool.find_place_with_options(bar)
 
-    # Under brackets the excess is concave on a segment: a pool that does not fail at its end can
-    # fail at its start alone.
+    # Under brackets the excess is concave on a segment. So a pool that holds at its end has no
+    # place of failure inside: it fails at once, at the start, or not at all.
     balance.value_at(state, scratch.mark_end, scratch.price_end)
     is_short_at_end = balance.is_pool_short(terms, state)
     if not is_short_at_end and not terms.rules.has_scenarios:

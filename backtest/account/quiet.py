@@ -128,11 +128,16 @@ def is_one_plain(terms: r.Terms, state: r.AccountState) -> bool:
 
 
 def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
-    """Take all positions through bar t if it may be quiet; return how it was passed.
+    """Take all positions through bar t by a short way, if nothing can act but orders that fill.
 
-    LEFT: it may not be quiet, and nothing has changed. QUIET: prices moved. FILLED: orders filled
-    too. WHOLE: the general steps ended it, as something else may act after the fills. ``is_clear``
-    says that the ledger has no money but profits: the last bar was quiet, too.
+    The short way leaves out the steps of a bar that would do nothing. Returns how it went:
+
+    - LEFT: something may act, and nothing was written that counts: the caller takes all steps;
+    - QUIET: prices moved, and nothing else;
+    - FILLED: orders filled too;
+    - WHOLE: after the fills something may act, so the general steps have ended the bar.
+
+    ``is_clear`` says that the ledger has no money but the profits, as after a quiet bar.
     """
     terms = bar.terms
     state = bar.state
@@ -140,15 +145,18 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
     if is_event_due(bar.feed, state, t):
         return LEFT
 
-    # Steps 1 to 4 have nothing to do, if no price of the bar makes what is held fail or stop.
+    # Orders are chosen from the equity at the open. A venue that reduces positions after a margin
+    # call does so before they fill.
     set_opens(bar, t)
     balance.value_at(state, quotes.open, quotes.asset_open)
     opened = balance.compute_account_equity(terms, state)
     plan_opens(bar, opened)
     is_filling = is_any_filling(bar.scratch)
-    has_reductions = terms.grace >= 0.0  # which come before fills
+    has_reductions = terms.grace >= 0.0
     if is_filling and has_reductions:
         return LEFT
+
+    # No price of the bar makes what is held fail or stop: steps 1 to 4 have nothing to do.
     if not set_rest(bar, t, is_filling) or not price_walk.is_quiet(bar):
         return LEFT
 
@@ -160,42 +168,54 @@ def take_together(bar: r.AccountBar, t: int, is_clear: bool) -> int:
         fill_at_open(bar, t, opened)
         is_calm = balance.count_open(state) > 0 and price_walk.is_quiet(bar)
 
-    # 8. The account is marked at the close.
+    # 8. The close. Where it needs more than marks, a bar without fills may still be left; one with
+    # fills must be ended, by the general steps.
     balance.value_at(state, quotes.mark_close, quotes.asset_mark_close)
     equity = balance.compute_account_equity(terms, state)
-    if is_calm and is_sound(terms, state, equity):
-        if not is_filling and not is_clear:
-            money.clear_ledger(bar.ledger)
-        close_together(bar, equity, is_filling)
-        if len(bar.scratch.cuts) > 0 and not is_filling:
-            count_quiet_decisions(bar, t, opened)
-        return FILLED if is_filling else QUIET
+    if not (is_calm and is_sound(terms, state, equity)):
+        if not is_filling:
+            return LEFT
+        finish_at_close(bar, t, equity_before)
+        return WHOLE
 
-    # Nothing has changed yet without a fill; after one, the general steps end the bar.
-    if not is_filling:
-        return LEFT
-    finish_at_close(bar, t, equity_before)
-    return WHOLE
+    # The ledger of the last bar is emptied, if there is more in it than the profits that
+    # close_together writes over. Before fills it was emptied above.
+    if not is_filling and not is_clear:
+        money.clear_ledger(bar.ledger)
+    close_together(bar, equity, is_filling)
+    if is_filling:
+        return FILLED
+    if len(bar.scratch.cuts) > 0:
+        count_quiet_decisions(bar, t, opened)
+    return QUIET
 
 
-def close_together(bar: r.AccountBar, equity: float, has_filled: bool) -> None:
-    """Mark all positions at the close of a quiet bar, and enter their profits into the ledger."""
+def close_together(bar: r.AccountBar, equity: float, is_filling: bool) -> None:
+    """Mark all positions at the close of a quiet bar, and enter their profits into the ledger.
+
+    A quiet bar is one in which prices move and orders fill, and nothing else acts. ``is_filling``
+    says that orders did: then fills have entered the profit up to their price into ``price_pnl``,
+    and marked the position there. Without fills what stands there is of the last bar. ``equity`` is
+    that at the close.
+    """
     state = bar.state
     for i in range(len(state.positions)):
         position = state.positions[i]
         profit = 0.0
         if position.quantity != 0.0:
+            # From the value at which it was last marked to the close.
             close = bar.quotes.instruments[i].mark_close
             profit += position.quantity * (close - position.marked)
             position.marked = close
-        elif has_filled:
+        elif is_filling:
+            # Fills may have closed it: a flat position has no best value since its entry.
             position.best = 0.0
 
-        # Fills have entered the profit up to their price.
-        if has_filled:
+        if is_filling:
             profit += bar.ledger[i].price_pnl
         bar.ledger[i].price_pnl = profit
 
+        # Bars since the last liquidation, and since the last stop.
         position.since += 1.0
         position.since_stop += 1.0
     close_wallet(state.wallet, equity)
@@ -556,9 +576,9 @@ def is_quiet_alone(
 ) -> bool:
     """Return whether no price of bar t can liquidate or stop the position; False is not certain.
 
-    What it has over its requirement is concave in the price, so it is least at one of the two
-    extremes of the mark. ``bracket`` is the row of the margin table at the last close: a notional
-    outside of it is looked up.
+    Its excess, what backs it less its requirement, is concave in the price, so it is least at one
+    of the two extremes of the mark. ``bracket`` is the row of the margin table at the last close: a
+    notional outside of it is looked up.
     """
     position = one.position
     quantity = position.quantity
@@ -570,19 +590,22 @@ def is_quiet_alone(
     if not prices.mark_low[t] <= prices.mark_open[t] <= prices.mark_high[t]:
         return False
 
-    # What backs the position at a price is this money and quantity * contract value.
+    # What backs the position at a price: money that no price changes, and the signed notional.
     fixed = one.wallet.cash
     if one.is_isolated:
         fixed = position.margin - quantity * position.entry
+    notional_low = quantity * value_one(one, prices.mark_low, t)
+    notional_high = quantity * value_one(one, prices.mark_high, t)
 
-    # What is left at both extremes: that value less the maintenance margin, without ``fixed``.
-    at_low = quantity * value_one(one, prices.mark_low, t)
-    at_high = quantity * value_one(one, prices.mark_high, t)
-    notional = max(abs(at_low), abs(at_high))
-    at_low -= one.level * compute_in_bracket(terms, bracket, abs(at_low))
-    at_high -= one.level * compute_in_bracket(terms, bracket, abs(at_high))
-    # CAUTION is the part of the notional that must be left: more than float rounding.
-    if not fixed + min(at_low, at_high) > CAUTION * notional:
+    # The excess without the fixed money, at both extremes.
+    needed_at_low = one.level * compute_in_bracket(terms, bracket, abs(notional_low))
+    needed_at_high = one.level * compute_in_bracket(terms, bracket, abs(notional_high))
+    least = min(notional_low - needed_at_low, notional_high - needed_at_high)
+
+    # CAUTION is the part of the notional that must be left: more than float rounding. NaN is not
+    # over it either.
+    largest_notional = max(abs(notional_low), abs(notional_high))
+    if not fixed + least > CAUTION * largest_notional:
         return False
 
     # The stop of the last price, at its adverse extreme.
@@ -601,19 +624,22 @@ def begin_ledger(bar: r.AccountBar) -> None:
 
 
 def fill_at_open(bar: r.AccountBar, t: int, equity: float) -> None:
-    """Fill what the last close decided, in a bar whose steps before the fills have ended.
+    """Fill what the last close decided, in a quiet bar: no step before the fills had to act.
 
-    Quotes have the opens of the bar. Volume and volatility are read here, as known at the last
-    close; margins and costs do not change by date in an account that may be quiet. Events of fills
-    are those of step 5 in the log.
+    Quotes have the opens of the bar already; volume and volatility, known at the last close, are
+    read here. Margins and costs do not change by date in an account that may be quiet. The log
+    numbers events by the step of the bar that writes them: fills are those of step 5, and the
+    bar goes on with step 8.
     """
     for i in range(len(bar.state.positions)):
         quote = bar.quotes.instruments[i]
         if quote.is_listed == 1.0:
             r.read_known(bar.feed, quote, t, i)
-    bar.log.step[0] = 5
+
+    step = bar.log.step
+    step[0] = 5
     fills.fill_decisions(bar, t, equity)
-    bar.log.step[0] = 8
+    step[0] = 8
 
 
 def finish_at_close(bar: r.AccountBar, t: int, equity_before: float) -> None:

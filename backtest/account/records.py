@@ -769,19 +769,26 @@ OF_ASSETS = ("price", "price_end", "price_aside")
 
 
 def new_scratch(n: int, assets: int, cuts: FloatArray, *, has_extremes: bool = False) -> Scratch:
-    """Return room for n instruments and some collateral; no contracts are asked for."""
+    """Return room to compute in for n instruments and some collateral, all 0 before the first bar.
+
+    A plan begins without a target in contracts and without stages (the fields from its margin limit
+    to its fill): these are NaN. ``cuts`` are the sums of what limits cut, which the run owns.
+    ``last``, ``mark``, ``price`` and the other columns share the memory of the walks: what is
+    written into a walk stands in its column too.
+    """
     plans = Structs(OrderPlan, n)
-    walk = Structs(Walk, n)
-    prices = Structs(AssetWalk, assets)
     for name in ("target_contracts", *STAGES):
         plans.column(name)[:] = math.nan
 
+    # Columns let code value all positions at once.
+    walk = Structs(Walk, n)
+    asset_walks = Structs(AssetWalk, assets)
     columns = {name: walk.column(name) for name in OF_WALK}
-    columns |= {name: prices.column(name) for name in OF_ASSETS}
+    columns |= {name: asset_walks.column(name) for name in OF_ASSETS}
     return Scratch(
         plans=plans,
         walk=walk,
-        assets=prices,
+        assets=asset_walks,
         shares=np.zeros(n + assets),
         cuts=cuts,
         money=Money(),
@@ -809,9 +816,12 @@ def pick_instrument(terms: Terms, i: int) -> InstrumentRules:
 
 
 def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
-    """Write the costs of a bar, of shape (6, n), into the terms of one instrument; NaN stays.
+    """Write the costs that change in a bar into the terms of instrument i; NaN: no change.
 
-    The taker fee stands in the margin tables too, and the maker fee in an array of its own.
+    ``costs`` of shape (6, n) has a row for each of DATED_ROWS, the columns of ``terms.numbers``
+    that may change by date, and a last one for the fee of a maker. Rules read costs in four places,
+    so each is written where it is read: in ``numbers``; the taker fee also in the margin tables;
+    the maker fee in ``makers``; and all in the records that plain Python reads.
     """
     for k in range(len(DATED_ROWS)):
         if not math.isnan(costs[k, i]):
@@ -824,6 +834,7 @@ def write_costs(terms: Terms, costs: FloatArray, i: int) -> None:
     if not math.isnan(maker):
         terms.makers[i] = maker
 
+    # Reads what stands in the arrays, so it comes last.
     write_tuple(terms, i)
 
 
