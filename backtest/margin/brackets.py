@@ -180,25 +180,30 @@ def compute_cap(rules: MarginRules, setting: float, multiplier: float) -> float:
 
 
 def compute_after_cost(leverage: float, equity: float, held: float, cost: float) -> float:
-    """Return the notional N that equity less the cost of getting there carries.
+    """Return the notional N that the equity carries at a leverage, less the cost of getting there.
 
-    It solves ``N = leverage (equity - cost (N - held))``; infinite where a larger order
-    frees more than it needs.
+    An order from ``held`` to N costs ``cost`` per unit of notional, so N solves::
+
+        N = leverage (equity - cost (N - held))
+        N (1 + cost leverage) = leverage equity + cost leverage held
+
+    It is a sum, N = per_equity equity + per_held held. A negative cost is a rebate. Where it is so
+    large that each unit frees more equity than it needs, N is infinite.
     """
     slope = 1.0 + cost * leverage
-    of_equity = math.inf
-    of_held = 0.0
+    per_equity = math.inf
+    per_held = 0.0
     if leverage == math.inf:
-        # No margin is needed: the equity is all spent on the cost of the order.
+        # No margin is needed: the equity is all spent on the cost, equity = cost (N - held).
         if cost > 0.0:
-            of_equity = 1.0 / cost
-            of_held = 1.0
+            per_equity = 1.0 / cost
+            per_held = 1.0
     elif slope > 0.0:
-        of_equity = leverage / slope
-        of_held = cost * (leverage / slope)
+        per_equity = leverage / slope
+        per_held = cost * (leverage / slope)
 
     # An account whose equity does not pay the cost carries nothing, and not less.
-    return max(0.0, of_equity * equity + of_held * held)
+    return max(0.0, per_equity * equity + per_held * held)
 
 
 def compute_initial(rules: MarginRules, notional: float, multiplier: float) -> float:
@@ -252,18 +257,23 @@ def compute_affordable(
 def compute_liquidation_value(
     rules: MarginRules, quantity: float, entry: float, base: float, multiplier: float
 ) -> float:
-    """Return the contract value at which a position fails; NaN if no price liquidates.
+    """Return the contract value v at which a position fails; NaN if no price liquidates.
 
-    There its backing, ``base`` + quantity * value, equals its maintenance margin. Of the roots of
-    all brackets it is the one that the price meets first: the highest of a long, the lowest of a
-    short.
+    There its backing, ``base`` + quantity v, equals its maintenance margin, which is in bracket k
+    rate_k size |v| - amount_k. With the side s of the position and the sign g of values (those of
+    inverse contracts are negative), the root in bracket k is::
+
+        v = -s (base + amount_k) / (size (1 - s g rate_k))
+
+    Of the roots of all brackets it is the one that the price meets first: the highest of a long,
+    the lowest of a short. Free of branches on the position, which may be an array of accounts:
+    :func:`choose` takes one of two values, and where a divisor has no meaning it is 1.
     """
     size = abs(quantity)
     side = choose(quantity > 0.0, 1.0, -1.0)
-    # The sign of all values: those of inverse contracts are negative.
     sign = -1.0 if rules.is_inverse else 1.0
 
-    # The requirement stays what it was at the entry, so that there is one root.
+    # The requirement stays what it was at the entry, so there is one root: base + quantity v is it.
     if rules.is_valued_at_entry:
         needed = compute_maintenance(rules, size * abs(entry), multiplier)
         root = side * (needed - base) / choose(size > 0.0, size, 1.0)
@@ -274,12 +284,13 @@ def compute_liquidation_value(
     amount = 0.0
     last_rate = 0.0
     for k in range(len(rules.floors)):
+        # Amounts join the brackets: at its floor the next one needs what the last one does.
         rate = compute_rate(rules, k, multiplier)
         if k > 0:
             amount += rules.floors[k] * (rate - last_rate)
         last_rate = rate
 
-        # A bracket without a positive slope has no root; 1 keeps its quotient finite.
+        # A bracket without a positive slope has no root. A root of the wrong sign is no price.
         slope = size * (1.0 - side * sign * rate)
         root = -side * (base + amount) / choose(slope > 0.0, slope, 1.0)
         is_nearer = (slope > 0.0) & (root * sign > 0.0) & (side * root > highest)

@@ -67,21 +67,24 @@ def scalar_largest_notional(rules: MarginRules, equity: float, leverage: float) 
 def scalar_survivable_notional(rules: MarginRules, equity: float, ratio: float) -> float:
     """Return the largest notional that survives a move of the price to ``ratio`` times itself.
 
-    Infinite if any does.
+    It survives if what backs it after the loss of the move still covers the maintenance margin.
+    Infinite if any notional does.
     """
     if equity <= 0.0:
         return 0.0
     # The value of an inverse contract moves the other way.
-    move = ratio
+    value_ratio = ratio
     if rules.is_inverse:
-        move = 1.0 / ratio
-    lost = abs(1.0 - move)
+        value_ratio = 1.0 / ratio
+    lost = abs(1.0 - value_ratio)
     if not rules.is_isolated:
-        return find_survivable(rules, backing=equity, lost=lost, move=move)
+        return find_survivable(rules, backing=equity, lost=lost, move=value_ratio)
 
-    # Isolated, the posted margin grows with the notional, and is all that backs it.
+    # Isolated, the posted margin alone backs it. It is 1 / setting per notional, so it covers that
+    # part of the loss, and there is no other money. The equity limits what can be posted.
     setting = b.compute_setting(rules, rules.initial_multiplier)
-    notional = find_survivable(rules, backing=0.0, lost=lost - 1.0 / setting, move=move)
+    lost_over_margin = lost - 1.0 / setting
+    notional = find_survivable(rules, backing=0.0, lost=lost_over_margin, move=value_ratio)
     return min(notional, equity * setting)
 
 
@@ -393,14 +396,20 @@ class Book:  # REPLACE
     def requirement(
         self, gross_values: FloatArray | None = None, *, is_initial: bool = False
     ) -> float:
-        """Return the requirement; scenarios count gross notional at ``gross_values``, if given."""
-        pool = self.pool()
-        option_kernels.fill_options(self.options, self.option_rules)
-        if gross_values is None or not self.packed.has_scenarios or self.packed.own > 0:
-            return float(option_kernels.compute_option_requirement(pool, is_initial))
+        """Return the requirement of the book: maintenance margin, or initial margin, money.
 
-        # Only the loss is at the prices themselves.
-        loss = option_kernels.compute_option_loss(pool)
+        ``gross_values`` are the contract values of an index. Rules of scenarios alone know them:
+        their minimum and contingencies are of gross notional, which may be counted at an index
+        while losses are at the prices themselves.
+        """
+        # Values of options in each scenario, which all that follows reads.
+        option_kernels.fill_options(self.options, self.option_rules)
+        counts_at_index = self.packed.has_scenarios and self.packed.own == 0
+        if gross_values is None or not counts_at_index:
+            return float(option_kernels.compute_option_requirement(self.pool(), is_initial))
+
+        # The same in its parts: the loss at the prices, and the rest at the index.
+        loss = option_kernels.compute_option_loss(self.pool())
         charge = option_kernels.compute_short_charge(self.options, self.option_rules, is_initial)
         held = self.held._replace(values=gross_values)
         return charge + kernels.combine_scenarios(self.packed, held, loss, is_initial)

@@ -158,26 +158,31 @@ def compute_discount(shocks: ShockTables, value: float, years: float, rate: floa
 
 
 def fill_losses(pool: OptionPool) -> None:
-    """Write the loss of each group in each row into ``scenarios.losses``, weighted and relieved.
+    """Write what each group loses in each scenario into ``scenarios.losses``, (groups, scenarios).
 
-    Also writes the values of expiries, now and by row, into ``scratch.totals`` and ``sums``.
+    Money, positive for a loss: of futures, of collateral that cancels risk, and of options, times
+    the weight of the scenario, less its relief. The values of options in the scenarios must stand
+    in ``scratch.table`` before. Their sums by expiry stay in ``scratch.totals`` and ``sums``, for
+    the charges that follow.
     """
     tables = pool.packed.scenarios
     shocks = pool.rules.shocks
     losses = tables.losses
-    fill_expiry_values(pool.options, pool.rules)
 
-    # Futures, and collateral that cancels risk.
+    # Futures and collateral. The weight, 1 here, comes once options are in.
     p.fill_nets(pool.packed, pool.held)
     for g in range(len(tables.products)):
+        net_linear = tables.nets[g, 0]
+        net_inverse = tables.nets[g, 1]
         for k in range(losses.shape[1]):
-            linear = tables.nets[g, 0]
-            inverse = tables.nets[g, 1]
-            losses[g, k] = p.compute_move_loss(linear, inverse, tables.moves[g, k], 1.0)
+            move = tables.moves[g, k]
+            losses[g, k] = p.compute_move_loss(net_linear, net_inverse, move, weight=1.0)
 
+    # Options: their values by expiry go into the scratch, from which their gains are taken.
+    fill_expiry_values(pool.options, pool.rules)
     subtract_option_gains(pool)
 
-    # The relief is an amount in quotes, and the loss may be in coins.
+    # Weight and relief. A relief is an amount in quotes, and the loss may be in coins.
     for g in range(len(tables.products)):
         for k in range(losses.shape[1]):
             loss = tables.weights[g, k] * losses[g, k]
@@ -209,12 +214,17 @@ def fill_expiry_values(options: OptionPositions, rules: OptionRules) -> None:
 
 
 def subtract_option_gains(pool: OptionPool) -> None:
-    """Subtract from ``scenarios.losses`` what the options of each expiry gain in each row."""
+    """Subtract from ``scenarios.losses`` what the options of each expiry gain in each scenario.
+
+    An expiry gains what its options are worth in the scenario, times a discount that counts against
+    the account, less what they are worth now. Reads both values as :func:`fill_expiry_values` wrote
+    them: ``scratch.sums`` (expiries, scenarios) and ``scratch.totals`` (expiries,).
+    """
     options = pool.options
     scratch = pool.rules.scratch
     losses = pool.packed.scenarios.losses
     for i in range(len(options.signs)):
-        # The first option of an expiry stands for all of it.
+        # The first option of an expiry stands for all of it: group, time and rate are the same.
         if not is_first(options, i):
             continue
 
@@ -223,9 +233,10 @@ def subtract_option_gains(pool: OptionPool) -> None:
         years = options.years[i]
         rate = options.rates[i]
         for k in range(losses.shape[1]):
-            value = scratch.sums[expiry, k]
-            discount = compute_discount(pool.rules.shocks, value, years, rate)
-            losses[group, k] -= value * discount - scratch.totals[expiry]
+            value_in_scenario = scratch.sums[expiry, k]
+            # It depends on the sign of the value: shorts grow by it, longs shrink.
+            discount = compute_discount(pool.rules.shocks, value_in_scenario, years, rate)
+            losses[group, k] -= value_in_scenario * discount - scratch.totals[expiry]
 
 
 def find_unit(options: OptionPositions, g: int) -> float:
@@ -440,10 +451,13 @@ DENSITY = 0.39894228040143276
 def bound_value_slope(options: OptionPositions, i: int, low: float, move: float) -> float:
     """Return an upper bound of the change of an option value per price, at prices from ``low``.
 
-    ``move`` is a factor of the price S (1 for the value now), so the forward is F = basis move S.
-    In cash the value is size D B(F), with B Black's price and |dB/dF| <= 1: its slope in S is at
-    most size D basis move. In coins it is size D B(F) / F, whose slope in F is at most K / F^2, of
-    a call as of a put; times dF/dS = F / S that is size D (K / F) / S, largest at the lowest price.
+    Per contract. ``move`` is a factor of the price S (1 for the value now), so that the forward is
+    F = basis move S. With B Black's price, D the discount and K the strike, the value is::
+
+        in cash    size D B(F)        slope in S at most  size D basis move,  as |dB/dF| <= 1
+        in coins   size D B(F) / F    slope in F at most  size D K / F^2,     of a call and a put
+
+    In coins, times dF/dS = F / S, that is size D (K / F) / S: largest at the lowest price.
     """
     size = options.sizes[i]
     # A negative interest rate makes D exceed 1: of either sign, D is at most this.
@@ -458,17 +472,22 @@ def bound_value_slope(options: OptionPositions, i: int, low: float, move: float)
 
 
 def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
-    """Return an upper bound of the change of a scenario requirement per price and contract.
+    """Return an upper bound of the change of a scenario requirement per price, by one contract.
 
-    The requirement is factor (worst loss + delta charge) + short charge. In scenario k a contract
-    loses ``w_k (U(S) - U(S (1 + m_k)))``. A slope of a difference is at most the sum of both
-    slopes, and that of the worst loss at most the steepest of all scenarios; charges add theirs.
-    Prices S are at least ``low``.
+    It bounds how the requirement changes with the price S, from ``low`` up, through option i::
+
+        requirement = factor (worst loss + delta charge) + short charge
+        loss in scenario k = w_k (U(S) - U(S (1 + m_k)))
+
+    U is the value of a contract, w_k the weight and m_k the move of the scenario. The slope of a
+    difference is at most the sum of both slopes, and that of the worst loss at most the steepest of
+    all scenarios. The charges add their own slopes.
     """
     tables = pool.packed.scenarios
     options = pool.options
     shocks = pool.rules.shocks
-    # Discounts and charges by expiry change with the sign of a sum: they have no bound here.
+    # Discounts and charges by expiry jump where the sum of an expiry changes its sign: no slope
+    # bounds them.
     if len(shocks.discounts) + len(shocks.skew) + len(shocks.expiry_charge) > 0:
         return math.inf
 
@@ -480,9 +499,9 @@ def bound_scenario_slope(pool: OptionPool, i: int, low: float) -> float:
         slope_moved = bound_value_slope(options, i, low, move=1.0 + shocks.moves[group, k])
         steepest = max(steepest, tables.weights[group, k] * (slope_moved + slope_now))
 
-    # The charge is a rate of the delta in money.
-    by_time = shocks.delta_charge[PER_YEAR] * options.years[i]
-    charge_rate = max(shocks.delta_charge[CONSTANT], by_time)
+    # The delta charge is a rate of the delta in money: a constant, or one by year to expiry.
+    rate_by_time = shocks.delta_charge[PER_YEAR] * options.years[i]
+    charge_rate = max(shocks.delta_charge[CONSTANT], rate_by_time)
     if charge_rate > 0.0:
         steepest += charge_rate * options.sizes[i] * bound_delta_slope(options, i, low)
 
@@ -514,39 +533,42 @@ def bound_delta_slope(options: OptionPositions, i: int, low: float) -> float:
 
 @of_options(returns=0.0)
 def bound_option_slope(pool: OptionPool, i: int, low: float, gains: bool) -> float:
-    """Return an upper bound of how fast option i can lower the excess of its pool: per price.
+    """Return an upper bound of how fast option i can lower the excess of its pool, per price.
 
-    The excess is what backs the pool less level times its requirement, money. It falls by the loss
-    of the option's value and by what its requirement rises. With ``gains`` the price moves so that
-    the option gains: then its value takes nothing away. ``low`` is the lowest price on the way.
+    The excess is what backs the pool less level * requirement: money. So per unit of price it falls
+    at most by the slope of the option's value and level times that of its requirement; by the
+    latter alone with ``gains``, where the price moves so that the option gains. Both slopes are
+    bounds per contract, at prices from ``low`` up, the lowest on the way.
     """
     packed = pool.packed
     options = pool.options
     rules = pool.rules
 
-    slope_now = bound_value_slope(options, i, low, move=1.0)
-    needed = bound_requirement_slope(pool, i, low, slope_now)
-    lost = packed.level * needed
+    value_slope = bound_value_slope(options, i, low, move=1.0)
+    needed_slope = bound_requirement_slope(pool, i, low, value_slope)
+    lost = packed.level * needed_slope
     if not gains:
-        lost = slope_now + packed.level * needed
+        lost = value_slope + packed.level * needed_slope
+    lost_by_position = abs(options.quantities[i]) * lost
     if not options.are_coin[i]:
-        return float(abs(options.quantities[i]) * lost)
+        return float(lost_by_position)
 
-    # A relief is an amount in quotes. In coins it is relief / price, which changes by at most
-    # relief / low^2 per price.
+    # Scenarios may lower a loss by a relief, a fixed amount in quotes. In coins it is
+    # relief / price, whose slope is relief / price^2, at most relief / low^2. Where the price
+    # rises, the requirement rises by this.
     relief = 0.0
     if rules.kind == BY_SCENARIOS:
         for k in range(rules.shocks.reliefs.shape[1]):
             relief = max(relief, rules.shocks.reliefs[options.groups[i], k])
     lost_relief = packed.level * packed.scenarios.factor * relief / (low * low)
-    return float(abs(options.quantities[i]) * lost + lost_relief)
+    return float(lost_by_position + lost_relief)
 
 
-def bound_requirement_slope(pool: OptionPool, i: int, low: float, slope_now: float) -> float:
+def bound_requirement_slope(pool: OptionPool, i: int, low: float, value_slope: float) -> float:
     """Return an upper bound of the change per price of what a contract of option i needs.
 
-    ``slope_now`` bounds that of its value. A requirement is the value and a sum of terms that are
-    each at most a rate times the price, or times the value: the rates are added.
+    ``value_slope`` bounds that of its value. What it needs is its value and further terms. Each is
+    at most a rate times the price, or times the value, so the bound is the sum of their slopes.
     """
     options = pool.options
     rules = pool.rules
@@ -554,17 +576,23 @@ def bound_requirement_slope(pool: OptionPool, i: int, low: float, slope_now: flo
     if rules.kind == BY_SCENARIOS:
         return bound_scenario_slope(pool, i, low)
 
-    # Beside the rates of a naked short: a payoff at the price, and how far it is out of the money.
+    # By strategies a unit needs, besides its value, one of these: naked, ``naked`` times the price
+    # less its distance out of the money, or ``least_call`` times the price; covered, its payoff.
+    # Distance and payoff change by at most 1 per price. The sum of all slopes is a bound of each.
     size = options.sizes[i]
     if rules.kind == BY_STRATEGIES:
-        return float(slope_now + size * (2.0 + rates.naked + rates.least_call))
+        slope_of_distance = 1.0
+        slope_of_payoff = 1.0
+        slope_of_unit = slope_of_distance + slope_of_payoff + rates.naked + rates.least_call
+        return float(value_slope + size * slope_of_unit)
 
-    # Each option by itself. A unit of an option in coins is a coin, whatever the price.
-    unit = size
+    # Each option by itself: a rate of the price of its units, and one of its value, both scaled by
+    # the factor. A unit of an option in coins is a coin, whatever the price.
+    units_by_price = size
     if options.are_coin[i]:
-        unit = 0.0
-    of_maintenance = rates.maintenance * unit + rates.of_mark * slope_now
-    return float(slope_now + rates.factor * of_maintenance)
+        units_by_price = 0.0
+    of_maintenance = rates.maintenance * units_by_price + rates.of_mark * value_slope
+    return float(value_slope + rates.factor * of_maintenance)
 
 
 def bound_linear_slope(packed: PortfolioRules, held: Holdings, i: int) -> float:

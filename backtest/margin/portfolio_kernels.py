@@ -525,40 +525,50 @@ def fill_own_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -
 
 
 def fill_scenario_shares(rules: PortfolioRules, held: Holdings, shares: FloatArray) -> None:
-    """Write the part of each instrument and collateral in a requirement by scenarios.
+    """Add the part of each instrument and collateral in a requirement by scenarios to ``shares``.
 
-    The loss is split by what each loses in the scenario that decides for its product. Positions
-    that offset in a group share its charge on them.
+    Money; n instruments, then the collateral. The requirement is the sum of a risk and of charges::
+
+        max(factor * worst loss, minimum * gross notional)
+        contingency * gross notional + pair_contingency * what longs and shorts of a group offset
+
+    Each has a part in the loss by what it loses in the scenario that decides for its product, and
+    in the terms of gross notional by its own notional. Where the minimum is the larger one, the
+    loss has no part.
     """
     tables = rules.scenarios
+    # Also writes ``tables.losses``, which :func:`find_product_row` reads.
     loss = compute_scenario_loss(rules, held)
     gross = compute_gross(rules, held)
 
-    # Where the minimum binds, the loss has no share, and gross notional has that of the minimum.
     is_minimum = tables.minimum * gross > tables.factor * loss
-    rate = tables.contingency
+    rate_of_gross = tables.contingency
     if is_minimum:
-        rate = tables.contingency + tables.minimum
+        rate_of_gross = tables.contingency + tables.minimum
 
     for g in range(len(tables.products)):
-        scale = 0.0
-        move = 0.0
+        # The scenario that decides for the group, -1 if its product loses in none. What a gain of 1
+        # in it adds to the requirement is negative; a gaining group counts by ``offset`` alone.
         row = find_product_row(tables, tables.products[g])
+        added_by_gain = 0.0
+        move = 0.0
         if row >= 0 and not is_minimum:
             counted = find_counted_share(tables, tables.losses[g, row])
-            scale = -tables.factor * counted * tables.weights[g, row]
+            added_by_gain = -tables.factor * counted * tables.weights[g, row]
             move = tables.moves[g, row]
 
         for place in range(tables.starts[g], tables.starts[g + 1]):
             i = tables.members[place]
             if is_in_pool(rules, held, i):
                 exposure = compute_exposure(held, i)
-                gain_rate = compute_gain_rate(rules.brackets.are_inverse[i], move)
-                shares[i] += scale * (exposure * gain_rate) + rate * abs(exposure)
+                gain = exposure * compute_gain_rate(rules.brackets.are_inverse[i], move)
+                shares[i] += added_by_gain * gain + rate_of_gross * abs(exposure)
+
+        # Collateral that cancels risk of the group gains too, and has no gross notional.
         for c in range(len(held.amounts)):
             if rules.collateral.groups[c] == g and held.amounts[c] != 0.0:
-                loss_of_asset = scale * (held.amounts[c] * held.prices[c] * move)
-                shares[len(held.quantities) + c] += loss_of_asset
+                gain_of_asset = held.amounts[c] * held.prices[c] * move
+                shares[len(held.quantities) + c] += added_by_gain * gain_of_asset
         if tables.pair_contingency > 0.0:
             add_pair_shares(rules, held, g, shares)
 
@@ -644,9 +654,10 @@ def compute_distance_left(rules: PortfolioRules, held: Holdings, cash: float) ->
 
 
 def find_next_break(segment: Segment, place: float) -> float:
-    """Return the next place after which the distance to failure may bend upwards, at most 1.
+    """Return the next place of a segment, at most 1, up to which a test of its end is enough.
 
-    Up to there it is concave: it fails in between only if it fails at the end.
+    Between two such places what the pool has over its requirement is concave: if it holds at both,
+    it holds between them. At a break it may bend the other way, so each break is tested.
     """
     rules = segment.rules
     tables = rules.scenarios
@@ -654,10 +665,12 @@ def find_next_break(segment: Segment, place: float) -> float:
     # Nothing is known of a requirement of the user's own: it is tested at several places.
     if rules.own > 0:
         return place + 1.0 / OWN_PARTS
+    # Brackets and losses of scenarios have no break.
     if not rules.has_scenarios or tables.pair_contingency <= 0.0:
         return 1.0
 
-    # The charge on offsets bends where longs and shorts of a group are equal: at a net of 0.
+    # The charge is on the smaller one of longs and shorts of a group. It breaks where they are
+    # equal, so where the net of the group, which is linear in the place, crosses 0.
     nearest = 1.0
     for g in range(len(tables.products)):
         net_at_start = 0.0
@@ -668,9 +681,10 @@ def find_next_break(segment: Segment, place: float) -> float:
                 net_at_start += held.quantities[i] * abs(segment.start.values[i])
                 net_at_end += held.quantities[i] * abs(segment.end.values[i])
 
-        # A crossing at the place itself has been passed.
-        if net_at_start * net_at_end < 0.0:
+        is_crossing = net_at_start * net_at_end < 0.0
+        if is_crossing:
             crossing = net_at_start / (net_at_start - net_at_end)
+            # The crossing at the place itself, give or take rounding, was the last break.
             if place * (1.0 + TOLERANCE) < crossing < nearest:
                 nearest = crossing
     return nearest
@@ -832,12 +846,13 @@ def aim(packed: PortfolioRules, start: Waypoint, i: int, ratio: float, end: Wayp
 def search_ratio(segment: Segment, i: int, first_end: float) -> float:
     """Return the first ratio of a price of i to its price now at which the pool fails; NaN if none.
 
-    Ratios go from 1 to ``first_end``, its square, the square of that and so on: down to NEAR_ZERO
-    if it is under 1, else up to FAR_AWAY. The pool holds at 1, and where a stretch ends that it
-    passed; in the first one at whose end it fails, the ratio lies between.
+    The pool holds at 1. From there the search goes in stretches, down if ``first_end`` is under 1,
+    else up: to ``first_end``, its square, the square of that, and so on, until NEAR_ZERO or
+    FAR_AWAY. In the first stretch at whose end the pool fails, the ratio is narrowed down.
     """
-    # Inside a stretch the distance to failure is concave, so a pool that holds at both ends holds
-    # between them. A requirement of the user's own need not be, so its stretches have parts.
+    # Inside a stretch what is left over the requirement is concave, so a pool that holds at both
+    # ends holds between them. A requirement of the user's own need not be, so its stretches have
+    # parts.
     parts = 1
     if segment.rules.own > 0:
         parts = OWN_PARTS
@@ -847,7 +862,8 @@ def search_ratio(segment: Segment, i: int, first_end: float) -> float:
     while NEAR_ZERO <= end <= FAR_AWAY:
         step = (end - holding_ratio) / parts
         for k in range(1, parts + 1):
-            ratio = end - (parts - k) * step  # of the last part it is the end to the last bit
+            # Counted from the end, so that the last part is exactly the end.
+            ratio = end - (parts - k) * step
             if is_failing_at(segment, i, ratio):
                 return find_root(segment, i, holding_ratio, ratio)
             holding_ratio = ratio

@@ -204,7 +204,13 @@ class ScenarioMargin(MarginRule, kw_only=True):
     _omitted = frozenset({"options"})
 
     def faults(self) -> Faults:
-        """Yield the faults of a scenario rule: offsets, initial margin, and rows to be added."""
+        """Yield each field that contradicts others, and what it must be instead."""
+        yield from self._find_faults_of_products()
+        yield from self._find_faults_of_terms()
+        yield from self._find_faults_of_rows()
+
+    def _find_faults_of_products(self) -> Faults:
+        """Yield products and offsets that are named where no gain counts: groups by themselves."""
         if self.across == "independent":
             rule = "must be left out with across='independent', in which gains count nothing"
             if self.products is not None:
@@ -212,7 +218,11 @@ class ScenarioMargin(MarginRule, kw_only=True):
             if self.offset > 0.0:
                 yield "offset", rule
 
-        # A level over 1 fails before the requirement: initial margin is the level times it or more.
+    def _find_faults_of_terms(self) -> Faults:
+        """Yield an initial margin that is too low, and a rule that requires nothing."""
+        # The pool fails at level times the requirement. An order that just meets its initial margin
+        # must not fail at once, so both terms of that must be at least those of maintenance, times
+        # a level over 1.
         factor, contingency = self.initial_terms()
         least_factor = max(1.0, self.level) * self.factor
         least_contingency = max(1.0, self.level) * self.contingency
@@ -222,18 +232,24 @@ class ScenarioMargin(MarginRule, kw_only=True):
         if not (self.factor > 0.0 or self.minimum > 0.0 or self.contingency > 0.0):
             yield "factor", "must be over 0, or minimum or contingency, or nothing is required"
 
-        # Groups of a product are added row by row.
-        if self.across == "same row":
-            products = self.products or {"all": tuple(self.moves)}
-            for groups in products.values():
-                counts = self._count_rows(groups)
-                if len(set(counts.values())) > 1:
-                    listed = ", ".join(f"{group!r} {count}" for group, count in counts.items())
-                    yield (
-                        "moves",
-                        "must have as many scenarios for each group of a product with "
-                        f"across='same row': {listed}",
-                    )
+    def _find_faults_of_rows(self) -> Faults:
+        """Yield products whose groups have different numbers of scenarios.
+
+        With across='same row', the losses of the groups of a product are added scenario by
+        scenario, so each needs the same number of them.
+        """
+        if self.across != "same row":
+            return
+        products = self.products or {"all": tuple(self.moves)}
+        for groups in products.values():
+            counts = self._count_rows(groups)
+            if len(set(counts.values())) > 1:
+                listed = ", ".join(f"{group!r} {count}" for group, count in counts.items())
+                yield (
+                    "moves",
+                    "must have as many scenarios for each group of a product with "
+                    f"across='same row': {listed}",
+                )
 
     def _count_rows(self, groups: Sequence[Any]) -> dict[Any, int]:
         """Return the number of scenarios of each group that has any."""

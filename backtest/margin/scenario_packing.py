@@ -39,7 +39,12 @@ def pack_moves(rule: Any, groups: Iterable[str]) -> list[FloatArray]:
 
 
 def pack_scenarios(rule: Any, groups: Mapping[str, Names], names: Names) -> ScenarioTables:
-    """Return the scenarios of groups as arrays; without a rule they are empty, and cost nothing."""
+    """Return the scenarios of a ``ScenarioMargin`` as arrays of the kernels.
+
+    ``groups`` has the names of the instruments of each group, ``names`` all instruments in their
+    order. Without a rule (None) all arrays are empty and all terms 0, so that kernels loop over
+    nothing.
+    """
     moves, weights, *_ = pack_moves(rule, groups)
     futures_range = math.inf
     initial_factor = 0.0
@@ -48,21 +53,28 @@ def pack_scenarios(rule: Any, groups: Mapping[str, Names], names: Names) -> Scen
         futures_range = rule.options.futures_range
         initial_factor, initial_contingency = rule.initial_terms()
 
+    # Fields of the rule that have the same name in the tables.
+    term_names = ("offset", "factor", "minimum", "contingency", "pair_contingency")
+    terms = {name: float(getattr(rule, name, 0.0)) for name in term_names}
+
+    # The instruments, group after group; group g has those from starts[g] up to starts[g + 1].
     members = [*itertools.chain.from_iterable(groups.values())]
+    starts = np.cumsum([0, *map(len, groups.values())], dtype=np.int64)
     products = number_products(rule, tuple(groups))
-    terms = ("offset", "factor", "minimum", "contingency", "pair_contingency")
     return ScenarioTables(
+        # Futures may count in a smaller range than options.
         moves=np.clip(moves, -futures_range, futures_range),
         weights=weights,
         members=index_names(members, names),
-        starts=np.cumsum([0, *map(len, groups.values())], dtype=np.int64),
+        starts=starts,
         products=np.array(products, dtype=np.int64),
         n_products=max(products, default=-1) + 1,
         initial_factor=initial_factor,
         initial_contingency=initial_contingency,
+        # Room for one evaluation.
         nets=np.zeros((len(moves), 2)),
         losses=np.zeros(moves.shape),
-        **{name: float(getattr(rule, name, 0.0)) for name in terms},
+        **terms,
     )
 
 

@@ -67,10 +67,17 @@ def find_shares(pool: OptionPool, g: int) -> float:
 
 
 def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
-    """Write into ``scratch.rows`` what covering one more unit costs on the cheapest path.
+    """Find the cheapest way to cover one more unit of a short, by each long of group g.
 
-    A path goes from a short with units left to a long, and from a long back over a short that it
-    covers. By the rounds of Bellman and Ford, as costs of the way back are negative.
+    ``sign`` is 1 for calls, -1 for puts. A path begins at a short with units that nothing covers
+    yet (row LEFT), and goes to a long that covers it. From there it may go on: the long is taken
+    from a short that it covers now, which then needs another long. The distance of a place on the
+    path is what the margin changes by, per unit: money, negative where it saves. Covering the first
+    short saves what it needs naked (row NAKED), and ``bonus``, 0 or so much that all are covered.
+
+    Writes the distances into the rows OF_SHORT and OF_LONG of ``scratch.rows``, infinite where no
+    path leads, and into ``scratch.paths`` what stands before each place. By the rounds of Bellman
+    and Ford, as costs of the way back are negative.
     """
     options = pool.options
     scratch = pool.rules.scratch
@@ -78,7 +85,7 @@ def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
     scratch.rows[OF_SHORT, :] = math.inf
     scratch.rows[OF_LONG, :] = math.inf
 
-    # A short that is covered saves its naked amount.
+    # Where paths begin: nothing stands before, -1.
     for i in range(n):
         if is_sold(options, i, g, sign) and scratch.rows[LEFT, i] > 0.0:
             scratch.rows[OF_SHORT, i] = -(scratch.rows[NAKED, i] + bonus)
@@ -98,11 +105,13 @@ def find_distances(pool: OptionPool, g: int, sign: float, bonus: float) -> None:
 
 
 def shorten_way_back(pool: OptionPool, i: int) -> bool:
-    """Shorten the paths to short option i over the longs that cover it; True if one is new.
+    """Shorten the path to short option i over a long that covers it now; True if one is shorter.
 
-    A path may take a long away from short i, which then needs another cover. That gives back what
-    the cover cost. Where it is cheaper than the path known so far, its distance (money per unit of
-    the underlying) goes into the row OF_SHORT, and the long before i into ``paths``.
+    A path that comes to such a long takes it away from short i, which then looks for another. What
+    short i needed under the long is no longer needed, so that is subtracted from the distance to
+    the long (what the margin changes by along the path, money per unit). Where the result is
+    smaller than the distance to short i so far, it goes into the row OF_SHORT, and the long into
+    ``paths``, as what stands before the short. :func:`shorten_ways_from` takes the steps to longs.
     """
     scratch = pool.rules.scratch
     distances = scratch.rows
@@ -110,8 +119,9 @@ def shorten_way_back(pool: OptionPool, i: int) -> bool:
     slack = SLACK * pool.options.indices[i]
     is_changed = False
 
-    # The place after the last option is that of shares.
-    for j in range(len(pool.options.signs) + 1):
+    # Longs are options, and in the place after the last option, the long shares.
+    n_longs = len(pool.options.signs) + 1
+    for j in range(n_longs):
         is_matched = scratch.matches[i, j] > 0.0
         if not is_matched:
             continue
@@ -206,23 +216,25 @@ def find_units_on_path(pool: OptionPool, last: int) -> float:
 
 
 def move_units(pool: OptionPool, last: int, units: float) -> None:
-    """Cover units anew along the path that ends at long ``last``, as :func:`pair_shorts` chose it.
+    """Cover units of shorts anew along the cheapest path, which ends at long ``last``.
 
-    Each short of the path is covered by the long after it, in place of the long before it, which
-    then covers the short before that. Only the short at which the path begins had no cover, so it
-    has fewer units LEFT; only ``last`` covers more than it did, so it has fewer to SPARE. Writes
-    these rows and ``matches``, the units of short i that long j covers.
+    A path goes short, long, short, long, and so on: each of its shorts is covered by the long after
+    it from now on, in place of the long before it. Only the first short had these units naked, so
+    it has fewer LEFT; only the last long had them free, so it has fewer to SPARE. Writes these
+    rows, and ``matches[i, j]``, the units of short i that long j covers. ``units`` may not be more
+    than the whole path has: :func:`find_units_on_path`.
     """
     scratch = pool.rules.scratch
     matches = scratch.matches
     scratch.rows[SPARE, last] -= units
 
-    # From the last long back to the first short; ``paths`` are those of find_units_on_path.
+    # From the last long back to the first short. ``paths`` has what stands before each place.
     long_after = last
     while True:
         short = scratch.paths[TO_LONG, long_after]
         matches[short, long_after] += units
 
+        # -1: this short is the first.
         long_before = scratch.paths[TO_SHORT, short]
         if long_before < 0:
             scratch.rows[LEFT, short] -= units
@@ -279,10 +291,12 @@ def find_dearest(options: OptionPositions, rules: OptionRules, g: int, sign: flo
 
 
 def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
-    """Return what the uncovered short options of group g need: money; empties their row LEFT.
+    """Return what the short options of group g need that nothing covers: money.
 
     A price hurts a call or a put, not both. So a short call and a short put need together what the
-    dearer of them needs, and the mark of the other.
+    dearer of them needs, and the mark of the other. The dearest ones are combined first. Reads what
+    is left of each short (row LEFT of the scratch) and empties that row, and what a unit of it
+    needs naked (row NAKED).
     """
     rows = rules.scratch.rows
     total = 0.0
@@ -290,12 +304,14 @@ def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
     for _ in range(2 * len(options.signs)):
         call = find_dearest(options, rules, g, 1.0)
         put = find_dearest(options, rules, g, -1.0)
-        if call < 0 and put < 0:
+        has_call = call >= 0
+        has_put = put >= 0
+        if not has_call and not has_put:
             break
 
-        # Nothing of the other kind is left, which is -1: the short needs all of its own.
-        if call < 0 or put < 0:
-            short = max(call, put)
+        # Nothing of the other kind is left: the short needs all of its own.
+        if not has_call or not has_put:
+            short = call if has_call else put
             total += rows[LEFT, short] * rows[NAKED, short]
             rows[LEFT, short] = 0.0
             continue
@@ -314,69 +330,76 @@ def sum_naked(options: OptionPositions, rules: OptionRules, g: int) -> float:
 def sum_covered(pool: OptionPool, g: int, is_initial: bool) -> float:
     """Return what the short options of group g need that shares cover, less what conversions spare.
 
-    Money. ``matches`` has the units of each short option that each long one covers, and in its last
-    column those that shares cover.
+    Money. Reads the pairing of the group: ``matches[i, j]`` has the units of short i that option j
+    covers, and in a last column, j = n options, those that shares cover.
     """
     options = pool.options
     rates = pool.rules.rates
-    n = len(options.signs)
+    place_of_shares = len(options.signs)
     total = 0.0
-    for i in range(n):
-        units = pool.rules.scratch.matches[i, n]
-        # Matches of other groups may be of an evaluation before this one.
-        is_covered = options.groups[i] == g and units > 0.0 and options.quantities[i] < 0.0
-        if not is_covered:
+    for i in range(len(options.signs)):
+        # Rows of other groups, and of options that are not sold, are left from an earlier pairing.
+        if options.groups[i] != g or not options.quantities[i] < 0.0:
+            continue
+        units = pool.rules.scratch.matches[i, place_of_shares]
+        if not units > 0.0:
             continue
 
-        total += units * compute_cover(options, rates, i, n)
+        total += units * compute_cover(options, rates, i, place_of_shares)
         if not is_initial and rates.conversion > 0.0:
             total -= compute_spared(pool, g, i, units)
     return total
 
 
 def compute_spared(pool: OptionPool, g: int, i: int, units: float) -> float:
-    """Return how much less margin shares need where options fix the price they are sold at.
+    """Return how much less maintenance margin shares need in a conversion: money, 0 or more.
 
-    That is a conversion, or a reversal of short shares: ``units`` of shares cover short option i,
-    and a long option of the other kind with its strike and expiry, as far as it has units to spare,
-    makes sure of the strike either way. Such a share needs ``conversion`` of the strike, in place
-    of its own requirement. The answer is money, 0 where that is no less.
+    In a conversion, ``units`` of shares cover short option i, and a long option of the other kind
+    with the same strike and expiry makes sure that they are sold at the strike, whatever the price.
+    (In a reversal shares are short, and bought.) Each such share needs the rate ``conversion`` of
+    the strike, in place of its own requirement. It takes place as far as the long options have
+    units to spare after the pairing (row SPARE of the scratch).
     """
     options = pool.options
     rules = pool.rules
     needed_by_shares = p.find_own_maintenance(pool.packed, pool.held, rules.underlyings[g])
     needed_by_share = needed_by_shares / abs(find_shares(pool, g))
-    spared_by_share = needed_by_share - rules.rates.conversion * options.strikes[i]
+    needed_in_conversion = rules.rates.conversion * options.strikes[i]
+    spared_by_share = needed_by_share - needed_in_conversion
 
-    locked = 0.0
+    units_to_spare = 0.0
     for j in range(len(options.signs)):
         is_other_kind = options.signs[j] != options.signs[i]
         is_same_strike_and_expiry = options.pairs[j] == options.pairs[i]
         if is_other_kind and is_same_strike_and_expiry:
-            locked += rules.scratch.rows[SPARE, j]
-    return float(max(0.0, spared_by_share) * min(units, locked))
+            units_to_spare += rules.scratch.rows[SPARE, j]
+    return float(max(0.0, spared_by_share) * min(units, units_to_spare))
 
 
 def pair_group(pool: OptionPool, g: int, way: int) -> None:
-    """Pair the options of group g in one way: UNPAIRED, CHEAPEST or COVERED_FIRST.
+    """Pair the short options of group g with what covers them, long options and shares.
 
-    Writes ``matches``, units of each short under each cover, and the rows LEFT, SPARE and NAKED of
-    the scratch. Calls are paired, then puts.
+    In one of three ways: not at all (UNPAIRED), at least margin (CHEAPEST), or so that whatever can
+    be covered is (COVERED_FIRST). Calls are paired, then puts. Writes into the scratch, in units of
+    the underlying: ``matches[i, j]``, what of short i long j covers; row LEFT, what of each short
+    nothing covers; row SPARE, what of each long covers nothing. Row NAKED gets the margin of a unit
+    of each option without cover. Shares have the place after the last option.
     """
     options = pool.options
     rows = pool.rules.scratch.rows
-    n_options = len(options.signs)
+    place_of_shares = len(options.signs)
     shares = find_shares(pool, g)
+    # A saving for each unit that is covered, which outweighs what a dearer cover costs.
     bonus = 0.0
     if way == COVERED_FIRST:
         bonus = find_bonus(options, g)
 
     for sign in (1.0, -1.0):
-        # Long shares cover calls, short ones puts. They stand behind the options.
-        rows[SPARE, n_options] = max(0.0, sign * shares)
+        # Long shares cover calls (sign 1), short ones puts (-1).
+        rows[SPARE, place_of_shares] = max(0.0, sign * shares)
 
-        # Nothing is used yet: shorts are left, and longs to spare, in full.
-        for i in range(n_options):
+        # Nothing is paired yet: shorts are left, and longs to spare, in full.
+        for i in range(len(options.signs)):
             if options.groups[i] == g and options.signs[i] == sign:
                 units = options.quantities[i] * options.sizes[i]
                 rows[LEFT, i] = max(0.0, -units)
@@ -412,13 +435,17 @@ def compute_naked(options: OptionPositions, rules: OptionRules, i: int) -> float
 
 
 def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
-    """Return the pairing of group g with the least requirement, and that requirement."""
+    """Return the way of pairing group g that needs least, and what it needs: money.
+
+    Tries each way. The pairing that is left in the scratch is that of the last one tried, with its
+    row LEFT emptied, not the cheapest: who reads pairs must call :func:`pair_group` again.
+    """
     cheapest = UNPAIRED
     least = math.inf
     for way in (CHEAPEST, COVERED_FIRST, UNPAIRED):
         pair_group(pool, g, way)
 
-        # The naked come last, since their sum empties what is left.
+        # What the pairs need, what shares cover, and last the naked: their sum empties LEFT.
         needed = sum_pairs(pool.options, pool.rules, g)
         needed += sum_covered(pool, g, is_initial)
         needed += sum_naked(pool.options, pool.rules, g)
@@ -429,12 +456,15 @@ def find_way(pool: OptionPool, g: int, is_initial: bool) -> tuple[int, float]:
 
 
 def compute_premiums(pool: OptionPool) -> float:
-    """Return what longs cost at their marks, less what the shorts bring that they cover."""
+    """Return what long options cost at their marks, less what the shorts that they cover bring.
+
+    Money. Each group is paired in the way that needs least initial margin.
+    """
     options = pool.options
     n = len(options.signs)
     total = 0.0
     for g in range(len(pool.rules.underlyings)):
-        # The search leaves the last way it tried in the matches, not the cheapest.
+        # The search leaves the last way that it tried in the scratch: the cheapest is paired anew.
         way, _ = find_way(pool, g, is_initial=True)
         pair_group(pool, g, way)
 
@@ -442,8 +472,10 @@ def compute_premiums(pool: OptionPool) -> float:
             if options.groups[i] != g:
                 continue
             total += max(0.0, options.quantities[i]) * options.marks[i]
+
+            # ``matches`` are in units of the underlying, marks are per contract.
             if options.quantities[i] < 0.0:
                 for j in range(n):
-                    paired = pool.rules.scratch.matches[i, j]
-                    total -= paired * (options.marks[i] / options.sizes[i])
+                    units_covered = pool.rules.scratch.matches[i, j]
+                    total -= units_covered * (options.marks[i] / options.sizes[i])
     return total
