@@ -167,44 +167,62 @@ def agree_settlement(
 ) -> str:
     """Return the currency in which all contracts settle, empty if it is unknown.
 
-    ``said`` has other names of each instrument, read before its key. ``given`` is the caller's for
-    all: it replaces what names of linear contracts say, and must agree with all others.
+    Raises ParameterError if they do not settle in one. ``said`` has other names of each instrument,
+    read before its key. ``given`` is the caller's for all: it replaces what names of linear
+    contracts say, and must agree with all others.
     """
     # Markets whose names say another currency than their venues are an error among several.
     is_checked = bool(said) and not given and len(contracts) > 1
-    known: dict[str, str] = {}
+    currency_of: dict[str, str] = {}
     for name, contract in contracts.items():
-        is_inverse = contract.kind == "inverse"
         names = (*(said or {}).get(name, ()), name)
-        by_name = find_first_currency(names, is_inverse=is_inverse)
+        by_name = find_first_currency(names, is_inverse=contract.kind == "inverse")
         if is_checked:
             check_name_of_market(name, names, contract, by_name)
 
+        # Those of which nothing says it are left out.
         currency = choose_settlement(contract, by_name, given)
         if currency:
-            known[name] = currency
+            currency_of[name] = currency
 
-    inverse = ""
-    for name, contract in contracts.items():
-        if contract.kind == "inverse":
-            inverse = name
-            break
-    check_one_currency(known, has_inverse=bool(inverse))
-    if inverse and len(known) < len(contracts) > 1:
-        unknown = next(name for name in contracts if name not in known)
-        raise core.ParameterError(
-            "venue: positions beside an inverse contract must have a known settlement currency, "
-            f"got none for {unknown!r} beside {inverse!r}; "
-            "venue.override({'contract.settles': 'BTC'}) gives it"
-        )
-
-    first = next(iter(known), "")
-    if given and known.get(first, given) != given:
+    # All that is known must be one currency, and the caller's; beside an inverse contract, which
+    # settles in a coin, all must be known.
+    inverse = find_inverse(contracts)
+    check_one_currency(currency_of, has_inverse=bool(inverse))
+    check_all_known(contracts, currency_of, inverse)
+    first = next(iter(currency_of), "")
+    agreed = currency_of.get(first, given)
+    if given and agreed != given:
         raise core.ParameterError(
             f"currency of the markets must be that in which their venues settle, got {given!r} and "
-            f"{known[first]!r} for {first!r}"
+            f"{agreed!r} for {first!r}"
         )
-    return known.get(first, given)
+    return agreed
+
+
+def find_inverse(contracts: Mapping[str, Contract]) -> str:
+    """Return the name of the first inverse contract, empty if there is none."""
+    for name, contract in contracts.items():
+        if contract.kind == "inverse":
+            return name
+    return ""
+
+
+def check_all_known(
+    contracts: Mapping[str, Contract], currency_of: Mapping[str, str], inverse: str
+) -> None:
+    """Raise ParameterError if a contract beside an inverse one has no known currency.
+
+    It may settle in money, which cannot be added to the coin in which the inverse one settles.
+    """
+    if not inverse or len(contracts) == 1 or len(currency_of) == len(contracts):
+        return
+    unknown = next(name for name in contracts if name not in currency_of)
+    raise core.ParameterError(
+        "venue: positions beside an inverse contract must have a known settlement currency, "
+        f"got none for {unknown!r} beside {inverse!r}; "
+        "venue.override({'contract.settles': 'BTC'}) gives it"
+    )
 
 
 def find_first_currency(names: Collection[str], *, is_inverse: bool) -> str:

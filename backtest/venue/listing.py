@@ -294,25 +294,38 @@ def read_text_day(text: str) -> str:
 
 
 def split_parts(answer: Answer) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each part of an answer: its kind, and its rows by the symbol that it writes."""
+    """Yield each part of an answer of a venue: its kind, and its rows by the symbol that it writes.
+
+    An answer is either several parts by name, as a fetch saves them (``markets``, ``tiers``), or
+    one part alone. Raises VenueError if it is neither.
+    """
     content = answer.content
     is_table = isinstance(content, Mapping)
-    named = [name for name in NAMED_PARTS if is_table and content.get(name) is not None]
-    for name in named:
+    names = [name for name in NAMED_PARTS if is_table and content.get(name) is not None]
+    if not names:
+        yield read_only_part(answer)
+        return
+    for name in names:
         kind = NAMED_PARTS[name]
         yield kind, read_rows(content[name], kind, f"{answer.name}: {name}")
-    if named:
-        return
 
+
+def read_only_part(answer: Answer) -> tuple[str, Mapping[str, Any]]:
+    """Return the kind and the rows of an answer that is one part; VenueError if it is none."""
+    content = answer.content
+    is_table = isinstance(content, Mapping)
+    # Binance's exchangeInfo: a table with its rows under "symbols".
     if is_table and isinstance(content.get("symbols"), list):
-        yield SYMBOLS, read_rows(content, SYMBOLS, answer.name)
-        return
+        return SYMBOLS, read_rows(content, SYMBOLS, answer.name)
+
+    # Binance's leverageBracket of one symbol is a row, not a list of one.
+    rows = content
     if is_table and isinstance(content.get("brackets"), list):
-        content = [content]
-    kind_of_all = find_kind(content)
-    if kind_of_all is None:
+        rows = [content]
+    kind = find_kind(rows)
+    if kind is None:
         raise VenueError(f"a listing must be {SHAPES}, got none of them ({answer.name})")
-    yield kind_of_all, read_rows(content, kind_of_all, answer.name)
+    return kind, read_rows(rows, kind, answer.name)
 
 
 def read_rows(content: Any, kind: str, where: str) -> Mapping[str, Any]:

@@ -261,21 +261,23 @@ class Venue(Value, kw_only=True):
         return completed
 
     def _find_changed_from(self, changes: dict[str, Any]) -> ChangedFrom | None:
-        """Return ``changed_from`` of a venue after changes: the preset, and what the user stated.
+        """Return ``changed_from`` of the venue after changes: its preset, and the stated rates.
 
-        A report says of a rate of interest that is not 0 whether the preset assumed it or the user
-        stated it, by ``override``. None if no preset is known, or if what changes says nothing of
-        it: then ``in_force`` still says all.
+        A report reads it where margin rules are no longer the preset's, or to say of a rate of
+        interest whether the preset assumed it or the user stated it, by ``override``. None where
+        both need no word: no preset is known, or neither these changes nor earlier ones touch
+        margin brackets or rates of interest.
         """
         preset = self.preset_of_rules
         if not preset:
             return None
 
-        stated = self._list_stated(changes)
-        is_new_table = "brackets" in changes
-        if not stated and not is_new_table and self.changed_from is None:
+        stated_rates = self._list_stated(changes)
+        has_new_brackets = "brackets" in changes
+        was_changed = self.changed_from is not None
+        if not (stated_rates or has_new_brackets or was_changed):
             return None
-        return ChangedFrom(preset=preset, stated=stated)
+        return ChangedFrom(preset=preset, stated=stated_rates)
 
     def _list_stated(self, changes: dict[str, Any]) -> list[str]:
         """Return the rates of interest that the user stated: before, and by these changes."""
