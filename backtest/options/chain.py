@@ -185,18 +185,26 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_sources(table: pd.DataFrame) -> None:
-    """Write where forwards come from, in our words, into ``forward_source``."""
+    """Write where the forward of each row comes from into ``forward_source``, as one of our words.
+
+    A table names no sources, has our words already, or has the venue's names of futures.
+    """
     source = table["forward_source"]
     has_forward = table["forward"].notna()
+
+    # No names: what is there was given.
     if (source == "").all():
         table["forward_source"] = np.where(has_forward, "given", "none")
         return
 
-    # Names of futures; those that the venue computes itself are synthetic.
-    if not source.isin(SOURCES).all():
-        is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
-        known = np.where(is_synthetic, "synthetic", "future")
-        table["forward_source"] = np.where(source.notna() & has_forward, known, "none")
+    # Our words, of a table that was saved.
+    if source.isin(SOURCES).all():
+        return
+
+    # The venue's names. What it computes itself, without a future, has a prefix.
+    is_synthetic = source.astype(str).str.startswith(SYNTHETIC)
+    word = np.where(is_synthetic, "synthetic", "future")
+    table["forward_source"] = np.where(source.notna() & has_forward, word, "none")
 
 
 def write_names(table: pd.DataFrame) -> None:
@@ -230,7 +238,8 @@ def find_parity(rows: pd.DataFrame, settlement: str) -> float:
 
     # The smallest differences are those of the strikes nearest to the forward.
     difference = (wide["call"] - wide["put"]).dropna()
-    nearest = np.argsort(difference.abs().to_numpy(), kind="stable")[:NEAREST]
+    sizes = difference.abs().to_numpy()
+    nearest = np.argsort(sizes, kind="stable")[:NEAREST]
     strikes = difference.index.to_numpy(dtype=np.float64)[nearest]
     values = difference.to_numpy()[nearest]
     if settlement == "coin":
@@ -500,12 +509,13 @@ class Chain:
         counts = rows[KEYS].assign(quotes=1, two_sided=is_two_sided.astype(int))
 
         # Each check counts in a column of its own.
-        shown = self._add_bounds(rows)
+        with_bounds = self._add_bounds(rows)
         defects = []
-        for name, (_, find) in CHECKS.items():
-            is_bad = find(shown)
+        for name, (_, find_bad) in CHECKS.items():
+            is_bad = find_bad(with_bounds)
             counts[name] = is_bad.astype(int)
-            defects.append(rows.loc[is_bad, [*KEYS, "name"]].assign(check=name))
+            bad_rows = rows.loc[is_bad, [*KEYS, "name"]]
+            defects.append(bad_rows.assign(check=name))
         table = counts.groupby(KEYS, sort=True).sum().reset_index()
         return Inspection(table, pd.concat(defects, ignore_index=True))
 

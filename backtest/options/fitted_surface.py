@@ -377,9 +377,11 @@ class Surface(core.Reportable):
         level = float(sp.special.ndtri(probability))
 
         def compute_gap(k: float) -> float:
+            """Return d1 less the quantile: positive far below the forward, negative far above."""
             root = math.sqrt(self.total_variance(k, years))
             return -k / root + 0.5 * root - level
 
+        # Where both ends have one sign, no strike between them has the delta.
         farthest = FARTHEST_STRIKE * self.atm(years) * math.sqrt(years)
         if not compute_gap(-farthest) > 0.0 > compute_gap(farthest):
             return math.nan
@@ -448,9 +450,11 @@ class Surface(core.Reportable):
         )
 
     def _measure_crossing(self, number: int) -> tuple[float, float]:
-        """Return where an expiry is under the one before it, between the strikes quoted in both.
+        """Return ``(share, fall)`` of where an expiry has less total variance than the one before.
 
-        The share of the strikes (NaN if there are none), and the largest fall in volatility.
+        Only strikes between those quoted in both count. ``share`` is the part of them where it is
+        so, NaN if there are no such strikes. ``fall`` is the most by which volatility, at the later
+        expiry, is under what it would be without a fall of total variance; 0 where it never is.
         """
         earlier = self._list_quoted(number - 1)
         later = self._list_quoted(number)
@@ -463,9 +467,12 @@ class Surface(core.Reportable):
         total_before = self.smiles[number - 1].total_variance(k)
         total = self.smiles[number].total_variance(k)
         is_under = total < total_before - CROSSING_TOLERANCE
+        share = float(is_under.mean())
+
         years = self.years[number]
-        fall = np.sqrt(total_before / years) - np.sqrt(total / years)
-        return float(is_under.mean()), float(np.max(fall, where=is_under, initial=0.0))
+        least_volatility = np.sqrt(total_before / years)
+        fall = least_volatility - np.sqrt(total / years)
+        return share, float(np.max(fall, where=is_under, initial=0.0))
 
     def _list_quoted(self, number: int) -> pd.Series:
         """Return the log-moneyness of the quotes of an expiry, by its number."""

@@ -101,15 +101,19 @@ def warn_of_options(
 
 
 def warn_of_late_quantities(markets: Markets, feed: OptionFeed) -> None:
-    """Warn of contracts whose quantities begin after they expired."""
+    """Warn of contracts whose quantities begin after they expired.
+
+    The schedule must be in ``feed.targets``: such a contract has rows, but no target there.
+    """
     schedule = markets.listing.quantities
     if schedule is None:
         return
 
     names = [*markets.options]
     for name in schedule.columns:
-        ordered = schedule.index[schedule[name].fillna(0.0) != 0.0]
-        is_inside = (ordered >= markets.times[0]) & (ordered < markets.times[-1])
+        quantities = schedule[name].fillna(0.0)
+        ordered_at = schedule.index[quantities != 0.0]
+        is_inside = (ordered_at >= markets.times[0]) & (ordered_at < markets.times[-1])
         has_target = np.isfinite(feed.targets[:, names.index(name)]).any()
         if is_inside.any() and not has_target:
             core.warn_caller(f"{name} is never traded: its quantities begin after it expired")

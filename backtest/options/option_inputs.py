@@ -35,20 +35,13 @@ NO_SETTLEMENT = Settlement(-1, is_inside=False, spot=float("nan"))
 def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) -> Settlement:
     """Return where an option expires in the bars, and the price at which it settles.
 
-    Raises DataError if its underlying ends before, or the price is needed and not known.
+    ``owner`` names its underlying, and ``venue`` is the venue of that. Raises DataError if the
+    underlying ends before, or the price is needed and not known.
     """
     time = markets.time
-    expiry = find_expiry(option)
     listed, gone = markets.spans[markets.names.index(owner)].tolist()
-
-    # An expiry about as late as a bar opens is at its open. One that lies between two opens is
-    # inside the bar before.
     jitter = core.parse_duration(venue.funding_jitter)
-    bar = int(np.searchsorted(time, expiry - jitter))
-    is_at_open = bar < len(time) and int(time[bar]) <= expiry + jitter
-    is_inside = not is_at_open and bar > 0 and expiry < int(time[bar - 1]) + markets.interval
-    if is_inside:
-        bar -= 1
+    bar, is_inside = locate_expiry(markets, find_expiry(option), jitter)
 
     if gone < len(time) and bar >= gone:
         raise core.DataError(
@@ -66,6 +59,23 @@ def find_settlement(markets: Markets, venue: Venue, option: Option, owner: str) 
         )
     costs = require_costs(venue.option_costs, owner)
     return Settlement(bar, is_inside, find_price(markets, costs, option, owner, bar))
+
+
+def locate_expiry(markets: Markets, expiry: int, jitter: int) -> tuple[int, bool]:
+    """Return the bar of an expiry, and whether it is inside the bar, not at its open.
+
+    An expiry up to ``jitter`` ns from the open of a bar is at that open. One that no bar covers
+    has the bar after it, which is ``n_bars`` after the last.
+    """
+    time = markets.time
+    bar = int(np.searchsorted(time, expiry - jitter))
+    if bar < len(time) and int(time[bar]) <= expiry + jitter:
+        return bar, False
+
+    # Between two opens, it is inside the bar before, unless that has closed: a gap in the data.
+    if bar > 0 and expiry < int(time[bar - 1]) + markets.interval:
+        return bar - 1, True
+    return bar, False
 
 
 def find_price(
@@ -146,9 +156,10 @@ def list_implied(chain: Chain, option: Option) -> pd.DataFrame:
 
 
 def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
-    """Return, of each time before an end, the quoted row that is nearest to a contract.
+    """Return, of each time before an end, the row with a spread that is nearest to a contract.
 
-    First the nearest expiry counts, then the nearest strike, the lower one, and the call.
+    ``rows`` are those of :func:`list_implied`, ``end`` is in ns. First the nearest expiry counts,
+    then the nearest strike by ratio, the lower one, and the call.
     """
     has_spread = rows["half_spread"] >= 0.0
     quoted = rows[has_spread & (rows.index < end)]
@@ -158,6 +169,8 @@ def find_nearest(rows: pd.DataFrame, option: Option, end: int) -> pd.DataFrame:
         strike_off=np.abs(np.log(strike / quoted["strike"])),
         is_put=~quoted["is_call"],
     )
+
+    # Each of them chooses among those that all before it left, time by time.
     for name in ("time_off", "strike_off", "strike", "is_put"):
         least = nearest.groupby(level=0)[name].transform("min")
         nearest = nearest[nearest[name] == least]
@@ -230,15 +243,22 @@ def write_option(
 ) -> None:
     """Write the columns of option k into the feed, from ``first_bar`` on.
 
-    The order counts: values need the expiry of the terms, and quotes stand over values.
+    Terms come first, as values need their expiry. Then come the values of surfaces at opens and
+    closes, which quotes of a chain replace where there are any. What is known by then decides
+    whether the option is listed.
     """
     listing: Any = markets.listing
     option = listing.options[name]
     owner = listing.underlyings[name]
 
+    # Strike, expiry, costs and the usual spread.
     write_terms(feed, k, markets, venues[owner], option, owner)
+
+    # Years to expiry, bases, volatilities and their ages, by the model.
     for instant in instants:
         write_values(feed, k, listing.surfaces[owner], instant, first_bar)
+
+    # Marks, bids, asks, volatilities and spreads, as quoted.
     if owner in listing.chains:
         age = listing.quote_age or markets.interval
         write_rows(feed, k, listing.chains[owner], option, age, instants)
@@ -310,12 +330,17 @@ def write_values(
     instant: Instant,
     first: int,
 ) -> None:
-    """Write what surfaces say of option k, from bar ``first`` to its expiry; NaN elsewhere."""
+    """Write what surfaces say of option k at opens or closes, from bar ``first`` to its expiry.
+
+    These are years to expiry, forward over spot, volatility and, at closes, the days since the
+    surface. Where there is no surface yet, or no price of the underlying, the feed stays NaN. The
+    terms of the option must be in the feed.
+    """
     spots = instant.marks[feed.instruments[k]]
     expiry = int(feed.expiry_times[k])
     rows = surfaces.locate(instant.known)
-    is_covered = (rows >= 0) & (instant.known < expiry)
-    is_valued = is_covered & np.isfinite(spots)
+    is_alive = instant.known < expiry
+    is_valued = is_alive & (rows >= 0) & np.isfinite(spots)
     here = np.flatnonzero(is_valued)
     here = here[here >= first]
 
@@ -336,7 +361,7 @@ def write_values(
 
 
 def pick(feed: OptionFeed, name: str, instant: Instant) -> core.FloatArray:
-    """Return the array (n_bars, K) of a feed at opens or closes."""
+    """Return the array (n_bars, K) of a feed at opens or closes, such as ``years_open``."""
     values: core.FloatArray = getattr(feed, f"{name}_{instant.name}")
     return values
 
@@ -378,27 +403,34 @@ def write_spreads(
     option: Option,
     opens: core.IntArray,
 ) -> None:
-    """Write half the spread of option k, in volatility and in price, as last quoted.
+    """Write half the spread of option k at each open, as last quoted, into two columns.
 
-    Until the contract itself has a spread, that of the nearest quoted contract stands in.
+    ``half_spreads`` are in volatility and ``half_prices`` in price. Until the contract itself has a
+    spread, that of the nearest quoted contract stands in; before any quote, ``half_spreads`` keeps
+    the usual spread that :func:`write_terms` wrote, and ``half_prices`` is NaN.
     """
     own_rows = read_own_rows(chain, option)
     with_spread = own_rows[own_rows["half_spread"] >= 0.0]
     with_price = own_rows[own_rows["half_price"] >= 0.0]
-    first_spread = min([LAST, *with_spread.index[:1]])
-    first_price = min([LAST, *with_price.index[:1]])
 
-    # In volatility; where there is none yet, the feed keeps the usual spread.
+    # Other contracts stand in before the first own spread: at all times, if there is none.
+    first_spread: Any = LAST
+    if len(with_spread):
+        first_spread = with_spread.index[0]
     rows = list_implied(chain, option)
-    nearest = find_nearest(rows, option, first_spread)
-    spreads = pd.concat([nearest, with_spread]).reindex(opens, method="ffill")
+    stand_ins = find_nearest(rows, option, first_spread)
+
+    # In volatility, only where a quote says one.
+    spreads = pd.concat([stand_ins, with_spread]).reindex(opens, method="ffill")
     half_spreads = spreads["half_spread"].to_numpy()
     is_known = np.isfinite(half_spreads)
     np.copyto(feed.half_spreads[:, k], half_spreads, where=is_known)
 
-    # In price, which the contract may have before it has one in volatility.
-    nearest = nearest[nearest.index < first_price]
-    prices = pd.concat([nearest, with_price]).reindex(opens, method="ffill")
+    # In price, where the contract may have a spread of its own earlier: a quote has a price even
+    # if it implies no volatility.
+    if len(with_price):
+        stand_ins = stand_ins[stand_ins.index < with_price.index[0]]
+    prices = pd.concat([stand_ins, with_price]).reindex(opens, method="ffill")
     feed.half_prices[:, k] = prices["half_price"]
 
 

@@ -67,17 +67,25 @@ def read_listing(
 ) -> tuple[dict[str, Any], OptionListing]:
     """Return the markets among what is listed by name, and the listing of the options.
 
-    Raises ParameterError or DataError if an option, a surface or a chain does not fit the others.
+    ``quote_age`` and ``max_age`` are durations as the user gives them. Raises ParameterError or
+    DataError if an option, a surface or a chain does not fit the others. Markets are not checked
+    here: beside something that is no market the listing is empty, and bt.Markets refuses it.
     """
-    options = {name: value for name, value in listed.items() if isinstance(value, Option)}
-    markets = {name: value for name, value in listed.items() if name not in options}
+    options: dict[str, Option] = {}
+    markets: dict[str, Any] = {}
+    for name, value in listed.items():
+        if isinstance(value, Option):
+            options[name] = value
+        else:
+            markets[name] = value
+
     if options and not markets:
         raise ParameterError(
             f"an option needs the market of its underlying, got only {next(iter(options))!r}; "
             'give both, as {"BTC": market, "BTC-26JUN26-60000-P": option}'
         )
-    # What else is wrong with markets is said by bt.Markets.
-    if not markets or not all(isinstance(market, Market) for market in markets.values()):
+    has_markets = all(isinstance(market, Market) for market in markets.values())
+    if not markets or not has_markets:
         return markets, OptionListing({}, {}, {}, {}, quote_age=0, max_age=0)
 
     check_contracts(options, start=min(market.start for market in markets.values()))
@@ -94,17 +102,22 @@ def read_listing(
         max_age=parse_duration(max_age, "max_age"),
     )
 
-    for name, owner in underlyings.items():
-        if owner not in listing.surfaces:
-            raise ParameterError(
-                f"surfaces must include {owner!r}, the underlying of {name!r}, got none; "
-                f"give surfaces={{{owner!r}: bt.Surfaces.load('chains/', underlying='BTC')}}"
-            )
+    check_surfaces(listing)
     if quote_age is not None and not listing.chains:
         raise ParameterError("quote_age is of quotes, got no chains")
     for owner, chain in listing.chains.items():
         check_chain(options, underlyings, owner, chain)
     return markets, listing
+
+
+def check_surfaces(listing: OptionListing) -> None:
+    """Require surfaces of each instrument that has options."""
+    for name, owner in listing.underlyings.items():
+        if owner not in listing.surfaces:
+            raise ParameterError(
+                f"surfaces must include {owner!r}, the underlying of {name!r}, got none; "
+                f"give surfaces={{{owner!r}: bt.Surfaces.load('chains/', underlying='BTC')}}"
+            )
 
 
 def check_contracts(options: Mapping[str, Option], start: int) -> None:

@@ -37,23 +37,29 @@ def check_lots(frame: pd.DataFrame, names: Sequence[str], lots: Sequence[float])
 def write_targets(feed: OptionFeed, markets: Markets) -> None:
     """Write the scheduled quantities of each contract into ``feed.targets``, by the bar they fill.
 
-    A row is decided at the close of its bar, so it fills in the bar after.
+    A row is decided at the close of its bar, so it fills in the bar after; a contract that expires
+    before that is left out. Raises DataError if the first order of a contract has no spread.
     """
     listing: Any = markets.listing
     if listing.quantities is None:
         return
     names = [*listing.options]
     length = markets.decision_interval or markets.interval
+
+    # The bar at which each row fills, and the rows that are inside the markets with that bar.
     stamps = np.asarray(listing.quantities.index.as_unit("ns").asi8)
-    bars = np.searchsorted(markets.time, stamps + length)
-    is_inside = (stamps >= markets.start) & (bars < markets.n_bars)
-    fill_times = markets.time[np.minimum(bars, markets.n_bars - 1)]
+    fill_bars = np.searchsorted(markets.time, stamps + length)
+    is_inside = (stamps >= markets.start) & (fill_bars < markets.n_bars)
+    last_bar = markets.n_bars - 1
+    fill_times = markets.time[np.minimum(fill_bars, last_bar)]
 
     for name in listing.quantities.columns:
         k = names.index(name)
         quantities = listing.quantities[name].to_numpy(dtype=np.float64)
         is_alive = is_inside & (fill_times < feed.expiry_times[k])
-        feed.targets[bars[is_alive], k] = quantities[is_alive]
+        feed.targets[fill_bars[is_alive], k] = quantities[is_alive]
+
+        # NaN is no order: it leaves a contract as it is.
         ordered = np.flatnonzero(np.isfinite(feed.targets[:, k]))
         if len(ordered):
             check_order(feed, markets, k, int(ordered[0]))

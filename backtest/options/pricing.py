@@ -283,16 +283,28 @@ def scale_greeks(
     size: Number | None,
     spot: Number | None,
 ) -> Greeks:
-    """Return the Greeks of a position in money; ``None`` stands for 1, and for the forward."""
-    contracts = check_each("quantity", 1.0 if quantity is None else quantity, core.Real())
-    sizes = check_each("size", 1.0 if size is None else size, core.Real())
-    spots = check_each("spot", at_forward if spot is None else spot, POSITIVE)
-    contracts, sizes, spots, _ = broadcast(contracts, sizes, spots, at_forward)
+    """Return the Greeks of a position in money, in the units that :func:`greeks` states.
 
+    ``at_forward`` are the forwards. A ``quantity`` or ``size`` of None stands for 1, a ``spot`` of
+    None for the forward.
+    """
+    if quantity is None:
+        quantity = 1.0
+    if size is None:
+        size = 1.0
+    if spot is None:
+        spot = at_forward
+    contracts = check_each("quantity", quantity, core.Real())
+    sizes = check_each("size", size, core.Real())
+    spots = check_each("spot", spot, POSITIVE)
+
+    # Greeks have the shape of the forwards, and one quantity may hold for all of them.
+    contracts, sizes, spots, _ = broadcast(contracts, sizes, spots, at_forward)
     units = contracts * sizes
     in_money = []
     for value, (power, divisor) in zip(per_unit, SCALES, strict=True):
-        in_money.append(value * (units * spots**power / divisor))
+        scale = units * spots**power / divisor
+        in_money.append(value * scale)
     return make_greeks(in_money)
 
 
@@ -447,17 +459,24 @@ def bs_greeks(
     """Return the Greeks of :func:`bs`: derivatives by the spot price, and rho at a fixed spot.
 
     Units are those of :func:`greeks` per unit of the underlying; parameters those of :func:`bs`.
+
+    Notes
+    -----
+    With F = S exp((r - q) T), a derivative by S is the one by F times ``growth``, dF/dS: once for
+    delta and vanna, twice for gamma. Derivatives by the volatility alone are the same.
     """
     numbers = name_spot_numbers(spot, strike, years, volatility, rate, dividend)
     spot_terms = read_terms(kind, numbers)
-    yields = spot_terms.numbers[-1]
+    _, _, _, term, sigma, r, q = spot_terms.numbers  # years, volatility, rate and dividend
+
     terms, growth = move_spot(spot_terms)
-    _, forward, _, term, deviation, r = terms.numbers
+    _, forward, *_ = terms.numbers
     by_forward = Greeks(*evaluate(GREEKS, terms))
 
-    # The forward moves with time and with the rate, so both derivatives have a second part.
-    has_time = np.asarray(deviation * np.sqrt(term) > 0.0)
-    drift = np.where(has_time, by_forward.delta * (r - yields) * forward, 0.0)
+    # The forward moves with time and with the rate, so theta and rho have a second part:
+    # dF/dT = (r - q) F, and dF/dr = T F.
+    has_time = np.asarray(sigma * np.sqrt(term) > 0.0)
+    drift = np.where(has_time, by_forward.delta * (r - q) * forward, 0.0)
     rho = by_forward.rho + by_forward.delta * forward * term
     by_spot = by_forward._replace(
         delta=by_forward.delta * growth,

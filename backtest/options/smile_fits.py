@@ -190,9 +190,18 @@ class SviMisfits:
         )
 
     def measure(self, density_weight: float, points: FloatArray) -> FloatArray:
-        """Return the misfits to quotes, to the steepest wing and to a density over 0, by point."""
+        """Return the misfits of some points, a row of them for each; their squares are summed.
+
+        ``points`` (n, 5) are as the class says. A row has the misfit to each quote, in tolerances,
+        then a penalty for too steep a wing and, unless ``density_weight`` is 0, one for a negative
+        density at each place of the grid.
+        """
+        # A parameter is a column (n, 1): it broadcasts with quotes and grid, which are rows.
         least, b, rho, m, sigma = points.T[:, :, None]
-        a = least - b * sigma * np.sqrt(1.0 - rho * rho)
+        least_less_a = b * sigma * np.sqrt(1.0 - rho * rho)
+        a = least - least_less_a
+
+        # Rounding may leave a variance of 0 below 0.
         at_quotes = shape_smile(a, b, rho, m, sigma, self.quotes.k)
         variance = np.maximum(at_quotes.total, 1e-12)
         volatility = np.sqrt(variance / self.quotes.years)
@@ -200,14 +209,17 @@ class SviMisfits:
 
         # A penalty: the wing is steeper than a smile without arbitrage allows.
         steepness = b * (1.0 + np.abs(rho))
-        too_steep = np.maximum(0.0, steepness - STEEPEST) * 1e3
+        excess = np.maximum(0.0, steepness - STEEPEST)
+        too_steep = excess * 1e3
         if not density_weight:
             return np.concatenate([to_quotes, too_steep], axis=1)
 
-        # Another: the density that the smile implies is under 0 somewhere on the grid.
+        # Another: the density is not over 0 somewhere on the grid. It must be over by a little, so
+        # that it stays so between two places.
         on_grid = shape_smile(a, b, rho, m, sigma, self.grid)
         density = measure_density(self.grid, on_grid)
-        below_0 = density_weight * np.minimum(density - 1e-6, 0.0)
+        shortfall = np.minimum(density - 1e-6, 0.0)
+        below_0 = density_weight * shortfall
         return np.concatenate([to_quotes, too_steep, below_0], axis=1)
 
     def minimize(self, density_weight: float, point: FloatArray) -> FloatArray:
@@ -224,8 +236,11 @@ def fit_svi(quotes: Quotes) -> SVI:
     """Return the raw SVI smile nearest to some quotes that has no butterfly arbitrage.
 
     From the best of a grid over m and sigma, where the other parameters are linear (Zeliade 2009).
+    A fit that has arbitrage is fitted further, with ever larger penalties for it.
     """
     misfits = SviMisfits(quotes)
+
+    # The search needs a start inside the bounds: a parameter at a bound may rest there.
     lowest = misfits.low + 1e-9
     highest = misfits.high - 1e-9
     point = np.clip(find_start(quotes), lowest, highest)
@@ -252,11 +267,15 @@ SHIFT = 1.5e-8
 
 
 class Trial(NamedTuple):
-    """A sum of squares at a point, half its slopes, and the products of the slopes of its parts."""
+    """A sum of squares at a point, and what the next step needs to know.
+
+    Of misfits r with slopes J by parameter, ``cost`` is r'r, ``half_gradient`` (n,) is J'r, and
+    ``normal_matrix`` (n, n) is J'J, half the curvature of the cost where misfits are linear.
+    """
 
     cost: float
-    pull: FloatArray
-    curve: FloatArray
+    half_gradient: FloatArray
+    normal_matrix: FloatArray
 
 
 def minimize(
@@ -292,16 +311,23 @@ def minimize(
 
 
 def try_point(compute: Callable[[FloatArray], FloatArray], x: FloatArray) -> Trial:
-    """Return the sum of squares at a point, and its slopes by differences of SHIFT."""
+    """Return the sum of squares at a point, and its slopes by differences of SHIFT.
+
+    ``compute`` is called once, for the point and for one more point a parameter, in which that
+    parameter alone is shifted.
+    """
     n = len(x)
     shift = SHIFT * np.maximum(np.abs(x), 1e-4)
     shifts = np.vstack([np.zeros(n), np.diag(shift)])
-    values, *shifted = compute(x + shifts)
-    slopes = (np.array(shifted) - values) / shift[:, None]
+    misfits, *shifted_misfits = compute(x + shifts)
+    differences = np.array(shifted_misfits) - misfits
+
+    # A row of slopes a parameter.
+    slopes = differences / shift[:, None]
     return Trial(
-        float(values @ values),
-        slopes @ values,
-        slopes @ slopes.T,
+        cost=float(misfits @ misfits),
+        half_gradient=slopes @ misfits,
+        normal_matrix=slopes @ slopes.T,
     )
 
 
@@ -312,16 +338,24 @@ def find_damped_step(
     low: FloatArray,
     high: FloatArray,
 ) -> FloatArray:
-    """Return a step of Levenberg and Marquardt; 0 for parameters that would leave at a bound."""
-    leaves_low = (x <= low) & (trial.pull > 0.0)
-    leaves_high = (x >= high) & (trial.pull < 0.0)
-    is_free = ~(leaves_low | leaves_high)
+    """Return a step of Levenberg and Marquardt; 0 for parameters that would leave at a bound.
 
-    curve = trial.curve[np.ix_(is_free, is_free)]
-    size = np.diag(curve) + 1e-12 * np.trace(curve) + 1e-300  # positive, also where curve is 0
+    The step solves (J'J + damping D) step = -J'r, where D is the diagonal of J'J: without damping
+    it is that of Gauss and Newton, with much of it a short one downhill.
+    """
+    # Downhill is against the gradient.
+    leaves_low = (x <= low) & (trial.half_gradient > 0.0)
+    leaves_high = (x >= high) & (trial.half_gradient < 0.0)
+    is_free = ~(leaves_low | leaves_high)
+    matrix = trial.normal_matrix[np.ix_(is_free, is_free)]
+    gradient = trial.half_gradient[is_free]
+
+    # A little more than the diagonal, so that it is positive for a parameter without effect, and
+    # the equations have a solution.
+    diagonal = np.diag(matrix) + 1e-12 * np.trace(matrix) + 1e-300
+    damped = matrix + np.diag(damping * diagonal)
     step = np.zeros_like(x)
-    damped = curve + np.diag(damping * size)
-    step[is_free] = np.linalg.solve(damped, -trial.pull[is_free])
+    step[is_free] = np.linalg.solve(damped, -gradient)
     return step
 
 
@@ -337,31 +371,40 @@ def find_start(quotes: Quotes) -> FloatArray:
     are weighed so that they are those of volatility, in tolerances of the quotes.
     """
     deviation = quotes.deviation
-    total = quotes.mid**2 * quotes.years
-    weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
     places = deviation * START_PLACES
     sizes = deviation * START_SIZES
     grid = np.meshgrid(places, sizes, indexing="ij")
     m, sigma = (axis.ravel() for axis in grid)
 
-    # At fixed m and sigma, total variance is linear in a, in b rho and in b.
+    # The slope of total variance by volatility, 2 volatility years, turns the misfits of one into
+    # those of the other.
+    total = quotes.mid**2 * quotes.years
+    weights = 1.0 / (2.0 * quotes.mid * quotes.years * quotes.tolerance)
+
+    # At fixed m and sigma, total variance is linear in a, in b rho and in b. Arrays are by point of
+    # the grid, and then by quote.
     y = quotes.k - m[:, None]
     root = np.sqrt(y * y + sigma[:, None] ** 2)
     terms = np.stack([np.ones_like(y), y, root], axis=2)
     weighted_terms = terms * weights[:, None]
-    solutions = np.linalg.pinv(weighted_terms) @ (total * weights)
+    weighted_total = total * weights
+    solutions = np.linalg.pinv(weighted_terms) @ weighted_total
     a, b_rho, b = solutions.T
 
-    # The solution may leave the bounds, so the best is chosen after they hold.
+    # The solution may leave the bounds, so it is moved inside, and a follows from the least total
+    # variance.
     b = np.clip(b, 1e-6, 1.9)
     rho = np.clip(b_rho / b, -0.95, 0.95)
     least_less_a = b * sigma * np.sqrt(1.0 - rho * rho)
     least = np.maximum(a + least_less_a, 1e-9)
-    at_zero = least - least_less_a
+    a = least - least_less_a
+
+    # Only then the best is chosen.
     shape = rho[:, None] * y + root
-    fitted = at_zero[:, None] + b[:, None] * shape
+    fitted = a[:, None] + b[:, None] * shape
     misfits = (fitted - total) * weights
-    best = np.argmin(np.sum(misfits**2, axis=1))
+    squares = np.sum(misfits**2, axis=1)
+    best = np.argmin(squares)
     axes = (least, b, rho, m, sigma)
     return np.array([axis[best] for axis in axes])
 

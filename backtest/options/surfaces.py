@@ -146,15 +146,17 @@ class Surfaces:
         else:
             tables = core.keep_tables(cache / name_cached_fits(chosen, model), make)
 
-        parts = {name: tables[name].set_index("snapshot") for name in OF_SURFACE}
+        # Tables of all snapshots, with the number of the snapshot among the chain's times.
+        by_snapshot = {name: tables[name].set_index("snapshot") for name in OF_SURFACE}
         times: list[Any] = list(chosen.times)
         surfaces = []
-        for k in parts["fits"].index.unique():
-            own_rows = {}
-            for name, part in parts.items():
-                own_rows[name] = part.loc[k:k].reset_index(drop=True)
-            snapshot = chosen.select(time=times[k])
-            surfaces.append(Surface._from_tables(snapshot, model, **own_rows))
+        for number in by_snapshot["fits"].index.unique():
+            own_tables = {}
+            for name, table in by_snapshot.items():
+                rows = table.loc[number:number]  # a slice, so that one row is a table as well
+                own_tables[name] = rows.reset_index(drop=True)
+            snapshot = chosen.select(time=times[number])
+            surfaces.append(Surface._from_tables(snapshot, model, **own_tables))
         return cls(tuple(surfaces), tables["skipped"])
 
     def __repr__(self) -> str:
@@ -193,23 +195,31 @@ class Surfaces:
     def value(
         self, strike: float, expiry: int, times: IntArray, spots: FloatArray, rows: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Return forward over spot, and volatility, of a contract at some times.
+        """Return forward over spot, and volatility, of a contract at some times before its expiry.
 
-        ``rows`` number the surfaces in force. What they say of the expiry holds until the next:
-        the carry shrinks in proportion to the time that is left, the smile moves with the forward.
+        ``times`` and ``expiry`` are in ns, ``spots`` the prices of the underlying at the times, and
+        ``rows`` number the surface in force at each of them (none is -1). What a surface says of
+        the expiry holds until the next surface: the carry shrinks in proportion to the time that is
+        left, and the smile moves with the forward.
         """
         years_left = (expiry - times) / YEAR
         bases = np.empty(len(times))
         volatilities = np.empty(len(times))
         for row in np.unique(rows):
             surface = self.surfaces[row]
-            tenor = (expiry - int(self._stamps[row])) / YEAR
+            stamp = int(self._stamps[row])
+            years_at_stamp = (expiry - stamp) / YEAR
             here = np.flatnonzero(rows == row)
 
-            carry = float(surface._find_carry(np.float64(tenor)))
-            bases[here] = np.exp(carry * years_left[here] / tenor)
-            k = np.log(strike / (spots[here] * bases[here]))
-            volatilities[here] = np.sqrt(surface._interpolate(k, tenor) / tenor)
+            # ln(F / spot) when the surface was stamped, and the part of it that is left.
+            carry = float(surface._find_carry(np.float64(years_at_stamp)))
+            bases[here] = np.exp(carry * years_left[here] / years_at_stamp)
+
+            # The volatility by today's moneyness, as of the time to expiry at the stamp.
+            forwards = spots[here] * bases[here]
+            k = np.log(strike / forwards)
+            total_variance = surface._interpolate(k, years_at_stamp)
+            volatilities[here] = np.sqrt(total_variance / years_at_stamp)
         return bases, volatilities
 
     def find_ages(self, times: IntArray, rows: IntArray) -> FloatArray:
