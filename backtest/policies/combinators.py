@@ -178,35 +178,36 @@ class Combinator(Policy, metaclass=CombinatorClass):
         """Return the combined formula for known columns, as a function that compiles.
 
         Its text asks each policy for its leverage, combines the answers by the rule of the
-        combinator, and returns what is remembered, if anything is.
+        combinator, and returns the new memory, if there is any. For two policies of which the
+        first remembers a ``count``, in a combinator that remembers a ``peak``::
+
+            def leverage(self, bar, account, memory):
+                answer_0, after_0 = rule_0(..., account, Memory_0(memory.first__count))
+                asked_0 = 1.0 * answer_0
+                asked_1 = 1.0 * rule_1(..., account)
+                leverage, after = combine(self, bar, account, (asked_0, asked_1,), Own(memory.peak))
+                return leverage, Memory(after[0], after_0[0])
         """
         writer = FormulaWriter(self, columns)
         writer.scope["combine"] = rewrite_formula(type(self).combine)
 
-        # What the whole remembers, by the text of its new value: first what is its own.
-        slots: dict[str, str] = {}
-        own_fields: tuple[str, ...] = ()
+        # The new value of each field of the memory, as text: the combinator's own fields first.
+        new_memory: dict[str, str] = {}
+        own_fields: tuple[str, ...] | None = None
         own_start: Callable[..., Any] | None = getattr(self.written, "start", None)
         if own_start is not None:
             own_fields = own_start(self)._fields
-            writer.scope["Own"] = name_tuple("Own", own_fields)
-            slots = {name: f"after[{i}]" for i, name in enumerate(own_fields)}
+            new_memory = {name: f"after[{i}]" for i, name in enumerate(own_fields)}
         for k, (part, policy) in enumerate(zip(self.parts, self.policies, strict=True)):
-            slots |= write_asking(writer, k, part, policy)
+            new_memory |= write_asking(writer, k, part, policy)
 
-        asked = ", ".join(f"asked_{k}" for k in range(len(self.parts)))
-        if own_start is not None:
-            own_memory = ", ".join(f"memory.{name}" for name in own_fields)
-            call = f"combine(self, bar, account, ({asked},), Own({own_memory}))"
-            writer.lines.append(f"leverage, after = {call}")
-        else:
-            writer.lines.append(f"leverage = combine(self, bar, account, ({asked},))")
-
-        if not slots:
+        # The answers are combined only after each policy was asked.
+        write_combining(writer, len(self.parts), own_fields)
+        if not new_memory:
             writer.lines.append("return leverage")
             return writer.build("leverage", "self, bar, account")
-        writer.scope["Memory"] = name_tuple("Memory", tuple(slots))
-        writer.lines.append(f"return leverage, Memory({', '.join(slots.values())})")
+        writer.scope["Memory"] = name_tuple("Memory", tuple(new_memory))
+        writer.lines.append(f"return leverage, Memory({', '.join(new_memory.values())})")
         return writer.build("leverage", "self, bar, account, memory")
 
     def make_margin_formula(self, columns: tuple[str, ...]) -> Callable[..., Any] | None:
@@ -248,10 +249,11 @@ class Combinator(Policy, metaclass=CombinatorClass):
 def write_asking(
     writer: FormulaWriter, k: int, part: CombinedPart, policy: Policy
 ) -> dict[str, str]:
-    """Write the lines that ask policy k for its leverage, ``asked_k``.
+    """Write the lines that ask policy k for its leverage, and put it into the local ``asked_k``.
 
-    Returns what it remembers after that: the text of each new value, by its name in the memory of
-    the combinator.
+    Returns the new values of what it remembers: by the name of the field in the memory of the
+    combinator, the text that reads the value, such as ``{"first__count": "after_0[0]"}``. The text
+    ``1.0 *`` makes a float of an answer that is a whole number, so that all have one type.
     """
     memory = p.start_memory(policy)
     rule = p.formula_for(policy, part.find_own(writer.columns))
@@ -259,13 +261,33 @@ def write_asking(
         writer.lines.append(f"asked_{k} = 1.0 * {writer.write_call(k, part, rule)}")
         return {}
 
-    # With memory, it answers its leverage and what it remembers.
+    # With memory, it is given what it remembers, and answers (leverage, what it remembers next).
+    names_in_whole = [f"{part.prefix}{name}" for name in memory._fields]
     writer.scope[f"Memory_{k}"] = type(memory)
-    before = ", ".join(f"memory.{part.prefix}{name}" for name in memory._fields)
-    call = writer.write_call(k, part, rule, f"Memory_{k}({before})")
+    remembered = ", ".join(f"memory.{name}" for name in names_in_whole)
+    call = writer.write_call(k, part, rule, f"Memory_{k}({remembered})")
     writer.lines.append(f"answer_{k}, after_{k} = {call}")
     writer.lines.append(f"asked_{k} = 1.0 * answer_{k}")
-    return {f"{part.prefix}{name}": f"after_{k}[{i}]" for i, name in enumerate(memory._fields)}
+    return {name: f"after_{k}[{i}]" for i, name in enumerate(names_in_whole)}
+
+
+def write_combining(
+    writer: FormulaWriter, n_policies: int, own_fields: tuple[str, ...] | None
+) -> None:
+    """Write the line that combines the answers ``asked_0``, ``asked_1`` ... into ``leverage``.
+
+    A combinator with memory, that is with fields of its own, is given them as an ``Own`` and also
+    returns their new values, ``after``.
+    """
+    answers = ", ".join(f"asked_{k}" for k in range(n_policies))
+    if own_fields is None:
+        writer.lines.append(f"leverage = combine(self, bar, account, ({answers},))")
+        return
+
+    writer.scope["Own"] = name_tuple("Own", own_fields)
+    own_memory = ", ".join(f"memory.{name}" for name in own_fields)
+    call = f"combine(self, bar, account, ({answers},), Own({own_memory}))"
+    writer.lines.append(f"leverage, after = {call}")
 
 
 def held_leverage(account: Any, signal: float) -> float:
@@ -337,22 +359,29 @@ def split_policies(args: tuple[object, ...]) -> tuple[tuple[Policy, ...], tuple[
 def make_combined_class(
     cls: type[Combinator], policies: tuple[type[Policy], ...]
 ) -> type[Combinator]:
-    """Return the class of a combinator over some policies, with the parameters of all of them."""
+    """Return the class of a combinator over some policies, with the parameters of all of them.
+
+    It is a subclass of ``cls`` that a user could write by hand: ``Capped`` over ``VolTarget`` has a
+    field ``vol_target_target`` beside its own ``cap``. Equal arguments give the same class.
+    """
     parts = tuple(map(CombinedPart, policies, name_parts(policies)))
     inside = ", ".join(policy.__name__ for policy in policies)
-    annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
     body: dict[str, Any] = {
         "__module__": cls.__module__,
         "__qualname__": f"{cls.__qualname__}[{inside}]",
         "__doc__": cls.__doc__,
-        "__annotations__": annotations,
         "parts": parts,
         "observe": observe_parts,
     }
+
+    # A class has memory if it has ``start``, so one without memory must not get it.
     if hasattr(cls, "start") or any(hasattr(policy, "start") for policy in policies):
         body["start"] = start_parts
 
+    # Fields for the parameters of the policies, by keyword alone: the class of the user has fields
+    # with defaults before them, and some of these have none.
     own_names = own_parameters(cls)
+    annotations: dict[str, Any] = {"_": dataclasses.KW_ONLY}
     for part in parts:
         for parameter in part.policy.parameters().values():
             flat = part.flat[parameter.name]
@@ -364,6 +393,7 @@ def make_combined_class(
             annotations[flat] = annotate(part, parameter)
             if parameter.default is not None:
                 body[flat] = parameter.default
+    body["__annotations__"] = annotations
     return type(f"{cls.__name__}[{inside}]", (cls,), body)
 
 

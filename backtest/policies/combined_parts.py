@@ -65,11 +65,14 @@ class CombinedPart(NamedTuple):
 def view_class(part: CombinedPart) -> Any:
     """Return a subclass of a combined policy that reads its parameters from the combinator.
 
-    A view has no values of its own: it holds the combinator as ``_whole``, which has the
-    parameters of all parts under names such as ``first_target``.
+    A combinator has the parameters of its policies as fields of its own, such as ``first_target``.
+    So its view of a policy has no fields: :meth:`CombinedPart.view` makes one with the combinator
+    as ``_whole``, and ``view.target`` is ``_whole.first_target``. Methods are those of the policy.
     """
     name_in_whole = part.flat
 
+    # Every attribute is asked for here first: a default of the class would hide a field of the
+    # combinator, as ``__getattr__`` is only asked for what is missing.
     def __getattribute__(self: Any, name: str) -> Any:  # noqa: N807 - it is the method
         if name in name_in_whole:
             whole = object.__getattribute__(self, "_whole")
@@ -89,14 +92,22 @@ def observe_parts(self: Any, market: Any) -> p.Columns:
 
 
 def start_parts(self: Any) -> Any:
-    """Return the memory of a combinator and of its policies: ``start`` of combined classes."""
-    slots = {}
+    """Return the memory of a combinator and of its policies: ``start`` of combined classes.
+
+    It is a named tuple with the fields of the combinator first, and then those of each policy with
+    memory, in their order, by names such as ``first__count``.
+    """
+    fields: dict[str, Any] = {}
     if hasattr(self.written, "start"):
-        slots = self.written.start(self)._asdict()
+        fields = self.written.start(self)._asdict()
+
+    # A policy starts with its own parameters, which are fields of the combinator: it is shown them
+    # by its view.
     for part in self.parts:
         if hasattr(part.policy, "start"):
-            part.add_to(slots, p.start_memory(part.view(self))._asdict())
-    return name_tuple("Memory", tuple(slots))(**slots)
+            memory = p.start_memory(part.view(self))
+            part.add_to(fields, memory._asdict())
+    return name_tuple("Memory", tuple(fields))(**fields)
 
 
 @functools.cache

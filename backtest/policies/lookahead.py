@@ -158,8 +158,15 @@ class LookAheadCheck:
         self._rng = np.random.default_rng(seed)
 
     def run(self, observe_whole: Callable[[], Columns]) -> Columns:
-        """Return the columns of the whole market; raise a PolicyError if they look ahead."""
+        """Return the columns of the whole market; raise a PolicyError if they look ahead.
+
+        Each step compares columns that must be equal on the bars that they share. Writes the
+        number of cuts into ``causality``.
+        """
         self._observe_whole = observe_whole
+
+        # Longer and longer beginnings of the market, until one has a value in each column. Then
+        # parts in the middle, as long as that; more beginnings may be added to the list.
         with ignoring_warnings():
             beginnings = self._find_warm_up()
             if beginnings and beginnings[-1].columns:
@@ -170,6 +177,7 @@ class LookAheadCheck:
         columns = observe_whole()
         with ignoring_warnings():
             self._compare_with_whole(beginnings, columns)
+            # A part again, now that the policy has seen all: it must not depend on earlier calls.
             if beginnings and columns:
                 self._check_steady(beginnings[0])
         self.causality = self._count_cuts(columns)
@@ -373,12 +381,16 @@ class LookAheadCheck:
         return sorted(plan)
 
     def _choose_first_ends(self, low: int, length: int, room: int) -> Iterator[int]:
-        """Yield the end of the first part of each chain, over ``low``.
+        """Yield the bar at which the first part of each chain ends, over ``low``.
 
-        There are as many chains as the room allows. Each draws its end from a stretch of its own,
-        as long as the others; but the first ends shortly before the largest move up of a close, and
-        the second before the largest down, where a peek shows most. One is drawn when it is asked
-        for, in turn with the other ends of its chain: the draws of a check have one order.
+        The parts of a chain begin at one bar. The first has ``length`` bars, and each of the others
+        ends a little later than the one before. There are as many chains as ``room``, in bars to
+        observe, allows. The market from ``low`` on is divided into equal stretches, one a chain,
+        and the end is drawn from the stretch. But the first chain ends shortly before the largest
+        move up of a close, and the second before the largest down, where a peek shows most.
+
+        Ends are yielded one by one, not in a list: the caller draws the other ends of a chain
+        before it asks for the next one. In another order the same seed would give other cuts.
         """
         n_bars = self.market.n_bars
         if low + 1 >= n_bars:
@@ -388,6 +400,7 @@ class LookAheadCheck:
         n_chains = max(1, min(CHAINS * self.effort, room // bars_of_chain))
         edges = np.linspace(low, max(low, n_bars - 2), n_chains + 1).astype(int)
         for chain in range(n_chains):
+            # Drawn even where it is not used, so that the number of draws is the same for all.
             drawn = int(self._rng.integers(edges[chain], edges[chain + 1] + 1)) + 1
             if chain >= len(DIRECTIONS):
                 yield drawn
@@ -561,17 +574,24 @@ def follow_largest_moves(market: Market | Markets) -> FloatArray:
 
 
 def find_funding_changes(market: Market) -> FloatArray:
-    """Return how much the next funding rate differs at each bar; a change of sign counts most."""
+    """Return a score for each bar, (n_bars,), of how much its next funding rate is news.
+
+    It serves to choose at which bars to cut, so only its order counts: 0 where the next rate is the
+    one before, the size of the change where the sign stays, and at least 1 where the sign turns, as
+    rates are far below 1.
+    """
+    # After the last settlement nothing changes: a bar behind it has that rate once more.
     last = market.funding_rate[-1] if len(market.funding_rate) else 0.0
     rates = np.append(market.funding_rate, last)
 
     signs = np.sign(rates)
     turns = np.abs(np.diff(signs, prepend=signs[0]))
     moves = np.abs(np.diff(rates, prepend=rates[0]))
+    scores = turns + moves
 
     # The next rate of a bar settles at its open, or after.
-    places = np.searchsorted(market.funding_time, market.time)
-    changes: FloatArray = (turns + moves)[places]
+    next_rate = np.searchsorted(market.funding_time, market.time)
+    changes: FloatArray = scores[next_rate]
     return changes
 
 

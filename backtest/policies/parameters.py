@@ -159,27 +159,32 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def merge_elements(owner: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes with lists and tables in the place of their numbers.
+    """Return changes in which single elements have become whole lists and tables.
 
-    The other numbers of one are those of ``owner``, or the defaults of a class.
+    ``{"weights.0": 0.5}`` becomes ``{"weights": [0.5, ...]}``, and ``{"sizes.BTC": 2.0}`` a table
+    with that key. The other elements come from the whole list or table in ``changes``, if it is
+    there, or else from ``owner``, a policy. Where the owner is a class, they are the defaults of a
+    list, and a table has no others. Names that are no element stay as they are, for the caller.
     """
     declared = owner.parameters()
     merged = dict(changes)
     for name in changes:
-        field, _, place = name.partition(".")
+        field, _, element = name.partition(".")
         parameter = declared.get(field)
-        if parameter is None or not place:
+        if parameter is None or not element:
             continue
 
         held = None
         if not isinstance(owner, type):
             held = getattr(owner, field)
+
+        # ``merged`` and not ``changes``: an element before this one may be in the list already.
         if parameter.is_table:
             table = merged.get(field) or held or {}
-            merged[field] = {**table, place: merged.pop(name)}
-        elif place.isdecimal() and int(place) < parameter.length:
+            merged[field] = {**table, element: merged.pop(name)}
+        elif element.isdecimal() and int(element) < parameter.length:
             numbers = list_numbers(parameter, merged.get(field), held)
-            numbers[int(place)] = merged.pop(name)
+            numbers[int(element)] = merged.pop(name)
             merged[field] = numbers
     return merged
 
