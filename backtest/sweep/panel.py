@@ -270,28 +270,38 @@ class Columns:
         except core.BacktestError:
             return None
         shown = number_elements(policy.settings())
-        if self._find_key(shown) in self._checked:
-            return self._checked[self._find_key(shown)]
+        key = self._find_key(shown)
+        if key in self._checked:
+            return self._checked[key]
 
         seen, causality = policies.check_once(policy, self.market, observe_whole)
         if failed:
             return None
         self._keep(values, dict(seen))
-        self._checked[self._find_key(shown)] = causality  # by what was read just now
+
+        # The key again: to observe a set may show that ``observe`` reads a setting that was not
+        # known, as at the first call of all. Then keys have one more value.
+        key = self._find_key(shown)
+        self._checked[key] = causality
         return causality
 
     def _observe_alone(self, values: Mapping[str, Any]) -> Observed:
-        """Return the columns of one set, and note which settings they depend on."""
+        """Return the columns of one set, and note which settings they depend on.
+
+        Adds settings that were read for the first time to ``reads``. All that is kept then leaves,
+        as its keys do not have these settings: sets that differ in them would share columns.
+        """
         policy = self.build(values)
         watched: Any = Watched(policy, policy.settings())
         try:
             seen = policies.observe(watched, self.market)
             reads = watched.reads()
-        except Exception:  # the wrapper may lack something that the policy uses
+        except Exception:
+            # The wrapper may lack something that the policy uses. A fault of the policy itself is
+            # raised again here; if there is none, the columns may depend on each of its settings.
             seen = policies.observe(policy, self.market)
             reads = tuple(number_elements(policy.settings()))
 
-        # Another setting matters than was known: the keys of what is kept are too short.
         with self._lock:
             missing = [name for name in reads if name not in self.reads]
             if missing:
@@ -413,29 +423,29 @@ class Panel:
         whole: Markets,
         rule: signals.SignalRule | None,
     ) -> core.FloatArray:
-        """Return the signal by instrument, (n_markets, n_bars), from a rule on the whole market."""
-        test = self.varied.test
-        clock = find_clock(self.markets)
-        known = find_clock(whole).seen
-        first = clock.at(self.first)
-        if rule is not None:
-            return read_weights(
-                rule.weigh(known, is_checked=False),
-                self.seen,
-                first=first,
-            )
+        """Return the signal by instrument, (n_markets, n_bars of the panel).
 
+        ``whole`` are the markets to their last bar, the panel may stop earlier. A rule is given all
+        of it, so that panels that stop at different bars have the same signal. That it does not
+        look ahead is checked by the evaluator, once.
+        """
+        test = self.varied.test
+        whole_clock = find_clock(whole).seen
+        first = find_clock(self.markets).at(self.first)
+        if rule is not None:
+            weights = rule.weigh(whole_clock, is_checked=False)
+            return read_weights(weights, self.seen, first=first)
+
+        # Several markets have weights by instrument, which are read by time.
         signal: Any = test.signal
         if not isinstance(test.market, Market):
             return read_weights(signal, self.seen, first=first)
+
+        # A single market may have a number or a column: that has a row for each bar of the whole
+        # market, and is cut afterwards.
         directions = signals.resolve_signal(signal, test.market)
-        weights = engine.read_signals(
-            directions,
-            known,
-            first,
-            is_alone=True,
-        )
-        return np.ascontiguousarray(weights[:, : self.seen.n_bars])
+        weights_of_whole = engine.read_signals(directions, whole_clock, first, is_alone=True)
+        return np.ascontiguousarray(weights_of_whole[:, : self.seen.n_bars])
 
     def _lay_out_columns(self, venues: Mapping[str, Venue], memory: float) -> list[Columns]:
         """Return the columns by instrument, on markets with their signal and rules of margin."""
@@ -465,9 +475,14 @@ class Panel:
             self._idle_rooms.append(room)
 
     def check_ends(self, sets: Sets) -> Iterator[policies.Causality]:
-        """Yield what a check for look-ahead found, of sets at the ends of their parameters."""
-        for overlay in list_ends(take_part(sets, f"{OVERLAY}.")):
-            named = {f"{OVERLAY}.{name}": value for name, value in overlay.items()}
+        """Check overlay and columns of sets at the ends of their parameters for look-ahead.
+
+        Yields what the check of each policy found. Raises PolicyError for what looks ahead.
+        """
+        # To observe an overlay checks it: the call is made for the error it may raise, and what it
+        # returns stays in the cache for the runs.
+        for parameters in list_ends(take_part(sets, f"{OVERLAY}.")):
+            named = {f"{OVERLAY}.{name}": value for name, value in parameters.items()}
             self._observe_overlay(self.varied.build_overlay(named))
 
         for name, columns in zip(self.seen.names, self.columns, strict=True):
@@ -484,8 +499,9 @@ class Panel:
     def set_up(self, values: Mapping[str, Any]) -> engine.Setup:
         """Return the setup of one set.
 
-        The first is made in full, and the others from it. One with its account and venue
-        differs in policies alone, any other in all but the bars and the signal.
+        The first set of a panel is set up in full, and kept. The setups of all others are made from
+        it, by what they differ in: one with its terms (account, venue and signal) differs in
+        policies alone, any other in all but the bars and the signal.
         """
         policy = self.varied.build_policies(values)
         _, term_names = self._split_names(values)
@@ -494,15 +510,18 @@ class Panel:
         if first_setup is not None and terms == self._first_terms:
             return engine.set_up_policies(first_setup, self._observe(policy, values))
 
+        # A panel that begins after the test leaves out the flows before it; flows before the start
+        # of the test itself are refused.
         account = self.varied.build_account(values)
         changes: dict[str, Any] = {"market": self.markets, "signal": self.weights.T}
         begins = engine.find_first_bar(self.markets, self.varied.test.start)
-        if self.first > begins:  # flows before the start of the test itself are refused
+        if self.first > begins:
             account = without_flows_before(account, int(self.markets.time[self.first]))
             changes["account"] = account
             changes["start"] = core.utc_index(self.markets.time)[self.first]
         observed = self._observe(policy, values)
 
+        # Asked again under the lock: another thread may have set up the first set meanwhile.
         with self._lock:
             if self._first_setup is None:
                 test = self.varied.build_test(values, **changes)
@@ -522,13 +541,15 @@ class Panel:
 
         All sets have the same names, and ``like`` has one policy for all markets. A setup is put
         together from three parts: the *base*, which is account and venue, the *policy*, and the
-        *columns* that it observes in each market. Sets with the same parts have the same setup, as
-        one object, because a block computes once for all lanes whose objects are the same.
+        *columns* that it observes in each market. Each of the three is made once for sets that are
+        equal in what decides it. Sets with the same three objects have the same setup, also as one
+        object: a block computes once for all lanes that share it.
         """
         parameter_names, term_names = self._split_names(sets[0])
         parameter_sets = [pick_names(values, parameter_names) for values in sets]
 
-        # What serves many sets comes first: columns from one call for all, one policy for all.
+        # What serves many sets comes first: columns from one call for all, and one policy for all,
+        # whose numbers lanes read beside it.
         observed_together = [columns.observe_together(parameter_sets) for columns in self.columns]
         pattern = like.observed[0].policy
         shared_policy = self._share_policy(pattern, parameter_sets)
@@ -547,7 +568,8 @@ class Panel:
                 policy = self.varied.change_policy(pattern, parameters)
             columns = self._find_columns(parameters, observed_together)
 
-            # Ids hold as long as their objects live, as all do in the setup that is kept here.
+            # Parts are compared by identity, as equal columns are expensive to compare. An id is
+            # not used again while its object lives, as these do in the setup that is kept here.
             parts = (id(base.inputs), id(policy), *map(id, columns))
             if parts not in setup_of_parts:
                 observed = [*self._show(policy, columns), *overlay]

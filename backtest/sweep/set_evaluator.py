@@ -206,18 +206,22 @@ def put_result(
     rows.shares[place] = measure_result(result)
 
 
-class Taken(NamedTuple):
-    """How sets were simulated: how many in blocks, or one by one, and which bars alone."""
+class Simulated(NamedTuple):
+    """How many sets were simulated in blocks, and how many one by one.
+
+    ``bars`` are those of all sets in blocks. ``alone`` counts those of them that a set passed by
+    itself, by reason, (len(REASONS),).
+    """
 
     in_blocks: int = 0
     one_by_one: int = 0
     bars: int = 0
     alone: core.IntArray = np.zeros(len(REASONS), np.int64)
 
-    def add(self, other: Taken) -> Taken:
+    def add(self, other: Simulated) -> Simulated:
         """Return the sums of two counts."""
         sums: Any = map(sum, zip(self, other, strict=True))
-        return Taken(*sums)
+        return Simulated(*sums)
 
     def __str__(self) -> str:
         if self.in_blocks + self.one_by_one == 0:
@@ -271,21 +275,27 @@ class Evaluator(core.Carried):
         self.threads = threads
         if threads is not None:
             self.threads = core.Whole(1).check("threads", threads)
+
+        # Why sets are run in plain Python, empty while they are compiled. A policy that turns out
+        # not to compile writes its reason here.
         self.plain_because = "compile=False"
         if core.Flag().check("compile", compile):
             self.plain_because = ""
 
-        # Half of the memory is for the columns of panels, of which a few are kept.
+        # Half of the memory is for columns, in bytes for each of the panels that are kept. The
+        # other half is left to the blocks of lanes.
         self.memory = memory
-        self._room = read_size(memory) / 2 / PANELS
+        memory_for_columns = read_size(memory) / 2
+        self._memory_of_panel = memory_for_columns / PANELS
 
+        # What the first call finds, and how many sets all calls simulated in which way.
         self.weakest_check: policies.Causality | None = None
         self.has_checked = False
-        self.taken = Taken()
+        self.simulated = Simulated()
 
     @functools.cached_property
     def _make_panel(self) -> Callable[..., Panel]:
-        make = partial(Panel, self.varied, self.markets, self._room)
+        make = partial(Panel, self.varied, self.markets, self._memory_of_panel)
         return functools.lru_cache(PANELS)(make)
 
     @property
@@ -346,16 +356,18 @@ class Evaluator(core.Carried):
 
         A look ahead is a fault of code, so sets at the ends of their parameters stand for all, and
         later calls, with sets of the same code, check nothing. Keeps the check of columns at the
-        fewest cuts, the weakest, for :attr:`causality`.
+        fewest cuts, the weakest, for :attr:`causality`. Raises PolicyError for a look ahead.
         """
         if self.has_checked or count_sets(sets) == 0:
             return
-        self.has_checked = True
 
+        # Set first, so that a check that fails is not made again at the next call.
+        self.has_checked = True
         if self.varied.rule is not None:
             self._check_signals(sets)
 
-        # Without values a panel has the signal and the rules of margin of the test itself.
+        # A panel is found by what sets vary of the signal and of the rules of margin. The empty
+        # mapping varies nothing: that panel has those of the test itself.
         if first is None:
             first = self.first
         panel = self._find_panel({}, first, stop)
@@ -438,7 +450,7 @@ class Evaluator(core.Carried):
             sets,
             lambda values: self._find_panel(values, wanted.first, wanted.stop),
             self.threads or count_cores(),
-            self._room,
+            self._memory_of_panel,
             returns=wanted.returns,
         )
         faulty = []  # the run of each set gives the reason
@@ -464,26 +476,30 @@ class Evaluator(core.Carried):
         scored: Scored,
         wanted: EvaluatedBars,
     ) -> None:
-        """Write the scores of some sets into the rows, and count how they were simulated."""
-        n = len(places)
+        """Write the scores of sets into their places of the rows, and count how they ran.
+
+        ``scored.alone`` is None of a set that ran by itself; of a block, it counts the bars that
+        its sets passed by themselves, by reason.
+        """
+        n_sets = len(places)
         sampled = {}
         if wanted.returns:
             sampled = dict(enumerate(scored.returns.T))
-        part = Rows(
+        scores = Rows(
             metrics=scored.metrics,
             sampled=sampled,
-            errors=[""] * n,
-            done=np.ones(n, dtype=np.bool_),
+            errors=[""] * n_sets,
+            done=np.ones(n_sets, dtype=np.bool_),
             decided=scored.decided,
         )
-        put_rows(rows, places, part)
+        put_rows(rows, places, scores)
 
         if scored.alone is None:
-            self.taken = self.taken.add(Taken(one_by_one=n))
-            return
-        n_bars = self._find_stop(wanted.stop) - wanted.first
-        taken = Taken(in_blocks=n, bars=n * n_bars, alone=scored.alone)
-        self.taken = self.taken.add(taken)
+            count = Simulated(one_by_one=n_sets)
+        else:
+            n_bars = self._find_stop(wanted.stop) - wanted.first
+            count = Simulated(in_blocks=n_sets, bars=n_sets * n_bars, alone=scored.alone)
+        self.simulated = self.simulated.add(count)
 
     def _find_stop(self, stop: int | None) -> int:
         """Return the bar before which accounts end, by default the end of the data."""
@@ -652,8 +668,8 @@ class PooledEvaluator(Evaluator):
                 progress=report_part,
             )
 
-        counts = [member.taken for member in self.members.values()]
-        self.taken = functools.reduce(Taken.add, counts)
+        counts = [member.simulated for member in self.members.values()]
+        self.simulated = functools.reduce(Simulated.add, counts)
         rows = pool_rows(parts, self.pool)
         if not wanted.returns:
             return rows

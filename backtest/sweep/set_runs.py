@@ -186,7 +186,11 @@ def read_runs(
     threads: int | None = None,
     memory: str = "1GiB",
 ) -> SetRuns:
-    """Return how sets of a policy run in a test; refuse what does not fit, and warn of doubts."""
+    """Return how sets of a policy run in a test; refuse what does not fit, and warn of doubts.
+
+    The market is read first, as the signal is read on it. The signal comes before the checks, which
+    need it, and warnings come last: what is refused needs none.
+    """
     Choice(*get_args(Accounts)).check("accounts", accounts)
     is_separate = accounts == "separate"
     if is_separate:
@@ -201,20 +205,21 @@ def read_runs(
     first = engine.find_first_bar(market, test.start)
 
     # What sets vary: a rule of the signal too, and in one account the parameters by instrument.
-    signal: Any = signals.read_named(test.signal, market)
+    named_signal: Any = signals.read_named(test.signal, market)
     rule = None
-    if isinstance(signal, SignalRule):
-        rule = signal
+    if isinstance(named_signal, SignalRule):
+        rule = named_signal
     names: tuple[str, ...] = ()
     if isinstance(market, Markets) and not is_separate:
         names = market.names
     varied = VariedTest(test.replace(market=market), policy, names, rule)
 
+    # The signal of each market, or that of one account.
     if is_separate:
-        signal = resolve_by_instrument(signal, varied)
+        signal = resolve_by_instrument(named_signal, varied)
     else:
-        setting(test)  # the markets fit one account
-        signal = signals.resolve_signal(signal, market)
+        setting(test)  # for its errors: whether the markets, venues and account fit one another
+        signal = signals.resolve_signal(named_signal, market)
         signals.warn_of_weights(signal, as_markets(market))
     engine.warn_of_market(market, test.venue, first)
     engine.warn_of_flows(test.account, as_markets(market), int(market.time[first]))
@@ -355,7 +360,7 @@ def sweep(  # noqa: PLR0913 - as the method
         done=len(table),
     )
     manifest["causality"] = evaluator.causality
-    manifest["simulated"] = str(evaluator.taken)
+    manifest["simulated"] = str(evaluator.simulated)
     if built.decided:
         manifest["warm_up"] = built.decided
     return sweep_table.Sweep(

@@ -1028,20 +1028,21 @@ def find_condition(
     settings: Mapping[str, Setting],
     fixed: Given,
 ) -> tuple[core.Condition, str]:
-    """Return on which varying parameter the use of one depends, and the condition no set meets.
+    """Return when a parameter has an effect: ``(condition, unmet)``.
 
-    The first is None where nothing that varies decides, the second empty where the parameter
-    has an effect in some set.
+    A parameter may be used only where another has certain values, which may itself be used only
+    where a third has. ``condition`` is the nearest of these that varies from set to set, as (name,
+    values); None where none varies. ``unmet`` is the first of these that no set meets, in words, as
+    in ``"mode is 'trend'"``; empty where the parameter has an effect in some set.
     """
     nearest: core.Condition = None
     condition = settings[name].when
-
-    # A parameter may depend on one that depends on another.
     while condition is not None:
         owner, used_at = condition
         options = list_options(used_at)
-        owner_in_sets = find_known(owner, settings, {**varying, **fixed})
 
+        # An instrument's own parameter may be given for all instruments at once.
+        owner_in_sets = find_known(owner, settings, {**varying, **fixed})
         if owner_in_sets in varying:
             nearest = nearest or (owner_in_sets, options)
         elif fixed.get(owner_in_sets, settings[owner].value) not in options:

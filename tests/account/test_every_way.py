@@ -140,7 +140,7 @@ def check_lanes(case: PortfolioCase, label: str) -> int:
         for value in column.tolist():
             assert are_equal(name, value, whole.metrics[name], scale), f"{label}: {name}"
 
-    return evaluator.taken.in_blocks
+    return evaluator.simulated.in_blocks
 
 
 def is_known_before(case: PortfolioCase, stop: int) -> bool:

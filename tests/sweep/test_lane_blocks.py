@@ -255,7 +255,7 @@ def test_accounts_are_taken_in_lanes(kind, monkeypatch):
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     require_equal(rows, evaluator.evaluate(sets, returns=True))
     assert rows.metrics["liquidations"].sum() > (10 if more else 100)
-    assert evaluator.taken[:2] == (70, 70)
+    assert evaluator.simulated[:2] == (70, 70)
 
     untiered = Evaluator(VariedTest(test.replace(venue=venue), Jumpy)).evaluate(sets)
     assert (untiered.metrics["fees"] > 1.01 * rows.metrics["fees"]).any() == bool(more)
@@ -270,7 +270,7 @@ def test_bars_that_sets_take_alone_are_counted_by_reason():
     test = bt.Backtest(market, venue=venue, account=bt.Account(flows=flows))
     sweep = test.sweep(Constant, {"leverage": np.linspace(0.1, 0.8, 8)})
 
-    assert sweep.evaluator.taken.alone.tolist() == [16, 0, 0, 0, 0, 0]
+    assert sweep.evaluator.simulated.alone.tolist() == [16, 0, 0, 0, 0, 0]
     assert sweep.manifest["simulated"] == (
         "8 sets were simulated in blocks, 0 one by one; bars of a block simulated by themselves: "
         "0.67 % for a flow, or the end of an instrument."
@@ -340,7 +340,7 @@ def test_sets_that_observe_by_different_texts_share_a_block(monkeypatch):
     )
     evaluator = Evaluator(VariedTest(test, VolTarget), threads=2)
     rows = evaluator.evaluate(sets, returns=True)
-    assert evaluator.taken[:2] == (12, 0)
+    assert evaluator.simulated[:2] == (12, 0)
 
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
     require_equal(rows, evaluator.evaluate(sets, returns=True))
@@ -359,7 +359,7 @@ def test_sets_whose_texts_choose_the_columns_are_run_one_by_one(monkeypatch):
     )
     evaluator = Evaluator(VariedTest(test, Named))
     rows = evaluator.evaluate(sets)
-    assert evaluator.taken[:2] == (0, 8)
+    assert evaluator.simulated[:2] == (0, 8)
     assert np.isfinite(rows.metrics["total_return"]).all()
 
 
@@ -381,7 +381,7 @@ def test_few_sets_take_the_formula_of_all_numbers_if_theirs_is_not_compiled(monk
     with monkeypatch.context() as patch:
         patch.setattr(runner, "is_formula_compiled", is_compiled)
         rows = evaluator.evaluate(sets, returns=True)
-    assert evaluator.taken[:2] == (8, 0)
+    assert evaluator.simulated[:2] == (8, 0)
     assert len({recipe.name for recipe in asked}) == 2
 
     monkeypatch.setattr(runner, "LEAST_LANES", 1_000)
@@ -394,7 +394,7 @@ def count_taken(n_sets):
         bt.Market.sample(bars=48), venue="binance-usdm:BTCUSDT", account=bt.Account()
     )
     sweep = test.sweep(Constant, {"leverage": np.linspace(0.1, 0.8, n_sets)})
-    return sweep.evaluator.taken[:2]
+    return sweep.evaluator.simulated[:2]
 
 
 @pytest.mark.compiled
@@ -417,7 +417,7 @@ def test_the_cap_of_gross_leverage_overrules_bands_in_lanes(n):
     sweep = test.sweep(Constant, {"account.capital": 1_000.0 * sizes})
     run = test.run(Constant(), compile=False)
 
-    assert sweep.evaluator.taken.in_blocks == 4
+    assert sweep.evaluator.simulated.in_blocks == 4
     assert run.metrics["fills"] == 2.0 * n
     assert sweep.table["fills"].tolist() == [2.0 * n] * 4
     final = pytest.approx(run.metrics["final_equity"] * sizes, rel=1e-12)

@@ -379,7 +379,7 @@ def test_rows_of_accounts_whose_orders_take_a_share_as_margin_are_runs(terms):
     }
 
     rows = evaluator.evaluate(sets)
-    assert evaluator.taken[0] == 70
+    assert evaluator.simulated[0] == 70
     assert_rows_are_runs(evaluator, sets, rows, 6)
 
     use = rows.metrics["mean_margin_use"]
