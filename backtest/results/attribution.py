@@ -239,51 +239,84 @@ def read_account_history(run: Any) -> AccountHistory:
     """Return the history of a run of one instrument, as the attribution reads it."""
     series = run.record.of_one()
     value = tables.value_of(run.venue.contract, run.mark)
-    n_bars = len(value)
-    after = series["equity"] + series["reserve"]
     before = find_wealth_before(series)
 
-    # Bars after a ruin do not count, nor do those without wealth.
-    first_bar = run.span.first
+    # Bars without wealth do not count, nor do those after a ruin: its bar is counted from the start
+    # of the market, and is -1 without one.
     is_counted = before > 0.0
     if run.tally.ruin >= 0:
-        is_counted &= np.arange(n_bars) <= run.tally.ruin - first_bar
-
-    # What was held over the bar: its quantity at the close, before what was closed inside it.
-    forced = tables.sum_contracts(run.entries, FORCED, first_bar, n_bars)
-    held = series["quantity"] - forced
-    signal = np.broadcast_to(run.signal, n_bars)
-    decided = np.append(run.before.signal[:1], signal[:-1])
-    if run.account.fill == "next_close":  # decisions trade at the close of the bar
-        held = held - tables.sum_contracts(run.entries, (Event.FILL,), first_bar, n_bars)
-        decided = np.append(0.0, decided[:-1])
+        bars = run.span.first + np.arange(len(value))
+        is_counted &= bars <= run.tally.ruin
 
     # Without a signal, the position itself says which direction pays.
-    direction = np.sign(decided)
-    direction = np.where(direction == 0.0, np.sign(held), direction)
+    contracts = read_contracts(run, series["quantity"])
+    direction = np.sign(find_signal_before(run, len(value)))
+    direction = np.where(direction == 0.0, np.sign(contracts.held), direction)
 
-    # Leverage at the value of a contract at the close before; the first bar may have none.
+    # Leverage at the value of a contract at the close before; the first bar may have none (NaN).
     first_value = tables.value_of(run.venue.contract, run.before.mark[:1])
     value_before = np.append(first_value, value[:-1])
-    notional = np.where(held == 0.0, 0.0, held * np.abs(value_before))
+    notional = np.where(contracts.held == 0.0, 0.0, contracts.held * np.abs(value_before))
     leverage = np.divide(
         notional,
         before,
-        out=np.zeros_like(after),
+        out=np.zeros_like(before),
         where=is_counted,
     )
+
+    # From an unknown value the mark has not moved.
     known_before = np.where(np.isnan(value_before), value, value_before)
+    move = (value - known_before) / np.abs(known_before)
     money_terms = ("price_pnl", *GROWTH_TERMS, "bad_debt")
     return AccountHistory(
         before=before,
-        after=after,
+        after=series["equity"] + series["reserve"],
         money={name: series[name] for name in money_terms},
         leverage=direction * leverage,
         direction=direction,
-        move=direction * (value - known_before) / np.abs(known_before),
-        is_cut=forced != 0.0,
+        move=direction * move,
+        is_cut=contracts.forced != 0.0,
         is_counted=is_counted,
     )
+
+
+class BarContracts(NamedTuple):
+    """Signed contracts by bar: ``held`` over it, and ``forced``.
+
+    The forced ones were traded inside the bar by stops and liquidations.
+    """
+
+    held: FloatArray
+    forced: FloatArray
+
+
+def read_contracts(run: Any, quantity: FloatArray) -> BarContracts:
+    """Return what a run of one instrument held over each bar, given ``quantity`` at its closes.
+
+    A position is held from the open. So what was traded later in the bar is taken off the quantity
+    at its close: by stops and liquidations, and by orders that fill at the close itself.
+    """
+    first_bar = run.span.first
+    n_bars = len(quantity)
+    forced = tables.sum_contracts(run.entries, FORCED, first_bar, n_bars)
+    held = quantity - forced
+    if run.account.fill == "next_close":
+        held = held - tables.sum_contracts(run.entries, (Event.FILL,), first_bar, n_bars)
+    return BarContracts(held, forced)
+
+
+def find_signal_before(run: Any, n_bars: int) -> FloatArray:
+    """Return the signal from which the position over each bar was decided, (n_bars,).
+
+    A decision at a close is held over the next bar: the position has the signal of the close
+    before. A decision that fills at the next close is held one bar later: the position has the
+    signal of two closes before. Of the first bar that one is unknown, and is 0.
+    """
+    signal = np.broadcast_to(run.signal, n_bars)
+    at_close_before = np.append(run.before.signal[:1], signal[:-1])
+    if run.account.fill == "next_close":
+        return np.append(0.0, at_close_before[:-1])
+    return at_close_before
 
 
 def find_wealth_before(series: Mapping[str, FloatArray]) -> FloatArray:

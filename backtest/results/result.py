@@ -453,16 +453,30 @@ class Result(RunRecord, core.SavedResult):
         tables: Mapping[str, Any],
         folder: Path,
     ) -> Self:
-        """Return the result that a folder of a store holds; it has no markets and no policies."""
+        """Return the result that a folder of a store holds; it has no markets and no policies.
+
+        ``tables`` are those of :meth:`_lay_out`: ``bars`` and ``positions`` with a row per bar, and
+        ``events``. The rest is read from the folder.
+        """
         where = f"{folder / MANIFEST}"
         account = Account.from_dict(manifest["account"], where=f"{where}, account")
         stored: Any = core.from_plain(core.read_json_file(folder / STATE))
         names = tuple(stored["names"])
         bars: pd.DataFrame = tables["bars"]
         wide: pd.DataFrame = tables["positions"]
-        time = bars.pop("time").astype("datetime64[ns, UTC]").astype("int64").to_numpy()
-        marked = [f"price of {asset.name}" for asset in account.collateral]
+
+        time = bars["time"].astype("datetime64[ns, UTC]").astype("int64").to_numpy()
+        span = RunSpan(
+            start=stored["start"],
+            closes=time + stored["interval"],
+            first=stored["first"],
+            periods=stored["periods"],
+        )
+        asset_columns = [f"price of {asset.name}" for asset in account.collateral]
         before = {name: np.array(stored["before"][name], np.float64) for name in Before._fields}
+        options = None
+        if "options" in stored:
+            options = saved_run.read_options(stored["options"], wide)
 
         result = cls(
             policies={},
@@ -471,12 +485,7 @@ class Result(RunRecord, core.SavedResult):
             account=account,
             manifest=manifest,
             names=names,
-            span=RunSpan(
-                start=stored["start"],
-                closes=time + stored["interval"],
-                first=stored["first"],
-                periods=stored["periods"],
-            ),
+            span=span,
             spans=np.array(stored["spans"], dtype=np.int64),
             tally=Tally.read([stored["tally"][name] for name in Tally.names()]),
             state=saved_run.read_state(stored["book"]),
@@ -489,21 +498,27 @@ class Result(RunRecord, core.SavedResult):
             record=saved_run.read_record(bars, wide, names),
             entries=saved_run.read_entries(tables["events"]),
             quotes=saved_run.read_quotes(wide, names),
-            asset_marks=bars[marked].to_numpy(np.float64),
+            asset_marks=bars[asset_columns].to_numpy(np.float64),
             ends_sample=bars["ends_sample"].to_numpy(dtype=np.float64),
             before=Before(**before),
             benchmark=bars["market_return"].to_numpy() if "market_return" in bars else None,
             target_cut_rows=list(stored["target_cuts"]),
             no_fill=stored["no_fill"],
             traded=read_traded(stored["traded"]),
-            options=(
-                saved_run.read_options(stored["options"], wide) if "options" in stored else None
-            ),
+            options=options,
             charted=saved_run.read_charted(stored[saved_run.CHARTED], bars),
         )
+        result._remember(stored, bars)
+        return result
 
-        # What a run finds when it is asked, a loaded one remembers.
-        cached = vars(result)
+    def _remember(self, stored: Mapping[str, Any], bars: pd.DataFrame) -> None:
+        """Fill the caches of a loaded result with what only a run can find.
+
+        ``settlement`` and ``_constant`` are cached properties, which a run finds when they are
+        asked for. Of the constant leverage at equal risk the folder has the account, or why there
+        is none.
+        """
+        cached = vars(self)
         cached[saved_run.SETTLEMENT] = str(stored[saved_run.SETTLEMENT])
         if saved_run.NO_EQUAL_RISK in stored:
             cached["_constant"] = Lack(str(stored[saved_run.NO_EQUAL_RISK]))
@@ -511,7 +526,6 @@ class Result(RunRecord, core.SavedResult):
             leverage, final_equity = stored[saved_run.EQUAL_RISK]
             unit = bars[saved_run.EQUAL_RISK].to_numpy()
             cached["_constant"] = EqualRisk(leverage, unit, final_equity)
-        return result
 
     @classmethod
     def _read_line(cls, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -424,18 +424,18 @@ def share_causes(run: RunData) -> Entries:
 
 
 def compute_cause_shares(stands_before: FloatArray, stands_now: FloatArray) -> FloatArray:
-    """Return which share of the fall of a pool each cause has, (n + 3,): they add up to 1.
+    """Return which share of a liquidation each cause has, of shape (n + 3,) and adding up to 1.
 
-    The last stand is the excess of the pool: the money that backs it, less what it requires. Each
-    of the others is the money that a cause needs of the pool, set against its gains: before, the
-    need at the last high plus the gains since; now, the need at the liquidation less the gains in
-    its bar. So the change is the rise of the need less all gains, which is what the cause took.
+    The causes are n instruments, the collateral, flows, and rules. Both arguments are money of
+    shape (n + 3,), at the last high of the account and at the liquidation. The first n + 2 entries
+    are what a cause needs of the pool, set against its gains: before, the need at the last high
+    plus the gains since; now, the need at the liquidation less the gains in its bar. So a rise is
+    what the cause took. The last entry is the excess of the pool: what backs it less what all
+    positions require. Changed rules, as a higher margin rate, have no need of their own: they took
+    what the other causes leave of the fall of the excess.
     """
-    change = stands_now - stands_before
-
-    # Rules, as a higher margin rate, took what the other causes leave of the fall.
-    taken_by_others = change[:-1]
-    excess_fall = -change[-1]
+    taken_by_others = stands_now[:-1] - stands_before[:-1]
+    excess_fall = -(stands_now[-1] - stands_before[-1])
     taken_by_rules = excess_fall - taken_by_others.sum()
 
     # A cause that gave to the pool has no share.
@@ -476,14 +476,18 @@ def find_stands(run: RunData, stop: int) -> FloatArray:
 
 
 def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
-    """Return ``stands`` (n + 3,) plus what each cause gained in some bars; that of rules stays.
+    """Return the stands of the causes after some bars: those before, plus what each gained in them.
 
-    Gains are added bar by bar, so that a run in parts, which begins with the stands of the part
-    before, has the bits of the whole.
+    ``stands`` (n + 3,) are money of n instruments, the collateral, the flows, and the excess of the
+    pool, which nothing is added to. Gains are net of costs; a withdrawal is a negative one. They
+    are added bar by bar, so that a run in parts, which begins with the stands of the part before,
+    has the bits of the whole.
     """
     n = len(run.names)
     record = run.record.take(rows)
     account = record.account
+
+    # An option gains for its underlying.
     costs = sum(record.held[name] for name in TRADE_COSTS)
     gains = record.positions.price_pnl - costs
     if run.options is not None:
@@ -491,13 +495,15 @@ def add_gains(run: RunData, rows: slice, stands: FloatArray) -> FloatArray:
         net: Any = sum(SIGNS[name] * getattr(of_options, name) for name in OPTION_TERMS)
         gains = gains + run.options.sum_by_underlying(net[rows], n)
 
-    # A row of stands, and a row of gains for each bar: isolated positions need nothing of the pool.
-    steps = np.zeros((len(account.flows) + 1, n + 3))
-    steps[0] = stands
-    steps[1:, :n] = np.where(run.are_isolated, 0.0, gains)
-    steps[1:, n + OF_COLLATERAL] = account.collateral_pnl - account.conversion
-    steps[1:, n + OF_FLOWS] = account.flows - account.interest
-    return np.asarray(np.add.accumulate(steps)[-1])
+    # An isolated position lives on its own margin: its gains are not the pool's.
+    gains_of_bars = np.zeros((len(account.flows), n + 3))
+    gains_of_bars[:, :n] = np.where(run.are_isolated, 0.0, gains)
+    gains_of_bars[:, n + OF_COLLATERAL] = account.collateral_pnl - account.conversion
+    gains_of_bars[:, n + OF_FLOWS] = account.flows - account.interest
+
+    # The running sum adds in the order of the bars, as sum() would not.
+    running_sum = np.add.accumulate(np.vstack((stands, gains_of_bars)))
+    return np.asarray(running_sum[-1])
 
 
 def find_causes(run: RunData) -> dict[str, Any]:

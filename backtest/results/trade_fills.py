@@ -264,47 +264,67 @@ def read_entries(run: RunRecord) -> Entries:
 
 
 def read_fills(run: RunRecord, entries: Entries, holding: Holding) -> Fills:
-    """Return the fills of a holding.
+    """Return the fills of a holding in their order, and what holding it cost between them.
 
-    What it began with is a fill before the first, ``CARRIED``, what is left one after the last,
-    ``OPEN``. The fee of a liquidation is its loss.
+    So that all trades begin and end with a fill, two are added: one before the first buys or sells
+    what the holding began with (``CARRIED``), and one after the last closes what is left at the end
+    (``OPEN``). ``entries`` are those of :func:`read_entries`, whose bars count from 0.
     """
     owned = entries[entries["owner"] == holding.owner]
     is_fill = np.isin(owned["kind"], TRADED) & (owned["quantity"] != 0.0)
-    fill_rows = np.flatnonzero(is_fill)
+    traded = owned[is_fill]
 
-    parts = [owned[fill_rows]]
-    carried = find_carried(holding, parts[0])
+    opening: list[Entries] = []
+    carried = find_carried(holding, traded)
     if carried != 0.0:
-        parts.insert(0, make_entry(0, CARRIED, holding.before, carried))
+        opening.append(make_entry(0, CARRIED, holding.before, carried))
+
+    closing: list[Entries] = []
     last = run.record.n_bars - 1
     left = float(holding.quantity[last])
     if left != 0.0:
-        parts.append(make_entry(last, OPEN, holding.value[last], -left))
-    fills = np.concatenate(parts)
+        closing.append(make_entry(last, OPEN, holding.value[last], -left))
+    fills = np.concatenate([*opening, traded, *closing])
 
-    # What was paid per contract held, at the next fill of each payment. Fills come one place later
-    # after one that was carried.
-    holding_costs = {}
-    for name, kinds in HOLDING_COSTS.items():
-        rows = np.flatnonzero(np.isin(owned["kind"], kinds))
-        place = np.searchsorted(fill_rows, rows) + (carried != 0.0)
-        rates = owned["amount"][rows] / np.abs(owned["quantity"][rows])
-        holding_costs[name] = np.bincount(place, rates, len(fills)).astype(np.float64)
-
-    is_loss = fills["kind"] == Event.LIQUIDATED
+    # The fee of a liquidation is a loss, and no cost of trading.
+    is_liquidation = fills["kind"] == Event.LIQUIDATED
     costs = {}
     for name, column in FILL_COSTS.items():
-        costs[name] = np.where(is_loss, 0.0, fills[column])
+        costs[name] = np.where(is_liquidation, 0.0, fills[column])
     return Fills(
         bar=fills["bar"],
         kind=fills["kind"],
         turns=split_trades(fills["quantity"]),
         value=fills["value"],
         costs=costs,
-        loss=np.where(is_loss, fills["fee"], 0.0),
-        holding=holding_costs,
+        loss=np.where(is_liquidation, fills["fee"], 0.0),
+        holding=sum_holding_costs(owned, is_fill, len(opening), n_fills=len(fills)),
     )
+
+
+def sum_holding_costs(
+    owned: Entries,
+    is_fill: BoolArray,
+    n_opening: int,
+    *,
+    n_fills: int,
+) -> dict[str, FloatArray]:
+    """Return what holding one contract cost between fills, an array (n_fills,) for each cost.
+
+    A payment counts at the next fill after it. ``owned`` are the entries of a holding, of which
+    ``is_fill`` are fills. These have the places from ``n_opening`` (0 or 1) on: before them stands
+    the fill of what was carried, and after them that of what is left, which have no entries.
+    """
+    # The place of the next fill is the number of fills before it.
+    n_fills_before = n_opening + np.cumsum(is_fill)
+    costs = {}
+    for name, kinds in HOLDING_COSTS.items():
+        is_payment = np.isin(owned["kind"], kinds)
+        payments = owned[is_payment]
+        per_contract = payments["amount"] / np.abs(payments["quantity"])
+        sums = np.bincount(n_fills_before[is_payment], per_contract, n_fills)
+        costs[name] = sums.astype(np.float64)
+    return costs
 
 
 def find_carried(holding: Holding, fills: Entries) -> float:
