@@ -162,45 +162,34 @@ def set_up_constant(
     decided: Decisions,
     band_share: float,
 ) -> Any:
-    """Return the setup of a constant leverage: the signal times a scale, from the first decisions.
+    """Return the setup of a constant leverage, on the terms of the account of another setup.
 
-    ``band_share`` is what the bands of the account are multiplied by. An overlay, whose targets the
-    policy does not see, keeps the bands in the account.
+    It holds the signal times ``scale``, and nothing before the close at which the policy of the
+    account first decided (``decided``). ``band_share`` is what the account's no-trade bands, by
+    instrument, are multiplied by. Each band is kept either by the policy or by the account, never
+    by both.
     """
-    names = setup.markets.names
-    bands = {name: band_share * core.pick_value(setup.account.band, name) for name in names}
-
-    # The policy keeps to the bands itself, and is not cut by limits that were of another policy.
-    account = replace(
-        setup.account,
-        band=0.0,
-        min_leverage=0.0,
-        max_leverage=math.inf,
-    )
-    policies = {name: ConstantLeverage(band=band) for name, band in bands.items()}
-    if setup.overlay is not None:
-        account = replace(setup.account, band=bands)
-        policies = dict.fromkeys(names, ConstantLeverage())
-
-    signal = setup.signal * scale
+    account, policies = place_bands(setup, band_share)
     clock = find_clock(setup.markets)
-    seen = clock.pick(signal)
-    closes = clock.seen.time + clock.seen.interval
 
-    # An overlay sees the index of the account's own weights, whatever they are scaled by.
-    weights = clock.pick(setup.signal)
+    # Columns are observed on the bars at which policies decide. An overlay sees the index of the
+    # account's own weights, whatever they are scaled by.
     observed = observe_policies(
         policies,
         setup.overlay,
         clock.seen,
         setup.venues,
-        weights,
+        clock.pick(setup.signal),
         is_checked=False,
     )
 
-    # What is asked, NaN before the policy of the run first decided.
+    # What is asked of each instrument, over the bars that it has.
+    signal = setup.signal * scale
+    asked_of_all = clock.pick(signal)
+    closes = clock.seen.time + clock.seen.interval
     for place, (first, stop) in enumerate(clock.seen.spans.tolist()):
-        asked = np.where(closes < decided.first[place], np.nan, seen[place])
+        is_too_early = closes < decided.first[place]
+        asked = np.where(is_too_early, np.nan, asked_of_all[place])
         observed[place] = observed[place]._replace(columns={"asked": asked[first:stop]})
 
     given = float(signal[0]) if signal.size == 1 else signal
@@ -211,6 +200,29 @@ def set_up_constant(
         signal=signal,
         given=given,
     )
+
+
+def place_bands(setup: Any, band_share: float) -> tuple[Any, dict[str, ConstantLeverage]]:
+    """Return the account and the policies of a constant leverage, by instrument.
+
+    No-trade bands, times ``band_share``, are kept by the policies, as :class:`ConstantLeverage`
+    says, and the account has none. An overlay moves targets after the policies, which do not see
+    it: with one, the account keeps the bands and its limits of leverage.
+    """
+    names = setup.markets.names
+    bands = {name: band_share * core.pick_value(setup.account.band, name) for name in names}
+    if setup.overlay is not None:
+        account = replace(setup.account, band=bands)
+        return account, dict.fromkeys(names, ConstantLeverage())
+
+    # The limits were those of another policy, and would cut this one.
+    account = replace(
+        setup.account,
+        band=0.0,
+        min_leverage=0.0,
+        max_leverage=math.inf,
+    )
+    return account, {name: ConstantLeverage(band=band) for name, band in bands.items()}
 
 
 def hold_market(setup: Any) -> Any:
@@ -244,7 +256,7 @@ def hold_at_equal_risk(
     It trades the same bars and signal, under the same overlay, at the same costs and margin, from
     the bar at which the policy first decided. Its band is that of the account, times its own mean
     gross leverage over that of the policy. The scale is known only afterwards: to compare, not to
-    trade.
+    trade. Where there is none, a ``Lack`` says why.
 
     Parameters
     ----------
@@ -270,24 +282,26 @@ def hold_at_equal_risk(
 
     setup = hold_market(result.setup) if is_unsignalled else result.setup
     decided = read_decisions(like)
-    target = like.metrics["volatility"] if volatility is None else volatility
-    since = int(decided.first.min())
 
-    def run_at(scale: float, last: ScaledAccount) -> Result:
-        """Run the constant leverage at a scale; ``last`` is the account that was run before."""
-        # The band is scaled by its gross leverage over that of the policy, which the last run
-        # says: it is proportional to the scale but for costs. Before the first run none does.
-        band_share = 1.0
-        is_first = last.result is like
-        if not is_first and decided.gross > 0.0:
-            gross = measure_gross(last.result, since) * scale / last.scale
-            band_share = gross / decided.gross
+    def run_constant(scale: float, band_share: float) -> Result:
         return run_again(result, set_up_constant(setup, scale, decided, band_share))
 
-    policy = ScaledAccount(like, 1.0, like.metrics["volatility"], target)
-    first = run_at(1.0, last=policy)
+    def run_at(scale: float, nearest: ScaledAccount) -> Result:
+        """Run the constant leverage at a scale, with the band that is proportional to it.
+
+        Its gross leverage is that of the nearest run so far, times the change of scale: but for
+        costs the two are proportional.
+        """
+        if not decided.gross > 0.0:
+            return run_constant(scale, band_share=1.0)
+        gross_of_nearest = measure_gross(nearest.result, int(decided.first.min()))
+        gross = gross_of_nearest * scale / nearest.scale
+        return run_constant(scale, band_share=gross / decided.gross)
+
+    # Before the first run no gross leverage is known: it has the bands of the account.
+    target = like.metrics["volatility"] if volatility is None else volatility
     return scale_to_volatility(
-        first,
+        run_constant(1.0, band_share=1.0),
         target,
         most=math.inf,
         exact=exact,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cmaes
 import numpy as np
 
-from backtest.core import FloatArray, IntArray
+from backtest.core import BoolArray, FloatArray, IntArray
 from backtest.results.ranking import is_dominated
 from backtest.search.points import Points, SobolStream, grade
 
@@ -259,10 +259,10 @@ class Chebyshev(Evolution):
     ) -> None:
         super().__init__(d, seed, trials, FEW_MEMBERS)
         self._weights: dict[cmaes.CMA, FloatArray] = {}
-        self._least = math.inf
-        self._middle = np.full(d, 0.5)
-        self._cube = np.empty((0, d))
-        self._front = np.empty((0, objectives))
+        self._least_violation = math.inf
+        self._least_violating = np.full(d, 0.5)
+        self._frontier_points = np.empty((0, d))
+        self._frontier_scores = np.empty((0, objectives))
 
     def tell(
         self,
@@ -270,47 +270,70 @@ class Chebyshev(Evolution):
         score: FloatArray,
         violation: FloatArray,
     ) -> None:
-        """Move the frontier, teach each strategy its points, and let old strategies go."""
+        """Learn what the points gave that :meth:`ask` returned last, in the order asked.
+
+        ``cube`` (n, d) are the points, ``score`` (n, n_objectives) what they scored, higher is
+        better and NaN where it is unknown, and ``violation`` (n,) by how much they break the
+        constraints. The frontier and its ranges move first, for strategies are graded by them.
+        """
         self._done += len(cube)
 
-        # A set without all scores counts as one that breaks the constraints without end.
+        # A point without all scores counts as one that breaks the constraints without end.
         violated = np.nan_to_num(violation, nan=np.inf)
         violated[np.isnan(score).any(axis=1)] = np.inf
-        least = int(np.argmin(violated))
-        if violated[least] < self._least:
-            self._least = float(violated[least])
-            self._middle = cube[least]
 
-        is_feasible = violated == 0.0
-        scores = np.concatenate([self._front, score[is_feasible]])
-        points = np.concatenate([self._cube, cube[is_feasible]])
-        is_on_front = ~is_dominated(scores)
-        self._front = scores[is_on_front]
-        self._cube = points[is_on_front]
+        self._note_least_violation(cube, violated)
+        self._move_frontier(cube, score, violated == 0.0)
+        self._teach_all(cube, score, violated)
 
-        for k, strategy in enumerate(self._strategies):
-            asked = slice(k * FEW_MEMBERS, (k + 1) * FEW_MEMBERS)
-            joined = self._join(self._weights[strategy], score[asked])
-            losses = -grade(cube[asked], joined, violated[asked]).rank()
-            answers = zip(self._asked[asked], losses.tolist(), strict=True)
-            strategy.tell(list(answers))
-
+        # A strategy that has had its generations makes room for one with other weights.
         unfinished = [one for one in self._strategies if one.generation < GENERATIONS]
         self._strategies = unfinished
         self._weights = {strategy: self._weights[strategy] for strategy in unfinished}
+
+    def _note_least_violation(self, cube: FloatArray, violated: FloatArray) -> None:
+        """Keep the point that breaks the constraints least, if it is the least of all so far.
+
+        Strategies begin at it while the frontier is empty.
+        """
+        least = int(np.argmin(violated))
+        if violated[least] < self._least_violation:
+            self._least_violation = float(violated[least])
+            self._least_violating = cube[least]
+
+    def _move_frontier(self, cube: FloatArray, score: FloatArray, is_feasible: BoolArray) -> None:
+        """Add feasible points to the frontier, and drop the points that another one dominates."""
+        scores = np.concatenate([self._frontier_scores, score[is_feasible]])
+        points = np.concatenate([self._frontier_points, cube[is_feasible]])
+        is_on_frontier = ~is_dominated(scores)
+        self._frontier_scores = scores[is_on_frontier]
+        self._frontier_points = points[is_on_frontier]
+
+    def _teach_all(self, cube: FloatArray, score: FloatArray, violated: FloatArray) -> None:
+        """Tell each strategy how its points rank under its weights.
+
+        ``ask`` lays out the points of the strategies one after another, ``FEW_MEMBERS`` of each.
+        Without strategies the points are those of the Sobol sequence, and no one is told.
+        """
+        for k, strategy in enumerate(self._strategies):
+            members = slice(k * FEW_MEMBERS, (k + 1) * FEW_MEMBERS)
+            joined = self._join(self._weights[strategy], score[members])
+            losses = -grade(cube[members], joined, violated[members]).rank()
+            answers = zip(self._asked[members], losses.tolist(), strict=True)
+            strategy.tell(list(answers))
 
     def _begin(self) -> cmaes.CMA:
         """Return a strategy that improves one mix of the objectives, with drawn weights.
 
         It begins at the point of the frontier that is the best for this mix.
         """
-        n_objectives = self._front.shape[1]
+        n_objectives = self._frontier_scores.shape[1]
         weights = self._rng.dirichlet(np.ones(n_objectives))
         step = draw_between(SHORT, LONG, self._rng)
-        middle = self._middle  # while no point keeps the constraints
-        if len(self._front):
-            joined = self._join(weights, self._front)
-            middle = self._cube[np.argmax(joined)]
+        middle = self._least_violating  # while no point keeps the constraints
+        if len(self._frontier_scores):
+            joined = self._join(weights, self._frontier_scores)
+            middle = self._frontier_points[np.argmax(joined)]
 
         strategy = self._start(middle, step)
         self._weights[strategy] = weights
@@ -318,9 +341,9 @@ class Chebyshev(Evolution):
 
     def _join(self, weights: FloatArray, scores: FloatArray) -> FloatArray:
         """Return one score for several under weights, 0 at the best of all objectives."""
-        if len(self._front) == 0:
+        if len(self._frontier_scores) == 0:
             return np.zeros(len(scores))
-        best = self._front.max(axis=0)
-        width = np.ptp(self._front, axis=0)
+        best = self._frontier_scores.max(axis=0)
+        width = np.ptp(self._frontier_scores, axis=0)
         shortfalls = weights * (best - scores) / np.where(width > 0.0, width, 1.0)
         return np.asarray(-shortfalls.max(axis=1) - AUGMENTED * shortfalls.sum(axis=1))

@@ -89,13 +89,16 @@ class ShiftedPanel(Panel):
     """A panel whose signal, or whose columns, come some days later than they do in another one."""
 
     def __init__(self, panel: Panel, shift: Shift) -> None:
-        # A copy of the other panel, in which the signal or the columns come later.
+        """Share the attributes of a panel, but for what is of another time.
+
+        ``panel`` stays as it is. The caches of setups and columns start empty, under a lock of
+        their own; and if the signal is what is shifted, the weights are shifted here.
+        """
         vars(self).update(vars(panel))
         self.panel = panel
         self.shift = shift
         self.repeats = shift.n_shifts
 
-        # The caches start empty: setups and columns of the other panel are of another time.
         self._lock = threading.RLock()
         self._setups_by_terms = LastUsed(LANES, self._lock)
         self._flat_columns = LastUsed(KEPT, self._lock)
@@ -194,9 +197,12 @@ class ShiftedEvaluator(Evaluator):
     """An evaluator of the same accounts, with signals or columns that come some days later."""
 
     def __init__(self, base: Evaluator, shift: Shift) -> None:
+        """Share the attributes of an evaluator; ``_find_panel`` shifts the panels that it makes."""
         vars(self).update(vars(base))
         self.base = base
         self.shift = shift
+
+        # The search has checked that the sets do not look ahead; a shifted column would seem to.
         self.has_checked = True
 
     def _find_panel(

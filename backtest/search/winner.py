@@ -390,9 +390,10 @@ class Choice(NamedTuple):
 
 
 def choose_best(task: StudyTask, examiner: t.Examiner, trials: t.Batch) -> Choice:
-    """Evaluate the neighbors of the leading sets, and choose the best by them.
+    """Evaluate the neighbors of the leading sets, and choose the set whose neighbors do best.
 
-    Of several objectives there is one candidate, the knee of the frontier.
+    ``trials`` are the sets evaluated so far. The neighbors become trials too: ``examiner`` appends
+    them to its batches. Of several objectives there is one candidate, the knee of the frontier.
     """
     problem = task.problem
     goal = problem.goal
@@ -401,6 +402,7 @@ def choose_best(task: StudyTask, examiner: t.Examiner, trials: t.Batch) -> Choic
         rows = np.array([t.find_knee_row(goal, trials).row])
     else:
         rows = choose_candidates(problem.space, trials.sets, t.worst_where_broken(trials), rule)
+
     scores = trials.scores[rows]
     candidates = score_candidates(
         examiner,
@@ -410,15 +412,17 @@ def choose_best(task: StudyTask, examiner: t.Examiner, trials: t.Batch) -> Choic
         rule,
         np.random.default_rng([problem.seed, 1]),
     )
+    by_score = Choice(rows, candidates)
 
-    choice = Choice(rows, candidates)
-    trials = t.gather(examiner.batches)
+    # All trials, the neighbors after the others: the rows of the candidates stay the same.
+    with_neighbors = t.gather(examiner.batches)
     if goal.others:
-        return choose_knee(goal, trials, choice)
+        return choose_knee(goal, with_neighbors, by_score)
     if not problem.is_robust:
-        return choice
+        return by_score
 
-    median = float(np.median(trials.scores[t.is_feasible(trials)]))
+    feasible = t.is_feasible(with_neighbors)
+    median = float(np.median(with_neighbors.scores[feasible]))
     is_enough = rule.candidates >= min(ENOUGH, problem.robustness.candidates)
     place, by = choose_winner(
         candidates,
@@ -426,15 +430,14 @@ def choose_best(task: StudyTask, examiner: t.Examiner, trials: t.Batch) -> Choic
         median,
         is_enough=is_enough,
     )
-    name = name_measure(goal.objective.name)
     explanation = explain_choice(
         by,
         len(rows),
         float(scores[place]),
         median,
-        name,
+        name_measure(goal.objective.name),
     )
-    return choice._replace(place=place, by=by, explanation=tuple(explanation))
+    return by_score._replace(place=place, by=by, explanation=tuple(explanation))
 
 
 def count_affordable(problem: SearchProblem, examiner: t.Examiner) -> float:
