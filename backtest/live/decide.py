@@ -140,20 +140,29 @@ def fill(
 
 
 def read_order(bar: AccountBar, i: int, name: str) -> Order:
-    """Return what a bar has traded of an instrument, from the log of its events."""
-    entries = bar.log.entries[: bar.log.written[0]]
+    """Return the order that instrument i had in a bar, read from the bar's log of events.
+
+    The bar must have been processed. ``size`` is in signed contracts, ``value`` that of one
+    contract at the last fill (NaN without one), and ``costs`` are positive money by name. What
+    stops and liquidations traded inside the bar is no part of it; ``is_forced`` says whether there
+    were any.
+    """
+    n_written = bar.log.written[0]
+    entries = bar.log.entries[:n_written]
     rows = entries[entries["owner"] == i]
-    is_filled = np.isin(rows["kind"], ORDERS)
+    is_fill = np.isin(rows["kind"], ORDERS)
+
+    # An order that rests in the book is logged with its whole size as it is placed. Its fills come
+    # later in the log, as parts of that size, and are not counted again.
     is_resting = rows["kind"] == Event.RESTED
-
-    # An order that rests counts whole, as it is placed, and not again where it fills.
     is_before_resting = np.cumsum(is_resting) == 0
-    fills = np.concatenate([rows[is_filled & is_before_resting], rows[is_resting]])
-    values = fills["value"][fills["quantity"] != 0.0]
-    costs = {cost: float(rows[cost][is_filled].sum()) for cost in COSTS}
+    parts = np.concatenate([rows[is_fill & is_before_resting], rows[is_resting]])
+    values = parts["value"][parts["quantity"] != 0.0]
 
+    # Costs are paid at fills, those of the resting order among them.
+    costs = {cost: float(rows[cost][is_fill].sum()) for cost in COSTS}
     return Order(
-        size=float(sum(fills["quantity"].tolist())),
+        size=float(sum(parts["quantity"].tolist())),
         value=float(values[-1]) if len(values) else math.nan,
         costs=costs,
         limit=find_limit(bar, i),

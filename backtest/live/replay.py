@@ -411,19 +411,25 @@ class Replayer:
         self.close_bar = close["close_bar"]
 
     def process_bar(self, bar: AccountBar, t: int) -> None:
-        """Take the account through bar t: the steps of a run, and its fills between them.
+        """Take the account through bar t as a run does, with the fills that were made in it.
 
-        Steps have the numbers of accounting 2. Each takes the fills that came with it; those left
-        wait for a later one.
+        Writes into the bar's state, ledger and log. The numbers of the steps are those of
+        docs/accounting.md, section 2, and ``bar.log.step`` is set before what a step logs. There is
+        no step 4, for liquidations and stops come as fills too. Each step enters the fills that
+        belong to it, and the others are left to later steps.
         """
         terms = bar.terms
         state = bar.state
         quotes = bar.quotes
+
+        # What the methods below read of this bar.
         self._t = t
         self._default = DECIDED[terms.fill]
+        self._stopped.clear()
+
+        # The wealth before the bar is read before any step moves money.
         bar_steps.set_quotes(terms, bar.feed, quotes, t)
         accounts.clear_ledger(bar.ledger)
-        self._stopped.clear()
         equity_before = state.wallet.equity
         wealth_before = equity_before + state.wallet.reserve
         fills = list(self.facts.get(t, ()))
@@ -433,14 +439,16 @@ class Replayer:
             self._mark_to_fills(bar)
         fills = self._enter_some(bar, fills, lambda fact: fact.step == 0)
 
-        # 1. Deposits and withdrawals.
+        # 1. Deposits and withdrawals, which leave the unit value as it was.
         bar.log.step[0] = 1
         self.take_flows(bar, t)
         fills = self._enter_some(bar, fills, lambda fact: fact.step == 1)
         bar_steps.rescale_unit(state, bar.ledger, equity_before)
 
-        # 2 and 3. Funding at the open, then interest.
+        # 2. Funding at the open, on what was carried into the bar.
         fills = self._pay(bar, fills, is_open=1)
+
+        # 3. Interest since the open before.
         bar.log.step[0] = 3
         if terms.has_interest and t > 0:
             accounts.charge_interest(bar, t)
@@ -450,8 +458,10 @@ class Replayer:
         opened = int(self.time[t])
         fills = self._enter_some(bar, fills, lambda fact: fact.time == opened)
 
-        # 6 and 7. Funding inside the bar, each after the fills before it, then the other fills.
+        # 6. Funding inside the bar, each settlement after the fills before it.
         fills = self._pay(bar, fills, is_open=0)
+
+        # 7. All other fills of the bar.
         self._enter_some(bar, fills, lambda _: True)
 
         # 8. The close.

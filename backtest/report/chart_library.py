@@ -81,14 +81,20 @@ def trim_library(text: str) -> str:
 
 
 def drop_components(pieces: dict[str, str]) -> dict[str, str]:
-    """Return the pieces, the list of components without those that no page draws."""
+    """Return the pieces of the library, its list of components cut to those that pages draw.
+
+    ``pieces`` are the texts of modules by name. A list of modules stands in a piece as calls,
+    ``([a(),b(),c()])``. Several lists look like this. That of the components is the one in which
+    every name of ``COMPONENTS`` is described by a module; without such a list nothing is cut.
+    """
     for place, piece in pieces.items():
         for calls in LISTED.findall(piece):
-            names = CALLED.findall(calls)
-            kept = [name for name in names if find_component(pieces, name) in COMPONENTS]
-            if len(kept) == len(COMPONENTS):
-                listed = ",".join(f"{name}()" for name in kept)
-                return {**pieces, place: piece.replace(calls, listed)}
+            modules = CALLED.findall(calls)
+            drawn = [name for name in modules if find_component(pieces, name) in COMPONENTS]
+            has_all_drawn = len(drawn) == len(COMPONENTS)
+            if has_all_drawn:
+                drawn_calls = ",".join(f"{name}()" for name in drawn)
+                return {**pieces, place: piece.replace(calls, drawn_calls)}
     return pieces
 
 
